@@ -36,7 +36,8 @@ APPROVALS = Listing(
 _SUBJECT = """
 select e.uuid, s.job_name, s.actions, s.parameters, s.policy, s.judgement, s.requested_by,
        s.requested_by_kind, s.requester,
-       (select jsonb_agg(jsonb_build_array(r.target_id, r.target_name, r.target_host) order by r.position)
+       (select jsonb_agg(jsonb_build_array(r.target_id, r.target_name, r.target_host)
+                         order by r.position)
         from target_runs r where r.execution_id = e.id) as targets
 from job_executions e join execution_specs s on s.execution_id = e.id where e.id = %s"""
 

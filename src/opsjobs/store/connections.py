@@ -61,7 +61,8 @@ NETWORK: Mapping[str, Any] = {
 _APPLY = """
 select pg_backend_pid() = %(pid)s as direct, set_config('TimeZone', 'UTC', false),
   case when pg_backend_pid() = %(pid)s then (
-    select count(set_config(name, value, false)) from unnest(%(names)s::text[], %(values)s::text[]) as l(name, value)) end"""
+    select count(set_config(name, value, false))
+    from unnest(%(names)s::text[], %(values)s::text[]) as l(name, value)) end"""
 
 
 def driver_url(url: str) -> str:

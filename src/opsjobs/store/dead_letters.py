@@ -25,11 +25,15 @@ AUDITED_LETTERS_MAX = 100
 
 # `job` and `target` are found by id as well as by name: the array contains both.
 _LETTERS = f"""
-select {RUN_COLUMNS}, r.error_message, r.attempt, r.finished_at as at, r.late_result, e.job_id, s.job_name,
-       array_remove(array[e.job_id::text, s.job_name], null) as job, array[r.target_id, r.target_name] as target,
+select {RUN_COLUMNS}, r.error_message, r.attempt, r.finished_at as at, r.late_result, e.job_id,
+       s.job_name,
+       array_remove(array[e.job_id::text, s.job_name], null) as job, array[r.target_id,
+       r.target_name] as target,
        r.error_code as error, r.execution_id as execution, s.labels
-from target_runs r join job_executions e on e.id = r.execution_id join execution_specs s on s.execution_id = e.id
-where r.status in ('lost', 'dead') and not exists (select from dead_letter_answers a where a.run_id = r.id)"""
+from target_runs r join job_executions e on e.id = r.execution_id
+  join execution_specs s on s.execution_id = e.id
+where r.status in ('lost', 'dead') and not exists (select from dead_letter_answers a
+  where a.run_id = r.id)"""
 DEAD_LETTERS = Listing(
     _LETTERS,
     {
@@ -46,9 +50,12 @@ DEAD_LETTERS = Listing(
 
 _FIND = f"""
 select * from ({_LETTERS}) l
-where (%(ids)s::bigint[] is null or id = any(%(ids)s::bigint[])) and (%(job)s::text is null or %(job)s = any(job))
-  and (%(target)s::text is null or %(target)s = any(target)) and (%(error)s::text is null or error = %(error)s)
-  and (%(status)s::text is null or status = %(status)s) and (%(execution)s::bigint is null or execution = %(execution)s)
+where (%(ids)s::bigint[] is null or id = any(%(ids)s::bigint[]))
+  and (%(job)s::text is null or %(job)s = any(job))
+  and (%(target)s::text is null or %(target)s = any(target))
+    and (%(error)s::text is null or error = %(error)s)
+  and (%(status)s::text is null or status = %(status)s)
+    and (%(execution)s::bigint is null or execution = %(execution)s)
   and (%(since)s::timestamptz is null or at >= %(since)s){{within}}
 order by execution_id, id limit {FOUND_AT_MOST}"""
 
@@ -62,7 +69,8 @@ on conflict (run_id) do nothing returning run_id"""
 
 _BECAME = "update dead_letter_answers set execution_id = %s where run_id = any(%s::bigint[])"
 _ANSWERED = """
-select a.run_id, a.answer, a.answered_by, a.execution_id from dead_letter_answers a join target_runs r on r.id = a.run_id
+select a.run_id, a.answer, a.answered_by,
+  a.execution_id from dead_letter_answers a join target_runs r on r.id = a.run_id
 where a.run_id = any(%(ids)s::bigint[]){within} order by a.run_id limit 1"""
 
 

@@ -44,7 +44,9 @@ _COLUMNS = "seq, at, event, target_run_id, target_id, action, attempt, stream, s
 
 _READ = f"""
 select {_COLUMNS} from (
-  select {_COLUMNS}, sum(coalesce(octet_length(data), 0)) over (order by seq) - coalesce(octet_length(data), 0) as before
+  select {_COLUMNS}, sum(coalesce(octet_length(data),
+                                  0)) over (order by seq) - coalesce(octet_length(data),
+                                  0) as before
   from (select * from execution_log
         where log_day = {{day}} and execution_id = %(execution)s and seq > %(after)s
         order by seq limit %(limit)s) page
@@ -52,9 +54,12 @@ select {_COLUMNS} from (
 
 _OUTPUT = f"""
 select {_COLUMNS} from (
-  select {_COLUMNS}, sum(coalesce(octet_length(data), 0)) over (order by seq) - coalesce(octet_length(data), 0) as before
+  select {_COLUMNS}, sum(coalesce(octet_length(data),
+                                  0)) over (order by seq) - coalesce(octet_length(data),
+                                  0) as before
   from (select * from execution_log
-        where log_day = {{day}} and execution_id = %(execution)s and seq > %(after)s and event = 'output'
+        where log_day = {{day}} and execution_id = %(execution)s and seq > %(after)s
+          and event = 'output'
           and (%(target_run)s::bigint is null or target_run_id = %(target_run)s)
           and (%(stream)s::text is null or stream = %(stream)s)
           and (%(action)s::text is null or action = %(action)s)

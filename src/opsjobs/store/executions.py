@@ -32,17 +32,23 @@ PAGE_BYTES = 8 << 20
 # A requested cancel or pause is shown as the status until the execution has ended; the row keeps
 # its own.
 _EXECUTION = f"""
-select e.id, e.uuid, e.job_id, e.job_version, e.number, s.job_name, s.triggered_by, s.requested_by, s.parameters,
+select e.id, e.uuid, e.job_id, e.job_version, e.number, s.job_name, s.triggered_by, s.requested_by,
+       s.parameters,
        case when e.finished_at is null and e.cancelling then 'cancelling'
             when e.finished_at is null and e.paused then 'paused' else e.status end as status,
-       opsjobs_counts(e) as counts, e.total, e.last_seq, e.log_day, e.created_at, e.started_at, e.finished_at,
-       s.requested_by_kind, s.labels, s.reason, s.cancelled_by, s.cancel_reason, s.parent_id, s.parent_id as parent, s.halt_reason,
+       opsjobs_counts(e) as counts, e.total, e.last_seq, e.log_day, e.created_at, e.started_at,
+       e.finished_at,
+       s.requested_by_kind, s.labels, s.reason, s.cancelled_by, s.cancel_reason, s.parent_id,
+       s.parent_id as parent, s.halt_reason,
        s.judgement,
-       case when e.paused then s.paused_by end as paused_by, case when e.paused then s.pause_reason end as pause_reason,
+       case when e.paused then s.paused_by end as paused_by,
+       case when e.paused then s.pause_reason end as pause_reason,
        {WAVES} as waves, {WAITING_ON} as waiting_on,
-       array(select k.execution_id from execution_specs k where k.parent_id = e.id and k.triggered_by = 'retry'
+       array(select k.execution_id from execution_specs k where k.parent_id = e.id
+             and k.triggered_by = 'retry'
              order by k.execution_id limit 100) as retries,
-       s.execution_id as spec_id, e.status as row_status, e.cancelling as asked_cancel, e.paused as asked_pause
+       s.execution_id as spec_id, e.status as row_status, e.cancelling as asked_cancel,
+       e.paused as asked_pause
 from job_executions e join execution_specs s on s.execution_id = e.id"""
 EXECUTIONS = Listing(
     _EXECUTION,
@@ -72,12 +78,16 @@ EXECUTIONS = Listing(
 )
 # The zones that have workers are read once, not for each run.
 _RUN = """
-select id, uuid, position, target_id, target_name, target_host, status, waiting_for, attempt, wave, worker, error_code,
-       error_message, exit_code, claimed_at, finished_at, cancel_proof, late_result, target_id as target,
+select id, uuid, position, target_id, target_name, target_host, status, waiting_for, attempt, wave,
+       worker, error_code,
+       error_message, exit_code, claimed_at, finished_at, cancel_proof, late_result,
+       target_id as target,
        case when status = 'waiting' and waiting_for is null and zone <> all (array(
-         select w.zone from workers w where w.buried_at is null and w.expires_at > (select opsjobs_now())))
+         select w.zone from workers w where w.buried_at is null
+           and w.expires_at > (select opsjobs_now())))
        then 'a worker: zone ' || zone || ' has none' else awaits end as awaits,
-       nullif(not_before, 'infinity') as not_before, case when status = 'running' then contact_lost_at end as contact_lost_at,
+       nullif(not_before, 'infinity') as not_before,
+       case when status = 'running' then contact_lost_at end as contact_lost_at,
        (select x.action from job_execution_results x where x.target_run_id = target_runs.id
         order by x.status in ('succeeded', 'skipped'), x.id desc limit 1) as step
 from target_runs"""
@@ -108,14 +118,19 @@ RUNS = Listing(
 )
 RESULTS = Listing(
     """
-select x.id, x.execution_id, x.target_run_id, x.target_run_id as target_run, r.target_id, r.target_id as target, r.target_name,
-       r.target_host, x.action, x.action as action_key, x.attempt, x.status, x.exit_code, x.error_code, x.error_message, x.worker,
+select x.id, x.execution_id, x.target_run_id, x.target_run_id as target_run, r.target_id,
+       r.target_id as target, r.target_name,
+       r.target_host, x.action, x.action as action_key, x.attempt, x.status, x.exit_code,
+       x.error_code, x.error_message, x.worker,
        x.cancel_proof, x.started_at, x.finished_at, x.inherited_from,
-       greatest(x.stdout_stored, x.stdout_bytes) as stdout_bytes, greatest(x.stderr_stored, x.stderr_bytes) as stderr_bytes,
+       greatest(x.stdout_stored, x.stdout_bytes) as stdout_bytes,
+       greatest(x.stderr_stored, x.stderr_bytes) as stderr_bytes,
        coalesce(x.command, c.command) as command, c.interpreter, c.args
 from job_execution_results x join target_runs r on r.id = x.target_run_id left join (
-  select a ->> 'key' as key, a ->> 'command' as command, a ->> 'interpreter' as interpreter, a -> 'args' as args
-  from execution_specs s cross join jsonb_array_elements(s.actions) a where s.execution_id = %(execution)s offset 0
+  select a ->> 'key' as key, a ->> 'command' as command, a ->> 'interpreter' as interpreter,
+    a -> 'args' as args
+  from execution_specs s cross join jsonb_array_elements(s.actions) a
+  where s.execution_id = %(execution)s offset 0
 ) c on c.key = x.action
 where x.execution_id = %(execution)s""",
     {
@@ -137,7 +152,9 @@ where x.execution_id = %(execution)s""",
 _HEADS = """
 select target_run_id, action, attempt, stream,
        substring(string_agg(data, ''::bytea order by start_offset) from 1
-                 for least(%(inline)s, coalesce(min(start_offset) filter (where dropped is not null), %(inline)s))::int) as head
+                 for least(%(inline)s,
+                           coalesce(min(start_offset) filter (where dropped is not null),
+                                    %(inline)s))::int) as head
 from execution_log
 where log_day = %(log_day)s and execution_id = %(execution)s and event = 'output'
   and target_run_id = any(%(runs)s) and start_offset < %(inline)s
@@ -145,14 +162,18 @@ group by target_run_id, action, attempt, stream"""
 # The result that counts for each action of a run: its last attempt, by number; a voided one only if
 # there is no other.
 _COUNTING = """
-select distinct on (x.target_run_id, x.action) x.target_run_id, x.action, x.attempt, x.status, x.exit_code,
+select distinct on (x.target_run_id, x.action) x.target_run_id, x.action, x.attempt, x.status,
+       x.exit_code,
        greatest(x.stdout_stored, x.stdout_bytes) as bytes
 from {of} as r join job_execution_results x on x.target_run_id = r.id
 where %(action)s::text is null or x.action = %(action)s
-order by x.target_run_id, x.action, x.status = 'skipped' and x.cancel_proof is not null, x.attempt desc"""
+order by x.target_run_id, x.action, x.status = 'skipped' and x.cancel_proof is not null,
+  x.attempt desc"""
 _STREAM_HEADS = """
-select l.target_run_id, substring(string_agg(l.data, ''::bytea order by l.seq) from 1 for %(inline)s) as head
-from counting c join execution_log l on l.target_run_id = c.target_run_id and l.action = c.action and l.attempt = c.attempt
+select l.target_run_id, substring(string_agg(l.data, ''::bytea order by l.seq)
+                                  from 1 for %(inline)s) as head
+from counting c join execution_log l on l.target_run_id = c.target_run_id and l.action = c.action
+  and l.attempt = c.attempt
 where l.log_day = %(log_day)s and l.execution_id = %(execution)s and l.event = 'output' and {which}
   and l.data is not null and l.start_offset < %(inline)s
 group by l.target_run_id"""
@@ -167,23 +188,28 @@ GROUPS = Listing(
 )
 _GROUP_HEADS = f"""
 with counting as materialized ({_COUNTING.format(of="(select unnest(%(runs)s::bigint[]) as id)")}
-) select 'stdout' as stream, o.* from ({_STDOUT_HEADS.strip()}) o union all select 'stderr', c.* from ({_STDERR_HEADS.strip()}) c"""
+) select 'stdout' as stream, o.* from ({_STDOUT_HEADS.strip()}) o union all select 'stderr',
+  c.* from ({_STDERR_HEADS.strip()}) c"""
 
 _ACTION_TIMES = """
-select x.target_run_id as run_id, x.action, coalesce(a.type, 'command') as type, x.attempt, x.started_at, x.finished_at,
+select x.target_run_id as run_id, x.action, coalesce(a.type, 'command') as type, x.attempt,
+  x.started_at, x.finished_at,
   lower(x.logged_in) as auth_at, upper(x.logged_in) as entered_at
 from job_execution_results x left join (
-  select d ->> 'key' as key, d ->> 'type' as type from execution_specs s cross join jsonb_array_elements(s.actions) d
+  select d ->> 'key' as key, d ->> 'type' as type from execution_specs s
+    cross join jsonb_array_elements(s.actions) d
   where s.execution_id = %(execution)s offset 0
 ) a on a.key = x.action
-where x.target_run_id = any(%(runs)s::bigint[]) and x.started_at is not null and x.inherited_from is null
+where x.target_run_id = any(%(runs)s::bigint[]) and x.started_at is not null
+  and x.inherited_from is null
 order by x.started_at, x.id"""
 
 
 _COUNT_OPEN = """
 select count(*) as n from (
   select from job_executions e join execution_specs s on s.execution_id = e.id
-  where e.finished_at is null and s.requested_by = %s and s.requested_by_kind = %s limit %s) counted"""
+  where e.finished_at is null and s.requested_by = %s and s.requested_by_kind = %s
+    limit %s) counted"""
 
 
 class Executions:
@@ -441,17 +467,21 @@ def _error(row: Mapping[str, Any]) -> RunError | None:
 _HELD_RUNS = f"""
 with waiting as (
   select r.zone, r.target_name, r.waiting_for, r.awaits, r.not_before, r.position from target_runs r
-  where r.execution_id = %(execution)s and r.status = 'waiting' and (r.waiting_for is null or r.waiting_for in ('hold', 'slot'))
+  where r.execution_id = %(execution)s and r.status = 'waiting'
+    and (r.waiting_for is null or r.waiting_for in ('hold', 'slot'))
 ), held as (
   select case when waiting_for is null then 'workers' when waiting_for = 'slot' then 'slot'
               when awaits ~ '^{MAINTENANCE}(: |$)' then 'maintenance' else 'hold' end as kind, *
   from waiting
   where waiting_for is not null or not exists (
-    select from workers w where w.zone = waiting.zone and w.buried_at is null and w.expires_at > (select opsjobs_now()))
+    select from workers w where w.zone = waiting.zone and w.buried_at is null
+      and w.expires_at > (select opsjobs_now()))
 )
-select kind, count(*) as targets, array_agg(distinct zone) as zones, (array_agg(target_name order by position))[1] as target,
+select kind, count(*) as targets, array_agg(distinct zone) as zones,
+  (array_agg(target_name order by position))[1] as target,
   (array_agg(awaits order by position))[1] as awaits, min(not_before) as until
-from held group by kind order by kind = 'workers' desc, kind = 'maintenance' desc, count(*) desc limit 1"""
+from held group by kind order by kind = 'workers' desc, kind = 'maintenance' desc,
+  count(*) desc limit 1"""
 
 
 async def find_hold_reason(database: Database, execution_id: int) -> dict[str, Any] | None:

@@ -14,11 +14,13 @@ select r.execution_id, r.target_id, r.target_name from target_runs r
 where r.execution_id = (select max(id) from job_executions where job_id = %s) order by r.position"""
 
 _TAKEN = """
-select percentile_cont(0.5) within group (order by extract(epoch from r.finished_at - r.claimed_at))::float8 as seconds,
+select percentile_cont(0.5) within group (order by extract(epoch
+  from r.finished_at - r.claimed_at))::float8 as seconds,
        count(distinct r.execution_id) as executions
 from target_runs r
 where r.status = 'succeeded' and r.claimed_at is not null
-  and r.execution_id = any(array(select id from job_executions where job_id = %s and finished_at is not null
+  and r.execution_id = any(array(select id from job_executions where job_id = %s
+                                 and finished_at is not null
                                  order by id desc limit %s))"""
 
 

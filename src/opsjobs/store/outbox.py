@@ -47,18 +47,22 @@ class OutboxEvent:
 # and find the published ones first.
 _SHARDS = f"""
 select s.n as shard from generate_series(0, {SHARDS - 1}) s(n) cross join lateral (
-  select 1 from events e where e.shard between s.n and s.n and e.published_at is null order by e.shard, e.id limit 1) waiting"""
+  select 1 from events e where e.shard between s.n and s.n and e.published_at is null
+  order by e.shard, e.id limit 1) waiting"""
 # A range of one shard: with an equality the primary key is in this order, too, and all published
 # events come before the unpublished ones.
 _NEXT = """
-select id, type, subject, execution_id, from_seq, to_seq, data, at, (opsjobs_now() - at > interval '1 hour') as stale from events
-where shard between %(shard)s and %(shard)s and published_at is null order by shard, id limit %(limit)s"""
+select id, type, subject, execution_id, from_seq, to_seq, data, at,
+  (opsjobs_now() - at > interval '1 hour') as stale from events
+where shard between %(shard)s and %(shard)s and published_at is null order by shard,
+  id limit %(limit)s"""
 _MARK = "update events set published_at = opsjobs_now() where id = any(%s::bigint[])"
 
 # By their keys, which are determined first: a join might read the table.
 _DELETE_PUBLISHED = """
 delete from events where id = any(array(
-  select id from events where published_at < (select opsjobs_now()) - interval '1 day' order by published_at limit %s)) returning 1"""
+  select id from events where published_at < (select opsjobs_now()) - interval '1 day'
+  order by published_at limit %s)) returning 1"""
 
 # The oldest of each shard are looked at: while Redis is down, millions wait behind them. By a range
 # of one shard, so that only the index of unpublished events is in this order: with an equality, the
@@ -66,7 +70,8 @@ delete from events where id = any(array(
 _DELETE_UNPUBLISHED = f"""
 delete from events where id = any(array(
   select e.id from generate_series(0, {SHARDS - 1}) s(n) cross join lateral (
-    select w.id, w.at from events w where w.shard between s.n and s.n and w.published_at is null order by w.shard, w.id limit %s) e
+    select w.id, w.at from events w where w.shard between s.n and s.n and w.published_at is null
+    order by w.shard, w.id limit %s) e
   where e.at < (select opsjobs_now()) - interval '7 days')) returning 1"""
 
 

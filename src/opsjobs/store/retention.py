@@ -47,14 +47,17 @@ class RetentionLimits:
 _OLD_DAYS = """
 select p.day from (
   select to_date(substring(c.relname from '^execution_log_(\\d{8})$'), 'YYYYMMDD') as day
-  from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'execution_log'::regclass) p
-where p.day < (((select opsjobs_now()) - make_interval(secs => %(seconds)s)) at time zone 'UTC')::date
+  from pg_inherits i join pg_class c on c.oid = i.inhrelid
+  where i.inhparent = 'execution_log'::regclass) p
+where p.day < (((select opsjobs_now()) - make_interval(secs => %(seconds)s)) at time zone
+               'UTC')::date
   and not exists (select from job_executions e where e.finished_at is null and e.log_day = p.day)
 order by p.day limit %(limit)s"""
 _DROPPED = "insert into dropped_log_days (log_day) values (%s) on conflict do nothing"
 # A process that died between the two steps left the table behind, detached.
 _LEFT_OVER = """
-select d.log_day from dropped_log_days d where to_regclass('execution_log_' || to_char(d.log_day, 'YYYYMMDD')) is not null
+select d.log_day from dropped_log_days d
+where to_regclass('execution_log_' || to_char(d.log_day, 'YYYYMMDD')) is not null
 order by d.log_day limit %s"""
 
 # Conditions for deletion: all events are published, nothing of it lies on a target or is looked up
@@ -63,11 +66,13 @@ order by d.log_day limit %s"""
 # might read a table).
 _DONE_WITH = """
 e.finished_at < (select opsjobs_now()) - interval '1 hour'
-and not exists (select from events v where v.published_at is null and v.execution_id = e.id offset 0)
+and not exists (select from events v where v.published_at is null and v.execution_id = e.id
+                offset 0)
 and not exists (
   select from target_runs r where r.execution_id = e.id
     and (greatest(r.spool_due, r.sweep_due) > (select opsjobs_now()) - interval '14 days'
-      or r.status in ('lost', 'dead') and not exists (select from dead_letter_answers a where a.run_id = r.id offset 0)) offset 0)
+      or r.status in ('lost', 'dead') and not exists (select from dead_letter_answers a
+        where a.run_id = r.id offset 0)) offset 0)
 and not exists (
   select from execution_specs s join job_executions c on c.id = s.execution_id
   where s.parent_id = e.id and c.finished_at is null offset 0)"""
@@ -81,13 +86,16 @@ with seen as materialized (
     and e.finished_at >= %(after)s and (e.finished_at, e.id) > (%(after)s, %(after_id)s)
   order by e.finished_at, e.id limit %(limit)s
 ), old as materialized (
-  select e.id, e.finished_at, sum(e.total) over (order by e.finished_at, e.id) - e.total as before from seen e where {_DONE_WITH}
+  select e.id, e.finished_at, sum(e.total) over (order by e.finished_at, e.id) - e.total as before
+  from seen e where {_DONE_WITH}
 ), gone as (
-  delete from job_executions where id = any(array(select id from old where before < %(runs)s)) returning 1
+  delete from job_executions where id = any(array(select id from old where before < %(runs)s))
+  returning 1
 ), rest as (
   select finished_at, id from old where before >= %(runs)s order by finished_at, id limit 1
 )
-select (select count(*) from gone) as gone, (select count(*) from seen) as looked, exists (select from rest) as cut,
+select (select count(*) from gone) as gone, (select count(*) from seen) as looked,
+       exists (select from rest) as cut,
        last.finished_at as after, last.id as after_id
 from (select 1) one left join lateral (
   select s.finished_at, s.id from seen s
@@ -97,10 +105,12 @@ _TOO_MANY = f"""
 with old as (
   select e.id, e.total from jobs j cross join lateral (
     select e.id, e.total from job_executions e
-    where e.job_id = j.id and e.number <= j.last_number - %(keep)s and {_DONE_WITH} order by e.number limit %(limit)s) e
+    where e.job_id = j.id and e.number <= j.last_number - %(keep)s and {_DONE_WITH}
+    order by e.number limit %(limit)s) e
   where j.last_number > %(keep)s limit %(limit)s
 ), bounded as (select id, sum(total) over (order by id) - total as before from old)
-delete from job_executions where id = any(array(select id from bounded where before < %(runs)s)) returning 1"""
+delete from job_executions where id = any(array(select id from bounded where before < %(runs)s))
+returning 1"""
 
 _OLD_ARTIFACTS = """
 delete from artifacts where id in (
@@ -114,7 +124,8 @@ _OLD_FILES = """
 with seen as materialized (
   select id, uuid, created_at from files where id > %(after)s order by id limit %(limit)s
 ), named as materialized (
-  select a.definition ->> 'source' as source from jobs j join job_actions a on a.job_id = j.id and a.version = j.version
+  select a.definition ->> 'source' as source from jobs j join job_actions a on a.job_id = j.id
+    and a.version = j.version
   where j.state <> 'archived' and a.type = 'file_transfer'
 ), gone as (
   delete from files where id in (
@@ -127,23 +138,29 @@ with seen as materialized (
           and s.actions @> jsonb_build_array(jsonb_build_object('source', f.uuid::text))))
   returning 1
 )
-select (select count(*) from gone) as gone, (select max(id) from seen) as last, (select count(*) from seen) as looked"""
+select (select count(*) from gone) as gone, (select max(id) from seen) as last,
+  (select count(*) from seen) as looked"""
 
 # In insertion order, so that no index by age is needed; a firing that waits for its launch is not
 # old.
 _OLD_FIRINGS = """
 delete from schedule_executions where id in (
-  select id from (select id, recorded_at, status from schedule_executions order by id limit %(limit)s) oldest
-  where recorded_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s) and status <> 'pending') returning 1"""
+  select id from (select id, recorded_at, status from schedule_executions order by id
+                  limit %(limit)s) oldest
+  where recorded_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s)
+    and status <> 'pending') returning 1"""
 _GONE_SCHEDULES = """
 delete from job_schedules where id in (
-  select s.id from job_schedules s where s.deleted_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s)
-    and not exists (select from schedule_executions f where f.schedule_id = s.id) limit %(limit)s) returning 1"""
+  select s.id from job_schedules s
+  where s.deleted_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s)
+    and not exists (select from schedule_executions f where f.schedule_id = s.id) limit %(limit)s)
+    returning 1"""
 
 # Names of targets only: names of identities are kept for good.
 _OLD_NAMES = """
 delete from spent_names where noun = 'target' and name in (
-  select name from spent_names where noun = 'target' and spent_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s)
+  select name from spent_names where noun = 'target'
+    and spent_at < (select opsjobs_now()) - make_interval(secs => %(seconds)s)
   order by spent_at limit %(limit)s) returning 1"""
 
 

@@ -14,7 +14,8 @@ from opsjobs.store.scope_sql import OF_JOB
 from opsjobs.store.transaction import Connection, Database
 
 _PARENT = """
-select e.id, e.uuid, e.job_id, e.job_version, s.job_name, s.actions, s.policy, s.parameters, e.status, e.finished_at is not null as ended,
+select e.id, e.uuid, e.job_id, e.job_version, s.job_name, s.actions, s.policy, s.parameters,
+       e.status, e.finished_at is not null as ended,
        coalesce(v.tags, '{}') as tags
 from job_executions e join execution_specs s on s.execution_id = e.id
 left join job_versions v on v.job_id = e.job_id and v.version = e.job_version"""

@@ -8,7 +8,8 @@ from opsjobs.store.transaction import Database
 _ACQUIRE = """
 insert into services as s (name, ticked_at) values (%(service)s, opsjobs_now())
 on conflict (name) do update set ticked_at = excluded.ticked_at
-where s.ticked_at <= excluded.ticked_at - make_interval(secs => %(pause)s) or s.ticked_at > excluded.ticked_at
+where s.ticked_at <= excluded.ticked_at - make_interval(secs => %(pause)s)
+  or s.ticked_at > excluded.ticked_at
 returning true as ours"""
 _RENEW = "update services set ticked_at = opsjobs_now() where name = %(service)s"
 _RELEASE = "update services set ticked_at = opsjobs_now() - make_interval(secs => %(pause)s) where name = %(service)s"

@@ -44,13 +44,15 @@ class Renewal:
 
 _REGISTER = """
 insert into workers (id, name, zone, pid, concurrency, expires_at)
-values (%(id)s, %(name)s, %(zone)s, %(pid)s, %(concurrency)s, opsjobs_now() + make_interval(secs => %(lease)s))
+values (%(id)s, %(name)s, %(zone)s, %(pid)s, %(concurrency)s,
+        opsjobs_now() + make_interval(secs => %(lease)s))
 on conflict (id) do nothing"""
 
 # One statement: a renewal has to come back in time, so it waits for one answer.
 _RENEW = """
 with renewed as (
-  update workers set renewed_at = opsjobs_now(), expires_at = opsjobs_now() + make_interval(secs => %(lease)s)
+  update workers set renewed_at = opsjobs_now(),
+    expires_at = opsjobs_now() + make_interval(secs => %(lease)s)
   where id = %(id)s and buried_at is null returning id
 )
 select exists (select from renewed) as alive, extract(epoch from opsjobs_now())::float8 as now,
@@ -64,20 +66,26 @@ _EXPIRE_LEASES = f"""
 with expired as (
   select id from workers
   where buried_at is null
-    and (expires_at < (select opsjobs_now()) or renewed_at > (select opsjobs_now() + interval '{CLOCK_SECONDS} s'))
-    and (select abs(extract(epoch from opsjobs_now()) - %(expected)s::float8) < {CLOCK_SECONDS}) is not false
+    and (expires_at < (select opsjobs_now())
+         or renewed_at > (select opsjobs_now() + interval '{CLOCK_SECONDS} s'))
+    and (select abs(extract(epoch
+                            from opsjobs_now()) - %(expected)s::float8) < {CLOCK_SECONDS}) is not
+                            false
   for update skip locked
 ), dead as (
-  update workers w set buried_at = opsjobs_now() from expired where w.id = expired.id returning w.id, w.name, w.zone, w.stopped_at
+  update workers w set buried_at = opsjobs_now() from expired where w.id = expired.id
+  returning w.id, w.name, w.zone, w.stopped_at
 ), published as (
   insert into events (shard, type, subject, data)
-  select 0, 'worker.lost', id, jsonb_build_object('id', id, 'name', name, 'zone', zone) from dead where stopped_at is null
+  select 0, 'worker.lost', id, jsonb_build_object('id', id, 'name', name, 'zone', zone) from dead
+  where stopped_at is null
 )
 select name, zone from dead"""
 
 _REAP = """
 with dead as (
-  update workers set buried_at = opsjobs_now() where name = %s and buried_at is null returning id, name, zone
+  update workers set buried_at = opsjobs_now() where name = %s and buried_at is null returning id,
+    name, zone
 ), published as (
   insert into events (shard, type, subject, data)
   select 0, 'worker.lost', id, jsonb_build_object('id', id, 'name', name, 'zone', zone) from dead
@@ -88,10 +96,12 @@ _STOP = "update workers set stopped_at = opsjobs_now(), buried_at = opsjobs_now(
 
 _DELETE_OLD = """
 delete from workers w where w.buried_at < (select opsjobs_now()) - interval '7 days'
-  and not exists (select 1 from target_runs r where r.owner = w.id and r.status = 'running') returning 1"""
+  and not exists (select 1 from target_runs r where r.owner = w.id and r.status = 'running')
+  returning 1"""
 
 _TICK = """
-insert into services (name, ticked_at) values (%s, opsjobs_now()) on conflict (name) do update set ticked_at = opsjobs_now()
+insert into services (name, ticked_at) values (%s, opsjobs_now()) on conflict (name) do update
+  set ticked_at = opsjobs_now()
 returning extract(epoch from ticked_at)::float8 as now"""
 
 

@@ -30,7 +30,8 @@ ADMIT = load_statement(__file__, "admit", step=STEP, admit_rows=ADMIT_ROWS)
 # After slots became free: send the first parked runs of those targets back to admission.
 UNPARK = """
 with free as (
-  select target_id, slots - used as room from target_slots where target_id = any(%(targets)s::text[]) and slots > used
+  select target_id, slots - used as room from target_slots
+  where target_id = any(%(targets)s::text[]) and slots > used
 ), parked as (
   select run.id from free cross join lateral (
     select id from target_runs

@@ -30,16 +30,20 @@ _ADVANCE = load_statement(__file__, "advance", failures=FAILURES, wave_over=WAVE
 # Wake runs of a parent that wait for the end of a child, alone or beside a timer or a back-off.
 _WAKE_PARENTS = """
 with over as materialized (
-  select c.uuid::text as name, s.parent_id from job_executions c join execution_specs s on s.execution_id = c.id
+  select c.uuid::text as name, s.parent_id from job_executions c
+    join execution_specs s on s.execution_id = c.id
   where c.id = any(%(executions)s::bigint[]) and c.finished_at is not null
 ), found as (
-  select r.id from over c join target_runs r on r.awaits = c.name where r.status = 'waiting' and r.waiting_for = 'child'
+  select r.id from over c join target_runs r on r.awaits = c.name where r.status = 'waiting'
+    and r.waiting_for = 'child'
   union
   select r.id from over c join target_runs r on r.execution_id = c.parent_id
-  where r.status = 'waiting' and r.waiting_for in ('timer', 'backoff') and c.name = any(string_to_array(r.awaits, ' '))
+  where r.status = 'waiting' and r.waiting_for in ('timer', 'backoff')
+    and c.name = any(string_to_array(r.awaits, ' '))
 ), due as (
   select id from target_runs
-  where id = any(array(select id from found)) and status = 'waiting' and waiting_for in ('child', 'timer', 'backoff')
+  where id = any(array(select id from found)) and status = 'waiting'
+    and waiting_for in ('child', 'timer', 'backoff')
   for update skip locked
 )
 update target_runs r set waiting_for = 'admission', awaits = null, not_before = null

@@ -13,13 +13,16 @@ from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
 
 _DECISIONS = """
-coalesce((select jsonb_agg(jsonb_build_object('by', d.decided_by, 'approve', d.approve, 'reason', d.reason, 'at', d.at,
+coalesce((select jsonb_agg(jsonb_build_object('by', d.decided_by, 'approve', d.approve, 'reason',
+  d.reason, 'at', d.at,
                                               'overridden', d.overridden) order by d.at, d.person)
           from approval_decisions d where d.approval_id = a.id), '[]')"""
 
 APPROVAL = f"""
-select a.id, a.uuid, a.execution_id, a.action, a.message, a.status, a.asked_at, a.expires_at, a.decided_at, a.decided_by, a.reason,
-       a.kind, a.needed, a.roles, a.users, a.hash, s.requested_by, s.labels, {_DECISIONS} as decisions
+select a.id, a.uuid, a.execution_id, a.action, a.message, a.status, a.asked_at, a.expires_at,
+       a.decided_at, a.decided_by, a.reason,
+       a.kind, a.needed, a.roles, a.users, a.hash, s.requested_by, s.labels,
+       {_DECISIONS} as decisions
 from approvals a join execution_specs s on s.execution_id = a.execution_id"""
 
 

@@ -45,35 +45,46 @@ class Ruling:
 
 _REQUEST = """
 insert into approvals (execution_id, action, message, expires_at, needed, roles, users, hash, salt)
-values (%(execution)s, %(action)s, %(message)s, opsjobs_now() + make_interval(secs => %(expires)s), %(needed)s, %(roles)s::text[],
+values (%(execution)s, %(action)s, %(message)s, opsjobs_now() + make_interval(secs => %(expires)s),
+        %(needed)s, %(roles)s::text[],
         %(users)s::text[], %(hash)s, %(salt)s)
 on conflict (execution_id, action) do nothing returning id"""
 _REQUESTED = "select id from approvals where execution_id = %(execution)s and action = %(action)s"
 _STATE = """
-select e.cancelling, s.requested_by, s.requester, s.job_name, s.labels, a.expires_at <= opsjobs_now() as late
-from approvals a join job_executions e on e.id = a.execution_id join execution_specs s on s.execution_id = e.id where a.id = %s"""
+select e.cancelling, s.requested_by, s.requester, s.job_name, s.labels,
+  a.expires_at <= opsjobs_now() as late
+from approvals a join job_executions e on e.id = a.execution_id
+  join execution_specs s on s.execution_id = e.id where a.id = %s"""
 # An approver may change the decision to a rejection; no person counts twice.
 _DECIDE = """
-insert into approval_decisions as d (approval_id, person, decided_by, decided_by_kind, decider, approve, overridden, reason)
+insert into approval_decisions as d (approval_id, person, decided_by, decided_by_kind, decider,
+                                     approve, overridden, reason)
 values (%(id)s, %(person)s, %(by)s, %(kind)s, %(decider)s, %(approve)s, %(override)s, %(reason)s)
-on conflict (approval_id, person) do update set approve = excluded.approve, overridden = excluded.overridden,
+on conflict (approval_id, person) do update set approve = excluded.approve,
+  overridden = excluded.overridden,
   reason = excluded.reason, at = excluded.at
 where d.approve and (not excluded.approve or excluded.overridden) returning 1"""
 _APPROVERS = "select decided_by, decider from approval_decisions where approval_id = %s and approve order by at, person"
 _COUNT_APPROVALS = "select count(*) as n from approval_decisions where approval_id = %s and approve"
 _SETTLE = """
-update approvals set status = %(status)s, decided_at = opsjobs_now(), decided_by = %(by)s, reason = %(reason)s
+update approvals set status = %(status)s, decided_at = opsjobs_now(), decided_by = %(by)s,
+  reason = %(reason)s
 where id = %(id)s and status = 'pending'"""
 _EXPIRED = """
-select id from approvals where status = 'pending' and expires_at <= (select opsjobs_now()) order by expires_at limit %s"""
+select id from approvals where status = 'pending' and expires_at <= (select opsjobs_now())
+order by expires_at limit %s"""
 _CANCEL_LEFT_OVER = """
-update approvals a set status = 'cancelled', decided_at = opsjobs_now(), reason = 'the execution has ended'
-from job_executions e where a.status = 'pending' and e.id = a.execution_id and e.finished_at is not null returning a.id"""
+update approvals a set status = 'cancelled', decided_at = opsjobs_now(),
+  reason = 'the execution has ended'
+from job_executions e where a.status = 'pending' and e.id = a.execution_id
+  and e.finished_at is not null returning a.id"""
 # Decided, but not started: the launch was refused and the process that had to end it died, or a
 # release without launch approvals answered.
 _NOT_ENDED = """
-select e.id, a.id as approval from job_executions e left join approvals a on a.execution_id = e.id and a.kind = 'launch'
-where e.finished_at is null and e.status = 'pending_approval' and not e.cancelling and a.status is distinct from 'pending'
+select e.id, a.id as approval from job_executions e left join approvals a on a.execution_id = e.id
+  and a.kind = 'launch'
+where e.finished_at is null and e.status = 'pending_approval' and not e.cancelling
+  and a.status is distinct from 'pending'
 order by e.id limit %s"""
 
 

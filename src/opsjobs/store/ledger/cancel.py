@@ -48,13 +48,15 @@ EXPIRED = Ending(
 _REQUEST = """
 update job_executions set cancelling = true where id = %(id)s and finished_at is null"""
 _REQUESTED_BY = """
-update execution_specs set cancelled_by = %(by)s, cancel_reason = %(reason)s where execution_id = %(id)s and cancelled_by is null"""
+update execution_specs set cancelled_by = %(by)s,
+  cancel_reason = %(reason)s where execution_id = %(id)s and cancelled_by is null"""
 
 # Which waiting runs are ended, as a condition on their rows `r`.
 _ALL = ""
 # Runs of a halted execution that have done nothing yet. What a retry inherits was done by its parent.
 _UNBEGUN = """and not exists (
-    select 1 from job_execution_results b where b.target_run_id = r.id and b.inherited_from is null)"""
+    select 1 from job_execution_results b where b.target_run_id = r.id
+      and b.inherited_from is null)"""
 _REFUSED = "and r.waiting_for = 'approval' and r.awaits = %(awaits)s"
 
 _NEXT_ACTION = load_statement(__file__, "next_action", condition="r.fence > 0")
@@ -73,12 +75,14 @@ _END_WAITING = {
 }
 _IS_LEFT = """
 select exists (
-  select 1 from target_runs r where r.execution_id = %(id)s and r.status = 'waiting' {chosen}) as left_waiting"""
+  select 1 from target_runs r where r.execution_id = %(id)s
+    and r.status = 'waiting' {chosen}) as left_waiting"""
 
 _HALTED = "select halt_reason from execution_specs where execution_id = %s"
 _CHILDREN = """
 select s.execution_id from execution_specs s join job_executions e on e.id = s.execution_id
-where s.parent_id = %s and s.triggered_by = 'workflow' and e.finished_at is null and not e.cancelling order by 1"""
+where s.parent_id = %s and s.triggered_by = 'workflow' and e.finished_at is null
+  and not e.cancelling order by 1"""
 
 
 async def ask_cancel(database: Database, execution_id: int, *, by: str, reason: str | None) -> None:

@@ -143,32 +143,40 @@ on conflict (zone) do update set turn = excluded.turn, written_at = excluded.wri
 where excluded.turn > z.turn and z.written_at < excluded.written_at - interval '1 second'"""
 
 _LOCK_FREE_SLOTS = """
-select 1 from target_slots where target_id = any(%(targets)s::text[]) order by target_id for update skip locked"""
+select 1 from target_slots where target_id = any(%(targets)s::text[]) order by target_id
+  for update skip locked"""
 
 _DECIDE = load_statement(
     __file__, "claim", unknown=f"'{UNKNOWN}'", maintenance=f"'{MAINTENANCE}'", held_for_characters=AWAITS_BYTES_MAX // 4
 )
 
 _UNKNOWN = """
-select m.id, m.uuid, m.execution_id, m.target_id, m.target_name, m.position, m.fence, m.attempt, coalesce(m.turn, 0) as turn,
+select m.id, m.uuid, m.execution_id, m.target_id, m.target_name, m.position, m.fence, m.attempt,
+       coalesce(m.turn, 0) as turn,
        m.store_id, m.boot_id, m.taken_over, m.passed, m.contact_lost_at, e.log_day, e.watched,
        extract(epoch from opsjobs_now() - m.claimed_at)::float8 as age_seconds,
        extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left,
        extract(epoch from e.hold_until - opsjobs_now())::float8 as hold_seconds
 from target_runs m join job_executions e on e.id = m.execution_id
-where m.owner = %(owner)s and m.status = 'running' and not m.id = any(%(known)s::bigint[]) order by m.id limit %(limit)s"""
+where m.owner = %(owner)s and m.status = 'running' and not m.id = any(%(known)s::bigint[])
+order by m.id limit %(limit)s"""
 
 _PROGRESS = """
-select target_run_id, action, attempt, status, exit_code, error_code, error_message, cancel_proof, stdout_stored, stderr_stored,
-  started_at, outputs, store_id, boot_id, inherited_from, extract(epoch from opsjobs_now() - started_at)::float8 as age_seconds,
+select target_run_id, action, attempt, status, exit_code, error_code, error_message, cancel_proof,
+  stdout_stored, stderr_stored,
+  started_at, outputs, store_id, boot_id, inherited_from,
+  extract(epoch from opsjobs_now() - started_at)::float8 as age_seconds,
   extract(epoch from again_at - opsjobs_now())::float8 as again_seconds
 from job_execution_results where target_run_id = any(%s::bigint[]) order by id"""
 
 _SPECS = """
-select s.execution_id, e.uuid as execution_uuid, s.actions, s.policy, e.created_at, s.parameters, e.number, e.job_id, s.job_name,
-  s.requested_by, s.requested_by_kind, s.target_versions, s.target_pins, e.total, coalesce(v.tags, '{}') as tags
+select s.execution_id, e.uuid as execution_uuid, s.actions, s.policy, e.created_at, s.parameters,
+  e.number, e.job_id, s.job_name,
+  s.requested_by, s.requested_by_kind, s.target_versions, s.target_pins, e.total,
+  coalesce(v.tags, '{}') as tags
 from execution_specs s join job_executions e on e.id = s.execution_id
-left join job_versions v on v.job_id = e.job_id and v.version = e.job_version where s.execution_id = any(%s::bigint[])"""
+left join job_versions v on v.job_id = e.job_id and v.version = e.job_version
+where s.execution_id = any(%s::bigint[])"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,17 +316,22 @@ def parse_claimed(row: Mapping[str, Any], *, taken_over: bool = False) -> Claime
 # the entries of one run: with an `or` over two kinds of runs it read the whole log of the
 # execution.
 _STDOUT = """
-select start_offset, substring(data from 1 for %(limit)s - start_offset::int) as data from execution_log
-where log_day = %(day)s and execution_id = %(execution)s and target_run_id = %(run)s and event = 'output'
-  and action = %(action)s and attempt = %(attempt)s and stream = 'stdout' and start_offset < %(limit)s
+select start_offset, substring(data from 1 for %(limit)s - start_offset::int) as data
+from execution_log
+where log_day = %(day)s and execution_id = %(execution)s and target_run_id = %(run)s
+  and event = 'output'
+  and action = %(action)s and attempt = %(attempt)s and stream = 'stdout'
+    and start_offset < %(limit)s
 order by seq"""
 
 # The output of an inherited result is in the log of the execution that performed it, under a run
 # and an attempt of its own.
 _INHERITED = """
 select e.log_day, x.target_run_id, x.attempt, x.stdout_stored
-from job_execution_results x join target_runs r on r.id = x.target_run_id join job_executions e on e.id = x.execution_id
-where x.execution_id = %(execution)s and r.execution_id = %(execution)s and r.target_id = %(target)s and x.action = %(action)s
+from job_execution_results x join target_runs r on r.id = x.target_run_id
+  join job_executions e on e.id = x.execution_id
+where x.execution_id = %(execution)s and r.execution_id = %(execution)s and r.target_id = %(target)s
+  and x.action = %(action)s
   and x.status = 'succeeded'
 order by x.attempt desc limit 1"""
 

@@ -23,14 +23,16 @@ where r.id = any(array(select id from due)) returning r.execution_id"""
 _DUE = f"""
 with due as (
   select id from target_runs
-  where status = 'waiting' and not_before <= (select opsjobs_now()) and waiting_for in ('timer', 'backoff', 'hold')
+  where status = 'waiting' and not_before <= (select opsjobs_now())
+    and waiting_for in ('timer', 'backoff', 'hold')
   order by not_before limit %(limit)s for update skip locked
 ) {_WAKE_DUE}"""
 
 # A child that has ended or does not exist. (The case: `awaits` of other runs is not a uuid.)
 _CHILD_OVER = """not exists (
       select 1 from job_executions c
-      where c.uuid = case when r.waiting_for = 'child' then r.awaits::uuid end and c.finished_at is null)"""
+      where c.uuid = case when r.waiting_for = 'child' then r.awaits::uuid end
+        and c.finished_at is null)"""
 # Branches that wait for several things at once: the row holds the time when the first is due, and
 # the names of the others. (The case: the name of an approval is not a uuid.)
 _UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
@@ -42,9 +44,11 @@ _ANSWERED_BESIDE_TIMER = f"""r.waiting_for in ('timer', 'backoff') and exists (
 WAKE_ANSWERED = f"""
 with due as (
   select r.id from target_runs r
-  where r.execution_id = any(%(executions)s::bigint[]) and r.status = 'waiting' and r.awaits is not null and (
+  where r.execution_id = any(%(executions)s::bigint[]) and r.status = 'waiting'
+    and r.awaits is not null and (
     r.waiting_for = 'approval' and not exists (
-      select 1 from approvals a where a.execution_id = r.execution_id and a.action = r.awaits and a.status = 'pending')
+      select 1 from approvals a where a.execution_id = r.execution_id and a.action = r.awaits
+        and a.status = 'pending')
     or r.waiting_for = 'child' and {_CHILD_OVER} or {_ANSWERED_BESIDE_TIMER})
   for update of r skip locked
 ) {_WAKE_DUE}"""
@@ -53,12 +57,14 @@ with due as (
 _IN_RANGE = """
 with due as (
   select r.id from job_executions e join target_runs r on r.execution_id = e.id
-  where e.finished_at is null and e.id > %(after)s and e.id <= %(upto)s and r.status = 'waiting' and r.awaits is not null"""
+  where e.finished_at is null and e.id > %(after)s and e.id <= %(upto)s and r.status = 'waiting'
+    and r.awaits is not null"""
 _ORPHANED = f"""{_IN_RANGE} and r.waiting_for = 'child' and {_CHILD_OVER}
   limit %(limit)s for update of r skip locked
 ) {_WAKE_DUE}"""
 _APPROVED = f"""{_IN_RANGE} and r.waiting_for = 'approval' and exists (
-    select 1 from approvals a where a.execution_id = r.execution_id and a.action = r.awaits and a.status <> 'pending' offset 0)
+    select 1 from approvals a where a.execution_id = r.execution_id and a.action = r.awaits
+      and a.status <> 'pending' offset 0)
   limit %(limit)s for update of r skip locked
 ) {_WAKE_DUE}"""
 _ANSWERED_BESIDE = f"""{_IN_RANGE} and {_ANSWERED_BESIDE_TIMER}

@@ -110,19 +110,22 @@ _JOB = "select name, state from jobs where id = %s and state <> 'archived'"
 
 _GATES = """
 insert into execution_gates (execution_id, waves, limits, per_wave, confirm, checked, pause_on_fail)
-values (%(id)s, %(waves)s::int[], %(limits)s::int[], %(per_wave)s, %(confirm)s, %(checked)s, %(pause_on_fail)s)"""
+values (%(id)s, %(waves)s::int[], %(limits)s::int[], %(per_wave)s, %(confirm)s, %(checked)s,
+        %(pause_on_fail)s)"""
 
 # Existing rows are touched only if their number of slots changed (a conflicting insert would lock
 # all); it never goes below `used`.
 SLOTS = """
 with wanted as materialized (
-  select t.id, t.slots from unnest(%(targets)s::text[], %(slots)s::int[]) as t(id, slots) order by t.id
+  select t.id, t.slots from unnest(%(targets)s::text[], %(slots)s::int[]) as t(id, slots)
+  order by t.id
 ), resized as (
   update target_slots s set slots = greatest(t.slots, s.used) from wanted t
   where s.target_id = t.id and s.slots <> greatest(t.slots, s.used)
 )
 insert into target_slots (target_id, slots)
-select t.id, t.slots from wanted t where not exists (select 1 from target_slots s where s.target_id = t.id)
+select t.id, t.slots from wanted t where not exists (select 1 from target_slots s
+  where s.target_id = t.id)
 order by t.id on conflict do nothing"""
 
 # Inherit succeeded results, under the attempt by which their output is found; but no result of a
@@ -133,19 +136,24 @@ with retried as (
   select r.id, h.parent from unnest(%(targets)s::text[], %(parents)s::bigint[]) as h(target, parent)
   join target_runs r on r.execution_id = %(id)s and r.target_id = h.target
 ), rolled_back as (
-  select distinct h.id from retried h join job_execution_results x on x.target_run_id = h.parent and x.action = any(%(rollbacks)s)
+  select distinct h.id from retried h join job_execution_results x on x.target_run_id = h.parent
+    and x.action = any(%(rollbacks)s)
 ), inherited as (
-  insert into job_execution_results (execution_id, target_run_id, action, attempt, status, exit_code, outputs, worker,
+  insert into job_execution_results (execution_id, target_run_id, action, attempt, status,
+                                     exit_code, outputs, worker,
                                      started_at, finished_at, command, inherited_from)
-  select %(id)s, h.id, x.action, x.attempt, x.status, x.exit_code, x.outputs, x.worker, x.started_at, x.finished_at, x.command,
+  select %(id)s, h.id, x.action, x.attempt, x.status, x.exit_code, x.outputs, x.worker,
+         x.started_at, x.finished_at, x.command,
          coalesce(x.inherited_from, x.execution_id)
-  from retried h join job_execution_results x on x.target_run_id = h.parent and x.status = 'succeeded' and x.action = any(%(keys)s)
+  from retried h join job_execution_results x on x.target_run_id = h.parent
+    and x.status = 'succeeded' and x.action = any(%(keys)s)
   where h.id not in (select id from rolled_back) order by h.id, x.id
 )
 update target_runs r set fence = 1 from retried h where r.id = h.id"""
 
 _WAITING_REASON = f"""
-select {WAITING_ON} as waiting_on from job_executions e join execution_specs s on s.execution_id = e.id where e.id = %s"""
+select {WAITING_ON} as waiting_on from job_executions e
+  join execution_specs s on s.execution_id = e.id where e.id = %s"""
 
 
 async def launch(connection: Connection, new: NewExecution) -> Execution:

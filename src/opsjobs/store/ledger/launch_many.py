@@ -27,37 +27,49 @@ class LaunchedExecution:
 
 
 _NUMBERS = """
-update jobs j set last_number = j.last_number + n.n from unnest(%(jobs)s::bigint[], %(counts)s::int[]) as n(id, n)
+update jobs j set last_number = j.last_number + n.n
+from unnest(%(jobs)s::bigint[], %(counts)s::int[]) as n(id, n)
 where j.id = n.id and j.state = 'active' returning j.id, j.last_number"""
 
 _EXECUTIONS = """
-insert into job_executions (uuid, job_id, job_version, number, log_day, status, "window", priority, total, waiting, ready, last_seq,
+insert into job_executions (uuid, job_id, job_version, number, log_day, status, "window", priority,
+                            total, waiting, ready, last_seq,
                             created_at, deadline_at, hold_until)
-select n.uuid, n.job, n.version, n.number, (t.now at time zone 'UTC')::date, 'queued', n."window", n.priority, n.total,
+select n.uuid, n.job, n.version, n.number, (t.now at time zone 'UTC')::date, 'queued', n."window",
+       n.priority, n.total,
        n.total - least(n."window", n.total), least(n."window", n.total), 1,
        t.now, t.now + make_interval(secs => n.timeout), t.now + make_interval(secs => n.hold)
-from unnest(%(uuids)s::uuid[], %(jobs)s::bigint[], %(versions)s::int[], %(numbers)s::int[], %(windows)s::int[],
-            %(priorities)s::int[], %(totals)s::int[], %(timeouts)s::float8[], %(holds)s::float8[]) with ordinality
+from unnest(%(uuids)s::uuid[], %(jobs)s::bigint[], %(versions)s::int[], %(numbers)s::int[],
+            %(windows)s::int[],
+            %(priorities)s::int[], %(totals)s::int[], %(timeouts)s::float8[],
+            %(holds)s::float8[]) with ordinality
   as n(uuid, job, version, number, "window", priority, total, timeout, hold, nth)
 cross join (select opsjobs_now() as now) t order by n.nth returning id, uuid, created_at"""
 
 _SPECS = """
-insert into execution_specs (execution_id, job_name, actions, parameters, policy, triggered_by, requested_by, reason,
-                             requested_by_kind, labels, requester, judgement, target_versions, target_pins)
-select * from unnest(%(ids)s::bigint[], %(names)s::text[], %(actions)s::jsonb[], %(parameters)s::jsonb[], %(policies)s::jsonb[],
-                     %(triggers)s::text[], %(requesters)s::text[], %(reasons)s::text[], %(kinds)s::text[], %(labels)s::jsonb[],
-                     %(people)s::jsonb[], %(judgements)s::jsonb[], %(versions)s::bytea[], %(pins)s::bytea[])"""
+insert into execution_specs (execution_id, job_name, actions, parameters, policy, triggered_by,
+                             requested_by, reason,
+                             requested_by_kind, labels, requester, judgement, target_versions,
+                             target_pins)
+select * from unnest(%(ids)s::bigint[], %(names)s::text[], %(actions)s::jsonb[],
+                     %(parameters)s::jsonb[], %(policies)s::jsonb[],
+                     %(triggers)s::text[], %(requesters)s::text[], %(reasons)s::text[],
+                     %(kinds)s::text[], %(labels)s::jsonb[],
+                     %(people)s::jsonb[], %(judgements)s::jsonb[], %(versions)s::bytea[],
+                     %(pins)s::bytea[])"""
 
 _RUNS = load_statement(__file__, "launch_many_runs")
 
 _TOLD = """
 with logged as (
   insert into execution_log (log_day, execution_id, seq, event, body)
-  select log_day, id, 1, 'status', jsonb_build_object('execution', id, 'status', 'queued', 'error', null)
+  select log_day, id, 1, 'status', jsonb_build_object('execution', id, 'status', 'queued', 'error',
+    null)
   from job_executions where id = any(%(executions)s::bigint[])
 )
 insert into events (shard, type, subject, execution_id)
-select id %% 16, 'execution.queued', uuid, id from job_executions where id = any(%(executions)s::bigint[]) order by id"""
+select id %% 16, 'execution.queued', uuid,
+  id from job_executions where id = any(%(executions)s::bigint[]) order by id"""
 
 
 def is_plain(new: NewExecution) -> bool:

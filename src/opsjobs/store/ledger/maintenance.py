@@ -36,13 +36,17 @@ class Maintenance:
 # force.
 _BEGIN = """
 insert into target_slots as s (target_id, slots, held_until, held_reason, held_by)
-values (%(target)s, %(slots)s, coalesce(%(until)s::timestamptz, opsjobs_now() + make_interval(secs => %(seconds)s), 'infinity'),
+values (%(target)s, %(slots)s, coalesce(%(until)s::timestamptz,
+                                        opsjobs_now() + make_interval(secs => %(seconds)s),
+                                        'infinity'),
         %(reason)s, %(by)s)
-on conflict (target_id) do update set held_until = excluded.held_until, held_reason = excluded.held_reason,
+on conflict (target_id) do update set held_until = excluded.held_until,
+  held_reason = excluded.held_reason,
   held_by = excluded.held_by"""
 _END = "update target_slots set held_until = null, held_reason = null, held_by = null where target_id = %(target)s"
 _READ = """
-select target_id, nullif(held_until, 'infinity') as until, held_reason as reason, held_by as by from target_slots
+select target_id, nullif(held_until, 'infinity') as until, held_reason as reason,
+  held_by as by from target_slots
 where target_id = any(%s::text[]) and held_until > (select opsjobs_now())"""
 
 # Holds for other reasons name a target, whose name may begin in any way.
@@ -62,7 +66,8 @@ _WAKE_EXPIRED = f"""
 with due as (
   select r.id from target_runs r
   where r.status = 'waiting' and r.waiting_for = 'hold' and r.{_HELD} and not exists (
-    select 1 from target_slots s where s.target_id = r.target_id and s.held_until > (select opsjobs_now()))
+    select 1 from target_slots s where s.target_id = r.target_id
+      and s.held_until > (select opsjobs_now()))
   limit %(limit)s for update of r skip locked
 )
 update target_runs r set waiting_for = 'admission', not_before = null, awaits = null
@@ -130,7 +135,8 @@ where target_id = %(target)s and slots <> greatest(%(slots)s::int, used)"""
 _DIFFERENT_SLOTS = """
 select s.target_id, t.slots from target_slots s
 join targets t on t.id = case when s.target_id ~ '^[0-9]{1,18}$' then s.target_id::bigint end
-where s.target_id > %(after)s and s.target_id <= %(upto)s and s.slots <> greatest(t.slots, s.used) order by 1 limit %(limit)s"""
+where s.target_id > %(after)s and s.target_id <= %(upto)s and s.slots <> greatest(t.slots, s.used)
+order by 1 limit %(limit)s"""
 
 
 async def resize_slots(database: Database, target_id: str, slots: int) -> None:

@@ -23,13 +23,15 @@ with moved as (
   update job_executions set paused = true, last_seq = last_seq + 1
   where id = %(id)s and not paused returning id, log_day, last_seq
 ), reasons as (
-  update execution_specs set paused_by = %(by)s, pause_reason = %(reason)s where execution_id = (select id from moved)
+  update execution_specs set paused_by = %(by)s,
+    pause_reason = %(reason)s where execution_id = (select id from moved)
 ), gates as (
   update execution_gates set cause = null where execution_id = (select id from moved)
 )
 insert into execution_log (log_day, execution_id, seq, event, body)
 select log_day, id, last_seq, 'status',
-       jsonb_build_object('execution', id, 'status', 'paused', 'error', null, 'reason', %(reason)s::text, 'by', %(by)s::text)
+       jsonb_build_object('execution', id, 'status', 'paused', 'error', null, 'reason',
+                          %(reason)s::text, 'by', %(by)s::text)
 from moved"""
 
 _RESUME = load_statement(__file__, "resume", failures=FAILURES, wave_over=WAVE_OVER)

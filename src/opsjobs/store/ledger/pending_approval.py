@@ -33,8 +33,10 @@ class PendingApproval:
 
 
 _REQUEST = """
-insert into approvals (execution_id, action, kind, message, expires_at, needed, roles, users, hash, salt, withheld)
-values (%(execution)s, '', 'launch', %(message)s, opsjobs_now() + make_interval(secs => %(expires)s), %(needed)s,
+insert into approvals (execution_id, action, kind, message, expires_at, needed, roles, users, hash,
+                       salt, withheld)
+values (%(execution)s, '', 'launch', %(message)s,
+        opsjobs_now() + make_interval(secs => %(expires)s), %(needed)s,
         %(roles)s::text[], %(users)s::text[], %(hash)s, %(salt)s, %(withheld)s) returning id"""
 
 _JOB = """
@@ -44,22 +46,28 @@ select j.name, j.state from job_executions e join jobs j on j.id = e.job_id wher
 # (NewExecution.watched).
 _BEGIN = """
 with begun as (
-  update job_executions e set status = 'queued', last_seq = e.last_seq + 1, "window" = (a.withheld ->> 'window')::int,
+  update job_executions e set status = 'queued', last_seq = e.last_seq + 1,
+    "window" = (a.withheld ->> 'window')::int,
     deadline_at = t.now + make_interval(secs => (a.withheld ->> 'timeout')::float8),
     hold_until = t.now + make_interval(secs => (a.withheld ->> 'hold')::float8),
     watched = (a.withheld ->> 'watched')::boolean
   from approvals a cross join (select opsjobs_now() as now) t
-  where e.id = %(execution)s and a.id = %(approval)s and a.execution_id = e.id and a.status = 'approved'
+  where e.id = %(execution)s and a.id = %(approval)s and a.execution_id = e.id
+    and a.status = 'approved'
     and e.status = 'pending_approval' and not e.cancelling and e.finished_at is null
   returning e.id, e.uuid, e.log_day, e.last_seq
 ), logged as (
   insert into execution_log (log_day, execution_id, seq, event, body)
-  select log_day, id, last_seq, 'status', jsonb_build_object('execution', id, 'status', 'queued', 'error', null) from begun
+  select log_day, id, last_seq, 'status',
+    jsonb_build_object('execution', id, 'status', 'queued', 'error', null) from begun
 ), published as (
-  insert into events (shard, type, subject, execution_id) select id %% 16, 'execution.queued', uuid, id from begun
+  insert into events (shard, type, subject, execution_id) select id %% 16, 'execution.queued', uuid,
+    id from begun
 )
-select b.id, a.withheld -> 'names' as names, (a.withheld ->> 'parent')::bigint as parent, s.triggered_by
-from begun b join approvals a on a.id = %(approval)s join execution_specs s on s.execution_id = b.id"""
+select b.id, a.withheld -> 'names' as names, (a.withheld ->> 'parent')::bigint as parent,
+  s.triggered_by
+from begun b join approvals a on a.id = %(approval)s
+  join execution_specs s on s.execution_id = b.id"""
 
 
 async def ask(connection: Connection, execution_id: int, question: PendingApproval, withheld: dict[str, Any]) -> Approval:

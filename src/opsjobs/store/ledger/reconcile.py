@@ -18,6 +18,7 @@ from opsjobs.store.ledger.each import admit_each, for_each
 from opsjobs.store.ledger.exclusive_names import GRANT_NAMES_IF_FREE
 from opsjobs.store.ledger.expired_waits import wake
 from opsjobs.store.ledger.maintenance import resize_all_slots, wake_held
+from opsjobs.store.singleton_lock import SingletonLock
 from opsjobs.store.transaction import Database
 
 # A range of ids that a round looks at: `after` and `upto` bound it.
@@ -33,35 +34,35 @@ PART_ROWS = 4_000
 # How many targets have their slots checked per minute.
 RECOUNT_ROWS = 20_000
 
-# One process at a time runs a round, and none before the pause is over.
-_TURN = """
-insert into services as s (name, ticked_at) values ('reconciler', opsjobs_now())
-on conflict (name) do update set ticked_at = excluded.ticked_at
-where s.ticked_at <= excluded.ticked_at - make_interval(secs => %s) or s.ticked_at > excluded.ticked_at returning true as ours"""
-
 _PART = """
 select count(*) as n, coalesce(max(id), 0) as upto from (
-  select id from job_executions where finished_at is null and id > %(after)s order by id limit %(rows)s) p"""
+  select id from job_executions where finished_at is null and id > %(after)s order by id
+    limit %(rows)s) p"""
 _TARGETS_PART = """
 select count(*) as n, coalesce(max(target_id), '') as upto from (
-  select target_id from target_slots where target_id > %(after)s order by target_id limit %(rows)s) p"""
+  select target_id from target_slots where target_id > %(after)s order by target_id
+    limit %(rows)s) p"""
 
 # Only executions that can admit runs: others may wait for days, and would fill the range. The first
 # run by position belongs to the first wave.
 _ADMISSIBLE = """
 select id from job_executions e
-where finished_at is null and id > %(after)s and id <= %(upto)s and not paused and not cancelling and waiting > 0
+where finished_at is null and id > %(after)s and id <= %(upto)s and not paused and not cancelling
+  and waiting > 0
   and ready + running < "window" and (deadline_at > (select opsjobs_now())) is not false
-  and (select position from target_runs r where r.execution_id = e.id and r.status = 'waiting' and r.waiting_for = 'admission'
+  and (select position from target_runs r where r.execution_id = e.id and r.status = 'waiting'
+       and r.waiting_for = 'admission'
        order by position limit 1) <= coalesce(open_until, 2147483647)
-  and (not named or not exists (select 1 from exclusive_locks l where l.execution_id = e.id and not l.granted offset 0))
+  and (not named or not exists (select 1 from exclusive_locks l where l.execution_id = e.id
+                                and not l.granted offset 0))
 order by id"""
 
 _HALTED = """
 select id from job_executions e
 where finished_at is null and halted and waiting + ready > 0 and exists (
   select 1 from target_runs r where r.execution_id = e.id and r.status = 'waiting' and not exists (
-    select 1 from job_execution_results b where b.target_run_id = r.id and b.inherited_from is null))
+    select 1 from job_execution_results b where b.target_run_id = r.id
+      and b.inherited_from is null))
 order by id limit %s"""
 
 # Parents that ended without their children: by a deadline, or because no run was left to wait for
@@ -69,22 +70,27 @@ order by id limit %s"""
 _ORPHANS = """
 select distinct p.id from job_executions c cross join lateral (
   select p.id from execution_specs s join job_executions p on p.id = s.parent_id
-  where s.execution_id = c.id and s.triggered_by = 'workflow' and p.finished_at is not null offset 0) p
-where c.finished_at is null and c.id > %(after)s and c.id <= %(upto)s and c.watched and not c.cancelling"""
+  where s.execution_id = c.id and s.triggered_by = 'workflow' and p.finished_at is not null
+    offset 0) p
+where c.finished_at is null and c.id > %(after)s and c.id <= %(upto)s and c.watched
+  and not c.cancelling"""
 
 # What an operation left undone: a wave that is over without a successor, runs that all wait at
 # barriers.
 _STALLED = f"""
 select e.id from job_executions e
-where e.finished_at is null and e.watched and not e.paused and not e.cancelling and not e.halted and e.ready + e.running = 0
+where e.finished_at is null and e.watched and not e.paused and not e.cancelling and not e.halted
+  and e.ready + e.running = 0
   and ({WAVE_OVER} or exists (
-    select 1 from target_runs r where r.execution_id = e.id and r.status = 'waiting' and r.waiting_for = 'barrier'))
+    select 1 from target_runs r where r.execution_id = e.id and r.status = 'waiting'
+      and r.waiting_for = 'barrier'))
 order by e.id desc limit %s"""
 
 _PARKED_BESIDE_FREE_SLOTS = """
 select s.target_id from target_slots s
 where s.target_id > %(after)s and s.target_id <= %(upto)s and s.used < s.slots and exists (
-  select 1 from target_runs r where r.target_id = s.target_id and r.status = 'waiting' and r.waiting_for = 'slot' offset 0)
+  select 1 from target_runs r where r.target_id = s.target_id and r.status = 'waiting'
+    and r.waiting_for = 'slot' offset 0)
 order by s.target_id limit %(limit)s"""
 
 _CANCELLING = (
@@ -93,18 +99,21 @@ _CANCELLING = (
 
 _EXPIRED = """
 select id from job_executions
-where finished_at is null and deadline_at <= (select opsjobs_now()) and waiting + ready > 0 order by deadline_at limit %s"""
+where finished_at is null and deadline_at <= (select opsjobs_now()) and waiting + ready > 0
+order by deadline_at limit %s"""
 
 # `used` of a target against the runs that hold a slot there.
 _SUSPECT_SLOTS = """
 with held as (select target_id, count(*) as n from target_runs where status = 'running' group by 1)
 select s.target_id from target_slots s left join held using (target_id)
-where s.target_id > %(after)s and s.target_id <= %(upto)s and (s.used > 0 or held.n > 0) and s.used <> coalesce(held.n, 0)
+where s.target_id > %(after)s and s.target_id <= %(upto)s and (s.used > 0 or held.n > 0)
+  and s.used <> coalesce(held.n, 0)
 limit %(limit)s"""
 
 _RECOUNT_SLOTS = """
 with held as (
-  select t.id as target_id, (select count(*) from target_runs r where r.status = 'running' and r.target_id = t.id) as n
+  select t.id as target_id, (select count(*) from target_runs r where r.status = 'running'
+                             and r.target_id = t.id) as n
   from unnest(%(targets)s::text[]) as t(id)
 )
 update target_slots s set used = held.n, slots = greatest(s.slots, held.n) from held
@@ -115,10 +124,13 @@ _MISCOUNTED = """
 select e.id from job_executions e join lateral (
   select count(*) filter (where status = 'waiting' and waiting_for is not null) as waiting,
          count(*) filter (where status = 'waiting' and waiting_for is null) as ready,
-         count(*) filter (where status = 'running') as running, count(*) filter (where status = 'succeeded') as succeeded
+         count(*) filter (where status = 'running') as running,
+           count(*) filter (where status = 'succeeded') as succeeded
   from target_runs r where r.execution_id = e.id) actual on true
-where e.finished_at is null and e.created_at < (select opsjobs_now()) - interval '1 minute' and e.id = any(%s::bigint[])
-  and (actual.waiting, actual.ready, actual.running, actual.succeeded) <> (e.waiting, e.ready, e.running, e.succeeded)"""
+where e.finished_at is null and e.created_at < (select opsjobs_now()) - interval '1 minute'
+  and e.id = any(%s::bigint[])
+  and (actual.waiting, actual.ready, actual.running, actual.succeeded) <> (e.waiting, e.ready,
+    e.running, e.succeeded)"""
 
 # idle_in_transaction_session_timeout does not end the session of a client that was frozen within a
 # pipeline: PostgreSQL starts that timer at a ReadyForQuery only, and any message after it stops it.
@@ -127,7 +139,8 @@ where e.finished_at is null and e.created_at < (select opsjobs_now()) - interval
 # 21).
 _TERMINATE_FROZEN = """
 select pg_terminate_backend(pid) from pg_stat_activity
-where datname = current_database() and usename = current_user and application_name like 'opsjobs %%' and pid <> pg_backend_pid()
+where datname = current_database() and usename = current_user and application_name like 'opsjobs %%'
+  and pid <> pg_backend_pid()
   and wait_event_type = 'Client' and xact_start < (select clock_timestamp()) - interval '10 seconds'
   and state_change < (select clock_timestamp()) - interval '10 seconds' limit %s"""
 
@@ -142,6 +155,7 @@ class Reconciler:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._round_lock = SingletonLock(database)
         self._after = 0
         self._after_target = ""
         self._recounted = ""
@@ -151,7 +165,7 @@ class Reconciler:
 
         No other process gets a round before the pause is over.
         """
-        return await self._database.fetch_one(_TURN, [pause_seconds]) is not None
+        return await self._round_lock.acquire("reconciler", pause_seconds)
 
     async def run_once(self) -> Mapping[str, int]:
         """Run one round; return how many were repaired, by kind.

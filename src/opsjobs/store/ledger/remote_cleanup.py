@@ -64,24 +64,31 @@ with due as (
   where zone = %(zone)s and spool_due <= {_NOW} and finished_at is not null and sweep_due is null
   order by spool_due limit %(limit)s for update skip locked
 ), leased as (
-  update target_runs r set spool_due = case when r.finished_at > {_NOW} - interval '8 days' then {_NOW} + {_CLEANING_LEASE} end
-  where r.id = any(array(select id from due)) returning r.id, r.uuid, r.execution_id, r.target_id, r.attempt, {_EARLY} as early
+  update target_runs r set spool_due = case when r.finished_at > {_NOW} - interval '8 days'
+    then {_NOW} + {_CLEANING_LEASE} end
+  where r.id = any(array(select id from due)) returning r.id, r.uuid, r.execution_id, r.target_id,
+    r.attempt, {_EARLY} as early
 )
 select l.id, l.uuid, l.target_id, l.early, x.action, greatest(l.attempt, x.attempt) as attempts, (
   select a -> 'become' from execution_specs s cross join jsonb_array_elements(s.actions) a
-  where s.execution_id = l.execution_id and a ->> 'key' = x.action and jsonb_typeof(a -> 'become') = 'object') as become
+  where s.execution_id = l.execution_id and a ->> 'key' = x.action
+    and jsonb_typeof(a -> 'become') = 'object') as become
 from leased l left join lateral (
-  select action, max(attempt) as attempt from job_execution_results where target_run_id = l.id group by action) x on true
+  select action, max(attempt) as attempt from job_execution_results where target_run_id = l.id
+  group by action) x on true
 order by l.id, x.action"""
 
 _CLEANED = f"""
-with named as (select id from target_runs where id = any(%s::bigint[]) and spool_due is not null order by id for update)
+with named as (select id from target_runs where id = any(%s::bigint[]) and spool_due is not null
+               order by id for update)
 update target_runs r set spool_due = case when {_EARLY} then r.finished_at + interval '24 hours' end
 where r.id = any(array(select id from named))"""
 
 _NOT_CLEANED = f"""
-with named as (select id from target_runs where id = any(%s::bigint[]) and spool_due is not null order by id for update)
-update target_runs r set spool_due = {_NOW} + interval '1 hour' where r.id = any(array(select id from named))"""
+with named as (select id from target_runs where id = any(%s::bigint[]) and spool_due is not null
+               order by id for update)
+update target_runs r set spool_due = {_NOW} + interval '1 hour'
+where r.id = any(array(select id from named))"""
 
 # Branches of a run are lost independently, and each was started where its own result says (else
 # where the run was: a worker of the previous release stored only that). Only commands and scripts
@@ -92,11 +99,14 @@ and ((x.cancel_proof = 'unreachable') is true or x.status in ('lost', 'dead'))
 and coalesce(x.boot_id, r.boot_id) is not null and coalesce(x.store_id, r.store_id) <> 'direct'
 and not exists (
   select 1 from execution_specs s cross join jsonb_array_elements(s.actions) a
-  where s.execution_id = r.execution_id and a ->> 'key' = x.action and a ->> 'type' not in ('command', 'script'))"""
+  where s.execution_id = r.execution_id and a ->> 'key' = x.action
+    and a ->> 'type' not in ('command', 'script'))"""
 
 _NOT_LET_IN = f"""
-with named as (select id from target_runs where id = any(%s::bigint[]) and spool_due is not null order by id for update)
-update target_runs r set spool_due = {_NOW} + interval '1 day' where r.id = any(array(select id from named))"""
+with named as (select id from target_runs where id = any(%s::bigint[]) and spool_due is not null
+               order by id for update)
+update target_runs r set spool_due = {_NOW} + interval '1 day'
+where r.id = any(array(select id from named))"""
 
 _DUE_SWEEPS = f"""
 with due as (
@@ -105,7 +115,8 @@ with due as (
 ), leased as (
   update target_runs r set sweeps = r.sweeps + 1,
     sweep_due = case when r.finished_at > {_NOW} - interval '7 days'
-                          and exists (select 1 from job_execution_results x where {_UNKNOWN}) then {_NOW} + {_SWEEP_LEASE} end
+                          and exists (select 1 from job_execution_results x where {_UNKNOWN})
+                            then {_NOW} + {_SWEEP_LEASE} end
   where r.id = any(array(select id from due))
   returning r.id, r.uuid, r.execution_id, r.target_id, r.cancel_proof, r.store_id, r.boot_id
 )
@@ -125,13 +136,17 @@ with recorded as (
 )
 update target_runs r set late_result = coalesce(r.late_result, %(late)s),
   sweep_due = case when exists (
-    select 1 from job_execution_results x where {_UNKNOWN} and (x.action, x.attempt) <> (%(action)s, %(attempt)s))
+    select 1 from job_execution_results x where {_UNKNOWN}
+      and (x.action, x.attempt) <> (%(action)s, %(attempt)s))
     then r.sweep_due end
-where r.id = %(id)s and r.finished_at is not null and (r.late_result is null or r.sweep_due is not null)"""
+where r.id = %(id)s and r.finished_at is not null
+  and (r.late_result is null or r.sweep_due is not null)"""
 
 _SWEEP_AGAIN = f"""
-with named as (select id from target_runs where id = any(%s::bigint[]) and sweep_due is not null order by id for update)
-update target_runs r set sweep_due = {_NOW} + least(interval '1 minute' * power(2, least(r.sweeps, 6)), interval '1 hour')
+with named as (select id from target_runs where id = any(%s::bigint[]) and sweep_due is not null
+               order by id for update)
+update target_runs r set sweep_due = {_NOW} + least(interval '1 minute' * power(2,
+  least(r.sweeps, 6)), interval '1 hour')
 where r.id = any(array(select id from named))"""
 
 

@@ -31,14 +31,18 @@ _CANDIDATES = load_statement(
 
 _TAKE_OVER = """
 with moved as (
-  update target_runs r set owner = %(owner)s, worker = %(worker)s, fence = r.fence + 1, taken_over = true,
+  update target_runs r set owner = %(owner)s, worker = %(worker)s, fence = r.fence + 1,
+    taken_over = true,
     claims = r.claims + (w.stopped_at is null)::int
   from workers w
-  where r.id = any(%(runs)s::bigint[]) and r.status = 'running' and w.id = r.owner and w.buried_at is not null
-  returning r.id, r.uuid, r.execution_id, r.target_id, r.target_name, r.position, r.fence, r.attempt, r.turn, r.store_id, r.boot_id,
+  where r.id = any(%(runs)s::bigint[]) and r.status = 'running' and w.id = r.owner
+    and w.buried_at is not null
+  returning r.id, r.uuid, r.execution_id, r.target_id, r.target_name, r.position, r.fence,
+    r.attempt, r.turn, r.store_id, r.boot_id,
     r.passed, r.claimed_at, r.claims, r.contact_lost_at
 )
-select m.id, m.uuid, m.execution_id, m.target_id, m.target_name, m.position, m.fence, m.attempt, coalesce(m.turn, 0) as turn,
+select m.id, m.uuid, m.execution_id, m.target_id, m.target_name, m.position, m.fence, m.attempt,
+       coalesce(m.turn, 0) as turn,
        m.store_id, m.boot_id, m.passed, m.claims, m.contact_lost_at, e.log_day, e.watched,
        extract(epoch from opsjobs_now() - m.claimed_at)::float8 as age_seconds,
        extract(epoch from e.deadline_at - opsjobs_now())::float8 as seconds_left,

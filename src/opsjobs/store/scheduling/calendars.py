@@ -64,11 +64,13 @@ insert into calendars (uuid, name, description, timezone, kind, windows)
 values (%(uuid)s, %(name)s, %(description)s, %(timezone)s, %(kind)s, %(windows)s)
 returning id, uuid, name, description, timezone, kind, windows, created_at, updated_at"""
 _REPLACE = """
-update calendars set name = %(name)s, description = %(description)s, timezone = %(timezone)s, kind = %(kind)s,
+update calendars set name = %(name)s, description = %(description)s, timezone = %(timezone)s,
+  kind = %(kind)s,
   windows = %(windows)s, updated_at = opsjobs_now() where id = %(id)s
 returning id, uuid, name, description, timezone, kind, windows, created_at, updated_at"""
 _SCHEDULES = """
-select j.name || '/' || s.name as name, count(*) over () as n from job_schedules s join jobs j on j.id = s.job_id
+select j.name || '/' || s.name as name, count(*) over () as n from job_schedules s
+  join jobs j on j.id = s.job_id
 where s.deleted_at is null and j.state <> 'archived' and s.definition -> 'calendars' ? %(name)s
 order by j.name, s.name limit %(limit)s"""
 

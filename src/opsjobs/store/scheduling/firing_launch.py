@@ -44,19 +44,24 @@ class CancelPrevious:
 # Schedules before jobs, jobs before executions, each by id: the order of every transaction that
 # locks several of them.
 _LOCK = """
-select id, job_id, version, enabled, paused_reason, firings, definition ->> 'overlap' as overlap, deleted_at is not null as deleted,
+select id, job_id, version, enabled, paused_reason, firings, definition ->> 'overlap' as overlap,
+       deleted_at is not null as deleted,
        (definition ->> 'max_firings')::bigint as max_firings
 from job_schedules where id = any(%(schedules)s) order by id for no key update"""
 _LOCK_FIRINGS = """
-select f.id from schedule_executions f join unnest(%(firings)s::bigint[], %(attempts)s::int[]) as m(id, attempts) using (id, attempts)
+select f.id from schedule_executions f join unnest(%(firings)s::bigint[], %(attempts)s::int[])
+  as m(id, attempts) using (id, attempts)
 where f.status = 'pending' order by f.id for update of f"""
 _MARK_OVER = """
 update schedule_executions f set over = true
 where f.schedule_id = any(%(schedules)s) and f.status = 'triggered' and not f.over
-  and not exists (select from job_executions e where e.id = f.execution_id and e.finished_at is null)"""
+  and not exists (select from job_executions e where e.id = f.execution_id
+                  and e.finished_at is null)"""
 _OPEN = """
-select f.schedule_id, array_agg(f.execution_id order by f.execution_id) as executions from schedule_executions f
-where f.schedule_id = any(%(schedules)s) and f.status = 'triggered' and not f.over and f.execution_id is not null group by 1"""
+select f.schedule_id, array_agg(f.execution_id order by f.execution_id) as executions
+from schedule_executions f
+where f.schedule_id = any(%(schedules)s) and f.status = 'triggered' and not f.over
+  and f.execution_id is not null group by 1"""
 _LAUNCHED = "select id, uuid, created_at from job_executions where uuid = any(%(uuids)s)"
 _LOCK_JOBS = "select id, name, state from jobs where id = any(%(jobs)s) order by id for no key update"
 

@@ -63,33 +63,40 @@ class LaunchedFiring:
 
 _SETTLE = """
 with settled as (
-  update schedule_executions f set status = m.status, rule = m.rule, reason = m.reason, fired_at = t.now, not_before = null,
+  update schedule_executions f set status = m.status, rule = m.rule, reason = m.reason,
+    fired_at = t.now, not_before = null,
     expires_at = null, awaits = null, late_ms = extract(epoch from t.now - f.fire_at) * 1000
-  from unnest(%(firings)s::bigint[], %(attempts)s::int[], %(statuses)s::text[], %(rules)s::text[], %(reasons)s::text[])
+  from unnest(%(firings)s::bigint[], %(attempts)s::int[], %(statuses)s::text[], %(rules)s::text[],
+              %(reasons)s::text[])
     as m(id, attempts, status, rule, reason) cross join (select opsjobs_now() as now) t
   where f.id = m.id and f.attempts = m.attempts and f.status = 'pending'
   returning f.id, f.schedule_id
 ), published as (
   insert into events (shard, type, subject, data)
   select s.schedule_id %% 16, e.type, e.subject, e.data
-  from unnest(%(firings)s::bigint[], %(types)s::text[], %(subjects)s::uuid[], %(data)s::jsonb[]) with ordinality
+  from unnest(%(firings)s::bigint[], %(types)s::text[], %(subjects)s::uuid[], %(data)s::jsonb[])
+    with ordinality
     as e(id, type, subject, data, nth) join settled s using (id) order by e.nth
 )
 select id from settled"""
 
 _DEFER = """
-update schedule_executions f set not_before = opsjobs_now() + make_interval(secs => m.seconds), reason = m.reason,
+update schedule_executions f set not_before = opsjobs_now() + make_interval(secs => m.seconds),
+  reason = m.reason,
   awaits = m.awaits
-from unnest(%(firings)s::bigint[], %(attempts)s::int[], %(seconds)s::float8[], %(reasons)s::text[], %(awaits)s::bigint[])
+from unnest(%(firings)s::bigint[], %(attempts)s::int[], %(seconds)s::float8[], %(reasons)s::text[],
+            %(awaits)s::bigint[])
   as m(id, attempts, seconds, reason, awaits)
 where f.id = m.id and f.attempts = m.attempts and f.status = 'pending'"""
 
 # A schedule that has used up max_firings is not due again.
 _TRIGGER = """
 with moved as (
-  update schedule_executions f set status = 'triggered', execution_id = m.execution, rule = null, reason = m.reason,
+  update schedule_executions f set status = 'triggered', execution_id = m.execution, rule = null,
+    reason = m.reason,
     fired_at = m.at, late_ms = m.late, not_before = null, expires_at = null, awaits = null
-  from unnest(%(firings)s::bigint[], %(executions)s::bigint[], %(reasons)s::text[], %(at)s::timestamptz[], %(late)s::bigint[])
+  from unnest(%(firings)s::bigint[], %(executions)s::bigint[], %(reasons)s::text[],
+              %(at)s::timestamptz[], %(late)s::bigint[])
     as m(id, execution, reason, at, late)
   where f.id = m.id and f.status = 'pending' returning f.id, f.schedule_id
 ), counted as (
@@ -97,14 +104,16 @@ with moved as (
 ), published as (
   insert into events (shard, type, subject, data)
   select s.schedule_id %% 16, 'schedule.triggered', e.subject, e.data
-  from unnest(%(firings)s::bigint[], %(subjects)s::uuid[], %(data)s::jsonb[]) with ordinality as e(id, subject, data, nth)
+  from unnest(%(firings)s::bigint[], %(subjects)s::uuid[], %(data)s::jsonb[]) with
+    ordinality as e(id, subject, data, nth)
   join moved s using (id) order by e.nth
 )
 update job_schedules s set firings = s.firings + c.n,
   next_due_at = case when used.up then null else s.next_due_at end,
   next_fire_at = case when used.up then null else s.next_fire_at end
 from counted c cross join lateral (
-  select (s.firings + c.n >= (s.definition ->> 'max_firings')::bigint) is true as up from job_schedules s where s.id = c.schedule_id
+  select (s.firings + c.n >= (s.definition ->> 'max_firings')::bigint) is true as up
+  from job_schedules s where s.id = c.schedule_id
 ) used
 where s.id = c.schedule_id"""
 

@@ -109,10 +109,12 @@ class FiringsDue:
 
 
 FIRING = """
-select f.id, f.uuid, f.schedule_id, f.kind, f.due_at, f.until_at, f.moments, f.fired_at, f.status, f.rule, f.reason,
+select f.id, f.uuid, f.schedule_id, f.kind, f.due_at, f.until_at, f.moments, f.fired_at, f.status,
+       f.rule, f.reason,
        f.execution_id, f.late_ms, f.attempts,
        (select e.status from job_executions e where e.id = f.execution_id) as execution_status,
-       (select min(a.id) from approvals a where a.execution_id = f.execution_id and a.status = 'pending') as approval_id
+       (select min(a.id) from approvals a where a.execution_id = f.execution_id
+        and a.status = 'pending') as approval_id
 from schedule_executions f"""
 FIRINGS = Listing(
     f"{FIRING} where f.schedule_id = %(schedule)s",
@@ -128,8 +130,10 @@ FIRINGS = Listing(
 
 # Reads the front of three indexes, however many schedules there are.
 _LOOK = """
-select extract(epoch from (select min(next_fire_at) from job_schedules where next_fire_at is not null) - t.now)::float8 as due_in,
-       exists (select from schedule_executions where status = 'pending' and (not_before <= t.now or expires_at <= t.now)) as pending
+select extract(epoch from (select min(next_fire_at) from job_schedules
+                           where next_fire_at is not null) - t.now)::float8 as due_in,
+       exists (select from schedule_executions where status = 'pending'
+               and (not_before <= t.now or expires_at <= t.now)) as pending
 from (select opsjobs_now() as now offset 0) t"""
 
 _DUE = f"""
@@ -142,31 +146,37 @@ where s.next_fire_at <= (select opsjobs_now()) - make_interval(secs => %(from)s)
 order by s.next_fire_at limit %(limit)s for no key update of s skip locked"""
 
 _UNREADABLE = """
-update job_schedules set next_fire_at = opsjobs_now() + make_interval(secs => %s) where id = any(%s) and next_due_at is not null"""
+update job_schedules set next_fire_at = opsjobs_now() + make_interval(secs => %s) where id = any(%s)
+  and next_due_at is not null"""
 
 # A firing in turn must be the first of its schedule, but one that is on time does not wait for one
 # that is caught up; none is taken whose previous execution has not ended.
 _TAKE = f"""
 with picked as (
   select f.id from schedule_executions f
-  where f.status = 'pending' and f.catch_up = %(catch_up)s and f.not_before <= (select opsjobs_now())
-    and (f.awaits is null or not exists (select from job_executions e where e.id = f.awaits and e.finished_at is null))
+  where f.status = 'pending' and f.catch_up = %(catch_up)s
+    and f.not_before <= (select opsjobs_now())
+    and (f.awaits is null or not exists (select from job_executions e where e.id = f.awaits
+      and e.finished_at is null))
     and (not f.in_turn or not exists (
       select from schedule_executions b
       where b.schedule_id = f.schedule_id and b.status = 'pending' and b.catch_up <= f.catch_up
         and (b.due_at, b.id) < (f.due_at, f.id)))
   order by f.not_before limit %(limit)s for update of f skip locked
 ), taken as (
-  update schedule_executions f set attempts = f.attempts + 1, not_before = opsjobs_now() + make_interval(secs => %(claim)s)
+  update schedule_executions f set attempts = f.attempts + 1,
+    not_before = opsjobs_now() + make_interval(secs => %(claim)s)
   from picked where f.id = any(array(select id from picked)) and f.id = picked.id
   returning f.id, f.uuid, f.schedule_id, f.due_at, f.fire_at, f.attempts, f.catch_up, f.reason
 )
-select t.id as firing, t.uuid as execution, t.due_at, t.fire_at, t.attempts, t.catch_up, t.reason as waited_for,
+select t.id as firing, t.uuid as execution, t.due_at, t.fire_at, t.attempts, t.catch_up,
+       t.reason as waited_for,
        extract(epoch from (select opsjobs_now()) - t.fire_at)::float8 as late, {COLUMNS}
 from taken t join job_schedules s on s.id = t.schedule_id order by t.due_at, t.id"""
 
 _EXPIRED = f"""
-select f.id as firing, f.uuid as execution, f.due_at, f.fire_at, f.attempts, f.catch_up, f.reason as waited_for,
+select f.id as firing, f.uuid as execution, f.due_at, f.fire_at, f.attempts, f.catch_up,
+       f.reason as waited_for,
        extract(epoch from (select opsjobs_now()) - f.fire_at)::float8 as late, {COLUMNS}
 from schedule_executions f join job_schedules s on s.id = f.schedule_id
 where f.status = 'pending' and f.expires_at <= (select opsjobs_now()) order by f.expires_at limit %s
@@ -176,14 +186,17 @@ for update of f skip locked"""
 # work of another.
 _OLD_RULES = f"""
 select {COLUMNS}, (select opsjobs_now()) as now from job_schedules s
-where s.tzdata < %(tzdata)s and s.next_due_at is not null order by s.tzdata limit %(limit)s for no key update of s skip locked"""
+where s.tzdata < %(tzdata)s and s.next_due_at is not null order by s.tzdata limit %(limit)s
+  for no key update of s skip locked"""
 
 _NEW_RULES = """
 update job_schedules s set next_due_at = m.due, next_fire_at = m.fire, tzdata = %(tzdata)s
-from unnest(%(schedules)s::bigint[], %(due)s::timestamptz[], %(fire)s::timestamptz[]) as m(id, due, fire) where s.id = m.id"""
+from unnest(%(schedules)s::bigint[], %(due)s::timestamptz[], %(fire)s::timestamptz[])
+  as m(id, due, fire) where s.id = m.id"""
 
 _TRIGGERED = """
-insert into schedule_executions (uuid, schedule_id, kind, due_at, fire_at, status, recorded_at, fired_at, late_ms, execution_id)
+insert into schedule_executions (uuid, schedule_id, kind, due_at, fire_at, status, recorded_at,
+                                 fired_at, late_ms, execution_id)
 select %(uuid)s, s.id, 'trigger', %(at)s, %(at)s, 'triggered', %(at)s, %(at)s, 0, %(execution)s
 from job_schedules s where s.id = %(schedule)s and s.deleted_at is null
 returning id"""

@@ -26,7 +26,8 @@ select {COLUMNS}, j.name as job_name, coalesce(e.total, 0) as targets
 from job_schedules s join jobs j on j.id = s.job_id
 left join lateral (
   select x.total
-  from (select r.id, r.total from job_executions r where r.job_id = s.job_id order by r.id desc limit 20) x
+  from (select r.id, r.total from job_executions r where r.job_id = s.job_id order by r.id desc
+        limit 20) x
   join execution_specs p on p.execution_id = x.id
   order by p.triggered_by = 'schedule' desc, p.triggered_by = 'retry', x.id desc limit 1
 ) e on true
@@ -35,7 +36,8 @@ order by s.id limit %(limit)s"""
 
 _COUNT_UPCOMING = """
 select count(*) as n from job_schedules s join jobs j on j.id = s.job_id
-where s.id > %(after)s and s.next_fire_at is not null and s.enabled and j.state = 'active'{within}"""
+where s.id > %(after)s and s.next_fire_at is not null and s.enabled
+  and j.state = 'active'{within}"""
 
 
 @dataclass(frozen=True, slots=True)

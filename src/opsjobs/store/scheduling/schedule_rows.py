@@ -20,7 +20,8 @@ COMPILED_MAX = 25_000
 """The number of timetables that a process caches; the least recently used one goes first."""
 
 COLUMNS = """
-s.id, s.uuid, s.job_id, s.name, s.definition, s.owner, s.owner_kind, s.enabled, s.paused_reason, s.next_due_at, s.next_fire_at, s.firings,
+s.id, s.uuid, s.job_id, s.name, s.definition, s.owner, s.owner_kind, s.enabled, s.paused_reason,
+s.next_due_at, s.next_fire_at, s.firings,
 s.tzdata, s.version, s.created_at, s.updated_at, s.deleted_at"""
 
 

@@ -30,7 +30,8 @@ T = TypeVar("T")
 
 SCHEDULES = Listing(
     f"""
-select {COLUMNS}, j.name as job_name, s.definition ->> 'type' as type, s.definition ->> 'timezone' as timezone,
+select {COLUMNS}, j.name as job_name, s.definition ->> 'type' as type,
+  s.definition ->> 'timezone' as timezone,
   s.definition ->> 'misfire' as misfire, s.definition ->> 'overlap' as overlap,
   array(select jsonb_array_elements_text(s.definition -> 'calendars')) as calendars
 from job_schedules s join jobs j on j.id = s.job_id where s.deleted_at is null""",
@@ -59,55 +60,71 @@ from job_schedules s join jobs j on j.id = s.job_id where s.deleted_at is null""
 _JOB = "select id from jobs where (id = %s or uuid = %s) and state <> 'archived' for share"
 
 _INSERT = """
-insert into job_schedules (uuid, job_id, name, definition, owner, owner_kind, enabled, next_due_at, next_fire_at, tzdata,
+insert into job_schedules (uuid, job_id, name, definition, owner, owner_kind, enabled, next_due_at,
+                           next_fire_at, tzdata,
                            created_at, updated_at, authors)
-values (%(uuid)s, %(job)s, %(name)s, %(definition)s, %(owner)s, %(owner_kind)s, %(enabled)s, %(due)s, %(fire)s, %(tzdata)s, %(now)s, %(now)s,
+values (%(uuid)s, %(job)s, %(name)s, %(definition)s, %(owner)s, %(owner_kind)s, %(enabled)s,
+        %(due)s, %(fire)s, %(tzdata)s, %(now)s, %(now)s,
         jsonb_build_array(%(author)s::jsonb))
 returning id"""
 
 _REPLACE = """
-update job_schedules set name = %(name)s, definition = %(definition)s, owner = %(owner)s, owner_kind = %(owner_kind)s,
-  enabled = %(enabled)s, paused_reason = case when %(enabled)s then null else paused_reason end, next_due_at = %(due)s, next_fire_at = %(fire)s,
+update job_schedules set name = %(name)s, definition = %(definition)s, owner = %(owner)s,
+  owner_kind = %(owner_kind)s,
+  enabled = %(enabled)s, paused_reason = case when %(enabled)s then null else paused_reason end,
+  next_due_at = %(due)s, next_fire_at = %(fire)s,
   tzdata = %(tzdata)s, version = version + 1, updated_at = opsjobs_now(),
-  authors = jsonb_build_array(coalesce(authors -> 0, jsonb_build_object('name', owner, 'kind', owner_kind)), %(author)s::jsonb)
+  authors = jsonb_build_array(coalesce(authors -> 0,
+                                       jsonb_build_object('name', owner, 'kind', owner_kind)),
+                                       %(author)s::jsonb)
 where id = %(id)s"""
 
 _SWITCH = """
-update job_schedules set enabled = %(enabled)s, paused_reason = %(reason)s, owner = coalesce(%(owner)s, owner),
-  owner_kind = coalesce(%(owner_kind)s, owner_kind), version = version + 1, updated_at = opsjobs_now()
+update job_schedules set enabled = %(enabled)s, paused_reason = %(reason)s,
+  owner = coalesce(%(owner)s, owner),
+  owner_kind = coalesce(%(owner_kind)s, owner_kind), version = version + 1,
+    updated_at = opsjobs_now()
 where id = %(id)s"""
 
 # The stored definition instead of the one that a reader makes of it: these events cover many
 # schedules at once.
 _SHOWN = """s.definition || jsonb_build_object(
-  'id', s.id, 'uuid', s.uuid, 'job_id', s.job_id, 'version', s.version, 'enabled', s.enabled, 'owner', s.owner,
+  'id', s.id, 'uuid', s.uuid, 'job_id', s.job_id, 'version', s.version, 'enabled', s.enabled,
+  'owner', s.owner,
   'owner_kind', s.owner_kind, 'firings', s.firings)"""
 
 _DELETE = """
-update job_schedules set deleted_at = opsjobs_now(), updated_at = opsjobs_now(), next_due_at = null, next_fire_at = null
+update job_schedules set deleted_at = opsjobs_now(), updated_at = opsjobs_now(), next_due_at = null,
+  next_fire_at = null
 where id = %s"""
 
 # Pending firings are dropped with their schedule: one event per schedule, for the last of them.
 _DROP_PENDING = f"""
 with dropped as (
-  update schedule_executions f set status = 'skipped', rule = 'deleted', reason = %(reason)s, fired_at = t.now, not_before = null,
+  update schedule_executions f set status = 'skipped', rule = 'deleted', reason = %(reason)s,
+    fired_at = t.now, not_before = null,
     expires_at = null, awaits = null, late_ms = extract(epoch from t.now - f.fire_at) * 1000
   from (select opsjobs_now() as now offset 0) t
-  where f.schedule_id = any(array(select id from job_schedules where id = %(schedule)s or job_id = %(job)s)) and f.status = 'pending'
+  where f.schedule_id = any(array(select id from job_schedules where id = %(schedule)s
+                                  or job_id = %(job)s)) and f.status = 'pending'
   returning f.schedule_id, f.due_at, f.late_ms, f.moments
 ), last as (
-  select distinct on (schedule_id) *, sum(moments) over (partition by schedule_id) as all_moments from dropped
+  select distinct on (schedule_id) *, sum(moments) over (partition by schedule_id) as all_moments
+  from dropped
   order by schedule_id, due_at desc
 )
 insert into events (shard, type, subject, data)
-select s.id %% 16, 'schedule.skipped', s.uuid, {_SHOWN} || jsonb_build_object('next_due_at', null, 'next_fire_at', null,
-  'firing', jsonb_build_object('due_at', to_char(l.due_at at time zone 'UTC', '{MOMENT}'), 'status', 'skipped', 'rule', 'deleted',
+select s.id %% 16, 'schedule.skipped', s.uuid,
+  {_SHOWN} || jsonb_build_object('next_due_at', null, 'next_fire_at', null,
+  'firing', jsonb_build_object('due_at', to_char(l.due_at at time zone 'UTC', '{MOMENT}'), 'status',
+                               'skipped', 'rule', 'deleted',
     'reason', %(reason)s::text, 'late_ms', l.late_ms, 'moments', l.all_moments))
 from last l join job_schedules s on s.id = l.schedule_id order by s.id"""
 
 _DELETE_OF_JOB = f"""
 with stopped as (
-  update job_schedules set deleted_at = opsjobs_now(), updated_at = opsjobs_now(), next_due_at = null, next_fire_at = null
+  update job_schedules set deleted_at = opsjobs_now(), updated_at = opsjobs_now(),
+    next_due_at = null, next_fire_at = null
   where job_id = %(job)s and deleted_at is null
   returning id, uuid, job_id, version, definition, enabled, owner, owner_kind, firings
 )

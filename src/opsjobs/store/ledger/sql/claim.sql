@@ -10,10 +10,13 @@ with slot as materialized (
 ), candidate as materialized (
   select r.id, r.execution_id, r.target_id, e.uuid as execution_uuid,
          (e.paused or e.cancelling or e.finished_at is not null or e.deadline_at <= (select opsjobs_now())
-           or e.halted and r.claimed_at is null) is true as closed, slot.free, slot.held_until, slot.held_reason,
-         row_number() over (partition by r.target_id, (e.paused or e.cancelling or e.finished_at is not null
-             or e.deadline_at <= (select opsjobs_now())
-           or e.halted and r.claimed_at is null) is true order by r.turn, r.id) as place,
+          or e.halted and r.claimed_at is null) is true as closed,
+         slot.free, slot.held_until, slot.held_reason,
+         row_number() over (
+           partition by r.target_id, (
+             e.paused or e.cancelling or e.finished_at is not null or e.deadline_at <= (select opsjobs_now())
+             or e.halted and r.claimed_at is null) is true
+           order by r.turn, r.id) as place,
          known.store_id, known.boot_id
   from target_runs r join job_executions e on e.id = r.execution_id left join slot on slot.target_id = r.target_id
   left join lateral (
@@ -45,8 +48,8 @@ with slot as materialized (
   -- From the row as it was locked: the CHECK is tested first on the row of the snapshot, and a settle may have
   -- freed a slot since.
   update target_slots s set used = n.used + n.n
-  from (select target_id, slot.used, count(*) as n from moved join slot using (target_id) where what = 'claimed' group by 1,
-        2) n
+  from (select target_id, slot.used, count(*) as n from moved join slot using (target_id)
+        where what = 'claimed' group by 1, 2) n
   where s.target_id = n.target_id
 ), counted as (
   update job_executions e set
@@ -75,8 +78,8 @@ with slot as materialized (
 ), published as (
   insert into events (shard, type, subject, execution_id, from_seq, to_seq)
   select t.shard, t.type, t.uuid, t.id, t.from_seq, t.to_seq from (
-    select 1 as nth, e.id % 16 as shard, 'execution.started' as type, e.uuid, e.id, null::bigint as from_seq,
-      null::bigint as to_seq
+    select 1 as nth, e.id % 16 as shard, 'execution.started' as type, e.uuid, e.id,
+           null::bigint as from_seq, null::bigint as to_seq
     from counted e where e.first
     union all
     select 2, e.id % 16, 'target_run', e.uuid, e.id, e.last_seq - e.claimed + 1, e.last_seq from counted e where e.claimed > 0
