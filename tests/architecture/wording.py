@@ -21,7 +21,7 @@ COLUMNS_MAX = 100
 _OPENINGS = re.compile(r"(What|Who|Whom|Whose|Whoever|Whatever|Whether|Which|Where|How|Why|As whom|From where|Of)\b")
 _PERSONS = re.compile(r"\b(he|him|his|himself|nobody|somebody|everybody|anybody|whoever|whom|whomever)\b", re.IGNORECASE)
 _WHERE_FOR_IF = re.compile(
-    r"\b(None|True|False|empty|raises?|Raise|Raises) where\b|\bwhere (it|there|they|none|no|not|nothing) \b"
+    r"\b(None|True|False|empty|raises?|Raise|Raises) where\b|\bwhere (it|there|they|none|no|not(?! exists)|nothing) \b"
 )
 # Participles and riddles that are no names of functions; of classes and values some are good words.
 _NOT_VERBS = {

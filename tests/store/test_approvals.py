@@ -1,4 +1,7 @@
-"""Launches that wait for an approval: they hold nothing, are begun once, and end once, whoever decides at the same time."""
+"""Launches that wait for an approval.
+
+They hold nothing, start once, and end once, whatever is decided concurrently.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ HASH = "ab" * 32
 
 
 async def asked(database: Database, count: int = 3, *, needed: int = 1, **more: Any) -> tuple[Execution, Approval]:
-    """An execution that waits for so many people."""
+    """Return an execution that waits for this many approvers."""
     question = PendingApproval(ApprovalTerms("the job asks for it", needed, 60), HASH, b"salt")
     execution = await launch(database, machines(count), question=question, requester=Requester("ada", "user", "ada"), **more)
     (approval,) = [a for a in await all_of(database) if a.execution_id == execution.id]
@@ -32,19 +35,19 @@ async def asked(database: Database, count: int = 3, *, needed: int = 1, **more: 
 
 
 async def all_of(database: Database) -> list[Approval]:
-    """Every approval there is."""
+    """Return every approval."""
     rows = await database.fetch("select id from approvals order by id")
     return [await Approvals(database).get(row["id"]) for row in rows]
 
 
 async def turn(database: Database, seconds: float) -> None:
-    """Turn the clock that processes agree on."""
+    """Advance the clock that all processes share."""
     async with database.connection() as connection:
         await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
 
 
 async def row(database: Database, execution: Execution) -> dict[str, Any]:
-    """The execution's own row."""
+    """Return the row of the execution."""
     found = await database.fetch_one("select * from job_executions where id = %s", [execution.id])
     assert found is not None
     return dict(found)
@@ -180,7 +183,7 @@ async def test_a_database_check_refuses_running_before_the_approval(database: Da
 
 
 async def outcome(verb: Awaitable[Any]) -> str:
-    """What came of it: a status, a refusal's code, or done."""
+    """Return the outcome: a status, the code of a refusal, or done."""
     try:
         done = await verb
     except (Conflict, Forbidden, Invalid) as refused:

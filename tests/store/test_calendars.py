@@ -1,4 +1,4 @@
-"""Calendars in PostgreSQL: stored, found by their names, and kept while schedules name them."""
+"""Calendars in PostgreSQL: stored, found by name, and kept while schedules refer to them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def made(on: Calendars, name: str = "holidays", **fields: Any) -> StoredCa
 
 
 async def scheduled(connection: Connection, job_id: int, *calendars: str, name: str = "nightly") -> None:
-    """A row as whoever stores a schedule writes it, in the open transaction."""
+    """Insert a row as storing a schedule does, in the open transaction."""
     await check_calendars_exist(connection, calendars)
     query = "insert into job_schedules (uuid, job_id, name, definition, owner) values (%s, %s, %s, %s, 'ada')"
     await connection.execute(query, [uuid4(), job_id, name, Jsonb({"calendars": list(calendars)})])

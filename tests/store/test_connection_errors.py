@@ -1,4 +1,4 @@
-"""Which errors of PostgreSQL mean that it is away, and that what is no such error is not repeated for ever."""
+"""Errors of PostgreSQL: which ones mean unavailable, and which ones are never retried."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ group by 1"""
 
 
 def words(count: int) -> str:
-    """Text of Han characters that no compression makes shorter."""
+    """Return a text of Han characters that no compression makes shorter."""
     chance = random.Random(1)
     return "".join(chr(chance.randint(0x4E00, 0x9FA5)) for _ in range(count))
 

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: deadlines of ours, limits of the server's, and how soon an outage is over for us."""
+"""Connections to PostgreSQL: client deadlines, server limits, reconnecting after outages."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ async def test_limits_are_in_force_without_startup_options(database: Database) -
 
 
 def opened(url: str, *, connections: int = 4, hot_verbs: bool = False) -> Opened:
-    """A Database of this URL for the length of the block."""
+    """Yield a Database of this URL."""
     return Opened(Database(DatabaseOptions(url, connections=connections, hot_verbs=hot_verbs)))
 
 

@@ -1,4 +1,4 @@
-"""Runs that outlive their worker: which store they were started in, retries, take-overs, poison."""
+"""Runs that outlive their worker: spools, retries, takeovers, poison."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def run_row(database: Database) -> dict[str, Any]:
 
 
 async def passed_on(database: Database, deaths: int, *, first: int = 1) -> list[Claimed]:
-    """Owners take over what the one before left, and die, one after another; what the last, who lives, was given."""
+    """Take over the runs and die, one owner after another; return what the last one got."""
     taken: list[Claimed] = []
     for number in range(first, first + deaths):
         heir = await Owner(database, f"heir-{number}").register()
@@ -333,7 +333,7 @@ async def test_a_takeover_beside_poison_takes_the_other_runs(database: Database)
 
 
 async def twice_in_dead_hands(database: Database, count: int) -> Owner:
-    """So many runs whose last two workers died with all of them; and who comes next."""
+    """Return the next owner of this many runs whose last two workers died with them."""
     await launch(database, machines(count))
     first, second = await Owner(database).register(), await Owner(database, "second").register()
     assert len((await first.claim()).runs) == count

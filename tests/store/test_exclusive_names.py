@@ -1,4 +1,4 @@
-"""Exclusive names: who holds them, who comes next, and that nobody waits for ever."""
+"""Exclusive names: their holders, the order of requests, lock cycles."""
 
 from __future__ import annotations
 

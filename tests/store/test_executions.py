@@ -1,4 +1,4 @@
-"""Executions as read."""
+"""Read access to executions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Idempotency keys: one request is done once, whoever else comes with the same key."""
+"""Idempotency keys: a request is performed once, also if it is repeated concurrently."""
 
 from __future__ import annotations
 

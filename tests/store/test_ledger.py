@@ -1,4 +1,7 @@
-"""The ledger's verbs, two transactions raced on purpose where that is what they are made for."""
+"""The operations of the ledger.
+
+Transactions that must not interfere are raced on purpose.
+"""
 
 from __future__ import annotations
 
@@ -358,7 +361,7 @@ async def test_every_change_has_one_event_in_order(database: Database) -> None:
 
 
 async def test_four_workers_on_four_executions_break_no_limit(database: Database) -> None:
-    """The simulation that found the rules (10-ledger.md), on the real verbs: slots, windows, a cancel, a small one beside."""
+    """Run the simulation behind the rules of 10-ledger.md: slots, windows, a cancel."""
     dice = random.Random(7)
     executions = [
         await launch(database, machines(400, slots=2), window=60),
@@ -413,7 +416,7 @@ async def test_the_database_refuses_a_run_that_runs_without_an_owner(database: D
 
 
 async def turn(database: Database, seconds: float) -> None:
-    """Turn the clock that processes agree on."""
+    """Advance the clock that all processes share."""
     async with database.connection() as connection:
         await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
 

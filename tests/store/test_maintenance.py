@@ -1,4 +1,4 @@
-"""Targets under maintenance, zones, and slots that change their number."""
+"""Targets under maintenance, zones, and slots whose number changes."""
 
 from __future__ import annotations
 
@@ -122,6 +122,6 @@ async def test_a_freed_slot_notifies_its_own_zone(database: Database) -> None:
 
 
 async def turn(database: Database, seconds: float) -> None:
-    """Turn the clock that processes agree on."""
+    """Advance the clock that all processes share."""
     async with database.connection() as connection:
         await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])

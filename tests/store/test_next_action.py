@@ -1,4 +1,7 @@
-"""Which action of a run is its next one, as SQL reads it from the record: there the end of a run that waits, or is poison, goes."""
+"""The next action of a run, as SQL finds it.
+
+The end of a waiting or poisonous run is recorded there.
+"""
 
 from __future__ import annotations
 

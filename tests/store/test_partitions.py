@@ -1,4 +1,4 @@
-"""The log's partitions come back by themselves, whatever kept them from being made."""
+"""Partitions of the log are repaired, whatever prevented their creation."""
 
 from __future__ import annotations
 

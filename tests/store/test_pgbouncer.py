@@ -1,4 +1,4 @@
-"""A real PgBouncer in transaction mode between us and PostgreSQL, as it is installed."""
+"""A real PgBouncer in transaction mode in front of PostgreSQL, as it is installed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SET = {"lock": "5s", "statement": "30s", "idle": "3s", "plans": "force_generic_
 async def behind(
     database: Database, *, mode: str = "transaction", hot_verbs: bool = True, **settings: str
 ) -> AsyncIterator[Database]:
-    """The same database through a PgBouncer that has two connections to it."""
+    """Yield the same database through a PgBouncer with two connections to it."""
     async with pgbouncer(database.options.url, mode=mode, **settings) as url:
         made = Database(DatabaseOptions(url, connections=8, hot_verbs=hot_verbs))
         await made.open()
@@ -60,7 +60,7 @@ async def test_limits_apply_to_every_transaction_and_leak_to_no_other_client(dat
 
 
 async def test_a_worker_s_whole_day_goes_through_a_pooler(database: Database) -> None:
-    """Claims, settles and launches side by side, far more often than a statement has to come to be prepared."""
+    """Claim, settle and launch concurrently, often enough for statements to be prepared."""
     async with behind(database) as pooled:
         executions = [await launch(pooled, machines(5, first=1 + 5 * n)) for n in range(12)]
         owners = [await Owner(pooled, f"worker-{n}").register() for n in range(3)]

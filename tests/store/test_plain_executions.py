@@ -1,4 +1,7 @@
-"""What plain executions pay for strategies and workflows: nothing. Every statement of a claim and of a settle is counted."""
+"""Plain executions send no statements for strategies and workflows.
+
+Every statement of a claim and of a settle is counted.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ GROWTH = ["begin", "lock", "settle", "count", "stopping", "commit"]
 
 @contextmanager
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The statements that are sent meanwhile."""
+    """Count the statements that are sent in the block."""
     sent: list[str] = []
     execute = psycopg.AsyncConnection.execute
 

@@ -36,9 +36,9 @@ _OTHERS = {
 
 
 def bare_calls(sql: str, volatile: Set[str]) -> list[str]:
-    """Return the calls of volatile functions that stand in a predicate, and not in a subquery that is run once.
+    """Return calls of volatile functions in a predicate, outside of subqueries that run once.
 
-    A text that does not begin as a statement does is taken for a piece of a predicate.
+    A text that does not begin as a statement is taken for a part of a predicate.
     """
     tokens = [t.lower() for t in _TOKEN.findall(sql) if not t.startswith(("--", "/*", "'"))]
     first = tokens[0] if tokens else ""
@@ -114,7 +114,7 @@ union all select tgname::text, pg_get_triggerdef(oid) from pg_trigger where not 
 
 
 def _literals(volatile: Set[str]) -> Iterator[tuple[str, str]]:
-    """Give every text of the source in which a volatile function is called, docstrings left out."""
+    """Yield every text of the source that calls a volatile function, without docstrings."""
     called = re.compile(rf"\b(?:{'|'.join(map(re.escape, volatile))})\s*\(")
     for name, tree in modules().items():
         docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
@@ -138,7 +138,7 @@ def _text(node: ast.AST) -> str | None:
 
 
 def _files() -> Iterator[tuple[str, str]]:
-    """Give every SQL file but the migrations', which run once: what they leave behind is asked of the database."""
+    """Yield every SQL file except migrations: their result is read from the database."""
     for path in sorted(SOURCE.rglob("*.sql")):
         if MIGRATIONS not in path.parents:
             yield str(path.relative_to(ROOT)), path.read_text()

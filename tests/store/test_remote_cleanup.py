@@ -1,4 +1,4 @@
-"""After the end: folders that are due, ends that are looked for, and what is found out late."""
+"""After the end of a run: folders due for removal, late lookups, late results."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LATE = {"status": "succeeded", "exit_code": 0, "at": "2026-01-01T00:00:00.000Z"}
 
 
 async def turn(database: Database, seconds: float) -> None:
-    """Turn the clock that processes agree on."""
+    """Advance the clock that all processes share."""
     async with database.connection() as connection:
         await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
 
 
 async def in_a_store(database: Database, count: int = 1, *, zone: str = "default") -> tuple[Owner, Sequence[Claimed]]:
-    """Runs that were started in the store of their machine."""
+    """Return runs that were started in the spool of their target."""
     await launch(database, machines(count, zone=zone))
     owner = Owner(database, zone=zone)
     runs = (await owner.claim()).runs

@@ -1,4 +1,4 @@
-"""What is old goes, and what somebody still needs stays."""
+"""Old data is deleted, and data that is still needed stays."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ KEEP = RetentionLimits(
 
 
 async def turn(database: Database, days: float) -> None:
-    """Let the days pass; what the relay tells meanwhile is told."""
+    """Let the days pass; events that are due meanwhile are published."""
     async with database.connection() as connection:
         await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [days * DAY])
         await connection.execute("update events set published_at = opsjobs_now() where published_at is null")

@@ -1,4 +1,4 @@
-"""A run that takes the place of another one has on record what succeeded there, and begins after it."""
+"""A retried run inherits the succeeded actions of the run that it replaces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ THREE = [{"key": f"step-{n}", "type": "command", "command": "true"} for n in (1,
 
 
 async def heirs(database: Database, parent: Execution, runs: Mapping[str, int], actions: Sequence[Any] = THREE) -> Execution:
-    """An execution in which these targets' runs take the place of the parent's."""
+    """Launch an execution in which these targets' runs replace those of the parent."""
     new = NewExecution(
         uuid7(datetime.now(UTC)), None, None, "ad-hoc", actions, {}, 5, 50, None,
         [m for m in machines(9) if m.id in runs], TriggeredBy.RETRY, "ada", "api_key", parent=parent.id, retried_runs=runs,

@@ -1,7 +1,7 @@
-"""What a verb reads grows with what it does, not with what is in the database.
+"""The cost of an operation grows with its work, not with the size of the database.
 
-The database is a small one with a history (tests/kit/large.py). Sequential scans are switched off: where one is left, there is no index to
-go by. `bench/scale.py` asks the same of a million executions, with the planner as it is, and takes the time.
+The database is a small one with a history (tests/kit/large.py). Sequential scans are switched off:
+if one is left, there is no index for it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EXECUTIONS = 4_000
 
 @pytest.fixture(scope="module")
 def history(databases: Databases) -> Iterator[str]:
-    """The URL of a database with a history."""
+    """Return the URL of a database with a history."""
     name = databases.create()
     large.make(databases.url_of(name), large.HISTORY, EXECUTIONS)
     yield databases.url_of(name)
@@ -33,7 +33,7 @@ def history(databases: Databases) -> Iterator[str]:
 
 @asynccontextmanager
 async def explained(url: str, *, hot: bool = True, seqscan: str = "on") -> AsyncIterator[Explaining]:
-    """A Database that tells plans with the rows that were read."""
+    """Yield a Database that reports plans with the rows that were read."""
     database = Explaining(DatabaseOptions(url, connections=3, hot_verbs=hot), analyze=True, settings={"enable_seqscan": seqscan})
     await database.open()
     try:
@@ -43,12 +43,12 @@ async def explained(url: str, *, hot: bool = True, seqscan: str = "on") -> Async
 
 
 def read_of_runs(plans: list[Plan]) -> float:
-    """Rows of runs that were read in all."""
+    """Return the number of rows of runs that were read."""
     return sum(scan.rows for plan in plans for scan in plan.scans if scan.table == "target_runs")
 
 
 async def at_a_barrier(database: Explaining, targets: int) -> list[Plan]:
-    """The plans of the commit by which the last run of so many comes to a barrier, so that all go on."""
+    """Return the plans of the commit with which the last of these runs opens a barrier."""
     execution = await launch(database, machines(targets), actions=2, barrier=True, window=targets)
     owner = await Owner(database).register()
     runs = (await owner.claim(targets)).runs
@@ -120,7 +120,7 @@ async def test_a_launch_does_not_walk_over_what_was_claimed_since_the_oldest_sna
 
 
 async def names_waiting(url: str, name: str, waiting: int) -> None:
-    """So many executions that wait for one name, which another one holds."""
+    """Launch this many executions that wait for one name, held by another one."""
     database = Database(DatabaseOptions(url, connections=1))
     await database.open()
     async with database.connection() as connection:

@@ -1,4 +1,7 @@
-"""How the output of an action began is read by the run's own entries, however long the log of its execution is."""
+"""The start of an action's stdout is read from the entries of its run only.
+
+The rest of the execution's log is not read, however long it is.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from generate_series(1, 20000) n"""
 
 
 async def said(database: Database, *pieces: bytes) -> tuple[Claimed, Progress]:
-    """A run that has said this, among many others of its execution."""
+    """Return a run with this output, among many others of its execution."""
     execution = await launch(database, machines(1))
     owner = await Owner(database).register()
     (run,) = (await owner.claim()).runs
@@ -38,7 +41,7 @@ async def said(database: Database, *pieces: bytes) -> tuple[Claimed, Progress]:
 
 
 def scans(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """The plan's scans of tables."""
+    """Return the plan's scans of tables."""
     here = [plan] if "Relation Name" in plan else []
     return here + [scan for part in plan.get("Plans", ()) for scan in scans(part)]
 

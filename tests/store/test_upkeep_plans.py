@@ -1,4 +1,7 @@
-"""What is too old is found by an index: what is read grows with what goes, not with what is kept."""
+"""Old data is found by an index.
+
+The cost grows with what is deleted, not with what is kept.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ UPKEEP = ("workers", "job_schedules", "spent_names", "sessions")
 
 @pytest.fixture(scope="module")
 def history(databases: Databases) -> Iterator[str]:
-    """The URL of a database with a history, of which nothing is too old, and many events that wait for Redis."""
+    """Return the URL of a database with a history, none of it old, and unpublished events."""
     name = databases.create()
     url = databases.url_of(name)
     large.make(url, (*large.HISTORY, ("events that wait", _WAITING)), EXECUTIONS)
@@ -43,7 +46,10 @@ select n %% 16, 'target_run', gen_random_uuid(), 1000000 + n from generate_serie
 
 @asynccontextmanager
 async def explained(url: str, *, seqscan: str = "off") -> AsyncIterator[Explaining]:
-    """As workers have it, one plan for all; sequential scans are off: where one is left, there is no index to go by."""
+    """Yield a Database as workers have it, with generic plans and without sequential scans.
+
+    If a sequential scan is left, there is no index for it.
+    """
     options = DatabaseOptions(url, connections=2, hot_verbs=True)
     database = Explaining(options, analyze=True, settings={"enable_seqscan": seqscan})
     await database.open()
@@ -70,7 +76,7 @@ async def test_a_retention_step_without_old_rows_reads_almost_nothing(history: s
 
 
 def verbs(database: Database) -> dict[str, Callable[[], Awaitable[int]]]:
-    """Each verb that looks for what is too old."""
+    """Return each operation that looks for old data."""
     retention = Retention(database)
     return {
         "executions": partial(retention.delete_executions, NOTHING),

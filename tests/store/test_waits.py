@@ -1,4 +1,4 @@
-"""What waits, and what wakes it: timers, approvals, child executions; cancels and deadlines end whatever waits."""
+"""Waits and wake-ups: timers, approvals, child executions, cancels and deadlines."""
 
 from __future__ import annotations
 
@@ -299,13 +299,13 @@ async def test_a_claim_says_how_long_an_unreachable_target_may_be_waited_for(dat
 
 
 async def turn(database: Database, seconds: float) -> None:
-    """Turn the clock that processes agree on."""
+    """Advance the clock that all processes share."""
     async with database.connection() as connection:
         await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
 
 
 async def asked(database: Database, execution: Execution) -> int:
-    """The id of an approval of this execution."""
+    """Return the id of an approval of this execution."""
     return (await Ledger(database).request_approval(execution.id, "ask", ApprovalTerms(""))).id
 
 

@@ -1,4 +1,7 @@
-"""Waves, gates, limits of failures, barriers, pause and resume: verbs raced on purpose where two could miss each other."""
+"""Waves, gates, limits of failures, barriers, pause and resume.
+
+Operations that could miss each other are raced on purpose.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ BROKE = RunError(ErrorCode.NONZERO_EXIT, "exit status 1")
 
 
 def strategy(waves: Sequence[int], **policy: object) -> Strategy:
-    """Of so many targets in each wave."""
+    """Return a strategy with this many targets in each wave."""
     return Strategy.of(Policy.model_validate(policy), list(accumulate(waves)))
 
 
@@ -346,6 +349,6 @@ async def test_the_deadline_ends_a_paused_execution(database: Database) -> None:
 
 
 async def turn(database: Database, seconds: float) -> None:
-    """Turn the clock that processes agree on."""
+    """Advance the clock that all processes share."""
     async with database.connection() as connection:
         await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])

@@ -1,4 +1,4 @@
-"""A zone's runs are its own workers': nothing that gives out work gives another zone's."""
+"""Work of a zone is given only to workers of that zone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from opsjobs.store.workers import Workers
 
 
 async def zones(database: Database) -> tuple[Owner, Owner]:
-    """A worker of zone berlin, and one of zone paris."""
+    """Yield a worker of zone berlin, and one of zone paris."""
     berlin = await Owner(database, "worker-1", zone="berlin").register()
     return berlin, await Owner(database, "worker-2", zone="paris").register()
 
