@@ -98,6 +98,12 @@ def test_the_document_names_its_servers(document: Any) -> None:
     assert [server["url"] for server in document["servers"]] == ["/api/v1", "/"]
 
 
+def test_operations_have_names_of_their_own_that_a_client_can_use(document: Any) -> None:
+    names = [operation["operationId"] for _, operation in operations(document)]
+    assert len({*names}) == len(names)
+    assert {"list_jobs", "execute_job", "get_execution", "list_results", "replace_target", "change_target"} <= {*names}
+
+
 def test_operations_keep_their_permissions(document: Any) -> None:
     named = {name: operation["x-permission"] for name, operation in operations(document) if "x-permission" in operation}
     assert named == {f"{method} {path}": found.name for (method, path), found in permissions(application()).items()}

@@ -67,7 +67,10 @@ class ApiKeyDraft(ApiModel):
     responses=CREATED,
 )
 async def create(request: Request, services: ServicesDep, draft: ApiKeyDraft, idem: Idempotent) -> Response:
-    """The answer holds the token, this once: only its hash is kept. Nobody gives more than he holds."""
+    """Create an API key and return its token, this once: only its hash is stored.
+
+    Callers grant only what they hold themselves.
+    """
     grants = draft.given()
     _check_expiry(draft.expires_at, services.clock.now())
     check_given(request, grants)
@@ -85,19 +88,22 @@ async def create(request: Request, services: ServicesDep, draft: ApiKeyDraft, id
     "/api-keys", dependencies=[requires("system:admin")], summary="List API keys", response_model=ApiKeyPageOut, responses=PAGED
 )
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(API_KEYS)]) -> Response:
-    """Without their tokens."""
+    """List API keys without their tokens."""
     return listed(request, await services.people.list_keys(page))
 
 
-@router.get("/api-keys/{id}", dependencies=[requires("system:admin")], summary="Show an API key", response_model=ApiKeyOut)
+@router.get("/api-keys/{id}", dependencies=[requires("system:admin")], summary="Get an API key", response_model=ApiKeyOut)
 async def show(id: str, services: ServicesDep) -> Response:
-    """Without its token."""
+    """Return the API key without its token."""
     return JSONResponse((await services.people.get_key(id)).data())
 
 
 @router.delete("/api-keys/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete an API key")
 async def delete(id: str, request: Request, services: ServicesDep) -> Response:
-    """From now on its token is refused. Nobody deletes one that holds more than he does."""
+    """Delete the API key: its token is refused from now on.
+
+    Callers delete only keys that hold no more than they do.
+    """
     people = services.people
     gone = await people.get_key(id)
     check_holds(request, f"The API key {gone.name}", gone.grants)

@@ -87,6 +87,7 @@ def create_app(services: Services, *, admin_token: Secret | None = None) -> Fast
         redoc_url=None,
         redirect_slashes=False,
         root_path_in_servers=False,
+        generate_unique_id_function=openapi.operation_id,
         lifespan=_lifespan(services, admin_token),
     )
     app.state.services = services

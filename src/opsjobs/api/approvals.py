@@ -59,18 +59,21 @@ Known = Annotated[Approval, Depends(known)]
     responses=PAGED,
 )
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(APPROVALS)]) -> Response:
-    """The newest first unless `sort` says otherwise; `status=pending` are those that wait for somebody."""
+    """List approvals; `status=pending` are those that are open.
+
+    The newest come first unless `sort` says otherwise.
+    """
     return listed(request, await services.approvals.list(page, reach(request)))
 
 
 @router.get(
     "/approvals/{id}",
     dependencies=[requires("executions:read", Within.OBJECT)],
-    summary="Show an approval",
+    summary="Get an approval",
     response_model=ApprovalDetailOut,
 )
 async def show(services: ServicesDep, approval: Known) -> Response:
-    """The question with what would run where (`would_run`) and its hash, and what was said to it."""
+    """Return the approval, what would run where (`would_run`), its hash, and the decisions."""
     return JSONResponse(await services.approving.show(approval))
 
 
@@ -79,9 +82,10 @@ _DECIDES = requires("approvals:decide", Within.OBJECT)
 
 @router.post("/approvals/{id}/approve", dependencies=[_DECIDES, Depends(known)], summary="Approve", response_model=ApprovalOut)
 async def approve(request: Request, services: ServicesDep, asked: Known, draft: ApproveDraft | None = None) -> Response:
-    """With the last of the `approvers` that it takes, what waits for it goes on.
+    """Approve. With the last of the required `approvers` the execution continues.
 
-    Not for who asked for it (403 `self_approval`), nor for who wrote what will run (403 `author_approval`).
+    403 `self_approval` for the caller who requested it, 403 `author_approval` for the author of
+    what will run.
     """
     said = draft or ApproveDraft()
     ruling = Ruling(principal_of(request), True, said.reason, said.hash, said.override_safety)
@@ -90,7 +94,10 @@ async def approve(request: Request, services: ServicesDep, asked: Known, draft: 
 
 @router.post("/approvals/{id}/reject", dependencies=[_DECIDES, Depends(known)], summary="Reject", response_model=ApprovalOut)
 async def reject(request: Request, services: ServicesDep, asked: Known, draft: RejectDraft | None = None) -> Response:
-    """The last word, whoever says it: the runs that wait end cancelled, and an execution that has not begun ends rejected."""
+    """Reject, which is final: waiting runs are cancelled.
+
+    An execution that has not begun ends as rejected.
+    """
     said = draft or RejectDraft()
     ruling = Ruling(principal_of(request), False, said.reason, said.hash)
     return await _answer(request, await services.approving.decide(asked, ruling))

@@ -25,26 +25,26 @@ router = APIRouter(tags=["files"])
 @router.get(
     "/executions/{id}/artifacts",
     dependencies=[requires("executions:read", Within.OBJECT)],
-    summary="List what came from targets",
+    summary="List artifacts",
     response_model=ArtifactPageOut,
     responses=PAGED,
 )
 async def of_execution(
     request: Request, services: ServicesDep, execution: Known, page: Annotated[PageRequest, page_of(ARTIFACTS)]
 ) -> Response:
-    """Every file that a download brought, with the path that it had on its target, in the order they came."""
+    """List the files that the execution downloaded, with their paths on the targets, in order."""
     return listed(request, await services.artifacts.list(execution.id, page))
 
 
 @router.get(
     "/artifacts/{id}",
     dependencies=[requires("executions:read", Within.OBJECT)],
-    summary="Download what came from a target",
+    summary="Download an artifact",
     response_class=Response,
     responses=BYTES,
 )
 async def content(id: str, request: Request, services: ServicesDep) -> Response:
-    """The file's bytes, exactly."""
+    """Return the bytes of the file."""
     artifact = await services.artifacts.get(id)
     # Whoever sees everything needs no labels; should that end while it is sent, it ends with it.
     labels = {} if reach(request) is None else await services.executions.labels(artifact.execution_id)

@@ -36,21 +36,27 @@ class AnchorDraft(ApiModel):
 _READS = [requires("audit:read")]
 
 
-@router.get("/audit", dependencies=_READS, summary="List what was done", response_model=AuditPageOut, responses=PAGED)
+@router.get("/audit", dependencies=_READS, summary="List the audit log", response_model=AuditPageOut, responses=PAGED)
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(AUDIT)]) -> Response:
-    """The newest first; `before` and `after` say what changed. `seal` and `hash` come within seconds, when a row is sealed."""
+    """List entries; `before` and `after` say what changed.
+
+    The newest come first unless `sort` says otherwise. `seal` and `hash` are set within seconds,
+    when an entry is sealed.
+    """
     return listed(request, await services.audit_log.list(page), dict)
 
 
-@router.get("/audit/verify", dependencies=_READS, summary="Check the chain of the audit log", response_model=VerificationOut)
+@router.get("/audit/verify", dependencies=_READS, summary="Verify the audit log", response_model=VerificationOut)
 async def verify(
     services: ServicesDep,
     after: After = None,
     head: Annotated[str | None, Query(pattern=text_patterns.SHA256, description="A noted hash to look for.")] = None,
 ) -> Response:
-    """Walks along 2,000 rows: `broken` is the first that does not fit, `next` the `after` to go on with, null at the end.
+    """Verify 2,000 entries of the chain.
 
-    `unsealed`: rows that were not sealed within 10 s. `head`: the chain's end, to be noted elsewhere and looked for later.
+    `broken`: the first entry that does not fit. `next`: the `after` of the next call, null at the
+    end. `unsealed`: entries that were not sealed within 10 s. `head`: the end of the chain, to be
+    stored elsewhere and looked for later.
     """
     return JSONResponse((await services.audit_log.verify(after=after, noted=head)).data())
 
@@ -58,12 +64,15 @@ async def verify(
 @router.get(
     "/audit/export",
     dependencies=_READS,
-    summary="Copy the audit log with its hashes",
+    summary="Export the audit log",
     response_class=Response,
     responses=LINES,
 )
 async def export(services: ServicesDep, after: After = None) -> Response:
-    """At most 2,000 sealed rows, one JSON object a line, from which `opsjobs audit verify --file` can tell that none is changed."""
+    """Return at most 2,000 sealed entries, one JSON object a line.
+
+    `opsjobs audit verify --file` verifies them without the service.
+    """
     rows = await services.audit_log.copy(after)
     if rows:
         span = {"from": rows[0]["seal"], "to": rows[-1]["seal"]}
@@ -75,13 +84,13 @@ async def export(services: ServicesDep, after: After = None) -> Response:
 @router.post(
     "/audit/anchor",
     dependencies=[requires("system:admin")],
-    summary="Begin the chain of the audit log anew",
+    summary="Anchor the audit log",
     response_model=AnchorOut,
 )
 async def anchor(request: Request, services: ServicesDep, draft: AnchorDraft) -> Response:
-    """Behind all rows that there are, whatever became of them: where the chain is broken for good, or a key is lost. On record.
+    """Begin the chain anew behind all entries, if it is broken for good or a key is lost.
 
-    The rows before stay, and are proven by nothing from then on: it takes `audit:read`, too.
+    Recorded. Nothing proves the entries before from then on. Needs `audit:read`, too.
     """
     check(request, "audit:read")
     base = await services.seals.anchor(draft.reason)

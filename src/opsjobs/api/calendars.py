@@ -42,7 +42,10 @@ async def known(id: str, request: Request) -> StoredCalendar:
     responses=CREATED,
 )
 async def create(request: Request, services: ServicesDep, draft: CalendarDraft, idem: Idempotent) -> Response:
-    """It closes the schedules that name it: a blackout inside of its windows, an `only` calendar outside of them."""
+    """Create a calendar, which closes the schedules that name it.
+
+    A `blackout` closes them within its windows, an `only` calendar outside of them.
+    """
     calendar = await services.calendars.create(draft, idem)
     return created(request, "" if isinstance(calendar, Answer) else f"/calendars/{calendar.id}", calendar)
 
@@ -55,25 +58,25 @@ async def create(request: Request, services: ServicesDep, draft: CalendarDraft, 
     responses=PAGED,
 )
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CALENDARS)]) -> Response:
-    """By name unless `sort` says otherwise."""
+    """List calendars, by name unless `sort` says otherwise."""
     return listed(request, await services.calendars.list(page))
 
 
 @router.get(
     "/calendars/{id}",
     dependencies=[requires("schedules:read", Within.ANYWHERE)],
-    summary="Show a calendar",
+    summary="Get a calendar",
     response_model=CalendarOut,
 )
 async def show(id: str, request: Request) -> Response:
-    """One calendar, its windows as they were written."""
+    """Return the calendar, with its windows as they were written."""
     return JSONResponse((await known(id, request)).data())
 
 
 @router.get(
     "/calendars/{id}/check",
     dependencies=[requires("schedules:read", Within.ANYWHERE)],
-    summary="Ask whether a calendar is open",
+    summary="Check a calendar",
     response_model=CalendarCheckOut,
 )
 async def check(
@@ -81,7 +84,7 @@ async def check(
     services: ServicesDep,
     at: Annotated[str | None, Query(max_length=40, description="A moment; without an offset in the calendar's zone.")] = None,
 ) -> Response:
-    """Now or `at` a moment: open until when, or closed until when and why."""
+    """Return whether the calendar is open, now or `at` a time, until when, and why."""
     asked = Calendar(calendar.draft)
     instant = services.clock.now() if at is None else _read(at, asked.zone)
     return JSONResponse({"calendar": calendar.draft.name, **_answer(asked, instant)})
@@ -95,13 +98,13 @@ async def check(
     response_model=CalendarOut,
 )
 async def replace(id: str, services: ServicesDep, change: Annotated[Edit[CalendarDraft], edit(CalendarDraft, known)]) -> Response:
-    """Changes the whole: what is due from now on goes by it. A name that schedules know stays (409)."""
+    """Replace the calendar, for due times from now on. 409 for a new name while it is in use."""
     return JSONResponse((await services.calendars.replace(id, change.draft, basis=change.basis)).data())
 
 
 @router.delete("/calendars/{id}", status_code=204, dependencies=[requires("schedules:manage")], summary="Delete a calendar")
 async def delete(id: str, services: ServicesDep) -> Response:
-    """409 while schedules name it."""
+    """Delete the calendar. 409 while schedules name it."""
     await services.calendars.delete(id)
     return Response(status_code=204)
 

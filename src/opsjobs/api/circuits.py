@@ -34,17 +34,23 @@ async def known(target: str, request: Request) -> str:
     responses=PAGED,
 )
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CIRCUITS)]) -> Response:
-    """Those that are not well, the newest first; `state=closed` shows those that are. The due ones are `half_open`."""
+    """List circuits that are not closed, the newest first; `state=closed` lists the others.
+
+    A circuit whose pause is over is `half_open`.
+    """
     return listed(request, await services.circuits.list(page, reach(request)))
 
 
 @router.post(
     "/circuits/{target}/reset",
     dependencies=[requires("targets:manage", Within.OBJECT)],
-    summary="Close a target's circuits",
+    summary="Reset a target's circuits",
     response_model=ResetCircuitsOut,
 )
 async def reset(services: ServicesDep, target_id: Annotated[str, Depends(known)]) -> Response:
-    """Forgets what was held against its logins: the next run tries anew, one at first. Answers with those that were not well."""
+    """Close the circuits of the target, and return those that were not closed.
+
+    The next run tries the login again, alone at first.
+    """
     found = await services.circuits.reset(target_id)
     return JSONResponse({"items": [circuit.data() for circuit in found]})

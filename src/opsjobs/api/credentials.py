@@ -63,7 +63,7 @@ Changed = Annotated[
     responses=CREATED,
 )
 async def create(request: Request, services: ServicesDep, draft: CredentialDraft, idem: Idempotent) -> Response:
-    """Seals and stores it; a key that does not open with its passphrase is refused."""
+    """Seal and store the credential. A key that its passphrase does not open is refused."""
     credential = await services.vault.create(draft, idem)
     return created(request, "" if isinstance(credential, Answer) else f"/credentials/{credential.id}", credential)
 
@@ -76,15 +76,15 @@ async def create(request: Request, services: ServicesDep, draft: CredentialDraft
     responses=PAGED,
 )
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CREDENTIALS)]) -> Response:
-    """Without their secrets."""
+    """List credentials without their secrets."""
     return listed(request, await services.vault.list(page))
 
 
 @router.get(
-    "/credentials/{id}", dependencies=[requires("credentials:use")], summary="Show a credential", response_model=CredentialOut
+    "/credentials/{id}", dependencies=[requires("credentials:use")], summary="Get a credential", response_model=CredentialOut
 )
 async def show(id: str, services: ServicesDep) -> Response:
-    """Without its secrets."""
+    """Return the credential without its secrets."""
     return JSONResponse((await services.vault.get(id)).data())
 
 
@@ -96,7 +96,10 @@ async def show(id: str, services: ServicesDep) -> Response:
     response_model=CredentialOut,
 )
 async def replace(id: str, services: ServicesDep, change: Changed) -> Response:
-    """Replaces the whole, secrets too; new sessions use it, open ones go on. PATCH keeps the secrets that it does not name."""
+    """Replace the credential, secrets included; PATCH keeps the secrets that it does not name.
+
+    New sessions use it, open ones continue.
+    """
     return JSONResponse((await services.vault.replace(id, change.draft, basis=change.basis)).data())
 
 
@@ -110,7 +113,10 @@ async def replace(id: str, services: ServicesDep, change: Changed) -> Response:
 async def rotate(
     *, id: str, request: Request, services: ServicesDep, draft: RotationDraft, if_match: IfMatchOrAny, idem: Idempotent
 ) -> Response:
-    """New secrets for the same login: runs from now on log in with them, and what was held against the old ones is forgotten."""
+    """Replace the secrets of the same login.
+
+    Runs use them from now on, and the login's circuits are closed.
+    """
     rotated = await services.vault.rotate(id, draft, if_match, idem)
     if isinstance(rotated, Answer):
         return replayed(request, rotated, etag=True)
@@ -120,11 +126,14 @@ async def rotate(
 @router.post(
     "/credentials/{id}/test",
     dependencies=[requires("credentials:manage")],
-    summary="Try a credential",
+    summary="Test a credential",
     response_model=CredentialTestOut,
 )
 async def test(id: str, services: ServicesDep) -> Response:
-    """Whether its secrets can be had and used now, wherever they are; they are not shown. 200 either way, and on record."""
+    """Return whether the secrets can be read and used now, without showing them.
+
+    200 either way; recorded in the audit log.
+    """
     credential: StoredCredential = await services.vault.get(id)
     opened: dict[str, Credential] = await services.vault.open_many([str(credential.id)])
     if str(credential.id) not in opened:
@@ -141,23 +150,23 @@ async def test(id: str, services: ServicesDep) -> Response:
     response_model=CredentialOut,
 )
 async def bind(id: str, services: ServicesDep, bound_to: BoundTo) -> Response:
-    """Says on which targets, in which groups and for which jobs alone it may be used; nothing at all = anywhere."""
+    """Restrict the credential to these targets, groups and jobs; none at all: no restriction."""
     return JSONResponse((await services.vault.bind(id, bound_to)).data())
 
 
 @router.get(
     "/credentials/{id}/usage",
     dependencies=[requires("credentials:manage")],
-    summary="Show who uses a credential",
+    summary="List uses of a credential",
     response_model=CredentialUsageOut,
 )
 async def usage(id: str, services: ServicesDep) -> Response:
-    """Targets that log in with it, and jobs with the actions that name it."""
+    """Return the targets that log in with it, and the jobs whose actions name it."""
     return JSONResponse((await services.vault.usage(id)).data())
 
 
 @router.delete("/credentials/{id}", status_code=204, dependencies=[requires("credentials:manage")], summary="Delete a credential")
 async def delete(id: str, services: ServicesDep) -> Response:
-    """409 while targets log in with it, or actions of jobs name it."""
+    """Delete the credential. 409 while targets or actions of jobs use it."""
     await services.vault.delete(id)
     return Response(status_code=204)

@@ -40,7 +40,10 @@ async def list_(
     page: Annotated[PageRequest, page_of(DEAD_LETTERS, also=["since"])],
     since: Since = None,
 ) -> Response:
-    """The newest first unless `sort` says otherwise; `job` and `target` are an id or a name."""
+    """List dead letters; `job` and `target` are an id or a name.
+
+    The newest come first unless `sort` says otherwise.
+    """
     if since is not None:
         page = replace(page, filters={**page.filters, "at_after": [since.isoformat()]})
     return listed(request, await services.dead_letters.list(page, reach(request)))
@@ -55,9 +58,9 @@ async def list_(
     responses=REVIVED,
 )
 async def revive(request: Request, services: ServicesDep, draft: ReviveDraft, idem: Idempotent) -> Response:
-    """Launches one new execution for each old one that has letters among them, at most 100; `more`: there are others.
+    """Launch a new execution for each old one that has letters among these, at most 100.
 
-    Each counts among the caller's open executions. Needs `jobs:execute`, too.
+    `more`: there are other letters that the filter means. Needs `jobs:execute`, too.
     """
     check(request, "jobs:execute", within=Within.BODY)
     check_override(request, draft)
@@ -87,7 +90,7 @@ async def revive(request: Request, services: ServicesDep, draft: ReviveDraft, id
     response_model=DiscardedOut,
 )
 async def discard(request: Request, services: ServicesDep, draft: DiscardDraft) -> Response:
-    """Takes them from the list, for a reason that is kept; their runs stay as they ended."""
+    """Remove letters from the list, for a reason that is stored; runs stay as they ended."""
     by = principal_of(request).name
     discarded = await services.dead_letters.discard(draft, by=by, reach=reach(request))
     return JSONResponse({"discarded": list(discarded)})

@@ -104,7 +104,10 @@ async def execute(
     draft: ExecuteDraft | None = None,
     prefer: Prefer = None,
 ) -> Response:
-    """Launches the job's current version; 202 means that the execution is on record, whatever happens next."""
+    """Launch the job's current version.
+
+    202: the execution is stored, whatever happens next. `dry_run`: 200 with a preview.
+    """
     asked = draft or ExecuteDraft()
     check_override(request, asked)
     order = replace(order_of(stored, asked), bounds=bounds(request))
@@ -122,7 +125,10 @@ async def execute(
     responses=LAUNCHED_OR_PREVIEW,
 )
 async def run(request: Request, draft: RunDraft, idem: Idempotent, prefer: Prefer = None) -> Response:
-    """Launches these actions on these targets; naming a credential needs `credentials:use`, too."""
+    """Launch these actions on these targets.
+
+    Naming a credential needs `credentials:use`, too. `dry_run`: 200 with a preview.
+    """
     await jobs.check_written(request, draft, "jobs:execute")
     check_override(request, draft)
     declared = undeclared(draft.parameters)
@@ -143,7 +149,10 @@ async def run(request: Request, draft: RunDraft, idem: Idempotent, prefer: Prefe
     responses=PAGED,
 )
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(EXECUTIONS)]) -> Response:
-    """The newest first unless `sort` says otherwise."""
+    """List executions.
+
+    The newest come first unless `sort` says otherwise.
+    """
     return listed(request, await services.executions.list(page, reach(request)))
 
 
@@ -157,7 +166,10 @@ async def list_(request: Request, services: ServicesDep, page: Annotated[PageReq
 async def of_job(
     request: Request, services: ServicesDep, stored: jobs.Known, page: Annotated[PageRequest, page_of(EXECUTIONS)]
 ) -> Response:
-    """The newest first unless `sort` says otherwise."""
+    """List the executions of a job.
+
+    The newest come first unless `sort` says otherwise.
+    """
     only = replace(page, filters={**page.filters, "job_id": [str(stored.job.id)]})
     return listed(request, await services.executions.list(only, reach(request)))
 
@@ -165,46 +177,57 @@ async def of_job(
 @router.get(
     "/executions/{id}",
     dependencies=[requires("executions:read", Within.OBJECT)],
-    summary="Show an execution",
+    summary="Get an execution",
     response_model=ExecutionOut,
 )
 async def show(services: ServicesDep, execution: Known) -> Response:
-    """How it stands; `status` is cancelling or paused while that is asked for, `waiting_on` what holds it."""
+    """Return the execution.
+
+    `status` is `cancelling` or `paused` while such a request is pending; `waiting_on` says what
+    blocks it.
+    """
     return JSONResponse((await services.executions.with_waiting_reason(execution)).data())
 
 
 @router.get(
     "/executions/{id}/targets",
     dependencies=[requires("executions:read", Within.OBJECT)],
-    summary="Show how each target fares",
+    summary="List target runs",
     response_model=TargetRunPageOut,
     responses=PAGED,
 )
 async def targets(
     request: Request, services: ServicesDep, execution: Known, page: Annotated[PageRequest, page_of(RUNS)]
 ) -> Response:
-    """In the order of launch; every waiting one says what for."""
+    """List the runs of an execution, in the order of launch.
+
+    A run that waits says what for.
+    """
     return listed(request, await services.executions.runs(execution.id, page))
 
 
 @router.get(
     "/executions/{id}/results",
     dependencies=[requires("executions:read", Within.OBJECT)],
-    summary="Show what each action came to",
+    summary="List results",
     response_model=ResultPageOut,
     responses=PAGED,
 )
 async def results(
     request: Request, services: ServicesDep, execution: Known, page: Annotated[PageRequest, page_of(RESULTS)]
 ) -> Response:
-    """With the first 64 KiB of stdout and stderr; the log has every byte. A page ends early where its output would pass 8 MiB."""
+    """List the result of each attempt of each action.
+
+    Each has the first 64 KiB of stdout and stderr; the log has every byte. A page ends early if
+    its output would exceed 8 MiB.
+    """
     return listed(request, await services.executions.results(execution, page))
 
 
 @router.get(
     "/executions/{id}/groups",
     dependencies=[requires("executions:read", Within.OBJECT)],
-    summary="Show which targets came to the same",
+    summary="Group targets by identical result",
     response_model=ResultGroupPageOut,
     responses=PAGED,
 )
@@ -215,21 +238,25 @@ async def groups(
     page: Annotated[PageRequest, page_of(GROUPS, also=["action"])],
     action: ActionKey = None,
 ) -> Response:
-    """The largest group first: same status, exit code, error and output (first 64 KiB), and stderr of what did not succeed."""
+    """Group targets by identical result, the largest group first.
+
+    Results are identical if status, exit code, error and output (the first 64 KiB, and the
+    length) are the same; of targets that did not succeed, the first 64 KiB of stderr, too.
+    """
     return listed(request, await services.executions.groups(execution, page, action=action))
 
 
 @router.get(
     "/executions/{id}/timeline",
     dependencies=[requires("executions:read", Within.OBJECT)],
-    summary="Show where the time went",
+    summary="Get the timeline",
     response_model=TimelineOut,
     responses=PAGED,
 )
 async def timeline(
     request: Request, services: ServicesDep, execution: Known, page: Annotated[PageRequest, page_of(RUNS)]
 ) -> Response:
-    """The phases of each target, one after the other, a page of targets at a time."""
+    """List the phases of each target in order, a page of targets at a time."""
     return listed(request, await services.executions.timeline(execution, page), name="phases")
 
 
@@ -241,7 +268,10 @@ async def timeline(
     response_model=ExecutionOut,
 )
 async def cancel(request: Request, services: ServicesDep, execution: Known, draft: CancelDraft | None = None) -> Response:
-    """What waits is never started, what runs is ended; `cancel_proof` of each target says how. 409 after the end."""
+    """Cancel the execution: waiting runs are never started, running ones are stopped.
+
+    `cancel_proof` of each target says how its run ended. 409 if the execution has ended.
+    """
     await services.ledger.cancel(execution.id, by=principal_of(request).name, reason=draft.reason if draft else None)
     # Only to be quick: workers read the flag from the ledger with their next renewal, too.
     services.bus.publish(CONTROL, json.dumps({"cancel": execution.id}).encode())
@@ -255,7 +285,10 @@ async def cancel(request: Request, services: ServicesDep, execution: Known, draf
     response_model=ExecutionOut,
 )
 async def pause(request: Request, services: ServicesDep, execution: Known, draft: CancelDraft | None = None) -> Response:
-    """Nothing new of it starts until it is resumed; what runs goes on. 409 after the end, or while it is being cancelled."""
+    """Start no further run of the execution until it is resumed; running ones continue.
+
+    409 if it has ended or is being cancelled.
+    """
     await services.ledger.pause(execution.id, by=principal_of(request).name, reason=draft.reason if draft else None)
     return JSONResponse((await _read(request, execution.id)).data())
 
@@ -267,7 +300,11 @@ async def pause(request: Request, services: ServicesDep, execution: Known, draft
     response_model=ResumedOut,
 )
 async def resume(request: Request, services: ServicesDep, execution: Known) -> Response:
-    """Continues it, past the gate if a gate paused it; `accepted`: failures over `max_fail`. 409 as of pause; idempotent."""
+    """Resume a paused execution; if paused by a gate, open the next wave. Idempotent.
+
+    `accepted`: the failures over `max_fail` that this accepts. 409 under the same conditions as
+    pause.
+    """
     resumed: Resumed = await services.ledger.resume(execution.id, by=principal_of(request).name)
     for zone in resumed.ready:
         services.notifier.notify(zone)
@@ -279,17 +316,17 @@ async def resume(request: Request, services: ServicesDep, execution: Known) -> R
     "/executions/{id}/retry",
     status_code=202,
     dependencies=[requires("executions:retry", Within.OBJECT), Depends(known)],
-    summary="Retry what did not end well",
+    summary="Retry failed targets",
     response_model=ExecutionOut,
     responses=RETRIED_OR_PREVIEW,
 )
 async def retry(
     *, id: str, request: Request, services: ServicesDep, draft: RetryDraft, idem: Idempotent, prefer: Prefer = None
 ) -> Response:
-    """Launches a new execution of just those targets, from the step that went wrong; 409 before the old one's end.
+    """Launch a new execution of the targets that failed, from the step that failed.
 
-    409 `already_retried` if a retry was for one of them before, unless `again` is true. `dry_run`: launches nothing; 200 with
-    what it would be for. Needs `jobs:execute`, too.
+    409 before the execution has ended, and `already_retried` if one of the targets was retried
+    before, unless `again` is true. `dry_run`: 200 with a preview. Needs `jobs:execute`, too.
     """
     check(request, "jobs:execute", within=Within.OBJECT)
     check_override(request, draft)

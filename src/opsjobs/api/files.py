@@ -67,7 +67,10 @@ Known = Annotated[StoredFile, Depends(known)]
     responses=CREATED,
 )
 async def upload(request: Request, services: ServicesDep, idem: Idempotent, name: FileName = "file") -> Response:
-    """The body is the file, of any type and up to `OPSJOBS_FILE_LIMIT_BYTES`; it is streamed, and what breaks off leaves nothing."""
+    """Store the body as a file, of any type and at most `OPSJOBS_FILE_LIMIT_BYTES`.
+
+    It is streamed; an upload that breaks off leaves nothing.
+    """
     limit = services.limits.file_bytes
     if (refusal := _refusal(request, limit)) is not None:
         return refusal
@@ -101,15 +104,19 @@ async def upload(request: Request, services: ServicesDep, idem: Idempotent, name
     "/files", dependencies=[requires("jobs:read", Within.LIST)], summary="List files", response_model=FilePageOut, responses=PAGED
 )
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(FILES)]) -> Response:
-    """The newest first unless `sort` says otherwise; within a scope those that the caller has uploaded, for files have no labels."""
+    """List files.
+
+    The newest come first unless `sort` says otherwise. Within a scope, only files that the caller
+    has uploaded, as files have no labels.
+    """
     by = principal_of(request)
     of = None if reach(request) is None else (by.name, by.kind)
     return listed(request, await services.files.list(page, of))
 
 
-@router.get("/files/{id}", dependencies=[requires("jobs:read", Within.OBJECT)], summary="Show a file", response_model=FileOut)
+@router.get("/files/{id}", dependencies=[requires("jobs:read", Within.OBJECT)], summary="Get a file", response_model=FileOut)
 async def show(stored: Known) -> Response:
-    """Its name, size and SHA-256; its bytes are at `/files/{id}/content`."""
+    """Return name, size and SHA-256; the bytes are at `/files/{id}/content`."""
     return JSONResponse(stored.data())
 
 
@@ -121,13 +128,13 @@ async def show(stored: Known) -> Response:
     responses=BYTES,
 )
 async def content(request: Request, stored: Known) -> Response:
-    """Its bytes, exactly."""
+    """Return the bytes of the file."""
     return download(request, stored.name, stored, lambda: _admit(request, stored.id, stored))
 
 
 @router.delete("/files/{id}", status_code=204, dependencies=[requires("jobs:execute", Within.OBJECT)], summary="Delete a file")
 async def delete(request: Request, services: ServicesDep, stored: Known) -> Response:
-    """Of somebody else's file this needs `jobs:update`, too. 409 while an execution brings it to targets."""
+    """Delete the file; another caller's needs `jobs:update`, too. 409 while it is transferred."""
     if not is_his(request, stored.created_by, stored.created_by_kind):
         check(request, "jobs:update")
     await services.files.delete(stored.id)

@@ -29,5 +29,9 @@ router = APIRouter(tags=["schedules"])
 async def list_(
     request: Request, services: ServicesDep, schedule: Known, page: Annotated[PageRequest, page_of(FIRINGS)]
 ) -> Response:
-    """The latest moment first unless `sort` says otherwise: ran, skipped by which rule, missed and why, late by how much."""
+    """List firings, the latest due time first unless `sort` says otherwise.
+
+    A firing says whether it ran, was skipped (by which rule) or missed (why), and how late it
+    was.
+    """
     return listed(request, await services.firings.list(schedule, page), told)

@@ -38,7 +38,7 @@ async def known(id: str, request: Request) -> StoredGroup:
     responses=CREATED,
 )
 async def create(request: Request, services: ServicesDep, draft: GroupDraft, idem: Idempotent) -> Response:
-    """A group is also made by the first target that names it."""
+    """Create a group. The first target that names a group creates it, too."""
     group = await services.groups.create(draft, idem)
     return created(request, "" if isinstance(group, Answer) else f"/target-groups/{group.id}", group)
 
@@ -47,13 +47,13 @@ async def create(request: Request, services: ServicesDep, draft: GroupDraft, ide
     "/target-groups", dependencies=[requires("targets:read")], summary="List groups", response_model=GroupPageOut, responses=PAGED
 )
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(GROUPS)]) -> Response:
-    """By name unless `sort` says otherwise."""
+    """List groups, by name unless `sort` says otherwise."""
     return listed(request, await services.groups.list(page))
 
 
-@router.get("/target-groups/{id}", dependencies=[requires("targets:read")], summary="Show a group", response_model=GroupOut)
+@router.get("/target-groups/{id}", dependencies=[requires("targets:read")], summary="Get a group", response_model=GroupOut)
 async def show(id: str, services: ServicesDep) -> Response:
-    """One group; `direct_targets` counts those that name it themselves."""
+    """Return the group; `direct_targets` counts the targets that name it."""
     return JSONResponse((await services.groups.get(id)).data())
 
 
@@ -65,7 +65,7 @@ async def show(id: str, services: ServicesDep) -> Response:
     responses=PAGED,
 )
 async def members(id: str, request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(TARGETS)]) -> Response:
-    """All that are in it now: those that name it, those that its selector finds, and those of the groups that it holds."""
+    """List all targets of the group: by name, by its selector, and by way of other groups."""
     return listed(request, await services.inventory.list(page, among=await services.groups.members(id)))
 
 
@@ -81,12 +81,15 @@ async def replace(
     services: ServicesDep,
     change: Annotated[Edit[GroupDraft], edit(GroupDraft, known, volatile=["direct_targets"])],
 ) -> Response:
-    """Changes the whole, but for who names it where `targets` is left out; a new name is taken over by targets and groups."""
+    """Replace the group; its targets stay if `targets` is left out.
+
+    A new name is adopted by the targets and groups that name it.
+    """
     return JSONResponse((await services.groups.replace(id, change.draft, basis=change.basis)).data())
 
 
 @router.delete("/target-groups/{id}", status_code=204, dependencies=[requires("targets:manage")], summary="Delete a group")
 async def delete(id: str, services: ServicesDep) -> Response:
-    """Its targets stay, and name it no more. 409 while jobs or other groups name it."""
+    """Delete the group, also from its targets. 409 while jobs or other groups name it."""
     await services.groups.delete(id)
     return Response(status_code=204)

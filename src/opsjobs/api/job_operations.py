@@ -42,11 +42,14 @@ class CloneDraft(Overriding):
 @router.post(
     "/jobs/validate",
     dependencies=[requires("jobs:read", Within.BODY)],
-    summary="Say what is wrong with a job, and store nothing",
+    summary="Validate a job without storing it",
     response_model=ValidationOut,
 )
 async def validate_body(request: Request, body: Annotated[dict[str, Any], Body()]) -> Response:
-    """Takes the body of POST /jobs. The answer is 200 whatever is wrong; `errors` would refuse it, `warnings` would not."""
+    """Validate the body of POST /jobs. Always 200.
+
+    `errors` would refuse the job, `warnings` would not.
+    """
     try:
         draft = JobDraft.model_validate(body)
     except ValidationError as wrong:
@@ -57,22 +60,25 @@ async def validate_body(request: Request, body: Annotated[dict[str, Any], Body()
 @router.post(
     "/jobs/{id}/validate",
     dependencies=[requires("jobs:read", Within.OBJECT), Depends(jobs.known)],
-    summary="Say whether a job could be launched",
+    summary="Validate a stored job",
     response_model=ValidationOut,
 )
 async def validate(request: Request, stored: jobs.Known) -> Response:
-    """Looks whether the targets, credentials, files and jobs that it names are there."""
+    """Check that the targets, credentials, files and jobs that the job names exist."""
     return JSONResponse((await _judged(request, stored.job.definition)).data())
 
 
 @router.post(
     "/jobs/{id}/preview",
     dependencies=[requires("jobs:read", Within.OBJECT), Depends(jobs.known)],
-    summary="Show what an execution would do",
+    summary="Preview an execution",
     response_model=PreviewOut,
 )
 async def preview_(request: Request, services: ServicesDep, stored: jobs.Known, draft: ExecuteDraft | None = None) -> Response:
-    """Targets, waves, each target's commands, what changed since the last execution, and how long it may take."""
+    """Return the targets, waves, commands and estimated time of an execution.
+
+    `changes`: how its targets differ from those of the last execution.
+    """
     return JSONResponse(await preview(services.launcher, services.database, _preview_order(request, stored, draft)))
 
 
@@ -80,14 +86,17 @@ async def preview_(request: Request, services: ServicesDep, stored: jobs.Known, 
     "/jobs/{id}/clone",
     status_code=201,
     dependencies=[requires("jobs:create", Within.OBJECT), Depends(jobs.known)],
-    summary="Copy a job",
+    summary="Clone a job",
     response_model=JobOut,
     responses=CREATED_VERSION,
 )
 async def clone(
     request: Request, services: ServicesDep, stored: jobs.Known, idem: Idempotent, draft: CloneDraft | None = None
 ) -> Response:
-    """Makes a new job at version 1 of this one's definition; executions and schedules stay with the old one."""
+    """Create a new job at version 1 with the definition of this one.
+
+    Executions and schedules stay with the old job.
+    """
     old = stored.job.definition
     copy = old.model_copy(update={"name": (draft and draft.name) or f"{old.name[:190]} (copy)"})
     await jobs.check_written(request, copy, "jobs:create")
@@ -109,19 +118,22 @@ async def clone(
     responses=VERSIONED,
 )
 async def pause(id: str, request: Request) -> Response:
-    """No execution of it begins until it is resumed (409 `job_is_paused`); what runs goes on. Again: the same answer."""
+    """Refuse new executions (409 `job_is_paused`) until the job is resumed. Idempotent.
+
+    Running executions continue.
+    """
     return await _paused(id, request, paused=True)
 
 
 @router.post(
     "/jobs/{id}/resume",
     dependencies=[requires("jobs:update", Within.OBJECT), Depends(jobs.known)],
-    summary="Resume a paused job",
+    summary="Resume a job",
     response_model=JobOut,
     responses=VERSIONED,
 )
 async def resume(id: str, request: Request) -> Response:
-    """It can be executed again. Again: the same answer."""
+    """Allow executions of the job again. Idempotent."""
     return await _paused(id, request, paused=False)
 
 

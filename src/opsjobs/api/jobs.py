@@ -123,7 +123,7 @@ Known = Annotated[StoredJob, Depends(known)]
     responses=CREATED_VERSION,
 )
 async def create(request: Request, services: ServicesDep, body: JobBody, idem: Idempotent) -> Response:
-    """Stores the job at version 1; naming a credential needs `credentials:use`, too."""
+    """Store the job at version 1. Naming a credential needs `credentials:use`, too."""
     draft = body.draft
     await check_written(request, draft, "jobs:create")
     check_override(request, body)
@@ -139,19 +139,22 @@ async def create(request: Request, services: ServicesDep, body: JobBody, idem: I
     "/jobs", dependencies=[requires("jobs:read", Within.LIST)], summary="List jobs", response_model=JobPageOut, responses=PAGED
 )
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(JOBS)]) -> Response:
-    """Those that are not deleted, newest first unless `sort` says otherwise."""
+    """List the jobs that are not deleted.
+
+    The newest come first unless `sort` says otherwise.
+    """
     return listed(request, await services.jobs.list(page, reach(request)))
 
 
 @router.get(
     "/jobs/{id}",
     dependencies=[requires("jobs:read", Within.OBJECT)],
-    summary="Show a job",
+    summary="Get a job",
     response_model=JobOut,
     responses=VERSIONED,
 )
 async def show(stored: Known) -> Response:
-    """The job at its current version, which is also its ETag."""
+    """Return the job at its current version, which is also its ETag."""
     return _one(stored)
 
 
@@ -175,7 +178,10 @@ Changed = Annotated[Edit[JobBody], edit(JobBody, known, volatile=["status"], ada
     responses=VERSIONED,
 )
 async def replace(id: str, request: Request, services: ServicesDep, if_match: IfMatch, change: Changed) -> Response:
-    """Makes the next version, or none where nothing is different; executions keep the version that they were launched with."""
+    """Create the next version, or none if nothing changes.
+
+    Executions keep the version that they were launched with.
+    """
     body, draft = change.draft, change.draft.draft
     await check_written(request, draft, "jobs:update")
     check_override(request, body)
@@ -189,7 +195,7 @@ async def replace(id: str, request: Request, services: ServicesDep, if_match: If
     "/jobs/{id}", status_code=204, dependencies=[requires("jobs:delete", Within.OBJECT), Depends(known)], summary="Delete a job"
 )
 async def delete(id: str, request: Request, services: ServicesDep, if_match: IfMatchOrAny) -> Response:
-    """Archives it: its executions stay, its name is free. 409 while it runs."""
+    """Archive the job: its executions stay, its name becomes free. 409 while it runs."""
     await services.jobs.archive(id, principal_of(request).name, if_match)
     return Response(status_code=204)
 
@@ -204,7 +210,10 @@ async def delete(id: str, request: Request, services: ServicesDep, if_match: IfM
 async def versions(
     request: Request, services: ServicesDep, stored: Known, page: Annotated[PageRequest, page_of(VERSIONS)]
 ) -> Response:
-    """Every version as it was written, newest first; of those that had other tags, what lies within the caller's scope."""
+    """List all versions as they were written, the newest first.
+
+    Within a scope, only versions whose tags are within it.
+    """
     return listed(request, await services.jobs.versions(stored.job.id, page, reach(request)))
 
 

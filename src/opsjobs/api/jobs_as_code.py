@@ -48,7 +48,7 @@ class ApplyDraft(Overriding):
 @router.get(
     "/jobs/export",
     dependencies=[requires("jobs:read", Within.LIST)],
-    summary="Export jobs as bodies of POST /jobs",
+    summary="Export jobs",
     response_model=JobExportOut,
 )
 async def export(
@@ -57,7 +57,7 @@ async def export(
     name: Annotated[list[str] | None, Query(description="Only these; may be repeated.")] = None,
     tag: Annotated[list[str] | None, Query(description="Only those with any of these tags.")] = None,
 ) -> Response:
-    """`{jobs: […]}`, by name, without what is so by default; POST /jobs/apply takes it as it is. At most 1,000."""
+    """Return at most 1,000 jobs by name, without defaults, as POST /jobs/apply takes them."""
     filters = {key: values for key, values in (("name", name), ("tags", tag)) if values}
     found: list[JobDraft] = []
     cursor: str | None = None
@@ -75,14 +75,15 @@ async def export(
 @router.post(
     "/jobs/apply",
     dependencies=[requires("jobs:create", Within.BODY)],
-    summary="Make jobs what these bodies say, by name",
+    summary="Apply jobs by name",
     response_model=AppliedOut,
 )
 async def apply(request: Request, services: ServicesDep, draft: ApplyDraft, dry_run: bool = False) -> Response:
-    """Creates what is not there and makes the next version of what differs (needs `jobs:update`, too); all or none.
+    """Create jobs that do not exist and update those that differ, all or none.
 
-    `dry_run=true` says what would change: created, updated (with JSON Pointers to what differs) or unchanged. `warnings` of an
-    item: what is probably a mistake, such as a name that nothing replaces.
+    Updates need `jobs:update`, too. `dry_run=true` says what would change: created, updated (with
+    JSON Pointers to what differs) or unchanged. `warnings` of an item: probable mistakes, such as
+    a name that nothing replaces.
     """
     check(request, "jobs:update", within=Within.BODY)
     await _check_written(request, draft.jobs)

@@ -15,16 +15,16 @@ STRETCH_SECONDS = 2.0
 """One request's work: an answer comes in time, and shows how far it is."""
 
 
-@router.get("/keys", dependencies=[requires("system:admin")], summary="List the encryption keys", response_model=KeyListOut)
+@router.get("/keys", dependencies=[requires("system:admin")], summary="List encryption keys", response_model=KeyListOut)
 async def list_(services: ServicesDep) -> Response:
-    """By their ids: which is current, how much is sealed under each, which may be removed."""
+    """Return each key's id, whether it is current or removable, and how much it seals."""
     states = await services.keys.states()
     return JSONResponse({"items": [state.data() for state in states], "next": None})
 
 
 @router.post(
-    "/keys/rotate", dependencies=[requires("system:admin")], summary="Rotate the encryption keys", response_model=KeyRotationOut
+    "/keys/rotate", dependencies=[requires("system:admin")], summary="Rotate encryption keys", response_model=KeyRotationOut
 )
 async def rotate(services: ServicesDep) -> Response:
-    """Seals what is under older keys under the current one, for up to 2 seconds: repeat it until `done`."""
+    """Re-seal rows under the current key, for up to 2 seconds. Repeat until `done`."""
     return JSONResponse((await services.keys.rotate(STRETCH_SECONDS)).data())

@@ -68,9 +68,10 @@ class LogQuery(BaseModel):
     responses=LOG,
 )
 async def log(request: Request, services: ServicesDep, execution: Known, query: Annotated[LogQuery, Query()]) -> Response:
-    """What was written until now, in order; `/events` goes on as it grows.
+    """Return the log as far as it is written, in order; `/events` follows it as it grows.
 
-    Text with `target` and `stream` is exactly the bytes of that stream; otherwise lines that begin with `NAME | `.
+    `format=text` with `target` and `stream` is exactly the bytes of that stream; otherwise lines
+    that begin with `NAME | `.
     """
 
     def sent(pieces: AsyncIterator[bytes], media_type: str) -> Response:

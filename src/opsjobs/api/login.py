@@ -45,29 +45,29 @@ class OwnPasswordDraft(ApiModel):
 
 @router.post("/auth/login", summary="Log in", response_model=TokensOut)
 async def log_in(request: Request, services: ServicesDep, draft: LoginDraft) -> Response:
-    """An access token for some minutes, and a refresh token that is good once, for the next two of them."""
+    """Return an access token for some minutes, and a refresh token that can be used once."""
     logins = services.access.logins
     given = await logins.log_in(draft.username, draft.password.get_secret_value(), request.state.address)
     return JSONResponse(given.data())
 
 
-@router.post("/auth/refresh", summary="Go on with a login", response_model=TokensOut)
+@router.post("/auth/refresh", summary="Refresh a login", response_model=TokensOut)
 async def refresh(services: ServicesDep, draft: RefreshDraft) -> Response:
-    """The next two tokens. A refresh token that comes a second time ends the login."""
+    """Return the next two tokens. A refresh token that is used twice ends the login."""
     given = await services.access.logins.refresh(draft.refresh_token.get_secret_value())
     return JSONResponse(given.data())
 
 
 @router.post("/auth/logout", status_code=204, dependencies=[requires_a_token()], summary="Log out")
 async def log_out(request: Request, services: ServicesDep) -> Response:
-    """From now on all tokens of this login are refused. An API key goes on: it is deleted instead."""
+    """End this login: all of its tokens are refused. An API key is deleted instead."""
     await services.access.logins.log_out(token_of(request.headers))
     return Response(status_code=204)
 
 
-@router.get("/auth/me", dependencies=[requires_a_token()], summary="Who am I", response_model=MeOut)
+@router.get("/auth/me", dependencies=[requires_a_token()], summary="Get the caller", response_model=MeOut)
 async def me(request: Request) -> Response:
-    """Whose the token is and what he may, as it is understood here; `person` is the human behind it, where that is known."""
+    """Return the identity and grants of the token; `person`: the human behind it, if known."""
     principal = principal_of(request)
     return JSONResponse(
         {
@@ -80,9 +80,12 @@ async def me(request: Request) -> Response:
     )
 
 
-@router.post("/auth/password", status_code=204, dependencies=[requires_a_token()], summary="Change one's own password")
+@router.post("/auth/password", status_code=204, dependencies=[requires_a_token()], summary="Change the own password")
 async def change_password(request: Request, services: ServicesDep, draft: OwnPasswordDraft) -> Response:
-    """Ends all logins of this user, this one, too. Only for users that are kept here."""
+    """Change the password and end all logins of the user, this one too.
+
+    Only for users that are stored here.
+    """
     principal = principal_of(request)
     if principal.kind != "user":
         raise Forbidden("no_password", f"{principal.name} has no password here: only users do.")

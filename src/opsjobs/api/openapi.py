@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -80,6 +81,12 @@ def describe(app: FastAPI, *, docs: bool) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI says it is done
     if docs:
         app.add_route("/docs", page, include_in_schema=False)
+
+
+def operation_id(route: APIRoute) -> str:
+    """Return the name of a route in generated clients: its summary, such as `list_job_versions`."""
+    words = re.findall(r"[a-z]+", (route.summary or route.name).lower().replace("'s", ""))
+    return "_".join(word for word in words if word not in ("a", "an", "the"))
 
 
 def _schema(app: FastAPI) -> dict[str, Any]:

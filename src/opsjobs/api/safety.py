@@ -41,10 +41,13 @@ class SafetyDraft(ApiModel):
 
 
 @router.post(
-    "/safety/check", dependencies=[requires("jobs:read", Within.ANYWHERE)], summary="Judge a text", response_model=SafetyCheckOut
+    "/safety/check", dependencies=[requires("jobs:read", Within.ANYWHERE)], summary="Check a text", response_model=SafetyCheckOut
 )
 async def check(services: ServicesDep, draft: SafetyDraft) -> Response:
-    """Says what the safety check finds in a command line or a script, and the verdict that comes of it. Nothing is stored or run."""
+    """Return the findings of the safety check for a command line or a script, and the verdict.
+
+    Nothing is stored or run.
+    """
     judges = services.judges
     if judges is None:
         raise Conflict("safety_off", "The safety check is switched off: set ENABLE_SAFETY_CHECKS=on for the API.")
@@ -55,9 +58,9 @@ async def check(services: ServicesDep, draft: SafetyDraft) -> Response:
 @router.get(
     "/safety/rules",
     dependencies=[requires("jobs:read", Within.ANYWHERE)],
-    summary="List the rules",
+    summary="List safety rules",
     response_model=SafetyRulesOut,
 )
 async def rules() -> Response:
-    """Every rule of the safety check: its severity, when that is a stricter one, why, and an example that it finds."""
+    """Return all rules: severity, when it is stricter, reason, and an example that it finds."""
     return JSONResponse({"items": [rule.data() for rule in rulebook().rules]})

@@ -58,11 +58,14 @@ class PreviewDraft(ApiModel):
 @router.post(
     "/schedules/preview",
     dependencies=[requires("schedules:read", Within.BODY)],
-    summary="Say when a schedule would be due",
+    summary="Preview a schedule",
     response_model=SchedulePreviewOut,
 )
 async def preview(request: Request, services: ServicesDep, draft: PreviewDraft) -> Response:
-    """The next moments, on the clock of its zone and in UTC, with what a calendar closes; and the schedule in words. Stores nothing."""
+    """Return the next due times, local and in UTC, and the schedule in words. Stores nothing.
+
+    `closed`: the calendar that closes a due time.
+    """
     stored = await known(str(draft.id), request) if draft.id is not None else None
     after = draft.after or await services.outlook.now()
     wanted = draft.schedule or (stored.definition if stored is not None else None)
@@ -86,9 +89,9 @@ async def preview(request: Request, services: ServicesDep, draft: PreviewDraft) 
     response_model=ForecastOut,
 )
 async def forecast(request: Request, services: ServicesDep) -> Response:
-    """Over all enabled schedules: the load of each hour, the busiest ones, and which moments calendars close.
+    """Return the load of each hour, the busiest hours, and due times that calendars close.
 
-    The work is bounded: `left_out` says what was not counted.
+    Of all enabled schedules. The work is bounded: `left_out` says what was not counted.
     """
     return JSONResponse((await services.forecasts.week(reach(request))).data())
 

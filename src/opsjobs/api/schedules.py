@@ -71,7 +71,10 @@ Known = Annotated[StoredSchedule, Depends(known)]
     responses=CREATED_VERSION,
 )
 async def create(request: Request, services: ServicesDep, job: jobs.Known, draft: ScheduleDraft, idem: Idempotent) -> Response:
-    """Stores the schedule at version 1; from now on the job is launched by it, in the name and with the rights of its author."""
+    """Create a schedule at version 1.
+
+    It launches the job in the name and with the permissions of the caller.
+    """
     check_parameters(job.job.definition.parameters, draft)
     refuse_past(draft, await services.outlook.now())
     by = await owner(request)
@@ -91,7 +94,10 @@ async def create(request: Request, services: ServicesDep, job: jobs.Known, draft
     responses=PAGED,
 )
 async def of_job(request: Request, stored: jobs.Known, page: Annotated[PageRequest, page_of(SCHEDULES)]) -> Response:
-    """The newest first unless `sort` says otherwise."""
+    """List the schedules of a job.
+
+    The newest come first unless `sort` says otherwise.
+    """
     return await _listed(request, but(page, filters={**page.filters, "job_id": [str(stored.job.id)]}))
 
 
@@ -103,19 +109,22 @@ async def of_job(request: Request, stored: jobs.Known, page: Annotated[PageReque
     responses=PAGED,
 )
 async def list_(request: Request, page: Annotated[PageRequest, page_of(SCHEDULES)]) -> Response:
-    """The newest first unless `sort` says otherwise; each with its words, its next moment, and how its last one went."""
+    """List schedules, each with its next due time and its last firing.
+
+    The newest come first unless `sort` says otherwise.
+    """
     return await _listed(request, page)
 
 
 @router.get(
     "/schedules/{id}",
     dependencies=[requires("schedules:read", Within.OBJECT)],
-    summary="Show a schedule",
+    summary="Get a schedule",
     response_model=ScheduleOut,
     responses=VERSIONED,
 )
 async def show(request: Request, schedule: Known) -> Response:
-    """As it was written, in words, with its next moment and how its last one went; its version is its ETag."""
+    """Return the schedule, its next due time and its last firing. Its version is its ETag."""
     return await _one(request, schedule)
 
 
@@ -132,7 +141,10 @@ Changed = Annotated[Edit[ScheduleDraft], edit(ScheduleDraft, known, volatile=_OF
     responses=VERSIONED,
 )
 async def replace(request: Request, services: ServicesDep, schedule: Known, if_match: IfMatch, change: Changed) -> Response:
-    """Makes the next version, owned by who wrote it, or none where nothing is different; what is due by now is due as it was."""
+    """Create the next version, owned by the caller, or none if nothing changes.
+
+    What is due already is launched as it was due.
+    """
     draft = change.draft
     check_parameters((await services.jobs.get(str(schedule.job_id))).job.definition.parameters, draft)
     by = await owner(request)
@@ -147,7 +159,7 @@ async def replace(request: Request, services: ServicesDep, schedule: Known, if_m
     summary="Delete a schedule",
 )
 async def delete(id: str, request: Request, services: ServicesDep, if_match: IfMatchOrAny) -> Response:
-    """It launches nothing more; what it has launched stays, and goes on."""
+    """Delete the schedule. Executions that it has launched stay and continue."""
     await services.schedules.delete(id, principal_of(request).name, if_match)
     return Response(status_code=204)
 
@@ -160,7 +172,7 @@ async def delete(id: str, request: Request, services: ServicesDep, if_match: IfM
     responses=VERSIONED,
 )
 async def pause(request: Request, services: ServicesDep, schedule: Known, draft: ReasonDraft | None = None) -> Response:
-    """Each of its moments is passed over, and on record as skipped, until it is resumed. Again: the same answer."""
+    """Skip each due time, on record, until the schedule is resumed. Idempotent."""
     return await _one(request, await services.schedules.pause(schedule.id, reason=draft.reason if draft is not None else None))
 
 
@@ -172,9 +184,9 @@ async def pause(request: Request, services: ServicesDep, schedule: Known, draft:
     responses=VERSIONED,
 )
 async def resume(request: Request, services: ServicesDep, schedule: Known) -> Response:
-    """It goes on with its next moment; what was passed over is not made up for. Again: the same answer.
+    """Continue with the next due time; skipped ones are not made up for. Idempotent.
 
-    Where its owner is gone, disabled or expired, the caller owns it from now on.
+    If its owner is deleted, disabled or expired, the caller becomes the owner.
     """
     by = await owner(request)
     standing = await services.people.standing(schedule.owner, schedule.owner_kind)
@@ -186,7 +198,7 @@ async def resume(request: Request, services: ServicesDep, schedule: Known) -> Re
     "/schedules/{id}/trigger",
     status_code=202,
     dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
-    summary="Launch a schedule's job now",
+    summary="Trigger a schedule",
     response_model=ExecutionOut,
     responses=LAUNCHED,
 )
@@ -199,7 +211,10 @@ async def trigger(
     draft: TriggerDraft | None = None,
     prefer: Prefer = None,
 ) -> Response:
-    """As if it were due, whatever its overlap, calendars and pause say; its moments stay as they are. Needs `jobs:execute`, too."""
+    """Launch the job now, whatever overlap, calendars and pause say.
+
+    Due times stay as they are. Needs `jobs:execute`, too.
+    """
     check(request, "jobs:execute", within=Within.OBJECT)
     if not (limits := bounds(request, "jobs:execute")).act.everywhere:
         labels = await services.schedules.labels(schedule)

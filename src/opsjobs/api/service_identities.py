@@ -58,7 +58,7 @@ async def known(id: str, request: Request) -> Service:
     responses=CREATED,
 )
 async def create(request: Request, services: ServicesDep, draft: NewServiceDraft, idem: Idempotent) -> Response:
-    """From now on tokens that it signs are taken. Nobody gives more than he holds."""
+    """Accept tokens that the service signs. Callers grant only what they hold themselves."""
     loaded(draft.public_key)
     check_given(request, draft.grants)
     check_reuse_name(request, reuse_name=draft.reuse_name)
@@ -79,13 +79,13 @@ async def create(request: Request, services: ServicesDep, draft: NewServiceDraft
     "/services", dependencies=[requires("system:admin")], summary="List services", response_model=ServicePageOut, responses=PAGED
 )
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(SERVICES)]) -> Response:
-    """By name unless `sort` says otherwise."""
+    """List services, by name unless `sort` says otherwise."""
     return listed(request, await services.people.services.list(page))
 
 
-@router.get("/services/{id}", dependencies=[requires("system:admin")], summary="Show a service", response_model=ServiceOut)
+@router.get("/services/{id}", dependencies=[requires("system:admin")], summary="Get a service", response_model=ServiceOut)
 async def show(id: str, services: ServicesDep) -> Response:
-    """One service, with its public key."""
+    """Return the service with its public key."""
     return JSONResponse((await services.people.services.get(id)).data())
 
 
@@ -99,7 +99,10 @@ async def show(id: str, services: ServicesDep) -> Response:
 async def replace(
     id: str, request: Request, services: ServicesDep, change: Annotated[Edit[ServiceDraft], edit(ServiceDraft, known)]
 ) -> Response:
-    """Another key, other grants; good at once. `name` cannot change. It answers to whoever has written it last."""
+    """Replace the key and the grants, effective at once. `name` cannot change.
+
+    The caller becomes the one who answers for the service.
+    """
     draft = change.draft
     before = await services.people.services.get(id)
     check_holds(request, f"The service {before.name}", before.grants)
@@ -118,7 +121,7 @@ async def replace(
 
 @router.delete("/services/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete a service")
 async def delete(id: str, request: Request, services: ServicesDep) -> Response:
-    """From now on its tokens are refused."""
+    """Delete the service. Its tokens are refused from now on."""
     gone = await services.people.services.get(id)
     check_holds(request, f"The service {gone.name}", gone.grants)
     await services.people.services.delete(id)

@@ -49,10 +49,11 @@ async def events(
     after: Position = 0,
     last_event_id: Annotated[int | None, Header(ge=0, le=BIGINT_MAX)] = None,
 ) -> Response:
-    """The log from its beginning, or after `Last-Event-ID` (or `?after=`), and on as it grows, until the `end` event.
+    """Stream the log from its beginning, or after `Last-Event-ID` or `?after=`, until `end`.
 
-    `id:` is the position in the log: resuming leaves no gap and repeats nothing. After the end, the end is sent again. Who may
-    have it no more is told so by `refused`, and that is the last.
+    `id:` is the position in the log: a client that resumes misses and repeats nothing. After the
+    end of the execution, the `end` event is sent again. If the caller loses the permission, the
+    last event is `refused`.
     """
     followers = request.app.state.followers
     await services.journal.check_available(execution)

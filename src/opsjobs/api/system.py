@@ -25,15 +25,19 @@ TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 router = APIRouter(tags=["system"])
 
 
-@router.get("/livez", summary="Is the process alive", response_model=LivenessOut)
+@router.get("/livez", summary="Liveness", response_model=LivenessOut)
 async def livez() -> Response:
-    """200 while the process answers; asks nobody else."""
+    """Return 200 while the process answers; no other server is asked."""
     return JSONResponse({"status": "ok"})
 
 
-@router.get("/readyz", summary="May requests be sent here", response_model=HealthOut, responses=UNAVAILABLE)
+@router.get("/readyz", summary="Readiness", response_model=HealthOut, responses=UNAVAILABLE)
 async def readyz(request: Request) -> Response:
-    """503 without PostgreSQL, with migrations missing, with a database that cannot be used, and until the admin token is valid."""
+    """Return 503 if requests cannot be served.
+
+    Reasons: PostgreSQL does not answer or cannot be used, migrations are missing, or the admin
+    token is not valid yet.
+    """
     trouble = await request.app.state.probes.trouble(in_a_hurry=request.state.in_a_hurry)
     if trouble is not None:
         return JSONResponse({"status": "unavailable", "reasons": [trouble]}, 503)
@@ -41,9 +45,12 @@ async def readyz(request: Request) -> Response:
     return JSONResponse({"status": "ok", "reasons": reasons} if reasons else {"status": "ok"})
 
 
-@router.get("/health", summary="How the service is, in one word", response_model=HealthOut, responses=UNAVAILABLE)
+@router.get("/health", summary="Health", response_model=HealthOut, responses=UNAVAILABLE)
 async def health(request: Request) -> Response:
-    """ok; degraded (200): Redis does not answer, or something will fail sooner or later; unavailable (503): as /readyz."""
+    """Return ok, degraded (200) or unavailable (503, as /readyz).
+
+    Degraded: Redis does not answer, or something will fail sooner or later.
+    """
     probes, hurry = request.app.state.probes, request.state.in_a_hurry
     trouble, reasons = await asyncio.gather(probes.trouble(in_a_hurry=hurry), probes.reasons(in_a_hurry=hurry))
     if trouble is not None:
@@ -51,9 +58,9 @@ async def health(request: Request) -> Response:
     return JSONResponse({"status": "degraded", "reasons": _codes(reasons)} if reasons else {"status": "ok"})
 
 
-@router.get("/status", dependencies=[requires("system:read")], summary="How the service is, in full", response_model=StatusOut)
+@router.get("/status", dependencies=[requires("system:read")], summary="Get the status", response_model=StatusOut)
 async def status(request: Request, services: ServicesDep) -> Response:
-    """Version, workers, scheduler, queues, servers, and what the housekeeping has to keep small."""
+    """Return version, servers, scheduler, workers, queues, log and outbox of the service."""
     reasons = await request.app.state.probes.reasons(in_a_hurry=False)
     workers, queues, upkeep = await services.fleet.workers(), await services.fleet.queues(), await services.fleet.upkeep()
     schema = await services.fleet.schema()
@@ -78,26 +85,27 @@ async def status(request: Request, services: ServicesDep) -> Response:
 
 @router.get("/workers", dependencies=[requires("system:read")], summary="List workers", response_model=WorkerListOut)
 async def workers(services: ServicesDep) -> Response:
-    """Those alive first; those that ended stay for an hour. At most 1,000, not paged."""
+    """List workers, those alive first; ended ones stay for an hour. At most 1,000, not paged."""
     return JSONResponse({"items": [w.data() for w in await services.fleet.workers()], "next": None})
 
 
 @router.get(
     "/queues",
     dependencies=[requires("system:read")],
-    summary="Show what waits and runs in each zone",
+    summary="List queues",
     response_model=QueueListOut,
 )
 async def queues(services: ServicesDep) -> Response:
-    """One item a zone that has work or workers."""
+    """List what waits and runs, one item a zone that has work or workers."""
     return JSONResponse({"items": [q.data() for q in await services.fleet.queues()], "next": None})
 
 
-@router.get(
-    "/metrics", dependencies=[requires("system:read")], response_class=Response, responses=TEXT, summary="Numbers for Prometheus"
-)
+@router.get("/metrics", dependencies=[requires("system:read")], response_class=Response, responses=TEXT, summary="Get metrics")
 async def metrics(services: ServicesDep) -> Response:
-    """This process's numbers, and those of the fleet; without PostgreSQL only the former, and opsjobs_database_up 0."""
+    """Return the metrics of this process and of the fleet, in the Prometheus text format.
+
+    Without PostgreSQL, those of this process alone, and opsjobs_database_up 0.
+    """
     try:
         fleet = services.fleet
         gauges = fleet_gauges(await fleet.open_executions(), await fleet.queues(), await fleet.workers(), await fleet.upkeep())

@@ -63,7 +63,7 @@ Known = Annotated[StoredTarget, Depends(known)]
     responses=CREATED,
 )
 async def create(request: Request, services: ServicesDep, draft: TargetDraft, idem: Idempotent) -> Response:
-    """Stores a machine; naming a credential or a jump host needs `credentials:use`, too."""
+    """Create a target. Naming a credential or a jump host needs `credentials:use`, too."""
     _check_credential(request, draft)
     target = await services.inventory.create(draft, idem, bounds=bounds(request))
     return created(request, "" if isinstance(target, Answer) else f"/targets/{target.target.id}", target)
@@ -72,14 +72,16 @@ async def create(request: Request, services: ServicesDep, draft: TargetDraft, id
 @router.post(
     "/targets/import",
     dependencies=[requires("targets:manage", Within.BODY)],
-    summary="Create or change many targets",
+    summary="Import targets",
     response_model=ImportOut,
     responses=REPLAYABLE,
 )
 async def import_(request: Request, services: ServicesDep, draft: ImportDraft, idem: Idempotent) -> Response:
-    """At most 1,000, in one transaction; each is created, updated, left or refused by itself, and the answer says which.
+    """Create or update at most 1,000 targets in one transaction.
 
-    What names a credential or a jump host, and what changes the way to a machine that has one, needs `credentials:use`, too.
+    The answer says of each whether it was created, updated, unchanged, skipped or refused. Naming
+    a credential or a jump host, or changing the address of a target that has one, needs
+    `credentials:use`, too.
     """
     uses_logins = partial(check, request, "credentials:use")
     if any(entry.get("credential") is not None or entry.get("jump") is not None for entry in draft.entries):
@@ -102,15 +104,15 @@ async def list_(
     page: Annotated[PageRequest, page_of(TARGETS, also=["selector"])],
     selector: Annotated[str | None, Query(max_length=4_096, description="Labels, such as `env=prod,role!=db`.")] = None,
 ) -> Response:
-    """By name unless `sort` says otherwise."""
+    """List targets, by name unless `sort` says otherwise."""
     return listed(request, await services.inventory.list(page, selector, reach=reach(request)))
 
 
 @router.get(
-    "/targets/{id}", dependencies=[requires("targets:read", Within.OBJECT)], summary="Show a target", response_model=TargetOut
+    "/targets/{id}", dependencies=[requires("targets:read", Within.OBJECT)], summary="Get a target", response_model=TargetOut
 )
 async def show(stored: Known) -> Response:
-    """One machine; `credential` and `jump` are names."""
+    """Return the target; `credential` and `jump` are names."""
     return JSONResponse(stored.data())
 
 
@@ -124,7 +126,7 @@ async def show(stored: Known) -> Response:
 async def replace(
     id: str, request: Request, services: ServicesDep, change: Annotated[Edit[TargetDraft], edit(TargetDraft, known)]
 ) -> Response:
-    """Changes the whole; its version grows if anything is different."""
+    """Replace the whole target. Its version grows if anything changes."""
     _check_credential(request, change.draft)
     stored = await services.inventory.replace(id, change.draft, bounds=bounds(request), basis=change.basis)
     await services.ledger.resize_slots(stored.target.id, stored.target.slots)
@@ -138,7 +140,7 @@ async def replace(
     summary="Delete a target",
 )
 async def delete(id: str, services: ServicesDep) -> Response:
-    """409 while other targets are reached through it."""
+    """Delete the target. 409 while other targets are reached through it."""
     await services.inventory.delete(id)
     return Response(status_code=204)
 
@@ -146,11 +148,14 @@ async def delete(id: str, services: ServicesDep) -> Response:
 @router.post(
     "/targets/{id}/test",
     dependencies=[requires("targets:manage", Within.OBJECT)],
-    summary="Try to reach a target",
+    summary="Test a target",
     response_model=TargetTestOut,
 )
 async def test(request: Request, services: ServicesDep, stored: Known) -> Response:
-    """Connects afresh, whatever the circuit says; every step with its time. The answer is 200 either way: what a machine does is data."""
+    """Connect anew, whatever the circuit says, and return every step with its time.
+
+    200 whether the target can be reached or not.
+    """
     endpoint = await _endpoint(request, stored)
     await audit.note(services.database, "target.tested", "target", endpoint.target.id, endpoint.target.name)
     steps = await services.sessions.test(endpoint)
@@ -161,11 +166,14 @@ async def test(request: Request, services: ServicesDep, stored: Known) -> Respon
 @router.post(
     "/targets/{id}/scan-host-keys",
     dependencies=[requires("targets:manage", Within.OBJECT)],
-    summary="See a target's host keys",
+    summary="Scan a target's host keys",
     response_model=HostKeysOut,
 )
 async def scan_host_keys(request: Request, services: ServicesDep, stored: Known) -> Response:
-    """The keys that the machine shows now, without logging in and without trusting them; 424 where it cannot be reached."""
+    """Return the host keys that the target shows, without logging in or trusting them.
+
+    424 if it cannot be reached.
+    """
     endpoint = await _endpoint(request, stored)
     await audit.note(services.database, "target.scanned", "target", endpoint.target.id, endpoint.target.name)
     keys = await services.sessions.scan_host_keys(endpoint)
@@ -175,11 +183,11 @@ async def scan_host_keys(request: Request, services: ServicesDep, stored: Known)
 @router.get(
     "/targets/{id}/maintenance",
     dependencies=[requires("targets:read", Within.OBJECT)],
-    summary="Show a target's maintenance",
+    summary="Get a target's maintenance",
     response_model=TargetMaintenanceOut,
 )
 async def maintenance(request: Request, stored: Known) -> Response:
-    """Until when, why, and who said so; `maintenance` is null where there is none."""
+    """Return until when, why and by whom; `maintenance` is null if there is none."""
     return await _maintenance(request, stored.target)
 
 
@@ -190,7 +198,7 @@ async def maintenance(request: Request, stored: Known) -> Response:
     response_model=TargetMaintenanceOut,
 )
 async def maintain(request: Request, services: ServicesDep, stored: Known, draft: MaintenanceDraft) -> Response:
-    """Its runs wait until it is over, and say why; what runs there goes on."""
+    """Hold the target's runs until the maintenance ends. Running ones continue."""
     target = stored.target
     if draft.off:
         await services.ledger.release_target(target.id)

@@ -63,7 +63,7 @@ async def known(id: str, request: Request) -> User:
     responses=CREATED,
 )
 async def create(request: Request, services: ServicesDep, draft: UserDraft, idem: Idempotent) -> Response:
-    """Somebody who can log in. Nobody gives more than he holds."""
+    """Create a user who can log in. Callers grant only what they hold themselves."""
     check_given(request, draft.grants)
     check_reuse_name(request, reuse_name=draft.reuse_name)
     password = draft.password.get_secret_value()
@@ -81,13 +81,13 @@ async def create(request: Request, services: ServicesDep, draft: UserDraft, idem
 
 @router.get("/users", dependencies=[requires("system:admin")], summary="List users", response_model=UserPageOut, responses=PAGED)
 async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(USERS)]) -> Response:
-    """By name unless `sort` says otherwise."""
+    """List users, by name unless `sort` says otherwise."""
     return listed(request, await services.people.users.list(page))
 
 
-@router.get("/users/{id}", dependencies=[requires("system:admin")], summary="Show a user", response_model=UserOut)
+@router.get("/users/{id}", dependencies=[requires("system:admin")], summary="Get a user", response_model=UserOut)
 async def show(id: str, services: ServicesDep) -> Response:
-    """Without anything of the password."""
+    """Return the user, without the password or its hash."""
     return JSONResponse((await services.people.users.get(id)).data())
 
 
@@ -100,7 +100,10 @@ async def replace(
     services: ServicesDep,
     change: Annotated[Edit[ChangedUser], edit(ChangedUser, known, volatile=["last_login_at"])],
 ) -> Response:
-    """Grants are good at once, for tokens that are out, too. Another password, or `disabled`, ends all logins."""
+    """Replace the user's grants, effective at once for issued tokens, too.
+
+    A new password, or `disabled`, ends all logins.
+    """
     draft = change.draft
     before = await _weaker(request, id)
     if draft.name != before.name:
@@ -124,21 +127,21 @@ async def replace(
 
 @router.post("/users/{id}/disable", dependencies=[requires("system:admin")], summary="Disable a user", response_model=UserOut)
 async def disable(id: str, request: Request, services: ServicesDep) -> Response:
-    """At once: his logins end, and neither they nor his API keys are good until he is enabled."""
+    """Disable the user: logins end at once, and API keys are refused until it is enabled."""
     await _weaker(request, id)
     return JSONResponse((await services.people.users.change(id, "user.disabled", disabled=True)).data())
 
 
 @router.post("/users/{id}/enable", dependencies=[requires("system:admin")], summary="Enable a user", response_model=UserOut)
 async def enable(id: str, request: Request, services: ServicesDep) -> Response:
-    """He may log in again, and his API keys are good again."""
+    """Allow the user to log in again, and accept the API keys again."""
     await _weaker(request, id)
     return JSONResponse((await services.people.users.change(id, "user.enabled", disabled=False)).data())
 
 
 @router.delete("/users/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete a user")
 async def delete(id: str, request: Request, services: ServicesDep) -> Response:
-    """With his logins and his API keys. 409 for the last one who is an administrator."""
+    """Delete the user with all logins and API keys. 409 for the last administrator."""
     await _weaker(request, id)
     await services.people.users.delete(id)
     return Response(status_code=204)
