@@ -14,7 +14,7 @@ from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.safety_override import check_override
-from opsjobs.api.schemas.approvals import DeadLetterPageOut, DiscardedOut, RevivedOut
+from opsjobs.api.schemas.approvals import DeadLetterPageOut, DiscardedLettersOut, RevivedOut
 from opsjobs.api.schemas.responses import PAGED, REVIVED
 from opsjobs.engine.launching.retries import REVIVED_AT_MOST
 from opsjobs.model.api_model import Moment
@@ -87,7 +87,7 @@ async def revive(request: Request, services: ServicesDep, draft: ReviveDraft, id
     "/dead-letters/discard",
     dependencies=[requires("dead_letters:manage", Within.BODY)],
     summary="Discard dead letters",
-    response_model=DiscardedOut,
+    response_model=DiscardedLettersOut,
 )
 async def discard(request: Request, services: ServicesDep, draft: DiscardDraft) -> Response:
     """Remove letters from the list, for a reason that is stored; runs stay as they ended."""

@@ -21,7 +21,7 @@ from opsjobs.api.long_lived import Download
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.problems import Problem
 from opsjobs.api.quotas import FileQuota
-from opsjobs.api.schemas.files import FileOut, FilePageOut
+from opsjobs.api.schemas.files import FilePageOut, StoredFileOut
 from opsjobs.api.schemas.responses import BYTES, CREATED, PAGED
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.naming import Title
@@ -63,7 +63,7 @@ Known = Annotated[StoredFile, Depends(known)]
     dependencies=[requires("jobs:execute", Within.ANYWHERE)],
     summary="Upload a file",
     openapi_extra=_RAW,
-    response_model=FileOut,
+    response_model=StoredFileOut,
     responses=CREATED,
 )
 async def upload(request: Request, services: ServicesDep, idem: Idempotent, name: FileName = "file") -> Response:
@@ -114,7 +114,9 @@ async def list_(request: Request, services: ServicesDep, page: Annotated[PageReq
     return listed(request, await services.files.list(page, of))
 
 
-@router.get("/files/{id}", dependencies=[requires("jobs:read", Within.OBJECT)], summary="Get a file", response_model=FileOut)
+@router.get(
+    "/files/{id}", dependencies=[requires("jobs:read", Within.OBJECT)], summary="Get a file", response_model=StoredFileOut
+)
 async def show(stored: Known) -> Response:
     """Return name, size and SHA-256; the bytes are at `/files/{id}/content`."""
     return JSONResponse(stored.data())

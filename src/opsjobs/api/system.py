@@ -14,7 +14,7 @@ from opsjobs.api.auth import requires
 from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.health_cache import REDIS_AWAY
 from opsjobs.api.schemas.responses import TEXT, UNAVAILABLE
-from opsjobs.api.schemas.system import HealthOut, LivenessOut, QueueListOut, StatusOut, WorkerListOut
+from opsjobs.api.schemas.system import HealthOut, LivenessOut, QueueListOut, ServiceStatusOut, WorkerListOut
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.database_checks import Complaint
 from opsjobs.store.system_status import HEAD, Queue, Upkeep, WorkerStatus
@@ -58,7 +58,7 @@ async def health(request: Request) -> Response:
     return JSONResponse({"status": "degraded", "reasons": _codes(reasons)} if reasons else {"status": "ok"})
 
 
-@router.get("/status", dependencies=[requires("system:read")], summary="Get the status", response_model=StatusOut)
+@router.get("/status", dependencies=[requires("system:read")], summary="Get the status", response_model=ServiceStatusOut)
 async def status(request: Request, services: ServicesDep) -> Response:
     """Return version, servers, scheduler, workers, queues, log and outbox of the service."""
     reasons = await request.app.state.probes.reasons(in_a_hurry=False)

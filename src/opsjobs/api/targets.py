@@ -15,7 +15,7 @@ from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import created, listed, page_of, replayed
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.schemas.responses import CREATED, PAGED, REPLAYABLE
-from opsjobs.api.schemas.targets import HostKeysOut, ImportOut, TargetMaintenanceOut, TargetOut, TargetPageOut, TargetTestOut
+from opsjobs.api.schemas.targets import HostKeyScanOut, ImportOut, TargetMaintenanceOut, TargetOut, TargetPageOut, TargetTestOut
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.engine.launching import credential_scope
 from opsjobs.model.api_model import ApiModel, Duration, Moment
@@ -167,7 +167,7 @@ async def test(request: Request, services: ServicesDep, stored: Known) -> Respon
     "/targets/{id}/scan-host-keys",
     dependencies=[requires("targets:manage", Within.OBJECT)],
     summary="Scan a target's host keys",
-    response_model=HostKeysOut,
+    response_model=HostKeyScanOut,
 )
 async def scan_host_keys(request: Request, services: ServicesDep, stored: Known) -> Response:
     """Return the host keys that the target shows, without logging in or trusting them.

@@ -114,7 +114,7 @@ class RevivedOut(AnswerModel):
     more: bool
 
 
-class DiscardedOut(AnswerModel):
+class DiscardedLettersOut(AnswerModel):
     """The ids of the letters that were discarded."""
 
     discarded: list[int]

@@ -6,7 +6,7 @@ from opsjobs.api.schemas.base import PageModel, Sha256, StoredModel, TargetRefOu
 from opsjobs.model.access import IdentityKind
 
 
-class FileOut(StoredModel):
+class StoredFileOut(StoredModel):
     """An uploaded file."""
 
     name: str
@@ -20,7 +20,7 @@ class FileOut(StoredModel):
 class FilePageOut(PageModel):
     """A page of files."""
 
-    items: list[FileOut]
+    items: list[StoredFileOut]
 
 
 class ArtifactOut(StoredModel):

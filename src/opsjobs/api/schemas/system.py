@@ -97,7 +97,7 @@ class LogStatusOut(AnswerModel):
     default_rows: int
 
 
-class StatusOut(AnswerModel):
+class ServiceStatusOut(AnswerModel):
     """The state of the service in full."""
 
     status: Literal["ok", "degraded"]

@@ -80,7 +80,7 @@ class HostKeyOut(AnswerModel):
     fingerprint: str
 
 
-class HostKeysOut(AnswerModel):
+class HostKeyScanOut(AnswerModel):
     """The host keys that a machine shows now; they are not trusted by this."""
 
     host_keys: list[HostKeyOut]
