@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cli.desk import Answer, Asked, open_desk
 from cli.terminal import on_terminal
 from opsjobs.cli.terminal import Terminal
-from opsjobs.cli.terminal_escapes import EscapedOutput, escaped, shown
+from opsjobs.cli.terminal_escapes import EscapedOutput, escape_json, escape_output
 
 ATTACKS = {
     b"\x1b]52;c;ZXZpbA==\x07": b"^[]52;c;ZXZpbA==^G",  # the clipboard
@@ -42,12 +42,12 @@ FINE = [
 
 @pytest.mark.parametrize("sent", ATTACKS)
 def test_a_control_is_shown_and_not_obeyed(sent: bytes) -> None:
-    assert shown(sent) == ATTACKS[sent]
+    assert escape_output(sent) == ATTACKS[sent]
 
 
 @pytest.mark.parametrize(("sent", "seen"), FINE)
 def test_text_lines_and_colours_pass(sent: bytes, seen: bytes) -> None:
-    assert shown(sent) == seen
+    assert escape_output(sent) == seen
 
 
 HOSTILE = st.lists(
@@ -64,19 +64,19 @@ def test_it_is_the_same_wherever_it_is_cut(data: bytes, cuts: list[int]) -> None
     stream = EscapedOutput()
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     pieces = [stream.feed(data[start:end]) for start, end in itertools.pairwise(edges)]
-    assert b"".join([*pieces, stream.feed(b"", final=True)]) == shown(data)
+    assert b"".join([*pieces, stream.feed(b"", final=True)]) == escape_output(data)
 
 
 @given(data=HOSTILE)
 def test_nothing_that_a_terminal_obeys_is_left(data: bytes) -> None:
-    left = re.sub(r"\x1b\[[0-9;:]*m", "", shown(data).decode())
+    left = re.sub(r"\x1b\[[0-9;:]*m", "", escape_output(data).decode())
     assert [c for c in left if unicodedata.category(c) in ("Cc", "Zl", "Zp") and c not in "\n\t"] == []
     assert not set(left) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
 
 
 def test_json_has_no_control_that_a_terminal_obeys() -> None:
     value = {"stdout": "a\u009b2Jb\u202ec\u0085\u2028\x1b[K\x7f", "näme": "é"}
-    text = escaped(json.dumps(value, ensure_ascii=False, indent=2))
+    text = escape_json(json.dumps(value, ensure_ascii=False, indent=2))
     assert json.loads(text) == value
     assert [c for c in text if not c.isprintable() and c != "\n"] == []
     assert "näme" in text

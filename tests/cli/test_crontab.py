@@ -15,7 +15,7 @@ from docs.pages import samples
 from opsjobs.cli import yaml_documents
 from opsjobs.cli.app import run
 from opsjobs.cli.importing.crontab import Crontab, CrontabEntry, read, split_percent
-from opsjobs.cli.importing.crontab_jobs import CrontabOptions, Planned, planned, prefix_of
+from opsjobs.cli.importing.crontab_jobs import CrontabOptions, PlannedJob, plan_jobs, prefix_of
 from opsjobs.cli.importing_crontab import local_zone
 from opsjobs.model.job import JobDraft
 from opsjobs.model.schedule import ScheduleDraft
@@ -33,8 +33,8 @@ def one(text: str, *, system: bool = False) -> CrontabEntry:
     return entry
 
 
-def plan(text: str, *, system: bool = False, wishes: CrontabOptions = WISHES) -> list[Planned]:
-    found = planned([(entry, "crontab:x") for entry in crontab(text, system=system).entries], wishes)
+def plan(text: str, *, system: bool = False, wishes: CrontabOptions = WISHES) -> list[PlannedJob]:
+    found = plan_jobs([(entry, "crontab:x") for entry in crontab(text, system=system).entries], wishes)
     for body in found:
         JobDraft.model_validate(body.job)
         ScheduleDraft.model_validate(body.schedule)
@@ -143,7 +143,7 @@ def test_what_has_become_something_else_is_told() -> None:
     words = ("MAILTO", "jitter", "LOGNAME", "carriage return", "has become H")
     assert [next(word for word in words if word in left.reason) for left in found.left] == list(words)
     assert [entry.command for entry in found.entries] == ["x", "y"]
-    assert planned([(found.entries[0], "x")], WISHES)[0].schedule["jitter"] == "6m"
+    assert plan_jobs([(found.entries[0], "x")], WISHES)[0].schedule["jitter"] == "6m"
 
 
 def test_lines_of_a_system_crontab_name_their_users() -> None:
@@ -156,7 +156,7 @@ def test_lines_of_a_system_crontab_name_their_users() -> None:
         ("www-data", "php /srv/cron.php"),
     ]
     assert [left.what for left in found.left] == ["crontab line 2", "crontab line 3"]
-    bodies = planned([(entry, "x") for entry in found.entries], CrontabOptions({}, "", "UTC", "1h", credential="sudo"))
+    bodies = plan_jobs([(entry, "x") for entry in found.entries], CrontabOptions({}, "", "UTC", "1h", credential="sudo"))
     assert bodies[1].job["actions"][0]["become"] == {"user": "www-data", "credential": "sudo"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opsjobs.cli.exit_codes import of_answer, of_execution
+from opsjobs.cli.exit_codes import get_execution_exit_code, get_refusal_exit_code
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from opsjobs.cli.exit_codes import of_answer, of_execution
     ],
 )
 def test_an_executions_end_is_an_exit_code(status: str, interrupted: bool, code: int) -> None:
-    assert of_execution(status, interrupted=interrupted) == code
+    assert get_execution_exit_code(status, interrupted=interrupted) == code
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,4 @@ def test_an_executions_end_is_an_exit_code(status: str, interrupted: bool, code:
     ],
 )
 def test_a_refusal_is_an_exit_code(status: int, problem: str, code: int) -> None:
-    assert of_answer(status, problem) == code
+    assert get_refusal_exit_code(status, problem) == code

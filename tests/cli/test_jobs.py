@@ -14,7 +14,7 @@ from cli.desk import Answer, Asked, Desk, open_desk, problem
 from cli.terminal import on_terminal
 from opsjobs.cli.app import app
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
-from opsjobs.cli.run import what
+from opsjobs.cli.run import build_program
 from opsjobs.cli.yaml_documents import bodies
 
 PREVIEW = {
@@ -160,7 +160,7 @@ def test_a_jobs_state_is_asked_for_by_its_name(monkeypatch: pytest.MonkeyPatch, 
 )  # fmt: skip
 def test_a_scripts_first_line_says_what_runs_it(tmp_path: Path, body: bytes, interpreter: str) -> None:
     (tmp_path / "s").write_bytes(body)
-    action = what(["a", "b"], str(tmp_path / "s"), None)
+    action = build_program(["a", "b"], str(tmp_path / "s"), None)
     assert (action["type"], action["interpreter"], action["args"]) == ("script", interpreter, ["a", "b"])
     assert ("script_base64" in action) == (body == b"\xff")
 
@@ -168,7 +168,7 @@ def test_a_scripts_first_line_says_what_runs_it(tmp_path: Path, body: bytes, int
 @pytest.mark.parametrize(("words", "script"), [([], None), (["a", "b"], None), ([], "/nowhere/at/all")])
 def test_what_is_neither_a_command_nor_a_script_is_usage(words: list[str], script: str | None) -> None:
     with pytest.raises(CommandFailed) as refused:
-        what(words, script, None)
+        build_program(words, script, None)
     assert refused.value.exit_code is ExitCode.USAGE
 
 

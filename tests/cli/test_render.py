@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from ruamel.yaml import YAML
 
-from opsjobs.cli.render import Column, Form, ago, counted, counts, elapsed, plain, seconds, show_list, show_one
+from opsjobs.cli.render import Column, Form, ago, elapsed, plain, pluralize, render_counts, seconds, show_list, show_one
 
 ITEMS = [
     {"id": 1, "name": "web-1", "labels": {"env": "prod"}, "note": None, "status": "succeeded"},
@@ -86,8 +86,8 @@ def test_moments_are_told_by_their_age(moment: str, words: str) -> None:
 
 
 def test_numbers_are_counted() -> None:
-    assert (counted(1, "target"), counted(2, "target")) == ("1 target", "2 targets")
-    assert counts({"succeeded": 10, "failed": 2, "lost": 0}) == "10 succeeded, 2 failed"
+    assert (pluralize(1, "target"), pluralize(2, "target")) == ("1 target", "2 targets")
+    assert render_counts({"succeeded": 10, "failed": 2, "lost": 0}) == "10 succeeded, 2 failed"
 
 
 MACHINES = [

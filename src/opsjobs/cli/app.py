@@ -10,7 +10,7 @@ import typer
 from opsjobs import __version__
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.lazy_commands import Commands, LazyCommand
-from opsjobs.cli.render import hush, tell
+from opsjobs.cli.render import discard_stdout, tell
 from opsjobs.model.errors import Failure
 
 
@@ -90,8 +90,10 @@ def run(arguments: Sequence[str]) -> int:
     """
     try:
         app(args=list(arguments), prog_name="opsjobs")
-    except SystemExit as left:
-        return left.code if isinstance(left.code, int) else ExitCode.OK if left.code is None else ExitCode.ERROR
+    except SystemExit as ended:
+        if ended.code is None:
+            return ExitCode.OK
+        return ended.code if isinstance(ended.code, int) else ExitCode.ERROR
     except Failure as failed:
         tell(f"opsjobs: {failed}")
         return failed.exit_code if isinstance(failed, CommandFailed) else ExitCode.ERROR
@@ -99,6 +101,6 @@ def run(arguments: Sequence[str]) -> int:
         tell("opsjobs: interrupted")
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        hush()
+        discard_stdout()
         return ExitCode.ERROR
     return ExitCode.OK

@@ -41,7 +41,9 @@ def action_lines(action: Mapping[str, Any]) -> list[str]:
     """Return the lines of one action: its key, what it starts, and each non-default field."""
     kind = str(action.get("type") or ("script" if "script" in action or "script_base64" in action else "command"))
     what = action.get("command") or action.get("job")
-    head = f"{action['key']}: {what if kind == 'command' else f'{kind} {what}' if what else kind}"
+    if kind != "command":
+        what = f"{kind} {what}" if what else kind
+    head = f"{action['key']}: {what}"
     first, *more = head.split("\n")
     known = _defaults(_KINDS[kind]) if kind in _KINDS else {}
     fields = {name: value for name, value in action.items() if name not in _HEADLINE}
@@ -61,7 +63,7 @@ def _lines(fields: Mapping[str, Any]) -> Iterator[str]:
     for name, value in fields.items():
         if value in _NOTHING:
             continue
-        text = _decoded(value) if name == "script_base64" else _spelt(value)
+        text = _decoded(value) if name == "script_base64" else _render_value(value)
         if "\n" not in text:
             yield f"{name}: {text}"
             continue
@@ -69,7 +71,7 @@ def _lines(fields: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {line}" for line in text.removesuffix("\n").split("\n"))
 
 
-def _spelt(value: object) -> str:
+def _render_value(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -9,7 +9,7 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.approval_view import action_lines, policy_lines
 from opsjobs.cli.client import Json, connect, path_of
-from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, show_one, tell
+from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, show_one, tell
 from opsjobs.model.approval import ApprovalStatus
 
 app = typer.Typer(help="Approvals: list, show, approve and reject them.", no_args_is_help=True)
@@ -64,10 +64,10 @@ def show(approval: Approval, output: options.Output = Form.TABLE) -> None:
         f"job       {would['job_name']}",
         f"requester {found['requested_by']}: {found['message']}",
         *(f"author    {author['wrote']}: {author['name']}" for author in would.get("authors") or ()),
-        f"approvers {found['approvers']}{_who(found)}, until {found['expires_at'] or 'its execution ends'}",
+        f"approvers {found['approvers']}{_render_approvers(found)}, until {found['expires_at'] or 'its execution ends'}",
         f"safety    {would['verdict'] or 'not checked'}",
         *(f"          {finding['rule']} ({finding['severity']}): {finding['reason']}" for finding in would["findings"]),
-        f"targets   {counted(would['total_targets'], 'target')}: {_names(would)}",
+        f"targets   {pluralize(would['total_targets'], 'target')}: {_names(would)}",
         *(f"parameter {name} = {value}" for name, value in would["parameters"].items()),
         *(f"action    {line}" for action in would["actions"] for line in action_lines(action)),
         *(f"policy    {line}" for line in policy_lines(would["policy"])),
@@ -102,7 +102,7 @@ def _decide(approval: str, verb: str, body: Json) -> None:
     tell(f"approval {decided['id']} of execution {decided['execution_id']} is {decided['status']}{more}")
 
 
-def _who(found: Json) -> str:
+def _render_approvers(found: Json) -> str:
     who = [*(f"the role {role}" for role in found["roles"]), *found["users"]]
     return f" (of {', '.join(who)})" if who else ""
 

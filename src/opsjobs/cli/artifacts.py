@@ -16,7 +16,7 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed
-from opsjobs.cli.render import Column, Form, counted, show_list, size, tell
+from opsjobs.cli.render import Column, Form, pluralize, show_list, size, tell
 
 NAME_CHARACTERS_MAX = 200
 _UNFIT = re.compile(r"[^\w.,+=@~ -]")
@@ -49,7 +49,7 @@ def artifacts(
             return
         for artifact in found:
             _fetch(client, to, artifact)
-    tell(f"{counted(len(found), 'file')} in {to}")
+    tell(f"{pluralize(len(found), 'file')} in {to}")
 
 
 def _fetch(client: Client, folder: Path, artifact: Json) -> None:

@@ -15,7 +15,7 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, connect
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
-from opsjobs.cli.render import Column, Form, ago, counted, show_list, tell
+from opsjobs.cli.render import Column, Form, ago, pluralize, show_list, tell
 from opsjobs.model.audit_chain import FIELDS, NOTHING, ChainBreak, ChainLink, ChainWalk
 from opsjobs.model.audit_signing import SigningKeys
 from opsjobs.model.secret import Secret
@@ -134,7 +134,7 @@ def export(
             sys.stdout.write(page)
             lines = page.rstrip("\n").split("\n")
             after, rows = int(json.loads(lines[-1])["seal"]), rows + len(lines)
-    tell(f"{counted(rows, 'row')} exported, up to number {after}")
+    tell(f"{pluralize(rows, 'row')} exported, up to number {after}")
 
 
 @app.command()
@@ -161,9 +161,9 @@ def _walk_service(client: Client, noted: str | None) -> tuple[ChainLink, ChainBr
         if after is None:
             break
     if found["unsealed"]:
-        tell(f"{counted(found['unsealed'], 'row')} not sealed for over 10 s: check that the scheduler or a worker is running")
+        tell(f"{pluralize(found['unsealed'], 'row')} not sealed for over 10 s: check that the scheduler or a worker is running")
     begun = found["base"].partition(":")[0]
-    tell(f"{counted(checked, 'row')} checked{f', starting after number {begun}' if begun != '0' else ''}")
+    tell(f"{pluralize(checked, 'row')} checked{f', starting after number {begun}' if begun != '0' else ''}")
     _tell_missing(missing)
     broken = ChainBreak(**found["broken"]) if found["broken"] is not None else None
     return _link(found["at"]), broken or _missing_head(noted, seen=seen)
@@ -187,7 +187,7 @@ def _walk_file(
         seen = seen or row["hash"] == noted
     if walk is None:
         raise CommandFailed(f"{file}: the file is empty. Write it with `opsjobs audit export > {file}`.")
-    tell(f"{counted(walk.checked, 'row')} checked")
+    tell(f"{pluralize(walk.checked, 'row')} checked")
     _tell_missing(walk.keys_missing)
     if walk.unproven is not None:
         return walk.at, ChainBreak(

@@ -12,7 +12,7 @@ from opsjobs.cli import input_files, options, yaml_documents
 from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.importing import holiday_files
-from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, show_one, tell
+from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, show_one, tell
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.validation_messages import plain_words
 
@@ -87,9 +87,9 @@ def add(
     """
     listed = _holidays(dates) if dates is not None else []
     windows = [
-        *_said(weekdays=options.split(weekdays) or None, dates=date, start=start, end=end),
+        *_make_windows(weekdays=options.split(weekdays) or None, dates=date, start=start, end=end),
         *([{"yearly": yearly}] if yearly else []),
-        *([_only_said({"from": since, "until": until})] if since or until else []),
+        *([_drop_none({"from": since, "until": until})] if since or until else []),
         *listed,
     ]
     if not windows:
@@ -98,9 +98,9 @@ def add(
         )
     body = {"name": name, "kind": kind, "timezone": timezone, "description": description or "", "windows": windows}
     with connect() as client:
-        made, words = _stored(client, body, replace=replace)
+        made, words = _store(client, body, replace=replace)
     print(made["id"])
-    tell(f"calendar {plain(name)} is {words}: {counted(len(windows), 'window')}")
+    tell(f"calendar {plain(name)} is {words}: {pluralize(len(windows), 'window')}")
 
 
 @app.command()
@@ -122,12 +122,12 @@ def apply(
         raise CommandFailed("there is no calendar in these files.", ExitCode.USAGE)
     yaml_documents.check_names(placed, "calendar")
     for one in placed:
-        _as_stored(one.body, one)
+        _normalize(one.body, one)
     with connect() as client:
-        items = [_applied(client, one.body, dry_run=dry_run) for one in placed]
+        items = [_apply_one(client, one.body, dry_run=dry_run) for one in placed]
     show_list(items, CHANGES, output)
     changed = sum(item["change"] != "unchanged" for item in items)
-    tell(f"{counted(changed, 'calendar')} {'would change' if dry_run else 'changed'}, {len(items) - changed} unchanged")
+    tell(f"{pluralize(changed, 'calendar')} {'would change' if dry_run else 'changed'}, {len(items) - changed} unchanged")
 
 
 @app.command()
@@ -149,7 +149,7 @@ def check(
     if output in (Form.JSON, Form.YAML):
         show_one(told, output)
     else:
-        print(plain(_words(told)))
+        print(plain(_render_check(told)))
     raise typer.Exit(ExitCode.OK if told["open"] else ExitCode.ERROR)
 
 
@@ -163,7 +163,7 @@ def rm(calendars: Annotated[list[str], typer.Argument(metavar="CALENDAR…", hel
             tell(f"calendar {plain(found['name'])} is removed")
 
 
-def _words(told: Json) -> str:
+def _render_check(told: Json) -> str:
     state = "open" if told["open"] else f"closed ({told['reason']})"
     end = f"until {_local(told['local_until'])}" if told["local_until"] else "with no end"
     return f"{told['calendar']} is {state} at {_local(told['local'])} {end}, {told['timezone']}"
@@ -173,17 +173,17 @@ def _local(moment: str) -> str:
     return moment[:16].replace("T", " ")
 
 
-def _said(**window: Any) -> list[Json]:
+def _make_windows(**window: Any) -> list[Json]:
     """Return a window each for weekdays and dates, with the time of day.
 
     The time of day alone makes a window of every day.
     """
-    part = _only_said({"start": window["start"], "end": window["end"]})
+    part = _drop_none({"start": window["start"], "end": window["end"]})
     days = [{way: window[way], **part} for way in ("weekdays", "dates") if window[way]]
     return days or ([part] if part else [])
 
 
-def _only_said(window: Json) -> Json:
+def _drop_none(window: Json) -> Json:
     return {name: value for name, value in window.items() if value is not None}
 
 
@@ -201,14 +201,14 @@ def _holidays(file: str) -> list[Json]:
     return windows
 
 
-def _named(client: Client, name: object) -> Json | None:
+def _find_calendar(client: Client, name: object) -> Json | None:
     found, _ = client.items("/calendars", limit=1, name=str(name))
     return next(iter(found), None)
 
 
-def _stored(client: Client, body: Json, *, replace: bool) -> tuple[Json, str]:
+def _store(client: Client, body: Json, *, replace: bool) -> tuple[Json, str]:
     """Store the calendar; return it and what was done."""
-    if replace and (old := _named(client, body["name"])) is not None:
+    if replace and (old := _find_calendar(client, body["name"])) is not None:
         return client.put(path_of("calendar", old["id"]), body), "replaced"
     try:
         return client.post("/calendars", body), "added"
@@ -218,10 +218,10 @@ def _stored(client: Client, body: Json, *, replace: bool) -> tuple[Json, str]:
         raise
 
 
-def _applied(client: Client, body: Json, *, dry_run: bool) -> Json:
+def _apply_one(client: Client, body: Json, *, dry_run: bool) -> Json:
     """Create or update the calendar of this name; return the change, also of a dry run."""
-    old = _named(client, body.get("name", ""))
-    if old is not None and _as_stored(body).items() <= old.items():
+    old = _find_calendar(client, body.get("name", ""))
+    if old is not None and _normalize(body).items() <= old.items():
         return {"name": old["name"], "change": "unchanged"}
     if old is None:
         if not dry_run:
@@ -232,7 +232,7 @@ def _applied(client: Client, body: Json, *, dry_run: bool) -> Json:
     return {"name": old["name"], "change": "updated"}
 
 
-def _as_stored(body: Json, placed: yaml_documents.Placed | None = None) -> Json:
+def _normalize(body: Json, placed: yaml_documents.Placed | None = None) -> Json:
     """Return the body as the service shows it. Raises CommandFailed if it is invalid.
 
     All bodies are checked first, so that none is stored if one is invalid.

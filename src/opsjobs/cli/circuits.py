@@ -8,7 +8,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import connect
-from opsjobs.cli.render import Column, Form, ago, counted, show_list, tell
+from opsjobs.cli.render import Column, Form, ago, pluralize, show_list, tell
 
 app = typer.Typer(help="Circuits: logins that are paused after repeated failures.", no_args_is_help=True)
 
@@ -44,4 +44,4 @@ def reset(targets: Annotated[list[str], typer.Argument(metavar="TARGET…", help
         for ref in targets:
             target = client.by_name("target", ref)
             found = client.post(f"/circuits/{target['id']}/reset")["items"]
-            tell(f"target {target['name']}: {counted(len(found), 'circuit')} closed")
+            tell(f"target {target['name']}: {pluralize(len(found), 'circuit')} closed")

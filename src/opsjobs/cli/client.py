@@ -19,7 +19,7 @@ import httpx2
 
 from opsjobs import __version__
 from opsjobs.cli.endpoint import ServiceEndpoint, find
-from opsjobs.cli.exit_codes import CommandFailed, of_answer
+from opsjobs.cli.exit_codes import CommandFailed, get_refusal_exit_code
 from opsjobs.cli.option_names import in_options
 from opsjobs.cli.sse import Event, Parser
 from opsjobs.cli.token_store import StoredLogin, TokenStore
@@ -43,7 +43,7 @@ class RequestRefused(CommandFailed):
     """A refusal by the service: HTTP `status`, problem `code`, JSON Pointers of its errors."""
 
     def __init__(self, message: str, status: int, code: str, pointers: tuple[str, ...] = ()) -> None:
-        super().__init__(message, of_answer(status, code))
+        super().__init__(message, get_refusal_exit_code(status, code))
         self.status = status
         self.code = code
         self.pointers = pointers
@@ -56,20 +56,20 @@ class RequestRefused(CommandFailed):
 class Client:
     """A connection to the API: idempotency keys, cursors, problem documents."""
 
-    def __init__(self, place: ServiceEndpoint, logins: TokenStore | None = None) -> None:
-        self.place = place
-        self._login = None if logins is None else _AsLogin(place.url, logins)
-        self._base = urlsplit(place.url).path.rstrip("/")
+    def __init__(self, endpoint: ServiceEndpoint, logins: TokenStore | None = None) -> None:
+        self.endpoint = endpoint
+        self._login = None if logins is None else _LoginAuth(endpoint.url, logins)
+        self._base = urlsplit(endpoint.url).path.rstrip("/")
         headers = {"user-agent": f"opsjobs-cli/{__version__}", "accept": "application/json"}
-        if place.token is not None:
-            headers["authorization"] = f"Bearer {place.token.reveal()}"
+        if endpoint.token is not None:
+            headers["authorization"] = f"Bearer {endpoint.token.reveal()}"
         # A proxy from the environment cannot reach loopback.
         self._http = httpx2.Client(
-            base_url=place.url,
+            base_url=endpoint.url,
             headers=headers,
             auth=self._login,
             timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            trust_env=not _is_loopback(place.url),
+            trust_env=not _is_loopback(endpoint.url),
         )
 
     def __enter__(self) -> Client:
@@ -95,9 +95,9 @@ class Client:
         try:
             answer = self._http.post(path, json=body)
         except httpx2.TransportError as lost:
-            raise self._away(lost) from lost
-        self._judge(answer)
-        return _decoded(answer.content)
+            raise self._connection_failed(lost) from lost
+        self._raise_for_status(answer)
+        return _decode(answer.content)
 
     def send(self, path: str, pieces: Iterator[bytes], **query: Any) -> Any:
         """Return the response to a POST of a stream of `size_bytes`.
@@ -108,9 +108,9 @@ class Client:
         try:
             answer = self._http.post(path, params=query, content=pieces, headers=headers)
         except httpx2.TransportError as lost:
-            raise self._away(lost) from lost
-        self._judge(answer)
-        return _decoded(answer.content)
+            raise self._connection_failed(lost) from lost
+        self._raise_for_status(answer)
+        return _decode(answer.content)
 
     def put(self, path: str, body: Json, *, etag: str = "*") -> Any:
         """Return the response to a PUT of the whole resource."""
@@ -151,7 +151,7 @@ class Client:
         Raises RequestRefused (404) if there is none.
         """
         path = f"/{noun}s"
-        if is_id(ref) and (known := self.known(f"{path}/{ref}")):
+        if is_id(ref) and (known := self.find(f"{path}/{ref}")):
             return known
         found, _ = self.items(path, limit=PAGE_ITEMS, name=ref)
         for item in found:
@@ -159,7 +159,7 @@ class Client:
                 return item
         raise RequestRefused(f"There is no {noun} {ref}: `opsjobs {noun}s list` shows them.", 404, f"{noun}_not_found")
 
-    def known(self, path: str) -> Json | None:
+    def find(self, path: str) -> Json | None:
         """Return the resource at this path, or None if there is none."""
         try:
             return dict(self.get(path))
@@ -173,10 +173,10 @@ class Client:
         parameters = {k: v for k, v in query.items() if v is not None}
         try:
             with self._http.stream("GET", path, params=parameters, headers={"accept": "*/*"}) as answer:
-                self._judge(answer)
+                self._raise_for_status(answer)
                 yield from answer.iter_bytes()
         except httpx2.TransportError as lost:
-            raise self._away(lost) from lost
+            raise self._connection_failed(lost) from lost
 
     def follow(self, execution_id: int, tell: Callable[[str], None], *, after: str = "0") -> Iterator[list[Event]]:
         """Yield the events of an execution after position `after`, each once, up to its `end`.
@@ -185,21 +185,21 @@ class Client:
         `tell` reports it. A stream that ended because its token expired (`refused`, which is not an
         event of the execution) is resumed with the current token.
         """
-        position, patience = after, _Patience(self.place.url, execution_id, tell)
+        position, retry = after, _StreamRetry(self.endpoint.url, execution_id, tell)
         while True:
             try:
                 for events in self._stream(f"/executions/{execution_id}/events", position):
-                    patience.answered()
+                    retry.reset()
                     fresh = [e for e in events if e.event != "refused" and _is_after(e, position)]
                     position = fresh[-1].id if fresh else position
                     yield fresh
                     if fresh and fresh[-1].event == "end":
                         return
             except httpx2.TransportError:
-                patience.lost(LOST)
-            except _Again as again:
-                patience.lost(str(again) or LOST)
-            patience.wait()
+                retry.report(LOST)
+            except _RetryLater as again:
+                retry.report(str(again) or LOST)
+            retry.wait()
 
     def _stream(self, path: str, position: str) -> Iterator[list[Event]]:
         headers = {"accept": "text/event-stream", "last-event-id": position, "cache-control": "no-store"}
@@ -207,10 +207,10 @@ class Client:
         parser = Parser()
         with self._http.stream("GET", path, headers=headers, timeout=timeout) as answer:
             if answer.status_code == 429:
-                raise _Again(_words_of(answer))
+                raise _RetryLater(_parse_detail(answer))
             if answer.status_code in (500, 502, 503, 504):
-                raise _Again
-            self._judge(answer)
+                raise _RetryLater
+            self._raise_for_status(answer)
             for portion in answer.iter_bytes():
                 yield parser.feed(portion)
 
@@ -234,40 +234,40 @@ class Client:
                 answer = self._http.request(method, path, params=parameters, json=body, headers=headers)
             except httpx2.TransportError as lost:
                 if attempt == SENDS_AT_MOST or isinstance(lost, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ReadTimeout):
-                    raise self._away(lost) from lost
+                    raise self._connection_failed(lost) from lost
                 continue
-            self._judge(answer)
-            return _decoded(answer.content) if answer.content else None
+            self._raise_for_status(answer)
+            return _decode(answer.content) if answer.content else None
         raise AssertionError("the loop above returns or raises")
 
-    def _judge(self, answer: httpx2.Response) -> None:
+    def _raise_for_status(self, answer: httpx2.Response) -> None:
         if answer.is_success:
             return
-        problem = _decoded(answer.read())
+        problem = _decode(answer.read())
         problem = problem if isinstance(problem, dict) else {}
         errors = [e for e in problem.get("errors") or [] if isinstance(e, dict)]
         code = str(problem.get("code") or "")
         raise RequestRefused(
-            self._told(answer.status_code, answer.request.url.path.removeprefix(self._base), problem, errors),
+            self._render_refusal(answer.status_code, answer.request.url.path.removeprefix(self._base), problem, errors),
             answer.status_code,
             code,
             tuple(str(e.get("pointer", "")) for e in errors),
         )
 
-    def _told(self, status: int, path: str, problem: Json, errors: list[Json]) -> str:
+    def _render_refusal(self, status: int, path: str, problem: Json, errors: list[Json]) -> str:
         """Return the message of a refusal: detail, all errors, and what to do."""
-        words = str(problem.get("detail") or problem.get("title") or f"{self.place.url} answered with HTTP status {status}.")
+        words = str(problem.get("detail") or problem.get("title") or f"{self.endpoint.url} answered with HTTP status {status}.")
         # The detail is mostly that of the first error; all other errors are added.
         more = errors[1:] if errors and str(errors[0].get("detail") or "\0") in words else errors
         if more:
             words = _MORE_IN_ERRORS.sub("", words)
-        lines = [words, *(_fault(error) for error in more[:ERRORS_SHOWN])]
+        lines = [words, *(_render_error(error) for error in more[:ERRORS_SHOWN])]
         if len(more) > ERRORS_SHOWN:
             lines.append(f"  and {len(more) - ERRORS_SHOWN} more")
         if status == 401 and self._login is not None:
-            lines.append(f"The login at {self.place.url} has ended. Log in again: opsjobs login NAME")
+            lines.append(f"The login at {self.endpoint.url} has ended. Log in again: opsjobs login NAME")
         elif status == 401 and problem.get("code") != "login_failed":
-            held = "is not accepted" if self.place.token else "is missing"
+            held = "is not accepted" if self.endpoint.token else "is missing"
             lines.append(
                 f"The token {held}. Use `opsjobs login NAME`, set OPSJOBS_TOKEN, or run on the machine and as the user of `opsjobs up`."
             )
@@ -275,10 +275,10 @@ class Client:
             lines.append(f"See the service's log for request_id {problem['request_id']}.")
         return in_options("\n".join(lines), path)
 
-    def _away(self, lost: httpx2.TransportError) -> CommandFailed:
-        url = self.place.url
+    def _connection_failed(self, lost: httpx2.TransportError) -> CommandFailed:
+        url = self.endpoint.url
         if isinstance(lost, httpx2.ConnectError | httpx2.ConnectTimeout):
-            if self.place.local or _is_loopback(url):
+            if self.endpoint.local or _is_loopback(url):
                 return CommandFailed(f"no answer from {url}. Start the service with `opsjobs up`.")
             return CommandFailed(f"no answer from {url} ({lost}). Check OPSJOBS_URL, and that opsjobs runs there.")
         return CommandFailed(
@@ -289,18 +289,18 @@ class Client:
 _MORE_IN_ERRORS = re.compile(r" ?\(\d+ more in errors\)")
 
 
-def _fault(error: Json) -> str:
+def _render_error(error: Json) -> str:
     return f"  {error.get('pointer') or error.get('parameter') or 'the whole'}: {error.get('detail', '')}"
 
 
 LOST = "lost the connection to the service"
 
 
-class _Again(Exception):
+class _RetryLater(Exception):
     """The service is busy or starting, for the given reason: retry soon."""
 
 
-class _Patience:
+class _StreamRetry:
     """Retry policy of a broken stream. It reports once that it broke, once that it is back."""
 
     def __init__(self, url: str, execution_id: int, tell: Callable[[str], None]) -> None:
@@ -309,12 +309,12 @@ class _Patience:
         self._silent_since: float | None = None
         self._pause_seconds = PAUSE_SECONDS_AT_LEAST
 
-    def answered(self) -> None:
+    def reset(self) -> None:
         if self._told:
             self._tell("reconnected")
         self._told, self._silent_since, self._pause_seconds = False, None, PAUSE_SECONDS_AT_LEAST
 
-    def lost(self, why: str) -> None:
+    def report(self, why: str) -> None:
         if not self._told:
             self._tell(f"{why}; reconnecting. The execution continues")
         self._told = True
@@ -331,7 +331,7 @@ class _Patience:
         self._pause_seconds = min(self._pause_seconds * 2, PAUSE_SECONDS_AT_MOST)
 
 
-class _AsLogin(httpx2.Auth):
+class _LoginAuth(httpx2.Auth):
     """Authenticate with the stored login, and refresh its access token when it expires."""
 
     requires_response_body = True
@@ -342,11 +342,11 @@ class _AsLogin(httpx2.Auth):
 
     def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
         """Authorize each request with the current token."""
-        login = self._logins.of(self._url)
+        login = self._logins.get(self._url)
         if login is not None and login.is_stale:
-            with self._logins.alone():
+            with self._logins.lock():
                 # Another command may have refreshed it meanwhile: a refresh token is valid once.
-                login = self._logins.of(self._url)
+                login = self._logins.get(self._url)
                 if login is not None and login.is_stale:
                     answer = yield httpx2.Request(
                         "POST", f"{self._url}/auth/refresh", json={"refresh_token": login.refresh_token}
@@ -362,7 +362,7 @@ class _AsLogin(httpx2.Auth):
             return None
         if answer.status_code != 200:
             return login  # the service fails: the request itself will report it
-        following = StoredLogin.of_answer(login.user, _decoded(answer.content))
+        following = StoredLogin.of_answer(login.user, _decode(answer.content))
         self._logins.keep(self._url, following)
         return following
 
@@ -374,10 +374,10 @@ def connect(*, as_login: bool = False) -> Client:
     the stored login, whatever OPSJOBS_TOKEN is. Raises CommandFailed, SettingsError.
     """
     wanted, folder = load_client()
-    place, logins = find(wanted, folder), TokenStore()
-    if (wanted.token is None or as_login) and logins.of(place.url) is not None:
-        return Client(replace(place, token=None), logins)
-    return Client(place)
+    endpoint, logins = find(wanted, folder), TokenStore()
+    if (wanted.token is None or as_login) and logins.get(endpoint.url) is not None:
+        return Client(replace(endpoint, token=None), logins)
+    return Client(endpoint)
 
 
 def without_token() -> Client:
@@ -398,12 +398,12 @@ def _is_after(event: Event, position: str) -> bool:
     return event.event == "end" or not event.id.isdigit() or int(event.id) > int(position or 0)
 
 
-def _words_of(answer: httpx2.Response) -> str:
-    problem = _decoded(answer.read())
+def _parse_detail(answer: httpx2.Response) -> str:
+    problem = _decode(answer.read())
     return str(problem.get("detail") or "").rstrip(".") if isinstance(problem, dict) else ""
 
 
-def _decoded(content: bytes) -> Any:
+def _decode(content: bytes) -> Any:
     try:
         return json.loads(content)
     except ValueError:
@@ -420,7 +420,7 @@ def is_id(ref: str) -> bool:
         return False
 
 
-def is_in_the_open(url: str) -> bool:
+def is_clear_text(url: str) -> bool:
     """Return True if requests to this URL are sent in clear text."""
     return not url.startswith("https://") and not _is_loopback(url)
 

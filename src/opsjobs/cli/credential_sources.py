@@ -63,11 +63,14 @@ class SourceOptions:
         """Return `type` and `source` of the body. Raises CommandFailed for a bad combination."""
         of_vault = {"mount": self.mount, "namespace": self.namespace}
         of_certificates = {"principals": self.principals, "validity": self.validity}
-        of_secrets = {"version": self.version, "fields": self._mapped()}
+        of_secrets = {"version": self.version, "fields": self._parse_fields()}
         if self.path is not None:
             _refuse("--vault-path", of_certificates)
             type_ = self.type or CredentialType.SSH_KEY
-            return {"type": type_, "source": {"backend": "vault", "path": self.path, **_given(of_vault), **_given(of_secrets)}}
+            return {
+                "type": type_,
+                "source": {"backend": "vault", "path": self.path, **_drop_empty(of_vault), **_drop_empty(of_secrets)},
+            }
         way = "--vault-role" if self.role is not None else "--ssh-ca"
         _refuse(way, {**of_secrets, "type": self.type, **({} if self.role is not None else of_vault)})
         made_by = (
@@ -75,21 +78,24 @@ class SourceOptions:
             if self.role is not None
             else {"backend": "ssh_ca", "authority": self.authority}
         )
-        return {"type": CredentialType.SSH_CERTIFICATE, "source": {**made_by, **_given(of_vault), **_given(of_certificates)}}
+        return {
+            "type": CredentialType.SSH_CERTIFICATE,
+            "source": {**made_by, **_drop_empty(of_vault), **_drop_empty(of_certificates)},
+        }
 
-    def _mapped(self) -> dict[str, str] | None:
+    def _parse_fields(self) -> dict[str, str] | None:
         pairs = [pair.partition("=") for pair in self.fields or ()]
         if bad := next(("".join(pair) for pair in pairs if not (pair[0] and pair[2])), None):
             raise CommandFailed(f"--vault-field {bad}: write PART=FIELD, such as private_key=key.", ExitCode.USAGE)
         return {part: field for part, _, field in pairs} or None
 
 
-def _given(options: Json) -> Json:
+def _drop_empty(options: Json) -> Json:
     return {name: value for name, value in options.items() if value}
 
 
 def _refuse(way: str, options: Json) -> None:
     names = {"fields": "--vault-field", "version": "--vault-version", "type": "--type", "principals": "--principal"}
     names |= {"validity": "--validity", "mount": "--vault-mount", "namespace": "--vault-namespace"}
-    if surplus := [names[name] for name in _given(options)]:
+    if surplus := [names[name] for name in _drop_empty(options)]:
         raise CommandFailed(f"{' and '.join(surplus)}: not valid with {way}.", ExitCode.USAGE)

@@ -11,7 +11,7 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
-from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, tell
+from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, tell
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.units import parse_duration
 
@@ -32,7 +32,7 @@ class Filter:
     execution: Annotated[int | None, typer.Option("--execution", min=1, help="Only those of this execution.")]
     since: Annotated[str | None, typer.Option(help="Only those since this time, or this long ago: 2026-11-25T09:00:00Z, 3d, 2h.")]
 
-    def named(self) -> dict[str, Any]:
+    def to_query(self) -> dict[str, Any]:
         """Return the given filters as query parameters."""
         return {name: value for name, value in {**vars(self), "since": _moment(self.since)}.items() if value is not None}
 
@@ -63,7 +63,7 @@ def list_letters(
     limit: options.Limit = 50,
 ) -> None:
     """List dead letters, the newest first."""
-    named = only.named()
+    named = only.to_query()
     with connect() as client:
         found, more = client.items("/dead-letters", limit=limit, **named)
     show_list(found, COLUMNS, output, name="id")
@@ -84,8 +84,8 @@ def revive(
 
     Starts one new execution for each original one, and prints their ids.
     """
-    named = only.named()
-    wish = _wish(letters, everything, named)
+    named = only.to_query()
+    wish = _build_selection(letters, everything, named)
     made = 0
     with connect() as client:
         for answer in _answers(client, "revive", {**wish, **options.because(reason, override_safety)}):
@@ -93,7 +93,7 @@ def revive(
                 made += 1
                 tell(
                     f"execution {started['id']} of {plain(started['job_name'])} retries "
-                    f"{counted(started['total_targets'], 'target')} of execution {started['parent']}"
+                    f"{pluralize(started['total_targets'], 'target')} of execution {started['parent']}"
                 )
                 print(started["id"])
     if not made:
@@ -110,11 +110,11 @@ def discard(
     everything: All = False,
 ) -> None:
     """Remove dead letters from the list. Their runs keep the status they ended with."""
-    named = only.named()
-    wish = _wish(letters, everything, named)
+    named = only.to_query()
+    wish = _build_selection(letters, everything, named)
     with connect() as client:
         discarded = client.post("/dead-letters/discard", {**wish, "reason": reason})["discarded"]
-    tell(f"discarded {counted(len(discarded), 'dead letter')}")
+    tell(f"discarded {pluralize(len(discarded), 'dead letter')}")
 
 
 def _answers(client: Client, verb: str, wish: Json) -> list[Json]:
@@ -135,7 +135,7 @@ def _moment(since: str | None) -> str | None:
         return since
 
 
-def _wish(letters: list[int] | None, everything: bool, named: dict[str, Any]) -> Json:
+def _build_selection(letters: list[int] | None, everything: bool, named: dict[str, Any]) -> Json:
     if sum((bool(letters), everything, bool(named))) != 1:
         raise CommandFailed(
             "select dead letters in exactly one way: ids, filters such as --job and --error, or --all.", ExitCode.USAGE

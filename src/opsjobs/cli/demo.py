@@ -16,9 +16,9 @@ from rich.text import Text
 
 from opsjobs.cli.client import Client, Json
 from opsjobs.cli.endpoint import ServiceEndpoint
-from opsjobs.cli.executions import block
-from opsjobs.cli.exit_codes import ExitCode, of_execution
-from opsjobs.cli.render import console, counted, plain, seconds, tell
+from opsjobs.cli.executions import render_result_group
+from opsjobs.cli.exit_codes import ExitCode, get_execution_exit_code
+from opsjobs.cli.render import console, plain, pluralize, seconds, tell
 from opsjobs.cli.run_summary import Tally
 from opsjobs.cli.watch import follow
 from opsjobs.model.errors import Failure
@@ -51,7 +51,7 @@ Next, with data that stays:
 def show(targets: int) -> int:
     """Start the stack with `targets` lab machines and run the demo job; return the exit code."""
     began = time.monotonic()
-    _say(f"Starting PostgreSQL, Valkey, API, worker, scheduler and {counted(targets, 'machine')} with a real SSH server each …")
+    _say(f"Starting PostgreSQL, Valkey, API, worker, scheduler and {pluralize(targets, 'machine')} with a real SSH server each …")
     with _folder() as folder, _stack(folder, targets) as stack:
         _say(f"ready after {time.monotonic() - began:.1f} s at {stack.url}, all on this computer, in {folder}\n")
         with Client(ServiceEndpoint(stack.url, stack.token, local=True, data_dir=folder)) as client:
@@ -66,10 +66,10 @@ def _job(client: Client) -> ExitCode:
     for action in job["actions"]:
         _say(f"{action['key']:>8}: {action['command'].splitlines()[0]}{' …' * (chr(10) in action['command'])}")
     execution = client.post(f"/jobs/{job['id']}/execute")
-    _say(f"\njob {job['name']} runs as execution {execution['id']} on {counted(execution['total_targets'], 'target')}:\n")
+    _say(f"\njob {job['name']} runs as execution {execution['id']} on {pluralize(execution['total_targets'], 'target')}:\n")
     ended, tally = follow(client, execution)
     _summary(ended, tally, client.items(f"/executions/{ended['id']}/groups", limit=3, action="survey")[0])
-    return of_execution(ended["status"])
+    return get_execution_exit_code(ended["status"])
 
 
 def _summary(ended: Json, tally: Tally, groups: list[Json]) -> None:
@@ -83,7 +83,7 @@ def _summary(ended: Json, tally: Tally, groups: list[Json]) -> None:
         table.add_row(Text(plain(name)), seconds(took_ms))
     console(sys.stdout).print(table)
     _say("".join(f"{line}\n" for line in failures) + "\nTargets with the same survey output:")
-    _say("".join(block(group) for group in groups))
+    _say("".join(render_result_group(group) for group in groups))
 
 
 def _command() -> str:

@@ -13,9 +13,9 @@ from opsjobs.cli import options
 from opsjobs.cli.artifacts import artifacts
 from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
-from opsjobs.cli.launch import launch, patience
+from opsjobs.cli.launch import launch, parse_wait_limit
 from opsjobs.cli.logs import logs
-from opsjobs.cli.render import Column, Form, ago, counted, counts, plain, seconds, show_list, show_one, tell
+from opsjobs.cli.render import Column, Form, ago, plain, pluralize, render_counts, seconds, show_list, show_one, tell
 from opsjobs.cli.waiting_reasons import hold_of
 from opsjobs.cli.watch import watch
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunStatus, TriggeredBy
@@ -26,7 +26,7 @@ app = typer.Typer(help="Executions: list, show, follow, cancel and retry them.",
 Execution = Annotated[str, typer.Argument(metavar="EXECUTION", help="Id or uuid.")]
 
 
-def waits_for(run: Mapping[str, Any]) -> str | None:
+def render_wait(run: Mapping[str, Any]) -> str | None:
     """Return what a waiting run waits for.
 
     For example `timer`, `barrier: swap`, `hold: maintenance: new disk`, `a worker: zone paris has
@@ -42,7 +42,7 @@ COLUMNS = (
     Column("number", lambda e: e.get("number"), wide=True),
     Column("status", lambda e: e["status"]),
     Column("targets", lambda e: e["total_targets"]),
-    Column("outcome", lambda e: counts(e.get("counts") or {})),
+    Column("outcome", lambda e: render_counts(e.get("counts") or {})),
     Column("started", lambda e: ago(e.get("started_at"))),
     Column("took", lambda e: seconds(e.get("duration_ms"))),
     Column("by", lambda e: e.get("requested_by")),
@@ -51,7 +51,7 @@ COLUMNS = (
 )
 
 
-def took(run: Mapping[str, Any]) -> str:
+def render_duration(run: Mapping[str, Any]) -> str:
     """Return how long a run took, or has taken so far."""
     began, ended = run.get("started_at"), run.get("finished_at")
     if not isinstance(began, str):
@@ -60,7 +60,7 @@ def took(run: Mapping[str, Any]) -> str:
     return seconds(max((until - datetime.fromisoformat(began)).total_seconds(), 0.0) * 1_000)
 
 
-def message(run: Mapping[str, Any]) -> str | None:
+def render_error(run: Mapping[str, Any]) -> str | None:
     """Return the error of a run: the last stderr line of a failed command, else its message."""
     error = run.get("error") or {}
     if error.get("code") in (None, ErrorCode.NONZERO_EXIT) and run.get("last_stderr"):
@@ -74,19 +74,19 @@ RUN_COLUMNS = (
     Column("status", lambda r: r["status"]),
     Column("step", lambda r: r.get("step")),
     Column("wave", lambda r: None if r.get("wave") is None else r["wave"] + 1),
-    Column("took", took),
-    Column("waits for", waits_for),
+    Column("took", render_duration),
+    Column("waits for", render_wait),
     Column("contact lost", lambda r: ago(r.get("contact_lost_at"))),
     Column("exit", lambda r: r.get("exit_code")),
     Column("attempt", lambda r: r.get("attempt"), wide=True),
     Column("worker", lambda r: r.get("worker"), wide=True),
     Column("cancel proof", lambda r: r.get("cancel_proof")),
     Column("error", lambda r: (r.get("error") or {}).get("code")),
-    Column("message", message),
+    Column("message", render_error),
 )
 
 
-def _shown(runs: Sequence[Mapping[str, Any]], form: Form) -> Sequence[Column]:
+def _select_columns(runs: Sequence[Mapping[str, Any]], form: Form) -> Sequence[Column]:
     """Return the columns that have values in these runs; all of them for -o wide."""
     if form is Form.WIDE or not runs:
         return RUN_COLUMNS
@@ -132,7 +132,7 @@ def show(
         show_one({**found, "targets": runs, "last_good": good}, output, name="id")
         return
     tell(headline(found, good))
-    show_list(runs, _shown(runs, output), output)
+    show_list(runs, _select_columns(runs, output), output)
     options.tell_more(more, limit)
 
 
@@ -146,7 +146,7 @@ def follow(
     """
     with connect() as client:
         found = client.get(path_of("execution", execution))
-        raise typer.Exit(watch(client, found, None, as_json=as_json, raw=raw, waits_seconds=patience(wait_limit)))
+        raise typer.Exit(watch(client, found, None, as_json=as_json, raw=raw, waits_seconds=parse_wait_limit(wait_limit)))
 
 
 @app.command()
@@ -178,7 +178,7 @@ def resume(execution: Execution) -> None:
         asked = client.post(f"{path_of('execution', execution)}/resume")
     if (accepted := asked.get("accepted")) is not None:
         allowed = f"max_fail is {accepted['max_fail']}" if accepted.get("max_fail") is not None else "the wave's check failed"
-        tell(f"execution {asked['id']}: {counted(accepted['failures'], 'failure')} accepted; {allowed}")
+        tell(f"execution {asked['id']}: {pluralize(accepted['failures'], 'failure')} accepted; {allowed}")
     tell(f"execution {asked['id']} is {asked['status']}")
     if (hold := hold_of(asked)) is not None:
         tell(hold)
@@ -230,7 +230,7 @@ def _show_retry(told: Json, *, as_json: bool) -> None:
         show_one(told, Form.JSON)
         return
     tell(
-        f"would retry {counted(told['total_targets'], 'target')} of execution {told['execution']}, starting at the step that failed:"
+        f"would retry {pluralize(told['total_targets'], 'target')} of execution {told['execution']}, starting at the step that failed:"
     )
     show_list(told["targets"], RETRIED, Form.TABLE)
     if told["retries"]:
@@ -246,7 +246,7 @@ def groups(execution: Execution, output: options.Output = Form.TABLE, limit: opt
     with connect() as client:
         found, more = client.items(f"{path_of('execution', execution)}/groups", limit=limit)
     if output in (Form.TABLE, Form.WIDE):
-        sys.stdout.write("\n".join(block(group) for group in found))
+        sys.stdout.write("\n".join(render_result_group(group) for group in found))
     else:
         show_list(found, (), output, name="digest")
     options.tell_more(more, limit)
@@ -258,20 +258,22 @@ app.command("artifacts")(artifacts)
 GROUP_NAMES_SHOWN = 8
 
 
-def block(group: dict[str, object]) -> str:
+def render_result_group(group: dict[str, object]) -> str:
     """Return the text of a group of targets with equal results: names, status, output."""
     targets = group.get("targets")
-    names = [plain(t["name"] if isinstance(t, dict) else t) for t in targets] if isinstance(targets, list) else []
+    names: list[str] = []
+    if isinstance(targets, list):
+        names = [plain(target["name"] if isinstance(target, dict) else target) for target in targets]
     who = ", ".join(names[:GROUP_NAMES_SHOWN]) + (" …" if len(names) > GROUP_NAMES_SHOWN else "")
     exit_code = "" if group.get("exit_code") is None else f", exit {group['exit_code']}"
     code = group.get("error_code")
     error = f" ({code})" if code and code not in (group["status"], ErrorCode.NONZERO_EXIT) else ""
-    body = _indented(group.get("stdout"), "    ") + _indented(group.get("stderr"), "    ! ")
-    return f"{counted(int(str(group['count'])), 'target')}: {group['status']}{exit_code}{error}: {who}\n{body}"
+    body = _indent(group.get("stdout"), "    ") + _indent(group.get("stderr"), "    ! ")
+    return f"{pluralize(int(str(group['count'])), 'target')}: {group['status']}{exit_code}{error}: {who}\n{body}"
 
 
-def _indented(said: object, by: str) -> str:
-    text = str(said or "").rstrip("\n")
+def _indent(output: object, by: str) -> str:
+    text = str(output or "").rstrip("\n")
     return "".join(f"{by}{plain(line)}\n" for line in text.split("\n")) if text else ""
 
 

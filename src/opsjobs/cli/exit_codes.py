@@ -43,12 +43,12 @@ _OF_STATUS = {
 _OF_CODE = {"unknown_target": ExitCode.NOT_FOUND, "no_targets": ExitCode.NOT_FOUND, "safety_blocked": ExitCode.NOT_ALLOWED}
 
 
-def of_answer(status: int, code: str) -> ExitCode:
+def get_refusal_exit_code(status: int, code: str) -> ExitCode:
     """Return the exit code for a refused request, by its problem code, else its HTTP status."""
     return _OF_CODE.get(code) or _OF_STATUS.get(status, ExitCode.ERROR)
 
 
-def of_execution(status: str, *, interrupted: bool = False) -> ExitCode:
+def get_execution_exit_code(status: str, *, interrupted: bool = False) -> ExitCode:
     """Return the exit code for an ended execution.
 
     `interrupted`: this command's Ctrl-C requested the cancel.

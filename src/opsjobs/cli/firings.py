@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opsjobs.cli.client import Json
-from opsjobs.cli.render import Column, Form, clock, plain, seconds, show_list, show_one, tell
+from opsjobs.cli.render import Column, Form, plain, render_time, seconds, show_list, show_one, tell
 
 BAR_CHARACTERS = 30
 
@@ -18,11 +18,11 @@ def _closed(moment: Mapping[str, Any]) -> str | None:
 
 MOMENTS = (
     Column("local", lambda m: m["local"]),
-    Column("utc", lambda m: clock(m["utc"])),
+    Column("utc", lambda m: render_time(m["utc"])),
     Column("closed by", _closed),
 )
 FIRINGS = (
-    Column("due", lambda f: clock(f["due_at"])),
+    Column("due", lambda f: render_time(f["due_at"])),
     Column("status", lambda f: f["status"]),
     Column("kind", lambda f: f.get("kind"), wide=True),
     Column("rule", lambda f: f.get("rule"), wide=True),
@@ -32,16 +32,16 @@ FIRINGS = (
     Column("what", lambda f: f.get("explained")),
 )
 COLLISIONS = (
-    Column("due", lambda c: clock(c["due_at"])),
+    Column("due", lambda c: render_time(c["due_at"])),
     Column("schedule", lambda c: c["schedule"]["name"]),
     Column("job", lambda c: c["schedule"]["job_name"]),
     Column("calendar", lambda c: c["calendar"]),
     Column("closed because", lambda c: c["reason"]),
-    Column("until", lambda c: clock(c.get("until")), wide=True),
+    Column("until", lambda c: render_time(c.get("until")), wide=True),
 )
 
 
-def moments_of(told: Json, form: Form) -> None:
+def show_preview_firings(told: Json, form: Form) -> None:
     """Print a preview: the firings on stdout, the description on stderr."""
     if form in (Form.JSON, Form.YAML):
         show_one(told, form)
@@ -52,7 +52,7 @@ def moments_of(told: Json, form: Form) -> None:
         tell(f"note: {plain(note)}")
 
 
-def firings_of(items: Sequence[Json], form: Form) -> None:
+def show_firings(items: Sequence[Json], form: Form) -> None:
     """Print past firings."""
     show_list(items, FIRINGS, form, name="id")
 
@@ -75,7 +75,7 @@ def show_forecast(told: Json, form: Form, *, every_hour: bool) -> None:
 def _hours(hours: Sequence[Json]) -> tuple[Column, ...]:
     most = max((hour["firings"] for hour in hours), default=0)
     return (
-        Column("hour", lambda h: clock(h["from"])),
+        Column("hour", lambda h: render_time(h["from"])),
         Column("firings", lambda h: h["firings"]),
         Column("closed", lambda h: h["closed"] or None),
         Column("targets", lambda h: h["targets"]),

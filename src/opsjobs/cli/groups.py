@@ -46,14 +46,14 @@ def list_groups(output: options.Output = Form.TABLE, limit: options.Limit = 200)
 def show(group: Group, output: options.Output = Form.TABLE) -> None:
     """Show one group."""
     with connect() as client:
-        show_one(_found(client, group), output)
+        show_one(_find_group(client, group), output)
 
 
 @app.command()
 def targets(group: Group, output: options.Output = Form.TABLE, limit: options.Limit = 200) -> None:
     """List all targets of a group now: named, by selector, and of its groups."""
     with connect() as client:
-        found, more = client.items(f"/target-groups/{_found(client, group)['id']}/targets", limit=limit)
+        found, more = client.items(f"/target-groups/{_find_group(client, group)['id']}/targets", limit=limit)
     show_list(found, TARGET_COLUMNS, output)
     options.tell_more(more, limit)
 
@@ -69,7 +69,7 @@ def add(
 ) -> None:
     """Add a group of named targets, of targets with certain labels, or of other groups."""
     with connect() as client:
-        made = client.post("/target-groups", {"name": name, **_told(description, members, held, selector)})
+        made = client.post("/target-groups", {"name": name, **_build_body(description, members, held, selector)})
     print(made["id"])
     tell(f"group {name} is added")
 
@@ -89,9 +89,9 @@ def change(
     --target and --group replace the whole list.
     """
     with connect() as client:
-        found = _found(client, group)
+        found = _find_group(client, group)
         kept = {field: found[field] for field in ("name", "description", "selector", "groups")}
-        told = _told(description, members, held, selector)
+        told = _build_body(description, members, held, selector)
         client.put(f"/target-groups/{found['id']}", {**kept, **told, **({"name": name} if name else {})})
     tell(f"group {name or found['name']} is changed")
 
@@ -101,12 +101,12 @@ def rm(groups: Annotated[list[str], typer.Argument(metavar="GROUP…", help="Nam
     """Remove groups. Their targets stay."""
     with connect() as client:
         for ref in groups:
-            found = _found(client, ref)
+            found = _find_group(client, ref)
             client.delete(f"/target-groups/{found['id']}")
             tell(f"group {found['name']} is removed")
 
 
-def _told(description: str | None, members: list[str] | None, held: list[str] | None, selector: str | None) -> Json:
+def _build_body(description: str | None, members: list[str] | None, held: list[str] | None, selector: str | None) -> Json:
     """Return the given fields; an empty selector removes the selector."""
     body: Json = {
         "description": description,
@@ -117,7 +117,7 @@ def _told(description: str | None, members: list[str] | None, held: list[str] | 
     return told if selector is None else {**told, "selector": selector or None}
 
 
-def _found(client: Client, ref: str) -> Json:
+def _find_group(client: Client, ref: str) -> Json:
     """Return the group with this name, id or uuid. Raises RequestRefused (404)."""
     for item in client.items("/target-groups", limit=2, name=ref)[0]:
         if item["name"] == ref:

@@ -17,9 +17,9 @@ from opsjobs.cli import input_files, options, yaml_documents
 from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.importing import crontab
-from opsjobs.cli.importing.crontab_jobs import SCHEDULE, TAG, CrontabOptions, Planned, planned, prefix_of, source_of
+from opsjobs.cli.importing.crontab_jobs import SCHEDULE, TAG, CrontabOptions, PlannedJob, plan_jobs, prefix_of, source_of
 from opsjobs.cli.importing.inventory import Skipped
-from opsjobs.cli.render import Column, Form, counted, plain, show_list, tell
+from opsjobs.cli.render import Column, Form, plain, pluralize, show_list, tell
 from opsjobs.model.job import JobDraft
 from opsjobs.model.schedule import ScheduleDraft
 from opsjobs.model.time_zones import zone_names
@@ -101,12 +101,12 @@ def import_crontab(
     plans, sources, lost = _read(files, wishes, system=system)
     if dry_run:
         yaml_documents.write([plan.job for plan in plans], [_schedule_in_words(plan.schedule) for plan in plans])
-        tell(f"would import {counted(len(plans), 'job')} with a schedule each; {counted(lost, 'line')} skipped")
+        tell(f"would import {pluralize(len(plans), 'job')} with a schedule each; {pluralize(lost, 'line')} skipped")
         return
     with connect() as client:
-        items = _stored(client, plans, options.because(None, override_safety))
+        items = _store(client, plans, options.because(None, override_safety))
         lost += len(plans) - len(items)
-        gone = _gone(client, sources, plans)
+        gone = _find_obsolete(client, sources, plans)
     show_list(items, COLUMNS, output)
     _tell(items, gone, lost)
 
@@ -134,7 +134,7 @@ def local_zone(root: Path = Path("/")) -> str:
 # --- reading
 
 
-def _read(files: Sequence[str], wishes: CrontabOptions, *, system: bool) -> tuple[list[Planned], set[str], int]:
+def _read(files: Sequence[str], wishes: CrontabOptions, *, system: bool) -> tuple[list[PlannedJob], set[str], int]:
     """Return the plans of all entries that can be imported, the crontabs' tags, and a count.
 
     The count is of skipped lines; each of them is reported with the reason.
@@ -150,19 +150,19 @@ def _read(files: Sequence[str], wishes: CrontabOptions, *, system: bool) -> tupl
         except ValueError as wrong:
             raise CommandFailed(f"{file}: {wrong}.", ExitCode.USAGE) from None
         for left in found.left:
-            tell(_told(left))
+            tell(_render_skipped(left))
         lost += sum(left.target for left in found.left)
         source = source_of(file, wishes, system=system or by_place)
         sources.add(source)
         entries += [(entry, source) for entry in found.entries]
         if not (system or by_place) and _looks_like_a_system_one(found.entries):
             tell(f"{plain(file)}: every command begins with `root`. If it is a system crontab, use --system.")
-    plans = planned(entries, wishes)
+    plans = plan_jobs(entries, wishes)
     good = [plan for plan in plans if _is_good(plan)]
     return good, sources, lost + len(plans) - len(good)
 
 
-def _is_good(plan: Planned) -> bool:
+def _is_good(plan: PlannedJob) -> bool:
     """Return True if the service would accept the plan.
 
     It is checked here, so that one bad line does not block the others.
@@ -182,7 +182,7 @@ def _looks_like_a_system_one(entries: Sequence[crontab.CrontabEntry]) -> bool:
     return len(entries) > 0 and all(entry.command.split()[:1] == ["root"] for entry in entries)
 
 
-def _told(left: Skipped) -> str:
+def _render_skipped(left: Skipped) -> str:
     return f"{plain(left.what)}: {'skipped: ' if left.target else ''}{plain(left.reason)}"
 
 
@@ -197,17 +197,17 @@ def _schedule_in_words(schedule: Json) -> str:
 # --- storing
 
 
-def _stored(client: Client, plans: Sequence[Planned], why: Json) -> list[Json]:
+def _store(client: Client, plans: Sequence[PlannedJob], why: Json) -> list[Json]:
     items: list[Json] = []
     for portion in _portions(plans):
-        taken, told = _applied(client, portion, why)
+        taken, told = _apply(client, portion, why)
         for plan, job in zip(taken, told, strict=True):
-            shown = {"place": plan.place, "name": job["name"], "change": job["change"], **_shown(plan.schedule)}
+            shown = {"place": plan.place, "name": job["name"], "change": job["change"], **_render_times(plan.schedule)}
             items.append({**shown, "id": job["id"], "schedule": _schedule(client, job["id"], plan.schedule)})
     return items
 
 
-def _applied(client: Client, plans: Sequence[Planned], why: Json) -> tuple[Sequence[Planned], list[Json]]:
+def _apply(client: Client, plans: Sequence[PlannedJob], why: Json) -> tuple[Sequence[PlannedJob], list[Json]]:
     """Store the jobs; return the stored plans and their changes.
 
     A job that the safety check blocks is reported and skipped; it does not block the others.
@@ -216,7 +216,8 @@ def _applied(client: Client, plans: Sequence[Planned], why: Json) -> tuple[Seque
         try:
             return plans, list(client.post("/jobs/apply", {"jobs": [plan.job for plan in plans], **why})["items"])
         except RequestRefused as refused:
-            blocked = {int(found[1]) for pointer in refused.pointers if (found := _JOB_POINTER.match(pointer))}
+            matches = [_JOB_POINTER.match(pointer) for pointer in refused.pointers]
+            blocked = {int(match[1]) for match in matches if match is not None}
             if refused.code != "safety_blocked" or not blocked:
                 raise
             for n in sorted(blocked):
@@ -225,8 +226,8 @@ def _applied(client: Client, plans: Sequence[Planned], why: Json) -> tuple[Seque
     return [], []
 
 
-def _portions(plans: Sequence[Planned]) -> Iterator[list[Planned]]:
-    portion: list[Planned] = []
+def _portions(plans: Sequence[PlannedJob]) -> Iterator[list[PlannedJob]]:
+    portion: list[PlannedJob] = []
     size = 0
     for plan in plans:
         length = len(json.dumps(plan.job))
@@ -239,7 +240,7 @@ def _portions(plans: Sequence[Planned]) -> Iterator[list[Planned]]:
         yield portion
 
 
-def _shown(schedule: Json) -> Json:
+def _render_times(schedule: Json) -> Json:
     return {name: schedule[name] for name in ("cron", "timezone")}
 
 
@@ -263,7 +264,7 @@ def _schedule(client: Client, job_id: int, body: Json) -> str:
     return "updated"
 
 
-def _gone(client: Client, sources: set[str], plans: Sequence[Planned]) -> list[str]:
+def _find_obsolete(client: Client, sources: set[str], plans: Sequence[PlannedJob]) -> list[str]:
     """Return the jobs of an earlier import of these crontabs that no line matches any more."""
     now = {plan.job["name"] for plan in plans}
     found, _ = client.items("/jobs", limit=0, tags=TAG)
@@ -278,6 +279,6 @@ def _tell(items: Sequence[Json], gone: Sequence[str], lost: int) -> None:
     if len(gone) > GONE_TOLD_AT_MOST:
         tell(f"and {len(gone) - GONE_TOLD_AT_MOST} more jobs of earlier imports")
     changed = sum(item["change"] != "unchanged" or item["schedule"] != "unchanged" for item in items)
-    tell(f"{counted(changed, 'line')} changed something, {len(items) - changed} unchanged, {lost} skipped")
+    tell(f"{pluralize(changed, 'line')} changed something, {len(items) - changed} unchanged, {lost} skipped")
     if any(item["schedule"] == "created" for item in items):
         tell("remove these lines from the crontab now, or both will run them")

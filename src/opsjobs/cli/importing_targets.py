@@ -17,7 +17,7 @@ from opsjobs.cli.client import Client, Json, RequestRefused, connect
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.importing import FoundTarget, ImportedInventory, Skipped, SourceKind, guess, read
 from opsjobs.cli.private_keys import ask_passphrase, is_encrypted
-from opsjobs.cli.render import Column, Form, counted, counts, plain, show_list, tell
+from opsjobs.cli.render import Column, Form, plain, pluralize, render_counts, show_list, tell
 from opsjobs.cli.target_messages import changes_in_words, warn_of_twins, warn_of_zones
 from opsjobs.model.target import HostKeyPolicy
 from opsjobs.model.target_import import jumps_first
@@ -121,7 +121,7 @@ def import_targets(
         entries = [_with_key(wishes.body(one), one, stored) for one in inventory.found]
         placing = {"labels": _placing(replace_labels), "groups": _placing(replace_groups)}
         how: Json = {"existing": existing, "dry_run": dry_run, **placing}
-        items = [item for portion in _portions(entries) for item in _sent(client, portion, how)]
+        items = [item for portion in _portions(entries) for item in _send(client, portion, how)]
         warn_of_zones(client, (entry.get("zone") for entry in entries))
     show_list(items, COLUMNS, output)
     warn_of_twins(items)
@@ -215,7 +215,7 @@ def _portions(entries: Sequence[Json]) -> Iterator[list[Json]]:
         yield portion
 
 
-def _sent(client: Client, portion: list[Json], how: Json) -> list[Json]:
+def _send(client: Client, portion: list[Json], how: Json) -> list[Json]:
     told = client.post("/targets/import", {"targets": portion, **how})
     return [{**entry, **item} for entry, item in zip(portion, told["items"], strict=True)]
 
@@ -225,7 +225,7 @@ def _tell(inventory: ImportedInventory, entries: Sequence[Json], items: Sequence
     other = [left for left in inventory.left if not left.target]
     for heading, lefts in (("skipped", skipped), ("not imported", other)):
         for left in lefts[:LEFT_TOLD_AT_MOST]:
-            tell(f"{heading}: {_told(left)}")
+            tell(f"{heading}: {_render_skipped(left)}")
         if len(lefts) > LEFT_TOLD_AT_MOST:
             tell(f"{heading}: and {len(lefts) - LEFT_TOLD_AT_MOST} more")
     bare = sorted({one.user or "(no user)" for one, e in zip(inventory.found, entries, strict=True) if _is_bare(e)})
@@ -238,12 +238,12 @@ def _tell(inventory: ImportedInventory, entries: Sequence[Json], items: Sequence
     if not inventory.found and not skipped:
         tell("no hosts found. If the file has some, set its format with --from.")
     would = "dry run: " if dry_run else ""
-    tell(f"{would}{counts(outcomes)}; {counted(len(skipped), 'host')} skipped")
+    tell(f"{would}{render_counts(outcomes)}; {pluralize(len(skipped), 'host')} skipped")
 
 
 def _is_bare(entry: Mapping[str, Any]) -> bool:
     return not entry.get("credential") and entry.get("transport") != "local"
 
 
-def _told(left: Skipped) -> str:
+def _render_skipped(left: Skipped) -> str:
     return f"{plain(left.what)}: {plain(left.reason)}"

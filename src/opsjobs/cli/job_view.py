@@ -42,7 +42,7 @@ def lines(job: Mapping[str, Any]) -> Iterator[str]:
     yield "steps:"
     for number, action in enumerate(job.get("actions") or (), start=1):
         yield from _step(number, action)
-    if policy := told(job.get("policy") or {}, _POLICY_DEFAULTS):
+    if policy := drop_defaults(job.get("policy") or {}, _POLICY_DEFAULTS):
         yield "policy:"
         yield from (f"  {name}: {_value(value)}" for name, value in policy.items())
     if job.get("verdict") not in (None, "allow"):
@@ -50,18 +50,18 @@ def lines(job: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {plain(one.get('rule'))}: {plain(one.get('reason'))}" for one in job.get("findings") or ())
 
 
-def told(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def drop_defaults(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that have a value which is not the default."""
     kept: dict[str, Any] = {}
     for name, value in fields.items():
-        shown = told(value, {}) if isinstance(value, Mapping) else value
+        shown = drop_defaults(value, {}) if isinstance(value, Mapping) else value
         if shown not in (None, False, "", [], {}) and shown != defaults.get(name):
             kept[name] = shown
     return kept
 
 
 def _targets(targets: Mapping[str, Any]) -> str:
-    parts = [f"{name} {_value(value)}" for name, value in told(targets, {}).items()]
+    parts = [f"{name} {_value(value)}" for name, value in drop_defaults(targets, {}).items()]
     return ", ".join(parts) or "none"
 
 
@@ -82,7 +82,7 @@ def _parameter(parameter: Mapping[str, Any]) -> Iterator[str]:
 def _step(number: int, action: Mapping[str, Any]) -> Iterator[str]:
     interpreter = f" ({plain(action['interpreter'])})" if action.get("interpreter") else ""
     yield f"  {number}. {plain(action.get('key'))}: {plain(action.get('type'))}{interpreter}"
-    rest = told({name: value for name, value in action.items() if name not in _OF_THE_HEAD}, _STEP_DEFAULTS)
+    rest = drop_defaults({name: value for name, value in action.items() if name not in _OF_THE_HEAD}, _STEP_DEFAULTS)
     yield from (f"       {name}: {_value(value)}" for name, value in rest.items())
     if (text := _program(action)) is not None:
         yield from (f"       | {plain(line)}" for line in text.rstrip("\n").split("\n"))

@@ -13,7 +13,7 @@ from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.launch import launch
 from opsjobs.cli.parameter_options import values_of
 from opsjobs.cli.preview import show_preview
-from opsjobs.cli.render import Column, Form, ago, counted, plain, show_list, show_one, tell
+from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, show_one, tell
 
 app = typer.Typer(help="Jobs: list, show, run, validate, export and apply them.", no_args_is_help=True)
 
@@ -223,4 +223,4 @@ def _apply(files: list[str], output: Form, *, dry_run: bool, override: str | Non
                 plain(f"{item['name']}: warning at {warning['pointer'] or 'the whole'}: {warning['detail']} ({warning['code']})")
             )
     changed = sum(item["change"] != "unchanged" for item in told["items"])
-    tell(f"{counted(changed, 'job')} {'would change' if dry_run else 'changed'}, {len(told['items']) - changed} unchanged")
+    tell(f"{pluralize(changed, 'job')} {'would change' if dry_run else 'changed'}, {len(told['items']) - changed} unchanged")

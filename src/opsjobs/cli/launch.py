@@ -27,9 +27,9 @@ def launch(
 
     Raises CommandFailed before anything has started.
     """
-    waits_seconds = patience(wait_limit)
+    waits_seconds = parse_wait_limit(wait_limit)
     with Interrupts() as interrupts:
-        execution = _started(client, path, body)
+        execution = _start(client, path, body)
         if not detach:
             return watch(client, execution, interrupts, as_json=as_json, raw=raw, waits_seconds=waits_seconds)
     tell(f"{header(execution)}. Follow it with: opsjobs executions follow {execution['id']}")
@@ -39,7 +39,7 @@ def launch(
     return ExitCode.OK
 
 
-def patience(wait_limit: str | None) -> float | None:
+def parse_wait_limit(wait_limit: str | None) -> float | None:
     """Return how long to wait for a person's decision; None: without limit.
 
     Raises CommandFailed.
@@ -54,7 +54,7 @@ def patience(wait_limit: str | None) -> float | None:
         ) from None
 
 
-def _started(client: Client, path: str, body: Json) -> Json:
+def _start(client: Client, path: str, body: Json) -> Json:
     while True:
         try:
             return dict(client.post(path, body))
@@ -70,7 +70,8 @@ def _with_hosts(client: Client, body: Json, refused: RequestRefused) -> list[str
 
     Raises the refusal if one is not a host either.
     """
-    unknown = {int(m[1]) for pointer in refused.pointers if (m := _ID_POINTER.fullmatch(pointer))}
+    matches = [_ID_POINTER.fullmatch(pointer) for pointer in refused.pointers]
+    unknown = {int(match[1]) for match in matches if match is not None}
     ids: list[str] = []
     for position, ref in enumerate(body.get("targets", {}).get("ids", [])):
         ids += _of_host(client, ref, refused) if position in unknown else [ref]

@@ -17,7 +17,7 @@ from typer.main import get_command_from_info, get_group_from_info
 from typer.models import CommandInfo, TyperInfo
 
 
-def loaded(module: str) -> Any:
+def load_module(module: str) -> Any:
     """Import a module of opsjobs and return it."""
     return import_module(module)
 
@@ -60,7 +60,7 @@ class Commands(TyperGroup):
         entry = self.entries.get(cmd_name)
         if entry is None:
             return None
-        found = getattr(loaded(f"opsjobs.cli.{entry.module}"), entry.name)
+        found = getattr(load_module(f"opsjobs.cli.{entry.module}"), entry.name)
         if isinstance(found, typer.Typer):
             info = TyperInfo(found, name=cmd_name)
             return get_group_from_info(info, pretty_exceptions_short=True, suggest_commands=True, rich_markup_mode=None)

@@ -10,7 +10,7 @@ from typing import Any
 
 from opsjobs.cli.client import Client, Json
 from opsjobs.cli.exit_codes import CommandFailed
-from opsjobs.cli.render import counted, plain
+from opsjobs.cli.render import plain, pluralize
 from opsjobs.cli.run_summary import Tally
 from opsjobs.cli.terminal import Terminal
 from opsjobs.cli.waiting_reasons import PEOPLE, hold_of, kind_of
@@ -136,8 +136,9 @@ class LiveView:
         seconds = now - self._began
         if done and seconds >= 1.0:
             parts.append(f"{done / seconds:.1f}/s")
-        held = ["PAUSED" if self._hold.startswith("paused") else "WAITING"] if self._hold else []
-        return f"execution {self._execution['id']}: " + ", ".join([*held, *parts, f"{seconds:.0f} s"])
+        if self._hold:
+            parts.insert(0, "PAUSED" if self._hold.startswith("paused") else "WAITING")
+        return f"execution {self._execution['id']}: " + ", ".join([*parts, f"{seconds:.0f} s"])
 
 
 def header(execution: Mapping[str, Any]) -> str:
@@ -146,7 +147,7 @@ def header(execution: Mapping[str, Any]) -> str:
     of = f" of {plain(name)}" if name and execution.get("job_id") is not None else ""
     wave = _wave_of(execution)
     waves = f" (wave {wave[0]} of {wave[1]})" if wave is not None and wave[1] > 1 else ""
-    return f"execution {execution['id']}{of} on {counted(int(execution['total_targets']), 'target')}{waves}"
+    return f"execution {execution['id']}{of} on {pluralize(int(execution['total_targets']), 'target')}{waves}"
 
 
 def _wave_of(execution: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from opsjobs.cli import password_prompt
-from opsjobs.cli.client import RequestRefused, connect, is_in_the_open, without_token
+from opsjobs.cli.client import RequestRefused, connect, is_clear_text, without_token
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import tell
 from opsjobs.cli.token_store import StoredLogin, TokenStore
@@ -23,13 +23,13 @@ def login(
     out. OPSJOBS_TOKEN takes precedence over it.
     """
     with without_token() as client:
-        url = client.place.url
-        if is_in_the_open(url):
+        url = client.endpoint.url
+        if is_clear_text(url):
             tell(f"warning: {url} is not https: the password is sent in clear text")
-        body = {"username": username, "password": password_prompt.password(f"Password of {username}")}
+        body = {"username": username, "password": password_prompt.read_password(f"Password of {username}")}
         told = client.once("/auth/login", body)
     logins = TokenStore()
-    with logins.alone():
+    with logins.lock():
         logins.keep(url, StoredLogin.of_answer(username, told))
     tell(f"logged in at {url} as {username}")
 
@@ -38,14 +38,14 @@ def logout() -> None:
     """Log out: end the login at the service and delete it here."""
     logins = TokenStore()
     with connect(as_login=True) as client:
-        url = client.place.url
-        if logins.of(url) is None:
+        url = client.endpoint.url
+        if logins.get(url) is None:
             raise CommandFailed(f"not logged in at {url}.", ExitCode.NOT_FOUND)
         try:
             client.once("/auth/logout", {})
         except RequestRefused as refused:
             if refused.status != 401:  # it has ended there already
                 raise
-    with logins.alone():
+    with logins.lock():
         logins.forget(url)
     tell(f"logged out at {url}")

@@ -58,10 +58,10 @@ def logs(
 
 
 def _only(stderr: bool, action: str | None) -> Callable[[dict[str, Any]], bool]:
-    def wanted(data: dict[str, Any]) -> bool:
+    def is_selected(data: dict[str, Any]) -> bool:
         return (not stderr or data.get("stream") == "stderr") and action in (None, data.get("action"))
 
-    return wanted
+    return is_selected
 
 
 def _picked(

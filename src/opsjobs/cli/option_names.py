@@ -140,7 +140,7 @@ def in_options(words: str, path: str) -> str:
 
 
 def _option_of(pointer: str, table: Mapping[str, str]) -> str:
-    """Return the option of a field with the name that follows it; the pointer if there is none.
+    """Return the option of a field with the name that follows it, or else the pointer.
 
     >>> _option_of("/targets/ids/0", _LAUNCH), _option_of("/parameters/env", _LAUNCH)
     ('--target', '--param env')

@@ -121,18 +121,21 @@ def spread(group: type[Any], name: str) -> Callable[[Callable[..., None]], Calla
     Each option is None if it is not given.
     """
 
-    def spreading(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = signature(command, eval_str=True).parameters
         hints = get_type_hints(group, include_extras=True)
-        ours = [Parameter(f.name, Parameter.KEYWORD_ONLY, annotation=hints[f.name], default=None) for f in fields(group)]
-        taken = [(parameter, ours if of == name else [parameter]) for of, parameter in own.items()]
+        spread_out = [Parameter(f.name, Parameter.KEYWORD_ONLY, annotation=hints[f.name], default=None) for f in fields(group)]
+        parameters: list[Parameter] = []
+        for parameter_name, parameter in own.items():
+            parameters += spread_out if parameter_name == name else [parameter]
 
         @wraps(command)
-        def called(**given: Any) -> None:
-            said = group(**{field.name: given[field.name] for field in fields(group)})
-            command(**{of: value for of, value in given.items() if of in own}, **{name: said})
+        def run_command(**values: Any) -> None:
+            grouped = group(**{field.name: values[field.name] for field in fields(group)})
+            others = {parameter_name: value for parameter_name, value in values.items() if parameter_name in own}
+            command(**others, **{name: grouped})
 
-        called.__signature__ = Signature([one for _, some in taken for one in some])  # type: ignore[attr-defined]  # where Typer looks
-        return called
+        run_command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
+        return run_command
 
-    return spreading
+    return decorate

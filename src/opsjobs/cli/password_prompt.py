@@ -11,7 +11,7 @@ from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 CHARACTERS_AT_MOST = 1_024
 
 
-def password(question: str, *, twice: bool = False) -> str:
+def read_password(question: str, *, twice: bool = False) -> str:
     """Return a password from a prompt (`twice`: confirmed), or a line of standard input.
 
     Raises CommandFailed.

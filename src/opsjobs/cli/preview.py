@@ -7,7 +7,7 @@ from typing import Any
 
 from opsjobs.cli.client import Client, Json
 from opsjobs.cli.exit_codes import ExitCode
-from opsjobs.cli.render import Column, Form, counted, plain, seconds, show_list, show_one, tell
+from opsjobs.cli.render import Column, Form, plain, pluralize, seconds, show_list, show_one, tell
 
 _COLUMNS = (
     Column("wave", lambda c: c["wave"]),
@@ -32,7 +32,9 @@ def show_preview(client: Client, path: str, body: Json, *, as_json: bool) -> Exi
 
 
 def _summary(told: Mapping[str, Any]) -> str:
-    lines = [f"dry run: {counted(len(told['targets']), 'target')} in {counted(len(told['waves']), 'wave')}; nothing was started"]
+    lines = [
+        f"dry run: {pluralize(len(told['targets']), 'target')} in {pluralize(len(told['waves']), 'wave')}; nothing was started"
+    ]
     changes, estimate = told["changes"], told["estimate"]
     if told.get("verdict") is not None:
         found = [f"{f['rule']} ({f['severity']}): {f['reason']}" for f in told["findings"]]
@@ -41,5 +43,5 @@ def _summary(told: Mapping[str, Any]) -> str:
         named = [(word, changes[word]) for word in ("added", "removed") if changes[word]]
         lines += [f"{word} since execution {changes['since']}: {', '.join(names[:20])}" for word, names in named]
     if estimate["seconds"] is not None:
-        lines.append(f"estimated: {seconds(estimate['seconds'] * 1_000)}, from {counted(estimate['executions'], 'execution')}")
+        lines.append(f"estimated: {seconds(estimate['seconds'] * 1_000)}, from {pluralize(estimate['executions'], 'execution')}")
     return "\n".join(lines)

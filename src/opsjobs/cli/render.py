@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 from ruamel.yaml import YAML
 
-from opsjobs.cli.terminal_escapes import escaped, shown
+from opsjobs.cli.terminal_escapes import escape_json, escape_output
 
 PIPE_COLUMNS = 100_000  # a table into a pipe is never folded
 GAP = 2
@@ -112,12 +112,12 @@ def plain_lines(text: str) -> str:
     return "\n".join(plain(line) for line in text.split("\n"))
 
 
-def hush() -> None:
+def discard_stdout() -> None:
     """Discard pending stdout after a broken pipe, so that the exit does not write again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def colours(file: TextIO) -> bool:
+def has_colours(file: TextIO) -> bool:
     """Return True if colours can be used: the file is a terminal and NO_COLOR is not set."""
     return file.isatty() and not os.environ.get("NO_COLOR")
 
@@ -125,12 +125,12 @@ def colours(file: TextIO) -> bool:
 _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
 
 
-def painted(text: str, style: str | None, file: TextIO) -> str:
+def paint(text: str, style: str | None, file: TextIO) -> str:
     """Return the text in this style if the file supports colours."""
-    return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if style is not None and text and colours(file) else text
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if style is not None and text and has_colours(file) else text
 
 
-def style_of(status: str) -> str | None:
+def get_style(status: str) -> str | None:
     """Return the colour of a status."""
     return _STYLE_OF.get(status)
 
@@ -142,7 +142,7 @@ def console(file: TextIO) -> Console:
     """
     width = None if file.isatty() else PIPE_COLUMNS
     return Console(
-        file=file, width=width, no_color=not colours(file), highlight=False, markup=False, emoji=False, soft_wrap=False
+        file=file, width=width, no_color=not has_colours(file), highlight=False, markup=False, emoji=False, soft_wrap=False
     )
 
 
@@ -153,11 +153,11 @@ def plain(value: object) -> str:
 
 def cell(value: object) -> Text:
     """Return a table cell: "-" for empty values, statuses in colour, lists and maps joined."""
-    text = _spelt(value)
+    text = _to_text(value)
     return Text(text, style=_STYLE_OF.get(text, ""))
 
 
-def _spelt(value: object) -> str:
+def _to_text(value: object) -> str:
     if value is None or value in ("", [], (), {}):
         return "-"
     match value:
@@ -199,13 +199,13 @@ def elapsed(seconds_ago: float) -> str:
     return f"{int(passed)}s ago"
 
 
-def clock(moment: object) -> str | None:
+def render_time(moment: object) -> str | None:
     """Return an RFC 3339 time without zero milliseconds: `2026-11-26T01:30:00Z`."""
     return moment.replace(".000Z", "Z") if isinstance(moment, str) else None
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: `counted(3, "target")` -> "3 targets"."""
+def pluralize(number: int, noun: str) -> str:
+    """Return a number with its noun: `pluralize(3, "target")` -> "3 targets"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -221,20 +221,20 @@ def size(size_bytes: object) -> str:
     return f"{number:.0f} {unit}" if unit == "B" or number >= 100 else f"{number:.1f} {unit}"
 
 
-def counts(by_status: Mapping[str, int]) -> str:
+def render_counts(by_status: Mapping[str, int]) -> str:
     """Return counts by status: `{"succeeded": 10, "lost": 0}` -> "10 succeeded"."""
     return ", ".join(f"{n} {plain(status)}" for status, n in by_status.items() if n) or "none"
 
 
 def _structured(value: object, form: Form) -> None:
     if form is Form.JSON:
-        sys.stdout.write(escaped(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
+        sys.stdout.write(escape_json(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
         return
     yaml = YAML()
     yaml.default_flow_style = False
     text = io.StringIO()
     yaml.dump(value, text)
-    sys.stdout.write(shown(text.getvalue().encode()).decode() if sys.stdout.isatty() else text.getvalue())
+    sys.stdout.write(escape_output(text.getvalue().encode()).decode() if sys.stdout.isatty() else text.getvalue())
 
 
 def _table(items: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> None:
@@ -278,7 +278,9 @@ def _fitting(columns: Sequence[Column], widths: Sequence[int], room: int, empty:
         heading = columns[position].heading
         if heading in NEVER_FOLDED:
             return 3, -position
-        return (0 if position in empty else 2 if heading in REASONS else 1), -position
+        if position in empty:
+            return 0, -position
+        return 2 if heading in REASONS else 1, -position
 
     going = sorted(kept, key=worth)
     while len(kept) > 1 and _least(columns, widths, kept) > room:
@@ -291,8 +293,8 @@ def _fields(item: Mapping[str, Any]) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for key, value in item.items():
-        shown = json.dumps(value, ensure_ascii=False) if _is_nested(value) else value
-        table.add_row(plain(key), cell(shown))
+        text = json.dumps(value, ensure_ascii=False) if _is_nested(value) else value
+        table.add_row(plain(key), cell(text))
     _print(table)
 
 

@@ -78,27 +78,27 @@ def run(
     if not (selected := options.selection(targets, groups, selector)):
         raise CommandFailed(_WHERE, ExitCode.USAGE)
     action = {
-        **what(words or [], script, interpreter),
+        **build_program(words or [], script, interpreter),
         "env": options.pairs("--env", env) or None,
         "cwd": cwd,
         "timeout": options.duration("--timeout", timeout),
-        "become": wish(become, user=become_user, method=become_method, credential=become_credential),
+        "become": build_become(become, user=become_user, method=become_method, credential=become_credential),
     }
     why = options.because(reason, override_safety)
-    body = request(action, selected, parallel=parallel, parameters=options.pairs("--param", params) or None, **why)
+    body = build_request(action, selected, parallel=parallel, parameters=options.pairs("--param", params) or None, **why)
     with connect() as client:
         if dry_run:
             raise typer.Exit(show_preview(client, "/run", body, as_json=as_json))
         raise typer.Exit(launch(client, "/run", body, as_json=as_json, detach=detach, raw=raw, wait_limit=wait_limit))
 
 
-def wish(become: bool, **how: str | None) -> dict[str, Any] | None:
+def build_become(become: bool, **how: str | None) -> dict[str, Any] | None:
     """Return the `become` of an action; a method, user or credential implies it."""
-    told = _told(how)
+    told = _drop_none(how)
     return told if become or told else None
 
 
-def what(words: list[str], script: str | None, interpreter: str | None) -> dict[str, Any]:
+def build_program(words: list[str], script: str | None, interpreter: str | None) -> dict[str, Any]:
     """Return the command, or the script with its arguments.
 
     Raises CommandFailed if neither or both are given.
@@ -132,11 +132,11 @@ def _interpreter(body: bytes) -> str:
     return program[0] if program else "bash"
 
 
-def request(action: dict[str, Any], selected: dict[str, Any], *, parallel: int | None, **more: Any) -> dict[str, Any]:
+def build_request(action: dict[str, Any], selected: dict[str, Any], *, parallel: int | None, **more: Any) -> dict[str, Any]:
     """Return the body of POST /run."""
     body = {"policy": {"max_parallel": parallel} if parallel else None, **more}
-    return {"actions": [_told(action)], "targets": selected, **_told(body)}
+    return {"actions": [_drop_none(action)], "targets": selected, **_drop_none(body)}
 
 
-def _told(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_none(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}

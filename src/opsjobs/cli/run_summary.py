@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from opsjobs.cli.output_lines import bytes_of
-from opsjobs.cli.render import counted, counts, plain, seconds
+from opsjobs.cli.render import plain, pluralize, render_counts, seconds
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.model.run_views import last_line
 
@@ -98,9 +98,9 @@ class Tally:
     def summary(self, execution: Mapping[str, Any]) -> Iterator[str]:
         """Yield the summary of this ended execution (the response of GET /executions/{id})."""
         total, duration_ms = int(execution["total_targets"]), execution.get("duration_ms")
-        told = counts(execution.get("counts") or Counter(r.status for r in self._runs.values()))
+        told = render_counts(execution.get("counts") or Counter(r.status for r in self._runs.values()))
         speed = f" ({total * 1_000 / duration_ms:.1f} targets/s)" if duration_ms else ""
-        of = f"of {counted(total, 'target')} in {seconds(duration_ms)}{speed}"
+        of = f"of {pluralize(total, 'target')} in {seconds(duration_ms)}{speed}"
         yield f"execution {execution['id']} {execution['status']}: {told} {of}"
         slowest = self.slowest()
         if len(self._runs) > 1 and slowest:

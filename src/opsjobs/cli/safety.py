@@ -11,7 +11,7 @@ from opsjobs.cli import input_files, options
 from opsjobs.cli.client import Json, connect
 from opsjobs.cli.exit_codes import ExitCode
 from opsjobs.cli.render import Column, Form, plain, show_list, tell
-from opsjobs.cli.terminal_escapes import escaped
+from opsjobs.cli.terminal_escapes import escape_json
 
 app = typer.Typer(help="Safety: check a command or a script, and list the rules.", no_args_is_help=True)
 
@@ -52,7 +52,7 @@ def check(
         }
         answer = client.post("/safety/check", body)
     if as_json:
-        print(escaped(json.dumps(answer, ensure_ascii=False)))
+        print(escape_json(json.dumps(answer, ensure_ascii=False)))
     else:
         _print(answer)
     code = _EXIT.get(answer["verdict"])

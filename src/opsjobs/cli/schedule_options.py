@@ -75,21 +75,25 @@ class ScheduleTiming:
     def body(self, kept: Json | None = None) -> Json:
         """Return the whole schedule: options, over the file, over `kept`. Raises CommandFailed."""
         base = kept or {}
-        for said in (yaml_documents.one(self.file, "schedule") if self.file is not None else {}, self._said()):
+        for said in (yaml_documents.one(self.file, "schedule") if self.file is not None else {}, self._collect()):
             anew = WHEN if said.keys() & {"cron", "at", "local_time", "every"} else frozenset()
             values = {**(base.get("parameters") or {}), **(said.get("parameters") or {})}
             base = {**{name: value for name, value in base.items() if name not in anew}, **said}
             base |= {"parameters": values} if values else {}
         return base
 
-    def _said(self) -> Json:
+    def _collect(self) -> Json:
         told: Json = {name: getattr(self, name) for name in _PLAIN}
         told["weekdays"] = options.split(self.weekdays) or None
         told["day"] = int(self.day) if self.day is not None and re.fullmatch("[0-9]{1,9}", self.day) else self.day
         told["parameters"] = options.pairs("--param", self.params) or None
-        return {**{name: value for name, value in told.items() if value is not None}, **self._when(), **self._taken_away()}
+        return {
+            **{name: value for name, value in told.items() if value is not None},
+            **self._collect_timing(),
+            **self._collect_removable(),
+        }
 
-    def _when(self) -> Json:
+    def _collect_timing(self) -> Json:
         ways = [name for name in ("cron", "at", "every") if getattr(self, name) is not None]
         if len(ways) > 1:
             raise CommandFailed(f"--{ways[0]} and --{ways[1]} exclude each other.", ExitCode.USAGE)
@@ -112,7 +116,7 @@ class ScheduleTiming:
             raise CommandFailed(f"--every {self.every} sets the interval already: omit --interval.", ExitCode.USAGE)
         return {"type": "recurring", "every": _UNITS[short[2]], "interval": int(short[1])}
 
-    def _taken_away(self) -> Json:
+    def _collect_removable(self) -> Json:
         """Return the fields that can be removed: `none`, 0 or an empty name removes them."""
         said: Json = {}
         for name, value in (("start_at", self.start), ("end_at", self.end)):
@@ -136,12 +140,12 @@ timed = options.spread(ScheduleTiming, "timing")
 """Decorate a command: its parameter `timing` becomes all options of a schedule."""
 
 
-def kept(schedule: Json) -> Json:
+def to_draft(schedule: Json) -> Json:
     """Return the body that would make this stored schedule."""
     return {name: schedule[name] for name in ScheduleDraft.model_fields if schedule.get(name) is not None}
 
 
-def is_said(timing: ScheduleTiming) -> bool:
+def has_options(timing: ScheduleTiming) -> bool:
     """Return True if an option was given."""
     return any(value is not None for value in asdict(timing).values())
 

@@ -9,10 +9,10 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, RequestRefused, connect, is_id, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
-from opsjobs.cli.firings import firings_of, moments_of, show_forecast
+from opsjobs.cli.firings import show_firings, show_forecast, show_preview_firings
 from opsjobs.cli.launch import launch
-from opsjobs.cli.render import Column, Form, ago, clock, plain, show_list, show_one, tell
-from opsjobs.cli.schedule_options import HOW, ScheduleTiming, is_said, kept, timed
+from opsjobs.cli.render import Column, Form, ago, plain, render_time, show_list, show_one, tell
+from opsjobs.cli.schedule_options import HOW, ScheduleTiming, has_options, timed, to_draft
 from opsjobs.model.safety_verdict import SafetyVerdict
 
 app = typer.Typer(help="Schedules: launch jobs at set times, and list past firings.", no_args_is_help=True)
@@ -28,7 +28,7 @@ COLUMNS = (
     Column("job", lambda s: s.get("job_name")),
     Column("when", lambda s: s.get("words")),
     Column("next", lambda s: s.get("next") if s.get("enabled") else "paused"),
-    Column("last", lambda s: last(s.get("last_firing"))),
+    Column("last", lambda s: render_last_firing(s.get("last_firing"))),
     Column("misfire", lambda s: s.get("misfire"), wide=True),
     Column("overlap", lambda s: s.get("overlap"), wide=True),
     Column("calendars", lambda s: s.get("calendars"), wide=True),
@@ -37,7 +37,7 @@ COLUMNS = (
 )
 
 
-def last(firing: Json | None) -> str | None:
+def render_last_firing(firing: Json | None) -> str | None:
     """Return the last firing for a cell: `triggered, 3h ago`."""
     return f"{firing['status']}, {ago(firing['due_at'])}" if firing else None
 
@@ -63,10 +63,10 @@ def list_schedules(
 def show(schedule: Schedule, output: options.Output = Form.TABLE) -> None:
     """Show one schedule: its fields, its next firing, and its last one."""
     with connect() as client:
-        it = found(client, schedule)
+        it = find_schedule(client, schedule)
     if output is Form.NAME:
         it = {"name": _ref(it)}
-    show_one(it if output in (Form.JSON, Form.YAML) else _said(it), output)
+    show_one(it if output in (Form.JSON, Form.YAML) else _summarize(it), output)
 
 
 @app.command()
@@ -87,7 +87,7 @@ def add(
     with connect() as client:
         launched = client.by_name("job", job)
         made = client.post(f"{path_of('job', launched['id'])}/schedules", {**body, **({"enabled": False} if disabled else {})})
-        _tell(client, made, "is added" if made["enabled"] else "is added, paused")
+        _report(client, made, "is added" if made["enabled"] else "is added, paused")
         if launched.get("verdict") == SafetyVerdict.NEEDS_APPROVAL or (launched.get("policy") or {}).get("approval"):
             tell(f"warning: {plain(launched['name'])} needs an approval: each execution waits for it (`opsjobs approvals list`)")
     print(made["id"])
@@ -100,12 +100,12 @@ def update(schedule: Schedule, *, timing: ScheduleTiming) -> None:
 
     --cron, --at or --every replaces the timing.
     """
-    if not is_said(timing):
+    if not has_options(timing):
         raise CommandFailed("nothing to change. See the options with: opsjobs schedules update --help", ExitCode.USAGE)
     with connect() as client:
-        old = found(client, schedule)
-        changed = client.put(path_of("schedule", old["id"]), timing.body(kept(old)), etag=f'"{old["version"]}"')
-        _tell(client, changed, "is changed")
+        old = find_schedule(client, schedule)
+        changed = client.put(path_of("schedule", old["id"]), timing.body(to_draft(old)), etag=f'"{old["version"]}"')
+        _report(client, changed, "is changed")
 
 
 @app.command()
@@ -113,7 +113,7 @@ def delete(schedules: Annotated[list[str], typer.Argument(metavar="SCHEDULE…",
     """Delete schedules. Executions that they launched stay and continue."""
     with connect() as client:
         for ref in schedules:
-            gone = found(client, ref)
+            gone = find_schedule(client, ref)
             client.delete(path_of("schedule", gone["id"]))
             tell(f"schedule {plain(gone['name'])} of {plain(gone['job_name'])} is deleted")
 
@@ -125,7 +125,7 @@ def pause(
 ) -> None:
     """Pause a schedule. Until it is resumed, each due firing is recorded as skipped."""
     with connect() as client:
-        path = path_of("schedule", found(client, schedule)["id"])
+        path = path_of("schedule", find_schedule(client, schedule)["id"])
         told = client.post(f"{path}/pause", {"reason": reason} if reason else {})
     tell(f"schedule {plain(told['name'])} is paused. Continue with: opsjobs schedules resume {told['id']}")
 
@@ -134,8 +134,8 @@ def pause(
 def resume(schedule: Schedule) -> None:
     """Resume a paused schedule with its next firing. Skipped firings stay skipped."""
     with connect() as client:
-        told = client.post(f"{path_of('schedule', found(client, schedule)['id'])}/resume")
-        _tell(client, told, "is resumed")
+        told = client.post(f"{path_of('schedule', find_schedule(client, schedule)['id'])}/resume")
+        _report(client, told, "is resumed")
 
 
 @app.command()
@@ -154,7 +154,7 @@ def trigger(
     Exit codes as for `opsjobs run`.
     """
     with connect() as client:
-        path = f"{path_of('schedule', found(client, schedule)['id'])}/trigger"
+        path = f"{path_of('schedule', find_schedule(client, schedule)['id'])}/trigger"
         body = options.because(reason, override_safety)
         raise typer.Exit(launch(client, path, body, as_json=as_json, detach=detach, raw=raw, wait_limit=wait_limit))
 
@@ -178,9 +178,9 @@ def preview(
     Stores nothing. With SCHEDULE and options: the schedule with these changes.
     """
     with connect() as client:
-        asked = _asked(client, schedule, timing)
+        asked = _build_preview(client, schedule, timing)
         told = client.post("/schedules/preview", {**asked, "count": count, **({"from": after} if after else {})})
-    moments_of(told, output)
+    show_preview_firings(told, output)
 
 
 @app.command()
@@ -195,9 +195,9 @@ def firings(
 ) -> None:
     """List past firings, latest first: what ran, what did not, and why."""
     with connect() as client:
-        path = path_of("schedule", found(client, schedule)["id"])
+        path = path_of("schedule", find_schedule(client, schedule)["id"])
         items, more = client.items(f"{path}/firings", limit=limit, status=status)
-    firings_of(items, output)
+    show_firings(items, output)
     options.tell_more(more, limit)
 
 
@@ -216,12 +216,12 @@ def forecast(
     show_forecast(told, output, every_hour=every_hour)
 
 
-def found(client: Client, ref: str) -> Json:
+def find_schedule(client: Client, ref: str) -> Json:
     """Return the schedule with this id, uuid or name. Raises CommandFailed.
 
     A name that schedules of several jobs share is given as JOB/NAME.
     """
-    if is_id(ref) and (known := client.known(path_of("schedule", ref))):
+    if is_id(ref) and (known := client.find(path_of("schedule", ref))):
         return known
     # Names may contain slashes, such as `cron */5 * * * *`: each split is tried, then the whole name.
     ways = [(ref[:place], ref[place + 1 :]) for place, character in enumerate(ref) if character == "/"]
@@ -247,31 +247,31 @@ def _ref(schedule: Json) -> str:
     return f"{schedule['job_name']}/{schedule['name']}"
 
 
-def _said(schedule: Json) -> Json:
+def _summarize(schedule: Json) -> Json:
     """Return the non-empty fields, with the last firing as a sentence."""
     last_one = schedule.get("last_firing")
-    told = f"{clock(last_one['due_at'])}: {last_one['explained']}" if last_one else None
+    told = f"{render_time(last_one['due_at'])}: {last_one['explained']}" if last_one else None
     shown = {name: value for name, value in schedule.items() if value not in (None, [], {})}
     return {**shown, **({"last_firing": told} if told else {})}
 
 
-def _asked(client: Client, schedule: str | None, timing: ScheduleTiming) -> Json:
+def _build_preview(client: Client, schedule: str | None, timing: ScheduleTiming) -> Json:
     if schedule is None:
         if not (body := timing.body()):
             raise CommandFailed(f"no schedule is given. Name one, or use {HOW}.", ExitCode.USAGE)
         return {"schedule": body}
-    old = found(client, schedule)
-    if not is_said(timing):
+    old = find_schedule(client, schedule)
+    if not has_options(timing):
         return {"id": old["id"]}
-    return {"id": old["id"], "schedule": timing.body(kept(old))}
+    return {"id": old["id"], "schedule": timing.body(to_draft(old))}
 
 
-def _tell(client: Client, schedule: Json, words: str) -> None:
+def _report(client: Client, schedule: Json, words: str) -> None:
     """Print the schedule in words and its next firings."""
     tell(f"schedule {plain(schedule['name'])} of {plain(schedule['job_name'])} {words}: {plain(schedule['words'])}")
     told: Any = client.post("/schedules/preview", {"id": schedule["id"], "count": SHOWN_NEXT})
     for moment in told["moments"]:
         closed = f", closed by {plain(moment['closed']['calendar'])}" if moment.get("closed") else ""
-        tell(f"  {moment['local']}  ({clock(moment['utc'])}){closed}")
+        tell(f"  {moment['local']}  ({render_time(moment['utc'])}){closed}")
     if not told["moments"]:
         tell("  it never fires")

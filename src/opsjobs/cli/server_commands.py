@@ -13,7 +13,7 @@ import typer
 
 from opsjobs import settings
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
-from opsjobs.cli.lazy_commands import loaded
+from opsjobs.cli.lazy_commands import load_module
 from opsjobs.cli.render import tell
 
 db = typer.Typer(help="The database schema: upgrade and check it.", no_args_is_help=True)
@@ -36,7 +36,7 @@ def up(
     Ctrl-C and kill -9. DATABASE_URL and REDIS_URL replace the embedded servers.
     """
     known = settings.load()
-    module = loaded("opsjobs.standalone.up")
+    module = load_module("opsjobs.standalone.up")
     chosen = module.StackOptions(
         data_dir=(data_dir or known.data_dir).expanduser().absolute(),
         host=host or known.api.host,
@@ -53,7 +53,7 @@ def demo(targets: Annotated[int, typer.Option(min=1, max=200, help="The number o
     Starts a stack in a temporary folder and a lab of real SSH servers on this machine, and runs a
     job on all of them, live.
     """
-    raise typer.Exit(_called("opsjobs.cli.demo", "show", targets))
+    raise typer.Exit(_call("opsjobs.cli.demo", "show", targets))
 
 
 def api(
@@ -63,7 +63,7 @@ def api(
     """Serve the HTTP API."""
     known = settings.for_service(settings.load())
     chosen = replace(known.api, host=host or known.api.host, port=known.api.port if port is None else port)
-    raise typer.Exit(_called("opsjobs.api.app", "serve", replace(known, api=chosen)))
+    raise typer.Exit(_call("opsjobs.api.app", "serve", replace(known, api=chosen)))
 
 
 def worker(
@@ -75,12 +75,12 @@ def worker(
     """Run jobs on targets."""
     known = settings.for_service(settings.load())
     chosen = replace(known.worker, zone=zone or known.worker.zone, concurrency=concurrency or known.worker.concurrency)
-    raise typer.Exit(_called("opsjobs.composition.worker", "run", replace(known, worker=chosen)))
+    raise typer.Exit(_call("opsjobs.composition.worker", "run", replace(known, worker=chosen)))
 
 
 def scheduler() -> None:
     """Run the scheduler: fire due schedules, recover orphaned runs, publish events."""
-    raise typer.Exit(_called("opsjobs.composition.scheduler", "run", settings.for_service(settings.load())))
+    raise typer.Exit(_call("opsjobs.composition.scheduler", "run", settings.for_service(settings.load())))
 
 
 @db.command()
@@ -91,7 +91,7 @@ def upgrade() -> None:
     sign the beginning of the audit log.
     """
     keys = settings.load().security.encryption_keys
-    state = _called("opsjobs.store.migrations.runner", "upgrade", _database_url(), keys)
+    state = _call("opsjobs.store.migrations.runner", "upgrade", _database_url(), keys)
     tell(f"the database is at revision {state.current}")
 
 
@@ -101,10 +101,10 @@ def check() -> None:
 
     Its version and its encoding are checked too.
     """
-    complaints = _called("opsjobs.store.migrations.runner", "inspect", _database_url())
+    complaints = _call("opsjobs.store.migrations.runner", "inspect", _database_url())
     if complaints:
         raise CommandFailed("\n".join(complaint.detail for complaint in complaints))
-    state = _called("opsjobs.store.migrations.runner", "check", _database_url())
+    state = _call("opsjobs.store.migrations.runner", "check", _database_url())
     if not state.up_to_date:
         raise CommandFailed(
             f"the database is at revision {state.current or '(none)'}, this release needs {state.head}: run `opsjobs db upgrade`."
@@ -119,5 +119,5 @@ def _database_url() -> str:
     return url
 
 
-def _called(module: str, function: str, *arguments: object) -> Any:
-    return getattr(loaded(module), function)(*arguments)
+def _call(module: str, function: str, *arguments: object) -> Any:
+    return getattr(load_module(module), function)(*arguments)

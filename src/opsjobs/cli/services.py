@@ -12,7 +12,7 @@ from opsjobs.cli import options
 from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, show_list, show_one, tell
-from opsjobs.cli.users import Roles, grant, grants_in_words
+from opsjobs.cli.users import Roles, parse_grant, render_grants
 
 app = typer.Typer(help="Services: programs that sign their own tokens, and their roles.", no_args_is_help=True)
 
@@ -21,7 +21,7 @@ KEY_CHARACTERS_AT_MOST = 16_384
 COLUMNS = (
     Column("id", lambda s: s["id"]),
     Column("name", lambda s: s["name"]),
-    Column("may", lambda s: grants_in_words(s["grants"])),
+    Column("may", lambda s: render_grants(s["grants"])),
     Column("state", lambda s: "disabled" if s["disabled"] else "enabled"),
     Column("changed", lambda s: s["updated_at"], wide=True),
     Column("uuid", lambda s: s["uuid"], wide=True),
@@ -69,13 +69,13 @@ def add(
 
     Without --role or --permission it is a viewer.
     """
-    body: Json = {"name": name, "public_key": _public_key(key), "grants": _grants(role, permission) or [grant("viewer")]}
+    body: Json = {"name": name, "public_key": _public_key(key), "grants": _grants(role, permission) or [parse_grant("viewer")]}
     if reuse_name:
         body["reuse_name"] = True
     with connect() as client:
         made = client.post("/services", body)
     print(made["id"])
-    tell(f"service {name} may: {grants_in_words(made['grants'])}")
+    tell(f"service {name} may: {render_grants(made['grants'])}")
 
 
 @app.command("set")
@@ -93,7 +93,7 @@ def set_service(
     if not changes:
         raise CommandFailed("nothing to change. Use --key, --role or --permission.", ExitCode.USAGE)
     changed = _replaced(service, changes)
-    tell(f"service {changed['name']} may: {grants_in_words(changed['grants'])}")
+    tell(f"service {changed['name']} may: {render_grants(changed['grants'])}")
 
 
 @app.command()
@@ -135,7 +135,9 @@ def _grants(roles: list[str] | None, permissions: list[str] | None) -> list[Json
     for text in permissions or ():
         permission, _, scope = text.partition("@")
         by_scope.setdefault(scope, []).append(permission)
-    return [grant(role) for role in roles or ()] + [{"permissions": given, "scope": scope} for scope, given in by_scope.items()]
+    return [parse_grant(role) for role in roles or ()] + [
+        {"permissions": given, "scope": scope} for scope, given in by_scope.items()
+    ]
 
 
 def _public_key(file: Path) -> str:

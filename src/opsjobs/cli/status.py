@@ -12,7 +12,7 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import connect
 from opsjobs.cli.exit_codes import CommandFailed
-from opsjobs.cli.render import Column, Form, counted, counts, elapsed, show_list, show_one, tell
+from opsjobs.cli.render import Column, Form, elapsed, pluralize, render_counts, show_list, show_one, tell
 from opsjobs.settings import Settings, SettingsError, describe, for_service, load, unknown
 
 config = typer.Typer(help="Settings: show their values and origins, and check them.", no_args_is_help=True)
@@ -49,7 +49,7 @@ def status(output: options.Output = Form.TABLE) -> None:
     """Show the state of the service: components, workers, queues."""
     with connect() as client:
         found = client.get("/status")
-        url = client.place.url
+        url = client.endpoint.url
     if output not in (Form.TABLE, Form.WIDE):
         show_one(found, output, name="status")
         return
@@ -71,8 +71,8 @@ def _parts(found: Mapping[str, Any]) -> dict[str, object]:
         "database": f"PostgreSQL {database['version']}, schema {database['schema']}{schema}",
         "redis": "away: slower, but correct" if found["redis"] == "away" else found["redis"],
         "scheduler": f"{scheduler['status']}, " + ("never seen" if ticked is None else f"ticked {elapsed(ticked)}"),
-        "executions": counts(found["executions"]),
-        "log": f"{found['log']['bytes'] / (1 << 20):.1f} MiB, {counted(found['events_unpublished'], 'event')} to publish",
+        "executions": render_counts(found["executions"]),
+        "log": f"{found['log']['bytes'] / (1 << 20):.1f} MiB, {pluralize(found['events_unpublished'], 'event')} to publish",
         "stream clients": found["streams"],
     }
 
@@ -83,7 +83,7 @@ def show(output: options.Output = Form.TABLE) -> None:
     show_list([asdict(doc) for doc in describe()], COLUMNS, output)
     for name, meant in unknown().items():
         tell(f"{name} is set, but is not a setting." + (f" Did you mean {meant}?" if meant else ""))
-    _loaded(os.environ)
+    _load_settings(os.environ)
 
 
 @config.command()
@@ -94,11 +94,11 @@ def check(
 
     Exit code 1 and every reason if not.
     """
-    for_service(_loaded({**os.environ, "ENVIRONMENT": "production"} if production else os.environ))
+    for_service(_load_settings({**os.environ, "ENVIRONMENT": "production"} if production else os.environ))
     tell("the settings are valid")
 
 
-def _loaded(environ: Mapping[str, str]) -> Settings:
+def _load_settings(environ: Mapping[str, str]) -> Settings:
     try:
         return load(environ)
     except SettingsError as wrong:

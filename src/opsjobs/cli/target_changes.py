@@ -12,7 +12,7 @@ from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import plain, tell
-from opsjobs.cli.target_choice import All, Chosen, Group, chosen, told_of
+from opsjobs.cli.target_choice import All, Chosen, Group, render_failure, select_targets
 from opsjobs.cli.target_messages import changes_in_words, warn_of_twins_of, warn_of_zones
 from opsjobs.model.target import HostKeyPolicy, TargetDraft, Transport
 from opsjobs.model.target_import import differences
@@ -82,15 +82,15 @@ def set_(targets: Chosen = None, *, fields: Fields) -> None:
     if not patch and fields.groups([]) is None:
         raise CommandFailed("nothing to change. See the options with: opsjobs targets set --help", ExitCode.USAGE)
     with connect() as client:
-        found = chosen(client, targets or ())
+        found = select_targets(client, targets or ())
         if len(found) > 1 and (alone := [name for name in ("name", "host") if name in patch]):
             raise CommandFailed(f"--{alone[0]}: only valid for one target, and {len(found)} are given.", ExitCode.USAGE)
 
-        def wanted(target: Json) -> Json:
+        def make_patch(target: Json) -> Json:
             groups = fields.groups(target["groups"])
             return patch if groups is None else {**patch, "groups": groups}
 
-        for after in _changed(client, found, wanted):
+        for after in _change_all(client, found, make_patch):
             if {"host", "port", "jump"} & patch.keys():
                 warn_of_twins_of(client, after)
         warn_of_zones(client, [fields.zone])
@@ -118,7 +118,7 @@ def label(
     if not labels:
         raise CommandFailed("no label is given. Use key=value to set one, key- to remove one.", ExitCode.USAGE)
     with connect() as client:
-        _changed(client, chosen(client, refs, selector, group, everything=all_), lambda _: {"labels": labels})
+        _change_all(client, select_targets(client, refs, selector, group, everything=all_), lambda _: {"labels": labels})
 
 
 def _label(word: str) -> tuple[str, str | None]:
@@ -130,7 +130,7 @@ def _label(word: str) -> tuple[str, str | None]:
     raise CommandFailed(f"{word}: not a label. Use key=value to set one, key- to remove one.", ExitCode.USAGE)
 
 
-def _changed(client: Client, targets: Sequence[Json], patch: Callable[[Json], Json]) -> list[Json]:
+def _change_all(client: Client, targets: Sequence[Json], patch: Callable[[Json], Json]) -> list[Json]:
     """Patch each target, report its changes, and return the new targets.
 
     One that fails does not stop the others.
@@ -144,7 +144,7 @@ def _changed(client: Client, targets: Sequence[Json], patch: Callable[[Json], Js
             if len(targets) == 1:
                 raise
             failed = wrong
-            tell(told_of(target, wrong))
+            tell(render_failure(target, wrong))
             continue
         words = changes_in_words(differences(_writable(target), _writable(after)))
         tell(f"{plain(target['name'])}: {plain(words) or 'unchanged'}")
@@ -178,7 +178,7 @@ def maintenance(
     told: Json = {"until": until, "duration": options.duration("--for", for_), "reason": reason, "off": end or None}
     body: Json = {name: value for name, value in told.items() if value is not None}
     with connect() as client:
-        for target in chosen(client, targets or (), selector, group, everything=all_):
+        for target in select_targets(client, targets or (), selector, group, everything=all_):
             stands = client.post(f"{path_of('target', target['id'])}/maintenance", body)["maintenance"]
             tell(f"{plain(target['name'])}: {maintenance_in_words(stands)}")
 

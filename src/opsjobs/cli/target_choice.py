@@ -21,7 +21,7 @@ All = Annotated[bool, typer.Option("--all", help="All targets.")]
 T = TypeVar("T")
 
 
-def chosen(
+def select_targets(
     client: Client, refs: Sequence[str], selector: str | None = None, group: str | None = None, *, everything: bool = False
 ) -> list[Json]:
     """Return the named targets, those with these labels, or those of this group; each once.
@@ -44,17 +44,17 @@ def chosen(
     return list({target["id"]: target for target in found}.values())
 
 
-def each(targets: Sequence[Json], ask: Callable[[Json], T]) -> Iterator[tuple[Json, T | CommandFailed]]:
+def query_each(targets: Sequence[Json], ask: Callable[[Json], T]) -> Iterator[tuple[Json, T | CommandFailed]]:
     """Yield each target in order with its answer or its error; several are asked in parallel."""
 
-    def asked(target: Json) -> T | CommandFailed:
+    def query(target: Json) -> T | CommandFailed:
         try:
             return ask(target)
         except CommandFailed as failed:
             return failed
 
     with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="target") as pool:
-        waiting = [pool.submit(asked, target) for target in targets]
+        waiting = [pool.submit(query, target) for target in targets]
         try:
             for target, answer in zip(targets, waiting, strict=True):
                 yield target, answer.result()
@@ -70,12 +70,12 @@ def _group(client: Client, ref: str) -> object:
     return named
 
 
-def told_of(target: Json, wrong: CommandFailed) -> str:
+def render_failure(target: Json, wrong: CommandFailed) -> str:
     """Return the error of a target, prefixed with its name unless it begins with it."""
     name = plain(target["name"])
     return str(wrong) if str(wrong).startswith((f"{name} ", f"{name}:")) else f"{name}: {wrong}"
 
 
-def labels_of(option: str, pairs: Sequence[str] | None) -> dict[str, str]:
+def parse_labels(option: str, pairs: Sequence[str] | None) -> dict[str, str]:
     """Return the labels of repeated KEY=VALUE options. Raises CommandFailed."""
     return {key.strip(): value.strip() for key, value in options.pairs(option, list(pairs or ())).items()}

@@ -11,8 +11,8 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
-from opsjobs.cli.render import Column, Form, counted, plain, seconds, show_list, tell
-from opsjobs.cli.target_choice import All, Chosen, Group, chosen, each, told_of
+from opsjobs.cli.render import Column, Form, plain, pluralize, seconds, show_list, tell
+from opsjobs.cli.target_choice import All, Chosen, Group, query_each, render_failure, select_targets
 from opsjobs.model.target import REVOKED, HostKeyPolicy, host_key_fingerprint
 
 STEP_COLUMNS = (
@@ -44,8 +44,8 @@ def try_out(
     fails.
     """
     with connect() as client:
-        found = chosen(client, targets or (), selector, group, everything=all_)
-        trials = [_trial(target, answer) for target, answer in each(found, lambda t: _tested(client, t))]
+        found = select_targets(client, targets or (), selector, group, everything=all_)
+        trials = [_trial(target, answer) for target, answer in query_each(found, lambda t: _test(client, t))]
     if output is Form.TABLE and len(trials) == 1:
         (trial,) = trials
         tell(f"{trial['name']}: {'works' if trial['ok'] else 'does not work'}")
@@ -58,7 +58,7 @@ def try_out(
     raise typer.Exit(ExitCode.ERROR if failed else ExitCode.OK)
 
 
-def _tested(client: Client, target: Json) -> Json:
+def _test(client: Client, target: Json) -> Json:
     report: Json = client.post(f"{path_of('target', target['id'])}/test")
     return report
 
@@ -106,20 +106,22 @@ def trust(
     """
     failed: list[CommandFailed] = []
     with connect() as client:
-        found = chosen(client, targets or (), selector, group, everything=all_)
-        for target, scanned in each(found, lambda t: _scanned(client, t)):
+        found = select_targets(client, targets or (), selector, group, everything=all_)
+        for target, scanned in query_each(found, lambda t: _scan(client, t)):
             try:
                 _trust(client, target, scanned, yes=yes, replace=replace)
             except CommandFailed as wrong:
                 failed.append(wrong)
-                tell(told_of(target, wrong))
+                tell(render_failure(target, wrong))
     if failed and len(found) > 1:
-        tell(f"{len(found) - len(failed)} of {counted(len(found), 'target')} are trusted")
+        tell(f"{len(found) - len(failed)} of {pluralize(len(found), 'target')} are trusted")
     usage = any(wrong.exit_code is ExitCode.USAGE for wrong in failed)
-    raise typer.Exit(ExitCode.USAGE if usage else ExitCode.ERROR if failed else ExitCode.OK)
+    if usage:
+        raise typer.Exit(ExitCode.USAGE)
+    raise typer.Exit(ExitCode.ERROR if failed else ExitCode.OK)
 
 
-def _scanned(client: Client, target: Json) -> list[Json]:
+def _scan(client: Client, target: Json) -> list[Json]:
     """Return the host keys that a machine presents now."""
     if target.get("host_key_policy") == HostKeyPolicy.CA:
         raise CommandFailed("its host keys are verified by its CA: there is nothing to pin.")
@@ -143,21 +145,21 @@ def _trust(client: Client, target: Json, scanned: list[Json] | CommandFailed, *,
     for key in scanned:
         tell(f"  {plain(str(key['key']).split(' ')[0])}  {plain(key['fingerprint'])}")
     if so_far := [line for line in pinned if line not in revoked]:
-        tell(f"WARNING: they replace the {counted(len(so_far), 'key')} trusted so far:")
+        tell(f"WARNING: they replace the {pluralize(len(so_far), 'key')} trusted so far:")
         for line in fingerprints(so_far):
             tell(f"  {plain(line)}")
         tell("Trust them only if you know why they have changed, such as a reinstallation.")
         if yes and not replace:
             raise CommandFailed("its keys differ from the trusted ones. Verify them, then pass --yes --replace.", ExitCode.USAGE)
-    if not yes and not _agreed():
+    if not yes and not _confirm():
         raise CommandFailed("it is not trusted; nothing was changed.")
     # With the version, so that a concurrent change is not overwritten.
     body = {"host_keys": [*keys, *revoked], "host_key_policy": HostKeyPolicy.PINNED, "version": target["version"]}
     client.patch(path_of("target", target["id"]), body)
-    tell(f"{name} is trusted with {counted(len(keys), 'host key')}")
+    tell(f"{name} is trusted with {pluralize(len(keys), 'host key')}")
 
 
-def _agreed() -> bool:
+def _confirm() -> bool:
     if not sys.stdin.isatty():
         raise CommandFailed("stdin is not a terminal: verify the fingerprints, then pass --yes.", ExitCode.USAGE)
     return typer.confirm("Are these the machine's fingerprints? Trust them?", err=True)
@@ -171,7 +173,7 @@ def fingerprints(lines: Sequence[str]) -> list[str]:
     return [host_key_fingerprint(line) for line in lines]
 
 
-def trusted(target: Mapping[str, Any]) -> str:
+def render_host_key_trust(target: Mapping[str, Any]) -> str:
     """Return how host keys are verified: the number of pinned ones, `none`, or the policy."""
     if target.get("transport") == "local":
         return ""

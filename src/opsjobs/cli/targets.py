@@ -11,7 +11,7 @@ import typer
 from opsjobs.cli import importing_targets, options, target_changes, target_keys
 from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.render import Column, Form, show_list, show_one, tell
-from opsjobs.cli.target_choice import labels_of
+from opsjobs.cli.target_choice import parse_labels
 from opsjobs.cli.target_messages import warn_of_twins_of, warn_of_zones
 from opsjobs.model.target import HostKeyPolicy, Transport
 
@@ -29,7 +29,7 @@ COLUMNS = (
     Column("credential", lambda t: t.get("credential")),
     Column("labels", lambda t: t.get("labels")),
     Column("groups", lambda t: t.get("groups")),
-    Column("host keys", target_keys.trusted),
+    Column("host keys", target_keys.render_host_key_trust),
     Column("zone", lambda t: t.get("zone"), wide=True),
     Column("slots", lambda t: t.get("slots"), wide=True),
     Column("jump", lambda t: t.get("jump"), wide=True),
@@ -95,7 +95,7 @@ def add(
         "host": host or name,
         "port": port,
         "transport": transport,
-        "labels": labels_of("--label", label),
+        "labels": parse_labels("--label", label),
         "groups": options.split(group),
         "credential": credential,
         "jump": jump,

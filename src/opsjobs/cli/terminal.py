@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import Any
 
-from opsjobs.cli.render import colours, painted, plain
+from opsjobs.cli.render import has_colours, paint, plain
 from opsjobs.cli.terminal_escapes import EscapedOutput
 
 _CLEAR = b"\r\x1b[K"
@@ -31,7 +31,7 @@ class Terminal:
         self._status = ""
         self._drawn = False
         self.draws = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-        self._marks_stderr = colours(sys.stderr)
+        self._marks_stderr = has_colours(sys.stderr)
 
     def write(self, stream: str, portion: bytes) -> None:
         """Write remote bytes to one of the streams, after flushing the other.
@@ -60,7 +60,7 @@ class Terminal:
         with self._lock:
             self._erase()
             self.close_line()
-            sys.stderr.write("".join(f"{painted(plain(line), style, sys.stderr)}\n" for line in text.split("\n")))
+            sys.stderr.write("".join(f"{paint(plain(line), style, sys.stderr)}\n" for line in text.split("\n")))
             sys.stderr.flush()
             self._draw()
 
@@ -101,7 +101,7 @@ class Terminal:
             return
         width = shutil.get_terminal_size().columns
         line = self._status if len(self._status) < width else self._status[: max(width - 2, 0)] + "…"
-        self._file("stderr").write(_CLEAR + painted(plain(line), "dim", sys.stderr).encode())
+        self._file("stderr").write(_CLEAR + paint(plain(line), "dim", sys.stderr).encode())
         self._file("stderr").flush()
         self._drawn = True
 

@@ -52,7 +52,7 @@ class EscapedOutput:
         return "".join(_mark(character) for character in control)
 
 
-def shown(data: bytes) -> bytes:
+def escape_output(data: bytes) -> bytes:
     r"""Return a whole stream as a terminal may be given it.
 
     >>> shown(b"ok\rall gone\x1b[K \x1b[31mred")
@@ -61,7 +61,7 @@ def shown(data: bytes) -> bytes:
     return EscapedOutput().feed(data, final=True)
 
 
-def escaped(text: str) -> str:
+def escape_json(text: str) -> str:
     """Return JSON with C1 controls and bidirectional characters escaped.
 
     The JSON writer leaves those as they are.

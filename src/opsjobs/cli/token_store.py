@@ -53,21 +53,21 @@ class TokenStore:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or _default_folder()
 
-    def of(self, url: str) -> StoredLogin | None:
+    def get(self, url: str) -> StoredLogin | None:
         """Return the login at this service, or None."""
         kept = self._read().get(url)
         return None if kept is None else StoredLogin(**kept)
 
     def keep(self, url: str, login: StoredLogin) -> None:
-        """Store a login in place of the previous one. Call it while holding `alone`."""
+        """Store a login in place of the previous one. Call it while holding `lock`."""
         self._write({**self._read(), url: asdict(login)})
 
     def forget(self, url: str) -> None:
-        """Delete a login. Call it while holding `alone`."""
+        """Delete a login. Call it while holding `lock`."""
         self._write({known: login for known, login in self._read().items() if known != url})
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Lock the store against other commands: a refresh token is valid once."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

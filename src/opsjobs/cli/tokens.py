@@ -11,7 +11,7 @@ from opsjobs.cli import options
 from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, ago, show_list, tell
-from opsjobs.cli.users import grants_in_words
+from opsjobs.cli.users import render_grants
 from opsjobs.model.access import Role
 from opsjobs.model.units import parse_duration
 
@@ -20,7 +20,7 @@ app = typer.Typer(help="Tokens: create, list and revoke API keys.", no_args_is_h
 COLUMNS = (
     Column("id", lambda k: k["id"]),
     Column("name", lambda k: k["name"]),
-    Column("may", lambda k: grants_in_words(k["grants"])),
+    Column("may", lambda k: render_grants(k["grants"])),
     Column("last used", lambda k: ago(k.get("last_used_at"))),
     Column("expires", lambda k: k.get("expires_at") or "never"),
     Column("made by", lambda k: k.get("made_by"), wide=True),
@@ -63,7 +63,7 @@ def create(
     with connect() as client:
         made = client.post("/api-keys", body)
     print(made["token"])
-    may = grants_in_words(made["grants"])
+    may = render_grants(made["grants"])
     tell(f"token {name} is created ({may}). It is shown only now; use it in OPSJOBS_TOKEN or `Authorization: Bearer …`")
 
 

@@ -14,7 +14,7 @@ from opsjobs.cli.render import Column, Form, ago, show_list, show_one, tell
 app = typer.Typer(help="Users: people who can log in, and their roles.", no_args_is_help=True)
 
 
-def grants_in_words(grants: list[Json]) -> str:
+def render_grants(grants: list[Json]) -> str:
     """Return `viewer, operator@env=staging`: roles or permissions with their labels."""
     return ", ".join(
         (grant.get("role") or " ".join(grant.get("permissions") or ())) + (f"@{grant['scope']}" if grant.get("scope") else "")
@@ -25,7 +25,7 @@ def grants_in_words(grants: list[Json]) -> str:
 COLUMNS = (
     Column("id", lambda u: u["id"]),
     Column("name", lambda u: u["name"]),
-    Column("may", lambda u: grants_in_words(u["grants"])),
+    Column("may", lambda u: render_grants(u["grants"])),
     Column("state", lambda u: "disabled" if u["disabled"] else "enabled"),
     Column("last login", lambda u: ago(u.get("last_login_at"))),
     Column("uuid", lambda u: u["uuid"], wide=True),
@@ -68,14 +68,14 @@ def add(
 
     Prompts for the password twice, or reads it from the first line of standard input.
     """
-    body: Json = {"name": name, "grants": [grant(one) for one in role or ["viewer"]]}
+    body: Json = {"name": name, "grants": [parse_grant(one) for one in role or ["viewer"]]}
     if reuse_name:
         body["reuse_name"] = True
-    body["password"] = password_prompt.password(f"Password for {name}", twice=True)
+    body["password"] = password_prompt.read_password(f"Password for {name}", twice=True)
     with connect() as client:
         made = client.post("/users", body)
     print(made["id"])
-    tell(f"user {name} may: {grants_in_words(made['grants'])}")
+    tell(f"user {name} may: {render_grants(made['grants'])}")
 
 
 @app.command("set")
@@ -85,9 +85,9 @@ def set_roles(user: Named, role: Roles = None) -> None:
         raise CommandFailed("no role is given. Use --role, such as --role operator@env=staging.", ExitCode.USAGE)
     with connect() as client:
         found = client.by_name("user", user)
-        body = {"name": found["name"], "disabled": found["disabled"], "grants": [grant(one) for one in role]}
+        body = {"name": found["name"], "disabled": found["disabled"], "grants": [parse_grant(one) for one in role]}
         changed = client.put(path_of("user", found["id"]), body)
-    tell(f"user {changed['name']} may: {grants_in_words(changed['grants'])}")
+    tell(f"user {changed['name']} may: {render_grants(changed['grants'])}")
 
 
 @app.command()
@@ -98,15 +98,16 @@ def passwd(user: Annotated[str | None, typer.Argument(metavar="[USER]", help="Th
     """
     with connect() as client:
         if user is None:
-            current = password_prompt.password("Your current password")
+            current = password_prompt.read_password("Your current password")
             client.once(
-                "/auth/password", {"current_password": current, "password": password_prompt.password("New password", twice=True)}
+                "/auth/password",
+                {"current_password": current, "password": password_prompt.read_password("New password", twice=True)},
             )
             tell("your password is changed. Log in again")
             return
         found = client.by_name("user", user)
         body = {"name": found["name"], "grants": found["grants"], "disabled": found["disabled"]}
-        body["password"] = password_prompt.password(f"Password for {found['name']}", twice=True)
+        body["password"] = password_prompt.read_password(f"Password for {found['name']}", twice=True)
         client.put(path_of("user", found["id"]), body)
     tell(f"the password of {found['name']} is changed, and all logins with the old one have ended")
 
@@ -144,7 +145,7 @@ def _each(users: list[str], verb: str, told: str) -> None:
             tell(f"user {found['name']} {told}")
 
 
-def grant(text: str) -> Json:
+def parse_grant(text: str) -> Json:
     """Return `operator@env=staging` as a grant of the API."""
     role, _, scope = text.partition("@")
     return {"role": role, "scope": scope}

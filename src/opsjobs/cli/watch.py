@@ -9,14 +9,14 @@ from collections.abc import Callable
 from types import FrameType
 
 from opsjobs.cli.client import Client, Json, RequestRefused
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode, of_execution
+from opsjobs.cli.exit_codes import CommandFailed, ExitCode, get_execution_exit_code
 from opsjobs.cli.live_view import LiveView
 from opsjobs.cli.output_lines import OutputLines
-from opsjobs.cli.render import hush, style_of
+from opsjobs.cli.render import discard_stdout, get_style
 from opsjobs.cli.run_summary import Tally
 from opsjobs.cli.sse import Event
 from opsjobs.cli.terminal import Terminal
-from opsjobs.cli.terminal_escapes import escaped
+from opsjobs.cli.terminal_escapes import escape_json
 
 
 class Interrupts:
@@ -81,16 +81,16 @@ def watch(
             f"interrupted: execution {execution['id']} {fate}. See it with: {_see(execution)}", ExitCode.INTERRUPTED
         ) from None
     except BrokenPipeError:
-        hush()
+        discard_stdout()
         raise CommandFailed(f"broken pipe: execution {execution['id']} continues. See it with: {_see(execution)}") from None
     if ended is None:
         words = f"execution {execution['id']} still waits for a person's decision. Follow it with: opsjobs executions follow {execution['id']}"
         raise CommandFailed(words, ExitCode.WAITING)
     status, *rest = tally.summary(ended)
-    terminal.notice(status, style_of(str(ended["status"])))
+    terminal.notice(status, get_style(str(ended["status"])))
     if rest:
         terminal.notice("\n".join(rest))
-    return of_execution(str(ended["status"]), interrupted=interrupts is not None and interrupts.asked)
+    return get_execution_exit_code(str(ended["status"]), interrupted=interrupts is not None and interrupts.asked)
 
 
 def follow(client: Client, execution: Json) -> tuple[Json, Tally]:
@@ -153,7 +153,7 @@ def _line(event: Event, data: Json) -> bytes:
     """Return an event as a line of JSON."""
     position = int(event.id) if event.id.isdigit() else None
     line = json.dumps({"id": position, "event": event.event, "data": data}, ensure_ascii=False, separators=(",", ":"))
-    return escaped(line).encode("utf-8", "backslashreplace") + b"\n"
+    return escape_json(line).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _ended(client: Client, execution: Json, tally: Tally) -> Json:

@@ -84,7 +84,7 @@ class Tree:
             variables.update(self.groups[group].variables)
         variables.update(own)
         try:
-            return _found(name, variables, [group for group in groups if group not in EVERYBODY])
+            return _build_target(name, variables, [group for group in groups if group not in EVERYBODY])
         except ValueError as wrong:
             return Skipped(name, str(wrong), target=True)
 
@@ -103,7 +103,7 @@ def _above(name: str, parents: Mapping[str, list[str]]) -> set[str]:
     return above
 
 
-def _found(name: str, variables: Mapping[str, str], groups: list[str]) -> FoundTarget:
+def _build_target(name: str, variables: Mapping[str, str], groups: list[str]) -> FoundTarget:
     connection = variables.get("ansible_connection", "ssh").rpartition(".")[2]
     network = connection == "network_cli"
     if connection not in _CONNECTIONS and not network:

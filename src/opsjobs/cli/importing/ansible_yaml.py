@@ -21,7 +21,7 @@ NODES_AT_MOST = 1_000_000
 def read(text: str) -> ImportedInventory:
     """Return the inventory in the text. Raises ValueError if it is not one."""
     tree = Tree()
-    found = _loaded(text)
+    found = _load(text)
     if not isinstance(found, dict) or not found:
         raise ValueError("the inventory has no groups: it must begin with `all:`")
     for name, body in found.items():
@@ -29,7 +29,7 @@ def read(text: str) -> ImportedInventory:
     return tree.inventory()
 
 
-class _Words(SafeConstructor):
+class _LenientConstructor(SafeConstructor):
     """YAML constructor that accepts vaulted values and all other tags; none is imported.
 
     A class of its own: constructors are added to a class, for all loaders in the process.
@@ -40,12 +40,12 @@ def _tag_alone(_: SafeConstructor, node: Node) -> str:
     return f"{node.tag} …"
 
 
-_Words.add_constructor(None, _tag_alone)
+_LenientConstructor.add_constructor(None, _tag_alone)
 
 
-def _loaded(text: str) -> Any:
+def _load(text: str) -> Any:
     yaml = YAML(typ="safe", pure=True)
-    yaml.Constructor = _Words
+    yaml.Constructor = _LenientConstructor
     try:
         return yaml.load(text)
     except (YAMLError, RecursionError, ValueError) as wrong:

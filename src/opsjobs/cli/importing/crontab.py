@@ -240,9 +240,9 @@ class _CrontabReader:
         if int(step) <= most:
             return item[0]
         # A field that begins with `*` must still do so if cron looks at that.
-        first = (
-            f"*/{most}" if base == "*" and position in _BY_STAR else str(_LOWEST[position]) if base == "*" else base.split("-")[0]
-        )
+        first = base.split("-")[0]
+        if base == "*":
+            first = f"*/{most}" if position in _BY_STAR else str(_LOWEST[position])
         self._leave(f"the step of {item[0]} is over {most}: as in cron, only the first value counts; it has become {first}")
         return first
 

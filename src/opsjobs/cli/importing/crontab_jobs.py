@@ -36,7 +36,7 @@ class CrontabOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedJob:
     """The job and the schedule of one entry."""
 
     place: str
@@ -55,7 +55,7 @@ def source_of(file: str, wishes: CrontabOptions, *, system: bool) -> str:
     return f"{TAG}:{sha256(chr(0).join(parts).encode()).hexdigest()[:DIGEST_CHARACTERS]}"
 
 
-def planned(entries: Sequence[tuple[CrontabEntry, str]], wishes: CrontabOptions) -> list[Planned]:
+def plan_jobs(entries: Sequence[tuple[CrontabEntry, str]], wishes: CrontabOptions) -> list[PlannedJob]:
     """Return the job and schedule of all entries, each with the tag of its crontab.
 
     Equal entries get equal names on each import; a duplicate gets a number.
@@ -66,7 +66,7 @@ def planned(entries: Sequence[tuple[CrontabEntry, str]], wishes: CrontabOptions)
         name = _name(entry, wishes)
         seen[name] = seen.get(name, 0) + 1
         name = name if seen[name] == 1 else f"{name}-{seen[name]}"
-        found.append(Planned(entry.place, source, _job(entry, name, source, wishes), _schedule(entry, wishes)))
+        found.append(PlannedJob(entry.place, source, _job(entry, name, source, wishes), _schedule(entry, wishes)))
     return found
 
 

@@ -59,7 +59,7 @@ def _take(found: dict[str, FoundTarget], left: list[Skipped], cells: Mapping[str
     name = cells.get("name") or cells.get("host") or ""
     try:
         _check_name(name, found)
-        found[name] = _found(name, cells)
+        found[name] = _build_target(name, cells)
     except ValueError as wrong:
         left.append(Skipped(f"line {number}: {name or '(no name)'}", str(wrong), target=True))
     if len(found) > TARGETS_AT_MOST:
@@ -73,7 +73,7 @@ def _check_name(name: str, found: Collection[str]) -> None:
         raise ValueError("the name appears twice")
 
 
-def _found(name: str, cells: Mapping[str, str]) -> FoundTarget:
+def _build_target(name: str, cells: Mapping[str, str]) -> FoundTarget:
     slots = cells.get("slots")
     if slots and not slots.isdigit():
         raise ValueError(f"slots: {slots!r} is not a number")

@@ -26,8 +26,8 @@ class Holidays:
 
     def windows(self) -> list[dict[str, Any]]:
         """Return the windows, one per name."""
-        dated = [{**_named(name), "dates": [str(day) for day in sorted(days)]} for name, days in self.dates.items()]
-        return [*dated, *({**_named(name), "yearly": list(ranges)} for name, ranges in self.yearly.items())]
+        dated = [{**_name_field(name), "dates": [str(day) for day in sorted(days)]} for name, days in self.dates.items()]
+        return [*dated, *({**_name_field(name), "yearly": list(ranges)} for name, ranges in self.yearly.items())]
 
 
 def read(text: str) -> Holidays:
@@ -36,7 +36,7 @@ def read(text: str) -> Holidays:
     return _calendar(text) if text.lstrip().upper().startswith("BEGIN:VCALENDAR") else _lines(text)
 
 
-def _named(name: str) -> dict[str, str]:
+def _name_field(name: str) -> dict[str, str]:
     return {"name": name} if name else {}
 
 

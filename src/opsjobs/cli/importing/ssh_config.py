@@ -64,7 +64,7 @@ def _blocks(text: str, left: list[Skipped]) -> list[_Block]:
             raise ValueError(f"line {number}: {stripped[:60]!r} is not an option with a value")
         option, value = match[1].lower(), match[2]
         if option == "host":
-            blocks.append(_Block(_words(value, number)))
+            blocks.append(_Block(_split_words(value, number)))
         elif option == "match":
             blocks.append(_Block([]))
             left.append(Skipped(f"line {number}: Match {value[:60]}", "Match is not supported: the whole block is ignored"))
@@ -72,11 +72,11 @@ def _blocks(text: str, left: list[Skipped]) -> list[_Block]:
             left.append(Skipped(f"line {number}: Include {value[:60]}", "included files are not read: import them too"))
         else:
             # The first one wins, as for ssh.
-            blocks[-1].options.setdefault(option, " ".join(_words(value, number)))
+            blocks[-1].options.setdefault(option, " ".join(_split_words(value, number)))
     return blocks
 
 
-def _words(value: str, number: int) -> list[str]:
+def _split_words(value: str, number: int) -> list[str]:
     try:
         return shlex.split(value)
     except ValueError:
