@@ -72,7 +72,7 @@ async def test_a_calendar_that_a_schedule_names_keeps_its_name_and_stays(databas
     async with database.transaction() as connection:
         await scheduled(connection, job_id, "holidays")
     for change in (calendars.delete(stored.uuid), calendars.replace(stored.uuid, draft("feasts"))):
-        with pytest.raises(Conflict, match="'holidays' is named by the schedules backup/nightly: change those first"):
+        with pytest.raises(Conflict, match="'holidays' is used by the schedules backup/nightly: change those first"):
             await change
     changed = await calendars.replace(stored.uuid, draft(description="new"))
     assert changed.draft.description == "new"

@@ -266,7 +266,7 @@ _TOO_SLOW = (TooSlow, "PostgreSQL ended a statement at its time limit")
 _ANSWERED: Mapping[str, tuple[type[Unavailable], str]] = {
     "57014": _TOO_SLOW,
     "25P04": _TOO_SLOW,
-    "55P03": (Locked, "PostgreSQL could not give a lock in time"),
+    "55P03": (Locked, "PostgreSQL could not acquire a lock in time"),
 }
 # The operating system's messages for a full disk if PostgreSQL has no SQLSTATE of its own for it
 # (quota, WAL, temporary files).

@@ -156,7 +156,7 @@ async def expire_changed(database: Database, approval_id: int) -> None:
 
     Raises Conflict if it is decided already.
     """
-    await _close(database, approval_id, "what would run has changed since it was asked", late=False)
+    await _close(database, approval_id, "its content has changed since it was requested", late=False)
 
 
 async def expire(database: Database, limit: int) -> int:
@@ -200,13 +200,13 @@ def _check(
     approvers: Sequence[Requester],
 ) -> None:
     if not approval.status.pending:
-        words = f"Approval {approval.id} is decided already: it is {approval.status.value}, see GET /approvals/{approval.id}."
+        words = f"Approval {approval.id} is decided already: it is {approval.status.value}. See GET /approvals/{approval.id}."
         raise Conflict("approval_decided", words)
     if stands["late"] or stands["cancelling"]:
         words = "its time has passed" if stands["late"] else "its execution is being cancelled"
         raise Conflict("approval_decided", f"Approval {approval.id} cannot be decided any more: {words}.")
     if ruling.hash is not None and ruling.hash != approval.hash:
-        raise Conflict("approval_changed", f"Approval {approval.id} is about something else: read it again, and send its hash.")
+        raise Conflict("approval_changed", f"Approval {approval.id}: its content has changed. Read it again and send its hash.")
     requester = parse_requester(stands["requested_by"], stands["requester"])
     if stands["requester"] is None and ruling.requester is not None:
         requester = ruling.requester
@@ -255,7 +255,7 @@ async def _close(database: Database, approval_id: int, reason: str, *, late: boo
         stands = await (await connection.execute(_STATE, [approval_id])).fetchone()
         assert stands is not None
         if not approval.status.pending or (late and not stands["late"]):
-            raise Conflict("approval_decided", f"Approval {approval_id} is decided already: see how in GET /approvals.")
+            raise Conflict("approval_decided", f"Approval {approval_id} is decided already. See GET /approvals.")
         approval = await _settle(connection, approval, ApprovalStatus.EXPIRED, by=None, reason=reason)
     await database.retry(lambda: _apply(database, approval))
 

@@ -95,9 +95,7 @@ async def _lock_open(connection: Connection, execution_id: int) -> None:
     if row["finished_at"] is not None:
         raise Conflict("execution_ended", f"Execution {execution_id} has already ended: it is {row['status']}.")
     if row["status"] == "pending_approval":
-        detail = (
-            f"Execution {execution_id} waits for its approval and has not begun: let it wait, reject the approval, or cancel it."
-        )
+        detail = f"Execution {execution_id} waits for its approval and has not started. Reject the approval or cancel it."
         raise Conflict("execution_pending", detail)
     if row["cancelling"]:
         raise Conflict("execution_cancelling", f"Execution {execution_id} is being cancelled: it cannot be paused or resumed.")

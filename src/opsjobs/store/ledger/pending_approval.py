@@ -101,7 +101,7 @@ async def begin(connection: Connection, approval: Approval) -> None:
     """
     job = await (await connection.execute(_JOB, [approval.execution_id])).fetchone()
     if job is not None and job["state"] != "active":
-        detail = f"Job {job['name']} is {job['state']}: nothing of it begins until it is resumed. Resume it, then approve."
+        detail = f"Job {job['name']} is {job['state']}. Resume it, then approve."
         raise Conflict(f"job_is_{job['state']}", detail)
     named = {"execution": approval.execution_id, "approval": approval.id}
     begun = await (await connection.execute(_BEGIN, named)).fetchone()

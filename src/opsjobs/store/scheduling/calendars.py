@@ -203,7 +203,9 @@ async def check_calendars_exist(connection: Connection, names: Sequence[str], po
     rows = await (await connection.execute(query, [list(names)])).fetchall()
     known = {row["name"] for row in rows}
     faults = [
-        FieldError(f"{pointer}/{position}", f"There is no calendar {name!r}: make it first, or leave it out.", "unknown_calendar")
+        FieldError(
+            f"{pointer}/{position}", f"There is no calendar {name!r}. Create it first, or leave it out.", "unknown_calendar"
+        )
         for position, name in enumerate(names)
         if name not in known
     ]
@@ -212,7 +214,7 @@ async def check_calendars_exist(connection: Connection, names: Sequence[str], po
 
 
 async def _check_unused(connection: Connection, name: str) -> None:
-    what = f"The calendar {name!r} is named by the schedules"
+    what = f"The calendar {name!r} is used by the schedules"
     await check_unused(connection, "calendar_in_use", what, _SCHEDULES, {"name": name})
 
 

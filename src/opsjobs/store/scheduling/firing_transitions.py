@@ -162,7 +162,7 @@ async def trigger(connection: Connection, launched: Sequence[LaunchedFiring]) ->
         {
             **_claim_parameters(readies),
             "executions": [ran.execution_id for ran in launched],
-            "reasons": ["it was missed, and is caught up with" if ready.catch_up else None for ready in readies],
+            "reasons": ["it was missed, and is caught up" if ready.catch_up else None for ready in readies],
             "at": [ran.at for ran in launched],
             "late": [ran.late_ms for ran in launched],
             "subjects": [ready.schedule.uuid for ready in readies],

@@ -341,7 +341,7 @@ class Schedules:
             raise NotFound.of("schedule", ref)
         stored = await self._read(connection, row["id"])
         if if_match is not None and stored.version not in if_match:
-            detail = f"The schedule is at version {stored.version} by now: read it again, and send its ETag as If-Match."
+            detail = f"The schedule is at version {stored.version} by now. Read it again and send its ETag as If-Match."
             raise Precondition("stale_version", detail, status=412)
         now = await _now(connection)
         if stored.next_fire_at is None or stored.next_fire_at > now:
@@ -422,5 +422,5 @@ def _ahead(table: Timetable, now: datetime) -> dict[str, Any]:
 
 def _never(draft: ScheduleDraft, now: datetime) -> Invalid:
     refuse_past(draft, now)
-    detail = "No moment of this schedule lies ahead: all are in the past, or outside of start_at and end_at."
+    detail = "The schedule has no due time ahead: all are in the past, or outside of start_at and end_at."
     return Invalid("never_due", detail, errors=[FieldError("", detail, "never_due")])
