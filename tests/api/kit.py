@@ -140,7 +140,7 @@ def services_on(
         imports=Imports(database),
         jobs=jobs,
         ledger=ledger,
-        journal=ExecutionLog(database),
+        execution_log=ExecutionLog(database),
         contents=Contents(database),
         files=files,
         artifacts=Artifacts(database),

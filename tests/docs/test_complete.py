@@ -44,7 +44,7 @@ def application() -> FastAPI:
     limits = Limits(max_actions=1, body_bytes=1, docs=True)
     access = SimpleNamespace(judge=None)
     services: Any = SimpleNamespace(
-        limits=limits, clock=None, journal=None, bus=None, executions=None, access=access, metrics=Metrics()
+        limits=limits, clock=None, execution_log=None, bus=None, executions=None, access=access, metrics=Metrics()
     )
     return create_app(services)
 

@@ -152,7 +152,7 @@ async def test_who_wakes_up_with_a_claim_that_has_ended_launches_nothing(databas
     await on.turn(seconds=60)
     frozen = await on.firings.fire(10)
     assert len(frozen.ready) == 1
-    assert await on.firings.take(10, catch_up=False) == []
+    assert await on.firings.claim(10, catch_up=False) == []
     await on.turn(seconds=CLAIM_SECONDS + 1)
     await on.scheduler().run_once()
     before = await on.rows()

@@ -28,8 +28,8 @@ HASH = "ab" * 32
 
 async def asked(database: Database, count: int = 3, *, needed: int = 1, **more: Any) -> tuple[Execution, Approval]:
     """Return an execution that waits for this many approvers."""
-    question = PendingApproval(ApprovalTerms("the job asks for it", needed, 60), HASH, b"salt")
-    execution = await launch(database, machines(count), question=question, requester=Requester("ada", "user", "ada"), **more)
+    approval = PendingApproval(ApprovalTerms("the job asks for it", needed, 60), HASH, b"salt")
+    execution = await launch(database, machines(count), approval=approval, requester=Requester("ada", "user", "ada"), **more)
     (approval,) = [a for a in await all_of(database) if a.execution_id == execution.id]
     return execution, approval
 

@@ -95,7 +95,7 @@ def create_app(services: Services, *, admin_token: Secret | None = None) -> Fast
     app.state.streams = Streams(services.limits.streams_a_caller)
     app.state.open_executions = OpenExecutions(services.limits.open_executions, services.executions, services.clock)
     app.state.file_quota = FileQuota(FileLimits(services.limits.files_bytes, services.limits.files_a_caller_bytes))
-    app.state.followers = Followers(services.journal, services.bus)
+    app.state.followers = Followers(services.execution_log, services.bus)
     for noun in (
         executions,  # first what is asked for most: a router takes a request after all those before it were tried
         jobs_as_code,  # before jobs: /jobs/export is no job's id

@@ -26,7 +26,7 @@ CLOSE_SECONDS = 3.0
 
 
 class LogReader(Protocol):
-    """Where the log is read: store.journal.Journal."""
+    """Where the log is read: store.execution_log.ExecutionLog."""
 
     async def read(self, execution_id: int, *, after: int, limit: int, max_bytes: int) -> list[LogEntry]:
         """The entries after a position."""

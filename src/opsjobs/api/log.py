@@ -78,7 +78,7 @@ async def log(request: Request, services: ServicesDep, execution: Known, query: 
         still = partial(admitted, request, "execution", execution.id, execution, sees="executions:read")
         return Download(request, pieces, still, media_type=media_type)
 
-    await services.journal.check_available(execution)
+    await services.execution_log.check_available(execution)
     if query.format == "json":
         return await _page(request, execution, query.position, query.limit)
     if query.format == "ndjson":
@@ -90,7 +90,7 @@ async def log(request: Request, services: ServicesDep, execution: Known, query: 
 
 
 async def _page(request: Request, execution: Execution, position: int, limit: int) -> Response:
-    entries = await services_of(request).journal.read(execution.id, after=position, limit=limit, max_bytes=PAGE_BYTES)
+    entries = await services_of(request).execution_log.read(execution.id, after=position, limit=limit, max_bytes=PAGE_BYTES)
     last = entries[-1].seq if entries else position
     more = last < execution.last_seq
     kept = [(name, value) for name, value in request.query_params.multi_items() if name not in ("cursor", "after")]
@@ -101,7 +101,7 @@ async def _page(request: Request, execution: Execution, position: int, limit: in
 
 async def _items(services: Services, execution: Execution, position: int) -> AsyncIterator[bytes]:
     while position < execution.last_seq:
-        entries = await services.journal.read(execution.id, after=position, limit=PAGE_ENTRIES, max_bytes=PAGE_BYTES)
+        entries = await services.execution_log.read(execution.id, after=position, limit=PAGE_ENTRIES, max_bytes=PAGE_BYTES)
         if not entries:
             return
         position = entries[-1].seq
@@ -121,7 +121,7 @@ async def _lines(services: Services, execution: Execution, run: int | None, quer
 
 
 async def _output(services: Services, execution: Execution, run: int | None, query: LogQuery) -> AsyncIterator[list[LogEntry]]:
-    pages = services.journal.output(
+    pages = services.execution_log.output(
         execution.id,
         target_run=run,
         stream=query.stream,

@@ -56,7 +56,7 @@ async def events(
     last event is `refused`.
     """
     followers = request.app.state.followers
-    await services.journal.check_available(execution)
+    await services.execution_log.check_available(execution)
     if followers.streams >= followers.pace.viewers:
         raise TooMany("too_many_viewers", "This process has as many open event streams as it may.", retry_after_seconds=5)
     still = standing(request, lambda: admitted(request, "execution", execution.id, execution, sees="executions:read"))

@@ -114,7 +114,7 @@ class Services:
     inventory: TargetInventory
     access: Access
     executions: Executions
-    journal: ExecutionLog
+    execution_log: ExecutionLog
     contents: Contents
     files: Files
     artifacts: Artifacts
@@ -203,7 +203,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         inventory=inventory,
         access=access(settings, known, clock),
         executions=Executions(database),
-        journal=ExecutionLog(database),
+        execution_log=ExecutionLog(database),
         contents=Contents(database),
         artifacts=Artifacts(database, clock),
         outbox=Outbox(database),
@@ -386,7 +386,7 @@ def inspecting(services: Services) -> Loop:
 
 def relay(services: Services) -> Relay:
     """What tells the world of the outbox's facts."""
-    return Relay(services.outbox, services.executions, services.journal, services.bus, services.metrics)
+    return Relay(services.outbox, services.executions, services.execution_log, services.bus, services.metrics)
 
 
 def serve_metrics(settings: Settings, metrics: Metrics) -> None:

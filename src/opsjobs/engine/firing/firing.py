@@ -90,13 +90,13 @@ class FiringService:
             done["recomputed"] += await self._firings.recompute(RECOMPUTE_SCHEDULES)
             if done["recomputed"] < RECOMPUTE_SCHEDULES:
                 self._rules_at = time.monotonic() + RULES_SECONDS
-        look = await self._firings.look()
+        look = await self._firings.check_due()
         if look.due or look.pending:
             try:
                 await self._work(done, look)
             except ExceptionGroup as failed:
                 raise _away(failed) from failed
-            look = await self._firings.look()
+            look = await self._firings.check_due()
         self._set_rest(look, worked=any(done.values()))
         if done["missed"]:
             log.warning("schedule_moments_missed", moments=done["missed"])
@@ -114,11 +114,11 @@ class FiringService:
             await self._fire(done)
         if look.pending:
             await self._expire(done)
-            await self._launch(done, await self._firings.take(TAKE_FIRINGS, catch_up=False))
+            await self._launch(done, await self._firings.claim(TAKE_FIRINGS, catch_up=False))
         if look.due:
             await self._fire_late(done)
         left = CATCH_UPS_A_PASS
-        while left > 0 and (ready := await self._firings.take(min(left, LAUNCH_FIRINGS), catch_up=True)):
+        while left > 0 and (ready := await self._firings.claim(min(left, LAUNCH_FIRINGS), catch_up=True)):
             await self._launch(done, ready)
             left -= len(ready)
 

@@ -57,7 +57,7 @@ def asking(new: NewExecution, values: Mapping[str, Any], terms: ApprovalTerms | 
         return new
     salt = secrets.token_bytes(SALT_BYTES)
     hash_ = fingerprint(new.job_name, new.actions, values, new.policy, new.targets, salt=salt)
-    return replace(new, question=PendingApproval(terms, hash_, salt))
+    return replace(new, approval=PendingApproval(terms, hash_, salt))
 
 
 class Approving:

@@ -98,7 +98,7 @@ class RetryService:
             ],
             "total_targets": len(runs),
             "retries": [{"id": row["id"], "status": row["status"]} for row in before],
-            "needs_approval": new.question is not None,
+            "needs_approval": new.approval is not None,
         }
 
     async def _drafted(

@@ -119,7 +119,7 @@ class Ledger:
 
         Raises NotFound, or Conflict if the execution has ended.
         """
-        await self._database.retry(lambda: _cancel.ask_cancel(self._database, execution_id, by=by, reason=reason))
+        await self._database.retry(lambda: _cancel.request_cancel(self._database, execution_id, by=by, reason=reason))
 
     async def pause(self, execution_id: int, *, by: str, reason: str | None) -> None:
         """Pause an execution: no run is started any more.

@@ -24,7 +24,7 @@ from opsjobs.store.ledger.approval_rows import append_approval_event, load_appro
 from opsjobs.store.ledger.cancel import Ending, end_refused, end_waiting
 from opsjobs.store.ledger.each import for_each
 from opsjobs.store.ledger.expired_waits import wake_answered
-from opsjobs.store.ledger.pending_approval import begin
+from opsjobs.store.ledger.pending_approval import start_approved_launch
 from opsjobs.store.transaction import Connection, Database
 
 
@@ -266,7 +266,7 @@ async def _settle(
     """Write the status of an approval and its event, and start an approved launch."""
     await connection.execute(_SETTLE, {"id": approval.id, "status": status.value, "by": by, "reason": reason})
     if approval.kind is ApprovalKind.LAUNCH and status is ApprovalStatus.APPROVED:
-        await begin(connection, approval)
+        await start_approved_launch(connection, approval)
     settled = await load_approval(connection, approval.id)
     if settled.kind is ApprovalKind.LAUNCH and status is not ApprovalStatus.APPROVED:
         words = _refusal(settled, RunStatus.SKIPPED).message

@@ -85,7 +85,7 @@ where s.parent_id = %s and s.triggered_by = 'workflow' and e.finished_at is null
   and not e.cancelling order by 1"""
 
 
-async def ask_cancel(database: Database, execution_id: int, *, by: str, reason: str | None) -> None:
+async def request_cancel(database: Database, execution_id: int, *, by: str, reason: str | None) -> None:
     """Request the cancel of an execution, and end its waiting runs.
 
     Repeated calls change nothing while it is running. Raises Conflict once it has ended.
@@ -112,7 +112,7 @@ async def cancel_children(database: Database, execution_id: int, reason: str) ->
     children = await database.fetch(_CHILDREN, [execution_id])
     for child in children:
         with contextlib.suppress(Conflict, NotFound):  # it has ended in the meantime
-            await database.retry(partial(ask_cancel, database, child["execution_id"], by="opsjobs", reason=reason))
+            await database.retry(partial(request_cancel, database, child["execution_id"], by="opsjobs", reason=reason))
     return len(children)
 
 

@@ -7,7 +7,7 @@ that are not granted yet, because these may wait for its parents.
 
 from __future__ import annotations
 
-ASK_NAMES = """
+REQUEST_NAMES = """
 with recursive line as (
   select parent_id as id from execution_specs where execution_id = %(id)s
     and triggered_by = 'workflow'

@@ -26,7 +26,7 @@ from opsjobs.model.target_fingerprint import NO_PINS, Pins
 from opsjobs.store import audit
 from opsjobs.store.ledger import pending_approval
 from opsjobs.store.ledger.admit import ADMIT, STEP
-from opsjobs.store.ledger.exclusive_names import ASK_NAMES, GRANT_NAMES
+from opsjobs.store.ledger.exclusive_names import GRANT_NAMES, REQUEST_NAMES
 from opsjobs.store.parameters import job_secrets, masked
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
@@ -73,7 +73,7 @@ class NewExecution:
     """As the row stores them, secrets sealed."""
     judgement: SafetyJudgement | None = None
     """The verdict of the safety check on what will run; None: it was not asked."""
-    question: pending_approval.PendingApproval | None = None
+    approval: pending_approval.PendingApproval | None = None
     """The approval that it requires before it starts."""
     override: str | None = None
     """The reason why the safety check and approvals are overridden."""
@@ -85,7 +85,7 @@ class NewExecution:
     @property
     def status(self) -> ExecutionStatus:
         """The status at launch."""
-        return ExecutionStatus.QUEUED if self.question is None else ExecutionStatus.PENDING_APPROVAL
+        return ExecutionStatus.QUEUED if self.approval is None else ExecutionStatus.PENDING_APPROVAL
 
     @property
     def gated(self) -> bool:
@@ -172,8 +172,8 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
         await connection.execute(_INHERIT, _inherited_rows(new, execution_id))
     if new.gated:
         await connection.execute(_GATES, _gate_row(new, execution_id))
-    if new.names and new.question is None:
-        await connection.execute(ASK_NAMES, {"id": execution_id, "parent": new.parent, "names": list(new.names)})
+    if new.names and new.approval is None:
+        await connection.execute(REQUEST_NAMES, {"id": execution_id, "parent": new.parent, "names": list(new.names)})
         await connection.execute(GRANT_NAMES)
         await connection.execute(ADMIT, {"executions": [execution_id]})
     await _record(connection, new, execution_id)
@@ -183,11 +183,11 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
         await audit.record(
             connection, "safety.overridden", "execution", execution_id, new.job_name, after=verdict, reason=new.override
         )
-    if new.question is not None:
-        await pending_approval.ask(connection, execution_id, new.question, _withheld(new))
+    if new.approval is not None:
+        await pending_approval.request_launch_approval(connection, execution_id, new.approval, _withheld(new))
     elif new.names and new.triggered_by is TriggeredBy.WORKFLOW:
         await pending_approval.check_lock_cycle(connection, execution_id)
-    stands = new.names or new.question
+    stands = new.names or new.approval
     return _launched(new, row, await _waiting_on(connection, execution_id) if stands else None)
 
 
@@ -272,7 +272,7 @@ def _row(new: NewExecution) -> dict[str, Any]:
 
 
 def _execution_row(new: NewExecution) -> dict[str, Any]:
-    now = new.question is None  # else its window, deadline and names are withheld until it is approved
+    now = new.approval is None  # else its window, deadline and names are withheld until it is approved
     # An execution that requests names is admitted once it has them.
     ready = min(new.window, _sizes(new)[0]) if now and not new.names else 0
     return {

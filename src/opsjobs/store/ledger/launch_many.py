@@ -77,7 +77,7 @@ def is_plain(new: NewExecution) -> bool:
 
     That is, it has no gates, names, parent, pending approval or override.
     """
-    alone = new.watched or new.retried_runs or new.parent is not None or new.question is not None or new.override is not None
+    alone = new.watched or new.retried_runs or new.parent is not None or new.approval is not None or new.override is not None
     return new.job_id is not None and not alone
 
 

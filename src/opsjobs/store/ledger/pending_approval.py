@@ -16,7 +16,7 @@ from opsjobs.model.errors import Conflict
 from opsjobs.model.events import EventType
 from opsjobs.store.ledger.admit import ADMIT
 from opsjobs.store.ledger.approval_rows import append_approval_event, load_approval
-from opsjobs.store.ledger.exclusive_names import ASK_NAMES, FIND_LOCK_CYCLE, GRANT_NAMES
+from opsjobs.store.ledger.exclusive_names import FIND_LOCK_CYCLE, GRANT_NAMES, REQUEST_NAMES
 from opsjobs.store.transaction import Connection
 
 
@@ -70,12 +70,14 @@ from begun b join approvals a on a.id = %(approval)s
   join execution_specs s on s.execution_id = b.id"""
 
 
-async def ask(connection: Connection, execution_id: int, question: PendingApproval, withheld: dict[str, Any]) -> Approval:
+async def request_launch_approval(
+    connection: Connection, execution_id: int, requested: PendingApproval, withheld: dict[str, Any]
+) -> Approval:
     """Request the approval of a launch, in the launch's transaction.
 
     `withheld`: window, timeout, hold, watched, names and parent of the execution.
     """
-    terms = question.terms
+    terms = requested.terms
     parameters = {
         "execution": execution_id,
         "message": terms.message,
@@ -83,8 +85,8 @@ async def ask(connection: Connection, execution_id: int, question: PendingApprov
         "needed": terms.needed,
         "roles": list(terms.roles),
         "users": list(terms.users),
-        "hash": question.hash,
-        "salt": question.salt,
+        "hash": requested.hash,
+        "salt": requested.salt,
         "withheld": Jsonb(withheld),
     }
     row = await (await connection.execute(_REQUEST, parameters)).fetchone()
@@ -94,7 +96,7 @@ async def ask(connection: Connection, execution_id: int, question: PendingApprov
     return approval
 
 
-async def begin(connection: Connection, approval: Approval) -> None:
+async def start_approved_launch(connection: Connection, approval: Approval) -> None:
     """Queue an approved execution, under its lock, with its window, deadline and names.
 
     Raises Conflict if it cannot start, now or ever.
@@ -114,7 +116,7 @@ async def begin(connection: Connection, approval: Approval) -> None:
 
 async def take_names(connection: Connection, execution_id: int, parent: int | None, names: Sequence[str], *, child: bool) -> None:
     """Request the execution's exclusive names. Raises Conflict as `check_lock_cycle`."""
-    await connection.execute(ASK_NAMES, {"id": execution_id, "parent": parent, "names": list(names)})
+    await connection.execute(REQUEST_NAMES, {"id": execution_id, "parent": parent, "names": list(names)})
     await connection.execute(GRANT_NAMES)
     if child:
         await check_lock_cycle(connection, execution_id)

@@ -129,7 +129,7 @@ FIRINGS = Listing(
 )
 
 # Reads the front of three indexes, however many schedules there are.
-_LOOK = """
+_CHECK_DUE = """
 select extract(epoch from (select min(next_fire_at) from job_schedules
                            where next_fire_at is not null) - t.now)::float8 as due_in,
        exists (select from schedule_executions where status = 'pending'
@@ -235,9 +235,9 @@ class Firings:
         async with self._database.connection() as connection:
             return await self._closer(connection, schedules)
 
-    async def look(self) -> FiringsDue:
+    async def check_due(self) -> FiringsDue:
         """Return what is to be done now; costs the same for any number of schedules."""
-        row = await self._database.fetch_one(_LOOK)
+        row = await self._database.fetch_one(_CHECK_DUE)
         assert row is not None
         due_in = row["due_in"]
         return FiringsDue(due_in is not None and due_in <= 0, row["pending"], due_in)
@@ -258,7 +258,7 @@ class Firings:
         async with failpoints.at("fire"):
             return await self._database.retry(once)
 
-    async def take(self, limit: int, *, catch_up: bool) -> Sequence[ReadyFiring]:
+    async def claim(self, limit: int, *, catch_up: bool) -> Sequence[ReadyFiring]:
         """Claim up to `limit` firings that may be launched now, for 15 seconds."""
         given = {"limit": limit, "catch_up": catch_up, "claim": CLAIM_SECONDS}
         rows = await self._database.retry(lambda: self._database.fetch(_TAKE, given))
