@@ -184,6 +184,7 @@ class TargetRunOut(StoredModel):
     step: str | None = Field(description="The key of the action that it is at")
     last_stderr: str | None
     worker: str | None
+    contact_lost_at: Timestamp | None = Field(description="Since when its worker cannot reach the target")
     error: ErrorOut | None
     exit_code: int | None
     started_at: Timestamp | None
