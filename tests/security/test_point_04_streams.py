@@ -13,7 +13,7 @@ import pytest
 
 from api.kit import desk, problem
 from api.live import Live, live
-from opsjobs.api import stream_reauth
+from opsjobs.api import long_lived
 from opsjobs.api.follower import Pace
 from opsjobs.api.http_connection import DROP
 from opsjobs.api.long_lived import Streams
@@ -165,7 +165,7 @@ async def test_a_stream_is_asked_about_once_in_its_time_and_goes_on_without_a_ga
 async def test_while_nobody_can_say_nothing_goes_out_and_then_it_ends(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_reauth, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(long_lived, "PATIENCE_SECONDS", 0.2)
     async with stage(database) as (desk, clock, _):
         key = {"Authorization": f"Bearer {await desk.services.people.create_key('ben', 'viewer')}"}
         async with viewer(desk, key) as seen:

@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import principal_of, requires
+from opsjobs.api.authorization import ReuseName, check_given, check_holds, check_reuse_name
 from opsjobs.api.dependencies import ServicesDep
-from opsjobs.api.grant_delegation import ReuseName, check_given, check_holds, check_reuse_name
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.paths import located
 from opsjobs.api.preconditions import Idempotent

@@ -1,21 +1,33 @@
-"""What a caller may see and do, by the labels of things: 404 for what he may not know of, 403 for what he may see and not do."""
+"""What a caller may see and do: by labels, by the grants it gives away, and by overriding.
+
+404 for a thing that the caller may not see, 403 for one that it may see and not change.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Request
+from pydantic import Field
 
 from opsjobs.api.auth import principal_of
 from opsjobs.api.dependencies import services_of
-from opsjobs.model.access import Principal, Reach
+from opsjobs.model import approval
+from opsjobs.model.access import EVERYTHING, Principal, Reach
 from opsjobs.model.access_bounds import Bounds
-from opsjobs.model.errors import Forbidden, NotFound
+from opsjobs.model.api_model import Overriding
+from opsjobs.model.errors import FieldError, Forbidden, NotFound
+from opsjobs.model.grants import GrantDraft, grants_of, may_give
+
+ReuseName = Annotated[
+    bool,
+    Field(description="The name was used by a deleted identity: the new one inherits what that one owned. For administrators."),
+]
 
 
 class Labelled(Protocol):
-    """A thing that scopes can be held against."""
+    """A thing that scopes are compared with."""
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -26,35 +38,45 @@ T = TypeVar("T", bound=Labelled)
 
 
 def permission_of(request: Request) -> str:
-    """What this request's route requires: its `requires(…)` has let the caller pass, for some things at least."""
+    """Return the permission that the route requires, and that the caller holds in some scope."""
     permission: str = request.state.permission
     return permission
 
 
 def reach(request: Request) -> Reach | None:
-    """For which things the caller holds what the route requires; None: for all, so that nothing need be asked."""
+    """Return the scopes in which the caller holds the route's permission; None: everywhere."""
     held = principal_of(request).reach(permission_of(request))
     return None if held.everywhere else held
 
 
 def bounds(request: Request, permission: str | None = None, *, sees: str = "targets:read") -> Bounds:
-    """How far the caller may go with what he asks for. `permission`: what it takes (default: what the route requires)."""
+    """Return the bounds of what the caller asks for.
+
+    `permission`: the one that it takes (default: the route's). `sees`: the one to look at things.
+    """
     return Bounds.of(principal_of(request), permission or permission_of(request), sees=sees)
 
 
 def admitted(request: Request, noun: str, ref: object, thing: T, *, sees: str) -> T:
-    """The thing in a route's path. Raises as `admit` does."""
+    """Return the thing in a route's path. Raises as `admit`."""
     admit(request, noun, ref, thing.labels, sees=sees)
     return thing
 
 
 def admit(
-    request: Request, noun: str, ref: object, labels: Mapping[str, str], *, sees: str, permission: str | None = None
+    request: Request,
+    noun: str,
+    ref: object,
+    labels: Mapping[str, str],
+    *,
+    sees: str,
+    permission: str | None = None,
 ) -> None:
-    """Raises NotFound, in the very words of a thing that is not there, where the caller may not know of it; Forbidden where he
-    may, and not do to it what takes this permission (default: the one that the route requires).
+    """Raise NotFound or Forbidden unless the caller holds the permission for these labels.
 
-    `ref` is what he called it, `sees` the permission to look at such things.
+    NotFound, in the words of a thing that does not exist, if the caller may not see it (`sees`:
+    the permission to look at such things); Forbidden if it may. `ref`: the id or name in the
+    request. `permission`: default: the one that the route requires.
     """
     permission = permission or permission_of(request)
     principal = principal_of(request)
@@ -62,23 +84,60 @@ def admit(
         return
     if not principal.reach(sees).holds(labels):
         raise NotFound.of(noun, ref)
-    raise Forbidden("out_of_reach", f"{principal.name} may see the {noun} {ref}, and does not hold {permission} for it.")
+    detail = f"{principal.name} may see the {noun} {ref}, and does not hold {permission} for it."
+    raise Forbidden("out_of_reach", detail)
 
 
-def is_his(request: Request, name: str, kind: str) -> bool:
-    """Whether the caller is this identity."""
+def is_caller(request: Request, name: str, kind: str) -> bool:
+    """Return True if the caller is this identity."""
     principal = principal_of(request)
     return (principal.name, principal.kind) == (name, kind)
 
 
 async def owner(request: Request) -> Principal:
-    """Who asks, and comes to own what is launched later in his name: what he may is kept where nothing else here knows of him."""
+    """Return the caller as the owner of what is launched later in its name.
+
+    The grants of an external identity are stored, as nothing else here has them.
+    """
     principal = principal_of(request)
     await services_of(request).people.remember(None, principal)
     return principal
 
 
 async def requester(request: Request) -> dict[str, Any]:
-    """Who asks, as launches take it: a workflow of his launches more of it later."""
+    """Return the caller as launches take it; a workflow launches further jobs in its name later."""
     principal = await owner(request)
     return {"requested_by": principal.name, "requested_by_kind": principal.kind}
+
+
+def check_given(request: Request, given: Iterable[GrantDraft]) -> None:
+    """Raise Forbidden if the caller gives grants that it does not hold."""
+    giver = principal_of(request)
+    if not all(may_give(giver, grant) for grant in grants_of(one.kept() for one in given)):
+        detail = f"{giver.name} gives more than {giver.name} holds. Ask an administrator who holds all of it."
+        raise Forbidden("more_than_held", detail)
+
+
+def check_holds(request: Request, name: str, kept: Iterable[Mapping[str, Any]]) -> None:
+    """Raise Forbidden if the identity to change holds grants (`kept`) that the caller cannot give."""
+    caller = principal_of(request)
+    if not all(may_give(caller, grant) for grant in grants_of(kept)):
+        detail = f"{name} holds more than {caller.name} holds. Ask an administrator who holds all of it."
+        raise Forbidden("more_than_held", detail)
+
+
+def check_reuse_name(request: Request, *, reuse_name: bool) -> None:
+    """Raise Forbidden if the caller sets `reuse_name` and does not hold everything.
+
+    What the deleted identity owned is not known, so it might be more than the caller holds.
+    """
+    caller = principal_of(request)
+    if reuse_name and not caller.reach(EVERYTHING).everywhere:
+        detail = f"{caller.name} may not set reuse_name: it takes an unscoped administrator. Choose another name."
+        raise Forbidden("more_than_held", detail, errors=[FieldError("/reuse_name", detail, "more_than_held")])
+
+
+def check_override(request: Request, draft: Overriding) -> None:
+    """Raise Forbidden if the caller overrides and may not, Invalid if the reason is missing."""
+    if draft.override_safety:
+        approval.check_override(principal_of(request), draft.reason)

@@ -9,11 +9,10 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, check, principal_of, requires
-from opsjobs.api.authorization import bounds, reach, requester
+from opsjobs.api.authorization import bounds, check_override, reach, requester
 from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.preconditions import Idempotent
-from opsjobs.api.safety_override import check_override
 from opsjobs.api.schemas.approvals import DeadLetterPageOut, DiscardedLettersOut, RevivedOut
 from opsjobs.api.schemas.responses import PAGED, REVIVED
 from opsjobs.engine.launching.retries import REVIVED_AT_MOST

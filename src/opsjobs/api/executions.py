@@ -13,13 +13,12 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api import jobs
 from opsjobs.api.auth import Within, check, principal_of, requires, triggered_by
-from opsjobs.api.authorization import admitted, bounds, reach, requester
+from opsjobs.api.authorization import admitted, bounds, check_override, reach, requester
 from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.paths import located
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.quotas import check_open
-from opsjobs.api.safety_override import check_override
 from opsjobs.api.schemas.executions import (
     ExecutionOut,
     ExecutionPageOut,

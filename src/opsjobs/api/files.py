@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, check, principal_of, requires
-from opsjobs.api.authorization import is_his, reach
+from opsjobs.api.authorization import is_caller, reach
 from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.long_lived import Download
@@ -50,7 +50,7 @@ async def known(id: str, request: Request) -> StoredFile:
 
 
 def _admit(request: Request, ref: object, stored: StoredFile) -> None:
-    if reach(request) is not None and not is_his(request, stored.created_by, stored.created_by_kind):
+    if reach(request) is not None and not is_caller(request, stored.created_by, stored.created_by_kind):
         raise NotFound.of("file", ref)
 
 
@@ -137,7 +137,7 @@ async def content(request: Request, stored: Known) -> Response:
 @router.delete("/files/{id}", status_code=204, dependencies=[requires("jobs:execute", Within.OBJECT)], summary="Delete a file")
 async def delete(request: Request, services: ServicesDep, stored: Known) -> Response:
     """Delete the file; another caller's needs `jobs:update`, too. 409 while it is transferred."""
-    if not is_his(request, stored.created_by, stored.created_by_kind):
+    if not is_caller(request, stored.created_by, stored.created_by_kind):
         check(request, "jobs:update")
     await services.files.delete(stored.id)
     return Response(status_code=204)

@@ -11,12 +11,11 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api import jobs, problems
 from opsjobs.api.auth import Within, principal_of, requires
-from opsjobs.api.authorization import bounds, is_his
+from opsjobs.api.authorization import bounds, check_override, is_caller
 from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.executions import ExecuteDraft, order_of
 from opsjobs.api.listing import created, replayed, tag
 from opsjobs.api.preconditions import Idempotent
-from opsjobs.api.safety_override import check_override
 from opsjobs.api.schemas.executions import PreviewOut
 from opsjobs.api.schemas.jobs import JobOut, ValidationOut
 from opsjobs.api.schemas.responses import CREATED_VERSION, VERSIONED
@@ -157,7 +156,7 @@ def _sight(request: Request) -> Sight:
             stored = await services.files.get(ref)
         except NotFound:
             return False
-        return is_his(request, stored.created_by, stored.created_by_kind)
+        return is_caller(request, stored.created_by, stored.created_by_kind)
 
     return Sight(credentials, None if principal_of(request).reach("jobs:read").everywhere else file)
 

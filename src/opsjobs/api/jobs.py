@@ -8,11 +8,10 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, check, principal_of, requires
-from opsjobs.api.authorization import admitted, bounds, is_his, reach
+from opsjobs.api.authorization import admitted, bounds, check_override, is_caller, reach
 from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import created, listed, page_of, replayed, tag
 from opsjobs.api.preconditions import Idempotent, IfMatch, IfMatchOrAny
-from opsjobs.api.safety_override import check_override
 from opsjobs.api.schemas.jobs import JobOut, JobPageOut, JobVersionPageOut
 from opsjobs.api.schemas.responses import CREATED_VERSION, PAGED, VERSIONED
 from opsjobs.api.updates import Edit, edit, put_and_patch
@@ -57,7 +56,7 @@ async def check_written(request: Request, draft: JobDraft | RunDraft, permission
     await services_of(request).authoring.check(
         draft,
         bounds(request, permission),
-        lambda file: is_his(request, file.created_by, file.created_by_kind),
+        lambda file: is_caller(request, file.created_by, file.created_by_kind),
         sees_files=principal_of(request).reach("jobs:read").everywhere,
     )
 

@@ -11,9 +11,8 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api import jobs
 from opsjobs.api.auth import Within, check, principal_of, requires
-from opsjobs.api.authorization import bounds, reach
+from opsjobs.api.authorization import bounds, check_override, reach
 from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.safety_override import check_override
 from opsjobs.api.schemas.jobs import AppliedOut, JobExportOut
 from opsjobs.engine.launching.validation import warnings_of
 from opsjobs.model.api_model import Overriding

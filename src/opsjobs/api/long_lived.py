@@ -1,30 +1,98 @@
-"""Answers that last: so many of each caller at a time, and downloads that end where their time or the caller's right does."""
+"""Streams and downloads: limits per caller, periodic re-authorization, and maximum duration."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from fastapi import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from opsjobs.api.auth import principal_of
+from opsjobs.api.auth import Within, check, principal_of, token_of
+from opsjobs.api.authorization import permission_of
 from opsjobs.api.dependencies import services_of
 from opsjobs.api.http_connection import DROP
 from opsjobs.api.problems import Problem
-from opsjobs.api.stream_reauth import StreamReauth, standing
+from opsjobs.clock import Clock
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Refusal, TooMany, Unavailable
 from opsjobs.telemetry import log
 
 RETRY_AFTER_SECONDS = 5
+PATIENCE_SECONDS = 15.0
+RETRY_SECONDS = 1.0
+JITTER = 0.2
+"""Each check is earlier by a random share of up to this, so that streams are not checked together."""
+
+
+class StreamReauth:
+    """A permission that is valid for at most `every_seconds` after `ask` returned.
+
+    `ask` raises a Refusal, or Unavailable if it cannot be decided.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[None]], clock: Clock, *, every_seconds: float) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._every_seconds = every_seconds
+        self._schedule_next()
+
+    @property
+    def seconds_left(self) -> float:
+        """The seconds until the next check is due."""
+        return max(0.0, self._due - self._clock.monotonic())
+
+    async def check(self) -> None:
+        """Ask again if it is due. To be called before anything is sent.
+
+        While `ask` is Unavailable nothing is sent; after PATIENCE_SECONDS of that this raises
+        Unavailable. Raises what `ask` raises.
+        """
+        if self.seconds_left:
+            return
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._ask_until_decided()
+        except TimeoutError:
+            raise Unavailable("re-authorization of a stream was not possible for a while") from None
+        self._schedule_next()
+
+    async def _ask_until_decided(self) -> None:
+        while True:
+            try:
+                await self._ask()
+            except Unavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    def _schedule_next(self) -> None:
+        share = 1 - JITTER * random.random()  # noqa: S311  spreads load, keeps no secret
+        self._due = self._clock.monotonic() + self._every_seconds * share
+
+
+def reauth_of(request: Request, still: Callable[[], object]) -> StreamReauth:
+    """Return the re-authorization of this request: its token, its route's permission, its thing.
+
+    `still`: checks the thing in the path; it raises as it did when the answer began.
+    """
+    services = services_of(request)
+    token, permission = token_of(request.headers), permission_of(request)
+
+    async def ask() -> None:
+        request.state.principal = await services.access.judge.principal(token)
+        check(request, permission, within=Within.OBJECT)
+        still()
+
+    return StreamReauth(ask, services.clock, every_seconds=services.limits.stream_reauth_seconds)
 
 
 class Streams:
-    """The streams and downloads of this process by caller: `most` of one at a time; 0 = no limit."""
+    """The open streams and downloads of this process by caller: at most `most` each; 0: no limit."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -32,10 +100,13 @@ class Streams:
 
     @contextmanager
     def one_of(self, caller: Principal) -> Iterator[None]:
-        """Around one of them. Raises TooMany."""
+        """Count one of them while the context is open. Raises TooMany."""
         who = (caller.kind, caller.name)
         if self._most and self._open[who] >= self._most:
-            detail = f"{caller.name} has {self._most} streams and downloads open here (OPSJOBS_STREAMS_PER_CALLER): end one of them first."
+            detail = (
+                f"{caller.name} has {self._most} streams and downloads open here "
+                "(OPSJOBS_STREAMS_PER_CALLER): end one of them first."
+            )
             raise TooMany("too_many_streams", detail, retry_after_seconds=RETRY_AFTER_SECONDS)
         self._open[who] += 1
         try:
@@ -47,8 +118,10 @@ class Streams:
 
 
 class Download(StreamingResponse):
-    """Bytes in pieces. Where the caller may have it no more (`still` as in `standing`), or it lasts too long, the connection is
-    dropped, so that nobody takes a part for the whole.
+    """Bytes in pieces, within a time limit and while the caller may have them.
+
+    If the caller loses the permission (`still` as in `reauth_of`), or the time is over, the
+    connection is dropped, so that no client takes a part for the whole.
     """
 
     def __init__(
@@ -60,13 +133,14 @@ class Download(StreamingResponse):
         media_type: str,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(_judged(pieces, standing(request, still)), media_type=media_type, headers=headers)
+        authorized = _while_authorized(pieces, reauth_of(request, still))
+        super().__init__(authorized, media_type=media_type, headers=headers)
         self._streams: Streams = request.app.state.streams
         self._caller = principal_of(request)
         self._limit_seconds: float = services_of(request).limits.download_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, or refuse it where the caller has too many."""
+        """Send the bytes, or refuse if the caller has too many downloads open."""
         try:
             with self._streams.one_of(self._caller):
                 await self._send_all(scope, receive, send)
@@ -79,7 +153,8 @@ class Download(StreamingResponse):
                 await super().__call__(scope, receive, send)
         except (Refusal, Unavailable, TimeoutError) as over:
             reason = str(over) or f"it lasted longer than {self._limit_seconds:g} s (OPSJOBS_DOWNLOAD_TIME)"
-            log.warning("a download was ended", path=scope["path"][:200], principal=self._caller.name, reason=reason)
+            path = scope["path"][:200]
+            log.warning("download_ended", path=path, principal=self._caller.name, reason=reason)
             drop: Callable[[], None] | None = scope.get("extensions", {}).get(DROP)
             if drop is None:
                 raise
@@ -87,7 +162,7 @@ class Download(StreamingResponse):
             await asyncio.sleep(0)  # until the server has noticed
 
 
-async def _judged(pieces: AsyncIterator[bytes], whose: StreamReauth) -> AsyncIterator[bytes]:
+async def _while_authorized(pieces: AsyncIterator[bytes], reauth: StreamReauth) -> AsyncIterator[bytes]:
     async for piece in pieces:
-        await whose.check()
+        await reauth.check()
         yield piece

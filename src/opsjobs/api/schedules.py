@@ -13,14 +13,13 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api import jobs
 from opsjobs.api.auth import Within, check, principal_of, requires, triggered_by
-from opsjobs.api.authorization import admit, bounds, owner, reach, requester
+from opsjobs.api.authorization import admit, bounds, check_override, owner, reach, requester
 from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.executions import Prefer, answered
 from opsjobs.api.listing import listed, page_of, replayed, tag
 from opsjobs.api.paths import located
 from opsjobs.api.preconditions import Idempotent, IfMatch, IfMatchOrAny
 from opsjobs.api.quotas import check_open
-from opsjobs.api.safety_override import check_override
 from opsjobs.api.schemas.executions import ExecutionOut
 from opsjobs.api.schemas.responses import CREATED_VERSION, LAUNCHED, PAGED, VERSIONED
 from opsjobs.api.schemas.schedules import ScheduleOut, SchedulePageOut

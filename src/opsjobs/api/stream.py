@@ -18,10 +18,9 @@ from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.executions import Known
 from opsjobs.api.follower import Followers
 from opsjobs.api.http_connection import DROP
-from opsjobs.api.long_lived import Streams
+from opsjobs.api.long_lived import StreamReauth, Streams, reauth_of
 from opsjobs.api.problems import Problem
 from opsjobs.api.schemas.responses import EVENTS
-from opsjobs.api.stream_reauth import StreamReauth, standing
 from opsjobs.model.errors import Refusal, TooMany, Unavailable
 from opsjobs.model.execution import Execution
 from opsjobs.store.reference import BIGINT_MAX
@@ -59,7 +58,7 @@ async def events(
     await services.execution_log.check_available(execution)
     if followers.streams >= followers.pace.viewers:
         raise TooMany("too_many_viewers", "This process has as many open event streams as it may.", retry_after_seconds=5)
-    still = standing(request, lambda: admitted(request, "execution", execution.id, execution, sees="executions:read"))
+    still = reauth_of(request, lambda: admitted(request, "execution", execution.id, execution, sees="executions:read"))
     return EventStream(request, execution, after if last_event_id is None else last_event_id, still)
 
 

@@ -9,8 +9,8 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
+from opsjobs.api.authorization import ReuseName, check_given, check_holds, check_reuse_name
 from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.grant_delegation import ReuseName, check_given, check_holds, check_reuse_name
 from opsjobs.api.listing import created, listed, page_of
 from opsjobs.api.login import Password
 from opsjobs.api.preconditions import Idempotent
