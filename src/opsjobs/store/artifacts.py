@@ -1,4 +1,4 @@
-"""Artifacts: what actions brought from their targets, each with the path that it had there."""
+"""Artifacts: files fetched from targets, each with the path that it had there."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ select %(uuid)s, r.execution_id, r.id, %(action)s, %(attempt)s, %(path)s, %(cont
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One file of one target, as an action found it. `sha256` is in hexadecimal."""
+    """A file of a target that an action fetched. `sha256` is in hexadecimal."""
 
     id: int
     uuid: str
@@ -58,7 +58,7 @@ class Artifact:
     content_id: int
 
     def data(self) -> dict[str, Any]:
-        """An item of GET /executions/{id}/artifacts."""
+        """Return an item of GET /executions/{id}/artifacts."""
         return {
             "id": self.id,
             "uuid": self.uuid,
@@ -81,10 +81,13 @@ class Artifacts:
         self._clock = clock or SystemClock()
 
     async def record(self, run_id: int, fence: int, *, action: str, attempt: int, path: str, written: Written) -> bool:
-        """Keep what was written as the file at `path`; twice is once. False where the run is not the caller's any more."""
+        """Record bytes as the file at `path`, idempotently; return False if the run was lost.
+
+        The run is lost if its fence or status is no longer the caller's.
+        """
         of = {"run": run_id, "fence": fence, "action": action, "attempt": attempt, "path": path}
         async with self._database.transaction() as connection:
-            # Of a worker that lost the run, what comes late is nobody's.
+            # A worker that lost the run records nothing.
             if await (await connection.execute(_HELD, of)).fetchone() is None:
                 return False
             new = {"uuid": uuid7(self._clock.now()), "content": await seal(connection, written)}
@@ -93,11 +96,11 @@ class Artifacts:
             return True
 
     async def get(self, ref: str | int) -> Artifact:
-        """By id or uuid. Raises NotFound."""
+        """Return the artifact of this id or uuid. Raises NotFound."""
         return _artifact(await find(self._database, "artifact", ref, _SELECT, "a."))
 
     async def list(self, execution_id: int, request: PageRequest) -> Page[Artifact]:
-        """In the order they came; filters and orders are those of ARTIFACTS."""
+        """Return a page in the order of creation; filters and orders are those of ARTIFACTS."""
         return (await ARTIFACTS.page(self._database, request, {"execution": execution_id})).map(_artifact)
 
 

@@ -1,4 +1,8 @@
-"""The audit log as it is written: a row in the transaction of what it tells, so that one is never without the other."""
+"""Write the audit log.
+
+Each row is written in the transaction of the change it records, so neither exists without the
+other.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +22,18 @@ from opsjobs.store.transaction import Connection, Database
 
 SYSTEM = "opsjobs"
 SYSTEM_KIND = "system"
-# More than that of a change is on record by its hash alone.
+# A change that is larger than this is recorded by its size and hash alone.
 CHANGE_BYTES = 16 << 10
-# What says when, or is made of the rest.
+# Times, and fields that are derived from the others: left out of `before` and `after`.
 _NOT_SAID = frozenset({"id", "uuid", "status", "created_at", "updated_at", "created_by"})
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does what is being done, and from where. `kind`: of a principal, or `system` for what opsjobs does by itself."""
+    """The principal that acts, and the address it acts from.
+
+    `kind` is the kind of a principal, or `system` for what opsjobs does by itself.
+    """
 
     name: str
     kind: str
@@ -37,7 +44,7 @@ class Actor:
 
     @classmethod
     def of(cls, principal: Principal, *, address: str | None = None, request_id: str | None = None) -> Actor:
-        """A principal in one request."""
+        """Return the actor for a principal in one request."""
         return cls(principal.name, principal.kind, principal.person, address, request_id, principal.makers)
 
 
@@ -51,7 +58,7 @@ values (%(actor)s, %(kind)s, %(person)s, %(address)s, %(request_id)s, %(action)s
 
 
 class AuditChange(TypedDict):
-    """What a thing was before, and is after."""
+    """A thing before and after a change."""
 
     before: dict[str, Any]
     after: dict[str, Any]
@@ -59,7 +66,7 @@ class AuditChange(TypedDict):
 
 @contextmanager
 def acting(actor: Actor) -> Iterator[None]:
-    """What is recorded inside, in this task and in what it starts, was done by this actor."""
+    """Attribute what is recorded inside, in this task and the tasks it starts, to this actor."""
     token = _ACTOR.set(actor)
     try:
         yield
@@ -68,18 +75,18 @@ def acting(actor: Actor) -> Iterator[None]:
 
 
 def actor() -> Actor:
-    """Who acts just now."""
+    """Return the current actor."""
     return _ACTOR.get()
 
 
 def requester() -> Requester | None:
-    """Who acts just now, with the person behind him; None: opsjobs by itself."""
+    """Return the current actor with the person behind it; None if opsjobs acts by itself."""
     who = actor()
     return None if who.kind == SYSTEM_KIND else Requester(who.name, who.kind, who.person, who.makers)
 
 
 def written_by() -> Jsonb | None:
-    """The same as it is kept beside what he writes: he does not approve it."""
+    """Return the requester as it is stored beside what it writes, which it may not approve."""
     who = requester()
     return None if who is None else Jsonb(who.data())
 
@@ -95,10 +102,11 @@ async def record(
     after: Mapping[str, Any] | None = None,
     reason: str | None = None,
 ) -> None:
-    """Write down who does this, in the transaction that does it: where it cannot be written, it is not done.
+    """Record the current actor and the action, in the transaction that performs the action.
 
-    `action` is `noun.verb` as in `credential.rotated`; `before` and `after` hold no secrets, and what both have alike may be left out.
-    Of what has more than 16 KiB only the size and the hash are kept.
+    If the record cannot be written, the action is not performed. `action` is `noun.verb`, as in
+    `credential.rotated`. `before` and `after` hold no secrets, and what both have alike may be left
+    out. Of a change of more than 16 KiB only the size and the hash are stored.
     """
     await connection.execute(_RECORD, _row(action, thing, thing_id, name, before=before, after=after, reason=reason))
 
@@ -106,7 +114,10 @@ async def record(
 async def note(
     database: Database, action: str, thing: str, thing_id: int | str | None, name: str | None = None, **change: Any
 ) -> None:
-    """As `record`, of what changes nothing in PostgreSQL: to be called before it is done. `change`: before, after, reason."""
+    """Record an action that changes nothing in PostgreSQL; call it before the action.
+
+    `change`: `before`, `after` and `reason`, as of `record`.
+    """
     async with database.transaction() as connection:
         await record(connection, action, thing, thing_id, name, **change)
 
@@ -114,7 +125,7 @@ async def note(
 async def record_many(
     connection: Connection, action: str, thing: str, things: Iterable[tuple[int | str, str, Mapping[str, Any]]]
 ) -> None:
-    """As `record`, of many things that were made at once: each with its id, its name and what it is after."""
+    """Record many things that were made at once: each with its id, its name and its new state."""
     rows = [_row(action, thing, thing_id, name, after=after) for thing_id, name, after in things]
     async with connection.cursor() as cursor:
         await cursor.executemany(_RECORD, rows)
@@ -148,12 +159,12 @@ def _row(
 
 
 def told(thing: Mapping[str, Any]) -> dict[str, Any]:
-    """The description of a thing as its row shows it: without what only says when."""
+    """Return the description of a thing as its audit row shows it: without times and the like."""
     return {name: value for name, value in thing.items() if name not in _NOT_SAID}
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> AuditChange:
-    """`before` and `after` for `record`: of two descriptions of a thing what is not the same.
+    """Return `before` and `after` for `record`: the fields in which two descriptions differ.
 
     >>> changes({"port": 22, "zone": "a"}, {"port": 2222, "zone": "a"})
     {'before': {'port': 22}, 'after': {'port': 2222}}

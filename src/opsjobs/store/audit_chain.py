@@ -1,4 +1,4 @@
-"""The row that says where the audit log's chain begins and ends: read, trusted only by its signature, and signed anew."""
+"""Read, verify and sign the row that holds the audit log's beginning and end."""
 
 from __future__ import annotations
 
@@ -21,53 +21,57 @@ _READ = f"select {COLUMNS} from audit_chain"
 _WRITE = """
 update audit_chain set base_seal = %s, base_hash = decode(%s, 'hex'), head_seal = %s, head_hash = decode(%s, 'hex'),
   anchor_seal = %s, anchor_id = %s, key_id = %s, mac = decode(%s, 'hex')"""
-# What retention of the release before wrote, and nobody has sealed yet: as a rule there is none.
+# Rows that retention of the previous release wrote and that are not sealed yet: usually none.
 _IDS = "select coalesce(max(id), 0) as id from audit_log where seal is null and action = 'audit.retained'"
 
 
 class UnverifiedChain(Failure):
-    """The chain's beginning and end are not as opsjobs signed them, or by a key that is missing: it is not gone on with."""
+    """The chain's ends are not as opsjobs signed them, or the key is missing.
+
+    Nothing is added to such a chain.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The row as it is found: what it says, and who says so."""
+    """The row as it is stored: its content and its signature."""
 
     ends: Ends
     signature: Signature | None
 
     def proof(self, keys: SigningKeys) -> Proof:
-        """Whether opsjobs says so."""
+        """Return whether opsjobs signed it."""
         return keys.proof(Part.ENDS, self.ends.text, self.signature)
 
     def trusted(self, keys: SigningKeys) -> Ends:
-        """What it says. Raises Unproven: whoever went on with what somebody else wrote would sign it."""
+        """Return the ends. Raises UnverifiedChain: adding to unsigned ends would sign them."""
         proof = self.proof(keys)
         if proof is Proof.UNKNOWN and self.signature is not None:
             raise UnverifiedChain(key_missing(self.signature.key_id, f"the end of the audit log (number {self.ends.head.seal})"))
         if proof is not Proof.GOOD:
             raise UnverifiedChain(
-                f"the audit log is said to begin behind number {self.ends.base.seal} and to end at {self.ends.head.seal}, but opsjobs "
-                "did not sign that: somebody changed it in the database. Nothing more is sealed: `opsjobs audit verify` says what is wrong, "
-                "and `opsjobs audit anchor` begins anew behind it."
+                f"the audit log is said to begin behind number {self.ends.base.seal} and to end at "
+                f"{self.ends.head.seal}, but opsjobs did not sign that: it was changed in the database. "
+                "Nothing more is sealed: `opsjobs audit verify` shows what is wrong, and "
+                "`opsjobs audit anchor` begins anew behind it."
             )
         return self.ends
 
 
 async def read(connection: Connection, *, lock: bool = False) -> Chain:
-    """What is on record; `lock`: for whoever is going to write it."""
+    """Return the stored row; `lock` it to write it."""
     row = await (await connection.execute(_READ + (" for update" if lock else ""))).fetchone()
     assert row is not None
     return found(row)
 
 
 async def write(connection: Connection, ends: Ends, keys: SigningKeys) -> None:
-    """Sign where the chain begins and ends from now on."""
+    """Sign and store the chain's new ends."""
     await connection.execute(_WRITE, _signed(ends, keys))
 
 
 def anchor(driver: psycopg.Connection, keys: Sequence[Secret]) -> None:
-    """Sign the chain as it is, in the migration that brings signatures. Raises Failure without keys."""
+    """Sign the chain in the migration that adds signatures. Raises Failure without keys."""
     if not keys:
         raise Failure("ENCRYPTION_KEYS is not set: with this release the audit log is signed. Give the keys that the API has.")
     cursor = driver.cursor(row_factory=dict_row)
@@ -84,14 +88,15 @@ def _signed(ends: Ends, keys: SigningKeys) -> list[int | str]:
 
 
 def found(row: DictRow) -> Chain:
-    """Of a row with COLUMNS."""
+    """Return the chain of a row with COLUMNS."""
     base, head = ChainLink(row["base_seal"], row["base_hash"]), ChainLink(row["head_seal"], row["head_hash"])
     return Chain(Ends(base, head, row["anchor_seal"], row["anchor_id"]), Signature.of(row["key_id"], row["mac"]))
 
 
 def key_missing(key: str, what: str) -> str:
-    """In words: which key signed what, and what to do."""
+    """Return a message: which key signed what, and what to do."""
     return (
-        f"{what} is signed by key {key}, which is not in ENCRYPTION_KEYS: put it back behind the current one. Where it is lost, "
-        "`opsjobs audit anchor` begins anew; where there never was such a key, somebody else signed it."
+        f"{what} is signed by key {key}, which is not in ENCRYPTION_KEYS: put it back behind the "
+        "current one. If it is lost, `opsjobs audit anchor` begins anew; if there never was such a "
+        "key, the signature is forged."
     )

@@ -1,4 +1,4 @@
-"""The audit log as it is read: listed, walked along, copied out."""
+"""Read the audit log: list it, verify its chain, copy it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from opsjobs.store.audit_chain import Chain, key_missing
 from opsjobs.store.paging import IndexWalk, ListColumn, Listing, Page, PageRequest
 from opsjobs.store.transaction import Connection, Database
 
-# Rows that one verification or one copy looks at; whoever wants more goes on from where it ended.
+# Rows that one verification or one copy reads; the caller continues from where it ended.
 STRETCH_ROWS = 2_000
-# Longer than this no row lies unsealed while a sealer is at work.
+# No row stays unsealed for longer than this while a sealer runs.
 UNSEALED_SECONDS = 10
 
 _COLUMNS = ", ".join(FIELDS)
@@ -43,7 +43,7 @@ AUDIT = Listing(
 )
 _STRETCH = f"select {_SIGNED} from audit_log where seal > %s order by seal limit {STRETCH_ROWS}"
 _LINK = f"select {_SIGNED} from audit_log where seal = %s"
-# What may say that the chain begins later: of those that are signed as the sealing's own the newest counts.
+# Rows that may move the beginning of the chain: the newest that the sealer itself signed counts.
 _BASES = f"""
 select {_SIGNED} from audit_log where thing = 'audit_log' and action in ('audit.retained', 'audit.anchored') and seal is not null
 order by id desc limit 1000"""
@@ -54,24 +54,24 @@ select count(*) as n from (
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a walk along a stretch of the chain found.
-
-    `at`: the last link that is whole. `more`: the chain goes on behind it. `noted_at`: the number of the row whose hash was asked for,
-    where the walk came by it. `unsealed`: rows without a number for over 10 s, at most 100,000 of them counted. `keys_missing`: ids
-    of keys that signed some of these rows, and that ENCRYPTION_KEYS no longer holds.
-    """
+    """The result of verifying a stretch of the chain."""
 
     checked: int
     at: ChainLink
+    """The last link that is intact."""
     more: bool
+    """True if the chain continues behind `at`."""
     broken: ChainBreak | None
     ends: Ends
     unsealed: int
+    """Rows without a number for over 10 s; at most 100,000 of them are counted."""
     noted_at: int | None
+    """The number of the row that has the requested hash, if the walk passed it."""
     keys_missing: Sequence[str] = ()
+    """Ids of keys that signed some of these rows and that ENCRYPTION_KEYS no longer holds."""
 
     def data(self) -> dict[str, Any]:
-        """The body of GET /audit/verify."""
+        """Return the body of GET /audit/verify."""
         return {
             "whole": self.broken is None,
             "checked": self.checked,
@@ -88,7 +88,7 @@ class Verified:
 
 
 class AuditLog:
-    """Reads only."""
+    """Read-only access to the audit log."""
 
     def __init__(self, database: Database, keys: Sequence[Secret]) -> None:
         self._database = database
@@ -96,13 +96,13 @@ class AuditLog:
         self._seen = ChainLink()
 
     async def list(self, request: PageRequest) -> Page[dict[str, Any]]:
-        """The newest first; filters and orders are those of AUDIT."""
+        """Return a page, newest first; filters and orders are those of AUDIT."""
         return (await AUDIT.page(self._database, request)).map(_shown)
 
     async def verify(self, *, after: int | None = None, noted: str | None = None) -> Verified:
-        """Walk along at most 2,000 rows behind number `after`, which an earlier walk has found whole; None: from the beginning.
+        """Verify at most 2,000 rows behind number `after`, up to which an earlier walk succeeded.
 
-        `noted`: a hash to look for, in hexadecimal.
+        `after`: None to verify from the beginning. `noted`: a hash to look for, in hexadecimal.
         """
         seen = self._seen
         async with self._at_one_moment() as connection:
@@ -121,11 +121,15 @@ class AuditLog:
         return Verified(walk.checked, walk.at, more, broken, ends, unsealed["n"] if unsealed else 0, noted_at, missing)
 
     async def _begun(self, connection: Connection, chain: Chain, after: int | None) -> ChainWalk:
-        """A walk from the link to begin behind; where that row's signature is not of its hash, the walk is broken there."""
+        """Return a walk from the link to begin behind.
+
+        If that row's signature does not match its hash, the walk is broken there.
+        """
         base, ends = chain.ends.base, chain.ends if chain.proof(self._keys) is Proof.GOOD else None
         row = await _row(connection, base, after)
         if row is None:
-            # Whoever names a row that is not there finds the gap: no hash fits what comes behind it.
+            # If there is no row of that number, the gap is found: no hash fits what comes behind
+            # it.
             start = base if after is None or after <= base.seal else ChainLink(after)
             return ChainWalk(start, self._keys, ends)
         walk = ChainWalk(ChainLink(row["seal"], row["hash"]), self._keys, ends)
@@ -133,7 +137,7 @@ class AuditLog:
         return walk
 
     async def _ended(self, connection: Connection, chain: Chain, walk: ChainWalk, seen: ChainLink) -> ChainBreak | None:
-        """What is wrong, at the end of the walk: with a row, with the last one, or with what is said of the whole chain."""
+        """Return the fault at the end of the walk: in a row, the last row, or the chain's ends."""
         walk.end(chain.ends.head)
         proof = chain.proof(self._keys)
         if walk.broken is not None:
@@ -148,7 +152,7 @@ class AuditLog:
         return back
 
     async def _let_go_to(self, connection: Connection) -> int:
-        """The number behind which the chain begins by the newest row of the sealing's own; 0 where there is none."""
+        """Return the number behind which the chain begins by the sealer's newest row; 0 if none."""
         for row in await (await connection.execute(_BASES)).fetchall():
             signature = Signature.of(row["key_id"], row["mac"])
             if self._keys.proof(Part.OWN, bytes.fromhex(row["hash"]), signature) in (Proof.GOOD, Proof.NONE):
@@ -156,7 +160,10 @@ class AuditLog:
         return 0
 
     async def copy(self, after: int | None = None) -> Sequence[Mapping[str, Any]]:
-        """At most 2,000 sealed rows behind number `after`, each with the hash `previous` and its own: to be kept elsewhere."""
+        """Return at most 2,000 sealed rows behind number `after`, to be stored elsewhere.
+
+        Each has its own hash and that of the row before, `previous`.
+        """
         async with self._at_one_moment() as connection:
             base = (await audit_chain.read(connection)).ends.base
             start = await _row(connection, base, after)
@@ -176,14 +183,17 @@ class AuditLog:
 
 
 async def _row(connection: Connection, base: ChainLink, after: int | None) -> DictRow | None:
-    """The row to begin behind; None where that is the chain's beginning. What was let go of meanwhile is not there to be looked at."""
+    """Return the row to begin behind; None for the beginning of the chain.
+
+    Rows that retention has deleted cannot be read.
+    """
     if after is None or after <= base.seal:
         return None
     return await (await connection.execute(_LINK, [after])).fetchone()
 
 
 def _ends_unsigned(ends: Ends, walk: ChainWalk, let_go_to: int) -> ChainBreak:
-    """All rows fit, but where the chain begins and ends opsjobs did not say."""
+    """Return the break of a chain whose rows all fit, but whose ends opsjobs did not sign."""
     if ends.base.seal > let_go_to:
         first = let_go_to + 1
         detail = (

@@ -1,4 +1,4 @@
-"""The sealer of the audit log: numbers the rows that are committed, chains and signs them, one process at a time."""
+"""Seal the audit log: number, chain and sign committed rows, one process at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from opsjobs.store.transaction import Connection, Database
 
 # Rows that one transaction seals.
 SEALED_AT_ONCE = 500
-# Rows that one transaction lets go of.
+# Rows that one transaction of retention deletes.
 RETAINED_AT_ONCE = 2_000
 _LOCK = 0x6F707361756469  # "opsaudi"; any number would do as long as it never changes
 
@@ -34,7 +34,7 @@ update audit_log l set seal = %(head)s + n.place, key_id = %(key_id)s,
   hash = substr(%(proofs)s::bytea, (n.place * 64 - 63)::int, 32), mac = substr(%(proofs)s::bytea, (n.place * 64 - 31)::int, 32)
 from unnest(%(ids)s::bigint[]) with ordinality as n(id, place) where l.id = n.id"""
 
-# Whole days: what is let go of is on record itself, and need not be each minute.
+# Whole days: a deletion is recorded itself, and need not be each minute.
 _UNTIL = """
 select date_trunc('day', opsjobs_now() at time zone 'UTC' - make_interval(secs => %s)) at time zone 'UTC' as until"""
 _OLDEST = f"""
@@ -45,15 +45,17 @@ select coalesce(max(seal), 0) as seal,
   (select encode(hash, 'hex') from audit_log where seal is not null order by seal desc limit 1) as hash
 from audit_log"""
 _LET_GO = "delete from audit_log where seal > %s and seal <= %s"
-# What lies before the base since somebody began the chain anew behind it: of the next rows those that are too old to keep.
+# Rows before the base, left since the chain was anchored behind them: of the next rows those that
+# are too old to keep.
 _LEFT_OVER = """
 delete from audit_log where at < %s and seal in (select seal from audit_log where seal <= %s order by seal limit %s)"""
 
 
 class Seals:
-    """Each verb is a bounded transaction of its own.
+    """Seals, anchors and retains the audit log; each verb is a bounded transaction of its own.
 
-    Raises Unproven where the chain's ends are not as opsjobs signed them: what is written to them would be signed, too.
+    Raises UnverifiedChain if the chain's ends are not as opsjobs signed them: what is added to them
+    would be signed, too.
     """
 
     def __init__(self, database: Database, keys: Sequence[Secret]) -> None:
@@ -62,9 +64,11 @@ class Seals:
         self._seen = ChainLink()
 
     async def seal(self, *, older_than_seconds: float = 0.0) -> int:
-        """Seal what is committed, at most 500 rows; says how many. One query where nothing is so old, or another is at it.
+        """Seal committed rows, at most 500; return how many.
 
-        A number says when a row was seen, not when it was written: one that was committed late comes after younger ones.
+        It costs one query if no row is that old, or if another process is sealing. A number says
+        when a row was seen, not when it was written: a row that was committed late comes after
+        younger ones.
         """
         if await self._database.fetch_one(_ANY, [older_than_seconds]) is None:
             return 0
@@ -75,7 +79,8 @@ class Seals:
             alone = await (await connection.execute(_ALONE, [_LOCK])).fetchone()
             if alone is None or not alone["ours"]:
                 return 0
-            # Each in a statement of its own, after the lock: it sees what the sealer before us has committed.
+            # Each in a statement of its own, after the lock: it sees what the previous sealer
+            # committed.
             ends = await self._ends(connection)
             rows = await (await connection.execute(_ROWS, [SEALED_AT_ONCE])).fetchall()
             if rows:
@@ -84,14 +89,14 @@ class Seals:
         return len(rows)
 
     async def _ends(self, connection: Connection) -> Ends:
-        """Where the chain begins and ends, locked."""
+        """Return the beginning and the end of the chain, locked."""
         ends = (await audit_chain.read(connection, lock=True)).trusted(self._keys)
         if (back := went_back(self._seen, ends.head)) is not None:
             raise UnverifiedChain(back.detail)
         return ends
 
     async def _write(self, connection: Connection, ends: Ends, rows: Sequence[DictRow], part: Part) -> Ends:
-        """Number, chain and sign these; where the chain ends now."""
+        """Number, chain and sign these rows; return the chain's new ends."""
         head, hashes = ends.head, list[bytes]()
         for row in rows:
             row["seal"] = head.seal + 1
@@ -110,9 +115,10 @@ class Seals:
         return grown
 
     async def anchor(self, reason: str) -> ChainLink:
-        """Begin the chain anew behind all rows, whatever became of it; gives where it begins. On record, with the reason.
+        """Begin the chain anew behind all rows, even of a broken chain; return the new beginning.
 
-        The way out where it is broken for good, or where a key is lost. What was before stays, and is proven by nothing.
+        It is recorded, with the reason. This is the way out if the chain cannot be repaired, or if
+        a key is lost. Older rows stay, and are proven by nothing.
         """
         async with self._database.transaction() as connection:
             await connection.execute(_WAIT, [_LOCK])
@@ -128,15 +134,16 @@ class Seals:
     async def _own(
         self, connection: Connection, ends: Ends, action: str, after: dict[str, Any], reason: str | None = None
     ) -> None:
-        """Write a row that only the sealing writes, and seal it as such."""
+        """Write a row that only the sealer writes, and seal it as such."""
         await audit.record(connection, action, "audit_log", None, after=after, reason=reason)
         await self._write(connection, ends, await (await connection.execute(_OURS)).fetchall(), Part.OWN)
 
     async def retain(self, keep_seconds: float) -> int:
-        """Let go of the oldest rows, those of days that ended longer ago than is kept; says how many.
+        """Delete rows of days that ended longer ago than is kept, oldest first; return how many.
 
-        It is itself on record, in a row that is signed as the sealing's own. Rows that do not fit stay, and nothing before them goes:
-        they would be gone for good. What lies before an anchor goes first, as it grows old; it need not fit. At most 2,000 rows.
+        The deletion is recorded, in a row that is signed as the sealer's own. Rows that do not fit
+        stay, and nothing before them is deleted: they would be gone for good. Rows before an anchor
+        are deleted first, as they grow old; they need not fit. At most 2,000 rows.
         """
 
         async def once() -> int:
@@ -160,7 +167,7 @@ class Seals:
         return await self._database.retry(once)
 
     async def _old(self, connection: Connection, ends: Ends, until: datetime) -> ChainLink:
-        """The last link that is too old to keep, of the next 2,000."""
+        """Return the last link that is too old to keep, of the next 2,000."""
         walk = ChainWalk(ends.base, self._keys, ends)
         for row in await (await connection.execute(_OLDEST, [ends.base.seal, RETAINED_AT_ONCE])).fetchall():
             if row["at"] >= until or not walk.step(row, row["hash"]):

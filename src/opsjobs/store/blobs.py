@@ -1,6 +1,7 @@
-"""Bytes of any length in rows of 256 KiB, kept once for all who have the same; written and read a bounded piece at a time.
+"""Contents of any length in rows of 256 KiB, stored once for equal bytes.
 
-No transaction lasts longer than one piece takes, and nobody holds more than a few pieces in memory.
+They are written and read a bounded piece at a time: no transaction lasts longer than one piece
+takes, and no process holds more than a few pieces in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from opsjobs.store.transaction import Connection, Database
 CHUNK_BYTES = 256 << 10
 # Chunks of one statement: 2 MiB.
 BATCH_CHUNKS = 8
-# How long what nobody refers to is kept: an upload that still comes, a download that is still read.
+# How long contents without a reference are kept: uploads in progress, downloads being read.
 UNUSED_SECONDS = 3_600.0
 # Contents that one part of the sweep looks at.
 SWEPT_AT_ONCE = 500
@@ -30,7 +31,8 @@ _BEGIN = "insert into file_contents (written_by, written_by_kind) values (%s, %s
 _GROW = """
 update file_contents set size = size + %s, touched_at = opsjobs_now()
 where id = %s and size = %s and sha256 is null and not doomed"""
-# Only to a content that has just grown. A statement for each chunk: as one array they cost us and PostgreSQL two more copies each.
+# Only to a content that has just grown. One statement per chunk: as one array they cost us and
+# PostgreSQL two more copies each.
 _ADD = "insert into file_chunks (content_id, n, data) select id, %s, %b from file_contents where id = %s and size = %s"
 _LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 7))"
 _SAME = "select id from file_contents where sha256 = %s for key share"
@@ -49,7 +51,7 @@ where id = any(%s::bigint[])
   and not exists (select from files f where f.content_id = c.id)
   and not exists (select from artifacts a where a.content_id = c.id)"""
 _HOLD = "update file_contents set loose = false where id = any(%s::bigint[]) and not doomed"
-# The oldest of them, as many as have so many chunks together, but one at least.
+# The oldest of them, as many as have that many chunks together, but at least one.
 _DOOMED = f"""
 select id, chunks from (
   select id, chunks, sum(chunks) over (order by id) - chunks as before from (
@@ -68,12 +70,12 @@ class TooManyBytes(Failure):
 
 
 class Forgotten(Failure):
-    """What was written so far is gone: nothing was added to it for an hour, and it was swept."""
+    """The content was swept, because nothing was added to it for an hour."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Bytes that have all come, and that nobody refers to yet: name them with `seal`, soon."""
+    """Bytes that are complete and not referred to yet: refer to them with `seal`, soon."""
 
     id: int
     size: int
@@ -81,7 +83,7 @@ class Written:
 
 
 class Contents:
-    """Writes and reads contents. Raises Unavailable where PostgreSQL does not answer."""
+    """Writes and reads contents. Raises Unavailable if PostgreSQL does not answer."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -89,11 +91,11 @@ class Contents:
     async def write(
         self, pieces: AsyncIterable[bytes], *, limit_bytes: int, by: tuple[str, IdentityKind] | None = None
     ) -> Written:
-        """Take in all pieces, of whatever sizes. Raises TooManyBytes, Forgotten, and what `pieces` raises.
+        """Write all pieces, of any size. Raises TooManyBytes, Forgotten, what `pieces` raises.
 
-        `by`: name and kind of whoever uploads them.
+        `by`: name and kind of the identity that uploads them.
 
-        While one batch is written, the next one comes; who produces the pieces waits for us otherwise.
+        While one batch is written, the next one is received; beyond that the producer waits.
         """
         draft = _Draft(self._database, by)
         try:
@@ -105,14 +107,17 @@ class Contents:
             raise
 
     async def read(self, content_id: int, first: int, count: int = BATCH_CHUNKS) -> list[bytes]:
-        """So many chunks from the given one on; fewer at the end."""
+        """Return `count` chunks from the given one on; fewer at the end."""
         async with self._database.connection() as connection:
             # In binary: as text each byte would be two characters, to be made, sent and read again.
             rows = await connection.execute(_READ, [content_id, first, first + count], binary=True)
             return [row["data"] for row in await rows.fetchall()]
 
     async def stream(self, content_id: int, size: int) -> AsyncIterator[bytes]:
-        """All of it, a chunk at a time; no connection is held in between. Raises Forgotten where it ends too early."""
+        """Yield the content, a chunk at a time. Raises Forgotten if it ends too early.
+
+        No connection is held between chunks.
+        """
         at = 0
         while at < size:
             chunks = await self.read(content_id, at // CHUNK_BYTES)
@@ -123,7 +128,7 @@ class Contents:
             at += sum(map(len, chunks))
 
     async def sweep(self) -> int:
-        """Remove a bounded part of what nobody refers to; return how many contents are gone, 0 if none is left."""
+        """Remove a bounded part of the unreferenced contents; return how many, 0 if none is left."""
         looked_at, gone = SWEPT_AT_ONCE, 0
         while looked_at == SWEPT_AT_ONCE and not gone:
             looked_at = await self._doom()
@@ -133,7 +138,8 @@ class Contents:
     async def _doom(self) -> int:
         async with self._database.transaction() as connection:
             found = await (await connection.execute(_LOOSE, [UNUSED_SECONDS, SWEPT_AT_ONCE])).fetchall()
-            # Only now that their rows are locked can nobody begin to refer to them: look in a statement of its own.
+            # Once their rows are locked, no new reference can be made: look in a statement of its
+            # own.
             for decide in (_DOOM, _HOLD) if found else ():
                 await connection.execute(decide, [[row["id"] for row in found]])
         return len(found)
@@ -158,7 +164,10 @@ class Contents:
 
 
 async def seal(connection: Connection, written: Written) -> int:
-    """The content to refer to, in the caller's transaction: these bytes, or the same that were there before. Raises Forgotten."""
+    """Return the id to refer to, in the caller's transaction. Raises Forgotten.
+
+    It is that of these bytes, or of equal bytes that were stored before.
+    """
     await connection.execute(_LOCK, [written.sha256.hex()])
     same = await (await connection.execute(_SAME, [written.sha256])).fetchone()
     if same is not None:
@@ -172,7 +181,7 @@ async def seal(connection: Connection, written: Written) -> int:
 
 
 class _Draft:
-    """A content that is being written: one batch is on its way, in order."""
+    """A content that is being written; batches are written one at a time, in order."""
 
     def __init__(self, database: Database, by: tuple[str, IdentityKind] | None) -> None:
         self._database = database
@@ -184,19 +193,19 @@ class _Draft:
         self._writing: asyncio.Task[None] | None = None
 
     async def add(self, batch: Sequence[bytes]) -> None:
-        """Begin to write the batch, once the one before it is written."""
+        """Start writing the batch, once the one before it is written."""
         await self._written()
         self._writing = asyncio.create_task(self._write(batch))
 
     async def end(self) -> Written:
-        """Everything is written."""
+        """Wait until everything is written."""
         await self._written()
         if not self._id:
             await self._begin()
         return Written(self._id, self._size, self._hash.digest())
 
     async def give_up(self) -> None:
-        """What was written is left to the next sweep."""
+        """Stop, and leave what was written to the next sweep."""
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.wait({self._writing})
@@ -227,7 +236,8 @@ class _Draft:
     async def _store(self, batch: Sequence[bytes]) -> None:
         size = sum(map(len, batch))
         async with self._database.pipelined() as connection:
-            # What counts is the commit that seals it all, and that one is synchronous: it makes the ones before it last, too.
+            # Only the commit that seals the content counts, and that one is synchronous: it makes
+            # the ones before it durable, too.
             await connection.execute("set local synchronous_commit = off")
             grown = await connection.execute(_GROW, [size, self._id, self._size])
             for n, chunk in enumerate(batch, self._chunks):

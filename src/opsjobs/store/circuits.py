@@ -1,4 +1,7 @@
-"""The circuits of logins, shared by all workers: rights to try are given and outcomes taken in under the rows' locks."""
+"""Circuits of logins, shared by all workers.
+
+Rights to try are granted and outcomes recorded under the locks of the rows.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ from opsjobs.store.storable import storable
 from opsjobs.store.transaction import Connection, Database
 
 UNWELL_AT_MOST = 10_000
-# What a machine says of a refused login is cut to this.
+# A target's message about a refused login is cut to this.
 MESSAGE_CHARACTERS = 4_000
 _TOLD_AS = {CircuitState.OPEN: EventType.CIRCUIT_OPENED, CircuitState.CLOSED: EventType.CIRCUIT_CLOSED}
 
 
 @dataclass(frozen=True, slots=True)
 class StoredCircuit:
-    """A circuit as it is shown; one that is due to be tried is half-open, whoever will try."""
+    """A circuit as it is shown; one that is due for a try is half-open already."""
 
     id: int
     uuid: str
@@ -44,7 +47,7 @@ class StoredCircuit:
     until: datetime | None
 
     def data(self) -> dict[str, Any]:
-        """An item of GET /circuits."""
+        """Return an item of GET /circuits."""
         return {
             "id": self.id,
             "uuid": self.uuid,
@@ -79,7 +82,7 @@ CIRCUITS = Listing(
 _FIELDS = "login, state, proven, failures, trips, code, message, since, until, holder, held_until"
 _NAMED = "unnest(%(targets)s::text[], %(credentials)s::text[]) as n(target_id, credential_id)"
 _READ = f"select target_id, credential_id, {_FIELDS} from circuits join {_NAMED} using (target_id, credential_id)"
-# In one order everywhere, so that no two of us wait for each other.
+# In one order everywhere, so that no two processes deadlock.
 _MAKE = f"""
 insert into circuits (target_id, credential_id, login)
 select target_id, credential_id, '' from {_NAMED} order by 1, 2 on conflict (target_id, credential_id) do nothing"""
@@ -97,14 +100,17 @@ select target_id, credential_id from circuits where state <> 'closed' or failure
 
 
 class CircuitStore:
-    """What the breaker of every process asks and tells; also the list that people see."""
+    """The shared state of all processes' circuit breakers, and the list that is shown."""
 
     def __init__(self, database: Database, policy: CircuitPolicy | None = None) -> None:
         self._database = database
         self._policy = policy or CircuitPolicy()
 
     async def ask(self, asks: Sequence[Ask]) -> list[tuple[Right, Circuit]]:
-        """The answer to each, in order, with the circuit that it comes from; one read where all of them are known to be good."""
+        """Return the right for each request, in order, with its circuit.
+
+        It costs one read if all circuits are known to be good.
+        """
         known = {_key(row): _circuit(row) for row in await self._database.fetch(_READ, _named([ask.key for ask in asks]))}
         if all((circuit := known.get(ask.key)) and circuit.free and circuit.login == ask.login for ask in asks):
             return [(Right.FREE, known[ask.key]) for ask in asks]
@@ -122,7 +128,7 @@ class CircuitStore:
         return answers
 
     async def tell(self, reports: Sequence[Report]) -> list[CircuitState | None]:
-        """Take in how tries went; for each the state that the world was told of."""
+        """Record the outcomes of tries; return for each the state that an event announced, if any."""
         return await self._database.retry(lambda: self._take(reports))
 
     async def _take(self, reports: Sequence[Report]) -> list[CircuitState | None]:
@@ -138,13 +144,13 @@ class CircuitStore:
         return told
 
     async def watch(self, held: Collection[UUID]) -> set[CircuitKey]:
-        """Prolong the rights that are held; which circuits are not well, wherever that was found out."""
+        """Prolong the held rights; return the circuits that are not well, in any process."""
         if held:
             await self._database.fetch(f"{_PROLONG} returning id", [RIGHT_SECONDS, sorted(held)])
         return {_key(row) for row in await self._database.fetch(_UNWELL)}
 
     async def reset(self, target_id: str) -> list[StoredCircuit]:
-        """Forget what was held against a target's logins: the next one to come tries anew. Gives those that were not well."""
+        """Reset the circuits of a target, so that the next login tries; return those not well."""
         return await self._database.retry(lambda: self._reset(target_id))
 
     async def _reset(self, target_id: str) -> list[StoredCircuit]:
@@ -160,19 +166,25 @@ class CircuitStore:
             return [_stored(row) for row in await shown.fetchall()]
 
     async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[StoredCircuit]:
-        """A page of those of targets within reach that are not well; with the filter state=closed of those that are, too."""
+        """Return a page of the circuits of targets within reach that are not well.
+
+        With the filter state=closed it includes those that are.
+        """
         closed = CircuitState.CLOSED.value in request.filters.get("state", ())
         return (await CIRCUITS.page(self._database, request, {"closed": closed}, reach=reach)).map(_stored)
 
 
 async def forget(connection: Connection, column: str, thing: int) -> None:
-    """Drop the circuits of a target or a credential that is deleted. `column`: target_id or credential_id."""
+    """Delete the circuits of a target or credential that is deleted.
+
+    `column`: target_id or credential_id.
+    """
     assert column in ("target_id", "credential_id")
     await connection.execute(f"delete from circuits where {column} = %s", [str(thing)])
 
 
 async def _locked(connection: Connection, keys: Sequence[CircuitKey]) -> tuple[dict[CircuitKey, DictRow], datetime]:
-    """The rows of these circuits, made where there are none, each locked; and the moment after that."""
+    """Create missing rows, lock the rows of these circuits, return them and the time then."""
     named = _named(keys)
     await connection.execute(_MAKE, named)
     rows = {_key(row): row for row in await (await connection.execute(_LOCK, named)).fetchall()}
@@ -182,7 +194,7 @@ async def _locked(connection: Connection, keys: Sequence[CircuitKey]) -> tuple[d
 
 
 async def _write(connection: Connection, rows: Mapping[CircuitKey, DictRow], here: Mapping[CircuitKey, Circuit]) -> None:
-    """Store what is different, with its event."""
+    """Store what changed, with its event."""
     changed = [(rows[key], circuit) for key, circuit in here.items() if _circuit(rows[key]) != circuit]
     if not changed:
         return

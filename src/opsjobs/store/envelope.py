@@ -1,4 +1,7 @@
-"""The envelope of a stored secret: a random key for each one, wrapped by a key-encryption key, bound to its row."""
+"""Envelope encryption of stored secrets.
+
+Each secret has a random key of its own, wrapped by a key-encryption key and bound to its row.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ class Tampered(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A secret as it is stored: `key_id` names the key-encryption key; both byte strings begin with their nonce."""
+    """A secret as it is stored; both byte strings begin with their nonce.
+
+    `key_id` names the key-encryption key.
+    """
 
     key_id: str
     wrapped_key: bytes
@@ -39,21 +45,25 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class SealPlace:
-    """Where a secret is stored. Bytes that were moved to another place, or back to an older version, do not open."""
+    """The place where a secret is stored.
+
+    Bytes that were moved to another place, or back to an older version, do not open.
+    """
 
     table: str
     row: UUID
     version: int
 
     def aad(self, part: str) -> bytes:
-        """The bytes that the seal is bound to; `part` keeps key and content apart."""
+        """Return the bytes that the seal is bound to; `part` keeps key and content apart."""
         return f"opsjobs/{self.table}/{self.row}/{self.version}/{part}".encode()
 
 
 class KeyRing:
-    """The key-encryption keys: the first seals, all of them open. `ids`: the names of all, that of the first is `current`.
+    """The key-encryption keys: the first seals, all of them open.
 
-    `signing`: what is derived of them for the audit log.
+    `ids`: the names of all keys; `current`: that of the first. `signing`: the keys for the audit
+    log, derived from these.
     """
 
     def __init__(self, keys: Sequence[Secret]) -> None:
@@ -76,7 +86,7 @@ class KeyRing:
         )
 
     def open(self, sealed: Sealed, place: SealPlace) -> bytes:
-        """The plaintext. Raises KeyMissing, Tampered."""
+        """Decrypt. Raises KeyMissing, Tampered."""
         data_key = self._unwrapped(sealed, place)
         try:
             return _decrypt(AESGCM(data_key), sealed.sealed, place.aad("content"))
@@ -84,7 +94,10 @@ class KeyRing:
             raise _tampered(place) from None
 
     def rewrapped(self, sealed: Sealed, place: SealPlace) -> Sealed:
-        """The same content under the current key; what does not open is not wrapped again. Raises KeyMissing, Tampered."""
+        """Wrap the same content's key under the current key. Raises KeyMissing, Tampered.
+
+        What does not open is not wrapped again.
+        """
         self.open(sealed, place)
         wrapped = _encrypt(self._ciphers[self.current], self._unwrapped(sealed, place), place.aad("key"))
         return Sealed(self.current, wrapped, sealed.sealed)
@@ -99,24 +112,24 @@ class KeyRing:
             raise _tampered(place) from None
 
     def blinded(self, digest: bytes) -> bytes:
-        """32 bytes that stand for these among ours, and from which nobody without the key can try out what they are of."""
+        """Return a keyed digest of a digest: 32 bytes that cannot be guessed without the key."""
         return hmac.digest(self._blind, digest, "sha256")
 
     def self_test(self) -> None:
-        """Seal and open once; raises RuntimeError where the result is not what it must be."""
+        """Seal and open once. Raises RuntimeError if the result is wrong."""
         place = SealPlace("self_test", UUID(int=0), 1)
         plaintext = secrets.token_bytes(64)
         self.check(plaintext, self.seal(plaintext, place), place)
 
     def check(self, plaintext: bytes, stored: Sealed, place: SealPlace) -> None:
-        """Raises RuntimeError where what is stored for this plaintext shows it, or does not open to it in this place."""
+        """Raise RuntimeError if the stored form shows the plaintext, or does not open to it here."""
         shown = stored.wrapped_key + stored.sealed
         if plaintext in shown or base64.b64encode(plaintext) in shown or self.open(stored, place) != plaintext:
             raise RuntimeError("the vault's self-test failed: what would be stored is not sealed")
 
 
 def new_key() -> Secret:
-    """A new key-encryption key, as ENCRYPTION_KEYS spells it."""
+    """Return a new key-encryption key, in the form of ENCRYPTION_KEYS."""
     return Secret(encoded(secrets.token_bytes(KEY_BYTES)))
 
 

@@ -32,14 +32,16 @@ FILES = Listing(
     },
 )
 _CREATE = "insert into files (uuid, name, content_id, created_by, created_by_kind) values (%s, %s, %s, %s, %s) returning id"
-# What an execution that has not ended is to bring to its targets: the launch stores the file's uuid as the source.
+# An execution that has not ended copies the file to its targets: the launch stores the file's uuid
+# as the source.
 _IN_USE = """
 select e.id from job_executions e join execution_specs s on s.execution_id = e.id
 where e.finished_at is null
   and s.actions @> jsonb_build_array(jsonb_build_object('type', 'file_transfer', 'source', %s::text)) limit 1"""
 
 
-# A row for each caller; no file is read. Beside files: what still comes, what broke off, and what was deleted and is not removed yet.
+# A row per caller; no file is read. Beside files: uploads in progress, uploads that broke off, and
+# deleted contents that are not removed yet.
 _USED = """
 select f.all_bytes, f.caller_bytes, l.all_bytes as all_loose, l.caller_bytes as caller_loose
 from (
@@ -56,7 +58,7 @@ _ONE_AT_A_TIME = "select pg_advisory_xact_lock(hashtextextended('files', 7))"
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """Bytes in files; `loose`: on the disk, but of no file yet or any more."""
+    """Bytes in files; `loose`: on the disk, but not referenced by a file."""
 
     all_bytes: int
     caller_bytes: int
@@ -66,15 +68,15 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class FileLimits:
-    """How many bytes all files may have together, and those of one caller; 0: no limit."""
+    """The limits on the bytes of all files together, and of one caller; 0 for no limit."""
 
     all_bytes: int = 0
     caller_bytes: int = 0
 
     def room(self, used: Used) -> int | None:
-        """Return how many bytes may still come; None: there is no limit.
+        """Return how many more bytes may be stored; None if there is no limit.
 
-        What is of no file yet or any more has a limit of the same size beside that of files.
+        Loose bytes have a limit of the same size beside that of files.
         """
         rooms = [
             min(limit - files, 2 * limit - files - loose)
@@ -97,12 +99,12 @@ NO_LIMITS = FileLimits()
 
 
 class Full(Failure):
-    """The file has no room beside those that were stored while it came."""
+    """The file has no room beside those that were stored while it was uploaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """An uploaded file. `sha256` is in hexadecimal, `content_id` where its bytes are."""
+    """An uploaded file. `sha256` is in hexadecimal, `content_id` refers to its bytes."""
 
     id: int
     uuid: str
@@ -115,7 +117,7 @@ class StoredFile:
     content_id: int
 
     def data(self) -> dict[str, Any]:
-        """The body of GET /files/{id}."""
+        """Return the body of GET /files/{id}."""
         return {
             "id": self.id,
             "uuid": self.uuid,
@@ -129,7 +131,7 @@ class StoredFile:
 
 
 class Files:
-    """The uploaded files, each an own name for a content that others may share."""
+    """The uploaded files, each a name of its own for a content that others may share."""
 
     def __init__(self, database: Database, clock: Clock | None = None) -> None:
         self._database = database
@@ -145,7 +147,7 @@ class Files:
         created_by_kind: IdentityKind = "api_key",
         limits: FileLimits = NO_LIMITS,
     ) -> StoredFile | Answer:
-        """Give what was written a name. Raises Forgotten, Full, and what `idempotency.begin` raises."""
+        """Name written bytes. Raises Forgotten, Full, and what `idempotency.begin` raises."""
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)) is not None:
                 return answer
@@ -168,21 +170,27 @@ class Files:
             return stored
 
     async def get(self, ref: str | int) -> StoredFile:
-        """By id or uuid. Raises NotFound."""
+        """Return the file of this id or uuid. Raises NotFound."""
         return _file(await find(self._database, "file", ref, _SELECT, "f."))
 
     async def used(self, name: str, kind: str) -> Used:
-        """How many bytes all files have, and those of this identity; of equal files each one counts."""
+        """Return the bytes of all files, and of this identity; equal files count each."""
         async with self._database.connection() as connection:
             return await _used(connection, name, kind)
 
     async def list(self, request: PageRequest, of: tuple[str, str] | None = None) -> Page[StoredFile]:
-        """The newest first, of one identity (name and kind) or of all; filters and orders are those of FILES."""
+        """Return a page, newest first, of one identity (name and kind) or of all.
+
+        Filters and orders are those of FILES.
+        """
         by, kind = of or (None, None)
         return (await FILES.page(self._database, request, {"by": by, "kind": kind})).map(_file)
 
     async def delete(self, ref: str | int) -> None:
-        """Forget the file; its bytes go with the last who has the same. Raises NotFound, Conflict."""
+        """Delete the file. Raises NotFound, Conflict.
+
+        Its bytes are deleted with the last file that shares them.
+        """
         stored = await self.get(ref)
         async with self._database.transaction() as connection:
             for source in (stored.uuid, str(stored.id)):

@@ -1,4 +1,7 @@
-"""Host keys of targets: their one spelling (type and base64, as in known_hosts, without comment), and the audit of their changes."""
+"""Host keys of targets: their normal form, and the audit of their changes.
+
+The normal form is type and base64, as in known_hosts, without comment.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,11 @@ _TYPES = ("ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
 
 
 def host_key_line(text: str) -> str:
-    """`ssh-ed25519 AAAA… root@web-1` -> `ssh-ed25519 AAAA…`, after `@revoked ` where that is said; ValueError where it is no key.
+    """Return the normal form of a host key. Raises ValueError if it is not a host key.
 
-    The blob repeats the type (RFC 4253 §6.6), so a line that was cut or mixed up is found here and not at 3 in the morning.
+    `ssh-ed25519 AAAA… root@web-1` becomes `ssh-ed25519 AAAA…`; a leading `@revoked ` stays. The
+    blob repeats the type (RFC 4253 §6.6), so a line that was cut or mixed up is found here and not
+    at 3 in the morning.
     """
     if text.startswith(REVOKED):
         return REVOKED + host_key_line(text.removeprefix(REVOKED))

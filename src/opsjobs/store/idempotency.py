@@ -22,7 +22,7 @@ DELETED_ROWS_MAX = 5_000
 
 @dataclass(frozen=True, slots=True)
 class IdempotentRequest:
-    """A request that may come twice: unique by principal, route (method and path) and key."""
+    """A request that may be repeated: unique by principal, route (method and path) and key."""
 
     principal: str
     route: str
@@ -32,7 +32,7 @@ class IdempotentRequest:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the first request was told."""
+    """The stored answer to the first request."""
 
     status: int
     location: str | None
@@ -48,7 +48,7 @@ _FORGET = """
 delete from idempotency_keys where principal = %s and route = %s and key = %s
 and created_at < (select opsjobs_now()) - make_interval(hours => %s)"""
 
-# Not "to default": that is what the role has, not the session.
+# Not "to default": that is the setting of the role, not of the session.
 _USUAL_WAIT = "set local lock_timeout = '{}'".format(LIMITS["lock_timeout"])
 
 _BEGIN = """
@@ -66,10 +66,11 @@ async def once(
     *,
     pipelined: bool = False,
 ) -> T | Answer:
-    """Do the verb in one transaction with the record of what is told of it; or give the first request's answer.
+    """Run the verb and store its answer in one transaction; or return the first answer.
 
-    `pipelined`: the verb's statements are sent without waiting for each other's answers (Database.pipelined).
-    Raises what `begin` and the verb raise; then nothing is done and nothing kept. A deadlock repeats it all.
+    `pipelined`: the verb's statements are sent without waiting for each other's results
+    (Database.pipelined). Raises what `begin` and the verb raise; then nothing is done and nothing
+    stored. A deadlock repeats it all.
     """
 
     async def written() -> T | Answer:
@@ -86,10 +87,11 @@ async def once(
 
 
 async def begin(connection: Connection, request: IdempotentRequest) -> Answer | None:
-    """None where the request is ours to do (call `record` in this transaction), else the first one's answer.
+    """Return None if this request is the first (then call `record`), else the first answer.
 
     Waits at most 300 ms while the first request is being done in another transaction. Raises
-    Conflict("idempotency_in_progress") after that, Invalid("idempotency_mismatch") where the key came with another body.
+    Conflict("idempotency_in_progress") after that, Invalid("idempotency_mismatch") if the key came
+    with another body.
     """
     name = [request.principal, request.route, request.key]
     try:
@@ -113,7 +115,7 @@ async def begin(connection: Connection, request: IdempotentRequest) -> Answer | 
 async def record(
     connection: Connection, request: IdempotentRequest, status: int, location: str | None, body: Mapping[str, Any]
 ) -> None:
-    """Keep the answer; it becomes visible with the caller's commit, or never."""
+    """Store the answer; it becomes visible with the caller's commit, or never."""
     await connection.execute(
         "update idempotency_keys set status = %s, location = %s, answer = %s where principal = %s and route = %s and key = %s",
         [status, location, Jsonb(dict(body)), request.principal, request.route, request.key],

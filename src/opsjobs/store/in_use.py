@@ -1,4 +1,4 @@
-"""Who still uses a thing: what is in use is neither dropped nor given another name."""
+"""Refuse to delete or rename a thing that is in use."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ NAMED_AT_MOST = 5
 
 
 async def check_unused(connection: Connection, code: str, what: str, query: str, values: Mapping[str, object]) -> None:
-    """Raise Conflict(code) where the query finds users: `what`, the first names of them, and what to do.
+    """Raise Conflict(code) if the query finds users of a thing.
 
-    It answers with `name`, and `n` for how many there are in all, and is bounded by `%(limit)s`.
+    The detail is `what`, the first names and what to do. The query returns `name`, and `n` for how
+    many there are in all, and is bounded by `%(limit)s`.
     """
     users = await (await connection.execute(query, {**values, "limit": NAMED_AT_MOST})).fetchall()
     if users:

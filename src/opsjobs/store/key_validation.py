@@ -1,4 +1,4 @@
-"""Whether a key, a certificate or a keytab can be used: judged when it is stored, not found out by a nightly job."""
+"""Validate keys, certificates and keytabs when they are stored, before a job needs them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,26 @@ _Loader = Callable[[bytes, bytes | None], object]
 
 
 def tidy(text: str) -> str:
-    """The same key with Unix line ends and one final newline: pasted keys lack it, and OpenSSH insists."""
+    """Return the key with Unix line ends and one final newline.
+
+    Pasted keys lack it, and OpenSSH insists on it.
+    """
     return text.replace("\r\n", "\n").strip() + "\n"
 
 
 def check_private_key(text: str, passphrase: str | None) -> None:
-    """Raises Invalid with a pointer to the field at fault where the key does not open with this passphrase (or without)."""
+    """Raise Invalid, pointing to the field, if the key does not open with this passphrase.
+
+    `passphrase`: None for a key without one.
+    """
     _load(tidy(text), passphrase)
 
 
 def check_certificate(certificate: str, private_key: str, passphrase: str | None, *, username: str, now: datetime) -> None:
-    """Raises Invalid where the OpenSSH certificate cannot be read, or not be used: with this key, by this user, at this moment."""
+    """Raise Invalid if the OpenSSH certificate is unreadable or unusable.
+
+    It must be for this key, this user and this moment.
+    """
     key = _load(tidy(private_key), passphrase)
     try:
         identity = ssh.load_ssh_public_identity(certificate.strip().encode())
@@ -54,7 +63,7 @@ def check_certificate(certificate: str, private_key: str, passphrase: str | None
 
 
 def check_client_certificate(certificate: str, private_key: str, passphrase: str | None, *, now: datetime) -> None:
-    """Raises Invalid where the X.509 certificate cannot be read, is for another key, or has expired."""
+    """Raise Invalid if the X.509 certificate is unreadable, for another key, or expired."""
     key = _load(tidy(private_key), passphrase)
     try:
         found = x509.load_pem_x509_certificate(tidy(certificate).encode())
@@ -68,7 +77,7 @@ def check_client_certificate(certificate: str, private_key: str, passphrase: str
 
 
 def check_keytab(text: str, principal: str) -> None:
-    """Raises Invalid where the keytab (base64) cannot be read, or holds no key of this principal."""
+    """Raise Invalid if the keytab (base64) is unreadable, or has no key of this principal."""
     try:
         held = keytab.principals(keytab.decoded(text))
     except ValueError as fault:

@@ -1,4 +1,7 @@
-"""The principals of a Kerberos keytab: enough of the file's form to say at once that a key of this principal is in it."""
+"""Read the principals of a Kerberos keytab.
+
+Only as much of the format as is needed to check that it holds a key of a principal.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ import binascii
 import struct
 from collections.abc import Iterator
 
-# Two bytes begin the file: 5, and the version of its form. 1 (in the byte order of whoever wrote it) went out with Kerberos 5 beta.
+# The file begins with two bytes: 5, and the version of the format. Version 1 (in the byte order of
+# its writer) went out with Kerberos 5 beta.
 _MAGIC = b"\x05\x02"
 
 
 def decoded(text: str) -> bytes:
-    """The bytes of a keytab in base64. Raises ValueError, in words."""
+    """Return the bytes of a keytab in base64. Raises ValueError with a message for the user."""
     try:
         content = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
@@ -23,7 +27,7 @@ def decoded(text: str) -> bytes:
 
 
 def principals(content: bytes) -> list[str]:
-    """Whose keys are in it, `name/instance@REALM`, each once. Raises ValueError where it is cut short."""
+    """Return the principals, `name/instance@REALM`, each once. Raises ValueError if cut short."""
     try:
         return list(dict.fromkeys(_principal(entry) for entry in _entries(content)))
     except (struct.error, IndexError):
@@ -31,7 +35,7 @@ def principals(content: bytes) -> list[str]:
 
 
 def _entries(content: bytes) -> Iterator[bytes]:
-    """Each key's bytes. A negative length is a hole, where a key was taken out."""
+    """Yield the bytes of each key. A negative length is a hole, left by a deleted key."""
     at = len(_MAGIC)
     while at < len(content):
         (length,) = struct.unpack_from(">i", content, at)

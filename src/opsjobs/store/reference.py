@@ -1,4 +1,4 @@
-"""How a stored thing is named from outside: an id or a uuid in a path, and names that only one thing may have."""
+"""References from outside: an id or a uuid in a path, and unique names."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _ID = re.compile(r"[1-9][0-9]{0,18}")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a path's `{id}` means: exactly one of id and uuid is set.
+    """The meaning of a path's `{id}`: exactly one of id and uuid is set.
 
-    In SQL: `where id = %(id)s or uuid = %(uuid)s` (a comparison with NULL is never true, so both indexes serve).
+    In SQL: `where id = %(id)s or uuid = %(uuid)s` (a comparison with NULL is never true, so both
+    indexes serve).
 
     >>> Reference.of("job", "7")
     Reference(id=7, uuid=None)
@@ -35,7 +36,7 @@ class Reference:
 
     @classmethod
     def of(cls, noun: str, ref: str | int) -> Reference:
-        """The id or uuid that `ref` spells; raises NotFound for what can be neither, such as -1, 2**70 or `x`."""
+        """Return the reference that `ref` spells. Raises NotFound for -1, 2**70 or `x`."""
         parsed = cls.parse(str(ref))
         if parsed is None:
             raise NotFound.of(noun, _shown(str(ref)))
@@ -43,7 +44,7 @@ class Reference:
 
     @classmethod
     def parse(cls, ref: str) -> Reference | None:
-        """The same, and None for what can be neither."""
+        """Return the reference that `ref` spells; None if it can be none."""
         if _ID.fullmatch(ref) and int(ref) <= BIGINT_MAX:
             return cls(int(ref), None)
         if text_patterns.UUID.fullmatch(ref):
@@ -55,10 +56,13 @@ def _shown(ref: str) -> str:
     return ref if len(ref) <= 60 else f"{ref[:60]}…"
 
 
-async def find(database: Database, noun: str, ref: str | int, select: str, of: str = "") -> DictRow:
-    """The row of this `select` that `ref` names; `of`: the alias of its table, with a dot. Raises NotFound."""
+async def find(database: Database, noun: str, ref: str | int, select: str, alias: str = "") -> DictRow:
+    """Return the row of this `select` that `ref` names. Raises NotFound.
+
+    `alias`: the alias of its table, with a dot.
+    """
     named = Reference.of(noun, ref)
-    query = f"{select} where {of}id = %(id)s or {of}uuid = %(uuid)s"
+    query = f"{select} where {alias}id = %(id)s or {alias}uuid = %(uuid)s"
     row = await database.fetch_one(query, {"id": named.id, "uuid": named.uuid})
     if row is None:
         raise NotFound.of(noun, ref)
@@ -66,7 +70,7 @@ async def find(database: Database, noun: str, ref: str | int, select: str, of: s
 
 
 async def lock(connection: Connection, noun: str, ref: str | int, select: str) -> DictRow:
-    """The same, locked until this transaction ends. Raises NotFound."""
+    """Return the row that `ref` names, locked until this transaction ends. Raises NotFound."""
     named = Reference.of(noun, ref)
     query = f"{select} where id = %(id)s or uuid = %(uuid)s for update"
     row = await (await connection.execute(query, {"id": named.id, "uuid": named.uuid})).fetchone()
@@ -84,7 +88,7 @@ def check_basis(noun: str, ref: str | int, changed: datetime, basis: datetime | 
 
 @contextmanager
 def unique_name(noun: str, name: str) -> Iterator[None]:
-    """Inside, PostgreSQL's complaint about a name that is taken becomes Conflict("name_taken")."""
+    """Turn PostgreSQL's unique violation of a name into Conflict("name_taken")."""
     try:
         yield
     except errors.UniqueViolation as taken:
@@ -106,7 +110,10 @@ _CHANGED_WITH = {
 
 
 def name_taken(noun: str, name: str) -> Conflict:
-    """What is said where a name is taken, also by a thing that the caller does not see: names are one for all."""
+    """Return the refusal of a taken name.
+
+    Names are unique among all things, also those that the caller does not see.
+    """
     article = "an" if noun[0] in "aeiou" else "a"
     command = _CHANGED_WITH.get(noun)
     other = f"change that one (PATCH, or `opsjobs {command}`)" if command is not None else "take that one away"

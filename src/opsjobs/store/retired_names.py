@@ -1,4 +1,4 @@
-"""Names that somebody had who is gone: what he left is known by his name, so nobody else gets it by accident."""
+"""Names of deleted identities and targets: reserved, because records still refer to them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ _SPENT = "select spent_at from spent_names where noun = %s and name = %s"
 async def check_name(
     connection: Connection, noun: Literal["user", "api_key", "service"], name: str, *, reuse_name: bool
 ) -> dict[str, str]:
-    """Call it after the row was inserted: whoever was deleted at the same moment is then seen. What the audit log is told of it:
-    nothing for a new name, `reuse_name` where that was said. Raises Conflict("name_reserved").
+    """Return audit fields for the name: empty if it is new. Raises Conflict("name_reserved").
+
+    Call it after the row was inserted, so that an identity deleted at the same moment is seen. With
+    `reuse_name` a reserved name is accepted, and the field `reuse_name` is returned.
     """
     row = await (await connection.execute(_SPENT, [noun, name])).fetchone()
     if row is None:
@@ -33,7 +35,7 @@ async def check_name(
 
 
 async def labels_of_target(connection: Connection, name: str) -> Mapping[str, str] | None:
-    """What the machine was labelled that had this name last; None where none had that is gone, or is called otherwise now."""
+    """Return the labels of the deleted or renamed target that last had this name, or None."""
     query = "select labels from spent_names where noun = 'target' and name = %s"
     row = await (await connection.execute(query, [name])).fetchone()
     return None if row is None else row["labels"]

@@ -1,4 +1,4 @@
-"""Selections in SQL: which target ids a list of ids, groups and a label selector name."""
+"""Select targets in SQL: by a list of ids, by groups and by a label selector."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNKNOWN_TOLD_AT_MOST = 100
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What is read of the targets `t` that are selected: `columns`, the id among them, and what is `joined` for that."""
+    """The columns to read of the selected targets `t`, with the id, and their joins."""
 
     columns: str = "t.id"
     joined: str = ""
@@ -30,8 +30,9 @@ class Read:
 
 ONLY_IDS = Read()
 
-# An entry may be an id, a uuid or a name; where it could be two of them, the id wins, so a name cannot stand in its way. The arrays
-# stand in sub-selects: PostgreSQL would else see how short they are, and plan anew with every launch, which takes longer than all of it.
+# An entry may be an id, a uuid or a name; if it could be two of them, the id wins, so a name cannot
+# stand in its way. The arrays stand in sub-selects: otherwise PostgreSQL would see how short they
+# are, and plan anew with every launch, which takes longer than all of it.
 _IDS = """
 select distinct on (e.position) e.position, t.id
 from unnest((select %(positions)s::int[]), (select %(entries)s::text[]), (select %(ids)s::bigint[]), (select %(uuids)s::uuid[]))
@@ -41,7 +42,8 @@ order by e.position, (t.id = e.id) desc nulls last, (t.uuid = e.uuid) desc nulls
 _LISTED = f"""
 select listed.position, {{columns}} from ({_IDS}) listed join targets t on t.id = listed.id {{joined}}"""
 
-# The groups asked for and all that they hold, however deep; a circle, which nobody can make, would end here all the same.
+# The groups asked for and all that they hold, at any depth; a cycle, which cannot be made, would
+# end here all the same.
 _HELD = """
 with recursive held(name) as (
   select unnest(%s::text[]) union select unnest(g.groups) from held h join target_groups g on g.name = h.name
@@ -49,7 +51,7 @@ with recursive held(name) as (
 select h.name, g.id is not null as stored, g.selector from held h left join target_groups g on g.name = h.name"""
 _GROUPS = """
 select t.groups, {columns} from targets t {joined} where {conditions} order by t.id limit %s"""
-# Those that are there are left out beforehand: an insert that comes to nothing takes an id all the same.
+# Existing groups are left out beforehand: an insert that does nothing uses up an id all the same.
 _MAKE_KNOWN = """
 insert into target_groups (name)
 select distinct n from unnest(%s::text[]) n where not exists (select from target_groups g where g.name = n) order by 1
@@ -59,13 +61,15 @@ on conflict (name) do nothing"""
 async def select(
     database: Database, selection: SelectionDraft, sight: Reach | None = None, read: Read = ONLY_IDS
 ) -> list[DictRow]:
-    """The targets selected, each once: those listed, then the groups', then the selector's.
+    """Return the selected targets, each once: listed ones, then groups', then selector's.
 
-    Raises Invalid("unknown_target") with a pointer to each entry that names nothing, `/targets/ids/0`; a target that is listed
-    and out of sight is none. What groups and selectors find is not narrowed: that would do less than was asked for, in silence.
+    Raises Invalid("unknown_target") with a pointer to each entry that names nothing,
+    `/targets/ids/0`; a target that is listed and out of sight counts as unknown. What groups and
+    selectors find is not narrowed: that would silently do less than was asked for.
 
-    Raises Forbidden, in the words for what is out of sight, where a group is not there or the selector finds nothing and not all
-    is in sight; unless the selector itself keeps to what is.
+    Raises Forbidden, with the message for what is out of sight, if a group does not exist or the
+    selector finds nothing and the caller does not see all targets; unless the selector itself keeps
+    to what is in sight.
     """
     limited = sight if sight is not None and not sight.everywhere else None
     chosen: dict[int, DictRow] = {}
@@ -103,7 +107,10 @@ def _keeps_to(sight: Reach, selector: str) -> bool:
 
 
 async def by_selector(database: Database, selector: str) -> list[int]:
-    """The ids of all targets whose labels satisfy the selector, in order; at most 100,000. Raises Invalid."""
+    """Return the ids of all targets that match the selector, in order; at most 100,000.
+
+    Raises Invalid.
+    """
     return [row["id"] for row in await _by_selector(database, selector, ONLY_IDS)]
 
 
@@ -132,7 +139,10 @@ def _condition(requirement: Requirement) -> tuple[str, list[Any]]:
 
 
 async def listed(connection: Connection, entries: Sequence[str], sight: Reach | None = None) -> dict[int, int]:
-    """The id of the target in sight that each entry names, by the entry's position; those that name nothing are left out."""
+    """Return the id of the target in sight that each entry names, by the entry's position.
+
+    Entries that name nothing are left out.
+    """
     return {p: row["id"] for p, row in (await _listed(connection, entries, sight, ONLY_IDS)).items()}
 
 
@@ -153,13 +163,13 @@ async def _listed(connection: Connection, entries: Sequence[str], sight: Reach |
 
 
 async def make_known(connection: Connection, groups: Collection[str]) -> None:
-    """See to it that these groups are on record."""
+    """Create these groups unless they exist."""
     if groups:
         await connection.execute(_MAKE_KNOWN, [list(groups)])
 
 
 async def members(connection: Connection, groups: Sequence[str], among: Collection[int]) -> set[int]:
-    """Which of these targets are in one of these groups, or in one that such a group holds."""
+    """Return those of these targets that are in one of these groups, or in a nested group."""
     held = await (await connection.execute(_HELD, [list(groups)])).fetchall()
     condition, values = _in_groups(held)
     query = f"select t.id from targets t where t.id = any(%s::bigint[]) and ({condition})"
@@ -167,7 +177,7 @@ async def members(connection: Connection, groups: Sequence[str], among: Collecti
 
 
 async def _grouped(database: Database, groups: Sequence[str], read: Read) -> tuple[list[DictRow], set[str]]:
-    """The targets in these groups, and which of the groups there are."""
+    """Return the targets in these groups, and the names of those groups that exist."""
     held = await database.fetch(_HELD, [list(groups)])
     condition, values = _in_groups(held)
     query = _GROUPS.format(conditions=condition, columns=read.columns, joined=read.joined)
@@ -177,7 +187,7 @@ async def _grouped(database: Database, groups: Sequence[str], read: Read) -> tup
 
 
 def _in_groups(held: Sequence[DictRow]) -> tuple[str, list[Any]]:
-    """The condition on targets `t` of being in one of these groups, by their rows of `_HELD`."""
+    """Return the SQL condition of being in one of these groups, from their rows of `_HELD`."""
     conditions, values = ["t.groups && %s::text[]"], [[row["name"] for row in held]]
     for selector in {row["selector"] for row in held if row["selector"]}:
         condition, bound = _all_of(parse_selector(selector))
@@ -187,11 +197,11 @@ def _in_groups(held: Sequence[DictRow]) -> tuple[str, list[Any]]:
 
 
 def unknown(pointer: str, position: int, noun: str, entry: str) -> FieldError:
-    """What is said of an entry that names nothing."""
+    """Return the error of an entry that names nothing."""
     return FieldError(f"{pointer}/{position}", f"There is no {noun} {entry!r}.", "unknown_target")
 
 
 def nothing_named(noun: str, field: str, name: str) -> Invalid:
-    """What is said of a field that names nothing."""
+    """Return the error of a field that names nothing."""
     detail = f"There is no {noun} {name!r}: create it first, or name another one."
     return Invalid(f"unknown_{noun}", detail, errors=[FieldError(f"/{field}", detail, f"unknown_{noun}")])
