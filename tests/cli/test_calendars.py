@@ -86,7 +86,7 @@ def test_apply_changes_what_is_different_and_nothing_else(
     assert "holidays: /windows/0/yearly/0: '02-31': there is no day 02-31" in capsys.readouterr().err
     file.write_text("some words")
     calendars(monkeypatch, "apply", "-f", str(file), code=2)
-    assert "is no calendar: write name and windows" in capsys.readouterr().err
+    assert "not a calendar. It needs name and windows" in capsys.readouterr().err
 
 
 def test_a_closed_calendar_is_told_and_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,11 +36,11 @@ def test_an_alias_stands_for_its_value(tmp_path: Path) -> None:
     [
         ("a: [", "is not YAML, line"),
         ("a: 1\na: 2\n", "is not YAML"),
-        ("just words", "is no job"),
+        ("just words", "not a job"),
         (b"\xff\xfe", "not UTF-8"),
         ("a: !!python/object/apply:os.system [true]", "is not YAML"),
         ("a: !!binary aGk=", "holds a bytes"),
-        ("? [a]\n: b\n", "not YAML|keys are texts"),
+        ("? [a]\n: b\n", "not YAML|keys must be texts"),
         ("a: " + "[" * 40 + "]" * 40, "32 deep"),
         ("a: &a [*a]", "32 deep|not YAML"),
         (b"#" * (yaml_documents.BYTES_MAX + 1), "more than"),

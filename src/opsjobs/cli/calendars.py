@@ -119,7 +119,7 @@ def apply(
     """
     placed = yaml_documents.placed_bodies(files, "calendar", "name and windows")
     if not placed:
-        raise CommandFailed("there is no calendar in these files.", ExitCode.USAGE)
+        raise CommandFailed("no calendar found in these files.", ExitCode.USAGE)
     yaml_documents.check_names(placed, "calendar")
     for one in placed:
         _normalize(one.body, one)

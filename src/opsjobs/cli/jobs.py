@@ -10,9 +10,8 @@ import typer
 from opsjobs.cli import job_view, options, yaml_documents
 from opsjobs.cli.client import RequestRefused, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
-from opsjobs.cli.launch import launch
+from opsjobs.cli.launch import launch, show_preview
 from opsjobs.cli.parameter_options import values_of
-from opsjobs.cli.preview import show_preview
 from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, show_one, tell
 
 app = typer.Typer(help="Jobs: list, show, run, validate, export and apply them.", no_args_is_help=True)
@@ -208,7 +207,7 @@ def _set(job: str, verb: str, words: str) -> None:
 def _apply(files: list[str], output: Form, *, dry_run: bool, override: str | None = None) -> None:
     placed = yaml_documents.placed_bodies(files)
     if not placed:
-        raise CommandFailed("there is no job in these files.", ExitCode.USAGE)
+        raise CommandFailed("no job found in these files.", ExitCode.USAGE)
     yaml_documents.check_names(placed, "job")
     with connect() as client:
         body = {"jobs": [one.body for one in placed], **options.because(None, override)}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from opsjobs.cli.client import Client, Json, RequestRefused
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.live_view import header
-from opsjobs.cli.render import tell
+from opsjobs.cli.render import Column, Form, plain, pluralize, seconds, show_list, show_one, tell
 from opsjobs.cli.waiting_reasons import hold_of
 from opsjobs.cli.watch import Interrupts, watch
 from opsjobs.model.units import parse_duration
@@ -88,3 +90,44 @@ def _of_host(client: Client, host: str, refused: RequestRefused) -> list[str]:
         names = ", ".join(str(t["name"]) for t in found[:10])
         raise CommandFailed(f"{len(found)} targets have the host {host}: name the one you mean ({names}).", ExitCode.USAGE)
     return [str(found[0]["id"])]
+
+
+# --- dry runs
+
+
+_PREVIEW_COLUMNS = (
+    Column("wave", lambda c: c["wave"]),
+    Column("target", lambda c: c["target"]),
+    Column("action", lambda c: c["action"]),
+    Column("command", lambda c: c["command"]),
+)
+
+
+def show_preview(client: Client, path: str, body: Json, *, as_json: bool) -> ExitCode:
+    """Print what `body` would start, without starting it. Raises CommandFailed if refused."""
+    told = client.post(path, {**body, "dry_run": True})
+    if as_json:
+        show_one(told, Form.JSON)
+        return ExitCode.OK
+    wave_of = {name: number for number, wave in enumerate(told["waves"], start=1) for name in wave}
+    show_list([{**command, "wave": wave_of.get(command["target"])} for command in told["commands"]], _PREVIEW_COLUMNS, Form.TABLE)
+    if told["commands_total"] > len(told["commands"]):
+        tell(f"… and {told['commands_total'] - len(told['commands'])} more")
+    tell(_summarize_preview(told))
+    return ExitCode.OK
+
+
+def _summarize_preview(told: Mapping[str, Any]) -> str:
+    lines = [
+        f"dry run: {pluralize(len(told['targets']), 'target')} in {pluralize(len(told['waves']), 'wave')}; nothing was started"
+    ]
+    changes, estimate = told["changes"], told["estimate"]
+    if told.get("verdict") is not None:
+        found = [f"{f['rule']} ({f['severity']}): {f['reason']}" for f in told["findings"]]
+        lines += [f"safety check: {told['verdict']}", *(plain(line) for line in found)]
+    if changes["since"] is not None:
+        named = [(word, changes[word]) for word in ("added", "removed") if changes[word]]
+        lines += [f"{word} since execution {changes['since']}: {', '.join(names[:20])}" for word, names in named]
+    if estimate["seconds"] is not None:
+        lines.append(f"estimated: {seconds(estimate['seconds'] * 1_000)}, from {pluralize(estimate['executions'], 'execution')}")
+    return "\n".join(lines)

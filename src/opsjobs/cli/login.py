@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from opsjobs.cli import password_prompt
 from opsjobs.cli.client import RequestRefused, connect, is_clear_text, without_token
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import tell
+from opsjobs.cli.secret_input import read_password
 from opsjobs.cli.token_store import StoredLogin, TokenStore
 
 
@@ -26,7 +26,7 @@ def login(
         url = client.endpoint.url
         if is_clear_text(url):
             tell(f"warning: {url} is not https: the password is sent in clear text")
-        body = {"username": username, "password": password_prompt.read_password(f"Password of {username}")}
+        body = {"username": username, "password": read_password(f"Password of {username}")}
         told = client.once("/auth/login", body)
     logins = TokenStore()
     with logins.lock():

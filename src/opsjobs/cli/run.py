@@ -11,8 +11,7 @@ import typer
 from opsjobs.cli import input_files, options
 from opsjobs.cli.client import connect
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
-from opsjobs.cli.launch import launch
-from opsjobs.cli.preview import show_preview
+from opsjobs.cli.launch import launch, show_preview
 from opsjobs.model.program import SCRIPT_BYTES_MAX
 
 _KNOWN = {"python3": "python", **{name: name for name in ("bash", "sh", "python", "powershell", "pwsh", "node", "perl")}}

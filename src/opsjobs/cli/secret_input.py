@@ -1,4 +1,4 @@
-"""Read secrets from a file, from standard input, or from a prompt without echo."""
+"""Read secrets and passwords from a file, standard input, or a prompt without echo."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from opsjobs.cli import input_files
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 
 SECRET_BYTES_AT_MOST = 65_536
+PASSWORD_CHARACTERS_AT_MOST = 1_024
 
 
 def ask(question: str, *, otherwise: str) -> str:
@@ -35,3 +36,19 @@ def read_text(path: str) -> str:
     if not text.strip():
         raise CommandFailed(f"{input_files.name_of(path)} is empty. Name a file that holds the secret.", ExitCode.USAGE)
     return text
+
+
+def read_password(question: str, *, twice: bool = False) -> str:
+    """Return a password from a prompt (`twice`: confirmed), or a line of standard input.
+
+    Raises CommandFailed.
+    """
+    if sys.stdin.isatty():
+        return str(typer.prompt(question, hide_input=True, err=True, confirmation_prompt=twice))
+    line = sys.stdin.readline(PASSWORD_CHARACTERS_AT_MOST + 2).rstrip("\r\n")
+    if not line or len(line) > PASSWORD_CHARACTERS_AT_MOST:
+        raise CommandFailed(
+            f"{question}: give it as one line of standard input, at most {PASSWORD_CHARACTERS_AT_MOST} characters.",
+            ExitCode.USAGE,
+        )
+    return line

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from opsjobs.cli import options, password_prompt
+from opsjobs.cli import options
 from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, ago, show_list, show_one, tell
+from opsjobs.cli.secret_input import read_password
 
 app = typer.Typer(help="Users: people who can log in, and their roles.", no_args_is_help=True)
 
@@ -71,7 +72,7 @@ def add(
     body: Json = {"name": name, "grants": [parse_grant(one) for one in role or ["viewer"]]}
     if reuse_name:
         body["reuse_name"] = True
-    body["password"] = password_prompt.read_password(f"Password for {name}", twice=True)
+    body["password"] = read_password(f"Password for {name}", twice=True)
     with connect() as client:
         made = client.post("/users", body)
     print(made["id"])
@@ -98,16 +99,16 @@ def passwd(user: Annotated[str | None, typer.Argument(metavar="[USER]", help="Th
     """
     with connect() as client:
         if user is None:
-            current = password_prompt.read_password("Your current password")
+            current = read_password("Your current password")
             client.once(
                 "/auth/password",
-                {"current_password": current, "password": password_prompt.read_password("New password", twice=True)},
+                {"current_password": current, "password": read_password("New password", twice=True)},
             )
             tell("your password is changed. Log in again")
             return
         found = client.by_name("user", user)
         body = {"name": found["name"], "grants": found["grants"], "disabled": found["disabled"]}
-        body["password"] = password_prompt.read_password(f"Password for {found['name']}", twice=True)
+        body["password"] = read_password(f"Password for {found['name']}", twice=True)
         client.put(path_of("user", found["id"]), body)
     tell(f"the password of {found['name']} is changed, and all logins with the old one have ended")
 

@@ -98,9 +98,7 @@ def one(file: str, noun: str) -> dict[str, Any]:
     """
     found = [document for document, _ in _of_file(file)]
     if len(found) != 1 or not isinstance(found[0], dict):
-        raise CommandFailed(
-            f"{file} is no {noun}: write one YAML document, the fields of the body with their values.", ExitCode.USAGE
-        )
+        raise CommandFailed(f"{file}: not a {noun}. Write one YAML document with the fields of the body.", ExitCode.USAGE)
     return found[0]
 
 
@@ -138,7 +136,7 @@ def _bodies_of(file: str, noun: str, fields: str) -> Iterator[Placed]:
         several = zip(value, at.value, strict=True) if isinstance(value, list) else [(value, at)]
         for body, place in several:
             if not isinstance(body, dict):
-                raise CommandFailed(f"document {number} of {file} is no {noun}: write {fields}.", ExitCode.USAGE)
+                raise CommandFailed(f"{file}, document {number}: not a {noun}. It needs {fields}.", ExitCode.USAGE)
             yield Placed(body, file, place)
 
 
@@ -188,9 +186,9 @@ class _Counted:
                 return value.isoformat()
             case None | bool() | int() | float() | str():
                 return value
-        raise CommandFailed(f"{self._file} holds a {type(value).__name__}, which JSON does not know.", ExitCode.USAGE)
+        raise CommandFailed(f"{self._file} holds a {type(value).__name__}, which JSON does not support.", ExitCode.USAGE)
 
     def _key(self, key: Any) -> str:
         if not isinstance(key, str | int) or isinstance(key, bool):
-            raise CommandFailed(f"{self._file} has the key {key!r}: keys are texts.", ExitCode.USAGE)
+            raise CommandFailed(f"{self._file} has the key {key!r}: keys must be texts.", ExitCode.USAGE)
         return str(key)
