@@ -21,9 +21,9 @@ from opsjobs.composition import Limits
 from opsjobs.composition.authentication import access, people
 from opsjobs.engine.background.inspection import Inspection
 from opsjobs.engine.firing.forecast import Forecasts
-from opsjobs.engine.launching.job_authz import Authoring
+from opsjobs.engine.launching.job_authz import JobAuthorization
 from opsjobs.engine.launching.launch import Launcher, LaunchLimits
-from opsjobs.engine.runs.external_secrets import Elsewhere
+from opsjobs.engine.runs.external_secrets import ExternalSecrets
 from opsjobs.identity.passwords import Passwords
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
@@ -128,8 +128,8 @@ def services_on(
         inspection=Inspection(Fitness(database, KeyRotation(database, keys)), clock, space=True),
         inventory=inventory,
         launcher=launcher,
-        authoring=Authoring(launcher, jobs, files),
-        elsewhere=Elsewhere(vault, None, SystemClock()),
+        authoring=JobAuthorization(launcher, jobs, files),
+        elsewhere=ExternalSecrets(vault, None, SystemClock()),
         circuits=CircuitStore(database),
         groups=Groups(database),
         calendars=calendars,

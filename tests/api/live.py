@@ -19,7 +19,7 @@ from opsjobs.api.follower import Followers
 from opsjobs.api.http_connection import HttpConnection
 from opsjobs.clock import Clock
 from opsjobs.engine.firing.firing import Triggers
-from opsjobs.engine.launching.approval_service import Approving
+from opsjobs.engine.launching.approval_service import ApprovalService
 from opsjobs.engine.launching.retries import RetryService
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.approvals import Approvals
@@ -91,7 +91,7 @@ def services_for(database: Database, notified: list[str], bus: Any | None = None
     services.fleet = Fleet(database)
     services.again = RetryService(services.launcher, database=database, ledger=services.ledger, targets=services.inventory)
     services.dead_letters, services.approvals = DeadLetters(database), Approvals(database)
-    services.approving = Approving(services.approvals, services.ledger, services.inventory, services.vault)
+    services.approving = ApprovalService(services.approvals, services.ledger, services.inventory, services.vault)
     services.triggers = Triggers(services.firings, services.schedules, services.jobs, services.launcher)
     services.notifier = SimpleNamespace(notify=notified.append)
 

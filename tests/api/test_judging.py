@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api.kit import problem
-from opsjobs.engine.launching.safety_service import Judging
+from opsjobs.engine.launching.safety_service import SafetyService
 from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 from opsjobs.safety import SafetyQuestion
 from opsjobs.safety.policy import read
@@ -19,12 +19,12 @@ WIPE = {"type": "command", "command": "rm -rf /"}
 ASK = {"type": "command", "command": "umount -a"}
 
 
-def real(services: Any) -> Judging:
+def real(services: Any) -> SafetyService:
     """The one that comes with opsjobs."""
-    return Judging(services.judges.judge, services.inventory, services.clock)
+    return SafetyService(services.judges.judge, services.inventory, services.clock)
 
 
-def scripted(services: Any) -> Judging:
+def scripted(services: Any) -> SafetyService:
     """One that goes by words, so that rules may change."""
 
     async def words(asked: SafetyQuestion) -> tuple[Finding, ...]:
@@ -34,7 +34,7 @@ def scripted(services: Any) -> Judging:
             Finding(f"is-{v.value}", SafetyVerdict.BLOCK if strict else v, "It says so.", asked.text[:50]) for v in found
         )
 
-    return Judging(words, services.inventory, services.clock, read(POLICY))
+    return SafetyService(words, services.inventory, services.clock, read(POLICY))
 
 
 POLICY = "policies: [{name: two, labels: [team=db], approval: {approvers: 2, expires: 1h}}]"
@@ -168,7 +168,7 @@ async def test_each_different_text_is_judged_once(database: Database) -> None:
         calls.append(asked.text)
         return ()
 
-    async with stage(database, lambda services: Judging(counting, services.inventory, services.clock)) as at:
+    async with stage(database, lambda services: SafetyService(counting, services.inventory, services.clock)) as at:
         await machines(at, 6)
         body = {"actions": [{"type": "command", "command": "echo ${target.labels.n}"}], "targets": {"selector": "n"}}
         for _ in range(2):
@@ -190,7 +190,9 @@ async def machines(at: Stage, count: int) -> None:
 
 async def test_tags_make_nothing_less_severe_and_what_is_around_a_program_is_asked_about(database: Database) -> None:
     lab = read("policies: [{name: lab, labels: ['env=lab'], rules: {delete-everything: allow}}]")
-    async with stage(database, lambda services: Judging(services.judges.judge, services.inventory, services.clock, lab)) as at:
+    async with stage(
+        database, lambda services: SafetyService(services.judges.judge, services.inventory, services.clock, lab)
+    ) as at:
         await at.machine("lab-1", host="10.0.0.2", labels={"env": "lab"})
         tagged = {"name": "wipe", "tags": ["env=lab"], "actions": [WIPE], "targets": {"ids": ["web-1"]}}
         problem(await at.http.post("/jobs", json=tagged), 422, "safety_blocked")

@@ -18,7 +18,7 @@ import pytest
 import structlog
 
 from opsjobs import telemetry
-from opsjobs.engine.runs.run_masks import hidden
+from opsjobs.engine.runs.run_masks import hide_secrets
 from opsjobs.model.secret import Secret
 from opsjobs.telemetry import Metrics
 
@@ -207,7 +207,7 @@ def test_a_connection_of_the_listener_has_a_time_in_all_however_often_it_sends_a
 
 def test_point_11_log_lines_and_tracebacks_show_none_of_the_secrets_in_use(written: Written) -> None:
     token, key = 'tok/en+of"ben', "-----BEGIN X-----\nabcdefgh01abcdefgh\n-----END X-----"
-    forms = hidden([Secret(token), Secret(key)])
+    forms = hide_secrets([Secret(token), Secret(key)])
     try:
         raise ValueError(f"{token} is wrong")
     except ValueError:

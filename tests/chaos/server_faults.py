@@ -13,7 +13,7 @@ from chaos.scene import Scene
 from e2e.house import LEASE_SECONDS, WORKERS
 from e2e.processes import Running
 from kit.proxy import Proxy
-from opsjobs.engine.worker.lease_heartbeat import BEATS_A_LEASE
+from opsjobs.engine.worker.lease_heartbeat import RENEWALS_PER_LEASE
 
 SILENT_CLIENTS = 1_100
 LEASE = b"opsjobs lease"
@@ -116,7 +116,7 @@ def lease_silent(scene: Scene) -> None:
     """The worker renews over a new connection, or leaves its runs to the other one: either way it is on record."""
     worker, way = _by_proxy(scene)
     assert scene.stage.network.silence(way, LEASE), "there is no connection for a lease"
-    since = time.time() + LEASE_SECONDS / BEATS_A_LEASE / 2
+    since = time.time() + LEASE_SECONDS / RENEWALS_PER_LEASE / 2
     scene.cancel()
     renewed = "select 1 from workers where name = %s and (buried_at is not null or renewed_at > to_timestamp(%s))"
     assert scene.soon(lambda: scene.stage.rows(renewed, worker.title, since), 5 * LEASE_SECONDS), "it neither renewed nor left"

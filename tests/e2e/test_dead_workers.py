@@ -110,7 +110,7 @@ def test_a_worker_frozen_beyond_its_lease_writes_nothing_late_and_begins_a_new_l
 
     frozen.thaw()
     until(lambda: house.rows(lives, frozen.title), "it begins a new life")
-    assert frozen.said("worker_buried")
+    assert frozen.said("worker_lease_expired")
     latch = house.latch()
     again = house.run(latch.wait, house.names(1, 48), max_parallel=48)
     house.started(again, 48)  # more than one of them can take

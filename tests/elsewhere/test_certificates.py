@@ -17,7 +17,7 @@ from kit.sessions import failure_of, heard, run
 from kit.sshd import Sshd, needs_sshd, sshd
 from kit.vault import SshRole, VaultKit, vault_kit
 from opsjobs.clock import Clock, SystemClock, TurnedClock
-from opsjobs.engine.runs.external_secrets import Elsewhere
+from opsjobs.engine.runs.external_secrets import ExternalSecrets
 from opsjobs.integrations.secrets.options import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.execution import ErrorCode
@@ -70,10 +70,10 @@ class OneAuthority:
 
 
 @asynccontextmanager
-async def elsewhere(trusting: Trusting, clock: Clock | None = None) -> AsyncIterator[Elsewhere]:
+async def elsewhere(trusting: Trusting, clock: Clock | None = None) -> AsyncIterator[ExternalSecrets]:
     server = VaultServer(VaultOptions(trusting.kit.url, token=Secret(trusting.kit.token())))
     try:
-        yield Elsewhere(OneAuthority(trusting.authority), server, clock or SystemClock())
+        yield ExternalSecrets(OneAuthority(trusting.authority), server, clock or SystemClock())
     finally:
         await server.close()
 
@@ -212,7 +212,7 @@ async def test_what_cannot_be_had_says_where_to_look(trusting: Trusting, change:
         assert where.credential is not None
         failure = await failure_of(sessions, replace(where, credential=replace(where.credential, **change)))
     assert failure.code is ErrorCode.CREDENTIAL_MISSING
-    assert "The secrets of the credential fleet cannot be had" in failure.message
+    assert "The secrets of the credential fleet cannot be fetched" in failure.message
     assert said in failure.message
 
 
@@ -231,7 +231,7 @@ async def test_a_vault_that_signs_something_else_is_not_believed(trusting: Trust
     monkeypatch.setattr(VaultServer, "sign", another)
     async with pool(trusting) as sessions:
         failure = await failure_of(sessions, signed(trusting, vaults()))
-    assert "has signed something else than was asked for" in failure.message
+    assert "has signed something else than was requested" in failure.message
 
 
 @pytest.mark.parametrize("text", ["", "ssh-ed25519 AAAA", fresh_key().public], ids=["nothing", "cut", "a key"])

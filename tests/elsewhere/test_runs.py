@@ -15,7 +15,7 @@ from kit.machines import endpoint_of, small_server
 from kit.sshd import needs_sshd, sshd
 from kit.vault import VaultKit, vault_kit
 from opsjobs.clock import SystemClock
-from opsjobs.engine.runs.external_secrets import Elsewhere
+from opsjobs.engine.runs.external_secrets import ExternalSecrets
 from opsjobs.integrations.secrets.options import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.credential import CredentialDraft
@@ -40,7 +40,7 @@ def kit() -> Iterator[VaultKit]:
 async def working(on: Bench, kit: VaultKit, where: Endpoint, credential: str) -> Any:
     """A worker that reaches every machine there, with this credential of the vault."""
     server = VaultServer(VaultOptions(kit.url, token=Secret(kit.token())))
-    there = Elsewhere(on.vault, server, SystemClock())
+    there = ExternalSecrets(on.vault, server, SystemClock())
     pool = SshPool(Connector(fetch=there.fetch))
 
     async def endpoints(target_ids: Sequence[str]) -> dict[str, Endpoint]:

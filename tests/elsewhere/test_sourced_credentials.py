@@ -15,8 +15,8 @@ from kit.sessions import run
 from kit.vault import VaultKit, vault_kit
 from opsjobs.clock import SystemClock
 from opsjobs.composition import build
-from opsjobs.engine.become import become_of, opened_for
-from opsjobs.engine.runs.external_secrets import Elsewhere
+from opsjobs.engine.become import fetch_become_password, resolve_become
+from opsjobs.engine.runs.external_secrets import ExternalSecrets
 from opsjobs.integrations.secrets.options import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.credential import CredentialDraft
@@ -46,7 +46,7 @@ def login(name: str = "web-key", **fields: Any) -> dict[str, Any]:
 async def tried(ada: Desk, kit: VaultKit, ref: str) -> dict[str, Any]:
     """What `test` says, with this Vault."""
     server = VaultServer(VaultOptions(kit.url, token=Secret(kit.token())))
-    ada.services.elsewhere = Elsewhere(ada.services.vault, server, SystemClock())
+    ada.services.elsewhere = ExternalSecrets(ada.services.vault, server, SystemClock())
     try:
         answer = await ada.http.post(f"/credentials/{ref}/test")
     finally:
@@ -186,16 +186,16 @@ async def test_the_password_to_become_somebody_is_got_when_it_is_needed(kit: Vau
     credential = Credential("5", 1, "sudo", CredentialType.PASSWORD, "root", source=source)
     wish = {"user": "root", "method": "sudo", "credential": "sudo", "credential_id": "5"}
     server = VaultServer(VaultOptions(kit.url, token=Secret(kit.token())))
-    there = Elsewhere(_Nobody(), server, SystemClock())
+    there = ExternalSecrets(_Nobody(), server, SystemClock())
     try:
-        opened = await opened_for(wish, {"5": credential}, there.fetch, "execution 1 run 1")
-        become = become_of({"become": wish}, opened)
+        opened = await fetch_become_password(wish, {"5": credential}, there.fetch, "execution 1 run 1")
+        become = resolve_become({"become": wish}, opened)
         assert become is not None
         assert become.password == Secret(CANARY)
         gone = replace(credential, source=source.model_copy(update={"path": "gone"}))
-        opened = await opened_for(wish, {"5": gone}, there.fetch, "execution 1 run 1")
+        opened = await fetch_become_password(wish, {"5": gone}, there.fetch, "execution 1 run 1")
         with pytest.raises(RemoteFailure, match="there is nothing"):
-            become_of({"become": wish}, opened)
+            resolve_become({"become": wish}, opened)
     finally:
         await server.close()
 

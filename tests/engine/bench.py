@@ -24,12 +24,12 @@ from kit.rights import everybody
 from opsjobs import failpoints
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
-from opsjobs.engine.launching.approval_service import Approving
+from opsjobs.engine.launching.approval_service import ApprovalService
 from opsjobs.engine.launching.launch import Launcher, LaunchLimits
-from opsjobs.engine.launching.launch_authz import Ask
-from opsjobs.engine.launching.target_pinning import Pinning
-from opsjobs.engine.runs.child_executions import Children
-from opsjobs.engine.runs.chunk_cache import Chunks
+from opsjobs.engine.launching.launch_authz import PrincipalLookup
+from opsjobs.engine.launching.target_pinning import TargetPinning
+from opsjobs.engine.runs.child_executions import ChildExecutions
+from opsjobs.engine.runs.chunk_cache import ChunkCache
 from opsjobs.engine.runs.target_run import RunLimits
 from opsjobs.engine.runs.transfer import TransferTools
 from opsjobs.engine.service import Loop
@@ -130,11 +130,11 @@ class Bench:
         self.contents = Contents(database)
         self.files = Files(database, clock)
         self.artifacts = Artifacts(database, clock)
-        self.chunks = Chunks(self.contents)
+        self.chunks = ChunkCache(self.contents)
         self.find_limits = FindLimits()
         self.said: Sequence[MutableMapping[str, Any]] = []
         self.notified: list[str] = []
-        self.standing: Ask = everybody
+        self.standing: PrincipalLookup = everybody
         self.bells: list[Callable[[], None]] = []
         self.launcher = Launcher(
             database=database,
@@ -155,7 +155,7 @@ class Bench:
 
     def transfers(self) -> TransferTools:
         """What the transfers of a new worker share; the last one is `self.chunks`."""
-        self.chunks = Chunks(self.contents)
+        self.chunks = ChunkCache(self.contents)
         stores = (self.files, self.contents, self.artifacts, self.chunks, Outbox(self.database), self.metrics)
         return TransferTools(*stores, self.find_limits, self.standing)
 
@@ -219,16 +219,16 @@ class Bench:
             metrics=self.metrics,
             limits=limits or RunLimits(kill_grace_seconds=0.3),
             transfers=self.transfers(),
-            children=Children(self.launcher, self.jobs, self.executions, self.standing),
-            approving=Approving(Approvals(self.database), self.ledger, self.known, self.vault),
-            pinning=Pinning(self.launcher.judging),
+            child_executions=ChildExecutions(self.launcher, self.jobs, self.executions, self.standing),
+            approvals=ApprovalService(Approvals(self.database), self.ledger, self.known, self.vault),
+            pinning=TargetPinning(self.launcher.judging),
             notify=self.notify,
             fetch=fetch,
         )
         worker = Worker(options, tools, background)
         await worker.start()
         if hears_bells:
-            self.bells.append(worker.bell)
+            self.bells.append(worker.wake)
         try:
             yield worker
         finally:
@@ -322,7 +322,7 @@ async def bench(
         assert await database.fetch(_HALF_ENDED) == []
     await made.sessions.close()
     await until(lambda: _left(before) == [])
-    await until(lambda: [t for t in threading.enumerate() if t.name == "opsjobs-heart"] == [])
+    await until(lambda: [t for t in threading.enumerate() if t.name == "opsjobs-heartbeat"] == [])
 
 
 # An ended run has at least one result, and none that still runs; one of them is as the run, unless all were left out.

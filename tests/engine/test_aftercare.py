@@ -11,7 +11,7 @@ import pytest
 from engine.bench import Bench, Known, bench, until
 from engine.test_durable import half_done, launch, stored
 from opsjobs.engine.background import remote_cleanup
-from opsjobs.engine.background.remote_cleanup import Aftercare
+from opsjobs.engine.background.remote_cleanup import RemoteCleanup
 from opsjobs.engine.runs.run_state import RELEASE_BYTES
 from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.execution import Execution, TriggeredBy
@@ -29,8 +29,8 @@ from opsjobs.store.vault import StoredCredential
 DAY_SECONDS = 24 * 3600.0
 
 
-def care(on: Bench) -> Aftercare:
-    return Aftercare(on.ledger, on.known, on.vault, on.sessions, on.clock, zone="default", grace_seconds=0.2)
+def care(on: Bench) -> RemoteCleanup:
+    return RemoteCleanup(on.ledger, on.known, on.vault, on.sessions, on.clock, zone="default", grace_seconds=0.2)
 
 
 async def kept(on: Bench, execution: Execution) -> bool:
@@ -169,7 +169,7 @@ async def lost(
             monkeypatch.setattr("opsjobs.engine.runs.durable_command.DurableCommand._note_loss", _over)
         ended = await on.ended(execution)
         assert ended.counts == {"lost": 1}
-        await until(lambda: worker._life is not None and not worker._life.runs)
+        await until(lambda: worker._session is not None and not worker._session.runs)
         yield on, web, gate, execution
         gate.event.set()
 
@@ -238,7 +238,7 @@ async def test_a_machine_that_hangs_holds_up_no_other_one(database: Database, mo
             execution = await on.ended(await on.launch("true", 20, durable="auto"))
         await on.turn(DAY_SECONDS + 1)
         sessions = Hanging(on)
-        caring = Aftercare(on.ledger, on.known, on.vault, sessions, on.clock, zone="default", grace_seconds=0.2)
+        caring = RemoteCleanup(on.ledger, on.known, on.vault, sessions, on.clock, zone="default", grace_seconds=0.2)
         cleaning = asyncio.create_task(caring.clean_once())
 
         async def all_others_are_clean() -> bool:

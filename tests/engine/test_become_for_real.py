@@ -15,7 +15,7 @@ from engine.bench import Bench, bench, until
 from kit.accounts import account, configured, needs
 from kit.machines import endpoint_of
 from kit.sshd import Sshd, sshd
-from opsjobs.engine.background.remote_cleanup import Aftercare
+from opsjobs.engine.background.remote_cleanup import RemoteCleanup
 from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.execution import Execution
 from opsjobs.model.job import BecomeDraft, CommandAction
@@ -94,7 +94,7 @@ async def test_commands_of_several_users_in_one_run_and_nothing_left_a_day_later
         assert await at.on.output(run, "stderr") == f"{at.deploy}\n".encode()
         assert at.files(at.ben)
         await at.on.turn(DAY_SECONDS + 1)
-        care = Aftercare(at.on.ledger, at.on.known, at.on.vault, at.sessions, at.on.clock, zone="default")
+        care = RemoteCleanup(at.on.ledger, at.on.known, at.on.vault, at.sessions, at.on.clock, zone="default")
         assert (await care.run_once())["cleaned"] == 1
         assert (at.files(at.deploy), at.files(at.ben)) == ([], [])
 

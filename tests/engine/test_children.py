@@ -104,7 +104,7 @@ async def test_a_job_that_runs_itself_comes_to_an_end(database: Database) -> Non
         execution = await on.ended(await on.launch([JobAction(key="run", job="again")]), SECONDS)
         assert execution.status is ExecutionStatus.FAILED
         rows = await database.fetch("select error_message from target_runs order by id desc limit 1")
-        assert "does one of them run itself?" in rows[0]["error_message"]
+        assert "check whether one of them runs itself" in rows[0]["error_message"]
 
 
 async def test_a_cancel_reaches_the_job_that_is_waited_for(database: Database) -> None:

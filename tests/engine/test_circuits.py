@@ -65,14 +65,14 @@ async def test_a_way_that_was_open_before_is_insisted_upon_and_one_at_which_some
         sessions = Noted(on.clock)
         target = on.known.add("web-1")
         links = RunConnections(sessions, Endpoint(target, None), SystemClock())
-        link = links.take()
+        link = links.acquire()
         await link.session()
         await link.drop()
         await link.session()
-        again = links.take(insist=True)
+        again = links.acquire(insist=True)
         await again.session()
         for one in (link, again):
             assert isinstance(one, RunConnection)
-            links.give(one)
+            links.release(one)
         await links.close()
         assert sessions.insisted == [False, True, True]

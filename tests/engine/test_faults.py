@@ -148,7 +148,7 @@ async def test_a_run_whose_words_cannot_be_stored_ends_alone(database: Database,
         assert ended.counts == {"succeeded": 7, "failed": 1}
         row = (await on.rows(execution))[4]
         assert (row["status"], row["error_code"]) == ("failed", "internal")
-        assert "what the run said could not be stored" in row["error_message"]
+        assert "the run's output could not be stored" in row["error_message"]
         results = {r["target_run_id"]: r for r in await on.results(execution)}
         assert results[row["id"]]["status"] == "failed"
         words = [e.body["status"] for e in await on.log(execution) if e.target_run == row["id"] and e.body]
@@ -234,7 +234,7 @@ async def test_a_run_that_fell_out_of_step_with_its_log_is_lost_and_never_starte
         row = await on.row(execution)
         assert (row["status"], row["error_message"]) == (
             "lost",
-            "its worker lost the thread while the command was perhaps running: whether it ran to its end is unknown",
+            "its worker fell out of step with the ledger while the command was perhaps running: whether it ran to its end is unknown",
         )
         assert len(web.starts) == 1
 

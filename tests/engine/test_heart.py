@@ -39,7 +39,7 @@ async def test_a_heart_that_misses_beats_starts_nothing_buries_nobody_and_recove
         await until(lambda: any(buries[before:]))
         assert not any(buries[before : before + 2])
         heart.stop()
-        await until(lambda: not heart.beating)
+        await until(lambda: not heart.alive)
     assert all(renewal.alive for renewal in told)
     assert "lease_not_renewed" in {line["event"] for line in said}
 
@@ -55,7 +55,7 @@ async def test_a_heart_hears_that_it_was_buried_and_which_executions_are_to_stop
     await Workers(database).reap("worker-1")
     await until(lambda: not told[-1].alive)
     heart.stop()
-    await until(lambda: not [t for t in threading.enumerate() if t.name == "opsjobs-heart"])
+    await until(lambda: not [t for t in threading.enumerate() if t.name == "opsjobs-heartbeat"])
     assert len(runs) == 1
 
 

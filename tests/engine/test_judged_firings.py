@@ -11,7 +11,7 @@ from engine.test_workflows import step
 from kit.ledgering import says
 from kit.scheduling import Office
 from opsjobs.engine.firing import firing_launch_prep
-from opsjobs.engine.launching.safety_service import Judging
+from opsjobs.engine.launching.safety_service import SafetyService
 from opsjobs.model.access import Principal
 from opsjobs.model.action import JobAction
 from opsjobs.model.approval import ApprovalStatus
@@ -36,7 +36,7 @@ async def words(asked: SafetyQuestion) -> tuple[Finding, ...]:
 
 async def test_a_firing_that_is_blocked_has_failed_and_one_that_needs_an_approval_waits(database: Database) -> None:
     office = Office(database)
-    office.launcher.judging = Judging(words, office.inventory, office.clock)
+    office.launcher.judging = SafetyService(words, office.inventory, office.clock)
     for verdict in ("block", "needs_approval", "allow"):
         job = await office.job(verdict, actions=[{"type": "command", "command": f"echo {verdict}"}])
         await office.schedule(job, verdict, overlap="allow")
@@ -73,7 +73,7 @@ async def test_the_owner_of_a_schedule_does_not_approve_what_it_fires(database: 
 async def test_a_job_that_a_workflow_runs_ends_blocked_or_waits_for_its_approval(database: Database) -> None:
     async with bench(database) as on, on.worker():
         on.machine("web-1")
-        on.launcher.judging = Judging(words, on.known, on.clock)
+        on.launcher.judging = SafetyService(words, on.known, on.clock)
         for verdict in ("block", "needs_approval"):
             actions = [{"type": "command", "command": f"echo {verdict}"}]
             await on.jobs.create(
@@ -103,7 +103,7 @@ async def test_a_firing_that_cannot_be_judged_has_failed_and_does_not_come_back(
             Finding("unjudged", SafetyVerdict.NEEDS_APPROVAL, "Judging it takes more time than a text may take.", asked.text),
         )
 
-    office.launcher.judging = Judging(unable, office.inventory, office.clock)
+    office.launcher.judging = SafetyService(unable, office.inventory, office.clock)
     schedule = await office.schedule(await office.job(actions=[{"type": "command", "command": "echo x"}]))
     await office.turn(minutes=1)
     await office.scheduler().run_once()
@@ -118,7 +118,7 @@ async def test_a_due_firing_with_a_hostile_parameter_costs_its_own_launch_alone(
     office = Office(database)
     judges = JudgePool()
     try:
-        office.launcher.judging = Judging(judges.judge, office.inventory, office.clock)
+        office.launcher.judging = SafetyService(judges.judge, office.inventory, office.clock)
         wipe = await office.job(
             "wipe",
             actions=[{"type": "command", "command": "rm -f $OPSJOBS_PARAM_P"}],
@@ -153,7 +153,7 @@ async def test_firings_before_the_one_that_takes_too_long_are_launched(
             await never.wait()
         return ()
 
-    office.launcher.judging = Judging(slow, office.inventory, office.clock)
+    office.launcher.judging = SafetyService(slow, office.inventory, office.clock)
     for name in ("first", "slow", "last"):
         await office.schedule(await office.job(name, actions=[{"type": "command", "command": name}]), name)
     await office.turn(minutes=1)

@@ -17,19 +17,19 @@ from opsjobs.store.transaction import Database
 
 
 async def first_life(worker: Worker) -> WorkerSession:
-    await until(lambda: worker._life is not None)
-    assert worker._life is not None
-    return worker._life
+    await until(lambda: worker._session is not None)
+    assert worker._session is not None
+    return worker._session
 
 
 async def lives_again(on: Bench, worker: Worker, first: WorkerSession) -> None:
     """Another life works, and nothing of the first does."""
-    worker.bell()
-    await until(lambda: worker._life not in (None, first))
+    worker.wake()
+    await until(lambda: worker._session not in (None, first))
     assert (await on.run("true", ["web-9"])).status is ExecutionStatus.COMPLETED
     assert first.runs == {}
-    assert first._recording.done()
-    await until(lambda: not first.heart.beating)
+    assert first._writer_task.done()
+    await until(lambda: not first.heartbeat.alive)
 
 
 async def test_a_runtime_error_in_the_work_of_a_life_begins_another(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,10 +39,10 @@ async def test_a_runtime_error_in_the_work_of_a_life_begins_another(database: Da
             first = await first_life(worker)
             execution = await on.launch("held")
             await on.running(web)
-            monkeypatch.setattr(first, "_claim_what_fits", _broken)
+            monkeypatch.setattr(first, "_claim_once", _broken)
             await lives_again(on, worker, first)
             await on.bury()
-            await until(lambda: worker._life is not None and worker._life._incarnation.id != first._incarnation.id)
+            await until(lambda: worker._session is not None and worker._session._incarnation.id != first._incarnation.id)
             ended = await on.ended(execution)
         assert ended.counts == {"lost": 1}
         assert len(web.starts) == 1
@@ -67,15 +67,15 @@ async def test_more_runs_than_are_read_at_a_time_are_all_taken_up_after_a_lost_a
 async def test_a_heart_that_stopped_by_itself_begins_another_life(database: Database) -> None:
     async with bench(database, bugs=["worker"]) as on, on.worker(lease_seconds=0.6) as worker:
         first = await first_life(worker)
-        first.heart.stop()
-        await until(lambda: not first.heart.beating)
+        first.heartbeat.stop()
+        await until(lambda: not first.heartbeat.alive)
         await lives_again(on, worker, first)
 
 
 async def test_where_no_thread_can_be_had_no_life_is_left_behind_half_made(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsjobs.engine.worker.worker.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("opsjobs.engine.worker.worker.RESTART_SECONDS", 0.01)
     tries = []
 
     def no_thread(_: object) -> None:
@@ -87,17 +87,17 @@ async def test_where_no_thread_can_be_had_no_life_is_left_behind_half_made(
             patch.setattr("opsjobs.engine.worker.lease_heartbeat.Heartbeat.start", no_thread)
             async with on.worker() as worker:
                 await until(lambda: len(tries) >= 3)
-                assert worker._life is None
-                assert [t for t in asyncio.all_tasks() if t.get_name() == "recorder"] == []
+                assert worker._session is None
+                assert [t for t in asyncio.all_tasks() if t.get_name() == "batch_writer"] == []
         async with on.worker("worker-2"):
             assert (await on.run()).status is ExecutionStatus.COMPLETED
 
 
 async def test_a_stop_during_the_pause_after_a_fault_is_done_at_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsjobs.engine.worker.worker.AGAIN_SECONDS", 60)
+    monkeypatch.setattr("opsjobs.engine.worker.worker.RESTART_SECONDS", 60)
     monkeypatch.setattr("opsjobs.engine.worker.worker.LAST_CLAIM_SECONDS", 0.1)
     async with bench(database, bugs=["worker"]) as on, on.worker() as worker:
         first = await first_life(worker)
-        first._recording.cancel()
+        first._writer_task.cancel()
         await until(lambda: "worker" in on.bugs)
         await asyncio.wait_for(worker.stop(), 60)

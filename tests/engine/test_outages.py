@@ -226,12 +226,12 @@ async def test_an_order_to_stop_ends_the_wait_for_the_store() -> None:
 
     waiting = asyncio.create_task(_waits(stops, ask))
     await asked.wait()
-    stops.order(StopReason.CANCEL)
+    stops.request(StopReason.CANCEL)
     with pytest.raises(Interrupted):
         await waiting
 
 
 async def _waits(stops: StopSignal, ask: Callable[[], Awaitable[None]]) -> None:
     stops.bind()
-    with stops.here():
+    with stops.interruptible():
         await wait_out(ask, SystemClock())

@@ -38,15 +38,15 @@ class Paper:
         self.record = RunJournal(self, RUN)
         self.page = self.record.begin("step-1", 1, datetime.now(UTC))
 
-    def dirty(self, record: RunJournal, size_bytes: int) -> None:
+    def mark_dirty(self, record: RunJournal, size_bytes: int) -> None:
         self.unwritten_bytes += size_bytes
 
-    async def flushed(self) -> None:
+    async def wait_for_flush(self) -> None:
         raise AssertionError("nobody waits here")
 
     def lines(self) -> list[LogLine]:
         draft = FlushBuilder()
-        while not self.record.silent:
+        while not self.record.is_empty:
             self.record.take(draft)
         assert self.record.unwritten_bytes == 0
         return draft.lines
@@ -158,9 +158,9 @@ def test_a_tail_that_comes_in_a_million_crumbs_is_kept_in_bounded_memory() -> No
 
 def test_nothing_is_said_any_more_by_a_stale_record() -> None:
     paper = Paper()
-    paper.page.output("stdout", 0, b"before")
-    paper.record.fall_silent()
-    paper.page.output("stdout", 6, b"after")
+    paper.page.write_output("stdout", 0, b"before")
+    paper.record.discard()
+    paper.page.write_output("stdout", 6, b"after")
     assert paper.lines() == []
     assert paper.record.unwritten_bytes == 0
 
@@ -186,7 +186,7 @@ async def test_a_flood_is_held_back_while_the_ledger_is_slow_and_neighbours_get_
         async with on.worker() as worker:
             execution = await on.launch("flood", 2)
             while (await on.executions.get(execution.id)).finished_at is None:
-                most = max(most, worker._life._recorder.unwritten_bytes if worker._life else 0)
+                most = max(most, worker._session._batch_writer.unwritten_bytes if worker._session else 0)
                 await asyncio.sleep(0.005)
                 rows = await on.rows(execution)
                 if rows[1]["status"] == "succeeded" and rows[0]["status"] == "running":
@@ -208,7 +208,7 @@ async def test_all_floods_together_stay_within_the_workers_limit(database: Datab
         async with on.worker() as worker:
             execution = await on.launch("flood", 10)
             while (await on.executions.get(execution.id)).finished_at is None:
-                most = max(most, worker._life._recorder.unwritten_bytes if worker._life else 0)
+                most = max(most, worker._session._batch_writer.unwritten_bytes if worker._session else 0)
                 await asyncio.sleep(0.002)
         assert most <= (1 << 20) + 10 * 3 * CHUNK_BYTES
         assert {r["stdout_bytes"] for r in await on.results(execution)} == {1 << 19}
@@ -220,9 +220,11 @@ async def test_a_run_that_waits_for_room_can_be_cancelled(database: Database) ->
         failpoints.arm("settle:sleep:0.2")
         async with on.worker() as worker:
             execution = await on.launch()
-            await until(lambda: worker._life is not None and worker._life._recorder.unwritten_bytes > RUN_UNWRITTEN_BYTES // 2)
+            await until(
+                lambda: worker._session is not None and worker._session._batch_writer.unwritten_bytes > RUN_UNWRITTEN_BYTES // 2
+            )
             await on.cancel(execution)
-            worker._obey(b'{"cancel": %d}' % execution.id)
+            worker._handle_order(b'{"cancel": %d}' % execution.id)
             await until(lambda: web.kills != [])
             failpoints.arm("")
             await on.ended(execution)
@@ -234,11 +236,11 @@ async def test_a_run_that_waits_for_room_can_be_cancelled(database: Database) ->
 
 async def test_a_record_is_the_run_that_it_was_opened_for(database: Database) -> None:
     """A run that comes back to the same worker has a new record: what the old one forgot is not forgotten of the new one."""
-    recorder = BatchWriter(Ledger(database), Metrics(), SystemClock(), owner=uuid4(), worker="w", settled=lambda *_: None)
-    old, new = recorder.open(RUN), recorder.open(RUN)
-    old.begin("step-1", 1, None).output("stdout", 0, b"old")
-    recorder.forget(old)
-    new.begin("step-1", 1, None).output("stdout", 0, b"newer")
-    recorder.forget(old)
-    assert list(recorder._dirty.values()) == [new]
+    recorder = BatchWriter(Ledger(database), Metrics(), SystemClock(), owner=uuid4(), worker="w", on_flushed=lambda *_: None)
+    old, new = recorder.open_journal(RUN), recorder.open_journal(RUN)
+    old.begin("step-1", 1, None).write_output("stdout", 0, b"old")
+    recorder.discard(old)
+    new.begin("step-1", 1, None).write_output("stdout", 0, b"newer")
+    recorder.discard(old)
+    assert list(recorder._dirty_journals.values()) == [new]
     assert recorder.unwritten_bytes == new.unwritten_bytes > 0

@@ -14,7 +14,7 @@ from engine.test_workflows import step
 from kit.ledgering import says
 from kit.scheduling import Office
 from opsjobs.engine.launching.retries import RetryService
-from opsjobs.engine.launching.safety_service import Judging
+from opsjobs.engine.launching.safety_service import SafetyService
 from opsjobs.model.action import ApprovalAction, FileTransferAction, JobAction
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.job import JobDraft
@@ -188,7 +188,7 @@ async def test_what_was_judged_is_judged_again_and_an_address_is_followed(
 ) -> None:
     async with bench(database) as on:
         web = on.machine("web-1")
-        on.launcher.judging = Judging(guarded, on.known, on.clock)
+        on.launcher.judging = SafetyService(guarded, on.known, on.clock)
         execution = await on.launch("ping ${target.host}")
         new = move(on, **changed)
         async with on.worker():
@@ -200,7 +200,7 @@ async def test_what_was_judged_is_judged_again_and_an_address_is_followed(
 
 async def test_firings_keep_what_their_machines_were(database: Database) -> None:
     office = Office(database)
-    office.launcher.judging = Judging(guarded, office.inventory, office.clock)
+    office.launcher.judging = SafetyService(guarded, office.inventory, office.clock)
     ask = [{"type": "approval", "key": "ask"}, {"type": "command", "command": "true"}]
     for name, actions in (("plain", ask[1:]), ("asked", ask)):
         await office.schedule(await office.job(name, actions=actions), name, overlap="allow")

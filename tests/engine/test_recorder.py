@@ -74,7 +74,7 @@ class Desk:
             SystemClock(),
             owner=uuid4(),
             worker="worker-1",
-            settled=self.follow_up,
+            on_flushed=self.follow_up,
         )
 
     def follow_up(self, _: Flush, settled: Settled) -> None:
@@ -82,7 +82,7 @@ class Desk:
 
     def run(self, number: int, fence: int = 1) -> RunJournal:
         """A claimed run's record."""
-        return self.recorder.open(
+        return self.recorder.open_journal(
             Claimed(number, uuid4(), 1, date(2026, 1, 1), str(number), f"web-{number}", number, fence, 1, 1, None)
         )
 
@@ -91,7 +91,7 @@ class Desk:
         runs = [self.run(number) for number in range(1, count + 1)]
         for record in runs:
             page = record.begin("step-1", 1, NOW)
-            page.output("stdout", 0, b"ok\n")
+            page.write_output("stdout", 0, b"ok\n")
             end(page)
         return runs
 
@@ -127,7 +127,7 @@ async def test_what_is_refused_of_one_run_silences_no_other(refused: set[int]) -
     async with desk() as at:
         at.book.refused = refused
         runs = at.speak(8)
-        await at.recorder.drained()
+        await at.recorder.drain()
         for number, record in enumerate(runs, start=1):
             assert at.book.end_of(number) is (RunStatus.FAILED if number in refused else RunStatus.SUCCEEDED)
             assert record.stale == (number in refused)
@@ -141,7 +141,7 @@ async def test_a_run_that_cannot_even_be_ended_is_let_go_and_the_others_are_writ
     async with desk() as at:
         at.book.refused_even_to_end = {2}
         at.speak(3)
-        await at.recorder.drained()
+        await at.recorder.drain()
         assert [at.book.end_of(n) for n in (1, 2, 3)] == [RunStatus.SUCCEEDED, None, RunStatus.SUCCEEDED]
         assert at.told[0].stale == {2}
 
@@ -150,7 +150,7 @@ async def test_a_flush_that_is_too_much_for_one_statement_is_cut_until_it_gets_t
     async with desk() as at:
         at.book.runs_at_most = 2
         at.speak(8)
-        await at.recorder.drained()
+        await at.recorder.drain()
         assert [at.book.end_of(number) for number in range(1, 9)] == [RunStatus.SUCCEEDED] * 8
         tries = [len(runs) for _, runs in at.book.tried]
         assert tries == [8, 8, 4, 4, 2, 2, 4, 4, 2, 2]
@@ -161,7 +161,7 @@ async def test_a_flush_that_did_not_get_through_keeps_its_number() -> None:
     async with desk() as at:
         at.book.away = 2
         at.speak(2)
-        await at.recorder.drained()
+        await at.recorder.drain()
         assert at.book.tried == [(1, [1, 2])] * 3
 
 
@@ -176,7 +176,7 @@ async def test_a_half_that_does_not_get_through_at_once_keeps_its_number_too() -
 
         at.book.settle = away_for_halves  # type: ignore[method-assign]
         at.speak(4)
-        await at.recorder.drained()
+        await at.recorder.drain()
         assert [number for number, _ in at.book.tried] == [1, 2, 2, 3, 4, 5, 6]
         assert [at.book.end_of(n) is RunStatus.SUCCEEDED for n in (1, 2, 3, 4)] == [True, False, True, True]
 
@@ -187,13 +187,13 @@ async def test_a_fault_in_what_follows_a_flush_does_not_end_the_pen() -> None:
         def broken(*_: object) -> None:
             raise ZeroDivisionError
 
-        at.recorder._settled = broken
+        at.recorder._on_flushed = broken
         at.speak(2)
-        await at.recorder.drained()
+        await at.recorder.drain()
         assert at.bugs == 1
         record = at.run(3)
         end(record.begin("step-1", 1, NOW))
-        await at.recorder.drained()
+        await at.recorder.drain()
         assert at.book.end_of(3) is RunStatus.SUCCEEDED
 
 
@@ -202,12 +202,12 @@ async def test_a_stale_run_says_nothing_more_and_leaves_nothing_behind() -> None
         at.book.stale = {1}
         record = at.run(1)
         page = record.begin("step-1", 1, NOW)
-        page.output("stdout", 0, b"ok")
-        await at.recorder.drained()
+        page.write_output("stdout", 0, b"ok")
+        await at.recorder.drain()
         assert record.stale
-        page.output("stdout", 0, b"x" * 1_000)
+        page.write_output("stdout", 0, b"x" * 1_000)
         end(page)
-        assert record.silent
+        assert record.is_empty
         assert record.unwritten_bytes == 0
 
 
@@ -217,16 +217,16 @@ async def test_who_waits_for_room_goes_on_when_the_run_that_took_it_is_forgotten
     async with desk() as at:
         at.book.open.clear()
         quiet, loud = at.run(1), at.run(2)
-        quiet.begin("step-1", 1, NOW).output("stdout", 0, b"ok")
+        quiet.begin("step-1", 1, NOW).write_output("stdout", 0, b"ok")
         await until_in_flight(at)
-        loud.begin("step-1", 1, NOW).output("stdout", 0, b"x" * 6_000)
-        waiting = asyncio.create_task(quiet.room())
+        loud.begin("step-1", 1, NOW).write_output("stdout", 0, b"x" * 6_000)
+        waiting = asyncio.create_task(quiet.wait_for_room())
         await asyncio.sleep(0)
         assert not waiting.done()
-        at.recorder.forget(loud)
+        at.recorder.discard(loud)
         await asyncio.wait_for(waiting, 60)
         at.book.open.set()
-        await at.recorder.drained()
+        await at.recorder.drain()
         assert all(2 not in ids for _, ids in at.book.tried)
         assert all(ids for _, ids in at.book.tried), "a flush of nothing"
 
@@ -239,7 +239,7 @@ async def until_in_flight(at: Desk) -> None:
 def flood(at: Desk, run_id: int, pieces: int) -> None:
     page = at.run(run_id).begin("step-1", 1, NOW)
     for n in range(pieces):
-        page.output("stdout", n * 60_000, b"x" * 60_000)
+        page.write_output("stdout", n * 60_000, b"x" * 60_000)
 
 
 def said_by(run_id: int, at: Desk) -> list[int]:
@@ -255,7 +255,7 @@ async def test_a_flood_alone_has_the_largest_share_of_each_flush() -> None:
         small = at.run(2)
         end(small.begin("step-1", 1, NOW))
         at.book.open.set()
-        await at.recorder.drained()
+        await at.recorder.drain()
         assert at.book.end_of(2) is RunStatus.SUCCEEDED
         first = next(f for f in at.book.stored if any(run.run_id == 1 and f.lines for run in f.runs))
         assert at.book.stored.index(first) <= 1
@@ -271,7 +271,7 @@ async def test_floods_beside_each_other_share_each_flush() -> None:
         for run_id in (1, 2, 3, 4):
             flood(at, run_id, 40)
         at.book.open.set()
-        await at.recorder.drained()
+        await at.recorder.drain()
         share = recording.FLUSH_BYTES // 4
         for run_id in (1, 2, 3, 4):
             assert said_by(run_id, at)[0] <= share + records.CHUNK_BYTES
@@ -282,6 +282,6 @@ async def test_floods_beside_each_other_share_each_flush() -> None:
 async def test_a_machines_words_that_a_hold_awaits_are_such_as_can_be_stored() -> None:
     async with desk() as at:
         at.run(1).defer(WaitingFor.HOLD, seconds=30, awaits="web-1 cannot be reached: \0\ud800!")
-        await at.recorder.drained()
+        await at.recorder.drain()
     (told,) = (run for flush in at.book.stored for run in flush.runs)
     assert told.awaits == "web-1 cannot be reached: \ufffd?!"

@@ -14,7 +14,7 @@ from kit.ledgering import Owner
 from opsjobs import failpoints
 from opsjobs.bus import Bus, Messages
 from opsjobs.engine.background import event_publisher as relaying
-from opsjobs.engine.background.event_publisher import Relay
+from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.service import Loop
 from opsjobs.model.errors import NotFound, Unavailable
 from opsjobs.store.outbox import Outbox
@@ -23,8 +23,8 @@ from opsjobs.store.transaction import Database
 Event = dict[str, Any]
 
 
-def relay_of(on: Bench, bus: Bus) -> Relay:
-    return Relay(Outbox(on.database), on.executions, on.journal, bus, on.metrics)
+def relay_of(on: Bench, bus: Bus) -> EventPublisher:
+    return EventPublisher(Outbox(on.database), on.executions, on.journal, bus, on.metrics)
 
 
 async def heard(messages: Messages, count: int) -> list[tuple[str, Event]]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from engine.bench import Bench, Known, bench
 from engine.test_durable import half_done, stored, whole
-from opsjobs.engine.runs.credential_refresh import renewed
+from opsjobs.engine.runs.credential_refresh import refresh_credentials
 from opsjobs.model.credential import RotationDraft
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.secret import Credential, CredentialType, Secret
@@ -80,7 +80,7 @@ async def test_only_newer_versions_of_the_same_logins_are_taken() -> None:
     way = Endpoint(WEB, login(1), (Endpoint(GATE, login(1)),), insist=True).for_("execution 1")
     moved = replace(WEB, host="10.0.0.9")
     now = Endpoint(moved, login(2), (Endpoint(GATE, login(3)),))
-    new = await renewed(Now(now), way)
+    new = await refresh_credentials(Now(now), way)
     assert [c.version for c in new.logins] == [2, 3]
     # The machine is the one that the run was begun on, whatever it is called to be by now.
     assert (new.target, new.insist, new.purpose, new.jumps[0].purpose) == (WEB, True, "execution 1", "execution 1")
@@ -91,7 +91,7 @@ async def test_only_newer_versions_of_the_same_logins_are_taken() -> None:
         Endpoint(WEB, replace(login(2), username="root")),
         Endpoint(WEB, login(2, fault="it is gone")),
     ):
-        assert await renewed(Now(other), way) == way
+        assert await refresh_credentials(Now(other), way) == way
     away = Now(now)
     away.away = True
-    assert await renewed(away, way) == way
+    assert await refresh_credentials(away, way) == way

@@ -13,7 +13,7 @@ from engine.bench import Bench, bench
 from kit.ledgering import Owner
 from opsjobs.bus import Bus
 from opsjobs.engine.background import scheduler as scheduling
-from opsjobs.engine.background.event_publisher import Relay
+from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.background.scheduler import Scheduler
 from opsjobs.engine.service import Loop
@@ -148,7 +148,7 @@ def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
 
 
 def scheduler(on: Bench) -> Scheduler:
-    relay = Relay(Outbox(on.database), on.executions, on.journal, Bus(None, on.metrics), on.metrics)
+    relay = EventPublisher(Outbox(on.database), on.executions, on.journal, Bus(None, on.metrics), on.metrics)
     made = Scheduler(on.workers, relay, lease_seconds=15)
     made.rescuer = rescuer(on, lambda: made.may_reap, lambda: made.database_now)
     return made
@@ -167,7 +167,9 @@ async def test_a_round_of_repair_that_fails_keeps_no_event_from_being_told(
 ) -> None:
     async with bench(database) as on:
         bus = Bus(redis_url, on.metrics)
-        ticking = Scheduler(on.workers, Relay(Outbox(database), on.executions, on.journal, bus, on.metrics), lease_seconds=15)
+        ticking = Scheduler(
+            on.workers, EventPublisher(Outbox(database), on.executions, on.journal, bus, on.metrics), lease_seconds=15
+        )
         ticking.rescuer = Broken(on.ledger, on.workers, may_reap=lambda: False, notify=on.notify)
         async with on.worker():
             await on.run("true")

@@ -53,7 +53,7 @@ async def test_a_lease_whose_connection_falls_silent_is_renewed_over_another_one
             assert proxy.connections == connections + 1
         assert all(renewal.alive for renewal in told)
         heart.stop()
-        await until(lambda: not heart.beating)
+        await until(lambda: not heart.alive)
 
 
 async def test_a_worker_whose_statements_do_not_come_back_leaves_its_runs_to_others(database: Database) -> None:
@@ -71,11 +71,11 @@ async def test_a_worker_whose_statements_do_not_come_back_leaves_its_runs_to_oth
                     return await on.output(execution) == b"begun\n"
 
                 await until(begun)
-                first = worker._life
+                first = worker._session
                 assert first is not None
                 proxy.silence_all()
                 gate.event.set()
-                await until(lambda: first.heart.stuck)
+                await until(lambda: first.heartbeat.stuck)
 
                 async def expired() -> bool:
                     return await on.workers.expire_leases() == ["default"]
@@ -102,7 +102,7 @@ async def test_a_lock_that_another_session_holds_is_no_reason_to_leave(
             async with on.worker("worker-1", ledger=Ledger(ledgers), lease_seconds=1.0) as worker:
                 running = await on.launch("work", ["web-1"])
                 await on.running(web)
-                first = worker._life
+                first = worker._session
                 async with database.transaction() as connection:  # a person's, say, who looks into something
                     await connection.execute("set local idle_in_transaction_session_timeout = 0")
                     await connection.execute("select from job_executions for update")
@@ -113,7 +113,7 @@ async def test_a_lock_that_another_session_holds_is_no_reason_to_leave(
                     await until(lambda: time.monotonic() > since + 4)
                 gate.event.set()
                 ended = [await on.ended(execution) for execution in (running, waiting)]
-                assert worker._life is first
+                assert worker._session is first
         finally:
             await ledgers.close()
     assert [execution.status for execution in ended] == [ExecutionStatus.COMPLETED] * 2
@@ -139,7 +139,7 @@ async def test_an_outage_that_the_renewals_share_is_no_reason_to_leave(database:
         assert not heart.stuck
         proxy.faults.black_hole = False
         await until(lambda: heart.stuck)
-        await until(lambda: not heart.beating)
+        await until(lambda: not heart.alive)
 
 
 async def test_a_step_of_the_database_s_clock_buries_no_living_worker(database: Database) -> None:

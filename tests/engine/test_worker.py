@@ -54,8 +54,8 @@ async def test_a_worker_never_has_more_in_work_than_its_concurrency(database: Da
         await on.bury("dead")
         async with on.worker(concurrency=3) as worker:
             await until(lambda: sum(starts(on)) == 3)
-            assert worker._life is not None
-            assert len(worker._life.runs) == 3
+            assert worker._session is not None
+            assert len(worker._session.runs) == 3
             gate.event.set()
             await on.ended(execution)
         assert sum(starts(on)) == 5  # two were taken over from the dead, and end without a start
@@ -75,8 +75,8 @@ async def test_a_small_execution_right_after_a_large_one_is_seen_at_once(databas
     async with bench(database) as on, on.worker(poll_seconds=30, concurrency=4) as worker:
         for _ in range(3):
             await on.run("true", 100)
-            assert worker._life is not None
-            worker._life._floor_at = time.monotonic()
+            assert worker._session is not None
+            worker._session._floor_at = time.monotonic()
             await on.run("true", 1)
 
 
@@ -145,7 +145,7 @@ async def test_a_stop_between_two_steps_gives_the_run_back_and_another_worker_go
             execution = await on.launch(steps)
             await gate.reached.wait()
             stopping = asyncio.create_task(worker.stop())
-            await until(lambda: worker._life is not None and worker._life._ending)
+            await until(lambda: worker._session is not None and worker._session._stopping)
             gate.event.set()
             await stopping
         assert [s.command for s in web.starts] == ["first"]
@@ -192,7 +192,7 @@ async def test_a_stop_rings_for_what_its_last_flush_made_ready(database: Databas
             execution = await on.launch("uptime", 2, max_parallel=1)
             await on.running(web)
             stopping = asyncio.create_task(worker.stop())
-            await until(lambda: worker._life is not None and worker._life._ending)
+            await until(lambda: worker._session is not None and worker._session._stopping)
             on.notified.clear()
             gate.event.set()
             await stopping
@@ -208,12 +208,12 @@ async def test_a_buried_worker_abandons_its_runs_writes_nothing_and_lives_again(
             execution = await on.launch()
             await on.running(web)
             await until(lambda: _stored(on, execution))
-            first = worker._life
+            first = worker._session
             await on.bury()
             async with on.worker("worker-2"):
                 ended = await on.ended(execution)
                 log = await on.log(execution)
-                await until(lambda: worker._life not in (None, first))
+                await until(lambda: worker._session not in (None, first))
                 gate.event.set()
                 assert first is not None
                 assert not first.runs
@@ -287,9 +287,9 @@ async def test_a_lease_that_is_not_fresh_starts_nothing(database: Database) -> N
         async with on.worker(lease_seconds=30) as worker:
             execution = await on.launch()
             await web.connect_gate.reached.wait()
-            assert worker._life is not None
-            heart = worker._life.heart
-            await until(lambda: heart._in_a_row > 0)  # the next beat comes only after a third of 30 s
+            assert worker._session is not None
+            heart = worker._session.heartbeat
+            await until(lambda: heart._consecutive_renewals > 0)  # the next beat comes only after a third of 30 s
             fresh, heart._sent_at = heart._sent_at, heart._sent_at - 1000
             web.connect_gate.event.set()
             await until(lambda: _status(on, execution, 0, "waiting"))
@@ -302,17 +302,17 @@ async def test_a_lease_that_is_not_fresh_starts_nothing(database: Database) -> N
 async def test_orders_that_make_no_sense_are_passed_over(database: Database) -> None:
     async with bench(database) as on, on.worker() as worker:
         for order in (b"", b"\xff", b"[]", b'{"cancel": null}', b'{"cancel": Infinity}', b'{"stop": 1}', b"[" * 100_000):
-            worker._obey(order)
+            worker._handle_order(order)
         await on.run()
 
 
 async def test_a_fault_in_the_claim_loop_ends_one_life_and_another_begins(database: Database) -> None:
     async with bench(database, bugs=["worker"]) as on, on.worker() as worker:
-        await until(lambda: worker._life is not None)
-        first = worker._life
+        await until(lambda: worker._session is not None)
+        first = worker._session
         assert first is not None
-        first._recording.cancel()
-        await until(lambda: worker._life not in (None, first))
+        first._writer_task.cancel()
+        await until(lambda: worker._session not in (None, first))
         assert (await on.run()).status is ExecutionStatus.COMPLETED
 
 
@@ -323,7 +323,7 @@ async def test_a_worker_that_cannot_register_yet_tries_again(database: Database)
         execution = await on.launch()
         async with on.worker() as worker:
             await until(lambda: "worker" in on.bugs)
-            assert worker._life is None
+            assert worker._session is None
             async with database.connection() as connection:
                 await connection.execute("alter table not_yet rename to workers")
             assert (await on.ended(execution)).status is ExecutionStatus.COMPLETED
@@ -334,7 +334,7 @@ async def test_a_stop_is_done_in_time_though_the_database_and_a_machine_hang(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("worker", "worker_session"):
-        monkeypatch.setattr(f"opsjobs.engine.worker.{module}.LET_GO_SECONDS", 0.3)
+        monkeypatch.setattr(f"opsjobs.engine.worker.{module}.STOP_GRACE_SECONDS", 0.3)
     async with bench(database, open_ends=True) as on:
         web = on.machine("web-1")
         web.start_gate = Gate(asyncio.Event())

@@ -9,9 +9,9 @@ from typing import Any
 from kit.rights import everybody
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.engine.firing.firing import FiringService, Triggers
-from opsjobs.engine.firing.firing_launch_prep import Preparer
+from opsjobs.engine.firing.firing_launch_prep import FiringPreparer
 from opsjobs.engine.launching.launch import Launcher, LaunchLimits
-from opsjobs.engine.launching.launch_authz import Ask
+from opsjobs.engine.launching.launch_authz import PrincipalLookup
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.job import JobDraft
 from opsjobs.model.schedule import ScheduleDraft
@@ -60,7 +60,11 @@ class Office:
         self.triggers = Triggers(self.firings, self.schedules, self.jobs, self.launcher)
 
     def scheduler(
-        self, *, closer: CalendarReader = load_closed_reason, standing: Ask = everybody, launcher: Launcher | None = None
+        self,
+        *,
+        closer: CalendarReader = load_closed_reason,
+        standing: PrincipalLookup = everybody,
+        launcher: Launcher | None = None,
     ) -> FiringService:
         """One more that fires, with its own memory of what schedules say."""
         launcher = launcher or self.launcher
@@ -68,7 +72,7 @@ class Office:
         return FiringService(
             firings=firings,
             schedules=Schedules(self.database, closer=closer),
-            preparer=Preparer(Jobs(self.database), launcher, firings, self.metrics, standing=standing),
+            preparer=FiringPreparer(Jobs(self.database), launcher, firings, self.metrics, standing=standing),
             launcher=launcher,
             ledger=self.ledger,
             metrics=self.metrics,

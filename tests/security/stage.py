@@ -11,7 +11,7 @@ import httpx2
 
 from api.kit import app_on
 from api.live import services_for
-from opsjobs.engine.launching.safety_service import Judging
+from opsjobs.engine.launching.safety_service import SafetyService
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.transaction import Database
 
@@ -66,7 +66,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(database: Database, judging: Callable[[Any], Judging] | None = None) -> AsyncIterator[Stage]:
+async def stage(database: Database, judging: Callable[[Any], SafetyService] | None = None) -> AsyncIterator[Stage]:
     """With web-1 in the inventory; `judging` makes the judge of these services, else nothing is judged."""
     services = services_for(database, [])
     if judging is not None:

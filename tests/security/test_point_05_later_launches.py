@@ -10,7 +10,7 @@ from api.kit import desk, job
 from engine.bench import bench
 from engine.test_transfers import stored, web
 from kit.scheduling import Office
-from opsjobs.engine.launching.launch_authz import Ask
+from opsjobs.engine.launching.launch_authz import PrincipalLookup
 from opsjobs.model.access import Principal, PrincipalKind, Scope
 from opsjobs.model.action import FileTransferAction, JobAction
 from opsjobs.model.execution import TriggeredBy
@@ -23,7 +23,7 @@ from security.world import badge, world
 STAGING = Scope.parse("env=staging")
 
 
-def known(*principals: Principal) -> Ask:
+def known(*principals: Principal) -> PrincipalLookup:
     """These, and nobody else."""
 
     async def standing(name: str, kind: PrincipalKind) -> Principal | None:

@@ -8,7 +8,7 @@ import pytest
 
 from api.kit import problem
 from opsjobs.engine.launching.approval_service import terms_of
-from opsjobs.engine.launching.safety_service import Judged
+from opsjobs.engine.launching.safety_service import SafetyResult
 from opsjobs.model.access import Principal, Scope
 from opsjobs.model.approval import Approval, ApprovalStatus, Requester, fingerprint, person_of
 from opsjobs.model.approvers import ApprovalPolicy
@@ -250,6 +250,8 @@ def test_point_08_the_hash_is_of_actions_values_policy_and_machines(changed: dic
 
 def test_point_08_the_author_does_not_displace_those_whom_the_safety_policy_names() -> None:
     dangerous = SafetyJudgement((Finding("delete", SafetyVerdict.NEEDS_APPROVAL, "why", "rm -rf /srv"),))
-    asked = terms_of(ApprovalPolicy(users=["pal", "bob"], approvers=2), Judged(dangerous, [ApprovalPolicy(roles=["security"])]))
+    asked = terms_of(
+        ApprovalPolicy(users=["pal", "bob"], approvers=2), SafetyResult(dangerous, [ApprovalPolicy(roles=["security"])])
+    )
     assert asked is not None
     assert (asked.roles, asked.users, asked.needed) == (("security",), (), 2)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from opsjobs.engine.compiled_spec import compile_spec
-from opsjobs.engine.launching.target_pinning import Pinning, pins_of_step, with_steps_pinned
+from opsjobs.engine.launching.target_pinning import TargetPinning, pins_of_step, with_steps_pinned
 from opsjobs.model.errors import Invalid
 from opsjobs.model.target import HostKeyPolicy, Target, TargetDraft, Transport
 from opsjobs.model.target_fingerprint import Hop, Pins, holds
@@ -23,7 +23,7 @@ async def refusals(at: Stage, execution: int) -> str | None:
     """What a worker that has claimed its run on web-1 just now is told by the inventory's own way to it."""
     spec = (await at.services.ledger.load_specs([execution]))[execution]
     endpoint = (await at.services.inventory.endpoints(["1"]))["1"]
-    return await Pinning().refusal(compile_spec(spec, {}), 1, endpoint)
+    return await TargetPinning().refusal(compile_spec(spec, {}), 1, endpoint)
 
 
 @pytest.mark.parametrize("door", ["execute", "run", "retry", "trigger", "step", "override", "free"])

@@ -17,7 +17,7 @@ import pytest
 from engine.bench import Bench, bench, until
 from opsjobs.clock import TurnedClock
 from opsjobs.engine.compiled_spec import compile_spec
-from opsjobs.engine.runs.run_masks import KEPT_SECONDS, Masks
+from opsjobs.engine.runs.run_masks import KEPT_SECONDS, MaskFactory
 from opsjobs.model.action import CommandAction
 from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.errors import RemoteFailure
@@ -166,19 +166,19 @@ async def test_what_is_no_secret_is_shown_at_once_though_its_run_has_some(databa
 
 def test_the_forms_of_a_login_are_made_once_for_all_of_its_machines_and_let_go_after_a_minute() -> None:
     clock = TurnedClock()
-    made, course = Masks(clock), compile_spec(Spec(1, UUID(int=1), [], {}, clock.now()), {})
+    made, course = MaskFactory(clock), compile_spec(Spec(1, UUID(int=1), [], {}, clock.now()), {})
 
     def forms() -> int:
         login = Credential("7", 1, "fleet", CredentialType.PASSWORD, "ada", Secret(PASSWORD))
-        (found,) = made.of(course, Endpoint(Target("1", "web-1", "h", 22, Transport.SSH), login), {})._forms
+        (found,) = made.mask_for(course, Endpoint(Target("1", "web-1", "h", 22, Transport.SSH), login), {})._forms
         return id(found)
 
-    first = made.of(course, None, {}), forms()
+    first = made.mask_for(course, None, {}), forms()
     assert not first[0]
     assert forms() == first[1]
     clock.turn(KEPT_SECONDS - 1)
     assert forms() == first[1]
     other = Credential("8", 1, "other", CredentialType.PASSWORD, "ada", Secret("another-one"))
     clock.turn(KEPT_SECONDS + 1)
-    made.of(course, Endpoint(Target("1", "web-1", "h", 22, Transport.SSH), other), {})
+    made.mask_for(course, Endpoint(Target("1", "web-1", "h", 22, Transport.SSH), other), {})
     assert [credential.name for credential in made._kept] == ["other"]

@@ -17,7 +17,7 @@ from kit.servers import AUDIT_KEY
 from opsjobs.cli.app import run
 from opsjobs.composition.scheduler import HostedScheduler
 from opsjobs.composition.worker import HostedWorker
-from opsjobs.engine.background.audit_sealer import Sealer
+from opsjobs.engine.background.audit_sealer import AuditSealer
 from opsjobs.model.audit_chain import ChainLink, ChainWalk, canonical
 from opsjobs.settings import load
 from opsjobs.store import audit, audit_log, audit_sealer
@@ -78,7 +78,7 @@ async def test_one_seals_at_a_time_and_goes_on_where_the_last_one_stopped(
         await other.execute("select pg_advisory_xact_lock(%s)", [audit_sealer._LOCK])
         assert await Seals(database, KEYS).seal() == 0
     monkeypatch.setattr("opsjobs.engine.background.audit_sealer.SEALED_AT_ONCE", 2)
-    assert await Sealer(Seals(database, KEYS)).run_once() == {"sealed": ROWS}
+    assert await AuditSealer(Seals(database, KEYS)).run_once() == {"sealed": ROWS}
     assert (await AuditLog(database, KEYS).verify()).at.seal == ROWS
 
 
@@ -86,7 +86,7 @@ async def test_a_worker_seals_only_what_nobody_else_has(database: Database) -> N
     await filled(database)
     async with database.transaction() as connection:
         await note(connection, 7)
-    stand_in = Sealer(Seals(database, KEYS), behind_seconds=3.0)
+    stand_in = AuditSealer(Seals(database, KEYS), behind_seconds=3.0)
     assert await stand_in.run_once() == {"sealed": 0}
     await database.fetch("update opsjobs_clock set shift = interval '11 seconds' returning 1")
     assert (await AuditLog(database, KEYS).verify()).unsealed == 1

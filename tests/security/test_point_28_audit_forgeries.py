@@ -11,8 +11,8 @@ import pytest
 from psycopg.rows import DictRow, dict_row
 
 from kit.servers import AUDIT_KEY
-from opsjobs.engine.background.audit_sealer import Sealer
-from opsjobs.engine.background.retention import Keeper
+from opsjobs.engine.background.audit_sealer import AuditSealer
+from opsjobs.engine.background.retention import RetentionService
 from opsjobs.engine.turn import Turn
 from opsjobs.model.audit_chain import FIELDS, ChainBreak, ChainLink
 from opsjobs.model.audit_signing import Part, SigningKeys
@@ -270,11 +270,11 @@ async def test_nobody_goes_on_with_ends_that_somebody_else_wrote(database: Datab
     await written(database)
     with pytest.raises(UnverifiedChain, match="to end at 4"):
         await seals.seal()
-    assert await Sealer(seals).run_once() == {"sealed": 0}
+    assert await AuditSealer(seals).run_once() == {"sealed": 0}
     with pytest.raises(UnverifiedChain, match="to end at 4"):
         await seals.retain(0)
     turn = Turn("retention", SingletonLock(database), Metrics())
-    keeper = Keeper(turn, Retention(database), KEEP, seals)
+    keeper = RetentionService(turn, Retention(database), KEEP, seals)
     assert (await keeper.run_once())["audit_rows_deleted"] == 0
     rotated = await KeyRotation(database, [new_key(), AUDIT_KEY]).rotate(60)
     assert [row["kind"] for row in rotated.broken] == ["audit_chain"]

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from kit.ledgering import STORE, Owner, launch, machines, read
 from kit.servers import AUDIT_KEY
-from opsjobs.engine.background.retention import Keeper
+from opsjobs.engine.background.retention import RetentionService
 from opsjobs.engine.turn import Turn
 from opsjobs.model.errors import Gone, NotFound
 from opsjobs.model.execution import Execution, RunStatus
@@ -55,9 +55,9 @@ async def make_partitions(database: Database) -> None:
         await partitions.make(day)
 
 
-def keeper(database: Database, keep: RetentionLimits = KEEP, metrics: Metrics | None = None) -> Keeper:
+def keeper(database: Database, keep: RetentionLimits = KEEP, metrics: Metrics | None = None) -> RetentionService:
     turn = Turn("retention", SingletonLock(database), metrics or Metrics())
-    return Keeper(turn, Retention(database), keep, Seals(database, [AUDIT_KEY]))
+    return RetentionService(turn, Retention(database), keep, Seals(database, [AUDIT_KEY]))
 
 
 async def left(database: Database) -> list[int]:

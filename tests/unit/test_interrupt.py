@@ -13,31 +13,31 @@ from opsjobs.engine.runs.cancellation import Interrupted, StopReason, StopSignal
 def ordered(*reasons: StopReason) -> StopSignal:
     stops = StopSignal()
     for why in reasons:
-        stops.order(why)
+        stops.request(why)
     return stops
 
 
 @pytest.mark.parametrize("then", [StopReason.CANCEL, StopReason.DEADLINE])
 def test_what_ends_the_run_outlives_the_timeout_of_an_attempt_that_came_first(then: StopReason) -> None:
     stops = ordered(StopReason.ACTION_TIMEOUT, then)
-    assert stops.why is StopReason.ACTION_TIMEOUT
-    stops.over(StopReason.ACTION_TIMEOUT)
-    assert stops.why is then
-    with pytest.raises(Interrupted), stops.here():
+    assert stops.reason is StopReason.ACTION_TIMEOUT
+    stops.clear(StopReason.ACTION_TIMEOUT)
+    assert stops.reason is then
+    with pytest.raises(Interrupted), stops.interruptible():
         pass
 
 
 def test_the_timeout_of_an_attempt_alone_stops_nothing_later() -> None:
     stops = ordered(StopReason.ACTION_TIMEOUT)
-    stops.over(StopReason.ACTION_TIMEOUT)
-    with stops.here():
-        assert stops.why is None
+    stops.clear(StopReason.ACTION_TIMEOUT)
+    with stops.interruptible():
+        assert stops.reason is None
 
 
 def test_the_first_reason_stays_but_losing_the_run_overrules_all() -> None:
-    assert ordered(StopReason.CANCEL, StopReason.DEADLINE).why is StopReason.CANCEL
-    assert ordered(StopReason.CANCEL, StopReason.ACTION_TIMEOUT).why is StopReason.CANCEL
-    assert ordered(StopReason.ACTION_TIMEOUT, StopReason.DEADLINE, StopReason.NOT_OURS).why is StopReason.NOT_OURS
+    assert ordered(StopReason.CANCEL, StopReason.DEADLINE).reason is StopReason.CANCEL
+    assert ordered(StopReason.CANCEL, StopReason.ACTION_TIMEOUT).reason is StopReason.CANCEL
+    assert ordered(StopReason.ACTION_TIMEOUT, StopReason.DEADLINE, StopReason.OWNERSHIP_LOST).reason is StopReason.OWNERSHIP_LOST
 
 
 async def test_an_order_that_comes_with_an_answer_is_told_again_until_it_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +47,7 @@ async def test_an_order_that_comes_with_an_answer_is_told_again_until_it_is_obey
     async def work() -> int:
         stops.bind()
         try:
-            with stops.here():
+            with stops.interruptible():
                 await asyncio.wait_for(answer, 60)  # Python 3.11 drops a cancel that comes together with the answer
                 await asyncio.sleep(60)
         except Interrupted:
@@ -59,6 +59,6 @@ async def test_an_order_that_comes_with_an_answer_is_told_again_until_it_is_obey
     working = asyncio.create_task(work())
     await asyncio.sleep(0)
     answer.set_result(None)
-    stops.order(StopReason.CANCEL)
+    stops.request(StopReason.CANCEL)
     async with asyncio.timeout(30):
         assert await working == 0, "nothing of the cancels stays with the task"

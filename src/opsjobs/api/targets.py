@@ -222,7 +222,7 @@ async def _endpoint(request: Request, stored: StoredTarget) -> Endpoint:
     found: dict[str, Endpoint] = await services.inventory.endpoints([target_id])
     if target_id not in found:
         raise NotFound.of("target", target_id)
-    held = await credential_scope.Held.of(services.vault, found.values(), {})
+    held = await credential_scope.ScopedCredentials.of(services.vault, found.values(), {})
     return held.endpoint(found[target_id], None)
 
 

@@ -10,18 +10,18 @@ from typing import Any
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.composition.authentication import Access, access, people
-from opsjobs.engine.background.event_publisher import Relay
+from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.background.inspection import INSPECTION_SECONDS, Inspection
 from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.firing.firing import FiringService, Triggers
-from opsjobs.engine.firing.firing_launch_prep import Preparer
+from opsjobs.engine.firing.firing_launch_prep import FiringPreparer
 from opsjobs.engine.firing.forecast import Forecasts
-from opsjobs.engine.launching.approval_service import Approving
-from opsjobs.engine.launching.job_authz import Authoring
+from opsjobs.engine.launching.approval_service import ApprovalService
+from opsjobs.engine.launching.job_authz import JobAuthorization
 from opsjobs.engine.launching.launch import Launcher, LaunchLimits
 from opsjobs.engine.launching.retries import RetryService
-from opsjobs.engine.launching.safety_service import Judging
-from opsjobs.engine.runs.external_secrets import Elsewhere
+from opsjobs.engine.launching.safety_service import SafetyService
+from opsjobs.engine.runs.external_secrets import ExternalSecrets
 from opsjobs.engine.service import Loop
 from opsjobs.integrations.parameter_choices import Choices
 from opsjobs.integrations.secrets.options import VaultOptions
@@ -126,16 +126,16 @@ class Services:
     calendars: Calendars
     imports: Imports
     sessions: Sessions
-    elsewhere: Elsewhere
+    elsewhere: ExternalSecrets
     bus: Bus
     notifier: Notifier
     judges: JudgePool | None
     launcher: Launcher
     again: RetryService
-    authoring: Authoring
+    authoring: JobAuthorization
     dead_letters: DeadLetters
     approvals: Approvals
-    approving: Approving
+    approving: ApprovalService
     schedules: Schedules
     firings: Firings
     triggers: Triggers
@@ -151,7 +151,7 @@ class Services:
         return self.access.people
 
     @property
-    def judging(self) -> Judging | None:
+    def judging(self) -> SafetyService | None:
         """What judges programs; None where that is off."""
         return self.launcher.judging
 
@@ -182,7 +182,7 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
     vault = Vault(database, settings.security.encryption_keys, clock)
     local = settings.security.local_transport
     inventory = TargetInventory(database, vault, clock, local=local)
-    elsewhere = Elsewhere(vault, _server(settings.secrets, clock), clock)
+    elsewhere = ExternalSecrets(vault, _server(settings.secrets, clock), clock)
     ledger, circuits = Ledger(database), _circuits(settings, database)
     jobs, files = Jobs(database, clock), Files(database, clock)
     notifier = Notifier(settings.redis.url, metrics)
@@ -219,10 +219,10 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         judges=judges,
         launcher=launcher,
         again=RetryService(launcher, database=database, ledger=ledger, targets=inventory),
-        authoring=Authoring(launcher, jobs, files),
+        authoring=JobAuthorization(launcher, jobs, files),
         dead_letters=DeadLetters(database),
         approvals=Approvals(database),
-        approving=Approving(Approvals(database), ledger, inventory, vault, standing=known.standing),
+        approving=ApprovalService(Approvals(database), ledger, inventory, vault, standing=known.standing),
         schedules=schedules,
         firings=firings,
         triggers=Triggers(firings, schedules, jobs, launcher),
@@ -241,7 +241,7 @@ def _judges(settings: Settings, metrics: Metrics) -> JudgePool | None:
     return JudgePool(lambda reason: metrics.texts_unjudged.labels(reason).inc())
 
 
-def _judging(settings: Settings, judges: JudgePool | None, targets: Targets, clock: Clock) -> Judging | None:
+def _judging(settings: Settings, judges: JudgePool | None, targets: Targets, clock: Clock) -> SafetyService | None:
     """What judges programs; None where that is off. Raises ValueError where its policy cannot be read."""
     wanted = settings.safety
     if judges is None:
@@ -250,7 +250,7 @@ def _judging(settings: Settings, judges: JudgePool | None, targets: Targets, clo
         policies = read(wanted.policy.read_text()) if wanted.policy is not None else None
     except (OSError, UnicodeError) as away:
         raise ValueError(f"OPSJOBS_SAFETY_POLICY: {wanted.policy} cannot be read: {away}") from None
-    return Judging(judges.judge, targets, clock, policies)
+    return SafetyService(judges.judge, targets, clock, policies)
 
 
 def _launcher(settings: Settings, targets: Targets, notifier: Notifier, judges: JudgePool | None, **kept: Any) -> Launcher:
@@ -334,7 +334,7 @@ def _server(wanted: SecretsSettings, clock: Clock) -> VaultServer | None:
 
 
 def _sessions(
-    settings: Settings, inventory: TargetInventory, elsewhere: Elsewhere, metrics: Metrics, breaker: Breaker
+    settings: Settings, inventory: TargetInventory, elsewhere: ExternalSecrets, metrics: Metrics, breaker: Breaker
 ) -> Sessions:
     security, seconds = settings.security, settings.execution.connection_timeout
     policy = AddressPolicy(security.target_allow, security.target_deny, security.environment == "production")
@@ -370,7 +370,7 @@ def firing(services: Services) -> FiringService:
     return FiringService(
         firings=services.firings,
         schedules=services.schedules,
-        preparer=Preparer(
+        preparer=FiringPreparer(
             services.jobs, services.launcher, services.firings, services.metrics, standing=services.people.standing
         ),
         launcher=services.launcher,
@@ -384,9 +384,9 @@ def inspecting(services: Services) -> Loop:
     return Loop("inspection", services.inspection.run_once, interval_seconds=INSPECTION_SECONDS, metrics=services.metrics)
 
 
-def relay(services: Services) -> Relay:
+def relay(services: Services) -> EventPublisher:
     """What tells the world of the outbox's facts."""
-    return Relay(services.outbox, services.executions, services.execution_log, services.bus, services.metrics)
+    return EventPublisher(services.outbox, services.executions, services.execution_log, services.bus, services.metrics)
 
 
 def serve_metrics(settings: Settings, metrics: Metrics) -> None:

@@ -8,7 +8,7 @@ from opsjobs.composition import Services
 from opsjobs.engine.background.housekeeping import SERVICE as HOUSEKEEPING
 from opsjobs.engine.background.housekeeping import Housekeeper
 from opsjobs.engine.background.retention import SERVICE as RETENTION
-from opsjobs.engine.background.retention import Keeper
+from opsjobs.engine.background.retention import RetentionService
 from opsjobs.engine.service import Loop
 from opsjobs.engine.turn import ASK_SECONDS, Turn
 from opsjobs.settings import Settings
@@ -50,5 +50,5 @@ def retention(settings: Settings, services: Services) -> Loop:
         audit_seconds=kept.keep_audit,
     )
     turn = Turn(RETENTION, SingletonLock(services.database), services.metrics)
-    keeper = Keeper(turn, Retention(services.database), keep, services.seals)
+    keeper = RetentionService(turn, Retention(services.database), keep, services.seals)
     return Loop(RETENTION, keeper.run_once, interval_seconds=ASK_SECONDS, metrics=services.metrics)

@@ -8,7 +8,7 @@ from opsjobs import telemetry
 from opsjobs.composition import build, firing, inspecting, relay, rescuer, serve_metrics
 from opsjobs.composition.background import housekeeping
 from opsjobs.composition.memory import spare_the_collector
-from opsjobs.engine.background.audit_sealer import SEAL_SECONDS, Sealer
+from opsjobs.engine.background.audit_sealer import SEAL_SECONDS, AuditSealer
 from opsjobs.engine.background.scheduler import Scheduler
 from opsjobs.engine.service import Loop
 from opsjobs.settings import Settings
@@ -30,7 +30,7 @@ class HostedScheduler:
         )
         self.scheduler.rescuer = rescuer(self.services, lambda: self.scheduler.may_reap, lambda: self.scheduler.database_now)
         # Loops of their own: they delay neither a firing nor the mending.
-        sealer = Sealer(self.services.seals)
+        sealer = AuditSealer(self.services.seals)
         self._loops = [
             Loop("sealer", sealer.run_once, interval_seconds=SEAL_SECONDS, metrics=self.services.metrics),
             housekeeping(self.services),

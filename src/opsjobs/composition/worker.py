@@ -9,17 +9,17 @@ from opsjobs import telemetry
 from opsjobs.composition import Services, build, descriptors, firing, inspecting, relay, rescuer, serve_metrics
 from opsjobs.composition.background import housekeeping, retention
 from opsjobs.composition.memory import GIVE_BACK_SECONDS, give_back, spare_the_collector
-from opsjobs.engine.background.audit_sealer import BEHIND_SECONDS, Sealer
+from opsjobs.engine.background.audit_sealer import BEHIND_SECONDS, AuditSealer
 from opsjobs.engine.background.audit_sealer import STAND_IN_SECONDS as SEAL_IN_SECONDS
-from opsjobs.engine.background.remote_cleanup import Aftercare
+from opsjobs.engine.background.remote_cleanup import RemoteCleanup
 from opsjobs.engine.firing.firing import StandIn
-from opsjobs.engine.launching.target_pinning import Pinning
-from opsjobs.engine.runs.child_executions import Children
-from opsjobs.engine.runs.chunk_cache import Chunks
+from opsjobs.engine.launching.target_pinning import TargetPinning
+from opsjobs.engine.runs.child_executions import ChildExecutions
+from opsjobs.engine.runs.chunk_cache import ChunkCache
 from opsjobs.engine.runs.target_run import RunLimits
 from opsjobs.engine.runs.transfer import TransferTools
 from opsjobs.engine.service import Loop
-from opsjobs.engine.worker.worker import LET_GO_SECONDS, Worker, WorkerOptions, WorkerTools
+from opsjobs.engine.worker.worker import STOP_GRACE_SECONDS, Worker, WorkerOptions, WorkerTools
 from opsjobs.remote.files.finding import FindLimits
 from opsjobs.settings import Settings
 from opsjobs.store.workers import Lease
@@ -35,9 +35,9 @@ VAULT_SECONDS = 30.0
 CLOSE_SECONDS = 3.0
 
 
-def aftercare(services: Services, zone: str) -> Aftercare:
+def aftercare(services: Services, zone: str) -> RemoteCleanup:
     """The visits to machines after their runs have ended."""
-    return Aftercare(
+    return RemoteCleanup(
         services.ledger,
         services.inventory,
         services.vault,
@@ -54,7 +54,7 @@ def transfers(settings: Settings, services: Services) -> TransferTools:
         services.files,
         services.contents,
         services.artifacts,
-        Chunks(services.contents),
+        ChunkCache(services.contents),
         services.outbox,
         services.metrics,
         FindLimits(bytes=settings.execution.file_limit_bytes),
@@ -91,14 +91,14 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
             attempts=execution.max_retries + 1,
         ),
         transfers=transfers(settings, services),
-        children=Children(services.launcher, services.jobs, services.executions, services.people.standing),
-        approving=services.approving,
-        pinning=Pinning(services.judging),
+        child_executions=ChildExecutions(services.launcher, services.jobs, services.executions, services.people.standing),
+        approvals=services.approving,
+        pinning=TargetPinning(services.judging),
         notify=services.notifier.notify,
         fetch=services.elsewhere.fetch,
     )
     stand_in = StandIn(firing(services), services.workers)
-    sealer = Sealer(services.seals, behind_seconds=BEHIND_SECONDS)
+    sealer = AuditSealer(services.seals, behind_seconds=BEHIND_SECONDS)
     background: list[Loop] = []
     worker = Worker(options, tools, background)
     care = aftercare(services, wanted.zone)
@@ -134,7 +134,7 @@ class HostedWorker:
 
     def bell(self) -> None:
         """There may be work; from any thread."""
-        self.worker.bell()
+        self.worker.wake()
 
     async def stop(self) -> None:
         """Drain, then close everything."""
@@ -155,5 +155,5 @@ def run(settings: Settings, *, name: str | None = None) -> int:
         zone=zone,
         name=f"opsjobs-{zone}",
         metrics=hosted.services.metrics,
-        stop_seconds=settings.worker.drain_seconds + 2 * LET_GO_SECONDS + CLOSE_SECONDS,
+        stop_seconds=settings.worker.drain_seconds + 2 * STOP_GRACE_SECONDS + CLOSE_SECONDS,
     )

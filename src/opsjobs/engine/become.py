@@ -17,7 +17,7 @@ from opsjobs.store.paging import PageRequest
 from opsjobs.store.vault import Vault
 
 
-async def fixed(vault: Vault, actions: Sequence[Action]) -> list[dict[str, Any]]:
+async def pin_credentials(vault: Vault, actions: Sequence[Action]) -> list[dict[str, Any]]:
     """The actions as an execution keeps them: a credential named in one has its id beside its name from now on.
 
     Raises Invalid where there is no such credential, or it is no password.
@@ -48,17 +48,17 @@ async def _id_of(vault: Vault, name: str, pointer: str) -> str:
     return str(found[0].id)
 
 
-def wishes(specs: Iterable[Spec]) -> list[Mapping[str, Any]]:
+def become_requests(specs: Iterable[Spec]) -> list[Mapping[str, Any]]:
     """As whom commands of these executions are to run, where not as who logs in."""
     return [action["become"] for spec in specs for action in spec.actions if action.get("become")]
 
 
-def credentials(wishes: Iterable[Mapping[str, Any]]) -> set[str]:
+def credential_ids(requests: Iterable[Mapping[str, Any]]) -> set[str]:
     """The ids of all credentials that these need."""
-    return {str(wish["credential_id"]) for wish in wishes if wish.get("credential_id") is not None}
+    return {str(wish["credential_id"]) for wish in requests if wish.get("credential_id") is not None}
 
 
-def become_of(action: Mapping[str, Any], opened: Mapping[str, Credential]) -> Become | None:
+def resolve_become(action: Mapping[str, Any], opened: Mapping[str, Credential]) -> Become | None:
     """As whom this action runs; None: as who logs in. Raises RemoteFailure(CREDENTIAL_MISSING) where its password is gone."""
     if (wish := action.get("become")) is None:
         return None
@@ -72,14 +72,14 @@ def become_of(action: Mapping[str, Any], opened: Mapping[str, Credential]) -> Be
     return Become(wish["user"], wish["method"], credential.password)
 
 
-async def opened_for(
+async def fetch_become_password(
     wish: Mapping[str, Any] | None, opened: Mapping[str, Credential], fetch: Fetch, purpose: str
 ) -> Mapping[str, Credential]:
     """`opened`, and where the password of this wish is kept elsewhere, with that, got now; with its fault where it cannot be."""
-    return await with_fetched(str((wish or {}).get("credential_id")), opened, fetch, purpose)
+    return await fetch_secret(str((wish or {}).get("credential_id")), opened, fetch, purpose)
 
 
-async def with_fetched(known: str, opened: Mapping[str, Credential], fetch: Fetch, purpose: str) -> Mapping[str, Credential]:
+async def fetch_secret(known: str, opened: Mapping[str, Credential], fetch: Fetch, purpose: str) -> Mapping[str, Credential]:
     """Return `opened` with the secrets of the credential of this id, if they are elsewhere; with its fault if it has none."""
     credential = opened.get(known)
     if credential is None or credential.source is None or credential.fault is not None:

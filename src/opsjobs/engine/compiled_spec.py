@@ -44,7 +44,7 @@ class CompiledSpec:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
-    kept: Mapping[str, JobSecret] = field(default_factory=dict)
+    job_secrets: Mapping[str, JobSecret] = field(default_factory=dict)
     forms: Forms = NO_FORMS
     fault: str | None = None
 
@@ -79,7 +79,7 @@ def compile_spec(spec: Spec, parameters: Mapping[str, Any], *, forms: Forms = NO
         parameters=parameters,
         environment=_environment(spec, parameters),
         secrets=secrets,
-        kept=kept,
+        job_secrets=kept,
         forms=forms,
         fault=fault,
     )

@@ -14,7 +14,7 @@ BEHIND_SECONDS = 3.0
 ROUNDS_A_PASS = 20
 
 
-class Sealer:
+class AuditSealer:
     """`run_once` is one cheap query where there is nothing to do."""
 
     def __init__(self, seals: Seals, *, behind_seconds: float = 0.0) -> None:

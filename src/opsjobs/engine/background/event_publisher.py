@@ -27,7 +27,7 @@ COME_BACK_SECONDS = 5.0
 Told = tuple[str, dict[str, Any]]
 
 
-class Relay:
+class EventPublisher:
     """From the outbox to Redis pub/sub. While Redis is away the facts wait in PostgreSQL."""
 
     def __init__(self, outbox: Outbox, executions: Executions, journal: ExecutionLog, bus: Bus, metrics: Metrics) -> None:

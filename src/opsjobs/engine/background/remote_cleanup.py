@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from opsjobs.clock import Clock
 from opsjobs.engine import become
 from opsjobs.engine.loading import load_each
-from opsjobs.engine.runs.outcomes import judged
+from opsjobs.engine.runs.outcomes import from_exit
 from opsjobs.engine.service import Counts
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.errors import RemoteFailure
@@ -40,7 +40,7 @@ REFILL_SECONDS = 10.0
 VISIT_SECONDS = 90.0
 
 
-class Aftercare:
+class RemoteCleanup:
     """Visits machines of one zone, a few at a time, each at most once in a while.
 
     Sweeps and cleaning have doors of their own, and take what is due as visits end: a machine that hangs holds up one door.
@@ -129,7 +129,7 @@ class Aftercare:
     async def _settled(
         self, durable: Durable, sweep: LateLookup, action: Mapping[str, Any], opened: Mapping[str, Credential]
     ) -> Settlement | None:
-        who = become.become_of(action, opened)
+        who = become.resolve_become(action, opened)
         here = await durable.identity(who)
         if here.store != sweep.identity.store:
             return None  # this one can say nothing of it
@@ -142,10 +142,10 @@ class Aftercare:
         return None if found is None or found.proof is CancelProof.UNREACHABLE else found
 
     async def _opened(self, wishes: Sequence[Mapping[str, Any]]) -> Mapping[str, Credential]:
-        known = sorted(become.credentials(wishes))
+        known = sorted(become.credential_ids(wishes))
         opened: Mapping[str, Credential] = (await load_each(known, self._vault.open_many, _tell))[0] if known else {}
         for wish in wishes:
-            opened = await become.opened_for(wish, opened, self._fetch, "aftercare")
+            opened = await become.fetch_become_password(wish, opened, self._fetch, "aftercare")
         return opened
 
     async def _ways(self, target_ids: Sequence[str]) -> tuple[dict[str, Endpoint], Mapping[str, Exception]]:
@@ -204,7 +204,7 @@ async def _not_cleaned(durable: Durable, folders: Sequence[Folder], opened: Mapp
     keys: dict[tuple[Become | None, bool], list[tuple[int, RunKey]]] = {}
     for folder, key in ((found, key) for found in folders for key in found.keys):
         try:
-            who = become.become_of({"become": folder.becomes.get(key.action)}, opened)
+            who = become.resolve_become({"become": folder.becomes.get(key.action)}, opened)
         except RemoteFailure:
             left.add(folder.run_id)
         else:
@@ -225,5 +225,5 @@ def _told(found: Settlement, expected: Sequence[int]) -> dict[str, str | int | N
         return {"status": RunStatus.SKIPPED.value, "exit_code": None}
     if found.proof is CancelProof.KILLED or found.exit is None:
         return {"status": RunStatus.CANCELLED.value, "exit_code": None}
-    end = judged(found.exit, expected, 0.0)
+    end = from_exit(found.exit, expected, 0.0)
     return {"status": end.status.value, "exit_code": end.exit_code}

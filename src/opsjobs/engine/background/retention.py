@@ -14,7 +14,7 @@ from opsjobs.telemetry import log
 SERVICE = "retention"
 
 
-class Keeper:
+class RetentionService:
     """Keeps what is to be kept, and nothing else."""
 
     def __init__(self, turn: Turn, retention: Retention, keep: RetentionLimits, seals: Seals) -> None:

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import time
 
-from opsjobs.engine.background.event_publisher import Relay
+from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.firing.firing import REST_SECONDS, SCHEDULER, FiringService
 from opsjobs.engine.service import Counts
 from opsjobs.engine.worker.database_clock import DatabaseClock
-from opsjobs.engine.worker.lease_heartbeat import BEATS_A_LEASE
+from opsjobs.engine.worker.lease_heartbeat import RENEWALS_PER_LEASE
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.workers import Workers
 from opsjobs.telemetry import log
@@ -28,7 +28,7 @@ class Scheduler:
     """
 
     def __init__(
-        self, workers: Workers, relay: Relay, *, firing: FiringService | None = None, lease_seconds: float = 15.0
+        self, workers: Workers, relay: EventPublisher, *, firing: FiringService | None = None, lease_seconds: float = 15.0
     ) -> None:
         self._workers = workers
         self._relay = relay
@@ -130,7 +130,7 @@ class Scheduler:
 
     def _judge(self, began: float) -> None:
         # No error, but a wait: perhaps for a database that was away, and then nobody could renew either.
-        if time.monotonic() - began > self._lease_seconds / BEATS_A_LEASE:
+        if time.monotonic() - began > self._lease_seconds / RENEWALS_PER_LEASE:
             self._well_since = None
 
     def _look_at_clock(self, now: float, sent_at: float) -> None:

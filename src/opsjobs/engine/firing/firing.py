@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from opsjobs import failpoints
-from opsjobs.engine.firing.firing_launch_prep import Preparer, later, order_of, refused
+from opsjobs.engine.firing.firing_launch_prep import FiringPreparer, later, order_of, refused
 from opsjobs.engine.launching.launch import Launched, Launcher
 from opsjobs.engine.service import Counts
 from opsjobs.model.access import IdentityKind
@@ -62,7 +62,7 @@ class FiringService:
         *,
         firings: Firings,
         schedules: Schedules,
-        preparer: Preparer,
+        preparer: FiringPreparer,
         launcher: Launcher,
         ledger: Ledger,
         metrics: Metrics,

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from opsjobs.engine.launching.launch import Launcher
-from opsjobs.engine.launching.launch_authz import Ask, OwnerGone, Rights
+from opsjobs.engine.launching.launch_authz import CurrentRights, OwnerGone, PrincipalLookup
 from opsjobs.engine.launching.safety_service import unjudged_in_words
 from opsjobs.model.access_bounds import Bounds
 from opsjobs.model.errors import Forbidden, Refusal, Unavailable
@@ -43,13 +43,13 @@ _NOT_ACTIVE = {
 }
 
 
-class Preparer:
+class FiringPreparer:
     """Makes an order of each firing, or says why there is none. What cannot be asked just now is deferred, ever longer.
 
     `standing`: asked at every firing what the schedule's owner may now.
     """
 
-    def __init__(self, jobs: Jobs, launcher: Launcher, firings: Firings, metrics: Metrics, *, standing: Ask) -> None:
+    def __init__(self, jobs: Jobs, launcher: Launcher, firings: Firings, metrics: Metrics, *, standing: PrincipalLookup) -> None:
         self._jobs = jobs
         self._launcher = launcher
         self._metrics = metrics
@@ -65,7 +65,7 @@ class Preparer:
                 jobs = await self._jobs.standing({ready.schedule.job_id for ready in firings})
                 closed = await self._closed(firings)
                 frozen: dict[int, _Frozen] = {}
-                rights = Rights(self._standing)
+                rights = CurrentRights(self._standing)
                 for ready in firings:
                     one = closed.get(ready.id) or await self._one(ready, jobs[ready.schedule.job_id], frozen, rights)
                     done.append(one)
@@ -89,7 +89,7 @@ class Preparer:
                 found[ready.id] = FiringEnd(ready, FiringStatus.SKIPPED, FiringRule.CALENDAR, words)
         return found
 
-    async def _one(self, ready: ReadyFiring, job: JobStanding, frozen: dict[int, _Frozen], rights: Rights) -> Prepared:
+    async def _one(self, ready: ReadyFiring, job: JobStanding, frozen: dict[int, _Frozen], rights: CurrentRights) -> Prepared:
         if job.state in _NOT_ACTIVE:  # the ledger looks at the job once more, under its lock
             rule, words = _NOT_ACTIVE[job.state]
             return FiringEnd(ready, FiringStatus.SKIPPED, rule, words.format(job.name))
@@ -113,7 +113,7 @@ class Preparer:
         return later(ready, f"a fault of opsjobs: {bug!r}")
 
     async def _order(
-        self, ready: ReadyFiring, standing: JobStanding, frozen: dict[int, _Frozen], bounds: Bounds, rights: Rights
+        self, ready: ReadyFiring, standing: JobStanding, frozen: dict[int, _Frozen], bounds: Bounds, rights: CurrentRights
     ) -> Prepared:
         job = await self._current(standing)
         order = order_of(job, ready.schedule)

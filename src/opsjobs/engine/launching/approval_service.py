@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from opsjobs.engine.launching.safety_service import Judged, in_words
+from opsjobs.engine.launching.safety_service import SafetyResult, in_words
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.access import Principal, PrincipalKind
 from opsjobs.model.approval import Approval, ApprovalTerms, Requester, fingerprint
@@ -28,7 +28,7 @@ MESSAGE_CHARACTERS = 2_000
 TARGETS_SHOWN = 200
 
 
-def terms_of(policy: ApprovalPolicy | None, judged: Judged | None) -> ApprovalTerms | None:
+def terms_of(policy: ApprovalPolicy | None, judged: SafetyResult | None) -> ApprovalTerms | None:
     """What has to be approved: what the job's policy asks for, what the safety check does, or the stricter of both.
 
     Where both name who may approve, those of the safety policy do.
@@ -60,7 +60,7 @@ def asking(new: NewExecution, values: Mapping[str, Any], terms: ApprovalTerms | 
     return replace(new, approval=PendingApproval(terms, hash_, salt))
 
 
-class Approving:
+class ApprovalService:
     """Asks for actions, shows and decides. Every approval is bound to a hash of actions, values, policy and machines."""
 
     def __init__(

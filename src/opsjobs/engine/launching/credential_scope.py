@@ -70,13 +70,13 @@ class Purpose:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ScopedCredentials:
     """What was opened for some runs, and which of it may not be used where: (credential, target)."""
 
     outside: frozenset[tuple[str, str]]
 
     @classmethod
-    async def of(cls, vault: Vault, endpoints: Iterable[Endpoint], opened: Mapping[str, Credential]) -> Held:
+    async def of(cls, vault: Vault, endpoints: Iterable[Endpoint], opened: Mapping[str, Credential]) -> ScopedCredentials:
         """Asks only where something is bound: of logins on their machines, of passwords on all of these."""
         hops = [hop for endpoint in endpoints for hop in (endpoint, *endpoint.jumps)]
         uses: dict[str, tuple[Credential, set[str]]] = {}

@@ -20,7 +20,7 @@ from opsjobs.store.jobs import Jobs
 Owns = Callable[[StoredFile], bool]
 
 
-class Authoring:
+class JobAuthorization:
     """Asked of each job that is written and of each ad-hoc run; whoever is bound by nothing is let through unasked."""
 
     def __init__(self, launcher: Launcher, jobs: Jobs, files: Files) -> None:

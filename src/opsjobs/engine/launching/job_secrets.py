@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from opsjobs.engine.compiled_spec import CompiledSpec
-from opsjobs.engine.launching.launch_authz import Ask, Rights, in_words
+from opsjobs.engine.launching.launch_authz import CurrentRights, PrincipalLookup, in_words
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.credential_binding import not_for_that, not_there
 from opsjobs.model.errors import Conflict, FieldError, Invalid, RemoteFailure
@@ -29,7 +29,7 @@ class JobSecrets:
     `standing`: asked what the author of a job may do now; None: the author is not asked about.
     """
 
-    def __init__(self, database: Database, vault: Vault, standing: Ask | None = None) -> None:
+    def __init__(self, database: Database, vault: Vault, standing: PrincipalLookup | None = None) -> None:
         self._database = database
         self._vault = vault
         self._standing = standing
@@ -69,7 +69,7 @@ class JobSecrets:
         author = await secrets_author(self._database, order.job_id, order.job_version)
         if author is None or author.kind is None:
             return
-        if await Rights(self._standing).uses_credentials(author.name, cast("IdentityKind", author.kind)):
+        if await CurrentRights(self._standing).uses_credentials(author.name, cast("IdentityKind", author.kind)):
             return
         detail = (
             f"Version {order.job_version} of the job {order.job_name!r} takes secrets from credentials, and its author {author.name} "
@@ -90,7 +90,7 @@ class JobSecrets:
 
 def credentials(courses: Iterable[CompiledSpec]) -> set[str]:
     """Return the ids of the credentials that hold secrets of these executions."""
-    return {kept.credential_id for course in courses for kept in course.kept.values() if kept.credential_id is not None}
+    return {kept.credential_id for course in courses for kept in course.job_secrets.values() if kept.credential_id is not None}
 
 
 def values(kept: Mapping[str, JobSecret], opened: Mapping[str, Credential]) -> dict[str, Secret]:

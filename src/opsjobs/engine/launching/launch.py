@@ -14,8 +14,8 @@ from opsjobs.engine import become
 from opsjobs.engine.launching import credential_scope, file_sources
 from opsjobs.engine.launching.approval_service import asking, terms_of
 from opsjobs.engine.launching.job_secrets import JobSecrets
-from opsjobs.engine.launching.launch_authz import Ask
-from opsjobs.engine.launching.safety_service import Judged, Judging, refuse_blocked
+from opsjobs.engine.launching.launch_authz import PrincipalLookup
+from opsjobs.engine.launching.safety_service import SafetyResult, SafetyService, refuse_blocked
 from opsjobs.engine.launching.target_pinning import asks_people, pinned, with_steps_pinned
 from opsjobs.integrations.parameter_choices import Choices
 from opsjobs.integrations.targets import Targets
@@ -79,8 +79,8 @@ class Launcher:
         limits: LaunchLimits,
         notify: Callable[[str], None],
         choices: Choices | None = None,
-        judging: Judging | None = None,
-        standing: Ask | None = None,
+        judging: SafetyService | None = None,
+        standing: PrincipalLookup | None = None,
     ) -> None:
         """`standing`: asked what the author of a job that takes secrets from credentials may do now."""
         self.judging = judging
@@ -156,7 +156,9 @@ class Launcher:
             new = replace(new, pins=await pinned(new.targets, self._targets, self._vault, people=people, before=order.pins))
         return asking(replace(new, requester=audit.requester(), override=order.override), order.parameters, terms)
 
-    async def judged(self, actions: Sequence[Mapping[str, Any]], order: LaunchOrder, targets: Sequence[Target]) -> Judged | None:
+    async def judged(
+        self, actions: Sequence[Mapping[str, Any]], order: LaunchOrder, targets: Sequence[Target]
+    ) -> SafetyResult | None:
         """What the safety check says of these frozen actions there; None where it is not asked. `order`: with its values."""
         if self.judging is None:
             return None
@@ -183,7 +185,7 @@ class Launcher:
 
         Raises Invalid, also where a credential may not be used for that.
         """
-        actions = with_check(order.policy, await become.fixed(self._vault, order.actions))
+        actions = with_check(order.policy, await become.pin_credentials(self._vault, order.actions))
         actions = [{**action, "retry": self._retry(action.get("retry"))} for action in actions]
         actions = await file_sources.fixed(self._files, actions)
         await self._narrow(order, actions)

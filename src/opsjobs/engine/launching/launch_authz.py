@@ -9,7 +9,7 @@ from opsjobs.model.access_bounds import Bounds
 from opsjobs.model.approval import Requester
 from opsjobs.model.errors import Forbidden
 
-Ask = Callable[[str, PrincipalKind], Awaitable[Principal | None]]
+PrincipalLookup = Callable[[str, PrincipalKind], Awaitable[Principal | None]]
 """What an identity, by name and kind, may now; None: it is gone, disabled or expired. Raises Unavailable."""
 EXECUTE = "jobs:execute"
 FILES = "jobs:read"
@@ -20,10 +20,10 @@ class OwnerGone(Forbidden):
     """Whoever it would be done for is not there any more: nothing is done in his name until somebody else takes it over."""
 
 
-class Rights:
+class CurrentRights:
     """Asked once for each identity: make a new one for what belongs to one moment, and throw it away."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: PrincipalLookup) -> None:
         self._ask = ask
         self._known: dict[tuple[str, str], Principal | None] = {}
 

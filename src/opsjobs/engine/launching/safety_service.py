@@ -40,14 +40,14 @@ class JudgeText(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class SafetyResult:
     """What was found, and what an approval takes where one is needed for it."""
 
     judgement: SafetyJudgement
     approvals: Sequence[ApprovalPolicy] = ()
 
 
-class Judging:
+class SafetyService:
     """Each different text is judged once, and remembered by its hash."""
 
     def __init__(self, judge: JudgeText, targets: Targets, clock: Clock, policies: SafetyPolicies | None = None) -> None:
@@ -75,7 +75,7 @@ class Judging:
         *,
         job_name: str,
         tags: Iterable[str] = (),
-    ) -> Judged:
+    ) -> SafetyResult:
         """What is said of what will run: these frozen actions with these values, on these machines."""
         labels = frozenset(tags) | _labels(targets)
         context = Context(labels, await self._share(len(targets)), len(targets))
@@ -96,7 +96,7 @@ class Judging:
         texts = texts_of(actions, parameters, [target], job_name=job_name)
         return (await self._judged(texts, context, frozenset(tags))).judgement
 
-    async def _judged(self, texts: Iterable[JobText], context: Context, tags: frozenset[str] | None = None) -> Judged:
+    async def _judged(self, texts: Iterable[JobText], context: Context, tags: frozenset[str] | None = None) -> SafetyResult:
         found: dict[tuple[str, str, str], Finding] = {}
         become = False
         async for text in _in_turns(texts, self._clock):
@@ -113,7 +113,7 @@ class Judging:
         whole = replace(context, become=become)
         findings = [*found.values(), *self._policies.floor(whole)]
         worst_first = sorted(findings, key=lambda finding: -finding.severity.rank)
-        return Judged(SafetyJudgement(tuple(worst_first[:FINDINGS_MAX])), self._policies.approval(whole))
+        return SafetyResult(SafetyJudgement(tuple(worst_first[:FINDINGS_MAX])), self._policies.approval(whole))
 
     async def _of(self, text: JobText, context: Context) -> tuple[Finding, ...]:
         asked = SafetyQuestion(text.interpreter, text.text, context, text.arguments, text.variables, UNKNOWN)

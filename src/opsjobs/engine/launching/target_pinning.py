@@ -8,7 +8,7 @@ from typing import Any
 
 from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.engine.launching.credential_scope import jumps_of
-from opsjobs.engine.launching.safety_service import Judged, Judging, refused_in_words
+from opsjobs.engine.launching.safety_service import SafetyResult, SafetyService, refused_in_words
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.approval import ApprovalTerms
 from opsjobs.model.errors import Conflict, FieldError, Invalid, Refusal
@@ -22,7 +22,7 @@ AGAIN = "Look at it, and launch it again."
 PINS_AT_A_TIME = 500
 
 
-def asks_people(actions: Sequence[Mapping[str, Any]], terms: ApprovalTerms | None, judged: Judged | None) -> bool:
+def asks_people(actions: Sequence[Mapping[str, Any]], terms: ApprovalTerms | None, judged: SafetyResult | None) -> bool:
     """Whether somebody says of this launch that it may be: approves it, or a step of it, or has overridden what was said of it."""
     blocked = judged is not None and judged.judgement.verdict is SafetyVerdict.BLOCK
     return terms is not None or blocked or any(action["type"] == "approval" for action in actions)
@@ -105,10 +105,10 @@ def _way(target: Target, jumps: Mapping[str, Target]) -> list[Target]:
     return [target, *way]
 
 
-class Pinning:
+class TargetPinning:
     """Asked once a claim, of the way to the machine that the run has in its hands: nothing can change between this and its use."""
 
-    def __init__(self, judging: Judging | None = None) -> None:
+    def __init__(self, judging: SafetyService | None = None) -> None:
         self._judging = judging
 
     async def refusal(self, course: CompiledSpec, position: int, endpoint: Endpoint) -> str | None:

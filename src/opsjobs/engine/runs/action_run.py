@@ -1,4 +1,7 @@
-"""One action of a run, with all its attempts, from where the record left it to its end, or to where it has to wait."""
+"""One action of a run with all its attempts.
+
+It starts from the recorded progress and ends with a result, or with a wait.
+"""
 
 from __future__ import annotations
 
@@ -7,216 +10,232 @@ from typing import Any
 
 from opsjobs.engine.runs import outcomes, passive_actions
 from opsjobs.engine.runs.attempt import Attempt
-from opsjobs.engine.runs.cancellation import LEAVING, Detached, Interrupted, StopReason, StopSignal
-from opsjobs.engine.runs.programs import rendered
+from opsjobs.engine.runs.cancellation import DETACHING, Detached, Interrupted, StopReason, StopSignal
+from opsjobs.engine.runs.programs import render_action
 from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
-from opsjobs.engine.runs.run_state import SHORT_SECONDS, Later, RunState
+from opsjobs.engine.runs.run_state import INLINE_WAIT_SECONDS, Deferred, RunState
 from opsjobs.engine.runs.transfer_attempt import TransferAttempt
 from opsjobs.model.errors import RemoteFailure, Unavailable
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus, WaitingFor
 from opsjobs.model.retry import NEVER
 from opsjobs.telemetry import log
 
-# How often an unreachable machine that the run is held for is tried again.
+# Pause between attempts to reach an unreachable machine that the run is held for.
 HOLD_SECONDS = 30.0
 _BAD = (RunStatus.FAILED, RunStatus.TIMEOUT, RunStatus.UNREACHABLE)
 
 
 class HandedOver(Exception):
-    """This worker does nothing more of it. `begun`: it goes on, or may have begun before, so that it must not be given back."""
+    """This worker stops work on the action without a result.
 
-    def __init__(self, *, begun: bool) -> None:
-        super().__init__("left" if begun else "turned back")
-        self.begun = begun
+    `may_have_started`: it is running, or another worker may have started it, so that the run must
+    not be given back.
+    """
+
+    def __init__(self, *, may_have_started: bool) -> None:
+        super().__init__("left" if may_have_started else "turned back")
+        self.may_have_started = may_have_started
 
 
 class ActionRun:
-    """An action at work, or waiting in this process; `perform` is called again after a Later whose time has come.
+    """An action at work, or waiting in this process.
 
-    `number`: of its attempt, the one at work or the last.
+    After `perform` returned a Deferred, call it again when its time has come.
     """
 
     def __init__(self, state: RunState, action: Mapping[str, Any]) -> None:
         self._state = state
         self._action = action
         self.key: str = action["key"]
-        before = state.past.of(self.key)
-        self._seen = before.open
+        before = state.history.of_action(self.key)
+        self._progress = before.open
         self.number = before.attempt
+        """The number of the current or last attempt."""
         self._tries = before.tries
-        self._due = state.tools.clock.monotonic() + before.again_seconds
-        self._untold: int | None = None
+        self._due_at = state.tools.clock.monotonic() + before.again_seconds
+        self._unreported_retry: int | None = None
         self._attempt: Attempt | TransferAttempt | None = None
         self._last: ActionEnd | None = None
-        self.page: AttemptEntry | None = None
-        self.stops = StopSignal()
+        self.entry: AttemptEntry | None = None
+        """The journal entry of the current attempt, once it has started."""
+        self.stop_signal = StopSignal()
 
     @property
-    def commanding(self) -> bool:
-        """Whether a command is at work that nobody else could follow."""
-        return self._attempt is not None and self._attempt.commanding
+    def runs_direct_command(self) -> bool:
+        """True if a command is running that no other worker could follow."""
+        return self._attempt is not None and self._attempt.runs_direct_command
 
     @property
-    def machine(self) -> bool:
-        """Whether it starts something on the target."""
-        return self._action["type"] not in passive_actions.KINDS
+    def needs_target(self) -> bool:
+        """True if the action does something on the target."""
+        return self._action["type"] not in passive_actions.PASSIVE_TYPES
 
-    async def perform(self) -> ActionEnd | Later:
-        """Go on with it. Raises Away; nothing else for what a machine or a person does."""
-        self.stops.bind()
+    async def perform(self) -> ActionEnd | Deferred:
+        """Continue the action.
+
+        Raises HandedOver; nothing else for failures of machines or decisions of people.
+        """
+        self.stop_signal.bind()
         try:
-            return await (self._on_the_machine() if self.machine else self._waited())
+            return await (self._perform_remote() if self.needs_target else self._perform_passive())
         except Detached:
-            raise HandedOver(begun=True) from None
+            raise HandedOver(may_have_started=True) from None
         except Interrupted as stopped:
-            if stopped.why in LEAVING:
-                raise HandedOver(begun=stopped.why is StopReason.NOT_OURS) from None
-            return self.close(outcomes.unstarted(stopped.why))
+            if stopped.reason in DETACHING:
+                raise HandedOver(may_have_started=stopped.reason is StopReason.OWNERSHIP_LOST) from None
+            return self.end(outcomes.never_started(stopped.reason))
         except RemoteFailure as failure:
-            return self.close(outcomes.failed(failure))
-        except Unavailable as away:
-            # What was begun goes on: an outage that reaches this place must not end it on record.
-            log.warning("run_left", target_run=self._state.record.claimed.id, action=self.key, reason=str(away))
-            raise HandedOver(begun=True) from None
-        except Exception as bug:  # noqa: BLE001  a bug ends this action, on record, and no other run
+            return self.end(outcomes.from_failure(failure))
+        except Unavailable as unavailable:
+            # What was started continues: an outage that gets as far as this must not end it.
+            log.warning("run_left", target_run=self._state.journal.claimed.id, action=self.key, reason=str(unavailable))
+            raise HandedOver(may_have_started=True) from None
+        except Exception as bug:  # noqa: BLE001  a bug ends this action, recorded, and no other run
             self._state.tools.metrics.bugs.labels("target_run").inc()
-            claimed = self._state.record.claimed
+            claimed = self._state.journal.claimed
             log.exception("target_run_failed", execution=claimed.execution_id, target_run=claimed.id, action=self.key)
-            return self.close(outcomes.failed(RemoteFailure(ErrorCode.INTERNAL, f"a fault of opsjobs: {type(bug).__name__}")))
+            return self.end(outcomes.from_failure(RemoteFailure(ErrorCode.INTERNAL, f"a fault of opsjobs: {type(bug).__name__}")))
 
-    async def _waited(self) -> ActionEnd | Later:
-        if self.page is None:
-            seen = self._seen
-            started_at = seen.started_at if seen is not None else self._state.tools.clock.now()
-            self.page = self._state.record.begin(self.key, self.number, started_at, seen=seen, known=False)
-        found = await passive_actions.waited(self._state, self._action, self._seen, self.stops, self.number)
-        return self.close(found) if isinstance(found, ActionEnd) else found
+    async def _perform_passive(self) -> ActionEnd | Deferred:
+        if self.entry is None:
+            progress = self._progress
+            started_at = progress.started_at if progress is not None else self._state.tools.clock.now()
+            self.entry = self._state.journal.begin(self.key, self.number, started_at, progress=progress, uses_spool=False)
+        found = await passive_actions.perform(self._state, self._action, self._progress, self.stop_signal, self.number)
+        return self.end(found) if isinstance(found, ActionEnd) else found
 
-    async def _on_the_machine(self) -> ActionEnd | Later:
+    async def _perform_remote(self) -> ActionEnd | Deferred:
         while True:
-            if (later := await self._until_due()) is not None:
-                return later
-            end = await self._once()
-            if isinstance(end, Later):
+            if (deferred := await self._wait_until_due()) is not None:
+                return deferred
+            end = await self._perform_attempt()
+            if isinstance(end, Deferred):
                 return end
-            pause = self._pause(end)
+            pause = self._retry_pause(end)
             if pause is None:
-                if self._used_up(end):
-                    self._state.dead.add(self.key)
-                return self.close(end)
-            self._again(end, pause)
+                if self._attempts_exhausted(end):
+                    self._state.dead_actions.add(self.key)
+                return self.end(end)
+            self._schedule_retry(end, pause)
 
-    async def _until_due(self) -> Later | None:
-        """Wait for the next attempt, here if it is not for long."""
+    async def _wait_until_due(self) -> Deferred | None:
+        """Wait for the next attempt; here if the wait is short."""
         clock = self._state.tools.clock
-        left = self._due - clock.monotonic()
+        left = self._due_at - clock.monotonic()
         if left > 0:
-            # Who was told to stop waits for nothing any more. What is due may be at work already: its attempt sees to that.
+            # A stop ends every wait. If the attempt is due it may be running already: then the
+            # attempt itself sees to the stop.
             try:
-                with self.stops.here():
-                    if left <= SHORT_SECONDS:
+                with self.stop_signal.interruptible():
+                    if left <= INLINE_WAIT_SECONDS:
                         await clock.sleep(left)
             except Interrupted as stopped:
-                if stopped.why is StopReason.WORKER_STOPS:
-                    return self._backing_off()
+                if stopped.reason is StopReason.WORKER_STOPS:
+                    return self._back_off()
                 raise
-            if left > SHORT_SECONDS:
-                return self._backing_off()
-        if self._untold is not None:
-            self._state.record.retried(self._untold)
-            self._untold = None
+            if left > INLINE_WAIT_SECONDS:
+                return self._back_off()
+        if self._unreported_retry is not None:
+            self._state.journal.note_retry(self._unreported_retry)
+            self._unreported_retry = None
         return None
 
-    def _backing_off(self) -> Later:
-        return Later(WaitingFor.BACKOFF, self._due, attempt=self.number)
+    def _back_off(self) -> Deferred:
+        return Deferred(WaitingFor.BACKOFF, self._due_at, attempt=self.number)
 
-    async def _once(self) -> ActionEnd | Later:
-        state, seen = self._state, self._seen
-        perhaps = seen is not None or (state.inherited and state.course.workflow.linear)
+    async def _perform_attempt(self) -> ActionEnd | Deferred:
+        state, progress = self._state, self._progress
+        may_have_started = progress is not None or (state.inherited and state.compiled_spec.workflow.linear)
         state.attempt = max(state.attempt, self.number)
         try:
-            action = rendered(state, self._action, self.number)
+            action = render_action(state, self._action, self.number)
         except RemoteFailure as failure:
-            if seen is None:
-                return outcomes.failed(failure)
-            words = f"it was begun before, and this worker cannot look after it: {failure.message}"
-            return outcomes.failed(RemoteFailure(ErrorCode.LOST, words))
+            if progress is None:
+                return outcomes.from_failure(failure)
+            message = f"it was begun before, and this worker cannot look after it: {failure.message}"
+            return outcomes.from_failure(RemoteFailure(ErrorCode.LOST, message))
         attempt: Attempt | TransferAttempt
         if action["type"] == "file_transfer":
-            attempt = TransferAttempt(state, action, self.number, self.stops, seen=seen)
+            attempt = TransferAttempt(state, action, self.number, self.stop_signal, progress=progress)
         else:
-            attempt = Attempt(state, action, self.number, self.stops, seen=seen, perhaps=perhaps)
+            attempt = Attempt(state, action, self.number, self.stop_signal, progress=progress, may_have_started=may_have_started)
         self._attempt = attempt
         try:
             return await attempt.perform()
         except RemoteFailure as failure:
-            if attempt.page is None and (later := self._held(failure)) is not None:
-                return later
-            return outcomes.failed(failure)
+            if attempt.entry is None and (deferred := self._hold_for_target(failure)) is not None:
+                return deferred
+            return outcomes.from_failure(failure)
         finally:
-            self.page, self.number = attempt.page, attempt.number
+            self.entry, self.number = attempt.entry, attempt.number
 
-    def _held(self, failure: RemoteFailure) -> Later | None:
-        """Whether the run is held until its machine is there."""
-        left = self._state.record.claimed.hold_seconds
+    def _hold_for_target(self, failure: RemoteFailure) -> Deferred | None:
+        """Return a wait if the run is to be held until its machine is reachable."""
+        left = self._state.journal.claimed.hold_seconds
         if not left or not failure.offline:
             return None
-        words = f"{self._state.target_name} cannot be reached: {failure.message}"
-        return Later(WaitingFor.HOLD, self._state.tools.clock.monotonic() + min(HOLD_SECONDS, left), awaits=words[:500])
+        message = f"{self._state.target_name} cannot be reached: {failure.message}"
+        return Deferred(WaitingFor.HOLD, self._state.tools.clock.monotonic() + min(HOLD_SECONDS, left), awaits=message[:500])
 
-    def _pause(self, end: ActionEnd) -> float | None:
-        """Seconds until the next attempt; None where this end stands."""
+    def _retry_pause(self, end: ActionEnd) -> float | None:
+        """Return the seconds until the next attempt; None if this end is final."""
         tools, attempt = self._state.tools, self._attempt
         self._tries += 1
-        if end.error is None or self.stops.why is not None or self._tries >= tools.limits.attempts:
+        if end.error is None or self.stop_signal.reason is not None or self._tries >= tools.limits.attempts:
             return None
         if end.status is RunStatus.LOST:
-            again = self._state.course.on_lost == "retry" and attempt is not None and attempt.gone
+            again = self._state.compiled_spec.on_lost == "retry" and attempt is not None and attempt.gone
             return 0.0 if again else None
         if end.cancel_proof is CancelProof.UNREACHABLE:
             return None
-        policy = self._state.course.retries[self.key]
+        policy = self._state.compiled_spec.retries[self.key]
         return policy.decide(end.error.code, self._tries, tools.random, usual_factor=tools.limits.retry_factor)
 
-    def _used_up(self, end: ActionEnd) -> bool:
-        """Whether all of more than one attempts were used; or it is gone, and may not be tried again any more."""
-        if end.error is None or self.stops.why is not None:
+    def _attempts_exhausted(self, end: ActionEnd) -> bool:
+        """Return True if several attempts were made and all are used up.
+
+        Also True if the command is gone from its machine and may not be retried any more.
+        """
+        if end.error is None or self.stop_signal.reason is not None:
             return False
         if end.status is RunStatus.LOST:
-            return self._state.course.on_lost == "retry" and self._attempt is not None and self._attempt.gone
-        allowed = min(self._state.course.retries[self.key].max_attempts, self._state.tools.limits.attempts)
+            return self._state.compiled_spec.on_lost == "retry" and self._attempt is not None and self._attempt.gone
+        allowed = min(self._state.compiled_spec.retries[self.key].max_attempts, self._state.tools.limits.attempts)
         return self._tries >= allowed > 1 and end.status in _BAD and end.error.code not in NEVER
 
-    def _again(self, end: ActionEnd, pause: float) -> None:
-        """The end does not stand: the next attempt comes after the pause."""
-        self._end(end, again_seconds=pause)
+    def _schedule_retry(self, end: ActionEnd, pause: float) -> None:
+        """Record the end of this attempt and prepare the next one, after the pause."""
+        self._record_end(end, again_seconds=pause)
         self._last = end
         self.number += 1
-        self._due = self._state.tools.clock.monotonic() + pause
-        self._untold = self.number if pause <= SHORT_SECONDS else None
-        self._seen = self.page = None
+        self._due_at = self._state.tools.clock.monotonic() + pause
+        self._unreported_retry = self.number if pause <= INLINE_WAIT_SECONDS else None
+        self._progress = self.entry = None
 
-    def close(self, end: ActionEnd) -> ActionEnd:
-        """It ends so."""
-        self._end(end)
+    def end(self, end: ActionEnd) -> ActionEnd:
+        """Record the end of the action and return it."""
+        self._record_end(end)
         return end
 
     def give_up(self) -> ActionEnd:
-        """Its run has ended while it waited: what it came to stands, or it is skipped."""
-        if self.page is None and self._last is not None:
-            return self._last
-        return self.close(ActionEnd(RunStatus.SKIPPED))
+        """End an action whose run ended while it waited.
 
-    def _end(self, end: ActionEnd, *, again_seconds: float | None = None) -> None:
-        page = self.page if self.page is not None else self._opened()
-        if end.status is RunStatus.LOST and self._attempt is not None and self._attempt.direct and page.identity is None:
-            page.direct = True  # no store can say what became of it, nor is it to be asked
-        if again_seconds is None and page.identity is not None and not page.direct:
+        The result of its last attempt stands; without one it is skipped.
+        """
+        if self.entry is None and self._last is not None:
+            return self._last
+        return self.end(ActionEnd(RunStatus.SKIPPED))
+
+    def _record_end(self, end: ActionEnd, *, again_seconds: float | None = None) -> None:
+        entry = self.entry if self.entry is not None else self._open_entry()
+        if end.status is RunStatus.LOST and self._attempt is not None and self._attempt.direct and entry.identity is None:
+            entry.direct = True  # no spool can tell what became of it, so none is to be asked
+        if again_seconds is None and entry.identity is not None and not entry.direct:
             unknown = end.status in (RunStatus.LOST, RunStatus.DEAD) or end.cancel_proof is CancelProof.UNREACHABLE
             self._state.sweep = self._state.sweep or unknown
-        page.end(end, self._state.tools.clock.now(), again_seconds=again_seconds)
-        self.page = page
+        entry.end(end, self._state.tools.clock.now(), again_seconds=again_seconds)
+        self.entry = entry
 
-    def _opened(self) -> AttemptEntry:
-        started_at = self._seen.started_at if self._seen is not None else None
-        return self._state.record.begin(self.key, self.number, started_at, seen=self._seen, known=False)
+    def _open_entry(self) -> AttemptEntry:
+        started_at = self._progress.started_at if self._progress is not None else None
+        return self._state.journal.begin(self.key, self.number, started_at, progress=self._progress, uses_spool=False)

@@ -1,4 +1,7 @@
-"""One attempt at an action that starts something on the machine: durably or directly, begun here or by somebody before."""
+"""One attempt at an action that runs a program on the target, durably or directly.
+
+The attempt is started here, or was started by an earlier worker.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from opsjobs.engine.become import become_of, check_direct, opened_for, with_fetched
+from opsjobs.engine.become import check_direct, fetch_become_password, fetch_secret, resolve_become
 from opsjobs.engine.launching import job_secrets
 from opsjobs.engine.runs import outcomes
-from opsjobs.engine.runs.cancellation import LEAVING, Detached, Interrupted, StopReason, StopSignal
+from opsjobs.engine.runs.cancellation import DETACHING, Detached, Interrupted, StopReason, StopSignal
 from opsjobs.engine.runs.direct_command import DirectCommand, Work
 from opsjobs.engine.runs.durable_command import DurableCommand
 from opsjobs.engine.runs.output import Capture
-from opsjobs.engine.runs.programs import as_run, environment, plain, program_of, rendered
+from opsjobs.engine.runs.programs import build_environment, build_program, is_plain_command, render_action, rendered_command
 from opsjobs.engine.runs.run_connection import RunConnection
 from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
-from opsjobs.engine.runs.run_masks import fetched
-from opsjobs.engine.runs.run_state import RunState, purpose_of
+from opsjobs.engine.runs.run_masks import fetch_logins
+from opsjobs.engine.runs.run_state import RunState, login_purpose
 from opsjobs.engine.runs.stdout_capture import StdoutCapture
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
@@ -30,252 +33,274 @@ from opsjobs.store.ledger import Progress
 from opsjobs.telemetry import log
 
 LEASE_PAUSE_SECONDS = 0.5
-# Of what somebody before us has stored, as much is read again for those who listen.
-HEARD_BYTES = 4 << 20
+# How much of the stdout that an earlier worker stored is read again for outputs.
+STDOUT_REREAD_BYTES = 4 << 20
 
 
 class Attempt:
-    """Attempt `number` at an action. `seen`: it is on record already. `perhaps`: somebody may have begun it, on record or not.
-
-    `page`: its page in the record, once it has begun. `gone`: the target shows that it runs no more, and not how it ended.
-    `commanding`: a command is at work that nobody else could follow.
-    """
+    """One attempt to run a program on the target."""
 
     def __init__(
-        self, state: RunState, action: Mapping[str, Any], number: int, stops: StopSignal, *, seen: Progress | None, perhaps: bool
+        self,
+        state: RunState,
+        action: Mapping[str, Any],
+        number: int,
+        stop_signal: StopSignal,
+        *,
+        progress: Progress | None,
+        may_have_started: bool,
     ) -> None:
+        """Prepare attempt `number`.
+
+        `progress`: what is recorded of it, if anything. `may_have_started`: an earlier worker may
+        have started it, recorded or not.
+        """
         self._state = state
         self._action = action
-        self._seen = seen
-        self._stops = stops
+        self._progress = progress
+        self._stop_signal = stop_signal
         self.number = number
-        self.page: AttemptEntry | None = None
+        self.entry: AttemptEntry | None = None
+        """Its entry in the journal, once it has started."""
         self.gone = False
-        self.commanding = False
-        wish = self._wish()
-        kept = seen is not None and seen.identity is not None
-        self._required = wish == "required"
-        self._durable = wish != "off" and (kept or not (state.direct or (seen is not None and seen.direct)))
-        self._perhaps = perhaps
-        self._identity = seen.identity if seen is not None and seen.identity is not None else state.record.identity
-        self._words: StdoutCapture | None = None
+        """True if the target shows that the command is not running, but not how it ended."""
+        self.runs_direct_command = False
+        """True if a command is running that no other worker could follow."""
+        requested = self._requested_durability()
+        in_spool = progress is not None and progress.identity is not None
+        self._required = requested == "required"
+        self._durable = requested != "off" and (in_spool or not (state.direct or (progress is not None and progress.direct)))
+        self._may_have_started = may_have_started
+        self._identity = progress.identity if progress is not None and progress.identity is not None else state.journal.identity
+        self._stdout: StdoutCapture | None = None
         self._opened = state.opened
 
     @property
     def direct(self) -> bool:
-        """Whether it goes outside any store."""
+        """True if the command runs outside any spool."""
         return not self._durable
 
     @property
-    def again(self) -> bool:
-        """Whether somebody before us may have begun it in a store, where it can be looked for."""
-        return self._perhaps and self._durable and self._identity is not None
+    def reattaches(self) -> bool:
+        """True if an earlier worker may have started it in a spool: it can be looked up there."""
+        return self._may_have_started and self._durable and self._identity is not None
 
     @property
-    def _told_by_its_place(self) -> bool:
-        """Whether an heir knows without the record that it may have begun: in a list it is what comes next.
+    def _start_is_implied(self) -> bool:
+        """True if a successor worker must assume this start even without a database row.
 
-        Where an heir may come to wait before that (a transfer is repeated, a back-off goes on), whoever has the run then is no
-        heir any more. So of what goes directly this holds for what the run begins with alone.
+        Holds in linear jobs for durable actions, and for the first attempt of the first direct
+        action. Later direct actions may sit in a back-off first, or a transfer is repeated; the run
+        then changes owners without a takeover, and nothing can be inferred.
         """
         first = self.number == 1 and not self._state.ends
-        return self._state.course.workflow.linear and (self._durable or first)
+        return self._state.compiled_spec.workflow.linear and (self._durable or first)
 
-    def _wish(self) -> str:
+    def _requested_durability(self) -> str:
         target = self._state.endpoint.target.durable if self._state.endpoint is not None else None
-        return durability(self._action.get("durable"), self._state.course.spec.policy.get("durable"), target)
+        return durability(self._action.get("durable"), self._state.compiled_spec.spec.policy.get("durable"), target)
 
     async def perform(self) -> ActionEnd:
-        """Do it; the page stays open. Raises RemoteFailure where nothing was begun, Interrupted, Left."""
+        """Run the attempt to its end; the entry stays open.
+
+        Raises RemoteFailure if nothing was started, Interrupted and Detached.
+        """
         state = self._state
-        if not self._durable and self._perhaps and state.lost is not None:
-            raise RemoteFailure(ErrorCode.LOST, state.lost)
+        if not self._durable and self._may_have_started and state.lost_reason is not None:
+            raise RemoteFailure(ErrorCode.LOST, state.lost_reason)
         if state.endpoint is None:
-            raise self._removed()
-        if not self.again:
-            with self._stops.here():
+            raise self._target_removed()
+        if not self.reattaches:
+            with self._stop_signal.interruptible():
                 await state.check_target()
-        link = state.links.take(insist=self.again)
+        connection = state.connections.acquire(insist=self.reattaches)
         try:
-            if self.again:
-                await self._open()
-                self._program = self._made()
+            if self.reattaches:
+                await self._open_credentials()
+                self._program = self._build_program()
             else:
-                with self._stops.here():
-                    await self._open()
-                self._program = self._made()
-                await ready(self._state, self._stops, link)
-            return await self._begun(link)
+                with self._stop_signal.interruptible():
+                    await self._open_credentials()
+                self._program = self._build_program()
+                await wait_until_startable(self._state, self._stop_signal, connection)
+            return await self._perform_on(connection)
         finally:
-            state.links.give(link)
+            state.connections.release(connection)
 
-    async def _open(self) -> None:
-        """Get the secrets that are elsewhere: to become another user by, and so that nothing shows them. Raises RemoteFailure."""
-        state, wish = self._state, self._action.get("become")
-        fetch, purpose = state.tools.fetch, purpose_of(state.record.claimed)
-        self._opened = await opened_for(wish, state.opened, fetch, purpose)
-        for known in job_secrets.credentials([state.course]):
-            self._opened = await with_fetched(known, self._opened, fetch, purpose)
+    async def _open_credentials(self) -> None:
+        """Fetch secrets from external stores: to become another user, and to redact them.
+
+        Raises RemoteFailure.
+        """
+        state, requested = self._state, self._action.get("become")
+        fetch, purpose = state.tools.fetch, login_purpose(state.journal.claimed)
+        self._opened = await fetch_become_password(requested, state.opened, fetch, purpose)
+        for credential_id in job_secrets.credentials([state.compiled_spec]):
+            self._opened = await fetch_secret(credential_id, self._opened, fetch, purpose)
         try:
-            got = await fetched(state.endpoint, fetch, purpose)
+            got = await fetch_logins(state.endpoint, fetch, purpose)
         except RemoteFailure:
-            if not self.again:
+            if not self.reattaches:
                 raise
-            got = []  # it runs, and is looked after over whatever connection there is
-        state.learn([*got, *(one for known, one in self._opened.items() if one is not state.opened.get(known))])
+            got = []  # the command runs, and is followed over whatever connection there is
+        state.redact([*got, *(one for credential_id, one in self._opened.items() if one is not state.opened.get(credential_id))])
 
-    def _made(self) -> Program | None:
-        if plain(self._state, self._action):
+    def _build_program(self) -> Program | None:
+        if is_plain_command(self._state, self._action):
             return None
         try:
-            return program_of(self._state, self._action, self.number, self._opened)
+            return build_program(self._state, self._action, self.number, self._opened)
         except RemoteFailure as missing:
-            if not self.again or missing.code is not ErrorCode.CREDENTIAL_MISSING:
+            if not self.reattaches or missing.code is not ErrorCode.CREDENTIAL_MISSING:
                 raise
             raise ContactLost(f"the command was perhaps started, and what it needs cannot be had: {missing.message}") from None
 
-    def _removed(self) -> RemoteFailure:
-        if self._perhaps and self._state.lost is not None:
-            return RemoteFailure(ErrorCode.LOST, self._state.lost)
-        words = f"target {self._state.target_name} was removed from the inventory after the launch"
-        return RemoteFailure(ErrorCode.INTERNAL, words)
+    def _target_removed(self) -> RemoteFailure:
+        if self._may_have_started and self._state.lost_reason is not None:
+            return RemoteFailure(ErrorCode.LOST, self._state.lost_reason)
+        message = f"target {self._state.target_name} was removed from the inventory after the launch"
+        return RemoteFailure(ErrorCode.INTERNAL, message)
 
-    async def _begun(self, link: RunConnection) -> ActionEnd:
-        page = self._begin()
-        page.logged_in = link.logged_in()
-        self._words = await self._listener(page)
-        work = self._work(page)
-        if self._seen is None and not self._told_by_its_place:
-            # Nobody could tell that it has begun, but by the record.
-            await self._written()
+    async def _perform_on(self, connection: RunConnection) -> ActionEnd:
+        entry = self._open_entry()
+        entry.logged_in = connection.take_login_times()
+        self._stdout = await self._open_stdout_capture(entry)
+        work = self._create_work(entry)
+        if self._progress is None and not self._start_is_implied:
+            # Only the recorded row tells a successor that it may have started.
+            await self._flush()
         try:
-            end = await (self._durably(link, work) if self._durable else self._directly(link, work))
+            end = await (self._perform_durably(connection, work) if self._durable else self._perform_directly(connection, work))
         except RemoteFailure as failure:
             self.gone = self._durable and failure.code is ErrorCode.LOST and not isinstance(failure, ContactLost)
-            end = outcomes.failed(failure)
-        return self._closed(end)
+            end = outcomes.from_failure(failure)
+        return self._with_output(end)
 
-    def _closed(self, end: ActionEnd) -> ActionEnd:
+    def _with_output(self, end: ActionEnd) -> ActionEnd:
         end = replace(end, written=self._capture.finish())
-        if self._words is None:
+        if self._stdout is None:
             return end
-        self._state.stdouts[self._action["key"]] = self._words.text(self._capture.head_bytes)
-        # Once more: what JSON spells in its own way is a secret again when it is read.
-        return replace(end, outputs=self._state.record.mask.tree(self._words.outputs()))
+        self._state.stdouts[self._action["key"]] = self._stdout.text(self._capture.head_bytes)
+        # Redacted again: a secret that JSON escapes is readable again once parsed.
+        return replace(end, outputs=self._state.journal.mask.tree(self._stdout.outputs()))
 
-    def _begin(self) -> AttemptEntry:
-        state, seen = self._state, self._seen
-        started_at = seen.started_at if seen is not None else state.tools.clock.now()
-        command = as_run(state, self._action)
-        self.page = state.record.begin(
-            self._action["key"], self.number, started_at, seen=seen, known=self._durable, command=command
+    def _open_entry(self) -> AttemptEntry:
+        state, progress = self._state, self._progress
+        started_at = progress.started_at if progress is not None else state.tools.clock.now()
+        command = rendered_command(state, self._action)
+        self.entry = state.journal.begin(
+            self._action["key"], self.number, started_at, progress=progress, uses_spool=self._durable, command=command
         )
-        self.page.direct = self.page.direct or not self._durable
-        return self.page
+        self.entry.direct = self.entry.direct or not self._durable
+        return self.entry
 
-    def _work(self, page: AttemptEntry) -> Work:
+    def _create_work(self, entry: AttemptEntry) -> Work:
         action, limits = self._action, self._state.tools.limits
         asked = action.get("output_limit")
         limit = limits.output_bytes if asked is None else min(parse_size(asked), limits.output_bytes)
-        heard = self._words.add if self._words is not None else None
-        self._capture = Capture(page, limit, page.stored, heard=heard, again=self._durable)
+        heard = self._stdout.add if self._stdout is not None else None
+        self._capture = Capture(entry, limit, entry.stored, listener=heard, reread=self._durable)
         seconds = limits.command_seconds if action.get("timeout") is None else parse_duration(action["timeout"])
         return Work(
             action,
             self._capture,
-            page,
-            self._stops,
+            entry,
+            self._stop_signal,
             self._state.tools.clock,
             seconds,
             limits.kill_grace_seconds,
         )
 
-    def _line(self) -> str | Program:
-        """What a channel is given where it goes directly: a program, which has the variables of the run.
+    def _direct_command(self) -> str | Program:
+        """Return what a direct command sends over the channel: a program with the run's variables.
 
-        Where no POSIX shell is, a plain line stays one: on network devices, and on Windows unless it has parameters.
+        Without a POSIX shell a plain line stays a line: on network devices, and on Windows unless
+        it has parameters.
         """
-        course, endpoint = self._state.course, self._state.endpoint
+        course, endpoint = self._state.compiled_spec, self._state.endpoint
         platform = endpoint.target.platform if endpoint is not None else "linux"
         network = platform == "network"
         if self._program is None:
             if network or (platform == "windows" and not course.parameters):
                 return str(self._action["command"])
-            return program_of(self._state, self._action, self.number, self._opened)
+            return build_program(self._state, self._action, self.number, self._opened)
         return self._program.text if network and self._program.plain and not self._action.get("env") else self._program
 
-    async def _listener(self, page: AttemptEntry) -> StdoutCapture | None:
+    async def _open_stdout_capture(self, entry: AttemptEntry) -> StdoutCapture | None:
         wanted: Wanted = self._action.get("outputs") or "none"
-        if wanted == "none" and self._action["key"] not in self._state.course.heard:
+        if wanted == "none" and self._action["key"] not in self._state.compiled_spec.heard:
             return None
-        words = StdoutCapture(wanted)
-        if self._seen is not None and page.stored[0]:
-            words.add(await self._heard_before(self._seen, OUTPUTS_BYTES_MAX if wanted == "none" else HEARD_BYTES))
-        return words
+        message = StdoutCapture(wanted)
+        if self._progress is not None and entry.stored[0]:
+            message.add(
+                await self._read_stored_stdout(self._progress, OUTPUTS_BYTES_MAX if wanted == "none" else STDOUT_REREAD_BYTES)
+            )
+        return message
 
-    async def _heard_before(self, seen: Progress, max_bytes: int) -> bytes:
-        """Return the stdout that a worker before us has stored. Raises Left.
+    async def _read_stored_stdout(self, progress: Progress, max_bytes: int) -> bytes:
+        """Return the stdout that an earlier worker has stored. Raises Detached.
 
-        An order to end the run stops the read and no more: the command may be at work, and is ended next.
+        A request to end the run stops only this read: the command may be running, and is ended
+        next.
         """
         state = self._state
         try:
-            with self._stops.here():
-                return await state.tools.stdout(state.record.claimed, seen, max_bytes)
+            with self._stop_signal.interruptible():
+                return await state.tools.read_stdout(state.journal.claimed, progress, max_bytes)
         except Interrupted as stopped:
-            if stopped.why in LEAVING:
-                raise Detached(stopped.why) from None
+            if stopped.reason in DETACHING:
+                raise Detached(stopped.reason) from None
             return b""
 
-    async def _durably(self, link: RunConnection, work: Work) -> ActionEnd:
+    async def _perform_durably(self, connection: RunConnection, work: Work) -> ActionEnd:
         state = self._state
         command = DurableCommand(
             work,
-            link,
-            self._order(work),
+            connection,
+            self._build_order(work),
             self._identity,
-            again=self.again,
-            since=state.since,
+            reattach=self.reattaches,
+            earliest_start=state.earliest_start,
             window_seconds=state.tools.limits.reattach_seconds,
             may_start=state.tools.may_start,
             check_target=state.check_target,
             next_attempt=self._next_attempt,
         )
-        state.kept = True
+        state.in_spool = True
         try:
             return await command.perform()
         except NoSpool as reason:
             check_direct(work.action, f"{state.target_name} cannot keep one: {reason}")
             if self._required:
-                words = f"durable is required, and {state.target_name} cannot keep a durable run: {reason}"
-                raise RemoteFailure(ErrorCode.INTERPRETER_MISSING, words) from None
+                message = f"durable is required, and {state.target_name} cannot keep a durable run: {reason}"
+                raise RemoteFailure(ErrorCode.INTERPRETER_MISSING, message) from None
             log.info("no_durable_runs", target=state.target_name, reason=str(reason))
-        # On record before the start: who takes the run over can know nothing of a direct command.
+        # Recorded before the start: a successor can find out nothing about a direct command.
         state.direct, self._durable = True, False
-        work.page.identify(None)
-        await self._written()
-        return await self._directly(link, work)
+        work.entry.record_spool(None)
+        await self._flush()
+        return await self._perform_directly(connection, work)
 
-    async def _directly(self, link: RunConnection, work: Work) -> ActionEnd:
+    async def _perform_directly(self, connection: RunConnection, work: Work) -> ActionEnd:
         check_direct(work.action, f"on {self._state.target_name} this run goes directly (durable is off, or cannot be)")
-        # Once more: what had to be on record first may have taken longer than our lease is good for.
-        await ready(self._state, self._stops, link)
-        with self._stops.here():
+        # Checked again: the flush may have taken longer than our lease is good for.
+        await wait_until_startable(self._state, self._stop_signal, connection)
+        with self._stop_signal.interruptible():
             await self._state.check_target()
-        session = await link.session()
-        self.commanding = True
+        session = await connection.session()
+        self.runs_direct_command = True
         try:
-            return await DirectCommand(work, self._line()).perform(session)
+            return await DirectCommand(work, self._direct_command()).perform(session)
         finally:
-            self.commanding = False
+            self.runs_direct_command = False
 
-    async def _written(self) -> None:
-        await self._state.record.written()
-        if self._state.record.stale:
-            raise Detached(StopReason.NOT_OURS)
+    async def _flush(self) -> None:
+        await self._state.journal.flush()
+        if self._state.journal.stale:
+            raise Detached(StopReason.OWNERSHIP_LOST)
 
-    def _order(self, work: Work) -> StartOrder:
-        key = RunKey(self._state.record.claimed.uuid, work.action["key"], self.number)
+    def _build_order(self, work: Work) -> StartOrder:
+        key = RunKey(self._state.journal.claimed.uuid, work.action["key"], self.number)
         more: dict[str, Any] = {
             "grace_seconds": work.grace_seconds,
             "limit_bytes": self._state.tools.limits.spool_bytes,
@@ -283,39 +308,43 @@ class Attempt:
         }
         if self._program is not None:
             return StartOrder.of(key, self._program, work.timeout_seconds, **more)
-        variables = environment(self._state, self._action, self.number)
+        variables = build_environment(self._state, self._action, self.number)
         return StartOrder(key, self._action["command"], work.timeout_seconds, environment=variables, **more)
 
     def _become(self) -> Become | None:
         try:
-            return become_of(self._action, self._opened)
+            return resolve_become(self._action, self._opened)
         except RemoteFailure as missing:
-            if not self.again:
+            if not self.reattaches:
                 raise
-            raise ContactLost(f"the command was perhaps started, and nobody may look after it now: {missing.message}") from None
+            raise ContactLost(f"the command was perhaps started, and its become password is missing: {missing.message}") from None
 
     def _next_attempt(self) -> tuple[StartOrder, Work]:
-        """The start that was voided is on record as never begun; the next one goes by the next number, and shows it."""
-        assert self.page is not None, "what is voided has a page"
+        """Close the voided start as never started, and return the order of the next attempt.
+
+        The next attempt has the next number, and its templates show it.
+        """
+        assert self.entry is not None, "what is voided has a page"
         state, key, now = self._state, self._action["key"], self._state.tools.clock.now()
         self.number += 1
         state.attempt = max(state.attempt, self.number)
-        self._action = rendered(state, state.course.actions[key], self.number)
-        self._program = self._made()
-        self.page.end(ActionEnd(RunStatus.SKIPPED, cancel_proof=CancelProof.NEVER_STARTED), now)
-        self.page = state.record.begin(key, self.number, now, command=as_run(state, self._action))
-        work = self._work(self.page)
-        return self._order(work), work
+        self._action = render_action(state, state.compiled_spec.actions[key], self.number)
+        self._program = self._build_program()
+        self.entry.end(ActionEnd(RunStatus.SKIPPED, cancel_proof=CancelProof.NEVER_STARTED), now)
+        self.entry = state.journal.begin(key, self.number, now, command=rendered_command(state, self._action))
+        work = self._create_work(self.entry)
+        return self._build_order(work), work
 
 
-async def ready(state: RunState, stops: StopSignal, link: RunConnection) -> None:
-    """Reach the machine before anything is said of the action; turn back where it must not be started.
+async def wait_until_startable(state: RunState, stop_signal: StopSignal, connection: RunConnection) -> None:
+    """Connect to the machine, and check that the action may be started now.
 
-    Raises RemoteFailure, Interrupted.
+    Called before anything of the action is recorded. Raises RemoteFailure, and Interrupted if it
+    must not be started.
     """
-    with stops.here():
-        await link.session()
-    with stops.here():
+    with stop_signal.interruptible():
+        await connection.session()
+    with stop_signal.interruptible():
         while state.inherited and not (state.draining or state.tools.may_start()):
             await state.tools.clock.sleep(LEASE_PAUSE_SECONDS)
     if state.draining or not state.tools.may_start():

@@ -1,4 +1,4 @@
-"""Orders to stop a run, and the places where a run obeys them."""
+"""Requests to stop a run, and the places where a run obeys them."""
 
 from __future__ import annotations
 
@@ -9,63 +9,65 @@ from enum import Enum, auto
 
 
 class StopReason(Enum):
-    """What stops a run before its own end."""
+    """The reasons to stop a run before its own end."""
 
     CANCEL = auto()
     DEADLINE = auto()
     ACTION_TIMEOUT = auto()
     WORKER_STOPS = auto()
-    NOT_OURS = auto()
+    OWNERSHIP_LOST = auto()
+    """Another worker owns the run by now."""
 
 
 AGAIN_SECONDS = 5.0
 """How long a run may take to stop where it can, before it is told once more."""
 
-LEAVING = frozenset({StopReason.WORKER_STOPS, StopReason.NOT_OURS})
-"""This worker has no business with the run any more; the run itself goes on."""
+DETACHING = frozenset({StopReason.WORKER_STOPS, StopReason.OWNERSHIP_LOST})
+"""This worker has to leave the run, which continues."""
 
 _ENDING = frozenset({StopReason.CANCEL, StopReason.DEADLINE})
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, at a place where it can."""
+    """A stop was requested, and the run can stop here."""
 
-    def __init__(self, why: StopReason) -> None:
-        super().__init__(why.name)
-        self.why = why
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
 
 
 class Detached(Interrupted):
-    """A durable command goes on without this worker; nothing is to be said of it."""
+    """A durable command continues without this worker: nothing is recorded of it."""
 
 
 class StopSignal:
-    """Takes orders to stop for one run, and carries them out where the run can stop."""
+    """Accepts requests to stop one run and carries them out where the run can stop."""
 
     def __init__(self) -> None:
-        self.why: StopReason | None = None
+        self.reason: StopReason | None = None
         self._task: asyncio.Task[None] | None = None
-        self._obeying = False
-        self._set_aside: StopReason | None = None
-        self._after: StopReason | None = None
+        self._in_interruptible = False
+        self._ignored: StopReason | None = None
+        self._pending: StopReason | None = None
         self._cancels = 0
         self._again: asyncio.TimerHandle | None = None
 
     def bind(self) -> None:
-        """The current task is the run's."""
+        """Make the current task the one to interrupt."""
         self._task = asyncio.current_task()
 
-    def order(self, why: StopReason) -> None:
-        """Stop at the next place where that is possible. The first reason stays, but losing the run overrules all.
+    def request(self, reason: StopReason) -> None:
+        """Stop at the next place where that is possible.
 
-        While an attempt is stopped for its own time, what would end the run is kept for when that is over.
+        The first reason stays, but the loss of the run overrules all others. While an attempt is
+        stopped for its own timeout, a request to end the run is kept until that is over.
         """
-        if self.why is StopReason.ACTION_TIMEOUT and self._after is None and why in _ENDING:
-            self._after = why
-        if self.why is None or why is StopReason.NOT_OURS or (why in LEAVING and self.why is self._set_aside):
-            self.why = why
-        if self._obeying and self._task is not None and self.why is not self._set_aside:
-            self._obeying = False  # one cancel at a time: what the first one ends may have something to tidy up
+        if self.reason is StopReason.ACTION_TIMEOUT and self._pending is None and reason in _ENDING:
+            self._pending = reason
+        if self.reason is None or reason is StopReason.OWNERSHIP_LOST or (reason in DETACHING and self.reason is self._ignored):
+            self.reason = reason
+        if self._in_interruptible and self._task is not None and self.reason is not self._ignored:
+            self._in_interruptible = False  # one cancel at a time: what the first one ends may have something to tidy up
             self._cancel(self._task)
 
     def _cancel(self, task: asyncio.Task[None]) -> None:
@@ -75,28 +77,32 @@ class StopSignal:
         task.cancel()
         self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._cancel, task)
 
-    def over(self, why: StopReason) -> None:
-        """This reason has done its work: it stops nothing that comes later. What came meanwhile does."""
-        if self.why is why:
-            self.why, self._after = self._after, None
+    def clear(self, reason: StopReason) -> None:
+        """Clear a reason that was carried out: it stops nothing that comes later.
+
+        A request that came meanwhile takes its place.
+        """
+        if self.reason is reason:
+            self.reason, self._pending = self._pending, None
 
     @contextmanager
-    def here(self, *, but_for: StopReason | None = None) -> Iterator[None]:
-        """Inside, an order takes effect at once, as Interrupted; before and after, it waits for the next such place.
+    def interruptible(self, *, except_for: StopReason | None = None) -> Iterator[None]:
+        """Carry out requests at once, as Interrupted; outside, they wait for the next such block.
 
-        `but_for`: the reason that is being carried out just now; only what takes the run away from us still interrupts.
+        `except_for`: the reason that is being carried out; only what takes the run away from this
+        worker interrupts then.
         """
-        if self.why is not None and self.why is not but_for:
-            raise Interrupted(self.why)
-        self._obeying, self._set_aside = True, but_for
+        if self.reason is not None and self.reason is not except_for:
+            raise Interrupted(self.reason)
+        self._in_interruptible, self._ignored = True, except_for
         try:
             yield
         except asyncio.CancelledError:
-            if self.why is None or self.why is but_for or self._task is None:
+            if self.reason is None or self.reason is except_for or self._task is None:
                 raise
-            raise Interrupted(self.why) from None
+            raise Interrupted(self.reason) from None
         finally:
-            self._obeying, self._set_aside = False, None
+            self._in_interruptible, self._ignored = False, None
             if self._again is not None:
                 self._again.cancel()
                 self._again = None

@@ -1,4 +1,7 @@
-"""Actions that run another job: launched once for each attempt, waited for in the ledger, judged by how it ended."""
+"""Actions that run another job: launched once per attempt, awaited in the ledger.
+
+The action ends as its execution ends.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from opsjobs.engine.launching.launch import Launcher
-from opsjobs.engine.launching.launch_authz import Ask, Rights
+from opsjobs.engine.launching.launch_authz import CurrentRights, PrincipalLookup
 from opsjobs.engine.launching.target_pinning import pins_of_step
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import Execution, TriggeredBy
@@ -19,34 +22,35 @@ from opsjobs.store.ledger import Claimed, Spec
 from opsjobs.store.paging import PageRequest
 
 DEPTH_MAX = 8
-"""How deep jobs may run jobs."""
+"""The most levels of jobs that run jobs."""
 
 
-class Children:
+class ChildExecutions:
     """Launches executions that are part of another one."""
 
-    def __init__(self, launcher: Launcher, jobs: Jobs, executions: Executions, standing: Ask) -> None:
-        """`standing`: asked at every launch what whoever asked for the outer execution may now."""
+    def __init__(self, launcher: Launcher, jobs: Jobs, executions: Executions, current_principal: PrincipalLookup) -> None:
+        """Prepare; `current_principal` is asked at each launch for the requester's rights by then."""
         self._launcher = launcher
         self._jobs = jobs
         self._executions = executions
-        self._standing = standing
+        self._current_principal = current_principal
 
-    async def child(self, spec: Spec, run: Claimed, action: Mapping[str, Any], attempt: int) -> Execution:
-        """The execution of this attempt: launched now, or as it stands since it was.
+    async def launch_or_get(self, spec: Spec, run: Claimed, action: Mapping[str, Any], attempt: int) -> Execution:
+        """Launch the execution of this attempt, or return it if it was launched before.
 
-        Raises NotFound, Invalid, Conflict, Forbidden where it cannot be launched; Conflict("target_changed") where a machine is not
-        any more what was approved with the outer execution, or was not among that.
+        Raises NotFound, Invalid, Conflict or Forbidden if it cannot be launched;
+        Conflict("target_changed") if a machine is not what was approved with the outer execution,
+        or was not part of that.
         """
         uuid = uuid5(run.uuid, f"{action['key']}.{attempt}")
-        if (known := await self._known(uuid)) is not None:
+        if (known := await self._find(uuid)) is not None:
             return known
-        above = await self._above(spec.execution_id)
-        stored = await self._job(str(action["job"]))
-        await self._check_unchanged(above, stored)
+        ancestors = await self._ancestors(spec.execution_id)
+        stored = await self._find_job(str(action["job"]))
+        await self._check_unchanged(ancestors, stored)
         job, targets = stored.job, action.get("targets")
         asked_by, kind = spec.requested_by, spec.requested_by_kind
-        bounds = await Rights(self._standing).launching(asked_by, kind, stored.labels, job.definition.name)
+        bounds = await CurrentRights(self._current_principal).launching(asked_by, kind, stored.labels, job.definition.name)
         order = LaunchOrder(
             job.definition.actions,
             SelectionDraft.model_validate(targets) if targets is not None else SelectionDraft(ids=[run.target_id]),
@@ -70,21 +74,21 @@ class Children:
                 uuid=uuid,
                 parent=spec.execution_id,
             )
-        except Exception:  # whoever had the run before us was quicker by a moment: then it is there
-            if (known := await self._known(uuid)) is not None:
+        except Exception:  # a previous owner of the run has launched it at the same moment
+            if (known := await self._find(uuid)) is not None:
                 return known
             raise
         assert launched.execution is not None, "nothing is replayed without a key"
         return launched.execution
 
-    async def _known(self, uuid: UUID) -> Execution | None:
+    async def _find(self, uuid: UUID) -> Execution | None:
         try:
             return await self._executions.get(str(uuid))
         except NotFound:
             return None
 
-    async def _job(self, ref: str) -> StoredJob:
-        """By id, uuid or name. Raises NotFound."""
+    async def _find_job(self, ref: str) -> StoredJob:
+        """Return the job by id, uuid or name. Raises NotFound."""
         try:
             return await self._jobs.get(ref)
         except NotFound:
@@ -93,28 +97,37 @@ class Children:
                 raise
             return found[0]
 
-    async def _above(self, execution_id: int) -> list[int]:
-        """The execution and those that it is part of, the outermost last. Raises Conflict where it is too deep."""
+    async def _ancestors(self, execution_id: int) -> list[int]:
+        """Return the execution and those that it is part of, the outermost last.
+
+        Raises Conflict if they are too deep.
+        """
         found: list[int] = []
-        above: int | None = execution_id
-        while above is not None:
+        ancestors: int | None = execution_id
+        while ancestors is not None:
             if len(found) == DEPTH_MAX:
-                raise Conflict("too_deep", f"Jobs run jobs more than {DEPTH_MAX} deep here: does one of them run itself?")
-            found.append(above)
-            above = (await self._executions.get(above)).parent
+                raise Conflict("too_deep", f"Jobs run jobs more than {DEPTH_MAX} deep: check whether one of them runs itself.")
+            found.append(ancestors)
+            ancestors = (await self._executions.get(ancestors)).parent
         return found
 
-    async def _check_unchanged(self, above: Sequence[int], stored: StoredJob) -> None:
-        """Who approved of a workflow has seen the job that it runs as it was then. Raises Conflict for one written since."""
-        asked_at = await self._executions.first_approval_requested_at(above)
+    async def _check_unchanged(self, ancestors: Sequence[int], stored: StoredJob) -> None:
+        """Raise Conflict if the job was written after the workflow's approval was requested.
+
+        The approvers saw the job as it was then.
+        """
+        asked_at = await self._executions.first_approval_requested_at(ancestors)
         if asked_at is not None and stored.updated_at > asked_at:
             name = stored.job.definition.name
-            words = f"The job {name} was changed after execution {above[-1]} was asked to be approved: launch that anew."
-            raise Conflict("changed_since_approved", words)
+            message = f"The job {name} was changed after execution {ancestors[-1]} was approved: launch that anew."
+            raise Conflict("changed_since_approved", message)
 
 
 def _pins(spec: Spec, run: Claimed, action: Mapping[str, Any]) -> Mapping[str, bytes] | None:
-    """What was asked about of the machines of this step, by id: of its own targets, or of this run's. None: nobody was asked."""
+    """Return what was approved of this step's machines, by id: its own targets, or this run's.
+
+    None: nothing had to be approved.
+    """
     digest = spec.pins.digest(run.position)
     if digest is None:
         return None

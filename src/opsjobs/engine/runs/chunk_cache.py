@@ -1,6 +1,7 @@
-"""The bytes of files for all transfers of a worker: read once from the database, and kept a little while for the others.
+"""Cache of file contents for all transfers of a worker.
 
-Twenty machines that are given the same file at the same time read it once; one that falls far behind reads for itself.
+Twenty machines that get the same file at the same time read it once from the database; one that
+falls far behind reads for itself.
 """
 
 from __future__ import annotations
@@ -13,60 +14,63 @@ from dataclasses import dataclass
 from opsjobs.store.blobs import CHUNK_BYTES, Contents, Forgotten
 
 KEPT_BYTES = 64 << 20
-# Chunks of one read: 1 MiB.
+# Chunks per read: 1 MiB.
 BLOCK_CHUNKS = 4
 BLOCK_BYTES = BLOCK_CHUNKS * CHUNK_BYTES
-# Blocks that are read while the one before them is sent: with one, what PostgreSQL sends waits for the loop, and the loop for it.
+# Blocks to read ahead while one is sent: without, PostgreSQL waits for the event loop, and the loop
+# for PostgreSQL.
 AHEAD_BLOCKS = 2
 
 _Key = tuple[int, int]
 
 
-class Chunks:
-    """Blocks of contents, the last used of them kept up to a limit. `reads` counts how many came from the database."""
+class ChunkCache:
+    """Keeps the blocks of contents that were used last, up to a limit."""
 
     def __init__(self, contents: Contents, kept_bytes: int = KEPT_BYTES) -> None:
         self._contents = contents
-        self._room = kept_bytes
-        self._kept: OrderedDict[_Key, list[bytes]] = OrderedDict()
-        self._coming: dict[_Key, asyncio.Task[list[bytes]]] = {}
+        self._free_bytes = kept_bytes
+        self._blocks: OrderedDict[_Key, list[bytes]] = OrderedDict()
+        self._reading: dict[_Key, asyncio.Task[list[bytes]]] = {}
         self.reads = 0
+        """The number of blocks read from the database."""
 
     async def block(self, content_id: int, number: int) -> list[bytes]:
-        """The chunks of one block. Raises Unavailable."""
+        """Return the chunks of one block. Raises Unavailable."""
         key = (content_id, number)
-        if (kept := self._kept.get(key)) is not None:
-            self._kept.move_to_end(key)
+        if (kept := self._blocks.get(key)) is not None:
+            self._blocks.move_to_end(key)
             return kept
-        # Shielded: who is stopped must not take the block away from the others that wait for it.
+        # Shielded: a transfer that is stopped must not take the block away from others that wait
+        # for it.
         return await asyncio.shield(self._fetch(key))
 
-    def foresee(self, content_id: int, number: int) -> None:
-        """Begin to read a block that will soon be asked for."""
-        if (content_id, number) not in self._kept:
+    def prefetch(self, content_id: int, number: int) -> None:
+        """Start to read a block that will soon be needed."""
+        if (content_id, number) not in self._blocks:
             self._fetch((content_id, number))
 
     def _fetch(self, key: _Key) -> asyncio.Task[list[bytes]]:
-        coming = self._coming.get(key)
-        if coming is None:
-            coming = self._coming[key] = asyncio.create_task(self._read(key))
-            coming.add_done_callback(lambda task: self._came(key, task))
-        return coming
+        reading = self._reading.get(key)
+        if reading is None:
+            reading = self._reading[key] = asyncio.create_task(self._read(key))
+            reading.add_done_callback(lambda task: self._on_read(key, task))
+        return reading
 
     async def _read(self, key: _Key) -> list[bytes]:
         self.reads += 1
         content_id, number = key
         return await self._contents.read(content_id, number * BLOCK_CHUNKS, BLOCK_CHUNKS)
 
-    def _came(self, key: _Key, task: asyncio.Task[list[bytes]]) -> None:
-        del self._coming[key]
+    def _on_read(self, key: _Key, task: asyncio.Task[list[bytes]]) -> None:
+        del self._reading[key]
         if task.cancelled() or task.exception() is not None:
             return
-        self._kept[key] = task.result()
-        self._room -= _size(task.result())
-        while self._room < 0 and len(self._kept) > 1:
-            _, oldest = self._kept.popitem(last=False)
-            self._room += _size(oldest)
+        self._blocks[key] = task.result()
+        self._free_bytes -= _size(task.result())
+        while self._free_bytes < 0 and len(self._blocks) > 1:
+            _, oldest = self._blocks.popitem(last=False)
+            self._free_bytes += _size(oldest)
 
 
 def _size(block: list[bytes]) -> int:
@@ -74,23 +78,24 @@ def _size(block: list[bytes]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
-    """A part of a content as the source of an upload: `size` bytes from `start` on, with their SHA-256."""
+class ContentSlice:
+    """A part of a content as the source of an upload: `size` bytes from `start` on."""
 
-    chunks: Chunks
+    chunks: ChunkCache
     content_id: int
     start: int
     size: int
     sha256: bytes
+    """The SHA-256 of the part; empty if it is not known."""
 
     async def pieces(self, offset: int) -> AsyncIterator[bytes]:
-        """The bytes from `offset` of the part on. Raises Unavailable, Forgotten."""
+        """Yield the bytes of the part from `offset` on. Raises Unavailable, Forgotten."""
         at, end = self.start + offset, self.start + self.size
         while at < end:
             number, skip = divmod(at, BLOCK_BYTES)
             block = await self.chunks.block(self.content_id, number)
             for ahead in range(number + 1, min(number + AHEAD_BLOCKS, (end - 1) // BLOCK_BYTES) + 1):
-                self.chunks.foresee(self.content_id, ahead)
+                self.chunks.prefetch(self.content_id, ahead)
             for chunk in block:
                 piece = chunk[skip : skip + end - at] if skip or end - at < len(chunk) else chunk
                 skip = max(0, skip - len(chunk))
@@ -101,6 +106,6 @@ class Slice:
                 raise Forgotten("the file was deleted while it was brought to a machine")
 
     async def read(self, offset: int, size: int) -> bytes:
-        """A few bytes of it; fewer at its end."""
-        part = Slice(self.chunks, self.content_id, self.start + offset, max(0, min(size, self.size - offset)), b"")
+        """Return `size` bytes at `offset`; fewer at the end of the part."""
+        part = ContentSlice(self.chunks, self.content_id, self.start + offset, max(0, min(size, self.size - offset)), b"")
         return b"".join([piece async for piece in part.pieces(0)])

@@ -1,4 +1,4 @@
-"""The logins of a run as they are by now: contact that is lost after a rotation is made again with the new secret."""
+"""Refresh a run's logins: contact lost after a rotation is made again with the new secret."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint
 
 
-async def renewed(targets: Targets, endpoint: Endpoint) -> Endpoint:
-    """The same way to the same machine with newer versions of its credentials; as it was, where there are none to be had."""
+async def refresh_credentials(targets: Targets, endpoint: Endpoint) -> Endpoint:
+    """Return the endpoint with the current versions of its credentials.
+
+    Logins stay as they were if there is no newer version, or the database is away.
+    """
     try:
         now = (await targets.endpoints([endpoint.target.id])).get(endpoint.target.id)
     except Unavailable:
@@ -27,6 +30,6 @@ def _hop(hop: Endpoint, logins: Mapping[str, Credential | None]) -> Endpoint:
     old, new = hop.credential, logins.get(hop.target.id)
     if old is None or new is None or old.fault is not None or new.fault is not None:
         return hop
-    # Under another user name it is another login, which nobody held against what was approved.
+    # A login with another user name is another login: it was not part of what was approved.
     same = (new.id, new.username) == (old.id, old.username)
     return replace(hop, credential=new) if same and new.version != old.version else hop

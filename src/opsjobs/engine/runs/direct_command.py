@@ -1,4 +1,4 @@
-"""A command that lives and dies with its channel: `durable: off`, and machines that know no better."""
+"""Commands that end with their channel: `durable: off`, and targets without a spool."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from opsjobs import failpoints
 from opsjobs.clock import Clock
 from opsjobs.engine.runs import outcomes
-from opsjobs.engine.runs.cancellation import LEAVING, Interrupted, StopReason, StopSignal
+from opsjobs.engine.runs.cancellation import DETACHING, Interrupted, StopReason, StopSignal
 from opsjobs.engine.runs.output import Capture
 from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
 from opsjobs.model.errors import RemoteFailure
@@ -21,65 +21,70 @@ from opsjobs.remote.session import RemoteExit, RemoteProcess, Session
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One action that is to be done: its definition, where its output goes, and its limits in seconds."""
+    """One program to run: its action, where its output goes, and its limits."""
 
     action: Mapping[str, Any]
     capture: Capture
-    page: AttemptEntry
-    stops: StopSignal
+    entry: AttemptEntry
+    stop_signal: StopSignal
     clock: Clock
     timeout_seconds: float
+    """After this the command is killed."""
     grace_seconds: float
+    """Seconds between TERM and KILL."""
 
     async def read(self, process: RemoteProcess) -> RemoteExit:
-        """Take in all output until the command's end. Raises RemoteFailure(LOST), or ContactLost."""
+        """Read all output until the command ends. Raises RemoteFailure(LOST), or ContactLost."""
         async for piece in process:
             if isinstance(piece, RemoteExit):
                 return piece
             self.capture.add(piece)
-            await self.page.run.room()
+            await self.entry.run.wait_for_room()
         raise RemoteFailure(ErrorCode.LOST, "the channel ended without saying how the command ended")
 
 
 class DirectCommand:
-    """Starts a command over a session and stays until it has ended."""
+    """Starts a command over a session and stays with it until its end."""
 
     def __init__(self, work: Work, command: str | Program) -> None:
         self._work = work
         self._command = command
 
     async def perform(self, session: Session) -> ActionEnd:
-        """Start, read, judge; a stop kills it. Raises RemoteFailure."""
-        # Not interruptible: a start that is given up half-way would leave open whether the command runs.
+        """Start the command, read its output, and return how it ended; a stop kills it.
+
+        Raises RemoteFailure.
+        """
+        # Not interruptible: a start given up half-way would leave open whether the command runs.
         work = self._work
         async with failpoints.at("start"):
             process = await session.start(self._command)
-        timer = work.clock.later(work.timeout_seconds, lambda: work.stops.order(StopReason.ACTION_TIMEOUT))
+        timer = work.clock.later(work.timeout_seconds, lambda: work.stop_signal.request(StopReason.ACTION_TIMEOUT))
         try:
-            with work.stops.here():
+            with work.stop_signal.interruptible():
                 exited = await work.read(process)
-            return outcomes.judged(exited, work.action["expected_exit_codes"], work.timeout_seconds)
+            return outcomes.from_exit(exited, work.action["expected_exit_codes"], work.timeout_seconds)
         except Interrupted as stopped:
-            return await self._stop(process, stopped.why)
+            return await self._stop(process, stopped.reason)
         finally:
             timer.cancel()
-            work.stops.over(StopReason.ACTION_TIMEOUT)
+            work.stop_signal.clear(StopReason.ACTION_TIMEOUT)
             await process.close()
 
-    async def _stop(self, process: RemoteProcess, why: StopReason) -> ActionEnd:
-        """Kill the command, read what it still says, and judge by the proof."""
+    async def _stop(self, process: RemoteProcess, reason: StopReason) -> ActionEnd:
+        """Kill the command, read the rest of its output, and return how it ended by the proof."""
         work = self._work
-        if why in LEAVING:
-            return outcomes.failed(RemoteFailure(ErrorCode.LOST, "its worker was stopped while the command was running"))
+        if reason in DETACHING:
+            return outcomes.from_failure(RemoteFailure(ErrorCode.LOST, "its worker was stopped while the command was running"))
         reader = asyncio.create_task(work.read(process))
         try:
             proof = await process.kill(work.grace_seconds)
         finally:
-            exited = await _within(reader, work.grace_seconds)
-        return outcomes.settled(proof, exited, why, work.action["expected_exit_codes"], work.timeout_seconds)
+            exited = await _finish_within(reader, work.grace_seconds)
+        return outcomes.from_kill(proof, exited, reason, work.action["expected_exit_codes"], work.timeout_seconds)
 
 
-async def _within(reader: asyncio.Task[RemoteExit], seconds: float) -> RemoteExit | None:
+async def _finish_within(reader: asyncio.Task[RemoteExit], seconds: float) -> RemoteExit | None:
     await asyncio.wait({reader}, timeout=seconds)
     if not reader.done():
         reader.cancel()

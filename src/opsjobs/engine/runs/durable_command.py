@@ -1,6 +1,7 @@
-"""A command that outlives its worker: begun at most once, found again wherever contact broke, and left running by who must go.
+"""Commands that outlive their worker: started at most once, reattached after lost contact.
 
-The target is the judge of what was started; this side only asks. What is certain is recorded, what is not is `lost`.
+They keep running if the worker has to go. The target decides what was started; this side only asks.
+What is certain is recorded, what is not is `lost`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from opsjobs import failpoints
 from opsjobs.clock import Timer
 from opsjobs.engine.runs import outcomes
-from opsjobs.engine.runs.cancellation import LEAVING, Detached, Interrupted, StopReason
+from opsjobs.engine.runs.cancellation import DETACHING, Detached, Interrupted, StopReason
 from opsjobs.engine.runs.direct_command import Work
 from opsjobs.engine.runs.run_connection import RunConnection
 from opsjobs.engine.runs.run_journal import ActionEnd
@@ -31,18 +32,20 @@ from opsjobs.remote.session import (
     Settlement,
 )
 
-# How long a kill is tried while the machine cannot be reached; then the run ends `lost`, and the sweeper goes on.
+# How long a kill is tried while the machine is unreachable; then the run ends `lost`, and the
+# remote cleanup continues.
 KILL_SECONDS = 60.0
-# The watchdog on the target ends what takes too long; so much later the worker does it, in case the watchdog was killed.
+# The watchdog on the target enforces the timeout. This much later the worker does, in case the
+# watchdog was killed.
 WATCHDOG_SECONDS = 15.0
 REST_TRIES = 3
 LEASE_PAUSE_SECONDS = 0.5
-# A machine that says that it has been up for longer than a start is old was up when that was sent; by at least so much longer, as
-# no two clocks go alike, and seconds are cut.
+# A machine that reports an uptime longer than the age of a start was up when that was sent. The
+# margin is needed because no two clocks run alike, and seconds are truncated.
 UP_SECONDS, UP_SHARE = 2.0, 1.01
 _PAUSES_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
-# Trouble that does not go away by trying again: who else could log in would only be locked out.
-_FINAL = (
+# Failures that a retry does not cure; another login attempt would only lock the account.
+_NOT_RETRIED = (
     ErrorCode.AUTH_FAILED,
     ErrorCode.HOST_KEY,
     ErrorCode.CREDENTIAL_MISSING,
@@ -53,35 +56,37 @@ _FINAL = (
 
 
 class DurableCommand:
-    """One action of a run, done durably.
-
-    `identity`: the store under which a start may have been sent. `again`: somebody may have sent it before us, but not before
-    `since` (monotonic).
-    `window_seconds`: how long lost contact is tried to be found again. `check_target`: raises where nothing may be begun there any more.
-    """
+    """One action of a run, performed durably."""
 
     def __init__(
         self,
         work: Work,
-        link: RunConnection,
+        connection: RunConnection,
         order: StartOrder,
         identity: SpoolIdentity | None,
         *,
-        again: bool,
-        since: float,
+        reattach: bool,
+        earliest_start: float,
         window_seconds: float,
         may_start: Callable[[], bool],
         check_target: Callable[[], Awaitable[None]],
         next_attempt: Callable[[], tuple[StartOrder, Work]],
     ) -> None:
+        """Prepare the command; `perform` runs it.
+
+        `identity`: the spool in which a start may have been sent. `reattach`: an earlier worker may
+        have sent it, but not before `earliest_start` (monotonic). `window_seconds`: how long
+        contact may be lost. `check_target`: raises if nothing may be started on the machine any
+        more.
+        """
         self._work = work
-        self._link = link
+        self._connection = connection
         self._order = order
         self._identity = identity
-        self._taken_over = again
-        self._perhaps_begun = again and identity is not None
-        self._since = since if again else work.clock.monotonic()
-        self._seen = False
+        self._unconfirmed_takeover = reattach
+        self._may_have_started = reattach and identity is not None
+        self._earliest_start = earliest_start if reattach else work.clock.monotonic()
+        self._was_seen = False
         self._window_seconds = window_seconds
         self._may_start = may_start
         self._check_target = check_target
@@ -91,21 +96,22 @@ class DurableCommand:
         self._losses = 0
 
     async def perform(self) -> ActionEnd:
-        """Begin it or find it, follow it to its end, judge.
+        """Start the command or find it, follow it to its end, and return how it ended.
 
-        Raises Left where this worker must go: the command goes on. Raises NoSpool where the machine cannot keep it and nothing
-        was started; RemoteFailure(LOST) where the target shows that it is gone; ContactLost where nobody can know.
+        Raises Detached if this worker has to leave: the command continues. Raises NoSpool if the
+        machine cannot keep it and nothing was started, RemoteFailure(LOST) if the target shows that
+        it is gone, and ContactLost if its fate cannot be found out.
         """
         work = self._work
         try:
-            with work.stops.here():
+            with work.stop_signal.interruptible():
                 exited = await self._follow()
-            return outcomes.judged(exited, work.action["expected_exit_codes"], work.timeout_seconds)
+            return outcomes.from_exit(exited, work.action["expected_exit_codes"], work.timeout_seconds)
         except Interrupted as stopped:
-            return await self._stop(stopped.why)
+            return await self._stop(stopped.reason)
         finally:
-            work.stops.over(StopReason.ACTION_TIMEOUT)
-            await self._let_go()
+            work.stop_signal.clear(StopReason.ACTION_TIMEOUT)
+            await self._close_process()
 
     async def _follow(self) -> RemoteExit:
         while True:
@@ -113,126 +119,131 @@ class DurableCommand:
                 self._process = await self._open()
                 return await self._read(self._process)
             except IdentityDiffers as differs:
-                await self._learn(differs.seen)
+                await self._trust_spool(differs.seen)
             except NotBegun as absent:
-                await self._not_begun(absent)
+                await self._handle_not_started(absent)
             except NoSpool as reason:
-                if not self._perhaps_begun:
+                if not self._may_have_started:
                     raise
                 raise ContactLost(f"the command was started, and its machine cannot say what became of it: {reason}") from None
             except RemoteFailure as failure:
                 self._note_loss(failure)
-                await self._let_go()
-                await self._link.drop()
+                await self._close_process()
+                await self._connection.drop()
                 await self._pause()
 
     async def _open(self) -> RemoteProcess:
         durable = await self._durable()
-        if self._perhaps_begun and self._identity is not None:
+        if self._may_have_started and self._identity is not None:
             async with failpoints.at("attach"):
                 process = await durable.attach(self._order, self._identity, self._work.capture.wanted)
-            self._seen = True
-            self._show_life()
+            self._was_seen = True
+            self._mark_alive()
             return process
-        return await self._begin(durable)
+        return await self._start(durable)
 
-    def _show_life(self) -> None:
-        """A run that was taken over and found alive is no poison: said once, for it costs a write."""
-        if self._taken_over and self._identity is not None:
-            self._taken_over = False
-            self._work.page.show_life()
+    def _mark_alive(self) -> None:
+        """Reset the poison counter of a run that was taken over; once only, as it costs a write."""
+        if self._unconfirmed_takeover and self._identity is not None:
+            self._unconfirmed_takeover = False
+            self._work.entry.mark_alive()
 
-    async def _begin(self, durable: Durable) -> RemoteProcess:
+    async def _start(self, durable: Durable) -> RemoteProcess:
         process: RemoteProcess | None = None
-        await self._check_target()  # of what was to be found again, and had never begun
-        while not self._may_start():  # our lease is stale: until it is fresh again, or taken from us, nothing new begins
+        await self._check_target()  # for a command that was to be found again, and had never been started
+        while not self._may_start():  # our lease is stale: nothing new starts until it is renewed or taken from us
             await self._work.clock.sleep(LEASE_PAUSE_SECONDS)
-        self._perhaps_begun = self._identity is not None  # at a first contact nothing is started
+        self._may_have_started = self._identity is not None  # at a first contact nothing is started
         try:
             async with failpoints.at("start"):
                 process = await durable.begin(self._order, self._identity)
         except (IdentityDiffers, NotBegun, NoSpool):
-            self._perhaps_begun = False
+            self._may_have_started = False
             raise
         except RemoteFailure as failure:
             if process is not None:
                 await process.close()
                 raise ContactLost(failure.message) from failure
-            self._perhaps_begun = failure.code is ErrorCode.LOST
+            self._may_have_started = failure.code is ErrorCode.LOST
             raise
-        self._seen = True
+        self._was_seen = True
         return process
 
     async def _durable(self) -> Durable:
-        durable = (await self._link.session()).durable()
+        durable = (await self._connection.session()).durable()
         if durable is None:
-            raise NoSpool("its platform keeps no durable runs")
+            raise NoSpool("its platform has no durable runs")
         return durable
 
     async def _read(self, process: RemoteProcess) -> RemoteExit:
         self._lost_since, self._losses = None, 0
-        self._work.page.regain_contact()
-        timer = self._second_watchdog()
+        self._work.entry.regain_contact()
+        timer = self._start_fallback_watchdog()
         try:
             return await self._work.read(process)
         finally:
             timer.cancel()
 
-    def _second_watchdog(self) -> Timer:
+    def _start_fallback_watchdog(self) -> Timer:
         work = self._work
-        began = work.page.started_at
-        gone = (work.clock.now() - began).total_seconds() if began is not None else 0.0
-        left = max(work.timeout_seconds - gone, 0.0) + work.grace_seconds + WATCHDOG_SECONDS
-        return work.clock.later(left, lambda: work.stops.order(StopReason.ACTION_TIMEOUT))
+        began = work.entry.started_at
+        is_gone = (work.clock.now() - began).total_seconds() if began is not None else 0.0
+        left = max(work.timeout_seconds - is_gone, 0.0) + work.grace_seconds + WATCHDOG_SECONDS
+        return work.clock.later(left, lambda: work.stop_signal.request(StopReason.ACTION_TIMEOUT))
 
-    async def _learn(self, seen: SpoolIdentity) -> None:
-        """Commit whom we are about to trust, before anything is started there."""
-        if self._perhaps_begun and self._identity is not None:
-            words = "its home is another one, or empty, since the command was started there: whether it ran to its end is unknown"
-            raise ContactLost(words)
+    async def _trust_spool(self, seen: SpoolIdentity) -> None:
+        """Record the spool that we are about to trust, before anything is started in it."""
+        if self._may_have_started and self._identity is not None:
+            message = (
+                "its home is another one, or empty, since the command was started there: whether it ran to its end is unknown"
+            )
+            raise ContactLost(message)
         self._identity = seen
-        self._work.page.identify(seen)
-        await self._written()
+        self._work.entry.record_spool(seen)
+        await self._flush()
 
-    async def _not_begun(self, absent: NotBegun) -> None:
-        if not self._never(absent):
-            words = f"{self._order.key} is on no record of its machine any more (a reboot?): whether it ran to its end is unknown"
-            raise RemoteFailure(ErrorCode.LOST, words)
+    async def _handle_not_started(self, absent: NotBegun) -> None:
+        if not self._certainly_never_started(absent):
+            message = (
+                f"{self._order.key} is on no record of its machine any more (a reboot?): whether it ran to its end is unknown"
+            )
+            raise RemoteFailure(ErrorCode.LOST, message)
         if not absent.settled:
-            self._perhaps_begun = False
+            self._may_have_started = False
             return
-        # Whoever voided this start may have cancelled the run: only the owner may go on with the next one.
+        # The worker that voided this start may have cancelled the run: only its owner may continue
+        # with the next attempt.
         self._order, self._work = self._next_attempt()
-        await self._written()
+        await self._flush()
 
-    def _never(self, absent: NotBegun) -> bool:
-        """Whether it is sure that the command never began."""
+    def _certainly_never_started(self, absent: NotBegun) -> bool:
+        """Return True if it is certain that the command never started."""
         if absent.up_seconds is None:
-            # What we have seen, or heard of, had begun, and somebody has removed its record.
-            return absent.settled or not (self._seen or any(self._work.capture.written))
-        age_seconds = self._work.clock.monotonic() - self._since
-        known = self._seen or any(self._work.capture.written)
-        return not known and absent.up_seconds > age_seconds * UP_SHARE + UP_SECONDS
+            # A command that was seen, or wrote output, had started: its record was removed.
+            return absent.settled or not (self._was_seen or any(self._work.capture.written))
+        age_seconds = self._work.clock.monotonic() - self._earliest_start
+        was_seen = self._was_seen or any(self._work.capture.written)
+        return not was_seen and absent.up_seconds > age_seconds * UP_SHARE + UP_SECONDS
 
-    async def _written(self) -> None:
-        await self._work.page.run.written()
-        if self._work.page.run.stale:
-            raise Detached(StopReason.NOT_OURS)
+    async def _flush(self) -> None:
+        await self._work.entry.run.flush()
+        if self._work.entry.run.stale:
+            raise Detached(StopReason.OWNERSHIP_LOST)
 
     def _note_loss(self, failure: RemoteFailure) -> None:
-        """Whether it is worth to look for it again; raises where it is not."""
-        gone = failure.code is ErrorCode.LOST and not isinstance(failure, ContactLost)
-        if gone or isinstance(failure, NotFollowed) or not self._perhaps_begun:
+        """Return if the command is worth looking for again; raise if not."""
+        is_gone = failure.code is ErrorCode.LOST and not isinstance(failure, ContactLost)
+        if is_gone or isinstance(failure, NotFollowed) or not self._may_have_started:
             raise failure
-        if failure.code in _FINAL or failure.because in _FINAL:
+        if failure.code in _NOT_RETRIED or failure.because in _NOT_RETRIED:
             raise ContactLost(f"the command was started, but its machine lets us in no more: {failure.message}") from failure
-        self._work.page.lose_contact(self._work.clock.now())
+        self._work.entry.lose_contact(self._work.clock.now())
         now = self._work.clock.monotonic()
         self._lost_since = now if self._lost_since is None else self._lost_since
         if now - self._lost_since > self._window_seconds:
             window = format_duration(self._window_seconds)
-            words = f"contact was lost for more than {window}, and the command is perhaps still running: {failure.message}"
-            raise ContactLost(words) from failure
+            message = f"contact was lost for more than {window}, and the command is perhaps still running: {failure.message}"
+            raise ContactLost(message) from failure
 
     async def _pause(self) -> None:
         pause = _PAUSES_SECONDS[min(self._losses, len(_PAUSES_SECONDS) - 1)]
@@ -240,28 +251,28 @@ class DurableCommand:
         if pause:
             await self._work.clock.sleep(pause * random.uniform(0.7, 1.0))  # noqa: S311  jitter, not a secret
 
-    async def _let_go(self) -> None:
+    async def _close_process(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             await process.close()
 
-    async def _stop(self, why: StopReason) -> ActionEnd:
-        """See to it that the command never begins, or ends; judge by the target's word."""
+    async def _stop(self, reason: StopReason) -> ActionEnd:
+        """Make sure that the command never starts, or ends; judge by the target's proof."""
         work = self._work
-        if why in LEAVING:
-            raise Detached(why)
-        await self._let_go()
+        if reason in DETACHING:
+            raise Detached(reason)
+        await self._close_process()
         try:
-            with work.stops.here(but_for=why):
-                settlement = await self._settle()
-                exited = await self._rest() if settlement.exit is not None else None
+            with work.stop_signal.interruptible(except_for=reason):
+                settlement = await self._cancel_until_proven()
+                exited = await self._read_rest() if settlement.exit is not None else None
         except Interrupted as stopped:
-            raise Detached(stopped.why) from None
+            raise Detached(stopped.reason) from None
         exited = exited or settlement.exit
-        return outcomes.settled(settlement.proof, exited, why, work.action["expected_exit_codes"], work.timeout_seconds)
+        return outcomes.from_kill(settlement.proof, exited, reason, work.action["expected_exit_codes"], work.timeout_seconds)
 
-    async def _settle(self) -> Settlement:
-        if not self._perhaps_begun:
+    async def _cancel_until_proven(self) -> Settlement:
+        if not self._may_have_started:
             return Settlement(CancelProof.NEVER_STARTED)
         until = self._work.clock.monotonic() + KILL_SECONDS
         self._losses = 0
@@ -269,35 +280,35 @@ class DurableCommand:
             try:
                 durable = await self._durable()
                 async with failpoints.at("cancel"):
-                    settlement = await self._cancelled(durable)
+                    settlement = await self._cancel_once(durable)
             except (RemoteFailure, NoSpool):
                 settlement = Settlement(CancelProof.UNREACHABLE)
             if settlement.proof is not CancelProof.UNREACHABLE or self._work.clock.monotonic() > until:
                 return settlement
-            self._work.page.lose_contact(self._work.clock.now())
-            await self._link.drop()
+            self._work.entry.lose_contact(self._work.clock.now())
+            await self._connection.drop()
             await self._pause()
 
-    async def _cancelled(self, durable: Durable) -> Settlement:
+    async def _cancel_once(self, durable: Durable) -> Settlement:
         settlement = await durable.cancel(self._order.key, self._work.grace_seconds, self._order.become)
         if settlement.proof is not CancelProof.NEVER_STARTED or await durable.identity(self._order.become) == self._identity:
             return settlement
-        # Of what was started in another store this one knows nothing; after a reboot it may.
-        return settlement if await self._never_began(durable) else Settlement(CancelProof.UNREACHABLE)
+        # This spool knows nothing of what was started in another one; after a reboot it may.
+        return settlement if await self._confirm_never_started(durable) else Settlement(CancelProof.UNREACHABLE)
 
-    async def _never_began(self, durable: Durable) -> bool:
+    async def _confirm_never_started(self, durable: Durable) -> bool:
         if self._identity is None:
             return True
         try:
             await (await durable.attach(self._order, self._identity, self._work.capture.wanted)).close()
         except NotBegun as absent:
-            return self._never(absent)
+            return self._certainly_never_started(absent)
         except IdentityDiffers:
             pass
         return False
 
-    async def _rest(self) -> RemoteExit | None:
-        """What the command said until its end: it is all there, on the target."""
+    async def _read_rest(self) -> RemoteExit | None:
+        """Read the command's output to its end: the target holds all of it."""
         if self._identity is None:
             return None
         for _ in range(REST_TRIES):
@@ -305,6 +316,6 @@ class DurableCommand:
                 self._process = await (await self._durable()).attach(self._order, self._identity, self._work.capture.wanted)
                 return await self._work.read(self._process)
             except (RemoteFailure, NoSpool, IdentityDiffers, NotBegun):
-                await self._let_go()
-                await self._link.drop()
+                await self._close_process()
+                await self._connection.drop()
         return None

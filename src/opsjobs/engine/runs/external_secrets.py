@@ -1,4 +1,4 @@
-"""Secrets that are not ours to keep: got for one login, just before it, from Vault or from a certificate authority."""
+"""Fetch secrets from Vault or a certificate authority, for one login and just before it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,29 @@ from opsjobs.telemetry import log
 _NAMED_FIELDS_MAX = 8
 
 
-class Authorities(Protocol):
-    """Where the keys of certificate authorities are: the vault."""
+class CertificateAuthorities(Protocol):
+    """Opens the keys of certificate authorities: the vault."""
 
     async def open_named(self, name: str) -> Credential | None:
-        """The credential of this name, opened; None where there is none."""
+        """Return the credential of this name, opened; None if there is none."""
 
 
-class Elsewhere:
-    """Gets the secrets of credentials that have a `source`. `server` None: no Vault is configured."""
+class ExternalSecrets:
+    """Fetches the secrets of credentials that have a `source`.
 
-    def __init__(self, authorities: Authorities, server: VaultServer | None, clock: Clock) -> None:
+    `server` is None if no Vault is configured.
+    """
+
+    def __init__(self, authorities: CertificateAuthorities, server: VaultServer | None, clock: Clock) -> None:
         self._authorities = authorities
         self._server = server
         self._clock = clock
 
     async def fetch(self, credential: Credential, purpose: str) -> Credential:
-        """The credential with its secrets; itself where it has none elsewhere. Raises RemoteFailure(CREDENTIAL_MISSING)."""
+        """Return the credential with its secrets; unchanged if it has no source.
+
+        Raises RemoteFailure(CREDENTIAL_MISSING).
+        """
         try:
             match credential.source:
                 case None:
@@ -47,15 +53,15 @@ class Elsewhere:
                 case SshCaSource() | VaultSshSource() as source:
                     return await self._certified(credential, source, purpose)
         except (NotHad, Unusable) as why:
-            words = f"The secrets of the credential {credential.name} cannot be had: {why}."
+            words = f"The secrets of the credential {credential.name} cannot be fetched: {why}."
             raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, words) from None
 
     async def renew(self) -> Counts:
-        """Keep our token at Vault alive while nobody needs it."""
+        """Renew our Vault token, so that it lives through idle times."""
         return await self._server.renew() if self._server is not None else {"tokens": 0}
 
     async def close(self) -> None:
-        """Forget what was read, and let go of Vault."""
+        """Forget the cached secrets and close the connection to Vault."""
         if self._server is not None:
             await self._server.close()
 
@@ -64,7 +70,7 @@ class Elsewhere:
         wanted = source.wanted(credential.type)
         missing = [field for field in wanted.values() if field not in found.fields]
         if missing:
-            has = ", ".join([*found.fields][:_NAMED_FIELDS_MAX]) or "none that is a text"
+            has = ", ".join([*found.fields][:_NAMED_FIELDS_MAX]) or "no text field"
             raise NotHad(f"{source.where} has no field {missing[0]!r} (it has {has}): name the field in `fields`")
         if any(not 0 < len(found.fields[field].reveal()) <= FIELD_CHARACTERS_MAX for field in wanted.values()):
             raise NotHad(f"a field of {source.where} is empty, or has more than {FIELD_CHARACTERS_MAX} characters")
@@ -80,7 +86,7 @@ class Elsewhere:
             certificate = await self._vault().sign(source, key.public, principals=principals, key_id=key_id)
         terms = terms_of(certificate)
         if not terms.user or terms.public != key.public or not set(terms.principals) <= set(principals) or not terms.principals:
-            raise NotHad(f"{source.where} has signed something else than was asked for")
+            raise NotHad(f"{source.where} has signed something else than was requested")
         until = terms.valid_before.isoformat()
         log.info(
             "certificate_signed", credential=credential.id, by=source.where, key_id=terms.key_id, serial=terms.serial, until=until
@@ -108,10 +114,10 @@ class Elsewhere:
         if isinstance(held.source, VaultSource):
             held = replace(held, **await self._read(held, held.source))
         if held.fault is not None or held.private_key is None:
-            raise NotHad(f"the key of the SSH CA {name} does not open: {held.fault or 'it holds no private key'}")
+            raise NotHad(f"the key of the SSH CA {name} cannot be decrypted: {held.fault or 'it holds no private key'}")
         return held.private_key, held.passphrase
 
     def _vault(self) -> VaultServer:
         if self._server is None:
-            raise NotHad("they are in Vault, and none is configured here: set OPSJOBS_VAULT_URL for the API and the workers")
+            raise NotHad("they are in Vault, which is not configured: set OPSJOBS_VAULT_URL for the API and the workers")
         return self._server

@@ -1,4 +1,4 @@
-"""Outages of PostgreSQL: what a run asks of the store waits until there is an answer."""
+"""Wait out outages of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PAUSE_SECONDS_MAX = 5.0
 async def wait_out(ask: Callable[[], Awaitable[T]], clock: Clock) -> T:
     """Return what `ask` returns; while it raises Unavailable, pause and call it again.
 
-    It waits without a limit, because a run can record nothing without PostgreSQL either. Call it inside `Stops.here()`, so
-    that an order to stop ends the wait.
+    There is no limit: without PostgreSQL a run can record nothing either. Call it inside
+    `StopSignal.interruptible()`, so that a request to stop ends the wait.
     """
     pause = PAUSE_SECONDS
     while True:
@@ -28,6 +28,6 @@ async def wait_out(ask: Callable[[], Awaitable[T]], clock: Clock) -> T:
             return await ask()
         except Unavailable as away:
             if pause == PAUSE_SECONDS:
-                log.warning("run_waits_for_the_store", reason=str(away))
+                log.warning("run_waits_for_database", reason=str(away))
         await clock.sleep(pause * random.uniform(0.7, 1.0))  # noqa: S311  jitter, not a secret
         pause = min(pause * 2, PAUSE_SECONDS_MAX)

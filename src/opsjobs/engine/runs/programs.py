@@ -1,4 +1,4 @@
-"""What an action starts on its machine, with the values of the run in their places: its program, variables and secrets."""
+"""Build what an action starts on its machine, with the values of the run filled in."""
 
 from __future__ import annotations
 
@@ -17,61 +17,68 @@ from opsjobs.model.secret import Credential
 from opsjobs.model.template import TemplateFault
 
 
-def rendered(state: RunState, action: Mapping[str, Any], attempt: int) -> Mapping[str, Any]:
-    """The action with its values, as this attempt has them. Raises RemoteFailure(INTERNAL) where one cannot stand in its place."""
-    if state.course.fault is not None:
-        raise RemoteFailure(ErrorCode.INTERNAL, state.course.fault)
-    rendering = state.course.renderings.get(action["key"])
+def render_action(state: RunState, action: Mapping[str, Any], attempt: int) -> Mapping[str, Any]:
+    """Return the action with its values filled in, for this attempt.
+
+    Raises RemoteFailure(INTERNAL) if a value cannot be filled in.
+    """
+    if state.compiled_spec.fault is not None:
+        raise RemoteFailure(ErrorCode.INTERNAL, state.compiled_spec.fault)
+    rendering = state.compiled_spec.renderings.get(action["key"])
     if rendering is None:
         return action
     state.check_heard(action["key"])
     platform = state.endpoint.target.platform if state.endpoint is not None else "linux"
     try:
         return rendering.of(state.values(action["key"], attempt), shell_of(platform))
-    except (TemplateFault, Unquotable) as wrong:
-        raise RemoteFailure(ErrorCode.INTERNAL, f"a value cannot be put in its place: {wrong}") from None
+    except (TemplateFault, Unquotable) as error:
+        raise RemoteFailure(ErrorCode.INTERNAL, f"a value cannot be filled in: {error}") from None
 
 
-def plain(state: RunState, action: Mapping[str, Any]) -> bool:
-    """Whether it is a command line with variables, and no more: nothing of it has to be looked at again for each run."""
+def is_plain_command(state: RunState, action: Mapping[str, Any]) -> bool:
+    """Return True for a plain command line with variables: nothing depends on the single run."""
     return bool(action["type"] == "command" and action.get("cwd") is None and action.get("stdin") is None) and not (
-        state.course.secrets or state.course.kept or action.get("env") or action["key"] in state.course.renderings
+        state.compiled_spec.secrets
+        or state.compiled_spec.job_secrets
+        or action.get("env")
+        or action["key"] in state.compiled_spec.renderings
     )
 
 
-def as_run(state: RunState, action: Mapping[str, Any]) -> str | None:
-    """The line of the action with its values, where the definition says another one."""
-    if action["key"] not in state.course.renderings:
+def rendered_command(state: RunState, action: Mapping[str, Any]) -> str | None:
+    """Return the action's command line with its values; None if the definition has the same."""
+    if action["key"] not in state.compiled_spec.renderings:
         return None
     line = line_of(action)
-    return None if line == line_of(state.course.actions[action["key"]]) else line
+    return None if line == line_of(state.compiled_spec.actions[action["key"]]) else line
 
 
-def program_of(state: RunState, action: Mapping[str, Any], attempt: int, opened: Mapping[str, Credential]) -> Program:
-    """What is started. Raises RemoteFailure: INTERNAL for what no machine can be given, CREDENTIAL_MISSING for a secret's fault.
+def build_program(state: RunState, action: Mapping[str, Any], attempt: int, opened: Mapping[str, Credential]) -> Program:
+    """Return the program to start.
 
-    `opened`: the credentials that hold secrets of the job.
+    `opened`: the credentials that hold secrets of the job. Raises RemoteFailure: INTERNAL for a
+    program that no machine accepts, CREDENTIAL_MISSING for a secret's fault.
     """
     given: dict[str, Any] = {
-        "env": environment(state, action, attempt),
+        "env": build_environment(state, action, attempt),
         "cwd": action.get("cwd"),
         "stdin": None if action.get("stdin") is None else action["stdin"].encode(),
-        "secrets": {**state.course.secrets, **job_secrets.values(state.course.kept, opened)},
+        "secrets": {**state.compiled_spec.secrets, **job_secrets.values(state.compiled_spec.job_secrets, opened)},
     }
     try:
         if action["type"] == "command":
             return Program(command=action["command"], **given)
         return Program(script=_script(action), interpreter=action["interpreter"], args=tuple(action["args"]), **given)
-    except ValueError as wrong:
-        raise RemoteFailure(ErrorCode.INTERNAL, f"this cannot be started: {wrong}") from None
+    except ValueError as error:
+        raise RemoteFailure(ErrorCode.INTERNAL, f"this cannot be started: {error}") from None
 
 
-def environment(state: RunState, action: Mapping[str, Any], attempt: int) -> dict[str, str]:
-    """The variables of every program of the run, and the action's own."""
+def build_environment(state: RunState, action: Mapping[str, Any], attempt: int) -> dict[str, str]:
+    """Return the variables of every program of the run, and the action's own."""
     target = state.endpoint.target if state.endpoint is not None else None
     return {
         **(action.get("env") or {}),
-        **state.course.environment,
+        **state.compiled_spec.environment,
         "OPSJOBS_TARGET": state.target_name,
         "OPSJOBS_HOST": target.host if target is not None else "",
         "OPSJOBS_ATTEMPT": str(attempt),

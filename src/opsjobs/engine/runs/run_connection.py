@@ -1,4 +1,4 @@
-"""A run's way to its machine."""
+"""A run's connections to its machine."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from opsjobs.remote.session import Session, Sessions
 Renew = Callable[[Endpoint], Awaitable[Endpoint]]
 
 FRESH_SECONDS = 60.0
-"""So long after the claim the logins that it brought are taken as they are."""
+"""The logins of a claim are refreshed if they are older than this."""
 
 
 class RunConnection:
-    """One session at a time, opened when it is needed, and opened again after contact was lost."""
+    """One session at a time, opened when it is needed, and again after contact was lost."""
 
     def __init__(
         self,
@@ -32,48 +32,50 @@ class RunConnection:
         *,
         insist: bool = False,
         renew: Renew | None = None,
-        old: bool = False,
+        stale: bool = False,
     ) -> None:
-        """`insist`: something of the run may be on the machine already, so an open circuit for want of contact does not count.
+        """Prepare; nothing is opened yet.
 
-        `renew`: gives the way with its logins as they are by now, for every session but the first; for that one, too, if it is `old`.
+        `insist`: something of the run may be on the machine already, so a circuit that is open for
+        lack of contact does not count. `renew` returns the endpoint with its current logins, for
+        every session but the first; for that one, too, if it is `stale`.
         """
         self.endpoint = replace(endpoint, insist=insist)
         self._renew = renew
-        self._old = old
+        self._stale = stale
         self._sessions = sessions
         self._clock = clock
-        self._made = clock.monotonic()
+        self._created_at = clock.monotonic()
         self._stack = AsyncExitStack()
         self._session: Session | None = None
 
     async def session(self) -> Session:
-        """The session. Raises RemoteFailure where none can be had.
+        """Return the session, opened if there is none. Raises RemoteFailure.
 
-        To connect may take the store (an accepted host key is written there): while it is away, the session is waited for.
+        Connecting may write to the database (an accepted host key); an outage is waited out.
         """
         if self._session is None:
             async with failpoints.at("session"):
                 self._session = await wait_out(self._connect, self._clock)
-            self.endpoint, self._old = replace(self.endpoint, insist=True), True
+            self.endpoint, self._stale = replace(self.endpoint, insist=True), True
         return self._session
 
     async def _connect(self) -> Session:
-        if self._old and self._renew is not None:
+        if self._stale and self._renew is not None:
             self.endpoint = await self._renew(self.endpoint)
         return await self._stack.enter_async_context(self._sessions.session(self.endpoint))
 
-    def logged_in(self) -> tuple[datetime, datetime] | None:
-        """From when until when its machine let us in, where that was waited for here."""
+    def take_login_times(self) -> tuple[datetime, datetime] | None:
+        """Return start and end of the login, if this run had to wait for it; once only."""
         found = self._session.logged_in if self._session is not None else None
-        if found is None or found.ended < self._made:
+        if found is None or found.ended < self._created_at:
             return None
         now, here = self._clock.now(), self._clock.monotonic()
-        self._made = here  # waited for once
+        self._created_at = here  # reported once
         return now - timedelta(seconds=here - found.began), now - timedelta(seconds=here - found.ended)
 
     async def drop(self) -> None:
-        """Let go of the session: the next one may go over another connection."""
+        """Drop the session: the next one may use another connection."""
         self._session = None
         await self._stack.aclose()
 
@@ -85,29 +87,32 @@ class RunConnection:
 
 
 class RunConnections:
-    """The ways of one run to its machine: one, unless branches of it are at work side by side."""
+    """The connections of one run to its machine: one, unless its branches work in parallel."""
 
     def __init__(self, sessions: Sessions, endpoint: Endpoint | None, clock: Clock, renew: Renew | None = None) -> None:
         self._renew = renew
-        self._made = clock.monotonic()
+        self._created_at = clock.monotonic()
         self._sessions = sessions
         self._endpoint = endpoint
         self._clock = clock
         self._idle: list[RunConnection] = []
 
-    def take(self, *, insist: bool = False) -> RunConnection:
-        """A way that nobody else goes just now; to be given back. `insist`: as a Link says."""
+    def acquire(self, *, insist: bool = False) -> RunConnection:
+        """Return an idle connection for exclusive use; `release` it afterwards.
+
+        `insist` as in RunConnection.
+        """
         if self._idle:
             return self._idle.pop()
         assert self._endpoint is not None, "a target that was removed is seen to before"
-        old = self._clock.monotonic() - self._made > FRESH_SECONDS
-        return RunConnection(self._sessions, self._endpoint, self._clock, insist=insist, renew=self._renew, old=old)
+        stale = self._clock.monotonic() - self._created_at > FRESH_SECONDS
+        return RunConnection(self._sessions, self._endpoint, self._clock, insist=insist, renew=self._renew, stale=stale)
 
-    def give(self, link: RunConnection) -> None:
-        """Somebody else may go it."""
-        self._idle.append(link)
+    def release(self, connection: RunConnection) -> None:
+        """Return a connection for use by another branch."""
+        self._idle.append(connection)
 
     async def close(self) -> None:
-        """Let go of every session."""
+        """Close all sessions."""
         while self._idle:
             await self._idle.pop().drop()

@@ -1,4 +1,4 @@
-"""What is on record of a run's actions from before this worker had it, action by action."""
+"""The recorded progress of a run's actions, as a worker finds it when it takes the run up."""
 
 from __future__ import annotations
 
@@ -11,49 +11,52 @@ from opsjobs.store.ledger import Claimed, Progress
 
 @dataclass(frozen=True, slots=True)
 class ActionHistory:
-    """Of one action: `end` as it stands, or `open`, or neither: then `attempt` is the next one, due in `again_seconds`.
+    """The recorded progress of one action.
 
-    `tries`: attempts that count. `skipped`: its condition did not hold.
+    `end` is set if it has ended for good, `open` if an attempt is still running. If neither is set,
+    `attempt` is the number of the next attempt, due in `again_seconds`.
     """
 
     attempt: int = 1
     tries: int = 0
+    """Attempts that count towards the limit."""
     end: Progress | None = None
     open: Progress | None = None
     again_seconds: float = 0.0
     skipped: bool = False
+    """True if its condition did not hold."""
 
 
-NOTHING = ActionHistory()
+NO_HISTORY = ActionHistory()
 
 
 class RunHistory:
-    """The record, read once."""
+    """The recorded progress of a run, by action; read once."""
 
     def __init__(self, claimed: Claimed, progress: Sequence[Progress]) -> None:
-        seen: dict[str, list[Progress]] = {}
+        by_action: dict[str, list[Progress]] = {}
         for attempt in progress:
-            seen.setdefault(attempt.action, []).append(attempt)
-        # Where the run's own attempt stands: templates that show it must say the same to an heir.
+            by_action.setdefault(attempt.action, []).append(attempt)
+        # The run's own attempt number: templates must render it identically after a takeover.
         self.attempt = max((attempt.attempt for attempt in progress if attempt.inherited_from is None), default=1)
-        self._of: Mapping[str, ActionHistory] = {key: _before(claimed, attempts) for key, attempts in seen.items()}
+        self._of: Mapping[str, ActionHistory] = {key: _summarize(claimed, attempts) for key, attempts in by_action.items()}
 
-    def of(self, key: str) -> ActionHistory:
-        """What is on record of an action."""
-        return self._of.get(key, NOTHING)
+    def of_action(self, key: str) -> ActionHistory:
+        """Return what is recorded of an action."""
+        return self._of.get(key, NO_HISTORY)
 
-    def ended(self) -> Iterable[Progress]:
-        """The ends that stand."""
+    def final_results(self) -> Iterable[Progress]:
+        """Return the ends that are final."""
         return [before.end for before in self._of.values() if before.end is not None]
 
-    def open(self) -> Iterable[str]:
-        """The actions that have begun and not ended."""
+    def open_actions(self) -> Iterable[str]:
+        """Return the actions that have started and not ended."""
         return [key for key, before in self._of.items() if before.open is not None]
 
 
-def _before(claimed: Claimed, attempts: Sequence[Progress]) -> ActionHistory:
-    last = max(attempts, key=lambda seen: seen.attempt)
-    tries = sum(not seen.voided and seen.status.final for seen in attempts)
+def _summarize(claimed: Claimed, attempts: Sequence[Progress]) -> ActionHistory:
+    last = max(attempts, key=lambda progress: progress.attempt)
+    tries = sum(not progress.voided and progress.status.final for progress in attempts)
     if last.status is RunStatus.RUNNING:
         return ActionHistory(last.attempt, tries, open=last)
     if last.status is RunStatus.SKIPPED and not last.voided:
@@ -64,6 +67,9 @@ def _before(claimed: Claimed, attempts: Sequence[Progress]) -> ActionHistory:
 
 
 def _lost_before(claimed: Claimed, last: Progress) -> bool:
-    """Lost before the run's own attempt: so a worker of the release before, which names no store, says that it is tried again."""
+    """True if the attempt was lost before the run's current attempt, and names no spool.
+
+    A worker of the release before records a retry of a lost command like this.
+    """
     ours = last.identity is not None or last.direct
     return last.status is RunStatus.LOST and last.attempt < claimed.attempt and not ours

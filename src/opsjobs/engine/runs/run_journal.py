@@ -1,4 +1,7 @@
-"""What one run has to say, in order: its record, taken piece by piece into group commits."""
+"""The journal of one run: everything that is to be written about it, in order.
+
+Group commits take it piece by piece.
+"""
 
 from __future__ import annotations
 
@@ -17,39 +20,44 @@ from opsjobs.store.ledger.flush import result_line, status_line
 from opsjobs.store.storable import storable
 
 CHUNK_BYTES = 64 << 10
-# A run whose unwritten output is over this waits; so does everybody once all of the worker's is over its own limit. The next
-# flush must find its bytes here while the last one is being committed.
+# Back-pressure: a run with more unwritten output than the first waits, and every run waits while
+# the worker has more than the second. It is larger than a flush, so that the next flush finds its
+# bytes here while the last one is being committed.
 RUN_UNWRITTEN_BYTES = 2 << 20
 WORKER_UNWRITTEN_BYTES = 32 << 20
-# One run's share of a flush, so that a flood leaves room for its neighbours: at least the first, and of what they leave of the
-# flush at most the second. Each connection to PostgreSQL keeps buffers as large as the largest flush that it has sent.
+# One run's share of a flush, so that a flood of output leaves room for other runs: at least the
+# first, and at most the second of what the others leave. Each connection to PostgreSQL keeps
+# buffers as large as the largest flush that it has sent.
 RUN_FLUSH_BYTES = 256 << 10
 RUN_FLUSH_BYTES_MAX = 1 << 20
-# What a log entry counts for besides its data: a flush of 2 MiB has at most some 2,000 entries, whatever their size.
+# What a log entry counts for besides its data: it limits a flush of 2 MiB to some 2,000 entries,
+# whatever their size.
 LINE_BYTES = 1_000
 # Key of a loss of contact that a worker before us has noted.
 _BEFORE_US = None
-# What a machine says of itself in an error (a banner, a signal's name) is cut to this.
+# Text from a machine in an error (a banner, a signal's name) is cut to this.
 MESSAGE_CHARACTERS = 4_000
 
 
 @dataclass(frozen=True, slots=True)
 class ActionEnd:
-    """How an action ended."""
+    """The end of an action, or of a whole run."""
 
     status: RunStatus
     exit_code: int | None = None
     error: RunError | None = None
     cancel_proof: CancelProof | None = None
     written: tuple[int, int] = (0, 0)
+    """Bytes that the target wrote to stdout and stderr."""
     outputs: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)
 class _Begin:
-    """The page is begun with the next flush; `size_bytes`: what that has to carry beside the row."""
+    """The attempt's row is inserted with the next flush."""
 
     size_bytes: int = 0
+    """The size of what the flush has to carry beside the row."""
 
 
 @dataclass(slots=True)
@@ -60,18 +68,19 @@ class _ActionEnd:
 
 
 @dataclass(slots=True)
-class _Identify:
-    """Under which store the run may be started from now on; None: it is started without one."""
+class _RecordSpool:
+    """The spool in which the run may be started from now on."""
 
     identity: SpoolIdentity | None
+    """None: it is started without a spool."""
 
 
-_Step = _Begin | LogLine | _ActionEnd | _Identify | ContactChange | RunMove
+_Step = _Begin | LogLine | _ActionEnd | _RecordSpool | ContactChange | RunMove
 
 
 @dataclass(slots=True)
 class FlushBuilder:
-    """A flush being put together."""
+    """A flush that is being put together."""
 
     runs: list[RunMove] = field(default_factory=list)
     results: list[ResultState] = field(default_factory=list)
@@ -80,26 +89,22 @@ class FlushBuilder:
 
 
 class JournalSink(Protocol):
-    """Who writes it down."""
+    """Writes journals to the ledger: the batch writer."""
 
     unwritten_bytes: int
 
-    def dirty(self, record: RunJournal, size_bytes: int) -> None:
-        """The record has more to say."""
+    def mark_dirty(self, record: RunJournal, size_bytes: int) -> None:
+        """Queue a journal that has new entries."""
 
-    def urge(self, record: RunJournal) -> None:
-        """What the record has to say is waited for."""
+    def flush_soon(self, record: RunJournal) -> None:
+        """Put the journal into the next flush."""
 
-    async def flushed(self) -> None:
+    async def wait_for_flush(self) -> None:
         """Wait for the end of the next flush."""
 
 
 class AttemptEntry:
-    """One attempt at an action, in the record of its run. `stored`: how far the log had come when it was opened here.
-
-    `identity`: the store that it may be started in; `direct`: outside any. `command`: its line, where the definition has another.
-    `logged_in`: from when until when its machine let us in, where that was waited for just before.
-    """
+    """One attempt at an action, in the journal of its run."""
 
     def __init__(
         self,
@@ -108,40 +113,49 @@ class AttemptEntry:
         attempt: int,
         started_at: datetime | None,
         *,
-        seen: Progress | None,
-        known: bool,
+        progress: Progress | None,
+        uses_spool: bool,
         command: str | None = None,
     ) -> None:
+        """Open the entry; `progress` is what the ledger has of this attempt already, if anything.
+
+        `uses_spool`: the attempt may be started in the spool that the run is bound to. `command`:
+        its command line, if it differs from the one in the definition.
+        """
         self.run = run
         self.action = action
         self.attempt = attempt
         self.started_at = started_at
-        self.stored = seen.stored if seen is not None else (0, 0)
-        self.identity = run.identity if known else None
+        self.stored = progress.stored if progress is not None else (0, 0)
+        """Bytes of stdout and stderr that the log holds."""
+        self.identity = run.identity if uses_spool else None
+        """The spool in which the attempt may be started, if any."""
         self.direct = False
+        """True if it is started outside any spool."""
         self.logged_in: tuple[datetime, datetime] | None = None
-        if seen is not None and (seen.identity is not None or seen.direct):
-            self.identity, self.direct = seen.identity, seen.direct
-        self._begins = seen is None
+        """Start and end of the login on its machine, if the attempt had to wait for one."""
+        if progress is not None and (progress.identity is not None or progress.direct):
+            self.identity, self.direct = progress.identity, progress.direct
+        self._begins = progress is None
         self._command = command
 
-    def output(self, stream: Stream, start_offset: int, data: bytes) -> None:
-        """Bytes at their offset; grows the last entry of the run where it directly goes on with it."""
+    def write_output(self, stream: Stream, start_offset: int, data: bytes) -> None:
+        """Append output at its offset; extend the run's last entry if this continues it."""
         self.run.write(self, stream, start_offset, data)
 
-    def dropped(self, stream: Stream, start_offset: int, size_bytes: int) -> None:
-        """Bytes that the output limit left out."""
-        self.run.say(self, self.line(stream, start_offset, dropped=size_bytes), LINE_BYTES)
+    def note_dropped(self, stream: Stream, start_offset: int, size_bytes: int) -> None:
+        """Record bytes that the output limit left out."""
+        self.run.append(self, self.log_line(stream, start_offset, dropped=size_bytes), LINE_BYTES)
 
-    def identify(self, identity: SpoolIdentity | None) -> None:
-        """From now on it, and what the run begins after it, is started in this store; None: outside any."""
+    def record_spool(self, identity: SpoolIdentity | None) -> None:
+        """Start this attempt, and what follows in the run, in this spool; None: outside any."""
         self.identity, self.direct = identity, identity is None
         self.run.identity = identity
-        self.run.say(self, _Identify(identity), LINE_BYTES)
+        self.run.append(self, _RecordSpool(identity), LINE_BYTES)
 
-    def show_life(self) -> None:
-        """It was found alive: the run is no poison."""
-        self.run.say(self, _Identify(self.run.identity), LINE_BYTES)
+    def mark_alive(self) -> None:
+        """Reset the poison counter: the command is still running."""
+        self.run.append(self, _RecordSpool(self.run.identity), LINE_BYTES)
 
     def lose_contact(self, at: datetime) -> None:
         """Note that the machine cannot be reached, unless that is noted already."""
@@ -152,22 +166,22 @@ class AttemptEntry:
         self.run.regain_contact(self.action)
 
     def end(self, end: ActionEnd, finished_at: datetime, *, again_seconds: float | None = None) -> None:
-        """It has ended; `again_seconds`: the next attempt comes, not before so long from now."""
+        """Record the end; `again_seconds`: the next attempt follows after at least this pause."""
         if end.error is not None:
-            end = replace(end, error=self.run.storable(end.error))
+            end = replace(end, error=self.run.redact_error(end.error))
         state = self._state(begins=False)
         state.stored_before = state.stored = state.written = end.written
         _finish(state, end, finished_at)
-        self.run.say(self, result_line(state, self.run.claimed.target_id), LINE_BYTES)
-        self.run.say(self, _ActionEnd(end, finished_at, again_seconds), 0)
+        self.run.append(self, result_line(state, self.run.claimed.target_id), LINE_BYTES)
+        self.run.append(self, _ActionEnd(end, finished_at, again_seconds), 0)
         self.regain_contact()
 
-    def line(self, stream: Stream, start_offset: int, *, data: bytes | None = None, dropped: int | None = None) -> LogLine:
-        """An entry of its output."""
+    def log_line(self, stream: Stream, start_offset: int, *, data: bytes | None = None, dropped: int | None = None) -> LogLine:
+        """Return a log entry of its output."""
         return LogLine(self.run.claimed.id, "output", self.action, self.attempt, stream, start_offset, data, dropped)
 
-    def state(self) -> ResultState:
-        """What the flush that is being put together says of it; as it begins, if it does with this one."""
+    def take_state(self) -> ResultState:
+        """Return its row for the flush being built; only the first call inserts the row."""
         begins, self._begins = self._begins, False
         return self._state(begins=begins)
 
@@ -190,23 +204,27 @@ class AttemptEntry:
 
 
 class RunJournal:
-    """What one run has to say, in order: a page for each attempt at an action, several of them open at once.
+    """Everything that is to be written about one run, in order.
 
-    Nothing is said any more once it is `stale`: another worker owns the run. `left`: this worker goes, the run stays as it is.
-    `in_flight`: a flush is being committed that has words of it. `identity`: the store in which the next action is started.
-    `mask`: what is not to be seen in anything that it says.
+    There is one entry for each attempt at an action; several may be open at once.
     """
 
-    def __init__(self, pen: JournalSink, claimed: Claimed, mask: Mask = NOTHING) -> None:
+    def __init__(self, sink: JournalSink, claimed: Claimed, mask: Mask = NOTHING) -> None:
         self.claimed = claimed
         self.mask = mask
+        """Redacts the run's secrets from everything that is written."""
         self.identity = claimed.identity
+        """The spool in which the next action is started."""
         self.stale = False
+        """True once another worker owns the run: nothing more is written."""
         self.ended = False
-        self.left = False
+        """True once the run's own end, or its going back to waiting, is in the journal."""
+        self.detached = False
+        """True once this worker has left the run, which continues as it is."""
         self.in_flight = False
+        """True while a flush with entries of this run is being committed."""
         self.unwritten_bytes = 0
-        self._pen = pen
+        self._sink = sink
         self._contact_lost: dict[str | None, datetime] = {}
         if claimed.contact_lost_at is not None:
             self._contact_lost[_BEFORE_US] = claimed.contact_lost_at
@@ -218,27 +236,28 @@ class RunJournal:
         attempt: int,
         started_at: datetime | None,
         *,
-        seen: Progress | None = None,
-        known: bool = True,
+        progress: Progress | None = None,
+        uses_spool: bool = True,
         command: str | None = None,
     ) -> AttemptEntry:
-        """An action starts; `seen` where it is on record already. `known`: it may be started in the store that the run knows.
+        """Open the entry of an attempt.
 
-        `command`: as a page has it.
+        `progress`: what the ledger has of it already. `uses_spool` and `command` as in
+        AttemptEntry.
         """
         command = command and self.mask.text(command)
-        page = AttemptEntry(self, action, attempt, started_at, seen=seen, known=known, command=command)
-        size = 0 if command is None or seen is not None else len(command)
-        self.say(page, _Begin(size), size)
-        return page
+        entry = AttemptEntry(self, action, attempt, started_at, progress=progress, uses_spool=uses_spool, command=command)
+        size = 0 if command is None or progress is not None else len(command)
+        self.append(entry, _Begin(size), size)
+        return entry
 
-    def write(self, page: AttemptEntry, stream: Stream, start_offset: int, data: bytes) -> None:
-        """Output of a page."""
+    def write(self, entry: AttemptEntry, stream: Stream, start_offset: int, data: bytes) -> None:
+        """Append output of an attempt."""
         if self.stale or self.ended:
             return
-        of, last = self._steps[-1] if self._steps else (None, None)
+        last_entry, last = self._steps[-1] if self._steps else (None, None)
         if (
-            of is page
+            last_entry is entry
             and isinstance(last, LogLine)
             and last.data is not None
             and last.stream == stream
@@ -247,17 +266,17 @@ class RunJournal:
             last.data += data
             self._grow(len(data))
             return
-        self.say(page, page.line(stream, start_offset, data=data), len(data) + LINE_BYTES)
+        self.append(entry, entry.log_line(stream, start_offset, data=data), len(data) + LINE_BYTES)
 
-    async def written(self) -> None:
-        """Wait until all that was said is committed, or the run is another's."""
-        self._pen.urge(self)
+    async def flush(self) -> None:
+        """Wait until everything written so far is committed, or the run belongs to another worker."""
+        self._sink.flush_soon(self)
         while (self._steps or self.in_flight) and not self.stale:
-            await self._pen.flushed()
+            await self._sink.wait_for_flush()
 
-    def leave(self) -> None:
-        """Say nothing more: the run goes on as it stands, for whoever takes it over."""
-        self.left = True
+    def detach(self) -> None:
+        """Write nothing more: the run stays as it is for the worker that takes it over."""
+        self.detached = True
 
     def lose_contact(self, action: str, at: datetime) -> None:
         """Note that an action cannot reach the machine. Written once, if no other action of the run has noted it."""
@@ -265,7 +284,7 @@ class RunJournal:
             return
         self._contact_lost[action] = at
         if len(self._contact_lost) == 1:
-            self.say(None, ContactChange(at), LINE_BYTES)
+            self.append(None, ContactChange(at), LINE_BYTES)
 
     def regain_contact(self, action: str) -> None:
         """Note that an action reaches the machine, or has ended. Written once, if no other action is cut off."""
@@ -274,30 +293,31 @@ class RunJournal:
         self._contact_lost.pop(action, None)
         self._contact_lost.pop(_BEFORE_US, None)
         if not self._contact_lost:
-            self.say(None, ContactChange(None), LINE_BYTES)
+            self.append(None, ContactChange(None), LINE_BYTES)
 
-    def retried(self, attempt: int) -> None:
-        """An action is tried again, without the run going back to waiting."""
+    def note_retry(self, attempt: int) -> None:
+        """Record that an action is tried again without the run going back to waiting."""
         line = status_line(self.claimed.id, self.claimed.target_id, RunStatus.RUNNING, None)
         line.attempt = attempt
-        self.say(None, line, LINE_BYTES)
+        self.append(None, line, LINE_BYTES)
 
     def finish(
         self, end: ActionEnd, *, direct: bool = False, sweep: bool = False, release: bool = False, attempt: int | None = None
     ) -> None:
-        """The run itself has ended, as its actions made it. `direct`: nothing of it lies in a store of its machine.
+        """Record the end of the run itself.
 
-        `sweep`: what became of some of them is to be found out. `release`: its output on the machine is removed soon.
-        `attempt`: the last one, where it was not the first.
+        `direct`: no spool on its machine holds anything of it. `sweep`: what became of some actions
+        has to be looked up later. `release`: its output on the machine is to be removed soon.
+        `attempt`: the last one, if it was not the first.
         """
         if direct:
-            self.say(None, _Identify(None), 0)
+            self.append(None, _RecordSpool(None), 0)
         self._move(
             RunMove(
                 *_identity(self.claimed),
                 end.status,
                 end.exit_code,
-                self.storable(end.error),
+                self.redact_error(end.error),
                 end.cancel_proof,
                 attempt,
                 sweep=sweep,
@@ -307,102 +327,108 @@ class RunJournal:
         )
 
     def give_back(self) -> None:
-        """The run goes back to waiting: nothing of its next action was started."""
+        """Return the run to the queue: nothing of its next action was started."""
         self._move(RunMove(*_identity(self.claimed), RunStatus.WAITING, watched=self.claimed.watched))
 
     def defer(
         self, waiting_for: WaitingFor, *, seconds: float | None = None, awaits: str | None = None, attempt: int | None = None
     ) -> None:
-        """The run waits, and holds nothing meanwhile: for so long from now, or for what it `awaits` (see RunMove)."""
-        move = RunMove(*_identity(self.claimed), RunStatus.WAITING, attempt=attempt, watched=self.claimed.watched)
-        self._move(replace(move, waiting_for=waiting_for, wake_seconds=seconds, awaits=awaits and self._plain(awaits)))
+        """Let the run wait without holding a slot.
 
-    async def room(self) -> None:
-        """Wait until there is room for more output. Back-pressure: the reader of the channel waits here."""
-        while self.unwritten_bytes > RUN_UNWRITTEN_BYTES or self._pen.unwritten_bytes > WORKER_UNWRITTEN_BYTES:
+        It wakes `seconds` from now, or on what it `awaits` (see RunMove).
+        """
+        move = RunMove(*_identity(self.claimed), RunStatus.WAITING, attempt=attempt, watched=self.claimed.watched)
+        self._move(replace(move, waiting_for=waiting_for, wake_seconds=seconds, awaits=awaits and self._redact_text(awaits)))
+
+    async def wait_for_room(self) -> None:
+        """Wait until there is room for more output.
+
+        This is the back-pressure: the reader of the channel waits here.
+        """
+        while self.unwritten_bytes > RUN_UNWRITTEN_BYTES or self._sink.unwritten_bytes > WORKER_UNWRITTEN_BYTES:
             if self.stale:
                 return
-            await self._pen.flushed()
+            await self._sink.wait_for_flush()
 
-    def storable(self, error: RunError | None) -> RunError | None:
-        """The error in words that may be seen and that PostgreSQL takes: a machine may have put anything into them."""
-        return None if error is None else RunError(error.code, self._plain(error.message))
+    def redact_error(self, error: RunError | None) -> RunError | None:
+        """Return the error redacted and fit for PostgreSQL: a machine may put anything into it."""
+        return None if error is None else RunError(error.code, self._redact_text(error.message))
 
-    def _plain(self, words: str) -> str:
-        """Without secrets, NUL and halves of characters, and no novel."""
-        return storable(self.mask.text(words), MESSAGE_CHARACTERS)
+    def _redact_text(self, text: str) -> str:
+        """Redact secrets, replace NUL and lone surrogates, and cut the text to a maximum length."""
+        return storable(self.mask.text(text), MESSAGE_CHARACTERS)
 
     def _move(self, move: RunMove) -> None:
         assert move.status is not None
-        self.say(None, status_line(self.claimed.id, self.claimed.target_id, move.status, move.error), LINE_BYTES)
-        self.say(None, move, 0)
+        self.append(None, status_line(self.claimed.id, self.claimed.target_id, move.status, move.error), LINE_BYTES)
+        self.append(None, move, 0)
 
-    def say(self, page: AttemptEntry | None, step: _Step, size_bytes: int) -> None:
-        """The next step, of a page or of the run itself."""
+    def append(self, entry: AttemptEntry | None, step: _Step, size_bytes: int) -> None:
+        """Append the next step, of an attempt or of the run itself."""
         if self.stale or self.ended:
             return
         self.ended = isinstance(step, RunMove)
-        self._steps.append((page, step))
+        self._steps.append((entry, step))
         self._grow(size_bytes)
 
     def _grow(self, size_bytes: int) -> None:
         self.unwritten_bytes += size_bytes
-        self._pen.dirty(self, size_bytes)
+        self._sink.mark_dirty(self, size_bytes)
 
-    def fall_silent(self) -> None:
-        """Nothing of it is wanted any more: neither what waits nor what comes."""
+    def discard(self) -> None:
+        """Mark the run as stale, and drop all unwritten entries and those to come."""
         self.stale = True
         self.unwritten_bytes = 0
         self._steps.clear()
 
     @property
-    def silent(self) -> bool:
-        """True where nothing waits to be written."""
+    def is_empty(self) -> bool:
+        """True if nothing waits to be written."""
         return not self._steps
 
-    def take(self, draft: FlushBuilder, share_bytes: int = RUN_FLUSH_BYTES) -> int:
-        """Move steps into the draft, up to the run's share; says how many bytes they were."""
+    def take(self, builder: FlushBuilder, share_bytes: int = RUN_FLUSH_BYTES) -> int:
+        """Move steps into the flush, up to the run's share; return how many bytes they were."""
         taken, move = 0, RunMove(*_identity(self.claimed))
-        changes: list[_Identify | ContactChange] = []
+        changes: list[_RecordSpool | ContactChange] = []
         states: dict[AttemptEntry, ResultState] = {}
         while self._steps and taken < share_bytes:
-            page, step = self._steps.popleft()
-            if page is not None and page not in states:
-                states[page] = page.state()
+            entry, step = self._steps.popleft()
+            if entry is not None and entry not in states:
+                states[entry] = entry.take_state()
             match step:
                 case _Begin():
                     taken += step.size_bytes
                 case LogLine():
-                    taken += _take_line(step, page, states, draft)
-                case _ActionEnd() if page is not None:
-                    _take_end(step, states[page])
-                case _Identify() | ContactChange():
+                    taken += _take_line(step, entry, states, builder)
+                case _ActionEnd() if entry is not None:
+                    _take_end(step, states[entry])
+                case _RecordSpool() | ContactChange():
                     changes.append(step)
                     taken += LINE_BYTES
                 case RunMove():
                     move = step
         for change in changes:
             move = _changed(move, change)
-        draft.runs.append(move)
-        draft.results.extend(states.values())
+        builder.runs.append(move)
+        builder.results.extend(states.values())
         self.unwritten_bytes -= taken
         return taken
 
 
-def _changed(move: RunMove, change: _Identify | ContactChange) -> RunMove:
+def _changed(move: RunMove, change: _RecordSpool | ContactChange) -> RunMove:
     if isinstance(change, ContactChange):
         return replace(move, contact=change)
     return replace(move, identity=change.identity, direct=change.identity is None)
 
 
-def _take_line(line: LogLine, page: AttemptEntry | None, states: dict[AttemptEntry, ResultState], draft: FlushBuilder) -> int:
-    draft.lines.append(line)
-    if line.stream is None or page is None:
+def _take_line(line: LogLine, entry: AttemptEntry | None, states: dict[AttemptEntry, ResultState], builder: FlushBuilder) -> int:
+    builder.lines.append(line)
+    if line.stream is None or entry is None:
         return LINE_BYTES
-    state = states[page]
+    state = states[entry]
     size = len(line.data) if line.data is not None else line.dropped or 0
     out, err = state.stored
-    state.stored = page.stored = (out + size, err) if line.stream == "stdout" else (out, err + size)
+    state.stored = entry.stored = (out + size, err) if line.stream == "stdout" else (out, err + size)
     state.written = (max(state.written[0], state.stored[0]), max(state.written[1], state.stored[1]))
     return LINE_BYTES + len(line.data or b"") if line.data is not None else LINE_BYTES
 

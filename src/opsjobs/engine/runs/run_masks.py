@@ -1,4 +1,4 @@
-"""What each run must not show: the secrets of its execution, of its machine's login, and of those it becomes others by."""
+"""Redact a run's secrets: of its execution, its logins, and the users it becomes."""
 
 from __future__ import annotations
 
@@ -17,45 +17,52 @@ from opsjobs.remote.secret_fetcher import Fetch
 from opsjobs.telemetry import hide
 
 KEPT_SECONDS = 60.0
-"""How long the forms of a credential are kept after its last use by a run that begins: its runs have them for themselves."""
+"""A credential's forms are cached this long after their last use by a starting run."""
 KEPT_MAX = 256
 
 
-class Masks:
-    """Makes the mask of a run. The forms of a credential are made once for all runs that have it."""
+class MaskFactory:
+    """Builds the mask of a run; the forms of a credential are shared by all its runs."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._kept: OrderedDict[Credential, tuple[float, Forms]] = OrderedDict()
 
-    def of(self, course: CompiledSpec, endpoint: Endpoint | None, opened: Mapping[str, Credential]) -> Mask:
-        """For a run of this execution on this machine; `opened`: what its actions need, and those of whatever other executions."""
-        others = become.credentials(become.wishes([course.spec])) | job_secrets.credentials([course])
+    def mask_for(self, compiled_spec: CompiledSpec, endpoint: Endpoint | None, opened: Mapping[str, Credential]) -> Mask:
+        """Return the mask of a run of this execution on this machine.
+
+        `opened`: credentials that its actions need, and perhaps those of other executions.
+        """
+        others = become.credential_ids(become.become_requests([compiled_spec.spec])) | job_secrets.credentials([compiled_spec])
         credentials = dict.fromkeys([*_logins(endpoint), *(opened[known] for known in sorted(others) if known in opened)])
-        return Mask([course.forms, *(self._forms(credential) for credential in credentials)])
+        return Mask([compiled_spec.forms, *(self._forms(credential) for credential in credentials)])
 
     def _forms(self, credential: Credential) -> Forms:
         now = self._clock.monotonic()
         known = self._kept.pop(credential, None)
-        forms = hidden(credential.secrets) if known is None else known[1]
+        forms = hide_secrets(credential.secrets) if known is None else known[1]
         self._kept[credential] = now, forms
         while len(self._kept) > KEPT_MAX or next(iter(self._kept.values()))[0] < now - KEPT_SECONDS:
             self._kept.popitem(last=False)
         return forms
 
 
-def hidden(secrets: Iterable[Secret]) -> Forms:
-    """The forms of secrets, which from now on no log line of this process shows either, as long as somebody has them."""
+def hide_secrets(secrets: Iterable[Secret]) -> Forms:
+    """Return the forms of secrets, and redact these from the log of this process, too.
+
+    That lasts as long as the forms are in use.
+    """
     forms = Forms(secret.reveal() for secret in secrets)
     if forms:
         hide(forms)
     return forms
 
 
-async def fetched(endpoint: Endpoint | None, fetch: Fetch, purpose: str) -> list[Credential]:
-    """The logins on the way to a machine that are in Vault, with their secrets. Raises RemoteFailure(CREDENTIAL_MISSING).
+async def fetch_logins(endpoint: Endpoint | None, fetch: Fetch, purpose: str) -> list[Credential]:
+    """Return the logins on the way to a machine that are in Vault, with their secrets.
 
-    Keys that are made for one login are left out: no machine is ever told them.
+    Keys that are made for one login are left out: they never reach a machine. Raises
+    RemoteFailure(CREDENTIAL_MISSING).
     """
     return [await fetch(credential, purpose) for credential in _logins(endpoint) if isinstance(credential.source, VaultSource)]
 

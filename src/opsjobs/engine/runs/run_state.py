@@ -1,4 +1,4 @@
-"""What the actions of one target run share: the record, the way to the machine, and what earlier ones have come to."""
+"""The state that a run's actions share: journal, connections, earlier results."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from opsjobs.clock import Clock
 from opsjobs.engine.compiled_spec import CompiledSpec
-from opsjobs.engine.launching.approval_service import Approving
-from opsjobs.engine.launching.target_pinning import Pinning
-from opsjobs.engine.runs.child_executions import Children
+from opsjobs.engine.launching.approval_service import ApprovalService
+from opsjobs.engine.launching.target_pinning import TargetPinning
+from opsjobs.engine.runs.child_executions import ChildExecutions
 from opsjobs.engine.runs.outage import wait_out
 from opsjobs.engine.runs.run_connection import Renew, RunConnections
 from opsjobs.engine.runs.run_history import RunHistory
 from opsjobs.engine.runs.run_journal import ActionEnd, RunJournal
-from opsjobs.engine.runs.run_masks import hidden
+from opsjobs.engine.runs.run_masks import hide_secrets
 from opsjobs.engine.runs.transfer import TransferTools
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, RunStatus, WaitingFor
@@ -28,41 +28,41 @@ from opsjobs.remote.session import Sessions
 from opsjobs.store.ledger import Claimed, Ledger, Progress
 from opsjobs.telemetry import Metrics
 
-# What takes longer than this waits in the ledger, where it holds nothing.
-SHORT_SECONDS = 5.0
-# Reads of stored output at a time, of all runs of a worker: they leave connections to those who claim and write.
+# Longer waits go to the ledger: there they hold no slot.
+INLINE_WAIT_SECONDS = 5.0
+# Concurrent reads of stored output, for all runs of a worker: they leave connections to the claims
+# and flushes.
 READS_AT_ONCE = 2
 
 
-def purpose_of(claimed: Claimed) -> str:
-    """What the logins of a run are for, as a certificate names it."""
+def login_purpose(claimed: Claimed) -> str:
+    """Return what a run's logins are for, as a certificate names it."""
     return f"execution {claimed.execution_id} run {claimed.id}"
 
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """Defaults of an action, and the seconds between TERM and KILL. The rest of the output is awaited as long after a kill.
-
-    `reattach_seconds`: how long a durable command whose contact was lost is looked for. `spool_bytes`: of each stream that
-    the target keeps. `attempts`: how often an action may be started in all. `retry_factor`: of a back-off that names none.
-    """
+    """Defaults and limits of actions."""
 
     command_seconds: float = 300.0
+    """Timeout of an action that names none."""
     output_bytes: int = 10 << 20
+    """Output limit of an action that names none."""
     kill_grace_seconds: float = 5.0
+    """Seconds between TERM and KILL; the rest of the output is awaited as long after a kill."""
     reattach_seconds: float = 900.0
+    """The time for which a durable command is looked for after contact was lost."""
     spool_bytes: int = 2 << 30
+    """The most bytes of each stream that the target keeps."""
     attempts: int = 11
+    """The most attempts at an action."""
     retry_factor: float = 2.0
+    """Factor of a back-off that names none."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunTools:
-    """What every run of a worker works with. `may_start`: whether its lease is fresh enough to start something on a machine.
-
-    `renew`: the way to a machine with its logins as they are by now. `fetch`: gets secrets that are kept elsewhere.
-    `pinning`: whether a machine is still the one that was approved or judged.
-    """
+    """The services that every run of a worker depends on."""
 
     ledger: Ledger
     sessions: Sessions
@@ -70,123 +70,141 @@ class RunTools:
     limits: RunLimits
     metrics: Metrics
     transfers: TransferTools
-    children: Children
-    approving: Approving
+    child_executions: ChildExecutions
+    approvals: ApprovalService
     may_start: Callable[[], bool]
-    renew: Renew
-    pinning: Pinning
+    """Returns True if the worker's lease is fresh enough to start something on a machine."""
+    refresh_credentials: Renew
+    """Returns an endpoint with the current versions of its logins."""
+    pinning: TargetPinning
+    """Checks that a machine is still the one that was approved or checked at launch."""
     fetch: Fetch = nowhere
+    """Fetches secrets that are kept in an external store."""
     random: Random = field(default_factory=Random)
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
 
-    async def stdout(self, run: Claimed, seen: Progress, max_bytes: int) -> bytes:
-        """Return the beginning of an attempt's stored stdout; queue for the read, and wait out an outage of the store.
+    async def read_stdout(self, run: Claimed, seen: Progress, max_bytes: int) -> bytes:
+        """Return the beginning of an attempt's stored stdout.
 
-        Call it inside `Stops.here()`.
+        Queues for the read, and waits out an outage of the database. Call it inside
+        `StopSignal.interruptible()`.
         """
         async with self.reads:
             return await wait_out(lambda: self.ledger.read_stdout(run, seen, max_bytes), self.clock)
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
-    """An action that waits: until `at` (monotonic seconds; None: until somebody wakes the run), or for what it `awaits`."""
+class Deferred:
+    """An action that waits for a time, an event, or both."""
 
     waiting_for: WaitingFor
     at: float | None = None
+    """When to continue, in monotonic seconds; None: when the run is woken."""
     awaits: str | None = None
+    """The name of the approval or execution that it waits for (see RunMove)."""
     attempt: int | None = None
 
 
 RELEASE_BYTES = 1024 * 1024
-"""A run that wrote more to its target has its output there removed as soon as it is on record, not a day later."""
+"""Output over this is removed from the target once stored, not a day later."""
 
 
 @dataclass(slots=True)
 class RunState:
-    """One run at work. `lost`: why it is unknown what became of its commands, should they have been started directly.
+    """One run at work."""
 
-    `inherited`: somebody had it before, and may have begun what is on no record. `since`: nothing of it was begun before that
-    (monotonic). `direct`: its commands go without a store. `kept`: something of it may lie in a store. `sweep`: what became of
-    something there is to be found out. `dead`: actions of which all attempts are used, or whose author would have them buried.
-    `opened`: credentials with passwords. `learnt`: those that came from elsewhere. `attempt`: the highest so far; `numbers`: with
-    which each action ended. `forgotten`: why the stdout of an action that another run did is
-    not kept any more. `checked`: the machine was held against what was asked about, and `refused` says why it may not be.
-    """
-
-    record: RunJournal
-    course: CompiledSpec
+    journal: RunJournal
+    compiled_spec: CompiledSpec
     endpoint: Endpoint | None
-    past: RunHistory
+    history: RunHistory
     tools: RunTools
-    links: RunConnections
+    connections: RunConnections
     opened: Mapping[str, Credential]
-    lost: str | None
+    """The credentials that actions need, by id, with their passwords."""
+    lost_reason: str | None
+    """The error message for direct commands that another worker may have started."""
     inherited: bool
-    since: float
+    """True if another worker had the run before and may have started unrecorded actions."""
+    earliest_start: float
+    """Nothing of the run was started before this (monotonic)."""
     direct: bool
-    kept: bool
+    """True if its commands run without a spool."""
+    in_spool: bool
+    """True if a spool on the machine may hold something of the run."""
     draining: bool = False
+    """True if nothing more may be started."""
     sweep: bool = False
+    """True if what became of some action has to be looked up on the machine later."""
     attempt: int = 1
-    dead: set[str] = field(default_factory=set)
+    """The highest attempt number so far."""
+    dead_actions: set[str] = field(default_factory=set)
+    """Actions whose attempts are used up, or that end as dead letters when lost (`on_lost`)."""
     ends: dict[str, ActionEnd] = field(default_factory=dict)
+    """The final ends of actions, by key."""
     stdouts: dict[str, str] = field(default_factory=dict)
+    """The beginning of stdout of actions that others read, by key."""
     forgotten: dict[str, str] = field(default_factory=dict)
-    learnt: set[Credential] = field(default_factory=set)
-    numbers: dict[str, int] = field(default_factory=dict)
-    checked: bool = False
-    refused: str | None = None
+    redacted: set[Credential] = field(default_factory=set)
+    """Credentials that were fetched from an external store; redacted since."""
+    attempt_numbers: dict[str, int] = field(default_factory=dict)
+    """The attempt with which each action ended."""
+    target_checked: bool = False
+    """True once the machine was compared with what was approved or checked."""
+    target_refusal: str | None = None
+    """The reason why nothing may be started on the machine, if so."""
 
     @property
     def releases_output(self) -> bool:
-        """True if the target is to drop the run's output soon: it was given secrets, or wrote much."""
-        if self.course.secrets or self.course.kept:
+        """True if the target is to drop the run's output soon: it got secrets, or wrote much."""
+        if self.compiled_spec.secrets or self.compiled_spec.job_secrets:
             return True
         return sum(sum(end.written) for end in self.ends.values()) > RELEASE_BYTES
 
-    def learn(self, credentials: Iterable[Credential]) -> None:
-        """Secrets that came from elsewhere meanwhile: from now on nothing that the run says shows them."""
+    def redact(self, credentials: Iterable[Credential]) -> None:
+        """Redact the secrets of these credentials, fetched just now, from all further output."""
         for credential in credentials:
-            if credential not in self.learnt:
-                self.learnt.add(credential)
-                self.record.mask = self.record.mask.also(hidden(credential.secrets))
+            if credential not in self.redacted:
+                self.redacted.add(credential)
+                self.journal.mask = self.journal.mask.also(hide_secrets(credential.secrets))
 
     async def check_target(self) -> None:
-        """Raise RemoteFailure(TARGET_CHANGED) where nothing may be begun on the machine, for it is not what was asked about.
+        """Raise RemoteFailure(TARGET_CHANGED) if the machine is not the one that was approved.
 
-        An outage of the store is waited out: call it inside `Stops.here()`.
+        Waits out an outage of the database: call it inside `StopSignal.interruptible()`.
         """
         endpoint = self.endpoint
-        if not self.checked and endpoint is not None:
-            position = self.record.claimed.position
-            self.refused = await wait_out(lambda: self.tools.pinning.refusal(self.course, position, endpoint), self.tools.clock)
-            self.checked = True
-        if self.refused is not None:
-            raise RemoteFailure(ErrorCode.TARGET_CHANGED, self.refused)
+        if not self.target_checked and endpoint is not None:
+            position = self.journal.claimed.position
+            self.target_refusal = await wait_out(
+                lambda: self.tools.pinning.refusal(self.compiled_spec, position, endpoint), self.tools.clock
+            )
+            self.target_checked = True
+        if self.target_refusal is not None:
+            raise RemoteFailure(ErrorCode.TARGET_CHANGED, self.target_refusal)
 
     def check_heard(self, key: str) -> None:
         """Raise RemoteFailure(INTERNAL) if an action reads stdout that is not kept any more: it must not be taken for empty."""
-        for other in sorted(self.course.hears.get(key, ())):
+        for other in sorted(self.compiled_spec.hears.get(key, ())):
             if (words := self.forgotten.get(other)) is not None:
                 raise RemoteFailure(ErrorCode.INTERNAL, words)
 
     @property
     def target_name(self) -> str:
-        """As it was at launch."""
-        return self.record.claimed.target_name
+        """The target's name at launch."""
+        return self.journal.claimed.target_name
 
     def values(self, key: str, number: int = 1) -> dict[str, Any]:
-        """What the condition and the templates of an action may read, as they name it, at its attempt `number`.
+        """Return the values that an action's condition and templates may read, at this attempt.
 
-        The run's own attempt is the highest of all that is over before: what happens beside it may be otherwise for an heir.
+        The run's own attempt is the highest of all actions that must end before this one: of
+        actions beside it, a successor worker may see another state.
         """
-        before = self.course.workflow.before(key)
-        attempt = max([number, *(n for other, n in self.numbers.items() if other in before)])
-        spec, endpoint, claimed = self.course.spec, self.endpoint, self.record.claimed
+        before = self.compiled_spec.workflow.before(key)
+        attempt = max([number, *(n for other, n in self.attempt_numbers.items() if other in before)])
+        spec, endpoint, claimed = self.compiled_spec.spec, self.endpoint, self.journal.claimed
         target = endpoint.target if endpoint is not None else None
         return {
-            "parameters": self.course.parameters,
+            "parameters": self.compiled_spec.parameters,
             "target": {
                 "name": claimed.target_name,
                 "host": target.host if target is not None else None,
@@ -207,8 +225,8 @@ class RunState:
             "outputs": end.outputs,
         }
 
-    def note(self, key: str, end: ActionEnd, number: int) -> None:
-        """An action has ended so, for good, with this attempt."""
-        self.ends[key], self.numbers[key] = end, number
-        if end.status is RunStatus.LOST and self.course.on_lost == "dead_letter":
-            self.dead.add(key)
+    def note_end(self, key: str, end: ActionEnd, number: int) -> None:
+        """Record that an action has ended for good, with this attempt."""
+        self.ends[key], self.attempt_numbers[key] = end, number
+        if end.status is RunStatus.LOST and self.compiled_spec.on_lost == "dead_letter":
+            self.dead_actions.add(key)

@@ -1,6 +1,7 @@
-"""One target run from top to bottom: the walk through its actions, branches of it side by side, and the record of it.
+"""Perform one target run: walk its actions, in parallel if they branch, and record it.
 
-Whatever can stop a run (a cancel, a timeout, the worker's end, the loss of its lease) comes in through `interrupt`.
+Whatever can stop a run (a cancel, a timeout, the worker's stop, the loss of its lease) comes in
+through `interrupt`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from opsjobs.clock import Timer
 from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.engine.runs import outcomes
 from opsjobs.engine.runs.action_run import ActionRun, HandedOver
-from opsjobs.engine.runs.cancellation import LEAVING, Interrupted, StopReason, StopSignal
+from opsjobs.engine.runs.cancellation import DETACHING, Interrupted, StopReason, StopSignal
 from opsjobs.engine.runs.run_connection import RunConnections
 from opsjobs.engine.runs.run_history import RunHistory
 from opsjobs.engine.runs.run_journal import ActionEnd, RunJournal
-from opsjobs.engine.runs.run_state import Later, RunLimits, RunState, RunTools
-from opsjobs.engine.runs.stdout_capture import text_of
+from opsjobs.engine.runs.run_state import Deferred, RunLimits, RunState, RunTools
+from opsjobs.engine.runs.stdout_capture import decode_head
 from opsjobs.model.errors import Gone, RemoteFailure, Unavailable
 from opsjobs.model.execution import ErrorCode, RunStatus, WaitingFor
 from opsjobs.model.expression import Fault, Unfit
@@ -33,131 +34,143 @@ from opsjobs.telemetry import log
 
 __all__ = ["RunLimits", "RunTools", "TargetRunner"]
 
-# Where branches wait for several things the first answer wakes the run. Should it be missed, they are looked after, ever less
-# often.
+# If branches wait for several things, the first answer wakes the run. In case a wake-up is missed,
+# the run also looks at them from time to time, ever less often.
 LOOK_SECONDS = 10.0
 LOOK_SECONDS_MAX = 300.0
-# So much of the names of what is awaited beside a timer goes into an index; who is awaited beyond that is looked after.
+# How much of the names of awaited approvals and executions goes into the index, if the run also
+# waits for a time. What does not fit is found by looking from time to time.
 NAMES_CHARACTERS_MAX = 2_000
 _ANSWERED = (WaitingFor.APPROVAL, WaitingFor.CHILD)
 
 
 class TargetRunner:
-    """A claimed run at work in this process.
-
-    `asked_at`: a moment before its claim was asked for (monotonic). `lost`: why it is unknown what became of the run's command,
-    should it have been started directly. `opened`: credentials with passwords to become others by.
-    """
+    """A claimed run at work in this process."""
 
     def __init__(
         self,
-        record: RunJournal,
-        course: CompiledSpec,
+        journal: RunJournal,
+        compiled_spec: CompiledSpec,
         endpoint: Endpoint | None,
         progress: Sequence[Progress],
         tools: RunTools,
         *,
         asked_at: float,
-        lost: str | None = None,
+        lost_reason: str | None = None,
         opened: Mapping[str, Credential] | None = None,
     ) -> None:
-        self.claimed = record.claimed
-        self.record = record
-        # Somebody before us may have started the next action.
-        inherited = self.claimed.taken_over or lost is not None
+        """Prepare the run; `perform` does it.
+
+        `asked_at`: a moment before its claim was sent (monotonic). `lost_reason`: why it is unknown
+        what became of the run's command, if it was started directly. `opened`: credentials that its
+        actions need, with their passwords.
+        """
+        self.claimed = journal.claimed
+        self.journal = journal
+        # Another worker may have started the next action.
+        inherited = self.claimed.taken_over or lost_reason is not None
         self._state = RunState(
-            record,
-            course,
+            journal,
+            compiled_spec,
             endpoint,
             RunHistory(self.claimed, progress),
             tools,
-            RunConnections(tools.sessions, endpoint, tools.clock, self._renewed),
+            RunConnections(tools.sessions, endpoint, tools.clock, self._refresh_credentials),
             opened or {},
-            lost,
+            lost_reason,
             inherited,
             asked_at - self.claimed.age_seconds,
             direct=self.claimed.direct,
-            kept=inherited and self.claimed.identity is not None,
+            in_spool=inherited and self.claimed.identity is not None,
             attempt=self.claimed.attempt,
         )
-        self._walk = WorkflowWalk(course.workflow, self._applies)
-        self._unfit: dict[str, str] = {}
-        self._told: set[str] = set()
-        self._at_work: dict[str, ActionRun] = {}
-        self._waiting: dict[str, tuple[ActionRun, Later]] = {}
-        self._why: StopReason | None = None
-        # Orders that take the run from this worker: they end the take-up, before any action is at work.
-        self._leaving = StopSignal()
-        self._left = False
+        self._walk = WorkflowWalk(compiled_spec.workflow, self._applies)
+        self._condition_faults: dict[str, str] = {}
+        self._reported_skips: set[str] = set()
+        self._active: dict[str, ActionRun] = {}
+        """Actions at work, by key."""
+        self._waiting: dict[str, tuple[ActionRun, Deferred]] = {}
+        """Actions that wait for a time or an event, by key."""
+        self._stop_reason: StopReason | None = None
+        # Requests to leave the run end `_resume`, before any action is at work.
+        self._detach_signal = StopSignal()
+        self._handed_over = False
         self.began = time.monotonic()
 
-    async def _renewed(self, endpoint: Endpoint) -> Endpoint:
-        now = await self._state.tools.renew(endpoint)
-        self._state.learn(set(now.logins) - set(endpoint.logins))
+    async def _refresh_credentials(self, endpoint: Endpoint) -> Endpoint:
+        now = await self._state.tools.refresh_credentials(endpoint)
+        self._state.redact(set(now.logins) - set(endpoint.logins))
         return now
 
-    # --- what comes from outside
+    # --- requests from outside
 
-    def interrupt(self, why: StopReason) -> None:
-        """Stop at the next place where that is possible. The first reason stays, but losing the run overrules all."""
-        if self._why is None or why is StopReason.NOT_OURS:
-            self._why = why
-        if why in LEAVING:
-            self._leaving.order(why)
-        for action in self._at_work.values():
-            action.stops.order(why)
+    def interrupt(self, reason: StopReason) -> None:
+        """Stop at the next place where that is possible.
+
+        The first reason stays, but the loss of the run overrules all others.
+        """
+        if self._stop_reason is None or reason is StopReason.OWNERSHIP_LOST:
+            self._stop_reason = reason
+        if reason in DETACHING:
+            self._detach_signal.request(reason)
+        for action in self._active.values():
+            action.stop_signal.request(reason)
 
     def drain(self) -> None:
-        """Begin nothing more and let go of what goes on by itself; a direct command at work may end."""
+        """Start nothing more and leave durable commands running; a direct command at work may end."""
         self._state.draining = True
-        self._leaving.order(StopReason.WORKER_STOPS)
-        for action in self._at_work.values():
-            if not action.commanding:
-                action.stops.order(StopReason.WORKER_STOPS)
+        self._detach_signal.request(StopReason.WORKER_STOPS)
+        for action in self._active.values():
+            if not action.runs_direct_command:
+                action.stop_signal.request(StopReason.WORKER_STOPS)
 
-    # --- the whole of it
+    # --- perform
 
     async def perform(self) -> None:
-        """Do it all. Never raises for what a machine or a person does; what is a bug of ours is recorded as `internal`."""
-        deadline = self._until_deadline()
-        self._leaving.bind()
+        """Perform the run to its end, or until it waits or belongs to another worker.
+
+        Raises nothing for failures of machines or decisions of people; a bug of ours is recorded as
+        `internal`.
+        """
+        deadline = self._start_deadline_timer()
+        self._detach_signal.bind()
         try:
-            await self._walk_on()
+            await self._walk_actions()
             await self._conclude()
         except Interrupted:
-            self._turn_back()
-        except Unavailable as away:
-            log.warning("run_left", target_run=self.claimed.id, reason=str(away))
-            self.record.leave()
-            await self.record.written()  # the run is taken up again from what is on record
+            self._release()
+        except Unavailable as handed_over:
+            log.warning("run_left", target_run=self.claimed.id, reason=str(handed_over))
+            self.journal.detach()
+            await self.journal.flush()  # the next claim resumes the run from what is recorded
         except Exception as bug:  # noqa: BLE001  a bug ends this run, on record, and no other
             self._state.tools.metrics.bugs.labels("target_run").inc()
             log.exception("target_run_failed", execution=self.claimed.execution_id, target_run=self.claimed.id)
-            self._fail(outcomes.failed(RemoteFailure(ErrorCode.INTERNAL, f"a fault of opsjobs: {type(bug).__name__}")))
+            self._fail(outcomes.from_failure(RemoteFailure(ErrorCode.INTERNAL, f"a fault of opsjobs: {type(bug).__name__}")))
         finally:
             if deadline is not None:
                 deadline.cancel()
-            await self._state.links.close()
+            await self._state.connections.close()
 
-    def _until_deadline(self) -> Timer | None:
+    def _start_deadline_timer(self) -> Timer | None:
         left = self.claimed.seconds_left
         return None if left is None else self._state.tools.clock.later(left, lambda: self.interrupt(StopReason.DEADLINE))
 
     # --- the walk
 
-    async def _walk_on(self) -> None:
-        todo = await self._take_up()
+    async def _walk_actions(self) -> None:
+        todo = await self._resume()
         branches: set[asyncio.Task[None]] = set()
         try:
             while True:
-                todo += self._next()
+                todo += self._next_actions()
                 if len(todo) == 1 and not branches and not self._waiting:
-                    await self._branch(todo.pop())
+                    await self._perform_action(todo.pop())
                 elif todo:
-                    branches |= {asyncio.create_task(self._branch(action)) for action in todo}
+                    branches |= {asyncio.create_task(self._perform_action(action)) for action in todo}
                     todo = []
                 elif branches:
-                    done, branches = await self._some_end(branches)
+                    done, branches = await self._wait_for_branch(branches)
                     for branch in done:
                         branch.result()
                 else:
@@ -166,207 +179,235 @@ class TargetRunner:
             for branch in branches:
                 branch.cancel()
 
-    async def _some_end(self, branches: set[asyncio.Task[None]]) -> tuple[set[asyncio.Task[None]], set[asyncio.Task[None]]]:
-        """Those that ended, and those at work; none has ended where something else that waited is due."""
+    async def _wait_for_branch(
+        self, branches: set[asyncio.Task[None]]
+    ) -> tuple[set[asyncio.Task[None]], set[asyncio.Task[None]]]:
+        """Return the branches that ended, and those at work.
+
+        None has ended if another action that waited is due first.
+        """
         clock = self._state.tools.clock
-        due = [later.at - clock.monotonic() for _, later in self._waiting.values() if later.at is not None]
+        due = [deferred.at - clock.monotonic() for _, deferred in self._waiting.values() if deferred.at is not None]
         alarm = asyncio.create_task(clock.sleep(max(min(due), 0.0))) if due else None
         done, _ = await asyncio.wait({*branches, alarm} if alarm else branches, return_when=asyncio.FIRST_COMPLETED)
         if alarm is not None:
             alarm.cancel()
         return done & branches, branches - done
 
-    async def _take_up(self) -> list[ActionRun]:
-        """What the record says: ends that stand, and actions that are open, whatever became of others meanwhile.
+    async def _resume(self) -> list[ActionRun]:
+        """Restore the recorded results, and return the actions that were open.
 
-        Raises Interrupted where this worker must go before all of it was read.
+        Open actions are resumed whatever became of others meanwhile. Raises Interrupted if this
+        worker has to leave before all of it was read.
         """
         state = self._state
-        state.attempt = max(state.attempt, state.past.attempt)
-        for seen in state.past.ended():
-            state.note(seen.action, outcomes.recorded(seen), 1 if seen.inherited_from is not None else seen.attempt)
-            self._walk.record(seen.action, seen.status)
-            state.sweep = state.sweep or seen.unknown
-            if seen.action in state.course.heard:
-                await self._hear(seen)
-        return [self._begun(key) for key in state.past.open() if key in state.course.actions]
+        state.attempt = max(state.attempt, state.history.attempt)
+        for progress in state.history.final_results():
+            state.note_end(
+                progress.action, outcomes.from_progress(progress), 1 if progress.inherited_from is not None else progress.attempt
+            )
+            self._walk.record(progress.action, progress.status)
+            state.sweep = state.sweep or progress.unknown
+            if progress.action in state.compiled_spec.heard:
+                await self._hear(progress)
+        return [self._create_action(key) for key in state.history.open_actions() if key in state.compiled_spec.actions]
 
-    async def _hear(self, seen: Progress) -> None:
+    async def _hear(self, progress: Progress) -> None:
         """Read what an action said before. Raises Interrupted."""
         try:
-            with self._leaving.here():
-                head = await self._state.tools.stdout(self.claimed, seen, OUTPUTS_BYTES_MAX)
+            with self._detach_signal.interruptible():
+                head = await self._state.tools.read_stdout(self.claimed, progress, OUTPUTS_BYTES_MAX)
         except Gone as gone:
-            self._state.forgotten[seen.action] = str(gone)
+            self._state.forgotten[progress.action] = str(gone)
         else:
-            self._state.stdouts[seen.action] = text_of(head)
+            self._state.stdouts[progress.action] = decode_head(head)
 
-    def _next(self) -> list[ActionRun]:
-        """What is to be done now: whatever is due of what waited, and what may start."""
-        if self._left or self._state.draining or self._why in LEAVING:
+    def _next_actions(self) -> list[ActionRun]:
+        """Return the actions to perform now: those whose wait is over, and those that may start."""
+        if self._handed_over or self._state.draining or self._stop_reason in DETACHING:
             return []
-        due = self._due()
+        due = self._due_actions()
         ready = self._walk.ready()
-        self._tell_skipped()
-        return due + [self._begun(key) for key in ready if not self._behind_barrier(key)]
+        self._record_skipped()
+        return due + [self._create_action(key) for key in ready if not self._behind_barrier(key)]
 
-    def _due(self) -> list[ActionRun]:
+    def _due_actions(self) -> list[ActionRun]:
         now = self._state.tools.clock.monotonic()
-        if self._walk.stopped and self._why is None:
+        if self._walk.stopped and self._stop_reason is None:
             self._give_up_waits()
-        due = [key for key, (_, at) in self._waiting.items() if self._why is not None or (at.at is not None and at.at <= now)]
+        due = [
+            key for key, (_, at) in self._waiting.items() if self._stop_reason is not None or (at.at is not None and at.at <= now)
+        ]
         return [self._waiting.pop(key)[0] for key in due]
 
     def _give_up_waits(self) -> None:
-        """A failure has ended the run: nobody waits any more, but for what goes on elsewhere, and to undo what was done."""
-        undoing = self._state.course.workflow.undoing
-        idle = [key for key, (_, later) in self._waiting.items() if later.waiting_for is not WaitingFor.CHILD]
+        """Close waiting actions after a failure has ended the run.
+
+        Child executions are still waited for, as are actions that undo what was done.
+        """
+        undoing = self._state.compiled_spec.workflow.undoing
+        idle = [key for key, (_, deferred) in self._waiting.items() if deferred.waiting_for is not WaitingFor.CHILD]
         for key in [key for key in idle if key not in undoing]:
             action, _ = self._waiting.pop(key)
-            self._ended(action, action.give_up())
+            self._note_end(action, action.give_up())
 
     def _behind_barrier(self, key: str) -> bool:
-        return self._state.course.workflow.steps[key].barrier and key not in self.claimed.passed and self._why is None
+        return (
+            self._state.compiled_spec.workflow.steps[key].barrier and key not in self.claimed.passed and self._stop_reason is None
+        )
 
-    def _begun(self, key: str) -> ActionRun:
+    def _create_action(self, key: str) -> ActionRun:
         self._walk.begin(key)
-        return ActionRun(self._state, self._state.course.actions[key])
+        return ActionRun(self._state, self._state.compiled_spec.actions[key])
 
-    async def _branch(self, action: ActionRun) -> None:
-        """Perform an action, and note what came of it."""
-        self._at_work[action.key] = action
-        if self._why is not None:
-            action.stops.order(self._why)
+    async def _perform_action(self, action: ActionRun) -> None:
+        """Perform an action and record the result."""
+        self._active[action.key] = action
+        if self._stop_reason is not None:
+            action.stop_signal.request(self._stop_reason)
         if self._state.draining:
-            action.stops.order(StopReason.WORKER_STOPS)
+            action.stop_signal.request(StopReason.WORKER_STOPS)
         try:
-            if (unfit := self._unfit.get(action.key)) is not None:
-                found: ActionEnd | Later = action.close(outcomes.failed(RemoteFailure(ErrorCode.INTERNAL, unfit)))
+            if (unfit := self._condition_faults.get(action.key)) is not None:
+                found: ActionEnd | Deferred = action.end(outcomes.from_failure(RemoteFailure(ErrorCode.INTERNAL, unfit)))
             else:
                 found = await action.perform()
-        except HandedOver as away:
-            self._left = self._left or away.begun
+        except HandedOver as handed_over:
+            self._handed_over = self._handed_over or handed_over.may_have_started
             self._state.draining = True
             return
         finally:
-            del self._at_work[action.key]
-        if isinstance(found, Later):
+            del self._active[action.key]
+        if isinstance(found, Deferred):
             self._waiting[action.key] = (action, found)
         else:
-            self._ended(action, found)
+            self._note_end(action, found)
 
-    def _ended(self, action: ActionRun, end: ActionEnd) -> None:
-        self._state.note(action.key, end, action.number)
+    def _note_end(self, action: ActionRun, end: ActionEnd) -> None:
+        self._state.note_end(action.key, end, action.number)
         self._walk.record(action.key, end.status)
 
     # --- conditions
 
     def _applies(self, key: str) -> bool:
-        """Whether an action concerns this target and its condition holds. What cannot be said of it fails the action."""
+        """Return True if an action is for this target and its condition holds.
+
+        A condition that cannot be evaluated fails the action.
+        """
         state = self._state
-        before = state.past.of(key)
+        before = state.history.of_action(key)
         if before.skipped or before.open is not None or before.tries:
             return not before.skipped
-        targets = state.course.actions[key].get("target_ids")
+        targets = state.compiled_spec.actions[key].get("target_ids")
         if targets is not None and self.claimed.target_id not in targets:
             return False
-        condition = state.course.conditions.get(key)
+        condition = state.compiled_spec.conditions.get(key)
         if condition is None:
             return True
         if isinstance(condition, Fault):
-            self._unfit[key] = f"its condition cannot be read {condition}"
+            self._condition_faults[key] = f"its condition cannot be read {condition}"
             return True
         try:
             state.check_heard(key)
             return condition.holds(state.values(key))
         except (Unfit, RemoteFailure) as unfit:
-            self._unfit[key] = f"its condition cannot be judged: {unfit}"
+            self._condition_faults[key] = f"its condition cannot be judged: {unfit}"
             return True
 
-    def _tell_skipped(self) -> None:
+    def _record_skipped(self) -> None:
         now = self._state.tools.clock.now()
         for key in self._walk.skipped():
-            if key in self._told or self._state.past.of(key).skipped:
+            if key in self._reported_skips or self._state.history.of_action(key).skipped:
                 continue
-            self._told.add(key)
+            self._reported_skips.add(key)
             if key not in self._state.ends:
-                page = self.record.begin(key, self._state.past.of(key).attempt, None, known=False)
+                page = self.journal.begin(key, self._state.history.of_action(key).attempt, None, uses_spool=False)
                 page.end(ActionEnd(RunStatus.SKIPPED), now)
 
     # --- the end of it
 
     async def _conclude(self) -> None:
-        """Say how the run stands, now that nothing of it is at work here."""
-        if self._left or self._why is StopReason.NOT_OURS:
-            self.record.leave()
-            if self._why is None:  # whoever takes it up reads what is on record
-                await self.record.written()
+        """Record the state of the run, now that no action of it is at work here."""
+        if self._handed_over or self._stop_reason is StopReason.OWNERSHIP_LOST:
+            self.journal.detach()
+            if self._stop_reason is None:  # the next owner reads what is recorded
+                await self.journal.flush()
             return None
         if (key := self._walk.outcome()) is not None:
             async with failpoints.at("finish"):
                 return self._finish(key)
         if self._waiting:
             return self._defer()
-        if self._state.draining or self._why is StopReason.WORKER_STOPS:
-            return self._turn_back()
-        return self.record.defer(WaitingFor.BARRIER, awaits=self._walk.ready()[0])
+        if self._state.draining or self._stop_reason is StopReason.WORKER_STOPS:
+            return self._release()
+        return self.journal.defer(WaitingFor.BARRIER, awaits=self._walk.ready()[0])
 
-    def _turn_back(self) -> None:
-        """Let go of a run of which nothing is at work here: it goes back, unless something of it may have been begun before."""
-        if self._state.inherited or self._why is StopReason.NOT_OURS:
-            self.record.leave()
+    def _release(self) -> None:
+        """Return the run to the queue, or detach if something of it may have been started before."""
+        if self._state.inherited or self._stop_reason is StopReason.OWNERSHIP_LOST:
+            self.journal.detach()
         else:
-            self.record.give_back()
+            self.journal.give_back()
 
     def _finish(self, key: str) -> None:
         end = self._state.ends.get(key, ActionEnd(RunStatus.SUCCEEDED))
         if end.status is RunStatus.SKIPPED:
             end = replace(end, status=RunStatus.SUCCEEDED)
-        if key in self._state.dead and self._why is None:
+        if key in self._state.dead_actions and self._stop_reason is None:
             end = replace(end, status=RunStatus.DEAD)
         attempt = self._state.attempt if self._state.attempt > self.claimed.attempt else None
         state = self._state
-        self.record.finish(end, direct=not state.kept, sweep=state.sweep, release=state.releases_output, attempt=attempt)
+        self.journal.finish(end, direct=not state.in_spool, sweep=state.sweep, release=state.releases_output, attempt=attempt)
 
     def _defer(self) -> None:
-        """What waits holds nothing: the ledger wakes the run."""
-        laters = [later for _, later in self._waiting.values()]
+        """Let the run wait without a slot: the ledger wakes it."""
+        waits = [deferred for _, deferred in self._waiting.values()]
         clock = self._state.tools.clock
-        at = min((later.at for later in laters if later.at is not None), default=None)
-        first = next(later for later in laters if later.at == at)
-        if at is not None and any(later.at is None for later in laters):
+        at = min((deferred.at for deferred in waits if deferred.at is not None), default=None)
+        first = next(deferred for deferred in waits if deferred.at == at)
+        if at is not None and any(deferred.at is None for deferred in waits):
             at = min(at, clock.monotonic() + self._look_seconds())
-        elif at is None and len(laters) > 1:
+        elif at is None and len(waits) > 1:
             first, at = replace(first, waiting_for=WaitingFor.TIMER, awaits=None), clock.monotonic() + self._look_seconds()
         seconds = None if at is None else max(at - clock.monotonic(), 0.0)
-        awaits = first.awaits or _names(laters)
-        self.record.defer(first.waiting_for, seconds=seconds, awaits=awaits, attempt=first.attempt)
+        awaits = first.awaits or _names(waits)
+        self.journal.defer(first.waiting_for, seconds=seconds, awaits=awaits, attempt=first.attempt)
 
     def _look_seconds(self) -> float:
-        """As long again as the youngest wait has lasted: each look takes a claim, and rows of the log."""
-        waits = (self._state.past.of(key).open for key, (_, later) in self._waiting.items() if later.at is None)
-        lasted = min((seen.age_seconds if seen is not None else 0.0 for seen in waits), default=0.0)
+        """Return the pause until the next look: as long as the youngest wait has lasted.
+
+        Each look costs a claim and rows of the log.
+        """
+        waits = (self._state.history.of_action(key).open for key, (_, deferred) in self._waiting.items() if deferred.at is None)
+        lasted = min((progress.age_seconds if progress is not None else 0.0 for progress in waits), default=0.0)
         return min(max(lasted, LOOK_SECONDS), LOOK_SECONDS_MAX)
 
     def _fail(self, end: ActionEnd) -> None:
-        """A fault of ours: whatever is open ends so, and the run with it, unless it came too late to change anything."""
+        """End the run, and whatever is open, after a bug of ours.
+
+        If the run has an outcome already, the bug came too late to change it.
+        """
         if (known := self._walk.outcome()) is not None:
             return self._finish(known)
-        open_ = [*self._at_work.values(), *(action for action, _ in self._waiting.values())]
+        open_ = [*self._active.values(), *(action for action, _ in self._waiting.values())]
         for action in open_:
-            action.close(end)
+            action.end(end)
         if not open_:
-            key = next((k for k in self._state.course.actions if k not in self._state.ends), None)
+            key = next((k for k in self._state.compiled_spec.actions if k not in self._state.ends), None)
             if key is not None:
-                ActionRun(self._state, self._state.course.actions[key]).close(end)
-        return self.record.finish(end, sweep=self._state.sweep)
+                ActionRun(self._state, self._state.compiled_spec.actions[key]).end(end)
+        return self.journal.finish(end, sweep=self._state.sweep)
 
 
-def _names(laters: Sequence[Later]) -> str | None:
-    """Whose answers these wait for."""
+def _names(waits: Sequence[Deferred]) -> str | None:
+    """Return the names of the approvals and executions that these wait for."""
     names, size = list[str](), 0
-    for later in laters:
-        if later.awaits is not None and later.waiting_for in _ANSWERED and size + len(later.awaits) < NAMES_CHARACTERS_MAX:
-            names.append(later.awaits)
-            size += len(later.awaits) + 1
+    for deferred in waits:
+        if (
+            deferred.awaits is not None
+            and deferred.waiting_for in _ANSWERED
+            and size + len(deferred.awaits) < NAMES_CHARACTERS_MAX
+        ):
+            names.append(deferred.awaits)
+            size += len(deferred.awaits) + 1
     return " ".join(names) or None

@@ -1,4 +1,4 @@
-"""One attempt at a transfer, as the run's walk asks for it: with a page in the record, and no store on the target."""
+"""One attempt at a file transfer, with the interface of Attempt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from opsjobs.engine.runs import outcomes
-from opsjobs.engine.runs.attempt import ready
+from opsjobs.engine.runs.attempt import wait_until_startable
 from opsjobs.engine.runs.cancellation import StopSignal
 from opsjobs.engine.runs.output import Capture
 from opsjobs.engine.runs.run_connection import RunConnection
@@ -22,70 +22,76 @@ from opsjobs.store.ledger import Progress
 
 
 class TransferAttempt:
-    """Attempt `number` at a transfer; `seen`: it is on record already. Its face is that of Attempt.
+    """One attempt at a file transfer; it uses no spool on the target.
 
-    It goes directly, is never `gone` and never `commanding`: whoever has the run goes on with it, where this worker or the one
-    before left it.
+    It is always direct, never `gone`, and never runs a direct command: every owner of the run
+    continues where the last one, itself or another worker, stopped. `progress`: what is recorded of
+    it, if anything.
     """
 
     gone = False
     direct = True
-    commanding = False
+    runs_direct_command = False
 
     def __init__(
-        self, state: RunState, action: Mapping[str, Any], number: int, stops: StopSignal, *, seen: Progress | None
+        self, state: RunState, action: Mapping[str, Any], number: int, stop_signal: StopSignal, *, progress: Progress | None
     ) -> None:
         self._state = state
         self._action = action
-        self._seen = seen
-        self._stops = stops
+        self._progress = progress
+        self._stop_signal = stop_signal
         self.number = number
-        self.page: AttemptEntry | None = None
+        self.entry: AttemptEntry | None = None
 
     async def perform(self) -> ActionEnd:
-        """Do it; the page stays open. Raises RemoteFailure where nothing was begun, Interrupted, Left."""
+        """Do the transfer; the entry stays open.
+
+        Raises RemoteFailure if nothing was started, Interrupted and Detached.
+        """
         state = self._state
         if state.endpoint is None:
-            words = f"target {state.target_name} was removed from the inventory after the launch"
-            raise RemoteFailure(ErrorCode.INTERNAL, words)
-        with self._stops.here():
+            text = f"target {state.target_name} was removed from the inventory after the launch"
+            raise RemoteFailure(ErrorCode.INTERNAL, text)
+        with self._stop_signal.interruptible():
             await state.check_target()
-        link = state.links.take()
+        connection = state.connections.acquire()
         try:
-            await ready(state, self._stops, link)
-            return await self._begun(link)
+            await wait_until_startable(state, self._stop_signal, connection)
+            return await self._perform_on(connection)
         finally:
-            state.links.give(link)
+            state.connections.release(connection)
 
-    async def _begun(self, link: RunConnection) -> ActionEnd:
-        state, seen = self._state, self._seen
-        started_at = seen.started_at if seen is not None else state.tools.clock.now()
-        page = self.page = state.record.begin(self._action["key"], self.number, started_at, seen=seen, known=False)
-        page.logged_in = link.logged_in()
-        capture = Capture(page, state.tools.limits.output_bytes, page.stored)
+    async def _perform_on(self, connection: RunConnection) -> ActionEnd:
+        state, progress = self._state, self._progress
+        started_at = progress.started_at if progress is not None else state.tools.clock.now()
+        entry = self.entry = state.journal.begin(
+            self._action["key"], self.number, started_at, progress=progress, uses_spool=False
+        )
+        entry.logged_in = connection.take_login_times()
+        capture = Capture(entry, state.tools.limits.output_bytes, entry.stored)
         try:
-            end = await Transfer(self._order(capture, page), link, state.tools.transfers).perform()
+            end = await Transfer(self._build_order(capture, entry), connection, state.tools.transfers).perform()
         except RemoteFailure as failure:
-            end = outcomes.failed(failure)
+            end = outcomes.from_failure(failure)
         return replace(end, written=capture.finish())
 
-    def _order(self, capture: Capture, page: AttemptEntry) -> TransferOrder:
-        state, seen, limits = self._state, self._seen, self._state.tools.limits
+    def _build_order(self, capture: Capture, entry: AttemptEntry) -> TransferOrder:
+        state, progress, limits = self._state, self._progress, self._state.tools.limits
         timeout = self._action.get("timeout")
-        spec = state.course.spec
+        spec = state.compiled_spec.spec
         written = next((a for a in spec.actions if a["key"] == self._action["key"]), self._action)
-        late = "${" in written["source"]
+        named_by_parameter = "${" in written["source"]
         return TransferOrder(
             self._action,
-            state.record.claimed,
+            state.journal.claimed,
             str(spec.execution_uuid),
             self.number,
-            say=lambda words: capture.add(Output("stdout", words.encode())),
-            note_contact=lambda there: page.regain_contact() if there else page.lose_contact(state.tools.clock.now()),
-            stops=self._stops,
+            write_line=lambda text: capture.add(Output("stdout", text.encode())),
+            note_contact=lambda there: entry.regain_contact() if there else entry.lose_contact(state.tools.clock.now()),
+            stop_signal=self._stop_signal,
             clock=state.tools.clock,
-            gone_seconds=seen.age_seconds if seen is not None else 0.0,
+            gone_seconds=progress.age_seconds if progress is not None else 0.0,
             timeout_seconds=limits.command_seconds if timeout is None else parse_duration(timeout),
             window_seconds=limits.reattach_seconds,
-            asked_by=(spec.requested_by, spec.requested_by_kind) if late else None,
+            asked_by=(spec.requested_by, spec.requested_by_kind) if named_by_parameter else None,
         )

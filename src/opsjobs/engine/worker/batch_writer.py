@@ -1,4 +1,7 @@
-"""The worker's pen: what its runs have to say is gathered and committed for all of them at once, in order, or not at all."""
+"""Group commit: write the journals of all of a worker's runs to the ledger in one flush.
+
+A flush is applied in order and as a whole, or not at all.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,22 @@ from opsjobs.store.ledger.flush import result_line, status_line
 from opsjobs.telemetry import Metrics, log
 
 FLUSH_BYTES = 2 << 20
-# The next flush begins when the last one has ended, and not earlier than this after its beginning.
+# A flush starts when the last one has ended, but not earlier than this after the last one started.
 FLUSH_PAUSE_SECONDS = 0.02
-# How long the beginning of an action waits for company: alone it would cost a flush that the ends then wait behind.
+# How long the start of an action waits for company. Flushed alone, it would cost a flush that the
+# results of other runs then queue behind.
 BEGIN_ALONE_SECONDS = 0.1
-# A flush that PostgreSQL ended at its time limit so often is cut in two: as a whole it may never get through. One run's is tried on:
-# where it does not come back for two leases, the worker gives its runs up.
-SLOW_AT_MOST = 2
+# After this many statement timeouts a flush is halved: as a whole it may never get through. A flush
+# of one run is retried: if it does not come back within two leases, the worker gives its runs up
+# (STUCK_LEASES in lease_heartbeat).
+SLOW_TRIES_MAX = 2
 
 
 class BatchWriter:
-    """Commits for all runs of one owner: one flush in flight, at most 2 MiB, the next not earlier than 20 ms after it began."""
+    """Commits the journals of one worker session: one flush in flight, at most 2 MiB each.
+
+    The next flush starts 20 ms after the start of the last one at the earliest.
+    """
 
     def __init__(
         self,
@@ -39,93 +47,98 @@ class BatchWriter:
         *,
         owner: UUID,
         worker: str,
-        settled: Callable[[Flush, Settled], None],
+        on_flushed: Callable[[Flush, Settled], None],
     ) -> None:
         self._ledger = ledger
         self._metrics = metrics
         self._clock = clock
         self._owner = owner
         self._worker = worker
-        self._settled = settled
-        self._number = 0
-        self._dirty: dict[int, RunJournal] = {}
-        self._something = asyncio.Event()
-        self._hurried = asyncio.Event()
+        self._on_flushed = on_flushed
+        self._last_number = 0
+        self._dirty_journals: dict[int, RunJournal] = {}
+        self._has_work = asyncio.Event()
+        self._flush_requested = asyncio.Event()
         self._in_flight = False
-        self._flushed: asyncio.Future[None] | None = None
+        self._next_flush: asyncio.Future[None] | None = None
         self.committing_since: float | None = None
-        """Since when (monotonic) a flush is being committed; None while there is none."""
+        """Since when (monotonic) a flush is being committed; None if none is."""
         self.unwritten_bytes = 0
+        """Bytes in all journals that no flush has taken yet."""
 
-    def open(self, claimed: Claimed, mask: Mask = NOTHING) -> RunJournal:
-        """The record of a run that was claimed; `mask`: what is not to be seen in it."""
+    def open_journal(self, claimed: Claimed, mask: Mask = NOTHING) -> RunJournal:
+        """Return the journal of a claimed run; `mask` redacts everything that is written to it."""
         return RunJournal(self, claimed, mask)
 
-    def dirty(self, record: RunJournal, size_bytes: int) -> None:
-        """A record has something to say. That an action began, and no more, waits a little: most have soon more to say."""
+    def mark_dirty(self, journal: RunJournal, size_bytes: int) -> None:
+        """Queue a journal that has new entries.
+
+        A journal with nothing but the start of an action waits a little: most have more to write
+        soon.
+        """
         self.unwritten_bytes += size_bytes
-        if size_bytes or record.claimed.id in self._dirty:
-            self.urge(record)
+        if size_bytes or journal.claimed.id in self._dirty_journals:
+            self.flush_soon(journal)
         else:
-            asyncio.get_running_loop().call_later(BEGIN_ALONE_SECONDS, self.urge, record)
+            asyncio.get_running_loop().call_later(BEGIN_ALONE_SECONDS, self.flush_soon, journal)
 
-    def urge(self, record: RunJournal) -> None:
-        """What the record has to say goes with the next flush."""
-        if not record.silent:
-            self._dirty.setdefault(record.claimed.id, record)
-            self._something.set()
+    def flush_soon(self, journal: RunJournal) -> None:
+        """Put the journal into the next flush."""
+        if not journal.is_empty:
+            self._dirty_journals.setdefault(journal.claimed.id, journal)
+            self._has_work.set()
 
-    def forget(self, record: RunJournal) -> None:
-        """Drop what a stale run still had to say."""
-        self.unwritten_bytes -= record.unwritten_bytes
-        record.fall_silent()
-        if self._dirty.get(record.claimed.id) is record:
-            del self._dirty[record.claimed.id]
-        self._tell_who_waits()  # there is room now, and perhaps nothing left to flush
+    def discard(self, journal: RunJournal) -> None:
+        """Drop the unwritten entries of a stale run."""
+        self.unwritten_bytes -= journal.unwritten_bytes
+        journal.discard()
+        if self._dirty_journals.get(journal.claimed.id) is journal:
+            del self._dirty_journals[journal.claimed.id]
+        self._notify_waiters()  # there is room now, and perhaps nothing is left to flush
 
     @property
-    def waiting(self) -> int:
-        """How many runs have something to say that no flush has taken yet."""
-        return len(self._dirty)
+    def dirty_runs(self) -> int:
+        """The number of runs with entries that no flush has taken yet."""
+        return len(self._dirty_journals)
 
-    def hurry(self) -> None:
-        """Do not wait for company: whoever could still come is waiting for the next flush."""
-        self._hurried.set()
+    def flush_now(self) -> None:
+        """Flush without the pause: all other runs are waiting for the next flush already."""
+        self._flush_requested.set()
 
-    async def flushed(self) -> None:
+    async def wait_for_flush(self) -> None:
         """Wait for the end of the next flush."""
-        if self._flushed is None:
-            self._flushed = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._flushed)
+        if self._next_flush is None:
+            self._next_flush = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._next_flush)
 
     async def run(self) -> None:
-        """Flush for ever, until cancelled."""
+        """Flush until cancelled."""
         while True:
-            await self._something.wait()
-            if not self._dirty:  # who had something to say was forgotten meanwhile
-                self._something.clear()
+            await self._has_work.wait()
+            if not self._dirty_journals:  # all dirty journals were discarded meanwhile
+                self._has_work.clear()
                 continue
             began = time.monotonic()
-            self._hurried.clear()
+            self._flush_requested.clear()
             await self._flush()
-            if self.unwritten_bytes < RUN_FLUSH_BYTES_MAX:  # so much has company enough
+            if self.unwritten_bytes < RUN_FLUSH_BYTES_MAX:  # with this much unwritten, waiting gains nothing
                 await self._pause(began + FLUSH_PAUSE_SECONDS - time.monotonic())
 
     async def _pause(self, seconds: float) -> None:
         if seconds > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self._hurried.wait()
+                    await self._flush_requested.wait()
 
-    async def drained(self) -> None:
-        """Wait until everything said is written."""
-        while self._dirty or self._in_flight:
-            await self.flushed()
+    async def drain(self) -> None:
+        """Wait until all journals are written."""
+        while self._dirty_journals or self._in_flight:
+            await self.wait_for_flush()
 
     async def _flush(self) -> None:
-        flush, records, size_bytes = self._draft()
-        if not self._dirty:
-            self._something.clear()
+        flush, journals, size_bytes = self._build_flush()
+        if not self._dirty_journals:
+            self._has_work.clear()
         started = time.monotonic()
         self._in_flight = True
         self.committing_since = started
@@ -134,54 +147,58 @@ class BatchWriter:
         finally:
             self.committing_since = None
             self._in_flight = False
-            for record in records.values():
-                record.in_flight = False
+            for journal in journals.values():
+                journal.in_flight = False
         self._metrics.flush_seconds.observe(time.monotonic() - started)
         self._metrics.flush_bytes.observe(size_bytes)
         self._metrics.flush_entries.observe(len(flush.lines))
         for run_id in settled.stale:
             self._metrics.stale_writes.inc()
-            self.forget(records[run_id])
-        self._tell_who_waits()
+            self.discard(journals[run_id])
+        self._notify_waiters()
         try:
-            self._settled(flush, settled)
-        except Exception:  # noqa: BLE001  it is written: what goes wrong after that must not end the pen
+            self._on_flushed(flush, settled)
+        except Exception:  # noqa: BLE001  the flush is stored: a fault in the callback must not end the writer
             self._metrics.bugs.labels("recorder").inc()
             log.exception("flush_follow_up_failed")
 
-    def _tell_who_waits(self) -> None:
-        done, self._flushed = self._flushed, None
+    def _notify_waiters(self) -> None:
+        done, self._next_flush = self._next_flush, None
         if done is not None and not done.done():
             done.set_result(None)
 
-    def _draft(self) -> tuple[Flush, dict[int, RunJournal], int]:
-        draft = FlushBuilder()
-        records: dict[int, RunJournal] = {}
-        share_bytes = _share(self._dirty.values())
-        # Those who were first to have something to say come first; who was cut short goes to the end of the queue.
-        for run_id, record in list(self._dirty.items()):
-            if draft.size_bytes >= FLUSH_BYTES:
+    def _build_flush(self) -> tuple[Flush, dict[int, RunJournal], int]:
+        builder = FlushBuilder()
+        journals: dict[int, RunJournal] = {}
+        share_bytes = _share(self._dirty_journals.values())
+        # First come, first served. A journal that did not fit goes to the end of the queue.
+        for run_id, journal in list(self._dirty_journals.items()):
+            if builder.size_bytes >= FLUSH_BYTES:
                 break
-            del self._dirty[run_id]
-            records[run_id] = record
-            record.in_flight = True
-            draft.size_bytes += record.take(draft, share_bytes)
-            if not record.silent:
-                self._dirty[run_id] = record
-        self.unwritten_bytes -= draft.size_bytes
-        return self._flush_of(draft.runs, draft.results, draft.lines), records, draft.size_bytes
+            del self._dirty_journals[run_id]
+            journals[run_id] = journal
+            journal.in_flight = True
+            builder.size_bytes += journal.take(builder, share_bytes)
+            if not journal.is_empty:
+                self._dirty_journals[run_id] = journal
+        self.unwritten_bytes -= builder.size_bytes
+        return self._create_flush(builder.runs, builder.results, builder.lines), journals, builder.size_bytes
 
     async def _commit(self, flush: Flush) -> Settled:
-        """Commit, whatever it takes. What PostgreSQL refuses of one run must not silence the others: it is found by halving."""
+        """Commit, whatever it takes.
+
+        If PostgreSQL refuses the entries of one run, halving finds that run, so that the others are
+        written.
+        """
         try:
-            return await self._insist(flush)
+            return await self._settle_until_stored(flush)
         except TooSlow as slow:
             log.warning("flush_halved", runs=len(flush.runs), reason=str(slow))
-        except Exception as bug:  # noqa: BLE001  anything but Unavailable is a refusal of what was said
+        except Exception as bug:  # noqa: BLE001  anything but Unavailable means that the data was refused
             self._metrics.bugs.labels("recorder").inc()
             log.exception("flush_refused", runs=len(flush.runs))
             if len(flush.runs) == 1:
-                return await self._end_without_words(flush, bug)
+                return await self._end_without_output(flush, bug)
         halves = [await self._commit(part) for part in self._halves(flush)]
         return Settled(
             stale=frozenset().union(*(half.stale for half in halves)),
@@ -189,20 +206,20 @@ class BatchWriter:
             admitted={zone: count for half in halves for zone, count in half.admitted.items()},
         )
 
-    async def _end_without_words(self, flush: Flush, bug: Exception) -> Settled:
-        """End a run whose words are refused: with its results, without its output; to this process it is then as good as stale."""
+    async def _end_without_output(self, flush: Flush, bug: Exception) -> Settled:
+        """End a run whose output is refused: store its results only, then treat it as stale."""
         run = flush.runs[0]
         try:
-            settled = await self._insist(self._wordless(flush, bug))
-        except Exception:  # noqa: BLE001  not even that: the claim loop finds a run that is ours and unknown
-            log.exception("run_cannot_be_ended", execution=run.execution_id, target_run=run.run_id)
+            settled = await self._settle_until_stored(self._without_output(flush, bug))
+        except Exception:  # noqa: BLE001  the claim loop will find it as a run that is ours and unknown
+            log.exception("run_not_ended", execution=run.execution_id, target_run=run.run_id)
             settled = Settled(frozenset(), frozenset(), {})
         return replace(settled, stale=settled.stale | {run.run_id})
 
-    def _wordless(self, flush: Flush, bug: Exception) -> Flush:
+    def _without_output(self, flush: Flush, bug: Exception) -> Flush:
         (run,) = flush.runs
-        words = f"a fault of opsjobs: what the run said could not be stored ({type(bug).__name__})"
-        end = ActionEnd(RunStatus.FAILED, error=RunError(ErrorCode.INTERNAL, words))
+        message = f"a fault of opsjobs: the run's output could not be stored ({type(bug).__name__})"
+        end = ActionEnd(RunStatus.FAILED, error=RunError(ErrorCode.INTERNAL, message))
         now = self._clock.now()
         results = [replace(r, stored=r.stored_before, written=r.stored_before) for r in flush.results]
         if results:
@@ -211,7 +228,7 @@ class BatchWriter:
             )
         lines = [result_line(r, run.target_id) for r in results if r.status.final]
         lines.append(status_line(run.run_id, run.target_id, end.status, end.error))
-        return self._flush_of(
+        return self._create_flush(
             [replace(run, status=end.status, exit_code=None, error=end.error, cancel_proof=None)], results, lines
         )
 
@@ -221,27 +238,28 @@ class BatchWriter:
         for runs in (flush.runs[:middle], flush.runs[middle:]):
             ids = {run.run_id for run in runs}
             results = [r for r in flush.results if r.run_id in ids]
-            parts.append(self._flush_of(runs, results, [line for line in flush.lines if line.run_id in ids]))
+            parts.append(self._create_flush(runs, results, [line for line in flush.lines if line.run_id in ids]))
         return parts
 
-    def _flush_of(self, runs: Sequence[RunMove], results: Sequence[ResultState], lines: Sequence[LogLine]) -> Flush:
+    def _create_flush(self, runs: Sequence[RunMove], results: Sequence[ResultState], lines: Sequence[LogLine]) -> Flush:
         return Flush(self._owner, self._worker, 0, runs, results, lines)
 
-    async def _insist(self, flush: Flush) -> Settled:
-        # Numbered when its turn has come: a number below the last one stored would be taken for one that is stored already.
-        self._number += 1
-        flush = replace(flush, number=self._number)
+    async def _settle_until_stored(self, flush: Flush) -> Settled:
+        # Numbered as late as possible: the ledger takes a number below the last stored one for a
+        # flush that is stored already.
+        self._last_number += 1
+        flush = replace(flush, number=self._last_number)
         pause, too_slow = 0.05, 0
         while True:
             try:
                 settled = await self._ledger.settle(flush)
-            except Unavailable as away:
-                too_slow += isinstance(away, TooSlow)
-                if too_slow >= SLOW_AT_MOST and len(flush.runs) > 1:
+            except Unavailable as unavailable:
+                too_slow += isinstance(unavailable, TooSlow)
+                if too_slow >= SLOW_TRIES_MAX and len(flush.runs) > 1:
                     raise
-                if isinstance(away, Locked):
+                if isinstance(unavailable, Locked):
                     self.committing_since = time.monotonic()  # an answer: PostgreSQL is there
-                log.warning("flush_repeated", flush=flush.number, reason=str(away))
+                log.warning("flush_repeated", flush=flush.number, reason=str(unavailable))
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
             else:
@@ -249,12 +267,15 @@ class BatchWriter:
                 return settled
 
 
-def _share(records: Iterable[RunJournal]) -> int:
-    """How much of the next flush each of these may fill: what the small ones leave is divided among the others."""
+def _share(journals: Iterable[RunJournal]) -> int:
+    """Return how many bytes of the next flush each run may fill.
+
+    What the runs with little output leave is divided among those with much.
+    """
     small, large = 0, 0
-    for record in records:
-        if record.unwritten_bytes > RUN_FLUSH_BYTES:
+    for journal in journals:
+        if journal.unwritten_bytes > RUN_FLUSH_BYTES:
             large += 1
         else:
-            small += record.unwritten_bytes
+            small += journal.unwritten_bytes
     return min(max(RUN_FLUSH_BYTES, (FLUSH_BYTES - small) // max(large, 1)), RUN_FLUSH_BYTES_MAX)

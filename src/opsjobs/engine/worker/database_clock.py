@@ -1,20 +1,23 @@
-"""Notices steps of the database's clock: each renewal compares its move with that of our own monotonic clock."""
+"""Detect steps of the database's clock: compare each renewal with our monotonic clock."""
 
 from __future__ import annotations
 
 STEP_SECONDS = 1.0
-"""A move that differs by more is a step, not the time that an answer took."""
+"""A difference over this is a clock step; a smaller one may be the time of an answer."""
 
 
 class DatabaseClock:
-    """What the database's clock should show, by the last answer that told its time."""
+    """Estimates what the database's clock shows now, from its last answer."""
 
     def __init__(self) -> None:
         self._ahead: tuple[float, float] | None = None
-        """By how much it is ahead of our monotonic clock: at least and at most, as an answer takes some time."""
+        """Least and greatest possible offset from our monotonic clock; an answer takes time."""
 
     def observe(self, now: float, *, sent_at: float, received_at: float) -> float:
-        """Take in the database's time, asked and answered at these monotonic times. Return by how much it stepped, or 0."""
+        """Record the database's time and return by how many seconds its clock stepped, or 0.
+
+        `sent_at` and `received_at` are monotonic times of the query and its answer.
+        """
         least, most = now - received_at, now - sent_at
         before, self._ahead = self._ahead, (least, most)
         if before is None:
@@ -26,5 +29,5 @@ class DatabaseClock:
         return 0.0
 
     def expected(self, monotonic: float) -> float | None:
-        """Return the database's time at a monotonic time, as seconds since 1970; None if it was never told."""
+        """Return the database's Unix time at a monotonic time; None before the first answer."""
         return None if self._ahead is None else monotonic + sum(self._ahead) / 2

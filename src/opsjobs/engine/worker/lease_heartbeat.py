@@ -1,4 +1,7 @@
-"""The heart: renews the worker's lease on a thread and a connection of its own, so that no load of ours can stop it."""
+"""Renew the worker's lease, on a thread and a connection of its own.
+
+No load on the worker's event loop or connection pool can delay a renewal.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,19 @@ from opsjobs.engine.worker.database_clock import DatabaseClock
 from opsjobs.store.workers import Lease, Renewal
 from opsjobs.telemetry import log
 
-# Of a lease of 15 s: renewed every third of it; nothing is started once four fifths have passed since the last renewal
-# that succeeded was *sent*. (10-ledger.md rule 9)
-BEATS_A_LEASE = 3
+# The lease (15 s by default) is renewed every third of it. Nothing is started on a machine once
+# four fifths have passed since the last successful renewal was *sent*.
+RENEWALS_PER_LEASE = 3
 START_SHARE = 0.8
-# Only who renewed three times in a row may bury others: then it is not the database or this process that was away.
-BEATS_TO_BURY = 3
-# A renewal has a fifth of the lease. Then a new connection is tried, which may first have to pass by a host that is gone.
-# With the third that lay before it, all this is over before the lease is.
+# A worker may expire the leases of others only after three renewals in a row: then neither the
+# database nor this process was away.
+RENEWALS_TO_REAP = 3
+# A renewal has a fifth of the lease. Then a new connection is tried, which may first have to time
+# out on a host that is gone. With the third that passed before it, all this ends before the lease
+# does.
 ATTEMPT_SHARES = (0.2, 0.4)
-# A worker whose statements do not come back for so many leases, while its renewals do, leaves its runs to others.
+# If a statement of the worker does not come back for this many leases while renewals do, the worker
+# leaves its runs to others.
 STUCK_LEASES = 2
 
 
@@ -29,96 +35,105 @@ def _never() -> None:
 
 
 class Heartbeat:
-    """Beats until stopped. `heard` is called on the heart's thread with every answer of the ledger.
-
-    `waiting_since`: since when (monotonic) a statement of the worker's does not come back, None if none is waited for.
-    """
+    """Renews the lease until stopped."""
 
     def __init__(
         self,
         lease: Lease,
-        heard: Callable[[Renewal], None],
+        on_renewal: Callable[[Renewal], None],
         *,
         lease_seconds: float,
         registered_at: float,
         waiting_since: Callable[[], float | None] = _never,
     ) -> None:
+        """Prepare the heartbeat; `start` begins it.
+
+        `on_renewal` is called on the heartbeat's thread with every answer of the database.
+        `waiting_since` returns since when (monotonic) a statement of the worker has not come back,
+        None if none is pending. `registered_at` (monotonic) is when the registration was sent; it
+        counts as the first renewal.
+        """
         self._lease = lease
-        self._heard = heard
+        self._on_renewal = on_renewal
         self._lease_seconds = lease_seconds
         self._waiting_since = waiting_since
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="opsjobs-heart", daemon=True)
-        self._in_a_row = 0
-        self._beating_since = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="opsjobs-heartbeat", daemon=True)
+        self._consecutive_renewals = 0
+        self._renewing_since = time.monotonic()
         self._sent_at = registered_at
         self._clock = DatabaseClock()
-        self._buries_from = 0.0
-        self._left_behind: set[asyncio.Task[Renewal]] = set()
+        self._may_reap_at = 0.0
+        self._abandoned_attempts: set[asyncio.Task[Renewal]] = set()
         self.stuck = False
-        """True once the heart has stopped because the worker's statements did not come back."""
+        """True once the heartbeat has stopped because the worker's statements did not come back."""
 
     def start(self) -> None:
-        """Begin to beat; the registration, sent at `registered_at` (monotonic), counts as the first renewal."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End; returns at once, the thread is done within seconds."""
+        """Stop; return at once, the thread ends within seconds."""
         self._stopping.set()
 
     @property
-    def beating(self) -> bool:
-        """False once the thread has ended, whatever ended it."""
+    def alive(self) -> bool:
+        """True until the thread has ended, for whatever reason."""
         return self._thread.is_alive()
 
     @property
     def may_start(self) -> bool:
-        """Whether the lease is fresh enough to start something on a machine."""
+        """True if the lease is fresh enough to start something on a machine."""
         return time.monotonic() - self._sent_at <= self._lease_seconds * START_SHARE
 
     @property
     def may_reap(self) -> bool:
-        """Whether this process has seen the database often enough, under a steady clock, to call others dead."""
-        return self._in_a_row >= BEATS_TO_BURY and self.may_start and time.monotonic() >= self._buries_from
+        """True if enough renewals, under a steady clock, entitle us to expire other leases."""
+        return self._consecutive_renewals >= RENEWALS_TO_REAP and self.may_start and time.monotonic() >= self._may_reap_at
 
     @property
     def database_now(self) -> float | None:
-        """What the database's clock should show now, as seconds since 1970."""
+        """The expected time of the database's clock now, in Unix seconds."""
         return self._clock.expected(time.monotonic())
 
     def _run(self) -> None:
-        asyncio.run(self._beat_for_ever())
+        asyncio.run(self._renew_until_stopped())
 
-    async def _beat_for_ever(self) -> None:
+    async def _renew_until_stopped(self) -> None:
         while not self._stopping.is_set():
             if self._is_stuck():
                 self.stuck = True
                 break
             began = time.monotonic()
-            await self._beat()
-            pause = max(began + self._lease_seconds / BEATS_A_LEASE - time.monotonic(), 0.0)
+            await self._renew()
+            pause = max(began + self._lease_seconds / RENEWALS_PER_LEASE - time.monotonic(), 0.0)
             await asyncio.to_thread(self._stopping.wait, pause)
         await self._lease.close()
 
     def _is_stuck(self) -> bool:
-        # An outage that we share with the database is no reason: only the time counts in which the renewals came through.
+        # An outage that also stops the renewals does not count: only time in which renewals got
+        # through.
         since = self._waiting_since()
         if since is None:
             return False
-        return time.monotonic() - max(since, self._beating_since) > self._lease_seconds * STUCK_LEASES
+        return time.monotonic() - max(since, self._renewing_since) > self._lease_seconds * STUCK_LEASES
 
-    async def _beat(self) -> None:
+    async def _renew(self) -> None:
         for share in ATTEMPT_SHARES:
             sent_at = time.monotonic()
-            renewal = await self._attempt(self._lease_seconds * share)
+            renewal = await self._attempt_renewal(self._lease_seconds * share)
             if renewal is not None:
-                self._renewed(renewal, sent_at)
+                self._accept_renewal(renewal, sent_at)
                 return
-        self._in_a_row = 0
-        self._beating_since = time.monotonic()
+        self._consecutive_renewals = 0
+        self._renewing_since = time.monotonic()
 
-    async def _attempt(self, seconds: float) -> Renewal | None:
-        """Renew once. What does not answer in time is left behind with its connection; the next attempt makes a new one."""
+    async def _attempt_renewal(self, seconds: float) -> Renewal | None:
+        """Renew once; return None on failure or timeout.
+
+        A renewal without an answer in time is abandoned with its connection; the next attempt opens
+        a new one.
+        """
         attempt = asyncio.create_task(self._lease.renew())
         await asyncio.wait({attempt}, timeout=seconds)
         if attempt.done() and attempt.exception() is None:
@@ -128,22 +143,23 @@ class Heartbeat:
         if not self._lease.abort():
             attempt.cancel()  # it was still connecting
         if not attempt.done():
-            self._left_behind.add(attempt)
-            attempt.add_done_callback(self._forget)
+            self._abandoned_attempts.add(attempt)
+            attempt.add_done_callback(self._forget_attempt)
         return None
 
-    def _forget(self, attempt: asyncio.Task[Renewal]) -> None:
-        self._left_behind.discard(attempt)
+    def _forget_attempt(self, attempt: asyncio.Task[Renewal]) -> None:
+        self._abandoned_attempts.discard(attempt)
         if not attempt.cancelled():
-            attempt.exception()  # it is known that it failed
+            attempt.exception()  # mark the exception as retrieved: its failure was logged
 
-    def _renewed(self, renewal: Renewal, sent_at: float) -> None:
+    def _accept_renewal(self, renewal: Renewal, sent_at: float) -> None:
         stepped = self._clock.observe(renewal.now, sent_at=sent_at, received_at=time.monotonic())
         if stepped:
-            # Every lease looks longer or shorter now than it is: all who live have renewed theirs a lease later.
-            self._buries_from = time.monotonic() + self._lease_seconds
+            # After a step every lease looks longer or shorter than it is, until each live worker
+            # has renewed: that takes one lease at most.
+            self._may_reap_at = time.monotonic() + self._lease_seconds
             log.warning("database_clock_stepped", seconds=round(stepped, 1))
         if renewal.alive:
-            self._in_a_row += 1
+            self._consecutive_renewals += 1
             self._sent_at = sent_at
-        self._heard(renewal)
+        self._on_renewal(renewal)
