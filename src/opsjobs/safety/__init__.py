@@ -1,9 +1,11 @@
-"""What a program would do to the machine that it runs on, judged by its text: a guard rail, no sandbox.
+"""Judge from its text what a program would do to its machine: a guard rail, no sandbox.
 
-Every interpreter's text is read into one Trace (trace.py): calls, with what is wrapped in them, and what nobody can read. The
-rules (rules/*.yaml) are matched against it. docs/safety.md says what this cannot see.
+The reader of each language writes into one Trace (trace.py): the calls, the calls wrapped in them,
+and the parts that cannot be read. The rules (rules/*.yaml) are matched against that trace.
+docs/safety.md lists what this cannot see.
 
-judging.py, which loads the grammars, is imported by the judging process alone (opsjobs.sandbox). What is here loads none.
+Only the judging process (opsjobs.sandbox) imports judging.py, which loads the grammars. The names
+exported here load none.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What is around a program and decides what it does: variables that make others run something, and files that are run or trusted."""
+"""Variables and files that decide what a program does.
+
+The variables make other programs run something; the files are run or trusted by the system.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +28,18 @@ _TRUSTED = re.compile(
 
 
 def executes(name: str, value: str) -> bool:
-    """Whether a variable makes a program run what it names. A PATH of the usual folders does not."""
+    """Return True if the variable makes a program run what it names.
+
+    A PATH of the usual folders does not.
+    """
     if name == "PATH" and all(_USUAL.fullmatch(folder) for folder in value.split(":")):
         return False
     return _EXECUTES.fullmatch(name) is not None
 
 
 def said_of_variables(variables: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
-    """What is to be said of these names and values."""
-    reason = "This variable makes shells and interpreters run something else than the text says."
+    """Return a finding for each of these variables that makes programs run something."""
+    reason = "This variable makes shells and interpreters run code that is not in the text."
     return tuple(
         Finding("executing-variable", SafetyVerdict.NEEDS_APPROVAL, reason, name)
         for name, value in variables
@@ -42,7 +48,7 @@ def said_of_variables(variables: Iterable[tuple[str, str]]) -> tuple[Finding, ..
 
 
 def place_of(destination: str) -> str:
-    """The path in one spelling; one that leaves the home is taken from the root.
+    """Return the path in one spelling; one that leaves the home is taken from the root.
 
     >>> place_of("/etc//./cron.d/x"), place_of("../../etc/passwd"), place_of("~/.ssh/")
     ('/etc/cron.d/x', '/etc/passwd', '.ssh')
@@ -56,11 +62,14 @@ def place_of(destination: str) -> str:
 
 
 def said_of_place(place: str, unknown: str) -> tuple[Finding, ...]:
-    """What is to be said of a file that comes there; `unknown` stands for what nobody knows."""
+    """Return the findings for a file uploaded to this path.
+
+    `unknown` is the text that stands for a value that is not known yet.
+    """
     if _TRUSTED.fullmatch(place):
-        reason = "A file there says who may log in or become root, or is run by the system."
+        reason = "Files there decide who may log in or become root, or are run by the system."
     elif place.startswith(unknown):
-        reason = "Nobody knows yet where this file comes to."
+        reason = "The destination of this file is not known yet."
     else:
         return ()
     return (Finding("upload-to-trusted-place", SafetyVerdict.NEEDS_APPROVAL, reason, place[:200]),)

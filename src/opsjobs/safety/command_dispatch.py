@@ -1,4 +1,4 @@
-"""A command that is run: its name as the kernel finds it, and everything that is run within it, layer by layer."""
+"""Record a command, its name as the kernel finds it, and all that it runs, layer by layer."""
 
 from __future__ import annotations
 
@@ -20,27 +20,30 @@ DOWNLOADERS = frozenset(
     {"curl", "wget", "fetch", "aria2c", "http", "https", "lynx", "links", "w3m", "ftp", "tftp", "nc", "ncat", "socat"}
 )
 UNNAMED = "?"
-"""A call whose name is not known, for rules about its arguments."""
+"""The name of a call whose name is not known, for rules about its arguments."""
 _DECODERS = frozenset(
     {
         *("base64", "base32", "basenc", "uudecode", "openssl", "gpg", "gpg2", "age", "xxd", "gunzip", "zcat", "gzip", "bunzip2"),
         *("bzcat", "xzcat", "unxz", "zstdcat", "unzstd", "uncompress", "ccrypt", "shc", "rev"),
     }
 )
-"""What they print is read by no one who reads the text that has it run."""
+"""Their output cannot be read from the text that runs it."""
 _PRINTERS = frozenset({"cat", "echo", "printf", "tee"})
 _CALL_STEPS = 8
-"""What it costs to hold a call against the rules, beside reading it."""
+"""The cost of matching a call against the rules, beside reading it."""
 _GLOB_STEPS = 40
-"""What it costs to hold a glob against all names of commands."""
+"""The cost of matching a glob against all names of commands."""
 _LAYERS_MAX = 24
 _MATCHES_MAX = 64
-# What their output sets up is their makers' word, and everybody evaluates it.
+# Their output is meant to be evaluated, and trusted like the programs themselves.
 _TRUSTED = re.compile(r"(ssh-agent|dircolors|brew|pyenv|rbenv|nodenv|direnv|starship|resize|lesspipe|keychain|conda)\Z")
 
 
 def run(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io = NOTHING, *, layer: int = 0) -> None:
-    """Record this call, and all that it runs. `words`: as the shell hands them over, name first."""
+    """Record this call and everything that it runs.
+
+    `words`: as the shell passes them, name first.
+    """
     if layer > _LAYERS_MAX:
         trace.event("too_deep", place)
         return
@@ -61,7 +64,7 @@ def run(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io = NOTH
 
 
 def _names(trace: Trace, word: str) -> list[str]:
-    """What the name may be, without its folder; UNNAMED for what nobody can say."""
+    """Return the possible names without their folder; UNNAMED if the name is not known."""
     name = normal(word).rpartition("/")[2] if "/" in word else word
     if not name.strip(STAR + ANY) or not known(name):
         return [UNNAMED]  # a glob of nothing but marks may be every command
@@ -94,7 +97,7 @@ def _given(one: InnerText, around: ProgramInputs) -> ProgramInputs:
 
 
 def _fed_words(words: tuple[str, ...], io: Io, *, whole: bool) -> Iterator[tuple[str, ...]]:
-    """xargs: what it is fed becomes words of the command."""
+    """Return the commands of `xargs`: what it is fed becomes words of the command."""
     text = io.fed()
     if text is None or not known(text):
         yield words
@@ -113,7 +116,7 @@ def _text(trace: Trace, language: str, text: str, place: SourcePosition, io: Io)
 
 
 def _unread(io: Io) -> str:
-    """The event for a program that is not known, by what it comes from."""
+    """Return the event for a program that is not known, by its source."""
     if not DOWNLOADERS.isdisjoint(io.sources):
         return "download_to_shell"
     return "decoded_program" if not _DECODERS.isdisjoint(io.sources) else "dynamic_program"
@@ -130,7 +133,7 @@ def _standard(trace: Trace, language: str, place: SourcePosition, io: Io) -> Non
 
 
 def _keep(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io) -> None:
-    """Remember which files hold what came over the network."""
+    """Remember which files hold data that came over the network."""
     name = words[0]
     if name in DOWNLOADERS:
         trace.downloaded.update(normal(path, place.cwd) for path in _saved(words))
@@ -140,7 +143,7 @@ def _keep(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io) -> 
 
 
 def _write(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io) -> None:
-    """Remember what is in the files that the text itself writes."""
+    """Remember the contents of the files that the text itself writes."""
     paths = [path for _, path in io.writes] + ([w for w in words[1:] if not w.startswith("-")] if words[0] == "tee" else [])
     text = printed(words, io.fed()) if paths else None
     for path in paths if text is not None else ():
@@ -149,7 +152,10 @@ def _write(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io) ->
 
 
 def _saved(words: Sequence[str]) -> Iterator[str]:
-    """Where a download is put: `-o X`, `-OX`, and by default what the address ends in."""
+    """Return the paths that a download is saved to.
+
+    They come from `-o X` and `-OX`; by default it is the last segment of the URL.
+    """
     for n, word in enumerate(words[1:], start=1):
         if word.startswith("--output"):
             yield word.partition("=")[2] or (words[n + 1] if n + 1 < len(words) else "")
@@ -162,7 +168,10 @@ def _saved(words: Sequence[str]) -> Iterator[str]:
 
 
 def settle(trace: Trace) -> None:
-    """At the end: what was written in the same text, or downloaded, and then run."""
+    """Read the files that the text wrote, and report the downloads that it ran.
+
+    Called at the end, when all written, downloaded and run files are known.
+    """
     done: set[tuple[str, str, tuple[str, ...] | None]] = set()
     for language, path, place in trace.ran:
         if path in trace.downloaded:

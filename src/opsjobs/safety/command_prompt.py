@@ -1,4 +1,7 @@
-"""The command prompt of Windows, by its words: no grammar, as it has none; lines, separators, carets and %variables%."""
+"""Read commands of the Windows command prompt (cmd) without a grammar, as it has none.
+
+Handles lines, separators, carets and %variables%.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +101,8 @@ def _ways(command: str, variables: dict[str, list[str]], outer: Lookup) -> list[
     for written, found in list({found[0]: found for found in _PERCENT.finditer(command)}.items())[:_VARIABLES_MAX]:
         values = _values(found, variables, outer)[:_WAYS_MAX]
         ways = [replaced(way, written, value) for way in ways for value in values][:_WAYS_MAX]
-    return [_PERCENT.sub(MAYBE_EMPTY, way) for way in ways]  # what nobody sets, and more of them than anybody needs
+    # Variables that are never set, and those above the bounds, may be empty.
+    return [_PERCENT.sub(MAYBE_EMPTY, way) for way in ways]
 
 
 def _values(found: re.Match[str], variables: dict[str, list[str]], outer: Lookup) -> list[str]:

@@ -1,4 +1,7 @@
-"""Commands that only make text of text: what they print can be said beforehand. `echo cm0gLXJmIC8= | base64 -d` is `rm -rf /`."""
+"""Compute the output of commands that only transform text.
+
+`echo cm0gLXJmIC8= | base64 -d` prints `rm -rf /`.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,17 @@ Printed = Callable[[Sequence[str], str | None], str | None]
 
 
 def printed(words: Sequence[str], fed: str | None) -> str | None:
-    """What this command prints, marks and all, where that follows from its words and from what it is fed; else None."""
+    """Return the output of this command, marks included, if words and input determine it.
+
+    None if they do not.
+    """
     made = _PRINTERS.get(words[0]) if words else None
     text = made(words, fed) if made is not None else None
     return text if text is not None and len(text) <= OUTPUT_CHARACTERS_MAX else None
 
 
 def decoded(text: str) -> str | None:
-    """Base64 undone, also without its padding; None where it is none, or no text."""
+    """Decode Base64, also without padding; None if it is not Base64, or not text."""
     packed = re.sub(r"\s", "", text)
     try:
         data = base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
@@ -135,21 +141,23 @@ def _spelt(letters: str) -> str:
 
 
 def _sed(words: Sequence[str], fed: str | None) -> str | None:
-    """Only `s/plain/plain/` with the flag g or none."""
+    """Return the input after `s/plain/plain/`, with the flag g or none; None for others."""
     rest = [w for w in words[1:] if w not in ("-e", "-E", "-r")]
     found = (
         re.fullmatch(r"s(?P<c>[/|#,])([^\\[\].*^$+?(){}|/#,]+)(?P=c)([^\\&/|#,]*)(?P=c)(g?)", rest[0]) if len(rest) == 1 else None
     )
-    return replaced(fed, found[2], found[3], -1 if found[4] else 1) if found is not None and fed is not None else None
+    if found is None or fed is None:
+        return None
+    return replaced(fed, found[2], found[3], -1 if found[4] else 1)
 
 
 def _crontab(words: Sequence[str], _: str | None) -> str | None:
-    """What is in the crontab already is nothing new."""
+    """Return an empty text for `crontab -l`: the existing crontab adds nothing new."""
     return "" if "-l" in words else None
 
 
 def _grep(words: Sequence[str], fed: str | None) -> str | None:
-    """Lines that are left out are no harm: all of them."""
+    """Return all input for `grep -v`: keeping the lines that it drops does no harm."""
     options = [w for w in words[1:] if w[:1] == "-"]
     return (
         fed
@@ -159,7 +167,7 @@ def _grep(words: Sequence[str], fed: str | None) -> str | None:
 
 
 def _ls(words: Sequence[str], _: str | None) -> str | None:
-    """The names of files are whatever a glob may be."""
+    """Return the listed names; the names of files are whatever a glob may match."""
     options = [w for w in words[1:] if w[:1] == "-"]
     if any(w[1:2] == "-" or not set(w[1:]) <= set("1aAtrUd") for w in options):
         return None
@@ -187,13 +195,16 @@ def _basename(words: Sequence[str], _: str | None) -> str | None:
 
 
 def _realpath(words: Sequence[str], _: str | None) -> str | None:
-    """What links lead to is not known; most paths lead to themselves."""
+    """Return the path itself: links are not known, and most paths are their own target."""
     rest = [w for w in words[1:] if w not in ("-f", "-m", "-e", "-s", "--")]
     return f"{posixpath.normpath(rest[0])}\n" if len(rest) == 1 and rest[0].startswith("/") and known(rest[0]) else None
 
 
 def _find(words: Sequence[str], _: str | None) -> str | None:
-    """Where nothing narrows it, it prints all that is below its folders, which are what matters."""
+    """Return all paths below the folders, if no test narrows the search.
+
+    The folders are what matters.
+    """
     roots = list(takewhile(lambda w: w[:1] not in ("-", "(", "!"), words[1:]))
     rest = [w for w in words[1 + len(roots) :] if w not in _FINDS_ALL]
     if not roots or (rest and rest != ["-type", "f"]):
@@ -217,7 +228,7 @@ _PRINTERS: dict[str, Printed] = {
     "cat": _cat,
     "tac": _cat,
     "tee": lambda _, fed: fed,
-    # What was base64 is unpacked already, as bytes are no text.
+    # Decoding Base64 has unpacked it already, because bytes are no text.
     **dict.fromkeys(("gunzip", "zcat"), lambda _, fed: fed),
     "gzip": lambda words, fed: fed if any("d" in w for w in words[1:]) else None,
     "tr": _tr,

@@ -1,4 +1,4 @@
-"""Where a text would run, as far as a rule may ask about it."""
+"""The surroundings in which a text would run, as far as rules may ask about them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where a text would run. `labels`: of its targets, `env=prod`; `share_of_targets`: of all that there are, 0 to 1; `targets`: how
-    many; `become`: whether it runs as somebody else, by the action's own `become`.
-    """
+    """The surroundings in which a text would run."""
 
     labels: frozenset[str] = frozenset()
+    """Labels of the targets, such as `env=prod`."""
     share_of_targets: float = 0.0
+    """The share of all targets that exist, 0 to 1."""
     targets: int = 0
+    """The number of targets."""
     become: bool = False
+    """True if the action's own `become` runs it as another user."""

@@ -1,4 +1,4 @@
-r"""Quotes of a shell undone: `$'\x72m'`, and the escapes of printf and `echo -e`."""
+r"""Undo quotes of a shell: `$'\x72m'`, and the escapes of printf and `echo -e`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ UNICODE_MAX = 0x10FFFF
 
 
 def ansi_c(text: str) -> str:
-    r"""What stands within `$'…'`."""
+    """Return the text inside `$'…'` with its escapes undone."""
     return _ESCAPE.sub(_character, text)
 
 
 def double(text: str) -> str:
-    """What stands within double quotes: a backslash escapes only what is special there."""
-    return _IN_DOUBLE.sub(lambda found: "" if found[1] == "\n" else found[1], text) if "\\" in text else text
+    """Return the text inside double quotes; a backslash escapes only special characters."""
+    if "\\" not in text:
+        return text
+    return _IN_DOUBLE.sub(lambda found: "" if found[1] == "\n" else found[1], text)
 
 
 def _character(found: re.Match[str]) -> str:

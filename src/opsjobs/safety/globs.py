@@ -1,6 +1,7 @@
-"""Globs as regular expressions that take linear time, however many stars they have.
+"""Compile globs to regular expressions that match in linear time, whatever their stars.
 
-What stands between two stars is looked for once, from the left, and never again: the first place is as good as any later one.
+A piece between two stars is searched once, from the left, without backtracking: its first match is
+as good as any later one.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from functools import lru_cache
 from opsjobs.safety.symbolic_words import ANY, STAR
 
 LITERALS_MAX = 200
-"""Characters of a glob beside its stars; no name of a command and no path of a rule is as long."""
+"""Characters of a glob beside its stars; no command name or rule's path is as long."""
 _RUN = re.compile(f"[{STAR}{ANY}]+")
 
 
 def wildcards(word: str) -> int:
-    """How many runs of wildcards a word has; a run is one, however long it is."""
+    """Count the runs of wildcards in a word; a run counts once, however long it is."""
     return len(_RUN.findall(word)) if STAR in word or ANY in word else 0
 
 
@@ -27,7 +28,10 @@ def normal(word: str) -> str:
 
 @lru_cache(maxsize=2048)
 def matching(word: str) -> re.Pattern[str] | None:
-    """What matches (`fullmatch`) the texts that a glob may be, in which a wildcard is no slash; None if it is too long for any."""
+    """Return a pattern for `fullmatch` of the texts that the glob may match.
+
+    A wildcard never matches a slash. None if the glob is too long to match any name.
+    """
     plain = normal(word)
     if len(plain) - plain.count(STAR) > LITERALS_MAX:
         return None
@@ -37,7 +41,10 @@ def matching(word: str) -> re.Pattern[str] | None:
 
 @lru_cache(maxsize=2048)
 def beginning(word: str, *, longest: bool) -> re.Pattern[str]:
-    """What matches the shortest, or the longest, beginning of a text that a glob fits; its wildcards stand for slashes, too."""
+    """Return a pattern for the shortest, or longest, beginning that the glob matches.
+
+    Its wildcards match slashes, too.
+    """
     return re.compile(_expression(normal(word), ".", "", longest=longest), re.DOTALL)
 
 
@@ -46,7 +53,7 @@ def _expression(word: str, any_: str, end: str, *, longest: bool = True) -> str:
     if not rest:
         return first + end
     *middle, last = rest
-    # Atomic: where a piece was found it stays. Only the last one goes for the end.
+    # Atomic groups: a match of a piece is final. Only the last piece must reach the end.
     once = "".join(f"(?>{any_}*?{piece})" for piece in middle if piece)
     star = f"{any_}*" if longest else f"{any_}*?"
     return f"{first}{once}{star}{last}{end}"

@@ -1,4 +1,4 @@
-"""Parsing within a bound: a grammar that tries to make sense of nonsense takes time by the square of its length."""
+"""Parse within a bound: error recovery of a grammar takes time quadratic in the length."""
 
 from __future__ import annotations
 
@@ -10,21 +10,28 @@ from opsjobs.safety.budget import Budget, Spent
 
 _PIECE_BYTES = 64
 _READS_MAX = 20
-"""Of each piece, on average. A text that makes sense is read once or twice; `|` 65,536 times is read 16 million times."""
+"""Reads of each piece, on average.
+
+A text that makes sense is read once or twice; `|` 65,536 times is read 16 million times.
+"""
 _READS_FREE = 500
 _READS_A_STEP = 4
 _BYTES_A_LOOK = 16
-"""The grammar says each hundred steps how far it is: some 1,400 times in 64 KiB of everyday commands."""
+"""Bytes for each progress report.
+
+The grammar reports its progress every hundred steps: some 1,400 times in 64 KiB of everyday
+commands.
+"""
 _NESTED_MAX = 300
 _PIPES_MAX = 500
 _PIPE = ord("|")
-# A pipeline goes on behind a new line, and behind a remark at the end of one.
+# A pipeline continues after a new line, and after a comment at the end of a line.
 _PIPE_OR_END = re.compile(rb"\|(?:[|&\s\\]|#[^\n]*\n)*+|[;\n]")
 _BRACKET = re.compile(rb"[(\[{]|[)\]}]")
 
 
 def parsed(language: Language, source: bytes, budget: Budget) -> Node:
-    """The root of its tree. Raises Spent where the grammar goes over the text again and again."""
+    """Return the root of the syntax tree. Raises Spent if the grammar reads again and again."""
     if _is_nested(source) or _is_long_pipeline(source):
         raise Spent
     reads, most = 0, _READS_FREE + _READS_MAX * len(source) // _PIECE_BYTES
@@ -51,8 +58,10 @@ def parsed(language: Language, source: bytes, budget: Budget) -> Node:
 
 
 def _is_long_pipeline(source: bytes) -> bool:
-    """More stages in a row than anybody writes. Each stays on the grammar's stack until the last one is read, and if that is
-    wrong, it is recovered from by the square of the stack: 16,000 of them took 2 GB.
+    """Return True if a pipeline has more stages than real scripts have.
+
+    Each stage stays on the grammar's stack until the last one is read. If that one is wrong, the
+    recovery is quadratic in the stack: 16,000 stages took 2 GB.
     """
     count = 0
     for found in _PIPE_OR_END.finditer(source):
@@ -63,7 +72,10 @@ def _is_long_pipeline(source: bytes) -> bool:
 
 
 def _is_nested(source: bytes) -> bool:
-    """More brackets open at once than anybody writes; each of them is a frame of the grammar's stack."""
+    """Return True if more brackets are open at once than in real scripts.
+
+    Each open bracket is a frame of the grammar's stack.
+    """
     depth = 0
     for found in _BRACKET.finditer(source):
         depth = depth + 1 if found[0] in b"([{" else max(depth - 1, 0)

@@ -1,4 +1,4 @@
-"""What a program is given from outside: its arguments, and the variables of its environment, as far as they are known."""
+"""The inputs of a program: its arguments and environment, as far as they are known."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from opsjobs.safety.symbolic_words import LATER, MAYBE_EMPTY, cleared
 
 Lookup = Callable[[str], Sequence[str]]
-"""The values that a variable may have; none where nobody here sets it."""
+"""Return the values that a variable may have; none if the text does not set it."""
 
 
 def _nothing(_: str) -> Sequence[str]:
@@ -17,14 +17,14 @@ def _nothing(_: str) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentChange:
-    """What a command changes of its environment for what it runs. `sets`: names with values, in their order.
-
-    `cleared`: there is nothing but those; `doubtful`: what was there before may be gone, as with sudo.
-    """
+    """The changes that a command makes to the environment of what it runs."""
 
     sets: tuple[tuple[str, str], ...] = ()
+    """Names with their new values, in order."""
     cleared: bool = False
+    """True if the environment holds nothing but those."""
     doubtful: bool = False
+    """True if earlier variables may be gone, as with sudo."""
 
 
 SAME = EnvironmentChange()
@@ -32,32 +32,33 @@ SAME = EnvironmentChange()
 
 @dataclass(frozen=True, slots=True)
 class ProgramInputs:
-    """`arguments`: None where nobody knows them; one of them may be a word that is not known. `zero`: the name it is called by.
-
-    `variables` are asked for by name, and worked out only then; `exported` are those that what it runs sees, too (None: the same).
-    `shell`: what the shell itself has in which this stands, for what it evaluates; None where that is no shell.
-    """
+    """The arguments and the environment of a program, as far as they are known."""
 
     arguments: tuple[str, ...] | None = None
+    """The arguments, each of which may be an unknown word; None if they are not known."""
     zero: str | None = None
+    """The name that the program is called by."""
     variables: Lookup = _nothing
+    """Looks a variable up by name; the value is computed only then."""
     exported: Lookup | None = None
+    """The variables that programs run from here see, too; None if they are the same."""
     shell: Callable[[], ProgramInputs] | None = None
+    """Returns the enclosing shell's own inputs, for `eval`; None outside a shell."""
 
     def of_children(self) -> Lookup:
-        """The variables that go on to what it runs."""
+        """Return the lookup of the variables that programs run from here inherit."""
         return self.exported or self.variables
 
     def called(self, arguments: Sequence[str] | None, zero: str | None = None) -> ProgramInputs:
-        """The same environment, with these arguments."""
+        """Return the same environment with these arguments."""
         return replace(self, arguments=None if arguments is None else tuple(arguments), zero=zero)
 
     def evaluated(self) -> ProgramInputs:
-        """For a text that the shell evaluates itself: eval, trap, source."""
+        """Return the inputs of a text that the shell evaluates itself: eval, trap, source."""
         return self if self.shell is None else self.shell()
 
     def changed(self, change: EnvironmentChange) -> ProgramInputs:
-        """For a command that is run with another environment."""
+        """Return the inputs of a command that runs with a changed environment."""
         if change is SAME:
             return self
         pairs: dict[str, list[str]] = {}
@@ -66,7 +67,7 @@ class ProgramInputs:
         return self.with_variables(lambda name: pairs.get(name, ()), pairs, change)
 
     def with_variables(self, look: Lookup, names: Mapping[str, object], change: EnvironmentChange = SAME) -> ProgramInputs:
-        """With these variables before all others."""
+        """Return the inputs with these variables before all others."""
         before = self.variables
 
         def found(name: str) -> Sequence[str]:
@@ -79,11 +80,14 @@ class ProgramInputs:
 
 
 NOBODY = ProgramInputs()
-"""Nothing is known to be given."""
+"""The inputs of a program if nothing is known of them."""
 
 
 def of_texts(arguments: Sequence[str] | None, variables: Mapping[str, str], unknown: str = "") -> ProgramInputs:
-    """What an action gives a program; where `unknown` stands in a text, it is not known."""
+    """Return the inputs that an action passes to a program.
+
+    A value is not known wherever `unknown` occurs in it.
+    """
 
     def marked(text: str) -> str:
         return cleared(text).replace(unknown, LATER) if unknown else cleared(text)

@@ -1,4 +1,4 @@
-"""Interpreters: which language a command of a name reads, and where in its words the program is."""
+"""Interpreters: the language of each, and where in its words the program is."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ Words = Sequence[str]
 
 @dataclass(frozen=True, slots=True)
 class Argv:
-    """A command with its arguments. `fed`: whether it reads what the wrapper would; else its words are cut at white space, or
-    `whole`. `change`: of its environment.
-    """
+    """A command with its arguments, run by a wrapper."""
 
     words: tuple[str, ...]
     fed: bool = True
+    """True if it reads the input of the wrapper; else that input becomes its words."""
     whole: bool = False
+    """True if that input is not cut at white space."""
     change: EnvironmentChange = SAME
+    """The changes of the environment by the wrapper."""
 
 
 @dataclass(frozen=True, slots=True)
 class InnerText:
-    """A program in a language, as the text of a word.
-
-    `arguments`: what it is called with, None where nobody knows; `zero`: by which name. `evaluated`: by the shell itself.
-    """
+    """A program in a language, as the text of a word."""
 
     language: str
     text: str
     arguments: tuple[str, ...] | None = None
+    """The arguments of the call; None if they are not known."""
     zero: str | None = None
+    """The name that it is called by."""
     change: EnvironmentChange = SAME
     evaluated: bool = False
+    """True if the shell itself evaluates it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,10 @@ def language_of(name: str) -> str | None:
 
 
 def interpreted(language: str, words: Words) -> list[Inner]:
-    """The program that an interpreter with these words runs: the text of a word, a file, or what it is fed."""
+    """Return the program that an interpreter with these words runs.
+
+    It is the text of a word, a file, or standard input.
+    """
     if language in ("powershell", "cmd"):
         return [InnerText(f"{language}-line", "\n".join(words[1:]))] if len(words) > 1 else [Standard(language)]
     at, code = 1, False

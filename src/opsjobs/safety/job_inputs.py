@@ -1,4 +1,7 @@
-"""What of a job is read by an interpreter: each text once, with the values that it will have, for the safety check to judge."""
+"""Collect the texts of a job that an interpreter reads, for the safety check.
+
+Each text is collected once, with the values that it will have.
+"""
 
 from __future__ import annotations
 
@@ -21,44 +24,50 @@ from opsjobs.safety.program import UNKNOWN, SafetyProgram, fed
 _INTERPRETER: Mapping[Shell, str] = {"posix": "sh", "cmd": "cmd", "powershell": "powershell"}
 _NUMBERS = frozenset({"execution.id", "execution.number", "run.attempt"})
 _OF_TARGET = "target."
-# What of a command line may read a program from its input.
+# Interpreters in a command line that may read a program from standard input.
 _COMMENT = re.compile(r"(?m)^[ \t]*#.*$")
 _READS_A_PROGRAM = re.compile(r"(?<![\w.-])(sh|bash|dash|ksh|zsh|python3?|perl|node|pwsh|powershell)(?![\w.-])")
 _Value = Callable[[str], str | None]
 _Read = TypeVar("_Read", bound=Hashable)
 TEXTS_AT_MOST = 400
-"""Different texts of a launch that are judged with their values; of what is more, each action is judged with unknown ones."""
-UNREADABLE = Finding("unreadable", SafetyVerdict.NEEDS_APPROVAL, "It is no text: nobody can read what it does.", "")
+"""The most different texts of a launch that are judged with their values.
+
+Beyond that, each action is judged once with unknown values.
+"""
+UNREADABLE = Finding("unreadable", SafetyVerdict.NEEDS_APPROVAL, "The script is not text, so its effect cannot be read.", "")
 TOO_MANY = Finding(
-    "too-many-texts", SafetyVerdict.NEEDS_APPROVAL, "It is another text on so many targets that not each of them was judged.", ""
+    "too-many-texts", SafetyVerdict.NEEDS_APPROVAL, "The text differs on too many targets; not every variant was judged.", ""
 )
 
 
 @dataclass(frozen=True, slots=True)
 class JobText:
-    """One text: what reads it, where it stands in the job (a JSON Pointer), and on which of the targets it runs.
-
-    `said`: what is to be said of it whatever a judge finds in it. `arguments`, `variables`: what it is given that does not stand in it.
-    """
+    """One text of a job to judge."""
 
     interpreter: str
+    """The program that reads it."""
     text: str
     pointer: str
+    """Its place in the job, as a JSON Pointer."""
     become: bool
     targets: Sequence[Target] = ()
+    """The targets that it runs on."""
     said: tuple[Finding, ...] = ()
+    """Findings about it that do not depend on the judge."""
     arguments: tuple[str, ...] | None = None
+    """Its arguments, if they are no part of the text."""
     variables: tuple[tuple[str, str], ...] = ()
+    """Its variables, if they are no part of the text."""
 
     @property
     def given(self) -> ProgramInputs:
-        """For a judge."""
+        """The inputs in the form that a judge accepts."""
         return of_texts(self.arguments, dict(self.variables), UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What may be named, what the values are as a tree, and how many different texts of an action are judged at most."""
+    """The declared names, the values as a tree, and the most texts judged for each action."""
 
     names: TemplateNames
     values: Mapping[str, Any]
@@ -73,14 +82,15 @@ def texts_of(
     job_name: str = "",
     declared: Sequence[str] = (),
 ) -> Iterator[JobText]:
-    """The texts of these actions, as they are rendered for these targets (none: as for any).
+    """Return the texts of these actions, rendered for these targets (none: for any target).
 
-    `parameters`: the values; a name in `declared` without one is not known yet. Raises nothing: what cannot be rendered does not run.
+    `parameters`: the values; a name in `declared` without a value is not known yet. Raises nothing:
+    an action that cannot be rendered does not run.
     """
     secrets = frozenset(name for name, value in parameters.items() if is_secret(value))
     names = TemplateNames(frozenset({*parameters, *declared}), secrets, frozenset(str(action["key"]) for action in actions))
     known = {name: value for name, value in parameters.items() if value is not None}
-    # Only what names values of targets may be many texts; the others take no part of what may be judged.
+    # Only actions with values of targets may have many texts; the others do not share the limit.
     most = max(1, TEXTS_AT_MOST // max(sum("${" + _OF_TARGET in str(action) for action in actions), 1))
     asked = _Known(names, {"parameters": known, "job": {"name": job_name}}, most)
     for position, action in enumerate(actions):
@@ -110,13 +120,13 @@ def _programs(action: Mapping[str, Any], at: str, where: Sequence[Target], known
             if stdin and program.reads:
                 yield JobText(interpreter, fed(read.text, stdin), f"{at}/stdin", become, of)
     if stdin:
-        # What is fed to an interpreter that the reader does not see there is a program, too.
+        # The input of an interpreter that the reader does not find there is a program, too.
         for interpreter in sorted({found[1] for found in _READS_A_PROGRAM.finditer(_COMMENT.sub("", written))}):
             yield JobText(interpreter, stdin, f"{at}/stdin", become, where)
 
 
 def _written(action: Mapping[str, Any]) -> tuple[str, str, tuple[Finding, ...]]:
-    """The field with the program, its text, and what is to be said of that."""
+    """Return the field with the program, its text, and the findings about the text itself."""
     for field in ("command", "script"):
         if action.get(field) is not None:
             return field, action[field], ()
@@ -128,7 +138,7 @@ def _written(action: Mapping[str, Any]) -> tuple[str, str, tuple[Finding, ...]]:
 
 
 def _uploads(action: Mapping[str, Any], at: str, where: Sequence[Target], known: _Known) -> Iterator[JobText]:
-    """A file that comes to a place is judged as a command that writes there."""
+    """Return an upload as a command that writes to its destination."""
     try:
         template = Template.plain(action["destination"], known.names)
     except TemplateFault:
@@ -151,10 +161,13 @@ def _rendered(
     targets: Sequence[Target],
     known: _Known,
 ) -> Mapping[_Read, tuple[Sequence[Target], tuple[Finding, ...]]]:
-    """The different texts, each with the targets that it is for; never none."""
+    """Return the different texts, at least one, each with its targets."""
 
     def text_for(target: Target | None) -> _Read:
-        """A value that the shell cannot be given is no reason to look away: it is unknown, for this target alone."""
+        """Render for a target; a value that the shell cannot be given is unknown, for it alone.
+
+        The rest of the text is still judged.
+        """
         for of in (target, None):
             try:
                 return render(_value(known.values, of), known.values["parameters"])

@@ -39,11 +39,13 @@ INTERPRETERS = ("bash", "sh", "python", "powershell", "pwsh", "cmd", "perl", "no
 
 
 def judge(interpreter: str, text: str, *, context: Context | None = None, given: ProgramInputs = NOBODY) -> tuple[Finding, ...]:
-    """What is to be said of this text; nothing where it is harmless as far as that can be seen.
+    """Return the findings for this text; none if it is harmless as far as can be seen.
 
-    `interpreter`: bash, sh, python, powershell, pwsh, cmd, perl, node, or the path of one on the target; of a command line: sh.
-    `given`: the arguments and variables that it is given, as far as they are known.
-    What cannot be read, or costs more than 64 KiB and some 50 ms, is a finding itself (`needs_approval`). Raises MemoryError alone.
+    `interpreter`: bash, sh, python, powershell, pwsh, cmd, perl, node, or a path of one of these on
+    the target; sh for a command line.
+    `given`: the arguments and variables of the program, as far as they are known.
+    A text that cannot be read, or costs more than 64 KiB and some 50 ms, is itself a finding
+    (`needs_approval`). Raises only MemoryError.
     """
     try:
         trace = traced(interpreter, text, given)
@@ -56,14 +58,14 @@ def judge(interpreter: str, text: str, *, context: Context | None = None, given:
 
 
 def too_large(context: Context) -> tuple[Finding, ...]:
-    """What is to be said of a text that is not read, as it is too large."""
+    """Return the findings for a text that is too large to be read."""
     trace = Trace(Budget(), _READERS)
     trace.events.append(("too_large", SourcePosition()))
     return findings(trace, _matcher(), context)
 
 
 def traced(interpreter: str, text: str, given: ProgramInputs = NOBODY) -> Trace:
-    """What this text would do; its bounds are events in it, as is what cannot be read."""
+    """Return the trace of this text; exceeded bounds and unreadable parts are events in it."""
     trace = Trace(Budget(), _READERS, _matcher().names)
     if len(text.encode(errors="replace")) > TEXT_BYTES_MAX:
         trace.events.append(("too_large", SourcePosition()))

@@ -1,4 +1,4 @@
-"""Whether a rule applies to a call, and how severe it is where it would run."""
+"""Match calls against the rules, and compute the severity of each finding."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ ABBREVIATED_MIN = 4
 _LETTER = re.compile(r"-[A-Za-z0-9]\Z")
 FINDINGS_MAX = 100
 MATCHING_STEPS_MAX = 80_000
-"""Beside those of reading. A script that may just be read takes about a quarter of them."""
+"""Beside those of reading; the longest readable script takes about a quarter of them."""
 WORD_CHARACTERS_MAX = 1_024
-"""Of a word that an expression of a rule is held against; it is cut there."""
+"""Characters of a word that a rule's expression is matched against; the rest is cut."""
 
 Test = Callable[[Call], bool]
 Ready = tuple[SafetyRule, str, tuple[Test, ...]]
 
 
 def findings(trace: Trace, matcher: Matcher, context: Context) -> tuple[Finding, ...]:
-    """What the rules have to say of it, each rule once for each place, the most severe first."""
+    """Return the findings, each rule once for each place, the most severe first."""
     found: dict[tuple[str, str], Finding] = {}
     for rule, excerpt in _applied(trace, matcher, Budget(MATCHING_STEPS_MAX)):
         if len(found) >= FINDINGS_MAX:
@@ -40,7 +40,7 @@ def findings(trace: Trace, matcher: Matcher, context: Context) -> tuple[Finding,
 
 
 def severity(rule: SafetyRule, context: Context) -> SafetyVerdict:
-    """The rule's own, or the strictest of those whose condition holds here."""
+    """Return the rule's severity, or the strictest of those whose condition holds here."""
     return max(
         [rule.severity, *(then for when, then in rule.stricter if _holds(when, context))], key=lambda verdict: verdict.rank
     )
@@ -76,7 +76,10 @@ def _applied(trace: Trace, matcher: Matcher, budget: Budget) -> Iterator[tuple[S
 
 
 def _is_undone(rule: SafetyRule, call: Call, later: Sequence[Call], budget: Budget) -> bool:
-    """Whether a later call undoes what this one does to the same thing: `systemctl stop x`, and `systemctl start x` behind it."""
+    """Return True if a later call undoes what this one does to the same thing.
+
+    `systemctl start x` after `systemctl stop x` does.
+    """
     budget.spend(len(later))
     things = _things(call)
     return any(
@@ -92,12 +95,12 @@ def _things(call: Call) -> frozenset[str]:
 
 
 def _size(call: Call) -> int:
-    """How many steps it is to hold one rule against it."""
+    """Return the steps that matching one rule against this call costs."""
     return 1 + len(call.words) // 8 + sum(map(len, call.words)) // CHARACTERS_A_STEP
 
 
 class Matcher:
-    """A rulebook made ready: for the name of a call the rules that may be about it, each as the tests that it asks for."""
+    """A compiled rulebook: for each name of a call, the tests of the rules that may apply."""
 
     def __init__(self, book: Rulebook) -> None:
         self.book = book
@@ -125,7 +128,7 @@ class Matcher:
         return tuple(ready for ready in found if _speaks(ready[1], dialect))
 
     def about(self, call: Call) -> Iterable[Ready]:
-        """What is to be tested for this call."""
+        """Return the rules to test for this call."""
         found = self._of_name(call.name.lower(), call.dialect)
         if not call.io.writes and not call.io.reads:
             return found
@@ -133,12 +136,12 @@ class Matcher:
 
     @property
     def names(self) -> frozenset[str]:
-        """The commands that some rule is about."""
+        """The commands that the rules are about."""
         return frozenset(self._exact)
 
 
 def _tests(match: Match) -> Iterator[Test]:
-    """What a match asks of a call of its dialect, the cheap questions first."""
+    """Return the tests of a match for a call of its dialect, the cheap ones first."""
     if match.other_than:
         yield lambda call: call.name not in match.other_than
     if match.without:
@@ -180,7 +183,7 @@ def _path_tests(match: Match) -> Iterator[Test]:
 
 
 def _is_unseen(call: Call) -> bool:
-    """Whether nobody can say what it writes."""
+    """Return True if the text that it writes is not known."""
     text = printed(call.words, call.io.fed())
     return text is None or is_unknown(text.strip())
 
@@ -190,7 +193,7 @@ def _speaks(wanted: str, dialect: str) -> bool:
 
 
 def _has_flag(spellings: Iterable[str], has_path: bool, call: Call) -> bool:
-    # Options that nobody knows may be any; that counts where the path says that it matters, and is another word.
+    # Unknown words may be any option. That counts if the match has a path, and that is another word.
     return any(_is_given(spelling, call) for spelling in spellings) or (
         has_path and len(call.arguments) > 1 and any(is_unknown(word) for word in call.words[1:])
     )
@@ -202,15 +205,13 @@ def _is_given(spelling: str, call: Call) -> bool:
     if _LETTER.match(spelling):
         return any(word[:2] != "--" and spelling[1] in word[1:] for word in call.options)
     if spelling.startswith("--"):
-        return any(
-            word.startswith("--") and len(name := word.partition("=")[0]) >= ABBREVIATED_MIN and spelling.startswith(name)
-            for word in call.options
-        )
+        names = [word.partition("=")[0] for word in call.options if word.startswith("--")]
+        return any(len(name) >= ABBREVIATED_MIN and spelling.startswith(name) for name in names)
     return spelling in call.words[1:]
 
 
 def _abbreviates(word: str, spelling: str) -> bool:
-    """PowerShell takes a parameter by its beginning: `-Rec`, `-Recurse:$true`."""
+    """Return True for a beginning of a parameter, as in PowerShell: `-Rec`, `-Recurse:$true`."""
     word, spelling = word.lower().partition(":")[0], spelling.lower()
     if spelling.startswith("/"):
         return word == spelling

@@ -20,7 +20,10 @@ _CLIMBS = 3
 
 
 def normal(path: str, cwd: str | None = None) -> str:
-    """One spelling of many: `//etc/./x/../` -> `/etc`. `cwd`: where a relative one begins, as far as that is known."""
+    """Return one spelling for many: `//etc/./x/../` -> `/etc`.
+
+    `cwd`: the folder that a relative path starts from, as far as it is known.
+    """
     if not path:
         return path
     if path[0] not in "/" + HOME and cwd is not None:
@@ -44,7 +47,10 @@ def normal(path: str, cwd: str | None = None) -> str:
 
 
 def readings(word: str, cwd: str | None = None) -> Iterator[str]:
-    """The paths that a word stands for: itself, and of `/etc/*` also the folder that is emptied by it."""
+    """Return the paths that a word stands for.
+
+    They are the word itself, and for `/etc/*` also the folder that it empties.
+    """
     path = normal(word, cwd)
     yield path
     head, slash, tail = path.rpartition("/")
@@ -55,34 +61,38 @@ def readings(word: str, cwd: str | None = None) -> Iterator[str]:
 
 
 def emptied(word: str, cwd: str | None = None) -> Iterator[str]:
-    """The paths that it stands for where what may be empty is: `…/` -> `/`. None where nothing may."""
+    """Return the paths that result if the parts that may be empty are empty: `…/` -> `/`.
+
+    None if no part may be empty.
+    """
     if MAYBE_EMPTY in word and (left := word.replace(LATER, "").replace(MAYBE_EMPTY, "")):
         yield from readings(left, cwd)
 
 
 @cache
 def _plain(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that are one path each."""
+    """Return the patterns without wildcards."""
     return tuple(pattern for pattern in patterns if "*" not in pattern and "?" not in pattern)
 
 
 @cache
 def _expression(patterns: tuple[str, ...]) -> re.Pattern[str]:
-    """One for a whole set: of rules' data, so that there are few of them."""
+    """Return one expression for a whole set; sets come from the rules, so there are few."""
     return re.compile("|".join(_text(pattern) for pattern in patterns), re.DOTALL)
 
 
 def _text(pattern: str) -> str:
     deep = pattern.endswith("/**")
     text = (pattern[:-3] if deep else pattern).replace("~", HOME)
-    # A star is a part of one segment: no way down.
+    # A star matches within one segment.
     return "".join(_WILD.get(c, re.escape(c)) for c in text) + ("/.+" if deep else "")
 
 
 def may_be(path: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a path may be one of these: `/etc` itself, `/home/*` a segment, `/etc/**` whatever is below.
+    """Return True if the path may be one of these patterns.
 
-    A glob in the path is every name that it may match; what is not known of it is no name that anybody knows.
+    `/etc` matches itself, `/home/*` one segment, `/etc/**` everything below. A glob in the path
+    stands for every name that it may match; an unknown part matches no name.
     """
     if _expression(patterns).fullmatch(path[:_PATH_MAX]):
         return True
@@ -95,5 +105,5 @@ def may_be(path: str, patterns: tuple[str, ...]) -> bool:
 
 
 def is_unknown(word: str) -> bool:
-    """Whether nothing of it is known."""
+    """Return True if nothing of the word is known."""
     return bool(word) and not _UNKNOWN.sub("", word)

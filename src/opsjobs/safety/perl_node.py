@@ -1,4 +1,7 @@
-"""Perl and Node, looked over by their words alone: what runs a command is found, what it runs is judged where it is a plain text."""
+"""Scan Perl and Node programs by their words alone, without a parser.
+
+Calls that run a command are found; the command is judged if it is a plain text.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from opsjobs.safety.trace import Io, SourcePosition, Trace
 _COMMENT = {"perl": re.compile(r"(?m)^[^\S\n]*+#.*$"), "node": re.compile(r"(?m)^[^\S\n]*+//.*$")}
 _BLOCK_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _RUNS = {
-    # A word, and no part of a text, a key or a path: `'system' => 1`, `$h{"system"}`, `/run/systemd/system`.
+    # A whole word, not a part of a text, a key or a path: `'system' => 1`, `$h{"system"}`, `/run/systemd/system`.
     "perl": re.compile(r"(?<![\w$@%&\"'{/>:.-])(?:system|exec|qx)\b(?!\s*+=>)\s*+\(?\s*+(?=[\"'`$])"),
     "node": re.compile(r"\b(?:exec|execSync|spawn|spawnSync|execFile|execFileSync|fork)\s*\(\s*"),
 }
@@ -26,7 +29,7 @@ _DYNAMIC = {
         r"\b(?:exec|execSync|spawn|spawnSync|execFile|execFileSync|fork|eval|Function|runInThisContext|runInNewContext)\s*\(|\bchild_process\b"
     ),
 }
-# Only a few of them take what is below with it.
+# Only a few of them also delete what is below.
 _DELETES = {
     "perl": re.compile(r"\b(unlink|rmtree|remove_tree)\b\s*+\(?\s*+(?=[\"'`$])"),
     "node": re.compile(r"\b(rmSync|rm|rmdirSync|rmdir|unlinkSync|unlink|rimraf)\s*\(\s*"),
@@ -45,7 +48,7 @@ _SOCKET = re.compile(r"\bSocket\b|\bnet\.(Socket|connect|createConnection)\b|req
 _DECODES = re.compile(
     r"\beval\b[^;]{0,200}\b(?:decode_base64|unpack|uncompress|decrypt)\b|\b(?:eval|Function|execSync|exec)\s*\([^;]{0,200}(?:atob|['\"]base64['\"]|['\"]hex['\"]|inflate|gunzip|decipher)"
 )
-# Of any language: a text, or what stands behind the word that starts it.
+# In any language: a string literal, or the text after a word that starts a command.
 _TEXTS = re.compile(STRING + r"|\b(?:spawn|exec|system|send)\s++([^\n\"'`(]++)", re.DOTALL)
 _SHELL = re.compile(r"/bin/(?:ba|da|z)?sh|\bcmd\.exe\b|\bspawn\b")
 
@@ -61,7 +64,7 @@ def node(trace: Trace, text: str, place: SourcePosition) -> None:
 
 
 def other(trace: Trace, text: str, place: SourcePosition) -> None:
-    """Say that nobody reads this language, and judge the commands that stand in it as texts."""
+    """Record a language without a reader, and judge the commands in its string literals."""
     trace.event("unknown_language", place)
     trace.budget.spend(len(text) // 64 + 1)
     for found in _TEXTS.finditer(text):
@@ -97,7 +100,7 @@ def _look_over(language: str, trace: Trace, text: str, place: SourcePosition) ->
 
 
 def _plain(language: str, text: str) -> str:
-    """Without its comments."""
+    """Return the text without its comments."""
     if language == "node" and (end := text.rfind("*/") + 2) > 1:  # behind the last end none is closed
         text = _BLOCK_COMMENT.sub("", text[:end]) + text[end:]
     return _COMMENT[language].sub("", text)

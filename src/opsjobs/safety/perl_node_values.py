@@ -1,4 +1,4 @@
-"""What an argument of a call in Perl or Node is, where that follows from the words of the text."""
+"""Compute the value of an argument in Perl or Node, if the text determines it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ _CHARACTERS_A_STEP = 16
 
 
 class PerlNodeValues:
-    """`arguments`: of the program, None where nobody knows them; `is_file`: whether it is a file, as its name is an argument then."""
+    """The values of variables and arguments in a Perl or Node program.
+
+    `arguments`: those of the program, None if they are not known. `is_file`: True if the program is
+    a file, as its name is then an argument, too.
+    """
 
     def __init__(self, language: str, text: str, arguments: Sequence[str] | None, budget: Budget, *, is_file: bool) -> None:
         self._language = language
@@ -50,7 +54,7 @@ class PerlNodeValues:
                     self._assigned[plain] = place
 
     def words(self, text: str) -> list[str]:
-        """The arguments of a call that begins here, as texts; those of a list in it are words, too."""
+        """Return the arguments of a call that begins here; items of a list in it are words, too."""
         self._budget.spend(len(text) // _CHARACTERS_A_STEP)
         return [self._text(list(expression), 0) for expression in _expressions(text)]
 

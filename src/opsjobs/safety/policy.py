@@ -1,4 +1,7 @@
-"""What an installation adds to the safety check: stricter words for some labels, many machines or become, read from a YAML file."""
+"""The safety policy of an installation: stricter rules for labels, many targets or become.
+
+It is read from a YAML file.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,10 @@ RuleName = Annotated[str, Field(pattern=text_patterns.RULE)]
 
 
 class SafetyPolicy(ApiModel):
-    """Applies where every condition that it names holds: a label of the job or of any of its targets, a number, become.
+    """A policy, applied if all its conditions hold: labels, numbers of targets, become.
 
-    What it makes less severe it makes so only where each of the targets has such a label: tags are the author's own word.
-    `verdict`: at least this for whatever runs there. `at_least`: what findings of a severity become. `unknown`: what findings become at least
-    of what cannot be read, but is not known to be dangerous. `rules`: what those of a rule
-    become, stricter or not. `approval`: what an approval by verdict takes there.
+    A label is one of the job or of any of its targets. The policy lowers a severity only if each of
+    the targets has such a label: tags are the author's own claim.
     """
 
     name: str = Field(min_length=1, max_length=200)
@@ -40,13 +41,18 @@ class SafetyPolicy(ApiModel):
     share_of_targets: float | None = Field(default=None, gt=0, le=1)
     become: bool | None = None
     verdict: SafetyVerdict | None = None
+    """The least verdict for everything that runs there."""
     at_least: dict[SafetyVerdict, SafetyVerdict] = Field(default_factory=dict)
+    """The least severity of findings, by their own severity."""
     unknown: SafetyVerdict | None = None
+    """The least severity of what cannot be read, but is not known to be dangerous."""
     rules: dict[RuleName, SafetyVerdict] = Field(default_factory=dict, max_length=1_000)
+    """The severity of the findings of a rule, stricter or not."""
     approval: ApprovalPolicy | None = None
+    """The approvals that a verdict requires there."""
 
     def holds(self, context: Context) -> bool:
-        """Whether it applies there."""
+        """Return True if the policy applies in this context."""
         return (
             (not self.labels or any(_has(label, context.labels) for label in self.labels))
             and (self.targets is None or context.targets >= self.targets)
@@ -55,7 +61,7 @@ class SafetyPolicy(ApiModel):
         )
 
     def judged(self, finding: Finding) -> Finding:
-        """The finding with the severity that it has here."""
+        """Return the finding with its severity under this policy."""
         if finding.rule in self.rules:
             return replace(finding, severity=self.rules[finding.rule])
         raised = self.at_least.get(finding.severity, finding.severity)
@@ -64,14 +70,15 @@ class SafetyPolicy(ApiModel):
 
 
 class SafetyPolicies(ApiModel):
-    """The whole file."""
+    """The policies of a file, in order."""
 
     policies: list[SafetyPolicy] = Field(default_factory=list, max_length=POLICIES_MAX)
 
     def judged(self, found: Iterable[Finding], context: Context, targets: Sequence[Collection[str]] = ()) -> tuple[Finding, ...]:
-        """The findings as they count there: one policy after the other, the last word is the last one's.
+        """Return the findings with the severities of all policies applied in their order.
 
-        `targets`: the labels of each target that it runs on; a policy that makes less of a finding has to hold for each by itself.
+        A later policy overrides an earlier one. `targets`: the labels of each target of the run; a
+        policy that lowers a severity must hold for each of them on its own.
         """
         each = [replace(context, labels=frozenset(labels)) for labels in targets] or [replace(context, labels=frozenset())]
         findings = list(found)
@@ -84,14 +91,15 @@ class SafetyPolicies(ApiModel):
         return tuple(finding for finding in findings if finding.severity is not SafetyVerdict.ALLOW)
 
     def floor(self, context: Context) -> tuple[Finding, ...]:
-        """What the policies say of whatever runs there."""
+        """Return a finding for each policy that demands a least verdict here."""
         held = [policy for policy in self._holding(context) if policy.verdict not in (None, SafetyVerdict.ALLOW)]
         return tuple(
-            Finding(RULE, p.verdict or SafetyVerdict.ALLOW, f"The policy {p.name!r} says so of what runs here.", "") for p in held
+            Finding(RULE, p.verdict or SafetyVerdict.ALLOW, f"The policy {p.name!r} requires this verdict here.", "")
+            for p in held
         )
 
     def approval(self, context: Context) -> Sequence[ApprovalPolicy]:
-        """What approvals by verdict take there."""
+        """Return the approval policies that apply here."""
         return [policy.approval for policy in self._holding(context) if policy.approval is not None]
 
     def _holding(self, context: Context) -> list[SafetyPolicy]:
@@ -103,13 +111,13 @@ def _has(label: str, labels: Collection[str]) -> bool:
 
 
 def read(text: str) -> SafetyPolicies:
-    """From YAML. Raises ValueError that names the fault."""
+    """Parse a policy file (YAML). Raises ValueError that names the fault."""
     if len(text.encode()) > TEXT_BYTES_MAX:
         raise ValueError(f"the safety policy has more than {TEXT_BYTES_MAX} bytes")
     try:
         body: Any = YAML(typ="safe", pure=True).load(text)
     except YAMLError as wrong:
-        raise ValueError(f"the safety policy is no YAML: {wrong}") from None
+        raise ValueError(f"the safety policy is not valid YAML: {wrong}") from None
     try:
         return SafetyPolicies.model_validate({} if body is None else body)
     except ValidationError as wrong:

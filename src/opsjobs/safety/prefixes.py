@@ -1,4 +1,7 @@
-"""Where the words of a wrapper end and its command begins, and what they say of the environment: `sudo -u x A=b nice -n 5 …`."""
+"""Split a wrapper's own words from its command: `sudo -u x A=b nice -n 5 …`.
+
+Also returns what its words change in the environment.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from opsjobs.safety.interpreters import Words
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """How a wrapper's own words are told from the command: which of its options take a value, and how many words it needs."""
+    """The options of a wrapper that take a value, and the number of words before its command."""
 
     short: str = ""
     long: frozenset[str] = frozenset()
@@ -41,7 +44,7 @@ class Prefix:
         return tuple(words[at:])
 
     def _takes(self, word: str) -> bool:
-        """Whether the value of a cluster like `-nu` is the next word."""
+        """Return True if the value of a cluster like `-nu` is the next word."""
         for n, letter in enumerate(word[1:], start=1):
             if letter in self.short:
                 return n == len(word) - 1
@@ -50,7 +53,7 @@ class Prefix:
 
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 CLEARED = EnvironmentChange(cleared=True)
-"""Elsewhere, or as somebody else: nothing of this environment is there."""
+"""Run on another machine or as another user: nothing of this environment is there."""
 _CLEARS = re.compile(r"-|--ignore-environment|-[0v]*i[0v]*|--reset-env")
 _KEEPS = re.compile(r"-[^\WE]*+E\w*|--preserve-env.*")
 
@@ -104,7 +107,7 @@ _CHANGES = frozenset({"env", "sudo", "doas", "pkexec", "systemd-run"})
 
 
 def changed(name: str, own: Words) -> EnvironmentChange:
-    """What the own words of a wrapper say of the environment: `env -i A=b`, `sudo A=b`."""
+    """Return the change that a wrapper makes to the environment: `env -i A=b`, `sudo A=b`."""
     if name not in _CHANGES:
         return SAME
     pairs = (word.partition("=") for word in own if _ASSIGNMENT.match(word))
@@ -117,10 +120,12 @@ def changed(name: str, own: Words) -> EnvironmentChange:
 
 
 def variables(own: Words) -> Iterator[tuple[str, str]]:
-    """Of `-e X=/`, `-eX=/`, `--env X=/`, `--env=X=/`."""
+    """Return the variables set by `-e X=/`, `-eX=/`, `--env X=/`, `--env=X=/`."""
     for n, word in enumerate(own):
         attached = _ENV_ATTACHED.match(word)
-        given = own[n + 1] if word in _ENV_OPTIONS and n + 1 < len(own) else attached[1] if attached is not None else ""
+        given = attached[1] if attached is not None else ""
+        if word in _ENV_OPTIONS and n + 1 < len(own):
+            given = own[n + 1]
         name, equals, value = given.partition("=")
         if equals and name.isidentifier():
             yield name, value

@@ -1,4 +1,7 @@
-"""A program as a safety check reads it: its text, and before it what it is given, as far as its language lets that be said."""
+"""Render a program as the safety check reads it: its inputs first, then its text.
+
+The inputs are part of the text as far as its language can express them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from opsjobs.safety.code_loading_paths import executes
 from opsjobs.safety.interpreters import SHELLS
 
 UNKNOWN = "opsjobs-unknown-value"
-"""Stands for a value that nobody knows yet, until the text is whole; then a variable stands there that nobody knows either."""
+"""Stands for a value that is not known yet, until the text is complete.
+
+Then a variable that is not known takes its place.
+"""
 _AS_VARIABLE: Mapping[Shell, str] = {
     "posix": '"$OPSJOBS_UNKNOWN"',
     "cmd": '"%OPSJOBS_UNKNOWN%"',
@@ -24,7 +30,10 @@ _AS_VARIABLE: Mapping[Shell, str] = {
 
 @dataclass(frozen=True, slots=True)
 class ProgramReading:
-    """A text as it will be read. `arguments` (None: nobody knows) and `variables` are what it is given that does not stand in it."""
+    """A text as the safety check reads it.
+
+    `arguments` (None: not known) and `variables` are inputs that are not part of the text.
+    """
 
     text: str
     arguments: tuple[str, ...] | None = None
@@ -32,10 +41,10 @@ class ProgramReading:
 
 
 class SafetyProgram:
-    """The command line or the script of an action; arguments and variables are assigned before it where a POSIX shell reads it,
-    and go along with it elsewhere.
+    """The command line or the script of an action.
 
-    `names`: of all the values that its text hangs on.
+    Arguments and variables are assigned before it if a POSIX shell reads it; otherwise they
+    accompany it.
     """
 
     def __init__(self, action: Mapping[str, Any], text: str, names: TemplateNames, shell: Shell) -> None:
@@ -47,7 +56,7 @@ class SafetyProgram:
             self._body = Template((text,), ())
             reads = action["interpreter"].rpartition("/")[2] in SHELLS
         given = f"{text}\n{action.get('stdin') or ''}"
-        # The reader has its own mind of those that execute; what is said of them is said elsewhere.
+        # Variables that execute something have findings of their own; the reader would add others.
         variables = (action.get("env") or {}).items()
         self._variables = {n: _plain(v, names) for n, v in variables if n in given and not executes(n, str(v))}
         self._arguments = [_plain(word, names) for word in action.get("args") or ()]
@@ -57,12 +66,12 @@ class SafetyProgram:
 
     @property
     def names(self) -> frozenset[str]:
-        """Of the values."""
+        """The names of all values that the text depends on."""
         parts = (self._body, *self._variables.values(), *self._arguments)
         return frozenset(name for part in parts for name in part.names)
 
     def render(self, value: Callable[[str], str | None], known: Mapping[str, Any]) -> ProgramReading:
-        """The text, and what it is given. `known`: parameters by name. Raises Unquotable."""
+        """Return the text and its inputs. `known`: parameters by name. Raises Unquotable."""
         quote = quote_for(self._shell)
         body = self._body.render(value, quote).replace(quote(UNKNOWN), _AS_VARIABLE[self._shell])
         variables = {name: template.render(value) for name, template in self._variables.items()}
@@ -79,7 +88,7 @@ class SafetyProgram:
 
 
 def fed(text: str, stdin: str) -> str:
-    """The text with its input as a heredoc, for a reader to follow into whatever reads it."""
+    """Return the text with its input as a heredoc, so that a reader can follow the input."""
     end = "OPSJOBS_STDIN"
     while end in stdin or end in text:
         end += "_"
@@ -87,7 +96,7 @@ def fed(text: str, stdin: str) -> str:
 
 
 def _word(value: str) -> str:
-    # NUL is refused where it would run.
+    # A text with NUL is refused when it would run.
     return posix(value.replace("\0", "")).replace(UNKNOWN, f"'{_AS_VARIABLE['posix']}'")
 
 
@@ -95,7 +104,7 @@ def _command(text: str, names: TemplateNames, shell: Shell) -> Template:
     try:
         return Template.command(text, names, shell)
     except TemplateFault:
-        # It does not run there. Should it ever, this is what it is, with names that nobody knows.
+        # The launch refuses it. Judge the text as it is, with unknown variables.
         return Template((text,), ())
 
 

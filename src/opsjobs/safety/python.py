@@ -1,4 +1,4 @@
-"""Programs of Python: what they do to the machine, told in the words of a shell, and what they run."""
+"""Read Python programs: record their effects as shell commands, and what they run."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ _OF_PATHS_ALONE = frozenset({"unlink", "rmdir", "chmod", "write_text", "write_by
 _OPENS_TO_WRITE = frozenset({"O_WRONLY", "O_RDWR", "O_TRUNC", "O_CREAT", "O_APPEND"})
 _CONTAINERS = frozenset({"globals()", "locals()", "vars()", "__builtins__", "sys.modules"})
 _LINES_MAX = 20
-"""Of an excerpt."""
+"""Lines of an excerpt."""
 _quiet = threading.Lock()
 
 
@@ -208,7 +208,7 @@ class _PythonReading:
             self._as_shell(name, node, place)
 
     def _environment(self, node: ast.Call, given: ProgramInputs) -> ProgramInputs:
-        """What a program that is started here finds: of `env={…}`, `env=dict(os.environ, X=…)`."""
+        """Return the inputs of a program started with `env={…}`, `env=dict(os.environ, …)`."""
         env = next((k.value for k in node.keywords if k.arg == "env"), None)
         match env:
             case ast.Dict(keys, values):
@@ -296,7 +296,10 @@ class _PythonReading:
             self._writes(paths, "append" if "O_APPEND" in flags else "write", place)
 
     def _is_path(self, function: ast.Attribute) -> bool:
-        """Return whether a method that only paths have is called on what is an absolute path, such as the name of a loop over one."""
+        """Return True if a method that only paths have is called on an absolute path.
+
+        Such a path is also the name of a loop over one.
+        """
         if function.attr not in _OF_PATHS_ALONE:
             return False
         return any(text.startswith(("/", "~")) for text in self._values.texts(function.value))

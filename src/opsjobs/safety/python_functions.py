@@ -1,4 +1,4 @@
-"""What the plain functions and methods of Python make of texts."""
+"""Compute the results of plain Python functions and methods on texts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SYSTEM = {
     "signal.SIGTERM": "15",
     "signal.SIGHUP": "1",
 }
-"""What names of the library are."""
+"""The values of names of the standard library."""
 METHODS: Mapping[str, Callable[[str], str]] = {
     **dict.fromkeys(
         ("decode", "encode", "resolve", "absolute", "as_posix", "expanduser"),
@@ -37,7 +37,7 @@ ARGUMENTS = frozenset({"replace", "format", "joinpath", "rstrip", "removesuffix"
 
 
 def called(method: str, text: str, said: Sequence[str]) -> str:
-    """What such a method makes of a text; MAYBE_EMPTY where that cannot be said."""
+    """Return the result of such a method; MAYBE_EMPTY if it cannot be computed."""
     if method == "format":
         return filled_in(text, "{}", said)
     if method == "joinpath":

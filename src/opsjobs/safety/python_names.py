@@ -1,4 +1,4 @@
-"""What the names of a module of Python stand for: imports, assignments, loops, and the parameters of its functions."""
+"""Resolve names of a Python module: imports, assignments, loops and parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Scope = tuple[str, str]
 
 
 class PythonNames:
-    """Of one module. `nodes`: all of its tree."""
+    """The names of one module. `nodes`: all nodes of its tree."""
 
     def __init__(self, tree: ast.AST, budget: Budget) -> None:
         self.nodes: Sequence[ast.AST] = list(ast.walk(tree))
@@ -35,7 +35,10 @@ class PythonNames:
                     self._call(node)
 
     def given(self, node: ast.Name) -> list[ast.expr]:
-        """All that the text gives a name: a parameter what its function is called with, another one what is assigned to it."""
+        """Return all expressions that the text assigns to a name.
+
+        For a parameter these are the arguments of the calls of its function.
+        """
         scope = self._scopes.get(id(node))
         assigned = self._assigned.get(node.id, [])
         return [*islice(chain(self._parameters.get(scope, ()), assigned), MEANINGS_MAX)] if scope is not None else assigned
@@ -45,7 +48,7 @@ class PythonNames:
         return self._scopes.get(id(node), ("", node.id))
 
     def alias(self, name: str, dotted: Callable[[ast.AST], str | None]) -> str:
-        """What a name of a module or a function is another name of."""
+        """Return the name that a name of a module or a function is an alias of."""
         if name in self._imports:
             return self._imports[name]
         given = self._assigned.get(name, [])

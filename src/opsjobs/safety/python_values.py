@@ -1,4 +1,7 @@
-"""What an expression of Python is, where that follows from the text: strings put together, decoded, and passed on."""
+"""Compute Python expressions, if the text determines their values.
+
+Strings are concatenated, decoded and passed on.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ _LISTS = frozenset({"os.listdir", "os.scandir"})
 
 
 class PythonValues:
-    """The values of a module's expressions; each has every value that the text gives it, MEANINGS_MAX at most."""
+    """The values of a module's expressions: all that the text allows, MEANINGS_MAX at most."""
 
     def __init__(self, names: PythonNames, budget: Budget, given: ProgramInputs = NOBODY) -> None:
         self._names = names
@@ -49,7 +52,10 @@ class PythonValues:
         }
 
     def dotted(self, node: ast.AST) -> str | None:
-        """The name of what is called, imports undone: `sh.rmtree` -> `shutil.rmtree`; None where it is not a name."""
+        """Return the dotted name of a callee, imports undone: `sh.rmtree` -> `shutil.rmtree`.
+
+        None if the expression is not a name.
+        """
         self._budget.spend()
         match node:
             case ast.Name(name):
@@ -69,7 +75,10 @@ class PythonValues:
         return None
 
     def texts(self, node: ast.expr | None) -> list[str]:
-        """All that an expression may be as a text; MAYBE_EMPTY among them where one is not known. Never none."""
+        """Return all possible texts of an expression, at least one.
+
+        MAYBE_EMPTY is among them if one is not known.
+        """
         self._budget.spend()
         kind = self._kinds.get(type(node))
         found = kind(node) if kind is not None else _UNKNOWN
@@ -77,12 +86,12 @@ class PythonValues:
         return found if len(found) == 1 else list(dict.fromkeys(found))[:MEANINGS_MAX] or _UNKNOWN
 
     def text(self, node: ast.expr | None) -> str:
-        """What an expression is as a text; MAYBE_EMPTY for what is not known, or may be several things."""
+        """Return the text of an expression; MAYBE_EMPTY if it is unknown or has several values."""
         found = self.texts(node)
         return found[0] if len(found) == 1 else MAYBE_EMPTY
 
     def argvs(self, node: ast.expr) -> list[list[str]] | None:
-        """The words of a list, or of one that is put together, in all that it may be; None where it is no list."""
+        """Return the words of a list, once for each possible value; None if it is no list."""
         self._budget.spend()
         match node:
             case ast.List(items) | ast.Tuple(items):
@@ -111,7 +120,7 @@ class PythonValues:
         return self.argvs(node) or [_UNKNOWN]
 
     def items(self, node: ast.expr) -> list[str] | None:
-        """The items of what is looped over; None where it is no list that is known."""
+        """Return the items of a loop's iterable; None if it is no known list."""
         match node:
             case ast.List(items) | ast.Tuple(items) | ast.Set(items):
                 return [text for item in items for text in self.texts(item)]
@@ -138,7 +147,7 @@ class PythonValues:
     # --- kinds
 
     def _given_to(self, node: ast.Name) -> Iterator[ast.expr]:
-        """What a name is given, one after the other, unless it is asked for already."""
+        """Return the values that are assigned to a name, unless it is being resolved already."""
         key = self._names.key(node)
         if key in self._asked:
             return

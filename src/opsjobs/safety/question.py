@@ -1,4 +1,4 @@
-"""A question to the safety check: one text, where it would run, and what it is given."""
+"""A question to the safety check: one text, its context, and its inputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SafetyQuestion:
     """None: not known."""
     variables: tuple[tuple[str, str], ...] = ()
     unknown: str = ""
-    """Where this stands in an argument or a variable, the value is not known yet."""
+    """The value of an argument or a variable is not known wherever this occurs in it."""
 
     @property
     def given(self) -> ProgramInputs:
@@ -30,7 +30,7 @@ class SafetyQuestion:
 
     @property
     def given_characters(self) -> int:
-        """How long the arguments and variables are together."""
+        """The length of all arguments and variables together."""
         words = sum(len(word) + 1 for word in self.arguments or ())
         return words + sum(len(name) + len(value) + 1 for name, value in self.variables)
 

@@ -1,4 +1,7 @@
-"""The rules, read from the files beside this one, and checked when they are: what is wrong with one is said with its name."""
+"""Load and validate the rules from the YAML files in the `rules` folder.
+
+An error names the rule that is wrong.
+"""
 
 from __future__ import annotations
 
@@ -29,47 +32,58 @@ LANGUAGES = frozenset({"bash", "python", "powershell", "cmd", "perl", "node"})
 
 
 class RuleError(Exception):
-    """A file of rules says something that is no rule: names the file, the rule, and what would be one."""
+    """A file of rules is invalid. Names the file, the rule, and what would be valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What one call must be for a rule to apply: all that is named here must hold.
-
-    `flags`: each of them, in any of its spellings. `without`: none of these words. `words`: in this order among the arguments.
-    `argument`: one of them fits whole. `path`, `redirect`, `reads` (of `<`): patterns of paths. `if_empty`: paths it becomes where a variable is
-    empty. `values`: patterns of paths after `key=`. `fed_by`: names of what its input comes from. `says`: found in all its text.
-    `not_from`: a copy all of whose sources are of these paths does not count.
-    `to`: patterns of paths of where a command that copies puts it. `unseen`: what it writes stands nowhere in the text. `other_than`:
-    it has none of these names. `fed_from`: patterns of paths that what feeds it works on. `empties`: a redirection that appends does
-    not count.
-    """
+    """The conditions on one call for a rule to apply: all that are set must hold."""
 
     command: tuple[str, ...] = ()
     dialect: str = "posix"
     event: str = ""
     flags: tuple[tuple[str, ...], ...] = ()
+    """Each of these options, in any of its spellings."""
     without: tuple[str, ...] = ()
+    """None of these words."""
     words: tuple[re.Pattern[str], ...] = ()
+    """These words, in this order among the arguments."""
     argument: re.Pattern[str] | None = None
+    """A pattern that matches one argument whole."""
     path: tuple[str, ...] = ()
+    """Patterns of paths among the arguments."""
     if_empty: tuple[str, ...] = ()
+    """Patterns of the paths that result if a variable is empty."""
     values: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Patterns of paths after `key=`."""
     redirect: tuple[str, ...] = ()
+    """Patterns of paths that its output is redirected to."""
     empties: tuple[str, ...] = ()
+    """The same, but a redirection that appends does not count."""
     reads: tuple[str, ...] = ()
+    """Patterns of paths that `<` reads."""
     fed_by: tuple[str, ...] = ()
+    """Names of commands that its input comes from."""
     says: re.Pattern[str] | None = None
+    """A pattern found in all its text."""
     to: tuple[str, ...] = ()
+    """Patterns of the paths that a copying command writes to."""
     unseen: bool = False
+    """True if the text that it writes must not be known."""
     other_than: tuple[str, ...] = ()
+    """None of these names of commands."""
     fed_from: tuple[str, ...] = ()
+    """Patterns of the paths that the commands before it in the pipe work on."""
     not_from: tuple[str, ...] = ()
+    """A copy does not count if all its sources have these paths."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """When a rule is stricter: `become`, `share>=0.5`, `targets>=100`, or a label, `env=prod|production`; `text`: as written."""
+    """A condition that makes a rule stricter.
+
+    `become`, `share>=0.5`, `targets>=100`, or a label, `env=prod|production`.
+    """
 
     text: str
     kind: str
@@ -87,11 +101,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class SafetyRule:
-    """One thing that is worth a finding. `finds`, `passes`: examples that must, and must not, be found by it.
-
-    `undone`: later calls of the same text that undo it, if they have one of its words; it is no finding then.
-    `unknown`: it finds nothing dangerous, only what cannot be read; a policy may make all such rules stricter at once.
-    """
+    """One rule of the safety check."""
 
     name: str
     severity: SafetyVerdict
@@ -99,9 +109,13 @@ class SafetyRule:
     matches: tuple[Match, ...]
     stricter: tuple[tuple[Condition, SafetyVerdict], ...]
     finds: tuple[Example, ...]
+    """Examples that the rule must find."""
     passes: tuple[Example, ...]
+    """Examples that it must not find."""
     unknown: bool = False
+    """True if it finds only text that cannot be read; a policy may raise all such rules."""
     undone: tuple[Match, ...] = ()
+    """Later calls of the same text that undo it, if they share a word: then no finding."""
 
     def data(self) -> dict[str, Any]:
         """An item of the answer to GET /safety/rules."""
@@ -123,7 +137,7 @@ class Rulebook:
 
     @cached_property
     def events(self) -> Mapping[str, SafetyRule]:
-        """`unreadable`, `dynamic_command` …: what a reader says where there is no call."""
+        """The rules for events, which are not calls: `unreadable`, `dynamic_command` …."""
         return {match.event: rule for rule in self.rules for match in rule.matches if match.event}
 
 
@@ -136,7 +150,10 @@ def rulebook() -> Rulebook:
 
 
 def bound(texts: Mapping[str, str]) -> Rulebook:
-    """A rulebook of files by name; `paths.yaml` holds the named sets of paths. Raises RuleError."""
+    """Build a rulebook from the texts of files, by file name. Raises RuleError.
+
+    `paths.yaml` holds the named sets of paths.
+    """
     sets = _sets(texts.get("paths.yaml", "{}"))
     rules = [rule for name, text in texts.items() if name != "paths.yaml" for rule in _rules(name, text, sets)]
     twice = {rule.name for rule in rules if sum(other.name == rule.name for other in rules) > 1}

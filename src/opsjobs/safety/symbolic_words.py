@@ -1,7 +1,7 @@
-"""A word as far as it is known: plain text, with marks where a shell puts in something of its own.
+"""A word as far as it is known: plain text with marks for what a shell inserts.
 
-A mark is one character of a private plane, so that a word stays a `str` that can be cut, joined and searched. What comes in
-is cleared of these characters first.
+A mark is one character of a private plane, so that a word stays a `str` that can be cut, joined and
+searched. Input is cleared of these characters first.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from itertools import islice, product
 from opsjobs.safety.budget import check_size
 
 MAYBE_EMPTY = "\ue000"
-"""Something that is not known, and may be nothing at all: a variable that nobody sets."""
+"""An unknown value that may be empty: a variable that is never set."""
 SOMETHING = "\ue001"
-"""Something that is not known, but is not nothing: the output of `mktemp`."""
+"""An unknown value that is not empty: the output of `mktemp`."""
 STAR = "\ue002"
 ANY = "\ue003"
 SPLIT = "\ue004"
-"""White space of an expansion without quotes: here one word becomes two."""
+"""White space of an unquoted expansion: one word becomes two here."""
 HOME = "\ue005"
 OPEN, COMMA, CLOSE = "\ue006", "\ue007", "\ue008"
 LEFT, RIGHT = "\ue009", "\ue00a"
 """Brackets of a glob: `[a-z]`."""
 OUTSIDE = "\ue00b"
 LATER = MAYBE_EMPTY + OUTSIDE
-"""A value that comes from outside of the program, and is not known: an argument of it, the output of an earlier action."""
+"""An unknown value from outside the program: its argument, an earlier action's output."""
 
 MEANINGS_MAX = 16
-"""Of one word or one command line: as many values as a variable may have."""
+"""The most values of one word, command line or variable."""
 
 _MARKS = re.compile("[\ue000-\ue00b]")
 _UNWANTED = re.compile("[\ue000-\ue00b\ud800-\udfff]")
@@ -63,12 +63,15 @@ _NAMES = {
 
 
 def cleared(text: str) -> str:
-    """A text without any of our marks in it, and without halves of characters, which have no bytes."""
+    """Return the text without our marks and without surrogates, which have no bytes."""
     return _UNWANTED.sub("\ufffd", text)
 
 
 def marked(text: str) -> str:
-    r"""Unquoted text of a shell: what is special in it is marked, what is escaped is not. `r\m*` -> `rm` STAR."""
+    r"""Mark the special characters in unquoted shell text, except escaped ones.
+
+    `r\m*` becomes `rm` STAR.
+    """
     if "\\" not in text:
         return text.translate(_UNQUOTED)
     head, *rest = text.split("\\")
@@ -86,22 +89,25 @@ def marked(text: str) -> str:
 
 
 def known(word: str) -> bool:
-    """Whether all of it is known; a glob counts as known, as what it may match can be said."""
+    """Return True if all of the word is known.
+
+    A glob counts as known, because the names that it may match can be computed.
+    """
     return MAYBE_EMPTY not in word and SOMETHING not in word
 
 
 def has_glob(word: str) -> bool:
-    """Whether the names of files decide what it is."""
+    """Return True if the word depends on the names of files."""
     return _GLOB.search(word) is not None
 
 
 def shown(word: str) -> str:
-    """For people: `rm -rf …/`."""
+    """Return the word for people: `rm -rf …/`."""
     return word.translate(_SHOWN)
 
 
 def as_source(word: str, language: str = "bash") -> str:
-    """The word as text of a program again: what is not known becomes a variable that nobody sets."""
+    """Return the word as source text again; unknown parts become unset variables."""
     if OUTSIDE in word and language == "bash":
         word = word.replace(LATER, "${OPSJOBS_UNKNOWN}")
     name = _NAMES.get(language)
@@ -110,19 +116,27 @@ def as_source(word: str, language: str = "bash") -> str:
 
 
 def fields(word: str) -> list[str]:
-    """What the shell makes of one word: braces written out, globs of one character resolved, cut at unquoted white space."""
+    """Return the words that the shell makes of one word.
+
+    Braces are expanded, globs of one character resolved, and the word is cut at unquoted white
+    space.
+    """
     if _MARKS.search(word) is None:
         return [word]
-    found = [f for w in _braces(word) for f in w.split(SPLIT)]
-    return (
-        [_brackets(f).translate(_LITERAL) for f in found if f]
-        if SPLIT in word
-        else [_brackets(f).translate(_LITERAL) for f in found]
-    )
+    found = [field for piece in _braces(word) for field in piece.split(SPLIT)]
+    if SPLIT in word:
+        found = [field for field in found if field]
+    return [_brackets(field).translate(_LITERAL) for field in found]
 
 
 def _brackets(word: str) -> str:
-    return _BRACKETS.sub(lambda found: found[1] if not found[2] and found[1] not in "!^" else ANY, word) if LEFT in word else word
+    if LEFT not in word:
+        return word
+
+    def resolve(found: re.Match[str]) -> str:
+        return found[1] if not found[2] and found[1] not in "!^" else ANY
+
+    return _BRACKETS.sub(resolve, word)
 
 
 def _braces(word: str) -> list[str]:
@@ -142,9 +156,10 @@ def _braces(word: str) -> list[str]:
 
 
 def joined(parts: Iterable[Sequence[str]]) -> list[str]:
-    """All meanings of a word of several parts, each with its own meanings; SOMETHING-like where there are too many.
+    """Return all meanings of a word of several parts, each with its own meanings.
 
-    Raises Spent where one of them would be too long.
+    If there are too many, MAYBE_EMPTY stands for the rest. Raises Spent if one of them would be too
+    long.
     """
     parts = list(parts)
     check_size(sum(len(max(part, key=len, default="")) for part in parts))

@@ -1,4 +1,7 @@
-"""Files that others run by: a crontab, a unit of systemd, a makefile. Their commands are told to the shell's reader."""
+"""Read files that other programs run: a crontab, a unit of systemd, a makefile.
+
+Their commands go to the reader of shells.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import re
 from opsjobs.safety.paths import may_be
 from opsjobs.safety.trace import SourcePosition, Trace
 
-# What is written there is run by others, sooner or later.
+# The system runs files there sooner or later.
 _STARTED = {
     "system-crontab": ("/etc/crontab", "/etc/cron.d/*"),
     "crontab": ("/var/spool/cron/**",),
@@ -28,7 +31,7 @@ _STARTED = {
         *("/root/.bashrc", "/root/.profile", "/home/*/.bashrc", "/home/*/.profile"),
     ),
 }
-# Whoever is on the machine may put a program there.
+# Folders that every user of the machine may write to.
 _FOR_ALL = ("/tmp/", "/var/tmp/", "/dev/shm/")  # noqa: S108 they are looked for, not written to
 _TIMES = re.compile(r"\s*(?:@\w+|(?:[\w*/,-]+\s+){4}[\w*/,-]+)\s+(?P<rest>.+)")
 _USER = re.compile(r"[a-z_][a-z0-9_-]*\s+(?=[/\w(\[.])")
@@ -39,22 +42,22 @@ _SHELL_OF_MAKE = re.compile(r"\$\(shell\s++((?:[^()]++|\([^()]*+\))*+)\)")
 
 
 def language_at(path: str) -> str | None:
-    """What reads a file at this path of its own accord; None where nobody does."""
+    """Return the language of a file that the system reads by itself; None for others."""
     return next((language for language, paths in _STARTED.items() if may_be(path, paths)), None)
 
 
 def start(trace: Trace, text: str, place: SourcePosition) -> None:
-    """Write what a script that the system runs by itself would do into the trace."""
-    _told(trace, [text], place)
+    """Record what a script that the system runs by itself would do."""
+    _read_commands(trace, [text], place)
 
 
 def crontab(trace: Trace, text: str, place: SourcePosition) -> None:
-    """Write what the lines of a user's crontab would do into the trace."""
+    """Record what the lines of a user's crontab would do."""
     _lines(trace, text, place, user=False)
 
 
 def system_crontab(trace: Trace, text: str, place: SourcePosition) -> None:
-    """As crontab, where a user is named before each command: /etc/crontab, /etc/cron.d."""
+    """Record the lines of /etc/crontab or /etc/cron.d, which name a user before each command."""
     _lines(trace, text, place, user=True)
 
 
@@ -65,17 +68,18 @@ def _lines(trace: Trace, text: str, place: SourcePosition, *, user: bool) -> Non
             # Another `%` than an escaped one begins what the command is fed.
             command = re.split(r"(?<!\\)%", found["rest"])[0].replace("\\%", "%")
             commands.append(_USER.sub("", command, count=1) if user else command)
-    _told(trace, commands, place)
+    _read_commands(trace, commands, place)
 
 
 def unit(trace: Trace, text: str, place: SourcePosition) -> None:
-    """Write what a unit of systemd would start into the trace."""
+    """Record what a unit of systemd would start."""
     lines = text.replace("\\\n", " ").splitlines()
-    _told(trace, [found["rest"] for line in lines if (found := _EXEC.match(line)) is not None], place)
+    matches = [_EXEC.match(line) for line in lines]
+    _read_commands(trace, [found["rest"] for found in matches if found is not None], place)
 
 
 def makefile(trace: Trace, text: str, place: SourcePosition) -> None:
-    """Write what the recipes of a makefile would do into the trace, whichever of them are made."""
+    """Record what the recipes of a makefile would do, whichever of them are made."""
     commands = [said[1] for said in _SHELL_OF_MAKE.finditer(text)]
     for line in text.replace("\\\n", " ").splitlines():
         if (found := _RECIPE.match(line)) is not None:
@@ -83,7 +87,7 @@ def makefile(trace: Trace, text: str, place: SourcePosition) -> None:
     trace.read("bash", "\n".join(commands), place)
 
 
-def _told(trace: Trace, commands: list[str], place: SourcePosition) -> None:
+def _read_commands(trace: Trace, commands: list[str], place: SourcePosition) -> None:
     if not commands:
         return
     begun = len(trace.ran)

@@ -1,4 +1,4 @@
-"""What a program would do, as far as it can be read: its calls, and what cannot be read; every language writes into one Trace."""
+"""The trace of a program: its calls, and what cannot be read; all languages share it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ WILDCARDS_MAX = 16
 
 @dataclass(frozen=True, slots=True)
 class SourcePosition:
-    """Where something stands. `excerpt`: of the text as written; `depth`: how many programs it is within; `cwd`: if it is known.
-
-    `given`: the arguments and the environment of what runs there.
-    """
+    """The position of a call or a text in the program."""
 
     excerpt: str = ""
+    """The text as written."""
     depth: int = 0
+    """The number of programs around it."""
     cwd: str | None = None
+    """The working folder, if it is known."""
     given: ProgramInputs = NOBODY
+    """The arguments and the environment of what runs there."""
 
     def deeper(self) -> SourcePosition:
         """The same place, seen from a program that is written in it."""
@@ -44,25 +45,30 @@ class SourcePosition:
         return self if given is self.given else SourcePosition(self.excerpt, self.depth, self.cwd, given)
 
     def of(self, text: str, cwd: str | None = None) -> SourcePosition:
-        """A place within the program; `text`: what stands there, which an outer program has said already where there is one."""
+        """Return a position within the program.
+
+        `text` is the excerpt, unless an outer program has set one already.
+        """
         return SourcePosition(self.excerpt or excerpt_of(text), self.depth, self.cwd if cwd is None else cwd, self.given)
 
 
 @dataclass(frozen=True, slots=True)
 class Io:
-    """What a call reads and writes. `sources`: the names of what feeds it; `text`: what it is fed, where that is known.
-
-    `writes`: `("write" | "append", path)`. `reads`: paths of `<`. `feeders`: the calls that feed it through a pipe.
-    """
+    """The inputs and outputs of a call."""
 
     sources: tuple[str, ...] = ()
+    """The names of the commands that feed it."""
     text: Callable[[], str | None] | None = None
+    """Returns its input, if that is known."""
     writes: tuple[tuple[str, str], ...] = ()
+    """`("write" | "append", path)` of each file that it writes."""
     reads: tuple[str, ...] = ()
+    """The paths of `<`."""
     feeders: tuple[Call, ...] = ()
+    """The calls that feed it through a pipe."""
 
     def fed(self) -> str | None:
-        """What comes in, where that is known."""
+        """Return the input, if it is known; else None."""
         try:
             return self.text() if self.text is not None else None
         except Spent:
@@ -83,7 +89,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        """What is called."""
+        """The name of the command or function."""
         return self.words[0]
 
     @cached_property
@@ -100,7 +106,7 @@ class Call:
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
-        """What its arguments are as paths, each in all its readings."""
+        """The arguments as paths, each in all its readings."""
         return tuple(path for word in self.arguments for path in readings(self.as_path(word), self.place.cwd))
 
     @cached_property
@@ -110,7 +116,10 @@ class Call:
 
     @cached_property
     def destinations(self) -> tuple[str, ...]:
-        """Where a command that copies puts it: the last argument, or that of `-t`; and in it, by the name of each source."""
+        """The paths that a copying command writes to.
+
+        They are the last argument, or that of `-t`, and the name of each source in that folder.
+        """
         named = [
             self.words[n + 1] for n, word in enumerate(self.words[:-1]) if word in ("-t", "--target-directory", "-Destination")
         ]
@@ -121,7 +130,7 @@ class Call:
         return (*found, *(f"{folder}/{self.as_path(word).rpartition('/')[2]}" for folder in found for word in sources))
 
     def as_path(self, word: str) -> str:
-        """A path of Windows as if it were of POSIX: small letters, slashes; and its globs need no shell."""
+        """Return a path of Windows as a path of POSIX: lower case, slashes, and globs as marks."""
         if self.dialect not in WINDOWS:
             return word
         return word.lower().replace("\\", "/").removeprefix("//?/").replace("*.*", "*").replace("*", STAR).replace("?", ANY)
@@ -141,19 +150,21 @@ def _parted(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
 
 @dataclass
 class Trace:
-    """Collects; `languages` says who reads which interpreter's text, `names` which commands some rule is about.
-
-    `downloaded`: paths that hold what came over the network; `written`: paths whose text is known; `ran`: paths that are run.
-    """
+    """The record of what a program would do."""
 
     budget: Budget
     languages: Mapping[str, Reader]
+    """The reader of each language."""
     names: frozenset[str] = frozenset()
+    """The commands that the rules are about."""
     calls: list[Call] = field(default_factory=list)
     events: list[tuple[str, SourcePosition]] = field(default_factory=list)
     downloaded: set[str] = field(default_factory=set)
+    """Paths of files that came over the network."""
     written: dict[str, str] = field(default_factory=dict)
+    """Paths of files with a known text."""
     ran: list[tuple[str, str, SourcePosition]] = field(default_factory=list)
+    """Paths of files that are run, with their language."""
 
     def call(self, words: Sequence[str], place: SourcePosition, *, dialect: Dialect = "posix", io: Io = NOTHING) -> None:
         """One more call. A text that makes too many of them is told so by the budget."""
@@ -164,7 +175,10 @@ class Trace:
         self.calls.append(Call(tuple(words), place, dialect, io))
 
     def event(self, name: str, place: SourcePosition) -> None:
-        """Something that is no call: `unreadable`, `dynamic`, `fork_bomb` …; the rules know them by these names."""
+        """Record an event, which is no call: `unreadable`, `dynamic`, `fork_bomb` ….
+
+        The rules refer to events by these names.
+        """
         self.budget.spend()
         self.events.append((name, place))
 

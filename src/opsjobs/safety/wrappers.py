@@ -1,4 +1,7 @@
-"""Commands that run something else: what is in them. `sudo -u x env A=b nice sh -c '…'` is peeled layer by layer."""
+"""Unwrap commands that run other commands, layer by layer.
+
+`sudo -u x env A=b nice sh -c '…'` is an example.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ _FLOCK = Prefix("wEn".replace("n", ""), long("timeout", "wait", "conflict-exit-c
 _WATCH = Prefix("n", long("interval"))
 _SSH = Prefix("BbcDEeFIiJLlmOopQRSWw", skip=1)
 _COMMANDS_MAX = 128
-"""Of one `find`."""
+"""The most commands of one `find`."""
 # Each string as a whole, so that each letter is looked at once.
 _RUN_BY_AWK = re.compile(
     r'(?P<before>system\s*+\(\s*+|\|\s*+)?"(?P<text>(?:[^"\\]|\\.)*+)(?:"|\Z)(?P<after>\s*+\|\s*+getline)?', re.DOTALL
@@ -34,7 +37,7 @@ _CONTAINERS = {
 
 
 def inner(words: Words) -> list[Inner]:
-    """What these words run besides themselves; nothing where the command is no wrapper."""
+    """Return what these words run besides themselves; nothing if they are no wrapper."""
     name = words[0]
     if (prefix := PREFIXES.get(name)) is not None:
         return _prefixed(name, prefix, words)
@@ -307,4 +310,4 @@ _SPECIAL: dict[str, Callable[[Words], list[Inner]]] = {
     "screen": _multiplexer,
 }
 NAMES = frozenset((*PREFIXES, *_SPECIAL, *LANGUAGES))
-"""Whoever is a wrapper: a glob may stand for one."""
+"""The names of all wrappers: a glob may stand for one."""

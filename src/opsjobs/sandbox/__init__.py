@@ -1,1 +1,1 @@
-"""The processes that judge texts: hostile text may crash or exhaust them, and nothing else."""
+"""Judge texts in separate processes: a hostile text can crash or exhaust only these."""

@@ -1,7 +1,8 @@
-"""The program of a process that judges: reads questions from standard input, writes answers to standard output.
+"""The program of a judging process: reads questions from stdin, writes answers to stdout.
 
-It has no secrets, no descriptors but its pipes, and limits for memory, time and files, so that a text can crash or exhaust
-nothing but this process. End of input ends it, so it never outlives the process that started it by more than one text.
+It has no secrets, no descriptors but its pipes, and limits for memory, time and files, so that a
+text can crash or exhaust nothing but this process. The end of its input ends it, so it outlives the
+process that started it by one text at most.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from opsjobs.safety.judging import judge, too_large
 from opsjobs.sandbox import protocol
 
 CPU_SECONDS_MAX = 2.0
-"""Of one text. The budget of steps ends it after some 50 ms; this is for what the budget does not see."""
+"""CPU time for one text.
+
+The budget of steps ends it after some 50 ms; this limit is for work that the budget does not count.
+"""
 MEMORY_BYTES_MAX = 512 << 20
-"""Of address space, all in all."""
+"""Address space of the process."""
 RESIDENT_BYTES_MAX = 192 << 20
 """A process that has grown to this is replaced after its answer."""
 DESCRIPTORS_MAX = 16
@@ -46,7 +50,7 @@ def main() -> int:
 
 def _answer(body: bytes, answers: BinaryIO) -> bool:
     """Write the answer; False if the process has to end after it."""
-    # The signal has its default action: it ends the process, wherever that is, also in the middle of a library's C code.
+    # The signal has its default action: it ends the process at any point, even inside C code.
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS_MAX)
     try:
         stays = not _is_large()
@@ -71,7 +75,7 @@ def _is_large() -> bool:
 
 
 def _resident_bytes() -> int:
-    # Linux counts into ru_maxrss the size of the parent that forked this process, which may be large.
+    # On Linux, ru_maxrss includes the size of the parent that forked this process, which may be large.
     try:
         pages = int(Path("/proc/self/statm").read_bytes().split()[1])
     except OSError:

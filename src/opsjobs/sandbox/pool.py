@@ -22,10 +22,17 @@ from opsjobs.telemetry import log
 PROCESSES_MAX = 2
 QUEUE_MAX = 256
 CHECKS_MAX = 16
-"""Questions of people that may wait; they have one process at a time, so that another one is left for launches."""
+"""Waiting requests of people to check a text.
+
+They share one process, so that another one stays free for launches.
+"""
 IDLE_SECONDS = 300.0
 TRIES = 2
-"""A process may also be killed by somebody, or by a machine that is out of memory: that is not the text's fault, once."""
+"""Attempts for one text.
+
+A process may also be killed from outside, or by a machine that is out of memory: one crash is not
+the text's fault.
+"""
 FAILURES_KEPT = 1_000
 FAILURE_SECONDS = 600.0
 _REASONS = {
@@ -36,10 +43,16 @@ _REASONS = {
 
 
 class JudgePool:
-    """The safety check as an asynchronous function. A text that cannot be judged has a finding that asks for an approval."""
+    """The safety check as an asynchronous function.
+
+    A text that cannot be judged has a finding that asks for an approval.
+    """
 
     def __init__(self, failed: Callable[[str], None] = lambda _: None, *, idle_seconds: float = IDLE_SECONDS) -> None:
-        """Start nothing. `failed` is called with the reason for each text that could not be judged."""
+        """Create the pool without starting a process.
+
+        `failed` is called with the reason for each text that could not be judged.
+        """
         self._failed = failed
         self._idle_seconds = idle_seconds
         self._threads = ThreadPoolExecutor(PROCESSES_MAX, thread_name_prefix="opsjobs-judge")
@@ -59,7 +72,8 @@ class JudgePool:
         if (failure := self._remembered(digest)) is not None:
             return (failure,)
         try:
-            # Who gives up does not stop it: who asks again finds the answer, or this question.
+            # A caller that gives up does not stop the judgement: the next one with the same text
+            # waits for it, or gets the answer.
             return await asyncio.shield(asyncio.wrap_future(self._submitted(asked, digest)))
         finally:
             self._retire_later()
@@ -79,7 +93,7 @@ class JudgePool:
             self._asking.pop(digest, None)
 
     async def check(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
-        """Judge a text that nothing waits for but the person who asks: after everything else."""
+        """Judge a text for a person, after all other questions. Raises Unavailable."""
         if self._checks >= CHECKS_MAX:
             raise Unavailable(f"{CHECKS_MAX} texts wait to be checked", told="The safety check is busy: try again in a second.")
         self._checks += 1
@@ -90,16 +104,16 @@ class JudgePool:
             self._checks -= 1
 
     def pids(self) -> list[int]:
-        """The processes that are there now."""
+        """Return the process ids of all processes."""
         return self._processes.pids()
 
     @property
     def is_busy(self) -> bool:
-        """True while a text is judged, or waits for it."""
+        """True while a text is being judged or waits."""
         return bool(self._asking)
 
     def close(self) -> None:
-        """End the processes; what is asked now fails."""
+        """End the processes; open questions fail."""
         if self._retiring is not None:
             self._retiring.cancel()
         self._finalizer()
@@ -150,7 +164,7 @@ class JudgePool:
 
 
 class _Processes:
-    """Those that are idle, and those that are asked just now; used from threads."""
+    """The idle and the busy processes; used from threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -178,12 +192,12 @@ class _Processes:
         return found
 
     def pids(self) -> list[int]:
-        """Of all of them."""
+        """Return the process ids of all processes."""
         with self._lock:
             return [process.pid for process in (*self._busy, *self._idle)]
 
     def end_idle(self) -> None:
-        """End those that nobody asks."""
+        """End the processes that are idle."""
         with self._lock:
             idle, self._idle = self._idle, []
         for process in idle:

@@ -1,4 +1,7 @@
-"""One process that judges, seen from the process that asks: started, asked, and killed if it does not answer in time."""
+"""One judging process, seen from the process that asks it.
+
+It is started, asked, and killed if it does not answer in time.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,11 @@ from opsjobs.sandbox import protocol
 
 START_SECONDS = 30.0
 ANSWER_SECONDS = 8.0
-"""Of wall clock. The process itself ends after 2 s of CPU time; this is for one that is stopped, or gets no CPU."""
+"""Wall clock time for an answer.
+
+The process itself ends after 2 s of CPU time; this limit is for a process that is stopped, or gets
+no CPU.
+"""
 ENDING_SECONDS = 2.0
 TIME, MEMORY, CRASH = "time", "memory", "crash"
 _REASONS = {-signal.SIGPROF: TIME, -signal.SIGABRT: MEMORY}
@@ -86,7 +93,7 @@ class JudgeProcess:
 
     @property
     def has_ended(self) -> bool:
-        """True if it is not there any more: it was killed."""
+        """True if the process has exited, for example because it was killed."""
         return self._process.poll() is not None
 
     def kill(self) -> None:
@@ -98,7 +105,7 @@ class JudgeProcess:
         process = self._process
         if process.stdin is not None and not process.stdin.closed:
             process.stdin.close()
-        # What ends by itself has closed its output a moment before its status can be read: it keeps that status.
+        # A process that exits closes its output shortly before its status can be read: wait for it.
         status = _waited(process, ENDING_SECONDS if self._is_at_its_end() else 0.0)
         if status is None:
             process.kill()
@@ -140,7 +147,10 @@ class JudgeProcess:
         return found
 
     def _wait(self, until: float, *, to_write: bool) -> None:
-        """Wait for the pipe. `poll` knows no upper limit of descriptors. Raises Failed at the end of the time."""
+        """Wait for the pipe. Raises Failed when the time is up.
+
+        `poll` has no upper limit of descriptor numbers.
+        """
         pipe, event = (self._in, select.POLLOUT) if to_write else (self._out, select.POLLIN)
         waiting = select.poll()
         waiting.register(pipe, event)
@@ -157,6 +167,10 @@ def _waited(process: subprocess.Popen[bytes], seconds: float) -> int | None:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of ours, which has secrets: where this package is, how text is encoded, and what an interpreter may need to start."""
-    kept = {name: value for name in _KEPT if (value := os.environ.get(name)) is not None}
+    """Return the environment of the process, without ours, which has secrets.
+
+    It holds the path of this package, the encoding, and the variables that an interpreter may need
+    to start.
+    """
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return {**kept, "PYTHONPATH": str(Path(opsjobs.__file__).parents[1]), "LANG": "C.UTF-8"}

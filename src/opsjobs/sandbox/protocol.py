@@ -75,7 +75,7 @@ def encode_failure(reason: str) -> bytes:
 
 
 def decode_answer(body: bytes) -> tuple[tuple[Finding, ...] | str, bool]:
-    """Return the findings, or why there are none; and whether the process ends. Raises Malformed."""
+    """Return the findings or the failure, and whether the process ends. Raises Malformed."""
     try:
         said: Mapping[str, Any] = json.loads(body)
         if (failed := said.get("failed")) is not None:

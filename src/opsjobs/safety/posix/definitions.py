@@ -1,4 +1,4 @@
-"""What a script defines, wherever it stands: variables, functions, aliases, and what it exports."""
+"""Collect the definitions of a script: variables, functions, aliases and exports."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ DECLARED_MAX = 20
 ALL = "*"
 """As a name: every variable is exported."""
 _NODES_A_STEP = 2
-"""To look at a node takes about half of what other steps do."""
+"""Looking at a node takes about half the time of other steps."""
 _PRELOADS = frozenset({"LD_PRELOAD", "LD_AUDIT", "BASH_ENV", "PROMPT_COMMAND", "PERL5OPT", "PYTHONSTARTUP"})
 _HISTORY = "HIST"
-"""How the variables begin that say what a shell keeps of what it is told."""
+"""The prefix of the variables that control a shell's history."""
 _TESTED = re.compile(r"\$\{?([A-Za-z_]\w*)")
 
 
 class Definitions:
-    """Collected before anything is run, so that an assignment counts wherever it stands; variables go into `values`.
+    """The definitions of a script, collected before anything is run.
 
-    `functions`, `aliases`: by name; `exports`: names of variables; `preloads`: assignments that have programs load something;
-    `histories`: those of what the shell keeps of its commands.
+    So an assignment counts wherever it stands. Variables go into `values`.
     """
 
     def __init__(self, script: Script, values: PosixValues, budget: Budget) -> None:
@@ -36,14 +35,19 @@ class Definitions:
         self._values = values
         self._budget = budget
         self.functions: dict[str, Node] = {}
+        """The functions by name."""
         self.aliases: dict[str, list[str]] = {}
+        """The texts of each alias."""
         self.exports: set[str] = set()
+        """The names of exported variables."""
         self.preloads: list[Node] = []
+        """Assignments that make programs load something."""
         self.histories: list[Node] = []
+        """Assignments that control the history of the shell."""
         self._shifts: int | None = None
 
     def collect(self, root: Node) -> None:
-        """Take note of all that is defined below a node."""
+        """Record all definitions below a node."""
         collectors: dict[str, Callable[[Node], None]] = {
             "variable_assignment": self._assigned,
             "for_statement": self._looped,

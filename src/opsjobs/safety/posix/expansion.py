@@ -1,4 +1,4 @@
-"""`${…}` worked out: defaults, pieces and replacements of a value that is known."""
+"""Expand `${…}`: defaults, pieces and replacements of a known value."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SEARCHED_MAX = 1_000
 def expanded(
     text: str, lookup: Lookup, default: Callable[[], list[str]], slash: Callable[[str], bool], budget: Budget
 ) -> list[str]:
-    """The values of one `${…}`, as written in `text`.
+    """Return the values of one `${…}`, as written in `text`.
 
     `lookup`: the values of a name; `default`: those of the word after `:-`; `slash`: whether a name's value begins with `/`.
     """
@@ -74,7 +74,8 @@ def _operated(rest: str, values: list[str], default: Callable[[], list[str]], ab
 def _pieces(values: list[str], at: int, length: str | None, absolute: bool) -> list[str]:
     if absolute and at == 0 and length == "1":
         return ["/"]
-    return [_piece(v, at, None if length is None else int(length)) if known(v) else MAYBE_EMPTY for v in values]
+    count = None if length is None else int(length)
+    return [_piece(v, at, count) if known(v) else MAYBE_EMPTY for v in values]
 
 
 def _piece(value: str, at: int, length: int | None) -> str:
@@ -98,7 +99,7 @@ def _changed(value: str, rest: str, budget: Budget) -> str:
 
 
 def _glob(pattern: str) -> str | None:
-    """The pattern as a glob; None where a value of the script is in it."""
+    """Return the pattern as a glob; None if a value of the script is in it."""
     if "$" in pattern or "`" in pattern:
         return None
     return marked(pattern.replace('"', "").replace("'", ""))
@@ -115,7 +116,7 @@ def _trimmed(value: str, rest: str) -> str:
 
 
 def _length(value: str, glob: str, longest: bool) -> int:
-    """Of the beginning that fits."""
+    """Return the length of the beginning that fits the glob."""
     found = beginning(glob, longest=longest).match(value)
     return 0 if found is None else found.end()
 

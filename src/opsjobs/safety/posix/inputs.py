@@ -1,4 +1,4 @@
-"""What a command reads and writes, as its redirections say: `<`, `>`, heredocs, here-strings, `<(…)`."""
+"""Follow redirections of a command: `<`, `>`, heredocs, here-strings, `<(…)`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from opsjobs.safety.trace import Io
 _WRITES = {">": "write", ">|": "write", "&>": "write", ">>": "append", "&>>": "append", "<>": "write", ">&": "write"}
 
 _ASSIGNED_MAX = 8
-"""Of the values of one variable."""
+"""The most values of one variable that are followed."""
 
 
 class Inputs:
-    """Of one script."""
+    """The inputs and outputs of the commands of one script."""
 
     def __init__(self, script: Script, values: PosixValues) -> None:
         self._script = script
         self._values = values
 
     def heredoc(self, node: Node, io: Io) -> Io:
-        """With what `<<` feeds."""
+        """Return `io` with the input of a heredoc."""
         text = self._values.heredoc(node)
         writes = io.writes
         for child in node.named_children:
@@ -35,7 +35,7 @@ class Inputs:
         return Io(io.sources, lambda: text, writes, io.reads, io.feeders)
 
     def redirect(self, node: Node, io: Io) -> Io:
-        """With what one redirection says."""
+        """Return `io` with the effect of one redirection."""
         if node.type == "herestring_redirect":
             told = self._values.herestring(node)
             return Io((*io.sources, *self._names_in(node)), lambda: told, io.writes, io.reads, io.feeders)
@@ -66,7 +66,10 @@ class Inputs:
         return found
 
     def behind_variables(self, words: Sequence[Node], io: Io) -> Io:
-        """`x=$(curl …); eval "$x"`: what made the values of the variables in these words is a source, too."""
+        """Add the commands that made the values of the variables in these words as sources.
+
+        `x=$(curl …); eval "$x"` has the source curl.
+        """
         names: list[str] = []
         waiting = list(words)
         while waiting:

@@ -13,9 +13,11 @@ from opsjobs.safety.budget import Budget
 from opsjobs.safety.grammar import parsed
 
 _LANGUAGE = Language(tree_sitter_bash.language())
-# The service's own values, `${target.labels.env}`: no shell knows such a name, and what is put in is quoted as one word.
+# Values of the service, `${target.labels.env}`: no shell has such names, and the value is inserted as
+# one quoted word.
 _OURS = re.compile(r"\$\{[A-Za-z_][\w-]*(?:\.[\w-]+)+\}")
-# The grammar loses track of a bare name behind something else in a word: `$A/$B/`, `rm$IFS-rf`. Its braces change nothing.
+# The grammar fails on a bare name after other text in a word: `$A/$B/`, `rm$IFS-rf`. Adding braces
+# changes nothing.
 _BARE = re.compile(r"(?<![\\$])\$([A-Za-z_]\w*)")
 _OURS_OR_BARE = re.compile(f"{_OURS.pattern}|{_BARE.pattern}")
 _BEHIND = re.compile(r"[^\s\"'=({\\$]\$[A-Za-z_]")
@@ -26,7 +28,7 @@ _WORD_BYTES_MAX = 256
 
 
 class Script:
-    """A parsed text: nodes, the bytes that they are of, and what was written in their place."""
+    """A parsed text: its nodes, its bytes, and the original text of each node."""
 
     def __init__(self, text: str, budget: Budget) -> None:
         self._written = text.encode()
@@ -56,7 +58,7 @@ class Script:
         self.root = parsed(_LANGUAGE, self.source, self._budget)
 
     def written(self, node: Node) -> str:
-        """What stands there in the text as it came, its beginning where it is long."""
+        """Return the original text of the node, cut to its beginning if it is long."""
         start, end = self._origin(node.start_byte), self._origin(node.end_byte)
         return self._written[start : min(end, start + EXCERPT_BYTES_MAX)].decode(errors="replace")
 
@@ -65,24 +67,24 @@ class Script:
         return byte - self._moved[at - 1][1] if at else byte
 
     def text(self, node: Node) -> str:
-        """What is written there."""
+        """Return the text of the node."""
         if self._plain is not None:
             return self._plain[node.start_byte : node.end_byte]
         return self.source[node.start_byte : node.end_byte].decode(errors="replace")
 
     def first_word(self, node: Node) -> str:
-        """The first word of what is written there, where it is a short one."""
+        """Return the first word of the node's text, if that word is a short one."""
         words = self.between(node.start_byte, min(node.end_byte, node.start_byte + _WORD_BYTES_MAX)).split(maxsplit=1)
         return words[0] if words else ""
 
     def between(self, start: int, end: int) -> str:
-        """What is written between two bytes."""
+        """Return the text between two byte positions."""
         if self._plain is not None:
             return self._plain[start:end]
         return self.source[start:end].decode(errors="replace")
 
     def faults(self) -> Iterator[Node]:
-        """The first places that the grammar does not understand."""
+        """Return the first places that the grammar does not understand."""
         if self.root.has_error:
             yield from _faults(self.root)
 

@@ -1,4 +1,7 @@
-"""A shell script walked from top to bottom: every command that it may run, in whatever branch, with what feeds it."""
+"""Walk a shell script from top to bottom.
+
+Every command that it may run is recorded, in whatever branch, with its input.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,7 @@ class ScriptWalk:
         }
 
     def whole(self) -> None:
-        """Everything: definitions, then commands, then the functions that nobody calls."""
+        """Read everything: definitions, then commands, then the functions that are never called."""
         for fault in self._script.faults():
             self._trace.event("unreadable", self._place(fault))
             break
@@ -93,7 +96,7 @@ class ScriptWalk:
         return SourcePosition(excerpt, self._outer.depth, self._cwd, self._children)
 
     def _exported(self, name: str) -> Sequence[str]:
-        """What a program that is run here finds of this name in its environment."""
+        """Return the values that a program run from here finds for this name."""
         outer = self._outer.given.of_children()(name)
         if name not in self._values.variables.given:
             return outer
@@ -104,7 +107,7 @@ class ScriptWalk:
         return variables.of(name) if name in variables.given else self._outer.given.variables(name)
 
     def _own(self) -> ProgramInputs:
-        """What this shell has itself, for what it evaluates."""
+        """Return this shell's own arguments and variables, for texts that it evaluates."""
         frames = self._values.variables.positional
         return ProgramInputs(frames[-1].words if frames else None, self._values.variables.zero, self._all, self._exported)
 
@@ -319,6 +322,6 @@ def _requoted(word: str) -> str:
 
 
 def _is_plain(word: Node) -> bool:
-    """Whether there is no program in it."""
+    """Return True if the word contains no program."""
     inner = word.named_children[0] if word.type == "command_name" and word.named_child_count else word
     return inner.type in _PLAIN

@@ -1,4 +1,7 @@
-"""What a word of a script may mean: quotes undone, variables and what only prints looked through."""
+"""Compute the meanings of a word of a script.
+
+Quotes are undone; variables and commands that only print are resolved.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ _SPACES = re.compile(r"[ \t\n]+")
 _RANGE = re.compile(r"\{(\w+)\.\.(\w+)\}")
 _TILDE = re.compile(r"~[\w.-]*(?=/|\Z)")
 _WORDS_MAX = 2_000
-# They print something, whatever they are given: what is below it is no root.
+# Their output is never empty, so a path below it is never below the root.
 _NEVER_SILENT = frozenset(
     {
         "mktemp",
@@ -84,7 +87,7 @@ class PosixValues:
         }
 
     def of(self, node: Node) -> list[str]:
-        """The meanings of one word, at most MEANINGS_MAX; marks where it is not known."""
+        """Return the meanings of one word, at most MEANINGS_MAX, with marks for unknown parts."""
         self.budget.spend()
         kind = self._kinds.get(node.type)
         found = kind(node) if kind is not None else [marked(self._script.text(node))]
@@ -92,7 +95,10 @@ class PosixValues:
         return found
 
     def argvs(self, nodes: Sequence[Node]) -> list[list[str]]:
-        """What a command line may be, word by word; where there are too many ways, the rest is one that holds all words."""
+        """Return the possible command lines, word by word.
+
+        If there are too many, the last one holds the words of all the others.
+        """
         meanings, quoted = self._meanings(nodes)
         if all(len(each) == 1 for each in meanings):
             return [_argv([each[0] for each in meanings], quoted)]
@@ -107,7 +113,7 @@ class PosixValues:
         return found
 
     def _meanings(self, nodes: Sequence[Node]) -> tuple[list[list[str]], list[bool]]:
-        """Of each word; what a backslash at the end of a line cuts in two is one word."""
+        """Return the meanings of each word; a line continuation inside a word joins its parts."""
         meanings: list[list[str]] = []
         quoted: list[bool] = []
         end = -1
@@ -123,7 +129,7 @@ class PosixValues:
         return meanings, quoted
 
     def printed(self, nodes: Sequence[Node], fed: str | None) -> str | None:
-        """What stages of a pipeline print, where they only make text of text."""
+        """Return the output of pipeline stages, if all of them only transform text."""
         return self._printed_pipeline(nodes, fed)
 
     # --- kinds of words
@@ -160,7 +166,7 @@ class PosixValues:
         return self.of(node)
 
     def _unquoted(self, values: list[str]) -> list[str]:
-        """Cut at white space, and with names of files put in for globs."""
+        """Return the values cut at white space, with marks for globs."""
         return [_SPACES.sub(SPLIT, v.replace("*", STAR).replace("?", ANY)) for v in values]
 
     def _variable(self, node: Node) -> list[str]:
@@ -261,12 +267,12 @@ class PosixValues:
         return self._printed(body, fed) if body is not None else None
 
     def herestring(self, node: Node) -> str:
-        """What `<<<` feeds; where it may be several things, one that is not known."""
+        """Return the input of `<<<`; an unknown text if there are several meanings."""
         found = joined([self.of(c) for c in node.named_children if c.type != "file_descriptor"])
         return (found[0].replace(SPLIT, " ") if len(found) == 1 else MAYBE_EMPTY) + "\n"
 
     def heredoc(self, node: Node) -> str | None:
-        """What `<<` feeds."""
+        """Return the input of `<<`; an unknown text if there are several meanings."""
         start = next((c for c in node.named_children if c.type == "heredoc_start"), None)
         body = next((c for c in node.named_children if c.type == "heredoc_body"), None)
         if body is None:

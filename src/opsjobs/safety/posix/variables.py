@@ -1,4 +1,4 @@
-"""What a shell's variables may hold: every value that the text gives them, in whatever order it does."""
+"""The values that shell variables may have: each one that the text assigns, in any order."""
 
 from __future__ import annotations
 
@@ -49,23 +49,27 @@ _ABSOLUTE = frozenset({"HOME", "PWD", "PATH", "OLDPWD", "SHELL", "BASH"})
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """One assignment: its value as a node, or as text; `adds` for `+=`; `items`: it is one of its words, as in a loop."""
+    """One assignment to a variable."""
 
     node: Node | None
+    """The value as a node; None if it is given as text."""
     text: Sequence[str] = ()
     adds: bool = False
+    """True for `+=`."""
     items: bool = False
+    """True if the value is one of its words, as in a loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class VariableFrame:
-    """What $1, $2 … are: of the script, or of a function. `shifts`: as many of them may have been shifted away."""
+    """The positional parameters $1, $2 … of the script, or of a function."""
 
     words: tuple[str, ...]
     shifts: int = 0
+    """The most of them that may have been shifted away."""
 
     def argument(self, name: str) -> list[str]:
-        """All that `$1`, `$@` may be."""
+        """Return all possible values of `$1`, `$@`."""
         starts = range(min(self.shifts, len(self.words)) + 1)
         if name in "@*":
             return list(dict.fromkeys(SPLIT.join(self.words[at:]) for at in starts))
@@ -84,7 +88,7 @@ _LOOPS = re.compile(r"\b(?:while|until|for|getopts)\b")
 
 
 def shifts_in(text: str) -> int:
-    """How many arguments a program or a function of this text may take away from the front, SHIFTS_MAX at most."""
+    """Return how many arguments this text may shift away, SHIFTS_MAX at most."""
     if "shift" not in text and "getopts" not in text:
         return 0
     found = [int(shift[1] or 1) for shift in _SHIFTS.finditer(text)]
@@ -93,33 +97,33 @@ def shifts_in(text: str) -> int:
 
 @dataclass
 class Variables:
-    """Resolved when they are asked for, each once; what refers to itself is not known.
-
-    `checked`: names that the text tests for being empty before it goes on. `positional`: what $1, $2 … are, where
-    that is known; `zero`: what $0 is. `outer`: what the script finds in its environment.
-    """
+    """Variables, each resolved once when it is needed; a self-reference is not known."""
 
     evaluate: Callable[[Node], list[str]]
     given: dict[str, list[Assigned]] = field(default_factory=dict)
     checked: set[str] = field(default_factory=set)
+    """Names that the text tests for being empty before it uses them."""
     positional: list[VariableFrame] = field(default_factory=list)
+    """The frames of $1, $2 …, if they are known."""
     zero: str = SOMETHING
+    """The value of $0."""
     outer: Lookup = NOBODY.variables
+    """Looks up variables of the environment of the script."""
     _found: dict[str, list[str]] = field(default_factory=dict)
     _asked: set[str] = field(default_factory=set)
     _referred: dict[str, str] = field(default_factory=dict)
 
     def give(self, name: str, given: Assigned) -> None:
-        """One more value that this variable may have."""
+        """Add a value that this variable may have."""
         self.given.setdefault(name, []).append(given)
 
     def refer(self, name: str, to: str) -> None:
-        """`declare -n name=to`: it is another name of that."""
+        """Make a name an alias of another: `declare -n name=to`."""
         if name.isidentifier() and to.isidentifier():
             self._referred[name] = to
 
     def of(self, name: str) -> list[str]:
-        """The values that it may have; MAYBE_EMPTY among them where one is not known."""
+        """Return the values that a name may have; MAYBE_EMPTY is among them if one is unknown."""
         if name.isdigit() or name in "@*":
             return self._argument(name)
         name = self._referred.get(name, name)
@@ -132,7 +136,7 @@ class Variables:
         return self._found[name]
 
     def forget(self) -> None:
-        """Work everything out anew: the arguments are others."""
+        """Drop all resolved values, because the arguments have changed."""
         self._found.clear()
 
     def _argument(self, name: str) -> list[str]:
@@ -149,7 +153,9 @@ class Variables:
             return [*dict.fromkeys(piece for word in self.positional[-1].words for piece in (word, word[2:]) if piece), SOMETHING]
         if not assignments:
             system = _SET_BY_THE_SYSTEM.get(name)
-            return [system if system is not None else SOMETHING if name in self.checked else MAYBE_EMPTY]
+            if system is None:
+                system = SOMETHING if name in self.checked else MAYBE_EMPTY
+            return [system]
         found: dict[str, None] = dict.fromkeys(outer)
         now: list[str] = [""]
         for given in assignments:
@@ -161,7 +167,10 @@ class Variables:
         return self._settled(name, found)
 
     def _settled(self, name: str, values: Iterable[str]) -> list[str]:
-        """Of several, an empty one is where it began: the variable may be empty, which is no word of its own."""
+        """Return the values without an empty one among several, within the bounds.
+
+        An empty one is where the variable began: then it may be empty, which is no word of its own.
+        """
         found = list(values)
         if len(found) > 1 and "" in found:
             found = [v for v in found if v] + [MAYBE_EMPTY]
@@ -172,5 +181,5 @@ class Variables:
         return list(dict.fromkeys(found))
 
     def begins_with_slash(self, name: str) -> bool:
-        """Whether its first character is the root of all paths, whoever has set it: `${HOME:0:1}`."""
+        """Return True if the value always begins with the root of all paths: `${HOME:0:1}`."""
         return name in _ABSOLUTE and name not in self.given

@@ -1,4 +1,4 @@
-"""What the plain methods of .NET make of texts, and what a command that lists would list."""
+"""Compute the results of .NET string methods, and of commands that list files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NARROWS_NOT = {"-path", "-literalpath", "-force", "-recurse", "-directory", "-f
 
 
 def contents(words: list[str]) -> list[str]:
-    """`Get-ChildItem` of these words: all that is in its folders, where nothing narrows that."""
+    """Return all contents of the folders of `Get-ChildItem`, if no option filters them."""
     options = {w.lower() for w in words if w.startswith("-")}
     paths = [w for w in words if not w.startswith("-")]
     if options - _NARROWS_NOT or not paths:
@@ -71,7 +71,7 @@ def _bytes(text: str) -> str:
 
 
 def string_of(text: str, encoding: str) -> str:
-    """What an encoding makes of bytes, which are letters of Latin-1 here."""
+    """Return the text of bytes in an encoding; the bytes are letters of Latin-1 here."""
     if not known(text):
         return MAYBE_EMPTY
     try:

@@ -1,4 +1,4 @@
-"""PowerShell's grammar, and what it does not know of the language put right before it reads."""
+"""Parse PowerShell, after repairing the syntax that the grammar does not know."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from opsjobs.safety.budget import Budget
 from opsjobs.safety.grammar import parsed
 
 _LANGUAGE = Language(tree_sitter_powershell.language())
-# Words without quotes that PowerShell takes and the grammar does not: `$env:TEMP\\x`, `Name,Id`, `--flag=1`, `100MB`. Strings stay.
+# Words without quotes that PowerShell accepts and the grammar does not: `$env:TEMP\\x`, `Name,Id`,
+# `--flag=1`, `100MB`. Strings stay.
 _BARE = re.compile(
     r"""(?P<stays>\#.*|"(?:[^"`]|`.|"")*"|'(?:[^']|'')*')"""
     r"""|(?P<path>(?<![\w.\])$])\$(?:\w+:)?\w+(?:[\\/][^\s"'`;|(){},]*)+)"""
@@ -22,14 +23,18 @@ _BARE = re.compile(
     re.IGNORECASE,
 )
 _REPAIRED_BYTES_MAX = 32 << 10
-"""A text of more commands than that is not read to its end anyway, and one that makes no sense takes long to read."""
+"""The longest text that is repaired.
+
+A text of more commands is not read to its end anyway, and a text that makes no sense takes long to
+read.
+"""
 _PARAM = re.compile(r"\bparam\s*\(", re.IGNORECASE)
 _SIZE = re.compile(r"(?<![\w.])(\d+)[kmgtp]b\b", re.IGNORECASE)
 _OPENS = {'@"': '"@', "@'": "'@", "<#": "#>"}
 
 
 def understood(text: str, budget: Budget) -> tuple[bytes, Node]:
-    """The text as it was understood, in bytes, and its tree. Raises Spent."""
+    """Return the text as it was parsed, in bytes, and its tree. Raises Spent."""
     source = text.encode()
     root = parsed(_LANGUAGE, source, budget)
     if root.has_error and len(source) <= _REPAIRED_BYTES_MAX:
@@ -41,7 +46,7 @@ def understood(text: str, budget: Budget) -> tuple[bytes, Node]:
 
 
 def _broken(text: str) -> str:
-    """With a new line after each `param(…)`, which the grammar wants and PowerShell does not."""
+    """Add a new line after each `param(…)`, which only the grammar needs."""
     pieces, at = [], 0
     for found in _PARAM.finditer(text):
         if found.start() < at:
@@ -56,7 +61,7 @@ def _broken(text: str) -> str:
 
 
 def _repaired(lines: list[str]) -> Iterator[str]:
-    """Line by line, but for here-strings and long remarks."""
+    """Quote bare words line by line, except in here-strings and block comments."""
     end = ""
     for line in lines:
         if end:

@@ -1,4 +1,4 @@
-"""Where in a script of PowerShell something stands, and what that gives it: parameters of a function or of the script, `$_`."""
+"""Scopes of a PowerShell script: parameters of its functions and of itself, and `$_`."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ _EACH = frozenset({"foreach-object", "%", "foreach", "where-object", "?", "where
 
 @dataclass
 class Scopes:
-    """`parameters`: of each scope, in their order, lower case. `scope`, `items`: of what is looked at now.
-
-    `is_open`: whether nobody knows what the script is given.
-    """
+    """The parameters of each scope, and the scope of the node that is looked at."""
 
     parameters: dict[str, list[str]] = field(default_factory=dict)
+    """The parameters of each scope in order, in lower case."""
     defaults: dict[tuple[str, str], Node] = field(default_factory=dict)
     scope: str = SCRIPT
+    """The scope of the current node."""
     is_open: bool = False
+    """True if the script's arguments are not known."""
     items: Sequence[str] = ()
+    """The values of `$_` at the current node."""
     _given: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     _fed: dict[int, Sequence[str]] = field(default_factory=dict)
 
     def declare(self, scope: str, name: str, default: Node | None) -> None:
-        """A parameter of a function, or of the script."""
+        """Add a parameter of a function, or of the script."""
         self.parameters.setdefault(scope, []).append(name)
         if default is not None:
             self.defaults[scope, name] = default
 
     def bind(self, scope: str, words: Sequence[str]) -> None:
-        """What it is called with: `-Path X`, `-Path:X`, or by place; what is over is `$args`."""
+        """Bind the words of a call to parameters: `-Path X`, `-Path:X`, or by position.
+
+        The words left over are `$args`.
+        """
         names = self.parameters.get(scope, [])
         free = list(names)
         rest: list[str] = []
@@ -63,13 +67,13 @@ class Scopes:
         self._given.setdefault((scope, name), []).append(value)
 
     def feed(self, command: Node, name: str, fed: Sequence[str] | None) -> None:
-        """What `$_` is in the blocks of a command that is fed."""
+        """Set the values of `$_` in the blocks of a command that gets input from a pipe."""
         elements = command.child_by_field_name("command_elements")
         if fed and name in _EACH and elements is not None:
             self._fed.update({node.start_byte: fed for node in elements.named_children})
 
     def enter(self, node: Node) -> None:
-        """From now on it is about this one."""
+        """Make the scope of this node the current one."""
         self.scope, self.items = SCRIPT, ()
         if not self.parameters and not self._fed:
             return
@@ -82,7 +86,7 @@ class Scopes:
             parent = parent.parent
 
     def of(self, name: str) -> list[str] | None:
-        """The values of a parameter here, but for its default; None where there is no parameter of that name."""
+        """Return the values of a parameter here, without its default; None if there is none."""
         for scope in dict.fromkeys((self.scope, SCRIPT)):
             if (given := self._given.get((scope, name))) is not None:
                 return given
@@ -92,7 +96,7 @@ class Scopes:
         return None
 
     def default(self, name: str) -> Node | None:
-        """What a parameter is where it is not given."""
+        """Return the default of a parameter, for calls that do not pass it."""
         return self.defaults.get((self.scope, name)) or self.defaults.get((SCRIPT, name))
 
 

@@ -1,4 +1,4 @@
-"""A script of PowerShell: its commands and methods, wherever in it they stand, with what comes to them through a pipe."""
+"""Read a PowerShell script: its commands and methods, with their pipe input."""
 
 from __future__ import annotations
 
@@ -88,13 +88,12 @@ class _PowerShellReading:
                 name = self._name(stage)
                 self._values.scopes.feed(stage, name[0] if name else "", fed)
                 sources = (*sources, *(n for n in name if known(n)))
-                fed = (
-                    self._words(stage)[0]
-                    if name == ["write-output"]
-                    else self._listed(stage)
-                    if name == ["get-childitem"]
-                    else None
-                )
+                if name == ["write-output"]:
+                    fed = self._words(stage)[0]
+                elif name == ["get-childitem"]:
+                    fed = self._listed(stage)
+                else:
+                    fed = None
             else:
                 fed = self._values.of(stage)
             sources = (*sources, *self._fetched(stage))
@@ -104,7 +103,7 @@ class _PowerShellReading:
         return found if all(known(path) for path in found) else None
 
     def _fetched(self, node: Node) -> tuple[str, ...]:
-        """Whether what comes of a stage came over the network: then as if curl had fetched it."""
+        """Return ("curl",) if the output of a stage came over the network."""
         self._trace.budget.read(node.end_byte - node.start_byte, len(FETCHES))
         text = self._values.text(node).lower().replace("`", "")
         return ("curl",) if any(word in text for word in FETCHES) else ()
@@ -113,7 +112,7 @@ class _PowerShellReading:
         return [plain for name in self._paths(command) for plain in self._matching(self._plain(name))]
 
     def _paths(self, command: Node) -> list[str]:
-        """What its name may be, with its folder."""
+        """Return the possible names of a command, with its folder."""
         node = command.child_by_field_name("command_name")
         if node is None:
             return [MAYBE_EMPTY]
@@ -198,7 +197,7 @@ class _PowerShellReading:
                 run(self._trace, [name, *words], place, io)
 
     def _ran(self, path: str, place: SourcePosition) -> None:
-        """Remembered until the end: perhaps it is a file that comes over the network, or is written here."""
+        """Remember a file until the end: it may be downloaded or written in this text."""
         if known(path) and ("\\" in path or "/" in path or "." in path):
             self._trace.ran.append(("powershell", _key(path), place))
 
@@ -233,7 +232,7 @@ def _key(path: str) -> str:
 
 
 def _saved(name: str, words: list[str]) -> list[str]:
-    """Where a command that fetches puts it."""
+    """Return the paths that a downloading command saves to."""
     option = _SAVES[name]
     for n, word in enumerate(words[:-1]):
         if len(word) > _SAVES_MIN and option.startswith(word.lower()):

@@ -1,4 +1,7 @@
-"""What an expression of PowerShell is, where that follows from the text; a value is a list of texts, as its arrays are."""
+"""Compute PowerShell expressions, if the text determines their values.
+
+A value is a list of texts, as its arrays are.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _ITEMS_MAX = 512
 _TEXTS_MAX = 16
 _SEEN_BYTES_MAX = 2_000
 _PATTERN_STEPS = 40
-"""What it costs to make an expression for a name."""
+"""The cost of compiling an expression for a name."""
 _LISTS = frozenset({"get-childitem", "gci", "ls", "dir"})
 _TEXT_MAX = 64 << 10
 _VARIABLE = re.compile(r"`(.)|\$\((?:[^()]|\([^()]*\))*\)|\$(?:\{([^}]+)\}|((?:\w+:)?\w+))", re.DOTALL)
@@ -65,15 +68,15 @@ class PowerShellValues:
         }
 
     def text(self, node: Node) -> str:
-        """What is written there."""
+        """Return the text of the node."""
         return self.source[node.start_byte : node.end_byte].decode(errors="replace")
 
     def beginning(self, node: Node) -> str:
-        """What is written there, its beginning where it is long: for people."""
+        """Return the text of the node, cut to its beginning if it is long, for excerpts."""
         return self.source[node.start_byte : min(node.end_byte, node.start_byte + _SEEN_BYTES_MAX)].decode(errors="replace")
 
     def nodes(self) -> Iterator[Node]:
-        """All of them, from the top."""
+        """Return all nodes, from the top."""
         waiting = [self.root]
         while waiting:
             node = waiting.pop()
@@ -82,7 +85,7 @@ class PowerShellValues:
             waiting += reversed(node.named_children)
 
     def define(self, node: Node) -> None:
-        """Take note of one `$x = …`, `foreach ($x in …)`, or parameter."""
+        """Record one `$x = …`, `foreach ($x in …)`, or parameter."""
         children = node.named_children
         match node.type:
             case "assignment_expression" if children:
@@ -108,12 +111,12 @@ class PowerShellValues:
             self.scopes.declare(name_of(owner) if owner is not None else SCRIPT, self.text(variable).lower().strip("${}"), value)
 
     def begin(self) -> None:
-        """The script's own arguments, once its parameters are known."""
+        """Bind the script's own arguments, once its parameters are known."""
         if self._given.arguments is not None:
             self.scopes.bind(SCRIPT, self._given.arguments)
 
     def of(self, node: Node) -> list[str]:
-        """The items of its value; one MAYBE_EMPTY where it is not known."""
+        """Return the items of the node's value; one MAYBE_EMPTY if it is not known."""
         while True:
             self._budget.spend()
             inner = node.named_children
@@ -142,11 +145,11 @@ class PowerShellValues:
             return found
 
     def one(self, node: Node) -> str:
-        """Its value as one text."""
+        """Return the node's value as one text."""
         return " ".join(self.of(node))[:_TEXT_MAX]
 
     def variable(self, written: str) -> list[str]:
-        """What `$name` holds."""
+        """Return the values of `$name`."""
         name = written.lower().lstrip("$@").strip("{}")
         scope, colon, rest = name.partition(":")
         if scope == "env" and colon:
@@ -322,7 +325,10 @@ class PowerShellValues:
     # --- methods
 
     def method(self, node: Node) -> tuple[str, Node | None, list[str]]:
-        """Of a call: `type::member` or `.member`, lower case, what it is of, and its arguments."""
+        """Return a call's name, the node of its object, and its arguments.
+
+        The name is `type::member` or `.member`, in lower case.
+        """
         of = node.named_children[0] if node.named_children else None
         member = next((c for c in node.named_children if c.type == "member_name"), None)
         arguments = next((c for c in node.named_children if c.type == "argument_list"), None)
