@@ -1,4 +1,4 @@
-"""Whether the database and the keys are such that the service can work: version, encoding, schema, rights, space, secrets."""
+"""Check database and keys: version, encoding, schema, rights, disk space, secrets."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """One thing that is wrong and its way out. `fatal`: no request can be served; otherwise something will fail sooner or later."""
+    """A problem and its solution.
+
+    `fatal`: no request can be served; otherwise something will fail sooner or later.
+    """
 
     code: str
     detail: str
     fatal: bool = False
 
 
-# On one line each: what the rights are of the role that asks. Partitions are reached through their table.
+# The rights are those of the role that asks. Partitions are reached through their table.
 FACTS = f"""
 select current_setting('server_version_num')::int / 10000 as major, current_setting('server_version') as version,
   pg_encoding_to_char(d.encoding) as encoding, d.datname as database, current_user::text as role,
@@ -45,14 +48,18 @@ select current_setting('server_version_num')::int / 10000 as major, current_sett
     order by 1 limit {TABLES_NAMED}) as denied
 from pg_database d where d.datname = current_database()"""
 
-# More than fits into work_mem, so it goes into a temporary file on the database's volume, and leaves nothing behind.
+# More than fits into work_mem, so it goes into a temporary file on the database's volume, and
+# leaves nothing behind.
 _SPILL = (
     "select count(*) as n from (select repeat('x', 1000) as text from generate_series(1, 2000) order by random(), 1 offset 0) s"
 )
 
 
 def judge(facts: Mapping[str, Any], *, upgrading: bool = False) -> list[Complaint]:
-    """Return what is wrong with a database by its FACTS; `upgrading`: of what a migration needs, rights on tables are not asked."""
+    """Return the problems of a database by its FACTS.
+
+    `upgrading`: check what a migration needs; rights on tables are not checked.
+    """
     found = [*_server_faults(facts), *_schema_faults(facts)]
     return found if upgrading else [*found, *_rights_faults(facts)]
 
@@ -106,20 +113,20 @@ def _rights_faults(facts: Mapping[str, Any]) -> list[Complaint]:
 
 
 class Fitness:
-    """Asks the database. Raises Unavailable while it is away."""
+    """Checks the database. Raises Unavailable while it cannot be reached."""
 
     def __init__(self, database: Database, keys: KeyRotation) -> None:
         self._database = database
         self._keys = keys
 
     async def faults(self) -> Sequence[Complaint]:
-        """What is wrong with the server, its encoding, the schema and our rights."""
+        """Return the problems of the server, its encoding, the schema and the role's rights."""
         row = await self._database.fetch_one(FACTS)
         assert row is not None
         return judge(row)
 
     async def space(self) -> Sequence[Complaint]:
-        """Whether the volume of the database is full: a sort is made that writes two megabytes to a temporary file."""
+        """Check that the volume is not full, with a sort that writes 2 MB to a temporary file."""
         try:
             async with self._database.transaction() as connection:
                 await connection.execute("set local work_mem = '64kB'")
@@ -129,7 +136,7 @@ class Fitness:
         return []
 
     async def secrets(self) -> Sequence[Complaint]:
-        """Whether something is sealed under keys that ENCRYPTION_KEYS does not hold."""
+        """Report rows that are sealed under keys that ENCRYPTION_KEYS does not hold."""
         missing = await self._keys.missing()
         rows: dict[str, int] = {}
         for state in missing:

@@ -1,4 +1,4 @@
-"""Groups of targets: stored, changed without circles, and who is in them."""
+"""Groups of targets: store them, keep them free of cycles, find their members."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import check_basis, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
 
-# Changes to what groups hold are made one at a time, so that two of them cannot close a circle together.
+# Changes to nested groups are made one at a time, so that two of them cannot close a cycle
+# together.
 _LOCK = 0x67726F757073
 
 
@@ -40,7 +41,7 @@ class StoredGroup:
     updated_at: datetime
 
     def data(self) -> dict[str, Any]:
-        """The body of GET /target-groups/{id}."""
+        """Return the body of GET /target-groups/{id}."""
         return {
             "id": self.id,
             "uuid": self.uuid,
@@ -102,7 +103,10 @@ class Groups:
         self._clock = clock or SystemClock()
 
     async def create(self, draft: GroupDraft, idem: IdempotentRequest | None = None) -> StoredGroup | Answer:
-        """Store a group; an Answer where this request was done before. Raises Conflict("name_taken"), Invalid."""
+        """Store a group; return an Answer if this request was done before.
+
+        Raises Conflict("name_taken"), Invalid.
+        """
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
@@ -120,9 +124,10 @@ class Groups:
         return stored
 
     async def replace(self, ref: str, draft: GroupDraft, *, basis: datetime | None = None) -> StoredGroup:
-        """Change the whole; a new name is taken over by the targets and groups that know the old one.
+        """Replace the group; a new name is also written to its targets and enclosing groups.
 
-        Raises NotFound, Conflict("name_taken"), Conflict("group_in_use") where a job knows the old name, Invalid.
+        Raises NotFound, Conflict("name_taken"), Conflict("group_in_use") if a job refers to the old
+        name, Invalid.
         """
         async with self._database.transaction() as connection:
             group_id, old = await _locked(connection, ref)
@@ -143,16 +148,19 @@ class Groups:
             return stored
 
     async def get(self, ref: str) -> StoredGroup:
-        """One group. Raises NotFound."""
+        """Return one group. Raises NotFound."""
         return _stored(await find(self._database, "group", ref, _SHOWN, "g."))
 
     async def members(self, ref: str) -> list[int]:
-        """The ids of all targets that are in it, one way or another. Raises NotFound."""
+        """Return the ids of all its members, direct or not. Raises NotFound."""
         rows = await target_selection.select(self._database, SelectionDraft(groups=[(await self.get(ref)).name]))
         return [row["id"] for row in rows]
 
     async def delete(self, ref: str) -> None:
-        """Drop a group; its targets stay. Raises NotFound, Conflict("group_in_use") naming groups or jobs that know it."""
+        """Delete a group; its targets stay. Raises NotFound, Conflict("group_in_use").
+
+        The conflict names groups or jobs that refer to it.
+        """
         async with self._database.transaction() as connection:
             group_id, name = await _locked(connection, ref)
             await _check_users(connection, name, (_HOLDERS, _JOBS))
@@ -175,12 +183,12 @@ class Groups:
         await connection.execute(_JOIN, values)
 
     async def list(self, request: PageRequest) -> Page[StoredGroup]:
-        """A page of them, by name."""
+        """Return a page of groups, by name."""
         return (await GROUPS.page(self._database, request)).map(_stored)
 
 
 async def _check(connection: Connection, draft: GroupDraft, old: str | None) -> None:
-    """That the groups hold each other without a circle, once this one is as it is to be."""
+    """Raise Invalid if the groups would hold each other in a cycle with this draft."""
     await connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
     rows = await (await connection.execute("select name, groups from target_groups where groups <> '{}'")).fetchall()
     renamed: dict[str, str] = {old: draft.name} if old is not None else {}
@@ -211,7 +219,7 @@ async def _read(connection: Connection, group_id: int) -> StoredGroup:
 
 
 def _told(stored: StoredGroup, draft: GroupDraft) -> dict[str, Any]:
-    """A group as the audit log shows it: also which targets it was given, where it was given any."""
+    """Return a group as the audit log shows it: with the targets it was given, if any."""
     given = {} if draft.targets is None else {"targets": list(draft.targets)}
     return {**audit.told(stored.data()), **given}
 

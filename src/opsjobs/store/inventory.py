@@ -1,4 +1,4 @@
-"""The built-in inventory: targets, how they are selected, and the whole way to each of them."""
+"""The built-in inventory: targets, their selection, and the complete route to each of them."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.vault import Vault, binding
 
 JUMPS_AT_MOST = 4
-# Changes to the web of jump hosts are made one at a time, so that two of them cannot close a circle together.
+# Changes to jump hosts are made one at a time, so that two of them cannot close a cycle together.
 _JUMPS_LOCK = 0x6A756D7073
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTarget:
-    """A target with what only the record knows. `credential_name` and `jump_name` are what answers show."""
+    """A target with its stored metadata. `credential_name` and `jump_name` are shown in answers."""
 
     target: Target
     uuid: str
@@ -46,11 +46,11 @@ class StoredTarget:
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """What scopes are held against."""
+        """The labels that scopes are compared with."""
         return self.target.labels
 
     def data(self) -> dict[str, Any]:
-        """The body of GET /targets/{id}; `id` is text, as all ids of targets are."""
+        """Return the body of GET /targets/{id}; `id` is text, as all ids of targets are."""
         target = self.target
         return {
             "id": target.id,
@@ -124,7 +124,7 @@ _COLUMNS = (
 )
 _INSERT = f"""
 insert into targets (uuid, {", ".join(_COLUMNS)}) values (%(uuid)s, {", ".join(f"%({c})s" for c in _COLUMNS)}) returning id"""
-# With an id below all others: what is rolled back again takes none from those to come.
+# With an id below all others: an insert that is rolled back uses up none of the sequence.
 _TRY = f"""
 insert into targets (id, uuid, {", ".join(_COLUMNS)}) overriding system value
 values ((select least(min(id), 0) - 1 from targets), %(uuid)s, {", ".join(f"%({c})s" for c in _COLUMNS)}) returning id"""
@@ -139,7 +139,8 @@ _SET_OPTIONS = """
 insert into target_options (target_id, durable) values (%(id)s, %(durable)s)
 on conflict (target_id) do update set durable = excluded.durable where target_options.durable <> excluded.durable"""
 
-# How many jump hosts stand before this one, and how many behind: the longest way through it is the sum. Union ends circles.
+# Counts the jump hosts before this one, and those behind: the longest route through it is the sum.
+# Union ends cycles.
 _WAY = f"""
 with recursive ahead(id, depth) as (
   select %(jump)s::bigint, 1
@@ -151,7 +152,8 @@ with recursive ahead(id, depth) as (
 select (select max(depth) from ahead) + coalesce((select max(depth) from behind), 0) as jumps,
        exists (select from ahead where id = %(id)s) as circle"""
 
-# Column by column: the other processes go on through a migration, and what they have prepared may not change its answer.
+# Column by column: other processes run on through a migration, and a prepared statement may not
+# change its result.
 _TARGET = f"""t.id, {", ".join(f"t.{c}" for c in _COLUMNS)}, t.version, coalesce(o.durable, 'auto') as durable"""
 
 _REACH = f"""
@@ -161,7 +163,7 @@ with recursive reach(id) as (
 )
 select {_TARGET} from targets t join reach using (id) left join target_options o on o.target_id = t.id"""
 
-# With what a launch asks of their logins, so that where none is bound nothing more need be asked.
+# Includes what a launch checks of the logins, so that unbound ones need no further query.
 _LAUNCHED = target_selection.Read(
     f"{_TARGET}, (c.bound_targets <> '{{}}' or c.bound_groups <> '{{}}' or c.bound_jobs <> '{{}}') is true as bound",
     "left join target_options o on o.target_id = t.id left join credentials c on c.id = t.credential_id",
@@ -172,7 +174,10 @@ _BEHIND = "select name, count(*) over () as n from targets where jump_id = %(id)
 
 
 class TargetInventory:
-    """Targets in PostgreSQL; also the embedded stand-in of the Target Service. `local`: whether `transport: local` is on."""
+    """Targets in PostgreSQL; also the embedded replacement of the Target Service.
+
+    `local`: whether `transport: local` is enabled.
+    """
 
     def __init__(self, database: Database, vault: Vault, clock: Clock | None = None, *, local: bool = False) -> None:
         self._local = local
@@ -183,7 +188,10 @@ class TargetInventory:
     async def create(
         self, draft: TargetDraft, idem: IdempotentRequest | None = None, *, bounds: Bounds = NO_BOUNDS
     ) -> StoredTarget | Answer:
-        """Store a target; an Answer where this request was done before. Raises Conflict("name_taken"), Invalid, Forbidden."""
+        """Store a target; return an Answer if this request was done before.
+
+        Raises Conflict("name_taken"), Invalid, Forbidden.
+        """
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
@@ -198,9 +206,10 @@ class TargetInventory:
     async def replace(
         self, ref: str, draft: TargetDraft, *, bounds: Bounds = NO_BOUNDS, basis: datetime | None = None
     ) -> StoredTarget:
-        """Change the whole; `version` grows if anything is different.
+        """Replace the target; `version` grows if anything differs.
 
-        Raises NotFound, Conflict("name_taken"), Invalid, Forbidden where it lies out of bounds before or after.
+        Raises NotFound, Conflict("name_taken"), Invalid, and Forbidden if it is out of bounds
+        before or after.
         """
         async with self._database.transaction() as connection:
             target_id = await _locked(connection, ref)
@@ -217,11 +226,14 @@ class TargetInventory:
         return stored
 
     async def get(self, ref: str) -> StoredTarget:
-        """One target. Raises NotFound."""
+        """Return one target. Raises NotFound."""
         return _stored(await find(self._database, "target", ref, _SELECT, "t."))
 
     async def delete(self, ref: str) -> None:
-        """Raises NotFound, Conflict("target_in_use") naming the targets that are reached through it."""
+        """Delete the target. Raises NotFound, Conflict("target_in_use").
+
+        The conflict names the targets that are reached through it.
+        """
         async with self._database.transaction() as connection:
             target_id = await _locked(connection, ref)
             await check_unused(connection, "target_in_use", f"The target {ref} is the jump host of", _BEHIND, {"id": target_id})
@@ -232,17 +244,20 @@ class TargetInventory:
             await circuits.forget(connection, "target_id", target_id)
 
     async def resolve(self, selection: SelectionDraft, sight: Reach | None = None) -> list[Target]:
-        """The targets selected, each once: as listed in ids, then groups, then selector, each of these by target id.
+        """Return the selected targets, each once: from ids, then groups, then selector.
 
-        Raises Invalid("unknown_target") with a pointer to each entry of `ids` or `groups` that names nothing, or a target out
-        of sight (None: all are seen); Forbidden where groups or the selector find nothing and not all is in sight.
+        Those of ids are in their order, those of groups and selector by target id. Raises
+        Invalid("unknown_target") with a pointer to each entry of `ids` or `groups` that names
+        nothing, or a target out of sight (None: all are seen); Forbidden if groups or the selector
+        find nothing and the caller does not see all targets.
         """
         return [_target(row) for row in await target_selection.select(self._database, selection, sight, _LAUNCHED)]
 
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
-        """What is needed to reach these targets now, credentials opened, in two queries; unknown ids are left out.
+        """Return how to reach these targets, credentials opened, in two queries.
 
-        `jumps` begins with the jump host nearest to us. A target whose way is a circle or longer than 4 is left out, too.
+        Unknown ids are left out. `jumps` begins with the jump host nearest to us. A target whose
+        route is a cycle or longer than 4 is left out, too.
         """
         wanted = [int(i) for i in target_ids if i.isdigit() and Reference.parse(i)]
         rows = {row["id"]: _target(row) for row in await self._database.fetch(_REACH, [wanted])}
@@ -252,18 +267,21 @@ class TargetInventory:
         return {str(i): endpoint for i, endpoint in ways.items() if endpoint is not None}
 
     async def count(self) -> int:
-        """How many targets there are in all."""
+        """Return the number of all targets."""
         row = await self._database.fetch_one("select count(*) as n from targets")
         return int(row["n"]) if row is not None else 0
 
     async def known(self, target_ids: Sequence[str]) -> dict[str, Target]:
-        """These targets as they are now, by id; unknown ids are left out."""
+        """Return these targets as they are now, by id; unknown ids are left out."""
         wanted = [int(i) for i in target_ids if i.isdigit() and Reference.parse(i)]
         rows = await self._database.fetch(_NAMED, [wanted])
         return {str(row["id"]): _target(row) for row in rows}
 
     async def remember_host_key(self, target_id: str, key: str) -> bool:
-        """Pin the first key seen of a target that accepts new ones; False where another is pinned already or none may be."""
+        """Pin the first key seen of a target that accepts new ones.
+
+        Returns False if another one is pinned already or none may be.
+        """
         query = """update targets set host_keys = host_keys || %s::text, version = version + 1, updated_at = opsjobs_now()
             where id = %s and host_key_policy = 'accept_new'
               and not exists (select from unnest(host_keys) k where k not like '@revoked %%') returning name"""
@@ -286,14 +304,20 @@ class TargetInventory:
         *,
         reach: Reach | None = None,
     ) -> Page[StoredTarget]:
-        """A page of the targets within reach, narrowed by filters, by a label selector or to those `among` these ids."""
+        """Return a page of the targets within reach, narrowed by filters, label selector or ids.
+
+        `among`: the ids to choose from.
+        """
         if selector is not None:
             among = await target_selection.by_selector(self._database, selector)
         return (await TARGETS.page(self._database, request, {"among": among}, reach=reach)).map(_stored)
 
 
 async def insert(connection: Connection, draft: TargetDraft, uuid: UUID, *, kept: bool = True) -> int:
-    """Store a target; its id. `kept`: False if it is only tried, and rolled back. Raises Conflict("name_taken"), Invalid."""
+    """Store a target; return its id. Raises Conflict("name_taken"), Invalid.
+
+    `kept`: False if it is only tried, and rolled back.
+    """
     values = {**await _values(connection, draft, None), "uuid": uuid}
     with unique_name("target", draft.name):
         row = await (await connection.execute(_INSERT if kept else _TRY, values)).fetchone()
@@ -310,7 +334,10 @@ async def insert(connection: Connection, draft: TargetDraft, uuid: UUID, *, kept
 async def insert_many(
     connection: Connection, drafts: Sequence[TargetDraft], uuids: Sequence[UUID], *, kept: bool = True
 ) -> list[int]:
-    """Store targets that have no jump host, with names that nobody has; their ids, in order. Raises Conflict, Invalid."""
+    """Store targets without jump hosts and with unused names; return their ids, in order.
+
+    Raises Conflict, Invalid.
+    """
     logins = {
         name: await _named(connection, "credentials", "credential", name) for name in {draft.credential for draft in drafts}
     }
@@ -339,7 +366,7 @@ async def insert_many(
 
 
 async def change(connection: Connection, target_id: int, draft: TargetDraft) -> StoredTarget:
-    """Change the whole of a target whose row is locked; as it is then. Raises Conflict("name_taken"), Invalid."""
+    """Replace a target whose row is locked, and return it. Raises Conflict("name_taken"), Invalid."""
     before = await _read(connection, target_id)
     values = {**await _values(connection, draft, target_id), "id": target_id}
     with unique_name("target", draft.name):
@@ -356,7 +383,7 @@ async def change(connection: Connection, target_id: int, draft: TargetDraft) -> 
 
 
 async def named(connection: Connection, names: Collection[str]) -> dict[str, StoredTarget]:
-    """The targets with these names, by name, locked until this transaction ends."""
+    """Return the targets with these names, by name, locked until this transaction ends."""
     rows = await (
         await connection.execute(f"{_SELECT} where t.name = any(%s) order by t.id for update of t", [list(names)])
     ).fetchall()
@@ -364,7 +391,10 @@ async def named(connection: Connection, names: Collection[str]) -> dict[str, Sto
 
 
 async def of_same_address(connection: Connection, target_ids: Sequence[str], sight: Reach) -> dict[str, list[str]]:
-    """Return for each of these targets a few others in sight with its host, port and jump host; only those that have some."""
+    """Return for each of these targets a few others in sight with the same address.
+
+    The address is host, port and jump host. Targets without others are left out.
+    """
     query = """select t.id, o.name, o.labels from targets t cross join lateral (
           select name, labels from targets o
           where o.host = t.host and o.port = t.port and o.id <> t.id and o.jump_id is not distinct from t.jump_id
@@ -390,7 +420,7 @@ async def _values(connection: Connection, draft: TargetDraft, target_id: int | N
 
 
 def _plain(draft: TargetDraft) -> dict[str, Any]:
-    """The columns that are as they are written."""
+    """Return the columns that are stored as they are written."""
     return {
         "name": draft.name,
         "host": draft.host,
@@ -421,7 +451,10 @@ def _pinned(lines: Collection[str]) -> list[str]:
 
 
 async def _named(connection: Connection, table: str, field: str, name: str | None) -> int | None:
-    """The id of what a draft calls by name, id or uuid; kept from being deleted until this transaction ends."""
+    """Return the id that a draft's name, id or uuid refers to.
+
+    The row is locked against deletion until this transaction ends.
+    """
     if name is None:
         return None
     reference = Reference.parse(name)

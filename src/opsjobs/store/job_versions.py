@@ -1,4 +1,4 @@
-"""A version of a job is written: once, with its actions and targets, and nothing of it is changed any more."""
+"""Write versions of jobs: each once, with its actions and targets, and immutable afterwards."""
 
 from __future__ import annotations
 
@@ -32,15 +32,19 @@ select author from job_versions where job_id = %s and version = %s and parameter
 
 
 async def secrets_author(database: Database, job_id: int, version: int) -> Requester | None:
-    """Return who wrote a version that takes secrets from credentials; None if it takes none, or opsjobs itself wrote it."""
+    """Return the author of a version that takes secrets from credentials.
+
+    None if it takes none, or if opsjobs itself wrote it.
+    """
     row = await database.fetch_one(_SECRETS_AUTHOR, [job_id, version])
     return Requester(**row["author"]) if row is not None and row["author"] is not None else None
 
 
 async def vouched_anew(connection: Connection, job_id: int, version: int) -> bool:
-    """Return whether another identity saves a job that takes secrets from credentials, unchanged.
+    """Return True if another identity saves a job that takes secrets from credentials, unchanged.
 
-    Then it is the author of the next version: the job goes on if the author before may not use credentials any more.
+    Then it is the author of the next version: the job still runs if the previous author may no
+    longer use credentials.
     """
     row = await (await connection.execute(_SECRETS_AUTHOR, [job_id, version])).fetchone()
     before = row["author"] if row is not None else None
@@ -49,7 +53,10 @@ async def vouched_anew(connection: Connection, job_id: int, version: int) -> boo
 
 
 async def write_version(connection: Connection, job_id: int, version: int, draft: JobDraft, by: str, *, vetted: Vetted) -> None:
-    """Store one, with what the safety check said of it. Raises Invalid where it may not use a credential that it names."""
+    """Store a version with the verdict of the safety check.
+
+    Raises Invalid if it may not use a credential that it names.
+    """
     secrets = {p.from_credential: f"/parameters/{n}/from_credential" for n, p in enumerate(draft.parameters) if p.from_credential}
     await binding.check_job(connection, job_id, draft.name, _credentials(draft), secrets)
     said = vetted.judgement.data() if vetted.judgement is not None else None
@@ -90,7 +97,7 @@ async def write_version(connection: Connection, job_id: int, version: int, draft
 
 
 def _credentials(draft: JobDraft) -> dict[str, str]:
-    """The credentials that actions name, each with the pointer to one that does."""
+    """Return the credentials that actions name, each with the pointer to one such action."""
     places: list[tuple[str, object]] = [(f"/actions/{n}", action) for n, action in enumerate(draft.actions)]
     if draft.policy.gate is not None and draft.policy.gate.check is not None:
         places.append(("/policy/gate/check", draft.policy.gate.check))

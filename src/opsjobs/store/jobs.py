@@ -1,4 +1,4 @@
-"""Jobs and their immutable versions: what was written is kept, every change adds a version and tells of it."""
+"""Jobs and their immutable versions: every change adds a version and appends an event."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from opsjobs.store.scope_checks import check_job_name
 from opsjobs.store.scope_sql import OF_JOB
 from opsjobs.store.transaction import Connection, Database
 
-# Places of differences that the audit log names of one change.
+# Differing fields that the audit log names per change.
 CHANGES_TOLD = 100
 
 
 @dataclass(frozen=True, slots=True)
 class StoredJob:
-    """A job at its current version. `status` is computed from its state and its last execution."""
+    """A job at its current version. `status` is computed from its state and last execution."""
 
     job: Job
     status: str
@@ -46,11 +46,11 @@ class StoredJob:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What scopes are held against: its tags."""
+        """The labels that scopes are compared with: its tags."""
         return labels_of(self.job.definition.tags)
 
     def data(self) -> dict[str, Any]:
-        """The body of GET /jobs/{id}, which is also the `data` of its events."""
+        """Return the body of GET /jobs/{id}, which is also the `data` of its events."""
         return {
             "id": self.job.id,
             "uuid": self.job.uuid,
@@ -68,7 +68,7 @@ class StoredJob:
 
 @dataclass(frozen=True, slots=True)
 class JobStanding:
-    """What is asked of a job before each of many launches."""
+    """The state of a job that is checked before each of many launches."""
 
     id: int
     name: str
@@ -87,14 +87,17 @@ class StoredVersion:
     created_by: str
 
     def data(self) -> dict[str, Any]:
-        """An item of GET /jobs/{id}/versions."""
+        """Return an item of GET /jobs/{id}/versions."""
         written = self.definition.model_dump(mode="json", exclude={"state"})
         return {"version": self.version, **written, "created_at": moment(self.created_at), "created_by": self.created_by}
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an apply did to one job, or would do: `change` is created, updated or unchanged, `paths` point at what differs."""
+    """What an apply did to one job, or would do.
+
+    `change` is created, updated or unchanged; `paths` point at what differs.
+    """
 
     name: str
     change: str
@@ -102,7 +105,7 @@ class Applied:
     job: StoredJob | None = None
 
     def data(self) -> dict[str, Any]:
-        """An item of the answer to POST /jobs/apply."""
+        """Return an item of the answer to POST /jobs/apply."""
         known = (
             {"id": self.job.job.id, "version": self.job.job.version} if self.job is not None else {"id": None, "version": None}
         )
@@ -167,7 +170,7 @@ VERSIONS = Listing(
 
 
 class Jobs:
-    """The jobs that are not deleted; executions remember deleted ones by themselves."""
+    """The jobs that are not deleted; executions store what they need of deleted ones."""
 
     def __init__(self, database: Database, clock: Clock | None = None) -> None:
         self._database = database
@@ -182,9 +185,10 @@ class Jobs:
         vetted: Vetted = UNASKED,
         bounds: Bounds = NO_BOUNDS,
     ) -> StoredJob | Answer:
-        """Store a job at version 1; an Answer where this request was done before.
+        """Store a job at version 1; return an Answer if this request was done before.
 
-        Raises Conflict("name_taken"), and Forbidden("name_reserved") where its name brings along what is out of bounds.
+        Raises Conflict("name_taken"), and Forbidden("name_reserved") if its name brings along what
+        is out of bounds.
         """
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
@@ -196,7 +200,7 @@ class Jobs:
         return stored
 
     async def get(self, ref: str) -> StoredJob:
-        """One job at its current version. Raises NotFound, also for a deleted one."""
+        """Return a job at its current version. Raises NotFound, also for a deleted one."""
         reference = Reference.of("job", ref)
         row = await self._database.fetch_one(
             f"{_SELECT} where (j.id = %s or j.uuid = %s) and j.state <> 'archived'", [reference.id, reference.uuid]
@@ -206,14 +210,14 @@ class Jobs:
         return _stored(row)
 
     async def knows(self, ref: str) -> bool:
-        """Whether there is a job of this name, id or uuid that is not deleted."""
+        """Return True if a job of this name, id or uuid exists and is not deleted."""
         reference = Reference.parse(ref)
         known = [reference.id, reference.uuid] if reference is not None else [None, None]
         query = "select 1 from jobs where (name = %s or id = %s or uuid = %s) and state <> 'archived'"
         return await self._database.fetch_one(query, [ref, *known]) is not None
 
     async def labels_of(self, ref: str) -> Mapping[str, str] | None:
-        """The labels of the job that an action calls by this name, id or uuid; None where there is none."""
+        """Return the labels of the job of this name, id or uuid; None if there is none."""
         reference = Reference.parse(ref)
         known = [reference.id, reference.uuid] if reference is not None else [None, None]
         query = f"""select {OF_JOB.format("j.id")} as labels from jobs j
@@ -222,13 +226,13 @@ class Jobs:
         return None if row is None else dict(row["labels"])
 
     async def labels_by_name(self, names: Collection[str]) -> dict[str, Mapping[str, str]]:
-        """The labels of those of these jobs that are there, by name."""
+        """Return the labels of those of these jobs that exist, by name."""
         query = f"""select j.name, {OF_JOB.format("j.id")} as labels from jobs j
             where j.name = any(%s) and j.state <> 'archived'"""
         return {row["name"]: row["labels"] for row in await self._database.fetch(query, [list(names)])}
 
     async def standing(self, ids: Collection[int]) -> dict[int, JobStanding]:
-        """How these jobs stand, by id, the deleted ones too."""
+        """Return the states of these jobs, by id, also of deleted ones."""
         query = """select j.id, j.name, j.version, j.state, v.tags from jobs j
             join job_versions v on v.job_id = j.id and v.version = j.version where j.id = any(%s)"""
         rows = await self._database.fetch(query, [list(ids)])
@@ -238,7 +242,7 @@ class Jobs:
         }
 
     async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[StoredJob]:
-        """A page of the jobs within reach that are not deleted, newest first unless asked otherwise."""
+        """Return a page of jobs within reach that are not deleted; by default newest first."""
         return (await JOBS.page(self._database, request, reach=reach)).map(_stored)
 
     async def replace(
@@ -252,10 +256,11 @@ class Jobs:
         bounds: Bounds = NO_BOUNDS,
         basis: datetime | None = None,
     ) -> StoredJob:
-        """Make the next version, or none where nothing is different (see `vouched_anew`).
+        """Write the next version, or none if nothing differs (see `vouched_anew`).
 
-        `if_match`: the versions that the caller takes this one for; None = any. `basis`: see `check_basis`. Raises NotFound,
-        Precondition(412), Conflict("name_taken"), and Forbidden("name_reserved") where a new name brings along what is out of bounds.
+        `if_match`: the versions that the caller expects; None = any. `basis`: see `check_basis`.
+        Raises NotFound, Precondition(412), Conflict("name_taken"), and Forbidden("name_reserved")
+        if a new name brings along what is out of bounds.
         """
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref, if_match)
@@ -268,7 +273,10 @@ class Jobs:
         return stored
 
     async def archive(self, ref: str, by: str, if_match: Collection[int] | None = None) -> None:
-        """Delete the job: its name is free, its executions stay. Raises NotFound, Conflict("job_running"), Precondition(412)."""
+        """Delete the job. Raises NotFound, Conflict("job_running"), Precondition(412).
+
+        Its name becomes free, its executions stay.
+        """
         await self._database.retry(lambda: self._archive(ref, by, if_match))
 
     async def _archive(self, ref: str, by: str, if_match: Collection[int] | None) -> None:
@@ -291,7 +299,10 @@ class Jobs:
             await audit.record(connection, "job.deleted", "job", old.job.id, old.job.definition.name, before=before)
 
     async def pause(self, ref: str, *, paused: bool) -> StoredJob:
-        """Let no execution of it begin until it is resumed; or resume it. Raises NotFound, Conflict("job_is_draft")."""
+        """Pause or resume the job. Raises NotFound, Conflict("job_is_draft").
+
+        No execution of a paused job starts until it is resumed.
+        """
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref, None)
             if old.job.state is JobState.DRAFT:
@@ -316,14 +327,16 @@ class Jobs:
         vetted: Mapping[str, Vetted] | None = None,
         bounds: Bounds = NO_BOUNDS,
     ) -> Sequence[Applied]:
-        """Make the jobs of these names what the drafts say, all or none; `dry_run` only says what would change.
+        """Create or update the jobs of these names as the drafts say, all or none.
 
-        `vetted`: by name, what the safety check has said of each. `bounds`: of who makes those that are new; raises
-        Forbidden("name_reserved") where a name brings along what is outside.
+        `dry_run` only returns what would change. `vetted`: by name, the verdict of the safety
+        check. `bounds`: those of the creator of new jobs; raises Forbidden("name_reserved") if a
+        name brings along what is outside.
         """
         said = vetted or {}
         async with self._database.transaction() as connection:
-            # By name, whatever the order: two who apply the same jobs at once then wait for each other, not for ever.
+            # By name, whatever the order: two applies of the same jobs then wait for each other
+            # without a deadlock.
             by_name = sorted(drafts, key=lambda draft: draft.name)
             done = [
                 await _applied(connection, draft, by, self._clock, said.get(draft.name, UNASKED), dry_run=dry_run)
@@ -336,7 +349,7 @@ class Jobs:
         return [applied[draft.name] for draft in drafts]
 
     async def versions(self, job_id: int, request: PageRequest, reach: Reach | None = None) -> Page[StoredVersion]:
-        """A page of the job's versions that were within reach as they were written, newest first unless asked otherwise."""
+        """Return a page of versions that were within reach as written; by default newest first."""
         return (await VERSIONS.page(self._database, request, {"job": job_id}, reach=reach)).map(_version)
 
 
@@ -370,12 +383,12 @@ async def _insert(connection: Connection, draft: JobDraft, by: str, clock: Clock
 async def _next_version(connection: Connection, old: StoredJob, draft: JobDraft, by: str, vetted: Vetted) -> StoredJob:
     version = old.job.version + 1
     await write_version(connection, old.job.id, version, draft, by, vetted=vetted)
-    # Paused is no word of a draft: whoever changes a job does not resume it.
+    # A draft has no state "paused": changing a job does not resume it.
     state = "paused" if old.job.state is JobState.PAUSED and draft.state == "active" else draft.state
     query = "update jobs set name = %s, state = %s, version = %s, updated_at = opsjobs_now() where id = %s"
     with unique_name("job", draft.name):
         await connection.execute(query, [draft.name, state, version, old.job.id])
-    # What differs is said by its place: the versions themselves are kept.
+    # Only the places of differences are recorded: the versions themselves are stored.
     changed = differences(old.job.definition.model_dump(mode="json"), draft.model_dump(mode="json"))
     after = {"version": version, "changed": changed[:CHANGES_TOLD]}
     before = {"version": old.job.version}
@@ -384,7 +397,8 @@ async def _next_version(connection: Connection, old: StoredJob, draft: JobDraft,
 
 
 async def _locked(connection: Connection, ref: str, if_match: Collection[int] | None) -> StoredJob:
-    # Locked in a statement of its own: the next one then reads what the one before us has committed (10-ledger.md rule 3).
+    # Locked in a statement of its own: the next one then reads what the transaction before
+    # committed (10-ledger.md rule 3).
     reference = Reference.of("job", ref)
     query = "select id, version from jobs where (id = %s or uuid = %s) and state <> 'archived' for no key update"
     row = await (await connection.execute(query, [reference.id, reference.uuid])).fetchone()
@@ -407,7 +421,7 @@ async def _told(connection: Connection, job_id: int, event: EventType | None) ->
 
 def _stored(row: DictRow) -> StoredJob:
     state = JobState(row["state"])
-    # Paused and archived are not states that a caller writes: the draft then shows what it was before.
+    # Callers cannot write the states paused and archived: the draft then shows the state before.
     draft = _draft(row, "draft" if state is JobState.DRAFT else "active")
     job = Job(row["id"], str(row["uuid"]), row["version"], state, draft)
     return StoredJob(job, row["status"], row["created_at"], row["updated_at"], row["created_by"], row["judgement"])

@@ -1,13 +1,14 @@
-"""Leftovers: what was kept of targets that are deleted, once no open run needs it."""
+"""Delete slots and states of deleted targets once no open run needs them."""
 
 from __future__ import annotations
 
 from opsjobs.store.transaction import Database
 
-# Rows that one call deletes at most, of each table; the rest is for the next one.
+# Rows of each table that one call deletes at most; the rest is left to the next one.
 ROWS = 50_000
 
-# All open runs are read for it, so it is for once a day. Ids that the inventory did not give are left alone.
+# It reads all open runs, so it runs once a day. Ids that the inventory did not assign are left
+# alone.
 _GONE = """
 with open as materialized (
   select distinct target_id from target_runs where status in ('waiting', 'running')
@@ -21,7 +22,8 @@ delete from {table} where target_id = any(array(select target_id from gone)){fre
 _SLOTS = _GONE.format(table="target_slots", free=" and used = 0")
 _STATE = _GONE.format(table="target_state", free="")
 
-# A run of a deleted target that was launched, as a retry is, in the moment in which its slots went: without them it is never claimed.
+# Restores slots for a run of a deleted target that was launched at the moment its slots were
+# deleted, as a retry is: without them it could never be claimed.
 _RESTORE = """
 insert into target_slots (target_id, slots)
 select distinct r.target_id, 1 from target_runs r
@@ -30,13 +32,13 @@ on conflict do nothing returning 1"""
 
 
 class Leftovers:
-    """Forgets slots and states of deleted targets."""
+    """Deletes slots and states of deleted targets."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def forget(self) -> int:
-        """Delete what is left of deleted targets; return how many rows."""
+        """Delete what is left of deleted targets; return the number of rows."""
         await self._database.fetch(_RESTORE)
         slots = await self._database.fetch(_SLOTS, {"rows": ROWS})
         states = await self._database.fetch(_STATE, {"rows": ROWS})

@@ -1,4 +1,4 @@
-"""Lists: filters, order and opaque cursors over a query of ours; the caller's text never becomes SQL.
+"""Lists: filters, order and opaque cursors over a query; the caller's text never becomes SQL.
 
     EXECUTIONS = Listing(
         "select e.id, e.uuid, e.status, e.created_at, s.job_name from job_executions e"
@@ -13,8 +13,8 @@
     page = await EXECUTIONS.page(database, PageRequest(limit=50, filters={"status": ["running", "queued"]}), {"job": 7})
     page.items  ->  rows (dicts) of the select;  page.next  ->  cursor of the next page, or None
 
-The select must give a unique integer `id`, each column by its own name, and be free of `order by` and `limit`. Its rows stand
-as `listed` in what is said of them: `labels` of a Listing is what a reach is held against.
+The select must return a unique integer `id`, each column by its own name, and be free of `order by`
+and `limit`. SQL of a Listing refers to its rows as `listed`: `labels` is compared with a reach.
 """
 
 from __future__ import annotations
@@ -47,17 +47,18 @@ LIMIT_DEFAULT = 50
 LIMIT_MAX = 200
 PAGE_MAX = 10_000
 ROWS_MAX = 10_000
-"""How far numbered pages go, and how far `total` is counted: a longer list has none."""
+"""The last row that numbered pages reach, and up to which `total` is counted."""
 FILTER_VALUES_MAX = 100
 CURSOR_CHARACTERS_MAX = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class IndexWalk:
-    """An index that gives the rows with one value of a column in the order of their ids.
+    """An index that returns the rows with one value of a column in the order of their ids.
 
-    `key` and `id` are columns of the select, of one table that has an index on both in this order. `also`: what else must hold.
-    `cases`: values that the key does not have, each with the condition it stands for, which has an index of its own.
+    `key` and `id` are columns of the select, of one table that has an index on both in this order.
+    `also`: a further condition. `cases`: values that the key does not have, each with the condition
+    it stands for, which has an index of its own.
     """
 
     key: str
@@ -68,12 +69,14 @@ class IndexWalk:
 
 @dataclass(frozen=True, slots=True)
 class ListColumn:
-    """One field of a list: how its filter is read, and whether `sort=` may name it.
+    """One field of a list: how its filter is parsed, and whether `sort=` may name it.
 
-    `expression` (SQL over the select's columns) is what is sorted by, where that is not the column itself: it must never
-    be NULL, so a nullable column says `coalesce(finished_at, 'infinity')`. `texts` is an array: the filter means "holds".
-    Of a list that grows without end: `walk` is the index behind the filter; a filter without one is given `beside` one of these.
-    A moment with `indexed` orders the list if it is filtered by and nothing else says how. `filter` False: there is none.
+    `expression` (SQL over the select's columns) is the sort key, if that is not the column itself:
+    it must never be NULL, so a nullable column is `coalesce(finished_at, 'infinity')`. `texts` is
+    an array: the filter means "contains". For a list of unlimited length: `walk` is the index
+    behind the filter; a filter without one requires one of the filters in `beside`. A moment with
+    `indexed` orders the list if it is filtered by and no other order is requested. `filter` False:
+    there is none.
     """
 
     kind: Kind = "text"
@@ -84,15 +87,16 @@ class ListColumn:
     indexed: bool = False
     filter: bool = True
     by_id: bool = False
-    """In the order of ids, for which it stands where the list is filtered."""
+    """The column has the order of ids, which replaces it if the list is filtered."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """What a caller wants to see. `limit` 1 to 200; either `cursor`, or `page` (from 1) with `limit` as its size.
+    """The page that a caller requests.
 
-    `sort` is a column's name, `-` before it turns the order round. `filters` are lists of values, any of which may match;
-    a moment `x_at` is filtered by `x_after` (that moment or later) and `x_before` (earlier).
+    `limit` 1 to 200; either `cursor`, or `page` (from 1) with `limit` as its size. `sort` is a
+    column's name, descending with `-` before it. `filters` are lists of values, any of which may
+    match; a moment `x_at` is filtered by `x_after` (that moment or later) and `x_before` (earlier).
     """
 
     limit: int = LIMIT_DEFAULT
@@ -104,22 +108,26 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page of a list. `total` is counted only if the caller asked by page number, and only up to ROWS_MAX."""
+    """One page of a list.
+
+    `total` is counted only for numbered pages, and only up to ROWS_MAX.
+    """
 
     items: list[T]
     next: str | None = None
     total: int | None = None
 
     def map(self, change: Callable[[T], U]) -> Page[U]:
-        """The same page of other items."""
+        """Return the same page with each item converted."""
         return Page([change(item) for item in self.items], self.next, self.total)
 
 
 class Listing:
-    """What one list shows and by what it may be filtered and sorted.
+    """A list: its query, and the columns to filter and sort by.
 
-    `labels` is what a scope is held against. `label_rows`: the column with the execution of whose labels there are rows, so that what
-    a scope sees is found by them; "id" where the list is one of executions. `keyed`: `id` is a column of a table.
+    `labels` is what a scope is compared with. `label_rows`: the column with the execution that has
+    rows in execution_labels, so that they find what a scope sees; "id" if the list is one of
+    executions. `keyed`: `id` is a column of a table.
     """
 
     def __init__(
@@ -154,7 +162,7 @@ class Listing:
 
     @property
     def labelled(self) -> bool:
-        """Whether a scope may look at a part of it."""
+        """True if a scope may see a part of the list."""
         return self._labels is not None
 
     @property
@@ -170,9 +178,9 @@ class Listing:
         *,
         reach: Reach | None = None,
     ) -> Page[DictRow]:
-        """The page asked for, in two queries at most, of what lies within reach (None: of all).
+        """Return the requested page of what is within reach (None: all), in at most two queries.
 
-        Raises Invalid for a filter, order, limit or cursor that is wrong.
+        Raises Invalid for a wrong filter, order, limit or cursor.
         """
         if not 1 <= request.limit <= LIMIT_MAX:
             raise _wrong("limit", f"limit is {request.limit}: write a number from 1 to {LIMIT_MAX}.")
@@ -201,7 +209,7 @@ class Listing:
             else:
                 after = f"({order.expression}, id) {sign} (%(cursor_key)s::{order.type}, %(cursor_id)s::bigint)"
             bound |= {"cursor_key": key, "cursor_id": last_id}
-        # Along an index no row is passed over.
+        # A walk along an index skips no rows.
         whole = bool(order.walks) or not self._keyed
         query = self._query("*", order, [*wheres, after] if after else wheres, whole=whole)
         rows = await database.fetch(query, {**_WHOLE, **bound, "page_limit": request.limit + 1, "page_offset": 0})
@@ -240,7 +248,11 @@ class Listing:
         return count if count <= ROWS_MAX else None
 
     def _query(self, columns: str, order: _SortOrder, wheres: list[str], *, whole: bool = True) -> str:
-        """A page. Unless `whole`, its ids are found first: columns that cost something are not made for rows that are passed over."""
+        """Return the query of a page.
+
+        Unless `whole`, its ids are found first: expensive columns are not computed for skipped
+        rows.
+        """
         way = "desc" if order.down else "asc"
         if not whole:
             ids = self._query("id", order, wheres)
@@ -267,7 +279,10 @@ class Listing:
         return f"select {once} from ({' union all '.join(parts)}) walked order by id {way} {last}"
 
     def _walk(self, request: PageRequest) -> str | None:
-        """The filter whose index is walked along: the first that the list names, if nothing but ids orders it."""
+        """Return the filter whose index is walked, or None.
+
+        It is the first that the list names, if the order is that of ids.
+        """
         sorted_by = (request.sort or self.default_sort).removeprefix("-")
         if sorted_by != "id" and not self.columns.get(sorted_by, ListColumn()).by_id:
             return None
@@ -291,7 +306,10 @@ class Listing:
         return next((name for name in given if {f"{_stem(name)}_after", f"{_stem(name)}_before"} & set(filters)), None)
 
     def _walks(self, name: str, values: Sequence[str]) -> tuple[_Along, ...]:
-        """A condition and an order for each value: between two ends of an index nothing else is read, whatever is known of it."""
+        """Return a condition and an order for each value.
+
+        Between two ends of an index nothing else is read, whatever the statistics are.
+        """
         column = self.columns[name]
         assert column.walk is not None
         walk = column.walk
@@ -328,7 +346,7 @@ class Listing:
         return self.columns[name] if name in self.columns else self.columns[self._moment_of(name)]
 
     def _moment_of(self, name: str) -> str:
-        """The moment x_at of a filter x_after or x_before."""
+        """Return the moment x_at of a filter x_after or x_before."""
         stem = name.rpartition("_")[0]
         return next(c for c, k in self.columns.items() if k.kind == "moment" and _stem(c) == stem)
 
@@ -336,12 +354,12 @@ class Listing:
         column = self.columns.get(name)
         if column is None:
             way = ">=" if name.endswith("_after") else "<"
-            # Any of them: that is the widest.
+            # Any of the values may match: use the widest.
             widest = "min" if way == ">=" else "max"
             return f"{self._moment_of(name)} {way} (select {widest}(m) from unnest(%({parameter})s::timestamptz[]) m)"
         if column.kind == "texts":
             return f"{name} && %({parameter})s::text[]"
-        # Of one value an index gives the rows in order, of any of several it does not.
+        # For one value an index returns the rows in order, for any of several it does not.
         if values == 1:
             return f"{name} = (%({parameter})s::{_TYPE[column.kind]}[])[1]"
         return f"{name} = any(%({parameter})s::{_TYPE[column.kind]}[])"
@@ -359,7 +377,7 @@ class _SortOrder:
 
 @dataclass(frozen=True, slots=True)
 class _Along:
-    """A stretch of an index: the condition that holds there, and its order. `join`: where the index is of another table."""
+    """A stretch of an index: its condition and order. `join`: if the index is of another table."""
 
     condition: str
     order: str
@@ -373,7 +391,7 @@ def _between(key: str, id_: str, value: str, join: str = "") -> _Along:
 
 
 _MARK = "md5(l.key || '=' || l.value)"
-# What a scope sees of a list of something else, if that is little.
+# Selects what a scope sees of a list of something else, if that is little.
 _LABELLED = f"{{execution}} in (select l.execution_id from execution_labels l where {_MARK} = any(%(marks)s::text[]))"
 
 
@@ -382,7 +400,7 @@ def _labelled_walk(number: int) -> _Along:
     return _between(_MARK, "l.execution_id", f"%(walk_{number})s::text", join)
 
 
-# Between these lie all ids of a walk.
+# All ids of a walk lie between these.
 _WHOLE = {"walk_low": 0, "walk_high": BIGINT_MAX}
 
 
@@ -436,7 +454,8 @@ def _read_cursor(cursor: str, order: _SortOrder) -> tuple[str, int]:
 
 
 def _key_fits(key: str, sql_type: str) -> bool:
-    # A cursor is opaque, not trusted: what PostgreSQL could not cast must end here, as a 422.
+    # A cursor is opaque, not trusted: what PostgreSQL could not cast must be refused here, with a
+    # 422.
     try:
         match sql_type:
             case "bigint":

@@ -1,4 +1,7 @@
-"""Parameters of an execution in its row: plain values, sealed secrets (bound to execution and name), names of credentials."""
+"""Stored parameters of an execution: plain values, sealed secrets, names of credentials.
+
+Sealed secrets are bound to the execution and the name of the parameter.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,20 @@ _CREDENTIAL = "credential"
 
 
 def sealed(ring: KeyRing, execution: UUID, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What `execution_specs.parameters` holds: a secret is an object, which no value ever is."""
+    """Return the content of `execution_specs.parameters`.
+
+    A secret is an object, which no plain value ever is.
+    """
     return {name: _kept(ring, execution, name, value) for name, value in values.items()}
 
 
 def opened(ring: KeyRing, execution: UUID, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, secrets as `Secret` or `JobSecret`. Raises KeyMissing, Tampered."""
+    """Return the values, secrets as `Secret` or `JobSecret`. Raises KeyMissing, Tampered."""
     return {name: _open(ring, execution, name, value) if isinstance(value, dict) else value for name, value in stored.items()}
 
 
 def key_ids(stored: Mapping[str, Any]) -> set[str]:
-    """The keys that something in it is sealed under."""
+    """Return the ids of the keys that some value is sealed under."""
     return {value[_SEALED][0] for value in stored.values() if _is_sealed(value)}
 
 
@@ -36,7 +42,7 @@ def job_secrets(stored: Mapping[str, Any]) -> dict[str, JobSecret]:
 
 
 def rewrapped(ring: KeyRing, execution: UUID, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values, each sealed one under the current key. Raises KeyMissing, Tampered."""
+    """Reseal each sealed value under the current key. Raises KeyMissing, Tampered."""
     return {
         name: _told(ring.rewrapped(_made(value), _place(execution, name))) if _is_sealed(value) else value
         for name, value in stored.items()
@@ -44,7 +50,7 @@ def rewrapped(ring: KeyRing, execution: UUID, stored: Mapping[str, Any]) -> dict
 
 
 def masked(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """As it may be shown: `***` for each secret."""
+    """Return the parameters as they may be shown: `***` for each secret."""
     return {name: MASKED if isinstance(value, dict) or is_secret(value) else value for name, value in stored.items()}
 
 

@@ -1,4 +1,7 @@
-"""What somebody with a scope may write of a target or job: it lies in his scope before and after, and brings nobody else's along."""
+"""Checks on what a principal with a scope may write of a target or a job.
+
+It lies in the scope before and after, and does not bring along what belongs to others.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,11 @@ from opsjobs.store.transaction import Connection
 
 
 async def check_target(connection: Connection, draft: TargetDraft, bounds: Bounds, old: Target | None = None) -> None:
-    """Raises Forbidden, or Invalid for a jump host that he does not see; `old`: as it stands, None of a new one.
+    """Raise Forbidden, or Invalid for an unseen jump host, if the draft exceeds the scope.
 
-    Groups and labels are what others' jobs are for: who is in which group, and what else a machine is labelled, is not for him to
-    say. A jump host lends its credential to the way through it.
+    `old`: the stored target, None for a new one. Groups and labels select the targets of others'
+    jobs: a principal with a scope changes neither group membership nor other labels. A jump host
+    lends its credential to the route through it.
     """
     if bounds.act.everywhere:
         return
@@ -27,15 +31,13 @@ async def check_target(connection: Connection, draft: TargetDraft, bounds: Bound
     bounds.check_labels(draft.labels, f"A target with the labels of {draft.name!r}")
     bounds.check_relabelled(draft.labels, old.labels if old is not None else None, draft.name)
     if set(draft.groups) != set(old.groups if old is not None else ()):
-        detail = (
-            f"Who is in which group is said by those who hold {bounds.permission} for all targets: leave `groups` as they are."
-        )
+        detail = f"Changing group membership requires {bounds.permission} for all targets: leave `groups` as they are."
         raise Forbidden("out_of_reach", detail, errors=[FieldError("/groups", detail, "out_of_reach")])
     if draft.jump is not None:
         await _check_jump(connection, draft.jump, bounds, old.jump if old is not None else None)
 
 
-# By its own list, by an action's, or by that of a gate's check.
+# Listed by the job itself, by an action, or by the check of a gate.
 _LISTED_BY = """
 select distinct v.tags from jobs j join job_versions v on v.job_id = j.id and v.version = j.version
 where j.state <> 'archived' and (
@@ -46,10 +48,11 @@ where j.state <> 'archived' and (
 
 
 async def check_target_name(connection: Connection, name: str, bounds: Bounds) -> None:
-    """A name that others' jobs list, or that was another's machine's, brings their commands and secrets along: within a scope only
-    what was one's own comes back. Raises Forbidden.
+    """Raise Forbidden if the name of a target brings along commands and secrets of others.
 
-    Call it after the target was written under a name that is new to it: what was deleted or renamed at the same moment is then seen.
+    Jobs of others may list the name, or another target had it: within a scope only names of one's
+    own can be reused. Call it after the target was written under a name that is new to it, so that
+    what was deleted or renamed at the same moment is seen.
     """
     if bounds.act.everywhere:
         return
@@ -58,13 +61,13 @@ async def check_target_name(connection: Connection, name: str, bounds: Bounds) -
     if all(bounds.act.holds(labels_of(row["tags"])) for row in listed) and (was is None or bounds.act.holds(was)):
         return
     detail = (
-        f"The name {name!r} was another machine's, or others' jobs list it: choose another name, or ask somebody who holds "
-        f"{bounds.permission} for all targets to make it."
+        f"The name {name!r} belonged to another machine, or jobs of others list it: choose another name, or ask an "
+        f"identity that holds {bounds.permission} for all targets to create it."
     )
     raise Forbidden("name_reserved", detail, errors=[FieldError("/name", detail, "name_reserved")])
 
 
-# `version`: the one just written, which is the last one itself.
+# `version`: the one just written, which is the latest itself.
 _BRINGS_ALONG = f"""
 (select {OF_JOB.format("v.job_id")} as labels from job_versions v
  where v.name = %(name)s and (v.job_id, v.version) is distinct from (%(job)s::bigint, %(version)s::bigint)
@@ -74,8 +77,11 @@ union all select {OF_JOB.format("j.id")} from jobs j where j.state <> 'archived'
 
 
 async def check_job_name(connection: Connection, name: str, bounds: Bounds, made: Job | None) -> None:
-    """The same of a job (`made`; None: it would be): workflows run it by its name, with the rights of whoever launches them. Within a
-    scope no name comes back that the last job to have it had outside, or that jobs there run. Raises Forbidden.
+    """Raise Forbidden if the name of a job is one that jobs outside of the scope had or run.
+
+    Workflows run a job by its name, with the rights of the caller that launches them. Within a
+    scope a name cannot be reused if the last job to have it was outside, or if jobs there run it.
+    `made`: the job; None for one that is yet to be written.
     """
     if bounds.act.everywhere:
         return
@@ -84,16 +90,19 @@ async def check_job_name(connection: Connection, name: str, bounds: Bounds, made
     if all(bounds.act.holds(row["labels"]) for row in rows):
         return
     detail = (
-        f"The name {name!r} was a job's outside of your scope, or jobs there run it by this name: choose another name, or ask "
-        f"somebody who holds {bounds.permission} for all jobs to make it."
+        f"The name {name!r} belonged to a job outside of your scope, or jobs there run it by this name: choose another "
+        f"name, or ask an identity that holds {bounds.permission} for all jobs to create it."
     )
     raise Forbidden("name_reserved", detail, errors=[FieldError("/name", detail, "name_reserved")])
 
 
 async def _check_jump(connection: Connection, jump: str, bounds: Bounds, old: str | None) -> None:
-    """`old`: the id of the jump host that it has; it may stay, wherever it lies."""
+    """Check that a new jump host is in sight and in scope.
+
+    `old`: the id of the current jump host; it may stay, wherever it is.
+    """
     if (found := (await target_selection.listed(connection, [jump])).get(0)) is None or str(found) == old:
-        return  # what is not there is told of by whoever writes it
+        return  # an unknown name is reported by the caller that writes it
     row = await (await connection.execute("select labels from targets where id = %s", [found])).fetchone()
     labels: Mapping[str, str] = row["labels"] if row is not None else {}
     if not bounds.sight.holds(labels):

@@ -1,4 +1,4 @@
-"""A reach as SQL: which rows somebody may see, as a condition over a jsonb of their labels."""
+"""Translate a reach to SQL: a condition over the jsonb of a row's labels."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ OF_EXECUTION = "(select ls.labels from execution_specs ls where ls.execution_id 
 
 
 def condition(reach: Reach | None, labels: str) -> tuple[str, dict[str, Any]]:
-    """SQL that is true for the rows within reach, and its parameters; "" where all are, so that it costs nothing.
+    """Return SQL that is true for the rows within reach, and its parameters; "" if all are.
 
-    `labels` is a jsonb expression over the row, looked at once for each; where it is NULL the row is out of every scope.
+    `labels` is a jsonb expression over the row, evaluated once per row; if it is NULL the row is
+    out of every scope.
     """
     if reach is None or reach.everywhere:
         return "", {}
@@ -32,9 +33,10 @@ def condition(reach: Reach | None, labels: str) -> tuple[str, dict[str, Any]]:
 
 
 def marks(reach: Reach | None) -> list[str] | None:
-    """Return the marks of execution_labels by which all within reach are found; None if they cannot be found by labels alone.
+    """Return the marks of execution_labels that find all within reach; None if labels cannot.
 
-    Of each scope one requirement is enough to find what it sees, and some more: `condition` has still to hold.
+    Of each scope one requirement is enough to find what it sees, and some more: `condition` has
+    still to hold.
     """
     if reach is None or reach.everywhere or not reach.scopes:
         return None
@@ -68,6 +70,6 @@ def _requirement(requirement: Requirement, values: dict[str, Any], numbers: Iter
 
 
 def and_within(reach: Reach | None, labels: str) -> tuple[str, dict[str, Any]]:
-    """The same, to be put behind a condition: ` and …` or nothing."""
+    """Return the same, to be appended to a condition: ` and …` or nothing."""
     text, values = condition(reach, labels)
     return (f" and {text}" if text else ""), values

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 _COMMENT = re.compile(r"[ \t]*--[^\n]*")
-# Arrays of bytes are sent in binary: psycopg's text form of them is several times as dear.
+# Arrays of bytes are sent in binary: psycopg's text form of them costs several times as much.
 _PARAMETER = re.compile(r":'(\w+)'(::bytea\[\])?")
 _FRAGMENT = re.compile(r"(?<![:\w]):([a-z_]\w*)")
 

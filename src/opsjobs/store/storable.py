@@ -1,10 +1,10 @@
-"""Text that PostgreSQL takes: machines and people may have put anything into it."""
+"""Text that PostgreSQL can store, made from any text of machines and people."""
 
 from __future__ import annotations
 
 
 def storable(text: str, characters: int) -> str:
-    r"""Return the text without NUL and halves of characters, cut to so many characters.
+    r"""Return the text without NUL and lone surrogates, cut to a number of characters.
 
     >>> storable("a\0b\udc80c", 4)
     'a\ufffdb?'

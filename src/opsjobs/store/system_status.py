@@ -1,4 +1,4 @@
-"""The service as a whole, as PostgreSQL sees it: workers, queues, ticks, the log's partitions, the schema."""
+"""Status of the service in PostgreSQL: workers, queues, ticks, partitions, schema."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from opsjobs.store.transaction import Database
 
 _VERSIONS = Path(__file__).parent / "migrations" / "versions"
 HEAD = max(path.name.partition("_")[0] for path in _VERSIONS.glob("[0-9]*_*.py"))
-"""The revision this release needs; read from the file names, because alembic costs half a second to import."""
+"""The revision this release needs, from the file names: importing alembic takes half a second."""
 WORKERS_SHOWN = 1_000
 COUNTED_AT_MOST = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """One incarnation of a worker process. `alive`: not buried, and its lease has not run out."""
+    """One incarnation of a worker process. `alive`: not reaped, and its lease has not expired."""
 
     id: UUID
     name: str
@@ -35,7 +35,7 @@ class WorkerStatus:
     renewed_seconds_ago: float
 
     def data(self) -> dict[str, Any]:
-        """An item of GET /workers; `room` is how many more runs it would take."""
+        """Return an item of GET /workers; `room` is how many more runs it would accept."""
         return {
             "id": str(self.id),
             "name": self.name,
@@ -53,7 +53,10 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What waits and runs in one zone; `oldest_seconds` is how long ago the oldest execution with a ready run was launched."""
+    """The runs that wait and run in one zone.
+
+    `oldest_seconds`: how long ago the oldest execution with a ready run was launched.
+    """
 
     zone: str
     waiting: int
@@ -63,7 +66,7 @@ class Queue:
     workers: int
 
     def data(self) -> dict[str, Any]:
-        """An item of GET /queues."""
+        """Return an item of GET /queues."""
         return {
             "zone": self.zone,
             "waiting": self.waiting,
@@ -76,9 +79,11 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Upkeep:
-    """What should stay small: seconds since each service's tick, events not yet published, the oldest snapshot, the log's stock.
+    """Numbers that should stay small.
 
-    `days_ahead`: for how many days after today the log has partitions. `default_rows`: log entries that found none (an alarm).
+    `ticks`: seconds since each service's tick. `oldest_snapshot_seconds`: the age of the oldest
+    snapshot. `days_ahead`: for how many days after today the log has partitions. `default_rows`:
+    log entries without a partition (an alarm).
     """
 
     ticks: Mapping[str, float]
@@ -115,7 +120,8 @@ with alive as (
 select zone, coalesce(waiting, 0) as waiting, coalesce(ready, 0) as ready, coalesce(running, 0) as running, oldest_seconds,
        coalesce(workers, 0) as workers
 from work full join alive using (zone) order by zone"""
-# Only what is open: what ended is counted by the processes that ended it, and counting all rows at each scrape would be slow.
+# Only what is open: the processes that end executions count those, and counting all rows at each
+# scrape would be slow.
 _OPEN = """
 select case when cancelling then 'cancelling' when paused then 'paused' else status end as status, count(*) as executions
 from job_executions where finished_at is null group by 1 order by 1"""
@@ -142,38 +148,38 @@ select (select coalesce(jsonb_object_agg(name, extract(epoch from opsjobs_now() 
 
 
 class Fleet:
-    """Reads only, each one query; raises Unavailable without PostgreSQL."""
+    """Reads the status, each part in one query. Raises Unavailable without PostgreSQL."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def schema(self) -> str | None:
-        """The revision of the database; None where it has no tables of ours."""
+        """Return the revision of the database; None if it has no tables of opsjobs."""
         if not (await self._database.fetch("select to_regclass('alembic_version') is not null as there"))[0]["there"]:
             return None
         row = await self._database.fetch_one("select max(version_num) as version from alembic_version")
         return row["version"] if row else None
 
     async def server_version(self) -> str:
-        """PostgreSQL's version, such as 18.1."""
+        """Return PostgreSQL's version, such as 18.1."""
         row = await self._database.fetch_one("select current_setting('server_version') as version")
         assert row is not None
         return str(row["version"]).split()[0]
 
     async def workers(self) -> list[WorkerStatus]:
-        """Those not buried, and those buried within the hour: at most 1,000, the living first."""
+        """Return workers not reaped, and those reaped within the hour: at most 1,000, alive first."""
         return [WorkerStatus(**row) for row in await self._database.fetch(_WORKERS)]
 
     async def queues(self) -> list[Queue]:
-        """One for each zone that has work or workers."""
+        """Return a queue for each zone that has work or workers."""
         return [Queue(**row) for row in await self._database.fetch(_QUEUES)]
 
     async def open_executions(self) -> dict[str, int]:
-        """How many executions are open, by the status shown."""
+        """Return the number of open executions by status."""
         return {row["status"]: row["executions"] for row in await self._database.fetch(_OPEN)}
 
     async def upkeep(self) -> Upkeep:
-        """What the service's own housekeeping has to keep small."""
+        """Return the numbers that the service's housekeeping has to keep small."""
         row = await self._database.fetch_one(_UPKEEP)
         assert row is not None
         return Upkeep(**{**row, "ticks": {name: float(age) for name, age in row["ticks"].items()}})

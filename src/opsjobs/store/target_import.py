@@ -1,4 +1,4 @@
-"""Many targets in one transaction: each is made, changed, left or refused by itself."""
+"""Import many targets in one transaction; each entry is created, changed or refused alone."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from opsjobs.store.scope_checks import check_target, check_target_name
 from opsjobs.store.transaction import Connection, Database
 
 BESIDE_THE_WAY = frozenset({"labels", "groups", "slots", "durable"})
-"""What may change of a machine without its login, or that of its jump host, being used otherwise than before."""
+"""Fields that can change without changing how a login, or a jump host's, is used."""
 
 
 class Imports:
-    """Takes targets in by the hundred. `local`: whether `transport: local` is on."""
+    """Imports targets by the hundred. `local`: whether `transport: local` is enabled."""
 
     def __init__(self, database: Database, clock: Clock | None = None, *, local: bool = False) -> None:
         self._local = local
@@ -43,10 +43,12 @@ class Imports:
         bounds: Bounds = NO_BOUNDS,
         uses_logins: Callable[[], None] | None = None,
     ) -> Imported | Answer:
-        """What became of each entry, in their order; with `dry_run` what would become of it, and nothing is kept.
+        """Import the entries; return the outcome of each, in their order.
 
-        An entry that is out of bounds is refused like any other that is wrong. `uses_logins` raises Forbidden where who asks
-        may not use credentials (None: he may); it is asked of each machine that has one, or a jump host, before its way changes.
+        With `dry_run` it returns what would happen, and stores nothing. An entry that is out of
+        bounds is refused like any other invalid one. `uses_logins` raises Forbidden if the caller
+        may not use credentials (None: it may); it is called for each target that has one, or a jump
+        host, before its route changes.
         """
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
@@ -54,7 +56,7 @@ class Imports:
             async with connection.transaction(force_rollback=draft.dry_run):
                 outcomes = await self._all(connection, draft, bounds, uses_logins or _freely)
                 told = await _with_twins(connection, outcomes, bounds)
-            if draft.dry_run:  # an id that was tried is none
+            if draft.dry_run:  # an id of a dry run does not exist
                 told = [replace(outcome, id=None) if outcome.outcome == "created" else outcome for outcome in told]
             imported = Imported(told, draft.dry_run)
             if idem is not None:
@@ -66,7 +68,7 @@ class Imports:
     ) -> list[Outcome]:
         entries = draft.entries
         known = await inventory.named(connection, [e["name"] for e in entries if isinstance(e.get("name"), str)])
-        # Those with a scope are looked at one by one.
+        # With a scope each entry is checked by itself.
         outcomes = await self._new(connection, draft, known) if bounds.act.everywhere else {}
         seen: set[str] = set()
         for position in jumps_first(entries):
@@ -81,7 +83,7 @@ class Imports:
         return [outcomes[position] for position in sorted(outcomes)]
 
     async def _new(self, connection: Connection, draft: ImportDraft, known: Mapping[str, StoredTarget]) -> dict[int, Outcome]:
-        """Make those at which nothing can be wrong, all at once. What is left is seen to one by one, and says why."""
+        """Create the entries that cannot fail, all at once; the others are handled one by one."""
         drafts: dict[int, TargetDraft] = {}
         names: set[str] = set(known)
         for position, entry in enumerate(draft.entries):
@@ -161,21 +163,24 @@ def _fields(stored: StoredTarget) -> dict[str, Any]:
 
 
 def _lends_a_login(wanted: TargetDraft, was: TargetDraft | None) -> bool:
-    """Whether a login, its own or its jump host's, comes to be used on another way: a stored one stays though no entry names it."""
+    """Return True if a login, its own or its jump host's, would be used on another route.
+
+    A stored login stays even if the entry does not name it.
+    """
     if wanted.credential is None and wanted.jump is None:
         return False
     return was is None or wanted.model_dump(exclude=set(BESIDE_THE_WAY)) != was.model_dump(exclude=set(BESIDE_THE_WAY))
 
 
 async def _with_twins(connection: Connection, outcomes: Sequence[Outcome], bounds: Bounds) -> list[Outcome]:
-    """Name the other targets that share host and port with one that was made or moved, if the caller may see them."""
+    """Add to each created or moved target the others in sight that share its host and port."""
     written = [o.id for o in outcomes if o.id and (o.outcome == "created" or o.changes.keys() & {"host", "port"})]
     twins = await inventory.of_same_address(connection, written, bounds.sight)
     return [replace(o, same_address=twins.get(o.id or "", ())) for o in outcomes]
 
 
 def _freely() -> None:
-    """Of who may use each credential."""
+    """Allow the use of all credentials."""
 
 
 def _refused(position: int, name: str, code: str, message: str) -> Outcome:

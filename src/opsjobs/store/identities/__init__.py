@@ -1,4 +1,4 @@
-"""Who may speak to us and what he may: API keys, users and their logins, services, and who the platform's tokens told of."""
+"""Identities: API keys, users and their logins, services, and external people."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _USER = "select name, grants from users where name = %s and disabled_at is null"
 
 
 class IdentityStore(ApiKeys):
-    """The API keys, and by name the others: `users`, `sessions`, `attempts`, `services`, `seen`."""
+    """The API keys, and the others as `users`, `sessions`, `attempts`, `services`, `seen`."""
 
     def __init__(
         self,
@@ -45,9 +45,11 @@ class IdentityStore(ApiKeys):
         self.seen = Seen(database, external_kept_seconds)
 
     async def standing(self, name: str, kind: PrincipalKind) -> Principal | None:
-        """What this identity may now; None where it is gone, disabled or expired, or its last token is too old to speak for it.
+        """Return the current rights of an identity, or None if they have ended.
 
-        A service that speaks for somebody (`portal/user/ada`) may what both of them may.
+        They have ended if it is deleted, disabled or expired, or if its last token is too old. A
+        service that acts on behalf of an identity (`portal/user/ada`) has the rights that both
+        have.
         """
         match kind:
             case "api_key":
@@ -60,9 +62,10 @@ class IdentityStore(ApiKeys):
                 return await self._service(name)
 
     async def remember(self, connection: Connection | None, principal: Principal) -> None:
-        """Call it where somebody launches or comes to own something: of the platform's people nothing else is kept.
+        """Store the rights of an external person when it launches or comes to own something.
 
-        `connection`: of the transaction that does it; None: one of its own. Of all others this is nothing to do.
+        Nothing else is stored of the platform's people. `connection`: that of the transaction that
+        does it; None to use one of its own. For all other identities this does nothing.
         """
         if principal.kind == "external":
             await self.seen.remember(connection, principal)
@@ -80,7 +83,10 @@ class IdentityStore(ApiKeys):
         return replace(itself, name=name, grants=both(itself, other), roles=both_roles(itself, other), person=other.person)
 
     async def _registered(self, name: str) -> Principal | None:
-        """The service, as far as whoever registered it may now. None: it is unknown or disabled, or that one is."""
+        """Return the service, limited to the current rights of the identity that registered it.
+
+        None if the service is unknown or disabled, or if that identity is.
+        """
         row = await self._database.fetch_one(_SERVICE, [name])
         if row is None:
             return None

@@ -1,4 +1,4 @@
-"""API keys, known only by the hash of their token."""
+"""API keys, stored by the hash of their token only."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ USE_NOTED_EVERY_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key as it may be shown: without its token. `role`: where it is one role without a scope, else None."""
+    """An API key as it may be shown: without its token.
+
+    `role`: the role if the key has exactly one role and no scope, else None.
+    """
 
     id: int
     uuid: str
@@ -47,7 +50,7 @@ class ApiKey:
     last_used_at: datetime | None
 
     def data(self) -> dict[str, Any]:
-        """The body of GET /api-keys/{id}."""
+        """Return the body of GET /api-keys/{id}."""
         return {
             "id": self.id,
             "uuid": self.uuid,
@@ -63,7 +66,7 @@ class ApiKey:
 
 
 def role_grant(role: str) -> dict[str, Any]:
-    """A grant as it is kept: one role, everywhere."""
+    """Return a stored grant: one role, everywhere."""
     return {"role": role, "permissions": [], "scope": ""}
 
 
@@ -83,8 +86,9 @@ API_KEYS = Listing(
     default_sort="name",
 )
 
-# A key belongs to the user who made it, by whichever way, or answers to the service or to the platform's person who did: it may
-# what he may, and is good for as long as he is.
+# A key belongs to the user who made it, directly or with another key, or answers to the service or
+# the external person that did: it has no more rights than its maker, and is valid for as long as
+# its maker is.
 _INSERT = f"""
 insert into api_keys (uuid, name, token_sha256, role, grants, expires_at, person, made_by, made_by_kind, makers, user_id, answers_to,
   answers_to_kind)
@@ -122,7 +126,9 @@ _NAMED = f"{_STANDS} and k.name = %s"
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key that is asked for. `grants` as they are kept (model.granting). `person` None: it is for whoever makes it.
+    """A requested key.
+
+    `grants`: in their stored form (model.grants). `person`: None for the person that makes the key.
     `reuse_name`: inherit what a deleted key of this name owned.
     """
 
@@ -134,7 +140,7 @@ class NewKey:
 
     @property
     def role(self) -> str | None:
-        """Its role where it is nothing but one, everywhere."""
+        """The key's role if that is its only grant, and without a scope."""
         only = self.grants[0] if len(self.grants) == 1 else {}
         return only.get("role") if not only.get("scope") else None
 
@@ -147,7 +153,10 @@ class ApiKeys(ABC):
         self._clock = clock or SystemClock()
 
     async def create_key(self, name: str, role: str, token: str | None = None, expires_at: datetime | None = None) -> str:
-        """Store a key with a role and give back its token, which is shown this once. Raises Conflict as `issue_key`, Invalid."""
+        """Store a key with a role; return its token, which is shown only once.
+
+        Raises Conflict as `issue_key`, Invalid.
+        """
         token = token or new_token()
         _check(role, token)
         async with self._database.transaction() as connection:
@@ -156,9 +165,10 @@ class ApiKeys(ABC):
         return token
 
     async def issue_key(self, new: NewKey, idem: IdempotentRequest | None, by: Principal) -> tuple[ApiKey, str] | Answer:
-        """A key made by somebody; a repeated request is told all but the token, which is kept nowhere.
+        """Store a key made by `by`; return it with its token, or the answer to the first request.
 
-        Raises Conflict("name_taken"), and ("name_reserved") unless it takes over what the one before left.
+        A repeated request gets all but the token, which is not stored. Raises
+        Conflict("name_taken"), and ("name_reserved") unless it reuses the name of a deleted key.
         """
         token = new_token()
 
@@ -175,9 +185,10 @@ class ApiKeys(ABC):
         return done if isinstance(done, Answer) else (done, token)
 
     async def ensure_key(self, name: str, role: str, token: str) -> None:
-        """Make this token good for this role, for the admin token of `up`; a key of this name gets it, unless another has it.
+        """Make this token valid for this role, for the admin token of `up`.
 
-        Idempotent. Raises Unavailable, also before the first migration, and Invalid.
+        A key of this name gets it, unless another key has it. Idempotent. Raises Unavailable, also
+        before the first migration, and Invalid.
         """
         _check(role, token)
         values = [uuid7(self._clock.now()), name, _digest(token), role]
@@ -196,25 +207,25 @@ class ApiKeys(ABC):
                 await audit.record(connection, "api_key.ensured", "api_key", row["id"], row["name"], after=after)
 
     async def by_token(self, token: str) -> Principal | None:
-        """Who this token is, or None where it is unknown or has expired, or its user is disabled."""
+        """Return the principal of a token; None if it is unknown or expired, or its user disabled."""
         if not token or len(token) > TOKEN_CHARACTERS_MAX:
             return None
         row = await self._database.fetch_one(_WHO, [USE_NOTED_EVERY_SECONDS, _digest(token), _digest_of_narrow(token)])
         if row is None:
             return None
         if row["unnoted"]:
-            # One write a minute and key, not one a request.
+            # One write per minute and key, not per request.
             await self._database.fetch("update api_keys set last_used_at = opsjobs_now() where id = %s returning id", [row["id"]])
         return await self._bounded(row)
 
     async def by_key_name(self, name: str) -> Principal | None:
-        """Who the key of this name is now, or None where there is no good one."""
+        """Return the principal of the key of this name; None if there is no valid one."""
         row = await self._database.fetch_one(_NAMED, [USE_NOTED_EVERY_SECONDS, name])
         return None if row is None else await self._bounded(row)
 
     @abstractmethod
     async def standing(self, name: str, kind: PrincipalKind) -> Principal | None:
-        """What an identity may now. None: it is gone, and so is a key that it made."""
+        """Return the current rights of an identity; None if they ended, and with them its keys."""
 
     async def _bounded(self, row: Mapping[str, Any]) -> Principal | None:
         key = principal_of(row["name"], "api_key", _grants(row), row["person"])
@@ -227,7 +238,7 @@ class ApiKeys(ABC):
         return None if maker is None else within(key, maker)
 
     async def get_key(self, ref: str) -> ApiKey:
-        """One key, without its token. Raises NotFound."""
+        """Return one key, without its token. Raises NotFound."""
         reference = Reference.of("api key", ref)
         query = f"select {_SHOWN} from api_keys where id = %s or uuid = %s"
         row = await self._database.fetch_one(query, [reference.id, reference.uuid])
@@ -236,11 +247,11 @@ class ApiKeys(ABC):
         return _key(row)
 
     async def list_keys(self, request: PageRequest) -> Page[ApiKey]:
-        """A page of them, without their tokens."""
+        """Return a page of keys, without their tokens."""
         return (await API_KEYS.page(self._database, request)).map(_key)
 
     async def delete_key(self, ref: str) -> None:
-        """From now on its token is refused. Raises NotFound."""
+        """Delete the key; its token is refused from now on. Raises NotFound."""
         async with self._database.transaction() as connection:
             gone = _key(await lock(connection, "api key", ref, f"select {_SHOWN} from api_keys"))
             await connection.execute("delete from api_keys where id = %s", [gone.id])
@@ -251,7 +262,8 @@ class ApiKeys(ABC):
         values = {
             "uuid": uuid7(self._clock.now()),
             "name": new.name,
-            # A process of an older release knows roles only: a key that is less than its role must be none to it.
+            # A process of an older release knows roles only: it must not accept a key that has less
+            # than its role.
             "digest": _digest(token) if new.role is not None else _digest_of_narrow(token),
             "role": new.role,
             "grants": None if new.role is not None else Jsonb(list(new.grants)),
@@ -268,12 +280,12 @@ class ApiKeys(ABC):
 
 
 def new_token() -> str:
-    """A new token: `opsc_` and 32 random bytes in base64url."""
+    """Return a new token: `opsc_` and 32 random bytes in base64url."""
     return TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def _digest(token: str) -> bytes:
-    # A plain hash is enough: a token is 256 random bits, not a word that someone chose.
+    # A plain hash is enough: a token is 256 random bits, not a chosen word.
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 

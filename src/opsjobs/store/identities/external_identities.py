@@ -1,4 +1,7 @@
-"""People of the platform who have no row of their own: what their last valid token gave them, kept where they left something to do."""
+"""External people: the rights in their last valid token, stored while they own something.
+
+The platform's people have no other row here.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +31,17 @@ where name = %s and seen_at > (select opsjobs_now()) - make_interval(secs => %s)
 
 
 class Seen:
-    """The platform's people who launched or own something. `kept_seconds`: for how long the last token speaks for somebody."""
+    """The external people who launched or own something.
+
+    `kept_seconds`: how long the rights of the last token count.
+    """
 
     def __init__(self, database: Database, kept_seconds: float) -> None:
         self._database = database
         self._kept_seconds = kept_seconds
 
     async def remember(self, connection: Connection | None, principal: Principal) -> None:
-        """Keep what he may now, in the transaction of what he leaves to be done, or in one of its own."""
+        """Store the principal's rights, in the given transaction or in one of its own."""
         if connection is not None:
             await connection.execute(_REMEMBER, _values(principal))
             return
@@ -43,11 +49,11 @@ class Seen:
             await own.execute(_REMEMBER, _values(principal))
 
     async def again(self, principal: Principal) -> None:
-        """He came with another token: what is kept of him, if anything is, follows it unless it is older than what is kept."""
+        """Update stored rights, if there are any, from a token that is not older."""
         await self._database.fetch(_AGAIN, _values(principal))
 
     async def standing(self, name: str) -> Principal | None:
-        """What he may, by his last token; None where that is too long ago, or he left nothing."""
+        """Return the rights of the last token; None if it is too old, or nothing is stored."""
         row = await self._database.fetch_one(_STANDING, [name, self._kept_seconds])
         if row is None:
             return None

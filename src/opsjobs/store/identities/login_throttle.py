@@ -1,4 +1,4 @@
-"""How often somebody may try to log in: counted in PostgreSQL before the password is looked at, by address and by name."""
+"""Throttle logins by address and name; PostgreSQL counts before the password is checked."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from opsjobs.store import audit
 from opsjobs.store.transaction import Database
 
 AUDITED_MAX = 500
-"""Failed logins that the audit log tells of in one window, from everywhere together; lock-outs of known names always are."""
+"""Failed logins recorded per window, of all addresses; lockouts of known names always are."""
 FORGOTTEN_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class LockoutPolicy:
-    """So many attempts for a name from one address, and from an address, within `window_seconds`; then that long none at all.
+    """The numbers of attempts within `window_seconds`; further ones are refused that long.
 
-    `everywhere`: for a name from all addresses together. One address alone never comes so far: nobody locks out another one from
-    his own desk.
+    `of_name`: for a name from one address. `of_address`: from one address. `everywhere`: for a
+    name from all addresses together; a single address never reaches this, so that no client alone
+    can lock out the user of a name.
     """
 
     of_name: int = 10
@@ -33,7 +34,8 @@ _FORGET = """
 delete from login_attempts where key in (
   select key from login_attempts where until < (select opsjobs_now()) order by until limit %s for update skip locked)"""
 
-# Counted first and judged afterwards: of a thousand guesses at one moment no more pass than of a thousand in a row.
+# Counted first and checked afterwards: of a thousand concurrent guesses no more pass than of a
+# thousand in a row.
 _COUNT = """
 insert into login_attempts as a (key, n, until) values (%(key)s, 1, opsjobs_now() + make_interval(secs => %(window)s))
 on conflict (key) do update set
@@ -47,21 +49,25 @@ _LESS = "update login_attempts set n = greatest(n - 1, 0) where key = %s"
 
 
 class Attempts:
-    """Counts attempts to log in. The rows are small, for a window, and no more than attempts that an address has."""
+    """Counts login attempts in small rows, each stored for one window.
+
+    An address has no more rows than it makes attempts.
+    """
 
     def __init__(self, database: Database, lock_out: LockoutPolicy) -> None:
         self._database = database
         self._lock_out = lock_out
 
     async def begin(self, name: str, address: str | None, *, user_id: int | None) -> None:
-        """Count an attempt. `user_id`: of the user who has this name, if anybody has. Raises TooMany: the password is not judged.
+        """Count an attempt. Raises TooMany: then the password is not checked.
 
-        Every attempt is taken for a failed one until `succeeded` says otherwise.
+        `user_id`: that of the user who has this name, if any. Every attempt counts as failed until
+        `succeeded` is called.
         """
         refused: float | None = None
         async with self._database.transaction() as connection:
             await connection.execute(_FORGET, [FORGOTTEN_AT_ONCE])
-            # In one order always, so that two attempts never wait for each other.
+            # Always in one order, so that two attempts never deadlock.
             for key, limit in (
                 (_of_address(address), self._lock_out.of_address),
                 (_of_name_from(name, address), self._lock_out.of_name),
@@ -83,14 +89,17 @@ class Attempts:
             raise TooMany("login_locked", detail, retry_after_seconds=seconds)
 
     async def succeeded(self, name: str, address: str | None) -> None:
-        """The attempt was a good one: the count of the name from there begins anew, the others are one less."""
+        """Reset the count of the name from this address, and take one from the other counts."""
         async with self._database.transaction() as connection:
             await connection.execute(_LESS, [_of_address(address)])
             await connection.execute(_WELL, [_of_name_from(name, address)])
             await connection.execute(_LESS, [_of_name(name)])
 
     async def failed(self, name: str, *, user_id: int | None) -> None:
-        """Tell the audit log of it, as long as it is not flooded. A name that nobody has may be a password: it is not written."""
+        """Record a failed login, within the limit of the window.
+
+        A name that no user has may be a password: it is not written.
+        """
         async with self._database.transaction() as connection:
             values = {"key": "audited", "limit": AUDITED_MAX, "window": self._lock_out.window_seconds}
             row = await (await connection.execute(_COUNT, values)).fetchone()

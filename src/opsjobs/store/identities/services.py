@@ -1,4 +1,4 @@
-"""Services that speak for themselves: a client id each, a public key, and what it may."""
+"""Services that act for themselves: each has a client id, a public key and grants."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Service:
     updated_at: datetime
 
     def data(self) -> dict[str, Any]:
-        """The body of GET /services/{id}."""
+        """Return the body of GET /services/{id}."""
         return {
             "id": self.id,
             "uuid": self.uuid,
@@ -64,8 +64,9 @@ SERVICES = Listing(
     default_sort="name",
 )
 
-# Whose right a service stands by: the user, the service or the platform's person who wrote it, or who stands behind the API key
-# that did. A service that changes another one leaves this as it is: two could come to answer to each other.
+# Whose rights limit a service: the user, the service or the external person that wrote it, or that
+# owns the API key that did. A service that changes another one leaves this as it is: two could come
+# to answer to each other.
 _BEHIND = """
 case %(by_kind)s when 'api_key' then (select coalesce(u.name, k.answers_to) from api_keys k left join users u on u.id = k.user_id
   where k.name = %(by)s) else %(by)s end"""
@@ -106,9 +107,10 @@ class ServiceIdentities:
         idem: IdempotentRequest | None = None,
         by: Principal | None = None,
     ) -> Service | Answer:
-        """Register one, which may no more than `by` may now.
+        """Register a service, which has no more rights than `by` has at any time.
 
-        Raises Conflict("name_taken"), and ("name_reserved") unless `reuse_name` is set, to inherit what the deleted one owned.
+        Raises Conflict("name_taken"), and ("name_reserved") unless `reuse_name` is set, to inherit
+        what the deleted one owned.
         """
         values = {
             "uuid": uuid7(self._clock.now()),
@@ -142,15 +144,16 @@ class ServiceIdentities:
         basis: datetime | None = None,
         by: Principal | None = None,
     ) -> Service:
-        """Another key, other grants. Its name stays: what it owns is known by that. Raises NotFound.
+        """Replace key and grants. Raises NotFound.
 
-        From now on it may no more than `by` may; unless that is a service itself.
+        The name stays, because what the service owns refers to it. From now on it has no more
+        rights than `by` has, unless that is a service itself.
         """
         async with self._database.transaction() as connection:
             before = _service(await lock(connection, "service", ref, _SELECT))
             check_basis("service", ref, before.updated_at, basis)
             values = {"id": before.id, "public_key": public_key, "grants": Jsonb(grants), "disabled": disabled, **_maker(by)}
-            # A service becomes no owner; it may have the private key all the same.
+            # A service does not become the owner; it may have the private key all the same.
             owner = _SHARED if by is None or by.kind == "service" else _HANDED_OVER
             row = await (await connection.execute(_REPLACE.format(owner=owner, shown=_SHOWN), values)).fetchone()
             assert row is not None
@@ -161,29 +164,31 @@ class ServiceIdentities:
         return after
 
     async def delete(self, ref: str) -> None:
-        """From now on its tokens are refused. Raises NotFound."""
+        """Delete the service; its tokens are refused from now on. Raises NotFound."""
         async with self._database.transaction() as connection:
             gone = _service(await lock(connection, "service", ref, _SELECT))
             await connection.execute("delete from service_clients where id = %s", [gone.id])
             await audit.record(connection, "service.deleted", "service", gone.id, gone.name, before=_told(gone))
 
     async def get(self, ref: str) -> Service:
-        """One of them. Raises NotFound."""
+        """Return one service. Raises NotFound."""
         return _service(await find(self._database, "service", ref, _SELECT))
 
     async def list(self, request: PageRequest) -> Page[Service]:
-        """A page of them."""
+        """Return a page of services."""
         return (await SERVICES.page(self._database, request)).map(_service)
 
     async def public_key(self, name: str) -> str | None:
-        """What its tokens are proven with; None where it is unknown or disabled."""
+        """Return the key that verifies its tokens; None if it is unknown or disabled."""
         query = "select public_key from service_clients where name = %s and disabled_at is null"
         row = await self._database.fetch_one(query, [name])
         return None if row is None else str(row["public_key"])
 
 
 def on_behalf(service: str, kind: Literal["user", "external"], user: str) -> str:
-    """The name of a service that speaks for somebody; a service's own name has no slash.
+    """Return the name of a service that acts on behalf of an identity.
+
+    A service's own name has no slash.
 
     >>> on_behalf("portal", "user", "ada"), parted("portal/user/ada")
     ('portal/user/ada', ('portal', 'user', 'ada'))
@@ -192,7 +197,7 @@ def on_behalf(service: str, kind: Literal["user", "external"], user: str) -> str
 
 
 def parted(name: str) -> tuple[str, str | None, str | None]:
-    """The service of such a name, and for whom it speaks: kind and name, or None."""
+    """Split such a name into service, and kind and name of the other identity or None."""
     service, _, rest = name.partition("/")
     kind, _, user = rest.partition("/")
     return (service, kind, user) if rest else (service, None, None)

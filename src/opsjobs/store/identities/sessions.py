@@ -1,4 +1,4 @@
-"""Logins that last: a session with a chain of refresh tokens, each good once, all of which end together."""
+"""Login sessions: a chain of refresh tokens, each valid once, all of which end together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from opsjobs.store.transaction import Connection, Database
 REFRESH_PREFIX = "opsr_"
 REFRESH_CHARACTERS_MAX = 200
 SESSIONS_MAX = 50
-"""Logins of one user at a time; one more ends his oldest."""
+"""Logins of one user at a time; a further one ends the oldest."""
 
 _BEGIN = """
 insert into sessions (id, user_id, expires_at) values (%s, %s, opsjobs_now() + make_interval(secs => %s))"""
@@ -27,7 +27,7 @@ _MAKE_ROOM = """
 update sessions set ended_at = opsjobs_now(), because = 'too many' where id in (
   select id from sessions where user_id = %s and ended_at is null order by created_at desc, id desc offset %s)"""
 
-# What has ended is of no use after a day: until then the reuse of its tokens is told as what it is.
+# Ended sessions are kept for a day, in which the reuse of their tokens is reported as such.
 _FORGET = """
 delete from sessions where id in (
   select id from sessions where coalesce(ended_at, expires_at) < (select opsjobs_now()) - interval '1 day' limit 100)"""
@@ -49,7 +49,7 @@ where s.id = %s and s.ended_at is null and s.expires_at > (select opsjobs_now())
 
 @dataclass(frozen=True, slots=True)
 class SessionLogin:
-    """A session that goes on: whose it is, and the refresh token that is good next."""
+    """A running session: its user, and the refresh token to use next."""
 
     session: UUID
     user: str
@@ -57,7 +57,7 @@ class SessionLogin:
 
 
 class LoginSessions:
-    """The logins. `kept_seconds`: how long one lasts, however often it is refreshed."""
+    """The logins. `kept_seconds`: how long a login lasts, however often it is refreshed."""
 
     def __init__(self, database: Database, clock: Clock, *, kept_seconds: float) -> None:
         self._database = database
@@ -65,7 +65,7 @@ class LoginSessions:
         self._kept_seconds = kept_seconds
 
     async def begin(self, user: Known, password_hash: str | None = None) -> SessionLogin:
-        """A new login; `password_hash`: the same password, hashed as it is done today."""
+        """Start a login; `password_hash`: the same password, hashed with today's parameters."""
         session = uuid7(self._clock.now())
         async with self._database.transaction() as connection:
             await connection.execute(_FORGET)
@@ -76,15 +76,16 @@ class LoginSessions:
                 [password_hash, user.id],
             )
             token = await _give(connection, session)
-            # The request came without a token; by now it is known whose it is.
+            # The request came without a token; its user is known only now.
             with audit.acting(replace(audit.actor(), name=user.name, kind="user", person=user.name)):
                 await audit.record(connection, "user.logged_in", "user", user.id, user.name)
         return SessionLogin(session, user.name, token)
 
     async def refresh(self, token: str) -> SessionLogin:
-        """The next token for this one, which is good no more. Raises Unauthorised.
+        """Exchange a refresh token for the next one. Raises Unauthorised.
 
-        One that comes a second time was stolen, from its owner or by him: the login ends for both.
+        A token that is used a second time was stolen, from its owner or by the user: the login ends
+        for both.
         """
         stolen = False
         async with self._database.transaction() as connection:
@@ -113,14 +114,14 @@ class LoginSessions:
                 await audit.record(connection, "user.logged_out", "user", row["user_id"])
 
     async def end_by_token(self, token: str) -> None:
-        """The same, by the login's refresh token; an unknown one ends nothing."""
+        """Log out by the login's refresh token; an unknown one ends nothing."""
         query = "select session_id from refresh_tokens where token_sha256 = %s"
         row = await self._database.fetch_one(query, [_digest(token)])
         if row is not None:
             await self.end(row["session_id"])
 
     async def principal(self, session: UUID) -> Principal | None:
-        """Whose login this is, with what he may now; None where it has ended, or he is disabled."""
+        """Return the login's user with its current rights; None if it ended or is disabled."""
         row = await self._database.fetch_one(_WHO, [session])
         return None if row is None else principal_of(row["name"], "user", row["grants"], row["name"])
 

@@ -1,4 +1,4 @@
-"""Users of our own: a name, a password that is known by its hash only, and grants."""
+"""Local users: a name, a password that is stored as a hash, and grants."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from opsjobs.store.transaction import Connection, Database
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user as he is shown: without his password's hash."""
+    """A user as it is shown: without the hash of its password."""
 
     id: int
     uuid: str
@@ -34,7 +34,7 @@ class User:
     last_login_at: datetime | None
 
     def data(self) -> dict[str, Any]:
-        """The body of GET /users/{id}."""
+        """Return the body of GET /users/{id}."""
         return {
             "id": self.id,
             "uuid": self.uuid,
@@ -49,7 +49,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a login needs of a user."""
+    """The data of a user that a login needs."""
 
     id: int
     uuid: UUID
@@ -91,7 +91,7 @@ _END_SESSIONS = "update sessions set ended_at = opsjobs_now(), because = %s wher
 
 
 class Users:
-    """The users. Where there are administrators among them, one always stays, enabled."""
+    """The users. If there are administrators among them, at least one stays, enabled."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -107,7 +107,7 @@ class Users:
         reuse_name: bool = False,
         idem: IdempotentRequest | None = None,
     ) -> User | Answer:
-        """Store a user. Raises Conflict("name_taken"), and ("name_reserved") unless `reuse_name` is set."""
+        """Store a user. Raises Conflict("name_taken"), ("name_reserved") unless `reuse_name`."""
         values = {
             "uuid": uuid7(self._clock.now()),
             "name": name,
@@ -137,9 +137,10 @@ class Users:
         password_hash: str | None = None,
         basis: datetime | None = None,
     ) -> User:
-        """Change what is given, under this `action` of the audit log; a new password or a disabled user ends all his logins.
+        """Change the given fields, under this `action` of the audit log.
 
-        Raises NotFound, Conflict("last_admin").
+        A new password, or disabling the user, ends all its logins. Raises NotFound,
+        Conflict("last_admin").
         """
         async with self._database.transaction() as connection:
             await _one_at_a_time(connection)
@@ -163,7 +164,7 @@ class Users:
         return after
 
     async def delete(self, ref: str) -> None:
-        """He is gone, with his logins and his API keys. Raises NotFound, Conflict("last_admin")."""
+        """Delete the user with its logins and API keys. Raises NotFound, Conflict("last_admin")."""
         async with self._database.transaction() as connection:
             await _one_at_a_time(connection)
             gone = _user(await lock(connection, "user", ref, _SELECT))
@@ -174,26 +175,27 @@ class Users:
             await audit.record(connection, "user.deleted", "user", gone.id, gone.name, before=before)
 
     async def get(self, ref: str) -> User:
-        """One user. Raises NotFound."""
+        """Return one user. Raises NotFound."""
         return _user(await find(self._database, "user", ref, _SELECT))
 
     async def list(self, request: PageRequest) -> Page[User]:
-        """A page of them."""
+        """Return a page of users."""
         return (await USERS.page(self._database, request)).map(_user)
 
     async def known(self, name: str) -> Known | None:
-        """The user of this name, for a login; None where there is none."""
+        """Return the user of this name, for a login; None if there is none."""
         row = await self._database.fetch_one(_KNOWN, [name])
         return None if row is None else Known(**row)
 
 
 async def _one_at_a_time(connection: Connection) -> None:
-    # Two administrators who disable each other at the same moment would both see the other one stay.
+    # Two administrators who disable each other at the same moment would each see the other one
+    # stay.
     await connection.execute("select pg_advisory_xact_lock(hashtext('opsjobs users'))")
 
 
 class _an_admin_stays:  # noqa: N801  reads as the `async with` that it is
-    """Around a change of users: raises Conflict where it takes the last enabled administrator."""
+    """Raise Conflict if a change of users removes the last enabled administrator."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -1,4 +1,8 @@
-"""The SQL of a migration: a file that runs in its transaction, and one of indexes that are built while the service runs."""
+"""The SQL files of a migration.
+
+`NNNN_name.sql` runs in the migration's transaction, `NNNN_name.indexes.sql` holds indexes that are
+built while the service runs.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ class Index:
 
     @property
     def if_missing(self) -> str:
-        """The statement that builds it in a transaction, unless it is there."""
+        """The statement that builds it in a transaction, unless it exists."""
         return f"create {self.unique}index if not exists {self.name} {self.rest}"
 
 
@@ -40,7 +44,7 @@ def indexes(migration: str | Path) -> list[Index]:
 
 
 def run(migration: str | Path) -> None:
-    """Run `NNNN_name.sql` beside the migration, and build those of its indexes that are missing: in a new database, all."""
+    """Run `NNNN_name.sql` beside the migration, and build missing indexes: all in a new database."""
     driver = op.get_bind().connection.driver_connection
     assert driver is not None
     for index in indexes(migration):

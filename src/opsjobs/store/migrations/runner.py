@@ -1,4 +1,4 @@
-"""Bring a database to the schema of this release, whoever else tries at the same moment."""
+"""Upgrade a database to the schema of this release; concurrent upgrades wait."""
 
 from __future__ import annotations
 
@@ -43,17 +43,19 @@ class SchemaState:
 
     @property
     def up_to_date(self) -> bool:
-        """True if nothing is left to do, also if a newer release was here: this one works on its schema."""
+        """True if nothing is left to do, also on the schema of a newer release, which works as well."""
         return self.current is not None and self.current >= self.head
 
 
 def upgrade(url: str, keys: Sequence[Secret] = ()) -> SchemaState:
-    """Run what is missing and make the log's partitions, alone: a second caller waits. Idempotent.
+    """Run missing migrations and create the log's partitions, exclusively. Idempotent.
 
-    A new database is made whole or not at all. Another one is brought on migration by migration, each in a transaction of its own,
-    and the next call goes on where one has failed. Old processes may run meanwhile. `keys`: ENCRYPTION_KEYS, with which the audit
-    log is signed at its beginning. Raises Unavailable if a table is in use for too long without a pause, Failure if the keys are
-    needed and none is given, Refusal if the database or the role's rights are not such that it can be done.
+    A concurrent caller waits. A new database is created completely or not at all. An existing one
+    is upgraded migration by migration, each in a transaction of its own; after a failure the next
+    call continues there. Old processes may run meanwhile. `keys`: ENCRYPTION_KEYS, with which the
+    audit log is signed at its beginning. Raises Unavailable if a table is in use for too long
+    without a pause, Failure if the keys are needed and none is given, Refusal if the database or
+    the role's rights do not allow it.
     """
     with _fit(url), _alone(url), _connected(url) as connection:
         if check(url).current is None:
@@ -70,7 +72,7 @@ def upgrade(url: str, keys: Sequence[Secret] = ()) -> SchemaState:
 
 @contextmanager
 def _fit(url: str) -> Iterator[None]:
-    """Refuse a database that is not fit for the schema, and name a right that turns out to be missing."""
+    """Refuse a database that is not fit for the schema, and report a missing right by name."""
     if complaints := inspect(url, upgrading=True):
         raise Refusal(complaints[0].code, " ".join(complaint.detail for complaint in complaints))
     try:
@@ -87,7 +89,10 @@ def _fit(url: str) -> Iterator[None]:
 
 
 def inspect(url: str, *, upgrading: bool = False) -> list[Complaint]:
-    """Return what is wrong with the database and the role's rights; nothing is changed. Raises Unavailable."""
+    """Return the problems of the database and the role's rights. Raises Unavailable.
+
+    Nothing is changed.
+    """
     with _driver(url) as connection:
         facts = connection.cursor(row_factory=dict_row).execute(FACTS.encode()).fetchone()
         assert facts is not None
@@ -95,7 +100,7 @@ def inspect(url: str, *, upgrading: bool = False) -> list[Complaint]:
 
 
 def _insist(step: Callable[[], None]) -> None:
-    """Take the step again while its tables are in use. Raises Unavailable after the last try."""
+    """Repeat the step while its tables are in use. Raises Unavailable after the last try."""
     for _ in range(_TRIES):
         try:
             return step()
@@ -110,8 +115,8 @@ def _insist(step: Callable[[], None]) -> None:
 def _alone(url: str) -> Iterator[None]:
     """Hold the lock of upgrades on a connection of its own.
 
-    Its transaction stays open meanwhile. It must have no snapshot, or index builds wait for it for ever: so no parameters, which
-    would leave a portal behind.
+    Its transaction stays open meanwhile. It must have no snapshot, or index builds wait for it
+    forever: so no parameters, which would leave a portal behind.
     """
     with _driver(url) as guard, guard.transaction():
         # A role may have limits for the service's short statements; an upgrade may take its time.
@@ -131,7 +136,8 @@ def _run(connection: Connection, keys: Sequence[Secret], revision: str) -> None:
 @contextmanager
 def _transaction(connection: Connection) -> Iterator[None]:
     with connection.begin():
-        # Whoever comes after a table lock that waits, waits, too: the service stands still for so long, not for a whole backup.
+        # Statements queue behind a table lock that waits: the service stands still for that time,
+        # not for a whole backup.
         connection.exec_driver_sql(f"set local lock_timeout = '{_LOCK_SECONDS}s'")
         connection.exec_driver_sql("set local statement_timeout = 0")
         connection.exec_driver_sql("set local idle_in_transaction_session_timeout = 0")
@@ -139,9 +145,9 @@ def _transaction(connection: Connection) -> Iterator[None]:
 
 
 def _build(url: str, index: Index) -> None:
-    """Build the index while rows are read and written; one that a failed build has left is built anew.
+    """Build the index while rows are read and written; rebuild one that a failed build left.
 
-    It waits for transactions that are older, such as a backup's, and keeps none waiting.
+    It waits for older transactions, such as a backup's, and blocks none.
     """
     with _driver(url) as connection:
         connection.execute("set lock_timeout = 0")
@@ -165,7 +171,7 @@ def _make_partition(connection: Connection, day: date) -> None:
 
 
 def check(url: str) -> SchemaState:
-    """Where the database stands, changing nothing."""
+    """Return the database's state, changing nothing."""
     with _connected(url) as connection:
         return _state(connection)
 

@@ -1,4 +1,4 @@
-"""Where credentials may be used, as it lies in their rows, and who uses one outside of that."""
+"""Bindings of credentials to targets, groups and jobs, and checks of their uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from opsjobs.store import target_selection
 from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Connection
 
-# What a name, an id or a uuid means; the name first, so that a number as a name is found.
+# Resolves a name, an id or a uuid; the name first, so that a number as a name is found.
 _RESOLVE = """
 select e.position, (select t.id from {table} t where (t.name = e.entry or t.id = e.id or t.uuid = e.uuid){living}
   order by t.name = e.entry desc limit 1) as id
@@ -29,7 +29,7 @@ from targets t join credentials c on c.id = t.credential_id where t.id = any(%s:
   and (c.bound_targets <> '{}' or c.bound_groups <> '{}' or (t.transport = 'ssh' and c.type = any(%s)) or c.type = 'secret')"""
 _NOT_OF_SSH = [CredentialType.KERBEROS.value, CredentialType.CLIENT_CERTIFICATE.value]
 
-# Locked, so that none of them is bound otherwise or deleted before what names them is there to be seen.
+# Locked, so that none of them is rebound or deleted before what names them is visible.
 _NAMED = """
 select name, type, bound_targets, bound_groups, bound_jobs from credentials where name = any(%s) order by id for share"""
 
@@ -49,12 +49,12 @@ where j.state <> 'archived' and a.credential = %s group by j.id, j.name order by
 
 
 def binding_of(row: Mapping[str, Any]) -> Binding:
-    """From a row with the columns bound_targets, bound_groups and bound_jobs."""
+    """Return the binding of a row with the columns bound_targets, bound_groups and bound_jobs."""
     return Binding(frozenset(row["bound_targets"]), frozenset(row["bound_groups"]), frozenset(row["bound_jobs"]))
 
 
 async def resolved(connection: Connection, wanted: BoundTo) -> Binding:
-    """What these names mean now. Raises Invalid with a pointer to each that names nothing."""
+    """Resolve the names of a binding. Raises Invalid with a pointer to each unknown name."""
     targets = await _ids(connection, _TARGETS, wanted.targets)
     jobs = await _ids(connection, _JOBS, wanted.jobs)
     found = {row["name"] for row in await (await connection.execute(_GROUPS, [wanted.groups])).fetchall()}
@@ -72,7 +72,7 @@ async def resolved(connection: Connection, wanted: BoundTo) -> Binding:
 
 
 async def outside(connection: Connection, binding: Binding, target_ids: Collection[int]) -> set[int]:
-    """Which of these machines it may not be used on."""
+    """Return those of these targets on which the binding does not allow the credential."""
     if not binding.has_places:
         return set()
     members = await target_selection.members(connection, sorted(binding.groups), target_ids) if binding.groups else set()
@@ -80,7 +80,10 @@ async def outside(connection: Connection, binding: Binding, target_ids: Collecti
 
 
 async def check_targets(connection: Connection, target_ids: Sequence[int]) -> None:
-    """Raises Invalid where a target that was just written logs in with what may not be used there, or not over its transport."""
+    """Raise Invalid if a target that was just written has a login that it may not use.
+
+    The credential is bound elsewhere, is a secret of jobs, or does not fit the transport.
+    """
     for row in await (await connection.execute(_OF_TARGETS, [list(target_ids), _NOT_OF_SSH])).fetchall():
         if row["type"] == CredentialType.SECRET:
             detail = f"The credential {row['name']!r} is a secret of jobs, and no login: name another one."
@@ -95,7 +98,7 @@ async def check_targets(connection: Connection, target_ids: Sequence[int]) -> No
 async def check_job(
     connection: Connection, job_id: int, job: str, credentials: Mapping[str, str], secrets: Mapping[str, str]
 ) -> None:
-    """Raise Invalid if a job names a credential that is bound to other jobs, or one that is no secret as a secret.
+    """Raise Invalid if a job names a credential bound to other jobs, or a login as a secret.
 
     `credentials`, `secrets`: by name, the pointer to an action or a parameter that names it.
     """
@@ -117,7 +120,7 @@ def check_is_secret(name: str, type_: str, pointer: str) -> None:
 
 
 async def check_users(connection: Connection, credential_id: int, name: str, binding: Binding) -> None:
-    """Raises Conflict where a target or a job uses it already that would be outside."""
+    """Raise Conflict if a target or a job uses the credential outside of the binding already."""
     if binding == ANYWHERE:
         return
     targets = {row["id"]: row["name"] for row in await (await connection.execute(USERS, [credential_id])).fetchall()}
@@ -130,7 +133,7 @@ async def check_users(connection: Connection, credential_id: int, name: str, bin
 
 
 def refusal(words: str, pointer: str) -> Invalid:
-    """What may not be used there."""
+    """Return the error for a credential that may not be used there."""
     detail = f"{words[0].upper()}{words[1:]}."
     return Invalid("credential_bound", detail, errors=[FieldError(pointer, detail, "credential_bound")])
 

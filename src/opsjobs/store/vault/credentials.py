@@ -1,4 +1,4 @@
-"""The vault: who writes credentials gives their secrets once, and a worker opens them for a session."""
+"""The vault: secrets are written once, and opened by workers for a session."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ where id = any(%s::bigint[]) and (bound_targets <> '{}' or bound_groups <> '{}' 
 _SIGNED_BY = """
 select name, count(*) over () as n from credentials where source->>'authority' = %(name)s order by name limit %(limit)s"""
 
-# A new signature of the same key is what such a credential is mostly rotated for.
+# Such a credential is mostly rotated for a new signature of the same key.
 _SIGNED = (CredentialType.SSH_CERTIFICATE, CredentialType.CLIENT_CERTIFICATE)
 
 
@@ -70,7 +70,10 @@ class Vault:
         self._ring.self_test()
 
     async def create(self, draft: CredentialDraft, idem: IdempotentRequest | None = None) -> StoredCredential | Answer:
-        """Seal and store; an Answer where this request was done before. Raises Conflict("name_taken"), Invalid."""
+        """Seal and store; return an Answer if this request was done before.
+
+        Raises Conflict("name_taken"), Invalid.
+        """
         parts = self._judged(draft.type, draft.login, draft.revealed())
         row = uuid7(self._clock.now())
         async with self._database.transaction() as connection:
@@ -102,12 +105,18 @@ class Vault:
             return await self._next(connection, old, values, parts, "credential.updated")
 
     async def secrets(self, ref: str) -> dict[str, str]:
-        """Return the secrets in the open, for a change that keeps them; none if they are elsewhere. Raises NotFound, Conflict."""
+        """Return the plain secrets, for a change that keeps them; none if they are external.
+
+        Raises NotFound, Conflict.
+        """
         row = await find(self._database, "credential", ref, f"select {_COLUMNS} from credentials")
         return {} if row["source"] is not None else self._held(row)
 
     async def bind(self, ref: str, bound_to: BoundTo) -> StoredCredential:
-        """Say where it may be used. Raises NotFound, Invalid, Conflict("credential_in_use") where it is used outside of that."""
+        """Bind the credential. Raises NotFound, Invalid, Conflict("credential_in_use").
+
+        It is in use if a target or a job outside of the binding uses it.
+        """
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref)
             values = {"id": old["id"], **await _bound(connection, bound_to, old)}
@@ -119,24 +128,24 @@ class Vault:
         return made
 
     async def usage(self, ref: str) -> usage.Usage:
-        """Who names it. Raises NotFound."""
+        """Return what names the credential. Raises NotFound."""
         row = await find(self._database, "credential", ref, "select id, name from credentials")
         async with self._database.connection() as connection:
             return await usage.of(connection, row["id"], row["name"])
 
     async def bindings(self, ids: Collection[str]) -> dict[str, tuple[str, Binding]]:
-        """The name and the binding, by id, of those of these credentials that may not be used anywhere."""
+        """Return name and binding, by id, of those of these credentials that are bound."""
         rows = await self._database.fetch(_BINDINGS, [[int(i) for i in ids if i.isdigit() and Reference.parse(i)]])
         return {str(row["id"]): (row["name"], binding_of(row)) for row in rows}
 
     async def usernames(self, ids: Collection[str]) -> dict[str, str]:
-        """As whom these credentials log in, by id."""
+        """Return the login names of these credentials, by id."""
         known = [int(i) for i in ids if i.isdigit() and Reference.parse(i)]
         rows = await self._database.fetch("select id, username from credentials where id = any(%s::bigint[])", [known])
         return {str(row["id"]): row["username"] for row in rows}
 
     async def outside(self, binding: Binding, target_ids: Collection[str]) -> set[str]:
-        """Which of these machines, by id, it may not be used on, as the groups are now."""
+        """Return those of these target ids that are outside of the binding, as groups are now."""
         if not binding.groups:
             return {i for i in target_ids if not binding.holds_target(i, ())}
         async with self._database.connection() as connection:
@@ -149,9 +158,10 @@ class Vault:
         if_match: Collection[int] | None = None,
         idem: IdempotentRequest | None = None,
     ) -> StoredCredential | Answer:
-        """New secrets for the same login, under the next version, which no session has; an Answer where this was done before.
+        """Store new secrets for the same login, under the next version, which no session has yet.
 
-        `if_match`: the versions that may be replaced; None = any. Raises NotFound, Precondition(412), Invalid.
+        Returns an Answer if this was done before. `if_match`: the versions that may be replaced;
+        None = any. Raises NotFound, Precondition(412), Invalid.
         """
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
@@ -166,15 +176,18 @@ class Vault:
         return made
 
     async def get(self, ref: str) -> StoredCredential:
-        """One credential, without its secrets. Raises NotFound."""
+        """Return one credential, without its secrets. Raises NotFound."""
         return stored(await find(self._database, "credential", ref, f"select {SHOWN} from credentials"))
 
     async def list(self, request: PageRequest) -> Page[StoredCredential]:
-        """A page of them, without their secrets."""
+        """Return a page of credentials, without their secrets."""
         return (await CREDENTIALS.page(self._database, request)).map(stored)
 
     async def delete(self, ref: str) -> None:
-        """Raises NotFound, Conflict("credential_in_use") naming targets that log in with it, and jobs whose actions name it."""
+        """Delete the credential. Raises NotFound, Conflict("credential_in_use").
+
+        The conflict names targets that log in with it, and jobs whose actions name it.
+        """
         async with self._database.transaction() as connection:
             row = await _locked(connection, ref)
             await usage.check_unused(connection, row["id"], row["name"])
@@ -184,9 +197,9 @@ class Vault:
             await audit.record(connection, "credential.deleted", "credential", before.id, before.name, before=before.data())
 
     async def open_many(self, ids: Sequence[str]) -> dict[str, Credential]:
-        """The credentials with their secrets, by id; one that is unknown is left out.
+        """Return the credentials with their secrets, by id; unknown ones are left out.
 
-        One whose secrets cannot be had has none, and says in words why (`fault`).
+        A credential whose secrets cannot be read has none; its `fault` is the reason.
         """
         known = [int(i) for i in ids if Reference.parse(i) and i.isdigit()]
         rows = await self._database.fetch(_SEALED, [known])
@@ -195,26 +208,29 @@ class Vault:
         return opened
 
     async def tested(self, credential: StoredCredential, told: Mapping[str, Any]) -> None:
-        """Put on record that its secrets were looked for, and whether they could be had."""
+        """Record that its secrets were tested, and whether they could be read."""
         async with self._database.transaction() as connection:
             outcome = {"ok": told["ok"]}
             await audit.record(connection, "credential.tested", "credential", credential.id, credential.name, after=outcome)
 
     async def open_named(self, name: str) -> Credential | None:
-        """The credential of this name with its secrets; None where there is none."""
+        """Return the credential of this name with its secrets; None if there is none."""
         row = await self._database.fetch_one(f"select {_COLUMNS} from credentials where name = %s", [name])
         return self._open(row) if row is not None else None
 
     def seal_parameters(self, execution: UUID, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters as the execution's row keeps them: each `Secret` sealed."""
+        """Return the parameters as the execution's row stores them: each `Secret` sealed."""
         return parameters.sealed(self._ring, execution, values)
 
     def open_parameters(self, execution: UUID, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters of an execution, secrets as `Secret`. Raises KeyMissing, Tampered."""
+        """Return the parameters of an execution, secrets as `Secret`. Raises KeyMissing, Tampered."""
         return parameters.opened(self._ring, execution, stored)
 
     def blinded(self, digest: bytes) -> bytes:
-        """What is kept of the digest of a body that may hold a secret: it can be compared, and not be guessed from."""
+        """Return a keyed digest of a body that may hold a secret, for comparison only.
+
+        The body cannot be guessed from it without the key.
+        """
         return self._ring.blinded(digest)
 
     def _judged(self, type_: CredentialType, login: str, parts: dict[str, str]) -> dict[str, str]:
@@ -222,7 +238,7 @@ class Vault:
         return parts
 
     def _rotated(self, row: DictRow, given: dict[str, str]) -> dict[str, str]:
-        """The parts of the next version. Raises Invalid where these do not make a credential of its type."""
+        """Return the parts of the next version. Raises Invalid if they do not fit its type."""
         type_ = CredentialType(row["type"])
         if row["source"] is not None:
             detail = (
@@ -259,7 +275,7 @@ class Vault:
     async def _next(
         self, connection: Connection, old: DictRow, named: Mapping[str, Any], parts: Mapping[str, str], told_as: str
     ) -> StoredCredential:
-        """Write the next version of a row that is locked: nothing that the one before it did speaks against it any more."""
+        """Write the next version of a locked row; forget its circuits, as failures are past."""
         place = SealPlace("credentials", old["uuid"], old["version"] + 1)
         made = await self._write(connection, _REPLACE, named, parts, place)
         await circuits.forget(connection, "credential_id", made.id)
@@ -292,7 +308,10 @@ def _named(draft: CredentialDraft) -> dict[str, str]:
 
 
 async def _check_authority(connection: Connection, draft: CredentialDraft) -> None:
-    """Raises Invalid where the key that is to sign is not here; it stays, under its name, while this one is here."""
+    """Raise Invalid if the signing key is not stored here; lock its row against deletion.
+
+    The key stays, under its name, while this credential exists.
+    """
     if not isinstance(draft.source, SshCaSource):
         return
     name = draft.source.authority
@@ -309,7 +328,10 @@ _AS_BOUND: Mapping[str, Any] = {"targets": None, "groups": None, "jobs": None}
 
 
 async def _bound(connection: Connection, bound_to: BoundTo | None, old: DictRow | None = None) -> Mapping[str, Any]:
-    """The columns of a binding; all None where it stays. Raises Invalid, and Conflict where `old` is used outside of it."""
+    """Return the columns of a binding; all None if it stays as it is.
+
+    Raises Invalid, and Conflict if `old` is used outside of it.
+    """
     if bound_to is None:
         return _AS_BOUND
     binding = await resolved(connection, bound_to)

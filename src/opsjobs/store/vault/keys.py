@@ -1,4 +1,4 @@
-"""The keys that seal everything else: what is still sealed under which, and the rotation to the current one, online."""
+"""Key-encryption keys: count rows sealed under each, and rotate online to the current."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from opsjobs.store.vault.sealed import KINDS, SealedBatch, SealedKind, rewrap
 from opsjobs.telemetry import log
 
 BATCH_ROWS = 100
-"""Sealed anew in one transaction: their locks are held for some milliseconds."""
+"""Rows sealed anew in one transaction: their locks are held for some milliseconds."""
 
 BROKEN_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """One key by its id. `known`: it is in ENCRYPTION_KEYS. `sealed`: how many rows of each kind are sealed under it."""
+    """One key by its id.
+
+    `known`: it is in ENCRYPTION_KEYS. `sealed`: how many rows of each kind are sealed under it.
+    """
 
     id: str
     current: bool
@@ -31,11 +34,11 @@ class KeyState:
 
     @property
     def rows(self) -> int:
-        """What cannot be read without it."""
+        """Return how many rows cannot be read without this key."""
         return sum(self.sealed.values())
 
     def data(self) -> dict[str, Any]:
-        """An item of GET /keys. `removable`: nothing needs it any more."""
+        """Return an item of GET /keys. `removable`: nothing needs the key any more."""
         removable = self.known and not self.current and self.rows == 0
         return {
             "id": self.id,
@@ -48,7 +51,10 @@ class KeyState:
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """What one stretch of a rotation came to; `left`: rows under older keys, of which `broken` do not open."""
+    """The result of one stretch of a rotation.
+
+    `left`: rows under older keys, of which `broken` do not open.
+    """
 
     rewrapped: int
     left: int
@@ -56,7 +62,7 @@ class Rotated:
     keys: Sequence[KeyState]
 
     def data(self) -> dict[str, Any]:
-        """The answer to POST /keys/rotate. `done`: another one would find nothing more to do."""
+        """Return the body of POST /keys/rotate. `done`: a further rotation has nothing to do."""
         return {
             "rewrapped": self.rewrapped,
             "left": self.left,
@@ -67,14 +73,14 @@ class Rotated:
 
 
 class KeyRotation:
-    """What the owner of an installation asks about ENCRYPTION_KEYS (current first), and does with them."""
+    """Inspects and rotates the keys of ENCRYPTION_KEYS (current first)."""
 
     def __init__(self, database: Database, keys: Sequence[Secret]) -> None:
         self._database = database
         self._ring = KeyRing(keys)
 
     async def states(self) -> list[KeyState]:
-        """The keys of ENCRYPTION_KEYS in their order, then those that something is sealed under all the same."""
+        """Return the keys of ENCRYPTION_KEYS in their order, then other keys still in use."""
         counts = {kind.name: await self._count(kind) for kind in KINDS}
         found = {key for counted in counts.values() for key in counted}
         ids = [*self._ring.ids, *sorted(found - set(self._ring.ids))]
@@ -89,13 +95,14 @@ class KeyRotation:
         ]
 
     async def missing(self) -> list[KeyState]:
-        """The keys that something is sealed under and that ENCRYPTION_KEYS does not hold."""
+        """Return the keys that rows are sealed under and that ENCRYPTION_KEYS does not hold."""
         return [state for state in await self.states() if not state.known]
 
     async def rotate(self, seconds: float, batch_rows: int = BATCH_ROWS) -> Rotated:
-        """Seal what is under older keys under the current one, for about so long; asked again, it goes on.
+        """Reseal rows of older keys under the current key, for about `seconds`.
 
-        In transactions of `batch_rows`, beside whoever reads and writes. What does not open stays as it is, and is told.
+        A further call continues. In transactions of `batch_rows`, concurrently with other readers
+        and writers. What does not open stays as it is, and is reported.
         """
         until = time.monotonic() + seconds
         rewrapped, broken = 0, list[Mapping[str, Any]]()

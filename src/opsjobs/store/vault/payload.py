@@ -1,4 +1,4 @@
-"""What is inside of a credential's seal: parts that were judged together, and a `Credential` made of them again."""
+"""The sealed content of a credential: its validated parts, packed and unpacked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TEXTS = ("private_key", "certificate")
 
 
 def check(type_: CredentialType, login: str, parts: Mapping[str, str], now: datetime) -> None:
-    """Raises Invalid with a pointer to the field at fault, where the parts cannot be used, or not with each other."""
+    """Raise Invalid, pointing to the field at fault, if the parts cannot be used together."""
     if "source" in parts:
         return
     key, passphrase, certificate = parts.get("private_key", ""), parts.get("passphrase"), parts.get("certificate", "")
@@ -33,31 +33,32 @@ def check(type_: CredentialType, login: str, parts: Mapping[str, str], now: date
 
 
 def packed(parts: Mapping[str, str]) -> bytes:
-    """The bytes to seal."""
+    """Return the bytes to seal."""
     return json.dumps({name: tidy(text) if name in _TEXTS else text for name, text in parts.items()}).encode()
 
 
 def parts_of(content: bytes) -> dict[str, str]:
-    """What was sealed, by the names of the draft's fields."""
+    """Return the sealed parts, by the names of the draft's fields."""
     parts: dict[str, str] = json.loads(content)
     return parts
 
 
 def unpacked(row: Mapping[str, Any], content: bytes) -> Credential:
-    """The credential of this row, with the secrets that were sealed in it."""
+    """Return the credential of this row, with its sealed secrets."""
     parts = parts_of(content)
     hidden: dict[str, Any] = {name: Secret(parts[name]) for name in _HIDDEN if name in parts}
     if "source" not in parts:
         return Credential(**_plain(row), certificate=parts.get("certificate"), **hidden)
     try:
-        # What is sealed counts, and not what the row shows: who can write the row cannot turn it to another secret.
+        # The sealed source counts, not the one that the row shows: write access to the row is not
+        # enough to turn it to another secret.
         return Credential(**_plain(row), source=source_of(json.loads(parts["source"])))
     except ValueError:
         return closed(row, "where its secrets are cannot be read: another release has written it")
 
 
 def closed(row: Mapping[str, Any], fault: str) -> Credential:
-    """The credential of this row without its secrets: why they cannot be had is its `fault`."""
+    """Return the credential of this row without its secrets; `fault` is the reason."""
     return Credential(**_plain(row), fault=fault)
 
 

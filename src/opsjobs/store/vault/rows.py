@@ -1,4 +1,4 @@
-"""A credential as it may be shown: what its row holds beside the secrets."""
+"""Credentials as they may be shown: the columns of their rows beside the secrets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from opsjobs.store.paging import ListColumn, Listing
 
 @dataclass(frozen=True, slots=True)
 class StoredCredential:
-    """A credential as it may be shown: without its secrets. `source`: where they are if not here."""
+    """A credential as it may be shown: without its secrets.
+
+    `source`: the external source of the secrets, if they are not stored here.
+    """
 
     id: int
     uuid: str
@@ -29,7 +32,7 @@ class StoredCredential:
     updated_at: datetime
 
     def data(self) -> dict[str, Any]:
-        """The body of GET /credentials/{id}."""
+        """Return the body of GET /credentials/{id}."""
         return {
             "id": self.id,
             "uuid": self.uuid,
@@ -45,7 +48,8 @@ class StoredCredential:
         }
 
 
-# Targets and jobs lie there by id, so that another one of the same name is not meant; they are shown by name.
+# Targets and jobs are stored by id, so that a later one of the same name is not meant; they are
+# shown by name.
 _NAMES = """
 (select coalesce(array_agg(coalesce(t.name, b.id || ' (deleted)') order by t.name), '{{}}')
  from unnest(credentials.{column}) as b(id) left join {table} t on t.id = b.id::bigint) as {shown}"""
@@ -69,7 +73,7 @@ CREDENTIALS = Listing(
 
 
 def stored(row: Mapping[str, Any]) -> StoredCredential:
-    """From a row with the columns `SHOWN`, and perhaps others."""
+    """Return the credential of a row with the columns `SHOWN`, and perhaps others."""
     plain = {name: row[name] for name in StoredCredential.__dataclass_fields__ if name != "bound_to"}
     bound_to = {"targets": row["target_names"], "groups": sorted(row["bound_groups"]), "jobs": row["job_names"]}
     kind, username = CredentialType(row["type"]), row["username"] or None  # a secret of jobs is no login

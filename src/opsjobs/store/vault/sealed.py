@@ -1,4 +1,4 @@
-"""Where sealed things lie, and how a batch of each kind is sealed under the current key while others read and write."""
+"""Kinds of sealed rows, and how to reseal a batch of each online under the current key."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from opsjobs.store.transaction import Connection
 
 @dataclass(frozen=True, slots=True)
 class SealedKind:
-    """One kind of sealed rows.
+    """One kind of sealed rows, with the statements that work on it.
 
-    `count`: `key_id` and `n`. `find`: rows from which on (`%(after)s`) there is something under a key of `%(old)s`, by id, at
-    most `%(limit)s`, locked; those that others have locked are left to a later walk, so nobody waits for us in a circle.
-    `write`: takes `%(ids)s` and `%(values)s`.
+    `count`: returns `key_id` and `n`. `find`: returns rows behind `%(after)s` with something under
+    a key of `%(old)s`, by id, at most `%(limit)s`, locked; rows that others have locked are left to
+    a later walk, so there are no deadlocks. `write`: accepts `%(id)s` and the values that
+    `rewrapped` returns.
     """
 
     name: str
@@ -33,7 +34,10 @@ class SealedKind:
 
 @dataclass(frozen=True, slots=True)
 class SealedBatch:
-    """What one batch came to: `after` is where the next one begins, None at the end. `broken`: what does not open, and why."""
+    """The result of one batch.
+
+    `after`: where the next batch begins, None at the end. `broken`: rows that do not open, and why.
+    """
 
     rewrapped: int
     broken: Sequence[Mapping[str, Any]]
@@ -75,7 +79,7 @@ def _chain(ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
     return {"key_id": signature.key_id, "mac": bytes.fromhex(signature.mac)}
 
 
-# Of the predicate of the index execution_specs_sealed, to the letter.
+# The predicate of the index execution_specs_sealed, to the letter.
 _HAS_SEALED = "s.parameters @? '$.*.sealed'"
 _VALUES = "jsonb_each(s.parameters) as v(name, value)"
 

@@ -1,4 +1,4 @@
-"""Who uses a credential: targets and jobs that name it, and when it was opened last."""
+"""Uses of a credential: targets and jobs that name it, and when it was last opened."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opsjobs.store.vault.binding import JOBS, USERS
 
 SHOWN_AT_MOST = 200
 NOTED_SECONDS = 60.0
-"""A process writes down at most once in so long that it has opened a credential."""
+"""A process records at most once in this time that it has opened a credential."""
 
 NOTED_AT_MOST = 10_000
 
@@ -24,7 +24,7 @@ select name, count(*) over () as n from (
   union all select name from credentials where source->>'authority' = %(name)s
 ) users order by name limit %(limit)s"""
 
-# Whoever has the row locked just now writes to it anyway: nobody waits for the sake of a moment.
+# The holder of a row's lock writes to it anyway: do not wait for it only to record a time.
 _USED = """
 with due as (
   select id from credentials where id = any(%s::bigint[])
@@ -35,13 +35,16 @@ update credentials c set last_used_at = opsjobs_now() from due where c.id = due.
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Targets that log in with it, jobs with the actions and parameters that name it; 200 of each at most, and how many in all."""
+    """Targets that log in with it, and jobs with the actions and parameters that name it.
+
+    Shown are 200 of each at most, and how many there are in all.
+    """
 
     targets: Sequence[Mapping[str, Any]]
     jobs: Sequence[Mapping[str, Any]]
 
     def data(self) -> dict[str, Any]:
-        """The body of GET /credentials/{id}/usage."""
+        """Return the body of GET /credentials/{id}/usage."""
         return {
             "targets": [{"id": str(row["id"]), "name": row["name"]} for row in self.targets[:SHOWN_AT_MOST]],
             "jobs": [
@@ -53,19 +56,19 @@ class Usage:
 
 
 async def of(connection: Connection, credential_id: int, name: str) -> Usage:
-    """Who names it, as everything is now."""
+    """Return the current usage of the credential."""
     targets = await (await connection.execute(USERS, [credential_id])).fetchall()
     return Usage(targets, await (await connection.execute(JOBS, [name])).fetchall())
 
 
 async def check_unused(connection: Connection, credential_id: int, name: str) -> None:
-    """Raises Conflict("credential_in_use") naming the first of those who use it."""
+    """Raise Conflict("credential_in_use"), naming the first users, if it is in use."""
     values = {"id": credential_id, "name": name}
     await check_none(connection, "credential_in_use", f"The credential {name!r} is used by", _NAMED, values)
 
 
 async def check_unnamed(connection: Connection, name: str) -> None:
-    """Raises Conflict where jobs know it by this name, which is to change."""
+    """Raise Conflict if jobs refer to it by this name, which is to change."""
     jobs = await (await connection.execute(JOBS, [name])).fetchall()
     if jobs:
         first = ", ".join(row["name"] for row in jobs[:5])
@@ -74,7 +77,7 @@ async def check_unnamed(connection: Connection, name: str) -> None:
 
 
 class Uses:
-    """Writes down when credentials were opened, a little: once a minute for each, and only if nobody else has."""
+    """Records when credentials were opened: at most once a minute for each."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -82,7 +85,7 @@ class Uses:
         self._noted: dict[int, float] = {}
 
     async def note(self, ids: Sequence[int]) -> None:
-        """These were opened now."""
+        """Record that these were opened now, unless they were recorded a moment ago."""
         now = self._clock.monotonic()
         due = [i for i in ids if now - self._noted.get(i, -NOTED_SECONDS) >= NOTED_SECONDS]
         if not due:
