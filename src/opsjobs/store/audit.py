@@ -25,7 +25,7 @@ SYSTEM_KIND = "system"
 # A change that is larger than this is recorded by its size and hash alone.
 CHANGE_BYTES = 16 << 10
 # Times, and fields that are derived from the others: left out of `before` and `after`.
-_NOT_SAID = frozenset({"id", "uuid", "status", "created_at", "updated_at", "created_by"})
+_LEFT_OUT = frozenset({"id", "uuid", "status", "created_at", "updated_at", "created_by"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +152,15 @@ def _row(
         "thing": thing,
         "id": None if thing_id is None else str(thing_id),
         "name": name,
-        "before": _kept(before),
-        "after": _kept(after),
+        "before": _to_json(before),
+        "after": _to_json(after),
         "reason": reason,
     }
 
 
 def told(thing: Mapping[str, Any]) -> dict[str, Any]:
     """Return the description of a thing as its audit row shows it: without times and the like."""
-    return {name: value for name, value in thing.items() if name not in _NOT_SAID}
+    return {name: value for name, value in thing.items() if name not in _LEFT_OUT}
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> AuditChange:
@@ -177,7 +177,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> AuditChange:
     }
 
 
-def _kept(change: Mapping[str, Any] | None) -> Jsonb | None:
+def _to_json(change: Mapping[str, Any] | None) -> Jsonb | None:
     if change is None:
         return None
     text = json.dumps(change)

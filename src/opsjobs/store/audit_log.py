@@ -18,7 +18,7 @@ from opsjobs.store.audit_chain import Chain, key_missing
 from opsjobs.store.paging import IndexWalk, ListColumn, Listing, Page, PageRequest
 from opsjobs.store.transaction import Connection, Database
 
-# Rows that one verification or one copy reads; the caller continues from where it ended.
+# Rows that one verification or one copy reads; the caller continues at its end.
 STRETCH_ROWS = 2_000
 # No row stays unsealed for longer than this while a sealer runs.
 UNSEALED_SECONDS = 10
@@ -97,7 +97,7 @@ class AuditLog:
 
     async def list(self, request: PageRequest) -> Page[dict[str, Any]]:
         """Return a page, newest first; filters and orders are those of AUDIT."""
-        return (await AUDIT.page(self._database, request)).map(_shown)
+        return (await AUDIT.page(self._database, request)).map(_render)
 
     async def verify(self, *, after: int | None = None, noted: str | None = None) -> Verified:
         """Verify at most 2,000 rows behind number `after`, up to which an earlier walk succeeded.
@@ -105,9 +105,9 @@ class AuditLog:
         `after`: None to verify from the beginning. `noted`: a hash to look for, in hexadecimal.
         """
         seen = self._seen
-        async with self._at_one_moment() as connection:
+        async with self._snapshot() as connection:
             chain = await audit_chain.read(connection)
-            walk = await self._begun(connection, chain, after)
+            walk = await self._start_walk(connection, chain, after)
             noted_at = walk.at.seal if walk.at.hash == noted else None
             rows = await _stretch(connection, walk.at.seal)
             unsealed = await (await connection.execute(_UNSEALED, [UNSEALED_SECONDS])).fetchone()
@@ -116,11 +116,11 @@ class AuditLog:
                     break
                 noted_at = walk.at.seal if walk.at.hash == noted else noted_at
             more = len(rows) == STRETCH_ROWS and walk.broken is None
-            broken = walk.broken if more else await self._ended(connection, chain, walk, seen)
+            broken = walk.broken if more else await self._find_break(connection, chain, walk, seen)
         missing, ends = sorted(walk.keys_missing), chain.ends
         return Verified(walk.checked, walk.at, more, broken, ends, unsealed["n"] if unsealed else 0, noted_at, missing)
 
-    async def _begun(self, connection: Connection, chain: Chain, after: int | None) -> ChainWalk:
+    async def _start_walk(self, connection: Connection, chain: Chain, after: int | None) -> ChainWalk:
         """Return a walk from the link to begin behind.
 
         If that row's signature does not match its hash, the walk is broken there.
@@ -136,7 +136,7 @@ class AuditLog:
         walk.begin(row)
         return walk
 
-    async def _ended(self, connection: Connection, chain: Chain, walk: ChainWalk, seen: ChainLink) -> ChainBreak | None:
+    async def _find_break(self, connection: Connection, chain: Chain, walk: ChainWalk, seen: ChainLink) -> ChainBreak | None:
         """Return the fault at the end of the walk: in a row, the last row, or the chain's ends."""
         walk.end(chain.ends.head)
         proof = chain.proof(self._keys)
@@ -146,12 +146,12 @@ class AuditLog:
             told = f"Row {walk.unproven or walk.at.seal}, and what follows, is proven by nothing: the end of the audit log"
             return ChainBreak(walk.unproven or walk.at.seal, "key", key_missing(chain.signature.key_id, told))
         if proof is not Proof.GOOD:
-            return _ends_unsigned(chain.ends, walk, await self._let_go_to(connection))
+            return _ends_unsigned(chain.ends, walk, await self._retained_base(connection))
         if (back := went_back(seen, chain.ends.head)) is None:
             self._seen = max(self._seen, chain.ends.head, key=lambda link: link.seal)
         return back
 
-    async def _let_go_to(self, connection: Connection) -> int:
+    async def _retained_base(self, connection: Connection) -> int:
         """Return the number behind which the chain begins by the sealer's newest row; 0 if none."""
         for row in await (await connection.execute(_BASES)).fetchall():
             signature = Signature.of(row["key_id"], row["mac"])
@@ -164,7 +164,7 @@ class AuditLog:
 
         Each has its own hash and that of the row before, `previous`.
         """
-        async with self._at_one_moment() as connection:
+        async with self._snapshot() as connection:
             base = (await audit_chain.read(connection)).ends.base
             start = await _row(connection, base, after)
             link = ChainLink(start["seal"], start["hash"]) if start is not None else base
@@ -176,7 +176,7 @@ class AuditLog:
         return copied
 
     @asynccontextmanager
-    async def _at_one_moment(self) -> AsyncIterator[Connection]:
+    async def _snapshot(self) -> AsyncIterator[Connection]:
         async with self._database.transaction() as connection:
             await connection.execute("set transaction isolation level repeatable read, read only")
             yield connection
@@ -192,10 +192,10 @@ async def _row(connection: Connection, base: ChainLink, after: int | None) -> Di
     return await (await connection.execute(_LINK, [after])).fetchone()
 
 
-def _ends_unsigned(ends: Ends, walk: ChainWalk, let_go_to: int) -> ChainBreak:
+def _ends_unsigned(ends: Ends, walk: ChainWalk, retained_base: int) -> ChainBreak:
     """Return the break of a chain whose rows all fit, but whose ends opsjobs did not sign."""
-    if ends.base.seal > let_go_to:
-        first = let_go_to + 1
+    if ends.base.seal > retained_base:
+        first = retained_base + 1
         detail = (
             f"Row {first} is missing: the chain is said to begin behind {ends.base.seal}, but no row `audit.retained` of ours says that "
             "retention let go of so many."
@@ -213,5 +213,5 @@ async def _stretch(connection: Connection, after: int) -> list[DictRow]:
     return await (await connection.execute(_STRETCH, [after])).fetchall()
 
 
-def _shown(row: DictRow) -> dict[str, Any]:
+def _render(row: DictRow) -> dict[str, Any]:
     return {**row, "at": moment(row["at"])}

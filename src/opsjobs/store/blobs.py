@@ -194,12 +194,12 @@ class _Draft:
 
     async def add(self, batch: Sequence[bytes]) -> None:
         """Start writing the batch, once the one before it is written."""
-        await self._written()
+        await self._wait_for_write()
         self._writing = asyncio.create_task(self._write(batch))
 
     async def end(self) -> Written:
         """Wait until everything is written."""
-        await self._written()
+        await self._wait_for_write()
         if not self._id:
             await self._begin()
         return Written(self._id, self._size, self._hash.digest())
@@ -214,7 +214,7 @@ class _Draft:
                 async with self._database.connection() as connection:
                     await connection.execute(_DROP, [self._id])
 
-    async def _written(self) -> None:
+    async def _wait_for_write(self) -> None:
         if self._writing is not None:
             await self._writing
             self._writing = None

@@ -26,7 +26,7 @@ from opsjobs.store.transaction import Connection, Database
 UNWELL_AT_MOST = 10_000
 # A target's message about a refused login is cut to this.
 MESSAGE_CHARACTERS = 4_000
-_TOLD_AS = {CircuitState.OPEN: EventType.CIRCUIT_OPENED, CircuitState.CLOSED: EventType.CIRCUIT_CLOSED}
+_EVENT_TYPES = {CircuitState.OPEN: EventType.CIRCUIT_OPENED, CircuitState.CLOSED: EventType.CIRCUIT_CLOSED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +80,14 @@ CIRCUITS = Listing(
 )
 
 _FIELDS = "login, state, proven, failures, trips, code, message, since, until, holder, held_until"
-_NAMED = "unnest(%(targets)s::text[], %(credentials)s::text[]) as n(target_id, credential_id)"
-_READ = f"select target_id, credential_id, {_FIELDS} from circuits join {_NAMED} using (target_id, credential_id)"
+_KEYS = "unnest(%(targets)s::text[], %(credentials)s::text[]) as n(target_id, credential_id)"
+_READ = f"select target_id, credential_id, {_FIELDS} from circuits join {_KEYS} using (target_id, credential_id)"
 # In one order everywhere, so that no two processes deadlock.
 _MAKE = f"""
 insert into circuits (target_id, credential_id, login)
-select target_id, credential_id, '' from {_NAMED} order by 1, 2 on conflict (target_id, credential_id) do nothing"""
+select target_id, credential_id, '' from {_KEYS} order by 1, 2 on conflict (target_id, credential_id) do nothing"""
 _LOCK = f"""
-select c.id, c.uuid, c.target_id, c.credential_id, {_FIELDS} from circuits c join {_NAMED} using (target_id, credential_id)
+select c.id, c.uuid, c.target_id, c.credential_id, {_FIELDS} from circuits c join {_KEYS} using (target_id, credential_id)
 order by c.target_id, c.credential_id for update of c"""
 _LOCK_TARGET = (
     f"select id, uuid, target_id, credential_id, {_FIELDS} from circuits where target_id = %s order by credential_id for update"
@@ -111,8 +111,8 @@ class CircuitStore:
 
         It costs one read if all circuits are known to be good.
         """
-        known = {_key(row): _circuit(row) for row in await self._database.fetch(_READ, _named([ask.key for ask in asks]))}
-        if all((circuit := known.get(ask.key)) and circuit.free and circuit.login == ask.login for ask in asks):
+        known = {_key(row): _circuit(row) for row in await self._database.fetch(_READ, _key_columns([ask.key for ask in asks]))}
+        if all(_is_free(known.get(ask.key), ask) for ask in asks):
             return [(Right.FREE, known[ask.key]) for ask in asks]
         return await self._database.retry(lambda: self._give(asks))
 
@@ -185,12 +185,16 @@ async def forget(connection: Connection, column: str, thing: int) -> None:
 
 async def _locked(connection: Connection, keys: Sequence[CircuitKey]) -> tuple[dict[CircuitKey, DictRow], datetime]:
     """Create missing rows, lock the rows of these circuits, return them and the time then."""
-    named = _named(keys)
+    named = _key_columns(keys)
     await connection.execute(_MAKE, named)
     rows = {_key(row): row for row in await (await connection.execute(_LOCK, named)).fetchall()}
     clock = await (await connection.execute("select opsjobs_now() as now")).fetchone()
     assert clock is not None
     return rows, clock["now"]
+
+
+def _is_free(circuit: Circuit | None, ask: Ask) -> bool:
+    return circuit is not None and circuit.free and circuit.login == ask.login
 
 
 async def _write(connection: Connection, rows: Mapping[CircuitKey, DictRow], here: Mapping[CircuitKey, Circuit]) -> None:
@@ -200,15 +204,17 @@ async def _write(connection: Connection, rows: Mapping[CircuitKey, DictRow], her
         return
     async with connection.cursor() as cursor:
         await cursor.executemany(_WRITE, [{**_values(circuit), "id": row["id"]} for row, circuit in changed])
-    told = [(row, kind) for row, circuit in changed if (kind := change(_circuit(row), circuit)) is not None]
-    if told:
-        shown = await connection.execute(f"{_SHOWN} where c.id = any(%s)", [[row["id"] for row, _ in told]])
+    announced = [
+        (row, kind) for row, kind in ((row, change(_circuit(row), circuit)) for row, circuit in changed) if kind is not None
+    ]
+    if announced:
+        shown = await connection.execute(f"{_SHOWN} where c.id = any(%s)", [[row["id"] for row, _ in announced]])
         data = {row["id"]: _stored(row).data() for row in await shown.fetchall()}
-        for row, kind in told:
-            await append_event(connection, _TOLD_AS[kind], row["uuid"], data[row["id"]], shard=row["id"])
+        for row, kind in announced:
+            await append_event(connection, _EVENT_TYPES[kind], row["uuid"], data[row["id"]], shard=row["id"])
 
 
-def _named(keys: Sequence[CircuitKey]) -> dict[str, list[str]]:
+def _key_columns(keys: Sequence[CircuitKey]) -> dict[str, list[str]]:
     once = list(dict.fromkeys(keys))
     return {"targets": [key.target_id for key in once], "credentials": [key.credential_id for key in once]}
 

@@ -117,7 +117,7 @@ class Groups:
             assert row is not None
             await self._admit(connection, draft)
             stored = await _read(connection, row["id"])
-            after = _told(stored, draft)
+            after = _describe(stored, draft)
             await audit.record(connection, "group.created", "group", stored.id, stored.name, after=after)
             if idem is not None:
                 await idempotency.record(connection, idem, 201, f"/target-groups/{stored.id}", stored.data())
@@ -143,7 +143,7 @@ class Groups:
                     await connection.execute(statement, {"old": old, "name": draft.name})
             await self._admit(connection, draft)
             stored = await _read(connection, group_id)
-            told = audit.changes(before.data(), _told(stored, draft))
+            told = audit.changes(before.data(), _describe(stored, draft))
             await audit.record(connection, "group.updated", "group", group_id, stored.name, **told)
             return stored
 
@@ -218,7 +218,7 @@ async def _read(connection: Connection, group_id: int) -> StoredGroup:
     return _stored(row)
 
 
-def _told(stored: StoredGroup, draft: GroupDraft) -> dict[str, Any]:
+def _describe(stored: StoredGroup, draft: GroupDraft) -> dict[str, Any]:
     """Return a group as the audit log shows it: with the targets it was given, if any."""
     given = {} if draft.targets is None else {"targets": list(draft.targets)}
     return {**audit.told(stored.data()), **given}

@@ -38,7 +38,7 @@ def host_key_line(text: str) -> str:
 
 
 def change_of(before: Sequence[str], after: Sequence[str]) -> str | None:
-    """Return what has become of the host keys: trusted, replaced, revoked or removed; None if they are the same.
+    """Classify a change of host keys: trusted, replaced, revoked, removed; None if equal.
 
     >>> change_of(["ssh-rsa A"], ["ssh-rsa B"]), change_of([], ["ssh-rsa A"]), change_of(["ssh-rsa A"], [])
     ('replaced', 'trusted', 'removed')
@@ -53,7 +53,7 @@ def change_of(before: Sequence[str], after: Sequence[str]) -> str | None:
 
 
 async def record_change(connection: Connection, target_id: int, name: str, before: Sequence[str], after: Sequence[str]) -> None:
-    """Record a change of host keys as an action of its own, with fingerprints, in the transaction that makes it."""
+    """Record a change of host keys, with fingerprints, in the transaction that makes it."""
     change = change_of(before, after)
     if change is not None:
         told = [{"host_keys": [host_key_fingerprint(key) for key in keys]} for keys in (before, after)]

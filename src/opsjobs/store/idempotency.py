@@ -1,4 +1,4 @@
-"""Idempotency keys: the first request's answer, kept 24 hours and written in its own transaction."""
+"""Idempotency keys: the first answer, run_verb in its transaction and kept for 24 hours."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def once(
     stored. A deadlock repeats it all.
     """
 
-    async def written() -> T | Answer:
+    async def run_verb() -> T | Answer:
         async with database.pipelined() if pipelined else database.transaction() as connection:
             if request is not None and (before := await begin(connection, request)) is not None:
                 return before
@@ -83,7 +83,7 @@ async def once(
                 await record(connection, request, answer.status, answer.location, answer.body)
             return done
 
-    return await database.retry(written)
+    return await database.retry(run_verb)
 
 
 async def begin(connection: Connection, request: IdempotentRequest) -> Answer | None:

@@ -1,4 +1,4 @@
-"""The built-in inventory: targets, their selection, and the complete route to each of them."""
+"""The built-in inventory: targets, their selection, and the complete route to each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _JUMPS_LOCK = 0x6A756D7073
 
 @dataclass(frozen=True, slots=True)
 class StoredTarget:
-    """A target with its stored metadata. `credential_name` and `jump_name` are shown in answers."""
+    """A target with its metadata. `credential_name` and `jump_name` are shown in answers."""
 
     target: Target
     uuid: str
@@ -141,7 +141,7 @@ on conflict (target_id) do update set durable = excluded.durable where target_op
 
 # Counts the jump hosts before this one, and those behind: the longest route through it is the sum.
 # Union ends cycles.
-_WAY = f"""
+_ROUTE = f"""
 with recursive ahead(id, depth) as (
   select %(jump)s::bigint, 1
   union select t.jump_id, depth + 1 from ahead join targets t using (id) where t.jump_id is not null and depth <= {JUMPS_AT_MOST}
@@ -263,8 +263,8 @@ class TargetInventory:
         rows = {row["id"]: _target(row) for row in await self._database.fetch(_REACH, [wanted])}
         logins = sorted({t.credential for t in rows.values() if t.credential is not None})
         opened = await self._vault.open_many(logins) if logins else {}
-        ways = {i: _way(rows[i], rows, opened) for i in wanted if i in rows}
-        return {str(i): endpoint for i, endpoint in ways.items() if endpoint is not None}
+        routes = {i: _route(rows[i], rows, opened) for i in wanted if i in rows}
+        return {str(i): endpoint for i, endpoint in routes.items() if endpoint is not None}
 
     async def count(self) -> int:
         """Return the number of all targets."""
@@ -339,7 +339,7 @@ async def insert_many(
     Raises Conflict, Invalid.
     """
     logins = {
-        name: await _named(connection, "credentials", "credential", name) for name in {draft.credential for draft in drafts}
+        name: await _resolve_id(connection, "credentials", "credential", name) for name in {draft.credential for draft in drafts}
     }
     rows = [{**_plain(draft), "credential_id": logins[draft.credential], "jump_id": None} for draft in drafts]
     async with connection.cursor() as cursor:
@@ -366,7 +366,10 @@ async def insert_many(
 
 
 async def change(connection: Connection, target_id: int, draft: TargetDraft) -> StoredTarget:
-    """Replace a target whose row is locked, and return it. Raises Conflict("name_taken"), Invalid."""
+    """Replace and return a target whose row is locked.
+
+    Raises Conflict("name_taken"), Invalid.
+    """
     before = await _read(connection, target_id)
     values = {**await _values(connection, draft, target_id), "id": target_id}
     with unique_name("target", draft.name):
@@ -409,12 +412,12 @@ async def of_same_address(connection: Connection, target_ids: Sequence[str], sig
 
 
 async def _values(connection: Connection, draft: TargetDraft, target_id: int | None) -> dict[str, Any]:
-    jump_id = await _named(connection, "targets", "jump", draft.jump)
+    jump_id = await _resolve_id(connection, "targets", "jump", draft.jump)
     if jump_id is not None:
-        await _check_way(connection, target_id, jump_id)
+        await _check_route(connection, target_id, jump_id)
     return {
         **_plain(draft),
-        "credential_id": await _named(connection, "credentials", "credential", draft.credential),
+        "credential_id": await _resolve_id(connection, "credentials", "credential", draft.credential),
         "jump_id": jump_id,
     }
 
@@ -429,7 +432,7 @@ def _plain(draft: TargetDraft) -> dict[str, Any]:
         "platform": draft.platform,
         "labels": Jsonb(draft.labels),
         "groups": list(dict.fromkeys(draft.groups)),
-        "host_keys": _pinned(draft.host_keys),
+        "host_keys": _normalize_host_keys(draft.host_keys),
         "host_key_policy": draft.host_key_policy.value,
         "zone": draft.zone,
         "slots": draft.slots,
@@ -437,7 +440,7 @@ def _plain(draft: TargetDraft) -> dict[str, Any]:
     }
 
 
-def _pinned(lines: Collection[str]) -> list[str]:
+def _normalize_host_keys(lines: Collection[str]) -> list[str]:
     faults: list[FieldError] = []
     keys: dict[str, None] = {}
     for position, line in enumerate(lines):
@@ -450,7 +453,7 @@ def _pinned(lines: Collection[str]) -> list[str]:
     return list(keys)
 
 
-async def _named(connection: Connection, table: str, field: str, name: str | None) -> int | None:
+async def _resolve_id(connection: Connection, table: str, field: str, name: str | None) -> int | None:
     """Return the id that a draft's name, id or uuid refers to.
 
     The row is locked against deletion until this transaction ends.
@@ -467,9 +470,9 @@ async def _named(connection: Connection, table: str, field: str, name: str | Non
     return int(row["id"])
 
 
-async def _check_way(connection: Connection, target_id: int | None, jump_id: int) -> None:
+async def _check_route(connection: Connection, target_id: int | None, jump_id: int) -> None:
     await connection.execute("select pg_advisory_xact_lock(%s)", [_JUMPS_LOCK])
-    row = await (await connection.execute(_WAY, {"jump": jump_id, "id": target_id})).fetchone()
+    row = await (await connection.execute(_ROUTE, {"jump": jump_id, "id": target_id})).fetchone()
     assert row is not None
     if row["circle"]:
         detail = "The jump host is itself reached through this target: that would be a circle."
@@ -490,7 +493,7 @@ async def _read(connection: Connection, target_id: int) -> StoredTarget:
     return _stored(row)
 
 
-def _way(target: Target, known: Mapping[int, Target], opened: Mapping[str, Credential]) -> Endpoint | None:
+def _route(target: Target, known: Mapping[int, Target], opened: Mapping[str, Credential]) -> Endpoint | None:
     jumps: list[Endpoint] = []
     hop = target
     while hop.jump is not None:

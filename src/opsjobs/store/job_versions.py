@@ -1,4 +1,4 @@
-"""Write versions of jobs: each once, with its actions and targets, and immutable afterwards."""
+"""Write versions of jobs, with actions and targets; they are immutable afterwards."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def secrets_author(database: Database, job_id: int, version: int) -> Reque
 
 
 async def vouched_anew(connection: Connection, job_id: int, version: int) -> bool:
-    """Return True if another identity saves a job that takes secrets from credentials, unchanged.
+    """Return True if a job that takes secrets from credentials is saved by another identity.
 
     Then it is the author of the next version: the job still runs if the previous author may no
     longer use credentials.

@@ -94,7 +94,7 @@ class StoredVersion:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an apply did to one job, or would do.
+    """The result of an apply for one job, also of a dry run.
 
     `change` is created, updated or unchanged; `paths` point at what differs.
     """
@@ -292,7 +292,7 @@ class Jobs:
                 where id = %s"""
             await connection.execute(query, [old.job.id])
             await schedules.delete_schedules_of(connection, old.job.id, by)
-            gone = await _told(connection, old.job.id, None)
+            gone = await _load(connection, old.job.id, None)
             data = {**gone.data(), "deleted_by": by}
             await append_event(connection, EventType.JOB_DELETED, gone.job.uuid, data, shard=gone.job.id)
             before = {"version": old.job.version}
@@ -316,7 +316,7 @@ class Jobs:
             )
             action = "job.paused" if paused else "job.resumed"
             await audit.record(connection, action, "job", old.job.id, old.job.definition.name)
-            return await _told(connection, old.job.id, EventType.JOB_UPDATED)
+            return await _load(connection, old.job.id, EventType.JOB_UPDATED)
 
     async def apply(
         self,
@@ -339,7 +339,7 @@ class Jobs:
             # without a deadlock.
             by_name = sorted(drafts, key=lambda draft: draft.name)
             done = [
-                await _applied(connection, draft, by, self._clock, said.get(draft.name, UNASKED), dry_run=dry_run)
+                await _apply(connection, draft, by, self._clock, said.get(draft.name, UNASKED), dry_run=dry_run)
                 for draft in by_name
             ]
             for one in done:
@@ -353,14 +353,14 @@ class Jobs:
         return (await VERSIONS.page(self._database, request, {"job": job_id}, reach=reach)).map(_version)
 
 
-async def _applied(connection: Connection, draft: JobDraft, by: str, clock: Clock, vetted: Vetted, *, dry_run: bool) -> Applied:
+async def _apply(connection: Connection, draft: JobDraft, by: str, clock: Clock, vetted: Vetted, *, dry_run: bool) -> Applied:
     query = "select id, version from jobs where name = %s and state <> 'archived' for no key update"
     row = await (await connection.execute(query, [draft.name])).fetchone()
     if row is None:
         if dry_run:
             return Applied(draft.name, "created", ["/"])
         return Applied(draft.name, "created", ["/"], await _insert(connection, draft, by, clock, vetted))
-    old = await _told(connection, row["id"], None)
+    old = await _load(connection, row["id"], None)
     changes = differences(old.job.definition.model_dump(mode="json"), draft.model_dump(mode="json"))
     if not changes and await vouched_anew(connection, old.job.id, old.job.version):
         changes = ["/parameters"]
@@ -377,7 +377,7 @@ async def _insert(connection: Connection, draft: JobDraft, by: str, clock: Clock
     await write_version(connection, row["id"], 1, draft, by, vetted=vetted)
     after = {"version": 1, "state": draft.state, "actions": len(draft.actions)}
     await audit.record(connection, "job.created", "job", row["id"], draft.name, after=after)
-    return await _told(connection, row["id"], EventType.JOB_CREATED)
+    return await _load(connection, row["id"], EventType.JOB_CREATED)
 
 
 async def _next_version(connection: Connection, old: StoredJob, draft: JobDraft, by: str, vetted: Vetted) -> StoredJob:
@@ -393,7 +393,7 @@ async def _next_version(connection: Connection, old: StoredJob, draft: JobDraft,
     after = {"version": version, "changed": changed[:CHANGES_TOLD]}
     before = {"version": old.job.version}
     await audit.record(connection, "job.updated", "job", old.job.id, draft.name, before=before, after=after)
-    return await _told(connection, old.job.id, EventType.JOB_UPDATED)
+    return await _load(connection, old.job.id, EventType.JOB_UPDATED)
 
 
 async def _locked(connection: Connection, ref: str, if_match: Collection[int] | None) -> StoredJob:
@@ -407,10 +407,11 @@ async def _locked(connection: Connection, ref: str, if_match: Collection[int] | 
     if if_match is not None and row["version"] not in if_match:
         detail = f"The job is at version {row['version']} by now: read it again, and send its ETag as If-Match."
         raise Precondition("stale_version", detail, status=412)
-    return await _told(connection, row["id"], None)
+    return await _load(connection, row["id"], None)
 
 
-async def _told(connection: Connection, job_id: int, event: EventType | None) -> StoredJob:
+async def _load(connection: Connection, job_id: int, event: EventType | None) -> StoredJob:
+    """Return the job, after appending the event for its new state, if one is given."""
     row = await (await connection.execute(f"{_SELECT} where j.id = %s", [job_id])).fetchone()
     assert row is not None
     stored = _stored(row)

@@ -94,12 +94,12 @@ def _load(text: str, passphrase: str | None) -> PrivateKeyTypes:
             "The private_key is not a private key in OpenSSH or PEM form: it begins with -----BEGIN …PRIVATE KEY-----.",
         )
     try:
-        return _loaded(text, passphrase)
+        return _parse_key(text, passphrase)
     except UnsupportedAlgorithm as unsupported:
         raise _wrong("private_key", f"The private_key has a form that this installation cannot read: {unsupported}.") from None
     except (ValueError, TypeError):
         pass
-    if passphrase is not None and _opens(text, None):
+    if passphrase is not None and _can_open(text, None):
         raise _wrong("passphrase", "The private_key is not protected by a passphrase: leave the passphrase out.")
     if passphrase is None and _is_protected(text):
         raise _wrong("passphrase", "The private_key has a passphrase. Send it as `passphrase` (--passphrase-file FILE).")
@@ -108,16 +108,16 @@ def _load(text: str, passphrase: str | None) -> PrivateKeyTypes:
     raise _wrong("private_key", "The private_key cannot be read: it is cut short, or not a key of a kind that SSH uses.")
 
 
-def _loaded(text: str, passphrase: str | None) -> PrivateKeyTypes:
+def _parse_key(text: str, passphrase: str | None) -> PrivateKeyTypes:
     secret = passphrase.encode() if passphrase is not None else None
     if "BEGIN OPENSSH PRIVATE KEY" in text:
         return ssh.load_ssh_private_key(text.encode(), secret)
     return serialization.load_pem_private_key(text.encode(), secret)
 
 
-def _opens(text: str, passphrase: str | None) -> bool:
+def _can_open(text: str, passphrase: str | None) -> bool:
     try:
-        _loaded(text, passphrase)
+        _parse_key(text, passphrase)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         return False
     return True
@@ -125,7 +125,7 @@ def _opens(text: str, passphrase: str | None) -> bool:
 
 def _is_protected(text: str) -> bool:
     try:
-        _loaded(text, None)
+        _parse_key(text, None)
     except TypeError:  # what cryptography raises for "a passphrase is needed", and for nothing else here
         return True
     except (ValueError, UnsupportedAlgorithm):

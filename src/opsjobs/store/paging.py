@@ -1,4 +1,4 @@
-"""Lists: filters, order and opaque cursors over a query; the caller's text never becomes SQL.
+"""Lists: filters, order and opaque cursors over a query. The caller's text is never SQL.
 
     EXECUTIONS = Listing(
         "select e.id, e.uuid, e.status, e.created_at, s.job_name from job_executions e"
@@ -377,7 +377,7 @@ class _SortOrder:
 
 @dataclass(frozen=True, slots=True)
 class _Along:
-    """A stretch of an index: its condition and order. `join`: if the index is of another table."""
+    """A stretch of an index: its condition and order. `join`: to the table of the index."""
 
     condition: str
     order: str

@@ -23,7 +23,7 @@ def sealed(ring: KeyRing, execution: UUID, values: Mapping[str, Any]) -> dict[st
 
     A secret is an object, which no plain value ever is.
     """
-    return {name: _kept(ring, execution, name, value) for name, value in values.items()}
+    return {name: _store_value(ring, execution, name, value) for name, value in values.items()}
 
 
 def opened(ring: KeyRing, execution: UUID, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def job_secrets(stored: Mapping[str, Any]) -> dict[str, JobSecret]:
 def rewrapped(ring: KeyRing, execution: UUID, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Reseal each sealed value under the current key. Raises KeyMissing, Tampered."""
     return {
-        name: _told(ring.rewrapped(_made(value), _place(execution, name))) if _is_sealed(value) else value
+        name: _to_json(ring.rewrapped(_from_json(value), _place(execution, name))) if _is_sealed(value) else value
         for name, value in stored.items()
     }
 
@@ -62,7 +62,7 @@ def _place(execution: UUID, name: str) -> SealPlace:
     return SealPlace(f"execution_specs.{name}", execution, 1)
 
 
-def _kept(ring: KeyRing, execution: UUID, name: str, value: Any) -> Any:
+def _store_value(ring: KeyRing, execution: UUID, name: str, value: Any) -> Any:
     if isinstance(value, JobSecret):
         return {_CREDENTIAL: [value.credential_id, value.credential]}
     return _seal(ring, execution, name, value) if isinstance(value, Secret) else value
@@ -74,20 +74,20 @@ def _job_secret(stored: Mapping[str, Any]) -> JobSecret:
 
 
 def _seal(ring: KeyRing, execution: UUID, name: str, value: Secret) -> dict[str, Any]:
-    return _told(ring.seal(value.reveal().encode(), _place(execution, name)))
+    return _to_json(ring.seal(value.reveal().encode(), _place(execution, name)))
 
 
 def _open(ring: KeyRing, execution: UUID, name: str, stored: Mapping[str, Any]) -> Secret | JobSecret:
     if _CREDENTIAL in stored:
         return _job_secret(stored)
-    return Secret(ring.open(_made(stored), _place(execution, name)).decode())
+    return Secret(ring.open(_from_json(stored), _place(execution, name)).decode())
 
 
-def _told(made: Sealed) -> dict[str, Any]:
+def _to_json(made: Sealed) -> dict[str, Any]:
     parts = (base64.b64encode(part).decode() for part in (made.wrapped_key, made.sealed))
     return {_SEALED: [made.key_id, *parts]}
 
 
-def _made(stored: Mapping[str, Any]) -> Sealed:
+def _from_json(stored: Mapping[str, Any]) -> Sealed:
     key_id, wrapped_key, content = stored[_SEALED]
     return Sealed(key_id, base64.b64decode(wrapped_key), base64.b64decode(content))

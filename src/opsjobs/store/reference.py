@@ -39,7 +39,7 @@ class Reference:
         """Return the reference that `ref` spells. Raises NotFound for -1, 2**70 or `x`."""
         parsed = cls.parse(str(ref))
         if parsed is None:
-            raise NotFound.of(noun, _shown(str(ref)))
+            raise NotFound.of(noun, _shorten(str(ref)))
         return parsed
 
     @classmethod
@@ -52,7 +52,7 @@ class Reference:
         return None
 
 
-def _shown(ref: str) -> str:
+def _shorten(ref: str) -> str:
     return ref if len(ref) <= 60 else f"{ref[:60]}…"
 
 
@@ -80,7 +80,10 @@ async def lock(connection: Connection, noun: str, ref: str | int, select: str) -
 
 
 def check_basis(noun: str, ref: str | int, changed: datetime, basis: datetime | None) -> None:
-    """Raise Precondition(412) if a locked thing was changed after a PATCH has read it (`basis`; None: the whole is replaced)."""
+    """Raise Precondition(412) if a locked thing was changed after a PATCH has read it.
+
+    `basis`: the time of the change that was read; None if the whole is replaced.
+    """
     if basis is not None and changed != basis:
         detail = f"The {noun} {ref} was changed by another request at the same moment. Send the change again."
         raise Precondition("stale_version", detail, status=412)

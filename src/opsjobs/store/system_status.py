@@ -14,7 +14,7 @@ from opsjobs.store.transaction import Database
 
 _VERSIONS = Path(__file__).parent / "migrations" / "versions"
 HEAD = max(path.name.partition("_")[0] for path in _VERSIONS.glob("[0-9]*_*.py"))
-"""The revision this release needs, from the file names: importing alembic takes half a second."""
+"""The revision this release needs, from file names: importing alembic costs half a second."""
 WORKERS_SHOWN = 1_000
 COUNTED_AT_MOST = 100_000
 

@@ -54,8 +54,8 @@ class Imports:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
             async with connection.transaction(force_rollback=draft.dry_run):
-                outcomes = await self._all(connection, draft, bounds, uses_logins or _freely)
-                told = await _with_twins(connection, outcomes, bounds)
+                outcomes = await self._all(connection, draft, bounds, uses_logins or _allow_all)
+                told = await _add_same_address(connection, outcomes, bounds)
             if draft.dry_run:  # an id of a dry run does not exist
                 told = [replace(outcome, id=None) if outcome.outcome == "created" else outcome for outcome in told]
             imported = Imported(told, draft.dry_run)
@@ -74,7 +74,7 @@ class Imports:
         for position in jumps_first(entries):
             name = str(entries[position].get("name") or "")
             if name in seen:
-                outcomes[position] = _refused(position, name, "name_taken", f"{name!r} comes twice in this request.")
+                outcomes[position] = _refuse(position, name, "name_taken", f"{name!r} comes twice in this request.")
             elif position not in outcomes:
                 outcomes[position] = await self._one(
                     connection, position, entries[position], known.get(name), draft, bounds=bounds, uses_logins=uses_logins
@@ -116,7 +116,7 @@ class Imports:
         name = str(entry.get("name") or "")
         if old is not None and not bounds.sight.holds(old.labels):
             taken = name_taken("target", name)
-            return _refused(position, name, taken.code, taken.detail)
+            return _refuse(position, name, taken.code, taken.detail)
         if old is not None and draft.existing == "skip":
             return Outcome(position, name, "skipped", old.target.id)
         before = _fields(old) if old is not None else {}
@@ -125,7 +125,7 @@ class Imports:
             was = TargetDraft.model_validate(before) if old is not None else None
             if old is not None and wanted == was:
                 return Outcome(position, name, "unchanged", old.target.id)
-            if _lends_a_login(wanted, was):
+            if _changes_login_use(wanted, was):
                 uses_logins()
             was_transport = old.target.transport if old is not None else None
             check_written(wanted.transport, was_transport, allowed=self._local, everywhere=bounds.act.everywhere)
@@ -135,9 +135,9 @@ class Imports:
         except ValidationError as wrong:
             first = wrong.errors(include_url=False)[0]
             where = "".join(f"/{part}" for part in first["loc"])
-            return _refused(position, name, "invalid", f"{where}: {plain_words(first)}" if where else plain_words(first))
+            return _refuse(position, name, "invalid", f"{where}: {plain_words(first)}" if where else plain_words(first))
         except Refusal as refusal:
-            return _refused(position, name, refusal.code, refusal.detail)
+            return _refuse(position, name, refusal.code, refusal.detail)
 
     async def _write(
         self,
@@ -162,7 +162,7 @@ def _fields(stored: StoredTarget) -> dict[str, Any]:
     return {name: value for name, value in stored.data().items() if name in TargetDraft.model_fields}
 
 
-def _lends_a_login(wanted: TargetDraft, was: TargetDraft | None) -> bool:
+def _changes_login_use(wanted: TargetDraft, was: TargetDraft | None) -> bool:
     """Return True if a login, its own or its jump host's, would be used on another route.
 
     A stored login stays even if the entry does not name it.
@@ -172,16 +172,16 @@ def _lends_a_login(wanted: TargetDraft, was: TargetDraft | None) -> bool:
     return was is None or wanted.model_dump(exclude=set(BESIDE_THE_WAY)) != was.model_dump(exclude=set(BESIDE_THE_WAY))
 
 
-async def _with_twins(connection: Connection, outcomes: Sequence[Outcome], bounds: Bounds) -> list[Outcome]:
+async def _add_same_address(connection: Connection, outcomes: Sequence[Outcome], bounds: Bounds) -> list[Outcome]:
     """Add to each created or moved target the others in sight that share its host and port."""
     written = [o.id for o in outcomes if o.id and (o.outcome == "created" or o.changes.keys() & {"host", "port"})]
     twins = await inventory.of_same_address(connection, written, bounds.sight)
     return [replace(o, same_address=twins.get(o.id or "", ())) for o in outcomes]
 
 
-def _freely() -> None:
+def _allow_all() -> None:
     """Allow the use of all credentials."""
 
 
-def _refused(position: int, name: str, code: str, message: str) -> Outcome:
+def _refuse(position: int, name: str, code: str, message: str) -> Outcome:
     return Outcome(position, name[:200], "refused", None, {"code": code, "message": message})

@@ -76,7 +76,7 @@ async def select(
     faults: list[FieldError] = []
     if selection.ids:
         async with database.connection() as connection:
-            by_position = await _listed(connection, selection.ids, sight, read)
+            by_position = await _find_listed(connection, selection.ids, sight, read)
         chosen |= _each(by_position[p] for p in sorted(by_position))
         missing = [p for p in range(len(selection.ids)) if p not in by_position]
         faults += [unknown("/targets/ids", p, "target", selection.ids[p]) for p in missing]
@@ -143,10 +143,10 @@ async def listed(connection: Connection, entries: Sequence[str], sight: Reach | 
 
     Entries that name nothing are left out.
     """
-    return {p: row["id"] for p, row in (await _listed(connection, entries, sight, ONLY_IDS)).items()}
+    return {p: row["id"] for p, row in (await _find_listed(connection, entries, sight, ONLY_IDS)).items()}
 
 
-async def _listed(connection: Connection, entries: Sequence[str], sight: Reach | None, read: Read) -> dict[int, DictRow]:
+async def _find_listed(connection: Connection, entries: Sequence[str], sight: Reach | None, read: Read) -> dict[int, DictRow]:
     within, reaching = and_within(sight, "t.labels")
     references = [Reference.parse(entry) for entry in entries]
     found = await connection.execute(

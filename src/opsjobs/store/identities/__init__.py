@@ -55,7 +55,7 @@ class IdentityStore(ApiKeys):
             case "api_key":
                 return await self.by_key_name(name)
             case "user":
-                return await self._kept(_USER, name, kind, name)
+                return await self._load(_USER, name, kind, name)
             case "external":
                 return await self.seen.standing(name)
             case "service":
@@ -96,6 +96,6 @@ class IdentityStore(ApiKeys):
         maker = await self.standing(row["answers_to"], row["answers_to_kind"])
         return None if maker is None else within(itself, maker)
 
-    async def _kept(self, query: str, name: str, kind: PrincipalKind, person: str | None) -> Principal | None:
+    async def _load(self, query: str, name: str, kind: PrincipalKind, person: str | None) -> Principal | None:
         row = await self._database.fetch_one(query, [name])
         return None if row is None else principal_of(row["name"], kind, row["grants"], person)

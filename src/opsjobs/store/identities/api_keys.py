@@ -172,7 +172,7 @@ class ApiKeys(ABC):
         """
         token = new_token()
 
-        async def made(connection: Connection) -> ApiKey:
+        async def insert_key(connection: Connection) -> ApiKey:
             key = await self._insert(connection, new, token, by)
             over = await retired_names.check_name(connection, "api_key", new.name, reuse_name=new.reuse_name)
             after = {"grants": key.grants, "expires_at": moment(key.expires_at), "person": key.person, **over}
@@ -180,7 +180,7 @@ class ApiKeys(ABC):
             return key
 
         done = await idempotency.once(
-            self._database, idem, made, lambda key: Answer(201, f"/api-keys/{key.id}", {**key.data(), "token": None})
+            self._database, idem, insert_key, lambda key: Answer(201, f"/api-keys/{key.id}", {**key.data(), "token": None})
         )
         return done if isinstance(done, Answer) else (done, token)
 

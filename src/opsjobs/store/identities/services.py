@@ -121,17 +121,17 @@ class ServiceIdentities:
             **_maker(by),
         }
 
-        async def made(connection: Connection) -> Service:
+        async def insert_service(connection: Connection) -> Service:
             with unique_name("service", name):
                 row = await (await connection.execute(_INSERT, values)).fetchone()
             assert row is not None
             service = _service(row)
             over = await retired_names.check_name(connection, "service", name, reuse_name=reuse_name)
-            await audit.record(connection, "service.created", "service", service.id, name, after={**_told(service), **over})
+            await audit.record(connection, "service.created", "service", service.id, name, after={**_describe(service), **over})
             return service
 
         return await idempotency.once(
-            self._database, idem, made, lambda service: Answer(201, f"/services/{service.id}", service.data())
+            self._database, idem, insert_service, lambda service: Answer(201, f"/services/{service.id}", service.data())
         )
 
     async def replace(
@@ -159,7 +159,7 @@ class ServiceIdentities:
             assert row is not None
             after = _service(row)
             await audit.record(
-                connection, "service.updated", "service", after.id, after.name, before=_told(before), after=_told(after)
+                connection, "service.updated", "service", after.id, after.name, before=_describe(before), after=_describe(after)
             )
         return after
 
@@ -168,7 +168,7 @@ class ServiceIdentities:
         async with self._database.transaction() as connection:
             gone = _service(await lock(connection, "service", ref, _SELECT))
             await connection.execute("delete from service_clients where id = %s", [gone.id])
-            await audit.record(connection, "service.deleted", "service", gone.id, gone.name, before=_told(gone))
+            await audit.record(connection, "service.deleted", "service", gone.id, gone.name, before=_describe(gone))
 
     async def get(self, ref: str) -> Service:
         """Return one service. Raises NotFound."""
@@ -211,7 +211,7 @@ def _maker(by: Principal | None) -> dict[str, Any]:
     )
 
 
-def _told(service: Service) -> dict[str, Any]:
+def _describe(service: Service) -> dict[str, Any]:
     told = {"grants": service.grants, "disabled": service.disabled, "public_key": service.public_key}
     return {**told, "made_by": service.made_by}
 

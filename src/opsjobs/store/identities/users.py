@@ -86,7 +86,7 @@ _ADMINS = """
 select count(*) as n from users where disabled_at is null
 and (grants @> '[{"role": "admin", "scope": ""}]' or grants @> '[{"permissions": ["*"], "scope": ""}]')"""
 
-_KNOWN = "select id, uuid, name, password_hash, disabled_at is not null as disabled from users where name = %s"
+_FOR_LOGIN = "select id, uuid, name, password_hash, disabled_at is not null as disabled from users where name = %s"
 _END_SESSIONS = "update sessions set ended_at = opsjobs_now(), because = %s where user_id = %s and ended_at is null"
 
 
@@ -116,16 +116,18 @@ class Users:
             "disabled": disabled,
         }
 
-        async def made(connection: Connection) -> User:
+        async def insert_user(connection: Connection) -> User:
             with unique_name("user", name):
                 row = await (await connection.execute(_INSERT, values)).fetchone()
             assert row is not None
             user = _user(row)
             over = await retired_names.check_name(connection, "user", name, reuse_name=reuse_name)
-            await audit.record(connection, "user.created", "user", user.id, user.name, after={**_told(user), **over})
+            await audit.record(connection, "user.created", "user", user.id, user.name, after={**_describe(user), **over})
             return user
 
-        return await idempotency.once(self._database, idem, made, lambda user: Answer(201, f"/users/{user.id}", user.data()))
+        return await idempotency.once(
+            self._database, idem, insert_user, lambda user: Answer(201, f"/users/{user.id}", user.data())
+        )
 
     async def change(
         self,
@@ -159,8 +161,8 @@ class Users:
             after = _user(row)
             if off or password_hash is not None:
                 await connection.execute(_END_SESSIONS, [action, before.id])
-            told = {**_told(after), **({"password": "changed"} if password_hash is not None else {})}
-            await audit.record(connection, action, "user", after.id, after.name, before=_told(before), after=told)
+            told = {**_describe(after), **({"password": "changed"} if password_hash is not None else {})}
+            await audit.record(connection, action, "user", after.id, after.name, before=_describe(before), after=told)
         return after
 
     async def delete(self, ref: str) -> None:
@@ -171,7 +173,7 @@ class Users:
             keys = await (await connection.execute("select name from api_keys where user_id = %s", [gone.id])).fetchall()
             async with _an_admin_stays(connection):
                 await connection.execute("delete from users where id = %s", [gone.id])
-            before = {**_told(gone), "api_keys": [key["name"] for key in keys]}
+            before = {**_describe(gone), "api_keys": [key["name"] for key in keys]}
             await audit.record(connection, "user.deleted", "user", gone.id, gone.name, before=before)
 
     async def get(self, ref: str) -> User:
@@ -184,7 +186,7 @@ class Users:
 
     async def known(self, name: str) -> Known | None:
         """Return the user of this name, for a login; None if there is none."""
-        row = await self._database.fetch_one(_KNOWN, [name])
+        row = await self._database.fetch_one(_FOR_LOGIN, [name])
         return None if row is None else Known(**row)
 
 
@@ -215,7 +217,7 @@ class _an_admin_stays:  # noqa: N801  reads as the `async with` that it is
         return int(row["n"])
 
 
-def _told(user: User) -> dict[str, Any]:
+def _describe(user: User) -> dict[str, Any]:
     return {"grants": user.grants, "disabled": user.disabled}
 
 

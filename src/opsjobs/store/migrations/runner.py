@@ -43,7 +43,7 @@ class SchemaState:
 
     @property
     def up_to_date(self) -> bool:
-        """True if nothing is left to do, also on the schema of a newer release, which works as well."""
+        """True if nothing is left to do, also on a newer release's schema, which works as well."""
         return self.current is not None and self.current >= self.head
 
 

@@ -30,10 +30,10 @@ from opsjobs.store.vault.payload import check, closed, packed, parts_of, unpacke
 from opsjobs.store.vault.rows import CREDENTIALS, SHOWN, StoredCredential, stored
 from opsjobs.telemetry import log
 
-_KEPT = "key_id, wrapped_key, sealed, bound_targets, bound_jobs"
-_COLUMNS = f"{SHOWN}, {_KEPT}"
+_SEALED_COLUMNS = "key_id, wrapped_key, sealed, bound_targets, bound_jobs"
+_COLUMNS = f"{SHOWN}, {_SEALED_COLUMNS}"
 _SEALED = f"""
-select id, uuid, name, type, username, version, bound_groups, {_KEPT} from credentials where id = any(%s::bigint[])"""
+select id, uuid, name, type, username, version, bound_groups, {_SEALED_COLUMNS} from credentials where id = any(%s::bigint[])"""
 
 _INSERT = f"""
 insert into credentials (
@@ -74,13 +74,13 @@ class Vault:
 
         Raises Conflict("name_taken"), Invalid.
         """
-        parts = self._judged(draft.type, draft.login, draft.revealed())
+        parts = self._validate(draft.type, draft.login, draft.revealed())
         row = uuid7(self._clock.now())
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
             await _check_authority(connection, draft)
-            values = {**_named(draft), **await _bound(connection, draft.bound_to)}
+            values = {**_name_columns(draft), **await _bound(connection, draft.bound_to)}
             made = await self._write(connection, _INSERT, values, parts, SealPlace("credentials", row, 1))
             await audit.record(connection, "credential.created", "credential", made.id, made.name, after=made.data())
             if idem is not None:
@@ -89,7 +89,7 @@ class Vault:
 
     async def replace(self, ref: str, draft: CredentialDraft, *, basis: datetime | None = None) -> StoredCredential:
         """Seal anew under the next version. Raises NotFound, Conflict("name_taken"), Invalid."""
-        parts = self._judged(draft.type, draft.login, draft.revealed())
+        parts = self._validate(draft.type, draft.login, draft.revealed())
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref)
             check_basis("credential", ref, old["updated_at"], basis)
@@ -101,7 +101,7 @@ class Vault:
                 await usage.check_unnamed(connection, old["name"])
             if CredentialType.SECRET in (kinds := {draft.type.value, old["type"]}) and len(kinds) > 1:
                 await usage.check_unused(connection, old["id"], old["name"])
-            values = {**_named(draft), **await _bound(connection, draft.bound_to, old)}
+            values = {**_name_columns(draft), **await _bound(connection, draft.bound_to, old)}
             return await self._next(connection, old, values, parts, "credential.updated")
 
     async def secrets(self, ref: str) -> dict[str, str]:
@@ -110,7 +110,7 @@ class Vault:
         Raises NotFound, Conflict.
         """
         row = await find(self._database, "credential", ref, f"select {_COLUMNS} from credentials")
-        return {} if row["source"] is not None else self._held(row)
+        return {} if row["source"] is not None else self._open_parts(row)
 
     async def bind(self, ref: str, bound_to: BoundTo) -> StoredCredential:
         """Bind the credential. Raises NotFound, Invalid, Conflict("credential_in_use").
@@ -233,7 +233,7 @@ class Vault:
         """
         return self._ring.blinded(digest)
 
-    def _judged(self, type_: CredentialType, login: str, parts: dict[str, str]) -> dict[str, str]:
+    def _validate(self, type_: CredentialType, login: str, parts: dict[str, str]) -> dict[str, str]:
         check(type_, login, parts, self._clock.now())
         return parts
 
@@ -249,14 +249,14 @@ class Vault:
             detail = "A credential of type agent holds no secret: what the agent offers is changed in the agent (ssh-add)."
             raise Invalid("nothing_to_rotate", detail)
         if type_ in _SIGNED and given.keys() == {"certificate"}:
-            given = {**self._held(row), **given}
+            given = {**self._open_parts(row), **given}
         name = "principal" if type_ is CredentialType.KERBEROS else "username"
         named = set() if type_ is CredentialType.SECRET else {name}
         if (fault := unfit(type_, {*named, *given})) is not None:
             raise Invalid("invalid_credential", f"{row['name']!r} cannot be rotated so: {fault}.")
-        return self._judged(type_, row["username"], given)
+        return self._validate(type_, row["username"], given)
 
-    def _held(self, row: DictRow) -> dict[str, str]:
+    def _open_parts(self, row: DictRow) -> dict[str, str]:
         try:
             return parts_of(self._content(row))
         except (KeyMissing, Tampered) as refused:
@@ -303,7 +303,7 @@ class Vault:
         return stored(row)
 
 
-def _named(draft: CredentialDraft) -> dict[str, str]:
+def _name_columns(draft: CredentialDraft) -> dict[str, str]:
     return {"name": draft.name, "type": draft.type.value, "username": draft.login}
 
 

@@ -1,4 +1,4 @@
-"""What durable runs need: the identity of the store a run was started in, and when to look after it; additions only."""
+"""Durable runs: the spool a run was started in, and when to look after it; additions only."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What it takes to do things again, and to let go of old ones: inherited results, answered dead letters, dropped days."""
+"""Inherited results, answered dead letters and dropped days of the log; additions only."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a result says of itself: outputs, where it was begun, whether it is tried again, what was found out late."""
+"""Results with outputs, spool, retry and late findings; additions only."""
 
 from pathlib import Path
 

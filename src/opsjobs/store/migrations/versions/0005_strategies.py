@@ -1,4 +1,4 @@
-"""What strategies and workflows need: waves, gates, waits, approvals, exclusive names, maintenance; additions only."""
+"""Waves, gates, waits, approvals, exclusive names and maintenance; additions only."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Credentials: two more types, where they may be used, when they were; additions only."""
+"""Credentials: two more types, bindings and the time of use; additions only."""
 
 from pathlib import Path
 

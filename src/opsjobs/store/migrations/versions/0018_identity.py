@@ -1,4 +1,4 @@
-"""Users, their logins, services, and people of the platform; API keys get grants and an owner. Additions only."""
+"""Users, logins, services and external people; grants of API keys. Additions only."""
 
 from pathlib import Path
 

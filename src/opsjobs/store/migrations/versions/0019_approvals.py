@@ -1,4 +1,4 @@
-"""Approvals of launches, by several people, bound to what would run; verdicts; additions only."""
+"""Approvals of launches by several people, bound to the plan; verdicts; additions only."""
 
 from pathlib import Path
 

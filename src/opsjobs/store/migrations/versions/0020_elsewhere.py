@@ -1,4 +1,4 @@
-"""Credentials whose secrets are elsewhere, and host keys that a CA has signed; additions only."""
+"""Credentials with external secrets, and host keys signed by a CA; additions only."""
 
 from pathlib import Path
 

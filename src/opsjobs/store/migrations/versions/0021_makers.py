@@ -1,4 +1,4 @@
-"""Whom an API key answers to, and when the last token of somebody was issued; additions only."""
+"""The identity that an API key answers to, and issue times of tokens; additions only."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the machines of an execution were at its launch; additions only."""
+"""The targets of an execution as they were at its launch; additions only."""
 
 from pathlib import Path
 

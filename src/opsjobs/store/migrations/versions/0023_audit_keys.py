@@ -1,4 +1,7 @@
-"""Signatures of the audit log; additions only. What was sealed before is signed here, once and for all, as it is found."""
+"""Signatures of the audit log; additions only.
+
+Rows that were sealed before are signed here, once and for all, as they are found.
+"""
 
 from pathlib import Path
 

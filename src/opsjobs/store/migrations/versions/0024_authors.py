@@ -1,4 +1,4 @@
-"""Who wrote what runs; additions only."""
+"""Authors of what runs; additions only."""
 
 from pathlib import Path
 

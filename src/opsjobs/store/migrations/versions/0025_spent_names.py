@@ -1,4 +1,4 @@
-"""Names that were somebody's or some machine's once; an addition only."""
+"""Names of deleted identities and targets; an addition only."""
 
 from pathlib import Path
 

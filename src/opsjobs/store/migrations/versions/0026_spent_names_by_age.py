@@ -1,4 +1,4 @@
-"""The names of those that went before, and by age those that machines had, so that old ones are found; additions only."""
+"""Retired names of what was deleted before, and an index of them by age; additions only."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Indexes and rows that keep lists, rounds and launches fast in a large database; additions only."""
+"""Indexes and rows that keep lists, rounds and launches fast at scale; additions only."""
 
 from pathlib import Path
 

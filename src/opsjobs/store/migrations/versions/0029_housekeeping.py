@@ -1,4 +1,4 @@
-"""Partitions that heal themselves, and indexes by which housekeeping finds what is too old; additions only."""
+"""Partitions that heal themselves, and indexes for housekeeping; additions only."""
 
 from opsjobs.store.migrations import files
 

@@ -1,4 +1,4 @@
-"""Who registered a service, and for whose right it stands; additions only."""
+"""The registrar of a service, and the identity that limits its rights; additions only."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Indexes and functions that keep rounds of repair, exclusive names and lists fast in a large database."""
+"""Indexes and functions that keep repair, exclusive names and lists fast at scale."""
 
 from opsjobs.store.migrations import files
 

@@ -1,4 +1,4 @@
-"""Who decided an approval, with person and makers, so that one person is not counted twice."""
+"""Deciders of approvals with person and makers, so that a person counts once."""
 
 from opsjobs.store.migrations import files
 

@@ -1,4 +1,4 @@
-"""Indexes for the filters of lists; labels of executions as rows, so that what a scope sees is found in order."""
+"""Indexes for filters of lists; labels of executions as rows, found in order by scopes."""
 
 from opsjobs.store.migrations import files
 

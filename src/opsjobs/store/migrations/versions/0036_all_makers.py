@@ -1,4 +1,7 @@
-"""Who may have the secret of an API key or a service: its maker, the maker of that one, and the people behind them."""
+"""All identities that may have the secret of an API key or a service.
+
+Its maker, the maker of that one, and the people behind them.
+"""
 
 from opsjobs.store.migrations import files
 

@@ -1,4 +1,7 @@
-"""Who uploads the bytes that no file has yet, or had until a moment ago: they count for that caller, too."""
+"""The uploader of bytes without a file, which count for that caller, too.
+
+No file has them yet, or the last one was deleted a moment ago.
+"""
 
 from opsjobs.store.migrations import files
 

@@ -1,4 +1,4 @@
-"""How many bytes the uploaded files of each caller have."""
+"""The total bytes of uploaded files, per caller."""
 
 from opsjobs.store.migrations import files
 
