@@ -1,1 +1,1 @@
-"""Machines: sessions to them over any transport, pooled."""
+"""Sessions to remote machines over any transport, from pooled connections."""

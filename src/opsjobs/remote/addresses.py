@@ -1,4 +1,4 @@
-"""Which addresses the worker may connect to at all."""
+"""The policy of addresses that the worker may connect to."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from opsjobs.model.execution import ErrorCode
 
 @dataclass(frozen=True, slots=True)
 class AddressPolicy:
-    """Asked with every resolved address just before it is connected to (7-security.md 17).
+    """The check of each resolved address just before it is connected to (7-security.md 17).
 
-    `deny` wins over everything, `allow` lists exceptions to the built-in refusals: link-local, metadata and such
-    addresses as no machine has always, loopback where `production`.
+    `deny` wins over everything. `allow` lists exceptions to the built-in refusals: link-local,
+    metadata and similar addresses that no machine has are always refused, loopback if `production`.
     """
 
     allow: tuple[Network, ...] = ()
@@ -24,11 +24,11 @@ class AddressPolicy:
 
     @classmethod
     def of(cls, *, allow: Iterable[str] = (), deny: Iterable[str] = (), production: bool = False) -> AddressPolicy:
-        """From CIDR texts; raises ValueError for one that is none."""
+        """Return a policy from CIDR texts. Raises ValueError for an invalid one."""
         return cls(networks(allow), networks(deny), production)
 
     def __call__(self, address: str) -> None:
-        """Raises RemoteFailure(SAFETY_BLOCKED) where this address may not be connected to."""
+        """Raise RemoteFailure(SAFETY_BLOCKED) if this address may not be connected to."""
         reason = self._refusal(address)
         if reason is not None:
             raise RemoteFailure(ErrorCode.SAFETY_BLOCKED, f"The host's address may not be connected to: {reason}.")

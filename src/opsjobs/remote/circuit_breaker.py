@@ -1,4 +1,4 @@
-"""The breaker at the pool's door: asks for the right to log in where it must, and remembers where it need not."""
+"""The circuit breaker of the pool: request the right to log in and cache good logins."""
 
 from __future__ import annotations
 
@@ -22,27 +22,30 @@ from opsjobs.telemetry import log
 WATCH_SECONDS = 1.0
 BATCH = 500
 AGAIN_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5)
-"""The pauses before a try that somebody else does is asked about again, and before PostgreSQL is."""
+"""The pauses before asking again, during another process's try or if PostgreSQL failed."""
 
 Question = TypeVar("Question")
 Reply = TypeVar("Reply")
 
 
 class CircuitRepository(Protocol):
-    """Where circuits are kept for all processes."""
+    """The store of circuits that all processes share."""
 
     async def ask(self, asks: Sequence[Ask]) -> list[tuple[Right, Circuit]]:
-        """The answer to each, in order, with the circuit that it comes from. Raises Unavailable."""
+        """Return the answer to each ask, in order, with its circuit. Raises Unavailable."""
 
     async def tell(self, reports: Sequence[Report]) -> list[CircuitState | None]:
-        """Take in how tries went; for each the state that was changed by it. Raises Unavailable."""
+        """Record how tries ended; return for each the changed state or None. Raises Unavailable."""
 
     async def watch(self, held: Collection[UUID]) -> set[CircuitKey]:
-        """Prolong the rights that are held; which circuits are not well, wherever that was found out. Raises Unavailable."""
+        """Extend the rights that are held; return the keys of all circuits that are not healthy.
+
+        It does not matter which process found them unhealthy. Raises Unavailable.
+        """
 
 
 class OwnCircuits:
-    """Circuits of one process alone, for a pool without a database."""
+    """Circuits of a single process, for a pool without a database."""
 
     def __init__(self, policy: CircuitPolicy | None = None, clock: Clock | None = None) -> None:
         self._policy = policy or CircuitPolicy()
@@ -50,7 +53,7 @@ class OwnCircuits:
         self._known: dict[CircuitKey, Circuit] = {}
 
     async def ask(self, asks: Sequence[Ask]) -> list[tuple[Right, Circuit]]:
-        """As the store does."""
+        """Answer as the shared store does."""
         return [self._ask(ask) for ask in asks]
 
     def _ask(self, ask: Ask) -> tuple[Right, Circuit]:
@@ -58,14 +61,14 @@ class OwnCircuits:
         return right, self._known[ask.key]
 
     async def tell(self, reports: Sequence[Report]) -> list[CircuitState | None]:
-        """As the store does; of changes nobody is told."""
+        """Record as the shared store does, but report no changes."""
         for report in reports:
             before = self._known.get(report.key, Circuit(report.login))
             self._known[report.key] = before.told(report, self._now, self._policy)
         return [None for _ in reports]
 
-    async def watch(self, held: Collection[UUID]) -> set[CircuitKey]:  # noqa: ARG002  nobody else takes them
-        """Those that are not well."""
+    async def watch(self, held: Collection[UUID]) -> set[CircuitKey]:  # noqa: ARG002  no other process takes them
+        """Return the keys of the circuits that are not healthy."""
         return {key for key, circuit in self._known.items() if not circuit.well}
 
     @property
@@ -74,7 +77,7 @@ class OwnCircuits:
 
 
 class Permit:
-    """The leave for one try."""
+    """The permission for one login attempt."""
 
     def __init__(self, wish: Ask, token: UUID | None) -> None:
         self.wish = wish
@@ -82,11 +85,11 @@ class Permit:
         self.spared = False
 
     def spare(self) -> None:
-        """Whatever happens now says nothing of this login: it was not reached."""
+        """Exempt this login: whatever happens now says nothing about it, as it was not reached."""
         self.spared = True
 
     def report(self, failure: RemoteFailure | None) -> Report:
-        """How it went."""
+        """Return the report of how the attempt ended."""
         if failure is None:
             return Report(self.wish.key, self.wish.login, None, "", self.token)
         code = ErrorCode.INTERNAL if self.spared else failure.code
@@ -94,14 +97,14 @@ class Permit:
 
 
 def ignore(_changed: CircuitState | None, _code: ErrorCode | None) -> None:
-    """The observer that does not look."""
+    """Ignore changes of circuits."""
 
 
 class Breaker:
-    """One process's share: logins that are known to be good pass without a question, all others ask, many at a time.
+    """The share of one process: known good logins pass at once, all others ask, in batches.
 
-    `observe` is told of each circuit that a report of ours has opened (with why) or closed, and with (None, why) of each
-    session that an open one has refused.
+    `observe` is called for each circuit that a report of this process has opened (with the reason)
+    or closed, and with (None, reason) for each session that an open circuit has refused.
     """
 
     def __init__(
@@ -124,7 +127,10 @@ class Breaker:
 
     @asynccontextmanager
     async def attempt(self, endpoint: Endpoint, *, insist: bool = False) -> AsyncIterator[Permit]:
-        """Leave to log in, for the length of the block, which is how it went. Raises RemoteFailure(CIRCUIT_OPEN)."""
+        """Permit one login attempt for the block, whose outcome is reported.
+
+        Raises RemoteFailure(CIRCUIT_OPEN).
+        """
         permit = await self._enter(_wish(endpoint, insist=insist), endpoint.target.name)
         try:
             yield permit
@@ -138,19 +144,19 @@ class Breaker:
         self._succeeded(permit)
 
     async def told(self, endpoint: Endpoint, failure: RemoteFailure | None) -> None:
-        """How a try went that somebody has made on purpose, whatever the circuit was."""
+        """Report the outcome of a deliberate attempt that ignored the circuit."""
         permit = Permit(_wish(endpoint, insist=False), None)
         self._good.pop(permit.wish.key, None)
         await self._tell(permit.report(failure))
 
     async def close(self) -> None:
-        """Send what waits to be told, for a moment; then let go."""
+        """Send pending reports for at most a second, then stop."""
         if self._watching is not None:
             self._watching.cancel()
         await self._reports.close(1.0)
         await self._asks.close(0.0)
 
-    # Before.
+    # Before the attempt.
 
     async def _enter(self, wish: Ask, name: str) -> Permit:
         if self._good.get(wish.key) == wish.login:
@@ -173,7 +179,11 @@ class Breaker:
         raise AssertionError("it counts for ever")
 
     async def _answer(self, wish: Ask) -> tuple[Right, Circuit]:
-        """Without an answer, who insists goes on; all others wait for PostgreSQL, for nothing can be recorded without it."""
+        """Ask for the right to log in, and retry while PostgreSQL gives no answer.
+
+        An attempt that insists continues without an answer; all others wait for PostgreSQL, as
+        nothing can be recorded without it.
+        """
         while True:
             try:
                 return await self._asks.do(wish)
@@ -183,14 +193,14 @@ class Breaker:
                 await self._clock.sleep(AGAIN_SECONDS[-1])
 
     async def _wait(self, key: CircuitKey, count: int) -> None:
-        """Until somebody of this process has tried; of other processes one must ask."""
+        """Wait until an attempt of this process has ended; for other processes, wait to ask again."""
         ours = self._ours.get(key)
         if ours is not None:
             await ours.wait()
         else:
             await self._clock.sleep(AGAIN_SECONDS[min(count, len(AGAIN_SECONDS) - 1)])
 
-    # After.
+    # After the attempt.
 
     def _succeeded(self, permit: Permit) -> None:
         known = self._good.get(permit.wish.key) == permit.wish.login
@@ -206,7 +216,7 @@ class Breaker:
             self._let_go(permit)
 
     def _leave(self, permit: Permit, failure: RemoteFailure | None) -> None:
-        """Tell, and do not wait for it."""
+        """Report in the background."""
         telling = asyncio.ensure_future(self._tell(permit.report(failure)))
         self._reports.keep(telling)
         telling.add_done_callback(lambda _: self._let_go(permit))
@@ -226,27 +236,27 @@ class Breaker:
                 break
             except Unavailable:
                 await self._clock.sleep(AGAIN_SECONDS[-1])
-            except Exception:  # noqa: BLE001  a fault of ours must not stand in the place of how the login went
+            except Exception:  # noqa: BLE001  a defect of ours must not hide how the login ended
                 log.exception("circuit_not_told", target=report.key.target_id)
                 break
         if changed is not None:
             self._observe(changed, report.code)
 
-    # Meanwhile.
+    # Periodic check of all circuits.
 
     def _watch(self) -> None:
         if self._watching is None and not self._alone:
             self._watching = asyncio.create_task(self._watch_on(), name="circuits")
 
     async def _watch_on(self) -> None:
-        """What others have found out ends what we believed."""
+        """Drop cached logins whose circuit another process found unhealthy."""
         while True:
             await self._clock.sleep(WATCH_SECONDS)
             try:
                 unwell = await self._circuits.watch([*self._held])
             except Unavailable:
                 continue
-            except Exception:  # noqa: BLE001  a fault of ours must not end the looking: others' findings would not be heard of
+            except Exception:  # noqa: BLE001  a defect of ours must not end the check: findings of other processes would be missed
                 log.exception("circuits_not_watched")
                 continue
             for key in unwell:
@@ -254,7 +264,7 @@ class Breaker:
 
 
 class OutcomeBatch(Generic[Question, Reply]):
-    """Answers questions many at a time: those that come while a portion is under way make up the next one."""
+    """Answer questions in batches: those that arrive during one batch form the next one."""
 
     def __init__(self, answer: Callable[[Sequence[Question]], Awaitable[Sequence[Reply]]]) -> None:
         self._answer = answer
@@ -263,7 +273,7 @@ class OutcomeBatch(Generic[Question, Reply]):
         self._kept: set[asyncio.Future[Any]] = set()
 
     async def do(self, question: Question) -> Reply:
-        """The reply. Raises what the answering raised."""
+        """Return the reply. Raises what answering raised."""
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, reply))
         if self._working is None or self._working.done():
@@ -274,12 +284,12 @@ class OutcomeBatch(Generic[Question, Reply]):
             del reply  # its exception refers to this frame
 
     def keep(self, doing: asyncio.Future[Any]) -> None:
-        """Hold on to something that nobody waits for."""
+        """Keep a reference to a future that is not awaited anywhere."""
         self._kept.add(doing)
         doing.add_done_callback(self._kept.discard)
 
     async def close(self, seconds: float) -> None:
-        """Wait so long for what is kept, then give it up."""
+        """Wait at most `seconds` for the kept futures, then cancel them."""
         if self._kept:
             await asyncio.wait([*self._kept], timeout=seconds)
         left = [*self._kept, *([self._working] if self._working is not None else [])]
@@ -297,10 +307,10 @@ class OutcomeBatch(Generic[Question, Reply]):
                 raise
 
     async def _reply(self, portion: Sequence[tuple[Question, asyncio.Future[Reply]]]) -> None:
-        """Answer these questions together; if one of them cannot be answered, each by itself."""
+        """Answer these questions together, or each by itself if one of them cannot be answered."""
         try:
             replies = await self._answer([question for question, _ in portion])
-        except Exception as failure:  # noqa: BLE001  each who asked is told, whatever it was
+        except Exception as failure:  # noqa: BLE001  each waiter gets the failure, whatever it was
             if isinstance(failure, Unavailable) or len(portion) == 1:
                 _fail([reply for _, reply in portion], failure)
                 return
@@ -322,7 +332,7 @@ def _fail(replies: Sequence[asyncio.Future[Any]], failure: Exception | None) -> 
 
 
 def _copy(failure: Exception) -> Exception:
-    """One of one's own for each: a shared one would collect all their tracebacks."""
+    """Return a separate exception for each waiter: a shared one would collect all tracebacks."""
     return Unavailable(str(failure)) if isinstance(failure, Unavailable) else failure
 
 
@@ -333,7 +343,7 @@ def _wish(endpoint: Endpoint, *, insist: bool) -> Ask:
 
 
 def _login(endpoint: Endpoint) -> str:
-    """A digest of all that makes it another login when it changes: where, as whom, with which secret, and which way."""
+    """Return a digest of what identifies a login: host, user, secret and jump hosts."""
     target, credential = endpoint.target, endpoint.credential
     parts = [
         target.host,

@@ -1,9 +1,12 @@
-"""What a command line must be before it may be sent to any machine."""
+"""The check of a command line before it is sent to any machine."""
 
 from __future__ import annotations
 
 
 def check_command(command: str) -> None:
-    """Raise ValueError for an empty line, which would ask for a shell, and for a NUL, at which a server cuts it off."""
+    """Raise ValueError for an empty command line, or one with NUL.
+
+    An empty one would request a shell; at NUL a server cuts the line off.
+    """
     if not command or "\0" in command:
         raise ValueError("a command line is neither empty nor holds NUL")

@@ -1,4 +1,4 @@
-"""The connections that lead to one machine under one login, and the places on them."""
+"""The connections to one machine under one login, and their channel slots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opsjobs.remote.ssh.connection import SshConnection
 
 
 class PooledConnection:
-    """A connection with so many places, and how many are taken."""
+    """A connection with its number of slots, and how many of them are taken."""
 
     def __init__(self, connection: SshConnection) -> None:
         self.connection = connection
@@ -27,17 +27,17 @@ class PooledConnection:
 
     @property
     def free(self) -> bool:
-        """True where one more may use it."""
+        """Return True if the connection has a free slot."""
         return self.used < self.places and self.connection.alive
 
     def take(self) -> None:
-        """One more uses it."""
+        """Take one slot."""
         self.used += 1
         self.taken = True
 
 
 class ChannelSlot:
-    """One place on one line of a route; leave it once."""
+    """One slot on a connection of a group; release it once."""
 
     def __init__(self, route: Route, line: PooledConnection) -> None:
         self._route = route
@@ -45,39 +45,49 @@ class ChannelSlot:
         self._left = False
 
     def leave(self) -> None:
-        """Give the place back."""
+        """Release the slot."""
         if not self._left:
             self._left = True
             self._route.release(self.line)
 
     async def another(self) -> ChannelSlot:
-        """One more place on the same route. Raises RemoteFailure."""
+        """Return one more slot of the same group. Raises RemoteFailure."""
         return await self._route.take()
 
     def shrink(self) -> bool:
-        """The machine has no room for us on this line; False where nobody else is on it."""
+        """Lower the connection's limit below its use, as the machine refused this channel.
+
+        Returns False if no other channel uses the connection.
+        """
         if self.line.used <= 1:
             return False
         self._route.limit(self.line, self.line.used - 1)
         return True
 
     async def beside(self) -> ChannelSlot:
-        """One more place on another line: the machine refused one more channel on this one. Raises RemoteFailure."""
+        """Return one more slot on another connection: the machine refused a channel on this one.
+
+        Raises RemoteFailure.
+        """
         self._route.limit(self.line, self.line.used)
         return await self._route.take()
 
     async def move(self) -> None:
-        """Change to a place on another line, or on a new one. Raises RemoteFailure, and then the place is left."""
+        """Change to a slot on another or a new connection.
+
+        Raises RemoteFailure; the slot is released then.
+        """
         self.leave()
         self.line = (await self._route.take()).line
         self._left = False
 
 
 class Route:
-    """Hands out places; makes connections as they are needed, each shared by all who wait for one.
+    """Hand out slots; connect on demand, with each connection shared by all who wait for one.
 
-    Connections are made in tasks of the route's own, so that nobody who gives up takes the others' connection along.
-    The first one is made alone: a refused login must not be tried several times at once.
+    Connections are made in tasks of the group itself, so that a waiter that gives up does not
+    cancel the connection of the others. The first connection is made alone: a refused login must
+    not be tried several times at once.
     """
 
     def __init__(
@@ -102,11 +112,14 @@ class Route:
 
     @property
     def empty(self) -> bool:
-        """True where nothing is open, being made or waited for."""
+        """Return True if no connection is open or being made, and no caller waits for one."""
         return not (self._lines or self._making or self._waiters)
 
     async def take(self) -> ChannelSlot:
-        """A place, as soon as there is one, in the order of asking. Raises the RemoteFailure of the connect."""
+        """Return a slot as soon as there is one, first come, first served.
+
+        Raises the RemoteFailure of the connect.
+        """
         line = self._free_line() if not self._waiters else None
         if line is not None:
             line.take()
@@ -129,7 +142,7 @@ class Route:
             self.release(waiter.result())
 
     def release(self, line: PooledConnection) -> None:
-        """A place on the line is free again."""
+        """Free a slot of the connection."""
         line.used -= 1
         if line.used == 0:
             line.idle_since = self._now()
@@ -140,19 +153,23 @@ class Route:
             self._idle()
 
     def limit(self, line: PooledConnection, places: int) -> None:
-        """Lower the line to so many places, one at least; new lines have no more. The machine refused one more session on it."""
+        """Lower the connection to this many slots (at least one): the machine refused one more.
+
+        New connections get no more slots than that.
+        """
         line.places = max(1, places)
         self._places = min(self._places, line.places)
 
     def _free_line(self) -> PooledConnection | None:
-        # The fullest one that has room, so that the others become idle and are closed.
+        # Prefer the fullest connection with room, so that the others become idle and are closed.
         free = (line for line in self._lines if line.free and not self._lapsed(line))
         return max(free, key=lambda line: line.used, default=None)
 
     def _lapsed(self, line: PooledConnection) -> bool:
-        """What it was logged in with is no good any more: who is on it stays, and nobody comes.
+        """Return True if the connection's credential has expired: users stay, none is added.
 
-        Somebody did come, though: where a clock jumps, each new connection would else be left at once for the next one.
+        Only a connection that has been used counts: if a clock jumps, each new connection would
+        otherwise be replaced at once by the next one.
         """
         good_until = line.connection.good_until
         return line.taken and good_until is not None and good_until <= self._today()
@@ -167,7 +184,10 @@ class Route:
             self._grow()
 
     def _grow(self) -> None:
-        """Start as many connects as who waits needs, within the limit; only one while none has succeeded."""
+        """Start as many connects as the waiters need, within the limit.
+
+        Only one at a time as long as none has succeeded.
+        """
         open_lines = sum(not self._lapsed(line) for line in self._lines)
         wanted = -(-len(self._waiters) // self._places)
         allowed = self._limit - open_lines if open_lines else 1
@@ -179,7 +199,7 @@ class Route:
     async def _make(self) -> None:
         try:
             line = await self._connect()
-        except Exception as failure:  # noqa: BLE001  whoever waits is told, whatever it was
+        except Exception as failure:  # noqa: BLE001  each waiter gets the failure, whatever it was
             self._made()
             self._fail(failure)
             return
@@ -200,7 +220,7 @@ class Route:
             self._making.discard(task)
 
     def _fail(self, failure: Exception) -> None:
-        """Those for whom this connection was meant get its failure; without another one that is everybody."""
+        """Fail the waiters that this connection was meant for, or all if there is no other one."""
         count = self._places if self._lines or self._making else len(self._waiters)
         for waiter in [self._waiters.popleft() for _ in range(min(count, len(self._waiters)))]:
             if not waiter.done():
@@ -214,17 +234,17 @@ class Route:
         self._serve()
 
     def idle_lines(self) -> list[PooledConnection]:
-        """Lines that nobody uses."""
+        """Return the connections without users."""
         return [line for line in self._lines if line.used == 0 and line.connection.alive]
 
     def close_idle(self, before: float) -> None:
-        """Close the lines that nobody has used since that moment."""
+        """Close the connections that have been idle since `before`."""
         for line in self.idle_lines():
             if line.idle_since <= before or self._lapsed(line):
                 line.connection.close()
 
     async def close(self) -> None:
-        """Close every line, stop making more, and fail who waits."""
+        """Close every connection, cancel connects and fail all waiters."""
         for task in [*self._making]:
             task.cancel()
         await asyncio.gather(*self._making, return_exceptions=True)
@@ -239,7 +259,7 @@ class Route:
 
 
 def _copy(failure: Exception) -> Exception:
-    """An exception of one's own for each waiter: a shared one would collect all their tracebacks."""
+    """Return a separate exception for each waiter: a shared one would collect all tracebacks."""
     if not isinstance(failure, RemoteFailure):
         return failure
     return RemoteFailure(failure.code, failure.message, because=failure.because)

@@ -1,4 +1,4 @@
-"""`targets test`: one fresh connection, each step timed, told in words whatever the machine does."""
+"""The test of a connection (`targets test`): one fresh connection, each step timed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _WORD = "opsjobs-test"
 async def try_out(
     connector: Connector, endpoint: Endpoint, through: SshConnection | None
 ) -> tuple[list[SessionStep], RemoteFailure | None]:
-    """The steps connect (name, TCP, keys), auth, shell, sudo and sftp, and why there was no login, where there was none.
+    """Return the steps connect (name, TCP, keys), auth, shell, sudo and sftp, and the failure.
 
-    Ends with the first that fails of those that sessions need; sudo and sftp only say whether.
+    The failure says why there was no login, or is None. The test ends with the first failed step
+    that sessions need; sudo and sftp are only informative.
     """
     timing = ConnectTiming()
     try:
@@ -64,7 +65,7 @@ async def _shell(connection: SshConnection) -> SessionStep:
 
 
 async def _sudo(connection: SshConnection) -> SessionStep:
-    """Whether commands may become root without a password."""
+    """Test whether commands can become root without a password."""
     started = time.monotonic()
     try:
         process = await connection.start("sudo -n true")
@@ -78,7 +79,7 @@ async def _sudo(connection: SshConnection) -> SessionStep:
 
 
 async def _sftp(connection: SshConnection) -> SessionStep:
-    """Whether files can be transferred."""
+    """Test whether files can be transferred."""
     started = time.monotonic()
     try:
         await connection.try_sftp()

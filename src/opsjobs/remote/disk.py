@@ -1,7 +1,8 @@
-"""The Disk protocol: what transfers may ask of a machine's files, whatever the transport.
+"""The Disk protocol: file operations on a machine, whatever the transport.
 
-Paths are texts; bytes in a name that are not UTF-8 are kept as lone surrogates (PEP 383). A path that is not absolute begins at
-the home of who logs in. Everything raises RemoteFailure: CONNECTION_LOST where contact broke, TRANSFER where the machine refused.
+Paths are texts; bytes in a name that are not UTF-8 are kept as lone surrogates (PEP 383). A path
+that is not absolute starts at the home of the login user. Everything raises RemoteFailure:
+CONNECTION_LOST if contact broke, TRANSFER if the machine refused.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 
 DRAFT_MODE = 0o600
-# What nobody may need who asks a machine for a listing: it may go on for ever.
+# A limit for callers that list a folder: a machine may send an endless listing.
 NAME_BYTES_MAX = 255
 
 
 @dataclass(frozen=True, slots=True)
 class DiskEntry:
-    """What there is under a name. `modified`: seconds since 1970."""
+    """One file, folder or link. `modified` is in seconds since 1970."""
 
     name: str
     kind: Literal["file", "folder", "link", "other"]
@@ -32,79 +33,88 @@ class DiskEntry:
 
 
 class OpenFile(Protocol):
-    """A file that is open; several reads or writes may be under way at a time."""
+    """An open file; several reads or writes may be under way at a time."""
 
     async def read(self, offset: int, size: int) -> bytes:
-        """At most so many bytes; none at the end of the file only."""
+        """Return at most `size` bytes; none only at the end of the file."""
 
     async def write(self, offset: int, data: bytes) -> None:
-        """All of these bytes."""
+        """Write all of these bytes."""
 
     async def sync(self) -> None:
-        """See to it that what was written outlives a power cut, where the machine can be asked for that."""
+        """Flush to disk, if the machine supports that, so that the data survives a power cut."""
 
     async def close(self) -> None:
-        """Let go; never raises for what a machine does."""
+        """Close the file; never raises for what a machine does."""
 
 
 class Counting(Protocol):
-    """The SHA-256 of a file that is being written, counted by the machine while the bytes come."""
+    """The SHA-256 of a file, computed by the machine while the file is being written."""
 
     def reached(self, size_bytes: int) -> None:
-        """The first so many bytes of the file are there; never fewer than were said before."""
+        """Report that the first `size_bytes` of the file are written; the number never falls."""
 
     async def digest(self, size_bytes: int) -> bytes | None:
-        """Of the whole file, which has so many bytes; None where the machine did not count it."""
+        """Return the digest of the whole file of `size_bytes`, or None if the machine has none."""
 
     async def close(self) -> None:
-        """Let go; never raises for what a machine does."""
+        """Release it; never raises for what a machine does."""
 
 
 class Disk(Protocol):
-    """Files on one machine, as seen by who logs in. `request_bytes`: the most that one read or write should ask for."""
+    """Files on one machine, as the login user sees them.
+
+    `request_bytes` is the maximum that one read or write should ask for.
+    """
 
     name: str
     request_bytes: int
 
     async def look(self, path: str, *, follow: bool = True) -> DiskEntry | None:
-        """What there is, or None; `follow` = of a link, what it leads to."""
+        """Return the entry at the path, or None; `follow` a link to its destination."""
 
     def list(self, path: str) -> AsyncIterator[DiskEntry]:
-        """What is in a folder, links not followed, without `.` and `..`."""
+        """Iterate over a folder without following links, and without `.` and `..`."""
 
     async def open(self, path: str) -> OpenFile:
-        """For reading."""
+        """Open a file for reading."""
 
     async def draft(self, path: str, *, anew: bool) -> OpenFile:
-        """For writing a file that nobody else may read; `anew` = it must not be there yet, else what is in it stays."""
+        """Open a file for writing that only the owner may read.
+
+        `anew`: it must not exist yet; otherwise its content is kept.
+        """
 
     async def replace(self, draft: str, path: str) -> None:
-        """Give the draft its name at once and whole, in place of whatever file has it."""
+        """Rename the draft atomically, replacing any file at `path`."""
 
     async def remove(self, path: str) -> None:
-        """Remove a file or a link, if it is there."""
+        """Remove a file or a link, if it exists."""
 
     async def make_folder(self, path: str, mode: int) -> None:
-        """Make a folder, if it is not there."""
+        """Create a folder, if it does not exist."""
 
     async def dress(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
-        """Set what is not None; not of what a link leads to."""
+        """Set each attribute that is not None, without following a link."""
 
     async def accounts(self, owner: str | None, group: str | None) -> tuple[int | None, int | None]:
-        """The numbers of an account and a group, which may be named by number already."""
+        """Return the numeric ids of an account and a group, which may be given as numbers already."""
 
     async def digest(self, path: str) -> bytes | None:
-        """The SHA-256 of a file as the machine itself counts it; None where it cannot."""
+        """Return the SHA-256 of a file as the machine computes it, or None if it cannot."""
 
     async def count(self, draft: str) -> Counting | None:
-        """Begin to count that of a draft that is about to be written; None where it can only be counted afterwards."""
+        """Start computing the SHA-256 of a draft that is about to be written.
+
+        Returns None if it can only be computed afterwards.
+        """
 
 
 def refused(name: str, what: str, why: object) -> RemoteFailure:
-    """The machine would not do it."""
+    """Return the failure for an operation that the machine refused."""
     return RemoteFailure(ErrorCode.TRANSFER, f"{name} {what}: {why}.")
 
 
 def cut(name: str, why: object) -> RemoteFailure:
-    """Contact broke."""
+    """Return the failure for broken contact."""
     return RemoteFailure(ErrorCode.CONNECTION_LOST, f"Contact with {name} broke during the transfer ({why}).")

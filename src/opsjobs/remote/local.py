@@ -1,4 +1,4 @@
-"""Commands on the worker's own machine: `/bin/sh -c` in a session of its own, with a clean environment."""
+"""Commands on the worker's own machine: `/bin/sh -c` in a new session, clean environment."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ _PASSED_ON = ("LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
 class LocalSessions:
-    """The Sessions of transport `local`. It is asked of `allow` as loopback is: in production, only where that is allowed.
+    """The Sessions of transport `local`.
 
-    `on`: OPSJOBS_LOCAL_TRANSPORT of this worker; off, there are no sessions at all.
+    `allow` is asked about it as for loopback: in production, it must be allowed explicitly. `on` is
+    OPSJOBS_LOCAL_TRANSPORT of this worker; if off, there are no sessions at all.
     """
 
     def __init__(self, allow: Callable[[str], None] | None = None, *, on: bool = True) -> None:
@@ -46,10 +47,10 @@ class LocalSessions:
         self._on = on
 
     @asynccontextmanager
-    async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:  # noqa: ARG002  there is one machine only
-        """A session on this machine; what it started and left running is let go, not ended.
+    async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:  # noqa: ARG002  there is only one machine
+        """Yield a session on this machine; what it left running is released, not ended.
 
-        Raises RemoteFailure(SAFETY_BLOCKED) where this machine may not be a target.
+        Raises RemoteFailure(SAFETY_BLOCKED) if this machine may not be a target.
         """
         if not self._on:
             message = "transport: local is off for this worker: set OPSJOBS_LOCAL_TRANSPORT=on, or change the target to ssh."
@@ -63,7 +64,7 @@ class LocalSessions:
             await session.close()
 
     async def test(self, endpoint: Endpoint) -> list[SessionStep]:
-        """The only step is the shell."""
+        """Test the shell, which is the only step."""
         started = time.monotonic()
         try:
             async with self.session(endpoint) as session:
@@ -74,15 +75,15 @@ class LocalSessions:
         return [SessionStep("shell", True, _ms_since(started))]
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:  # noqa: ARG002  likewise
-        """This machine shows no keys to itself."""
+        """Return no keys: this machine shows none to itself."""
         return []
 
     async def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no connection is kept open."""
 
 
 class LocalSession:
-    """Starts commands on this machine."""
+    """A session that starts commands on this machine."""
 
     logged_in: LoggedIn | None = None
 
@@ -94,9 +95,12 @@ class LocalSession:
         command: str | Program,
         *,
         stdin: bytes = b"",
-        marked: bool | None = None,  # noqa: ARG002  every one is a group of its own
+        marked: bool | None = None,  # noqa: ARG002  each command has its own process group
     ) -> RemoteProcess:
-        """Start a command line in /bin/sh, or a program. Raises RemoteFailure(CONNECTION_LOST) where this machine cannot."""
+        """Start a command line in /bin/sh, or a program.
+
+        Raises RemoteFailure(CONNECTION_LOST) if this machine cannot.
+        """
         if not isinstance(command, Program):
             return await self._start(command, stdin, hold=False)
         if (line := one_line(command, plain=True)) is not None:
@@ -104,12 +108,12 @@ class LocalSession:
         return await directly(self._ask, command)
 
     def durable(self) -> Durable | None:
-        """Durable runs on this machine."""
+        """Return the durable runs on this machine."""
         return Spool(_THIS_MACHINE, SpoolLogin(plain=True), self._ask, self._start_beside, self._start_beside)
 
     @asynccontextmanager
     async def disk(self) -> AsyncIterator[Disk]:
-        """This machine's files."""
+        """Yield this machine's files."""
         yield LocalDisk(_environment(os.environ)["HOME"])
 
     async def _ask(self, line: str, stdin: bytes) -> RemoteProcess:
@@ -135,7 +139,7 @@ class LocalSession:
         return process
 
     async def close(self) -> None:
-        """Let go of everything that was started."""
+        """Release everything that was started."""
         for process in self._started:
             await process.close()
 
@@ -147,7 +151,10 @@ def _let_go_late(child: _Child, starting: asyncio.Future[None]) -> None:
 
 
 class _Child:
-    """A child process and its pipes. Not asyncio's own kind, which kills the child when it is let go."""
+    """A child process and its pipes.
+
+    Not asyncio's own subprocess, which kills the child when it is released.
+    """
 
     def __init__(self) -> None:
         self._popen: subprocess.Popen[bytes] | None = None
@@ -157,13 +164,13 @@ class _Child:
 
     @property
     def pid(self) -> int:
-        """The process id, which is the number of its group as well."""
+        """The process id, which is the number of its process group as well."""
         return self._popen.pid if self._popen is not None else 0
 
     async def start(self, command: str, stdin: bytes, *, hold: bool) -> None:
-        """Start the command; `hold` = its standard input does not end before it is let go.
+        """Start the command; `hold` keeps its standard input open until it is released.
 
-        Raises OSError or ValueError where that is not possible.
+        Raises OSError or ValueError if that is not possible.
         """
         self._popen = popen = _spawn(command)
         loop = asyncio.get_running_loop()
@@ -175,11 +182,11 @@ class _Child:
         self._stdin.say(stdin, end=not hold)
 
     def at_end(self) -> None:
-        """A pipe is at its end."""
+        """Handle the end of a pipe."""
         self._settle()
 
     def _settle(self) -> None:
-        """The command is over once the child has ended and nobody can write to the pipes any more."""
+        """End the output once the child has exited and no process can write to the pipes any more."""
         code = self._popen.returncode if self._popen is not None else None
         if code is None or not self._pipes or not all(pipe.ended for pipe in self._pipes):
             return
@@ -195,7 +202,7 @@ class _Child:
             pipe.go_on()
 
     def say(self, data: bytes, *, end: bool) -> None:
-        """Go on with its standard input."""
+        """Write to its standard input, and close it if `end`."""
         self._stdin.say(data, end=end)
 
     def let_go(self) -> None:
@@ -218,22 +225,23 @@ class _Mouth(asyncio.BaseProtocol):
         self._transport = None
 
     def say(self, data: bytes, *, end: bool) -> None:
-        """Write all of it, then end the stream where that is all."""
+        """Write all of the data, then close the stream if `end`."""
         if self._transport is not None:
             self._transport.write(data)
             if end:
                 self._transport.write_eof()
 
     def shut(self) -> None:
-        """Close, whatever was not read yet."""
+        """Close, whether everything was read or not."""
         transport, self._transport = self._transport, None
-        # A pipe whose end was written and that holds nothing more is closing already; to abort it then is an error.
+        # A pipe that is at its end and has nothing buffered is already closing; to abort it then is
+        # an error.
         if transport is not None and not (transport.is_closing() and transport.get_write_buffer_size() == 0):
             transport.abort()
 
 
 class _Pipe(asyncio.Protocol):
-    """Our end of one stream of a child."""
+    """Our end of one output stream of a child."""
 
     def __init__(self, stream: Stream, child: _Child) -> None:
         self._stream = stream
@@ -266,7 +274,7 @@ class _Pipe(asyncio.Protocol):
 
 def _spawn(command: str) -> subprocess.Popen[bytes]:
     environment = _environment(os.environ)
-    return subprocess.Popen(  # noqa: S603  to run what its author wrote is what this transport is for
+    return subprocess.Popen(  # noqa: S603  this transport exists to run what its author wrote
         [_SHELL, "-c", command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -279,7 +287,7 @@ def _spawn(command: str) -> subprocess.Popen[bytes]:
 
 def _wait_for(popen: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, ended: Callable[[], None]) -> None:
     popen.wait()
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+    with contextlib.suppress(RuntimeError):  # the loop is closed: no waiter is left
         loop.call_soon_threadsafe(ended)
 
 
@@ -290,11 +298,11 @@ class LocalProcess:
         self._child = child
 
     def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
-        """Output, then one Exit."""
+        """Iterate over the output, then one RemoteExit."""
         return self._child.outflow.read()
 
     async def kill(self, grace_seconds: float) -> CancelProof:
-        """TERM to the command's process group, KILL after the grace."""
+        """Send TERM to the command's process group, and KILL after the grace."""
         if self._child.outflow.outcome is not None:
             return CancelProof.ALREADY_FINISHED
         try:
@@ -303,16 +311,16 @@ class LocalProcess:
             return CancelProof.UNREACHABLE
 
     def say(self, data: bytes, *, end: bool) -> None:
-        """Go on with its standard input, where it was started with `hold`."""
+        """Write to its standard input, if it was started with `hold`."""
         self._child.say(data, end=end)
 
     async def close(self) -> None:
-        """Let go of the pipes, whatever state the command is in."""
+        """Close the pipes, whatever state the command is in."""
         self._child.let_go()
 
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """What a login would have set: nothing of the worker's settings, which hold secrets."""
+    """Return what a login would set, and none of the worker's settings, which hold secrets."""
     account = pwd.getpwuid(os.getuid()) if _known(os.getuid()) else None
     home = account.pw_dir if account is not None and Path(account.pw_dir).is_dir() else "/"
     name = account.pw_name if account is not None else str(os.getuid())

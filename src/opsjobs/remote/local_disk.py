@@ -1,4 +1,4 @@
-"""Files on the worker's own machine: the system's calls, in threads, so that a slow disk holds nobody else up."""
+"""Files on the worker's machine: system calls in threads, so a slow disk blocks no task."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KINDS: dict[int, Literal["file", "folder", "link", "other"]] = {
 
 
 class LocalDisk:
-    """The Disk of this machine; paths begin at `home`."""
+    """The Disk of this machine; relative paths start at `home`."""
 
     def __init__(self, home: str) -> None:
         self.name = _NAME
@@ -34,7 +34,7 @@ class LocalDisk:
         self._home = home
 
     async def look(self, path: str, *, follow: bool = True) -> DiskEntry | None:
-        """What there is, or None."""
+        """Return the entry at the path, or None."""
         try:
             found = await asyncio.to_thread(os.stat, self._at(path), follow_symlinks=follow)
         except (FileNotFoundError, NotADirectoryError):
@@ -44,7 +44,7 @@ class LocalDisk:
         return _entry(path, found)
 
     async def list(self, path: str) -> AsyncIterator[DiskEntry]:
-        """What is in a folder."""
+        """Iterate over a folder."""
         what = f"does not let us read the folder {path}"
         with await _call(what, os.scandir, self._at(path)) as found:
             while entries := await _call(what, _next, found):
@@ -52,36 +52,36 @@ class LocalDisk:
                     yield entry
 
     async def open(self, path: str) -> OpenFile:
-        """For reading."""
+        """Open a file for reading."""
         return await self._open(path, os.O_RDONLY, f"does not let us read {path}")
 
     async def draft(self, path: str, *, anew: bool) -> OpenFile:
-        """For writing."""
+        """Open a file for writing."""
         flags = os.O_WRONLY | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if anew else 0)
         return await self._open(path, flags, f"does not let us write beside {path}")
 
     async def _open(self, path: str, flags: int, what: str) -> OpenFile:
-        # A pipe that nobody writes to would hold the thread for ever.
+        # O_NONBLOCK, because a pipe without a writer would block the thread for ever.
         number = await _call(what, os.open, self._at(path), flags | os.O_NONBLOCK | os.O_CLOEXEC, DRAFT_MODE)
         return LocalFile(number, path)
 
     async def replace(self, draft: str, path: str) -> None:
-        """At once and whole."""
+        """Rename atomically."""
         await _call(f"does not let us put a file at {path}", os.replace, self._at(draft), self._at(path))
 
     async def remove(self, path: str) -> None:
-        """Remove a file or a link, if it is there."""
+        """Remove a file or a link, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             await _call(f"does not let us remove {path}", os.unlink, self._at(path), passing=FileNotFoundError)
 
     async def make_folder(self, path: str, mode: int) -> None:
-        """Make a folder, if it is not there."""
+        """Create a folder, if it does not exist."""
         there = await self.look(path)
         if there is None or there.kind != "folder":
             await _call(f"does not let us make the folder {path}", os.mkdir, self._at(path), mode)
 
     async def dress(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
-        """Set what is not None."""
+        """Set each attribute that is not None."""
         what = f"does not let us set mode or owner of {path}"
         if owner is not None or group is not None:
             ids = (-1 if owner is None else owner, -1 if group is None else group)
@@ -90,18 +90,18 @@ class LocalDisk:
             await _call(what, os.chmod, self._at(path), mode)
 
     async def accounts(self, owner: str | None, group: str | None) -> tuple[int | None, int | None]:
-        """The numbers of an account and a group."""
+        """Return the numeric ids of an account and a group."""
         return (
             None if owner is None else int(owner) if owner.isdigit() else await _number("user", owner, _user),
             None if group is None else int(group) if group.isdigit() else await _number("group", group, _group),
         )
 
     async def digest(self, path: str) -> bytes | None:
-        """Counted here."""
+        """Return the SHA-256 of a file."""
         return await _call(f"does not let us read {path}", _digest, self._at(path))
 
     async def count(self, draft: str) -> None:
-        """Afterwards is early enough: nothing is sent meanwhile."""
+        """Return None: the digest is computed afterwards, as nothing is sent meanwhile."""
 
     def _at(self, path: str) -> str:
         return os.path.join(self._home, path)  # noqa: PTH118  a Path would drop what a path may end with
@@ -115,19 +115,19 @@ class LocalFile:
         self._path = path
 
     async def read(self, offset: int, size: int) -> bytes:
-        """At most so many bytes."""
+        """Return at most `size` bytes."""
         return await _call(f"does not let us read {self._path}", os.pread, self._number, size, offset)
 
     async def write(self, offset: int, data: bytes) -> None:
-        """All of these bytes."""
+        """Write all of these bytes."""
         await _call(f"does not take the bytes for {self._path}", _write, self._number, data, offset)
 
     async def sync(self) -> None:
-        """To the disk."""
+        """Flush to the disk."""
         await _call(f"could not make {self._path} last", os.fsync, self._number)
 
     async def close(self) -> None:
-        """Let go."""
+        """Close the file."""
         with contextlib.suppress(OSError):
             os.close(self._number)
 
@@ -151,7 +151,7 @@ def _write(number: int, data: bytes, offset: int) -> None:
 def _next(found: Iterable[os.DirEntry[str]]) -> list[DiskEntry]:
     entries = []
     for entry in found:
-        with contextlib.suppress(FileNotFoundError):  # gone since
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
             entries.append(_entry(entry.name, entry.stat(follow_symlinks=False)))
         if len(entries) == LISTED_AT_ONCE:
             break

@@ -1,4 +1,4 @@
-"""One command's output on its way to the reader: bounded, in order, ended exactly once."""
+"""The buffer of one command's output: bounded, in order, ended exactly once."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.remote.session import Output, RemoteExit, Stream
 
 HIGH_WATER_BYTES = 128 * 1024
-"""The source is told to wait above this; what is under way then (one window) comes on top."""
+"""The source is paused above this; what is in flight then (one window) is added."""
 
 LOW_WATER_BYTES = 32 * 1024
 PIECE_BYTES = 64 * 1024
 
 
 def _nothing() -> None:
-    """What a source without brakes does when told to wait."""
+    """Do nothing, for a source that cannot be paused."""
 
 
 class Outflow:
-    """A buffer between a transport that pushes and one reader who pulls; both on the same loop."""
+    """A buffer between a transport that pushes and one reader that pulls, on the same loop."""
 
     def __init__(self, *, pause: Callable[[], None] = _nothing, resume: Callable[[], None] = _nothing) -> None:
         self._pause = pause
@@ -32,15 +32,15 @@ class Outflow:
         self._end: RemoteExit | RemoteFailure | None = None
         self._reader: asyncio.Future[None] | None = None
         self.settled = asyncio.Event()
-        """Set once the command's end is known, even while output before it still waits for the reader."""
+        """Set once the command's end is known, even while earlier output waits for the reader."""
 
     @property
     def outcome(self) -> RemoteExit | RemoteFailure | None:
-        """How it ended, as far as known."""
+        """The outcome of the command, or None if it is not known yet."""
         return self._end
 
     def put(self, stream: Stream, data: bytes) -> None:
-        """Take what the command wrote, cut into pieces of at most 64 KiB; brake the source when full."""
+        """Add output, cut into pieces of at most 64 KiB; pause the source when full."""
         if not data:
             return
         if len(data) <= PIECE_BYTES:
@@ -54,10 +54,11 @@ class Outflow:
         self._wake()
 
     def end(self, outcome: RemoteExit | RemoteFailure) -> None:
-        """All output was put; only the first word on the end counts."""
+        """Record the outcome after all output was put; only the first call counts."""
         if self._end is None:
             self._end = outcome
-            # The source may refer to this outflow: without a circle both are freed with their last use.
+            # The source may refer to this buffer: without a reference cycle both are freed with
+            # their last use.
             self._pause = self._resume = _nothing
             self.settled.set()
             self._wake()
@@ -67,7 +68,7 @@ class Outflow:
             self._reader.set_result(None)
 
     async def read(self) -> AsyncIterator[Output | RemoteExit]:
-        """Everything in order, then the Exit; raises the RemoteFailure that ended it instead."""
+        """Yield everything in order, then the exit; raise the RemoteFailure that ended it instead."""
         while True:
             while self._pieces:
                 piece = self._pieces.popleft()
@@ -81,6 +82,7 @@ class Outflow:
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         if isinstance(self._end, RemoteFailure):
-            # One of its own for each reader: one that is raised refers to the frames that it came through, and is kept here.
+            # A separate exception for each reader: a raised one refers to the frames that it passed
+            # through, and this one is kept.
             raise RemoteFailure(self._end.code, self._end.message, because=self._end.because)
         yield self._end

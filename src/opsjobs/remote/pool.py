@@ -1,4 +1,4 @@
-"""SSH sessions from shared connections: who gets a place on which one, and when one is made or closed."""
+"""SSH sessions over shared connections: assign channel slots, open and close connections."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ Key = tuple[object, ...]
 T = TypeVar("T")
 
 MOVES = 2
-"""How often a session changes its connection before it gives up."""
+"""The maximum number of times that a session changes its connection."""
 
 REFUSED_PAUSE_SECONDS = 0.05
 
 ELSEWHERE_SECONDS = 5.0
-"""How long a cancel waits for another connection before it asks the server to signal the command instead."""
+"""The time a cancel waits for another connection before it uses the server's own signal."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """What the pool may take, of one machine and in all."""
+    """The limits of the pool, per machine and in total."""
 
     connections: int = 1000
-    """Open connections of this worker; idle ones are closed for new ones, the longest idle first."""
+    """Open connections of this worker; the longest idle ones are closed to make room."""
     connections_per_key: int = 8
     channels_per_connection: int = 8
     """sshd's MaxSessions is 10 by default; two are left for the questions that a kill asks."""
     tunnels_per_connection: int = 128
     """Tunnels are not sessions: MaxSessions does not count them."""
     handshakes_per_host: int = 4
-    """At a time to one host and port; sshd begins to drop them at 10 (MaxStartups)."""
+    """Concurrent handshakes to one host and port; sshd drops some from 10 on (MaxStartups)."""
     handshakes_a_second: float = 20.0
-    """To one host and port; 0 = as many as there are. As many may come at once after a pause."""
+    """Handshakes to one host and port; 0 = no limit. As many may come at once after a pause."""
     idle_seconds: float = 60.0
 
 
@@ -84,12 +84,12 @@ class SshPool:
 
     @property
     def connections(self) -> int:
-        """Open connections, and those being made."""
+        """The number of open connections, and of those being made."""
         return self._room.taken
 
     @asynccontextmanager
     async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
-        """A session to the machine, connecting where there is no connection with room. Raises RemoteFailure."""
+        """Yield a session to the machine; connect if no connection has room. Raises RemoteFailure."""
         session = PooledSession(await self._take(endpoint, behind=0))
         try:
             yield session
@@ -97,9 +97,10 @@ class SshPool:
             await session.close()
 
     async def test(self, endpoint: Endpoint) -> list[SessionStep]:
-        """Connect afresh, whatever the circuit says, and time each step: connect, auth, shell, sudo, sftp.
+        """Connect afresh, ignoring the circuit; time connect, auth, shell, sudo and sftp.
 
-        Ends with the first that fails of those that sessions need. How the login went closes or opens its circuit.
+        Ends with the first failed step that sessions need. The outcome of the login closes or opens
+        its circuit.
         """
         async with self._jump(endpoint) as jump:
             if isinstance(jump, RemoteFailure):
@@ -111,7 +112,7 @@ class SshPool:
         return [replace(step, error=step.error and mask.text(step.error)) for step in steps]
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
-        """The keys that the host shows now. Raises RemoteFailure."""
+        """Return the host keys that the host shows now. Raises RemoteFailure."""
         async with self._jump(endpoint) as jump:
             if isinstance(jump, RemoteFailure):
                 raise jump
@@ -119,7 +120,7 @@ class SshPool:
                 return await self._connector.scan(endpoint.target, jump.line.connection if jump else None)
 
     async def close(self) -> None:
-        """Close every connection and fail who waits for one."""
+        """Close every connection and fail all waiters."""
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -128,7 +129,10 @@ class SshPool:
         await self._breaker.close()
 
     async def _take(self, endpoint: Endpoint, *, behind: int) -> ChannelSlot:
-        """A place on a connection. `behind`: how many hops go on through it; 0: commands run on it."""
+        """Return a channel slot; `behind` is the number of further hops that go through it.
+
+        0 means that commands run on it.
+        """
         if self._closed:
             raise RemoteFailure(ErrorCode.CONNECTION_LOST, "This worker is stopping: nothing new is started.")
         key = (*_key(endpoint), behind)
@@ -155,7 +159,10 @@ class SshPool:
         )
 
     async def _connect(self, endpoint: Endpoint, behind: int) -> PooledConnection:
-        """One more connection, with a place in the house and at the host's door, and through its jump host."""
+        """Open one more connection, through its jump host if it has one.
+
+        Waits for room in the pool and for the host's handshake limits.
+        """
         async with self._breaker.attempt(endpoint, insist=endpoint.insist) as permit:
             try:
                 jump = await self._take(_last_jump(endpoint), behind=behind + 1) if endpoint.jumps else None
@@ -207,7 +214,7 @@ class SshPool:
 
     @asynccontextmanager
     async def _gate(self, endpoint: Endpoint) -> AsyncIterator[None]:
-        """At most so many handshakes at a time to one host and port, and so many a second."""
+        """Limit the concurrent handshakes to one host and port, and their rate."""
         target = endpoint.target
         key = (target.host, target.port, *(part for jump in endpoint.jumps for part in (jump.target.host, jump.target.port)))
         gate = self._gates.setdefault(key, _Gate(asyncio.Semaphore(self._limits.handshakes_per_host)))
@@ -222,7 +229,7 @@ class SshPool:
                 del self._gates[key]
 
     async def _sweep(self) -> None:
-        """Close what was idle for long, and forget what is over."""
+        """Close connections that have been idle for long, and drop unused groups and limits."""
         while True:
             await self._clock.sleep(self._limits.idle_seconds / 4)
             now = self._clock.monotonic()
@@ -242,7 +249,7 @@ class SshPool:
 
 
 class PooledSession:
-    """A place on a connection, which it may change for another one as long as nothing has started."""
+    """A session on a channel slot; it may change connections as long as nothing has started."""
 
     def __init__(self, place: ChannelSlot) -> None:
         self._place = place
@@ -251,13 +258,14 @@ class PooledSession:
 
     @property
     def logged_in(self) -> LoggedIn | None:
-        """When the connection that it has now was logged in to."""
+        """When its present connection was logged in."""
         return self._place.line.connection.logged_in
 
     async def start(self, command: str | Program, *, stdin: bytes = b"", marked: bool | None = None) -> RemoteProcess:
-        """Start a command line in the login shell, or a program. Raises RemoteFailure(CONNECTION_LOST or LOST).
+        """Start a command line in the login shell, or a program.
 
-        Where this connection turns out to be dead or full before anything started, another one is taken.
+        If this connection turns out to be dead or full before anything started, another one is
+        used. Raises RemoteFailure(CONNECTION_LOST or LOST).
         """
         if not isinstance(command, Program):
             return await self._start(command, stdin, marked=marked)
@@ -271,12 +279,12 @@ class PooledSession:
         try:
             return self._noted(await _start_on(self._place, line, stdin, marked=marked))
         except ChannelRefused:
-            # Servers with one channel a connection: what already runs over this one keeps it.
+            # For servers with one channel per connection: what already runs over this one keeps it.
             place = await self._place.beside()
         return self._noted(await _beside(place, line, stdin, marked=marked))
 
     def durable(self) -> Durable | None:
-        """Durable runs on this machine; None where its platform knows none."""
+        """Return the durable runs on this machine, or None if its platform has none."""
         target = self._place.line.connection.target
         if target.platform in ("network", "windows"):
             return None
@@ -284,7 +292,7 @@ class PooledSession:
 
     @asynccontextmanager
     async def disk(self) -> AsyncIterator[Disk]:
-        """The machine's files, over this session's place. Raises RemoteFailure."""
+        """Yield the machine's files, over this session's slot. Raises RemoteFailure."""
         async with AsyncExitStack() as stack:
             yield await _moving(self._place, lambda connection: stack.enter_async_context(connection.disk()))
 
@@ -295,7 +303,10 @@ class PooledSession:
         return self._noted(await _start_on(self._place, line, stdin, marked=False, hold=True))
 
     async def _start_beside(self, line: str, stdin: bytes) -> RemoteProcess:
-        """Start a line on a place of its own, which it leaves when it is closed; its standard input is open until then."""
+        """Start a command line on its own slot, which is released when the process is closed.
+
+        Its standard input stays open until then.
+        """
         return self._noted(await _beside(await self._place.another(), line, stdin, marked=False, hold=True))
 
     def _noted(self, process: RemoteProcess) -> RemoteProcess:
@@ -303,7 +314,7 @@ class PooledSession:
         return process
 
     async def close(self) -> None:
-        """Let go of what was started, and of the place."""
+        """Release what was started, and the slot."""
         if self._told is not None:
             self._place.line.login.plain = self._told.shell in PLAIN_SHELLS
         for process in self._started:
@@ -314,14 +325,14 @@ class PooledSession:
 async def _start_on(
     place: ChannelSlot, command: str | Dressing, stdin: bytes, *, marked: bool | None, hold: bool = False
 ) -> SshProcess:
-    """Start a line on this place's connection, or on another one (`_moving`)."""
+    """Start a command line on this slot's connection, or on another one (`_moving`)."""
     process = await _moving(place, lambda connection: connection.start(command, stdin=stdin, marked=marked, hold=hold))
     process.ask_elsewhere = partial(_ask_elsewhere, place)
     return process
 
 
 async def _ask_elsewhere(place: ChannelSlot, question: GroupSignal) -> Census | None:
-    """Ask over another connection to the same machine; None if there is none in time."""
+    """Ask over another connection to the same machine; return None if there is none in time."""
     try:
         async with asyncio.timeout(ELSEWHERE_SECONDS):
             other = await place.beside()
@@ -334,7 +345,10 @@ async def _ask_elsewhere(place: ChannelSlot, question: GroupSignal) -> Census | 
 
 
 async def _moving(place: ChannelSlot, begin: Callable[[SshConnection], Awaitable[T]]) -> T:
-    """Begin something on this place's connection; on another one where this turns out to be dead or full before anything began."""
+    """Begin something on this slot's connection, or on another one.
+
+    Another one is used if this one turns out to be dead or full before anything began.
+    """
     for _ in range(MOVES):
         try:
             return await begin(place.line.connection)
@@ -342,7 +356,8 @@ async def _moving(place: ChannelSlot, begin: Callable[[SshConnection], Awaitable
             if failure.code is not ErrorCode.CONNECTION_LOST:
                 raise
             if isinstance(failure, ChannelRefused) and not place.shrink():
-                # We are alone here: the machine may only not have noticed yet that our last channel is over.
+                # This session is the only user: the machine may not have noticed yet that our last
+                # channel is over.
                 await asyncio.sleep(REFUSED_PAUSE_SECONDS)
                 continue
             if not isinstance(failure, ChannelRefused) and place.line.connection.alive:
@@ -352,7 +367,7 @@ async def _moving(place: ChannelSlot, begin: Callable[[SshConnection], Awaitable
 
 
 async def _beside(place: ChannelSlot, line: str, stdin: bytes, *, marked: bool | None, hold: bool = False) -> RemoteProcess:
-    """Start a line on a place that is left once its process is closed."""
+    """Start a command line on a slot that is released once its process is closed."""
     try:
         return _Beside(await _start_on(place, line, stdin, marked=marked, hold=hold), place)
     except BaseException:
@@ -361,7 +376,7 @@ async def _beside(place: ChannelSlot, line: str, stdin: bytes, *, marked: bool |
 
 
 class _Beside:
-    """A process on a place of its own."""
+    """A process on its own slot."""
 
     def __init__(self, process: SshProcess, place: ChannelSlot) -> None:
         self._process = process
@@ -388,10 +403,11 @@ class _Gate:
 
 
 class _Room:
-    """Counts connections, and makes who would be one too many wait until one is closed.
+    """Count connections, and wait for one to close when the limit is reached.
 
-    Jump hosts' connections are kept while hops behind them wait for room. So each hop further away from the machine leaves a
-    tenth of the room to those nearer to it: there is always some for connections on which commands run, and they end.
+    Connections of jump hosts are kept while the hops behind them wait for room. So each hop further
+    away from the machine leaves a tenth of the room to those nearer to it: there is always some for
+    connections on which commands run, and those end.
     """
 
     def __init__(self, limit: int, make_room: Callable[[], bool]) -> None:
@@ -402,7 +418,7 @@ class _Room:
         self.taken = 0
 
     async def enter(self, behind: int) -> None:
-        """Wait for room for a connection through which so many hops go on."""
+        """Wait for room for a connection with `behind` further hops."""
         limit = max(1, self._limit - behind * self._reserve)
         while self.taken >= limit:
             self._changed.clear()
@@ -415,20 +431,21 @@ class _Room:
         self._changed.set()
 
     def wake(self) -> None:
-        """A connection became idle: it may be closed for another one."""
+        """Notify that a connection became idle: it may be closed for another one."""
         self._changed.set()
 
 
 def _last_jump(endpoint: Endpoint) -> Endpoint:
-    """The jump host next to the target, with the way to it (jumps are listed nearest to us first)."""
+    """Return the jump host next to the target, with its own jumps (listed nearest first)."""
     return replace(endpoint.jumps[-1], jumps=endpoint.jumps[:-1], insist=endpoint.insist, purpose=endpoint.purpose)
 
 
 def _key(endpoint: Endpoint) -> Key:
-    """What makes two sessions share a connection: the machine and its keys, the login, and the way.
+    """Return what sessions must have in common to share a connection.
 
-    Who may not use a credential (`fault`) has no part in the connections of those who may.
-    Where a login is made for a purpose, which a certificate names, those of another one have a connection of their own.
+    That is the machine and its host keys, the login, and the jump hosts. A caller that may not use
+    a credential (`fault`) has no part in the connections of those that may. If a login is made for
+    one purpose, which a certificate names, each purpose has its own connections.
     """
     target, credential = endpoint.target, endpoint.credential
     login = (credential.id, credential.version, credential.username, credential.fault) if credential is not None else None

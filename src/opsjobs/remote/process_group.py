@@ -1,4 +1,4 @@
-"""How a command's whole process group is ended on a POSIX machine, and how that is proven."""
+"""End a command's whole process group on a POSIX machine, and prove that it ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof
 
 PROOF_SECONDS = 15.0
-"""How long after the grace an answer may take; without one the command is perhaps still running."""
+"""The time for an answer after the grace; without one the command may still be running."""
 
 _PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 
@@ -42,7 +42,10 @@ _CENSUS = (
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """Living members of the group when asked; `foreign` = the process lives, but leads no group of its own."""
+    """The number of living members of the group.
+
+    `foreign`: the process lives, but leads no group.
+    """
 
     members: int
     foreign: bool
@@ -50,7 +53,7 @@ class Census:
 
 @dataclass(frozen=True, slots=True)
 class GroupSignal:
-    """A signal to a group, asked of the machine as one command line for any login shell."""
+    """A signal to a group, sent to the machine as one command line for any login shell."""
 
     group: int
     signal: str
@@ -58,12 +61,12 @@ class GroupSignal:
 
     @classmethod
     def of(cls, group: int, signal: str) -> GroupSignal:
-        """`signal` is TERM, KILL, or 0 to count only."""
+        """Return the question for `signal`: TERM, KILL, or 0 to count only."""
         return cls(group, signal, secrets.token_hex(8))
 
     @property
     def argv(self) -> tuple[str, ...]:
-        """The question for a caller that needs no shell around it."""
+        """The question as arguments, for a caller that needs no shell."""
         return ("sh", "-c", _CENSUS.replace("'\"'\"'", "'"), "opsjobs", self.signal, str(self.group), self.mark)
 
     @property
@@ -72,7 +75,7 @@ class GroupSignal:
         return f"sh -c '{_CENSUS}' opsjobs {self.signal} {self.group} {self.mark}"
 
     def answer(self, output: bytes) -> Census | None:
-        """The census in the output, which login scripts may have written to as well."""
+        """Return the census in the output, which may hold text of login scripts as well."""
         _, found, rest = output.partition(self.mark.encode() + b" ")
         words = rest.split()
         if not found or len(words) < 2:
@@ -88,9 +91,10 @@ class NoGroup(Exception):
 
 
 async def end_group(group: int, grace_seconds: float, ask: Ask) -> CancelProof:
-    """TERM the group, KILL it after the grace, and ask until nobody of it lives.
+    """Send TERM to the group, KILL after the grace, and ask until no member lives.
 
-    UNREACHABLE where that cannot be shown within the grace + 5 s. Raises NoGroup before anything was signalled.
+    Returns UNREACHABLE if that cannot be shown within the grace + 5 s. Raises NoGroup before
+    anything was signalled.
     """
     started = time.monotonic()
     try:
@@ -109,7 +113,7 @@ async def end_group(group: int, grace_seconds: float, ask: Ask) -> CancelProof:
 
 
 async def _gone(group: int, signal: str, ask: Ask, *, until: float = math.inf) -> bool:
-    """Ask, with growing pauses, until nobody of the group lives; False where the time is up before that."""
+    """Ask, with growing pauses, until no member of the group lives; return False on timeout."""
     for pause_seconds in itertools.chain(_PAUSES_SECONDS, itertools.repeat(_PAUSES_SECONDS[-1])):
         census = await ask(GroupSignal.of(group, signal))
         if census is not None and census.members == 0:

@@ -1,4 +1,4 @@
-"""What a machine says may hold what it was told: before it is repeated, the secrets of its login are taken out of it."""
+"""Redact login secrets from the error messages of remote machines."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from opsjobs.model.target import Endpoint
 
 
 def heard_from(endpoint: Endpoint, *told: Secret) -> Mask:
-    """What is not to be repeated of words of this machine. Made anew each time: it is for failures, and those are few.
+    """Return the mask of secrets that this machine was sent.
 
-    `told`: what it was told beside, which was got from elsewhere.
+    `told` are further secrets it was sent, fetched from a secret store. The mask is built on each
+    call: it is for failures, and those are rare.
     """
     credential = endpoint.credential
     secrets = [*(credential.secrets if credential is not None else ()), *told]

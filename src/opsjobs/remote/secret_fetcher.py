@@ -1,4 +1,4 @@
-"""How a login gets secrets that are kept elsewhere: whoever builds the parts says how."""
+"""The interface by which a login gets secrets from an external store."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential
 
 Fetch = Callable[[Credential, str], Awaitable[Credential]]
-"""Asked just before a login for a credential that may have its secrets elsewhere, and told what for: the same with its secrets.
+"""Called before a login with a credential and the purpose; returns it with its secrets.
 
-Raises RemoteFailure(CREDENTIAL_MISSING).
+The credential may have its secrets in an external store. Raises RemoteFailure(CREDENTIAL_MISSING).
 """
 
 
 async def nowhere(credential: Credential, _purpose: str) -> Credential:
-    """The fetch of a process that knows no other place."""
+    """Refuse a credential of an external store: this process has no access to one."""
     if credential.source is None:
         return credential
     words = f"The secrets of the credential {credential.name} are elsewhere, and this process cannot get them."

@@ -1,4 +1,4 @@
-"""The Session protocol: what the engine may ask of a machine, whatever the transport."""
+"""The Session protocol: what the engine may do on a machine, whatever the transport."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class RemoteExit:
-    """How the command ended: an exit code, or the name of the signal that ended it ("KILL").
+    """The end of a command: an exit code, or the name of the signal that ended it ("KILL").
 
-    `cause`: the target's own watchdog ended it, for its time or for the size of its output, or a cancel of ours did; or the
-    target's disk was full at its end, and output is lost; or the program was not started at all: its interpreter or its folder
-    is not there, or what it needs could not be stored. `words` may say more of that.
+    `cause` says that the target's watchdog ended it, for its time or its output size, or a cancel
+    did; or that the target's disk was full at its end, and output is lost; or that the program was
+    not started at all: its interpreter or its folder is missing, or what it needs could not be
+    stored. `words` may add a detail.
     """
 
     code: int | None
@@ -42,12 +43,15 @@ class RemoteExit:
 
     @property
     def unstarted(self) -> bool:
-        """Whether nothing of the program ran, for a reason of its machine: the code is not the program's."""
+        """True if nothing of the program ran; the code is not the program's then.
+
+        The reason lies with its machine.
+        """
         return self.cause in ("interpreter", "folder", "storage")
 
 
 def unstarted(cause: Cause, program: Program) -> RemoteExit:
-    """How a program ends whose machine lacks something, in words."""
+    """Return the exit of a program whose machine lacks something, with a message."""
     words = {
         "interpreter": f"there is no {program.interpreter} on the target that can be started",
         "folder": f"the working directory {program.cwd} is not there, or cannot be entered",
@@ -57,7 +61,10 @@ def unstarted(cause: Cause, program: Program) -> RemoteExit:
 
 
 def no_shell(end: RemoteExit) -> RemoteExit:
-    """How a line ends that no POSIX shell has told of: not with what the machine makes of it, unless something ended it."""
+    """Return the exit of a command line that no POSIX shell has confirmed.
+
+    The machine's exit code is not the command's, unless a signal ended it.
+    """
     if end.signal is not None or (end.code or 0) > 128:
         return end
     return RemoteExit(
@@ -67,9 +74,9 @@ def no_shell(end: RemoteExit) -> RemoteExit:
 
 @dataclass(frozen=True, slots=True)
 class SessionStep:
-    """One timed part of reaching a machine (`targets test`): connect, auth, shell, sudo, sftp.
+    """One timed step of a connection test: connect, auth, shell, sudo or sftp.
 
-    `needed`: without it the machine does not work; of sudo and sftp it is only good to know.
+    `needed`: sessions do not work without it; sudo and sftp are only informative.
     """
 
     name: str
@@ -81,7 +88,7 @@ class SessionStep:
 
 @dataclass(frozen=True, slots=True)
 class LoggedIn:
-    """When a connection was logged in to, in seconds on the monotonic clock: from the exchange of keys until it was let in."""
+    """The login of a connection, from key exchange to success, in monotonic seconds."""
 
     began: float
     ended: float
@@ -99,22 +106,26 @@ class RemoteProcess(Protocol):
     """A command that was started on a machine."""
 
     def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
-        """The output as it comes, then exactly one Exit.
+        """Iterate over the output as it comes, then exactly one RemoteExit.
 
-        Back-pressure: while nobody reads, at most a bounded amount is buffered and the remote end is made to wait.
-        Raises RemoteFailure(LOST) where contact breaks before the exit was seen: the command may have run or not
-        (of a durable run ContactLost, and it goes on; LOST where the run is gone for good).
+        Back-pressure: without a reader, at most a bounded amount is buffered and the remote end
+        must wait. Raises RemoteFailure(LOST) if contact breaks before the exit was seen: the
+        command may have run or not (a durable run raises ContactLost and continues; LOST if the run
+        is gone for good).
         """
 
     async def kill(self, grace_seconds: float) -> CancelProof:
-        """TERM to the command's process group, KILL after the grace; says what became of it. Reading may go on."""
+        """Send TERM to the process group and KILL after the grace; return the proof of its end.
+
+        The output may still be read.
+        """
 
     async def close(self) -> None:
-        """Let go of the channel, whatever state the command is in."""
+        """Close the channel, whatever state the command is in."""
 
 
 class IdentityDiffers(Exception):
-    """The machine's store is not the expected one: this request started nothing."""
+    """The machine's spool is not the expected one: this request started nothing."""
 
     def __init__(self, seen: SpoolIdentity) -> None:
         super().__init__(f"store {seen.store}, boot {seen.boot}")
@@ -122,10 +133,11 @@ class IdentityDiffers(Exception):
 
 
 class NotBegun(Exception):
-    """There is no run to attach to. `settled`: it can never begin any more, so that only the next attempt may.
+    """There is no run to attach to. `settled`: it can never start; only the next attempt may.
 
-    `up_seconds`: the boot under which it was expected is over, and a reboot may cost a record. That one was of this same machine,
-    which has been up for so long now: the word holds for what was asked of it since then, and for nothing before.
+    `up_seconds`: the boot under which it was expected is over, and a reboot may cost a record. The
+    record was of this same machine, which has been up for this long: the answer holds for what was
+    asked since then, and for nothing before.
     """
 
     def __init__(self, *, settled: bool, up_seconds: float | None = None) -> None:
@@ -135,108 +147,123 @@ class NotBegun(Exception):
 
 
 class NoSpool(Exception):
-    """The machine cannot keep a durable run; says why. Nothing was started."""
+    """The machine cannot keep a durable run, for the reason given. Nothing was started."""
 
 
 class ContactLost(RemoteFailure):
-    """Contact broke, and the command goes on or may have begun: an attach tells."""
+    """Contact broke; the command continues or may have started. An attach finds out."""
 
     def __init__(self, message: str) -> None:
         super().__init__(ErrorCode.LOST, message)
 
 
 class NotFollowed(ContactLost):
-    """What is there is not ours to follow: another command than this one, or begun by another release. It perhaps runs."""
+    """The run on the machine is not the expected one, and may be running.
+
+    It has another command, or another release of opsjobs started it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What became of a durable run, by the target's own word; `exit` where it ended by itself or was ended."""
+    """The state of a durable run, by the target's own record.
+
+    `exit` is set if it ended by itself or was ended.
+    """
 
     proof: CancelProof
     exit: RemoteExit | None = None
 
 
 class Durable(Protocol):
-    """Durable runs on one machine: what starts here goes on when contact breaks, and is found again by its key.
+    """Durable runs on one machine: they survive broken contact and are found again by key.
 
-    `become`: whose run it is, where not of who logs in. Where that is not allowed, nothing is done, and all but `cancel` raise
-    RemoteFailure(BECOME_FAILED).
+    `become` is the user of the run if it is not the login user. If that is not allowed, nothing is
+    done, and all but `cancel` raise RemoteFailure(BECOME_FAILED).
     """
 
     async def begin(self, order: StartOrder, expected: SpoolIdentity | None) -> RemoteProcess:
-        """Start, unless it was started before, and follow it from its first byte.
+        """Start the run unless it was started before, and follow it from its first byte.
 
-        Raises IdentityDiffers (always where None is expected: a first contact), NotBegun(settled) where the key was voided,
-        NoSpool, RemoteFailure(CONNECTION_LOST) where nothing can have started, ContactLost where it may have, and
-        RemoteFailure(LOST) where it was begun before and is gone; NotFollowed where it was another command.
+        Raises IdentityDiffers (always if None is expected: a first contact), NotBegun(settled) if
+        the key was voided, NoSpool, RemoteFailure(CONNECTION_LOST) if nothing can have started,
+        ContactLost if it may have, RemoteFailure(LOST) if it was started before and is gone, and
+        NotFollowed if it was another command.
         """
 
     async def attach(self, order: StartOrder, expected: SpoolIdentity, offsets: tuple[int, int]) -> RemoteProcess:
-        """Follow what was started before, from these offsets (stdout, stderr) on.
+        """Follow a run that was started before, from these offsets (stdout, stderr) on.
 
-        Raises as `begin`, and NotBegun(settled=False) where the target shows that it never started. After a reboot both kinds
-        of NotBegun say since when the machine is up, or are RemoteFailure(LOST) where it cannot tell.
+        Raises as `begin`, and NotBegun(settled=False) if the target shows that it never started.
+        After a reboot both kinds of NotBegun give the uptime of the machine, or are
+        RemoteFailure(LOST) if it cannot tell.
         """
 
     async def identity(self, become: Become | None = None) -> SpoolIdentity:
-        """Which store this is now, made where there is none. Raises NoSpool, RemoteFailure."""
+        """Return the identity of the spool; create it if needed. Raises NoSpool, RemoteFailure."""
 
     async def look(self, key: RunKey, become: Become | None = None) -> Settlement | None:
-        """How a run stands, touching nothing: None while it lives. Raises RemoteFailure."""
+        """Return the state of a run, unchanged; None while it lives. Raises RemoteFailure."""
 
     async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> Settlement:
-        """See to it that the run never begins, or ends: TERM, KILL after the grace, then whatever escaped.
+        """End the run or ensure that it never starts: TERM, KILL after the grace, then stragglers.
 
-        Never raises for what a machine does: the proof is `unreachable` where the target's answer is missing.
+        Never raises for what a machine does: the proof is `unreachable` if the target's answer is
+        missing.
         """
 
     async def clean(self, keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False) -> None:
         """Remove the folders of runs that have ended. Raises RemoteFailure.
 
-        `output_only`: keep the record of each run, which refuses a second start and knows how it ended.
+        `output_only`: keep the record of each run, which refuses a second start and holds how it
+        ended.
         """
 
 
 class Session(Protocol):
-    """An open channel to one machine."""
+    """An open session on one machine."""
 
     @property
     def logged_in(self) -> LoggedIn | None:
-        """When its connection was, which others may have made long before; None where nobody logs in."""
+        """When its connection was logged in, perhaps long before; None if there is no login."""
 
     async def start(self, command: str | Program, *, stdin: bytes = b"", marked: bool | None = None) -> RemoteProcess:
-        """Start a command line in the login shell; `marked` = learn its process group, for `kill` (default: where possible).
+        """Start a command line in the login shell, or a program.
 
-        Or a program, which has its `stdin` in itself: a POSIX shell of the machine starts it. Where there is none, its Exit
-        says so, as for everything else that it lacks (`RemoteExit.unstarted`).
+        `marked`: learn its process group, for `kill` (default: if possible). A program carries its
+        own `stdin`: a POSIX shell of the machine starts it. If there is no such shell, its exit
+        says so, as for everything else that is missing (`RemoteExit.unstarted`).
 
-        Raises RemoteFailure: CONNECTION_LOST where nothing can have started, LOST where the request was written
-        and no answer came.
+        Raises RemoteFailure: CONNECTION_LOST if nothing can have started, LOST if the request was
+        written and no answer came.
         """
 
     def durable(self) -> Durable | None:
-        """Durable runs on this machine; None where its platform knows none."""
+        """Return the durable runs on this machine, or None if its platform has none."""
 
     def disk(self) -> AbstractAsyncContextManager[Disk]:
-        """Files on this machine. Raises RemoteFailure: TRANSFER where it serves none, CONNECTION_LOST."""
+        """Yield the files of this machine.
+
+        Raises RemoteFailure: TRANSFER if it serves none, CONNECTION_LOST.
+        """
 
 
 class Sessions(Protocol):
-    """Where sessions come from: the pool, for one kind of transport or for all."""
+    """The source of sessions: a pool, for one transport or for all."""
 
     def session(self, endpoint: Endpoint) -> AbstractAsyncContextManager[Session]:
-        """A session to the machine, connecting where there is no connection yet.
+        """Yield a session to the machine; connect if there is no connection yet.
 
-        Raises RemoteFailure with the code of the phase that failed: dns, connect_timeout, connection_refused,
-        connection_lost, host_key, auth_failed, credential_missing, circuit_open.
+        Raises RemoteFailure with the code of the phase that failed: dns, connect_timeout,
+        connection_refused, connection_lost, host_key, auth_failed, credential_missing,
+        circuit_open.
         """
 
     async def test(self, endpoint: Endpoint) -> list[SessionStep]:
         """Connect afresh and time each step; never raises for what a machine does."""
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
-        """The keys that the host shows now, without logging in. Raises RemoteFailure."""
+        """Return the host keys shown now, without logging in. Raises RemoteFailure."""
 
     async def close(self) -> None:
         """Close every connection."""

@@ -1,4 +1,4 @@
-"""The one door to machines: each target's own transport behind the same face."""
+"""Dispatch to the transport of each target, behind one interface."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from opsjobs.remote.session import HostKey, Session, Sessions, SessionStep
 
 
 class Transports:
-    """Sessions for every transport, by what the target says."""
+    """Sessions for every transport, chosen by the target."""
 
     def __init__(self, sessions: Mapping[Transport, Sessions]) -> None:
         self._sessions = dict(sessions)
 
     def session(self, endpoint: Endpoint) -> AbstractAsyncContextManager[Session]:
-        """A session to the machine. Raises RemoteFailure."""
+        """Yield a session to the machine. Raises RemoteFailure."""
         return self._sessions[endpoint.target.transport].session(endpoint)
 
     async def test(self, endpoint: Endpoint) -> list[SessionStep]:
@@ -24,7 +24,7 @@ class Transports:
         return await self._sessions[endpoint.target.transport].test(endpoint)
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
-        """The keys that the host shows now. Raises RemoteFailure."""
+        """Return the host keys that the host shows now. Raises RemoteFailure."""
         return await self._sessions[endpoint.target.transport].scan_host_keys(endpoint)
 
     async def close(self) -> None:

@@ -1,1 +1,1 @@
-"""Everything on one machine: embedded servers, supervised processes, and a lab of loopback machines."""
+"""Run the whole service on one machine: embedded servers, supervised processes and a lab."""

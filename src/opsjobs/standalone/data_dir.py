@@ -1,4 +1,4 @@
-"""The data folder of one `up`: who holds it, and where its keys, token, logs and servers lie."""
+"""The data folder of one `up`: its lock, keys, token, logs and servers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from opsjobs.model.errors import Refusal
 from opsjobs.standalone.key_file import KEYS_FILE, new_key, write_private
 
 TOKEN_BYTES = 32
-_NOT_OURS_TO_JUDGE = {"lost+found"}
+_IGNORED_ENTRIES = {"lost+found"}
 
 
 class DataFolder:
-    """`D`: held by one process at a time, from `hold()` until `release()` or the process's end."""
+    """The data folder, locked by one process from `hold()` until `release()` or its exit."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -30,7 +30,11 @@ class DataFolder:
         self._held: int | None = None
 
     def hold(self) -> None:
-        """Make the folder where needed and take it. Raises Refusal where it is another's, or in use."""
+        """Create the folder if needed and lock it.
+
+        Raises Refusal if the folder holds something else, is unusable, or is locked by another
+        process.
+        """
         try:
             self._make()
             self._held = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
@@ -52,54 +56,61 @@ class DataFolder:
             ) from None
         os.ftruncate(self._held, 0)
         os.pwrite(self._held, f"{os.getpid()}\n".encode(), 0)
-        self.endpoint.unlink(missing_ok=True)  # of one that was killed
+        self.endpoint.unlink(missing_ok=True)  # left behind by an `up` that was killed
         self.logs.mkdir(mode=0o700, exist_ok=True)
 
     def release(self) -> None:
-        """Let the next one in."""
+        """Remove the endpoint file and release the lock."""
         with contextlib.suppress(FileNotFoundError):
             self.endpoint.unlink()
         self._close()
 
     def make_secrets(self, *, keys: bool) -> None:
-        """Make, once, the admin token and (where `keys`: nobody gave any) the key that encrypts credentials; both 0600."""
+        """Create the admin token and, if `keys`, the encryption key of credentials, once.
+
+        `keys` is true if the caller configured no key. Both files have mode 0600.
+        """
         if keys and not self.keys.exists():
             write_private(self.keys, [new_key()[0]])
         if not self.admin_token.exists():
             write_private(self.admin_token, [f"opsc_{secrets.token_urlsafe(TOKEN_BYTES)}"])
 
     def tell_endpoint(self, url: str) -> None:
-        """Let commands on this machine find us."""
+        """Write the URL into the endpoint file, so that commands on this machine find the API."""
         making = self.endpoint.with_suffix(".making")
         making.write_text(f"{url}\n")
         making.chmod(0o644)
         making.replace(self.endpoint)
 
     def note_worker(self, name: str) -> None:
-        """Write down a worker that we have started; should we be killed, the next `up` knows whom to bury."""
+        """Record a worker that was started.
+
+        If this process is killed, the next `up` reads the record and reaps these workers.
+        """
         with self._workers.open("a") as file:
             file.write(f"{name}\n")
 
     def workers(self) -> list[str]:
-        """The workers written down since `forget_workers`."""
+        """Return the workers recorded since `forget_workers`."""
         return self._workers.read_text().splitlines() if self._workers.exists() else []
 
     def forget_workers(self) -> None:
-        """They are buried."""
+        """Delete the record of workers, after they have been reaped."""
         self._workers.unlink(missing_ok=True)
 
     def _make(self) -> None:
         existed = self.path.exists()
         for missing in [p for p in (*reversed(self.path.parents), self.path) if not p.exists()]:
             missing.mkdir()
-            missing.chmod(0o755)  # whatever our umask: PostgreSQL's user must get through
-        if existed and not self._lock.exists() and (strangers := _strangers(self.path)):
+            missing.chmod(0o755)  # regardless of our umask: PostgreSQL's user must be able to traverse it
+        if existed and not self._lock.exists() and (foreign := _foreign_entries(self.path)):
             raise Refusal(
                 "folder_in_use",
-                f"{self.path} holds other things ({', '.join(sorted(strangers)[:3])}) and no data of opsjobs: "
+                f"{self.path} holds other things ({', '.join(sorted(foreign)[:3])}) and no data of opsjobs: "
                 "choose an empty or a new folder with --data-dir.",
             )
-        # As root PostgreSQL runs as another user, who must get through to its own part, and needs to read nothing else.
+        # Under root, PostgreSQL runs as another user, which must traverse this folder to its own
+        # part and needs to read nothing else.
         mode = 0o711 if os.geteuid() == 0 else 0o700
         if self.path.stat().st_mode & 0o777 != mode:
             self.path.chmod(mode)
@@ -110,5 +121,5 @@ class DataFolder:
             self._held = None
 
 
-def _strangers(path: Path) -> set[str]:
-    return {entry.name for entry in path.iterdir()} - _NOT_OURS_TO_JUDGE
+def _foreign_entries(path: Path) -> set[str]:
+    return {entry.name for entry in path.iterdir()} - _IGNORED_ENTRIES

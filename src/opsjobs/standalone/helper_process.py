@@ -1,4 +1,4 @@
-"""Short-lived processes of `up`: what needs the database driver is done in them, so that `up` itself stays small."""
+"""Run short-lived helper processes, so that `up` loads no database driver and stays small."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ OWN_DATABASE = "--own-database"
 
 
 def run_errand(name: str, *arguments: str, environment: Mapping[str, str], log: Path) -> None:
-    """Run `opsjobs.standalone.<name>` to its end. Raises Unavailable with the last line that it said."""
+    """Run `opsjobs.standalone.<name>` to completion.
+
+    Raises Unavailable with the last line of its stderr if it fails; the whole stderr goes to `log`.
+    """
     done = subprocess.run(  # noqa: S603  our own module
         [sys.executable, "-m", f"opsjobs.standalone.{name}", *arguments],
         env=dict(environment), cwd="/", capture_output=True, text=True, start_new_session=True, check=False,

@@ -1,4 +1,4 @@
-"""The file with the encryption keys of one `up`: one a line, the current one first."""
+"""The file with the encryption keys of one `up`: one key per line, the current one first."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ KEYS_FILE = "keys"
 
 
 def new_key() -> tuple[str, str]:
-    """A new key: its text, and its id."""
+    """Return the text and the id of a new key."""
     raw = secrets.token_bytes(KEY_BYTES)
     return encoded(raw), key_id(raw)
 
 
 def put_first(path: Path) -> str:
-    """Make a new key the current one from the next start on; those before it still open. Its id."""
+    """Put a new key first, to be the current one from the next start on; return its id.
+
+    The older keys stay in the file and still decrypt.
+    """
     text, made = new_key()
     write_private(path, [text, *read(path)])
     return made
 
 
 def drop(path: Path, unwanted: str) -> bool:
-    """Take a key out by its id, which is not the first one's; False where there is no such key behind the first."""
+    """Remove an older key by its id; return False if no key after the first has this id.
+
+    The first key is the current one and is never removed.
+    """
     first, *older = read(path)
     kept = [text for text in older if key_id(decoded(text)) != unwanted]
     if len(kept) == len(older):
@@ -35,12 +41,12 @@ def drop(path: Path, unwanted: str) -> bool:
 
 
 def read(path: Path) -> list[str]:
-    """The texts of the keys, current first."""
+    """Return the texts of the keys, the current one first."""
     return [line.strip() for line in path.read_text().replace(",", "\n").splitlines() if line.strip()]
 
 
 def write_private(path: Path, lines: list[str]) -> None:
-    """Whole or not at all, mode 0600, and on the disk: a key that is lost cannot be made again."""
+    """Replace the file atomically, with mode 0600 and fsync: a lost key cannot be recreated."""
     making = path.with_name(path.name + ".making")
     making.unlink(missing_ok=True)
     with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -52,7 +58,7 @@ def write_private(path: Path, lines: list[str]) -> None:
 
 
 def _owned_alike(making: Path, path: Path) -> None:
-    """The same owner as before, where root changes another one's file."""
+    """Keep the previous owner if root rewrites a file of another user."""
     if os.geteuid() == 0 and path.exists():
         before = path.stat()
         os.chown(making, before.st_uid, before.st_gid)

@@ -1,4 +1,4 @@
-"""Keeps the log files of a folder bounded while their writers go on writing."""
+"""Keep the log files of a folder bounded while processes write to them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ LOOK_EVERY_SECONDS = 10.0
 
 
 class LogKeeper:
-    """Each `*.log` that has grown too large is copied to `*.log.1` and emptied.
+    """Copy each `*.log` that has grown too large to `*.log.1`, and truncate it.
 
-    Its writers append (O_APPEND), so they need not know. The few lines written between copy and emptying are lost.
+    Writers use O_APPEND, so they need not reopen the file. The few lines written between the copy
+    and the truncation are lost.
     """
 
     def __init__(self, folder: Path, *, bytes_at_most: int = LOG_BYTES_AT_MOST) -> None:
@@ -23,17 +24,17 @@ class LogKeeper:
         self._thread = threading.Thread(target=self._run, name="keep-logs", daemon=True)
 
     def start(self) -> None:
-        """Look now and then, on a thread of our own."""
+        """Start checking periodically, on a thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """No more."""
+        """Stop the thread and wait for it."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def run_once(self) -> int:
-        """Look once; says how many were too large."""
+        """Check once; return the number of files that were too large."""
         large = [path for path in self._folder.glob("*.log") if path.stat().st_size > self._bytes_at_most]
         for path in large:
             shutil.copyfile(path, path.with_suffix(".log.1"))
@@ -47,7 +48,7 @@ class LogKeeper:
 
 
 def last_line(path: Path) -> str:
-    """The last line of a log that says something, or why there is none."""
+    """Return the last line of a log that is not blank, or a note that the log is empty."""
     try:
         with path.open("rb") as file:
             file.seek(0, 2)

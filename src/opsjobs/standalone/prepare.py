@@ -1,8 +1,7 @@
-"""A short-lived process of `up`: the schema, the admin's key, the lab's targets, the dead of last time.
+"""Helper process of `up`: migrate, set the admin key, add the lab, reap old workers.
 
-`up` itself stays free of drivers.
-
-`python -m opsjobs.standalone.prepare DATA_DIR`; the settings come by the environment, as for all processes of `up`.
+It keeps database drivers out of `up` itself. Run as `python -m opsjobs.standalone.prepare
+DATA_DIR`; the settings come from the environment, as for all processes of `up`.
 """
 
 from __future__ import annotations
@@ -28,14 +27,17 @@ from opsjobs.store.workers import Workers
 
 
 async def prepare(settings: Settings, folder: DataFolder, *, lab: bool, own_database: bool) -> None:
-    """Bury the workers of an `up` that was killed, make the admin token good and the lab known. Idempotent. Raises Failure."""
+    """Reap workers of a killed `up`, register the admin token and add the lab's targets.
+
+    Idempotent. Raises Failure.
+    """
     database = Database(DatabaseOptions(settings.database.url, application_name="opsjobs prepare"))
     await database.open()
     try:
         for worker in folder.workers():
             await Workers(database).reap(worker)
         folder.forget_workers()
-        # In a database that several machines share, each `up` has a key of its own.
+        # In a database that several machines share, each `up` has its own key.
         name = "admin" if own_database else f"admin-{socket.gethostname()}"
         await IdentityStore(database).ensure_key(name, "admin", folder.admin_token.read_text().strip())
         vault = Vault(database, settings.security.encryption_keys)
@@ -46,7 +48,7 @@ async def prepare(settings: Settings, folder: DataFolder, *, lab: bool, own_data
 
 
 def main(path: str, *flags: str) -> int:
-    """Do it all; 1 and one line on stderr where it cannot be done."""
+    """Prepare everything; on failure print one line to stderr and return 1."""
     try:
         settings = for_service(load())
         runner.upgrade(settings.database.url, settings.security.encryption_keys)
@@ -54,7 +56,7 @@ def main(path: str, *flags: str) -> int:
     except Failure as failure:
         sys.stderr.write(f"{failure}\n")
         return 1
-    except Exception as bug:  # noqa: BLE001  the last line is what `up` shows; the log has all of it
+    except Exception as bug:  # noqa: BLE001  `up` shows the last line; the log has everything
         traceback.print_exc()
         first = str(bug).strip().partition("\n")[0]
         sys.stderr.write(f"{type(bug).__name__}: {first}\n")

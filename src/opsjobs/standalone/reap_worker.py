@@ -1,6 +1,10 @@
-"""A short-lived process of `up`: writes down that a worker was seen to die, so that nobody waits for its lease to end.
+"""Helper process of `up`: record a worker's death, so that takeover need not wait.
 
-`python -m opsjobs.standalone.reap_worker WORKER_NAME`; the database comes by the environment.
+Without it, its runs would wait for the lease to expire.
+
+Run as `python -m opsjobs.standalone.reap_worker WORKER_NAME`; the
+database comes from the
+environment.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from opsjobs.store.workers import Workers
 
 
 async def bury(url: str, name: str) -> None:
-    """Bury all lives of this worker. Raises Unavailable."""
+    """Reap all registrations of this worker. Raises Unavailable."""
     database = Database(DatabaseOptions(url, connections=1, application_name="opsjobs bury"))
     await database.open()
     try:
@@ -25,7 +29,7 @@ async def bury(url: str, name: str) -> None:
 
 
 def main(name: str) -> int:
-    """Do it; 1 and one line on stderr where it cannot be done."""
+    """Reap the worker; on failure print one line to stderr and return 1."""
     try:
         asyncio.run(bury(load().database.url, name))
     except Failure as failure:

@@ -1,4 +1,4 @@
-"""Folders for Unix sockets, whose paths the kernel limits to some 100 bytes."""
+"""Folders for Unix sockets, whose paths the kernel limits to about 100 bytes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ SOCKET_PATH_BYTES = 100  # sun_path has 104 bytes on macOS, 108 on Linux
 
 
 def socket_folder(preferred: Path, socket_name: str, owner: Owner) -> Path:
-    """`preferred`, or where a socket's path there would be too long, a folder of `owner` under the temporary directory.
+    """Return `preferred`, or a short temporary folder if its socket paths would be too long.
 
-    Raises Refusal("socket_folder_taken") where that name is someone else's.
+    The short folder belongs to `owner`. Raises Refusal("socket_folder_taken") if another user has
+    that name.
     """
     if len(os.fsencode(preferred / socket_name)) < SOCKET_PATH_BYTES:
         return preferred
     mark = hashlib.sha256(os.fsencode(preferred)).hexdigest()[:12]
     short = Path(tempfile.gettempdir()) / f"opsjobs-{mark}"
     if len(os.fsencode(short / socket_name)) >= SOCKET_PATH_BYTES:
-        short = Path("/tmp") / short.name  # checked below to be ours alone  # noqa: S108  checked below to be ours alone
+        short = Path("/tmp") / short.name  # noqa: S108  ownership and mode are checked below
     _make_private(short, owner)
     return short
 
@@ -35,7 +36,8 @@ def _make_private(folder: Path, owner: Owner) -> None:
         os.chown(folder, owner.uid, owner.gid)
     except FileExistsError:
         found = folder.lstat()
-        # The name can be guessed and the parent is open to all: what is there must be the same user's, and closed.
+        # The name is predictable and the parent is world-writable: the folder must belong to the
+        # same user and be closed.
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner.uid or found.st_mode & 0o077:
             raise Refusal(
                 "socket_folder_taken", f"{folder} is in the way: remove it, or use a data folder with a shorter path."

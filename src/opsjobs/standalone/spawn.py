@@ -1,4 +1,4 @@
-"""Starts a process in its own session that dies with the thread that started it."""
+"""Start a process in its own session that dies with the thread that started it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 
 
 def bare_environment() -> dict[str, str]:
-    """What a foreign server needs of our environment: no setting, no secret."""
+    """Return what a third-party server needs of the environment: no setting, no secret."""
     return {name: os.environ[name] for name in _KEPT if name in os.environ} | {"LC_ALL": "C"}
 
 
@@ -28,10 +28,11 @@ def spawn(
     owner: Owner | None = None,
     death_signal: signal.Signals = signal.SIGKILL,
 ) -> subprocess.Popen[bytes]:
-    """Start `command` (an absolute path first), its output appended to `log`.
+    """Start `command` (an absolute path first) and append its output to `log`.
 
-    `death_signal` reaches it when the calling thread ends, however that comes (Linux). `owner` is who it runs as: only root
-    may name another user. Appending makes it safe to truncate the log while it is written.
+    The process gets `death_signal` when the calling thread ends, for whatever reason (Linux).
+    `owner` is the user that it runs as: only root may name another user. Because the output is
+    appended, the log can be truncated while it is written.
     """
     user = (str(owner.uid), str(owner.gid)) if owner and not owner.is_us else ("-", "-")
     with log.open("ab") as output:
@@ -42,5 +43,5 @@ def spawn(
             stderr=output,
             env=dict(environment),
             cwd="/",
-            start_new_session=True,  # Ctrl-C in the terminal is for us alone
+            start_new_session=True,  # Ctrl-C in the terminal must reach only this process
         )

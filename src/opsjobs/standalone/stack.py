@@ -1,4 +1,6 @@
-"""The whole service on one machine: servers, migrations, keys and processes, started and stopped in the right order."""
+"""Start and stop the whole service on one machine, in the right order.
+
+That is: servers, migrations, keys and processes."""
 
 from __future__ import annotations
 
@@ -31,16 +33,19 @@ LAB_MACHINES_AT_MOST = 1_000
 READY_SECONDS = 60.0
 WORKER_ENDS_SECONDS = 15.0
 LAB_SECONDS = 30.0
-PORT_SECONDS = 3.0  # what a killed `up` left may hold its port for a moment
+PORT_SECONDS = 3.0  # a killed `up` may leave processes that hold its port for a moment
 DEATHS_AT_START = 3
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  where we ask ourselves
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  addresses for our own health checks
 
 _SERVER = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
-    """What `up` and `demo` choose. `port` 0 takes a free one; `environment` is where the settings are read from."""
+    """Options of `up` and `demo`.
+
+    `port` 0 picks a free one; the settings are read from `environment`.
+    """
 
     data_dir: Path
     host: str = "127.0.0.1"
@@ -51,10 +56,11 @@ class StackOptions:
 
 
 class Stack:
-    """`with Stack(options) as stack:` serves at `stack.url`; `stack.token` is the admin's.
+    """The running service: `with Stack(options) as stack:` serves at `stack.url`.
 
-    Whatever ends this process ends all of it: orderly by `stop()`, at once by kill -9. Raises Refusal where it must not start,
-    Unavailable where something does not come up.
+    `stack.token` is the admin's. Everything ends with this process: in order by `stop()`, at once
+    by kill -9. Raises Refusal if the service must not start, Unavailable if some part does not come
+    up.
     """
 
     def __init__(self, options: StackOptions, say: Say = lambda _: None) -> None:
@@ -73,22 +79,22 @@ class Stack:
 
     @property
     def token(self) -> Secret:
-        """The admin token, as it lies in `<data dir>/admin-token`."""
+        """The admin token, read from `<data dir>/admin-token`."""
         return Secret(self._folder.admin_token.read_text().strip())
 
     @property
     def admin_token_file(self) -> Path:
-        """Where the admin token lies."""
+        """The path of the file with the admin token."""
         return self._folder.admin_token
 
     @property
     def logs(self) -> Path:
-        """The folder of the processes' logs."""
+        """The folder with the logs of the processes."""
         return self._folder.logs
 
     @property
     def warnings(self) -> list[str]:
-        """What callers can do on this machine because we run as root."""
+        """Return warnings about what API callers can do on this machine because it runs as root."""
         if os.geteuid() != 0:
             return []
         found = []
@@ -112,7 +118,7 @@ class Stack:
         self.stop()
 
     def start(self) -> None:
-        """Return when the API says that it is ready."""
+        """Start everything; return when the API reports that it is ready."""
         if not 0 <= self.options.lab <= LAB_MACHINES_AT_MOST:
             raise Refusal("lab_too_large", f"A lab has at most {LAB_MACHINES_AT_MOST} machines: {self.options.lab} are too many.")
         self._folder.hold()
@@ -123,7 +129,7 @@ class Stack:
             raise
 
     def stop(self) -> None:
-        """End everything: first what serves and works, then what it worked on, the database last."""
+        """Stop everything: first API, worker and scheduler, then the lab, the database last."""
         self._supervisor.stop(self._fronts)
         self._supervisor.stop(self._machines)
         self._supervisor.stop()
@@ -131,7 +137,7 @@ class Stack:
         self._folder.release()
 
     def hurry(self) -> None:
-        """Stop waiting for those that were asked to end. May be called from a signal handler."""
+        """Stop waiting for processes that were asked to end. Safe in a signal handler."""
         self._supervisor.hurry()
 
     def _start(self) -> None:
@@ -204,7 +210,7 @@ class Stack:
         )
 
     def _front(self, name: str, number: int, address: Mapping[str, str]) -> Callable[[], subprocess.Popen[bytes]]:
-        """How to start the process `opsjobs api`, `opsjobs worker` or `opsjobs scheduler`."""
+        """Return a function that starts `opsjobs api`, `opsjobs worker` or `opsjobs scheduler`."""
 
         def start() -> subprocess.Popen[bytes]:
             environment = {**self._environment(), **address}
@@ -220,7 +226,8 @@ class Stack:
         return start
 
     def _signals(self) -> tuple[tuple[signal.Signals, float], ...]:
-        # A worker lets commands go on for its drain, and then needs a moment to write down how they ended.
+        # A worker lets commands continue during its drain, and then needs a moment to record how
+        # they ended.
         return ((signal.SIGTERM, self._settings.worker.drain_seconds + WORKER_ENDS_SECONDS), (signal.SIGKILL, 5.0))
 
     def _mourner(self, name: str) -> Callable[[int], None] | None:
@@ -229,7 +236,7 @@ class Stack:
         return lambda pid: self._errand("bury", _worker_name(pid))
 
     def _environment(self) -> dict[str, str]:
-        """The settings of all our processes: the caller's environment, and what we have added to it."""
+        """Return the environment of all processes: the caller's, and what the stack adds to it."""
         ours = {
             "OPSJOBS_DATABASE_URL": self._database_url,
             "OPSJOBS_REDIS_URL": self._redis_url or "",
@@ -270,12 +277,12 @@ def _python_path(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _worker_name(pid: int) -> str:
-    """The name of a worker process by which `parts.worker` registers it."""
+    """Return the name under which `parts.worker` registers a worker process."""
     return f"{socket.gethostname()}-{pid}"
 
 
 def _free_port(host: str, port: int, setting: str = "--port") -> int:
-    """The port, or for 0 a free one. Raises Refusal where something else listens there."""
+    """Return the port, or a free one for 0. Raises Refusal if another process listens there."""
     deadline = time.monotonic() + PORT_SECONDS
     while True:
         try:

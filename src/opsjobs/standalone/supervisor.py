@@ -1,4 +1,7 @@
-"""Keeps processes alive: each has a thread that starts it, waits for its end and, unless it was asked to end, starts it again."""
+"""Keep processes alive, with one thread each.
+
+The thread starts its process, waits for the exit and restarts it unless it was asked to end.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class SupervisedProcess:
-    """How one process is started, asked to end, and mourned.
+    """The configuration of one process: its start, its stop and its death.
 
-    `start` gives the process once it can be used, or raises Failure. `signals` are sent one after another, each with the seconds
-    to wait for the end before the next. `died` is told the id of a process that ended by itself, before the next one starts.
+    `start` returns the process once it can be used, or raises Failure. `signals` are sent one after
+    another, each with the seconds to wait for the exit before the next. `died` is called with the
+    id of a process that ended by itself, before the next one starts.
     """
 
     name: str
@@ -40,7 +44,7 @@ class Supervisor:
         self._kept: dict[str, _KeptProcess] = {}
 
     def start(self, processes: Sequence[SupervisedProcess]) -> None:
-        """Start them at the same time and return when all can be used; raises what the first one raises that cannot."""
+        """Start them in parallel and return when all are usable; raise the first failure."""
         new = [_KeptProcess(process, self._say) for process in processes]
         for kept in new:
             kept.start()
@@ -49,7 +53,7 @@ class Supervisor:
             kept.first.result()
 
     def stop(self, names: Sequence[str] | None = None) -> None:
-        """Ask them (None: all) to end at the same time, harder when they do not, and wait until they have."""
+        """Stop these processes (None: all) in parallel with escalating signals; wait for them."""
         leaving = [self._kept[name] for name in (self._kept if names is None else names) if name in self._kept]
         for kept in leaving:
             kept.ask()
@@ -58,17 +62,20 @@ class Supervisor:
             del self._kept[kept.process.name]
 
     def hurry(self) -> None:
-        """Take from every process that is asked to end the time that it still had. May be called from a signal handler."""
+        """Skip the remaining grace of each process that is stopping. Safe in a signal handler."""
         for kept in list(self._kept.values()):
             kept.hurry()
 
     def deaths(self, name: str) -> int:
-        """How often a process has ended by itself, not counting those that lived for a while."""
+        """Return how often a process died by itself, not counting those that had run for a while."""
         return self._kept[name].deaths
 
 
 class _KeptProcess(threading.Thread):
-    """The life after life of one process. This thread is its parent: the process dies when the thread does."""
+    """Supervise one process over its restarts.
+
+    This thread is the parent: the process dies when the thread does.
+    """
 
     def __init__(self, process: SupervisedProcess, say: Say) -> None:
         super().__init__(name=f"keep-{process.name}", daemon=True)
@@ -81,21 +88,21 @@ class _KeptProcess(threading.Thread):
         self._running: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
-        """Start it, keep it, end it."""
+        """Start the process, restart it, and end it."""
         try:
             self._running = self.process.start()
-        except BaseException as broken:  # noqa: BLE001  whoever waits for the first start raises it
+        except BaseException as broken:  # noqa: BLE001  raised by the caller that waits for the first start
             self.first.set_exception(broken)
             return
         self.first.set_result(None)
         while not self._leaving.is_set():
             self._live(self._running)
-        # Where the wish came during a start, nobody has told the process yet.
+        # If the stop was requested during a start, the process has not been signalled yet.
         self._running.send_signal(self.process.signals[0][0])
         self._running.wait()
 
     def ask(self) -> None:
-        """Begin the end."""
+        """Send the first signal."""
         self._asked_at = time.monotonic()
         self._leaving.set()
         self._send(self.process.signals[0][0])
@@ -106,7 +113,7 @@ class _KeptProcess(threading.Thread):
             self._send(self.process.signals[1][0])
 
     def finish(self) -> None:
-        """Wait for the end, with one signal after another."""
+        """Wait for the exit, with one signal after another."""
         deadline = self._asked_at
         for (how, patience), harder in zip(self.process.signals, [*self.process.signals[1:], None], strict=True):
             deadline = max(deadline + patience, time.monotonic())
@@ -122,7 +129,7 @@ class _KeptProcess(threading.Thread):
             running.send_signal(how)
 
     def _live(self, running: subprocess.Popen[bytes]) -> None:
-        """Wait for its end, and where that was not wanted, start the next one."""
+        """Wait for the exit and start the next process if no stop was requested."""
         began = time.monotonic()
         running.wait()
         if self._leaving.is_set():

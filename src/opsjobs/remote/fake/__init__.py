@@ -1,13 +1,13 @@
-r"""Scripted machines for tests of what stands on sessions: they run nothing and do exactly as they are told.
+r"""Scripted machines for tests: they run nothing and do exactly what a test scripts.
 
 fakes = FakeSessions(clock)
 web = fakes.machine("web-1")
-web.reply([Output("stdout", b"ok\n"), Exit(0)])            # for any command
-web.reply([Gate(event), Exit(0)], to="sleep 60")           # for one command; the later rule wins
-web.refuse(RemoteFailure(ErrorCode.AUTH_FAILED, "no"))     # at connect, until `accept()`
-web.cut()                                                  # contact breaks for everybody, until `mend()`
-web.starts                                                 # every start that happened, in order
-web.runs                                                   # durable runs by their keys, whoever follows them
+web.reply([Output("stdout", b"ok\n"), Exit(0)])         # for any command
+web.reply([Gate(event), Exit(0)], to="sleep 60")        # for one command; the later rule wins
+web.refuse(RemoteFailure(ErrorCode.AUTH_FAILED, "no"))  # at connect, until `accept()`
+web.cut()                                               # contact breaks, until `mend()`
+web.starts                                              # every start, in order
+web.runs                                                # durable runs by their keys
 """
 
 from __future__ import annotations

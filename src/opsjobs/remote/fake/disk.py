@@ -1,4 +1,4 @@
-"""The files of a scripted machine, in memory, and the levers with which a test breaks a transfer."""
+"""The files of a scripted machine, in memory, with ways to break a transfer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REQUEST_BYTES = 64 << 10
 
 @dataclass(slots=True)
 class FakeFile:
-    """A file as it lies there."""
+    """A file with its content and attributes."""
 
     data: bytearray
     mode: int = 0o644
@@ -23,32 +23,32 @@ class FakeFile:
     group: int = 0
     modified: int = 0
     claims_bytes: int | None = None
-    """Which size the machine says it has; None: the true one."""
+    """The size that the machine reports; None: the true one."""
 
 
 @dataclass(slots=True)
 class FakeFiles:
-    """What a machine has; folders are there as soon as something is in them, or were made."""
+    """The files of a machine; a folder exists once it was created or something is in it."""
 
     found: dict[str, FakeFile] = field(default_factory=dict)
     folders: set[str] = field(default_factory=lambda: {"/", "."})
     links: dict[str, str] = field(default_factory=dict)
     accounts: dict[str, int] = field(default_factory=lambda: {"root": 0, "app": 1001})
     no_program: bool = False
-    """True: it cannot count a digest itself."""
+    """True: the machine cannot compute a digest itself."""
     full_at_bytes: int | None = None
-    """When its disk is full."""
+    """The size at which its disk is full."""
     rots: int = 0
-    """So many of the next digests are those of other bytes."""
+    """The number of next digests that are wrong."""
     gate: Gate | None = None
     """Every read and write waits before it."""
     on_bytes: Callable[[int], None] | None = None
-    """Called before each read and write with how many bytes went over so far: may break contact."""
+    """Called before each read and write with the bytes transferred so far; may break contact."""
     moved_bytes: int = 0
     synced: list[str] = field(default_factory=list)
 
     def put(self, path: str, data: bytes, **more: int) -> FakeFiles:
-        """A file that is there."""
+        """Add a file."""
         self.found[path] = FakeFile(bytearray(data), **more)
         while (path := posixpath.dirname(path)) not in self.folders:
             self.folders.add(path)
@@ -56,7 +56,7 @@ class FakeFiles:
 
 
 class FakeDisk:
-    """The Disk of a scripted machine; `check` raises where contact has broken."""
+    """The Disk of a scripted machine; `check` raises if contact has broken."""
 
     def __init__(self, name: str, files: FakeFiles, check: Callable[[], None]) -> None:
         self.name = name
@@ -65,7 +65,7 @@ class FakeDisk:
         self.check = check
 
     async def look(self, path: str, *, follow: bool = True) -> DiskEntry | None:
-        """What there is."""
+        """Return the entry at the path, or None."""
         self.check()
         if path in self.files.links:
             return await self.look(self.files.links[path]) if follow else DiskEntry(path, "link")
@@ -77,7 +77,7 @@ class FakeDisk:
         )
 
     async def list(self, path: str) -> AsyncIterator[DiskEntry]:
-        """What is in a folder."""
+        """Iterate over a folder."""
         self.check()
         inside = [*self.files.found, *self.files.folders, *self.files.links]
         for name in sorted(posixpath.basename(there) for there in inside if posixpath.dirname(there) == path):
@@ -87,7 +87,7 @@ class FakeDisk:
                 yield DiskEntry(name, entry.kind, entry.size, entry.mode, entry.owner, entry.group, entry.modified)
 
     async def open(self, path: str) -> OpenFile:
-        """For reading."""
+        """Open a file for reading."""
         self.check()
         path = self.files.links.get(path, path)
         if path not in self.files.found:
@@ -95,7 +95,7 @@ class FakeDisk:
         return _Open(self, path, self.files.found[path])
 
     async def draft(self, path: str, *, anew: bool) -> OpenFile:
-        """For writing."""
+        """Open a file for writing."""
         self.check()
         if posixpath.dirname(path) not in self.files.folders | {""} or anew is (path in self.files.found):
             raise refused(self.name, f"does not let us write beside {path}", "No such file")
@@ -103,26 +103,26 @@ class FakeDisk:
         return _Open(self, path, file)
 
     async def replace(self, draft: str, path: str) -> None:
-        """At once and whole."""
+        """Rename atomically."""
         self.check()
         self.files.links.pop(path, None)
         self.files.found[path] = self.files.found.pop(draft)
 
     async def remove(self, path: str) -> None:
-        """Remove it, if it is there."""
+        """Remove it, if it exists."""
         self.check()
         self.files.links.pop(path, None)
         self.files.found.pop(path, None)
 
-    async def make_folder(self, path: str, mode: int) -> None:  # noqa: ARG002  nobody asks for a folder's mode
-        """Make it, if it is not there."""
+    async def make_folder(self, path: str, mode: int) -> None:  # noqa: ARG002  no test reads a folder's mode
+        """Create it, if it does not exist."""
         self.check()
         if path in self.files.found or posixpath.dirname(path) not in self.files.folders | {""}:
             raise refused(self.name, f"does not let us make the folder {path}", "Failure")
         self.files.folders.add(path)
 
     async def dress(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
-        """Set what is not None."""
+        """Set each attribute that is not None."""
         self.check()
         file = self.files.found.get(path)
         if file is not None:
@@ -131,7 +131,7 @@ class FakeDisk:
             file.group = file.group if group is None else group
 
     async def accounts(self, owner: str | None, group: str | None) -> tuple[int | None, int | None]:
-        """The numbers."""
+        """Return the numeric ids."""
         return self._number(owner), self._number(group)
 
     def _number(self, account: str | None) -> int | None:
@@ -142,7 +142,7 @@ class FakeDisk:
         return self.files.accounts[account]
 
     async def digest(self, path: str) -> bytes | None:
-        """As the machine says."""
+        """Return the digest that the machine reports."""
         self.check()
         if self.files.no_program or path not in self.files.found:
             return None
@@ -152,7 +152,7 @@ class FakeDisk:
         return hashlib.sha256(self.files.found[path].data).digest()
 
     async def count(self, draft: str) -> None:
-        """Only afterwards."""
+        """Return None: the digest is computed only afterwards."""
 
 
 class _Open:
@@ -189,4 +189,4 @@ class _Open:
         self._disk.files.synced.append(self._path)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resource is held."""

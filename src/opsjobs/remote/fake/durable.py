@@ -1,4 +1,4 @@
-"""The Durable of a scripted machine: begin, attach, look, cancel and clean on the runs that it keeps."""
+"""The Durable of a scripted machine, on the runs that it records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from opsjobs.remote.session import ContactLost, IdentityDiffers, NoSpool, NotBeg
 
 
 class FakeDurable:
-    """Durable runs over one session; `since` is where the machine's `contacts` stood when it was opened."""
+    """Durable runs over one session; `since` is the machine's `contacts` when it was opened."""
 
     def __init__(self, machine: FakeMachine, clock: Clock, since: int) -> None:
         self._machine = machine
@@ -25,7 +25,10 @@ class FakeDurable:
         self._following: list[FakeFollower] = []
 
     async def begin(self, order: StartOrder, expected: SpoolIdentity | None) -> RemoteProcess:
-        """Start the script of this command line, unless the key has begun. Raises also what `refuse_start` was told."""
+        """Start the script of this command line, unless the key was started before.
+
+        Raises also what `refuse_start` was given.
+        """
         if order.program is None:
             check_command(order.command)
         await stand_before(self._machine.start_gate)
@@ -51,11 +54,11 @@ class FakeDurable:
         return self._follow(run, offsets)
 
     async def identity(self, become: Become | None = None) -> SpoolIdentity:  # noqa: ARG002  one store for all accounts
-        """Which store this is now."""
+        """Return the identity of the spool."""
         return self._machine.identity
 
     async def look(self, key: RunKey, become: Become | None = None) -> Settlement | None:  # noqa: ARG002  likewise
-        """How a run stands."""
+        """Return the state of a run."""
         self._machine.check_contact(self._since)
         run = self._machine.runs.get(key)
         if run is None:
@@ -63,13 +66,13 @@ class FakeDurable:
         return None if run.working else _settled(run)
 
     async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> Settlement:  # noqa: ARG002  likewise
-        """Void the key, or end its run, as far as the machine's levers allow."""
+        """Void the key, or end its run, as far as the machine's settings allow."""
         settlement = await self._cancel(key, grace_seconds)
         self._machine.kills.append(settlement.proof)
         return settlement
 
     async def clean(self, keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False) -> None:  # noqa: ARG002  likewise
-        """Forget the runs that are over, or their output."""
+        """Forget the runs that have ended, or their output."""
         machine = self._machine
         machine.check_contact(self._since)
         for key in keys:
@@ -83,7 +86,7 @@ class FakeDurable:
                 machine.cleaned.append(key)
 
     async def close(self) -> None:
-        """Let go of what is followed."""
+        """Close the followers."""
         for follower in self._following:
             await follower.close()
 
@@ -93,7 +96,7 @@ class FakeDurable:
             raise NoSpool(self._machine.no_spool)
 
     def _find(self, order: StartOrder) -> FakeRun | None:
-        """The run of this order that may be followed; None where its key was never heard of."""
+        """Return the run of this order if it may be followed; None if its key is unknown."""
         if order.key in self._machine.voids:
             raise NotBegun(settled=True)
         run = self._machine.runs.get(order.key)
@@ -104,7 +107,7 @@ class FakeDurable:
         return run
 
     def _ended(self, order: StartOrder) -> FakeRun:
-        """The run of this order where its end is on record: all that counts after a reboot."""
+        """Return the run of this order if its end is recorded: all that counts after a reboot."""
         void, up_seconds = order.key in self._machine.voids, self._machine.up_seconds
         run = None if void else self._find(order)
         if run is None and up_seconds is not None:

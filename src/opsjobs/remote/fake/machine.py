@@ -1,4 +1,4 @@
-"""A scripted machine: what it answers, what was asked of it, and the levers with which a test breaks it."""
+"""A scripted machine: its answers, the record of requests, and ways to break it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from opsjobs.remote.session import NotBegun, Output, RemoteExit, unstarted
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A command that was started; `order` where it is a durable run, `program` where it is more than a line."""
+    """A command that was started; `order` if durable, `program` if it is more than a line."""
 
     command: str
     stdin: bytes
@@ -32,47 +32,47 @@ class Start:
 
 @dataclass(slots=True)
 class FakeMachine:
-    """One machine. Its durable runs are its own: they outlive sessions, contact and workers."""
+    """One machine. Its durable runs outlive sessions, contact and workers."""
 
     name: str
     starts: list[Start] = field(default_factory=list)
     kills: list[CancelProof] = field(default_factory=list)
     """The proofs of every kill and cancel."""
     connects: int = 0
-    """Sessions that were asked for."""
+    """The number of sessions that were asked for."""
     open_sessions: int = 0
     connect_seconds: float = 0.0
     auth_seconds: float | None = None
-    """How long it says that each login took; None: nobody logs in."""
+    """The reported duration of each login; None: there is no login."""
     connect_gate: Gate | None = None
     start_gate: Gate | None = None
     ignores_term: bool = False
     unkillable: bool = False
-    """True: a kill ends as `unreachable`, and the command goes on."""
+    """True: a kill ends as `unreachable`, and the command continues."""
     durable_off: bool = False
-    """True: its platform knows no durable runs."""
+    """True: its platform has no durable runs."""
     no_spool: str | None = None
-    """Why it cannot keep durable runs just now."""
+    """The reason that it cannot keep durable runs at present, or None."""
     interpreters: set[str] | None = None
     """The interpreters that it has; None: all."""
     folders: set[str] | None = None
     """The working directories that it has; None: all."""
     diskless: str | None = None
-    """Why it serves no files."""
+    """The reason that it serves no files, or None."""
     files: FakeFiles = field(default_factory=FakeFiles)
     processes: list[FakeProcess] = field(default_factory=list)
-    """What was started directly."""
+    """The processes that were started directly."""
     runs: dict[RunKey, FakeRun] = field(default_factory=dict)
-    """The durable runs that it knows of, ended ones as well."""
+    """The durable runs that it has recorded, ended ones as well."""
     voids: set[RunKey] = field(default_factory=set)
-    """Keys that can never begin any more."""
+    """Keys that can never start any more."""
     cleaned: list[RunKey] = field(default_factory=list)
     unheard: int = 0
-    """So many requests for a start get no answer, and begin nothing."""
+    """The number of next start requests that get no answer, and start nothing."""
     up_seconds: float | None = None
-    """Since when it is up, as it tells after a reboot; None: it cannot tell."""
+    """Its uptime as reported after a reboot; None: it cannot tell."""
     contacts: int = 0
-    """Grows whenever contact breaks for everybody: sessions that are older are dead."""
+    """Grows whenever contact breaks: older sessions are dead."""
     _store: int = 1
     _boot: int = 1
     _away: bool = False
@@ -82,63 +82,67 @@ class FakeMachine:
 
     @property
     def identity(self) -> SpoolIdentity:
-        """Which store answers now."""
+        """Return the present identity of the spool."""
         return SpoolIdentity(f"{self.name}-store-{self._store}", f"{self.name}-boot-{self._boot}")
 
     def reply(self, script: Script, *, to: str | None = None) -> FakeMachine:
-        """What commands do from now on: all of them, or those whose line is `to`."""
+        """Set what commands do from now on: all of them, or those whose line is `to`."""
         self._rules.append((to, script))
         return self
 
     def refuse(self, failure: RemoteFailure) -> None:
-        """Every session ends with this failure until `accept`."""
+        """Fail every session with this failure until `accept`."""
         self._refusal = failure
 
     def accept(self) -> None:
-        """Sessions are good again."""
+        """Accept sessions again."""
         self._refusal = None
 
     def refuse_start(self, failure: RemoteFailure | NotBegun, *, times: int = 1, begun: bool = True) -> None:
-        """The next starts end with this failure.
+        """Fail the next starts with this failure.
 
-        One with LOST is recorded as a start, for it may have run. A durable run has then begun, and goes on, unless `begun`
-        is False: the caller gets ContactLost in both cases. NotBegun: it died before it began, and voids the key.
+        One with LOST is recorded as a start, for it may have run. A durable run has then started,
+        and continues, unless `begun` is False: the caller gets ContactLost in both cases. NotBegun:
+        it died before it started, and voids the key.
         """
         self._start_refusals.extend([(failure, begun)] * times)
 
     def start_refusal(self) -> tuple[RemoteFailure | NotBegun | None, bool]:
-        """The failure of the start that is happening now, if it has one, and whether its command runs all the same."""
+        """Return the failure of the present start, if any, and whether its command runs anyway."""
         return self._start_refusals.pop(0) if self._start_refusals else (None, True)
 
     def cut(self) -> None:
-        """Contact breaks for all who have it, and nobody gets a session until `mend`; commands go on."""
+        """Break all contact and refuse sessions until `mend`; commands continue."""
         self._away = True
         self._break_contact()
 
     def mend(self) -> None:
-        """The machine can be reached again."""
+        """Make the machine reachable again."""
         self._away = False
 
     def reboot(self) -> None:
-        """Everything that runs is gone, and contact breaks; what has ended is still on record."""
+        """End everything that runs and break contact; the records of ended runs are kept."""
         self._boot += 1
         self._break_contact()
         for run in self.runs.values():
             run.vanish()
 
     def reimage(self) -> None:
-        """Another system under the same name: it knows nothing of what was before."""
+        """Replace the system under the same name: it has no record of anything before."""
         self._store += 1
         self.reboot()
         self.runs.clear()
         self.voids.clear()
 
     def lose_wrapper(self, key: RunKey) -> None:
-        """Somebody killed what keeps this run's books: its end will be on no record, unless a cancel ends it."""
+        """Kill the supervisor of this run: its end will not be recorded, unless a cancel ends it."""
         self.runs[key].orphan()
 
     def script_for(self, command: str, stdin: bytes, program: Program | None = None) -> Sequence[Deed]:
-        """The deeds of a command: by the last rule that fits, else a silent success; none where the machine lacks something."""
+        """Return the deeds of a command: by the last matching rule, else a silent success.
+
+        If the machine lacks something, the only deed is that exit.
+        """
         if program is not None and (missing := self._lacking(program)) is not None:
             return [missing]
         for to, script in reversed(self._rules):
@@ -147,7 +151,7 @@ class FakeMachine:
         return [RemoteExit(0)]
 
     def _lacking(self, program: Program) -> RemoteExit | None:
-        """How a program ends that this machine cannot start."""
+        """Return the exit of a program that this machine cannot start."""
         if program.cwd is not None and self.folders is not None and program.cwd not in self.folders:
             return unstarted("folder", program)
         if program.script is not None and self.interpreters is not None and program.interpreter not in self.interpreters:
@@ -155,7 +159,7 @@ class FakeMachine:
         return None
 
     async def connect(self, clock: Clock) -> None:
-        """What happens at connect. Raises RemoteFailure."""
+        """Connect as scripted. Raises RemoteFailure."""
         self.connects += 1
         await stand_before(self.connect_gate)
         if self.connect_seconds:
@@ -166,7 +170,10 @@ class FakeMachine:
             raise RemoteFailure(ErrorCode.CONNECTION_REFUSED, f"{self.name} cannot be reached: it was cut off (as scripted).")
 
     def check_contact(self, since: int) -> None:
-        """Raise RemoteFailure(CONNECTION_LOST) for a session that was opened when `contacts` stood there, and is dead."""
+        """Raise RemoteFailure(CONNECTION_LOST) for a dead session.
+
+        `since` is the value of `contacts` when the session was opened.
+        """
         if since != self.contacts:
             raise RemoteFailure(ErrorCode.CONNECTION_LOST, f"Contact with {self.name} had broken before this was asked of it.")
 
@@ -186,7 +193,7 @@ class FakeMachine:
 
 
 class FakeProcess:
-    """A script that runs for one reader, and ends when it is let go."""
+    """A script that runs for one reader, and ends when it is closed."""
 
     def __init__(self, machine: FakeMachine, deeds: Sequence[Deed], stdin: bytes, clock: Clock) -> None:
         self._machine = machine
@@ -197,7 +204,7 @@ class FakeProcess:
         self._task = asyncio.create_task(self._play(deeds, stdin))
 
     def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
-        """The script's output, then its Exit or its failure."""
+        """Iterate over the script's output, then its exit or its failure."""
         return self._outflow.read()
 
     async def _play(self, deeds: Sequence[Deed], stdin: bytes) -> None:
@@ -219,11 +226,11 @@ class FakeProcess:
         self._outflow.end(RemoteExit(0))
 
     def cut(self) -> None:
-        """Contact breaks: the reader gets LOST after what had come."""
+        """Break contact: the reader gets LOST after the output so far."""
         self._outflow.end(RemoteFailure(ErrorCode.LOST, f"Contact with {self._machine.name} broke (as scripted)."))
 
     async def kill(self, grace_seconds: float) -> CancelProof:
-        """TERM, or after the grace KILL for a machine whose commands ignore TERM."""
+        """Send TERM, or after the grace KILL for a machine whose commands ignore TERM."""
         proof = await self._kill(grace_seconds)
         self._machine.kills.append(proof)
         return proof
@@ -241,6 +248,6 @@ class FakeProcess:
         return CancelProof.KILLED
 
     async def close(self) -> None:
-        """Let go: the script ends here."""
+        """Close it, which ends the script."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)

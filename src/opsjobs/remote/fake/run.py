@@ -1,4 +1,4 @@
-"""A durable run on a scripted machine: it plays its script once, whoever follows it, and keeps all that it wrote."""
+"""A durable run on a scripted machine: it plays its script once and keeps all its output."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from opsjobs.remote.session import Cause, ContactLost, Output, RemoteExit, Strea
 
 
 class Nature(Protocol):
-    """How the commands of a machine take a signal."""
+    """The reaction of a machine's commands to a signal."""
 
     ignores_term: bool
     unkillable: bool
 
 
 class FakeRun:
-    """One start of one action, as its machine keeps it: what it wrote, and how it ended."""
+    """One start of one action, as its machine records it: its output, and its exit."""
 
     def __init__(self, order: StartOrder, deeds: Sequence[Deed], nature: Nature, clock: Clock) -> None:
         self.order = order
         self.exit: RemoteExit | None = None
         self.gone = False
-        """Nobody keeps its books any more: how it ends is on no record."""
+        """True: it has no supervisor any more, and its exit will not be recorded."""
         self.working = True
-        """Whether anything of it still runs."""
+        """True while a part of it runs."""
         self.record: list[Output | Break] = []
         self.spent: set[int] = set()
         """The places in the record where a Break has broken a follower's contact."""
@@ -46,7 +46,7 @@ class FakeRun:
 
     @property
     def live(self) -> bool:
-        """Whether it is at work, and its end will be on record."""
+        """Return True if it is running, and its end will be recorded."""
         return self.working and not self.gone
 
     async def moved(self) -> None:
@@ -86,36 +86,39 @@ class FakeRun:
         await self.kill(self.order.grace_seconds, "timeout")
 
     async def kill(self, grace_seconds: float, cause: Cause | None = None) -> None:
-        """TERM, or after the grace KILL where TERM is ignored or nobody keeps the books; an unkillable run goes on."""
+        """Send TERM, or after the grace KILL if TERM is ignored or the run has no supervisor.
+
+        An unkillable run continues.
+        """
         if self._nature.unkillable:
             return
         if self._nature.ignores_term:
             await self._clock.sleep(grace_seconds)
         hard = self._nature.ignores_term or self.gone
-        if self.gone:  # who kills an orphan writes down its end, and no more
+        if self.gone:  # a kill of an orphan records its end, and no more
             self.gone, cause = False, None
         self.end(RemoteExit(None, "KILL" if hard else "TERM", cause))
 
     def end(self, exit_: RemoteExit) -> None:
-        """It ends so, unless it is over already."""
+        """End with this exit, unless it has ended already."""
         if self.working:
             self.exit = None if self.gone else exit_
             self._stop()
 
     def orphan(self) -> None:
-        """What keeps its books was killed; the command itself goes on. Harmless once it has ended."""
+        """Kill its supervisor; the command itself continues. No effect once it has ended."""
         if self.working:
             self.gone = True
             self.tell()
 
     def vanish(self) -> None:
-        """It is no more, and nobody wrote down how it ended; harmless once it has ended."""
+        """Make it disappear without a record of its exit. No effect once it has ended."""
         if self.working:
             self.gone = True
             self._stop()
 
     def cut(self) -> None:
-        """Contact breaks for all who follow it."""
+        """Break contact for all its followers."""
         for follower in list(self.followers):
             follower.cut(ContactLost(f"Contact broke while {self.order.key} was followed (as scripted)."))
 
@@ -136,13 +139,16 @@ class FakeRun:
         self.tell()
 
     def tell(self) -> None:
-        """Wake all who wait for it to move."""
+        """Notify all that wait for a change."""
         self._moved.set()
         self._moved = asyncio.Event()
 
 
 class FakeFollower:
-    """The Process of a durable run: its output from some place on. `cancel` is what its machine does for a kill."""
+    """The process of a durable run: its output from an offset on.
+
+    `cancel` is what its machine does for a kill.
+    """
 
     def __init__(self, run: FakeRun, offsets: tuple[int, int], cancel: Callable[[float], Awaitable[CancelProof]]) -> None:
         self._run = run
@@ -153,7 +159,10 @@ class FakeFollower:
         run.followers.append(self)
 
     async def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
-        """The rest of the output, then the run's Exit; raises what ended the contact, or LOST where the run is gone."""
+        """Iterate over the rest of the output, then the run's exit.
+
+        Raises what ended the contact, or LOST if the run is gone.
+        """
         run = self._run
         while True:
             while (piece := self._next()) is not None:
@@ -167,7 +176,7 @@ class FakeFollower:
         yield run.exit
 
     def _next(self) -> Output | None:
-        """The next of the record, without what lies before the offsets; None where there is no more yet."""
+        """Return the next output of the record after the offsets, or None if there is none yet."""
         run = self._run
         while self._broken is None and self._at < len(run.record):
             at, self._at = self._at, self._at + 1
@@ -184,17 +193,17 @@ class FakeFollower:
         return None
 
     def cut(self, failure: RemoteFailure) -> None:
-        """Contact breaks: the reader gets this, once and whenever it asks again."""
+        """Break contact: the reader gets this failure, now and whenever it asks again."""
         if self._broken is None:
             self._broken = failure
             self._run.tell()
 
     async def kill(self, grace_seconds: float) -> CancelProof:
-        """As `cancel` of the machine's durable runs."""
+        """Cancel as the machine's durable runs do."""
         return await self._cancel(grace_seconds)
 
     async def close(self) -> None:
-        """Let go: the run goes on."""
+        """Close the follower: the run continues."""
         self.cut(ContactLost(f"{self._run.order.key} was let go; it goes on."))
         if self in self._run.followers:
             self._run.followers.remove(self)

@@ -1,4 +1,4 @@
-"""What a command does on a scripted machine, deed by deed."""
+"""The script of a command on a scripted machine, deed by deed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from opsjobs.remote.session import Output, RemoteExit
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait so long by the clock that the fakes were given."""
+    """Wait this long by the clock of the fakes."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Wait until the test opens it; `reached` is set when the command stands before it."""
+    """Wait until the test opens it; `reached` is set when the command waits before it."""
 
     event: asyncio.Event
     reached: asyncio.Event = field(default_factory=asyncio.Event)
@@ -33,14 +33,18 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """Write the command's standard input to its standard output; a durable run has none but its program's."""
+    """Write the command's standard input to its standard output.
+
+    A durable run has no input but its program's.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """Contact breaks here: the reader gets this failure.
+    """Break contact here: the reader gets this failure.
 
-    Of a durable run, the first follower that comes to this place gets ContactLost with these words, and the run goes on.
+    Of a durable run, the first follower that comes to this place gets ContactLost with this
+    message, and the run continues.
     """
 
     failure: RemoteFailure = field(default_factory=lambda: RemoteFailure(ErrorCode.LOST, "Contact broke (as scripted)."))
@@ -48,10 +52,10 @@ class Break:
 
 Deed = Output | RemoteExit | Pause | Gate | Echo | Break
 Script = Sequence[Deed] | Callable[[str, bytes], Sequence[Deed]]
-"""What a command does, or a function of the command line and its standard input that tells."""
+"""The deeds of a command, or a function from its command line and standard input to them."""
 
 
 async def stand_before(gate: Gate | None) -> None:
-    """Wait before the gate, where there is one."""
+    """Wait before the gate, if there is one."""
     if gate is not None:
         await gate.stand()

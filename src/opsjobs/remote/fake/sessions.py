@@ -20,19 +20,19 @@ from opsjobs.remote.session import Durable, HostKey, LoggedIn, RemoteProcess, Se
 
 
 class FakeSessions:
-    """The Sessions of machines that are only scripts; a machine is found by its target's name."""
+    """The Sessions of scripted machines; a machine is found by its target's name."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self.machines: dict[str, FakeMachine] = {}
 
     def machine(self, name: str) -> FakeMachine:
-        """The machine of this name, made at the first call."""
+        """Return the machine of this name, created by the first call."""
         return self.machines.setdefault(name, FakeMachine(name))
 
     @asynccontextmanager
     async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
-        """A session, or the failure that the machine was told to give."""
+        """Yield a session, or raise the failure that the machine was given."""
         machine = self.machine(endpoint.target.name)
         for hop in (*endpoint.jumps, endpoint):
             if hop.credential is not None and hop.credential.fault is not None:
@@ -48,7 +48,7 @@ class FakeSessions:
             await session.close()
 
     async def test(self, endpoint: Endpoint) -> list[SessionStep]:
-        """The steps that the machine's answer makes."""
+        """Return the steps that follow from the machine's answer."""
         try:
             await self.machine(endpoint.target.name).connect(self._clock)
         except RemoteFailure as failure:
@@ -56,7 +56,7 @@ class FakeSessions:
         return [SessionStep(name, True, 0.0) for name in ("connect", "auth", "shell")]
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
-        """A key made of the machine's name."""
+        """Return a key made from the machine's name."""
         target: Target = endpoint.target
         await self.machine(target.name).connect(self._clock)
         return [HostKey(f"ssh-ed25519 {target.name}", f"SHA256:{target.name}")]
@@ -68,7 +68,7 @@ class FakeSessions:
 
 
 class FakeSession:
-    """Starts scripts."""
+    """A session that starts scripts."""
 
     def __init__(self, machine: FakeMachine, clock: Clock) -> None:
         self._machine = machine
@@ -86,7 +86,10 @@ class FakeSession:
         stdin: bytes = b"",
         marked: bool | None = None,  # noqa: ARG002  it has no process groups
     ) -> RemoteProcess:
-        """Start what this command line, or the text of this program, is scripted to do. Raises what `refuse_start` was told."""
+        """Start the script of this command line, or of the text of this program.
+
+        Raises what `refuse_start` was given.
+        """
         program = command if isinstance(command, Program) else None
         line = command if isinstance(command, str) else command.text
         stdin = stdin if program is None else program.stdin or b""
@@ -106,12 +109,12 @@ class FakeSession:
         return process
 
     def durable(self) -> Durable | None:
-        """The machine's durable runs, unless `durable_off`."""
+        """Return the machine's durable runs, unless `durable_off`."""
         return None if self._machine.durable_off else self._durable
 
     @asynccontextmanager
     async def disk(self) -> AsyncIterator[Disk]:
-        """The machine's files, unless `diskless`. Contact is that of this session."""
+        """Yield the machine's files, unless `diskless`, over the contact of this session."""
         machine = self._machine
         machine.check_contact(self._since)
         if machine.diskless is not None:
@@ -119,7 +122,7 @@ class FakeSession:
         yield FakeDisk(machine.name, machine.files, lambda: machine.check_contact(self._since))
 
     async def close(self) -> None:
-        """Let go of what was started, and of what was followed."""
+        """Close what was started, and what was followed."""
         for process in self._started:
             await process.close()
         await self._durable.close()

@@ -1,1 +1,4 @@
-"""Transfers over any Disk: written beside the destination and renamed, read in order with many requests under way."""
+"""Transfers over any Disk, with several requests under way at a time.
+
+Files are written beside the destination and renamed, and read in order.
+"""

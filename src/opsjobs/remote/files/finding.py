@@ -1,4 +1,4 @@
-"""Which files of a machine a download means: one, those in a folder, or those that a pattern fits; within limits."""
+"""Find the files of a download: one file, a folder or a pattern; within limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAGIC = frozenset("*?[")
 
 @dataclass(frozen=True, slots=True)
 class FindLimits:
-    """How many files a download may bring, how many names may be looked at for that, and how many bytes there may be in all."""
+    """Limits of a download: files, names that may be looked at, and bytes in all."""
 
     files: int = 10_000
     names: int = 100_000
@@ -35,7 +35,10 @@ class FoundFiles:
 
 
 async def find(disk: Disk, source: str, limits: FindLimits) -> list[FoundFiles]:
-    """The files, in the order of their paths; in folders links are left out. Raises RemoteFailure(TRANSFER) for none or too many."""
+    """Return the files, in the order of their paths; links in folders are left out.
+
+    Raises RemoteFailure(TRANSFER) for none or too many.
+    """
     search = _Search(disk, limits)
     there = await disk.look(source)
     if there is not None:
@@ -60,7 +63,7 @@ class _Search:
         self.found: list[FoundFiles] = []
 
     async def take(self, path: str, there: DiskEntry) -> None:
-        """The file, or all files in the folder and in those below it."""
+        """Add the file, or all files in the folder and in those below it."""
         open_ = [(path, there, 0)]
         while open_:
             path, there, depth = open_.pop()
@@ -84,7 +87,10 @@ class _Search:
             raise self._too_much(f"more than {self._limits.bytes} bytes (OPSJOBS_FILE_LIMIT_BYTES)")
 
     async def fitting(self, pattern: str) -> AsyncIterator[str]:
-        """The paths that the pattern fits, part by part; `*` means no name that begins with a dot, as in a shell."""
+        """Yield the paths that match the pattern, part by part.
+
+        `*` matches no name that begins with a dot, as in a shell.
+        """
         begun = ["/"] if pattern.startswith("/") else [""]
         for part in [part for part in pattern.split("/") if part]:
             begun = [path for base in begun for path in await self._next(base, part)]
@@ -117,6 +123,6 @@ class _Search:
 
 
 def _is_name(name: str) -> bool:
-    """Whether a machine may call something in a folder so: what it says is not to lead elsewhere."""
+    """Return True if a machine may name an entry of a folder so: it must not lead elsewhere."""
     size = len(name.encode("utf-8", "surrogateescape"))
     return name not in ("", ".", "..") and "/" not in name and "\0" not in name and size <= NAME_BYTES_MAX

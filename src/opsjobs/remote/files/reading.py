@@ -1,4 +1,4 @@
-"""A file on a machine as pieces in order, with many requests for it under way."""
+"""Read a file on a machine as pieces in order, with many requests under way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from opsjobs.remote.disk import OpenFile
 
 
 async def pieces_of(file: OpenFile, offset: int, end: int, request_bytes: int, window_bytes: int) -> AsyncIterator[bytes]:
-    """The bytes from `offset` to `end`, or to where the file ends before that. Raises RemoteFailure."""
+    """Yield the bytes from `offset` to `end`, or to the end of the file before that.
+
+    Raises RemoteFailure.
+    """
     under_way: deque[tuple[int, int, asyncio.Task[bytes]]] = deque()
     asked = offset
     request_bytes = request_size(request_bytes, window_bytes)
@@ -26,7 +29,7 @@ async def pieces_of(file: OpenFile, offset: int, end: int, request_bytes: int, w
             at, size, task = under_way[0]
             piece = _checked(await task, size)
             under_way.popleft()
-            while piece and len(piece) < size:  # a machine may answer with less than it was asked for, and still have more
+            while piece and len(piece) < size:  # a machine may answer with less than requested, and still have more
                 yield piece
                 at, size = at + len(piece), size - len(piece)
                 piece = _checked(await file.read(at, size), size)
@@ -38,12 +41,12 @@ async def pieces_of(file: OpenFile, offset: int, end: int, request_bytes: int, w
 
 
 def request_size(request_bytes: int, window_bytes: int) -> int:
-    """How much a request asks for: two fit into the window, so that one is under way while the other is answered."""
+    """Return the size of a request: two fit into the window, so that one is always under way."""
     return min(request_bytes, window_bytes // 2)
 
 
 async def let_go(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """End the requests that nobody waits for any more."""
+    """Cancel requests that are not needed any more."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

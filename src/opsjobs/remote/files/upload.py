@@ -1,7 +1,7 @@
-"""One file to its place on a machine: beside its destination first, checked there, then renamed.
+"""Upload one file: write it beside its destination, check it there, then rename it.
 
-Whoever looks sees the old file or the new one, whole. Nothing that was sent is sent again after contact broke: the draft's name
-is the same for whoever goes on with it.
+A reader sees the old file or the new one, whole. Nothing that was sent is sent again after contact
+broke: a successor worker uses the same name for the draft.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from opsjobs.remote.disk import Counting, Disk, DiskEntry, OpenFile, refused
 from opsjobs.remote.files.reading import let_go, pieces_of, request_size
 
 FILE_MODE = 0o644
-# The most that is under way at a time, and so what may have arrived with a gap before it.
+# The maximum that is under way at a time, and so what may have arrived with a gap before it.
 WINDOW_BYTES = 2 << 20
-# Less than this is counted in no time once it is there; more is counted while it comes.
+# A smaller file is hashed quickly once it is there; a larger one is hashed while it comes.
 COUNTED_BYTES_MIN = 8 << 20
-# A draft that does not come out right is written anew, once: what went on with it may have found another's bytes.
+# A wrong draft is written anew, once: a resumed one may hold the bytes of another upload.
 TRIES = 2
 
 
 class UploadSource(Protocol):
-    """What is to be written. `sha256` is of all of it."""
+    """The content to be written, with the SHA-256 of all of it."""
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size in bytes."""
 
     @property
     def sha256(self) -> bytes:
-        """Of all of it."""
+        """The SHA-256 of all of it."""
 
     def pieces(self, offset: int) -> AsyncIterator[bytes]:
-        """The bytes from there on."""
+        """Yield the bytes from `offset` on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dress:
-    """What the file is to have: None = as the file that it takes the place of, else 0644 and who logs in."""
+    """The attributes of the file. None = those of the replaced file, else 0644 and login user."""
 
     mode: int | None = None
     owner: int | None = None
@@ -55,9 +55,11 @@ class Dress:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What goes where. `key` makes the draft's name: the same for who goes on with this transfer, and for nobody else.
+    """The content and its destination.
 
-    `told` hears how many bytes are there. `window_bytes`: as much is under way at a time, at most WINDOW_BYTES.
+    `key` makes the draft's name, the same only for a successor that continues this transfer. `told`
+    is called with the number of bytes that are there. `window_bytes` is under way at a time, at
+    most WINDOW_BYTES.
     """
 
     source: UploadSource
@@ -69,16 +71,19 @@ class Upload:
 
     @property
     def draft(self) -> str:
-        """Where it is written first. Whose bytes they are is in the name: nobody goes on with another's."""
+        """The path of the draft.
+
+        Its name identifies the content: an upload never resumes the draft of another one.
+        """
         parts = (self.key.encode(), self.path.encode("utf-8", "surrogateescape"), self.source.sha256)
         name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
         return posixpath.join(posixpath.dirname(self.path), f".opsjobs-{name}.part")
 
 
 async def stage(disk: Disk, order: Upload) -> bool:
-    """Write the whole file beside its place and make it ready for it; False where it is at its place already.
+    """Write the whole draft and set its attributes; return False if the file is already there.
 
-    What is left to do then is `disk.replace(order.draft, order.path)`. Raises RemoteFailure.
+    The caller then does `disk.replace(order.draft, order.path)`. Raises RemoteFailure.
     """
     there = await disk.look(order.path, follow=False)
     if there is not None and there.kind == "folder":
@@ -118,14 +123,16 @@ async def _write(disk: Disk, order: Upload) -> None:
 
 
 async def _is_right(disk: Disk, draft: str, source: UploadSource) -> bool:
-    # Behind a chroot of its SFTP a machine's programs look at other files: what it says is no proof that we are wrong.
+    # If SFTP is in a chroot, a machine's programs see other files: their digest does not prove that
+    # the draft is wrong.
     return await _digest(disk, draft, source.size) == source.sha256 or await _read_back(disk, draft) == source.sha256
 
 
 async def _begun(disk: Disk, order: Upload) -> int | None:
-    """From where a draft that is there goes on; None where it begins anew.
+    """Return the offset from which an existing draft continues, or None to start anew.
 
-    Not from its very end: of what was under way when contact broke, later pieces may have arrived without those before them.
+    That is before its end: of what was under way when contact broke, later pieces may have arrived
+    without those before them.
     """
     there = await disk.look(order.draft, follow=False)
     if there is None:
@@ -167,13 +174,13 @@ async def _put_on(disk: Disk, order: Upload, before: DiskEntry | None) -> None:
     mode = dress.mode if dress.mode is not None else kept.mode if kept else FILE_MODE
     if kept is not None and dress.owner is None and dress.group is None:
         await _keep_owner(disk, draft, kept)
-    # The owner first: a change of owner takes the set-uid and set-gid bits away.
+    # The owner first: a change of owner clears the set-uid and set-gid bits.
     await disk.dress(draft, None, dress.owner, dress.group)
     await disk.dress(draft, mode, None, None)
 
 
 async def _keep_owner(disk: Disk, draft: str, kept: DiskEntry) -> None:
-    """The owner of the file that was there before, where we may: only root may give files away."""
+    """Keep the owner of the previous file if permitted: only root may give files away."""
     made = await disk.look(draft, follow=False)
     if made is None or (made.owner, made.group) == (kept.owner, kept.group):
         return
@@ -185,7 +192,10 @@ async def _keep_owner(disk: Disk, draft: str, kept: DiskEntry) -> None:
 
 
 async def _digest(disk: Disk, path: str, size: int) -> bytes:
-    """The SHA-256 of what is there: as the machine says, or by reading it back where it has no program for that."""
+    """Return the SHA-256 of a file on the machine.
+
+    The machine computes it, or it is read back if the machine has no program for that.
+    """
     if size == 0:
         return hashlib.sha256().digest()
     said = await disk.digest(path)

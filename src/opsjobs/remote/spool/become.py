@@ -1,8 +1,9 @@
-"""As another user: what is put around a request, and the talk with the program that asks for a password.
+"""Run a request as another user, and talk to the program that asks for a password.
 
-The request itself, command and all, is read from standard input by a shell of that user: what sudo and doas log stays short.
-Where there is a password, it is sent when it is asked for, and the request only once that shell has answered: neither can be
-taken for the other. Without one nothing asks, so nothing is waited for.
+A shell of that user reads the request, with its command, from standard input: the log entries of
+sudo and doas stay short. If there is a password, it is sent when asked for, and the request only
+once that shell has answered: neither can be taken for the other. Without a password nothing asks,
+so nothing is waited for.
 """
 
 from __future__ import annotations
@@ -20,20 +21,21 @@ from opsjobs.model.spool_identity import Become
 from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Stream
 
 BECOME_SECONDS = 30.0
-"""How long a program that asks for a password may take to let us through; what judges the password may be far away."""
+"""The time for the password dialog; the service that checks passwords may be far away."""
 
 HEARD_BYTES = 8 * 1024
-"""So much of what is said by programs and login scripts is kept while we wait."""
+"""The maximum output of programs and login scripts that is kept during the dialog."""
 
 WORDS_LINES = 3
 WORDS_CHARACTERS = 300
 
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}")
-# The other user's shell: it reads one line and does what that says.
+# The other user's shell: it reads one line and evaluates it.
 _LISTEN = 'IFS= read -r l; eval "$l"'
-# It says first that it is there, and passes over what it did not ask for: a password that nobody wanted.
+# It announces itself first, and skips input that it did not ask for: a password that was not
+# needed.
 _ANSWER = f'echo $1$2; while IFS= read -r l; do case $l in "$1") break;; esac; done; {_LISTEN}'
-# su asks on standard input, which holds the request: where it would ask, it fails before.
+# su asks on standard input, which holds the request: make it fail first if it would ask.
 _WILLING = 'su $1 -c : </dev/null && su $1 -c "$2"'
 
 
@@ -42,15 +44,15 @@ class Speaker(RemoteProcess, Protocol):
     """A process whose standard input is still open."""
 
     def say(self, data: bytes, *, end: bool) -> None:
-        """Go on with its standard input, and end it there or not."""
+        """Write to its standard input, and close it if `end`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How one request comes to run as another user.
+    """The way in which one request runs as another user.
 
-    `mark`: what comes before the request. The shell's word that it is there is `mark` and `rest` in one: nobody who repeats
-    its command line says that.
+    `mark` comes before the request. The shell announces itself with `mark` and `rest` joined: a
+    program that only repeats its command line cannot produce that.
     """
 
     become: Become
@@ -60,7 +62,7 @@ class Way:
 
     @property
     def line(self) -> str:
-        """The command line, for any login shell. Raises ValueError for a user who cannot be one."""
+        """The command line, for any login shell. Raises ValueError for an invalid user name."""
         user, method = self.become.user, self.become.method
         if not _USER.fullmatch(user):
             raise ValueError(f"{user!r} is not the name of a user")
@@ -76,17 +78,20 @@ class Way:
 
     @property
     def talks(self) -> bool:
-        """Whether there is a password to be asked for."""
+        """True if there is a password that may be asked for."""
         return self.become.password is not None
 
     def refused(self, words: str) -> RemoteFailure:
-        """What is told of a machine that did not let us through."""
+        """Return the failure for a machine that did not allow the change of user."""
         user, method = self.become.user, self.become.method
         message = f"could not become {user} by {method}, so nothing was started: {words or 'it gave no reason'}"
         return RemoteFailure(ErrorCode.BECOME_FAILED, message)
 
     async def enter(self, process: Speaker) -> None:
-        """Return once the other user's shell listens. Raises RemoteFailure: BECOME_FAILED with the program's own words."""
+        """Return once the other user's shell is listening.
+
+        Raises RemoteFailure: BECOME_FAILED with the program's own message.
+        """
         if self.become.password is not None and set(self.become.password.reveal()) & {"\n", "\0"}:
             raise self.refused("the credential's password holds a line break or NUL, which nobody can be given")
         talk = _Talk(self, process.say)
@@ -103,18 +108,18 @@ class Way:
 
 
 class _Talk:
-    """What was said until the shell answered, and what we say to it."""
+    """The dialog until the shell answers: the output so far, and our input."""
 
     def __init__(self, way: Way, say: Callable[..., None]) -> None:
         self._way = way
         self._say = say
         self._said: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
         self._tries = 0
-        if way.become.method == "su":  # it asks once, in the words of its system
+        if way.become.method == "su":  # it asks once, in the language of its system
             self._answer()
 
     def heard(self, piece: Output) -> bool:
-        """True where the shell has answered."""
+        """Add output; return True once the shell has answered."""
         said = self._said[piece.stream] + piece.data
         if f"{self._way.mark}{self._way.rest}".encode() in said:
             return True
@@ -126,7 +131,10 @@ class _Talk:
         return False
 
     def _answer(self) -> None:
-        """Give the password; who asks again has not taken it, and a second try could lock somebody out."""
+        """Send the password once.
+
+        A second prompt means that it was refused; another try could lock the account.
+        """
         self._tries += 1
         password = self._way.become.password
         assert password is not None
@@ -137,16 +145,16 @@ class _Talk:
 
     @property
     def words(self) -> str:
-        """The last lines of what was said, for people."""
+        """Return the last lines of the output, for people."""
         return last_words(self._said["stdout"] + self._said["stderr"])
 
 
 def last_words(said: bytes) -> str:
-    """The last lines of what programs said, in one."""
+    """Return the last lines of a program's output, joined."""
     lines = [line.strip() for line in said.decode(errors="replace").splitlines()]
     return "; ".join([line for line in lines if line][-WORDS_LINES:])[-WORDS_CHARACTERS:]
 
 
 def quoted(text: str) -> str:
-    """For sh, csh and fish alike: in single quotes, and each of its own between double ones."""
+    """Quote for sh, csh and fish alike: single quotes, with each inner one in double quotes."""
     return "'" + text.replace("'", "'\"'\"'") + "'"

@@ -1,4 +1,4 @@
-"""One request of ours on its way, and what is answered."""
+"""One request to a machine, and its answer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from opsjobs.remote.spool.frame_parser import Records, Word
 from opsjobs.remote.spool.script import SpoolRequest
 
 Start = Callable[[str, bytes], Awaitable[RemoteProcess]]
-"""Starts a command line with this standard input; raises RemoteFailure as Session.start does."""
+"""Start a command line with this standard input; raises RemoteFailure as Session.start."""
 
 
 OVER_SECONDS = 1.0
 
 
 class Channel:
-    """Records and output of one request, in order. One reader at a time, who may be cancelled and come back."""
+    """Records and output of one request, in order.
+
+    It has one reader at a time, who may be cancelled and come back.
+    """
 
     def __init__(self, process: RemoteProcess, nonce: str, *, awaited: bool = False) -> None:
         self._process = process
@@ -31,18 +34,21 @@ class Channel:
         self._items: deque[Output | Word] = deque()
         self._pieces: AsyncIterator[Output | RemoteExit] | None = None
         self.ended: RemoteExit | None = None
-        """How the request's own shell ended, once it has."""
+        """The exit of the request's own shell, once it has ended."""
 
     @classmethod
     async def open(cls, start: Start, request: SpoolRequest, *, plain: bool = False) -> Channel:
-        """Send a request. Raises RemoteFailure(CONNECTION_LOST) where it did not arrive, ContactLost where it may have."""
+        """Send a request.
+
+        Raises RemoteFailure(CONNECTION_LOST) if it did not arrive, ContactLost if it may have.
+        """
         try:
             return cls(await sent(start, request, plain=plain), request.nonce, awaited=request.awaited)
         except RemoteFailure as failure:
             raise _told(failure) from None
 
     async def next(self) -> Output | Word | None:
-        """What comes next; None at the end. Raises ContactLost."""
+        """Return the next item, or None at the end. Raises ContactLost."""
         while not self._items:
             if self.ended is not None:
                 return None
@@ -50,19 +56,19 @@ class Channel:
         return self._items.popleft()
 
     async def word(self) -> Word | None:
-        """The next record; output before it is passed over."""
+        """Return the next record; skip output before it."""
         while isinstance(item := await self.next(), Output):
             pass
         return item
 
     @property
     def noise(self) -> str:
-        """What was said that is not ours, for people."""
+        """The start of the output that is not ours, for people."""
         return self._records.noise[:200].decode(errors="replace").strip()
 
     @property
     def last_words(self) -> str:
-        """The end of that, in one line."""
+        """The end of that output, in one line."""
         return last_words(self._records.noise)
 
     async def _pull(self) -> None:
@@ -71,7 +77,7 @@ class Channel:
         try:
             piece = await anext(self._pieces)
         except asyncio.CancelledError:
-            self._pieces = None  # an iterator that was cancelled is over; a new one goes on where it stopped
+            self._pieces = None  # a cancelled iterator is finished; a new one continues
             raise
         except RemoteFailure as failure:
             raise _told(failure) from None
@@ -83,13 +89,16 @@ class Channel:
             self._records.complain(piece.data)
 
     def release(self) -> None:
-        """What was started is not waited for any more: it has to look after itself."""
+        """Stop waiting for what was started; it must look after itself."""
         if self._awaited and self.ended is None:
             assert isinstance(self._process, Speaker)
             self._process.say(b"", end=True)
 
     async def finish(self) -> None:
-        """Let go of it once the machine has, or soon: until then it counts as one of our sessions there. All was said."""
+        """Close the channel once the machine has, or soon, after all answers are read.
+
+        Until then it counts as one of our sessions there.
+        """
         with contextlib.suppress(TimeoutError, RemoteFailure):
             async with asyncio.timeout(OVER_SECONDS):
                 while await self.next() is not None:
@@ -97,19 +106,21 @@ class Channel:
         await self.close()
 
     async def close(self) -> None:
-        """Let go of it; what it started goes on."""
+        """Close the channel; what it started continues."""
         await self._process.close()
 
 
 def _told(failure: RemoteFailure) -> RemoteFailure:
-    """What a lost command is to others is lost contact here: its machine remembers."""
+    """Map a lost command to lost contact: its machine has the record."""
     return ContactLost(failure.message) if failure.code is ErrorCode.LOST else failure
 
 
 async def sent(start: Start, request: SpoolRequest, *, plain: bool = False) -> RemoteProcess:
-    """The process of a request, as whomever it runs. Raises RemoteFailure as `start`, and BECOME_FAILED.
+    """Return the process of a request, as its user.
 
-    Where a password may be asked for, `start` has to leave the standard input open.
+    Raises RemoteFailure as `start`, and BECOME_FAILED.
+
+    If a password may be asked for, `start` must leave the standard input open.
     """
     way = request.way
     if way is None:

@@ -1,4 +1,7 @@
-"""A program that lives and dies with its channel: one line where that holds it all, else with what its shell says of it."""
+"""A program that lives and dies with its channel.
+
+It is sent as one line if that holds everything, else with records of its shell.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,19 @@ _CAUSES: dict[str, Cause] = {"interpreter": "interpreter", "folder": "folder", "
 
 
 PLAIN_SHELLS = frozenset({"/bin/sh", "/usr/bin/sh", "/bin/dash", "/usr/bin/dash", "/bin/ash"})
-"""Login shells that take our lines as they are, and read no file of the user's before."""
+"""Login shells that take our lines as they are, and read no file of the user's first."""
 
 _UNLIKE = frozenset("\n!\\")
-"""What login shells do not read alike in single quotes."""
+"""Characters that login shells read differently in single quotes."""
 
 
 def one_line(program: Program, *, plain: bool) -> Callable[[str], str] | None:
-    """The whole program as a command line, given words that tell the shell and its process id; None where it is more.
+    """Return a function that makes the whole program a command line, or None if it has files.
 
-    A program that has no files needs nothing over its standard input, which costs its target half as much. A login shell that
-    is `plain` is the program's own shell; any other one becomes a `sh`, or starts one where it is too restricted for that.
+    The function gets words that print the shell and its process id. A program without files needs
+    nothing over its standard input, which costs its target half as much. A login shell that is
+    `plain` is the program's own shell; any other one becomes a `sh`, or starts one if it is too
+    restricted for that.
     """
     command = program.command
     if command is None or program.cwd is not None or program.stdin or program.secrets:
@@ -41,21 +46,25 @@ def one_line(program: Program, *, plain: bool) -> Callable[[str], str] | None:
         return lambda tell: f"{tell}\n{words}"
     if not _UNLIKE.isdisjoint(words):
         return None
-    # What it cannot read is its own complaint: it has told of itself before.
+    # If it cannot read this, the error is its own: it has identified itself before.
     spoken = shlex.quote(words)
     return lambda tell: f"exec sh -c {quoted(f'{tell}; eval {spoken}')} || eval {quoted(tell)} && sh -c {quoted(words)}"
 
 
 async def directly(start: Callable[[str, bytes], Awaitable[RemoteProcess]], program: Program) -> RemoteProcess:
-    """Start it. Raises RemoteFailure as `start`."""
+    """Start a program by a request. Raises RemoteFailure as `start`."""
     request = script.directly(program)
-    # In the place of the login shell, which would not wait for what a signal is given time for; a restricted one only beside it.
+    # Replace the login shell, which would not wait for what a signal is given time for; a
+    # restricted one can only start a child.
     line = f"exec {request.line()} || {request.line()}"
     return _Watched(await start(line, request.stdin), request.nonce, program)
 
 
 class _Watched:
-    """Its shell says on standard error that it begins, or why it does not: by a nonce that the program is not told."""
+    """A program whose shell reports on standard error that it starts, or why it does not.
+
+    The reports carry a nonce that the program does not get.
+    """
 
     def __init__(self, process: RemoteProcess, nonce: str, program: Program) -> None:
         self._process = process
@@ -68,7 +77,7 @@ class _Watched:
         self._cause: Cause | None = None
 
     async def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
-        """Output, then one Exit. Who gives up may come back."""
+        """Iterate over the output, then one RemoteExit. A cancelled reader may come back."""
         while True:
             while self._ready:
                 yield self._ready.popleft()
@@ -82,7 +91,7 @@ class _Watched:
         try:
             return await anext(self._pieces)
         except asyncio.CancelledError:
-            self._pieces = None  # an iterator that was cancelled is over; a new one goes on where it stopped
+            self._pieces = None  # a cancelled iterator is finished; a new one continues
             raise
 
     def _take(self, piece: Output | RemoteExit) -> None:
@@ -108,9 +117,9 @@ class _Watched:
         return end if self._begun else no_shell(end)
 
     async def kill(self, grace_seconds: float) -> CancelProof:
-        """TERM to its process group, KILL after the grace."""
+        """Send TERM to its process group, and KILL after the grace."""
         return await self._process.kill(grace_seconds)
 
     async def close(self) -> None:
-        """Let go of the channel."""
+        """Close the channel."""
         await self._process.close()

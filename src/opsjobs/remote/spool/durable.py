@@ -20,37 +20,38 @@ from opsjobs.remote.spool.process import DurableProcess, Offsets, Ways
 from opsjobs.remote.spool.script import SpoolRequest
 
 ANSWER_SECONDS = 60.0
-"""How long the first word of an answer may take; a machine may be busy, and its home on a slow disk."""
+"""The time for the first record of an answer; a machine or its disk may be slow."""
 
 KILL_SECONDS = 20.0
-"""How long after its grace a cancel may take."""
+"""The time that a cancel may take after its grace."""
 
 KEYS_AT_ONCE = 100
 LIVE_SECONDS = 0.05
-"""A run that has not ended by then is not awaited any more, and followed live."""
+"""A run that has not ended by then is not awaited any more, but followed live."""
 
 LIVE_FACTOR = 3.0
-"""Followed only after so many times what its start took: a machine that is busy is not asked for more."""
+"""The run is followed only after this multiple of its start time: spare a busy machine."""
 
 
 _NO_GROUP: Word = ("M", "setsid")
 
 
 class SpoolLogin:
-    """What is known of the shell behind a login, for as long as its connection lives."""
+    """The known properties of a login's shell, as long as its connection lives."""
 
     def __init__(self, *, plain: bool = False) -> None:
         self.plain = plain
         self.awaits = False
-        """Whether a plain one keeps here-documents in memory: what a run is given must be in no file."""
+        """True if a plain shell keeps here-documents in memory: a run's input must be in no file."""
         self.stores: dict[str | None, SpoolIdentity] = {}
-        """Whose store was seen last, by the user who was become. Only a hint: a start looks again."""
+        """The last seen spool of each user that was become. Only a hint: a start checks again."""
 
 
 class Spool:
-    """Durable runs on one machine. `beside` starts a line whose standard input stays open until the process is closed.
+    """Durable runs on one machine.
 
-    So does `talk`, in the place of `start`, for programs that ask for a password (default: beside).
+    `beside` starts a command line whose standard input stays open until the process is closed. So
+    does `talk`, in place of `start`, for programs that ask for a password (default: beside).
     """
 
     def __init__(self, name: str, login: SpoolLogin, start: Start, beside: Start, talk: Start | None = None) -> None:
@@ -61,7 +62,7 @@ class Spool:
         self._talk = talk or beside
 
     async def begin(self, order: StartOrder, expected: SpoolIdentity | None) -> RemoteProcess:
-        """Start, unless it was started before, and follow it from its first byte."""
+        """Start the run unless it was started before, and follow it from its first byte."""
         if expected is None:
             raise IdentityDiffers(await self.identity(order.become))
         if not script.meant(expected, order.become):
@@ -81,16 +82,16 @@ class Spool:
         raise await self._refused(word, order, expected)
 
     async def attach(self, order: StartOrder, expected: SpoolIdentity, offsets: Offsets) -> RemoteProcess:
-        """Follow what was started before, from these offsets on."""
+        """Follow a run that was started before, from these offsets on."""
         source = await self._attach(order, expected, offsets)
         return DurableProcess(self._ways(order, expected), source, offsets)
 
     async def look(self, key: RunKey, become: Become | None = None) -> Settlement | None:
-        """How a run stands. Raises RemoteFailure, NoSpool."""
+        """Return the state of a run. Raises RemoteFailure, NoSpool."""
         return standing_of(await self._answer(script.look(key, become)))
 
     async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> Settlement:
-        """See to it that the run never begins, or ends."""
+        """End the run, or ensure that it never starts."""
         request = script.cancel(key, grace_seconds, become)
         try:
             async with asyncio.timeout(grace_seconds + KILL_SECONDS):
@@ -101,14 +102,17 @@ class Spool:
             return Settlement(CancelProof.UNREACHABLE)
 
     async def clean(self, keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False) -> None:
-        """Remove the files of runs that have ended, or only their output. Raises RemoteFailure, NoSpool."""
+        """Remove the files of runs that have ended, or only their output.
+
+        Raises RemoteFailure, NoSpool.
+        """
         for at in range(0, len(keys), KEYS_AT_ONCE):
             await self._answer(script.clean(keys[at : at + KEYS_AT_ONCE], become, output_only=output_only))
 
     # Requests.
 
     async def _start_run(self, order: StartOrder, expected: SpoolIdentity) -> tuple[Channel, Word]:
-        """Ask for a start in the quickest way that this login shell understands."""
+        """Send a start in the fastest way that this login shell understands."""
         login, become = self._login, order.become is not None
         try:
             request = script.start(order, expected, awaited=login.plain and login.awaits)
@@ -128,7 +132,11 @@ class Spool:
         return channel, word
 
     async def _ask_plainly(self, request: SpoolRequest) -> tuple[Channel, Word]:
-        """Under a login shell that stays around our own one, a group for the command takes setsid; without ours it does not."""
+        """Send a request to the login shell itself.
+
+        Under a login shell that stays around our own shell, a group for the command needs setsid;
+        without our shell it does not.
+        """
         try:
             answered = await self._ask(request, plain=True)
         except NoSpool:
@@ -140,7 +148,7 @@ class Spool:
         return NoSpool(f"{self._name} lacks {', '.join(missing)}, which a durable run needs.")
 
     async def identity(self, become: Become | None = None) -> SpoolIdentity:
-        """Which store this is now, made where there is none. Raises NoSpool, RemoteFailure."""
+        """Return the identity of the spool; create it if needed. Raises NoSpool, RemoteFailure."""
         try:
             word = await self._hello(script.hello(become))
         except ContactLost as lost:
@@ -174,7 +182,7 @@ class Spool:
         raise await self._refused(word, order, expected)
 
     async def _refused(self, word: Word, order: StartOrder, expected: SpoolIdentity) -> Exception:
-        """What it means that a run is not followed now."""
+        """Return the exception for a run that is not followed now."""
         if word == ("I",):
             return await self._stranger(order, expected)
         if word == _NO_GROUP:
@@ -210,13 +218,13 @@ class Spool:
         return IdentityDiffers(seen)
 
     async def _answer(self, request: SpoolRequest) -> Word:
-        """The one word of a request that is over with it."""
+        """Return the single record of a request that ends with it."""
         channel, word = await self._ask(request)
         await channel.finish()
         return word
 
     async def _ask_somehow(self, request: SpoolRequest) -> tuple[Channel, Word]:
-        """As `_ask`, over another connection where this one has no channel left."""
+        """Ask as `_ask`, over another connection if this one has no free channel."""
         try:
             return await self._ask(request)
         except RemoteFailure as failure:
@@ -225,7 +233,10 @@ class Spool:
         return await self._ask(request, self._beside)
 
     async def _ask(self, request: SpoolRequest, start: Start | None = None, *, plain: bool = False) -> tuple[Channel, Word]:
-        """Send a request, and wait for its first word. Raises RemoteFailure; NoSpool where something else answers."""
+        """Send a request, and wait for its first record.
+
+        Raises RemoteFailure; NoSpool if something else answers.
+        """
         if start is None:
             start = self._talk if request.awaited or (request.way is not None and request.way.talks) else self._start
         channel = await Channel.open(start, request, plain=plain)
@@ -244,7 +255,10 @@ class Spool:
         return channel, word
 
     def _speechless(self, channel: Channel, request: SpoolRequest) -> Exception:
-        """Without a word of ours: killed on its way, or never one of ours."""
+        """Return the exception for a request without a record.
+
+        It was killed on its way, or was never run by our shell.
+        """
         ended = channel.ended
         if ended is None or ended.code is None or ended.code > 128:
             return ContactLost(f"{self._name} ended our request before it answered ({ended}).")

@@ -1,4 +1,4 @@
-"""How a run's end is spelt in its record, and what follows from it."""
+"""Parse the record of a run's end."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ _NOTHING = "-"
 
 
 def exit_of(status: str, cause: str) -> RemoteExit:
-    """From `3` or `s15`, and one of the causes or `-`. Raises ValueError for anything else."""
-    # Where two had a reason at the same moment, one wrote over the other: the rest of a longer word may still stand there.
+    """Return the exit from `3` or `s15`, and one of the causes or `-`.
+
+    Raises ValueError for anything else.
+    """
+    # If two writers had a cause at the same moment, one overwrote the other: the rest of a longer
+    # word may remain.
     why = next((known for known in _CAUSES if cause.startswith(known)), None)
     if status.startswith("s"):
         number = int(status[1:])
@@ -26,13 +30,13 @@ def exit_of(status: str, cause: str) -> RemoteExit:
 
 
 def settlement_of(answer: Word) -> Settlement:
-    """From a cancel's answer: the proof, and how the run ended where it did."""
+    """Return the settlement of a cancel's answer: the proof, and the exit if the run ended."""
     _, proof, status, cause = answer
     return Settlement(CancelProof(proof), None if status == _NOTHING else exit_of(status, cause))
 
 
 def standing_of(answer: Word) -> Settlement | None:
-    """From a look's answer: None while the run lives, or is about to."""
+    """Return the settlement of a look's answer: None while the run lives, or is about to."""
     _, state, status, cause = answer
     match state:
         case "L" | "E":

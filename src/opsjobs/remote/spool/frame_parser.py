@@ -1,4 +1,4 @@
-"""What comes over a channel of the spool: our records among bytes that may look like anything."""
+"""Parse a channel of the spool: our records among arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from opsjobs.remote.output_buffer import PIECE_BYTES
 from opsjobs.remote.session import Output, Stream
 
 RECORD_BYTES = 4096
-"""No record of ours is longer; what is kept of login scripts' own words neither."""
+"""The maximum length of a record, and of the login scripts' output that is kept."""
 
 Word = tuple[str, ...]
 """A record without its nonce."""
@@ -17,9 +17,10 @@ _STREAMS: dict[str, Stream] = {"1": "stdout", "2": "stderr"}
 
 
 class Records:
-    """Cuts one stream of a channel into records, and output between them. Only who was given the nonce can write a record.
+    """Split one stream of a channel into records, and the output between them.
 
-    `stream`: whose output is what no record says of whom it is (None: nobody's).
+    Only a program that was given the nonce can write a record. `stream` is the stream of output
+    that no record assigns to one (None: discard it).
     """
 
     def __init__(self, nonce: str, stream: Stream | None = None) -> None:
@@ -28,10 +29,10 @@ class Records:
         self._base = stream
         self._stream = stream
         self.noise = b""
-        """What was said before our first record, by login scripts or by a shell that complains."""
+        """Output before our first record, by login scripts or by a shell that complains."""
 
     def feed(self, data: bytes) -> Iterator[Output | Word]:
-        """Records and output, in order; holds back only what may be the beginning of a record."""
+        """Yield records and output, in order; hold back only what may be the start of a record."""
         data = self._held + data
         self._held = b""
         start = 0
@@ -47,18 +48,18 @@ class Records:
         yield from self._said(data[start : len(data) - keep])
 
     def rest(self) -> Iterator[Output]:
-        """What was held back when the stream ended."""
+        """Yield what was held back when the stream ended."""
         held, self._held = self._held, b""
         if held:
             yield from self._said(held)
 
     def complain(self, data: bytes) -> None:
-        """Note what was said elsewhere, for the case that nothing better comes."""
+        """Keep output of another stream, in case nothing better comes."""
         if self._stream is None:
             self.noise = (self.noise + data)[:RECORD_BYTES]
 
     def _beginning(self, data: bytes) -> int:
-        """How many of the last bytes may be the first ones of a record."""
+        """Return how many of the last bytes may be the first ones of a record."""
         tail = data[1 - len(self._mark) :]
         at = tail.find(self._mark[:1])
         while at >= 0 and not self._mark.startswith(tail[at:]):

@@ -1,4 +1,4 @@
-"""A run that goes on for a while: its output over a second channel as it grows, its end over the one that started it."""
+"""Follow a longer run: output over a second channel, its end over the first one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from opsjobs.remote.spool.frame_parser import Records
 from opsjobs.remote.spool.script import SpoolRequest
 
 FOLLOW_SECONDS = 2.0
-"""A follower that has not spoken by then is none."""
+"""The time for the follower's first record; after that it is given up."""
 
 REST_SECONDS = 2.0
-"""How long, after the run's end, what it wrote may take to come."""
+"""The time, after the run's end, for the rest of its output to arrive."""
 
 _PIECES = 4
 
@@ -30,11 +30,11 @@ class _FollowEnd:
 
 @dataclass(frozen=True, slots=True)
 class _Over:
-    """One of the two channels has ended before it should."""
+    """One of the two channels has ended too early."""
 
 
 class Live:
-    """Both channels merged. Bounded: while nobody reads, both wait."""
+    """Both channels merged. Bounded: without a reader, both wait."""
 
     def __init__(self, channel: Channel, follower: _Follower) -> None:
         self._channel = channel
@@ -46,7 +46,7 @@ class Live:
 
     @classmethod
     async def open(cls, channel: Channel, start: Start, request: SpoolRequest) -> Live | None:
-        """Follow from the first byte; None where no second channel can be had, or nobody follows there."""
+        """Follow from the first byte; return None if there is no second channel or no follower."""
         try:
             async with asyncio.timeout(FOLLOW_SECONDS):
                 process = await sent(start, request)
@@ -65,7 +65,7 @@ class Live:
         return cls(channel, follower)
 
     async def read(self) -> Output | RemoteExit | None:
-        """What comes next; None where the attach must tell."""
+        """Return the next item, or None if an attach must continue."""
         while not self._complete():
             try:
                 async with asyncio.timeout(REST_SECONDS if self._end is not None else None):
@@ -88,7 +88,7 @@ class Live:
         return self._end is not None and all(self._given[stream] >= size for stream, size in self._end.sizes.items())
 
     def _clipped(self, piece: Output) -> Output | None:
-        """Without what was written after the end, by processes that the command left behind."""
+        """Cut what was written after the end, by processes that the command left behind."""
         stream, data = piece.stream, piece.data
         if self._end is not None:
             data = data[: max(self._end.sizes[stream] - self._given[stream], 0)]
@@ -100,11 +100,14 @@ class Live:
             async for piece in self._follower.pieces():
                 await self._queue.put(piece)
         except RemoteFailure:
-            pass  # the other channel tells whether contact is lost
+            pass  # the other channel shows whether contact is lost
         await self._queue.put(_Over())
 
     async def _pump_end(self) -> None:
-        """What is handed over at the end as well, where the follower came too late to prevent it, is passed over."""
+        """Read the end of the run; skip output that comes with it.
+
+        The output is handed over there as well if the follower came too late to prevent it.
+        """
         try:
             while (word := await self._channel.word()) is not None:
                 if word[0] == "E" and word[1] != "n":
@@ -116,12 +119,12 @@ class Live:
         await self._queue.put(_Over())
 
     async def finish(self) -> None:
-        """Let go of the follower, and of the other channel when it is over."""
+        """Close the follower, and the other channel when it has ended."""
         await self._leave()
         await self._channel.finish()
 
     async def close(self) -> None:
-        """Let go of both channels."""
+        """Close both channels."""
         await self._leave()
         await self._channel.close()
 
@@ -133,7 +136,7 @@ class Live:
 
 
 class _Follower:
-    """The channel that carries both streams as they are, each behind a record that says so."""
+    """The channel that carries both streams as they are, each behind a record that names it."""
 
     def __init__(self, process: RemoteProcess, nonce: str) -> None:
         self._process = process
@@ -142,7 +145,7 @@ class _Follower:
         self._early: list[Output] = []
 
     async def greeting(self) -> None:
-        """Return once it follows. Raises RemoteFailure; TimeoutError where it ended instead."""
+        """Return once it follows. Raises RemoteFailure; TimeoutError if it ended instead."""
         async for piece in self._pieces:
             if isinstance(piece, RemoteExit):
                 break
@@ -157,7 +160,7 @@ class _Follower:
         raise TimeoutError
 
     async def pieces(self) -> AsyncIterator[Output]:
-        """Output as it grows."""
+        """Yield output as it grows."""
         for early in self._early:
             yield early
         async for piece in self._pieces:
@@ -168,5 +171,5 @@ class _Follower:
                     yield item
 
     async def close(self) -> None:
-        """End its standard input, and it with that."""
+        """End its standard input, which ends the follower."""
         await self._process.close()

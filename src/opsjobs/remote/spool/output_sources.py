@@ -1,4 +1,4 @@
-"""Where the output of a run comes from: handed over at its end by the start itself, or read from the record by an attach."""
+"""The sources of a run's output: the start itself, at its end, or an attach."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ from opsjobs.remote.spool.exit_records import exit_of
 from opsjobs.remote.spool.frame_parser import Word
 
 SILENCE_SECONDS = 30.0
-"""An attach says something every second."""
+"""The maximum silence of an attach, which sends something every second."""
 
 
 class OutputSource(Protocol):
-    """Gives output from the offsets on at which it was opened, then the Exit."""
+    """A source of output from its offsets on, then the exit."""
 
     async def read(self) -> Output | RemoteExit | None:
-        """What comes next; None where it has ended before the run's end was seen: another one goes on. May be cancelled.
+        """Return the next item; None if the source ended before the run's end: use another one.
 
-        Raises ContactLost, and RemoteFailure(LOST) where the run is gone for good.
+        May be cancelled. Raises ContactLost, and RemoteFailure(LOST) if the run is gone for good.
         """
 
     async def finish(self) -> None:
-        """Let go of it after the run's end."""
+        """Close the source after the run's end."""
 
     async def close(self) -> None:
-        """Let go of it."""
+        """Close the source."""
 
 
 class TooLong(Exception):
-    """The run is not one of those that are over at once."""
+    """The run does not end soon."""
 
 
 class InlineOutput:
-    """The channel of a start, which gives all output at the end. Raises TooLong once that may take longer."""
+    """The channel of a start, which returns all output at the end.
+
+    Raises TooLong once that may take longer.
+    """
 
     def __init__(self, channel: Channel, live_at: float) -> None:
         self.channel = channel
@@ -51,7 +54,7 @@ class InlineOutput:
         self._ready: deque[Output | RemoteExit] = deque()
 
     async def read(self) -> Output | RemoteExit | None:
-        """What was handed over."""
+        """Return the next item that was handed over."""
         while not self._ready and not self._broken:
             item = await self._item()
             if item is None:
@@ -84,7 +87,10 @@ class InlineOutput:
             self._end(item)
 
     def _check(self) -> None:
-        """A little output went through a shell's variable: where that took something away, it is read again."""
+        """Check the size of a short output that went through a shell variable.
+
+        If the shell dropped bytes, the output is read again.
+        """
         if self._sized is None:
             return
         size, data = self._sized
@@ -101,30 +107,30 @@ class InlineOutput:
         _, status, cause, *sizes = word
         if status == "n":
             raise ContactLost("The command did not arrive whole, and was not started.")
-        # Whoever handed it over may have been killed over it.
+        # The process that handed it over may have been killed meanwhile.
         if any(given < int(size) for given, size in zip(self._given.values(), sizes, strict=True)):
             self._broken = True
         else:
             self._ready.append(exit_of(status, cause))
 
     async def finish(self) -> None:
-        """Let go of the channel when it is over."""
+        """Close the channel when it has ended."""
         await self.channel.finish()
 
     async def close(self) -> None:
-        """Let go of the channel."""
+        """Close the channel."""
         await self.channel.close()
 
 
 class PolledOutput:
-    """The channel of an attach, which looks at the record and the files again and again, ever less often."""
+    """The channel of an attach, which polls the record and the files, ever less often."""
 
     def __init__(self, channel: Channel, key: str) -> None:
         self._channel = channel
         self._key = key
 
     async def read(self) -> Output | RemoteExit | None:
-        """What was read there."""
+        """Return the next item that was read."""
         while True:
             item = await self._item()
             if item is None or isinstance(item, Output):
@@ -145,16 +151,16 @@ class PolledOutput:
             raise ContactLost(f"Nothing was heard of {self._key} for {SILENCE_SECONDS:.0f} s; it goes on there.") from None
 
     async def finish(self) -> None:
-        """Let go of the channel when it is over."""
+        """Close the channel when it has ended."""
         await self._channel.finish()
 
     async def close(self) -> None:
-        """Let go of the channel."""
+        """Close the channel."""
         await self._channel.close()
 
 
 def gone(key: str) -> RemoteFailure:
-    """The failure for a run whose end nobody saw."""
+    """Return the failure for a run without a record of its end."""
     message = (
         f"{key} was begun on its machine and is gone there; how it ended is on no record (a reboot, or a kill of its keeper)."
     )

@@ -1,4 +1,4 @@
-"""The Process of a durable run: whatever way its bytes come, each comes once."""
+"""The process of a durable run: each byte is delivered once, whatever its source."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from opsjobs.remote.spool.live_follow import Live
 from opsjobs.remote.spool.output_sources import InlineOutput, OutputSource, TooLong
 
 ATTACHES = 3
-"""How often an attach that ended for no reason of the network's is repeated, without a byte in between."""
+"""The maximum of attaches in a row that end for no network reason, without a byte."""
 
 Offsets = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """How a run is reached again, and what it starts where that is a program."""
+    """The requests to reach a run again, and its program if it has one."""
 
     key: str
     program: Program | None
@@ -40,12 +40,12 @@ class Ways:
     cancel: Callable[[float], Awaitable[Settlement]]
 
     def told(self, end: RemoteExit) -> RemoteExit:
-        """The end in words, where its machine lacked something."""
+        """Return the exit with a message, if its machine lacked something."""
         return unstarted(end.cause, self.program) if end.unstarted and end.cause and self.program else end
 
 
 class DurableProcess:
-    """A run that was begun. Reading may be given up and taken up again; letting go of it leaves the run as it is."""
+    """A run that was started. Reading may stop and resume; closing leaves the run as it is."""
 
     def __init__(self, ways: Ways, source: OutputSource, offsets: Offsets = (0, 0)) -> None:
         self._ways = ways
@@ -56,7 +56,10 @@ class DurableProcess:
         self._closed = False
 
     def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
-        """Output, then one Exit. Raises ContactLost, and RemoteFailure(LOST) where the run is gone for good."""
+        """Iterate over the output, then one RemoteExit.
+
+        Raises ContactLost, and RemoteFailure(LOST) if the run is gone for good.
+        """
         return self._read()
 
     async def _read(self) -> AsyncIterator[Output | RemoteExit]:
@@ -83,7 +86,7 @@ class DurableProcess:
         return self._exit
 
     async def _go_live(self) -> None:
-        """Follow over a second channel; where there is none, over this one's place."""
+        """Follow over a second channel, or attach if there is none."""
         assert isinstance(self._source, InlineOutput)
         live = await self._ways.follow(self._source.channel)
         if live is None:
@@ -92,7 +95,7 @@ class DurableProcess:
             self._source = live
 
     async def _attach(self) -> None:
-        """Go on from the last byte, by whatever the machine has on record."""
+        """Continue from the last byte, by the machine's record."""
         key = self._ways.key
         await self._source.close()
         self._attaches += 1
@@ -108,12 +111,12 @@ class DurableProcess:
             raise ContactLost(f"{key} was begun, but its machine knows it no more: {changed}") from None
 
     async def kill(self, grace_seconds: float) -> CancelProof:
-        """End the run, and whatever of it escaped."""
+        """End the run, and the processes that escaped from it."""
         if self._exit is not None:
             return CancelProof.ALREADY_FINISHED
         return (await self._ways.cancel(grace_seconds)).proof
 
     async def close(self) -> None:
-        """Let go of the channels; the run goes on."""
+        """Close the channels; the run continues."""
         self._closed = True
         await self._source.close()

@@ -1,4 +1,4 @@
-"""From a Program to what is sent: words for the shell that starts it, and behind them, as they are, the bytes of its files."""
+"""Convert a Program to shell code, followed by the bytes of its files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from opsjobs.model.program import Program
 from opsjobs.model.spool_identity import StartOrder
 
 SHORT_BYTES = 8 * 1024
-"""Longer words go by way of a file: the builtins of shells read byte by byte."""
+"""Longer code is sent as a file: shell builtins read byte by byte."""
 
 _MEMORY = "/dev/shm"  # noqa: S108  a folder of our own is made in it, or none
 _FAIL = re.compile(r"@fail (interpreter|folder|storage)@")
@@ -36,7 +36,10 @@ _ENDINGS = {"bash": ".sh", "sh": ".sh", "python": ".py", "perl": ".pl", "node": 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """Words for a shell, and the bytes that come behind them; `place`: whether it needs a folder of its own there."""
+    """Shell code, and the bytes that follow it.
+
+    `place`: True if it needs its own folder there.
+    """
 
     words: str
     behind: bytes = b""
@@ -45,21 +48,24 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class _Manner:
-    """How a shell of ours tells why it starts nothing: `fail` with the cause for %s, `cut` where not all has come."""
+    """The way in which a shell reports why it starts nothing.
+
+    `fail` has the cause for %s; `cut` is for incomplete input.
+    """
 
     fail: str
     cut: str
 
     def section(self, name: str) -> str:
-        """One section of program.sh."""
+        """Return one section of program.sh."""
         return self.told(_section(name)).replace("@cut@", self.cut)
 
     def told(self, words: str) -> str:
-        """Our own words: those of an author may look like anything."""
+        """Replace failures in our own code: an author's code may look like anything."""
         return _FAIL.sub(lambda found: self.fail.replace("%s", found[1]), words)
 
 
-# A cause is recorded in place, where a watchdog would write its own.
+# A cause is recorded in the file where a watchdog would write its own.
 _DURABLY = _Manner(
     '{ { read -r OPSJOBS_TERM <&3; printf %s >&3; } 3<>"$OPSJOBS_SPOOL.x"; exit 1; }',
     '{ printf n. 1<>"$OPSJOBS_SPOOL.x"; exit; }',
@@ -67,7 +73,7 @@ _DURABLY = _Manner(
 
 
 def durable(order: StartOrder, program: Program) -> Package:
-    """What the command's own shell is given in a durable run."""
+    """Return what the command's own shell gets in a durable run."""
     words = _words(program, {**order.environment, **program.env}, _DURABLY)
     if program.script is None and not program.stdin and not program.secrets:
         return Package(words)
@@ -79,7 +85,10 @@ def durable(order: StartOrder, program: Program) -> Package:
 
 
 def direct(program: Program, token: str, nonce: str) -> Package:
-    """What a shell is given that lives and dies with its channel: it says on standard error, behind the nonce, that it begins."""
+    """Return what a shell gets that lives and dies with its channel.
+
+    It reports on standard error, behind the nonce, that it starts.
+    """
     manner = _Manner(f"{{ echo '{nonce} W %s' >&2; exit 1; }}", "exit 1")
     words, begun = _words(program, program.env, manner), f"echo '{nonce} B' >&2"
     if program.script is None and not program.secrets and len(words) <= SHORT_BYTES:
@@ -94,12 +103,12 @@ def direct(program: Program, token: str, nonce: str) -> Package:
 
 
 def exports(environment: Mapping[str, str]) -> str:
-    """Variables, for a POSIX shell."""
+    """Return the export of variables, for a POSIX shell."""
     return "export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
 
 
 def _words(program: Program, environment: Mapping[str, str], manner: _Manner) -> str:
-    """Variables, folder, and the command or the interpreter with its arguments."""
+    """Return variables, folder, and the command or the interpreter with its arguments."""
     lines = []
     if environment:
         lines.append(exports(environment))
@@ -108,7 +117,7 @@ def _words(program: Program, environment: Mapping[str, str], manner: _Manner) ->
         lines.append(f"cd -- {shlex.quote(folder)} >/dev/null 2>&1 || {manner.told('@fail folder@')}; unset OLDPWD")
     if program.command is None:
         return "\n".join([*lines, *_interpreted(program, manner)])
-    # On one line: what no shell can read starts nothing.
+    # On one line: if the shell cannot parse it, nothing starts.
     return "; ".join([*lines, program.command])
 
 
@@ -127,7 +136,7 @@ def _interpreted(program: Program, manner: _Manner) -> Iterator[str]:
 
 
 class _Placed:
-    """A program with files: the shell that unpacks them, stays behind the program and tidies up."""
+    """A program with files: its shell unpacks them, stays behind the program and cleans up."""
 
     def __init__(self, program: Program, words: str, manner: _Manner) -> None:
         self._program = program
@@ -137,28 +146,28 @@ class _Placed:
             self._parts["words"] = words.encode() + b"\n"
             words = '. "$OPSJOBS_PLACE/words"'
         elif program.command is not None:
-            # A command that ends in the middle of something must not take ours for its rest.
+            # The rest of our code must not be read as part of an unfinished command.
             words = f"eval {shlex.quote(words)}"
         self._words = words
 
     def made(self, places: list[str]) -> list[str]:
-        """Make the folder, in the first of these places that there is."""
+        """Return the code that creates the folder, in the first of these places that exists."""
         return [f"set -- {' '.join(places)}", self._manner.section("place")]
 
     def unpacked(self) -> list[str]:
-        """Take in the files."""
+        """Return the code that unpacks the files."""
         sizes = " ".join(f"{name} {len(data)}" for name, data in self._parts.items())
         return [f"set -- {len(self._behind)} {sizes}", self._manner.section("unpack"), "set --"]
 
     def run(self) -> list[str]:
-        """Run the program."""
+        """Return the code that runs the program."""
         lines = ['export OPSJOBS_SECRETS="$OPSJOBS_PLACE/secrets"'] if self._program.secrets else []
         lines.append(self._manner.section("open"))
         lines += ['exec <"$OPSJOBS_PLACE/stdin"'] if self._program.stdin else []
         return [*lines, self._words, self._manner.section("close")]
 
     def package(self, lines: list[str]) -> Package:
-        """All of it."""
+        """Return the whole package."""
         return Package("\n".join(lines), self._behind, place=True)
 
     @property
@@ -180,14 +189,14 @@ def _file(program: Program) -> str:
 
 
 def _kind(interpreter: str) -> str:
-    """What is known of an interpreter by its name: /usr/bin/python3.12 is a python."""
+    """Return the kind of an interpreter from its name: /usr/bin/python3.12 is a python."""
     found = re.match(r"[a-z]+", re.split(r"[/\\]", interpreter.lower())[-1])
     return found[0] if found else ""
 
 
 @cache
 def _section(name: str) -> str:
-    """One section of program.sh, without its comments."""
+    """Return one section of program.sh, without its comments."""
     text = files(__package__).joinpath("program.sh").read_text()
     body = text.partition(f"\n#: {name}\n")[2].partition("\n#: ")[0]
     return "\n".join(line for line in body.splitlines() if line.strip() and not line.lstrip().startswith("#"))

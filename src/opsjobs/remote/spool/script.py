@@ -1,4 +1,4 @@
-"""From spool.sh to what is sent: one command line that any login shell takes as it is, and what goes over standard input."""
+"""Build requests from spool.sh: one command line for any login shell, and its input."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ _KEY = re.compile(r"[0-9a-f-]{36}\.[a-z0-9][a-z0-9_-]{0,63}\.[0-9]{1,9}")
 _STORE = re.compile(r"([0-9a-f]{8,64})(?:@([0-9]{1,10}))?(?:~(.+))?")
 _LINUX_BOOT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _BOOT = re.compile(r"[0-9A-Za-z-]{1,128}")
-# Whoever ends like this goes on in the next line; after anything else a line break is a semicolon.
+# A line that ends like this continues in the next one; after anything else a line break becomes a
+# semicolon.
 _OPEN = (" {", " in", " do", " then", "else", ";;", "&", "|", "(")
 _NOBODY = "-"
 _PLAIN = ("watch", "watch_loop", "watch_leave", "watch_on", "watch_end", "begin", "say", "run", "ended", "refuse")
-# What a program was given as files goes before its end is on record, whoever records it.
+# The files of a program are removed before its end is recorded, whichever process records it.
 _TIDY = (
     *("tidy", "watch", "watch_loop", "watch_leave_tidy", "watch_on", "tidied", "watch_end", "begin", "say", "run", "tidied"),
     *("ended", "refuse"),
@@ -38,10 +39,11 @@ AWAITED_BYTES = 1024
 
 @dataclass(frozen=True, slots=True)
 class SpoolRequest:
-    """What is to be run with which arguments, its whole standard input, and the nonce by which its answers are known.
+    """The script and its arguments, the whole standard input, and the nonce of the answers.
 
-    `way`: how it gets to run as another user. `hold`: its standard input does not end with that, but with its channel; or,
-    where it is `awaited`, once its answer is not waited for any more. `name`: what its shell calls itself.
+    `way`: how it runs as another user. `hold`: its standard input stays open until its channel is
+    closed or, if `awaited`, until its answer is not waited for any more. `name`: the `$0` of its
+    shell.
     """
 
     script: str
@@ -54,33 +56,36 @@ class SpoolRequest:
     name: str = "opsjobs"
 
     def line(self, *, plain: bool = False) -> str:
-        """The one place where a request becomes a command line.
+        """Return the command line; no other function builds one.
 
-        For any login shell there is; a `plain` one, which is a small POSIX shell itself, needs no other one for it.
+        It is for any login shell; a `plain` one, which is a small POSIX shell itself, needs no
+        second shell.
         """
         assert plain or not self.awaited, "what is awaited is for a plain login shell alone"
         words = " ".join(self.arguments)
         return f"set -- {words}; {self.script}" if plain else self.alone(f"sh -c '{self.script}' {self.name} {words}")
 
     def alone(self, line: str) -> str:
-        """A line that is held carries output on both streams: no login shell may stay and tell there who was killed.
+        """Replace the login shell if the line is held, as it carries output on both streams.
 
-        A restricted shell refuses it; then there is nobody to follow, and the machine is asked again and again instead.
+        A login shell that stays would report there that a process was killed. A restricted shell
+        refuses the `exec`; then there is no follower, and the machine is polled instead.
         """
         return f"exec {line}" if self.hold else line
 
 
 def hello(become: Become | None = None) -> SpoolRequest:
-    """Ask whose store it is, and make one where there is none."""
+    """Ask for the identity of the spool; create it if there is none."""
     return _request(["names", "boot", "machine", "hello"], [secrets.token_hex(16)], become)
 
 
 def start(order: StartOrder, expected: SpoolIdentity, *, awaited: bool = False) -> SpoolRequest:
     """Start the run under this identity, and follow it while it is short.
 
-    `awaited`: in a way that costs least as long as somebody waits for it, where the order is a short command; only for a plain
-    login shell that keeps here-documents in memory.
-    Raises ValueError for a command or an environment that no shell can be given, and for what is more than that.
+    `awaited`: use the cheapest way as long as a reader waits for it, if the order is a short
+    command; only for a plain login shell that keeps here-documents in memory. Raises ValueError for
+    a command or an environment that cannot be passed to a shell, and for an order that is no short
+    command then.
     """
     linux = _LINUX_BOOT.fullmatch(expected.boot) is not None
     ways = ["boot_linux", "match", "born_linux"] if linux else ["boot", "match", "born", "born_elsewhere"]
@@ -110,7 +115,7 @@ def directly(program: Program) -> SpoolRequest:
     """Start a program that lives and dies with the channel. Raises ValueError as `start`."""
     request = _request(["names", "command", "direct"], [], None)
     package = direct(program, secrets.token_hex(16), request.nonce)
-    # It becomes the program's own shell, whose complaints are the program's.
+    # It becomes the program's own shell, whose error output is the program's.
     return replace(request, stdin=request.stdin + _stdin(package.words, long=False) + package.behind, name="sh")
 
 
@@ -122,13 +127,13 @@ def attach(order: StartOrder, expected: SpoolIdentity, offsets: tuple[int, int])
 
 
 def follow(order: StartOrder, expected: SpoolIdentity, offsets: tuple[int, int]) -> SpoolRequest:
-    """Give both output streams as they grow, until standard input ends."""
+    """Send both output streams as they grow, until standard input ends."""
     _, folder = _place(expected)
     return _request(["names", "follow"], [_name(order.key), *map(str, offsets), *folder], order.become, hold=True)
 
 
 def look(key: RunKey, become: Become | None = None) -> SpoolRequest:
-    """Ask how a run stands."""
+    """Ask for the state of a run."""
     return _request(["names", "boot", "born", "look", "hunt", "grounds", "tell"], [_name(key)], become)
 
 
@@ -139,18 +144,21 @@ def cancel(key: RunKey, grace_seconds: float, become: Become | None) -> SpoolReq
 
 
 def clean(keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False) -> SpoolRequest:
-    """Remove the files of these runs, or empty those of their output."""
+    """Remove the files of these runs, or truncate their output."""
     what = "output" if output_only else "all"
     return _request(["names", "boot", "born", "look", "hunt", "tidy", "clean"], [what, *map(_name, keys)], become)
 
 
 def identity(store: str, boot: str, become: Become | None) -> SpoolIdentity:
-    """What is told of a store: that of another user is another one, and says whose it is."""
+    """Return the identity of a spool; that of another user has the user's name in it."""
     return SpoolIdentity(store if become is None else f"{store}~{become.user}", boot)
 
 
 def meant(expected: SpoolIdentity, become: Become | None) -> bool:
-    """Whether this is the identity of a store of whom we run as. Where it is not, nothing was ever started there under it."""
+    """Return True if this identity is of a spool of the user that we run as.
+
+    If not, nothing was ever started there under it.
+    """
     found = _STORE.fullmatch(expected.store)
     return found is None or found[3] == (None if become is None else become.user)
 
@@ -163,14 +171,14 @@ def _request(
     *,
     hold: bool = False,
 ) -> SpoolRequest:
-    # The first byte is one that output rarely holds: it is what a reader of the answer looks for.
+    # The first byte is one that output rarely holds: a reader of the answer searches for it.
     nonce = "\x1e" + secrets.token_hex(8)
     way = Way(become) if become is not None else None
     return SpoolRequest(_section(tuple(sections)), tuple(arguments), nonce.encode() + b"\n" + more, nonce, way, hold)
 
 
 def _package(order: StartOrder) -> Package:
-    """The command as its shell reads it, or the program. Raises ValueError."""
+    """Return the command as its shell reads it, or the program. Raises ValueError."""
     for name, value in order.environment.items():
         check_variable(name)
         if "\0" in value:
@@ -182,7 +190,10 @@ def _package(order: StartOrder) -> Package:
 
 
 def _stdin(payload: str, *, long: bool) -> bytes:
-    """Complete only with its last line, which repeats the first one; a long one says its size instead."""
+    """Return input that is complete only with its last line, which repeats the first one.
+
+    A long one has its size in front instead.
+    """
     end = secrets.token_hex(8)
     if not long:
         return f"{end}\n{payload}\n{end}\n".encode()
@@ -191,7 +202,10 @@ def _stdin(payload: str, *, long: bool) -> bytes:
 
 
 def _place(identity: SpoolIdentity) -> tuple[str, list[str]]:
-    """The token of the store, and its folder where that is not in the home: such a store is named `<token>@<user id>`."""
+    """Return the token of the spool, and its folder if that is not in the home.
+
+    Such a spool is named `<token>@<user id>`.
+    """
     found = _STORE.fullmatch(identity.store)
     if found is None:
         return _NOBODY, []
@@ -203,7 +217,10 @@ def _boot(identity: SpoolIdentity) -> str:
 
 
 def _name(key: RunKey) -> str:
-    """What the files of a run are named after. Raises ValueError for a key that is none: it would name other files."""
+    """Return the name of the files of a run.
+
+    Raises ValueError for an invalid key: it would name other files.
+    """
     name = str(key)
     if not _KEY.fullmatch(name):
         raise ValueError(f"{name!r} is not the key of a run")
@@ -216,7 +233,7 @@ def _hundredths(seconds: float) -> int:
 
 @cache
 def _section(names: tuple[str, ...]) -> str:
-    """Sections of spool.sh, in one line."""
+    """Return sections of spool.sh, in one line."""
     sections = _sections()
     line = ""
     for text in (text for name in names for text in sections[name]):
@@ -230,7 +247,7 @@ def _sections() -> dict[str, list[str]]:
 
 
 def _parsed(text: str) -> Iterator[tuple[str, list[str]]]:
-    """The sections by name: their lines, without comments and indentation."""
+    """Yield the sections by name: their lines, without comments and indentation."""
     for part in text.split("\n#: ")[1:]:
         name, _, body = part.partition("\n")
         lines = [line.strip() for line in body.splitlines()]

@@ -1,8 +1,11 @@
-"""SSH by asyncssh: reach a machine, prove both ends, run commands. The one room that knows asyncssh."""
+"""SSH by asyncssh: connect, verify host keys, log in and run commands.
+
+This is the only package that imports asyncssh.
+"""
 
 import logging
 
 import asyncssh
 
-# Below that it writes a line for every channel, with the command line in it.
+# At a lower level it logs a line for every channel, with the command line in it.
 asyncssh.set_log_level(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What asyncssh sends that our ciphers have no need of."""
+"""Suppress packets of asyncssh that our ciphers do not need."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ _IGNORE = 2  # SSH_MSG_IGNORE, RFC 4253 11.2
 
 
 def without_ignored(wire: Any) -> None:
-    """From now on no more empty packets between the others on this connection of asyncssh's.
+    """Stop sending SSH_MSG_IGNORE packets on this asyncssh connection.
 
-    It sends one before each of its own, which both sides encrypt, send, decrypt and throw away: for ciphers in CBC mode, of which
-    whoever sees a packet knows how the next one begins (RFC 4251 9.3.1). We offer none: GCM, ChaCha20 and CTR count instead.
-    There is no option for it, and no other place that all packets pass.
+    asyncssh sends one before each packet of its own, which both sides encrypt, send, decrypt and
+    discard. This protects ciphers in CBC mode, for which an observer of a packet knows how the next
+    one begins (RFC 4251 9.3.1). We offer none: GCM, ChaCha20 and CTR use counters. asyncssh has no
+    option for it, and no other place that all packets pass.
     """
     send = wire.send_packet
 

@@ -1,4 +1,7 @@
-"""From a credential to what asyncssh proves a login with; keys that we keep are parsed once per credential version."""
+"""Convert a credential to what asyncssh authenticates with.
+
+Stored keys are parsed once per credential version.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ ClientKey = asyncssh.SSHKey | asyncssh.SSHKeyPair | tuple[asyncssh.SSHKey, async
 
 @dataclass(frozen=True, slots=True)
 class AuthMaterial:
-    """A user name with either keys to offer or a password, which is offered once. `terms`: of the certificate, if it has one."""
+    """A user name with either keys or a password, which is sent only once.
+
+    `terms` are those of the certificate, if there is one.
+    """
 
     username: str
     keys: tuple[ClientKey, ...] = ()
@@ -36,14 +42,14 @@ class AuthMaterial:
 
     @property
     def good_until(self) -> datetime | None:
-        """When it is no good any more; None = never."""
+        """The expiry of the certificate; None = never."""
         return self.terms.valid_before if self.terms is not None else None
 
 
 class AuthMaterials:
-    """Opens logins; keeps parsed keys, because an encrypted one costs 0.1 s of CPU to open.
+    """Prepare logins, with a cache of parsed keys: decrypting one costs 0.1 s of CPU.
 
-    Of what was fetched from elsewhere nothing is kept here.
+    Secrets that were fetched from an external store are not cached.
     """
 
     def __init__(self, fetch: Fetch = nowhere) -> None:
@@ -52,7 +58,10 @@ class AuthMaterials:
 
     @asynccontextmanager
     async def open(self, endpoint: Endpoint) -> AsyncIterator[AuthMaterial]:
-        """The login for this machine, valid inside the block. Raises RemoteFailure(CREDENTIAL_MISSING)."""
+        """Yield the login for this machine, valid inside the block.
+
+        Raises RemoteFailure(CREDENTIAL_MISSING).
+        """
         credential = endpoint.credential
         if credential is None:
             raise _missing(f"{endpoint.target.name} has no credential: name one in its `credential` (PUT /targets/…).")
@@ -77,7 +86,7 @@ class AuthMaterials:
     async def _keyed(self, credential: Credential) -> AuthMaterial:
         login = await self._opened(credential)
         if login.good_until is not None and login.good_until <= datetime.now(UTC):
-            # Spared: a machine would count it as a refused login.
+            # Not attempted: a machine would count it as a refused login.
             raise _missing(
                 f"The certificate of the credential {credential.name} was good until {login.good_until:%Y-%m-%d %H:%M}Z."
             )
@@ -89,7 +98,8 @@ class AuthMaterials:
         where = (credential.id, credential.version)
         task = self._parsed.get(where)
         if task is None:
-            # A thread, because bcrypt takes its time; a task of its own, because many may wait for it and some give up.
+            # In a thread, because bcrypt is slow; in its own task, because many may wait for it and
+            # some give up.
             task = self._parsed[where] = asyncio.create_task(asyncio.to_thread(_parse, credential))
             task.add_done_callback(lambda done: self._forget_failure(where, done))
             if len(self._parsed) > PARSED_KEYS_LIMIT:

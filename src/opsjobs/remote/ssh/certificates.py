@@ -1,4 +1,7 @@
-"""OpenSSH user certificates: a key made for one login, signed for a few minutes, and what a certificate says."""
+"""OpenSSH user certificates: a key generated for one login and signed for a few minutes.
+
+This module also reads the terms of a certificate.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,17 @@ from cryptography.hazmat.primitives.serialization import ssh
 from opsjobs.model.secret import Secret
 
 SKEW_SECONDS = 60
-"""So far a machine's clock may be behind ours."""
-_ENDLESS = 253_402_300_799  # the last second that a datetime has
+"""The maximum clock skew of a machine, behind ours."""
+_ENDLESS = 253_402_300_799  # the last second that a datetime can hold
 
 
 class Unusable(ValueError):
-    """The key or the certificate cannot be used; says why."""
+    """The key or the certificate cannot be used, for the reason given."""
 
 
 @dataclass(frozen=True, slots=True)
 class FreshKey:
-    """A key pair that nobody had before and nobody keeps: the private half as OpenSSH writes it, the public one as a line."""
+    """A newly generated key pair, never stored: private key in OpenSSH format, public line."""
 
     private: Secret
     public: str
@@ -33,7 +36,7 @@ class FreshKey:
 
 @dataclass(frozen=True, slots=True)
 class CertificateTerms:
-    """What a certificate says of a login. `principals` [] = anybody. `public` is the key that it is for, as a line."""
+    """The terms of a certificate. `principals` [] = any user; `public` is its key, as a line."""
 
     key_id: str
     serial: int
@@ -45,13 +48,13 @@ class CertificateTerms:
 
     @property
     def words(self) -> str:
-        """For people: who it is for, and until when it is good."""
+        """Return a text for people: the users that the certificate is for, and its expiry."""
         whom = ", ".join(self.principals[:5]) or "anybody"
         return f"its certificate (serial {self.serial}) is for {whom} and good until {self.valid_before:%Y-%m-%d %H:%M:%S}Z"
 
 
 def fresh_key() -> FreshKey:
-    """A new Ed25519 key."""
+    """Return a new Ed25519 key."""
     key = ed25519.Ed25519PrivateKey.generate()
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
@@ -71,10 +74,11 @@ def sign(
     port_forwarding: bool = False,
     source_addresses: Sequence[str] = (),
 ) -> str:
-    """The certificate of the public key, one line: good for `seconds` from now, and for nothing but commands and files.
+    """Return a certificate of the public key, as one line, valid for `seconds` from now.
 
-    Agent, X11 and port forwarding, a terminal and the user's rc file are what OpenSSH allows by extensions: there are none,
-    but forwarding where a jump host needs it. Raises Unusable where the authority's key cannot sign.
+    It allows only commands and files: OpenSSH allows agent, X11 and port forwarding, a terminal and
+    the user's rc file by extensions, and there are none, but port forwarding if a jump host needs
+    it. Raises Unusable if the authority's key cannot sign.
     """
     key = _authority(authority, passphrase)
     builder = (
@@ -95,12 +99,12 @@ def sign(
 
 
 def public_of(private: Secret, passphrase: Secret | None = None) -> str:
-    """The public half of a private key, as a line. Raises Unusable."""
+    """Return the public half of a private key, as a line. Raises Unusable."""
     return _line(_loaded(private, passphrase).public_key())
 
 
 def terms_of(certificate: str) -> CertificateTerms:
-    """What the certificate says. Raises Unusable where it is none."""
+    """Return the terms of the certificate. Raises Unusable if it is not a certificate."""
     try:
         found = ssh.load_ssh_public_identity(certificate.strip().encode())
     except (ValueError, UnsupportedAlgorithm):

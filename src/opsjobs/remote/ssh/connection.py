@@ -1,4 +1,4 @@
-"""One SSH connection: made, proven on both ends, and the commands that run over it."""
+"""One SSH connection, authenticated on both ends, and the commands that run over it."""
 
 from __future__ import annotations
 
@@ -22,20 +22,23 @@ from opsjobs.remote.ssh.remote_sha256 import SshCounting
 from opsjobs.remote.ssh.sftp import SftpDisk, open_sftp
 
 ANSWER_LIMIT_BYTES = 64 * 1024
-"""How much of the answer to a question of ours is read, login scripts' output included."""
+"""The maximum size of the answer to an internal question, with login scripts' output."""
 
-# Of a connection: sshd's MaxSessions leaves two channels beside those that are given out.
+# Per connection: sshd's MaxSessions leaves two channels beside those that are handed out.
 QUESTIONS_AT_ONCE = 2
 
 _REFUSED_REQUEST = asyncssh.OPEN_REQUEST_SESSION_FAILED
 
 
 class ChannelRefused(RemoteFailure):
-    """The machine will not open another channel on this connection; nothing started."""
+    """The machine does not open another channel on this connection; nothing started."""
 
 
 class SshConnection:
-    """A logged-in connection to one machine. `good_until`: when what it was logged in with lapses; None = never."""
+    """A logged-in connection to one machine.
+
+    `good_until` is the expiry of what it was logged in with; None = never.
+    """
 
     def __init__(
         self,
@@ -57,41 +60,42 @@ class SshConnection:
 
     @property
     def alive(self) -> bool:
-        """False once the connection was seen to be gone, or was closed."""
+        """False once the connection is lost or closed."""
         return not self._lost and not self.wire.is_closed()
 
     def when_lost(self, callback: Callable[[], None]) -> None:
-        """Call once, when the connection ends for whatever reason."""
+        """Call `callback` once, when the connection ends for whatever reason."""
         if self.alive:
             self._on_lost = callback
         else:
             callback()
 
     def lost(self) -> None:
-        """Told by the protocol that the connection is gone."""
+        """Record that the connection is lost; called by the protocol."""
         self._lost = True
         callback, self._on_lost = self._on_lost, None
         if callback is not None:
             callback()
 
     def close(self) -> None:
-        """Say goodbye and let go; returns at once."""
+        """Disconnect; return at once."""
         self._lost = True
         self.wire.close()
 
     async def wait_closed(self) -> None:
-        """Wait until everything of the connection is let go."""
+        """Wait until everything of the connection is released."""
         await self.wire.wait_closed()
 
     async def start(
         self, command: str | Dressing, *, stdin: bytes = b"", marked: bool | None = None, hold: bool = False
     ) -> SshProcess:
-        """Start a command line in the login shell; `marked` = learn its process group (default: on POSIX platforms).
+        """Start a command line in the login shell.
 
-        `hold` = its standard input does not end before the process is closed.
+        `marked`: learn its process group (default: on POSIX platforms). `hold`: its standard input
+        stays open until the process is closed.
 
-        Raises RemoteFailure: CONNECTION_LOST where nothing can have started (as ChannelRefused where only this
-        connection has no room), LOST where the request was written and no answer came.
+        Raises RemoteFailure: CONNECTION_LOST if nothing can have started (as ChannelRefused if only
+        this connection has no room), LOST if the request was written and no answer came.
         """
         posix = self.target.platform not in ("network", "windows")
         receiver = Receiver(self.target.name, marked=posix if marked is None else marked, bare_end=self._bare_end)
@@ -116,7 +120,10 @@ class SshConnection:
         return SshProcess(receiver, self.ask)
 
     async def try_sftp(self) -> None:
-        """Open the SFTP subsystem and leave it again. Raises RemoteFailure(CONNECTION_LOST) where there is none."""
+        """Open the SFTP subsystem and close it again.
+
+        Raises RemoteFailure(CONNECTION_LOST) if there is none.
+        """
         try:
             async with asyncio.timeout(self._options.open_seconds):
                 client = await self.wire.start_sftp_client()
@@ -126,7 +133,7 @@ class SshConnection:
         client.exit()
 
     def _bare_end(self) -> bool:
-        """True where a channel that just closes is how commands end: network devices, while the connection lives."""
+        """True if a command may end by a closed channel alone: network devices, while connected."""
         return self.target.platform == "network" and self.alive
 
     async def _open(self, receiver: Receiver, command: str) -> None:
@@ -150,7 +157,10 @@ class SshConnection:
 
     @asynccontextmanager
     async def disk(self) -> AsyncIterator[SftpDisk]:
-        """The machine's files. Raises RemoteFailure: TRANSFER where it serves none, CONNECTION_LOST."""
+        """Yield the machine's files.
+
+        Raises RemoteFailure: TRANSFER if it serves none, CONNECTION_LOST.
+        """
         client = await self._sftp()
         try:
             yield SftpDisk(client, self.target.name, self._run_program, self._count)
@@ -175,7 +185,10 @@ class SshConnection:
             raise cut(name, error) from None
 
     async def _run_program(self, line: str, stdin: bytes) -> bytes | None:
-        """What a program says that ends well; None where it does not, or cannot be started. Raises RemoteFailure."""
+        """Return the output of a program that succeeds; None if it fails or cannot be started.
+
+        Raises RemoteFailure.
+        """
         async with self._questions:
             try:
                 said, end = await self._answer(line, stdin)
@@ -188,7 +201,10 @@ class SshConnection:
         return said if end == RemoteExit(0) else None
 
     async def _count(self, path: bytes) -> SshCounting | None:
-        """Begin to count a digest while the file is written, with one of the channels for questions; the other one stays free."""
+        """Start computing a digest while the file is written.
+
+        It uses one of the channels for questions; the other one stays free.
+        """
         if self._counts or self._questions.locked():
             return None
         self._counts = True
@@ -207,7 +223,10 @@ class SshConnection:
         self._questions.release()
 
     async def ask(self, question: GroupSignal) -> Census | None:
-        """Ask about a process group over one more channel of this connection; None if the server refuses the channel."""
+        """Ask about a process group over one more channel of this connection.
+
+        Returns None if the server refuses the channel.
+        """
         try:
             said, _ = await self._answer(question.line, b"")
         except ChannelRefused:
@@ -215,7 +234,7 @@ class SshConnection:
         return question.answer(said)
 
     async def _answer(self, line: str, stdin: bytes) -> tuple[bytes, RemoteExit]:
-        """What the line writes to its standard output, up to a limit, and how it ends."""
+        """Return what the command line writes to standard output, up to a limit, and its exit."""
         process = await self.start(line, stdin=stdin, marked=False)
         heard, end = bytearray(), RemoteExit(None)
         try:
@@ -230,7 +249,7 @@ class SshConnection:
 
 
 def _close_late(receiver: Receiver, opening: asyncio.Future[None]) -> None:
-    """A channel that opened after its opener gave up must not stay open."""
+    """Close a channel that opened after its opener gave up."""
     if not opening.cancelled():
         opening.exception()
     receiver.close()

@@ -1,4 +1,4 @@
-"""From a host and a port to a TCP connection to an address that we may connect to."""
+"""Resolve a host and connect over TCP to an address that the policy allows."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 
 Allow = Callable[[str], None]
-"""Asked with a resolved address; raises RemoteFailure where it may not be connected to."""
+"""Called with a resolved address; raises RemoteFailure if it may not be connected to."""
 
 _NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ETIMEDOUT, errno.ENETDOWN}
 _OUT_OF_FILES = {errno.EMFILE, errno.ENFILE}
 
 
 async def dial(host: str, port: int, allow: Allow, deadline: float) -> socket.socket:
-    """A connected socket; `deadline` is a moment of the loop's clock.
+    """Return a connected socket; `deadline` is a moment of the loop's clock.
 
-    Tries the allowed addresses in the resolver's order, each for its share of the time left; the check and the
-    connection see the same address. Raises RemoteFailure: DNS, CONNECT_TIMEOUT, CONNECTION_REFUSED, CONNECTION_LOST,
-    INTERNAL (this process has no file descriptors left), or what `allow` raises when no address is left.
+    Tries the allowed addresses in the resolver's order, each for its share of the time left; the
+    check and the connection see the same address. Raises RemoteFailure: DNS, CONNECT_TIMEOUT,
+    CONNECTION_REFUSED, CONNECTION_LOST, INTERNAL (this process has no file descriptors left), or
+    what `allow` raises when no address is left.
     """
     addresses = _allowed(await _resolve(host, port, deadline), allow)
     failure = RemoteFailure(ErrorCode.DNS, f"The name {host} has no address.")
@@ -38,7 +39,7 @@ async def dial(host: str, port: int, allow: Allow, deadline: float) -> socket.so
 
 
 def check_literal(host: str, allow: Allow) -> None:
-    """Ask `allow` about a host that another machine resolves for us: as far as we can tell what it means."""
+    """Check a host that another machine resolves for us with `allow`, as far as it is numeric."""
     if host.rstrip(".").lower().rpartition(".")[2] == "localhost":
         allow("127.0.0.1")
     elif (address := _numeric(host)) is not None:
@@ -54,7 +55,10 @@ def _literal(host: str) -> bool:
 
 
 def _numeric(host: str) -> str | None:
-    """The address that this host is, in whatever spelling: 127.1, 0x7f000001 and 2130706433 are addresses to a resolver, too."""
+    """Return the address that this host is, or None.
+
+    127.1, 0x7f000001 and 2130706433 are addresses to a resolver, too.
+    """
     if _literal(host):
         return host
     try:
@@ -68,7 +72,7 @@ Found = list[tuple[int, tuple[Any, ...]]]
 
 async def _resolve(host: str, port: int, deadline: float) -> Found:
     loop = asyncio.get_running_loop()
-    # A thread per lookup is only needed for names.
+    # Only names need a thread per lookup.
     flags = socket.AI_NUMERICHOST if _literal(host) else 0
     try:
         if flags:

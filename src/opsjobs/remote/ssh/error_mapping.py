@@ -1,4 +1,4 @@
-"""From what asyncssh raises to our error codes, with a message that names the machine and the next step."""
+"""Map asyncssh's exceptions to error codes, with messages that name machine and next step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from opsjobs.model.target import Target
 from opsjobs.remote.ssh.certificates import CertificateTerms
 from opsjobs.remote.ssh.host_keys import HostKeyJudge
 
-# What a jump host says of a connection that it could not make (sshd passes the system's own words on).
+# Messages of jump hosts about a connection that they could not make (sshd forwards the system's own
+# text).
 _SAID_BY_JUMP_HOST = (
     ("refused", ErrorCode.CONNECTION_REFUSED),
     ("timed out", ErrorCode.CONNECT_TIMEOUT),
@@ -26,7 +27,7 @@ _PROHIBITED = 1  # RFC 4254, SSH_OPEN_ADMINISTRATIVELY_PROHIBITED
 
 @dataclass(frozen=True, slots=True)
 class ConnectAttempt:
-    """Who was being reached, as whom, through which jump host, and with a certificate that says what."""
+    """The context of one connect: target, user, jump host and certificate."""
 
     target: Target
     username: str
@@ -39,12 +40,15 @@ class ConnectAttempt:
         return f"{self.target.name} ({self.target.host}:{self.target.port}{through})"
 
     def too_slow(self, *, exchanged: bool) -> RemoteFailure:
-        """The failure of the phase that took too long."""
+        """Return the failure of the phase that timed out."""
         what = f"did not answer the login of {self.username} in time" if exchanged else "did not begin to speak SSH in time"
         return RemoteFailure(ErrorCode.CONNECT_TIMEOUT, f"{self._where} {what}: is it overloaded, or is it no SSH server?")
 
     def failed(self, error: Exception, judge: HostKeyJudge | None = None, *, second_factor: str | None = None) -> RemoteFailure:
-        """Return the failure that this error stands for. `second_factor`: asked for after the credential was accepted."""
+        """Return the failure for this exception.
+
+        `second_factor`: what was asked for after the credential was accepted.
+        """
         if isinstance(error, asyncssh.ChannelOpenError):
             return self._not_tunnelled(error)
         if judge is not None and _about_host_key(error):

@@ -1,4 +1,4 @@
-"""Which host keys are good for a target, and which ones a server is asked to show."""
+"""Decide which host keys are valid for a target, and which ones to request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import REVOKED, HostKeyPolicy, Target
 from opsjobs.remote.session import HostKey
 
-# One key exchange shows one key, so a scan asks once for each kind.
+# One key exchange shows one key, so a scan connects once for each kind.
 KEY_KINDS: tuple[tuple[str, ...], ...] = (
     ("ssh-ed25519",),
     ("ecdsa-sha2-nistp256",),
@@ -28,7 +28,7 @@ KnownHosts = tuple[Sequence[asyncssh.SSHKey], Sequence[asyncssh.SSHKey], Sequenc
 
 @dataclass(slots=True)
 class HostKeyJudge:
-    """The host keys that this target may show, by its policy; remembers which one was accepted as new."""
+    """The host keys that this target may show, by its policy, and the one accepted as new."""
 
     target: Target
     known: KnownHosts
@@ -36,7 +36,11 @@ class HostKeyJudge:
 
     @classmethod
     def of(cls, target: Target) -> HostKeyJudge:
-        """Raises RemoteFailure(HOST_KEY) where nothing could ever be good, so nothing need be connected to."""
+        """Return the judge of a target.
+
+        Raises RemoteFailure(HOST_KEY) if no key could ever be valid, so that connecting is
+        pointless.
+        """
         good, revoked = _parse(target)
         if target.host_key_policy is HostKeyPolicy.PINNED and not good:
             raise RemoteFailure(
@@ -52,15 +56,17 @@ class HostKeyJudge:
 
     @property
     def unchecked(self) -> bool:
-        """True where any key will do, by an explicit word."""
+        """True if any key is accepted, by an explicit setting."""
         return self.target.host_key_policy is HostKeyPolicy.UNCHECKED
 
     @property
     def algorithms(self) -> tuple[str, ...]:
-        """What to offer: the kinds of the known keys first, so that a server with several keys shows one that we know.
+        """Return the algorithms to offer: the kinds of the known keys first.
 
-        The other kinds follow because a server that has none of the known kinds would only hang up, which looks like
-        trouble with the network. Certificates are left out unless a CA is trusted: they would be refused for want of one.
+        A server with several keys then shows one that we know. The other kinds follow because a
+        server that has none of the known kinds would only disconnect, which looks like a network
+        failure. Certificates are left out unless a CA is trusted: they would be refused for want of
+        one.
         """
         if self.target.host_key_policy is HostKeyPolicy.CA:
             return (*CERTIFIED_KEYS, *PLAIN_KEYS)
@@ -68,7 +74,7 @@ class HostKeyJudge:
         return tuple(dict.fromkeys([*known, *PLAIN_KEYS]))
 
     def accepts(self, key: asyncssh.SSHKey) -> bool:
-        """Asked about a key that is not among the known ones."""
+        """Return True if a key that is not among the known ones is acceptable."""
         if self.unchecked:
             return True
         if self.target.host_key_policy is not HostKeyPolicy.ACCEPT_NEW or self.known[0]:
@@ -77,7 +83,7 @@ class HostKeyJudge:
         return True
 
     def changed(self, reason: object) -> RemoteFailure:
-        """What to raise when the server showed no good key."""
+        """Return the failure for a server that showed no valid key."""
         name = self.target.name
         where = f"{name} ({self.target.host}:{self.target.port})"
         if "revoked" in str(reason):
@@ -98,17 +104,17 @@ class HostKeyJudge:
 
 
 def line_of(key: asyncssh.SSHKey) -> str:
-    """The key as `type base64`."""
+    """Return the key as `type base64`."""
     return " ".join(key.export_public_key("openssh").decode().split()[:2])
 
 
 def shown(keys: Iterable[asyncssh.SSHKey]) -> list[HostKey]:
-    """The keys with their SHA256 fingerprints."""
+    """Return the keys with their SHA256 fingerprints."""
     return [HostKey(line_of(key), key.get_fingerprint("sha256")) for key in keys]
 
 
 def _parse(target: Target) -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey]]:
-    """The keys that are good, and those that never are."""
+    """Return the valid keys and the revoked ones."""
     revoked = [line.removeprefix(REVOKED) for line in target.host_keys if line.startswith(REVOKED)]
     good = [line for line in target.host_keys if not line.startswith(REVOKED)]
     if target.host_key_policy is HostKeyPolicy.UNCHECKED:

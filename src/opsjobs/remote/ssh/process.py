@@ -1,4 +1,4 @@
-"""A command on a machine over SSH: its output with back-pressure, and its end with proof."""
+"""A command on a machine over SSH: its output with back-pressure, and proof of its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from opsjobs.remote.process_group import PROOF_SECONDS, Ask, Census, GroupSignal
 from opsjobs.remote.session import Output, RemoteExit, no_shell
 
 GROUP_SECONDS = 2.0
-"""How long a kill waits for the login shell to say its process id."""
+"""The time that a kill waits for the login shell to print its process id."""
 
 _SCAN_BYTES = 64 * 1024
 _TOLD_BYTES = 512
@@ -26,16 +26,17 @@ _FISH = rb"fish: [^\n]*\n[^\n]*%s \$\$'?\n *\^\n?"
 
 
 Dressing = Callable[[str], str]
-"""A command line around words that tell who runs it, which come first in it."""
+"""Build a command line around the words that identify its shell, which come first in it."""
 
 
 class GroupLine:
-    """The line in which the login shell names its process id, and its removal from the output.
+    """The line in which the login shell prints its process id; filter it from the output.
 
-    sshd makes every command the leader of its own process group, whose number is the shell's process id. Signals that
-    are asked for over the channel reach only a shell that is still alive: children that ignore TERM would outlive it
-    (seen with OpenSSH 10, as root and as an ordinary user), so we must know the group. `eval` with `echo`, both built
-    in, in POSIX shells and in csh alike; `$$` is quoted because fish refuses a whole line that holds it bare.
+    sshd makes every command the leader of its own process group, whose number is the shell's
+    process id. Signals that are sent over the channel reach only a shell that is still alive:
+    children that ignore TERM would outlive it (seen with OpenSSH 10, as root and as an ordinary
+    user), so we must know the group. `eval` with `echo` are both built into POSIX shells and csh;
+    `$$` is quoted because fish refuses a whole line that holds it bare.
     """
 
     __slots__ = ("_held", "_scanned_bytes", "mark", "pid", "searching", "shell")
@@ -44,23 +45,26 @@ class GroupLine:
         self.mark = b"opsjobs:" + secrets.token_hex(8).encode()
         self.pid: int | None = None
         self.shell: str | None = None
-        """The login shell, where it was asked for and has been told."""
+        """The login shell, if it was asked for and has answered."""
         self.searching = True
         self._held = b""
         self._scanned_bytes = 0
 
     @property
     def prefix(self) -> str:
-        """What to put before the command line; on the same line, so that a syntax error still starts nothing."""
+        """The text to put before the command line.
+
+        It is on the same line, so that a syntax error still starts nothing.
+        """
         return f"eval 'echo {self.mark.decode()} $$'; "
 
     @property
     def tell(self) -> str:
-        """The same for a POSIX shell, which says the name of the login shell, too."""
+        """The same for a POSIX shell, which also prints the name of the login shell."""
         return f"echo {self.mark.decode()} $$ $SHELL"
 
     def strip(self, data: bytes) -> bytes:
-        """Standard output without the line; holds back only what may be its beginning."""
+        """Return standard output without the line; hold back only what may be its beginning."""
         data = self._held + data
         self._held = b""
         at = data.find(self.mark)
@@ -88,21 +92,24 @@ class GroupLine:
         return data[:at] + data[end + 1 :]
 
     def strip_fish(self, data: bytes) -> bytes:
-        """Standard error without fish's complaint about `$$`; a fish user's commands run, with no group known."""
+        """Return standard error without fish's complaint about `$$`.
+
+        Commands of fish users run, but without a known group.
+        """
         if self.mark not in data:
             return data
         self.searching = False
         return re.sub(_FISH % re.escape(self.mark), b"", data, count=1)
 
     def rest(self) -> bytes:
-        """What was held back when the output ended."""
+        """Return what was held back when the output ended."""
         self.searching = False
         held, self._held = self._held, b""
         return held
 
 
 class Receiver(asyncssh.SSHClientSession[bytes]):
-    """The channel's protocol: what asyncssh pushes goes into an Outflow."""
+    """The channel's protocol: put what asyncssh pushes into an Outflow."""
 
     def __init__(self, name: str, *, marked: bool, bare_end: Callable[[], bool]) -> None:
         self._name = name
@@ -123,7 +130,10 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         self._pauses_next = False
 
     def dress(self, command: str | Dressing) -> str:
-        """The command line as it is sent. Raises ValueError for one that no shell can be given."""
+        """Return the command line as it is sent.
+
+        Raises ValueError for one that cannot be passed to a shell.
+        """
         if not isinstance(command, str):
             self.line, self._must_tell = self.line or GroupLine(), True
             return command(self.line.tell)
@@ -131,7 +141,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         return command if self.line is None else self.line.prefix + command
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
-        """The channel is open; the start request is written next, unless nobody waits for it any more."""
+        """Store the channel; the start request follows, unless the caller gave up."""
         if self._given_up:
             chan.abort()
             return
@@ -143,7 +153,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
             asyncio.get_running_loop().call_soon(partial(self.send, stdin, end=end))
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
-        """Output of the command."""
+        """Buffer output of the command."""
         line = self.line
         if line is not None and line.searching:
             data = line.strip(data) if datatype is None else line.strip_fish(data)
@@ -153,22 +163,22 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
             self.outflow.put("stdout" if datatype is None else "stderr", data)
 
     def exit_status_received(self, status: int) -> None:
-        """The command ended by itself."""
+        """Record the exit code."""
         self._exit = RemoteExit(status)
         self.exited.set()
 
     def exit_signal_received(self, signal: str, _core_dumped: bool, _msg: str, _lang: str) -> None:
-        """A signal ended the command."""
+        """Record the signal that ended the command."""
         self._exit = RemoteExit(None, signal)
         self.exited.set()
 
     def eof_received(self) -> bool:
-        """All output was delivered; nothing is left to be sent either."""
+        """Record that all output was delivered; return False: nothing is left to be sent either."""
         self._complete = True
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The channel is closed: after all output, or because contact broke."""
+        """End the output: the channel is closed after all output, or because contact broke."""
         if self.line is not None and (held := self.line.rest()):
             self.outflow.put("stdout", held)
         self.outflow.end(self._outcome(exc))
@@ -179,7 +189,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         if self._exit is not None and (exc is None or self._complete):
             return self._judged(self._exit)
         if exc is None and self._bare_end():
-            # Network devices close a channel without a word on how the command ended.
+            # Network devices close a channel without an exit status.
             return RemoteExit(None)
         reason = f": {exc}" if exc is not None else ""
         if self._exit is not None:
@@ -189,26 +199,30 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         return RemoteFailure(ErrorCode.LOST, message)
 
     def _judged(self, end: RemoteExit) -> RemoteExit:
-        """A line whose shell was to tell of itself before anything else, and did not, was not run."""
+        """Replace the exit of a command line that was not run.
+
+        Its shell should have identified itself first, and did not.
+        """
         if not self._must_tell or self.line is None or self.line.pid is not None:
             return end
         return no_shell(end)
 
     @property
     def exit(self) -> RemoteExit | None:
-        """How it ended, which may be known before all output was read."""
+        """The exit, which may be known before all output was read."""
         return self._exit
 
     def send_early(self, stdin: bytes, *, end: bool) -> None:
-        """Have the command's standard input follow its start request at once, not only the answer to that.
+        """Send the command's standard input right after the start request, not after its answer.
 
-        A POSIX machine's server keeps what comes in their order. Others may take the end of the input for that of the session.
+        The server of a POSIX machine keeps the order. Others may take the end of the input for the
+        end of the session.
         """
         if stdin or end:
             self._early = stdin, end
 
     def send(self, stdin: bytes, *, end: bool) -> None:
-        """Write the command's standard input, and end it there."""
+        """Write to the command's standard input; close it if `end`."""
         if self._channel is None:
             return
         try:
@@ -217,10 +231,10 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
             if end:
                 self._channel.write_eof()
         except OSError:
-            return  # The command ended without reading it, which its exit status tells.
+            return  # The command ended without reading it, which its exit status shows.
 
     def give_up(self) -> None:
-        """Whoever asked for it was told that nothing started, or goes: from now on nothing is begun."""
+        """Start nothing from now on: the caller gave up or was told that nothing started."""
         self._given_up = True
 
     def signal(self, name: str) -> None:
@@ -229,7 +243,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
             self._channel.send_signal(name)
 
     def close(self) -> None:
-        """Let go of the channel."""
+        """Close the channel."""
         if self._channel is not None:
             self._channel.abort()
             self._channel = None
@@ -241,10 +255,11 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
             self._channel.pause_reading()
 
     def _resume(self) -> None:
-        """Go on, and wait again only once all that asyncssh has kept is here.
+        """Resume, and pause again only once everything that asyncssh holds has arrived.
 
-        With the first piece that it hands over it opens the whole window again, whatever it still keeps: were it stopped at the
-        second one, the machine would send a window for each piece that is read (330 MB of a flood lay there, seen with 2.24).
+        With the first piece that it delivers it reopens the whole window, whatever it still holds:
+        if paused at the second one, the machine would send a window for each piece that is read
+        (330 MB of a flood piled up, seen with 2.24).
         """
         if self._channel is None:
             return
@@ -265,19 +280,25 @@ class SshProcess:
         self._receiver = receiver
         self._ask = ask
         self.ask_elsewhere: Ask | None = None
-        """Asks over another connection, for servers that allow one channel a connection."""
+        """Ask over another connection, for servers that allow one channel per connection."""
 
     def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
-        """Output, then one Exit; raises RemoteFailure(LOST) where contact breaks first."""
+        """Iterate over the output, then one RemoteExit.
+
+        Raises RemoteFailure(LOST) if contact breaks first.
+        """
         return self._receiver.outflow.read()
 
     @property
     def shell(self) -> str | None:
-        """The login shell, where the line told."""
+        """The login shell, if the line identified it."""
         return self._receiver.line.shell if self._receiver.line is not None else None
 
     async def kill(self, grace_seconds: float) -> CancelProof:
-        """End the command's process group, over another channel; by channel signals if no group is known."""
+        """End the command's process group over another channel.
+
+        Uses channel signals if no group is known.
+        """
         receiver = self._receiver
         if receiver.outflow.outcome is not None:
             return _proof_of(receiver, CancelProof.ALREADY_FINISHED)
@@ -320,14 +341,14 @@ class SshProcess:
         return CancelProof.UNREACHABLE
 
     def say(self, data: bytes, *, end: bool) -> None:
-        """Go on with its standard input, where it was started with `hold`."""
+        """Write to its standard input, if it was started with `hold`."""
         self._receiver.send(data, end=end)
 
     async def close(self) -> None:
-        """Let go of the channel, whatever state the command is in."""
+        """Close the channel, whatever state the command is in."""
         self._receiver.close()
 
 
 def _proof_of(receiver: Receiver, proof: CancelProof) -> CancelProof:
-    """The proof, if the command's end was really seen."""
+    """Return the proof if the command's end was seen, else UNREACHABLE."""
     return proof if receiver.exit is not None else CancelProof.UNREACHABLE

@@ -1,4 +1,4 @@
-"""The SHA-256 of a file that is being written to a machine, counted there while the bytes come."""
+"""The SHA-256 of a file being written to a machine, computed there at the same time."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.process import SshProcess
 
-# The unit in which dd counts, and how many of them are worth a process of their own: 4 MiB.
+# The block size of dd, and how many blocks are worth a process: 4 MiB.
 UNIT_BYTES = 64 << 10
 UNITS_AT_ONCE = 64
-# The path comes over standard input, and after it how many more units are there, as often as there are some.
+# Standard input carries the path first, then repeatedly the number of further blocks.
 LINE = (
     'sh -c \'IFS= read -r f && exec 3<"$f" || exit 1; '
     "while read -r n; do dd bs=65536 count=$n <&3 2>/dev/null || exit 1; done | "
@@ -23,9 +23,10 @@ _SAID_BYTES_MAX = 64 << 10
 
 
 class SshCounting:
-    """A program on the machine that reads the file behind us: as far as it is told, so it never sees what is not there yet.
+    """A program on the machine that reads the file behind the writer.
 
-    It is a help and no more: where it cannot be had, or ends before its time, there is no digest. `let_go` is called at the end.
+    It reads only as far as it is told, so it never reads what is not there yet. It is optional: if
+    it cannot be started, or ends early, there is no digest. `let_go` is called at the end.
     """
 
     def __init__(self, process: SshProcess, let_go: Callable[[], None]) -> None:
@@ -34,13 +35,13 @@ class SshCounting:
         self._told_units = 0
 
     def reached(self, size_bytes: int) -> None:
-        """The first so many bytes of the file are there."""
+        """Report that the first `size_bytes` of the file are written."""
         units = size_bytes // UNIT_BYTES - self._told_units
         if units >= UNITS_AT_ONCE:
             self._say(units)
 
     async def digest(self, size_bytes: int) -> bytes | None:
-        """Of the whole file, which has so many bytes; None where the machine did not count it."""
+        """Return the digest of the whole file of `size_bytes`, or None if there is none."""
         units = -(-size_bytes // UNIT_BYTES) - self._told_units
         if units:
             self._say(units)
@@ -53,12 +54,12 @@ class SshCounting:
                 elif piece.stream == "stdout" and len(heard) < _SAID_BYTES_MAX:
                     heard += piece.data
         except RemoteFailure:
-            return None  # whether contact is gone shows with the next request for the file
+            return None  # the next request for the file shows whether contact is lost
         said = _SAID.search(heard)
         return bytes.fromhex(said[1].decode()) if said and end == RemoteExit(0) else None
 
     async def close(self) -> None:
-        """Let go, whatever it is at."""
+        """Close the process, whatever it is doing."""
         await self._process.close()
         self._let_go()
 

@@ -1,4 +1,4 @@
-"""Files on a machine over SFTP: every request of ours as one of the protocol's, and its refusals in our words."""
+"""Files on a machine over SFTP: map our requests to the protocol and its errors to ours."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from asyncssh.sftp import SFTPClientFile
 
 from opsjobs.remote.disk import DRAFT_MODE, Counting, DiskEntry, OpenFile, cut, refused
 
-# The most that OpenSSH takes, if the server says that it takes that much: each request costs us and it a task and an answer. Who says
-# nothing takes 32 KiB (the protocol's).
+# The maximum of OpenSSH, if the server announces that much: each request costs both sides a task
+# and an answer. A server that announces nothing gets 32 KiB (the protocol's limit).
 REQUEST_BYTES = 255 << 10
 SAFE_BYTES = 32 << 10
 _CONTACT = (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, asyncssh.ConnectionLost, asyncssh.ChannelOpenError)
 _KINDS: dict[int, Literal["file", "folder", "link", "other"]] = {0o100000: "file", 0o040000: "folder", 0o120000: "link"}
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}")
-# One line each, for whatever login shell; the path comes over standard input.
+# One line each, for any login shell; standard input carries the path.
 _DIGEST = 'sh -c \'IFS= read -r f; if command -v sha256sum >/dev/null 2>&1; then sha256sum <"$f"; else shasum -a 256 <"$f"; fi\' opsjobs'
 _OWNER = "sh -c 'id -u \"$1\"' opsjobs {}"
 _GROUP = 'sh -c \'getent group "$1" || grep "^$1:" /etc/group\' opsjobs {}'
 
 Ask = Callable[[str, bytes], Awaitable[bytes | None]]
-"""Runs a command line with a standard input; its output, or None where it could not be run or did not succeed."""
+"""Run a command line with a standard input; return its output, or None if it failed."""
 Count = Callable[[bytes], Awaitable[Counting | None]]
-"""Begins to count the digest of the file with this path, where there is a channel left for that."""
+"""Start computing the digest of the file at this path, if a channel is free."""
 
 
 class SftpDisk:
@@ -43,7 +43,7 @@ class SftpDisk:
         self.request_bytes = min(REQUEST_BYTES, taken) if taken > SAFE_BYTES else SAFE_BYTES
 
     async def look(self, path: str, *, follow: bool = True) -> DiskEntry | None:
-        """What there is, or None."""
+        """Return the entry at the path, or None."""
         with self._words(f"does not let us look at {path}"):
             try:
                 attributes = await (self._client.stat(path) if follow else self._client.lstat(path))
@@ -52,7 +52,7 @@ class SftpDisk:
         return _entry(path, attributes)
 
     async def list(self, path: str) -> AsyncIterator[DiskEntry]:
-        """What is in a folder."""
+        """Iterate over a folder."""
         with self._words(f"does not let us read the folder {path}"):
             async for found in self._client.scandir(path):
                 name = found.filename if isinstance(found.filename, str) else found.filename.decode("utf-8", "surrogateescape")
@@ -60,22 +60,25 @@ class SftpDisk:
                     yield _entry(name, found.attrs)
 
     async def open(self, path: str) -> OpenFile:
-        """For reading."""
+        """Open a file for reading."""
         return await self._open(path, asyncssh.FXF_READ, asyncssh.SFTPAttrs(), f"does not let us read {path}")
 
     async def draft(self, path: str, *, anew: bool) -> OpenFile:
-        """For writing."""
+        """Open a file for writing."""
         flags = asyncssh.FXF_WRITE | (asyncssh.FXF_CREAT | asyncssh.FXF_EXCL if anew else 0)
         return await self._open(path, flags, asyncssh.SFTPAttrs(permissions=DRAFT_MODE), f"does not let us write beside {path}")
 
     async def _open(self, path: str, flags: int, attributes: asyncssh.SFTPAttrs, what: str) -> SftpFile:
         with self._words(what):
-            # A block size of 0: requests are cut here, not once more by the library.
+            # A block size of 0: requests are split here, not once more by the library.
             file = await self._client.open(path, flags, attributes, encoding=None, block_size=0)
         return SftpFile(file, self.name, path)
 
     async def replace(self, draft: str, path: str) -> None:
-        """By the extension that replaces at once; without it, only where nothing has the name."""
+        """Rename by the extension that replaces atomically.
+
+        Without that extension it works only if no file has the name.
+        """
         with self._words(f"does not let us put a file at {path}"):
             try:
                 await self._client.posix_rename(draft, path)
@@ -83,12 +86,12 @@ class SftpDisk:
                 await self._client.rename(draft, path)
 
     async def remove(self, path: str) -> None:
-        """Remove a file or a link, if it is there."""
+        """Remove a file or a link, if it exists."""
         with self._words(f"does not let us remove {path}"), suppress(asyncssh.SFTPNoSuchFile):
             await self._client.remove(path)
 
     async def make_folder(self, path: str, mode: int) -> None:
-        """Make a folder, if it is not there."""
+        """Create a folder, if it does not exist."""
         there = await self.look(path)
         if there is not None and there.kind == "folder":
             return
@@ -96,7 +99,7 @@ class SftpDisk:
             await self._client.mkdir(path, asyncssh.SFTPAttrs(permissions=mode))
 
     async def dress(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
-        """Set what is not None."""
+        """Set each attribute that is not None."""
         with self._words(f"does not let us set mode or owner of {path}"):
             if owner is not None or group is not None:
                 there = await self._client.lstat(path)
@@ -106,7 +109,7 @@ class SftpDisk:
                 await self._client.setstat(path, asyncssh.SFTPAttrs(permissions=mode))
 
     async def accounts(self, owner: str | None, group: str | None) -> tuple[int | None, int | None]:
-        """The numbers of an account and a group."""
+        """Return the numeric ids of an account and a group."""
         return await self._number("user", owner, _OWNER, 0), await self._number("group", group, _GROUP, 2)
 
     async def _number(self, what: str, account: str | None, line: str, field: int) -> int | None:
@@ -120,14 +123,14 @@ class SftpDisk:
         return int(number)
 
     async def digest(self, path: str) -> bytes | None:
-        """By sha256sum or shasum, where there is one that may read the file."""
+        """Compute it by sha256sum or shasum; None if neither exists or may read the file."""
         asked = path.encode("utf-8", "surrogateescape")
         said = await self._ask(_DIGEST, asked + b"\n") if b"\n" not in asked else None
         found = re.search(rb"(?:^|\n)\\?([0-9a-f]{64})\b", said or b"")
         return bytes.fromhex(found[1].decode()) if found else None
 
     async def count(self, draft: str) -> Counting | None:
-        """By the same programs, beside the bytes that come."""
+        """Start the same programs while the bytes come."""
         asked = draft.encode("utf-8", "surrogateescape")
         return await self._count(asked) if b"\n" not in asked else None
 
@@ -140,7 +143,7 @@ class SftpDisk:
 
 
 class SftpFile:
-    """An open file on the other side."""
+    """An open file on the machine."""
 
     def __init__(self, file: SFTPClientFile, name: str, path: str) -> None:
         self._file = file
@@ -148,7 +151,7 @@ class SftpFile:
         self._path = path
 
     async def read(self, offset: int, size: int) -> bytes:
-        """At most so many bytes."""
+        """Return at most `size` bytes."""
         try:
             data = await self._file.read(size, offset)
         except (asyncssh.Error, OSError, ValueError) as error:
@@ -157,14 +160,14 @@ class SftpFile:
         return data
 
     async def write(self, offset: int, data: bytes) -> None:
-        """All of these bytes."""
+        """Write all of these bytes."""
         try:
             await self._file.write(data, offset)
         except (asyncssh.Error, OSError, ValueError) as error:
             _tell(self._name, f"does not take the bytes for {self._path}", error)
 
     async def sync(self) -> None:
-        """By the extension for it, where there is one."""
+        """Flush by the extension for it, if the server has it."""
         try:
             await self._file.fsync()
         except asyncssh.SFTPOpUnsupported:
@@ -173,7 +176,7 @@ class SftpFile:
             _tell(self._name, f"could not make {self._path} last", error)
 
     async def close(self) -> None:
-        """Let go."""
+        """Close the file."""
         with suppress(asyncssh.Error, OSError):
             await self._file.close()
 
@@ -193,6 +196,6 @@ def _entry(name: str, attributes: asyncssh.SFTPAttrs) -> DiskEntry:
 
 
 async def open_sftp(wire: asyncssh.SSHClientConnection, seconds: float) -> asyncssh.SFTPClient:
-    """An SFTP session on the connection. Raises asyncssh's errors, TimeoutError."""
+    """Open an SFTP session on the connection. Raises asyncssh's errors, TimeoutError."""
     async with asyncio.timeout(seconds):
         return await wire.start_sftp_client(path_encoding="utf-8", path_errors="surrogateescape")

@@ -1,7 +1,7 @@
-"""What one turn of the loop writes to a connection leaves in one piece.
+"""Join all writes of one turn of the event loop to a connection into one.
 
-asyncssh writes each packet by itself, and uvloop sends what it is given at once: a command that is started and given its standard
-input would be a system call for each, and as many times that the machine's sshd is woken.
+asyncssh writes each packet by itself, and uvloop sends each write at once: starting a command with
+its standard input would need a system call per packet, and would wake the machine's sshd as often.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Callable
 from typing import Any, cast
 
 AT_ONCE_BYTES = 128 * 1024
-"""So much is not kept until the turn's end: files go in pieces of it."""
+"""This much is sent before the turn's end: files come in pieces of it."""
 
 
 class Socket:
-    """The way over a socket of ours, as asyncssh takes one: it asks it for the connection that it would make itself."""
+    """A connected socket in the form of a tunnel: asyncssh asks it to make the connection."""
 
     def __init__(self, connected: socket.socket) -> None:
         self._connected = connected
 
     async def create_connection(self, factory: Callable[[], Any], _host: str, _port: int) -> tuple[Any, Any]:
-        """The transport, and asyncssh's protocol over it. Raises OSError."""
+        """Return the transport, and asyncssh's protocol over it. Raises OSError."""
         gathered, protocol = await asyncio.get_running_loop().create_connection(
             lambda: _Gathered(factory()), sock=self._connected
         )
@@ -30,7 +30,7 @@ class Socket:
 
 
 class _Gathered(asyncio.Protocol):
-    """Between the loop's transport and asyncssh's protocol: that one is given a transport that gathers."""
+    """The protocol between the loop's transport and asyncssh, which gets a joining transport."""
 
     def __init__(self, protocol: Any) -> None:
         self.protocol = protocol
@@ -45,7 +45,7 @@ class _Gathered(asyncio.Protocol):
 
 
 class _Gathering:
-    """As much of a transport as asyncssh uses."""
+    """The part of a transport that asyncssh uses."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -54,7 +54,7 @@ class _Gathering:
         self._held_bytes = 0
 
     def write(self, data: bytes) -> None:
-        """Send it with what else this turn of the loop writes."""
+        """Send the data together with the other writes of this turn of the loop."""
         if not self._held:
             self._loop.call_soon(self._send)
         self._held.append(data)
@@ -78,5 +78,5 @@ class _Gathering:
         self._transport.abort()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """What the loop's transport knows of its socket."""
+        """Return what the loop's transport knows of its socket."""
         return self._transport.get_extra_info(name, default)

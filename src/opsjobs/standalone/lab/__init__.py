@@ -1,1 +1,1 @@
-"""Machines to try on: SSH servers on loopback, a port each, that run commands as the current user."""
+"""The lab: SSH servers on loopback, one port each, that run commands as the current user."""

@@ -1,4 +1,4 @@
-"""A session on a lab machine: a command, or the machine's files over SFTP, whichever the client asks for."""
+"""A session on a lab machine: a command or SFTP, as the client requests."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from opsjobs.standalone.lab.session import CommandSession
 
 
 class HomeFiles(asyncssh.SFTPServer):
-    """Files as the user that the lab runs as sees them; paths that are not absolute begin at the machine's home."""
+    """The files that the lab's user can see; relative paths start at the machine's home."""
 
     def __init__(self, chan: asyncssh.SSHServerChannel[bytes], home: Path) -> None:
         super().__init__(chan)
         self._home = os.fsencode(home)
 
     def map_path(self, path: bytes) -> bytes:
-        """Where a path of the client's is."""
+        """Return the local path for a path of the client."""
         return os.path.join(self._home, path)  # noqa: PTH118  bytes, as the protocol has them
 
 
 class LabSession(asyncssh.SSHServerSession[bytes]):
-    """Becomes one or the other when the request comes; until then only the channel is known."""
+    """A session that becomes a command or an SFTP session when the request comes."""
 
     def __init__(self, machine: str, home: Path) -> None:
         self._machine = machine
@@ -33,19 +33,19 @@ class LabSession(asyncssh.SSHServerSession[bytes]):
         self._inner: asyncssh.SSHServerSession[bytes] | None = None
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
-        """The channel is open."""
+        """Store the channel, which is open now."""
         self._channel = chan
 
     def shell_requested(self) -> bool:
-        """A shell that reads its commands from standard input."""
+        """Run a shell that reads its commands from standard input."""
         return self._become(CommandSession(self._machine, self._home)).shell_requested()
 
     def exec_requested(self, command: str) -> bool:
-        """A command."""
+        """Run a command."""
         return self._become(CommandSession(self._machine, self._home)).exec_requested(command)
 
     def subsystem_requested(self, subsystem: str) -> bool:
-        """The only subsystem is SFTP."""
+        """Serve SFTP, the only subsystem."""
         files: SSHServerStreamSession[bytes] = SSHServerStreamSession(None, lambda _: self._files(), 3)
         return subsystem == "sftp" and self._become(files).subsystem_requested(subsystem)
 
@@ -60,35 +60,35 @@ class LabSession(asyncssh.SSHServerSession[bytes]):
         return HomeFiles(self._channel, self._home)
 
     def session_started(self) -> None:
-        """All requests are answered."""
+        """Forward that all requests are answered."""
         if self._inner is not None:
             self._inner.session_started()
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
-        """Standard input, or requests for files."""
+        """Forward standard input, or SFTP requests."""
         if self._inner is not None:
             self._inner.data_received(data, datatype)
 
     def eof_received(self) -> bool:
-        """The end of them."""
+        """Forward the end of the input."""
         return bool(self._inner is not None and self._inner.eof_received())
 
     def signal_received(self, signal: str) -> None:
-        """A signal for the command."""
+        """Forward a signal for the command."""
         if self._inner is not None:
             self._inner.signal_received(signal)
 
     def pause_writing(self) -> None:
-        """The client does not read."""
+        """Forward that the client does not read."""
         if self._inner is not None:
             self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """It reads again."""
+        """Forward that the client reads again."""
         if self._inner is not None:
             self._inner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
+        """Forward that the client has disconnected."""
         if self._inner is not None:
             self._inner.connection_lost(exc)

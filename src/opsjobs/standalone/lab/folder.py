@@ -1,4 +1,4 @@
-"""What the lab keeps between starts, and what it tells others: keys, and the machines with their ports."""
+"""The folder of the lab: its keys, and the record of its machines and ports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class LabRecord:
-    """The lab as it runs: `pid` of its process, who may log in, the host key (one OpenSSH line), the machines."""
+    """The running lab: process id, user, host key (one OpenSSH line) and machines."""
 
     pid: int
     user: str
@@ -26,7 +26,7 @@ class LabRecord:
 
 
 class LabFolder:
-    """`D/lab`, 0700."""
+    """The folder `D/lab`, mode 0700."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,19 +35,19 @@ class LabFolder:
         self._record = path / "machines.json"
 
     def home(self, name: str) -> Path:
-        """The home folder of one machine, made when it is first asked for."""
+        """Return the home folder of one machine; create it if needed."""
         home = self.path / "homes" / name
         home.mkdir(parents=True, exist_ok=True)
         return home
 
     def write(self, record: LabRecord) -> None:
-        """Tell others that all machines listen now."""
+        """Publish that all machines are listening now."""
         making = self._record.with_suffix(".making")
         making.write_text(json.dumps(asdict(record), indent=1))
         making.replace(self._record)
 
     def read(self) -> LabRecord | None:
-        """What was last told, by this process or an earlier one; None before the first time."""
+        """Return the last record, of this process or an earlier one; None before the first start."""
         try:
             found = json.loads(self._record.read_text())
         except FileNotFoundError:
@@ -55,11 +55,11 @@ class LabFolder:
         return LabRecord(found["pid"], found["user"], found["host_key"], tuple(Machine(**m) for m in found["machines"]))
 
     def ports(self) -> dict[str, int]:
-        """The port that each machine had last."""
+        """Return the last port of each machine."""
         record = self.read()
         return {m.name: m.port for m in record.machines} if record else {}
 
 
 def machine_names(count: int) -> list[str]:
-    """Give lab-1, lab-2 and so on."""
+    """Return lab-1, lab-2 and so on."""
     return [f"lab-{n}" for n in range(1, count + 1)]

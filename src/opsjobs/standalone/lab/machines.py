@@ -1,4 +1,4 @@
-"""All lab machines in one process: one SSH server a port, on 127.0.0.1 and nowhere else."""
+"""All lab machines in one process: one SSH server per port, only on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from opsjobs.standalone.lab.folder import LabFolder, LabRecord, Machine, machine
 
 ADDRESS = "127.0.0.1"
 FIRST_PORT = 20_022
-LAST_PORT = 32_767  # above lie the ports that the kernel lends to clients, one of which could be in our way at the next start
+LAST_PORT = 32_767  # above this are the ports that the kernel gives to clients
 HANDSHAKES_WAITING = 256
 
 
@@ -34,7 +34,10 @@ class Lab:
         self._servers: list[asyncssh.SSHAcceptor] = []
 
     async def start(self) -> LabRecord:
-        """Listen on all ports, those of last time where they are free, and write the record. Raises Unavailable."""
+        """Listen on all ports, the previous ones if they are free, and write the record.
+
+        Raises Unavailable.
+        """
         self._folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _allow_open_files()
         host_key, client_key = _key(self._folder.host_key), _key(self._folder.client_key)
@@ -70,7 +73,7 @@ class Lab:
 
 @dataclass(frozen=True, slots=True)
 class _Guests:
-    """Who may come in: the user that the lab runs as, with the lab's own key."""
+    """The accepted login: the user that the lab runs as, with the lab's own key."""
 
     user: str
     public_key: bytes
@@ -85,15 +88,15 @@ class _Door(asyncssh.SSHServer):
         self._guests = guests
 
     def public_key_auth_supported(self) -> bool:
-        """The one way in."""
+        """Return True: a public key is the only way to log in."""
         return True
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """True for the one user with the one key; asyncssh then checks the proof."""
+        """Return True for the lab's user and key; asyncssh then checks the proof."""
         return username == self._guests.user and key.public_data == self._guests.public_key
 
     def session_requested(self) -> LabSession:
-        """A session channel."""
+        """Open a session channel."""
         return LabSession(self._machine, self._home)
 
 
@@ -109,7 +112,7 @@ async def serve(folder: Path, count: int) -> None:
 
 
 def watch_children_by_descriptor() -> None:
-    """On Python 3.11 asyncio starts a thread for each process unless it is told of pidfd."""
+    """On Python 3.11, make asyncio use pidfd rather than start a thread for each process."""
     if sys.version_info < (3, 12) and hasattr(os, "pidfd_open"):
         watcher = asyncio.PidfdChildWatcher()
         asyncio.set_child_watcher(watcher)
@@ -152,7 +155,7 @@ def _bind(port: int) -> socket.socket | None:
 
 
 def _allow_open_files() -> None:
-    # A machine takes a port, each command three pipes.
+    # A machine needs one port, each command three pipes.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,4 +1,7 @@
-"""Makes the lab's machines known as targets: credential `lab`, group `lab`, label `lab=true`, host keys pinned."""
+"""Register the lab's machines as targets.
+
+They get credential `lab`, group `lab`, label `lab=true` and pinned host keys.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ _WRITES_AT_ONCE = 8
 
 
 async def register(inventory: TargetInventory, vault: Vault, folder: LabFolder) -> None:
-    """Bring credential and targets to what the folder's record says; machines that are no more are forgotten. Idempotent."""
+    """Update credential and targets to the record of the folder; remove obsolete machines.
+
+    Idempotent. Raises Unavailable if the lab does not run.
+    """
     record = folder.read()
     if record is None:
         raise Unavailable(f"The lab in {folder.path} does not run.")

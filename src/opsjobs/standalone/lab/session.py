@@ -1,4 +1,4 @@
-"""One command on a lab machine: bytes in, bytes out, signals to its whole process group, exit status back."""
+"""One command on a lab machine: its streams, signals to its process group, exit status."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 import asyncssh
 
 _STDIN, _STDERR = 0, 2
-_SIGNALS = ("HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2")  # RFC 4254 section 6.10, what makes sense without a terminal
-_ACCEPTED = ("LANG", "LC_")  # what Debian's sshd takes of a client's environment
+_SIGNALS = ("HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2")  # RFC 4254 section 6.10, without terminal signals
+_ACCEPTED = ("LANG", "LC_")  # what Debian's sshd accepts of a client's environment
 
 
 class CommandSession(asyncssh.SSHServerSession[bytes]):
-    """What sshd does for `ssh host COMMAND`, without a terminal."""
+    """A command session without a terminal, as sshd runs `ssh host COMMAND`."""
 
     def __init__(self, machine: str, home: Path) -> None:
         self._machine = machine
@@ -32,51 +32,51 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
         self._ended_input = False
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
-        """The channel is open."""
+        """Store the channel, which is open now."""
         self._channel = chan
 
     def shell_requested(self) -> bool:
-        """A shell that reads its commands from standard input."""
+        """Accept a shell that reads its commands from standard input."""
         return True
 
     def exec_requested(self, command: str) -> bool:
-        """The command, run once the session starts."""
+        """Accept the command, which is run once the session starts."""
         self._command = command
         return True
 
     def session_started(self) -> None:
-        """All requests are answered: start the process."""
+        """Start the process, as all requests are answered."""
         self._starting = asyncio.get_running_loop().create_task(self._start())
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:  # noqa: ARG002  asyncssh's signature
-        """Standard input; what comes before the process is there waits for it."""
+        """Write to standard input; data that comes before the process exists waits for it."""
         if self._process is None:
             self._early.append(data)
         elif stdin := self._stdin():
             stdin.write(data)
 
     def eof_received(self) -> bool:
-        """The end of standard input; the channel stays open for the output."""
+        """End standard input; the channel stays open for the output."""
         self._ended_input = True
         if self._process is not None and (stdin := self._stdin()):
             stdin.write_eof()
         return True
 
     def signal_received(self, signal: str) -> None:
-        """A signal for the command and everything that it started in its group."""
+        """Signal the command and all processes of its group."""
         if self._process is not None and signal in _SIGNALS:
             _signal_group(self._process.get_pid(), signal)
 
     def pause_writing(self) -> None:
-        """The client does not read: neither do we, and the command waits at its full pipe."""
+        """Stop reading the output while the client does not read: the command waits at its pipe."""
         self._each_output("pause_reading")
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Resume reading the output."""
         self._each_output("resume_reading")
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
-        """The client is gone. As under sshd the command goes on, and finds a broken pipe where it writes."""
+        """Close the pipes. As under sshd the command continues; its writes find a broken pipe."""
         self._channel = None
         if self._process is not None:
             for descriptor in (0, 1, 2):
@@ -105,12 +105,12 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
             self.connection_lost(None)
 
     def output(self, descriptor: int, data: bytes) -> None:
-        """What the command wrote, as it wrote it."""
+        """Send what the command wrote."""
         if self._channel is not None:
             self._channel.write(data, asyncssh.EXTENDED_DATA_STDERR if descriptor == _STDERR else None)
 
     def exited(self, code: int) -> None:
-        """The command has ended and all its output is handed over; a negative code is a signal's number."""
+        """Send the exit status after all output; a negative code is a signal's number."""
         if self._channel is None:
             return
         if code >= 0:
@@ -146,7 +146,7 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
 
 
 class _Output(asyncio.SubprocessProtocol):
-    """Hands a process's output and end to its session."""
+    """Forward a process's output and exit to its session."""
 
     def __init__(self, session: CommandSession) -> None:
         self._session = session
@@ -159,7 +159,7 @@ class _Output(asyncio.SubprocessProtocol):
         self._session.output(fd, data)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
-        # Comes after the exit and after the last byte of both pipes.
+        # Called after the exit and after the last byte of both pipes.
         code = self._transport.get_returncode()
         self._transport.close()
         self._session.exited(255 if code is None else code)
