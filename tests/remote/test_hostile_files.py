@@ -122,7 +122,7 @@ async def test_point_24_a_file_without_end_is_read_as_far_as_was_asked() -> None
 
 async def test_more_bytes_than_asked_for_are_a_failure() -> None:
     async def use(disk: Disk) -> None:
-        with pytest.raises(RemoteFailure, match="where it was asked for"):
+        with pytest.raises(RemoteFailure, match="to a request for"):
             await read(disk, "/more", 1_000)
 
     await with_disk([], use)

@@ -91,10 +91,7 @@ class LocalDisk:
 
     async def accounts(self, owner: str | None, group: str | None) -> tuple[int | None, int | None]:
         """Return the numeric ids of an account and a group."""
-        return (
-            None if owner is None else int(owner) if owner.isdigit() else await _number("user", owner, _user),
-            None if group is None else int(group) if group.isdigit() else await _number("group", group, _group),
-        )
+        return await _number("user", owner, _user), await _number("group", group, _group)
 
     async def digest(self, path: str) -> bytes | None:
         """Return the SHA-256 of a file."""
@@ -176,7 +173,11 @@ def _group(name: str) -> int:
     return grp.getgrnam(name).gr_gid
 
 
-async def _number(what: str, name: str, look_up: Callable[[str], int]) -> int:
+async def _number(what: str, name: str | None, look_up: Callable[[str], int]) -> int | None:
+    if name is None:
+        return None
+    if name.isdigit():
+        return int(name)
     try:
         return await asyncio.to_thread(look_up, name)
     except KeyError:

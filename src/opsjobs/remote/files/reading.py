@@ -54,5 +54,5 @@ async def let_go(tasks: Sequence[asyncio.Task[Any]]) -> None:
 
 def _checked(piece: bytes, size: int) -> bytes:
     if len(piece) > size:
-        raise RemoteFailure(ErrorCode.TRANSFER, f"The machine answered with {len(piece)} bytes where it was asked for {size}.")
+        raise RemoteFailure(ErrorCode.TRANSFER, f"The machine answered with {len(piece)} bytes to a request for {size}.")
     return piece

@@ -171,7 +171,9 @@ async def _oldest(under_way: deque[tuple[int, asyncio.Task[None]]], order: Uploa
 async def _put_on(disk: Disk, order: Upload, before: DiskEntry | None) -> None:
     dress, draft = order.dress, order.draft
     kept = before if before is not None and before.kind == "file" else None
-    mode = dress.mode if dress.mode is not None else kept.mode if kept else FILE_MODE
+    mode = dress.mode
+    if mode is None:
+        mode = kept.mode if kept else FILE_MODE
     if kept is not None and dress.owner is None and dress.group is None:
         await _keep_owner(disk, draft, kept)
     # The owner first: a change of owner clears the set-uid and set-gid bits.

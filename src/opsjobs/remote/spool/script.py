@@ -106,7 +106,10 @@ def start(order: StartOrder, expected: SpoolIdentity, *, awaited: bool = False) 
         *folder,
     ]
     ahead = ["names", "payload"] if awaited else ["names"]
-    sections = [*ahead, "clock", "start", *ways, "judge", *(_TIDY if package.place else _AWAITED if awaited else _PLAIN)]
+    end = _AWAITED if awaited else _PLAIN
+    if package.place:
+        end = _TIDY
+    sections = [*ahead, "clock", "start", *ways, "judge", *end]
     request = _request(sections, arguments, order.become, _stdin(package.words, long=long) + package.behind)
     return replace(request, awaited=awaited)
 

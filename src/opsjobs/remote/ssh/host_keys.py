@@ -87,9 +87,7 @@ class HostKeyJudge:
         name = self.target.name
         where = f"{name} ({self.target.host}:{self.target.port})"
         if "revoked" in str(reason):
-            words = (
-                f"{where} shows a host key that was revoked ({reason}): whoever has that key can pose as it. Give it a new one."
-            )
+            words = f"{where} shows a host key that was revoked ({reason}): anyone with that key can impersonate it. Give it a new one."
         elif self.target.host_key_policy is HostKeyPolicy.CA:
             words = (
                 f"{where} does not show a certificate that its CA has signed for {self.target.host} ({reason}): another machine "
