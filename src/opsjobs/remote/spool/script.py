@@ -106,7 +106,7 @@ def start(order: StartOrder, expected: SpoolIdentity, *, awaited: bool = False) 
         *folder,
     ]
     ahead = ["names", "payload"] if awaited else ["names"]
-    end = _AWAITED if awaited else _PLAIN
+    end: tuple[str, ...] = _AWAITED if awaited else _PLAIN
     if package.place:
         end = _TIDY
     sections = [*ahead, "clock", "start", *ways, "judge", *end]
