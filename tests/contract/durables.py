@@ -15,7 +15,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.fake import Deed
-from opsjobs.remote.session import ContactLost, Durable, IdentityDiffers, NotBegun, NotFollowed, Output, RemoteExit, RemoteProcess
+from opsjobs.remote.session import ContactLost, Durable, NotFollowed, NotStarted, Output, RemoteExit, RemoteProcess, SpoolChanged
 
 SAID = [Output("stdout", b"one\0\xff"), Output("stderr", b"\xfetwo\n")]
 SAY = r"printf 'one\000\377'; printf '\376two\n' >&2"
@@ -96,7 +96,7 @@ async def machine(ground: Opening) -> AsyncIterator[Machine]:
 
 async def identity_of(durable: Durable) -> SpoolIdentity:
     """What a first contact tells."""
-    with pytest.raises(IdentityDiffers) as met:
+    with pytest.raises(SpoolChanged) as met:
         await durable.begin(StartOrder(RunKey(uuid4(), "step-1", 1), "exit 99", NEVER), None)
     return met.value.seen
 
@@ -119,7 +119,7 @@ async def not_followed(happening: Awaitable[object]) -> bool:
 
 async def not_begun(happening: Awaitable[object]) -> bool:
     """Whether a run that is not there can never begin."""
-    with pytest.raises(NotBegun) as absent:
+    with pytest.raises(NotStarted) as absent:
         await happening
     return absent.value.settled
 

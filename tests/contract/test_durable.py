@@ -10,7 +10,7 @@ import pytest
 from contract.conftest import NEVER, Opening, collect
 from contract.durables import SAID, SAY, ended, first, identity_of, lost, machine, not_begun, not_followed
 from opsjobs.remote.fake import Echo, Pause
-from opsjobs.remote.session import ContactLost, IdentityDiffers, Output, RemoteExit
+from opsjobs.remote.session import ContactLost, Output, RemoteExit, SpoolChanged
 
 BYTES = bytes(range(256))
 
@@ -21,7 +21,7 @@ BYTES = bytes(range(256))
 async def test_a_first_contact_tells_the_identity_and_starts_nothing(ground: Opening) -> None:
     async with machine(ground) as web:
         order = web.order("exit 1", [RemoteExit(1)])
-        with pytest.raises(IdentityDiffers) as met:
+        with pytest.raises(SpoolChanged) as met:
             await web.durable.begin(order, None)
         assert met.value.seen == web.identity
         assert web.identity.store
@@ -39,7 +39,7 @@ async def test_the_identity_is_the_same_at_every_visit(ground: Opening) -> None:
 async def test_nothing_begins_where_another_store_or_boot_is_expected(ground: Opening, what: str) -> None:
     async with machine(ground) as web:
         order = web.order("true")
-        with pytest.raises(IdentityDiffers) as met:
+        with pytest.raises(SpoolChanged) as met:
             await web.durable.begin(order, replace(web.identity, **{what: "0123456789abcdef"}))
         assert met.value.seen == web.identity
         assert web.starts(order) == 0
@@ -292,7 +292,7 @@ async def test_an_attach_where_another_store_is_expected_tells_whose_it_is(groun
     async with machine(ground) as web:
         order = web.order("true")
         await web.done(order)
-        with pytest.raises(IdentityDiffers) as met:
+        with pytest.raises(SpoolChanged) as met:
             await web.durable.attach(order, replace(web.identity, store="0123456789abcdef"), (0, 0))
         assert met.value.seen == web.identity
 

@@ -11,7 +11,7 @@ from contract.conftest import NEVER, Opening, collect
 from contract.durables import alive, ended, first, lost, machine, not_begun
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.fake import Deed, Pause
-from opsjobs.remote.session import NotBegun, Output, RemoteExit, Settlement
+from opsjobs.remote.session import CancelOutcome, NotStarted, Output, RemoteExit
 
 # --- cancel and kill
 
@@ -19,11 +19,11 @@ from opsjobs.remote.session import NotBegun, Output, RemoteExit, Settlement
 async def test_what_is_cancelled_before_it_begins_never_starts(ground: Opening) -> None:
     async with machine(ground) as web:
         order = web.order("true")
-        assert await web.durable.cancel(order.key, 1.0) == Settlement(CancelProof.NEVER_STARTED)
+        assert await web.durable.cancel(order.key, 1.0) == CancelOutcome(CancelProof.NEVER_STARTED)
         assert await not_begun(web.begin(order))
         assert await not_begun(web.attach(order))
-        assert await web.durable.cancel(order.key, 1.0) == Settlement(CancelProof.NEVER_STARTED)
-        assert await web.durable.look(order.key) == Settlement(CancelProof.NEVER_STARTED)
+        assert await web.durable.cancel(order.key, 1.0) == CancelOutcome(CancelProof.NEVER_STARTED)
+        assert await web.durable.look(order.key) == CancelOutcome(CancelProof.NEVER_STARTED)
         assert web.starts(order) == 0
 
 
@@ -34,9 +34,9 @@ async def test_a_cancel_and_a_begin_at_the_same_moment_agree(ground: Opening) ->
             begun, settlement = await asyncio.gather(
                 web.begin(order), again.durable.cancel(order.key, 2.0), return_exceptions=True
             )
-            assert isinstance(settlement, Settlement)
+            assert isinstance(settlement, CancelOutcome)
             if settlement.proof is CancelProof.NEVER_STARTED:
-                assert isinstance(begun, NotBegun), begun
+                assert isinstance(begun, NotStarted), begun
                 assert begun.settled
                 assert web.starts(order) == 0
             else:
@@ -50,9 +50,11 @@ async def test_a_cancel_ends_a_run_that_listens(ground: Opening) -> None:
         process = await web.begin(order)
         assert await first(process, 3) == b"up\n"
         settlement = await again.durable.cancel(order.key, 5.0)
-        assert settlement == Settlement(CancelProof.KILLED, RemoteExit(None, "TERM", "cancel"))
+        assert settlement == CancelOutcome(CancelProof.KILLED, RemoteExit(None, "TERM", "cancel"))
         assert await collect(process) == (b"", b"", RemoteExit(None, "TERM", "cancel"))
-        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, RemoteExit(None, "TERM", "cancel"))
+        assert await web.durable.look(order.key) == CancelOutcome(
+            CancelProof.ALREADY_FINISHED, RemoteExit(None, "TERM", "cancel")
+        )
 
 
 async def test_a_cancel_ends_a_run_that_ignores_term(ground: Opening) -> None:
@@ -62,7 +64,7 @@ async def test_a_cancel_ends_a_run_that_ignores_term(ground: Opening) -> None:
         )
         process = await web.begin(order)
         assert await first(process, 5) == b"deaf\n"
-        assert await web.durable.cancel(order.key, 0.3) == Settlement(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
+        assert await web.durable.cancel(order.key, 0.3) == CancelOutcome(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
         assert (await collect(process))[2] == RemoteExit(None, "KILL", "cancel")
 
 
@@ -73,7 +75,7 @@ async def test_a_run_may_use_its_grace_to_tidy_up(ground: Opening) -> None:
         order = web.order("trap 'sleep 0.2; echo tidy; exit 7' TERM; echo up; sleep 60 & wait")
         process = await web.begin(order)
         assert await first(process, 3) == b"up\n"
-        assert await web.durable.cancel(order.key, 5.0) == Settlement(CancelProof.KILLED, RemoteExit(7, cause="cancel"))
+        assert await web.durable.cancel(order.key, 5.0) == CancelOutcome(CancelProof.KILLED, RemoteExit(7, cause="cancel"))
         assert await collect(process) == (b"tidy\n", b"", RemoteExit(7, cause="cancel"))
 
 
@@ -94,7 +96,7 @@ async def test_a_second_cancel_finds_the_end(ground: Opening) -> None:
         order = web.order("sleep 60", [Pause(NEVER)])
         await web.begin(order)
         end = (await web.durable.cancel(order.key, 5.0)).exit
-        assert await web.durable.cancel(order.key, 5.0) == Settlement(CancelProof.ALREADY_FINISHED, end)
+        assert await web.durable.cancel(order.key, 5.0) == CancelOutcome(CancelProof.ALREADY_FINISHED, end)
 
 
 async def test_a_cancel_after_the_end_keeps_the_true_exit(ground: Opening) -> None:
@@ -102,7 +104,7 @@ async def test_a_cancel_after_the_end_keeps_the_true_exit(ground: Opening) -> No
         order = web.order("exit 5", [RemoteExit(5)])
         process = await web.begin(order)
         assert await collect(process) == (b"", b"", RemoteExit(5))
-        assert await web.durable.cancel(order.key, 1.0) == Settlement(CancelProof.ALREADY_FINISHED, RemoteExit(5))
+        assert await web.durable.cancel(order.key, 1.0) == CancelOutcome(CancelProof.ALREADY_FINISHED, RemoteExit(5))
         assert await process.kill(1.0) is CancelProof.ALREADY_FINISHED
         assert await collect(await web.attach(order)) == (b"", b"", RemoteExit(5))
 
@@ -140,7 +142,7 @@ async def test_a_run_whose_keeper_was_killed_is_lost_until_a_cancel_ends_what_is
         await lost(web.begin(order))
         assert await web.durable.look(order.key) is None
         killed = RemoteExit(None, "KILL")
-        assert await web.durable.cancel(order.key, 0.3) == Settlement(CancelProof.KILLED, killed)
+        assert await web.durable.cancel(order.key, 0.3) == CancelOutcome(CancelProof.KILLED, killed)
         assert await collect(await web.attach(order)) == (b"up\n", b"", killed)
         assert web.starts(order) == 1
 
@@ -153,7 +155,9 @@ async def test_the_watchdog_ends_what_takes_too_long(ground: Opening) -> None:
         order = web.order("echo up; sleep 60", [Output("stdout", b"up\n"), Pause(NEVER)], timeout_seconds=1.0)
         assert await web.done(order) == (b"up\n", b"", RemoteExit(None, "TERM", "timeout"))
         assert await collect(await web.attach(order, (3, 0))) == (b"", b"", RemoteExit(None, "TERM", "timeout"))
-        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, RemoteExit(None, "TERM", "timeout"))
+        assert await web.durable.look(order.key) == CancelOutcome(
+            CancelProof.ALREADY_FINISHED, RemoteExit(None, "TERM", "timeout")
+        )
 
 
 async def test_the_watchdog_kills_what_ignores_term(ground: Opening) -> None:
@@ -203,12 +207,12 @@ async def test_a_look_touches_nothing(ground: Opening) -> None:
     async with machine(ground) as web:
         latch = web.latch()
         order = web.order(f"{latch.wait}; exit 8", [latch.gate, RemoteExit(8)])
-        assert await web.durable.look(order.key) == Settlement(CancelProof.NEVER_STARTED)
+        assert await web.durable.look(order.key) == CancelOutcome(CancelProof.NEVER_STARTED)
         process = await web.begin(order)
         assert await web.durable.look(order.key) is None
         latch.open()
         assert (await collect(process))[2] == RemoteExit(8)
-        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, RemoteExit(8))
+        assert await web.durable.look(order.key) == CancelOutcome(CancelProof.ALREADY_FINISHED, RemoteExit(8))
 
 
 async def test_what_was_cleaned_is_forgotten(ground: Opening) -> None:
@@ -240,7 +244,7 @@ async def test_without_its_output_a_run_still_refuses_a_second_start(ground: Ope
         )
         assert await web.done(order) == (b"out\n", b"err\n", RemoteExit(3))
         await web.durable.clean([order.key, web.order("never begun").key], output_only=True)
-        assert await web.durable.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, RemoteExit(3))
+        assert await web.durable.look(order.key) == CancelOutcome(CancelProof.ALREADY_FINISHED, RemoteExit(3))
         assert await web.done(order) == (b"", b"", RemoteExit(3))
         assert web.starts(order) == 1
 

@@ -18,15 +18,15 @@ from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.spool_identity import RunKey, StartOrder
 from opsjobs.remote.fake import Break, Deed, FakeMachine, FakeSessions, Gate
 from opsjobs.remote.session import (
+    CancelOutcome,
     ContactLost,
     Durable,
-    IdentityDiffers,
-    NoSpool,
-    NotBegun,
+    NotStarted,
     Output,
     RemoteExit,
     RemoteProcess,
-    Settlement,
+    SpoolChanged,
+    SpoolUnavailable,
 )
 
 HERE = local_endpoint("web-1")
@@ -103,7 +103,7 @@ async def test_a_cut_breaks_contact_for_all_and_nobody_connects_until_it_is_mend
                 with pytest.raises(RemoteFailure) as failed:
                     await asked
                 assert failed.value.code is ErrorCode.CONNECTION_LOST
-            assert await durable.cancel(run.key, 1.0) == Settlement(CancelProof.UNREACHABLE)
+            assert await durable.cancel(run.key, 1.0) == CancelOutcome(CancelProof.UNREACHABLE)
         with pytest.raises(RemoteFailure):
             async with fakes.session(HERE):
                 pass
@@ -128,7 +128,7 @@ async def test_a_reboot_takes_what_runs_and_leaves_what_has_ended() -> None:
             assert await contact_lost(process) == b""
         assert (web.identity.store, web.identity.boot != before.boot) == (before.store, True)
         async with durable_of(fakes) as durable:
-            with pytest.raises(IdentityDiffers):
+            with pytest.raises(SpoolChanged):
                 await durable.begin(live, before)
             assert await lost(durable.attach(live, before, (0, 0)))
             assert await lost(durable.begin(live, web.identity))
@@ -143,7 +143,7 @@ async def test_a_machine_made_anew_knows_nothing() -> None:
             await durable.cancel(order().key, 1.0)
         web.reimage()
         async with durable_of(fakes) as durable:
-            with pytest.raises(IdentityDiffers) as met:
+            with pytest.raises(SpoolChanged) as met:
                 await durable.attach(ended, before, (0, 0))
             assert met.value.seen == web.identity != before
             assert not await not_begun(durable.attach(ended, web.identity, (0, 0)))
@@ -163,7 +163,7 @@ async def test_a_run_whose_wrapper_was_killed_is_lost_to_all() -> None:
         assert await lost(durable.begin(run, web.identity))
         assert await durable.look(run.key) is None
         killed = RemoteExit(None, "KILL")
-        assert await durable.cancel(run.key, 1.0) == Settlement(CancelProof.KILLED, killed)
+        assert await durable.cancel(run.key, 1.0) == CancelOutcome(CancelProof.KILLED, killed)
         assert await collect(await durable.attach(run, web.identity, (0, 0))) == (b"one\n", b"", killed)
 
 
@@ -177,8 +177,8 @@ async def test_an_orphan_that_ends_by_itself_has_no_end_on_record() -> None:
         gate.event.set()
         while web.runs[run.key].working:
             await asyncio.sleep(0)
-        assert await durable.look(run.key) == Settlement(CancelProof.ALREADY_FINISHED)
-        assert await durable.cancel(run.key, 1.0) == Settlement(CancelProof.ALREADY_FINISHED)
+        assert await durable.look(run.key) == CancelOutcome(CancelProof.ALREADY_FINISHED)
+        assert await durable.cancel(run.key, 1.0) == CancelOutcome(CancelProof.ALREADY_FINISHED)
         assert await lost(durable.attach(run, web.identity, (0, 0)))
 
 
@@ -186,7 +186,7 @@ async def test_a_machine_that_keeps_no_runs_says_why_or_has_no_word_for_it() -> 
     async with scripted() as (fakes, web), durable_of(fakes) as durable:
         web.no_spool = "its disk is full"
         for asked in (durable.begin(order(), web.identity), durable.attach(order(), web.identity, (0, 0))):
-            with pytest.raises(NoSpool, match="its disk is full"):
+            with pytest.raises(SpoolUnavailable, match="its disk is full"):
                 await asked
         web.durable_off = True
         async with fakes.session(HERE) as session:
@@ -212,7 +212,7 @@ async def test_a_start_may_fail_before_it_was_sent_or_die_before_it_began() -> N
     async with scripted() as (fakes, web), durable_of(fakes) as durable:
         unsent, stillborn = order(), order()
         web.refuse_start(RemoteFailure(ErrorCode.CONNECTION_LOST, "not sent"))
-        web.refuse_start(NotBegun(settled=True))
+        web.refuse_start(NotStarted(settled=True))
         with pytest.raises(RemoteFailure) as failed:
             await durable.begin(unsent, web.identity)
         assert failed.value.code is ErrorCode.CONNECTION_LOST
@@ -246,7 +246,7 @@ async def test_what_cannot_be_killed_goes_on_and_every_cancel_says_so() -> None:
         web.unkillable = True
         process = await durable.begin(run, web.identity)
         await gate.reached.wait()
-        assert await durable.cancel(run.key, 1.0) == Settlement(CancelProof.UNREACHABLE)
+        assert await durable.cancel(run.key, 1.0) == CancelOutcome(CancelProof.UNREACHABLE)
         assert await process.kill(1.0) is CancelProof.UNREACHABLE
         gate.event.set()
         assert await collect(process) == (b"one\n", b"", RemoteExit(0))

@@ -41,7 +41,7 @@ from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.target import Endpoint, SelectionDraft, Target, Transport
 from opsjobs.remote.fake import FakeMachine, FakeSessions
 from opsjobs.remote.files.finding import FindLimits
-from opsjobs.remote.secret_fetcher import Fetch, nowhere
+from opsjobs.remote.secret_fetcher import Fetch, refuse_external
 from opsjobs.remote.session import Sessions
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.artifacts import Artifacts
@@ -203,7 +203,7 @@ class Bench:
         bus: Bus | None = None,
         ledger: Ledger | None = None,
         background: Sequence[Loop] = (),
-        fetch: Fetch = nowhere,
+        fetch: Fetch = refuse_external,
     ) -> AsyncIterator[Worker]:
         """A running worker, stopped after the block unless the test did it."""
         options = WorkerOptions(name, zone, concurrency, lease_seconds, poll_seconds, drain_seconds)

@@ -13,7 +13,7 @@ from opsjobs.model.action import CommandAction
 from opsjobs.model.execution import ErrorCode, Execution
 from opsjobs.model.retry import RetryPolicy
 from opsjobs.remote.fake import FakeMachine, Gate
-from opsjobs.remote.session import NotBegun, RemoteExit
+from opsjobs.remote.session import NotStarted, RemoteExit
 from opsjobs.store.transaction import Database
 
 
@@ -118,7 +118,7 @@ async def test_after_a_start_that_was_voided_the_program_shows_the_attempt_that_
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)])
-        web.refuse_start(NotBegun(settled=True))
+        web.refuse_start(NotStarted(settled=True))
         async with on.worker("worker-1"):
             execution = await on.launch([CommandAction(key="show", command="show ${run.attempt}")], durable="auto")
             await asyncio.wait_for(gate.reached.wait(), SECONDS)

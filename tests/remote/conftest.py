@@ -11,7 +11,7 @@ import pytest
 from kit.sshd import Sshd, sshd
 from opsjobs.clock import Clock
 from opsjobs.remote.pool import PoolLimits, SshPool
-from opsjobs.remote.ssh.connect import Connector, anywhere, forget
+from opsjobs.remote.ssh.connect import Connector, allow_any, forget
 from opsjobs.remote.ssh.options import SshOptions
 from remote.spools import PROGRAMS
 
@@ -40,7 +40,7 @@ async def pool(
     options: SshOptions | None = None,
     limits: PoolLimits | None = None,
     clock: Clock | None = None,
-    allow: Callable[[str], None] = anywhere,
+    allow: Callable[[str], None] = allow_any,
     remember: Callable[[str, str], Awaitable[None]] = forget,
 ) -> AsyncIterator[SshPool]:
     """A pool that is closed at the end of the block."""

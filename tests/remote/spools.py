@@ -23,7 +23,7 @@ from kit.sessions import heard
 from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.local import LocalSessions
-from opsjobs.remote.session import IdentityDiffers, Output, RemoteExit, RemoteProcess, Session, Sessions
+from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Session, Sessions, SpoolChanged
 from opsjobs.remote.spool.channel import Start
 from opsjobs.remote.spool.durable import Spool, SpoolLogin
 
@@ -117,7 +117,7 @@ class Machine:
 
     async def learn(self) -> SpoolIdentity:
         """What a first contact tells."""
-        with pytest.raises(IdentityDiffers) as met:
+        with pytest.raises(SpoolChanged) as met:
             await self.spool.begin(self.order("exit 99"), None)
         self.orders.pop()
         self.identity = met.value.seen

@@ -53,7 +53,7 @@ def test_ordinary_addresses_are_allowed(address: str) -> None:
 
 
 def test_allow_lists_exceptions() -> None:
-    policy = AddressPolicy.of(allow=["127.0.0.0/8", "169.254.10.0/24", "::1"], production=True)
+    policy = AddressPolicy.parse(allow=["127.0.0.0/8", "169.254.10.0/24", "::1"], production=True)
     assert allows(policy, "127.0.0.1")
     assert allows(policy, "::1")
     assert allows(policy, "169.254.10.7")
@@ -61,17 +61,17 @@ def test_allow_lists_exceptions() -> None:
 
 
 def test_allow_takes_nothing_away() -> None:
-    assert allows(AddressPolicy.of(allow=["127.0.0.0/8"]), "10.0.0.1")
+    assert allows(AddressPolicy.parse(allow=["127.0.0.0/8"]), "10.0.0.1")
 
 
 @pytest.mark.parametrize("address", ["10.1.2.3", "::ffff:10.1.2.3", "64:ff9b::a01:203"])
 def test_deny_wins_over_allow_in_every_spelling(address: str) -> None:
-    assert not allows(AddressPolicy.of(allow=["10.0.0.0/8", "::/0"], deny=["10.1.0.0/16"]), address)
+    assert not allows(AddressPolicy.parse(allow=["10.0.0.0/8", "::/0"], deny=["10.1.0.0/16"]), address)
 
 
 def test_a_network_that_is_none_is_told_at_once() -> None:
     with pytest.raises(ValueError, match="99"):
-        AddressPolicy.of(deny=["10.0.0.0/99"])
+        AddressPolicy.parse(deny=["10.0.0.0/99"])
 
 
 async def test_this_machine_is_no_target_where_loopback_is_none() -> None:

@@ -30,7 +30,7 @@ from opsjobs.model.program import Program
 from opsjobs.model.secret import Secret
 from opsjobs.model.spool_identity import Become, RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.local import LocalSessions
-from opsjobs.remote.session import ContactLost, Durable, IdentityDiffers, NotBegun, RemoteExit
+from opsjobs.remote.session import ContactLost, Durable, NotStarted, RemoteExit, SpoolChanged
 from remote.conftest import pool
 
 PASSWORD = "canary ö$`\\'\" !pass"
@@ -232,7 +232,7 @@ async def test_what_is_cancelled_before_it_begins_never_begins(server: Sshd, doo
     async with machine(server, door) as web:
         order = web.order("true")
         assert await web.cancel(order) is CancelProof.NEVER_STARTED
-        with pytest.raises(NotBegun):
+        with pytest.raises(NotStarted):
             await web.begin(order)
         assert web.starts(order) == 0
 
@@ -335,14 +335,14 @@ async def test_each_user_has_a_store_of_its_own_and_what_began_in_one_is_not_loo
             own, root = await web.durable.identity(), await web.durable.identity(Become())
             assert len({own.store, root.store, web.identity.store}) == 3
             order = web.order("true")
-            with pytest.raises(IdentityDiffers) as met:
+            with pytest.raises(SpoolChanged) as met:
                 await web.durable.begin(order, own)
             assert met.value.seen == web.identity
-            with pytest.raises(NotBegun) as absent:
+            with pytest.raises(NotStarted) as absent:
                 await web.durable.attach(order, own, (0, 0))
             assert not absent.value.settled
             assert (await web.done(order))[2] == RemoteExit(0)
-            with pytest.raises(NotBegun):
+            with pytest.raises(NotStarted):
                 await web.durable.attach(replace(order, become=None), web.identity, (0, 0))
 
 

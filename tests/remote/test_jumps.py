@@ -115,7 +115,7 @@ async def test_a_jump_host_that_dies_takes_its_sessions_along(server: Sshd, bast
 
 
 async def test_a_literal_address_is_checked_behind_a_jump_host_too(server: Sshd, bastion: Sshd) -> None:
-    policy = AddressPolicy.of(deny=["127.0.9.9/32"])
+    policy = AddressPolicy.parse(deny=["127.0.9.9/32"])
     async with pool(allow=policy) as sessions:
         where = endpoint_of(server, host="127.0.9.9", jumps=(endpoint_of(bastion, name="bastion"),))
         assert await code_of(sessions, where) is ErrorCode.SAFETY_BLOCKED

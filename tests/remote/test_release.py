@@ -20,13 +20,13 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.remote.connection_group import PooledConnection
-from opsjobs.remote.output_buffer import Outflow
+from opsjobs.remote.output_buffer import OutputBuffer
 from opsjobs.remote.pool import PoolLimits, SshPool
 from opsjobs.remote.ssh.connection import SshConnection
 from opsjobs.remote.ssh.process import Receiver
 from remote.conftest import pool
 
-KINDS = (asyncssh.SSHClientConnection, asyncssh.SSHClientChannel, SshConnection, Receiver, Outflow, PooledConnection)
+KINDS = (asyncssh.SSHClientConnection, asyncssh.SSHClientChannel, SshConnection, Receiver, OutputBuffer, PooledConnection)
 SECONDS = 5.0
 
 

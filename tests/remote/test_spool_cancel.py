@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from kit.sessions import heard
 from opsjobs.model.execution import CancelProof
-from opsjobs.remote.session import RemoteExit, Settlement
+from opsjobs.remote.session import CancelOutcome, RemoteExit
 from remote.spools import alive, first, kill, machine, marked, until, within
 
 # Twelve processes that go away from their parents, sessions and terminals, do not hear TERM, and make new ones for a while.
@@ -38,7 +38,7 @@ async def test_processes_that_daemonise_and_ignore_term_leave_no_survivor(shell:
         await first(process)
         assert len(marked(order.key)) > 8
         settlement = await within(60, web.spool.cancel(order.key, 0.3))
-        assert settlement == Settlement(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
+        assert settlement == CancelOutcome(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
         assert marked(order.key) == []
         assert (await heard(process))[2] == RemoteExit(None, "KILL", "cancel")
 
@@ -73,7 +73,7 @@ async def test_what_a_run_has_started_is_left_alone_once_the_run_has_ended(shell
     async with machine(shell) as web:
         order = web.order("setsid sleep 60 </dev/null >/dev/null 2>&1 & echo $!")
         out, _, _ = await web.done(order)
-        assert await web.spool.cancel(order.key, 0.1) == Settlement(CancelProof.ALREADY_FINISHED, RemoteExit(0))
+        assert await web.spool.cancel(order.key, 0.1) == CancelOutcome(CancelProof.ALREADY_FINISHED, RemoteExit(0))
         assert alive(int(out))
         kill(marked(order.key))
 

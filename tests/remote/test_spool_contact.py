@@ -22,7 +22,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.spool_identity import StartOrder
 from opsjobs.remote.pool import PoolLimits, SshPool
-from opsjobs.remote.session import ContactLost, NotBegun, Output, RemoteExit, Stream
+from opsjobs.remote.session import ContactLost, NotStarted, Output, RemoteExit, Stream
 from opsjobs.remote.spool import live_follow, output_sources
 from remote.conftest import pool
 from remote.spools import Account, Machine, account, alive, first, open_machine, ours, until, within
@@ -214,7 +214,7 @@ class Follower:
                     return await self._once(here, order)
             except ContactLost:
                 self.losses += 1
-            except NotBegun as absent:
+            except NotStarted as absent:
                 if absent.settled:
                     raise
                 self.perhaps_begun = False
@@ -301,7 +301,7 @@ async def follow_to_an_end(follower: Follower, web: Machine, order: StartOrder) 
     """None where the cut went through the payload: then it is settled that this start will never begin."""
     try:
         return await follower.follow(web, order)
-    except NotBegun:
+    except NotStarted:
         return None
 
 

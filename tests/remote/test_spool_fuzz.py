@@ -23,7 +23,7 @@ from opsjobs.model.program import Program
 from opsjobs.model.secret import Secret
 from opsjobs.model.spool_identity import RunKey, StartOrder
 from opsjobs.remote.local import LocalSessions
-from opsjobs.remote.session import ContactLost, NotBegun, Output, RemoteExit, Stream
+from opsjobs.remote.session import ContactLost, NotStarted, Output, RemoteExit, Stream
 from remote.spools import HOUR, PROGRAMS, Machine, kill, machine, ours
 
 SECONDS = float(os.environ.get("TESTS_FUZZ_SECONDS", "20"))
@@ -114,7 +114,7 @@ async def follow(web: Machine, seen: Seen) -> None:
             perhaps_begun = True
             try:
                 await reader
-            except NotBegun as absent:
+            except NotStarted as absent:
                 perhaps_begun = False
                 if absent.settled:
                     seen.end = "void"
@@ -142,7 +142,7 @@ async def rival(web: Machine, seen: Seen) -> None:
     async with session(web) as here:
         try:
             await (await here.begin(seen.order)).close()
-        except (RemoteFailure, NotBegun):
+        except (RemoteFailure, NotStarted):
             return
 
 

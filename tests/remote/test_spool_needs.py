@@ -19,7 +19,7 @@ from kit.sessions import heard
 from kit.sshd import Sshd
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.local import LocalSessions
-from opsjobs.remote.session import IdentityDiffers, NoSpool, NotBegun, RemoteExit, Settlement
+from opsjobs.remote.session import CancelOutcome, NotStarted, RemoteExit, SpoolChanged, SpoolUnavailable
 from opsjobs.remote.spool.channel import Start
 from remote.conftest import pool
 from remote.spools import (
@@ -53,13 +53,13 @@ async def test_a_machine_with_little_on_its_path_runs_follows_and_cancels(shell:
             assert await web.again(order) == (b"up\ndown\n", b"", RemoteExit(0))
             order = web.order("trap '' TERM; echo up; sleep 60; sleep 60")
             await first(await web.begin(order))
-            assert await web.spool.cancel(order.key, 0.2) == Settlement(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
+            assert await web.spool.cancel(order.key, 0.2) == CancelOutcome(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
 
 
 @pytest.mark.parametrize("tool", NEEDED)
 async def test_what_cannot_be_done_without_is_named(tool: str) -> None:
     with account("dash") as made:
-        with pytest.raises(NoSpool, match=rf"web-1 lacks {tool}\b"):
+        with pytest.raises(SpoolUnavailable, match=rf"web-1 lacks {tool}\b"):
             async with open_machine(LocalSessions(), local_endpoint(), made.without(tool)):
                 pass
         assert not made.runs.parent.exists()
@@ -89,7 +89,7 @@ async def test_under_a_login_shell_that_stays_the_command_gets_a_group_of_its_ow
             order = web.order("trap '' TERM; echo up; sleep 60; sleep 60", grace_seconds=0.2)
             await first(await web.begin(order))
             assert web.file(order, "g").exists()
-            assert await web.spool.cancel(order.key, 0.2) == Settlement(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
+            assert await web.spool.cancel(order.key, 0.2) == CancelOutcome(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
             assert marked(order.key) == []
             order = web.order("trap '' TERM; while :; do sleep 1; done", timeout_seconds=0.5, grace_seconds=0.2)
             assert (await web.done(order))[2] == RemoteExit(None, "KILL", "timeout")
@@ -101,7 +101,7 @@ async def test_under_a_login_shell_that_stays_setsid_is_needed() -> None:
         async with LocalSessions().session(local_endpoint()) as session:
             web = Machine.over(session, few)
             dress(web, NO_EXEC)
-            with pytest.raises(NoSpool, match="setsid"):
+            with pytest.raises(SpoolUnavailable, match="setsid"):
                 await web.spool.begin(web.order("true"), None)
 
 
@@ -137,7 +137,7 @@ async def test_a_machine_without_proc_does_it_with_ps(shell: str) -> None:
             process = await web.begin(order)
             await first(process)
             assert await web.spool.look(order.key) is None
-            assert await web.spool.cancel(order.key, 0.3) == Settlement(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
+            assert await web.spool.cancel(order.key, 0.3) == CancelOutcome(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
             assert marked(order.key) == []
             order = web.order("trap '' TERM; while :; do sleep 1; done", timeout_seconds=0.5, grace_seconds=0.2)
             process = await web.begin(order)
@@ -148,7 +148,7 @@ async def test_a_machine_without_proc_does_it_with_ps(shell: str) -> None:
             await first(await web.begin(order))
             kill([web.keeper(order)])
             await until(lambda: web.keeper(order) not in marked(order.key))
-            assert await web.spool.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED)
+            assert await web.spool.look(order.key) == CancelOutcome(CancelProof.ALREADY_FINISHED)
             kill([*ours(order.key)])  # the watchdog as well: it cannot see that nobody is left, and would stay for its time
             await web.tidy_up()
 
@@ -185,7 +185,7 @@ async def test_who_has_no_home_gets_a_folder_that_is_closed_to_others(server: Ss
         assert await web.done(order) == (b"out\n", b"", RemoteExit(3))
         assert await web.again(order) == (b"out\n", b"", RemoteExit(3))
         assert (spare / "runs" / f"{order.key}.x").exists()
-        assert await web.spool.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, RemoteExit(3))
+        assert await web.spool.look(order.key) == CancelOutcome(CancelProof.ALREADY_FINISHED, RemoteExit(3))
         live = web.order("echo up; sleep 60")
         await first(await web.begin(live))
         assert (await web.spool.cancel(live.key, 1.0)).proof is CancelProof.KILLED
@@ -208,7 +208,7 @@ async def test_a_spare_folder_that_somebody_laid_there_is_not_used(
             spare.touch(0o666)
         async with pool() as sessions, sessions.session(endpoint_of(server)) as session:
             web = Machine.over(session, homeless)
-            with pytest.raises(NoSpool, match="can keep no run"):
+            with pytest.raises(SpoolUnavailable, match="can keep no run"):
                 await web.spool.begin(web.order("true"), None)
         assert list(elsewhere.iterdir()) == []
 
@@ -242,11 +242,11 @@ async def test_on_a_full_disk_nothing_is_started_and_later_it_is(shell: str) -> 
         async with open_machine(LocalSessions(), local_endpoint(), made) as web:
             order = web.order("echo ran >>witness; echo out; exit 3")
             fill(home)
-            with pytest.raises(NoSpool, match="disk full"):
+            with pytest.raises(SpoolUnavailable, match="disk full"):
                 await web.begin(order)
             (home / "filler").unlink()
             assert not (home / "witness").exists()
-            with suppress(NotBegun):
+            with suppress(NotStarted):
                 assert await web.done(order) == (b"out\n", b"", RemoteExit(3))
                 assert (home / "witness").read_text() == "ran\n"
 
@@ -256,9 +256,9 @@ async def test_a_full_disk_at_a_first_contact_is_said_or_gone_around() -> None:
         fill(home)
         async with LocalSessions().session(local_endpoint()) as session:
             web = Machine.over(session, made)
-            with pytest.raises((IdentityDiffers, NoSpool)) as met:
+            with pytest.raises((SpoolChanged, SpoolUnavailable)) as met:
                 await web.spool.begin(web.order("true"), None)
-            if isinstance(met.value, IdentityDiffers):
+            if isinstance(met.value, SpoolChanged):
                 assert met.value.seen.store.endswith(f"@{os.getuid()}")
 
 

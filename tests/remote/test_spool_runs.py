@@ -18,7 +18,7 @@ import pytest
 from kit.sessions import heard
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.remote.session import ContactLost, IdentityDiffers, NotBegun, RemoteExit, Settlement
+from opsjobs.remote.session import CancelOutcome, ContactLost, NotStarted, RemoteExit, SpoolChanged
 from remote.spools import Machine, first, kill, machine, marked, ours, until, within
 
 ALL_BYTES = bytes(range(256))
@@ -172,9 +172,9 @@ async def test_what_a_command_left_behind_does_not_hold_its_end_up(shell: str) -
 async def test_a_void_holds_against_a_start_that_comes_late(shell: str) -> None:
     async with machine(shell) as web:
         order = web.order("echo ran >>witness")
-        assert await web.spool.cancel(order.key, 1.0) == Settlement(CancelProof.NEVER_STARTED)
+        assert await web.spool.cancel(order.key, 1.0) == CancelOutcome(CancelProof.NEVER_STARTED)
         for _ in range(2):
-            with pytest.raises(NotBegun) as late:
+            with pytest.raises(NotStarted) as late:
                 await web.begin(order)
             assert late.value.settled
         assert not (web.account.home / "witness").exists()
@@ -184,10 +184,10 @@ async def test_a_start_whose_keeper_died_over_the_first_byte_of_its_record_is_se
     async with machine(shell) as web:
         order = web.order("echo ran")
         web.file(order, "x").touch()
-        with pytest.raises(NotBegun) as absent:
+        with pytest.raises(NotStarted) as absent:
             await web.attach(order)
         assert absent.value.settled
-        with pytest.raises(NotBegun):
+        with pytest.raises(NotStarted):
             await web.begin(order)
 
 
@@ -202,12 +202,12 @@ async def test_a_payload_that_is_cut_off_starts_nothing(shell: str) -> None:
 
             web.spool._start = web.spool._talk = cut  # type: ignore[assignment]
             try:
-                with pytest.raises((ContactLost, NotBegun, Exception)):
+                with pytest.raises((ContactLost, NotStarted, Exception)):
                     await web.done(order)
             finally:
                 web.spool._start, web.spool._talk = start, talk
             assert not (web.account.home / "witness").exists()
-            with pytest.raises(NotBegun):
+            with pytest.raises(NotStarted):
                 await web.attach(order)
 
 
@@ -238,7 +238,7 @@ async def test_a_run_of_another_boot_is_lost_unless_its_end_is_on_record(shell: 
             await web.attach(live)
         assert lost.value.code is ErrorCode.LOST
         assert not isinstance(lost.value, ContactLost)
-        assert await web.spool.cancel(live.key, 0.1) == Settlement(CancelProof.ALREADY_FINISHED)
+        assert await web.spool.cancel(live.key, 0.1) == CancelOutcome(CancelProof.ALREADY_FINISHED)
         kill([*marked(live.key), keeper])
 
 
@@ -256,9 +256,9 @@ async def test_after_a_reboot_the_machine_tells_for_how_long_it_would_know_of_a_
         for text, known in notes.items():
             told.write_text(f"{token}\n{text}{note}\n")
             for order in (absent, void):
-                with pytest.raises(NotBegun if known else RemoteFailure) as said:
+                with pytest.raises(NotStarted if known else RemoteFailure) as said:
                     await web.spool.attach(order, before, (0, 0))
-                if isinstance(said.value, NotBegun):
+                if isinstance(said.value, NotStarted):
                     assert said.value.settled is (order is void)
                     assert said.value.up_seconds is not None
                     assert 0 < said.value.up_seconds <= time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -285,10 +285,10 @@ async def test_another_home_is_another_store(shell: str) -> None:
         assert web.identity.store != other.identity.store
         assert web.identity.boot == other.identity.boot
         order = web.order("echo ran >>witness")
-        with pytest.raises(IdentityDiffers) as met:
+        with pytest.raises(SpoolChanged) as met:
             await web.spool.begin(order, other.identity)
         assert met.value.seen == web.identity
-        with pytest.raises(IdentityDiffers):
+        with pytest.raises(SpoolChanged):
             await web.spool.attach(order, other.identity, (0, 0))
         assert not (web.account.home / "witness").exists()
 
@@ -320,7 +320,7 @@ async def test_a_run_whose_keeper_was_killed_is_lost_and_a_cancel_ends_what_is_l
         assert await web.spool.look(order.key) is None, "the command lives"
         assert (await web.spool.cancel(order.key, 0.5)).proof is CancelProof.KILLED
         assert marked(order.key) == []
-        assert await web.spool.look(order.key) == Settlement(CancelProof.ALREADY_FINISHED, RemoteExit(None, "KILL"))
+        assert await web.spool.look(order.key) == CancelOutcome(CancelProof.ALREADY_FINISHED, RemoteExit(None, "KILL"))
 
 
 async def test_a_command_that_was_killed_from_outside_ends_by_that(shell: str) -> None:

@@ -80,7 +80,7 @@ async def test_point_17_loopback_is_refused_in_production_alone() -> None:
 
 
 def test_point_17_exceptions_are_listed_and_a_deny_wins() -> None:
-    listed = AddressPolicy.of(allow=["169.254.10.0/24", "127.0.0.0/8"], deny=["169.254.10.9/32"], production=True)
+    listed = AddressPolicy.parse(allow=["169.254.10.0/24", "127.0.0.0/8"], deny=["169.254.10.9/32"], production=True)
     assert not refused(listed, "169.254.10.7")
     assert not refused(listed, "127.0.0.1")
     assert refused(listed, "169.254.10.9")

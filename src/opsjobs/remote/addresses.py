@@ -23,7 +23,7 @@ class AddressPolicy:
     production: bool = False
 
     @classmethod
-    def of(cls, *, allow: Iterable[str] = (), deny: Iterable[str] = (), production: bool = False) -> AddressPolicy:
+    def parse(cls, *, allow: Iterable[str] = (), deny: Iterable[str] = (), production: bool = False) -> AddressPolicy:
         """Return a policy from CIDR texts. Raises ValueError for an invalid one."""
         return cls(networks(allow), networks(deny), production)
 

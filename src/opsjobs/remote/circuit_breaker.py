@@ -143,7 +143,7 @@ class Breaker:
             raise
         self._succeeded(permit)
 
-    async def told(self, endpoint: Endpoint, failure: RemoteFailure | None) -> None:
+    async def report(self, endpoint: Endpoint, failure: RemoteFailure | None) -> None:
         """Report the outcome of a deliberate attempt that ignored the circuit."""
         permit = Permit(_wish(endpoint, insist=False), None)
         self._good.pop(permit.wish.key, None)
@@ -237,7 +237,7 @@ class Breaker:
             except Unavailable:
                 await self._clock.sleep(AGAIN_SECONDS[-1])
             except Exception:  # noqa: BLE001  a defect of ours must not hide how the login ended
-                log.exception("circuit_not_told", target=report.key.target_id)
+                log.exception("circuit_report_failed", target=report.key.target_id)
                 break
         if changed is not None:
             self._observe(changed, report.code)

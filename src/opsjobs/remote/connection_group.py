@@ -39,7 +39,7 @@ class PooledConnection:
 class ChannelSlot:
     """One slot on a connection of a group; release it once."""
 
-    def __init__(self, route: Route, line: PooledConnection) -> None:
+    def __init__(self, route: ConnectionGroup, line: PooledConnection) -> None:
         self._route = route
         self.line = line
         self._left = False
@@ -82,7 +82,7 @@ class ChannelSlot:
         self._left = False
 
 
-class Route:
+class ConnectionGroup:
     """Hand out slots; connect on demand, with each connection shared by all who wait for one.
 
     Connections are made in tasks of the group itself, so that a waiter that gives up does not
@@ -200,10 +200,10 @@ class Route:
         try:
             line = await self._connect()
         except Exception as failure:  # noqa: BLE001  each waiter gets the failure, whatever it was
-            self._made()
+            self._on_connect_done()
             self._fail(failure)
             return
-        self._made()
+        self._on_connect_done()
         line.places = self._places
         line.idle_since = self._now()
         line.lost = lambda: self._drop(line)
@@ -214,7 +214,7 @@ class Route:
         self._lines.append(line)
         self._serve()
 
-    def _made(self) -> None:
+    def _on_connect_done(self) -> None:
         task = asyncio.current_task()
         if task is not None:
             self._making.discard(task)

@@ -13,7 +13,7 @@ from opsjobs.remote.ssh.connection import SshConnection
 _WORD = "opsjobs-test"
 
 
-async def try_out(
+async def run_steps(
     connector: Connector, endpoint: Endpoint, through: SshConnection | None
 ) -> tuple[list[SessionStep], RemoteFailure | None]:
     """Return the steps connect (name, TCP, keys), auth, shell, sudo and sftp, and the failure.
@@ -57,10 +57,10 @@ async def _shell(connection: SshConnection) -> SessionStep:
         pieces = [piece async for piece in process]
     except RemoteFailure as failure:
         return SessionStep("shell", False, _ms(started, time.monotonic()), failure.message)
-    heard = b"".join(piece.data for piece in pieces if isinstance(piece, Output))
+    output = b"".join(piece.data for piece in pieces if isinstance(piece, Output))
     ended = pieces[-1]
-    good = _WORD.encode() in heard and isinstance(ended, RemoteExit)
-    error = None if good else f"`echo {_WORD}` did not print it, but: {heard[:200].decode(errors='replace')!r}"
+    good = _WORD.encode() in output and isinstance(ended, RemoteExit)
+    error = None if good else f"`echo {_WORD}` did not print it, but: {output[:200].decode(errors='replace')!r}"
     return SessionStep("shell", good, _ms(started, time.monotonic()), error)
 
 
@@ -71,10 +71,10 @@ async def _sudo(connection: SshConnection) -> SessionStep:
         process = await connection.start("sudo -n true")
         pieces = [piece async for piece in process]
         good = isinstance(pieces[-1], RemoteExit) and pieces[-1].code == 0
-        said = b"".join(piece.data for piece in pieces if isinstance(piece, Output))
+        output = b"".join(piece.data for piece in pieces if isinstance(piece, Output))
     except RemoteFailure as failure:
-        good, said = False, failure.message.encode()
-    error = None if good else said[:200].decode(errors="replace").strip() or "it ended with an error and said nothing"
+        good, output = False, failure.message.encode()
+    error = None if good else output[:200].decode(errors="replace").strip() or "it ended with an error and said nothing"
     return SessionStep("sudo", good, _ms(started, time.monotonic()), error, needed=False)
 
 

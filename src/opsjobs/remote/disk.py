@@ -110,11 +110,11 @@ class Disk(Protocol):
         """
 
 
-def refused(name: str, what: str, why: object) -> RemoteFailure:
+def transfer_error(name: str, what: str, why: object) -> RemoteFailure:
     """Return the failure for an operation that the machine refused."""
     return RemoteFailure(ErrorCode.TRANSFER, f"{name} {what}: {why}.")
 
 
-def cut(name: str, why: object) -> RemoteFailure:
+def contact_error(name: str, why: object) -> RemoteFailure:
     """Return the failure for broken contact."""
     return RemoteFailure(ErrorCode.CONNECTION_LOST, f"Contact with {name} broke during the transfer ({why}).")

@@ -22,7 +22,7 @@ from opsjobs.model.target import Endpoint
 from opsjobs.remote.command import check_command
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.local_disk import LocalDisk
-from opsjobs.remote.output_buffer import Outflow
+from opsjobs.remote.output_buffer import OutputBuffer
 from opsjobs.remote.process_group import Census, GroupSignal, NoGroup, end_group
 from opsjobs.remote.session import Durable, HostKey, LoggedIn, Output, RemoteExit, RemoteProcess, Session, SessionStep, Stream
 from opsjobs.remote.spool.direct import directly, one_line
@@ -159,8 +159,8 @@ class _Child:
     def __init__(self) -> None:
         self._popen: subprocess.Popen[bytes] | None = None
         self._pipes: list[_Pipe] = []
-        self._stdin = _Mouth()
-        self.outflow = Outflow(pause=self._pause, resume=self._resume)
+        self._stdin = _StdinPipe()
+        self.outflow = OutputBuffer(pause=self._pause, resume=self._resume)
 
     @property
     def pid(self) -> int:
@@ -212,7 +212,7 @@ class _Child:
         self._stdin.shut()
 
 
-class _Mouth(asyncio.BaseProtocol):
+class _StdinPipe(asyncio.BaseProtocol):
     """Our end of the standard input of a child."""
 
     def __init__(self) -> None:
@@ -321,14 +321,14 @@ class LocalProcess:
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:
     """Return what a login would set, and none of the worker's settings, which hold secrets."""
-    account = pwd.getpwuid(os.getuid()) if _known(os.getuid()) else None
+    account = pwd.getpwuid(os.getuid()) if _has_account(os.getuid()) else None
     home = account.pw_dir if account is not None and Path(account.pw_dir).is_dir() else "/"
     name = account.pw_name if account is not None else str(os.getuid())
     passed_on = {key: ours[key] for key in _PASSED_ON if key in ours}
     return {**passed_on, "PATH": _PATH, "HOME": home, "USER": name, "LOGNAME": name, "SHELL": _SHELL}
 
 
-def _known(uid: int) -> bool:
+def _has_account(uid: int) -> bool:
     try:
         pwd.getpwuid(uid)
     except KeyError:

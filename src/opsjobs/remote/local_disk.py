@@ -12,7 +12,7 @@ import stat
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Literal, TypeVar
 
-from opsjobs.remote.disk import DRAFT_MODE, DiskEntry, OpenFile, refused
+from opsjobs.remote.disk import DRAFT_MODE, DiskEntry, OpenFile, transfer_error
 
 T = TypeVar("T")
 REQUEST_BYTES = 512 << 10
@@ -40,7 +40,7 @@ class LocalDisk:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise refused(_NAME, f"does not let us look at {path}", error.strerror) from None
+            raise transfer_error(_NAME, f"does not let us look at {path}", error.strerror) from None
         return _entry(path, found)
 
     async def list(self, path: str) -> AsyncIterator[DiskEntry]:
@@ -135,7 +135,7 @@ async def _call(what: str, do: Callable[..., T], *arguments: object, passing: ty
     except passing:
         raise
     except OSError as error:
-        raise refused(_NAME, what, error.strerror or error) from None
+        raise transfer_error(_NAME, what, error.strerror or error) from None
 
 
 def _write(number: int, data: bytes, offset: int) -> None:
@@ -181,4 +181,4 @@ async def _number(what: str, name: str | None, look_up: Callable[[str], int]) ->
     try:
         return await asyncio.to_thread(look_up, name)
     except KeyError:
-        raise refused(_NAME, f"knows no {what} {name}", "name another one, or its number") from None
+        raise transfer_error(_NAME, f"knows no {what} {name}", "name another one, or its number") from None

@@ -20,7 +20,7 @@ def _nothing() -> None:
     """Do nothing, for a source that cannot be paused."""
 
 
-class Outflow:
+class OutputBuffer:
     """A buffer between a transport that pushes and one reader that pulls, on the same loop."""
 
     def __init__(self, *, pause: Callable[[], None] = _nothing, resume: Callable[[], None] = _nothing) -> None:

@@ -17,12 +17,12 @@ from opsjobs.model.masking import NOTHING
 from opsjobs.model.program import Program
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.circuit_breaker import Breaker
-from opsjobs.remote.connection_group import ChannelSlot, PooledConnection, Route
-from opsjobs.remote.connection_test import try_out
+from opsjobs.remote.connection_group import ChannelSlot, ConnectionGroup, PooledConnection
+from opsjobs.remote.connection_test import run_steps
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.login_rate import Rate
 from opsjobs.remote.process_group import Census, GroupSignal
-from opsjobs.remote.redaction import heard_from
+from opsjobs.remote.redaction import login_mask
 from opsjobs.remote.session import Durable, HostKey, LoggedIn, Output, RemoteExit, RemoteProcess, Session, SessionStep
 from opsjobs.remote.spool.direct import PLAIN_SHELLS, directly, one_line
 from opsjobs.remote.spool.durable import Spool
@@ -75,7 +75,7 @@ class SshPool:
         self._clock = clock or SystemClock()
         self._breaker = breaker or Breaker(clock=self._clock)
         self._rate = Rate(self._limits.handshakes_a_second, self._clock)
-        self._routes: dict[Key, Route] = {}
+        self._routes: dict[Key, ConnectionGroup] = {}
         self._insisting: Counter[Key] = Counter()
         self._gates: dict[Key, _Gate] = {}
         self._room = _Room(self._limits.connections, self._close_longest_idle)
@@ -106,9 +106,9 @@ class SshPool:
             if isinstance(jump, RemoteFailure):
                 return [SessionStep("connect", ok=False, ms=0.0, error=jump.message)]
             async with self._gate(endpoint):
-                steps, failure = await try_out(self._connector, endpoint, jump.line.connection if jump else None)
-        await self._breaker.told(endpoint, failure)
-        mask = heard_from(endpoint) if any(step.error for step in steps) else NOTHING
+                steps, failure = await run_steps(self._connector, endpoint, jump.line.connection if jump else None)
+        await self._breaker.report(endpoint, failure)
+        mask = login_mask(endpoint) if any(step.error for step in steps) else NOTHING
         return [replace(step, error=step.error and mask.text(step.error)) for step in steps]
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
@@ -145,11 +145,11 @@ class SshPool:
         finally:
             self._insisting[key] -= endpoint.insist
 
-    def _route(self, endpoint: Endpoint, key: Key, *, behind: int) -> Route:
+    def _route(self, endpoint: Endpoint, key: Key, *, behind: int) -> ConnectionGroup:
         limits = self._limits
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep())
-        return Route(
+        return ConnectionGroup(
             lambda: self._connect(replace(endpoint, insist=self._insisting[key] > 0), behind),
             places=limits.tunnels_per_connection if behind else limits.channels_per_connection,
             lines=limits.connections_per_key,
@@ -175,7 +175,7 @@ class SshPool:
                 if jump is not None:
                     jump.leave()
                 raise
-        line.connection.when_lost(lambda: self._gone(line, jump))
+        line.connection.when_lost(lambda: self._on_connection_lost(line, jump))
         return line
 
     async def _enter(self, endpoint: Endpoint, jump: ChannelSlot | None, behind: int) -> PooledConnection:
@@ -189,7 +189,7 @@ class SshPool:
             self._room.leave()
             raise
 
-    def _gone(self, line: PooledConnection, jump: ChannelSlot | None) -> None:
+    def _on_connection_lost(self, line: PooledConnection, jump: ChannelSlot | None) -> None:
         self._room.leave()
         if jump is not None:
             jump.leave()
@@ -254,7 +254,7 @@ class PooledSession:
     def __init__(self, place: ChannelSlot) -> None:
         self._place = place
         self._started: list[RemoteProcess] = []
-        self._told: SshProcess | None = None
+        self._identified: SshProcess | None = None
 
     @property
     def logged_in(self) -> LoggedIn | None:
@@ -272,7 +272,7 @@ class PooledSession:
         login = self._place.line.login
         if (line := one_line(command, plain=login.plain)) is None:
             return await directly(self._start, command)
-        process = self._told = await _start_on(self._place, line, b"", marked=None)
+        process = self._identified = await _start_on(self._place, line, b"", marked=None)
         return self._noted(process)
 
     async def _start(self, line: str, stdin: bytes, *, marked: bool | None = None) -> RemoteProcess:
@@ -315,8 +315,8 @@ class PooledSession:
 
     async def close(self) -> None:
         """Release what was started, and the slot."""
-        if self._told is not None:
-            self._place.line.login.plain = self._told.shell in PLAIN_SHELLS
+        if self._identified is not None:
+            self._place.line.login.plain = self._identified.shell in PLAIN_SHELLS
         for process in self._started:
             await process.close()
         self._place.leave()

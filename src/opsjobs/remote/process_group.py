@@ -60,7 +60,7 @@ class GroupSignal:
     mark: str
 
     @classmethod
-    def of(cls, group: int, signal: str) -> GroupSignal:
+    def create(cls, group: int, signal: str) -> GroupSignal:
         """Return the question for `signal`: TERM, KILL, or 0 to count only."""
         return cls(group, signal, secrets.token_hex(8))
 
@@ -99,23 +99,23 @@ async def end_group(group: int, grace_seconds: float, ask: Ask) -> CancelProof:
     started = time.monotonic()
     try:
         async with asyncio.timeout(grace_seconds + PROOF_SECONDS):
-            first = await ask(GroupSignal.of(group, "TERM"))
+            first = await ask(GroupSignal.create(group, "TERM"))
             if first is None or first.foreign:
                 raise NoGroup
             if first.members == 0:
                 return CancelProof.ALREADY_FINISHED
-            if await _gone(group, "0", ask, until=started + grace_seconds):
+            if await _await_end(group, "0", ask, until=started + grace_seconds):
                 return CancelProof.KILLED
-            await _gone(group, "KILL", ask)
+            await _await_end(group, "KILL", ask)
             return CancelProof.KILLED
     except (TimeoutError, RemoteFailure):
         return CancelProof.UNREACHABLE
 
 
-async def _gone(group: int, signal: str, ask: Ask, *, until: float = math.inf) -> bool:
+async def _await_end(group: int, signal: str, ask: Ask, *, until: float = math.inf) -> bool:
     """Ask, with growing pauses, until no member of the group lives; return False on timeout."""
     for pause_seconds in itertools.chain(_PAUSES_SECONDS, itertools.repeat(_PAUSES_SECONDS[-1])):
-        census = await ask(GroupSignal.of(group, signal))
+        census = await ask(GroupSignal.create(group, signal))
         if census is not None and census.members == 0:
             return True
         left_seconds = until - time.monotonic()

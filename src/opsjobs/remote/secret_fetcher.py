@@ -15,7 +15,7 @@ The credential may have its secrets in an external store. Raises RemoteFailure(C
 """
 
 
-async def nowhere(credential: Credential, _purpose: str) -> Credential:
+async def refuse_external(credential: Credential, _purpose: str) -> Credential:
     """Refuse a credential of an external store: this process has no access to one."""
     if credential.source is None:
         return credential

@@ -124,7 +124,7 @@ class RemoteProcess(Protocol):
         """Close the channel, whatever state the command is in."""
 
 
-class IdentityDiffers(Exception):
+class SpoolChanged(Exception):
     """The machine's spool is not the expected one: this request started nothing."""
 
     def __init__(self, seen: SpoolIdentity) -> None:
@@ -132,7 +132,7 @@ class IdentityDiffers(Exception):
         self.seen = seen
 
 
-class NotBegun(Exception):
+class NotStarted(Exception):
     """There is no run to attach to. `settled`: it can never start; only the next attempt may.
 
     `up_seconds`: the boot under which it was expected is over, and a reboot may cost a record. The
@@ -146,7 +146,7 @@ class NotBegun(Exception):
         self.up_seconds = up_seconds
 
 
-class NoSpool(Exception):
+class SpoolUnavailable(Exception):
     """The machine cannot keep a durable run, for the reason given. Nothing was started."""
 
 
@@ -165,7 +165,7 @@ class NotFollowed(ContactLost):
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
+class CancelOutcome:
     """The state of a durable run, by the target's own record.
 
     `exit` is set if it ended by itself or was ended.
@@ -185,8 +185,8 @@ class Durable(Protocol):
     async def begin(self, order: StartOrder, expected: SpoolIdentity | None) -> RemoteProcess:
         """Start the run unless it was started before, and follow it from its first byte.
 
-        Raises IdentityDiffers (always if None is expected: a first contact), NotBegun(settled) if
-        the key was voided, NoSpool, RemoteFailure(CONNECTION_LOST) if nothing can have started,
+        Raises SpoolChanged (always if None is expected: a first contact), NotStarted(settled) if
+        the key was voided, SpoolUnavailable, RemoteFailure(CONNECTION_LOST) if nothing can have started,
         ContactLost if it may have, RemoteFailure(LOST) if it was started before and is gone, and
         NotFollowed if it was another command.
         """
@@ -194,18 +194,21 @@ class Durable(Protocol):
     async def attach(self, order: StartOrder, expected: SpoolIdentity, offsets: tuple[int, int]) -> RemoteProcess:
         """Follow a run that was started before, from these offsets (stdout, stderr) on.
 
-        Raises as `begin`, and NotBegun(settled=False) if the target shows that it never started.
-        After a reboot both kinds of NotBegun give the uptime of the machine, or are
+        Raises as `begin`, and NotStarted(settled=False) if the target shows that it never started.
+        After a reboot both kinds of NotStarted give the uptime of the machine, or are
         RemoteFailure(LOST) if it cannot tell.
         """
 
     async def identity(self, become: Become | None = None) -> SpoolIdentity:
-        """Return the identity of the spool; create it if needed. Raises NoSpool, RemoteFailure."""
+        """Return the identity of the spool; create it if needed.
 
-    async def look(self, key: RunKey, become: Become | None = None) -> Settlement | None:
+        Raises SpoolUnavailable, RemoteFailure.
+        """
+
+    async def look(self, key: RunKey, become: Become | None = None) -> CancelOutcome | None:
         """Return the state of a run, unchanged; None while it lives. Raises RemoteFailure."""
 
-    async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> Settlement:
+    async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> CancelOutcome:
         """End the run or ensure that it never starts: TERM, KILL after the grace, then stragglers.
 
         Never raises for what a machine does: the proof is `unreachable` if the target's answer is

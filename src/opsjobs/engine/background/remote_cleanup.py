@@ -20,8 +20,8 @@ from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus, moment
 from opsjobs.model.secret import Credential
 from opsjobs.model.spool_identity import Become, RunKey
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.secret_fetcher import Fetch, nowhere
-from opsjobs.remote.session import Durable, NoSpool, Sessions, Settlement
+from opsjobs.remote.secret_fetcher import Fetch, refuse_external
+from opsjobs.remote.session import CancelOutcome, Durable, Sessions, SpoolUnavailable
 from opsjobs.store.ledger import Folder, LateLookup, Ledger
 from opsjobs.store.vault import Vault
 from opsjobs.telemetry import log
@@ -56,7 +56,7 @@ class RemoteCleanup:
         *,
         zone: str,
         grace_seconds: float = 5.0,
-        fetch: Fetch = nowhere,
+        fetch: Fetch = refuse_external,
     ) -> None:
         self._ledger = ledger
         self._targets = targets
@@ -116,7 +116,7 @@ class RemoteCleanup:
         actions = (await self._ledger.load_specs([sweep.execution_id]))[sweep.execution_id].actions
         action = next(action for action in actions if action["key"] == sweep.key.action)
         opened = await self._opened([action["become"]] if action.get("become") else [])
-        found: Settlement | None = None
+        found: CancelOutcome | None = None
         if way is not None:
             found = await self._visit(way, self._sweep_doors, lambda durable: self._settled(durable, sweep, action, opened))
         if found is None:
@@ -128,13 +128,13 @@ class RemoteCleanup:
 
     async def _settled(
         self, durable: Durable, sweep: LateLookup, action: Mapping[str, Any], opened: Mapping[str, Credential]
-    ) -> Settlement | None:
+    ) -> CancelOutcome | None:
         who = become.resolve_become(action, opened)
         here = await durable.identity(who)
         if here.store != sweep.identity.store:
             return None  # this one can say nothing of it
         if sweep.kill:
-            found: Settlement | None = await durable.cancel(sweep.key, self._grace_seconds, who)
+            found: CancelOutcome | None = await durable.cancel(sweep.key, self._grace_seconds, who)
         else:
             found = await durable.look(sweep.key, who)
         if found is not None and found.proof is CancelProof.NEVER_STARTED and here != sweep.identity:
@@ -158,7 +158,7 @@ class RemoteCleanup:
             async with doors, asyncio.timeout(VISIT_SECONDS), self._sessions.session(way) as session:
                 durable = session.durable()
                 return await errand(durable) if durable is not None else None
-        except (RemoteFailure, NoSpool, TimeoutError):
+        except (RemoteFailure, SpoolUnavailable, TimeoutError):
             return None
 
 
@@ -219,7 +219,7 @@ async def _not_cleaned(durable: Durable, folders: Sequence[Folder], opened: Mapp
     return left
 
 
-def _told(found: Settlement, expected: Sequence[int]) -> dict[str, str | int | None]:
+def _told(found: CancelOutcome, expected: Sequence[int]) -> dict[str, str | int | None]:
     """What `late_result` says, beside when: as which status the run would have ended."""
     if found.proof is CancelProof.NEVER_STARTED:
         return {"status": RunStatus.SKIPPED.value, "exit_code": None}

@@ -28,7 +28,7 @@ from opsjobs.model.outputs import OUTPUTS_BYTES_MAX, Wanted
 from opsjobs.model.program import Program
 from opsjobs.model.spool_identity import Become, RunKey, StartOrder, durability
 from opsjobs.model.units import parse_duration, parse_size
-from opsjobs.remote.session import ContactLost, NoSpool
+from opsjobs.remote.session import ContactLost, SpoolUnavailable
 from opsjobs.store.ledger import Progress
 from opsjobs.telemetry import log
 
@@ -269,7 +269,7 @@ class Attempt:
         state.in_spool = True
         try:
             return await command.perform()
-        except NoSpool as reason:
+        except SpoolUnavailable as reason:
             check_direct(work.action, f"{state.target_name} cannot keep one: {reason}")
             if self._required:
                 message = f"durable is required, and {state.target_name} cannot keep a durable run: {reason}"

@@ -21,15 +21,15 @@ from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.spool_identity import SpoolIdentity, StartOrder
 from opsjobs.model.units import format_duration
 from opsjobs.remote.session import (
+    CancelOutcome,
     ContactLost,
     Durable,
-    IdentityDiffers,
-    NoSpool,
-    NotBegun,
     NotFollowed,
+    NotStarted,
     RemoteExit,
     RemoteProcess,
-    Settlement,
+    SpoolChanged,
+    SpoolUnavailable,
 )
 
 # How long a kill is tried while the machine is unreachable; then the run ends `lost`, and the
@@ -98,7 +98,7 @@ class DurableCommand:
     async def perform(self) -> ActionEnd:
         """Start the command or find it, follow it to its end, and return how it ended.
 
-        Raises Detached if this worker has to leave: the command continues. Raises NoSpool if the
+        Raises Detached if this worker has to leave: the command continues. Raises SpoolUnavailable if the
         machine cannot keep it and nothing was started, RemoteFailure(LOST) if the target shows that
         it is gone, and ContactLost if its fate cannot be found out.
         """
@@ -118,11 +118,11 @@ class DurableCommand:
             try:
                 self._process = await self._open()
                 return await self._read(self._process)
-            except IdentityDiffers as differs:
+            except SpoolChanged as differs:
                 await self._trust_spool(differs.seen)
-            except NotBegun as absent:
+            except NotStarted as absent:
                 await self._handle_not_started(absent)
-            except NoSpool as reason:
+            except SpoolUnavailable as reason:
                 if not self._may_have_started:
                     raise
                 raise ContactLost(f"the command was started, and its machine cannot say what became of it: {reason}") from None
@@ -157,7 +157,7 @@ class DurableCommand:
         try:
             async with failpoints.at("start"):
                 process = await durable.begin(self._order, self._identity)
-        except (IdentityDiffers, NotBegun, NoSpool):
+        except (SpoolChanged, NotStarted, SpoolUnavailable):
             self._may_have_started = False
             raise
         except RemoteFailure as failure:
@@ -172,7 +172,7 @@ class DurableCommand:
     async def _durable(self) -> Durable:
         durable = (await self._connection.session()).durable()
         if durable is None:
-            raise NoSpool("its platform has no durable runs")
+            raise SpoolUnavailable("its platform has no durable runs")
         return durable
 
     async def _read(self, process: RemoteProcess) -> RemoteExit:
@@ -202,7 +202,7 @@ class DurableCommand:
         self._work.entry.record_spool(seen)
         await self._flush()
 
-    async def _handle_not_started(self, absent: NotBegun) -> None:
+    async def _handle_not_started(self, absent: NotStarted) -> None:
         if not self._certainly_never_started(absent):
             message = (
                 f"{self._order.key} is on no record of its machine any more (a reboot?): whether it ran to its end is unknown"
@@ -216,7 +216,7 @@ class DurableCommand:
         self._order, self._work = self._next_attempt()
         await self._flush()
 
-    def _certainly_never_started(self, absent: NotBegun) -> bool:
+    def _certainly_never_started(self, absent: NotStarted) -> bool:
         """Return True if it is certain that the command never started."""
         if absent.up_seconds is None:
             # A command that was seen, or wrote output, had started: its record was removed.
@@ -271,9 +271,9 @@ class DurableCommand:
         exited = exited or settlement.exit
         return outcomes.from_kill(settlement.proof, exited, reason, work.action["expected_exit_codes"], work.timeout_seconds)
 
-    async def _cancel_until_proven(self) -> Settlement:
+    async def _cancel_until_proven(self) -> CancelOutcome:
         if not self._may_have_started:
-            return Settlement(CancelProof.NEVER_STARTED)
+            return CancelOutcome(CancelProof.NEVER_STARTED)
         until = self._work.clock.monotonic() + KILL_SECONDS
         self._losses = 0
         while True:
@@ -281,29 +281,29 @@ class DurableCommand:
                 durable = await self._durable()
                 async with failpoints.at("cancel"):
                     settlement = await self._cancel_once(durable)
-            except (RemoteFailure, NoSpool):
-                settlement = Settlement(CancelProof.UNREACHABLE)
+            except (RemoteFailure, SpoolUnavailable):
+                settlement = CancelOutcome(CancelProof.UNREACHABLE)
             if settlement.proof is not CancelProof.UNREACHABLE or self._work.clock.monotonic() > until:
                 return settlement
             self._work.entry.lose_contact(self._work.clock.now())
             await self._connection.drop()
             await self._pause()
 
-    async def _cancel_once(self, durable: Durable) -> Settlement:
+    async def _cancel_once(self, durable: Durable) -> CancelOutcome:
         settlement = await durable.cancel(self._order.key, self._work.grace_seconds, self._order.become)
         if settlement.proof is not CancelProof.NEVER_STARTED or await durable.identity(self._order.become) == self._identity:
             return settlement
         # This spool knows nothing of what was started in another one; after a reboot it may.
-        return settlement if await self._confirm_never_started(durable) else Settlement(CancelProof.UNREACHABLE)
+        return settlement if await self._confirm_never_started(durable) else CancelOutcome(CancelProof.UNREACHABLE)
 
     async def _confirm_never_started(self, durable: Durable) -> bool:
         if self._identity is None:
             return True
         try:
             await (await durable.attach(self._order, self._identity, self._work.capture.wanted)).close()
-        except NotBegun as absent:
+        except NotStarted as absent:
             return self._certainly_never_started(absent)
-        except IdentityDiffers:
+        except SpoolChanged:
             pass
         return False
 
@@ -315,7 +315,7 @@ class DurableCommand:
             try:
                 self._process = await (await self._durable()).attach(self._order, self._identity, self._work.capture.wanted)
                 return await self._work.read(self._process)
-            except (RemoteFailure, NoSpool, IdentityDiffers, NotBegun):
+            except (RemoteFailure, SpoolUnavailable, SpoolChanged, NotStarted):
                 await self._close_process()
                 await self._connection.drop()
         return None

@@ -23,7 +23,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, RunStatus, WaitingFor
 from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.secret_fetcher import Fetch, nowhere
+from opsjobs.remote.secret_fetcher import Fetch, refuse_external
 from opsjobs.remote.session import Sessions
 from opsjobs.store.ledger import Claimed, Ledger, Progress
 from opsjobs.telemetry import Metrics
@@ -78,7 +78,7 @@ class RunTools:
     """Returns an endpoint with the current versions of its logins."""
     pinning: TargetPinning
     """Checks that a machine is still the one that was approved or checked at launch."""
-    fetch: Fetch = nowhere
+    fetch: Fetch = refuse_external
     """Fetches secrets that are kept in an external store."""
     random: Random = field(default_factory=Random)
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))

@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from opsjobs.remote.disk import DRAFT_MODE, DiskEntry, OpenFile, refused
+from opsjobs.remote.disk import DRAFT_MODE, DiskEntry, OpenFile, transfer_error
 from opsjobs.remote.fake.script import Gate, stand_before
 
 REQUEST_BYTES = 64 << 10
@@ -91,14 +91,14 @@ class FakeDisk:
         self.check()
         path = self.files.links.get(path, path)
         if path not in self.files.found:
-            raise refused(self.name, f"does not let us read {path}", "No such file")
+            raise transfer_error(self.name, f"does not let us read {path}", "No such file")
         return _Open(self, path, self.files.found[path])
 
     async def draft(self, path: str, *, anew: bool) -> OpenFile:
         """Open a file for writing."""
         self.check()
         if posixpath.dirname(path) not in self.files.folders | {""} or anew is (path in self.files.found):
-            raise refused(self.name, f"does not let us write beside {path}", "No such file")
+            raise transfer_error(self.name, f"does not let us write beside {path}", "No such file")
         file = self.files.found.setdefault(path, FakeFile(bytearray(), DRAFT_MODE, 1000, 1000))
         return _Open(self, path, file)
 
@@ -118,7 +118,7 @@ class FakeDisk:
         """Create it, if it does not exist."""
         self.check()
         if path in self.files.found or posixpath.dirname(path) not in self.files.folders | {""}:
-            raise refused(self.name, f"does not let us make the folder {path}", "Failure")
+            raise transfer_error(self.name, f"does not let us make the folder {path}", "Failure")
         self.files.folders.add(path)
 
     async def dress(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
@@ -138,7 +138,7 @@ class FakeDisk:
         if account is None or account.isdigit():
             return None if account is None else int(account)
         if account not in self.files.accounts:
-            raise refused(self.name, f"knows no user or group {account}", "name another one, or its number")
+            raise transfer_error(self.name, f"knows no user or group {account}", "name another one, or its number")
         return self.files.accounts[account]
 
     async def digest(self, path: str) -> bytes | None:
@@ -171,7 +171,7 @@ class _Open:
         await self._move()
         files = self._disk.files
         if files.full_at_bytes is not None and offset + len(data) > files.full_at_bytes:
-            raise refused(self._disk.name, f"does not take the bytes for {self._path}", "No space left on device")
+            raise transfer_error(self._disk.name, f"does not take the bytes for {self._path}", "No space left on device")
         self._file.data.extend(b"\0" * (offset - len(self._file.data)))
         self._file.data[offset : offset + len(data)] = data
         files.moved_bytes += len(data)

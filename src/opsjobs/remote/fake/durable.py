@@ -12,7 +12,15 @@ from opsjobs.remote.command import check_command
 from opsjobs.remote.fake.machine import FakeMachine, Start
 from opsjobs.remote.fake.run import FakeFollower, FakeRun
 from opsjobs.remote.fake.script import stand_before
-from opsjobs.remote.session import ContactLost, IdentityDiffers, NoSpool, NotBegun, NotFollowed, RemoteProcess, Settlement
+from opsjobs.remote.session import (
+    CancelOutcome,
+    ContactLost,
+    NotFollowed,
+    NotStarted,
+    RemoteProcess,
+    SpoolChanged,
+    SpoolUnavailable,
+)
 
 
 class FakeDurable:
@@ -37,7 +45,7 @@ class FakeDurable:
             self._machine.unheard -= 1
             raise ContactLost(f"{self._machine.name} was not heard (as scripted).")
         if expected != self._machine.identity:
-            raise IdentityDiffers(self._machine.identity)
+            raise SpoolChanged(self._machine.identity)
         run = self._find(order)
         return self._follow(self._start(order) if run is None else run, (0, 0))
 
@@ -46,26 +54,26 @@ class FakeDurable:
         self._check_store()
         seen = self._machine.identity
         if expected.store != seen.store:
-            raise IdentityDiffers(seen)
+            raise SpoolChanged(seen)
         if expected.boot != seen.boot:
             return self._follow(self._ended(order), offsets)
         if (run := self._find(order)) is None:
-            raise NotBegun(settled=False)
+            raise NotStarted(settled=False)
         return self._follow(run, offsets)
 
     async def identity(self, become: Become | None = None) -> SpoolIdentity:  # noqa: ARG002  one store for all accounts
         """Return the identity of the spool."""
         return self._machine.identity
 
-    async def look(self, key: RunKey, become: Become | None = None) -> Settlement | None:  # noqa: ARG002  likewise
+    async def look(self, key: RunKey, become: Become | None = None) -> CancelOutcome | None:  # noqa: ARG002  likewise
         """Return the state of a run."""
         self._machine.check_contact(self._since)
         run = self._machine.runs.get(key)
         if run is None:
-            return Settlement(CancelProof.NEVER_STARTED)
+            return CancelOutcome(CancelProof.NEVER_STARTED)
         return None if run.working else _settled(run)
 
-    async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> Settlement:  # noqa: ARG002  likewise
+    async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> CancelOutcome:  # noqa: ARG002  likewise
         """Void the key, or end its run, as far as the machine's settings allow."""
         settlement = await self._cancel(key, grace_seconds)
         self._machine.kills.append(settlement.proof)
@@ -93,12 +101,12 @@ class FakeDurable:
     def _check_store(self) -> None:
         self._machine.check_contact(self._since)
         if self._machine.no_spool is not None:
-            raise NoSpool(self._machine.no_spool)
+            raise SpoolUnavailable(self._machine.no_spool)
 
     def _find(self, order: StartOrder) -> FakeRun | None:
         """Return the run of this order if it may be followed; None if its key is unknown."""
         if order.key in self._machine.voids:
-            raise NotBegun(settled=True)
+            raise NotStarted(settled=True)
         run = self._machine.runs.get(order.key)
         if run is not None and run.order.digest != order.digest:
             raise NotFollowed(f"{order.key} on {self._machine.name} is another command than this one.")
@@ -111,7 +119,7 @@ class FakeDurable:
         void, up_seconds = order.key in self._machine.voids, self._machine.up_seconds
         run = None if void else self._find(order)
         if run is None and up_seconds is not None:
-            raise NotBegun(settled=void, up_seconds=up_seconds)
+            raise NotStarted(settled=void, up_seconds=up_seconds)
         if run is None or run.live:
             message = f"{self._machine.name} was rebooted: nothing there shows what became of {order.key}."
             raise RemoteFailure(ErrorCode.LOST, message)
@@ -120,7 +128,7 @@ class FakeDurable:
     def _start(self, order: StartOrder) -> FakeRun:
         machine = self._machine
         refusal, begun = machine.start_refusal()
-        if isinstance(refusal, NotBegun):
+        if isinstance(refusal, NotStarted):
             machine.voids.add(order.key)
         if refusal is not None and not (isinstance(refusal, RemoteFailure) and refusal.code is ErrorCode.LOST):
             raise refusal
@@ -148,23 +156,23 @@ class FakeDurable:
         self._following.append(follower)
         return follower
 
-    async def _cancel(self, key: RunKey, grace_seconds: float) -> Settlement:
+    async def _cancel(self, key: RunKey, grace_seconds: float) -> CancelOutcome:
         machine = self._machine
         if not self._in_contact() or machine.no_spool is not None:
-            return Settlement(CancelProof.UNREACHABLE)
+            return CancelOutcome(CancelProof.UNREACHABLE)
         if (run := machine.runs.get(key)) is None:
             machine.voids.add(key)
-            return Settlement(CancelProof.NEVER_STARTED)
+            return CancelOutcome(CancelProof.NEVER_STARTED)
         if not run.working:
             return _settled(run)
         await run.kill(grace_seconds, "cancel")
         if run.working or not self._in_contact():
-            return Settlement(CancelProof.UNREACHABLE)
-        return Settlement(CancelProof.KILLED, run.exit)
+            return CancelOutcome(CancelProof.UNREACHABLE)
+        return CancelOutcome(CancelProof.KILLED, run.exit)
 
     def _in_contact(self) -> bool:
         return self._since == self._machine.contacts
 
 
-def _settled(run: FakeRun) -> Settlement:
-    return Settlement(CancelProof.ALREADY_FINISHED, run.exit)
+def _settled(run: FakeRun) -> CancelOutcome:
+    return CancelOutcome(CancelProof.ALREADY_FINISHED, run.exit)

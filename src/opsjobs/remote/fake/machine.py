@@ -15,8 +15,8 @@ from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.fake.disk import FakeFiles
 from opsjobs.remote.fake.run import FakeRun
 from opsjobs.remote.fake.script import Break, Deed, Echo, Gate, Pause, Script, stand_before
-from opsjobs.remote.output_buffer import Outflow
-from opsjobs.remote.session import NotBegun, Output, RemoteExit, unstarted
+from opsjobs.remote.output_buffer import OutputBuffer
+from opsjobs.remote.session import NotStarted, Output, RemoteExit, unstarted
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class FakeMachine:
     _away: bool = False
     _rules: list[tuple[str | None, Script]] = field(default_factory=list)
     _refusal: RemoteFailure | None = None
-    _start_refusals: list[tuple[RemoteFailure | NotBegun, bool]] = field(default_factory=list)
+    _start_refusals: list[tuple[RemoteFailure | NotStarted, bool]] = field(default_factory=list)
 
     @property
     def identity(self) -> SpoolIdentity:
@@ -98,16 +98,16 @@ class FakeMachine:
         """Accept sessions again."""
         self._refusal = None
 
-    def refuse_start(self, failure: RemoteFailure | NotBegun, *, times: int = 1, begun: bool = True) -> None:
+    def refuse_start(self, failure: RemoteFailure | NotStarted, *, times: int = 1, begun: bool = True) -> None:
         """Fail the next starts with this failure.
 
         One with LOST is recorded as a start, for it may have run. A durable run has then started,
-        and continues, unless `begun` is False: the caller gets ContactLost in both cases. NotBegun:
+        and continues, unless `begun` is False: the caller gets ContactLost in both cases. NotStarted:
         it died before it started, and voids the key.
         """
         self._start_refusals.extend([(failure, begun)] * times)
 
-    def start_refusal(self) -> tuple[RemoteFailure | NotBegun | None, bool]:
+    def start_refusal(self) -> tuple[RemoteFailure | NotStarted | None, bool]:
         """Return the failure of the present start, if any, and whether its command runs anyway."""
         return self._start_refusals.pop(0) if self._start_refusals else (None, True)
 
@@ -200,7 +200,7 @@ class FakeProcess:
         self._clock = clock
         self._go_on = asyncio.Event()
         self._go_on.set()
-        self._outflow = Outflow(pause=self._go_on.clear, resume=self._go_on.set)
+        self._outflow = OutputBuffer(pause=self._go_on.clear, resume=self._go_on.set)
         self._task = asyncio.create_task(self._play(deeds, stdin))
 
     def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:

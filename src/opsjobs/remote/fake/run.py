@@ -73,12 +73,12 @@ class FakeRun:
                 return
         self.end(RemoteExit(0))
 
-    async def _write(self, said: Output) -> None:
-        pieces = (said.data[at : at + PIECE_BYTES] for at in range(0, len(said.data), PIECE_BYTES))
-        self.record.extend(Output(said.stream, piece) for piece in pieces)
-        self._written[said.stream] += len(said.data)
+    async def _write(self, output: Output) -> None:
+        pieces = (output.data[at : at + PIECE_BYTES] for at in range(0, len(output.data), PIECE_BYTES))
+        self.record.extend(Output(output.stream, piece) for piece in pieces)
+        self._written[output.stream] += len(output.data)
         self.tell()
-        if self._written[said.stream] > self.order.limit_bytes:
+        if self._written[output.stream] > self.order.limit_bytes:
             await self.kill(self.order.grace_seconds, "output_limit")
 
     async def _watch(self) -> None:

@@ -11,7 +11,7 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.model.program import Program
 from opsjobs.model.target import Endpoint, Target
 from opsjobs.remote.command import check_command
-from opsjobs.remote.disk import Disk, refused
+from opsjobs.remote.disk import Disk, transfer_error
 from opsjobs.remote.fake.disk import FakeDisk
 from opsjobs.remote.fake.durable import FakeDurable
 from opsjobs.remote.fake.machine import FakeMachine, FakeProcess, Start
@@ -118,7 +118,7 @@ class FakeSession:
         machine = self._machine
         machine.check_contact(self._since)
         if machine.diskless is not None:
-            raise refused(machine.name, "serves no files", machine.diskless)
+            raise transfer_error(machine.name, "serves no files", machine.diskless)
         yield FakeDisk(machine.name, machine.files, lambda: machine.check_contact(self._since))
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ from typing import Protocol
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.rechunk import recut
-from opsjobs.remote.disk import Counting, Disk, DiskEntry, OpenFile, refused
+from opsjobs.remote.disk import Counting, Disk, DiskEntry, OpenFile, transfer_error
 from opsjobs.remote.files.reading import let_go, pieces_of, request_size
 
 FILE_MODE = 0o644
@@ -87,7 +87,7 @@ async def stage(disk: Disk, order: Upload) -> bool:
     """
     there = await disk.look(order.path, follow=False)
     if there is not None and there.kind == "folder":
-        raise refused(disk.name, f"has a folder at {order.path}", "a file cannot take its place")
+        raise transfer_error(disk.name, f"has a folder at {order.path}", "a file cannot take its place")
     if there is not None and await _is_there(disk, order, there):
         await disk.dress(order.path, order.dress.mode, order.dress.owner, order.dress.group)
         order.told(order.source.size)
@@ -105,7 +105,7 @@ async def _is_there(disk: Disk, order: Upload, there: DiskEntry) -> bool:
 async def _write(disk: Disk, order: Upload) -> None:
     source, draft = order.source, order.draft
     for _ in range(TRIES):
-        offset = await _begun(disk, order)
+        offset = await _resume_offset(disk, order)
         file = await disk.draft(draft, anew=offset is None)
         counting = await disk.count(draft) if source.size >= COUNTED_BYTES_MIN else None
         try:
@@ -128,7 +128,7 @@ async def _is_right(disk: Disk, draft: str, source: UploadSource) -> bool:
     return await _digest(disk, draft, source.size) == source.sha256 or await _read_back(disk, draft) == source.sha256
 
 
-async def _begun(disk: Disk, order: Upload) -> int | None:
+async def _resume_offset(disk: Disk, order: Upload) -> int | None:
     """Return the offset from which an existing draft continues, or None to start anew.
 
     That is before its end: of what was under way when contact broke, later pieces may have arrived

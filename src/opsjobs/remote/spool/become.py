@@ -81,7 +81,7 @@ class Way:
         """True if there is a password that may be asked for."""
         return self.become.password is not None
 
-    def refused(self, words: str) -> RemoteFailure:
+    def failure(self, words: str) -> RemoteFailure:
         """Return the failure for a machine that did not allow the change of user."""
         user, method = self.become.user, self.become.method
         message = f"could not become {user} by {method}, so nothing was started: {words or 'it gave no reason'}"
@@ -93,18 +93,18 @@ class Way:
         Raises RemoteFailure: BECOME_FAILED with the program's own message.
         """
         if self.become.password is not None and set(self.become.password.reveal()) & {"\n", "\0"}:
-            raise self.refused("the credential's password contains a line break or NUL, which cannot be sent")
+            raise self.failure("the credential's password contains a line break or NUL, which cannot be sent")
         talk = _Talk(self, process.say)
         try:
             async with asyncio.timeout(BECOME_SECONDS):
                 async for piece in process:
                     if isinstance(piece, RemoteExit):
-                        raise self.refused(talk.words)
-                    if talk.heard(piece):
+                        raise self.failure(talk.words)
+                    if talk.feed(piece):
                         return
         except TimeoutError:
-            raise self.refused(f"no answer within {BECOME_SECONDS:.0f} s. {talk.words}") from None
-        raise self.refused(talk.words)
+            raise self.failure(f"no answer within {BECOME_SECONDS:.0f} s. {talk.words}") from None
+        raise self.failure(talk.words)
 
 
 class _Talk:
@@ -113,21 +113,21 @@ class _Talk:
     def __init__(self, way: Way, say: Callable[..., None]) -> None:
         self._way = way
         self._say = say
-        self._said: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
+        self._output: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
         self._tries = 0
         if way.become.method == "su":  # it asks once, in the language of its system
             self._answer()
 
-    def heard(self, piece: Output) -> bool:
+    def feed(self, piece: Output) -> bool:
         """Add output; return True once the shell has answered."""
-        said = self._said[piece.stream] + piece.data
-        if f"{self._way.mark}{self._way.rest}".encode() in said:
+        output = self._output[piece.stream] + piece.data
+        if f"{self._way.mark}{self._way.rest}".encode() in output:
             return True
         prompt = self._way.prompt.encode()
-        if prompt in said:
-            said = said.replace(prompt, b"")
+        if prompt in output:
+            output = output.replace(prompt, b"")
             self._answer()
-        self._said[piece.stream] = said[-HEARD_BYTES:]
+        self._output[piece.stream] = output[-HEARD_BYTES:]
         return False
 
     def _answer(self) -> None:
@@ -146,12 +146,12 @@ class _Talk:
     @property
     def words(self) -> str:
         """Return the last lines of the output, for people."""
-        return last_words(self._said["stdout"] + self._said["stderr"])
+        return last_words(self._output["stdout"] + self._output["stderr"])
 
 
-def last_words(said: bytes) -> str:
+def last_words(output: bytes) -> str:
     """Return the last lines of a program's output, joined."""
-    lines = [line.strip() for line in said.decode(errors="replace").splitlines()]
+    lines = [line.strip() for line in output.decode(errors="replace").splitlines()]
     return "; ".join([line for line in lines if line][-WORDS_LINES:])[-WORDS_CHARACTERS:]
 
 

@@ -43,9 +43,9 @@ class Channel:
         Raises RemoteFailure(CONNECTION_LOST) if it did not arrive, ContactLost if it may have.
         """
         try:
-            return cls(await sent(start, request, plain=plain), request.nonce, awaited=request.awaited)
+            return cls(await send(start, request, plain=plain), request.nonce, awaited=request.awaited)
         except RemoteFailure as failure:
-            raise _told(failure) from None
+            raise _as_contact_lost(failure) from None
 
     async def next(self) -> Output | Word | None:
         """Return the next item, or None at the end. Raises ContactLost."""
@@ -80,7 +80,7 @@ class Channel:
             self._pieces = None  # a cancelled iterator is finished; a new one continues
             raise
         except RemoteFailure as failure:
-            raise _told(failure) from None
+            raise _as_contact_lost(failure) from None
         if isinstance(piece, RemoteExit):
             self.ended = piece
         elif piece.stream == "stdout":
@@ -110,12 +110,12 @@ class Channel:
         await self._process.close()
 
 
-def _told(failure: RemoteFailure) -> RemoteFailure:
+def _as_contact_lost(failure: RemoteFailure) -> RemoteFailure:
     """Map a lost command to lost contact: its machine has the record."""
     return ContactLost(failure.message) if failure.code is ErrorCode.LOST else failure
 
 
-async def sent(start: Start, request: SpoolRequest, *, plain: bool = False) -> RemoteProcess:
+async def send(start: Start, request: SpoolRequest, *, plain: bool = False) -> RemoteProcess:
     """Return the process of a request, as its user.
 
     Raises RemoteFailure as `start`, and BECOME_FAILED.

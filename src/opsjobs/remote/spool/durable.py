@@ -8,14 +8,22 @@ from collections.abc import Sequence
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.spool_identity import Become, RunKey, SpoolIdentity, StartOrder
-from opsjobs.remote.session import ContactLost, IdentityDiffers, NoSpool, NotBegun, NotFollowed, RemoteProcess, Settlement
+from opsjobs.remote.session import (
+    CancelOutcome,
+    ContactLost,
+    NotFollowed,
+    NotStarted,
+    RemoteProcess,
+    SpoolChanged,
+    SpoolUnavailable,
+)
 from opsjobs.remote.spool import script
 from opsjobs.remote.spool.channel import Channel, Start
 from opsjobs.remote.spool.direct import PLAIN_SHELLS
 from opsjobs.remote.spool.exit_records import settlement_of, standing_of
 from opsjobs.remote.spool.frame_parser import Word
 from opsjobs.remote.spool.live_follow import Live
-from opsjobs.remote.spool.output_sources import InlineOutput, PolledOutput, gone
+from opsjobs.remote.spool.output_sources import InlineOutput, PolledOutput, run_lost
 from opsjobs.remote.spool.process import DurableProcess, Offsets, Ways
 from opsjobs.remote.spool.script import SpoolRequest
 
@@ -64,10 +72,10 @@ class Spool:
     async def begin(self, order: StartOrder, expected: SpoolIdentity | None) -> RemoteProcess:
         """Start the run unless it was started before, and follow it from its first byte."""
         if expected is None:
-            raise IdentityDiffers(await self.identity(order.become))
-        if not script.meant(expected, order.become):
+            raise SpoolChanged(await self.identity(order.become))
+        if not script.matches_user(expected, order.become):
             seen = self._login.stores.get(order.become.user if order.become is not None else None)
-            raise IdentityDiffers(seen or await self.identity(order.become))
+            raise SpoolChanged(seen or await self.identity(order.become))
         loop = asyncio.get_running_loop()
         asked = loop.time()
         channel, word = await self._start_run(order, expected)
@@ -79,18 +87,18 @@ class Spool:
         await channel.finish()
         if word[0] == "S":
             return await self.attach(order, expected, (0, 0))
-        raise await self._refused(word, order, expected)
+        raise await self._refusal(word, order, expected)
 
     async def attach(self, order: StartOrder, expected: SpoolIdentity, offsets: Offsets) -> RemoteProcess:
         """Follow a run that was started before, from these offsets on."""
         source = await self._attach(order, expected, offsets)
         return DurableProcess(self._ways(order, expected), source, offsets)
 
-    async def look(self, key: RunKey, become: Become | None = None) -> Settlement | None:
-        """Return the state of a run. Raises RemoteFailure, NoSpool."""
+    async def look(self, key: RunKey, become: Become | None = None) -> CancelOutcome | None:
+        """Return the state of a run. Raises RemoteFailure, SpoolUnavailable."""
         return standing_of(await self._answer(script.look(key, become)))
 
-    async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> Settlement:
+    async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> CancelOutcome:
         """End the run, or ensure that it never starts."""
         request = script.cancel(key, grace_seconds, become)
         try:
@@ -98,13 +106,13 @@ class Spool:
                 channel, word = await self._ask_somehow(request)
                 await channel.finish()
                 return settlement_of(word)
-        except (RemoteFailure, NoSpool, TimeoutError):
-            return Settlement(CancelProof.UNREACHABLE)
+        except (RemoteFailure, SpoolUnavailable, TimeoutError):
+            return CancelOutcome(CancelProof.UNREACHABLE)
 
     async def clean(self, keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False) -> None:
         """Remove the files of runs that have ended, or only their output.
 
-        Raises RemoteFailure, NoSpool.
+        Raises RemoteFailure, SpoolUnavailable.
         """
         for at in range(0, len(keys), KEYS_AT_ONCE):
             await self._answer(script.clean(keys[at : at + KEYS_AT_ONCE], become, output_only=output_only))
@@ -117,7 +125,7 @@ class Spool:
         try:
             request = script.start(order, expected, awaited=login.plain and login.awaits)
             channel, word = await self._ask(request, plain=login.plain and not become)
-        except NoSpool:
+        except SpoolUnavailable:
             if become or not login.plain:
                 raise
             login.plain = False
@@ -139,16 +147,19 @@ class Spool:
         """
         try:
             answered = await self._ask(request, plain=True)
-        except NoSpool:
+        except SpoolUnavailable:
             raise self._lacking(_NO_GROUP[1:]) from None
         self._login.plain = True
         return answered
 
-    def _lacking(self, missing: Sequence[str]) -> NoSpool:
-        return NoSpool(f"{self._name} lacks {', '.join(missing)}, which a durable run needs.")
+    def _lacking(self, missing: Sequence[str]) -> SpoolUnavailable:
+        return SpoolUnavailable(f"{self._name} lacks {', '.join(missing)}, which a durable run needs.")
 
     async def identity(self, become: Become | None = None) -> SpoolIdentity:
-        """Return the identity of the spool; create it if needed. Raises NoSpool, RemoteFailure."""
+        """Return the identity of the spool; create it if needed.
+
+        Raises SpoolUnavailable, RemoteFailure.
+        """
         try:
             word = await self._hello(script.hello(become))
         except ContactLost as lost:
@@ -163,7 +174,7 @@ class Spool:
         message = (
             f"{self._name} can keep no run: neither ~/.opsjobs nor /var/tmp/opsjobs-<uid> can be written (is the disk full?)."
         )
-        raise NoSpool(message)
+        raise SpoolUnavailable(message)
 
     async def _hello(self, request: SpoolRequest) -> Word:
         word = await self._answer(request)
@@ -173,28 +184,28 @@ class Spool:
         return word
 
     async def _attach(self, order: StartOrder, expected: SpoolIdentity, offsets: Offsets) -> PolledOutput:
-        if not script.meant(expected, order.become):
-            raise NotBegun(settled=False)
+        if not script.matches_user(expected, order.become):
+            raise NotStarted(settled=False)
         channel, word = await self._ask_somehow(script.attach(order, expected, offsets))
         if word in (("A", "L"), ("A", "D")):
             return PolledOutput(channel, str(order.key))
         await channel.finish()
-        raise await self._refused(word, order, expected)
+        raise await self._refusal(word, order, expected)
 
-    async def _refused(self, word: Word, order: StartOrder, expected: SpoolIdentity) -> Exception:
+    async def _refusal(self, word: Word, order: StartOrder, expected: SpoolIdentity) -> Exception:
         """Return the exception for a run that is not followed now."""
         if word == ("I",):
             return await self._stranger(order, expected)
         if word == _NO_GROUP:
             return self._lacking(word[1:])
         if word[0] == "A" and len(word) > 2:
-            return NotBegun(settled=word[1] == "V", up_seconds=float(word[2]))
+            return NotStarted(settled=word[1] == "V", up_seconds=float(word[2]))
         return {
-            ("V",): NotBegun(settled=True),
-            ("A", "V"): NotBegun(settled=True),
-            ("A", "N"): NotBegun(settled=False),
+            ("V",): NotStarted(settled=True),
+            ("A", "V"): NotStarted(settled=True),
+            ("A", "N"): NotStarted(settled=False),
             ("A", "E"): ContactLost(f"Whether {order.key} was begun on {self._name} cannot be seen now."),
-            ("F",): NoSpool(f"{self._name} can keep no run: its files cannot be written (is the disk full?)."),
+            ("F",): SpoolUnavailable(f"{self._name} can keep no run: its files cannot be written (is the disk full?)."),
         }.get(word) or self._lost(word, order.key)
 
     def _lost(self, word: Word, key: RunKey) -> RemoteFailure:
@@ -206,7 +217,7 @@ class Spool:
                     f"{key} on {self._name} was begun by another release of opsjobs, which alone can follow it (spool {version})."
                 )
             case _:
-                return gone(str(key))
+                return run_lost(str(key))
         return NotFollowed(message)
 
     async def _stranger(self, order: StartOrder, expected: SpoolIdentity) -> Exception:
@@ -215,7 +226,7 @@ class Spool:
             return RemoteFailure(
                 ErrorCode.CONNECTION_LOST, f"{self._name} could not read whose store it has; nothing was started."
             )
-        return IdentityDiffers(seen)
+        return SpoolChanged(seen)
 
     async def _answer(self, request: SpoolRequest) -> Word:
         """Return the single record of a request that ends with it."""
@@ -235,7 +246,7 @@ class Spool:
     async def _ask(self, request: SpoolRequest, start: Start | None = None, *, plain: bool = False) -> tuple[Channel, Word]:
         """Send a request, and wait for its first record.
 
-        Raises RemoteFailure; NoSpool if something else answers.
+        Raises RemoteFailure; SpoolUnavailable if something else answers.
         """
         if start is None:
             start = self._talk if request.awaited or (request.way is not None and request.way.talks) else self._start
@@ -251,10 +262,10 @@ class Spool:
             raise
         if word is None:
             await channel.close()
-            raise self._speechless(channel, request)
+            raise self._no_answer(channel, request)
         return channel, word
 
-    def _speechless(self, channel: Channel, request: SpoolRequest) -> Exception:
+    def _no_answer(self, channel: Channel, request: SpoolRequest) -> Exception:
         """Return the exception for a request without a record.
 
         It was killed on its way, or was never run by our shell.
@@ -263,9 +274,9 @@ class Spool:
         if ended is None or ended.code is None or ended.code > 128:
             return ContactLost(f"{self._name} ended our request before it answered ({ended}).")
         if request.way is not None:
-            return request.way.refused(channel.last_words)
-        said = f" It said: {channel.noise}" if channel.noise else ""
-        return NoSpool(f"{self._name} does not run lines for a POSIX shell: ended with {ended.code}.{said}")
+            return request.way.failure(channel.last_words)
+        output = f" Its output: {channel.noise}" if channel.noise else ""
+        return SpoolUnavailable(f"{self._name} does not run lines for a POSIX shell: ended with {ended.code}.{output}")
 
     def _ways(self, order: StartOrder, expected: SpoolIdentity) -> Ways:
         async def attach(offsets: Offsets) -> PolledOutput:
@@ -274,7 +285,7 @@ class Spool:
         async def follow(channel: Channel) -> Live | None:
             return await Live.open(channel, self._beside, script.follow(order, expected, (0, 0)))
 
-        async def cancel(grace_seconds: float) -> Settlement:
+        async def cancel(grace_seconds: float) -> CancelOutcome:
             return await self.cancel(order.key, grace_seconds, order.become)
 
         return Ways(str(order.key), order.program, attach, follow, cancel)

@@ -6,7 +6,7 @@ import signal
 from dataclasses import replace
 
 from opsjobs.model.execution import CancelProof
-from opsjobs.remote.session import Cause, RemoteExit, Settlement
+from opsjobs.remote.session import CancelOutcome, Cause, RemoteExit
 from opsjobs.remote.spool.frame_parser import Word
 
 _CAUSES: tuple[Cause, ...] = ("timeout", "output_limit", "cancel", "disk_full", "interpreter", "folder", "storage")
@@ -29,21 +29,21 @@ def exit_of(status: str, cause: str) -> RemoteExit:
     return replace(ended, code=None) if ended.unstarted else ended
 
 
-def settlement_of(answer: Word) -> Settlement:
+def settlement_of(answer: Word) -> CancelOutcome:
     """Return the settlement of a cancel's answer: the proof, and the exit if the run ended."""
     _, proof, status, cause = answer
-    return Settlement(CancelProof(proof), None if status == _NOTHING else exit_of(status, cause))
+    return CancelOutcome(CancelProof(proof), None if status == _NOTHING else exit_of(status, cause))
 
 
-def standing_of(answer: Word) -> Settlement | None:
+def standing_of(answer: Word) -> CancelOutcome | None:
     """Return the settlement of a look's answer: None while the run lives, or is about to."""
     _, state, status, cause = answer
     match state:
         case "L" | "E":
             return None
         case "N" | "V":
-            return Settlement(CancelProof.NEVER_STARTED)
+            return CancelOutcome(CancelProof.NEVER_STARTED)
         case "D":
-            return Settlement(CancelProof.ALREADY_FINISHED, exit_of(status, cause))
+            return CancelOutcome(CancelProof.ALREADY_FINISHED, exit_of(status, cause))
         case _:
-            return Settlement(CancelProof.ALREADY_FINISHED)
+            return CancelOutcome(CancelProof.ALREADY_FINISHED)

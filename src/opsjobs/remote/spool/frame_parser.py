@@ -40,18 +40,18 @@ class Records:
             end = data.find(b"\n", at)
             if end < 0 and len(data) - at < RECORD_BYTES:
                 break
-            yield from self._said(data[start:at])
+            yield from self._emit_output(data[start:at])
             yield self._record(data[at + len(self._mark) : end])
             start = end + 1
         keep = len(data) - at if at >= 0 else self._beginning(data[start:])
         self._held = data[len(data) - keep :]
-        yield from self._said(data[start : len(data) - keep])
+        yield from self._emit_output(data[start : len(data) - keep])
 
     def rest(self) -> Iterator[Output]:
         """Yield what was held back when the stream ended."""
         held, self._held = self._held, b""
         if held:
-            yield from self._said(held)
+            yield from self._emit_output(held)
 
     def complain(self, data: bytes) -> None:
         """Keep output of another stream, in case nothing better comes."""
@@ -71,7 +71,7 @@ class Records:
         self._stream = _STREAMS.get(word[0], self._base) if word else self._base
         return word
 
-    def _said(self, data: bytes) -> Iterator[Output]:
+    def _emit_output(self, data: bytes) -> Iterator[Output]:
         if self._stream is None:
             self.complain(data)
             return

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Stream
-from opsjobs.remote.spool.channel import Channel, Start, sent
+from opsjobs.remote.spool.channel import Channel, Start, send
 from opsjobs.remote.spool.exit_records import exit_of
 from opsjobs.remote.spool.frame_parser import Records
 from opsjobs.remote.spool.script import SpoolRequest
@@ -49,7 +49,7 @@ class Live:
         """Follow from the first byte; return None if there is no second channel or no follower."""
         try:
             async with asyncio.timeout(FOLLOW_SECONDS):
-                process = await sent(start, request)
+                process = await send(start, request)
         except (RemoteFailure, TimeoutError):
             return None
         follower = _Follower(process, request.nonce)

@@ -139,7 +139,7 @@ class PolledOutput:
                 case "D":
                     return exit_of(item[1], item[2])
                 case "G":
-                    raise gone(self._key)
+                    raise run_lost(self._key)
                 case "V":
                     raise ContactLost(f"{self._key} was given up before it began.")
 
@@ -148,7 +148,7 @@ class PolledOutput:
             async with asyncio.timeout(SILENCE_SECONDS):
                 return await self._channel.next()
         except TimeoutError:
-            raise ContactLost(f"Nothing was heard of {self._key} for {SILENCE_SECONDS:.0f} s; it goes on there.") from None
+            raise ContactLost(f"{self._key}: no answer for {SILENCE_SECONDS:.0f} s; it continues there.") from None
 
     async def finish(self) -> None:
         """Close the channel when it has ended."""
@@ -159,7 +159,7 @@ class PolledOutput:
         await self._channel.close()
 
 
-def gone(key: str) -> RemoteFailure:
+def run_lost(key: str) -> RemoteFailure:
     """Return the failure for a run without a record of its end."""
     message = (
         f"{key} was begun on its machine and is gone there; how it ended is on no record (a reboot, or a kill of its keeper)."

@@ -9,13 +9,13 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
 from opsjobs.remote.session import (
+    CancelOutcome,
     ContactLost,
-    IdentityDiffers,
-    NoSpool,
-    NotBegun,
+    NotStarted,
     Output,
     RemoteExit,
-    Settlement,
+    SpoolChanged,
+    SpoolUnavailable,
     Stream,
     unstarted,
 )
@@ -37,9 +37,9 @@ class Ways:
     program: Program | None
     attach: Callable[[Offsets], Awaitable[OutputSource]]
     follow: Callable[[Channel], Awaitable[Live | None]]
-    cancel: Callable[[float], Awaitable[Settlement]]
+    cancel: Callable[[float], Awaitable[CancelOutcome]]
 
-    def told(self, end: RemoteExit) -> RemoteExit:
+    def explain(self, end: RemoteExit) -> RemoteExit:
         """Return the exit with a message, if its machine lacked something."""
         return unstarted(end.cause, self.program) if end.unstarted and end.cause and self.program else end
 
@@ -81,7 +81,7 @@ class DurableProcess:
             if piece is None:
                 await self._attach()
                 continue
-            self._exit = self._ways.told(piece)
+            self._exit = self._ways.explain(piece)
             await self._source.finish()
         return self._exit
 
@@ -107,7 +107,7 @@ class DurableProcess:
             if failure.code is ErrorCode.LOST:
                 raise
             raise ContactLost(f"{key} cannot be followed now; it goes on there: {failure.message}") from None
-        except (NotBegun, IdentityDiffers, NoSpool) as changed:
+        except (NotStarted, SpoolChanged, SpoolUnavailable) as changed:
             raise ContactLost(f"{key} was begun, but its machine knows it no more: {changed}") from None
 
     async def kill(self, grace_seconds: float) -> CancelProof:

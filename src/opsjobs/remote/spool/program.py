@@ -58,9 +58,9 @@ class _Manner:
 
     def section(self, name: str) -> str:
         """Return one section of program.sh."""
-        return self.told(_section(name)).replace("@cut@", self.cut)
+        return self.fill(_section(name)).replace("@cut@", self.cut)
 
-    def told(self, words: str) -> str:
+    def fill(self, words: str) -> str:
         """Replace failures in our own code: an author's code may look like anything."""
         return _FAIL.sub(lambda found: self.fail.replace("%s", found[1]), words)
 
@@ -74,14 +74,14 @@ _DURABLY = _Manner(
 
 def durable(order: StartOrder, program: Program) -> Package:
     """Return what the command's own shell gets in a durable run."""
-    words = _words(program, {**order.environment, **program.env}, _DURABLY)
+    words = _shell_code(program, {**order.environment, **program.env}, _DURABLY)
     if program.script is None and not program.stdin and not program.secrets:
         return Package(words)
     places = ['"$OPSJOBS_SPOOL.s"']
     if program.secrets:
         places.insert(0, f'"{_MEMORY}/opsjobs.$OPSJOBS_RUN"')
     placed = _Placed(program, words, _DURABLY)
-    return placed.package([*placed.made(places), *placed.unpacked(), *placed.run(), _DURABLY.section("leave")])
+    return placed.package([*placed.make_place(places), *placed.unpack(), *placed.run(), _DURABLY.section("leave")])
 
 
 def direct(program: Program, token: str, nonce: str) -> Package:
@@ -90,15 +90,19 @@ def direct(program: Program, token: str, nonce: str) -> Package:
     It reports on standard error, behind the nonce, that it starts.
     """
     manner = _Manner(f"{{ echo '{nonce} W %s' >&2; exit 1; }}", "exit 1")
-    words, begun = _words(program, program.env, manner), f"echo '{nonce} B' >&2"
+    words, begun = _shell_code(program, program.env, manner), f"echo '{nonce} B' >&2"
     if program.script is None and not program.secrets and len(words) <= SHORT_BYTES:
         return Package(f"{begun}\n{words}", program.stdin or b"")
     roots = ["$HOME/.opsjobs/runs", "/var/tmp"]  # noqa: S108  likewise
     if program.secrets:
         roots.insert(0, _MEMORY)
     placed = _Placed(program, words, manner)
-    lines = ["exec 6<&0 </dev/null", *placed.made([f'"{root}/opsjobs-{token}.s"' for root in roots]), manner.section("guard")]
-    lines += [*placed.unpacked(), begun, *placed.run(), manner.section("tidy"), manner.section("leave")]
+    lines = [
+        "exec 6<&0 </dev/null",
+        *placed.make_place([f'"{root}/opsjobs-{token}.s"' for root in roots]),
+        manner.section("guard"),
+    ]
+    lines += [*placed.unpack(), begun, *placed.run(), manner.section("tidy"), manner.section("leave")]
     return placed.package(lines)
 
 
@@ -107,14 +111,14 @@ def exports(environment: Mapping[str, str]) -> str:
     return "export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
 
 
-def _words(program: Program, environment: Mapping[str, str], manner: _Manner) -> str:
+def _shell_code(program: Program, environment: Mapping[str, str], manner: _Manner) -> str:
     """Return variables, folder, and the command or the interpreter with its arguments."""
     lines = []
     if environment:
         lines.append(exports(environment))
     if program.cwd is not None:
         folder = program.cwd if program.cwd.startswith("/") else f"./{program.cwd}"
-        lines.append(f"cd -- {shlex.quote(folder)} >/dev/null 2>&1 || {manner.told('@fail folder@')}; unset OLDPWD")
+        lines.append(f"cd -- {shlex.quote(folder)} >/dev/null 2>&1 || {manner.fill('@fail folder@')}; unset OLDPWD")
     if program.command is None:
         return "\n".join([*lines, *_interpreted(program, manner)])
     # On one line: if the shell cannot parse it, nothing starts.
@@ -122,7 +126,7 @@ def _words(program: Program, environment: Mapping[str, str], manner: _Manner) ->
 
 
 def _interpreted(program: Program, manner: _Manner) -> Iterator[str]:
-    name, missing = program.interpreter, manner.told("@fail interpreter@")
+    name, missing = program.interpreter, manner.fill("@fail interpreter@")
     if "/" in name or "\\" in name:
         yield f"[ -f {shlex.quote(name)} ] && [ -x {shlex.quote(name)} ] || {missing}"
         yield f"set -- {shlex.quote(name)}"
@@ -150,11 +154,11 @@ class _Placed:
             words = f"eval {shlex.quote(words)}"
         self._words = words
 
-    def made(self, places: list[str]) -> list[str]:
+    def make_place(self, places: list[str]) -> list[str]:
         """Return the code that creates the folder, in the first of these places that exists."""
         return [f"set -- {' '.join(places)}", self._manner.section("place")]
 
-    def unpacked(self) -> list[str]:
+    def unpack(self) -> list[str]:
         """Return the code that unpacks the files."""
         sizes = " ".join(f"{name} {len(data)}" for name, data in self._parts.items())
         return [f"set -- {len(self._behind)} {sizes}", self._manner.section("unpack"), "set --"]

@@ -157,7 +157,7 @@ def identity(store: str, boot: str, become: Become | None) -> SpoolIdentity:
     return SpoolIdentity(store if become is None else f"{store}~{become.user}", boot)
 
 
-def meant(expected: SpoolIdentity, become: Become | None) -> bool:
+def matches_user(expected: SpoolIdentity, become: Become | None) -> bool:
     """Return True if this identity is of a spool of the user that we run as.
 
     If not, nothing was ever started there under it.

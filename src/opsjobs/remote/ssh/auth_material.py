@@ -19,7 +19,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.secret_fetcher import Fetch, nowhere
+from opsjobs.remote.secret_fetcher import Fetch, refuse_external
 from opsjobs.remote.ssh.certificates import CertificateTerms, Unusable, terms_of
 
 PARSED_KEYS_LIMIT = 1000
@@ -52,7 +52,7 @@ class AuthMaterials:
     Secrets that were fetched from an external store are not cached.
     """
 
-    def __init__(self, fetch: Fetch = nowhere) -> None:
+    def __init__(self, fetch: Fetch = refuse_external) -> None:
         self._fetch = fetch
         self._parsed: OrderedDict[tuple[str, int], asyncio.Task[AuthMaterial]] = OrderedDict()
 

@@ -100,7 +100,7 @@ def sign(
 
 def public_of(private: Secret, passphrase: Secret | None = None) -> str:
     """Return the public half of a private key, as a line. Raises Unusable."""
-    return _line(_loaded(private, passphrase).public_key())
+    return _line(_load(private, passphrase).public_key())
 
 
 def terms_of(certificate: str) -> CertificateTerms:
@@ -126,7 +126,7 @@ def _moment(seconds: int) -> datetime:
     return datetime.fromtimestamp(min(seconds, _ENDLESS), UTC)
 
 
-def _loaded(private: Secret, passphrase: Secret | None) -> ssh.SSHPrivateKeyTypes:
+def _load(private: Secret, passphrase: Secret | None) -> ssh.SSHPrivateKeyTypes:
     text, word = private.reveal().encode(), passphrase.reveal().encode() if passphrase is not None else None
     try:
         if b"BEGIN OPENSSH PRIVATE KEY" in text:
@@ -140,7 +140,7 @@ def _loaded(private: Secret, passphrase: Secret | None) -> ssh.SSHPrivateKeyType
 
 
 def _authority(private: Secret, passphrase: Secret | None) -> ssh.SSHCertPrivateKeyTypes:
-    found = _loaded(private, passphrase)
+    found = _load(private, passphrase)
     if not isinstance(found, ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         raise Unusable("its private key is of a kind that cannot sign certificates")
     return found

@@ -16,15 +16,15 @@ import asyncssh
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Endpoint, Target
-from opsjobs.remote.redaction import heard_from
-from opsjobs.remote.secret_fetcher import Fetch, nowhere
+from opsjobs.remote.redaction import login_mask
+from opsjobs.remote.secret_fetcher import Fetch, refuse_external
 from opsjobs.remote.session import HostKey, LoggedIn
 from opsjobs.remote.ssh.asyncssh_patch import without_ignored
 from opsjobs.remote.ssh.auth_material import AuthMaterial, AuthMaterials
 from opsjobs.remote.ssh.connection import SshConnection
 from opsjobs.remote.ssh.dial import Allow, check_literal, dial
 from opsjobs.remote.ssh.error_mapping import ConnectAttempt
-from opsjobs.remote.ssh.host_keys import KEY_KINDS, HostKeyJudge, shown
+from opsjobs.remote.ssh.host_keys import KEY_KINDS, HostKeyJudge, describe
 from opsjobs.remote.ssh.options import SshOptions
 from opsjobs.remote.ssh.release import forget_frames, release
 from opsjobs.remote.ssh.write_coalescing import Socket
@@ -56,7 +56,7 @@ Alarm = Callable[[Target, str], None]
 """Called if a machine shows no valid host key, with the reason: it may be an impostor."""
 
 
-def unheard(target: Target, words: str) -> None:
+def ignore_alarm(target: Target, words: str) -> None:
     """Ignore an alarm."""
 
 
@@ -64,7 +64,7 @@ def ignore(seconds: float) -> None:
     """Ignore the connect time."""
 
 
-def anywhere(address: str) -> None:
+def allow_any(address: str) -> None:
     """Allow every address."""
 
 
@@ -174,11 +174,11 @@ class Connector:
         self,
         options: SshOptions | None = None,
         *,
-        allow: Allow = anywhere,
+        allow: Allow = allow_any,
         remember: Remember = forget,
         observe: Observe = ignore,
-        fetch: Fetch = nowhere,
-        alarm: Alarm = unheard,
+        fetch: Fetch = refuse_external,
+        alarm: Alarm = ignore_alarm,
     ) -> None:
         self.options = options or SshOptions()
         self._observe = observe
@@ -197,14 +197,14 @@ class Connector:
         SAFETY_BLOCKED (the address policy), INTERNAL (out of file descriptors).
         """
         target = endpoint.target
-        judge = HostKeyJudge.of(target)
+        judge = HostKeyJudge.for_target(target)
         async with self._logins.open(endpoint) as login:
             try:
                 connection = await self._handshake(target, login, judge, through, timing or ConnectTiming())
             except RemoteFailure as failure:
                 # The machine received the password and may repeat it in its refusal.
-                told = [login.password] if login.password is not None else []
-                words = heard_from(endpoint, *told).text(failure.message)
+                sent = [login.password] if login.password is not None else []
+                words = login_mask(endpoint, *sent).text(failure.message)
                 raise RemoteFailure(failure.code, words, because=failure.because) from None
         if judge.accepted is not None:
             await self._tell(target, judge.accepted, connection)
@@ -294,7 +294,7 @@ class Connector:
                 failure = error
         if not found and failure is not None:
             raise failure
-        return shown(found)
+        return describe(found)
 
     async def _show(self, target: Target, through: SshConnection | None, kind: tuple[str, ...]) -> asyncssh.SSHKey:
         attempt = ConnectAttempt(target, "", through.target if through is not None else None)

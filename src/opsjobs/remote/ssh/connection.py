@@ -12,7 +12,7 @@ import asyncssh
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Target
-from opsjobs.remote.disk import cut, refused
+from opsjobs.remote.disk import contact_error, transfer_error
 from opsjobs.remote.process_group import Census, GroupSignal
 from opsjobs.remote.session import LoggedIn, RemoteExit
 from opsjobs.remote.ssh import remote_sha256
@@ -112,7 +112,7 @@ class SshConnection:
                 raise
             raise self._not_started(receiver, "no answer in time") from None
         except asyncssh.ChannelOpenError as error:
-            raise self._refused(receiver, error) from None
+            raise self._open_failure(receiver, error) from None
         except (asyncssh.Error, OSError) as error:
             raise self._not_started(receiver, error) from None
         if not posix:
@@ -139,7 +139,7 @@ class SshConnection:
     async def _open(self, receiver: Receiver, command: str) -> None:
         await self.wire.create_session(lambda: receiver, command, encoding=None, window=self._options.window_bytes)
 
-    def _refused(self, receiver: Receiver, error: asyncssh.ChannelOpenError) -> RemoteFailure:
+    def _open_failure(self, receiver: Receiver, error: asyncssh.ChannelOpenError) -> RemoteFailure:
         name = self.target.name
         answered = receiver.outflow.outcome is None
         if receiver.requested and error.code == _REFUSED_REQUEST and self.alive and answered:
@@ -173,16 +173,18 @@ class SshConnection:
             return await open_sftp(self.wire, self._options.open_seconds)
         except asyncssh.ChannelOpenError as error:
             if error.code == _REFUSED_REQUEST and self.alive:
-                raise refused(name, "serves no files", "its SSH server has no SFTP (Subsystem sftp in sshd_config)") from None
+                raise transfer_error(
+                    name, "serves no files", "its SSH server has no SFTP (Subsystem sftp in sshd_config)"
+                ) from None
             if self.alive:
                 raise ChannelRefused(ErrorCode.CONNECTION_LOST, f"{name} refused another session: {error.reason}.") from None
-            raise cut(name, error) from None
+            raise contact_error(name, error) from None
         except TimeoutError:
-            raise cut(name, "no answer in time") from None
+            raise contact_error(name, "no answer in time") from None
         except (asyncssh.Error, OSError) as error:
             if self.alive and isinstance(error, asyncssh.SFTPError):
-                raise refused(name, "serves no files", f"its SFTP server does not work ({error.reason})") from None
-            raise cut(name, error) from None
+                raise transfer_error(name, "serves no files", f"its SFTP server does not work ({error.reason})") from None
+            raise contact_error(name, error) from None
 
     async def _run_program(self, line: str, stdin: bytes) -> bytes | None:
         """Return the output of a program that succeeds; None if it fails or cannot be started.
@@ -191,14 +193,14 @@ class SshConnection:
         """
         async with self._questions:
             try:
-                said, end = await self._answer(line, stdin)
+                output, end = await self._answer(line, stdin)
             except ChannelRefused:
                 return None
             except RemoteFailure as failure:
                 if self.alive:
                     return None
-                raise cut(self.target.name, failure.message) from None
-        return said if end == RemoteExit(0) else None
+                raise contact_error(self.target.name, failure.message) from None
+        return output if end == RemoteExit(0) else None
 
     async def _count(self, path: bytes) -> SshCounting | None:
         """Start computing a digest while the file is written.
@@ -212,13 +214,13 @@ class SshConnection:
         try:
             process = await self.start(remote_sha256.LINE, stdin=path + b"\n", marked=False, hold=True)
         except BaseException as stopped:
-            self._counted()
+            self._end_count()
             if isinstance(stopped, RemoteFailure):
                 return None
             raise
-        return SshCounting(process, self._counted)
+        return SshCounting(process, self._end_count)
 
-    def _counted(self) -> None:
+    def _end_count(self) -> None:
         self._counts = False
         self._questions.release()
 
@@ -228,24 +230,24 @@ class SshConnection:
         Returns None if the server refuses the channel.
         """
         try:
-            said, _ = await self._answer(question.line, b"")
+            output, _ = await self._answer(question.line, b"")
         except ChannelRefused:
             return None
-        return question.answer(said)
+        return question.answer(output)
 
     async def _answer(self, line: str, stdin: bytes) -> tuple[bytes, RemoteExit]:
         """Return what the command line writes to standard output, up to a limit, and its exit."""
         process = await self.start(line, stdin=stdin, marked=False)
-        heard, end = bytearray(), RemoteExit(None)
+        output, end = bytearray(), RemoteExit(None)
         try:
             async for piece in process:
                 if isinstance(piece, RemoteExit):
                     end = piece
-                elif piece.stream == "stdout" and len(heard) < ANSWER_LIMIT_BYTES:
-                    heard += piece.data
+                elif piece.stream == "stdout" and len(output) < ANSWER_LIMIT_BYTES:
+                    output += piece.data
         finally:
             await process.close()
-        return bytes(heard), end
+        return bytes(output), end
 
 
 def _close_late(receiver: Receiver, opening: asyncio.Future[None]) -> None:

@@ -27,7 +27,7 @@ async def dial(host: str, port: int, allow: Allow, deadline: float) -> socket.so
     CONNECTION_REFUSED, CONNECTION_LOST, INTERNAL (this process has no file descriptors left), or
     what `allow` raises when no address is left.
     """
-    addresses = _allowed(await _resolve(host, port, deadline), allow)
+    addresses = _filter_allowed(await _resolve(host, port, deadline), allow)
     failure = RemoteFailure(ErrorCode.DNS, f"The name {host} has no address.")
     for index, (family, sockaddr) in enumerate(addresses):
         left = deadline - asyncio.get_running_loop().time()
@@ -87,7 +87,7 @@ async def _resolve(host: str, port: int, deadline: float) -> Found:
     return [(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
-def _allowed(found: Found, allow: Allow) -> Found:
+def _filter_allowed(found: Found, allow: Allow) -> Found:
     allowed: Found = []
     refusal: RemoteFailure | None = None
     for family, sockaddr in found:

@@ -14,7 +14,7 @@ from opsjobs.remote.ssh.host_keys import HostKeyJudge
 
 # Messages of jump hosts about a connection that they could not make (sshd forwards the system's own
 # text).
-_SAID_BY_JUMP_HOST = (
+_JUMP_HOST_MESSAGES = (
     ("refused", ErrorCode.CONNECTION_REFUSED),
     ("timed out", ErrorCode.CONNECT_TIMEOUT),
     ("no route", ErrorCode.CONNECT_TIMEOUT),
@@ -54,7 +54,7 @@ class ConnectAttempt:
         if judge is not None and _about_host_key(error):
             return judge.changed(error)
         if isinstance(error, asyncssh.PermissionDenied) or "authentication failures" in str(error):
-            return self._refused(error) if second_factor is None else self._incomplete(second_factor)
+            return self._refusal(error) if second_factor is None else self._incomplete(second_factor)
         if isinstance(error, ValueError):
             return RemoteFailure(ErrorCode.CREDENTIAL_MISSING, f"The login for {self._where} cannot be used: {error}.")
         if isinstance(error, asyncssh.KeyExchangeFailed | asyncssh.ProtocolNotSupported):
@@ -74,7 +74,7 @@ class ConnectAttempt:
         )
         return RemoteFailure(ErrorCode.AUTH_FAILED, message)
 
-    def _refused(self, error: Exception) -> RemoteFailure:
+    def _refusal(self, error: Exception) -> RemoteFailure:
         check = "Check the credential"
         if self.terms is not None:
             check = f"{self.terms.words}: check that the machine trusts its CA (TrustedUserCAKeys) for this user, and its clock"
@@ -83,8 +83,8 @@ class ConnectAttempt:
 
     def _not_tunnelled(self, error: asyncssh.ChannelOpenError) -> RemoteFailure:
         jump = self.jump.name if self.jump is not None else "the jump host"
-        said = error.reason.lower()
-        code = next((code for words, code in _SAID_BY_JUMP_HOST if words in said), ErrorCode.CONNECTION_LOST)
+        reason = error.reason.lower()
+        code = next((code for words, code in _JUMP_HOST_MESSAGES if words in reason), ErrorCode.CONNECTION_LOST)
         words = f"{jump} could not connect to {self.target.host}:{self.target.port}: {error.reason}."
         if error.code == _PROHIBITED:
             code = ErrorCode.CONNECTION_REFUSED

@@ -35,7 +35,7 @@ class HostKeyJudge:
     accepted: str | None = field(default=None)
 
     @classmethod
-    def of(cls, target: Target) -> HostKeyJudge:
+    def for_target(cls, target: Target) -> HostKeyJudge:
         """Return the judge of a target.
 
         Raises RemoteFailure(HOST_KEY) if no key could ever be valid, so that connecting is
@@ -106,7 +106,7 @@ def line_of(key: asyncssh.SSHKey) -> str:
     return " ".join(key.export_public_key("openssh").decode().split()[:2])
 
 
-def shown(keys: Iterable[asyncssh.SSHKey]) -> list[HostKey]:
+def describe(keys: Iterable[asyncssh.SSHKey]) -> list[HostKey]:
     """Return the keys with their SHA256 fingerprints."""
     return [HostKey(line_of(key), key.get_fingerprint("sha256")) for key in keys]
 

@@ -13,7 +13,7 @@ import asyncssh
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.remote.command import check_command
-from opsjobs.remote.output_buffer import Outflow
+from opsjobs.remote.output_buffer import OutputBuffer
 from opsjobs.remote.process_group import PROOF_SECONDS, Ask, Census, GroupSignal, NoGroup, end_group
 from opsjobs.remote.session import Output, RemoteExit, no_shell
 
@@ -69,7 +69,7 @@ class GroupLine:
         self._held = b""
         at = data.find(self.mark)
         if at >= 0:
-            return self._found(data, at)
+            return self._cut_line(data, at)
         self._scanned_bytes += len(data)
         if self._scanned_bytes > _SCAN_BYTES:
             self.searching = False
@@ -78,7 +78,7 @@ class GroupLine:
         self._held = data[len(data) - keep :]
         return data[: len(data) - keep]
 
-    def _found(self, data: bytes, at: int) -> bytes:
+    def _cut_line(self, data: bytes, at: int) -> bytes:
         end = data.find(b"\n", at)
         if end < 0 and len(data) - at < len(self.mark) + _TOLD_BYTES:
             self._held = data[at:]
@@ -109,7 +109,7 @@ class GroupLine:
 
 
 class Receiver(asyncssh.SSHClientSession[bytes]):
-    """The channel's protocol: put what asyncssh pushes into an Outflow."""
+    """The channel's protocol: put what asyncssh pushes into an OutputBuffer."""
 
     def __init__(self, name: str, *, marked: bool, bare_end: Callable[[], bool]) -> None:
         self._name = name
@@ -123,7 +123,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         self.exited = asyncio.Event()
         self.requested = False
         """True once the start request may have been written."""
-        self.outflow = Outflow(pause=self._pause, resume=self._resume)
+        self.outflow = OutputBuffer(pause=self._pause, resume=self._resume)
         self._early: tuple[bytes, bool] | None = None
         self._given_up = False
         self._resuming = False
@@ -187,7 +187,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
 
     def _outcome(self, exc: Exception | None) -> RemoteExit | RemoteFailure:
         if self._exit is not None and (exc is None or self._complete):
-            return self._judged(self._exit)
+            return self._require_confirmation(self._exit)
         if exc is None and self._bare_end():
             # Network devices close a channel without an exit status.
             return RemoteExit(None)
@@ -198,7 +198,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
             message = f"Contact with {self._name} broke before the command's end was seen{reason}: it may still be running."
         return RemoteFailure(ErrorCode.LOST, message)
 
-    def _judged(self, end: RemoteExit) -> RemoteExit:
+    def _require_confirmation(self, end: RemoteExit) -> RemoteExit:
         """Replace the exit of a command line that was not run.
 
         Its shell should have identified itself first, and did not.

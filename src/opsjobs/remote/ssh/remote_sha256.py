@@ -18,8 +18,8 @@ LINE = (
     "while read -r n; do dd bs=65536 count=$n <&3 2>/dev/null || exit 1; done | "
     "if command -v sha256sum >/dev/null 2>&1; then sha256sum; else shasum -a 256; fi' opsjobs"
 )
-_SAID = re.compile(rb"(?:^|\n)([0-9a-f]{64})\b")
-_SAID_BYTES_MAX = 64 << 10
+_DIGEST_LINE = re.compile(rb"(?:^|\n)([0-9a-f]{64})\b")
+_OUTPUT_BYTES_MAX = 64 << 10
 
 
 class SshCounting:
@@ -32,31 +32,31 @@ class SshCounting:
     def __init__(self, process: SshProcess, let_go: Callable[[], None]) -> None:
         self._process = process
         self._let_go = let_go
-        self._told_units = 0
+        self._announced_units = 0
 
     def reached(self, size_bytes: int) -> None:
         """Report that the first `size_bytes` of the file are written."""
-        units = size_bytes // UNIT_BYTES - self._told_units
+        units = size_bytes // UNIT_BYTES - self._announced_units
         if units >= UNITS_AT_ONCE:
             self._say(units)
 
     async def digest(self, size_bytes: int) -> bytes | None:
         """Return the digest of the whole file of `size_bytes`, or None if there is none."""
-        units = -(-size_bytes // UNIT_BYTES) - self._told_units
+        units = -(-size_bytes // UNIT_BYTES) - self._announced_units
         if units:
             self._say(units)
         self._process.say(b"", end=True)
-        heard, end = bytearray(), RemoteExit(None)
+        output, end = bytearray(), RemoteExit(None)
         try:
             async for piece in self._process:
                 if isinstance(piece, RemoteExit):
                     end = piece
-                elif piece.stream == "stdout" and len(heard) < _SAID_BYTES_MAX:
-                    heard += piece.data
+                elif piece.stream == "stdout" and len(output) < _OUTPUT_BYTES_MAX:
+                    output += piece.data
         except RemoteFailure:
             return None  # the next request for the file shows whether contact is lost
-        said = _SAID.search(heard)
-        return bytes.fromhex(said[1].decode()) if said and end == RemoteExit(0) else None
+        match = _DIGEST_LINE.search(output)
+        return bytes.fromhex(match[1].decode()) if match and end == RemoteExit(0) else None
 
     async def close(self) -> None:
         """Close the process, whatever it is doing."""
@@ -64,5 +64,5 @@ class SshCounting:
         self._let_go()
 
     def _say(self, units: int) -> None:
-        self._told_units += units
+        self._announced_units += units
         self._process.say(b"%d\n" % units, end=False)

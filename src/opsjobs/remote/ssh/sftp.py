@@ -11,7 +11,7 @@ from typing import Literal, NoReturn
 import asyncssh
 from asyncssh.sftp import SFTPClientFile
 
-from opsjobs.remote.disk import DRAFT_MODE, Counting, DiskEntry, OpenFile, cut, refused
+from opsjobs.remote.disk import DRAFT_MODE, Counting, DiskEntry, OpenFile, contact_error, transfer_error
 
 # The maximum of OpenSSH, if the server announces that much: each request costs both sides a task
 # and an answer. A server that announces nothing gets 32 KiB (the protocol's limit).
@@ -44,7 +44,7 @@ class SftpDisk:
 
     async def look(self, path: str, *, follow: bool = True) -> DiskEntry | None:
         """Return the entry at the path, or None."""
-        with self._words(f"does not let us look at {path}"):
+        with self._map_errors(f"does not let us look at {path}"):
             try:
                 attributes = await (self._client.stat(path) if follow else self._client.lstat(path))
             except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath, asyncssh.SFTPNotADirectory):
@@ -53,7 +53,7 @@ class SftpDisk:
 
     async def list(self, path: str) -> AsyncIterator[DiskEntry]:
         """Iterate over a folder."""
-        with self._words(f"does not let us read the folder {path}"):
+        with self._map_errors(f"does not let us read the folder {path}"):
             async for found in self._client.scandir(path):
                 name = found.filename if isinstance(found.filename, str) else found.filename.decode("utf-8", "surrogateescape")
                 if name not in (".", ".."):
@@ -69,7 +69,7 @@ class SftpDisk:
         return await self._open(path, flags, asyncssh.SFTPAttrs(permissions=DRAFT_MODE), f"does not let us write beside {path}")
 
     async def _open(self, path: str, flags: int, attributes: asyncssh.SFTPAttrs, what: str) -> SftpFile:
-        with self._words(what):
+        with self._map_errors(what):
             # A block size of 0: requests are split here, not once more by the library.
             file = await self._client.open(path, flags, attributes, encoding=None, block_size=0)
         return SftpFile(file, self.name, path)
@@ -79,7 +79,7 @@ class SftpDisk:
 
         Without that extension it works only if no file has the name.
         """
-        with self._words(f"does not let us put a file at {path}"):
+        with self._map_errors(f"does not let us put a file at {path}"):
             try:
                 await self._client.posix_rename(draft, path)
             except asyncssh.SFTPOpUnsupported:
@@ -87,7 +87,7 @@ class SftpDisk:
 
     async def remove(self, path: str) -> None:
         """Remove a file or a link, if it exists."""
-        with self._words(f"does not let us remove {path}"), suppress(asyncssh.SFTPNoSuchFile):
+        with self._map_errors(f"does not let us remove {path}"), suppress(asyncssh.SFTPNoSuchFile):
             await self._client.remove(path)
 
     async def make_folder(self, path: str, mode: int) -> None:
@@ -95,12 +95,12 @@ class SftpDisk:
         there = await self.look(path)
         if there is not None and there.kind == "folder":
             return
-        with self._words(f"does not let us make the folder {path}"):
+        with self._map_errors(f"does not let us make the folder {path}"):
             await self._client.mkdir(path, asyncssh.SFTPAttrs(permissions=mode))
 
     async def dress(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
         """Set each attribute that is not None."""
-        with self._words(f"does not let us set mode or owner of {path}"):
+        with self._map_errors(f"does not let us set mode or owner of {path}"):
             if owner is not None or group is not None:
                 there = await self._client.lstat(path)
                 uid, gid = there.uid if owner is None else owner, there.gid if group is None else group
@@ -115,18 +115,18 @@ class SftpDisk:
     async def _number(self, what: str, account: str | None, line: str, field: int) -> int | None:
         if account is None or account.isdigit():
             return None if account is None else int(account)
-        said = await self._ask(line.format(account), b"") if _ACCOUNT.fullmatch(account) else None
-        found = (said or b"").decode("utf-8", "replace").strip().splitlines()[-1:]
+        output = await self._ask(line.format(account), b"") if _ACCOUNT.fullmatch(account) else None
+        found = (output or b"").decode("utf-8", "replace").strip().splitlines()[-1:]
         number = found[0].split(":")[field] if found and found[0].count(":") >= field else ""
         if not number.isdigit():
-            raise refused(self.name, f"knows no {what} {account}", "name another one, or its number")
+            raise transfer_error(self.name, f"knows no {what} {account}", "name another one, or its number")
         return int(number)
 
     async def digest(self, path: str) -> bytes | None:
         """Compute it by sha256sum or shasum; None if neither exists or may read the file."""
         asked = path.encode("utf-8", "surrogateescape")
-        said = await self._ask(_DIGEST, asked + b"\n") if b"\n" not in asked else None
-        found = re.search(rb"(?:^|\n)\\?([0-9a-f]{64})\b", said or b"")
+        output = await self._ask(_DIGEST, asked + b"\n") if b"\n" not in asked else None
+        found = re.search(rb"(?:^|\n)\\?([0-9a-f]{64})\b", output or b"")
         return bytes.fromhex(found[1].decode()) if found else None
 
     async def count(self, draft: str) -> Counting | None:
@@ -135,7 +135,7 @@ class SftpDisk:
         return await self._count(asked) if b"\n" not in asked else None
 
     @contextmanager
-    def _words(self, what: str) -> Iterator[None]:
+    def _map_errors(self, what: str) -> Iterator[None]:
         try:
             yield
         except (asyncssh.Error, OSError) as error:
@@ -183,8 +183,8 @@ class SftpFile:
 
 def _tell(name: str, what: str, error: Exception) -> NoReturn:
     if isinstance(error, asyncssh.SFTPError) and not isinstance(error, _CONTACT):
-        raise refused(name, what, error.reason or type(error).__name__) from None
-    raise cut(name, error) from None
+        raise transfer_error(name, what, error.reason or type(error).__name__) from None
+    raise contact_error(name, error) from None
 
 
 def _entry(name: str, attributes: asyncssh.SFTPAttrs) -> DiskEntry:
