@@ -208,7 +208,7 @@ async def test_a_spare_folder_that_somebody_laid_there_is_not_used(
             spare.touch(0o666)
         async with pool() as sessions, sessions.session(endpoint_of(server)) as session:
             web = Machine.over(session, homeless)
-            with pytest.raises(SpoolUnavailable, match="can keep no run"):
+            with pytest.raises(SpoolUnavailable, match="cannot store runs"):
                 await web.spool.begin(web.order("true"), None)
         assert list(elsewhere.iterdir()) == []
 

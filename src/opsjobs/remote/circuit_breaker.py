@@ -67,7 +67,7 @@ class OwnCircuits:
             self._known[report.key] = before.told(report, self._now, self._policy)
         return [None for _ in reports]
 
-    async def watch(self, held: Collection[UUID]) -> set[CircuitKey]:  # noqa: ARG002  no other process takes them
+    async def watch(self, held: Collection[UUID]) -> set[CircuitKey]:  # noqa: ARG002  only one process
         """Return the keys of the circuits that are not healthy."""
         return {key for key, circuit in self._known.items() if not circuit.well}
 
@@ -193,7 +193,7 @@ class Breaker:
                 await self._clock.sleep(AGAIN_SECONDS[-1])
 
     async def _wait(self, key: CircuitKey, count: int) -> None:
-        """Wait until an attempt of this process has ended; for other processes, wait to ask again."""
+        """Wait for an attempt of this process; for other processes, wait to ask again."""
         ours = self._ours.get(key)
         if ours is not None:
             await ours.wait()
@@ -256,7 +256,7 @@ class Breaker:
                 unwell = await self._circuits.watch([*self._held])
             except Unavailable:
                 continue
-            except Exception:  # noqa: BLE001  a defect of ours must not end the check: findings of other processes would be missed
+            except Exception:  # noqa: BLE001  a defect must not end the check of other processes' findings
                 log.exception("circuits_not_watched")
                 continue
             for key in unwell:

@@ -98,7 +98,7 @@ class Disk(Protocol):
         """Set each attribute that is not None, without following a link."""
 
     async def accounts(self, owner: str | None, group: str | None) -> tuple[int | None, int | None]:
-        """Return the numeric ids of an account and a group, which may be given as numbers already."""
+        """Return the numeric ids of an account and a group, either of which may be a number."""
 
     async def digest(self, path: str) -> bytes | None:
         """Return the SHA-256 of a file as the machine computes it, or None if it cannot."""

@@ -186,7 +186,7 @@ class _Child:
         self._settle()
 
     def _settle(self) -> None:
-        """End the output once the child has exited and no process can write to the pipes any more."""
+        """End the output once the child has exited and no process can write to its pipes."""
         code = self._popen.returncode if self._popen is not None else None
         if code is None or not self._pipes or not all(pipe.ended for pipe in self._pipes):
             return

@@ -68,7 +68,7 @@ class OutputBuffer:
             self._reader.set_result(None)
 
     async def read(self) -> AsyncIterator[Output | RemoteExit]:
-        """Yield everything in order, then the exit; raise the RemoteFailure that ended it instead."""
+        """Yield everything in order, then the exit; raise the failure that ended it instead."""
         while True:
             while self._pieces:
                 piece = self._pieces.popleft()

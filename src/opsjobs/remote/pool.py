@@ -89,7 +89,7 @@ class SshPool:
 
     @asynccontextmanager
     async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:
-        """Yield a session to the machine; connect if no connection has room. Raises RemoteFailure."""
+        """Yield a session; connect if no connection has room. Raises RemoteFailure."""
         session = PooledSession(await self._take(endpoint, behind=0))
         try:
             yield session

@@ -18,12 +18,14 @@ PROOF_SECONDS = 15.0
 
 _PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 
-# Count the group's living members, then signal it. Prints `<mark> <members before> <1 if the process leads no group>`.
-# One line without newline, backslash or exclamation mark, inside single quotes: dash, bash, busybox, rbash, tcsh and fish
-# all hand it to sh as it is. Neither source is a proof alone. `kill -0` also fails if only processes of other users are left,
-# and it succeeds on zombies, which stay for ever in containers whose first process does not wait for them. A list of processes
-# may lack some of them (no /proc, `hidepid`): it is complete only if it holds the asking shell and process 1. So a list that
-# shows no member proves the end only if it is complete and shows the zombies that `kill -0` sees; else `kill -0` decides.
+# Count the group's living members, then signal it. Prints `<mark> <members before> <1 if the
+# process leads no group>`. One line without newline, backslash or exclamation mark, inside single
+# quotes: dash, bash, busybox, rbash, tcsh and fish all hand it to sh as it is. Neither source is
+# a proof alone. `kill -0` also fails if only processes of other users are left, and it succeeds
+# on zombies, which stay for ever in containers whose first process does not wait for them. A list
+# of processes may lack some of them (no /proc, `hidepid`): it is complete only if it holds the
+# asking shell and process 1. So a list that shows no member proves the end only if it is complete
+# and shows the zombies that `kill -0` sees; else `kill -0` decides.
 _CENSUS = (
     "s=$1 g=$2 m=$3 n=0 o=0 z=0 q=0; LC_ALL=C; export LC_ALL; "
     "see() { case $1 in $$|1) q=$((q+1));; esac; "

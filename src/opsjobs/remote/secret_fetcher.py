@@ -19,5 +19,5 @@ async def refuse_external(credential: Credential, _purpose: str) -> Credential:
     """Refuse a credential of an external store: this process has no access to one."""
     if credential.source is None:
         return credential
-    words = f"The secrets of the credential {credential.name} are elsewhere, and this process cannot get them."
+    words = f"The secrets of the credential {credential.name} are in an external store that this process cannot access."
     raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, words)

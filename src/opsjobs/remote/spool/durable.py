@@ -50,7 +50,7 @@ class SpoolLogin:
     def __init__(self, *, plain: bool = False) -> None:
         self.plain = plain
         self.awaits = False
-        """True if a plain shell keeps here-documents in memory: a run's input must be in no file."""
+        """True if a plain shell keeps here-documents in memory: no file may hold input."""
         self.stores: dict[str | None, SpoolIdentity] = {}
         """The last seen spool of each user that was become. Only a hint: a start checks again."""
 
@@ -171,9 +171,7 @@ class Spool:
                 return seen
             case ("M", *missing):
                 raise self._lacking(missing)
-        message = (
-            f"{self._name} can keep no run: neither ~/.opsjobs nor /var/tmp/opsjobs-<uid> can be written (is the disk full?)."
-        )
+        message = f"{self._name} cannot store runs: neither ~/.opsjobs nor /var/tmp/opsjobs-<uid> is writable. Check free space."
         raise SpoolUnavailable(message)
 
     async def _hello(self, request: SpoolRequest) -> Word:
@@ -205,7 +203,7 @@ class Spool:
             ("A", "V"): NotStarted(settled=True),
             ("A", "N"): NotStarted(settled=False),
             ("A", "E"): ContactLost(f"Whether {order.key} was begun on {self._name} cannot be seen now."),
-            ("F",): SpoolUnavailable(f"{self._name} can keep no run: its files cannot be written (is the disk full?)."),
+            ("F",): SpoolUnavailable(f"{self._name} cannot store runs: their files are not writable. Check free space."),
         }.get(word) or self._lost(word, order.key)
 
     def _lost(self, word: Word, key: RunKey) -> RemoteFailure:
@@ -213,9 +211,7 @@ class Spool:
             case ("O",):
                 message = f"{key} on {self._name} is another command than this one."
             case ("P", version):
-                message = (
-                    f"{key} on {self._name} was begun by another release of opsjobs, which alone can follow it (spool {version})."
-                )
+                message = f"{key} on {self._name} was started by another release of opsjobs (spool {version}). Only that release can follow it."
             case _:
                 return run_lost(str(key))
         return NotFollowed(message)

@@ -162,6 +162,6 @@ class PolledOutput:
 def run_lost(key: str) -> RemoteFailure:
     """Return the failure for a run without a record of its end."""
     message = (
-        f"{key} was begun on its machine and is gone there; how it ended is on no record (a reboot, or a kill of its keeper)."
+        f"{key} was started on its machine and is gone; there is no record of its end (a reboot, or a kill of its supervisor)."
     )
     return RemoteFailure(ErrorCode.LOST, message)

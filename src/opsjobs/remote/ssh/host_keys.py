@@ -49,7 +49,7 @@ class HostKeyJudge:
             )
         if target.host_key_policy is HostKeyPolicy.CA:
             if not good:
-                words = f"{target.name} is judged by a host CA and names none: put the CA's public key into its `host_keys`."
+                words = f"{target.name} has the policy `ca` and no CA: put its public key into `host_keys`."
                 raise RemoteFailure(ErrorCode.HOST_KEY, words)
             return cls(target, ((), good, revoked))
         return cls(target, (good, (), revoked))
