@@ -56,7 +56,7 @@ def main(path: str, *flags: str) -> int:
     except Failure as failure:
         sys.stderr.write(f"{failure}\n")
         return 1
-    except Exception as bug:  # noqa: BLE001  `up` shows the last line; the log has everything
+    except Exception as bug:  # noqa: BLE001  the last line is shown by `up`; the log has everything
         traceback.print_exc()
         first = str(bug).strip().partition("\n")[0]
         sys.stderr.write(f"{type(bug).__name__}: {first}\n")
