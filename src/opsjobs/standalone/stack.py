@@ -204,7 +204,7 @@ class Stack:
         address = {"OPSJOBS_API_HOST": self.options.host, "OPSJOBS_API_PORT": str(port)}
         self._supervisor.start(
             [
-                SupervisedProcess(name, self._front(name, number, address), died=self._mourner(name), signals=self._signals())
+                SupervisedProcess(name, self._front(name, number, address), died=self._on_worker_death(name), signals=self._signals())
                 for number, name in enumerate(names)
             ]
         )
@@ -230,10 +230,10 @@ class Stack:
         # they ended.
         return ((signal.SIGTERM, self._settings.worker.drain_seconds + WORKER_ENDS_SECONDS), (signal.SIGKILL, 5.0))
 
-    def _mourner(self, name: str) -> Callable[[int], None] | None:
+    def _on_worker_death(self, name: str) -> Callable[[int], None] | None:
         if not name.startswith("worker"):
             return None
-        return lambda pid: self._errand("bury", _worker_name(pid))
+        return lambda pid: self._errand("reap_worker", _worker_name(pid))
 
     def _environment(self) -> dict[str, str]:
         """Return the environment of all processes: the caller's, and what the stack adds to it."""
