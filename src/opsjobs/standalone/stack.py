@@ -204,7 +204,9 @@ class Stack:
         address = {"OPSJOBS_API_HOST": self.options.host, "OPSJOBS_API_PORT": str(port)}
         self._supervisor.start(
             [
-                SupervisedProcess(name, self._front(name, number, address), died=self._on_worker_death(name), signals=self._signals())
+                SupervisedProcess(
+                    name, self._front(name, number, address), died=self._on_worker_death(name), signals=self._signals()
+                )
                 for number, name in enumerate(names)
             ]
         )
