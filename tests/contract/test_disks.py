@@ -20,7 +20,7 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.files.finding import FindLimits, find
 from opsjobs.remote.files.reading import pieces_of
-from opsjobs.remote.files.upload import COUNTED_BYTES_MIN, WINDOW_BYTES, Dress, Upload, stage
+from opsjobs.remote.files.upload import COUNTED_BYTES_MIN, WINDOW_BYTES, FileAttributes, Upload, stage
 
 MIB = 1 << 20
 CHUNK = 256 << 10
@@ -54,7 +54,7 @@ class Bytes:
 
 def order(source: Bytes, path: str, *, key: str = "run.put", told: list[int] | None = None, **dress: int) -> Upload:
     heard = told if told is not None else []
-    return Upload(source, path, Dress(**dress), key, heard.append)
+    return Upload(source, path, FileAttributes(**dress), key, heard.append)
 
 
 async def upload(disk: Disk, order: Upload) -> bool:

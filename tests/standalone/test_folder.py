@@ -13,31 +13,31 @@ from opsjobs.standalone.data_dir import DataFolder
 
 def test_a_second_holder_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
     first = DataFolder(tmp_path / "data")
-    first.hold()
+    first.acquire()
     with pytest.raises(Refusal, match=rf"already \(process {os.getpid()}\).*kill {os.getpid()}.*--data-dir"):
-        DataFolder(tmp_path / "data").hold()
+        DataFolder(tmp_path / "data").acquire()
     first.release()
     second = DataFolder(tmp_path / "data")
-    second.hold()
+    second.acquire()
     second.release()
 
 
 def test_an_empty_folder_is_fine_and_a_full_one_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     folder = DataFolder(tmp_path / "empty")
-    folder.hold()
+    folder.acquire()
     folder.release()
     full = tmp_path / "full"
     full.mkdir(mode=0o755)
     (full / "letters.txt").touch()
     with pytest.raises(Refusal, match=r"holds other things \(letters.txt\)"):
-        DataFolder(full).hold()
+        DataFolder(full).acquire()
     assert full.stat().st_mode & 0o777 == 0o755
 
 
 def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path / "data")
-    folder.hold()
+    folder.acquire()
     folder.make_secrets(keys=True)
     made = folder.keys.read_text(), folder.admin_token.read_text()
     folder.make_secrets(keys=True)
@@ -49,7 +49,7 @@ def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -
 
 def test_keys_that_someone_gave_are_not_doubled(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path / "data")
-    folder.hold()
+    folder.acquire()
     folder.make_secrets(keys=False)
     assert not folder.keys.exists()
     folder.release()
@@ -58,13 +58,13 @@ def test_keys_that_someone_gave_are_not_doubled(tmp_path: Path) -> None:
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     with pytest.raises(Refusal, match=rf"{tmp_path}/data cannot be used as a data folder \(.*--data-dir"):
-        DataFolder(tmp_path / "data").hold()
+        DataFolder(tmp_path / "data").acquire()
 
 
 def test_the_endpoint_is_told_while_the_folder_is_held(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path / "data")
-    folder.hold()
-    folder.tell_endpoint("http://127.0.0.1:8003")
+    folder.acquire()
+    folder.publish_endpoint("http://127.0.0.1:8003")
     assert folder.endpoint.read_text() == "http://127.0.0.1:8003\n"
     folder.release()
     assert not folder.endpoint.exists()

@@ -94,7 +94,7 @@ class Disk(Protocol):
     async def make_folder(self, path: str, mode: int) -> None:
         """Create a folder, if it does not exist."""
 
-    async def dress(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
+    async def set_attributes(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
         """Set each attribute that is not None, without following a link."""
 
     async def accounts(self, owner: str | None, group: str | None) -> tuple[int | None, int | None]:

@@ -80,7 +80,7 @@ class LocalDisk:
         if there is None or there.kind != "folder":
             await _call(f"does not let us make the folder {path}", os.mkdir, self._at(path), mode)
 
-    async def dress(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
+    async def set_attributes(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
         """Set each attribute that is not None."""
         what = f"does not let us set mode or owner of {path}"
         if owner is not None or group is not None:

@@ -28,7 +28,7 @@ from opsjobs.remote.spool.direct import PLAIN_SHELLS, directly, one_line
 from opsjobs.remote.spool.durable import Spool
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.connection import ChannelRefused, SshConnection
-from opsjobs.remote.ssh.process import Dressing, SshProcess
+from opsjobs.remote.ssh.process import LineBuilder, SshProcess
 
 Key = tuple[object, ...]
 T = TypeVar("T")
@@ -323,7 +323,7 @@ class PooledSession:
 
 
 async def _start_on(
-    place: ChannelSlot, command: str | Dressing, stdin: bytes, *, marked: bool | None, hold: bool = False
+    place: ChannelSlot, command: str | LineBuilder, stdin: bytes, *, marked: bool | None, hold: bool = False
 ) -> SshProcess:
     """Start a command line on this slot's connection, or on another one (`_moving`)."""
     process = await _moving(place, lambda connection: connection.start(command, stdin=stdin, marked=marked, hold=hold))

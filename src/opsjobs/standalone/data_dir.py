@@ -16,7 +16,7 @@ _IGNORED_ENTRIES = {"lost+found"}
 
 
 class DataFolder:
-    """The data folder, locked by one process from `hold()` until `release()` or its exit."""
+    """The data folder, locked by one process from `acquire()` until `release()` or its exit."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -29,7 +29,7 @@ class DataFolder:
         self._lock = self.path / "lock"
         self._held: int | None = None
 
-    def hold(self) -> None:
+    def acquire(self) -> None:
         """Create the folder if needed and lock it.
 
         Raises Refusal if the folder holds something else, is unusable, or is locked by another
@@ -75,14 +75,14 @@ class DataFolder:
         if not self.admin_token.exists():
             write_private(self.admin_token, [f"opsc_{secrets.token_urlsafe(TOKEN_BYTES)}"])
 
-    def tell_endpoint(self, url: str) -> None:
+    def publish_endpoint(self, url: str) -> None:
         """Write the URL into the endpoint file, so that commands on this machine find the API."""
         making = self.endpoint.with_suffix(".making")
         making.write_text(f"{url}\n")
         making.chmod(0o644)
         making.replace(self.endpoint)
 
-    def note_worker(self, name: str) -> None:
+    def record_worker(self, name: str) -> None:
         """Record a worker that was started.
 
         If this process is killed, the next `up` reads the record and reaps these workers.

@@ -121,7 +121,7 @@ class Stack:
         """Start everything; return when the API reports that it is ready."""
         if not 0 <= self.options.lab <= LAB_MACHINES_AT_MOST:
             raise Refusal("lab_too_large", f"A lab has at most {LAB_MACHINES_AT_MOST} machines: {self.options.lab} are too many.")
-        self._folder.hold()
+        self._folder.acquire()
         try:
             self._start()
         except BaseException:
@@ -151,7 +151,7 @@ class Stack:
         self._start_fronts(port)
         self._wait_until_ready(host, port)
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self._folder.tell_endpoint(self.url)
+        self._folder.publish_endpoint(self.url)
 
     def _start_servers(self) -> None:
         processes = []
@@ -222,7 +222,7 @@ class Stack:
             command = [sys.executable, "-m", "opsjobs", name.partition("-")[0]]
             process = spawn(command, log=self._log(name), environment=environment)
             if name.startswith("worker"):
-                self._folder.note_worker(_worker_name(process.pid))
+                self._folder.record_worker(_worker_name(process.pid))
             return process
 
         return start

@@ -29,7 +29,7 @@ from opsjobs.model.units import format_duration
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.files.finding import FindLimits, FoundFiles, find
 from opsjobs.remote.files.reading import pieces_of
-from opsjobs.remote.files.upload import WINDOW_BYTES, Dress, Upload, stage
+from opsjobs.remote.files.upload import WINDOW_BYTES, FileAttributes, Upload, stage
 from opsjobs.store.artifacts import Artifacts
 from opsjobs.store.blobs import Contents, Forgotten, TooManyBytes
 from opsjobs.store.files import Files, StoredFile
@@ -240,11 +240,11 @@ class Transfer:
     def _key(self) -> str:
         return f"{self._order.claimed.uuid}.{self._order.action['key']}"
 
-    async def _attributes(self, disk: Disk, mode: int | None) -> Dress:
+    async def _attributes(self, disk: Disk, mode: int | None) -> FileAttributes:
         owner, group = self._order.action.get("owner"), self._order.action.get("group")
         if owner is None and group is None:
-            return Dress(mode)
-        return Dress(mode, *await disk.accounts(owner, group))
+            return FileAttributes(mode)
+        return FileAttributes(mode, *await disk.accounts(owner, group))
 
     async def _download(self) -> None:
         with self._order.stop_signal.interruptible():

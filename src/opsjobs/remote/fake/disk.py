@@ -121,7 +121,7 @@ class FakeDisk:
             raise transfer_error(self.name, f"does not let us make the folder {path}", "Failure")
         self.files.folders.add(path)
 
-    async def dress(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
+    async def set_attributes(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
         """Set each attribute that is not None."""
         self.check()
         file = self.files.found.get(path)

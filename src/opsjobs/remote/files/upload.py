@@ -45,7 +45,7 @@ class UploadSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Dress:
+class FileAttributes:
     """The attributes of the file. None = those of the replaced file, else 0644 and login user."""
 
     mode: int | None = None
@@ -57,16 +57,16 @@ class Dress:
 class Upload:
     """The content and its destination.
 
-    `key` makes the draft's name, the same only for a successor that continues this transfer. `told`
+    `key` makes the draft's name, the same only for a successor that continues this transfer. `on_progress`
     is called with the number of bytes that are there. `window_bytes` is under way at a time, at
     most WINDOW_BYTES.
     """
 
     source: UploadSource
     path: str
-    dress: Dress
+    attributes: FileAttributes
     key: str
-    told: Callable[[int], None]
+    on_progress: Callable[[int], None]
     window_bytes: int = WINDOW_BYTES
 
     @property
@@ -89,8 +89,8 @@ async def stage(disk: Disk, order: Upload) -> bool:
     if there is not None and there.kind == "folder":
         raise transfer_error(disk.name, f"has a folder at {order.path}", "a file cannot take its place")
     if there is not None and await _is_there(disk, order, there):
-        await disk.dress(order.path, order.dress.mode, order.dress.owner, order.dress.group)
-        order.told(order.source.size)
+        await disk.set_attributes(order.path, order.attributes.mode, order.attributes.owner, order.attributes.group)
+        order.on_progress(order.source.size)
         return False
     await _write(disk, order)
     await _put_on(disk, order, there)
@@ -163,22 +163,22 @@ async def _fill(file: OpenFile, order: Upload, offset: int, request_bytes: int, 
 async def _oldest(under_way: deque[tuple[int, asyncio.Task[None]]], order: Upload, counting: Counting | None) -> None:
     await under_way[0][1]
     there_bytes = under_way.popleft()[0]
-    order.told(there_bytes)
+    order.on_progress(there_bytes)
     if counting is not None:
         counting.reached(there_bytes)
 
 
 async def _put_on(disk: Disk, order: Upload, before: DiskEntry | None) -> None:
-    dress, draft = order.dress, order.draft
+    attributes, draft = order.attributes, order.draft
     kept = before if before is not None and before.kind == "file" else None
-    mode = dress.mode
+    mode = attributes.mode
     if mode is None:
         mode = kept.mode if kept else FILE_MODE
-    if kept is not None and dress.owner is None and dress.group is None:
+    if kept is not None and attributes.owner is None and attributes.group is None:
         await _keep_owner(disk, draft, kept)
     # The owner first: a change of owner clears the set-uid and set-gid bits.
-    await disk.dress(draft, None, dress.owner, dress.group)
-    await disk.dress(draft, mode, None, None)
+    await disk.set_attributes(draft, None, attributes.owner, attributes.group)
+    await disk.set_attributes(draft, mode, None, None)
 
 
 async def _keep_owner(disk: Disk, draft: str, kept: DiskEntry) -> None:
@@ -187,7 +187,7 @@ async def _keep_owner(disk: Disk, draft: str, kept: DiskEntry) -> None:
     if made is None or (made.owner, made.group) == (kept.owner, kept.group):
         return
     try:
-        await disk.dress(draft, None, kept.owner, kept.group)
+        await disk.set_attributes(draft, None, kept.owner, kept.group)
     except RemoteFailure as failure:
         if failure.code is not ErrorCode.TRANSFER:
             raise

@@ -17,7 +17,7 @@ from opsjobs.remote.process_group import Census, GroupSignal
 from opsjobs.remote.session import LoggedIn, RemoteExit
 from opsjobs.remote.ssh import remote_sha256
 from opsjobs.remote.ssh.options import SshOptions
-from opsjobs.remote.ssh.process import Dressing, Receiver, SshProcess
+from opsjobs.remote.ssh.process import LineBuilder, Receiver, SshProcess
 from opsjobs.remote.ssh.remote_sha256 import SshCounting
 from opsjobs.remote.ssh.sftp import SftpDisk, open_sftp
 
@@ -87,7 +87,7 @@ class SshConnection:
         await self.wire.wait_closed()
 
     async def start(
-        self, command: str | Dressing, *, stdin: bytes = b"", marked: bool | None = None, hold: bool = False
+        self, command: str | LineBuilder, *, stdin: bytes = b"", marked: bool | None = None, hold: bool = False
     ) -> SshProcess:
         """Start a command line in the login shell.
 
@@ -101,7 +101,7 @@ class SshConnection:
         receiver = Receiver(self.target.name, marked=posix if marked is None else marked, bare_end=self._bare_end)
         if posix:
             receiver.send_early(stdin, end=not hold)
-        opening = asyncio.ensure_future(self._open(receiver, receiver.dress(command)))
+        opening = asyncio.ensure_future(self._open(receiver, receiver.build_line(command)))
         try:
             async with asyncio.timeout(self._options.open_seconds):
                 await asyncio.shield(opening)

@@ -25,7 +25,7 @@ _TOLD_BYTES = 512
 _FISH = rb"fish: [^\n]*\n[^\n]*%s \$\$'?\n *\^\n?"
 
 
-Dressing = Callable[[str], str]
+LineBuilder = Callable[[str], str]
 """Build a command line around the words that identify its shell, which come first in it."""
 
 
@@ -129,7 +129,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         self._resuming = False
         self._pauses_next = False
 
-    def dress(self, command: str | Dressing) -> str:
+    def build_line(self, command: str | LineBuilder) -> str:
         """Return the command line as it is sent.
 
         Raises ValueError for one that cannot be passed to a shell.

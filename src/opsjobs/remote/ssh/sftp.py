@@ -98,7 +98,7 @@ class SftpDisk:
         with self._map_errors(f"does not let us make the folder {path}"):
             await self._client.mkdir(path, asyncssh.SFTPAttrs(permissions=mode))
 
-    async def dress(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
+    async def set_attributes(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
         """Set each attribute that is not None."""
         with self._map_errors(f"does not let us set mode or owner of {path}"):
             if owner is not None or group is not None:
