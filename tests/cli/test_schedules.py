@@ -213,7 +213,7 @@ def test_a_preview_shows_moments_and_what_closes_them(
 def test_firings_say_what_became_of_each_moment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     firing = {
         "id": 9, "due_at": "2026-11-25T01:30:00Z", "fired_at": None, "status": "missed", "rule": "misfire", "kind": "moment",
-        "reason": "x", "execution_id": None, "late_ms": None, "explained": "missed: nobody fired it for 3 h; misfire is skip",
+        "reason": "x", "execution_id": None, "late_ms": None, "explained": "missed: it was not fired for 3 h; misfire is skip",
     }  # fmt: skip
 
     def reply(one: Asked) -> Answer:
@@ -222,7 +222,7 @@ def test_firings_say_what_became_of_each_moment(monkeypatch: pytest.MonkeyPatch,
     with answering(monkeypatch, reply) as desk:
         assert run(["schedules", "firings", "nightly", "--status", "missed", "--status", "skipped"]) == 0
     assert (desk.asked[1].path, desk.asked[1].query["status"]) == ("/schedules/3/firings", ["missed", "skipped"])
-    assert "missed: nobody fired it for 3 h; misfire is skip" in capsys.readouterr().out
+    assert "missed: it was not fired for 3 h; misfire is skip" in capsys.readouterr().out
 
 
 def test_the_forecast_shows_the_busiest_hours_and_what_calendars_close(

@@ -92,7 +92,7 @@ def test_what_was_missed_is_left_alone_by_skip() -> None:
     assert counted(found) == {"missed": 180, "pending": 1}
     assert found.verdicts[-1] == FiringVerdict(at(180), at(180), PENDING)
     assert (found.verdicts[0].due_at, found.verdicts[0].until_at, found.verdicts[0].moments) == (FIRST, at(79), 80)
-    assert found.verdicts[0].reason == "nobody fired it for 3 h 5 s, and misfire is skip"
+    assert found.verdicts[0].reason == "it was not fired for 3 h 5 s, and misfire is skip"
     assert found.next_due_at == at(181)
 
 
@@ -107,7 +107,7 @@ def test_run_once_runs_the_latest_missed_moment_under_its_own_name() -> None:
 def test_run_once_runs_nothing_that_is_older_than_the_window() -> None:
     found = judged(Every(86_400), 2 * 3600, misfire="run_once", misfire_window=3600.0)
     assert [(v.status, v.rule) for v in found.verdicts] == [(MISSED, FiringRule.MISFIRE)]
-    assert found.verdicts[0].reason == "nobody fired it for 2 h, and misfire is run_once within 1 h only"
+    assert found.verdicts[0].reason == "it was not fired for 2 h, and misfire is run_once within 1 h only"
 
 
 def test_run_all_runs_what_is_inside_the_window_in_order() -> None:

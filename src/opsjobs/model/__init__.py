@@ -1,1 +1,1 @@
-"""What jobs, targets and executions are, and what may happen to them: pure, without I/O, clock or framework."""
+"""The domain model of jobs, targets and executions: pure, without I/O, clock or framework."""

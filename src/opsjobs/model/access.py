@@ -1,4 +1,4 @@
-"""Who is asking and what they may do: principals, their grants, and how far each of these reaches."""
+"""Access control: principals, their grants, and the scope of each grant."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from opsjobs.model.target import Requirement, parse_selector
 
 PrincipalKind = Literal["api_key", "user", "service", "external"]
 IdentityKind = Literal["api_key", "user", "service", "external", "system"]
-"""Of whoever asks for something: a principal, or opsjobs by itself."""
+"""The kind of an acting identity: a principal, or opsjobs itself (`system`)."""
 
 
 class Role(StrEnum):
@@ -52,23 +52,24 @@ _OF_ROLE: Mapping[Role, frozenset[str]] = {
 
 
 def permissions_of(role: str) -> frozenset[str]:
-    """What a role may do; a role that we do not know may do nothing."""
+    """Return the permissions of a role; an unknown role has none."""
     return _OF_ROLE[Role(role)] if role in set(Role) else frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The things that a grant is for: those whose labels satisfy all of these conditions; none of them = everything.
+    """The label conditions that a grant is limited to; without any it covers everything.
 
-    Only what a label is may be said, not what it is not: an execution is known by the labels that all of its targets have in
-    common, and what is missing there may be there on each one.
-    """
+    Conditions may only be positive: an execution is matched by the labels that all of its targets
+    have in common, and a label that is missing there may exist on each single target."""
 
     requirements: tuple[Requirement, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Scope:
-        """Of `env=staging,team in (web,db)`; "" is everything. Raises ValueError naming the fault."""
+        """Parse a scope such as `env=staging,team in (web,db)`; "" is everything.
+
+        Raises ValueError naming the fault."""
         if not text.strip():
             return EVERYWHERE
         requirements = parse_selector(text)
@@ -81,7 +82,7 @@ class Scope:
         return all(requirement.matches(labels) for requirement in self.requirements)
 
     def covers(self, selector: Sequence[Requirement]) -> bool:
-        """True where whatever such a selector finds lies inside, because it says so itself."""
+        """Return True if the selector by itself can only match things in this scope."""
         return all(any(_implies(said, wanted) for said in selector) for wanted in self.requirements)
 
 
@@ -96,32 +97,32 @@ EVERYWHERE = Scope()
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Permissions, and the things that they are for."""
+    """Permissions, and the scope in which they are held."""
 
     permissions: frozenset[str]
     scope: Scope = EVERYWHERE
     roles: tuple[str, ...] = field(default=(), compare=False)
-    """The roles that it came with."""
+    """The roles that the grant came from."""
 
     @classmethod
     def of_role(cls, role: str, scope: Scope = EVERYWHERE) -> Grant:
-        """What a role may do, within a scope."""
+        """Return the grant of a role's permissions within a scope."""
         return cls(permissions_of(role), scope, (role,))
 
     def holds(self, permission: str) -> bool:
-        """Whether it gives this permission anywhere at all."""
+        """Return True if the grant gives this permission in any scope."""
         return EVERYTHING in self.permissions or normalised(permission) in self.permissions
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How far one permission goes for somebody: the scopes of all grants that give it. No scope at all: nowhere."""
+    """The scopes in which one permission is held; no scope means that it is not held at all."""
 
     scopes: tuple[Scope, ...]
 
     @property
     def everywhere(self) -> bool:
-        """True where no thing is out of reach."""
+        """True if no thing is out of reach."""
         return any(not scope.requirements for scope in self.scopes)
 
     def holds(self, labels: Mapping[str, str]) -> bool:
@@ -129,7 +130,7 @@ class Reach:
         return any(scope.holds(labels) for scope in self.scopes)
 
     def __or__(self, other: Reach) -> Reach:
-        """What either of the two holds."""
+        """Return the union of both."""
         return Reach((*self.scopes, *(scope for scope in other.scopes if scope not in self.scopes)))
 
 
@@ -138,13 +139,13 @@ UNBOUNDED = Reach((EVERYWHERE,))
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who sent a request, proven by a token.
+    """The sender of a request, proven by a token.
 
-    `name` and `kind` together are one identity. `person`: the human behind it where that is known, which of a user is the user,
-    of an API key whoever it was made for; two principals of one person do not make four eyes. `makers`: of an API key or a service
-    the identities that may have its secret: who made it, who made that one, and the people behind these. `issued_at`: of somebody of the
-    platform, to when (Unix seconds) what is known of him goes back.
-    """
+    `name` and `kind` together are one identity. `person`: the human behind it if known (of a user:
+    that user; of an API key: the person that it was made for); two principals of one person do not
+    count as two approvers. `makers`: of an API key or a service, the identities that may have its
+    secret: its creator, the creator of that one, and the people behind these. `issued_at`: of a
+    platform user, the time (Unix seconds) of the information about the user."""
 
     name: str
     kind: PrincipalKind
@@ -158,40 +159,46 @@ class Principal:
     def of_role(
         cls, name: str, role: str, kind: PrincipalKind, *, scope: Scope = EVERYWHERE, person: str | None = None
     ) -> Principal:
-        """Somebody with one role."""
+        """Return a principal with one role."""
         return cls(name, kind, (Grant.of_role(role, scope),), (role,), person)
 
     def may(self, permission: str) -> bool:
-        """True where a grant gives the permission for something, however it is spelt (`jobs:read`, `jobs.read`, `read_jobs`)."""
+        """Return True if any grant gives the permission, in any spelling.
+
+        Spellings are `jobs:read`, `jobs.read` and `read_jobs`."""
         return any(grant.holds(permission) for grant in self.grants)
 
     def has_role(self, role: str, labels: Mapping[str, str]) -> bool:
-        """True if the role is held for a thing with these labels: a role within a scope does not count outside of it."""
+        """Return True if the role is held for a thing with these labels.
+
+        A role within a scope does not count outside of it."""
         scopes = [grant.scope for grant in self.grants if role in grant.roles]
         return role in self.roles and (not scopes or any(scope.holds(labels) for scope in scopes))
 
     def reach(self, permission: str) -> Reach:
-        """For which things the permission is held."""
+        """Return the scopes in which the permission is held."""
         return Reach(tuple(grant.scope for grant in self.grants if grant.holds(permission)))
 
     @property
     def identity(self) -> str:
-        """Name and kind in one word: `ada` of an API key, `user/ada` of a user; a key's name has no slash."""
+        """Name and kind in one text: `ada` for an API key, `user/ada` for a user.
+
+        The name of a key has no slash."""
         return self.name if self.kind == "api_key" else f"{self.kind}/{self.name}"
 
     @property
     def makes(self) -> tuple[str, ...]:
-        """The `makers` of what this principal makes: itself, the person behind it, and its own makers."""
+        """The `makers` of what this principal creates: itself, its person, and its own makers."""
         people = () if self.person is None else (f"user/{self.person}", f"external/{self.person}")
         return tuple(dict.fromkeys((self.identity, *people, *self.makers)))
 
     @property
     def humans(self) -> frozenset[str]:
-        """By which names it is a human: the name of a user or of somebody of the platform, and the person behind a key or a service.
+        """The names of the humans behind this principal.
 
-        The name of a key or a service says nothing: whoever may make one chooses it. Nor does the person of a key that another
-        identity has made, which knows its token.
-        """
+        These are the name of a user or platform user, and the person behind a key or a service. The
+        name of a key or a service proves nothing, because its creator chooses it. Neither does the
+        person of a key that another identity has made, since that identity knows the token."""
         own = {self.name} if self.kind in ("user", "external") else set()
         other_made = self.kind == "api_key" and not set(self.makers) <= {f"user/{self.person}", f"external/{self.person}"}
         if self.person is None or other_made:
@@ -199,7 +206,10 @@ class Principal:
         return frozenset({*own, self.person})
 
     def is_same_person(self, other: Principal) -> bool:
-        """False only if two humans are known to be behind these: not of a key or service and its maker, nor of what may be anybody's."""
+        """Return False only if two different humans are known to be behind these two.
+
+        They count as the same if one is a key or service and the other its maker, or if the owner
+        of either is unknown."""
         if (self.name, self.kind) == (other.name, other.kind) or self.is_anybody or other.is_anybody:
             return True
         if self.person is not None and self.person == other.person:
@@ -208,7 +218,7 @@ class Principal:
 
     @property
     def is_anybody(self) -> bool:
-        """True for an API key that was made for nobody knows whom."""
+        """True if the principal is an API key with no known owner."""
         return self.kind == "api_key" and self.person is None and bool(self.makers)
 
     def _has_made(self, other: Principal) -> bool:
@@ -216,16 +226,15 @@ class Principal:
         return not mine.isdisjoint(other.makers)
 
     def _shares_a_service(self, other: Principal) -> bool:
-        """True for one service, on behalf of whomever it speaks: its key signs all of that."""
+        """Return True for the same service: its key signs for every user that it acts for."""
         return self.kind == other.kind == "service" and self.name.partition("/")[0] == other.name.partition("/")[0]
 
 
 def labels_of(tags: Iterable[str]) -> dict[str, str]:
-    """A job's labels: its tags, of which `env=staging` is a label with a value and `web` one without.
+    """Return a job's labels from its tags: `env=staging` has a value, `web` has none.
 
     >>> labels_of(["env=staging", "web"])
-    {'env': 'staging', 'web': ''}
-    """
+    {'env': 'staging', 'web': ''}"""
     return {key: value for key, _, value in (tag.partition("=") for tag in tags)}
 
 
@@ -241,11 +250,12 @@ _SINGULAR = {
 
 
 def normalised(permission: str) -> str:
-    """Our spelling of a permission that others spell `jobs.read`, `read_jobs` or `job:read`.
+    """Return the canonical spelling of a permission.
 
-    >>> normalised("read_jobs"), normalised("job:read")
-    ('jobs:read', 'jobs:read')
-    """
+    Others spell it `jobs.read`, `read_jobs` or `job:read`.
+
+        >>> normalised("read_jobs"), normalised("job:read")
+        ('jobs:read', 'jobs:read')"""
     if permission == EVERYTHING:
         return permission
     text = permission.strip().lower().replace("-", "_")

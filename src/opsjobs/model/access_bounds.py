@@ -1,4 +1,4 @@
-"""How far somebody may go with what he asks for, and what he is told of what lies beyond."""
+"""The bounds of a caller's permission, and what errors reveal about things outside."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from opsjobs.model.target import Requirement, Target, Transport
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """`act`: for which things he may do it; `sight`: of which things he may know that there are such, which `act` is a part of.
+    """The scopes in which a caller may act, and the larger ones in which things are visible.
 
-    `permission` is what he holds within `act`, for words.
-    """
+    `act`: the things that the caller may act on. `sight`: the things whose existence the caller may
+    learn, which include `act`. `permission`: the permission that is held within `act`, for
+    messages."""
 
     act: Reach = UNBOUNDED
     sight: Reach = UNBOUNDED
@@ -24,15 +25,15 @@ class Bounds:
 
     @classmethod
     def of(cls, principal: Principal, permission: str, *, sees: str = "targets:read") -> Bounds:
-        """Of somebody who wants to do what `permission` is for, to things that holders of `sees` may see."""
+        """Return the bounds for `permission` on things that holders of `sees` may see."""
         act = principal.reach(permission)
         return cls(act, act | principal.reach(sees), permission)
 
     def check_targets(self, targets: Sequence[Target]) -> None:
-        """Raises Forbidden where one of them lies outside: naming the first that he may see, if there is one.
+        """Raise Forbidden if a target is out of bounds, naming the first visible one, if any.
 
-        How many there are is said to whoever may see them all; else it would count what nobody has shown him.
-        """
+        The number of targets outside is given only if the caller may see all of them; otherwise it
+        would reveal invisible ones."""
         if self.act.everywhere:
             return
         outside = [target for target in targets if not self.act.holds(target.labels)]
@@ -49,17 +50,17 @@ class Bounds:
         raise Forbidden("out_of_reach", detail)
 
     def check_labels(self, labels: Mapping[str, str], what: str) -> None:
-        """Raises Forbidden where a thing with these labels, which is written or named here, lies outside."""
+        """Raise Forbidden if a thing with these labels, written or named here, is out of bounds."""
         if not self.act.holds(labels):
             detail = f"{what} lies outside of the scope in which you hold {self.permission}: {scopes_in_words(self.act)}."
             raise Forbidden("out_of_reach", detail)
 
     def check_relabelled(self, labels: Mapping[str, str], old: Mapping[str, str] | None, name: str) -> None:
-        """Raises Forbidden where a target of this name comes to have other labels than before (`old`; None: it is new).
+        """Raise Forbidden if the target's labels change in a way that the scope does not allow.
 
-        Others' jobs and groups select by labels and bring their secrets along: within a scope only those labels are said that it
-        names itself, with values that it names.
-        """
+        `old`: the labels before (None: the target is new). Other people's jobs and groups select
+        targets by labels and bring their secrets along. Within a scope a caller may therefore only
+        set labels that the scope names itself, with values that it names."""
         before = old if old is not None else {}
         changed = sorted(key for key in labels.keys() | before.keys() if labels.get(key) != before.get(key))
         held = [scope for scope in self.act.scopes if scope.holds(labels) and (old is None or scope.holds(old))]
@@ -77,18 +78,22 @@ NO_BOUNDS = Bounds()
 
 
 def out_of_sight() -> Forbidden:
-    """What is said of a selection that finds what its author may not see, or nothing at all: he is not to tell which."""
+    """Return the error for a selection that matches nothing, or something invisible.
+
+    The caller must not be able to tell which."""
     detail = "What is selected is out of your reach, or there is no such thing: select targets that lie within your scope."
     return Forbidden("out_of_reach", detail)
 
 
 def scopes_in_words(reach: Reach) -> str:
-    """The scopes as they are written: `env=staging, or team in (web,db)`."""
+    """Return the scopes as they are written: `env=staging, or team in (web,db)`."""
     return ", or ".join(",".join(map(_words, scope.requirements)) or "everything" for scope in reach.scopes) or "nothing"
 
 
 def _names(scope: Scope, key: str, labels: Mapping[str, str]) -> bool:
-    """Whether the scope, which holds these labels, says what this one is; where it says only that it is there, it is empty."""
+    """Return True if the scope, which matches these labels, fixes the value of this label.
+
+    A scope that only demands that the label exists fixes it to the empty value."""
     return any(r.key == key and (r.values or labels.get(key) == "") for r in scope.requirements)
 
 
@@ -101,11 +106,10 @@ def _words(requirement: Requirement) -> str:
 
 
 def in_common(labelled: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """The labels that all of these have with the same value; of none at all, none.
+    """Return the labels that all of these have with the same value; {} if there are no items.
 
     >>> in_common([{"env": "prod", "role": "web"}, {"env": "prod", "role": "db"}])
-    {'env': 'prod'}
-    """
+    {'env': 'prod'}"""
     of_all: dict[str, str] | None = None
     for labels in labelled:
         of_all = dict(labels) if of_all is None else {key: value for key, value in of_all.items() if labels.get(key) == value}

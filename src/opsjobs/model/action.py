@@ -1,4 +1,4 @@
-"""Actions as a caller writes them: the six types, each with what all of them have in common."""
+"""Actions as a caller writes them: the six types and their common fields."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _as_text(value: object) -> object:
 
 
 def _as_reference(value: object) -> object:
-    """A uuid has one spelling here, so that what is named by it can be looked up as text."""
+    """Return a UUID in its one canonical spelling, so that it can be looked up as text."""
     text = _as_text(value)
     return text.lower() if isinstance(text, str) and text_patterns.UUID.fullmatch(text) else text
 
@@ -38,10 +38,10 @@ VariableName = Annotated[str, Field(pattern=text_patterns.VARIABLE_NAME)]
 
 
 class BecomeDraft(ApiModel):
-    """As whom a command runs: `user`, by way of sudo, su or doas; `credential` names the one whose password is asked for.
+    """Privilege escalation: run the command as `user` through sudo, su or doas.
 
-    doas takes passwords from a terminal alone, and there is none.
-    """
+    `credential` names the credential whose password is entered. doas reads passwords only from a
+    terminal, and commands have none."""
 
     user: str = Field(default="root", pattern=text_patterns.ACCOUNT)
     method: Literal["sudo", "su", "doas"] = "sudo"
@@ -57,15 +57,14 @@ class BecomeDraft(ApiModel):
 
 
 class ActionDraft(ApiModel):
-    """What every action has.
+    """The fields of every action.
 
-    `depends_on`: keys of actions that come before it (None: the one before it in the list; empty: none, it starts at once).
-    `when`: a condition under which it runs at all. `on_failure`: what comes after its failure (model/workflow); `rollback` names
-    the action that undoes it, which runs only then.
-    `scope: barrier`: it starts where all targets of the wave have come to it.
-    `targets` narrows it to some of the execution's. `timeout`: seconds it may take (None: the service's COMMAND_TIMEOUT).
-    `retry`: None takes the policy's.
-    """
+    `depends_on`: keys of actions that come before it (None: the one before it in the list; empty:
+    none, it starts at once). `when`: a condition for running it at all. `on_failure`: what follows
+    its failure (model/workflow); `rollback` names the action that undoes it, which runs only then.
+    `scope: barrier`: it starts once all targets of the wave have reached it. `targets` narrows it
+    to some of the execution's targets. `timeout`: its limit in seconds (None: the service's
+    COMMAND_TIMEOUT). `retry`: None uses the policy's."""
 
     key: str | None = Field(default=None, pattern=KEY)
     depends_on: list[Annotated[str, Field(pattern=KEY)]] | None = Field(default=None, max_length=1_000)
@@ -79,13 +78,14 @@ class ActionDraft(ApiModel):
 
 
 class RunningAction(ActionDraft):
-    """What the actions have that start a program on the target.
+    """The fields of actions that start a program on the target.
 
-    `output_limit`: bytes of each stream that are kept (None: OPSJOBS_OUTPUT_LIMIT_BYTES). `durable`: whether it outlives its
-    worker; what the policy and the target say counts, too. `become`: as whom it runs (None: as who logs in). `env`: variables
-    of it; names in OPSJOBS_ are the service's. `stdin`: text that it reads. `outputs`: what later actions read of its stdout:
-    json_lines (each line that is a JSON object, merged in order) or last_line (`last`, the last line that is not empty).
-    """
+    `output_limit`: bytes of each stream that are kept (None: OPSJOBS_OUTPUT_LIMIT_BYTES).
+    `durable`: if the program survives its worker; the settings of the policy and the target count,
+    too. `become`: the user it runs as (None: the login user). `env`: its environment variables;
+    names starting with OPSJOBS_ are reserved. `stdin`: the text of its standard input. `outputs`:
+    the values that later actions read from its stdout: json_lines (each line that is a JSON object,
+    merged in order) or last_line (`last`, the last line that is not empty)."""
 
     durable: Durability = "auto"
     become: BecomeDraft | None = None
@@ -111,10 +111,10 @@ class CommandAction(RunningAction):
 
 
 class ScriptAction(RunningAction):
-    """Run a script, byte for byte as written: `script` is text, `script_base64` bytes that need not be UTF-8.
+    """Run a script, byte for byte as written.
 
-    `interpreter`: a known name, or the path of one on the target. The script is never changed: it reads `args` and OPSJOBS_*.
-    """
+    `script` is text, `script_base64` bytes that need not be UTF-8. `interpreter`: a known name, or
+    the path of one on the target. The script is never changed: it reads `args` and OPSJOBS_*."""
 
     type: Literal["script"] = "script"
     interpreter: str = Field(default="bash", pattern=text_patterns.INTERPRETER)
@@ -135,7 +135,7 @@ class ScriptAction(RunningAction):
 
     @property
     def body(self) -> bytes:
-        """The bytes of the script. Raises a fault where the base64 cannot be read."""
+        """The bytes of the script. Raises a fault if the base64 is invalid."""
         if self.script is not None:
             return self.script.encode()
         try:
@@ -145,11 +145,11 @@ class ScriptAction(RunningAction):
 
 
 class FileTransferAction(ActionDraft):
-    """Bring a file to the target (`source`: the id of an uploaded one), or files from it (`source`: a path or a glob there).
+    """Upload a file to the target, or download files from it.
 
-    `mode`, `owner` and `group` are those of an uploaded file. `unpack`: the file is a tar, and what is in it goes into the folder
-    `destination`.
-    """
+    `source`: the id of an uploaded file, or a path or glob on the target. `mode`, `owner` and
+    `group` are those of an uploaded file. `unpack`: the file is a tar archive, which is extracted
+    into the directory `destination`."""
 
     type: Literal["file_transfer"] = "file_transfer"
     direction: Literal["upload", "download"]
@@ -183,14 +183,16 @@ class FileTransferAction(ActionDraft):
 
 
 class WaitAction(ActionDraft):
-    """Do nothing for `duration`; no connection and no place among the parallel runs is held meanwhile."""
+    """Wait for `duration`, without holding a connection or a slot for parallel runs."""
 
     type: Literal["wait"] = "wait"
     duration: Duration
 
 
 class ApprovalAction(Approvers, ActionDraft):
-    """Wait until somebody has approved: once for the execution, not for each target. Nobody in time: the runs are cancelled."""
+    """Wait for an approval: one for the execution, not one per target.
+
+    The runs are cancelled if it expires."""
 
     type: Literal["approval"] = "approval"
     message: str = Field(default="", max_length=2_000)
@@ -198,7 +200,7 @@ class ApprovalAction(Approvers, ActionDraft):
 
 
 class JobAction(ActionDraft):
-    """Run another job and wait for its end: on the same target, unless `targets` says on which."""
+    """Run another job to its end: on the same target, unless `targets` selects others."""
 
     type: Literal["job"] = "job"
     job: Annotated[str, BeforeValidator(_as_reference), Field(min_length=1, max_length=200)]
@@ -209,7 +211,9 @@ KINDS = ("command", "script", "file_transfer", "wait", "approval", "job")
 
 
 def line_of(action: Mapping[str, Any]) -> str | None:
-    """What an action starts, in one line for people: its command, or a script's interpreter and arguments; None for the others."""
+    """Return the command line of an action for people; None if it starts no program.
+
+    Of a script it is the interpreter and the arguments."""
     if action.get("interpreter") is not None:
         return shlex.join([action["interpreter"], *(action.get("args") or ())])
     command: str | None = action.get("command")
@@ -234,7 +238,7 @@ Action = Annotated[
         custom_error_message=f"an action's type is one of {', '.join(KINDS)}",
     ),
 ]
-"""Every kind of action, told apart by `type`; command where it is left out."""
+"""Any action, discriminated by `type`; without a type it is a command."""
 
 CheckAction = Annotated[
     Annotated[CommandAction, Tag("command")] | Annotated[ScriptAction, Tag("script")],
@@ -244,4 +248,4 @@ CheckAction = Annotated[
         custom_error_message="a check is a command or a script",
     ),
 ]
-"""What can look after a wave: a command or a script."""
+"""A check after a wave: a command or a script."""

@@ -1,4 +1,4 @@
-"""Which addresses are special: the one list for everything that connects to where a caller says."""
+"""Special addresses: one list for everything that connects to a caller's addresses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """Parse CIDR texts. Raises ValueError for one that is none."""
+    """Parse CIDR texts. Raises ValueError for an invalid one."""
     return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
 
 
@@ -42,7 +42,7 @@ NO_MACHINE = networks(
         "5f00::/16",  # segment identifiers of SRv6
     ]
 )
-"""Addresses that no machine has, or that lead to an address which cannot be told from them."""
+"""Addresses that belong to no host, or that hide the address which they lead to."""
 
 _INTERNAL = networks(
     [
@@ -67,11 +67,12 @@ _ISATAP = (0x00005EFE, 0x02005EFE)
 
 
 def forms(text: str) -> list[Address]:
-    """Return the address and, of an IPv6 address that carries IPv4 addresses, those too. A mapped one is its IPv4 address.
+    """Return the address, and the IPv4 addresses that an IPv6 address embeds.
 
-    >>> [str(form) for form in forms("::ffff:10.0.0.1")], [str(form) for form in forms("64:ff9b::a00:1")]
-    (['10.0.0.1'], ['64:ff9b::a00:1', '10.0.0.1'])
-    """
+    An IPv4-mapped address is only its IPv4 address.
+
+        >>> [str(form) for form in forms("::ffff:10.0.0.1")], [str(form) for form in forms("64:ff9b::a00:1")]
+        (['10.0.0.1'], ['64:ff9b::a00:1', '10.0.0.1'])"""
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):
         return [address]
@@ -89,11 +90,11 @@ def forms(text: str) -> list[Address]:
 
 
 def within(address: Address, among: Sequence[Network]) -> bool:
-    """Return whether one of these networks holds the address."""
+    """Return True if one of these networks contains the address."""
     return any(address in network for network in among if network.version == address.version)
 
 
 def is_public(text: str) -> bool:
-    """Return whether an address, in all of its forms, is one of the public Internet."""
+    """Return True if the address, in all of its forms, is one of the public Internet."""
     special = (*LOOPBACK, *METADATA, *NO_MACHINE, *_INTERNAL)
     return all(form.is_global and not within(form, special) for form in forms(text))

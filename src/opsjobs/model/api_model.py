@@ -1,4 +1,6 @@
-"""The base of everything that comes in as JSON: snake_case, camelCase taken too, unknown fields refused; and its units."""
+"""The base model of all JSON input, and its units.
+
+Fields are snake_case, camelCase is accepted, and unknown fields are refused."""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ Pause = Annotated[
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema({"type": "string", "examples": ["0s", "1s", "5m"], "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)?$"}),
 ]
-"""Seconds like Duration, but 0 is taken, too: no pause at all."""
+"""Seconds like Duration, but 0 (no pause) is allowed, too."""
 
 Size = Annotated[
     int,
@@ -66,7 +68,9 @@ def _moment(given: Any) -> Any:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_moment), AfterValidator(in_reach)]
-"""An instant of 1970 to 2199, written as RFC 3339 has it, kept in UTC; not as a number, whose unit and zone nobody knows."""
+"""An RFC 3339 timestamp from 1970 to 2199, stored in UTC.
+
+Numbers are refused: their unit and zone are ambiguous."""
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -77,22 +81,24 @@ def snake_case(name: str) -> str:
 
 
 def stored(info: ValidationInfo) -> bool:
-    """Whether it is read back from where it is kept (`context={"stored": True}`): what was good then is not judged again."""
+    """Return True if the value is read back from the database (`context={"stored": True}`).
+
+    Values that were valid when they were stored are not validated again."""
     return bool(info.context and info.context.get("stored"))
 
 
 class ApiModel(BaseModel):
     """A request body or a part of one.
 
-    Only names of fields are re-spelt from camelCase; keys of dictionaries (env, labels, parameters) are data. Numbers and truths
-    are what JSON says they are: neither `"yes"` nor 1 is true, and true is no port.
-    """
+    Only names of fields are converted from camelCase; keys of dictionaries (env, labels,
+    parameters) are data. Numbers and booleans must have their JSON type: neither `"yes"` nor 1 is
+    true, and true is no port."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, use_enum_values=False)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Describe defaults as they are written: a duration or a size as text with its unit, not as a number."""
+        """Describe the default of a duration or a size as text with its unit, not as a number."""
         described = handler.resolve_ref_schema(handler(core_schema))
         for name, field in cls.model_fields.items():
             text = described.get("properties", {}).get(field.alias or name)
@@ -122,30 +128,34 @@ class ApiModel(BaseModel):
 
 
 class Overriding(ApiModel):
-    """What launches and stores in spite of the safety check or of an approval: takes safety:override, and a reason."""
+    """The fields of requests that override the safety check or an approval.
+
+    An override needs safety:override and a reason."""
 
     override_safety: bool = False
     reason: str | None = Field(default=None, max_length=2_000)
 
     @property
     def override(self) -> str | None:
-        """The reason, where something is overridden."""
+        """The reason if something is overridden, else None."""
         return (self.reason or "") if self.override_safety else None
 
 
-# What no field takes: its own words of refusal, at its own place, are the best.
+# A value that no field accepts: the field's own error, at its own path, is the clearest.
 _OF_ANOTHER_TYPE = object()
 
 
 @cache
 def _names(model: type[ApiModel]) -> tuple[str, ...]:
-    """The names that a body may use."""
+    """Return the names that a body may use."""
     return tuple(field.alias or name for name, field in model.model_fields.items())
 
 
 @cache
 def _scalars(model: type[ApiModel]) -> dict[str, frozenset[type]]:
-    """The fields that take only numbers or truths, or lists of them, with what each takes."""
+    """Return the fields that accept only numbers or booleans, or lists of them.
+
+    Each comes with the types that it accepts."""
     found = {}
     for name, field in model.model_fields.items():
         if not _converts(field.metadata) and (kinds := _kinds(field.annotation)):
@@ -154,7 +164,9 @@ def _scalars(model: type[ApiModel]) -> dict[str, frozenset[type]]:
 
 
 def _kinds(annotation: Any) -> frozenset[type]:
-    """Which of bool, int, float an annotation takes, itself or in a list; nothing where it takes anything else, too."""
+    """Return the types of bool, int and float that an annotation accepts, also in a list.
+
+    Returns an empty set if it accepts any other type."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return frozenset() if _converts(arguments[1:]) else _kinds(arguments[0])

@@ -1,4 +1,4 @@
-"""An approval: a question to people that stands in the way of an execution or of its runs, and what was said to it."""
+"""Approvals: a decision by people that an execution or its runs wait for."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from opsjobs.model.target import Target
 OVERRIDE = "safety:override"
 NO_LABELS: Mapping[str, str] = {}
 ALONE = (
-    "Somebody else has to. Where there is nobody else, who holds safety:override decides alone with override_safety: true "
-    "and a reason, which the audit log keeps."
+    "Another person has to approve. If there is none, a holder of safety:override decides alone "
+    "with override_safety: true and a reason, which the audit log keeps."
 )
 
 
 class ApprovalStatus(StrEnum):
-    """How it stands. `expired`: nobody decided in time, or what would run has changed; `cancelled`: its execution ended before."""
+    """The status of an approval.
+
+    `expired`: it was not decided in time, or what would run has changed; `cancelled`: its execution
+    ended before."""
 
     PENDING = "pending"
     APPROVED = "approved"
@@ -36,12 +39,12 @@ class ApprovalStatus(StrEnum):
 
     @property
     def pending(self) -> bool:
-        """True where somebody can still decide it."""
+        """True if it can still be decided."""
         return self is ApprovalStatus.PENDING
 
 
 class ApprovalKind(StrEnum):
-    """What waits for it: the runs that came to an action, or the whole launch."""
+    """The kind of an approval: for the runs that reached an action, or for the whole launch."""
 
     ACTION = "action"
     LAUNCH = "launch"
@@ -49,7 +52,9 @@ class ApprovalKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """Who asked for what is to be approved, or wrote it. `kind` None: not known, so that whoever has the name is taken for the same."""
+    """The requester or an author of what is to be approved.
+
+    `kind` None: unknown, so that any identity of this name counts as the same."""
 
     name: str
     kind: str | None = None
@@ -58,37 +63,39 @@ class Requester:
 
     @classmethod
     def of(cls, principal: Principal) -> Requester:
-        """The one who asks."""
+        """Return the principal as a requester."""
         return cls(principal.name, principal.kind, principal.person, principal.makers)
 
     def is_person(self, other: Principal) -> bool:
-        """Whether the other one is the same identity, or the same human, or may be."""
+        """Return True if the other one is, or may be, the same identity or the same human."""
         if self.kind is None and self.name in (other.name, other.person):
             return True
         kind = cast("PrincipalKind", self.kind or "user")
         return Principal(self.name, kind, (), person=self.person, makers=tuple(self.makers)).is_same_person(other)
 
     def data(self) -> dict[str, Any]:
-        """As it is kept beside an execution."""
+        """Return the JSON that is stored with an execution."""
         said = {"name": self.name, "kind": self.kind, "person": self.person}
         return {**said, "makers": list(self.makers)} if self.makers else said
 
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who wrote something that will run; `wrote`: what, as in `version 2 of the job nightly`."""
+    """The author of something that will run; `wrote`: such as `version 2 of the job nightly`."""
 
     who: Requester
     wrote: str
 
     def data(self) -> dict[str, Any]:
-        """An item of an approval's `would_run.authors`."""
+        """Return an item of an approval's `would_run.authors`."""
         return {"name": self.who.name, "wrote": self.wrote}
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalTerms:
-    """What an approval takes: `needed` different people, of these roles or users where some are named, within `expires_seconds`."""
+    """The requirements of an approval: `needed` different people within `expires_seconds`.
+
+    If `roles` or `users` are named, only those may approve."""
 
     message: str
     needed: int = 1
@@ -99,7 +106,7 @@ class ApprovalTerms:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What one person said. `overridden`: alone, by safety:override."""
+    """The decision of one person. `overridden`: made alone, by safety:override."""
 
     by: str
     approve: bool
@@ -108,17 +115,18 @@ class Decision:
     overridden: bool = False
 
     def data(self) -> dict[str, Any]:
-        """An item of an approval's `decisions`."""
+        """Return an item of an approval's `decisions`."""
         said = {"by": self.by, "approve": self.approve, "reason": self.reason, "at": moment(self.at)}
         return {**said, "overridden": True} if self.overridden else said
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """One a workflow's approval action and execution, whatever the number of targets that wait for it; or one a launch.
+    """An approval of one action of an execution, or of a launch.
 
-    `hash`: of what would run where when it was asked (None: it was asked by a release that made none).
-    """
+    There is one for each approval action and execution, regardless of the number of targets that
+    wait for it. `hash`: the fingerprint of what would run, and where, at the time of the request
+    (None: requested by a release that computed none)."""
 
     id: int
     uuid: str
@@ -140,7 +148,7 @@ class Approval:
     decisions: Sequence[Decision] = field(default=())
 
     def data(self) -> dict[str, Any]:
-        """An item of GET /approvals, which is also the `data` of its events."""
+        """Return an item of GET /approvals, which is also the `data` of its events."""
         return {
             "id": self.id,
             "uuid": self.uuid,
@@ -174,11 +182,12 @@ class Approval:
         approvers: Iterable[Requester] = (),
         labels: Mapping[str, str] = NO_LABELS,
     ) -> None:
-        """Raise Forbidden if this principal may not decide it, Conflict if it has, Invalid if an override has no reason.
+        """Raise Forbidden if this principal may not decide the approval.
 
-        The requester and the `authors` of what will run do not approve it, nor does one person twice (`approvers`: those who
-        have approved so far); rejecting is for everybody. `labels`: of the execution, for which a role has to be held.
-        """
+        Raises Conflict if the person has approved already, and Invalid if an override has no
+        reason. The requester and the `authors` of what will run cannot approve it, and no person
+        can approve twice (`approvers`: those who have approved so far); these rules do not apply to
+        a rejection. `labels`: the labels of the execution, for which a role has to be held."""
         if override:
             check_override(principal, reason)
             return
@@ -228,10 +237,10 @@ def _approved_by(principal: Principal, approver: Requester) -> str:
 
 
 def check_override(principal: Principal, reason: str | None) -> None:
-    """Raises Forbidden for who does not hold safety:override everywhere, Invalid where there is no reason."""
+    """Raise Forbidden without safety:override everywhere, Invalid without a reason."""
     if not principal.reach(OVERRIDE).everywhere:
         how = "holds it within a scope only" if principal.may(OVERRIDE) else "does not hold it"
-        detail = f"An override takes {OVERRIDE}, and {principal.name} {how}: ask somebody else to approve, or an administrator."
+        detail = f"An override takes {OVERRIDE}, and {principal.name} {how}: ask another person to approve, or an administrator."
         raise Forbidden("forbidden", detail)
     if not (reason or "").strip():
         detail = "override_safety needs a reason: the audit log keeps why."
@@ -239,7 +248,7 @@ def check_override(principal: Principal, reason: str | None) -> None:
 
 
 def person_of(principal: Principal) -> str:
-    """By what a person is counted once: the human where that is known, else the identity."""
+    """Return the key by which a person is counted once: the human if known, else the identity."""
     return f"person:{principal.person}" if principal.person is not None else f"{principal.kind}:{principal.name}"
 
 
@@ -252,7 +261,9 @@ def fingerprint(
     *,
     salt: bytes,
 ) -> str:
-    """The hash of what would run where: 64 hexadecimal digits. Secrets are in it by a digest that only `salt` could be tried on."""
+    """Return the hash (64 hexadecimal digits) of what would run, and where.
+
+    Secrets are included as a digest, which cannot be brute-forced without `salt`."""
     places = [_place(target) for target in sorted(targets, key=_id)]
     values = {name: _value(value, salt) for name, value in parameters.items()}
     whole = [job_name, [dict(action) for action in actions], values, dict(policy), places]
@@ -260,7 +271,9 @@ def fingerprint(
 
 
 def _place(target: Target) -> list[Any]:
-    """What of a machine decides which one it is, and what runs there: its labels are values of commands."""
+    """Return what identifies a target and decides what runs there.
+
+    Labels belong to it, because they are values of commands."""
     where = [target.id, target.name, target.host, target.port, target.transport.value, target.platform]
     trust = [target.credential, target.jump, target.host_key_policy.value, list(target.host_keys)]
     return [*where, *trust, dict(target.labels)]
@@ -277,7 +290,9 @@ def _value(value: Any, salt: bytes) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """As it comes back from the database: a whole number has no fraction there, and there are no tuples."""
+    """Return the value as the database returns it.
+
+    Whole floats become integers there, and tuples become lists."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

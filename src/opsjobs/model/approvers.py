@@ -1,4 +1,4 @@
-"""Who has to approve something: how many different people, and which."""
+"""The required approvers: how many different people, and which."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ RoleName = Annotated[str, Field(pattern=text_patterns.ROLE)]
 
 
 class Approvers(ApiModel):
-    """`approvers` different people, none of them who asked; where `roles` or `users` are named, of those only.
+    """The number of different people who have to approve; the requester is not one of them.
 
-    All of them hold approvals:decide anyway.
-    """
+    If `roles` or `users` are named, only those count. All of them need approvals:decide anyway."""
 
     approvers: int = Field(default=1, ge=1, le=APPROVERS_MAX)
     roles: list[RoleName] = Field(default_factory=list, max_length=APPROVERS_MAX)
@@ -37,6 +36,8 @@ class Approvers(ApiModel):
 
 
 class ApprovalPolicy(Approvers):
-    """`policy.approval`: no execution begins before it is approved; in `expires` seconds, or it is rejected."""
+    """The field `policy.approval`: an execution starts only after approval.
+
+    It is rejected if it is not approved within `expires` seconds."""
 
     expires: Annotated[Duration, Field(le=EXPIRES_SECONDS_MAX)] = EXPIRES_SECONDS

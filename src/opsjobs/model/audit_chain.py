@@ -1,4 +1,6 @@
-"""The chain of the audit log: each row's hash covers the row and the hash before it, and is signed; so none changes or goes unseen."""
+"""The hash chain of the audit log, which makes changed and missing rows detectable.
+
+Each row's hash covers the row and the hash before it, and is signed."""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from typing import Any
 
 from opsjobs.model.audit_signing import Part, Proof, Signature, SigningKeys
 
-# What a row's hash covers, besides the hash before it.
+# The columns that a row's hash covers, besides the hash before it.
 FIELDS = (
     "seal",
     "id",
@@ -29,9 +31,10 @@ FIELDS = (
     "after",
     "reason",
 )
-# What only the sealing itself says: such a row is signed as its own, and one that somebody else wrote is not.
+# Actions that only the sealer writes: it signs these rows with its own key part, which rows
+# written by others do not get.
 OWN = ("audit.retained", "audit.anchored")
-# Made once: `json.dumps` makes an encoder at each call, which took a sixth of sealing.
+# Built once: `json.dumps` builds an encoder per call, which took a sixth of the time of sealing.
 _spelt = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 # The hash before the first row.
 NOTHING = "0" * 64
@@ -39,7 +42,7 @@ NOTHING = "0" * 64
 
 @dataclass(frozen=True, slots=True)
 class ChainLink:
-    """A place in the chain: the number of a row and its hash, in hexadecimal. Number 0 is before the first row."""
+    """A place in the chain: the number of a row and its hash in hexadecimal; 0 is the start."""
 
     seal: int = 0
     hash: str = NOTHING
@@ -48,17 +51,18 @@ class ChainLink:
         return f"{self.seal}:{self.hash}"
 
     def next(self, row: Mapping[str, Any]) -> ChainLink:
-        """The link that a row makes which follows on this one; the row has its number in `seal`."""
+        """Return the link of the row that follows this one; `seal` holds the row's number."""
         return ChainLink(row["seal"], hashlib.sha256(bytes.fromhex(self.hash) + canonical(row)).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """Where the chain begins (what was before has been let go of) and where it ends; it is signed as a whole.
+    """The first and the last link of the chain; both are signed together.
 
-    `anchor`: the number up to which rows were sealed before there were signatures; `anchor_id`: the highest id of a row of retention
-    that waited to be sealed then, and so is not signed as the sealing's own.
-    """
+    `base`: the link before the oldest row that is kept (older rows are deleted by retention).
+    `anchor`: the number of the last row that was sealed before signatures existed; `anchor_id`: the
+    highest id of a retention row that was waiting to be sealed at that time, and so is not signed
+    as the sealer's own."""
 
     base: ChainLink = ChainLink()
     head: ChainLink = ChainLink()
@@ -67,33 +71,34 @@ class Ends:
 
     @property
     def text(self) -> bytes:
-        """What is signed."""
+        """The bytes that are signed."""
         return f"{self.base} {self.head} {self.anchor} {self.anchor_id}".encode()
 
 
 @dataclass(frozen=True, slots=True)
 class ChainBreak:
-    """Where the chain is broken first.
+    """The first break of the chain.
 
-    `kind`: gap (a row is missing), changed (it does not fit), unsigned (no key's), forged (what only the sealing says, by somebody
-    else), base (rows were let go of, and not by retention), tail (the newest are missing), head (a noted one is not in it), key (a
-    key is missing: nothing can be said).
-    """
+    `kind`: gap (a row is missing), changed (the hash does not match), unsigned (signed by no key),
+    forged (a row that only the sealer may write, written by another), base (rows were deleted, but
+    not by retention), tail (the newest rows are missing), head (a noted head is not in the chain),
+    key (a key is missing, so nothing can be verified)."""
 
     seal: int
     kind: str
     detail: str
 
     def data(self) -> dict[str, Any]:
-        """As answers show it."""
+        """Return the JSON of answers."""
         return {"seal": self.seal, "kind": self.kind, "detail": self.detail}
 
 
 def canonical(row: Mapping[str, Any]) -> bytes:
-    """The one spelling of a row that is hashed: JSON of FIELDS, keys sorted, no blanks, all beyond ASCII escaped.
+    """Return the canonical bytes of a row for hashing.
 
-    `at` is a moment, or already in the spelling of `stamp`. Numbers are as in RFC 8785, doubles, but for whole ones, which are exact.
-    """
+    They are the JSON of FIELDS with sorted keys, no blanks and all non-ASCII characters escaped.
+    `at` is a datetime, or already formatted by `stamp`. Numbers are as in RFC 8785, doubles, except
+    for integers, which are exact."""
     body = {name: row[name] for name in FIELDS}
     if isinstance(body["at"], datetime):
         body["at"] = stamp(body["at"])
@@ -101,16 +106,18 @@ def canonical(row: Mapping[str, Any]) -> bytes:
 
 
 def stamp(at: datetime) -> str:
-    """A moment to the microsecond, as PostgreSQL keeps it: what is hashed may not be rounded."""
+    """Return a time to the microsecond, as PostgreSQL stores it.
+
+    Hashed values must not be rounded."""
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class ChainWalk:
-    """Goes along the chain row by row, from a place that is trusted, to the first row that does not fit.
+    """A walk along the chain from a trusted link to the first row that does not match.
 
-    With `keys` each row's signature is looked at, too. What a missing key has signed is proven by what follows: a hash covers all
-    rows before. `ends`: what is said of the chain, and proven; without, unsigned rows may only come before all others.
-    """
+    With `keys` each row's signature is checked, too. Rows signed by a missing key are proven by the
+    rows after them, because a hash covers all rows before. `ends`: the verified ends of the chain;
+    without them, unsigned rows may only come before all signed ones."""
 
     def __init__(self, start: ChainLink, keys: SigningKeys | None = None, ends: Ends | None = None) -> None:
         self.at = start
@@ -124,7 +131,9 @@ class ChainWalk:
         self.signed = False
 
     def step(self, row: Mapping[str, Any], noted: str) -> bool:
-        """Judge the next row, whose hash is noted as this; False where the chain is broken. `row` may have `key_id` and `mac`."""
+        """Check the next row against its noted hash; return False if the chain is broken.
+
+        `row` may have `key_id` and `mac`."""
         if row["seal"] != self.at.seal + 1:
             missing = self.at.seal + 1
             self.broken = ChainBreak(missing, "gap", f"Row {missing} is missing: after {self.at.seal} comes {row['seal']}.")
@@ -138,7 +147,9 @@ class ChainWalk:
         return True
 
     def begin(self, row: Mapping[str, Any]) -> None:
-        """Judge the row behind which the walk begins, as far as its signature goes: its hash was found right by another walk."""
+        """Check the signature of the row that the walk starts after.
+
+        Its hash has been verified by another walk."""
         self.broken = self._unsigned(row, self.at)
 
     def _unsigned(self, row: Mapping[str, Any], link: ChainLink) -> ChainBreak | None:
@@ -149,7 +160,7 @@ class ChainWalk:
         text = bytes.fromhex(link.hash)
         proof = self._keys.proof(Part.OWN if own else Part.ROW, text, signature)
         if proof is Proof.WRONG and self._keys.proof(Part.ROW if own else Part.OWN, text, signature) is Proof.GOOD:
-            # A copy does not say since when it is that the sealing signs its own rows in another way.
+            # A copy does not tell from which row on the sealer signs its own rows as Part.OWN.
             return _forged(row) if own else None
         return self._judged(row, proof, signature)
 
@@ -170,7 +181,7 @@ class ChainWalk:
         return seal <= self._ends.anchor if self._ends is not None else not self.signed
 
     def end(self, head: ChainLink) -> None:
-        """Judge the end of the chain by the head that is on record."""
+        """Check the end of the chain against the head on record."""
         if self.broken is None and self.at != head:
             missing = self.unproven or min(self.at.seal + 1, head.seal + 1)
             detail = (
@@ -181,12 +192,14 @@ class ChainWalk:
 
 
 def went_back(seen: ChainLink, head: ChainLink) -> ChainBreak | None:
-    """What a process says that has seen another head before than it finds now; None where the chain has only grown, or is as it was."""
+    """Return the break if the head is behind one that this process has seen before.
+
+    Returns None if the chain has only grown, or is unchanged."""
     if head.seal > seen.seal or head == seen:
         return None
     detail = (
         f"The chain ends at {head.seal}, but this process has seen it end at {seen}: what followed was taken away, or an older copy of "
-        "the database was put back. Where that was you, restart the process."
+        "the database was put back. If that was you, restart the process."
     )
     return ChainBreak(min(head.seal + 1, seen.seal), "tail", detail)
 
@@ -197,12 +210,10 @@ def _changed(row: Mapping[str, Any]) -> ChainBreak:
 
 
 def _bare(row: Mapping[str, Any]) -> ChainBreak:
-    said = (
-        f"Row {row['seal']} ({row['action']} by {row['actor']}) is signed by no key: it was sealed by somebody else than opsjobs."
-    )
+    said = f"Row {row['seal']} ({row['action']} by {row['actor']}) is signed by no key: it was not sealed by opsjobs."
     return ChainBreak(row["seal"], "unsigned", said)
 
 
 def _forged(row: Mapping[str, Any]) -> ChainBreak:
-    said = f"Row {row['seal']} says {row['action']}, but opsjobs did not write it: somebody put it there by hand."
+    said = f"Row {row['seal']} says {row['action']}, but opsjobs did not write it: it was inserted by hand."
     return ChainBreak(row["seal"], "forged", said)

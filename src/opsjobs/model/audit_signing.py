@@ -1,4 +1,7 @@
-"""The keys of the audit log: what they sign was written by opsjobs, not by somebody who may only write to the database."""
+"""The signing keys of the audit log.
+
+A signature proves that opsjobs wrote a row, and not a person with write access to the database
+only."""
 
 from __future__ import annotations
 
@@ -12,11 +15,10 @@ from opsjobs.model.secret import Secret
 
 
 class Part(StrEnum):
-    """What is signed; a signature of one part is none of another.
+    """The kind of signed text; a signature of one part is invalid for another.
 
-    row: what was found in the log and sealed. own: what the sealing itself says there (OWN of `chain`). ends: where the chain begins
-    and ends.
-    """
+    row: a row that was found in the log and sealed. own: a row written by the sealer itself (OWN of
+    audit_chain). ends: the first and the last link of the chain."""
 
     ROW = "row"
     OWN = "own"
@@ -24,7 +26,10 @@ class Part(StrEnum):
 
 
 class Proof(StrEnum):
-    """What a signature says: made by this key; not made by it; none is there; or the key is not ours to ask."""
+    """The result of a signature check.
+
+    good: made by this key. wrong: not made by it. none: there is no signature. unknown: the key is
+    not configured here."""
 
     GOOD = "good"
     WRONG = "wrong"
@@ -34,19 +39,21 @@ class Proof(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The key by its id, and 32 bytes (HMAC-SHA-256) in hexadecimal."""
+    """A key id and 32 bytes of HMAC-SHA-256 in hexadecimal."""
 
     key_id: str
     mac: str
 
     @classmethod
     def of(cls, key: str | None, mac: str | None) -> Signature | None:
-        """As a row holds it, or None where it holds none."""
+        """Return the signature of a row, or None if it has none."""
         return cls(key, mac) if key is not None and mac is not None else None
 
 
 class SigningKeys:
-    """Derived from ENCRYPTION_KEYS, a key for each part: the first signs, all of them prove. `current`: the id of the first."""
+    """Keys derived from ENCRYPTION_KEYS, one for each part.
+
+    The first one signs, all of them verify. `current`: the id of the first."""
 
     def __init__(self, keys: Sequence[Secret]) -> None:
         raw = [ring_key(key, position) for position, key in enumerate(keys, start=1)]
@@ -56,16 +63,16 @@ class SigningKeys:
         self._keys = {(key_id(one), part): derived(one, f"opsjobs audit 1 {part}".encode()) for one in raw for part in Part}
 
     def sign(self, part: Part, text: bytes) -> Signature:
-        """Under the current key."""
+        """Sign a text with the current key."""
         return Signature(self.current, self._mac(self.current, part, text))
 
     def signed(self, part: Part, texts: Iterable[bytes]) -> list[bytes]:
-        """As `sign`, of many; the signatures alone, 32 bytes each."""
+        """Sign many texts as `sign` does; return the signatures alone, 32 bytes each."""
         key = self._keys[self.current, part]
         return [hmac.digest(key, text, "sha256") for text in texts]
 
     def proof(self, part: Part, text: bytes, signature: Signature | None) -> Proof:
-        """What this signature says of the text."""
+        """Check a signature of a text."""
         if signature is None:
             return Proof.NONE
         if (signature.key_id, part) not in self._keys:
@@ -78,7 +85,7 @@ class SigningKeys:
 
 
 def ring_key(key: Secret, position: int) -> bytes:
-    """The bytes of one of ENCRYPTION_KEYS. Raises ValueError, without its text."""
+    """Return the bytes of one of ENCRYPTION_KEYS. Raises ValueError, without the key's text."""
     try:
         return decoded(key.reveal())
     except ValueError as fault:

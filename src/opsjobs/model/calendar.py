@@ -23,20 +23,22 @@ WINDOWS_AT_MOST = 200
 DAYS_AT_MOST = 5_000
 RANGES_AT_MOST = 400
 SEEN_DAYS = (2, 32, 400)
-"""How far `closed` looks for the end, in steps: nearly always the first one is enough."""
+"""The look-ahead of `closed` in days, step by step: nearly always the first one is enough."""
 LOOKS_AT_MOST = 10_000
-"""Windows times days: with many windows it does not look so far, for others wait meanwhile."""
+"""The limit of windows times days of one look-ahead, so that others do not have to wait."""
 
 
 class CalendarKind(StrEnum):
-    """`blackout`: closed inside of its windows. `only`: closed outside of them."""
+    """The kind of a calendar: `blackout` is closed inside its windows, `only` outside."""
 
     BLACKOUT = "blackout"
     ONLY = "only"
 
 
 class CalendarDraft(ApiModel):
-    """What a caller writes of a calendar (body of POST and PUT /calendars). Local times are those of `timezone`."""
+    """A calendar as a caller writes it (body of POST and PUT /calendars).
+
+    Local times are those of `timezone`."""
 
     name: Name
     description: str = Field(default="", max_length=2_000)
@@ -57,12 +59,12 @@ class CalendarDraft(ApiModel):
         return self
 
     def data(self) -> dict[str, Any]:
-        """The canonical body: windows with what was said of them only."""
+        """Return the canonical body; windows contain only the fields that were set."""
         return {**self.model_dump(mode="json"), "windows": [w.model_dump(mode="json", exclude_none=True) for w in self.windows]}
 
 
 class Calendar:
-    """A calendar that can be asked."""
+    """A compiled calendar."""
 
     def __init__(self, draft: CalendarDraft) -> None:
         self.name = draft.name
@@ -76,7 +78,7 @@ class Calendar:
         return len(self._windows)
 
     def spans(self, since: datetime, until: datetime) -> Iterator[Span]:
-        """The stretches of its windows that have something of this time (UTC) in them, in no order."""
+        """Yield the spans of its windows that overlap this time (UTC), in no order."""
         for window in self._windows:
             for span in window.spans(self.zone, since, until):
                 if span.start < until and span.end > since:
@@ -85,11 +87,11 @@ class Calendar:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """That nothing is to fire now: which calendar says so (of several `only` ones all), and why.
+    """The reason why calendars forbid firing at an instant.
 
-    `until`: when the calendars together are open again; None where that is not in sight (mostly over a year away, or never).
-    `zone` is the calendar's.
-    """
+    `calendar`: the calendar that is closed (of several `only` calendars all of them). `until`: when
+    the calendars together are open again; None if that is too far ahead (mostly over a year away,
+    or never). `zone` is the calendar's time zone."""
 
     calendar: str
     reason: str
@@ -98,28 +100,32 @@ class Closed:
 
     @property
     def words(self) -> str:
-        """The whole in words, such as: closed by the calendar holidays (Christmas: 2026-12-25) until 2026-12-26 00:00 in …."""
+        """The description of the closure.
+
+        Such as: closed by the calendar holidays (Christmas: 2026-12-25) until 2026-12-26 00:00 in
+        …."""
         end = "with no end in sight" if self.until is None else f"until {self.local_until} in {self.zone.key}"
         return f"closed by the calendar {self.calendar} ({self.reason}) {end}"
 
     @property
     def local_until(self) -> str | None:
-        """`until` as clocks in the calendar's zone show it, to the minute unless it has seconds."""
+        """`until` in the calendar's zone, to the minute unless it has seconds."""
         if self.until is None:
             return None
         there = self.until.astimezone(self.zone).replace(tzinfo=None)
         return there.isoformat(" ", "seconds" if there.second else "minutes")
 
     def data(self) -> dict[str, Any]:
-        """As it stands in answers."""
+        """Return the JSON of answers."""
         return {"calendar": self.calendar, "reason": self.reason, "until": moment(self.until)}
 
 
 def closed(calendars: Iterable[Calendar], instant: datetime) -> Closed | None:
-    """Whether an instant is in any blackout, or outside of all `only` calendars where there are any; None = open.
+    """Return why an instant is closed; None if it is open.
 
-    For many instants near each other ask `Closures`. An instant beyond the years that windows may have is open.
-    """
+    It is closed inside of any blackout, or outside of all `only` calendars if there are any. For
+    many instants near each other use `Closures`. An instant outside of the years that windows may
+    have is open."""
     asked = tuple(calendars)
     if not asked or not FIRST_YEAR <= instant.year <= LAST_YEAR:
         return None
@@ -132,13 +138,13 @@ def closed(calendars: Iterable[Calendar], instant: datetime) -> Closed | None:
 
 
 def _looks(calendars: Sequence[Calendar]) -> Sequence[int]:
-    """How many days to look ahead, first and then."""
+    """Return the look-ahead steps in days."""
     windows = sum(calendar.size for calendar in calendars)
     return [days for days in SEEN_DAYS if days == SEEN_DAYS[0] or days * windows <= LOOKS_AT_MOST]
 
 
 def closes(calendars: Iterable[Calendar], instant: datetime) -> datetime | None:
-    """When calendars that are open at this instant close next; None where that is not in sight."""
+    """Return when calendars that are open at this instant close next; None if not in sight."""
     asked = tuple(calendars)
     if not asked or not FIRST_YEAR <= instant.year <= LAST_YEAR:
         return None
@@ -147,7 +153,7 @@ def closes(calendars: Iterable[Calendar], instant: datetime) -> datetime | None:
 
 
 class Asked:
-    """Some calendars that are asked for many instants, mostly one behind the other: answers as `closed`, for a part of its cost."""
+    """A cache of `closed` for many instants, mostly ascending: same results at lower cost."""
 
     def __init__(self, calendars: Iterable[Calendar]) -> None:
         self._calendars = tuple(calendars)
@@ -158,7 +164,7 @@ class Asked:
         self._last: Closed | None = None
 
     def at(self, instant: datetime) -> Closed | None:
-        """Whether it is closed at an instant."""
+        """Return why an instant is closed; None if it is open."""
         if not self._calendars or not FIRST_YEAR <= instant.year <= LAST_YEAR:
             return None
         if self._closures is None or not self._since <= instant < self._until:
@@ -167,13 +173,14 @@ class Asked:
         found = self._closures.at(instant)
         if found is None or found.until is not None:
             return found
-        # It is closed to the end of what was looked at: all such instants are in one stretch, whose end is looked for once.
+        # It is closed to the end of the range: all such instants are in one span, whose end is
+        # searched only once.
         if self._last is None:
             self._last = closed(self._calendars, instant)
         return replace(found, until=self._last.until if self._last is not None else None)
 
     def _look(self, instant: datetime) -> None:
-        """From this instant on; ever further, if they go on."""
+        """Compute the closures from this instant on; the range doubles when instants move on."""
         if self._closures is not None and instant >= self._until:
             self._days = min(self._days * 2, max(LOOKS_AT_MOST // max(self._windows, 1), SEEN_DAYS[0]))
         self._since, self._until = instant, instant + timedelta(days=self._days)
@@ -181,7 +188,7 @@ class Asked:
 
 
 class Closures:
-    """When some calendars are closed between two instants: computed once, asked often (by bisection)."""
+    """The closed spans of some calendars between two instants, computed once and bisected."""
 
     def __init__(self, calendars: Iterable[Calendar], since: datetime, until: datetime) -> None:
         asked = tuple(calendars)
@@ -193,7 +200,9 @@ class Closures:
         self._runs = _runs([*self._inside, *self._outside])
 
     def at(self, instant: datetime) -> Closed | None:
-        """As `closed`, of an instant between the two; `until` is None where it is not before the second one."""
+        """Return the same as `closed` for an instant of the range.
+
+        `until` is None if the closure does not end within the range."""
         found = _holding(self._inside, instant) or _holding(self._outside, instant)
         if found is None:
             return None
@@ -203,12 +212,12 @@ class Closures:
         return Closed(found.calendar, found.words, end, found.zone)
 
     def after(self, instant: datetime) -> datetime | None:
-        """When they close next after an instant between the two."""
+        """Return when they close next after an instant of the range."""
         position = bisect_right(self._runs, instant, key=lambda piece: piece.start)
         return self._runs[position].start if position < len(self._runs) else None
 
     def _without(self, only: Sequence[Calendar]) -> list[_Piece]:
-        """What lies between the windows of these."""
+        """Return the gaps between the windows of these calendars."""
         names = ", ".join(calendar.name for calendar in only)
         words = "outside its windows" if len(only) == 1 else "outside the windows of all of them"
         spans = [(span, c) for c in only for span in c.spans(self._since, self._until)]
@@ -223,7 +232,7 @@ class Closures:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A stretch, its end not in it, of which one calendar is the reason."""
+    """A half-open span, and the calendar that is its reason."""
 
     start: datetime
     end: datetime
@@ -233,7 +242,7 @@ class _Piece:
 
 
 def _laid_out(since: datetime, until: datetime, spans: Iterable[tuple[Span, Calendar]]) -> list[_Piece]:
-    """The stretches side by side, in order: what two have in common is the earlier one's."""
+    """Return the spans in order and without overlap; an overlap belongs to the earlier one."""
     pieces: list[_Piece] = []
     here = since
     for span, calendar in sorted(spans, key=lambda one: (one[0].start, one[0].end)):
@@ -245,7 +254,7 @@ def _laid_out(since: datetime, until: datetime, spans: Iterable[tuple[Span, Cale
 
 
 def _runs(pieces: Iterable[_Piece]) -> list[_Piece]:
-    """The same with those that touch or overlap made one."""
+    """Return the pieces with those that touch or overlap merged."""
     runs: list[_Piece] = []
     for piece in sorted(pieces, key=lambda one: one.start):
         if runs and piece.start <= runs[-1].end:

@@ -1,4 +1,4 @@
-"""Windows of calendars: how one is written, and the stretches of time that it means."""
+"""Windows of calendars: their notation, and the time spans that they cover."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LONGEST = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of time in UTC, its end not in it, and what it is in words."""
+    """A half-open span of time in UTC, with its description."""
 
     start: datetime
     end: datetime
@@ -46,7 +46,9 @@ class Span:
 
 
 def read_moment(given: object) -> datetime:
-    """An instant in UTC (with an offset) or a time on the wall (without). Raises ValueError that says how to write one."""
+    """Return an instant in UTC (written with an offset) or a local time (without one).
+
+    Raises ValueError with the expected format."""
     if isinstance(given, datetime):
         return given
     if not isinstance(given, str) or not _MOMENT.fullmatch(given):
@@ -86,7 +88,7 @@ def _weekday(given: object) -> object:
 
 
 def _time(text: str) -> str:
-    """`22:00`, `22:00:30`, `fri 22:00`; `24:00` is the end of a day."""
+    """Validate a time such as `22:00`, `22:00:30` or `fri 22:00`; `24:00` is the end of a day."""
     match = _TIME.fullmatch(text.lower())
     words = "write it such as 22:00, or fri 22:00 for one that lasts over days"
     if match is None:
@@ -98,7 +100,7 @@ def _time(text: str) -> str:
 
 
 def _range(text: str) -> str:
-    """`12-24..01-02`, both days in it, or one day: `12-25`."""
+    """Validate a part of the year such as `12-24..01-02` (inclusive), or one day: `12-25`."""
     match = _RANGE.fullmatch(text)
     if match is None:
         raise ValueError(f"{_short(text)} is no part of a year: write days such as 12-24..01-02 (both are in it) or 12-25")
@@ -123,7 +125,7 @@ Moment = Annotated[
     PlainSerializer(_shown, return_type=str),
     WithJsonSchema({"type": "string", "examples": ["2026-12-24T18:00", "2026-12-24T18:00:00+01:00"]}),
 ]
-"""An instant in UTC where an offset was given, else a time on the clocks of the calendar's zone."""
+"""An instant in UTC if an offset was written, else a local time of the calendar's zone."""
 Time = Annotated[str, Field(max_length=16, examples=["22:00", "fri 22:00"]), AfterValidator(_time)]
 YearlyRange = Annotated[str, Field(max_length=16, examples=["12-24..01-02"]), AfterValidator(_range)]
 Day = Annotated[
@@ -139,12 +141,12 @@ def _listed(given: object) -> object:
 
 
 class WindowDraft(ApiModel):
-    """One window, said in one way; `name` is for people.
+    """One window, written in one of several ways; `name` is for people.
 
-    `from`, `until`: instants or local times, one of which may be missing (open-ended). `weekdays`: these days, whole or from
-    `start` to `end`. `dates`: these days, likewise. `yearly`: days of every year, whole. `start` and `end` alone: every day; with
-    weekdays in them (fri 22:00, mon 06:00) one stretch a week. An end that is not after its start is the next day's.
-    """
+    `from`, `until`: instants or local times, one of which may be missing (open-ended). `weekdays`:
+    these days, whole or from `start` to `end`. `dates`: these days, likewise. `yearly`: days of
+    every year, whole. `start` and `end` alone: every day; with weekdays in them (fri 22:00, mon
+    06:00) one span a week. An end that is not after its start is on the next day."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
@@ -200,7 +202,7 @@ class WindowDraft(ApiModel):
         _check_part(self.start, self.end, way)
 
     def compiled(self) -> Window:
-        """What answers when it is."""
+        """Return the compiled window."""
         label = f"{self.name}: " if self.name else ""
         if self.from_ is not None or self.until is not None:
             return _Once(self.from_, self.until, label)
@@ -218,7 +220,7 @@ class WindowDraft(ApiModel):
 
 
 def _check_part(start: str, end: str, way: str | None) -> None:
-    """Raises a fault where the two do not make a part of a day, or of a week."""
+    """Raise a fault if the two do not form a part of a day, or of a week."""
     weekly = " " in start
     if weekly != (" " in end):
         raise fault("invalid_window", "write the weekday in both start and end, or in neither", "end" if weekly else "start")
@@ -234,14 +236,14 @@ def _listing(days: Sequence[str]) -> str:
 
 
 def _seconds(text: str) -> int:
-    """Of the day, of a time such as `fri 22:00`."""
+    """Return the seconds of the day of a time such as `fri 22:00`."""
     match = _TIME.fullmatch(text)
     assert match is not None
     return int(match[2]) * 3600 + int(match[3]) * 60 + int(match[4] or 0)
 
 
 def _of_week(text: str) -> int:
-    """Seconds since Monday, of a time with a weekday; else those of the day."""
+    """Return the seconds since Monday of a time with a weekday, else those of the day."""
     match = _TIME.fullmatch(text)
     assert match is not None
     return _seconds(text) + (WEEKDAYS.index(match[1]) * 86_400 if match[1] else 0)
@@ -261,7 +263,7 @@ class Window(Protocol):
     """A window of a calendar."""
 
     def spans(self, zone: ZoneInfo, since: datetime, until: datetime) -> Iterator[Span]:
-        """Its stretches that may have something of the time from `since` to `until` (UTC) in them, in no order."""
+        """Yield its spans that may overlap the time from `since` to `until` (UTC), in no order."""
 
 
 _OPEN = (datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))
@@ -286,7 +288,9 @@ class _Once:
 
 
 def _dates_of(zone: ZoneInfo, since: datetime, until: datetime) -> tuple[date, date]:
-    """The days, there, from the one before to the one after: a stretch of a day may reach into the next one."""
+    """Return the local days, from the one before to the one after.
+
+    A span that starts on one day may extend into the next one."""
     first = max(since.astimezone(zone).date() - _DAY, date(FIRST_YEAR, 1, 1))
     return first, min(until.astimezone(zone).date() + _DAY, date(LAST_YEAR, 12, 31))
 
@@ -310,7 +314,8 @@ class _Weekdays:
 
     def spans(self, zone: ZoneInfo, since: datetime, until: datetime) -> Iterator[Span]:
         first, last = _dates_of(zone, since, until)
-        days = (day for n in range((last - first).days + 1) if (day := first + n * _DAY).weekday() in self.days)
+        every_day = (first + n * _DAY for n in range((last - first).days + 1))
+        days = (day for day in every_day if day.weekday() in self.days)
         for _, start, end in _parts(days, self.part, zone):
             yield Span(start, end, self.label + self.words)
 
@@ -365,7 +370,9 @@ class _Yearly:
 
 
 def _on(year: int, month_day: tuple[int, int], *, past: bool = False) -> date:
-    """The day in this year, or the one after it; where there is no 29th of February, the 1st of March stands for both."""
+    """Return the day in this year, or with `past` the day after it.
+
+    Without a 29th of February, both are the 1st of March."""
     month, day = month_day
     if (month, day) == (2, 29) and not (year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)):
         return date(year, 3, 1)

@@ -1,4 +1,4 @@
-"""The circuit of one login on one machine: who may try it, and what each outcome makes of it."""
+"""The circuit breaker of one login on one machine: who may try, and what outcomes change."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from uuid import UUID
 from opsjobs.model.execution import OFFLINE, ErrorCode
 
 TRIPS_AT_MOST = 6
-"""So many openings in a row lengthen the pause; the last one is 32 times the first."""
+"""The consecutive openings that lengthen the pause; the last is 32 times the first."""
 RIGHT_SECONDS = 10.0
-"""How long the right to try lives without being prolonged: so long a process that died with it keeps the others waiting."""
+"""The lifetime of an unrenewed right to try: how long a dead holder blocks the others."""
 
 
 class CircuitState(StrEnum):
-    """Closed: sessions as they are wanted. Open: none before `until`. Half-open: one try, on which all depends."""
+    """The state of a circuit.
+
+    Closed: sessions are allowed. Open: none before `until`. Half-open: one try, which decides."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -25,21 +27,25 @@ class CircuitState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CircuitPolicy:
-    """After how many failed connects in a row a circuit opens, and for how long it does at first; a refusal opens it at once."""
+    """The number of consecutive failed connects that open a circuit, and the first pause.
+
+    A refused login opens it at once."""
 
     failures: int = 5
     pause_seconds: float = 15.0
     refused_pause_seconds: float = 900.0
 
     def pause(self, code: ErrorCode, trips: int) -> timedelta:
-        """How long the circuit stays open at its `trips`-th opening in a row (1, 2, …): twice as long each time."""
+        """Return how long the circuit stays open at its `trips`-th consecutive opening (1, 2, …).
+
+        It doubles each time."""
         first = self.pause_seconds if code in OFFLINE else self.refused_pause_seconds
         return timedelta(seconds=first * 2 ** (min(max(trips, 1), TRIPS_AT_MOST) - 1))
 
 
 @dataclass(frozen=True, slots=True)
 class CircuitKey:
-    """Whose circuit it is: a target's id and a credential's ("" = none)."""
+    """The id of a target and of a credential ("" = none)."""
 
     target_id: str
     credential_id: str
@@ -47,10 +53,11 @@ class CircuitKey:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """The wish to log in. `login` stands for all that makes it another login when it changes; `token` names this one try.
+    """A request to log in.
 
-    `insist`: something of ours runs there already, so want of contact is no reason to wait; a refused login is.
-    """
+    `login` stands for everything that makes it another login when it changes; `token` identifies
+    this one try. `insist`: a command of ours runs there already, so an unreachable host is no
+    reason to wait; a refused login is."""
 
     key: CircuitKey
     login: str
@@ -62,18 +69,20 @@ class Right(Enum):
     """The answer to an Ask."""
 
     FREE = "free"
-    """The login is known to be good: any number of tries at a time."""
+    """The login is known to be good: any number of concurrent tries."""
     YOURS = "yours"
-    """Nobody else tries before you have told how it went."""
+    """The caller alone may try until it has reported the outcome."""
     BUSY = "busy"
-    """Somebody else tries just now: ask again soon."""
+    """Another caller is trying: ask again soon."""
     OPEN = "open"
     """Not before `until`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How a try went: `code` None is success. `token`: of the right that it was tried with, and that ends with this."""
+    """The outcome of a try: `code` None is success.
+
+    `token`: identifies the right that it was tried with, which this report ends."""
 
     key: CircuitKey
     login: str
@@ -84,10 +93,11 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """What is known of a login. `proven`: it was accepted once. `failures`: connects that failed, in a row.
+    """The state of one login.
 
-    `trips`: openings in a row. `code`, `message`, `since`: why and since when it is not closed. `holder`: who tries just now.
-    """
+    `proven`: it was accepted once. `failures`: consecutive failed connects. `trips`: consecutive
+    openings. `code`, `message`, `since`: why and since when it is not closed. `holder`: the token
+    of the current try."""
 
     login: str
     state: CircuitState = CircuitState.CLOSED
@@ -103,16 +113,18 @@ class Circuit:
 
     @property
     def free(self) -> bool:
-        """True where nobody needs to ask."""
+        """True if no permission is needed."""
         return self.state is CircuitState.CLOSED and self.proven
 
     @property
     def well(self) -> bool:
-        """True where nothing has gone wrong lately."""
+        """True if nothing has failed lately."""
         return self.state is CircuitState.CLOSED and self.failures == 0
 
     def ask(self, wish: Ask, now: datetime) -> tuple[Circuit, Right]:
-        """The answer, and the circuit after it. Another login is another circuit: nothing is known of it yet."""
+        """Return the new circuit and the answer.
+
+        Another login is another circuit, which starts without history."""
         here = self if self.login == wish.login else Circuit(wish.login)
         if here.free:
             return here, Right.FREE
@@ -130,7 +142,9 @@ class Circuit:
         return not (wish.insist and self.code in OFFLINE)
 
     def told(self, report: Report, now: datetime, policy: CircuitPolicy) -> Circuit:
-        """The circuit after a try. What was said of an earlier login, and what says nothing of the login, changes nothing."""
+        """Return the circuit after a try.
+
+        Reports about an earlier login, or with errors unrelated to the login, change nothing."""
         over = report.token is not None and report.token == self.holder
         here = replace(self, holder=None, held_until=None) if over else self
         if self.login != report.login:
@@ -146,7 +160,7 @@ class Circuit:
         return replace(here, failures=here.failures + 1)
 
     def _spared(self) -> Circuit:
-        """As before the try: what was half-open is open, and due."""
+        """Return the circuit as before the try: a half-open one is open again, and due."""
         return replace(self, state=CircuitState.OPEN) if self.state is CircuitState.HALF_OPEN else self
 
     def _opened(self, report: Report, now: datetime, policy: CircuitPolicy, *, proven: bool) -> Circuit:
@@ -162,13 +176,13 @@ class Circuit:
         )
         refused_anew = report.code is ErrorCode.AUTH_FAILED and self.code is not ErrorCode.AUTH_FAILED
         if self.state is CircuitState.OPEN and not refused_anew:
-            return failed  # another one was faster, or insisted: the pause goes on as it was
+            return failed  # another try was faster, or insisted: the pause stays as it was
         trips = 1 if refused_anew else self.trips + 1
         return replace(failed, trips=trips, until=now + policy.pause(report.code, trips))
 
 
 def change(before: Circuit, after: Circuit) -> CircuitState | None:
-    """The state that the world is told of: open or closed; None where nothing has changed for it."""
+    """Return the state to publish (open or closed); None if nothing visible has changed."""
     was, now = (c.state is CircuitState.CLOSED for c in (before, after))
     if was == now:
         return None
@@ -176,7 +190,7 @@ def change(before: Circuit, after: Circuit) -> CircuitState | None:
 
 
 def words(target_name: str, circuit: Circuit) -> str:
-    """Why there is no session, for people."""
+    """Return why there is no session, for people."""
     since = f"{circuit.since:%Y-%m-%d %H:%M:%SZ}" if circuit.since else "just now"
     until = f"{circuit.until:%Y-%m-%d %H:%M:%SZ}" if circuit.until else "a while"
     code = circuit.code.value if circuit.code else "unknown"

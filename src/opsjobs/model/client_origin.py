@@ -1,19 +1,22 @@
-"""From where somebody comes, as it is counted: an address, or of IPv6 the network that whoever has one address has all of."""
+"""The origin of a client for counting: an IPv4 address, or an IPv6 /64 network.
+
+The holder of one IPv6 address usually has all addresses of its /64 network."""
 
 from __future__ import annotations
 
 import ipaddress
 
 NETWORK_BITS = 64
-"""Of IPv6: the smallest network that somebody is given."""
+"""The prefix length of the smallest IPv6 network that is assigned to a customer."""
 
 
 def origin(address: str | None) -> str:
-    """What is counted together with this address; one word for all that is none (a Unix socket has none).
+    """Return the key that this address is counted under.
 
-    >>> origin("10.0.0.5"), origin("::ffff:10.0.0.5"), origin("2001:db8:0:1::5"), origin(None)
-    ('10.0.0.5', '10.0.0.5', '2001:db8:0:1::', 'unknown')
-    """
+    It is "unknown" if there is no IP address (a Unix socket has none).
+
+        >>> origin("10.0.0.5"), origin("::ffff:10.0.0.5"), origin("2001:db8:0:1::5"), origin(None)
+        ('10.0.0.5', '10.0.0.5', '2001:db8:0:1::', 'unknown')"""
     try:
         found = ipaddress.ip_address((address or "").partition("%")[0])
     except ValueError:

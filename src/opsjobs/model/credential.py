@@ -1,4 +1,4 @@
-"""What a caller writes of a credential; its secrets go in and never come out."""
+"""Credentials as a caller writes them; secrets can be written, but never read back."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _Principal = Annotated[str, Field(max_length=200, pattern=text_patterns.KERBEROS
 
 PARTS = ("password", "private_key", "passphrase", "certificate", "keytab", "value")
 VALUE_CHARACTERS_MAX = 32_768
-"""Of a secret of jobs: as much as a secret parameter may have."""
+"""The limit of a secret for jobs, the same as for a secret parameter."""
 _IN_WORDS = {"principal": "principal, such as deploy@CORP.EXAMPLE", "keytab": "keytab (the file in base64) or password"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """Of one type: what must be there, one of which must be there, and what may be there, too."""
+    """The parts of one credential type: required, one of several required, and optional."""
 
     needed: frozenset[str]
     one_of: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
 
     def missing(self, given: Set[str]) -> list[str]:
-        """What is not there, in words."""
+        """Return the names of the missing parts."""
         lacking = [_IN_WORDS.get(part, part) for part in sorted(self.needed - given)]
         return lacking if not self.one_of or self.one_of & given else [*lacking, _IN_WORDS[min(self.one_of)]]
 
     def surplus(self, given: Set[str]) -> list[str]:
-        """What this type does not have."""
+        """Return the parts that this type does not have."""
         return sorted(given - self.needed - self.one_of - self.optional)
 
 
@@ -56,7 +56,7 @@ _FORMS: Mapping[CredentialType, _Form] = {
 
 
 def unfit(type_: CredentialType, given: Set[str]) -> str | None:
-    """Why these parts make no credential of this type, in words; None where they do."""
+    """Return why these parts do not make a credential of this type; None if they do."""
     if type_ is CredentialType.SECRET:
         return _unfit(type_, given, _FORMS[type_], None)
     name = "principal" if type_ is CredentialType.KERBEROS else "username"
@@ -78,7 +78,9 @@ def _lacks(type_: CredentialType, parts: list[str]) -> str:
 
 
 class _Secrets(ApiModel):
-    """The parts that are sealed. `keytab`: the bytes of the file, in base64. `value`: of a secret of jobs."""
+    """The parts that are encrypted.
+
+    `keytab`: the bytes of the file in base64. `value`: the value of a secret for jobs."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -90,7 +92,7 @@ class _Secrets(ApiModel):
     value: Annotated[SecretStr, Field(min_length=1, max_length=VALUE_CHARACTERS_MAX)] | None = None
 
     def revealed(self) -> dict[str, str]:
-        """The parts that were given, in the open; keep them in no attribute."""
+        """Return the given parts in plain text; do not store them in an attribute."""
         parts = ((name, getattr(self, name)) for name in PARTS)
         return {
             name: part.get_secret_value() if isinstance(part, SecretStr) else part for name, part in parts if part is not None
@@ -98,7 +100,9 @@ class _Secrets(ApiModel):
 
 
 class BoundTo(ApiModel):
-    """Where a credential may be used: targets and jobs by name, id or uuid, groups by name; nothing at all = anywhere."""
+    """The targets and jobs (name, id or uuid) and groups (name) that a credential is bound to.
+
+    If all are empty, it may be used anywhere."""
 
     targets: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=1_000)
     groups: list[Name] = Field(default_factory=list, max_length=100)
@@ -106,11 +110,11 @@ class BoundTo(ApiModel):
 
 
 class CredentialDraft(_Secrets):
-    """Body of POST and PUT /credentials. PUT replaces the whole, so it brings the secrets again.
+    """Body of POST and PUT /credentials. PUT replaces the whole, including the secrets.
 
-    `principal` is what a credential of type kerberos has for a `username`. With a `source` the secrets are elsewhere, and none
-    is given here. `bound_to`: null leaves it as it is, at first anywhere.
-    """
+    `principal` is what a credential of type kerberos has instead of a `username`. With a `source`
+    the secrets are stored elsewhere, and none is given here. `bound_to`: null keeps the current
+    binding; a new credential may be used anywhere."""
 
     name: Name
     type: CredentialType
@@ -138,12 +142,12 @@ class CredentialDraft(_Secrets):
         return unfit_source(self.type, self.source)
 
     def revealed(self) -> dict[str, str]:
-        """The parts that were given, or where they are, in the open; keep them in no attribute."""
+        """Return the given parts, or their source, in plain text; never store them."""
         return super().revealed() if self.source is None else {"source": self.source.model_dump_json()}
 
     @property
     def login(self) -> str:
-        """Who logs in: the username, or the principal; empty for a secret of jobs."""
+        """The login name: the username or the principal; empty for a secret for jobs."""
         name = self.username or self.principal
         if self.type is CredentialType.SECRET:
             return ""
@@ -152,9 +156,9 @@ class CredentialDraft(_Secrets):
 
 
 class RotationDraft(_Secrets):
-    """Body of POST /credentials/{id}/rotate: new secrets of the same login, in the form that its type has.
+    """Body of POST /credentials/{id}/rotate: new secrets for the same login and type.
 
-    A `certificate` alone leaves the private key as it is. `version`: the one that is replaced, where only that one is meant.
-    """
+    A `certificate` alone keeps the private key. `version`: the version to replace; the request
+    fails if it is not the current one."""
 
     version: int | None = Field(default=None, ge=1)

@@ -1,4 +1,4 @@
-"""What differs between two definitions, and a definition without what is said by default."""
+"""The differences of two job definitions, and a definition without its defaults."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from opsjobs.model.job import JobDraft
 
 
 def differences(old: Any, new: Any, at: str = "") -> list[str]:
-    """JSON Pointers of what is not the same; of a list whose length changed, only the list.
+    """Return JSON Pointers to what differs; of a list whose length changed, only the list.
 
     >>> differences({"a": [1, 2], "b": 3}, {"a": [1, 5], "c": 3})
-    ['/a/1', '/b', '/c']
-    """
+    ['/a/1', '/b', '/c']"""
     if isinstance(old, dict) and isinstance(new, dict):
         return [found for key in sorted({*old, *new}) for found in _of(old, new, key, f"{at}/{key}")]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
@@ -26,11 +25,13 @@ def _of(old: dict[str, Any], new: dict[str, Any], key: str, at: str) -> list[str
 
 
 def written(draft: JobDraft) -> dict[str, Any]:
-    """The body of POST /jobs that makes this job, without what is so by default: what people keep in a file."""
+    """Return the body of POST /jobs that creates this job, without defaults.
+
+    People keep it in a file."""
     body = draft.model_dump(mode="json", exclude_defaults=True)
     body["actions"] = [_action(draft, position) for position in range(len(draft.actions))]
     kept = {key: value for key, value in body.items() if value not in ({}, []) and key != "job_type"}
-    # The type is what the actions make it, unless somebody said otherwise.
+    # The type follows from the actions, unless the caller chose another one.
     same = JobDraft.model_validate(kept, context={"stored": True}).job_type is draft.job_type
     return kept if same else {**kept, "job_type": body["job_type"]}
 

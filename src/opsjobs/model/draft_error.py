@@ -1,4 +1,4 @@
-"""A fault in a draft that only the whole shows: what is wrong, a stable code, and the path to the place."""
+"""A validation error with a stable code and the path to the faulty place in the draft."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from pydantic_core import PydanticCustomError
 
 
 def fault(code: str, detail: str, *at: str | int) -> PydanticCustomError:
-    """To be raised in a validator; `at`: keys and positions from that validator's own model down to the place.
+    """Return an error for a validator to raise.
 
-    >>> str(fault("cycle", "a waits for b, b waits for a", "actions", 0, "depends_on"))
-    '/actions/0/depends_on: a waits for b, b waits for a'
-    """
+    `at`: keys and positions from that validator's own model down to the place.
+
+        >>> str(fault("cycle", "a waits for b, b waits for a", "actions", 0, "depends_on"))
+        '/actions/0/depends_on: a waits for b, b waits for a'"""
     where = "".join(f"/{step}" for step in at)
     words = f"{where}: {detail}" if where else detail
-    # The words are given as a value: braces in them are not pydantic's.
+    # The text is passed as a value, so that pydantic does not interpret braces in it.
     return PydanticCustomError(code, "{words}", {"words": words, "detail": detail, "at": list(at)})

@@ -1,22 +1,22 @@
 """The one tree of errors.
 
     Failure
-    ├── Refusal            the caller asked for what we will not do; has a code and an HTTP status
-    │   ├── Invalid        422  the request is understood and wrong; carries `errors` with JSON Pointers
-    │   ├── NotFound       404  no such thing, or not for this caller's eyes
+    ├── Refusal            the request is refused; has a code and an HTTP status
+    │   ├── Invalid        422  the request is understood and wrong; `errors` has JSON Pointers
+    │   ├── NotFound       404  it does not exist, or is invisible to this caller
     │   ├── Conflict       409  the thing is in another state, or the name is taken
-    │   ├── Gone           410  it was there, and was let go of by its age
+    │   ├── Gone           410  it existed, and was deleted by retention
     │   ├── Unauthorised   401  no token, or not a valid one
-    │   ├── Forbidden      403  seen, but not allowed
+    │   ├── Forbidden      403  visible, but not allowed
     │   ├── Precondition   412/428  If-Match is stale or missing
-    │   └── TooMany        429  a limit of ours; `retry_after_seconds` says when to come back
-    ├── RemoteFailure      the outcome "no session" or "it broke": data for the record, has an ErrorCode
-    └── Unavailable        503  PostgreSQL (or a peer that must answer) is away: try again
+    │   └── TooMany        429  a limit is reached; `retry_after_seconds` says when to retry
+    ├── RemoteFailure      the outcome "no session" or "it broke": stored, has an ErrorCode
+    └── Unavailable        503  PostgreSQL (or a required service) is unavailable: retry
         ├── TooSlow        503  PostgreSQL ended the statement at its time limit
         └── DiskFull       503  PostgreSQL has no space left on its volume
 
-An outcome is recorded, a refusal is told to the caller, and everything that is not a Failure is a bug and crashes loudly.
-"""
+An outcome is recorded, a refusal is returned to the caller, and everything that is not a Failure is
+a bug and is not caught."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class FieldError:
 
 
 class Refusal(Failure):
-    """We will not do it: `code` is stable and for programs, the message is for people."""
+    """A refused request: `code` is stable and for programs, the message is for people."""
 
     status = 400
 
@@ -58,13 +58,13 @@ class Invalid(Refusal):
 
 
 class NotFound(Refusal):
-    """There is no such thing, or the caller may not know that there is."""
+    """The thing does not exist, or the caller may not learn that it does."""
 
     status = 404
 
     @classmethod
     def of(cls, noun: str, ref: object) -> NotFound:
-        """`NotFound.of("job", 7)` -> "There is no job 7."."""
+        """Return the error for a noun and a reference: `of("job", 7)` says "There is no job 7."."""
         return cls(f"{noun.replace(' ', '_')}_not_found", f"There is no {noun} {ref}.")
 
 
@@ -75,13 +75,13 @@ class Conflict(Refusal):
 
 
 class Gone(Refusal):
-    """It was there; retention let go of it."""
+    """The thing existed, but was deleted by retention."""
 
     status = 410
 
 
 class Unauthorised(Refusal):
-    """No token, or one that is not valid."""
+    """The token is missing or invalid."""
 
     status = 401
 
@@ -101,7 +101,7 @@ class Precondition(Refusal):
 
 
 class TooMany(Refusal):
-    """A limit of ours is reached; come back in `retry_after_seconds`."""
+    """A limit is reached; retry after `retry_after_seconds`."""
 
     status = 429
 
@@ -111,7 +111,9 @@ class TooMany(Refusal):
 
 
 class Unavailable(Failure):
-    """Something that we cannot work without does not answer. The message is for the log; `told` and `code` are for the caller."""
+    """A required service does not answer.
+
+    The message is for the log; `told` and `code` are for the caller."""
 
     code = "unavailable"
 
@@ -121,18 +123,18 @@ class Unavailable(Failure):
 
 
 class TooSlow(Unavailable):
-    """PostgreSQL is there, but ended the statement at its time limit: the same statement may never get through."""
+    """PostgreSQL ended the statement at its time limit: a retry may fail in the same way."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, told="The database took too long: ask for less, or try again in a minute.")
 
 
 class Locked(Unavailable):
-    """PostgreSQL is there, but somebody else held a lock for longer than is waited for it."""
+    """Another transaction held a lock in PostgreSQL for longer than the lock timeout."""
 
 
 class DiskFull(Unavailable):
-    """PostgreSQL has no space left for what is to be written."""
+    """PostgreSQL has no space left to write."""
 
     code = "database_disk_full"
 
@@ -141,10 +143,9 @@ class DiskFull(Unavailable):
 
 
 class RemoteFailure(Failure):
-    """A machine could not be reached, or what we did there broke: becomes a target run's outcome.
+    """A machine could not be reached, or the work there failed; becomes a run's outcome.
 
-    `because`: of `circuit_open`, what has opened the circuit.
-    """
+    `because`: of `circuit_open`, the error that opened the circuit."""
 
     def __init__(self, code: ErrorCode, message: str, *, because: ErrorCode | None = None) -> None:
         super().__init__(message)
@@ -154,5 +155,5 @@ class RemoteFailure(Failure):
 
     @property
     def offline(self) -> bool:
-        """True where the machine is not there, or not now: it may come back by itself, and who may wait for it can."""
+        """True if the machine is unreachable now and may come back by itself, so waiting helps."""
         return (self.because or self.code) in OFFLINE

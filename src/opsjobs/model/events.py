@@ -1,4 +1,6 @@
-"""Events: facts about jobs, executions and schedules, named once, written in the transaction of the change that they tell of."""
+"""Event types for jobs, executions and schedules.
+
+Each event is written in the transaction of the change that it reports."""
 
 from __future__ import annotations
 
@@ -48,7 +50,7 @@ class EventType(StrEnum):
     WORKER_LOST = "worker.lost"
 
 
-# The seed's events are published beside the execution's own, with the same data.
+# These job events of the original API are published beside the execution's own, with the same data.
 JOB_TWIN: Mapping[EventType, EventType] = {
     EventType.EXECUTION_STARTED: EventType.JOB_STARTED,
     EventType.EXECUTION_COMPLETED: EventType.JOB_COMPLETED,
@@ -65,19 +67,23 @@ _OF_RUN: Mapping[RunStatus, EventType] = {
 
 
 def run_event(status: RunStatus, *, retry: bool) -> EventType | None:
-    """What tells that a run took this state; None for one that was given back. `retry`: it waits for its next attempt."""
+    """Return the event for a run that enters this status; None for one that was given back.
+
+    `retry`: the run waits for its next attempt."""
     if status is RunStatus.WAITING:
         return EventType.TARGET_RUN_RETRIED if retry else None
     return _OF_RUN.get(status, EventType.TARGET_RUN_FINISHED)
 
 
 def channels(event_type: str) -> tuple[str, str]:
-    """The pub/sub channels of an event: all events, and this kind."""
+    """Return the pub/sub channels of an event: for all events, and for its type."""
     return CHANNEL, f"{CHANNEL}.{event_type}"
 
 
 def cloud_event(event_id: str, event_type: str, subject: str, at: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """A CloudEvents 1.0 JSON event. `at` is RFC 3339 in UTC; `subject` the uuid of the thing."""
+    """Return a CloudEvents 1.0 JSON event.
+
+    `at` is RFC 3339 in UTC; `subject` the uuid of the thing."""
     return {
         "specversion": "1.0",
         "id": event_id,

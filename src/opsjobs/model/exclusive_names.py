@@ -1,4 +1,4 @@
-"""Exclusive names within scopes: which names a caller with a scope may use, and what is said of who holds one."""
+"""Exclusive names within scopes: which names a scoped caller may use and see."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ BEHIND_LABELS = ":"
 
 
 def labels_of_name(name: str) -> dict[str, str]:
-    """Return the labels that a name is bound to. One name is one text, so callers whose scopes differ never share one by chance.
+    """Return the labels that a name is bound to.
 
-    >>> labels_of_name("env=staging+team=web:db"), labels_of_name("prod-db")
-    ({'env': 'staging', 'team': 'web'}, {})
-    """
+    The labels are part of the name's text, so callers with different scopes never share a name by
+    accident.
+
+        >>> labels_of_name("env=staging+team=web:db"), labels_of_name("prod-db")
+        ({'env': 'staging', 'team': 'web'}, {})"""
     labels, colon, _ = name.rpartition(BEHIND_LABELS)
     return labels_of(labels.split(BETWEEN_LABELS)) if colon else {}
 
 
 def check_names(names: Iterable[str], bounds: Bounds) -> None:
-    """Judge the names that a caller writes. Raises Forbidden for one that callers of other scopes might wait for."""
+    """Raise Forbidden for a name that callers of other scopes might wait for."""
     if bounds.act.everywhere:
         return
     for position, name in enumerate(names):
@@ -42,10 +44,10 @@ def _example(reach: Reach) -> str:
 
 
 def shown(waiting_on: Mapping[str, Any] | None, *, everything: bool) -> Mapping[str, Any] | None:
-    """Return what an execution waits for, as it may be shown. `everything`: the viewer may see all executions.
+    """Return what an execution waits for, reduced to what the viewer may see.
 
-    Who sees one execution sees those that have all of its labels; of others (`apart`) neither number nor words are told.
-    """
+    `everything`: the viewer may see all executions. A viewer of one execution may see those that
+    have all of its labels; of others (`apart`) neither the number nor the reason is shown."""
     if waiting_on is None or "apart" not in waiting_on:
         return waiting_on
     told = {key: value for key, value in waiting_on.items() if key != "apart"}

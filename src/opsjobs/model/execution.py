@@ -1,4 +1,4 @@
-"""States of an execution and of its target runs, the table of legal moves, and the verdict over many runs."""
+"""States of executions and target runs, legal transitions, and the overall outcome."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class RunStatus(StrEnum):
-    """What a target run is. All but the first two are final."""
+    """The status of a target run. All but the first two are final."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -26,13 +26,14 @@ class RunStatus(StrEnum):
 
     @property
     def final(self) -> bool:
-        """True where nothing may change any more."""
+        """True if the status can no longer change."""
         return self not in (RunStatus.WAITING, RunStatus.RUNNING)
 
 
 FINAL_RUN_STATUSES: tuple[RunStatus, ...] = tuple(s for s in RunStatus if s.final)
 
-# The arrows, each with the verb that walks it. The database holds the same with CHECKs on the columns of each state.
+# The transitions, each with its verb. The database enforces the same with CHECKs on the columns
+# of each state.
 #   waiting -> running      claim
 #   running -> waiting      give_back (a worker stops), defer (waits for a barrier, an approval, a back-off)
 #   waiting -> final        cancel, expire (a deadline), skip
@@ -45,7 +46,7 @@ MOVES: Mapping[RunStatus, frozenset[RunStatus]] = {
 
 
 class WaitingFor(StrEnum):
-    """Why a waiting run is not claimed; no reason at all means that it is ready."""
+    """The reason why a waiting run is not claimed; without a reason it is ready."""
 
     ADMISSION = "admission"
     SLOT = "slot"
@@ -58,7 +59,9 @@ class WaitingFor(StrEnum):
 
 
 class ExecutionStatus(StrEnum):
-    """What an execution is; `paused` and `cancelling` are shown while asked for."""
+    """The status of an execution.
+
+    `paused` and `cancelling` are shown while such a request is pending."""
 
     PENDING_APPROVAL = "pending_approval"
     SCHEDULED = "scheduled"
@@ -76,7 +79,7 @@ class ExecutionStatus(StrEnum):
 
     @property
     def final(self) -> bool:
-        """True where nothing may change any more."""
+        """True if the status can no longer change."""
         return self in FINAL_EXECUTION_STATUSES
 
 
@@ -94,7 +97,7 @@ FINAL_EXECUTION_STATUSES = frozenset(
 
 
 class TriggeredBy(StrEnum):
-    """Through which door an execution came."""
+    """The trigger of an execution."""
 
     MANUAL = "manual"
     SCHEDULE = "schedule"
@@ -105,7 +108,7 @@ class TriggeredBy(StrEnum):
 
 
 class ErrorCode(StrEnum):
-    """Why a run did not succeed: what programs and the retry policy read; messages are for people."""
+    """The reason why a run did not succeed, for programs and the retry policy."""
 
     DNS = "dns"
     CONNECT_TIMEOUT = "connect_timeout"
@@ -137,7 +140,7 @@ class ErrorCode(StrEnum):
 
 
 OFFLINE = frozenset({ErrorCode.DNS, ErrorCode.CONNECT_TIMEOUT, ErrorCode.CONNECTION_REFUSED, ErrorCode.CONNECTION_LOST})
-"""The codes of a machine that is not there, or not now: it may come back by itself."""
+"""The codes of an unreachable machine, which may come back by itself."""
 
 _UNREACHABLE = (
     ErrorCode.DNS,
@@ -162,7 +165,7 @@ _STATUS_OF: Mapping[ErrorCode, RunStatus] = {
 
 
 class CancelProof(StrEnum):
-    """What a cancel found on the target: `unreachable` means that the command is perhaps still running."""
+    """The result of a cancel on the target: `unreachable`: the command may still be running."""
 
     NEVER_STARTED = "never_started"
     KILLED = "killed"
@@ -172,18 +175,18 @@ class CancelProof(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunError:
-    """Why a run or an action did not succeed."""
+    """The error of a run or an action."""
 
     code: ErrorCode
     message: str
 
 
 def verdict(counts: Mapping[RunStatus, int], *, cancel_asked: bool) -> ExecutionStatus:
-    """The final status of an execution whose runs have all ended.
+    """Return the final status of an execution whose runs have all ended.
 
-    `counts` holds how many runs ended in each status (missing = 0). An execution without targets is completed.
-    The statement in store/ledger.py says the same in SQL; a property test holds the two together.
-    """
+    `counts` holds how many runs ended in each status (missing = 0). An execution without targets is
+    completed. The statement in store/ledger.py computes the same in SQL; a property test compares
+    the two."""
     total = sum(counts.values())
     succeeded = counts.get(RunStatus.SUCCEEDED, 0)
     if cancel_asked and counts.get(RunStatus.CANCELLED, 0):
@@ -199,14 +202,15 @@ def verdict(counts: Mapping[RunStatus, int], *, cancel_asked: bool) -> Execution
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One launch, as read: `status` is what is shown (paused and cancelling while asked for), `counts` has no zeros.
+    """One launch, as read from the database.
 
-    `labels`: what all of its targets had in common at its launch.
-    `halt_reason`: why what had not begun was skipped. `paused_by` is None where a gate paused it.
-    `waves`: {open, total}, of an execution that has several. `waiting_on`: for what
-    it stands still: {kind, reason, …}, kind being pause, confirm, max_fail, exclusive or approval. `judgement`: {verdict, findings}
-    of the safety check; None: it was not asked. `retries`: the first 100 executions that retry runs of it.
-    """
+    `status` is the visible one (paused and cancelling while such a request is pending), `counts`
+    has no zeros. `labels`: the labels that all of its targets had in common at the launch.
+    `halt_reason`: why the runs that had not started were skipped. `paused_by` is None if a gate
+    paused it. `waves`: {open, total}, if it has several. `waiting_on`: what it waits for: {kind,
+    reason, …}, kind being pause, confirm, max_fail, exclusive or approval. `judgement`: {verdict,
+    findings} of the safety check; None: it was not checked. `retries`: the first 100 executions
+    that retry runs of it."""
 
     id: int
     uuid: str
@@ -240,7 +244,7 @@ class Execution:
     judgement: Mapping[str, Any] | None = None
 
     def data(self) -> dict[str, Any]:
-        """The body of GET /executions/{id}, which is also the `data` of its events."""
+        """Return the body of GET /executions/{id}, which is also the `data` of its events."""
         ended = self.finished_at - self.created_at if self.finished_at else None
         path = f"/executions/{self.id}"
         return {
@@ -285,5 +289,5 @@ class Execution:
 
 
 def moment(at: datetime | None) -> str | None:
-    """RFC 3339 in UTC with milliseconds, as every answer of ours spells time."""
+    """Return a time in RFC 3339, UTC, with milliseconds, as all answers format it."""
     return None if at is None else at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"

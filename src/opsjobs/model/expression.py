@@ -1,10 +1,12 @@
 """Conditions: a small typed language, parsed to a tree once and never evaluated as Python.
 
-    target.labels.env == "prod" and not (actions.check.exit_code in [0, 3] or actions.check.outputs.role matches "^db-[0-9]+$")
+    target.labels.env == "prod" and not (actions.check.exit_code in [0, 3])
 
-Names are `parameters.NAME`, `target.name|host|platform`, `target.labels.KEY`, `execution.id|number`, `job.name`, `run.attempt` and
-`actions.KEY.exit_code|stdout|status|outputs.NAME`; a part that is no plain word is written `["so"]`. What is not there is null.
-"""
+Names are `parameters.NAME`, `target.name|host|platform`, `target.labels.KEY`,
+`execution.id|number`, `job.name`, `run.attempt` and
+`actions.KEY.exit_code|stdout|status|outputs.NAME`; a part that is no plain word is written
+`["so"]`. A missing value is null. Operators are `and`, `or`, `not`, `in`, comparisons and `matches
+"PATTERN"`."""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ NODES_MAX = 200
 
 
 class ValueKind(StrEnum):
-    """What a value is; `any` where only the run will tell."""
+    """The type of a value; `any` if it is known only at run time."""
 
     TEXT = "text"
     NUMBER = "number"
@@ -33,7 +35,7 @@ class ValueKind(StrEnum):
 
 
 class Unfit(Exception):
-    """The values of this run do not fit the condition; says how."""
+    """The values of this run do not fit the condition; the message says how."""
 
 
 Matcher = Callable[[str], object]
@@ -45,10 +47,10 @@ def _no_patterns(_: str) -> Matcher:
 
 @dataclass(frozen=True, slots=True)
 class NameScope:
-    """What a condition may name. `parameters`: their kinds; `actions`: keys of those that have ended before (None: any).
+    """The names that a condition may use.
 
-    `pattern` compiles what stands behind `matches`, or raises ValueError.
-    """
+    `parameters`: their types; `actions`: keys of actions that have ended before (None: any).
+    `pattern` compiles the pattern of `matches`, or raises ValueError."""
 
     parameters: Mapping[str, ValueKind] | None = None
     actions: Collection[str] | None = None
@@ -57,14 +59,14 @@ class NameScope:
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A condition that is ready for use. `names`: all that it reads, part by part."""
+    """A compiled condition. `names`: all names that it reads, part by part."""
 
     text: str
     names: frozenset[tuple[str, ...]]
     _root: _Node
 
     def holds(self, values: Mapping[str, Any]) -> bool:
-        """Whether it is true of these values (a tree of mappings, as the names say). Raises Unfit."""
+        """Return True if the condition holds for these values (nested mappings). Raises Unfit."""
         return _truth(self._root, values)
 
 
@@ -76,7 +78,9 @@ class _Node:
 
 
 def parse(text: str, scope: NameScope) -> Expression:
-    """The condition, checked as far as that is possible before a run. Raises Fault with the place of what is wrong."""
+    """Parse a condition and check it as far as possible before a run.
+
+    Raises Fault with the position of the error."""
     return _Parser(text, scope).whole()
 
 

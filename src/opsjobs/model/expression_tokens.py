@@ -1,4 +1,4 @@
-"""The words of a condition, each with its place."""
+"""The tokens of a condition, each with its position."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CHARACTERS_MAX = 4_096
 
 
 class Fault(ValueError):
-    """A condition that cannot be used: what is wrong, and at which character (from 0)."""
+    """An invalid condition: the error, and its character position (from 0)."""
 
     def __init__(self, at: int, words: str) -> None:
         super().__init__(f"at character {at + 1}: {words}")
@@ -20,7 +20,7 @@ class Fault(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ExpressionToken:
-    """`kind`: word, number, text, sign or end. `value`: what a number or a text stands for."""
+    """A token. `kind`: word, number, text, sign or end. `value`: of a number or a text."""
 
     kind: str
     text: str
@@ -42,7 +42,7 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 
 
 def tokens(text: str) -> list[ExpressionToken]:
-    """All of them, and `end`. Raises Fault."""
+    """Return all tokens, with `end` as the last. Raises Fault."""
     if len(text) > CHARACTERS_MAX:
         raise Fault(CHARACTERS_MAX, f"it is longer than {CHARACTERS_MAX} characters")
     found: list[ExpressionToken] = []

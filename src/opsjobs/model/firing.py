@@ -1,4 +1,4 @@
-"""Firings: what becomes of a schedule's due moments, judged by how late they are found; pure."""
+"""Firings: the outcome of a schedule's due times, judged by their lateness; pure."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from typing import Protocol
 from uuid import UUID, uuid5
 
 LATE_SECONDS = 60.0
-"""A moment that is found later than this is misfired; up to then it is on time, whatever the policy."""
+"""A due time that is processed later than this is misfired; up to then it is on time."""
 CATCH_UPS_AT_MOST = 100
-"""Misfired moments that `run_all` runs: the latest ones."""
+"""The number of misfired times that `run_all` runs: the latest ones."""
 TOLD_AT_MOST = 100
-"""Misfired moments that have a row of their own: the latest ones. Those before have one row together."""
+"""The number of misfired times with a row of their own: the latest ones.
+
+Earlier ones share one row."""
 COUNTED_AT_MOST = 300
-"""Misfired moments that are counted one by one; of more it is only said that there were more."""
+"""The number of misfired times that are counted exactly; beyond it the count is a minimum."""
 PENDING_AT_MOST = 100
-"""Firings of a schedule that may wait for their launch, beside those that are caught up with."""
+"""The number of firings of a schedule that may wait for their launch, without catch-ups."""
 LISTED_AT_MOST = 1_200
 SPAN_SECONDS = 1_000
-"""Moments are a second apart or more, so that of a stretch as short as this all are listed."""
+"""A span that is always listed completely, since due times are at least a second apart."""
 _KNOWN = CATCH_UPS_AT_MOST + TOLD_AT_MOST
 
 
 class FiringStatus(StrEnum):
-    """What became of a due moment. All but the first are final."""
+    """The outcome of a due time. All but the first are final."""
 
     PENDING = "pending"
     TRIGGERED = "triggered"
@@ -36,7 +38,7 @@ class FiringStatus(StrEnum):
 
 
 class FiringKind(StrEnum):
-    """Why it was fired: its moment came, or somebody said so."""
+    """The cause of a firing: its due time, or a manual request."""
 
     MOMENT = "moment"
     TRIGGER = "trigger"
@@ -44,7 +46,7 @@ class FiringKind(StrEnum):
 
 
 class FiringRule(StrEnum):
-    """Which rule kept a moment from being launched."""
+    """The rule that prevented a launch."""
 
     MISFIRE = "misfire"
     PAUSED = "paused"
@@ -63,25 +65,24 @@ class FiringRule(StrEnum):
 
 
 class Moments(Protocol):
-    """What is asked of a timetable."""
+    """The due times of a timetable."""
 
     def next_after(self, instant: datetime) -> datetime | None:
-        """The first moment after the instant; None: never again."""
+        """Return the first due time after the instant; None: there is none."""
 
     def between(self, after: datetime, until: datetime, limit: int) -> list[datetime]:
-        """The first `limit` moments after `after` and up to `until`."""
+        """Return the first `limit` due times after `after` and up to `until`."""
 
     def fire_at(self, due: datetime) -> datetime:
-        """When a moment is fired: jitter comes on top."""
+        """Return when a due time is fired: jitter is added to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleStanding:
-    """How a schedule stands when its moments are judged. `pending`: its firings that wait for their launch, but for
-    those that are caught up with.
+    """The state of a schedule when its due times are judged.
 
-    `closed`: the words of a calendar in whose closed time a moment lies; None: it is open.
-    """
+    `pending`: its firings that wait for their launch, without catch-ups. `closed`: returns the
+    description of the calendar that is closed at a time; None: it is open."""
 
     next_due_at: datetime
     next_fire_at: datetime
@@ -95,7 +96,7 @@ class ScheduleStanding:
 
 @dataclass(frozen=True, slots=True)
 class FiringVerdict:
-    """What becomes of a moment, or of all from `due_at` to `until_at` together (at least `moments` of them)."""
+    """The outcome of one due time, or of all from `due_at` to `until_at` (at least `moments`)."""
 
     due_at: datetime
     fire_at: datetime
@@ -109,7 +110,7 @@ class FiringVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The verdicts on all moments that are due, in order, and which moment is the next; None: never again."""
+    """The verdicts on all due times, in order, and the next due time; None: there is none."""
 
     verdicts: Sequence[FiringVerdict]
     next_due_at: datetime | None
@@ -117,12 +118,14 @@ class Round:
 
 
 def execution_uuid(schedule: UUID, due: datetime) -> UUID:
-    """The uuid of a moment's execution: the same in a database that was restored from a backup (3-execution.md §2)."""
+    """Return the uuid of the execution of a due time.
+
+    It is the same in a database that was restored from a backup (3-execution.md §2)."""
     return uuid5(schedule, due.astimezone(UTC).isoformat())
 
 
 def judge(table: Moments, standing: ScheduleStanding, now: datetime) -> Round:
-    """What becomes of every moment from `next_due_at` on whose time has come; bounded work, however long nobody looked."""
+    """Judge every due time from `next_due_at` to now; the work is bounded after any downtime."""
     older, moments = _due(table, standing.next_due_at, now)
     known, next_fire_at = _ready(table, moments, standing.next_fire_at, now)
     if len(known) < len(moments):
@@ -138,7 +141,9 @@ _Moment = tuple[datetime, datetime]
 
 
 def _due(table: Moments, first: datetime, now: datetime) -> tuple[FiringVerdict | None, list[datetime]]:
-    """The moments from the first one to now; of very many the latest ones, and a row for all before them."""
+    """Return the due times from the first one to now.
+
+    If there are very many, return the latest ones, and a row for all before them."""
     found = [first, *table.between(first, now, COUNTED_AT_MOST)]
     if len(found) <= COUNTED_AT_MOST:
         return None, found
@@ -148,14 +153,16 @@ def _due(table: Moments, first: datetime, now: datetime) -> tuple[FiringVerdict 
 
 
 def _latest(table: Moments, after: datetime, now: datetime, gap: timedelta) -> list[datetime]:
-    """At least the last moments up to now, as many as are told one by one, or all after `after`; it and one more at least."""
+    """Return at least the last due times up to now that get a row of their own, and one more.
+
+    Returns all from `after` on if there are fewer."""
     limit, shortest = LISTED_AT_MOST, timedelta(seconds=SPAN_SECONDS)
     span = max(gap * 2 * _KNOWN, shortest)
     tail: list[datetime] = []
     while True:
         start = max(now - span, after)
         found = table.between(start, now, limit)
-        if len(found) == limit and span > shortest:  # too dense a stretch: the last ones are not among these
+        if len(found) == limit and span > shortest:  # too dense: the last ones are not among these
             if tail:
                 return tail
             span = max(span / 4, shortest)
@@ -167,10 +174,10 @@ def _latest(table: Moments, after: datetime, now: datetime, gap: timedelta) -> l
 
 
 def _ready(table: Moments, moments: Sequence[datetime], first: datetime, now: datetime) -> tuple[list[_Moment], datetime]:
-    """Those whose time has come, each with when that was, and when the next one's is or that of the last of them.
+    """Return the due times to fire now with their fire times, and the next fire time.
 
-    A moment is never fired before an earlier one, whatever their jitter.
-    """
+    If there is no next due time, the second value is the fire time of the last. A due time is never
+    fired before an earlier one, regardless of their jitter."""
     ready: list[_Moment] = []
     at = first
     for place, due in enumerate(moments):
@@ -182,7 +189,7 @@ def _ready(table: Moments, moments: Sequence[datetime], first: datetime, now: da
 
 
 class _Judge:
-    """Goes through the moments that are due."""
+    """The judgement of the due times of one schedule."""
 
     def __init__(self, standing: ScheduleStanding, now: datetime) -> None:
         self._standing = standing
@@ -200,7 +207,7 @@ class _Judge:
         return _folded(verdicts)
 
     def _first(self, due: datetime, at: datetime) -> FiringVerdict:
-        """What it is but for those that are caught up with."""
+        """Return the verdict before catch-ups are chosen."""
         if (why := self._kept(due, at)) is not None:
             return FiringVerdict(due, at, FiringStatus.SKIPPED, *why)
         if self._late(at) < LATE_SECONDS:
@@ -219,7 +226,7 @@ class _Judge:
         return within[-most:] if most else ()
 
     def _queued(self, verdicts: Sequence[FiringVerdict]) -> list[FiringVerdict]:
-        """No more wait than may: what comes on top is left out."""
+        """Skip the firings beyond the limit of waiting ones."""
         kept: list[FiringVerdict] = []
         for verdict in verdicts:
             counts = verdict.status is FiringStatus.PENDING and not verdict.catch_up
@@ -244,7 +251,7 @@ class _Judge:
 
     def _words(self, at: datetime) -> str:
         policy, late = self._standing.misfire, self._late(at)
-        words = f"nobody fired it for {span_words(late)}, and misfire is {policy}"
+        words = f"it was not fired for {span_words(late)}, and misfire is {policy}"
         if policy == "skip":
             return words
         if late > self._standing.misfire_window:
@@ -253,7 +260,9 @@ class _Judge:
 
 
 def _folded(verdicts: Sequence[FiringVerdict]) -> list[FiringVerdict]:
-    """Of those that did not run alike, for the same rule, the latest one by one, the older ones in one row."""
+    """Fold the older verdicts of each rule that prevented a launch into one row.
+
+    The latest ones keep a row of their own."""
     folding: dict[int, FiringRule] = {}
     for rule in (FiringRule.MISFIRE, FiringRule.PAUSED, FiringRule.CALENDAR):
         alike = [n for n, v in enumerate(verdicts) if v.rule is rule]
@@ -274,16 +283,15 @@ def _folded(verdicts: Sequence[FiringVerdict]) -> list[FiringVerdict]:
 
 
 def paused_words(reason: str | None) -> str:
-    """Why a moment of a paused schedule is skipped."""
+    """Return why a due time of a paused schedule is skipped."""
     return f"the schedule is paused: {reason}" if reason else "the schedule is paused"
 
 
 def span_words(seconds: float) -> str:
-    """How long, in its two largest units.
+    """Return a duration in its two largest units.
 
     >>> span_words(10_800), span_words(266_400), span_words(61)
-    ('3 h', '3 d 2 h', '1 min 1 s')
-    """
+    ('3 h', '3 d 2 h', '1 min 1 s')"""
     left = int(seconds)
     parts: list[str] = []
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):

@@ -1,4 +1,4 @@
-"""What became of a due moment, in a sentence."""
+"""The outcome of a due time, in a sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from opsjobs.model.firing import FiringKind, FiringStatus, span_words
 
 
 def explained(firing: Mapping[str, Any]) -> str:
-    """Explain an item of GET /schedules/{id}/firings: the launch and its execution, or the rule that kept it from it."""
+    """Explain an item of GET /schedules/{id}/firings.
+
+    The text names the launch and its execution, or the rule that prevented it."""
     match firing["status"]:
         case FiringStatus.TRIGGERED:
             return _launched(firing)
@@ -30,7 +32,7 @@ def _launched(firing: Mapping[str, Any]) -> str:
 
 
 def _execution(firing: Mapping[str, Any]) -> str:
-    """Return what became of the execution: a launch alone does not say that anything ran."""
+    """Describe the outcome of the execution: a launch alone does not mean that anything ran."""
     number, status = firing["execution_id"], firing["execution_status"]
     if number is None or status is None:
         return "its execution is not kept any more"

@@ -1,4 +1,4 @@
-"""The coming week over all schedules: how many firings each hour holds, and which of them a calendar will not let pass."""
+"""The week's forecast for all schedules: firings per hour, and those calendars skip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMED_AT_MOST = 5
 
 @dataclass(frozen=True, slots=True)
 class Collision:
-    """A moment that a calendar closes: the schedule will be passed over then."""
+    """A due time in the closed time of a calendar: the schedule will skip it."""
 
     schedule: dict[str, Any]
     due_at: datetime
@@ -26,7 +26,7 @@ class Collision:
     until: datetime | None
 
     def data(self) -> dict[str, Any]:
-        """An item of `collisions`."""
+        """Return an item of `collisions`."""
         return {
             "schedule": self.schedule,
             "due_at": moment(self.due_at),
@@ -38,7 +38,9 @@ class Collision:
 
 @dataclass
 class Week:
-    """What was counted so far, from `since` on. A firing counts in the hour in which it starts, jitter and all."""
+    """The counts of the week from `since` on.
+
+    A firing counts in the hour in which it starts, including jitter."""
 
     since: datetime
     schedules: int = 0
@@ -54,11 +56,11 @@ class Week:
 
     @property
     def until(self) -> datetime:
-        """The end of the week; it is not in it."""
+        """The end of the week (exclusive)."""
         return self.since + timedelta(hours=HOURS)
 
     def count(self, at: datetime, targets: int) -> None:
-        """A firing that starts then, on so many targets."""
+        """Count a firing that starts at this time on this number of targets."""
         minute = int((at - self.since).total_seconds() // 60)
         if minute < HOURS * 60:
             self.firings += 1
@@ -67,14 +69,14 @@ class Week:
             self._minutes[minute] += 1
 
     def collide(self, collision: Collision) -> None:
-        """A firing that will not be: a calendar closes its moment."""
+        """Count a due time that a calendar closes."""
         self.closed += 1
         self._closed[int((collision.due_at - self.since).total_seconds() // 3_600)] += 1
         if len(self.collisions) < COLLISIONS_SHOWN:
             self.collisions.append(collision)
 
     def data(self) -> dict[str, Any]:
-        """The answer of GET /schedules/forecast."""
+        """Return the answer of GET /schedules/forecast."""
         hours = [self._hour(hour) for hour in range(HOURS)]
         busy = sorted((hour for hour in hours if hour["firings"]), key=lambda hour: -hour["firings"])
         return {

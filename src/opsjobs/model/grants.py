@@ -1,4 +1,4 @@
-"""How grants are written, kept and put together: who is given what, within which labels, and by whom it may be given."""
+"""Grants: how they are written, stored and combined, and who may give them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from opsjobs.model.access import EVERYTHING, PERMISSIONS, Grant, Principal, PrincipalKind, Role, Scope, normalised, permissions_of
 from opsjobs.model.api_model import ApiModel
+from opsjobs.model.target import Requirement
 
 GRANTS_MAX = 32
 PERMISSIONS_MAX = 64
@@ -17,7 +18,9 @@ SCOPE_CHARACTERS_MAX = 1_024
 
 
 class GrantDraft(ApiModel):
-    """A role, or permissions by name; `scope`: only for what has these labels (`env=staging`), "" = for everything."""
+    """A role, or permissions by name, within a scope of labels (`env=staging`).
+
+    An empty scope covers everything."""
 
     role: Role | None = None
     permissions: list[Annotated[str, Field(max_length=64)]] = Field(default_factory=list, max_length=PERMISSIONS_MAX)
@@ -44,7 +47,7 @@ class GrantDraft(ApiModel):
         return self
 
     def kept(self) -> dict[str, Any]:
-        """As it is stored and shown."""
+        """Return the grant as it is stored and shown."""
         return {"role": self.role and self.role.value, "permissions": self.permissions, "scope": self.scope}
 
 
@@ -52,7 +55,7 @@ Grants = Annotated[list[GrantDraft], Field(min_length=1, max_length=GRANTS_MAX)]
 
 
 def grants_of(kept: Iterable[Mapping[str, Any]]) -> tuple[Grant, ...]:
-    """Grants as they were kept; a role that this release does not know holds nothing."""
+    """Return grants from their stored form; a role unknown to this release holds nothing."""
     return tuple(
         Grant.of_role(one["role"], Scope.parse(one["scope"]))
         if one.get("role")
@@ -62,7 +65,7 @@ def grants_of(kept: Iterable[Mapping[str, Any]]) -> tuple[Grant, ...]:
 
 
 def kept_of(grants: Iterable[Grant]) -> list[dict[str, Any]]:
-    """Grants of whatever origin as they are kept: by their permissions."""
+    """Return the stored form of grants of any origin: by their permissions."""
     return [
         {"role": None, "permissions": sorted(grant.permissions), "scope": scope_text(grant.scope)}
         for grant in grants
@@ -71,25 +74,31 @@ def kept_of(grants: Iterable[Grant]) -> list[dict[str, Any]]:
 
 
 def scope_text(scope: Scope) -> str:
-    """A scope as `Scope.parse` reads it.
+    """Return a scope in the notation of `Scope.parse`.
 
     >>> scope_text(Scope.parse("env in (dev, test),web"))
-    'env in (dev,test),web'
-    """
-    return ",".join(
-        r.key if not r.values else f"{r.key}={r.values[0]}" if len(r.values) == 1 else f"{r.key} in ({','.join(r.values)})"
-        for r in scope.requirements
-    )
+    'env in (dev,test),web'"""
+    return ",".join(map(_requirement_text, scope.requirements))
+
+
+def _requirement_text(requirement: Requirement) -> str:
+    if not requirement.values:
+        return requirement.key
+    if len(requirement.values) == 1:
+        return f"{requirement.key}={requirement.values[0]}"
+    return f"{requirement.key} in ({','.join(requirement.values)})"
 
 
 def principal_of(name: str, kind: PrincipalKind, kept: Sequence[Mapping[str, Any]], person: str | None) -> Principal:
-    """Somebody with the grants that are kept for him."""
+    """Return a principal with its stored grants."""
     roles = tuple(dict.fromkeys(one["role"] for one in kept if one.get("role")))
     return Principal(name, kind, grants_of(kept), roles, person)
 
 
 def may_give(giver: Principal, grant: Grant) -> bool:
-    """Whether somebody holds all that he gives away, at least as far as he gives it: nobody makes more than he is."""
+    """Return True if the giver holds all permissions of the grant, in at least its scope.
+
+    This prevents privilege escalation."""
     return all(_holds(giver, permission, grant.scope) for permission in grant.permissions)
 
 
@@ -99,7 +108,7 @@ def _holds(giver: Principal, permission: str, scope: Scope) -> bool:
 
 
 def both(first: Principal, second: Principal) -> tuple[Grant, ...]:
-    """What two may do together: only what each of them may, only where each of them may."""
+    """Return the intersection of two principals' grants: permissions and scopes of both."""
     pairs = ((a, b, _common(a.permissions, b.permissions)) for a in first.grants for b in second.grants)
     return tuple(
         Grant(
@@ -118,7 +127,9 @@ def both_roles(first: Principal, second: Principal) -> tuple[str, ...]:
 
 
 def within(held: Principal, bound: Principal) -> Principal:
-    """Somebody with what he was given, as far as the one whom he has it from may it himself; a role that lost anything is none."""
+    """Return a principal limited to what the grantor of its permissions still holds.
+
+    A role that loses a permission is dropped."""
     whole = [grant for grant in held.grants if may_give(bound, grant)]
     if len(whole) == len(held.grants):
         return held

@@ -1,4 +1,4 @@
-"""Instants that callers write: the one place that says how early and how late they may be."""
+"""Instants in input: the one place that limits their range."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ from datetime import UTC, datetime
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 HORIZON = datetime(2200, 1, 1, tzinfo=UTC)
-"""What does not come before this never comes. Far from it, neither offsets nor intervals leave what a datetime can hold."""
+"""An instant from here on never comes.
+
+It is far from the limits of datetime, so that adding offsets and intervals never overflows."""
 
 
 def in_reach(moment: datetime) -> datetime:
-    """Return an aware time in UTC. Raises ValueError for one outside of 1970 to 2199, on its own clock."""
-    if not EARLIEST.year <= moment.year < HORIZON.year:  # it may have no time in UTC at all
+    """Return an aware time in UTC. Raises ValueError if its local year is not 1970 to 2199."""
+    if not EARLIEST.year <= moment.year < HORIZON.year:  # the conversion to UTC could overflow
         raise ValueError(f"{moment.isoformat()} is out of reach: write a time in the years {EARLIEST.year} to {HORIZON.year - 1}")
     return moment.astimezone(UTC)
 
 
 def read_instant(text: str) -> datetime:
-    """Read a time with its offset, as ISO 8601 has it; in UTC. Raises ValueError that says how to write one."""
+    """Parse an ISO 8601 time with its offset and return it in UTC.
+
+    Raises ValueError with the expected format."""
     try:
         moment = datetime.fromisoformat(text) if len(text) <= 64 else None
     except ValueError:

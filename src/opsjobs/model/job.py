@@ -1,4 +1,4 @@
-"""Jobs: what a caller writes (drafts), what is stored (versions), and the seed's older spelling of both."""
+"""Jobs: drafts from callers, stored versions, and the older notation of both."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from opsjobs.model.target import SelectionDraft
 
 
 class JobType(StrEnum):
-    """What a job mainly does; by default what its actions are."""
+    """The main purpose of a job; the default follows from its actions."""
 
     COMMAND = "command"
     SCRIPT = "script"
@@ -34,7 +34,7 @@ class JobType(StrEnum):
 
 
 class JobState(StrEnum):
-    """Where a job is in its life."""
+    """The state in a job's life cycle."""
 
     DRAFT = "draft"
     ACTIVE = "active"
@@ -43,7 +43,7 @@ class JobState(StrEnum):
 
 
 class _Work(ApiModel):
-    """What jobs and ad-hoc runs share: actions on targets under a policy."""
+    """The common fields of jobs and ad-hoc runs: actions on targets under a policy."""
 
     actions: list[Action] = Field(min_length=1, max_length=1_000)
     targets: SelectionDraft = Field(default_factory=SelectionDraft)
@@ -74,7 +74,9 @@ class _Work(ApiModel):
 
 
 class RunDraft(Overriding, _Work):
-    """Body of POST /run: an execution without a stored job. `parameters` are values; each is declared by being given."""
+    """Body of POST /run: an execution without a stored job.
+
+    `parameters` are values; giving one declares it."""
 
     parameters: dict[str, Any] = Field(default_factory=dict, max_length=PARAMETERS_MAX)
     dry_run: bool = False
@@ -84,13 +86,13 @@ class RunDraft(Overriding, _Work):
         try:
             declared = undeclared(self.parameters)
         except Invalid:
-            return self  # told at launch, with a pointer to each
+            return self  # reported at launch, with a pointer to each
         check_rendering(self.actions, declared, self.policy.gate.check if self.policy.gate else None)
         return self
 
 
 class JobDraft(_Work):
-    """Body of POST and PUT /jobs. `parameters` are declarations: what an execution may be given."""
+    """Body of POST and PUT /jobs. `parameters` declares what an execution may be given."""
 
     name: Title = Field(min_length=1, max_length=200, pattern=text_patterns.TITLE)
     description: str = Field(default="", max_length=10_000)
@@ -118,7 +120,7 @@ class JobDraft(_Work):
 
 
 class JobBody(Overriding, JobDraft):
-    """Body of POST and PUT /jobs: the job, and whether it is stored although the safety check blocks it."""
+    """Body of POST and PUT /jobs: the job, and a possible override of the safety check."""
 
     @property
     def draft(self) -> JobDraft:
@@ -128,7 +130,9 @@ class JobBody(Overriding, JobDraft):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A stored job at one version. `definition` is what the caller wrote, with keys and defaults filled in."""
+    """A stored version of a job.
+
+    `definition` is what the caller wrote, with keys and defaults filled in."""
 
     id: int
     uuid: str
@@ -139,13 +143,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class LaunchOrder:
-    """What `engine.launch` is asked to start: a job version or ad-hoc work (job None), and on what.
+    """The input of `engine.launch`: a job version or ad-hoc work (job None), and its targets.
 
-    `parameters`: what was given for the `declared` ones; where nothing is declared (None), the values as they are. `override`: why
-    the safety check and approvals do not count (who says so holds safety:override). `bounds`: how far whoever asks for it may go.
-    `tags`: the job's. `pins`: of the machines that were approved with the execution that this is a part of, by id, what they were
-    then (model/pinned); None: nobody was asked about that.
-    """
+    `parameters`: the values for the `declared` ones; if nothing is declared (None), the values as
+    they are. `override`: the reason for overriding the safety check and approvals (the caller holds
+    safety:override). `bounds`: the bounds of the caller. `tags`: the job's. `pins`: the
+    fingerprints (model/target_fingerprint) of the machines that were approved with the parent
+    execution, by target id; None: there was no such approval."""
 
     actions: Sequence[Action]
     targets: SelectionDraft
@@ -174,10 +178,10 @@ _OLD_WORDS = frozenset({*_OLD_ACTION, "action_order", "action_parameters", "max_
 
 
 def modernised(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The same job in today's shape: action_type, action_order, action_parameters, target_ids, timeout_seconds, priority.
+    """Return a job body converted from the older notation.
 
-    Values are moved, not judged: validation comes after.
-    """
+    It had action_type, action_order, action_parameters, target_ids, timeout_seconds and priority.
+    Values are moved, not validated: validation comes after."""
     new = _respelt(body, _OLD_JOB)
     if "target_ids" in new:
         if "targets" in new:
@@ -196,7 +200,9 @@ def modernised(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_older_words(body: dict[str, Any], policy: dict[str, Any]) -> dict[str, Any]:
-    """The policy with timeout_seconds, priority and max_retries of the body, which loses them; today's words win."""
+    """Move timeout_seconds, priority and max_retries from the body to the policy.
+
+    The current names win."""
     for old, name in (("timeout_seconds", "timeout"), ("priority", "priority")):
         if old in body:
             policy.setdefault(name, body.pop(old))
@@ -204,7 +210,7 @@ def _with_older_words(body: dict[str, Any], policy: dict[str, Any]) -> dict[str,
 
 
 def _with_retries(body: dict[str, Any], to: dict[str, Any]) -> dict[str, Any]:
-    """`max_retries: n` of the body, which loses it, as `retry.max_attempts: n + 1`."""
+    """Move `max_retries: n` from the body to `retry.max_attempts: n + 1`."""
     if "max_retries" in body:
         retries, retry = body.pop("max_retries"), to.get("retry") or {}
         more = retries + 1 if isinstance(retries, int) and not isinstance(retries, bool) else retries
@@ -213,8 +219,12 @@ def _with_retries(body: dict[str, Any], to: dict[str, Any]) -> dict[str, Any]:
 
 
 def _respelt(body: Mapping[str, Any], old: Collection[str]) -> dict[str, Any]:
-    """With the older words in snake_case; today's are the models' own business."""
-    return {s if isinstance(k, str) and (s := snake_case(k)) in old and s not in body else k: v for k, v in body.items()}
+    """Return the body with the older names in snake_case; the models convert the current ones."""
+    new: dict[str, Any] = {}
+    for key, value in body.items():
+        snake = snake_case(key) if isinstance(key, str) else key
+        new[snake if snake in old and snake not in body else key] = value
+    return new
 
 
 def _modern_action(action: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What holds between the actions of a job: each key once, an order without a circle, rollbacks that are there."""
+"""The rules for a job's actions: unique keys, no dependency cycle, existing rollbacks."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from opsjobs.model.action import ActionDraft
 from opsjobs.model.draft_error import fault
 
 Dependencies = Mapping[str, tuple[str, ...]]
-"""Key -> the keys that come before it, as written or as the place in the list says."""
+"""Key -> the keys that come before it, from `depends_on` or the order of the list."""
 
 
 def rollbacks(actions: Sequence[ActionDraft]) -> frozenset[str]:
-    """The keys of the actions that run only when another one has failed."""
+    """Return the keys of the actions that run only after another one has failed."""
     return frozenset(action.rollback for action in actions if action.rollback is not None)
 
 
 def dependencies(actions: Sequence[ActionDraft]) -> Dependencies:
-    """Which actions each one waits for. One without `depends_on` follows the one before it that is no rollback."""
+    """Return the actions that each action waits for.
+
+    One without `depends_on` follows the previous one that is not a rollback."""
     apart, before = rollbacks(actions), ""
     found: dict[str, tuple[str, ...]] = {}
     for action in actions:
@@ -25,13 +27,16 @@ def dependencies(actions: Sequence[ActionDraft]) -> Dependencies:
         if key in apart:
             found[key] = ()
             continue
-        found[key] = tuple(action.depends_on) if action.depends_on is not None else (before,) if before else ()
+        if action.depends_on is not None:
+            found[key] = tuple(action.depends_on)
+        else:
+            found[key] = (before,) if before else ()
         before = key
     return found
 
 
 def check_structure(actions: Sequence[ActionDraft]) -> None:
-    """Raises a fault with the path of the place. Every action has its key by now."""
+    """Raise a fault with the path of an invalid reference. Every action must have its key."""
     _check_keys(actions)
     _check_rollbacks(actions)
     _check_references(actions)
@@ -42,7 +47,9 @@ def check_structure(actions: Sequence[ActionDraft]) -> None:
 
 
 def ancestors(known: Dependencies) -> Mapping[str, frozenset[str]]:
-    """All that surely have ended before each action starts. There is no circle by now."""
+    """Return all actions that have certainly ended before each one starts.
+
+    There must be no cycle."""
     found: dict[str, frozenset[str]] = {}
     for key in _sorted(known):
         near = known[key]
@@ -51,7 +58,9 @@ def ancestors(known: Dependencies) -> Mapping[str, frozenset[str]]:
 
 
 def before_each(actions: Sequence[ActionDraft]) -> Mapping[str, frozenset[str]]:
-    """What has surely ended before each action, so that it may name it: before a rollback, what it undoes and all before that."""
+    """Return the actions that have certainly ended before each one, so that it may name them.
+
+    Before a rollback these are the action that it undoes, and all before that one."""
     found = dict(ancestors(dependencies(actions)))
     for undo in rollbacks(actions):
         owners = [str(action.key) for action in actions if action.rollback == undo]
@@ -81,7 +90,7 @@ def _check_rollbacks(actions: Sequence[ActionDraft]) -> None:
             raise fault("rollback", words, *at, "rollback")
         for field in ("depends_on", "when"):
             if action.key in apart and getattr(action, field) is not None:
-                words = f"{action.key!r} is a rollback: it runs where another action fails, and has no {field}"
+                words = f"{action.key!r} is a rollback: it runs if another action fails, and has no {field}"
                 raise fault("rollback", words, *at, field)
 
 
@@ -97,14 +106,14 @@ def _check_references(actions: Sequence[ActionDraft]) -> None:
 
 
 def _sorted(known: Dependencies) -> list[str]:
-    """The keys, each after those that it waits for; those of a circle, and what hangs on it, are left out."""
+    """Return the keys in topological order, without cycles and what depends on them."""
     open_ = {key: len(set(before)) for key, before in known.items()}
     after: dict[str, list[str]] = {key: [] for key in known}
     for key, before in known.items():
         for one in set(before):
             after[one].append(key)
     order = [key for key, count in open_.items() if count == 0]
-    for key in order:  # grows while it is walked
+    for key in order:  # grows during the iteration
         for one in after[key]:
             open_[one] -= 1
             if open_[one] == 0:
@@ -113,7 +122,7 @@ def _sorted(known: Dependencies) -> list[str]:
 
 
 def _circle(known: Dependencies) -> list[str]:
-    """The keys of one circle, each waiting for the next; empty where there is none."""
+    """Return the keys of one cycle, each waiting for the next; empty if there is none."""
     left = set(known) - set(_sorted(known))
     if not left:
         return []

@@ -1,4 +1,4 @@
-"""What is probably a mistake in a job, although it can be run: names that nothing replaces, and parameters that nothing reads."""
+"""Warnings about probable mistakes in a job: undeclared names and unused parameters."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from opsjobs.model.parameter import ParameterDraft, variable_of
 
 _HOLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_-]*)\}")
 _LABEL = re.compile(r"\$\{target\.labels\.([A-Za-z0-9_./-]+)\}")
-# Names that a shell has a value for: it assigns them itself, or they look like variables of the environment. Texts are callers',
-# and read while requests wait: each is looked through once, in time linear in its length.
+# Names that have a value in a shell: the script assigns them, or they look like environment
+# variables. Texts come from callers and are scanned within requests: each is scanned once, in
+# time linear in its length.
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
 _ASSIGNS = re.compile(r"(?:\[[^\]\n]{0,200}\])?\+?=")
 _DECLARES = re.compile(r"(?:for|read|local|export|declare|readonly|select)\b([^;\n]*)")
 _NAME_CHARACTERS_MAX = 64
 DOUBTS_MAX = 100
-"""Warnings of one job: who has more reads these first."""
+"""The maximum number of warnings for one job."""
 
 
 def doubts(draft: JobDraft, labels: Collection[str] | None) -> list[FieldError]:
-    """Return the warnings of a job. `labels`: of all of its targets; None: they are not known."""
+    """Return the warnings for a job. `labels`: those of all of its targets; None: unknown."""
     actions = [(f"/actions/{position}", action) for position, action in enumerate(draft.actions)]
     if draft.policy.gate is not None and draft.policy.gate.check is not None:
         actions.append(("/policy/gate/check", draft.policy.gate.check))
@@ -42,7 +43,9 @@ def _of(pointer: str, action: Action, declared: Sequence[ParameterDraft], labels
 
 
 def _names(pointer: str, action: Action, declared: Sequence[ParameterDraft]) -> Iterator[FieldError]:
-    """Names in braces that are no parameters: the shell reads them, and mostly finds nothing."""
+    """Yield warnings for names in braces that are no parameters.
+
+    The shell expands them, mostly to an empty text."""
     known = {parameter.name for parameter in declared}
     if isinstance(action, ScriptAction):
         text = action.script or ""
@@ -70,7 +73,7 @@ def _labels(pointer: str, action: Action, labels: Collection[str] | None) -> Ite
 
 
 def _templates(action: Action) -> Iterator[tuple[str, str]]:
-    """The texts of an action in which values are replaced, with their places."""
+    """Yield the texts of an action in which values are replaced, with their paths."""
     body: Mapping[str, Any] = action.model_dump(mode="json")
     for field in ("command", "cwd", "source", "destination"):
         if isinstance(body.get(field), str):
@@ -82,7 +85,7 @@ def _templates(action: Action) -> Iterator[tuple[str, str]]:
 
 
 def _assigned(text: str) -> set[str]:
-    """Return the names that the text gives a value."""
+    """Return the names that the text assigns."""
     found: set[str] = set()
     for word in _WORD.finditer(text):
         before = text[word.start() - 1] if word.start() else ""
@@ -95,7 +98,9 @@ def _assigned(text: str) -> set[str]:
 
 
 def _endings(word: str) -> set[str]:
-    """Return the names that such a word may end with: a name may have a hyphen, and one may stand before it."""
+    """Return the names that a word may end with.
+
+    A name may contain a hyphen, and a hyphen may also stand before it."""
     end = word[-_NAME_CHARACTERS_MAX:]
     return {end, *(end[at + 1 :] for at, character in enumerate(end) if character == "-")}
 
@@ -103,7 +108,7 @@ def _endings(word: str) -> set[str]:
 def _unused(draft: JobDraft, actions: Sequence[Action]) -> Iterator[FieldError]:
     text = json.dumps([action.model_dump(mode="json") for action in actions], ensure_ascii=False)
     if any(isinstance(action, ScriptAction) and action.script is None for action in actions):
-        return  # nobody can read it
+        return  # an encoded script cannot be searched
     chosen_by = {parameter.choices_by.parameter for parameter in draft.parameters if parameter.choices_by is not None}
     for position, parameter in enumerate(draft.parameters):
         name = parameter.name

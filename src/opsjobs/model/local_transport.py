@@ -1,4 +1,4 @@
-"""Whether `transport: local`, the worker's own machine, may be used, and the refusals if it may not."""
+"""The checks of `transport: local`, which runs commands on the worker's own machine."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ _REASON = "Its commands run as the worker's user, who can read the keys and toke
 
 
 def check_written(transport: Transport, was: Transport | None, *, allowed: bool, everywhere: bool) -> None:
-    """Judge the transport of a target that is written. `was`: its transport until now; None: it is new.
+    """Check the transport of a target on write. `was`: its previous one; None: it is new.
 
-    `allowed`: the setting. `everywhere`: the caller has no scope. Raises Forbidden, Invalid.
-    """
+    `allowed`: the setting. `everywhere`: the caller has no scope. Raises Forbidden, Invalid."""
     if Transport.LOCAL not in (transport, was):
         return
     if not everywhere:
@@ -26,7 +25,9 @@ def check_written(transport: Transport, was: Transport | None, *, allowed: bool,
 
 
 def check_launched(targets: Iterable[Target], *, allowed: bool) -> None:
-    """Judge the targets of a launch: there may be some that were made while the setting was on. Raises Invalid."""
+    """Raise Invalid if a target of a launch has a transport that is off.
+
+    Such targets may have been created while the setting was on."""
     if allowed:
         return
     found = next((target.name for target in targets if target.transport is Transport.LOCAL), None)

@@ -1,7 +1,7 @@
-"""A text as secrets are looked for in it: without line breaks, indentation and colours, and where each byte stands.
+"""Views of a text for finding secrets: without line breaks, indentation and colours.
 
-Wrapped base64, an indented key, a folded scalar of YAML and a match that grep coloured become plain text in one of the views.
-"""
+Each view maps its bytes to their places in the text. Wrapped base64, an indented key, a folded YAML
+scalar and a match that grep coloured become plain text in one of the views."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 _COLOUR_FORM = rb"\x1b(?:\[[0-9;:]*(?:[A-Za-z]|\Z)|\Z)"
-"""A sequence that sets colours or erases to the end of the line (grep prints both), also its beginning at the end of a text."""
-# Each begins with one byte or one set of bytes: the library skips to such a beginning quickly, but tries alternatives at every byte.
+"""An escape sequence that sets colours or erases to the end of the line.
+
+grep prints both. Also matches its beginning at the end of a text."""
+# Each begins with one byte or one set of bytes: the re module skips to such a beginning quickly,
+# but tries alternatives at every byte.
 _COLOUR = re.compile(_COLOUR_FORM)
 _JOINED = re.compile(rb"[\r\n]")
 _UNINDENTED = re.compile(rb"[\\\r\n](?:(?:(?<=[\r\n])[\r\n]*|[\r\n]+)[ \t]*(?:\\(?= ))?|(?<=\\)\Z)")
@@ -27,10 +30,9 @@ Span = tuple[int, int]
 
 
 class View:
-    """One view of a text: `bare` is what is searched, `place` tells where its bytes stand in the text.
+    """One view of a text: `bare` is searched, `place` maps its bytes to the text.
 
-    `below`: the view that `whole` is the `bare` of, if it is not the text itself.
-    """
+    `below`: the view whose `bare` is `whole`, if `whole` is not the text itself."""
 
     def __init__(
         self,
@@ -57,7 +59,7 @@ class View:
 
     @cached_property
     def _removed(self) -> tuple[list[int], list[int]]:
-        """Return before which byte of `bare` something was removed, and how many bytes up to there."""
+        """The places in `bare` before which bytes were removed, and the cumulative number removed."""
         before, sums = list[int](), [0]
         if len(self.bare) != len(self.whole):
             for gap in self._gaps.finditer(self.whole):
@@ -67,18 +69,20 @@ class View:
         return before, sums
 
     def place(self, at: int) -> int:
-        """Return where in the text the byte stands that is number `at` in the view."""
+        """Return the place in the text of the byte number `at` of the view."""
         before, sums = self._removed
         here = at + sums[bisect_right(before, at)]
         return here if self._below is None else self._below.place(here)
 
     def span(self, start: int, end: int) -> Span:
-        """Return where in the text a piece of the view begins and ends."""
+        """Return the span in the text of a piece of the view."""
         return self.place(start), self.place(end - 1) + 1
 
 
 def views(whole: bytes, *, folds: bool) -> Iterator[View]:
-    """Return the views of a text that differ; `folds` if a break may stand for a blank of what is looked for."""
+    """Yield the views of a text that differ.
+
+    `folds`: a line break may stand for a blank of a secret."""
     below = None
     if b"\x1b" in whole and len((plain := View(whole, _COLOUR)).bare) < len(whole):
         whole, below = plain.bare, plain
@@ -105,7 +109,9 @@ def _without_breaks(text: bytes, joint: bytes) -> bytes:
 
 
 def _is_indented(text: bytes) -> bool:
-    """Return whether blanks follow a break, or a backslash comes before it. Asked of each output: no regular expression."""
+    """Return True if blanks follow a line break, or a backslash comes before one.
+
+    It is called for each output, so it uses no regular expression."""
     if b"\n " in text or b"\n\t" in text:
         return True
     if b"\\" in text and (text.endswith(b"\\") or b"\\\n" in text or b"\\\r" in text):
@@ -114,7 +120,9 @@ def _is_indented(text: bytes) -> bool:
 
 
 def starred(text: bytes, spans: Sequence[Span]) -> bytes:
-    """Return the text with stars in these places, which are in order; line breaks, indentation and colours stay."""
+    """Return the text with these spans, which are in order, replaced by stars.
+
+    Line breaks, indentation and colours stay."""
     if not spans:
         return text
     masked = bytearray(text)

@@ -1,9 +1,9 @@
-"""Secrets in what machines print are replaced byte for byte by `*`, however the bytes are cut into pieces on their way.
+"""Redaction of secrets in output: each byte becomes `*`, regardless of chunk boundaries.
 
-One pass in linear time, whatever the text and however many secrets: of the text a group of four bytes at every fourth place, or
-at every 16th if no secret is short, is looked up in a set of all groups that secrets have there; only where one is found is
-anything compared. Bytes that may be the beginning of a secret are held back until it is known, and nothing else is.
-"""
+It takes one pass in linear time, for any text and any number of secrets: the group of four bytes at
+every fourth place of the text, or at every 16th if no secret is short, is looked up in a set of all
+groups that secrets contain at such places; bytes are compared only after a hit. Only bytes that may
+be the beginning of a secret are held back, until that is decided."""
 
 from __future__ import annotations
 
@@ -17,24 +17,33 @@ from opsjobs.model.masked_views import Span, View, starred, views
 from opsjobs.model.secret_variants import has_blanks, spellings
 
 PIECE_BYTES = 64
-"""A long spelling is looked for in pieces of this size (the last one is up to twice as long), so that parts of it are found, too."""
+"""The size of the pieces of a long form (the last is up to twice as long).
+
+Searching for pieces also finds parts of a secret."""
 ACROSS_BYTES_MIN = 8
-"""What is shorter is not found across a line break, and no less at the end of a whole line makes that line wait."""
+"""The minimum length of a match across a line break.
+
+It is also the minimum that must be at stake at the end of a whole line to hold that line back."""
 SPAN_BYTES = 1024
-"""How far apart in the text the first and the last byte of a piece may be, with line breaks, indentation and colours in between."""
+"""The maximum distance in the text from the first to the last byte of a piece.
+
+Line breaks, indentation and colours count."""
 
 _GRAM = 4
-# So many groups are asked about at once; only where one of them is known, they are looked at one by one.
+# The number of groups that are looked up at once; only after a hit they are checked one by one.
 _STRETCH = 128
-# From this length on a piece has a whole group of four at one of every four places.
+# From this length on a piece contains a whole group of four at one of every four places.
 _INDEXED_BYTES_MIN = 2 * _GRAM - 1
-# Groups are so many groups apart at most: the shortest piece must have a whole one, wherever it begins.
+# The maximum distance of groups, in groups: the shortest piece must contain a whole one, at any
+# offset.
 _STRIDE_MAX = 4
 _BREAK = re.compile(rb"[\r\n]")
 
 
 class Forms:
-    """All spellings of some secrets, ready to be looked for; made once and shared by everything that may print them."""
+    """All spellings of some secrets, indexed for search.
+
+    They are built once and shared by everything that may print the secrets."""
 
     __slots__ = ("__weakref__", "_grams", "_heads", "_longest", "_pieces", "_short", "_stride", "_within", "folds")
 
@@ -60,7 +69,7 @@ class Forms:
         return bool(self._pieces)
 
     def found_in(self, text: bytes) -> list[Span]:
-        """Where pieces stand in a text without line breaks; they may overlap."""
+        """Return the spans of pieces in a text without line breaks; they may overlap."""
         spans = [span for piece in self._short for span in _each(piece, text)]
         groups = memoryview(text)[: len(text) // _GRAM * _GRAM].cast("I")[:: self._stride]
         for first in range(0, len(groups), _STRETCH):
@@ -72,23 +81,24 @@ class Forms:
         return spans
 
     def _around(self, text: bytes, at: int) -> Iterator[Span]:
-        """The pieces whose first whole group of those looked at stands here; of those that begin at one place the longest."""
+        """Yield the pieces whose first sampled group is at this place.
+
+        Of pieces that begin at one place, the longest."""
         for start in range(max(at - _GRAM * self._stride + 1, 0), at + 1):
             if text[start : start + _GRAM] in self._heads and (size := self._size_at(text[start : start + self._longest])):
                 yield start, start + size
 
     def _size_at(self, text: bytes) -> int:
-        """Of the longest piece that the text begins with; 0 where it begins with none.
+        """Return the length of the longest piece that the text begins with; 0 if there is none.
 
-        Whatever stands between a piece and the text in their order begins with that piece, too.
-        """
+        Every piece that sorts between that piece and the text begins with that piece, too."""
         at = bisect_right(self._pieces, text) - 1
         while at >= 0 and not text.startswith(self._pieces[at]):
             at = self._within[at]
         return len(self._pieces[at]) if at >= 0 else 0
 
     def begun_in(self, text: bytes) -> list[int]:
-        """Where at its end pieces begin of which it has not yet all."""
+        """Return the places at the end of the text where incomplete pieces begin."""
         size, heads = len(text), self._heads
         first = max(0, size - self._longest + 1)
         begun = [at for at in range(first, size - _GRAM + 1) if text[at : at + _GRAM] in heads]
@@ -108,7 +118,7 @@ def _cut(form: bytes) -> Iterator[bytes]:
 
 
 def _prefixes(pieces: Sequence[bytes]) -> list[int]:
-    """For each of these, which are in order: the longest other one that it begins with; -1 where there is none."""
+    """Return for each sorted piece the index of its longest proper prefix, or -1."""
     found, open_ = list[int](), list[int]()
     for number, piece in enumerate(pieces):
         while open_ and not piece.startswith(pieces[open_[-1]]):
@@ -129,7 +139,7 @@ NO_FORMS = Forms(())
 
 
 class Mask:
-    """What must not be seen of one run: the forms of all secrets that it knows."""
+    """The secrets of one run that must not be shown, in all of their forms."""
 
     __slots__ = ("_forms",)
 
@@ -140,25 +150,25 @@ class Mask:
         return bool(self._forms)
 
     def also(self, forms: Forms) -> Mask:
-        """This and more."""
+        """Return a mask with additional forms."""
         return Mask([*self._forms, forms])
 
     def stream(self) -> Masking | None:
-        """One stream to be masked; None where there is nothing to look for."""
+        """Return the redaction of a stream; None if there are no secrets."""
         return Masking(self._forms) if self._forms else None
 
     def text(self, words: str) -> str:
-        """The words with stars in them."""
+        """Return the text with secrets replaced by stars."""
         if not self._forms or not words:
             return words
         text = _Text(words.encode("utf-8", "surrogatepass"), self._forms)
         if not (covered := text.covered()):
             return words
-        # A piece may end within a character: then its rest is none.
+        # A piece may end within a character, whose rest is then invalid UTF-8.
         return starred(text.whole, covered).decode("utf-8", "replace")
 
     def tree(self, value: Any) -> Any:
-        """A JSON value whose texts and names are masked."""
+        """Return a JSON value whose texts and keys are redacted."""
         if not self._forms:
             return value
         match value:
@@ -175,16 +185,16 @@ NOTHING = Mask()
 
 
 class Masking:
-    """A stream on its way: as many bytes come out as went in, some of them later."""
+    """The redaction of a stream: it outputs as many bytes as it reads, some of them later."""
 
     def __init__(self, forms: Sequence[Forms]) -> None:
         self._forms = forms
-        # The last bytes that went in; so many of them have come out.
+        # The last input bytes, and how many of them have been output.
         self._kept = b""
         self._out = 0
 
     def add(self, data: bytes) -> bytes:
-        """The next bytes went in; those come out of which it is certain what they are."""
+        """Add input; return the redacted bytes that are decided."""
         text = _Text(self._kept + data, self._forms)
         covered = text.covered()
         held = _past(covered, self._held(text.end))
@@ -194,19 +204,21 @@ class Masking:
         return masked
 
     def finish(self) -> bytes:
-        """The stream has ended: what was held back was no secret, or is one already."""
+        """Return the rest at the end of the stream, which is redacted or no secret."""
         text = _Text(self._kept, self._forms)
         rest = starred(text.whole, text.covered())[self._out :]
         self._kept, self._out = b"", 0
         return rest
 
     def _held(self, end: _Text) -> int:
-        """Where in the text, of which this is the end, something begins that may become a secret."""
+        """Return the place in the text from which on bytes may become a secret.
+
+        `end` is the last part of the text."""
         return end.first + min(end.begun(), default=len(end.whole))
 
 
 class _Text:
-    """A text, its views, and where in a longer one it begins (`first`)."""
+    """A text and its views; `first`: its offset in a longer text."""
 
     def __init__(self, whole: bytes, forms: Sequence[Forms], first: int = 0) -> None:
         self.whole = whole
@@ -219,29 +231,33 @@ class _Text:
 
     @property
     def end(self) -> _Text:
-        """The part in which something may begin that is held back."""
+        """The last part of the text, in which a held-back secret may begin."""
         first = len(self.whole) - SPAN_BYTES
         return _Text(self.whole[first:], self._forms, first) if first > 0 else self
 
     def covered(self) -> list[Span]:
-        """Return where secrets stand in the text, from the first one on."""
-        found = {
-            span
-            for view, one in self._searches()
-            for start, end in one.found_in(view.bare)
-            if self._counts(span := view.span(start, end), end - start)
-        }
+        """Return the sorted spans of secrets in the text."""
+        found = set[Span]()
+        for view, one in self._searches():
+            for start, end in one.found_in(view.bare):
+                span = view.span(start, end)
+                if self._counts(span, end - start):
+                    found.add(span)
         return sorted(found)
 
     def _counts(self, span: Span, size: int) -> bool:
-        """Return whether what was found is a piece; what stands across a break must be long enough, and not too far apart."""
+        """Return True if a match counts as a piece.
+
+        A match across a line break must be long enough, and not too spread out."""
         start, end = span
         if end - start == size:
             return True
         return end - start <= SPAN_BYTES and (size >= ACROSS_BYTES_MIN or not _BREAK.search(self.whole, start, end))
 
     def begun(self) -> Iterator[int]:
-        """Return where something begins that is held back: of a line that is whole only if enough of it is at stake."""
+        """Yield the places where held-back bytes begin.
+
+        In a whole line they are held back only if enough bytes are at stake."""
         whole_line = self.whole.endswith((b"\n", b"\r"))
         for view, one in self._searches():
             size = len(view.bare)
@@ -249,7 +265,9 @@ class _Text:
 
 
 def _past(spans: Sequence[Span], held: int) -> int:
-    """What is covered need not wait: the first place from `held` on that is not."""
+    """Return the first place from `held` on that is not redacted.
+
+    Redacted bytes need not wait."""
     for start, end in spans:
         if start <= held < end:
             held = end

@@ -1,4 +1,4 @@
-"""Which characters a name may have, so that two names that look alike are one name; for everything that callers name."""
+"""The characters of names: no two different names may look alike."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CATEGORIES = {
     "Zp": "it ends the paragraph",
     "Zs": "it looks like a blank",
 }
-# What is shown as nothing although its category does not say so: fillers, joiners, selectors of variants.
+# Invisible characters whose category does not tell: fillers, joiners, variation selectors.
 _UNSEEN = (
     0x034F,
     0x115F,
@@ -55,11 +55,10 @@ _ALIKE = (
 
 
 def check_name(text: str) -> str:
-    r"""Return the name as it is kept: in Unicode's composed form (NFC). Raises ValueError that says which character is wrong.
+    r"""Return the name in Unicode's composed form (NFC). Raises ValueError for a bad character.
 
     >>> check_name("Zoe\u0308") == check_name("Zo\u00eb")
-    True
-    """
+    True"""
     name = unicodedata.normalize("NFC", text)
     for character in name:
         if (why := _fault(character)) is not None:
@@ -74,15 +73,15 @@ def check_name(text: str) -> str:
 
 
 Title = Annotated[str, AfterValidator(check_name)]
-"""A name that only people read, or that may hold what lists of names are parted by."""
+"""A name for people only, or one that may contain the separators of name lists."""
 
 
 Composed = Annotated[str, AfterValidator(partial(unicodedata.normalize, "NFC"))]
-"""What refers to something by its name, or otherwise: spelt as names are kept."""
+"""A reference, by name or otherwise, in the composed form of stored names."""
 
 
 def is_clean(text: str) -> bool:
-    """Return whether a name is as `check_name` would keep it."""
+    """Return True if `check_name` would return the name unchanged."""
     try:
         return check_name(text) == text
     except ValueError:
@@ -127,7 +126,9 @@ def _check_scripts(name: str, word: str) -> None:
 
 @cache
 def _script(letter: str) -> str | None:
-    """Return the alphabet of a letter, if another one looks like it. Python's data have no scripts, but names begin with them."""
+    """Return the alphabet of a letter if another alphabet looks like it.
+
+    Python's Unicode data have no scripts, but character names begin with them."""
     script = unicodedata.name(letter, "").partition(" ")[0]
     return script if script in _ALIKE else None
 

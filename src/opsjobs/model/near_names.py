@@ -1,4 +1,4 @@
-"""The name that was probably meant, for one that does not exist."""
+"""Suggestions for unknown names."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ ABBREVIATION_CHARACTERS_MIN = 3
 
 @dataclass(frozen=True, slots=True)
 class UnknownField:
-    """Stands in a body for the value of a field that its model does not have; `fields` are those that it has."""
+    """The placeholder for the value of an unknown field; `fields` are the known ones."""
 
     name: str
     fields: Collection[str]
 
     @property
     def near(self) -> str | None:
-        """The field that was probably meant; worked out only if it is shown."""
+        """The field that was probably meant; computed only if it is shown."""
         return nearest(self.name, self.fields)
 
 

@@ -1,4 +1,4 @@
-"""What an action hands on to later ones: values read from its standard output, as they were asked for."""
+"""Outputs of an action: values from its standard output for later actions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 OUTPUTS_BYTES_MAX = 64 << 10
-"""Of all values together, as JSON; of one line; and of the standard output that `actions.KEY.stdout` shows."""
+"""The limit of all values together (as JSON), of one line, and of `actions.KEY.stdout`."""
 
 DEPTH_MAX = 20
 
@@ -16,7 +16,9 @@ Wanted = Literal["none", "json_lines", "last_line"]
 
 
 class Outputs:
-    """Reads a stream piece by piece. What does not fit into the limit is left out; lines longer than it are no values."""
+    """An incremental reader of a stream's outputs.
+
+    Values beyond the limit are dropped; longer lines are no values."""
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
@@ -26,7 +28,7 @@ class Outputs:
         self._last = ""
 
     def add(self, data: bytes) -> None:
-        """The next bytes of standard output."""
+        """Add the next bytes of standard output."""
         if self._wanted == "none":
             return
         *whole, rest = data.split(b"\n")
@@ -36,7 +38,7 @@ class Outputs:
         self._grow(rest)
 
     def finish(self) -> dict[str, Any] | None:
-        """The values; None where none were asked for."""
+        """Return the values; None if no outputs were requested."""
         if self._wanted == "none":
             return None
         self._end_line()
@@ -75,7 +77,7 @@ def _no_constant(name: str) -> Any:
 
 
 def fitting(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As many of the values, the first ones first, as fit into the limit; without what a jsonb does not take."""
+    """Return the first values that fit into the limit, cleaned for a jsonb column."""
     kept: dict[str, Any] = {}
     room = OUTPUTS_BYTES_MAX
     for name, value in values.items():
@@ -87,7 +89,7 @@ def fitting(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _clean(value: Any, depth: int = 0) -> Any:
-    """Without NUL and halves of characters, numbers beyond all bounds, and what is nested too deep."""
+    """Return the value without NUL, surrogates, infinite numbers and too deep nesting."""
     match value:
         case str():
             return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

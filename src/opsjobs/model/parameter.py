@@ -1,4 +1,4 @@
-"""Parameters of a job: what may be given at an execution, and what a given value is then."""
+"""Parameters of a job: declarations, and the validation of values for an execution."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ ParameterName = Annotated[str, Field(pattern=NAME)]
 
 
 class ChoicesBy(ApiModel):
-    """The allowed values hang on what another parameter, declared before, is: `map` holds them by its value as text."""
+    """Allowed values that depend on another parameter, declared before.
+
+    `map` holds them by the other parameter's value as text."""
 
     parameter: ParameterName
     map: dict[Annotated[str, Field(max_length=1_000)], Choices] = Field(min_length=1, max_length=1_000)
@@ -38,13 +40,14 @@ class ChoicesBy(ApiModel):
 class ParameterDraft(ApiModel):
     """One declared parameter.
 
-    `required`: an execution must give it, unless there is a `default`. `pattern` has to match the whole of a text, or of each
-    entry of a list; `min` and `max` bound numbers, and moments (as ISO 8601); `min_length` and `max_length` the characters of
-    a text or the entries of a list. The allowed values are a list (`choices`), hang on another parameter (`choices_by`), or
-    are asked for at a URL when a value is given (`choices_url`: JSON, a list of values, or of objects with `value`). A secret one
-    (`type: secret`, or a text with `secret: true`) is stored sealed, shown as `***`, and never part of a command. The value of
-    one with `from_credential` is what the credential of that name (of type secret) holds when it runs: no execution gives it.
-    """
+    `required`: an execution must set it, unless there is a `default`. `pattern` has to match the
+    whole of a text, or of each entry of a list; `min` and `max` bound numbers, and times (as ISO
+    8601); `min_length` and `max_length` the characters of a text or the entries of a list. The
+    allowed values are a list (`choices`), depend on another parameter (`choices_by`), or are
+    fetched from a URL when a value is given (`choices_url`: JSON, a list of values, or of objects
+    with `value`). A secret parameter (`type: secret`, or a text with `secret: true`) is stored
+    encrypted, shown as `***`, and never part of a command. The value of one with `from_credential`
+    is read from the credential of that name (of type secret) at run time: no execution sets it."""
 
     name: ParameterName
     type: ParameterType = "string"
@@ -107,7 +110,7 @@ class ParameterDraft(ApiModel):
             raise fault("secret", "a secret has no list of allowed values: it would lie open in the job", "choices")
 
     def _check_from_credential(self) -> None:
-        """Raise a fault for what nobody would hold the value against: it is read where it runs."""
+        """Raise a fault for a constraint that is never checked: the value is read at run time."""
         fields = ("pattern", "min_length", "max_length", *(("required",) if self.required else ()))
         for field in fields if self.from_credential is not None else ():
             if getattr(self, field) is not None:
@@ -140,7 +143,9 @@ class ParameterDraft(ApiModel):
             raise fault(refused.code, refused.detail, at) from None
 
     def check(self, given: object, offered: Sequence[Scalar] | None, work: MatchBudget | None = None) -> Value:
-        """What the given value is; `offered`: the allowed values (None: any), `work`: what matching may take. Raises ValueRefused."""
+        """Return the typed value. Raises ValueRefused.
+
+        `offered`: the allowed values (None: any). `work`: the budget for matching patterns."""
         value = fitting(self.type, given)
         self._check_pattern(value, work or MatchBudget())
         self._check_size(value)
@@ -186,7 +191,7 @@ _ONLY_FOR: Mapping[str, tuple[ParameterType, ...]] = {
 
 
 def check_url(url: str) -> None:
-    """Judge an address that choices are fetched from. Raises ValueError."""
+    """Raise ValueError for an invalid URL of choices."""
     words = f"{url[:100]!r} is no address that choices can be fetched from: write https://HOST/PATH"
     if not _URL_CHARACTERS.fullmatch(url):
         raise ValueError(f"{words}, without blanks, control characters and characters beyond ASCII")
@@ -200,7 +205,7 @@ def check_url(url: str) -> None:
 
 
 def check_declared(parameters: Sequence[ParameterDraft]) -> None:
-    """Raises a fault where two have one name (or one variable in the environment), or choices hang on what is not there."""
+    """Raise a fault for duplicate names or environment variables, or an invalid `choices_by`."""
     before: dict[str, ParameterDraft] = {}
     variables: set[str] = set()
     for position, parameter in enumerate(parameters):
@@ -216,21 +221,20 @@ def check_declared(parameters: Sequence[ParameterDraft]) -> None:
 
 
 def variable_of(name: str) -> str:
-    """The parameter's variable in the environment of a run.
+    """Return the parameter's variable in the environment of a run.
 
     >>> variable_of("web-port")
-    'OPSJOBS_PARAM_WEB_PORT'
-    """
+    'OPSJOBS_PARAM_WEB_PORT'"""
     return f"OPSJOBS_PARAM_{name.upper().replace('-', '_')}"
 
 
 def bound(
     declared: Sequence[ParameterDraft], given: Mapping[str, object], fetched: Mapping[str, Sequence[Scalar]] | None = None
 ) -> dict[str, Value | Secret | JobSecret]:
-    """The value of every declared parameter: what was given, else its default, else None. Secrets are `Secret`, or `JobSecret`.
+    """Return the value of every declared parameter: the given one, its default, or None.
 
-    `fetched`: the choices of those with a `choices_url`. Raises Invalid with a pointer to each wrong one.
-    """
+    Secrets are `Secret` or `JobSecret`. `fetched`: the choices of those with a `choices_url`.
+    Raises Invalid with a pointer to each wrong one."""
     known = {parameter.name for parameter in declared}
     wrong = [
         FieldError(_at(name), f"there is no parameter {name[:100]!r}", "unknown_parameter") for name in given if name not in known
@@ -268,7 +272,7 @@ def _bound(
     if isinstance(given, Secret | JobSecret):
         if not parameter.secret:
             raise ValueRefused("secret", "a secret is given for it, and it is not declared as one")
-        if isinstance(given, JobSecret):  # handed on by the job that runs this one as a step
+        if isinstance(given, JobSecret):  # passed on by the job that runs this one as a step
             return given
         given = given.reveal()
     offered: Sequence[Scalar] | None = parameter.choices or fetched.get(parameter.name)
@@ -279,7 +283,9 @@ def _bound(
 
 
 def undeclared(given: Mapping[str, object]) -> list[ParameterDraft]:
-    """Declarations for the values of an ad-hoc execution, each of the type that it has. Raises Invalid."""
+    """Return declarations for the values of an ad-hoc execution, with their types.
+
+    Raises Invalid."""
     wrong: list[FieldError] = []
     declared: list[ParameterDraft] = []
     for name, value in given.items():
@@ -306,8 +312,9 @@ def _type_of(value: object) -> ParameterType:
 
 
 def text_of(value: object) -> str:
-    """A value as it stands in a command or a variable: lists with commas between, objects as JSON, true and
-    false, nothing for None."""
+    """Return a value as text for a command or a variable.
+
+    Lists are joined with commas, objects are JSON, booleans are true and false, None is empty."""
     match value:
         case None:
             return ""
@@ -324,7 +331,7 @@ def text_of(value: object) -> str:
 
 
 def _chosen(value: Value, offered: Sequence[Scalar]) -> Scalar:
-    """The allowed value that this is: the same one, or, as on a command line, its text."""
+    """Return the allowed value that equals this one, or whose text does, as on a command line."""
     for choice in offered:
         same = choice == value and isinstance(choice, bool) == isinstance(value, bool)
         if same or (isinstance(value, str) and text_of(choice) == value):

@@ -1,4 +1,4 @@
-"""The types of parameters: how a given value, from JSON or from a command line, becomes one of that type."""
+"""The types of parameters: conversion of values from JSON or a command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"[+-]?(\d{1,18}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,3})
 
 
 class ValueRefused(ValueError):
-    """The value is not one of this parameter; `code` is for programs."""
+    """The value is invalid for this parameter; `code` is for programs."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -30,12 +30,14 @@ class ValueRefused(ValueError):
 
 
 def fitting(kind: ParameterType, given: object) -> Value:
-    """The value as one of this type. Texts are taken for all: a command line has nothing else. Raises Refused."""
+    """Return the value converted to this type. Raises ValueRefused.
+
+    Every type accepts texts, because a command line has nothing else."""
     return _FITTING.get(kind, _text)(given)
 
 
 def size_of(kind: ParameterType, value: Any) -> Any:
-    """What `min` and `max` are compared with."""
+    """Return the value that `min` and `max` are compared with."""
     if kind == "datetime":
         return read_instant(str(fitting(kind, value)))
     return fitting(kind, value)

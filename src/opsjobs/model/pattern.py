@@ -1,4 +1,4 @@
-"""Patterns that are matched in time linear in the text, whoever wrote them: an automaton, never backtracking."""
+"""Patterns that are matched in linear time: an automaton without backtracking."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from opsjobs.model.pattern_syntax import At, Chars, Choice, Node, Place, Repeat,
 
 STEPS_MAX = 5_000
 COMPILED_MAX = 20_000
-"""Parts of a pattern that are compiled, each as often as it is repeated."""
+"""The limit of compiled parts of a pattern; a repeated part counts each time."""
 _KEPT_MAX = 200_000
 WORK_MAX = 300_000
-"""Steps that are looked at for one text, or for all values of one launch: some 0.1 s. What is known from before costs none."""
+"""The limit of steps for one text, or for all values of one launch: about 0.1 s.
+
+Cached steps do not count."""
 _WORD = frozenset("0123456789_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
-# A step: a set of characters or a place, and what comes next; or a fork to two steps; None is the end.
+# A step: a set of characters or a place, and the next step; or a fork to two steps; None: the end.
 _Step = tuple[Chars | At, int] | tuple[int, int] | None
 _State = tuple[frozenset[int], str]
-"""The steps that may come next, and the character before them ("" at the start, "\\n", "a" for a word's, "." for others)."""
+"""The possible next steps, and the kind of the character before them.
+
+The kind is "" at the start, "\\n", "a" for a word character, "." for others."""
 
 
 class TooMuchWork(ValueError):
-    """The pattern takes too long with this text: it can go on in too many ways at a time."""
+    """The pattern takes too long with this text: it has too many simultaneous alternatives."""
 
     def __init__(self) -> None:
         super().__init__("the pattern takes too long with this text: write it with smaller counts, or in fewer ways to go on")
@@ -30,7 +34,7 @@ class TooMuchWork(ValueError):
 
 @dataclass
 class MatchBudget:
-    """What may still be done; shared by texts that are matched in one go."""
+    """The remaining steps, shared by texts that are matched together."""
 
     left: int = WORK_MAX
 
@@ -45,11 +49,10 @@ class Pattern:
     """A compiled pattern. `matches`: somewhere in the text; `fits`: the whole text.
 
     >>> Pattern("b+").matches("abba"), Pattern("b+").fits("abba")
-    (True, False)
-    """
+    (True, False)"""
 
     def __init__(self, text: str) -> None:
-        """Raises ValueError where the text is not a pattern that we take."""
+        """Compile the text. Raises ValueError if it is not a supported pattern."""
         self.text = text
         self._steps: list[_Step] = []
         self._compiled = 0
@@ -58,11 +61,11 @@ class Pattern:
         self._known: dict[tuple[_State, str, bool], tuple[_State, bool]] = {}
 
     def matches(self, text: str) -> bool:
-        """Whether some part of the text matches. Raises TooMuchWork."""
+        """Return True if some part of the text matches. Raises TooMuchWork."""
         return self._run(text, MatchBudget(), whole=False)
 
     def fits(self, text: str, work: MatchBudget | None = None) -> bool:
-        """Whether the text as a whole matches. Raises TooMuchWork."""
+        """Return True if the text as a whole matches. Raises TooMuchWork."""
         return self._run(text, work or MatchBudget(), whole=True)
 
     def _run(self, text: str, work: MatchBudget, *, whole: bool) -> bool:
@@ -76,7 +79,7 @@ class Pattern:
         return 0 in self._reached(state, "")
 
     def _next(self, state: _State, char: str, work: MatchBudget, *, whole: bool) -> tuple[_State, bool]:
-        """The state behind `char`, and whether a match had come to its end before it."""
+        """Return the state after `char`, and if a match had ended before it."""
         if (known := self._known.get((state, char, whole))) is not None:
             return known
         reached = self._reached(state, char)
@@ -91,13 +94,15 @@ class Pattern:
         found = ((frozenset(after), _kind(char)), 0 in reached)
         self._kept += len(after) + 1
         if self._kept > _KEPT_MAX:
-            self._known.clear()  # many states, one after the other: then it is only slower, and still linear
+            self._known.clear()  # with many states it is only slower, and still linear
             self._kept = 0
         self._known[state, char, whole] = found
         return found
 
     def _reached(self, state: _State, char: str) -> set[int]:
-        """All steps that can be come to from these without a character, where `char` is the next one ("": the end)."""
+        """Return all steps that are reachable from these without consuming a character.
+
+        `char` is the next character ("": the end)."""
         reached: set[int] = set()
         open_ = list(state[0])
         while open_:
@@ -122,8 +127,8 @@ class Pattern:
         return len(self._steps) - 1
 
     def _compile(self, node: Node, then: int) -> int:
-        """Add the steps of the node in front of `then`; the number of its first one."""
-        self._compiled += 1  # what is repeated may be empty, and adds no step
+        """Add the steps of the node in front of `then`; return the number of its first one."""
+        self._compiled += 1  # a repeated part may be empty and add no step
         if self._compiled > COMPILED_MAX:
             raise _too_often()
         match node:
@@ -160,7 +165,9 @@ def _too_often() -> ValueError:
 
 
 def _kind(char: str) -> str:
-    return "\n" if char == "\n" else "a" if char in _WORD else "."
+    if char == "\n":
+        return "\n"
+    return "a" if char in _WORD else "."
 
 
 def _holds(place: Place, before: str, char: str) -> bool:
@@ -181,5 +188,5 @@ def _holds(place: Place, before: str, char: str) -> bool:
 
 @lru_cache(maxsize=1_000)
 def pattern(text: str) -> Pattern:
-    """The pattern, compiled once for all that use it. Raises ValueError."""
+    """Return the compiled pattern, cached for all users. Raises ValueError."""
     return Pattern(text)

@@ -1,4 +1,6 @@
-"""The syntax of patterns: what is common to all dialects of regular expressions, without what cannot be matched in linear time."""
+"""The syntax of patterns: the common part of regular expression dialects.
+
+Everything that cannot be matched in linear time is left out."""
 
 from __future__ import annotations
 
@@ -18,14 +20,14 @@ Place = Literal["text_start", "text_end", "line_start", "line_end", "word_edge",
 
 @dataclass(frozen=True, slots=True)
 class Chars:
-    """One character out of these ranges of code points; `fold`: upper and lower case count as the same."""
+    """One character of these ranges of code points; `fold`: the case is ignored."""
 
     ranges: Ranges
     negated: bool = False
     fold: bool = False
 
     def has(self, char: str) -> bool:
-        """Whether the character is one of these."""
+        """Return True if the character is one of these."""
         spellings = {char, char.lower(), char.upper()} if self.fold else {char}
         points = [ord(one) for one in spellings if len(one) == 1]
         return any(low <= point <= high for point in points for low, high in self.ranges) != self.negated
@@ -33,28 +35,28 @@ class Chars:
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """No character, but a place between two."""
+    """A position between two characters."""
 
     place: Place
 
 
 @dataclass(frozen=True, slots=True)
 class Sequel:
-    """One after another."""
+    """A sequence of nodes."""
 
     parts: Sequence[Node]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of these."""
+    """Alternatives."""
 
     ways: Sequence[Node]
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """At least `least` and at most `most` times (None: any number)."""
+    """A repetition: at least `least` and at most `most` times (None: any number)."""
 
     what: Node
     least: int
@@ -78,7 +80,7 @@ def _all_but(ranges: Ranges) -> Ranges:
 
 
 def read(text: str) -> Node:
-    """The pattern as a tree. Raises ValueError saying what cannot be read, and where."""
+    """Parse the pattern to a tree. Raises ValueError with the error and its position."""
     if len(text) > LENGTH_MAX:
         raise ValueError(f"the pattern has {len(text)} characters, the limit is {LENGTH_MAX}")
     reader = _PatternReader(text)
@@ -171,18 +173,22 @@ class _PatternReader:
             least, most = counts
         else:
             return node
-        self.follows("?")  # as few as possible: whether it matches at all is the same
+        self.follows("?")  # a lazy quantifier does not change if it matches
         if self.rest and self.rest in "*+?":
             raise self.wrong("a repetition is repeated: put it into ( )")
         return Repeat(node, least, most if most >= 0 else None)
 
     def counts(self) -> tuple[int, int] | None:
-        """The numbers of {n}, {n,} or {n,m}; None where the brace stands for itself."""
+        """Return the numbers of {n}, {n,} or {n,m}; None if the brace is a literal."""
         end = self.text.find("}", self.at)
         low, comma, high = self.text[self.at + 1 : end].partition(",")
         if end < 0 or not low.isdecimal() or not (high.isdecimal() or not high):
             return None
-        least, most = int(low), int(high) if high else -1 if comma else int(low)
+        least = most = int(low)
+        if high:
+            most = int(high)
+        elif comma:
+            most = -1
         if max(least, most) > REPEAT_MAX or 0 <= most < least:
             raise self.wrong(f"{{{low}{comma}{high}}} is no range of counts up to {REPEAT_MAX}")
         self.at = end + 1
@@ -198,7 +204,7 @@ class _PatternReader:
         return self.chars(((point, point),))
 
     def meant(self, char: str) -> str:
-        """The character that an escape stands for, its backslash read."""
+        """Return the character of an escape whose backslash has been read."""
         if char in _CONTROLS:
             return _CONTROLS[char]
         if char in "xu":
@@ -214,7 +220,7 @@ class _PatternReader:
 
     def bracket(self) -> Node:
         negated = self.follows("^")
-        ranges = list(self.members())  # a ] in the first place stands for itself
+        ranges = list(self.members())  # a ] in the first place is a literal
         while not self.follows("]"):
             ranges += self.members()
         return self.chars(tuple(ranges), negated=negated)

@@ -1,4 +1,4 @@
-"""A plan: which runs an execution will have, in which order, and how many at a time."""
+"""The plan of an execution: its runs, their order, and the number of concurrent runs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from opsjobs.model.target import Target
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What will run where: targets by position, and the window (runs ready or running at a time).
+    """The targets by position, and the window (runs ready or running at a time).
 
-    `waves`: how many targets stand in the waves up to and with each one, growing; the last is all of them.
-    """
+    `waves`: the cumulative numbers of targets of the waves; the last is all of them."""
 
     targets: Sequence[Target]
     window: int
     waves: Sequence[int] = ()
 
     def wave_of(self, position: int) -> int:
-        """The wave (from 0) of the target at this position (from 0)."""
+        """Return the wave (from 0) of the target at this position (from 0)."""
         return bisect_right(self.waves, position)
 
 
 def plan(order: LaunchOrder, targets: Sequence[Target], *, default_parallel: int, max_targets: int, seed: int) -> Plan:
-    """The plan of a launch on these resolved targets; `seed` feeds `order: random`. Raises Invalid."""
+    """Return the plan of a launch on these resolved targets. Raises Invalid.
+
+    `seed` feeds `order: random`."""
     if not targets:
         raise Invalid("no_targets", "No target matches the selection: name ids, groups or a selector that fit known targets.")
     if len(targets) > max_targets:
@@ -43,11 +44,10 @@ def plan(order: LaunchOrder, targets: Sequence[Target], *, default_parallel: int
 
 
 def wave_ends(policy: Policy, total: int) -> list[int]:
-    """The cumulative sizes of the waves for so many targets; one that would add nobody is left out.
+    """Return the cumulative sizes of the waves; a wave that would be empty is left out.
 
     >>> wave_ends(Policy(waves=[1, "10%", "100%"]), 41)
-    [1, 5, 41]
-    """
+    [1, 5, 41]"""
     ends: list[int] = []
     for wave in policy.waves:
         end = min(amount_of(wave, total), total)
@@ -57,7 +57,7 @@ def wave_ends(policy: Policy, total: int) -> list[int]:
 
 
 def in_order(policy: Policy, targets: Sequence[Target], seed: int) -> list[Target]:
-    """The targets as `policy.order` says; `inventory` is how they came."""
+    """Return the targets in the order of `policy.order`; `inventory` keeps the given order."""
     match policy.order:
         case "name":
             return sorted(targets, key=lambda t: t.name)
@@ -71,5 +71,5 @@ def in_order(policy: Policy, targets: Sequence[Target], seed: int) -> list[Targe
             return list(targets)
         case by:
             key = by.removeprefix("label:")
-            # Those without the label come last; equals stay as they came.
+            # Targets without the label come last; the sort is stable.
             return sorted(targets, key=lambda t: (key not in t.labels, t.labels.get(key, "")))

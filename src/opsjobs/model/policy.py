@@ -1,4 +1,4 @@
-"""How an execution goes: how many at a time, in which waves, when it stops by itself, and what is tried again."""
+"""The policy of an execution: concurrency, waves, when it stops by itself, and retries."""
 
 from __future__ import annotations
 
@@ -26,17 +26,16 @@ Amount = Annotated[int, Field(strict=True, ge=0, le=1_000_000)] | Share
 
 
 def amount_of(amount: int | str, total: int) -> int:
-    """How many of `total` an amount is: a count as it is, a share rounded up.
+    """Return the number that an amount is of `total`: a count itself, a share rounded up.
 
     >>> amount_of("10%", 41), amount_of(3, 41)
-    (5, 3)
-    """
+    (5, 3)"""
     if isinstance(amount, int):
         return amount
     found = _SHARE.fullmatch(amount)
     assert found is not None, "an amount that is no number is a share: its pattern was checked"
     whole, part = found.groups(default="")
-    # In thousandths of a percent, as whole numbers: 0.07 of 100 is 7, not 8.
+    # Computed with integers, in thousandths of a percent: 0.07 of 100 is 7, not 8.
     return -(-int(whole + part.ljust(3, "0")) * total // 100_000)
 
 
@@ -45,11 +44,11 @@ def _thousandths(share: str) -> int:
 
 
 class WaveGate(ApiModel):
-    """What stands between two waves: `check` runs on the targets of the wave that has ended, `confirm` waits for a resume.
+    """The gate between two waves.
 
-    `pause_on_fail`: an execution whose check failed, or in which more failed than `max_fail` allows, is paused, not stopped. With
-    neither of them nothing stops it, so nothing pauses it either.
-    """
+    `check` runs on the targets of the wave that has ended, `confirm` waits for a resume.
+    `pause_on_fail`: an execution whose check failed, or in which more runs failed than `max_fail`
+    allows, is paused instead of stopped. Without `check` and `max_fail` it has no effect."""
 
     confirm: bool = False
     check: CheckAction | None = None
@@ -63,15 +62,16 @@ class WaveGate(ApiModel):
 
 
 class Policy(ApiModel):
-    """How an execution of the job goes: `timeout` bounds the whole execution, `max_parallel` the runs at a time.
+    """The policy of a job's executions.
 
-    `waves`: cumulative counts or shares of the targets, each begun when the one before has ended and `gate` lets through.
-    `max_fail`: how many runs may fail (a share: of the wave) before nothing more starts. `priority` 10 is served before 1: an
-    execution's share of a busy zone is proportional to it. `on_lost`: what is done with a run of whose command nobody can say
-    how it ended: ask (it ends `lost`), retry (once it surely runs no more), dead_letter (`dead`). `exclusive`: names of locks that
-    only one execution holds at a time. `hold_offline`: how long an unreachable target is waited for. `approval`: who has to
-    approve an execution before it begins.
-    """
+    `timeout` limits the whole execution, `max_parallel` the concurrent runs. `waves`: cumulative
+    counts or shares of the targets; each wave starts after the one before has ended and `gate` has
+    opened. `max_fail`: how many runs may fail (a share: of the wave) before nothing more starts.
+    `priority` 10 is served before 1: an execution's share of a busy zone is proportional to it.
+    `on_lost`: the handling of a run whose command has an unknown outcome: ask (it ends `lost`),
+    retry (once it has certainly stopped), dead_letter (`dead`). `exclusive`: names of locks that
+    only one execution holds at a time. `hold_offline`: how long to wait for an unreachable target.
+    `approval`: the approval that is required before an execution starts."""
 
     timeout: Duration | None = None
     max_parallel: int | None = Field(default=None, ge=1, le=10_000)

@@ -1,4 +1,4 @@
-"""What a run starts on its machine, whole: a command line or a script, and everything that is given to it."""
+"""The program that a run starts: a command line or a script, with all its input."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ from opsjobs.model.secret import Secret
 
 SCRIPT_BYTES_MAX = 256 << 10
 WORD_BYTES_MAX = 120_000
-"""Of one argument or one variable: Linux starts nothing with a longer one than 128 KiB."""
+"""The limit of one argument or variable: Linux refuses one of more than 128 KiB."""
 
 OURS = "OPSJOBS_"
-"""Variables that the service sets: they follow from the run's key, or say what a machine is called just now; under another name of
-it, and begun by another release, a run is the same one."""
+"""The prefix of variables that the service sets.
+
+They follow from the run's key, or contain the current name of a machine. They do not count for the
+identity of a program: under another name of the machine, or started by another release, a run is
+the same one."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _OURS = frozenset({"OPSJOBS_RUN", "OPSJOBS_SPOOL", "OPSJOBS_SECRETS"})
-# A shell refuses to set these, ends over them, or gives them a value of its own.
+# A shell refuses to set these, exits because of them, or sets them itself.
 _SHELLS_BASH = ("BASHOPTS", "BASH_VERSINFO", "DIRSTACK", "EPOCHREALTIME", "EPOCHSECONDS", "EUID", "FUNCNAME", "GROUPS", "SRANDOM")
 _SHELLS = frozenset((*_SHELLS_BASH, "_", "LINENO", "OLDPWD", "OPTIND", "PPID", "PWD", "RANDOM", "SECONDS", "SHELLOPTS", "UID"))
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A command line, or the exact bytes of a script with its interpreter (a known name or a path) and arguments.
+    """A command line, or the exact bytes of a script with its interpreter and arguments.
 
-    `env`: variables of it, never of anything of ours. `cwd`: where it starts (None: the home; a relative one is meant from
-    there). `stdin`: what it reads (None: nothing). `secrets`: files of these names in the folder that $OPSJOBS_SECRETS names.
-    Raises ValueError for what no shell and no kernel can be given.
-    """
+    `interpreter`: a known name or a path. `env`: its variables, which never reach our own
+    processes. `cwd`: its working directory (None: the home; a relative path starts there). `stdin`:
+    its standard input (None: empty). `secrets`: files of these names in the directory that
+    $OPSJOBS_SECRETS names. Raises ValueError for values that no shell or kernel accepts."""
 
     command: str | None = None
     script: bytes | None = None
@@ -67,17 +70,19 @@ class Program:
 
     @property
     def plain(self) -> bool:
-        """Whether it is a command line with nothing but variables: what a shell is given as it is."""
+        """True if it is a command line with nothing but variables, which a shell runs as it is."""
         return self.command is not None and self.cwd is None and self.stdin is None and not self.secrets
 
     @property
     def text(self) -> str:
-        """The command line, or the script as far as it is text: for people."""
+        """The command line, or the script decoded for people."""
         return self.command if self.command is not None else (self.script or b"").decode(errors="replace")
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all of it. Of secrets only the names: it stands on the target, where a guess could be tried against it."""
+        """The SHA-256 of all parts; of secrets only the names.
+
+        It is stored on the target, where guesses of a secret could be tested against it."""
         what = [
             self.command,
             _sum(self.script),
@@ -92,7 +97,7 @@ class Program:
 
 
 def check_variable(name: str) -> None:
-    """Raise ValueError for a name that no environment can hold, or that is not the author's to set."""
+    """Raise ValueError for an invalid variable name, or a reserved one."""
     if not _VARIABLE.fullmatch(name):
         raise ValueError(f"{name!r} cannot be the name of a variable in an environment")
     if name in _OURS:

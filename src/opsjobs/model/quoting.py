@@ -1,4 +1,4 @@
-"""A value as one word of the target's shell: nothing in it is anything but itself there."""
+"""Shell quoting: a value as one literal word of the target's shell."""
 
 from __future__ import annotations
 
@@ -13,37 +13,38 @@ _CMD_SPECIAL = re.compile(r'[()%!^"<>&|]')
 _TRAILING_BACKSLASHES = re.compile(r'(\\*)("|$)')
 _POSIX_SPECIAL = re.compile(r"['\\]")
 _CONTROL = re.compile(r"[\x00-\x1f]")
-# PowerShell takes typographic quotes for quotes.
+# PowerShell treats typographic quotes as quotes.
 _POWERSHELL_QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")
 
 
 class Unquotable(ValueError):
-    """The shell has no way to be given this value."""
+    """The value cannot be quoted for this shell."""
 
 
 def shell_of(platform: str) -> Shell:
-    """The shell that reads a command on a target of this platform."""
+    """Return the shell that reads commands on a target of this platform."""
     return "cmd" if platform == "windows" else "posix"
 
 
 def quote_for(shell: Shell) -> Quote:
-    """How this shell is given a value; the function raises Unquotable."""
+    """Return the quoting function of this shell; it raises Unquotable."""
     return {"posix": posix, "cmd": cmd, "powershell": powershell}[shell]
 
 
 def posix(value: str) -> str:
-    r"""For sh and its kin, and for fish: a backslash stands outside of the quotes, where all of them read it the same way.
+    r"""Quote for POSIX shells and fish.
 
-    >>> posix("it's"), posix("a\\b")
-    ("'it'\\''s'", "'a'\\\\'b'")
-    """
+    Backslashes are outside of the quotes, where all of these shells read them in the same way.
+
+        >>> posix("it's"), posix("a\\b")
+        ("'it'\\''s'", "'a'\\\\'b'")"""
     if "\x00" in value:
         raise Unquotable("no command can be given a NUL character")
     return "'" + _POSIX_SPECIAL.sub(r"'\\\g<0>'", value) + "'"
 
 
 def cmd(value: str) -> str:
-    """For cmd.exe: quoted for the program that gets it, and every character that cmd would read with a caret before it."""
+    """Quote for cmd.exe: quotes for the called program, and carets for cmd's own syntax."""
     if _CONTROL.search(value):
         raise Unquotable("cmd.exe cannot be given a line break or another control character in a word")
     word = _TRAILING_BACKSLASHES.sub(lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value)
@@ -51,7 +52,7 @@ def cmd(value: str) -> str:
 
 
 def powershell(value: str) -> str:
-    """For PowerShell: between single quotes nothing has a meaning but they themselves, which are doubled."""
+    """Quote for PowerShell in single quotes, in which only quotes are special and are doubled."""
     if "\x00" in value:
         raise Unquotable("no command can be given a NUL character")
     return "'" + _POWERSHELL_QUOTES.sub(r"\1\1", value) + "'"

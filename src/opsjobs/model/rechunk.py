@@ -1,4 +1,4 @@
-"""A stream of bytes in other pieces: of one size, whatever sizes they come in."""
+"""A stream of bytes in chunks of one size."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import AsyncIterable, AsyncIterator
 
 
 async def recut(pieces: AsyncIterable[bytes], size_bytes: int) -> AsyncIterator[bytes]:
-    """The same bytes, so many at a time; fewer at the end only, and none of nothing.
+    """Yield the same bytes in chunks of `size_bytes`; only the last may be shorter.
 
-    What is one piece already is not copied, and everything else once.
-    """
+    An empty stream has no chunks. A piece of that size is not copied, everything else once."""
     held, room = list[bytes | memoryview](), size_bytes
     async for piece in pieces:
         at = 0

@@ -1,4 +1,4 @@
-"""What of an action is a template: checked where a job is written, compiled once for an execution, rendered for each target."""
+"""The templates of actions: checked on write, compiled per execution, rendered per target."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _KINDS: Mapping[str, ValueKind] = {
 
 
 def scope_of(parameters: Sequence[ParameterDraft], actions: Sequence[str] | frozenset[str] = ()) -> NameScope:
-    """What a condition may name; secrets are not for conditions."""
+    """Return the names that a condition may use; secrets are excluded."""
     kinds = {p.name: _KINDS.get(p.type, ValueKind.TEXT) for p in parameters if not p.secret}
     return NameScope(kinds, frozenset(actions), lambda text: pattern(text).matches)
 
 
 def names_of(parameters: Sequence[ParameterDraft], actions: Sequence[str] | frozenset[str] = ()) -> TemplateNames:
-    """What a template may name."""
+    """Return the names that a template may use."""
     secrets = frozenset(p.name for p in parameters if p.secret)
     return TemplateNames(frozenset(p.name for p in parameters), secrets, frozenset(actions))
 
@@ -41,7 +41,9 @@ def names_of(parameters: Sequence[ParameterDraft], actions: Sequence[str] | froz
 def check_rendering(
     actions: Sequence[ActionDraft], parameters: Sequence[ParameterDraft], check: ActionDraft | None = None
 ) -> None:
-    """Raises a fault with the path of a template or a condition that cannot be. `check`: the gate's, which comes after all."""
+    """Raise a fault with the path of an invalid template or condition.
+
+    `check`: the check of the gate, which comes after all actions."""
     known = before_each(actions)
     for position, action in enumerate(actions):
         before = known[str(action.key)]
@@ -87,7 +89,7 @@ def _check_passed(action: JobAction, names: TemplateNames, at: tuple[str | int, 
         try:
             made = Template.plain(value, open_to_it)
             if made.names and made.texts != ("", ""):
-                Template.plain(value, names)  # a secret is handed on as a whole, or not at all
+                Template.plain(value, names)  # a secret is passed on as a whole, or not at all
         except TemplateFault as wrong:
             raise fault(wrong.code, wrong.detail, *at, "parameters", name) from None
 
@@ -100,7 +102,9 @@ def _check_condition(text: str, scope: NameScope, at: tuple[str | int, ...]) -> 
 
 
 class Rendering:
-    """The templates of one stored action. `values` is the tree that conditions read (parameters, target, execution, …)."""
+    """The templates of one stored action.
+
+    `values` is the tree that conditions read (parameters, target, execution, …)."""
 
     def __init__(self, action: Mapping[str, Any], names: TemplateNames) -> None:
         self._action = action
@@ -110,7 +114,9 @@ class Rendering:
     def of(
         self, values: Mapping[str, Any], shell: Shell = "posix", *, value: Callable[[str], str | None] | None = None
     ) -> dict[str, Any]:
-        """The action with its values for one target; `value`: texts by name, if other than those. Raises TemplateFault, Unquotable."""
+        """Return the action rendered for one target. Raises TemplateFault, Unquotable.
+
+        `value`: looks up texts by name, if other than those of `values`."""
         value = value or looked_up(values)
         rendered = dict(self._action)
         if "command" in rendered:
@@ -126,7 +132,7 @@ class Rendering:
         return rendered
 
     def command(self, values: Mapping[str, Any], shell: Shell = "posix") -> str:
-        """Only the command line. Raises TemplateFault, Unquotable."""
+        """Return only the command line. Raises TemplateFault, Unquotable."""
         return self._command(shell).render(looked_up(values), quote_for(shell))
 
     def _command(self, shell: Shell) -> Template:
@@ -148,7 +154,7 @@ class Rendering:
         return {name: Template.plain(text, self._names) for name, text in (self._action.get("env") or {}).items()}
 
     def _passed(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters of another job: a value that is one name alone is handed on as what it is."""
+        """Return the parameters for another job; a value of one name alone keeps its type."""
         names = TemplateNames(self._names.parameters, (), self._names.actions)
         passed = dict(self._action.get("parameters") or {})
         for name, text in passed.items():

@@ -1,4 +1,4 @@
-"""Retries of an action: which errors are tried again, how often, and how long is waited before."""
+"""Retries of an action: which errors, how many attempts, and the back-off between them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEVER = frozenset(
         ErrorCode.INTERNAL,
     }
 )
-"""What is never tried again by itself: it would do harm, or come out the same."""
+"""The errors that are never retried automatically: it would do harm, or not help."""
 
 USUAL = (ErrorCode.CONNECT_TIMEOUT, ErrorCode.CONNECTION_REFUSED, ErrorCode.CONNECTION_LOST)
 ATTEMPTS_MAX = 101
@@ -32,12 +32,12 @@ FACTOR = 2.0
 
 
 class RetryPolicy(ApiModel):
-    """How often an action is started in all, for which errors, and with which pauses between.
+    """The total number of attempts of an action, the retried errors, and the back-off.
 
-    Before attempt n + 1 is waited: constant `base`; linear `base` times n; exponential `base` times `factor` to the power of
-    n - 1 (`factor` None: the service's RETRY_BACKOFF_BASE); never more than `max`. `jitter` takes a random part of up to half
-    of it away, so that many targets do not come back at once.
-    """
+    The pause before attempt n + 1 is: constant `base`; linear `base` times n; exponential `base`
+    times `factor` to the power of n - 1 (`factor` None: the service's RETRY_BACKOFF_BASE); never
+    more than `max`. `jitter` subtracts a random part of up to half of it, so that many targets do
+    not retry at once."""
 
     max_attempts: int = Field(default=1, ge=1, le=ATTEMPTS_MAX)
     backoff: Literal["exponential", "linear", "constant"] = "exponential"
@@ -56,26 +56,30 @@ class RetryPolicy(ApiModel):
         return list(dict.fromkeys(codes))
 
     def decide(self, code: ErrorCode, attempt: int, random: Random, *, usual_factor: float = FACTOR) -> float | None:
-        """Seconds to wait before attempt `attempt` + 1, after number `attempt` (from 1) ended with `code`; None: no more."""
+        """Return the seconds to wait before attempt `attempt` + 1; None: no retry.
+
+        Attempt number `attempt` (from 1) ended with `code`."""
         if attempt >= self.max_attempts or code not in self.on:
             return None
         pause = self.pause(attempt, usual_factor)
         return pause * (1 - random.random() / 2) if self.jitter else pause
 
     def pause(self, attempt: int, usual_factor: float = FACTOR) -> float:
-        """Seconds after attempt number `attempt`, without jitter."""
+        """Return the seconds to wait after attempt number `attempt`, without jitter."""
         match self.backoff:
             case "constant":
                 pause = self.base
             case "linear":
                 pause = self.base * attempt
             case _:
-                # At most 100 ** 100: a float holds that, and `max` cuts it.
+                # At most 100 ** 100, which fits into a float; `max` limits it.
                 pause = self.base * (self.factor or usual_factor) ** (attempt - 1)
         return min(pause, self.max)
 
 
 def frozen(retry: Mapping[str, Any], *, attempts: int, factor: float) -> dict[str, Any]:
-    """A written policy as an execution keeps it: with no more than `attempts`, and the service's factor where it names none."""
+    """Return a policy as it is stored with an execution.
+
+    It has at most `attempts` attempts, and the service's factor if it names none."""
     kept = {**retry, "max_attempts": min(retry["max_attempts"], attempts)}
     return {**kept, "factor": factor} if retry["factor"] is None else kept

@@ -1,4 +1,4 @@
-"""What is to be done again: which runs of an execution that ended, or which dead letters."""
+"""Retry requests: for runs of an ended execution, or for dead letters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IDS_MAX = 10_000
 
 
 class Which(StrEnum):
-    """Which runs of an execution: by how they ended."""
+    """The runs of an execution to retry, by how they ended."""
 
     FAILED = "failed"
     UNREACHABLE = "unreachable"
@@ -32,11 +32,10 @@ TargetRef = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class RetryDraft(Overriding):
-    """Body of POST /executions/{id}/retry: either `which` runs, or those of these `targets` (ids or names).
+    """Body of POST /executions/{id}/retry: either `which` runs, or those of these `targets`.
 
-    `again`: also those that a retry of this execution was for already. `dry_run`: launch nothing; the answer is 200 with what
-    would be retried.
-    """
+    `targets` are ids or names. `again`: include runs that were retried already. `dry_run`: launch
+    nothing; the answer is 200 with what would be retried."""
 
     which: Which | None = None
     targets: list[TargetRef] | None = Field(default=None, min_length=1, max_length=IDS_MAX)
@@ -59,7 +58,9 @@ class RetryDraft(Overriding):
 
 
 class LetterFilter(ApiModel):
-    """Which dead letters: those that fit everything named. `job` and `target` are an id or a name."""
+    """A filter of dead letters; all named fields must match.
+
+    `job` and `target` are an id or a name."""
 
     job: str | None = Field(default=None, min_length=1, max_length=200)
     target: str | None = Field(default=None, min_length=1, max_length=200)
@@ -78,7 +79,7 @@ class LetterFilter(ApiModel):
 
 
 class LettersDraft(ApiModel):
-    """Either `ids` of dead letters, or a `filter` (an empty one: all)."""
+    """A choice of dead letters: `ids`, or a `filter` (an empty one: all)."""
 
     ids: list[Annotated[int, Field(ge=1, le=(1 << 63) - 1)]] | None = Field(default=None, min_length=1, max_length=IDS_MAX)
     filter: LetterFilter | None = None
@@ -95,14 +96,14 @@ class ReviveDraft(Overriding, LettersDraft):
 
 
 class DiscardDraft(LettersDraft):
-    """Body of POST /dead-letters/discard: as of revive, and why."""
+    """Body of POST /dead-letters/discard: as of revive, with a reason."""
 
     reason: str = Field(min_length=1, max_length=2_000)
 
 
 @dataclass(frozen=True, slots=True)
 class PastRun:
-    """A run as it stands at the end, with what it takes to put another one in its place."""
+    """An ended run, with what is needed to launch a retry of it."""
 
     id: int
     execution_id: int
@@ -114,18 +115,19 @@ class PastRun:
 
     @property
     def ended_as(self) -> RunStatus:
-        """Its status; of a dead one, that of its last error. What died of poison is unknown, and so lost."""
+        """Its status; of a dead run the status of its last error.
+
+        The outcome of a poison run is unknown, so that it counts as lost."""
         if self.status is not RunStatus.DEAD or self.error_code is None:
             return self.status
         return RunStatus.LOST if self.error_code is ErrorCode.POISON else self.error_code.run_status
 
     def fits(self, which: Which) -> bool:
-        """Whether it is one of these.
+        """Return True if it is one of these.
 
         >>> web_1 = TargetName("1", "web-1", "10.0.0.1")
         >>> PastRun(1, 1, web_1, "default", RunStatus.DEAD, ErrorCode.CONNECT_TIMEOUT).fits(Which.UNREACHABLE)
-        True
-        """
+        True"""
         match which:
             case Which.UNSUCCESSFUL:
                 return self.status.final and self.status is not RunStatus.SUCCEEDED
@@ -139,7 +141,7 @@ class PastRun:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """An execution as it was launched: what one that comes of it is made from. `parameters`: secrets are sealed."""
+    """An execution as it was launched, from which a retry is made. Secrets are encrypted."""
 
     id: int
     uuid: UUID
@@ -156,7 +158,7 @@ class Parent:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A run that ended lost or dead, and that nobody has given an answer to. `id` is the run's."""
+    """A run that ended lost or dead and has not been handled. `id` is the run's."""
 
     id: int
     execution_id: int
@@ -170,7 +172,7 @@ class DeadLetter:
     late_result: Mapping[str, Any] | None = None
 
     def data(self) -> dict[str, Any]:
-        """An item of GET /dead-letters."""
+        """Return an item of GET /dead-letters."""
         return {
             "id": self.id,
             "execution_id": self.execution_id,

@@ -1,4 +1,4 @@
-"""What is told of one target's share of an execution: target runs, results, and groups of equal results, as read."""
+"""Read models of an execution: target runs, results, and groups of equal results."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from opsjobs.model.execution import RunError, RunStatus, WaitingFor, moment
 
 @dataclass(frozen=True, slots=True)
 class TargetName:
-    """A target as it was at launch: its id as text, its name, its host."""
+    """A target as of the launch: its id as text, its name, its host."""
 
     id: str
     name: str
     host: str
 
     def data(self) -> dict[str, str]:
-        """`{id, name, host}`."""
+        """Return `{id, name, host}`."""
         return {"id": self.id, "name": self.name, "host": self.host}
 
 
 @dataclass(frozen=True, slots=True)
 class TargetRun:
-    """One target's share of an execution, as it stands.
+    """The current state of one target's run in an execution.
 
-    `awaits`: what a waiting run waits for, by name: the action of a barrier or an approval, the uuid of a child execution, the
-    reason of a hold; beside a timer or a back-off, what else is awaited. `not_before`: when its timer, back-off or hold is over.
-    `step`: the action at which it is, or at which it did not succeed. `last_stderr`: the last line there, of what did not succeed.
-    `contact_lost_at`: since when the machine of a running run cannot be reached.
-    """
+    `awaits`: the name of what a waiting run waits for: the action of a barrier or an approval, the
+    uuid of a child execution, the reason of a hold; with a timer or a back-off, what else is
+    awaited. `not_before`: when its timer, back-off or hold ends. `step`: the current action, or the
+    one that did not succeed. `last_stderr`: the last line there, if it did not succeed.
+    `contact_lost_at`: since when the machine of a running run has been unreachable."""
 
     id: int
     uuid: str
@@ -55,7 +55,7 @@ class TargetRun:
     contact_lost_at: datetime | None = None
 
     def data(self) -> dict[str, Any]:
-        """An item of GET /executions/{id}/targets, which is also the `data` of the run's events."""
+        """Return an item of GET /executions/{id}/targets, also the `data` of the run's events."""
         return {
             "id": self.id,
             "uuid": self.uuid,
@@ -81,7 +81,9 @@ class TargetRun:
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """The beginning of a stream: its first stored bytes (never past a gap), and how many the target wrote in all."""
+    """The beginning of a stream: its first stored bytes, and the total the target wrote.
+
+    `head` never continues past a gap."""
 
     head: bytes
     total_bytes: int
