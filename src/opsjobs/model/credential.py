@@ -132,7 +132,7 @@ class CredentialDraft(_Secrets):
         return self
 
     def _unfit_source(self, given: Set[str]) -> str | None:
-        assert self.source is not None, "asked where there is one"
+        assert self.source is not None, "only called with a source"
         if surplus := sorted(given - {"username"}):
             return f"the secrets of this credential are elsewhere (`source`): leave out {' and '.join(surplus)}"
         if self.type is CredentialType.SECRET and self.username is not None:

@@ -32,7 +32,7 @@ class Failure(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One fault in a request: a JSON Pointer into the body, what is wrong there, and a stable code."""
+    """One fault in a request: a JSON Pointer into the body, a message, and a stable code."""
 
     pointer: str
     detail: str

@@ -24,7 +24,7 @@ class UnknownField:
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:
-    """Return the known name that is most like this one, or that this one abbreviates; None if none is near.
+    """Return the known name that is most similar, or that is abbreviated; None if none is.
 
     >>> nearest("dest", ["source", "destination"])
     'destination'
@@ -50,6 +50,8 @@ def _plain(name: str) -> str:
 
 
 def _abbreviates(short: str, name: str) -> bool:
-    """Return True if the name begins with the same letter and has all letters of the short one, in order."""
+    """Return True if the short name abbreviates the other one.
+
+    The other name begins with the same letter, and has all of its letters in order."""
     letters = iter(name)
     return short[0] == name[:1] and len(short) < len(name) and all(letter in letters for letter in short)

@@ -90,25 +90,27 @@ class Captured:
 
     @property
     def truncated(self) -> bool:
-        """True where the target wrote more than `head` holds."""
+        """True if the target wrote more than `head` holds."""
         return len(self.head) < self.total_bytes
 
     @property
     def text(self) -> str:
-        """The head as UTF-8, U+FFFD for what is not; a character cut by the limit at the end is left out."""
+        """The head as UTF-8, with U+FFFD for invalid bytes.
+
+        A character that the limit cuts off at the end is left out."""
         head = _whole_characters(self.head) if self.truncated else self.head
         return head.decode("utf-8", "replace")
 
     def data(self, stream: str) -> dict[str, Any]:
-        """`{stdout, stdout_truncated, stdout_bytes}` for the stream stdout."""
+        """Return `{stdout, stdout_truncated, stdout_bytes}` for the stream stdout."""
         return {stream: self.text, f"{stream}_truncated": self.truncated, f"{stream}_bytes": self.total_bytes}
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One action in one target run, one attempt.
+    """One attempt at one action in one target run.
 
-    `inherited_from`: the execution that did it; a retry has it on record and did not do it again.
+    `inherited_from`: the execution that ran it; a retry shows the result without running it again.
     """
 
     id: int
@@ -130,7 +132,7 @@ class Result:
     inherited_from: int | None = None
 
     def data(self) -> dict[str, Any]:
-        """An item of GET /executions/{id}/results."""
+        """Return an item of GET /executions/{id}/results."""
         took = self.finished_at - self.started_at if self.finished_at and self.started_at else None
         return {
             "id": self.id,
@@ -156,7 +158,9 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class ResultGroup:
-    """Targets whose runs ended alike: same status, exit code, error and output; `stderr`: of what did not succeed."""
+    """Targets whose runs ended alike: same status, exit code, error and output.
+
+    `stderr`: of runs that did not succeed."""
 
     digest: str
     exit_code: int | None
@@ -167,7 +171,7 @@ class ResultGroup:
     stderr: bytes = b""
 
     def data(self) -> dict[str, Any]:
-        """An item of GET /executions/{id}/groups."""
+        """Return an item of GET /executions/{id}/groups."""
         return {
             "digest": self.digest,
             "exit_code": self.exit_code,
@@ -184,7 +188,7 @@ LAST_LINE_CHARACTERS = 200
 
 
 def last_line(text: str) -> str:
-    """Return the last line that is not blank, cut to what fits into a message; empty if there is none."""
+    """Return the last line that is not blank, cut to fit into a message; empty if none."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][-LAST_LINE_CHARACTERS:] if lines else ""
 
@@ -194,11 +198,12 @@ def _error(error: RunError | None) -> dict[str, str] | None:
 
 
 def _whole_characters(head: bytes) -> bytes:
-    """Without the first bytes of a UTF-8 character whose rest was cut off."""
+    """Return the bytes without an incomplete UTF-8 character at the end."""
     for back in range(1, min(4, len(head) + 1)):
         byte = head[-back]
         if byte & 0xC0 == 0x80:
             continue
-        needed = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
+        # A first byte from 0xC0, 0xE0 or 0xF0 on starts a character of 2, 3 or 4 bytes.
+        needed = 1 + (byte >= 0xC0) + (byte >= 0xE0) + (byte >= 0xF0)
         return head[:-back] if needed > back else head
     return head

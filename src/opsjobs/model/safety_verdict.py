@@ -1,4 +1,4 @@
-"""What the safety check says of a program: a verdict, and the findings that it comes of."""
+"""The result of the safety check of a program: a verdict, and the findings behind it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class SafetyVerdict(StrEnum):
-    """From harmless to forbidden; of several the last one counts."""
+    """The verdicts from harmless to forbidden; of several the last one counts."""
 
     ALLOW = "allow"
     WARN = "warn"
@@ -18,26 +18,26 @@ class SafetyVerdict(StrEnum):
 
     @property
     def rank(self) -> int:
-        """0 to 3, the higher the worse."""
+        """The rank from 0 to 3, the higher the worse."""
         return list(SafetyVerdict).index(self)
 
 
 def worst(verdicts: Iterable[SafetyVerdict]) -> SafetyVerdict:
-    """The one that counts; of none `allow`."""
+    """Return the worst verdict; `allow` if there are none."""
     return max(verdicts, key=lambda verdict: verdict.rank, default=SafetyVerdict.ALLOW)
 
 
 UNJUDGED = "unjudged"
-"""The rule of a finding that says that a text could not be judged. No policy makes less of it."""
+"""The rule of the finding that a text could not be checked. No policy can lower it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that a rule found. `pointer`: the JSON Pointer of the text in a job, `/actions/0/command`; "" outside of one.
+    """One finding of a rule.
 
-    `excerpt` is of the text as written, 200 characters at most, with the values of secrets masked. `unknown`: nothing dangerous was
-    found, but the text cannot be read as a whole.
-    """
+    `pointer`: the JSON Pointer of the text in a job, `/actions/0/command`; "" outside of one.
+    `excerpt`: up to 200 characters of the text as written, with the values of secrets redacted.
+    `unknown`: nothing dangerous was found, but the text cannot be analysed completely."""
 
     rule: str
     severity: SafetyVerdict
@@ -47,30 +47,32 @@ class Finding:
     unknown: bool = False
 
     def data(self) -> dict[str, Any]:
-        """An item of `findings` in the answer to POST /safety/check."""
+        """Return an item of `findings` in the answer to POST /safety/check."""
         shown = {"rule": self.rule, "severity": self.severity.value, "reason": self.reason, "excerpt": self.excerpt}
         return {**shown, "pointer": self.pointer} if self.pointer else shown
 
 
 @dataclass(frozen=True, slots=True)
 class SafetyJudgement:
-    """All that was found in what was asked about."""
+    """All findings of a check."""
 
     findings: tuple[Finding, ...] = ()
 
     @property
     def verdict(self) -> SafetyVerdict:
-        """The worst of the findings'."""
+        """The worst severity of the findings."""
         return worst(finding.severity for finding in self.findings)
 
     def data(self) -> dict[str, Any]:
-        """The answer to POST /safety/check."""
+        """Return the answer to POST /safety/check."""
         return {"verdict": self.verdict.value, "findings": [finding.data() for finding in self.findings]}
 
 
 @dataclass(frozen=True, slots=True)
 class Vetted:
-    """What was said of a job when it was stored (None: nobody was asked), and why that did not count (None: it did)."""
+    """The result of the check of a stored job (None: unchecked), and an override's reason.
+
+    `override`: why the result did not count (None: it did)."""
 
     judgement: SafetyJudgement | None = None
     override: str | None = None

@@ -10,7 +10,7 @@ from opsjobs.model.secret_source import SshCaSource, VaultSource, VaultSshSource
 
 
 class Secret:
-    """A text that shows itself only to who asks by name: `repr`, `str` and formatting give `***`."""
+    """A text that only `reveal` returns: `repr`, `str` and formatting return `***`."""
 
     __slots__ = ("_value",)
 
@@ -18,7 +18,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The text itself; call it as late as possible and keep the result in no attribute."""
+        """Return the text itself; call it as late as possible and store the result nowhere."""
         return self._value
 
     def __repr__(self) -> str:
@@ -39,22 +39,21 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class JobSecret:
-    """The value of a secret parameter that a credential holds: only its name, until a worker opens it for a run.
+    """The reference of a secret parameter to a credential; a worker decrypts it for a run.
 
-    `credential_id` is None until a launch has looked the name up.
-    """
+    `credential_id` is None until a launch has looked the name up."""
 
     credential: str
     credential_id: str | None = None
 
 
 def is_secret(value: object) -> bool:
-    """Return whether a parameter's value must not be shown."""
+    """Return True if a parameter's value must not be shown."""
     return isinstance(value, Secret | JobSecret)
 
 
 class CredentialType(StrEnum):
-    """How a login is proven; `secret` is no login, but a value for jobs."""
+    """The type of a credential; `secret` is no login, but a value for jobs."""
 
     PASSWORD = "password"  # noqa: S105  the name of a type, not a password
     SSH_KEY = "ssh_key"
@@ -67,14 +66,13 @@ class CredentialType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """One login, or one secret of jobs, opened: lives in a worker's memory for as long as a session needs it.
+    """One decrypted login or secret for jobs, kept in a worker's memory during a session.
 
-    `private_key` and `certificate` are OpenSSH or PEM texts; `keytab` is the file in base64, of the principal `username`.
-    `agent` uses the socket that SSH_AUTH_SOCK of the worker names.
-    `value`: what jobs are given, of one of type secret; it has no `username`. `bound`: where it may be used.
-    `fault`: why its secrets cannot be had, in words; then there are none. `source`: where they are if not here; they are got just
-    before a login.
-    """
+    `private_key` and `certificate` are OpenSSH or PEM texts; `keytab` is the file in base64, of the
+    principal `username`. `agent` uses the socket that SSH_AUTH_SOCK of the worker names. `value`:
+    the value for jobs, of one of type secret; it has no `username`. `bound`: its binding. `fault`:
+    why its secrets are unavailable; then there are none. `source`: the external source of its
+    secrets; they are fetched just before a login."""
 
     id: str
     version: int
@@ -93,15 +91,15 @@ class Credential:
 
     @property
     def secrets(self) -> list[Secret]:
-        """All that it keeps to itself."""
+        """All of its secrets."""
         values = (getattr(self, part.name) for part in fields(self))
         return [value for value in values if isinstance(value, Secret)]
 
     @property
     def made_anew(self) -> bool:
-        """True where each login has a key and a certificate of its own, which name what they are for."""
+        """True if each login gets a key and a certificate of its own, which name their purpose."""
         return isinstance(self.source, SshCaSource | VaultSshSource)
 
     def closed(self, fault: str) -> Credential:
-        """The same credential without its secrets, for this reason."""
+        """Return the same credential without its secrets, for this reason."""
         return Credential(self.id, self.version, self.name, self.type, self.username, bound=self.bound, fault=fault)

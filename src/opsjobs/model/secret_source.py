@@ -1,4 +1,4 @@
-"""Where the secrets of a credential are when they are not ours to keep: in Vault, or made anew by a certificate authority."""
+"""External sources of a credential's secrets: Vault, or a certificate authority."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VALIDITY_SECONDS = 300.0
 VALIDITY_SECONDS_MIN = 30.0
 VALIDITY_SECONDS_MAX = 86_400.0
 
-# What a credential of each type needs, of those that can be elsewhere.
+# The parts that each credential type needs, of the types that can have a source.
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "password": ("password",),
     "ssh_key": ("private_key",),
@@ -29,7 +29,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_. @+=:~-]{1,200}")
 
 
 def _segments(text: str) -> str:
-    """`web/key`, without what a server could read as another path than we have judged."""
+    """Return a path such as `web/key`, if no server can read it as another path."""
     parts = text.strip("/").split("/")
     if not all(_SEGMENT.fullmatch(part) and not part.endswith(".") and part == part.strip() for part in parts):
         raise ValueError(f"{text!r} is no path: write segments of letters, digits and _.-@+=:~, such as web/key")
@@ -50,9 +50,9 @@ Validity = Annotated[Duration, Field(ge=VALIDITY_SECONDS_MIN, le=VALIDITY_SECOND
 class VaultSource(ApiModel):
     """A secret in the KV engine, version 2, of HashiCorp Vault or OpenBao.
 
-    `fields` names the field that holds each part; a part that is needed and not named is in the field of its own name.
-    `version`: that one and no other; else the newest. `namespace` is below the one that the settings name.
-    """
+    `fields` names the field of each part; a needed part without an entry is in the field of its own
+    name. `version`: this version only; else the newest. `namespace` is below the one of the
+    settings."""
 
     backend: Literal["vault"]
     mount: Segments = "secret"
@@ -62,27 +62,27 @@ class VaultSource(ApiModel):
     namespace: Segments | None = None
 
     def wanted(self, type_: str) -> dict[str, str]:
-        """The field of each part that a credential of this type needs, and of those that are named beside."""
+        """Return the field of each part that this credential type needs or `fields` names."""
         return {part: part for part in _NEEDED.get(type_, ())} | {**self.fields}
 
     @property
     def where(self) -> str:
-        """As people name it: `secret/web/key`."""
+        """The location for people: `secret/web/key`."""
         return f"{self.mount}/{self.path}" + (f", version {self.version}" if self.version is not None else "")
 
 
 class _Certified(ApiModel):
-    """What a certificate says; `principals` [] is the user who logs in."""
+    """The contents of a certificate; `principals` [] means the login user."""
 
     principals: list[Principal] = Field(default_factory=list, max_length=32)
     validity: Validity = VALIDITY_SECONDS
 
 
 class SshCaSource(_Certified):
-    """A certificate signed with a CA key of ours, for a key that is made for one session.
+    """A certificate for a one-session key, signed with a CA key stored in opsjobs.
 
-    `authority` names the credential of type ssh_key that holds the CA's private key. `port_forwarding` is for jump hosts alone.
-    """
+    `authority` names the credential of type ssh_key that holds the CA's private key.
+    `port_forwarding` is only for jump hosts."""
 
     backend: Literal["ssh_ca"]
     authority: Annotated[str, Field(min_length=1, max_length=200)]
@@ -93,15 +93,14 @@ class SshCaSource(_Certified):
 
     @property
     def where(self) -> str:
-        """As people name it."""
+        """The name for people."""
         return f"the SSH CA {self.authority}"
 
 
 class VaultSshSource(_Certified):
-    """A certificate signed by the SSH engine of Vault or OpenBao, for a key that is made for one session.
+    """A certificate for a one-session key, signed by the SSH engine of Vault or OpenBao.
 
-    `key_id`: whether we name the run in it, which the role has to allow (`allow_user_key_ids`).
-    """
+    `key_id`: include the run in it, which the role has to allow (`allow_user_key_ids`)."""
 
     backend: Literal["vault_ssh"]
     mount: Segments = "ssh"
@@ -111,7 +110,7 @@ class VaultSshSource(_Certified):
 
     @property
     def where(self) -> str:
-        """As people name it: `ssh/sign/fleet`."""
+        """The location for people: `ssh/sign/fleet`."""
         return f"{self.mount}/sign/{self.role}"
 
 
@@ -120,12 +119,12 @@ _SOURCE: TypeAdapter[VaultSource | SshCaSource | VaultSshSource] = TypeAdapter(S
 
 
 def source_of(stored: Mapping[str, Any]) -> VaultSource | SshCaSource | VaultSshSource:
-    """A source as it was kept (`model_dump(mode="json")`). Raises ValueError where it is none."""
+    """Return a source from its stored form (`model_dump(mode="json")`), or raise ValueError."""
     return _SOURCE.validate_python(stored)
 
 
 def unfit_source(type_: str, source: VaultSource | SshCaSource | VaultSshSource) -> str | None:
-    """Why a credential of this type has no such source, in words; None where it may."""
+    """Return why a credential of this type cannot have this source; None if it can."""
     if not isinstance(source, VaultSource):
         return None if type_ == "ssh_certificate" else f"a source {source.backend} makes a credential of type ssh_certificate"
     needed = _NEEDED.get(type_)

@@ -1,7 +1,7 @@
-"""How a secret may be spelt in what a machine prints: as it is, quoted for shells, JSON and URLs, in hex, in base64.
+"""The forms of a secret in output: plain, quoted for shells, JSON and URLs, hex, base64.
 
-Every spelling is bytes without line breaks: who looks for them passes over the breaks in the text (wrapped base64, a key).
-"""
+Every form is bytes without line breaks; the search skips the breaks in the text (wrapped base64, a
+key)."""
 
 from __future__ import annotations
 
@@ -12,24 +12,30 @@ from collections.abc import Iterable, Iterator
 from opsjobs.model.text_encodings import all_of, around_base64, in_urls, usual
 
 SECRET_BYTES_MIN = 4
-"""Shorter ones are not looked for: they would be found in every other word, and whoever sees the stars knows them."""
+"""Shorter secrets are not redacted.
+
+They would match in every other word, and the stars would reveal them."""
 ENCODED_BYTES_MIN = 6
-"""Shorter ones are not looked for in hex and base64: of four characters anything is made."""
+"""Shorter secrets are not searched in hex and base64: four characters match by chance."""
 LINE_BYTES_MIN = 8
-"""A line of a longer secret is looked for by itself from this length on; what is shorter only together with its neighbours."""
+"""A line of a longer secret is searched by itself from this length on.
+
+Shorter ones are searched only together with their neighbours."""
 ENCODED_BYTES_MAX = 64 << 10
-"""So much of all secrets together, the shortest first, is looked for in other spellings than their lines as they are."""
+"""The total size of secrets, shortest first, that are searched in other forms than plain."""
 RARE_BYTES_MAX = 8 << 10
-"""So much of all secrets together, the shortest first, is looked for in all spellings; what is beyond it in the usual ones."""
+"""The total size of secrets, shortest first, that are searched in all forms.
+
+Beyond it only the usual forms are searched."""
 WHOLE_BYTES_MAX = 256
-"""A secret with several lines is looked for as a whole in all spellings up to this size."""
+"""The size up to which a secret of several lines is searched as a whole in all forms."""
 
 _ARMOUR = re.compile(r"-----[A-Z0-9 ]+-----")
 _BREAKS = re.compile(r"[\r\n]+")
 
 
 def spellings(secrets: Iterable[str]) -> set[bytes]:
-    """All of them for these secrets; spaces and line breaks around a secret are not looked for."""
+    """Return all forms of these secrets, without surrounding spaces and line breaks."""
     found: set[bytes] = set()
     size_of_all = 0
     for secret in sorted({secret.strip() for secret in secrets}, key=len):
@@ -42,7 +48,7 @@ def spellings(secrets: Iterable[str]) -> set[bytes]:
 
 
 def has_blanks(secrets: Iterable[str]) -> bool:
-    """Return whether a line of a secret has blanks, at which YAML may fold it."""
+    """Return True if a line of a secret has blanks, at which YAML may fold it."""
     lines = (line.strip() for secret in secrets for line in _BREAKS.split(secret))
     return any(" " in line and not _ARMOUR.fullmatch(line) for line in lines)
 
@@ -56,14 +62,14 @@ def _of(secret: str, size: int, *, plainly: bool, rarely: bool) -> Iterator[byte
             yield from [_bytes(line)] if plainly else _written(line, rarely=rarely)
     if plainly:
         return
-    # Of a long one with many lines each line is found in every spelling.
+    # Each line of a long secret with many lines is found in every form.
     yield from _written(secret, rarely=rarely and (len(lines) == 1 or size <= WHOLE_BYTES_MAX))
     if size >= ENCODED_BYTES_MIN:
         yield from _encoded(_bytes(secret))
 
 
 def _written(text: str, *, rarely: bool) -> set[bytes]:
-    """Return it as it stands in source text of one kind or another."""
+    """Return the forms of a text in source code, configuration and URLs."""
     written = all_of(text) if rarely else usual(text)
     return {_bytes(_BREAKS.sub("", form)) for form in written | in_urls(text)}
 
@@ -75,7 +81,7 @@ def _encoded(raw: bytes) -> Iterator[bytes]:
         for before in range(3):
             spelt = base64.b64encode(b"\0" * before + whole)
             start = (before * 8 + 5) // 6
-            # Whatever follows: the characters that do not depend on it. Where nothing does: to the end.
+            # The characters that do not depend on what follows; and all, if nothing follows.
             for form in (spelt[start : (before + len(whole)) * 8 // 6], spelt[start:].rstrip(b"=")):
                 yield form.translate(_URL_SAFE)
                 yield from (escaped.encode() for escaped in around_base64(form.decode()))

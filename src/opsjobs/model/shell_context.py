@@ -1,4 +1,7 @@
-"""Where in a command a value may stand: outside of quotes, comments, here-documents and everything else that reads it again."""
+"""The shell context of template values in a command.
+
+A value may stand outside of quotes, comments, here-documents and everything else that is parsed
+again."""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from dataclasses import dataclass, field
 from opsjobs.model.quoting import Shell
 
 Find = Callable[[str, int], "re.Match[str] | None"]
-"""The name of a value that begins at this position, or None."""
+"""A function that returns the match of a name at this position, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamePosition:
-    """A name in a command, from `start` to `end`; `fault`: why no value may stand here."""
+    """A name in a command, from `start` to `end`; `fault`: why no value is allowed here."""
 
     name: str
     start: int
@@ -24,7 +27,7 @@ class NamePosition:
 
 
 def places(text: str, find: Find, shell: Shell) -> list[NamePosition]:
-    """All names in a command, in order."""
+    """Return all names in a command, in order."""
     kinds: dict[Shell, type[_Scan]] = {"posix": _Posix, "cmd": _Cmd, "powershell": _PowerShell}
     return kinds[shell](text, find).all()
 
@@ -38,10 +41,11 @@ _WORDS = {
 
 @dataclass
 class _Scan:
-    """`open`: what is open, the innermost last; `named`: those of it that a value may not stand in.
+    """A scan of a command.
 
-    A text is a caller's, and read while requests wait: whatever is looked up at a place is found beforehand, in one pass.
-    """
+    `open`: the open constructs, the innermost last; `named`: those of them in which no value is
+    allowed. Texts come from callers and are scanned within requests: everything that is looked up
+    by position is found beforehand, in one pass."""
 
     text: str
     find: Find
@@ -64,11 +68,11 @@ class _Scan:
         self.at = match.end()
 
     def more(self, _: re.Match[str]) -> str | None:
-        """Why no value may stand here although nothing is open; None where it may."""
+        """Return why no value is allowed here although nothing is open; None if it is allowed."""
         return None
 
     def step(self, mode: str) -> None:
-        """Pass what stands here, in the innermost of what is open."""
+        """Consume the next token in the innermost open construct."""
         raise NotImplementedError
 
     def follows(self, *tokens: str) -> str | None:
@@ -79,7 +83,7 @@ class _Scan:
         return None
 
     def escaped(self) -> None:
-        """Pass the escaping character and what comes after it; a value there would lose its first quote."""
+        """Consume an escape and the next character; a value there would lose its first quote."""
         self.at += 1
         if (match := self.find(self.text, self.at)) is not None:
             self.take(match, "behind a backslash" if self.text[self.at - 1] == "\\" else "behind an escape")
@@ -95,16 +99,17 @@ class _Scan:
             self.named.pop()
 
 
-# Of bash: an index that is open, or what ends it; then [[, ]], what compares numbers between them, and case. Of those that may
-# overlap each one counts.
+# bash: an open index, or its end; then [[, ]], numeric comparisons between them, and case.
+# Overlapping matches all count.
 _SUBSCRIPT = re.compile(r"(?P<open>[A-Za-z0-9_]\[|[\s(]\[(?![\s\[]))|[\]\s]")
-# Where a command begins, and what of it calculates: bash runs the $( ) that it finds in the index of a name there, quoted or not.
+# The start of a command, and its arithmetic parts: bash runs a $( ) in the index of a name there,
+# quoted or not.
 _BEGINS = r"(?:\A|[;&|(){}\n]|\b(?:then|do|else|elif|if|while|until|time|builtin|command)[ \t])[ \t]*(?:![ \t]+)?"
 _CALCULATES = re.compile(_BEGINS + r"(?:let|(?:declare|typeset|local)[ \t][^;&|()\n]{0,200}?-[A-Za-z]{0,20}i)\b[^;&|\n]*")
 _NAMES = re.compile(_BEGINS + r"(?P<command>declare|typeset|local|unset|read|printf|test|\[\[?)[ \t](?P<words>[^;&|()\n]*)")
 _INDEX = re.compile(_BEGINS + r"[A-Za-z_]\w*\[")
 _LAST_WORDS_CHARACTERS_MAX = 200
-# Of read: what takes a value that is no name.
+# Options of read whose argument is no name.
 _READ_OPTION = re.compile(r"-\w*[ptnNdiu]")
 _OPENED = re.compile(r"(?=\[\[)")
 _CLOSED = re.compile(r"(?=\]\])")
@@ -114,19 +119,19 @@ _POWERSHELL_MURKY = re.compile("@['\"\u2018-\u201f]|\\$\\(")
 
 
 def _last_before(places: Sequence[int], at: int) -> int | None:
-    """Return the last of these places, which are in order, that lies before this one."""
+    """Return the last of these sorted places that lies before this one."""
     found = bisect_left(places, at)
     return places[found - 1] if found else None
 
 
 def _inside(spans: Sequence[tuple[int, int]], at: int) -> bool:
-    """Return whether a place lies in one of these spans, which are in order and apart."""
+    """Return True if a place lies in one of these sorted, disjoint spans."""
     found = bisect_left(spans, (at,)) - 1
     return found >= 0 and at < spans[found][1]
 
 
 def _indexes(text: str) -> Iterator[tuple[int, int]]:
-    """Find the indexes of assignments, each to its closing bracket however many blanks are in it."""
+    """Yield the indexes of assignments, each to its closing bracket, including blanks."""
     end = 0
     for match in _INDEX.finditer(text):
         if match.start() < end:
@@ -139,7 +144,7 @@ def _indexes(text: str) -> Iterator[tuple[int, int]]:
 
 
 class _Posix(_Scan):
-    """sh, and what bash adds to it. In doubt a place is none."""
+    """The scan for sh and bash. In doubt, no value is allowed."""
 
     def __init__(self, text: str, find: Find) -> None:
         super().__init__(text, find)
@@ -165,7 +170,7 @@ class _Posix(_Scan):
 
     def more(self, match: re.Match[str]) -> str | None:
         if self.murky:
-            return "behind a case inside of quotes, which nobody can follow"
+            return "behind a case inside of quotes, which cannot be analysed"
         at = match.start()
         subscript = bisect_left(self._subscripts, (at, False))
         if (subscript and self._subscripts[subscript - 1][1]) or _inside(self._calculates, at) or _inside(self._indexes, at):
@@ -175,7 +180,7 @@ class _Posix(_Scan):
         return "in a [[ ]] that compares numbers (write [ ] instead)" if self._in_comparison(match.start()) else None
 
     def _is_a_name(self, at: int) -> bool:
-        """Return whether a command takes the value for the name of a variable, whose index it would calculate."""
+        """Return True if a command uses the value as a variable name, whose index it evaluates."""
         found = bisect_left(self._naming, (at + 1,)) - 1
         if found < 0 or at > self._naming[found][1]:
             return False
@@ -246,7 +251,7 @@ class _Posix(_Scan):
             self._until('"')
 
     def _substitution(self) -> bool:
-        """Begin what is computed, in quotes or not."""
+        """Consume the start of a substitution, in quotes or not; return False if there is none."""
         if self.follows("$$"):
             return True
         if self.follows("`"):
@@ -254,7 +259,7 @@ class _Posix(_Scan):
         elif self.follows("$((", "$["):
             self.push(*["arithmetic"] * (2 if self.text[self.at - 1] == "(" else 1))
         elif self.follows("$("):
-            # The end of a pattern in a case looks like the end of the substitution.
+            # The end of a case pattern looks like the end of the substitution.
             self.murky = self.murky or (self.doubles > 0 and self._last_case >= self.at)
             self.push("paren")
         elif self.follows("${"):
@@ -336,7 +341,7 @@ class _Posix(_Scan):
 
 
 class _PowerShell(_Scan):
-    """PowerShell: a backtick escapes, quotes are doubled, and typographic quotes are quotes."""
+    """The scan for PowerShell: backtick escapes, doubled quotes, and typographic quotes."""
 
     def __init__(self, text: str, find: Find) -> None:
         super().__init__(text, find)
@@ -378,11 +383,11 @@ class _PowerShell(_Scan):
         self.at += 1
 
     def more(self, match: re.Match[str]) -> str | None:
-        return "behind a here-string or $( ), which nobody can follow" if match.start() > self._clear_until else None
+        return "behind a here-string or $( ), which cannot be analysed" if match.start() > self._clear_until else None
 
 
 class _Cmd(_Scan):
-    """cmd.exe: double quotes, and a caret that escapes."""
+    """The scan for cmd.exe: double quotes and caret escapes."""
 
     def step(self, mode: str) -> None:
         char = self.text[self.at]

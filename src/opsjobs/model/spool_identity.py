@@ -1,4 +1,4 @@
-"""What names a durable run on its machine, and what names the machine's store."""
+"""The identity of a durable run on its machine, and of the machine's spool."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ Durability = Literal["auto", "required", "off"]
 
 
 def durability(*wishes: Durability | None) -> Durability:
-    """What holds where action, job and target each may wish: required anywhere wins, else off anywhere, else auto."""
+    """Return the durability from the wishes of action, job and target.
+
+    `required` anywhere wins, else `off` anywhere, else `auto`."""
     for strongest in ("required", "off"):
         if strongest in wishes:
             return strongest
@@ -25,7 +27,9 @@ def durability(*wishes: Durability | None) -> Durability:
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
-    """One start of one action: it happens at most once. Names the folder `<run>.<action>.<attempt>` on the target."""
+    """The key of one start of one action, which happens at most once.
+
+    It names the directory `<run>.<action>.<attempt>` on the target."""
 
     run: UUID
     action: str
@@ -37,8 +41,9 @@ class RunKey:
 
 @dataclass(frozen=True, slots=True)
 class SpoolIdentity:
-    """Which store answers: the token in ~/.opsjobs/id and the machine's boot id. "No such run" means only what it says
-    while both are those under which the start was sent.
+    """The identity of a spool: the token in ~/.opsjobs/id and the machine's boot id.
+
+    The answer "no such run" is conclusive only while both are the same as when the start was sent.
     """
 
     store: str
@@ -47,7 +52,9 @@ class SpoolIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Become:
-    """As whom a command runs, and by which program; a password goes over standard input."""
+    """The user that a command runs as, and the program that switches to it.
+
+    A password is sent over standard input."""
 
     user: str = "root"
     method: Literal["sudo", "su", "doas"] = "sudo"
@@ -56,11 +63,11 @@ class Become:
 
 @dataclass(frozen=True, slots=True)
 class StartOrder:
-    """What to start, at most once. `timeout_seconds`, `grace_seconds` (TERM to KILL) and `limit_bytes` of each output file
-    are watched on the target itself.
+    """The order to start a command at most once.
 
-    `program`: what is started, where it is more than the plain `command`, which is its text then (see `StartOrder.of`).
-    """
+    `timeout_seconds`, `grace_seconds` (TERM to KILL) and `limit_bytes` of each output file are
+    enforced on the target itself. `program`: the program, if it is more than a plain `command`;
+    `command` is its text then (see `StartOrder.of`)."""
 
     key: RunKey
     command: str
@@ -73,14 +80,16 @@ class StartOrder:
 
     @classmethod
     def of(cls, key: RunKey, program: Program, timeout_seconds: float, **more: Any) -> StartOrder:
-        """An order for a program. One that is nothing but a command line with variables is the plain order it always was."""
+        """Return an order for a program.
+
+        A plain command line with variables makes the same order as in earlier releases."""
         if program.plain:
             return cls(key, program.text, timeout_seconds, environment=program.env, **more)
         return cls(key, program.text, timeout_seconds, program=program, **more)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what runs: a run that is found with another one is not ours."""
+        """The SHA-256 of what runs: a run found with another digest is not this one."""
         variables = sorted((name, value) for name, value in self.environment.items() if not name.startswith(OURS))
         what: list[Any] = [self.command, variables, self.become.user if self.become else None]
         if self.program is not None:

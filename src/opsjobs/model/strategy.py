@@ -1,4 +1,4 @@
-"""How an execution goes on from wave to wave: how many runs each wave holds, how many may fail, and what the gates ask for."""
+"""The strategy of waves: their sizes, the failures they may have, and their gates."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from opsjobs.model.policy import CHECK_KEY, Policy, amount_of
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """`sizes`: runs up to the end of each wave, the last is all. `limits`: how many may fail in each wave; None = all of them.
+    """The waves of an execution, and what stops or pauses it between them.
 
-    The failures are those of the wave where `per_wave`, else of the execution. `confirm`: a person opens the next wave.
-    `checked`: a wave with a failed check does not open the next one. `pause_on_fail`: paused, where it would be stopped.
-    """
+    `sizes`: cumulative runs at the end of each wave, the last is all. `limits`: how many may fail
+    in each wave; None = all of them. With `per_wave` the failures of the wave count, else those of
+    the execution. `confirm`: a person opens the next wave. `checked`: a wave with a failed check
+    does not open the next one. `pause_on_fail`: pause instead of stopping."""
 
     sizes: Sequence[int]
     limits: Sequence[int] | None = None
@@ -26,7 +27,7 @@ class Strategy:
 
     @classmethod
     def of(cls, policy: Policy, sizes: Sequence[int]) -> Strategy:
-        """The policy's, for waves that end at these numbers of runs; the last is all of them."""
+        """Return the policy's strategy for waves that end at these numbers of runs."""
         counts = [size - before for size, before in zip(sizes, [0, *sizes], strict=False)]
         gate = policy.gate
         return cls(
@@ -40,12 +41,14 @@ class Strategy:
 
     @property
     def plain(self) -> bool:
-        """True where nothing stands between the runs."""
+        """True if there are no waves, limits or checks."""
         return len(self.sizes) <= 1 and self.limits is None and not self.checked
 
 
 def with_check(policy: Policy, actions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The actions, and behind them the gate's check, which begins when all runs of the wave have come to it."""
+    """Return the actions followed by the gate's check.
+
+    The check starts once all runs of the wave have reached it."""
     given = [dict(action) for action in actions]
     if policy.gate is None or policy.gate.check is None:
         return given
@@ -61,5 +64,5 @@ def _limits(max_fail: int | str | None, counts: Sequence[int]) -> list[int] | No
 
 
 def _floor(share: str, total: int) -> int:
-    # In thousandths of a percent, as whole numbers: 0.07 of 100 is 7, not 6.
+    # Computed with integers, in thousandths of a percent: 0.07 of 100 is 7, not 6.
     return amount_of(share, 100_000) * total // 100_000

@@ -1,4 +1,4 @@
-"""Machines: how one is described, how many are selected, and what a session needs to reach one."""
+"""Machines: their description, their selection, and what a session needs to reach one."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,62}")
 
 
 class Transport(StrEnum):
-    """How a machine is reached."""
+    """The transport to a machine."""
 
     SSH = "ssh"
     LOCAL = "local"
 
 
 class HostKeyPolicy(StrEnum):
-    """What makes a host key good: being pinned, a certificate of a pinned CA, the first one seen (an explicit word), or any (likewise).
+    """The rule by which a host key is trusted.
 
-    What is marked `@revoked` among the keys is good under none of them.
-    """
+    pinned: it is pinned. ca: it has a certificate of a pinned CA. accept_new: the first one seen.
+    unchecked: any. The last two have to be chosen explicitly. Keys marked `@revoked` are never
+    trusted."""
 
     PINNED = "pinned"
     CA = "ca"
@@ -46,10 +47,9 @@ class HostKeyPolicy(StrEnum):
 
 
 def check_host(host: str) -> str:
-    """The host as given where it is an IP address or a host name; else ValueError.
+    """Return the host if it is an IP address or a host name; else raise ValueError.
 
-    A host never begins with `-`, so it cannot be taken for an option of any program.
-    """
+    A host never begins with `-`, so that no program takes it for an option."""
     labels = host.rstrip(".").split(".")
     if not _is_address(host) and (len(host) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in labels)):
         raise ValueError(f"{host!r} is neither an IP address nor a host name")
@@ -66,11 +66,13 @@ def _is_address(host: str) -> bool:
 
 
 REVOKED = "@revoked "
-"""What stands before a host key, or the key of a CA, that is never good, as in known_hosts."""
+"""The mark of a host key, or the key of a CA, that is never trusted, as in known_hosts."""
 
 
 def host_key_fingerprint(line: str) -> str:
-    """Return `ssh-ed25519 SHA256:…` of a host key, as `ssh-keygen -l` has it; `@revoked` stays before it."""
+    """Return `ssh-ed25519 SHA256:…` of a host key, as `ssh-keygen -l` prints it.
+
+    Any `@revoked` mark is kept."""
     mark = REVOKED if line.startswith(REVOKED) else ""
     kind, _, blob = line.removeprefix(REVOKED).partition(" ")
     try:
@@ -82,11 +84,15 @@ def host_key_fingerprint(line: str) -> str:
 
 Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(check_host)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=text_patterns.NAME), AfterValidator(check_name)]
-"""Names of targets, groups and credentials: no comma or slash, so that lists and paths of names stay unambiguous."""
+"""A name of a target, group or credential.
+
+It has no comma or slash, so that lists and paths of names stay unambiguous."""
 
 
 def check_label_value(value: str) -> str:
-    """The value as it is kept, where it is one line of text; else ValueError: there are shells that cannot be given such a word."""
+    """Return the stored form of a label value; raise ValueError if it is not one line of text.
+
+    Some shells cannot quote such a value."""
     if _CONTROL.search(value):
         raise ValueError(f"the label value {value[:40]!r} has a line break or another control character in it: take it out")
     return check_name(value)
@@ -102,11 +108,13 @@ Labels = Annotated[
 
 
 GROUPS_AT_MOST = 500
-"""Of one target. The largest inventories in use, such as kolla-ansible's, put a host into some 130."""
+"""The maximum number of groups of one target.
+
+The largest inventories in use, such as kolla-ansible's, put a host into some 130."""
 
 
 class TargetDraft(ApiModel):
-    """What a caller writes of a target (body of POST and PUT /targets)."""
+    """A target as a caller writes it (body of POST and PUT /targets)."""
 
     name: Name
     host: Host
@@ -134,8 +142,7 @@ class TargetDraft(ApiModel):
 class Target:
     """A known machine. `credential` and `jump` are ids; `version` grows with every change.
 
-    `bound`: False where its login is surely bound to no targets, groups or jobs, so that nothing need be asked.
-    """
+    `bound`: False if its login certainly has no binding, so that no check is needed."""
 
     id: str
     name: str
@@ -158,11 +165,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A target with all that a session needs: its opened credential and the way through jump hosts (nearest first).
+    """A target with its decrypted credential and its jump hosts (nearest first).
 
-    `insist`: something of ours runs there, so it is tried although its circuit is open for want of contact. `purpose`: what it is
-    reached for, which a certificate made for this login names.
-    """
+    `insist`: a command of ours runs there, so it is tried even if its circuit is open because the
+    host was unreachable. `purpose`: the purpose of the connection, which a certificate made for
+    this login names."""
 
     target: Target
     credential: Credential | None
@@ -176,12 +183,12 @@ class Endpoint:
         return tuple(hop.credential for hop in (self, *self.jumps) if hop.credential is not None)
 
     def for_(self, purpose: str) -> Endpoint:
-        """The same way, for this purpose: that of the machine, and of each jump host."""
+        """Return the same endpoint and jump hosts with this purpose."""
         return replace(self, purpose=purpose, jumps=tuple(jump.for_(purpose) for jump in self.jumps))
 
 
 class SelectionDraft(ApiModel):
-    """Which targets: the union of ids (an id, a uuid or a name), groups and a label selector."""
+    """A selection of targets: the union of ids (id, uuid or name), groups and a selector."""
 
     ids: list[Annotated[Composed, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=10_000)
     groups: list[Name] = Field(default_factory=list, max_length=1_000)
@@ -203,20 +210,22 @@ class SelectionDraft(ApiModel):
 
     @property
     def empty(self) -> bool:
-        """True where nothing at all is named."""
+        """True if nothing at all is selected."""
         return not (self.ids or self.groups or self.selector)
 
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One condition of a selector: the label `key` is in (`negated`: is not in) `values`; no values = it exists."""
+    """A condition of a selector: the label `key` has one of `values`; no values: it exists.
+
+    `negated` inverts the condition."""
 
     key: str
     values: tuple[str, ...] = ()
     negated: bool = False
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """True where these labels satisfy the condition. A missing label satisfies every negated one."""
+        """Return True if these labels match. A missing label matches every negated condition."""
         held = self.key in labels if not self.values else labels.get(self.key) in self.values
         return held != self.negated
 
@@ -227,10 +236,10 @@ _BARE = re.compile(r"(?P<not>!?)\s*(?P<key>[^\s!=,()]+)")
 
 
 def parse_selector(text: str) -> tuple[Requirement, ...]:
-    """The conditions of `env=prod,role in (web,api),!canary`, all of which must hold.
+    """Parse conditions such as `env=prod,role in (web,api),!canary`, all of which must hold.
 
-    Forms: `k=v`, `k==v`, `k!=v`, `k in (a,b)`, `k notin (a,b)`, `k`, `!k`. Raises ValueError naming the fault.
-    """
+    Forms: `k=v`, `k==v`, `k!=v`, `k in (a,b)`, `k notin (a,b)`, `k`, `!k`. Raises ValueError naming
+    the fault."""
     requirements: list[Requirement] = []
     rest = text.strip()
     while rest:

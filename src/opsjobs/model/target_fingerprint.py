@@ -1,4 +1,6 @@
-"""What of a machine was approved or judged: its version, and a digest of what decides which machine it is and what runs there."""
+"""The fingerprint of an approved machine: its version, and a digest of its properties.
+
+The digest covers what identifies the machine and decides what runs there."""
 
 from __future__ import annotations
 
@@ -17,32 +19,33 @@ VERSION_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """A machine, or a jump host before it, and the user name of its login there (None: it has no credential)."""
+    """A machine or a jump host, and its login user (None: it has no credential)."""
 
     target: Target
     login: str | None = None
 
 
 def pin(way: Sequence[Hop]) -> bytes:
-    """The digest of a machine and of the jump hosts before it, nearest to us first: 32 bytes.
+    """Return the 32-byte digest of a machine and its jump hosts, the nearest one first.
 
-    In it is where it is and how it is reached, with which login and by which host keys, and its labels, which are values of
-    commands. Not in it: its name (a run keeps the one that it was launched with), groups, zone, slots, durability, and secrets,
-    which are rotated.
-    """
+    It covers the address and transport, the login, the host keys, and the labels, which are values
+    of commands. It does not cover the name (a run keeps the one of its launch), groups, zone,
+    slots, durability, and secrets, which are rotated."""
     machine, *jumps = way
     said = [_hop(machine), dict(machine.target.labels), [_hop(jump) for jump in jumps]]
     return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=True).encode()).digest()
 
 
 def way_of(endpoint: Endpoint) -> list[Hop]:
-    """A machine and the jump hosts before it, as `pin` wants them."""
+    """Return a machine and its jump hosts for `pin`."""
     hops = (endpoint, *endpoint.jumps)
     return [Hop(hop.target, hop.credential.username if hop.credential is not None else None) for hop in hops]
 
 
 def holds(pinned: bytes, way: Sequence[Hop]) -> bool:
-    """Whether the machine is still that one. A first host key that came meanwhile where the policy accepts any is no change."""
+    """Return True if the machine is unchanged.
+
+    A first host key that was added meanwhile under the policy accept_new is no change."""
     return any(pin(hops) == pinned for hops in product(*([hop, *_before_its_key(hop)] for hop in way)))
 
 
@@ -61,27 +64,27 @@ def _before_its_key(hop: Hop) -> Iterator[Hop]:
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """Of the targets of an execution, by their position from 1: the version that was judged and, where people were asked, the pin.
+    """The checked version and the approved digest of each target, by its position from 1.
 
-    Kept as bytes side by side, so that ten thousand are one value to store and nothing to read; None: not kept.
-    """
+    They are packed bytes, so that ten thousand are one value to store. None: not recorded; digests
+    exist only if there was an approval."""
 
     versions: bytes | None = None
     digests: bytes | None = None
 
     @classmethod
     def of(cls, targets: Sequence[Target], digests: bytes | None = None) -> Pins:
-        """`digests`: the pin of each, where people are asked about them."""
+        """Return the pins of targets; `digests`: the digest of each, if they need an approval."""
         return cls(b"".join(target.version.to_bytes(VERSION_BYTES) for target in targets), digests)
 
     def version(self, position: int) -> int | None:
-        """Of the target with this position; None where none was kept."""
+        """Return the version of the target at this position; None if it was not recorded."""
         if self.versions is None:
             return None
         return int.from_bytes(self.versions[(position - 1) * VERSION_BYTES : position * VERSION_BYTES])
 
     def digest(self, position: int) -> bytes | None:
-        """Of the target with this position; None where nobody was asked about it."""
+        """Return the digest of the target at this position; None if there was no approval."""
         return None if self.digests is None else self.digests[(position - 1) * PIN_BYTES : position * PIN_BYTES]
 
 

@@ -1,4 +1,4 @@
-"""Groups of targets: how one is written, and how deep they may hold each other."""
+"""Groups of targets: their notation, and the limit of their nesting."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ DEPTH_AT_MOST = 8
 
 
 class GroupDraft(ApiModel):
-    """What a caller writes of a group (body of POST and PUT /target-groups).
+    """A target group as a caller writes it (body of POST and PUT /target-groups).
 
-    In it are the targets that name it, those that the selector finds, and those of the groups that it holds. `targets` (ids,
-    uuids, names) says which targets are to name it, and no others; None leaves that as it is.
-    """
+    Its members are the targets that name it, those that the selector matches, and those of the
+    groups that it contains. `targets` (ids, uuids, names) replaces the list of targets that name
+    it; None leaves it as it is."""
 
     name: Name
     description: str = Field(default="", max_length=2_000)
@@ -34,10 +34,9 @@ class GroupDraft(ApiModel):
 
 
 def check_nesting(name: str, held: Mapping[str, Sequence[str]]) -> None:
-    """That a group neither holds itself, by way of others, nor stands in a chain of more than 8. Raises ValueError.
+    """Raise ValueError if a group contains itself, or is nested more than 8 deep.
 
-    `held`: the groups that each group holds.
-    """
+    `held`: the groups that each group contains."""
     if (found := _circle(name, held)) is not None:
         raise ValueError(f"the group {name!r} would hold itself: {' > '.join(found)}")
     holders: dict[str, list[str]] = {}
@@ -49,7 +48,7 @@ def check_nesting(name: str, held: Mapping[str, Sequence[str]]) -> None:
 
 
 def _circle(name: str, held: Mapping[str, Sequence[str]]) -> list[str] | None:
-    """The way from a group back to itself, if there is one."""
+    """Return the path from a group back to itself, if there is one."""
     before: dict[str, str] = {}
     waiting = [name]
     while waiting:
@@ -67,7 +66,9 @@ def _circle(name: str, held: Mapping[str, Sequence[str]]) -> list[str] | None:
 
 
 def _depth(name: str, held: Mapping[str, Sequence[str]]) -> int:
-    """How many groups stand one in the other from here on, this one included; counted up to one more than may be."""
+    """Return the nesting depth from here on, this group included.
+
+    It stops counting at one more than the limit."""
     level, depth = {name}, 0
     while level and depth <= DEPTH_AT_MOST:
         level, depth = {group for here in level for group in held.get(here, ())}, depth + 1

@@ -1,4 +1,4 @@
-"""Many targets at once: what a caller writes of them, and what became of each."""
+"""Bulk import of targets: the request, and the outcome of each entry."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Change = Mapping[str, Any]
 
 
 class ImportDraft(ApiModel):
-    """Body of POST /targets/import. A target that is there already, by its name, keeps whatever its entry does not mention.
+    """Body of POST /targets/import.
 
-    `labels` and `groups`: whether those of an entry are added to what the target has, or take their place.
-    """
+    An existing target of the same name keeps whatever its entry does not mention. `labels` and
+    `groups`: merge those of an entry with the existing ones, or replace them."""
 
     targets: list[dict[str, Any]] = Field(min_length=1, max_length=IMPORTED_AT_MOST)
     existing: Literal["update", "skip"] = "update"
@@ -29,11 +29,11 @@ class ImportDraft(ApiModel):
 
     @property
     def entries(self) -> list[dict[str, Any]]:
-        """The entries, their fields spelt our way."""
+        """The entries with canonical field names."""
         return [{snake_case(key): value for key, value in entry.items()} for entry in self.targets]
 
     def onto(self, stored: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the whole target: the entry laid over what is stored of it."""
+        """Return the whole target: the entry merged into the stored one."""
         wanted = {**stored, **entry}
         if self.labels == "merge" and isinstance(entry.get("labels"), dict):
             wanted["labels"] = {**stored.get("labels", {}), **entry["labels"]}
@@ -44,7 +44,7 @@ class ImportDraft(ApiModel):
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Change]:
-    """Return the fields of a target that are not the same, each with its old and new value; labels by key.
+    """Return the changed fields of a target with their old and new values; labels by key.
 
     >>> differences({"port": 22, "labels": {"env": "prod"}}, {"port": 22, "labels": {"env": "prod", "rack": "r1"}})
     {'labels.rack': {'from': None, 'to': 'r1'}}
@@ -60,11 +60,11 @@ def _by_label(target: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one entry.
+    """The outcome of one entry.
 
-    `error`: why it was refused, {code, message}. `changes`: of one that is updated, each field with its old and new value.
-    `same_address`: names of other targets that have its host and port.
-    """
+    `error`: why it was refused, {code, message}. `changes`: the changed fields of an updated target
+    with their old and new values. `same_address`: names of other targets that have its host and
+    port."""
 
     position: int
     name: str
@@ -75,7 +75,7 @@ class Outcome:
     same_address: Sequence[str] = ()
 
     def data(self) -> dict[str, Any]:
-        """An item of the answer."""
+        """Return an item of the answer."""
         return {
             "position": self.position,
             "name": self.name,
@@ -89,13 +89,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of all of them."""
+    """The outcomes of all entries."""
 
     outcomes: Sequence[Outcome] = field(default_factory=tuple)
     dry_run: bool = False
 
     def data(self) -> dict[str, Any]:
-        """The body of the answer."""
+        """Return the body of the answer."""
         counts = dict.fromkeys(("created", "updated", "unchanged", "skipped", "refused"), 0)
         for outcome in self.outcomes:
             counts[outcome.outcome] += 1
@@ -103,7 +103,7 @@ class Imported:
 
 
 def jumps_first(entries: Sequence[Mapping[str, Any]]) -> Iterator[int]:
-    """The positions of the entries, each after the one that it names as its jump host; circles are broken somewhere."""
+    """Yield the positions of the entries, each after its jump host; cycles are broken."""
     by_name = {entry.get("name"): position for position, entry in enumerate(entries)}
     done: set[int] = set()
     for position in range(len(entries)):

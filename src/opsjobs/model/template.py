@@ -1,4 +1,4 @@
-"""Templates: `${name}` in what an action says, replaced once by a value, and every other `${X}` left as it is."""
+"""Templates: `${name}` is replaced once by a value, every other `${X}` is left as it is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LABEL = "target.labels."
 
 
 class TemplateFault(ValueError):
-    """The text cannot be a template; `code` is for programs."""
+    """The text is no valid template; `code` is for programs."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -29,14 +29,18 @@ class TemplateFault(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TemplateNames:
-    """What a template may name: declared parameters (`secrets`: those of them that are), and actions that have ended before."""
+    """The names that a template may use: declared parameters, and actions that have ended.
+
+    `secrets`: the parameters that are secret."""
 
     parameters: Collection[str] = ()
     secrets: Collection[str] = ()
     actions: Collection[str] = ()
 
     def known(self, name: str) -> bool:
-        """Whether it is replaced; what belongs to the shell is not. Raises TemplateFault for what would be a mistake."""
+        """Return True if the name is replaced; names for the shell are not.
+
+        Raises TemplateFault for a probable mistake."""
         if name in self.parameters:
             if name in self.secrets:
                 words = f"${{{name}}} is a secret, and would be seen by all on the machine: read the file $OPSJOBS_SECRETS/{name}"
@@ -57,17 +61,19 @@ class TemplateNames:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """Texts and the names between them: `texts` is one longer than `names`."""
+    """A parsed template. `texts`: the texts around the `names`, one more than names."""
 
     texts: tuple[str, ...]
     names: tuple[str, ...]
 
     @classmethod
     def command(cls, text: str, names: TemplateNames, shell: Shell = "posix") -> Template:
-        """Of a command line, in which each value becomes one word. Raises TemplateFault where one could not.
+        """Parse a command line, in which each value becomes one word.
 
-        >>> Template.command("echo ${who}", Names(["who"])).render({"who": "a b"}.get, posix)
-        "echo 'a b'"
+        Raises TemplateFault if a value cannot be quoted at its place.
+
+            >>> Template.command("echo ${who}", Names(["who"])).render({"who": "a b"}.get, posix)
+            "echo 'a b'"
         """
         if "${" not in text:
             return cls((text,), ())
@@ -80,7 +86,9 @@ class Template:
 
     @classmethod
     def plain(cls, text: str, names: TemplateNames) -> Template:
-        """Of a text that no shell reads, such as an argument or a path. Raises TemplateFault."""
+        """Parse a text that no shell reads, such as an argument or a path.
+
+        Raises TemplateFault."""
         found = [m for m in _HOLE.finditer(text) if names.known(m[1])] if "${" in text else []
         return cls._of(text, [(m[1], m.start(), m.end()) for m in found])
 
@@ -91,10 +99,9 @@ class Template:
         return cls(tuple(text[a:b] for a, b in zip(ends, starts, strict=True)), tuple(name for name, _, _ in holes))
 
     def render(self, value: Callable[[str], str | None], quote: Quote | None = None) -> str:
-        """The text with the values in their places, each quoted where `quote` is given. What is not there is empty.
+        """Return the text with its values, quoted with `quote` if given; missing ones are empty.
 
-        Raises Unquotable.
-        """
+        Raises Unquotable."""
         if not self.names:
             return self.texts[0]
         parts = [self.texts[0]]
@@ -105,7 +112,9 @@ class Template:
 
 
 def looked_up(values: Mapping[str, Any]) -> Callable[[str], str | None]:
-    """The texts of names in the same tree of values that conditions read: parameters by themselves, the others by their path."""
+    """Return a function that looks up the text of a name in the values of conditions.
+
+    Parameters are found by their name, the others by their path."""
 
     def value(name: str) -> str | None:
         return text_of(found(values, name))
@@ -114,7 +123,7 @@ def looked_up(values: Mapping[str, Any]) -> Callable[[str], str | None]:
 
 
 def found(values: Mapping[str, Any], name: str) -> Any:
-    """The value of a name as it is; None where there is none."""
+    """Return the value of a name with its type; None if there is none."""
     parameters = values.get("parameters", {})
     if name in parameters:
         return parameters[name]

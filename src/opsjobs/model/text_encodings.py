@@ -1,7 +1,6 @@
-"""How encoders write a text: JSON, XML, URLs, shells, YAML, SQL and others, and JSON that holds any of these.
+"""Encodings of a text: JSON, XML, URLs, shells, YAML, SQL and others, and JSON of these.
 
-Many encoders agree on most texts, so the sets are much smaller than the lists of rules.
-"""
+Many encoders agree on most texts, so the sets are much smaller than the lists of rules."""
 
 from __future__ import annotations
 
@@ -18,7 +17,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BASE64 = re.compile(r"[A-Za-z0-9+/=]*")
 _PLAIN = re.compile(r"[A-Za-z0-9]*")
 
-# Characters that JSON encoders write as \uXXXX besides those that they must, with upper and lower case digits.
+# Characters that JSON encoders write as \uXXXX although JSON does not demand it, with upper and
+# lower case digits.
 _UNICODE_ESCAPED = (
     "&<>",  # Go (docker inspect, kubectl, terraform), Rails, PowerShell 7
     "&<>'",  # PowerShell 5, Jinja, Newtonsoft
@@ -66,7 +66,7 @@ _DOUBLED = (
     ("${", "$${"),  # Terraform
     ("#{", "\\#{"),  # Ruby
 )
-# How " and ' are written where &, < (and mostly >) are entities.
+# The forms of " and ' in text whose &, < (and mostly >) are entities.
 _QUOTE_ENTITIES = (
     ('"', "'"),  # text of XML
     ("&quot;", "'"),  # attributes
@@ -89,7 +89,7 @@ _MORE_ENTITIES: tuple[dict[str, str], ...] = (
 
 
 def usual(text: str) -> set[str]:
-    """Return the text as the commonest encoders write it."""
+    """Return the text as the most common encoders write it."""
     if _PLAIN.fullmatch(text):
         return {text}
     return {
@@ -104,7 +104,7 @@ def usual(text: str) -> set[str]:
 
 
 def all_of(text: str) -> set[str]:
-    """Return the text as any known encoder writes it, and each of these forms in JSON once more."""
+    """Return the text as any known encoder writes it, and each of these forms in JSON."""
     if _PLAIN.fullmatch(text):
         return {text}
     if _BASE64.fullmatch(text):
@@ -114,7 +114,7 @@ def all_of(text: str) -> set[str]:
 
 
 def in_urls(text: str) -> set[str]:
-    """Return the text as it stands in URLs and in forms, percent-encoded once or twice."""
+    """Return the text as it is in URLs and forms, percent-encoded once or twice."""
     if _PLAIN.fullmatch(text):
         return {text}
     raw = _bytes(text)
@@ -126,11 +126,11 @@ def in_urls(text: str) -> set[str]:
 
 
 def around_base64(spelt: str) -> set[str]:
-    """Return base64 as it stands in JSON and URLs whose encoders escape its signs."""
+    """Return base64 as it is in JSON and URLs whose encoders escape its special characters."""
     return {
         spelt,
         spelt.replace("/", "\\/"),
-        spelt.replace("/", "\\\\\\/"),  # of which JSON was made once more
+        spelt.replace("/", "\\\\\\/"),  # encoded in JSON twice
         spelt.replace("/", "&#x2F;").replace("=", "&#x3D;"),
         spelt.replace("+", "\\u002B"),
         spelt.replace("=", "\\u003d"),
@@ -186,7 +186,9 @@ def _ansi(found: re.Match[str]) -> str:
 
 def _yaml(found: re.Match[str]) -> str:
     code = ord(found[0])
-    return f"\\x{code:02X}" if code <= 0xFF else f"\\u{code:04X}" if code <= 0xFFFF else f"\\U{code:08X}"
+    if code <= 0xFF:
+        return f"\\x{code:02X}"
+    return f"\\u{code:04X}" if code <= 0xFFFF else f"\\U{code:08X}"
 
 
 def _python(found: re.Match[str]) -> str:

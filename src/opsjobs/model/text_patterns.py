@@ -1,11 +1,11 @@
-"""Patterns of the texts that bodies and queries hold, each with words for what it takes."""
+"""Patterns for texts in bodies and queries, each with a description for errors."""
 
 from __future__ import annotations
 
 import re
 
 WORDS: dict[str, str] = {}
-"""What goes on after "it must", by pattern."""
+"""The continuation of "it must", by pattern."""
 
 
 def _pattern(pattern: str, words: str) -> str:
@@ -107,4 +107,4 @@ ZONE = _pattern(
 )
 
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-"""A uuid with its hyphens, in either case: the only spelling that references take."""
+"""A uuid with its hyphens, in either case: the only notation that references accept."""

@@ -1,8 +1,7 @@
-"""Time zones: their names, their rules and of which version these are, and when a clock on a wall there shows a time.
+"""Time zones: their names, their rules and the version of these, and local time spans.
 
-The rules are those of the package `tzdata`, never the machine's own: all processes of one release agree about every moment, and
-the version is one that can be told. See docs/decisions/0039.
-"""
+The rules are those of the package `tzdata`, never the machine's own: all processes of one release
+agree about every instant, and the version is known. See docs/decisions/0039."""
 
 from __future__ import annotations
 
@@ -22,25 +21,27 @@ from opsjobs.model.api_model import stored
 from opsjobs.model.draft_error import fault
 
 _SECOND = timedelta(seconds=1)
-_NO_PLACES = {"Factory"}  # the database's own word for "nobody has set it"
+_NO_PLACES = {"Factory"}  # the database's entry for an unset zone
 _SHOWN_CHARACTERS_MAX = 60
 _OFFSET = re.compile(r"(?:GMT|UTC|gmt|utc)?([+-])(\d{1,2})(?::?00)?")
 
 
 def tzdata_version() -> str:
-    """The version of the rules, such as "2026b": of two versions the later one sorts behind."""
+    """Return the version of the rules, such as "2026b"; later versions sort later."""
     return str(tzdata.IANA_VERSION)
 
 
 @cache
 def zone_names() -> frozenset[str]:
-    """Every name that is taken, old ones such as US/Eastern included."""
+    """Return every accepted name, including old ones such as US/Eastern."""
     return frozenset((resources.files("tzdata") / "zones").read_text().split()) - _NO_PLACES
 
 
 @cache
 def zone(name: str) -> ZoneInfo:
-    """The zone of this name. Raises ValueError where there is none: a name is looked up, never opened as a path."""
+    """Return the zone of this name. Raises ValueError if there is none.
+
+    A name is looked up, never opened as a path."""
     if name not in zone_names():
         raise ValueError(f"{name!r} is not a zone")
     with resources.files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as rules:
@@ -48,7 +49,9 @@ def zone(name: str) -> ZoneInfo:
 
 
 def check_zone(name: str, info: ValidationInfo) -> str:
-    """The name where it is a zone's; else a fault with the nearest one. Names that were stored are not judged again."""
+    """Return the name of a zone, or raise a fault that suggests the nearest one.
+
+    Stored names are not validated again."""
     if stored(info) or name in zone_names():
         return name
     allowed = "write a name of the IANA database, such as Europe/Berlin, America/New_York or UTC"
@@ -56,7 +59,9 @@ def check_zone(name: str, info: ValidationInfo) -> str:
 
 
 def _hint(name: str) -> str:
-    """What may have been meant. Of an offset it is the zone that always has it, whose name counts the other way."""
+    """Return a suggestion for an unknown name.
+
+    For an offset it is the zone that always has it, whose name has the opposite sign."""
     if offset := _OFFSET.fullmatch(name):
         fixed = f"Etc/GMT{'-' if offset[1] == '+' else '+'}{int(offset[2])}"
         return f"; {fixed} is always {offset[1]}{int(offset[2])}" if fixed in zone_names() else ""
@@ -71,10 +76,11 @@ ZoneName = Annotated[str, Field(min_length=1, max_length=64, examples=["Europe/B
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Since when a clock shows a wall time or a later one: from `first` to `turn`, when it is turned back; and from `second` on.
+    """The instants from which on a clock shows a wall time or a later one.
 
-    All three are the same instant but where a time comes twice. Of a time that is skipped it is the instant of the skip.
-    """
+    It does from `first` to `turn`, when the clock is turned back, and from `second` on. All three
+    are the same instant unless the time occurs twice. For a skipped time it is the instant of the
+    skip."""
 
     first: datetime
     turn: datetime
@@ -82,7 +88,7 @@ class Edge:
 
 
 def edge(wall: datetime, zone: ZoneInfo) -> Edge:
-    """The edge (in UTC) that a wall time (naive) makes in this zone."""
+    """Return the edge (in UTC) of a wall time (naive) in this zone."""
     early, late = (_instant(wall, zone, fold) for fold in (0, 1))
     if early == late:
         return Edge(early, early, early)
@@ -93,10 +99,10 @@ def edge(wall: datetime, zone: ZoneInfo) -> Edge:
 
 
 def stretches(start: datetime, end: datetime, zone: ZoneInfo) -> list[tuple[datetime, datetime]]:
-    """When a clock in this zone shows a time from `start` on and before `end` (naive), as stretches of instants in order.
+    """Return when a clock in this zone shows a time from `start` to before `end` (naive).
 
-    More than one only where the clock is turned back meanwhile; none where it skips it all.
-    """
+    The result is a sorted list of spans of instants. There is more than one only if the clock is
+    turned back meanwhile, and none if it skips all of it."""
     a, b = edge(start, zone), edge(end, zone)
     since = ((a.first, a.turn), (a.second, None))
     before = ((None, b.first), (b.turn, b.second))
@@ -115,7 +121,7 @@ def _instant(wall: datetime, zone: ZoneInfo, fold: int) -> datetime:
 
 
 def _turn(low: datetime, high: datetime, zone: ZoneInfo) -> datetime:
-    """The instant after `low`, up to `high`, at which the zone's offset changes."""
+    """Return the instant after `low`, up to `high`, at which the zone's offset changes."""
     before = low.astimezone(zone).utcoffset()
     start, steps = low, (high - low) // _SECOND
     first, last = 0, steps

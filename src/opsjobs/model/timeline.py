@@ -1,4 +1,4 @@
-"""Where the time of target runs went: one phase after the other, as far as it is on record."""
+"""The timeline of target runs: one phase after the other, as far as it is recorded."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from opsjobs.model.run_views import TargetRun
 
 
 class Phase(StrEnum):
-    """What the time went into.
+    """The phases of a run.
 
-    `queue`: waiting to be claimed, of which `slot` is for the target's own; `connect`: the way to the machine, `auth`: logging in
-    there, where a connection was made for it; `exec` and `transfer`: an action; `commit`: from the end of the last action to that
-    of the run.
-    """
+    `queue`: waiting to be claimed; `slot`: waiting for a slot of the target; `connect`: connecting
+    to the machine, `auth`: logging in there, if a connection was made for it; `exec` and
+    `transfer`: an action; `commit`: from the end of the last action to the end of the run."""
 
     QUEUE = "queue"
     SLOT = "slot"
@@ -31,7 +30,9 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Acted:
-    """One attempt at an action: when, on the clock of its worker. `auth_at`, `entered_at`: its login, where it waited for one."""
+    """One attempt at an action, with times of its worker's clock.
+
+    `auth_at`, `entered_at`: the start and the end of its login, if it waited for one."""
 
     run_id: int
     action: str
@@ -55,7 +56,7 @@ class Stretch:
     attempt: int = 1
 
     def data(self) -> dict[str, Any]:
-        """An item of GET /executions/{id}/timeline."""
+        """Return an item of GET /executions/{id}/timeline."""
         took = None if self.finished_at is None else max((self.finished_at - self.started_at).total_seconds(), 0.0)
         return {
             "target_run": self.run.id,
@@ -69,7 +70,9 @@ class Stretch:
 
 
 def timeline(launched_at: datetime, run: TargetRun, acted: Sequence[Acted]) -> list[Stretch]:
-    """The phases of one run, in order. `acted`: what it did itself, in the order in which it began."""
+    """Return the phases of one run, in order.
+
+    `acted`: its own attempts, in the order in which they began."""
     claimed_at = run.started_at
     stretches = [Stretch(run, _waiting(run), launched_at, claimed_at or run.finished_at)]
     if claimed_at is None:
@@ -84,7 +87,7 @@ def timeline(launched_at: datetime, run: TargetRun, acted: Sequence[Acted]) -> l
 
 
 def _entering(run: TargetRun, claimed_at: datetime, first: Acted | None) -> list[Stretch]:
-    """The way to the machine, and the login at its end where the record has one."""
+    """Return the phases of connecting and, if recorded, of the login."""
     until = first.started_at if first is not None else None
     if first is None or first.auth_at is None or first.entered_at is None:
         return [Stretch(run, Phase.CONNECT, claimed_at, until, attempt=run.attempt)]

@@ -1,4 +1,4 @@
-"""What a platform's token says, once its signature is proven: whether it is good now and for us, and whom it makes of its bearer."""
+"""Verification of a platform token's claims, after its signature, and its principal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ NAME_CHARACTERS_MAX = 200
 ROLES_MAX = 100
 CLAIM_PERMISSIONS_MAX = 500
 SECONDS_MAX = 1 << 40
-# Issuers sign their refresh and ID tokens with the same key: where a token says what it is for, it must be this.
+# Issuers sign their refresh and ID tokens with the same key: a token that states its use must
+# state one of these.
 _USES = ("typ", "type", "token_type", "token_use")
 _ACCESS = frozenset({"access", "access_token", "bearer", "at+jwt", "jwt"})
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -30,11 +31,11 @@ _NAME = re.compile(r"[^\s\x00-\x1f\x7f\ud800-\udfff][^\x00-\x1f\x7f\ud800-\udfff
 
 @dataclass(frozen=True, slots=True)
 class ClaimRules:
-    """What is asked of a token's claims. `issuer` None and no `audiences`: not looked at, which production does not allow.
+    """The rules for a token's claims.
 
-    `needs_exp` is False only where somebody else vouches for the token each time. `name_claim`: the claim that names its bearer,
-    and never another one; where it is missing, the platform's older `username`, then `user_id`.
-    """
+    `issuer` None and no `audiences`: unchecked, which production does not allow. `needs_exp` is
+    False only if another service verifies the token each time. `name_claim`: the only claim that
+    names its bearer; if it is missing, the platform's older `username`, then `user_id`."""
 
     issuer: str | None = None
     audiences: tuple[str, ...] = ()
@@ -47,12 +48,14 @@ class ClaimRules:
 
 
 def rejected(why: str) -> Unauthorised:
-    """The refusal of a token, with the reason in words that fit behind "it"."""
+    """Return the refusal of a token, with a reason that continues "it"."""
     return Unauthorised("token_invalid", f"The token is not valid: it {why}.")
 
 
 def check(claims: Claims, rules: ClaimRules, now: float) -> None:
-    """Raises Unauthorised where the token is not good at `now` (Unix seconds), not meant for us, or not for access."""
+    """Raise Unauthorised if the token is invalid at `now` (Unix seconds) or not for this use.
+
+    It must be meant for this service, and for access."""
     exp, nbf, iat = (_seconds(claims, name) for name in ("exp", "nbf", "iat"))
     if exp is None and rules.needs_exp:
         raise rejected("says not until when it is good (exp)")
@@ -63,7 +66,7 @@ def check(claims: Claims, rules: ClaimRules, now: float) -> None:
     if rules.issuer is not None and claims.get("iss") != rules.issuer:
         raise rejected("comes from another issuer (iss)")
     if rules.audiences and not set(_audiences(claims)) & set(rules.audiences):
-        raise rejected("is meant for somebody else (aud)")
+        raise rejected("is meant for another audience (aud)")
     for claim in _USES:
         told = claims.get(claim)
         if told is not None and not (isinstance(told, str) and told.lower() in _ACCESS):
@@ -71,11 +74,12 @@ def check(claims: Claims, rules: ClaimRules, now: float) -> None:
 
 
 def external(claims: Claims, rules: ClaimRules) -> Principal:
-    """The platform's user of either claim set: `user_id, username, role, permissions`, or `sub, roles, permissions`.
+    """Return the platform's user from either set of claims.
 
-    Roles and permissions that we do not know hold nothing. `scope_labels` (`env=staging`) narrows all of it; `opsjobs_grants`, a
-    list like that of POST /users, adds roles and permissions with a scope each. Raises Unauthorised where any of these has not
-    the form that it must have: then nobody can say what was meant.
+    The sets are `user_id, username, role, permissions` and `sub, roles, permissions`. Unknown roles
+    and permissions hold nothing. `scope_labels` (`env=staging`) limits all of them;
+    `opsjobs_grants`, a list like that of POST /users, adds roles and permissions with a scope each.
+    Raises Unauthorised if any of these has an invalid form, because its meaning would be unclear.
     """
     name = _name(claims, rules.name_claim)
     roles = list(dict.fromkeys([*_texts(claims, "role", ROLES_MAX), *_texts(claims, "roles", ROLES_MAX)]))
@@ -102,18 +106,18 @@ def _audiences(claims: Claims) -> list[str]:
     told = claims.get("aud")
     listed = [told] if isinstance(told, str) else told
     if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
-        raise rejected("does not say for whom it is meant (aud)")
+        raise rejected("has no valid audience (aud)")
     return listed
 
 
 def subject(claims: Claims) -> str:
-    """Whose token it is: `sub`, or `user_id` of the platform's older tokens. Raises Unauthorised."""
+    """Return the subject: `sub`, or `user_id` of older tokens. Raises Unauthorised."""
     return _text_or_number(claims, "sub") or _text_or_number(claims, "user_id") or _nobody()
 
 
 def _name(claims: Claims, name_claim: str) -> str:
     subject(claims)
-    # Older tokens have a number where newer ones have a subject: there the username is what people know each other by.
+    # Older tokens have a number instead of a subject: there the username is what people use.
     for claim in (name_claim, "username", "user_id"):
         if name := _text_or_number(claims, claim):
             return name
@@ -135,7 +139,7 @@ def _text_or_number(claims: Claims, claim: str) -> str | None:
 
 
 def is_name(told: object) -> TypeGuard[str]:
-    """Whether it can name somebody: a text of at most 200 characters that all can be stored and shown."""
+    """Return True if it is a valid name: up to 200 characters that can be stored and shown."""
     return isinstance(told, str) and len(told) <= NAME_CHARACTERS_MAX and _NAME.fullmatch(told) is not None and is_clean(told)
 
 

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: "60s", "1.5h", "10MiB"; bare numbers are seconds and bytes."""
+"""Durations and sizes with units: "60s", "1.5h", "10MiB"; default: seconds, bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, None: 1}
 
 
 def parse_duration(text: object) -> float:
-    """Seconds of "250ms", "30s", "10m", "2h", "1d", "45" or a number.
+    """Return the seconds of "250ms", "30s", "10m", "2h", "1d", "45" or a number.
 
     >>> parse_duration("1.5h")
     5400.0
@@ -26,7 +26,7 @@ def parse_duration(text: object) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest exact spelling: 90.0 -> "90s", 3600.0 -> "1h"."""
+    """Return the shortest exact notation: 90.0 -> "90s", 3600.0 -> "1h"."""
     for unit in ("d", "h", "m"):
         if seconds and seconds % _SECONDS[unit] == 0:
             return f"{int(seconds // _SECONDS[unit])}{unit}"
@@ -34,7 +34,7 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_size(text: object) -> int:
-    """Bytes of "64KiB", "10MiB", "2GiB", "100" or a whole number.
+    """Return the bytes of "64KiB", "10MiB", "2GiB", "100" or a whole number.
 
     >>> parse_size("10MiB")
     10485760
@@ -48,7 +48,7 @@ def parse_size(text: object) -> int:
 
 
 def format_size(size_bytes: int) -> str:
-    """The shortest exact spelling: 10485760 -> "10MiB"."""
+    """Return the shortest exact notation: 10485760 -> "10MiB"."""
     for unit in ("GiB", "MiB", "KiB"):
         if size_bytes and size_bytes % _BYTES[unit] == 0:
             return f"{size_bytes // _BYTES[unit]}{unit}"

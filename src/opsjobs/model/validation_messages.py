@@ -1,4 +1,4 @@
-"""The library's validation errors in plain words."""
+"""Plain messages for pydantic's validation errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _CHOICES = {"literal_error": "expected", "enum": "expected", "union_tag_invalid"
 
 
 def plain_words(error: Mapping[str, Any]) -> str:
-    """Return what is wrong, without a full stop: of an error as pydantic tells it."""
+    """Return the message of a pydantic error, without a full stop."""
     kind, context, given = str(error["type"]), error.get("ctx") or {}, error.get("input")
     if kind == "string_type":
         is_scalar = isinstance(given, int | float)

@@ -1,4 +1,6 @@
-"""The actions of a job as a graph, and one target's walk through it: what may start now, and how it all ends."""
+"""The actions of a job as a graph, and one target's walk through it.
+
+The walk decides what may start now, and the outcome of the run."""
 
 from __future__ import annotations
 
@@ -12,7 +14,10 @@ from opsjobs.model.execution import RunStatus
 
 @dataclass(frozen=True, slots=True)
 class WorkflowStep:
-    """One action's place: `after` must be over before it begins, `needs` of these must not have failed."""
+    """One action's place in the graph.
+
+    `after`: the actions that must have ended before it starts; `needs`: those of them that must not
+    have failed."""
 
     key: str
     position: int
@@ -24,11 +29,10 @@ class WorkflowStep:
 
 
 class Workflow:
-    """The shape of a job's actions; made once for an execution, walked by each of its runs. It has been checked at launch.
+    """The graph of a job's actions, built once per execution and walked by each of its runs.
 
-    An action without `depends_on` follows the one before it; what is named as a rollback stands aside. `linear`: never more
-    than one of them is at work.
-    """
+    It was checked at launch. An action without `depends_on` follows the previous one; rollbacks are
+    outside of the order. `linear`: no two of its actions ever run at the same time."""
 
     def __init__(self, actions: Sequence[Mapping[str, Any]]) -> None:
         self.undoing = frozenset(str(a["rollback"]) for a in actions if a.get("rollback"))
@@ -43,7 +47,9 @@ class Workflow:
                 before = step.key
 
     def before(self, key: str) -> frozenset[str]:
-        """What is over when it begins, at whatever distance. Of what undoes another one: all that will ever be."""
+        """Return all actions that have ended before it starts, at any distance.
+
+        Of a rollback: all actions."""
         if key in self.undoing:
             return frozenset(self.steps)
         found: set[str] = set()
@@ -74,22 +80,22 @@ def _only(key: str | None) -> frozenset[str]:
 
 
 class _Fate(Enum):
-    """What became of an action, beside the ends that it can have by itself."""
+    """The state of an action that has no outcome of its own."""
 
     BEGUN = auto()
     PASSED_BY = auto()
-    """By its condition: what depends on it runs."""
+    """Skipped by its condition: actions that depend on it run."""
     LEFT_OUT = auto()
-    """What it needs has failed: what needs it does not run either."""
+    """An action that it needs has failed: actions that need it do not run either."""
     CUT_OFF = auto()
-    """It comes, at whatever distance, after a failure with skip_remaining."""
+    """It follows, at any distance, a failure with skip_remaining."""
 
 
 _Mark = _Fate | RunStatus
 _OVER = frozenset({_Fate.PASSED_BY, _Fate.LEFT_OUT, _Fate.CUT_OFF})
-# A failure that its author may pass over; whatever else went wrong stops the run.
+# Failures that `on_failure` can handle; every other error stops the run.
 _FAILURES = frozenset({RunStatus.FAILED, RunStatus.TIMEOUT})
-# After these nothing is undone: it was asked to stop, or perhaps something still runs.
+# No rollback runs after these: the run was cancelled, or a command may still be running.
 _NOT_UNDONE = frozenset({RunStatus.CANCELLED, RunStatus.LOST, RunStatus.DEAD})
 
 
@@ -98,7 +104,9 @@ def _always(_: str) -> bool:
 
 
 class WorkflowWalk:
-    """One run's way through a workflow. `when`: whether an action's condition holds, asked once all before it is over."""
+    """One run's walk through a workflow.
+
+    `when`: evaluates an action's condition, once everything before the action has ended."""
 
     def __init__(self, workflow: Workflow, when: Callable[[str], bool] = _always) -> None:
         self._workflow = workflow
@@ -109,7 +117,9 @@ class WorkflowWalk:
         self._running = 0
 
     def ready(self) -> list[str]:
-        """What may start now, in the order of the list. What a condition or a failure leaves out is decided here, too."""
+        """Return the actions that may start now, in the order of the list.
+
+        This also marks actions as skipped by a condition or a failure."""
         if self._stopped:
             return self._to_undo()
         found: list[str] = []
@@ -153,17 +163,17 @@ class WorkflowWalk:
 
     @property
     def stopped(self) -> bool:
-        """Whether a failure has ended it: nothing more starts but what undoes."""
+        """True if a failure has ended the run: only rollbacks may still start."""
         return self._stopped
 
     def begin(self, key: str) -> None:
-        """It is at work, or waits for something of its own."""
+        """Mark an action as started, or as waiting for something of its own."""
         assert key not in self._marks, "an action begins once"
         self._marks[key] = _Fate.BEGUN
         self._running += 1
 
     def record(self, key: str, end: RunStatus) -> None:
-        """It has ended so; `skipped`: by its condition."""
+        """Record how an action ended; `skipped`: by its condition."""
         if self._marks.get(key) is _Fate.BEGUN:
             self._running -= 1
         self._marks[key] = _Fate.PASSED_BY if end is RunStatus.SKIPPED else end
@@ -176,10 +186,10 @@ class WorkflowWalk:
             self._undo.append(step.rollback)
 
     def outcome(self) -> str | None:
-        """The action by whose end the run ends, once nothing is at work and nothing may start; None before.
+        """Return the action whose end decides the run; None while anything may run or start.
 
-        What ended otherwise than by its exit status says more than a failure; else the first that failed; else the last.
-        """
+        An end other than by exit status takes precedence; else the first failure; else the last
+        action."""
         if self._running or self.ready():
             return None
         ended = [key for key in self._workflow.steps if self._over(key) and key not in self._workflow.undoing]
@@ -189,5 +199,5 @@ class WorkflowWalk:
         return (unlike or bad or good[-1:] or ended)[0]
 
     def skipped(self) -> list[str]:
-        """What is left out so far, by its condition or because what it needs has failed; in the order of the list."""
+        """Return the actions skipped so far by a condition or a failure, in list order."""
         return [key for key in self._workflow.steps if self._marks.get(key) in _OVER]

@@ -1,4 +1,4 @@
-"""Schedules: what a caller writes, and when that is due."""
+"""Schedules: drafts from callers, and their due times."""
 
 from opsjobs.model.instants import HORIZON
 from opsjobs.model.schedule.draft import Misfire, Overlap, ScheduleDraft, ScheduleType, refuse_past

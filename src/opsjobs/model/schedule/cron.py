@@ -1,8 +1,9 @@
-"""Cron expressions: what is taken, what `H` stands for, and when they are due. The one home of cronsim."""
+"""Cron expressions: validation, values of `H`, and due times. The only user of cronsim."""
 
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
@@ -29,13 +30,13 @@ _ALPHABET = re.compile(r"[0-9A-Za-z*/,#()@\t -]*")
 _SECOND = timedelta(seconds=1)
 _SHOWN_CHARACTERS_MAX = 40
 _ANY_LABEL = datetime(2000, 1, 1)  # noqa: DTZ001 labels have no zone
-# The pattern of leap years and weekdays repeats after 28 years.
+# Leap years and weekdays repeat after 28 years.
 _ALL_KINDS_OF_YEARS = (2000, 2028)
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One field of an expression: its word, its numbers, and what else may stand there."""
+    """One field of an expression: its name, its numbers, and its special items."""
 
     word: str
     low: int
@@ -46,19 +47,19 @@ class _Part:
 
     @property
     def allowed(self) -> str:
-        """What may stand there, in words."""
+        """The allowed items, for error messages."""
         named = f" or {self.names[0]} to {self.names[-1]}" if self.names else ""
         return f"{self.low} to {self.high}{named}, *, a list (a,b), a range (a-b), a step (*/n, a-b/n), H{self.own}"
 
     def value(self, text: str) -> int | None:
-        """The number that a number or name stands for, None where it is neither or out of range."""
+        """Return the number of a number or name; None if it is invalid or out of range."""
         if text in self.names:
             return self.names.index(text) + self.low
         number = int(text) if text.isdecimal() else -1
         return number if self.low <= number <= self.high else None
 
     def span(self, text: str) -> tuple[int, int] | None:
-        """First and last number of `*`, `a`, `a-b`, `H` or `H(a-b)`; None where it is none of them."""
+        """Return the first and last number of `*`, `a`, `a-b`, `H` or `H(a-b)`; else None."""
         if text == "*":
             return self.low, self.high
         if text == "H":
@@ -82,11 +83,13 @@ _PARTS = (_Part("second", 0, 59), _Part("minute", 0, 59), _Part("hour", 0, 23), 
 _NTH = re.compile(r"(\w+?)(?:L|#([1-5]))")
 
 Pick = Callable[[int, int], int]
-"""Of the field at this position, one of so many numbers, from 0."""
+"""A function of a field's position and a size that picks a number from 0 to size - 1."""
 
 
 def canonical(text: str) -> str:
-    """The expression with single spaces, where it can be due at some time; else a fault that says what is allowed."""
+    """Return the expression with single spaces; a fault if it is invalid or never due.
+
+    The fault says what is allowed."""
     if len(text) > CHARACTERS_MAX:
         raise fault("bad_cron", f"the expression has {len(text)} characters: at most {CHARACTERS_MAX}")
     if not _ALPHABET.fullmatch(text):
@@ -103,7 +106,7 @@ def canonical(text: str) -> str:
 
 
 class Cron:
-    """A parsed expression: the labels at which it is due."""
+    """A parsed expression, and the local times (labels) at which it is due."""
 
     def __init__(self, expression: str, uuid: UUID) -> None:
         self.fields = _fields(expression)
@@ -111,23 +114,27 @@ class Cron:
 
     @property
     def runs_on_real_time(self) -> bool:
-        """Whether its minute or hour is a wildcard: then, as in Debian, it is due whenever a clock shows what fits."""
+        """True if its minute or hour is a wildcard.
+
+        As in Debian, it is then due whenever a clock shows a matching time."""
         return any(field.startswith(("*", "H/")) for field in self.fields[1:3])
 
     @property
     def resolved(self) -> list[str]:
-        """Its six fields in capitals, with numbers in place of H."""
+        """The six fields in capitals, with numbers in place of H."""
         return list(self._sim.parts)
 
     def after(self, label: datetime, *, inclusive: bool = False) -> datetime | None:
-        """The first label behind this one (or at it)."""
+        """Return the first label after this one (or at it)."""
         walk = copy(self._sim)
         walk.dt = label - _SECOND if inclusive else label
         return next(walk, None)
 
 
 def hashed(uuid: UUID) -> Pick:
-    """Numbers that are always the same for a schedule and a field, and spread evenly over schedules."""
+    """Return a function that picks numbers by hash of the schedule and the field.
+
+    They never change, and are spread evenly over schedules."""
 
     def pick(position: int, size: int) -> int:
         return int.from_bytes(sha256(uuid.bytes + bytes([position])).digest()[:8]) % size
@@ -136,7 +143,7 @@ def hashed(uuid: UUID) -> Pick:
 
 
 def _fields(expression: str) -> list[str]:
-    """The six fields, in capitals; the second is 0 where it was left out."""
+    """Return the six fields in capitals; the second is 0 if it was left out."""
     if expression.startswith("@"):
         if expression.lower() not in _NAMED:
             words = "is no name of a schedule: write " + ", ".join(_NAMED)
@@ -160,7 +167,7 @@ def _check_item(part: _Part, item: str) -> None:
 
 
 def _is_own(part: _Part, item: str) -> bool:
-    """Whether it is L or LW of the days of the month, or 5L or TUE#2 of those of the week."""
+    """Return True for L or LW in the days of the month, or 5L or TUE#2 in those of the week."""
     if part is _DAY_OF_MONTH:
         return item in ("L", "LW")
     found = _NTH.fullmatch(item) if part is _DAY_OF_WEEK else None
@@ -168,7 +175,9 @@ def _is_own(part: _Part, item: str) -> bool:
 
 
 def _possible(fields: list[str]) -> set[str]:
-    """Expressions that stand for all that H may make of these fields, as far as it decides whether there is such a day."""
+    """Return expressions that represent all values of H in these fields.
+
+    Only values that decide if there is such a day differ."""
 
     def picking(day: int, month: int) -> Pick:
         return lambda position, size: min({3: day, 4: month}.get(position, 0), size - 1)
@@ -185,7 +194,7 @@ def _resolved(fields: list[str], pick: Pick) -> str:
 
 
 def _resolved_item(part: _Part, item: str, position: int, pick: Pick) -> str:
-    """The item in numbers, as cronsim reads them: no H, no FRI-SUN, no FRIL, no a-a/n."""
+    """Return the item in numbers for cronsim: no H, no FRI-SUN, no FRIL, no a-a/n."""
     base, slash, step = item.partition("/")
     span = part.span(base)
     if span is None:
@@ -207,24 +216,25 @@ def _ever_due(resolved: str) -> bool:
         sim = CronSim(resolved, _ANY_LABEL)
     except CronSimError:
         return False
-    # A day of the month that no month has is a mistake, also where the weekday alone would do.
+    # A day of the month that no month has is an error, even if the weekday alone would match.
     return all(any(map(match, _days_of(sim.months))) for match in (sim.match_dom, sim.match_day))
 
 
 def _days_of(months: set[int]) -> Iterator[date]:
     for year in range(*_ALL_KINDS_OF_YEARS):
         for month in sorted(months):
-            first = date(year, month, 1)
-            yield from (day for n in range(31) if (day := first + timedelta(days=n)).month == month)
+            yield from (date(year, month, n) for n in range(1, monthrange(year, month)[1] + 1))
 
 
 def day_items(position: int, field: str) -> tuple[list[int], list[str]]:
-    """Of a resolved field the numbers in order, and what stands there for a day that a month decides (L, LW, 5L, 2#3)."""
+    """Return the numbers of a resolved field in order, and its items that depend on the month.
+
+    The latter are L, LW, 5L and 2#3."""
     own = [item for item in field.split(",") if _is_own(_PARTS[position], item)]
     rest = ",".join(item for item in field.split(",") if item not in own)
     return (values(position, rest) if rest else []), own
 
 
 def values(position: int, field: str) -> list[int]:
-    """The numbers of a resolved field, in order."""
+    """Return the numbers of a resolved field, in order."""
     return sorted(number for number in Field(position).parse(field) if isinstance(number, int))

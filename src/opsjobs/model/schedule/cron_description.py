@@ -1,4 +1,4 @@
-"""A cron expression in words: the usual ones in short sentences, the others field by field."""
+"""The description of a cron expression: a sentence if it is a usual one, else by field."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NTH = ("", "first", "second", "third", "fourth", "fifth")
 
 
 def cron_words(fields: Sequence[str], zone: str) -> str:
-    """What six fields mean, H resolved; the zone is left out where nothing hangs on it."""
+    """Describe six fields with H resolved; the zone is left out if it makes no difference."""
     time, plain = _time(fields)
     days = _days(fields)
     if plain and not days:
@@ -23,7 +23,7 @@ def cron_words(fields: Sequence[str], zone: str) -> str:
 
 
 def _time(fields: Sequence[str]) -> tuple[str, bool]:
-    """When on a day, and whether that is the same in every zone."""
+    """Describe the time of day, and return if it is the same in every zone."""
     seconds, minutes, hours = (values(position, fields[position]) for position in range(3))
     if len(seconds) * len(minutes) * len(hours) <= _TIMES_MAX:
         return "at " + joined([_clock(h, m, s) for h in hours for m in minutes for s in seconds]), False
@@ -60,19 +60,19 @@ def _clock(hour: int, minute: int, second: int) -> str:
 
 
 def _step(found: Sequence[int], size: int) -> int | None:
-    """The step of numbers that begin at 0 and go round evenly."""
+    """Return the step of numbers that start at 0 and divide the range evenly, or None."""
     step = found[1] if len(found) > 1 else 0
     return step if step > 1 and size % step == 0 and list(found) == list(range(0, size, step)) else None
 
 
 def _days(fields: Sequence[str]) -> str:
-    """On which days; empty where on all of them."""
+    """Describe the days; empty if all days match."""
     months = values(4, fields[4])
     named = "" if len(months) == 12 else joined([MONTH_NAMES[m - 1] for m in months])
     month_days, week_days = _month_days(fields[3]), _week_days(fields[5], named)
     of_month = f"{month_days} of {named or 'the month'}"
     if month_days and week_days:
-        # Debian's rule: both must fit where one begins with a star, else either is enough.
+        # Debian's rule: both must match if one begins with a star, else either is enough.
         both = fields[3].startswith("*") or fields[5].startswith("*")
         return f"on {week_days} that are {of_month}" if both else f"on {of_month} and on {week_days}"
     if month_days:
@@ -86,9 +86,13 @@ def _month_days(field: str) -> str:
     plain, own = day_items(3, field)
     if len(plain) == 31:
         return ""
-    words = [f"day{'s' if len(plain) > 1 else ''} {numbers(plain)}"] if plain else []
-    words += ["the last day"] if "L" in own else []
-    words += ["the last working day"] if "LW" in own else []
+    words: list[str] = []
+    if plain:
+        words.append(f"day{'s' if len(plain) > 1 else ''} {numbers(plain)}")
+    if "L" in own:
+        words.append("the last day")
+    if "LW" in own:
+        words.append("the last working day")
     return joined(words)
 
 
@@ -97,7 +101,9 @@ def _week_days(field: str, months: str) -> str:
     days = sorted({(day - 1) % 7 for day in plain})
     if len(days) == 7:
         return ""
-    words = [days_words(days) + (f" in {months}" if months else "")] if days else []
+    words: list[str] = []
+    if days:
+        words.append(days_words(days) + (f" in {months}" if months else ""))
     for item in own:
         number, _, nth = item.partition("#")
         name = DAY_NAMES[(values(5, number.removesuffix("L"))[0] - 1) % 7]

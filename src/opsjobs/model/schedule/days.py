@@ -1,4 +1,4 @@
-"""Days as people write them in a body: weekdays by name or number, and days of a month."""
+"""The notation of days: weekdays by name or number, and days of a month."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN_CHARACTERS_MAX = 40
 
 
 def weekday_of(given: Any) -> Weekday:
-    """The day of "mon", "Monday" or 1 (0 is Sunday); a fault for anything else."""
+    """Return the day of "mon", "Monday" or 1 (0 is Sunday); raise a fault otherwise."""
     if isinstance(given, int) and not isinstance(given, bool) and 0 <= given <= 6:
         return WEEKDAYS[(given - 1) % 7]
     found = _WORDS.get(given.strip().lower()) if isinstance(given, str) else None
@@ -29,7 +29,7 @@ def weekday_of(given: Any) -> Weekday:
 
 
 def day_of(given: Any) -> int | str:
-    """15, "last", "2nd tue" or "last fri", the words in their shortest form; a fault for anything else."""
+    """Return 15, "last", "2nd tue" or "last fri" in canonical form; raise a fault otherwise."""
     if isinstance(given, str) and _NUMBER.fullmatch(given.strip()):
         given = int(given)
     if isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= 31:

@@ -1,4 +1,4 @@
-"""A schedule in words, such as "at 02:30 on weekdays, Europe/Berlin"."""
+"""The description of a schedule, such as "at 02:30 on weekdays, Europe/Berlin"."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from opsjobs.model.time_zones import zone
 
 
 def words_of(draft: ScheduleDraft, cron: Cron | None) -> str:
-    """When it is due, for people; `cron`: the parsed expression where it has one."""
+    """Describe when a schedule is due; `cron`: its parsed expression, if it has one."""
     if cron is not None:
         return cron_words(cron.resolved, draft.timezone or "UTC")
     if draft.type is ScheduleType.ONCE:

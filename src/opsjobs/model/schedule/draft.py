@@ -1,4 +1,4 @@
-"""A schedule as a caller writes it: its body, the older spellings of it, and everything that is refused."""
+"""A schedule as a caller writes it: its fields, older names, and validation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ JITTER_SECONDS_MAX = 86_400
 
 
 class ScheduleType(StrEnum):
-    """Once, again and again, or by a cron expression."""
+    """The type of a schedule: once, recurring, or a cron expression."""
 
     ONCE = "once"
     RECURRING = "recurring"
@@ -37,7 +37,7 @@ class ScheduleType(StrEnum):
 
 
 class Misfire(StrEnum):
-    """What becomes of moments that passed while nobody was there to fire them."""
+    """The handling of due times that passed while no scheduler ran."""
 
     SKIP = "skip"
     RUN_ONCE = "run_once"
@@ -45,7 +45,7 @@ class Misfire(StrEnum):
 
 
 class Overlap(StrEnum):
-    """What becomes of a moment while the execution of the one before has not ended."""
+    """The handling of a due time while the previous execution has not ended."""
 
     ALLOW = "allow"
     SKIP = "skip"
@@ -63,7 +63,7 @@ _OLDER = {
     "max_executions": "max_firings",
     "end_date": "end_at",
 }
-# Which fields say when, by what the schedule is.
+# The fields that define the time, by the type of the schedule.
 _OF_TYPE = {
     ScheduleType.ONCE: {"at", "local_time"},
     ScheduleType.CRON: {"cron"},
@@ -76,7 +76,7 @@ _OF_EVERY = {
     Every.WEEKLY: {"interval", "anchor", "time", "weekdays"},
     Every.MONTHLY: {"interval", "anchor", "time", "day"},
 }
-# Up to a year, of the long ones up to ten.
+# Up to a year, for the long units up to ten.
 INTERVAL_MAX = {Every.MINUTES: 527_040, Every.HOURS: 8_784, Every.DAILY: 3_660, Every.WEEKLY: 520, Every.MONTHLY: 120}
 
 DayOfWeek = Annotated[
@@ -89,16 +89,16 @@ def _without_default(described: dict[str, Any]) -> None:
 
 
 class ScheduleDraft(ApiModel):
-    """Body of POST /jobs/{id}/schedules and PUT /schedules/{id}: when, and what becomes of moments that go wrong.
+    """Body of POST /jobs/{id}/schedules and PUT /schedules/{id}.
 
-    `once`: `at` (an instant), or `local_time` with `timezone`. `cron`: `cron`. `recurring`: `every` so many (`interval`) minutes
-    or hours from `anchor` (else start_at, else creation), or daily, weekly on `weekdays`, monthly on `day`, at `time`.
-    Moments before `start_at` and after `end_at` are none. `jitter` delays each by a part of itself, always the same one.
-    `calendars` and `parameters` are of what fires. Validated with `context={"now": …}` a `once` that is past is refused; with
-    `context={"stored": True}` what was good when it was stored is not judged again.
-    """
+    `once`: `at` (an instant), or `local_time` with `timezone`. `cron`: `cron`. `recurring`: `every`
+    `interval` minutes or hours from `anchor` (else start_at, else creation), or daily, weekly on
+    `weekdays`, monthly on `day`, at `time`. Times before `start_at` and after `end_at` are not due.
+    `jitter` delays each due time by a part of itself, always the same one. `calendars` and
+    `parameters` apply to its firings. Validated with `context={"now": …}`, a `once` in the past is
+    refused; with `context={"stored": True}` stored values are not validated again."""
 
-    # Described without its default, which no name is: it is filled in from the other fields.
+    # The schema has no default, because "" is no name: it is derived from the other fields.
     name: Title = Field(default="", max_length=200, pattern=text_patterns.TITLE, json_schema_extra=_without_default)
     type: ScheduleType
     at: Instant | None = None
@@ -155,7 +155,7 @@ class ScheduleDraft(ApiModel):
         return self
 
     def _check_fields(self) -> None:
-        """Everything that the type needs is there, and nothing that is another's."""
+        """Raise a fault if a field of the type is missing, or one of another type is set."""
         for type_, names in _OF_TYPE.items():
             for name in sorted(names) if type_ is not self.type else ():
                 if getattr(self, name) is not None:
@@ -191,7 +191,7 @@ class ScheduleDraft(ApiModel):
             raise fault("missing", 'every: monthly needs day: 1 to 31, "last", "2nd tue" or "last fri"', "day")
 
     def _fill(self) -> None:
-        """Defaults that hang on the other fields: written down, so that what is stored says all of it."""
+        """Set defaults that depend on other fields, so that the stored draft is complete."""
         filled: dict[str, Any] = {"timezone": self.timezone or "UTC"}
         if self.type is ScheduleType.RECURRING and self.every is not None:
             filled["interval"] = self.interval or 1
@@ -208,16 +208,16 @@ class ScheduleDraft(ApiModel):
         field = "at" if self.at is not None else "local_time"
         moment = once_at(self)
         if moment is None:
-            words = f"{self.timezone} has no such time on that day, and dst_gap is skip: it would never be"
+            words = f"{self.timezone} has no such time on that day, and dst_gap is skip: it would never be due"
             raise fault("never", words, field)
         if moment >= HORIZON:  # late in the last year, far west
             raise fault("out_of_reach", f"it is after the year {HORIZON.year - 1}, which is out of reach", field)
         if (self.start_at and moment < self.start_at) or (self.end_at and moment > self.end_at):
-            raise fault("never", "it lies outside start_at and end_at: it would never be", field)
+            raise fault("never", "it lies outside start_at and end_at: it would never be due", field)
 
 
 def once_at(draft: ScheduleDraft) -> datetime | None:
-    """The instant of a `once`; None where its local time does not exist and is not to be moved."""
+    """Return the instant of a `once`; None if its local time does not exist and is skipped."""
     if draft.at is not None:
         return draft.at
     assert draft.local_time is not None
@@ -226,7 +226,7 @@ def once_at(draft: ScheduleDraft) -> datetime | None:
 
 
 def refuse_past(draft: ScheduleDraft, now: datetime) -> None:
-    """Raise Invalid where it is a `once` that has been already: for who has the draft before the time."""
+    """Raise Invalid for a one-shot schedule in the past, for drafts parsed without `now`."""
     if found := _past(draft, now):
         field, detail = found
         raise Invalid("in_the_past", f"/{field}: {detail}.", errors=[FieldError(f"/{field}", detail, "in_the_past")])
@@ -247,14 +247,16 @@ def _past(draft: ScheduleDraft, now: datetime) -> tuple[str, str] | None:
 
 
 def _name_of(draft: ScheduleDraft) -> str:
-    """What a schedule is called that was given no name."""
+    """Return the default name of a schedule."""
     when = draft.cron or draft.at or draft.local_time or draft.every
     text = when.isoformat() if isinstance(when, datetime) else str(when)
     return f"{draft.type} {text}"[:200]
 
 
 def _modernised(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The same body in today's words, and a naive `at` beside a zone as the local time there. What is moved is judged after."""
+    """Return the body with current field names, and a naive `at` with a zone as `local_time`.
+
+    Values are moved, and validated later."""
     new: dict[str, Any] = {}
     for key, value in body.items():
         old = snake_case(key) if isinstance(key, str) else ""

@@ -1,4 +1,4 @@
-"""Lists of days, months and times as people say them."""
+"""Lists of days, months and times in English."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ORDINAL_WORDS = {"1st": "first", "2nd": "second", "3rd": "third", "4th": "fourth
 
 
 def joined(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """Return `a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def days_words(days: Sequence[int], *, plural: bool = True) -> str:
-    """Days of the week, 0 being Monday: `weekdays`, `weekends`, `Mondays and Fridays`."""
+    """Return weekdays (0 is Monday) as text: `weekdays`, `weekends`, `Mondays and Fridays`."""
     if plural and list(days) == [0, 1, 2, 3, 4]:
         return "weekdays"
     if plural and list(days) == [5, 6]:
@@ -27,7 +27,9 @@ def days_words(days: Sequence[int], *, plural: bool = True) -> str:
 
 
 def numbers(values: Sequence[int], *, at_most: int = 8) -> str:
-    """`5, 20 and 35`; a run of more than two as `9 to 17`; of very many the first ones and how many more there are."""
+    """Return numbers as text: `5, 20 and 35`; a range of more than two as `9 to 17`.
+
+    If there are very many, the first ones, and how many others there are."""
     runs: list[list[int]] = []
     for value in values:
         if runs and value == runs[-1][-1] + 1:

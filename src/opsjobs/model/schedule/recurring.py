@@ -1,4 +1,4 @@
-"""Every so many minutes, hours, days, weeks or months: the one home of dateutil."""
+"""Recurring schedules by minutes, hours, days, weeks or months. The only user of dateutil."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from opsjobs.model.instants import HORIZON
 
 
 class Every(StrEnum):
-    """The unit of a recurring schedule. Minutes and hours count real time, the others days of a calendar."""
+    """The unit of a recurring schedule.
+
+    Minutes and hours count real time, the others calendar days."""
 
     MINUTES = "minutes"
     HOURS = "hours"
@@ -47,19 +49,19 @@ ORDINALS = {"1st": 1, "2nd": 2, "3rd": 3, "4th": 4, "5th": 5, "last": -1}
 
 
 class Interval:
-    """Every `step` of real time, in both directions from an anchor."""
+    """Due times at multiples of `step` in real time, before and after an anchor."""
 
     def __init__(self, step: timedelta, anchor: datetime) -> None:
         self._step = step
         self._anchor = anchor.replace(microsecond=0)
 
     def after(self, instant: datetime) -> datetime:
-        """The first moment strictly after this instant."""
+        """Return the first due time strictly after this instant."""
         return self._anchor + ((instant - self._anchor) // self._step + 1) * self._step
 
 
 class Days:
-    """Labels at one time of day, on days that a calendar picks: every n-th day, week or month, counted from an anchor."""
+    """Labels at one time of day on every n-th day, week or month from an anchor."""
 
     def __init__(self, every: Every, interval: int, at: time, anchor: date, by: dict[str, Any] | None = None) -> None:
         self._every = every
@@ -76,13 +78,13 @@ class Days:
         )
 
     def after(self, label: datetime, *, inclusive: bool = False) -> datetime | None:
-        """The first label behind this one (or at it)."""
-        # From the period that the label lies in, not from the anchor: the way there would grow with the years.
+        """Return the first label after this one (or at it)."""
+        # Start at the label's period, not at the anchor: the cost would grow with the years.
         rule = self._rule.replace(dtstart=datetime.combine(self._begin(label.date()), self._at))
         return rule.after(label, inc=inclusive)
 
     def _begin(self, day: date) -> date:
-        """The first day of the last counted period that has begun by this day."""
+        """Return the first day of the last counted period that has begun by this day."""
         if self._every is Every.MONTHLY:
             months, anchor = (d.year * 12 + d.month - 1 for d in (day, self._anchor))
             counted = months - (months - anchor) % self._interval
@@ -94,12 +96,14 @@ class Days:
 
 
 def days_of_week(weekdays: list[Weekday]) -> dict[str, Any]:
-    """What a weekly rule is given for its weekdays."""
+    """Return the arguments of a weekly rule for its weekdays."""
     return {"byweekday": [_RULE_DAYS[day] for day in weekdays]}
 
 
 def day_of_month(day: int | str) -> dict[str, Any]:
-    """What a monthly rule is given for 15, "last", "2nd tue" or "last fri". A month without such a day has no moment."""
+    """Return the arguments of a monthly rule for 15, "last", "2nd tue" or "last fri".
+
+    A month without such a day has no due time."""
     if isinstance(day, int):
         return {"bymonthday": day}
     if day == "last":
@@ -109,7 +113,7 @@ def day_of_month(day: int | str) -> dict[str, Any]:
 
 
 def nth(day: str) -> tuple[str, Weekday]:
-    """Ordinal and weekday of "2nd tue". Raises ValueError where it is not in this form."""
+    """Return the ordinal and the weekday of "2nd tue". Raises ValueError for another form."""
     found = _NTH.fullmatch(day)
     if found is None:
         raise ValueError(f"{day!r} is not an ordinal and a weekday")

@@ -1,4 +1,4 @@
-"""Times as they stand in bodies: instants with their offset, local times without one, times of day."""
+"""Times in bodies: instants with an offset, local times without one, times of day."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN_CHARACTERS_MAX = 60
 
 
 def _read(given: Any, example: str) -> datetime:
-    """The time as it was written, aware or not."""
+    """Return the time as written, aware or naive."""
     if isinstance(given, datetime):
         return given
     found = _TIME.fullmatch(given.strip()) if isinstance(given, str) else None
@@ -35,16 +35,20 @@ def _within_reach(moment: datetime) -> datetime:
 
 
 def parse_instant(given: Any) -> datetime:
-    """An instant in UTC of "2026-12-01T09:00:00+01:00" or an aware datetime; a fault for anything else."""
+    """Return an instant in UTC from a text with an offset or an aware datetime.
+
+    Raises a fault for anything else. Example: "2026-12-01T09:00:00+01:00"."""
     moment = _read(given, "2026-12-01T09:00:00+01:00")
     if moment.utcoffset() is None:
-        words = "has no zone, so nobody knows when it is: add its offset from UTC, such as Z or +01:00"
+        words = "has no zone, so it is ambiguous: add its offset from UTC, such as Z or +01:00"
         raise fault("naive_time", f"{moment.isoformat()} {words}")
     return _within_reach(_within_reach(moment).astimezone(UTC))
 
 
 def parse_local(given: Any) -> datetime:
-    """A wall time of "2026-12-01T09:00:00" or a naive datetime; a fault for anything else."""
+    """Return a local time from "2026-12-01T09:00:00" or a naive datetime.
+
+    Raises a fault for anything else."""
     moment = _read(given, "2026-12-01T09:00:00")
     if moment.tzinfo is not None:
         raise fault("not_a_local_time", f"{moment.isoformat()} has an offset: a local time has none, its zone is in timezone")
@@ -52,7 +56,7 @@ def parse_local(given: Any) -> datetime:
 
 
 def parse_time_of_day(given: Any) -> str:
-    """A time of day as HH:MM or HH:MM:SS, the seconds left out where they are 0."""
+    """Return a time of day as HH:MM or HH:MM:SS, without seconds if they are 0."""
     if not isinstance(given, str) or not _OF_DAY.fullmatch(given.strip()):
         shown = repr(given)[:_SHOWN_CHARACTERS_MAX]
         raise fault("not_a_time", f"{shown} is not a time of day: write 00:00 to 23:59, or with seconds 02:30:15")
@@ -64,18 +68,18 @@ Instant = Annotated[
     BeforeValidator(parse_instant),
     WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-12-01T09:00:00+01:00"]}),
 ]
-"""An instant between 1970 and 2199; written with its offset, kept in UTC."""
+"""An instant between 1970 and 2199; written with its offset, stored in UTC."""
 
 LocalTime = Annotated[
     datetime,
     BeforeValidator(parse_local),
     WithJsonSchema({"type": "string", "examples": ["2026-12-01T09:00:00"]}),
 ]
-"""What a clock on the wall of some zone shows."""
+"""A local time without a zone."""
 
 TimeOfDay = Annotated[
     str,
     BeforeValidator(parse_time_of_day),
     WithJsonSchema({"type": "string", "examples": ["02:30"], "pattern": _OF_DAY.pattern}),
 ]
-"""HH:MM or HH:MM:SS."""
+"""A time of day: HH:MM or HH:MM:SS."""

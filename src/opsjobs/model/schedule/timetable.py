@@ -1,4 +1,4 @@
-"""When a schedule is due: the next moment, those in a stretch of time, and the jitter that belongs to each."""
+"""The due times of a schedule, and the jitter of each."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from opsjobs.model.time_zones import zone
 _MICROSECOND = timedelta(microseconds=1)
 
 Following = Callable[[datetime], datetime | None]
-"""The first moment strictly after an instant."""
+"""A function that returns the first due time strictly after an instant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timetable:
-    """A schedule, read and ready to be asked. `wall`: its moments hang on the rules of its zone, which may change."""
+    """A compiled schedule. `wall`: its due times depend on the zone's rules, which may change."""
 
     uuid: UUID
     draft: ScheduleDraft
@@ -37,11 +37,13 @@ class Timetable:
 
     @property
     def words(self) -> str:
-        """When it is due, for people; made when asked for, as who fires schedules never asks."""
+        """The description of when it is due; computed on access, because firing never needs it."""
         return words_of(self.draft, self.cron)
 
     def next_after(self, instant: datetime) -> datetime | None:
-        """The first due moment strictly after this instant, in UTC; None where none will ever come. Bounded work."""
+        """Return the first due time strictly after this instant, in UTC; None if there is none.
+
+        The work is bounded."""
         assert instant.tzinfo is not None
         if instant >= self.end_at:
             return None
@@ -49,7 +51,7 @@ class Timetable:
         return moment if moment is not None and moment <= self.end_at else None
 
     def between(self, after: datetime, until: datetime, limit: int) -> list[datetime]:
-        """The due moments after one instant and up to another, it included: the first ones, at most so many."""
+        """Return the first `limit` due times after `after`, up to and including `until`."""
         moments: list[datetime] = []
         moment = self.next_after(after)
         while moment is not None and moment <= until and len(moments) < limit:
@@ -58,7 +60,9 @@ class Timetable:
         return moments
 
     def fire_at(self, due: datetime) -> datetime:
-        """When a due moment is to be fired: later than due by less than the jitter, and always by the same for the same moment."""
+        """Return when a due time is fired: due plus a delay of less than the jitter.
+
+        The delay is always the same for the same due time."""
         milliseconds = int(self.jitter_seconds * 1000)
         if not milliseconds:
             return due
@@ -67,7 +71,9 @@ class Timetable:
 
 
 def timetable(draft: ScheduleDraft, *, uuid: UUID, created_at: datetime) -> Timetable:
-    """The timetable of a schedule. `uuid` seeds its jitter and every H; `created_at` is the anchor of one that has no other."""
+    """Return the timetable of a schedule.
+
+    `uuid` seeds its jitter and every H; `created_at` is the default anchor."""
     cron = Cron(draft.cron, uuid) if draft.cron is not None else None
     wall, following = _rule(draft, cron, draft.anchor or draft.start_at or created_at)
     return Timetable(
@@ -83,11 +89,11 @@ def timetable(draft: ScheduleDraft, *, uuid: UUID, created_at: datetime) -> Time
 
 
 def _rule(draft: ScheduleDraft, cron: Cron | None, anchor: datetime) -> tuple[bool, Following]:
-    """Whether it hangs on the zone, and what comes next."""
+    """Return if the schedule depends on the zone, and the function for its next due time."""
     rules = zone(draft.timezone or "UTC")
     wall = Wall(rules, draft.dst_gap, draft.dst_fold)
     if cron is not None:
-        # On real time: due whenever a clock shows it, so never in a gap and twice in a fold.
+        # In real time it is due whenever a clock shows it: never in a gap, twice in a fold.
         clocks = Wall(rules, DstGap.SKIP, DstFold.TWICE) if cron.runs_on_real_time else wall
         return True, lambda after: clocks.next_after(after, cron)
     if draft.type is ScheduleType.ONCE:

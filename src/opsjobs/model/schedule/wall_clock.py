@@ -1,8 +1,7 @@
-"""From clocks on the wall to instants: what becomes of times that do not exist, and of those that exist twice.
+"""Conversion of local times to instants, including nonexistent and ambiguous times.
 
-A *label* is what a clock on the wall shows: a naive datetime in whole seconds. Most labels are one instant. Those that a zone
-leaves out (a gap) are none, those that it repeats (a fold) are two.
-"""
+A *label* is a local time: a naive datetime in whole seconds. Most labels are one instant. Those
+that a zone leaves out (a gap) are none, those that it repeats (a fold) are two."""
 
 from __future__ import annotations
 
@@ -14,42 +13,42 @@ from zoneinfo import ZoneInfo
 
 from opsjobs.model.instants import HORIZON
 
-# A rule whose every label lies in a gap ends by the horizon; this is the second bolt on that door.
+# A rule whose labels all lie in gaps ends at the horizon; this is a second safeguard.
 _GAPS_MAX = 1_000
 _SECOND = timedelta(seconds=1)
 
 
 class DstGap(StrEnum):
-    """What becomes of a label that does not exist: the first instant after the gap, or nothing."""
+    """The handling of a nonexistent label: the first instant after the gap, or nothing."""
 
     RUN_AFTER = "run_after"
     SKIP = "skip"
 
 
 class DstFold(StrEnum):
-    """How often a label that exists twice is meant: the first time, or both."""
+    """The handling of an ambiguous label: its first instant, or both."""
 
     ONCE = "once"
     TWICE = "twice"
 
 
 class Labels(Protocol):
-    """An endless or ended row of labels, in order."""
+    """A finite or infinite ascending sequence of labels."""
 
     def after(self, label: datetime, *, inclusive: bool = False) -> datetime | None:
-        """The first one behind this label (or at it); None where there is no more."""
+        """Return the first label after this one (or at it); None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wall:
-    """The clocks on the walls of a zone, and what is to be done where they jump."""
+    """The local time of a zone, and the handling of its gaps and folds."""
 
     zone: ZoneInfo
     gap: DstGap = DstGap.RUN_AFTER
     fold: DstFold = DstFold.ONCE
 
     def next_after(self, instant: datetime, labels: Labels) -> datetime | None:
-        """The first instant strictly after this one at which a clock shows one of the labels, in UTC."""
+        """Return the first instant strictly after this one that has one of the labels, in UTC."""
         local = instant.astimezone(self.zone)
         label = local.replace(tzinfo=None, fold=0, microsecond=0)
         early, late = self._both(label)
@@ -58,7 +57,7 @@ class Wall:
         return self._in_fold(labels, label, second_time=bool(local.fold))
 
     def instants(self, label: datetime) -> list[datetime]:
-        """Every instant that is meant by a label, in order: none, one or two."""
+        """Return the instants of a label, in order: none, one or two."""
         early, late = self._both(label)
         if early == late:
             return [early]
@@ -67,7 +66,7 @@ class Wall:
         return [early] if self.fold is DstFold.ONCE else [early, late]
 
     def _first(self, labels: Labels, label: datetime | None) -> datetime | None:
-        """The first instant of this label, or of the next one that has any."""
+        """Return the first instant of this label, or of the next one that has any."""
         for _ in range(_GAPS_MAX):
             if label is None or label.year >= HORIZON.year:
                 return None
@@ -81,7 +80,7 @@ class Wall:
         return None
 
     def _in_fold(self, labels: Labels, label: datetime, *, second_time: bool) -> datetime | None:
-        """The next instant seen from a label that exists twice, the first or the second time."""
+        """Return the next instant from an ambiguous label, at its first or second time."""
         early, late = self._both(label)
         jump = self._jump(early, late)
         begin, end = self._label(jump), self._label(jump - _SECOND) + _SECOND
@@ -99,7 +98,9 @@ class Wall:
         return self._first(labels, following)
 
     def _both(self, label: datetime) -> tuple[datetime, datetime]:
-        """The instants of a label by the rules before and after a jump: equal where there is none, the former later in a gap."""
+        """Return the instants of a label by the offsets before and after a jump.
+
+        They are equal without a jump; in a gap the former is the later one."""
         before = label.replace(tzinfo=self.zone)
         return before.astimezone(UTC), before.replace(fold=1).astimezone(UTC)
 
@@ -107,7 +108,7 @@ class Wall:
         return instant.astimezone(self.zone).replace(tzinfo=None, fold=0)
 
     def _jump(self, before: datetime, after: datetime) -> datetime:
-        """The second between these instants from which another offset holds."""
+        """Return the second between these instants from which another offset applies."""
         offset = before.astimezone(self.zone).utcoffset()
         low, high = 0, int((after - before).total_seconds())
         while high - low > 1:
