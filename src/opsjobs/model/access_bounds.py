@@ -87,7 +87,10 @@ def out_of_sight() -> Forbidden:
 
 def scopes_in_words(reach: Reach) -> str:
     """Return the scopes as they are written: `env=staging, or team in (web,db)`."""
-    return ", or ".join(",".join(map(_words, scope.requirements)) or "everything" for scope in reach.scopes) or "nothing"
+    return (
+        ", or ".join(",".join(map(_format_requirement, scope.requirements)) or "everything" for scope in reach.scopes)
+        or "nothing"
+    )
 
 
 def _names(scope: Scope, key: str, labels: Mapping[str, str]) -> bool:
@@ -97,7 +100,7 @@ def _names(scope: Scope, key: str, labels: Mapping[str, str]) -> bool:
     return any(r.key == key and (r.values or labels.get(key) == "") for r in scope.requirements)
 
 
-def _words(requirement: Requirement) -> str:
+def _format_requirement(requirement: Requirement) -> str:
     if not requirement.values:
         return requirement.key
     if len(requirement.values) == 1:

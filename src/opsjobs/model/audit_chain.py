@@ -162,9 +162,9 @@ class ChainWalk:
         if proof is Proof.WRONG and self._keys.proof(Part.ROW if own else Part.OWN, text, signature) is Proof.GOOD:
             # A copy does not tell from which row on the sealer signs its own rows as Part.OWN.
             return _forged(row) if own else None
-        return self._judged(row, proof, signature)
+        return self._check_proof(row, proof, signature)
 
-    def _judged(self, row: Mapping[str, Any], proof: Proof, signature: Signature | None) -> ChainBreak | None:
+    def _check_proof(self, row: Mapping[str, Any], proof: Proof, signature: Signature | None) -> ChainBreak | None:
         if proof is Proof.WRONG:
             return _changed(row)
         if proof is Proof.NONE:

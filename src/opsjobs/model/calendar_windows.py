@@ -114,7 +114,7 @@ def _short(given: object) -> str:
     return repr(given if not isinstance(given, str) else given[:40])[:60]
 
 
-def _shown(moment: datetime) -> str:
+def _format_moment(moment: datetime) -> str:
     text = moment.replace(tzinfo=None).isoformat()
     return text if moment.tzinfo is None else f"{text}Z"
 
@@ -122,7 +122,7 @@ def _shown(moment: datetime) -> str:
 Moment = Annotated[
     datetime,
     BeforeValidator(read_moment),
-    PlainSerializer(_shown, return_type=str),
+    PlainSerializer(_format_moment, return_type=str),
     WithJsonSchema({"type": "string", "examples": ["2026-12-24T18:00", "2026-12-24T18:00:00+01:00"]}),
 ]
 """An instant in UTC if an offset was written, else a local time of the calendar's zone."""
@@ -136,7 +136,7 @@ Day = Annotated[
 ]
 
 
-def _listed(given: object) -> object:
+def _as_list(given: object) -> object:
     return [given] if isinstance(given, str) else given
 
 
@@ -155,7 +155,7 @@ class WindowDraft(ApiModel):
     until: Moment | None = None
     weekdays: list[Annotated[Weekday, BeforeValidator(_weekday)]] | None = Field(default=None, min_length=1, max_length=7)
     dates: list[Day] | None = Field(default=None, min_length=1, max_length=DATES_AT_MOST)
-    yearly: Annotated[list[YearlyRange], BeforeValidator(_listed)] | None = Field(
+    yearly: Annotated[list[YearlyRange], BeforeValidator(_as_list)] | None = Field(
         default=None, min_length=1, max_length=RANGES_AT_MOST
     )
     start: Time | None = None
@@ -277,7 +277,9 @@ class _Once:
 
     def spans(self, zone: ZoneInfo, since: datetime, until: datetime) -> Iterator[Span]:  # noqa: ARG002  a window's face
         words = self.label + " ".join(
-            f"{word} {_shown(at).replace('T', ' ')}" for word, at in (("from", self.start), ("until", self.end)) if at is not None
+            f"{word} {_format_moment(at).replace('T', ' ')}"
+            for word, at in (("from", self.start), ("until", self.end))
+            if at is not None
         )
         start, end = self.start, self.end
         if all(at is None or at.tzinfo is not None for at in (start, end)):

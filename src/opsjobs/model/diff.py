@@ -13,14 +13,14 @@ def differences(old: Any, new: Any, at: str = "") -> list[str]:
     >>> differences({"a": [1, 2], "b": 3}, {"a": [1, 5], "c": 3})
     ['/a/1', '/b', '/c']"""
     if isinstance(old, dict) and isinstance(new, dict):
-        return [found for key in sorted({*old, *new}) for found in _of(old, new, key, f"{at}/{key}")]
+        return [found for key in sorted({*old, *new}) for found in _differences_at(old, new, key, f"{at}/{key}")]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
         return [found for position, (a, b) in pairs for found in differences(a, b, f"{at}/{position}")]
     return [] if old == new else [at or "/"]
 
 
-def _of(old: dict[str, Any], new: dict[str, Any], key: str, at: str) -> list[str]:
+def _differences_at(old: dict[str, Any], new: dict[str, Any], key: str, at: str) -> list[str]:
     return differences(old[key], new[key], at) if key in old and key in new else [at]
 
 

@@ -258,7 +258,7 @@ class _Parser:
         name = (self._next.text, *self._parts())
         kind = self._kind_of_name(name, at)
         self._names.add(name)
-        return self._node(kind, at, lambda values: _looked_up(values, name))
+        return self._node(kind, at, lambda values: _look_up(values, name))
 
     def _parts(self) -> Iterator[str]:
         self._at += 1
@@ -315,7 +315,7 @@ def _truth(node: _Node, values: Mapping[str, Any]) -> bool:
     value = node.value(values)
     if value is None or isinstance(value, bool):
         return bool(value)
-    raise Unfit(f"something true or false was expected, and there is the {_kind_of(value)} {_shown(value)}")
+    raise Unfit(f"something true or false was expected, and there is the {_kind_of(value)} {_shorten(value)}")
 
 
 def _kind_of(value: Any) -> ValueKind:
@@ -342,7 +342,7 @@ def _in_order(left: Any, right: Any, compare: Callable[[Any, Any], bool]) -> boo
         return False
     kinds = {_kind_of(left), _kind_of(right)}
     if kinds not in ({ValueKind.NUMBER}, {ValueKind.TEXT}):
-        raise Unfit(f"{_shown(left)} and {_shown(right)} cannot be put in order: both must be numbers, or both texts")
+        raise Unfit(f"{_shorten(left)} and {_shorten(right)} cannot be put in order: both must be numbers, or both texts")
     return compare(left, right)
 
 
@@ -351,10 +351,10 @@ def _within(item: Any, whole: Any) -> bool:
         return False
     if isinstance(whole, str):
         if not isinstance(item, str):
-            raise Unfit(f"{_shown(item)} is no text, so it cannot be in one")
+            raise Unfit(f"{_shorten(item)} is no text, so it cannot be in one")
         return item in whole
     if not isinstance(whole, list | tuple):
-        raise Unfit(f"{_shown(whole)} is neither a list nor a text, so nothing is in it")
+        raise Unfit(f"{_shorten(whole)} is neither a list nor a text, so nothing is in it")
     return any(_same(item, other) for other in whole)
 
 
@@ -362,20 +362,20 @@ def _matched(text: Any, matcher: Matcher) -> bool:
     if text is None:
         return False
     if not isinstance(text, str):
-        raise Unfit(f"{_shown(text)} is no text, so it matches no pattern")
+        raise Unfit(f"{_shorten(text)} is no text, so it matches no pattern")
     try:
         return bool(matcher(text))
     except ValueError as costly:
         raise Unfit(str(costly)) from None
 
 
-def _looked_up(values: Mapping[str, Any], name: tuple[str, ...]) -> Any:
+def _look_up(values: Mapping[str, Any], name: tuple[str, ...]) -> Any:
     found: Any = values
     for part in name:
         found = found.get(part) if isinstance(found, Mapping) else None
     return found
 
 
-def _shown(value: Any) -> str:
+def _shorten(value: Any) -> str:
     said = repr(value)
     return said if len(said) <= 80 else f"{said[:80]}…"

@@ -208,13 +208,13 @@ class _Judge:
 
     def _first(self, due: datetime, at: datetime) -> FiringVerdict:
         """Return the verdict before catch-ups are chosen."""
-        if (why := self._kept(due, at)) is not None:
+        if (why := self._blocking_rule(due, at)) is not None:
             return FiringVerdict(due, at, FiringStatus.SKIPPED, *why)
         if self._late(at) < LATE_SECONDS:
             return FiringVerdict(due, at, FiringStatus.PENDING)
-        return FiringVerdict(due, at, FiringStatus.MISSED, FiringRule.MISFIRE, self._words(at))
+        return FiringVerdict(due, at, FiringStatus.MISSED, FiringRule.MISFIRE, self._describe_miss(at))
 
-    def _kept(self, due: datetime, at: datetime) -> tuple[FiringRule, str] | None:
+    def _blocking_rule(self, due: datetime, at: datetime) -> tuple[FiringRule, str] | None:
         if not self._standing.enabled:
             return FiringRule.PAUSED, paused_words(self._standing.paused_reason)
         words = self._standing.closed(due) or (self._standing.closed(at) if at > due else None)
@@ -243,13 +243,15 @@ class _Judge:
             words = paused_words(self._standing.paused_reason)
             return replace(older, status=FiringStatus.SKIPPED, rule=FiringRule.PAUSED, reason=words)
         return replace(
-            older, rule=FiringRule.MISFIRE, reason=f"{self._words(older.fire_at)}; there were more moments than are counted"
+            older,
+            rule=FiringRule.MISFIRE,
+            reason=f"{self._describe_miss(older.fire_at)}; there were more moments than are counted",
         )
 
     def _late(self, at: datetime) -> float:
         return (self._now - at).total_seconds()
 
-    def _words(self, at: datetime) -> str:
+    def _describe_miss(self, at: datetime) -> str:
         policy, late = self._standing.misfire, self._late(at)
         words = f"it was not fired for {span_words(late)}, and misfire is {policy}"
         if policy == "skip":

@@ -85,7 +85,7 @@ class Week:
             "schedules": self.schedules,
             "firings": self.firings,
             "closed": self.closed,
-            "words": self._words(busy),
+            "words": self._summarize(busy),
             "hours": hours,
             "busiest": busy[:BUSIEST],
             "collisions": [collision.data() for collision in sorted(self.collisions, key=lambda c: c.due_at)],
@@ -101,27 +101,29 @@ class Week:
             "peak": max(self._minutes[minute] for minute in range(hour * 60, hour * 60 + 60)),
         }
 
-    def _words(self, busy: list[dict[str, Any]]) -> str:
-        told = f"{_counted(self.firings, 'firing')} of {_counted(self.schedules, 'schedule')} in the coming week"
+    def _summarize(self, busy: list[dict[str, Any]]) -> str:
+        told = f"{_pluralize(self.firings, 'firing')} of {_pluralize(self.schedules, 'schedule')} in the coming week"
         if busy:
             hour = datetime.fromisoformat(busy[0]["from"])
-            most = f"{_counted(busy[0]['firings'], 'firing')}, at most {busy[0]['peak']} in one minute"
+            most = f"{_pluralize(busy[0]['firings'], 'firing')}, at most {busy[0]['peak']} in one minute"
             told += f"; the busiest hour begins at {hour:%Y-%m-%d %H:%M} UTC: {most}"
         if self.closed:
-            told += f"; {_counted(self.closed, 'moment')} will be passed over, closed by calendars"
+            told += f"; {_pluralize(self.closed, 'moment')} will be passed over, closed by calendars"
         return told
 
     def _left_out(self) -> list[str]:
         told = []
         if self.not_looked_at:
-            told.append(f"not looked at: {_counted(self.not_looked_at, 'schedule')}, for there are more than are counted at once")
+            told.append(
+                f"not looked at: {_pluralize(self.not_looked_at, 'schedule')}, for there are more than are counted at once"
+            )
         if self.cut:
             named = ", ".join(self.cut[:NAMED_AT_MOST]) + (" …" if len(self.cut) > NAMED_AT_MOST else "")
             told.append(f"not counted to the end of the week: {named}, with more moments than are counted of one schedule")
         if self.closed > len(self.collisions):
-            told.append(f"not listed: {_counted(self.closed - len(self.collisions), 'moment')} more that calendars close")
+            told.append(f"not listed: {_pluralize(self.closed - len(self.collisions), 'moment')} more that calendars close")
         return told
 
 
-def _counted(number: int, noun: str) -> str:
+def _pluralize(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -28,7 +28,7 @@ class GrantDraft(ApiModel):
 
     @field_validator("permissions")
     @classmethod
-    def _known(cls, permissions: list[str]) -> list[str]:
+    def _check_permissions(cls, permissions: list[str]) -> list[str]:
         spelt = [normalised(permission) for permission in permissions]
         if unknown := next((p for p, s in zip(permissions, spelt, strict=True) if s not in PERMISSIONS | {EVERYTHING}), None):
             raise ValueError(f"there is no permission {unknown!r}: there are {', '.join(sorted(PERMISSIONS))} and *")

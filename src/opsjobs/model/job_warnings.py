@@ -32,12 +32,14 @@ def doubts(draft: JobDraft, labels: Collection[str] | None) -> list[FieldError]:
     actions = [(f"/actions/{position}", action) for position, action in enumerate(draft.actions)]
     if draft.policy.gate is not None and draft.policy.gate.check is not None:
         actions.append(("/policy/gate/check", draft.policy.gate.check))
-    each = (_of(pointer, action, draft.parameters, labels) for pointer, action in actions)
+    each = (_warnings_of(pointer, action, draft.parameters, labels) for pointer, action in actions)
     found = chain(chain.from_iterable(each), _unused(draft, [action for _, action in actions]))
     return list(islice(found, DOUBTS_MAX))
 
 
-def _of(pointer: str, action: Action, declared: Sequence[ParameterDraft], labels: Collection[str] | None) -> Iterator[FieldError]:
+def _warnings_of(
+    pointer: str, action: Action, declared: Sequence[ParameterDraft], labels: Collection[str] | None
+) -> Iterator[FieldError]:
     yield from _names(pointer, action, declared)
     yield from _labels(pointer, action, labels)
 

@@ -197,7 +197,7 @@ class Masking:
         """Add input; return the redacted bytes that are decided."""
         text = _Text(self._kept + data, self._forms)
         covered = text.covered()
-        held = _past(covered, self._held(text.end))
+        held = _past(covered, self._hold_from(text.end))
         masked = starred(text.whole, covered)[self._out : held]
         keep = max(0, min(len(text.whole) - SPAN_BYTES, held))
         self._kept, self._out = text.whole[keep:], max(held, self._out) - keep
@@ -210,11 +210,11 @@ class Masking:
         self._kept, self._out = b"", 0
         return rest
 
-    def _held(self, end: _Text) -> int:
+    def _hold_from(self, end: _Text) -> int:
         """Return the place in the text from which on bytes may become a secret.
 
         `end` is the last part of the text."""
-        return end.first + min(end.begun(), default=len(end.whole))
+        return end.first + min(end.find_begun(), default=len(end.whole))
 
 
 class _Text:
@@ -254,7 +254,7 @@ class _Text:
             return True
         return end - start <= SPAN_BYTES and (size >= ACROSS_BYTES_MIN or not _BREAK.search(self.whole, start, end))
 
-    def begun(self) -> Iterator[int]:
+    def find_begun(self) -> Iterator[int]:
         """Yield the places where held-back bytes begin.
 
         In a whole line they are held back only if enough bytes are at stake."""

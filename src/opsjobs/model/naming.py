@@ -67,7 +67,7 @@ def check_name(text: str) -> str:
         raise ValueError(f"the name {name[:40]!a} begins or ends with a blank: take it away")
     if name and unicodedata.category(name[0]).startswith("M"):
         raise ValueError(f"the name {name[:40]!a} begins with {_in_words(name[0])}, which belongs to a letter before it")
-    for word in _words(name):
+    for word in _split_words(name):
         _check_scripts(name, word)
     return name
 
@@ -99,7 +99,7 @@ def _fault(character: str) -> str | None:
     return f"it looks like {alike!r}" if len(alike) == 1 and alike.isascii() else None
 
 
-def _words(name: str) -> Iterator[str]:
+def _split_words(name: str) -> Iterator[str]:
     word = ""
     for character in name:
         if character.isalpha():

@@ -119,24 +119,24 @@ class ParameterDraft(ApiModel):
     def _check_bounds(self) -> None:
         for field in ("min", "max"):
             if (bound := getattr(self, field)) is not None:
-                self._judged(bound, field)
+                self._check_value(bound, field)
         if (self.min is not None and self.max is not None) and size_of(self.type, self.min) > size_of(self.type, self.max):
             raise fault("range", "min is more than max", "min")
         if self.min_length is not None and self.max_length is not None and self.min_length > self.max_length:
             raise fault("range", "min_length is more than max_length", "min_length")
         for position, choice in enumerate(self.choices or ()):
-            self._judged(choice, "choices", position)
+            self._check_value(choice, "choices", position)
         if self.default is not None:
-            self._judged_whole("default", self.default)
+            self._check_default("default", self.default)
 
-    def _judged(self, value: object, *at: str | int) -> None:
+    def _check_value(self, value: object, *at: str | int) -> None:
         single = {"choice": "string", "multi_choice": "string"}.get(self.type, self.type)
         try:
             fitting(single, [value] if single == "host_list" else value)  # type: ignore[arg-type]  # one of its types
         except ValueRefused as refused:
             raise fault(refused.code, refused.detail, *at) from None
 
-    def _judged_whole(self, at: str, value: object) -> None:
+    def _check_default(self, at: str, value: object) -> None:
         try:
             self.check(value, self.choices)
         except ValueRefused as refused:

@@ -38,7 +38,7 @@ class MatchBudget:
 
     left: int = WORK_MAX
 
-    def done(self, steps: int) -> None:
+    def spend(self, steps: int) -> None:
         """Count steps. Raises TooMuchWork."""
         self.left -= steps
         if self.left < 0:
@@ -83,7 +83,7 @@ class Pattern:
         if (known := self._known.get((state, char, whole))) is not None:
             return known
         reached = self._reached(state, char)
-        work.done(len(reached))
+        work.spend(len(reached))
         after = {
             step[1]
             for step in (self._steps[number] for number in reached)

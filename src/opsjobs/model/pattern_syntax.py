@@ -200,10 +200,10 @@ class _PatternReader:
             return At(_PLACES[char])
         if char.lower() in _CLASSES:
             return self.chars(_CLASSES[char.lower()], negated=char.isupper())
-        point = ord(self.meant(char))
+        point = ord(self.unescape(char))
         return self.chars(((point, point),))
 
-    def meant(self, char: str) -> str:
+    def unescape(self, char: str) -> str:
         """Return the character of an escape whose backslash has been read."""
         if char in _CONTROLS:
             return _CONTROLS[char]
@@ -245,4 +245,4 @@ class _PatternReader:
         if char.lower() in _CLASSES:
             ranges = _CLASSES[char.lower()]
             return _all_but(ranges) if char.isupper() else ranges
-        return "\b" if char == "b" else self.meant(char)
+        return "\b" if char == "b" else self.unescape(char)

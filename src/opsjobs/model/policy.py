@@ -55,7 +55,7 @@ class WaveGate(ApiModel):
     pause_on_fail: bool = False
 
     @model_validator(mode="after")
-    def _named(self) -> WaveGate:
+    def _set_check_key(self) -> WaveGate:
         if self.check is not None and self.check.key != CHECK_KEY:
             object.__setattr__(self, "check", self.check.model_copy(update={"key": CHECK_KEY}))
         return self

@@ -43,7 +43,7 @@ def spellings(secrets: Iterable[str]) -> set[bytes]:
         if size < SECRET_BYTES_MIN:
             continue
         size_of_all += size
-        found.update(_of(secret, size, plainly=size_of_all > ENCODED_BYTES_MAX, rarely=size_of_all <= RARE_BYTES_MAX))
+        found.update(_forms_of(secret, size, plainly=size_of_all > ENCODED_BYTES_MAX, rarely=size_of_all <= RARE_BYTES_MAX))
     return found
 
 
@@ -53,22 +53,22 @@ def has_blanks(secrets: Iterable[str]) -> bool:
     return any(" " in line and not _ARMOUR.fullmatch(line) for line in lines)
 
 
-def _of(secret: str, size: int, *, plainly: bool, rarely: bool) -> Iterator[bytes]:
+def _forms_of(secret: str, size: int, *, plainly: bool, rarely: bool) -> Iterator[bytes]:
     lines = [line.strip() for line in _BREAKS.split(secret)]
     yield _bytes(_BREAKS.sub("", secret))
     yield _bytes("".join(lines))
     for line in lines:
         if len(lines) > 1 and len(_bytes(line)) >= LINE_BYTES_MIN and not _ARMOUR.fullmatch(line):
-            yield from [_bytes(line)] if plainly else _written(line, rarely=rarely)
+            yield from [_bytes(line)] if plainly else _source_forms(line, rarely=rarely)
     if plainly:
         return
     # Each line of a long secret with many lines is found in every form.
-    yield from _written(secret, rarely=rarely and (len(lines) == 1 or size <= WHOLE_BYTES_MAX))
+    yield from _source_forms(secret, rarely=rarely and (len(lines) == 1 or size <= WHOLE_BYTES_MAX))
     if size >= ENCODED_BYTES_MIN:
         yield from _encoded(_bytes(secret))
 
 
-def _written(text: str, *, rarely: bool) -> set[bytes]:
+def _source_forms(text: str, *, rarely: bool) -> set[bytes]:
     """Return the forms of a text in source code, configuration and URLs."""
     written = all_of(text) if rarely else usual(text)
     return {_bytes(_BREAKS.sub("", form)) for form in written | in_urls(text)}

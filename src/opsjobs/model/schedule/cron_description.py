@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from opsjobs.model.schedule.cron import day_items, values
-from opsjobs.model.schedule.phrases import DAY_NAMES, MONTH_NAMES, days_words, joined, numbers
+from opsjobs.model.schedule.phrases import DAY_NAMES, MONTH_NAMES, days_words, join_words, numbers
 
 _TIMES_MAX = 6
 _NTH = ("", "first", "second", "third", "fourth", "fifth")
@@ -26,7 +26,7 @@ def _time(fields: Sequence[str]) -> tuple[str, bool]:
     """Describe the time of day, and return if it is the same in every zone."""
     seconds, minutes, hours = (values(position, fields[position]) for position in range(3))
     if len(seconds) * len(minutes) * len(hours) <= _TIMES_MAX:
-        return "at " + joined([_clock(h, m, s) for h in hours for m in minutes for s in seconds]), False
+        return "at " + join_words([_clock(h, m, s) for h in hours for m in minutes for s in seconds]), False
     if seconds == [0] and minutes == [0]:
         step = _step(hours, 24)
         every = "every hour" if len(hours) == 24 else f"every {step} hours"
@@ -68,7 +68,7 @@ def _step(found: Sequence[int], size: int) -> int | None:
 def _days(fields: Sequence[str]) -> str:
     """Describe the days; empty if all days match."""
     months = values(4, fields[4])
-    named = "" if len(months) == 12 else joined([MONTH_NAMES[m - 1] for m in months])
+    named = "" if len(months) == 12 else join_words([MONTH_NAMES[m - 1] for m in months])
     month_days, week_days = _month_days(fields[3]), _week_days(fields[5], named)
     of_month = f"{month_days} of {named or 'the month'}"
     if month_days and week_days:
@@ -93,7 +93,7 @@ def _month_days(field: str) -> str:
         words.append("the last day")
     if "LW" in own:
         words.append("the last working day")
-    return joined(words)
+    return join_words(words)
 
 
 def _week_days(field: str, months: str) -> str:
@@ -108,4 +108,4 @@ def _week_days(field: str, months: str) -> str:
         number, _, nth = item.partition("#")
         name = DAY_NAMES[(values(5, number.removesuffix("L"))[0] - 1) % 7]
         words.append(f"the {_NTH[int(nth)] if nth else 'last'} {name} of {months or 'the month'}")
-    return joined(words)
+    return join_words(words)

@@ -12,7 +12,7 @@ MONTH_NAMES = (
 ORDINAL_WORDS = {"1st": "first", "2nd": "second", "3rd": "third", "4th": "fourth", "5th": "fifth", "last": "last"}
 
 
-def joined(words: Sequence[str]) -> str:
+def join_words(words: Sequence[str]) -> str:
     """Return `a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
@@ -23,7 +23,7 @@ def days_words(days: Sequence[int], *, plural: bool = True) -> str:
         return "weekdays"
     if plural and list(days) == [5, 6]:
         return "weekends"
-    return joined([DAY_NAMES[day] + ("s" if plural else "") for day in days])
+    return join_words([DAY_NAMES[day] + ("s" if plural else "") for day in days])
 
 
 def numbers(values: Sequence[int], *, at_most: int = 8) -> str:
@@ -41,4 +41,4 @@ def numbers(values: Sequence[int], *, at_most: int = 8) -> str:
     if len(words) > at_most:
         left = sum(map(len, parts[at_most - 1 :]))
         words[at_most - 1 :] = [f"{left} others"]
-    return joined(words)
+    return join_words(words)
