@@ -221,9 +221,9 @@ async def test_it_ends_with_the_process_that_asks(tmp_path: Path) -> None:
     program = """
 import asyncio, os, sys
 from opsjobs.sandbox.pool import JudgePool
-from opsjobs.safety import Context, Question
+from opsjobs.safety import Context, SafetyQuestion
 made = JudgePool()
-asyncio.run(made.judge(Question("sh", "ls", Context())))
+asyncio.run(made.judge(SafetyQuestion("sh", "ls", Context())))
 print(*made.pids(), flush=True)
 os.kill(os.getpid(), 9)
 """
