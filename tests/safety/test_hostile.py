@@ -17,7 +17,7 @@ from opsjobs.safety.globs import beginning, matching, normal, wildcards
 from opsjobs.safety.judging import traced
 from opsjobs.safety.paths import may_be
 from opsjobs.safety.rulebook import rulebook
-from opsjobs.safety.symbolic_words import ANY, STAR, joined
+from opsjobs.safety.symbolic_words import ANY, STAR, join_parts
 from opsjobs.sandbox.pool import JudgePool
 from safety import hostile
 
@@ -129,11 +129,11 @@ def test_texts_that_are_put_together_have_a_limit() -> None:
     half = "a" * (CHARACTERS_MAX // 2)
     assert replaced("xx", "x", half) == half * 2
     assert filled_in("%s-%s %s", "%s", ["a", "b"]) == "a-b %s"
-    assert joined([["a"], ["b", "c"]]) == ["ab", "ac"]
+    assert join_parts([["a"], ["b", "c"]]) == ["ab", "ac"]
     for grows in (
         lambda: replaced("xxx", "x", half),
         lambda: filled_in("{}{}{}", "{}", [half] * 3),
-        lambda: joined([[half]] * 3),
+        lambda: join_parts([[half]] * 3),
     ):
         with pytest.raises(Spent):
             grows()

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 
 from opsjobs.safety.budget import replaced
-from opsjobs.safety.constant_folding import printed
+from opsjobs.safety.constant_folding import compute_output
 from opsjobs.safety.globs import matching
 from opsjobs.safety.inputs import ProgramInputs
 from opsjobs.safety.interpreters import Argv, File, Inner, InnerText, Standard
 from opsjobs.safety.paths import is_unknown, normal
-from opsjobs.safety.symbolic_words import ANY, SOMETHING, STAR, as_source, has_glob, known
+from opsjobs.safety.symbolic_words import ANY, SOMETHING, STAR, as_source, has_glob, is_known
 from opsjobs.safety.system_files import language_at
 from opsjobs.safety.trace import NOTHING, Io, SourcePosition, Trace, excerpt_of
 from opsjobs.safety.wrappers import NAMES, inner
@@ -66,7 +66,7 @@ def run(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io = NOTH
 def _names(trace: Trace, word: str) -> list[str]:
     """Return the possible names without their folder; UNNAMED if the name is not known."""
     name = normal(word).rpartition("/")[2] if "/" in word else word
-    if not name.strip(STAR + ANY) or not known(name):
+    if not name.strip(STAR + ANY) or not is_known(name):
         return [UNNAMED]  # a glob of nothing but marks may be every command
     if not has_glob(name):
         return [name]
@@ -83,7 +83,7 @@ def _within(trace: Trace, one: Inner, place: SourcePosition, io: Io, layer: int)
             for argv in [words] if fed else _fed_words(words, io, whole=whole):
                 run(trace, argv, there, io if fed else NOTHING, layer=layer + 1)
         case InnerText(language, text):
-            _text(trace, language, text, place.with_given(_given(one, place.given)), io)
+            _text(trace, language, text, place.with_given(_inputs_of(one, place.given)), io)
         case File(language, path) if is_unknown(path) and not io.sources:
             trace.event("dynamic_program", place)
         case File(language, path, arguments) if not is_unknown(path):
@@ -92,14 +92,14 @@ def _within(trace: Trace, one: Inner, place: SourcePosition, io: Io, layer: int)
             _standard(trace, language, place.with_given(place.given.called(arguments)), io)
 
 
-def _given(one: InnerText, around: ProgramInputs) -> ProgramInputs:
+def _inputs_of(one: InnerText, around: ProgramInputs) -> ProgramInputs:
     return around.evaluated() if one.evaluated else around.changed(one.change).called(one.arguments, one.zero)
 
 
 def _fed_words(words: tuple[str, ...], io: Io, *, whole: bool) -> Iterator[tuple[str, ...]]:
     """Return the commands of `xargs`: what it is fed becomes words of the command."""
     text = io.fed()
-    if text is None or not known(text):
+    if text is None or not is_known(text):
         yield words
     else:
         given = [piece for piece in text.split("\0") if piece] if whole else text.replace("\0", " ").split()
@@ -145,7 +145,7 @@ def _keep(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io) -> 
 def _write(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io) -> None:
     """Remember the contents of the files that the text itself writes."""
     paths = [path for _, path in io.writes] + ([w for w in words[1:] if not w.startswith("-")] if words[0] == "tee" else [])
-    text = printed(words, io.fed()) if paths else None
+    text = compute_output(words, io.fed()) if paths else None
     for path in paths if text is not None else ():
         key = normal(path, place.cwd)
         trace.written[key] = trace.written.get(key, "") + (text or "")

@@ -12,7 +12,7 @@ from opsjobs.safety.budget import check_size, replaced
 from opsjobs.safety.command_dispatch import run
 from opsjobs.safety.inputs import Lookup
 from opsjobs.safety.powershell.names import ENVIRONMENT
-from opsjobs.safety.symbolic_words import LATER, MAYBE_EMPTY, SOMETHING, known
+from opsjobs.safety.symbolic_words import LATER, MAYBE_EMPTY, SOMETHING, is_known
 from opsjobs.safety.trace import Io, SourcePosition, Trace
 
 _PERCENT = re.compile(r"%([A-Za-z_][\w()]*)(:[^%]*)?%|!([A-Za-z_]\w*)!|%%?~?\w*([A-Za-z0-9*])")
@@ -117,9 +117,9 @@ def _values(found: re.Match[str], variables: dict[str, list[str]], outer: Lookup
 
 def _piece(value: str, how: str) -> str:
     numbers = re.fullmatch(r":~(-?\d+)(?:,(-?\d+))?", how)
-    if numbers is None or not known(value):
+    if numbers is None or not is_known(value):
         old, equals, new = how[1:].partition("=")
-        return _changed(value, old, new) if equals and old and known(value) else MAYBE_EMPTY
+        return _changed(value, old, new) if equals and old and is_known(value) else MAYBE_EMPTY
     start = int(numbers[1]) + (len(value) if int(numbers[1]) < 0 else 0)
     if numbers[2] is None:
         return value[start:]
@@ -133,13 +133,13 @@ def _changed(value: str, old: str, new: str) -> str:
 
 
 def _run(trace: Trace, command: str, place: SourcePosition, sources: tuple[str, ...]) -> tuple[str, ...]:
-    words, writes = _words(command)
+    words, writes = _split_words(command)
     words = _stripped(words)
     if not words or words[0].startswith((":", "::")) or words[0].lower() == "rem":
         return ()
     name = words[0].lstrip("@").replace("\\", "/").rpartition("/")[2].lower().removesuffix(".exe").removesuffix(".com")
     io = Io(sources, writes=tuple(("write", path) for path in writes))
-    if not name or not known(name):
+    if not name or not is_known(name):
         trace.event("dynamic_command", place)
         trace.call(("?", *words[1:]), place, dialect="cmd", io=io)
         return ()
@@ -148,7 +148,7 @@ def _run(trace: Trace, command: str, place: SourcePosition, sources: tuple[str, 
     return (name,)
 
 
-def _words(command: str) -> tuple[list[str], list[str]]:
+def _split_words(command: str) -> tuple[list[str], list[str]]:
     words: list[str] = []
     writes: list[str] = []
     for found in _TOKEN.finditer(re.sub(r"([^\d&>])(\d?>>?)|^(>>?)", r"\1 \2\3 ", command)):

@@ -15,7 +15,7 @@ from itertools import takewhile
 
 from opsjobs.safety.budget import check_size, replaced
 from opsjobs.safety.escapes import ansi_c
-from opsjobs.safety.symbolic_words import STAR, cleared, has_glob, known
+from opsjobs.safety.symbolic_words import STAR, cleared, has_glob, is_known
 
 OUTPUT_CHARACTERS_MAX = 64 << 10
 _FORMAT = re.compile(r"%(%|[-+ #0]*+\d*+(?:\.\d++)?[sbdiqcxX])")
@@ -27,7 +27,7 @@ _RANGE_MAX = 256
 Printed = Callable[[Sequence[str], str | None], str | None]
 
 
-def printed(words: Sequence[str], fed: str | None) -> str | None:
+def compute_output(words: Sequence[str], fed: str | None) -> str | None:
     """Return the output of this command, marks included, if words and input determine it.
 
     None if they do not.
@@ -93,14 +93,14 @@ def _value(form: str, values: list[str]) -> str:
 
 
 def _base64(words: Sequence[str], fed: str | None) -> str | None:
-    if fed is None or not known(fed):
+    if fed is None or not is_known(fed):
         return None
     undo = any(re.fullmatch(r"-[a-zA-Z]*[dD]|--decode", w) for w in words[1:])
     return decoded(fed) if undo else None
 
 
 def _openssl(words: Sequence[str], fed: str | None) -> str | None:
-    undoes = fed is not None and known(fed) and {"base64", "-base64", "-a"} & set(words) and "-d" in words
+    undoes = fed is not None and is_known(fed) and {"base64", "-base64", "-a"} & set(words) and "-d" in words
     return decoded(fed or "") if undoes else None
 
 
@@ -123,7 +123,7 @@ def _cat(words: Sequence[str], fed: str | None) -> str | None:
 
 def _tr(words: Sequence[str], fed: str | None) -> str | None:
     options = [w for w in words[1:] if w.startswith("-") and len(w) > 1]
-    sets = [_spelt(w) for w in words[1:] if not w.startswith("-") or w == "-"]
+    sets = [_expand_ranges(w) for w in words[1:] if not w.startswith("-") or w == "-"]
     if fed is None or not sets or any(set(o) & set("cC") for o in options):
         return None
     if any("d" in o for o in options):
@@ -134,7 +134,7 @@ def _tr(words: Sequence[str], fed: str | None) -> str | None:
     return fed.translate({ord(a): b for a, b in zip(sets[0], to, strict=False)})
 
 
-def _spelt(letters: str) -> str:
+def _expand_ranges(letters: str) -> str:
     for name, range_ in _CLASSES.items():
         letters = letters.replace(name, range_)
     return _RANGE.sub(lambda r: "".join(map(chr, range(ord(r[1]), min(ord(r[2]), ord(r[1]) + _RANGE_MAX) + 1))), ansi_c(letters))
@@ -183,13 +183,13 @@ def _which(words: Sequence[str], _: str | None) -> str | None:
 
 def _dirname(words: Sequence[str], _: str | None) -> str | None:
     rest = words[2:] if words[1:2] == ["--"] else words[1:]
-    if not rest or any(w.startswith("-") or not known(w) for w in rest):
+    if not rest or any(w.startswith("-") or not is_known(w) for w in rest):
         return None
     return "".join(f"{posixpath.dirname(w.rstrip('/') or w) or '.'}\n" for w in rest)
 
 
 def _basename(words: Sequence[str], _: str | None) -> str | None:
-    if len(words) != 2 or words[1].startswith("-") or not known(words[1]):
+    if len(words) != 2 or words[1].startswith("-") or not is_known(words[1]):
         return None
     return f"{posixpath.basename(words[1].rstrip('/')) or '/'}\n"
 
@@ -197,7 +197,7 @@ def _basename(words: Sequence[str], _: str | None) -> str | None:
 def _realpath(words: Sequence[str], _: str | None) -> str | None:
     """Return the path itself: links are not known, and most paths are their own target."""
     rest = [w for w in words[1:] if w not in ("-f", "-m", "-e", "-s", "--")]
-    return f"{posixpath.normpath(rest[0])}\n" if len(rest) == 1 and rest[0].startswith("/") and known(rest[0]) else None
+    return f"{posixpath.normpath(rest[0])}\n" if len(rest) == 1 and rest[0].startswith("/") and is_known(rest[0]) else None
 
 
 def _find(words: Sequence[str], _: str | None) -> str | None:

@@ -25,13 +25,13 @@ def double(text: str) -> str:
 def _character(found: re.Match[str]) -> str:
     said = found[1]
     if said[0] in "xuU" and len(said) > 1:
-        return _of(int(said[1:], 16))
+        return _character_at(int(said[1:], 16))
     if said[0] in "01234567":
-        return _of(int(said, 8) & 0xFF)
+        return _character_at(int(said, 8) & 0xFF)
     if said[0] == "c" and len(said) > 1:
-        return _of(ord(said[1]) & 0x1F)
+        return _character_at(ord(said[1]) & 0x1F)
     return _NAMED.get(said, said)
 
 
-def _of(number: int) -> str:
+def _character_at(number: int) -> str:
     return chr(number) if number <= UNICODE_MAX and not 0xD800 <= number <= 0xF8FF else "\ufffd"

@@ -104,7 +104,7 @@ def texts_of(
 
 
 def _programs(action: Mapping[str, Any], at: str, where: Sequence[Target], known: _Known) -> Iterator[JobText]:
-    field, written, said = _written(action)
+    field, written, said = _program_of(action)
     said += said_of_variables((action.get("env") or {}).items())
     become = action.get("become") is not None
     stdin = action.get("stdin")
@@ -125,7 +125,7 @@ def _programs(action: Mapping[str, Any], at: str, where: Sequence[Target], known
             yield JobText(interpreter, stdin, f"{at}/stdin", become, where)
 
 
-def _written(action: Mapping[str, Any]) -> tuple[str, str, tuple[Finding, ...]]:
+def _program_of(action: Mapping[str, Any]) -> tuple[str, str, tuple[Finding, ...]]:
     """Return the field with the program, its text, and the findings about the text itself."""
     for field in ("command", "script"):
         if action.get(field) is not None:

@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 
 from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 from opsjobs.safety.budget import CHARACTERS_A_STEP, Budget, Spent
-from opsjobs.safety.constant_folding import printed
+from opsjobs.safety.constant_folding import compute_output
 from opsjobs.safety.context import Context
 from opsjobs.safety.paths import is_unknown, may_be, readings
 from opsjobs.safety.rulebook import Condition, Match, Rulebook, SafetyRule
@@ -184,7 +184,7 @@ def _path_tests(match: Match) -> Iterator[Test]:
 
 def _is_unseen(call: Call) -> bool:
     """Return True if the text that it writes is not known."""
-    text = printed(call.words, call.io.fed())
+    text = compute_output(call.words, call.io.fed())
     return text is None or is_unknown(text.strip())
 
 

@@ -60,7 +60,7 @@ def readings(word: str, cwd: str | None = None) -> Iterator[str]:
         yield "."
 
 
-def emptied(word: str, cwd: str | None = None) -> Iterator[str]:
+def paths_if_empty(word: str, cwd: str | None = None) -> Iterator[str]:
     """Return the paths that result if the parts that may be empty are empty: `…/` -> `/`.
 
     None if no part may be empty.

@@ -13,7 +13,7 @@ from opsjobs.safety.inputs import EnvironmentChange, ProgramInputs
 from opsjobs.safety.paths import is_unknown
 from opsjobs.safety.python_names import PythonNames
 from opsjobs.safety.python_values import PythonValues
-from opsjobs.safety.symbolic_words import MAYBE_EMPTY, MEANINGS_MAX, as_source, known
+from opsjobs.safety.symbolic_words import MAYBE_EMPTY, MEANINGS_MAX, as_source, is_known
 from opsjobs.safety.trace import Io, SourcePosition, Trace
 
 _SHELL = frozenset(
@@ -261,7 +261,7 @@ class _PythonReading:
             if isinstance(argument, ast.Call) and self._values.dotted(argument.func) in _CODE:
                 continue  # exec(compile(…)): judged where compile is called
             for text in self._values.texts(argument):
-                if known(text):
+                if is_known(text):
                     self._trace.read("python", text, place)
                 else:
                     self._trace.event(self._unread(argument), place)

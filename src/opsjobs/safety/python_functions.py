@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from opsjobs.safety.budget import filled_in, replaced
 from opsjobs.safety.constant_folding import decoded
-from opsjobs.safety.symbolic_words import HOME, MAYBE_EMPTY, cleared, known
+from opsjobs.safety.symbolic_words import HOME, MAYBE_EMPTY, cleared, is_known
 
 _CHARACTERS = 0x110000
 SYSTEM = {
@@ -36,13 +36,13 @@ ARGUMENTS = frozenset({"replace", "format", "joinpath", "rstrip", "removesuffix"
 """Methods of a text that take some."""
 
 
-def called(method: str, text: str, said: Sequence[str]) -> str:
+def call_method(method: str, text: str, said: Sequence[str]) -> str:
     """Return the result of such a method; MAYBE_EMPTY if it cannot be computed."""
     if method == "format":
         return filled_in(text, "{}", said)
     if method == "joinpath":
         return "/".join((text.rstrip("/"), *said))
-    if not known(text) or not all(known(word) for word in said):
+    if not is_known(text) or not all(is_known(word) for word in said):
         return MAYBE_EMPTY
     if method == "replace":
         return replaced(text, said[0], said[1]) if len(said) > 1 else MAYBE_EMPTY

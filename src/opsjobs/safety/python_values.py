@@ -12,9 +12,9 @@ from typing import Any
 
 from opsjobs.safety.budget import Budget, check_size, filled_in
 from opsjobs.safety.inputs import NOBODY, ProgramInputs
-from opsjobs.safety.python_functions import ARGUMENTS, FUNCTIONS, METHODS, SYSTEM, called
+from opsjobs.safety.python_functions import ARGUMENTS, FUNCTIONS, METHODS, SYSTEM, call_method
 from opsjobs.safety.python_names import PythonNames
-from opsjobs.safety.symbolic_words import HOME, LATER, MAYBE_EMPTY, MEANINGS_MAX, SOMETHING, STAR, cleared, joined, known
+from opsjobs.safety.symbolic_words import HOME, LATER, MAYBE_EMPTY, MEANINGS_MAX, SOMETHING, STAR, cleared, is_known, join_parts
 
 _TEXT_MAX = 64 << 10
 _UNKNOWN = [MAYBE_EMPTY]
@@ -35,14 +35,14 @@ class PythonValues:
         self._asked: set[tuple[str, str]] = set()
         self._kinds: dict[type, Callable[[Any], list[str]]] = {
             ast.Constant: lambda node: [_constant(node.value)],
-            ast.JoinedStr: lambda node: joined(self.texts(part) for part in node.values),
+            ast.JoinedStr: lambda node: join_parts(self.texts(part) for part in node.values),
             ast.FormattedValue: lambda node: self.texts(node.value),
             ast.BinOp: lambda node: self._operated(node.left, node.op, node.right),
             ast.BoolOp: lambda node: [text for value in node.values for text in self.texts(value)],
             ast.IfExp: lambda node: [*self.texts(node.body), *self.texts(node.orelse)],
             ast.Name: self._variable,
             ast.Attribute: self._attribute,
-            ast.Call: self._called,
+            ast.Call: self._evaluate_call,
             ast.Subscript: self._sliced,
             ast.Starred: lambda node: self.items(node.value) or _UNKNOWN,
             ast.UnaryOp: lambda node: [
@@ -65,10 +65,10 @@ class PythonValues:
                 return f"{left}.{attribute}" if left is not None else None
             case ast.Call(ast.Name("getattr"), [of, name, *_]):
                 left, right = self.dotted(of), self.text(name)
-                return f"{left}.{right}" if left is not None and known(right) else None
+                return f"{left}.{right}" if left is not None and is_known(right) else None
             case ast.Call(ast.Name("__import__"), [name, *_]) | ast.Call(ast.Attribute(_, "import_module"), [name, *_]):
                 module = self.text(name)
-                return module if known(module) else None
+                return module if is_known(module) else None
             case ast.Call(function):
                 left = self.dotted(function)
                 return f"{left}()" if left is not None else None
@@ -127,11 +127,11 @@ class PythonValues:
             case ast.Call(ast.Name("sorted" | "list" | "set" | "reversed" | "tuple"), [of, *_]):
                 return self.items(of)
             case ast.Call(function, arguments):
-                return self._listed(self.dotted(function) or "", function, arguments)
+                return self._list_folder(self.dotted(function) or "", function, arguments)
         argvs = self.argvs(node)
         return [word for argv in argvs for word in argv] if argvs is not None else None
 
-    def _listed(self, name: str, function: ast.expr, arguments: Sequence[ast.expr]) -> list[str] | None:
+    def _list_folder(self, name: str, function: ast.expr, arguments: Sequence[ast.expr]) -> list[str] | None:
         """Names of files are whatever a glob may be."""
         if name in _LISTS:
             return [STAR]
@@ -139,9 +139,9 @@ class PythonValues:
             return [text.replace("*", STAR) for text in self.texts(arguments[0])]
         if isinstance(function, ast.Attribute) and function.attr in ("iterdir", "glob", "rglob"):
             pattern = [t.replace("*", STAR) for t in self.texts(arguments[0])] if arguments else [STAR]
-            return joined(([f"{t.rstrip('/')}/" for t in self.texts(function.value)], pattern))
+            return join_parts(([f"{t.rstrip('/')}/" for t in self.texts(function.value)], pattern))
         if isinstance(function, ast.Attribute) and function.attr in ("split", "splitlines"):
-            return [piece for text in self.texts(function.value) for piece in (text.split() if known(text) else _UNKNOWN)]
+            return [piece for text in self.texts(function.value) for piece in (text.split() if is_known(text) else _UNKNOWN)]
         return None
 
     # --- kinds
@@ -187,7 +187,7 @@ class PythonValues:
         return [*arguments, MAYBE_EMPTY]
 
     def _environment(self, name: str, default: ast.expr | None) -> list[str]:
-        found = list(self._given.variables(name)) if known(name) else []
+        found = list(self._given.variables(name)) if is_known(name) else []
         if name == "HOME" and not found:
             return [HOME]
         return [*found, *(self.texts(default) if default is not None else ()), *(() if found else _UNKNOWN)]
@@ -195,7 +195,7 @@ class PythonValues:
     def _operated(self, left: ast.expr, operator: ast.operator, right: ast.expr) -> list[str]:
         match operator:
             case ast.Add():
-                found = joined((self.texts(left), self.texts(right)))
+                found = join_parts((self.texts(left), self.texts(right)))
             case ast.Div():
                 found = [_below(a, b) for a, b in islice(product(self.texts(left), self.texts(right)), MEANINGS_MAX)]
             case ast.Mod():
@@ -216,7 +216,7 @@ class PythonValues:
             return [system]
         return self.texts(node.value) if node.attr == "path" else _UNKNOWN  # of an entry of os.scandir
 
-    def _called(self, node: ast.Call) -> list[str]:
+    def _evaluate_call(self, node: ast.Call) -> list[str]:
         name = self.dotted(node.func) or ""
         arguments = node.args
         if name in _JOINED:
@@ -240,12 +240,12 @@ class PythonValues:
         texts = self.texts(function.value)
         if function.attr == "join" and arguments:
             argvs = self.argvs(arguments[0])
-            return [_joined(text, words) for text, words in product(texts, argvs)] if argvs is not None else _UNKNOWN
+            return [_join_words(text, words) for text, words in product(texts, argvs)] if argvs is not None else _UNKNOWN
         if function.attr in METHODS:
             return [METHODS[function.attr](text) for text in texts]
         if function.attr in ARGUMENTS and arguments:
             said = islice(product(*(self.texts(a) for a in arguments)), MEANINGS_MAX)
-            return [called(function.attr, text, words)[:_TEXT_MAX] for text, words in product(texts, list(said))]
+            return [call_method(function.attr, text, words)[:_TEXT_MAX] for text, words in product(texts, list(said))]
         return _UNKNOWN
 
 
@@ -255,7 +255,7 @@ def _put_together(parts: Iterable[Sequence[Sequence[str]]]) -> list[list[str]]:
     return [[word for words in way for word in words] for way in ways]
 
 
-def _joined(text: str, words: Sequence[str]) -> str:
+def _join_words(text: str, words: Sequence[str]) -> str:
     check_size(sum(map(len, words)) + len(text) * len(words))
     return text.join(words)
 

@@ -67,7 +67,7 @@ def cleared(text: str) -> str:
     return _UNWANTED.sub("\ufffd", text)
 
 
-def marked(text: str) -> str:
+def mark_special(text: str) -> str:
     r"""Mark the special characters in unquoted shell text, except escaped ones.
 
     `r\m*` becomes `rm` STAR.
@@ -88,7 +88,7 @@ def marked(text: str) -> str:
     return "".join(pieces)
 
 
-def known(word: str) -> bool:
+def is_known(word: str) -> bool:
     """Return True if all of the word is known.
 
     A glob counts as known, because the names that it may match can be computed.
@@ -101,7 +101,7 @@ def has_glob(word: str) -> bool:
     return _GLOB.search(word) is not None
 
 
-def shown(word: str) -> str:
+def render_word(word: str) -> str:
     """Return the word for people: `rm -rf …/`."""
     return word.translate(_SHOWN)
 
@@ -112,7 +112,7 @@ def as_source(word: str, language: str = "bash") -> str:
         word = word.replace(LATER, "${OPSJOBS_UNKNOWN}")
     name = _NAMES.get(language)
     unknown = {MAYBE_EMPTY: name or "${OPSJOBS_UNSAID}", SOMETHING: name or "${OPSJOBS_UNSAID:?}"}
-    return _MARKS.sub(lambda mark: unknown.get(mark[0]) or shown(mark[0]), word)
+    return _MARKS.sub(lambda mark: unknown.get(mark[0]) or render_word(mark[0]), word)
 
 
 def fields(word: str) -> list[str]:
@@ -155,7 +155,7 @@ def _braces(word: str) -> list[str]:
     return done + left
 
 
-def joined(parts: Iterable[Sequence[str]]) -> list[str]:
+def join_parts(parts: Iterable[Sequence[str]]) -> list[str]:
     """Return all meanings of a word of several parts, each with its own meanings.
 
     If there are too many, MAYBE_EMPTY stands for the rest. Raises Spent if one of them would be too

@@ -10,8 +10,8 @@ from typing import Literal
 from opsjobs.safety.budget import CHARACTERS_A_STEP, DEPTH_MAX, TEXT_BYTES_MAX, Budget, Spent
 from opsjobs.safety.globs import wildcards
 from opsjobs.safety.inputs import NOBODY, ProgramInputs
-from opsjobs.safety.paths import emptied, normal, readings
-from opsjobs.safety.symbolic_words import ANY, MAYBE_EMPTY, STAR, shown
+from opsjobs.safety.paths import normal, paths_if_empty, readings
+from opsjobs.safety.symbolic_words import ANY, MAYBE_EMPTY, STAR, render_word
 
 Dialect = Literal["posix", "powershell", "cmd", "python"]
 Reader = Callable[["Trace", str, "SourcePosition"], None]
@@ -112,7 +112,7 @@ class Call:
     @cached_property
     def paths_if_empty(self) -> tuple[str, ...]:
         """The paths that they are where what may be empty is."""
-        return tuple(path for word in self.arguments for path in emptied(self.as_path(word), self.place.cwd))
+        return tuple(path for word in self.arguments for path in paths_if_empty(self.as_path(word), self.place.cwd))
 
     @cached_property
     def destinations(self) -> tuple[str, ...]:
@@ -138,7 +138,7 @@ class Call:
     @cached_property
     def text(self) -> str:
         """All of it in one line, and what it is fed: for expressions."""
-        return "\n".join((shown(" ".join(self.words)), self.io.fed() or ""))
+        return "\n".join((render_word(" ".join(self.words)), self.io.fed() or ""))
 
 
 def _parted(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:

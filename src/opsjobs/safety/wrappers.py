@@ -12,7 +12,7 @@ from opsjobs.safety.budget import Spent, replaced
 from opsjobs.safety.inputs import SAME, EnvironmentChange
 from opsjobs.safety.interpreters import LANGUAGES, Argv, File, Inner, InnerText, Standard, Words, interpreted, language_of
 from opsjobs.safety.prefixes import CLEARED, PREFIXES, Prefix, changed, long, variables
-from opsjobs.safety.symbolic_words import MAYBE_EMPTY, SOMETHING, known
+from opsjobs.safety.symbolic_words import MAYBE_EMPTY, SOMETHING, is_known
 
 _XARGS = Prefix("adEILnPsl", long("arg-file", "delimiter", "max-args", "max-procs", "max-lines", "max-chars", "replace"))
 _FLOCK = Prefix("wEn".replace("n", ""), long("timeout", "wait", "conflict-exit-code"), skip=1)
@@ -242,7 +242,7 @@ def _multiplexer(words: Words) -> list[Inner]:
     if words[0] == "screen":
         return _argv(Prefix("SthTpcs").rest(words))
     rest = [w for w in words[1:] if not w.startswith("-")]
-    return [InnerText("bash", word) for word in rest[1:] if " " in word or not known(word)]
+    return [InnerText("bash", word) for word in rest[1:] if " " in word or not is_known(word)]
 
 
 def _after(option: str) -> Callable[[Words], list[Inner]]:

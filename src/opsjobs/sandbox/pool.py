@@ -85,10 +85,10 @@ class JudgePool:
             if len(self._asking) >= QUEUE_MAX:
                 raise Unavailable(f"{QUEUE_MAX} texts wait to be judged", told="The safety check is busy: try again in a second.")
             asking = self._asking[digest] = self._threads.submit(self._ask, asked, digest)
-        asking.add_done_callback(lambda _: self._answered(digest))
+        asking.add_done_callback(lambda _: self._forget_question(digest))
         return asking
 
-    def _answered(self, digest: bytes) -> None:
+    def _forget_question(self, digest: bytes) -> None:
         with self._lock:
             self._asking.pop(digest, None)
 
@@ -129,10 +129,10 @@ class JudgePool:
                 return self._processes.ask(body)
             except Failed as failed:
                 if last or failed.reason != CRASH:
-                    return (self._told(asked, digest, failed.reason),)
+                    return (self._record_failure(asked, digest, failed.reason),)
         raise AssertionError("unreachable")
 
-    def _told(self, asked: SafetyQuestion, digest: bytes, reason: str) -> Finding:
+    def _record_failure(self, asked: SafetyQuestion, digest: bytes, reason: str) -> Finding:
         finding = Finding(UNJUDGED, SafetyVerdict.NEEDS_APPROVAL, _REASONS[reason], excerpt_of(asked.text[:1_000]))
         with self._lock:
             self._failures[digest] = (time.monotonic() + FAILURE_SECONDS, finding)
@@ -174,7 +174,7 @@ class _Processes:
 
     def ask(self, body: bytes) -> tuple[Finding, ...]:
         """Ask an idle process, or a new one. Raises Failed, Unavailable."""
-        process = self._taken()
+        process = self._take_process()
         try:
             found, leaves = process.ask(body)
         except Failed:
@@ -212,7 +212,7 @@ class _Processes:
             process.kill()
         self.end_idle()
 
-    def _taken(self) -> JudgeProcess:
+    def _take_process(self) -> JudgeProcess:
         with self._lock:
             if self._closed:
                 raise Unavailable("the process is shutting down")

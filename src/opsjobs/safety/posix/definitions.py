@@ -11,7 +11,7 @@ from opsjobs.safety.budget import Budget, filled_in
 from opsjobs.safety.posix.parsing import Script
 from opsjobs.safety.posix.values import PosixValues
 from opsjobs.safety.posix.variables import Assigned, VariableFrame, shifts_in
-from opsjobs.safety.symbolic_words import MAYBE_EMPTY, known
+from opsjobs.safety.symbolic_words import MAYBE_EMPTY, is_known
 
 DECLARED_MAX = 20
 ALL = "*"
@@ -136,7 +136,7 @@ class Definitions:
             fed = next((c for c in node.named_children if c.type == "herestring_redirect"), None)
             value = self._values.herestring(fed).rstrip("\n") if fed is not None and called == "read" else MAYBE_EMPTY
             for word in (w for w in words[1:] if w.isidentifier()):
-                self._values.variables.give(word, Assigned(None, (value, *value.split()) if known(value) else (value,)))
+                self._values.variables.give(word, Assigned(None, (value, *value.split()) if is_known(value) else (value,)))
 
     def _set(self, words: Sequence[str]) -> None:
         """`set -- a b`, `set -a`."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from opsjobs.safety.budget import Budget, check_size, replaced
 from opsjobs.safety.globs import beginning, wildcards
-from opsjobs.safety.symbolic_words import MAYBE_EMPTY, SOMETHING, SPLIT, known, marked
+from opsjobs.safety.symbolic_words import MAYBE_EMPTY, SOMETHING, SPLIT, is_known, mark_special
 
 _SHAPE = re.compile(r"\$\{([!#]?)([A-Za-z_]\w*|\d+|[@*#?$!0-])(\[[^\]]*\])?(.*)\}\Z", re.DOTALL)
 _PIECE = re.compile(r":\s*(-?\d+|\(-?\d+\))\s*(?::\s*(-?\d+))?\Z")
@@ -75,7 +75,7 @@ def _pieces(values: list[str], at: int, length: str | None, absolute: bool) -> l
     if absolute and at == 0 and length == "1":
         return ["/"]
     count = None if length is None else int(length)
-    return [_piece(v, at, count) if known(v) else MAYBE_EMPTY for v in values]
+    return [_piece(v, at, count) if is_known(v) else MAYBE_EMPTY for v in values]
 
 
 def _piece(value: str, at: int, length: int | None) -> str:
@@ -86,7 +86,7 @@ def _piece(value: str, at: int, length: int | None) -> str:
 
 
 def _changed(value: str, rest: str, budget: Budget) -> str:
-    if not known(value):
+    if not is_known(value):
         # What is cut off a name leaves a part of it; what may be empty, may still be.
         return MAYBE_EMPTY
     if rest in _CASES:
@@ -102,7 +102,7 @@ def _glob(pattern: str) -> str | None:
     """Return the pattern as a glob; None if a value of the script is in it."""
     if "$" in pattern or "`" in pattern:
         return None
-    return marked(pattern.replace('"', "").replace("'", ""))
+    return mark_special(pattern.replace('"', "").replace("'", ""))
 
 
 def _trimmed(value: str, rest: str) -> str:

@@ -20,7 +20,7 @@ from opsjobs.safety.posix.inputs import Inputs
 from opsjobs.safety.posix.parsing import Script
 from opsjobs.safety.posix.values import PosixValues
 from opsjobs.safety.posix.variables import Assigned, VariableFrame, shifts_in
-from opsjobs.safety.symbolic_words import MAYBE_EMPTY, SPLIT, as_source, known, shown
+from opsjobs.safety.symbolic_words import MAYBE_EMPTY, SPLIT, as_source, is_known, render_word
 from opsjobs.safety.trace import NOTHING, Io, SourcePosition, Trace, excerpt_of
 
 NESTING_MAX = 150
@@ -175,13 +175,13 @@ class ScriptWalk:
         sources: tuple[str, ...] = io.sources
         feeders = io.feeders
         for n, stage in enumerate(stages):
-            text = cache(partial(self._printed, stages[:n], io)) if n else io.text
+            text = cache(partial(self._compute_output, stages[:n], io)) if n else io.text
             begun = len(self._trace.calls)
             self._statement(stage, Io(sources, text, io.writes if n == len(stages) - 1 else (), (), feeders))
             feeders = (*feeders, *self._trace.calls[begun:])[-_FEEDERS_MAX:]
             sources = (*sources, *(call.name for call in self._trace.calls[begun:]))[-_FEEDERS_MAX:]
 
-    def _printed(self, stages: Sequence[Node], io: Io) -> str | None:
+    def _compute_output(self, stages: Sequence[Node], io: Io) -> str | None:
         return self._values.printed(stages, io.fed())
 
     def _redirected(self, node: Node, io: Io) -> None:
@@ -267,14 +267,14 @@ class ScriptWalk:
     def _reads(self, argv: list[str], given: ProgramInputs, io: Io) -> None:
         """`read x` and `mapfile x` of what is known: `while read d; do …; done <<< /`."""
         fed = io.fed()
-        if fed is None or not known(fed):
+        if fed is None or not is_known(fed):
             return
         names = [word for word in argv[1:] if word.isidentifier()] or ["REPLY" if argv[0] == "read" else "MAPFILE"]
         lines = [line for line in re.split(r"[\n\0]", fed) if line][:_LINES_READ_MAX]
         if argv[0] != "read":
             self._values.variables.give(names[-1], Assigned(None, (SPLIT.join(lines),)))
         else:
-            cuts = shown((list(given.variables("IFS")) or [SPLIT])[0])
+            cuts = render_word((list(given.variables("IFS")) or [SPLIT])[0])
             for line in lines:
                 for name, piece in zip(names, _cut(line, cuts, len(names) - 1), strict=False):
                     self._values.variables.give(name, Assigned(None, (piece.strip(),)))

@@ -12,7 +12,7 @@ from itertools import islice, product
 from tree_sitter import Node
 
 from opsjobs.safety.budget import CHARACTERS_A_STEP, Budget
-from opsjobs.safety.constant_folding import printed
+from opsjobs.safety.constant_folding import compute_output
 from opsjobs.safety.escapes import ansi_c, double
 from opsjobs.safety.posix.expansion import expanded
 from opsjobs.safety.posix.parsing import Script
@@ -29,8 +29,8 @@ from opsjobs.safety.symbolic_words import (
     SPLIT,
     STAR,
     fields,
-    joined,
-    marked,
+    join_parts,
+    mark_special,
 )
 
 _SPACES = re.compile(r"[ \t\n]+")
@@ -79,7 +79,7 @@ class PosixValues:
             "arithmetic_expansion": lambda _: [SOMETHING],
             "concatenation": self._concatenation,
             "command_name": lambda node: (
-                self.of(node.named_children[0]) if node.named_children else [marked(self._script.text(node))]
+                self.of(node.named_children[0]) if node.named_children else [mark_special(self._script.text(node))]
             ),
             "brace_expression": self._range,
             "array": self._array,
@@ -90,7 +90,7 @@ class PosixValues:
         """Return the meanings of one word, at most MEANINGS_MAX, with marks for unknown parts."""
         self.budget.spend()
         kind = self._kinds.get(node.type)
-        found = kind(node) if kind is not None else [marked(self._script.text(node))]
+        found = kind(node) if kind is not None else [mark_special(self._script.text(node))]
         self.budget.read(sum(map(len, found)))
         return found
 
@@ -120,7 +120,7 @@ class PosixValues:
         for node in nodes:
             found, is_quoted = self.of(node), _is_quoted(node)
             if node.start_byte == end + 2 and self._script.between(end, end + 2) == "\\\n":
-                meanings[-1] = joined((meanings[-1], found))
+                meanings[-1] = join_parts((meanings[-1], found))
                 quoted[-1] = quoted[-1] or is_quoted
             else:
                 meanings.append(found)
@@ -136,7 +136,7 @@ class PosixValues:
 
     def _bare(self, node: Node) -> str:
         text = self._script.text(node)
-        word = marked(text)
+        word = mark_special(text)
         if text[:1] == "~":
             return _TILDE.sub(HOME, word, count=1)
         if "=~" in text:
@@ -153,7 +153,7 @@ class PosixValues:
             at = child.end_byte
         if end > at:
             parts.append([double(self._script.between(at, end))])
-        return joined(parts) if parts else [""]
+        return join_parts(parts) if parts else [""]
 
     def _quoted(self, node: Node) -> list[str]:
         match node.type:
@@ -177,7 +177,7 @@ class PosixValues:
         return expanded(
             self._script.text(node),
             self.variables.of,
-            lambda: joined([self.of(w) for w in words]) if words else [""],
+            lambda: join_parts([self.of(w) for w in words]) if words else [""],
             self.variables.begins_with_slash,
             self.budget,
         )
@@ -197,7 +197,7 @@ class PosixValues:
 
     def _concatenation(self, node: Node) -> list[str]:
         parts = [self.of(child) for child in node.children]
-        return joined(parts)
+        return join_parts(parts)
 
     def _range(self, node: Node) -> list[str]:
         found = _RANGE.fullmatch(self._script.text(node))
@@ -213,16 +213,16 @@ class PosixValues:
         parts: list[list[str]] = []
         for child in node.named_children:
             parts += [[SPLIT], self.of(child)] if parts else [self.of(child)]
-        return joined(parts) if parts else [""]
+        return join_parts(parts) if parts else [""]
 
     # --- what only prints
 
     def _printed_by(self, nodes: Sequence[Node], fed: str | None) -> str | None:
-        texts = [self._printed(node, fed) for node in nodes if node.type != "comment"]
+        texts = [self._compute_output(node, fed) for node in nodes if node.type != "comment"]
         known_ = [text for text in texts if text is not None]
         return "".join(known_) if texts and len(known_) == len(texts) else None
 
-    def _printed(self, node: Node, fed: str | None) -> str | None:
+    def _compute_output(self, node: Node, fed: str | None) -> str | None:
         self.budget.spend(1 + len(fed or "") // CHARACTERS_A_STEP)
         match node.type:
             case "command":
@@ -241,13 +241,13 @@ class PosixValues:
             fed = self.herestring(herestring)
         words = [c for c in node.named_children if c.type not in ("variable_assignment", "herestring_redirect", "file_redirect")]
         ways = self.argvs(words) if words else []
-        return printed(ways[0], fed) if len(ways) == 1 else None
+        return compute_output(ways[0], fed) if len(ways) == 1 else None
 
     def _printed_pipeline(self, stages: Sequence[Node], fed: str | None) -> str | None:
         for stage in stages:
             if stage.type == "comment":
                 continue
-            fed = self._printed(stage, fed)
+            fed = self._compute_output(stage, fed)
             if fed is None:
                 return None
         return fed
@@ -264,11 +264,11 @@ class PosixValues:
                 fed = self.herestring(redirect)
             elif ">" in self._script.text(redirect) and "/dev/null" not in self._script.text(redirect):
                 return None
-        return self._printed(body, fed) if body is not None else None
+        return self._compute_output(body, fed) if body is not None else None
 
     def herestring(self, node: Node) -> str:
         """Return the input of `<<<`; an unknown text if there are several meanings."""
-        found = joined([self.of(c) for c in node.named_children if c.type != "file_descriptor"])
+        found = join_parts([self.of(c) for c in node.named_children if c.type != "file_descriptor"])
         return (found[0].replace(SPLIT, " ") if len(found) == 1 else MAYBE_EMPTY) + "\n"
 
     def heredoc(self, node: Node) -> str | None:
@@ -288,7 +288,7 @@ class PosixValues:
                 continue
             parts += [[double(self._script.between(at, child.start_byte))], self._quoted(child)]
             at = child.end_byte
-        found = joined([*parts, [double(self._script.between(at, body.end_byte))]])
+        found = join_parts([*parts, [double(self._script.between(at, body.end_byte))]])
         return found[0] if len(found) == 1 else MAYBE_EMPTY
 
 

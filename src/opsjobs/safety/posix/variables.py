@@ -10,7 +10,7 @@ from tree_sitter import Node
 
 from opsjobs.safety.inputs import NOBODY, Lookup
 from opsjobs.safety.paths import is_unknown
-from opsjobs.safety.symbolic_words import HOME, LATER, MAYBE_EMPTY, MEANINGS_MAX, OPEN, SOMETHING, SPLIT, fields, joined
+from opsjobs.safety.symbolic_words import HOME, LATER, MAYBE_EMPTY, MEANINGS_MAX, OPEN, SOMETHING, SPLIT, fields, join_parts
 
 _SET_BY_THE_SYSTEM = {
     **dict.fromkeys(
@@ -162,7 +162,7 @@ class Variables:
             value = list(given.text) if given.node is None else self.evaluate(given.node)
             if given.items:
                 value = [piece for text in value for piece in (fields(text) if SPLIT in text or OPEN in text else [text])]
-            now = joined((now, value)) if given.adds else value
+            now = join_parts((now, value)) if given.adds else value
             found.update(dict.fromkeys(now))
         return self._settled(name, found)
 

@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Sequence
 
 from opsjobs.safety.powershell.script import read
-from opsjobs.safety.symbolic_words import cleared, known
+from opsjobs.safety.symbolic_words import cleared, is_known
 from opsjobs.safety.trace import SourcePosition, Trace
 
 _VALUED = (
@@ -52,7 +52,7 @@ def _is(option: str, names: Sequence[str]) -> bool:
 
 def _encoded(trace: Trace, words: list[str], place: SourcePosition) -> None:
     try:
-        text = base64.b64decode(words[0], validate=False).decode("utf-16-le") if words and known(words[0]) else None
+        text = base64.b64decode(words[0], validate=False).decode("utf-16-le") if words and is_known(words[0]) else None
     except (binascii.Error, ValueError):
         text = None
     if text is None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from opsjobs.safety.budget import check_size, replaced
-from opsjobs.safety.symbolic_words import MAYBE_EMPTY, cleared, known
+from opsjobs.safety.symbolic_words import MAYBE_EMPTY, cleared, is_known
 
 _PLACE = re.compile(r"\{(\d{1,9})[^{}]*\}")
 _NARROWS_NOT = {"-path", "-literalpath", "-force", "-recurse", "-directory", "-file"}
@@ -72,7 +72,7 @@ def _bytes(text: str) -> str:
 
 def string_of(text: str, encoding: str) -> str:
     """Return the text of bytes in an encoding; the bytes are letters of Latin-1 here."""
-    if not known(text):
+    if not is_known(text):
         return MAYBE_EMPTY
     try:
         return cleared(text.encode("latin-1").decode("utf-16-le" if "unicode" in encoding else "utf-8"))

@@ -12,7 +12,7 @@ from opsjobs.safety.paths import is_unknown
 from opsjobs.safety.powershell.names import ALIASES, FETCHES
 from opsjobs.safety.powershell.scopes import name_of
 from opsjobs.safety.powershell.values import PowerShellValues
-from opsjobs.safety.symbolic_words import MAYBE_EMPTY, as_source, known
+from opsjobs.safety.symbolic_words import MAYBE_EMPTY, as_source, is_known
 from opsjobs.safety.trace import Io, SourcePosition, Trace
 
 _CMDLET = re.compile(r"[a-z]+-[a-z]\w*")
@@ -68,9 +68,9 @@ class _PowerShellReading:
                     self._trace.event("fork_bomb", self._place(node))
         values.begin()
         for node in nodes if self._functions else ():
-            if node.type == "command" and (name := self._written(node)) in self._functions:
+            if node.type == "command" and (name := self._name_as_written(node)) in self._functions:
                 values.scopes.enter(node)
-                values.scopes.bind(name, self._words(node)[0])
+                values.scopes.bind(name, self._split_words(node)[0])
         for node in nodes:
             if node.type in ("pipeline_chain", "invokation_expression"):
                 values.scopes.enter(node)
@@ -87,20 +87,20 @@ class _PowerShellReading:
                 self._command(stage, fed, sources)
                 name = self._name(stage)
                 self._values.scopes.feed(stage, name[0] if name else "", fed)
-                sources = (*sources, *(n for n in name if known(n)))
+                sources = (*sources, *(n for n in name if is_known(n)))
                 if name == ["write-output"]:
-                    fed = self._words(stage)[0]
+                    fed = self._split_words(stage)[0]
                 elif name == ["get-childitem"]:
-                    fed = self._listed(stage)
+                    fed = self._list_items(stage)
                 else:
                     fed = None
             else:
                 fed = self._values.of(stage)
             sources = (*sources, *self._fetched(stage))
 
-    def _listed(self, stage: Node) -> list[str] | None:
+    def _list_items(self, stage: Node) -> list[str] | None:
         found = self._values.of(stage)
-        return found if all(known(path) for path in found) else None
+        return found if all(is_known(path) for path in found) else None
 
     def _fetched(self, node: Node) -> tuple[str, ...]:
         """Return ("curl",) if the output of a stage came over the network."""
@@ -133,7 +133,7 @@ class _PowerShellReading:
             return [name]
         return [n for n in sorted(self._trace.names) if fnmatchcase(n, name)][:_MATCHES_MAX] or [MAYBE_EMPTY]
 
-    def _written(self, command: Node) -> str:
+    def _name_as_written(self, command: Node) -> str:
         node = command.child_by_field_name("command_name")
         return self._values.text(node).lower() if node is not None else ""
 
@@ -141,7 +141,7 @@ class _PowerShellReading:
         lower = name.lower().strip("'\"").replace("\\", "/").rpartition("/")[2].removesuffix(".exe")
         return self._aliases.get(lower, lower)
 
-    def _words(self, command: Node) -> tuple[list[str], list[str]]:
+    def _split_words(self, command: Node) -> tuple[list[str], list[str]]:
         """Its arguments, and the files that it writes."""
         elements = command.child_by_field_name("command_elements")
         words: list[str] = []
@@ -161,14 +161,14 @@ class _PowerShellReading:
         return words, writes
 
     def _command(self, node: Node, fed: list[str] | None, sources: tuple[str, ...]) -> None:
-        words, writes = self._words(node)
+        words, writes = self._split_words(node)
         place = self._place(node)
-        said = "\n".join(fed) if fed is not None and all(known(t) for t in fed) else None
+        said = "\n".join(fed) if fed is not None and all(is_known(t) for t in fed) else None
         io = Io(sources, (lambda: said) if said is not None else None, tuple(("write", path) for path in writes))
         for path in self._paths(node):
             self._ran(path, place)
         for name in self._name(node):
-            if not name or not known(name):
+            if not name or not is_known(name):
                 self._trace.event("dynamic_command", place)
                 self._trace.call(("?", *words), place, dialect="powershell", io=io)
                 continue
@@ -189,7 +189,7 @@ class _PowerShellReading:
             self._aliases[plain[0].lower()] = self._plain(plain[1])
         elif name in ("invoke-wmimethod", "invoke-cimmethod") and any("win32_process" in w.lower() for w in words):
             self._trace.event("dynamic_program", place)
-        elif (written := self._written(node)) in ALIASES:
+        elif (written := self._name_as_written(node)) in ALIASES:
             run(self._trace, [written, *words], place, io)  # outside of Windows it is the program of that name
         elif not _CMDLET.fullmatch(name) and name not in self._functions:
             self._trace.call((name, *words), place, dialect="cmd", io=io)
@@ -198,12 +198,12 @@ class _PowerShellReading:
 
     def _ran(self, path: str, place: SourcePosition) -> None:
         """Remember a file until the end: it may be downloaded or written in this text."""
-        if known(path) and ("\\" in path or "/" in path or "." in path):
+        if is_known(path) and ("\\" in path or "/" in path or "." in path):
             self._trace.ran.append(("powershell", _key(path), place))
 
     def _code(self, node: Node, texts: list[str], place: SourcePosition, io: Io) -> None:
         text = " ".join(texts)
-        if texts and not is_unknown(text) and known(text):
+        if texts and not is_unknown(text) and is_known(text):
             self._trace.read("powershell", text, place)
         elif self._fetched(node) or "curl" in io.sources:
             self._trace.event("download_to_shell", place)

@@ -16,7 +16,7 @@ from opsjobs.safety.powershell.methods import METHODS, STATIC, character, conten
 from opsjobs.safety.powershell.names import CONSTANTS, ENVIRONMENT
 from opsjobs.safety.powershell.parsing import understood
 from opsjobs.safety.powershell.scopes import SCRIPT, Scopes, name_of
-from opsjobs.safety.symbolic_words import LATER, MAYBE_EMPTY, SOMETHING, known
+from opsjobs.safety.symbolic_words import LATER, MAYBE_EMPTY, SOMETHING, is_known
 
 _UNKNOWN = [MAYBE_EMPTY]
 _ITEMS_MAX = 512
@@ -51,8 +51,8 @@ class PowerShellValues:
             "format_argument_expression": self._formatted,
             "comparison_expression": self._compared,
             "comparison_argument_expression": self._compared,
-            "array_literal_expression": self._listed,
-            "argument_expression_list": self._listed,
+            "array_literal_expression": self._list_items,
+            "argument_expression_list": self._list_items,
             "parenthesized_expression": self._parenthesised,
             "sub_expression": self._parenthesised,
             "array_expression": self._parenthesised,
@@ -64,7 +64,7 @@ class PowerShellValues:
             "range_expression": self._range,
             "element_access": self._element,
             "member_access": self._member,
-            "command": self._printed,
+            "command": self._compute_output,
         }
 
     def text(self, node: Node) -> str:
@@ -175,7 +175,7 @@ class PowerShellValues:
         items = self.of(of)
         if not at.lstrip("-").isdigit():
             return [*items, MAYBE_EMPTY]
-        if not all(known(item) for item in items):
+        if not all(is_known(item) for item in items):
             return items if items == [LATER] else _UNKNOWN
         return [items[int(at)]] if -len(items) <= int(at) < len(items) else _UNKNOWN
 
@@ -265,7 +265,7 @@ class PowerShellValues:
             between = "".join(right)
             check_size(len(between) * len(left) + sum(map(len, left)))
             return [between.join(left)]
-        if operator in ("-replace", "-creplace", "-ireplace") and right and all(known(t) for t in (*left, *right)):
+        if operator in ("-replace", "-creplace", "-ireplace") and right and all(is_known(t) for t in (*left, *right)):
             pattern = right[0]
             to = right[1] if len(right) > 1 else ""
             return [replaced(text, pattern, to) for text in left] if re.fullmatch(r"[\w\s~#@!%&=:;,<>-]+", pattern) else _UNKNOWN
@@ -273,7 +273,7 @@ class PowerShellValues:
             return [piece for text in left for piece in (text.split(right[0]) if right[0] else list(text))]
         return _UNKNOWN
 
-    def _listed(self, node: Node) -> list[str]:
+    def _list_items(self, node: Node) -> list[str]:
         return [text for child in node.named_children for text in self.of(child)]
 
     def _parenthesised(self, node: Node) -> list[str]:
@@ -281,10 +281,10 @@ class PowerShellValues:
         while len(inner) == 1 and inner[0].type in ("statement_list", "pipeline", "pipeline_chain"):
             inner = inner[0].named_children
         if len(inner) == 1 and inner[0].type == "command":
-            return self._printed(inner[0])
+            return self._compute_output(inner[0])
         return self.of(inner[0]) if len(inner) == 1 else _UNKNOWN
 
-    def _printed(self, command: Node) -> list[str]:
+    def _compute_output(self, command: Node) -> list[str]:
         name = command.child_by_field_name("command_name")
         elements = command.child_by_field_name("command_elements")
         called = self.text(name).lower() if name is not None else ""
@@ -333,7 +333,7 @@ class PowerShellValues:
         member = next((c for c in node.named_children if c.type == "member_name"), None)
         arguments = next((c for c in node.named_children if c.type == "argument_list"), None)
         name = self.one(member.named_children[0]) if member is not None and member.named_children else ""
-        if member is not None and (not name or not known(name)):
+        if member is not None and (not name or not is_known(name)):
             name = self.text(member).strip("'\"")
         kind = self.text(of).lower().strip("[]").removeprefix("system.") if of is not None and of.type == "type_literal" else ""
         said = [t for c in arguments.named_children for t in self.of(c)] if arguments is not None else []
@@ -349,4 +349,4 @@ class PowerShellValues:
         if of is None or of.type == "type_literal":
             return _UNKNOWN
         method = METHODS.get(name)
-        return [method(text, said) if method is not None and known(text) else MAYBE_EMPTY for text in self.of(of)]
+        return [method(text, said) if method is not None and is_known(text) else MAYBE_EMPTY for text in self.of(of)]
