@@ -72,7 +72,7 @@ def test_a_label_without_a_value_is_any_of_it() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("policies: [", "no YAML"),
+        ("policies: [", "not valid YAML"),
         ("policies: [{labels: [a]}]", "policies.0.name"),
         ("policies: [{name: a, verdict: perhaps}]", "policies.0.verdict"),
         ("policies: [{name: a, nonsense: 1}]", "policies.0.nonsense"),
