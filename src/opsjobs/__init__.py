@@ -1,3 +1,3 @@
-"""OpsConductor's Job Execution Service: PostgreSQL is the ledger, Redis the bell, Celery the ringer, SSH the hands."""
+"""OpsConductor's Job Execution Service: agentless jobs over SSH."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The door of the command `opsjobs` and of `python -m opsjobs`."""
+"""Entry point of the command `opsjobs` and of `python -m opsjobs`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from opsjobs.cli.app import run
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its code."""
     sys.exit(run(sys.argv[1:]))
 
 

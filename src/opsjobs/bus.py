@@ -1,13 +1,12 @@
-"""Redis, all of it but Celery's queue: messages that are only hints, sent and heard without ever making anybody wait."""
+"""Redis pub/sub: messages are only hints, so sending and receiving never block the caller."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import math
-import random
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -17,21 +16,23 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from opsjobs.backoff import Backoff
 from opsjobs.telemetry import Metrics, log
 
-# What waits to be sent; beyond it the newest is dropped. The receivers poll, so nothing is lost but time.
-QUEUED_MESSAGES_AT_MOST = 10_000
-QUEUED_BYTES_AT_MOST = 4 << 20
-# What one listener has not read yet; beyond it the oldest is dropped.
-UNREAD_MESSAGES_AT_MOST = 1_000
-# One round trip to Redis carries at most so many messages.
-BATCH_MESSAGES_AT_MOST = 256
-ANSWER_SECONDS_AT_MOST = 1.0
-# A quiet subscription is asked for a sign of life this often; an unanswered question ends it: a hung Redis is noticed.
-SILENCE_SECONDS_AT_MOST = 5.0
-# How long `listen` waits for Redis to confirm before it goes on without: bells come once Redis is there.
-SUBSCRIBE_SECONDS_AT_MOST = 0.25
-CLOSE_SECONDS_AT_MOST = 0.5
+# The queue of outgoing messages; beyond it the newest is dropped. Receivers also poll, so this only
+# costs time.
+QUEUED_MESSAGES_MAX = 10_000
+QUEUED_BYTES_MAX = 4 << 20
+# Unread messages of one listener; beyond it the oldest is dropped.
+UNREAD_MESSAGES_MAX = 1_000
+# Messages in one round trip to Redis.
+BATCH_MESSAGES_MAX = 256
+ANSWER_SECONDS_MAX = 1.0
+# A silent subscription is pinged this often; an unanswered ping closes it, so a hung Redis is noticed.
+SILENCE_SECONDS_MAX = 5.0
+# How long `listen` waits for Redis to confirm the subscription; after that it continues without.
+SUBSCRIBE_SECONDS_MAX = 0.25
+CLOSE_SECONDS_MAX = 0.5
 CANCELS = 4
 BACKOFF_SECONDS_FIRST = 0.1
 BACKOFF_SECONDS_LAST = 2.0
@@ -40,9 +41,9 @@ _AWAY = (RedisError, OSError, TimeoutError, asyncio.IncompleteReadError)
 
 
 class Bus:
-    """Publish and listen. With `url` None, or while Redis is away, everything is dropped and nobody is told anything.
+    """Publish and listen. Messages are dropped without a `url` and while Redis is away.
 
-    `url` is redis://, rediss:// or unix://. All methods belong to the event loop that called `open`.
+    `url` is redis://, rediss:// or unix://. Call all methods on the event loop that called `open`.
     """
 
     def __init__(self, url: str | None, metrics: Metrics | None = None) -> None:
@@ -54,91 +55,95 @@ class Bus:
         self._sent = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
         self._away = False
-        self._hearing = _Hearing(url, self._metrics) if url else None
+        self._subscriber = _Subscriber(url, self._metrics) if url else None
 
     async def open(self) -> None:
-        """Begin to send. A Redis that is down is no error."""
+        """Start the sender. It is no error if Redis is down."""
         if self._redis and not self._sender:
-            self._sender = asyncio.create_task(self._send_for_ever(), name="bus-sender")
+            self._sender = asyncio.create_task(self._send_forever(), name="bus-sender")
 
     async def close(self) -> None:
-        """Send what waits if Redis answers; done within about a second whatever Redis does."""
+        """Send queued messages if Redis answers; done within about a second in any case."""
         sender, self._sender = self._sender, None
         if sender:
-            await self._let_out()
-            await _ended(sender)
-        if self._hearing:
-            await self._hearing.close()
+            await self._drain()
+            await _cancel(sender)
+        if self._subscriber:
+            await self._subscriber.close()
         if self._redis:
             with contextlib.suppress(*_AWAY):
-                async with asyncio.timeout(CLOSE_SECONDS_AT_MOST):
+                async with asyncio.timeout(CLOSE_SECONDS_MAX):
                     await self._redis.aclose()
 
     @property
-    def away(self) -> bool:
-        """Whether the last attempt to send failed; True without a Redis."""
+    def is_away(self) -> bool:
+        """True if the last attempt to send failed, or if there is no Redis."""
         return self._redis is None or self._away
 
     @property
-    def configured(self) -> bool:
-        """Whether there is a Redis by the settings."""
+    def is_configured(self) -> bool:
+        """True if the settings name a Redis."""
         return self._redis is not None
 
     async def ping(self) -> bool:
-        """Whether Redis answers now; at most ANSWER_SECONDS_AT_MOST."""
-        return await self._answered([("PING",)])
+        """Return True if Redis answers within ANSWER_SECONDS_MAX."""
+        return await self._execute([("PING",)])
 
     def publish(self, channel: str, message: bytes) -> None:
-        """Send soon, or drop: never waits, never raises."""
-        full = len(self._queue) >= QUEUED_MESSAGES_AT_MOST or self._queued_bytes + len(message) > QUEUED_BYTES_AT_MOST
+        """Queue the message or drop it; never waits, never raises."""
+        full = len(self._queue) >= QUEUED_MESSAGES_MAX or self._queued_bytes + len(message) > QUEUED_BYTES_MAX
         if full or self._away or self._sender is None:
-            self._metrics.bus_dropped.inc()
+            self._metrics.pubsub_dropped.inc()
             return
         self._queue.append((channel, message))
         self._queued_bytes += len(message)
         self._sent.clear()
         self._to_send.set()
 
-    async def publish_sure(self, *messages: tuple[str, bytes]) -> bool:
-        """Send these (channel, message) now, in at most ANSWER_SECONDS_AT_MOST; False when Redis did not confirm all of them.
+    async def publish_confirmed(self, *messages: tuple[str, bytes]) -> bool:
+        """Send these (channel, message) pairs now, within ANSWER_SECONDS_MAX.
 
-        They may have gone out all the same.
+        Return False if Redis did not confirm all of them; they may have been sent all the same.
         """
-        return await self._answered(("PUBLISH", *message) for message in messages)
+        return await self._execute(("PUBLISH", *message) for message in messages)
 
-    async def audience(self, channels: str) -> bool | None:
-        """Whether anybody listens to a channel of this pattern, or to any pattern at all; None when Redis does not say."""
+    async def has_listeners(self, channels: str) -> bool | None:
+        """Return True if a channel of this pattern, or any pattern, has a listener.
+
+        None if Redis does not answer.
+        """
         answers: list[Any] = []
-        if not await self._answered([("PUBSUB", "CHANNELS", channels), ("PUBSUB", "NUMPAT")], answers):
+        if not await self._execute([("PUBSUB", "CHANNELS", channels), ("PUBSUB", "NUMPAT")], answers):
             return None
         return bool(answers[0] or answers[1])
 
     @asynccontextmanager
     async def listen(self, *channels: str) -> AsyncIterator[Messages]:
-        """`async with bus.listen("a", "b.*") as messages: async for channel, message in messages: …`, for ever.
+        """Subscribe to channels and patterns; the result iterates over (channel, message).
 
-        Reading may be cancelled (a timeout around it) and taken up again. What was sent while Redis was away is not made up for.
+        Reading may be cancelled, for example by a timeout, and resumed. Messages sent while Redis
+        was away are lost.
         """
         messages = Messages(channels, self._metrics)
-        if self._hearing is None:
+        if self._subscriber is None:
             yield messages
             return
-        await self._hearing.add(messages)
+        await self._subscriber.add(messages)
         try:
             yield messages
         finally:
-            self._hearing.remove(messages)
+            self._subscriber.remove(messages)
 
-    async def _send_for_ever(self) -> None:
+    async def _send_forever(self) -> None:
         while True:
             await self._to_send.wait()
-            if await self._answered(("PUBLISH", *message) for message in self._batch()):
+            if await self._execute(("PUBLISH", *message) for message in self._batch()):
                 self._settle_queue()
             else:
                 await self._wait_for_redis()
 
     def _batch(self) -> list[tuple[str, bytes]]:
-        batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_MESSAGES_AT_MOST))]
+        batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_MESSAGES_MAX))]
         self._queued_bytes -= sum(len(message) for _, message in batch)
         return batch
 
@@ -149,22 +154,22 @@ class Bus:
 
     async def _wait_for_redis(self) -> None:
         self._away = True
-        log.warning("the bus is away: messages are dropped until Redis answers", waiting=len(self._queue))
-        self._metrics.bus_dropped.inc(1 + len(self._queue))
+        log.warning("bus_unavailable", hint="messages are dropped until Redis answers", queued=len(self._queue))
+        self._metrics.pubsub_dropped.inc(1 + len(self._queue))
         self._queue.clear()
         self._queued_bytes = 0
         self._settle_queue()
-        pauses = _pauses()
+        backoff = Backoff(BACKOFF_SECONDS_FIRST, BACKOFF_SECONDS_LAST)
         while not await self.ping():  # noqa: ASYNC110  Redis sends no event when it is back
-            await asyncio.sleep(next(pauses))
+            await asyncio.sleep(backoff.next())
         self._away = False
-        log.info("the bus is back")
+        log.info("bus_recovered")
 
-    async def _answered(self, commands: Iterable[tuple[str | bytes, ...]], answers: list[Any] | None = None) -> bool:
+    async def _execute(self, commands: Iterable[tuple[str | bytes, ...]], answers: list[Any] | None = None) -> bool:
         if self._redis is None:
             return False
         try:
-            async with asyncio.timeout(ANSWER_SECONDS_AT_MOST):
+            async with asyncio.timeout(ANSWER_SECONDS_MAX):
                 pipeline = self._redis.pipeline(transaction=False)
                 for command in commands:
                     pipeline.execute_command(*command)
@@ -175,15 +180,15 @@ class Bus:
             answers.extend(received)
         return True
 
-    async def _let_out(self) -> None:
+    async def _drain(self) -> None:
         if self._queue and not self._away:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_SECONDS_AT_MOST):
+                async with asyncio.timeout(CLOSE_SECONDS_MAX):
                     await self._sent.wait()
 
 
 class Messages:
-    """What a listener has not read yet."""
+    """The unread messages of one listener."""
 
     def __init__(self, channels: Iterable[str], metrics: Metrics) -> None:
         self.channels = frozenset(channels)
@@ -193,10 +198,10 @@ class Messages:
         self._arrived = asyncio.Event()
 
     def put(self, channel: str, message: bytes) -> None:
-        """Add one, dropping the oldest where the listener does not keep up."""
-        if len(self._unread) >= UNREAD_MESSAGES_AT_MOST:
+        """Add a message; drop the oldest if the listener does not keep up."""
+        if len(self._unread) >= UNREAD_MESSAGES_MAX:
             self._unread.popleft()
-            self._metrics.bus_dropped.inc()
+            self._metrics.pubsub_dropped.inc()
         self._unread.append((channel, message))
         self._arrived.set()
 
@@ -210,15 +215,15 @@ class Messages:
         return self._unread.popleft()
 
 
-class _Hearing:
-    """One connection that subscribes for all listeners of the process, and comes back by itself."""
+class _Subscriber:
+    """The one connection that subscribes for all listeners; it reconnects by itself."""
 
     def __init__(self, url: str, metrics: Metrics) -> None:
         self._pool = _pool(url)
         self._metrics = metrics
         self._listeners: set[Messages] = set()
         self._changed = asyncio.Event()
-        self._asked = 0
+        self._pings = 0
         self._to_confirm: dict[bytes, tuple[Messages, ...]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -226,9 +231,9 @@ class _Hearing:
         self._listeners.add(messages)
         self._changed.set()
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._hear_for_ever(), name="bus-hearing")
+            self._task = asyncio.create_task(self._receive_forever(), name="bus-subscriber")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SUBSCRIBE_SECONDS_AT_MOST):
+            async with asyncio.timeout(SUBSCRIBE_SECONDS_MAX):
                 await messages.confirmed.wait()
 
     def remove(self, messages: Messages) -> None:
@@ -238,27 +243,27 @@ class _Hearing:
     async def close(self) -> None:
         task, self._task = self._task, None
         if task:
-            await _ended(task)
+            await _cancel(task)
 
-    async def _hear_for_ever(self) -> None:
-        pauses = _pauses()
+    async def _receive_forever(self) -> None:
+        backoff = Backoff(BACKOFF_SECONDS_FIRST, BACKOFF_SECONDS_LAST)
         while True:
             connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # the library types most of itself
             try:
                 await connection.connect()  # type: ignore[no-untyped-call]  # the library types most of itself
-                pauses = _pauses()
-                await self._hear(connection)
+                backoff.reset()
+                await self._receive(connection)
             except _AWAY as away:
-                log.info("the bus does not hear: trying again", error=repr(away))
-            except Exception:  # noqa: BLE001  the hearing comes back from anything
+                log.info("bus_subscription_lost", error=repr(away))
+            except Exception:  # noqa: BLE001  the subscriber recovers from any error
                 self._metrics.bugs.labels(where="bus").inc()
-                log.exception("the bus stumbled while listening")
+                log.exception("bus_subscription_failed")
             finally:
                 with contextlib.suppress(*_AWAY):
                     await connection.disconnect(nowait=True)
-            await asyncio.sleep(next(pauses))
+            await asyncio.sleep(backoff.next())
 
-    async def _hear(self, connection: AbstractConnection) -> None:
+    async def _receive(self, connection: AbstractConnection) -> None:
         subscribed: set[str] = set()
         self._to_confirm.clear()
         reader = asyncio.create_task(self._read(connection), name="bus-reader")
@@ -271,7 +276,7 @@ class _Hearing:
                 change.cancel()
             reader.result()
         finally:
-            await _ended(reader)
+            await _cancel(reader)
 
     async def _subscribe(self, connection: AbstractConnection, subscribed: set[str]) -> set[str]:
         wanted = {name for listener in self._listeners for name in listener.channels}
@@ -281,25 +286,25 @@ class _Hearing:
             for command, arguments in ((verb, plain), (f"P{verb}", patterns)):
                 if arguments:
                     await connection.send_command(command, *arguments, check_health=False)
-        # Redis answers in order: the answer to this says that everything before it is in force.
-        self._asked += 1
-        self._to_confirm[b"%d" % self._asked] = tuple(self._listeners)
-        await connection.send_command("PING", b"%d" % self._asked, check_health=False)
+        # Redis answers in order: the answer to this ping confirms everything sent before it.
+        self._pings += 1
+        self._to_confirm[b"%d" % self._pings] = tuple(self._listeners)
+        await connection.send_command("PING", b"%d" % self._pings, check_health=False)
         return wanted
 
     async def _read(self, connection: AbstractConnection) -> None:
-        asked = False
+        pinged = False
         while True:
             try:
-                async with asyncio.timeout(SILENCE_SECONDS_AT_MOST):
+                async with asyncio.timeout(SILENCE_SECONDS_MAX):
                     answer = await connection.read_response(timeout=math.inf, disconnect_on_error=False)
             except TimeoutError:
-                if asked:
+                if pinged:
                     raise
-                asked = True
+                pinged = True
                 await connection.send_command("PING", check_health=False)
                 continue
-            asked = False
+            pinged = False
             self._deliver(answer)
 
     def _deliver(self, answer: Any) -> None:
@@ -321,8 +326,8 @@ def _pool(url: str) -> ConnectionPool:
     return ConnectionPool.from_url(
         url,
         max_connections=16,
-        socket_timeout=ANSWER_SECONDS_AT_MOST,
-        socket_connect_timeout=ANSWER_SECONDS_AT_MOST,
+        socket_timeout=ANSWER_SECONDS_MAX,
+        socket_connect_timeout=ANSWER_SECONDS_MAX,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
         client_name="opsjobs-bus",
@@ -330,18 +335,13 @@ def _pool(url: str) -> ConnectionPool:
     )
 
 
-def _pauses() -> Iterator[float]:
-    """Seconds to wait before the next try: twice as long each time, with jitter so that a fleet does not come back in step."""
-    pause = BACKOFF_SECONDS_FIRST
-    while True:
-        yield pause * random.uniform(0.5, 1)  # noqa: S311  jitter, not a secret
-        pause = min(pause * 2, BACKOFF_SECONDS_LAST)
+async def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end.
 
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait for its end. The client library loses a cancel that comes with an answer, so it is repeated."""
+    The client library loses a cancel that arrives with an answer, so it is repeated.
+    """
     for _ in range(CANCELS):
         task.cancel()
-        await asyncio.wait((task,), timeout=CLOSE_SECONDS_AT_MOST / CANCELS)
+        await asyncio.wait((task,), timeout=CLOSE_SECONDS_MAX / CANCELS)
         if task.done():
             return

@@ -1,4 +1,4 @@
-"""The clock that every part is handed: real in service, turned by hand in tests."""
+"""The clock of every part: the system's in service, advanced by hand in tests."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from uuid import UUID
 
 
 class Timer(Protocol):
-    """Something that will be called later, unless it is called off."""
+    """A scheduled call that can be cancelled."""
 
     def cancel(self) -> None:
-        """Call it off; harmless once it has happened."""
+        """Cancel the call; no effect once it was made."""
 
 
 class Clock(Protocol):
     """Wall time for records, monotonic time for timeouts, and sleep."""
 
     def now(self) -> datetime:
-        """The wall time, aware, in UTC."""
+        """Return the wall time, aware, in UTC."""
 
     def monotonic(self) -> float:
-        """Seconds that only ever grow."""
+        """Return seconds of a clock that never goes back."""
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Sleep for this time."""
 
     def later(self, seconds: float, call: Callable[[], object]) -> Timer:
-        """Call in the running loop after so many seconds."""
+        """Call it in the running loop after this time."""
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The system's clock."""
 
     def now(self) -> datetime:
-        """The wall time, aware, in UTC."""
+        """Return the wall time, aware, in UTC."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Seconds that only ever grow."""
+        """Return seconds of a clock that never goes back."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Sleep for this time."""
         await asyncio.sleep(seconds)
 
     def later(self, seconds: float, call: Callable[[], object]) -> Timer:
-        """Call in the running loop after so many seconds."""
+        """Call it in the running loop after this time."""
         return asyncio.get_running_loop().call_later(seconds, call)
 
 
 class TurnedClock:
-    """A clock that stands until a test turns it; sleepers wake when it passes their moment."""
+    """A clock that a test advances; sleepers wake when their time has come."""
 
     def __init__(self, start: datetime | None = None) -> None:
         self._now = start or datetime(2026, 1, 1, tzinfo=UTC)
@@ -63,15 +63,15 @@ class TurnedClock:
         self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
 
     def now(self) -> datetime:
-        """The wall time, aware, in UTC."""
+        """Return the wall time, aware, in UTC."""
         return self._now + timedelta(seconds=self._elapsed)
 
     def monotonic(self) -> float:
-        """Seconds turned so far."""
+        """Return the seconds that the clock was advanced so far."""
         return self._elapsed
 
     async def sleep(self, seconds: float) -> None:
-        """Wait until the clock was turned by `seconds`."""
+        """Sleep until the clock was advanced by `seconds`."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
@@ -80,14 +80,14 @@ class TurnedClock:
         await waiter
 
     def later(self, seconds: float, call: Callable[[], object]) -> Timer:
-        """Call when the clock was turned by so many seconds."""
+        """Call it once the clock was advanced by this time."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter.add_done_callback(lambda done: None if done.cancelled() else call())
         self._sleepers.append((self._elapsed + seconds, waiter))
         return _Waiting(waiter)
 
     def turn(self, seconds: float) -> None:
-        """Go forward and wake who is due."""
+        """Advance the clock and wake the sleepers that are due."""
         self._elapsed += seconds
         due = [w for at, w in self._sleepers if at <= self._elapsed]
         self._sleepers = [(at, w) for at, w in self._sleepers if at > self._elapsed]
@@ -105,7 +105,7 @@ class _Waiting:
 
 
 def uuid7(at: datetime) -> UUID:
-    """A new UUIDv7 (RFC 9562): sorts by `at` to the millisecond, the rest is random."""
+    """Return a new UUIDv7 (RFC 9562): sorted by `at` to the millisecond, otherwise random."""
     milliseconds = int(at.timestamp() * 1000)
     value = (milliseconds << 80) | secrets.randbits(80)
     value = value & ~(0xF << 76) | (0x7 << 76)

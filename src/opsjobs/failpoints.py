@@ -1,32 +1,33 @@
-"""Faults on order, at every numbered step of the straight line: for tests that kill, stall or break this process just there.
+"""Fault injection for tests: kill, stall or fail this process at a named step.
 
-`OPSJOBS_FAILPOINT=name:action[:arg][@n]`, several separated by commas; `@n` = only the n-th passage, else every one.
+`OPSJOBS_FAILPOINT=name:action[:arg][@n]`, several separated by commas. `@n` limits the fault to
+the n-th passage of the step; without it, every passage fails.
 
-    kill          SIGKILL of our own process, before the step
-    sleep:2.5     wait so many seconds (0.1 without), then do the step
-    error         the step does not happen, the caller gets an error
-    error_after   the step happens, and the caller gets an error all the same
+    kill          SIGKILL this process before the step
+    sleep:2.5     sleep so many seconds (default 0.1), then do the step
+    error         skip the step and raise
+    error_after   do the step, then raise
 
     launch          engine: targets are resolved, the execution is planned
     ledger.launch   engine and store: the launch's transaction, its commit included
-    notify            engine: the bells of a launch
+    notify          engine: the wake-ups of a launch
     claim           store: the claim's transaction
-    begin           engine: what runs need is read, between their claim and their start
+    begin           engine: the set-up of claimed runs is read
     session         engine: a session to a machine is opened
     start           engine: a command is started
-    attach          engine: a command that was started before is looked for and followed
+    attach          engine: a running durable command is found and followed
     cancel          engine: a durable command is ended
     settle          store: a group commit of output, results and ends
-    finish          engine: a run whose last action has ended is put on record
+    finish          engine: the end of a run is recorded
     fire            store: due moments become pending firings, the commit included
     firing.prepare  engine: the targets of pending firings are resolved
     firing.launch   store: pending firings become executions, the commit included
-    relay           engine: a shard's facts are told
+    relay           engine: the events of a shard are published
     stream          api: a follower reads a page of the log
 
-The error is Unavailable; at `session`, `attach` and `cancel` a RemoteFailure with connection_lost; at `start`
-connection_lost before, lost after.
-Nothing set costs one look at a module variable.
+The error is Unavailable; at `session`, `attach` and `cancel` a RemoteFailure with connection_lost;
+at `start` a RemoteFailure with connection_lost before the step and lost after it.
+Without faults a step costs one look at a module variable.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ NAMES = frozenset(
 )
 ACTIONS = frozenset({"kill", "sleep", "error", "error_after"})
 SLEEP_SECONDS = 0.1
-_ORDER = re.compile(r"(?P<name>[a-z.]+):(?P<action>[a-z_]+)(?::(?P<seconds>\d+(?:\.\d+)?))?(?:@(?P<nth>[1-9]\d*))?")
+_FORM = re.compile(r"(?P<name>[a-z.]+):(?P<action>[a-z_]+)(?::(?P<seconds>\d+(?:\.\d+)?))?(?:@(?P<nth>[1-9]\d*))?")
 _CODES: Mapping[tuple[str, str], ErrorCode] = {
     **{(name, how): ErrorCode.CONNECTION_LOST for name in ("session", "attach", "cancel") for how in ("error", "error_after")},
     ("start", "error"): ErrorCode.CONNECTION_LOST,
@@ -75,8 +76,8 @@ _CODES: Mapping[tuple[str, str], ErrorCode] = {
 
 
 @dataclass(slots=True)
-class _FaultOrder:
-    """One fault that was ordered; `passed` counts how often its step was come to."""
+class _Fault:
+    """An injected fault; `passed` counts the passages of its step."""
 
     name: str
     action: str
@@ -84,7 +85,7 @@ class _FaultOrder:
     nth: int | None
     passed: int = 0
 
-    def due(self) -> bool:
+    def is_due(self) -> bool:
         self.passed += 1
         return self.nth is None or self.passed == self.nth
 
@@ -95,53 +96,56 @@ class _FaultOrder:
 
 
 class _Passage:
-    """One way through a step for which faults are ordered."""
+    """One passage of a step that has faults."""
 
-    def __init__(self, due: list[_FaultOrder]) -> None:
+    def __init__(self, due: list[_Fault]) -> None:
         self._due = due
 
     async def __aenter__(self) -> None:
-        for order in self._due:
-            match order.action:
+        for fault in self._due:
+            match fault.action:
                 case "kill":
                     os.kill(os.getpid(), signal.SIGKILL)
                 case "sleep":
-                    await asyncio.sleep(order.seconds)
+                    await asyncio.sleep(fault.seconds)
                 case "error":
-                    raise order.failure()
+                    raise fault.failure()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for order in self._due:
-            if kind is None and order.action == "error_after":
-                raise order.failure()
+        for fault in self._due:
+            if kind is None and fault.action == "error_after":
+                raise fault.failure()
 
 
-_FREE: AbstractAsyncContextManager[None] = nullcontext()
-_orders: list[_FaultOrder] = []
+_NO_FAULT: AbstractAsyncContextManager[None] = nullcontext()
+_faults: list[_Fault] = []
 
 
 def arm(text: str) -> None:
-    """Order these faults, spelt as in the variable, instead of all before. Raises ValueError saying what cannot be read."""
-    _orders[:] = [_order(part.strip()) for part in text.split(",") if part.strip()]
+    """Replace all faults by these, in the form of the variable.
+
+    Raises ValueError if it is invalid.
+    """
+    _faults[:] = [_parse(part.strip()) for part in text.split(",") if part.strip()]
 
 
 def at(name: str) -> AbstractAsyncContextManager[None]:
-    """`async with failpoints.at("settle"):` around the step of this name."""
-    if not _orders:
-        return _FREE
-    return _Passage([order for order in _orders if order.name == name and order.due()])
+    """Return the context of the step of this name: `async with failpoints.at("settle"):`."""
+    if not _faults:
+        return _NO_FAULT
+    return _Passage([fault for fault in _faults if fault.name == name and fault.is_due()])
 
 
-def _order(part: str) -> _FaultOrder:
-    found = _ORDER.fullmatch(part)
+def _parse(part: str) -> _Fault:
+    found = _FORM.fullmatch(part)
     if found is None:
-        raise ValueError(f"{VARIABLE}: {part!r} is not name:action[:seconds][@n].")
+        raise ValueError(f"{VARIABLE}: {part!r} is invalid. Use name:action[:seconds][@n].")
     if found["name"] not in NAMES:
-        raise ValueError(f"{VARIABLE}: there is no step {found['name']!r}: use {', '.join(sorted(NAMES))}.")
+        raise ValueError(f"{VARIABLE}: unknown step {found['name']!r}. Use one of {', '.join(sorted(NAMES))}.")
     if found["action"] not in ACTIONS or (found["seconds"] and found["action"] != "sleep"):
-        raise ValueError(f"{VARIABLE}: {part!r}: the action is one of kill, sleep[:seconds], error, error_after.")
+        raise ValueError(f"{VARIABLE}: unknown action in {part!r}. Use kill, sleep[:seconds], error or error_after.")
     seconds, nth = float(found["seconds"] or SLEEP_SECONDS), int(found["nth"]) if found["nth"] else None
-    return _FaultOrder(found["name"], found["action"], seconds, nth)
+    return _Fault(found["name"], found["action"], seconds, nth)
 
 
 arm(os.environ.get(VARIABLE, ""))

@@ -1,4 +1,4 @@
-"""What a process says about itself: log lines of one JSON object each, and numbers for Prometheus."""
+"""Logs (one JSON object a line) and metrics (Prometheus) of a process."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from structlog.types import FilteringBoundLogger
 
 from opsjobs.model.masking import Forms, Mask
 
-# A traceback is cut to this many characters, keeping its end: the last frames say what broke.
-TRACEBACK_CHARACTERS_AT_MOST = 16_384
-# Any other text of a line: a remote machine's banner or a broken peer's answer may be any size.
-TEXT_CHARACTERS_AT_MOST = 8_192
+# A longer traceback loses its beginning: the last frames show what failed.
+TRACEBACK_CHARACTERS_MAX = 16_384
+# The longest value of any other key: a banner or an answer of a broken server may have any size.
+TEXT_CHARACTERS_MAX = 8_192
 SCRAPE_TIMEOUT_SECONDS = 10.0
 SCRAPES_MAX = 32
 ACCEPT_PAUSE_SECONDS = 0.2
-# Libraries that tell every connection or request at INFO: of no use to an operator, and one line each costs more than the work.
+# Libraries that log each connection or request at INFO: noise that costs more than the work itself.
 CHATTY_LIBRARIES = (
     "asyncssh",
     "uvicorn.access",
@@ -41,7 +41,7 @@ CHATTY_LIBRARIES = (
     "celery.worker.strategy",
     "celery.app.trace",
 )
-# Loggers that come with handlers of their own, or get them from a library's set-up: everything goes through the root.
+# Loggers with handlers of their own: their records go through the root logger instead.
 ROUTED_LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "celery", "kombu", "asyncssh", "alembic", "sqlalchemy")
 
 log: FilteringBoundLogger = structlog.get_logger()
@@ -57,13 +57,13 @@ _FLUSH_ENTRIES = (1, 4, 16, 64, 256, 1024, 4096)
 
 
 def configure(process: str, level: str = "INFO", *, stream: TextIO | None = None) -> None:
-    """Write log lines of at least `level` to `stream` (standard output), each with `process`; a library's lines, too.
+    """Write log lines of at least `level` to `stream` (default: stdout).
 
-    Raises ValueError for a level that is no level's name.
+    This includes lines of libraries. Each line has `process`. Raises ValueError for an unknown level.
     """
     least = _level(level)
     sink = _Sink(stream)
-    shared = _shared_steps(process)
+    shared = _shared_processors(process)
     structlog.configure(
         processors=[*shared, _render],
         wrapper_class=structlog.make_filtering_bound_logger(least),
@@ -77,38 +77,44 @@ def configure(process: str, level: str = "INFO", *, stream: TextIO | None = None
 
 
 def bound(**names: object) -> AbstractContextManager[None]:
-    """`with bound(execution=7, target_run=12):` puts these keys on every line written inside, in this task and what it starts."""
+    """Return a context whose log lines have these keys.
+
+    This holds in the current task and in the tasks that it starts.
+    """
     return structlog.contextvars.bound_contextvars(**names)
 
 
 def hide(forms: Forms) -> None:
-    """From now on no line of this process shows these secrets, for as long as somebody else keeps the forms."""
+    """Redact these secrets in the log lines of this process.
+
+    This holds as long as another reference to the forms exists.
+    """
     with _HIDING:
         _HIDDEN.add(forms)
 
 
-def _hidden() -> Mask:
+def _redaction() -> Mask:
     with _HIDING:
         return Mask(_HIDDEN)
 
 
 class Metrics:
-    """The numbers of this process. Every process serves its own; what the fleet has in common is read from PostgreSQL."""
+    """The metrics of this process. Figures of the whole service are read from PostgreSQL."""
 
     def __init__(self) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library types most of itself
         self.registry = CollectorRegistry()
         self._listener: ThreadingHTTPServer | None = None
         prometheus_client.ProcessCollector(namespace="opsjobs", registry=self.registry)
-        self._engine_numbers()
-        self._schedule_numbers()
-        self._message_numbers()
-        self._http_numbers()
+        self._add_engine_metrics()
+        self._add_schedule_metrics()
+        self._add_message_metrics()
+        self._add_http_metrics()
 
-    def _engine_numbers(self) -> None:
+    def _add_engine_metrics(self) -> None:
         self.runs_finished = self._counter("runs_finished", "Target runs ended, by final status", "status")
         self.run_seconds = self._histogram("run_seconds", "From claim to end of a target run", _RUN_SECONDS)
-        self.runs_running = self._gauge("runs_running", "Target runs this process works on now")
+        self.runs_running = self._gauge("runs_running", "Target runs in work in this process")
         self.claims = self._counter("claims", "Target runs claimed")
         self.claim_seconds = self._histogram("claim_seconds", "One claim statement", _SECONDS)
         self.flush_seconds = self._histogram("flush_seconds", "One group commit of results and output", _SECONDS)
@@ -118,75 +124,81 @@ class Metrics:
         self.stale_writes = self._counter("stale_writes", "Writes dropped because another worker owns the target run")
         self.connections = self._gauge("connections", "Open connections to targets")
         self.connect_seconds = self._histogram("connect_seconds", "From connect to logged in, one target", _SECONDS)
-        self.circuits_opened = self._counter("circuits_opened", "Circuits that this process has opened, by why", "code")
-        self.circuits_closed = self._counter("circuits_closed", "Circuits that this process has closed again")
+        self.circuits_opened = self._counter("circuits_opened", "Circuits opened by this process, by error code", "code")
+        self.circuits_closed = self._counter("circuits_closed", "Circuits closed by this process")
         self.circuits_refused = self._counter(
-            "circuits_refused", "Connects that an open circuit has refused, by why it is", "code"
+            "circuits_refused", "Connection attempts refused by an open circuit, by its error code", "code"
         )
 
-        self.host_keys_refused = self._counter("host_keys_refused", "Connects to machines that showed no good host key")
+        self.host_keys_refused = self._counter(
+            "host_keys_refused", "Connections refused because of an unknown or changed host key"
+        )
 
-    def _schedule_numbers(self) -> None:
-        self.schedule_fired = self._counter("schedule_fired", "Due moments of schedules that were launched")
-        self.schedule_missed = self._counter("schedule_missed", "Due moments that nobody fired in time, and that were not run")
-        self.schedule_skipped = self._counter("schedule_skipped", "Due moments that a rule kept from being launched", "rule")
-        self.schedule_failed = self._counter("schedule_failed", "Due moments whose launch was refused, or failed for too long")
-        self.schedule_start_lag = self._histogram("schedule_start_lag_seconds", "From the moment to its execution", _LAG_SECONDS)
+    def _add_schedule_metrics(self) -> None:
+        self.schedule_fired = self._counter("schedule_fired", "Scheduled firings launched")
+        self.schedule_missed = self._counter("schedule_missed", "Scheduled firings missed")
+        self.schedule_skipped = self._counter("schedule_skipped", "Scheduled firings skipped, by rule", "rule")
+        self.schedule_failed = self._counter("schedule_failed", "Scheduled firings whose launch failed")
+        self.schedule_start_lag = self._histogram(
+            "schedule_start_lag_seconds", "From the due time of a firing to its execution", _LAG_SECONDS
+        )
         self.schedule_late_starts = self._counter("schedule_late_starts", "Executions launched a minute late or more")
 
-    def _message_numbers(self) -> None:
-        self.bells = self._counter("bells", "Bells: rung, merged with one that waits, dropped (no Redis), heard", "result")
-        self.bus_dropped = self._counter("bus_dropped", "Bus messages dropped: Redis away, or a full queue or reader")
-        self.file_bytes = self._counter("file_bytes", "Bytes of files brought to targets and from them", "direction")
-        self.events_published = self._counter("events_published", "Events handed to the bus")
+    def _add_message_metrics(self) -> None:
+        self.wakeups = self._counter(
+            "wakeups", "Wake-ups of workers, by result: sent, merged, dropped (no Redis), received", "result"
+        )
+        self.pubsub_dropped = self._counter("pubsub_dropped", "Pub/sub messages dropped: Redis unavailable, or a full queue")
+        self.file_bytes = self._counter("file_bytes", "Bytes of files uploaded to targets and downloaded from them", "direction")
+        self.events_published = self._counter("events_published", "Events published")
         self.texts_unjudged = self._counter(
-            "texts_unjudged", "Texts that the safety check could not judge, by why: time, memory, crash", "reason"
+            "texts_unjudged", "Texts that the safety check could not judge, by reason: time, memory, crash", "reason"
         )
-        self.upkeep_failures = self._counter("upkeep_failures", "Steps of housekeeping and retention that have failed", "step")
-        self.bugs = self._counter("bugs", "Faults of our own, by the part that noticed", "where")
+        self.upkeep_failures = self._counter("upkeep_failures", "Failed steps of housekeeping and retention", "step")
+        self.bugs = self._counter("bugs", "Unexpected exceptions, by part of the service", "where")
 
-    def _http_numbers(self) -> None:
+    def _add_http_metrics(self) -> None:
         self.http_request_seconds = self._histogram(
-            "http_request_seconds", "One HTTP request, to the end of its answer", _SECONDS, "method", "route", "status"
+            "http_request_seconds", "One HTTP request, up to the end of its response", _SECONDS, "method", "route", "status"
         )
-        self.sse_viewers = self._gauge("sse_viewers", "Open event streams")
+        self.stream_clients = self._gauge("stream_clients", "Open event streams")
 
     def text(self) -> bytes:
-        """All numbers in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return prometheus_client.generate_latest(self.registry)
 
     def serve(self, host: str, port: int) -> int:
-        """Answer `GET /metrics` without a token, on a thread, until `close`; gives the port (for port 0, the one found free).
+        """Serve `GET /metrics` without a token, on a thread, until `close`.
 
-        Raises OSError naming the address where it cannot listen.
+        Return the port; port 0 takes a free one. Raises OSError with the address if it cannot listen.
         """
         try:
-            self._listener = _Listener((host, port), _page_of(self))
+            self._listener = _Listener((host, port), _page_class(self))
         except OSError as refused:
-            message = f"The metrics listener cannot use {host}:{port} ({refused.strerror}): change or unset METRICS_PORT."
+            message = f"METRICS_PORT: cannot listen on {host}:{port} ({refused.strerror}). Change or unset it."
             raise OSError(refused.errno, message) from refused
         threading.Thread(target=self._listener.serve_forever, name="opsjobs-metrics", daemon=True).start()
         return int(self._listener.server_address[1])
 
     def close(self) -> None:
-        """End the listener, if there is one."""
+        """Stop the listener, if there is one."""
         listener, self._listener = self._listener, None
         if listener:
             listener.shutdown()
             listener.server_close()
 
-    def _counter(self, name: str, words: str, *labels: str) -> Counter:
-        return Counter(f"opsjobs_{name}", words, labels, registry=self.registry)
+    def _counter(self, name: str, description: str, *labels: str) -> Counter:
+        return Counter(f"opsjobs_{name}", description, labels, registry=self.registry)
 
-    def _gauge(self, name: str, words: str, *labels: str) -> Gauge:
-        return Gauge(f"opsjobs_{name}", words, labels, registry=self.registry)
+    def _gauge(self, name: str, description: str, *labels: str) -> Gauge:
+        return Gauge(f"opsjobs_{name}", description, labels, registry=self.registry)
 
-    def _histogram(self, name: str, words: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"opsjobs_{name}", words, labels, buckets=buckets, registry=self.registry)
+    def _histogram(self, name: str, description: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"opsjobs_{name}", description, labels, buckets=buckets, registry=self.registry)
 
 
 class _Sink:
-    """Writes whole lines, one thread at a time; a log that cannot be written stops nobody."""
+    """Writes whole lines, one thread at a time; write errors are ignored."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -204,8 +216,8 @@ class _Sink:
     debug = info = warning = error = critical = msg = line
 
 
-class _ToSink(logging.Handler):
-    """The standard library's way into the same sink."""
+class _SinkHandler(logging.Handler):
+    """Passes records of the standard library to the same sink."""
 
     def __init__(self, sink: _Sink) -> None:
         super().__init__()
@@ -215,10 +227,10 @@ class _ToSink(logging.Handler):
         try:
             self._sink.line(self.format(record))
         except Exception:  # noqa: BLE001  a library's broken log call must not break the library
-            self._sink.line(json.dumps({"level": "error", "event": "a log line could not be written", "logger": record.name}))
+            self._sink.line(json.dumps({"level": "error", "event": "log_line_failed", "logger": record.name}))
 
 
-def _shared_steps(process: str) -> list[structlog.types.Processor]:
+def _shared_processors(process: str) -> list[structlog.types.Processor]:
     def name_process(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         event["process"] = process
         return event
@@ -233,7 +245,7 @@ def _shared_steps(process: str) -> list[structlog.types.Processor]:
 
 
 def _route_libraries(sink: _Sink, shared: list[structlog.types.Processor], least: int) -> None:
-    handler = _ToSink(sink)
+    handler = _SinkHandler(sink)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
@@ -242,7 +254,7 @@ def _route_libraries(sink: _Sink, shared: list[structlog.types.Processor], least
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # A library's DEBUG is not for operators: it may hold what was typed or sent.
+    # DEBUG lines of libraries may hold passwords or data.
     root.setLevel(max(least, logging.INFO))
     for name in ROUTED_LIBRARIES:
         library = logging.getLogger(name)
@@ -253,28 +265,28 @@ def _route_libraries(sink: _Sink, shared: list[structlog.types.Processor], least
 
 
 def _render(_: object, __: str, event: MutableMapping[str, Any]) -> str:
-    mask = _hidden()
+    mask = _redaction()
     line = {key: event.pop(key, None) for key in ("timestamp", "level", "event")}
-    line.update((key, _cut(key, mask.tree(value))) for key, value in event.items())
-    line["event"] = _cut("event", mask.tree(line["event"]))
+    line.update((key, _shorten(key, mask.tree(value))) for key, value in event.items())
+    line["event"] = _shorten("event", mask.tree(line["event"]))
     try:
         return json.dumps(line, default=lambda thing: mask.text(str(thing)), allow_nan=False)
     except (TypeError, ValueError):
-        return json.dumps({str(key): _cut("", mask.text(str(value))) for key, value in line.items()})
+        return json.dumps({str(key): _shorten("", mask.text(str(value))) for key, value in line.items()})
 
 
-def _cut(key: str, value: Any) -> Any:
+def _shorten(key: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if key == "exception":
-        return value if len(value) <= TRACEBACK_CHARACTERS_AT_MOST else "… " + value[-TRACEBACK_CHARACTERS_AT_MOST:]
-    return value if len(value) <= TEXT_CHARACTERS_AT_MOST else value[:TEXT_CHARACTERS_AT_MOST] + " …"
+        return value if len(value) <= TRACEBACK_CHARACTERS_MAX else "… " + value[-TRACEBACK_CHARACTERS_MAX:]
+    return value if len(value) <= TEXT_CHARACTERS_MAX else value[:TEXT_CHARACTERS_MAX] + " …"
 
 
 def _level(name: str) -> int:
     number = logging.getLevelNamesMapping().get(name.strip().upper())
     if not number:
-        raise ValueError(f"LOG_LEVEL is {name!r}: use DEBUG, INFO, WARNING, ERROR or CRITICAL.")
+        raise ValueError(f"LOG_LEVEL: unknown level {name!r}. Use DEBUG, INFO, WARNING, ERROR or CRITICAL.")
     return number
 
 
@@ -282,17 +294,20 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
-    log.critical("uncaught", exc_info=(kind, error, trace))
+    log.critical("uncaught_exception", exc_info=(kind, error, trace))
 
 
 def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
     if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
         thread = args.thread.name if args.thread else "?"
-        log.critical("uncaught", thread=thread, exc_info=(args.exc_type, args.exc_value, args.exc_traceback))
+        log.critical("uncaught_exception", thread=thread, exc_info=(args.exc_type, args.exc_value, args.exc_traceback))
 
 
 class _Listener(ThreadingHTTPServer):
-    """Answers a few connections at a time, each for a short time in all: whoever is silent or slow keeps no scraper out."""
+    """Serves a few connections at a time, each with a time limit.
+
+    A slow or silent client blocks no scraper.
+    """
 
     daemon_threads = True
 
@@ -302,7 +317,10 @@ class _Listener(ThreadingHTTPServer):
         self._lock = threading.Lock()
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept. Out of descriptors, the selector would try again at once, and for ever."""
+        """Accept a connection; pause after an error.
+
+        Without the pause a lack of descriptors would make the selector retry at once, without an end.
+        """
         try:
             return super().get_request()
         except OSError:
@@ -310,13 +328,13 @@ class _Listener(ThreadingHTTPServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Make room for it: the oldest connection goes."""
+        """Serve the connection; close the oldest one if there are too many."""
         with self._lock:
             self._open[request] = time.monotonic()
             oldest = next(iter(self._open)) if len(self._open) > SCRAPES_MAX else None
             if oldest is not None:
                 del self._open[oldest]
-                _hang_up(oldest)
+                _shut_down(oldest)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
@@ -326,29 +344,29 @@ class _Listener(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that went away; the page itself cannot fail."""
+        """Log nothing: a client went away; the page itself cannot fail."""
 
     def service_actions(self) -> None:
-        """Cut the connections whose time is over; called twice a second."""
+        """Close the connections whose time is over; called twice a second."""
         now = time.monotonic()
         with self._lock:
             for request in [request for request, began in self._open.items() if now >= began + SCRAPE_TIMEOUT_SECONDS]:
                 del self._open[request]
-                _hang_up(request)
+                _shut_down(request)
 
 
-def _hang_up(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it has gone by itself
+def _shut_down(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the client has closed it already
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def _page_of(metrics: Metrics) -> type[BaseHTTPRequestHandler]:
+def _page_class(metrics: Metrics) -> type[BaseHTTPRequestHandler]:
     class _MetricsPage(BaseHTTPRequestHandler):
         timeout = SCRAPE_TIMEOUT_SECONDS
 
         def do_GET(self) -> None:
             found = self.path.partition("?")[0] == "/metrics"
-            body = metrics.text() if found else b"There is only /metrics here.\n"
+            body = metrics.text() if found else b"Not found. This port serves /metrics.\n"
             self.send_response(200 if found else 404)
             self.send_header("Content-Type", prometheus_client.CONTENT_TYPE_LATEST if found else "text/plain")
             self.send_header("Content-Length", str(len(body)))
@@ -356,6 +374,6 @@ def _page_of(metrics: Metrics) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """A scrape every few seconds is no news."""
+            """Log nothing: scrapes come every few seconds."""
 
     return _MetricsPage

@@ -13,7 +13,7 @@ from chaos.scene import Scene
 from chaos.telling import long_log
 from e2e.house import LEASE_SECONDS, WORKERS
 from opsjobs import failpoints
-from opsjobs.wakeup.celery_app import BELL, BellApp, bell_queue
+from opsjobs.wakeup.celery_app import WAKEUP, WakeupApp, wakeup_queue
 
 BELLS = 100
 # Who passes a step, where it is not the workers.
@@ -120,11 +120,11 @@ def all_of_it_stopped(scene: Scene) -> None:
 def bells(scene: Scene) -> None:
     """A hundred bells, notified past the merging, while there is work."""
     scene.launch()
-    app = BellApp(scene.stage.valkey.url)
-    queue = bell_queue("default")
+    app = WakeupApp(scene.stage.valkey.url)
+    queue = wakeup_queue("default")
     with app.connection_for_write() as connection, app.amqp.Producer(connection.channel(), auto_declare=False) as producer:
         for _ in range(BELLS):
-            app.send_task(BELL, ("default",), queue=queue, producer=producer, retry=False, declare=(), ignore_result=True)
+            app.send_task(WAKEUP, ("default",), queue=queue, producer=producer, retry=False, declare=(), ignore_result=True)
             scene.pause(0.01)
     scene.cancel()
 

@@ -64,7 +64,7 @@ class Probes:
     async def reasons(self, *, in_a_hurry: bool) -> Sequence[Complaint]:
         """Why the service is not quite well although requests are served."""
         found = list(self.complaints)
-        if self._services.bus.configured and not await self.redis(in_a_hurry=in_a_hurry):
+        if self._services.bus.is_configured and not await self.redis(in_a_hurry=in_a_hurry):
             found.append(REDIS_AWAY)
         return found
 

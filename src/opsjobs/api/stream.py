@@ -95,7 +95,7 @@ class EventStream(Response):
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._followers.streams += 1
-        self._metrics.sse_viewers.inc()
+        self._metrics.stream_clients.inc()
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await _first(self._send_all(send), _gone(receive))
@@ -104,7 +104,7 @@ class EventStream(Response):
             await asyncio.sleep(0)  # until the server has noticed
         finally:
             self._followers.streams -= 1
-            self._metrics.sse_viewers.dec()
+            self._metrics.stream_clients.dec()
 
     async def _send_all(self, send: Send) -> None:
         try:

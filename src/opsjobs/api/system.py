@@ -70,7 +70,7 @@ async def status(request: Request, services: ServicesDep) -> Response:
             "reasons": [{"code": reason.code, "detail": reason.detail} for reason in reasons],
             "version": __version__,
             "database": {"version": await services.fleet.server_version(), "schema": schema, "schema_needed": HEAD},
-            "redis": _redis(services.bus.configured, reasons),
+            "redis": _redis(services.bus.is_configured, reasons),
             "scheduler": _scheduler(upkeep),
             "workers": [worker.data() for worker in workers],
             "queues": [queue.data() for queue in queues],

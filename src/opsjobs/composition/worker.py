@@ -132,7 +132,7 @@ class HostedWorker:
         await self.worker.start()
         spare_the_collector()
 
-    def bell(self) -> None:
+    def wake(self) -> None:
         """There may be work; from any thread."""
         self.worker.wake()
 

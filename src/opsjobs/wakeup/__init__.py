@@ -1,7 +1,8 @@
-"""Celery, all of it: notify a zone's workers, host the engine in a worker, host the scheduler in beat.
+"""Wake-ups over Celery: notify a zone's workers, host the engine, host the scheduler.
 
-A bell carries no work: it only says that there is something to read in PostgreSQL. The processes' sides are
-`wakeup.worker.run_worker` and `wakeup.beat.run_scheduler`; whoever only rings does not load Celery's worker.
+A wake-up carries no work. It only means that there is something to read in PostgreSQL, so it may
+be lost or doubled. `wakeup.worker.run_worker` and `wakeup.beat.run_scheduler` run the processes;
+a process that only notifies does not load Celery's worker.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one Celery app: what a bell is, on which queue it lies, and how long it may."""
+"""The Celery app: the wake-up message, its queue and its expiry."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ from celery import Celery
 from celery.app.amqp import AMQP
 from kombu import Connection, Queue
 
-BELL = "opsjobs.bell"
-# Redis drops a zone's queue when it has been silent for so long: bells do not pile up while no worker listens.
-BELL_SECONDS_AT_MOST = 60
-# A Redis that accepts and is silent must not hold the consumer longer than this.
+WAKEUP = "opsjobs.wakeup"
+# Redis drops a zone's queue after this time without use, so wake-ups do not pile up without workers.
+WAKEUP_SECONDS_MAX = 60
+# The longest that a Redis which accepts connections but does not answer may block the consumer.
 CONSUMER_SOCKET_SECONDS = 3.0
-# A question that Redis has not answered for this long (beyond the one second that it may take) means a dead connection.
+# A health check without an answer for this long (plus the usual second) means a dead connection.
 CONSUMER_HEALTH_SECONDS = 3
-# The consumer looks for a lost Redis this often at the latest; kombu's own 30 s would leave the bells away long after it is back.
+# Reconnect pauses. With kombu's own 30 s, wake-ups would stay away long after Redis is back.
 RECONNECT_SECONDS_FIRST = 0.5
-RECONNECT_SECONDS_AT_MOST = 3.0
+RECONNECT_SECONDS_MAX = 3.0
 
 
 class _Broker(Connection):  # type: ignore[misc]  # kombu is half typed
-    """A connection that comes back soon."""
+    """A connection with short reconnect pauses."""
 
     def ensure_connection(self, *arguments: Any, **options: Any) -> Connection:
-        pace = {"interval_start": RECONNECT_SECONDS_FIRST, "interval_step": 0.5, "interval_max": RECONNECT_SECONDS_AT_MOST}
+        pace = {"interval_start": RECONNECT_SECONDS_FIRST, "interval_step": 0.5, "interval_max": RECONNECT_SECONDS_MAX}
         return super().ensure_connection(*arguments, **{**pace, **options})
 
 
-class _Wires(AMQP):  # type: ignore[misc]  # Celery ships no types
+class _Amqp(AMQP):  # type: ignore[misc]  # Celery ships no types
     Connection = _Broker
 
 
-class BellApp(Celery):  # type: ignore[misc]  # Celery ships no types
-    """Celery, set up for bells alone; nothing of it comes from the environment or from a celeryconfig module."""
+class WakeupApp(Celery):  # type: ignore[misc]  # Celery ships no types
+    """Celery, set up for wake-ups only; it ignores the environment and celeryconfig modules."""
 
     def __init__(self, redis_url: str) -> None:
         # "disabled" is given here because CELERY_RESULT_BACKEND in the environment would win over the setting.
-        super().__init__("opsjobs", set_as_current=False, backend="disabled", loader="app", amqp=_Wires, fixups=[])
+        super().__init__("opsjobs", set_as_current=False, backend="disabled", loader="app", amqp=_Amqp, fixups=[])
         self._broker_url = broker_url(redis_url)
         self.conf.update(SETTINGS)
 
     def connection_for_read(self, url: str | None = None, **options: Any) -> Connection:
-        """The broker of our settings, whatever CELERY_BROKER_URL says."""
+        """Connect to the broker of our settings; CELERY_BROKER_URL is ignored."""
         return super().connection_for_read(url or self._broker_url, **options)
 
     def connection_for_write(self, url: str | None = None, **options: Any) -> Connection:
-        """The broker of our settings, whatever CELERY_BROKER_URL says."""
+        """Connect to the broker of our settings; CELERY_BROKER_URL is ignored."""
         return super().connection_for_write(url or self._broker_url, **options)
 
 
@@ -68,7 +68,7 @@ SETTINGS: dict[str, Any] = {
     "worker_send_task_events": False,
     "worker_hijack_root_logger": False,
     "worker_redirect_stdouts": False,
-    # There is nothing to cancel; said aloud so that Celery does not warn at each reconnect.
+    # There is nothing to cancel; set so that Celery does not warn at each reconnect.
     "worker_cancel_long_running_tasks_on_connection_loss": True,
     "worker_enable_prefetch_count_reduction": False,
     "broker_connection_retry": True,
@@ -87,23 +87,24 @@ SETTINGS: dict[str, Any] = {
         "socket_connect_timeout": CONSUMER_SOCKET_SECONDS,
         "socket_keepalive": True,
         "health_check_interval": CONSUMER_HEALTH_SECONDS,
-        "client_name": "opsjobs-bell",
-        # One list a queue, and no shadow copy of what was taken: a lost bell is found by the slow poll.
+        "client_name": "opsjobs-wakeup",
+        # One list for each queue, and no copy of unacknowledged messages: the slow poll covers a lost one.
         "priority_steps": [0],
         "ack_emulation": False,
-        "visibility_timeout": BELL_SECONDS_AT_MOST,
+        "visibility_timeout": WAKEUP_SECONDS_MAX,
     },
 }
 
 
-def bell_queue(zone: str) -> Queue:
-    """The queue that the workers of `zone` listen on."""
-    return Queue(f"{BELL}.{zone}", expires=BELL_SECONDS_AT_MOST)
+def wakeup_queue(zone: str) -> Queue:
+    """Return the queue that the workers of `zone` consume."""
+    return Queue(f"{WAKEUP}.{zone}", expires=WAKEUP_SECONDS_MAX)
 
 
 def broker_url(redis_url: str) -> str:
-    """REDIS_URL in Celery's spelling: a Unix socket is redis+socket:// there, and TLS verifies nobody unless it is told to.
+    """Return REDIS_URL in Celery's form.
 
+    Unix sockets are redis+socket:// there, and TLS verifies no certificate without an option.
     Raises ValueError for any other scheme than redis, rediss and unix.
     """
     parts = urlsplit(redis_url)
@@ -112,6 +113,6 @@ def broker_url(redis_url: str) -> str:
     if parts.scheme == "rediss":
         return f"{redis_url}{'&' if parts.query else '?'}ssl_cert_reqs=required"
     if parts.scheme != "unix":
-        raise ValueError(f"REDIS_URL begins with {parts.scheme or '?'}://: use redis://, rediss:// or unix://.")
+        raise ValueError(f"REDIS_URL: unknown scheme {parts.scheme or '?'}://. Use redis://, rediss:// or unix://.")
     login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
     return f"redis+socket://{login}{parts.path}?virtual_host={parse_qs(parts.query).get('db', ['0'])[0]}"

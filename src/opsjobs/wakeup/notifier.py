@@ -1,92 +1,93 @@
-"""Rings the workers of a zone: the caller never waits for Redis, a thread does."""
+"""Notify the workers of a zone. A thread waits for Redis; the caller never does."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import random
 import threading
 import time
 
 from kombu import Connection, Producer
 
+from opsjobs.backoff import Backoff
 from opsjobs.telemetry import Metrics, log
-from opsjobs.wakeup.celery_app import BELL, BellApp, bell_queue
+from opsjobs.wakeup.celery_app import WAKEUP, WakeupApp, wakeup_queue
 
-# Zones are few; a bound all the same, so that no stream of made-up zones fills the memory while Redis is away.
-ZONES_AT_MOST = 1_000
-# To one zone no two bells within this time. The first is sent at once. A worker takes all that it has room for with each, so that
-# of hundreds a second nearly all are one too many, and one costs sender, Redis and worker some 3 ms of CPU.
+# Bounds the memory if callers make up zones while Redis is away.
+ZONES_MAX = 1_000
+# The shortest time between two wake-ups of one zone; the first is sent at once. A worker claims all
+# that it has room for at each, so more would be useless, and each costs about 3 ms of CPU in all.
 SPACING_SECONDS = 0.02
 SOCKET_SECONDS = 1.0
-STOP_SECONDS_AT_MOST = 1.5
+STOP_SECONDS_MAX = 1.5
 BACKOFF_SECONDS_FIRST = 0.1
 BACKOFF_SECONDS_LAST = 3.0
 
 
 class Notifier:
-    """`notify(zone)` is instant and never raises. Bells for one zone are merged into one; without Redis they are dropped.
+    """Sends wake-ups to zones; `notify` returns at once and never raises.
 
-    A bell goes out at once, or SPACING_SECONDS after the zone's last one.
+    A wake-up is sent at once, or SPACING_SECONDS after the zone's last one. Pending wake-ups of
+    one zone are merged; without Redis they are dropped.
     """
 
     def __init__(self, url: str | None, metrics: Metrics | None = None) -> None:
         self._metrics = metrics or Metrics()
-        self._wire = _Wire(url) if url else None
-        # When each bell that waits is due; and of zones notified just now, when the next one is.
-        self._zones: dict[str, float] = {}
+        self._sender = _Sender(url) if url else None
+        # By zone: when its pending wake-up is due.
+        self._pending: dict[str, float] = {}
+        # By zone: the earliest time of its next wake-up.
         self._next_due: dict[str, float] = {}
         self._change = threading.Condition()
         self._stopping = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to send. A Redis that is down is no error."""
-        if self._wire and self._thread is None:
-            self._thread = threading.Thread(target=self._ring_for_ever, name="opsjobs-notifier", daemon=True)
+        """Start the sending thread. It is no error if Redis is down."""
+        if self._sender and self._thread is None:
+            self._thread = threading.Thread(target=self._send_forever, name="opsjobs-notifier", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """Send what waits if Redis answers; returns within STOP_SECONDS_AT_MOST whatever Redis does."""
+        """Send pending wake-ups if Redis answers; return within STOP_SECONDS_MAX in any case."""
         with self._change:
             self._stopping = True
             self._change.notify_all()
         if self._thread:
-            self._thread.join(STOP_SECONDS_AT_MOST)
+            self._thread.join(STOP_SECONDS_MAX)
 
     def notify(self, zone: str) -> None:
-        """Tell a worker of `zone` that there is something to claim; from any thread."""
+        """Wake a worker of `zone`: there is something to claim. Callable from any thread."""
         with self._change:
-            if zone in self._zones:
+            if zone in self._pending:
                 self._count("merged")
-            elif self._wire is None or self._stopping or len(self._zones) >= ZONES_AT_MOST:
+            elif self._sender is None or self._stopping or len(self._pending) >= ZONES_MAX:
                 self._count("dropped")
             else:
-                self._zones[zone] = self._next_due.get(zone, 0.0)
+                self._pending[zone] = self._next_due.get(zone, 0.0)
                 self._change.notify_all()
 
-    def _ring_for_ever(self) -> None:
-        backoff = BACKOFF_SECONDS_FIRST
+    def _send_forever(self) -> None:
+        backoff = Backoff(BACKOFF_SECONDS_FIRST, BACKOFF_SECONDS_LAST)
         while (zone := self._next_zone()) is not None:
             try:
-                assert self._wire is not None
-                self._count("notified" if self._wire.send(zone) else "merged")
-                backoff = BACKOFF_SECONDS_FIRST
-            except Exception as away:  # noqa: BLE001  a bell that cannot be sent is a bell less, whatever the reason
-                self._drop(zone, away, first=backoff == BACKOFF_SECONDS_FIRST)
-                self._pause(backoff * random.uniform(0.5, 1))  # noqa: S311  jitter, not a secret
-                backoff = min(backoff * 2, BACKOFF_SECONDS_LAST)
-        if self._wire:
-            self._wire.close()
+                assert self._sender is not None
+                self._count("sent" if self._sender.send(zone) else "merged")
+                backoff.reset()
+            except Exception as error:  # noqa: BLE001  a wake-up is only a hint: drop it whatever the reason
+                self._drop(zone, error, first=backoff.is_first)
+                self._pause(backoff.next())
+        if self._sender:
+            self._sender.close()
 
     def _next_zone(self) -> str | None:
-        """The zone whose bell is due, as soon as one is; None once nothing waits and none will."""
+        """Wait for and return the zone whose wake-up is due; None after the stop."""
         with self._change:
-            while self._zones or not self._stopping:
-                zone, due = min(self._zones.items(), key=lambda waiting: waiting[1], default=("", math.inf))
+            while self._pending or not self._stopping:
+                zone, due = min(self._pending.items(), key=lambda pending: pending[1], default=("", math.inf))
                 left = due - time.monotonic()
                 if left <= 0 or self._stopping:
-                    del self._zones[zone]
+                    del self._pending[zone]
                     self._space(zone)
                     return zone
                 self._change.wait(None if due == math.inf else left)
@@ -95,18 +96,18 @@ class Notifier:
     def _space(self, zone: str) -> None:
         now = time.monotonic()
         self._next_due[zone] = now + SPACING_SECONDS
-        if len(self._next_due) > ZONES_AT_MOST:
+        if len(self._next_due) > ZONES_MAX:
             self._next_due = {other: due for other, due in self._next_due.items() if due > now}
 
-    def _drop(self, zone: str, away: Exception, *, first: bool) -> None:
+    def _drop(self, zone: str, error: Exception, *, first: bool) -> None:
         self._count("dropped")
-        if self._wire:
-            self._wire.close()
+        if self._sender:
+            self._sender.close()
         if first:
-            log.warning("the notifier has no Redis: workers find their runs by their slow poll", zone=zone, error=repr(away))
+            log.warning("redis_unavailable", hint="workers poll instead", zone=zone, error=repr(error))
         with self._change:
             if self._stopping:
-                self._zones.clear()
+                self._pending.clear()
 
     def _pause(self, seconds: float) -> None:
         ends = time.monotonic() + seconds
@@ -115,29 +116,29 @@ class Notifier:
                 self._change.wait(left)
 
     def _count(self, result: str) -> None:
-        self._metrics.bells.labels(result=result).inc()
+        self._metrics.wakeups.labels(result=result).inc()
 
 
-class _Wire:
-    """The connection to Redis that one thread sends through."""
+class _Sender:
+    """The Redis connection of the sending thread."""
 
     def __init__(self, url: str) -> None:
-        self._app = BellApp(url)
+        self._app = WakeupApp(url)
         self._connection: Connection | None = None
         self._producer: Producer | None = None
 
     def send(self, zone: str) -> bool:
-        """Put a bell on the zone's queue; False when one lies there already, which is as good. Raises what kombu raises."""
+        """Queue a wake-up; return False if one is queued already. Raises what kombu raises."""
         producer = self._producer or self._connect()
-        queue = bell_queue(zone)
+        queue = wakeup_queue(zone)
         expiry = producer.channel.prepare_queue_arguments({}, expires=queue.expires)
         if producer.channel.queue_declare(queue.name, arguments=expiry).message_count:
             return False
-        self._app.send_task(BELL, (zone,), queue=queue, producer=producer, retry=False, declare=(), ignore_result=True)
+        self._app.send_task(WAKEUP, (zone,), queue=queue, producer=producer, retry=False, declare=(), ignore_result=True)
         return True
 
     def close(self) -> None:
-        """Let go of the connection; the next `send` makes a new one."""
+        """Close the connection; the next `send` opens a new one."""
         connection, self._connection, self._producer = self._connection, None, None
         if connection is not None:
             with contextlib.suppress(Exception):
@@ -147,6 +148,6 @@ class _Wire:
         timeouts = {"socket_timeout": SOCKET_SECONDS, "socket_connect_timeout": SOCKET_SECONDS, "client_name": "opsjobs-notifier"}
         self._connection = self._app.connection_for_write(transport_options=timeouts)
         self._connection.ensure_connection(max_retries=0)
-        # A channel of our own: the default channel of a connection tries again for as long as it takes.
+        # A separate channel: the default channel of a connection retries without an end.
         self._producer = self._app.amqp.Producer(self._connection.channel(), auto_declare=False)
         return self._producer

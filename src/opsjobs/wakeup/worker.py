@@ -1,4 +1,4 @@
-"""The worker's process: Celery carries the bells, and a bootstep hosts the engine on its own event loop."""
+"""The worker's process: Celery delivers wake-ups, and a bootstep hosts the engine."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from celery.worker import WorkController
 from celery.worker import state as celery_state
 
 from opsjobs.telemetry import Metrics, log
-from opsjobs.wakeup.celery_app import BELL, BellApp, bell_queue
+from opsjobs.wakeup.celery_app import WAKEUP, WakeupApp, wakeup_queue
 from opsjobs.wakeup.loop_thread import LoopThread, run_until_signal
 
-# While Redis is away Celery tells so at every try, every few seconds: one line a minute says as much.
-AWAY_LINE_SECONDS = 60.0
+# Celery logs each failed attempt to reach Redis, every few seconds; one line a minute is enough.
+RECONNECT_LOG_SECONDS = 60.0
 
 
 class Hosted(Protocol):
     """The engine, as its host sees it."""
 
     async def start(self) -> None:
-        """Return when it runs; it works without bells, too."""
+        """Start; return when it runs. It works without wake-ups as well."""
 
-    def bell(self) -> None:
-        """There may be something to claim. Called from any thread; must not block."""
+    def wake(self) -> None:
+        """Look for runs to claim. Called from any thread; must not block."""
 
     async def stop(self) -> None:
-        """Drain: claim no more, give back what was not started, return in about 10 s at most."""
+        """Drain: claim no more, release runs that did not start; takes at most about 10 s."""
 
 
 def run_worker(
@@ -42,48 +42,49 @@ def run_worker(
     metrics: Metrics | None = None,
     stop_seconds: float | None = None,
 ) -> int:
-    """Host `engine` until SIGTERM or SIGINT, ringing it when a bell for `zone` comes; gives the process's exit code.
+    """Host `engine` until SIGTERM or SIGINT and pass it the wake-ups of `zone`.
 
-    Without `redis_url`, and while Redis is away, the engine runs all the same, by its slow poll. A second SIGINT ends at once.
-    `stop_seconds`: how long the engine's `stop` may take; None for the usual.
+    Return the process's exit code; a second SIGINT ends the process at once. Without `redis_url`,
+    and while Redis is away, the engine runs by its slow poll. `stop_seconds` is how long the
+    engine's `stop` may take; None for the default.
     """
     host = LoopThread(engine, "opsjobs-engine", stop_seconds=stop_seconds)
     if redis_url is None:
         return run_until_signal(lambda: _host_alone(host), host.stop)
-    carrier = _Carrier(_worker_app(engine, redis_url, zone, metrics or Metrics()), host, name)
-    return run_until_signal(carrier.run, carrier.stop)
+    celery_worker = _CeleryWorkerHost(_worker_app(engine, redis_url, zone, metrics or Metrics()), host, name)
+    return run_until_signal(celery_worker.run, celery_worker.stop)
 
 
 def _host_alone(host: LoopThread) -> int:
     host.start()
-    log.info("the worker runs without Redis: it finds its runs by polling")
+    log.info("worker_without_redis", hint="runs are found by polling")
     threading.Event().wait()
     return 0
 
 
-def _worker_app(engine: Hosted, redis_url: str, zone: str, metrics: Metrics) -> BellApp:
-    app = BellApp(redis_url)
-    queue = bell_queue(zone)
+def _worker_app(engine: Hosted, redis_url: str, zone: str, metrics: Metrics) -> WakeupApp:
+    app = WakeupApp(redis_url)
+    queue = wakeup_queue(zone)
     app.conf.task_queues = [queue]
     app.conf.task_default_queue = queue.name
 
-    def heard(_zone: str) -> None:
-        metrics.bells.labels(result="heard").inc()
-        engine.bell()
+    def wake(_zone: str) -> None:
+        metrics.wakeups.labels(result="received").inc()
+        engine.wake()
 
-    app.task(name=BELL)(heard)
+    app.task(name=WAKEUP)(wake)
     app.steps["worker"].add(_EngineStep)
     return app
 
 
-class _Carrier:
-    """Celery's worker without its command line: no banner, no signal handlers, no logging set-up."""
+class _CeleryWorkerHost:
+    """Celery's worker without its command line, banner, signal handlers and logging set-up."""
 
-    def __init__(self, app: BellApp, host: LoopThread, name: str) -> None:
+    def __init__(self, app: WakeupApp, host: LoopThread, name: str) -> None:
         self._host = host
         self._waker, self._wake = os.pipe()
         os.set_blocking(self._waker, False)
-        logging.getLogger("celery.worker.consumer.consumer").addFilter(_Seldom())
+        logging.getLogger("celery.worker.consumer.consumer").addFilter(_RateLimitedFilter())
         self._controller = WorkController(
             app=app,
             hostname=f"{name}@{os.uname().nodename}",
@@ -95,19 +96,19 @@ class _Carrier:
         )
 
     def run(self) -> int:
-        """Until stopped, or until Celery or the engine cannot go on."""
+        """Run until stopped, or until Celery or the engine fails."""
         self._controller.start()
         return int(self._controller.exitcode or 0)
 
     def stop(self) -> None:
-        """Drain the engine now; Celery follows when its loop turns."""
+        """Drain the engine now; Celery stops at the next turn of its loop."""
         celery_state.should_stop = 0
         os.write(self._wake, b".")
         self._host.stop()
 
 
 class _EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no types
-    """Starts the engine before the consumer, which only starts when Redis answers."""
+    """Starts the engine before the consumer, which waits for Redis."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -117,25 +118,25 @@ class _EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ship
         self._waker = waker
 
     def start(self, _: WorkController) -> None:
-        """The engine runs when this returns."""
+        """Start the engine; return when it runs."""
         self._host.start()
 
     def stop(self, _: WorkController) -> None:
-        """The engine has drained when this returns."""
+        """Drain the engine; return when it has."""
         self._host.stop()
 
     terminate = stop
 
     def register_with_event_loop(self, _: WorkController, hub: Any) -> None:
-        """Let a stop wake Celery's loop, which else looks up about once a second."""
-        hub.add_reader(self._waker, self._woken)
+        """Let `stop` wake Celery's loop, which otherwise wakes about once a second."""
+        hub.add_reader(self._waker, self._drain_pipe)
 
-    def _woken(self) -> None:
+    def _drain_pipe(self) -> None:
         os.read(self._waker, 64)
 
 
-class _Seldom(logging.Filter):
-    """Lets Celery's "Cannot connect" through once a minute."""
+class _RateLimitedFilter(logging.Filter):
+    """Pass Celery's "Cannot connect" once a minute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,5 +148,5 @@ class _Seldom(logging.Filter):
         now = time.monotonic()
         if now < self._next:
             return False
-        self._next = now + AWAY_LINE_SECONDS
+        self._next = now + RECONNECT_LOG_SECONDS
         return True

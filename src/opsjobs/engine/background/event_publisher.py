@@ -43,7 +43,7 @@ class EventPublisher:
         shards = await self._outbox.find_shards()
         if not shards:
             return {"published": 0}
-        heard = await self._bus.audience(f"{CHANNEL}*")
+        heard = await self._bus.has_listeners(f"{CHANNEL}*")
         if heard is None:
             self._away_at = time.monotonic()
         if heard is None or (not heard and time.monotonic() - self._away_at < COME_BACK_SECONDS):
@@ -88,7 +88,7 @@ class EventPublisher:
 
     async def _publish(self, events: Sequence[Told]) -> bool:
         made = [(event_type, json.dumps(event, ensure_ascii=False).encode()) for event_type, event in events]
-        return await self._bus.publish_sure(*((channel, message) for kind, message in made for channel in channels(kind)))
+        return await self._bus.publish_confirmed(*((channel, message) for kind, message in made for channel in channels(kind)))
 
     async def _events(self, fact: OutboxEvent) -> AsyncIterator[Told]:
         if fact.type == "target_run":

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bells.processes import Hosted, freeze, own_redis
 from opsjobs.wakeup import loop_thread
 from opsjobs.wakeup.loop_thread import LoopThread
+from wakeup.server_processes import Hosted, freeze, own_redis
 
 STOP_SECONDS = 30.0
 
@@ -44,7 +44,7 @@ def test_a_pass_that_fails_does_not_end_it_and_is_told_once(redis_url: str) -> N
         for _ in range(3):
             scheduler.wait_for("TICK")
         assert scheduler.end()[0] == 0
-        assert sum("a pass of the scheduler failed" in line for line in scheduler.rest()) == 1
+        assert sum("scheduler_pass_failed" in line for line in scheduler.rest()) == 1
 
 
 def test_it_leaves_no_file_behind(redis_url: str) -> None:
@@ -73,7 +73,7 @@ class _Endless:
 
 
 def test_a_drain_that_never_ends_is_left_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_thread, "STOP_SECONDS_AT_MOST", 0.3)
+    monkeypatch.setattr(loop_thread, "STOP_SECONDS_MAX", 0.3)
     host = LoopThread(_Endless(), "endless")
     host.start()
     began = time.monotonic()

@@ -16,7 +16,7 @@ from typing import Self
 from kit import servers
 from opsjobs.standalone.valkey import Valkey
 
-LINE_SECONDS_AT_MOST = 60.0
+LINE_SECONDS_MAX = 60.0
 SOURCE = Path(__file__).parents[2] / "src"
 
 
@@ -42,7 +42,7 @@ class Hosted:
             self._arrived.put(line.rstrip("\n"))
         self._arrived.put(None)
 
-    def wait_for(self, start: str, seconds: float = LINE_SECONDS_AT_MOST) -> str:
+    def wait_for(self, start: str, seconds: float = LINE_SECONDS_MAX) -> str:
         """The next line that begins with `start` or holds it; AssertionError when none comes in time."""
         ends = time.monotonic() + seconds
         while (left := ends - time.monotonic()) > 0:

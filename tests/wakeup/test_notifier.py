@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from bells.processes import freeze, own_redis, until
 from opsjobs.standalone.valkey import Valkey
 from opsjobs.telemetry import Metrics
 from opsjobs.wakeup import Notifier
-from opsjobs.wakeup.celery_app import BellApp, broker_url
+from opsjobs.wakeup.celery_app import WakeupApp, broker_url
+from wakeup.server_processes import freeze, own_redis, until
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def server() -> Iterator[Valkey]:
 
 def bells(metrics: Metrics, result: str) -> float:
     """How many bells had this result."""
-    return metrics.registry.get_sample_value("opsjobs_bells_total", {"result": result}) or 0.0
+    return metrics.registry.get_sample_value("opsjobs_wakeups_total", {"result": result}) or 0.0
 
 
 def seconds_of(action: object) -> float:
@@ -52,8 +52,8 @@ def test_doubled_bells_are_merged_into_one(redis_url: str) -> None:
     notifier.start()
     notifier.stop()
     with redis.Redis.from_url(redis_url) as client:
-        assert (client.llen("opsjobs.bell.default"), client.llen("opsjobs.bell.dmz")) == (1, 1)
-    assert (bells(metrics, "notified"), bells(metrics, "merged")) == (2, 99)
+        assert (client.llen("opsjobs.wakeup.default"), client.llen("opsjobs.wakeup.dmz")) == (1, 1)
+    assert (bells(metrics, "sent"), bells(metrics, "merged")) == (2, 99)
 
 
 def test_a_zone_that_was_just_rung_waits_a_moment_and_no_other_one_does(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,16 +63,16 @@ def test_a_zone_that_was_just_rung_waits_a_moment_and_no_other_one_does(redis_ur
     notifier.start()
     with redis.Redis.from_url(redis_url) as client:
         notifier.notify("default")
-        until(lambda: bells(metrics, "notified") == 1)
-        assert client.delete("opsjobs.bell.default") == 1  # as a worker takes it
+        until(lambda: bells(metrics, "sent") == 1)
+        assert client.delete("opsjobs.wakeup.default") == 1  # as a worker takes it
         notifier.notify("default")
         notifier.notify("default")
         notifier.notify("dmz")
-        until(lambda: bells(metrics, "notified") == 2)
-        assert (client.llen("opsjobs.bell.default"), client.llen("opsjobs.bell.dmz")) == (0, 1)
+        until(lambda: bells(metrics, "sent") == 2)
+        assert (client.llen("opsjobs.wakeup.default"), client.llen("opsjobs.wakeup.dmz")) == (0, 1)
         notifier.stop()
-        assert client.llen("opsjobs.bell.default") == 1
-    assert (bells(metrics, "notified"), bells(metrics, "merged")) == (3, 1)
+        assert client.llen("opsjobs.wakeup.default") == 1
+    assert (bells(metrics, "sent"), bells(metrics, "merged")) == (3, 1)
 
 
 def test_a_bell_that_waited_its_moment_goes_out_by_itself(redis_url: str) -> None:
@@ -82,8 +82,8 @@ def test_a_bell_that_waited_its_moment_goes_out_by_itself(redis_url: str) -> Non
     with redis.Redis.from_url(redis_url) as client:
         for number in range(1, 4):
             notifier.notify("default")
-            until(lambda number=number: bells(metrics, "notified") == number)  # type: ignore[misc]
-            client.delete("opsjobs.bell.default")
+            until(lambda number=number: bells(metrics, "sent") == number)  # type: ignore[misc]
+            client.delete("opsjobs.wakeup.default")
     notifier.stop()
 
 
@@ -93,7 +93,7 @@ def test_what_waits_is_rung_before_the_stop(redis_url: str) -> None:
     notifier.notify("default")
     assert seconds_of(notifier.stop) < 30
     with redis.Redis.from_url(redis_url) as client:
-        assert client.llen("opsjobs.bell.default") == 1
+        assert client.llen("opsjobs.wakeup.default") == 1
 
 
 def test_ringing_is_instant_and_the_stop_in_time_while_redis_is_frozen(server: Valkey) -> None:
@@ -101,7 +101,7 @@ def test_ringing_is_instant_and_the_stop_in_time_while_redis_is_frozen(server: V
     notifier = Notifier(server.url, metrics)
     notifier.start()
     notifier.notify("default")
-    until(lambda: bells(metrics, "notified") == 1)
+    until(lambda: bells(metrics, "sent") == 1)
     freeze(server)
     assert seconds_of(lambda: ring_often(notifier)) < 30
     assert seconds_of(notifier.stop) < 30
@@ -153,8 +153,8 @@ def test_many_threads_may_ring(redis_url: str) -> None:
     for thread in threads:
         thread.join()
     notifier.stop()
-    assert bells(metrics, "notified") == 1
-    assert bells(metrics, "notified") + bells(metrics, "merged") == 1_600
+    assert bells(metrics, "sent") == 1
+    assert bells(metrics, "sent") + bells(metrics, "merged") == 1_600
 
 
 @pytest.mark.parametrize(
@@ -174,14 +174,14 @@ def test_a_redis_url_is_put_in_celerys_words(ours: str, celerys: str) -> None:
 
 
 def test_tls_verifies_the_server_and_a_password_is_not_shown() -> None:
-    connection = BellApp("rediss://ada:hunter2@cache:6380/0").connection_for_read()
+    connection = WakeupApp("rediss://ada:hunter2@cache:6380/0").connection_for_read()
     assert connection.ssl == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
     for url in ("rediss://ada:hunter2@cache/0", "unix://ada:hunter2@/run/valkey.sock", "redis://:hunter2@cache"):
-        assert "hunter2" not in BellApp(url).connection_for_read().as_uri()
+        assert "hunter2" not in WakeupApp(url).connection_for_read().as_uri()
 
 
 def test_a_url_of_another_kind_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="begins with amqp://"):
+    with pytest.raises(ValueError, match="unknown scheme amqp://"):
         broker_url("amqp://cache")
 
 
@@ -194,7 +194,7 @@ def test_a_password_and_a_database_number_work_over_a_unix_socket(server: Valkey
     notifier.notify("default")
     notifier.stop()
     with redis.Redis.from_url(url) as client:
-        assert client.llen("opsjobs.bell.default") == 1
+        assert client.llen("opsjobs.wakeup.default") == 1
 
 
 def test_the_environment_cannot_send_bells_elsewhere(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,4 +205,4 @@ def test_the_environment_cannot_send_bells_elsewhere(redis_url: str, monkeypatch
     notifier.notify("default")
     notifier.stop()
     with redis.Redis.from_url(redis_url) as client:
-        assert client.llen("opsjobs.bell.default") == 1
+        assert client.llen("opsjobs.wakeup.default") == 1

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bells.processes import freeze, own_redis, thaw
 from opsjobs import bus as bus_module
 from opsjobs.bus import Bus, Messages
 from opsjobs.standalone.valkey import Valkey
 from opsjobs.telemetry import Metrics
+from wakeup.server_processes import freeze, own_redis, thaw
 
 
 @pytest.fixture
@@ -96,14 +96,14 @@ async def test_a_message_is_heard_within_milliseconds(redis_url: str) -> None:
         assert (time.monotonic() - began) / 100 < 0.5
 
 
-async def test_publish_sure_says_whether_redis_took_it(server: Valkey) -> None:
+async def test_publish_confirmed_says_whether_redis_took_it(server: Valkey) -> None:
     async with opened(server.url) as bus, bus.listen("a") as messages:
-        assert await bus.publish_sure(("a", b"1"))
+        assert await bus.publish_confirmed(("a", b"1"))
         assert await heard(messages) == ("a", b"1")
         assert await bus.ping()
         freeze(server)
         began = time.monotonic()
-        assert not await bus.publish_sure(("a", b"2"))
+        assert not await bus.publish_confirmed(("a", b"2"))
         assert not await bus.ping()
         assert time.monotonic() - began < 30
 
@@ -112,12 +112,12 @@ async def test_without_a_redis_everything_is_dropped() -> None:
     metrics = Metrics()
     async with opened(None, metrics) as bus, bus.listen("a") as messages:
         bus.publish("a", b"1")
-        assert not await bus.publish_sure(("a", b"1"))
+        assert not await bus.publish_confirmed(("a", b"1"))
         assert not await bus.ping()
         with pytest.raises(TimeoutError):
             await heard(messages, 0.05)
-        assert bus.away
-    assert metrics.registry.get_sample_value("opsjobs_bus_dropped_total") == 1
+        assert bus.is_away
+    assert metrics.registry.get_sample_value("opsjobs_pubsub_dropped_total") == 1
 
 
 async def test_a_frozen_redis_makes_no_publisher_wait_and_no_memory_grow(server: Valkey) -> None:
@@ -131,24 +131,24 @@ async def test_a_frozen_redis_makes_no_publisher_wait_and_no_memory_grow(server:
             if number % 1_000 == 0:
                 await asyncio.sleep(0)
         assert time.monotonic() - began < 30
-        assert (metrics.registry.get_sample_value("opsjobs_bus_dropped_total") or 0) > 10_000
-        assert bus._queued_bytes <= bus_module.QUEUED_BYTES_AT_MOST
+        assert (metrics.registry.get_sample_value("opsjobs_pubsub_dropped_total") or 0) > 10_000
+        assert bus._queued_bytes <= bus_module.QUEUED_BYTES_MAX
 
 
 async def test_the_bus_comes_back_when_a_frozen_redis_goes_on(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bus_module, "SILENCE_SECONDS_AT_MOST", 0.5)
+    monkeypatch.setattr(bus_module, "SILENCE_SECONDS_MAX", 0.5)
     async with opened(server.url) as bus, bus.listen("a") as messages:
         bus.publish("a", b"1")
         assert await heard(messages) == ("a", b"1")
         freeze(server)
         async with asyncio.timeout(60):
-            while not bus.away:
+            while not bus.is_away:
                 bus.publish("a", b"2")
                 await asyncio.sleep(0.01)
         thaw(server)
         assert (await heard_again(bus, messages, "a"))[0] == "a"
         async with asyncio.timeout(60):  # what was heard may have been sent before, and its answer be on its way
-            while bus.away:
+            while bus.is_away:
                 bus.publish("a", b"3")
                 await asyncio.sleep(0.01)
 
@@ -175,11 +175,11 @@ async def test_a_bus_opened_before_its_redis_finds_it_later(server: Valkey) -> N
 async def test_a_listener_that_does_not_read_loses_the_oldest_only(redis_url: str) -> None:
     metrics = Metrics()
     async with opened(redis_url, metrics) as bus, bus.listen("a") as lazy, bus.listen("a") as keen:
-        for number in range(bus_module.UNREAD_MESSAGES_AT_MOST + 10):
+        for number in range(bus_module.UNREAD_MESSAGES_MAX + 10):
             bus.publish("a", b"%d" % number)
             await heard(keen)
         assert await heard(lazy) == ("a", b"10")
-    assert metrics.registry.get_sample_value("opsjobs_bus_dropped_total") == 10
+    assert metrics.registry.get_sample_value("opsjobs_pubsub_dropped_total") == 10
 
 
 async def test_what_waits_is_sent_before_the_close(redis_url: str) -> None:

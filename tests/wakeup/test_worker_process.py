@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from bells.processes import Hosted, freeze, own_redis, thaw, until
 from opsjobs.standalone.valkey import Valkey
 from opsjobs.telemetry import Metrics
 from opsjobs.wakeup import Notifier
+from wakeup.server_processes import Hosted, freeze, own_redis, thaw, until
 
 CONNECTED = "Connected to redis"
 # Alone on a machine it takes 0.2 to 1.3 s; a crowded one gets some room. A stop that waits for Redis takes for ever.
@@ -43,7 +43,7 @@ def notifier(server: Valkey, metrics: Metrics) -> Iterator[Notifier]:
 
 def bells(metrics: Metrics, result: str) -> float:
     """How many bells had this result."""
-    return metrics.registry.get_sample_value("opsjobs_bells_total", {"result": result}) or 0.0
+    return metrics.registry.get_sample_value("opsjobs_wakeups_total", {"result": result}) or 0.0
 
 
 def test_each_ring_reaches_the_engine(server: Valkey, notifier: Notifier) -> None:
@@ -51,7 +51,7 @@ def test_each_ring_reaches_the_engine(server: Valkey, notifier: Notifier) -> Non
         worker.wait_for(CONNECTED)
         for _ in range(5):  # each by itself: nothing else would wake it
             notifier.notify("default")
-            worker.wait_for("BELL")
+            worker.wait_for("WAKE")
         assert worker.end()[0] == 0
 
 
@@ -60,9 +60,9 @@ def test_bells_of_another_zone_are_not_heard(server: Valkey, notifier: Notifier)
         worker.wait_for(CONNECTED)
         notifier.notify("elsewhere")
         notifier.notify("default")
-        worker.wait_for("BELL")
+        worker.wait_for("WAKE")
         assert worker.end()[0] == 0
-        assert sum("BELL" in line for line in worker.rest()) == 1
+        assert sum("WAKE" in line for line in worker.rest()) == 1
 
 
 def test_the_engine_is_drained_on_sigterm_and_on_sigint(server: Valkey) -> None:
@@ -120,13 +120,13 @@ def test_bells_come_back_when_redis_does(server: Valkey, notifier: Notifier, met
         server.start()
         worker.wait_for(CONNECTED)
         until(lambda: _rings(notifier, metrics))
-        worker.wait_for("BELL")
+        worker.wait_for("WAKE")
         assert worker.end()[0] == 0
 
 
 def _rings(notifier: Notifier, metrics: Metrics) -> bool:
     notifier.notify("default")
-    return bells(metrics, "notified") >= 1
+    return bells(metrics, "sent") >= 1
 
 
 def test_bells_come_back_when_a_frozen_redis_goes_on(server: Valkey, notifier: Notifier, metrics: Metrics) -> None:
@@ -137,7 +137,7 @@ def test_bells_come_back_when_a_frozen_redis_goes_on(server: Valkey, notifier: N
         until(lambda: bells(metrics, "dropped") >= 1)
         thaw(server)
         until(lambda: _rings(notifier, metrics))
-        worker.wait_for("BELL")
+        worker.wait_for("WAKE")
         assert worker.end()[0] == 0
 
 
@@ -145,10 +145,10 @@ def test_a_flushed_redis_loses_no_later_bell(server: Valkey, notifier: Notifier)
     with Hosted("worker", server.url) as worker, redis.Redis.from_url(server.url) as client:
         worker.wait_for(CONNECTED)
         notifier.notify("default")
-        worker.wait_for("BELL")
+        worker.wait_for("WAKE")
         client.flushall()
         notifier.notify("default")
-        worker.wait_for("BELL")
+        worker.wait_for("WAKE")
         assert worker.end()[0] == 0
 
 
@@ -156,12 +156,12 @@ def test_bells_that_nobody_hears_do_not_pile_up(server: Valkey, notifier: Notifi
     with redis.Redis.from_url(server.url) as client:
         for count in range(1, 21):
             notifier.notify("default")
-            until(lambda count=count: bells(metrics, "notified") + bells(metrics, "merged") == count)
-        assert client.llen("opsjobs.bell.default") == 1
-        assert 0 < client.ttl("opsjobs.bell.default") <= 60
+            until(lambda count=count: bells(metrics, "sent") + bells(metrics, "merged") == count)
+        assert client.llen("opsjobs.wakeup.default") == 1
+        assert 0 < client.ttl("opsjobs.wakeup.default") <= 60
     with Hosted("worker", server.url) as worker:
-        worker.wait_for("BELL")
-        assert worker.lines_within("BELL", 0.5) == []
+        worker.wait_for("WAKE")
+        assert worker.lines_within("WAKE", 0.5) == []
 
 
 def test_an_engine_that_cannot_start_ends_the_process_with_1(server: Valkey) -> None:

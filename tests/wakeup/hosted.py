@@ -36,9 +36,9 @@ class Engine:
             raise RuntimeError("no database")
         say("STARTED")
 
-    def bell(self) -> None:
+    def wake(self) -> None:
         """Says when it was rung."""
-        say("BELL", time.time())
+        say("WAKE", time.time())
 
     async def stop(self) -> None:
         """Drains for a moment, or for longer than anybody waits."""
