@@ -26,7 +26,6 @@ UNFINISHED = (
     "src/opsjobs/safety/",
     "src/opsjobs/sandbox/",
     "src/opsjobs/settings/",
-    "src/opsjobs/store/",
 )
 IMPORT_DEPTH_MAX = 28
 

@@ -98,7 +98,7 @@ class Known:
         """All of them."""
         return len(self.targets)
 
-    async def known(self, target_ids: Sequence[str]) -> dict[str, Target]:
+    async def get_many(self, target_ids: Sequence[str]) -> dict[str, Target]:
         """Those that are in here."""
         return {i: self.targets[i] for i in target_ids if i in self.targets}
 

@@ -372,7 +372,7 @@ class _Away:
         """Never."""
         raise Unavailable("the Target Service is away")
 
-    async def known(self, _: Sequence[str]) -> dict[str, Target]:
+    async def get_many(self, _: Sequence[str]) -> dict[str, Target]:
         """Nobody."""
         return {}
 

@@ -60,7 +60,7 @@ async def test_a_key_may_no_more_than_its_maker_may_now(database: Database, kind
     elif kind == "service":
         await people.services.replace("1", "pem", [VIEWER], disabled=False)
     else:
-        await people.seen.again(Principal.of_role("root", "viewer", "external", person="root"))
+        await people.seen.refresh(Principal.of_role("root", "viewer", "external", person="root"))
     assert [await may(people, token) for token in (first, second)] == [LESS] * 2
     later = await people.standing("second", "api_key")
     assert later is not None
@@ -81,12 +81,12 @@ async def test_an_older_token_does_not_undo_what_a_newer_one_said(database: Data
     admin, viewer = [Principal.of_role("eva", role, "external", person="eva") for role in ("admin", "viewer")]
     await people.remember(None, external({"sub": "eva", "roles": ["admin"], "iat": 1_000}, ClaimRules()))
     assert await roles() == ("admin",)
-    await people.seen.again(replace(viewer, issued_at=2_000))
+    await people.seen.refresh(replace(viewer, issued_at=2_000))
     for older in (replace(admin, issued_at=1_000), admin):
-        await people.seen.again(older)
+        await people.seen.refresh(older)
         await people.remember(None, older)
         assert await roles() == ("viewer",)
-    await people.seen.again(replace(admin, issued_at=3_000))
+    await people.seen.refresh(replace(admin, issued_at=3_000))
     assert await roles() == ("admin",)
 
 

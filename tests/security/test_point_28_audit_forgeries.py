@@ -96,7 +96,7 @@ class Thief:
         if key is not None:
             row = connection.execute(f"select {audit_chain.COLUMNS} from audit_chain").fetchone()
             assert row is not None
-            made = GUESSED.sign(Part.ENDS, audit_chain.found(row).ends.text)
+            made = GUESSED.sign(Part.ENDS, audit_chain.parse_chain(row).ends.text)
             connection.execute("update audit_chain set key_id = %s, mac = decode(%s, 'hex')", [key, made.mac])
 
     @staticmethod

@@ -12,7 +12,7 @@ from opsjobs.store.transaction import Database
 
 
 async def test_a_row_says_who_did_what_to_what_and_from_where(database: Database) -> None:
-    ada = Actor.of(Principal.of_role("ada", "admin", "user", person="ada"), address="192.0.2.7", request_id="r-1")
+    ada = Actor.from_principal(Principal.of_role("ada", "admin", "user", person="ada"), address="192.0.2.7", request_id="r-1")
     with audit.acting(ada):
         async with database.transaction() as connection:
             await audit.record(connection, "target.updated", "target", 7, "web-1", before={"port": 22}, after={"port": 2222})

@@ -68,14 +68,14 @@ async def test_a_narrow_key_is_none_to_a_process_of_the_release_before(database:
 async def test_somebody_of_the_platform_stands_by_his_last_token_where_he_left_something(database: Database) -> None:
     people = IdentityStore(database, external_kept_seconds=3600)
     assert await people.standing("ada", "external") is None
-    await people.seen.again(ADA)
+    await people.seen.refresh(ADA)
     assert await people.standing("ada", "external") is None, "who left nothing is not kept"
     await people.remember(None, ADA)
     kept = await people.standing("ada", "external")
     assert kept is not None
     assert kept == ADA
     less = Principal.of_role("ada", "viewer", "external", person="ada")
-    await people.seen.again(less)
+    await people.seen.refresh(less)
     assert await people.standing("ada", "external") == less
     await database.fetch("update external_people set seen_at = seen_at - interval '2 hours' returning name")
     assert await people.standing("ada", "external") is None

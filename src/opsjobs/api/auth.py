@@ -61,7 +61,7 @@ class AuthMiddleware:
             await Problem.unavailable(scope, away)(scope, receive, send)
         else:
             state["principal"] = principal
-            with audit.acting(Actor.of(principal, address=address, request_id=state.get("request_id"))):
+            with audit.acting(Actor.from_principal(principal, address=address, request_id=state.get("request_id"))):
                 await self._app(scope, receive, send)
 
     async def _open(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -91,7 +91,7 @@ async def change_password(request: Request, services: ServicesDep, draft: OwnPas
         raise Forbidden("no_password", f"{principal.name} has no password here: only users do.")
     new = draft.password.get_secret_value()
     check_new(new, principal.name)
-    user = await services.people.users.known(principal.name)
+    user = await services.people.users.find_for_login(principal.name)
     current = draft.current_password.get_secret_value()
     await services.access.logins.prove(principal.name, user, current, request.state.address)
     assert user is not None, "prove refuses a user that is not there"

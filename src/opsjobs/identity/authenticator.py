@@ -78,7 +78,7 @@ class Authenticator:
         principal = await self._platform.judge(token)
         # What is kept of somebody follows what his tokens say.
         if self._is_due(self._seen, principal):
-            await self._people.seen.again(principal)
+            await self._people.seen.refresh(principal)
             self._note(self._seen, principal)
         return principal
 

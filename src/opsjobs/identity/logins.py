@@ -41,7 +41,7 @@ class LoginService:
 
     async def log_in(self, name: str, password: str, address: str | None) -> IssuedTokens:
         """Begin a login. Raises Unauthorised, in the same time and words whatever was wrong, and TooMany."""
-        user = await self._people.users.known(name)
+        user = await self._people.users.find_for_login(name)
         await self.prove(name, user, password, address)
         assert user is not None, "nobody's password is never right"
         await self._people.attempts.succeeded(name, address)

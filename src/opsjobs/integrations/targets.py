@@ -25,5 +25,5 @@ class Targets(Protocol):
     async def count(self) -> int:
         """How many targets there are in all."""
 
-    async def known(self, target_ids: Sequence[str]) -> dict[str, Target]:
+    async def get_many(self, target_ids: Sequence[str]) -> dict[str, Target]:
         """These targets as they are now, by id; unknown ids are left out."""

@@ -66,7 +66,7 @@ class Approvals:
 
     async def get(self, ref: str | int) -> Approval:
         """Return an approval by id or uuid. Raises NotFound."""
-        named = Reference.of("approval", ref)
+        named = Reference.require("approval", ref)
         query = f"{APPROVAL} where a.id = %(id)s or a.uuid = %(uuid)s"
         row = await self._database.fetch_one(query, {"id": named.id, "uuid": named.uuid})
         if row is None:

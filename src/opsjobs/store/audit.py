@@ -43,7 +43,7 @@ class Actor:
     makers: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, principal: Principal, *, address: str | None = None, request_id: str | None = None) -> Actor:
+    def from_principal(cls, principal: Principal, *, address: str | None = None, request_id: str | None = None) -> Actor:
         """Return the actor for a principal in one request."""
         return cls(principal.name, principal.kind, principal.person, address, request_id, principal.makers)
 
@@ -158,7 +158,7 @@ def _row(
     }
 
 
-def told(thing: Mapping[str, Any]) -> dict[str, Any]:
+def describe(thing: Mapping[str, Any]) -> dict[str, Any]:
     """Return the description of a thing as its audit row shows it: without times and the like."""
     return {name: value for name, value in thing.items() if name not in _LEFT_OUT}
 
@@ -169,7 +169,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> AuditChange:
     >>> changes({"port": 22, "zone": "a"}, {"port": 2222, "zone": "a"})
     {'before': {'port': 22}, 'after': {'port': 2222}}
     """
-    before, after = told(old), told(new)
+    before, after = describe(old), describe(new)
     different = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     return {
         "before": {name: before[name] for name in different if name in before},

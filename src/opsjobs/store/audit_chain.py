@@ -62,7 +62,7 @@ async def read(connection: Connection, *, lock: bool = False) -> Chain:
     """Return the stored row; `lock` it to write it."""
     row = await (await connection.execute(_READ + (" for update" if lock else ""))).fetchone()
     assert row is not None
-    return found(row)
+    return parse_chain(row)
 
 
 async def write(connection: Connection, ends: Ends, keys: SigningKeys) -> None:
@@ -78,7 +78,7 @@ def anchor(driver: psycopg.Connection, keys: Sequence[Secret]) -> None:
     row, ids = cursor.execute(_READ).fetchone(), cursor.execute(_IDS).fetchone()
     assert row is not None
     assert ids is not None
-    ends = replace(found(row).ends, anchor=row["head_seal"], anchor_id=ids["id"])
+    ends = replace(parse_chain(row).ends, anchor=row["head_seal"], anchor_id=ids["id"])
     driver.execute(_WRITE, _signed(ends, SigningKeys(keys)))
 
 
@@ -87,7 +87,7 @@ def _signed(ends: Ends, keys: SigningKeys) -> list[int | str]:
     return [base.seal, base.hash, head.seal, head.hash, ends.anchor, ends.anchor_id, signature.key_id, signature.mac]
 
 
-def found(row: DictRow) -> Chain:
+def parse_chain(row: DictRow) -> Chain:
     """Return the chain of a row with COLUMNS."""
     base, head = ChainLink(row["base_seal"], row["base_hash"]), ChainLink(row["head_seal"], row["head_hash"])
     return Chain(Ends(base, head, row["anchor_seal"], row["anchor_id"]), Signature.of(row["key_id"], row["mac"]))

@@ -226,7 +226,7 @@ class Executions:
 
         `everything`: the viewer may see all executions.
         """
-        named = Reference.of("execution", ref)
+        named = Reference.require("execution", ref)
         row = await self._database.fetch_one(
             f"{_EXECUTION} where e.id = %(id)s or e.uuid = %(uuid)s", {"id": named.id, "uuid": named.uuid}
         )

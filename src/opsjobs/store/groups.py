@@ -165,7 +165,7 @@ class Groups:
             group_id, name = await _locked(connection, ref)
             await _check_users(connection, name, (_HOLDERS, _JOBS))
             await connection.execute(_PART, {"name": name, "targets": []})
-            before = audit.told((await _read(connection, group_id)).data())
+            before = audit.describe((await _read(connection, group_id)).data())
             await connection.execute("delete from target_groups where id = %s", [group_id])
             await audit.record(connection, "group.deleted", "group", group_id, name, before=before)
 
@@ -173,7 +173,7 @@ class Groups:
         await target_selection.make_known(connection, draft.groups)
         if draft.targets is None:
             return
-        ids = await target_selection.listed(connection, draft.targets)
+        ids = await target_selection.find_listed(connection, draft.targets)
         unknown = [position for position in range(len(draft.targets)) if position not in ids]
         if unknown:
             faults = [target_selection.unknown("/targets", p, "target", draft.targets[p]) for p in unknown]
@@ -221,7 +221,7 @@ async def _read(connection: Connection, group_id: int) -> StoredGroup:
 def _describe(stored: StoredGroup, draft: GroupDraft) -> dict[str, Any]:
     """Return a group as the audit log shows it: with the targets it was given, if any."""
     given = {} if draft.targets is None else {"targets": list(draft.targets)}
-    return {**audit.told(stored.data()), **given}
+    return {**audit.describe(stored.data()), **given}
 
 
 def _values(draft: GroupDraft) -> dict[str, Any]:

@@ -239,7 +239,7 @@ class TargetInventory:
             await check_unused(connection, "target_in_use", f"The target {ref} is the jump host of", _BEHIND, {"id": target_id})
             gone = await _read(connection, target_id)
             await connection.execute("delete from targets where id = %s", [target_id])
-            before = audit.told(gone.data())
+            before = audit.describe(gone.data())
             await audit.record(connection, "target.deleted", "target", target_id, gone.target.name, before=before)
             await circuits.forget(connection, "target_id", target_id)
 
@@ -271,7 +271,7 @@ class TargetInventory:
         row = await self._database.fetch_one("select count(*) as n from targets")
         return int(row["n"]) if row is not None else 0
 
-    async def known(self, target_ids: Sequence[str]) -> dict[str, Target]:
+    async def get_many(self, target_ids: Sequence[str]) -> dict[str, Target]:
         """Return these targets as they are now, by id; unknown ids are left out."""
         wanted = [int(i) for i in target_ids if i.isdigit() and Reference.parse(i)]
         rows = await self._database.fetch(_NAMED, [wanted])
@@ -285,7 +285,7 @@ class TargetInventory:
         query = """update targets set host_keys = host_keys || %s::text, version = version + 1, updated_at = opsjobs_now()
             where id = %s and host_key_policy = 'accept_new'
               and not exists (select from unnest(host_keys) k where k not like '@revoked %%') returning name"""
-        reference = Reference.of("target", target_id)
+        reference = Reference.require("target", target_id)
         line = host_keys.host_key_line(key)
         async with self._database.transaction() as connection:
             made = await (await connection.execute(query, [line, reference.id])).fetchone()
@@ -385,7 +385,7 @@ async def change(connection: Connection, target_id: int, draft: TargetDraft) -> 
     return after
 
 
-async def named(connection: Connection, names: Collection[str]) -> dict[str, StoredTarget]:
+async def lock_by_name(connection: Connection, names: Collection[str]) -> dict[str, StoredTarget]:
     """Return the targets with these names, by name, locked until this transaction ends."""
     rows = await (
         await connection.execute(f"{_SELECT} where t.name = any(%s) order by t.id for update of t", [list(names)])

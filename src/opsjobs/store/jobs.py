@@ -201,7 +201,7 @@ class Jobs:
 
     async def get(self, ref: str) -> StoredJob:
         """Return a job at its current version. Raises NotFound, also for a deleted one."""
-        reference = Reference.of("job", ref)
+        reference = Reference.require("job", ref)
         row = await self._database.fetch_one(
             f"{_SELECT} where (j.id = %s or j.uuid = %s) and j.state <> 'archived'", [reference.id, reference.uuid]
         )
@@ -399,7 +399,7 @@ async def _next_version(connection: Connection, old: StoredJob, draft: JobDraft,
 async def _locked(connection: Connection, ref: str, if_match: Collection[int] | None) -> StoredJob:
     # Locked in a statement of its own: the next one then reads what the transaction before
     # committed (10-ledger.md rule 3).
-    reference = Reference.of("job", ref)
+    reference = Reference.require("job", ref)
     query = "select id, version from jobs where (id = %s or uuid = %s) and state <> 'archived' for no key update"
     row = await (await connection.execute(query, [reference.id, reference.uuid])).fetchone()
     if row is None:

@@ -27,7 +27,7 @@ class Reference:
     In SQL: `where id = %(id)s or uuid = %(uuid)s` (a comparison with NULL is never true, so both
     indexes serve).
 
-    >>> Reference.of("job", "7")
+    >>> Reference.require("job", "7")
     Reference(id=7, uuid=None)
     """
 
@@ -35,7 +35,7 @@ class Reference:
     uuid: UUID | None
 
     @classmethod
-    def of(cls, noun: str, ref: str | int) -> Reference:
+    def require(cls, noun: str, ref: str | int) -> Reference:
         """Return the reference that `ref` spells. Raises NotFound for -1, 2**70 or `x`."""
         parsed = cls.parse(str(ref))
         if parsed is None:
@@ -61,7 +61,7 @@ async def find(database: Database, noun: str, ref: str | int, select: str, alias
 
     `alias`: the alias of its table, with a dot.
     """
-    named = Reference.of(noun, ref)
+    named = Reference.require(noun, ref)
     query = f"{select} where {alias}id = %(id)s or {alias}uuid = %(uuid)s"
     row = await database.fetch_one(query, {"id": named.id, "uuid": named.uuid})
     if row is None:
@@ -71,7 +71,7 @@ async def find(database: Database, noun: str, ref: str | int, select: str, alias
 
 async def lock(connection: Connection, noun: str, ref: str | int, select: str) -> DictRow:
     """Return the row that `ref` names, locked until this transaction ends. Raises NotFound."""
-    named = Reference.of(noun, ref)
+    named = Reference.require(noun, ref)
     query = f"{select} where id = %(id)s or uuid = %(uuid)s for update"
     row = await (await connection.execute(query, {"id": named.id, "uuid": named.uuid})).fetchone()
     if row is None:

@@ -42,7 +42,7 @@ class Parents:
 
     async def get(self, ref: str | int) -> Parent:
         """Return an execution by id or uuid. Raises NotFound."""
-        named = Reference.of("execution", ref)
+        named = Reference.require("execution", ref)
         row = await self._database.fetch_one(
             f"{_PARENT} where e.id = %(id)s or e.uuid = %(uuid)s", {"id": named.id, "uuid": named.uuid}
         )

@@ -101,7 +101,7 @@ async def _check_jump(connection: Connection, jump: str, bounds: Bounds, old: st
 
     `old`: the id of the current jump host; it may stay, wherever it is.
     """
-    if (found := (await target_selection.listed(connection, [jump])).get(0)) is None or str(found) == old:
+    if (found := (await target_selection.find_listed(connection, [jump])).get(0)) is None or str(found) == old:
         return  # an unknown name is reported by the caller that writes it
     row = await (await connection.execute("select labels from targets where id = %s", [found])).fetchone()
     labels: Mapping[str, str] = row["labels"] if row is not None else {}

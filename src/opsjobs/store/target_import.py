@@ -67,7 +67,7 @@ class Imports:
         self, connection: Connection, draft: ImportDraft, bounds: Bounds, uses_logins: Callable[[], None]
     ) -> list[Outcome]:
         entries = draft.entries
-        known = await inventory.named(connection, [e["name"] for e in entries if isinstance(e.get("name"), str)])
+        known = await inventory.lock_by_name(connection, [e["name"] for e in entries if isinstance(e.get("name"), str)])
         # With a scope each entry is checked by itself.
         outcomes = await self._new(connection, draft, known) if bounds.act.everywhere else {}
         seen: set[str] = set()

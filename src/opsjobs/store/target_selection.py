@@ -138,7 +138,7 @@ def _condition(requirement: Requirement) -> tuple[str, list[Any]]:
     return f"{'not ' if requirement.negated else ''}{test}", values
 
 
-async def listed(connection: Connection, entries: Sequence[str], sight: Reach | None = None) -> dict[int, int]:
+async def find_listed(connection: Connection, entries: Sequence[str], sight: Reach | None = None) -> dict[int, int]:
     """Return the id of the target in sight that each entry names, by the entry's position.
 
     Entries that name nothing are left out.

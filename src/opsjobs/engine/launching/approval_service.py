@@ -142,7 +142,7 @@ class ApprovalService:
         return await self._hash(about, salt) == approval.hash
 
     async def _hash(self, about: AskedAbout, salt: bytes) -> str:
-        known = await self._targets.known([run.id for run in about.targets])
+        known = await self._targets.get_many([run.id for run in about.targets])
         # One that is gone stands as a retry would take it: by what its run says of it.
         targets = [known.get(run.id) or Target(run.id, run.name, run.host, 22, Transport.SSH) for run in about.targets]
         values = self._vault.open_parameters(about.uuid, about.parameters)

@@ -48,7 +48,7 @@ async def jumps_of(known: Targets, targets: Sequence[Target]) -> list[Target]:
     found: dict[str, Target] = {}
     ahead = {t.jump for t in targets if t.jump is not None}
     while ahead and len(found) <= JUMPS_AT_MOST * len(targets):
-        hosts = await known.known(sorted(ahead))
+        hosts = await known.get_many(sorted(ahead))
         found |= hosts
         ahead = {host.jump for host in hosts.values() if host.jump is not None} - found.keys()
     return list(found.values())

@@ -110,7 +110,7 @@ class RetryService:
             detail = f"Execution {parent.id} has not ended: wait for its end, or cancel it, and retry then."
             raise Conflict("execution_not_ended", detail)
         runs = _meant(parent, await self._parents.runs(parent.id), draft)
-        known = await self._targets.known([run.target.id for run in runs])
+        known = await self._targets.get_many([run.target.id for run in runs])
         await self._check_bounds(bounds, [parent], runs, known)
         return parent, runs, await self._heir(parent, runs, known, reason=draft.reason, override=draft.override, **by)
 
@@ -136,7 +136,7 @@ class RetryService:
         by_execution = {key: list(runs) for key, runs in groupby(found, key=lambda run: run.execution_id)}
         meant: dict[int, list[PastRun]] = dict(list(by_execution.items())[: min(at_most, REVIVED_AT_MOST)])
         parents = await self._parents.get_many(meant)
-        known = await self._targets.known([run.target.id for runs in meant.values() for run in runs])
+        known = await self._targets.get_many([run.target.id for runs in meant.values() for run in runs])
         await self._check_bounds(bounds, parents, [run for runs in meant.values() for run in runs], known)
         why: dict[str, Any] = {"requested_by": requested_by, "requested_by_kind": requested_by_kind}
         why |= {"reason": draft.reason, "override": draft.override}

@@ -239,7 +239,7 @@ class ApiKeys(ABC):
 
     async def get_key(self, ref: str) -> ApiKey:
         """Return one key, without its token. Raises NotFound."""
-        reference = Reference.of("api key", ref)
+        reference = Reference.require("api key", ref)
         query = f"select {_SHOWN} from api_keys where id = %s or uuid = %s"
         row = await self._database.fetch_one(query, [reference.id, reference.uuid])
         if row is None:

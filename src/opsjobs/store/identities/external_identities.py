@@ -20,7 +20,7 @@ where (e.issued_at is null or excluded.issued_at >= e.issued_at)
   and ((e.roles, e.grants, e.issued_at) is distinct from (excluded.roles, excluded.grants, excluded.issued_at)
     or e.seen_at < (select opsjobs_now()) - interval '1 minute')"""
 
-_AGAIN = """
+_REFRESH = """
 update external_people set roles = %(roles)s, grants = %(grants)s, person = %(person)s, issued_at = %(issued_at)s,
   seen_at = opsjobs_now()
 where name = %(name)s and (issued_at is null or %(issued_at)s::float8 >= issued_at) returning name"""
@@ -48,9 +48,9 @@ class Seen:
         async with self._database.connection() as own:
             await own.execute(_REMEMBER, _values(principal))
 
-    async def again(self, principal: Principal) -> None:
+    async def refresh(self, principal: Principal) -> None:
         """Update stored rights, if there are any, from a token that is not older."""
-        await self._database.fetch(_AGAIN, _values(principal))
+        await self._database.fetch(_REFRESH, _values(principal))
 
     async def standing(self, name: str) -> Principal | None:
         """Return the rights of the last token; None if it is too old, or nothing is stored."""

@@ -184,7 +184,7 @@ class Users:
         """Return a page of users."""
         return (await USERS.page(self._database, request)).map(_user)
 
-    async def known(self, name: str) -> Known | None:
+    async def find_for_login(self, name: str) -> Known | None:
         """Return the user of this name, for a login; None if there is none."""
         row = await self._database.fetch_one(_FOR_LOGIN, [name])
         return None if row is None else Known(**row)

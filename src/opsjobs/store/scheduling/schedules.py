@@ -179,7 +179,7 @@ class Schedules:
 
     async def get(self, ref: str | int) -> StoredSchedule:
         """Return a schedule by id or uuid. Raises NotFound, also for a deleted one."""
-        named = Reference.of("schedule", ref)
+        named = Reference.require("schedule", ref)
         query = f"select {COLUMNS} from job_schedules s where (s.id = %s or s.uuid = %s) and s.deleted_at is null"
         row = await self._database.fetch_one(query, [named.id, named.uuid])
         if row is None:
@@ -278,7 +278,7 @@ class Schedules:
     async def _insert(
         self, connection: Connection, job: str, draft: ScheduleDraft, owner: tuple[str, IdentityKind]
     ) -> StoredSchedule:
-        named = Reference.of("job", job)
+        named = Reference.require("job", job)
         found = await (await connection.execute(_JOB, [named.id, named.uuid])).fetchone()
         if found is None:
             raise NotFound.of("job", job)
@@ -332,7 +332,7 @@ class Schedules:
 
         So a change does not apply to times that are due already.
         """
-        named = Reference.of("schedule", ref)
+        named = Reference.require("schedule", ref)
         # In a statement of its own: so the next one reads what the transaction before this one has
         # committed (10-ledger.md rule 3).
         lock = "select id from job_schedules where (id = %s or uuid = %s) and deleted_at is null for no key update"

@@ -131,7 +131,7 @@ class Vault:
         """Return what names the credential. Raises NotFound."""
         row = await find(self._database, "credential", ref, "select id, name from credentials")
         async with self._database.connection() as connection:
-            return await usage.of(connection, row["id"], row["name"])
+            return await usage.find_usage(connection, row["id"], row["name"])
 
     async def bindings(self, ids: Collection[str]) -> dict[str, tuple[str, Binding]]:
         """Return name and binding, by id, of those of these credentials that are bound."""

@@ -72,7 +72,7 @@ def _parameters(ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
 
 
 def _chain(ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
-    ends = audit_chain.found(row)
+    ends = audit_chain.parse_chain(row)
     if ends.proof(ring.signing) is not Proof.GOOD:
         raise Tampered("the ends of the audit log are not as opsjobs signed them: `opsjobs audit verify` says more")
     signature = ring.signing.sign(Part.ENDS, ends.ends.text)

@@ -55,7 +55,7 @@ class Usage:
         }
 
 
-async def of(connection: Connection, credential_id: int, name: str) -> Usage:
+async def find_usage(connection: Connection, credential_id: int, name: str) -> Usage:
     """Return the current usage of the credential."""
     targets = await (await connection.execute(USERS, [credential_id])).fetchall()
     return Usage(targets, await (await connection.execute(JOBS, [name])).fetchall())
