@@ -147,7 +147,7 @@ async def test_a_pass_that_finds_nothing_looks_at_no_more_rows_with_more_schedul
         async with database.connection() as connection:
             await connection.execute(_MORE, [more])
             await connection.execute("analyze job_schedules")
-        read.append([await _blocks(database, statement) for statement in (firings._LOOK, firings._DUE)])
+        read.append([await _blocks(database, statement) for statement in (firings._CHECK_DUE, firings._DUE)])
     for few, many in zip(*read, strict=True):
         assert many <= few + 3, read
 
