@@ -50,7 +50,10 @@ def posts(running: Service, count: int, callers: int = 8) -> Dispatch:
     sequential = _spread(alone, time.perf_counter() - began)
     _wait_until_all_ended(api, job_id)
     crowd: list[float] = []
-    threads = [threading.Thread(target=_post, args=(running.api(), job_id, count // callers, crowd)) for _ in range(callers)]
+    threads = [
+        threading.Thread(target=_post, args=(running.api(), job_id, count // callers, crowd))
+        for _ in range(callers)
+    ]
     began = time.perf_counter()
     for thread in threads:
         thread.start()
@@ -72,7 +75,10 @@ def _post(api: Api, job_id: int, count: int, seconds: list[float]) -> None:
 def _wait_until_all_ended(api: Api, job_id: int) -> None:
     deadline = time.monotonic() + 60
     # The oldest wait longest: all are over when none is queued or running.
-    while any(api.call("GET", f"/jobs/{job_id}/executions?status={status}&limit=1")["items"] for status in ("queued", "running")):
+    while any(
+        api.call("GET", f"/jobs/{job_id}/executions?status={status}&limit=1")["items"]
+        for status in ("queued", "running")
+    ):
         if time.monotonic() > deadline:
             raise RuntimeError("executions of one target do not end")
         time.sleep(0.1)
@@ -106,7 +112,11 @@ def _follow(running: Service, api: Api, job_id: int) -> tuple[float, float, floa
     execution = api.call("POST", f"/jobs/{job_id}/execute", {})
     answered = time.perf_counter() - began
     connection = http.client.HTTPConnection(running.host, running.port, timeout=30)
-    connection.request("GET", f"/executions/{execution['id']}/events", headers={"Authorization": f"Bearer {running.token}"})
+    connection.request(
+        "GET",
+        f"/executions/{execution['id']}/events",
+        headers={"Authorization": f"Bearer {running.token}"},
+    )
     answer = connection.getresponse()
     first = output = 0.0
     event = ""

@@ -59,13 +59,19 @@ class Asyncssh:
             async with room:
                 connection = self._held.get(machine["host"]) or await self._connect(machine)
                 answer = await connection.run(COMMAND, encoding=None)
-                return None if answer.exit_status == 0 and answer.stdout == b"ok\n" else machine["host"]
+                return (
+                    None
+                    if answer.exit_status == 0 and answer.stdout == b"ok\n"
+                    else machine["host"]
+                )
 
         answers = await asyncio.gather(*(one(machine) for machine in self._plan["machines"]))
         return [host for host in answers if host is not None]
 
     async def _connect(self, machine: dict[str, Any]) -> Any:
-        known = self._asyncssh.import_known_hosts(f"[{machine['host']}]:{machine['port']} {machine['host_key']}\n")
+        known = self._asyncssh.import_known_hosts(
+            f"[{machine['host']}]:{machine['port']} {machine['host_key']}\n"
+        )
         self._held[machine["host"]] = connection = await self._asyncssh.connect(
             machine["host"],
             machine["port"],
@@ -116,7 +122,12 @@ class ParallelSsh:
         each = [HostConfig(port=machine["port"]) for machine in machines]
         hosts = [machine["host"] for machine in machines]
         return ParallelSSHClient(
-            hosts, host_config=each, user=self._plan["user"], pkey=self._key_file, pool_size=parallel, allow_agent=False
+            hosts,
+            host_config=each,
+            user=self._plan["user"],
+            pkey=self._key_file,
+            pool_size=parallel,
+            allow_agent=False,
         )
 
 
@@ -134,7 +145,11 @@ def serve(kind: str, key_file: str, machine_file: str) -> None:
         if word != "close":
             began, cpu = time.perf_counter(), time.process_time()
             bad = fleet.round(int(number))
-            answer = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu, "bad": bad}
+            answer = {
+                "seconds": time.perf_counter() - began,
+                "cpu": time.process_time() - cpu,
+                "bad": bad,
+            }
         print(json.dumps(answer), flush=True)
     fleet.close()
 
@@ -225,7 +240,9 @@ async def shake_hands(handshakes: int, port: int, host_key: str) -> bool:
 
     key = Secret(asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode())
     login = Credential("1", 1, "login", CredentialType.SSH_KEY, "deploy", private_key=key)
-    limits = PoolLimits(handshakes_per_host=AT_ONCE, handshakes_a_second=0, idle_seconds=IDLE_SECONDS)
+    limits = PoolLimits(
+        handshakes_per_host=AT_ONCE, handshakes_a_second=0, idle_seconds=IDLE_SECONDS
+    )
     pool = SshPool(Connector(), limits, breaker=Breaker(KeptElsewhere()))
     pauses, peak, done = Pauses(), 0.0, 0
 
@@ -241,7 +258,10 @@ async def shake_hands(handshakes: int, port: int, host_key: str) -> bool:
                     pass
             peak = max(peak, resident_mb())
             if nth % 5_000 == 0:
-                print(f"{nth:6}  {resident_mb():6.0f} MB  {time.monotonic() - began:5.0f} s", flush=True)
+                print(
+                    f"{nth:6}  {resident_mb():6.0f} MB  {time.monotonic() - began:5.0f} s",
+                    flush=True,
+                )
 
     spare_the_collector()
     base, began, cpu = resident_mb(), time.monotonic(), time.process_time()
@@ -254,9 +274,16 @@ async def shake_hands(handshakes: int, port: int, host_key: str) -> bool:
     idle = resident_mb()
     watching.cancel()
     await pool.close()
-    print(f"{handshakes} handshakes in {time.monotonic() - began:.0f} s, {cpu / handshakes * 1000:.1f} ms of CPU each")
-    print(f"memory: {base:.0f} MB before, +{peak - base:.0f} MB at most, +{idle - base:.0f} MB when idle")
-    print(f"longest pause: loop {pauses.loop * 1000:.0f} ms ({pauses.loop_cpu * 1000:.0f} ms of CPU), ", end="")
+    print(
+        f"{handshakes} handshakes in {time.monotonic() - began:.0f} s, {cpu / handshakes * 1000:.1f} ms of CPU each"
+    )
+    print(
+        f"memory: {base:.0f} MB before, +{peak - base:.0f} MB at most, +{idle - base:.0f} MB when idle"
+    )
+    print(
+        f"longest pause: loop {pauses.loop * 1000:.0f} ms ({pauses.loop_cpu * 1000:.0f} ms of CPU), ",
+        end="",
+    )
     print(f"collector {pauses.collector * 1000:.0f} ms of CPU in {pauses.collections} collections")
     return peak - base <= PEAK_MB and idle - base <= IDLE_MB and pauses.collector <= PAUSE_SECONDS
 
@@ -265,7 +292,9 @@ def memory(handshakes: int) -> int:
     """The measurement; the exit code."""
     import uvloop  # noqa: PLC0415  as in a worker
 
-    server = subprocess.Popen([sys.executable, __file__, "light-server"], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [sys.executable, __file__, "light-server"], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert server.stdout is not None
         port, host_key = server.stdout.readline().strip().split(" ", 1)

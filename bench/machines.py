@@ -49,7 +49,11 @@ def machines(count: int, folder: Path) -> Iterator[Machines]:
     with ExitStack() as stack:
         servers = [
             stack.enter_context(
-                sshd(addresses=addresses[at : at + ADDRESSES_A_SERVER], host_key_types=("ed25519",), settings=["LogLevel ERROR"])
+                sshd(
+                    addresses=addresses[at : at + ADDRESSES_A_SERVER],
+                    host_key_types=("ed25519",),
+                    settings=["LogLevel ERROR"],
+                )
             )
             for at in range(0, count, ADDRESSES_A_SERVER)
         ]
@@ -58,7 +62,9 @@ def machines(count: int, folder: Path) -> Iterator[Machines]:
         for server in servers:
             server.authorize(first.user, public)
         found = tuple(
-            Machine(f"bench-{address.rpartition('.')[2]}", address, server.port, server.host_keys[0])
+            Machine(
+                f"bench-{address.rpartition('.')[2]}", address, server.port, server.host_keys[0]
+            )
             for server in servers
             for address in server.addresses
         )
@@ -66,4 +72,6 @@ def machines(count: int, folder: Path) -> Iterator[Machines]:
         key_file.write_text(first.private_key)
         key_file.chmod(0o600)
         known_hosts.write_text("".join(f"[{m.host}]:{m.port} {m.host_key}\n" for m in found))
-        yield Machines(found[:count], found[count], first.user, first.private_key, key_file, known_hosts)
+        yield Machines(
+            found[:count], found[count], first.user, first.private_key, key_file, known_hosts
+        )

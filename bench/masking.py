@@ -26,7 +26,9 @@ def secrets() -> dict[str, str]:
         "password": "s3cr3t-pass/w+rd&",
         "passphrase": "correct horse 'battery' staple",
         "Ed25519 key": ed25519.Ed25519PrivateKey.generate().private_bytes(*_OPENSSH).decode(),
-        "RSA key, 4096 bits": rsa.generate_private_key(65537, 4096).private_bytes(*_OPENSSH).decode(),
+        "RSA key, 4096 bits": rsa.generate_private_key(65537, 4096)
+        .private_bytes(*_OPENSSH)
+        .decode(),
     }
 
 
@@ -38,7 +40,8 @@ def texts(secret: str) -> dict[str, bytes]:
         "log lines": log,
         "base64": base64.encodebytes(random.Random(7).randbytes(700_000)),
         "indented JSON": json.dumps(
-            [{"name": f"item {n}", "size": n * 7919, "tags": ["a", "b"]} for n in range(12_000)], indent=2
+            [{"name": f"item {n}", "size": n * 7919, "tags": ["a", "b"]} for n in range(12_000)],
+            indent=2,
         ).encode(),
         "coloured lines": log.replace(b"INFO", b"\x1b[32mINFO\x1b[0m"),
         "the secret": secret.encode() * (1_000_000 // len(secret)),
@@ -69,8 +72,12 @@ def main() -> None:
     """Print a table."""
     for name, secret in secrets().items():
         mask = Mask([Forms([secret])])
-        print(f"{name}: {milliseconds(lambda secret=secret: Forms([secret]), 3):.1f} ms to make its forms, once for all machines")
-        print(f"  {milliseconds(lambda mask=mask: through(mask, b'ok'), 1_000) * 1000:.0f} µs for a run that says two letters")
+        print(
+            f"{name}: {milliseconds(lambda secret=secret: Forms([secret]), 3):.1f} ms to make its forms, once for all machines"
+        )
+        print(
+            f"  {milliseconds(lambda mask=mask: through(mask, b'ok'), 1_000) * 1000:.0f} µs for a run that says two letters"
+        )
         for kind, text in texts(secret).items():
             print(
                 f"  {milliseconds(lambda mask=mask, text=text: through(mask, text)) * (1 << 20) / len(text):.0f} ms a MiB: {kind}"

@@ -97,7 +97,10 @@ def _kind(pid: int, up: int, command: str) -> str:
         return "postgres"
     if "valkey" in command:
         return "valkey"
-    return next((word for word in ("worker", "api", "scheduler") if command.endswith(f"-m opsjobs {word}")), "other")
+    return next(
+        (word for word in ("worker", "api", "scheduler") if command.endswith(f"-m opsjobs {word}")),
+        "other",
+    )
 
 
 @contextmanager
@@ -107,13 +110,24 @@ def service(data_dir: Path, environment: dict[str, str] | None = None) -> Iterat
     began = time.perf_counter()
     with (data_dir.parent / "up.log").open("ab") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(environment or {})}
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **(environment or {})},
         )
     try:
         url = _endpoint(process, data_dir)
         ready = time.perf_counter() - began
         host, _, port = url.removeprefix("http://").rpartition(":")
-        yield Service(process, host, int(port), (data_dir / "admin-token").read_text().strip(), data_dir, ready)
+        yield Service(
+            process,
+            host,
+            int(port),
+            (data_dir / "admin-token").read_text().strip(),
+            data_dir,
+            ready,
+        )
     finally:
         process.terminate()
         try:
@@ -132,7 +146,9 @@ def _endpoint(process: subprocess.Popen[bytes], data_dir: Path) -> str:
         except FileNotFoundError:
             pass
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"up does not start: {(data_dir.parent / 'up.log').read_text()[-2000:]}")
+            raise RuntimeError(
+                f"up does not start: {(data_dir.parent / 'up.log').read_text()[-2000:]}"
+            )
         time.sleep(0.005)
 
 
@@ -142,7 +158,9 @@ def register(running: Service, machines: Machines) -> None:
     login = {"username": machines.user, "private_key": machines.private_key}
     api.call("POST", "/credentials", {"name": "bench", "type": "ssh_key", **login})
     for machine in machines.all:
-        api.call("POST", "/targets", {**_target(machine), "name": machine.name, "groups": ["bench"]})
+        api.call(
+            "POST", "/targets", {**_target(machine), "name": machine.name, "groups": ["bench"]}
+        )
     api.call("POST", "/targets", {**_target(machines.spare), "name": SPARE, "slots": 100})
     api.close()
 
@@ -152,10 +170,23 @@ def _target(machine: Machine) -> dict[str, Any]:
     return {**address, "host_keys": [machine.host_key], "host_key_policy": "pinned"}
 
 
-def job(api: Api, name: str, targets: dict[str, Any], parallel: int, *, durable: str = "auto", command: str = "echo ok") -> int:
+def job(
+    api: Api,
+    name: str,
+    targets: dict[str, Any],
+    parallel: int,
+    *,
+    durable: str = "auto",
+    command: str = "echo ok",
+) -> int:
     """A job that says `echo ok`; its id."""
     actions = [{"type": "command", "command": command, "durable": durable}]
-    draft = {"name": name, "targets": targets, "actions": actions, "policy": {"max_parallel": parallel}}
+    draft = {
+        "name": name,
+        "targets": targets,
+        "actions": actions,
+        "policy": {"max_parallel": parallel},
+    }
     return int(api.call("POST", "/jobs", draft)["id"])
 
 
@@ -179,7 +210,9 @@ class Round:
     cpu: dict[str, float]
 
 
-def fan_out(running: Service, api: Api, job_id: int, count: int, *, due_seconds: float = 0.0) -> Round:
+def fan_out(
+    running: Service, api: Api, job_id: int, count: int, *, due_seconds: float = 0.0
+) -> Round:
     """Execute and wait; every target must have said ok."""
     before, began = running.cpu(), time.time()
     execution = run_to_end(api, f"/jobs/{job_id}/execute", {}, due_seconds=due_seconds)

@@ -36,10 +36,21 @@ def environment() -> Path | None:
     if not (home / "complete").exists():
         print(f"bench: installing the peers into {home}", file=sys.stderr)
         try:
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True, capture_output=True)
-            subprocess.run([str(home / "bin/pip"), "install", "-q", "-r", str(wanted)], check=True, capture_output=True)
+            subprocess.run(
+                [sys.executable, "-m", "venv", "--clear", str(home)],
+                check=True,
+                capture_output=True,
+            )
+            subprocess.run(
+                [str(home / "bin/pip"), "install", "-q", "-r", str(wanted)],
+                check=True,
+                capture_output=True,
+            )
         except subprocess.CalledProcessError as failed:
-            print(f"bench: without ansible and parallel-ssh: {failed.stderr.decode(errors='replace')[-300:]}", file=sys.stderr)
+            print(
+                f"bench: without ansible and parallel-ssh: {failed.stderr.decode(errors='replace')[-300:]}",
+                file=sys.stderr,
+            )
             return None
         (home / "complete").touch()
     return home / "bin"
@@ -74,7 +85,9 @@ class Holder:
             raise RuntimeError(f"a peer died during {order}: exit code {self._process.wait()}")
         answer = json.loads(line)
         if answer["bad"]:
-            raise RuntimeError(f"{order}: {len(answer['bad'])} of {self._count} machines did not say ok: {answer['bad'][:3]}")
+            raise RuntimeError(
+                f"{order}: {len(answer['bad'])} of {self._count} machines did not say ok: {answer['bad'][:3]}"
+            )
         return Lap(answer["seconds"], answer["cpu"])
 
 
@@ -82,10 +95,16 @@ class Holder:
 def holder(kind: str, python: str, machines: Machines, folder: Path) -> Iterator[Holder]:
     """asyncssh or parallel-ssh, for the length of the block."""
     plan = folder / "machines.json"
-    plan.write_text(json.dumps({"user": machines.user, "machines": [asdict(machine) for machine in machines.all]}))
+    plan.write_text(
+        json.dumps(
+            {"user": machines.user, "machines": [asdict(machine) for machine in machines.all]}
+        )
+    )
     command = [python, str(HERE / "holding.py"), kind, str(machines.key_file), str(plan)]
     with (folder / f"{kind}.log").open("ab") as log:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        )
     try:
         yield Holder(process, len(machines.all))
     finally:
@@ -105,7 +124,9 @@ def xargs_ssh(machines: Machines, folder: Path, parallel: int) -> Lap:
         f'-o UserKnownHostsFile={machines.known_hosts} -o ControlPath=none {machines.user}@"$0" echo ok'
     )
     lines = "".join(f"{machine.host} {machine.port}\n" for machine in machines.all)
-    said, lap = _timed(["xargs", "-P", str(parallel), "-L", "1", "sh", "-c", script], {}, folder, lines)
+    said, lap = _timed(
+        ["xargs", "-P", str(parallel), "-L", "1", "sh", "-c", script], {}, folder, lines
+    )
     _all_said_ok("ssh", said.count("ok\n"), len(machines.all), said)
     return lap
 
@@ -121,10 +142,26 @@ class Ansible:
     def run(self, forks: int) -> Lap:
         """`echo ok` on every machine."""
         inventory = self.folder / "inventory.ini"
-        inventory.write_text("[all]\n" + "".join(f"{m.host} ansible_port={m.port}\n" for m in self.machines.all))
-        command = [str(self.program), "all", "-i", str(inventory), "-m", "raw", "-a", "echo ok", "-f", str(forks), "-o"]
+        inventory.write_text(
+            "[all]\n" + "".join(f"{m.host} ansible_port={m.port}\n" for m in self.machines.all)
+        )
+        command = [
+            str(self.program),
+            "all",
+            "-i",
+            str(inventory),
+            "-m",
+            "raw",
+            "-a",
+            "echo ok",
+            "-f",
+            str(forks),
+            "-o",
+        ]
         said, lap = _timed(
-            [*command, "-u", self.machines.user, "--private-key", str(self.machines.key_file)], self._environment(), self.folder
+            [*command, "-u", self.machines.user, "--private-key", str(self.machines.key_file)],
+            self._environment(),
+            self.folder,
         )
         _all_said_ok("ansible", said.count("rc=0"), len(self.machines.all), said)
         return lap
@@ -134,7 +171,12 @@ class Ansible:
         sockets = [str(path) for path in (self.folder / "cp").glob("*")]
         end = 'ssh -F none -O exit -o ControlPath="$0" nobody >/dev/null 2>&1 || true'
         if sockets:
-            subprocess.run(["xargs", "-P", "8", "-L", "1", "sh", "-c", end], input="\n".join(sockets), text=True, check=False)
+            subprocess.run(
+                ["xargs", "-P", "8", "-L", "1", "sh", "-c", end],
+                input="\n".join(sockets),
+                text=True,
+                check=False,
+            )
 
     def _environment(self) -> dict[str, str]:
         known = f"-o UserKnownHostsFile={self.machines.known_hosts} -o IdentitiesOnly=yes"
@@ -150,7 +192,9 @@ class Ansible:
         }
 
 
-def _timed(command: Sequence[str], environment: dict[str, str], folder: Path, given: str = "") -> tuple[str, Lap]:
+def _timed(
+    command: Sequence[str], environment: dict[str, str], folder: Path, given: str = ""
+) -> tuple[str, Lap]:
     """Run it; what it said, its wall time, and the CPU time of it and of all that it waited for."""
     with (folder / "said").open("w+") as said, (folder / "given").open("w+") as stdin:
         stdin.write(given)
@@ -167,7 +211,12 @@ def _timed(command: Sequence[str], environment: dict[str, str], folder: Path, gi
         )
         seconds, after = time.perf_counter() - began, os.times()
         said.seek(0)
-        cpu = after.children_user + after.children_system - before.children_user - before.children_system
+        cpu = (
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system
+        )
         return said.read(), Lap(seconds, cpu)
 
 

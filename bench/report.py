@@ -51,7 +51,9 @@ class Figures:
         laps = self.laps.get((temperature, who, parallel))
         return self.count / median(lap.seconds for lap in laps) if laps else 0.0
 
-    def ratio(self, temperature: str, who: str, parallel: int, against: str = "asyncssh") -> float | None:
+    def ratio(
+        self, temperature: str, who: str, parallel: int, against: str = "asyncssh"
+    ) -> float | None:
         """Median of the ratios of rounds that stood side by side; None where one of both was not measured."""
         ours = self.laps.get((temperature, who, parallel), [])
         theirs = self.laps.get((temperature, against, parallel), [])
@@ -75,7 +77,15 @@ WORDS = {
 
 def markdown(seen: Figures) -> str:
     """The whole of RESULTS.md."""
-    parts = [_head(seen), _goals(seen), _fan_out(seen, "warm"), _fan_out(seen, "cold"), _cpu(seen), _dispatch(seen), _stack(seen)]
+    parts = [
+        _head(seen),
+        _goals(seen),
+        _fan_out(seen, "warm"),
+        _fan_out(seen, "cold"),
+        _cpu(seen),
+        _dispatch(seen),
+        _stack(seen),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -94,7 +104,10 @@ def _head(seen: Figures) -> str:
 
 def _goals(seen: Figures) -> str:
     rows = [row for row in _judged(seen) if row is not None]
-    lines = [f"| {what} | {goal} | {value} | {'yes' if met else '**no**'} |" for what, goal, value, met in rows]
+    lines = [
+        f"| {what} | {goal} | {value} | {'yes' if met else '**no**'} |"
+        for what, goal, value, met in rows
+    ]
     return "\n".join(["## Goals", "", "| what | goal | seen | met |", "|---|---|---|---|", *lines])
 
 
@@ -105,39 +118,78 @@ def _judged(seen: Figures) -> Iterable[Judged]:
     for temperature, goal in (("warm", 0.85), ("cold", 0.95)):
         for parallel in (32, 200):
             ratio = seen.ratio(temperature, OURS, parallel)
-            yield _at_least(f"fan-out {temperature}, {parallel} parallel, of bare asyncssh", goal, ratio)
+            yield _at_least(
+                f"fan-out {temperature}, {parallel} parallel, of bare asyncssh", goal, ratio
+            )
     for parallel in (32, 200):
         ratio = seen.ratio("warm", DURABLE, parallel)
         yield _at_least(f"durable fan-out warm, {parallel} parallel, of bare asyncssh", 0.4, ratio)
         laps = seen.laps.get(("warm", DURABLE, parallel), [])
         if laps:
             cpu = median(lap.cpu for lap in laps) / seen.count * 1000
-            yield (f"durable fan-out warm, {parallel} parallel, worker CPU a run", "≤ 0.8 ms", f"{cpu:.2f} ms", cpu <= 0.8)
+            yield (
+                f"durable fan-out warm, {parallel} parallel, worker CPU a run",
+                "≤ 0.8 ms",
+                f"{cpu:.2f} ms",
+                cpu <= 0.8,
+            )
     if seen.commands:
         more = (median(seen.commands["required"]) - median(seen.commands["off"])) * 1000
-        yield ("a durable `true` on a warm connection, median above the direct one", "≤ 6 ms", f"{more:.1f} ms", more <= 6)
-    for temperature, word in (("cold", "its first run"), ("warm", "its second run, over ControlPersist")):
+        yield (
+            "a durable `true` on a warm connection, median above the direct one",
+            "≤ 6 ms",
+            f"{more:.1f} ms",
+            more <= 6,
+        )
+    for temperature, word in (
+        ("cold", "its first run"),
+        ("warm", "its second run, over ControlPersist"),
+    ):
         ansible, ours = seen.rate(temperature, "ansible", 32), seen.rate("warm", OURS, 32)
-        yield _at_least(f"fan-out warm, 32 parallel, of ansible raw ({word})", 25, ours / ansible if ansible else None)
+        yield _at_least(
+            f"fan-out warm, 32 parallel, of ansible raw ({word})",
+            25,
+            ours / ansible if ansible else None,
+        )
     yield from _judged_latency(seen)
     if seen.idle_pss:
         mib = sum(seen.idle_pss.values()) / (1 << 20)
         yield ("whole stack idle, PSS", "≤ 400 MB", f"{mib:.0f} MiB", mib * 1.048576 <= 400)
     for word, goal, times in (("new", 15, seen.ready_new), ("existing", 6, seen.ready_existing)):
         if times:
-            yield (f"`up` ready, {word} data folder", f"≤ {goal} s", f"{median(times):.1f} s", median(times) <= goal)
+            yield (
+                f"`up` ready, {word} data folder",
+                f"≤ {goal} s",
+                f"{median(times):.1f} s",
+                median(times) <= goal,
+            )
 
 
 def _judged_latency(seen: Figures) -> Iterable[Judged]:
     if seen.first_bytes:
         answer, first = seen.first_bytes.answer, seen.first_bytes.output
-        yield ("POST /execute answered, p50, service at rest", "≤ 10 ms", f"{answer.p50:.1f} ms", answer.p50 <= 10)
-        yield ("POST to the command's first byte on the stream, p50", "≤ 40 ms", f"{first.p50:.0f} ms", first.p50 <= 40)
+        yield (
+            "POST /execute answered, p50, service at rest",
+            "≤ 10 ms",
+            f"{answer.p50:.1f} ms",
+            answer.p50 <= 10,
+        )
+        yield (
+            "POST to the command's first byte on the stream, p50",
+            "≤ 40 ms",
+            f"{first.p50:.0f} ms",
+            first.p50 <= 40,
+        )
         yield ("the same, p99", "≤ 150 ms", f"{first.p99:.0f} ms", first.p99 <= 150)
     if seen.dispatch:
         alone, crowd = seen.dispatch.sequential, seen.dispatch.concurrent
         best = max(alone.rate, crowd.rate)
-        yield ("POST /execute, rate of one API process, worker executing beside it", "≥ 300/s", f"{best:.0f}/s", best >= 300)
+        yield (
+            "POST /execute, rate of one API process, worker executing beside it",
+            "≥ 300/s",
+            f"{best:.0f}/s",
+            best >= 300,
+        )
 
 
 def _at_least(what: str, goal: float, ratio: float | None) -> Judged:
@@ -146,7 +198,9 @@ def _at_least(what: str, goal: float, ratio: float | None) -> Judged:
 
 def _fan_out(seen: Figures, temperature: str) -> str:
     words = {"warm": "connections held from the round before", "cold": "every connection made anew"}
-    keys = sorted((k for k in seen.laps if k[0] == temperature), key=lambda k: (k[2], -seen.rate(*k)))
+    keys = sorted(
+        (k for k in seen.laps if k[0] == temperature), key=lambda k: (k[2], -seen.rate(*k))
+    )
     head = "| who | parallel | targets/s | least to most | of bare asyncssh | client CPU, ms a target | rounds |"
     rows = [head, "|---|---:|---:|---:|---:|---:|---:|", *(_row(seen, *key) for key in keys)]
     return "\n".join([f"## Fan-out {temperature}: {words[temperature]}", "", *rows]) if keys else ""
@@ -166,22 +220,37 @@ def _cpu(seen: Figures) -> str:
     keys = sorted(seen.rounds)
     if not keys:
         return ""
-    head = ["| opsjobs, CPU ms a target | " + " | ".join(STACK) + " | all |", "|---|" + "---|" * (len(STACK) + 1)]
+    head = [
+        "| opsjobs, CPU ms a target | " + " | ".join(STACK) + " | all |",
+        "|---|" + "---|" * (len(STACK) + 1),
+    ]
     rows = [_cpu_row(seen, key) for key in keys]
     return "\n".join(["## Where opsjobs' CPU goes", "", *head, *rows])
 
 
 def _cpu_row(seen: Figures, key: tuple[str, str, int]) -> str:
     rounds = seen.rounds[key]
-    each = [sum(done.cpu.get(kind, 0.0) for done in rounds) / len(rounds) / seen.count * 1000 for kind in STACK]
-    return f"| {key[0]}, {key[1]}, {key[2]} parallel | " + " | ".join(f"{ms:.2f}" for ms in [*each, sum(each)]) + " |"
+    each = [
+        sum(done.cpu.get(kind, 0.0) for done in rounds) / len(rounds) / seen.count * 1000
+        for kind in STACK
+    ]
+    return (
+        f"| {key[0]}, {key[1]}, {key[2]} parallel | "
+        + " | ".join(f"{ms:.2f}" for ms in [*each, sum(each)])
+        + " |"
+    )
 
 
 def _dispatch(seen: Figures) -> str:
     rows: list[Sequence[object]] = []
     if seen.dispatch:
         rows.append(("POST /execute without a pause, one caller", seen.dispatch.sequential))
-        rows.append((f"POST /execute without a pause, {seen.dispatch.callers} callers at once", seen.dispatch.concurrent))
+        rows.append(
+            (
+                f"POST /execute without a pause, {seen.dispatch.callers} callers at once",
+                seen.dispatch.concurrent,
+            )
+        )
     if seen.first_bytes:
         rows.append(("POST /execute answered, service at rest", seen.first_bytes.answer))
         rows.append(("POST to the first byte of the stream", seen.first_bytes.first))
@@ -199,5 +268,15 @@ def _stack(seen: Figures) -> str:
     kinds = sorted(seen.idle_pss, key=lambda kind: -seen.idle_pss[kind])
     head = ["| " + " | ".join(kinds) + " | all | CPU of all |", "|" + "---|" * (len(kinds) + 2)]
     cells = [f"{seen.idle_pss[kind] / (1 << 20):.0f} MiB" for kind in kinds]
-    row = "| " + " | ".join([*cells, f"{sum(seen.idle_pss.values()) / (1 << 20):.0f} MiB", f"{seen.idle_cpu * 100:.1f} %"]) + " |"
+    row = (
+        "| "
+        + " | ".join(
+            [
+                *cells,
+                f"{sum(seen.idle_pss.values()) / (1 << 20):.0f} MiB",
+                f"{seen.idle_cpu * 100:.1f} %",
+            ]
+        )
+        + " |"
+    )
     return "\n".join(["## The whole stack, idle (PSS, one worker, no lab)", "", *head, row])

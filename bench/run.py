@@ -59,7 +59,9 @@ def main() -> int:
     try:
         _measure(seen, plan)
     except TimeUpError:
-        seen.remark = f"Ended early, after {plan.seconds_at_most} s: this machine was too busy for all of it."
+        seen.remark = (
+            f"Ended early, after {plan.seconds_at_most} s: this machine was too busy for all of it."
+        )
         say(seen.remark)
     signal.alarm(0)
     seen.seconds = time.monotonic() - began
@@ -119,17 +121,27 @@ class Bench:
     def warm(self) -> None:
         """Connections are held: made once, then rounds in turns."""
         self.ceiling.cold(32)
-        for job in self.durable_jobs.values():  # the machines are met, their stores are known from now on
+        for (
+            job
+        ) in self.durable_jobs.values():  # the machines are met, their stores are known from now on
             ours.fan_out(self.running, self.api, job, TARGETS)
-        due = {width: ours.fan_out(self.running, self.api, job, TARGETS).seconds for width, job in self.jobs.items()}
-        durable_due = {w: ours.fan_out(self.running, self.api, job, TARGETS).seconds for w, job in self.durable_jobs.items()}
+        due = {
+            width: ours.fan_out(self.running, self.api, job, TARGETS).seconds
+            for width, job in self.jobs.items()
+        }
+        durable_due = {
+            w: ours.fan_out(self.running, self.api, job, TARGETS).seconds
+            for w, job in self.durable_jobs.items()
+        }
         if self.parallel_ssh:
             self.parallel_ssh.cold(32)
         for turn in range(self.plan.warm):
             for width, job in self.jobs.items():
 
                 def we(width: int = width, job: int = job) -> None:
-                    done = ours.fan_out(self.running, self.api, job, TARGETS, due_seconds=due[width])
+                    done = ours.fan_out(
+                        self.running, self.api, job, TARGETS, due_seconds=due[width]
+                    )
                     due[width] = done.seconds
                     self.seen.round("warm", report.OURS, width, done)
 
@@ -138,7 +150,9 @@ class Bench:
 
                 _both(turn, we, they)
             for width, job in self.durable_jobs.items():
-                done = ours.fan_out(self.running, self.api, job, TARGETS, due_seconds=durable_due[width])
+                done = ours.fan_out(
+                    self.running, self.api, job, TARGETS, due_seconds=durable_due[width]
+                )
                 durable_due[width] = done.seconds
                 self.seen.round("warm", report.DURABLE, width, done)
             if self.parallel_ssh:
@@ -156,7 +170,9 @@ class Bench:
                 def we(width: int = width) -> None:
                     self.running.forget_connections(self.api)
                     time.sleep(1)  # its start-up is over
-                    done = ours.fan_out(self.running, self.api, self.jobs[width], TARGETS, due_seconds=2.0)
+                    done = ours.fan_out(
+                        self.running, self.api, self.jobs[width], TARGETS, due_seconds=2.0
+                    )
                     self.seen.round("cold", report.OURS, width, done)
 
                 def they(width: int = width) -> None:
@@ -182,17 +198,23 @@ class Bench:
             finally:
                 ansible.let_go()
             self.seen.strangers.append(busy_cores(0.5))
-            say(f"ansible, round {turn + 1} of {self.plan.ansible}: {self.seen.rate('warm', 'ansible', 32):.0f}/s")
+            say(
+                f"ansible, round {turn + 1} of {self.plan.ansible}: {self.seen.rate('warm', 'ansible', 32):.0f}/s"
+            )
 
     def answers(self) -> None:
         """What a single caller feels."""
         one = {"ids": [ours.SPARE]}
         for durable in ("off", "required"):
             job = ours.job(self.api, f"true-{durable}", one, 1, durable=durable, command="true")
-            self.seen.commands[durable] = [ours.command_seconds(self.api, job) for _ in range(self.plan.streams)]
+            self.seen.commands[durable] = [
+                ours.command_seconds(self.api, job) for _ in range(self.plan.streams)
+            ]
         self.seen.dispatch = dispatch.posts(self.running, self.plan.posts)
         self.seen.first_bytes = dispatch.streams(self.running, self.plan.streams)
-        say(f"POST {self.seen.dispatch.sequential.p50:.1f} ms, first output {self.seen.first_bytes.output.p50:.0f} ms")
+        say(
+            f"POST {self.seen.dispatch.sequential.p50:.1f} ms, first output {self.seen.first_bytes.output.p50:.0f} ms"
+        )
 
     def _tell(self, temperature: str, turn: int) -> None:
         self.seen.strangers.append(busy_cores(0.5))
@@ -214,12 +236,24 @@ def _bench(seen: Figures, plan: Plan, folder: Path, fleet: Machines) -> Iterator
         running = stack.enter_context(ours.service(folder / "data"))
         seen.ready_existing.append(running.ready_seconds)
         api = running.api()
-        jobs = {width: ours.job(api, f"echo-{width}", {"groups": ["bench"]}, width, durable="off") for width in WIDTHS}
-        durable = {w: ours.job(api, f"durable-{w}", {"groups": ["bench"]}, w, durable="required") for w in (32, 200)}
+        jobs = {
+            width: ours.job(api, f"echo-{width}", {"groups": ["bench"]}, width, durable="off")
+            for width in WIDTHS
+        }
+        durable = {
+            w: ours.job(api, f"durable-{w}", {"groups": ["bench"]}, w, durable="required")
+            for w in (32, 200)
+        }
         ceiling = stack.enter_context(peers.holder("asyncssh", sys.executable, fleet, folder))
         python = str(programs / "python") if programs else None
-        other = stack.enter_context(peers.holder("parallel-ssh", python, fleet, folder)) if python else None
-        yield Bench(seen, plan, folder, fleet, running, api, jobs, durable, ceiling, other, programs)
+        other = (
+            stack.enter_context(peers.holder("parallel-ssh", python, fleet, folder))
+            if python
+            else None
+        )
+        yield Bench(
+            seen, plan, folder, fleet, running, api, jobs, durable, ceiling, other, programs
+        )
 
 
 @contextmanager
@@ -249,20 +283,33 @@ def _end_in_time(seconds: int) -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="opsjobs beside bare asyncssh, OpenSSH, parallel-ssh and ansible")
+    parser = argparse.ArgumentParser(
+        description="opsjobs beside bare asyncssh, OpenSSH, parallel-ssh and ansible"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds, under two minutes")
-    parser.add_argument("--output", type=Path, help="where the figures go (default: bench/RESULTS.md, with --quick nowhere)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="where the figures go (default: bench/RESULTS.md, with --quick nowhere)",
+    )
     return parser.parse_args()
 
 
 def _versions() -> dict[str, str]:
-    ssh = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=False).stderr.split(",")[0].strip()
+    ssh = (
+        subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=False)
+        .stderr.split(",")[0]
+        .strip()
+    )
     return {"asyncssh": importlib.metadata.version("asyncssh"), "": ssh.replace("_", " ")}
 
 
 def _commit() -> str:
     asked = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
-    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    return (
+        subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+        or "unknown"
+    )
 
 
 def say(line: str) -> None:

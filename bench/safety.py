@@ -51,7 +51,10 @@ def script(language: str, size: int, seed: int, folder: str) -> str:
 
 
 def parsers() -> dict[str, Callable[[str], object]]:
-    bash, powershell = Parser(Language(tree_sitter_bash.language())), Parser(Language(tree_sitter_powershell.language()))
+    bash, powershell = (
+        Parser(Language(tree_sitter_bash.language())),
+        Parser(Language(tree_sitter_powershell.language())),
+    )
     return {
         "bash": lambda text: bash.parse(text.encode()),
         "powershell": lambda text: powershell.parse(text.encode()),
@@ -83,19 +86,28 @@ def measured(
     texts = [script(language, size, seed, folder) for seed in range(rounds)]
     parsing = sum(milliseconds(lambda text=text: parse(text)) for text in texts)
     taken = sorted(milliseconds(lambda text=text: judge(language, text)) for text in texts)
-    return taken[len(taken) // 2], taken[int(len(taken) * 0.99) - 1], taken[-1], sum(taken) / max(parsing, 1e-9)
+    return (
+        taken[len(taken) // 2],
+        taken[int(len(taken) * 0.99) - 1],
+        taken[-1],
+        sum(taken) / max(parsing, 1e-9),
+    )
 
 
 def machine_scripts() -> dict[str, list[Path]]:
     """The shell scripts of this machine by where they lie; of a crontab, its commands."""
     parts = ("preinst", "postinst", "prerm", "postrm")
     places = {
-        "maintainer": [path for part in parts for path in Path("/var/lib/dpkg/info").glob(f"*.{part}")],
+        "maintainer": [
+            path for part in parts for path in Path("/var/lib/dpkg/info").glob(f"*.{part}")
+        ],
         "cron": [path for folder in Path("/etc").glob("cron.*") for path in folder.iterdir()],
         "init.d": list(Path("/etc/init.d").glob("*")),
         "sbin": list(Path("/usr/sbin").glob("*")),
     }
-    return {name: sorted(path for path in paths if path.is_file()) for name, paths in places.items()}
+    return {
+        name: sorted(path for path in paths if path.is_file()) for name, paths in places.items()
+    }
 
 
 def as_text(path: Path) -> str | None:
@@ -119,19 +131,34 @@ def rates() -> int:
     for name, paths in machine_scripts().items():
         texts = [(path, text) for path in paths if (text := as_text(path)) is not None]
         found = [
-            (path, [f for f in judge("sh", text, context=Context(become=True)) if f.severity.rank >= ASKS])
+            (
+                path,
+                [
+                    f
+                    for f in judge("sh", text, context=Context(become=True))
+                    if f.severity.rank >= ASKS
+                ],
+            )
             for path, text in texts
         ]
-        held = [(path, sorted({f"{f.rule} ({f.severity.value})" for f in those})) for path, those in found if those]
+        held = [
+            (path, sorted({f"{f.rule} ({f.severity.value})" for f in those}))
+            for path, those in found
+            if those
+        ]
         print(f"{name:<12}{len(held):>4} of {len(texts)} shell scripts stopped")
         print("".join(f"    {path}: {', '.join(rules)}\n" for path, rules in held), end="")
         stopped, count = stopped + len(held), count + len(texts)
     missed = [
-        text for _, interpreter, text in corpus("dangerous") if worst(f.severity for f in judge(interpreter, text)).rank < ASKS
+        text
+        for _, interpreter, text in corpus("dangerous")
+        if worst(f.severity for f in judge(interpreter, text)).rank < ASKS
     ]
     share = stopped / max(count, 1)
     print(f"all: {stopped} of {count} stopped ({share:.1%}), {STOPPED_MAX:.0%} are allowed")
-    print(f"dangerous texts allowed or merely warned of: {len(missed)} of {len(corpus('dangerous'))}")
+    print(
+        f"dangerous texts allowed or merely warned of: {len(missed)} of {len(corpus('dangerous'))}"
+    )
     return 0 if share <= STOPPED_MAX and not missed else 1
 
 
@@ -146,13 +173,17 @@ def main() -> int:
     begun = time.process_time()
     rulebook()
     print(f"rules read once: {(time.process_time() - begun) * 1_000:.0f} ms")
-    print(f"{'language':<12}{'corpus':<11}{'KiB':>4}{'p50 ms':>9}{'p99 ms':>9}{'worst':>9}{'x parsing':>11}")
+    print(
+        f"{'language':<12}{'corpus':<11}{'KiB':>4}{'p50 ms':>9}{'p99 ms':>9}{'worst':>9}{'x parsing':>11}"
+    )
     worst = 0.0
     for language, parse in parsers().items():
         for folder in ("harmless", "dangerous"):
             for size, times in ((SCRIPT_BYTES, rounds), (LARGE_BYTES - 1, max(rounds // 20, 5))):
                 p50, p99, most, ratio = measured(language, size, times, folder, parse)
-                print(f"{language:<12}{folder:<11}{size >> 10:>4}{p50:>9.1f}{p99:>9.1f}{most:>9.1f}{ratio:>11.1f}")
+                print(
+                    f"{language:<12}{folder:<11}{size >> 10:>4}{p50:>9.1f}{p99:>9.1f}{most:>9.1f}{ratio:>11.1f}"
+                )
                 worst = max(worst, p99) if (size, folder) == (SCRIPT_BYTES, "harmless") else worst
     print(f"p99 of an everyday script of 4 KB: {worst:.1f} ms, {P99_MS_MAX:.0f} ms are allowed")
     return 0 if worst <= P99_MS_MAX else 1

@@ -60,10 +60,21 @@ class Seen:
 
     rows: list[tuple[str, str, str, bool]] = field(default_factory=list)
 
-    def note(self, what: str, value: float, goal: float, unit: str = "ms", *, least: bool = False, more: str = "") -> None:
+    def note(
+        self,
+        what: str,
+        value: float,
+        goal: float,
+        unit: str = "ms",
+        *,
+        least: bool = False,
+        more: str = "",
+    ) -> None:
         """One figure beside its goal; `least`: it is to be no less."""
         met = (value >= goal if least else value <= goal) and not more
-        self.rows.append((what, f"{value:.0f} {unit}{more}", f"{'≥' if least else '≤'} {goal:g} {unit}", met))
+        self.rows.append(
+            (what, f"{value:.0f} {unit}{more}", f"{'≥' if least else '≤'} {goal:g} {unit}", met)
+        )
         print(f"{'   ' if met else '!! '}{what}: {value:.1f} {unit}{more}", flush=True)
 
     @property
@@ -78,8 +89,17 @@ class Seen:
             name = row[0].partition(":")[0] if ": " in row[0] else row[0]
             if name not in slowest or float(row[1].split()[0]) > float(slowest[name][1].split()[0]):
                 slowest[name] = row
-        lines = [f"| {what} | {goal} | {value} | {'yes' if met else '**no**'} |" for what, value, goal, met in slowest.values()]
-        return "\n".join(["| what (of a list: its slowest page) | goal | seen | met |", "|---|---|---|---|", *lines])
+        lines = [
+            f"| {what} | {goal} | {value} | {'yes' if met else '**no**'} |"
+            for what, value, goal, met in slowest.values()
+        ]
+        return "\n".join(
+            [
+                "| what (of a list: its slowest page) | goal | seen | met |",
+                "|---|---|---|---|",
+                *lines,
+            ]
+        )
 
 
 @dataclass
@@ -91,13 +111,24 @@ class Bench:
     seen: Seen
     small: frozenset[str]
 
-    async def timed(self, what: str, ask: Callable[[Database], Awaitable[Any]], goal: float, *, tries: int = TRIES) -> None:
+    async def timed(
+        self,
+        what: str,
+        ask: Callable[[Database], Awaitable[Any]],
+        goal: float,
+        *,
+        tries: int = TRIES,
+    ) -> None:
         """The best of some tries, and the tables that were read whole."""
         best = min([await _milliseconds(ask(self.database)) for _ in range(tries)])
         self.explaining.take()
         await ask(self.explaining)
-        whole = {scan.table for plan in self.explaining.take() for scan in plan.whole()} - self.small
-        self.seen.note(what, best, goal, more=f", reads all of {', '.join(sorted(whole))}" if whole else "")
+        whole = {
+            scan.table for plan in self.explaining.take() for scan in plan.whole()
+        } - self.small
+        self.seen.note(
+            what, best, goal, more=f", reads all of {', '.join(sorted(whole))}" if whole else ""
+        )
 
     async def lists(self) -> None:
         """Every list, filter, sort, page and scope."""
@@ -110,8 +141,14 @@ class Bench:
             for question in lists.questions(asked):
                 await self.timed(question.name, question.ask, LIST_MS)
         execution = await Executions(self.database).get(row["large"])
-        await self.timed("groups of 10,000", lambda db: Executions(db).groups(execution, PageRequest()), GROUPS_MS)
-        newest = await self.database.fetch_one("select max(execution_id) as id from execution_log where event = 'end'")
+        await self.timed(
+            "groups of 10,000",
+            lambda db: Executions(db).groups(execution, PageRequest()),
+            GROUPS_MS,
+        )
+        newest = await self.database.fetch_one(
+            "select max(execution_id) as id from execution_log where event = 'end'"
+        )
         assert newest is not None
         await self.timed("a page of a log", lambda db: ExecutionLog(db).read(newest["id"]), LIST_MS)
 
@@ -147,7 +184,11 @@ class Bench:
             began = time.monotonic()
             await owner.defer(runs, WaitingFor.BARRIER, awaits="step-2")
             came += len(runs)
-        self.seen.note("the commit that opens a barrier of 10,000, and all admissions after it", _since(began), COMMIT_MS)
+        self.seen.note(
+            "the commit that opens a barrier of 10,000, and all admissions after it",
+            _since(began),
+            COMMIT_MS,
+        )
         await Ledger(self.database).cancel(execution.id, by="ada", reason=None)
 
     async def rounds(self) -> None:
@@ -162,7 +203,13 @@ class Bench:
         retention, gone, began = Retention(self.database), 0, time.monotonic()
         while time.monotonic() - began < 20 and (part := await retention.delete_executions(keep)):
             gone += part
-        self.seen.note("executions let go of", gone / (time.monotonic() - began), RETAINED_A_SECOND, "a second", least=True)
+        self.seen.note(
+            "executions let go of",
+            gone / (time.monotonic() - began),
+            RETAINED_A_SECOND,
+            "a second",
+            least=True,
+        )
 
 
 async def _milliseconds(asked: Awaitable[Any]) -> float:
@@ -184,7 +231,9 @@ async def _measure(url: str, executions: int, seen: Seen, *, filled: bool) -> No
     for one in (database, reading, explaining):
         await one.open()
     try:
-        small = frozenset(row["relname"] for row in await database.fetch(counts, [LARGE_TABLE_ROWS]))
+        small = frozenset(
+            row["relname"] for row in await database.fetch(counts, [LARGE_TABLE_ROWS])
+        )
         await Bench(reading, explaining, seen, small).lists()
         bench = Bench(database, explaining, seen, small)
         if not filled:
@@ -207,9 +256,15 @@ def _upgrade(url: str, seen: Seen) -> None:
             while not over.wait(0.02):
                 began = time.monotonic()
                 with connection.transaction():
-                    connection.execute("select id from job_executions order by id desc limit 1 for update")
-                    connection.execute("update target_runs set attempt = attempt where id = (select max(id) from target_runs)")
-                    connection.execute("insert into events (shard, type, subject) values (0, 'x', gen_random_uuid())")
+                    connection.execute(
+                        "select id from job_executions order by id desc limit 1 for update"
+                    )
+                    connection.execute(
+                        "update target_runs set attempt = attempt where id = (select max(id) from target_runs)"
+                    )
+                    connection.execute(
+                        "insert into events (shard, type, subject) values (0, 'x', gen_random_uuid())"
+                    )
                 waits.append(_since(began))
 
     writer = threading.Thread(target=write)
@@ -226,7 +281,9 @@ def _upgrade(url: str, seen: Seen) -> None:
 
 @contextmanager
 def _server(folder: Path | None) -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="opsjobs-scale-", ignore_cleanup_errors=True) as temporary:
+    with tempfile.TemporaryDirectory(
+        prefix="opsjobs-scale-", ignore_cleanup_errors=True
+    ) as temporary:
         place = folder or Path(temporary)
         place.mkdir(exist_ok=True)
         place.chmod(0o755)
@@ -244,10 +301,21 @@ def _say(line: str) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Plans and times in a large database")
     parser.add_argument(
-        "--executions", type=int, default=1_000_000, help="how many have ended, and how many wait (default: 1000000)"
+        "--executions",
+        type=int,
+        default=1_000_000,
+        help="how many have ended, and how many wait (default: 1000000)",
     )
-    parser.add_argument("--folder", type=Path, help="make the database here and keep it; one that is there is used again")
-    parser.add_argument("--no-upgrade", action="store_true", help="leave out the upgrade of a database of an older schema")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="make the database here and keep it; one that is there is used again",
+    )
+    parser.add_argument(
+        "--no-upgrade",
+        action="store_true",
+        help="leave out the upgrade of a database of an older schema",
+    )
     parser.add_argument("--output", type=Path, help="where the table goes")
     return parser.parse_args()
 

@@ -88,7 +88,9 @@ class Bench:
     def make_jobs(self) -> None:
         """One a machine; each has run once, so that connections stand."""
         for machine in self.found.all[:JOBS]:
-            job = ours.job(self.api, f"on-{machine.name}", {"ids": [machine.name]}, 1, durable="off")
+            job = ours.job(
+                self.api, f"on-{machine.name}", {"ids": [machine.name]}, 1, durable="off"
+            )
             ours.run_to_end(self.api, f"/jobs/{job}/execute", {})
             self.jobs.append(job)
 
@@ -110,13 +112,22 @@ from job_schedules, generate_series(1, {more}) g where id = {self.far}"""
         self.database.execute("vacuum analyze job_schedules")
 
     def _schedule(self, job: int, name: str, cron: str, **more: Any) -> dict[str, Any]:
-        body = {"name": name, "type": "cron", "cron": cron, "timezone": "UTC", "overlap": "allow", **more}
+        body = {
+            "name": name,
+            "type": "cron",
+            "cron": cron,
+            "timezone": "UTC",
+            "overlap": "allow",
+            **more,
+        }
         return dict(self.api.call("POST", f"/jobs/{job}/schedules", body))
 
     def rounds(self, not_due: int, count: int) -> Lag:
         """So many times all of the due in the same second."""
         made = [
-            self._schedule(self.jobs[n % len(self.jobs)], f"due-{not_due}-{n}", f"*/{PERIOD_SECONDS} * * * * *")
+            self._schedule(
+                self.jobs[n % len(self.jobs)], f"due-{not_due}-{n}", f"*/{PERIOD_SECONDS} * * * * *"
+            )
             for n in range(self.due)
         ]
         ids = [schedule["id"] for schedule in made]
@@ -126,7 +137,9 @@ from job_schedules, generate_series(1, {more}) g where id = {self.far}"""
         deadline = time.monotonic() + SECONDS_AT_MOST + PERIOD_SECONDS * (count + 1)
         while len(found := self._lags(ids, began)) < wanted:
             if time.monotonic() > deadline:
-                raise SystemExit(f"bench: {len(found)} of {wanted} firings were executed: {self.running.data_dir}")
+                raise SystemExit(
+                    f"bench: {len(found)} of {wanted} firings were executed: {self.running.data_dir}"
+                )
             time.sleep(1)
         spent = self.running.cpu()
         cpu = {kind: (spent[kind] - before.get(kind, 0.0)) * 1000 / len(found) for kind in spent}
@@ -153,7 +166,10 @@ where f.schedule_id = any(%s) and f.due_at > %s::timestamptz + make_interval(sec
         before = self.running.cpu()
         time.sleep(IDLE_SECONDS)
         after = self.running.cpu()
-        spent = {kind: (after[kind] - before[kind]) * 1000 / IDLE_SECONDS for kind in ("scheduler", "postgres")}
+        spent = {
+            kind: (after[kind] - before[kind]) * 1000 / IDLE_SECONDS
+            for kind in ("scheduler", "postgres")
+        }
         return Idle(not_due, spent["scheduler"], spent["postgres"])
 
     def rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
@@ -179,7 +195,11 @@ def _database_of(running: ours.Service) -> str:
     """Where `up` has its PostgreSQL: as it tells its scheduler."""
     (scheduler,) = running.children()["scheduler"]
     variables = Path(f"/proc/{scheduler}/environ").read_bytes().split(b"\0")
-    return next(value.decode() for name, _, value in (v.partition(b"=") for v in variables) if name.endswith(b"DATABASE_URL"))
+    return next(
+        value.decode()
+        for name, _, value in (v.partition(b"=") for v in variables)
+        if name.endswith(b"DATABASE_URL")
+    )
 
 
 def main() -> None:
@@ -223,7 +243,9 @@ def say(line: str) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--due", type=int, default=200, help="schedules due in the same second (200)")
+    parser.add_argument(
+        "--due", type=int, default=200, help="schedules due in the same second (200)"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="how often (5)")
     return parser.parse_args()
 

@@ -49,14 +49,24 @@ def main() -> None:
         with machines(options.machines, folder) as found, ours.service(folder / "data") as running:
             ours.register(running, found)
             print(f"{busy_cores(2):.2f} cores busy before anything is measured", flush=True)
-            Bench(folder, place, found, running, options.mib).measure(options.rounds, options.machines, cut=options.cut)
+            Bench(folder, place, found, running, options.mib).measure(
+                options.rounds, options.machines, cut=options.cut
+            )
 
 
 class Bench:
     """One file of so many MiB, and who brings it."""
 
-    def __init__(self, folder: Path, place: Path, found: Machines, running: ours.Service, mib: int) -> None:
-        self.folder, self.place, self.found, self.running, self.mib = folder, place, found, running, mib
+    def __init__(
+        self, folder: Path, place: Path, found: Machines, running: ours.Service, mib: int
+    ) -> None:
+        self.folder, self.place, self.found, self.running, self.mib = (
+            folder,
+            place,
+            found,
+            running,
+            mib,
+        )
         self.api = running.api()
         self.cut = 0
         self.due_seconds = 0.0
@@ -68,18 +78,29 @@ class Bench:
         source = self.post()
         print(f"POST /files: {self.mib / (time.perf_counter() - began):.0f} MiB/s", flush=True)
         for what in ("upload", "download"):
-            rows = [(self.sftp(what, n), self.bare(what, n), self.ours(what, source, n)) for n in range(rounds + 1)][1:]
+            rows = [
+                (self.sftp(what, n), self.bare(what, n), self.ours(what, source, n))
+                for n in range(rounds + 1)
+            ][1:]
             rates = " MiB/s, ".join(
                 f"{who} {self.mib / statistics.median(column):.0f}"
-                for who, column in zip(("sftp", "bare asyncssh", "opsjobs"), zip(*rows, strict=True), strict=True)
+                for who, column in zip(
+                    ("sftp", "bare asyncssh", "opsjobs"), zip(*rows, strict=True), strict=True
+                )
             )
             of_sftp, of_bare = (statistics.median(row[n] / row[2] for row in rows) for n in (0, 1))
-            print(f"{what}: {rates} MiB/s: {of_sftp:.2f} of sftp, {of_bare:.2f} of bare asyncssh", flush=True)
+            print(
+                f"{what}: {rates} MiB/s: {of_sftp:.2f} of sftp, {of_bare:.2f} of bare asyncssh",
+                flush=True,
+            )
         self.fan_out(source, count, cut=cut)
 
     def post(self) -> str:
         connection = http.client.HTTPConnection(self.running.host, self.running.port, timeout=300)
-        headers = {"Authorization": f"Bearer {self.running.token}", "Content-Type": "application/octet-stream"}
+        headers = {
+            "Authorization": f"Bearer {self.running.token}",
+            "Content-Type": "application/octet-stream",
+        }
         with self.file.open("rb") as body:
             connection.request("POST", "/files?name=bench", body, headers)
             answer = connection.getresponse()
@@ -102,8 +123,26 @@ class Bench:
 
     def _sftp(self, machine: Any, line: str) -> float:
         known = f"UserKnownHostsFile={self.found.known_hosts}"
-        options = ["-o", known, "-o", "Ciphers=aes128-gcm@openssh.com", "-o", f"IdentityFile={self.found.key_file}"]
-        command = ["sftp", "-q", "-F", "none", *options, "-P", str(machine.port), "-b", "-", f"{self.found.user}@{machine.host}"]
+        options = [
+            "-o",
+            known,
+            "-o",
+            "Ciphers=aes128-gcm@openssh.com",
+            "-o",
+            f"IdentityFile={self.found.key_file}",
+        ]
+        command = [
+            "sftp",
+            "-q",
+            "-F",
+            "none",
+            *options,
+            "-P",
+            str(machine.port),
+            "-b",
+            "-",
+            f"{self.found.user}@{machine.host}",
+        ]
         began = time.perf_counter()
         subprocess.run(command, input=line.encode(), check=True, capture_output=True)
         return time.perf_counter() - began
@@ -121,14 +160,22 @@ class Bench:
 
     async def _bare(self, what: str, there: Path, here: Path) -> float:
         machine = self.found.all[0]
-        to = {"username": self.found.user, "client_keys": [str(self.found.key_file)], "known_hosts": str(self.found.known_hosts)}
+        to = {
+            "username": self.found.user,
+            "client_keys": [str(self.found.key_file)],
+            "known_hosts": str(self.found.known_hosts),
+        }
         ciphers = ["aes128-gcm@openssh.com"]
         async with asyncssh.connect(
             machine.host, machine.port, **to, encryption_algs=ciphers, config=None, agent_path=None
         ) as wire:
             began = time.perf_counter()
             async with wire.start_sftp_client() as client:
-                await (client.put(str(self.file), str(there)) if what == "upload" else client.get(str(there), str(here)))
+                await (
+                    client.put(str(self.file), str(there))
+                    if what == "upload"
+                    else client.get(str(there), str(here))
+                )
             return time.perf_counter() - began
 
     def ours(self, what: str, source: str, n: int) -> float:
@@ -137,7 +184,9 @@ class Bench:
         if what == "upload":
             action = {"direction": "upload", "source": source, "destination": str(there)}
         else:
-            there.write_bytes(random.Random(n).randbytes(self.mib << 20))  # what is known already would be kept once
+            there.write_bytes(
+                random.Random(n).randbytes(self.mib << 20)
+            )  # what is known already would be kept once
             there.chmod(0o644)
             action = {"direction": "download", "source": str(there)}
         (seconds,) = self._transfer(action, [self.found.all[0].name], self.due_seconds).values()
@@ -145,9 +194,14 @@ class Bench:
         there.unlink()
         return seconds
 
-    def _transfer(self, action: dict[str, Any], names: list[str], due_seconds: float = 0.0) -> dict[str, float]:
+    def _transfer(
+        self, action: dict[str, Any], names: list[str], due_seconds: float = 0.0
+    ) -> dict[str, float]:
         """Seconds of each machine's action, as the worker saw it. Nobody asks for the end before it is due: that costs CPU, too."""
-        body = {"actions": [{"type": "file_transfer", "timeout": "10m", **action}], "targets": {"ids": names}}
+        body = {
+            "actions": [{"type": "file_transfer", "timeout": "10m", **action}],
+            "targets": {"ids": names},
+        }
         execution = self.api.call("POST", "/run", {**body, "policy": {"max_parallel": len(names)}})
         deadline = time.monotonic() + SECONDS_AT_MOST
         time.sleep(due_seconds)
@@ -155,7 +209,9 @@ class Bench:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         items = self.api.call("GET", f"/executions/{execution['id']}/results?limit=200")["items"]
-        assert all(item["status"] == "succeeded" for item in items), [item["error"] for item in items]
+        assert all(item["status"] == "succeeded" for item in items), [
+            item["error"] for item in items
+        ]
         return {item["target"]["name"]: _seconds(item) for item in items}
 
     def fan_out(self, source: str, count: int, *, cut: bool) -> None:
@@ -164,7 +220,12 @@ class Bench:
         with peak(worker) as memory, self._cuts(cut):
             began = time.perf_counter()
             self._transfer(
-                {"direction": "upload", "source": source, "destination": str(self.place / "fan-${target.name}")}, names
+                {
+                    "direction": "upload",
+                    "source": source,
+                    "destination": str(self.place / "fan-${target.name}"),
+                },
+                names,
             )
             seconds = time.perf_counter() - began
         wanted = self.file.read_bytes()
@@ -212,7 +273,10 @@ def _processes() -> Iterator[tuple[int, str]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                yield int(entry.name), (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                yield (
+                    int(entry.name),
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"),
+                )
 
 
 class Memory:

@@ -22,7 +22,9 @@ ASYNC_TEST_SECONDS = 180
 # What a script starts in the background ignores SIGINT and SIGQUIT, with nohup SIGHUP; every process of a test would, too.
 for _ignored in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(_ignored) is signal.SIG_IGN:
-        signal.signal(_ignored, signal.default_int_handler if _ignored is signal.SIGINT else signal.SIG_DFL)
+        signal.signal(
+            _ignored, signal.default_int_handler if _ignored is signal.SIGINT else signal.SIG_DFL
+        )
 
 # A loaded machine makes any example slow: that is no fault of what is tested.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -56,7 +58,9 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     """With TESTS_SKIP_NOTHING (CI) a skip is a failure, unless its reason is that `this machine cannot …`."""
     report = yield
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("TESTS_SKIP_NOTHING"):
-        reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reason = (
+            str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        )
         if "this machine cannot" not in reason:
             report.outcome = "failed"
             report.longrepr = f"nothing may be skipped here: {reason}"

@@ -91,7 +91,10 @@ class Bus:
 
     def publish(self, channel: str, message: bytes) -> None:
         """Queue the message or drop it; never waits, never raises."""
-        full = len(self._queue) >= QUEUED_MESSAGES_MAX or self._queued_bytes + len(message) > QUEUED_BYTES_MAX
+        full = (
+            len(self._queue) >= QUEUED_MESSAGES_MAX
+            or self._queued_bytes + len(message) > QUEUED_BYTES_MAX
+        )
         if full or self._away or self._sender is None:
             self._metrics.pubsub_dropped.inc()
             return
@@ -113,7 +116,9 @@ class Bus:
         None if Redis does not answer.
         """
         answers: list[Any] = []
-        if not await self._execute([("PUBSUB", "CHANNELS", channels), ("PUBSUB", "NUMPAT")], answers):
+        if not await self._execute(
+            [("PUBSUB", "CHANNELS", channels), ("PUBSUB", "NUMPAT")], answers
+        ):
             return None
         return bool(answers[0] or answers[1])
 
@@ -154,7 +159,11 @@ class Bus:
 
     async def _wait_for_redis(self) -> None:
         self._away = True
-        log.warning("bus_unavailable", hint="messages are dropped until Redis answers", queued=len(self._queue))
+        log.warning(
+            "bus_unavailable",
+            hint="messages are dropped until Redis answers",
+            queued=len(self._queue),
+        )
         self._metrics.pubsub_dropped.inc(1 + len(self._queue))
         self._queue.clear()
         self._queued_bytes = 0
@@ -165,7 +174,9 @@ class Bus:
         self._away = False
         log.info("bus_recovered")
 
-    async def _execute(self, commands: Iterable[tuple[str | bytes, ...]], answers: list[Any] | None = None) -> bool:
+    async def _execute(
+        self, commands: Iterable[tuple[str | bytes, ...]], answers: list[Any] | None = None
+    ) -> bool:
         if self._redis is None:
             return False
         try:
@@ -280,7 +291,10 @@ class _Subscriber:
 
     async def _subscribe(self, connection: AbstractConnection, subscribed: set[str]) -> set[str]:
         wanted = {name for listener in self._listeners for name in listener.channels}
-        for verb, names in (("SUBSCRIBE", wanted - subscribed), ("UNSUBSCRIBE", subscribed - wanted)):
+        for verb, names in (
+            ("SUBSCRIBE", wanted - subscribed),
+            ("UNSUBSCRIBE", subscribed - wanted),
+        ):
             plain = [name for name in names if not name.endswith("*")]
             patterns = [name for name in names if name.endswith("*")]
             for command, arguments in ((verb, plain), (f"P{verb}", patterns)):
@@ -297,7 +311,9 @@ class _Subscriber:
         while True:
             try:
                 async with asyncio.timeout(SILENCE_SECONDS_MAX):
-                    answer = await connection.read_response(timeout=math.inf, disconnect_on_error=False)
+                    answer = await connection.read_response(
+                        timeout=math.inf, disconnect_on_error=False
+                    )
             except TimeoutError:
                 if pinged:
                     raise

@@ -67,9 +67,15 @@ NAMES = frozenset(
 )
 ACTIONS = frozenset({"kill", "sleep", "error", "error_after"})
 SLEEP_SECONDS = 0.1
-_FORM = re.compile(r"(?P<name>[a-z.]+):(?P<action>[a-z_]+)(?::(?P<seconds>\d+(?:\.\d+)?))?(?:@(?P<nth>[1-9]\d*))?")
+_FORM = re.compile(
+    r"(?P<name>[a-z.]+):(?P<action>[a-z_]+)(?::(?P<seconds>\d+(?:\.\d+)?))?(?:@(?P<nth>[1-9]\d*))?"
+)
 _CODES: Mapping[tuple[str, str], ErrorCode] = {
-    **{(name, how): ErrorCode.CONNECTION_LOST for name in ("session", "attach", "cancel") for how in ("error", "error_after")},
+    **{
+        (name, how): ErrorCode.CONNECTION_LOST
+        for name in ("session", "attach", "cancel")
+        for how in ("error", "error_after")
+    },
     ("start", "error"): ErrorCode.CONNECTION_LOST,
     ("start", "error_after"): ErrorCode.LOST,
 }
@@ -111,7 +117,12 @@ class _Passage:
                 case "error":
                     raise fault.failure()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for fault in self._due:
             if kind is None and fault.action == "error_after":
                 raise fault.failure()
@@ -141,10 +152,17 @@ def _parse(part: str) -> _Fault:
     if found is None:
         raise ValueError(f"{VARIABLE}: {part!r} is invalid. Use name:action[:seconds][@n].")
     if found["name"] not in NAMES:
-        raise ValueError(f"{VARIABLE}: unknown step {found['name']!r}. Use one of {', '.join(sorted(NAMES))}.")
+        raise ValueError(
+            f"{VARIABLE}: unknown step {found['name']!r}. Use one of {', '.join(sorted(NAMES))}."
+        )
     if found["action"] not in ACTIONS or (found["seconds"] and found["action"] != "sleep"):
-        raise ValueError(f"{VARIABLE}: unknown action in {part!r}. Use kill, sleep[:seconds], error or error_after.")
-    seconds, nth = float(found["seconds"] or SLEEP_SECONDS), int(found["nth"]) if found["nth"] else None
+        raise ValueError(
+            f"{VARIABLE}: unknown action in {part!r}. Use kill, sleep[:seconds], error or error_after."
+        )
+    seconds, nth = (
+        float(found["seconds"] or SLEEP_SECONDS),
+        int(found["nth"]) if found["nth"] else None,
+    )
     return _Fault(found["name"], found["action"], seconds, nth)
 
 

@@ -42,7 +42,16 @@ CHATTY_LIBRARIES = (
     "celery.app.trace",
 )
 # Loggers with handlers of their own: their records go through the root logger instead.
-ROUTED_LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "celery", "kombu", "asyncssh", "alembic", "sqlalchemy")
+ROUTED_LIBRARIES = (
+    "uvicorn",
+    "uvicorn.error",
+    "uvicorn.access",
+    "celery",
+    "kombu",
+    "asyncssh",
+    "alembic",
+    "sqlalchemy",
+)
 
 log: FilteringBoundLogger = structlog.get_logger()
 
@@ -112,22 +121,42 @@ class Metrics:
         self._add_http_metrics()
 
     def _add_engine_metrics(self) -> None:
-        self.runs_finished = self._counter("runs_finished", "Target runs ended, by final status", "status")
-        self.run_seconds = self._histogram("run_seconds", "From claim to end of a target run", _RUN_SECONDS)
+        self.runs_finished = self._counter(
+            "runs_finished", "Target runs ended, by final status", "status"
+        )
+        self.run_seconds = self._histogram(
+            "run_seconds", "From claim to end of a target run", _RUN_SECONDS
+        )
         self.runs_running = self._gauge("runs_running", "Target runs in work in this process")
         self.claims = self._counter("claims", "Target runs claimed")
         self.claim_seconds = self._histogram("claim_seconds", "One claim statement", _SECONDS)
-        self.flush_seconds = self._histogram("flush_seconds", "One group commit of results and output", _SECONDS)
-        self.flush_bytes = self._histogram("flush_bytes", "Output bytes in one group commit", _FLUSH_BYTES)
-        self.flush_entries = self._histogram("flush_entries", "Log entries in one group commit", _FLUSH_ENTRIES)
-        self.verb_repeats = self._counter("verb_repeats", "Transactions repeated after a deadlock or serialisation error")
-        self.stale_writes = self._counter("stale_writes", "Writes dropped because another worker owns the target run")
+        self.flush_seconds = self._histogram(
+            "flush_seconds", "One group commit of results and output", _SECONDS
+        )
+        self.flush_bytes = self._histogram(
+            "flush_bytes", "Output bytes in one group commit", _FLUSH_BYTES
+        )
+        self.flush_entries = self._histogram(
+            "flush_entries", "Log entries in one group commit", _FLUSH_ENTRIES
+        )
+        self.verb_repeats = self._counter(
+            "verb_repeats", "Transactions repeated after a deadlock or serialisation error"
+        )
+        self.stale_writes = self._counter(
+            "stale_writes", "Writes dropped because another worker owns the target run"
+        )
         self.connections = self._gauge("connections", "Open connections to targets")
-        self.connect_seconds = self._histogram("connect_seconds", "From connect to logged in, one target", _SECONDS)
-        self.circuits_opened = self._counter("circuits_opened", "Circuits opened by this process, by error code", "code")
+        self.connect_seconds = self._histogram(
+            "connect_seconds", "From connect to logged in, one target", _SECONDS
+        )
+        self.circuits_opened = self._counter(
+            "circuits_opened", "Circuits opened by this process, by error code", "code"
+        )
         self.circuits_closed = self._counter("circuits_closed", "Circuits closed by this process")
         self.circuits_refused = self._counter(
-            "circuits_refused", "Connection attempts refused by an open circuit, by its error code", "code"
+            "circuits_refused",
+            "Connection attempts refused by an open circuit, by its error code",
+            "code",
         )
 
         self.host_keys_refused = self._counter(
@@ -137,29 +166,52 @@ class Metrics:
     def _add_schedule_metrics(self) -> None:
         self.schedule_fired = self._counter("schedule_fired", "Scheduled firings launched")
         self.schedule_missed = self._counter("schedule_missed", "Scheduled firings missed")
-        self.schedule_skipped = self._counter("schedule_skipped", "Scheduled firings skipped, by rule", "rule")
-        self.schedule_failed = self._counter("schedule_failed", "Scheduled firings whose launch failed")
-        self.schedule_start_lag = self._histogram(
-            "schedule_start_lag_seconds", "From the due time of a firing to its execution", _LAG_SECONDS
+        self.schedule_skipped = self._counter(
+            "schedule_skipped", "Scheduled firings skipped, by rule", "rule"
         )
-        self.schedule_late_starts = self._counter("schedule_late_starts", "Executions launched a minute late or more")
+        self.schedule_failed = self._counter(
+            "schedule_failed", "Scheduled firings whose launch failed"
+        )
+        self.schedule_start_lag = self._histogram(
+            "schedule_start_lag_seconds",
+            "From the due time of a firing to its execution",
+            _LAG_SECONDS,
+        )
+        self.schedule_late_starts = self._counter(
+            "schedule_late_starts", "Executions launched a minute late or more"
+        )
 
     def _add_message_metrics(self) -> None:
         self.wakeups = self._counter(
-            "wakeups", "Wake-ups of workers, by result: sent, merged, dropped (no Redis), received", "result"
+            "wakeups",
+            "Wake-ups of workers, by result: sent, merged, dropped (no Redis), received",
+            "result",
         )
-        self.pubsub_dropped = self._counter("pubsub_dropped", "Pub/sub messages dropped: Redis unavailable, or a full queue")
-        self.file_bytes = self._counter("file_bytes", "Bytes of files uploaded to targets and downloaded from them", "direction")
+        self.pubsub_dropped = self._counter(
+            "pubsub_dropped", "Pub/sub messages dropped: Redis unavailable, or a full queue"
+        )
+        self.file_bytes = self._counter(
+            "file_bytes", "Bytes of files uploaded to targets and downloaded from them", "direction"
+        )
         self.events_published = self._counter("events_published", "Events published")
         self.texts_unjudged = self._counter(
-            "texts_unjudged", "Texts that the safety check could not judge, by reason: time, memory, crash", "reason"
+            "texts_unjudged",
+            "Texts that the safety check could not judge, by reason: time, memory, crash",
+            "reason",
         )
-        self.upkeep_failures = self._counter("upkeep_failures", "Failed steps of housekeeping and retention", "step")
+        self.upkeep_failures = self._counter(
+            "upkeep_failures", "Failed steps of housekeeping and retention", "step"
+        )
         self.bugs = self._counter("bugs", "Unexpected exceptions, by part of the service", "where")
 
     def _add_http_metrics(self) -> None:
         self.http_request_seconds = self._histogram(
-            "http_request_seconds", "One HTTP request, up to the end of its response", _SECONDS, "method", "route", "status"
+            "http_request_seconds",
+            "One HTTP request, up to the end of its response",
+            _SECONDS,
+            "method",
+            "route",
+            "status",
         )
         self.stream_clients = self._gauge("stream_clients", "Open event streams")
 
@@ -177,7 +229,9 @@ class Metrics:
         except OSError as refused:
             message = f"METRICS_PORT: cannot listen on {host}:{port} ({refused.strerror}). Change or unset it."
             raise OSError(refused.errno, message) from refused
-        threading.Thread(target=self._listener.serve_forever, name="opsjobs-metrics", daemon=True).start()
+        threading.Thread(
+            target=self._listener.serve_forever, name="opsjobs-metrics", daemon=True
+        ).start()
         return int(self._listener.server_address[1])
 
     def close(self) -> None:
@@ -193,8 +247,12 @@ class Metrics:
     def _gauge(self, name: str, description: str, *labels: str) -> Gauge:
         return Gauge(f"opsjobs_{name}", description, labels, registry=self.registry)
 
-    def _histogram(self, name: str, description: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"opsjobs_{name}", description, labels, buckets=buckets, registry=self.registry)
+    def _histogram(
+        self, name: str, description: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(
+            f"opsjobs_{name}", description, labels, buckets=buckets, registry=self.registry
+        )
 
 
 class _Sink:
@@ -227,11 +285,15 @@ class _SinkHandler(logging.Handler):
         try:
             self._sink.line(self.format(record))
         except Exception:  # noqa: BLE001  a library's broken log call must not break the library
-            self._sink.line(json.dumps({"level": "error", "event": "log_line_failed", "logger": record.name}))
+            self._sink.line(
+                json.dumps({"level": "error", "event": "log_line_failed", "logger": record.name})
+            )
 
 
 def _shared_processors(process: str) -> list[structlog.types.Processor]:
-    def name_process(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    def name_process(
+        _: object, __: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
         event["process"] = process
         return event
 
@@ -272,21 +334,29 @@ def _render(_: object, __: str, event: MutableMapping[str, Any]) -> str:
     try:
         return json.dumps(line, default=lambda thing: mask.text(str(thing)), allow_nan=False)
     except (TypeError, ValueError):
-        return json.dumps({str(key): _shorten("", mask.text(str(value))) for key, value in line.items()})
+        return json.dumps(
+            {str(key): _shorten("", mask.text(str(value))) for key, value in line.items()}
+        )
 
 
 def _shorten(key: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if key == "exception":
-        return value if len(value) <= TRACEBACK_CHARACTERS_MAX else "… " + value[-TRACEBACK_CHARACTERS_MAX:]
+        return (
+            value
+            if len(value) <= TRACEBACK_CHARACTERS_MAX
+            else "… " + value[-TRACEBACK_CHARACTERS_MAX:]
+        )
     return value if len(value) <= TEXT_CHARACTERS_MAX else value[:TEXT_CHARACTERS_MAX] + " …"
 
 
 def _level(name: str) -> int:
     number = logging.getLevelNamesMapping().get(name.strip().upper())
     if not number:
-        raise ValueError(f"LOG_LEVEL: unknown level {name!r}. Use DEBUG, INFO, WARNING, ERROR or CRITICAL.")
+        raise ValueError(
+            f"LOG_LEVEL: unknown level {name!r}. Use DEBUG, INFO, WARNING, ERROR or CRITICAL."
+        )
     return number
 
 
@@ -300,7 +370,11 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
 def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
     if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
         thread = args.thread.name if args.thread else "?"
-        log.critical("uncaught_exception", thread=thread, exc_info=(args.exc_type, args.exc_value, args.exc_traceback))
+        log.critical(
+            "uncaught_exception",
+            thread=thread,
+            exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
+        )
 
 
 class _Listener(ThreadingHTTPServer):
@@ -350,7 +424,11 @@ class _Listener(ThreadingHTTPServer):
         """Close the connections whose time is over; called twice a second."""
         now = time.monotonic()
         with self._lock:
-            for request in [request for request, began in self._open.items() if now >= began + SCRAPE_TIMEOUT_SECONDS]:
+            for request in [
+                request
+                for request, began in self._open.items()
+                if now >= began + SCRAPE_TIMEOUT_SECONDS
+            ]:
                 del self._open[request]
                 _shut_down(request)
 
@@ -368,7 +446,9 @@ def _page_class(metrics: Metrics) -> type[BaseHTTPRequestHandler]:
             found = self.path.partition("?")[0] == "/metrics"
             body = metrics.text() if found else b"Not found. This port serves /metrics.\n"
             self.send_response(200 if found else 404)
-            self.send_header("Content-Type", prometheus_client.CONTENT_TYPE_LATEST if found else "text/plain")
+            self.send_header(
+                "Content-Type", prometheus_client.CONTENT_TYPE_LATEST if found else "text/plain"
+            )
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

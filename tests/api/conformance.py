@@ -42,7 +42,10 @@ class Description:
         if JSON.fullmatch(media_type):
             await answer.aread()
             wrong = next(
-                self._validator(template, request.method.lower(), described, media_type).iter_errors(answer.json()), None
+                self._validator(
+                    template, request.method.lower(), described, media_type
+                ).iter_errors(answer.json()),
+                None,
             )
             assert wrong is None, f"{what}: the body is not as described: {wrong}"
 
@@ -55,17 +58,26 @@ class Description:
     def _templates(self) -> list[tuple[re.Pattern[str], str, frozenset[str]]]:
         """Fixed paths first: /jobs/export is no job's id."""
         paths = sorted(self.document["paths"].items(), key=lambda item: "{" in item[0])
-        return [(re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), path, frozenset(operations)) for path, operations in paths]
+        return [
+            (re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), path, frozenset(operations))
+            for path, operations in paths
+        ]
 
     def _template(self, path: str, method: str) -> str | None:
         path = path.removeprefix(PREFIX)
-        found = (template for pattern, template, methods in self._templates if method in methods and pattern.fullmatch(path))
+        found = (
+            template
+            for pattern, template, methods in self._templates
+            if method in methods and pattern.fullmatch(path)
+        )
         return next(found, None)
 
     def _validator(self, *at: str) -> Any:
         if at not in self._validators:
             template, method, status, media_type = at
-            schema = self.document["paths"][template][method]["responses"][status]["content"][media_type]["schema"]
+            schema = self.document["paths"][template][method]["responses"][status]["content"][
+                media_type
+            ]["schema"]
             whole = {**schema, "components": self.document["components"]}
             self._validators[at] = jsonschema_rs.Draft202012Validator(whole, validate_formats=True)
         return self._validators[at]

@@ -77,7 +77,9 @@ class Machines:
         """The keys, or a refused connection."""
         self.asked.append(endpoint)
         if self.refused:
-            raise RemoteFailure(ErrorCode.CONNECTION_REFUSED, f"{endpoint.target.host} refuses connections.")
+            raise RemoteFailure(
+                ErrorCode.CONNECTION_REFUSED, f"{endpoint.target.host} refuses connections."
+            )
         return list(self.keys)
 
 
@@ -109,7 +111,10 @@ def services_on(
     keys = [new_key()]
     vault = Vault(database, keys)
     jobs, files, clock = Jobs(database), Files(database), clock or SystemClock()
-    settings = Settings(identity=identity or IdentitySettings(), security=SecuritySettings(encryption_keys=tuple(keys)))
+    settings = Settings(
+        identity=identity or IdentitySettings(),
+        security=SecuritySettings(encryption_keys=tuple(keys)),
+    )
     known = people(settings, database, clock)
     ledger, inventory = Ledger(database), TargetInventory(database, vault)
     launcher = Launcher(
@@ -159,7 +164,9 @@ def services_on(
 def known_to(services: Any, known: IdentityStore) -> None:
     """Have `known` say who has which token."""
     services.people = known
-    services.access = access(services.settings, known, services.clock, passwords=services.access.passwords)
+    services.access = access(
+        services.settings, known, services.clock, passwords=services.access.passwords
+    )
 
 
 _first: list[FastAPI] = []
@@ -172,7 +179,9 @@ def app_on(services: Any) -> FastAPI:
     if not _first:
         _first.append(app)
         _descriptions.append(Description(app))
-    for n, (ours, built) in enumerate(zip(app.router.routes, _first[0].router.routes, strict=False)):
+    for n, (ours, built) in enumerate(
+        zip(app.router.routes, _first[0].router.routes, strict=False)
+    ):
         # An included router holds nothing of its application but these.
         if getattr(ours, "original_router", app) is getattr(built, "original_router", None):
             app.router.routes[n] = built
@@ -186,7 +195,11 @@ def checked() -> dict[str, Any]:
 
 @asynccontextmanager
 async def desk(
-    database: Database, *, identity: IdentitySettings | None = None, clock: Clock | None = None, **limits: Any
+    database: Database,
+    *,
+    identity: IdentitySettings | None = None,
+    clock: Clock | None = None,
+    **limits: Any,
 ) -> AsyncIterator[Desk]:
     """The application with one admin; `limits` replace those of the services."""
     services = services_on(database, identity=identity, clock=clock)
@@ -194,13 +207,20 @@ async def desk(
     token = await services.people.create_key("ada", "admin")
     transport = httpx2.ASGITransport(app=app_on(services))
     headers = {"Authorization": f"Bearer {token}"}
-    async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs", headers=headers, event_hooks=checked()) as http:
+    async with httpx2.AsyncClient(
+        transport=transport, base_url="http://opsjobs", headers=headers, event_hooks=checked()
+    ) as http:
         yield Desk(http, services, token)
 
 
 def job(name: str = "restart-web", **fields: Any) -> dict[str, Any]:
     """The body of a small job."""
-    return {"name": name, "actions": [{"type": "command", "command": "uptime"}], "targets": {"groups": ["web"]}, **fields}
+    return {
+        "name": name,
+        "actions": [{"type": "command", "command": "uptime"}],
+        "targets": {"groups": ["web"]},
+        **fields,
+    }
 
 
 def problem(answer: httpx2.Response, status: int, code: str) -> Mapping[str, Any]:

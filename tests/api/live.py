@@ -76,7 +76,9 @@ class Live:
 
     async def as_role(self, role: str) -> dict[str, str]:
         """The headers of a new caller with this role."""
-        return {"Authorization": f"Bearer {await self.services.people.create_key(f'ben-{role}', role)}"}
+        return {
+            "Authorization": f"Bearer {await self.services.people.create_key(f'ben-{role}', role)}"
+        }
 
     async def targets(self, *names: str) -> None:
         """Make these machines known to the inventory."""
@@ -84,15 +86,23 @@ class Live:
             await self.services.inventory.create(TargetDraft(name=name, host=f"10.0.0.{number}"))
 
 
-def services_for(database: Database, notified: list[str], bus: Any | None = None, *, clock: Clock | None = None) -> Any:
+def services_for(
+    database: Database, notified: list[str], bus: Any | None = None, *, clock: Clock | None = None
+) -> Any:
     """The nouns' services, and those of executions."""
     services = services_on(database, notified, clock=clock)
     services.bus = bus or Channel()
     services.fleet = Fleet(database)
-    services.again = RetryService(services.launcher, database=database, ledger=services.ledger, targets=services.inventory)
+    services.again = RetryService(
+        services.launcher, database=database, ledger=services.ledger, targets=services.inventory
+    )
     services.dead_letters, services.approvals = DeadLetters(database), Approvals(database)
-    services.approving = ApprovalService(services.approvals, services.ledger, services.inventory, services.vault)
-    services.triggers = Triggers(services.firings, services.schedules, services.jobs, services.launcher)
+    services.approving = ApprovalService(
+        services.approvals, services.ledger, services.inventory, services.vault
+    )
+    services.triggers = Triggers(
+        services.firings, services.schedules, services.jobs, services.launcher
+    )
     services.notifier = SimpleNamespace(notify=notified.append)
 
     async def nothing() -> None:
@@ -103,21 +113,27 @@ def services_for(database: Database, notified: list[str], bus: Any | None = None
 
 
 @asynccontextmanager
-async def live(database: Database, bus: Any | None = None, *, clock: Clock | None = None) -> AsyncIterator[Live]:
+async def live(
+    database: Database, bus: Any | None = None, *, clock: Clock | None = None
+) -> AsyncIterator[Live]:
     """The application served on a free port of loopback."""
     notified: list[str] = []
     services = services_for(database, notified, bus, clock=clock)
     token = await services.people.create_key("ada", "admin")
     app = app_on(services)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(app, http=HttpConnection, lifespan="off", log_config=None, access_log=False)
+        config = uvicorn.Config(
+            app, http=HttpConnection, lifespan="off", log_config=None, access_log=False
+        )
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         port = listening.getsockname()[1]
         headers = {"Authorization": f"Bearer {token}"}
         try:
             url = f"http://127.0.0.1:{port}"
-            async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=30, event_hooks=checked()) as http:
+            async with httpx2.AsyncClient(
+                base_url=url, headers=headers, timeout=30, event_hooks=checked()
+            ) as http:
                 yield Live(http, services, app, token, Story(database), notified, server, port)
         finally:
             await app.state.followers.close()

@@ -23,7 +23,10 @@ async def ended(desk: Live, *outcomes: RunError | int, name: str = "restart-web"
     if not (await desk.http.get("/targets")).json()["items"]:
         await desk.targets(*THREE)
     steps = [{"command": "first"}, {"command": "second"}]
-    await desk.http.post("/jobs", json=job(name, actions=steps, targets={"ids": list(THREE)}, policy={"max_parallel": 7}))
+    await desk.http.post(
+        "/jobs",
+        json=job(name, actions=steps, targets={"ids": list(THREE)}, policy={"max_parallel": 7}),
+    )
     jobs = (await desk.http.get("/jobs", params={"name": name})).json()["items"]
     execution = (await desk.http.post(f"/jobs/{jobs[0]['id']}/execute")).json()["id"]
     desk.story.execution_id = execution
@@ -47,21 +50,33 @@ async def test_what_failed_is_retried_from_the_step_that_failed(database: Databa
     async with live(database) as desk:
         first = await ended(desk, 0, 3, 4)
         desk.notified.clear()
-        answer = await desk.http.post(f"/executions/{first}/retry", json={"which": "failed", "reason": "fixed"})
+        answer = await desk.http.post(
+            f"/executions/{first}/retry", json={"which": "failed", "reason": "fixed"}
+        )
         told = answer.json()
-        assert (answer.status_code, answer.headers["location"]) == (202, f"/executions/{told['id']}")
+        assert (answer.status_code, answer.headers["location"]) == (
+            202,
+            f"/executions/{told['id']}",
+        )
         assert [told[k] for k in ("parent", "triggered_by", "job_version", "number", "reason", "requested_by", "status")] == [
             first, "retry", 1, 2, "fixed", "ada", "queued",
         ]  # fmt: skip
-        assert told == (await desk.http.get(f"/executions/{told['id']}")).json() | {"waiting_on": None}
+        assert told == (await desk.http.get(f"/executions/{told['id']}")).json() | {
+            "waiting_on": None
+        }
         assert await targets_of(desk, told["id"]) == ["web-2", "db-1"]
         assert desk.notified == ["default"]
         results = (await desk.http.get(f"/executions/{told['id']}/results")).json()["items"]
-        assert [(r["target"]["name"], r["action_key"], r["status"], r["inherited_from"]) for r in results] == [
+        assert [
+            (r["target"]["name"], r["action_key"], r["status"], r["inherited_from"])
+            for r in results
+        ] == [
             ("web-2", "step-1", "succeeded", first),
             ("db-1", "step-1", "succeeded", first),
         ]
-        rows = await database.fetch("select actions, policy from execution_specs order by execution_id")
+        rows = await database.fetch(
+            "select actions, policy from execution_specs order by execution_id"
+        )
         assert rows[0] == rows[1]
 
 
@@ -76,7 +91,9 @@ async def test_what_failed_is_retried_from_the_step_that_failed(database: Databa
     ],
     ids=str,
 )
-async def test_only_the_targets_meant_are_done_again(database: Database, which: dict[str, Any], meant: list[str]) -> None:
+async def test_only_the_targets_meant_are_done_again(
+    database: Database, which: dict[str, Any], meant: list[str]
+) -> None:
     async with live(database) as desk:
         first = await ended(desk, 0, REFUSED, LOST)
         again = (await desk.http.post(f"/executions/{first}/retry", json=which)).json()
@@ -86,10 +103,18 @@ async def test_only_the_targets_meant_are_done_again(database: Database, which: 
 async def test_what_was_never_started_is_retried(database: Database) -> None:
     async with live(database) as desk:
         await desk.targets("web-1", "web-2")
-        await desk.http.post("/run", json={"actions": [{"command": "uptime"}], "targets": {"ids": ["web-1", "web-2"]}})
+        await desk.http.post(
+            "/run",
+            json={"actions": [{"command": "uptime"}], "targets": {"ids": ["web-1", "web-2"]}},
+        )
         await desk.http.post("/executions/1/cancel")
         again = (await desk.http.post("/executions/1/retry", json={"which": "not_started"})).json()
-        assert (again["parent"], again["job_id"], again["job_name"], again["total_targets"]) == (1, None, "ad-hoc", 2)
+        assert (again["parent"], again["job_id"], again["job_name"], again["total_targets"]) == (
+            1,
+            None,
+            "ad-hoc",
+            2,
+        )
 
 
 async def test_what_cannot_be_retried_is_refused(database: Database) -> None:
@@ -98,14 +123,26 @@ async def test_what_cannot_be_retried_is_refused(database: Database) -> None:
         retry = f"/executions/{first}/retry"
         told = problem(await desk.http.post(retry, json={"which": "lost"}), 422, "nothing_to_retry")
         assert told["errors"][0]["pointer"] == "/which"
-        told = problem(await desk.http.post(retry, json={"targets": ["web-2", "web-9"]}), 422, "unknown_target")
+        told = problem(
+            await desk.http.post(retry, json={"targets": ["web-2", "web-9"]}), 422, "unknown_target"
+        )
         assert told["errors"][0]["pointer"] == "/targets/1"
         problem(await desk.http.post(retry, json={"targets": ["web-1"]}), 422, "nothing_to_retry")
-        problem(await desk.http.post(retry, json={"which": "failed", "nonsense": 1}), 422, "invalid")
+        problem(
+            await desk.http.post(retry, json={"which": "failed", "nonsense": 1}), 422, "invalid"
+        )
         problem(await desk.http.post(retry), 422, "invalid")
-        problem(await desk.http.post("/executions/99/retry", json={"nonsense": 1}), 404, "execution_not_found")
+        problem(
+            await desk.http.post("/executions/99/retry", json={"nonsense": 1}),
+            404,
+            "execution_not_found",
+        )
         again = (await desk.http.post(retry, json={"which": "failed"})).json()["id"]
-        problem(await desk.http.post(f"/executions/{again}/retry", json={"which": "failed"}), 409, "execution_not_ended")
+        problem(
+            await desk.http.post(f"/executions/{again}/retry", json={"which": "failed"}),
+            409,
+            "execution_not_ended",
+        )
         await desk.http.post(f"/executions/{again}/cancel")
         await desk.http.delete("/jobs/1")
         problem(await desk.http.post(retry, json={"which": "failed"}), 409, "job_deleted")
@@ -115,7 +152,11 @@ async def test_a_retry_with_a_key_is_done_once(database: Database) -> None:
     async with live(database) as desk:
         first = await ended(desk, 3, 3, 3)
         answers = [
-            await desk.http.post(f"/executions/{first}/retry", json={"which": "failed"}, headers={"idempotency-key": "k1"})
+            await desk.http.post(
+                f"/executions/{first}/retry",
+                json={"which": "failed"},
+                headers={"idempotency-key": "k1"},
+            )
             for _ in range(2)
         ]
         assert answers[0].json() == answers[1].json()
@@ -123,15 +164,22 @@ async def test_a_retry_with_a_key_is_done_once(database: Database) -> None:
         assert len((await desk.http.get("/executions")).json()["items"]) == 2
 
 
-async def test_a_target_that_is_gone_takes_part_and_one_that_moved_is_found(database: Database) -> None:
+async def test_a_target_that_is_gone_takes_part_and_one_that_moved_is_found(
+    database: Database,
+) -> None:
     async with live(database) as desk:
         first = await ended(desk, 3, 3, 0)
         await desk.http.delete("/targets/1")
         moved = {"name": "web-2", "host": "10.9.9.9"}
         assert (await desk.http.put("/targets/2", json=moved)).status_code == 200
-        again = (await desk.http.post(f"/executions/{first}/retry", json={"which": "failed"})).json()
+        again = (
+            await desk.http.post(f"/executions/{first}/retry", json={"which": "failed"})
+        ).json()
         runs = (await desk.http.get(f"/executions/{again['id']}/targets")).json()["items"]
-        assert [(r["target"]["name"], r["target"]["host"]) for r in runs] == [("web-1", "10.0.0.1"), ("web-2", "10.9.9.9")]
+        assert [(r["target"]["name"], r["target"]["host"]) for r in runs] == [
+            ("web-1", "10.0.0.1"),
+            ("web-2", "10.9.9.9"),
+        ]
 
 
 async def test_dead_letters_are_listed_and_filtered(database: Database) -> None:
@@ -139,7 +187,10 @@ async def test_dead_letters_are_listed_and_filtered(database: Database) -> None:
         first = await ended(desk, LOST, REFUSED, LOST)
         second = await ended(desk, LOST, 0, 0, name="patch")
         letters = (await desk.http.get("/dead-letters?sort=id")).json()["items"]
-        assert [(d["execution_id"], d["target"]["name"], d["status"], d["error"]["code"], d["attempts"]) for d in letters] == [
+        assert [
+            (d["execution_id"], d["target"]["name"], d["status"], d["error"]["code"], d["attempts"])
+            for d in letters
+        ] == [
             (first, "web-1", "lost", "lost", 1),
             (first, "db-1", "lost", "lost", 1),
             (second, "web-1", "lost", "lost", 1),
@@ -159,26 +210,39 @@ async def test_dead_letters_are_listed_and_filtered(database: Database) -> None:
         }.items():
             found = (await desk.http.get(f"/dead-letters?sort=id&{query}")).json()["items"]
             assert [d["id"] for d in found] == expected, query
-        assert [d["id"] for d in (await desk.http.get("/dead-letters?limit=2")).json()["items"]] == ids[:0:-1]
+        assert [
+            d["id"] for d in (await desk.http.get("/dead-letters?limit=2")).json()["items"]
+        ] == ids[:0:-1]
         problem(await desk.http.get("/dead-letters?since=yesterday"), 422, "invalid")
         problem(await desk.http.get("/dead-letters?errors=lost"), 422, "invalid_query")
 
 
-async def test_many_are_revived_as_one_execution_for_each_parent_and_leave_the_list(database: Database) -> None:
+async def test_many_are_revived_as_one_execution_for_each_parent_and_leave_the_list(
+    database: Database,
+) -> None:
     async with live(database) as desk:
         first = await ended(desk, LOST, 0, LOST)
         second = await ended(desk, LOST, 0, 0, name="patch")
-        answer = await desk.http.post("/dead-letters/revive", json={"filter": {"error": "lost"}, "reason": "they are back"})
+        answer = await desk.http.post(
+            "/dead-letters/revive", json={"filter": {"error": "lost"}, "reason": "they are back"}
+        )
         executions = answer.json()["executions"]
         assert (answer.status_code, answer.json()["more"]) == (202, False)
-        assert [(e["parent"], e["triggered_by"], e["total_targets"], e["reason"]) for e in executions] == [
+        assert [
+            (e["parent"], e["triggered_by"], e["total_targets"], e["reason"]) for e in executions
+        ] == [
             (first, "retry", 2, "they are back"),
             (second, "retry", 1, "they are back"),
         ]
         assert await targets_of(desk, executions[0]["id"]) == ["web-1", "db-1"]
         assert (await desk.http.get("/dead-letters")).json()["items"] == []
-        assert (await desk.http.post("/dead-letters/revive", json={"filter": {}})).json() == {"executions": [], "more": False}
-        rows = await database.fetch("select answer, answered_by, execution_id from dead_letter_answers order by run_id")
+        assert (await desk.http.post("/dead-letters/revive", json={"filter": {}})).json() == {
+            "executions": [],
+            "more": False,
+        }
+        rows = await database.fetch(
+            "select answer, answered_by, execution_id from dead_letter_answers order by run_id"
+        )
         assert {tuple(row.values()) for row in rows} == {
             ("revived", "ada", executions[0]["id"]),
             ("revived", "ada", executions[1]["id"]),
@@ -188,15 +252,31 @@ async def test_many_are_revived_as_one_execution_for_each_parent_and_leave_the_l
 async def test_a_letter_has_one_answer(database: Database) -> None:
     async with live(database) as desk:
         await ended(desk, LOST, LOST, LOST)
-        one, two, three = [d["id"] for d in (await desk.http.get("/dead-letters?sort=id")).json()["items"]]
-        discarded = await desk.http.post("/dead-letters/discard", json={"ids": [one], "reason": "scrapped"})
+        one, two, three = [
+            d["id"] for d in (await desk.http.get("/dead-letters?sort=id")).json()["items"]
+        ]
+        discarded = await desk.http.post(
+            "/dead-letters/discard", json={"ids": [one], "reason": "scrapped"}
+        )
         assert (discarded.status_code, discarded.json()) == (200, {"discarded": [one]})
-        told = problem(await desk.http.post("/dead-letters/revive", json={"ids": [one]}), 409, "dead_letter_answered")
+        told = problem(
+            await desk.http.post("/dead-letters/revive", json={"ids": [one]}),
+            409,
+            "dead_letter_answered",
+        )
         assert "discarded by ada" in told["detail"]
-        problem(await desk.http.post("/dead-letters/discard", json={"ids": [99], "reason": "x"}), 404, "dead_letter_not_found")
+        problem(
+            await desk.http.post("/dead-letters/discard", json={"ids": [99], "reason": "x"}),
+            404,
+            "dead_letter_not_found",
+        )
         both = await desk.http.post("/dead-letters/revive", json={"ids": [one, two]})
         assert [e["total_targets"] for e in both.json()["executions"]] == [1]
-        problem(await desk.http.post("/dead-letters/discard", json={"ids": [two], "reason": "x"}), 409, "dead_letter_answered")
+        problem(
+            await desk.http.post("/dead-letters/discard", json={"ids": [two], "reason": "x"}),
+            409,
+            "dead_letter_answered",
+        )
         assert [d["id"] for d in (await desk.http.get("/dead-letters")).json()["items"]] == [three]
 
 
@@ -205,7 +285,9 @@ async def test_revives_that_race_never_double(database: Database) -> None:
         await ended(desk, LOST, LOST, LOST)
         ids = [d["id"] for d in (await desk.http.get("/dead-letters?sort=id")).json()["items"]]
         wishes = [{"ids": ids}, {"ids": ids[:2]}, {"filter": {}}, {"ids": ids[1:]}]
-        answers = await asyncio.gather(*(desk.http.post("/dead-letters/revive", json=wish) for wish in wishes))
+        answers = await asyncio.gather(
+            *(desk.http.post("/dead-letters/revive", json=wish) for wish in wishes)
+        )
         assert {answer.status_code for answer in answers} <= {202, 409}
         executions = [e["id"] for answer in answers for e in answer.json().get("executions", [])]
         assert sorted([t for e in executions for t in await targets_of(desk, e)]) == sorted(THREE)
@@ -223,7 +305,9 @@ async def test_a_revive_with_a_key_is_answered_again(database: Database) -> None
 async def test_a_retry_answers_the_dead_letters_that_it_takes_up(database: Database) -> None:
     async with live(database) as desk:
         first = await ended(desk, LOST, 3, LOST)
-        again = (await desk.http.post(f"/executions/{first}/retry", json={"targets": ["web-1", "web-2"]})).json()["id"]
+        again = (
+            await desk.http.post(f"/executions/{first}/retry", json={"targets": ["web-1", "web-2"]})
+        ).json()["id"]
         left = (await desk.http.get("/dead-letters")).json()["items"]
         assert [d["target"]["name"] for d in left] == ["db-1"]
         rows = await database.fetch("select execution_id from dead_letter_answers")
@@ -236,11 +320,31 @@ async def test_each_door_asks_for_its_permission(database: Database) -> None:
         viewer, operator = await desk.as_role("viewer"), await desk.as_role("operator")
         wish, why = {"filter": {}}, {"filter": {}, "reason": "x"}
         assert (await desk.http.get("/dead-letters", headers=viewer)).status_code == 200
-        problem(await desk.http.post("/dead-letters/revive", json=wish, headers=viewer), 403, "forbidden")
-        problem(await desk.http.post("/dead-letters/discard", json=why, headers=viewer), 403, "forbidden")
-        problem(await desk.http.post(f"/executions/{first}/retry", json={"which": "lost"}, headers=viewer), 403, "forbidden")
-        assert (await desk.http.post(f"/executions/{first}/retry", json={"which": "lost"}, headers=operator)).status_code == 202
-        assert (await desk.http.post("/dead-letters/discard", json=why, headers=operator)).status_code == 200
+        problem(
+            await desk.http.post("/dead-letters/revive", json=wish, headers=viewer),
+            403,
+            "forbidden",
+        )
+        problem(
+            await desk.http.post("/dead-letters/discard", json=why, headers=viewer),
+            403,
+            "forbidden",
+        )
+        problem(
+            await desk.http.post(
+                f"/executions/{first}/retry", json={"which": "lost"}, headers=viewer
+            ),
+            403,
+            "forbidden",
+        )
+        assert (
+            await desk.http.post(
+                f"/executions/{first}/retry", json={"which": "lost"}, headers=operator
+            )
+        ).status_code == 202
+        assert (
+            await desk.http.post("/dead-letters/discard", json=why, headers=operator)
+        ).status_code == 200
 
 
 async def test_a_retry_goes_in_waves_of_its_own_under_the_same_policy(database: Database) -> None:
@@ -256,25 +360,39 @@ async def test_a_retry_goes_in_waves_of_its_own_under_the_same_policy(database: 
             "hold_offline": "5m",
             "timeout": "10m",
         }
-        await desk.http.post("/jobs", json=job(actions=[{"command": "first"}], targets={"ids": list(THREE)}, policy=policy))
+        await desk.http.post(
+            "/jobs",
+            json=job(actions=[{"command": "first"}], targets={"ids": list(THREE)}, policy=policy),
+        )
         assert (await desk.http.post("/jobs/1/execute")).status_code == 202
         await desk.http.post("/executions/1/cancel")
         again = await desk.http.post("/executions/1/retry", json={"targets": ["web-1", "db-1"]})
         assert again.status_code == 202, again.text
-        first, second = await database.fetch("select actions, policy from execution_specs order by execution_id")
+        first, second = await database.fetch(
+            "select actions, policy from execution_specs order by execution_id"
+        )
         assert first == second
         assert [action["key"] for action in first["actions"]] == ["step-1", "gate-check"]
-        (gate,) = await database.fetch("select waves, confirm, checked from execution_gates where execution_id = 2")
+        (gate,) = await database.fetch(
+            "select waves, confirm, checked from execution_gates where execution_id = 2"
+        )
         assert tuple(gate.values()) == ([1, 2], True, True)
         assert await targets_of(desk, 2) == ["db-1", "web-1"]  # the order that it had
-        (names,) = await database.fetch("select name, granted from exclusive_locks where execution_id = 2")
+        (names,) = await database.fetch(
+            "select name, granted from exclusive_locks where execution_id = 2"
+        )
         assert tuple(names.values()) == ("web-lb", True)
 
 
-async def test_a_retry_has_the_parameters_and_its_secrets_are_sealed_anew(database: Database) -> None:
+async def test_a_retry_has_the_parameters_and_its_secrets_are_sealed_anew(
+    database: Database,
+) -> None:
     async with live(database) as desk:
         await desk.targets("web-1")
-        declared = [{"name": "token", "type": "secret", "required": True}, {"name": "service", "type": "string"}]
+        declared = [
+            {"name": "token", "type": "secret", "required": True},
+            {"name": "service", "type": "string"},
+        ]
         body = job(parameters=declared, targets={"ids": ["web-1"]})
         assert (await desk.http.post("/jobs", json=body)).status_code == 201
         given = {"parameters": {"token": "hush-hush", "service": "nginx"}}
@@ -282,7 +400,9 @@ async def test_a_retry_has_the_parameters_and_its_secrets_are_sealed_anew(databa
         await desk.http.post("/executions/1/cancel")
         again = (await desk.http.post("/executions/1/retry", json={"which": "unsuccessful"})).json()
         assert again["parameters"] == {"token": "***", "service": "nginx"}
-        first, second = await database.fetch("select parameters from execution_specs order by execution_id")
+        first, second = await database.fetch(
+            "select parameters from execution_specs order by execution_id"
+        )
         assert first["parameters"]["token"] != second["parameters"]["token"]
         opened = desk.services.vault.open_parameters(UUID(again["uuid"]), second["parameters"])
         assert (opened["token"].reveal(), opened["service"]) == ("hush-hush", "nginx")
@@ -294,7 +414,9 @@ async def test_what_was_retried_is_not_retried_again_unawares(database: Database
         retry = f"/executions/{first}/retry"
         one = (await desk.http.post(retry, json={"targets": ["web-2"]})).json()["id"]
         other = (await desk.http.post(retry, json={"targets": ["db-1"]})).json()["id"]
-        told = problem(await desk.http.post(retry, json={"which": "failed"}), 409, "already_retried")
+        told = problem(
+            await desk.http.post(retry, json={"which": "failed"}), 409, "already_retried"
+        )
         assert f"by {one} (queued), {other} (queued)" in told["detail"]
         problem(await desk.http.post(retry, json={"targets": ["web-2"]}), 409, "already_retried")
         assert (await desk.http.get(f"/executions/{first}")).json()["retries"] == [one, other]
@@ -305,8 +427,20 @@ async def test_what_was_retried_is_not_retried_again_unawares(database: Database
             {
                 "execution": first,
                 "targets": [
-                    {"id": "2", "name": "web-2", "host": "10.0.0.2", "status": "failed", "error": "nonzero_exit"},
-                    {"id": "3", "name": "db-1", "host": "10.0.0.3", "status": "failed", "error": "nonzero_exit"},
+                    {
+                        "id": "2",
+                        "name": "web-2",
+                        "host": "10.0.0.2",
+                        "status": "failed",
+                        "error": "nonzero_exit",
+                    },
+                    {
+                        "id": "3",
+                        "name": "db-1",
+                        "host": "10.0.0.3",
+                        "status": "failed",
+                        "error": "nonzero_exit",
+                    },
                 ],
                 "total_targets": 2,
                 "retries": [{"id": one, "status": "queued"}, {"id": other, "status": "queued"}],
@@ -316,13 +450,20 @@ async def test_what_was_retried_is_not_retried_again_unawares(database: Database
         assert await database.fetch("select id from job_executions") == before
         third = await desk.http.post(retry, json={"which": "failed", "again": True})
         assert third.status_code == 202
-        assert (await desk.http.get(f"/executions/{first}")).json()["retries"] == [one, other, third.json()["id"]]
+        assert (await desk.http.get(f"/executions/{first}")).json()["retries"] == [
+            one,
+            other,
+            third.json()["id"],
+        ]
 
 
 async def test_of_retries_at_once_only_one_is_launched(database: Database) -> None:
     async with live(database) as desk:
         first = await ended(desk, 3, 3, 3)
         answers = await asyncio.gather(
-            *(desk.http.post(f"/executions/{first}/retry", json={"which": "failed"}) for _ in range(5))
+            *(
+                desk.http.post(f"/executions/{first}/retry", json={"which": "failed"})
+                for _ in range(5)
+            )
         )
         assert sorted(answer.status_code for answer in answers) == [202, 409, 409, 409, 409]

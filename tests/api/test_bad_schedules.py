@@ -13,7 +13,13 @@ from opsjobs.store.transaction import Database
 
 CRON = {"name": "nightly", "type": "cron", "cron": "30 2 * * *", "timezone": "Europe/Berlin"}
 ONCE = {"name": "once", "type": "once", "at": "2199-12-01T09:00:00+01:00"}
-DAILY = {"name": "daily", "type": "recurring", "every": "daily", "time": "02:30", "timezone": "Europe/Berlin"}
+DAILY = {
+    "name": "daily",
+    "type": "recurring",
+    "every": "daily",
+    "time": "02:30",
+    "timezone": "Europe/Berlin",
+}
 MANY = ",".join(["1"] * 10_000)
 
 # What was sent in addition to a good body; the field that is named; a word of what is allowed.
@@ -117,12 +123,16 @@ def _unclear(name: str, body: dict[str, Any], pointer: str, word: str) -> str | 
     told = [(error["pointer"], error["detail"]) for error in body["errors"]]
     if not any(where.startswith(pointer) for where, _ in told):
         return f"{name}: {pointer} is not named: {told}"
-    if not any(word.lower() in detail.lower() for where, detail in told if where.startswith(pointer)):
+    if not any(
+        word.lower() in detail.lower() for where, detail in told if where.startswith(pointer)
+    ):
         return f"{name}: {word!r} is not said: {told}"
     return None
 
 
-async def test_what_cannot_be_a_schedule_is_refused_by_its_field_in_all_three_places(database: Database) -> None:
+async def test_what_cannot_be_a_schedule_is_refused_by_its_field_in_all_three_places(
+    database: Database,
+) -> None:
     async with _desk(database) as (on, job_id):
         made = await on.http.post(f"/jobs/{job_id}/schedules", json=CRON)
         assert made.status_code == 201, made.text
@@ -133,15 +143,23 @@ async def test_what_cannot_be_a_schedule_is_refused_by_its_field_in_all_three_pl
             answers = {"": await on.http.post(f"/jobs/{job_id}/schedules", json=body)}
             # All three read it with the same eyes: some of each are enough.
             if number % 4 == 0:
-                answers["changed"] = await on.http.put(f"/schedules/{schedule}", json=body, headers={"If-Match": "*"})
+                answers["changed"] = await on.http.put(
+                    f"/schedules/{schedule}", json=body, headers={"If-Match": "*"}
+                )
             if number % 4 == 1:
-                answers["/schedule"] = await on.http.post("/schedules/preview", json={"schedule": body, "count": 3})
+                answers["/schedule"] = await on.http.post(
+                    "/schedules/preview", json={"schedule": body, "count": 3}
+                )
             for where, answer in answers.items():
                 if answer.status_code != 422:
                     unclear.append(f"{name} {where}: {answer.status_code} {answer.text[:200]}")
                     continue
                 before = where if where.startswith("/") else ""
-                unclear += [line for line in [_unclear(f"{name} {where}", answer.json(), before + pointer, word)] if line]
+                unclear += [
+                    line
+                    for line in [_unclear(f"{name} {where}", answer.json(), before + pointer, word)]
+                    if line
+                ]
         assert not unclear, "\n".join(unclear)
         listed = (await on.http.get("/schedules")).json()["items"]
         assert [(item["id"], item["name"]) for item in listed] == [(schedule, "nightly")]
@@ -150,26 +168,59 @@ async def test_what_cannot_be_a_schedule_is_refused_by_its_field_in_all_three_pl
 @pytest.mark.parametrize(
     ("raw", "status", "code"),
     [
-        (b'{"name": "x", "type": "cron", "cron": "* * * * *", "cron": "* * * * *"}', 422, "duplicate_key"),
-        (b'{"name": "x", "type": "cron", "cron": "* * * * *", "max_firings": NaN}', 422, "not_a_number"),
+        (
+            b'{"name": "x", "type": "cron", "cron": "* * * * *", "cron": "* * * * *"}',
+            422,
+            "duplicate_key",
+        ),
+        (
+            b'{"name": "x", "type": "cron", "cron": "* * * * *", "max_firings": NaN}',
+            422,
+            "not_a_number",
+        ),
         (b'{"name": "\\ud800", "type": "cron", "cron": "* * * * *"}', 422, "bad_character"),
         (b"[" * 10_000, 422, "too_deep"),
-        (b'{"name": "x", "type": "cron", "cron": "' + b"*" * (2 << 20) + b'"}', 413, "body_too_large"),
+        (
+            b'{"name": "x", "type": "cron", "cron": "' + b"*" * (2 << 20) + b'"}',
+            413,
+            "body_too_large",
+        ),
     ],
 )
-async def test_a_body_that_is_no_json_of_ours_is_refused(database: Database, raw: bytes, status: int, code: str) -> None:
+async def test_a_body_that_is_no_json_of_ours_is_refused(
+    database: Database, raw: bytes, status: int, code: str
+) -> None:
     async with _desk(database) as (on, job_id):
-        answer = await on.http.post(f"/jobs/{job_id}/schedules", content=raw, headers={"content-type": "application/json"})
+        answer = await on.http.post(
+            f"/jobs/{job_id}/schedules", content=raw, headers={"content-type": "application/json"}
+        )
         problem(answer, status, code)
 
 
 @pytest.mark.parametrize(
-    "id", ["0", "-1", "99999999999999999999", "x", "..%2Fjobs", "%00", "00000000-0000-0000-0000-000000000000"]
+    "id",
+    [
+        "0",
+        "-1",
+        "99999999999999999999",
+        "x",
+        "..%2Fjobs",
+        "%00",
+        "00000000-0000-0000-0000-000000000000",
+    ],
 )
 async def test_an_id_that_is_none_is_not_found(database: Database, id: str) -> None:
     async with _desk(database) as (on, _):
-        for verb, path in (("GET", ""), ("GET", "/firings"), ("POST", "/trigger"), ("POST", "/pause"), ("POST", "/resume")):
-            answer = await on.http.request(verb, f"/schedules/{id}{path}", json={} if verb == "POST" else None)
+        for verb, path in (
+            ("GET", ""),
+            ("GET", "/firings"),
+            ("POST", "/trigger"),
+            ("POST", "/pause"),
+            ("POST", "/resume"),
+        ):
+            answer = await on.http.request(
+                verb, f"/schedules/{id}{path}", json={} if verb == "POST" else None
+            )
             assert answer.status_code in (404, 422), (verb, path, answer.status_code, answer.text)
 
 
@@ -178,7 +229,14 @@ async def test_a_good_schedule_becomes_no_bad_one(database: Database) -> None:
         for query in ("limit=0", "limit=1000", "cursor=nonsense", "status=someday", "sort=colour"):
             answer = await on.http.get(f"/schedules?{query}")
             assert answer.status_code == 422, (query, answer.text)
-        for preview in ({"count": 0}, {"count": 100_000}, {"from": "2026-01-01T00:00:00"}, {"from": "9999-12-31T23:59:59Z"}):
-            answer = await on.http.post("/schedules/preview", json={"schedule": {**CRON}, **preview})
+        for preview in (
+            {"count": 0},
+            {"count": 100_000},
+            {"from": "2026-01-01T00:00:00"},
+            {"from": "9999-12-31T23:59:59Z"},
+        ):
+            answer = await on.http.post(
+                "/schedules/preview", json={"schedule": {**CRON}, **preview}
+            )
             assert answer.status_code == 422, (preview, answer.text)
         assert (await on.http.get(f"/jobs/{job_id}/schedules")).json()["items"] == []

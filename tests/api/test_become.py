@@ -21,12 +21,38 @@ def acts(**become: Any) -> list[dict[str, Any]]:
 async def test_a_job_keeps_as_whom_it_runs(database: Database) -> None:
     async with desk(database) as ada:
         made = (await ada.http.post("/jobs", json=job(actions=acts()))).json()
-        assert made["actions"][0]["become"] == {"user": "root", "method": "sudo", "credential": None}
-        own = {"id", "uuid", "version", "status", "created_at", "updated_at", "created_by", "verdict", "findings"}
-        again = await ada.http.put("/jobs/1", json={k: v for k, v in made.items() if k not in own}, headers={"If-Match": "*"})
+        assert made["actions"][0]["become"] == {
+            "user": "root",
+            "method": "sudo",
+            "credential": None,
+        }
+        own = {
+            "id",
+            "uuid",
+            "version",
+            "status",
+            "created_at",
+            "updated_at",
+            "created_by",
+            "verdict",
+            "findings",
+        }
+        again = await ada.http.put(
+            "/jobs/1",
+            json={k: v for k, v in made.items() if k not in own},
+            headers={"If-Match": "*"},
+        )
         assert (again.status_code, again.json()["version"]) == (200, 1)
-        other = await ada.http.put("/jobs/1", json=job(actions=acts(user="postgres", method="su")), headers={"If-Match": "*"})
-        assert other.json()["actions"][0]["become"] == {"user": "postgres", "method": "su", "credential": None}
+        other = await ada.http.put(
+            "/jobs/1",
+            json=job(actions=acts(user="postgres", method="su")),
+            headers={"If-Match": "*"},
+        )
+        assert other.json()["actions"][0]["become"] == {
+            "user": "postgres",
+            "method": "su",
+            "credential": None,
+        }
 
 
 @pytest.mark.parametrize(
@@ -40,11 +66,17 @@ async def test_a_job_keeps_as_whom_it_runs(database: Database) -> None:
         ({"actions": acts(method="pbrun")}, "/actions/0/become/method", "'sudo', 'su' or 'doas'"),
         ({"actions": acts(password="x")}, "/actions/0/become/password", "no such field"),
         ({"actions": acts(method="doas", credential="sudo-pw")}, "/actions/0/become", "nopass"),
-        ({"actions": [{"command": "id", "become": {}, "durable": "off"}]}, "/actions/0/become", "'step-1' has become"),
+        (
+            {"actions": [{"command": "id", "become": {}, "durable": "off"}]},
+            "/actions/0/become",
+            "'step-1' has become",
+        ),
         ({"actions": acts(), "policy": {"durable": "off"}}, "/actions/0/become", "durable is off"),
     ],
 )
-async def test_what_cannot_become_is_refused(database: Database, fields: dict[str, Any], pointer: str, words: str) -> None:
+async def test_what_cannot_become_is_refused(
+    database: Database, fields: dict[str, Any], pointer: str, words: str
+) -> None:
     code = "become_needs_durable" if "durable" in words or "has become" in words else "invalid"
     async with desk(database) as ada:
         told = problem(await ada.http.post("/jobs", json=job(**fields)), 422, code)
@@ -54,7 +86,10 @@ async def test_what_cannot_become_is_refused(database: Database, fields: dict[st
 
 async def test_required_in_the_action_outweighs_off_in_the_policy(database: Database) -> None:
     async with desk(database) as ada:
-        body = job(actions=[{"command": "id", "become": {}, "durable": "required"}], policy={"durable": "off"})
+        body = job(
+            actions=[{"command": "id", "become": {}, "durable": "required"}],
+            policy={"durable": "off"},
+        )
         assert (await ada.http.post("/jobs", json=body)).status_code == 201
 
 
@@ -62,18 +97,28 @@ async def test_only_who_may_use_credentials_names_one(database: Database) -> Non
     async with live(database) as ada:
         await ada.targets("web-1")
         await ada.http.post("/credentials", json=SUDO)
-        await ada.http.post("/jobs", json=job(actions=acts(credential="sudo-pw"), targets={"ids": ["web-1"]}))
+        await ada.http.post(
+            "/jobs", json=job(actions=acts(credential="sudo-pw"), targets={"ids": ["web-1"]})
+        )
         operator, developer = await ada.as_role("operator"), await ada.as_role("developer")
         body = {"actions": acts(credential="sudo-pw"), "targets": {"ids": ["web-1"]}}
         told = problem(await ada.http.post("/run", json=body, headers=operator), 403, "forbidden")
         assert "credentials:use" in told["detail"]
-        assert (await ada.http.post("/run", json={**body, "actions": acts()}, headers=operator)).status_code == 202
+        assert (
+            await ada.http.post("/run", json={**body, "actions": acts()}, headers=operator)
+        ).status_code == 202
         assert (await ada.http.post("/run", json=body, headers=developer)).status_code == 202
-        assert (await ada.http.post("/jobs/1/execute", headers=operator)).status_code == 202, "the job's author named it"
+        assert (await ada.http.post("/jobs/1/execute", headers=operator)).status_code == 202, (
+            "the job's author named it"
+        )
 
 
-@pytest.mark.parametrize(("name", "code"), [("nobody", "unknown_credential"), ("login", "not_a_password")])
-async def test_a_launch_needs_a_password_that_is_there(database: Database, name: str, code: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "code"), [("nobody", "unknown_credential"), ("login", "not_a_password")]
+)
+async def test_a_launch_needs_a_password_that_is_there(
+    database: Database, name: str, code: str
+) -> None:
     async with live(database) as ada:
         await ada.targets("web-1")
         await ada.http.post("/credentials", json=AGENT)

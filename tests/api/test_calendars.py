@@ -12,7 +12,10 @@ from opsjobs.store.transaction import Database
 HOLIDAYS = {
     "name": "holidays",
     "timezone": "Europe/Berlin",
-    "windows": [{"name": "Christmas", "yearly": "12-24..12-26"}, {"from": "2026-11-27T22:00", "until": "2026-11-28T06:00"}],
+    "windows": [
+        {"name": "Christmas", "yearly": "12-24..12-26"},
+        {"from": "2026-11-27T22:00", "until": "2026-11-28T06:00"},
+    ],
 }
 
 
@@ -35,15 +38,21 @@ async def test_a_calendar_lives_from_post_to_delete(database: Database) -> None:
         await made(ada, name="nights", kind="only", windows=[{"start": "22:00", "end": "06:00"}])
         listed = (await ada.http.get("/calendars?kind=only")).json()["items"]
         assert [item["name"] for item in listed] == ["nights"]
-        written = {name: calendar[name] for name in ("name", "description", "timezone", "kind", "windows")}
+        written = {
+            name: calendar[name] for name in ("name", "description", "timezone", "kind", "windows")
+        }
         same = await ada.http.put(f"/calendars/{calendar['uuid']}", json=written)
         assert same.json() == calendar
-        changed = await ada.http.put(f"/calendars/{calendar['id']}", json={**written, "description": "new"})
+        changed = await ada.http.put(
+            f"/calendars/{calendar['id']}", json={**written, "description": "new"}
+        )
         assert changed.json()["description"] == "new"
         problem(await ada.http.post("/calendars", json=HOLIDAYS), 409, "name_taken")
         assert (await ada.http.delete(f"/calendars/{calendar['id']}")).status_code == 204
         problem(await ada.http.get(f"/calendars/{calendar['id']}"), 404, "calendar_not_found")
-        problem(await ada.http.put(f"/calendars/{calendar['id']}", json={}), 404, "calendar_not_found")
+        problem(
+            await ada.http.put(f"/calendars/{calendar['id']}", json={}), 404, "calendar_not_found"
+        )
 
 
 async def test_a_calendar_says_whether_it_is_open_and_until_when(database: Database) -> None:
@@ -61,7 +70,11 @@ async def test_a_calendar_says_whether_it_is_open_and_until_when(database: Datab
             "timezone": "Europe/Berlin",
         }
         open_ = (await ada.http.get(path, params={"at": "2026-11-28T06:00:00+01:00"})).json()
-        assert (open_["open"], open_["reason"], open_["local_until"]) == (True, None, "2026-12-24T00:00:00+01:00")
+        assert (open_["open"], open_["reason"], open_["local_until"]) == (
+            True,
+            None,
+            "2026-12-24T00:00:00+01:00",
+        )
         assert (await ada.http.get(path)).json().keys() == shut.keys()
         for wrong in ("soon", "2026-12-25", "9999-12-31T00:00Z", "2026-12-25T10:00\x00"):
             told = problem(await ada.http.get(path, params={"at": wrong}), 422, "invalid_query")
@@ -78,8 +91,16 @@ async def test_a_calendar_says_whether_it_is_open_and_until_when(database: Datab
         ({"windows": []}, "/windows", "at least 1 item"),
         ({"windows": [{"yearly": "12-25"}] * 201}, "/windows", "at most 200 items"),
         ({"windows": [{"dates": ["2026-02-30"]}]}, "/windows/0/dates/0", "no date"),
-        ({"windows": [{"weekdays": ["mon"], "dates": ["2026-12-25"]}]}, "/windows/0/dates", "do not go together"),
-        ({"windows": [{"from": "2026-12-24T18:00", "until": "2026-12-24T12:00"}]}, "/windows/0/until", "not after from"),
+        (
+            {"windows": [{"weekdays": ["mon"], "dates": ["2026-12-25"]}]},
+            "/windows/0/dates",
+            "do not go together",
+        ),
+        (
+            {"windows": [{"from": "2026-12-24T18:00", "until": "2026-12-24T12:00"}]},
+            "/windows/0/until",
+            "not after from",
+        ),
         ({"color": "red"}, "/color", "no such field"),
     ],
 )
@@ -94,9 +115,14 @@ async def test_a_bad_calendar_is_a_422_that_points_at_it(
         assert (await ada.http.get("/calendars")).json()["items"] == []
 
 
-async def test_a_repeated_post_is_answered_alike_and_a_viewer_changes_nothing(database: Database) -> None:
+async def test_a_repeated_post_is_answered_alike_and_a_viewer_changes_nothing(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
-        answers = [await ada.http.post("/calendars", json=HOLIDAYS, headers={"Idempotency-Key": "k"}) for _ in range(2)]
+        answers = [
+            await ada.http.post("/calendars", json=HOLIDAYS, headers={"Idempotency-Key": "k"})
+            for _ in range(2)
+        ]
         assert answers[0].json() == answers[1].json()
         viewer = await ada.token_of("viewer")
         assert (await ada.http.get("/calendars/1/check", headers=viewer)).status_code == 200

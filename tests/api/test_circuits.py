@@ -12,7 +12,12 @@ async def refused(ada: Desk, *names: str) -> None:
     """Machines that have refused a login."""
     for number, name in enumerate(names, start=1):
         await ada.http.post("/targets", json={"name": name, "host": f"10.0.0.{number}"})
-        report = Report(CircuitKey(str(number), ""), "a", ErrorCode.AUTH_FAILED, f"{name} refused the login of deploy.")
+        report = Report(
+            CircuitKey(str(number), ""),
+            "a",
+            ErrorCode.AUTH_FAILED,
+            f"{name} refused the login of deploy.",
+        )
         await ada.services.circuits.tell([report])
 
 
@@ -27,12 +32,16 @@ async def test_circuits_are_listed_with_why_and_until_when(database: Database) -
         ]
         assert items[0]["error"]["message"] == "web-1 refused the login of deploy."
         assert items[0]["since"] < items[0]["until"]
-        one = (await ada.http.get("/circuits?target=web-2&code=auth_failed&state=open")).json()["items"]
+        one = (await ada.http.get("/circuits?target=web-2&code=auth_failed&state=open")).json()[
+            "items"
+        ]
         assert [c["target"]["id"] for c in one] == ["2"]
         problem(await ada.http.get("/circuits?color=red"), 422, "invalid_query")
 
 
-async def test_a_reset_closes_the_circuits_of_one_target_and_again_says_nothing(database: Database) -> None:
+async def test_a_reset_closes_the_circuits_of_one_target_and_again_says_nothing(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         await refused(ada, "web-1", "web-2")
         operator, manager = await ada.token_of("operator"), await ada.token_of("manager")
@@ -40,5 +49,7 @@ async def test_a_reset_closes_the_circuits_of_one_target_and_again_says_nothing(
         told = (await ada.http.post("/circuits/1/reset", headers=manager)).json()
         assert [(c["target"]["name"], c["state"]) for c in told["items"]] == [("web-1", "closed")]
         assert (await ada.http.post("/circuits/1/reset")).json() == {"items": []}
-        assert [c["target"]["name"] for c in (await ada.http.get("/circuits")).json()["items"]] == ["web-2"]
+        assert [c["target"]["name"] for c in (await ada.http.get("/circuits")).json()["items"]] == [
+            "web-2"
+        ]
         problem(await ada.http.post("/circuits/9/reset"), 404, "target_not_found")

@@ -38,7 +38,9 @@ async def made(desk: Desk) -> int:
     [
         pytest.param("GET", "", {}, 2, 2, id="a job is read: whose token it is, and the job"),
         pytest.param("POST", "/execute", {}, 8, 5, id="a job is executed"),
-        pytest.param("POST", "/execute", {"Idempotency-Key": "once-{n}"}, 13, 6, id="a job is executed, once"),
+        pytest.param(
+            "POST", "/execute", {"Idempotency-Key": "once-{n}"}, 13, 6, id="a job is executed, once"
+        ),
     ],
 )
 async def test_a_request_costs_so_many_statements(
@@ -48,7 +50,9 @@ async def test_a_request_costs_so_many_statements(
         place = f"/jobs/{await made(front)}{path}"
 
         async def ask(n: int) -> Any:
-            answer = await front.http.request(method, place, headers={name: value.format(n=n) for name, value in headers.items()})
+            answer = await front.http.request(
+                method, place, headers={name: value.format(n=n) for name, value in headers.items()}
+            )
             assert answer.is_success, answer.text
 
         for n in range(OFTEN):

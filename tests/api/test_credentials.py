@@ -24,7 +24,11 @@ async def test_a_credential_lives_from_post_to_delete_and_shows_no_secret(
         made = await ada.http.post("/credentials", json=login())
         assert (made.status_code, made.headers["location"]) == (201, "/credentials/1")
         uuid = made.json()["uuid"]
-        shown = [made, await ada.http.get(f"/credentials/{uuid}"), await ada.http.get("/credentials?type=password")]
+        shown = [
+            made,
+            await ada.http.get(f"/credentials/{uuid}"),
+            await ada.http.get("/credentials?type=password"),
+        ]
         changed = await ada.http.put("/credentials/1", json=login("gate", password="canary-2"))
         assert (changed.json()["version"], changed.json()["name"]) == (2, "gate")
         assert all("canary" not in answer.text for answer in [*shown, changed])
@@ -45,8 +49,18 @@ async def test_a_credential_lives_from_post_to_delete_and_shows_no_secret(
         {"username": "a b"},
         {"secret": CANARY},
         {"type": "ssh_key", "password": None, "private_key": CANARY},
-        {"type": "ssh_key", "password": None, "private_key": private_key(passphrase=CANARY), "passphrase": "no"},
-        {"type": "ssh_certificate", "password": None, "private_key": private_key(), "certificate": "ssh-ed25519 AAAA"},
+        {
+            "type": "ssh_key",
+            "password": None,
+            "private_key": private_key(passphrase=CANARY),
+            "passphrase": "no",
+        },
+        {
+            "type": "ssh_certificate",
+            "password": None,
+            "private_key": private_key(),
+            "certificate": "ssh-ed25519 AAAA",
+        },
         {"type": "agent"},
     ],
     ids="+".join,
@@ -64,27 +78,41 @@ async def test_a_bad_credential_is_a_422_that_does_not_repeat_the_secret(
 async def test_a_credential_in_use_is_409_and_names_its_users(database: Database) -> None:
     async with desk(database) as ada:
         await ada.http.post("/credentials", json=login())
-        await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.5", "credential": "login"})
-        assert "web-1" in problem(await ada.http.delete("/credentials/1"), 409, "credential_in_use")["detail"]
+        await ada.http.post(
+            "/targets", json={"name": "web-1", "host": "10.0.0.5", "credential": "login"}
+        )
+        assert (
+            "web-1"
+            in problem(await ada.http.delete("/credentials/1"), 409, "credential_in_use")["detail"]
+        )
 
 
 async def test_the_answer_kept_for_a_repeated_post_holds_no_secret(database: Database) -> None:
     async with desk(database) as ada:
         for _ in range(2):
-            assert (await ada.http.post("/credentials", json=login(), headers={"Idempotency-Key": "k"})).status_code == 201
-        row = await database.fetch_one("select idempotency_keys::text as everything from idempotency_keys")
+            assert (
+                await ada.http.post("/credentials", json=login(), headers={"Idempotency-Key": "k"})
+            ).status_code == 201
+        row = await database.fetch_one(
+            "select idempotency_keys::text as everything from idempotency_keys"
+        )
         assert row is not None
         assert CANARY not in row["everything"]
 
 
-async def test_an_api_key_shows_its_token_once_and_is_good_until_deleted(database: Database) -> None:
+async def test_an_api_key_shows_its_token_once_and_is_good_until_deleted(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         made = await ada.http.post("/api-keys", json={"name": "ci", "role": "viewer"})
         assert (made.status_code, made.headers["location"]) == (201, "/api-keys/2")
         token = made.json()["token"]
         headers = {"Authorization": f"Bearer {token}"}
         assert (await ada.http.get("/jobs", headers=headers)).status_code == 200
-        assert token not in (await ada.http.get("/api-keys")).text + (await ada.http.get("/api-keys/2")).text
+        assert (
+            token
+            not in (await ada.http.get("/api-keys")).text + (await ada.http.get("/api-keys/2")).text
+        )
         assert (await ada.http.delete("/api-keys/2")).status_code == 204
         problem(await ada.http.get("/jobs", headers=headers), 401, "token_invalid")
 

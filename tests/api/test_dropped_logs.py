@@ -10,7 +10,14 @@ from opsjobs.store.transaction import Database
 
 
 @pytest.mark.parametrize(
-    "path", ["/log", "/log?format=text", "/log?format=ndjson", "/log?format=text&target=web-1&stream=stdout", "/events"]
+    "path",
+    [
+        "/log",
+        "/log?format=text",
+        "/log?format=ndjson",
+        "/log?format=text&target=web-1&stream=stdout",
+        "/events",
+    ],
 )
 async def test_a_dropped_log_is_gone(database: Database, path: str) -> None:
     async with live(database) as desk:
@@ -21,9 +28,17 @@ async def test_a_dropped_log_is_gone(database: Database, path: str) -> None:
             """with gone as (delete from execution_log returning log_day)
             insert into dropped_log_days (log_day) select distinct log_day from gone returning log_day"""
         )
-        assert "OPSJOBS_KEEP_LOGS" in problem(await desk.http.get(f"/executions/1{path}"), 410, "log_dropped")["detail"]
+        assert (
+            "OPSJOBS_KEEP_LOGS"
+            in problem(await desk.http.get(f"/executions/1{path}"), 410, "log_dropped")["detail"]
+        )
         (result,) = (await desk.http.get("/executions/1/results")).json()["items"]
-        assert (result["status"], result["stdout"], result["stdout_bytes"], result["stdout_truncated"]) == (
+        assert (
+            result["status"],
+            result["stdout"],
+            result["stdout_bytes"],
+            result["stdout_truncated"],
+        ) == (
             "succeeded",
             "",
             3,

@@ -34,19 +34,50 @@ class Noun:
 NOUNS = [
     Noun(
         "/targets",
-        {"name": "web-1", "host": "10.0.0.1", "labels": {"env": "prod", "rack": "r1"}, "groups": ["web"], "slots": 3},
+        {
+            "name": "web-1",
+            "host": "10.0.0.1",
+            "labels": {"env": "prod", "rack": "r1"},
+            "groups": ["web"],
+            "slots": 3,
+        },
         {"port": 2222, "labels": {"rack": None, "team": "a"}},
         read_only="version",
     ),
-    Noun("/target-groups", {"name": "prod", "selector": "env=prod", "description": "all"}, {"selector": None}),
-    Noun("/jobs", job(description="x", tags=["env=prod"]), {"description": "y"}, read_only="version"),
-    Noun("/schedules", NIGHTLY, {"cron": "31 2 * * *"}, made_at="/jobs/{job}/schedules", read_only="owner"),
+    Noun(
+        "/target-groups",
+        {"name": "prod", "selector": "env=prod", "description": "all"},
+        {"selector": None},
+    ),
+    Noun(
+        "/jobs", job(description="x", tags=["env=prod"]), {"description": "y"}, read_only="version"
+    ),
+    Noun(
+        "/schedules",
+        NIGHTLY,
+        {"cron": "31 2 * * *"},
+        made_at="/jobs/{job}/schedules",
+        read_only="owner",
+    ),
     Noun("/calendars", XMAS, {"description": "quiet"}, read_only="created_at"),
     Noun(
-        "/users", {"name": "ben", "password": "an old word of-the-canary", "grants": GRANTS}, {"disabled": True}, read_only="id"
+        "/users",
+        {"name": "ben", "password": "an old word of-the-canary", "grants": GRANTS},
+        {"disabled": True},
+        read_only="id",
     ),
-    Noun("/services", {"name": "robot", "public_key": PUBLIC, "grants": GRANTS}, {"disabled": True}, read_only="updated_at"),
-    Noun("/credentials", PASSWORD, {"username": "toor"}, put_lacks={"password": "s3cret-of-the-canary"}),
+    Noun(
+        "/services",
+        {"name": "robot", "public_key": PUBLIC, "grants": GRANTS},
+        {"disabled": True},
+        read_only="updated_at",
+    ),
+    Noun(
+        "/credentials",
+        PASSWORD,
+        {"username": "toor"},
+        put_lacks={"password": "s3cret-of-the-canary"},
+    ),
 ]
 
 
@@ -66,7 +97,9 @@ def still(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("noun", NOUNS, ids=lambda noun: noun.path)
-async def test_put_takes_the_body_of_get_and_changes_nothing(database: Database, noun: Noun) -> None:
+async def test_put_takes_the_body_of_get_and_changes_nothing(
+    database: Database, noun: Noun
+) -> None:
     async with desk(database) as ada:
         path = await made(ada, noun)
         shown = (await ada.http.get(path)).json()
@@ -76,25 +109,37 @@ async def test_put_takes_the_body_of_get_and_changes_nothing(database: Database,
 
 
 @pytest.mark.parametrize("noun", NOUNS, ids=lambda noun: noun.path)
-async def test_a_read_only_field_with_another_value_is_422_and_named(database: Database, noun: Noun) -> None:
+async def test_a_read_only_field_with_another_value_is_422_and_named(
+    database: Database, noun: Noun
+) -> None:
     async with desk(database) as ada:
         path = await made(ada, noun)
         shown = (await ada.http.get(path)).json()
         for method in ("PUT", "PATCH"):
-            body = {**(shown if method == "PUT" else {}), **(noun.put_lacks or {}), noun.read_only: "another"}
-            told = problem(await ada.http.request(method, path, json=body, headers=ANY), 422, "read_only")
+            body = {
+                **(shown if method == "PUT" else {}),
+                **(noun.put_lacks or {}),
+                noun.read_only: "another",
+            }
+            told = problem(
+                await ada.http.request(method, path, json=body, headers=ANY), 422, "read_only"
+            )
             assert [error["pointer"] for error in told["errors"]] == [f"/{noun.read_only}"]
             assert f"{noun.read_only} is read-only" in told["detail"]
         assert (await ada.http.get(path)).json() == shown
 
 
 @pytest.mark.parametrize("noun", NOUNS, ids=lambda noun: noun.path)
-async def test_a_patch_changes_what_it_names_and_nothing_else(database: Database, noun: Noun) -> None:
+async def test_a_patch_changes_what_it_names_and_nothing_else(
+    database: Database, noun: Noun
+) -> None:
     async with desk(database) as ada:
         path = await made(ada, noun)
         shown = (await ada.http.get(path)).json()
         for type_ in ("application/merge-patch+json", "application/json"):
-            answer = await ada.http.patch(path, json=noun.change, headers={**ANY, "Content-Type": type_})
+            answer = await ada.http.patch(
+                path, json=noun.change, headers={**ANY, "Content-Type": type_}
+            )
             assert answer.status_code == 200, answer.text
         wished = merge_patch(shown, noun.change)
         ours = {name for name in noun.body if name in shown}
@@ -104,17 +149,27 @@ async def test_a_patch_changes_what_it_names_and_nothing_else(database: Database
 
 
 @pytest.mark.parametrize("noun", NOUNS, ids=lambda noun: noun.path)
-async def test_a_patch_that_is_wrong_is_422_as_a_put_is_and_an_unknown_thing_404(database: Database, noun: Noun) -> None:
+async def test_a_patch_that_is_wrong_is_422_as_a_put_is_and_an_unknown_thing_404(
+    database: Database, noun: Noun
+) -> None:
     async with desk(database) as ada:
         path = await made(ada, noun)
         shown = (await ada.http.get(path)).json()
-        told = problem(await ada.http.patch(path, json={"no_such_field": 1}, headers=ANY), 422, "invalid")
+        told = problem(
+            await ada.http.patch(path, json={"no_such_field": 1}, headers=ANY), 422, "invalid"
+        )
         assert told["errors"][0]["pointer"] == "/no_such_field"
         problem(await ada.http.patch(path, json=[1], headers=ANY), 422, "invalid")
         problem(
-            await ada.http.patch(path, content=b"{", headers={**ANY, "Content-Type": "application/json"}), 422, "malformed_json"
+            await ada.http.patch(
+                path, content=b"{", headers={**ANY, "Content-Type": "application/json"}
+            ),
+            422,
+            "malformed_json",
         )
-        assert (await ada.http.patch(f"{noun.path}/987654321", json={}, headers=ANY)).status_code == 404
+        assert (
+            await ada.http.patch(f"{noun.path}/987654321", json={}, headers=ANY)
+        ).status_code == 404
         assert (await ada.http.get(path)).json() == shown
 
 
@@ -123,7 +178,11 @@ async def test_camel_case_is_taken_in_a_patch(database: Database) -> None:
         path = await made(ada, NOUNS[0])
         answer = await ada.http.patch(path, json={"hostKeyPolicy": "unchecked"})
         assert answer.json()["host_key_policy"] == "unchecked"
-        told = problem(await ada.http.patch(path, json={"hostKeyPolicy": "ca", "host_key_policy": "pinned"}), 422, "invalid")
+        told = problem(
+            await ada.http.patch(path, json={"hostKeyPolicy": "ca", "host_key_policy": "pinned"}),
+            422,
+            "invalid",
+        )
         assert "two spellings" in told["detail"]
 
 
@@ -131,8 +190,14 @@ async def test_what_needs_if_match_needs_it_for_a_patch_too(database: Database) 
     async with desk(database) as ada:
         path = await made(ada, NOUNS[2])
         problem(await ada.http.patch(path, json={"description": "y"}), 428, "if_match_missing")
-        problem(await ada.http.patch(path, json={"description": "y"}, headers={"If-Match": '"7"'}), 412, "stale_version")
-        assert (await ada.http.patch(path, json={"description": "y"}, headers={"If-Match": '"1"'})).json()["version"] == 2
+        problem(
+            await ada.http.patch(path, json={"description": "y"}, headers={"If-Match": '"7"'}),
+            412,
+            "stale_version",
+        )
+        assert (
+            await ada.http.patch(path, json={"description": "y"}, headers={"If-Match": '"1"'})
+        ).json()["version"] == 2
 
 
 async def test_other_actions_of_another_type_change_the_type_of_the_job(database: Database) -> None:
@@ -149,13 +214,17 @@ async def test_a_paused_job_stays_paused_whoever_changes_it(database: Database) 
         shown = (await ada.http.post(f"{path}/pause")).json()
         assert shown["state"] == "paused"
         for answer in (
-            await ada.http.put(path, json={**(await ada.http.get(path)).json(), "description": "a"}, headers=ANY),
+            await ada.http.put(
+                path, json={**(await ada.http.get(path)).json(), "description": "a"}, headers=ANY
+            ),
             await ada.http.patch(path, json={"description": "b"}, headers=ANY),
         ):
             assert (answer.status_code, answer.json()["state"]) == (200, "paused"), answer.text
 
 
-async def test_a_patched_credential_keeps_the_secrets_that_are_not_named(database: Database) -> None:
+async def test_a_patched_credential_keeps_the_secrets_that_are_not_named(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         path = await made(ada, NOUNS[-1])
         assert (await ada.http.patch(path, json={"name": "admin"})).json()["name"] == "admin"
@@ -172,9 +241,15 @@ async def test_changes_at_the_same_moment_are_both_kept_or_refused(database: Dat
     async with desk(database) as ada:
         path = await made(ada, NOUNS[0])
         labels = [f"n{number}" for number in range(8)]
-        answers = await asyncio.gather(*(ada.http.patch(path, json={"labels": {label: ""}}) for label in labels))
+        answers = await asyncio.gather(
+            *(ada.http.patch(path, json={"labels": {label: ""}}) for label in labels)
+        )
         assert {answer.status_code for answer in answers} <= {200, 412}
-        kept = {label for label, answer in zip(labels, answers, strict=True) if answer.status_code == 200}
+        kept = {
+            label
+            for label, answer in zip(labels, answers, strict=True)
+            if answer.status_code == 200
+        }
         assert set((await ada.http.get(path)).json()["labels"]) == {"env", "rack", *kept}
 
 

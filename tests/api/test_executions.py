@@ -23,7 +23,12 @@ async def test_a_job_is_executed(database: Database) -> None:
         answer = await desk.http.post("/jobs/1/execute", json={"reason": "because"})
         assert (answer.status_code, answer.headers["location"]) == (202, "/executions/1")
         told = answer.json()
-        assert (told["job_id"], told["job_version"], told["number"], told["job_name"]) == (1, 1, 1, "restart-web")
+        assert (told["job_id"], told["job_version"], told["number"], told["job_name"]) == (
+            1,
+            1,
+            1,
+            "restart-web",
+        )
         assert (told["status"], told["counts"], told["requested_by"], told["reason"]) == (
             "queued",
             {"waiting": 2},
@@ -31,7 +36,9 @@ async def test_a_job_is_executed(database: Database) -> None:
             "because",
         )
         assert (await desk.http.get("/executions/1")).json() | {"waiting_on": None} == told
-        assert (await desk.http.get(f"/api/v1/executions/{told['uuid']}")).json() | {"waiting_on": None} == told
+        assert (await desk.http.get(f"/api/v1/executions/{told['uuid']}")).json() | {
+            "waiting_on": None
+        } == told
         assert desk.notified == ["default"]
 
 
@@ -39,20 +46,32 @@ async def test_without_a_body_a_job_runs_as_it_is_and_targets_narrow_it(database
     async with live(database) as desk:
         await desk.targets("web-1", "web-2", "db-1")
         await desk.http.post("/jobs", json=job(targets=WEB))
-        assert (await desk.http.post("/api/v1/jobs/1/execute")).headers["location"] == "/api/v1/executions/1"
+        assert (await desk.http.post("/api/v1/jobs/1/execute")).headers[
+            "location"
+        ] == "/api/v1/executions/1"
         narrowed = await desk.http.post("/jobs/1/execute", json={"targets": {"ids": ["web-2"]}})
         assert narrowed.json()["total_targets"] == 1
-        problem(await desk.http.post("/jobs/1/execute", json={"targets": {"ids": ["db-1"]}}), 422, "target_outside_job")
+        problem(
+            await desk.http.post("/jobs/1/execute", json={"targets": {"ids": ["db-1"]}}),
+            422,
+            "target_outside_job",
+        )
         problem(await desk.http.post("/jobs/1/execute", json={"targets": {}}), 422, "no_targets")
 
 
 async def test_actions_are_run_without_a_stored_job(database: Database) -> None:
     async with live(database) as desk:
         await desk.targets("web-1", "web-2")
-        answer = await desk.http.post("/run", json={"actions": UPTIME, "targets": WEB}, headers={"user-agent": "opsjobs-cli/0.1"})
+        answer = await desk.http.post(
+            "/run",
+            json={"actions": UPTIME, "targets": WEB},
+            headers={"user-agent": "opsjobs-cli/0.1"},
+        )
         told = answer.json()
         assert answer.status_code == 202
-        assert [told[k] for k in ("job_id", "job_version", "number", "job_name", "triggered_by")] == [
+        assert [
+            told[k] for k in ("job_id", "job_version", "number", "job_name", "triggered_by")
+        ] == [
             None,
             None,
             None,
@@ -72,11 +91,18 @@ async def test_actions_are_run_without_a_stored_job(database: Database) -> None:
         ("/run", {"actions": [], "targets": WEB}, 422, "invalid"),
         ("/run", {"actions": UPTIME, "targets": {"ids": ["web-9"]}}, 422, "unknown_target"),
         ("/run", {"actions": UPTIME}, 422, "no_targets"),
-        ("/run", {"actions": UPTIME, "targets": WEB, "override_safety": True}, 422, "reason_missing"),
+        (
+            "/run",
+            {"actions": UPTIME, "targets": WEB, "override_safety": True},
+            422,
+            "reason_missing",
+        ),
         ("/executions/7/cancel", {"nonsense": 1}, 404, "execution_not_found"),
     ],
 )
-async def test_what_cannot_be_done_is_refused(database: Database, path: str, body: Any, status: int, code: str) -> None:
+async def test_what_cannot_be_done_is_refused(
+    database: Database, path: str, body: Any, status: int, code: str
+) -> None:
     async with live(database) as desk:
         await desk.targets("web-1", "web-2")
         await desk.http.post("/jobs", json=job(targets=WEB))
@@ -93,7 +119,9 @@ async def test_a_repeated_launch_is_answered_and_not_done_again(database: Databa
         assert (again.status_code, again.json()) == (202, first.json())
         assert again.headers["location"] == "/api/v1/executions/1"
         problem(
-            await desk.http.post("/jobs/1/execute", json={"reason": "x"}, headers={"idempotency-key": "k1"}),
+            await desk.http.post(
+                "/jobs/1/execute", json={"reason": "x"}, headers={"idempotency-key": "k1"}
+            ),
             422,
             "idempotency_mismatch",
         )
@@ -105,7 +133,9 @@ async def test_who_prefers_to_wait_gets_the_ended_execution(database: Database) 
         await desk.targets("web-1")
         waiting = asyncio.create_task(
             desk.http.post(
-                "/run", json={"actions": UPTIME, "targets": {"ids": ["web-1"]}}, headers={"prefer": "respond-async, wait=20"}
+                "/run",
+                json={"actions": UPTIME, "targets": {"ids": ["web-1"]}},
+                headers={"prefer": "respond-async, wait=20"},
             )
         )
         while not await desk.story.begin():
@@ -113,7 +143,11 @@ async def test_who_prefers_to_wait_gets_the_ended_execution(database: Database) 
         desk.story.execution_id = 1
         await desk.story.finish("web-1", 3)
         answer = await waiting
-        assert (answer.status_code, answer.json()["status"], answer.headers["preference-applied"]) == (200, "failed", "wait=20")
+        assert (
+            answer.status_code,
+            answer.json()["status"],
+            answer.headers["preference-applied"],
+        ) == (200, "failed", "wait=20")
         assert answer.headers["location"] == "/executions/1"
 
 
@@ -121,16 +155,24 @@ async def test_who_waits_too_short_gets_the_running_one(database: Database) -> N
     async with live(database) as desk:
         await desk.targets("web-1")
         answer = await desk.http.post(
-            "/run", json={"actions": UPTIME, "targets": {"ids": ["web-1"]}}, headers={"prefer": "wait=1"}
+            "/run",
+            json={"actions": UPTIME, "targets": {"ids": ["web-1"]}},
+            headers={"prefer": "wait=1"},
         )
         assert (answer.status_code, answer.json()["status"]) == (202, "queued")
 
 
-@pytest.mark.parametrize("prefer", ["wait=-1", "wait=soon", "return=minimal", "wait", "wait=", "nowait=5"])
+@pytest.mark.parametrize(
+    "prefer", ["wait=-1", "wait=soon", "return=minimal", "wait", "wait=", "nowait=5"]
+)
 async def test_a_preference_that_makes_no_sense_is_none(database: Database, prefer: str) -> None:
     async with live(database) as desk:
         await desk.targets("web-1")
-        answer = await desk.http.post("/run", json={"actions": UPTIME, "targets": {"ids": ["web-1"]}}, headers={"prefer": prefer})
+        answer = await desk.http.post(
+            "/run",
+            json={"actions": UPTIME, "targets": {"ids": ["web-1"]}},
+            headers={"prefer": prefer},
+        )
         assert (answer.status_code, "preference-applied" in answer.headers) == (202, False)
 
 
@@ -174,10 +216,19 @@ async def test_targets_results_and_groups_are_listed(database: Database) -> None
         rest = await desk.http.get(f"/executions/1/results?limit=2&cursor={first.json()['next']}")
         results = first.json()["items"] + rest.json()["items"]
         assert [r["target"]["id"] for r in results] == ["1", "2", "3"]
-        assert (results[0]["stdout"], results[0]["stderr"], results[0]["command"]) == ("up 3 days\n", "\ufffd", "uptime")
-        assert (await desk.http.get("/executions/1/results?target=2")).json()["items"] == [results[1]]
+        assert (results[0]["stdout"], results[0]["stderr"], results[0]["command"]) == (
+            "up 3 days\n",
+            "\ufffd",
+            "uptime",
+        )
+        assert (await desk.http.get("/executions/1/results?target=2")).json()["items"] == [
+            results[1]
+        ]
         groups = (await desk.http.get("/executions/1/groups?action=step-1")).json()["items"]
-        assert [(g["count"], g["status"], g["exit_code"]) for g in groups] == [(2, "succeeded", 0), (1, "failed", 1)]
+        assert [(g["count"], g["status"], g["exit_code"]) for g in groups] == [
+            (2, "succeeded", 0),
+            (1, "failed", 1),
+        ]
         assert [t["name"] for t in groups[0]["targets"]] == ["web-1", "web-2"]
 
 
@@ -188,15 +239,24 @@ async def test_a_jobs_executions_are_only_its_own(database: Database) -> None:
             await desk.http.post("/jobs", json=job(name, targets=WEB))
         for number in (1, 2, 1):
             await desk.http.post(f"/jobs/{number}/execute")
-        assert [e["id"] for e in (await desk.http.get("/jobs/1/executions?job_id=2")).json()["items"]] == [3, 1]
-        assert [e["number"] for e in (await desk.http.get("/jobs/1/executions?status=queued")).json()["items"]] == [2, 1]
+        assert [
+            e["id"] for e in (await desk.http.get("/jobs/1/executions?job_id=2")).json()["items"]
+        ] == [3, 1]
+        assert [
+            e["number"]
+            for e in (await desk.http.get("/jobs/1/executions?status=queued")).json()["items"]
+        ] == [2, 1]
         problem(await desk.http.get("/jobs/9/executions"), 404, "job_not_found")
         problem(await desk.http.get("/executions?statsu=failed"), 422, "invalid_query")
 
 
 @pytest.mark.parametrize("path", ["", "/targets", "/results", "/groups", "/log", "/events"])
-@pytest.mark.parametrize("ref", ["1", "x", "-1", "00000000-0000-0000-0000-000000000000", "%00", str(2**63)])
-async def test_there_is_nothing_to_see_of_an_execution_that_is_not(database: Database, path: str, ref: str) -> None:
+@pytest.mark.parametrize(
+    "ref", ["1", "x", "-1", "00000000-0000-0000-0000-000000000000", "%00", str(2**63)]
+)
+async def test_there_is_nothing_to_see_of_an_execution_that_is_not(
+    database: Database, path: str, ref: str
+) -> None:
     async with live(database) as desk:
         problem(await desk.http.get(f"/executions/{ref}{path}"), 404, "execution_not_found")
 
@@ -207,39 +267,63 @@ async def test_each_door_asks_for_its_permission(database: Database) -> None:
         viewer, nobody = await desk.as_role("viewer"), {"Authorization": "Bearer opsc_nobody"}
         for path in ("", "/targets", "/results", "/groups", "/log"):
             assert (await desk.http.get(f"/executions/1{path}", headers=viewer)).status_code == 200
-            problem(await desk.http.get(f"/executions/1{path}", headers=nobody), 401, "token_invalid")
+            problem(
+                await desk.http.get(f"/executions/1{path}", headers=nobody), 401, "token_invalid"
+            )
         problem(await desk.http.get("/executions/1/events", headers=nobody), 401, "token_invalid")
         problem(await desk.http.post("/executions/1/cancel", headers=viewer), 403, "forbidden")
-        problem(await desk.http.post("/run", json={"actions": UPTIME, "targets": WEB}, headers=viewer), 403, "forbidden")
+        problem(
+            await desk.http.post("/run", json={"actions": UPTIME, "targets": WEB}, headers=viewer),
+            403,
+            "forbidden",
+        )
 
 
 async def test_parameters_are_checked_kept_and_secrets_never_shown(database: Database) -> None:
     async with live(database) as ada:
         await ada.targets("web-1", "web-2")
-        declared = [{"name": "service", "pattern": "[a-z]+", "required": True}, {"name": "token", "type": "secret"}]
+        declared = [
+            {"name": "service", "pattern": "[a-z]+", "required": True},
+            {"name": "token", "type": "secret"},
+        ]
         await ada.http.post("/jobs", json=job(targets=WEB, parameters=declared))
         given = {"service": "nginx", "token": "hush-hush"}
         launched = await ada.http.post("/jobs/1/execute", json={"parameters": given})
         assert launched.status_code == 202
         assert launched.json()["parameters"] == {"service": "nginx", "token": "***"}
-        assert (await ada.http.get("/executions/1")).json()["parameters"] == {"service": "nginx", "token": "***"}
+        assert (await ada.http.get("/executions/1")).json()["parameters"] == {
+            "service": "nginx",
+            "token": "***",
+        }
         row = await database.fetch_one(
-            "select uuid, s.parameters from job_executions e join execution_specs s on execution_id = id", []
+            "select uuid, s.parameters from job_executions e join execution_specs s on execution_id = id",
+            [],
         )
         assert row is not None
         assert "hush" not in repr(row)
         opened = ada.services.vault.open_parameters(row["uuid"], row["parameters"])
         assert opened["token"].reveal() == "hush-hush"
         refused = problem(
-            await ada.http.post("/jobs/1/execute", json={"parameters": {"service": "X;"}}), 422, "invalid_parameters"
+            await ada.http.post("/jobs/1/execute", json={"parameters": {"service": "X;"}}),
+            422,
+            "invalid_parameters",
         )
-        assert [(e["pointer"], e["code"]) for e in refused["errors"]] == [("/parameters/service", "pattern")]
+        assert [(e["pointer"], e["code"]) for e in refused["errors"]] == [
+            ("/parameters/service", "pattern")
+        ]
 
 
 async def test_an_ad_hoc_execution_takes_values_as_they_are(database: Database) -> None:
     async with live(database) as ada:
         await ada.targets("web-1", "web-2")
-        body = {"actions": [{"command": "true"}], "targets": {"ids": ["web-1"]}, "parameters": {"n": 2, "name": "x"}}
-        assert (await ada.http.post("/run", json=body)).json()["parameters"] == {"n": 2, "name": "x"}
+        body = {
+            "actions": [{"command": "true"}],
+            "targets": {"ids": ["web-1"]},
+            "parameters": {"n": 2, "name": "x"},
+        }
+        assert (await ada.http.post("/run", json=body)).json()["parameters"] == {
+            "n": 2,
+            "name": "x",
+        }
         wrong = {**body, "parameters": {"1": 1}}
         problem(await ada.http.post("/run", json=wrong), 422, "invalid_parameters")

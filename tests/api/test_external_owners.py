@@ -27,14 +27,22 @@ def bearer(clock: TurnedClock, **claims: object) -> dict[str, str]:
     return {"Authorization": f"Bearer {signed(good(clock.now().timestamp(), **claims))}"}
 
 
-async def test_who_changes_something_is_known_by_his_last_token_and_who_only_reads_is_not(database: Database) -> None:
+async def test_who_changes_something_is_known_by_his_last_token_and_who_only_reads_is_not(
+    database: Database,
+) -> None:
     clock = TurnedClock(NOW)
     async with desk(database, identity=SHARED, clock=clock) as ada:
         people = ada.services.people
-        assert (await ada.http.get("/jobs", headers=bearer(clock, roles=["developer"]))).status_code == 200
+        assert (
+            await ada.http.get("/jobs", headers=bearer(clock, roles=["developer"]))
+        ).status_code == 200
         assert await people.standing("ada", "external") is None
         body = job(targets={"groups": []}, tags=["env=staging"])
-        made = await ada.http.post("/jobs", json=body, headers=bearer(clock, roles=["developer"], scope_labels="env=staging"))
+        made = await ada.http.post(
+            "/jobs",
+            json=body,
+            headers=bearer(clock, roles=["developer"], scope_labels="env=staging"),
+        )
         assert made.status_code == 201, made.text
         known = await people.standing("ada", "external")
         assert known is not None
@@ -59,21 +67,37 @@ async def test_the_same_work_is_done_for_names_that_nobody_has(database: Databas
     async with desk(database) as ada:
         ada.services.access.logins._passwords = Passwords(Counted(1, 64, 1))
         await ada.http.post(
-            "/users", json={"name": "off", "password": "correct horse battery", "grants": [{"role": "viewer"}], "disabled": True}
+            "/users",
+            json={
+                "name": "off",
+                "password": "correct horse battery",
+                "grants": [{"role": "viewer"}],
+                "disabled": True,
+            },
         )
         for number, name in enumerate(("nobody", "off", "nobody"), start=1):
-            answer = await ada.http.post("/auth/login", json={"username": name, "password": "x"}, headers={"Authorization": ""})
+            answer = await ada.http.post(
+                "/auth/login",
+                json={"username": name, "password": "x"},
+                headers={"Authorization": ""},
+            )
             assert answer.status_code == 401
             assert Counted.verified == number
 
 
-async def test_no_more_passwords_are_checked_at_once_than_there_is_memory_for(database: Database) -> None:
+async def test_no_more_passwords_are_checked_at_once_than_there_is_memory_for(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         passwords = ada.services.access.passwords
         async with passwords._slots, passwords._slots:  # two of a costly kind are being checked
             waiting = [asyncio.create_task(passwords.verify(None, "x")) for _ in range(WAITING_MAX)]
             await asyncio.sleep(0)
-            answer = await ada.http.post("/auth/login", json={"username": "ada", "password": "x"}, headers={"Authorization": ""})
+            answer = await ada.http.post(
+                "/auth/login",
+                json={"username": "ada", "password": "x"},
+                headers={"Authorization": ""},
+            )
             problem(answer, 429, "busy")
             assert answer.headers["retry-after"] == "1"
         assert await asyncio.gather(*waiting) == [False] * WAITING_MAX
@@ -85,9 +109,17 @@ PROXIES = Callers([ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd0
 @pytest.mark.parametrize(
     ("client", "told", "address"),
     [
-        ("192.0.2.9", "203.0.113.7", "192.0.2.9"),  # no proxy of ours: what it says counts for nothing
+        (
+            "192.0.2.9",
+            "203.0.113.7",
+            "192.0.2.9",
+        ),  # no proxy of ours: what it says counts for nothing
         ("10.0.0.1", "203.0.113.7", "203.0.113.7"),
-        ("10.0.0.1", "198.51.100.1, 203.0.113.7", "203.0.113.7"),  # the first one is what the caller said of himself
+        (
+            "10.0.0.1",
+            "198.51.100.1, 203.0.113.7",
+            "203.0.113.7",
+        ),  # the first one is what the caller said of himself
         ("10.0.0.1", "198.51.100.1, 203.0.113.7, 10.0.0.2", "203.0.113.7"),
         ("fd00::1", "2001:db8::7", "2001:db8::7"),
         ("10.0.0.1", "", "10.0.0.1"),
@@ -97,8 +129,14 @@ PROXIES = Callers([ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd0
         ("10.0.0.1", "1.1.1.1," * 1_000 + "203.0.113.7", "203.0.113.7"),
     ],
 )
-def test_a_proxy_of_ours_says_who_asks_and_nobody_else_does(client: str, told: str, address: str) -> None:
-    scope = {"type": "http", "client": (client, 4711), "headers": [(b"x-forwarded-for", told.encode())]}
+def test_a_proxy_of_ours_says_who_asks_and_nobody_else_does(
+    client: str, told: str, address: str
+) -> None:
+    scope = {
+        "type": "http",
+        "client": (client, 4711),
+        "headers": [(b"x-forwarded-for", told.encode())],
+    }
     assert PROXIES.address(scope) == address
     assert Callers().address(scope) == client
 
@@ -114,6 +152,8 @@ async def test_a_login_is_counted_by_the_address_that_the_proxy_names(database: 
 
 async def tried(ada: Desk, client: str, forwarded: str) -> None:
     transport = httpx2.ASGITransport(app=app_on(ada.services), client=(client, 4711))
-    async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs", headers={"X-Forwarded-For": forwarded}) as http:
+    async with httpx2.AsyncClient(
+        transport=transport, base_url="http://opsjobs", headers={"X-Forwarded-For": forwarded}
+    ) as http:
         answer = await http.post("/auth/login", json={"username": "ada", "password": "x"})
         assert answer.status_code == 401

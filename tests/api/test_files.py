@@ -25,7 +25,9 @@ def noise(size: int) -> bytes:
 
 
 async def upload(ada: Desk, data: bytes, name: str = "app.conf", **headers: str) -> dict[str, Any]:
-    answer = await ada.http.post("/files", params={"name": name}, content=data, headers={**RAW, **headers})
+    answer = await ada.http.post(
+        "/files", params={"name": name}, content=data, headers={**RAW, **headers}
+    )
     assert answer.status_code == 201, answer.text
     body: dict[str, Any] = answer.json()
     assert answer.headers["location"] == f"/files/{body['id']}"
@@ -37,22 +39,38 @@ async def test_a_file_comes_back_as_it_was_sent(database: Database, size: int) -
     async with desk(database) as ada:
         data = noise(size)
         stored = await upload(ada, data)
-        assert (stored["name"], stored["size"], stored["sha256"]) == ("app.conf", size, hashlib.sha256(data).hexdigest())
+        assert (stored["name"], stored["size"], stored["sha256"]) == (
+            "app.conf",
+            size,
+            hashlib.sha256(data).hexdigest(),
+        )
         assert stored["created_by"] == "ada"
         for ref in (stored["id"], stored["uuid"]):
             assert (await ada.http.get(f"/files/{ref}")).json() == stored
         got = await ada.http.get(f"/api/v1/files/{stored['id']}/content")
         assert got.content == data
         assert got.headers["content-length"] == str(size)
-        assert got.headers["content-disposition"] == "attachment; filename=\"app.conf\"; filename*=UTF-8''app.conf"
-        assert (got.headers["content-type"], got.headers["x-content-type-options"]) == ("application/octet-stream", "nosniff")
+        assert (
+            got.headers["content-disposition"]
+            == "attachment; filename=\"app.conf\"; filename*=UTF-8''app.conf"
+        )
+        assert (got.headers["content-type"], got.headers["x-content-type-options"]) == (
+            "application/octet-stream",
+            "nosniff",
+        )
 
 
-@pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded", "text/html", ""])
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/x-www-form-urlencoded", "text/html", ""]
+)
 async def test_whatever_the_type_the_bytes_are_the_file(database: Database, kind: str) -> None:
     async with desk(database) as ada:
         data = b'{"not": json, \x00\xff'
-        stored = (await ada.http.post("/files?name=x", content=data, headers={"Content-Type": kind} if kind else {})).json()
+        stored = (
+            await ada.http.post(
+                "/files?name=x", content=data, headers={"Content-Type": kind} if kind else {}
+            )
+        ).json()
         assert (await ada.http.get(f"/files/{stored['id']}/content")).content == data
 
 
@@ -67,14 +85,18 @@ async def test_a_file_without_a_length_is_taken_as_it_comes(database: Database) 
         assert answer.json()["name"] == "file"
 
 
-async def test_a_file_over_the_limit_is_refused_by_its_length_and_by_its_bytes(database: Database) -> None:
+async def test_a_file_over_the_limit_is_refused_by_its_length_and_by_its_bytes(
+    database: Database,
+) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield noise(MIB)
         yield b"1"
 
     async with desk(database, file_bytes=MIB) as ada:
         await upload(ada, noise(MIB))
-        detail = problem(await ada.http.post("/files", content=noise(MIB + 1)), 413, "file_too_large")["detail"]
+        detail = problem(
+            await ada.http.post("/files", content=noise(MIB + 1)), 413, "file_too_large"
+        )["detail"]
         assert "OPSJOBS_FILE_LIMIT_BYTES" in detail
         problem(await ada.http.post("/files", content=pieces()), 413, "file_too_large")
 
@@ -103,10 +125,14 @@ async def test_a_name_cannot_break_out_of_its_header(database: Database) -> None
 async def test_an_upload_with_a_key_is_done_once(database: Database) -> None:
     async with desk(database) as ada:
         first = await upload(ada, b"one", **{"Idempotency-Key": "k"})
-        again = await ada.http.post("/files?name=app.conf", content=b"one", headers={"Idempotency-Key": "k"})
+        again = await ada.http.post(
+            "/files?name=app.conf", content=b"one", headers={"Idempotency-Key": "k"}
+        )
         assert (again.json(), again.headers["idempotency-replayed"]) == (first, "true")
         for name, data in (("app.conf", b"two"), ("other", b"one")):
-            answer = await ada.http.post(f"/files?name={name}", content=data, headers={"Idempotency-Key": "k"})
+            answer = await ada.http.post(
+                f"/files?name={name}", content=data, headers={"Idempotency-Key": "k"}
+            )
             problem(answer, 422, "idempotency_mismatch")
         assert len((await ada.http.get("/files")).json()["items"]) == 1
 
@@ -124,7 +150,9 @@ async def test_files_are_listed_and_deleted(database: Database) -> None:
 
 async def test_roles_decide_who_uploads_and_who_deletes(database: Database) -> None:
     async with desk(database) as ada:
-        viewer, operator, developer = [await ada.token_of(role) for role in ("viewer", "operator", "developer")]
+        viewer, operator, developer = [
+            await ada.token_of(role) for role in ("viewer", "operator", "developer")
+        ]
         problem(await ada.http.post("/files", content=b"x", headers=viewer), 403, "forbidden")
         mine = (await ada.http.post("/files", content=b"x", headers=operator)).json()
         adas = await upload(ada, b"y")
@@ -139,7 +167,12 @@ async def test_an_upload_that_breaks_off_leaves_nothing(database: Database) -> N
     """Over ASGI itself: a client that goes away in the middle."""
     async with desk(database) as ada:
         sent: list[Any] = []
-        come = iter([{"type": "http.request", "body": noise(3 * MIB), "more_body": True}, {"type": "http.disconnect"}])
+        come = iter(
+            [
+                {"type": "http.request", "body": noise(3 * MIB), "more_body": True},
+                {"type": "http.disconnect"},
+            ]
+        )
 
         async def receive() -> Any:
             return next(come)
@@ -167,7 +200,9 @@ async def artifact(database: Database, path: str, data: bytes) -> int:
     owner = await Owner(database).register()
     run = (await owner.claim()).runs[0]
     written = await Contents(database).write(once(), limit_bytes=MIB)
-    assert await Artifacts(database).record(run.id, run.fence, action="get", attempt=1, path=path, written=written)
+    assert await Artifacts(database).record(
+        run.id, run.fence, action="get", attempt=1, path=path, written=written
+    )
     return execution.id
 
 
@@ -182,8 +217,13 @@ async def test_artifacts_are_listed_and_come_as_they_are(database: Database) -> 
         assert item["target"]["name"] == "web-1"
         got = await ada.http.get(f"/artifacts/{item['uuid']}")
         assert got.content == b"\x00log"
-        assert got.headers["content-disposition"] == "attachment; filename=\"evil_.sh\"; filename*=UTF-8''evil%0A.sh"
+        assert (
+            got.headers["content-disposition"]
+            == "attachment; filename=\"evil_.sh\"; filename*=UTF-8''evil%0A.sh"
+        )
         assert got.headers["x-content-type-options"] == "nosniff"
-        assert (await ada.http.get(f"/executions/{execution}/artifacts?target=2")).json()["items"] == []
+        assert (await ada.http.get(f"/executions/{execution}/artifacts?target=2")).json()[
+            "items"
+        ] == []
         problem(await ada.http.get("/artifacts/999"), 404, "artifact_not_found")
         problem(await ada.http.get("/executions/999/artifacts"), 404, "execution_not_found")

@@ -28,7 +28,9 @@ class CountingJournal(ExecutionLog):
     reads = 0
     failing: Exception | None = None
 
-    async def read(self, execution_id: int, *, after: int = 0, limit: int = 1_000, max_bytes: int = 1 << 20) -> list[LogEntry]:
+    async def read(
+        self, execution_id: int, *, after: int = 0, limit: int = 1_000, max_bytes: int = 1 << 20
+    ) -> list[LogEntry]:
         self.reads += 1
         if self.failing:
             raise self.failing
@@ -62,7 +64,9 @@ def frames_of(data: bytes) -> list[tuple[int, str, dict[str, object]]]:
     return [(int(seq), event.decode(), json.loads(text)) for seq, event, text in found]
 
 
-async def view(followers: Followers, execution: Execution, after: int = 0, frames: int | None = None) -> list[int]:
+async def view(
+    followers: Followers, execution: Execution, after: int = 0, frames: int | None = None
+) -> list[int]:
     """The seqs a viewer sees until the end, or until it has seen so many frames."""
     seen: list[int] = []
     async with aclosing(followers.batches(execution, after)) as batches:
@@ -95,11 +99,15 @@ def test_a_ring_forgets_the_oldest_beyond_its_limit() -> None:
     assert (ring.base, ring.take(30, 1)) == (30, [b"y" * 500])
 
 
-async def test_ten_reconnects_at_random_positions_see_every_event_once_in_order(database: Database) -> None:
+async def test_ten_reconnects_at_random_positions_see_every_event_once_in_order(
+    database: Database,
+) -> None:
     story = Story(database)
     await story.live(3)
     followers = Followers(
-        ExecutionLog(database), HandBell(), Pace(merge_seconds=0.002, poll_seconds=0.01, ring_bytes=20_000, page_entries=20)
+        ExecutionLog(database),
+        HandBell(),
+        Pace(merge_seconds=0.002, poll_seconds=0.01, ring_bytes=20_000, page_entries=20),
     )
 
     async def write() -> None:
@@ -111,7 +119,9 @@ async def test_ten_reconnects_at_random_positions_see_every_event_once_in_order(
     async def viewer(seed: int) -> list[int]:
         turns, seen = random.Random(seed), list[int]()
         for _ in range(10):
-            seen += await view(followers, await story.now(), seen[-1] if seen else 0, turns.randint(1, 25))
+            seen += await view(
+                followers, await story.now(), seen[-1] if seen else 0, turns.randint(1, 25)
+            )
             await asyncio.sleep(turns.random() * 0.02)
         return seen + await view(followers, await story.now(), seen[-1])
 
@@ -184,7 +194,9 @@ async def test_with_the_bus_an_event_comes_at_once(database: Database, redis_url
     await until_it_waits(journal)
     await story.write("web-1", b"now\n")
     async with asyncio.timeout(60):
-        while not viewer.done():  # where Redis was slow, the first bell came before the subscription
+        while (
+            not viewer.done()
+        ):  # where Redis was slow, the first bell came before the subscription
             bus.publish(f"opsjobs.log.{execution.id}", b"")
             await asyncio.sleep(0.01)
     assert await viewer == [execution.last_seq + 1]
@@ -212,7 +224,11 @@ async def test_bytes_that_are_no_text_come_as_base64(database: Database) -> None
     await story.finish("web-1")
     followers = Followers(ExecutionLog(database), HandBell(), QUICK)
     async with aclosing(followers.batches(await story.now(), 0)) as batches:
-        told = [data for _, event, data in frames_of(b"".join([b.data async for b in batches])) if event == "output"]
+        told = [
+            data
+            for _, event, data in frames_of(b"".join([b.data async for b in batches]))
+            if event == "output"
+        ]
     run = story.runs["web-1"].id
     common = {"target_run": run, "target": "1", "action": "step-1", "attempt": 1}
     assert told == [
@@ -236,7 +252,9 @@ async def test_a_database_that_is_away_only_delays(database: Database) -> None:
     assert (await viewer)[-1] == (await story.now()).last_seq
 
 
-async def test_a_reader_that_breaks_ends_its_viewers_and_the_next_gets_a_new_one(database: Database) -> None:
+async def test_a_reader_that_breaks_ends_its_viewers_and_the_next_gets_a_new_one(
+    database: Database,
+) -> None:
     story = Story(database)
     execution = await story.live()
     journal = CountingJournal(database)

@@ -20,17 +20,25 @@ JSON = {"Content-Type": "application/json"}
 
 def routes(desk_: Desk) -> list[APIRoute]:
     app = desk_.http._transport.app  # type: ignore[attr-defined]
-    return [c.original_route for c in iter_route_contexts(app.routes) if isinstance(c.original_route, APIRoute)]
+    return [
+        c.original_route
+        for c in iter_route_contexts(app.routes)
+        if isinstance(c.original_route, APIRoute)
+    ]
 
 
 # A valid token is enough: whoever it is asks about himself.
 ABOUT_ONESELF = {path: {ANY_TOKEN} for path in ("/auth/me", "/auth/logout", "/auth/password")}
 
 
-async def test_every_route_but_the_open_doors_names_exactly_one_permission(database: Database) -> None:
+async def test_every_route_but_the_open_doors_names_exactly_one_permission(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         for route in routes(ada):
-            named = [d.call.name for d in route.dependant.dependencies if isinstance(d.call, Permission)]
+            named = [
+                d.call.name for d in route.dependant.dependencies if isinstance(d.call, Permission)
+            ]
             if route.path in OPEN_DOORS:
                 assert named == []
             else:
@@ -38,17 +46,23 @@ async def test_every_route_but_the_open_doors_names_exactly_one_permission(datab
                 assert named[0] in PERMISSIONS | ABOUT_ONESELF.get(route.path, set())
 
 
-async def test_every_route_but_the_open_doors_answers_401_without_a_token(database: Database) -> None:
+async def test_every_route_but_the_open_doors_answers_401_without_a_token(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         for route in routes(ada):
             if route.path not in OPEN_DOORS:
                 for method in route.methods:
-                    answer = await ada.http.request(method, route.path.replace("{id}", "1"), headers={"Authorization": ""})
+                    answer = await ada.http.request(
+                        method, route.path.replace("{id}", "1"), headers={"Authorization": ""}
+                    )
                     problem(answer, 401, "token_missing")
                     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-async def test_what_a_role_does_not_hold_is_403_even_where_the_body_is_junk(database: Database) -> None:
+async def test_what_a_role_does_not_hold_is_403_even_where_the_body_is_junk(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         for role in ("viewer", "operator"):
             ben = await ada.token_of(role)
@@ -59,8 +73,12 @@ async def test_what_a_role_does_not_hold_is_403_even_where_the_body_is_junk(data
             problem(await ada.http.get("/api-keys", headers=ben), 403, "forbidden")
 
 
-@pytest.mark.parametrize("header", ["", "Basic YTpi", "Bearer", "Bearer opsc_wrong", "Bearer " + "x" * 9000, "opsc_x"])
-async def test_a_bad_token_is_401_before_anything_else_is_judged(database: Database, header: str) -> None:
+@pytest.mark.parametrize(
+    "header", ["", "Basic YTpi", "Bearer", "Bearer opsc_wrong", "Bearer " + "x" * 9000, "opsc_x"]
+)
+async def test_a_bad_token_is_401_before_anything_else_is_judged(
+    database: Database, header: str
+) -> None:
     async with desk(database) as ada:
         answer = await ada.http.post("/nowhere", content=b"\xff", headers={"Authorization": header})
         assert answer.status_code == 401
@@ -72,7 +90,9 @@ async def test_the_token_is_judged_before_the_body_is_read(database: Database) -
         yield b""
 
     async with desk(database) as ada:
-        answer = await ada.http.post("/jobs", content=never(), headers={"Authorization": "Bearer no", **JSON})
+        answer = await ada.http.post(
+            "/jobs", content=never(), headers={"Authorization": "Bearer no", **JSON}
+        )
         problem(answer, 401, "token_invalid")
 
 
@@ -87,7 +107,9 @@ async def test_a_body_of_100_mb_is_413_and_is_not_read_to_its_end(database: Data
 
     async with desk(database) as ada:
         declared = {**JSON, "Content-Length": str(100 << 20)}
-        problem(await ada.http.post("/jobs", content=flood(), headers=declared), 413, "body_too_large")
+        problem(
+            await ada.http.post("/jobs", content=flood(), headers=declared), 413, "body_too_large"
+        )
         assert read == 0
         problem(await ada.http.post("/jobs", content=flood(), headers=JSON), 413, "body_too_large")
         assert read <= (1 << 20) + 65_536
@@ -120,8 +142,14 @@ BAD_BODIES = {
     "NaN": (b'{"name": "x", "policy": {"priority": NaN}}', "not_a_number"),
     "Infinity": (b'{"policy": {"timeout": -Infinity}}', "not_a_number"),
     "a float beyond floats": (b'{"policy": {"timeout": 1e999}}', "not_a_number"),
-    "an int of 10,000 digits": (b'{"policy": {"priority": ' + b"9" * 10_000 + b"}}", "malformed_json"),
-    "a large int": (b'{"name": "x", "actions": [], "policy": {"max_parallel": 99999999999999999999999}}', "invalid"),
+    "an int of 10,000 digits": (
+        b'{"policy": {"priority": ' + b"9" * 10_000 + b"}}",
+        "malformed_json",
+    ),
+    "a large int": (
+        b'{"name": "x", "actions": [], "policy": {"max_parallel": 99999999999999999999999}}',
+        "invalid",
+    ),
     "NUL in a name": (b'{"name": "a\\u0000b"}', "bad_character"),
     "NUL in a key": (b'{"na\\u0000me": "a"}', "bad_character"),
     "NUL deep inside": (b'{"actions": [{"command": "echo \\u0000"}]}', "bad_character"),
@@ -135,20 +163,28 @@ BAD_BODIES = {
     "a text": (b'"job"', "invalid"),
     "null": (b"null", "invalid"),
     "an unknown field": (json.dumps(job(color="red")).encode(), "invalid"),
-    "an unknown field of an action": (json.dumps(job(actions=[{"command": "x", "shell": "sh"}])).encode(), "invalid"),
+    "an unknown field of an action": (
+        json.dumps(job(actions=[{"command": "x", "shell": "sh"}])).encode(),
+        "invalid",
+    ),
     "an unknown action": (json.dumps(job(actions=[{"type": "dance"}])).encode(), "invalid"),
     "no actions": (json.dumps(job(actions=[])).encode(), "invalid"),
     "both spellings": (json.dumps(job(job_type="command", jobType="command")).encode(), "invalid"),
     "a name that is a number": (json.dumps(job(name=5)).encode(), "invalid"),
     "a name that is too long": (json.dumps(job(name="x" * 201)).encode(), "invalid"),
     "a key of 100,000 characters": (json.dumps(job(**{"x" * 100_000: 1})).encode(), "invalid"),
-    "a selector that does not parse": (json.dumps(job(targets={"selector": "a=b,,"})).encode(), "invalid"),
+    "a selector that does not parse": (
+        json.dumps(job(targets={"selector": "a=b,,"})).encode(),
+        "invalid",
+    ),
     "a boolean for a number": (json.dumps(job(policy={"priority": {}})).encode(), "invalid"),
 }
 
 
 @pytest.mark.parametrize("what", BAD_BODIES)
-async def test_a_bad_body_is_a_clear_422_and_nothing_is_stored(database: Database, what: str) -> None:
+async def test_a_bad_body_is_a_clear_422_and_nothing_is_stored(
+    database: Database, what: str
+) -> None:
     body, code = BAD_BODIES[what]
     async with desk(database) as ada:
         told = problem(await ada.http.post("/jobs", content=body, headers=JSON), 422, code)
@@ -159,19 +195,32 @@ async def test_a_bad_body_is_a_clear_422_and_nothing_is_stored(database: Databas
 
 async def test_the_fields_at_fault_are_named_by_json_pointers(database: Database) -> None:
     async with desk(database) as ada:
-        bad = job(actions=[{"command": "x"}, {"command": "", "timeout": "soon", "a/b~c": 1}], policy={"priority": 11})
+        bad = job(
+            actions=[{"command": "x"}, {"command": "", "timeout": "soon", "a/b~c": 1}],
+            policy={"priority": 11},
+        )
         told = problem(await ada.http.post("/jobs", json=bad), 422, "invalid")
         pointers = {error["pointer"] for error in told["errors"]}
-        assert pointers == {"/actions/1/command", "/actions/1/timeout", "/actions/1/a~1b~0c", "/policy/priority"}
+        assert pointers == {
+            "/actions/1/command",
+            "/actions/1/timeout",
+            "/actions/1/a~1b~0c",
+            "/policy/priority",
+        }
 
 
 async def test_a_junk_body_for_a_thing_that_is_not_there_is_404(database: Database) -> None:
     async with desk(database) as ada:
         for path in ("/jobs/9", "/targets/9", "/credentials/9"):
-            assert (await ada.http.put(path, content=b'{"a": NaN}', headers=JSON)).status_code == 404
+            assert (
+                await ada.http.put(path, content=b'{"a": NaN}', headers=JSON)
+            ).status_code == 404
 
 
-@pytest.mark.parametrize("ref", ["0", "-1", "1.5", str(2**63), str(2**70), "abc", "%00", "%F0%9F", "1%20or%201", "²", "null"])
+@pytest.mark.parametrize(
+    "ref",
+    ["0", "-1", "1.5", str(2**63), str(2**70), "abc", "%00", "%F0%9F", "1%20or%201", "²", "null"],
+)
 @pytest.mark.parametrize("noun", ["jobs", "targets", "credentials", "api-keys"])
 async def test_an_id_of_another_kind_is_404(database: Database, noun: str, ref: str) -> None:
     async with desk(database) as ada:
@@ -179,9 +228,18 @@ async def test_an_id_of_another_kind_is_404(database: Database, noun: str, ref: 
             assert (await ada.http.request(method, f"/{noun}/{ref}")).status_code == 404
 
 
-async def test_an_unknown_path_is_404_and_a_wrong_method_405_with_all_that_are_allowed(database: Database) -> None:
+async def test_an_unknown_path_is_404_and_a_wrong_method_405_with_all_that_are_allowed(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
-        for path in ("/nowhere", "/jobs/", "/api/v1/nowhere", "/api/v1", "/api/v1/api/v1/jobs", "/jobs/1/2/3"):
+        for path in (
+            "/nowhere",
+            "/jobs/",
+            "/api/v1/nowhere",
+            "/api/v1",
+            "/api/v1/api/v1/jobs",
+            "/jobs/1/2/3",
+        ):
             problem(await ada.http.get(path), 404, "not_found")
         for path in ("/jobs/1", "/api/v1/jobs/1"):
             answer = await ada.http.post(path)
@@ -204,12 +262,16 @@ async def test_a_method_that_a_path_does_not_have_is_405_before_the_body_is_judg
     database: Database, method: str, path: str, allow: str
 ) -> None:
     async with desk(database) as ada:
-        answer = await ada.http.request(method, path, content=b"abc", headers={"Content-Type": "text/plain"})
+        answer = await ada.http.request(
+            method, path, content=b"abc", headers={"Content-Type": "text/plain"}
+        )
         assert (answer.status_code, answer.headers["allow"]) == (405, allow)
         if method != "HEAD":
             told = problem(answer, 405, "method_not_allowed")
             assert told["detail"].endswith(f"Use {allow}.")
-        unknown = await ada.http.put("/nowhere", content=b"abc", headers={"Content-Type": "text/plain"})
+        unknown = await ada.http.put(
+            "/nowhere", content=b"abc", headers={"Content-Type": "text/plain"}
+        )
         problem(unknown, 404, "not_found")
 
 
@@ -224,7 +286,9 @@ async def test_head_is_get_without_its_body(database: Database) -> None:
         assert (await ada.http.head("/jobs/1", headers={"Authorization": ""})).status_code == 401
 
 
-async def test_the_same_app_answers_under_its_prefix_and_names_places_with_it(database: Database) -> None:
+async def test_the_same_app_answers_under_its_prefix_and_names_places_with_it(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         made = await ada.http.post("/api/v1/jobs", json=job())
         assert made.headers["location"] == "/api/v1/jobs/1"
@@ -238,10 +302,16 @@ async def test_the_same_app_answers_under_its_prefix_and_names_places_with_it(da
         assert "link" not in following.headers
 
 
-async def test_the_requests_id_is_taken_where_it_is_sane_and_made_where_it_is_not(database: Database) -> None:
+async def test_the_requests_id_is_taken_where_it_is_sane_and_made_where_it_is_not(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
-        assert (await ada.http.get("/jobs", headers={"X-Request-ID": "abc-123"})).headers["x-request-id"] == "abc-123"
-        made = (await ada.http.get("/jobs", headers={"X-Request-ID": "a b\tc"})).headers["x-request-id"]
+        assert (await ada.http.get("/jobs", headers={"X-Request-ID": "abc-123"})).headers[
+            "x-request-id"
+        ] == "abc-123"
+        made = (await ada.http.get("/jobs", headers={"X-Request-ID": "a b\tc"})).headers[
+            "x-request-id"
+        ]
         assert len(made) == 32
 
 
@@ -267,12 +337,16 @@ async def test_a_database_that_is_away_is_503_with_a_time_to_come_back() -> None
         await gone.close()
 
 
-async def test_the_description_lists_every_route_once_and_needs_no_token(database: Database) -> None:
+async def test_the_description_lists_every_route_once_and_needs_no_token(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         answer = await ada.http.get("/openapi.json", headers={"Authorization": ""})
         described: dict[str, Any] = answer.json()
         assert described["openapi"].startswith("3.1")
-        assert set(described["paths"]) == {route.path for route in routes(ada) if route.include_in_schema}
+        assert set(described["paths"]) == {
+            route.path for route in routes(ada) if route.include_in_schema
+        }
         assert not any(path.startswith("/api/") for path in described["paths"])
         page = await ada.http.get("/docs", headers={"Authorization": ""})
         assert "POST /jobs" in page.text
@@ -301,7 +375,9 @@ async def test_without_docs_neither_page_nor_description_is_there(database: Data
         "created_after=now",
     ],
 )
-async def test_a_bad_query_is_a_422_that_names_the_parameter(database: Database, query: str) -> None:
+async def test_a_bad_query_is_a_422_that_names_the_parameter(
+    database: Database, query: str
+) -> None:
     async with desk(database) as ada:
         answer = await ada.http.get(f"/jobs?{query}")
         assert answer.status_code == 422

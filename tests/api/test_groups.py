@@ -14,7 +14,12 @@ LOGIN = {"name": "login", "type": "password", "username": "deploy", "password": 
 
 async def fleet(ada: Desk) -> None:
     for name, env in (("web-1", "prod"), ("web-2", "test"), ("db-1", "prod")):
-        body = {"name": name, "host": "10.0.0.1", "labels": {"env": env}, "groups": [name.partition("-")[0]]}
+        body = {
+            "name": name,
+            "host": "10.0.0.1",
+            "labels": {"env": env},
+            "groups": [name.partition("-")[0]],
+        }
         assert (await ada.http.post("/targets", json=body)).status_code == 201
 
 
@@ -29,15 +34,30 @@ async def test_a_group_lives_from_post_to_delete(database: Database) -> None:
             "targets": ["db-1"],
         }
         made = await ada.http.post("/target-groups", json=draft)
-        assert (made.status_code, made.headers["location"]) == (201, f"/target-groups/{made.json()['id']}")
+        assert (made.status_code, made.headers["location"]) == (
+            201,
+            f"/target-groups/{made.json()['id']}",
+        )
         body = made.json()
-        assert (body["selector"], body["groups"], body["direct_targets"]) == ("env=prod", ["web"], 1)
-        members = (await ada.http.get(f"/target-groups/{body['uuid']}/targets?sort=-name")).json()["items"]
+        assert (body["selector"], body["groups"], body["direct_targets"]) == (
+            "env=prod",
+            ["web"],
+            1,
+        )
+        members = (await ada.http.get(f"/target-groups/{body['uuid']}/targets?sort=-name")).json()[
+            "items"
+        ]
         assert [target["name"] for target in members] == ["web-2", "web-1", "db-1"]
         listed = (await ada.http.get("/target-groups")).json()["items"]
         assert [group["name"] for group in listed] == ["db", "prod", "web"]
-        changed = await ada.http.put(f"/target-groups/{body['id']}", json={"name": "money", "targets": []})
-        assert (changed.json()["name"], changed.json()["selector"], changed.json()["direct_targets"]) == ("money", None, 0)
+        changed = await ada.http.put(
+            f"/target-groups/{body['id']}", json={"name": "money", "targets": []}
+        )
+        assert (
+            changed.json()["name"],
+            changed.json()["selector"],
+            changed.json()["direct_targets"],
+        ) == ("money", None, 0)
         assert (await ada.http.delete(f"/target-groups/{body['id']}")).status_code == 204
         problem(await ada.http.get(f"/target-groups/{body['id']}"), 404, "group_not_found")
 
@@ -51,7 +71,9 @@ async def test_a_group_lives_from_post_to_delete(database: Database) -> None:
         ({"color": 1}, "/color"),
     ],
 )
-async def test_a_bad_group_is_a_422_that_points_at_it(database: Database, fields: dict[str, Any], pointer: str) -> None:
+async def test_a_bad_group_is_a_422_that_points_at_it(
+    database: Database, fields: dict[str, Any], pointer: str
+) -> None:
     async with desk(database) as ada:
         answer = await ada.http.post("/target-groups", json={"name": "prod", **fields})
         assert answer.status_code == 422
@@ -64,7 +86,12 @@ async def test_a_group_that_a_job_names_stays(database: Database) -> None:
         await fleet(ada)
         await ada.http.post("/jobs", json=job("restart"))
         web = (await ada.http.get("/target-groups?name=web")).json()["items"][0]
-        assert "restart" in problem(await ada.http.delete(f"/target-groups/{web['id']}"), 409, "group_in_use")["detail"]
+        assert (
+            "restart"
+            in problem(await ada.http.delete(f"/target-groups/{web['id']}"), 409, "group_in_use")[
+                "detail"
+            ]
+        )
         problem(await ada.http.post("/target-groups", json={"name": "web"}), 409, "name_taken")
 
 
@@ -73,14 +100,28 @@ async def test_a_viewer_sees_groups_and_changes_none(database: Database) -> None
         await fleet(ada)
         viewer = await ada.token_of("viewer")
         assert (await ada.http.get("/target-groups", headers=viewer)).status_code == 200
-        problem(await ada.http.post("/target-groups", json={"name": "x"}, headers=viewer), 403, "forbidden")
+        problem(
+            await ada.http.post("/target-groups", json={"name": "x"}, headers=viewer),
+            403,
+            "forbidden",
+        )
 
 
-async def test_an_import_tells_what_became_of_each_and_a_repeated_one_is_answered_alike(database: Database) -> None:
+async def test_an_import_tells_what_became_of_each_and_a_repeated_one_is_answered_alike(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         await ada.http.post("/credentials", json=LOGIN)
-        body = {"targets": [{"name": "web-1", "host": "10.0.0.5", "credential": "login"}, {"name": "web-2"}]}
-        answers = [await ada.http.post("/targets/import", json=body, headers={"Idempotency-Key": "k"}) for _ in range(2)]
+        body = {
+            "targets": [
+                {"name": "web-1", "host": "10.0.0.5", "credential": "login"},
+                {"name": "web-2"},
+            ]
+        }
+        answers = [
+            await ada.http.post("/targets/import", json=body, headers={"Idempotency-Key": "k"})
+            for _ in range(2)
+        ]
         assert answers[0].json() == answers[1].json()
         told = answers[0].json()
         assert (told["created"], told["refused"]) == (1, 1)
@@ -89,10 +130,19 @@ async def test_an_import_tells_what_became_of_each_and_a_repeated_one_is_answere
         assert [item["outcome"] for item in skipped.json()["items"]] == ["skipped", "refused"]
 
 
-async def test_an_import_that_names_a_credential_needs_the_right_to_use_it(database: Database) -> None:
+async def test_an_import_that_names_a_credential_needs_the_right_to_use_it(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         developer = await ada.token_of("developer")
         body = {"targets": [{"name": "web-1", "host": "10.0.0.5"}]}
-        problem(await ada.http.post("/targets/import", json=body, headers=developer), 403, "forbidden")
-        for wrong in ({"targets": []}, {"targets": [{"name": "x"}] * 1001}, {"targets": [1]}, {**body, "existing": "drop"}):
+        problem(
+            await ada.http.post("/targets/import", json=body, headers=developer), 403, "forbidden"
+        )
+        for wrong in (
+            {"targets": []},
+            {"targets": [{"name": "x"}] * 1001},
+            {"targets": [1]},
+            {**body, "existing": "drop"},
+        ):
             assert (await ada.http.post("/targets/import", json=wrong)).status_code == 422

@@ -17,7 +17,9 @@ async def waiting_on(ada: Live, *targets: str) -> dict[str, Any] | None:
     launched = (await ada.http.post("/run", json={**RUN, "targets": {"ids": list(targets)}})).json()
     for zone in ("default", "paris"):
         await ada.services.ledger.claim(owner=uuid4(), worker="w", zone=zone, limit=0, floor=0)
-    found: dict[str, Any] | None = (await ada.http.get(f"/executions/{launched['id']}")).json()["waiting_on"]
+    found: dict[str, Any] | None = (await ada.http.get(f"/executions/{launched['id']}")).json()[
+        "waiting_on"
+    ]
     return found
 
 
@@ -33,7 +35,9 @@ async def worker(ada: Live, zone: str = "default") -> Incarnation:
 
 async def test_a_zone_without_workers_is_named(database: Database) -> None:
     async with live(database) as ada:
-        await ada.services.inventory.create(TargetDraft(name="web-1", host="10.0.0.1", zone="paris"))
+        await ada.services.inventory.create(
+            TargetDraft(name="web-1", host="10.0.0.1", zone="paris")
+        )
         await worker(ada)
         assert await waiting_on(ada, "web-1") == {
             "kind": "workers",
@@ -48,14 +52,18 @@ async def test_a_zone_without_workers_is_named(database: Database) -> None:
         assert [item["waiting_on"] for item in listed] == [None, None]
 
 
-async def test_a_target_under_maintenance_and_one_that_is_full_are_named(database: Database) -> None:
+async def test_a_target_under_maintenance_and_one_that_is_full_are_named(
+    database: Database,
+) -> None:
     async with live(database) as ada:
         for name in ("web-1", "web-2"):
             await ada.services.inventory.create(TargetDraft(name=name, host="10.0.0.1", slots=1))
         by = await worker(ada)
 
         async def claims() -> None:
-            await ada.services.ledger.claim(owner=by.id, worker=by.name, zone="default", limit=10, floor=0)
+            await ada.services.ledger.claim(
+                owner=by.id, worker=by.name, zone="default", limit=10, floor=0
+            )
 
         await ada.http.post("/targets/1/maintenance", json={"reason": "new disk"})
         held = (await ada.http.post("/run", json={**RUN, "targets": {"ids": ["web-1"]}})).json()
@@ -68,4 +76,7 @@ async def test_a_target_under_maintenance_and_one_that_is_full_are_named(databas
         full = (await ada.http.post("/run", json={**RUN, "targets": {"ids": ["web-2"]}})).json()
         await claims()
         found = (await ada.http.get(f"/executions/{full['id']}")).json()["waiting_on"]
-        assert (found["kind"], found["reason"]) == ("slot", "all slots of web-2 are taken by other executions")
+        assert (found["kind"], found["reason"]) == (
+            "slot",
+            "all slots of web-2 are taken by other executions",
+        )

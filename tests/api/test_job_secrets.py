@@ -36,12 +36,23 @@ async def audited(services: Any, action: str) -> list[Mapping[str, Any]]:
     return rows
 
 
-async def test_a_secret_of_jobs_is_kept_sealed_and_shown_without_its_value(database: Database) -> None:
+async def test_a_secret_of_jobs_is_kept_sealed_and_shown_without_its_value(
+    database: Database,
+) -> None:
     canary = Canary("db")
     async with desk(database) as ada:
         made = await ada.http.post("/credentials", json={**DB, "value": canary.text})
-        assert (made.status_code, made.json()["type"], made.json()["username"]) == (201, "secret", None)
-        shown = [made, await ada.http.get("/credentials"), await ada.http.get("/credentials/1"), await ada.http.get("/audit")]
+        assert (made.status_code, made.json()["type"], made.json()["username"]) == (
+            201,
+            "secret",
+            None,
+        )
+        shown = [
+            made,
+            await ada.http.get("/credentials"),
+            await ada.http.get("/credentials/1"),
+            await ada.http.get("/audit"),
+        ]
         rotated = await ada.http.post("/credentials/1/rotate", json={"value": canary.text + "2"})
         assert (rotated.status_code, rotated.json()["version"]) == (200, 2)
         tried = (await ada.http.post("/credentials/1/test", json={})).json()
@@ -62,7 +73,9 @@ async def test_a_secret_of_jobs_is_kept_sealed_and_shown_without_its_value(datab
         {"value": None, "source": {"backend": "vault", "path": "db", "fields": {"password": "p"}}},
     ],
 )
-async def test_what_is_no_secret_of_jobs_is_refused(database: Database, fields: dict[str, Any]) -> None:
+async def test_what_is_no_secret_of_jobs_is_refused(
+    database: Database, fields: dict[str, Any]
+) -> None:
     async with desk(database) as ada:
         body = {name: value for name, value in {**DB, **fields}.items() if value is not None}
         assert (await ada.http.post("/credentials", json=body)).status_code == 422
@@ -71,7 +84,9 @@ async def test_what_is_no_secret_of_jobs_is_refused(database: Database, fields: 
 async def test_a_secret_of_jobs_may_be_in_vault(database: Database) -> None:
     source = {"backend": "vault", "path": "db", "fields": {"value": "password"}}
     async with desk(database) as ada:
-        made = await ada.http.post("/credentials", json={"name": "db", "type": "secret", "source": source})
+        made = await ada.http.post(
+            "/credentials", json={"name": "db", "type": "secret", "source": source}
+        )
         assert (made.status_code, made.json()["source"]["fields"]) == (201, {"value": "password"})
 
 
@@ -83,7 +98,11 @@ async def test_a_secret_of_jobs_is_no_login(database: Database) -> None:
         await ada.http.post("/target-groups", json={"name": "web"})
         await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.1"})
         acts = [{"command": "id", "become": {"credential": "db-prod"}}]
-        problem(await ada.http.post("/run", json={"actions": acts, "targets": {"ids": ["web-1"]}}), 422, "not_a_password")
+        problem(
+            await ada.http.post("/run", json={"actions": acts, "targets": {"ids": ["web-1"]}}),
+            422,
+            "not_a_password",
+        )
 
 
 @pytest.mark.parametrize(
@@ -101,8 +120,14 @@ async def test_a_parameter_takes_a_secret_from_a_credential_and_no_rules_beside(
     database: Database, declared: dict[str, Any], pointer: str
 ) -> None:
     async with desk(database) as ada:
-        body = nightly(parameters=[{"name": "password", "type": "secret", "from_credential": "db-prod", **declared}])
-        told = (await ada.http.post("/jobs", json={**body, "actions": [{"command": "true"}]})).json()
+        body = nightly(
+            parameters=[
+                {"name": "password", "type": "secret", "from_credential": "db-prod", **declared}
+            ]
+        )
+        told = (
+            await ada.http.post("/jobs", json={**body, "actions": [{"command": "true"}]})
+        ).json()
         assert (told["status"], [e["pointer"] for e in told["errors"]]) == (422, [pointer])
 
 
@@ -111,33 +136,59 @@ async def test_what_a_credential_gives_is_not_given_at_a_launch(database: Databa
         await ada.targets("web-1")
         await ada.http.post("/credentials", json=DB)
         await ada.http.post("/jobs", json=nightly())
-        told = problem(await ada.http.post("/jobs/1/execute", json={"parameters": {"password": "x"}}), 422, "invalid_parameters")
-        assert [(e["pointer"], e["code"]) for e in told["errors"]] == [("/parameters/password", "from_credential")]
+        told = problem(
+            await ada.http.post("/jobs/1/execute", json={"parameters": {"password": "x"}}),
+            422,
+            "invalid_parameters",
+        )
+        assert [(e["pointer"], e["code"]) for e in told["errors"]] == [
+            ("/parameters/password", "from_credential")
+        ]
         launched = (await ada.http.post("/jobs/1/execute", json={})).json()
         assert launched["parameters"] == {"password": "***"}
         looked = (await ada.http.post("/jobs/1/execute", json={"dry_run": True})).json()
         assert looked["parameters"] == {"password": "***"}
         [used] = await audited(ada.services, "credential.used")
-        assert (used["actor"], used["thing"], used["thing_name"]) == ("ada", "credential", "db-prod")
-        assert used["after"] == {"execution": launched["id"], "job": "dump", "parameter": "password"}
+        assert (used["actor"], used["thing"], used["thing_name"]) == (
+            "ada",
+            "credential",
+            "db-prod",
+        )
+        assert used["after"] == {
+            "execution": launched["id"],
+            "job": "dump",
+            "parameter": "password",
+        }
 
 
-@pytest.mark.parametrize(("credential", "code"), [("nothing", "unknown_credential"), ("root", "not_a_secret")])
-async def test_a_credential_that_gives_no_secret_is_refused(database: Database, credential: str, code: str) -> None:
+@pytest.mark.parametrize(
+    ("credential", "code"), [("nothing", "unknown_credential"), ("root", "not_a_secret")]
+)
+async def test_a_credential_that_gives_no_secret_is_refused(
+    database: Database, credential: str, code: str
+) -> None:
     async with live(database) as ada:
         await ada.targets("web-1")
         judged = (await ada.http.post("/jobs/validate", json=nightly(credential=credential))).json()
-        assert [(e["pointer"], e["code"]) for e in judged["errors"]] == [("/parameters/0/from_credential", "unknown_credential")]
+        assert [(e["pointer"], e["code"]) for e in judged["errors"]] == [
+            ("/parameters/0/from_credential", "unknown_credential")
+        ]
         await ada.http.post("/jobs", json=nightly(credential=credential))
         if credential == "root":
             await ada.http.post("/credentials", json=LOGIN)
-            saved = await ada.http.put("/jobs/1", json=nightly("other", credential), headers={"if-match": "*"})
-            assert problem(saved, 422, code)["errors"][0]["pointer"] == "/parameters/0/from_credential"
+            saved = await ada.http.put(
+                "/jobs/1", json=nightly("other", credential), headers={"if-match": "*"}
+            )
+            assert (
+                problem(saved, 422, code)["errors"][0]["pointer"] == "/parameters/0/from_credential"
+            )
         told = problem(await ada.http.post("/jobs/1/execute", json={}), 422, code)
         assert told["errors"][0]["pointer"] == "/parameters/password"
 
 
-async def test_a_binding_is_judged_where_a_job_is_saved_and_where_it_is_launched(database: Database) -> None:
+async def test_a_binding_is_judged_where_a_job_is_saved_and_where_it_is_launched(
+    database: Database,
+) -> None:
     async with live(database) as ada:
         await ada.targets("web-1", "web-2")
         await ada.http.post("/jobs", json=job("other"))
@@ -148,27 +199,55 @@ async def test_a_binding_is_judged_where_a_job_is_saved_and_where_it_is_launched
         made = await ada.http.post("/jobs", json=nightly())
         dump = f"/jobs/{made.json()['id']}"
         assert (await ada.http.post(f"{dump}/execute", json={})).status_code == 202
-        await ada.http.put(dump, json=nightly(targets={"ids": ["web-1", "web-2"]}), headers={"if-match": "*"})
+        await ada.http.put(
+            dump, json=nightly(targets={"ids": ["web-1", "web-2"]}), headers={"if-match": "*"}
+        )
         told = problem(await ada.http.post(f"{dump}/execute", json={}), 422, "credential_bound")
         assert "web-2" in told["detail"]
-        problem(await ada.http.post(f"{dump}/execute", json={"dry_run": True}), 422, "credential_bound")
-        told = problem(await ada.http.put("/credentials/1/bound-to", json={"jobs": ["other"]}), 409, "credential_in_use")
+        problem(
+            await ada.http.post(f"{dump}/execute", json={"dry_run": True}), 422, "credential_bound"
+        )
+        told = problem(
+            await ada.http.put("/credentials/1/bound-to", json={"jobs": ["other"]}),
+            409,
+            "credential_in_use",
+        )
         assert "job dump" in told["detail"]
 
 
-async def test_a_credential_that_a_job_takes_a_secret_from_stays_as_it_is_called(database: Database) -> None:
+async def test_a_credential_that_a_job_takes_a_secret_from_stays_as_it_is_called(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         await ada.http.post("/credentials", json=DB)
         await ada.http.post("/jobs", json=nightly())
         usage = (await ada.http.get("/credentials/1/usage")).json()
-        assert usage["jobs"] == [{"id": 1, "name": "dump", "actions": [], "parameters": ["password"]}]
+        assert usage["jobs"] == [
+            {"id": 1, "name": "dump", "actions": [], "parameters": ["password"]}
+        ]
         problem(await ada.http.delete("/credentials/1"), 409, "credential_in_use")
-        problem(await ada.http.put("/credentials/1", json={**DB, "name": "other"}), 409, "credential_in_use")
-        problem(await ada.http.put("/credentials/1", json={**LOGIN, "name": "db-prod"}), 409, "credential_in_use")
-        assert (await ada.http.put("/credentials/1", json={**DB, "value": "new"})).json()["version"] == 2
+        problem(
+            await ada.http.put("/credentials/1", json={**DB, "name": "other"}),
+            409,
+            "credential_in_use",
+        )
+        problem(
+            await ada.http.put("/credentials/1", json={**LOGIN, "name": "db-prod"}),
+            409,
+            "credential_in_use",
+        )
+        assert (await ada.http.put("/credentials/1", json={**DB, "value": "new"})).json()[
+            "version"
+        ] == 2
 
 
-MAY_NAME = {Role.VIEWER: 403, Role.OPERATOR: 403, Role.DEVELOPER: 201, Role.MANAGER: 201, Role.ADMIN: 201}
+MAY_NAME = {
+    Role.VIEWER: 403,
+    Role.OPERATOR: 403,
+    Role.DEVELOPER: 201,
+    Role.MANAGER: 201,
+    Role.ADMIN: 201,
+}
 
 
 @pytest.mark.parametrize("role", list(Role))
@@ -180,27 +259,41 @@ async def test_who_may_store_name_and_launch_a_job_secret(database: Database, ro
         headers = await ada.as_role(role.value)
         stored = await ada.http.post("/credentials", json={**DB, "name": "mine"}, headers=headers)
         assert stored.status_code == (201 if role is Role.ADMIN else 403)
-        assert (await ada.http.post("/jobs", json=nightly(), headers=headers)).status_code == MAY_NAME[role]
-        applied = await ada.http.post("/jobs/apply", json={"jobs": [nightly("applied")]}, headers=headers)
+        assert (
+            await ada.http.post("/jobs", json=nightly(), headers=headers)
+        ).status_code == MAY_NAME[role]
+        applied = await ada.http.post(
+            "/jobs/apply", json={"jobs": [nightly("applied")]}, headers=headers
+        )
         assert applied.status_code == {201: 200}.get(MAY_NAME[role], 403)
         launched = await ada.http.post("/jobs/1/execute", json={}, headers=headers)
         assert launched.status_code == (403 if role is Role.VIEWER else 202)
 
 
-async def test_naming_a_credential_takes_the_right_to_use_credentials_everywhere(database: Database) -> None:
+async def test_naming_a_credential_takes_the_right_to_use_credentials_everywhere(
+    database: Database,
+) -> None:
     grants = [{"role": "developer", "scope": "env=dev"}]
     async with desk(database) as ada:
         await ada.http.post("/credentials", json=DB)
-        await ada.services.inventory.create(TargetDraft(name="web-1", host="10.0.0.1", labels={"env": "dev"}))
+        await ada.services.inventory.create(
+            TargetDraft(name="web-1", host="10.0.0.1", labels={"env": "dev"})
+        )
         made = (await ada.http.post("/api-keys", json={"name": "ben", "grants": grants})).json()
         headers = {"Authorization": f"Bearer {made['token']}"}
         plain = job("plain", tags=["env=dev"], targets={"ids": ["web-1"]})
         assert (await ada.http.post("/jobs", json=plain, headers=headers)).status_code == 201
-        told = problem(await ada.http.post("/jobs", json=nightly(tags=["env=dev"]), headers=headers), 403, "out_of_reach")
+        told = problem(
+            await ada.http.post("/jobs", json=nightly(tags=["env=dev"]), headers=headers),
+            403,
+            "out_of_reach",
+        )
         assert "credentials:use" in told["detail"]
 
 
-async def test_a_job_whose_author_lost_the_right_is_not_launched_until_another_one_saves_it(database: Database) -> None:
+async def test_a_job_whose_author_lost_the_right_is_not_launched_until_another_one_saves_it(
+    database: Database,
+) -> None:
     async with live(database) as ada:
         await ada.targets("web-1")
         await ada.http.post("/credentials", json=DB)
@@ -211,9 +304,15 @@ async def test_a_job_whose_author_lost_the_right_is_not_launched_until_another_o
         assert (await ada.http.delete(f"/api-keys/{keys[0]['id']}")).status_code == 204
         told = problem(await ada.http.post("/jobs/1/execute", json={}), 409, "author_not_allowed")
         assert "ben-developer" in told["detail"]
-        problem(await ada.http.post("/jobs/1/execute", json={"dry_run": True}), 409, "author_not_allowed")
+        problem(
+            await ada.http.post("/jobs/1/execute", json={"dry_run": True}),
+            409,
+            "author_not_allowed",
+        )
         await ada.http.post(f"/executions/{first['id']}/cancel", json={})
-        retried = await ada.http.post(f"/executions/{first['id']}/retry", json={"which": "unsuccessful"})
+        retried = await ada.http.post(
+            f"/executions/{first['id']}/retry", json={"which": "unsuccessful"}
+        )
         problem(retried, 409, "author_not_allowed")
         again = await ada.http.put("/jobs/1", json=nightly(), headers={"if-match": "*"})
         assert (again.status_code, again.json()["version"]) == (200, 2)
@@ -229,7 +328,9 @@ async def test_a_schedule_names_the_way_for_a_secret_and_takes_it(database: Data
     async with desk(database) as ada:
         declared = [{"name": "password", "type": "secret"}]
         await ada.http.post("/jobs", json=nightly(parameters=declared))
-        answer = await ada.http.post("/jobs/1/schedules", json={**hourly, "parameters": {"password": "x"}})
+        answer = await ada.http.post(
+            "/jobs/1/schedules", json={**hourly, "parameters": {"password": "x"}}
+        )
         told = problem(answer, 422, "secret_in_schedule")
         assert "opsjobs credentials add NAME --type secret" in told["detail"]
         assert "from_credential: NAME" in told["detail"]
@@ -248,5 +349,7 @@ async def test_a_rotation_of_keys_leaves_alone_what_a_credential_gives(database:
         keys = [new_key(), *ada.services.settings.security.encryption_keys]
         rotated = await KeyRotation(database, keys).rotate(10.0)
         assert (rotated.rewrapped, rotated.left, rotated.broken) == (2, 0, [])
-        assert [key.id for key in rotated.keys][:2] == [key_id(decoded(key.reveal())) for key in keys]
+        assert [key.id for key in rotated.keys][:2] == [
+            key_id(decoded(key.reveal())) for key in keys
+        ]
         assert all(isinstance(key.id, str) for key in rotated.keys)

@@ -11,11 +11,23 @@ from api.live import live
 from opsjobs.store.transaction import Database
 
 WEB = {"ids": ["web-1", "web-2", "web-3"]}
-DECLARED = [{"name": "service", "pattern": "[a-z]+", "default": "nginx"}, {"name": "token", "type": "secret"}]
+DECLARED = [
+    {"name": "service", "pattern": "[a-z]+", "default": "nginx"},
+    {"name": "token", "type": "secret"},
+]
 ACTIONS = [
     {"key": "stop", "command": "systemctl stop ${service} # ${HOME}"},
-    {"key": "tell", "command": "echo ${target.name} ${actions.stop.exit_code} ${target.labels.env}"},
-    {"key": "fix", "type": "script", "interpreter": "sh", "script": "true\n", "args": ["${service} x"]},
+    {
+        "key": "tell",
+        "command": "echo ${target.name} ${actions.stop.exit_code} ${target.labels.env}",
+    },
+    {
+        "key": "fix",
+        "type": "script",
+        "interpreter": "sh",
+        "script": "true\n",
+        "args": ["${service} x"],
+    },
     {"key": "rest", "type": "wait", "duration": "5s"},
 ]
 
@@ -24,8 +36,12 @@ async def test_a_preview_shows_all_and_starts_nothing(database: Database) -> Non
     async with live(database) as desk:
         await desk.targets("web-1", "web-2", "web-3")
         policy = {"waves": [1, "100%"]}
-        await desk.http.post("/jobs", json=job(targets=WEB, parameters=DECLARED, actions=ACTIONS, policy=policy))
-        seen = await desk.http.post("/jobs/1/preview", json={"parameters": {"service": "web", "token": "hush-hush"}})
+        await desk.http.post(
+            "/jobs", json=job(targets=WEB, parameters=DECLARED, actions=ACTIONS, policy=policy)
+        )
+        seen = await desk.http.post(
+            "/jobs/1/preview", json={"parameters": {"service": "web", "token": "hush-hush"}}
+        )
         assert seen.status_code == 200
         told = seen.json()
         assert [target["name"] for target in told["targets"]] == ["web-1", "web-2", "web-3"]
@@ -40,12 +56,18 @@ async def test_a_preview_shows_all_and_starts_nothing(database: Database) -> Non
         assert told["parameters"] == {"service": "web", "token": "***"}
         assert "hush" not in seen.text
         assert (told["verdict"], told["estimate"]) == (None, {"seconds": None, "executions": 0})
-        assert told["changes"] == {"since": None, "added": ["web-1", "web-2", "web-3"], "removed": []}
+        assert told["changes"] == {
+            "since": None,
+            "added": ["web-1", "web-2", "web-3"],
+            "removed": [],
+        }
         assert (await desk.http.get("/executions")).json()["items"] == []
         assert desk.notified == []
 
 
-async def test_a_dry_run_is_a_preview_and_the_last_execution_is_what_changes_are_told_from(database: Database) -> None:
+async def test_a_dry_run_is_a_preview_and_the_last_execution_is_what_changes_are_told_from(
+    database: Database,
+) -> None:
     async with live(database) as desk:
         await desk.targets("web-1", "web-2", "web-3")
         await desk.http.post("/jobs", json=job(targets={"ids": ["web-1", "web-2"]}))
@@ -54,17 +76,30 @@ async def test_a_dry_run_is_a_preview_and_the_last_execution_is_what_changes_are
         await desk.http.post("/jobs/1/execute", json={"targets": {"ids": ["web-1"]}})
         changes = (await desk.http.post("/jobs/1/execute", json={"dryRun": True})).json()["changes"]
         assert changes == {"since": 1, "added": ["web-2"], "removed": []}
-        body = {"actions": [{"command": "echo ${n}"}], "targets": WEB, "parameters": {"n": 1}, "dry_run": True}
-        assert (await desk.http.post("/run", json=body)).json()["commands"][0]["command"] == "echo '1'"
+        body = {
+            "actions": [{"command": "echo ${n}"}],
+            "targets": WEB,
+            "parameters": {"n": 1},
+            "dry_run": True,
+        }
+        assert (await desk.http.post("/run", json=body)).json()["commands"][0][
+            "command"
+        ] == "echo '1'"
         assert [e["id"] for e in (await desk.http.get("/executions")).json()["items"]] == [1]
-        problem(await desk.http.post("/jobs/1/preview", json={"parameters": {"x": 1}}), 422, "invalid_parameters")
+        problem(
+            await desk.http.post("/jobs/1/preview", json={"parameters": {"x": 1}}),
+            422,
+            "invalid_parameters",
+        )
 
 
 async def test_an_action_for_some_targets_is_shown_for_them_alone(database: Database) -> None:
     async with live(database) as desk:
         await desk.targets("web-1", "web-2", "web-3")
         actions = [{"command": "all"}, {"command": "one", "targets": {"ids": ["web-2"]}}]
-        told = (await desk.http.post("/run", json={"actions": actions, "targets": WEB, "dry_run": True})).json()
+        told = (
+            await desk.http.post("/run", json={"actions": actions, "targets": WEB, "dry_run": True})
+        ).json()
         assert [(c["target"], c["command"]) for c in told["commands"]] == [
             ("web-1", "all"),
             ("web-2", "all"),
@@ -78,10 +113,18 @@ async def test_a_job_is_validated_stored_or_not(database: Database) -> None:
     async with live(database) as desk:
         await desk.targets("web-1")
         await desk.http.post("/jobs", json=job(targets={"ids": ["web-1"]}))
-        assert (await desk.http.post("/jobs/1/validate")).json() == {"valid": True, "errors": [], "warnings": [], "verdict": None}
+        assert (await desk.http.post("/jobs/1/validate")).json() == {
+            "valid": True,
+            "errors": [],
+            "warnings": [],
+            "verdict": None,
+        }
         wrong = job(
             targets={"ids": ["web-9"]},
-            actions=[{"type": "job", "job": "nobody"}, {"command": "x", "become": {"credential": "c"}}],
+            actions=[
+                {"type": "job", "job": "nobody"},
+                {"command": "x", "become": {"credential": "c"}},
+            ],
         )
         told = (await desk.http.post("/jobs/validate", json=wrong)).json()
         assert not told["valid"]
@@ -92,8 +135,12 @@ async def test_a_job_is_validated_stored_or_not(database: Database) -> None:
         ]
         cycle = job(actions=[{"key": "a", "command": "x", "depends_on": ["a"]}])
         told = (await desk.http.post("/jobs/validate", json=cycle)).json()
-        assert [(e["pointer"], e["code"]) for e in told["errors"]] == [("/actions/0/depends_on", "cycle")]
-        assert (await desk.http.post("/jobs/validate", json=job(targets={}))).json()["warnings"][0]["code"] == "no_targets"
+        assert [(e["pointer"], e["code"]) for e in told["errors"]] == [
+            ("/actions/0/depends_on", "cycle")
+        ]
+        assert (await desk.http.post("/jobs/validate", json=job(targets={}))).json()["warnings"][0][
+            "code"
+        ] == "no_targets"
         for policy, warned in (
             ({"gate": {"pause_on_fail": True}}, ["never_paused"]),
             ({"gate": {"pause_on_fail": True}, "max_fail": 0}, []),
@@ -107,9 +154,15 @@ async def test_a_clone_is_a_job_of_its_own(database: Database) -> None:
     async with live(database) as desk:
         old = (await desk.http.post("/jobs", json=job(parameters=DECLARED))).json()
         made = await desk.http.post("/jobs/1/clone")
-        assert (made.status_code, made.headers["location"], made.json()["name"]) == (201, "/jobs/2", f"{old['name']} (copy)")
+        assert (made.status_code, made.headers["location"], made.json()["name"]) == (
+            201,
+            "/jobs/2",
+            f"{old['name']} (copy)",
+        )
         assert made.json()["parameters"] == old["parameters"]
-        assert (await desk.http.post("/jobs/1/clone", json={"name": "other"})).json()["version"] == 1
+        assert (await desk.http.post("/jobs/1/clone", json={"name": "other"})).json()[
+            "version"
+        ] == 1
         problem(await desk.http.post("/jobs/1/clone", json={"name": "other"}), 409, "name_taken")
         problem(await desk.http.post("/jobs/9/clone"), 404, "job_not_found")
 
@@ -120,9 +173,15 @@ async def test_a_paused_job_is_not_executed_until_it_is_resumed(database: Databa
         await desk.http.post("/jobs", json=job(targets={"ids": ["web-1"]}))
         for _ in range(2):
             paused = await desk.http.post("/jobs/1/pause")
-            assert (paused.status_code, paused.json()["state"], paused.json()["version"]) == (200, "paused", 1)
+            assert (paused.status_code, paused.json()["state"], paused.json()["version"]) == (
+                200,
+                "paused",
+                1,
+            )
         problem(await desk.http.post("/jobs/1/execute"), 409, "job_is_paused")
-        changed = await desk.http.put("/jobs/1", json=job("other", targets={"ids": ["web-1"]}), headers={"If-Match": "*"})
+        changed = await desk.http.put(
+            "/jobs/1", json=job("other", targets={"ids": ["web-1"]}), headers={"If-Match": "*"}
+        )
         assert changed.json()["state"] == "paused"
         assert (await desk.http.post("/jobs/1/resume")).json()["state"] == "active"
         assert (await desk.http.post("/jobs/1/execute")).status_code == 202
@@ -133,14 +192,23 @@ async def test_a_paused_job_is_not_executed_until_it_is_resumed(database: Databa
 async def test_what_is_exported_is_applied_unchanged(database: Database) -> None:
     async with live(database) as desk:
         await desk.http.post(
-            "/jobs", json=job("b", parameters=DECLARED, actions=ACTIONS, policy={"waves": [1, "100%"]}, tags=["web"])
+            "/jobs",
+            json=job(
+                "b",
+                parameters=DECLARED,
+                actions=ACTIONS,
+                policy={"waves": [1, "100%"]},
+                tags=["web"],
+            ),
         )
         await desk.http.post("/jobs", json=job("a", job_type="composite"))
         out = (await desk.http.get("/jobs/export")).json()
         assert [body["name"] for body in out["jobs"]] == ["a", "b"]
         assert out["jobs"][0]["job_type"] == "composite"
         assert out["jobs"][1]["policy"] == {"waves": [1, "100%"]}
-        assert [body["name"] for body in (await desk.http.get("/jobs/export?tag=web")).json()["jobs"]] == ["b"]
+        assert [
+            body["name"] for body in (await desk.http.get("/jobs/export?tag=web")).json()["jobs"]
+        ] == ["b"]
         applied = (await desk.http.post("/jobs/apply", json=out)).json()
         assert [(item["name"], item["change"], item["version"]) for item in applied["items"]] == [
             ("a", "unchanged", 1),
@@ -148,7 +216,9 @@ async def test_what_is_exported_is_applied_unchanged(database: Database) -> None
         ]
 
 
-async def test_an_apply_creates_updates_and_says_what_differs_all_or_none(database: Database) -> None:
+async def test_an_apply_creates_updates_and_says_what_differs_all_or_none(
+    database: Database,
+) -> None:
     async with live(database) as desk:
         await desk.http.post("/jobs", json=job("a"))
         bodies: dict[str, Any] = {"jobs": [job("a", policy={"max_parallel": 3}), job("b")]}
@@ -160,7 +230,11 @@ async def test_an_apply_creates_updates_and_says_what_differs_all_or_none(databa
         assert (await desk.http.get("/jobs/1")).json()["version"] == 1
         done = (await desk.http.post("/jobs/apply", json=bodies)).json()
         assert [(i["id"], i["version"]) for i in done["items"]] == [(1, 2), (2, 1)]
-        twice = problem(await desk.http.post("/jobs/apply", json={"jobs": [job("a"), job("a")]}), 422, "duplicate_name")
+        twice = problem(
+            await desk.http.post("/jobs/apply", json={"jobs": [job("a"), job("a")]}),
+            422,
+            "duplicate_name",
+        )
         assert twice["errors"][0]["pointer"] == "/jobs/1/name"
         broken = {"jobs": [job("c"), job("d", actions=[{"type": "script", "script": ""}])]}
         refused = problem(await desk.http.post("/jobs/apply", json=broken), 422, "empty_script")
@@ -169,7 +243,9 @@ async def test_an_apply_creates_updates_and_says_what_differs_all_or_none(databa
 
 
 @pytest.mark.parametrize("place", ["policy", "action"])
-async def test_more_attempts_than_the_service_allows_are_refused(database: Database, place: str) -> None:
+async def test_more_attempts_than_the_service_allows_are_refused(
+    database: Database, place: str
+) -> None:
     async with live(database) as desk:
         retry = {"retry": {"max_attempts": 12}}
         body = job(policy=retry) if place == "policy" else job(actions=[{"command": "x", **retry}])
@@ -182,19 +258,33 @@ async def test_who_may_only_look_neither_pauses_nor_applies(database: Database) 
     async with live(database) as desk:
         await desk.http.post("/jobs", json=job())
         ben = {"Authorization": f"Bearer {await desk.services.people.create_key('ben', 'viewer')}"}
-        for path, body in (("/jobs/1/pause", None), ("/jobs/1/clone", None), ("/jobs/apply", {"jobs": [job("x")]})):
+        for path, body in (
+            ("/jobs/1/pause", None),
+            ("/jobs/1/clone", None),
+            ("/jobs/apply", {"jobs": [job("x")]}),
+        ):
             problem(await desk.http.post(path, json=body, headers=ben), 403, "forbidden")
         assert (await desk.http.post("/jobs/1/validate", headers=ben)).status_code == 200
 
 
-async def test_what_is_probably_a_mistake_is_warned_of_where_a_job_is_validated_planned_and_applied(database: Database) -> None:
+async def test_what_is_probably_a_mistake_is_warned_of_where_a_job_is_validated_planned_and_applied(
+    database: Database,
+) -> None:
     async with live(database) as ada:
-        await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.1", "labels": {"env": "prod"}})
+        await ada.http.post(
+            "/targets", json={"name": "web-1", "host": "10.0.0.1", "labels": {"env": "prod"}}
+        )
         declared = [{"name": "dir", "type": "string"}]
-        body = job(actions=[{"command": "rm -rf ${dri} ${target.labels.nope}"}], targets={"ids": ["web-1"]}, parameters=declared)
+        body = job(
+            actions=[{"command": "rm -rf ${dri} ${target.labels.nope}"}],
+            targets={"ids": ["web-1"]},
+            parameters=declared,
+        )
         codes = ["undeclared_name", "unknown_label", "unused_parameter"]
         validated = (await ada.http.post("/jobs/validate", json=body)).json()
         assert (validated["valid"], [w["code"] for w in validated["warnings"]]) == (True, codes)
         for query in ("?dry_run=true", ""):
-            (item,) = (await ada.http.post(f"/jobs/apply{query}", json={"jobs": [body]})).json()["items"]
+            (item,) = (await ada.http.post(f"/jobs/apply{query}", json={"jobs": [body]})).json()[
+                "items"
+            ]
             assert [warning["code"] for warning in item["warnings"]] == codes

@@ -15,13 +15,27 @@ async def test_a_job_lives_from_post_to_delete(database: Database) -> None:
         assert made.status_code == 201
         assert (made.headers["location"], made.headers["etag"]) == ("/jobs/1", '"1"')
         body = made.json()
-        assert (body["status"], body["state"], body["created_by"], body["version"]) == ("new", "active", "ada", 1)
+        assert (body["status"], body["state"], body["created_by"], body["version"]) == (
+            "new",
+            "active",
+            "ada",
+            1,
+        )
         shown = await ada.http.get(f"/jobs/{body['uuid']}")
         assert (shown.json(), shown.headers["etag"]) == (body, '"1"')
-        changed = await ada.http.put("/jobs/1", json=job("restart-www"), headers={"If-Match": '"1"'})
-        assert (changed.status_code, changed.json()["version"], changed.headers["etag"]) == (200, 2, '"2"')
+        changed = await ada.http.put(
+            "/jobs/1", json=job("restart-www"), headers={"If-Match": '"1"'}
+        )
+        assert (changed.status_code, changed.json()["version"], changed.headers["etag"]) == (
+            200,
+            2,
+            '"2"',
+        )
         versions = (await ada.http.get("/jobs/1/versions")).json()["items"]
-        assert [(v["version"], v["name"]) for v in versions] == [(2, "restart-www"), (1, "restart-web")]
+        assert [(v["version"], v["name"]) for v in versions] == [
+            (2, "restart-www"),
+            (1, "restart-web"),
+        ]
         assert (await ada.http.delete("/jobs/1")).status_code == 204
         for path in ("/jobs/1", "/jobs/1/versions"):
             problem(await ada.http.get(path), 404, "job_not_found")
@@ -31,10 +45,27 @@ async def test_a_job_lives_from_post_to_delete(database: Database) -> None:
 async def test_what_a_get_shows_of_the_definition_can_be_put_back(database: Database) -> None:
     async with desk(database) as ada:
         shown = (
-            await ada.http.post("/jobs", json=job(actions=[{"command": "a", "timeout": "90s", "output_limit": "1MiB"}]))
+            await ada.http.post(
+                "/jobs",
+                json=job(actions=[{"command": "a", "timeout": "90s", "output_limit": "1MiB"}]),
+            )
         ).json()
-        own = {"id", "uuid", "version", "status", "created_at", "updated_at", "created_by", "verdict", "findings"}
-        again = await ada.http.put("/jobs/1", json={k: v for k, v in shown.items() if k not in own}, headers={"If-Match": "*"})
+        own = {
+            "id",
+            "uuid",
+            "version",
+            "status",
+            "created_at",
+            "updated_at",
+            "created_by",
+            "verdict",
+            "findings",
+        }
+        again = await ada.http.put(
+            "/jobs/1",
+            json={k: v for k, v in shown.items() if k not in own},
+            headers={"If-Match": "*"},
+        )
         assert (again.status_code, again.json()["version"]) == (200, 1)
 
 
@@ -48,7 +79,9 @@ async def test_what_a_get_shows_of_the_definition_can_be_put_back(database: Data
         ('"' + "9" * 5000 + '"', 412, "stale_version"),
     ],
 )
-async def test_a_change_must_say_what_it_changes(database: Database, header: str | None, status: int, code: str) -> None:
+async def test_a_change_must_say_what_it_changes(
+    database: Database, header: str | None, status: int, code: str
+) -> None:
     async with desk(database) as ada:
         await ada.http.post("/jobs", json=job())
         headers = {} if header is None else {"If-Match": header}
@@ -57,7 +90,9 @@ async def test_a_change_must_say_what_it_changes(database: Database, header: str
 
 
 @pytest.mark.parametrize("header", ['"1"', 'W/"1"', '"9", "1"', "*"])
-async def test_a_change_of_the_version_that_is_there_is_taken(database: Database, header: str) -> None:
+async def test_a_change_of_the_version_that_is_there_is_taken(
+    database: Database, header: str
+) -> None:
     async with desk(database) as ada:
         await ada.http.post("/jobs", json=job())
         changed = await ada.http.put("/jobs/1", json=job("other"), headers={"If-Match": header})
@@ -78,7 +113,9 @@ async def test_a_taken_name_is_409_with_the_name(database: Database) -> None:
         assert told["errors"][0]["pointer"] == "/name"
 
 
-async def test_a_repeated_post_with_its_key_is_answered_and_not_done_again(database: Database) -> None:
+async def test_a_repeated_post_with_its_key_is_answered_and_not_done_again(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         key = {"Idempotency-Key": "k-1"}
         first = await ada.http.post("/jobs", json=job(), headers=key)
@@ -86,10 +123,20 @@ async def test_a_repeated_post_with_its_key_is_answered_and_not_done_again(datab
         assert (again.status_code, again.json()) == (201, first.json())
         assert (again.headers["location"], again.headers["etag"]) == ("/api/v1/jobs/1", '"1"')
         assert again.headers["idempotency-replayed"] == "true"
-        problem(await ada.http.post("/jobs", json=job("other"), headers=key), 422, "idempotency_mismatch")
-        problem(await ada.http.post("/jobs", json=job("other"), headers={"Idempotency-Key": "a b"}), 422, "invalid_header")
+        problem(
+            await ada.http.post("/jobs", json=job("other"), headers=key),
+            422,
+            "idempotency_mismatch",
+        )
+        problem(
+            await ada.http.post("/jobs", json=job("other"), headers={"Idempotency-Key": "a b"}),
+            422,
+            "invalid_header",
+        )
         ben = {**await ada.token_of("developer"), **key}
-        assert (await ada.http.post("/jobs", json=job("bens"), headers=ben)).json()["created_by"] == "ben-developer"
+        assert (await ada.http.post("/jobs", json=job("bens"), headers=ben)).json()[
+            "created_by"
+        ] == "ben-developer"
         assert len((await ada.http.get("/jobs")).json()["items"]) == 2
 
 
@@ -99,14 +146,22 @@ async def test_the_older_shape_and_camel_case_mean_the_same(database: Database) 
             "name": "old",
             "job_type": "command",
             "target_ids": ["1"],
-            "actions": [{"action_type": "command", "action_order": 1, "action_parameters": {"command": "uptime"}}],
+            "actions": [
+                {
+                    "action_type": "command",
+                    "action_order": 1,
+                    "action_parameters": {"command": "uptime"},
+                }
+            ],
             "timeout_seconds": 60,
             "policy": {"maxParallel": 2},
         }
         made = (await ada.http.post("/jobs", json=old)).json()
         assert made["targets"]["ids"] == ["1"]
         policy = {"timeout": "1m", "max_parallel": 2, "order": "inventory", "priority": 5}
-        assert made["policy"] == Policy.model_validate({**policy, "on_lost": "ask", "durable": "auto"}).model_dump(mode="json")
+        assert made["policy"] == Policy.model_validate(
+            {**policy, "on_lost": "ask", "durable": "auto"}
+        ).model_dump(mode="json")
         assert made["actions"][0]["command"] == "uptime"
 
 
@@ -116,7 +171,9 @@ async def test_a_list_is_filtered_sorted_and_counted(database: Database) -> None
             await ada.http.post("/jobs", json=job(name, tags=[tag]))
         body = (await ada.http.get("/jobs?tags=x&sort=-name&page=1&size=1")).json()
         assert ([item["name"] for item in body["items"]], body["total"]) == (["c"], 2)
-        assert [i["name"] for i in (await ada.http.get("/jobs?name=a&name=b&sort=name")).json()["items"]] == ["a", "b"]
+        assert [
+            i["name"] for i in (await ada.http.get("/jobs?name=a&name=b&sort=name")).json()["items"]
+        ] == ["a", "b"]
         assert (await ada.http.get("/jobs?status=running")).json() == {"items": [], "next": None}
 
 
@@ -125,7 +182,11 @@ async def test_a_list_is_filtered_sorted_and_counted(database: Database) -> None
     [
         ([{"key": "a", "command": "x", "dependsOn": ["a"]}], "cycle", "/actions/0/depends_on"),
         ([{"command": "x"}, {"type": "script", "script": ""}], "empty_script", "/actions/1/script"),
-        ([{"command": "x", "key": "a"}, {"command": "x", "key": "a"}], "duplicate_key", "/actions/1/key"),
+        (
+            [{"command": "x", "key": "a"}, {"command": "x", "key": "a"}],
+            "duplicate_key",
+            "/actions/1/key",
+        ),
     ],
 )
 async def test_a_fault_between_actions_is_told_at_its_place(
@@ -149,7 +210,12 @@ async def test_the_kind_of_an_action_is_no_step_of_the_path(database: Database) 
 
 async def test_a_field_that_was_probably_meant_is_named_at_its_place(database: Database) -> None:
     async with desk(database) as ada:
-        action = {"type": "file_transfer", "direction": "upload", "source": "1", "dest": "/etc/app.conf"}
+        action = {
+            "type": "file_transfer",
+            "direction": "upload",
+            "source": "1",
+            "dest": "/etc/app.conf",
+        }
         refused = problem(await ada.http.post("/jobs", json=job(actions=[action])), 422, "invalid")
         told = {error["pointer"]: error["detail"] for error in refused["errors"]}
         assert told["/actions/0/dest"] == "there is no such field here; did you mean 'destination'?"
@@ -157,20 +223,37 @@ async def test_a_field_that_was_probably_meant_is_named_at_its_place(database: D
 
 async def test_a_pointer_leads_into_the_body_as_it_was_sent(database: Database) -> None:
     async with desk(database) as ada:
-        body = {"name": "key", "type": "ssh_key", "username": "ada", "source": {"backend": "vault", "pth": "x"}}
+        body = {
+            "name": "key",
+            "type": "ssh_key",
+            "username": "ada",
+            "source": {"backend": "vault", "pth": "x"},
+        }
         refused = problem(await ada.http.post("/credentials", json=body), 422, "invalid")
         assert {error["pointer"] for error in refused["errors"]} == {"/source/pth", "/source/path"}
         parameters = [{"name": "days", "type": "integer", "default": {"a": 1}}]
-        refused = problem(await ada.http.post("/jobs", json=job(parameters=parameters)), 422, "invalid")
+        refused = problem(
+            await ada.http.post("/jobs", json=job(parameters=parameters)), 422, "invalid"
+        )
         assert {error["pointer"] for error in refused["errors"]} == {"/parameters/0/default"}
         refused = problem(
-            await ada.http.post("/targets", json={"name": "web-1", "host": "h", "labels": {"a b": "c"}}), 422, "invalid"
+            await ada.http.post(
+                "/targets", json={"name": "web-1", "host": "h", "labels": {"a b": "c"}}
+            ),
+            422,
+            "invalid",
         )
         assert {error["pointer"] for error in refused["errors"]} == {"/labels/a b"}
 
 
-async def test_a_body_of_a_thousand_unknown_fields_is_refused_with_the_first_hundred(database: Database) -> None:
+async def test_a_body_of_a_thousand_unknown_fields_is_refused_with_the_first_hundred(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
-        refused = problem(await ada.http.post("/jobs", json={f"field_{n}": n for n in range(1_000)}), 422, "invalid")
+        refused = problem(
+            await ada.http.post("/jobs", json={f"field_{n}": n for n in range(1_000)}),
+            422,
+            "invalid",
+        )
         assert len(refused["errors"]) == 100
         assert "more in errors" in refused["detail"]

@@ -28,10 +28,20 @@ def scripted(services: Any) -> SafetyService:
     """One that goes by words, so that rules may change."""
 
     async def words(asked: SafetyQuestion) -> tuple[Finding, ...]:
-        found = [v for v in (SafetyVerdict.BLOCK, SafetyVerdict.NEEDS_APPROVAL, SafetyVerdict.WARN) if v.value in asked.text]
+        found = [
+            v
+            for v in (SafetyVerdict.BLOCK, SafetyVerdict.NEEDS_APPROVAL, SafetyVerdict.WARN)
+            if v.value in asked.text
+        ]
         strict = "env=prod" in asked.context.labels and found == [SafetyVerdict.WARN]
         return tuple(
-            Finding(f"is-{v.value}", SafetyVerdict.BLOCK if strict else v, "It says so.", asked.text[:50]) for v in found
+            Finding(
+                f"is-{v.value}",
+                SafetyVerdict.BLOCK if strict else v,
+                "It says so.",
+                asked.text[:50],
+            )
+            for v in found
         )
 
     return SafetyService(words, services.inventory, services.clock, read(POLICY))
@@ -46,49 +56,80 @@ def says(verdict: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("door", ["create", "replace", "apply", "run", "clone"])
-async def test_what_blocks_is_refused_at_each_door_with_its_place(database: Database, door: str) -> None:
+async def test_what_blocks_is_refused_at_each_door_with_its_place(
+    database: Database, door: str
+) -> None:
     async with stage(database, real) as at:
-        body = {"name": "wipe", "actions": [{"type": "command", "command": "true"}, WIPE], "targets": {"ids": ["web-1"]}}
+        body = {
+            "name": "wipe",
+            "actions": [{"type": "command", "command": "true"}, WIPE],
+            "targets": {"ids": ["web-1"]},
+        }
         first = await at.http.post("/jobs", json={**body, "actions": body["actions"][:1]})
         path, send, pointer, ok = "/jobs", body | {"name": "other"}, "/actions/1/command", 201
         headers: dict[str, str] = {}
         if door == "replace":
             path, send, ok, headers = f"/jobs/{first.json()['id']}", body, 200, {"If-Match": "*"}
         elif door == "apply":
-            path, send, pointer, ok = "/jobs/apply", {"jobs": [body]}, "/jobs/0/actions/1/command", 200
+            path, send, pointer, ok = (
+                "/jobs/apply",
+                {"jobs": [body]},
+                "/jobs/0/actions/1/command",
+                200,
+            )
         elif door == "run":
             path, send, ok = "/run", {k: body[k] for k in ("actions", "targets")}, 202
         elif door == "clone":
-            made = await at.http.post("/jobs", json={**send, "override_safety": True, "reason": "a test"})
+            made = await at.http.post(
+                "/jobs", json={**send, "override_safety": True, "reason": "a test"}
+            )
             path, send = f"/jobs/{made.json()['id']}/clone", {"name": "copy"}
         ask = at.http.put if door == "replace" else at.http.post
         told = problem(await ask(path, json=send, headers=headers), 422, "safety_blocked")
         assert pointer in [error["pointer"] for error in told["errors"]], told
         assert "override_safety" in told["detail"]
         over = {**send, "override_safety": True, "reason": "a lab machine"}
-        problem(await ask(path, json={**send, "override_safety": True}, headers=headers), 422, "reason_missing")
+        problem(
+            await ask(path, json={**send, "override_safety": True}, headers=headers),
+            422,
+            "reason_missing",
+        )
         assert (done := await ask(path, json=over, headers=headers)).status_code == ok, done.text
         assert ("ada", "safety.overridden", "a lab machine") in await at.audited()
         if door in ("create", "replace"):
             assert done.json()["verdict"] == "block"
-            assert (await at.http.get(f"/jobs/{done.json()['id']}")).json()["findings"] == done.json()["findings"]
+            assert (await at.http.get(f"/jobs/{done.json()['id']}")).json()[
+                "findings"
+            ] == done.json()["findings"]
 
 
 async def test_a_plan_shows_what_is_said_and_refuses_nothing(database: Database) -> None:
     async with stage(database, real) as at:
         body = {"name": "wipe", "actions": [WIPE], "targets": {"ids": ["web-1"]}}
-        (item,) = (await at.http.post("/jobs/apply?dry_run=true", json={"jobs": [body]})).json()["items"]
+        (item,) = (await at.http.post("/jobs/apply?dry_run=true", json={"jobs": [body]})).json()[
+            "items"
+        ]
         assert (item["verdict"], item["findings"][0]["pointer"]) == ("block", "/actions/0/command")
         told = (await at.http.post("/jobs/validate", json=body)).json()
-        assert (told["valid"], told["verdict"], told["errors"][0]["code"]) == (False, "block", "safety_blocked")
+        assert (told["valid"], told["verdict"], told["errors"][0]["code"]) == (
+            False,
+            "block",
+            "safety_blocked",
+        )
         assert await at.audited() == []
         safe = {**body, "actions": [{"type": "command", "command": "uptime"}]}
         assert (await at.http.post("/jobs/validate", json=safe)).json()["verdict"] == "allow"
-        shown = (await at.http.post("/run", json={"actions": [WIPE], "targets": body["targets"], "dry_run": True})).json()
+        shown = (
+            await at.http.post(
+                "/run", json={"actions": [WIPE], "targets": body["targets"], "dry_run": True}
+            )
+        ).json()
         assert (shown["verdict"], shown["findings"][0]["severity"]) == ("block", "block")
 
 
-async def test_what_needs_an_approval_is_stored_with_the_verdict_and_waits_when_it_is_launched(database: Database) -> None:
+async def test_what_needs_an_approval_is_stored_with_the_verdict_and_waits_when_it_is_launched(
+    database: Database,
+) -> None:
     async with stage(database, real) as at:
         job = await at.job(actions=[ASK])
         assert (await at.http.get(f"/jobs/{job}")).json()["verdict"] == "needs_approval"
@@ -98,11 +139,17 @@ async def test_what_needs_an_approval_is_stored_with_the_verdict_and_waits_when_
         shown = (await at.http.get(f"/approvals/{execution['waiting_on']['approval']}")).json()
         assert shown["would_run"]["findings"] == execution["findings"]
         path = f"/approvals/{shown['id']}/approve"
-        assert (await at.http.post(path, json={"hash": shown["hash"]}, headers=at.ben)).status_code == 200
+        assert (
+            await at.http.post(path, json={"hash": shown["hash"]}, headers=at.ben)
+        ).status_code == 200
         begun = (await at.http.get(f"/executions/{execution['id']}")).json()
         assert (begun["status"], begun["verdict"]) == ("queued", "needs_approval")
         harmless = await at.execute(await at.job("other"))
-        assert (harmless["status"], harmless["verdict"], harmless["findings"]) == ("queued", "allow", [])
+        assert (harmless["status"], harmless["verdict"], harmless["findings"]) == (
+            "queued",
+            "allow",
+            [],
+        )
 
 
 async def test_a_launch_is_judged_by_what_really_runs_there(database: Database) -> None:
@@ -130,25 +177,40 @@ async def test_labels_of_the_machines_and_of_the_job_make_it_stricter(database: 
         problem(await at.http.post("/jobs", json=tagged), 422, "safety_blocked")
 
 
-async def test_a_policy_says_how_many_approve_and_the_stricter_of_two_counts(database: Database) -> None:
+async def test_a_policy_says_how_many_approve_and_the_stricter_of_two_counts(
+    database: Database,
+) -> None:
     async with stage(database, scripted) as at:
         job = await at.job(
-            tags=["team=db"], actions=[says("needs_approval")], policy={"approval": {"users": ["eve"], "expires": "2h"}}
+            tags=["team=db"],
+            actions=[says("needs_approval")],
+            policy={"approval": {"users": ["eve"], "expires": "2h"}},
         )
         execution = await at.execute(job)
         asked = (await at.http.get(f"/approvals/{execution['waiting_on']['approval']}")).json()
-        assert (asked["approvers"], asked["users"], "safety check" in asked["message"]) == (2, ["eve"], True)
+        assert (asked["approvers"], asked["users"], "safety check" in asked["message"]) == (
+            2,
+            ["eve"],
+            True,
+        )
 
 
 @pytest.mark.parametrize("verdict", ["block", "needs_approval"])
-async def test_a_retry_and_a_trigger_are_judged_by_the_rules_of_today(database: Database, verdict: str) -> None:
+async def test_a_retry_and_a_trigger_are_judged_by_the_rules_of_today(
+    database: Database, verdict: str
+) -> None:
     async with stage(database, scripted) as at:
         over = {"override_safety": True, "reason": "a test"}
-        made = await at.http.post("/jobs", json={"name": "x", "actions": [says(verdict)], "targets": {"ids": ["web-1"]}, **over})
+        made = await at.http.post(
+            "/jobs",
+            json={"name": "x", "actions": [says(verdict)], "targets": {"ids": ["web-1"]}, **over},
+        )
         job = made.json()["id"]
         execution = (await at.http.post(f"/jobs/{job}/execute", json=over)).json()
         await at.http.post(f"/executions/{execution['id']}/cancel")
-        schedule = await at.http.post(f"/jobs/{job}/schedules", json={"name": "n", "type": "cron", "cron": "0 3 * * *"})
+        schedule = await at.http.post(
+            f"/jobs/{job}/schedules", json={"name": "n", "type": "cron", "cron": "0 3 * * *"}
+        )
         for path, body in (
             (f"/executions/{execution['id']}/retry", {"which": "unsuccessful", "again": True}),
             (f"/schedules/{schedule.json()['id']}/trigger", {}),
@@ -168,9 +230,14 @@ async def test_each_different_text_is_judged_once(database: Database) -> None:
         calls.append(asked.text)
         return ()
 
-    async with stage(database, lambda services: SafetyService(counting, services.inventory, services.clock)) as at:
+    async with stage(
+        database, lambda services: SafetyService(counting, services.inventory, services.clock)
+    ) as at:
         await machines(at, 6)
-        body = {"actions": [{"type": "command", "command": "echo ${target.labels.n}"}], "targets": {"selector": "n"}}
+        body = {
+            "actions": [{"type": "command", "command": "echo ${target.labels.n}"}],
+            "targets": {"selector": "n"},
+        }
         for _ in range(2):
             assert (await at.http.post("/run", json=body)).status_code == 202
         assert sorted(calls) == ["echo '0'", "echo '1'", "echo '2'"]
@@ -188,17 +255,36 @@ async def machines(at: Stage, count: int) -> None:
         await at.machine(f"n-{n}", host=f"10.1.0.{n}", labels={"n": str(n % 3)})
 
 
-async def test_tags_make_nothing_less_severe_and_what_is_around_a_program_is_asked_about(database: Database) -> None:
+async def test_tags_make_nothing_less_severe_and_what_is_around_a_program_is_asked_about(
+    database: Database,
+) -> None:
     lab = read("policies: [{name: lab, labels: ['env=lab'], rules: {delete-everything: allow}}]")
     async with stage(
-        database, lambda services: SafetyService(services.judges.judge, services.inventory, services.clock, lab)
+        database,
+        lambda services: SafetyService(
+            services.judges.judge, services.inventory, services.clock, lab
+        ),
     ) as at:
         await at.machine("lab-1", host="10.0.0.2", labels={"env": "lab"})
-        tagged = {"name": "wipe", "tags": ["env=lab"], "actions": [WIPE], "targets": {"ids": ["web-1"]}}
+        tagged = {
+            "name": "wipe",
+            "tags": ["env=lab"],
+            "actions": [WIPE],
+            "targets": {"ids": ["web-1"]},
+        }
         problem(await at.http.post("/jobs", json=tagged), 422, "safety_blocked")
         run = {"actions": [WIPE], "targets": {"ids": ["lab-1"]}}
         assert (await at.http.post("/run", json=run)).json()["verdict"] == "allow"
-        problem(await at.http.post("/run", json={**run, "targets": {"ids": ["lab-1", "web-1"]}}), 422, "safety_blocked")
+        problem(
+            await at.http.post("/run", json={**run, "targets": {"ids": ["lab-1", "web-1"]}}),
+            422,
+            "safety_blocked",
+        )
         actions = [{"type": "command", "command": "true", "env": {"BASH_ENV": "/tmp/x"}}]
-        asked = (await at.http.post("/run", json={"actions": actions, "targets": {"ids": ["lab-1"]}})).json()
-        assert (asked["status"], [f["rule"] for f in asked["findings"]]) == ("pending_approval", ["executing-variable"])
+        asked = (
+            await at.http.post("/run", json={"actions": actions, "targets": {"ids": ["lab-1"]}})
+        ).json()
+        assert (asked["status"], [f["rule"] for f in asked["findings"]]) == (
+            "pending_approval",
+            ["executing-variable"],
+        )

@@ -14,9 +14,16 @@ NAMES = {1: "web-1", 2: "web-2"}
 
 
 def chunk(
-    run: int, data: bytes | None, *, stream: str = "stdout", action: str = "step-1", dropped: int | None = None
+    run: int,
+    data: bytes | None,
+    *,
+    stream: str = "stdout",
+    action: str = "step-1",
+    dropped: int | None = None,
 ) -> LogEntry:
-    return LogEntry(1, datetime.now(UTC), "output", run, str(run), action, 1, stream, 0, data, dropped, None)
+    return LogEntry(
+        1, datetime.now(UTC), "output", run, str(run), action, 1, stream, 0, data, dropped, None
+    )
 
 
 def test_lines_of_two_targets_are_not_mixed() -> None:
@@ -31,13 +38,18 @@ def test_lines_of_two_targets_are_not_mixed() -> None:
 def test_the_next_action_begins_on_a_line_of_its_own() -> None:
     lines = LineAssembler(NAMES)
     assert lines.feed(chunk(1, b"no line feed")) == b""
-    assert lines.feed(chunk(1, b"next\n", action="step-2")) == b"web-1 | no line feed\nweb-1 | next\n"
+    assert (
+        lines.feed(chunk(1, b"next\n", action="step-2")) == b"web-1 | no line feed\nweb-1 | next\n"
+    )
 
 
 def test_a_dropped_stretch_is_told_between_the_lines() -> None:
     lines = LineAssembler(NAMES)
     lines.feed(chunk(1, b"hea"))
-    assert lines.feed(chunk(1, None, dropped=7)) == b"web-1 | hea\nweb-1 | [7 bytes of stdout were not kept]\n"
+    assert (
+        lines.feed(chunk(1, None, dropped=7))
+        == b"web-1 | hea\nweb-1 | [7 bytes of stdout were not kept]\n"
+    )
 
 
 def test_an_endless_line_is_told_in_pieces() -> None:
@@ -59,5 +71,7 @@ def test_every_byte_comes_out_in_order(chunks: list[tuple[int, bytes]]) -> None:
     out = b"".join(lines.feed(chunk(run, data)) for run, data in chunks) + lines.rest()
     for run, name in NAMES.items():
         prefix = name.encode() + b" | "
-        told = b"\n".join(line.removeprefix(prefix) for line in out.split(b"\n") if line.startswith(prefix))
+        told = b"\n".join(
+            line.removeprefix(prefix) for line in out.split(b"\n") if line.startswith(prefix)
+        )
         assert told == b"".join(data for r, data in chunks if r == run).removesuffix(b"\n")

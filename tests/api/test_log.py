@@ -49,7 +49,9 @@ async def test_one_stream_is_downloaded_byte_for_byte(database: Database) -> Non
         answer = await desk.http.get("/executions/1/log?format=text&target=web-1&stream=stdout")
         assert answer.headers["content-type"] == "application/octet-stream"
         assert answer.content == blob
-        assert (await desk.http.get("/executions/1/log?format=text&target=1&stream=stderr")).content == b"err\x00\n" * 8
+        assert (
+            await desk.http.get("/executions/1/log?format=text&target=1&stream=stderr")
+        ).content == b"err\x00\n" * 8
 
 
 async def test_a_download_can_be_narrowed_to_an_action(database: Database) -> None:
@@ -83,8 +85,12 @@ async def test_lines_of_all_targets_carry_their_names(database: Database) -> Non
             "db-1 | oh",
             "web-1 | bye",
         ]
-        assert (await desk.http.get("/executions/1/log?format=text&stream=stderr")).text == "db-1 | oh\n"
-        assert (await desk.http.get("/executions/1/log?format=text&target=web-1")).text == "web-1 | up 3 days\nweb-1 | bye\n"
+        assert (
+            await desk.http.get("/executions/1/log?format=text&stream=stderr")
+        ).text == "db-1 | oh\n"
+        assert (
+            await desk.http.get("/executions/1/log?format=text&target=web-1")
+        ).text == "web-1 | up 3 days\nweb-1 | bye\n"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +109,9 @@ async def test_lines_of_all_targets_carry_their_names(database: Database) -> Non
         ("cursor=abc", 422, "invalid"),
     ],
 )
-async def test_a_wrong_question_is_refused(database: Database, query: str, status: int, code: str) -> None:
+async def test_a_wrong_question_is_refused(
+    database: Database, query: str, status: int, code: str
+) -> None:
     async with live(database) as desk:
         await desk.story.live()
         problem(await desk.http.get(f"/executions/1/log?{query}"), status, code)
@@ -118,7 +126,9 @@ async def test_fifty_megabytes_are_downloaded_in_bounded_memory(database: Databa
             told.update(portion)
         before = _peak_bytes()
         got = hashlib.sha256()
-        async with desk.http.stream("GET", "/executions/1/log?format=text&target=web-1&stream=stdout") as answer:
+        async with desk.http.stream(
+            "GET", "/executions/1/log?format=text&target=web-1&stream=stdout"
+        ) as answer:
             async for piece in answer.aiter_bytes():
                 got.update(piece)
                 sent += len(piece)
@@ -136,7 +146,9 @@ async def test_a_client_that_stops_reading_holds_no_connection(database: Databas
         await desk.story.live()
         for _ in range(4):
             await desk.story.write("web-1", bytes(5 << 20))
-        async with desk.http.stream("GET", "/executions/1/log?format=text&target=web-1&stream=stdout") as answer:
+        async with desk.http.stream(
+            "GET", "/executions/1/log?format=text&target=web-1&stream=stdout"
+        ) as answer:
             pieces = answer.aiter_bytes(1_000)
             await anext(pieces)
             # Until the sockets' buffers are full the download goes on by itself; then it stands, and holds nothing.

@@ -38,7 +38,9 @@ class Deaf(ExecutionLog):
         self.lost = 0
         self._heard: set[asyncio.Task[Any]] = set()
 
-    async def read(self, execution_id: int, *, after: int = 0, limit: int = 1_000, max_bytes: int = 1 << 20) -> list[LogEntry]:
+    async def read(
+        self, execution_id: int, *, after: int = 0, limit: int = 1_000, max_bytes: int = 1 << 20
+    ) -> list[LogEntry]:
         me = asyncio.current_task()
         assert me is not None
         try:
@@ -99,7 +101,9 @@ async def test_a_wait_ends_in_its_time_and_leaves_no_reader(database: Database) 
     followers = Followers(Deaf(database), Mute(), QUICK)
     began = time.monotonic()
     await asyncio.gather(*(followers.await_end(execution, 0.3) for _ in range(20)))
-    assert time.monotonic() - began < 10, "one that is lost would go on until the execution ends: for ever"
+    assert time.monotonic() - began < 10, (
+        "one that is lost would go on until the execution ends: for ever"
+    )
     await until(lambda: left() == [])
 
 
@@ -129,18 +133,24 @@ async def test_close_does_not_wait_for_a_reader_that_hears_nothing(database: Dat
 async def opened(on: Live, path: str) -> asyncio.StreamWriter:
     """A stream whose first bytes have come."""
     reader, writer = await asyncio.open_connection("127.0.0.1", on.port)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {on.token}\r\n\r\n".encode())
+    writer.write(
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {on.token}\r\n\r\n".encode()
+    )
     assert b" 200 " in await reader.readline()
     return writer
 
 
-async def test_of_many_streams_that_are_opened_and_dropped_none_is_left_to_their_owner(database: Database) -> None:
+async def test_of_many_streams_that_are_opened_and_dropped_none_is_left_to_their_owner(
+    database: Database,
+) -> None:
     async with live(database) as on:
         deaf = Deaf(database)
         on.followers._journal = deaf
         executions = [await on.story.launch() for _ in range(5)]
         for _ in range(6):
-            streams = await asyncio.gather(*(opened(on, f"/executions/{e.id}/events") for e in executions for _ in range(6)))
+            streams = await asyncio.gather(
+                *(opened(on, f"/executions/{e.id}/events") for e in executions for _ in range(6))
+            )
             for writer in streams:
                 writer.transport.abort()
         await until(lambda: on.followers.streams == 0 and left() == [])

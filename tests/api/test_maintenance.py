@@ -14,36 +14,63 @@ async def test_a_maintenance_begins_changes_and_ends(database: Database) -> None
     async with desk(database) as ada:
         await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.5"})
         assert (await ada.http.get("/targets/1/maintenance")).json()["maintenance"] is None
-        begun = await ada.http.post("/targets/1/maintenance", json={"duration": "2h", "reason": "new disk"})
+        begun = await ada.http.post(
+            "/targets/1/maintenance", json={"duration": "2h", "reason": "new disk"}
+        )
         assert begun.json()["target"] == {"id": "1", "name": "web-1", "host": "10.0.0.5"}
         stands = begun.json()["maintenance"]
         assert (stands["reason"], stands["by"]) == ("new disk", "ada")
         assert stands["until"] is not None
         assert (await ada.http.get("/targets/1/maintenance")).json() == begun.json()
-        until = await ada.http.post("/targets/1/maintenance", json={"until": "2199-01-01T00:00:00Z"})
-        assert until.json()["maintenance"] == {"until": "2199-01-01T00:00:00.000Z", "reason": None, "by": "ada"}
-        assert (await ada.http.post("/targets/1/maintenance", json={})).json()["maintenance"]["until"] is None
-        assert (await ada.http.post("/targets/1/maintenance", json={"off": True})).json()["maintenance"] is None
+        until = await ada.http.post(
+            "/targets/1/maintenance", json={"until": "2199-01-01T00:00:00Z"}
+        )
+        assert until.json()["maintenance"] == {
+            "until": "2199-01-01T00:00:00.000Z",
+            "reason": None,
+            "by": "ada",
+        }
+        assert (await ada.http.post("/targets/1/maintenance", json={})).json()["maintenance"][
+            "until"
+        ] is None
+        assert (await ada.http.post("/targets/1/maintenance", json={"off": True})).json()[
+            "maintenance"
+        ] is None
 
 
 async def test_a_maintenance_that_makes_no_sense_is_refused(database: Database) -> None:
     async with desk(database) as ada:
         await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.5"})
-        for body in ({"off": True, "duration": "2h"}, {"until": "2199-01-01T00:00:00"}, {"reason": ""}, {"for": "ever"}):
+        for body in (
+            {"off": True, "duration": "2h"},
+            {"until": "2199-01-01T00:00:00"},
+            {"reason": ""},
+            {"for": "ever"},
+        ):
             problem(await ada.http.post("/targets/1/maintenance", json=body), 422, "invalid")
         problem(await ada.http.post("/targets/2/maintenance", json={}), 404, "target_not_found")
         viewer = await ada.token_of("viewer")
-        problem(await ada.http.post("/targets/1/maintenance", json={}, headers=viewer), 403, "forbidden")
+        problem(
+            await ada.http.post("/targets/1/maintenance", json={}, headers=viewer), 403, "forbidden"
+        )
 
 
 async def test_runs_say_what_they_are_held_for(database: Database) -> None:
     async with live(database) as ada:
         await ada.targets("web-1")
         await ada.http.post("/targets/1/maintenance", json={"duration": "2h", "reason": "new disk"})
-        launched = await ada.http.post("/run", json={"actions": [{"command": "uptime"}], "targets": {"ids": ["web-1"]}})
+        launched = await ada.http.post(
+            "/run", json={"actions": [{"command": "uptime"}], "targets": {"ids": ["web-1"]}}
+        )
         assert await ada.story.begin() == {}
-        (run,) = (await ada.http.get(f"/executions/{launched.json()['id']}/targets")).json()["items"]
-        assert (run["status"], run["waiting_for"], run["awaits"]) == ("waiting", "hold", "maintenance: new disk")
+        (run,) = (await ada.http.get(f"/executions/{launched.json()['id']}/targets")).json()[
+            "items"
+        ]
+        assert (run["status"], run["waiting_for"], run["awaits"]) == (
+            "waiting",
+            "hold",
+            "maintenance: new disk",
+        )
         assert run["not_before"] is not None
 
 
@@ -61,7 +88,9 @@ async def test_another_number_of_slots_counts_at_once(database: Database) -> Non
         await ada.http.put("/targets/1", json={"name": "web-1", "host": "10.0.0.5", "slots": 1})
         await ada.story.begin()
         assert await running(database) == 2
-        assert await database.fetch("select slots, used from target_slots") == [{"slots": 2, "used": 2}]
+        assert await database.fetch("select slots, used from target_slots") == [
+            {"slots": 2, "used": 2}
+        ]
 
 
 async def running(database: Database) -> int:
@@ -73,8 +102,13 @@ async def test_a_run_that_is_ready_says_that_its_zone_has_no_worker(database: Da
     async with live(database) as ada:
         await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.5"})
         await ada.http.post("/targets", json={"name": "par-1", "host": "10.1.0.5", "zone": "paris"})
-        await Workers(database).register(Incarnation(uuid4(), "worker-1", "default", 1, 10), lease_seconds=600)
-        launched = await ada.http.post("/run", json={"actions": [{"command": "uptime"}], "targets": {"ids": ["web-1", "par-1"]}})
+        await Workers(database).register(
+            Incarnation(uuid4(), "worker-1", "default", 1, 10), lease_seconds=600
+        )
+        launched = await ada.http.post(
+            "/run",
+            json={"actions": [{"command": "uptime"}], "targets": {"ids": ["web-1", "par-1"]}},
+        )
         runs = (await ada.http.get(f"/executions/{launched.json()['id']}/targets")).json()["items"]
         assert {run["target"]["name"]: (run["waiting_for"], run["awaits"]) for run in runs} == {
             "web-1": (None, None),

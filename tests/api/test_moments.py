@@ -20,43 +20,83 @@ FREEZE = {
 }
 
 
-async def test_a_preview_is_on_the_clock_of_the_zone_and_in_utc_and_stores_nothing(database: Database) -> None:
+async def test_a_preview_is_on_the_clock_of_the_zone_and_in_utc_and_stores_nothing(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         body = {"schedule": NIGHTLY, "from": "2026-10-24T00:00:00Z", "count": 3}
         told = (await ada.http.post("/schedules/preview", json=body)).json()
         assert told == {
             "words": "at 02:30 every day, Europe/Berlin",
             "moments": [
-                {"utc": "2026-10-24T00:30:00.000Z", "local": "2026-10-24T02:30:00+02:00", "closed": None},
-                {"utc": "2026-10-25T00:30:00.000Z", "local": "2026-10-25T02:30:00+02:00", "closed": None},
-                {"utc": "2026-10-26T01:30:00.000Z", "local": "2026-10-26T02:30:00+01:00", "closed": None},
+                {
+                    "utc": "2026-10-24T00:30:00.000Z",
+                    "local": "2026-10-24T02:30:00+02:00",
+                    "closed": None,
+                },
+                {
+                    "utc": "2026-10-25T00:30:00.000Z",
+                    "local": "2026-10-25T02:30:00+02:00",
+                    "closed": None,
+                },
+                {
+                    "utc": "2026-10-26T01:30:00.000Z",
+                    "local": "2026-10-26T02:30:00+01:00",
+                    "closed": None,
+                },
             ],
             "notes": [],
         }
         assert (await ada.http.get("/schedules")).json()["items"] == []
         for edge in ("1970-01-01T00:00:00+14:00", "2199-12-31T23:59:59-12:00"):
-            assert (await ada.http.post("/schedules/preview", json={**body, "from": edge})).status_code == 200
+            assert (
+                await ada.http.post("/schedules/preview", json={**body, "from": edge})
+            ).status_code == 200
 
 
 async def test_a_preview_says_what_a_calendar_closes(database: Database) -> None:
     async with desk(database) as ada:
         await ada.services.calendars.create(CalendarDraft.model_validate(FREEZE))
-        body = {"schedule": {**NIGHTLY, "calendars": ["freeze"]}, "from": "2026-10-24T00:00:00Z", "count": 4}
+        body = {
+            "schedule": {**NIGHTLY, "calendars": ["freeze"]},
+            "from": "2026-10-24T00:00:00Z",
+            "count": 4,
+        }
         moments = (await ada.http.post("/schedules/preview", json=body)).json()["moments"]
-        assert [m["closed"] and m["closed"]["calendar"] for m in moments] == [None, "freeze", "freeze", None]
+        assert [m["closed"] and m["closed"]["calendar"] for m in moments] == [
+            None,
+            "freeze",
+            "freeze",
+            None,
+        ]
         assert moments[1]["closed"]["until"] == "2026-10-26T12:00:00.000Z"
 
 
-async def test_a_stored_schedule_is_previewed_as_it_is_or_as_it_would_be(database: Database) -> None:
+async def test_a_stored_schedule_is_previewed_as_it_is_or_as_it_would_be(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
-        [made] = await scheduled(ada, {"type": "cron", "cron": "H H * * *", "jitter": "30s", "max_firings": 2})
+        [made] = await scheduled(
+            ada, {"type": "cron", "cron": "H H * * *", "jitter": "30s", "max_firings": 2}
+        )
         first = (await ada.http.post("/schedules/preview", json={"id": made["id"]})).json()
         assert (first["moments"][0]["utc"], len(first["moments"])) == (made["next_due_at"], 2)
-        assert first["notes"] == ["each starts up to 30s later (jitter)", "there are no more moments than these"]
-        other = {"id": str(made["uuid"]), "schedule": {"type": "cron", "cron": "H H * * mon"}, "count": 1}
+        assert first["notes"] == [
+            "each starts up to 30s later (jitter)",
+            "there are no more moments than these",
+        ]
+        other = {
+            "id": str(made["uuid"]),
+            "schedule": {"type": "cron", "cron": "H H * * mon"},
+            "count": 1,
+        }
         told = (await ada.http.post("/schedules/preview", json=other)).json()
         assert told["moments"][0]["utc"][10:] == made["next_due_at"][10:]
-        fresh = (await ada.http.post("/schedules/preview", json={"schedule": {"type": "cron", "cron": "H H * * *"}})).json()
+        fresh = (
+            await ada.http.post(
+                "/schedules/preview", json={"schedule": {"type": "cron", "cron": "H H * * *"}}
+            )
+        ).json()
         assert len(fresh["moments"]) == 5
         assert fresh["notes"][0].startswith("H is another")
 
@@ -74,7 +114,9 @@ async def test_a_stored_schedule_is_previewed_as_it_is_or_as_it_would_be(databas
         ({"schedule": NIGHTLY, "from": "2026-10-24T00:00:00"}, "/from"),
     ],
 )
-async def test_a_preview_of_what_cannot_be_says_where(database: Database, body: dict[str, Any], pointer: str) -> None:
+async def test_a_preview_of_what_cannot_be_says_where(
+    database: Database, body: dict[str, Any], pointer: str
+) -> None:
     async with desk(database) as ada:
         answer = await ada.http.post("/schedules/preview", json=body)
         assert answer.status_code == 422, answer.text
@@ -83,20 +125,31 @@ async def test_a_preview_of_what_cannot_be_says_where(database: Database, body: 
 
 async def test_a_preview_of_a_stored_one_that_is_not_there_is_404(database: Database) -> None:
     async with desk(database) as ada:
-        problem(await ada.http.post("/schedules/preview", json={"id": 9}), 404, "schedule_not_found")
+        problem(
+            await ada.http.post("/schedules/preview", json={"id": 9}), 404, "schedule_not_found"
+        )
 
 
-async def test_the_forecast_counts_what_is_enabled_and_tells_of_what_calendars_close(database: Database) -> None:
+async def test_the_forecast_counts_what_is_enabled_and_tells_of_what_calendars_close(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         soon = datetime.now(UTC) + timedelta(days=1)
         window = {"from": soon.isoformat(), "until": (soon + timedelta(days=2)).isoformat()}
-        await ada.services.calendars.create(CalendarDraft.model_validate({"name": "freeze", "windows": [window]}))
+        await ada.services.calendars.create(
+            CalendarDraft.model_validate({"name": "freeze", "windows": [window]})
+        )
         quarter = {"type": "recurring", "every": "minutes", "interval": 15, "name": "quarter"}
         daily = {**NIGHTLY, "timezone": "UTC"}
         frozen = {**daily, "name": "frozen", "calendars": ["freeze"]}
         await scheduled(ada, daily, quarter, frozen, {**daily, "name": "off", "enabled": False})
         told = (await ada.http.get("/schedules/forecast")).json()
-        assert (told["schedules"], told["closed"], len(told["hours"]), told["left_out"]) == (3, 2, 168, [])
+        assert (told["schedules"], told["closed"], len(told["hours"]), told["left_out"]) == (
+            3,
+            2,
+            168,
+            [],
+        )
         assert sum(hour["firings"] for hour in told["hours"]) == told["firings"]
         assert [c["schedule"]["name"] for c in told["collisions"]] == ["frozen", "frozen"]
         assert told["busiest"][0]["firings"] in (5, 6)
@@ -104,16 +157,22 @@ async def test_the_forecast_counts_what_is_enabled_and_tells_of_what_calendars_c
 
 async def test_a_forecast_has_limits_and_says_what_is_beyond_them(database: Database) -> None:
     async with desk(database) as ada:
-        ada.services.forecasts = Forecasts(ada.services.outlook, ada.services.calendars, moments_at_most=100)
+        ada.services.forecasts = Forecasts(
+            ada.services.outlook, ada.services.calendars, moments_at_most=100
+        )
         minutely = {"type": "recurring", "every": "minutes", "interval": 1}
-        await scheduled(ada, {**minutely, "name": "a"}, {**minutely, "name": "b"}, {**minutely, "name": "c"})
+        await scheduled(
+            ada, {**minutely, "name": "a"}, {**minutely, "name": "b"}, {**minutely, "name": "c"}
+        )
         told = (await ada.http.get("/schedules/forecast")).json()
         assert (told["schedules"], told["firings"]) == (1, 100)
         assert told["left_out"][0].startswith("not looked at: 2 schedules")
         assert "a of restart-web" in told["left_out"][1]
 
 
-async def test_a_forecast_counts_the_targets_of_a_whole_execution_not_of_its_retry(database: Database) -> None:
+async def test_a_forecast_counts_the_targets_of_a_whole_execution_not_of_its_retry(
+    database: Database,
+) -> None:
     async with live(database) as ada:
         await ada.targets("web-1", "web-2", "web-3")
         await scheduled(ada, NIGHTLY, targets={"ids": ["web-1", "web-2", "web-3"]})

@@ -52,13 +52,18 @@ def test_every_operation_describes_its_refusals(document: Any) -> None:
     for name, operation in operations(document):
         for status in ("4XX", "5XX"):
             content = operation["responses"][status]["content"]
-            assert content == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}, name
+            assert content == {
+                "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+            }, name
 
 
 def test_defaults_and_examples_fit_their_schemas(document: Any) -> None:
     for schema in schemas(document):
         whole = {**schema, "components": document["components"]}
-        for value in [*([schema["default"]] if "default" in schema else []), *schema.get("examples", [])]:
+        for value in [
+            *([schema["default"]] if "default" in schema else []),
+            *schema.get("examples", []),
+        ]:
             assert jsonschema_rs.is_valid(whole, value), (schema, value)
 
 
@@ -77,7 +82,11 @@ def test_logs_and_files_describe_their_media_types(document: Any) -> None:
         "application/json", "text/plain", "application/octet-stream", "application/x-ndjson",
     }  # fmt: skip
     assert media_types("/executions/{id}/events") == {"text/event-stream"}
-    assert media_types("/files/{id}/content") == media_types("/artifacts/{id}") == {"application/octet-stream"}
+    assert (
+        media_types("/files/{id}/content")
+        == media_types("/artifacts/{id}")
+        == {"application/octet-stream"}
+    )
     assert media_types("/audit/export") == {"application/x-ndjson"}
     assert media_types("/metrics") == {"text/plain"}
 
@@ -101,12 +110,26 @@ def test_the_document_names_its_servers(document: Any) -> None:
 def test_operations_have_names_of_their_own_that_a_client_can_use(document: Any) -> None:
     names = [operation["operationId"] for _, operation in operations(document)]
     assert len({*names}) == len(names)
-    assert {"list_jobs", "execute_job", "get_execution", "list_results", "replace_target", "change_target"} <= {*names}
+    assert {
+        "list_jobs",
+        "execute_job",
+        "get_execution",
+        "list_results",
+        "replace_target",
+        "change_target",
+    } <= {*names}
 
 
 def test_operations_keep_their_permissions(document: Any) -> None:
-    named = {name: operation["x-permission"] for name, operation in operations(document) if "x-permission" in operation}
-    assert named == {f"{method} {path}": found.name for (method, path), found in permissions(application()).items()}
+    named = {
+        name: operation["x-permission"]
+        for name, operation in operations(document)
+        if "x-permission" in operation
+    }
+    assert named == {
+        f"{method} {path}": found.name
+        for (method, path), found in permissions(application()).items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -120,8 +143,12 @@ def test_operations_keep_their_permissions(document: Any) -> None:
         (404, {"detail": "Not Found"}, "application/json is not described"),
     ],
 )
-async def test_an_answer_that_is_not_as_described_fails_a_test(status: int, body: Any, why: str | None) -> None:
-    answer = httpx2.Response(status, json=body, request=httpx2.Request("GET", "http://opsjobs/api/v1/livez"))
+async def test_an_answer_that_is_not_as_described_fails_a_test(
+    status: int, body: Any, why: str | None
+) -> None:
+    answer = httpx2.Response(
+        status, json=body, request=httpx2.Request("GET", "http://opsjobs/api/v1/livez")
+    )
     description = Description(application())
     if why is None:
         await description.check(answer)

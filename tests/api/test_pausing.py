@@ -21,7 +21,9 @@ async def test_of_a_paused_execution_nothing_starts_until_it_is_resumed(database
         assert (paused.json()["paused_by"], paused.json()["pause_reason"]) == ("ada", "too loud")
         assert (await desk.http.post("/executions/1/pause")).json()["pause_reason"] == "too loud"
         assert await desk.story.begin() == {}
-        assert [e["id"] for e in (await desk.http.get("/executions?status=paused")).json()["items"]] == [1]
+        assert [
+            e["id"] for e in (await desk.http.get("/executions?status=paused")).json()["items"]
+        ] == [1]
         resumed = await desk.http.post("/executions/1/resume")
         assert (resumed.status_code, resumed.json()["status"]) == (200, "queued")
         assert (resumed.json()["paused_by"], resumed.json()["pause_reason"]) == (None, None)
@@ -39,27 +41,40 @@ async def test_what_ends_or_has_ended_is_neither_paused_nor_resumed(database: Da
         await desk.story.finish("web-1")
         for verb in ("pause", "resume"):
             problem(await desk.http.post(f"/executions/1/{verb}"), 409, "execution_ended")
-            problem(await desk.http.post(f"/executions/9/{verb}", json={"x": 1}), 404, "execution_not_found")
+            problem(
+                await desk.http.post(f"/executions/9/{verb}", json={"x": 1}),
+                404,
+                "execution_not_found",
+            )
 
 
 async def test_an_approval_is_listed_and_decided_once(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.launch([target(1)])
-        asked = await desk.services.ledger.request_approval(1, "go", ApprovalTerms("May we?", expires_seconds=3_600))
+        asked = await desk.services.ledger.request_approval(
+            1, "go", ApprovalTerms("May we?", expires_seconds=3_600)
+        )
         pending = (await desk.http.get("/approvals?status=pending")).json()["items"]
-        assert [(a["id"], a["execution_id"], a["action"], a["message"], a["status"]) for a in pending] == [
-            (asked.id, 1, "go", "May we?", "pending")
-        ]
+        assert [
+            (a["id"], a["execution_id"], a["action"], a["message"], a["status"]) for a in pending
+        ] == [(asked.id, 1, "go", "May we?", "pending")]
         shown = (await desk.http.get(f"/approvals/{asked.uuid}")).json()
         assert {**pending[0], "would_run": shown["would_run"]} == shown
         manager, said = await desk.as_role("manager"), {"reason": "all is well"}
-        decided = await desk.http.post(f"/approvals/{asked.uuid}/approve", json=said, headers=manager)
+        decided = await desk.http.post(
+            f"/approvals/{asked.uuid}/approve", json=said, headers=manager
+        )
         assert (decided.status_code, decided.json()["status"]) == (200, "approved")
-        assert (decided.json()["decided_by"], decided.json()["reason"]) == ("ben-manager", "all is well")
+        assert (decided.json()["decided_by"], decided.json()["reason"]) == (
+            "ben-manager",
+            "all is well",
+        )
         assert desk.notified == ["default"]
         problem(await desk.http.post(f"/approvals/{asked.id}/reject"), 409, "approval_decided")
         assert (await desk.http.get("/approvals?status=pending")).json()["items"] == []
-        assert (await desk.http.get("/approvals?execution_id=1&decided_by=ben-manager")).json()["items"] == [decided.json()]
+        assert (await desk.http.get("/approvals?execution_id=1&decided_by=ben-manager")).json()[
+            "items"
+        ] == [decided.json()]
 
 
 async def test_who_waited_for_what_is_rejected_ends_cancelled(database: Database) -> None:
@@ -77,47 +92,72 @@ async def test_who_waited_for_what_is_rejected_ends_cancelled(database: Database
             awaits="step-1",
         )
         await desk.services.ledger.settle(Flush(desk.story._owner, "worker-1", 1, [waits]))
-        assert (await desk.http.post(f"/approvals/{asked.id}/reject", json={"reason": "not today"})).json()[
-            "status"
-        ] == "rejected"
+        assert (
+            await desk.http.post(f"/approvals/{asked.id}/reject", json={"reason": "not today"})
+        ).json()["status"] == "rejected"
         (found,) = (await desk.http.get("/executions/1/targets")).json()["items"]
         assert (found["status"], found["error"]["code"]) == ("cancelled", "cancelled")
         assert "not today" in found["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ["/approvals/9", "/approvals/x"])
-async def test_there_is_nothing_to_decide_of_an_approval_that_is_not(database: Database, path: str) -> None:
+async def test_there_is_nothing_to_decide_of_an_approval_that_is_not(
+    database: Database, path: str
+) -> None:
     async with live(database) as desk:
         problem(await desk.http.get(path), 404, "approval_not_found")
-        problem(await desk.http.post(f"{path}/approve", json={"nonsense": 1}), 404, "approval_not_found")
+        problem(
+            await desk.http.post(f"{path}/approve", json={"nonsense": 1}), 404, "approval_not_found"
+        )
 
 
 async def test_each_door_asks_for_its_permission(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.launch()
         asked = await desk.services.ledger.request_approval(1, "go", ApprovalTerms("May we?"))
-        viewer, operator, manager = [await desk.as_role(role) for role in ("viewer", "operator", "manager")]
+        viewer, operator, manager = [
+            await desk.as_role(role) for role in ("viewer", "operator", "manager")
+        ]
         for verb in ("pause", "resume"):
             problem(await desk.http.post(f"/executions/1/{verb}", headers=viewer), 403, "forbidden")
-            assert (await desk.http.post(f"/executions/1/{verb}", headers=operator)).status_code == 200
+            assert (
+                await desk.http.post(f"/executions/1/{verb}", headers=operator)
+            ).status_code == 200
         assert (await desk.http.get("/approvals", headers=viewer)).status_code == 200
-        problem(await desk.http.post(f"/approvals/{asked.id}/approve", headers=operator), 403, "forbidden")
-        assert (await desk.http.post(f"/approvals/{asked.id}/approve", headers=manager)).status_code == 200
+        problem(
+            await desk.http.post(f"/approvals/{asked.id}/approve", headers=operator),
+            403,
+            "forbidden",
+        )
+        assert (
+            await desk.http.post(f"/approvals/{asked.id}/approve", headers=manager)
+        ).status_code == 200
 
 
 async def test_a_resume_says_which_failures_it_accepts(database: Database) -> None:
     async with live(database) as desk:
         await desk.targets("web-1", "web-2", "web-3")
         policy = {"max_fail": 0, "waves": [2, "100%"], "gate": {"pause_on_fail": True}}
-        body = {"actions": [{"command": "true"}], "targets": {"ids": ["web-1", "web-2", "web-3"]}, "policy": policy}
+        body = {
+            "actions": [{"command": "true"}],
+            "targets": {"ids": ["web-1", "web-2", "web-3"]},
+            "policy": policy,
+        }
         desk.story.execution_id = (await desk.http.post("/run", json=body)).json()["id"]
         await desk.story.begin()
         await desk.story.finish("web-1", 3)
         await desk.story.finish("web-2", 3)
-        await desk.http.post("/executions/1/resume")  # looks at what came in: it stops at the failures
+        await desk.http.post(
+            "/executions/1/resume"
+        )  # looks at what came in: it stops at the failures
         assert (await desk.http.get("/executions/1")).json()["waiting_on"]["kind"] == "max_fail"
         resumed = (await desk.http.post("/executions/1/resume")).json()
-        assert (resumed["status"], resumed["accepted"]) == ("running", {"failures": 2, "max_fail": 0})
+        assert (resumed["status"], resumed["accepted"]) == (
+            "running",
+            {"failures": 2, "max_fail": 0},
+        )
         assert (await desk.http.post("/executions/1/resume")).json()["accepted"] is None
         log = (await desk.http.get("/executions/1/log")).json()["items"]
-        assert [(e["data"]["accepts"], e["data"]["max_fail"]) for e in log if "accepts" in e["data"]] == [(2, 0)]
+        assert [
+            (e["data"]["accepts"], e["data"]["max_fail"]) for e in log if "accepts" in e["data"]
+        ] == [(2, 0)]

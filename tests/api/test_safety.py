@@ -12,9 +12,13 @@ from opsjobs.settings import load
 from opsjobs.store.transaction import Database
 
 
-async def test_a_text_is_judged_with_the_findings_that_its_verdict_comes_of(database: Database) -> None:
+async def test_a_text_is_judged_with_the_findings_that_its_verdict_comes_of(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
-        answer = await ada.http.post("/safety/check", json={"interpreter": "bash", "text": "uptime\nrm -rf /\n"})
+        answer = await ada.http.post(
+            "/safety/check", json={"interpreter": "bash", "text": "uptime\nrm -rf /\n"}
+        )
         body = answer.json()
         assert (answer.status_code, body["verdict"]) == (200, "block")
         (finding,) = body["findings"]
@@ -27,11 +31,15 @@ async def test_a_text_is_judged_with_the_findings_that_its_verdict_comes_of(data
         assert harmless.json() == {"verdict": "allow", "findings": []}
 
 
-async def test_where_it_would_run_makes_it_stricter_and_a_viewer_may_ask(database: Database) -> None:
+async def test_where_it_would_run_makes_it_stricter_and_a_viewer_may_ask(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         viewer, text = await ada.token_of("viewer"), 'rm -rf "$X"/'
         for labels, verdict in (([], "needs_approval"), (["env=prod"], "block")):
-            answer = await ada.http.post("/safety/check", json={"text": text, "labels": labels}, headers=viewer)
+            answer = await ada.http.post(
+                "/safety/check", json={"text": text, "labels": labels}, headers=viewer
+            )
             assert answer.json()["verdict"] == verdict
 
 
@@ -56,11 +64,20 @@ async def test_the_rules_are_listed_with_reasons_and_examples(database: Database
         assert found["reason"].endswith(".")
 
 
-async def test_nothing_is_judged_and_no_process_started_if_the_check_is_off(database: Database) -> None:
-    urls = {"DATABASE_URL": "postgresql://nowhere", "REDIS_URL": "redis://nowhere", "ENCRYPTION_KEYS": "A" * 43 + "="}
+async def test_nothing_is_judged_and_no_process_started_if_the_check_is_off(
+    database: Database,
+) -> None:
+    urls = {
+        "DATABASE_URL": "postgresql://nowhere",
+        "REDIS_URL": "redis://nowhere",
+        "ENCRYPTION_KEYS": "A" * 43 + "=",
+    }
     for wanted in ("on", "off"):
         services = build(load({**urls, "ENABLE_SAFETY_CHECKS": wanted}))
-        assert (services.judges is None, services.judging is None) == (wanted == "off", wanted == "off")
+        assert (services.judges is None, services.judging is None) == (
+            wanted == "off",
+            wanted == "off",
+        )
     async with desk(database) as ada:
         ada.services.judges = None
         problem(await ada.http.post("/safety/check", json={"text": "ls"}), 409, "safety_off")

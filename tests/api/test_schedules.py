@@ -10,22 +10,39 @@ from api.live import Live, live
 from opsjobs.store.transaction import Database
 
 NIGHTLY = {"name": "nightly", "type": "cron", "cron": "30 2 * * *", "timezone": "Europe/Berlin"}
-DECLARED = [{"name": "path", "default": "/"}, {"name": "token", "type": "secret"}, {"name": "n", "type": "integer", "max": 3}]
+DECLARED = [
+    {"name": "path", "default": "/"},
+    {"name": "token", "type": "secret"},
+    {"name": "n", "type": "integer", "max": 3},
+]
 
 
-async def scheduled(ada: Desk | Live, *schedules: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
+async def scheduled(
+    ada: Desk | Live, *schedules: dict[str, Any], **fields: Any
+) -> list[dict[str, Any]]:
     """The job restart-web with these schedules."""
     made = (await ada.http.post("/jobs", json=job(**fields))).json()
-    answers = [await ada.http.post(f"/jobs/{made['id']}/schedules", json=schedule) for schedule in schedules]
-    assert [answer.status_code for answer in answers] == [201] * len(schedules), [answer.text for answer in answers]
+    answers = [
+        await ada.http.post(f"/jobs/{made['id']}/schedules", json=schedule)
+        for schedule in schedules
+    ]
+    assert [answer.status_code for answer in answers] == [201] * len(schedules), [
+        answer.text for answer in answers
+    ]
     return [answer.json() for answer in answers]
 
 
-async def test_a_schedule_says_what_it_is_when_it_comes_next_and_how_its_last_moment_went(database: Database) -> None:
+async def test_a_schedule_says_what_it_is_when_it_comes_next_and_how_its_last_moment_went(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         await ada.http.post("/jobs", json=job())
         answer = await ada.http.post("/jobs/1/schedules", json=NIGHTLY)
-        assert (answer.status_code, answer.headers["location"], answer.headers["etag"]) == (201, "/schedules/1", '"1"')
+        assert (answer.status_code, answer.headers["location"], answer.headers["etag"]) == (
+            201,
+            "/schedules/1",
+            '"1"',
+        )
         made = answer.json()
         assert {name: made[name] for name in ("id", "version", "job_id", "job_name", "owner", "enabled", "cron", "misfire")} == {
             "id": 1, "version": 1, "job_id": 1, "job_name": "restart-web", "owner": "ada", "enabled": True, "cron": "30 2 * * *",
@@ -45,16 +62,30 @@ async def test_a_request_that_comes_twice_makes_one_schedule(database: Database)
     async with desk(database) as ada:
         await ada.http.post("/jobs", json=job())
         key = {"Idempotency-Key": "a-b-c"}
-        first, again = [await ada.http.post("/jobs/1/schedules", json=NIGHTLY, headers=key) for _ in range(2)]
-        assert (again.json(), again.headers["location"], again.headers["etag"]) == (first.json(), "/schedules/1", '"1"')
+        first, again = [
+            await ada.http.post("/jobs/1/schedules", json=NIGHTLY, headers=key) for _ in range(2)
+        ]
+        assert (again.json(), again.headers["location"], again.headers["etag"]) == (
+            first.json(),
+            "/schedules/1",
+            '"1"',
+        )
         assert again.headers["idempotency-replayed"] == "true"
-        problem(await ada.http.post("/jobs/1/schedules", json={**NIGHTLY, "name": "b"}, headers=key), 422, "idempotency_mismatch")
+        problem(
+            await ada.http.post("/jobs/1/schedules", json={**NIGHTLY, "name": "b"}, headers=key),
+            422,
+            "idempotency_mismatch",
+        )
         problem(await ada.http.post("/jobs/1/schedules", json=NIGHTLY), 409, "name_taken")
 
 
 async def test_schedules_are_listed_filtered_sorted_and_paged(database: Database) -> None:
     async with desk(database) as ada:
-        await scheduled(ada, NIGHTLY, {"type": "recurring", "every": "minutes", "interval": 15, "name": "quarter"})
+        await scheduled(
+            ada,
+            NIGHTLY,
+            {"type": "recurring", "every": "minutes", "interval": 15, "name": "quarter"},
+        )
         await ada.http.post("/jobs", json=job("disk"))
         await ada.http.post("/jobs/2/schedules", json={**NIGHTLY, "enabled": False})
 
@@ -70,8 +101,15 @@ async def test_schedules_are_listed_filtered_sorted_and_paged(database: Database
         page = (await ada.http.get("/schedules?sort=name&page=2&size=2")).json()
         assert ([item["name"] for item in page["items"]], page["total"]) == (["quarter"], 3)
         first = (await ada.http.get("/schedules?limit=2")).json()
-        assert [i["id"] for i in (await ada.http.get(f"/schedules?limit=2&cursor={first['next']}")).json()["items"]] == [1]
-        assert [i["id"] for i in (await ada.http.get("/jobs/1/schedules?sort=id")).json()["items"]] == [1, 2]
+        assert [
+            i["id"]
+            for i in (await ada.http.get(f"/schedules?limit=2&cursor={first['next']}")).json()[
+                "items"
+            ]
+        ] == [1]
+        assert [
+            i["id"] for i in (await ada.http.get("/jobs/1/schedules?sort=id")).json()["items"]
+        ] == [1, 2]
         problem(await ada.http.get("/schedules?nmae=x"), 422, "invalid_query")
         problem(await ada.http.get("/jobs/9/schedules"), 404, "job_not_found")
 
@@ -82,23 +120,39 @@ async def test_a_schedule_is_replaced_by_whoever_has_read_it(database: Database)
         other = {**NIGHTLY, "cron": "0 3 * * *"}
         problem(await ada.http.put("/schedules/1", json=other), 428, "if_match_missing")
         changed = await ada.http.put("/schedules/1", json=other, headers={"If-Match": '"1"'})
-        assert (changed.status_code, changed.headers["etag"], changed.json()["cron"]) == (200, '"2"', "0 3 * * *")
-        problem(await ada.http.put("/schedules/1", json=NIGHTLY, headers={"If-Match": '"1"'}), 412, "stale_version")
+        assert (changed.status_code, changed.headers["etag"], changed.json()["cron"]) == (
+            200,
+            '"2"',
+            "0 3 * * *",
+        )
+        problem(
+            await ada.http.put("/schedules/1", json=NIGHTLY, headers={"If-Match": '"1"'}),
+            412,
+            "stale_version",
+        )
         same = await ada.http.put("/schedules/1", json=other, headers={"If-Match": "*"})
         assert same.json()["version"] == 2
         ben = await ada.token_of("operator")
         owned = await ada.http.put("/schedules/1", json=NIGHTLY, headers={**ben, "If-Match": "*"})
         assert owned.json()["owner"] == "ben-operator"
-        problem(await ada.http.put("/schedules/9", json={"type": 5}, headers={"If-Match": "*"}), 404, "schedule_not_found")
+        problem(
+            await ada.http.put("/schedules/9", json={"type": 5}, headers={"If-Match": "*"}),
+            404,
+            "schedule_not_found",
+        )
 
 
 async def test_a_deleted_schedule_is_gone_and_its_name_is_free(database: Database) -> None:
     async with desk(database) as ada:
         await scheduled(ada, NIGHTLY)
-        problem(await ada.http.delete("/schedules/1", headers={"If-Match": '"7"'}), 412, "stale_version")
+        problem(
+            await ada.http.delete("/schedules/1", headers={"If-Match": '"7"'}), 412, "stale_version"
+        )
         assert (await ada.http.delete("/schedules/1")).status_code == 204
         for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/pause"), ("GET", "/firings")):
-            problem(await ada.http.request(method, f"/schedules/1{path}"), 404, "schedule_not_found")
+            problem(
+                await ada.http.request(method, f"/schedules/1{path}"), 404, "schedule_not_found"
+            )
         assert (await ada.http.post("/jobs/1/schedules", json=NIGHTLY)).status_code == 201
 
 
@@ -108,7 +162,11 @@ async def test_a_schedule_is_paused_with_a_reason_and_resumed(database: Database
         for _ in range(2):
             paused = await ada.http.post("/schedules/1/pause", json={"reason": "audit"})
             told = paused.json()
-            assert (told["enabled"], told["paused_reason"], paused.headers["etag"]) == (False, "audit", '"2"')
+            assert (told["enabled"], told["paused_reason"], paused.headers["etag"]) == (
+                False,
+                "audit",
+                '"2"',
+            )
         resumed = (await ada.http.post("/schedules/1/resume")).json()
         assert (resumed["enabled"], resumed["paused_reason"]) == (True, None)
 
@@ -121,7 +179,9 @@ async def test_a_job_that_is_deleted_takes_its_schedules_with_it(database: Datab
         assert (await ada.http.get("/schedules")).json()["items"] == []
 
 
-async def test_a_job_is_scheduled_while_it_waits_for_a_moment_and_nothing_went_wrong(database: Database) -> None:
+async def test_a_job_is_scheduled_while_it_waits_for_a_moment_and_nothing_went_wrong(
+    database: Database,
+) -> None:
     async with live(database) as ada:
         await ada.targets("web-1")
 
@@ -130,7 +190,9 @@ async def test_a_job_is_scheduled_while_it_waits_for_a_moment_and_nothing_went_w
 
         await scheduled(ada, NIGHTLY, targets={"ids": ["web-1"]})
         assert await status() == "scheduled"
-        assert [i["id"] for i in (await ada.http.get("/jobs?status=scheduled")).json()["items"]] == [1]
+        assert [
+            i["id"] for i in (await ada.http.get("/jobs?status=scheduled")).json()["items"]
+        ] == [1]
         await ada.http.post("/schedules/1/pause")
         assert await status() == "new"
         await ada.http.post("/schedules/1/resume")
@@ -141,14 +203,26 @@ async def test_a_job_is_scheduled_while_it_waits_for_a_moment_and_nothing_went_w
 async def test_a_trigger_launches_now_in_the_name_of_who_asks(database: Database) -> None:
     async with live(database) as ada:
         await ada.targets("web-1")
-        await scheduled(ada, {**NIGHTLY, "parameters": {"path": "/var"}}, targets={"ids": ["web-1"]}, parameters=DECLARED)
+        await scheduled(
+            ada,
+            {**NIGHTLY, "parameters": {"path": "/var"}},
+            targets={"ids": ["web-1"]},
+            parameters=DECLARED,
+        )
         before = (await ada.http.get("/schedules/1")).json()
         await ada.http.post("/schedules/1/pause")
         key = {"Idempotency-Key": "now"}
-        first, again = [await ada.http.post("/schedules/1/trigger", json={"reason": "now"}, headers=key) for _ in range(2)]
+        first, again = [
+            await ada.http.post("/schedules/1/trigger", json={"reason": "now"}, headers=key)
+            for _ in range(2)
+        ]
         assert (first.status_code, first.headers["location"]) == (202, "/executions/1")
         execution = first.json()
-        assert (execution["requested_by"], execution["parameters"]["path"], execution["job_id"]) == ("ada", "/var", 1)
+        assert (
+            execution["requested_by"],
+            execution["parameters"]["path"],
+            execution["job_id"],
+        ) == ("ada", "/var", 1)
         assert again.json() == execution
         firing = (await ada.http.get("/schedules/1/firings")).json()["items"]
         assert [(f["kind"], f["status"], f["execution_id"], f["explained"]) for f in firing] == [
@@ -164,9 +238,17 @@ async def test_who_reads_may_not_manage(database: Database) -> None:
     async with desk(database) as ada:
         await scheduled(ada, NIGHTLY)
         viewer, operator = await ada.token_of("viewer"), await ada.token_of("operator")
-        for path in ("/schedules", "/schedules/1", "/schedules/1/firings", "/jobs/1/schedules", "/schedules/forecast"):
+        for path in (
+            "/schedules",
+            "/schedules/1",
+            "/schedules/1/firings",
+            "/jobs/1/schedules",
+            "/schedules/forecast",
+        ):
             assert (await ada.http.get(path, headers=viewer)).status_code == 200, path
-        preview = await ada.http.post("/schedules/preview", json={"schedule": NIGHTLY}, headers=viewer)
+        preview = await ada.http.post(
+            "/schedules/preview", json={"schedule": NIGHTLY}, headers=viewer
+        )
         assert preview.status_code == 200
         for path in ("/jobs/1/schedules", "/schedules/1/pause", "/schedules/1/resume"):
             problem(await ada.http.post(path, json={}, headers=viewer), 403, "forbidden")
@@ -209,15 +291,23 @@ async def test_what_cannot_be_is_refused_at_its_place(database: Database) -> Non
             answer = await ada.http.post("/jobs/1/schedules", json={**NIGHTLY, **fields})
             refused = problem(answer, 422, code or answer.json()["code"])
             assert [error["pointer"] for error in refused["errors"]] == [pointer], fields
-            put = await ada.http.put("/schedules/1", json={**other, **fields}, headers={"If-Match": "*"})
+            put = await ada.http.put(
+                "/schedules/1", json={**other, **fields}, headers={"If-Match": "*"}
+            )
             assert put.status_code == 422, fields
-        assert [item["version"] for item in (await ada.http.get("/schedules")).json()["items"]] == [1]
+        assert [item["version"] for item in (await ada.http.get("/schedules")).json()["items"]] == [
+            1
+        ]
 
 
-async def test_a_firing_says_what_its_execution_waits_for_and_how_it_ended(database: Database) -> None:
+async def test_a_firing_says_what_its_execution_waits_for_and_how_it_ended(
+    database: Database,
+) -> None:
     async with live(database) as ada:
         await ada.targets("web-1")
-        await scheduled(ada, NIGHTLY, targets={"ids": ["web-1"]}, policy={"approval": {"roles": ["approver"]}})
+        await scheduled(
+            ada, NIGHTLY, targets={"ids": ["web-1"]}, policy={"approval": {"roles": ["approver"]}}
+        )
         answer = await ada.http.post("/schedules/1/trigger")
         assert answer.json()["status"] == "pending_approval", answer.text
 

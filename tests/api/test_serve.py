@@ -35,7 +35,9 @@ def start(database_url: str, port: int, log: Path) -> subprocess.Popen[bytes]:
         "OPSJOBS_API_PORT": str(port),
     }
     with log.open("wb") as out:
-        return subprocess.Popen([sys.executable, "-c", SERVE], env=environment, stdout=out, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            [sys.executable, "-c", SERVE], env=environment, stdout=out, stderr=subprocess.STDOUT
+        )
 
 
 @contextmanager
@@ -70,26 +72,38 @@ def memory_mib(process: subprocess.Popen[bytes]) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_floods_of_100_mb_are_refused_in_little_memory_and_a_signal_ends_it_cleanly(database_url: str, tmp_path: Path) -> None:
+def test_floods_of_100_mb_are_refused_in_little_memory_and_a_signal_ends_it_cleanly(
+    database_url: str, tmp_path: Path
+) -> None:
     with served(database_url, tmp_path / "log") as (process, http):
         before = memory_mib(process)
         flood = b" " * (100 << 20)
         assert http.post("/jobs", content=flood, headers=JSON).status_code == 413
         pieces = (flood[i : i + 65_536] for i in range(0, len(flood), 65_536))
         assert http.post("/jobs", content=pieces, headers=JSON).status_code == 413
-        assert http.post("/jobs", content=flood, headers={**JSON, "Authorization": "Bearer no"}).status_code == 401
+        assert (
+            http.post(
+                "/jobs", content=flood, headers={**JSON, "Authorization": "Bearer no"}
+            ).status_code
+            == 401
+        )
         assert http.get("/jobs").status_code == 200
         assert memory_mib(process) - before < 20
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
 
 
-def test_the_tokens_and_secrets_of_requests_are_not_logged(database_url: str, tmp_path: Path) -> None:
+def test_the_tokens_and_secrets_of_requests_are_not_logged(
+    database_url: str, tmp_path: Path
+) -> None:
     with served(database_url, tmp_path / "log") as (process, http):
         login = {"name": "web", "type": "password", "username": "deploy", "password": "canary-7f3a"}
         assert http.post("/credentials", json=login).status_code == 201
         assert http.post("/credentials", json={**login, "type": "agent"}).status_code == 422
-        assert http.get("/jobs", headers={"Authorization": "Bearer opsc_canary-token"}).status_code == 401
+        assert (
+            http.get("/jobs", headers={"Authorization": "Bearer opsc_canary-token"}).status_code
+            == 401
+        )
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     logged = (tmp_path / "log").read_text()
@@ -98,7 +112,9 @@ def test_the_tokens_and_secrets_of_requests_are_not_logged(database_url: str, tm
     assert TOKEN not in logged
 
 
-def test_a_port_that_is_taken_ends_the_process_with_a_line_that_says_so(database_url: str, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_ends_the_process_with_a_line_that_says_so(
+    database_url: str, tmp_path: Path
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

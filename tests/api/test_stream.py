@@ -26,7 +26,10 @@ async def seqs(desk: Live, after: int = 0, frames: int | None = None) -> list[in
     """What a viewer sees until the end, or until it has seen so many frames and leaves."""
     seen: list[int] = []
     headers = {"last-event-id": str(after)}
-    async with asyncio.timeout(DEADLINE_SECONDS), desk.http.stream("GET", "/executions/1/events", headers=headers) as answer:
+    async with (
+        asyncio.timeout(DEADLINE_SECONDS),
+        desk.http.stream("GET", "/executions/1/events", headers=headers) as answer,
+    ):
         assert answer.headers["content-type"].startswith("text/event-stream")
         async for line in answer.aiter_lines():
             if line.startswith("id: "):
@@ -54,9 +57,13 @@ async def read_on(connection: socket.socket) -> None:
         continue
 
 
-async def test_clients_that_reconnect_ten_times_see_each_event_once_in_order(database: Database) -> None:
+async def test_clients_that_reconnect_ten_times_see_each_event_once_in_order(
+    database: Database,
+) -> None:
     async with live(database) as desk:
-        desk.followers.pace = Pace(merge_seconds=0.005, poll_seconds=0.02, ring_bytes=10_000, page_entries=20)
+        desk.followers.pace = Pace(
+            merge_seconds=0.005, poll_seconds=0.02, ring_bytes=10_000, page_entries=20
+        )
         await desk.story.live(2)
 
         async def write() -> None:
@@ -77,7 +84,9 @@ async def test_clients_that_reconnect_ten_times_see_each_event_once_in_order(dat
         last = (await desk.story.now()).last_seq
         for seen in told:
             # Only the end may come twice: to whoever comes back after it.
-            assert [seq for n, seq in enumerate(seen) if not (n and seq == seen[n - 1] == last)] == list(range(1, last + 1))
+            assert [
+                seq for n, seq in enumerate(seen) if not (n and seq == seen[n - 1] == last)
+            ] == list(range(1, last + 1))
 
 
 async def test_frames_are_as_the_contract_says(database: Database) -> None:
@@ -124,7 +133,9 @@ async def test_without_the_bus_an_event_comes_within_about_a_second(database: Da
 async def test_a_viewer_that_does_not_read_is_dropped_and_the_others_go_on(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "STALL_SECONDS", 2.0)  # the other one, in this loop too, must never seem to stall
+    monkeypatch.setattr(
+        stream, "STALL_SECONDS", 2.0
+    )  # the other one, in this loop too, must never seem to stall
     async with live(database) as desk:
         desk.followers.pace = Pace(poll_seconds=0.05)
         await desk.story.live()
@@ -181,5 +192,9 @@ async def test_there_are_only_so_many_viewers(database: Database) -> None:
 async def test_a_position_that_is_none_is_refused(database: Database, position: str) -> None:
     async with live(database) as desk:
         await desk.story.live()
-        problem(await desk.http.get("/executions/1/events", headers={"last-event-id": position}), 422, "invalid")
+        problem(
+            await desk.http.get("/executions/1/events", headers={"last-event-id": position}),
+            422,
+            "invalid",
+        )
         problem(await desk.http.get(f"/executions/1/events?after={position}"), 422, "invalid")

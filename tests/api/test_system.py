@@ -34,7 +34,10 @@ async def test_the_probes_answer_without_a_token_and_without_detail(database: Da
 async def test_without_redis_the_service_is_degraded_and_goes_on(database: Database) -> None:
     async with live(database, Channel(answers=False)) as desk:
         answer = await desk.http.get("/health")
-        assert (answer.status_code, answer.json()) == (200, {"status": "degraded", "reasons": ["redis_away"]})
+        assert (answer.status_code, answer.json()) == (
+            200,
+            {"status": "degraded", "reasons": ["redis_away"]},
+        )
         assert (await desk.http.get("/readyz")).status_code == 200
         assert (await desk.http.get("/status")).json()["redis"] == "away"
 
@@ -49,19 +52,29 @@ async def test_a_redis_that_is_not_configured_is_no_trouble(database: Database) 
         assert (told["status"], told["redis"], told["reasons"]) == ("ok", "not configured", [])
 
 
-async def test_keys_that_open_nothing_degrade_the_service_and_are_counted(database: Database) -> None:
+async def test_keys_that_open_nothing_degrade_the_service_and_are_counted(
+    database: Database,
+) -> None:
     async with live(database) as desk:
         await Vault(database, [new_key()]).create(password("ada"))
         await desk.services.inspection.run_once()
         answer = await desk.http.get("/health")
-        assert (answer.status_code, answer.json()) == (200, {"status": "degraded", "reasons": ["secrets_not_readable"]})
-        assert (await desk.http.get("/readyz")).json() == {"status": "ok", "reasons": ["secrets_not_readable"]}
+        assert (answer.status_code, answer.json()) == (
+            200,
+            {"status": "degraded", "reasons": ["secrets_not_readable"]},
+        )
+        assert (await desk.http.get("/readyz")).json() == {
+            "status": "ok",
+            "reasons": ["secrets_not_readable"],
+        }
         told = (await desk.http.get("/status")).json()
         assert told["status"] == "degraded"
         assert "1 credentials" in told["reasons"][0]["detail"]
 
 
-async def test_a_full_disk_is_said_by_every_probe_and_to_the_caller(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_is_said_by_every_probe_and_to_the_caller(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with live(database) as desk:
         async with database.connection() as connection:
             await connection.execute(_FULL)
@@ -70,9 +83,17 @@ async def test_a_full_disk_is_said_by_every_probe_and_to_the_caller(database: Da
         assert "disk of the database is full" in answer.json()["detail"]
         full = Complaint(DiskFull.code, DiskFull("").told)
         monkeypatch.setattr(desk.services.inspection, "complaints", [full])
-        assert (await desk.http.get("/health")).json() == {"status": "degraded", "reasons": ["database_disk_full"]}
-        assert (await desk.http.get("/readyz")).json() == {"status": "ok", "reasons": ["database_disk_full"]}
-        assert (await desk.http.get("/status")).json()["reasons"] == [{"code": full.code, "detail": full.detail}]
+        assert (await desk.http.get("/health")).json() == {
+            "status": "degraded",
+            "reasons": ["database_disk_full"],
+        }
+        assert (await desk.http.get("/readyz")).json() == {
+            "status": "ok",
+            "reasons": ["database_disk_full"],
+        }
+        assert (await desk.http.get("/status")).json()["reasons"] == [
+            {"code": full.code, "detail": full.detail}
+        ]
 
 
 # What PostgreSQL raises when a table cannot grow.
@@ -86,10 +107,17 @@ async def test_a_database_that_cannot_be_used_makes_the_service_not_ready(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with live(database) as desk:
-        monkeypatch.setattr(desk.services.inspection, "complaints", [Complaint("database_encoding", "LATIN1", fatal=True)])
+        monkeypatch.setattr(
+            desk.services.inspection,
+            "complaints",
+            [Complaint("database_encoding", "LATIN1", fatal=True)],
+        )
         for path in ("/readyz", "/health"):
             answer = await desk.http.get(path)
-            assert (answer.status_code, answer.json()) == (503, {"status": "unavailable", "reasons": ["database_encoding"]})
+            assert (answer.status_code, answer.json()) == (
+                503,
+                {"status": "unavailable", "reasons": ["database_encoding"]},
+            )
 
 
 async def test_the_service_is_ready_only_once_the_admin_token_is_good(database: Database) -> None:
@@ -98,10 +126,15 @@ async def test_the_service_is_ready_only_once_the_admin_token_is_good(database: 
         probes = desk.app.state.probes
         probes.admin_waits = True
         answer = await desk.http.get("/readyz")
-        assert (answer.status_code, answer.json()) == (503, {"status": "unavailable", "reasons": ["admin_token"]})
+        assert (answer.status_code, answer.json()) == (
+            503,
+            {"status": "unavailable", "reasons": ["admin_token"]},
+        )
         await _admit_admin(desk.services, token, probes)
         assert (await desk.http.get("/readyz")).status_code == 200
-        assert (await desk.http.get("/jobs", headers={"Authorization": f"Bearer {token.reveal()}"})).status_code == 200
+        assert (
+            await desk.http.get("/jobs", headers={"Authorization": f"Bearer {token.reveal()}"})
+        ).status_code == 200
     assert create_app(desk.services, admin_token=token).state.probes.admin_waits
     assert not create_app(desk.services).state.probes.admin_waits
 
@@ -115,14 +148,19 @@ async def test_without_migrations_the_service_is_not_ready(database: Database) -
         assert (await desk.http.get("/livez")).status_code == 200
 
 
-async def test_without_postgresql_the_service_is_unavailable_and_says_so_soon(database: Database) -> None:
+async def test_without_postgresql_the_service_is_unavailable_and_says_so_soon(
+    database: Database,
+) -> None:
     away = Database(NOWHERE)
     await away.open()
     try:
         async with live(database) as desk:
             desk.services.fleet._database = away
             answer = await desk.http.get("/health")
-            assert (answer.status_code, answer.json()) == (503, {"status": "unavailable", "reasons": ["database"]})
+            assert (answer.status_code, answer.json()) == (
+                503,
+                {"status": "unavailable", "reasons": ["database"]},
+            )
             assert answer.elapsed.total_seconds() < 20
             assert (await desk.http.get("/livez")).status_code == 200
     finally:
@@ -132,17 +170,31 @@ async def test_without_postgresql_the_service_is_unavailable_and_says_so_soon(da
 async def test_status_tells_it_all_to_whoever_may_see_it(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.live(3)
-        await Workers(database).register(Incarnation(uuid4(), "worker-1", "default", 7, 200), lease_seconds=15)
+        await Workers(database).register(
+            Incarnation(uuid4(), "worker-1", "default", 7, 200), lease_seconds=15
+        )
         await Workers(database).tick("scheduler")
         told = (await desk.http.get("/status")).json()
-        assert (told["status"], told["database"]["schema"], told["scheduler"]["status"]) == ("ok", HEAD, "ok")
-        assert [(w["name"], w["zone"], w["alive"], w["room"]) for w in told["workers"]] == [("worker-1", "default", True, 200)]
-        assert [(q["zone"], q["running"], q["ready"]) for q in told["queues"]] == [("default", 3, 0)]
+        assert (told["status"], told["database"]["schema"], told["scheduler"]["status"]) == (
+            "ok",
+            HEAD,
+            "ok",
+        )
+        assert [(w["name"], w["zone"], w["alive"], w["room"]) for w in told["workers"]] == [
+            ("worker-1", "default", True, 200)
+        ]
+        assert [(q["zone"], q["running"], q["ready"]) for q in told["queues"]] == [
+            ("default", 3, 0)
+        ]
         assert (told["executions"], told["log"]["days_ahead"]) == ({"running": 1}, 14)
         assert (await desk.http.get("/workers")).json()["items"][0]["concurrency"] == 200
         assert (await desk.http.get("/queues")).json()["items"] == told["queues"]
         for path in ("/status", "/metrics", "/workers", "/queues"):
-            problem(await desk.http.get(path, headers={"Authorization": "Bearer x"}), 401, "token_invalid")
+            problem(
+                await desk.http.get(path, headers={"Authorization": "Bearer x"}),
+                401,
+                "token_invalid",
+            )
 
 
 async def test_metrics_hold_the_process_and_the_fleet(database: Database) -> None:

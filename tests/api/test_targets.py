@@ -23,18 +23,32 @@ async def test_a_target_lives_from_post_to_delete(database: Database) -> None:
         await ada.http.post("/credentials", json=LOGIN)
         key = host_key()
         made = await ada.http.post(
-            "/targets", json=web(labels={"env": "prod"}, groups=["web"], credential="login", host_keys=[key])
+            "/targets",
+            json=web(labels={"env": "prod"}, groups=["web"], credential="login", host_keys=[key]),
         )
         assert (made.status_code, made.headers["location"]) == (201, "/targets/1")
         body = made.json()
-        assert (body["id"], body["credential"], body["host_keys"], body["port"]) == ("1", "login", [key], 22)
+        assert (body["id"], body["credential"], body["host_keys"], body["port"]) == (
+            "1",
+            "login",
+            [key],
+            22,
+        )
         assert (await ada.http.get(f"/targets/{body['uuid']}")).json() == body
         own = {"id", "uuid", "version", "created_at", "updated_at"}
-        same = await ada.http.put("/targets/1", json={k: v for k, v in body.items() if k not in own})
+        same = await ada.http.put(
+            "/targets/1", json={k: v for k, v in body.items() if k not in own}
+        )
         assert same.json() == body
         assert body["durable"] == "auto"
-        changed = await ada.http.put("/targets/1", json=web(host="db.example.org", durable="required"))
-        assert (changed.json()["version"], changed.json()["credential"], changed.json()["durable"]) == (2, None, "required")
+        changed = await ada.http.put(
+            "/targets/1", json=web(host="db.example.org", durable="required")
+        )
+        assert (
+            changed.json()["version"],
+            changed.json()["credential"],
+            changed.json()["durable"],
+        ) == (2, None, "required")
         assert (await ada.http.delete("/targets/1")).status_code == 204
         problem(await ada.http.get("/targets/1"), 404, "target_not_found")
 
@@ -61,7 +75,9 @@ async def test_a_target_lives_from_post_to_delete(database: Database) -> None:
         ({"durable": "perhaps"}, "/durable"),
     ],
 )
-async def test_a_bad_field_is_a_422_that_points_at_it(database: Database, fields: dict[str, Any], pointer: str) -> None:
+async def test_a_bad_field_is_a_422_that_points_at_it(
+    database: Database, fields: dict[str, Any], pointer: str
+) -> None:
     async with desk(database) as ada:
         answer = await ada.http.post("/targets", json=web(**fields))
         assert answer.status_code == 422
@@ -73,7 +89,10 @@ async def test_a_test_tells_each_step_and_gets_the_opened_credential(database: D
         await ada.http.post("/credentials", json=LOGIN)
         await ada.http.post("/targets", json=web(credential="login"))
         answer = await ada.http.post("/targets/1/test")
-        assert answer.json() == {"ok": True, "steps": [{"name": "connect", "ok": True, "ms": 1.2, "error": None}]}
+        assert answer.json() == {
+            "ok": True,
+            "steps": [{"name": "connect", "ok": True, "ms": 1.2, "error": None}],
+        }
         assert ada.services.sessions.asked[0].credential.password.reveal() == "canary-pw"
         ada.services.sessions.refused = True
         refused = (await ada.http.post("/targets/1/test")).json()
@@ -95,31 +114,48 @@ async def test_a_scan_shows_keys_and_trusts_none(database: Database) -> None:
 async def test_a_list_is_narrowed_by_selector_group_and_name(database: Database) -> None:
     async with desk(database) as ada:
         for n, env in ((1, "prod"), (2, "test"), (3, "prod")):
-            await ada.http.post("/targets", json=web(f"web-{n}", labels={"env": env}, groups=["web"]))
-        found = (await ada.http.get("/targets", params={"selector": "env=prod", "sort": "-name"})).json()["items"]
+            await ada.http.post(
+                "/targets", json=web(f"web-{n}", labels={"env": env}, groups=["web"])
+            )
+        found = (
+            await ada.http.get("/targets", params={"selector": "env=prod", "sort": "-name"})
+        ).json()["items"]
         assert [t["name"] for t in found] == ["web-3", "web-1"]
         assert len((await ada.http.get("/targets?groups=web")).json()["items"]) == 3
-        assert [t["id"] for t in (await ada.http.get("/targets?name=web-2")).json()["items"]] == ["2"]
-        problem(await ada.http.get("/targets", params={"selector": "env=,,"}), 422, "invalid_selector")
+        assert [t["id"] for t in (await ada.http.get("/targets?name=web-2")).json()["items"]] == [
+            "2"
+        ]
+        problem(
+            await ada.http.get("/targets", params={"selector": "env=,,"}), 422, "invalid_selector"
+        )
 
 
 async def test_who_manages_targets_only_may_not_name_a_credential(database: Database) -> None:
     async with desk(database) as ada:
         await ada.http.post("/credentials", json=LOGIN)
         manager, developer = await ada.token_of("manager"), await ada.token_of("developer")
-        assert (await ada.http.post("/targets", json=web(credential="login"), headers=manager)).status_code == 201
-        problem(await ada.http.post("/targets", json=web("web-2"), headers=developer), 403, "forbidden")
+        assert (
+            await ada.http.post("/targets", json=web(credential="login"), headers=manager)
+        ).status_code == 201
+        problem(
+            await ada.http.post("/targets", json=web("web-2"), headers=developer), 403, "forbidden"
+        )
 
 
 async def test_a_jump_host_in_use_is_409_and_names_its_users(database: Database) -> None:
     async with desk(database) as ada:
         await ada.http.post("/targets", json=web("gate"))
         await ada.http.post("/targets", json=web("web-1", jump="gate"))
-        assert "web-1" in problem(await ada.http.delete("/targets/1"), 409, "target_in_use")["detail"]
+        assert (
+            "web-1" in problem(await ada.http.delete("/targets/1"), 409, "target_in_use")["detail"]
+        )
 
 
 async def test_a_repeated_post_with_its_key_makes_one_target(database: Database) -> None:
     async with desk(database) as ada:
-        answers = [await ada.http.post("/targets", json=web(), headers={"Idempotency-Key": "k"}) for _ in range(2)]
+        answers = [
+            await ada.http.post("/targets", json=web(), headers={"Idempotency-Key": "k"})
+            for _ in range(2)
+        ]
         assert answers[0].json() == answers[1].json()
         assert [answer.status_code for answer in answers] == [201, 201]

@@ -7,7 +7,9 @@ from api.live import live
 from opsjobs.store.transaction import Database
 
 
-async def test_the_phases_of_each_target_are_told_a_page_of_targets_at_a_time(database: Database) -> None:
+async def test_the_phases_of_each_target_are_told_a_page_of_targets_at_a_time(
+    database: Database,
+) -> None:
     async with live(database) as desk:
         await desk.story.launch(3, commands=["a", "b"])
         await desk.story.begin()
@@ -16,7 +18,9 @@ async def test_the_phases_of_each_target_are_told_a_page_of_targets_at_a_time(da
             await desk.story.finish(name, action="step-2")
         first = (await desk.http.get("/executions/1/timeline?limit=2")).json()
         assert {p["target"]["name"] for p in first["phases"]} == {"web-1", "web-2"}
-        rest = (await desk.http.get(f"/executions/1/timeline?limit=2&cursor={first['next']}")).json()
+        rest = (
+            await desk.http.get(f"/executions/1/timeline?limit=2&cursor={first['next']}")
+        ).json()
         assert rest["next"] is None
         assert [(p["phase"], p["action"], p["attempt"]) for p in rest["phases"]] == [
             ("queue", None, 1),

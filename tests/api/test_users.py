@@ -25,7 +25,9 @@ def user(name: str = "ben", **more: Any) -> dict[str, Any]:
 
 
 async def login(ada: Desk, name: str = "ben", password: str = PASSWORD) -> httpx2.Response:
-    return await ada.http.post("/auth/login", json={"username": name, "password": password}, headers={"Authorization": ""})
+    return await ada.http.post(
+        "/auth/login", json={"username": name, "password": password}, headers={"Authorization": ""}
+    )
 
 
 def bearer(given: dict[str, Any]) -> dict[str, str]:
@@ -33,21 +35,34 @@ def bearer(given: dict[str, Any]) -> dict[str, str]:
 
 
 async def refreshed(ada: Desk, token: str) -> httpx2.Response:
-    return await ada.http.post("/auth/refresh", json={"refresh_token": token}, headers={"Authorization": ""})
+    return await ada.http.post(
+        "/auth/refresh", json={"refresh_token": token}, headers={"Authorization": ""}
+    )
 
 
-async def test_a_user_is_made_shown_changed_and_deleted_and_his_password_never_comes_out(database: Database) -> None:
+async def test_a_user_is_made_shown_changed_and_deleted_and_his_password_never_comes_out(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         made = await ada.http.post("/users", json=user())
         assert (made.status_code, made.headers["location"]) == (201, "/users/1")
-        assert made.json()["grants"] == [{"role": "viewer", "permissions": [], "scope": "env=staging"}]
+        assert made.json()["grants"] == [
+            {"role": "viewer", "permissions": [], "scope": "env=staging"}
+        ]
         problem(await ada.http.post("/users", json=user()), 409, "name_taken")
         changed = {"name": "ben", "grants": [{"permissions": ["jobs.read", "read_targets"]}]}
         whole = (await ada.http.put("/users/1", json=changed)).json()
-        assert whole["grants"] == [{"role": None, "permissions": ["jobs:read", "targets:read"], "scope": ""}]
+        assert whole["grants"] == [
+            {"role": None, "permissions": ["jobs:read", "targets:read"], "scope": ""}
+        ]
         problem(await ada.http.put("/users/1", json={**changed, "name": "eve"}), 409, "name_stays")
         assert (await login(ada)).status_code == 200
-        for answer in (made, await ada.http.get("/users/1"), await ada.http.get("/users"), await ada.http.get("/users?name=ben")):
+        for answer in (
+            made,
+            await ada.http.get("/users/1"),
+            await ada.http.get("/users"),
+            await ada.http.get("/users?name=ben"),
+        ):
             assert "argon2" not in answer.text
             assert PASSWORD not in answer.text
         assert (await ada.http.delete("/users/1")).status_code == 204
@@ -78,11 +93,16 @@ async def test_a_user_is_made_shown_changed_and_deleted_and_his_password_never_c
         (user(is_admin=True), "extra_forbidden"),
     ],
 )
-async def test_what_is_no_user_is_refused_without_repeating_the_password(database: Database, body: Any, code: str) -> None:
+async def test_what_is_no_user_is_refused_without_repeating_the_password(
+    database: Database, body: Any, code: str
+) -> None:
     async with desk(database) as ada:
         answer = await ada.http.post("/users", json=body)
         assert answer.status_code == 422
-        assert code in {answer.json()["code"], *(error["code"] for error in answer.json()["errors"])}
+        assert code in {
+            answer.json()["code"],
+            *(error["code"] for error in answer.json()["errors"]),
+        }
         assert body["password"] not in answer.text
 
 
@@ -93,8 +113,18 @@ async def test_nobody_gives_more_than_he_holds(database: Database) -> None:
         keeper = bearer((await login(ada, "keeper")).json())
         for body in (user(), user(grants=ADMIN), user(grants=[{"permissions": ["jobs:execute"]}])):
             problem(await ada.http.post("/users", json=body, headers=keeper), 403, "more_than_held")
-        problem(await ada.http.post("/api-keys", json={"name": "k", "role": "admin"}, headers=keeper), 403, "more_than_held")
-        problem(await ada.http.put("/users/1", json={"name": "keeper", "grants": ADMIN}, headers=keeper), 403, "more_than_held")
+        problem(
+            await ada.http.post("/api-keys", json={"name": "k", "role": "admin"}, headers=keeper),
+            403,
+            "more_than_held",
+        )
+        problem(
+            await ada.http.put(
+                "/users/1", json={"name": "keeper", "grants": ADMIN}, headers=keeper
+            ),
+            403,
+            "more_than_held",
+        )
         narrower = user(grants=[{"permissions": ["jobs:read"], "scope": "env=dev"}])
         assert (await ada.http.post("/users", json=narrower, headers=keeper)).status_code == 201
 
@@ -103,12 +133,18 @@ async def test_the_last_administrator_stays(database: Database) -> None:
     async with desk(database) as ada:
         for name in ("ben", "eve"):
             await ada.http.post("/users", json=user(name, grants=ADMIN))
-        one, two = await asyncio.gather(ada.http.post("/users/1/disable"), ada.http.post("/users/2/disable"))
+        one, two = await asyncio.gather(
+            ada.http.post("/users/1/disable"), ada.http.post("/users/2/disable")
+        )
         assert sorted((one.status_code, two.status_code)) == [200, 409]
         last = 1 if one.status_code == 409 else 2
         problem(await ada.http.delete(f"/users/{last}"), 409, "last_admin")
         name = "ben" if last == 1 else "eve"
-        problem(await ada.http.put(f"/users/{last}", json={"name": name, "grants": VIEWER}), 409, "last_admin")
+        problem(
+            await ada.http.put(f"/users/{last}", json={"name": name, "grants": VIEWER}),
+            409,
+            "last_admin",
+        )
         assert (await ada.http.delete(f"/users/{3 - last}")).status_code == 204
 
 
@@ -118,7 +154,12 @@ async def test_a_login_goes_on_by_refresh_tokens_that_are_good_once(database: Da
         first = (await login(ada)).json()
         assert (first["token_type"], first["expires_in"]) == ("Bearer", 900)
         me = (await ada.http.get("/auth/me", headers=bearer(first))).json()
-        assert (me["name"], me["kind"], me["person"], me["roles"]) == ("ben", "user", "ben", ["viewer"])
+        assert (me["name"], me["kind"], me["person"], me["roles"]) == (
+            "ben",
+            "user",
+            "ben",
+            ["viewer"],
+        )
         second = (await refreshed(ada, first["refresh_token"])).json()
         assert (await ada.http.get("/auth/me", headers=bearer(second))).status_code == 200
         problem(await refreshed(ada, first["refresh_token"]), 401, "token_reused")
@@ -126,7 +167,9 @@ async def test_a_login_goes_on_by_refresh_tokens_that_are_good_once(database: Da
         problem(await refreshed(ada, second["refresh_token"]), 401, "token_invalid")
         for given in (first, second):
             problem(await ada.http.get("/auth/me", headers=bearer(given)), 401, "token_invalid")
-        row = await database.fetch_one("select reason from audit_log where action = 'login.revoked'")
+        row = await database.fetch_one(
+            "select reason from audit_log where action = 'login.revoked'"
+        )
         assert row == {"reason": "a refresh token was used a second time"}
         for junk in ("x", "opsr_" + "x" * 43, "\u00e9"):
             problem(await refreshed(ada, junk), 401, "token_invalid")
@@ -158,7 +201,11 @@ async def test_what_ends_a_login_ends_its_tokens_at_once(database: Database, end
             case _:
                 body = {"current_password": PASSWORD, "password": "another good phrase"}
                 problem(
-                    await ada.http.post("/auth/password", json={**body, "current_password": "no"}, headers=bearer(given)),
+                    await ada.http.post(
+                        "/auth/password",
+                        json={**body, "current_password": "no"},
+                        headers=bearer(given),
+                    ),
                     401,
                     "login_failed",
                 )
@@ -167,7 +214,9 @@ async def test_what_ends_a_login_ends_its_tokens_at_once(database: Database, end
         problem(await ada.http.get("/auth/me", headers=bearer(given)), 401, "token_invalid")
         problem(await refreshed(ada, given["refresh_token"]), 401, "token_invalid")
         # The other login goes on only where it was one login that ended.
-        assert (await ada.http.get("/auth/me", headers=bearer(other))).status_code == (200 if end == "logout" else 401)
+        assert (await ada.http.get("/auth/me", headers=bearer(other))).status_code == (
+            200 if end == "logout" else 401
+        )
         if "password" in end:
             problem(await login(ada), 401, "login_failed")
             assert (await login(ada, password="another good phrase")).status_code == 200
@@ -182,7 +231,9 @@ async def test_other_grants_are_good_for_tokens_that_are_out(database: Database)
         assert (await ada.http.get("/users", headers=bearer(given))).status_code == 200
 
 
-async def test_unknown_wrong_and_disabled_are_answered_alike_and_locked_alike(database: Database) -> None:
+async def test_unknown_wrong_and_disabled_are_answered_alike_and_locked_alike(
+    database: Database,
+) -> None:
     async with desk(database, identity=IdentitySettings(login_attempts=3)) as ada:
         await ada.http.post("/users", json=user())
         await ada.http.post("/users", json=user("off", disabled=True))
@@ -193,7 +244,9 @@ async def test_unknown_wrong_and_disabled_are_answered_alike_and_locked_alike(da
             assert 1 <= int(answers[-1].headers["retry-after"]) <= 900
             told[name] = {**answers[0].json(), "request_id": ""}
         assert told["ben"] == told["nobody"] == told["off"]
-        problem(await login(ada), 429, "login_locked")  # the right one, too, for as long as it lasts
+        problem(
+            await login(ada), 429, "login_locked"
+        )  # the right one, too, for as long as it lasts
         rows = await database.fetch(
             "select action, thing_name, count(*) as n from audit_log where action like 'login.%' group by 1, 2 order by 1, 2"
         )
@@ -202,25 +255,33 @@ async def test_unknown_wrong_and_disabled_are_answered_alike_and_locked_alike(da
             ("login.failed", "ben", 3), ("login.failed", "off", 3), ("login.failed", None, 3),
             ("login.locked", "ben", 2), ("login.locked", "off", 1), ("login.locked", None, 1),
         ]  # fmt: skip
-        await database.fetch("update login_attempts set until = opsjobs_now() - interval '1 second' returning key")
+        await database.fetch(
+            "update login_attempts set until = opsjobs_now() - interval '1 second' returning key"
+        )
         assert (await login(ada)).status_code == 200
 
 
-async def test_a_thousand_guesses_at_one_moment_are_no_more_than_in_a_row(database: Database) -> None:
+async def test_a_thousand_guesses_at_one_moment_are_no_more_than_in_a_row(
+    database: Database,
+) -> None:
     async with desk(database, identity=IdentitySettings(login_attempts=3)) as ada:
         await ada.http.post("/users", json=user())
         answers = await asyncio.gather(*(login(ada, password=f"guess {n}") for n in range(20)))
         assert sorted(a.status_code for a in answers) == [401] * 3 + [429] * 17
 
 
-async def test_one_address_is_locked_whatever_names_it_tries_and_others_are_not(database: Database) -> None:
+async def test_one_address_is_locked_whatever_names_it_tries_and_others_are_not(
+    database: Database,
+) -> None:
     async with desk(database, identity=IdentitySettings(login_attempts=1)) as ada:
         await ada.http.post("/users", json=user())
 
         async def tried(address: str, name: str, password: str = PASSWORD) -> int:
             transport = httpx2.ASGITransport(app=app_on(ada.services), client=(address, 4711))
             async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs") as http:
-                return (await http.post("/auth/login", json={"username": name, "password": password})).status_code
+                return (
+                    await http.post("/auth/login", json={"username": name, "password": password})
+                ).status_code
 
         network = [await tried(f"2001:db8::{n}", f"name-{n}") for n in range(7)]
         assert network == [401] * 5 + [429] * 2
@@ -251,8 +312,17 @@ async def test_a_login_says_nothing_of_itself_in_the_database(database: Database
     async with desk(database) as ada:
         await ada.http.post("/users", json=user())
         given = (await login(ada)).json()
-        for table in ("users", "sessions", "refresh_tokens", "audit_log", "login_attempts", "idempotency_keys"):
+        for table in (
+            "users",
+            "sessions",
+            "refresh_tokens",
+            "audit_log",
+            "login_attempts",
+            "idempotency_keys",
+        ):
             rows = await database.fetch(f"select t::text as row from {table} t")
             assert not any(
-                secret in row["row"] for row in rows for secret in (PASSWORD, given["access_token"], given["refresh_token"])
+                secret in row["row"]
+                for row in rows
+                for secret in (PASSWORD, given["access_token"], given["refresh_token"])
             )

@@ -13,9 +13,14 @@ def main(paths: list[str]) -> int:
     """Print the findings and how many there are of each rule; 1 if there is any."""
     wanted = tuple(path.rstrip("/") for path in paths) or ("src",)
     found = [
-        finding for path in modules() if path.startswith(wanted) for finding in check_source(path, (ROOT / path).read_text())
+        finding
+        for path in modules()
+        if path.startswith(wanted)
+        for finding in check_source(path, (ROOT / path).read_text())
     ]
-    found += [finding for finding in check_class_names(modules()) if finding.path.startswith(wanted)]
+    found += [
+        finding for finding in check_class_names(modules()) if finding.path.startswith(wanted)
+    ]
     for finding in sorted(found):
         print(finding)  # noqa: T201  a command prints
     for rule, count in Counter(finding.rule for finding in found).most_common():

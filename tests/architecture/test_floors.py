@@ -40,7 +40,9 @@ def test_no_import_is_behind_type_checking() -> None:
 
 
 def test_only_commands_are_loaded_by_name() -> None:
-    late = {name for name, tree in modules().items() if _names(tree) & {"import_module", "__import__"}}
+    late = {
+        name for name, tree in modules().items() if _names(tree) & {"import_module", "__import__"}
+    }
     assert late == {"src/opsjobs/cli/lazy_commands.py"}
 
 

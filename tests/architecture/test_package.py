@@ -17,21 +17,27 @@ def test_the_wheel_carries_the_migrations() -> None:
     statements = [m.with_suffix(".sql") for m in migrations if '.sql"' in m.read_text()]
     assert statements
     assert all(s.is_file() for s in statements)
-    ignored = subprocess.run(["git", "check-ignore", *statements], cwd=ROOT, capture_output=True, text=True, check=False)
+    ignored = subprocess.run(
+        ["git", "check-ignore", *statements], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert ignored.stdout == ""
 
 
 def test_the_wheel_carries_the_rules_of_the_safety_check() -> None:
     rules = sorted((SOURCE / "safety" / "rules").glob("*.yaml"))
     assert rules
-    ignored = subprocess.run(["git", "check-ignore", *rules], cwd=ROOT, capture_output=True, text=True, check=False)
+    ignored = subprocess.run(
+        ["git", "check-ignore", *rules], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert ignored.stdout == ""
 
 
 def test_the_wheel_carries_the_statements_of_the_store() -> None:
     statements = sorted((SOURCE / "store").rglob("sql/*.sql"))
     assert statements
-    ignored = subprocess.run(["git", "check-ignore", *statements], cwd=ROOT, capture_output=True, text=True, check=False)
+    ignored = subprocess.run(
+        ["git", "check-ignore", *statements], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert ignored.stdout == ""
 
 

@@ -17,20 +17,38 @@ FUNCTION_LINES_MAX = 100
 SENTENCE_CHARACTERS_MAX = 130
 _VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "misc", "data", "info"}
 _UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
-_INDEXES = ("pypi.org", "pythonhosted.org", "registry.npmjs.org", "proxy.golang.org", "crates.io/api")
+_INDEXES = (
+    "pypi.org",
+    "pythonhosted.org",
+    "registry.npmjs.org",
+    "proxy.golang.org",
+    "crates.io/api",
+)
 _LET_PASS = re.compile(r"# (noqa|type: ignore)")
 _LET_PASS_WHY = re.compile(r"# (noqa: [A-Z0-9, ]+|type: ignore\[[a-z, -]+\]) +(# )?\w+ ?\w*")
 _MOCKS = ("unittest.mock", "pytest_mock")
 
 
 def test_a_module_opens_with_a_sentence() -> None:
-    opening = {name: (ast.get_docstring(tree) or "").partition("\n")[0] for name, tree in modules().items() if tree.body}
-    bad = {name: said for name, said in opening.items() if not said.endswith(".") or len(said) > SENTENCE_CHARACTERS_MAX}
+    opening = {
+        name: (ast.get_docstring(tree) or "").partition("\n")[0]
+        for name, tree in modules().items()
+        if tree.body
+    }
+    bad = {
+        name: said
+        for name, said in opening.items()
+        if not said.endswith(".") or len(said) > SENTENCE_CHARACTERS_MAX
+    }
     assert bad == {}
 
 
 def test_files_stay_small() -> None:
-    large = {str(p.relative_to(ROOT)): n for p in SOURCE.rglob("*.py") if (n := p.read_text().count("\n")) > FILE_LINES_MAX}
+    large = {
+        str(p.relative_to(ROOT)): n
+        for p in SOURCE.rglob("*.py")
+        if (n := p.read_text().count("\n")) > FILE_LINES_MAX
+    }
     assert large == {}
 
 
@@ -54,7 +72,11 @@ def test_sqlalchemy_is_for_migrations_alone() -> None:
         for name, tree in modules().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Import | ast.ImportFrom)
-        for imported in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
+        for imported in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [a.name for a in node.names]
+        )
         if imported.partition(".")[0] in ("sqlalchemy", "alembic")
     }
     assert users
@@ -62,7 +84,9 @@ def test_sqlalchemy_is_for_migrations_alone() -> None:
 
 
 def test_nothing_is_left_unfinished() -> None:
-    found = [f"{p.relative_to(ROOT)}: {m[0]}" for p in _others() for m in _UNFINISHED.finditer(_text(p))]
+    found = [
+        f"{p.relative_to(ROOT)}: {m[0]}" for p in _others() for m in _UNFINISHED.finditer(_text(p))
+    ]
     assert found == []
 
 
@@ -72,7 +96,12 @@ def test_no_package_index_stands_in_a_file() -> None:
 
 
 def test_whatever_is_let_pass_has_its_reason_beside_it() -> None:
-    found = [(name, line) for name, text in _sources() for line in text.splitlines() if _LET_PASS.search(line)]
+    found = [
+        (name, line)
+        for name, text in _sources()
+        for line in text.splitlines()
+        if _LET_PASS.search(line)
+    ]
     bare = [f"{name}: {line.strip()}" for name, line in found if not _LET_PASS_WHY.search(line)]
     assert bare == []
 
@@ -83,12 +112,21 @@ def _sources() -> Iterator[tuple[str, str]]:
 
 
 def test_there_is_no_mock_library() -> None:
-    assert [f"{p.relative_to(ROOT)}: {m}" for p in _others() if p.suffix == ".py" for m in _MOCKS if m in _text(p)] == []
+    assert [
+        f"{p.relative_to(ROOT)}: {m}"
+        for p in _others()
+        if p.suffix == ".py"
+        for m in _MOCKS
+        if m in _text(p)
+    ] == []
 
 
 def _configured_indexes() -> set[str]:
     """The hosts that this machine's own settings name: the ones most easily committed by mistake."""
-    told = [os.environ.get(name, "") for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX")]
+    told = [
+        os.environ.get(name, "")
+        for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX")
+    ]
     for path in ("/etc/pip.conf", "~/.config/pip/pip.conf", "~/.pip/pip.conf"):
         found = configparser.ConfigParser(interpolation=None)
         found.read(Path(path).expanduser())

@@ -19,7 +19,10 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 @cache
 def modules() -> dict[str, ast.Module]:
     """Every module of the source, by its path from the root."""
-    return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in sorted(SOURCE.rglob("*.py"))}
+    return {
+        str(path.relative_to(ROOT)): ast.parse(path.read_text())
+        for path in sorted(SOURCE.rglob("*.py"))
+    }
 
 
 def functions(tree: ast.Module) -> Iterator[Function]:
@@ -28,9 +31,9 @@ def functions(tree: ast.Module) -> Iterator[Function]:
 
 
 def lines(node: Function) -> int:
-    """How many lines a function has, decorators left out."""
+    """Return how many lines the body of a function has, without its signature and decorators."""
     assert node.end_lineno is not None
-    return node.end_lineno - node.lineno + 1
+    return node.end_lineno - node.body[0].lineno + 1
 
 
 @cache
@@ -40,5 +43,7 @@ def committed() -> list[Path]:
         asked = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
         said = subprocess.run(asked, cwd=ROOT, capture_output=True, check=True).stdout.decode()
     except (OSError, subprocess.CalledProcessError):
-        return [p for p in ROOT.rglob("*") if p.is_file() and not _MADE & set(p.relative_to(ROOT).parts)]
+        return [
+            p for p in ROOT.rglob("*") if p.is_file() and not _MADE & set(p.relative_to(ROOT).parts)
+        ]
     return [path for name in said.split("\0") if name and (path := ROOT / name).is_file()]

@@ -18,8 +18,13 @@ from architecture.tree import Function
 FIRST_LINE_MAX = 88
 COLUMNS_MAX = 100
 # A docstring that begins with a relative or a question tells what something is about, not what it does.
-_OPENINGS = re.compile(r"(What|Who|Whom|Whose|Whoever|Whatever|Whether|Which|Where|How|Why|As whom|From where|Of)\b")
-_PERSONS = re.compile(r"\b(he|him|his|himself|nobody|somebody|everybody|anybody|whoever|whom|whomever)\b", re.IGNORECASE)
+_OPENINGS = re.compile(
+    r"(What|Who|Whom|Whose|Whoever|Whatever|Whether|Which|Where|How|Why|As whom|From where|Of)\b"
+)
+_PERSONS = re.compile(
+    r"\b(he|him|his|himself|nobody|somebody|everybody|anybody|whoever|whom|whomever)\b",
+    re.IGNORECASE,
+)
 _WHERE_FOR_IF = re.compile(
     r"\b(None|True|False|empty|raises?|Raise|Raises) where\b|\bwhere (it|there|they|none|no|not(?! exists)|nothing) \b"
 )
@@ -77,7 +82,9 @@ def import_depth(imports: Mapping[str, set[str]]) -> list[str]:
 
     def chain(module: str) -> list[str]:
         if module not in chains:
-            longest = max((chain(other) for other in sorted(imports.get(module, ()))), key=len, default=[])
+            longest = max(
+                (chain(other) for other in sorted(imports.get(module, ()))), key=len, default=[]
+            )
             chains[module] = [module, *longest]
         return chains[module]
 
@@ -93,7 +100,9 @@ def imports_of(sources: Mapping[str, ast.Module]) -> dict[str, set[str]]:
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module:
                 below = {f"{node.module}.{alias.name}" for alias in node.names}
-                imported |= {names[name] for name in (below & names.keys() or {node.module}) if name in names}
+                imported |= {
+                    names[name] for name in (below & names.keys() or {node.module}) if name in names
+                }
             elif isinstance(node, ast.Import):
                 imported |= {names[alias.name] for alias in node.names if alias.name in names}
         found[path] = imported - {path}
@@ -126,7 +135,9 @@ def _check_docstrings(path: str, docstrings: list[tuple[int, str]]) -> Iterator[
             yield Finding(path, line, "unfinished first line", first)
 
 
-def _check_prose(path: str, tree: ast.Module, text: str, docstrings: list[tuple[int, str]]) -> Iterator[Finding]:
+def _check_prose(
+    path: str, tree: ast.Module, text: str, docstrings: list[tuple[int, str]]
+) -> Iterator[Finding]:
     """Return persons and `where` for `if`, in docstrings, comments and texts that are sentences."""
     prose = [*docstrings, *_comments(text)]
     known = {docstring for _, docstring in docstrings}
@@ -139,7 +150,9 @@ def _check_prose(path: str, tree: ast.Module, text: str, docstrings: list[tuple[
             if person := _PERSONS.search(row):
                 yield Finding(path, line + offset, "person", f"{person[0]!r} in: {row.strip()}")
             if where := _WHERE_FOR_IF.search(row):
-                yield Finding(path, line + offset, "where for if", f"{where[0]!r} in: {row.strip()}")
+                yield Finding(
+                    path, line + offset, "where for if", f"{where[0]!r} in: {row.strip()}"
+                )
 
 
 def _comments(text: str) -> Iterator[tuple[int, str]]:
@@ -150,21 +163,36 @@ def _comments(text: str) -> Iterator[tuple[int, str]]:
 
 def _check_names(path: str, tree: ast.Module) -> Iterator[Finding]:
     for node in ast.walk(tree):
-        if isinstance(node, Function) and node.name.strip("_") in _NOT_VERBS and not _is_property(node):
+        if (
+            isinstance(node, Function)
+            and node.name.strip("_") in _NOT_VERBS
+            and not _is_property(node)
+        ):
             yield Finding(path, node.lineno, "name of a function", node.name)
 
 
 def _is_property(function: Function) -> bool:
-    names = {node.id for d in function.decorator_list for node in ast.walk(d) if isinstance(node, ast.Name)}
+    names = {
+        node.id
+        for d in function.decorator_list
+        for node in ast.walk(d)
+        if isinstance(node, ast.Name)
+    }
     return any("property" in name for name in names)
 
 
 def _check_expressions(path: str, tree: ast.Module) -> Iterator[Finding]:
     for node in ast.walk(tree):
         if isinstance(node, ast.IfExp):
-            inner = (child for part in (node.test, node.body, node.orelse) for child in ast.walk(part))
+            inner = (
+                child for part in (node.test, node.body, node.orelse) for child in ast.walk(part)
+            )
             if any(isinstance(child, ast.IfExp) for child in inner):
-                yield Finding(path, node.lineno, "nested conditional expression", ast.unparse(node)[:80])
-        is_comprehension = isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp)
+                yield Finding(
+                    path, node.lineno, "nested conditional expression", ast.unparse(node)[:80]
+                )
+        is_comprehension = isinstance(
+            node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+        )
         if is_comprehension and any(isinstance(child, ast.NamedExpr) for child in ast.walk(node)):
             yield Finding(path, node.lineno, "walrus in a comprehension", ast.unparse(node)[:80])

@@ -44,12 +44,17 @@ def _report(play: Play) -> int:
     for complaint, count in play.complaints.most_common(20):
         _tell(f"logged {count} times: {complaint}")
     wrong = {name: len(tally.wrong) for name, tally in play.tallies.items() if tally.wrong}
-    _tell(f"\n{sum(wrong.values())} wrong outcomes" + "".join(f"\n  {name}: {count}" for name, count in wrong.items()))
+    _tell(
+        f"\n{sum(wrong.values())} wrong outcomes"
+        + "".join(f"\n  {name}: {count}" for name, count in wrong.items())
+    )
     return 1 if wrong else 0
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="make chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rounds", type=int)

@@ -50,9 +50,14 @@ def barrier(scene: Scene) -> None:
 
 
 def _crowd(stage: Stage) -> None:
-    names = [words.name(f"crowd-{n}", characters=40) for n in range(WAVE - len(stage.addresses) // 2)]
+    names = [
+        words.name(f"crowd-{n}", characters=40) for n in range(WAVE - len(stage.addresses) // 2)
+    ]
     for at in range(0, len(names), IMPORTED_AT_ONCE):
-        some = [{"name": name, "host": _HOST, "groups": [CROWD]} for name in names[at : at + IMPORTED_AT_ONCE]]
+        some = [
+            {"name": name, "host": _HOST, "groups": [CROWD]}
+            for name in names[at : at + IMPORTED_AT_ONCE]
+        ]
         stage.post("/targets/import", {"targets": some}, 200)
 
 
@@ -72,13 +77,22 @@ def _launch(scene: Scene) -> Launched:
         "groups": [CROWD],
         "selector": f"half={HALVES[1]}",
     }
-    return scene.start(work, [*first, *[_HOST] * (WAVE - len(first)), *second], max_parallel=10_000, targets=targets)
+    return scene.start(
+        work,
+        [*first, *[_HOST] * (WAVE - len(first)), *second],
+        max_parallel=10_000,
+        targets=targets,
+    )
 
 
 def _killed_in_the_commit(scene: Scene, rows: str, value: int) -> None:
     """Hold what only this commit changes, kill those who may be in it while it stands there, and let it go on or be undone."""
     with _held(scene.stage, f"select 1 from {rows} = %s for update", value) as holder:
-        until(lambda: _in_its_way(scene.stage, holder), "a commit stands in its middle", COMMIT_SECONDS)
+        until(
+            lambda: _in_its_way(scene.stage, holder),
+            "a commit stands in its middle",
+            COMMIT_SECONDS,
+        )
         killed = [*WORKERS, *scene.chance.choice(([], ["scheduler"]))]
         for name in killed:
             scene.stage.running[name].kill()
@@ -97,7 +111,9 @@ def _held(stage: Stage, query: str, value: int) -> Iterator[int]:
 
 
 def _in_its_way(stage: Stage, holder: int) -> list[int]:
-    waiting = stage.rows("select pid from pg_stat_activity where %s = any(pg_blocking_pids(pid))", holder)
+    waiting = stage.rows(
+        "select pid from pg_stat_activity where %s = any(pg_blocking_pids(pid))", holder
+    )
     return [int(row["pid"]) for row in waiting]
 
 
@@ -118,7 +134,12 @@ def _judge(stage: Stage, launched: Launched) -> Callable[[Seen], str | None]:
             return order()
         told = {action: result["status"] for action, result in seen.results.items()}
         passed = all(told.get(action) == "succeeded" for action in GATHERED)
-        right = seen.row["status"] == "succeeded" and passed and told.get("step-1", "skipped") == "skipped" and not seen.started
+        right = (
+            seen.row["status"] == "succeeded"
+            and passed
+            and told.get("step-1", "skipped") == "skipped"
+            and not seen.started
+        )
         return RIGHT if right else f"stood at the barrier, and is {seen.row['status']} with {told}"
 
     return judge

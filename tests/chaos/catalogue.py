@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chaos import barrier_faults, network_faults, process_faults, server_faults, storm_faults, target_faults
+from chaos import (
+    barrier_faults,
+    network_faults,
+    process_faults,
+    server_faults,
+    storm_faults,
+    target_faults,
+)
 from chaos.machines import IS_ROOT
 from chaos.play import Fault
 

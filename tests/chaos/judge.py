@@ -66,7 +66,10 @@ class Seen:
 
     def expected(self, number: int) -> Streams:
         """What the step says where nothing happens to it."""
-        step, key = self.launched.work.steps[number - 1], self.launched.key(number, self.row["host"])
+        step, key = (
+            self.launched.work.steps[number - 1],
+            self.launched.key(number, self.row["host"]),
+        )
         return step.stdout(key), step.stderr(key)
 
     def heard(self, number: int) -> Streams:
@@ -82,7 +85,12 @@ class Judge:
     """Judges the runs of one round. `lost`, `unreachable`: whether these may be the outcome of an honest record here."""
 
     def __init__(
-        self, rows: Callable[..., Sequence[DictRow]], witness: Witness, *, allowed: Iterable[str], own: Own | None
+        self,
+        rows: Callable[..., Sequence[DictRow]],
+        witness: Witness,
+        *,
+        allowed: Iterable[str],
+        own: Own | None,
     ) -> None:
         self._rows = rows
         self._witness = witness
@@ -104,7 +112,10 @@ class Judge:
             one = by_id[run["execution_id"]]
             keys = [one.key(number, run["host"]) for number in range(1, len(one.work.steps) + 1)]
             seen = Seen(one, run, results[run["id"]], said[run["id"]], run["id"] in dropped)
-            seen.starts, seen.ends = [starts.get(key, []) for key in keys], [ends.get(key, []) for key in keys]
+            seen.starts, seen.ends = (
+                [starts.get(key, []) for key in keys],
+                [ends.get(key, []) for key in keys],
+            )
             found.append(seen)
         return found
 
@@ -163,7 +174,11 @@ def as_planned(seen: Seen) -> str:
             return f"step {number} {fault}"
     deciding = next((step for step in steps if step.status != "succeeded"), steps[-1])
     code = None if deciding.timeout else deciding.code
-    return RIGHT if seen.row["exit_code"] == code else f"says exit code {seen.row['exit_code']}, not {code} (I10)"
+    return (
+        RIGHT
+        if seen.row["exit_code"] == code
+        else f"says exit code {seen.row['exit_code']}, not {code} (I10)"
+    )
 
 
 def _step(seen: Seen, number: int, step: Step) -> str:
@@ -187,16 +202,25 @@ def _handed_on(seen: Seen, number: int, step: Step) -> str:
     stored = seen.results[f"step-{number}"]["outputs"] or {}
     expected = step.outputs(key) if step.outputs else {}
     differing = [name for name in {**stored, **expected} if stored.get(name) != expected.get(name)]
-    return f"handed on {len(stored)} values of {len(expected)}, other ones in {differing[:3]} (I3)" if differing else ""
+    return (
+        f"handed on {len(stored)} values of {len(expected)}, other ones in {differing[:3]} (I3)"
+        if differing
+        else ""
+    )
 
 
 def _differing(heard: Streams, expected: Streams) -> str:
     words = []
     for name, got, meant in zip(("stdout", "stderr"), heard, expected, strict=True):
         if got != meant:
-            at = next((n for n, (a, b) in enumerate(zip(got, meant, strict=False)) if a != b), min(len(got), len(meant)))
+            at = next(
+                (n for n, (a, b) in enumerate(zip(got, meant, strict=False)) if a != b),
+                min(len(got), len(meant)),
+            )
             parts = f"{got[at : at + 40]!r} for {meant[at : at + 40]!r}"
-            words.append(f"{len(got)} of {len(meant)} bytes of {name}, other from byte {at} on: {parts}")
+            words.append(
+                f"{len(got)} of {len(meant)} bytes of {name}, other from byte {at} on: {parts}"
+            )
     return "; ".join(words)
 
 
@@ -216,30 +240,52 @@ def lost(seen: Seen) -> str:
     """Nobody can know: no exit code, nothing but what the command said."""
     if seen.row["exit_code"] is not None or seen.row["error_code"] != "lost":
         return f"is lost, with exit code {seen.row['exit_code']} and error {seen.row['error_code']} (I10)"
-    return LOST if honest_beginning(seen) else "is lost, and stored what the command did not say (I3)"
+    return (
+        LOST if honest_beginning(seen) else "is lost, and stored what the command did not say (I3)"
+    )
 
 
 def unreachable(seen: Seen) -> str:
     """It did not begin."""
     if _unfinished(seen):
         return "is unreachable, it says, and started"
-    return UNREACHABLE if honest_beginning(seen) else "is unreachable, and stored what the command did not say (I3)"
+    return (
+        UNREACHABLE
+        if honest_beginning(seen)
+        else "is unreachable, and stored what the command did not say (I3)"
+    )
 
 
 def dead(seen: Seen) -> str:
     """Given up after too many dead workers."""
-    return DEAD if seen.row["error_code"] == "poison" and honest_beginning(seen) else "is dead for no good reason"
+    return (
+        DEAD
+        if seen.row["error_code"] == "poison" and honest_beginning(seen)
+        else "is dead for no good reason"
+    )
 
 
 def _unfinished(seen: Seen) -> list[int]:
     """The steps that have started without having a result of their own that says how they ended."""
-    told = {action for action, result in seen.results.items() if result["status"] in ("succeeded", "failed", "timeout")}
-    return [number for number, starts in enumerate(seen.starts, start=1) if starts and f"step-{number}" not in told]
+    told = {
+        action
+        for action, result in seen.results.items()
+        if result["status"] in ("succeeded", "failed", "timeout")
+    }
+    return [
+        number
+        for number, starts in enumerate(seen.starts, start=1)
+        if starts and f"step-{number}" not in told
+    ]
 
 
 def honest_beginning(seen: Seen) -> bool:
     """What is stored is what the commands say first, and nothing else."""
-    pairs = (pair for n in range(1, len(seen.starts) + 1) for pair in zip(seen.heard(n), seen.expected(n), strict=True))
+    pairs = (
+        pair
+        for n in range(1, len(seen.starts) + 1)
+        for pair in zip(seen.heard(n), seen.expected(n), strict=True)
+    )
     return all(meant.startswith(got) for got, meant in pairs)
 
 

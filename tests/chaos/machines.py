@@ -83,8 +83,22 @@ class Machine:
         if IS_ROOT:
             (self.folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
             home = pwd.getpwnam(self.server.user).pw_dir
-            binds = [str(self.home), home, str(self.folder / "tmp"), "/var/tmp", str(self.folder / "boot_id"), _BOOT_ID]
-            isolated = ["/usr/bin/unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
+            binds = [
+                str(self.home),
+                home,
+                str(self.folder / "tmp"),
+                "/var/tmp",
+                str(self.folder / "boot_id"),
+                _BOOT_ID,
+            ]
+            isolated = [
+                "/usr/bin/unshare",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--mount-proc",
+                "--kill-child",
+            ]
             log = self.folder / "init.log"
             log.unlink(missing_ok=True)
             command = [*isolated, sys.executable, "-ISc", _INIT, *binds]
@@ -113,7 +127,10 @@ class Machine:
         until(self._listens, f"sshd listens: {self.server.log}")
 
     def _listens(self) -> bool:
-        with suppress(OSError), socket.create_connection((self.server.host, self.server.port), timeout=1):
+        with (
+            suppress(OSError),
+            socket.create_connection((self.server.host, self.server.port), timeout=1),
+        ):
             return True
         return False
 
@@ -125,12 +142,20 @@ class Machine:
     def listeners(self) -> list[int]:
         """The processes that take connections."""
         mark = f"{self.server.folder}/sshd_config".encode()
-        return [pid for pid in self.processes() if mark in _read(pid, "cmdline") and _name(pid) == "sshd"]
+        return [
+            pid
+            for pid in self.processes()
+            if mark in _read(pid, "cmdline") and _name(pid) == "sshd"
+        ]
 
     def sessions(self) -> list[int]:
         """The processes of connections."""
         listeners = self.listeners()
-        return [pid for pid in self.processes() if _name(pid).startswith("sshd") and pid not in listeners and self._ours(pid)]
+        return [
+            pid
+            for pid in self.processes()
+            if _name(pid).startswith("sshd") and pid not in listeners and self._ours(pid)
+        ]
 
     def processes(self) -> list[int]:
         """All that it runs, as this machine numbers them; where machines share one, all of that."""
@@ -141,7 +166,9 @@ class Machine:
         return [pid for pid in pids if _link(pid, "ns/pid") == inside] if inside else []
 
     def _ours(self, pid: int) -> bool:
-        return IS_ROOT or any(str(self.server.folder).encode() in _read(p, "cmdline") for p in _ancestors(pid))
+        return IS_ROOT or any(
+            str(self.server.folder).encode() in _read(p, "cmdline") for p in _ancestors(pid)
+        )
 
     def _space(self) -> str:
         init = self._init_pid()
@@ -154,7 +181,9 @@ class Machine:
         return int(children[0]) if children else 0
 
     def _inside(self) -> list[str]:
-        return ["/usr/bin/nsenter", "-t", str(self._init_pid()), "-m", "-p", "--"] if IS_ROOT else []
+        return (
+            ["/usr/bin/nsenter", "-t", str(self._init_pid()), "-m", "-p", "--"] if IS_ROOT else []
+        )
 
     # Disk.
 
@@ -201,14 +230,21 @@ class Machine:
         """The processes that wait for a command's end, each with its run's key."""
         commands = self.durable_processes()
         parents = {pid: parent_of(pid) for pid in commands}
-        return {parents[pid]: key for pid, key in commands.items() if parents[pid] not in commands and parents[pid] > 1}
+        return {
+            parents[pid]: key
+            for pid, key in commands.items()
+            if parents[pid] not in commands and parents[pid] > 1
+        }
 
     def durable_processes(self) -> dict[int, str]:
         """Processes that belong to durable runs, each with the run's key."""
         found = {}
         for pid in self.processes():
             environment = _read(pid, "environ").split(b"\0")
-            key = next((entry[12:].decode() for entry in environment if entry.startswith(b"OPSJOBS_RUN=")), "")
+            key = next(
+                (entry[12:].decode() for entry in environment if entry.startswith(b"OPSJOBS_RUN=")),
+                "",
+            )
             if key:
                 found[pid] = key
         return found
@@ -248,7 +284,9 @@ def _furnish(place: Path, user: str, stack: ExitStack) -> None:
     (place / "tmp").mkdir()
     (place / "tmp").chmod(0o1777)
     owner = f"uid={account.pw_uid},gid={account.pw_gid},mode=700"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={HOME_MIB}m,{owner}", "tmpfs", str(home)], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={HOME_MIB}m,{owner}", "tmpfs", str(home)], check=True
+    )
     stack.callback(subprocess.run, ["umount", "--lazy", str(home)], check=False)
 
 
@@ -256,7 +294,9 @@ def keep_mounts_to_ourselves() -> None:
     """From here on what this thread and its children mount is seen by them alone, and goes with them, whatever ends them."""
     if IS_ROOT:
         libc = ctypes.CDLL(None, use_errno=True)
-        private = libc.unshare(_NEW_MOUNTS) == 0 and libc.mount(b"none", b"/", None, _PRIVATE, None) == 0
+        private = (
+            libc.unshare(_NEW_MOUNTS) == 0 and libc.mount(b"none", b"/", None, _PRIVATE, None) == 0
+        )
         assert private, os.strerror(ctypes.get_errno())
 
 

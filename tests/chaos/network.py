@@ -24,12 +24,16 @@ class Network:
         self._thread.start()
         self.proxies: dict[str, Proxy] = {}
         self._database: Proxy | None = None
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # writes to broken connections are what this is for
+        logging.getLogger("asyncio").setLevel(
+            logging.CRITICAL
+        )  # writes to broken connections are what this is for
         self._do(self._open(places))
 
     async def _open(self, places: Sequence[tuple[str, int]]) -> None:
         for address, port in places:
-            self.proxies[address] = await self._stack.enter_async_context(proxy(address, port, listen=address))
+            self.proxies[address] = await self._stack.enter_async_context(
+                proxy(address, port, listen=address)
+            )
 
     def database(self, folder: str) -> Proxy:
         """The way to PostgreSQL, whose socket is in this folder."""

@@ -87,12 +87,34 @@ def refused(scene: Scene) -> None:
 _AWAY = frozenset({UNREACHABLE})
 
 FAULTS = (
-    Fault("start cut", "the connection breaks at every 64th byte of what is sent for a start", cut(answers=False), _AWAY),
-    Fault("answer cut", "the connection breaks at every 8th byte of the answer to a start", cut(answers=True), _AWAY),
-    Fault("network stalled", "nothing comes through for 15 s, all of it afterwards", stalled, _AWAY),
-    Fault("black hole", "nothing comes through for 30 s, and those connections never again", black_hole, _AWAY),
+    Fault(
+        "start cut",
+        "the connection breaks at every 64th byte of what is sent for a start",
+        cut(answers=False),
+        _AWAY,
+    ),
+    Fault(
+        "answer cut",
+        "the connection breaks at every 8th byte of the answer to a start",
+        cut(answers=True),
+        _AWAY,
+    ),
+    Fault(
+        "network stalled", "nothing comes through for 15 s, all of it afterwards", stalled, _AWAY
+    ),
+    Fault(
+        "black hole",
+        "nothing comes through for 30 s, and those connections never again",
+        black_hole,
+        _AWAY,
+    ),
     Fault("resets", "every 0.2 s half of all connections are reset", resets, _AWAY),
     Fault("half-closed", "the machines' side of half the connections ends", half_closed, _AWAY),
-    Fault("half-open", "half the machines have lost their connections, and the workers do not know", half_open, _AWAY),
+    Fault(
+        "half-open",
+        "half the machines have lost their connections, and the workers do not know",
+        half_open,
+        _AWAY,
+    ),
     Fault("refused", "half the machines reset what is open and whoever comes", refused, _AWAY),
 )

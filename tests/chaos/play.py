@@ -76,7 +76,12 @@ class Play:
     """Plays rounds on a stage; a stage on which something went wrong is left for a new one."""
 
     def __init__(
-        self, seed: int, *, quick: bool = False, tell: Callable[[str], None] = lambda _: None, keep: Path | None = None
+        self,
+        seed: int,
+        *,
+        quick: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
+        keep: Path | None = None,
     ) -> None:
         self.seed = seed
         self.tallies: dict[str, Tally] = {}
@@ -126,7 +131,11 @@ class Play:
         if self._keep is not None and self._stage is not None:
             place = self._keep / f"{after.name.replace(' ', '-')}-{time.time():.0f}"
             place.mkdir(parents=True)
-            for log in [*self._stage.folder.glob("*.log"), self._stage.postgres._log, self._stage.witness.path]:
+            for log in [
+                *self._stage.folder.glob("*.log"),
+                self._stage.postgres._log,
+                self._stage.witness.path,
+            ]:
                 shutil.copy(log, place)
             for machine in self._stage.fleet:
                 machine.copy_records(place / machine.folder.name)
@@ -157,9 +166,17 @@ class Play:
         for complaint in on.complaints():
             self.complaints[f"{fault.name}: {_in_short(complaint)}"] += 1
         eyes.look()
-        found = Judge(on.rows, on.witness, allowed=fault.allowed, own=scene.own).judge(scene.launched)
+        found = Judge(on.rows, on.witness, allowed=fault.allowed, own=scene.own).judge(
+            scene.launched
+        )
         tally = _tally(found, over)
-        tally.wrong += late + with_watchers + _seen_by(eyes) + _heard_by(ears, found) + _whole(on, before + len(scene.launched))
+        tally.wrong += (
+            late
+            + with_watchers
+            + _seen_by(eyes)
+            + _heard_by(ears, found)
+            + _whole(on, before + len(scene.launched))
+        )
         if not tally.verdicts[judge.LOST]:
             tally.wrong += judge.crowds([seen for seen, _ in found], SLOTS)
         tally.wrong += _survivors(on, [seen for seen, _ in found])
@@ -172,7 +189,10 @@ class Play:
         if not scene.ended(seconds):
             return []  # each run that has not ended is found by the judge
         try:
-            until(lambda: not on.rows("select 1 from events where published_at is null limit 1"), "every event is told")
+            until(
+                lambda: not on.rows("select 1 from events where published_at is null limit 1"),
+                "every event is told",
+            )
         except AssertionError as late:
             return [f"{late} (I8)"]
         return []
@@ -199,29 +219,41 @@ def _in_short(complaint: str) -> str:
 
 
 def _seen_by(eyes: Eyes) -> list[str]:
-    changed = [f"a final state has changed (I4) from {was} to {now}" for was, now in eyes.changed[:3]]
+    changed = [
+        f"a final state has changed (I4) from {was} to {now}" for was, now in eyes.changed[:3]
+    ]
     return changed + [f"more runs than slots (I7): {row}" for row in eyes.crowded[:3]]
 
 
 def _heard_by(ears: Ears, found: Iterable[tuple[Seen, str]]) -> list[str]:
     untold = {str(seen.row["uuid"]) for seen, _ in found if seen.row["finished_at"]} - ears.ended
     return (
-        [f"the ends of {len(untold)} runs were told to nobody (I8), such as {sorted(untold)[:3]}"] if untold and ears.sure else []
+        [f"the ends of {len(untold)} runs were told to nobody (I8), such as {sorted(untold)[:3]}"]
+        if untold and ears.sure
+        else []
     )
 
 
 def _survivors(on: Stage, found: Sequence[Seen]) -> list[str]:
     """Processes of runs that have ended, and are not lost: they too must end."""
-    over = {str(seen.row["uuid"]) for seen in found if seen.row["finished_at"] and seen.row["status"] not in HONEST}
+    over = {
+        str(seen.row["uuid"])
+        for seen in found
+        if seen.row["finished_at"] and seen.row["status"] not in HONEST
+    }
 
     def left() -> dict[int, str]:
-        all_of_them = {pid: key for machine in on.fleet for pid, key in machine.durable_processes().items()}
+        all_of_them = {
+            pid: key for machine in on.fleet for pid, key in machine.durable_processes().items()
+        }
         return {pid: key for pid, key in all_of_them.items() if key.partition(".")[0] in over}
 
     try:
         until(lambda: not left(), "nothing of them runs", SURVIVE_SECONDS)
     except AssertionError:
-        return [f"process {pid} of run {key}, which has ended, goes on" for pid, key in left().items()]
+        return [
+            f"process {pid} of run {key}, which has ended, goes on" for pid, key in left().items()
+        ]
     return []
 
 
@@ -247,7 +279,11 @@ def table(tallies: dict[str, Tally]) -> str:
     for name, tally in [*sorted(tallies.items()), ("all", total)]:
         if tally is not total:
             total.add(tally)
-        other = tally.verdicts[judge.UNREACHABLE] + tally.verdicts[judge.DEAD] + tally.verdicts[judge.NO_SPOOL]
+        other = (
+            tally.verdicts[judge.UNREACHABLE]
+            + tally.verdicts[judge.DEAD]
+            + tally.verdicts[judge.NO_SPOOL]
+        )
         lines.append(
             f"| {name} | {tally.rounds} | {tally.runs} | {len(tally.wrong)} | {tally.verdicts[judge.LOST]} | {other} "
             f"| {tally.percentile(0.5):.1f} s | {tally.percentile(0.99):.1f} s |"

@@ -17,7 +17,10 @@ from opsjobs.wakeup.celery_app import WAKEUP, WakeupApp, wakeup_queue
 
 BELLS = 100
 # Who passes a step, where it is not the workers.
-_PASSED_BY = {**dict.fromkeys(("launch", "ledger.launch", "notify", "stream"), ("api",)), "relay": (*WORKERS, "scheduler")}
+_PASSED_BY = {
+    **dict.fromkeys(("launch", "ledger.launch", "notify", "stream"), ("api",)),
+    "relay": (*WORKERS, "scheduler"),
+}
 # After so many passages before there is work, and in so many afterwards, it happens.
 _BEFORE = {"claim": 2}
 _PASSAGES = {"begin": 2, "claim": 3, "settle": 4, "cancel": 3, "stream": 4, "relay": 2}
@@ -53,7 +56,9 @@ def long_log_taken_over(scene: Scene) -> None:
     log = scene.start(long_log(40, scene.longer(0.15, 0.25)), scene.some_addresses(1 / 3))
     scene.watch(log)
     for _ in range(2):
-        assert scene.soon(lambda: _followers(scene, log), 30.0), "the logs were over before their workers died"
+        assert scene.soon(lambda: _followers(scene, log), 30.0), (
+            "the logs were over before their workers died"
+        )
         scene.moment(1.5)
         name = scene.chance.choice(_followers(scene, log) or WORKERS)
         scene.stage.running[name].kill()
@@ -122,9 +127,20 @@ def bells(scene: Scene) -> None:
     scene.launch()
     app = WakeupApp(scene.stage.valkey.url)
     queue = wakeup_queue("default")
-    with app.connection_for_write() as connection, app.amqp.Producer(connection.channel(), auto_declare=False) as producer:
+    with (
+        app.connection_for_write() as connection,
+        app.amqp.Producer(connection.channel(), auto_declare=False) as producer,
+    ):
         for _ in range(BELLS):
-            app.send_task(WAKEUP, ("default",), queue=queue, producer=producer, retry=False, declare=(), ignore_result=True)
+            app.send_task(
+                WAKEUP,
+                ("default",),
+                queue=queue,
+                producer=producer,
+                retry=False,
+                declare=(),
+                ignore_result=True,
+            )
             scene.pause(0.01)
     scene.cancel()
 
@@ -195,7 +211,12 @@ def _at(step: str) -> Fault:
         scene.soon(lambda: not all(scene.stage.running[name].alive for name in orders), 2.0)
 
     ways = ", ".join(f"`{step}:{way}`" for way in ("kill", "sleep", "error", "error_after"))
-    return Fault(f"step {step}", ways, inject, frozenset({UNREACHABLE}) if step in _ON_THE_WAY else frozenset())
+    return Fault(
+        f"step {step}",
+        ways,
+        inject,
+        frozenset({UNREACHABLE}) if step in _ON_THE_WAY else frozenset(),
+    )
 
 
 def _hand_over(scene: Scene, orders: Mapping[str, str]) -> None:
@@ -209,14 +230,24 @@ def _orders(chance: random.Random, step: str) -> dict[str, str]:
     """What each process is told to do, by its name."""
     names = _PASSED_BY.get(step, WORKERS)
     pairs = chance.sample((("sleep:0.7", "kill"), ("error", "error_after")), 2)
-    told = [pairs[0], pairs[1]] if len(names) > 1 else [(*chance.sample(("sleep:0.7", "error", "error_after"), 3), "kill")]
-    return {name: ",".join(_spelt(chance, step, ways)) for name, ways in zip(names, itertools.cycle(told))}
+    told = (
+        [pairs[0], pairs[1]]
+        if len(names) > 1
+        else [(*chance.sample(("sleep:0.7", "error", "error_after"), 3), "kill")]
+    )
+    return {
+        name: ",".join(_spelt(chance, step, ways))
+        for name, ways in zip(names, itertools.cycle(told))
+    }
 
 
 def _spelt(chance: random.Random, step: str, ways: Sequence[str]) -> list[str]:
     first = 1 + _BEFORE.get(step, 0)
     passages = range(first, first + max(_PASSAGES.get(step, _PASSAGES_OF_MOST), len(ways)))
-    return [f"{step}:{way}@{n}" for way, n in zip(ways, sorted(chance.sample(passages, len(ways))), strict=True)]
+    return [
+        f"{step}:{way}@{n}"
+        for way, n in zip(ways, sorted(chance.sample(passages, len(ways))), strict=True)
+    ]
 
 
 def steps() -> Iterator[Fault]:
@@ -236,20 +267,36 @@ FAULTS = (
         "SIGKILL, twice, of a worker in the middle of long logs whose values the next steps use",
         long_log_taken_over,
     ),
-    Fault("two owners", "SIGSTOP of a worker until the other one has its runs, then SIGCONT", worker_frozen_beyond_its_lease),
-    Fault("worker frozen", "SIGSTOP and SIGCONT within the lease, three times", worker_frozen_for_a_moment),
+    Fault(
+        "two owners",
+        "SIGSTOP of a worker until the other one has its runs, then SIGCONT",
+        worker_frozen_beyond_its_lease,
+    ),
+    Fault(
+        "worker frozen",
+        "SIGSTOP and SIGCONT within the lease, three times",
+        worker_frozen_for_a_moment,
+    ),
     Fault("deploy", "SIGTERM of each worker in turn, a new one in its place", deploy),
-    Fault("all workers stopped", "SIGTERM of both, and for a while there is none", all_of_it_stopped),
+    Fault(
+        "all workers stopped", "SIGTERM of both, and for a while there is none", all_of_it_stopped
+    ),
     Fault("bells", "a hundred bells too many", bells),
     Fault(
-        "API killed while followed", "SIGKILL of the API, three times; viewers resume by Last-Event-ID", api_killed_while_followed
+        "API killed while followed",
+        "SIGKILL of the API, three times; viewers resume by Last-Event-ID",
+        api_killed_while_followed,
     ),
     Fault(
         "API killed after the commit",
         "it dies before the answer; the client comes back with its Idempotency-Key",
         api_killed_after_the_commit,
     ),
-    Fault("everything killed", "SIGKILL of all our processes, PostgreSQL and Redis at once", everything_killed),
+    Fault(
+        "everything killed",
+        "SIGKILL of all our processes, PostgreSQL and Redis at once",
+        everything_killed,
+    ),
     Fault("poison", "whoever takes the run dies of it", poison, frozenset({DEAD}), whole_only=True),
     *steps(),
 )

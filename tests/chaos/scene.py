@@ -44,9 +44,14 @@ class Scene:
 
     # Work.
 
-    def launch(self, seconds: float = 2.0, addresses: Sequence[str] | None = None, *, cancel: bool = True) -> None:
+    def launch(
+        self, seconds: float = 2.0, addresses: Sequence[str] | None = None, *, cancel: bool = True
+    ) -> None:
         """All kinds of work that take about so long, on all machines or these; one launch of a dozen is there to be cancelled."""
-        works = [*mixture(self.stage.nasty, self.chance, seconds), self.stage.words.work(seconds, self.chance.choice((0, 9)))]
+        works = [
+            *mixture(self.stage.nasty, self.chance, seconds),
+            self.stage.words.work(seconds, self.chance.choice((0, 9))),
+        ]
         places = list(addresses or self.stage.addresses)
         self.chance.shuffle(places)
         for number, work in enumerate(works):
@@ -64,7 +69,14 @@ class Scene:
         """Something small, on a few."""
         return self.start(Work("at once", [at_once()]), self.some_addresses(0.1))
 
-    def start(self, work: Work, addresses: Sequence[str], *, max_parallel: int = 50, targets: Json | None = None) -> Launched:
+    def start(
+        self,
+        work: Work,
+        addresses: Sequence[str],
+        *,
+        max_parallel: int = 50,
+        targets: Json | None = None,
+    ) -> Launched:
         """Launch this on these, as a good client does: with a key, again and again until it is answered.
 
         `targets`: how they are selected, if not by their names.
@@ -80,7 +92,9 @@ class Scene:
         if work.job is None:
             answer = self._insist("/run", {**body, **order}, str(uuid.uuid4()))
         else:
-            stored = self._insist("/jobs", {"name": words.name(mark), **body, **work.job}, str(uuid.uuid4()))
+            stored = self._insist(
+                "/jobs", {"name": words.name(mark), **body, **work.job}, str(uuid.uuid4())
+            )
             assert stored.status_code == 201, stored.text
             answer = self._insist(f"/jobs/{stored.json()['id']}/execute", order, str(uuid.uuid4()))
         assert answer.status_code == 202, answer.text
@@ -95,7 +109,9 @@ class Scene:
         for launched in self.launched:
             if launched.cancelled:
                 answer = self._insist(f"/executions/{launched.id}/cancel", {"reason": _REASON})
-                assert answer.status_code == 202 or answer.json().get("code") == "execution_ended", answer.text
+                assert (
+                    answer.status_code == 202 or answer.json().get("code") == "execution_ended"
+                ), answer.text
 
     def watch(self, launched: Launched) -> None:
         """Somebody follows it live."""
@@ -108,11 +124,18 @@ class Scene:
 
         def answered() -> bool:
             try:
-                answers.append(self.stage.http.post(path, json=body, headers={"idempotency-key": key} if key else {}))
+                answers.append(
+                    self.stage.http.post(
+                        path, json=body, headers={"idempotency-key": key} if key else {}
+                    )
+                )
             except httpx2.TransportError:
                 self.stage.revive("api")
                 return False
-            later = answers[-1].status_code in _LATER and answers[-1].json().get("code") != "execution_ended"
+            later = (
+                answers[-1].status_code in _LATER
+                and answers[-1].json().get("code") != "execution_ended"
+            )
             if later:
                 self.pause(_AGAIN_SECONDS)
             return not later
@@ -126,12 +149,17 @@ class Scene:
         """Wait until so much of all work has begun on its machines; not for ever, as a fault may prevent it."""
         wanted = share * sum(len(launched.addresses) for launched in self.launched)
         marks = tuple(f"{launched.mark}-1." for launched in self.launched)
-        self.soon(lambda: sum(key.startswith(marks) for key in self.stage.witness.starts()) >= wanted)
+        self.soon(
+            lambda: sum(key.startswith(marks) for key in self.stage.witness.starts()) >= wanted
+        )
 
     def ended(self, seconds: float = 90.0) -> bool:
         """Whether everything that was launched has ended in time."""
         open_ones = "select 1 from job_executions where id = any(%s) and finished_at is null"
-        return self.soon(lambda: not self.stage.rows(open_ones, [launched.id for launched in self.launched]), seconds)
+        return self.soon(
+            lambda: not self.stage.rows(open_ones, [launched.id for launched in self.launched]),
+            seconds,
+        )
 
     def soon(self, condition: Callable[[], object], seconds: float = 6.0) -> bool:
         """Whether it came true in time; a database that is away has nothing come true."""
@@ -172,7 +200,9 @@ class Scene:
         busy = "select distinct worker from target_runs where status = 'running'"
         titles: set[str] = set()
         self.soon(lambda: titles.update(row["worker"] for row in self.stage.rows(busy)) or titles)
-        return self.chance.choice([worker for worker in self.workers if worker.title in titles] or self.workers)
+        return self.chance.choice(
+            [worker for worker in self.workers if worker.title in titles] or self.workers
+        )
 
     def machine(self) -> Machine:
         """One of the machines."""
@@ -189,7 +219,11 @@ class Scene:
             watcher.join(seconds)
             watcher.leave()
             positions = [position for position, _, _ in watcher.frames]
-            if positions != [*range(1, len(positions) + 1)] or not positions or watcher.frames[-1][1] != "end":
+            if (
+                positions != [*range(1, len(positions) + 1)]
+                or not positions
+                or watcher.frames[-1][1] != "end"
+            ):
                 seen = f"{len(positions)} frames, the last {positions[-5:]}"
                 found.append(f"a viewer saw {seen}: not each once to the end ({watcher.broken!r})")
         return found

@@ -119,7 +119,9 @@ def lease_silent(scene: Scene) -> None:
     since = time.time() + LEASE_SECONDS / RENEWALS_PER_LEASE / 2
     scene.cancel()
     renewed = "select 1 from workers where name = %s and (buried_at is not null or renewed_at > to_timestamp(%s))"
-    assert scene.soon(lambda: scene.stage.rows(renewed, worker.title, since), 5 * LEASE_SECONDS), "it neither renewed nor left"
+    assert scene.soon(lambda: scene.stage.rows(renewed, worker.title, since), 5 * LEASE_SECONDS), (
+        "it neither renewed nor left"
+    )
     scene.pause(scene.longer(1.0, 3.0))
 
 
@@ -128,12 +130,16 @@ def lease_cut_off(scene: Scene) -> None:
     worker, way = _by_proxy(scene)
     scene.stage.network.silence(way, LEASE, new=True)
     buried = "select 1 from workers where name = %s and buried_at is not null"
-    assert scene.soon(lambda: scene.stage.rows(buried, worker.title), 5 * LEASE_SECONDS), "it lives on without a lease"
+    assert scene.soon(lambda: scene.stage.rows(buried, worker.title), 5 * LEASE_SECONDS), (
+        "it lives on without a lease"
+    )
     scene.cancel()
     scene.moment(scene.longer(1.0, 4.0))
     scene.stage.network.heal()
     again = "select 1 from workers where name = %s and buried_at is null"
-    assert scene.soon(lambda: scene.stage.rows(again, worker.title), 10 * LEASE_SECONDS), "it does not live again"
+    assert scene.soon(lambda: scene.stage.rows(again, worker.title), 10 * LEASE_SECONDS), (
+        "it does not live again"
+    )
 
 
 def _by_proxy(scene: Scene) -> tuple[Running, Proxy]:
@@ -171,20 +177,52 @@ def api_clients_silent(scene: Scene) -> None:
 
 
 FAULTS = (
-    Fault("Redis stopped", "SIGKILL of Redis while there is work, and launches without it", redis_stopped),
+    Fault(
+        "Redis stopped",
+        "SIGKILL of Redis while there is work, and launches without it",
+        redis_stopped,
+    ),
     Fault("Redis hung", "SIGSTOP of Redis: it accepts and says nothing", redis_hung),
     Fault("Redis emptied", "FLUSHALL every second", redis_emptied),
-    Fault("PostgreSQL killed", "SIGKILL of PostgreSQL, and a start up to 4 s later", postgres_killed),
-    Fault("PostgreSQL away", "SIGKILL of PostgreSQL until all commands have ended", postgres_away_until_commands_have_ended),
-    Fault("PostgreSQL session killed", "SIGKILL of one session: PostgreSQL drops all of them", postgres_session_killed),
+    Fault(
+        "PostgreSQL killed", "SIGKILL of PostgreSQL, and a start up to 4 s later", postgres_killed
+    ),
+    Fault(
+        "PostgreSQL away",
+        "SIGKILL of PostgreSQL until all commands have ended",
+        postgres_away_until_commands_have_ended,
+    ),
+    Fault(
+        "PostgreSQL session killed",
+        "SIGKILL of one session: PostgreSQL drops all of them",
+        postgres_session_killed,
+    ),
     Fault("PostgreSQL hung", "SIGSTOP of PostgreSQL for longer than a lease", postgres_hung),
     Fault("PostgreSQL read-only", "default_transaction_read_only for 6 s", postgres_read_only),
-    Fault("PostgreSQL silent", "every open connection to PostgreSQL is silent for good; new ones are good", postgres_silent),
-    Fault("lease silent", "a worker's connection for its lease is silent for good; its pool and new ones are good", lease_silent),
     Fault(
-        "lease cut off", "no connection for a worker's lease answers until it is taken for dead; its pool is good", lease_cut_off
+        "PostgreSQL silent",
+        "every open connection to PostgreSQL is silent for good; new ones are good",
+        postgres_silent,
     ),
-    Fault("clock stepped", "PostgreSQL's clock jumps by 30 s, forwards or backwards, and back", clock_stepped),
-    Fault("clients silent", "1,100 connections to the API that never say anything", api_clients_silent),
-    Fault("PostgreSQL's disk full", "not a block left for 6 s", postgres_disk_full, needs_root=True),
+    Fault(
+        "lease silent",
+        "a worker's connection for its lease is silent for good; its pool and new ones are good",
+        lease_silent,
+    ),
+    Fault(
+        "lease cut off",
+        "no connection for a worker's lease answers until it is taken for dead; its pool is good",
+        lease_cut_off,
+    ),
+    Fault(
+        "clock stepped",
+        "PostgreSQL's clock jumps by 30 s, forwards or backwards, and back",
+        clock_stepped,
+    ),
+    Fault(
+        "clients silent", "1,100 connections to the API that never say anything", api_clients_silent
+    ),
+    Fault(
+        "PostgreSQL's disk full", "not a block left for 6 s", postgres_disk_full, needs_root=True
+    ),
 )

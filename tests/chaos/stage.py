@@ -50,7 +50,13 @@ class Stage(House):
     """A house whose machines, network and servers break on request; targets are `name_of` their address."""
 
     def __init__(
-        self, folder: Path, postgres: Postgres, valkey: Valkey, witness: Witness, fleet: list[Machine], network: Network
+        self,
+        folder: Path,
+        postgres: Postgres,
+        valkey: Valkey,
+        witness: Witness,
+        fleet: list[Machine],
+        network: Network,
     ) -> None:
         self.fleet = fleet
         self.network = network
@@ -62,7 +68,10 @@ class Stage(House):
     @property
     def environment(self) -> dict[str, str]:
         """Those settings that this release knows."""
-        return {**super().environment, **{name: text for name, text in _MORE_SETTINGS.items() if name in settings()}}
+        return {
+            **super().environment,
+            **{name: text for name, text in _MORE_SETTINGS.items() if name in settings()},
+        }
 
     @property
     def addresses(self) -> list[str]:
@@ -106,7 +115,9 @@ class Stage(House):
         self._starts += 1
         log = self.folder / f"{name}.{self._starts}.log"
         command = [sys.executable, "-m", "opsjobs", name.partition("-")[0]]
-        started = Running(name, spawn(command, log=log, environment={**self.environment, **settings}), log)
+        started = Running(
+            name, spawn(command, log=log, environment={**self.environment, **settings}), log
+        )
         self.running[name] = started
         return started
 
@@ -122,7 +133,10 @@ class Stage(House):
         """Start these processes (without any: all) anew, with a proxy before PostgreSQL until everything is healed; the proxy."""
         folder, database = parts_of(self.postgres.url)
         way = self.network.database(folder)
-        self.restart(*(names or PROCESSES), DATABASE_URL=f"postgresql://{ROLE}@127.0.0.1:{way.port}/{database}?sslmode=disable")
+        self.restart(
+            *(names or PROCESSES),
+            DATABASE_URL=f"postgresql://{ROLE}@127.0.0.1:{way.port}/{database}?sslmode=disable",
+        )
         return way
 
     def restart(self, *names: str, **settings: str) -> None:
@@ -139,7 +153,9 @@ class Stage(House):
     def step_clock(self, seconds: float) -> None:
         """PostgreSQL's clock, as leases and deadlines know it, is that far from the truth."""
         with psycopg.connect(self.postgres.url, autocommit=True) as connection:
-            connection.execute("update opsjobs_clock set shift = make_interval(secs => %s)", [seconds])
+            connection.execute(
+                "update opsjobs_clock set shift = make_interval(secs => %s)", [seconds]
+            )
 
     def revive(self, name: str) -> None:
         """Start it again if it is dead, as whoever looks after services does."""
@@ -200,13 +216,19 @@ class Stage(House):
 
     def set_read_only(self, on: bool) -> None:
         """PostgreSQL refuses to write in every session from now on, or no longer."""
-        with psycopg.connect(self.postgres.url, autocommit=True, options="-c default_transaction_read_only=off") as connection:
+        with psycopg.connect(
+            self.postgres.url, autocommit=True, options="-c default_transaction_read_only=off"
+        ) as connection:
             shown = connection.execute(
                 "select count(*) from pg_file_settings where name = 'default_transaction_read_only'"
             ).fetchone()
             assert shown is not None
             if on or shown[0]:
-                order = "set default_transaction_read_only = on" if on else "reset default_transaction_read_only"
+                order = (
+                    "set default_transaction_read_only = on"
+                    if on
+                    else "reset default_transaction_read_only"
+                )
                 connection.execute(f"alter system {order}")
                 connection.execute("select pg_reload_conf()")
 
@@ -262,9 +284,13 @@ def stage() -> Iterator[Stage]:
         stack.callback(valkey.stop)
         valkey.start()
         fleet = stack.enter_context(machines(_addresses(), stack.enter_context(open_folder())))
-        network = Network([(address, machine.server.port) for machine in fleet for address in machine.addresses])
+        network = Network(
+            [(address, machine.server.port) for machine in fleet for address in machine.addresses]
+        )
         stack.callback(network.close)
-        found = Stage(folder, postgres, valkey, Witness(stack.enter_context(open_folder())), fleet, network)
+        found = Stage(
+            folder, postgres, valkey, Witness(stack.enter_context(open_folder())), fleet, network
+        )
         stack.callback(found.stop)
         for name in PROCESSES:
             found.spawn(name)
@@ -277,14 +303,20 @@ def stage() -> Iterator[Stage]:
 def _addresses() -> list[list[str]]:
     """Of a network that depends on the process, so that two stages do not meet."""
     first = 140 + os.getpid() % 100
-    return [[f"127.{first}.{n}.{m}" for m in range(1, ADDRESSES_A_MACHINE + 1)] for n in range(1, MACHINES + 1)]
+    return [
+        [f"127.{first}.{n}.{m}" for m in range(1, ADDRESSES_A_MACHINE + 1)]
+        for n in range(1, MACHINES + 1)
+    ]
 
 
 def _postgres(stack: ExitStack) -> Postgres:
     """One on a disk of its own that can be filled, where we may mount one."""
     folder = stack.enter_context(open_folder(None if IS_ROOT else servers.memory()))
     if IS_ROOT:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={POSTGRES_MIB}m,mode=755", "tmpfs", str(folder)], check=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={POSTGRES_MIB}m,mode=755", "tmpfs", str(folder)],
+            check=True,
+        )
         stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=False)
     found = Postgres(folder, settings={**servers._CARELESS, "max_wal_size": "128MB"})
     stack.callback(found.stop, 5)

@@ -74,7 +74,10 @@ def _as_kept_on(machine: Machine) -> Callable[[Seen], str | None]:
 
 
 def _hangs_on_a_failure(seen: Seen, number: int) -> bool:
-    return any(seen.results[key]["status"] == "failed" for key in seen.launched.work.steps[number - 1].more.get("depends_on", ()))
+    return any(
+        seen.results[key]["status"] == "failed"
+        for key in seen.launched.work.steps[number - 1].more.get("depends_on", ())
+    )
 
 
 def _could_not_begin(seen: Seen) -> str | None:
@@ -84,13 +87,17 @@ def _could_not_begin(seen: Seen) -> str | None:
     return RIGHT if row["status"] == seen.launched.work.status else None
 
 
-def _differs(seen: Seen, machine: Machine, number: int, codes: Collection[int | None]) -> str | None:
+def _differs(
+    seen: Seen, machine: Machine, number: int, codes: Collection[int | None]
+) -> str | None:
     result, step = seen.results[f"step-{number}"], seen.launched.work.steps[number - 1]
     kept = machine.written(f"{seen.row['uuid']}.step-{number}.{result['attempt']}")
     if seen.heard(number) != kept:
         return f"step {number}: {[*map(len, seen.heard(number))]} bytes are stored, {[*map(len, kept)]} lie on the machine (I3)"
     status = step.status if step.timeout else "succeeded" if codes == [0] else "failed"
-    if result["error_code"] == "disk_full":  # a part of its output is lost, whatever its exit code says
+    if (
+        result["error_code"] == "disk_full"
+    ):  # a part of its output is lost, whatever its exit code says
         status = "failed"
     told = [] if step.timeout else [result["exit_code"]]
     if result["status"] != status or told != list(codes):
@@ -128,7 +135,9 @@ def only_on(addresses: Collection[str]) -> Callable[[Seen], str | None]:
     """Only there something may be unknown."""
 
     def judge(seen: Seen) -> str | None:
-        unknown = seen.row["status"] in ("lost", "unreachable") and seen.row["host"] not in addresses
+        unknown = (
+            seen.row["status"] in ("lost", "unreachable") and seen.row["host"] not in addresses
+        )
         return f"is {seen.row['status']}, and its machine was left alone" if unknown else None
 
     return judge
@@ -163,7 +172,11 @@ def command_killed(scene: Scene) -> None:
     """Commands die by a signal of somebody else's."""
     scene.launch(3.0, cancel=False)
     scene.begun(0.5)
-    running = [(pid, key) for machine in scene.stage.fleet for pid, key in sorted(machine.durable_processes().items())]
+    running = [
+        (pid, key)
+        for machine in scene.stage.fleet
+        for pid, key in sorted(machine.durable_processes().items())
+    ]
     keys = sorted({key for _, key in running})
     victims = set(scene.chance.sample(keys, len(keys) // 2))
     scene.own = _killed_by_somebody(victims)
@@ -176,7 +189,11 @@ def _killed_by_somebody(victims: Collection[str]) -> Callable[[Seen], str | None
     def judge(seen: Seen) -> str | None:
         for number, ends in enumerate(seen.ends, start=1):
             result = seen.results.get(f"step-{number}")
-            if result is None or ends or f"{seen.row['uuid']}.step-{number}.{result['attempt']}" not in victims:
+            if (
+                result is None
+                or ends
+                or f"{seen.row['uuid']}.step-{number}.{result['attempt']}" not in victims
+            ):
                 continue
             told = (seen.row["status"], result["status"], result["exit_code"], result["error_code"])
             if told != ("failed", "failed", None, "nonzero_exit") or not honest_beginning(seen):
@@ -189,7 +206,12 @@ def _killed_by_somebody(victims: Collection[str]) -> Callable[[Seen], str | None
 
 FAULTS = (
     Fault("sshd killed", "SIGKILL of a machine's sshd and all its sessions", sshd_killed, _AWAY),
-    Fault("sshd restarted", "the listener of every machine is killed and started; sessions go on", sshd_restarted, _AWAY),
+    Fault(
+        "sshd restarted",
+        "the listener of every machine is killed and started; sessions go on",
+        sshd_restarted,
+        _AWAY,
+    ),
     *(
         Fault(
             f"disk full {moment}",
@@ -201,7 +223,11 @@ FAULTS = (
         for moment in ("before", "during", "at exit")
     ),
     Fault(
-        "power cut", "a machine loses all its processes and comes back with another boot id", power_cut, _GONE, needs_root=True
+        "power cut",
+        "a machine loses all its processes and comes back with another boot id",
+        power_cut,
+        _GONE,
+        needs_root=True,
     ),
     Fault(
         "home lost",
@@ -211,6 +237,12 @@ FAULTS = (
         needs_root=True,
         estranges=True,
     ),
-    Fault("keeper killed", "SIGKILL of those who wait for the commands' ends", keeper_killed, frozenset({LOST}), needs_root=True),
+    Fault(
+        "keeper killed",
+        "SIGKILL of those who wait for the commands' ends",
+        keeper_killed,
+        frozenset({LOST}),
+        needs_root=True,
+    ),
     Fault("command killed", "SIGKILL of commands", command_killed, needs_root=True),
 )

@@ -76,14 +76,19 @@ printf '{{"page": %s, "at_%s": "%s", "key": "%s"}}\\n' $p $p "$l" "$k"; sleep {p
     @cache
     def stdout(key: str) -> bytes:
         return "".join(
-            "".join(f"{key} line {n} {_LINE}\n" for n in range((p - 1) * LINES_A_PAGE + 1, p * LINES_A_PAGE + 1))
+            "".join(
+                f"{key} line {n} {_LINE}\n"
+                for n in range((p - 1) * LINES_A_PAGE + 1, p * LINES_A_PAGE + 1)
+            )
             + f'{{"page": {p}, "at_{p}": "{_LINE}", "key": "{key}"}}\n'
             for p in range(1, pages + 1)
         ).encode()
 
     @cache
     def stderr(key: str) -> bytes:
-        return "".join(f"{key} error {n} {_LINE}\n" for n in range(10, pages * LINES_A_PAGE + 1, 10)).encode()
+        return "".join(
+            f"{key} error {n} {_LINE}\n" for n in range(10, pages * LINES_A_PAGE + 1, 10)
+        ).encode()
 
     def outputs(key: str) -> Json:
         return {"page": pages, "key": key, **{f"at_{p}": _LINE for p in range(1, pages + 1)}}
@@ -107,7 +112,12 @@ class Words:
         """Three steps, of which the second says what the first one handed on; the third one ends with this exit code."""
         parameters = {"word": _WORD, "long": _LONG, "file": _FILE, "kind": _KIND}
         declared: list[Json] = [
-            {"name": name, "label": words.name(name), "description": words.text(words.REASON_CHARACTERS)} for name in parameters
+            {
+                "name": name,
+                "label": words.name(name),
+                "description": words.text(words.REASON_CHARACTERS),
+            }
+            for name in parameters
         ]
         declared[-1] |= {"type": "choice", "choices": [words.name("other"), _KIND]}
         job: Json = {
@@ -116,7 +126,12 @@ class Words:
             "parameters": declared,
             "targets": {"groups": groups()},
         }
-        return Work("words", [self._says(seconds), self._says_again(), self._writes(code)], job=job, parameters=parameters)
+        return Work(
+            "words",
+            [self._says(seconds), self._says_again(), self._writes(code)],
+            job=job,
+            parameters=parameters,
+        )
 
     def _says(self, seconds: float) -> Step:
         script = f"""printf '%s\\n' ${{target.name}} ${{target.labels.site}} ${{job.name}} ${{word}} ${{kind}} "$WORDS"
@@ -126,7 +141,9 @@ printf '{{"value": %s, "key": "%s"}}\\n' '{json.dumps(_VALUE, ensure_ascii=False
         def stdout(key: str) -> bytes:
             target, job = self._name_of(_host(key)), words.name(_mark(key))
             said = [target, SITE, job, _WORD, _KIND, _WORD, target, job, _LONG, _STDIN]
-            return "\n".join([*said, f'{{"value": {json.dumps(_VALUE, ensure_ascii=False)}, "key": "{key}"}}\n']).encode()
+            return "\n".join(
+                [*said, f'{{"value": {json.dumps(_VALUE, ensure_ascii=False)}, "key": "{key}"}}\n']
+            ).encode()
 
         return Step(
             script,

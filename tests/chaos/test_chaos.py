@@ -39,10 +39,14 @@ def play() -> Iterator[Play]:
 def test_nothing_comes_out_wrong_of(play: Play, name: str) -> None:
     fault = next((fault for fault in chosen([name]) if fault.name == name), None)
     if fault is None:
-        pytest.skip("this machine cannot give machines disks and boot ids of their own: that needs root")
+        pytest.skip(
+            "this machine cannot give machines disks and boot ids of their own: that needs root"
+        )
     tally = play.round(fault)
     assert tally.runs
-    assert not tally.wrong, f"make chaos ARGS=\"--seed {play.seed} --only '{name}'\"\n" + "\n".join(tally.wrong)
+    assert not tally.wrong, f"make chaos ARGS=\"--seed {play.seed} --only '{name}'\"\n" + "\n".join(
+        tally.wrong
+    )
 
 
 def test_every_fault_has_a_name_of_its_own_and_is_on_the_page_with_what_it_does() -> None:

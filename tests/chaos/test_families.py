@@ -61,9 +61,17 @@ def village(fleet: list[Machine]) -> Iterator[Village]:
         yield found
 
 
-def test_a_cancel_of_200_families_leaves_no_survivor_and_proves_each(village: Village, fleet: list[Machine]) -> None:
-    execution = village.run(FAMILY, village.names(1, MACHINES), max_parallel=MACHINES, witnessed=False)
-    until(lambda: set(_members(fleet).values()) == {MEMBERS}, "all families are complete", LONG_SECONDS)
+def test_a_cancel_of_200_families_leaves_no_survivor_and_proves_each(
+    village: Village, fleet: list[Machine]
+) -> None:
+    execution = village.run(
+        FAMILY, village.names(1, MACHINES), max_parallel=MACHINES, witnessed=False
+    )
+    until(
+        lambda: set(_members(fleet).values()) == {MEMBERS},
+        "all families are complete",
+        LONG_SECONDS,
+    )
     assert len(_members(fleet)) == MACHINES
     village.post(f"/executions/{execution}/cancel", {}, 202)
     began = time.monotonic()
@@ -86,11 +94,19 @@ def _shares() -> list[list[str]]:
     """200 addresses of a network that depends on the process."""
     network = 20 + os.getpid() % 80
     addresses = [f"127.{network}.{1 + n // 200}.{1 + n % 200}" for n in range(MACHINES)]
-    return [addresses[at : at + ADDRESSES_A_SERVER] for at in range(0, MACHINES, ADDRESSES_A_SERVER)]
+    return [
+        addresses[at : at + ADDRESSES_A_SERVER] for at in range(0, MACHINES, ADDRESSES_A_SERVER)
+    ]
 
 
 def _needs_namespaces() -> None:
     unshare = shutil.which("unshare")
     command = [unshare or "unshare", "--mount", "--pid", "--fork", "--mount-proc", "true"]
-    if os.geteuid() != 0 or unshare is None or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("this machine cannot give machines processes of their own: that needs root and unshare")
+    if (
+        os.geteuid() != 0
+        or unshare is None
+        or subprocess.run(command, check=False, capture_output=True).returncode
+    ):
+        pytest.skip(
+            "this machine cannot give machines processes of their own: that needs root and unshare"
+        )

@@ -19,7 +19,9 @@ from opsjobs.model.target import TargetDraft
 
 def test_a_target_takes_names_labels_and_groups_as_they_are_and_none_that_is_longer() -> None:
     name = words.name("web-1")
-    target = TargetDraft(name=name, host="127.0.0.1", labels=telling.labels(), groups=telling.groups())
+    target = TargetDraft(
+        name=name, host="127.0.0.1", labels=telling.labels(), groups=telling.groups()
+    )
     assert (target.name, target.labels, target.groups) == (name, telling.labels(), telling.groups())
     for longer in (
         {"name": f"{name}a"},
@@ -33,7 +35,9 @@ def test_a_target_takes_names_labels_and_groups_as_they_are_and_none_that_is_lon
 def test_a_job_takes_the_words_as_they_are(tmp_path: Path) -> None:
     work = Words(tmp_path, words.name).work(0.0, 9)
     assert work.job is not None
-    job = JobBody(name=words.name("job"), actions=work.actions("mark", Witness(tmp_path)), **work.job)
+    job = JobBody(
+        name=words.name("job"), actions=work.actions("mark", Witness(tmp_path)), **work.job
+    )
     assert job.name == words.name("job")
     assert len(job.description) == words.DESCRIPTION_CHARACTERS
     assert {len(tag) for tag in job.tags} == {words.TAG_CHARACTERS}
@@ -44,7 +48,9 @@ def test_a_job_takes_the_words_as_they_are(tmp_path: Path) -> None:
 def test_a_long_log_is_what_its_script_says(tmp_path: Path) -> None:
     work, key = long_log(3, 0.0), "mark-1.127.0.0.1"
     RunDraft(actions=work.actions("mark", Witness(tmp_path)))
-    said = subprocess.run(["/bin/sh", "-c", f"k={key}; {work.steps[0].script}"], check=True, capture_output=True)
+    said = subprocess.run(
+        ["/bin/sh", "-c", f"k={key}; {work.steps[0].script}"], check=True, capture_output=True
+    )
     assert (said.stdout, said.stderr) == (work.steps[0].stdout(key), work.steps[0].stderr(key))
 
 
@@ -58,14 +64,27 @@ def test_a_value_that_was_handed_on_otherwise_is_seen_by_the_judge() -> None:
 def _as_it_should_be(work: Work) -> Seen:
     """A run of this work as database, log and witness show it if nothing happens to it."""
     launched, host = Launched(1, "mark", work, ["127.0.0.1"]), "127.0.0.1"
-    seen = Seen(launched, {"host": host, "status": work.status, "exit_code": work.steps[-1].code}, {}, {}, dropped=False)
+    seen = Seen(
+        launched,
+        {"host": host, "status": work.status, "exit_code": work.steps[-1].code},
+        {},
+        {},
+        dropped=False,
+    )
     keys = [launched.key(number, host) for number in range(1, len(work.steps) + 1)]
     steps = [*zip(work.steps, keys, strict=True)]
     seen.results = {
-        f"step-{number}": {"status": step.status, "exit_code": step.code, "outputs": step.outputs(key) if step.outputs else None}
+        f"step-{number}": {
+            "status": step.status,
+            "exit_code": step.code,
+            "outputs": step.outputs(key) if step.outputs else None,
+        }
         for number, (step, key) in enumerate(steps, start=1)
     }
-    seen.said = {f"step-{number}": (step.stdout(key), step.stderr(key)) for number, (step, key) in enumerate(steps, start=1)}
+    seen.said = {
+        f"step-{number}": (step.stdout(key), step.stderr(key))
+        for number, (step, key) in enumerate(steps, start=1)
+    }
     seen.starts = [[Testimony(key, 1, 0.0)] for key in keys]
     seen.ends = [[Testimony(key, 1, 0.0, "end", code=step.code)] for step, key in steps]
     return seen

@@ -75,7 +75,9 @@ class Ears(threading.Thread):
         """Until `close`, or until Redis is gone."""
         with suppress(redis.RedisError, OSError, ValueError):
             while not self._over.is_set():
-                if (message := self._heard.get_message(timeout=0.2)) and message["type"] == "message":
+                if (message := self._heard.get_message(timeout=0.2)) and message[
+                    "type"
+                ] == "message":
                     event = json.loads(message["data"])
                     if event["type"] in _ENDS:
                         self.ended.add(event["subject"])
@@ -112,7 +114,11 @@ class Eyes(threading.Thread):
 
     def look(self) -> None:
         """Once."""
-        options: dict[str, Any] = {"connect_timeout": 2, "options": "-c statement_timeout=2s", "row_factory": dict_row}
+        options: dict[str, Any] = {
+            "connect_timeout": 2,
+            "options": "-c statement_timeout=2s",
+            "row_factory": dict_row,
+        }
         with psycopg.connect(self._url(), autocommit=True, **options) as connection:
             ended = connection.execute(_ENDED, [self._executions]).fetchall()
             self.crowded += connection.execute(_CROWDED, [self._slots, self._slots]).fetchall()

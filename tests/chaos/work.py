@@ -92,7 +92,9 @@ def lines(count: int, pause_seconds: float, code: int = 0) -> Step:
 
 def at_once(code: int = 0) -> Step:
     """Over in a moment."""
-    return Step(f'echo "$k is here"; exit {code}', lambda key: f"{key} is here\n".encode(), nothing, code)
+    return Step(
+        f'echo "$k is here"; exit {code}', lambda key: f"{key} is here\n".encode(), nothing, code
+    )
 
 
 def late(seconds: float) -> Step:
@@ -136,7 +138,9 @@ def mixture(nasty: Nasty, chance: random.Random, seconds: float) -> Sequence[Wor
     return (
         Work("lines", [lines(round(seconds / beat), beat, chance.choice((0, 3)))]),
         Work("bytes", [nasty.step(chance, seconds)]),
-        Work("steps", [at_once(), lines(round(seconds / 0.5), 0.25), at_once(chance.randint(0, 255))]),
+        Work(
+            "steps", [at_once(), lines(round(seconds / 0.5), 0.25), at_once(chance.randint(0, 255))]
+        ),
         Work("late", [late(seconds)]),
         Work("too slow", [at_once(), too_slow()]),
     )

@@ -51,7 +51,9 @@ class Desk:
 
     def client(self) -> Client:
         """A client of this desk."""
-        return Client(ServiceEndpoint(self.url, Secret("opsc_ada"), local=True, data_dir=Path("/nowhere")))
+        return Client(
+            ServiceEndpoint(self.url, Secret("opsc_ada"), local=True, data_dir=Path("/nowhere"))
+        )
 
 
 @contextmanager
@@ -71,10 +73,23 @@ def open_desk(reply: Callable[[Asked], Answer]) -> Iterator[Desk]:
         thread.join()
 
 
-def problem(status: int, code: str, detail: str, errors: list[dict[str, str]] | None = None) -> Answer:
+def problem(
+    status: int, code: str, detail: str, errors: list[dict[str, str]] | None = None
+) -> Answer:
     """A refusal as the service spells it."""
-    body = {"type": f"urn:x:{code}", "title": "No", "status": status, "detail": detail, "code": code, "request_id": "r-1"}
-    return Answer(status, {**body, **({"errors": errors} if errors else {})}, media_type="application/problem+json")
+    body = {
+        "type": f"urn:x:{code}",
+        "title": "No",
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": "r-1",
+    }
+    return Answer(
+        status,
+        {**body, **({"errors": errors} if errors else {})},
+        media_type="application/problem+json",
+    )
 
 
 def _handler(desk: Desk) -> type[BaseHTTPRequestHandler]:
@@ -84,7 +99,13 @@ def _handler(desk: Desk) -> type[BaseHTTPRequestHandler]:
             raw = self.rfile.read(length)
             parts = urlsplit(self.path)
             headers = {name.lower(): value for name, value in self.headers.items()}
-            asked = Asked(self.command, parts.path, parse_qs(parts.query), headers, json.loads(raw) if raw else None)
+            asked = Asked(
+                self.command,
+                parts.path,
+                parse_qs(parts.query),
+                headers,
+                json.loads(raw) if raw else None,
+            )
             desk.asked.append(asked)
             self._send(desk.reply(asked))
 

@@ -14,14 +14,27 @@ SECONDS = 90.0
 
 
 def on_terminal(
-    *words: str, url: str, answers: Sequence[tuple[bytes, bytes]] = (), environment: Mapping[str, str] | None = None
+    *words: str,
+    url: str,
+    answers: Sequence[tuple[bytes, bytes]] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
     """Run it, and type each answer once its question was shown (b"\\x03" is Ctrl-C). Return the exit code and what was shown."""
-    around = {**os.environ, "OPSJOBS_URL": url, "OPSJOBS_TOKEN": "opsc_ada", "TERM": "xterm-256color", "COLUMNS": "120"}
+    around = {
+        **os.environ,
+        "OPSJOBS_URL": url,
+        "OPSJOBS_TOKEN": "opsc_ada",
+        "TERM": "xterm-256color",
+        "COLUMNS": "120",
+    }
     around.pop("NO_COLOR", None)
     pid, ours = pty.fork()
     if pid == 0:
-        os.execve(sys.executable, [sys.executable, "-m", "opsjobs", *words], {**around, **(environment or {})})
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "opsjobs", *words],
+            {**around, **(environment or {})},
+        )
     try:
         shown = _shown(ours, list(answers))
         _, status = os.waitpid(pid, 0)

@@ -39,7 +39,9 @@ def started(folder: Path, *arguments: str, **environment: str) -> Iterator[subpr
     pipe = subprocess.PIPE
     command = [sys.executable, "-m", "opsjobs", *arguments]
     set_here = {**bare(os.environ), "OPSJOBS_DATA_DIR": str(folder), **environment}
-    with subprocess.Popen(command, env=set_here, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, env=set_here, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL
+    ) as process:
         try:
             yield process
         finally:
@@ -111,14 +113,24 @@ def test_ctrl_c_cancels_what_runs(folder: Path) -> None:
 
 
 def test_a_detached_execution_can_be_followed_read_grouped_and_shown(folder: Path) -> None:
-    code, out, _ = opsjobs(folder, "run", "echo same; echo $((1+1)) >&2", "-l", "lab=true", "--detach")
+    code, out, _ = opsjobs(
+        folder, "run", "echo same; echo $((1+1)) >&2", "-l", "lab=true", "--detach"
+    )
     execution = out.decode().strip()
     assert code == 0
     code, out, _ = opsjobs(folder, "executions", "follow", execution)
     assert (code, out.count(b"| same\n")) == (0, LAB)
-    assert opsjobs(folder, "executions", "logs", execution, "-t", names(folder)[0], "--stream", "stderr")[1] == b"2\n"
+    assert (
+        opsjobs(
+            folder, "executions", "logs", execution, "-t", names(folder)[0], "--stream", "stderr"
+        )[1]
+        == b"2\n"
+    )
     assert opsjobs(folder, "executions", "logs", execution)[1].count(b" | ") == 2 * LAB
-    assert f"{LAB} targets: succeeded, exit 0" in opsjobs(folder, "executions", "groups", execution)[1].decode()
+    assert (
+        f"{LAB} targets: succeeded, exit 0"
+        in opsjobs(folder, "executions", "groups", execution)[1].decode()
+    )
     shown = json.loads(opsjobs(folder, "executions", "show", execution, "-o", "json")[1])
     assert [run["status"] for run in shown["targets"]] == ["succeeded"] * LAB
     assert execution in opsjobs(folder, "executions", "list", "-o", "name")[1].decode().split()
@@ -129,7 +141,13 @@ def test_a_detached_execution_can_be_followed_read_grouped_and_shown(folder: Pat
 def test_what_failed_is_retried_on_its_machines_alone(folder: Path) -> None:
     one, two = names(folder)[:2]
     assert opsjobs(folder, "run", "touch ready-for-the-retry", "-t", one)[0] == 0
-    code, out, err = opsjobs(folder, "run", "test -e ready-for-the-retry || { echo not yet; exit 4; }", "-t", f"{one},{two}")
+    code, out, err = opsjobs(
+        folder,
+        "run",
+        "test -e ready-for-the-retry || { echo not yet; exit 4; }",
+        "-t",
+        f"{one},{two}",
+    )
     assert (code, out) == (3, f"{two} | not yet\n".encode()), err
     execution = opsjobs(folder, "executions", "list", "-o", "name")[1].decode().split()[0]
     assert opsjobs(folder, "executions", "retry", execution, "--which", "lost")[0] == 2
@@ -138,7 +156,11 @@ def test_what_failed_is_retried_on_its_machines_alone(folder: Path) -> None:
     assert code == 0, err
     assert "completed: 1 succeeded of 1 target" in err
     retried = json.loads(opsjobs(folder, "executions", "list", "-o", "json")[1])[0]
-    assert (retried["triggered_by"], str(retried["parent"]), retried["total_targets"]) == ("retry", execution, 1)
+    assert (retried["triggered_by"], str(retried["parent"]), retried["total_targets"]) == (
+        "retry",
+        execution,
+        1,
+    )
     assert opsjobs(folder, "dead-letters", "list", "-o", "name")[:2] == (0, b"")
     assert opsjobs(folder, "approvals", "list", "-o", "json")[:2] == (0, b"[]\n")
 
@@ -152,7 +174,18 @@ def test_json_lines_are_the_whole_log_in_order(folder: Path) -> None:
 
 def test_a_target_is_added_trusted_tested_used_and_removed(folder: Path) -> None:
     lab = json.loads(opsjobs(folder, "targets", "show", names(folder)[0], "-o", "json")[1])
-    add = ["targets", "add", "web-1", lab["host"], "--port", str(lab["port"]), "-c", lab["credential"], "--label", "env=prod"]
+    add = [
+        "targets",
+        "add",
+        "web-1",
+        lab["host"],
+        "--port",
+        str(lab["port"]),
+        "-c",
+        lab["credential"],
+        "--label",
+        "env=prod",
+    ]
     code, _, err = opsjobs(folder, *add)
     assert code == 0, err
     assert "targets trust web-1" in err
@@ -172,10 +205,19 @@ def test_a_target_is_added_trusted_tested_used_and_removed(folder: Path) -> None
     assert opsjobs(folder, "targets", "show", "web-1")[0] == 4
 
 
-def test_a_credential_comes_from_a_file_and_its_secret_never_back(folder: Path, tmp_path: Path) -> None:
+def test_a_credential_comes_from_a_file_and_its_secret_never_back(
+    folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "password").write_text("geheim\n")
     code, _, err = opsjobs(
-        folder, "credentials", "add", "web-login", "-u", "deploy", "--password-file", str(tmp_path / "password")
+        folder,
+        "credentials",
+        "add",
+        "web-login",
+        "-u",
+        "deploy",
+        "--password-file",
+        str(tmp_path / "password"),
     )
     assert code == 0, err
     out = opsjobs(folder, "credentials", "list", "-o", "json")[1]
@@ -201,7 +243,9 @@ def test_the_status_names_the_parts(folder: Path) -> None:
 
 def test_an_api_that_is_killed_in_the_middle_costs_no_line(folder: Path) -> None:
     one = names(folder)[0]
-    with started(folder, "run", "for n in 1 2 3 4 5 6; do echo $n; sleep 0.4; done", "-t", one) as process:
+    with started(
+        folder, "run", "for n in 1 2 3 4 5 6; do echo $n; sleep 0.4; done", "-t", one
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"1\n"
         os.kill(_own_api(folder), signal.SIGKILL)
@@ -220,10 +264,15 @@ def _own_api(folder: Path) -> int:
         try:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             arguments = (entry / "cmdline").read_bytes().split(b"\0")
-            environment = (entry / "environ").read_bytes().split(b"\0") if parent == os.getpid() else []
+            environment = (
+                (entry / "environ").read_bytes().split(b"\0") if parent == os.getpid() else []
+            )
         except OSError:  # it has ended, or is another user's
             continue
-        if arguments[-3:-1] == [b"opsjobs", b"api"] and f"OPSJOBS_DATA_DIR={folder}".encode() in environment:
+        if (
+            arguments[-3:-1] == [b"opsjobs", b"api"]
+            and f"OPSJOBS_DATA_DIR={folder}".encode() in environment
+        ):
             found.append(int(entry.name))
     assert len(found) == 1, found
     return found[0]
@@ -235,17 +284,28 @@ def test_jobs_are_listed_run_and_deleted(folder: Path) -> None:
     code, out, err = opsjobs(folder, "jobs", "run", "hello", "-t", names(folder)[0])
     assert (code, out) == (0, b"hello\n"), err
     assert "echo hello" in opsjobs(folder, "jobs", "show", "hello")[1].decode()
-    assert opsjobs(folder, "executions", "list", "--job", "hello", "-o", "name")[1].strip().isdigit()
+    assert (
+        opsjobs(folder, "executions", "list", "--job", "hello", "-o", "name")[1].strip().isdigit()
+    )
     assert opsjobs(folder, "jobs", "delete", "hello")[0] == 0
     assert opsjobs(folder, "jobs", "show", "hello")[0] == 4
 
 
 def _store_job(folder: Path) -> None:
     with Client(find(ClientSettings(), folder)) as client:
-        client.post("/jobs", {"name": "hello", "targets": {"selector": "lab=true"}, "actions": [{"command": "echo hello"}]})
+        client.post(
+            "/jobs",
+            {
+                "name": "hello",
+                "targets": {"selector": "lab=true"},
+                "actions": [{"command": "echo hello"}],
+            },
+        )
 
 
-def test_a_thousand_hosts_are_imported_and_once_more_change_nothing(folder: Path, tmp_path: Path) -> None:
+def test_a_thousand_hosts_are_imported_and_once_more_change_nothing(
+    folder: Path, tmp_path: Path
+) -> None:
     inventory = tmp_path / "hosts.ini"
     inventory.write_text("[fleet]\nnode[0001:1000].example.org ansible_port=2222 rack=r1\n")
     wished = ("targets", "import", str(inventory), "--label-from", "rack", "-o", "name")
@@ -253,8 +313,12 @@ def test_a_thousand_hosts_are_imported_and_once_more_change_nothing(folder: Path
     assert code == 0, err
     assert "1000 created" in err
     assert "1000 unchanged" in opsjobs(folder, *wished)[2]
-    assert opsjobs(folder, "groups", "add", "rack-1", "--selector", "rack=r1", "-g", "fleet")[0] == 0
-    members = opsjobs(folder, "groups", "targets", "rack-1", "--limit", "0", "-o", "name")[1].split()
+    assert (
+        opsjobs(folder, "groups", "add", "rack-1", "--selector", "rack=r1", "-g", "fleet")[0] == 0
+    )
+    members = opsjobs(folder, "groups", "targets", "rack-1", "--limit", "0", "-o", "name")[
+        1
+    ].split()
     assert (len(members), members[0]) == (1000, b"node0001.example.org")
 
 
@@ -272,10 +336,15 @@ def test_a_target_is_changed_labelled_and_put_under_maintenance(folder: Path) ->
     assert code == 0, err
     assert "zone paris has no worker now" in err
     assert f"web-9 has the same host and port as {lab['name']}" in err
-    code, _, err = opsjobs(folder, "targets", "set", "web-9", "--zone", "default", "-c", lab["credential"], "-g", "odd")
+    code, _, err = opsjobs(
+        folder, "targets", "set", "web-9", "--zone", "default", "-c", lab["credential"], "-g", "odd"
+    )
     assert (code, "zone paris -> default" in err, "groups +odd" in err) == (0, True, True), err
     code, _, err = opsjobs(folder, "targets", "label", "web-9", "team=a", "rack=r1")
-    assert (code, "+label rack=r1, +label team=a" in err or "+label team=a, +label rack=r1" in err) == (0, True), err
+    assert (
+        code,
+        "+label rack=r1, +label team=a" in err or "+label team=a, +label rack=r1" in err,
+    ) == (0, True), err
     assert opsjobs(folder, "targets", "label", "web-9", "rack-")[0] == 0
     assert opsjobs(folder, "targets", "maintenance", "web-9", "--reason", "new disk")[0] == 0
     code, out, _ = opsjobs(folder, "targets", "show", "web-9")
@@ -290,7 +359,10 @@ def test_a_target_is_changed_labelled_and_put_under_maintenance(folder: Path) ->
 
 def _failed(folder: Path) -> str:
     """An execution that fails on one of the three machines; its id."""
-    command = 'echo out; echo first >&2; echo last words >&2; test "$OPSJOBS_TARGET" != ' + names(folder)[1]
+    command = (
+        'echo out; echo first >&2; echo last words >&2; test "$OPSJOBS_TARGET" != '
+        + names(folder)[1]
+    )
     code, _, err = opsjobs(folder, "run", command, "-l", "lab=true")
     assert code == 3, err
     assert f"{names(folder)[1]} failed, exit 1: last words" in err
@@ -302,7 +374,15 @@ def test_why_a_run_failed_is_seen_at_once(folder: Path) -> None:
     code, out, err = opsjobs(folder, "executions", "show", number)
     assert code == 0, err
     rows = {line.split()[0]: line for line in out.decode().splitlines()}
-    assert rows["TARGET"].split() == ["TARGET", "STATUS", "STEP", "TOOK", "EXIT", "ERROR", "MESSAGE"]
+    assert rows["TARGET"].split() == [
+        "TARGET",
+        "STATUS",
+        "STEP",
+        "TOOK",
+        "EXIT",
+        "ERROR",
+        "MESSAGE",
+    ]
     assert rows[bad].split()[1:3] == ["failed", "step-1"]
     assert rows[bad].endswith("nonzero_exit  last words")
     grouped = opsjobs(folder, "executions", "groups", number)[1].decode()
@@ -319,7 +399,9 @@ def test_lines_of_a_log_are_picked(folder: Path) -> None:
         return out.decode().splitlines()
 
     assert len(lines()) == 3 * LAB
-    assert sorted(lines("--failed")) == sorted([f"{bad} | out", f"{bad} | first", f"{bad} | last words"])
+    assert sorted(lines("--failed")) == sorted(
+        [f"{bad} | out", f"{bad} | first", f"{bad} | last words"]
+    )
     assert lines("--failed", "--stderr", "--tail", "1") == [f"{bad} | last words"]
     assert len(lines("--stderr", "--tail", "1")) == LAB
     assert lines("--action", "nothing") == []

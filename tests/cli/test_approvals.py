@@ -23,10 +23,15 @@ ASKED = {
 }
 
 
-def test_approvals_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_approvals_are_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with answering(monkeypatch, lambda _: Answer(body={"items": [ASKED], "next": None})) as desk:
         assert run(["approvals", "list", "--status", "pending", "--execution", "7"]) == 0
-    assert (desk.asked[0].query["status"], desk.asked[0].query["execution_id"]) == (["pending"], ["7"])
+    assert (desk.asked[0].query["status"], desk.asked[0].query["execution_id"]) == (
+        ["pending"],
+        ["7"],
+    )
     assert "May we?" in capsys.readouterr().out
 
 
@@ -36,13 +41,20 @@ def test_an_approval_is_decided(
 ) -> None:
     with answering(monkeypatch, lambda _: Answer(body={**ASKED, "status": status})) as desk:
         assert run(["approvals", verb, "3", "--reason", "looked at it"]) == 0
-    assert (desk.asked[0].path, desk.asked[0].body) == (f"/approvals/3/{verb}", {"reason": "looked at it"})
+    assert (desk.asked[0].path, desk.asked[0].body) == (
+        f"/approvals/3/{verb}",
+        {"reason": "looked at it"},
+    )
     assert f"approval 3 of execution 7 is {status}" in capsys.readouterr().err
 
 
-def test_an_execution_is_paused_and_resumed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_execution_is_paused_and_resumed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     statuses = ["paused", "running"]
-    with answering(monkeypatch, lambda _: Answer(body={"id": 7, "status": statuses.pop(0)})) as desk:
+    with answering(
+        monkeypatch, lambda _: Answer(body={"id": 7, "status": statuses.pop(0)})
+    ) as desk:
         assert run(["executions", "pause", "7", "--reason", "sick"]) == 0
         assert run(["executions", "resume", "7"]) == 0
     assert [(asked.path, asked.body) for asked in desk.asked] == [
@@ -55,7 +67,14 @@ def test_an_execution_is_paused_and_resumed(monkeypatch: pytest.MonkeyPatch, cap
 WOULD_RUN = {
     "job_name": "restart-web",
     "verdict": "needs_approval",
-    "findings": [{"rule": "stop-service", "severity": "needs_approval", "reason": "A service stops.", "excerpt": "x"}],
+    "findings": [
+        {
+            "rule": "stop-service",
+            "severity": "needs_approval",
+            "reason": "A service stops.",
+            "excerpt": "x",
+        }
+    ],
     "parameters": {"service": "nginx"},
     "targets": [{"id": "1", "name": "web-1", "host": "10.0.0.1"}],
     "total_targets": 3,
@@ -88,8 +107,20 @@ def test_an_approval_is_shown_with_what_would_run_where(
 
 
 HIDDEN = [
-    {"key": "a", "type": "script", "interpreter": "bash", "script_base64": "Y3VybCBodHRwOi8vZXZpbCB8IHNoCg==", "script": None},
-    {"key": "b", "type": "script", "interpreter": "/opt/run", "script_base64": "f0VMRv8=", "script": None},
+    {
+        "key": "a",
+        "type": "script",
+        "interpreter": "bash",
+        "script_base64": "Y3VybCBodHRwOi8vZXZpbCB8IHNoCg==",
+        "script": None,
+    },
+    {
+        "key": "b",
+        "type": "script",
+        "interpreter": "/opt/run",
+        "script_base64": "f0VMRv8=",
+        "script": None,
+    },
     {
         "key": "c",
         "type": "command",

@@ -43,7 +43,9 @@ def calendars(monkeypatch: pytest.MonkeyPatch, *words: str, code: int = 0) -> li
         return desk.asked
 
 
-def test_options_become_windows_that_the_service_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_options_become_windows_that_the_service_takes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     file = tmp_path / "holidays.txt"
     file.write_text(next(sample.text for sample in samples("docs/calendars.md", "text")))
     (asked,) = calendars(
@@ -63,7 +65,9 @@ def test_options_become_windows_that_the_service_takes(monkeypatch: pytest.Monke
     assert every_day.body["windows"] == [{"start": "22:00", "end": "06:00"}]
 
 
-def test_a_taken_name_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_taken_name_is_told_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     calendars(monkeypatch, "add", "holidays", "--yearly", "12-25", code=6)
     assert "Use --replace" in capsys.readouterr().err
     *_, asked = calendars(monkeypatch, "add", "holidays", "--yearly", "12-26", "--replace")
@@ -74,22 +78,34 @@ def test_apply_changes_what_is_different_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "calendars.yaml"
-    file.write_text("name: holidays\nwindows: [{yearly: 12-25}]\n---\nname: nights\nwindows: [{start: 22:00, end: 06:00}]\n")
+    file.write_text(
+        "name: holidays\nwindows: [{yearly: 12-25}]\n---\nname: nights\nwindows: [{start: 22:00, end: 06:00}]\n"
+    )
     asked = calendars(monkeypatch, "apply", "-f", str(file))
-    assert [(one.method, one.body["name"]) for one in asked if one.method != "GET"] == [("POST", "nights")]
+    assert [(one.method, one.body["name"]) for one in asked if one.method != "GET"] == [
+        ("POST", "nights")
+    ]
     assert "1 calendar changed, 1 unchanged" in capsys.readouterr().err
     file.write_text("name: holidays\nwindows: [{yearly: 12-26}]\n")
-    assert {one.method for one in calendars(monkeypatch, "apply", "-f", str(file), "--dry-run")} == {"GET"}
+    assert {
+        one.method for one in calendars(monkeypatch, "apply", "-f", str(file), "--dry-run")
+    } == {"GET"}
     assert "updated" in capsys.readouterr().out
-    file.write_text("name: nights\nwindows: [{start: 22:00, end: 06:00}]\n---\nname: holidays\nwindows: [{yearly: 02-31}]\n")
+    file.write_text(
+        "name: nights\nwindows: [{start: 22:00, end: 06:00}]\n---\nname: holidays\nwindows: [{yearly: 02-31}]\n"
+    )
     assert calendars(monkeypatch, "apply", "-f", str(file), code=2) == []
-    assert "holidays: /windows/0/yearly/0: '02-31': there is no day 02-31" in capsys.readouterr().err
+    assert (
+        "holidays: /windows/0/yearly/0: '02-31': there is no day 02-31" in capsys.readouterr().err
+    )
     file.write_text("some words")
     calendars(monkeypatch, "apply", "-f", str(file), code=2)
     assert "not a calendar. It needs name and windows" in capsys.readouterr().err
 
 
-def test_a_closed_calendar_is_told_and_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_closed_calendar_is_told_and_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     *_, asked = calendars(monkeypatch, "check", "holidays", "--at", "2026-12-25T10:00", code=1)
     assert asked.query == {"at": ["2026-12-25T10:00"]}
     told = "holidays is closed (Christmas: 2026-12-25) at 2026-12-25 10:00 until 2026-12-26 00:00, Europe/Berlin"
@@ -111,7 +127,9 @@ def test_what_cannot_be_done_says_why(
     assert told in capsys.readouterr().err
 
 
-def test_calendars_are_listed_and_removed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_calendars_are_listed_and_removed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     calendars(monkeypatch, "list")
     assert "blackout" in capsys.readouterr().out
     *_, asked = calendars(monkeypatch, "rm", "holidays")
@@ -157,8 +175,13 @@ def test_whole_days_of_an_icalendar_file_are_carried_over(newline: str) -> None:
 
 
 def test_a_list_names_its_days_and_a_bad_line_is_told(tmp_path: Path) -> None:
-    windows: list[Any] = read("# ours\n2026-12-25, Christmas\n2027-12-25; Christmas # again\n\n2026-10-03\n").windows()
-    assert windows == [{"name": "Christmas", "dates": ["2026-12-25", "2027-12-25"]}, {"dates": ["2026-10-03"]}]
+    windows: list[Any] = read(
+        "# ours\n2026-12-25, Christmas\n2027-12-25; Christmas # again\n\n2026-10-03\n"
+    ).windows()
+    assert windows == [
+        {"name": "Christmas", "dates": ["2026-12-25", "2027-12-25"]},
+        {"dates": ["2026-10-03"]},
+    ]
     for line in ("25.12.2026", "2026-02-30"):
         with pytest.raises(ValueError, match=f"line 2: '{line}'"):
             read(f"2026-12-25\n{line}")

@@ -40,7 +40,10 @@ def test_the_list_says_which_login_why_and_until_when(
     (asked,) = circuits(monkeypatch, "list")
     assert "state" not in asked.query
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("web-1", "web-key", "open", "auth_failed", "2026-01-01T00:15:00Z"))
+    assert all(
+        word in shown
+        for word in ("web-1", "web-key", "open", "auth_failed", "2026-01-01T00:15:00Z")
+    )
     (asked,) = circuits(monkeypatch, "list", "--closed", "-o", "json")
     assert asked.query["state"] == ["closed", "open", "half_open"]
     assert "refused the login of deploy" in capsys.readouterr().out

@@ -53,9 +53,18 @@ def test_a_stream_that_just_ends_is_asked_for_again_in_silence() -> None:
 
 
 def test_a_stream_whose_token_is_over_is_asked_for_with_the_next_one_and_too_many_say_why() -> None:
-    over = frame(1, "refused", {"status": 401, "code": "token_invalid", "detail": "The token has expired."})
+    over = frame(
+        1, "refused", {"status": 401, "code": "token_invalid", "detail": "The token has expired."}
+    )
     busy = problem(429, "too_many_streams", "ada has 100 streams open here: end one of them first.")
-    answers = iter([Answer(portions=[over]), busy, Answer(portions=[frame(1), over]), Answer(portions=[frame(2, "end")])])
+    answers = iter(
+        [
+            Answer(portions=[over]),
+            busy,
+            Answer(portions=[frame(1), over]),
+            Answer(portions=[frame(2, "end")]),
+        ]
+    )
     events, told, asked = followed(lambda _: next(answers))
     assert [e.event for e in events] == ["output", "end"]
     assert [a.headers["last-event-id"] for a in asked] == ["0", "0", "0", "1"]
@@ -65,7 +74,11 @@ def test_a_stream_whose_token_is_over_is_asked_for_with_the_next_one_and_too_man
 
 def test_a_stream_that_is_gone_for_good_is_an_error() -> None:
     with pytest.raises(RequestRefused) as caught:
-        followed(lambda _: problem(410, "log_expired", "The log of execution 7 was dropped by retention."))
+        followed(
+            lambda _: problem(
+                410, "log_expired", "The log of execution 7 was dropped by retention."
+            )
+        )
     assert caught.value.exit_code is ExitCode.NOT_FOUND
 
 
@@ -80,9 +93,19 @@ def test_a_post_whose_answer_is_lost_is_sent_again_under_the_same_key() -> None:
 
 
 def test_a_refusal_keeps_its_code_its_pointers_and_what_was_wrong_where() -> None:
-    errors = [{"pointer": "/targets/ids/1", "detail": "There is no target 'web-9'.", "code": "unknown_target"}]
+    errors = [
+        {
+            "pointer": "/targets/ids/1",
+            "detail": "There is no target 'web-9'.",
+            "code": "unknown_target",
+        }
+    ]
     reply = problem(422, "unknown_target", "There is no target 'web-9'.", errors)
-    with open_desk(lambda _: reply) as desk, desk.client() as client, pytest.raises(RequestRefused) as caught:
+    with (
+        open_desk(lambda _: reply) as desk,
+        desk.client() as client,
+        pytest.raises(RequestRefused) as caught,
+    ):
         client.post("/run", {})
     assert (caught.value.exit_code, caught.value.code, caught.value.pointers) == (
         ExitCode.NOT_FOUND,
@@ -105,14 +128,21 @@ def test_a_refused_token_says_what_to_do() -> None:
 
 def test_something_that_is_no_opsjobs_is_told_as_such() -> None:
     reply = Answer(502, portions=[b"<html>Bad gateway</html>"], media_type="text/html")
-    with open_desk(lambda _: reply) as desk, desk.client() as client, pytest.raises(RequestRefused, match="HTTP status 502"):
+    with (
+        open_desk(lambda _: reply) as desk,
+        desk.client() as client,
+        pytest.raises(RequestRefused, match="HTTP status 502"),
+    ):
         client.get("/jobs")
 
 
 def test_a_service_that_does_not_run_is_told_how_to_start() -> None:
     with open_desk(lambda _: Answer()) as desk:
         url = desk.url
-    with Client(ServiceEndpoint(url, None, local=True, data_dir=Path("/x"))) as client, pytest.raises(CommandFailed) as caught:
+    with (
+        Client(ServiceEndpoint(url, None, local=True, data_dir=Path("/x"))) as client,
+        pytest.raises(CommandFailed) as caught,
+    ):
         client.get("/status")
     assert str(caught.value) == f"no answer from {url}. Start the service with `opsjobs up`."
 
@@ -121,10 +151,15 @@ def test_lists_are_read_over_their_pages() -> None:
     def reply(asked: Asked) -> Answer:
         begin, limit = int(asked.query.get("cursor", ["0"])[0]), int(asked.query["limit"][0])
         items = [{"id": n} for n in range(begin, min(begin + limit, 450))]
-        return Answer(body={"items": items, "next": str(begin + limit) if begin + limit < 450 else None})
+        return Answer(
+            body={"items": items, "next": str(begin + limit) if begin + limit < 450 else None}
+        )
 
     with open_desk(reply) as desk, desk.client() as client:
-        assert (len(client.items("/targets", limit=0)[0]), client.items("/targets", limit=0)[1]) == (450, False)
+        assert (
+            len(client.items("/targets", limit=0)[0]),
+            client.items("/targets", limit=0)[1],
+        ) == (450, False)
         found, more = client.items("/targets", limit=250)
     assert ([item["id"] for item in found], more) == (list(range(250)), True)
     assert "status" not in desk.asked[0].query
@@ -152,4 +187,6 @@ def test_an_unknown_name_is_not_found_and_says_where_to_look() -> None:
 
 
 def test_the_token_is_in_no_repr() -> None:
-    assert "opsc_ada" not in repr(ServiceEndpoint("http://x", Secret("opsc_ada"), local=False, data_dir=Path("/x")))
+    assert "opsc_ada" not in repr(
+        ServiceEndpoint("http://x", Secret("opsc_ada"), local=False, data_dir=Path("/x"))
+    )

@@ -60,7 +60,9 @@ COMMANDS = (
 
 
 def opsjobs(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ}
+    inherited = {
+        name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ
+    }
     return subprocess.run(
         [sys.executable, "-m", "opsjobs", *arguments],
         env={**inherited, "OPSJOBS_DATA_DIR": str(folder), **environment},
@@ -77,7 +79,9 @@ def test_help_imports_no_library_of_the_servers() -> None:
         "import sys; from opsjobs.cli.app import run; assert run(['--help']) == 0; "
         f"print('HEAVY', sorted(set(sys.modules) & set({SERVERS!r})))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=90)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=90
+    )
     assert done.stdout.splitlines()[-1] == "HEAVY []"
     for command in COMMANDS:
         assert f"\n  {command} " in done.stdout
@@ -95,7 +99,14 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["run", "--nope"], ["nope"], ["run"], ["executions", "show"], ["run", "x", "-t", "a", "--parallel", "0"]]
+    "arguments",
+    [
+        ["run", "--nope"],
+        ["nope"],
+        ["run"],
+        ["executions", "show"],
+        ["run", "x", "-t", "a", "--parallel", "0"],
+    ],
 )
 def test_what_cannot_be_understood_is_usage(arguments: list[str], tmp_path: Path) -> None:
     assert opsjobs(*arguments, folder=tmp_path).returncode == 2
@@ -104,7 +115,10 @@ def test_what_cannot_be_understood_is_usage(arguments: list[str], tmp_path: Path
 def test_a_run_on_nothing_is_told_how_to_name_targets(tmp_path: Path) -> None:
     done = opsjobs("run", "uptime", folder=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "opsjobs: no targets are given. Use -t web-1,web-2, -g GROUP or -l env=prod.\n"
+    assert (
+        done.stderr
+        == "opsjobs: no targets are given. Use -t web-1,web-2, -g GROUP or -l env=prod.\n"
+    )
 
 
 def test_a_wrong_duration_is_usage(tmp_path: Path) -> None:
@@ -131,7 +145,12 @@ def test_a_process_without_its_settings_names_them(process: str, tmp_path: Path)
 
 def test_a_wrong_setting_is_told_by_config_show_with_the_table(tmp_path: Path) -> None:
     done = opsjobs(
-        "config", "show", folder=tmp_path, COMMAND_TIMEOUT="soon", OPSJOBS_LEASE_SECOND="1", OPSJOBS_TOKEN="opsc_secret"
+        "config",
+        "show",
+        folder=tmp_path,
+        COMMAND_TIMEOUT="soon",
+        OPSJOBS_LEASE_SECOND="1",
+        OPSJOBS_TOKEN="opsc_secret",
     )
     assert done.returncode == 1
     assert "COMMAND_TIMEOUT is 'soon'" in done.stderr
@@ -141,7 +160,9 @@ def test_a_wrong_setting_is_told_by_config_show_with_the_table(tmp_path: Path) -
 
 
 def test_a_secret_cannot_be_given_on_the_command_line(tmp_path: Path) -> None:
-    done = opsjobs("credentials", "add", "web-key", "-u", "deploy", "--password=geheim", folder=tmp_path)
+    done = opsjobs(
+        "credentials", "add", "web-key", "-u", "deploy", "--password=geheim", folder=tmp_path
+    )
     assert done.returncode == 2
 
 
@@ -151,7 +172,11 @@ def test_a_prompt_without_a_terminal_says_what_to_use(tmp_path: Path) -> None:
     assert "--password-file" in done.stderr
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("job", "'jobs'"), ("target", "'targets'"), ("runn", "'run'")])
-def test_a_near_name_is_suggested_at_the_top_level(capsys: pytest.CaptureFixture[str], typed: str, meant: str) -> None:
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("job", "'jobs'"), ("target", "'targets'"), ("runn", "'run'")]
+)
+def test_a_near_name_is_suggested_at_the_top_level(
+    capsys: pytest.CaptureFixture[str], typed: str, meant: str
+) -> None:
     assert run([typed, "list"]) == ExitCode.USAGE
     assert f"No such command '{typed}'. Did you mean {meant}" in capsys.readouterr().err

@@ -53,7 +53,9 @@ def test_text_lines_and_colours_pass(sent: bytes, seen: bytes) -> None:
 HOSTILE = st.lists(
     st.one_of(
         st.binary(max_size=6),
-        st.sampled_from([*ATTACKS, *(sent for sent, _ in FINE), b"\x1b", b"\x1b[", b"\x1b[3", b"\r", b"\n"]),
+        st.sampled_from(
+            [*ATTACKS, *(sent for sent, _ in FINE), b"\x1b", b"\x1b[", b"\x1b[3", b"\r", b"\n"]
+        ),
     ),
     max_size=12,
 ).map(b"".join)
@@ -70,7 +72,9 @@ def test_it_is_the_same_wherever_it_is_cut(data: bytes, cuts: list[int]) -> None
 @given(data=HOSTILE)
 def test_nothing_that_a_terminal_obeys_is_left(data: bytes) -> None:
     left = re.sub(r"\x1b\[[0-9;:]*m", "", escape_output(data).decode())
-    assert [c for c in left if unicodedata.category(c) in ("Cc", "Zl", "Zp") and c not in "\n\t"] == []
+    assert [
+        c for c in left if unicodedata.category(c) in ("Cc", "Zl", "Zp") and c not in "\n\t"
+    ] == []
     assert not set(left) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
 
 
@@ -88,7 +92,9 @@ HOSTILE_WORDS = "The connection broke: \x1b]52;c;ZXZpbA==\x07 \u009b2J\rall well
 def test_a_refusal_with_words_of_a_machine_writes_nothing_to_the_terminal() -> None:
     def refuse(_: Asked) -> Answer:
         return Answer(
-            424, {"code": "connection_lost", "detail": HOSTILE_WORDS, "status": 424}, media_type="application/problem+json"
+            424,
+            {"code": "connection_lost", "detail": HOSTILE_WORDS, "status": 424},
+            media_type="application/problem+json",
         )
 
     with open_desk(refuse) as desk:
@@ -100,4 +106,6 @@ def test_a_refusal_with_words_of_a_machine_writes_nothing_to_the_terminal() -> N
 def test_a_notice_of_the_live_view_obeys_no_control(capsys: pytest.CaptureFixture[str]) -> None:
     terminal = Terminal()
     terminal.notice(f"first\n{HOSTILE_WORDS}")
-    assert capsys.readouterr().err == ("first\nThe connection broke: \\x1b]52;c;ZXZpbA==\\x07 \\x9b2J\\rall well\\x1b[K.\n")
+    assert capsys.readouterr().err == (
+        "first\nThe connection broke: \\x1b]52;c;ZXZpbA==\\x07 \\x9b2J\\rall well\\x1b[K.\n"
+    )

@@ -34,7 +34,9 @@ def one(text: str, *, system: bool = False) -> CrontabEntry:
 
 
 def plan(text: str, *, system: bool = False, wishes: CrontabOptions = WISHES) -> list[PlannedJob]:
-    found = plan_jobs([(entry, "crontab:x") for entry in crontab(text, system=system).entries], wishes)
+    found = plan_jobs(
+        [(entry, "crontab:x") for entry in crontab(text, system=system).entries], wishes
+    )
     for body in found:
         JobDraft.model_validate(body.job)
         ScheduleDraft.model_validate(body.schedule)
@@ -114,7 +116,9 @@ def test_what_cannot_be_read_is_left_with_its_line_and_the_reason(line: str, rea
         ("end\\", "end\\", None),
     ],
 )
-def test_percent_signs_end_the_command_and_its_lines(text: str, command: str, stdin: str | None) -> None:
+def test_percent_signs_end_the_command_and_its_lines(
+    text: str, command: str, stdin: str | None
+) -> None:
     assert split_percent(text) == (command, stdin)
 
 
@@ -132,31 +136,47 @@ def test_settings_count_for_the_lines_below_them() -> None:
         "env": {"PATH": "/usr/bin:/bin", "GREETING": 'a "b" ', "QUOTED": "x", "EMPTY": ""},
     }
     action = second.job["actions"][0]
-    assert (action["type"], action["interpreter"], action["script"], action["cwd"]) == ("script", "/bin/bash", "two\n", "/srv")
+    assert (action["type"], action["interpreter"], action["script"], action["cwd"]) == (
+        "script",
+        "/bin/bash",
+        "two\n",
+        "/srv",
+    )
     assert (action["env"]["PATH"], action["env"]["HOME"]) == ("/opt", "/srv")
-    assert [body.schedule["timezone"] for body in (zero, first, second)] == ["Europe/Berlin", "Europe/Berlin", "Asia/Tokyo"]
+    assert [body.schedule["timezone"] for body in (zero, first, second)] == [
+        "Europe/Berlin",
+        "Europe/Berlin",
+        "Asia/Tokyo",
+    ]
 
 
 def test_what_has_become_something_else_is_told() -> None:
-    found = crontab('MAILTO=""\nMAILTO=ops@example.org\nRANDOM_DELAY=6\nLOGNAME=x\n~ 1 * * * x\r\n1 1 * * * y\r\n')
-    assert [(left.what, left.target) for left in found.left] == [(f"crontab line {n}", False) for n in (2, 3, 4, 5, 5)]
+    found = crontab(
+        'MAILTO=""\nMAILTO=ops@example.org\nRANDOM_DELAY=6\nLOGNAME=x\n~ 1 * * * x\r\n1 1 * * * y\r\n'
+    )
+    assert [(left.what, left.target) for left in found.left] == [
+        (f"crontab line {n}", False) for n in (2, 3, 4, 5, 5)
+    ]
     words = ("MAILTO", "jitter", "LOGNAME", "carriage return", "has become H")
-    assert [next(word for word in words if word in left.reason) for left in found.left] == list(words)
+    assert [next(word for word in words if word in left.reason) for left in found.left] == list(
+        words
+    )
     assert [entry.command for entry in found.entries] == ["x", "y"]
     assert plan_jobs([(found.entries[0], "x")], WISHES)[0].schedule["jitter"] == "6m"
 
 
 def test_lines_of_a_system_crontab_name_their_users() -> None:
-    text = (
-        "17 * * * * root cd / && run-parts --report /etc/cron.hourly\n@daily www-data:www php /srv/cron.php\n0 0 * * * onlyuser\n"
-    )
+    text = "17 * * * * root cd / && run-parts --report /etc/cron.hourly\n@daily www-data:www php /srv/cron.php\n0 0 * * * onlyuser\n"
     found = crontab(text, system=True)
     assert [(entry.user, entry.command) for entry in found.entries] == [
         ("root", "cd / && run-parts --report /etc/cron.hourly"),
         ("www-data", "php /srv/cron.php"),
     ]
     assert [left.what for left in found.left] == ["crontab line 2", "crontab line 3"]
-    bodies = plan_jobs([(entry, "x") for entry in found.entries], CrontabOptions({}, "", "UTC", "1h", credential="sudo"))
+    bodies = plan_jobs(
+        [(entry, "x") for entry in found.entries],
+        CrontabOptions({}, "", "UTC", "1h", credential="sudo"),
+    )
     assert bodies[1].job["actions"][0]["become"] == {"user": "www-data", "credential": "sudo"}
 
 
@@ -174,16 +194,24 @@ def test_a_command_that_names_a_value_of_ours_is_a_script_that_nobody_touches() 
 
 
 def test_a_comment_above_a_line_is_its_description() -> None:
-    text = (
-        "# m h dom mon dow command\n0 0 * * * a\n# nightly backup\n0 1 * * * b\n#0 2 * * 1 c\n0 3 * * * d\n# far\n\n0 4 * * * e\n"
-    )
-    assert [body.job.get("description") for body in plan(text)] == [None, "nightly backup", None, None]
+    text = "# m h dom mon dow command\n0 0 * * * a\n# nightly backup\n0 1 * * * b\n#0 2 * * 1 c\n0 3 * * * d\n# far\n\n0 4 * * * e\n"
+    assert [body.job.get("description") for body in plan(text)] == [
+        None,
+        "nightly backup",
+        None,
+        None,
+    ]
 
 
 def names(text: str, **wishes: Any) -> list[str]:
     return [
         body.job["name"]
-        for body in plan(text, wishes=CrontabOptions(**{**{f: getattr(WISHES, f) for f in WISHES.__slots__}, **wishes}))
+        for body in plan(
+            text,
+            wishes=CrontabOptions(
+                **{**{f: getattr(WISHES, f) for f in WISHES.__slots__}, **wishes}
+            ),
+        )
     ]
 
 
@@ -202,8 +230,14 @@ def test_names_are_those_of_what_runs_and_stay_when_other_things_change() -> Non
     ("command", "word"),
     [
         ("cd /srv/app && ./manage.py clean", "manage.py"),
-        ("test -x /usr/sbin/anacron || ( cd / && run-parts --report /etc/cron.daily )", "run-parts"),
-        ("[ -x /usr/bin/certbot ] && perl -e 'sleep int(rand(43200))' && certbot -q renew", "sleep"),
+        (
+            "test -x /usr/sbin/anacron || ( cd / && run-parts --report /etc/cron.daily )",
+            "run-parts",
+        ),
+        (
+            "[ -x /usr/bin/certbot ] && perl -e 'sleep int(rand(43200))' && certbot -q renew",
+            "sleep",
+        ),
         ("A=1 B=2 nice -n 10 /opt/x/job", "job"),
         ("/usr/bin/php -q /var/www/cron.php", "cron.php"),
         ("*", ""),
@@ -249,7 +283,13 @@ class Service:
             return Answer(200, {"items": [job["body"] for job in self.jobs.values()], "next": None})
         number = asked.path.split("/")[2]
         if asked.method == "GET":
-            return Answer(200, {"items": [self.schedules[number]] if number in self.schedules else [], "next": None})
+            return Answer(
+                200,
+                {
+                    "items": [self.schedules[number]] if number in self.schedules else [],
+                    "next": None,
+                },
+            )
         body = ScheduleDraft.model_validate(asked.body).model_dump(mode="json")
         self.schedules[number] = {**body, "id": int(number), "version": 1}
         return Answer(201, self.schedules[number])
@@ -262,7 +302,9 @@ class Service:
         return {"name": job["name"], "id": number, "change": change}
 
 
-def imported(monkeypatch: pytest.MonkeyPatch, service: Service, *words: str, code: int = 0) -> list[Asked]:
+def imported(
+    monkeypatch: pytest.MonkeyPatch, service: Service, *words: str, code: int = 0
+) -> list[Asked]:
     with open_desk(service) as desk:
         monkeypatch.setenv("OPSJOBS_URL", desk.url)
         monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
@@ -290,7 +332,11 @@ def test_a_second_import_changes_nothing_and_a_changed_line_only_its_schedule(
     Path(file).write_text(Path(file).read_text().replace("30 2", "45 2"))
     changed = imported(monkeypatch, service, *words)
     (put,) = [asked for asked in changed if asked.method == "PUT"]
-    assert (put.body["cron"], put.body["enabled"], put.headers["if-match"]) == ("45 2 * * *", False, '"1"')
+    assert (put.body["cron"], put.body["enabled"], put.headers["if-match"]) == (
+        "45 2 * * *",
+        False,
+        '"1"',
+    )
     Path(file).write_text("@daily other\n")
     imported(monkeypatch, service, file, "-t", "web-1", "-z", "Europe/Berlin", "--user", "ada")
     assert "earlier import" not in capsys.readouterr().err
@@ -298,7 +344,9 @@ def test_a_second_import_changes_nothing_and_a_changed_line_only_its_schedule(
     assert capsys.readouterr().err.count("was imported earlier") == 2
 
 
-def test_what_was_changed_of_a_schedule_by_hand_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_was_changed_of_a_schedule_by_hand_stays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     service, file = Service(), tmp_path / "t"
     file.write_text("RANDOM_DELAY=6\n@daily x\n")
     imported(monkeypatch, service, str(file), "-t", "web-1", "-z", "UTC")
@@ -307,7 +355,11 @@ def test_what_was_changed_of_a_schedule_by_hand_stays(monkeypatch: pytest.Monkey
     imported(monkeypatch, service, str(file), "-t", "web-1", "-z", "UTC")
     (changed,) = service.schedules.values()
     assert changed["jitter"] == "0s"
-    assert (changed["misfire"], changed["overlap"], changed["calendars"]) == ("run_once", "queue", ["freeze"])
+    assert (changed["misfire"], changed["overlap"], changed["calendars"]) == (
+        "run_once",
+        "queue",
+        ["freeze"],
+    )
 
 
 def test_a_dry_run_prints_what_would_be_stored_and_asks_nobody(
@@ -318,7 +370,10 @@ def test_a_dry_run_prints_what_would_be_stored_and_asks_nobody(
     told = capsys.readouterr()
     written = list(YAML(typ="safe", pure=True).load_all(told.out))
     assert len(written) == 2
-    assert "# schedule name: crontab, type: cron, cron: 30 2 * * *, timezone: Europe/Berlin" in told.out
+    assert (
+        "# schedule name: crontab, type: cron, cron: 30 2 * * *, timezone: Europe/Berlin"
+        in told.out
+    )
     expected = [s.text for s in samples("docs/crontab.md", "yaml")]
     assert written[0] == YAML(typ="safe", pure=True).load(expected[0])
     assert "@reboot" in told.err
@@ -327,7 +382,9 @@ def test_a_dry_run_prints_what_would_be_stored_and_asks_nobody(
 def test_what_a_dry_run_prints_is_taken_by_jobs_apply(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    imported(monkeypatch, Service(), sample(tmp_path), "-g", "web", "-z", "Europe/Berlin", "--dry-run")
+    imported(
+        monkeypatch, Service(), sample(tmp_path), "-g", "web", "-z", "Europe/Berlin", "--dry-run"
+    )
     file = tmp_path / "jobs.yaml"
     file.write_text(capsys.readouterr().out)
     names = [JobDraft.model_validate(body).name for body in yaml_documents.bodies([str(file)])]
@@ -346,10 +403,14 @@ def test_what_a_dry_run_prints_is_taken_by_jobs_apply(
         ("*/59 * * * * x", "*/59 * * * *"),
     ],
 )
-def test_a_step_that_is_too_large_counts_as_its_first_value_as_in_cron(line: str, when: str) -> None:
+def test_a_step_that_is_too_large_counts_as_its_first_value_as_in_cron(
+    line: str, when: str
+) -> None:
     found = crontab(line)
     assert [entry.when for entry in found.entries] == [when]
-    assert [left.target for left in found.left] == [False] * sum(a != b for a, b in zip(when.split(), line.split(), strict=False))
+    assert [left.target for left in found.left] == [False] * sum(
+        a != b for a, b in zip(when.split(), line.split(), strict=False)
+    )
     assert all("as in cron, only the first value counts" in left.reason for left in found.left)
 
 
@@ -384,7 +445,9 @@ def test_a_line_that_no_service_would_take_does_not_hold_up_the_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service, file = Service(), tmp_path / "t"
-    file.write_text(f"@daily {'x' * 70_000}\nCRON_TZ=Europe/Berln\n@daily a\nCRON_TZ=Asia/Tokyo\n@daily b\n")
+    file.write_text(
+        f"@daily {'x' * 70_000}\nCRON_TZ=Europe/Berln\n@daily a\nCRON_TZ=Asia/Tokyo\n@daily b\n"
+    )
     imported(monkeypatch, service, str(file), "-t", "web-1", "-z", "UTC")
     assert [schedule["timezone"] for schedule in service.schedules.values()] == ["Asia/Tokyo"]
     told = capsys.readouterr().err

@@ -27,7 +27,13 @@ LETTER = {
 
 
 def execution(number: int) -> dict[str, Any]:
-    return {"id": number, "job_name": "nightly", "total_targets": 2, "parent": 7, "status": "queued"}
+    return {
+        "id": number,
+        "job_name": "nightly",
+        "total_targets": 2,
+        "parent": 7,
+        "status": "queued",
+    }
 
 
 @contextmanager
@@ -38,11 +44,34 @@ def answering(monkeypatch: pytest.MonkeyPatch, reply: Callable[[Asked], Answer])
         yield desk
 
 
-def test_letters_are_listed_by_what_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_letters_are_listed_by_what_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with answering(monkeypatch, lambda _: Answer(body={"items": [LETTER], "next": None})) as desk:
-        assert run(["dead-letters", "list", "--job", "nightly", "--error", "lost", "--execution", "7", "--since", "2h"]) == 0
+        assert (
+            run(
+                [
+                    "dead-letters",
+                    "list",
+                    "--job",
+                    "nightly",
+                    "--error",
+                    "lost",
+                    "--execution",
+                    "7",
+                    "--since",
+                    "2h",
+                ]
+            )
+            == 0
+        )
     query = desk.asked[0].query
-    assert (query["job"], query["error"], query["execution"], query["limit"]) == (["nightly"], ["lost"], ["7"], ["50"])
+    assert (query["job"], query["error"], query["execution"], query["limit"]) == (
+        ["nightly"],
+        ["lost"],
+        ["7"],
+        ["50"],
+    )
     ago = datetime.now(UTC) - datetime.fromisoformat(query["since"][0])
     assert timedelta(hours=2) <= ago < timedelta(hours=3)
     assert "nightly" in (out := capsys.readouterr().out)
@@ -55,18 +84,27 @@ def test_a_moment_is_handed_on_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None
     assert desk.asked[0].query["since"] == ["2026-11-25T09:00:00Z"]
 
 
-def test_a_revive_goes_on_until_nothing_is_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    answers = [{"executions": [execution(8)], "more": True}, {"executions": [execution(9)], "more": False}]
+def test_a_revive_goes_on_until_nothing_is_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [
+        {"executions": [execution(8)], "more": True},
+        {"executions": [execution(9)], "more": False},
+    ]
     with answering(monkeypatch, lambda _: Answer(202, answers.pop(0))) as desk:
         assert run(["dead-letters", "revive", "--target", "web-1", "--reason", "it is back"]) == 0
-    assert [asked.body for asked in desk.asked] == [{"filter": {"target": "web-1"}, "reason": "it is back"}] * 2
+    assert [asked.body for asked in desk.asked] == [
+        {"filter": {"target": "web-1"}, "reason": "it is back"}
+    ] * 2
     assert len({asked.headers["idempotency-key"] for asked in desk.asked}) == 2
     told = capsys.readouterr()
     assert told.out == "8\n9\n"
     assert "execution 8 of nightly retries 2 targets of execution 7" in told.err
 
 
-def test_letters_are_discarded_by_id(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_letters_are_discarded_by_id(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with answering(monkeypatch, lambda _: Answer(body={"discarded": [41, 42]})) as desk:
         assert run(["dead-letters", "discard", "41", "42", "--reason", "scrapped"]) == 0
     assert desk.asked[0].body == {"ids": [41, 42], "reason": "scrapped"}
@@ -85,7 +123,9 @@ def test_letters_are_discarded_by_id(monkeypatch: pytest.MonkeyPatch, capsys: py
         ["executions", "retry", "7", "--which", "all"],
     ],
 )
-def test_what_is_not_clear_is_usage(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_clear_is_usage(
+    arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with answering(monkeypatch, lambda _: Answer(500)) as desk:
         assert run(arguments) == 2
     assert desk.asked == []
@@ -96,11 +136,17 @@ def test_what_is_not_clear_is_usage(arguments: Sequence[str], monkeypatch: pytes
     [
         ([], {"which": "unsuccessful"}),
         (["--which", "not_started"], {"which": "not_started"}),
-        (["-t", "web-1,web-2", "-t", "db-1", "--reason", "again"], {"targets": ["web-1", "web-2", "db-1"], "reason": "again"}),
+        (
+            ["-t", "web-1,web-2", "-t", "db-1", "--reason", "again"],
+            {"targets": ["web-1", "web-2", "db-1"], "reason": "again"},
+        ),
     ],
 )
 def test_a_retry_says_what_is_meant(
-    arguments: Sequence[str], body: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: Sequence[str],
+    body: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with answering(monkeypatch, lambda _: Answer(202, execution(8))) as desk:
         assert run(["executions", "retry", "7", "--detach", *arguments]) == 0

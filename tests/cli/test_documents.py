@@ -22,8 +22,19 @@ def test_a_stream_of_documents_is_read_in_order(tmp_path: Path) -> None:
 
 
 def test_yaml_is_read_as_1_2_and_dates_stay_texts(tmp_path: Path) -> None:
-    [body] = read(tmp_path, "name: x\non: no\nat: 12:30:45\nday: 2026-12-01\nmode: 0o644\n7: y\nscript: |\n  a\n  b\n")
-    assert body == {"name": "x", "on": "no", "at": "12:30:45", "day": "2026-12-01", "mode": 420, "7": "y", "script": "a\nb\n"}
+    [body] = read(
+        tmp_path,
+        "name: x\non: no\nat: 12:30:45\nday: 2026-12-01\nmode: 0o644\n7: y\nscript: |\n  a\n  b\n",
+    )
+    assert body == {
+        "name": "x",
+        "on": "no",
+        "at": "12:30:45",
+        "day": "2026-12-01",
+        "mode": 420,
+        "7": "y",
+        "script": "a\nb\n",
+    }
 
 
 def test_an_alias_stands_for_its_value(tmp_path: Path) -> None:
@@ -48,7 +59,9 @@ def test_an_alias_stands_for_its_value(tmp_path: Path) -> None:
          "100000 values"),
     ],
 )  # fmt: skip
-def test_what_is_no_file_of_jobs_is_told_in_words(tmp_path: Path, text: str | bytes, words: str) -> None:
+def test_what_is_no_file_of_jobs_is_told_in_words(
+    tmp_path: Path, text: str | bytes, words: str
+) -> None:
     with pytest.raises(CommandFailed, match=words) as refused:
         read(tmp_path, text)
     assert refused.value.exit_code is ExitCode.USAGE
@@ -59,11 +72,16 @@ def test_a_file_that_is_not_there_is_told_by_its_name(tmp_path: Path) -> None:
         yaml_documents.bodies([str(tmp_path / "nowhere.yaml")])
 
 
-def test_what_is_written_is_read_back_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_written_is_read_back_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     bodies = [
         {
             "name": "a",
-            "actions": [{"type": "script", "script": "#!/bin/sh\necho 'x' # y\n\ttab\n"}, {"type": "command", "command": "on"}],
+            "actions": [
+                {"type": "script", "script": "#!/bin/sh\necho 'x' # y\n\ttab\n"},
+                {"type": "command", "command": "on"},
+            ],
         },
         {"name": "b: c", "tags": ["no", "1"], "policy": {"waves": [1, "100%"]}},
     ]

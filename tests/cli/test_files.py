@@ -26,7 +26,13 @@ def test_a_folder_goes_to_a_machine_and_its_files_come_back(folder: Path, tmp_pa
     assert code == 0, err
     source, machine = out.decode().strip(), names(folder)[0]
     assert "site.tar" in opsjobs(folder, "files", "show", source)[1].decode()
-    put = {"key": "put", "direction": "upload", "source": source, "destination": "site", "unpack": True}
+    put = {
+        "key": "put",
+        "direction": "upload",
+        "source": source,
+        "destination": "site",
+        "unpack": True,
+    }
     get = {"key": "get", "direction": "download", "source": "site"}
     actions = [{"type": "file_transfer", **action} for action in (put, get)]
     with Client(find(ClientSettings(), folder)) as client:
@@ -34,7 +40,9 @@ def test_a_folder_goes_to_a_machine_and_its_files_come_back(folder: Path, tmp_pa
     code, out, err = opsjobs(folder, "executions", "follow", str(execution))
     assert code == 0, err + out.decode()
     assert "site/run.sh" in opsjobs(folder, "executions", "artifacts", str(execution))[1].decode()
-    code, _, err = opsjobs(folder, "executions", "artifacts", str(execution), "--to", str(tmp_path / "got"))
+    code, _, err = opsjobs(
+        folder, "executions", "artifacts", str(execution), "--to", str(tmp_path / "got")
+    )
     assert code == 0, err
     got = tmp_path / "got" / machine / "site"
     assert (got / "conf.d" / "ü 1.conf").read_bytes() == data

@@ -20,9 +20,21 @@ def service(asked: Asked) -> Answer:
     """A service that knows no target yet, and refuses those without a host."""
     if asked.path == "/targets/import":
         items = [
-            {"position": p, "name": t["name"], "id": str(p + 1), "outcome": "created", "error": None}
+            {
+                "position": p,
+                "name": t["name"],
+                "id": str(p + 1),
+                "outcome": "created",
+                "error": None,
+            }
             if t["host"] != "bad"
-            else {"position": p, "name": t["name"], "id": None, "outcome": "refused", "error": {"code": "x", "message": "no"}}
+            else {
+                "position": p,
+                "name": t["name"],
+                "id": None,
+                "outcome": "refused",
+                "error": {"code": "x", "message": "no"},
+            }
             for p, t in enumerate(asked.body["targets"])
         ]
         return Answer(200, {"items": items})
@@ -41,22 +53,34 @@ def imported(monkeypatch: pytest.MonkeyPatch, *words: str, code: int = 0) -> Des
 
 
 def sent(desk: Desk) -> list[dict[str, Any]]:
-    return [entry for asked in desk.asked if asked.path == "/targets/import" for entry in asked.body["targets"]]
+    return [
+        entry
+        for asked in desk.asked
+        if asked.path == "/targets/import"
+        for entry in asked.body["targets"]
+    ]
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.note)
 def test_the_samples_of_the_page_can_be_imported(
-    sample: Sample, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sample: Sample,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = tmp_path / sample.note
     file.write_text(sample.text)
     names = [entry["name"] for entry in sent(imported(monkeypatch, str(file), "-o", "name"))]
-    assert sorted(names) == sorted(one.name for one in read(guess(sample.note, sample.text), sample.note, sample.text).found)
+    assert sorted(names) == sorted(
+        one.name for one in read(guess(sample.note, sample.text), sample.note, sample.text).found
+    )
     assert len(names) >= 2
     assert f"{len(names)} created" in capsys.readouterr().err
 
 
-def test_jump_hosts_come_first_and_wishes_are_added(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_jump_hosts_come_first_and_wishes_are_added(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     file = tmp_path / "hosts.ini"
     file.write_text(next(sample.text for sample in SAMPLES if sample.note == "hosts.ini"))
     desk = imported(
@@ -82,10 +106,14 @@ def test_jump_hosts_come_first_and_wishes_are_added(monkeypatch: pytest.MonkeyPa
     assert (asked.body["labels"], asked.body["groups"]) == ("merge", "merge")
 
 
-def test_labels_and_groups_are_replaced_only_on_demand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_labels_and_groups_are_replaced_only_on_demand(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     file = tmp_path / "t.csv"
     file.write_text("name,labels\nweb-1,env=prod\n")
-    (asked,) = imported(monkeypatch, str(file), "-c", "fleet", "--replace-labels", "--replace-groups").asked
+    (asked,) = imported(
+        monkeypatch, str(file), "-c", "fleet", "--replace-labels", "--replace-groups"
+    ).asked
     assert (asked.body["labels"], asked.body["groups"]) == ("replace", "replace")
 
 
@@ -103,7 +131,10 @@ def test_what_changed_and_what_shares_an_address_is_shown(
 
     def reply(asked: Asked) -> Answer:
         if asked.path == "/workers":
-            return Answer(200, {"items": [{"zone": "paris", "alive": False}, {"zone": "berlin", "alive": True}]})
+            return Answer(
+                200,
+                {"items": [{"zone": "paris", "alive": False}, {"zone": "berlin", "alive": True}]},
+            )
         item = {"position": 0, "name": "web-1", "id": "1", "outcome": "updated", "error": None}
         return Answer(200, {"items": [{**item, "changes": changes, "same_address": ["web01"]}]})
 
@@ -125,14 +156,31 @@ def test_what_changed_and_what_shares_an_address_is_shown(
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("hosts.ini", "$ANSIBLE_VAULT;1.1;AES256\n6134623464\n", "--list --ask-vault-pass | opsjobs targets import -"),
-        ("hosts", "\n$ANSIBLE_VAULT;1.2;AES256;prod\n6134623464\n", "it is encrypted with ansible-vault"),
+        (
+            "hosts.ini",
+            "$ANSIBLE_VAULT;1.1;AES256\n6134623464\n",
+            "--list --ask-vault-pass | opsjobs targets import -",
+        ),
+        (
+            "hosts",
+            "\n$ANSIBLE_VAULT;1.2;AES256;prod\n6134623464\n",
+            "it is encrypted with ansible-vault",
+        ),
         ("hosts.toml", "[web.hosts]\nweb-1 = {}\n", "TOML is not supported"),
-        ("hosts.py", "#!/usr/bin/env python3\nprint('{}')\n", "it is a program, which is not executed"),
+        (
+            "hosts.py",
+            "#!/usr/bin/env python3\nprint('{}')\n",
+            "it is a program, which is not executed",
+        ),
     ],
 )
 def test_what_only_ansible_reads_is_refused_with_the_command_that_reads_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, told: str
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    text: str,
+    told: str,
 ) -> None:
     file = tmp_path / name
     file.write_text(text)
@@ -148,7 +196,10 @@ def test_a_file_without_hosts_says_so(
     file = tmp_path / "hosts.ini"
     file.write_text("# nothing\n")
     imported(monkeypatch, str(file))
-    assert "no hosts found. If the file has some, set its format with --from." in capsys.readouterr().err
+    assert (
+        "no hosts found. If the file has some, set its format with --from."
+        in capsys.readouterr().err
+    )
 
 
 def test_keys_are_stored_once_and_used(
@@ -157,9 +208,14 @@ def test_keys_are_stored_once_and_used(
     (tmp_path / "key").write_text("-----BEGIN OPENSSH PRIVATE KEY-----")
     (tmp_path / "taken").write_text("-----BEGIN OPENSSH PRIVATE KEY-----")
     file = tmp_path / "t.csv"
-    file.write_text("name,user,key\nweb-1,deploy,key\nweb-2,deploy,key\nweb-3,ada,taken\nweb-4,ada,gone\nweb-5,ada,\n")
+    file.write_text(
+        "name,user,key\nweb-1,deploy,key\nweb-2,deploy,key\nweb-3,ada,taken\nweb-4,ada,gone\nweb-5,ada,\n"
+    )
     desk = imported(monkeypatch, str(file), "--with-keys")
-    assert [asked.body["name"] for asked in desk.asked if asked.path == "/credentials"] == ["deploy@key", "ada@taken"]
+    assert [asked.body["name"] for asked in desk.asked if asked.path == "/credentials"] == [
+        "deploy@key",
+        "ada@taken",
+    ]
     logins = [entry.get("credential") for entry in sent(desk)]
     assert logins == ["deploy@key", "deploy@key", "ada@taken", None, None]
     told = capsys.readouterr().err
@@ -195,7 +251,12 @@ def test_many_hosts_are_few_requests(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     ],
 )
 def test_a_file_or_a_word_that_cannot_be_read_is_usage(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: list[str], told: str
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    words: list[str],
+    told: str,
 ) -> None:
     file = tmp_path / "hosts.ini"
     file.write_text(text)
@@ -219,7 +280,11 @@ def groups(monkeypatch: pytest.MonkeyPatch, *words: str, code: int = 0) -> list[
     def reply(asked: Asked) -> Answer:
         if asked.method == "GET":
             named = asked.query.get("name", ["web"]) == ["web"]
-            return Answer(200, {"items": [WEB] if named else [], "next": None}) if "/3" not in asked.path else Answer(200, WEB)
+            return (
+                Answer(200, {"items": [WEB] if named else [], "next": None})
+                if "/3" not in asked.path
+                else Answer(200, WEB)
+            )
         return Answer(201, {"id": 3})
 
     with open_desk(reply) as desk:
@@ -230,8 +295,15 @@ def groups(monkeypatch: pytest.MonkeyPatch, *words: str, code: int = 0) -> list[
 
 
 def test_a_group_is_added_with_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    (asked,) = groups(monkeypatch, "add", "prod", "-t", "web-1,web-2", "-g", "web", "-l", "env=prod")
-    assert asked.body == {"name": "prod", "targets": ["web-1", "web-2"], "groups": ["web"], "selector": "env=prod"}
+    (asked,) = groups(
+        monkeypatch, "add", "prod", "-t", "web-1,web-2", "-g", "web", "-l", "env=prod"
+    )
+    assert asked.body == {
+        "name": "prod",
+        "targets": ["web-1", "web-2"],
+        "groups": ["web"],
+        "selector": "env=prod",
+    }
 
 
 def test_a_change_keeps_what_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +312,9 @@ def test_a_change_keeps_what_is_not_said(monkeypatch: pytest.MonkeyPatch) -> Non
     assert asked.body == {"name": "web", "description": "new", "selector": None, "groups": ["eu"]}
 
 
-def test_groups_are_listed_shown_and_removed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_groups_are_listed_shown_and_removed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     groups(monkeypatch, "list")
     assert "env=prod" in capsys.readouterr().out
     groups(monkeypatch, "show", "web", "-o", "json")

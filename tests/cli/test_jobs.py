@@ -35,7 +35,9 @@ def asked(desk: Desk) -> list[tuple[str, str, Any]]:
     return [(one.method, one.path, one.body) for one in desk.asked]
 
 
-def test_apply_sends_the_files_jobs_and_plan_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_apply_sends_the_files_jobs_and_plan_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "jobs.yaml"
     file.write_text("name: a\n---\nname: b\n")
     items = [
@@ -52,7 +54,9 @@ def test_apply_sends_the_files_jobs_and_plan_changes_nothing(tmp_path: Path, mon
         assert desk.asked[1].body == {"jobs": [{"name": "a"}, {"name": "b"}]}
 
 
-def test_validate_says_all_that_is_wrong_and_ends_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validate_says_all_that_is_wrong_and_ends_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "jobs.yaml"
     file.write_text("name: a\n---\nname: b\n")
     fault = {"pointer": "/actions/0/key", "detail": "two actions", "code": "duplicate_key"}
@@ -79,12 +83,16 @@ def test_the_fault_of_a_job_without_a_name_is_told_with_its_file_and_line(
     assert f"{file}, line 4: error at /name: it is required" in shown
 
 
-def test_two_jobs_of_one_name_are_refused_with_the_lines_of_both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_two_jobs_of_one_name_are_refused_with_the_lines_of_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     file, other = tmp_path / "jobs.yaml", tmp_path / "more.yaml"
     file.write_text("name: a\n---\n- name: b\n- description: x\n  name: a\n")
     other.write_text("jobs:\n  - tags: []\n    name: b\n")
     with open_desk(lambda _: Answer(body={"valid": True, "errors": [], "warnings": []})) as desk:
-        refused = told(desk, monkeypatch, "jobs", "apply", "-f", str(file), "-f", str(other)).exception
+        refused = told(
+            desk, monkeypatch, "jobs", "apply", "-f", str(file), "-f", str(other)
+        ).exception
         assert isinstance(refused, CommandFailed)
         assert (refused.exit_code, desk.asked) == (ExitCode.USAGE, [])
         assert str(refused).splitlines() == [
@@ -93,19 +101,33 @@ def test_two_jobs_of_one_name_are_refused_with_the_lines_of_both(monkeypatch: py
         ]
         done = told(desk, monkeypatch, "jobs", "validate", "-f", str(file), "-f", str(other))
         assert done.exit_code == ExitCode.ERROR
-        assert f"{file}, line 5: a: error at /name: {file}, line 1 has a job of this name, too (duplicate_name)" in done.stdout
+        assert (
+            f"{file}, line 5: a: error at /name: {file}, line 1 has a job of this name, too (duplicate_name)"
+            in done.stdout
+        )
         assert "a is valid" in done.output
 
 
-def test_a_refused_job_is_told_with_its_file_and_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_refused_job_is_told_with_its_file_and_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     file = tmp_path / "jobs.yaml"
     file.write_text("name: a\n---\nname: b\nactions:\n  - type: file_transfer\n    dest: /x\n")
     errors = [
-        {"pointer": "/jobs/1/actions/0/dest", "detail": "there is no such field here", "code": "extra_forbidden"},
+        {
+            "pointer": "/jobs/1/actions/0/dest",
+            "detail": "there is no such field here",
+            "code": "extra_forbidden",
+        },
         {"pointer": "/jobs/1/actions/0/destination", "detail": "it is required", "code": "missing"},
         {"pointer": "/jobs/9/name", "detail": "it is required", "code": "missing"},
     ]
-    refusal = problem(422, "invalid", "/jobs/1/actions/0/dest: there is no such field here. (2 more in errors)", errors)
+    refusal = problem(
+        422,
+        "invalid",
+        "/jobs/1/actions/0/dest: there is no such field here. (2 more in errors)",
+        errors,
+    )
     with open_desk(lambda _: refusal) as desk:
         shown = str(told(desk, monkeypatch, "jobs", "apply", "-f", str(file)).exception)
     assert f"{file}, line 6: /actions/0/dest: there is no such field here." in shown
@@ -116,29 +138,56 @@ def test_a_refused_job_is_told_with_its_file_and_line(monkeypatch: pytest.Monkey
 def test_export_writes_a_stream_that_apply_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     with open_desk(lambda _: Answer(body={"jobs": [{"name": "a"}, {"name": "b"}]})) as desk:
         assert told(desk, monkeypatch, "jobs", "export").stdout == "---\nname: a\n---\nname: b\n"
-        assert json.loads(told(desk, monkeypatch, "jobs", "export", "--tag", "web", "-o", "json").stdout) == {
-            "jobs": [{"name": "a"}, {"name": "b"}]
-        }
+        assert json.loads(
+            told(desk, monkeypatch, "jobs", "export", "--tag", "web", "-o", "json").stdout
+        ) == {"jobs": [{"name": "a"}, {"name": "b"}]}
         assert desk.asked[1].query == {"tag": ["web"]}
 
 
 def test_a_dry_run_shows_and_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def reply(one: Asked) -> Answer:
-        return Answer(body={"id": 5, "name": "disk"}) if one.method == "GET" else Answer(body=PREVIEW)
+        return (
+            Answer(body={"id": 5, "name": "disk"}) if one.method == "GET" else Answer(body=PREVIEW)
+        )
 
     with open_desk(reply) as desk:
         done = told(desk, monkeypatch, "jobs", "run", "5", "-p", "a=1", "-p", "b=x=y", "--dry-run")
         assert done.exit_code == 0
         assert "web-1" in done.stdout
         assert "removed since execution 7: web-9" in done.output
-        assert asked(desk)[1] == ("POST", "/jobs/5/execute", {"parameters": {"a": "1", "b": "x=y"}, "dry_run": True})
-        told(desk, monkeypatch, "run", "uptime", "-t", "web-1", "--env", "A=b", "--cwd", "/srv", "--dry-run")
+        assert asked(desk)[1] == (
+            "POST",
+            "/jobs/5/execute",
+            {"parameters": {"a": "1", "b": "x=y"}, "dry_run": True},
+        )
+        told(
+            desk,
+            monkeypatch,
+            "run",
+            "uptime",
+            "-t",
+            "web-1",
+            "--env",
+            "A=b",
+            "--cwd",
+            "/srv",
+            "--dry-run",
+        )
         action = {"type": "command", "command": "uptime", "env": {"A": "b"}, "cwd": "/srv"}
-        assert asked(desk)[2] == ("POST", "/run", {"actions": [action], "targets": {"ids": ["web-1"]}, "dry_run": True})
+        assert asked(desk)[2] == (
+            "POST",
+            "/run",
+            {"actions": [action], "targets": {"ids": ["web-1"]}, "dry_run": True},
+        )
 
 
-@pytest.mark.parametrize(("verb", "path"), [("pause", "/jobs/5/pause"), ("resume", "/jobs/5/resume"), ("clone", "/jobs/5/clone")])
-def test_a_jobs_state_is_asked_for_by_its_name(monkeypatch: pytest.MonkeyPatch, verb: str, path: str) -> None:
+@pytest.mark.parametrize(
+    ("verb", "path"),
+    [("pause", "/jobs/5/pause"), ("resume", "/jobs/5/resume"), ("clone", "/jobs/5/clone")],
+)
+def test_a_jobs_state_is_asked_for_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, verb: str, path: str
+) -> None:
     def reply(one: Asked) -> Answer:
         return (
             Answer(body={"items": [{"id": 5, "name": "disk"}], "next": None})
@@ -158,15 +207,25 @@ def test_a_jobs_state_is_asked_for_by_its_name(monkeypatch: pytest.MonkeyPatch, 
         (b"echo\n", "bash"), (b"#!\n", "bash"), (b"\xff", "bash"),
     ],
 )  # fmt: skip
-def test_a_scripts_first_line_says_what_runs_it(tmp_path: Path, body: bytes, interpreter: str) -> None:
+def test_a_scripts_first_line_says_what_runs_it(
+    tmp_path: Path, body: bytes, interpreter: str
+) -> None:
     (tmp_path / "s").write_bytes(body)
     action = build_program(["a", "b"], str(tmp_path / "s"), None)
-    assert (action["type"], action["interpreter"], action["args"]) == ("script", interpreter, ["a", "b"])
+    assert (action["type"], action["interpreter"], action["args"]) == (
+        "script",
+        interpreter,
+        ["a", "b"],
+    )
     assert ("script_base64" in action) == (body == b"\xff")
 
 
-@pytest.mark.parametrize(("words", "script"), [([], None), (["a", "b"], None), ([], "/nowhere/at/all")])
-def test_what_is_neither_a_command_nor_a_script_is_usage(words: list[str], script: str | None) -> None:
+@pytest.mark.parametrize(
+    ("words", "script"), [([], None), (["a", "b"], None), ([], "/nowhere/at/all")]
+)
+def test_what_is_neither_a_command_nor_a_script_is_usage(
+    words: list[str], script: str | None
+) -> None:
     with pytest.raises(CommandFailed) as refused:
         build_program(words, script, None)
     assert refused.value.exit_code is ExitCode.USAGE
@@ -187,7 +246,13 @@ SECRET_JOB = {
     "parameters": [
         {"name": "token", "type": "secret", "secret": True, "required": True, "pattern": None},
         {"name": "days", "type": "integer", "secret": False, "default": 7},
-        {"name": "db", "type": "secret", "secret": True, "required": False, "from_credential": "db-prod"},
+        {
+            "name": "db",
+            "type": "secret",
+            "secret": True,
+            "required": False,
+            "from_credential": "db-prod",
+        },
     ],
     "targets": {"ids": [], "groups": ["web"], "selector": None},
     "actions": [
@@ -237,8 +302,18 @@ def test_a_job_is_shown_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
         assert lines[lines.index("  script: |") + 1] == "    set -eu"
 
 
-def test_scripts_are_exported_as_blocks_with_the_name_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    texts = ["set -eu\necho a\n", "one\n\n  two", "tab\t\nend\n\n", "x: y # no\n", "\nlate\n", "dos\r\n", "single"]
+def test_scripts_are_exported_as_blocks_with_the_name_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    texts = [
+        "set -eu\necho a\n",
+        "one\n\n  two",
+        "tab\t\nend\n\n",
+        "x: y # no\n",
+        "\nlate\n",
+        "dos\r\n",
+        "single",
+    ]
     jobs = [{"actions": [{"script": text} for text in texts], "name": "a"}]
     with open_desk(lambda _: Answer(body={"jobs": jobs})) as desk:
         written = told(desk, monkeypatch, "jobs", "export").stdout
@@ -248,51 +323,103 @@ def test_scripts_are_exported_as_blocks_with_the_name_first(monkeypatch: pytest.
     assert bodies([str(file)]) == jobs
 
 
-def test_a_secret_comes_from_a_file_or_standard_input(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_secret_comes_from_a_file_or_standard_input(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     file = tmp_path / "token"
     file.write_text("hunter2\n")
     with open_desk(rotate) as desk:
-        done = told(desk, monkeypatch, "jobs", "run", "5", "--detach", "--param-file", f"token={file}", "-p", "days=3")
-        assert (done.exit_code, desk.asked[-1].body["parameters"]) == (0, {"token": "hunter2", "days": "3"})
+        done = told(
+            desk,
+            monkeypatch,
+            "jobs",
+            "run",
+            "5",
+            "--detach",
+            "--param-file",
+            f"token={file}",
+            "-p",
+            "days=3",
+        )
+        assert (done.exit_code, desk.asked[-1].body["parameters"]) == (
+            0,
+            {"token": "hunter2", "days": "3"},
+        )
         assert "warning" not in done.output
         warned = told(desk, monkeypatch, "jobs", "run", "5", "--detach", "-p", "token=hunter2")
         assert "warning: -p token=… shows a secret" in warned.output
-        both = told(desk, monkeypatch, "jobs", "run", "5", "-p", "token=x", "--param-file", f"token={file}")
+        both = told(
+            desk, monkeypatch, "jobs", "run", "5", "-p", "token=x", "--param-file", f"token={file}"
+        )
         assert "given by --param and by --param-file" in str(both.exception)
-        twice = told(desk, monkeypatch, "jobs", "run", "5", "--param-file", "token=-", "--param-file", "days=-")
+        twice = told(
+            desk,
+            monkeypatch,
+            "jobs",
+            "run",
+            "5",
+            "--param-file",
+            "token=-",
+            "--param-file",
+            "days=-",
+        )
         assert "standard input holds one value" in str(twice.exception)
 
 
 def test_a_missing_secret_is_asked_for_without_echo() -> None:
     with open_desk(rotate) as desk:
-        code, shown = on_terminal("jobs", "run", "5", "--detach", url=desk.url, answers=[(b"token: ", b"hunter2\r")])
+        code, shown = on_terminal(
+            "jobs", "run", "5", "--detach", url=desk.url, answers=[(b"token: ", b"hunter2\r")]
+        )
         assert (code, desk.asked[-1].body) == (0, {"parameters": {"token": "hunter2"}})
     assert "hunter2" not in shown
 
 
-def test_every_error_of_a_refusal_is_told_and_no_more_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_error_of_a_refusal_is_told_and_no_more_than_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refusing(count: int) -> Any:
-        errors = [{"pointer": f"/parameters/p{n}", "detail": "it is required"} for n in range(count)]
-        return problem(422, "invalid_parameters", f"/parameters/p0: it is required. ({count - 1} more in errors)", errors)
+        errors = [
+            {"pointer": f"/parameters/p{n}", "detail": "it is required"} for n in range(count)
+        ]
+        return problem(
+            422,
+            "invalid_parameters",
+            f"/parameters/p0: it is required. ({count - 1} more in errors)",
+            errors,
+        )
 
-    with open_desk(lambda one: Answer(body=SECRET_JOB) if one.method == "GET" else refusing(3)) as desk:
+    with open_desk(
+        lambda one: Answer(body=SECRET_JOB) if one.method == "GET" else refusing(3)
+    ) as desk:
         done = told(desk, monkeypatch, "jobs", "run", "5")
         assert str(done.exception).splitlines() == [
             "--param p0: it is required.",
             "  --param p1: it is required",
             "  --param p2: it is required",
         ]
-    with open_desk(lambda one: Answer(body=SECRET_JOB) if one.method == "GET" else refusing(80)) as desk:
+    with open_desk(
+        lambda one: Answer(body=SECRET_JOB) if one.method == "GET" else refusing(80)
+    ) as desk:
         lines = str(told(desk, monkeypatch, "jobs", "run", "5").exception).splitlines()
         assert (len(lines), lines[-1]) == (52, "  and 29 more")
 
 
-def test_warnings_of_an_applied_job_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_warnings_of_an_applied_job_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     file = tmp_path / "jobs.yaml"
     file.write_text("name: a\n")
-    warning = {"pointer": "/actions/0/command", "detail": "no parameter is called dri", "code": "undeclared_name"}
+    warning = {
+        "pointer": "/actions/0/command",
+        "detail": "no parameter is called dri",
+        "code": "undeclared_name",
+    }
     item = {"name": "a", "change": "created", "paths": ["/"], "version": 1, "warnings": [warning]}
     with open_desk(lambda _: Answer(body={"items": [item]})) as desk:
         for command in ("plan", "apply"):
             done = told(desk, monkeypatch, "jobs", command, "-f", str(file))
-            assert "a: warning at /actions/0/command: no parameter is called dri (undeclared_name)" in done.output
+            assert (
+                "a: warning at /actions/0/command: no parameter is called dri (undeclared_name)"
+                in done.output
+            )

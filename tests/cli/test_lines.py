@@ -21,8 +21,17 @@ class Paper:
         setattr(self, stream, getattr(self, stream) + portion)
 
 
-def out(target: int, data: str | bytes, *, stream: str = "stdout", action: str = "step-1") -> dict[str, Any]:
-    event = {"target_run": 10 + target, "target": str(target), "action": action, "attempt": 1, "stream": stream, "offset": 0}
+def out(
+    target: int, data: str | bytes, *, stream: str = "stdout", action: str = "step-1"
+) -> dict[str, Any]:
+    event = {
+        "target_run": 10 + target,
+        "target": str(target),
+        "action": action,
+        "attempt": 1,
+        "stream": stream,
+        "offset": 0,
+    }
     if isinstance(data, bytes):
         return {**event, "data_base64": base64.b64encode(data).decode()}
     return {**event, "data": data}

@@ -15,7 +15,9 @@ from opsjobs.cli.waiting_reasons import hold_of
 
 CONFIRM = {"kind": "confirm", "reason": "wave 1 of 2 has ended", "by": None}
 ASKED = {"kind": "approval", "approval": 36, "reason": "its job asks for an approval"}
-ACCEPT = "Accept the failures with: opsjobs executions resume 7; or end it: opsjobs executions cancel 7"
+ACCEPT = (
+    "Accept the failures with: opsjobs executions resume 7; or end it: opsjobs executions cancel 7"
+)
 MOVED = {"execution": 7, "error": None}
 
 
@@ -38,10 +40,21 @@ class Waves(Service):
         return answer
 
     def _execution(self, status: str) -> dict[str, Any]:
-        return {**super()._execution(status), "job_id": 3, "job_name": "patch", "waves": {"open": 1, "total": 2}}
+        return {
+            **super()._execution(status),
+            "job_id": 3,
+            "job_name": "patch",
+            "waves": {"open": 1, "total": 2},
+        }
 
     def _events(self) -> Answer:
-        first = [*self.frames, ("status", {**MOVED, "status": "paused", "reason": "wave 1 of 2 has ended", "by": None})]
+        first = [
+            *self.frames,
+            (
+                "status",
+                {**MOVED, "status": "paused", "reason": "wave 1 of 2 has ended", "by": None},
+            ),
+        ]
         sent = [frame(n, event, data) for n, (event, data) in enumerate(first, start=1)]
         after = [
             ("status", {**MOVED, "status": "running", "by": "ben", "wave": 2, "waves": 2}),
@@ -55,7 +68,9 @@ class Waves(Service):
 
 
 def waves(**more: Any) -> Waves:
-    return Waves(["web-1", "web-2"], [said(1, "hi\n"), resulted(1, 0), became(1, "succeeded")], **more)
+    return Waves(
+        ["web-1", "web-2"], [said(1, "hi\n"), resulted(1, 0), became(1, "succeeded")], **more
+    )
 
 
 def test_a_run_names_its_execution_and_says_at_once_what_holds_it() -> None:
@@ -85,11 +100,15 @@ def test_on_a_terminal_a_status_line_stands_below_the_output_and_is_taken_away()
 
 def test_no_color_takes_colours_away_and_stderr_is_red_without_it() -> None:
     service = Service(
-        ["web-1"], [said(1, "boom\n", "stderr"), resulted(1, 3), became(1, "failed", "nonzero_exit")], status="failed"
+        ["web-1"],
+        [said(1, "boom\n", "stderr"), resulted(1, 3), became(1, "failed", "nonzero_exit")],
+        status="failed",
     )
     with open_desk(service.reply) as desk:
         _, coloured = on_terminal("run", "x", "-t", "web-1", url=desk.url)
-        _, plain = on_terminal("run", "x", "-t", "web-1", url=desk.url, environment={"NO_COLOR": "1"})
+        _, plain = on_terminal(
+            "run", "x", "-t", "web-1", url=desk.url, environment={"NO_COLOR": "1"}
+        )
     assert "\x1b[31mboom" in coloured
     assert "\x1b[31mexecution 7 failed" in coloured
     assert "m" not in [rest[:1] for rest in plain.split("\x1b[")[1:]]
@@ -100,9 +119,14 @@ def test_no_color_takes_colours_away_and_stderr_is_red_without_it() -> None:
 HOSTILE = "begun\rweb-2 | all backups deleted\x1b[K\x1b]52;c;ZXZpbA==\x07\n"
 
 
-@pytest.mark.parametrize("command", [["run", "true", "-t", "web-1,web-2"], ["executions", "follow", "7"]])
+@pytest.mark.parametrize(
+    "command", [["run", "true", "-t", "web-1,web-2"], ["executions", "follow", "7"]]
+)
 def test_no_machine_writes_to_the_terminal_unless_it_is_asked_for(command: list[str]) -> None:
-    service = Service(["web-1", "web-2"], [said(1, HOSTILE), *(made(n) for n in (1, 2) for made in (ended, succeeded))])
+    service = Service(
+        ["web-1", "web-2"],
+        [said(1, HOSTILE), *(made(n) for n in (1, 2) for made in (ended, succeeded))],
+    )
     with open_desk(service.reply) as desk:
         _, shown = on_terminal(*command, url=desk.url)
         _, raw = on_terminal(*command, "--raw", url=desk.url)
@@ -121,12 +145,22 @@ def succeeded(run: int) -> Any:
     return became(run, "succeeded")
 
 
-@pytest.mark.parametrize("command", [["run", "true", "-t", "web-1,web-2"], ["executions", "follow", "7"]])
-def test_a_run_that_waits_for_a_person_is_left_with_7_after_its_wait_limit(command: list[str]) -> None:
+@pytest.mark.parametrize(
+    "command", [["run", "true", "-t", "web-1,web-2"], ["executions", "follow", "7"]]
+)
+def test_a_run_that_waits_for_a_person_is_left_with_7_after_its_wait_limit(
+    command: list[str],
+) -> None:
     code, _, err, asked = opsjobs(waves(ends=False, holds=ASKED), *command, "--wait-limit", "0s")
     assert code == 7
-    assert "waiting for approval 36: its job asks for an approval. See: opsjobs approvals show 36." in err
-    assert "execution 7 still waits for a person's decision. Follow it with: opsjobs executions follow 7" in err
+    assert (
+        "waiting for approval 36: its job asks for an approval. See: opsjobs approvals show 36."
+        in err
+    )
+    assert (
+        "execution 7 still waits for a person's decision. Follow it with: opsjobs executions follow 7"
+        in err
+    )
     assert not [a for a in asked if a.path.endswith("/cancel")]
 
 
@@ -138,15 +172,39 @@ def test_a_wait_limit_that_is_no_duration_is_refused() -> None:
 
 def test_failures_that_are_alike_are_told_once_with_their_step_and_last_words() -> None:
     frames: list[Any] = [
-        ("result", {"target_run": 11, "target": "1", "action_key": "prep", "exit_code": 0, "status": "succeeded"})
+        (
+            "result",
+            {
+                "target_run": 11,
+                "target": "1",
+                "action_key": "prep",
+                "exit_code": 0,
+                "status": "succeeded",
+            },
+        )
     ]
     for n in (1, 2, 3):
-        failed = {"target_run": 10 + n, "target": str(n), "action_key": "patch", "exit_code": 100, "status": "failed"}
+        failed = {
+            "target_run": 10 + n,
+            "target": str(n),
+            "action_key": "patch",
+            "exit_code": 100,
+            "status": "failed",
+        }
         frames += [said(n, "reading…\nE: Could not get lock\n\n", "stderr"), ("result", failed)]
         frames.append(became(n, "failed", "nonzero_exit", "exit status 100"))
-    code, _, err, _ = opsjobs(Service(["app03", "db07", "web09"], frames, status="failed"), "run", "x", "-t", "app03,db07,web09")
+    code, _, err, _ = opsjobs(
+        Service(["app03", "db07", "web09"], frames, status="failed"),
+        "run",
+        "x",
+        "-t",
+        "app03,db07,web09",
+    )
     assert code == 3
-    assert err.splitlines()[-1] == "  3 failed at step patch, exit 100: E: Could not get lock (app03, db07, web09)"
+    assert (
+        err.splitlines()[-1]
+        == "  3 failed at step patch, exit 100: E: Could not get lock (app03, db07, web09)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,7 +214,10 @@ def test_failures_that_are_alike_are_told_once_with_their_step_and_last_words() 
             {"kind": "pause", "reason": "too loud", "by": "ben"},
             "paused by ben: too loud. Continue with: opsjobs executions resume 7",
         ),
-        ({"kind": "pause", "reason": None, "by": "ben"}, "paused by ben. Continue with: opsjobs executions resume 7"),
+        (
+            {"kind": "pause", "reason": None, "by": "ben"},
+            "paused by ben. Continue with: opsjobs executions resume 7",
+        ),
         (
             {"kind": "max_fail", "reason": "3 of 9 runs failed, and max_fail allows 2"},
             f"paused: 3 of 9 runs failed, and max_fail allows 2. {ACCEPT}",
@@ -173,9 +234,14 @@ def test_failures_that_are_alike_are_told_once_with_their_step_and_last_words() 
             {"kind": "maintenance", "reason": "web-1 is under maintenance", "target": "web-1"},
             "waiting: web-1 is under maintenance. See: opsjobs targets show web-1",
         ),
-        ({"kind": "hold", "reason": "web-1 is held"}, "waiting: web-1 is held. See: opsjobs executions show 7 -o wide"),
+        (
+            {"kind": "hold", "reason": "web-1 is held"},
+            "waiting: web-1 is held. See: opsjobs executions show 7 -o wide",
+        ),
     ],
 )
-def test_what_holds_an_execution_is_said_with_the_command_that_answers_it(held: dict[str, Any], words: str) -> None:
+def test_what_holds_an_execution_is_said_with_the_command_that_answers_it(
+    held: dict[str, Any], words: str
+) -> None:
     assert hold_of({"id": 7, "waiting_on": held}) == words
     assert hold_of({"id": 7, "waiting_on": None}) is None

@@ -25,7 +25,13 @@ PASSWORD = "correct horse battery"
 class Terminal:
     """Runs commands in a thread beside the service, in an environment of their own."""
 
-    def __init__(self, desk: Live, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(
+        self,
+        desk: Live,
+        home: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
         self._monkeypatch, self._capsys = monkeypatch, capsys
         self.file = home / "opsjobs" / "logins.json"
         self.url = f"http://127.0.0.1:{desk.port}"
@@ -61,12 +67,22 @@ class Terminal:
 
 
 async def test_who_logs_in_speaks_as_himself_until_he_logs_out(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     async with live(database) as desk:
         terminal = Terminal(desk, tmp_path, monkeypatch, capsys)
         code, out, err = await terminal.run(
-            "users", "add", "ben", "--role", "viewer", "--role", "operator@env=staging", stdin=f"{PASSWORD}\n"
+            "users",
+            "add",
+            "ben",
+            "--role",
+            "viewer",
+            "--role",
+            "operator@env=staging",
+            stdin=f"{PASSWORD}\n",
         )
         assert (code, out, err) == (0, "1\n", "user ben may: viewer, operator@env=staging\n")
         terminal.token(None)
@@ -92,7 +108,9 @@ async def test_who_logs_in_speaks_as_himself_until_he_logs_out(
         assert (await terminal.run("users", "list"))[0] == 0
         assert (await terminal.run("logout"))[0] == 0
         assert json.loads(terminal.file.read_text()) == {}
-        answer = await desk.http.get("/auth/me", headers={"Authorization": f"Bearer {terminal_access(first)}"})
+        answer = await desk.http.get(
+            "/auth/me", headers={"Authorization": f"Bearer {terminal_access(first)}"}
+        )
         assert answer.status_code == 401
         assert (await terminal.run("logout"))[0] == 4
 
@@ -102,7 +120,10 @@ def terminal_access(kept: dict[str, Any]) -> str:
 
 
 async def test_a_login_that_was_ended_there_is_told_and_forgotten(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     async with live(database) as desk:
         terminal = Terminal(desk, tmp_path, monkeypatch, capsys)
@@ -121,7 +142,10 @@ async def test_a_login_that_was_ended_there_is_told_and_forgotten(
 
 
 async def test_users_are_shown_changed_and_removed(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     async with live(database) as desk:
         terminal = Terminal(desk, tmp_path, monkeypatch, capsys)
@@ -129,7 +153,9 @@ async def test_users_are_shown_changed_and_removed(
         assert "12 characters" in (await terminal.run("users", "add", "eve", stdin="short\n"))[2]
         assert (await terminal.run("users", "add", "eve", stdin=""))[0] == 2
         assert (await terminal.run("users", "set", "ben"))[0] == 2
-        assert (await terminal.run("users", "set", "ben", "--role", "manager@team=web"))[2] == "user ben may: manager@team=web\n"
+        assert (await terminal.run("users", "set", "ben", "--role", "manager@team=web"))[
+            2
+        ] == "user ben may: manager@team=web\n"
         listed = (await terminal.run("users", "list"))[1]
         assert "manager@team=web" in listed
         assert "enabled" in listed
@@ -149,17 +175,30 @@ async def test_users_are_shown_changed_and_removed(
 
 
 async def test_tokens_are_made_narrow_listed_and_revoked(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     async with live(database) as desk:
         terminal = Terminal(desk, tmp_path, monkeypatch, capsys)
         code, out, err = await terminal.run(
-            "tokens", "create", "bot", "--permission", "jobs:read,audit:read", "--scope", "env=dev", "--expires", "30d"
+            "tokens",
+            "create",
+            "bot",
+            "--permission",
+            "jobs:read,audit:read",
+            "--scope",
+            "env=dev",
+            "--expires",
+            "30d",
         )
         assert code == 0
         assert out.startswith("opsc_")
         assert "(jobs:read audit:read@env=dev)" in err
-        assert (await terminal.run("tokens", "create", "bot-2"))[2].startswith("token bot-2 is created (operator)")
+        assert (await terminal.run("tokens", "create", "bot-2"))[2].startswith(
+            "token bot-2 is created (operator)"
+        )
         listed = (await terminal.run("tokens", "list", "-o", "wide"))[1]
         assert "jobs:read audit:read@env=dev" in " ".join(listed.split())
         assert out.strip() not in listed
@@ -171,5 +210,7 @@ async def test_tokens_are_made_narrow_listed_and_revoked(
         ):
             assert (await terminal.run("tokens", "create", "bot-3", *wrong))[0] == 2
         assert (await terminal.run("tokens", "revoke", "bot"))[2] == "token bot is revoked\n"
-        assert (await desk.http.get("/jobs", headers={"Authorization": f"Bearer {out.strip()}"})).status_code == 401
+        assert (
+            await desk.http.get("/jobs", headers={"Authorization": f"Bearer {out.strip()}"})
+        ).status_code == 401
         assert os.environ["OPSJOBS_TOKEN"] not in listed

@@ -21,9 +21,15 @@ from opsjobs.model.secret import Secret
 @pytest.mark.parametrize(
     ("service", "shown"),
     [
-        ("It passes with override_safety: true and a reason.", "It passes with --override-safety REASON."),
+        (
+            "It passes with override_safety: true and a reason.",
+            "It passes with --override-safety REASON.",
+        ),
         ("or set `reuse_name`, as an administrator", "or set --reuse-name, as an administrator"),
-        ("It is approved, see GET /approvals/1.", "It is approved, see `opsjobs approvals show 1`."),
+        (
+            "It is approved, see GET /approvals/1.",
+            "It is approved, see `opsjobs approvals show 1`.",
+        ),
         ("see GET /dead-letters.", "see `opsjobs dead-letters list`."),
     ],
 )
@@ -76,15 +82,20 @@ def test_a_refused_schedule_names_its_options(path: str, service: str, shown: st
         ("/targets/import", "/targets/0/name", "/targets/0/name"),
     ],
 )
-def test_a_pointer_into_a_body_is_shown_as_the_option_that_filled_it(path: str, pointer: str, shown: str) -> None:
+def test_a_pointer_into_a_body_is_shown_as_the_option_that_filled_it(
+    path: str, pointer: str, shown: str
+) -> None:
     assert (
-        in_options(f"{pointer}: it is wrong.\n  {pointer}: so is this.", path) == f"{shown}: it is wrong.\n  {shown}: so is this."
+        in_options(f"{pointer}: it is wrong.\n  {pointer}: so is this.", path)
+        == f"{shown}: it is wrong.\n  {shown}: so is this."
     )
 
 
 def test_options_are_named_if_the_service_is_below_a_path_too() -> None:
     with open_desk(lambda _: problem(422, "no", "/port: it is wrong.")) as desk:
-        place = ServiceEndpoint(f"{desk.url}/ops", Secret("opsc_ada"), local=True, data_dir=Path("/nowhere"))
+        place = ServiceEndpoint(
+            f"{desk.url}/ops", Secret("opsc_ada"), local=True, data_dir=Path("/nowhere")
+        )
         with Client(place) as client, pytest.raises(RequestRefused) as refused:
             client.post("/targets", {})
     assert desk.asked[0].path == "/ops/targets"
@@ -92,7 +103,9 @@ def test_options_are_named_if_the_service_is_below_a_path_too() -> None:
 
 
 @pytest.mark.parametrize(("command", "table"), [(command, table) for _, command, table in OPTIONS])
-def test_each_option_that_is_named_in_place_of_a_field_exists(command: str, table: Mapping[str, str]) -> None:
+def test_each_option_that_is_named_in_place_of_a_field_exists(
+    command: str, table: Mapping[str, str]
+) -> None:
     found: Any = typer.main.get_command(app)
     for word in command.split():
         found = found.get_command(None, word)
@@ -100,7 +113,9 @@ def test_each_option_that_is_named_in_place_of_a_field_exists(command: str, tabl
     known = {name for parameter in found.params for name in parameter.opts}
     arguments = [parameter for parameter in found.params if parameter.param_type_name == "argument"]
     known |= {
-        word for argument in arguments for word in re.findall(r"[A-Z]+", f"{argument.name}".upper() + f" {argument.metavar}")
+        word
+        for argument in arguments
+        for word in re.findall(r"[A-Z]+", f"{argument.name}".upper() + f" {argument.metavar}")
     }
     named = {word for words in table.values() for word in re.findall(r"--[a-z-]+|[A-Z]{2,}", words)}
     assert named <= known

@@ -22,12 +22,20 @@ def running(tmp_path: Path) -> Path:
 
 def test_the_local_up_is_found_with_its_token(running: Path) -> None:
     place = find(ClientSettings(), running)
-    assert (place.url, place.token, place.local) == ("http://127.0.0.1:8003", Secret("opsc_local"), True)
+    assert (place.url, place.token, place.local) == (
+        "http://127.0.0.1:8003",
+        Secret("opsc_local"),
+        True,
+    )
 
 
 def test_the_environment_wins(running: Path) -> None:
     place = find(ClientSettings("https://jobs.example.org/", Secret("opsc_ada")), running)
-    assert (place.url, place.token, place.local) == ("https://jobs.example.org", Secret("opsc_ada"), False)
+    assert (place.url, place.token, place.local) == (
+        "https://jobs.example.org",
+        Secret("opsc_ada"),
+        False,
+    )
 
 
 def test_the_local_token_is_never_shown_to_another_service(running: Path) -> None:

@@ -12,20 +12,36 @@ import pytest
 from kit import servers
 from store.test_fitness import made
 
-COMMANDS = (("opsjobs", "db", "check"), ("opsjobs", "db", "upgrade"), ("opsjobs.standalone.prepare", "/nowhere"))
+COMMANDS = (
+    ("opsjobs", "db", "check"),
+    ("opsjobs", "db", "upgrade"),
+    ("opsjobs.standalone.prepare", "/nowhere"),
+)
 
 
 def said(url: str, *command: str) -> tuple[int, list[str]]:
     """The exit code and the lines on stderr."""
-    environment = {**os.environ, "DATABASE_URL": url, "ENCRYPTION_KEYS": servers.AUDIT_KEY.reveal() + "=", "HOME": "/nowhere"}
+    environment = {
+        **os.environ,
+        "DATABASE_URL": url,
+        "ENCRYPTION_KEYS": servers.AUDIT_KEY.reveal() + "=",
+        "HOME": "/nowhere",
+    }
     done = subprocess.run(
-        [sys.executable, "-m", *command], env=environment, capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+        [sys.executable, "-m", *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
     )
     return done.returncode, done.stderr.strip().splitlines()
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_an_encoding_that_cannot_be_used_is_one_line(databases: servers.Databases, command: tuple[str, ...]) -> None:
+def test_an_encoding_that_cannot_be_used_is_one_line(
+    databases: servers.Databases, command: tuple[str, ...]
+) -> None:
     with made(databases, "LATIN1") as url:
         code, lines = said(url, *command)
     assert (code, len(lines)) == (1, 1), lines
@@ -34,11 +50,16 @@ def test_an_encoding_that_cannot_be_used_is_one_line(databases: servers.Database
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_a_schema_in_which_nothing_may_be_made_is_one_line(databases: servers.Databases, command: tuple[str, ...]) -> None:
+def test_a_schema_in_which_nothing_may_be_made_is_one_line(
+    databases: servers.Databases, command: tuple[str, ...]
+) -> None:
     name = databases.create()
     try:
         databases._admin.execute("create role lodger")
-        code, lines = said(f"{databases.url_of(name)}&options=-c%20role%3Dlodger%20-c%20search_path%3Dpg_catalog", *command)
+        code, lines = said(
+            f"{databases.url_of(name)}&options=-c%20role%3Dlodger%20-c%20search_path%3Dpg_catalog",
+            *command,
+        )
     finally:
         databases.drop(name)
         databases._admin.execute("drop role lodger")

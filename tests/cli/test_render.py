@@ -10,11 +10,28 @@ from datetime import UTC, datetime
 import pytest
 from ruamel.yaml import YAML
 
-from opsjobs.cli.render import Column, Form, ago, elapsed, plain, pluralize, render_counts, seconds, show_list, show_one
+from opsjobs.cli.render import (
+    Column,
+    Form,
+    ago,
+    elapsed,
+    plain,
+    pluralize,
+    render_counts,
+    seconds,
+    show_list,
+    show_one,
+)
 
 ITEMS = [
     {"id": 1, "name": "web-1", "labels": {"env": "prod"}, "note": None, "status": "succeeded"},
-    {"id": 2, "name": "web-2\x1b[31m", "labels": {}, "note": "[bold]no markup[/bold] :smile:", "status": "failed"},
+    {
+        "id": 2,
+        "name": "web-2\x1b[31m",
+        "labels": {},
+        "note": "[bold]no markup[/bold] :smile:",
+        "status": "failed",
+    },
 ]
 COLUMNS = (
     Column("id", lambda i: i["id"]),
@@ -24,7 +41,9 @@ COLUMNS = (
 )
 
 
-def test_a_table_in_a_pipe_is_plain_and_obeys_no_control_character(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_in_a_pipe_is_plain_and_obeys_no_control_character(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     show_list(ITEMS, COLUMNS, Form.TABLE)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["ID", "NAME", "LABELS"]
@@ -71,7 +90,8 @@ def test_control_characters_and_turned_writing_are_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("milliseconds", "words"), [(None, "-"), (45, "45 ms"), (1_250, "1.25 s"), (119_999, "120.00 s"), (200_000, "3 min 20 s")]
+    ("milliseconds", "words"),
+    [(None, "-"), (45, "45 ms"), (1_250, "1.25 s"), (119_999, "120.00 s"), (200_000, "3 min 20 s")],
 )
 def test_durations_read_well(milliseconds: int | None, words: str) -> None:
     assert seconds(milliseconds) == words
@@ -79,7 +99,11 @@ def test_durations_read_well(milliseconds: int | None, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("moment", "words"),
-    [("2026-11-24T11:59:48Z", "12s ago"), ("2026-11-24T11:00:00Z", "60m ago"), ("2026-11-20T12:00:00+00:00", "4d ago")],
+    [
+        ("2026-11-24T11:59:48Z", "12s ago"),
+        ("2026-11-24T11:00:00Z", "60m ago"),
+        ("2026-11-20T12:00:00+00:00", "4d ago"),
+    ],
 )
 def test_moments_are_told_by_their_age(moment: str, words: str) -> None:
     assert ago(moment, now=datetime(2026, 11, 24, 12, tzinfo=UTC)) == words
@@ -95,7 +119,9 @@ MACHINES = [
      "error": "the machine refuses the login of deploy"}
     for number in (1, 10)
 ]  # fmt: skip
-MACHINE_COLUMNS = tuple(Column(name, lambda i, name=name: i[name]) for name in ("id", "name", "host", "labels", "error"))  # type: ignore[misc]
+MACHINE_COLUMNS = tuple(
+    Column(name, lambda i, name=name: i[name]) for name in ("id", "name", "host", "labels", "error")
+)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
@@ -114,7 +140,9 @@ def test_a_name_or_an_address_is_never_folded_however_narrow_the_terminal(
             whole = sum(str(machine[column]) in line.split() for line in lines)
             assert whole == (column.upper() in shown), f"{column} of {machine['name']}"
     assert all(len(line) <= width for line in lines) or shown == ["NAME"] or shown == ["ID"]
-    hidden = [name for name in ("id", "name", "host", "labels", "error") if name.upper() not in shown]
+    hidden = [
+        name for name in ("id", "name", "host", "labels", "error") if name.upper() not in shown
+    ]
     assert ("not shown" in told.err) == bool(hidden)
     assert all(name in told.err for name in hidden)
     assert not hidden if width >= 80 else True
@@ -125,7 +153,12 @@ def test_what_is_empty_is_left_out_before_what_says_why(
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "40")
-    run = {"target": "web-1", "status": "waiting", "waits for": "a worker: zone paris has none", "cancel proof": None}
+    run = {
+        "target": "web-1",
+        "status": "waiting",
+        "waits for": "a worker: zone paris has none",
+        "cancel proof": None,
+    }
     columns = [Column(name, lambda i, name=name: i[name]) for name in run]  # type: ignore[misc]
     show_list([run], [*columns, Column("message", lambda _: None)], Form.TABLE)
     told = capsys.readouterr()
@@ -133,6 +166,9 @@ def test_what_is_empty_is_left_out_before_what_says_why(
     assert "WAITS FOR" in told.out
 
 
-@pytest.mark.parametrize(("passed", "words"), [(1.25, "1s ago"), (1056.9, "17m ago"), (7_300, "2h ago"), (200_000, "2d ago")])
+@pytest.mark.parametrize(
+    ("passed", "words"),
+    [(1.25, "1s ago"), (1056.9, "17m ago"), (7_300, "2h ago"), (200_000, "2d ago")],
+)
 def test_time_that_has_passed_is_told_in_one_form(passed: float, words: str) -> None:
     assert elapsed(passed) == words

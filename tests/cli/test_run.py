@@ -39,7 +39,10 @@ class Service:
             case ("GET", "/executions/7"):
                 return Answer(body=self._execution(self.status))
             case ("GET", "/executions/7/targets"):
-                runs = [{"target": {"id": str(n), "name": name, "host": name}} for n, name in enumerate(self.targets, start=1)]
+                runs = [
+                    {"target": {"id": str(n), "name": name, "host": name}}
+                    for n, name in enumerate(self.targets, start=1)
+                ]
                 return Answer(body={"items": runs, "next": None})
             case ("GET", "/executions/7/events"):
                 return self._events()
@@ -49,7 +52,11 @@ class Service:
                 return Answer(202, self._execution("cancelling"))
             case ("GET", "/targets"):
                 host = asked.query["host"][0]
-                items = [{"id": i, "name": f"at-{h}", "host": h} for h, i in self.known_hosts.items() if h == host]
+                items = [
+                    {"id": i, "name": f"at-{h}", "host": h}
+                    for h, i in self.known_hosts.items()
+                    if h == host
+                ]
                 return Answer(body={"items": items, "next": None})
         return problem(404, "not_found", f"There is nothing at {asked.path}.")
 
@@ -67,7 +74,13 @@ class Service:
 
     def _execution(self, status: str) -> dict[str, Any]:
         counts = {"succeeded": len(self.targets)} if status == "completed" else {status: 1}
-        return {"id": 7, "status": status, "total_targets": len(self.targets), "counts": counts, "duration_ms": 500}
+        return {
+            "id": 7,
+            "status": status,
+            "total_targets": len(self.targets),
+            "counts": counts,
+            "duration_ms": 500,
+        }
 
     def _events(self) -> Answer:
         sent = [frame(n, event, data) for n, (event, data) in enumerate(self.frames, start=1)]
@@ -75,7 +88,9 @@ class Service:
         if not self.held:
             return Answer(portions=[*sent, end], media_type="text/event-stream")
         end = frame(len(sent) + 1, "end", {"status": "cancelled", "counts": {}})
-        return Answer(portions=sent, media_type="text/event-stream", wait=self.cancelled, then=[end])
+        return Answer(
+            portions=sent, media_type="text/event-stream", wait=self.cancelled, then=[end]
+        )
 
 
 def frame(position: int, event: str, data: dict[str, Any]) -> bytes:
@@ -83,7 +98,11 @@ def frame(position: int, event: str, data: dict[str, Any]) -> bytes:
 
 
 def said(target: int, data: str | bytes, stream: str = "stdout") -> tuple[str, dict[str, Any]]:
-    text = {"data": data} if isinstance(data, str) else {"data_base64": base64.b64encode(data).decode()}
+    text = (
+        {"data": data}
+        if isinstance(data, str)
+        else {"data_base64": base64.b64encode(data).decode()}
+    )
     return "output", {
         "target_run": 10 + target,
         "target": str(target),
@@ -94,22 +113,41 @@ def said(target: int, data: str | bytes, stream: str = "stdout") -> tuple[str, d
     }
 
 
-def became(target: int, status: str, code: str | None = None, message: str = "") -> tuple[str, dict[str, Any]]:
+def became(
+    target: int, status: str, code: str | None = None, message: str = ""
+) -> tuple[str, dict[str, Any]]:
     error = {"code": code, "message": message} if code else None
-    return "status", {"target_run": 10 + target, "target": str(target), "status": status, "error": error}
+    return "status", {
+        "target_run": 10 + target,
+        "target": str(target),
+        "status": status,
+        "error": error,
+    }
 
 
 def resulted(target: int, exit_code: int) -> tuple[str, dict[str, Any]]:
     times = {"started_at": "2026-11-24T12:00:00Z", "finished_at": f"2026-11-24T12:00:0{target}Z"}
-    return "result", {"target_run": 10 + target, "target": str(target), "action_key": "step-1", "exit_code": exit_code, **times}
+    return "result", {
+        "target_run": 10 + target,
+        "target": str(target),
+        "action_key": "step-1",
+        "exit_code": exit_code,
+        **times,
+    }
 
 
 @contextmanager
 def started(desk: Desk, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "src"), "OPSJOBS_URL": desk.url}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.environ.get("PYTHONPATH", "src"),
+        "OPSJOBS_URL": desk.url,
+    }
     command = [sys.executable, "-m", "opsjobs", *arguments]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, env={**environment, "OPSJOBS_TOKEN": "opsc_ada"}, stdout=pipe, stderr=pipe) as process:
+    with subprocess.Popen(
+        command, env={**environment, "OPSJOBS_TOKEN": "opsc_ada"}, stdout=pipe, stderr=pipe
+    ) as process:
         try:
             yield process
         finally:
@@ -123,12 +161,28 @@ def opsjobs(service: Service, *arguments: str) -> tuple[int, bytes, str, list[As
 
 
 def test_one_targets_bytes_arrive_exactly_and_apart() -> None:
-    service = Service(["web-1"], [said(1, BYTES), said(1, "careful\n", "stderr"), resulted(1, 0), became(1, "succeeded")])
+    service = Service(
+        ["web-1"],
+        [said(1, BYTES), said(1, "careful\n", "stderr"), resulted(1, 0), became(1, "succeeded")],
+    )
     code, out, err, asked = opsjobs(
-        service, "run", "cat x", "-t", "web-1", "--timeout", "30s", "--parallel", "5", "--reason", "why"
+        service,
+        "run",
+        "cat x",
+        "-t",
+        "web-1",
+        "--timeout",
+        "30s",
+        "--parallel",
+        "5",
+        "--reason",
+        "why",
     )
     assert (code, out) == (0, BYTES)
-    assert err == "execution 7 on 1 target\ncareful\nexecution 7 completed: 1 succeeded of 1 target in 500 ms (2.0 targets/s)\n"
+    assert (
+        err
+        == "execution 7 on 1 target\ncareful\nexecution 7 completed: 1 succeeded of 1 target in 500 ms (2.0 targets/s)\n"
+    )
     assert asked[0].body == {
         "actions": [{"type": "command", "command": "cat x", "timeout": "30s"}],
         "targets": {"ids": ["web-1"]},
@@ -142,10 +196,15 @@ def test_one_targets_bytes_arrive_exactly_and_apart() -> None:
     [
         (["--become"], {}),
         (["--become", "--become-user", "postgres"], {"user": "postgres"}),
-        (["--become-method", "su", "--become-credential", "root-pw"], {"method": "su", "credential": "root-pw"}),
+        (
+            ["--become-method", "su", "--become-credential", "root-pw"],
+            {"method": "su", "credential": "root-pw"},
+        ),
     ],
 )
-def test_it_runs_as_another_user_where_that_is_asked_for(options: list[str], become: dict[str, str]) -> None:
+def test_it_runs_as_another_user_where_that_is_asked_for(
+    options: list[str], become: dict[str, str]
+) -> None:
     service = Service(["web-1"], [resulted(1, 0), became(1, "succeeded")])
     code, _, _, asked = opsjobs(service, "run", "id", "-t", "web-1", *options)
     assert code == 0
@@ -153,7 +212,9 @@ def test_it_runs_as_another_user_where_that_is_asked_for(options: list[str], bec
 
 
 def test_an_unknown_way_to_become_is_2() -> None:
-    code, _, err, asked = opsjobs(Service(["web-1"], []), "run", "id", "-t", "web-1", "--become-method", "pbrun")
+    code, _, err, asked = opsjobs(
+        Service(["web-1"], []), "run", "id", "-t", "web-1", "--become-method", "pbrun"
+    )
     assert (code, asked) == (2, [])
     assert "'pbrun'" in err
 
@@ -176,13 +237,20 @@ def test_several_targets_lines_have_names_and_the_summary_tells_who_failed() -> 
 
 def test_an_unreachable_target_is_told_with_its_code_and_message() -> None:
     frames = [became(1, "unreachable", "connection_refused", "10.0.0.5:22 refuses connections")]
-    code, _, err, _ = opsjobs(Service(["web-1"], frames, status="failed"), "run", "x", "-t", "web-1")
+    code, _, err, _ = opsjobs(
+        Service(["web-1"], frames, status="failed"), "run", "x", "-t", "web-1"
+    )
     assert code == 3
-    assert err.splitlines()[-1] == "  web-1 unreachable (connection_refused): 10.0.0.5:22 refuses connections"
+    assert (
+        err.splitlines()[-1]
+        == "  web-1 unreachable (connection_refused): 10.0.0.5:22 refuses connections"
+    )
 
 
 def test_json_is_one_event_a_line() -> None:
-    code, out, _, _ = opsjobs(Service(["web-1"], [said(1, "a\n"), said(1, BYTES)]), "run", "x", "-t", "web-1", "--json")
+    code, out, _, _ = opsjobs(
+        Service(["web-1"], [said(1, "a\n"), said(1, BYTES)]), "run", "x", "-t", "web-1", "--json"
+    )
     events = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert [(e["id"], e["event"]) for e in events] == [(1, "output"), (2, "output"), (3, "end")]
@@ -199,7 +267,10 @@ def test_a_host_stands_for_its_target() -> None:
     service = Service(["web-1"], [], known_hosts={"10.0.0.5": "77"})
     code, _, _, asked = opsjobs(service, "run", "x", "-t", "10.0.0.5", "-t", "web-1")
     assert code == 0
-    assert [a.body["targets"]["ids"] for a in asked if a.method == "POST"] == [["10.0.0.5", "web-1"], ["77", "web-1"]]
+    assert [a.body["targets"]["ids"] for a in asked if a.method == "POST"] == [
+        ["10.0.0.5", "web-1"],
+        ["77", "web-1"],
+    ]
 
 
 def test_detached_it_prints_the_id_alone() -> None:
@@ -214,7 +285,9 @@ def test_a_timeout_is_124() -> None:
 
 
 def test_following_ends_as_running_does() -> None:
-    code, out, _, _ = opsjobs(Service(["web-1"], [said(1, "a\n")], status="failed"), "executions", "follow", "7")
+    code, out, _, _ = opsjobs(
+        Service(["web-1"], [said(1, "a\n")], status="failed"), "executions", "follow", "7"
+    )
     assert (code, out) == (3, b"a\n")
 
 
@@ -272,7 +345,10 @@ def test_ctrl_c_while_following_cancels_nothing() -> None:
 
 def test_a_reader_that_leaves_is_no_traceback() -> None:
     many = [said(1, "x" * 8_000 + "\n") for _ in range(100)]
-    with open_desk(Service(["web-1"], many).reply) as desk, started(desk, "run", "x", "-t", "web-1") as process:
+    with (
+        open_desk(Service(["web-1"], many).reply) as desk,
+        started(desk, "run", "x", "-t", "web-1") as process,
+    ):
         assert process.stdout is not None
         process.stdout.close()
         assert process.stderr is not None
@@ -285,6 +361,9 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_without_the_right_to_it_is_5(status: int) -> None:
-    with open_desk(lambda _: problem(status, "no", "You may not do that.")) as desk, started(desk, "jobs", "list") as process:
+    with (
+        open_desk(lambda _: problem(status, "no", "You may not do that.")) as desk,
+        started(desk, "jobs", "list") as process,
+    ):
         process.communicate(timeout=90)
         assert process.returncode == 5

@@ -19,7 +19,12 @@ def service(asked: Asked) -> Answer:
     if asked.path == "/safety/rules":
         return Answer(200, {"items": [rule.data() for rule in rulebook().rules]})
     context = Context(labels=frozenset(asked.body["labels"]), become=asked.body["become"])
-    return Answer(200, SafetyJudgement(judge(asked.body["interpreter"], asked.body["text"], context=context)).data())
+    return Answer(
+        200,
+        SafetyJudgement(
+            judge(asked.body["interpreter"], asked.body["text"], context=context)
+        ).data(),
+    )
 
 
 def safety(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -57,20 +62,30 @@ def test_the_exit_code_is_the_verdict(
     assert bool(said.out) is (verdict != "allow")
 
 
-def test_json_is_the_whole_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_the_whole_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "x.sh").write_text("rm -rf /")
     assert safety(monkeypatch, "check", str(tmp_path / "x.sh"), "--json") == 5
     assert json.loads(capsys.readouterr().out)["findings"][0]["rule"] == "delete-everything"
 
 
-def test_what_is_no_text_is_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_text_is_usage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "x").write_bytes(b"\xff\xfe")
     (tmp_path / "large").write_bytes(b"x" * ((256 << 10) + 1))
-    for name, words in (("x", "is not UTF-8 text"), ("large", "more than 256KiB"), ("none", "cannot be read")):
+    for name, words in (
+        ("x", "is not UTF-8 text"),
+        ("large", "more than 256KiB"),
+        ("none", "cannot be read"),
+    ):
         assert safety(monkeypatch, "check", str(tmp_path / name)) == 2
         assert words in capsys.readouterr().err
 
 
-def test_the_rules_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_rules_are_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert safety(monkeypatch, "rules", "-o", "wide") == 0
     assert "delete-everything" in capsys.readouterr().out

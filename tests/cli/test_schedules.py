@@ -26,7 +26,11 @@ PREVIEW = {
         {
             "utc": "2026-11-27T01:30:00Z",
             "local": "2026-11-27T02:30:00+01:00",
-            "closed": {"calendar": "freeze", "reason": "in the blackout sale", "until": "2026-11-30T00:00:00Z"},
+            "closed": {
+                "calendar": "freeze",
+                "reason": "in the blackout sale",
+                "until": "2026-11-30T00:00:00Z",
+            },
         },
     ],
     "notes": ["each may start up to 30 s later"],
@@ -72,7 +76,10 @@ def bodies(asked: list[Asked]) -> list[tuple[str, str, Any]]:
     ],
 )  # fmt: skip
 def test_add_sends_what_its_options_say(
-    arguments: list[str], body: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    body: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with answering(monkeypatch, service) as desk:
         assert run(["schedules", "add", "disk", "--name", "nightly", *arguments]) == 0
@@ -99,19 +106,37 @@ def test_add_sends_what_its_options_say(
         ["preview"],
     ],
 )
-def test_what_cannot_be_meant_is_usage_and_changes_nothing(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_meant_is_usage_and_changes_nothing(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with answering(monkeypatch, service) as desk:
         assert run(["schedules", *arguments]) == 2
     assert bodies(desk.asked) == []
 
 
-def test_a_file_is_a_body_and_options_go_over_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_a_body_and_options_go_over_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "nightly.yaml"
     file.write_text("name: nightly\ntype: recurring\nevery: daily\ntime: 02:30\njitter: 30s\n")
     with answering(monkeypatch, service) as desk:
         assert run(["schedules", "add", "disk", "-f", str(file), "--name", "other"]) == 0
         assert (
-            run(["schedules", "preview", "-f", str(file), "--cron", "@daily", "--from", "2026-11-25T00:00:00Z", "-n", "2"]) == 0
+            run(
+                [
+                    "schedules",
+                    "preview",
+                    "-f",
+                    str(file),
+                    "--cron",
+                    "@daily",
+                    "--from",
+                    "2026-11-25T00:00:00Z",
+                    "-n",
+                    "2",
+                ]
+            )
+            == 0
         )
     assert [body for _, _, body in bodies(desk.asked)][::2] == [
         {"name": "other", "type": "recurring", "every": "daily", "time": "02:30", "jitter": "30s"},
@@ -123,15 +148,35 @@ def test_a_file_is_a_body_and_options_go_over_it(tmp_path: Path, monkeypatch: py
     ]
 
 
-def test_an_update_keeps_the_rest_and_means_the_version_that_it_has_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_update_keeps_the_rest_and_means_the_version_that_it_has_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with answering(monkeypatch, service) as desk:
-        assert run(["schedules", "update", "disk/nightly", "--every", "6h", "--max-firings", "0", "--calendar", ""]) == 0
+        assert (
+            run(
+                [
+                    "schedules",
+                    "update",
+                    "disk/nightly",
+                    "--every",
+                    "6h",
+                    "--max-firings",
+                    "0",
+                    "--calendar",
+                    "",
+                ]
+            )
+            == 0
+        )
     assert (desk.asked[0].query["name"], desk.asked[0].query["job_name"]) == (["nightly"], ["disk"])
     put = desk.asked[1]
     assert (put.method, put.path, put.headers["if-match"]) == ("PUT", "/schedules/3", '"4"')
     assert "cron" not in put.body
     assert {"words", "next", "owner", "id"} & put.body.keys() == set()
-    assert {name: put.body[name] for name in ("every", "interval", "name", "misfire", "max_firings", "calendars")} == {
+    assert {
+        name: put.body[name]
+        for name in ("every", "interval", "name", "misfire", "max_firings", "calendars")
+    } == {
         "every": "hours",
         "interval": 6,
         "name": "nightly",
@@ -155,7 +200,9 @@ def test_schedules_are_listed_with_their_words_and_how_it_went(
     assert "2026-11-25T01:30:00Z: launched on time; execution 7 ended completed" in told
 
 
-def test_a_name_that_several_jobs_use_is_not_guessed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_that_several_jobs_use_is_not_guessed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     both = [SCHEDULE, {**SCHEDULE, "id": 4, "job_name": "logs"}]
     with answering(monkeypatch, lambda _: Answer(body={"items": both, "next": None})) as desk:
         assert run(["schedules", "delete", "nightly"]) == 2
@@ -163,7 +210,9 @@ def test_a_name_that_several_jobs_use_is_not_guessed(monkeypatch: pytest.MonkeyP
     assert bodies(desk.asked) == []
 
 
-def test_a_schedule_that_is_not_there_is_4(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_schedule_that_is_not_there_is_4(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def reply(one: Asked) -> Answer:
         if one.path == "/schedules/9":
             return problem(404, "schedule_not_found", "There is no schedule 9.")
@@ -179,7 +228,9 @@ def test_a_schedule_is_paused_resumed_triggered_and_deleted(
 ) -> None:
     def reply(one: Asked) -> Answer:
         if one.path.endswith("/trigger"):
-            return Answer(202, {"id": 8, "job_name": "disk", "total_targets": 2, "status": "queued"})
+            return Answer(
+                202, {"id": 8, "job_name": "disk", "total_targets": 2, "status": "queued"}
+            )
         return Answer() if one.method == "DELETE" else service(one)
 
     with answering(monkeypatch, reply) as desk:
@@ -187,7 +238,11 @@ def test_a_schedule_is_paused_resumed_triggered_and_deleted(
         assert run(["schedules", "resume", "nightly"]) == 0
         assert run(["schedules", "trigger", "nightly", "--reason", "now", "--detach"]) == 0
         assert run(["schedules", "delete", "nightly"]) == 0
-    assert [(method, path, body) for method, path, body in bodies(desk.asked) if path != "/schedules/preview"] == [
+    assert [
+        (method, path, body)
+        for method, path, body in bodies(desk.asked)
+        if path != "/schedules/preview"
+    ] == [
         ("POST", "/schedules/3/pause", {"reason": "audit"}),
         ("POST", "/schedules/3/resume", {}),
         ("POST", "/schedules/3/trigger", {"reason": "now"}),
@@ -210,25 +265,46 @@ def test_a_preview_shows_moments_and_what_closes_them(
     assert "note: each may start up to 30 s later" in told.err
 
 
-def test_firings_say_what_became_of_each_moment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_firings_say_what_became_of_each_moment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     firing = {
         "id": 9, "due_at": "2026-11-25T01:30:00Z", "fired_at": None, "status": "missed", "rule": "misfire", "kind": "moment",
         "reason": "x", "execution_id": None, "late_ms": None, "explained": "missed: it was not fired for 3 h; misfire is skip",
     }  # fmt: skip
 
     def reply(one: Asked) -> Answer:
-        return Answer(body={"items": [firing], "next": None}) if one.path.endswith("/firings") else service(one)
+        return (
+            Answer(body={"items": [firing], "next": None})
+            if one.path.endswith("/firings")
+            else service(one)
+        )
 
     with answering(monkeypatch, reply) as desk:
-        assert run(["schedules", "firings", "nightly", "--status", "missed", "--status", "skipped"]) == 0
-    assert (desk.asked[1].path, desk.asked[1].query["status"]) == ("/schedules/3/firings", ["missed", "skipped"])
+        assert (
+            run(["schedules", "firings", "nightly", "--status", "missed", "--status", "skipped"])
+            == 0
+        )
+    assert (desk.asked[1].path, desk.asked[1].query["status"]) == (
+        "/schedules/3/firings",
+        ["missed", "skipped"],
+    )
     assert "missed: it was not fired for 3 h; misfire is skip" in capsys.readouterr().out
 
 
 def test_the_forecast_shows_the_busiest_hours_and_what_calendars_close(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hours = [{"from": f"2026-11-25T0{n}:00:00Z", "firings": n, "closed": n // 2, "targets": 10 * n, "peak": n} for n in range(3)]
+    hours = [
+        {
+            "from": f"2026-11-25T0{n}:00:00Z",
+            "firings": n,
+            "closed": n // 2,
+            "targets": 10 * n,
+            "peak": n,
+        }
+        for n in range(3)
+    ]
     told = {
         "hours": hours,
         "busiest": [hours[2], hours[1]],
@@ -250,7 +326,9 @@ def test_the_forecast_shows_the_busiest_hours_and_what_calendars_close(
     shown = capsys.readouterr()
     assert "█" * 30 in shown.out
     assert "freeze" in shown.out
-    assert shown.out.count("2026-11-25T00:00:00Z") == 1  # only --all shows the hour with nothing in it
+    assert (
+        shown.out.count("2026-11-25T00:00:00Z") == 1
+    )  # only --all shows the hour with nothing in it
     assert "note: not looked at: 2 schedules" in shown.err
 
 
@@ -259,7 +337,9 @@ def test_names_of_a_list_name_one_schedule_each_for_every_command(
 ) -> None:
     known = [
         {**SCHEDULE, "id": n, "job_name": job, "name": name}
-        for n, (job, name) in enumerate([("disk", "crontab"), ("logs", "crontab"), ("a/b", "cron */5 * * * *")], start=11)
+        for n, (job, name) in enumerate(
+            [("disk", "crontab"), ("logs", "crontab"), ("a/b", "cron */5 * * * *")], start=11
+        )
     ]
 
     def reply(one: Asked) -> Answer:
@@ -293,12 +373,18 @@ def test_a_list_that_was_asked_to_be_short_says_nothing_of_more(
         assert "there are more items: use --limit 200" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("job", [{"verdict": "needs_approval"}, {"policy": {"approval": {"approvals": 1}}}])
+@pytest.mark.parametrize(
+    "job", [{"verdict": "needs_approval"}, {"policy": {"approval": {"approvals": 1}}}]
+)
 def test_a_schedule_of_a_job_that_needs_an_approval_is_warned_of(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], job: dict[str, Any]
 ) -> None:
     def reply(one: Asked) -> Answer:
-        return Answer(body={"items": [{"id": 5, "name": "disk", **job}], "next": None}) if one.path == "/jobs" else service(one)
+        return (
+            Answer(body={"items": [{"id": 5, "name": "disk", **job}], "next": None})
+            if one.path == "/jobs"
+            else service(one)
+        )
 
     with answering(monkeypatch, reply):
         assert run(["schedules", "add", "disk", "--every", "15m"]) == 0

@@ -39,7 +39,14 @@ def credentials(asked: Asked) -> Answer:
     """A service with the credential gate."""
     if asked.method == "GET" and asked.path.endswith("/usage"):
         jobs = [{"id": 7, "name": "nightly", "actions": ["a", "b"], "parameters": ["token"]}]
-        return Answer(200, {"targets": [{"id": "1", "name": "web-1"}], "jobs": jobs, "total": {"targets": 9, "jobs": 1}})
+        return Answer(
+            200,
+            {
+                "targets": [{"id": "1", "name": "web-1"}],
+                "jobs": jobs,
+                "total": {"targets": 9, "jobs": 1},
+            },
+        )
     if asked.method == "GET":
         return Answer(200, {"items": [LOGIN], "next": None})
     return Answer(200, {**LOGIN, "version": 5})
@@ -53,14 +60,18 @@ def created(_: Asked) -> Answer:
 def kept_secret(asked: Asked) -> Answer:
     """A service with the secret api."""
     kept = {**LOGIN, "id": 5, "name": "api", "type": "secret", "username": None, "version": 2}
-    return Answer(200, {"items": [kept], "next": None} if asked.method == "GET" else {**kept, "version": 3})
+    return Answer(
+        200, {"items": [kept], "next": None} if asked.method == "GET" else {**kept, "version": 3}
+    )
 
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[Asked]]:
     """Run a command against a service that answers so, and say what it was asked."""
 
-    def command(reply: Callable[[Asked], Answer], *words: str, stdin: bytes = b"", code: int = 0) -> list[Asked]:
+    def command(
+        reply: Callable[[Asked], Answer], *words: str, stdin: bytes = b"", code: int = 0
+    ) -> list[Asked]:
         with open_desk(reply) as desk:
             monkeypatch.setenv("OPSJOBS_URL", desk.url)
             monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
@@ -76,20 +87,37 @@ def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[
     ("options", "stdin", "body"),
     [
         (["--password-file", "-"], b"hunter2\n", {"password": "hunter2"}),
-        (["--keytab", "-"], b"\x05\x02rest", {"keytab": base64.b64encode(b"\x05\x02rest").decode()}),
-        (["--key", "-"], b"-----BEGIN PRIVATE KEY-----\n", {"private_key": "-----BEGIN PRIVATE KEY-----\n"}),
+        (
+            ["--keytab", "-"],
+            b"\x05\x02rest",
+            {"keytab": base64.b64encode(b"\x05\x02rest").decode()},
+        ),
+        (
+            ["--key", "-"],
+            b"-----BEGIN PRIVATE KEY-----\n",
+            {"private_key": "-----BEGIN PRIVATE KEY-----\n"},
+        ),
     ],
 )
 def test_a_new_secret_comes_from_standard_input_and_replaces_what_was_seen(
     said: Callable[..., list[Asked]], options: list[str], stdin: bytes, body: dict[str, Any]
 ) -> None:
     asked = said(credentials, "credentials", "rotate", "gate", *options, stdin=stdin)[-1]
-    assert (asked.method, asked.path, asked.body) == ("POST", "/credentials/3/rotate", {**body, "version": 4})
+    assert (asked.method, asked.path, asked.body) == (
+        "POST",
+        "/credentials/3/rotate",
+        {**body, "version": 4},
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "value"),
-    [(b"hunter2\n", "hunter2"), (b"hunter2", "hunter2"), (b"-----BEGIN\nAAAA\n", "-----BEGIN\nAAAA\n"), (b"a\r\n", "a")],
+    [
+        (b"hunter2\n", "hunter2"),
+        (b"hunter2", "hunter2"),
+        (b"-----BEGIN\nAAAA\n", "-----BEGIN\nAAAA\n"),
+        (b"a\r\n", "a"),
+    ],
 )
 def test_a_secret_of_jobs_is_read_from_a_file_or_standard_input(
     said: Callable[..., list[Asked]], tmp_path: Path, content: bytes, value: str
@@ -97,14 +125,37 @@ def test_a_secret_of_jobs_is_read_from_a_file_or_standard_input(
     file = tmp_path / "token"
     file.write_bytes(content)
     for options, stdin in (([str(file)], b""), (["-"], content)):
-        asked = said(created, "credentials", "add", "api", "--type", "secret", "--secret-file", *options, stdin=stdin)[-1]
-        assert (asked.path, asked.body) == ("/credentials", {"name": "api", "type": "secret", "value": value})
+        asked = said(
+            created,
+            "credentials",
+            "add",
+            "api",
+            "--type",
+            "secret",
+            "--secret-file",
+            *options,
+            stdin=stdin,
+        )[-1]
+        assert (asked.path, asked.body) == (
+            "/credentials",
+            {"name": "api", "type": "secret", "value": value},
+        )
     asked = said(kept_secret, "credentials", "rotate", "api", "--secret-file", str(file))[-1]
     assert (asked.path, asked.body) == ("/credentials/5/rotate", {"value": value, "version": 2})
 
 
 def test_a_secret_of_jobs_may_be_in_vault(said: Callable[..., list[Asked]]) -> None:
-    words = ["credentials", "add", "api", "--type", "secret", "--vault-path", "api", "--vault-field", "value=token"]
+    words = [
+        "credentials",
+        "add",
+        "api",
+        "--type",
+        "secret",
+        "--vault-path",
+        "api",
+        "--vault-field",
+        "value=token",
+    ]
     source = {"backend": "vault", "path": "api", "fields": {"value": "token"}}
     assert said(created, *words)[-1].body == {"name": "api", "type": "secret", "source": source}
 
@@ -122,12 +173,18 @@ def test_a_secret_of_jobs_may_be_in_vault(said: Callable[..., list[Asked]]) -> N
 def test_a_secret_of_jobs_has_one_source_and_no_user(
     said: Callable[..., list[Asked]], options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert not said(created, "credentials", "add", "api", "--type", "secret", *options, stdin=b"x", code=2)
+    assert not said(
+        created, "credentials", "add", "api", "--type", "secret", *options, stdin=b"x", code=2
+    )
     assert "--secret-file" in capsys.readouterr().err
 
 
-def test_a_login_needs_a_user_name(said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str]) -> None:
-    assert not said(created, "credentials", "add", "gate", "--password-file", "-", stdin=b"x", code=2)
+def test_a_login_needs_a_user_name(
+    said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not said(
+        created, "credentials", "add", "gate", "--password-file", "-", stdin=b"x", code=2
+    )
     assert not said(created, "credentials", "add", "gate", "--secret-file", "-", stdin=b"x", code=2)
     told = capsys.readouterr().err
     assert "--username is missing: a login needs it" in told
@@ -137,35 +194,70 @@ def test_a_login_needs_a_user_name(said: Callable[..., list[Asked]], capsys: pyt
 def test_a_secret_of_jobs_is_asked_for_without_echo() -> None:
     with open_desk(created) as desk:
         code, shown = on_terminal(
-            "credentials", "add", "api", "--type", "secret", url=desk.url, answers=[(b"Secret api: ", b"hunter2\r")]
+            "credentials",
+            "add",
+            "api",
+            "--type",
+            "secret",
+            url=desk.url,
+            answers=[(b"Secret api: ", b"hunter2\r")],
         )
-        assert (code, desk.asked[-1].body) == (0, {"name": "api", "type": "secret", "value": "hunter2"})
+        assert (code, desk.asked[-1].body) == (
+            0,
+            {"name": "api", "type": "secret", "value": "hunter2"},
+        )
     assert "hunter2" not in shown
 
 
-def test_a_certificate_alone_is_a_new_signature(said: Callable[..., list[Asked]], tmp_path: Path) -> None:
+def test_a_certificate_alone_is_a_new_signature(
+    said: Callable[..., list[Asked]], tmp_path: Path
+) -> None:
     file = tmp_path / "id-cert.pub"
     file.write_text("ssh-ed25519-cert-v01@openssh.com AAAA\n")
     asked = said(credentials, "credentials", "rotate", "gate", "--certificate", str(file))[-1]
     assert asked.body == {"certificate": file.read_text(), "version": 4}
 
 
-@pytest.mark.parametrize("options", [[], ["--password"], ["--key", "-", "--password-file", "-"], ["--passphrase-file", "-"]])
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--password"], ["--key", "-", "--password-file", "-"], ["--passphrase-file", "-"]],
+)
 def test_nobody_is_asked_where_nobody_is_and_two_secrets_are_one_too_many(
     said: Callable[..., list[Asked]], options: list[str]
 ) -> None:
-    assert not [a for a in said(credentials, "credentials", "rotate", "gate", *options, code=2) if a.method == "POST"]
+    assert not [
+        a
+        for a in said(credentials, "credentials", "rotate", "gate", *options, code=2)
+        if a.method == "POST"
+    ]
 
 
 def test_a_credential_is_bound_and_its_users_are_listed(
     said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = said(credentials, "credentials", "bind", "gate", "-t", "web-1", "-g", "web", "-g", "db", "-j", "nightly")[-1]
+    asked = said(
+        credentials,
+        "credentials",
+        "bind",
+        "gate",
+        "-t",
+        "web-1",
+        "-g",
+        "web",
+        "-g",
+        "db",
+        "-j",
+        "nightly",
+    )[-1]
     assert (asked.path, asked.body) == (
         "/credentials/3/bound-to",
         {"targets": ["web-1"], "groups": ["web", "db"], "jobs": ["nightly"]},
     )
-    assert said(credentials, "credentials", "bind", "gate", "--anywhere")[-1].body == {"targets": [], "groups": [], "jobs": []}
+    assert said(credentials, "credentials", "bind", "gate", "--anywhere")[-1].body == {
+        "targets": [],
+        "groups": [],
+        "jobs": [],
+    }
     said(credentials, "credentials", "bind", "gate", code=2)
     said(credentials, "credentials", "bind", "gate", "--anywhere", "-g", "web", code=2)
     said(credentials, "credentials", "usage", "gate")
@@ -190,9 +282,17 @@ def test_keys_rotate_goes_on_until_it_is_done_and_says_what_may_go(
     assert "opsjobs keys drop 0ld0ld00" in told
 
 
-def test_keys_rotate_tells_of_rows_that_do_not_open(said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_rotate_tells_of_rows_that_do_not_open(
+    said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str]
+) -> None:
     row = {"kind": "credentials", "id": 7, "reason": "it was changed outside opsjobs"}
-    answer = {"rewrapped": 0, "left": 1, "done": True, "broken": [row], "keys": [NEW, {**OLD, "removable": False}]}
+    answer = {
+        "rewrapped": 0,
+        "left": 1,
+        "done": True,
+        "broken": [row],
+        "keys": [NEW, {**OLD, "removable": False}],
+    }
     said(lambda _: Answer(200, answer), "keys", "rotate", code=1)
     assert "credentials 7 cannot be decrypted" in capsys.readouterr().err
 
@@ -223,7 +323,9 @@ def test_a_new_key_comes_first_and_an_old_one_goes_once_it_may(
 def locked_key(tmp_path: Path) -> Path:
     """A key with a passphrase, as ssh-keygen of today writes it."""
     path = tmp_path / "id_ed25519"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "open sesame", "-f", str(path)], check=True)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "open sesame", "-f", str(path)], check=True
+    )
     return path
 
 
@@ -237,7 +339,9 @@ def test_the_passphrase_of_an_openssh_key_is_asked_for_on_a_terminal(locked_key:
 def test_without_a_terminal_the_option_for_the_passphrase_is_named(
     said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str], locked_key: Path
 ) -> None:
-    assert not said(created, "credentials", "add", "web-key", "-u", "deploy", "--key", str(locked_key), code=2)
+    assert not said(
+        created, "credentials", "add", "web-key", "-u", "deploy", "--key", str(locked_key), code=2
+    )
     assert "the key has a passphrase. Add --passphrase-file FILE." in capsys.readouterr().err
 
 
@@ -248,13 +352,21 @@ def test_an_openssh_key_without_a_passphrase_is_not_encrypted(tmp_path: Path) ->
 
 
 def test_an_import_with_keys_asks_for_their_passphrases(
-    said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str], locked_key: Path, tmp_path: Path
+    said: Callable[..., list[Asked]],
+    capsys: pytest.CaptureFixture[str],
+    locked_key: Path,
+    tmp_path: Path,
 ) -> None:
     file = tmp_path / "t.csv"
     file.write_text(f"name,host,user,key\nweb-1,10.0.0.1,deploy,{locked_key}\n")
 
     def service(asked: Asked) -> Answer:
-        return Answer(200, {"items": [{"name": "web-1", "outcome": "created"}]} if asked.path == "/targets/import" else {"id": 5})
+        return Answer(
+            200,
+            {"items": [{"name": "web-1", "outcome": "created"}]}
+            if asked.path == "/targets/import"
+            else {"id": 5},
+        )
 
     with open_desk(service) as desk:
         words = ["targets", "import", str(file), "--with-keys"]
@@ -262,4 +374,7 @@ def test_an_import_with_keys_asks_for_their_passphrases(
     assert [a.body["passphrase"] for a in desk.asked if a.path == "/credentials"] == ["open sesame"]
     asked = said(service, "targets", "import", str(file), "--with-keys")
     assert all(a.path != "/credentials" for a in asked)
-    assert "it has a passphrase. Use `opsjobs credentials add deploy@id_ed25519 -u deploy" in capsys.readouterr().err
+    assert (
+        "it has a passphrase. Use `opsjobs credentials add deploy@id_ed25519 -u deploy"
+        in capsys.readouterr().err
+    )

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from api.live import live
 from cli.test_logins import Terminal
@@ -18,29 +23,49 @@ def keys() -> tuple[str, str]:
     """A private key and its public one, as PEM."""
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    return private, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    return private, key.public_key().public_bytes(
+        Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+    ).decode()
 
 
 async def test_a_service_is_registered_changed_shut_out_and_removed(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     file, (_, public), (_, other) = tmp_path / "portal.pub", keys(), keys()
     file.write_text(public)
     async with live(database) as desk:
         terminal = Terminal(desk, tmp_path, monkeypatch, capsys)
-        made = await terminal.run("services", "add", "portal", "--key", str(file), "--role", "operator@team=web")
+        made = await terminal.run(
+            "services", "add", "portal", "--key", str(file), "--role", "operator@team=web"
+        )
         assert made == (0, "1\n", "service portal may: operator@team=web\n")
-        assert (await terminal.run("services", "add", "robot", "--key", "-", stdin=other))[2] == "service robot may: viewer\n"
+        assert (await terminal.run("services", "add", "robot", "--key", "-", stdin=other))[
+            2
+        ] == "service robot may: viewer\n"
 
         async def shown() -> tuple[str, str, bool]:
-            service = json.loads((await terminal.run("services", "show", "portal", "-o", "json"))[1])
+            service = json.loads(
+                (await terminal.run("services", "show", "portal", "-o", "json"))[1]
+            )
             return service["public_key"], str(service["grants"]), service["disabled"]
 
         before = await shown()
         assert (before[0].strip(), before[2]) == (public.strip(), False)
-        assert (await terminal.run("services", "disable", "portal"))[2] == "service portal is disabled\n"
+        assert (await terminal.run("services", "disable", "portal"))[
+            2
+        ] == "service portal is disabled\n"
         assert await shown() == (before[0], before[1], True), "nothing else changes"
-        rights = ["--permission", "jobs:read@team=web", "--permission", "jobs:execute@team=web", "--permission", "targets:read"]
+        rights = [
+            "--permission",
+            "jobs:read@team=web",
+            "--permission",
+            "jobs:execute@team=web",
+            "--permission",
+            "targets:read",
+        ]
         changed = (await terminal.run("services", "set", "portal", *rights))[2]
         assert changed == "service portal may: jobs:read jobs:execute@team=web, targets:read\n"
         assert (await shown())[2], "it is still disabled"
@@ -49,7 +74,9 @@ async def test_a_service_is_registered_changed_shut_out_and_removed(
         listed = (await terminal.run("services", "list"))[1]
         assert "disabled" in listed
         assert "jobs:execute@team=web" in listed
-        assert (await terminal.run("services", "enable", "portal", "robot"))[2].count("is enabled") == 2
+        assert (await terminal.run("services", "enable", "portal", "robot"))[2].count(
+            "is enabled"
+        ) == 2
         assert (await terminal.run("services", "rm", "portal", "nobody"))[0] == 4
         assert [s["name"] for s in (await desk.http.get("/services")).json()["items"]] == ["robot"]
         again = ("services", "add", "portal", "--key", str(file))
@@ -58,7 +85,10 @@ async def test_a_service_is_registered_changed_shut_out_and_removed(
 
 
 async def test_what_is_no_public_key_is_refused_and_a_private_one_is_not_sent(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     file, (private, _) = tmp_path / "portal.pem", keys()
     file.write_text(private)
@@ -67,8 +97,17 @@ async def test_what_is_no_public_key_is_refused_and_a_private_one_is_not_sent(
         code, _, err = await terminal.run("services", "add", "portal", "--key", str(file))
         assert code == 2
         assert "is a private key" in err
-        assert (await terminal.run("services", "add", "portal", "--key", str(tmp_path / "none")))[0] == 2
+        assert (await terminal.run("services", "add", "portal", "--key", str(tmp_path / "none")))[
+            0
+        ] == 2
         assert (await terminal.run("services", "add", "portal", "--key", "-", stdin=""))[0] == 2
-        assert "is no PEM" in (await terminal.run("services", "add", "portal", "--key", "-", stdin="ssh-ed25519 AAAA"))[2]
+        assert (
+            "is no PEM"
+            in (
+                await terminal.run(
+                    "services", "add", "portal", "--key", "-", stdin="ssh-ed25519 AAAA"
+                )
+            )[2]
+        )
         assert (await terminal.run("services", "set", "portal"))[0] == 2
         assert (await desk.http.get("/services")).json()["items"] == []

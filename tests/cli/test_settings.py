@@ -16,7 +16,12 @@ KEY = "dzpPopuI4_KNx-qnj3WNpMLS2v0Vek-qyopYqciI7cE"
 def test_without_any_variable_everything_has_its_default() -> None:
     found = settings.load({})
     assert (found.database.url, found.redis.url) == ("", None)
-    assert (found.worker.zone, found.worker.lease_seconds, found.worker.poll_seconds, found.worker.concurrency) == (
+    assert (
+        found.worker.zone,
+        found.worker.lease_seconds,
+        found.worker.poll_seconds,
+        found.worker.concurrency,
+    ) == (
         "default",
         15,
         1,
@@ -24,12 +29,22 @@ def test_without_any_variable_everything_has_its_default() -> None:
     )
     assert (found.execution.connection_timeout, found.execution.command_timeout) == (30, 300)
     assert found.execution.output_limit_bytes == 10 << 20
-    assert (found.api.host, found.api.port, found.api.docs, found.api.body_limit_bytes) == ("127.0.0.1", 8003, True, 1 << 20)
+    assert (found.api.host, found.api.port, found.api.docs, found.api.body_limit_bytes) == (
+        "127.0.0.1",
+        8003,
+        True,
+        1 << 20,
+    )
     assert found.telemetry.metrics_port is None
 
 
 def test_the_prefixed_name_wins_over_the_seeds() -> None:
-    assert settings.load({"COMMAND_TIMEOUT": "7s", "OPSJOBS_COMMAND_TIMEOUT": "5m"}).execution.command_timeout == 300
+    assert (
+        settings.load(
+            {"COMMAND_TIMEOUT": "7s", "OPSJOBS_COMMAND_TIMEOUT": "5m"}
+        ).execution.command_timeout
+        == 300
+    )
     assert settings.load({"COMMAND_TIMEOUT": "7s"}).execution.command_timeout == 7
 
 
@@ -39,7 +54,13 @@ def test_our_own_settings_are_not_read_without_the_prefix() -> None:
 
 
 def test_durations_and_sizes_take_units() -> None:
-    found = settings.load({"CONNECTION_TIMEOUT": "1.5m", "OPSJOBS_POLL_SECONDS": "250ms", "OPSJOBS_OUTPUT_LIMIT_BYTES": "64KiB"})
+    found = settings.load(
+        {
+            "CONNECTION_TIMEOUT": "1.5m",
+            "OPSJOBS_POLL_SECONDS": "250ms",
+            "OPSJOBS_OUTPUT_LIMIT_BYTES": "64KiB",
+        }
+    )
     assert found.execution.connection_timeout == 90
     assert found.worker.poll_seconds == 0.25
     assert found.execution.output_limit_bytes == 65_536
@@ -52,8 +73,13 @@ def test_an_empty_value_is_not_set() -> None:
 def test_a_secret_comes_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"{KEY}\n{'z' * 43}\n")
-    assert settings.load({"ENCRYPTION_KEYS_FILE": str(file)}).security.encryption_keys == (Secret(KEY), Secret("z" * 43))
-    assert settings.load({"OPSJOBS_ENCRYPTION_KEYS_FILE": str(file)}).security.encryption_keys[0] == Secret(KEY)
+    assert settings.load({"ENCRYPTION_KEYS_FILE": str(file)}).security.encryption_keys == (
+        Secret(KEY),
+        Secret("z" * 43),
+    )
+    assert settings.load({"OPSJOBS_ENCRYPTION_KEYS_FILE": str(file)}).security.encryption_keys[
+        0
+    ] == Secret(KEY)
 
 
 @pytest.mark.parametrize(
@@ -73,10 +99,16 @@ def test_a_secret_comes_from_a_file(tmp_path: Path) -> None:
             "DATABASE_URL is mysql://ada:***@db/x: write an address such as postgresql://",
         ),
         ("OPSJOBS_DATA_DIR", "here", "write an absolute path"),
-        ("ENCRYPTION_KEYS_FILE", "/nowhere/at/all", "which cannot be read (No such file or directory)"),
+        (
+            "ENCRYPTION_KEYS_FILE",
+            "/nowhere/at/all",
+            "which cannot be read (No such file or directory)",
+        ),
     ],
 )
-def test_a_wrong_value_is_told_with_its_name_and_what_to_write(variable: str, text: str, told: str) -> None:
+def test_a_wrong_value_is_told_with_its_name_and_what_to_write(
+    variable: str, text: str, told: str
+) -> None:
     with pytest.raises(settings.SettingsError) as caught:
         settings.load({variable: text})
     assert told in str(caught.value)
@@ -97,7 +129,9 @@ def test_a_wrong_secret_is_masked() -> None:
 
 
 def test_a_secret_in_two_places_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(settings.SettingsError, match="ENCRYPTION_KEYS and ENCRYPTION_KEYS_FILE are both set"):
+    with pytest.raises(
+        settings.SettingsError, match="ENCRYPTION_KEYS and ENCRYPTION_KEYS_FILE are both set"
+    ):
         settings.load({"ENCRYPTION_KEYS": KEY, "ENCRYPTION_KEYS_FILE": str(tmp_path / "x")})
 
 
@@ -113,7 +147,9 @@ def test_production_refuses_missing_and_short_secrets(environ: dict[str, str]) -
         settings.load({"ENVIRONMENT": "production", **environ})
 
 
-@pytest.mark.parametrize("keys", ["short", f"{KEY},short", "k" * 44, "not-base64-at-all!-not-at-all!-no-no-no-no-!!"])
+@pytest.mark.parametrize(
+    "keys", ["short", f"{KEY},short", "k" * 44, "not-base64-at-all!-not-at-all!-no-no-no-no-!!"]
+)
 def test_a_key_that_is_no_key_is_refused_at_the_door(keys: str) -> None:
     with pytest.raises(settings.SettingsError, match="32 random bytes"):
         settings.load({"ENCRYPTION_KEYS": keys})
@@ -162,11 +198,20 @@ def test_every_setting_has_one_line_of_description() -> None:
 
 
 def test_printed_settings_show_no_secret() -> None:
-    assert KEY not in repr(settings.load({"ENCRYPTION_KEYS": KEY, "OPSJOBS_ADMIN_TOKEN": KEY}).security)
+    assert KEY not in repr(
+        settings.load({"ENCRYPTION_KEYS": KEY, "OPSJOBS_ADMIN_TOKEN": KEY}).security
+    )
 
 
 def test_a_misspelt_setting_is_found_and_what_runs_find_on_targets_is_not() -> None:
-    found = settings.unknown({"OPSJOBS_LEASE_SECOND": "1", "OPSJOBS_HOST": "web-1", "OPSJOBS_PARAM_X": "1", "OPSJOBS_QQQ": "1"})
+    found = settings.unknown(
+        {
+            "OPSJOBS_LEASE_SECOND": "1",
+            "OPSJOBS_HOST": "web-1",
+            "OPSJOBS_PARAM_X": "1",
+            "OPSJOBS_QQQ": "1",
+        }
+    )
     assert found == {"OPSJOBS_LEASE_SECOND": "OPSJOBS_LEASE_SECONDS", "OPSJOBS_QQQ": None}
 
 

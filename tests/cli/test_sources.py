@@ -14,7 +14,9 @@ KEY = "ssh-ed25519 AAAAgood"
 BAD = "ssh-ed25519 AAAAbad"
 
 
-def called(monkeypatch: pytest.MonkeyPatch, reply: Callable[[Asked], Answer], *words: str) -> tuple[int, list[Asked]]:
+def called(
+    monkeypatch: pytest.MonkeyPatch, reply: Callable[[Asked], Answer], *words: str
+) -> tuple[int, list[Asked]]:
     with open_desk(reply) as desk:
         monkeypatch.setenv("OPSJOBS_URL", desk.url)
         monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
@@ -30,22 +32,56 @@ def made(asked: Asked) -> Answer:
     [
         (["--vault-path", "web/key"], "ssh_key", {"backend": "vault", "path": "web/key"}),
         (
-            ["--vault-path", "a/b", "--vault-field", "password=word", "--type", "password", "--vault-version", "3"],
+            [
+                "--vault-path",
+                "a/b",
+                "--vault-field",
+                "password=word",
+                "--type",
+                "password",
+                "--vault-version",
+                "3",
+            ],
             "password",
             {"backend": "vault", "path": "a/b", "fields": {"password": "word"}, "version": 3},
         ),
         (
-            ["--vault-role", "fleet", "--vault-mount", "ssh-prod", "--vault-namespace", "ops", "--principal", "web"],
+            [
+                "--vault-role",
+                "fleet",
+                "--vault-mount",
+                "ssh-prod",
+                "--vault-namespace",
+                "ops",
+                "--principal",
+                "web",
+            ],
             "ssh_certificate",
-            {"backend": "vault_ssh", "role": "fleet", "mount": "ssh-prod", "namespace": "ops", "principals": ["web"]},
+            {
+                "backend": "vault_ssh",
+                "role": "fleet",
+                "mount": "ssh-prod",
+                "namespace": "ops",
+                "principals": ["web"],
+            },
         ),
-        (["--ssh-ca", "ca", "--validity", "2m"], "ssh_certificate", {"backend": "ssh_ca", "authority": "ca", "validity": "2m"}),
+        (
+            ["--ssh-ca", "ca", "--validity", "2m"],
+            "ssh_certificate",
+            {"backend": "ssh_ca", "authority": "ca", "validity": "2m"},
+        ),
     ],
 )
 def test_a_login_is_added_with_where_its_secrets_are(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], type_: str, source: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    type_: str,
+    source: dict[str, Any],
 ) -> None:
-    code, (asked,) = called(monkeypatch, made, "credentials", "add", "web-key", "-u", "deploy", *words)
+    code, (asked,) = called(
+        monkeypatch, made, "credentials", "add", "web-key", "-u", "deploy", *words
+    )
     assert (code, capsys.readouterr().out) == (0, "7\n")
     assert asked.body == {"name": "web-key", "username": "deploy", "type": type_, "source": source}
 
@@ -63,7 +99,9 @@ def test_a_login_is_added_with_where_its_secrets_are(
     ],
     ids=" ".join,
 )
-def test_options_that_do_not_go_together_are_usage(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+def test_options_that_do_not_go_together_are_usage(
+    monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
     code, asked = called(monkeypatch, made, "credentials", "add", "web-key", "-u", "deploy", *words)
     assert (code, asked) == (2, [])
 
@@ -76,8 +114,12 @@ def test_a_try_says_each_step_and_prints_the_public_key(
         if asked.method == "GET":
             return Answer(200, {"items": [{"id": 7, "name": "web-key"}], "next": None})
         steps = [{"name": "open", "ok": True, "ms": 0.0, "error": None}]
-        steps.append({"name": "fetch", "ok": ok, "ms": 1.0, "error": None if ok else "it is sealed"})
-        return Answer(200, {"ok": ok, "steps": steps, "public_key": KEY if ok else None, "certificate": None})
+        steps.append(
+            {"name": "fetch", "ok": ok, "ms": 1.0, "error": None if ok else "it is sealed"}
+        )
+        return Answer(
+            200, {"ok": ok, "steps": steps, "public_key": KEY if ok else None, "certificate": None}
+        )
 
     code, (*_, asked) = called(monkeypatch, reply, "credentials", "test", "web-key")
     assert (asked.method, asked.path) == ("POST", "/credentials/7/test")
@@ -96,7 +138,11 @@ def test_a_try_says_each_step_and_prints_the_public_key(
     ],
 )
 def test_trust_keeps_what_is_revoked_and_trusts_nothing_of_it(
-    monkeypatch: pytest.MonkeyPatch, policy: str, pinned: list[str], shown: list[str], kept: list[str] | None
+    monkeypatch: pytest.MonkeyPatch,
+    policy: str,
+    pinned: list[str],
+    shown: list[str],
+    kept: list[str] | None,
 ) -> None:
     target = {
         "id": "1",
@@ -111,9 +157,13 @@ def test_trust_keeps_what_is_revoked_and_trusts_nothing_of_it(
     def reply(asked: Asked) -> Answer:
         if asked.method == "GET":
             return Answer(200, {"items": [target], "next": None})
-        return Answer(200, {"host_keys": [{"key": key, "fingerprint": "SHA256:x"} for key in shown]})
+        return Answer(
+            200, {"host_keys": [{"key": key, "fingerprint": "SHA256:x"} for key in shown]}
+        )
 
     code, asked = called(monkeypatch, reply, "targets", "trust", "web-1", "--yes")
-    patched = [(one.body["host_keys"], one.body["version"]) for one in asked if one.method == "PATCH"]
+    patched = [
+        (one.body["host_keys"], one.body["version"]) for one in asked if one.method == "PATCH"
+    ]
     assert patched == ([] if kept is None else [(kept, 3)])
     assert code == (0 if kept is not None or shown == [KEY] else 1)

@@ -51,7 +51,15 @@ class Fleet:
             return refused
         match asked.path.strip("/").split("/"):
             case ["targets"]:
-                return Answer(200, {"items": [one for one in self.targets.values() if self._is_asked(asked, one)], "next": None})
+                return Answer(
+                    200,
+                    {
+                        "items": [
+                            one for one in self.targets.values() if self._is_asked(asked, one)
+                        ],
+                        "next": None,
+                    },
+                )
             case ["workers"]:
                 return Answer(200, {"items": [{"zone": "default", "alive": True}]})
             case ["target-groups"]:
@@ -62,9 +70,16 @@ class Fleet:
                 keys = self.scanned.get(ref, [NEW])
                 if isinstance(keys, Answer):
                     return keys
-                return Answer(200, {"host_keys": [{"key": key, "fingerprint": "SHA256:x"} for key in keys]})
+                return Answer(
+                    200, {"host_keys": [{"key": key, "fingerprint": "SHA256:x"} for key in keys]}
+                )
             case ["targets", ref, "test"]:
-                return self.trials.get(ref, Answer(200, {"ok": True, "steps": [{"name": "connect", "ok": True, "ms": 5.0}]}))
+                return self.trials.get(
+                    ref,
+                    Answer(
+                        200, {"ok": True, "steps": [{"name": "connect", "ok": True, "ms": 5.0}]}
+                    ),
+                )
             case ["targets", _, "maintenance"]:
                 return Answer(200, {"maintenance": self.maintenance})
             case ["targets", ref] if ref not in self.targets:
@@ -79,7 +94,11 @@ class Fleet:
 
     @staticmethod
     def _is_asked(asked: Asked, one: dict[str, Any]) -> bool:
-        query = {name: values[0] for name, values in asked.query.items() if name in ("name", "host", "port")}
+        query = {
+            name: values[0]
+            for name, values in asked.query.items()
+            if name in ("name", "host", "port")
+        }
         selected = "selector" not in asked.query or one["labels"].get("env") == "prod"
         return selected and all(str(one[name]) == value for name, value in query.items())
 
@@ -106,10 +125,22 @@ def test_set_sends_what_is_said_and_shows_what_changed(
         monkeypatch, Fleet(), "set", "web-1", "--host", "10.0.0.9", "--port", "2222", "--slots", "3", "--no-credential",
         "--jump", "web-2", "-g", "canaries", "--no-group", "web",
     )  # fmt: skip
-    told = {"host": "10.0.0.9", "port": 2222, "slots": 3, "credential": None, "jump": "web-2", "groups": ["canaries"]}
+    told = {
+        "host": "10.0.0.9",
+        "port": 2222,
+        "slots": 3,
+        "credential": None,
+        "jump": "web-2",
+        "groups": ["canaries"],
+    }
     assert patches(desk) == [("/targets/1", told)]
     err = capsys.readouterr().err
-    for words in ("host 10.0.0.1 -> 10.0.0.9", "port 22 -> 2222", "credential web-key -> none", "groups +canaries -web"):
+    for words in (
+        "host 10.0.0.1 -> 10.0.0.9",
+        "port 22 -> 2222",
+        "credential web-key -> none",
+        "groups +canaries -web",
+    ):
         assert words in err
 
 
@@ -154,9 +185,13 @@ def test_a_change_that_met_another_one_is_sent_again(monkeypatch: pytest.MonkeyP
 # --- label
 
 
-def test_labels_are_set_and_taken_away_one_by_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_are_set_and_taken_away_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     desk = called(monkeypatch, Fleet(), "label", "web-1,web-2", "team=a", "env-")
-    assert patches(desk) == [(f"/targets/{n}", {"labels": {"team": "a", "env": None}}) for n in (1, 2)]
+    assert patches(desk) == [
+        (f"/targets/{n}", {"labels": {"team": "a", "env": None}}) for n in (1, 2)
+    ]
     assert "web-1: -label env, +label team=a" in capsys.readouterr().err
 
 
@@ -165,8 +200,12 @@ def test_labels_are_set_by_selector(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(patches(desk)) == 3
 
 
-@pytest.mark.parametrize("words", [["web-1"], ["web-1", "team"], ["web-1", "=a"], ["web-1", "-l", "env=prod", "team=a"]])
-def test_a_change_of_labels_that_cannot_be_read_is_usage(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    "words", [["web-1"], ["web-1", "team"], ["web-1", "=a"], ["web-1", "-l", "env=prod", "team=a"]]
+)
+def test_a_change_of_labels_that_cannot_be_read_is_usage(
+    monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
     assert patches(called(monkeypatch, Fleet(), "label", *words, code=2)) == []
 
 
@@ -175,7 +214,9 @@ def test_one_target_that_is_refused_does_not_stop_the_others(
 ) -> None:
     fleet = Fleet()
     fleet.refuses = lambda asked: (
-        problem(403, "out_of_reach", "Not yours.") if (asked.method, asked.path) == ("PATCH", "/targets/1") else None
+        problem(403, "out_of_reach", "Not yours.")
+        if (asked.method, asked.path) == ("PATCH", "/targets/1")
+        else None
     )
     called(monkeypatch, fleet, "label", "--all", "team=a", code=5)
     err = capsys.readouterr().err
@@ -186,23 +227,42 @@ def test_one_target_that_is_refused_does_not_stop_the_others(
 # --- maintenance
 
 
-def test_maintenance_begins_and_ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_maintenance_begins_and_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     fleet = Fleet()
     fleet.maintenance = {"until": "2026-11-30T06:00:00Z", "reason": "new disk"}
-    desk = called(monkeypatch, fleet, "maintenance", "web-1", "--until", "2026-11-30T06:00:00Z", "--reason", "new disk")
+    desk = called(
+        monkeypatch,
+        fleet,
+        "maintenance",
+        "web-1",
+        "--until",
+        "2026-11-30T06:00:00Z",
+        "--reason",
+        "new disk",
+    )
     assert desk.asked[-1].body == {"until": "2026-11-30T06:00:00Z", "reason": "new disk"}
-    assert "web-1: under maintenance until 2026-11-30T06:00:00Z: new disk" in capsys.readouterr().err
+    assert (
+        "web-1: under maintenance until 2026-11-30T06:00:00Z: new disk" in capsys.readouterr().err
+    )
     fleet.maintenance = None
-    assert called(monkeypatch, fleet, "maintenance", "web-1", "--end").asked[-1].body == {"off": True}
+    assert called(monkeypatch, fleet, "maintenance", "web-1", "--end").asked[-1].body == {
+        "off": True
+    }
     assert "web-1: not under maintenance" in capsys.readouterr().err
-    assert called(monkeypatch, fleet, "maintenance", "web-1", "--for", "2h").asked[-1].body == {"duration": "2h"}
+    assert called(monkeypatch, fleet, "maintenance", "web-1", "--for", "2h").asked[-1].body == {
+        "duration": "2h"
+    }
     called(monkeypatch, fleet, "maintenance", "web-1", "--for", "2h", "--end", code=2)
 
 
 # --- trust and test
 
 
-def test_trust_goes_on_after_a_target_that_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trust_goes_on_after_a_target_that_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     fleet = Fleet()
     fleet.scanned["1"] = problem(424, "unreachable", "10.0.0.1:22 refuses connections.")
     desk = called(monkeypatch, fleet, "trust", "--all", "--yes", code=1)
@@ -218,7 +278,9 @@ def test_keys_that_are_trusted_are_replaced_only_with_a_word_of_its_own(
     fleet = Fleet(target(1, host_keys=[OLD]))
     assert patches(called(monkeypatch, fleet, "trust", "web-1", "--yes", code=2)) == []
     assert "its keys differ from the trusted ones" in capsys.readouterr().err
-    ((_, body),) = patches(called(monkeypatch, deepcopy(fleet), "trust", "web-1", "--yes", "--replace"))
+    ((_, body),) = patches(
+        called(monkeypatch, deepcopy(fleet), "trust", "web-1", "--yes", "--replace")
+    )
     assert body == {"host_keys": [NEW], "host_key_policy": "pinned", "version": 1}
 
 
@@ -238,7 +300,10 @@ def test_a_trial_of_several_is_a_line_each_and_says_where_it_failed(
 ) -> None:
     fleet = Fleet()
     error = {"code": "auth", "message": "Permission denied"}
-    steps = [{"name": "connect", "ok": True, "ms": 5.0}, {"name": "auth", "ok": False, "ms": 9.0, "error": error}]
+    steps = [
+        {"name": "connect", "ok": True, "ms": 5.0},
+        {"name": "auth", "ok": False, "ms": 9.0, "error": error},
+    ]
     fleet.trials["2"] = Answer(200, {"ok": False, "steps": steps})
     fleet.trials["10"] = problem(403, "out_of_reach", "Not yours.")
     called(monkeypatch, fleet, "test", "-l", "env=prod", code=1)

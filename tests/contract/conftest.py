@@ -108,7 +108,10 @@ def ground(request: pytest.FixtureRequest) -> Opening:
             elif kind == "local":
                 yield Ground(LocalSessions(), local_endpoint(), folder)
             elif kind == "asyncssh":
-                async with small_server() as small, _over_a_network(small.endpoint(), folder) as far:
+                async with (
+                    small_server() as small,
+                    _over_a_network(small.endpoint(), folder) as far,
+                ):
                     yield far
             else:
                 assert real is not None
@@ -122,7 +125,9 @@ def ground(request: pytest.FixtureRequest) -> Opening:
 async def _over_a_network(endpoint: Endpoint, folder: Path) -> AsyncIterator[Ground]:
     """The machine behind a proxy that can break connections."""
     async with proxy(endpoint.target.host, endpoint.target.port) as between:
-        near = replace(endpoint, target=replace(endpoint.target, host=between.host, port=between.port))
+        near = replace(
+            endpoint, target=replace(endpoint.target, host=between.host, port=between.port)
+        )
         pool = SshPool(Connector())
         try:
             yield Ground(pool, near, folder, None, between.reset_all)

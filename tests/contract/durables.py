@@ -15,7 +15,16 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.fake import Deed
-from opsjobs.remote.session import ContactLost, Durable, NotFollowed, NotStarted, Output, RemoteExit, RemoteProcess, SpoolChanged
+from opsjobs.remote.session import (
+    ContactLost,
+    Durable,
+    NotFollowed,
+    NotStarted,
+    Output,
+    RemoteExit,
+    RemoteProcess,
+    SpoolChanged,
+)
 
 SAID = [Output("stdout", b"one\0\xff"), Output("stderr", b"\xfetwo\n")]
 SAY = r"printf 'one\000\377'; printf '\376two\n' >&2"
@@ -31,13 +40,20 @@ class Machine:
         self._orders: list[StartOrder] = []
 
     def order(
-        self, command: str, deeds: Sequence[Deed] = (RemoteExit(0),), *, ignores_term: bool = False, **limits: float
+        self,
+        command: str,
+        deeds: Sequence[Deed] = (RemoteExit(0),),
+        *,
+        ignores_term: bool = False,
+        **limits: float,
     ) -> StartOrder:
         """A command that testifies to its start; `deeds` are what a fake machine does for it."""
         key = RunKey(uuid4(), "step-1", 1)
         command = f"echo started >>'{self.here.folder}/{key}'; {command}"
         self.here.script(command, deeds, ignores_term=ignores_term)
-        order = StartOrder(key, command, **{"timeout_seconds": NEVER, "grace_seconds": 5.0, **limits})  # type: ignore[arg-type]
+        order = StartOrder(
+            key, command, **{"timeout_seconds": NEVER, "grace_seconds": 5.0, **limits}
+        )  # type: ignore[arg-type]
         self._orders.append(order)
         return order
 
@@ -49,7 +65,13 @@ class Machine:
         """How often it really started."""
         if self.here.fake is not None:
             machine = self.here.fake.machine(self.here.endpoint.target.name)
-            return len([start for start in machine.starts if start.order is not None and start.order.key == order.key])
+            return len(
+                [
+                    start
+                    for start in machine.starts
+                    if start.order is not None and start.order.key == order.key
+                ]
+            )
         testimony = self.here.folder / str(order.key)
         return len(testimony.read_text().splitlines()) if testimony.exists() else 0
 

@@ -20,7 +20,13 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.files.finding import FindLimits, find
 from opsjobs.remote.files.reading import pieces_of
-from opsjobs.remote.files.upload import COUNTED_BYTES_MIN, WINDOW_BYTES, FileAttributes, Upload, stage
+from opsjobs.remote.files.upload import (
+    COUNTED_BYTES_MIN,
+    WINDOW_BYTES,
+    FileAttributes,
+    Upload,
+    stage,
+)
 
 MIB = 1 << 20
 CHUNK = 256 << 10
@@ -52,7 +58,9 @@ class Bytes:
             yield piece
 
 
-def order(source: Bytes, path: str, *, key: str = "run.put", told: list[int] | None = None, **dress: int) -> Upload:
+def order(
+    source: Bytes, path: str, *, key: str = "run.put", told: list[int] | None = None, **dress: int
+) -> Upload:
     heard = told if told is not None else []
     return Upload(source, path, FileAttributes(**dress), key, heard.append)
 
@@ -90,7 +98,9 @@ class Place:
 
     def put(self, name: str, data: bytes, mode: int = 0o644) -> str:
         if self.here.fake is not None:
-            self.here.fake.machine("web-1").files.put(self.at(name), data, mode=mode, owner=1000, group=1000)
+            self.here.fake.machine("web-1").files.put(
+                self.at(name), data, mode=mode, owner=1000, group=1000
+            )
             return self.at(name)
         path = Path(self.at(name))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,8 +121,14 @@ class Place:
 
     def names(self) -> list[str]:
         if self.here.fake is not None:
-            return sorted(path.removeprefix("/srv/") for path in self.here.fake.machine("web-1").files.found)
-        return sorted(str(path.relative_to(self.here.folder)) for path in self.here.folder.rglob("*") if path.is_file())
+            return sorted(
+                path.removeprefix("/srv/") for path in self.here.fake.machine("web-1").files.found
+            )
+        return sorted(
+            str(path.relative_to(self.here.folder))
+            for path in self.here.folder.rglob("*")
+            if path.is_file()
+        )
 
     def read(self, name: str) -> bytes:
         if self.here.fake is not None:
@@ -141,7 +157,9 @@ async def test_a_file_takes_the_place_of_another_and_keeps_its_mode(ground: Open
         place = Place(here)
         place.put("app.conf", b"old", 0o600)
         if here.endpoint.credential is not None and here.fake is None:
-            Path(place.at("app.conf")).chmod(0o666)  # who logs in may not look into a file that is private to us
+            Path(place.at("app.conf")).chmod(
+                0o666
+            )  # who logs in may not look into a file that is private to us
         before = place.mode("app.conf")
         assert await upload(disk, order(Bytes(b"new"), place.at("app.conf")))
         assert (place.read("app.conf"), place.mode("app.conf")) == (b"new", before)
@@ -204,13 +222,18 @@ async def test_a_large_file_is_counted_while_it_comes(ground: Opening) -> None:
     async with ground() as here:
         place, data = Place(here), noise(COUNTED_BYTES_MIN + 12_345)
         broken = here.break_contact
-        first = Bytes(data, before=lambda at: broken() if broken is not None and at == 7 * MIB else None)
+        first = Bytes(
+            data, before=lambda at: broken() if broken is not None and at == 7 * MIB else None
+        )
         with suppress(RemoteFailure):
             async with disk_of(here) as disk:
                 await upload(disk, order(first, place.at("app.conf")))
         async with disk_of(here) as disk:
             asked = Asked(disk)
-            source, wanted = Bytes(data), place.at("big.conf") if broken is None else place.at("app.conf")
+            source, wanted = (
+                Bytes(data),
+                place.at("big.conf") if broken is None else place.at("app.conf"),
+            )
             assert await upload(cast(Disk, asked), order(source, wanted))
             assert place.read(Path(wanted).name) == data
             counts_along = await disk.count(wanted)
@@ -257,14 +280,18 @@ async def test_a_link_at_the_destination_is_replaced_by_the_file(ground: Opening
         assert (place.read("other.conf"), place.read("app.conf")) == (b"other", b"new")
 
 
-@pytest.mark.parametrize("name", ["a b", "-rf", "quote'\"$(true)`true`", "ünï", "back\\slash", "x" * 200])
+@pytest.mark.parametrize(
+    "name", ["a b", "-rf", "quote'\"$(true)`true`", "ünï", "back\\slash", "x" * 200]
+)
 async def test_names_are_names(ground: Opening, name: str) -> None:
     async with ground() as here, disk_of(here) as disk:
         place = Place(here)
         assert await upload(disk, order(Bytes(b"one"), place.at(name)))
         assert not await upload(disk, order(Bytes(b"one"), place.at(name)))
         assert place.names() == [name]
-        assert [file.path for file in await find(disk, place.at(name), FindLimits())] == [place.at(name)]
+        assert [file.path for file in await find(disk, place.at(name), FindLimits())] == [
+            place.at(name)
+        ]
 
 
 async def test_a_place_that_is_not_there_is_a_refusal_in_words(ground: Opening) -> None:
@@ -293,7 +320,9 @@ async def test_a_file_is_read_whole_and_from_any_place_on(ground: Opening, size:
         place, data = Place(here), noise(size)
         file = await disk.open(place.put("big.log", data))
         for offset in (0, size // 2, size):
-            pieces = [piece async for piece in pieces_of(file, offset, size + 10, disk.request_bytes, MIB)]
+            pieces = [
+                piece async for piece in pieces_of(file, offset, size + 10, disk.request_bytes, MIB)
+            ]
             assert b"".join(pieces) == data[offset:]
         await file.close()
 
@@ -306,7 +335,9 @@ async def test_a_folder_is_found_whole_without_its_links(ground: Opening) -> Non
         place.link("log/link", "/etc/passwd")
         place.link("log/up", place.path)
         found = await find(disk, place.at("log"), FindLimits())
-        assert [file.path for file in found] == [place.at(n) for n in ("log/.hidden", "log/a.log", "log/deep/er/b.log")]
+        assert [file.path for file in found] == [
+            place.at(n) for n in ("log/.hidden", "log/a.log", "log/deep/er/b.log")
+        ]
         assert [file.size for file in found] == [11, 9, 17]
 
 
@@ -322,7 +353,9 @@ async def test_a_pattern_finds_what_a_shell_would(ground: Opening) -> None:
             ("x/.*", ["x/.c.log"]),
             ("?.log", ["z.log"]),
         ):
-            assert [file.path for file in await find(disk, place.at(pattern), FindLimits())] == [place.at(n) for n in names]
+            assert [file.path for file in await find(disk, place.at(pattern), FindLimits())] == [
+                place.at(n) for n in names
+            ]
 
 
 async def test_a_name_with_a_pattern_in_it_is_found_by_itself(ground: Opening) -> None:
@@ -330,7 +363,9 @@ async def test_a_name_with_a_pattern_in_it_is_found_by_itself(ground: Opening) -
         place = Place(here)
         place.put("a[1].log", b"1")
         place.put("a1.log", b"2")
-        assert [file.path for file in await find(disk, place.at("a[1].log"), FindLimits())] == [place.at("a[1].log")]
+        assert [file.path for file in await find(disk, place.at("a[1].log"), FindLimits())] == [
+            place.at("a[1].log")
+        ]
 
 
 @pytest.mark.parametrize("source", ["nothing", "*.none", "nowhere/*"])
@@ -366,7 +401,11 @@ async def test_what_is_no_file_is_not_read(ground: Opening) -> None:
 
 
 async def test_files_and_commands_go_over_one_session(ground: Opening) -> None:
-    async with ground() as here, here.sessions.session(here.endpoint) as session, session.disk() as disk:
+    async with (
+        ground() as here,
+        here.sessions.session(here.endpoint) as session,
+        session.disk() as disk,
+    ):
         command = here.script("true", [])
         process = await session.start(command)
         assert await upload(disk, order(Bytes(b"one"), Place(here).at("app.conf")))

@@ -8,7 +8,17 @@ from dataclasses import replace
 import pytest
 
 from contract.conftest import NEVER, Opening, collect
-from contract.durables import SAID, SAY, ended, first, identity_of, lost, machine, not_begun, not_followed
+from contract.durables import (
+    SAID,
+    SAY,
+    ended,
+    first,
+    identity_of,
+    lost,
+    machine,
+    not_begun,
+    not_followed,
+)
 from opsjobs.remote.fake import Echo, Pause
 from opsjobs.remote.session import ContactLost, Output, RemoteExit, SpoolChanged
 
@@ -36,7 +46,9 @@ async def test_the_identity_is_the_same_at_every_visit(ground: Opening) -> None:
 
 
 @pytest.mark.parametrize("what", ["store", "boot"])
-async def test_nothing_begins_where_another_store_or_boot_is_expected(ground: Opening, what: str) -> None:
+async def test_nothing_begins_where_another_store_or_boot_is_expected(
+    ground: Opening, what: str
+) -> None:
     async with machine(ground) as web:
         order = web.order("true")
         with pytest.raises(SpoolChanged) as met:
@@ -64,7 +76,9 @@ async def test_much_output_comes_back_exactly_on_both_streams(ground: Opening) -
         fill = "i=0; while [ $i -lt 13 ]; do d=$d$d; i=$((i+1)); done"
         command = f"d={line.decode()}; {fill}; printf %s $d; printf %s $d >&2"
         whole = line * 8192
-        assert await web.done(web.order(command, [Output("stdout", whole), Output("stderr", whole), RemoteExit(0)])) == (
+        assert await web.done(
+            web.order(command, [Output("stdout", whole), Output("stderr", whole), RemoteExit(0)])
+        ) == (
             whole,
             whole,
             RemoteExit(0),
@@ -80,7 +94,8 @@ async def test_output_that_looks_like_ours_is_data(ground: Opening, data: bytes)
     async with machine(ground) as web:
         printf = "".join(f"\\{byte:03o}" for byte in data)
         order = web.order(
-            f"printf '{printf}'; printf '{printf}' >&2", [Output("stdout", data), Output("stderr", data), RemoteExit(0)]
+            f"printf '{printf}'; printf '{printf}' >&2",
+            [Output("stdout", data), Output("stderr", data), RemoteExit(0)],
         )
         assert await web.done(order) == (data, data, RemoteExit(0))
 
@@ -93,9 +108,13 @@ async def test_a_run_has_no_standard_input(ground: Opening) -> None:
 
 async def test_a_command_may_be_long_and_have_many_lines_and_quotes(ground: Opening) -> None:
     async with machine(ground) as web:
-        filling = "\n".join([": `true` $(true)", *(f": 'line {n}' \"!\" \\\\ # ünïcode" for n in range(8_000))])
+        filling = "\n".join(
+            [": `true` $(true)", *(f": 'line {n}' \"!\" \\\\ # ünïcode" for n in range(8_000))]
+        )
         said = Output("stdout", b'it\'s\n"all" there!\n')
-        order = web.order(f"{filling}\ncat <<'END'\nit's\n\"all\" there!\nEND\nexit 6", [said, RemoteExit(6)])
+        order = web.order(
+            f"{filling}\ncat <<'END'\nit's\n\"all\" there!\nEND\nexit 6", [said, RemoteExit(6)]
+        )
         assert await web.done(order) == (said.data, b"", RemoteExit(6))
 
 
@@ -104,7 +123,9 @@ async def test_the_environment_of_an_order_reaches_its_command_exactly(ground: O
         values = {"PLAIN": "a b", "ODD": 'it\'s "$HOME" `x` \\n !\n\nünïcode\n', "EMPTY": ""}
         said = "|".join(values.values()).encode()
         command = 'printf "%s|%s|%s" "$PLAIN" "$ODD" "${EMPTY-unset}"'
-        order = replace(web.order(command, [Output("stdout", said), RemoteExit(0)]), environment=values)
+        order = replace(
+            web.order(command, [Output("stdout", said), RemoteExit(0)]), environment=values
+        )
         assert await web.done(order) == (said, b"", RemoteExit(0))
 
 
@@ -112,7 +133,8 @@ async def test_output_comes_before_the_run_ends(ground: Opening) -> None:
     async with machine(ground) as web:
         latch = web.latch()
         order = web.order(
-            f"echo first; {latch.wait}; echo last", [Output("stdout", b"first\n"), latch.gate, Output("stdout", b"last\n")]
+            f"echo first; {latch.wait}; echo last",
+            [Output("stdout", b"first\n"), latch.gate, Output("stdout", b"last\n")],
         )
         process = await web.begin(order)
         assert await first(process, 6) == b"first\n"
@@ -122,7 +144,10 @@ async def test_output_comes_before_the_run_ends(ground: Opening) -> None:
 
 async def test_many_runs_go_on_side_by_side(ground: Opening) -> None:
     async with machine(ground) as web:
-        orders = [web.order(f"echo {n}", [Output("stdout", b"%d\n" % n), RemoteExit(0)]) for n in range(12)]
+        orders = [
+            web.order(f"echo {n}", [Output("stdout", b"%d\n" % n), RemoteExit(0)])
+            for n in range(12)
+        ]
         done = await asyncio.gather(*(web.done(order) for order in orders))
         assert done == [(b"%d\n" % n, b"", RemoteExit(0)) for n in range(12)]
 
@@ -130,7 +155,9 @@ async def test_many_runs_go_on_side_by_side(ground: Opening) -> None:
 # --- at most once
 
 
-async def test_a_second_begin_starts_nothing_and_follows_from_the_first_byte(ground: Opening) -> None:
+async def test_a_second_begin_starts_nothing_and_follows_from_the_first_byte(
+    ground: Opening,
+) -> None:
     async with machine(ground) as web, web.elsewhere() as again:
         latch = web.latch()
         order = web.order(f"{SAY}; {latch.wait}; exit 4", [*SAID, latch.gate, RemoteExit(4)])
@@ -168,7 +195,10 @@ async def test_the_next_attempt_is_another_run(ground: Opening) -> None:
 async def test_a_run_of_another_command_is_lost_and_not_touched(ground: Opening, how: str) -> None:
     async with machine(ground) as web:
         latch = web.latch()
-        order = web.order(f"echo ours; {latch.wait}; exit 4", [Output("stdout", b"ours\n"), latch.gate, RemoteExit(4)])
+        order = web.order(
+            f"echo ours; {latch.wait}; exit 4",
+            [Output("stdout", b"ours\n"), latch.gate, RemoteExit(4)],
+        )
         process = await web.begin(order)
         assert await first(process, 5) == b"ours\n"
         if how == "ended":
@@ -187,13 +217,17 @@ async def test_a_run_of_another_command_is_lost_and_not_touched(ground: Opening,
 
 @pytest.mark.parametrize("offsets", [(0, 0), (1, 0), (0, 255), (77, 200), (256, 256)])
 @pytest.mark.parametrize("how", ["live", "ended"])
-async def test_an_attach_gives_exactly_the_rest_of_both_streams(ground: Opening, how: str, offsets: tuple[int, int]) -> None:
+async def test_an_attach_gives_exactly_the_rest_of_both_streams(
+    ground: Opening, how: str, offsets: tuple[int, int]
+) -> None:
     async with machine(ground) as web, web.elsewhere() as again:
         latch = web.latch()
         printf = "".join(f"\\{byte:03o}" for byte in BYTES)
         command = f"printf '{printf}'; printf '{printf}' >&2; {latch.wait}; echo end; echo END >&2; exit 9"
         rest = [Output("stdout", b"end\n"), Output("stderr", b"END\n"), RemoteExit(9)]
-        order = web.order(command, [Output("stdout", BYTES), Output("stderr", BYTES), latch.gate, *rest])
+        order = web.order(
+            command, [Output("stdout", BYTES), Output("stderr", BYTES), latch.gate, *rest]
+        )
         process = await web.begin(order)
         await first(process, 256)
         if how == "ended":
@@ -201,7 +235,11 @@ async def test_an_attach_gives_exactly_the_rest_of_both_streams(ground: Opening,
             await collect(process)
         attached = await again.attach(order, offsets)
         latch.open()
-        assert await collect(attached) == (BYTES[offsets[0] :] + b"end\n", BYTES[offsets[1] :] + b"END\n", RemoteExit(9))
+        assert await collect(attached) == (
+            BYTES[offsets[0] :] + b"end\n",
+            BYTES[offsets[1] :] + b"END\n",
+            RemoteExit(9),
+        )
 
 
 async def test_an_attach_after_the_last_byte_gives_only_the_end(ground: Opening) -> None:
@@ -211,7 +249,9 @@ async def test_an_attach_after_the_last_byte_gives_only_the_end(ground: Opening)
         assert await collect(await web.attach(order, (5, 5))) == (b"", b"", RemoteExit(3))
 
 
-async def test_an_attach_to_what_never_began_says_so_and_it_may_still_begin(ground: Opening) -> None:
+async def test_an_attach_to_what_never_began_says_so_and_it_may_still_begin(
+    ground: Opening,
+) -> None:
     async with machine(ground) as web:
         order = web.order("exit 3", [RemoteExit(3)])
         assert not await not_begun(web.attach(order))
@@ -219,7 +259,9 @@ async def test_an_attach_to_what_never_began_says_so_and_it_may_still_begin(grou
         assert await web.done(order) == (b"", b"", RemoteExit(3))
 
 
-@pytest.mark.parametrize("how", ["the process is closed", "the session is left", "the reader gives up"])
+@pytest.mark.parametrize(
+    "how", ["the process is closed", "the session is left", "the reader gives up"]
+)
 async def test_a_run_goes_on_when_it_is_let_go(ground: Opening, how: str) -> None:
     async with machine(ground) as web:
         latch = web.latch()
@@ -244,13 +286,18 @@ async def test_a_run_goes_on_when_it_is_let_go(ground: Opening, how: str) -> Non
 
 
 @pytest.mark.parametrize("how", ["begun", "attached"])
-async def test_contact_that_breaks_is_no_end_and_the_rest_is_found_again(ground: Opening, how: str) -> None:
+async def test_contact_that_breaks_is_no_end_and_the_rest_is_found_again(
+    ground: Opening, how: str
+) -> None:
     async with machine(ground) as web:
         if web.here.break_contact is None:
             return  # Nothing lies between us and this machine.
         latch = web.latch()
         rest = [Output("stdout", b"last\n"), RemoteExit(5)]
-        order = web.order(f"echo first; {latch.wait}; echo last; exit 5", [Output("stdout", b"first\n"), latch.gate, *rest])
+        order = web.order(
+            f"echo first; {latch.wait}; echo last; exit 5",
+            [Output("stdout", b"first\n"), latch.gate, *rest],
+        )
         async with web.elsewhere() as far:
             process = await far.begin(order)
             if how == "attached":
@@ -264,7 +311,11 @@ async def test_contact_that_breaks_is_no_end_and_the_rest_is_found_again(ground:
         async with web.elsewhere() as again:
             assert await again.durable.look(order.key) is None
             latch.open()
-            assert await collect(await again.attach(order, (6, 0))) == (b"last\n", b"", RemoteExit(5))
+            assert await collect(await again.attach(order, (6, 0))) == (
+                b"last\n",
+                b"",
+                RemoteExit(5),
+            )
             assert web.starts(order) == 1
 
 
@@ -281,11 +332,16 @@ async def test_a_run_ends_while_nobody_follows_it(ground: Opening) -> None:
 async def test_two_who_follow_at_once_both_get_all(ground: Opening) -> None:
     async with machine(ground) as web, web.elsewhere() as again:
         latch = web.latch()
-        order = web.order(f"{SAY}; {latch.wait}; {SAY}; exit 1", [*SAID, latch.gate, *SAID, RemoteExit(1)])
+        order = web.order(
+            f"{SAY}; {latch.wait}; {SAY}; exit 1", [*SAID, latch.gate, *SAID, RemoteExit(1)]
+        )
         both = [await web.begin(order), await again.attach(order)]
         reading = [asyncio.create_task(collect(process)) for process in both]
         latch.open()
-        assert await asyncio.gather(*reading) == [(b"one\0\xff" * 2, b"\xfetwo\n" * 2, RemoteExit(1))] * 2
+        assert (
+            await asyncio.gather(*reading)
+            == [(b"one\0\xff" * 2, b"\xfetwo\n" * 2, RemoteExit(1))] * 2
+        )
 
 
 async def test_an_attach_where_another_store_is_expected_tells_whose_it_is(ground: Opening) -> None:
@@ -302,13 +358,21 @@ async def test_after_a_reboot_an_end_on_record_still_counts(ground: Opening) -> 
         order = web.order(f"{SAY}; exit 3", [*SAID, RemoteExit(3)])
         await web.done(order)
         before = replace(web.identity, boot="0123456789abcdef")
-        assert await collect(await web.durable.attach(order, before, (1, 1))) == (b"ne\0\xff", b"two\n", RemoteExit(3))
+        assert await collect(await web.durable.attach(order, before, (1, 1))) == (
+            b"ne\0\xff",
+            b"two\n",
+            RemoteExit(3),
+        )
 
 
 async def test_after_a_reboot_whatever_has_no_end_on_record_is_lost(ground: Opening) -> None:
     async with machine(ground) as web:
         before = replace(web.identity, boot="0123456789abcdef")
-        live, absent, void = web.order("sleep 60", [Pause(NEVER)]), web.order("true"), web.order("true")
+        live, absent, void = (
+            web.order("sleep 60", [Pause(NEVER)]),
+            web.order("true"),
+            web.order("true"),
+        )
         await web.begin(live)
         await web.durable.cancel(void.key, 0.0)
         for order in (live, absent, void):

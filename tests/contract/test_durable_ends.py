@@ -60,11 +60,15 @@ async def test_a_cancel_ends_a_run_that_listens(ground: Opening) -> None:
 async def test_a_cancel_ends_a_run_that_ignores_term(ground: Opening) -> None:
     async with machine(ground) as web:
         order = web.order(
-            "trap '' TERM; echo deaf; sleep 60; sleep 60", [Output("stdout", b"deaf\n"), Pause(NEVER)], ignores_term=True
+            "trap '' TERM; echo deaf; sleep 60; sleep 60",
+            [Output("stdout", b"deaf\n"), Pause(NEVER)],
+            ignores_term=True,
         )
         process = await web.begin(order)
         assert await first(process, 5) == b"deaf\n"
-        assert await web.durable.cancel(order.key, 0.3) == CancelOutcome(CancelProof.KILLED, RemoteExit(None, "KILL", "cancel"))
+        assert await web.durable.cancel(order.key, 0.3) == CancelOutcome(
+            CancelProof.KILLED, RemoteExit(None, "KILL", "cancel")
+        )
         assert (await collect(process))[2] == RemoteExit(None, "KILL", "cancel")
 
 
@@ -75,16 +79,22 @@ async def test_a_run_may_use_its_grace_to_tidy_up(ground: Opening) -> None:
         order = web.order("trap 'sleep 0.2; echo tidy; exit 7' TERM; echo up; sleep 60 & wait")
         process = await web.begin(order)
         assert await first(process, 3) == b"up\n"
-        assert await web.durable.cancel(order.key, 5.0) == CancelOutcome(CancelProof.KILLED, RemoteExit(7, cause="cancel"))
+        assert await web.durable.cancel(order.key, 5.0) == CancelOutcome(
+            CancelProof.KILLED, RemoteExit(7, cause="cancel")
+        )
         assert await collect(process) == (b"tidy\n", b"", RemoteExit(7, cause="cancel"))
 
 
 @pytest.mark.parametrize("escape", ["", "setsid"])
-async def test_a_cancel_ends_what_the_command_left_in_the_background(ground: Opening, escape: str) -> None:
+async def test_a_cancel_ends_what_the_command_left_in_the_background(
+    ground: Opening, escape: str
+) -> None:
     async with machine(ground) as web:
         if web.here.fake is not None:
             return  # A script has no children.
-        order = web.order(f"{escape} sh -c 'trap : TERM; echo $$; while :; do sleep 60; done' & wait")
+        order = web.order(
+            f"{escape} sh -c 'trap : TERM; echo $$; while :; do sleep 60; done' & wait"
+        )
         process = await web.begin(order)
         pid = int(await first(process, 2))
         assert (await web.durable.cancel(order.key, 0.3)).proof is CancelProof.KILLED
@@ -96,7 +106,9 @@ async def test_a_second_cancel_finds_the_end(ground: Opening) -> None:
         order = web.order("sleep 60", [Pause(NEVER)])
         await web.begin(order)
         end = (await web.durable.cancel(order.key, 5.0)).exit
-        assert await web.durable.cancel(order.key, 5.0) == CancelOutcome(CancelProof.ALREADY_FINISHED, end)
+        assert await web.durable.cancel(order.key, 5.0) == CancelOutcome(
+            CancelProof.ALREADY_FINISHED, end
+        )
 
 
 async def test_a_cancel_after_the_end_keeps_the_true_exit(ground: Opening) -> None:
@@ -104,7 +116,9 @@ async def test_a_cancel_after_the_end_keeps_the_true_exit(ground: Opening) -> No
         order = web.order("exit 5", [RemoteExit(5)])
         process = await web.begin(order)
         assert await collect(process) == (b"", b"", RemoteExit(5))
-        assert await web.durable.cancel(order.key, 1.0) == CancelOutcome(CancelProof.ALREADY_FINISHED, RemoteExit(5))
+        assert await web.durable.cancel(order.key, 1.0) == CancelOutcome(
+            CancelProof.ALREADY_FINISHED, RemoteExit(5)
+        )
         assert await process.kill(1.0) is CancelProof.ALREADY_FINISHED
         assert await collect(await web.attach(order)) == (b"", b"", RemoteExit(5))
 
@@ -115,7 +129,9 @@ async def test_a_kill_ends_the_run_for_all_who_follow_it(ground: Opening) -> Non
         both = [await web.begin(order), await again.attach(order)]
         reading = [asyncio.create_task(collect(process)) for process in both]
         assert await both[1].kill(5.0) is CancelProof.KILLED
-        assert [end for _, _, end in await asyncio.gather(*reading)] == [RemoteExit(None, "TERM", "cancel")] * 2
+        assert [end for _, _, end in await asyncio.gather(*reading)] == [
+            RemoteExit(None, "TERM", "cancel")
+        ] * 2
 
 
 async def test_a_kill_works_while_nobody_reads(ground: Opening) -> None:
@@ -127,12 +143,18 @@ async def test_a_kill_works_while_nobody_reads(ground: Opening) -> None:
 
 async def test_a_signal_that_ends_the_command_is_named(ground: Opening) -> None:
     async with machine(ground) as web:
-        assert (await web.done(web.order("kill -KILL $$", [RemoteExit(None, "KILL")])))[2] == RemoteExit(None, "KILL")
+        assert (await web.done(web.order("kill -KILL $$", [RemoteExit(None, "KILL")])))[
+            2
+        ] == RemoteExit(None, "KILL")
 
 
-async def test_a_run_whose_keeper_was_killed_is_lost_until_a_cancel_ends_what_is_left_of_it(ground: Opening) -> None:
+async def test_a_run_whose_keeper_was_killed_is_lost_until_a_cancel_ends_what_is_left_of_it(
+    ground: Opening,
+) -> None:
     async with machine(ground) as web:
-        order = web.order("echo up; kill -KILL $PPID; sleep 60", [Output("stdout", b"up\n"), Pause(NEVER)])
+        order = web.order(
+            "echo up; kill -KILL $PPID; sleep 60", [Output("stdout", b"up\n"), Pause(NEVER)]
+        )
         process = await web.begin(order)
         if web.here.fake is not None:
             await first(process, 3)
@@ -152,9 +174,15 @@ async def test_a_run_whose_keeper_was_killed_is_lost_until_a_cancel_ends_what_is
 
 async def test_the_watchdog_ends_what_takes_too_long(ground: Opening) -> None:
     async with machine(ground) as web:
-        order = web.order("echo up; sleep 60", [Output("stdout", b"up\n"), Pause(NEVER)], timeout_seconds=1.0)
+        order = web.order(
+            "echo up; sleep 60", [Output("stdout", b"up\n"), Pause(NEVER)], timeout_seconds=1.0
+        )
         assert await web.done(order) == (b"up\n", b"", RemoteExit(None, "TERM", "timeout"))
-        assert await collect(await web.attach(order, (3, 0))) == (b"", b"", RemoteExit(None, "TERM", "timeout"))
+        assert await collect(await web.attach(order, (3, 0))) == (
+            b"",
+            b"",
+            RemoteExit(None, "TERM", "timeout"),
+        )
         assert await web.durable.look(order.key) == CancelOutcome(
             CancelProof.ALREADY_FINISHED, RemoteExit(None, "TERM", "timeout")
         )
@@ -164,7 +192,11 @@ async def test_the_watchdog_kills_what_ignores_term(ground: Opening) -> None:
     async with machine(ground) as web:
         command = "trap '' TERM; echo deaf; sleep 60; sleep 60"
         order = web.order(
-            command, [Output("stdout", b"deaf\n"), Pause(NEVER)], ignores_term=True, timeout_seconds=1.0, grace_seconds=0.3
+            command,
+            [Output("stdout", b"deaf\n"), Pause(NEVER)],
+            ignores_term=True,
+            timeout_seconds=1.0,
+            grace_seconds=0.3,
         )
         assert await web.done(order) == (b"deaf\n", b"", RemoteExit(None, "KILL", "timeout"))
 
@@ -180,7 +212,10 @@ async def test_the_watchdog_works_while_nobody_follows(ground: Opening) -> None:
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 async def test_the_watchdog_ends_what_writes_too_much(ground: Opening, stream: str) -> None:
     async with machine(ground) as web:
-        deeds: Sequence[Deed] = [Output("stdout" if stream == "stdout" else "stderr", b"y\n" * 40_000), Pause(NEVER)]
+        deeds: Sequence[Deed] = [
+            Output("stdout" if stream == "stdout" else "stderr", b"y\n" * 40_000),
+            Pause(NEVER),
+        ]
         order = web.order(
             f"i=0; while [ $i -lt 40000 ]; do echo y; i=$((i+1)); done {'>&2' if stream == 'stderr' else ''}; sleep 60",
             deeds,
@@ -196,7 +231,11 @@ async def test_the_watchdog_ends_what_writes_too_much(ground: Opening, stream: s
 
 async def test_output_as_long_as_the_limit_is_let_be(ground: Opening) -> None:
     async with machine(ground) as web:
-        order = web.order("printf 12345678; sleep 1.5", [Output("stdout", b"12345678"), RemoteExit(0)], limit_bytes=8)
+        order = web.order(
+            "printf 12345678; sleep 1.5",
+            [Output("stdout", b"12345678"), RemoteExit(0)],
+            limit_bytes=8,
+        )
         assert await web.done(order) == (b"12345678", b"", RemoteExit(0))
 
 
@@ -212,7 +251,9 @@ async def test_a_look_touches_nothing(ground: Opening) -> None:
         assert await web.durable.look(order.key) is None
         latch.open()
         assert (await collect(process))[2] == RemoteExit(8)
-        assert await web.durable.look(order.key) == CancelOutcome(CancelProof.ALREADY_FINISHED, RemoteExit(8))
+        assert await web.durable.look(order.key) == CancelOutcome(
+            CancelProof.ALREADY_FINISHED, RemoteExit(8)
+        )
 
 
 async def test_what_was_cleaned_is_forgotten(ground: Opening) -> None:
@@ -228,7 +269,9 @@ async def test_what_was_cleaned_is_forgotten(ground: Opening) -> None:
 async def test_a_clean_leaves_a_live_run_alone_and_forgives_an_unknown_one(ground: Opening) -> None:
     async with machine(ground) as web:
         latch = web.latch()
-        order = web.order(f"echo up; {latch.wait}", [Output("stdout", b"up\n"), latch.gate, RemoteExit(0)])
+        order = web.order(
+            f"echo up; {latch.wait}", [Output("stdout", b"up\n"), latch.gate, RemoteExit(0)]
+        )
         process = await web.begin(order)
         assert await first(process, 3) == b"up\n"
         await web.durable.clean([order.key, web.order("never begun").key])
@@ -240,11 +283,14 @@ async def test_a_clean_leaves_a_live_run_alone_and_forgives_an_unknown_one(groun
 async def test_without_its_output_a_run_still_refuses_a_second_start(ground: Opening) -> None:
     async with machine(ground) as web:
         order = web.order(
-            "echo out; echo err >&2; exit 3", [Output("stdout", b"out\n"), Output("stderr", b"err\n"), RemoteExit(3)]
+            "echo out; echo err >&2; exit 3",
+            [Output("stdout", b"out\n"), Output("stderr", b"err\n"), RemoteExit(3)],
         )
         assert await web.done(order) == (b"out\n", b"err\n", RemoteExit(3))
         await web.durable.clean([order.key, web.order("never begun").key], output_only=True)
-        assert await web.durable.look(order.key) == CancelOutcome(CancelProof.ALREADY_FINISHED, RemoteExit(3))
+        assert await web.durable.look(order.key) == CancelOutcome(
+            CancelProof.ALREADY_FINISHED, RemoteExit(3)
+        )
         assert await web.done(order) == (b"", b"", RemoteExit(3))
         assert web.starts(order) == 1
 
@@ -252,7 +298,9 @@ async def test_without_its_output_a_run_still_refuses_a_second_start(ground: Ope
 async def test_the_output_of_a_live_run_stays(ground: Opening) -> None:
     async with machine(ground) as web:
         latch = web.latch()
-        order = web.order(f"echo up; {latch.wait}", [Output("stdout", b"up\n"), latch.gate, RemoteExit(0)])
+        order = web.order(
+            f"echo up; {latch.wait}", [Output("stdout", b"up\n"), latch.gate, RemoteExit(0)]
+        )
         process = await web.begin(order)
         assert await first(process, 3) == b"up\n"
         await web.durable.clean([order.key], output_only=True)

@@ -34,11 +34,15 @@ ONE, TWO = Output("stdout", b"one\n"), Output("stdout", b"two\n")
 
 
 def order(*, attempt: int = 1, **limits: float) -> StartOrder:
-    return StartOrder(RunKey(uuid4(), "step-1", attempt), "work", **{"timeout_seconds": NEVER, **limits})  # type: ignore[arg-type]
+    return StartOrder(
+        RunKey(uuid4(), "step-1", attempt), "work", **{"timeout_seconds": NEVER, **limits}
+    )  # type: ignore[arg-type]
 
 
 @asynccontextmanager
-async def scripted(*deeds: Deed, clock: TurnedClock | None = None) -> AsyncIterator[tuple[FakeSessions, FakeMachine]]:
+async def scripted(
+    *deeds: Deed, clock: TurnedClock | None = None
+) -> AsyncIterator[tuple[FakeSessions, FakeMachine]]:
     """A machine on which every command does this."""
     fakes = FakeSessions(clock)
     try:
@@ -71,27 +75,48 @@ async def contact_lost(process: RemoteProcess) -> bytes:
 
 
 async def test_a_break_breaks_contact_once_and_the_run_goes_on() -> None:
-    async with scripted(ONE, Break(), TWO, Break(), RemoteExit(3)) as (fakes, web), durable_of(fakes) as durable:
+    async with (
+        scripted(ONE, Break(), TWO, Break(), RemoteExit(3)) as (fakes, web),
+        durable_of(fakes) as durable,
+    ):
         run = order()
         assert await contact_lost(await durable.begin(run, web.identity)) == b"one\n"
         assert await contact_lost(await durable.attach(run, web.identity, (4, 0))) == b"two\n"
-        assert await collect(await durable.attach(run, web.identity, (8, 0))) == (b"", b"", RemoteExit(3))
+        assert await collect(await durable.attach(run, web.identity, (8, 0))) == (
+            b"",
+            b"",
+            RemoteExit(3),
+        )
         assert len(web.starts) == 1
 
 
 async def test_a_break_that_lies_before_the_offsets_breaks_nothing() -> None:
-    async with scripted(ONE, Break(), TWO, RemoteExit(0)) as (fakes, web), durable_of(fakes) as durable:
+    async with (
+        scripted(ONE, Break(), TWO, RemoteExit(0)) as (fakes, web),
+        durable_of(fakes) as durable,
+    ):
         run = order()
         await (await durable.begin(run, web.identity)).close()
-        assert await collect(await durable.attach(run, web.identity, (5, 0))) == (b"wo\n", b"", RemoteExit(0))
+        assert await collect(await durable.attach(run, web.identity, (5, 0))) == (
+            b"wo\n",
+            b"",
+            RemoteExit(0),
+        )
 
 
 async def test_a_cut_breaks_contact_for_all_and_nobody_connects_until_it_is_mended() -> None:
     gate = Gate(asyncio.Event())
     async with scripted(ONE, gate, TWO, RemoteExit(0)) as (fakes, web):
         run = order()
-        async with durable_of(fakes) as durable, durable_of(fakes) as other, fakes.session(HERE) as session:
-            reading = [await durable.begin(run, web.identity), await other.attach(run, web.identity, (0, 0))]
+        async with (
+            durable_of(fakes) as durable,
+            durable_of(fakes) as other,
+            fakes.session(HERE) as session,
+        ):
+            reading = [
+                await durable.begin(run, web.identity),
+                await other.attach(run, web.identity, (0, 0)),
+            ]
             direct = await session.start("directly")
             await gate.reached.wait()
             tasks = [asyncio.create_task(contact_lost(process)) for process in reading]
@@ -99,7 +124,11 @@ async def test_a_cut_breaks_contact_for_all_and_nobody_connects_until_it_is_mend
             web.cut()
             assert await asyncio.gather(*tasks) == [b"one\n"] * 2
             assert await lost(collect(direct))
-            for asked in (durable.begin(run, web.identity), durable.look(run.key), session.start("again")):
+            for asked in (
+                durable.begin(run, web.identity),
+                durable.look(run.key),
+                session.start("again"),
+            ):
                 with pytest.raises(RemoteFailure) as failed:
                     await asked
                 assert failed.value.code is ErrorCode.CONNECTION_LOST
@@ -110,7 +139,11 @@ async def test_a_cut_breaks_contact_for_all_and_nobody_connects_until_it_is_mend
         gate.event.set()
         web.mend()
         async with durable_of(fakes) as durable:
-            assert await collect(await durable.attach(run, web.identity, (4, 0))) == (b"two\n", b"", RemoteExit(0))
+            assert await collect(await durable.attach(run, web.identity, (4, 0))) == (
+                b"two\n",
+                b"",
+                RemoteExit(0),
+            )
         assert [start.order for start in web.starts] == [run, None]
 
 
@@ -132,7 +165,11 @@ async def test_a_reboot_takes_what_runs_and_leaves_what_has_ended() -> None:
                 await durable.begin(live, before)
             assert await lost(durable.attach(live, before, (0, 0)))
             assert await lost(durable.begin(live, web.identity))
-            assert await collect(await durable.attach(ended, before, (0, 0))) == (b"one\n", b"", RemoteExit(4))
+            assert await collect(await durable.attach(ended, before, (0, 0))) == (
+                b"one\n",
+                b"",
+                RemoteExit(4),
+            )
 
 
 async def test_a_machine_made_anew_knows_nothing() -> None:
@@ -164,7 +201,11 @@ async def test_a_run_whose_wrapper_was_killed_is_lost_to_all() -> None:
         assert await durable.look(run.key) is None
         killed = RemoteExit(None, "KILL")
         assert await durable.cancel(run.key, 1.0) == CancelOutcome(CancelProof.KILLED, killed)
-        assert await collect(await durable.attach(run, web.identity, (0, 0))) == (b"one\n", b"", killed)
+        assert await collect(await durable.attach(run, web.identity, (0, 0))) == (
+            b"one\n",
+            b"",
+            killed,
+        )
 
 
 async def test_an_orphan_that_ends_by_itself_has_no_end_on_record() -> None:
@@ -185,7 +226,10 @@ async def test_an_orphan_that_ends_by_itself_has_no_end_on_record() -> None:
 async def test_a_machine_that_keeps_no_runs_says_why_or_has_no_word_for_it() -> None:
     async with scripted() as (fakes, web), durable_of(fakes) as durable:
         web.no_spool = "its disk is full"
-        for asked in (durable.begin(order(), web.identity), durable.attach(order(), web.identity, (0, 0))):
+        for asked in (
+            durable.begin(order(), web.identity),
+            durable.attach(order(), web.identity, (0, 0)),
+        ):
             with pytest.raises(SpoolUnavailable, match="its disk is full"):
                 await asked
         web.durable_off = True
@@ -204,7 +248,11 @@ async def test_a_start_whose_answer_is_lost_has_begun_or_has_not(begun: bool) ->
         assert len(web.starts) == begun
         if not begun:
             assert not await not_begun(durable.attach(run, web.identity, (0, 0)))
-        assert await collect(await durable.begin(run, web.identity)) == (b"one\n", b"", RemoteExit(0))
+        assert await collect(await durable.begin(run, web.identity)) == (
+            b"one\n",
+            b"",
+            RemoteExit(0),
+        )
         assert len(web.starts) == 1
 
 

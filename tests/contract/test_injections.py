@@ -42,7 +42,11 @@ async def test_the_corpus_would_be_seen_if_it_were_heeded(ground: Opening, kind:
     """So that the tests below prove something."""
     async with way(ground, kind) as web:
         witness = web.here.folder / "witness"
-        for text in [text for text in payloads(witness) if text.startswith(("touch", ">", "echo", "cp", "sh -c"))][:5]:
+        for text in [
+            text
+            for text in payloads(witness)
+            if text.startswith(("touch", ">", "echo", "cp", "sh -c"))
+        ][:5]:
             await web.run(Program(command=text))
             assert witness.exists(), text
             witness.unlink()
@@ -78,7 +82,11 @@ async def test_standard_input(ground: Opening, kind: str) -> None:
 async def test_values_in_a_command(ground: Opening, kind: str) -> None:
     async with attacked(ground, kind) as (web, texts):
         command = f"printf '%s\\0' {' '.join(map(posix, texts))}"
-        for program in (Program(command=command), Program(command=command, cwd="/"), Program(command=command, stdin=b"x")):
+        for program in (
+            Program(command=command),
+            Program(command=command, cwd="/"),
+            Program(command=command, stdin=b"x"),
+        ):
             assert await web.run(program) == (told(texts), b"", RemoteExit(0))
         assert await collect(await web.session.start(command)) == (told(texts), b"", RemoteExit(0))
 
@@ -99,7 +107,9 @@ async def test_working_directories(ground: Opening, kind: str) -> None:
             assert (out, err, end) == (f"{folder}\n\0".encode(), b"", RemoteExit(0))
 
 
-async def test_working_directories_and_interpreters_that_are_not_there(ground: Opening, kind: str) -> None:
+async def test_working_directories_and_interpreters_that_are_not_there(
+    ground: Opening, kind: str
+) -> None:
     async with attacked(ground, kind) as (web, texts):
         for folder in folders(Path("/nowhere"), texts):
             _, _, end = await web.run(Program(command="true", cwd=str(folder)))
@@ -111,4 +121,6 @@ async def test_working_directories_and_interpreters_that_are_not_there(ground: O
 def folders(root: Path, texts: list[str]) -> list[Path]:
     """One in the other, so many at once as a path may have: one process for all of them."""
     names = [text.replace("/", "_") for text in texts]
-    return [root.joinpath(*names[at : at + FOLDERS_DEEP]) for at in range(0, len(names), FOLDERS_DEEP)]
+    return [
+        root.joinpath(*names[at : at + FOLDERS_DEEP]) for at in range(0, len(names), FOLDERS_DEEP)
+    ]

@@ -54,7 +54,9 @@ class Way:
     durable: Durable | None
     identity: SpoolIdentity | None
 
-    def scripted(self, program: Program, deeds: Sequence[Deed], *, ignores_term: bool = False) -> Program:
+    def scripted(
+        self, program: Program, deeds: Sequence[Deed], *, ignores_term: bool = False
+    ) -> Program:
         """Tell a fake machine what a real one does by itself."""
         self.here.script(program.text, deeds, ignores_term=ignores_term)
         return program
@@ -73,10 +75,14 @@ class Way:
 
 GROUNDS = ("fake", "local", "asyncssh", "openssh")
 KINDS = ("durable", "direct")
-EVERYWHERE = pytest.mark.parametrize(("ground", "kind"), [*itertools.product(GROUNDS, KINDS)], indirect=["ground"])
+EVERYWHERE = pytest.mark.parametrize(
+    ("ground", "kind"), [*itertools.product(GROUNDS, KINDS)], indirect=["ground"]
+)
 # asyncssh's own server here starts a command only after all of its input: nobody can follow one live, which takes its time.
 ON_MOST = pytest.mark.parametrize(
-    ("ground", "kind"), [*itertools.product(("fake", "local", "openssh"), KINDS), ("asyncssh", "direct")], indirect=["ground"]
+    ("ground", "kind"),
+    [*itertools.product(("fake", "local", "openssh"), KINDS), ("asyncssh", "direct")],
+    indirect=["ground"],
 )
 
 
@@ -88,8 +94,13 @@ async def way(ground: Opening, kind: str) -> AsyncIterator[Way]:
         assert durable is not None or kind == "direct"
         if here.fake is not None:
             machine = here.fake.machine(here.endpoint.target.name)
-            machine.interpreters, machine.folders = {"sh", "bash", "perl"}, {"/", "/usr", ".", str(here.folder)}
-        yield Way(here, session, durable, await identity_of(durable) if durable is not None else None)
+            machine.interpreters, machine.folders = (
+                {"sh", "bash", "perl"},
+                {"/", "/usr", ".", str(here.folder)},
+            )
+        yield Way(
+            here, session, durable, await identity_of(durable) if durable is not None else None
+        )
 
 
 def said(data: bytes) -> Output:
@@ -107,14 +118,22 @@ TAILS = [b"", b"\r\n: done\r\n'\"`$(id)\\\n" + EVERY_BYTE * 3 + b"\n" * 5000, b"
 async def test_a_script_arrives_byte_for_byte(ground: Opening, kind: str, tail: bytes) -> None:
     script = b'cat "$0"; exit 3\n' + tail
     async with way(ground, kind) as web:
-        assert await web.run(Program(script=script), said(script), RemoteExit(3)) == (script, b"", RemoteExit(3))
+        assert await web.run(Program(script=script), said(script), RemoteExit(3)) == (
+            script,
+            b"",
+            RemoteExit(3),
+        )
 
 
 @ON_MOST
 async def test_a_script_may_have_256_kib(ground: Opening, kind: str) -> None:
     script = (b'cat "$0"; exit 0\n' + EVERY_BYTE * 1024)[:SCRIPT_BYTES_MAX]
     async with way(ground, kind) as web:
-        assert await web.run(Program(script=script), said(script), RemoteExit(0)) == (script, b"", RemoteExit(0))
+        assert await web.run(Program(script=script), said(script), RemoteExit(0)) == (
+            script,
+            b"",
+            RemoteExit(0),
+        )
 
 
 @EVERYWHERE
@@ -139,12 +158,18 @@ async def test_the_interpreter_is_the_one_that_was_asked_for(
     ground: Opening, kind: str, interpreter: str, script: bytes, out: bytes
 ) -> None:
     async with way(ground, kind) as web:
-        assert await web.run(Program(script=script, interpreter=interpreter), said(out)) == (out, b"", RemoteExit(0))
+        assert await web.run(Program(script=script, interpreter=interpreter), said(out)) == (
+            out,
+            b"",
+            RemoteExit(0),
+        )
 
 
 @ON_MOST
 @pytest.mark.parametrize("code", [0, 126, 127, 143, 200])
-async def test_the_exit_status_of_a_script_is_its_own(ground: Opening, kind: str, code: int) -> None:
+async def test_the_exit_status_of_a_script_is_its_own(
+    ground: Opening, kind: str, code: int
+) -> None:
     async with way(ground, kind) as web:
         program = Program(script=f"exit {code};".encode(), interpreter="perl")
         assert await web.run(program, RemoteExit(code)) == (b"", b"", RemoteExit(code))
@@ -157,7 +182,13 @@ async def test_an_interpreter_that_is_missing_is_told_apart_from_every_exit_stat
 ) -> None:
     async with way(ground, kind) as web:
         out, err, end = await web.run(Program(script=b"exit 127", interpreter=interpreter))
-        assert (out, err, end.code, end.cause, end.unstarted) == (b"", b"", None, "interpreter", True)
+        assert (out, err, end.code, end.cause, end.unstarted) == (
+            b"",
+            b"",
+            None,
+            "interpreter",
+            True,
+        )
         assert end.words is not None
         assert interpreter in end.words
 
@@ -167,7 +198,11 @@ async def test_an_interpreter_that_is_missing_is_told_apart_from_every_exit_stat
 
 @ON_MOST
 async def test_variables_are_the_programs_and_exact(ground: Opening, kind: str) -> None:
-    env = {f"V{n}": value for n, value in enumerate(ODD)} | {"OPSJOBS_TARGET": "web-1", "OPSJOBS_PARAM_A": "1", "i": "mine"}
+    env = {f"V{n}": value for n, value in enumerate(ODD)} | {
+        "OPSJOBS_TARGET": "web-1",
+        "OPSJOBS_PARAM_A": "1",
+        "i": "mine",
+    }
     whole = "".join(f"{value}\0" for value in env.values()).encode()
     names = " ".join(f'"${{{name}}}"' for name in env)
     async with way(ground, kind) as web:
@@ -180,9 +215,13 @@ async def test_variables_are_the_programs_and_exact(ground: Opening, kind: str) 
 
 
 @ON_MOST
-async def test_many_long_variables_and_a_long_command_arrive_as_well(ground: Opening, kind: str) -> None:
+async def test_many_long_variables_and_a_long_command_arrive_as_well(
+    ground: Opening, kind: str
+) -> None:
     env = {f"V{n}": "it's " * 2_000 for n in range(20)}
-    command = "\n".join([*(f": 'line {n}' \"!\"" for n in range(3_000)), 'echo "${#V0}${#V19}"; cat'])
+    command = "\n".join(
+        [*(f": 'line {n}' \"!\"" for n in range(3_000)), 'echo "${#V0}${#V19}"; cat']
+    )
     async with way(ground, kind) as web:
         for stdin in (None, b"in"):
             program = Program(command=command, env=env, stdin=stdin)
@@ -192,23 +231,34 @@ async def test_many_long_variables_and_a_long_command_arrive_as_well(ground: Ope
 
 @ON_MOST
 @pytest.mark.parametrize(
-    "data", [None, b"", b"one\n", b"\0\r\n\xff open", EVERY_BYTE * 1024], ids=["none", "empty", "line", "open", "256 KiB"]
+    "data",
+    [None, b"", b"one\n", b"\0\r\n\xff open", EVERY_BYTE * 1024],
+    ids=["none", "empty", "line", "open", "256 KiB"],
 )
-async def test_standard_input_arrives_and_ends(ground: Opening, kind: str, data: bytes | None) -> None:
+async def test_standard_input_arrives_and_ends(
+    ground: Opening, kind: str, data: bytes | None
+) -> None:
     async with way(ground, kind) as web:
         for program in (
             Program(command="cat", stdin=data),
             Program(script=b"cat", stdin=data),
             Program(command="cat", stdin=data, secrets={"a": Secret("x")}),
         ):
-            assert await web.run(program, *([Echo()] if data else []), RemoteExit(0)) == (data or b"", b"", RemoteExit(0))
+            assert await web.run(program, *([Echo()] if data else []), RemoteExit(0)) == (
+                data or b"",
+                b"",
+                RemoteExit(0),
+            )
 
 
 @ON_MOST
 async def test_it_starts_in_its_folder(ground: Opening, kind: str) -> None:
     async with way(ground, kind) as web:
         for cwd in ("/usr", "/", str(web.here.folder)):
-            for program in (Program(command="pwd", cwd=cwd), Program(script=b"pwd", cwd=cwd, stdin=b"x")):
+            for program in (
+                Program(command="pwd", cwd=cwd),
+                Program(script=b"pwd", cwd=cwd, stdin=b"x"),
+            ):
                 assert await web.run(program, said(f"{cwd}\n".encode()), RemoteExit(0)) == (
                     f"{cwd}\n".encode(),
                     b"",
@@ -218,9 +268,14 @@ async def test_it_starts_in_its_folder(ground: Opening, kind: str) -> None:
 
 @ON_MOST
 @pytest.mark.parametrize("cwd", ["/nowhere", "-", "~", "/etc/passwd"])
-async def test_a_folder_that_is_missing_is_told_apart_from_every_exit_status(ground: Opening, kind: str, cwd: str) -> None:
+async def test_a_folder_that_is_missing_is_told_apart_from_every_exit_status(
+    ground: Opening, kind: str, cwd: str
+) -> None:
     async with way(ground, kind) as web:
-        for program in (Program(command="exit 1", cwd=cwd), Program(script=b"exit 1", cwd=cwd, secrets={"a": Secret("x")})):
+        for program in (
+            Program(command="exit 1", cwd=cwd),
+            Program(script=b"exit 1", cwd=cwd, secrets={"a": Secret("x")}),
+        ):
             out, err, end = await web.run(program)
             assert (out, err, end.code, end.cause) == (b"", b"", None, "folder")
             assert end.words is not None
@@ -228,7 +283,9 @@ async def test_a_folder_that_is_missing_is_told_apart_from_every_exit_status(gro
 
 
 @ON_MOST
-async def test_what_no_shell_can_read_starts_nothing_and_says_so(ground: Opening, kind: str) -> None:
+async def test_what_no_shell_can_read_starts_nothing_and_says_so(
+    ground: Opening, kind: str
+) -> None:
     async with way(ground, kind) as web:
         for program in (
             Program(command="echo before; )", cwd="/"),
@@ -245,23 +302,37 @@ async def test_what_no_shell_can_read_starts_nothing_and_says_so(ground: Opening
 
 @EVERYWHERE
 @pytest.mark.parametrize("what", ["command", "script"])
-async def test_secrets_are_files_for_nobody_else_and_go_with_the_program(ground: Opening, kind: str, what: str) -> None:
-    secrets = {"db-password": Secret('it\'s\n"$x"\\ ü'), "empty": Secret(""), "z.b": Secret("x" * 5_000)}
+async def test_secrets_are_files_for_nobody_else_and_go_with_the_program(
+    ground: Opening, kind: str, what: str
+) -> None:
+    secrets = {
+        "db-password": Secret('it\'s\n"$x"\\ ü'),
+        "empty": Secret(""),
+        "z.b": Secret("x" * 5_000),
+    }
     whole = "\0".join([value.reveal() for value in secrets.values()]).encode()
     text = "cd $OPSJOBS_SECRETS; cat db-password; printf '\\0'; cat empty; printf '\\0'; cat z.b; ls -l >&2; pwd >&2"
-    program = Program(command=text, secrets=secrets) if what == "command" else Program(script=text.encode(), secrets=secrets)
+    program = (
+        Program(command=text, secrets=secrets)
+        if what == "command"
+        else Program(script=text.encode(), secrets=secrets)
+    )
     async with way(ground, kind) as web:
         out, err, end = await web.run(program, said(whole), RemoteExit(0))
         assert (out, end) == (whole, RemoteExit(0))
         if web.here.fake is None:
             _, *files, place = err.decode().splitlines()
-            assert [(line[:10], line.split()[-1]) for line in files] == [("-rw-------", name) for name in secrets]
+            assert [(line[:10], line.split()[-1]) for line in files] == [
+                ("-rw-------", name) for name in secrets
+            ]
             assert not Path(place).exists()
             assert not Path(place).parent.exists()
 
 
 @ON_MOST
-async def test_a_kill_gives_a_script_its_grace_and_leaves_no_secret(ground: Opening, kind: str) -> None:
+async def test_a_kill_gives_a_script_its_grace_and_leaves_no_secret(
+    ground: Opening, kind: str
+) -> None:
     script = b"trap 'echo tidy; exit 7' TERM\necho $OPSJOBS_SECRETS\nwhile :; do sleep 0.05; done"
     async with way(ground, kind) as web:
         if web.here.fake is not None:
@@ -277,11 +348,15 @@ async def test_a_kill_gives_a_script_its_grace_and_leaves_no_secret(ground: Open
 
 
 @EVERYWHERE
-async def test_a_kill_that_is_not_heeded_leaves_no_secret_either(ground: Opening, kind: str) -> None:
+async def test_a_kill_that_is_not_heeded_leaves_no_secret_either(
+    ground: Opening, kind: str
+) -> None:
     script = b"trap '' TERM\necho $OPSJOBS_SECRETS\nwhile :; do sleep 0.05; done"
     async with way(ground, kind) as web:
         program = web.scripted(
-            Program(script=script, secrets={"a": Secret("x")}), [said(b"/nowhere\n"), Pause(NEVER)], ignores_term=True
+            Program(script=script, secrets={"a": Secret("x")}),
+            [said(b"/nowhere\n"), Pause(NEVER)],
+            ignores_term=True,
         )
         process = await web.start(program)
         place = Path((await first(process, 9)).decode().strip())

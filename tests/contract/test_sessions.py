@@ -22,7 +22,8 @@ async def run(ground: Ground, command: str, stdin: bytes = b"") -> tuple[bytes, 
 async def test_the_output_and_the_exit_code_come_back(ground: Opening) -> None:
     async with ground() as here:
         command = here.script(
-            "echo ok; echo oh >&2; exit 3", [Output("stdout", b"ok\n"), Output("stderr", b"oh\n"), RemoteExit(3)]
+            "echo ok; echo oh >&2; exit 3",
+            [Output("stdout", b"ok\n"), Output("stderr", b"oh\n"), RemoteExit(3)],
         )
         assert await run(here, command) == (b"ok\n", b"oh\n", RemoteExit(3))
 
@@ -53,17 +54,27 @@ async def test_bytes_come_back_exactly(ground: Opening, printf: str, data: bytes
 async def test_standard_input_reaches_the_command_and_ends(ground: Opening) -> None:
     async with ground() as here:
         data = bytes(range(256)) * 1000
-        assert await run(here, here.script("cat", [Echo(), RemoteExit(0)]), data) == (data, b"", RemoteExit(0))
+        assert await run(here, here.script("cat", [Echo(), RemoteExit(0)]), data) == (
+            data,
+            b"",
+            RemoteExit(0),
+        )
 
 
 async def test_a_command_that_never_reads_its_input_still_ends(ground: Opening) -> None:
     async with ground() as here:
-        assert await run(here, here.script("exit 4", [RemoteExit(4)]), b"x" * 200_000) == (b"", b"", RemoteExit(4))
+        assert await run(here, here.script("exit 4", [RemoteExit(4)]), b"x" * 200_000) == (
+            b"",
+            b"",
+            RemoteExit(4),
+        )
 
 
 async def test_a_command_without_input_reads_an_end_of_file(ground: Opening) -> None:
     async with ground() as here:
-        command = here.script("cat; echo done", [Echo(), Output("stdout", b"done\n"), RemoteExit(0)])
+        command = here.script(
+            "cat; echo done", [Echo(), Output("stdout", b"done\n"), RemoteExit(0)]
+        )
         assert await run(here, command) == (b"done\n", b"", RemoteExit(0))
 
 
@@ -73,9 +84,13 @@ async def test_a_signal_that_ends_the_command_is_named(ground: Opening) -> None:
         assert end == RemoteExit(None, "KILL")
 
 
-async def test_a_command_line_that_the_shell_cannot_read_fails_like_any_other(ground: Opening) -> None:
+async def test_a_command_line_that_the_shell_cannot_read_fails_like_any_other(
+    ground: Opening,
+) -> None:
     async with ground() as here:
-        command = here.script("echo before; )", [Output("stderr", b"sh: syntax error"), RemoteExit(2)])
+        command = here.script(
+            "echo before; )", [Output("stderr", b"sh: syntax error"), RemoteExit(2)]
+        )
         out, err, end = await run(here, command)
         assert (out, end.code) == (b"", 2)
         assert err
@@ -83,7 +98,9 @@ async def test_a_command_line_that_the_shell_cannot_read_fails_like_any_other(gr
 
 async def test_output_comes_before_the_command_ends(ground: Opening) -> None:
     async with ground() as here:
-        command = here.script("echo first; cat; sleep 30", [Output("stdout", b"first\n"), Pause(NEVER)])
+        command = here.script(
+            "echo first; cat; sleep 30", [Output("stdout", b"first\n"), Pause(NEVER)]
+        )
         async with here.sessions.session(here.endpoint) as session:
             process = await session.start(command)
             assert await anext(aiter(process)) == Output("stdout", b"first\n")
@@ -100,7 +117,10 @@ async def test_several_commands_run_one_after_the_other_in_a_session(ground: Ope
 
 async def test_several_sessions_run_side_by_side(ground: Opening) -> None:
     async with ground() as here:
-        commands = [here.script(f"echo {n}", [Output("stdout", b"%d\n" % n), RemoteExit(0)]) for n in range(20)]
+        commands = [
+            here.script(f"echo {n}", [Output("stdout", b"%d\n" % n), RemoteExit(0)])
+            for n in range(20)
+        ]
         results = await asyncio.gather(*(run(here, command) for command in commands))
         assert [out for out, _, _ in results] == [b"%d\n" % n for n in range(20)]
 
@@ -117,7 +137,9 @@ async def test_a_kill_ends_a_command_that_listens(ground: Opening) -> None:
 async def test_a_kill_ends_a_command_that_ignores_term(ground: Opening) -> None:
     async with ground() as here:
         command = here.script(
-            "trap '' TERM; echo deaf; sleep 60; sleep 60", [Output("stdout", b"deaf\n"), Pause(NEVER)], ignores_term=True
+            "trap '' TERM; echo deaf; sleep 60; sleep 60",
+            [Output("stdout", b"deaf\n"), Pause(NEVER)],
+            ignores_term=True,
         )
         async with here.sessions.session(here.endpoint) as session:
             process = await session.start(command)
@@ -159,7 +181,11 @@ async def test_a_session_may_be_left_while_a_command_runs(ground: Opening) -> No
         command = here.script("sleep 3", [Pause(NEVER)])
         async with here.sessions.session(here.endpoint) as session:
             await session.start(command)
-        assert (await run(here, here.script("echo still", [Output("stdout", b"still\n"), RemoteExit(0)])))[0] == b"still\n"
+        assert (
+            await run(
+                here, here.script("echo still", [Output("stdout", b"still\n"), RemoteExit(0)])
+            )
+        )[0] == b"still\n"
 
 
 async def test_a_reader_that_gives_up_disturbs_nobody(ground: Opening) -> None:

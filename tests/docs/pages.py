@@ -28,7 +28,10 @@ class Sample:
 
 def pages() -> list[Path]:
     """Every page for people, README first."""
-    return [*sorted(ROOT.glob("*.md"), key=lambda p: (p.name != "README.md", p.name)), *sorted((ROOT / "docs").rglob("*.md"))]
+    return [
+        *sorted(ROOT.glob("*.md"), key=lambda p: (p.name != "README.md", p.name)),
+        *sorted((ROOT / "docs").rglob("*.md")),
+    ]
 
 
 def read(name: str) -> str:
@@ -75,7 +78,9 @@ def first_column(name: str) -> list[str]:
 
 def headings(name: str, level: int) -> list[str]:
     """The headings of one level, without backticks."""
-    return [m.replace("`", "") for m in re.findall(rf"^{'#' * level} (.+)$", prose(name), re.MULTILINE)]
+    return [
+        m.replace("`", "") for m in re.findall(rf"^{'#' * level} (.+)$", prose(name), re.MULTILINE)
+    ]
 
 
 def section(name: str, heading: str) -> str:

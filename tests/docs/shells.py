@@ -21,7 +21,9 @@ from opsjobs.cli.app import app
 SECONDS = 60
 # These would serve, or take long: what stands after them is parsed, and they are not run.
 SERVING = ("up", "demo", "api", "worker", "scheduler", "db")
-_NOTE = """for word in "$@"; do printf '%s\\037' "$word" >>"$SAID"; done; printf '\\036' >>"$SAID"\n"""
+_NOTE = (
+    """for word in "$@"; do printf '%s\\037' "$word" >>"$SAID"; done; printf '\\036' >>"$SAID"\n"""
+)
 _LIVE = f"""case "$1" in {"|".join(SERVING)}) exit 0;; esac\nexec '{sys.executable}' -m opsjobs "$@"\n"""
 # The id of what would have been made or launched: samples read ids from answers.
 _PRETENDED = "echo 7\n"
@@ -88,7 +90,9 @@ def parse(arguments: Sequence[str]) -> None:
     words = list(arguments)
     while commands := getattr(found, "commands", None):
         assert words, f"opsjobs {' '.join(arguments)} names no command"
-        assert words[0] in commands, f"there is no command {words[0]} in: opsjobs {' '.join(arguments)}"
+        assert words[0] in commands, (
+            f"there is no command {words[0]} in: opsjobs {' '.join(arguments)}"
+        )
         found = commands[words.pop(0)]
     found.make_context("opsjobs", words)
 

@@ -29,7 +29,18 @@ from opsjobs.telemetry import Metrics
 SOURCE = ROOT / "src" / "opsjobs"
 # Where an ErrorCode is defined or scripted, not given.
 _NOT_GIVEN_BY = ("model", "remote/fake/", "failpoints.py")
-_REFUSALS = {"Invalid", "Conflict", "Gone", "NotFound", "Precondition", "TooMany", "Unauthorised", "Forbidden", "Problem", "cls"}
+_REFUSALS = {
+    "Invalid",
+    "Conflict",
+    "Gone",
+    "NotFound",
+    "Precondition",
+    "TooMany",
+    "Unauthorised",
+    "Forbidden",
+    "Problem",
+    "cls",
+}
 
 
 def trees(*folders: str) -> Iterator[tuple[str, ast.Module]]:
@@ -44,7 +55,13 @@ def application() -> FastAPI:
     limits = Limits(max_actions=1, body_bytes=1, docs=True)
     access = SimpleNamespace(judge=None)
     services: Any = SimpleNamespace(
-        limits=limits, clock=None, execution_log=None, bus=None, executions=None, access=access, metrics=Metrics()
+        limits=limits,
+        clock=None,
+        execution_log=None,
+        bus=None,
+        executions=None,
+        access=access,
+        metrics=Metrics(),
     )
     return create_app(services)
 
@@ -54,12 +71,18 @@ def application() -> FastAPI:
 
 def test_every_setting_is_documented_as_it_is() -> None:
     expected = [
-        [f"`{d.name}`", f"`{d.default}`" if d.default else "", f"{'*secret* ' if d.secret else ''}{d.description}"]
+        [
+            f"`{d.name}`",
+            f"`{d.default}`" if d.default else "",
+            f"{'*secret* ' if d.secret else ''}{d.description}",
+        ]
         for d in describe({})
     ]
     found = [row for row in rows("docs/settings.md") if row[0].startswith("`")]
     as_rows = "\n".join(f"| {' | '.join(row)} |" for row in expected if row not in found)
-    assert found == expected, f"docs/settings.md has other rows than opsjobs.settings.describe(); it lacks:\n{as_rows}"
+    assert found == expected, (
+        f"docs/settings.md has other rows than opsjobs.settings.describe(); it lacks:\n{as_rows}"
+    )
 
 
 # --- routes
@@ -67,20 +90,33 @@ def test_every_setting_is_documented_as_it_is() -> None:
 
 def test_every_route_is_documented_with_its_permission() -> None:
     app = application()
-    routes = [c.original_route for c in iter_route_contexts(app.routes) if isinstance(c.original_route, APIRoute)]
+    routes = [
+        c.original_route
+        for c in iter_route_contexts(app.routes)
+        if isinstance(c.original_route, APIRoute)
+    ]
     expected = {
         f"{method} {route.path}": next(
-            (d.call.name for d in route.dependant.dependencies if isinstance(d.call, Permission)), "none needed"
+            (d.call.name for d in route.dependant.dependencies if isinstance(d.call, Permission)),
+            "none needed",
         )
         for route in routes
         for method in route.methods or ()
     }
-    found = {row[0].strip("`"): row[1].strip("`") for row in rows("docs/api.md") if re.match(r"`[A-Z]+ /", row[0])}
+    found = {
+        row[0].strip("`"): row[1].strip("`")
+        for row in rows("docs/api.md")
+        if re.match(r"`[A-Z]+ /", row[0])
+    }
     assert found == expected
 
 
 def test_every_route_is_in_the_description_that_the_service_serves() -> None:
-    served = {f"{m.upper()} {path}" for path, operations in application().openapi()["paths"].items() for m in operations}
+    served = {
+        f"{m.upper()} {path}"
+        for path, operations in application().openapi()["paths"].items()
+        for m in operations
+    }
     assert {w for w in first_column("docs/api.md") if re.match(r"[A-Z]+ /", w)} == served
 
 
@@ -90,7 +126,12 @@ def test_the_open_doors_are_named() -> None:
 
 
 def test_every_code_of_a_refusal_is_documented() -> None:
-    documented = {word for row in rows("docs/api.md") if len(row) == 3 and row[1].isdigit() for word in coded(row[0])}
+    documented = {
+        word
+        for row in rows("docs/api.md")
+        if len(row) == 3 and row[1].isdigit()
+        for word in coded(row[0])
+    }
     given = set(_codes_of_refusals())
     assert given - documented == set(), "codes that docs/api.md does not explain"
     assert documented - given == set(), "codes that nothing gives"
@@ -118,7 +159,9 @@ def _codes_of_call(call: ast.Call) -> Iterator[str]:
             yield from codes[:1]
         case ast.Name(id="_invalid"):
             yield from codes[-1:]
-        case ast.Name(id="fault" | "TemplateFault" | "ValueRefused") if isinstance(call.args[0], ast.Constant):
+        case ast.Name(id="fault" | "TemplateFault" | "ValueRefused") if isinstance(
+            call.args[0], ast.Constant
+        ):
             yield from codes[:1]
         case ast.Name(id=name) if name in _REFUSALS:
             yield from codes[:1]
@@ -140,7 +183,9 @@ def test_every_command_has_a_section_with_its_options() -> None:
     assert sorted(sections) == sorted(commands)
     for name, found in commands.items():
         expected = [
-            w for p in found.params for w in (p.opts if p.param_type_name == "option" else [(p.metavar or p.name).strip()])
+            w
+            for p in found.params
+            for w in (p.opts if p.param_type_name == "option" else [(p.metavar or p.name).strip()])
         ]
         table = [
             w
@@ -152,7 +197,9 @@ def test_every_command_has_a_section_with_its_options() -> None:
 
 
 def test_every_exit_code_is_documented() -> None:
-    assert {int(row[0]) for row in rows("docs/cli.md") if row[0].isdigit()} == {int(code) for code in ExitCode}
+    assert {int(row[0]) for row in rows("docs/cli.md") if row[0].isdigit()} == {
+        int(code) for code in ExitCode
+    }
 
 
 # --- events, metrics, error codes
@@ -168,12 +215,21 @@ def test_every_metric_is_documented() -> None:
         for family in Metrics().registry.collect()
     }
     gauges = fleet_gauges(
-        {"running": 1}, [Queue("default", 0, 0, 0, None, 0)], [], Upkeep({"scheduler": 0.0}, 0, 0, 0, 0, 0, 0, 0)
+        {"running": 1},
+        [Queue("default", 0, 0, 0, None, 0)],
+        [],
+        Upkeep({"scheduler": 0.0}, 0, 0, 0, 0, 0, 0, 0),
     )
     of_fleet = dict(re.findall(r"# TYPE (\S+) (\S+)", gauges.decode()))
-    documented = {row[0].strip("`"): row[1] for row in rows("docs/metrics.md") if row[0].startswith("`")}
+    documented = {
+        row[0].strip("`"): row[1] for row in rows("docs/metrics.md") if row[0].startswith("`")
+    }
     # The numbers of the process itself exist on Linux only.
-    documented = {n: t for n, t in documented.items() if n in of_process or not n.startswith("opsjobs_process_")}
+    documented = {
+        n: t
+        for n, t in documented.items()
+        if n in of_process or not n.startswith("opsjobs_process_")
+    }
     assert documented == {**of_process, **of_fleet}
 
 
@@ -183,7 +239,9 @@ def test_every_error_code_that_is_given_is_explained() -> None:
         for name, tree in trees()
         if not name.startswith(_NOT_GIVEN_BY)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ErrorCode"
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "ErrorCode"
     }
     assert sorted(headings("docs/troubleshooting.md", 3)) == sorted(given)
 
@@ -195,5 +253,11 @@ def test_every_error_code_is_explained_with_the_status_that_it_makes() -> None:
 
 
 def test_error_codes_that_are_never_given_are_named_as_such() -> None:
-    line = next(row for row in read("docs/troubleshooting.md").splitlines() if row.startswith("Codes that exist"))
-    assert set(coded(line)) == {c.value for c in ErrorCode} - set(headings("docs/troubleshooting.md", 3))
+    line = next(
+        row
+        for row in read("docs/troubleshooting.md").splitlines()
+        if row.startswith("Codes that exist")
+    )
+    assert set(coded(line)) == {c.value for c in ErrorCode} - set(
+        headings("docs/troubleshooting.md", 3)
+    )

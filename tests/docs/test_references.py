@@ -23,20 +23,33 @@ def text(page: str) -> str:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
-    broken = [link for link in _LINK.findall(text(page)) if not ((ROOT / page).parent / link).exists()]
+    broken = [
+        link for link in _LINK.findall(text(page)) if not ((ROOT / page).parent / link).exists()
+    ]
     assert broken == []
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_files_that_are_named_exist(page: str) -> None:
-    named = {word.partition("::")[0].rstrip("/") for code in coded(text(page)) for word in [code] if _FILE.match(code)}
-    gone = sorted(n for n in named if re.fullmatch(_FILE, n) and "000N" not in n and not (ROOT / n).exists())
+    named = {
+        word.partition("::")[0].rstrip("/")
+        for code in coded(text(page))
+        for word in [code]
+        if _FILE.match(code)
+    }
+    gone = sorted(
+        n for n in named if re.fullmatch(_FILE, n) and "000N" not in n and not (ROOT / n).exists()
+    )
     assert gone == []
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_tests_that_are_named_exist(page: str) -> None:
-    gone = [f"{file}::{name}" for file, name in _TEST.findall(text(page)) if not _has_test(ROOT / file, name)]
+    gone = [
+        f"{file}::{name}"
+        for file, name in _TEST.findall(text(page))
+        if not _has_test(ROOT / file, name)
+    ]
     assert gone == []
 
 
@@ -44,11 +57,15 @@ def test_tests_that_are_named_exist(page: str) -> None:
 def test_contracts_that_are_named_exist(page: str) -> None:
     contracts = configparser.ConfigParser()
     contracts.read(ROOT / ".importlinter")
-    assert [c for c in _CONTRACT.findall(text(page)) if f"importlinter:contract:{c}" not in contracts] == []
+    assert [
+        c for c in _CONTRACT.findall(text(page)) if f"importlinter:contract:{c}" not in contracts
+    ] == []
 
 
 def test_constraints_that_decisions_name_are_in_the_schema() -> None:
-    schema = "".join(p.read_text() for p in (ROOT / "src/opsjobs/store/migrations/versions").glob("*.sql"))
+    schema = "".join(
+        p.read_text() for p in (ROOT / "src/opsjobs/store/migrations/versions").glob("*.sql")
+    )
     page = text("docs/decisions/0002-named-moves-under-a-guard.md")
     named = re.search(r"The constraints (.+?) in `src", page)
     assert named is not None
@@ -64,7 +81,9 @@ def test_every_decision_says_how_it_is_enforced() -> None:
         assert told.startswith(f"# {int(decision.name[:4])}. ")
         for part in ("Context", "Decision", "Rejected", "Enforced by"):
             assert f"**{part}.**" in told, f"{decision.name} lacks {part}"
-        assert _TEST.search(told) or "importlinter:contract" in told, f"{decision.name} names no check"
+        assert _TEST.search(told) or "importlinter:contract" in told, (
+            f"{decision.name} names no check"
+        )
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -74,4 +93,7 @@ def test_pages_are_sober(page: str) -> None:
 
 
 def _has_test(file: Path, name: str) -> bool:
-    return file.exists() and re.search(rf"^(?:async )?def {name}\(", file.read_text(), re.MULTILINE) is not None
+    return (
+        file.exists()
+        and re.search(rf"^(?:async )?def {name}\(", file.read_text(), re.MULTILINE) is not None
+    )

@@ -75,7 +75,9 @@ def test_a_job_in_yaml_is_the_one_in_json_beside_it(page: str, tmp_path: Path) -
     assert JobDraft.model_validate(written) == JobDraft.model_validate(body)
 
 
-def test_the_policy_for_patching_in_waves_lets_the_example_restart_most_of_the_labelled_machines() -> None:
+def test_the_policy_for_patching_in_waves_lets_the_example_restart_most_of_the_labelled_machines() -> (
+    None
+):
     (sample,) = [one for one in all_samples("yaml") if "patched in waves" in one.text]
     (job,) = yaml_documents.bodies([str(ROOT / "examples/patch-and-reboot.yaml")])
     (restart,) = [action["command"] for action in job["actions"] if action.get("key") == "restart"]
@@ -99,7 +101,11 @@ def test_the_readme_works_from_top_to_bottom(service: Up, tmp_path: Path) -> Non
     bench = Bench(tmp_path, live=True)
     asked: list[list[str]] = []
     for sample in samples("README.md", "sh"):
-        done = bench.run(sample, _here(service, sample.text, tmp_path), {**service.environment, "HOME": str(tmp_path)})
+        done = bench.run(
+            sample,
+            _here(service, sample.text, tmp_path),
+            {**service.environment, "HOME": str(tmp_path)},
+        )
         assert done.code == 0, done.written
         asked += done.commands
     for arguments in asked:
@@ -129,13 +135,23 @@ def test_what_a_sample_launches_it_has_read_from_an_answer(sample: Sample) -> No
     assert _LAUNCHING.findall(sample.text) == []
 
 
-def test_the_readme_launches_the_job_that_it_has_made_whatever_else_is_there(service: Up, tmp_path: Path) -> None:
+def test_the_readme_launches_the_job_that_it_has_made_whatever_else_is_there(
+    service: Up, tmp_path: Path
+) -> None:
     (http,) = [sample for sample in samples("README.md", "sh") if "curl" in sample.text]
     job = tmp_path / "other.yaml"
-    job.write_text("name: other\ntargets: {ids: [lab-1]}\nactions: [{command: echo the wrong one}]\n")
+    job.write_text(
+        "name: other\ntargets: {ids: [lab-1]}\nactions: [{command: echo the wrong one}]\n"
+    )
     assert service.run("jobs", "apply", "-f", str(job)).returncode == 0
-    text = _here(service, http.text, tmp_path).replace('"disk"', '"disk of now"').replace("readme", "readme-of-now")
-    done = Bench(tmp_path, live=True).run(http, text, {**service.environment, "HOME": str(tmp_path)})
+    text = (
+        _here(service, http.text, tmp_path)
+        .replace('"disk"', '"disk of now"')
+        .replace("readme", "readme-of-now")
+    )
+    done = Bench(tmp_path, live=True).run(
+        http, text, {**service.environment, "HOME": str(tmp_path)}
+    )
     assert done.code == 0, done.written
     assert "Filesystem" in done.written
     assert "the wrong one" not in done.written
@@ -198,7 +214,12 @@ def test_programs_run(sample: Sample, service: Up, tmp_path: Path) -> None:
         "OPSJOBS_TOKEN": (service.data / "admin-token").read_text().strip(),
     }
     done = subprocess.run(
-        [sys.executable, program], env={**os.environ, **place}, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, program],
+        env={**os.environ, **place},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "counts" in done.stdout.splitlines()[-1]

@@ -61,7 +61,9 @@ class Almanac:
 
     def add(self, entry: Entry) -> int:
         """Make it a schedule of the job; its id."""
-        made = self.house.post(f"/jobs/{self.job}/schedules", {"name": entry.name, **entry.body}, 201)
+        made = self.house.post(
+            f"/jobs/{self.job}/schedules", {"name": entry.name, **entry.body}, 201
+        )
         self.entries[int(made["id"])] = entry
         return int(made["id"])
 
@@ -96,8 +98,12 @@ from job_schedules s where s.job_id = %s and (s.next_due_at <= opsjobs_now()
             seen.update(firing["status"] for firing in firings)
             ran += [firing["execution_id"] for firing in firings if firing["status"] == "triggered"]
         assert len(ran) == len({*ran}), "an execution stands for one due moment"
-        launched = self.house.rows("select id, status from job_executions where job_id = %s", self.job)
-        assert sorted(row["id"] for row in launched) == sorted(ran), "what was launched is what is on record"
+        launched = self.house.rows(
+            "select id, status from job_executions where job_id = %s", self.job
+        )
+        assert sorted(row["id"] for row in launched) == sorted(ran), (
+            "what was launched is what is on record"
+        )
         assert {row["status"] for row in launched} <= {"completed"}
         self._was_seen(ran)
         return seen
@@ -105,15 +111,22 @@ from job_schedules s where s.job_id = %s and (s.next_due_at <= opsjobs_now()
     def late(self) -> str:
         """How late they were launched, by the database's clock."""
         late = [
-            firing["late_ms"] / 1000 for schedule in self.entries for firing in self.firings(schedule) if firing["execution_id"]
+            firing["late_ms"] / 1000
+            for schedule in self.entries
+            for firing in self.firings(schedule)
+            if firing["execution_id"]
         ]
         cuts = quantiles(late, n=100, method="inclusive")
-        return f"late by {cuts[49]:.1f} s at p50, {cuts[98]:.1f} s at p99, {max(late):.1f} s at most"
+        return (
+            f"late by {cuts[49]:.1f} s at p50, {cuts[98]:.1f} s at p99, {max(late):.1f} s at most"
+        )
 
     def _none_is_missing(self, entry: Entry, firings: Sequence[Json]) -> None:
         moments = [datetime.fromisoformat(firing["due_at"]).astimezone(UTC) for firing in firings]
         assert len(moments) == len({*moments}), f"{entry.name}: each moment once"
-        assert sorted(moments) == list(entry.moments), f"{entry.name}: all its moments and no others"
+        assert sorted(moments) == list(entry.moments), (
+            f"{entry.name}: all its moments and no others"
+        )
         for firing in firings:
             told = (entry.name, firing)
             if firing["status"] == "triggered":
@@ -127,7 +140,11 @@ from job_schedules s where s.job_id = %s and (s.next_due_at <= opsjobs_now()
 
     def _was_seen(self, executions: Sequence[int]) -> None:
         """Each command ran once on each of its machines."""
-        starts = {key: len(words) for key, words in self.house.witness.starts().items() if key.startswith(f"{self.mark}.")}
+        starts = {
+            key: len(words)
+            for key, words in self.house.witness.starts().items()
+            if key.startswith(f"{self.mark}.")
+        }
         assert starts == {f"{self.mark}.{execution}": len(self.targets) for execution in executions}
 
 
@@ -147,7 +164,12 @@ class Silence:
     @property
     def span(self) -> Json:
         """The fields of a schedule that has no moment before or after it."""
-        return {"start_at": self.begin.isoformat(), "end_at": self.end.isoformat(), "timezone": "UTC", "overlap": "allow"}
+        return {
+            "start_at": self.begin.isoformat(),
+            "end_at": self.end.isoformat(),
+            "timezone": "UTC",
+            "overlap": "allow",
+        }
 
 
 @dataclass(frozen=True, slots=True)

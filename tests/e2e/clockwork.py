@@ -53,11 +53,17 @@ class Clockwork(House):
         """All but Redis."""
         self.thaw(*(name for name, process in self.running.items() if process.frozen))
         self.start_dead(*NAMES)
-        until(lambda: all(process.said("beat: Starting...") for process in self.schedulers), "all schedulers are at work")
+        until(
+            lambda: all(process.said("beat: Starting...") for process in self.schedulers),
+            "all schedulers are at work",
+        )
 
     def start_dead(self, *names: str, **settings: str) -> None:
         """Those of these that do not run."""
-        self.start(*(name for name in names if name not in self.running or not self.running[name].alive), **settings)
+        self.start(
+            *(name for name in names if name not in self.running or not self.running[name].alive),
+            **settings,
+        )
 
     # The clock.
 
@@ -93,7 +99,9 @@ class Clockwork(House):
             while not ended.wait(TURNING_SECONDS):
                 at, before = time.monotonic(), at
                 forward = (at - before) * (factor - 1)
-                connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [forward])
+                connection.execute(
+                    "update opsjobs_clock set shift = shift + make_interval(secs => %s)", [forward]
+                )
 
     def _execute(self, query: str, *values: Any) -> None:
         with psycopg.connect(self.postgres.url, autocommit=True) as connection:

@@ -119,7 +119,13 @@ class House:
             self.postgres.start()
         if not self.valkey.running:
             self.valkey.start()
-        self.start(*(name for name in ("api", *WORKERS, "scheduler") if name not in self.running or not self.running[name].alive))
+        self.start(
+            *(
+                name
+                for name in ("api", *WORKERS, "scheduler")
+                if name not in self.running or not self.running[name].alive
+            )
+        )
 
     def complaints(self) -> list[str]:
         """What our processes logged as an error since the last time, but for servers that were taken away: bugs of ours."""
@@ -138,7 +144,9 @@ class House:
         open_ones = "select id from job_executions where finished_at is null"
         until(lambda: not self.rows(open_ones), "every execution ends", seconds)
         until(
-            lambda: not self.rows("select 1 from events where published_at is null limit 1"), "every event is published", seconds
+            lambda: not self.rows("select 1 from events where published_at is null limit 1"),
+            "every event is published",
+            seconds,
         )
 
     def sweep(self) -> None:
@@ -161,7 +169,9 @@ class House:
 
     def _wait_for(self, started: Running) -> None:
         def ready_or_dead() -> bool:
-            assert started.alive, f"{started.name} ended: {started.log.read_text(errors='replace')[-2000:]}"
+            assert started.alive, (
+                f"{started.name} ended: {started.log.read_text(errors='replace')[-2000:]}"
+            )
             if started.name == "api":
                 return self._api_is_ready()
             return started.name.startswith("scheduler") or self._is_registered(started)
@@ -171,18 +181,28 @@ class House:
     def _api_is_ready(self) -> bool:
         try:
             # The token comes in a moment after the readiness.
-            return self.http.get("/readyz").status_code == 200 and self.http.get("/targets").status_code == 200
+            return (
+                self.http.get("/readyz").status_code == 200
+                and self.http.get("/targets").status_code == 200
+            )
         except httpx2.TransportError:
             return False
 
     def _is_registered(self, worker: Running) -> bool:
-        return bool(self.rows("select 1 from workers where name = %s and buried_at is null", worker.title))
+        return bool(
+            self.rows("select 1 from workers where name = %s and buried_at is null", worker.title)
+        )
 
     # What a caller does.
 
     def client(self) -> httpx2.Client:
         """The admin's HTTP client."""
-        return httpx2.Client(base_url=self.url, headers={"authorization": f"Bearer {TOKEN}"}, timeout=SECONDS, trust_env=False)
+        return httpx2.Client(
+            base_url=self.url,
+            headers={"authorization": f"Bearer {TOKEN}"},
+            timeout=SECONDS,
+            trust_env=False,
+        )
 
     def post(self, path: str, body: Json, expect: int | None = None, **headers: str) -> Json:
         """The answer to a POST, which must be a success (or `expect`)."""
@@ -214,7 +234,13 @@ class House:
         """Launch a command on these targets; the execution's id. In it `$3` is the machine's address, where `witnessed`."""
         mark = f"e{len(self.invariants.marks) + 1}-{os.getpid()}"
         body: Json = {
-            "actions": [{"type": "command", "command": self.witness.on_each(mark, command) if witnessed else command, **action}],
+            "actions": [
+                {
+                    "type": "command",
+                    "command": self.witness.on_each(mark, command) if witnessed else command,
+                    **action,
+                }
+            ],
             "targets": {"ids": list(targets)},
             "policy": {"max_parallel": max_parallel} if max_parallel else {},
         }
@@ -228,7 +254,11 @@ class House:
         found: list[Json] = []
         cursor: str | None = None
         while True:
-            page = self.get(f"/executions/{execution}/targets", limit=200, **({"cursor": cursor} if cursor else {}))
+            page = self.get(
+                f"/executions/{execution}/targets",
+                limit=200,
+                **({"cursor": cursor} if cursor else {}),
+            )
             found += page["items"]
             if (cursor := page["next"]) is None:
                 return found
@@ -257,7 +287,11 @@ class House:
         """Wait for its end."""
         query = "select finished_at from job_executions where id = %s"
         try:
-            until(lambda: self.rows(query, execution)[0]["finished_at"] is not None, f"the end of execution {execution}", seconds)
+            until(
+                lambda: self.rows(query, execution)[0]["finished_at"] is not None,
+                f"the end of execution {execution}",
+                seconds,
+            )
         except AssertionError as late:
             counts = self.rows(
                 "select status, waiting_for, worker, count(*) from target_runs where execution_id = %s group by 1, 2, 3",
@@ -268,7 +302,9 @@ class House:
 
     def rows(self, query: str, *values: Any) -> list[DictRow]:
         """What the database holds."""
-        with psycopg.connect(self.postgres.url, autocommit=True, row_factory=dict_row) as connection:
+        with psycopg.connect(
+            self.postgres.url, autocommit=True, row_factory=dict_row
+        ) as connection:
             return connection.execute(query.encode(), values).fetchall()
 
     def latch(self) -> Latch:
@@ -282,17 +318,32 @@ class House:
         """web-<first> … web-<last>."""
         return [f"web-{n}" for n in range(first, last + 1)]
 
-    def add_target(self, name: str, host: str, port: int, host_keys: Sequence[str] = (), **more: Any) -> str:
+    def add_target(
+        self, name: str, host: str, port: int, host_keys: Sequence[str] = (), **more: Any
+    ) -> str:
         """Make a machine known; its name."""
-        body = {"name": name, "host": host, "port": port, "credential": "fleet", "host_keys": list(host_keys), **more}
+        body = {
+            "name": name,
+            "host": host,
+            "port": port,
+            "credential": "fleet",
+            "host_keys": list(host_keys),
+            **more,
+        }
         self.post("/targets", body, 201)
         return name
 
     def furnish(self) -> None:
         """Make the fleet known."""
-        login = {"type": "ssh_key", "username": self.machines[0].user, "private_key": self.machines[0].private_key}
+        login = {
+            "type": "ssh_key",
+            "username": self.machines[0].user,
+            "private_key": self.machines[0].private_key,
+        }
         self.post("/credentials", {"name": "fleet", **login}, 201)
-        for number, (server, address) in enumerate([(s, a) for s in self.machines for a in s.addresses], start=1):
+        for number, (server, address) in enumerate(
+            [(s, a) for s in self.machines for a in s.addresses], start=1
+        ):
             self.add_target(f"web-{number}", address, server.port, server.host_keys)
 
 
@@ -316,7 +367,9 @@ def opened(stack: ExitStack, machines: Sequence[Sshd], kind: type[H] = House) ->
     valkey = Valkey(folder)
     stack.callback(valkey.stop)
     valkey.start()
-    found = kind(folder, postgres, valkey, Witness(stack.enter_context(servers.open_folder())), machines)
+    found = kind(
+        folder, postgres, valkey, Witness(stack.enter_context(servers.open_folder())), machines
+    )
     stack.callback(found.stop)
     found.heal()
     return found
@@ -325,7 +378,9 @@ def opened(stack: ExitStack, machines: Sequence[Sshd], kind: type[H] = House) ->
 def fleet(stack: ExitStack) -> list[Sshd]:
     """Servers on 200 loopback addresses, with one key to log in."""
     addresses = [f"127.0.{100 + n // 200}.{1 + n % 200}" for n in range(MACHINES)]
-    shares = [addresses[at : at + ADDRESSES_A_SERVER] for at in range(0, MACHINES, ADDRESSES_A_SERVER)]
+    shares = [
+        addresses[at : at + ADDRESSES_A_SERVER] for at in range(0, MACHINES, ADDRESSES_A_SERVER)
+    ]
     found = [stack.enter_context(machines(share)) for share in shares]
     for server in found[1:]:
         let_in(server, found[0])

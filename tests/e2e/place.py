@@ -40,23 +40,32 @@ class Place:
 
     def run(self, command: str, target: str = "by-key", **action: object) -> int:
         """Launch it, durably unless said otherwise; the execution's id."""
-        return self.house.run(command, [target], witnessed=False, **{"durable": "required", **action})
+        return self.house.run(
+            command, [target], witnessed=False, **{"durable": "required", **action}
+        )
 
     @property
     def homes(self) -> dict[str, Path]:
         """Of all three."""
-        return {name: Path(pwd.getpwnam(name).pw_dir) for name in (self.ada, self.ben, self.homeless)}
+        return {
+            name: Path(pwd.getpwnam(name).pw_dir) for name in (self.ada, self.ben, self.homeless)
+        }
 
     @property
     def stores(self) -> dict[str, Path]:
         """Where runs of each are kept."""
         elsewhere = Path(f"/var/tmp/opsjobs-{pwd.getpwnam(self.homeless).pw_uid}")
-        return {**{name: self.homes[name] / ".opsjobs" for name in (self.ada, self.ben)}, self.homeless: elsewhere}
+        return {
+            **{name: self.homes[name] / ".opsjobs" for name in (self.ada, self.ben)},
+            self.homeless: elsewhere,
+        }
 
     def left(self) -> dict[str, list[str]]:
         """The files in each of these."""
         return {
-            name: sorted(str(file.relative_to(store)) for file in store.rglob("*") if not file.is_dir())
+            name: sorted(
+                str(file.relative_to(store)) for file in store.rglob("*") if not file.is_dir()
+            )
             for name, store in self.stores.items()
         }
 
@@ -67,9 +76,15 @@ def place() -> Iterator[Place]:
     needs_sshd()
     needs("sudo")
     needs("doas")
-    hers, his, phrase = Canary("ada's password"), Canary("ben's password"), Canary("the key's passphrase")
+    hers, his, phrase = (
+        Canary("ada's password"),
+        Canary("ben's password"),
+        Canary("the key's passphrase"),
+    )
     with ExitStack() as stack:
-        server = stack.enter_context(sshd(host_key_types=("ed25519",), settings=("PasswordAuthentication yes",)))
+        server = stack.enter_context(
+            sshd(host_key_types=("ed25519",), settings=("PasswordAuthentication yes",))
+        )
         ada, ben = (stack.enter_context(account(password=canary.text)) for canary in (hers, his))
         homeless = stack.enter_context(account())
         stack.enter_context(configured(f"{RULES}-{os.getpid()}", f"{ada} ALL=({ben}) ALL\n", 0o440))
@@ -115,4 +130,6 @@ def _make_known(on: Place, private: str) -> None:
     ):
         on.house.post("/credentials", body, 201)
     for target, credential in (("by-key", "key"), ("by-password", "ada"), ("homeless", "homeless")):
-        on.house.add_target(target, on.server.host, on.server.port, on.server.host_keys, credential=credential)
+        on.house.add_target(
+            target, on.server.host, on.server.port, on.server.host_keys, credential=credential
+        )

@@ -110,7 +110,11 @@ class Running:
 
     def said(self, event: str) -> list[Json]:
         """Its log lines of this event."""
-        lines = (line for line in self.log.read_text(errors="replace").splitlines() if line.startswith("{"))
+        lines = (
+            line
+            for line in self.log.read_text(errors="replace").splitlines()
+            if line.startswith("{")
+        )
         return [told for line in lines if (told := json.loads(line)).get("event") == event]
 
     def peak_kib(self) -> int:

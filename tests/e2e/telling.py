@@ -59,7 +59,10 @@ def _job(place: Place, token: Canary, durable: str) -> int:
     refused = place.house.http.post(path, json={"parameters": {"token": f"{token.text} no"}})
     assert (refused.status_code, token.text in refused.text) == (422, False), refused.text
     headers = {"Idempotency-Key": body["name"]}
-    answers = [place.house.http.post(path, json={"parameters": {"token": token.text}}, headers=headers) for _ in range(2)]
+    answers = [
+        place.house.http.post(path, json={"parameters": {"token": token.text}}, headers=headers)
+        for _ in range(2)
+    ]
     assert [answer.status_code for answer in answers] == [202, 202], answers[0].text
     assert token.text not in "".join(answer.text for answer in answers)
     return int(answers[0].json()["id"])

@@ -29,19 +29,45 @@ def other_key(folder: Path) -> tuple[str, str]:
     return (folder / "other").read_text(), " ".join(public.split()[:2])
 
 
-def test_machines_that_cannot_be_reached_say_why_and_do_not_hinder_the_others(house: House, tmp_path: Path) -> None:
+def test_machines_that_cannot_be_reached_say_why_and_do_not_hinder_the_others(
+    house: House, tmp_path: Path
+) -> None:
     server = house.machines[0]
-    port, keys, addresses = server.port, server.host_keys, server.addresses[8:]  # the witness tells machines by their address
+    port, keys, addresses = (
+        server.port,
+        server.host_keys,
+        server.addresses[8:],
+    )  # the witness tells machines by their address
     private, public = other_key(tmp_path)
     login = {"type": "ssh_key", "username": server.user, "private_key": private}
     house.post("/credentials", {"name": "stranger", **login}, 201)
     expected = {
-        house.add_target("nowhere", "no-such-host.invalid", 22, keys): ("unreachable", "dns", "no-such-host.invalid"),
-        house.add_target("closed", "127.0.0.1", 1, keys): ("unreachable", "connection_refused", "127.0.0.1"),
-        house.add_target("strange", addresses[0], port, keys, credential="stranger"): ("unreachable", "auth_failed", server.user),
-        house.add_target("changed", addresses[1], port, [public]): ("unreachable", "host_key", "changed"),
+        house.add_target("nowhere", "no-such-host.invalid", 22, keys): (
+            "unreachable",
+            "dns",
+            "no-such-host.invalid",
+        ),
+        house.add_target("closed", "127.0.0.1", 1, keys): (
+            "unreachable",
+            "connection_refused",
+            "127.0.0.1",
+        ),
+        house.add_target("strange", addresses[0], port, keys, credential="stranger"): (
+            "unreachable",
+            "auth_failed",
+            server.user,
+        ),
+        house.add_target("changed", addresses[1], port, [public]): (
+            "unreachable",
+            "host_key",
+            "changed",
+        ),
         house.add_target("unpinned", addresses[2], port): ("unreachable", "host_key", "unpinned"),
-        house.add_target("nobody", addresses[3], port, keys, credential=None): ("unreachable", "credential_missing", "nobody"),
+        house.add_target("nobody", addresses[3], port, keys, credential=None): (
+            "unreachable",
+            "credential_missing",
+            "nobody",
+        ),
     }
     execution = house.run("echo $3", [*expected, *house.names(1, 4)])
     ended = house.ended(execution)
@@ -54,7 +80,10 @@ def test_machines_that_cannot_be_reached_say_why_and_do_not_hinder_the_others(ho
         if word not in runs[name]["error"]["message"]
     }
     assert not unclear
-    assert (ended["status"], ended["counts"]) == ("partial", {"unreachable": len(expected), "succeeded": 4})
+    assert (ended["status"], ended["counts"]) == (
+        "partial",
+        {"unreachable": len(expected), "succeeded": 4},
+    )
     for result in house.results(execution):
         if result["target"]["name"] in expected:
             assert (result["status"], result["error"]) == (
@@ -104,18 +133,49 @@ def test_a_connection_cut_while_it_is_made_is_unreachable(house: House) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
-        ({"actions": [{"type": "command", "command": "true"}], "targets": {"ids": ["web-1"]}, "colour": "red"}, 422, "invalid"),
-        ({"actions": [{"type": "command", "command": "true\x00"}], "targets": {"ids": ["web-1"]}}, 422, "bad_character"),
-        ({"actions": [{"type": "command", "command": "true"}], "targets": {"ids": ["web\x001"]}}, 422, "bad_character"),
-        ({"actions": [{"type": "command", "command": "true"}], "targets": {"ids": ["nobody-knows-it"]}}, 422, "unknown_target"),
+        (
+            {
+                "actions": [{"type": "command", "command": "true"}],
+                "targets": {"ids": ["web-1"]},
+                "colour": "red",
+            },
+            422,
+            "invalid",
+        ),
+        (
+            {
+                "actions": [{"type": "command", "command": "true\x00"}],
+                "targets": {"ids": ["web-1"]},
+            },
+            422,
+            "bad_character",
+        ),
+        (
+            {"actions": [{"type": "command", "command": "true"}], "targets": {"ids": ["web\x001"]}},
+            422,
+            "bad_character",
+        ),
+        (
+            {
+                "actions": [{"type": "command", "command": "true"}],
+                "targets": {"ids": ["nobody-knows-it"]},
+            },
+            422,
+            "unknown_target",
+        ),
         ({"actions": [{"type": "command", "command": "true"}], "targets": {}}, 422, "no_targets"),
         ({"actions": [], "targets": {"ids": ["web-1"]}}, 422, "invalid"),
     ],
 )
-def test_a_body_that_makes_no_sense_is_refused(house: House, body: Json, status: int, code: str) -> None:
+def test_a_body_that_makes_no_sense_is_refused(
+    house: House, body: Json, status: int, code: str
+) -> None:
     before = house.rows("select count(*) as n from job_executions")
     answer = house.http.post("/run", json=body)
-    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert (answer.status_code, answer.headers["content-type"]) == (
+        status,
+        "application/problem+json",
+    )
     assert (answer.json()["code"], bool(answer.json()["detail"])) == (code, True)
     assert house.rows("select count(*) as n from job_executions") == before
 
@@ -130,7 +190,9 @@ def test_a_body_of_100_mb_is_refused_and_not_kept_in_memory(house: House) -> Non
         for _ in range(100):
             yield b"x" * 1_000_000
 
-    answer = house.http.post("/run", content=portions(), headers={"content-type": "application/json"})
+    answer = house.http.post(
+        "/run", content=portions(), headers={"content-type": "application/json"}
+    )
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
     assert api.peak_kib() - before < 16 << 10
     assert house.http.get("/readyz").status_code == 200

@@ -7,7 +7,9 @@ from e2e.processes import still_running, until
 
 
 def test_a_cancel_kills_20_commands_on_their_machines_and_starts_no_other(house: House) -> None:
-    execution = house.run("echo begun; sleep 300; echo survived", house.names(1, 30), max_parallel=20)
+    execution = house.run(
+        "echo begun; sleep 300; echo survived", house.names(1, 30), max_parallel=20
+    )
     house.started(execution, 20)
     mark = house.invariants.marks[execution]
     assert len(still_running(mark)) >= 20
@@ -18,7 +20,10 @@ def test_a_cancel_kills_20_commands_on_their_machines_and_starts_no_other(house:
     runs = house.runs(execution)
     assert [run["cancel_proof"] for run in runs] == ["killed"] * 20 + ["never_started"] * 10
     assert {run["error"]["code"] for run in runs} == {"cancelled"}
-    assert {result["cancel_proof"] for result in house.results(execution)} == {"killed", "never_started"}
+    assert {result["cancel_proof"] for result in house.results(execution)} == {
+        "killed",
+        "never_started",
+    }
     assert {house.output(execution, run["target"]["name"]) for run in runs} == {b"begun\n", b""}
     again = house.http.post(f"/executions/{execution}/cancel", json={})
     assert (again.status_code, again.json()["code"]) == (409, "execution_ended")
@@ -53,4 +58,7 @@ def test_a_command_that_ended_before_the_cancel_keeps_its_outcome(house: House) 
     house.started(execution, 2)
     house.post(f"/executions/{execution}/cancel", {}, 202)
     assert house.ended(execution)["counts"] == {"failed": 1, "cancelled": 1}
-    assert [(run["exit_code"], run["cancel_proof"]) for run in house.runs(execution)] == [(7, None), (None, "killed")]
+    assert [(run["exit_code"], run["cancel_proof"]) for run in house.runs(execution)] == [
+        (7, None),
+        (None, "killed"),
+    ]

@@ -15,7 +15,9 @@ PASSWORD = {"type": "password", "username": "nobody-of-ours", "password": "canar
 @contextmanager
 def guarded(address: str) -> Iterator[Sshd]:
     """A machine that asks for passwords."""
-    with sshd(addresses=(address,), host_key_types=("ed25519",), settings=["PasswordAuthentication yes"]) as server:
+    with sshd(
+        addresses=(address,), host_key_types=("ed25519",), settings=["PasswordAuthentication yes"]
+    ) as server:
         yield server
 
 
@@ -36,7 +38,9 @@ def events(house: House, name: str) -> list[str]:
 def test_twenty_runs_of_two_workers_are_one_refused_login_and_slow_no_other(house: House) -> None:
     with guarded("127.0.121.1") as server:
         house.post("/credentials", {"name": "wrong-1", **PASSWORD}, 201)
-        name = house.add_target("guarded-1", server.host, server.port, server.host_keys, credential="wrong-1", slots=40)
+        name = house.add_target(
+            "guarded-1", server.host, server.port, server.host_keys, credential="wrong-1", slots=40
+        )
         at_once = [house.run("true", [name], witnessed=False) for _ in range(20)]
         others = house.run("true", house.names(1, 40), max_parallel=40)
         assert house.ended(others)["status"] == "completed"
@@ -57,11 +61,17 @@ def test_twenty_runs_of_two_workers_are_one_refused_login_and_slow_no_other(hous
 def test_a_reset_lets_one_more_try_through(house: House) -> None:
     with guarded("127.0.121.2") as server:
         house.post("/credentials", {"name": "wrong-2", **PASSWORD}, 201)
-        name = house.add_target("guarded-2", server.host, server.port, server.host_keys, credential="wrong-2", slots=40)
+        name = house.add_target(
+            "guarded-2", server.host, server.port, server.host_keys, credential="wrong-2", slots=40
+        )
         house.ended(house.run("true", [name], witnessed=False))
         found = circuit(house, name)
         assert found is not None
-        assert (found["state"], found["credential"], found["error"]["code"]) == ("open", "wrong-2", "auth_failed")
+        assert (found["state"], found["credential"], found["error"]["code"]) == (
+            "open",
+            "wrong-2",
+            "auth_failed",
+        )
         answer = house.post(f"/circuits/{found['target']['id']}/reset", {})
         assert [c["target"]["name"] for c in answer["items"]] == [name]
         for execution in [house.run("true", [name], witnessed=False) for _ in range(10)]:
@@ -73,16 +83,25 @@ def test_a_reset_lets_one_more_try_through(house: House) -> None:
 def test_half_open_recovers_by_itself(house: House) -> None:
     with guarded("127.0.121.3") as server:
         mine = (server.folder / "login").read_text()
-        house.post("/credentials", {"name": "late", "type": "ssh_key", "username": server.user, "private_key": mine}, 201)
+        house.post(
+            "/credentials",
+            {"name": "late", "type": "ssh_key", "username": server.user, "private_key": mine},
+            201,
+        )
         server.authorize(server.user, "# nobody yet")
-        name = house.add_target("guarded-3", server.host, server.port, server.host_keys, credential="late", slots=40)
+        name = house.add_target(
+            "guarded-3", server.host, server.port, server.host_keys, credential="late", slots=40
+        )
         house.ended(house.run("true", [name], witnessed=False))
         assert circuit(house, name) is not None
         server.authorize(server.user, (server.folder / "login.pub").read_text().strip())
         house.ended(still := house.run("true", [name], witnessed=False))
         assert codes(house.runs(still)) == ["circuit_open"]
         # A quarter of an hour later, as far as this circuit knows.
-        house.rows("update circuits set until = opsjobs_now() where message like %s returning id", f"%{name}%")
+        house.rows(
+            "update circuits set until = opsjobs_now() where message like %s returning id",
+            f"%{name}%",
+        )
         at_once = [house.run("true", [name], witnessed=False) for _ in range(10)]
         assert {house.ended(execution)["status"] for execution in at_once} == {"completed"}
         assert circuit(house, name) is None

@@ -15,7 +15,13 @@ OPSJOBS = [sys.executable, "-m", "opsjobs"]
 
 def opsjobs(house: House, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """A command to its end."""
-    return subprocess.run([*OPSJOBS, *arguments], env=house.environment, capture_output=True, timeout=SECONDS, check=False)
+    return subprocess.run(
+        [*OPSJOBS, *arguments],
+        env=house.environment,
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+    )
 
 
 def executions(house: House) -> int:
@@ -71,7 +77,9 @@ def test_ctrl_c_asks_for_a_cancel_and_waits_for_it(house: House) -> None:
     (run,) = house.runs(newest["id"])
     assert run["cancel_proof"] == "killed"
     assert (
-        house.rows("select cancel_reason from execution_specs where execution_id = %s", newest["id"])[0]["cancel_reason"]
+        house.rows(
+            "select cancel_reason from execution_specs where execution_id = %s", newest["id"]
+        )[0]["cancel_reason"]
         == "Ctrl-C"
     )
 

@@ -22,7 +22,11 @@ def of(worker: str, runs: list[Json]) -> list[Json]:
 
 def deaths(house: House, worker: Running) -> int:
     """How often the world was told that it is lost."""
-    return len(house.rows("select 1 from events where type = 'worker.lost' and data ->> 'name' = %s", worker.title))
+    return len(
+        house.rows(
+            "select 1 from events where type = 'worker.lost' and data ->> 'name' = %s", worker.title
+        )
+    )
 
 
 def output_entries(house: House, execution: int, runs: list[Json]) -> list[object]:
@@ -35,7 +39,9 @@ def output_entries(house: House, execution: int, runs: list[Json]) -> list[objec
 def test_a_worker_killed_at_work_loses_no_run_and_doubles_none(house: House, victim: int) -> None:
     dead, other = house.workers[victim], house.workers[1 - victim]
     latch = house.latch()
-    execution = house.run(f"echo begun; {latch.wait}; echo done", house.names(1, 60), max_parallel=48, **DIRECT)
+    execution = house.run(
+        f"echo begun; {latch.wait}; echo done", house.names(1, 60), max_parallel=48, **DIRECT
+    )
     house.started(execution, 48)
     held = of(dead.title, [run for run in house.runs(execution) if run["status"] == "running"])
     dead.kill()
@@ -45,38 +51,60 @@ def test_a_worker_killed_at_work_loses_no_run_and_doubles_none(house: House, vic
     lost = [run for run in runs if run["status"] == "lost"]
     assert held
     assert {run["id"] for run in lost} == {run["id"] for run in held}
-    assert all(run["error"]["code"] == "lost" and "worker died" in run["error"]["message"] for run in lost)
+    assert all(
+        run["error"]["code"] == "lost" and "worker died" in run["error"]["message"] for run in lost
+    )
     assert all(run["status"] == "succeeded" for run in runs if run not in lost)
     assert {run["worker"] for run in lost} <= {other.title}
     assert ended["status"] == "partial"
     assert ended["counts"] == {"lost": len(lost), "succeeded": 60 - len(lost)}
     # What the lost ones had said before is there, and the command itself was started once (the fixture looks).
-    assert all(house.output(execution, run["target"]["name"]) in (b"", b"begun\n", b"begun\ndone\n") for run in lost[:5])
-    assert [event["data"]["name"] for event in house.rows("select data from events where type = 'worker.lost'")].count(
-        dead.title
-    ) == 1
+    assert all(
+        house.output(execution, run["target"]["name"]) in (b"", b"begun\n", b"begun\ndone\n")
+        for run in lost[:5]
+    )
+    assert [
+        event["data"]["name"]
+        for event in house.rows("select data from events where type = 'worker.lost'")
+    ].count(dead.title) == 1
 
 
 def test_a_worker_that_is_asked_to_leave_gives_back_what_has_not_begun(house: House) -> None:
     with machines([f"127.0.120.{n}" for n in range(1, 17)]) as server:
         let_in(server, house.machines[0])
-        slow = [house.add_target(f"slow-{n}", a, server.port, server.host_keys) for n, a in enumerate(server.addresses, start=1)]
-        os.kill(server.process.pid, signal.SIGSTOP)  # its machines take connections, and say nothing
+        slow = [
+            house.add_target(f"slow-{n}", a, server.port, server.host_keys)
+            for n, a in enumerate(server.addresses, start=1)
+        ]
+        os.kill(
+            server.process.pid, signal.SIGSTOP
+        )  # its machines take connections, and say nothing
         try:
             quick = house.names(1, 32)
-            mixed = [name for pair in zip(slow, quick[::2], quick[1::2], strict=True) for name in pair]
+            mixed = [
+                name for pair in zip(slow, quick[::2], quick[1::2], strict=True) for name in pair
+            ]
             latch = house.latch()
-            execution = house.run(f"echo begun; {latch.wait}; echo done", mixed, max_parallel=48, **DIRECT)
+            execution = house.run(
+                f"echo begun; {latch.wait}; echo done", mixed, max_parallel=48, **DIRECT
+            )
             house.started(execution, 32)
             runs = house.runs(execution)
             stuck_at = {
-                worker.title: [r for r in of(worker.title, runs) if r["target"]["name"] in slow] for worker in house.workers
+                worker.title: [r for r in of(worker.title, runs) if r["target"]["name"] in slow]
+                for worker in house.workers
             }
             staying, leaving = sorted(house.workers, key=lambda worker: len(stuck_at[worker.title]))
             stuck = [run["id"] for run in stuck_at[leaving.title]]
             assert stuck
             leaving.process.send_signal(signal.SIGTERM)
-            until(lambda: {run["status"] for run in house.runs(execution) if run["id"] in stuck} == {"waiting"}, "it gives back")
+            until(
+                lambda: (
+                    {run["status"] for run in house.runs(execution) if run["id"] in stuck}
+                    == {"waiting"}
+                ),
+                "it gives back",
+            )
             assert leaving.alive, "it waits for its commands"
             latch.open()
             assert leaving.process.wait(SECONDS) == 0
@@ -90,10 +118,14 @@ def test_a_worker_that_is_asked_to_leave_gives_back_what_has_not_begun(house: Ho
     assert deaths(house, leaving) == 0
 
 
-def test_a_worker_frozen_beyond_its_lease_writes_nothing_late_and_begins_a_new_life(house: House) -> None:
+def test_a_worker_frozen_beyond_its_lease_writes_nothing_late_and_begins_a_new_life(
+    house: House,
+) -> None:
     frozen, other = house.workers
     latch = house.latch()
-    execution = house.run(f"echo 1; {latch.wait}; echo 2", house.names(1, 48), max_parallel=48, **DIRECT)
+    execution = house.run(
+        f"echo 1; {latch.wait}; echo 2", house.names(1, 48), max_parallel=48, **DIRECT
+    )
     house.started(execution, 48)
     assert of(frozen.title, house.runs(execution))
     frozen.freeze()
@@ -103,7 +135,10 @@ def test_a_worker_frozen_beyond_its_lease_writes_nothing_late_and_begins_a_new_l
     lost = [run for run in runs if run["status"] == "lost"]
     assert lost
     assert {run["worker"] for run in lost} == {other.title}
-    assert ended["counts"] == {"lost": len(lost), **({"succeeded": 48 - len(lost)} if len(lost) < 48 else {})}
+    assert ended["counts"] == {
+        "lost": len(lost),
+        **({"succeeded": 48 - len(lost)} if len(lost) < 48 else {}),
+    }
     before = output_entries(house, execution, lost)
     lives = "select id from workers where name = %s and buried_at is null"
     assert not house.rows(lives, frozen.title)
@@ -122,9 +157,13 @@ def test_a_worker_frozen_beyond_its_lease_writes_nothing_late_and_begins_a_new_l
 
 def test_commands_of_a_frozen_worker_that_wakes_in_time_are_not_lost(house: House) -> None:
     house.workers[0].kill()
-    house.start(WORKERS[0], OPSJOBS_LEASE_SECONDS="60")  # however slow this test is, it wakes in time
+    house.start(
+        WORKERS[0], OPSJOBS_LEASE_SECONDS="60"
+    )  # however slow this test is, it wakes in time
     frozen, latch = house.workers[0], house.latch()
-    execution = house.run(f"echo begun; {latch.wait}; echo done", house.names(1, 48), max_parallel=48, **DIRECT)
+    execution = house.run(
+        f"echo begun; {latch.wait}; echo done", house.names(1, 48), max_parallel=48, **DIRECT
+    )
     house.started(execution, 48)
     frozen.freeze()
     latch.open()
@@ -158,7 +197,9 @@ def test_a_worker_that_leaves_does_not_wait_for_ever_and_says_what_it_left(house
 
 def test_a_power_cut_of_everything_at_once_leaves_a_true_record(house: House) -> None:
     latch = house.latch()
-    execution = house.run(f"echo begun; {latch.wait}; echo done", house.names(1, 60), max_parallel=40, **DIRECT)
+    execution = house.run(
+        f"echo begun; {latch.wait}; echo done", house.names(1, 60), max_parallel=40, **DIRECT
+    )
     house.started(execution, 40)
     for process in house.running.values():
         process.process.kill()
@@ -182,11 +223,15 @@ def test_who_freezes_within_a_transaction_does_not_hold_the_others_for_ever(hous
     house.started(execution, 4)
     # As a worker that is frozen while it sends a flush: PostgreSQL has no timer for a session in the middle of a pipeline.
     settings = "-c idle_in_transaction_session_timeout=3s"
-    with psycopg.connect(house.postgres.url, autocommit=True, application_name="opsjobs frozen", options=settings) as frozen:
+    with psycopg.connect(
+        house.postgres.url, autocommit=True, application_name="opsjobs frozen", options=settings
+    ) as frozen:
         pipeline = frozen.pipeline()
         pipeline.__enter__()
         frozen.execute("begin")
-        assert frozen.execute("select id from job_executions where id = %s for update", [execution]).fetchone()
+        assert frozen.execute(
+            "select id from job_executions where id = %s for update", [execution]
+        ).fetchone()
         assert house.ended(execution)["counts"] == {"succeeded": 4}
         with pytest.raises(psycopg.OperationalError):
             pipeline.__exit__(None, None, None)

@@ -27,14 +27,19 @@ def _nobody_is_lost(house: House) -> Iterator[None]:
 
 def says(house: House, execution: int, target: str, line: int) -> None:
     """Wait until this line of the command's is stored."""
-    until(lambda: house.output(execution, target).endswith(b"\n%d\n" % line), f"line {line} of execution {execution}")
+    until(
+        lambda: house.output(execution, target).endswith(b"\n%d\n" % line),
+        f"line {line} of execution {execution}",
+    )
 
 
 def test_a_run_survives_three_dead_fleets_of_workers_and_a_cut_network(house: House) -> None:
     server = house.machines[0]
     with proxied(server.host, server.port) as (way, loop):
         far = house.add_target("far", way.host, way.port, server.host_keys)
-        starts = house.witness.path.with_name("starts")  # the witness goes by the machine's address, which the proxy hides
+        starts = house.witness.path.with_name(
+            "starts"
+        )  # the witness goes by the machine's address, which the proxy hides
         starts.touch()
         starts.chmod(0o666)
         latches = {line: house.latch() for line in (7, 14, 21, 28)}
@@ -66,11 +71,16 @@ def test_200_runs_of_killed_workers_are_all_followed_on(house: House) -> None:
     survivor = house.running.pop("worker-4")
     try:
         latch = house.latch()
-        execution = house.run(f"echo begun; {latch.wait}; echo done", house.names(1, 200), max_parallel=200)
+        execution = house.run(
+            f"echo begun; {latch.wait}; echo done", house.names(1, 200), max_parallel=200
+        )
         house.started(execution, 200)
         for worker in (*house.workers, house.running.pop("worker-3")):
             worker.kill()
-        until(lambda: {run["worker"] for run in house.runs(execution)} == {survivor.title}, "all are taken over")
+        until(
+            lambda: {run["worker"] for run in house.runs(execution)} == {survivor.title},
+            "all are taken over",
+        )
         latch.open()
         assert house.ended(execution)["counts"] == {"succeeded": 200}
     finally:
@@ -78,11 +88,15 @@ def test_200_runs_of_killed_workers_are_all_followed_on(house: House) -> None:
     assert {house.output(execution, name) for name in house.names(1, 200)} == {b"begun\ndone\n"}
 
 
-def test_a_worker_that_is_asked_to_leave_waits_for_no_command_and_all_of_them_go_on(house: House) -> None:
+def test_a_worker_that_is_asked_to_leave_waits_for_no_command_and_all_of_them_go_on(
+    house: House,
+) -> None:
     latch = house.latch()
     house.workers[0].kill()
     house.start(WORKERS[0], OPSJOBS_DRAIN_SECONDS="600")
-    execution = house.run(f"echo begun; {latch.wait}; echo done", house.names(1, 40), max_parallel=40)
+    execution = house.run(
+        f"echo begun; {latch.wait}; echo done", house.names(1, 40), max_parallel=40
+    )
     house.started(execution, 40)
     assert house.workers[0].end(signal.SIGTERM) == 0
     latch.open()
@@ -92,7 +106,9 @@ def test_a_worker_that_is_asked_to_leave_waits_for_no_command_and_all_of_them_go
 
 def test_a_power_cut_of_everything_at_once_costs_no_run(house: House) -> None:
     latch = house.latch()
-    execution = house.run(f"echo begun; {latch.wait}; echo done", house.names(1, 60), max_parallel=40)
+    execution = house.run(
+        f"echo begun; {latch.wait}; echo done", house.names(1, 60), max_parallel=40
+    )
     house.started(execution, 40)
     for process in house.running.values():
         process.process.kill()
@@ -112,7 +128,9 @@ FAMILY = """trap '' TERM; (trap '' TERM HUP; exec sleep 301) & (setsid sh -c 'tr
 while :; do sleep 1; done"""
 
 
-def test_a_cancel_leaves_no_survivor_of_families_that_fork_and_daemonise_and_ignore_term(house: House) -> None:
+def test_a_cancel_leaves_no_survivor_of_families_that_fork_and_daemonise_and_ignore_term(
+    house: House,
+) -> None:
     # 200 of them, each on a machine of its own: tests/chaos/test_families.py.
     execution = house.run(FAMILY, house.names(1, 12), max_parallel=12, witnessed=False)
     until(lambda: len(family()) == 12 * 2, "all families are complete")

@@ -22,7 +22,18 @@ from kit.servers import open_folder
 from kit.sshd import needs_sshd, sshd
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-ACTORS = ("apt-get", "needrestart", "shutdown", "systemctl", "nginx", "curl", "pg_dump", "lbctl", "df", "getent")
+ACTORS = (
+    "apt-get",
+    "needrestart",
+    "shutdown",
+    "systemctl",
+    "nginx",
+    "curl",
+    "pg_dump",
+    "lbctl",
+    "df",
+    "getent",
+)
 MACHINES = 100
 FEW = 4
 # Who it is, where, and with which words; then whatever the test has for it there.
@@ -87,11 +98,17 @@ class Lab:
     def calls(self, *words: str) -> list[tuple[int, str]]:
         """Which machine called what, in order; those that begin with these words."""
         lines = (line.split(" ", 1) for line in (self.folder / "calls").read_text().splitlines())
-        return [(int(where.rpartition(".")[2]), call) for where, call in lines if call.startswith(" ".join(words))]
+        return [
+            (int(where.rpartition(".")[2]), call)
+            for where, call in lines
+            if call.startswith(" ".join(words))
+        ]
 
     def upload(self, body: bytes) -> str:
         """A file's id."""
-        answer = self.house.http.post("/files", content=body, headers={"content-type": "application/octet-stream"})
+        answer = self.house.http.post(
+            "/files", content=body, headers={"content-type": "application/octet-stream"}
+        )
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
@@ -109,19 +126,32 @@ def _lab() -> Iterator[Lab]:
         folder = stack.enter_context(open_folder())
         _furnish(folder)
         settings = (f"SetEnv PATH={folder}/actors:/usr/local/bin:/usr/bin:/bin",)
-        server = stack.enter_context(sshd(addresses=("0.0.0.0",), host_key_types=("ed25519",), settings=settings))
+        server = stack.enter_context(
+            sshd(addresses=("0.0.0.0",), host_key_types=("ed25519",), settings=settings)
+        )
         house = opened(stack, [server])
         network = f"127.{20 + os.getpid() % 80}.7"
         login = {"type": "ssh_key", "username": server.user, "private_key": server.private_key}
         house.post("/credentials", {"name": "fleet", **login}, 201)
         for n in range(1, MACHINES + 1):
             labels = {"os": "debian", "role": "db" if n > FEW else "web"}
-            house.add_target(f"web-{n}", f"{network}.{n}", server.port, server.host_keys, labels=labels)
+            house.add_target(
+                f"web-{n}", f"{network}.{n}", server.port, server.host_keys, labels=labels
+            )
         yield Lab(house, folder, network)
 
 
 def _furnish(folder: Path) -> None:
-    for name in ("actors", "says", "srv", "srv/tls", "srv/log", "srv/app", "srv/app/old", "srv/backup"):
+    for name in (
+        "actors",
+        "says",
+        "srv",
+        "srv/tls",
+        "srv/log",
+        "srv/app",
+        "srv/app/old",
+        "srv/backup",
+    ):
         (folder / name).mkdir()
         (folder / name).chmod(0o777)
     for name in ACTORS:
@@ -166,7 +196,10 @@ def test_patch_and_reboot_stops_at_a_sick_canary(lab: Lab) -> None:
 
 def test_patch_and_reboot_stops_at_a_canary_that_does_not_come_up(lab: Lab) -> None:
     lab.says("systemctl", "exit 1", machine=1)
-    assert lab.execute(lab.job("patch-and-reboot"), FEW)["counts"] == {"failed": 1, "skipped": FEW - 1}
+    assert lab.execute(lab.job("patch-and-reboot"), FEW)["counts"] == {
+        "failed": 1,
+        "skipped": FEW - 1,
+    }
     assert {machine for machine, _ in lab.calls("apt-get")} == {1}
 
 
@@ -201,7 +234,12 @@ def test_rolling_restart_goes_machine_by_machine(lab: Lab) -> None:
     assert calls == [
         (machine, call)
         for machine, _ in calls[::4]
-        for call in ("lbctl disable web", "systemctl restart web", "curl -fsS http://localhost/health", "lbctl enable web")
+        for call in (
+            "lbctl disable web",
+            "systemctl restart web",
+            "curl -fsS http://localhost/health",
+            "lbctl enable web",
+        )
     ]
 
 
@@ -223,15 +261,21 @@ def test_database_backup_dumps_only_when_all_have_stopped_writing(lab: Lab) -> N
     assert ended["counts"] == {"failed": 1, "succeeded": 3}
     order = [call.split(" shard")[0].split()[0:2] for _, call in lab.calls()]
     assert order[:4] == [["systemctl", "stop"]] * 4
-    assert sorted(lab.calls("systemctl start writer")) == [(machine, "systemctl start writer") for machine in (5, 6, 7, 8)]
+    assert sorted(lab.calls("systemctl start writer")) == [
+        (machine, "systemctl start writer") for machine in (5, 6, 7, 8)
+    ]
 
 
 def test_user_audit_fails_where_somebody_else_is_root(lab: Lab) -> None:
-    lab.says("getent", "printf 'root:x:0:0::/root:/bin/sh\\neve:x:0:0::/:/bin/sh\\n'; exit", machine=2)
+    lab.says(
+        "getent", "printf 'root:x:0:0::/root:/bin/sh\\neve:x:0:0::/:/bin/sh\\n'; exit", machine=2
+    )
     lab.says("getent", "printf 'root:x:0:0::/root:/bin/sh\\n'; exit")
     ended = lab.execute(lab.job("user-audit"), FEW)
     assert ended["counts"] == {"failed": 1, "succeeded": FEW - 1}
-    assert lab.house.output(ended["id"], "web-2") == b"second root: eve\nroot /bin/sh\neve /bin/sh\n"
+    assert (
+        lab.house.output(ended["id"], "web-2") == b"second root: eve\nroot /bin/sh\neve /bin/sh\n"
+    )
 
 
 def test_disk_cleanup_cleans_only_what_is_nearly_full(lab: Lab) -> None:
@@ -267,7 +311,9 @@ def _empty_tar() -> bytes:
     return bytes(10_240)
 
 
-def test_release_night_runs_the_other_job_on_each_machine_and_goes_on_where_that_went_well(lab: Lab) -> None:
+def test_release_night_runs_the_other_job_on_each_machine_and_goes_on_where_that_went_well(
+    lab: Lab,
+) -> None:
     lab.job_id("rolling-restart")
     job = lab.job_id("release-night")
     lab.says("curl", "exit 22", machine=2)
@@ -277,7 +323,10 @@ def test_release_night_runs_the_other_job_on_each_machine_and_goes_on_where_that
     assert (lab.srv / "backup" / "app.OPS-7.tar").exists()
     assert lab.calls("systemctl is-active") == [(1, "systemctl is-active web")]
     children = lab.house.get("/executions", triggered_by="workflow")["items"]
-    assert sorted((child["parent"], child["status"]) for child in children) == [(execution, "completed"), (execution, "failed")]
+    assert sorted((child["parent"], child["status"]) for child in children) == [
+        (execution, "completed"),
+        (execution, "failed"),
+    ]
 
 
 def test_a_file_goes_to_100_machines(lab: Lab) -> None:

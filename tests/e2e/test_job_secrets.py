@@ -19,22 +19,38 @@ def fired(house: House, job: int, name: str) -> int:
 
 def test_a_scheduled_job_has_a_secret_that_is_rotated_and_never_shown(house: House) -> None:
     first, second = Canary("first"), Canary("second")
-    stored = house.post("/credentials", {"name": "backup-pw", "type": "secret", "value": first.text}, 201)
+    stored = house.post(
+        "/credentials", {"name": "backup-pw", "type": "secret", "value": first.text}, 201
+    )
     command = 'cat "$OPSJOBS_SECRETS/password"; echo; sha256sum <"$OPSJOBS_SECRETS/password"'
     declared = [{"name": "password", "type": "secret", "from_credential": "backup-pw"}]
-    body = {"name": "backup", "targets": {"ids": ["web-1"]}, "parameters": declared, "actions": [{"command": command}]}
+    body = {
+        "name": "backup",
+        "targets": {"ids": ["web-1"]},
+        "parameters": declared,
+        "actions": [{"command": command}],
+    }
     job = int(house.post("/jobs", body, 201)["id"])
     executions = []
     for canary in (first, second):
         executions.append(fired(house, job, canary.text[:8]))
         assert house.ended(executions[-1])["status"] == "completed"
         said = house.output(executions[-1], "web-1").decode().splitlines()
-        assert said == ["*" * len(canary.text), f"{hashlib.sha256(canary.text.encode()).hexdigest()}  -"]
+        assert said == [
+            "*" * len(canary.text),
+            f"{hashlib.sha256(canary.text.encode()).hexdigest()}  -",
+        ]
         house.post(f"/credentials/{stored['id']}/rotate", {"value": second.text}, 200)
     used = house.get("/audit", action="credential.used")["items"]
     assert [row["after"]["execution"] for row in used] == executions[::-1]
-    shown = [house.http.get(f"/executions/{n}{p}").content for n in executions for p in ("", "/targets", "/results", "/log")]
+    shown = [
+        house.http.get(f"/executions/{n}{p}").content
+        for n in executions
+        for p in ("", "/targets", "/results", "/log")
+    ]
     assert not seen_in(b"".join(shown), [first, second])
     assert not seen_in_tables(house.postgres.url, [first, second])
-    assert not [log for log in house.folder.glob("*.log") if seen_in(log.read_bytes(), [first, second])]
+    assert not [
+        log for log in house.folder.glob("*.log") if seen_in(log.read_bytes(), [first, second])
+    ]
     assert house.http.delete(f"/jobs/{job}", headers={"if-match": "*"}).status_code == 204

@@ -35,7 +35,9 @@ def execute_until_answered(house: House, job: int, key: str) -> Json:
 
     def answered() -> bool:
         try:
-            answers.append(house.http.post(f"/jobs/{job}/execute", json={}, headers={"idempotency-key": key}))
+            answers.append(
+                house.http.post(f"/jobs/{job}/execute", json={}, headers={"idempotency-key": key})
+            )
         except httpx2.TransportError:
             return False
         return answers[-1].status_code not in (409, 503)
@@ -55,20 +57,28 @@ def test_the_same_order_given_at_once_by_many_makes_one_execution(house: House, 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(order, range(16)))
     assert {answer.status_code for answer in answers} <= {202, 409}
-    assert {answer.json()["code"] for answer in answers if answer.status_code == 409} <= {"idempotency_in_progress"}
+    assert {answer.json()["code"] for answer in answers if answer.status_code == 409} <= {
+        "idempotency_in_progress"
+    }
     told = {answer.json()["id"] for answer in answers if answer.status_code == 202}
     assert len(told) == 1
     assert {execute_until_answered(house, job, key)["id"]} == told == {*executions(house, job)}
-    other = house.http.post(f"/jobs/{job}/execute", json={"reason": "another"}, headers={"idempotency-key": key})
+    other = house.http.post(
+        f"/jobs/{job}/execute", json={"reason": "another"}, headers={"idempotency-key": key}
+    )
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
 
 
-def test_an_api_killed_before_the_commit_has_done_nothing_and_the_retry_does_it(house: House, job: int) -> None:
+def test_an_api_killed_before_the_commit_has_done_nothing_and_the_retry_does_it(
+    house: House, job: int
+) -> None:
     key = str(uuid.uuid4())
     with ThreadPoolExecutor(1) as pool:
         with psycopg.connect(house.postgres.url) as blocker:
             blocker.execute("lock table job_executions in exclusive mode")
-            first = pool.submit(house.http.post, f"/jobs/{job}/execute", json={}, headers={"idempotency-key": key})
+            first = pool.submit(
+                house.http.post, f"/jobs/{job}/execute", json={}, headers={"idempotency-key": key}
+            )
             waiting = "select 1 from pg_locks where not granted"
             until(lambda: house.rows(waiting), "the launch stands in the middle of its transaction")
             house.running["api"].kill()
@@ -80,7 +90,9 @@ def test_an_api_killed_before_the_commit_has_done_nothing_and_the_retry_does_it(
     assert executions(house, job) == [launched["id"]]
 
 
-def test_an_api_killed_after_the_commit_gives_the_same_answer_to_the_retry(house: House, job: int) -> None:
+def test_an_api_killed_after_the_commit_gives_the_same_answer_to_the_retry(
+    house: House, job: int
+) -> None:
     key = str(uuid.uuid4())
     committed = "select id from job_executions where job_id = %s"
     with ThreadPoolExecutor(1) as pool:

@@ -72,11 +72,20 @@ class Controls:
 
 
 def test_point_10_no_secret_is_ever_seen(place: Place) -> None:
-    house, control, latch, token = place.house, Controls(), place.house.latch(), Canary("a secret parameter")
+    house, control, latch, token = (
+        place.house,
+        Controls(),
+        place.house.latch(),
+        Canary("a secret parameter"),
+    )
     shown = {(control.argument.name, "cmdline"), (control.variable.name, "environ")}
     watched = [*place.secrets, token, *control.all]
     spying = "sleep 1; env; tr '\\0' ' ' </proc/$$/environ; cat"
-    with lying_about(place.secrets) as found, Sampler(watched) as sampler, overheard(house.valkey) as heard:
+    with (
+        lying_about(place.secrets) as found,
+        Sampler(watched) as sampler,
+        overheard(house.valkey) as heard,
+    ):
         until(lambda: sampler.rounds, "the sampler has looked", LONG_SECONDS)
         executions = [
             place.run(spying),
@@ -99,8 +108,12 @@ def test_point_10_no_secret_is_ever_seen(place: Place) -> None:
     assert all("****" in text for text in masked), "they did print what they should not"
     assert sampler.seen == shown
     assert seen_in(b"\n".join(heard), watched) == {control.told.name}
-    assert _names(_outside(place, telling, seen_in_files(_places_of(place), watched))) == {control.written.name}
-    assert _names(seen_in_files([house.folder, place.server.folder], watched)) == {control.logged.name}
+    assert _names(_outside(place, telling, seen_in_files(_places_of(place), watched))) == {
+        control.written.name
+    }
+    assert _names(seen_in_files([house.folder, place.server.folder], watched)) == {
+        control.logged.name
+    }
     house.invariants.check()
     stored = {canary.name for canary in control.stored}
     assert _names(seen_in_tables(house.postgres.url, watched)) == stored
@@ -115,12 +128,22 @@ def _came_to(place: Place, execution: int) -> str:
     return str(status)
 
 
-def _outside(place: Place, executions: list[int], found: set[tuple[str, str]]) -> set[tuple[str, str]]:
+def _outside(
+    place: Place, executions: list[int], found: set[tuple[str, str]]
+) -> set[tuple[str, str]]:
     """But for what these have printed: the machine keeps that for a day, where only those can read it who had it printed."""
-    runs = place.house.rows("select uuid::text from target_runs where execution_id = any(%s)", executions)
-    own = {(name, file) for name, file in found if any(f"/.opsjobs/runs/{run['uuid']}." in file for run in runs)}
+    runs = place.house.rows(
+        "select uuid::text from target_runs where execution_id = any(%s)", executions
+    )
+    own = {
+        (name, file)
+        for name, file in found
+        if any(f"/.opsjobs/runs/{run['uuid']}." in file for run in runs)
+    }
     assert _names(own) >= {canary.name for canary in place.secrets[1:]}
-    assert {file.rpartition("/")[2].rpartition(".")[2] for _, file in own} == {"1", "2"}, "its output, and nothing else"
+    assert {file.rpartition("/")[2].rpartition(".")[2] for _, file in own} == {"1", "2"}, (
+        "its output, and nothing else"
+    )
     return found - own
 
 
@@ -130,13 +153,24 @@ def _names(found: set[tuple[str, str]]) -> set[str]:
 
 def _places_of(place: Place) -> list[Path]:
     """Where our accounts may have written to, and where the machine says what they did."""
-    return [*place.homes.values(), *_open_places(place), Path("/var/log"), Path("/var/mail"), Path("/run/sudo")]
+    return [
+        *place.homes.values(),
+        *_open_places(place),
+        Path("/var/log"),
+        Path("/var/mail"),
+        Path("/run/sudo"),
+    ]
 
 
 def _open_places(place: Place) -> list[Path]:
     """What our accounts have in places where everybody may write."""
     uids = {pwd.getpwnam(name).pw_uid for name in place.homes}
-    return [entry for top in ("/tmp", "/var/tmp", "/dev/shm") for entry in Path(top).iterdir() if _owner(entry) in uids]
+    return [
+        entry
+        for top in ("/tmp", "/var/tmp", "/dev/shm")
+        for entry in Path(top).iterdir()
+        if _owner(entry) in uids
+    ]
 
 
 def _owner(entry: Path) -> int:
@@ -166,7 +200,9 @@ def test_a_day_after_runs_of_every_kind_one_token_is_left(place: Place) -> None:
     }
     place.house.settle(LONG_SECONDS)
     before = place.left()
-    assert {name: len(files) > 1 for name, files in before.items()} == dict.fromkeys(place.homes, True)
+    assert {name: len(files) > 1 for name, files in before.items()} == dict.fromkeys(
+        place.homes, True
+    )
     assert [file for file in before[place.ada] if file.endswith(".v")]
     place.house.invariants.check()
     _a_day_passes(place)
@@ -176,7 +212,9 @@ def test_a_day_after_runs_of_every_kind_one_token_is_left(place: Place) -> None:
 
 def _runs_that_are_left_alone(place: Place) -> dict[str, int]:
     """Each ends by itself; those that fail are told by their names."""
-    filling = "\n".join(f": 'line {n} of a command that is too long for a variable'" for n in range(400))
+    filling = "\n".join(
+        f": 'line {n} of a command that is too long for a variable'" for n in range(400)
+    )
     return {
         "plain": place.run("echo out; echo err >&2"),
         "by password": place.run("echo out", "by-password"),
@@ -186,10 +224,15 @@ def _runs_that_are_left_alone(place: Place) -> dict[str, int]:
         "daemon": place.run("setsid sleep 3 </dev/null >/dev/null 2>&1 & echo out"),
         "much": place.run("head -c 300000 /dev/zero"),
         "no home": place.run("echo out", "homeless"),
-        **{method: place.run("echo out; sleep 0.3; echo more", **place.as_ben(method)) for method in ("sudo", "su", "doas")},
+        **{
+            method: place.run("echo out; sleep 0.3; echo more", **place.as_ben(method))
+            for method in ("sudo", "su", "doas")
+        },
         "exit 130": place.run("exit 130"),
         "timed out": place.run("trap '' TERM; sleep 60", timeout="1s"),
-        "refused": place.run("true", become={"user": "root", "method": "sudo", "credential": "ada"}),
+        "refused": place.run(
+            "true", become={"user": "root", "method": "sudo", "credential": "ada"}
+        ),
     }
 
 
@@ -200,7 +243,9 @@ def _runs_that_are_interfered_with(place: Place) -> dict[str, int]:
         "taken over": place.run(waiting),
         "keeper killed": place.run(waiting),
         "cancelled": place.run("echo begun; sleep 300"),
-        "family": place.run("trap '' TERM; (setsid sleep 300 &); echo begun; sleep 300", **place.as_ben("sudo")),
+        "family": place.run(
+            "trap '' TERM; (setsid sleep 300 &); echo begun; sleep 300", **place.as_ben("sudo")
+        ),
     }
     for name, execution in found.items():
         until(lambda it=execution: _said(place, it), f"{name} has begun", LONG_SECONDS)  # type: ignore[misc]
@@ -220,12 +265,17 @@ def _latch(place: Place) -> Path:
 
 
 def _said(place: Place, execution: int) -> bool:
-    return place.house.output(execution, place.house.runs(execution)[0]["target"]["name"]) == b"begun\n"
+    return (
+        place.house.output(execution, place.house.runs(execution)[0]["target"]["name"])
+        == b"begun\n"
+    )
 
 
 def _keeper(place: Place, execution: int) -> int:
     """The process that waits for the end of its command, as the record tells."""
-    run = place.house.rows("select uuid from target_runs where execution_id = %s", execution)[0]["uuid"]
+    run = place.house.rows("select uuid from target_runs where execution_id = %s", execution)[0][
+        "uuid"
+    ]
     (record,) = (place.stores[place.ada] / "runs").glob(f"{run}.*.x")
     return int(record.read_text().splitlines()[2].split()[2].partition(".")[0])
 

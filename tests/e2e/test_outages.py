@@ -47,10 +47,14 @@ def test_without_redis_work_is_found_by_looking_for_it(house: House) -> None:
     execution = house.run("echo $3", house.names(1, 40), max_parallel=20)
     assert house.ended(execution)["counts"] == {"succeeded": 40}
     hosts = {run["target"]["name"]: run["target"]["host"] for run in house.runs(execution)}
-    assert {name: house.output(execution, name) for name in hosts} == {name: f"{host}\n".encode() for name, host in hosts.items()}
+    assert {name: house.output(execution, name) for name in hosts} == {
+        name: f"{host}\n".encode() for name, host in hosts.items()
+    }
 
 
-def test_redis_may_die_while_commands_run_and_what_was_to_be_told_is_told_when_it_is_back(house: House) -> None:
+def test_redis_may_die_while_commands_run_and_what_was_to_be_told_is_told_when_it_is_back(
+    house: House,
+) -> None:
     execution = house.run("echo begun; sleep 1; echo done", house.names(1, 40), max_parallel=20)
     house.started(execution, 20)
     stop_redis(house)
@@ -63,20 +67,36 @@ def test_redis_may_die_while_commands_run_and_what_was_to_be_told_is_told_when_i
     }  # fmt: skip
     with events_from_now_on(house) as events:
         house.settle()
-    told = [event for event in events if event["subject"] == house.get(f"/executions/{while_away}")["uuid"]]
+    told = [
+        event
+        for event in events
+        if event["subject"] == house.get(f"/executions/{while_away}")["uuid"]
+    ]
     assert [event["type"] for event in told] == [
         f"io.opsconductor.{kind}.v1"
-        for kind in ("execution.queued", "execution.started", "job.started", "execution.failed", "job.failed")
+        for kind in (
+            "execution.queued",
+            "execution.started",
+            "job.started",
+            "execution.failed",
+            "job.failed",
+        )
     ]
     assert len({event["id"] for event in events}) == len(events)
-    finished = [event for event in events if event["type"] == "io.opsconductor.target_run.finished.v1"]
-    assert {run["uuid"] for run in house.runs(while_away)} <= {event["subject"] for event in finished}
+    finished = [
+        event for event in events if event["type"] == "io.opsconductor.target_run.finished.v1"
+    ]
+    assert {run["uuid"] for run in house.runs(while_away)} <= {
+        event["subject"] for event in finished
+    }
     # And bells ring again.
     assert house.ended(house.run("true", house.names(1, 4)))["status"] == "completed"
 
 
 def test_postgresql_killed_and_started_again_costs_no_run(house: House) -> None:
-    execution = house.run("echo begun; sleep 2; echo done; echo well >&2", house.names(1, 20), max_parallel=20)
+    execution = house.run(
+        "echo begun; sleep 2; echo done; echo well >&2", house.names(1, 20), max_parallel=20
+    )
     house.started(execution, 20)
     assert house.postgres.process is not None
     house.postgres.process.kill()
@@ -85,11 +105,16 @@ def test_postgresql_killed_and_started_again_costs_no_run(house: House) -> None:
     house.postgres.start()
     assert house.ended(execution)["counts"] == {"succeeded": 20}
     for name in house.names(1, 20):
-        assert (house.output(execution, name), house.output(execution, name, "stderr")) == (b"begun\ndone\n", b"well\n")
+        assert (house.output(execution, name), house.output(execution, name, "stderr")) == (
+            b"begun\ndone\n",
+            b"well\n",
+        )
 
 
 def test_postgresql_away_until_the_commands_have_ended_loses_nothing(house: House) -> None:
-    execution = house.run("for n in 1 2 3 4 5; do echo $n; sleep 0.1; done", house.names(1, 20), max_parallel=20)
+    execution = house.run(
+        "for n in 1 2 3 4 5; do echo $n; sleep 0.1; done", house.names(1, 20), max_parallel=20
+    )
     house.started(execution, 20)
     assert house.postgres.process is not None
     house.postgres.process.kill()

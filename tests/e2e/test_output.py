@@ -53,7 +53,10 @@ class Memory:
 
     def has_grown_by_at_most(self, mib: int) -> None:
         """None of them ever held so much more."""
-        grown = [worker.peak_kib() - before for worker, before in zip(self._workers, self._before, strict=True)]
+        grown = [
+            worker.peak_kib() - before
+            for worker, before in zip(self._workers, self._before, strict=True)
+        ]
         assert max(grown) <= mib << 10, f"{grown} KiB"
 
 
@@ -87,7 +90,10 @@ def told(_house: House) -> Told:
         speak = f"cat {folder}/$3.out; cat {folder}/$3.err >&2; exit $(cat {folder}/$3.exit)"
         execution = house.run(speak, names, max_parallel=100)
         viewers = [
-            Viewer(house.client, execution, breaks=BREAKS, seed=n, bytes_at_most=BYTES_BETWEEN_BREAKS) for n in range(VIEWERS)
+            Viewer(
+                house.client, execution, breaks=BREAKS, seed=n, bytes_at_most=BYTES_BETWEEN_BREAKS
+            )
+            for n in range(VIEWERS)
         ]
         for viewer in viewers:
             viewer.start()
@@ -104,12 +110,19 @@ def _targets(house: House) -> list[Json]:
 
 
 def _write(base: Path, its: Words) -> None:
-    for ending, content in (("out", its.stdout), ("err", its.stderr), ("exit", str(its.exit_code).encode())):
+    for ending, content in (
+        ("out", its.stdout),
+        ("err", its.stderr),
+        ("exit", str(its.exit_code).encode()),
+    ):
         Path(f"{base}.{ending}").write_bytes(content)
 
 
 def test_200_machines_end_as_they_ended(told: Told, house: House) -> None:
-    expected = {name: ("failed" if its.exit_code else "succeeded", its.exit_code) for name, its in told.said.items()}
+    expected = {
+        name: ("failed" if its.exit_code else "succeeded", its.exit_code)
+        for name, its in told.said.items()
+    }
     assert {name: (run["status"], run["exit_code"]) for name, run in told.runs.items()} == expected
     assert told.execution["status"] == "partial"
     assert {run["error"]["code"] for run in told.runs.values() if run["error"]} == {"nonzero_exit"}
@@ -142,7 +155,9 @@ def test_results_hold_what_was_written(told: Told, house: House) -> None:
             assert result["stderr"] == its.stderr.decode("utf-8", "replace")
 
 
-def test_viewers_that_reconnect_ten_times_see_each_event_once_and_in_order(told: Told, house: House) -> None:
+def test_viewers_that_reconnect_ten_times_see_each_event_once_and_in_order(
+    told: Told, house: House
+) -> None:
     last = told.seen[0][-1][0]
     assert min(told.connections) > BREAKS
     for frames in told.seen:
@@ -166,7 +181,9 @@ def test_the_end_is_told_again_to_who_comes_after_it(told: Told, house: House) -
     assert viewer.watched(SECONDS)[1:] == [told.seen[0][-1]]
 
 
-def test_50_mb_are_kept_whole_where_the_limit_lets_them_and_memory_stays_small(house: House) -> None:
+def test_50_mb_are_kept_whole_where_the_limit_lets_them_and_memory_stays_small(
+    house: House,
+) -> None:
     data = os.urandom(50_000_000)
     with open_folder() as folder:
         (folder / "large").write_bytes(data)
@@ -184,7 +201,9 @@ def test_50_mb_are_kept_whole_where_the_limit_lets_them_and_memory_stays_small(h
 
 def test_a_flood_of_1_gib_keeps_head_and_tail_and_says_what_is_missing(house: House) -> None:
     memory = Memory(house)
-    execution = house.run("head -c 1G /dev/zero; echo the end", house.names(2, 2), output_limit="10MiB")
+    execution = house.run(
+        "head -c 1G /dev/zero; echo the end", house.names(2, 2), output_limit="10MiB"
+    )
     assert house.ended(execution)["status"] == "completed"
     memory.has_grown_by_at_most(64)
     sizes = """

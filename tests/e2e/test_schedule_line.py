@@ -7,7 +7,15 @@ from e2e.processes import until
 
 
 def test_a_schedule_launches_its_job_and_says_so(house: House) -> None:
-    job = house.post("/jobs", {"name": "by-the-clock", "targets": {"ids": ["web-1"]}, "actions": [{"command": "echo tick"}]}, 201)
+    job = house.post(
+        "/jobs",
+        {
+            "name": "by-the-clock",
+            "targets": {"ids": ["web-1"]},
+            "actions": [{"command": "echo tick"}],
+        },
+        201,
+    )
     # Each second, so that its moment comes soon however slow this machine is; and only one is launched.
     body = {"name": "soon", "type": "cron", "cron": "* * * * * *", "max_firings": 1}
     schedule = house.post(f"/jobs/{job['id']}/schedules", body, 201)
@@ -15,7 +23,11 @@ def test_a_schedule_launches_its_job_and_says_so(house: House) -> None:
     until(lambda: house.get(firings, status="triggered")["items"], "a moment is launched")
     [firing] = house.get(firings, status="triggered")["items"]
     execution = house.ended(firing["execution_id"])
-    assert (execution["status"], execution["triggered_by"], execution["job_id"]) == ("completed", "schedule", job["id"])
+    assert (execution["status"], execution["triggered_by"], execution["job_id"]) == (
+        "completed",
+        "schedule",
+        job["id"],
+    )
     assert execution["requested_by"] == schedule["owner"]
     [firing] = house.get(firings, status="triggered")["items"]
     assert firing["explained"].endswith(f"; execution {execution['id']} ended completed")

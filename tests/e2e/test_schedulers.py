@@ -42,7 +42,9 @@ def clockwork(_clockwork: Clockwork) -> Iterator[Clockwork]:
     yield _clockwork
     _clockwork.heal()
     _clockwork.settle()
-    if _clockwork.shift() < timedelta(days=1):  # after a day events are forgotten, and the checker misses them
+    if _clockwork.shift() < timedelta(
+        days=1
+    ):  # after a day events are forgotten, and the checker misses them
         _clockwork.invariants.check()
     complaints = [line for line in _clockwork.complaints() if "failpoint" not in line]
     assert not complaints, "\n".join(complaints)
@@ -57,11 +59,25 @@ def entries(begin: datetime, end: datetime) -> Iterator[Entry]:
     patient = {**span, "misfire": "run_all", "overlap": "allow"}
     minutes = every(1, begin, end)
     for n, zone in enumerate(("UTC", "Asia/Kathmandu", "America/St_Johns"), start=1):
-        yield Entry(f"minute-{n}", {"type": "cron", "cron": "* * * * *", "timezone": zone, **patient}, minutes)
-    yield Entry("jittered", {"type": "cron", "cron": "* * * * *", "timezone": "UTC", "jitter": "20s", **patient}, minutes)
+        yield Entry(
+            f"minute-{n}",
+            {"type": "cron", "cron": "* * * * *", "timezone": zone, **patient},
+            minutes,
+        )
+    yield Entry(
+        "jittered",
+        {"type": "cron", "cron": "* * * * *", "timezone": "UTC", "jitter": "20s", **patient},
+        minutes,
+    )
     yield Entry(
         "interval",
-        {"type": "recurring", "every": "minutes", "interval": 2, "anchor": "2026-01-01T00:00:00Z", **patient},
+        {
+            "type": "recurring",
+            "every": "minutes",
+            "interval": 2,
+            "anchor": "2026-01-01T00:00:00Z",
+            **patient,
+        },
         every(2, begin, end),
     )
     yield Entry(
@@ -70,10 +86,19 @@ def entries(begin: datetime, end: datetime) -> Iterator[Entry]:
         every(2, begin, end),
     )
     impatient = {**span, "misfire": "skip", "overlap": "skip"}
-    yield Entry("impatient", {"type": "cron", "cron": "* * * * *", "timezone": "UTC", **impatient}, minutes, all_run=False)
+    yield Entry(
+        "impatient",
+        {"type": "cron", "cron": "* * * * *", "timezone": "UTC", **impatient},
+        minutes,
+        all_run=False,
+    )
     for n in range(1, 4):
         at = begin + (end - begin) * n / 4
-        yield Entry(f"once-{n}", {"type": "once", "at": at.isoformat(), "misfire": "run_once", "misfire_window": "12h"}, [at])
+        yield Entry(
+            f"once-{n}",
+            {"type": "once", "at": at.isoformat(), "misfire": "run_once", "misfire_window": "12h"},
+            [at],
+        )
 
 
 # --- what happens meanwhile
@@ -106,7 +131,10 @@ DEEDS: Mapping[int, tuple[Deed, ...]] = {
     3: (thaw(1, 2), start(3, OPSJOBS_FAILPOINT="firing.launch:error_after@3,fire:kill@9")),
     4: (freeze(1, 2, 4, 5),),
     5: (kill(4),),
-    6: (thaw(1, 2, 5), start(4, OPSJOBS_FAILPOINT="firing.prepare:sleep:1.5@2,firing.launch:kill@5")),
+    6: (
+        thaw(1, 2, 5),
+        start(4, OPSJOBS_FAILPOINT="firing.prepare:sleep:1.5@2,firing.launch:kill@5"),
+    ),
     7: (kill(1),),
     8: (freeze(2, 5),),
     9: (thaw(2, 5), start(1, 3)),
@@ -149,7 +177,9 @@ def all_run(minutes: int) -> int:
     return 4 * minutes + 2 * (minutes // 2) + 3
 
 
-def test_each_due_moment_runs_once_whoever_of_five_schedulers_is_frozen_or_killed(clockwork: Clockwork) -> None:
+def test_each_due_moment_runs_once_whoever_of_five_schedulers_is_frozen_or_killed(
+    clockwork: Clockwork,
+) -> None:
     seen = season(clockwork, "season", MINUTES)
     assert seen["triggered"] >= all_run(MINUTES)
 
@@ -171,26 +201,59 @@ def silenced(silence: Silence) -> Iterator[Missed]:
     for n in range(8 * TIMES):
         yield Missed(f"skip-{n}", {**span, "cron": often, "misfire": "skip"}, often_due, 0)
     for n in range(8 * TIMES):
-        yield Missed(f"once-{n}", {**span, "cron": often, "misfire": "run_once", "misfire_window": "1h"}, often_due, 1)
+        yield Missed(
+            f"once-{n}",
+            {**span, "cron": often, "misfire": "run_once", "misfire_window": "1h"},
+            often_due,
+            1,
+        )
     for n in range(3 * TIMES):
-        yield Missed(f"too-late-{n}", {**span, "cron": hourly, "misfire": "run_once", "misfire_window": "30m"}, hourly_due, 0)
+        yield Missed(
+            f"too-late-{n}",
+            {**span, "cron": hourly, "misfire": "run_once", "misfire_window": "30m"},
+            hourly_due,
+            0,
+        )
     for n in range(2 * TIMES):
-        yield Missed(f"all-{n}", {**span, "cron": often, "misfire": "run_all", "misfire_window": "1h"}, often_due, 4)
+        yield Missed(
+            f"all-{n}",
+            {**span, "cron": often, "misfire": "run_all", "misfire_window": "1h"},
+            often_due,
+            4,
+        )
     for n in range(TIMES):
-        yield Missed(f"some-{n}", {**span, "cron": hourly, "misfire": "run_all", "misfire_window": "150m"}, hourly_due, 2)
+        yield Missed(
+            f"some-{n}",
+            {**span, "cron": hourly, "misfire": "run_all", "misfire_window": "150m"},
+            hourly_due,
+            2,
+        )
     if TIMES > 1 and len(minutely_due) > COUNTED_AT_MOST:
-        yield Missed("limit", {**span, "cron": minutely, "misfire": "run_all", "misfire_window": "7d"}, minutely_due, 100)
+        yield Missed(
+            "limit",
+            {**span, "cron": minutely, "misfire": "run_all", "misfire_window": "7d"},
+            minutely_due,
+            100,
+        )
 
 
 @pytest.mark.parametrize("hours", [3, 72])
-def test_after_a_silence_each_policy_does_what_it_says_and_who_is_on_time_does_not_wait(clockwork: Clockwork, hours: int) -> None:
+def test_after_a_silence_each_policy_does_what_it_says_and_who_is_on_time_does_not_wait(
+    clockwork: Clockwork, hours: int
+) -> None:
     begin = (clockwork.now() + 2 * MINUTE).astimezone(UTC).replace(second=30, microsecond=0)
     silence = Silence(begin, begin + timedelta(hours=hours))
     wakes = silence.end + QUIET
     almanac = Almanac(clockwork, f"silence-{hours}", clockwork.names(1, 1))
     missed = {almanac.add(Entry(it.name, it.body, it.moments)): it for it in silenced(silence)}
     # These are due while the others catch up; late by a minute they would be missed.
-    prompt = {"type": "cron", "cron": "*/2 * * * * *", "timezone": "UTC", "misfire": "skip", "overlap": "allow"}
+    prompt = {
+        "type": "cron",
+        "cron": "*/2 * * * * *",
+        "timezone": "UTC",
+        "misfire": "skip",
+        "overlap": "allow",
+    }
     span = {"start_at": wakes.isoformat(), "end_at": (wakes + timedelta(seconds=7)).isoformat()}
     punctual = [almanac.add(Entry(f"punctual-{n}", {**prompt, **span}, [])) for n in range(5)]
     clockwork.freeze("worker-1", *SCHEDULERS)

@@ -11,7 +11,9 @@ AT_ONCE = 10
 
 
 def test_two_jobs_share_fifty_machines_with_one_slot_and_never_overlap(house: House) -> None:
-    pairs = [(server, address) for server in house.machines for address in server.addresses][:MACHINES]
+    pairs = [(server, address) for server in house.machines for address in server.addresses][
+        :MACHINES
+    ]
     names = [
         house.add_target(f"shared-{n}", address, server.port, server.host_keys, slots=1)
         for n, (server, address) in enumerate(pairs, start=1)
@@ -21,13 +23,23 @@ def test_two_jobs_share_fifty_machines_with_one_slot_and_never_overlap(house: Ho
         then = f"{at.held}; sleep 0.1"
         # They begin at different ends, and both are at work before one of them can go on.
         policies = [{"max_parallel": AT_ONCE, "order": order} for order in ("inventory", "reverse")]
-        executions = [at.launch([at.step(key, then)], names, policy) for key, policy in zip(keys, policies, strict=True)]
-        until(lambda: all(len(at.began(key)) == AT_ONCE for key in keys), "both are at work", SECONDS)
+        executions = [
+            at.launch([at.step(key, then)], names, policy)
+            for key, policy in zip(keys, policies, strict=True)
+        ]
+        until(
+            lambda: all(len(at.began(key)) == AT_ONCE for key in keys), "both are at work", SECONDS
+        )
         at.leave()
-        assert [at.ended(execution)["status"] for execution in executions] == ["completed", "completed"]
+        assert [at.ended(execution)["status"] for execution in executions] == [
+            "completed",
+            "completed",
+        ]
         starts, ends = at.witness.starts(), at.witness.ends()
         for _, address in pairs:
-            visits = sorted((starts[f"{key}.{address}"][0].at, ends[f"{key}.{address}"][0].at) for key in keys)
+            visits = sorted(
+                (starts[f"{key}.{address}"][0].at, ends[f"{key}.{address}"][0].at) for key in keys
+            )
             assert len(visits) == 2
             assert visits[0][1] <= visits[1][0], f"both at once on {address}"
         # Neither had to wait until the other was through.

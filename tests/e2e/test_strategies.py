@@ -38,8 +38,17 @@ def away(house: House, address: str) -> Iterator[Sshd]:
 @contextmanager
 def up(server: Sshd) -> Iterator[None]:
     """It listens where it did before, for the length of the block."""
-    command = [str(BINARY), "-D", "-f", f"{server.folder}/sshd_config", "-E", f"{server.folder}/sshd.log"]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        str(BINARY),
+        "-D",
+        "-f",
+        f"{server.folder}/sshd_config",
+        "-E",
+        f"{server.folder}/sshd.log",
+    ]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         until(lambda: server.log.count("Server listening") == 2, "the machine is up", SECONDS)
         yield
@@ -67,13 +76,17 @@ def test_no_more_than_max_parallel_are_at_work(house: House, at: Work) -> None:
     ("order", "expected"),
     [("name", "abcd"), ("reverse", "dbca"), ("inventory", "acbd"), ("label:rack", "cadb")],
 )
-def test_targets_are_taken_in_the_order_of_the_policy(house: House, at: Work, order: str, expected: str) -> None:
+def test_targets_are_taken_in_the_order_of_the_policy(
+    house: House, at: Work, order: str, expected: str
+) -> None:
     first, tag = house.machines[0], order.replace(":", "-")
     racks = {"a": "2", "c": "1", "b": "4", "d": "3"}
     names = {letter: f"order-{tag}-{letter}" for letter in racks}
     for (letter, name), address in zip(names.items(), first.addresses, strict=False):
         house.add_target(name, address, first.port, first.host_keys, labels={"rack": racks[letter]})
-    execution = at.launch([at.step("walk")], list(names.values()), {"max_parallel": 1, "order": order})
+    execution = at.launch(
+        [at.step("walk")], list(names.values()), {"max_parallel": 1, "order": order}
+    )
     assert at.ended(execution)["status"] == "completed"
     letter_at = dict(zip(first.addresses, names, strict=False))
     assert "".join(letter_at[address] for address in at.began("walk")) == expected
@@ -85,7 +98,10 @@ def test_one_failure_more_than_max_fail_stops_the_rest(house: House, at: Work) -
     at.break_(hosts[0], hosts[2])
     execution = at.launch([at.step("walk", at.sound)], names, {"max_parallel": 1, "max_fail": 1})
     ended = at.ended(execution)
-    assert (ended["status"], ended["counts"]) == ("partial", {"failed": 2, "skipped": 3, "succeeded": 1})
+    assert (ended["status"], ended["counts"]) == (
+        "partial",
+        {"failed": 2, "skipped": 3, "succeeded": 1},
+    )
     assert "max_fail" in ended["error"]
     assert at.began("walk") == hosts[:3]
 
@@ -96,7 +112,10 @@ def test_a_share_of_failures_is_one_of_the_wave(house: House, at: Work) -> None:
     # One of ten may fail in the first wave, and no second one.
     at.break_(hosts[3])
     policy = {"waves": ["50%", "100%"], "max_fail": "10%"}
-    assert at.ended(at.launch([at.step("few", at.sound)], names, policy))["counts"] == {"failed": 1, "succeeded": 19}
+    assert at.ended(at.launch([at.step("few", at.sound)], names, policy))["counts"] == {
+        "failed": 1,
+        "succeeded": 19,
+    }
     at.break_(hosts[7])
     ended = at.ended(at.launch([at.step("many", at.sound)], names, policy))
     assert ended["status"] == "partial"
@@ -107,7 +126,9 @@ def test_a_share_of_failures_is_one_of_the_wave(house: House, at: Work) -> None:
 
 def test_a_gate_waits_for_a_person_who_confirms(house: House, at: Work) -> None:
     names = house.names(1, 4)
-    execution = at.launch([at.step("walk")], names, {"waves": [1, "50%", "100%"], "gate": {"confirm": True}})
+    execution = at.launch(
+        [at.step("walk")], names, {"waves": [1, "50%", "100%"], "gate": {"confirm": True}}
+    )
     for wave, reached in enumerate([1, 2], start=1):
         stands = at.paused(execution)
         assert stands["waiting_on"]["kind"] == "confirm"
@@ -129,7 +150,9 @@ def test_a_failing_check_closes_the_gate(house: House, at: Work, pauses: bool) -
     execution = at.launch([at.step("walk")], names, {"waves": ["50%", "100%"], "gate": gate})
     if pauses:
         assert at.paused(execution)["waiting_on"]["kind"] == "max_fail"
-        assert at.statuses(execution) == dict(zip(names, ["succeeded", "failed", "waiting", "waiting"], strict=True))
+        assert at.statuses(execution) == dict(
+            zip(names, ["succeeded", "failed", "waiting", "waiting"], strict=True)
+        )
         house.post(f"/executions/{execution}/resume", {"reason": "never mind"})
     ended = at.ended(execution)
     rest = {"succeeded": 3} if pauses else {"succeeded": 1, "skipped": 2}
@@ -147,7 +170,9 @@ def test_nothing_new_starts_of_what_a_person_paused(house: House, at: Work) -> N
     at.leave()
     stands = at.paused(execution)
     assert (stands["waiting_on"]["kind"], stands["pause_reason"]) == ("pause", "lunch")
-    assert at.statuses(execution) == dict(zip(names, ["succeeded", "waiting", "waiting"], strict=True))
+    assert at.statuses(execution) == dict(
+        zip(names, ["succeeded", "waiting", "waiting"], strict=True)
+    )
     house.post(f"/executions/{execution}/resume", {})
     assert at.ended(execution)["status"] == "completed"
     assert len(at.began("walk")) == 3
@@ -159,7 +184,11 @@ def test_a_target_that_is_offline_is_waited_for(house: House, at: Work) -> None:
         execution = at.launch([at.step("walk")], [name, "web-1"], {"hold_offline": "1h"})
         held = at.waits(execution, name, "hold")
         assert held["error"] is None
-        until(lambda: at.statuses(execution)["web-1"] == "succeeded", "the other one is not held up", SECONDS)
+        until(
+            lambda: at.statuses(execution)["web-1"] == "succeeded",
+            "the other one is not held up",
+            SECONDS,
+        )
         with up(server):
             hurry(house, execution)
             assert at.ended(execution)["status"] == "completed"
@@ -170,7 +199,12 @@ def test_a_refused_port_is_tried_again_where_the_policy_names_it(house: House, a
     with away(house, "127.0.122.2") as server:
         name = house.add_target("refused-1", server.host, server.port, server.host_keys)
         # Never exhausted however slow the machine is: its waits are cut short below, as soon as there is somebody to answer.
-        retry = {"max_attempts": 4, "on": ["connection_refused"], "backoff": "constant", "base": "1h"}
+        retry = {
+            "max_attempts": 4,
+            "on": ["connection_refused"],
+            "backoff": "constant",
+            "base": "1h",
+        }
         again = at.launch([at.step("again")], [name], {"retry": retry})
         assert at.waits(again, name, "backoff")["not_before"]
         once = at.launch([at.step("once")], [name], {"retry": {**retry, "on": ["connect_timeout"]}})
@@ -179,24 +213,34 @@ def test_a_refused_port_is_tried_again_where_the_policy_names_it(house: House, a
         with up(server):
             hurry(house, again)
             assert at.ended(again)["status"] == "completed"
-    told = [(r["attempt"], r["status"], (r["error"] or {}).get("code")) for r in house.results(again)]
+    told = [
+        (r["attempt"], r["status"], (r["error"] or {}).get("code")) for r in house.results(again)
+    ]
     assert [one[1:] for one in sorted(told)][:1] == [("unreachable", "connection_refused")]
     assert [one[1:] for one in sorted(told)][-1:] == [("succeeded", None)]
     assert (at.began("again"), at.began("once")) == (["127.0.122.2"], [])
 
 
-def test_a_failed_command_is_started_again_as_often_as_the_policy_says(house: House, at: Work) -> None:
+def test_a_failed_command_is_started_again_as_often_as_the_policy_says(
+    house: House, at: Work
+) -> None:
     at.break_(host(house, "web-1"))
     retry = {"max_attempts": 3, "on": ["nonzero_exit"], "backoff": "constant", "base": 0.1}
     execution = at.launch([at.step("walk", at.sound, retry=retry)], ["web-1"])
     assert at.ended(execution)["counts"] == {"dead": 1}
-    assert [r["attempt"] for r in sorted(house.results(execution), key=lambda r: r["attempt"])] == [1, 2, 3]
+    assert [r["attempt"] for r in sorted(house.results(execution), key=lambda r: r["attempt"])] == [
+        1,
+        2,
+        3,
+    ]
     ends = [at.stamps("walk", what) for what in ("start", "end")]
     assert len(ends[0]) == 3
     assert all(later > before for before, later in pairwise(ends[0]))
 
 
-def test_two_jobs_with_one_exclusive_name_are_never_at_work_together(house: House, at: Work) -> None:
+def test_two_jobs_with_one_exclusive_name_are_never_at_work_together(
+    house: House, at: Work
+) -> None:
     first = at.launch([at.step("first", at.held)], ["web-1"], {"exclusive": ["balancer"]})
     until(lambda: at.began("first"), "the first is at work", SECONDS)
     second = at.launch([at.step("second")], ["web-2"], {"exclusive": ["balancer", "other"]})
@@ -206,7 +250,10 @@ def test_two_jobs_with_one_exclusive_name_are_never_at_work_together(house: Hous
     assert at.ended(at.launch([at.step("third")], ["web-2"]))["status"] == "completed"
     assert at.began("second") == []
     at.leave()
-    assert [at.ended(execution)["status"] for execution in (first, second)] == ["completed", "completed"]
+    assert [at.ended(execution)["status"] for execution in (first, second)] == [
+        "completed",
+        "completed",
+    ]
     assert at.stamps("second", "start") > at.stamps("first", "end")
 
 
@@ -215,7 +262,11 @@ def test_a_target_under_maintenance_is_held_and_the_others_go_on(house: House, a
     house.post(maintenance, {"reason": "new disk"})
     execution = at.launch([at.step("walk")], ["web-3", "web-4"])
     assert "new disk" in at.waits(execution, "web-3", "hold")["awaits"]
-    until(lambda: at.statuses(execution)["web-4"] == "succeeded", "the other one is not held up", SECONDS)
+    until(
+        lambda: at.statuses(execution)["web-4"] == "succeeded",
+        "the other one is not held up",
+        SECONDS,
+    )
     assert at.began("walk") == [host(house, "web-4")]
     house.post(maintenance, {"off": True})
     assert at.ended(execution)["status"] == "completed"

@@ -32,7 +32,9 @@ class Crowd:
 
     def run(self, actions: list[Json], **policy: object) -> Json:
         """The execution on all of them, at its end."""
-        return self.follow(self.at.launch(actions, self.names, {"waves": WAVES, "max_parallel": 48, **policy}))
+        return self.follow(
+            self.at.launch(actions, self.names, {"waves": WAVES, "max_parallel": 48, **policy})
+        )
 
     def follow(self, execution: int) -> Json:
         return self.at.house.ended(execution, SECONDS)
@@ -47,18 +49,25 @@ def crowd(house: House) -> Iterator[Crowd]:
         names = [f"crowd-{n:04}" for n in range(MACHINES)]
         known = {"port": server.port, "host_keys": list(server.host_keys), "credential": "crowd"}
         # A body has a limit.
-        targets = [{"name": name, "host": host, **known} for name, host in zip(names, hosts, strict=True)]
+        targets = [
+            {"name": name, "host": host, **known} for name, host in zip(names, hosts, strict=True)
+        ]
         for first in range(0, MACHINES, 500):
             house.post("/targets/import", {"targets": targets[first : first + 500]})
         yield Crowd(at, names, hosts)
 
 
-def test_one_in_twenty_fails_and_a_retry_touches_just_those_and_a_limit_stops_in_its_wave(house: House, crowd: Crowd) -> None:
+def test_one_in_twenty_fails_and_a_retry_touches_just_those_and_a_limit_stops_in_its_wave(
+    house: House, crowd: Crowd
+) -> None:
     at = crowd.at
     failing = crowd.hosts[7::20][:FAILING]
     at.break_(*failing)
     whole = crowd.run([at.step("first"), at.step("second", at.sound)])
-    assert (whole["status"], whole["counts"]) == ("partial", {"failed": FAILING, "succeeded": MACHINES - FAILING})
+    assert (whole["status"], whole["counts"]) == (
+        "partial",
+        {"failed": FAILING, "succeeded": MACHINES - FAILING},
+    )
     assert sorted(at.began("second")) == sorted(crowd.hosts)
     waves = at.began("first")
     tenth = -(-MACHINES // 10)
@@ -81,5 +90,7 @@ def test_one_in_twenty_fails_and_a_retry_touches_just_those_and_a_limit_stops_in
     assert touched <= {*crowd.hosts[:tenth]}
     assert stopped["counts"]["skipped"] == MACHINES - len(touched)
     statuses = at.statuses(stopped["id"])
-    untouched = {name for name, host in zip(crowd.names, crowd.hosts, strict=True) if host not in touched}
+    untouched = {
+        name for name, host in zip(crowd.names, crowd.hosts, strict=True) if host not in touched
+    }
     assert {name for name, status in statuses.items() if status == "skipped"} == untouched

@@ -26,7 +26,11 @@ def job(house: House, body: Json) -> int:
 
 def ends(at: Work, execution: int) -> dict[str, str]:
     """How each action ended that was begun."""
-    return {key: result["status"] for key, result in at.results(execution).items() if result["started_at"]}
+    return {
+        key: result["status"]
+        for key, result in at.results(execution).items()
+        if result["started_at"]
+    }
 
 
 def approval(house: House, execution: int) -> int:
@@ -44,8 +48,17 @@ def test_conditions_read_outputs_and_branches_meet_again(house: House, at: Work)
     look = at.step("look", """echo '{"role": "db", "free": 7}'""", outputs="json_lines")
     actions = [
         look,
-        at.step("db", "echo ${actions.look.outputs.free}", depends_on=["look"], when="actions.look.outputs.role == 'db'"),
-        at.step("web", depends_on=["look"], when="actions.look.outputs.role == 'web' or actions.look.outputs.free > 9"),
+        at.step(
+            "db",
+            "echo ${actions.look.outputs.free}",
+            depends_on=["look"],
+            when="actions.look.outputs.role == 'db'",
+        ),
+        at.step(
+            "web",
+            depends_on=["look"],
+            when="actions.look.outputs.role == 'web' or actions.look.outputs.free > 9",
+        ),
         at.step("both", depends_on=["db", "web"]),
     ]
     execution = at.launch(actions, ["web-1"])
@@ -78,7 +91,9 @@ def test_a_barrier_is_passed_by_all_together(house: House, at: Work) -> None:
         ({"on_failure": "continue"}, ["bad", "else", "next"]),
     ],
 )
-def test_what_comes_after_a_failure(house: House, at: Work, on_failure: Json, begun: list[str]) -> None:
+def test_what_comes_after_a_failure(
+    house: House, at: Work, on_failure: Json, begun: list[str]
+) -> None:
     # The other branch is there where it is sure that it runs: a stop may come before it begins, or after.
     other = [at.step("else", depends_on=[])] if "else" in begun else []
     undo = [at.step("undo")] if "undo" in begun else []
@@ -91,7 +106,9 @@ def test_what_comes_after_a_failure(house: House, at: Work, on_failure: Json, be
 
 
 @pytest.mark.parametrize(("answer", "end"), [("approve", "succeeded"), ("reject", "cancelled")])
-def test_an_approval_is_asked_once_and_its_answer_is_heeded(house: House, at: Work, answer: str, end: str) -> None:
+def test_an_approval_is_asked_once_and_its_answer_is_heeded(
+    house: House, at: Work, answer: str, end: str
+) -> None:
     names = house.names(1, 3)
     ask = {"key": "ask", "type": "approval", "message": "Go on?"}
     execution = at.launch([at.step("before"), ask, at.step("after")], names)
@@ -100,20 +117,38 @@ def test_an_approval_is_asked_once_and_its_answer_is_heeded(house: House, at: Wo
         at.waits(execution, name, "approval")
     assert at.began("after") == []
     alone = {"override_safety": True} if answer == "approve" else {}
-    assert house.post(f"/approvals/{question}/{answer}", {"reason": "so be it", **alone})["decided_by"]
+    assert house.post(f"/approvals/{question}/{answer}", {"reason": "so be it", **alone})[
+        "decided_by"
+    ]
     assert at.ended(execution)["counts"] == {end: 3}
     assert len(at.began("after")) == (3 if answer == "approve" else 0)
-    assert house.http.post(f"/approvals/{question}/approve", json={}).json()["code"] == "approval_decided"
+    assert (
+        house.http.post(f"/approvals/{question}/approve", json={}).json()["code"]
+        == "approval_decided"
+    )
 
 
 @pytest.mark.parametrize("works", [True, False])
-def test_a_job_runs_another_one_on_the_same_target_and_ends_as_it_does(house: House, at: Work, works: bool) -> None:
+def test_a_job_runs_another_one_on_the_same_target_and_ends_as_it_does(
+    house: House, at: Work, works: bool
+) -> None:
     declared = [{"name": "code", "type": "integer", "required": True}]
     inner = at.step("inner", "exit ${code}")
     child = job(
-        house, {"name": f"child-{works}", "actions": [inner], "parameters": declared, "targets": {"ids": ["web-1", "web-2"]}}
+        house,
+        {
+            "name": f"child-{works}",
+            "actions": [inner],
+            "parameters": declared,
+            "targets": {"ids": ["web-1", "web-2"]},
+        },
     )
-    call = {"key": "call", "type": "job", "job": f"child-{works}", "parameters": {"code": 0 if works else 4}}
+    call = {
+        "key": "call",
+        "type": "job",
+        "job": f"child-{works}",
+        "parameters": {"code": 0 if works else 4},
+    }
     execution = at.launch([at.step("before"), call, at.step("after")], ["web-2"])
     assert at.ended(execution)["status"] == ("completed" if works else "failed")
     (launched,) = house.get(f"/jobs/{child}/executions")["items"]
@@ -135,7 +170,9 @@ _SH = 'cat; printf "%s|" "$@" "$COLOUR" "$PWD"'
 _PYTHON = "import os, sys\nprint(sys.stdin.read() + '|'.join([*sys.argv[1:], os.environ['COLOUR'], os.getcwd(), '']), end='')"
 
 
-@pytest.mark.parametrize(("interpreter", "script"), [("sh", _SH), ("bash", f"[[ 1 ]] && {_SH}"), ("python", _PYTHON)])
+@pytest.mark.parametrize(
+    ("interpreter", "script"), [("sh", _SH), ("bash", f"[[ 1 ]] && {_SH}"), ("python", _PYTHON)]
+)
 @pytest.mark.parametrize("durable", ["required", "off"])
 def test_scripts_have_their_arguments_variables_folder_and_input(
     house: House, at: Work, interpreter: str, script: str, durable: str
@@ -160,12 +197,26 @@ def test_a_secret_reaches_its_command_and_nothing_else(house: House, at: Work) -
     secret = Canary("token")
     declared = [{"name": "token", "type": "secret", "required": True}]
     actions = [{"key": "use", "type": "command", "command": 'sha256sum <"$OPSJOBS_SECRETS/token"'}]
-    made = job(house, {"name": "with-a-secret", "actions": actions, "parameters": declared, "targets": {"ids": ["web-1"]}})
-    execution = int(house.post(f"/jobs/{made}/execute", {"parameters": {"token": secret.text}}, 202)["id"])
+    made = job(
+        house,
+        {
+            "name": "with-a-secret",
+            "actions": actions,
+            "parameters": declared,
+            "targets": {"ids": ["web-1"]},
+        },
+    )
+    execution = int(
+        house.post(f"/jobs/{made}/execute", {"parameters": {"token": secret.text}}, 202)["id"]
+    )
     assert at.ended(execution)["status"] == "completed"
-    assert at.results(execution)["use"]["stdout"].split()[0] == hashlib.sha256(secret.text.encode()).hexdigest()
+    assert (
+        at.results(execution)["use"]["stdout"].split()[0]
+        == hashlib.sha256(secret.text.encode()).hexdigest()
+    )
     shown = [
-        house.http.get(f"/executions/{execution}{path}").content for path in ("", "/targets", "/results", "/log", "/timeline")
+        house.http.get(f"/executions/{execution}{path}").content
+        for path in ("", "/targets", "/results", "/log", "/timeline")
     ]
     assert not seen_in(b"".join(shown), [secret])
     assert not seen_in_tables(house.postgres.url, [secret])

@@ -20,7 +20,13 @@ class Viewer(threading.Thread):
     """Reads to the end, hanging up `breaks` times after a random number of bytes, often in the middle of a frame."""
 
     def __init__(
-        self, client: Callable[[], httpx2.Client], execution: int, *, breaks: int, seed: int, bytes_at_most: int
+        self,
+        client: Callable[[], httpx2.Client],
+        execution: int,
+        *,
+        breaks: int,
+        seed: int,
+        bytes_at_most: int,
     ) -> None:
         super().__init__(name=f"viewer-{seed}", daemon=True)
         self.frames: list[Frame] = []
@@ -44,14 +50,20 @@ class Viewer(threading.Thread):
     def watched(self, seconds: float) -> list[Frame]:
         """All that it saw, once it has seen the end."""
         self.join(seconds)
-        assert not self.is_alive(), f"the stream did not come to its end; seen so far: {self.frames[-3:]}"
+        assert not self.is_alive(), (
+            f"the stream did not come to its end; seen so far: {self.frames[-3:]}"
+        )
         if self.broken is not None:
             raise self.broken
         return self.frames
 
     def _connect(self, http: httpx2.Client) -> None:
         self.connections += 1
-        left = self._random.randint(1, self._bytes_at_most) if self.connections <= self._breaks else None
+        left = (
+            self._random.randint(1, self._bytes_at_most)
+            if self.connections <= self._breaks
+            else None
+        )
         last = {"last-event-id": str(self.frames[-1][0])} if self.frames else {}
         text = b""
         with http.stream("GET", self._path, headers=last) as answer:
@@ -72,7 +84,11 @@ def streams(frames: list[Frame]) -> dict[tuple[str, str], bytes]:
         if kind == "output":
             stream = found[data["target"], data["stream"]]
             assert data["offset"] == len(stream), (position, data["offset"], len(stream))
-            stream += base64.b64decode(data["data_base64"]) if "data_base64" in data else data["data"].encode()
+            stream += (
+                base64.b64decode(data["data_base64"])
+                if "data_base64" in data
+                else data["data"].encode()
+            )
     return {key: bytes(stream) for key, stream in found.items()}
 
 
@@ -82,4 +98,8 @@ def _frame(block: bytes) -> Frame | None:
         name, _, value = line.partition(": ")
         if name:  # a line that begins with a colon is a comment: the keep-alive
             fields[name] = value
-    return (int(fields["id"]), fields["event"], json.loads(fields["data"])) if "data" in fields else None
+    return (
+        (int(fields["id"]), fields["event"], json.loads(fields["data"]))
+        if "data" in fields
+        else None
+    )

@@ -39,7 +39,12 @@ class Work:
 
     def step(self, key: str, then: str = ":", **more: Any) -> Json:
         """An action that testifies at its start and its end on each target."""
-        return {"key": key, "type": "command", "command": self.witness.from_start_to_end(key, then), **more}
+        return {
+            "key": key,
+            "type": "command",
+            "command": self.witness.from_start_to_end(key, then),
+            **more,
+        }
 
     def leave(self) -> None:
         """What is held goes on."""
@@ -57,7 +62,13 @@ class Work:
 
     # Executions.
 
-    def launch(self, actions: Sequence[Json], targets: Sequence[str], policy: Json | None = None, **more: Any) -> int:
+    def launch(
+        self,
+        actions: Sequence[Json],
+        targets: Sequence[str],
+        policy: Json | None = None,
+        **more: Any,
+    ) -> int:
         """An execution without a job; its id. Not durable unless the policy says so."""
         body = {
             "actions": list(actions),
@@ -104,7 +115,11 @@ class Work:
 
     def waits(self, execution: int, target: str, what: str) -> Json:
         """The run of this target, once it waits for that."""
-        until(lambda: self.runs(execution)[target]["waiting_for"] == what, f"{target} waits for {what}", SECONDS)
+        until(
+            lambda: self.runs(execution)[target]["waiting_for"] == what,
+            f"{target} waits for {what}",
+            SECONDS,
+        )
         return self.runs(execution)[target]
 
     def results(self, execution: int) -> dict[str, Json]:
@@ -116,7 +131,9 @@ class Work:
 
     def began(self, key: str) -> list[str]:
         """The addresses on which a step was started, in that order."""
-        return [word.key.removeprefix(f"{key}.") for word in self._words(key) if word.what == "start"]
+        return [
+            word.key.removeprefix(f"{key}.") for word in self._words(key) if word.what == "start"
+        ]
 
     def stamps(self, key: str, what: str) -> list[float]:
         """When it was started or ended, wherever."""
@@ -124,7 +141,10 @@ class Work:
 
     def at_once(self, key: str) -> int:
         """On how many machines it was at work at one time, at most."""
-        moves = sorted([(at, 1) for at in self.stamps(key, "start")] + [(at, -1) for at in self.stamps(key, "end")])
+        moves = sorted(
+            [(at, 1) for at in self.stamps(key, "start")]
+            + [(at, -1) for at in self.stamps(key, "end")]
+        )
         return max(sum(step for _, step in moves[: n + 1]) for n in range(len(moves)))
 
     def _words(self, key: str) -> list[Any]:

@@ -53,7 +53,9 @@ def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trusting]:
     with vault_kit() as kit:
         trusted.write_text(f"{authority.public}\n{kit.authority_line}\n")
         kit.ssh_roles["fleet"] = SshRole(default_extensions=("permit-pty",))
-        with sshd(host_key_types=("ed25519",), settings=[f"TrustedUserCAKeys {trusted}"]) as running:
+        with sshd(
+            host_key_types=("ed25519",), settings=[f"TrustedUserCAKeys {trusted}"]
+        ) as running:
             yield Trusting(running, authority, kit)
 
 
@@ -66,11 +68,15 @@ class OneAuthority:
     async def open_named(self, name: str) -> Credential | None:
         if name != "fleet-ca":
             return None
-        return Credential("9", 1, "fleet-ca", CredentialType.SSH_KEY, "ca", private_key=self._authority.private)
+        return Credential(
+            "9", 1, "fleet-ca", CredentialType.SSH_KEY, "ca", private_key=self._authority.private
+        )
 
 
 @asynccontextmanager
-async def elsewhere(trusting: Trusting, clock: Clock | None = None) -> AsyncIterator[ExternalSecrets]:
+async def elsewhere(
+    trusting: Trusting, clock: Clock | None = None
+) -> AsyncIterator[ExternalSecrets]:
     server = VaultServer(VaultOptions(trusting.kit.url, token=Secret(trusting.kit.token())))
     try:
         yield ExternalSecrets(OneAuthority(trusting.authority), server, clock or SystemClock())
@@ -87,12 +93,16 @@ def vaults(**more: Any) -> VaultSshSource:
 
 
 def signed(trusting: Trusting, source: SshCaSource | VaultSshSource) -> Endpoint:
-    credential = Credential("7", 1, "fleet", CredentialType.SSH_CERTIFICATE, trusting.server.user, source=source)
+    credential = Credential(
+        "7", 1, "fleet", CredentialType.SSH_CERTIFICATE, trusting.server.user, source=source
+    )
     return endpoint_of(trusting.server, credential=credential)
 
 
 @asynccontextmanager
-async def pool(trusting: Trusting, *, signing: Clock | None = None, clock: Clock | None = None) -> AsyncIterator[SshPool]:
+async def pool(
+    trusting: Trusting, *, signing: Clock | None = None, clock: Clock | None = None
+) -> AsyncIterator[SshPool]:
     async with elsewhere(trusting, signing) as there:
         made = SshPool(Connector(fetch=there.fetch), clock=clock)
         try:
@@ -110,10 +120,17 @@ async def test_a_certificate_is_signed_for_the_run_and_lets_it_in(
         for purpose in ("execution 7 run 9", "execution 7 run 9", "execution 8 run 10"):
             assert await run(sessions, signed(trusting, source).for_(purpose), "true") == OK
     # What a run starts shares a connection; another run has a certificate of its own, with its own name in it.
-    assert trusting.key_ids()[before:] == ["opsjobs execution 7 run 9", "opsjobs execution 8 run 10"]
+    assert trusting.key_ids()[before:] == [
+        "opsjobs execution 7 run 9",
+        "opsjobs execution 8 run 10",
+    ]
 
 
-@pytest.mark.parametrize("source", [ours(principals=["somebody"]), vaults(principals=["somebody"])], ids=["ours", "vault"])
+@pytest.mark.parametrize(
+    "source",
+    [ours(principals=["somebody"]), vaults(principals=["somebody"])],
+    ids=["ours", "vault"],
+)
 async def test_a_certificate_for_somebody_else_is_refused_and_says_what_it_is(
     trusting: Trusting, source: SshCaSource | VaultSshSource
 ) -> None:
@@ -141,7 +158,9 @@ async def test_one_that_has_lapsed_is_not_even_shown(trusting: Trusting) -> None
     assert trusting.server.log.count("Connection from") == before
 
 
-async def test_a_live_session_stays_when_its_certificate_lapses_and_a_new_one_has_a_new_certificate(trusting: Trusting) -> None:
+async def test_a_live_session_stays_when_its_certificate_lapses_and_a_new_one_has_a_new_certificate(
+    trusting: Trusting,
+) -> None:
     clock, before = TurnedClock(datetime.now(UTC)), len(trusting.key_ids())
     where = signed(trusting, ours(validity="30s")).for_("execution 1 run 1")
     async with pool(trusting, clock=clock, signing=clock) as sessions:
@@ -160,7 +179,9 @@ async def test_a_live_session_stays_when_its_certificate_lapses_and_a_new_one_ha
                 await asyncio.sleep(0.01)
 
 
-async def test_where_a_clock_jumps_each_session_is_one_connection_and_no_more(trusting: Trusting) -> None:
+async def test_where_a_clock_jumps_each_session_is_one_connection_and_no_more(
+    trusting: Trusting,
+) -> None:
     clock = TurnedClock(datetime.now(UTC) + timedelta(hours=1))
     async with pool(trusting, clock=clock) as sessions:
         for _ in range(2):
@@ -170,7 +191,9 @@ async def test_where_a_clock_jumps_each_session_is_one_connection_and_no_more(tr
 
 async def test_a_certificate_allows_commands_and_nothing_else(trusting: Trusting) -> None:
     async with elsewhere(trusting) as there:
-        one = await there.fetch(_credential(trusting, ours(source_addresses=["127.0.0.0/8"])), "execution 1 run 2")
+        one = await there.fetch(
+            _credential(trusting, ours(source_addresses=["127.0.0.0/8"])), "execution 1 run 2"
+        )
         two = await there.fetch(_credential(trusting, ours()), "execution 1 run 2")
         jump = await there.fetch(_credential(trusting, ours(port_forwarding=True)), "")
     first, second = _read(one), _read(two)
@@ -184,10 +207,18 @@ async def test_a_certificate_allows_commands_and_nothing_else(trusting: Trusting
 
 
 @pytest.mark.parametrize("forwarding", [True, False])
-async def test_a_jump_host_lets_through_who_may_forward(trusting: Trusting, forwarding: bool) -> None:
+async def test_a_jump_host_lets_through_who_may_forward(
+    trusting: Trusting, forwarding: bool
+) -> None:
     behind = signed(trusting, ours())
-    jump = endpoint_of(trusting.server, credential=_credential(trusting, ours(port_forwarding=forwarding)), name="gate")
-    where = replace(behind, target=replace(behind.target, id="id-web-9", name="web-9"), jumps=(jump,)).for_("execution 3 run 4")
+    jump = endpoint_of(
+        trusting.server,
+        credential=_credential(trusting, ours(port_forwarding=forwarding)),
+        name="gate",
+    )
+    where = replace(
+        behind, target=replace(behind.target, id="id-web-9", name="web-9"), jumps=(jump,)
+    ).for_("execution 3 run 4")
     async with pool(trusting) as sessions:
         if forwarding:
             assert await run(sessions, where, "true") == OK
@@ -203,20 +234,29 @@ async def test_a_jump_host_lets_through_who_may_forward(trusting: Trusting, forw
     [
         ({"source": ours(authority="gone")}, "there is no credential gone"),
         ({"source": vaults(role="nobody")}, "unknown role"),
-        ({"source": VaultSource.model_validate({"backend": "vault", "path": "web/key"})}, "there is nothing"),
+        (
+            {"source": VaultSource.model_validate({"backend": "vault", "path": "web/key"})},
+            "there is nothing",
+        ),
     ],
 )
-async def test_what_cannot_be_had_says_where_to_look(trusting: Trusting, change: dict[str, Any], said: str) -> None:
+async def test_what_cannot_be_had_says_where_to_look(
+    trusting: Trusting, change: dict[str, Any], said: str
+) -> None:
     async with pool(trusting) as sessions:
         where = signed(trusting, ours())
         assert where.credential is not None
-        failure = await failure_of(sessions, replace(where, credential=replace(where.credential, **change)))
+        failure = await failure_of(
+            sessions, replace(where, credential=replace(where.credential, **change))
+        )
     assert failure.code is ErrorCode.CREDENTIAL_MISSING
     assert "The secrets of the credential fleet cannot be fetched" in failure.message
     assert said in failure.message
 
 
-async def test_a_vault_that_signs_something_else_is_not_believed(trusting: Trusting, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_vault_that_signs_something_else_is_not_believed(
+    trusting: Trusting, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def another(*_: Any, **__: Any) -> str:
         return sign(
             trusting.authority.private,
@@ -234,14 +274,18 @@ async def test_a_vault_that_signs_something_else_is_not_believed(trusting: Trust
     assert "has signed something else than was requested" in failure.message
 
 
-@pytest.mark.parametrize("text", ["", "ssh-ed25519 AAAA", fresh_key().public], ids=["nothing", "cut", "a key"])
+@pytest.mark.parametrize(
+    "text", ["", "ssh-ed25519 AAAA", fresh_key().public], ids=["nothing", "cut", "a key"]
+)
 def test_what_is_no_certificate_is_told(text: str) -> None:
     with pytest.raises(Unusable):
         terms_of(text)
 
 
 def _credential(trusting: Trusting, source: SshCaSource) -> Credential:
-    return Credential("7", 1, "fleet", CredentialType.SSH_CERTIFICATE, trusting.server.user, source=source)
+    return Credential(
+        "7", 1, "fleet", CredentialType.SSH_CERTIFICATE, trusting.server.user, source=source
+    )
 
 
 def _read(credential: Credential) -> ssh.SSHCertificate:

@@ -45,7 +45,10 @@ async def working(on: Bench, kit: VaultKit, where: Endpoint, credential: str) ->
 
     async def endpoints(target_ids: Sequence[str]) -> dict[str, Endpoint]:
         opened = (await on.vault.open_many([credential]))[credential]
-        return {i: replace(where, credential=opened, target=replace(where.target, id=i)) for i in target_ids}
+        return {
+            i: replace(where, credential=opened, target=replace(where.target, id=i))
+            for i in target_ids
+        }
 
     on.known.endpoints = endpoints  # type: ignore[method-assign]
     try:
@@ -60,32 +63,51 @@ async def add(on: Bench, **body: Any) -> str:
     return str((await on.vault.create(CredentialDraft.model_validate(body))).id)  # type: ignore[union-attr]
 
 
-async def test_each_run_logs_in_with_a_certificate_that_names_it(database: Database, kit: VaultKit) -> None:
+async def test_each_run_logs_in_with_a_certificate_that_names_it(
+    database: Database, kit: VaultKit
+) -> None:
     needs_sshd()
     authority = fresh_key()
     with sshd(host_key_types=("ed25519",)) as running:
         running.authorize(running.user, f"cert-authority {authority.public}")
         async with bench(database) as on:
             kit.put("ca", {"private_key": authority.private.reveal()})
-            ca = {"name": "fleet-ca", "type": "ssh_key", "username": "ca", "source": {"backend": "vault", "path": "ca"}}
+            ca = {
+                "name": "fleet-ca",
+                "type": "ssh_key",
+                "username": "ca",
+                "source": {"backend": "vault", "path": "ca"},
+            }
             await add(on, **ca)
             source = {"backend": "ssh_ca", "authority": "fleet-ca"}
-            fleet = await add(on, name="fleet", type="ssh_certificate", username=running.user, source=source)
+            fleet = await add(
+                on, name="fleet", type="ssh_certificate", username=running.user, source=source
+            )
             async with working(on, kit, endpoint_of(running), fleet):
                 first, second = await on.run("true"), await on.run("true", on=2)
             runs = [(await database.fetch("select id, execution_id from target_runs order by id"))]
         accepted = re.findall(r"ID opsjobs (execution \d+ run \d+) \(serial", running.log)
     assert (first.status, second.status) == (ExecutionStatus.COMPLETED, ExecutionStatus.COMPLETED)
-    assert sorted(accepted) == sorted(f"execution {row['execution_id']} run {row['id']}" for row in runs[0])
+    assert sorted(accepted) == sorted(
+        f"execution {row['execution_id']} run {row['id']}" for row in runs[0]
+    )
     rows = await _everything(database)
     assert "PRIVATE KEY" not in rows
     assert "cert-v01" not in rows
 
 
-async def test_a_password_from_vault_logs_in_and_is_masked_where_a_command_prints_it(database: Database, kit: VaultKit) -> None:
+async def test_a_password_from_vault_logs_in_and_is_masked_where_a_command_prints_it(
+    database: Database, kit: VaultKit
+) -> None:
     kit.put("login", {"password": CANARY})
     async with small_server(password=CANARY) as small, bench(database) as on:
-        login = await add(on, name="l", type="password", username="ada", source={"backend": "vault", "path": "login"})
+        login = await add(
+            on,
+            name="l",
+            type="password",
+            username="ada",
+            source={"backend": "vault", "path": "login"},
+        )
         async with working(on, kit, small.endpoint(), login):
             ended = await on.run(f"printf '%s' canary-0be7-of && echo -login && true {CANARY[:6]}")
         assert ended.status is ExecutionStatus.COMPLETED
@@ -98,5 +120,8 @@ async def test_a_password_from_vault_logs_in_and_is_masked_where_a_command_print
 
 async def _everything(database: Database) -> str:
     """All rows of all tables, as text; bytes in hexadecimal digits."""
-    tables = [row["name"] for row in await database.fetch("select relname as name from pg_stat_user_tables")]
+    tables = [
+        row["name"]
+        for row in await database.fetch("select relname as name from pg_stat_user_tables")
+    ]
     return str([await database.fetch(f"select t::text from {table} t") for table in tables])

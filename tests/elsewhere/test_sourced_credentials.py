@@ -58,7 +58,9 @@ async def tried(ada: Desk, kit: VaultKit, ref: str) -> dict[str, Any]:
     return told
 
 
-async def test_it_is_shown_with_its_source_and_tried_without_being_shown(database: Database, kit: VaultKit) -> None:
+async def test_it_is_shown_with_its_source_and_tried_without_being_shown(
+    database: Database, kit: VaultKit
+) -> None:
     async with desk(database) as ada:
         made = (await ada.http.post("/credentials", json=login())).json()
         assert made["source"]["path"] == "web/key"
@@ -66,7 +68,10 @@ async def test_it_is_shown_with_its_source_and_tried_without_being_shown(databas
         assert (missing["ok"], [s["name"] for s in missing["steps"]]) == (False, ["open", "fetch"])
         assert "there is nothing" in missing["steps"][-1]["error"]
         kit.put("web/key", {"other": CANARY})
-        assert "has no field 'key' (it has other)" in (await tried(ada, kit, "1"))["steps"][-1]["error"]
+        assert (
+            "has no field 'key' (it has other)"
+            in (await tried(ada, kit, "1"))["steps"][-1]["error"]
+        )
         kit.put("web/key", {"key": CANARY})
         bad = await tried(ada, kit, "1")
         assert (bad["ok"], bad["steps"][-1]["name"]) == (False, "use")
@@ -74,7 +79,9 @@ async def test_it_is_shown_with_its_source_and_tried_without_being_shown(databas
         good = await tried(ada, kit, "1")
         assert good["ok"]
         assert good["public_key"].startswith("ssh-ed25519 ")
-        rows = await database.fetch("select action from audit_log where action = 'credential.tested'")
+        rows = await database.fetch(
+            "select action from audit_log where action = 'credential.tested'"
+        )
         assert len(rows) == 4
         stored = await database.fetch_one("select credentials::text as everything from credentials")
         assert stored is not None
@@ -88,12 +95,16 @@ async def test_without_a_vault_it_says_what_to_set(database: Database) -> None:
         assert "OPSJOBS_VAULT_URL" in told["steps"][-1]["error"]
 
 
-async def test_what_is_sealed_counts_and_not_what_the_row_shows(database: Database, kit: VaultKit) -> None:
+async def test_what_is_sealed_counts_and_not_what_the_row_shows(
+    database: Database, kit: VaultKit
+) -> None:
     kit.put("root/key", {"key": private_key()})
     kit.put("sealed/key", {"key": private_key()})
     async with desk(database) as ada:
         await ada.http.post("/credentials", json=login(source={**KEY, "path": "sealed/key"}))
-        await database.fetch("update credentials set source = jsonb_set(source, '{path}', '\"root/key\"') returning id")
+        await database.fetch(
+            "update credentials set source = jsonb_set(source, '{path}', '\"root/key\"') returning id"
+        )
         assert (await tried(ada, kit, "1"))["ok"]
         assert kit.count("secret/data/root/key") == 0
 
@@ -113,39 +124,72 @@ UNFIT: list[dict[str, Any]] = [
     {"source": {"backend": "ssh_ca", "authority": "ca"}},
     {"type": "ssh_certificate", "source": {"backend": "ssh_ca", "authority": "nobody"}},
     {"type": "ssh_certificate", "source": {"backend": "ssh_ca", "authority": "plain"}},
-    {"type": "ssh_certificate", "source": {"backend": "ssh_ca", "authority": "plain", "validity": "2d"}},
-    {"type": "ssh_certificate", "source": {"backend": "ssh_ca", "authority": "plain", "principals": ["-oX"]}},
+    {
+        "type": "ssh_certificate",
+        "source": {"backend": "ssh_ca", "authority": "plain", "validity": "2d"},
+    },
+    {
+        "type": "ssh_certificate",
+        "source": {"backend": "ssh_ca", "authority": "plain", "principals": ["-oX"]},
+    },
     {"type": "ssh_certificate", "source": {"backend": "vault_ssh", "role": "../x"}},
 ]
 
 
 async def test_a_source_that_cannot_work_is_422(database: Database) -> None:
     async with desk(database) as ada:
-        await ada.http.post("/credentials", json={"name": "plain", "type": "password", "username": "d", "password": "p"})
+        await ada.http.post(
+            "/credentials",
+            json={"name": "plain", "type": "password", "username": "d", "password": "p"},
+        )
         for fields in UNFIT:
             answer = await ada.http.post("/credentials", json=login(**fields))
             assert answer.status_code == 422, (fields, answer.text)
             assert CANARY not in answer.text
 
 
-async def test_the_key_of_a_ca_stays_while_somebody_needs_it(database: Database, kit: VaultKit) -> None:
+async def test_the_key_of_a_ca_stays_while_somebody_needs_it(
+    database: Database, kit: VaultKit
+) -> None:
     async with desk(database) as ada:
-        key = {"name": "fleet-ca", "type": "ssh_key", "username": "ca", "private_key": private_key()}
+        key = {
+            "name": "fleet-ca",
+            "type": "ssh_key",
+            "username": "ca",
+            "private_key": private_key(),
+        }
         await ada.http.post("/credentials", json=key)
         source = {"backend": "ssh_ca", "authority": "fleet-ca", "validity": "2m"}
-        await ada.http.post("/credentials", json=login("fleet", type="ssh_certificate", source=source))
-        assert "fleet" in problem(await ada.http.delete("/credentials/1"), 409, "credential_in_use")["detail"]
-        problem(await ada.http.put("/credentials/1", json={**key, "name": "other"}), 409, "credential_in_use")
-        assert (await ada.http.put("/credentials/1", json={**key, "private_key": private_key()})).status_code == 200
+        await ada.http.post(
+            "/credentials", json=login("fleet", type="ssh_certificate", source=source)
+        )
+        assert (
+            "fleet"
+            in problem(await ada.http.delete("/credentials/1"), 409, "credential_in_use")["detail"]
+        )
+        problem(
+            await ada.http.put("/credentials/1", json={**key, "name": "other"}),
+            409,
+            "credential_in_use",
+        )
+        assert (
+            await ada.http.put("/credentials/1", json={**key, "private_key": private_key()})
+        ).status_code == 200
         told = await tried(ada, kit, "2")
         assert told["ok"]
         assert told["certificate"]["principals"] == ["deploy"]
-        problem(await ada.http.post("/credentials/2/rotate", json={"private_key": private_key()}), 422, "nothing_to_rotate")
+        problem(
+            await ada.http.post("/credentials/2/rotate", json={"private_key": private_key()}),
+            422,
+            "nothing_to_rotate",
+        )
         assert (await ada.http.delete("/credentials/2")).status_code == 204
         assert (await ada.http.delete("/credentials/1")).status_code == 204
 
 
-async def test_from_the_settings_to_a_machine(database_url: str, kit: VaultKit, tmp_path: Path) -> None:
+async def test_from_the_settings_to_a_machine(
+    database_url: str, kit: VaultKit, tmp_path: Path
+) -> None:
     """The services as a process has them: an AppRole from a file, a password that is in Vault alone, and a login with it."""
     role_id, secret_id = kit.approle()
     (tmp_path / "secret-id").write_text(secret_id + "\n")
@@ -164,10 +208,19 @@ async def test_from_the_settings_to_a_machine(database_url: str, kit: VaultKit, 
     try:
         async with small_server(password=CANARY) as small:
             body = login(
-                "web-login", type="password", username="ada", source={**KEY, "path": "web/login", "fields": {"password": "word"}}
+                "web-login",
+                type="password",
+                username="ada",
+                source={**KEY, "path": "web/login", "fields": {"password": "word"}},
             )
             await services.vault.create(CredentialDraft.model_validate(body))
-            machine = target("web-1", host="127.0.0.1", port=small.port, credential="web-login", host_keys=[small.host_line])
+            machine = target(
+                "web-1",
+                host="127.0.0.1",
+                port=small.port,
+                credential="web-login",
+                host_keys=[small.host_line],
+            )
             made = await services.inventory.create(machine)
             where = (await services.inventory.endpoints(["1"]))["1"]
             assert where.credential is not None
@@ -188,7 +241,9 @@ async def test_the_password_to_become_somebody_is_got_when_it_is_needed(kit: Vau
     server = VaultServer(VaultOptions(kit.url, token=Secret(kit.token())))
     there = ExternalSecrets(_Nobody(), server, SystemClock())
     try:
-        opened = await fetch_become_password(wish, {"5": credential}, there.fetch, "execution 1 run 1")
+        opened = await fetch_become_password(
+            wish, {"5": credential}, there.fetch, "execution 1 run 1"
+        )
         become = resolve_become({"become": wish}, opened)
         assert become is not None
         assert become.password == Secret(CANARY)

@@ -39,7 +39,17 @@ def _running() -> Iterator[VaultKit]:
 def kit(_running: VaultKit) -> VaultKit:
     """The one server, as if it were new."""
     fresh = VaultKit()
-    for name in ("roles", "tokens", "kept", "policies", "ssh_roles", "faults", "asked", "headers", "_turned"):
+    for name in (
+        "roles",
+        "tokens",
+        "kept",
+        "policies",
+        "ssh_roles",
+        "faults",
+        "asked",
+        "headers",
+        "_turned",
+    ):
         setattr(_running, name, getattr(fresh, name))
     return _running
 
@@ -56,9 +66,13 @@ class Both:
 
 
 @asynccontextmanager
-async def by_role(kit: VaultKit, role: Role | None = None, **more: Any) -> AsyncIterator[tuple[VaultServer, Both]]:
+async def by_role(
+    kit: VaultKit, role: Role | None = None, **more: Any
+) -> AsyncIterator[tuple[VaultServer, Both]]:
     role_id, secret_id = kit.approle(role)
-    options = VaultOptions(**{"url": kit.url, "role_id": Secret(role_id), "secret_id": Secret(secret_id), **more})
+    options = VaultOptions(
+        **{"url": kit.url, "role_id": Secret(role_id), "secret_id": Secret(secret_id), **more}
+    )
     async with opened(options, kit) as both:
         yield both
 
@@ -87,7 +101,9 @@ async def test_an_approle_logs_in_once_and_reads_the_newest_version(kit: VaultKi
         found = await vault.read(KEY)
         assert (found.version, found.fields) == (2, {"key": Secret(CANARY)})
         assert CANARY not in repr(found)
-        await vault.read(VaultSource.model_validate({"backend": "vault", "path": "web/key", "version": 1}))
+        await vault.read(
+            VaultSource.model_validate({"backend": "vault", "path": "web/key", "version": 1})
+        )
         assert kit.count("auth/approle/login") == 1
         assert all(h.get("x-vault-request") == "true" for h in kit.headers)
     assert kit.asked[-1] == ("POST", "auth/token/revoke-self")
@@ -123,11 +139,15 @@ async def test_the_memory_is_bounded(kit: VaultKit, monkeypatch: pytest.MonkeyPa
     async with by_role(kit) as (vault, _):
         for number in range(4):
             kit.put(f"web/{number}", {"key": "k"})
-            await vault.read(VaultSource.model_validate({"backend": "vault", "path": f"web/{number}"}))
+            await vault.read(
+                VaultSource.model_validate({"backend": "vault", "path": f"web/{number}"})
+            )
         assert len(vault._memory) == 2
 
 
-async def test_a_token_is_renewed_before_it_ends_and_got_anew_near_its_greatest_age(kit: VaultKit) -> None:
+async def test_a_token_is_renewed_before_it_ends_and_got_anew_near_its_greatest_age(
+    kit: VaultKit,
+) -> None:
     kit.put("web/key", {"key": "k"})
     async with by_role(kit, Role(None, ttl=300, max_ttl=700), keep_seconds=0) as (vault, both):
         await vault.read(KEY)
@@ -164,7 +184,9 @@ async def test_what_the_policy_forbids_is_asked_for_twice_at_most_and_told(kit: 
         assert "policy needs `read` on secret/data/web/key" in await words_of(vault)
         both.turn(60)
         await words_of(vault)
-        assert kit.count("auth/approle/login") == 2  # an old token may have been the reason; a fresh one is not
+        assert (
+            kit.count("auth/approle/login") == 2
+        )  # an old token may have been the reason; a fresh one is not
         assert kit.count("secret/data/web/key") == 3
 
 
@@ -184,7 +206,9 @@ async def test_a_token_of_the_settings_is_kept_alive_and_not_revoked(kit: VaultK
             both.turn(210)
         assert (await vault.read(KEY)).version == 1
         both.turn(400)
-        assert "OPSJOBS_VAULT_TOKEN" in await words_of(vault, VaultSource.model_validate({"backend": "vault", "path": "else"}))
+        assert "OPSJOBS_VAULT_TOKEN" in await words_of(
+            vault, VaultSource.model_validate({"backend": "vault", "path": "else"})
+        )
     assert value in kit.tokens
 
 
@@ -201,20 +225,28 @@ async def test_a_namespace_is_a_header_below_ours(kit: VaultKit) -> None:
     kit.put("web/key", {"key": "k"}, namespace="ops/team-a")
     options = VaultOptions(kit.url, token=Secret(kit.token(namespace="ops")), namespace="ops")
     async with opened(options, kit) as (vault, _):
-        source = VaultSource.model_validate({"backend": "vault", "path": "web/key", "namespace": "team-a"})
+        source = VaultSource.model_validate(
+            {"backend": "vault", "path": "web/key", "namespace": "team-a"}
+        )
         assert (await vault.read(source)).version == 1
         assert "there is nothing" in await words_of(vault)
         assert "namespace" in await words_of(vault)
 
 
-@pytest.mark.parametrize(("way", "said"), [("delete", "version 2 was deleted"), ("destroy", "version 2 was destroyed")])
-async def test_a_version_that_is_gone_is_told_apart_from_nothing(kit: VaultKit, way: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "said"), [("delete", "version 2 was deleted"), ("destroy", "version 2 was destroyed")]
+)
+async def test_a_version_that_is_gone_is_told_apart_from_nothing(
+    kit: VaultKit, way: str, said: str
+) -> None:
     kit.put("web/key", {"key": "k"})
     kit.put("web/key", {"key": "k"})
     getattr(kit, way)("web/key")
     async with by_role(kit) as (vault, _):
         assert said in await words_of(vault)
-        assert "there is nothing" in await words_of(vault, VaultSource.model_validate({"backend": "vault", "path": "web"}))
+        assert "there is nothing" in await words_of(
+            vault, VaultSource.model_validate({"backend": "vault", "path": "web"})
+        )
 
 
 @pytest.mark.parametrize("statuses", [[503], [500, 502], [429, 412]])
@@ -239,7 +271,10 @@ async def test_what_does_not_pass_by_is_tried_three_times(kit: VaultKit) -> None
     ("faults", "said"),
     [
         ({"sealed": True}, "it is sealed"),
-        ({"standby": "http://other.example.org:8200"}, "a standby that sends us on to other.example.org"),
+        (
+            {"standby": "http://other.example.org:8200"},
+            "a standby that sends us on to other.example.org",
+        ),
         ({"raw": b"<html>welcome</html>"}, "not its JSON"),
         ({"raw": b"[1]"}, "not its JSON"),
         ({"raw": b"{}"}, "without a token"),
@@ -247,7 +282,9 @@ async def test_what_does_not_pass_by_is_tried_three_times(kit: VaultKit) -> None
     ],
     ids=["sealed", "standby", "html", "list", "empty", "large"],
 )
-async def test_a_server_that_is_none_is_told_at_once(kit: VaultKit, faults: dict[str, Any], said: str) -> None:
+async def test_a_server_that_is_none_is_told_at_once(
+    kit: VaultKit, faults: dict[str, Any], said: str
+) -> None:
     async with by_role(kit) as (vault, _):
         for name, value in faults.items():
             setattr(kit.faults, name, value)
@@ -267,7 +304,10 @@ async def test_nobody_there_and_silence_are_told_apart(kit: VaultKit) -> None:
     async with opened(VaultOptions("http://127.0.0.1:1", token=Secret(CANARY)), kit) as (vault, _):
         assert "nobody answers" in await words_of(vault)
     kit.faults.silent = threading.Event()
-    async with opened(VaultOptions(kit.url, token=Secret(CANARY), timeout_seconds=0.05), kit) as (vault, _):
+    async with opened(VaultOptions(kit.url, token=Secret(CANARY), timeout_seconds=0.05), kit) as (
+        vault,
+        _,
+    ):
         assert "did not answer within 0.05 s" in await words_of(vault)
     kit.faults.silent.set()
 
@@ -311,10 +351,14 @@ def sign(**more: Any) -> VaultSshSource:
 PUBLIC = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()
 
 
-async def test_the_ssh_engine_signs_for_the_principals_and_time_that_are_asked_for(kit: VaultKit) -> None:
+async def test_the_ssh_engine_signs_for_the_principals_and_time_that_are_asked_for(
+    kit: VaultKit,
+) -> None:
     kit.ssh_roles["fleet"] = SshRole()
     async with by_role(kit) as (vault, _):
-        line = await vault.sign(sign(validity="2m"), PUBLIC, principals=["deploy", "web"], key_id="execution 7 run 9")
+        line = await vault.sign(
+            sign(validity="2m"), PUBLIC, principals=["deploy", "web"], key_id="execution 7 run 9"
+        )
     certificate = asyncssh.import_certificate(line)
     assert isinstance(certificate, asyncssh.SSHCertificate)
     assert certificate.principals == ["deploy", "web"]
@@ -342,7 +386,20 @@ async def test_a_refused_signature_says_what_to_compare(
 
 
 @pytest.mark.parametrize(
-    "path", ["../sys/raw", "a//b", "a/./b", "a/..", "a\nb", "a?list=true", "a#b", "%2e%2e/x", "", "a/b.", " a/b "]
+    "path",
+    [
+        "../sys/raw",
+        "a//b",
+        "a/./b",
+        "a/..",
+        "a\nb",
+        "a?list=true",
+        "a#b",
+        "%2e%2e/x",
+        "",
+        "a/b.",
+        " a/b ",
+    ],
 )
 def test_a_path_names_one_secret_and_nothing_else(path: str) -> None:
     with pytest.raises(ValueError, match="path"):
@@ -361,13 +418,20 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
     chain, private = folder / "chain.pem", folder / "key.pem"
     chain.write_bytes(made.public_bytes(serialization.Encoding.PEM))
     private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
     )
     return chain, private

@@ -84,7 +84,9 @@ class Known:
 
     def add(self, name: str, *, slots: int = 10, zone: str = "default") -> Target:
         """A machine of this name, made at the first call; its id is its name's number or the name."""
-        target = Target(name.removeprefix("web-"), name, "10.0.0.1", 22, Transport.SSH, slots=slots, zone=zone)
+        target = Target(
+            name.removeprefix("web-"), name, "10.0.0.1", 22, Transport.SSH, slots=slots, zone=zone
+        )
         return self.targets.setdefault(target.id, target)
 
     async def resolve(self, selection: SelectionDraft, _sight: Reach | None = None) -> list[Target]:
@@ -106,7 +108,11 @@ class Known:
         """How to reach them."""
         if self.away:
             raise Unavailable("the inventory is away (as scripted)")
-        return {i: Endpoint(self.targets[i], None, self._jumps(self.targets[i])) for i in target_ids if i in self.targets}
+        return {
+            i: Endpoint(self.targets[i], None, self._jumps(self.targets[i]))
+            for i in target_ids
+            if i in self.targets
+        }
 
     def _jumps(self, target: Target) -> tuple[Endpoint, ...]:
         return () if target.jump is None else (Endpoint(self.targets[target.jump], None),)
@@ -156,7 +162,14 @@ class Bench:
     def transfers(self) -> TransferTools:
         """What the transfers of a new worker share; the last one is `self.chunks`."""
         self.chunks = ChunkCache(self.contents)
-        stores = (self.files, self.contents, self.artifacts, self.chunks, Outbox(self.database), self.metrics)
+        stores = (
+            self.files,
+            self.contents,
+            self.artifacts,
+            self.chunks,
+            Outbox(self.database),
+            self.metrics,
+        )
         return TransferTools(*stores, self.find_limits, self.standing)
 
     def machine(self, name: str) -> FakeMachine:
@@ -178,7 +191,9 @@ class Bench:
         for name in names:
             self.known.add(name)
         launched = await self.launcher.launch(
-            LaunchOrder(_actions(commands), SelectionDraft(ids=list(names)), Policy(**policy), "ad-hoc"),
+            LaunchOrder(
+                _actions(commands), SelectionDraft(ids=list(names)), Policy(**policy), "ad-hoc"
+            ),
             triggered_by=TriggeredBy.API,
             requested_by="ada",
             requested_by_kind="api_key",
@@ -219,8 +234,12 @@ class Bench:
             metrics=self.metrics,
             limits=limits or RunLimits(kill_grace_seconds=0.3),
             transfers=self.transfers(),
-            child_executions=ChildExecutions(self.launcher, self.jobs, self.executions, self.standing),
-            approvals=ApprovalService(Approvals(self.database), self.ledger, self.known, self.vault),
+            child_executions=ChildExecutions(
+                self.launcher, self.jobs, self.executions, self.standing
+            ),
+            approvals=ApprovalService(
+                Approvals(self.database), self.ledger, self.known, self.vault
+            ),
             pinning=TargetPinning(self.launcher.judging),
             notify=self.notify,
             fetch=fetch,
@@ -244,7 +263,10 @@ class Bench:
         return await self.executions.get(execution.id)
 
     async def run(
-        self, commands: str | Sequence[str | CommandAction] = "true", on: int | Sequence[str] = 1, **policy: Any
+        self,
+        commands: str | Sequence[str | CommandAction] = "true",
+        on: int | Sequence[str] = 1,
+        **policy: Any,
     ) -> Execution:
         """Launch and wait for the end."""
         return await self.ended(await self.launch(commands, on, **policy))
@@ -260,11 +282,15 @@ class Bench:
     async def turn(self, seconds: float) -> None:
         """Turn the clock that processes agree on."""
         async with self.database.connection() as connection:
-            await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
+            await connection.execute(
+                "update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds]
+            )
 
     async def rows(self, execution: Execution) -> list[dict[str, Any]]:
         """Its runs, as they stand."""
-        return await self.database.fetch("select * from target_runs where execution_id = %s order by position", [execution.id])
+        return await self.database.fetch(
+            "select * from target_runs where execution_id = %s order by position", [execution.id]
+        )
 
     async def row(self, execution: Execution) -> dict[str, Any]:
         """Its only run."""
@@ -278,7 +304,8 @@ class Bench:
     async def results(self, execution: Execution) -> list[dict[str, Any]]:
         """What its actions came to."""
         return await self.database.fetch(
-            "select * from job_execution_results where execution_id = %s order by id", [execution.id]
+            "select * from job_execution_results where execution_id = %s order by id",
+            [execution.id],
         )
 
     async def log(self, execution: Execution) -> list[LogEntry]:
@@ -296,13 +323,22 @@ class Bench:
     @property
     def bugs(self) -> dict[str, float]:
         """Faults of our own that were noticed, by the part that noticed."""
-        samples = [s for metric in self.metrics.bugs.collect() for s in metric.samples if s.name.endswith("_total")]
+        samples = [
+            s
+            for metric in self.metrics.bugs.collect()
+            for s in metric.samples
+            if s.name.endswith("_total")
+        ]
         return {s.labels["where"]: s.value for s in samples if s.value}
 
 
 @asynccontextmanager
 async def bench(
-    database: Database, clock: Clock | None = None, *, bugs: Sequence[str] = (), open_ends: bool = False
+    database: Database,
+    clock: Clock | None = None,
+    *,
+    bugs: Sequence[str] = (),
+    open_ends: bool = False,
 ) -> AsyncIterator[Bench]:
     """A bench; afterwards nothing may contradict itself, no task and no heart may live on, and no bug may have shown but `bugs`.
 
@@ -318,7 +354,10 @@ async def bench(
     assert await faults(database) == []
     assert set(made.bugs) == set(bugs), made.bugs
     if not open_ends:
-        assert await database.fetch("select id, status from job_executions where finished_at is null") == []
+        assert (
+            await database.fetch("select id, status from job_executions where finished_at is null")
+            == []
+        )
         assert await database.fetch(_HALF_ENDED) == []
     await made.sessions.close()
     await until(lambda: _left(before) == [])
@@ -336,13 +375,19 @@ def _left(before: set[asyncio.Task[Any]]) -> list[str]:
     """Tasks that the test left behind; the connection pool's own (and what wait_for makes for it) stay as long as the pool."""
     tasks = [task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()]
     names = [f"{task.get_name()} {getattr(task.get_coro(), '__qualname__', '')}" for task in tasks]
-    return [name for name in names if not name.startswith("pool-") and "Event.wait" not in name and "Queue.get" not in name]
+    return [
+        name
+        for name in names
+        if not name.startswith("pool-") and "Event.wait" not in name and "Queue.get" not in name
+    ]
 
 
 def _actions(commands: str | Sequence[str | CommandAction]) -> list[CommandAction]:
     given = [commands] if isinstance(commands, str) else commands
     actions = [CommandAction(command=c) if isinstance(c, str) else c for c in given]
-    return [a.model_copy(update={"key": a.key or f"step-{n}"}) for n, a in enumerate(actions, start=1)]
+    return [
+        a.model_copy(update={"key": a.key or f"step-{n}"}) for n, a in enumerate(actions, start=1)
+    ]
 
 
 @asynccontextmanager
@@ -353,7 +398,9 @@ async def away(database: Database) -> AsyncIterator[None]:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as admin:
         await admin.execute(f"alter database {name} allow_connections false".encode())
         try:
-            await admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name])
+            await admin.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name]
+            )
             yield
         finally:
             await admin.execute(f"alter database {name} allow_connections true".encode())

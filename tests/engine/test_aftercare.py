@@ -30,13 +30,17 @@ DAY_SECONDS = 24 * 3600.0
 
 
 def care(on: Bench) -> RemoteCleanup:
-    return RemoteCleanup(on.ledger, on.known, on.vault, on.sessions, on.clock, zone="default", grace_seconds=0.2)
+    return RemoteCleanup(
+        on.ledger, on.known, on.vault, on.sessions, on.clock, zone="default", grace_seconds=0.2
+    )
 
 
 async def kept(on: Bench, execution: Execution) -> bool:
     """Whether the machine still knows the only run's only action."""
     row = await on.row(execution)
-    async with on.sessions.session((await on.known.endpoints([row["target_id"]]))[row["target_id"]]) as session:
+    async with on.sessions.session(
+        (await on.known.endpoints([row["target_id"]]))[row["target_id"]]
+    ) as session:
         durable = session.durable()
         assert durable is not None
         found = await durable.look(RunKey(row["uuid"], "step-1", 1))
@@ -93,7 +97,9 @@ async def test_output_of_a_run_with_secrets_leaves_its_machine_at_once(database:
             declared=declared,
             parameters={"password": "canary"},
         )
-        launched = await on.launcher.launch(order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key")
+        launched = await on.launcher.launch(
+            order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key"
+        )
         assert launched.execution is not None
         execution = await on.ended(launched.execution)
         await on.turn(11)
@@ -127,7 +133,9 @@ class Spoilt(Known):
         return await super().endpoints(target_ids)
 
 
-async def test_a_target_that_cannot_be_read_is_left_for_later_and_holds_up_no_other(database: Database) -> None:
+async def test_a_target_that_cannot_be_read_is_left_for_later_and_holds_up_no_other(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         inventory = Spoilt(on.known.targets)
         on.known = inventory
@@ -140,7 +148,9 @@ async def test_a_target_that_cannot_be_read_is_left_for_later_and_holds_up_no_ot
         assert (await care(on).run_once())["cleaned"] == 1
         inventory.spoilt = False
         await on.turn(3_601)
-        assert (await care(on).run_once())["cleaned"] == 1, "it was not taken for one that is out of the inventory"
+        assert (await care(on).run_once())["cleaned"] == 1, (
+            "it was not taken for one that is out of the inventory"
+        )
 
 
 async def test_a_target_that_was_removed_is_not_visited_for_ever(database: Database) -> None:
@@ -166,7 +176,9 @@ async def lost(
         if cancel:
             await on.cancel(execution)
         else:
-            monkeypatch.setattr("opsjobs.engine.runs.durable_command.DurableCommand._note_loss", _over)
+            monkeypatch.setattr(
+                "opsjobs.engine.runs.durable_command.DurableCommand._note_loss", _over
+            )
         ended = await on.ended(execution)
         assert ended.counts == {"lost": 1}
         await until(lambda: worker._session is not None and not worker._session.runs)
@@ -194,11 +206,15 @@ async def test_what_could_not_be_killed_is_killed_when_its_machine_is_back(
         assert (await care(on).run_once())["settled_late"] == 0
 
 
-async def test_what_was_lost_and_ended_well_after_all_is_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_was_lost_and_ended_well_after_all_is_told(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with lost(database, monkeypatch, cancel=False) as (on, web, gate, execution):
         web.mend()
         await on.turn(61)
-        assert (await care(on).run_once())["settled_late"] == 0, "it runs still, and nobody asked to end it"
+        assert (await care(on).run_once())["settled_late"] == 0, (
+            "it runs still, and nobody asked to end it"
+        )
         gate.event.set()
         await asyncio.sleep(0)
         await on.turn(3601)
@@ -210,16 +226,26 @@ async def test_what_was_lost_and_ended_well_after_all_is_told(database: Database
 
         await until(told)
         row = await on.row(execution)
-    assert (row["status"], row["late_result"]["status"], row["late_result"]["exit_code"]) == ("lost", "succeeded", 0)
+    assert (row["status"], row["late_result"]["status"], row["late_result"]["exit_code"]) == (
+        "lost",
+        "succeeded",
+        0,
+    )
 
 
-async def test_what_another_user_left_stays_while_we_may_not_become_that_user_and_holds_up_nobody(database: Database) -> None:
+async def test_what_another_user_left_stays_while_we_may_not_become_that_user_and_holds_up_nobody(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         on.machine("web-1").reply([RemoteExit(0)])
-        secret = CredentialDraft(name="sudo-pw", type=CredentialType.PASSWORD, username="deploy", password="canary")  # type: ignore[arg-type]
+        secret = CredentialDraft(
+            name="sudo-pw", type=CredentialType.PASSWORD, username="deploy", password="canary"
+        )  # type: ignore[arg-type]
         known = await on.vault.create(secret)
         assert isinstance(known, StoredCredential)
-        theirs = await launch(on, [CommandAction(command="work", become=BecomeDraft(credential="sudo-pw"))])
+        theirs = await launch(
+            on, [CommandAction(command="work", become=BecomeDraft(credential="sudo-pw"))]
+        )
         for execution in (theirs, ours := await launch(on)):
             await on.ended(execution)
         await on.turn(DAY_SECONDS + 1)
@@ -228,7 +254,9 @@ async def test_what_another_user_left_stays_while_we_may_not_become_that_user_an
         assert (await kept(on, theirs), await kept(on, ours)) == (True, False)
 
 
-async def test_a_machine_that_hangs_holds_up_no_other_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_machine_that_hangs_holds_up_no_other_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More runs are due than are taken ahead, and the first machine never answers."""
     monkeypatch.setattr(remote_cleanup, "FOLDERS_AHEAD", 4)
     async with bench(database) as on:
@@ -238,7 +266,9 @@ async def test_a_machine_that_hangs_holds_up_no_other_one(database: Database, mo
             execution = await on.ended(await on.launch("true", 20, durable="auto"))
         await on.turn(DAY_SECONDS + 1)
         sessions = Hanging(on)
-        caring = RemoteCleanup(on.ledger, on.known, on.vault, sessions, on.clock, zone="default", grace_seconds=0.2)
+        caring = RemoteCleanup(
+            on.ledger, on.known, on.vault, sessions, on.clock, zone="default", grace_seconds=0.2
+        )
         cleaning = asyncio.create_task(caring.clean_once())
 
         async def all_others_are_clean() -> bool:

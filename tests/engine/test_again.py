@@ -29,7 +29,9 @@ STEPS = ["first", "second", "third"]
 
 async def retry(on: Bench, execution: Execution, which: Which = Which.UNSUCCESSFUL) -> Execution:
     again = RetryService(on.launcher, database=on.database, ledger=on.ledger, targets=on.known)
-    launched = await again.retry(str(execution.id), RetryDraft(which=which), requested_by="ada", requested_by_kind="api_key")
+    launched = await again.retry(
+        str(execution.id), RetryDraft(which=which), requested_by="ada", requested_by_kind="api_key"
+    )
     assert launched.execution is not None
     return launched.execution
 
@@ -101,7 +103,11 @@ async def test_an_heir_knows_what_its_parent_said(database: Database) -> None:
             CommandAction(key="ask", command="ask", outputs="last_line"),
             CommandAction(key="use", command="use"),
             CommandAction(key="green", command="green", when="actions.ask.outputs.last == 'green'"),
-            CommandAction(key="blue", command="blue", when="actions.ask.outputs.last == 'blue' and actions.ask.exit_code == 0"),
+            CommandAction(
+                key="blue",
+                command="blue",
+                when="actions.ask.outputs.last == 'blue' and actions.ask.exit_code == 0",
+            ),
             CommandAction(key="sky", command="sky", when="actions.ask.stdout == 'sky\\nblue'"),
         ]
         async with on.worker():
@@ -120,15 +126,30 @@ async def test_an_heir_knows_what_its_parent_said(database: Database) -> None:
     ],
     ids=["template", "condition"],
 )
-async def test_output_that_is_not_kept_any_more_is_not_taken_for_empty(database: Database, use: CommandAction) -> None:
+async def test_output_that_is_not_kept_any_more_is_not_taken_for_empty(
+    database: Database, use: CommandAction
+) -> None:
     async with bench(database) as on:
-        web = on.machine("web-1").reply([Output("stdout", b"old\n"), RemoteExit(0)], to="ask").reply([RemoteExit(3)], to="fail")
-        steps = [CommandAction(key="ask", command="ask"), CommandAction(key="fail", command="fail"), use]
+        web = (
+            on.machine("web-1")
+            .reply([Output("stdout", b"old\n"), RemoteExit(0)], to="ask")
+            .reply([RemoteExit(3)], to="fail")
+        )
+        steps = [
+            CommandAction(key="ask", command="ask"),
+            CommandAction(key="fail", command="fail"),
+            use,
+        ]
         async with on.worker():
             execution = await on.run(steps)
         web.reply([RemoteExit(0)], to="fail")
         await on.turn(100 * DAY_SECONDS)
-        assert await Retention(database).drop_days(RetentionLimits(90 * DAY_SECONDS, 1e9, 1e9, 100, 1e9)) >= 1
+        assert (
+            await Retention(database).drop_days(
+                RetentionLimits(90 * DAY_SECONDS, 1e9, 1e9, 100, 1e9)
+            )
+            >= 1
+        )
         async with on.worker("worker-2"):
             again = await on.ended(await retry(on, execution))
         assert again.status is ExecutionStatus.FAILED
@@ -148,10 +169,16 @@ async def test_who_asks_again_is_of_his_own_kind_not_of_the_firsts(database: Dat
             await on.ended(execution)
         again = RetryService(on.launcher, database=database, ledger=on.ledger, targets=on.known)
         made = await again.retry(
-            str(execution.id), RetryDraft(which=Which.UNSUCCESSFUL), requested_by="ada", requested_by_kind="user"
+            str(execution.id),
+            RetryDraft(which=Which.UNSUCCESSFUL),
+            requested_by="ada",
+            requested_by_kind="user",
         )
         assert made.execution is not None
-        assert (execution.requested_by_kind, made.execution.requested_by_kind) == ("api_key", "user")
+        assert (execution.requested_by_kind, made.execution.requested_by_kind) == (
+            "api_key",
+            "user",
+        )
 
 
 LAUNCHES = [
@@ -165,7 +192,9 @@ LAUNCHES = [
 ]
 
 
-@pytest.mark.parametrize("launches", [*LAUNCHES, Schedules.create], ids=lambda verb: verb.__qualname__)
+@pytest.mark.parametrize(
+    "launches", [*LAUNCHES, Schedules.create], ids=lambda verb: verb.__qualname__
+)
 def test_nobody_launches_without_saying_of_which_kind_he_is(launches: Callable[..., Any]) -> None:
     """A name alone is no identity: what was an API key by default would be judged as one, whoever it is."""
     name = "owner_kind" if launches == Schedules.create else "requested_by_kind"

@@ -26,9 +26,17 @@ def as_user(**become: Any) -> CommandAction:
     return CommandAction(command="work", become=BecomeDraft(**become))
 
 
-async def credential(on: Bench, name: str = "sudo-pw", type: CredentialType = CredentialType.PASSWORD) -> str:
+async def credential(
+    on: Bench, name: str = "sudo-pw", type: CredentialType = CredentialType.PASSWORD
+) -> str:
     secret = {"password": CANARY} if type is CredentialType.PASSWORD else {}
-    return str((await on.vault.create(CredentialDraft(name=name, type=type, username="deploy", **secret))).id)  # type: ignore[arg-type]
+    return str(
+        (
+            await on.vault.create(
+                CredentialDraft(name=name, type=type, username="deploy", **secret)
+            )
+        ).id
+    )  # type: ignore[arg-type]
 
 
 def becomes(web: FakeMachine) -> list[Become | None]:
@@ -46,15 +54,24 @@ async def failed(on: Bench, execution: Execution) -> tuple[str, str, str]:
     return row["status"], row["error_code"], row["error_message"]
 
 
-async def test_a_command_runs_as_whom_it_asks_for_with_the_password_of_its_credential(database: Database) -> None:
+async def test_a_command_runs_as_whom_it_asks_for_with_the_password_of_its_credential(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         known = await credential(on)
-        execution = await launch(on, as_user(user="postgres", method="su", credential="sudo-pw"), as_user(), "plain")
+        execution = await launch(
+            on, as_user(user="postgres", method="su", credential="sudo-pw"), as_user(), "plain"
+        )
         await on.ended(execution)
         spec = (await on.ledger.load_specs([execution.id]))[execution.id]
     assert becomes(web) == [Become("postgres", "su", Secret(CANARY)), Become("root", "sudo"), None]
-    assert spec.actions[0]["become"] == {"user": "postgres", "method": "su", "credential": "sudo-pw", "credential_id": known}
+    assert spec.actions[0]["become"] == {
+        "user": "postgres",
+        "method": "su",
+        "credential": "sudo-pw",
+        "credential_id": known,
+    }
     assert CANARY not in str(spec)
 
 
@@ -63,7 +80,10 @@ async def test_nobody_ever_sees_the_password(database: Database) -> None:
         on.machine("web-1").reply([RemoteExit(3)])
         await credential(on)
         await on.ended(await launch(on, as_user(credential="sudo-pw")))
-        tables = [row["name"] for row in await database.fetch("select relname as name from pg_stat_user_tables")]
+        tables = [
+            row["name"]
+            for row in await database.fetch("select relname as name from pg_stat_user_tables")
+        ]
         rows = [str(await database.fetch(f"select t::text from {table} t")) for table in tables]
         assert CANARY not in str(rows)
         assert CANARY not in str(on.said)
@@ -87,20 +107,30 @@ async def test_a_credential_that_cannot_be_used_is_refused_at_launch(
     assert (refused.value.code, refused.value.errors[0].pointer) == (code, pointer)
 
 
-async def test_a_credential_of_another_name_after_the_launch_is_still_the_one(database: Database) -> None:
+async def test_a_credential_of_another_name_after_the_launch_is_still_the_one(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         web = on.machine("web-1").reply([RemoteExit(0)])
         known = await credential(on)
         execution = await launch(on, as_user(credential="sudo-pw"))
-        renamed = CredentialDraft(name="other", type=CredentialType.PASSWORD, username="deploy", password="rotated")  # type: ignore[arg-type]
+        renamed = CredentialDraft(
+            name="other", type=CredentialType.PASSWORD, username="deploy", password="rotated"
+        )  # type: ignore[arg-type]
         await on.vault.replace(known, renamed)
-        await on.vault.create(CredentialDraft(name="sudo-pw", type=CredentialType.PASSWORD, username="x", password="not this"))  # type: ignore[arg-type]
+        await on.vault.create(
+            CredentialDraft(
+                name="sudo-pw", type=CredentialType.PASSWORD, username="x", password="not this"
+            )
+        )  # type: ignore[arg-type]
         async with on.worker():
             await on.ended(execution)
     assert becomes(web) == [Become("root", "sudo", Secret("rotated"))]
 
 
-async def test_a_credential_that_is_gone_meanwhile_is_missing_and_nothing_starts(database: Database) -> None:
+async def test_a_credential_that_is_gone_meanwhile_is_missing_and_nothing_starts(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         web = on.machine("web-1").reply([RemoteExit(0)])
         known = await credential(on)
@@ -113,7 +143,9 @@ async def test_a_credential_that_is_gone_meanwhile_is_missing_and_nothing_starts
     assert web.starts == []
 
 
-async def test_a_command_under_way_whose_credential_is_gone_is_lost_and_not_begun_again(database: Database) -> None:
+async def test_a_command_under_way_whose_credential_is_gone_is_lost_and_not_begun_again(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker("worker-1"):
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)])
@@ -152,12 +184,20 @@ async def test_a_dead_workers_command_is_followed_as_the_same_user(database: Dat
 async def test_a_machine_that_refuses_to_become_is_told_with_its_words(database: Database) -> None:
     async with bench(database) as on, on.worker():
         web = on.machine("web-1")
-        web.refuse_start(RemoteFailure(ErrorCode.BECOME_FAILED, "sudo: a password is required"), begun=False)
-        assert await failed(on, await launch(on, as_user())) == ("failed", "become_failed", "sudo: a password is required")
+        web.refuse_start(
+            RemoteFailure(ErrorCode.BECOME_FAILED, "sudo: a password is required"), begun=False
+        )
+        assert await failed(on, await launch(on, as_user())) == (
+            "failed",
+            "become_failed",
+            "sudo: a password is required",
+        )
         assert web.starts == []
 
 
-async def test_a_machine_that_keeps_no_durable_runs_never_runs_it_without_become(database: Database) -> None:
+async def test_a_machine_that_keeps_no_durable_runs_never_runs_it_without_become(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         web.no_spool = "rm is missing"
@@ -167,7 +207,9 @@ async def test_a_machine_that_keeps_no_durable_runs_never_runs_it_without_become
     assert web.starts == []
 
 
-async def test_a_platform_without_durable_runs_never_runs_it_without_become(database: Database) -> None:
+async def test_a_platform_without_durable_runs_never_runs_it_without_become(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         web.durable_off = True
@@ -175,7 +217,9 @@ async def test_a_platform_without_durable_runs_never_runs_it_without_become(data
     assert web.starts == []
 
 
-async def test_after_a_direct_command_it_is_not_run_without_become_either(database: Database) -> None:
+async def test_after_a_direct_command_it_is_not_run_without_become_either(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         web.no_spool = "rm is missing"
@@ -185,7 +229,9 @@ async def test_after_a_direct_command_it_is_not_run_without_become_either(databa
     assert [start.command for start in web.starts] == ["plain"]
 
 
-async def test_where_the_target_says_durable_off_it_is_not_run_without_become(database: Database) -> None:
+async def test_where_the_target_says_durable_off_it_is_not_run_without_become(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         on.known.targets["1"] = replace(on.known.targets["1"], durable="off")
@@ -195,7 +241,9 @@ async def test_where_the_target_says_durable_off_it_is_not_run_without_become(da
     assert web.starts == []
 
 
-async def test_a_password_that_was_changed_while_the_command_runs_is_not_tried_again_and_again(database: Database) -> None:
+async def test_a_password_that_was_changed_while_the_command_runs_is_not_tried_again_and_again(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)])
@@ -211,7 +259,9 @@ async def test_a_password_that_was_changed_while_the_command_runs_is_not_tried_a
     assert "incorrect password" in message
 
 
-async def test_a_password_that_is_elsewhere_is_got_for_each_attempt_and_never_seen(database: Database) -> None:
+async def test_a_password_that_is_elsewhere_is_got_for_each_attempt_and_never_seen(
+    database: Database,
+) -> None:
     asked: list[tuple[str, str]] = []
 
     async def fetch(found: Credential, purpose: str) -> Credential:
@@ -219,14 +269,19 @@ async def test_a_password_that_is_elsewhere_is_got_for_each_attempt_and_never_se
         return replace(found, password=Secret(CANARY))
 
     async with bench(database) as on, on.worker(fetch=fetch):
-        web = on.machine("web-1").reply([Output("stdout", f"it is {CANARY}".encode()), RemoteExit(0)])
+        web = on.machine("web-1").reply(
+            [Output("stdout", f"it is {CANARY}".encode()), RemoteExit(0)]
+        )
         source = {"backend": "vault", "path": "sudo"}
         body = {"name": "sudo-pw", "type": "password", "username": "deploy", "source": source}
         await on.vault.create(CredentialDraft.model_validate(body))
         execution = await launch(on, as_user(credential="sudo-pw"))
         await on.ended(execution)
         run_id = (await on.row(execution))["id"]
-        tables = [row["name"] for row in await database.fetch("select relname as name from pg_stat_user_tables")]
+        tables = [
+            row["name"]
+            for row in await database.fetch("select relname as name from pg_stat_user_tables")
+        ]
         rows = [str(await database.fetch(f"select t::text from {table} t")) for table in tables]
     assert becomes(web) == [Become("root", "sudo", Secret(CANARY))]
     assert asked == [("sudo-pw", f"execution {execution.id} run {run_id}")]
@@ -234,9 +289,13 @@ async def test_a_password_that_is_elsewhere_is_got_for_each_attempt_and_never_se
     assert CANARY.encode().hex() not in str(rows)
 
 
-async def test_a_password_that_cannot_be_had_is_missing_with_its_words_and_nothing_starts(database: Database) -> None:
+async def test_a_password_that_cannot_be_had_is_missing_with_its_words_and_nothing_starts(
+    database: Database,
+) -> None:
     async def fetch(found: Credential, purpose: str) -> Credential:
-        raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, "the Vault at https://vault:8200 is sealed.")
+        raise RemoteFailure(
+            ErrorCode.CREDENTIAL_MISSING, "the Vault at https://vault:8200 is sealed."
+        )
 
     async with bench(database) as on, on.worker(fetch=fetch):
         web = on.machine("web-1").reply([RemoteExit(0)])
@@ -249,7 +308,9 @@ async def test_a_password_that_cannot_be_had_is_missing_with_its_words_and_nothi
     assert web.starts == []
 
 
-async def test_a_vault_that_is_away_can_be_waited_out_by_a_job_that_says_so(database: Database) -> None:
+async def test_a_vault_that_is_away_can_be_waited_out_by_a_job_that_says_so(
+    database: Database,
+) -> None:
     asked: list[str] = []
 
     async def fetch(found: Credential, purpose: str) -> Credential:

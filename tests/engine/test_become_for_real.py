@@ -46,7 +46,9 @@ class House:
 
     def as_ben(self, command: str) -> CommandAction:
         """A command of ben's."""
-        return CommandAction(command=command, become=BecomeDraft(user=self.ben, credential="sudo-pw"))
+        return CommandAction(
+            command=command, become=BecomeDraft(user=self.ben, credential="sudo-pw")
+        )
 
     async def launch(self, *commands: str | CommandAction) -> Execution:
         """Start these there."""
@@ -69,7 +71,9 @@ async def house(database: Database, server: Sshd) -> AsyncIterator[House]:
             pool = SshPool(Connector())
             async with bench(database) as on:
                 on.known.endpoints = _reached(on, where)  # type: ignore[method-assign]
-                secret = CredentialDraft(name="sudo-pw", type=CredentialType.PASSWORD, username=deploy, password=PASSWORD)  # type: ignore[arg-type]
+                secret = CredentialDraft(
+                    name="sudo-pw", type=CredentialType.PASSWORD, username=deploy, password=PASSWORD
+                )  # type: ignore[arg-type]
                 await on.vault.create(secret)
                 try:
                     yield House(on, pool, deploy, ben)
@@ -79,14 +83,21 @@ async def house(database: Database, server: Sshd) -> AsyncIterator[House]:
 
 def _reached(on: Bench, where: Endpoint) -> object:
     async def endpoints(target_ids: Sequence[str]) -> dict[str, Endpoint]:
-        return {i: replace(where, target=replace(where.target, id=i, name=on.known.targets[i].name)) for i in target_ids}
+        return {
+            i: replace(where, target=replace(where.target, id=i, name=on.known.targets[i].name))
+            for i in target_ids
+        }
 
     return endpoints
 
 
-async def test_commands_of_several_users_in_one_run_and_nothing_left_a_day_later(database: Database, server: Sshd) -> None:
+async def test_commands_of_several_users_in_one_run_and_nothing_left_a_day_later(
+    database: Database, server: Sshd
+) -> None:
     async with house(database, server) as at, at.on.worker(sessions=at.sessions):
-        run = await at.launch("id -un", at.as_ben("id -un; sleep 0.3; pwd"), "id -un >&2", at.as_ben("exit 0"))
+        run = await at.launch(
+            "id -un", at.as_ben("id -un; sleep 0.3; pwd"), "id -un >&2", at.as_ben("exit 0")
+        )
         ended = await at.on.ended(run)
         assert ended.counts == {"succeeded": 1}, await at.on.results(run)
         home = pwd.getpwnam(at.ben).pw_dir
@@ -94,7 +105,9 @@ async def test_commands_of_several_users_in_one_run_and_nothing_left_a_day_later
         assert await at.on.output(run, "stderr") == f"{at.deploy}\n".encode()
         assert at.files(at.ben)
         await at.on.turn(DAY_SECONDS + 1)
-        care = RemoteCleanup(at.on.ledger, at.on.known, at.on.vault, at.sessions, at.on.clock, zone="default")
+        care = RemoteCleanup(
+            at.on.ledger, at.on.known, at.on.vault, at.sessions, at.on.clock, zone="default"
+        )
         assert (await care.run_once())["cleaned"] == 1
         assert (at.files(at.deploy), at.files(at.ben)) == ([], [])
 
@@ -108,7 +121,9 @@ async def test_a_dead_workers_command_is_followed_to_its_end_as_the_same_user(
             folder.chmod(folder.stat().st_mode | 0o055)
     async with house(database, server) as at:
         async with at.on.worker("worker-1", sessions=at.sessions):
-            run = await at.launch("true", at.as_ben(f"echo one; until [ -e {latch} ]; do sleep 0.05; done; echo two"))
+            run = await at.launch(
+                "true", at.as_ben(f"echo one; until [ -e {latch} ]; do sleep 0.05; done; echo two")
+            )
 
             async def said() -> bool:
                 return await at.on.output(run) == b"one\n"
@@ -145,7 +160,12 @@ async def test_a_cancel_kills_what_another_user_runs(database: Database, server:
 async def test_a_wrong_password_is_become_failed_and_told(database: Database, server: Sshd) -> None:
     async with house(database, server) as at, at.on.worker(sessions=at.sessions):
         (known,) = await at.on.database.fetch("select id from credentials")
-        wrong = CredentialDraft(name="sudo-pw", type=CredentialType.PASSWORD, username=at.deploy, password="canary-wrong")  # type: ignore[arg-type]
+        wrong = CredentialDraft(
+            name="sudo-pw",
+            type=CredentialType.PASSWORD,
+            username=at.deploy,
+            password="canary-wrong",
+        )  # type: ignore[arg-type]
         await at.on.vault.replace(str(known["id"]), wrong)
         run = await at.launch(at.as_ben("true"))
         await at.on.ended(run)

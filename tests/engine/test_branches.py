@@ -28,19 +28,32 @@ def two(on: Bench) -> tuple[FakeMachine, Gate, Gate]:
     web = on.machine("web-1")
     for key, gate in (("left", left), ("right", right)):
         web.reply(
-            [Output("stdout", f"{key} begun\n".encode()), gate, Output("stdout", f"{key} done\n".encode()), RemoteExit(0)], to=key
+            [
+                Output("stdout", f"{key} begun\n".encode()),
+                gate,
+                Output("stdout", f"{key} done\n".encode()),
+                RemoteExit(0),
+            ],
+            to=key,
         )
     return web, left, right
 
 
 async def said(on: Bench, execution: Execution, key: str) -> bytes:
     """What is on record of a branch's output."""
-    return b"".join(e.data or b"" for e in await on.log(execution) if e.action == key and e.event == "output")
+    return b"".join(
+        e.data or b"" for e in await on.log(execution) if e.action == key and e.event == "output"
+    )
 
 
 async def both_spoke(on: Bench, execution: Execution) -> None:
     async def so() -> bool:
-        return all([await said(on, execution, key) == f"{key} begun\n".encode() for key in ("left", "right")])
+        return all(
+            [
+                await said(on, execution, key) == f"{key} begun\n".encode()
+                for key in ("left", "right")
+            ]
+        )
 
     await until(so, SECONDS)
 
@@ -81,7 +94,9 @@ async def test_an_heir_follows_each_branch_to_its_end(database: Database, first:
         assert await told(on, execution) == dict.fromkeys(["left", "right", "last"], "succeeded")
 
 
-async def test_a_branch_that_failed_does_not_keep_an_heir_from_the_one_at_work(database: Database) -> None:
+async def test_a_branch_that_failed_does_not_keep_an_heir_from_the_one_at_work(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         web, left, _ = two(on)
         web.reply([RemoteExit(3)], to="right")
@@ -89,7 +104,9 @@ async def test_a_branch_that_failed_does_not_keep_an_heir_from_the_one_at_work(d
             execution = await on.launch(BRANCHES, durable="auto")
 
             async def failed() -> bool:
-                return (await told(on, execution)).get("right") == "failed" and bool(await said(on, execution, "left"))
+                return (await told(on, execution)).get("right") == "failed" and bool(
+                    await said(on, execution, "left")
+                )
 
             await until(failed, SECONDS)
             ended = await inherited(on, execution, left)
@@ -145,7 +162,9 @@ async def test_a_cancel_for_an_heir_stops_what_it_has_not_looked_at_yet(database
         await on.cancel(execution)
         async with on.worker("worker-2"):
             ended = await on.ended(execution, SECONDS)
-        results = {r["action"]: (r["status"], r["cancel_proof"]) for r in await on.results(execution)}
+        results = {
+            r["action"]: (r["status"], r["cancel_proof"]) for r in await on.results(execution)
+        }
         assert ended.status is ExecutionStatus.CANCELLED
         assert results == {"left": ("cancelled", "killed"), "right": ("cancelled", "killed")}
         assert [proof for proof in web.kills if proof is not CancelProof.KILLED] == []
@@ -178,7 +197,10 @@ async def test_a_reboot_costs_each_branch_only_what_ran_then(database: Database)
         web.reply([RemoteExit(0)], to="left").reply([RemoteExit(0)], to="right")
         web.reboot()
         ended = await on.ended(execution, SECONDS)
-        results = [(r["action"], r["attempt"], r["status"], r["boot_id"]) for r in await on.results(execution)]
+        results = [
+            (r["action"], r["attempt"], r["status"], r["boot_id"])
+            for r in await on.results(execution)
+        ]
         left.event.set()
         right.event.set()
     assert ended.status is ExecutionStatus.COMPLETED
@@ -197,7 +219,10 @@ async def lost(
 ) -> AsyncIterator[tuple[Bench, FakeMachine, Execution]]:
     """A run of which both branches were lost because their machine was cut off."""
     monkeypatch.setattr("opsjobs.engine.runs.durable_command.KILL_SECONDS", 0.2)
-    async with bench(database) as on, on.worker(lease_seconds=0.9, limits=RunLimits(reattach_seconds=0.3)) as worker:
+    async with (
+        bench(database) as on,
+        on.worker(lease_seconds=0.9, limits=RunLimits(reattach_seconds=0.3)) as worker,
+    ):
         web, left, right = two(on)
         execution = await on.launch(BRANCHES, durable="auto")
         await both_spoke(on, execution)
@@ -215,7 +240,9 @@ async def lost(
 
 async def late(on: Bench, execution: Execution) -> dict[str, str | None]:
     """What was found out of each branch after the end."""
-    return {r["action"]: (r["late_result"] or {}).get("status") for r in await on.results(execution)}
+    return {
+        r["action"]: (r["late_result"] or {}).get("status") for r in await on.results(execution)
+    }
 
 
 async def test_both_lost_branches_are_stopped_when_their_machine_is_back(
@@ -229,7 +256,11 @@ async def test_both_lost_branches_are_stopped_when_their_machine_is_back(
         assert (await care(on).run_once())["settled_late"] == 2
         assert await late(on, execution) == {"left": "cancelled", "right": "cancelled"}
         row = await on.row(execution)
-        assert (row["status"], row["sweep_due"], row["late_result"]["status"]) == ("lost", None, "cancelled")
+        assert (row["status"], row["sweep_due"], row["late_result"]["status"]) == (
+            "lost",
+            None,
+            "cancelled",
+        )
 
 
 async def test_a_lost_branch_that_runs_still_is_looked_for_after_the_other_has_been_found(

@@ -16,10 +16,14 @@ from opsjobs.store.transaction import Database
 
 
 def freeze(**fields: Any) -> CalendarDraft:
-    return CalendarDraft.model_validate({"name": "freeze", "windows": [{"from": "2020-01-01T00:00Z"}], **fields})
+    return CalendarDraft.model_validate(
+        {"name": "freeze", "windows": [{"from": "2020-01-01T00:00Z"}], **fields}
+    )
 
 
-async def test_what_a_calendar_closes_is_passed_over_and_a_change_of_it_counts_at_once(database: Database) -> None:
+async def test_what_a_calendar_closes_is_passed_over_and_a_change_of_it_counts_at_once(
+    database: Database,
+) -> None:
     office, calendars = Office(database), Calendars(database)
     stored = await calendars.create(freeze())
     assert isinstance(stored, StoredCalendar)
@@ -30,9 +34,17 @@ async def test_what_a_calendar_closes_is_passed_over_and_a_change_of_it_counts_a
     shut = await office.rows(schedule)  # more than one where the machine stood still meanwhile
     assert {(row["status"], row["rule"]) for row in shut} == {("skipped", "calendar")}
     row = shut[-1]
-    assert "closed by the calendar freeze (from 2020-01-01 00:00:00Z) with no end in sight" in row["reason"]
+    assert (
+        "closed by the calendar freeze (from 2020-01-01 00:00:00Z) with no end in sight"
+        in row["reason"]
+    )
     now = await office.now()
-    past = [{"from": "2020-01-01T00:00Z", "until": (now - timedelta(minutes=1)).isoformat(timespec="seconds")}]
+    past = [
+        {
+            "from": "2020-01-01T00:00Z",
+            "until": (now - timedelta(minutes=1)).isoformat(timespec="seconds"),
+        }
+    ]
     await calendars.replace(stored.uuid, freeze(windows=past))
     await office.turn(seconds=60)
     await scheduler.run_once()
@@ -40,7 +52,9 @@ async def test_what_a_calendar_closes_is_passed_over_and_a_change_of_it_counts_a
     assert {row["status"] for row in opened} == {"triggered"}
 
 
-async def test_a_calendar_that_cannot_be_read_stops_its_own_schedules_alone(database: Database) -> None:
+async def test_a_calendar_that_cannot_be_read_stops_its_own_schedules_alone(
+    database: Database,
+) -> None:
     office, calendars = Office(database), Calendars(database)
     await calendars.create(freeze())
     job = await office.job()
@@ -57,7 +71,9 @@ async def test_a_calendar_that_cannot_be_read_stops_its_own_schedules_alone(data
     # The same of what is pending and late, whose calendars are asked again.
     await office.turn(seconds=60)
     async with database.connection() as connection:
-        await connection.execute("update job_schedules set enabled = false where id = %s", [frozen.id])
+        await connection.execute(
+            "update job_schedules set enabled = false where id = %s", [frozen.id]
+        )
         await connection.execute(
             """insert into schedule_executions (uuid, schedule_id, due_at, fire_at, status, recorded_at, not_before, expires_at,
                                                 in_turn, attempts)
@@ -66,12 +82,19 @@ async def test_a_calendar_that_cannot_be_read_stops_its_own_schedules_alone(data
         )
     await scheduler.run_once()
     assert {row["status"] for row in await office.rows(other)} == {"triggered"}
-    assert [row["status"] for row in await office.rows(frozen) if row["rule"] != "paused"] == ["pending"]
+    assert [row["status"] for row in await office.rows(frozen) if row["rule"] != "paused"] == [
+        "pending"
+    ]
 
 
 async def due(database: Database) -> set[int]:
     """Schedules that have a next moment."""
-    return {row["id"] for row in await database.fetch("select id from job_schedules where next_fire_at is not null")}
+    return {
+        row["id"]
+        for row in await database.fetch(
+            "select id from job_schedules where next_fire_at is not null"
+        )
+    }
 
 
 async def test_a_schedule_that_names_no_calendar_of_ours_is_not_stored(database: Database) -> None:

@@ -23,16 +23,22 @@ SECONDS = 60.0
 
 async def job(on: Bench, name: str, *actions: dict[str, Any], **more: Any) -> None:
     """A stored job on no targets of its own."""
-    await on.jobs.create(JobDraft.model_validate({"name": name, "actions": list(actions), **more}), by="ada")
+    await on.jobs.create(
+        JobDraft.model_validate({"name": name, "actions": list(actions), **more}), by="ada"
+    )
 
 
 async def child_of(on: Bench, execution: Execution) -> Execution:
     """The only execution that this one launched."""
-    (row,) = await on.database.fetch("select execution_id from execution_specs where parent_id = %s", [execution.id])
+    (row,) = await on.database.fetch(
+        "select execution_id from execution_specs where parent_id = %s", [execution.id]
+    )
     return await on.executions.get(row["execution_id"])
 
 
-async def test_a_job_is_run_on_the_same_target_with_its_parameters_and_waited_for(database: Database) -> None:
+async def test_a_job_is_run_on_the_same_target_with_its_parameters_and_waited_for(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)], to="restart 'nginx'")
@@ -43,7 +49,11 @@ async def test_a_job_is_run_on_the_same_target_with_its_parameters_and_waited_fo
         await asyncio.wait_for(gate.reached.wait(), SECONDS)
         await waits_for_child(on, execution)
         child = await child_of(on, execution)
-        assert (child.parent, child.triggered_by.value, child.job_name) == (execution.id, "workflow", "restart")
+        assert (child.parent, child.triggered_by.value, child.job_name) == (
+            execution.id,
+            "workflow",
+            "restart",
+        )
         gate.event.set()
         ended = await on.ended(execution, SECONDS)
         assert ended.counts == {"succeeded": 1}
@@ -63,7 +73,9 @@ async def test_a_job_that_did_not_go_well_fails_its_action(database: Database) -
     async with bench(database) as on, on.worker():
         on.machine("web-1").reply([RemoteExit(3)], to="bad")
         await job(on, "bad", {"command": "bad"})
-        execution = await on.ended(await on.launch([JobAction(key="run", job="bad"), step("after")]), SECONDS)
+        execution = await on.ended(
+            await on.launch([JobAction(key="run", job="bad"), step("after")]), SECONDS
+        )
         row = await on.row(execution)
         child = await child_of(on, execution)
         assert (row["status"], row["error_code"]) == ("failed", "nonzero_exit")
@@ -76,11 +88,16 @@ async def test_a_job_that_is_not_there_fails_its_action_with_words(database: Dat
         on.machine("web-1")
         execution = await on.ended(await on.launch([JobAction(key="run", job="nobody")]), SECONDS)
         row = await on.row(execution)
-        assert (row["status"], "'nobody' cannot be launched" in row["error_message"]) == ("failed", True)
+        assert (row["status"], "'nobody' cannot be launched" in row["error_message"]) == (
+            "failed",
+            True,
+        )
 
 
 @pytest.mark.parametrize("changed", [False, True])
-async def test_a_job_that_was_changed_since_an_approval_was_asked_for_is_not_run(database: Database, changed: bool) -> None:
+async def test_a_job_that_was_changed_since_an_approval_was_asked_for_is_not_run(
+    database: Database, changed: bool
+) -> None:
     async with bench(database) as on, on.worker():
         web = on.machine("web-1")
         await job(on, "inner", {"command": "harmless"})
@@ -103,7 +120,9 @@ async def test_a_job_that_runs_itself_comes_to_an_end(database: Database) -> Non
         await job(on, "again", {"type": "job", "job": "again"})
         execution = await on.ended(await on.launch([JobAction(key="run", job="again")]), SECONDS)
         assert execution.status is ExecutionStatus.FAILED
-        rows = await database.fetch("select error_message from target_runs order by id desc limit 1")
+        rows = await database.fetch(
+            "select error_message from target_runs order by id desc limit 1"
+        )
         assert "check whether one of them runs itself" in rows[0]["error_message"]
 
 
@@ -117,7 +136,9 @@ async def test_a_cancel_reaches_the_job_that_is_waited_for(database: Database) -
         await waits_for_child(on, execution)
         await on.cancel(execution)
         child = await on.ended(await child_of(on, execution), SECONDS)
-        assert (child.status, (await on.ended(execution, SECONDS)).status) == (ExecutionStatus.CANCELLED,) * 2
+        assert (child.status, (await on.ended(execution, SECONDS)).status) == (
+            ExecutionStatus.CANCELLED,
+        ) * 2
 
 
 async def test_an_action_that_names_targets_is_for_them_alone(database: Database) -> None:
@@ -126,7 +147,10 @@ async def test_an_action_that_names_targets_is_for_them_alone(database: Database
         only = step("only", targets=SelectionDraft(ids=["web-2"]))
         execution = await on.ended(await on.launch([step("all"), only, step("after")], 2), SECONDS)
         assert execution.counts == {"succeeded": 2}
-        assert [[s.command for s in machine.starts] for machine in machines] == [["all", "after"], ["all", "only", "after"]]
+        assert [[s.command for s in machine.starts] for machine in machines] == [
+            ["all", "after"],
+            ["all", "only", "after"],
+        ]
 
 
 async def test_a_job_that_ends_beside_a_wait_is_heard_of_at_once(database: Database) -> None:

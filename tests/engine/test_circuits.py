@@ -17,10 +17,14 @@ from opsjobs.store.transaction import Database
 
 
 def shut(because: ErrorCode) -> RemoteFailure:
-    return RemoteFailure(ErrorCode.CIRCUIT_OPEN, f"The circuit of web-1 is open ({because.value}).", because=because)
+    return RemoteFailure(
+        ErrorCode.CIRCUIT_OPEN, f"The circuit of web-1 is open ({because.value}).", because=because
+    )
 
 
-async def test_a_run_is_held_while_the_circuit_is_open_for_want_of_contact(database: Database) -> None:
+async def test_a_run_is_held_while_the_circuit_is_open_for_want_of_contact(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         web = on.machine("web-1")
         web.refuse(shut(ErrorCode.CONNECT_TIMEOUT))
@@ -60,7 +64,9 @@ class Noted(FakeSessions):
             yield session
 
 
-async def test_a_way_that_was_open_before_is_insisted_upon_and_one_at_which_something_may_run(database: Database) -> None:
+async def test_a_way_that_was_open_before_is_insisted_upon_and_one_at_which_something_may_run(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         sessions = Noted(on.clock)
         target = on.known.add("web-1")

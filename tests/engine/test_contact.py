@@ -59,7 +59,9 @@ async def reached_again(on: Bench, execution: Execution) -> None:
     await until(is_there)
 
 
-async def test_a_run_shows_since_when_its_machine_is_away_until_it_is_back(database: Database) -> None:
+async def test_a_run_shows_since_when_its_machine_is_away_until_it_is_back(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         web, gate, execution = await at_work(on)
         before = on.clock.now()
@@ -88,7 +90,9 @@ async def test_only_the_loss_and_the_return_of_contact_are_written(database: Dat
         await on.ended(execution)
 
 
-async def test_a_successor_keeps_the_time_and_removes_it_once_it_has_contact(database: Database) -> None:
+async def test_a_successor_keeps_the_time_and_removes_it_once_it_has_contact(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker("worker-1"):
         web, gate, execution = await at_work(on)
         since = await cut_off(on, web, execution)
@@ -138,7 +142,12 @@ async def test_a_transfer_whose_machine_is_away_shows_since_when(database: Datab
         disk = machine.files.put("/var/log/app.log", b"x" * MIB)
         disk.gate = gate
         action = FileTransferAction.model_validate(
-            {"type": "file_transfer", "key": "get", "direction": "download", "source": "/var/log/app.log"}
+            {
+                "type": "file_transfer",
+                "key": "get",
+                "direction": "download",
+                "source": "/var/log/app.log",
+            }
         )
         async with on.worker():
             execution = await on.launch([action])
@@ -157,12 +166,20 @@ async def test_a_transfer_whose_machine_is_away_shows_since_when(database: Datab
         assert (row["status"], row["contact_lost_at"]) == ("succeeded", None)
 
 
-async def test_a_worker_that_does_not_own_the_run_writes_no_loss_of_contact(database: Database) -> None:
+async def test_a_worker_that_does_not_own_the_run_writes_no_loss_of_contact(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         _, gate, execution = await at_work(on)
         row = await on.row(execution)
         for owner, fence in ((row["owner"], row["fence"] - 1), (uuid4(), row["fence"])):
-            move = RunMove(row["id"], execution.id, row["target_id"], fence, contact=ContactChange(on.clock.now()))
+            move = RunMove(
+                row["id"],
+                execution.id,
+                row["target_id"],
+                fence,
+                contact=ContactChange(on.clock.now()),
+            )
             settled = await on.ledger.settle(Flush(owner, "worker-9", 0, [move]))
             assert settled.stale == {row["id"]}
             assert await lost_at(on, execution) is None

@@ -28,7 +28,9 @@ AGAIN = RetryPolicy(max_attempts=2, base=0.01, jitter=False, on=[ErrorCode.NONZE
 class Watched(Ledger):
     """A ledger that notes what each group commit says has begun, and lets none through while it is shut."""
 
-    def __init__(self, database: Database, told: Callable[[str, int], None] = lambda action, attempt: None) -> None:
+    def __init__(
+        self, database: Database, told: Callable[[str, int], None] = lambda action, attempt: None
+    ) -> None:
         super().__init__(database)
         self._told = told
         self.open = asyncio.Event()
@@ -58,7 +60,9 @@ async def before_it(on: Bench, name: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", ["a transfer", "a durable command", "a wait", "another one"])
-async def test_a_direct_command_after_something_else_is_on_record_before_it_starts(database: Database, name: str) -> None:
+async def test_a_direct_command_after_something_else_is_on_record_before_it_starts(
+    database: Database, name: str
+) -> None:
     async with bench(database) as on:
         machine, seen = on.machine("web-1"), dict[tuple[str, int], list[str]]()
 
@@ -73,7 +77,9 @@ async def test_a_direct_command_after_something_else_is_on_record_before_it_star
         assert [start.command for start in machine.starts][-1:] == ["bare"]
 
 
-async def test_the_next_attempt_of_a_direct_command_is_on_record_before_it_starts(database: Database) -> None:
+async def test_the_next_attempt_of_a_direct_command_is_on_record_before_it_starts(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         replies, seen = iter([RemoteExit(1), RemoteExit(0)]), dict[tuple[str, int], int]()
         machine = on.machine("web-1").reply(lambda *_: [next(replies)])
@@ -87,7 +93,9 @@ async def test_the_next_attempt_of_a_direct_command_is_on_record_before_it_start
         assert seen["bare", 2] == 1
 
 
-async def test_a_direct_command_is_started_once_though_an_heir_had_to_wait_before_it_came_there(database: Database) -> None:
+async def test_a_direct_command_is_started_once_though_an_heir_had_to_wait_before_it_came_there(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         machine, disk, gate = on.machine("web-1"), web(on), Gate(asyncio.Event())
         disk.gate = gate
@@ -102,7 +110,9 @@ async def test_a_direct_command_is_started_once_though_an_heir_had_to_wait_befor
             ledger.open.clear()
             disk.gate = None
             gate.event.set()
-            await until(lambda: ledger.waiting > 0)  # the transfer is over, and nobody but this worker knows
+            await until(
+                lambda: ledger.waiting > 0
+            )  # the transfer is over, and nobody but this worker knows
             machine.diskless = "it serves no files just now"
             async with on.worker("worker-2"):
                 await on.bury("worker-1")

@@ -40,18 +40,26 @@ async def moments(on: Office, schedule: StoredSchedule) -> Counter[str]:
         (3 * DAY, "run_all", 60, {"missed": 71, "caught up": 1}),
     ],
 )
-async def test_a_policy_does_what_it_says(database: Database, down: int, misfire: str, every: int, told: dict[str, int]) -> None:
+async def test_a_policy_does_what_it_says(
+    database: Database, down: int, misfire: str, every: int, told: dict[str, int]
+) -> None:
     on = Office(database)
-    schedule = await on.schedule(await on.job(), interval=every, misfire=misfire, misfire_window="1h", overlap="allow")
+    schedule = await on.schedule(
+        await on.job(), interval=every, misfire=misfire, misfire_window="1h", overlap="allow"
+    )
     await on.turn(seconds=down + 100)
     await on.scheduler().run_once()
     assert await moments(on, schedule) == told
     assert all(row["reason"] for row in await on.rows(schedule))
     runs = await database.fetch("select uuid from job_executions")
-    assert {run["uuid"] for run in runs} == {row["uuid"] for row in await on.rows(schedule) if row["status"] == "triggered"}
+    assert {run["uuid"] for run in runs} == {
+        row["uuid"] for row in await on.rows(schedule) if row["status"] == "triggered"
+    }
 
 
-async def test_a_long_downtime_of_a_busy_schedule_has_one_row_for_what_is_older_than_the_last_hundred(database: Database) -> None:
+async def test_a_long_downtime_of_a_busy_schedule_has_one_row_for_what_is_older_than_the_last_hundred(
+    database: Database,
+) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job(), misfire="skip")
     await on.turn(days=3, seconds=100)
@@ -65,10 +73,15 @@ async def test_a_long_downtime_of_a_busy_schedule_has_one_row_for_what_is_older_
     assert (await on.events()).count("schedule.missed") == 1
 
 
-async def test_what_is_on_time_comes_first_and_catch_ups_only_so_many_a_pass(database: Database) -> None:
+async def test_what_is_on_time_comes_first_and_catch_ups_only_so_many_a_pass(
+    database: Database,
+) -> None:
     on = Office(database)
     job = await on.job()
-    late = [await on.schedule(job, f"late-{n}", interval=5, misfire="run_all", overlap="allow") for n in range(4)]
+    late = [
+        await on.schedule(job, f"late-{n}", interval=5, misfire="run_all", overlap="allow")
+        for n in range(4)
+    ]
     await on.turn(hours=1)
     prompt = [await on.schedule(job, f"prompt-{n}", overlap="allow") for n in range(5)]
     await on.turn(seconds=61)
@@ -85,11 +98,17 @@ async def test_what_is_on_time_comes_first_and_catch_ups_only_so_many_a_pass(dat
     )
     assert all(row["name"].startswith("prompt") for row in order[: len(prompt)])
     for schedule in late:
-        runs = [row["execution_id"] for row in await on.rows(schedule) if row["execution_id"] is not None]
+        runs = [
+            row["execution_id"]
+            for row in await on.rows(schedule)
+            if row["execution_id"] is not None
+        ]
         assert runs == sorted(runs), "a schedule's catch-ups are launched in their order"
 
 
-async def test_a_worker_stands_in_for_a_scheduler_that_is_silent_and_for_no_other(database: Database) -> None:
+async def test_a_worker_stands_in_for_a_scheduler_that_is_silent_and_for_no_other(
+    database: Database,
+) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job(), overlap="allow")
     workers = Workers(database)
@@ -114,11 +133,16 @@ async def test_where_there_never_was_a_scheduler_workers_fire(database: Database
     assert await moments(on, schedule) == {"triggered": 1}
 
 
-async def test_new_rules_of_the_zones_move_what_lies_ahead_and_nothing_that_is_due(database: Database) -> None:
+async def test_new_rules_of_the_zones_move_what_lies_ahead_and_nothing_that_is_due(
+    database: Database,
+) -> None:
     on = Office(database)
     job = await on.job()
     nightly = {"type": "cron", "cron": "30 2 * * *", "timezone": "Europe/Berlin"}
-    ahead, due = await on.schedule(job, "ahead", **nightly), await on.schedule(job, "due", **nightly)
+    ahead, due = (
+        await on.schedule(job, "ahead", **nightly),
+        await on.schedule(job, "due", **nightly),
+    )
     real = await on.schedule(job, "real", interval=10)
     assert (ahead.tzdata, real.tzdata) == (tzdata_version(), None)
     async with database.connection() as connection:
@@ -139,7 +163,9 @@ async def test_new_rules_of_the_zones_move_what_lies_ahead_and_nothing_that_is_d
     assert await on.scheduler().run_once() == {}
 
 
-async def test_a_pass_that_finds_nothing_looks_at_no_more_rows_with_more_schedules(database: Database) -> None:
+async def test_a_pass_that_finds_nothing_looks_at_no_more_rows_with_more_schedules(
+    database: Database,
+) -> None:
     on = Office(database)
     await on.schedule(await on.job())
     read = []
@@ -147,14 +173,18 @@ async def test_a_pass_that_finds_nothing_looks_at_no_more_rows_with_more_schedul
         async with database.connection() as connection:
             await connection.execute(_MORE, [more])
             await connection.execute("analyze job_schedules")
-        read.append([await _blocks(database, statement) for statement in (firings._CHECK_DUE, firings._DUE)])
+        read.append(
+            [await _blocks(database, statement) for statement in (firings._CHECK_DUE, firings._DUE)]
+        )
     for few, many in zip(*read, strict=True):
         assert many <= few + 3, read
 
 
 async def _blocks(database: Database, statement: str) -> int:
     """How many blocks PostgreSQL looks at for it."""
-    explained = await database.fetch(f"explain (analyze, buffers, format json) {statement}", {"from": 0, "to": 1e9, "limit": 50})
+    explained = await database.fetch(
+        f"explain (analyze, buffers, format json) {statement}", {"from": 0, "to": 1e9, "limit": 50}
+    )
     plan = explained[0]["QUERY PLAN"][0]["Plan"]
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
@@ -182,11 +212,17 @@ async def test_what_became_of_moments_is_kept_for_a_while(database: Database) ->
     deleted: Any = await retention.delete_firings(keep)
     assert deleted == 3
     assert [row["status"] for row in await on.rows(schedule)] == ["pending"], "what waits stays"
-    assert await retention.delete_firings(keep) == 1, "a deleted schedule goes with the last of its firings"
-    assert [row["id"] for row in await database.fetch("select id from job_schedules")] == [schedule.id]
+    assert await retention.delete_firings(keep) == 1, (
+        "a deleted schedule goes with the last of its firings"
+    )
+    assert [row["id"] for row in await database.fetch("select id from job_schedules")] == [
+        schedule.id
+    ]
 
 
-async def test_a_moment_that_is_on_time_goes_before_the_catch_up_of_its_own_schedule(database: Database) -> None:
+async def test_a_moment_that_is_on_time_goes_before_the_catch_up_of_its_own_schedule(
+    database: Database,
+) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job(), misfire="run_once", overlap="skip")
     await on.turn(hours=3, seconds=1)

@@ -21,7 +21,9 @@ OUT = [Output("stdout", b"one\n"), Output("stderr", b"\xff\0")]
 REST = [Output("stdout", b"two\n"), RemoteExit(0)]
 
 
-async def launch(on: Bench, commands: str | Sequence[str | CommandAction] = "work", **policy: Any) -> Execution:
+async def launch(
+    on: Bench, commands: str | Sequence[str | CommandAction] = "work", **policy: Any
+) -> Execution:
     return await on.launch(commands, **{"durable": "auto", **policy})
 
 
@@ -50,7 +52,9 @@ async def whole(on: Bench, web: FakeMachine, execution: Execution) -> None:
     assert (result["exit_code"], result["stdout_stored"], result["stdout_bytes"]) == (0, 8, 8)
 
 
-async def test_a_machine_met_for_the_first_time_is_remembered_before_anything_starts(database: Database) -> None:
+async def test_a_machine_met_for_the_first_time_is_remembered_before_anything_starts(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         first = await on.ended(await launch(on))
@@ -59,7 +63,9 @@ async def test_a_machine_met_for_the_first_time_is_remembered_before_anything_st
         known = await database.fetch("select target_id, store_id, boot_id from target_state")
         rows = [await on.row(first), await on.row(second)]
     assert len(known) == 1
-    assert {(row["store_id"], row["boot_id"]) for row in rows} == {(known[0]["store_id"], known[0]["boot_id"])}
+    assert {(row["store_id"], row["boot_id"]) for row in rows} == {
+        (known[0]["store_id"], known[0]["boot_id"])
+    }
     assert len(web.starts) == 2
     assert web.connects == connects + 1
 
@@ -79,7 +85,9 @@ async def test_a_dead_workers_command_is_followed_to_its_end_by_another(database
             await whole(on, web, execution)
 
 
-async def test_a_stopping_worker_leaves_its_commands_running_and_loses_none(database: Database) -> None:
+async def test_a_stopping_worker_leaves_its_commands_running_and_loses_none(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         async with on.worker("worker-1", drain_seconds=160) as worker:
             web, gate, execution = await half_done(on)
@@ -126,7 +134,8 @@ async def test_past_the_window_it_is_lost_and_says_that_it_perhaps_runs(database
 
 
 @pytest.mark.parametrize(
-    ("on_lost", "status", "starts"), [("ask", "lost", 1), ("dead_letter", "dead", 1), ("retry", "succeeded", 2)]
+    ("on_lost", "status", "starts"),
+    [("ask", "lost", 1), ("dead_letter", "dead", 1), ("retry", "succeeded", 2)],
 )
 async def test_a_command_that_is_gone_is_dealt_with_as_its_author_said(
     database: Database, on_lost: str, status: str, starts: int
@@ -143,7 +152,9 @@ async def test_a_command_that_is_gone_is_dealt_with_as_its_author_said(
         results = await on.results(execution)
     assert row["status"] == status
     assert len(web.starts) == starts
-    assert [(r["attempt"], r["status"]) for r in results] == [(1, "lost"), (2, "succeeded")][:starts]
+    assert [(r["attempt"], r["status"]) for r in results] == [(1, "lost"), (2, "succeeded")][
+        :starts
+    ]
 
 
 HOUR, UNTOLD = 3600.0, None
@@ -160,7 +171,10 @@ async def orphaned(on: Bench, web: FakeMachine) -> tuple[Gate, Execution]:
     return gate, execution
 
 
-@pytest.mark.parametrize(("up_seconds", "status", "starts"), [(HOUR, "succeeded", 2), (0.0, "lost", 1), (UNTOLD, "lost", 1)])
+@pytest.mark.parametrize(
+    ("up_seconds", "status", "starts"),
+    [(HOUR, "succeeded", 2), (0.0, "lost", 1), (UNTOLD, "lost", 1)],
+)
 async def test_a_run_whose_worker_died_before_it_met_a_machine_that_had_rebooted_before_is_begun(
     database: Database, up_seconds: float | None, status: str, starts: int
 ) -> None:
@@ -179,7 +193,9 @@ async def test_a_run_whose_worker_died_before_it_met_a_machine_that_had_rebooted
     assert row["boot_id"] == (web.identity.boot if status == "succeeded" else "web-1-boot-1")
 
 
-async def test_a_start_whose_answer_was_lost_on_a_machine_that_had_rebooted_before_is_sent_again(database: Database) -> None:
+async def test_a_start_whose_answer_was_lost_on_a_machine_that_had_rebooted_before_is_sent_again(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         await on.ended(await launch(on, "before"))
@@ -191,7 +207,9 @@ async def test_a_start_whose_answer_was_lost_on_a_machine_that_had_rebooted_befo
     assert len(web.starts) == 2
 
 
-async def test_a_cancel_of_a_run_that_never_began_on_a_machine_that_had_rebooted_before_says_so(database: Database) -> None:
+async def test_a_cancel_of_a_run_that_never_began_on_a_machine_that_had_rebooted_before_says_so(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker("worker-1"):
         web = on.machine("web-1").reply([RemoteExit(0)])
         gate, execution = await orphaned(on, web)
@@ -206,7 +224,9 @@ async def test_a_cancel_of_a_run_that_never_began_on_a_machine_that_had_rebooted
     assert len(web.starts) == 1
 
 
-async def test_a_command_whose_record_was_removed_while_it_ran_is_lost_and_never_begun_again(database: Database) -> None:
+async def test_a_command_whose_record_was_removed_while_it_ran_is_lost_and_never_begun_again(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         web, gate, execution = await half_done(on)
         await stored(on, execution, b"one\n")
@@ -230,7 +250,9 @@ async def test_a_command_on_a_machine_that_was_made_anew_is_lost(database: Datab
     assert len(web.starts) == 1
 
 
-@pytest.mark.parametrize("point", ["start:error@1", "start:error_after@1", "attach:error@1", "session:error@2"])
+@pytest.mark.parametrize(
+    "point", ["start:error@1", "start:error_after@1", "attach:error@1", "session:error@2"]
+)
 async def test_an_error_on_the_way_changes_nothing(database: Database, point: str) -> None:
     async with bench(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
@@ -249,7 +271,9 @@ async def test_an_error_on_the_way_changes_nothing(database: Database, point: st
         assert len(web.starts) == 2
 
 
-async def test_a_machine_that_keeps_no_durable_runs_is_served_directly_and_that_is_on_record(database: Database) -> None:
+async def test_a_machine_that_keeps_no_durable_runs_is_served_directly_and_that_is_on_record(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         web.no_spool = "head is missing"
@@ -259,7 +283,9 @@ async def test_a_machine_that_keeps_no_durable_runs_is_served_directly_and_that_
     assert row["store_id"] == "direct"
 
 
-async def test_a_direct_command_of_a_dead_worker_is_lost_though_durable_was_wished(database: Database) -> None:
+async def test_a_direct_command_of_a_dead_worker_is_lost_though_durable_was_wished(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)])
@@ -306,7 +332,11 @@ async def test_a_cancel_after_the_end_keeps_the_true_outcome(database: Database)
         web.cut()
         gate.event.set()
         await on.cancel(execution)
-        await until(lambda: worker._session is not None and execution.id in worker._session._stopped_executions)
+        await until(
+            lambda: (
+                worker._session is not None and execution.id in worker._session._stopped_executions
+            )
+        )
         web.mend()
         ended = await on.ended(execution)
         row = await on.row(execution)
@@ -315,7 +345,9 @@ async def test_a_cancel_after_the_end_keeps_the_true_outcome(database: Database)
     assert await on.output(execution) == b"one\ntwo\n"
 
 
-async def test_cancelled_before_its_start_it_never_starts_whatever_comes_later(database: Database) -> None:
+async def test_cancelled_before_its_start_it_never_starts_whatever_comes_later(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         web = on.machine("web-1")
         web.connect_gate = Gate(asyncio.Event())
@@ -330,7 +362,9 @@ async def test_cancelled_before_its_start_it_never_starts_whatever_comes_later(d
     assert web.starts == []
 
 
-async def test_a_kill_that_reaches_nobody_is_lost_and_swept_later(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_kill_that_reaches_nobody_is_lost_and_swept_later(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("opsjobs.engine.runs.durable_command.KILL_SECONDS", 0.3)
     async with bench(database) as on, on.worker():
         web, gate, execution = await half_done(on)

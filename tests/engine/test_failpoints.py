@@ -45,7 +45,14 @@ def _disarmed() -> Iterator[None]:
 def process(order: str) -> subprocess.CompletedProcess[str]:
     """Python that passes the step `settle` three times, with this order in its environment."""
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), failpoints.VARIABLE: order}
-    return subprocess.run([sys.executable, "-c", STEP], env=environment, capture_output=True, text=True, timeout=90, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", STEP],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
 
 
 async def passages(name: str, count: int) -> list[str]:
@@ -71,7 +78,10 @@ def test_kill_ends_the_process_before_the_step() -> None:
 def test_an_order_that_cannot_be_read_stops_the_process_with_words() -> None:
     refused = process("setle:kill")
     assert refused.returncode == 1
-    assert "OPSJOBS_FAILPOINT: there is no step 'setle': use attach, begin, cancel, claim" in refused.stderr
+    assert (
+        "OPSJOBS_FAILPOINT: there is no step 'setle': use attach, begin, cancel, claim"
+        in refused.stderr
+    )
 
 
 def test_nothing_ordered_is_one_and_the_same_free_passage() -> None:
@@ -172,7 +182,9 @@ async def test_a_launch_that_fails_before_its_commit_did_not(database: Database)
         assert await database.fetch("select id from job_executions") == []
 
 
-async def test_a_claim_that_was_committed_without_an_answer_is_found_by_its_owner(database: Database) -> None:
+async def test_a_claim_that_was_committed_without_an_answer_is_found_by_its_owner(
+    database: Database,
+) -> None:
     await launch(database, machines(3))
     owner = await Owner(database).register()
     failpoints.arm("claim:error_after@1")
@@ -200,7 +212,9 @@ async def test_a_settle_without_an_answer_is_looked_up_and_not_repeated(database
     assert await faults(database) == []
 
 
-async def test_a_run_lost_while_others_are_begun_is_taken_up_all_the_same(database: Database) -> None:
+async def test_a_run_lost_while_others_are_begun_is_taken_up_all_the_same(
+    database: Database,
+) -> None:
     """It was forgotten for good: the end of the beginning took back the doubt that had come up meanwhile."""
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
@@ -212,7 +226,9 @@ async def test_a_run_lost_while_others_are_begun_is_taken_up_all_the_same(databa
             second = await on.launch("true", ["web-2"])
             await until(lambda: on.claimed(second))
             async with database.connection() as connection:
-                await connection.execute("update job_execution_results set stdout_stored = stdout_stored - 1")
+                await connection.execute(
+                    "update job_execution_results set stdout_stored = stdout_stored - 1"
+                )
             gate.event.set()
             life = worker._session
             assert life is not None
@@ -253,5 +269,9 @@ def test_every_name_is_a_step_in_the_source_and_stands_in_the_docstring() -> Non
         for name in re.findall(r'failpoints\.at\("([^"]+)"\)', file.read_text())
         if file.name != "failpoints.py"
     }
-    told = set(re.findall(r"^    ([a-z.]+) {2,}(?:engine|store|api)", failpoints.__doc__ or "", re.MULTILINE))
+    told = set(
+        re.findall(
+            r"^    ([a-z.]+) {2,}(?:engine|store|api)", failpoints.__doc__ or "", re.MULTILINE
+        )
+    )
     assert used == told == failpoints.NAMES

@@ -25,7 +25,9 @@ from opsjobs.store.transaction import Database
 def talk(on: Bench, *names: str) -> None:
     """Machines that say a little, now and then."""
     for name in names:
-        on.machine(name).reply([Output("stdout", b"one\n"), Pause(0.05), Output("stdout", b"two\n"), RemoteExit(0)])
+        on.machine(name).reply(
+            [Output("stdout", b"one\n"), Pause(0.05), Output("stdout", b"two\n"), RemoteExit(0)]
+        )
 
 
 async def heard_whole(on: Bench, execution: Execution) -> bool:
@@ -37,7 +39,9 @@ async def heard_whole(on: Bench, execution: Execution) -> bool:
     return set(said.values()) == {b"one\ntwo\n"} and len(said) == execution.total_targets
 
 
-async def test_a_claim_whose_answer_was_lost_is_adopted_and_started_once(database: Database) -> None:
+async def test_a_claim_whose_answer_was_lost_is_adopted_and_started_once(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         talk(on, "web-1", "web-2", "web-3")
         failpoints.arm("claim:error_after@1")
@@ -49,7 +53,10 @@ async def test_a_claim_whose_answer_was_lost_is_adopted_and_started_once(databas
         assert {row["fence"] for row in await on.rows(execution)} == {1}
 
 
-@pytest.mark.parametrize("fault", ["claim:error@1", "begin:error@1", "begin:error_after@1", "session:error@1", "finish:error@1"])
+@pytest.mark.parametrize(
+    "fault",
+    ["claim:error@1", "begin:error@1", "begin:error_after@1", "session:error@1", "finish:error@1"],
+)
 async def test_a_step_that_fails_once_starts_nothing_twice(database: Database, fault: str) -> None:
     async with bench(database) as on:
         talk(on, "web-1", "web-2")
@@ -57,12 +64,21 @@ async def test_a_step_that_fails_once_starts_nothing_twice(database: Database, f
         execution = await on.launch("uptime", 2)
         async with on.worker():
             ended = await on.ended(execution)
-        assert ended.counts == ({"succeeded": 1, "unreachable": 1} if "session" in fault else {"succeeded": 2})
-        assert sum(len(m.starts) for m in on.sessions.machines.values()) == (1 if "session" in fault else 2)
+        assert ended.counts == (
+            {"succeeded": 1, "unreachable": 1} if "session" in fault else {"succeeded": 2}
+        )
+        assert sum(len(m.starts) for m in on.sessions.machines.values()) == (
+            1 if "session" in fault else 2
+        )
 
 
-@pytest.mark.parametrize(("fault", "status", "starts"), [("start:error@1", "unreachable", 0), ("start:error_after@1", "lost", 1)])
-async def test_a_start_that_fails_says_what_may_have_happened(database: Database, fault: str, status: str, starts: int) -> None:
+@pytest.mark.parametrize(
+    ("fault", "status", "starts"),
+    [("start:error@1", "unreachable", 0), ("start:error_after@1", "lost", 1)],
+)
+async def test_a_start_that_fails_says_what_may_have_happened(
+    database: Database, fault: str, status: str, starts: int
+) -> None:
     async with bench(database) as on:
         talk(on, "web-1")
         failpoints.arm(fault)
@@ -73,7 +89,9 @@ async def test_a_start_that_fails_says_what_may_have_happened(database: Database
 
 
 @pytest.mark.parametrize("fault", ["settle:error", "settle:error_after"])
-async def test_every_flush_may_lose_its_answer_and_nothing_is_repeated_or_dropped(database: Database, fault: str) -> None:
+async def test_every_flush_may_lose_its_answer_and_nothing_is_repeated_or_dropped(
+    database: Database, fault: str
+) -> None:
     """`error`: nothing at all gets through until it stops. `error_after`: everything does, and nobody says so."""
     async with bench(database) as on:
         talk(on, *(f"web-{n}" for n in range(1, 6)))
@@ -101,11 +119,15 @@ class Slow(Ledger):
         if len(self.behind) < self._late:
             self.behind.append(asyncio.create_task(super().settle(flush)))
             await asyncio.wait(self.behind[-1:])
-            raise Unavailable("the line broke; the look-up found nothing, for the commit was still on its way")
+            raise Unavailable(
+                "the line broke; the look-up found nothing, for the commit was still on its way"
+            )
         return await super().settle(flush)
 
 
-async def test_a_commit_that_comes_late_is_not_made_again_and_drops_no_run(database: Database) -> None:
+async def test_a_commit_that_comes_late_is_not_made_again_and_drops_no_run(
+    database: Database,
+) -> None:
     """The e2e tests found it: after a kill -9 of PostgreSQL runs were dropped as stale that were the worker's own."""
     async with bench(database) as on:
         talk(on, "web-1", "web-2")
@@ -118,12 +140,16 @@ async def test_a_commit_that_comes_late_is_not_made_again_and_drops_no_run(datab
         assert on.metrics.stale_writes._value.get() == 0
 
 
-async def test_a_database_that_is_away_for_a_while_stops_nothing_for_good(database: Database) -> None:
+async def test_a_database_that_is_away_for_a_while_stops_nothing_for_good(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         names = [f"web-{n}" for n in range(1, 21)]
         gate = Gate(asyncio.Event())
         for name in names:
-            on.machine(name).reply([Output("stdout", b"one\n"), gate, Output("stdout", b"two\n"), RemoteExit(0)])
+            on.machine(name).reply(
+                [Output("stdout", b"one\n"), gate, Output("stdout", b"two\n"), RemoteExit(0)]
+            )
         async with on.worker(lease_seconds=30):
             execution = await on.launch("uptime", names, max_parallel=10)
             await until(lambda: sum(len(m.starts) for m in on.sessions.machines.values()) == 10)
@@ -136,7 +162,9 @@ async def test_a_database_that_is_away_for_a_while_stops_nothing_for_good(databa
         assert [len(m.starts) for m in on.sessions.machines.values()] == [1] * 20
 
 
-async def test_a_run_whose_words_cannot_be_stored_ends_alone(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_whose_words_cannot_be_stored_ends_alone(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spoilt = spoiling(monkeypatch, lambda line: line.event == "result" and line.action == "step-1")
     async with bench(database, bugs=["recorder"]) as on:
         for n in range(1, 9):
@@ -151,7 +179,11 @@ async def test_a_run_whose_words_cannot_be_stored_ends_alone(database: Database,
         assert "the run's output could not be stored" in row["error_message"]
         results = {r["target_run_id"]: r for r in await on.results(execution)}
         assert results[row["id"]]["status"] == "failed"
-        words = [e.body["status"] for e in await on.log(execution) if e.target_run == row["id"] and e.body]
+        words = [
+            e.body["status"]
+            for e in await on.log(execution)
+            if e.target_run == row["id"] and e.body
+        ]
         assert words == ["running", "failed", "failed"]
 
 
@@ -161,7 +193,9 @@ async def test_a_run_that_speaks_on_after_its_words_were_refused_is_not_heard(
     spoilt = spoiling(monkeypatch, lambda line: line.event == "output")
     async with bench(database, bugs=["recorder"]) as on:
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([Output("stdout", b"one\n"), gate, Output("stdout", b"two\n"), RemoteExit(0)])
+        web = on.machine("web-1").reply(
+            [Output("stdout", b"one\n"), gate, Output("stdout", b"two\n"), RemoteExit(0)]
+        )
         async with on.worker():
             execution = await on.launch()
             spoilt.add((await on.row(execution))["id"])
@@ -175,7 +209,9 @@ async def test_a_run_that_speaks_on_after_its_words_were_refused_is_not_heard(
         assert not web.kills
 
 
-async def test_a_run_that_cannot_even_be_ended_troubles_nobody_else(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_that_cannot_even_be_ended_troubles_nobody_else(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A constraint refuses whatever is said of one execution: its runs are given up, aloud, and others go on."""
     async with bench(database, bugs=["recorder", "given_up"], open_ends=True) as on:
         talk(on, "web-1", "web-2")
@@ -199,7 +235,9 @@ async def _refuse_more_of(database: Database, execution: Execution) -> None:
     condition = f"check (execution_id <> {execution.id} or seq <= {execution.last_seq}) not valid"
     async with database.connection() as connection:
         for part in parts:
-            await connection.execute(f"alter table {part['name']} add constraint refused {condition}".encode())
+            await connection.execute(
+                f"alter table {part['name']} add constraint refused {condition}".encode()
+            )
 
 
 def spoiling(monkeypatch: pytest.MonkeyPatch, which: Callable[[LogLine], bool]) -> set[int]:
@@ -218,16 +256,22 @@ def spoiling(monkeypatch: pytest.MonkeyPatch, which: Callable[[LogLine], bool]) 
     return spoilt
 
 
-async def test_a_run_that_fell_out_of_step_with_its_log_is_lost_and_never_started_again(database: Database) -> None:
+async def test_a_run_that_fell_out_of_step_with_its_log_is_lost_and_never_started_again(
+    database: Database,
+) -> None:
     """Somebody else moved the stored offset (a failover lost a commit): the guard refuses, and the run is still ours."""
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
-        web = on.machine("web-1").reply([Output("stdout", b"one\n"), gate, Output("stdout", b"two\n"), RemoteExit(0)])
+        web = on.machine("web-1").reply(
+            [Output("stdout", b"one\n"), gate, Output("stdout", b"two\n"), RemoteExit(0)]
+        )
         async with on.worker():
             execution = await on.launch()
             await until(lambda: stored(on, execution))
             async with database.connection() as connection:
-                await connection.execute("update job_execution_results set stdout_stored = stdout_stored - 1")
+                await connection.execute(
+                    "update job_execution_results set stdout_stored = stdout_stored - 1"
+                )
             gate.event.set()
             ended = await on.ended(execution)
         assert ended.status is ExecutionStatus.FAILED
@@ -243,7 +287,9 @@ async def stored(on: Bench, execution: Execution) -> bool:
     return bool(await on.output(execution))
 
 
-async def test_a_deadlock_after_the_commit_does_not_repeat_the_flush(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_deadlock_after_the_commit_does_not_repeat_the_flush(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The flush frees a slot that another execution waits for; admitting that one is a transaction of its own."""
     admit, tried = admitting.admit, []
 
@@ -259,12 +305,18 @@ async def test_a_deadlock_after_the_commit_does_not_repeat_the_flush(database: D
     assert [r.execution_id for r in runs] == [one.id]
     monkeypatch.setattr(admitting, "admit", deadlocks_twice)
     settled = await owner.finish(runs)
-    assert (settled.stale, settled.unparked, settled.admitted) == (frozenset(), [two.id], {"default": 1})
+    assert (settled.stale, settled.unparked, settled.admitted) == (
+        frozenset(),
+        [two.id],
+        {"default": 1},
+    )
     assert [r.execution_id for r in (await owner.claim()).runs] == [two.id]
 
 
 @pytest.mark.parametrize("status", [RunStatus.SUCCEEDED, RunStatus.WAITING, None])
-async def test_the_same_flush_given_twice_counts_once(database: Database, status: RunStatus | None) -> None:
+async def test_the_same_flush_given_twice_counts_once(
+    database: Database, status: RunStatus | None
+) -> None:
     await launch(database, machines(3))
     owner = await Owner(database).register()
     runs = (await owner.claim()).runs
@@ -274,11 +326,18 @@ async def test_the_same_flush_given_twice_counts_once(database: Database, status
     first = await owner.settle(flush)
     again = await owner.settle(flush)
     assert (first.stale, again.stale) == (frozenset(), frozenset())
-    after = Flush(owner.id, owner.name, flush.number + 1, [RunMove(r.id, r.execution_id, r.target_id, r.fence) for r in runs])
+    after = Flush(
+        owner.id,
+        owner.name,
+        flush.number + 1,
+        [RunMove(r.id, r.execution_id, r.target_id, r.fence) for r in runs],
+    )
     assert len((await owner.settle(after)).stale) == (0 if status is None else 3)
 
 
-async def test_a_recalled_flush_names_what_was_stale_in_it(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_recalled_flush_names_what_was_stale_in_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Answer lost, and one of its runs had not fitted: it is still running, so it must not be taken for ended."""
     await launch(database, machines(2))
     owner = await Owner(database).register()

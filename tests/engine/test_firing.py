@@ -15,7 +15,9 @@ from opsjobs.store.executions import Executions
 from opsjobs.store.transaction import Database
 
 
-async def test_a_moment_becomes_an_execution_of_its_own_uuid_for_the_owner(database: Database) -> None:
+async def test_a_moment_becomes_an_execution_of_its_own_uuid_for_the_owner(
+    database: Database,
+) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job(), owner="ben")
     scheduler = on.scheduler()
@@ -28,7 +30,12 @@ async def test_a_moment_becomes_an_execution_of_its_own_uuid_for_the_owner(datab
     (row,) = await on.rows()
     assert execution.uuid == str(execution_uuid(schedule.uuid, row["due_at"])) == str(row["uuid"])
     assert (execution.triggered_by, execution.requested_by) == (TriggeredBy.SCHEDULE, "ben")
-    assert (firing["status"], firing["kind"], firing["moments"], firing["rule"]) == ("triggered", "moment", 1, None)
+    assert (firing["status"], firing["kind"], firing["moments"], firing["rule"]) == (
+        "triggered",
+        "moment",
+        1,
+        None,
+    )
     assert 0 <= firing["late_ms"] < 60_000
     assert await on.events() == ["schedule.created", "schedule.triggered"]
     assert on.notified == ["default"]
@@ -46,7 +53,10 @@ async def test_a_trigger_launches_now_and_is_no_moment(database: Database) -> No
     await on.schedules.pause(schedule.id, reason="the audit")
     for _ in range(2):
         launched = await on.triggers.trigger(
-            str(schedule.id), triggered_by=TriggeredBy.API, requested_by="ben", requested_by_kind="api_key"
+            str(schedule.id),
+            triggered_by=TriggeredBy.API,
+            requested_by="ben",
+            requested_by_kind="api_key",
         )
         assert launched.execution is not None
         assert launched.execution.requested_by == "ben"
@@ -55,13 +65,22 @@ async def test_a_trigger_launches_now_and_is_no_moment(database: Database) -> No
     assert Counter(await on.events())["schedule.triggered"] == 2
     await on.schedules.delete(schedule.id, "ada")
     with pytest.raises(NotFound):
-        await on.triggers.trigger(str(schedule.id), triggered_by=TriggeredBy.API, requested_by="ben", requested_by_kind="api_key")
+        await on.triggers.trigger(
+            str(schedule.id),
+            triggered_by=TriggeredBy.API,
+            requested_by="ben",
+            requested_by_kind="api_key",
+        )
 
 
-async def test_a_schedule_reads_as_it_was_written_and_its_name_is_its_own(database: Database) -> None:
+async def test_a_schedule_reads_as_it_was_written_and_its_name_is_its_own(
+    database: Database,
+) -> None:
     on = Office(database)
     job = await on.job()
-    schedule = await on.schedule(job, "nightly", type="cron", cron="30 2 * * *", timezone="Europe/Berlin")
+    schedule = await on.schedule(
+        job, "nightly", type="cron", cron="30 2 * * *", timezone="Europe/Berlin"
+    )
     assert await on.schedules.get(str(schedule.uuid)) == schedule
     assert schedule.data()["words"] == schedule.timetable.words
     assert schedule.tzdata is not None
@@ -72,4 +91,9 @@ async def test_a_schedule_reads_as_it_was_written_and_its_name_is_its_own(databa
         await on.schedules.get(schedule.id)
     assert (await on.schedule(job, "nightly")).id != schedule.id
     with pytest.raises(NotFound):
-        await on.schedules.create("99", ScheduleDraft(name="x", type="cron", cron="0 0 * * *"), "ada", owner_kind="api_key")  # type: ignore[arg-type]
+        await on.schedules.create(
+            "99",
+            ScheduleDraft(name="x", type="cron", cron="0 0 * * *"),
+            "ada",
+            owner_kind="api_key",
+        )  # type: ignore[arg-type]

@@ -50,13 +50,17 @@ async def witness(on: Office, schedules: int, moments: int) -> None:
         where f.uuid is distinct from e.uuid"""
     assert await on.database.fetch(query) == []
     assert await on.database.fetch("select from job_schedules where firings <> %s", [moments]) == []
-    told = await on.database.fetch("select count(*) as n from events where type = 'schedule.triggered'")
+    told = await on.database.fetch(
+        "select count(*) as n from events where type = 'schedule.triggered'"
+    )
     assert told == [{"n": schedules * moments}]
     assert await faults(on.database) == []
 
 
 @pytest.mark.parametrize("count", [2, 5])
-async def test_schedulers_side_by_side_launch_every_moment_once(database: Database, count: int) -> None:
+async def test_schedulers_side_by_side_launch_every_moment_once(
+    database: Database, count: int
+) -> None:
     on = Office(database)
     job = await on.job()
     for n in range(30):
@@ -73,7 +77,9 @@ async def settled(on: Office, scheduler: FiringService) -> None:
     """Passes until nothing waits, whoever had it in hand."""
     for _ in range(20):
         await scheduler.run_once()
-        if not await on.database.fetch("select from schedule_executions where status = 'pending' limit 1"):
+        if not await on.database.fetch(
+            "select from schedule_executions where status = 'pending' limit 1"
+        ):
             return
         await on.turn(seconds=CLAIM_SECONDS)
     raise AssertionError("something waits for ever")
@@ -88,16 +94,27 @@ async def test_a_scheduler_that_is_killed_leaves_its_moments_to_the_next_one(
     for n in range(3):
         await on.schedule(job, f"s{n}", overlap="allow")
     await on.turn(seconds=60)
-    environment = {**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent / 'src'}", failpoints.VARIABLE: f"{step}:kill"}
-    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", ONE_PASS, database_url, env=environment)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{TESTS}:{TESTS.parent / 'src'}",
+        failpoints.VARIABLE: f"{step}:kill",
+    }
+    killed = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", ONE_PASS, database_url, env=environment
+    )
     assert await asyncio.wait_for(killed.wait(), 120) == -signal.SIGKILL
     assert [row["status"] for row in await on.rows()] == ([] if step == "fire" else ["pending"] * 3)
     await settled(on, on.scheduler())
     await witness(on, 3, 1)
 
 
-@pytest.mark.parametrize("order", [f"{step}:{way}" for step in ("fire", "firing.launch") for way in ("error", "error_after")])
-async def test_a_commit_without_an_answer_is_no_second_execution(database: Database, order: str) -> None:
+@pytest.mark.parametrize(
+    "order",
+    [f"{step}:{way}" for step in ("fire", "firing.launch") for way in ("error", "error_after")],
+)
+async def test_a_commit_without_an_answer_is_no_second_execution(
+    database: Database, order: str
+) -> None:
     on = Office(database)
     job = await on.job()
     for n in range(3):
@@ -111,7 +128,9 @@ async def test_a_commit_without_an_answer_is_no_second_execution(database: Datab
     await witness(on, 3, 1)
 
 
-async def test_a_firing_that_cannot_be_written_keeps_no_other_from_being_launched(database: Database) -> None:
+async def test_a_firing_that_cannot_be_written_keeps_no_other_from_being_launched(
+    database: Database,
+) -> None:
     on = Office(database)
     good, bad = await on.job(), await on.job("bad")
     for n in range(30):
@@ -131,14 +150,18 @@ async def test_a_firing_that_cannot_be_written_keeps_no_other_from_being_launche
     assert waiting["reason"] == "a fault of opsjobs: RaiseException"
 
 
-async def test_what_a_frozen_scheduler_holds_is_left_to_it_and_everything_else_is_fired(database: Database) -> None:
+async def test_what_a_frozen_scheduler_holds_is_left_to_it_and_everything_else_is_fired(
+    database: Database,
+) -> None:
     on = Office(database)
     job = await on.job()
     first, second = [await on.schedule(job, f"s{n}", overlap="allow") for n in range(2)]
     await on.turn(seconds=60)
     scheduler = on.scheduler()
     async with database.transaction() as connection:
-        await connection.execute("select from job_schedules where id = %s for no key update", [first.id])
+        await connection.execute(
+            "select from job_schedules where id = %s for no key update", [first.id]
+        )
         await scheduler.run_once()
         assert [row["schedule_id"] for row in await on.rows()] == [second.id]
         assert 0 < scheduler.rest_seconds <= 0.25, "it looks again soon, and not without a pause"
@@ -146,7 +169,9 @@ async def test_what_a_frozen_scheduler_holds_is_left_to_it_and_everything_else_i
     await witness(on, 2, 1)
 
 
-async def test_who_wakes_up_with_a_claim_that_has_ended_launches_nothing(database: Database) -> None:
+async def test_who_wakes_up_with_a_claim_that_has_ended_launches_nothing(
+    database: Database,
+) -> None:
     on = Office(database)
     await on.schedule(await on.job(), overlap="allow")
     await on.turn(seconds=60)
@@ -164,7 +189,9 @@ async def test_who_wakes_up_with_a_claim_that_has_ended_launches_nothing(databas
     await witness(on, 1, 1)
 
 
-async def test_a_moment_whose_execution_is_there_already_is_not_launched_again(database: Database) -> None:
+async def test_a_moment_whose_execution_is_there_already_is_not_launched_again(
+    database: Database,
+) -> None:
     """As in a database whose firings were restored from before its executions."""
     on = Office(database)
     await on.schedule(await on.job(), overlap="allow")

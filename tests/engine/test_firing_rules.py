@@ -21,7 +21,9 @@ from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.transaction import Connection, Database
 
 
-async def fired(on: Office, schedule: StoredSchedule, **time: float) -> tuple[str, str | None, str | None]:
+async def fired(
+    on: Office, schedule: StoredSchedule, **time: float
+) -> tuple[str, str | None, str | None]:
     """Status, rule and words of the latest moment, after a minute (or that time) and a pass."""
     await on.turn(**(time or {"seconds": 60}))
     await on.scheduler().run_once()
@@ -45,7 +47,9 @@ async def test_a_paused_schedule_records_skips_until_it_is_resumed(database: Dat
     assert (await on.events()).count("schedule.skipped") == 1
 
 
-async def test_what_was_due_when_it_was_paused_is_on_record_and_is_not_launched_after_it(database: Database) -> None:
+async def test_what_was_due_when_it_was_paused_is_on_record_and_is_not_launched_after_it(
+    database: Database,
+) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job())
     await on.turn(seconds=60)
@@ -55,7 +59,9 @@ async def test_what_was_due_when_it_was_paused_is_on_record_and_is_not_launched_
     assert [(row["status"], row["rule"]) for row in await on.rows()] == [("skipped", "paused")]
 
 
-async def test_what_was_due_before_a_change_is_fired_as_it_was_and_launched_as_it_is(database: Database) -> None:
+async def test_what_was_due_before_a_change_is_fired_as_it_was_and_launched_as_it_is(
+    database: Database,
+) -> None:
     on = Office(database)
     declared = [{"name": "word", "type": "string", "default": "old"}]
     schedule = await on.schedule(await on.job(parameters=declared))
@@ -71,19 +77,27 @@ async def test_what_was_due_before_a_change_is_fired_as_it_was_and_launched_as_i
     assert spec == {"parameters": {"word": "new"}, "requested_by": "ben"}
 
 
-async def test_a_schedule_that_was_changed_while_it_was_about_to_be_launched_is_asked_once_more(database: Database) -> None:
+async def test_a_schedule_that_was_changed_while_it_was_about_to_be_launched_is_asked_once_more(
+    database: Database,
+) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job())
     await on.turn(seconds=60)
-    launcher = _Meanwhile(on, lambda: on.schedules.replace(schedule.id, body(schedule, jitter="1s"), "ben", None))
+    launcher = _Meanwhile(
+        on, lambda: on.schedules.replace(schedule.id, body(schedule, jitter="1s"), "ben", None)
+    )
     await on.scheduler(launcher=launcher).run_once()  # type: ignore[arg-type]
     assert [row["status"] for row in await on.rows()] == ["pending"]
     await on.scheduler().run_once()
     assert [row["status"] for row in await on.rows()] == ["triggered"]
-    assert await database.fetch("select requested_by from execution_specs") == [{"requested_by": "ben"}]
+    assert await database.fetch("select requested_by from execution_specs") == [
+        {"requested_by": "ben"}
+    ]
 
 
-async def test_a_schedule_that_was_deleted_while_it_was_about_to_be_launched_is_not(database: Database) -> None:
+async def test_a_schedule_that_was_deleted_while_it_was_about_to_be_launched_is_not(
+    database: Database,
+) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job())
     await on.turn(seconds=60)
@@ -95,7 +109,9 @@ async def test_a_schedule_that_was_deleted_while_it_was_about_to_be_launched_is_
 
 
 @pytest.mark.parametrize("gone", ["schedule", "job"])
-async def test_what_waits_for_its_launch_is_dropped_with_its_schedule_or_its_job(database: Database, gone: str) -> None:
+async def test_what_waits_for_its_launch_is_dropped_with_its_schedule_or_its_job(
+    database: Database, gone: str
+) -> None:
     on = Office(database)
     job = await on.job()
     schedule = await on.schedule(job, misfire="run_all", overlap="allow")
@@ -110,8 +126,12 @@ async def test_what_waits_for_its_launch_is_dropped_with_its_schedule_or_its_job
     rows = await on.rows(schedule)
     words = "the schedule was deleted" if gone == "schedule" else "its job was deleted"
     assert len(rows) > 1
-    assert {(row["status"], row["rule"], row["reason"]) for row in rows} == {("skipped", "deleted", words)}
-    assert all(row["fired_at"] and row["not_before"] is None and row["late_ms"] >= 0 for row in rows)
+    assert {(row["status"], row["rule"], row["reason"]) for row in rows} == {
+        ("skipped", "deleted", words)
+    }
+    assert all(
+        row["fired_at"] and row["not_before"] is None and row["late_ms"] >= 0 for row in rows
+    )
     types = await on.events()
     assert types[-2:] == ["schedule.skipped", "schedule.deleted"]
     (told,) = await database.fetch("select data from events where type = 'schedule.skipped'")
@@ -166,7 +186,9 @@ async def test_the_schedules_of_a_job_that_was_deleted_by_the_release_before_sto
     assert await database.fetch("select from job_schedules where deleted_at is null") == []
 
 
-async def test_a_job_without_targets_is_skipped_and_a_refused_launch_has_failed(database: Database) -> None:
+async def test_a_job_without_targets_is_skipped_and_a_refused_launch_has_failed(
+    database: Database,
+) -> None:
     on = Office(database)
     nobody = await on.schedule(await on.job("nobody", targets={"selector": "env=none"}))
     unknown = await on.schedule(await on.job("unknown", targets={"ids": ["web-9"]}))
@@ -200,7 +222,9 @@ async def test_the_owners_right_is_asked_at_every_launch(database: Database) -> 
     assert (await on.schedules.get(schedule.id)).enabled
 
 
-async def test_calendars_are_asked_of_the_moment_and_of_the_time_of_a_late_launch(database: Database) -> None:
+async def test_calendars_are_asked_of_the_moment_and_of_the_time_of_a_late_launch(
+    database: Database,
+) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job(), misfire="run_all", overlap="allow")
     asked: list[datetime] = []
@@ -220,13 +244,22 @@ async def test_calendars_are_asked_of_the_moment_and_of_the_time_of_a_late_launc
     shut = await on.now()
     await on.turn(seconds=125)
     await on.scheduler(closer=closer).run_once()
-    assert [(f["status"], f["rule"]) for f in await on.told(schedule)] == [("skipped", "calendar")] * 3
+    assert [(f["status"], f["rule"]) for f in await on.told(schedule)] == [
+        ("skipped", "calendar")
+    ] * 3
     assert asked[-1] > schedule.next_due_at
 
 
-async def test_a_closed_calendar_keeps_a_moment_from_being_launched_and_says_so(database: Database) -> None:
+async def test_a_closed_calendar_keeps_a_moment_from_being_launched_and_says_so(
+    database: Database,
+) -> None:
     on = Office(database)
-    shut = {"name": "freeze", "windows": [{"name": "audit", "from": "2020-01-01T00:00:00Z", "until": "2090-01-01T00:00:00Z"}]}
+    shut = {
+        "name": "freeze",
+        "windows": [
+            {"name": "audit", "from": "2020-01-01T00:00:00Z", "until": "2090-01-01T00:00:00Z"}
+        ],
+    }
     with pytest.raises(Invalid, match="freeze"):
         await on.schedule(await on.job(), calendars=["freeze"])
     await Calendars(database).create(CalendarDraft.model_validate(shut))
@@ -267,7 +300,9 @@ async def test_after_end_at_nothing_is_due(database: Database) -> None:
     on = Office(database)
     ends = (await on.now()).timestamp() + 130
     schedule = await on.schedule(
-        await on.job(), overlap="allow", end_at=datetime.fromtimestamp(ends, tz=None).astimezone().isoformat()
+        await on.job(),
+        overlap="allow",
+        end_at=datetime.fromtimestamp(ends, tz=None).astimezone().isoformat(),
     )
     for _ in range(4):
         await on.turn(seconds=60)
@@ -277,7 +312,9 @@ async def test_after_end_at_nothing_is_due(database: Database) -> None:
 
 
 @pytest.mark.parametrize("overlap", ["skip", "queue", "cancel_previous", "allow"])
-async def test_a_moment_while_the_execution_before_has_not_ended(database: Database, overlap: str) -> None:
+async def test_a_moment_while_the_execution_before_has_not_ended(
+    database: Database, overlap: str
+) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job(), overlap=overlap)
     await on.turn(seconds=60)
@@ -285,10 +322,16 @@ async def test_a_moment_while_the_execution_before_has_not_ended(database: Datab
     (first,) = await on.told(schedule)
     latest = await fired(on, schedule)
     if overlap == "skip":
-        words = f"execution {first['execution_id']} of the schedule has not ended, and overlap is skip"
+        words = (
+            f"execution {first['execution_id']} of the schedule has not ended, and overlap is skip"
+        )
         assert latest == ("skipped", "overlap", words)
     elif overlap == "queue":
-        assert latest == ("pending", None, f"execution {first['execution_id']} of the schedule has not ended")
+        assert latest == (
+            "pending",
+            None,
+            f"execution {first['execution_id']} of the schedule has not ended",
+        )
         await on.scheduler().run_once()
         assert len(await database.fetch("select from job_executions")) == 1
         await on.finish()
@@ -298,7 +341,9 @@ async def test_a_moment_while_the_execution_before_has_not_ended(database: Datab
         await on.scheduler().run_once()  # in the pass before it was cancelled
         (before, after) = await database.fetch("select status from job_executions order by id")
         assert (before["status"], after["status"]) == ("cancelled", "queued")
-        (told,) = await database.fetch("select cancelled_by, cancel_reason from execution_specs where cancelled_by is not null")
+        (told,) = await database.fetch(
+            "select cancelled_by, cancel_reason from execution_specs where cancelled_by is not null"
+        )
         assert told["cancelled_by"] == "ada"
         assert "overlap is cancel_previous" in told["cancel_reason"]
         assert (await on.told(schedule))[0]["status"] == "triggered"
@@ -306,7 +351,9 @@ async def test_a_moment_while_the_execution_before_has_not_ended(database: Datab
         assert latest[0] == "triggered"
 
 
-async def test_a_queue_is_worked_off_in_order_and_what_waits_for_longer_than_the_window_has_failed(database: Database) -> None:
+async def test_a_queue_is_worked_off_in_order_and_what_waits_for_longer_than_the_window_has_failed(
+    database: Database,
+) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job(), overlap="queue", misfire_window="5m")
     for _ in range(4):
@@ -328,7 +375,9 @@ async def test_a_queue_is_worked_off_in_order_and_what_waits_for_longer_than_the
     assert (await on.events()).count("schedule.missed") == 2
 
 
-async def test_a_schedule_whose_targets_cannot_be_asked_waits_ever_longer_and_fails_in_the_end(database: Database) -> None:
+async def test_a_schedule_whose_targets_cannot_be_asked_waits_ever_longer_and_fails_in_the_end(
+    database: Database,
+) -> None:
     targets = _Away()
     on = Office(database, targets=targets)
     schedule = await on.schedule(await on.job(), misfire_window="10m")
@@ -336,7 +385,9 @@ async def test_a_schedule_whose_targets_cannot_be_asked_waits_ever_longer_and_fa
     waits = []
     for _ in range(4):
         await on.scheduler().run_once()
-        (row,) = await database.fetch("select not_before - opsjobs_now() as wait, reason, status from schedule_executions")
+        (row,) = await database.fetch(
+            "select not_before - opsjobs_now() as wait, reason, status from schedule_executions"
+        )
         assert (row["status"], row["reason"]) == ("pending", "the Target Service is away")
         waits.append(row["wait"].total_seconds())
         async with database.connection() as connection:
@@ -352,15 +403,20 @@ async def test_a_schedule_whose_targets_cannot_be_asked_waits_ever_longer_and_fa
     assert last["reason"].startswith("it could not be launched for 1")
 
 
-async def test_a_schedule_that_cannot_be_read_keeps_no_other_from_being_fired(database: Database) -> None:
+async def test_a_schedule_that_cannot_be_read_keeps_no_other_from_being_fired(
+    database: Database,
+) -> None:
     on = Office(database)
     job = await on.job()
     broken, sound = await on.schedule(job, "broken"), await on.schedule(job, "sound")
     async with database.connection() as connection:
-        await connection.execute('update job_schedules set definition = \'{"type": "tidal"}\' where id = %s', [broken.id])
+        await connection.execute(
+            'update job_schedules set definition = \'{"type": "tidal"}\' where id = %s', [broken.id]
+        )
     assert (await fired(on, sound))[0] == "triggered"
     (row,) = await database.fetch(
-        "select next_due_at, next_fire_at > opsjobs_now() as later from job_schedules where id = %s", [broken.id]
+        "select next_due_at, next_fire_at > opsjobs_now() as later from job_schedules where id = %s",
+        [broken.id],
     )
     assert row == {"next_due_at": broken.next_due_at, "later": True}
 

@@ -17,7 +17,9 @@ from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
 
 
-async def test_a_heart_that_misses_beats_starts_nothing_buries_nobody_and_recovers(database: Database) -> None:
+async def test_a_heart_that_misses_beats_starts_nothing_buries_nobody_and_recovers(
+    database: Database,
+) -> None:
     told: list[Renewal] = []
     buries: list[bool] = []
     """Whether it might bury others, right after each beat: on its own thread, as another one may come to look too late."""
@@ -44,7 +46,9 @@ async def test_a_heart_that_misses_beats_starts_nothing_buries_nobody_and_recove
     assert "lease_not_renewed" in {line["event"] for line in said}
 
 
-async def test_a_heart_hears_that_it_was_buried_and_which_executions_are_to_stop(database: Database) -> None:
+async def test_a_heart_hears_that_it_was_buried_and_which_executions_are_to_stop(
+    database: Database,
+) -> None:
     told: list[Renewal] = []
     heart, life = await _heart(database, told.append, lease_seconds=0.3)
     owner = Owner(database, "worker-1", id=life.id)
@@ -59,7 +63,9 @@ async def test_a_heart_hears_that_it_was_buried_and_which_executions_are_to_stop
     assert len(runs) == 1
 
 
-async def _heart(database: Database, heard: Callable[[Renewal], None], *, lease_seconds: float) -> tuple[Heartbeat, Incarnation]:
+async def _heart(
+    database: Database, heard: Callable[[Renewal], None], *, lease_seconds: float
+) -> tuple[Heartbeat, Incarnation]:
     life = Incarnation(uuid4(), "worker-1", "default", 1, 1)
     sent_at = time.monotonic()
     await Workers(database).register(life, lease_seconds=lease_seconds)

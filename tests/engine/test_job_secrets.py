@@ -32,9 +32,16 @@ async def secret(on: Bench, **fields: Any) -> str:
 
 
 async def launch(on: Bench, *commands: str, durable: str = "auto") -> Execution:
-    actions = [CommandAction(command=command, key=f"step-{n}") for n, command in enumerate(commands, start=1)]
-    order = LaunchOrder(actions, SelectionDraft(ids=["web-1"]), Policy(durable=durable), "dump", declared=[PASSWORD])  # type: ignore[arg-type]
-    launched = await on.launcher.launch(order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key")
+    actions = [
+        CommandAction(command=command, key=f"step-{n}")
+        for n, command in enumerate(commands, start=1)
+    ]
+    order = LaunchOrder(
+        actions, SelectionDraft(ids=["web-1"]), Policy(durable=durable), "dump", declared=[PASSWORD]
+    )  # type: ignore[arg-type]
+    launched = await on.launcher.launch(
+        order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key"
+    )
     assert launched.execution is not None
     return launched.execution
 
@@ -45,7 +52,11 @@ def hidden(canary: Canary) -> str:
 
 def given(web: FakeMachine) -> list[str]:
     """The secret that each durable start there was given."""
-    return [start.order.program.secrets["password"].reveal() for start in web.starts if start.order and start.order.program]
+    return [
+        start.order.program.secrets["password"].reveal()
+        for start in web.starts
+        if start.order and start.order.program
+    ]
 
 
 async def failed(on: Bench, execution: Execution) -> tuple[str, str, str]:
@@ -54,18 +65,25 @@ async def failed(on: Bench, execution: Execution) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize("durable", ["auto", "off"])
-async def test_a_run_is_given_the_secret_and_does_not_show_it(database: Database, durable: str) -> None:
+async def test_a_run_is_given_the_secret_and_does_not_show_it(
+    database: Database, durable: str
+) -> None:
     async with bench(database) as on, on.worker():
         on.machine("web-1").reply([Output("stdout", f"<{OLD.text}>\n".encode()), RemoteExit(0)])
         await secret(on)
         execution = await on.ended(await launch(on, "dump", durable=durable))
         assert execution.status is ExecutionStatus.COMPLETED
         assert await on.output(execution) == f"<{hidden(OLD)}>\n".encode()
-        tables = [row["name"] for row in await database.fetch("select relname as name from pg_stat_user_tables")]
+        tables = [
+            row["name"]
+            for row in await database.fetch("select relname as name from pg_stat_user_tables")
+        ]
         rows = [str(await database.fetch(f"select t::text from {table} t")) for table in tables]
         assert OLD.text not in str(rows)
         assert OLD.text not in str(on.said)
-        assert (await database.fetch("select last_used_at from credentials"))[0]["last_used_at"] is not None
+        assert (await database.fetch("select last_used_at from credentials"))[0][
+            "last_used_at"
+        ] is not None
 
 
 async def test_after_a_rotation_runs_are_given_the_new_secret(database: Database) -> None:
@@ -80,7 +98,9 @@ async def test_after_a_rotation_runs_are_given_the_new_secret(database: Database
         assert given(web) == [NEW.text, NEW.text]
 
 
-async def test_a_secret_that_is_bound_elsewhere_since_is_not_opened_there(database: Database) -> None:
+async def test_a_secret_that_is_bound_elsewhere_since_is_not_opened_there(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         web = on.machine("web-1")
         known = await secret(on)
@@ -89,7 +109,10 @@ async def test_a_secret_that_is_bound_elsewhere_since_is_not_opened_there(databa
         async with on.worker():
             status, code, message = await failed(on, execution)
         assert (status, code, web.starts) == ("unreachable", "credential_missing", [])
-        assert "'db', which gives the parameter password, cannot be used: the credential 'db' is bound to jobs" in message
+        assert (
+            "'db', which gives the parameter password, cannot be used: the credential 'db' is bound to jobs"
+            in message
+        )
         await on.vault.bind(known, BoundTo())
         async with on.worker():
             assert (await on.ended(await launch(on, "dump"))).status is ExecutionStatus.COMPLETED
@@ -131,11 +154,22 @@ async def test_a_step_that_is_a_job_is_handed_the_secret_on(database: Database) 
         web = on.machine("web-1").reply([RemoteExit(0)])
         await secret(on)
         taken = ParameterDraft(name="password", type="secret", required=True)
-        body = {"name": "inner", "targets": {"ids": ["web-1"]}, "actions": [{"command": "dump"}], "parameters": [taken]}
+        body = {
+            "name": "inner",
+            "targets": {"ids": ["web-1"]},
+            "actions": [{"command": "dump"}],
+            "parameters": [taken],
+        }
         await on.jobs.create(JobDraft.model_validate(body), "ada")
-        action = JobAction.model_validate({"type": "job", "key": "go", "job": "inner", "parameters": {"password": "${password}"}})
-        order = LaunchOrder([action], SelectionDraft(ids=["web-1"]), Policy(), "outer", declared=[PASSWORD])
-        launched = await on.launcher.launch(order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key")
+        action = JobAction.model_validate(
+            {"type": "job", "key": "go", "job": "inner", "parameters": {"password": "${password}"}}
+        )
+        order = LaunchOrder(
+            [action], SelectionDraft(ids=["web-1"]), Policy(), "outer", declared=[PASSWORD]
+        )
+        launched = await on.launcher.launch(
+            order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key"
+        )
         assert launched.execution is not None
         assert (await on.ended(launched.execution)).status is ExecutionStatus.COMPLETED
     assert given(web) == [OLD.text]

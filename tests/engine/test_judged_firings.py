@@ -30,11 +30,19 @@ SECONDS = 60
 
 async def words(asked: SafetyQuestion) -> tuple[Finding, ...]:
     """What the text says of itself."""
-    found = [verdict for verdict in (SafetyVerdict.BLOCK, SafetyVerdict.NEEDS_APPROVAL) if verdict.value in asked.text]
-    return tuple(Finding(f"is-{v.value.replace('_', '-')}", v, "It says so.", asked.text) for v in found)
+    found = [
+        verdict
+        for verdict in (SafetyVerdict.BLOCK, SafetyVerdict.NEEDS_APPROVAL)
+        if verdict.value in asked.text
+    ]
+    return tuple(
+        Finding(f"is-{v.value.replace('_', '-')}", v, "It says so.", asked.text) for v in found
+    )
 
 
-async def test_a_firing_that_is_blocked_has_failed_and_one_that_needs_an_approval_waits(database: Database) -> None:
+async def test_a_firing_that_is_blocked_has_failed_and_one_that_needs_an_approval_waits(
+    database: Database,
+) -> None:
     office = Office(database)
     office.launcher.judging = SafetyService(words, office.inventory, office.clock)
     for verdict in ("block", "needs_approval", "allow"):
@@ -70,14 +78,19 @@ async def test_the_owner_of_a_schedule_does_not_approve_what_it_fires(database: 
     assert (await office.ledger.decide(row["id"], says("ben"))).status is ApprovalStatus.APPROVED
 
 
-async def test_a_job_that_a_workflow_runs_ends_blocked_or_waits_for_its_approval(database: Database) -> None:
+async def test_a_job_that_a_workflow_runs_ends_blocked_or_waits_for_its_approval(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         on.machine("web-1")
         on.launcher.judging = SafetyService(words, on.known, on.clock)
         for verdict in ("block", "needs_approval"):
             actions = [{"type": "command", "command": f"echo {verdict}"}]
             await on.jobs.create(
-                JobDraft.model_validate({"name": verdict, "actions": actions, "targets": {"ids": ["web-1"]}}), "ada"
+                JobDraft.model_validate(
+                    {"name": verdict, "actions": actions, "targets": {"ids": ["web-1"]}}
+                ),
+                "ada",
             )
         blocked = await on.launch([JobAction(key="inner", job="block")])
         assert (await on.ended(blocked, SECONDS)).counts == {"blocked": 1}
@@ -93,28 +106,42 @@ async def test_a_job_that_a_workflow_runs_ends_blocked_or_waits_for_its_approval
         assert ended.counts == {"cancelled": 1}
 
 
-async def test_a_firing_that_cannot_be_judged_has_failed_and_does_not_come_back(database: Database) -> None:
+async def test_a_firing_that_cannot_be_judged_has_failed_and_does_not_come_back(
+    database: Database,
+) -> None:
     office = Office(database)
     judged: list[str] = []
 
     async def unable(asked: SafetyQuestion) -> tuple[Finding, ...]:
         judged.append(asked.text)
         return (
-            Finding("unjudged", SafetyVerdict.NEEDS_APPROVAL, "Judging it takes more time than a text may take.", asked.text),
+            Finding(
+                "unjudged",
+                SafetyVerdict.NEEDS_APPROVAL,
+                "Judging it takes more time than a text may take.",
+                asked.text,
+            ),
         )
 
     office.launcher.judging = SafetyService(unable, office.inventory, office.clock)
-    schedule = await office.schedule(await office.job(actions=[{"type": "command", "command": "echo x"}]))
+    schedule = await office.schedule(
+        await office.job(actions=[{"type": "command", "command": "echo x"}])
+    )
     await office.turn(minutes=1)
     await office.scheduler().run_once()
     (row,) = await office.rows(schedule)
     assert (row["status"], row["rule"], row["execution_id"]) == ("failed", "refused", None)
-    assert row["reason"] == "the safety check cannot judge it: unjudged: Judging it takes more time than a text may take (echo x)"
+    assert (
+        row["reason"]
+        == "the safety check cannot judge it: unjudged: Judging it takes more time than a text may take (echo x)"
+    )
     assert await office.scheduler().run_once() == {}
     assert judged == ["echo x"]
 
 
-async def test_a_due_firing_with_a_hostile_parameter_costs_its_own_launch_alone(database: Database) -> None:
+async def test_a_due_firing_with_a_hostile_parameter_costs_its_own_launch_alone(
+    database: Database,
+) -> None:
     office = Office(database)
     judges = JudgePool()
     try:
@@ -129,14 +156,18 @@ async def test_a_due_firing_with_a_hostile_parameter_costs_its_own_launch_alone(
         await office.turn(minutes=1)
         scheduler = office.scheduler()
         await scheduler.run_once()
-        if any(row["status"] == "pending" for row in await office.rows()):  # a busy machine: there was no time left for them
+        if any(
+            row["status"] == "pending" for row in await office.rows()
+        ):  # a busy machine: there was no time left for them
             await office.turn(seconds=20)
             await scheduler.run_once()
         assert [row["status"] for row in await office.rows(plain)] == ["triggered"]
         (row,) = await office.rows(hostile)
         assert row["status"] in ("triggered", "failed")
         if row["status"] == "triggered":
-            assert (await Executions(database).get(row["execution_id"])).status is ExecutionStatus.PENDING_APPROVAL
+            assert (
+                await Executions(database).get(row["execution_id"])
+            ).status is ExecutionStatus.PENDING_APPROVAL
     finally:
         await asyncio.to_thread(judges.close)
 
@@ -155,7 +186,9 @@ async def test_firings_before_the_one_that_takes_too_long_are_launched(
 
     office.launcher.judging = SafetyService(slow, office.inventory, office.clock)
     for name in ("first", "slow", "last"):
-        await office.schedule(await office.job(name, actions=[{"type": "command", "command": name}]), name)
+        await office.schedule(
+            await office.job(name, actions=[{"type": "command", "command": name}]), name
+        )
     await office.turn(minutes=1)
     await office.scheduler().run_once()
     rows = await database.fetch(

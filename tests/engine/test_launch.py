@@ -19,7 +19,9 @@ from opsjobs.store.transaction import Database
 ONCE = IdempotentRequest("ada", "POST /run", "key-1", hashlib.sha256(b"body").digest())
 
 
-def order(on: Bench, names: list[str], *, narrowed_to: list[str] | None = None, **policy: object) -> LaunchOrder:
+def order(
+    on: Bench, names: list[str], *, narrowed_to: list[str] | None = None, **policy: object
+) -> LaunchOrder:
     for name in names:
         on.known.add(name)
     return LaunchOrder(
@@ -31,7 +33,9 @@ def order(on: Bench, names: list[str], *, narrowed_to: list[str] | None = None, 
     )
 
 
-async def test_a_launch_rings_each_zone_once_and_only_for_what_is_committed(database: Database) -> None:
+async def test_a_launch_rings_each_zone_once_and_only_for_what_is_committed(
+    database: Database,
+) -> None:
     async with bench(database, open_ends=True) as on:
         on.known.add("web-3", zone="far")
         await on.launch("true", 3)
@@ -45,15 +49,24 @@ async def test_a_launch_rings_each_zone_once_and_only_for_what_is_committed(data
 
 
 @pytest.mark.parametrize("fault", ["launch:error", "launch:error_after", "ledger.launch:error"])
-async def test_a_launch_that_fails_before_its_commit_leaves_nothing(database: Database, fault: str) -> None:
+async def test_a_launch_that_fails_before_its_commit_leaves_nothing(
+    database: Database, fault: str
+) -> None:
     async with bench(database) as on:
         failpoints.arm(fault)
         with pytest.raises(Unavailable):
             await on.launch("true", 2, idem=ONCE)
-        assert await database.fetch("select 1 from job_executions union all select 1 from idempotency_keys") == []
+        assert (
+            await database.fetch(
+                "select 1 from job_executions union all select 1 from idempotency_keys"
+            )
+            == []
+        )
 
 
-@pytest.mark.parametrize("fault", ["ledger.launch:error_after", "notify:error", "notify:error_after"])
+@pytest.mark.parametrize(
+    "fault", ["ledger.launch:error_after", "notify:error", "notify:error_after"]
+)
 async def test_a_launch_whose_answer_was_lost_is_replayed_by_its_key_and_found_without_a_bell(
     database: Database, fault: str
 ) -> None:
@@ -88,7 +101,10 @@ async def test_targets_of_an_execute_can_only_narrow_the_jobs_own(database: Data
             requested_by_kind="api_key",
         )
         assert narrowed.execution is not None
-        assert [row["target_name"] for row in await on.rows(narrowed.execution)] == ["web-3", "web-1"]
+        assert [row["target_name"] for row in await on.rows(narrowed.execution)] == [
+            "web-3",
+            "web-1",
+        ]
         on.known.add("db-1")
         with pytest.raises(Invalid, match="db-1 is not a target of this job"):
             await launch(
@@ -102,11 +118,18 @@ async def test_targets_of_an_execute_can_only_narrow_the_jobs_own(database: Data
 async def test_no_target_is_refused_and_writes_nothing(database: Database) -> None:
     async with bench(database) as on:
         with pytest.raises(Invalid, match="No target matches"):
-            await on.launcher.launch(order(on, []), triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key")
+            await on.launcher.launch(
+                order(on, []),
+                triggered_by=TriggeredBy.API,
+                requested_by="ada",
+                requested_by_kind="api_key",
+            )
         assert await database.fetch("select 1 from job_executions") == []
 
 
-async def test_the_same_target_in_a_restored_database_gives_the_same_run(database: Database) -> None:
+async def test_the_same_target_in_a_restored_database_gives_the_same_run(
+    database: Database,
+) -> None:
     async with bench(database, open_ends=True) as on:
         execution = await on.launch("true", 3)
         uuids = [row["uuid"] for row in await on.rows(execution)]
@@ -122,7 +145,10 @@ async def test_the_order_of_a_policy_is_the_order_of_the_runs(database: Database
             ("reverse", ["web-1", "web-10", "web-2"]),
         ):
             launched = await on.launcher.launch(
-                order(on, names, order=named), triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key"
+                order(on, names, order=named),
+                triggered_by=TriggeredBy.API,
+                requested_by="ada",
+                requested_by_kind="api_key",
             )
             assert launched.execution is not None
             assert [row["target_name"] for row in await on.rows(launched.execution)] == expected

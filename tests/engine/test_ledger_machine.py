@@ -11,7 +11,13 @@ from uuid import UUID, uuid4
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as some
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from kit.ledgering import NOW, faults, launch
 from kit.servers import Databases
@@ -27,7 +33,11 @@ from opsjobs.store.workers import Incarnation, Workers
 T = TypeVar("T")
 NAMES = ("web-1", "web-2", "web-3", "db-1")
 ENDS = [s for s in FINAL_RUN_STATUSES if s not in (RunStatus.SKIPPED, RunStatus.BLOCKED)]
-STORES = (SpoolIdentity("store-1", "boot-1"), SpoolIdentity("store-1", "boot-2"), SpoolIdentity("store-2", "boot-1"))
+STORES = (
+    SpoolIdentity("store-1", "boot-1"),
+    SpoolIdentity("store-1", "boot-2"),
+    SpoolIdentity("store-2", "boot-1"),
+)
 SECONDS = 60
 
 
@@ -114,7 +124,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     async def hire(self, name: str) -> None:
         worker = Worker(f"{name}.{len(self.workers)}")
-        await Workers(self.database).register(Incarnation(worker.id, worker.name, "default", 1, 10), lease_seconds=15)
+        await Workers(self.database).register(
+            Incarnation(worker.id, worker.name, "default", 1, 10), lease_seconds=15
+        )
         self.workers.append(worker)
 
     @property
@@ -128,12 +140,20 @@ class LedgerMachine(RuleBasedStateMachine):
         priority=some.sampled_from([1, 5, 10]),
         timeout=some.sampled_from([None, None, SECONDS]),
     )
-    def launch(self, names: list[str], slots: int, window: int, priority: int, timeout: int | None) -> None:
+    def launch(
+        self, names: list[str], slots: int, window: int, priority: int, timeout: int | None
+    ) -> None:
         self.launch_on(names, slots, window, priority, timeout)
 
-    def launch_on(self, names: list[str], slots: int, window: int, priority: int, timeout: int | None) -> None:
+    def launch_on(
+        self, names: list[str], slots: int, window: int, priority: int, timeout: int | None
+    ) -> None:
         targets = [Target(name, name, "10.0.0.1", 22, Transport.SSH, slots=slots) for name in names]
-        execution = self.do(launch(self.database, targets, window=window, priority=priority, timeout_seconds=timeout))
+        execution = self.do(
+            launch(
+                self.database, targets, window=window, priority=priority, timeout_seconds=timeout
+            )
+        )
         self.executions.append(execution.id)
 
     @rule(which=some.integers(0, 9), limit=some.integers(1, 5))
@@ -144,7 +164,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(limit=some.integers(1, 5))
     def claim_at_once(self, limit: int) -> None:
         async def both() -> list[list[Claimed]]:
-            return await asyncio.gather(*(self.claiming(worker, limit) for worker in self.living[:2]))
+            return await asyncio.gather(
+                *(self.claiming(worker, limit) for worker in self.living[:2])
+            )
 
         for worker, runs in zip(self.living[:2], self.do(both()), strict=True):
             self.take(worker, runs, ours=False)
@@ -153,12 +175,22 @@ class LedgerMachine(RuleBasedStateMachine):
         return workers[which % len(workers)]
 
     async def claiming(self, worker: Worker, limit: int) -> list[Claimed]:
-        return [*(await self.ledger.claim(owner=worker.id, worker=worker.name, zone="default", limit=limit, floor=0)).runs]
+        return [
+            *(
+                await self.ledger.claim(
+                    owner=worker.id, worker=worker.name, zone="default", limit=limit, floor=0
+                )
+            ).runs
+        ]
 
     def take(self, worker: Worker, runs: list[Claimed], *, ours: bool) -> None:
         for run in runs:
-            assert (run.id in self.holds) == ours, "claimed is only what nobody holds, taken over only what somebody does"
-            fresh = Held(worker.id, run.fence, self.attempts.get(run.id, 1), 0, self.known.get(run.target_id))
+            assert (run.id in self.holds) == ours, (
+                "claimed is only what nobody holds, taken over only what somebody does"
+            )
+            fresh = Held(
+                worker.id, run.fence, self.attempts.get(run.id, 1), 0, self.known.get(run.target_id)
+            )
             held = self.inherited(run.id, worker) if ours else fresh
             assert (run.fence, run.attempt) == (held.fence, held.attempt)
             assert (run.taken_over, run.direct) == (ours, held.direct)
@@ -171,7 +203,9 @@ class LedgerMachine(RuleBasedStateMachine):
         held = self.holds[run_id]
         owner = next(w for w in self.workers if w.id == held.owner)
         assert owner.buried, "the living are not robbed"
-        return replace(held, owner=heir.id, fence=held.fence + 1, claims=held.claims + (not owner.stopped))
+        return replace(
+            held, owner=heir.id, fence=held.fence + 1, claims=held.claims + (not owner.stopped)
+        )
 
     @rule(which=some.integers(0, 9), how=WORDS, store=some.sampled_from(STORES))
     def settle(self, which: int, how: list[Word], store: SpoolIdentity) -> None:
@@ -199,8 +233,12 @@ class LedgerMachine(RuleBasedStateMachine):
         async def both() -> list[Settled]:
             return await asyncio.gather(*(self.ledger.settle(flush) for flush in flushes))
 
-        said: list[dict[Claimed, Word]] = [dict.fromkeys(worker.believes.values(), how) for worker in self.living[:2]]
-        flushes = [self.flush(worker, words) for worker, words in zip(self.living[:2], said, strict=True)]
+        said: list[dict[Claimed, Word]] = [
+            dict.fromkeys(worker.believes.values(), how) for worker in self.living[:2]
+        ]
+        flushes = [
+            self.flush(worker, words) for worker, words in zip(self.living[:2], said, strict=True)
+        ]
         for worker, words, settled in zip(self.living[:2], said, self.do(both()), strict=True):
             self.note(worker, words, settled)
 
@@ -211,14 +249,25 @@ class LedgerMachine(RuleBasedStateMachine):
         async def both() -> list[Settled]:
             return await asyncio.gather(*(self.ledger.settle(flush) for flush in flushes))
 
-        said: list[dict[Claimed, Word]] = [dict.fromkeys(worker.believes.values(), Say.MET) for worker in self.living[:2]]
-        flushes = [self.flush(w, words, store) for w, words, store in zip(self.living[:2], said, stores, strict=True)]
-        for worker, words, settled, store in zip(self.living[:2], said, self.do(both()), stores, strict=True):
+        said: list[dict[Claimed, Word]] = [
+            dict.fromkeys(worker.believes.values(), Say.MET) for worker in self.living[:2]
+        ]
+        flushes = [
+            self.flush(w, words, store)
+            for w, words, store in zip(self.living[:2], said, stores, strict=True)
+        ]
+        for worker, words, settled, store in zip(
+            self.living[:2], said, self.do(both()), stores, strict=True
+        ):
             self.note(worker, words, settled, store)
         rows = self.do(self.database.fetch("select target_id, store_id, boot_id from target_state"))
-        self.known |= {row["target_id"]: SpoolIdentity(row["store_id"], row["boot_id"]) for row in rows}
+        self.known |= {
+            row["target_id"]: SpoolIdentity(row["store_id"], row["boot_id"]) for row in rows
+        }
 
-    def flush(self, worker: Worker, said: Mapping[Claimed, Word], store: SpoolIdentity = STORES[0]) -> Flush:
+    def flush(
+        self, worker: Worker, said: Mapping[Claimed, Word], store: SpoolIdentity = STORES[0]
+    ) -> Flush:
         worker.flushes += 1
         flush = Flush(worker.id, worker.name, worker.flushes, [], [], [])
         for run, word in said.items():
@@ -230,9 +279,23 @@ class LedgerMachine(RuleBasedStateMachine):
         assert isinstance(moves, list)
         assert isinstance(results, list)
         assert isinstance(lines, list)
-        status = RunStatus.WAITING if word is Say.RETRY else word if isinstance(word, RunStatus) else None
+        status = (
+            RunStatus.WAITING
+            if word is Say.RETRY
+            else word
+            if isinstance(word, RunStatus)
+            else None
+        )
         error = RunError(ErrorCode.LOST, "contact was lost") if word is RunStatus.LOST else None
-        move = RunMove(run.id, run.execution_id, run.target_id, run.fence, status, error=error, direct=word is Say.DIRECT)
+        move = RunMove(
+            run.id,
+            run.execution_id,
+            run.target_id,
+            run.fence,
+            status,
+            error=error,
+            direct=word is Say.DIRECT,
+        )
         if word is Say.RETRY:
             move = replace(move, attempt=run.attempt + 1)
         moves.append(replace(move, identity=store) if word is Say.MET else move)
@@ -240,18 +303,41 @@ class LedgerMachine(RuleBasedStateMachine):
             before = self.stored.get((run.id, run.attempt))
             at, begins = before or 0, before is None
             stored, ended = (at + 3, 0), NOW if become.final else None
-            results.append(ResultState(run.id, "step-1", run.attempt, begins, become, (at, 0), stored, stored, NOW, ended))
+            results.append(
+                ResultState(
+                    run.id,
+                    "step-1",
+                    run.attempt,
+                    begins,
+                    become,
+                    (at, 0),
+                    stored,
+                    stored,
+                    NOW,
+                    ended,
+                )
+            )
             lines.append(LogLine(run.id, "output", "step-1", run.attempt, "stdout", at, b"ok\n"))
         if status is not None:
-            lines.append(LogLine(run.id, "status", body={"target_run": run.id, "status": status.value}))
+            lines.append(
+                LogLine(run.id, "status", body={"target_run": run.id, "status": status.value})
+            )
 
     def action_becomes(self, word: Word) -> RunStatus | None:
         """The result's status after this word, which comes with three bytes; None where nothing is said of the action."""
         if word in (Say.NOTHING, Say.MET, Say.DIRECT, RunStatus.WAITING):
             return None
-        return {Say.OUTPUT: RunStatus.RUNNING, Say.RETRY: RunStatus.LOST}.get(word) or RunStatus(word)  # type: ignore[call-overload,no-any-return]
+        return {Say.OUTPUT: RunStatus.RUNNING, Say.RETRY: RunStatus.LOST}.get(word) or RunStatus(
+            word
+        )  # type: ignore[call-overload,no-any-return]
 
-    def note(self, worker: Worker, said: Mapping[Claimed, Word], settled: Settled, store: SpoolIdentity = STORES[0]) -> None:
+    def note(
+        self,
+        worker: Worker,
+        said: Mapping[Claimed, Word],
+        settled: Settled,
+        store: SpoolIdentity = STORES[0],
+    ) -> None:
         for run, word in said.items():
             held = self.holds.get(run.id)
             ours = held is not None and (held.owner, held.fence) == (worker.id, run.fence)
@@ -284,7 +370,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @property
     def may_die(self) -> list[Worker]:
-        return [worker for worker in self.living if worker.believes] if len(self.workers) < 10 else []
+        return (
+            [worker for worker in self.living if worker.believes] if len(self.workers) < 10 else []
+        )
 
     def dies(self, worker: Worker) -> None:
         assert self.do(Workers(self.database).reap(worker.name)) == 1
@@ -324,15 +412,22 @@ class LedgerMachine(RuleBasedStateMachine):
     def handed_out(self, worker: Worker) -> list[int]:
         """Orphans in their order; of those that died with two workers or more the first one, if this worker has none in hand."""
         claims = {run: self.inherited(run, worker).claims for run in self.orphans}
-        suspects = [run for run, count in claims.items() if SUSPECT_CLAIMS <= count <= CLAIMS_AT_MOST]
-        in_hand = any(held.owner == worker.id and held.claims >= SUSPECT_CLAIMS for held in self.holds.values())
+        suspects = [
+            run for run, count in claims.items() if SUSPECT_CLAIMS <= count <= CLAIMS_AT_MOST
+        ]
+        in_hand = any(
+            held.owner == worker.id and held.claims >= SUSPECT_CLAIMS
+            for held in self.holds.values()
+        )
         later = suspects if in_hand else suspects[1:]
         return [run for run in claims if run not in later]
 
     def inherit(self, worker: Worker, limit: int) -> None:
         due = self.handed_out(worker)[:limit]
         dead = {run for run in due if self.inherited(run, worker).claims > CLAIMS_AT_MOST}
-        taken = self.do(self.ledger.take_over(owner=worker.id, worker=worker.name, zone="default", limit=limit))
+        taken = self.do(
+            self.ledger.take_over(owner=worker.id, worker=worker.name, zone="default", limit=limit)
+        )
         assert {run.id for run in taken} == {*due} - dead
         for run in dead:
             del self.holds[run]
@@ -364,7 +459,8 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             assert not row["ended"]
             left = await self.database.fetch(
-                "select 1 from target_runs where execution_id = %s and status = 'waiting'", [execution_id]
+                "select 1 from target_runs where execution_id = %s and status = 'waiting'",
+                [execution_id],
             )
             assert left == []
 
@@ -386,7 +482,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     async def turning(self, seconds: int) -> None:
         async with self.database.connection() as connection:
-            await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
+            await connection.execute(
+                "update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds]
+            )
 
     @rule()
     def reconcile(self) -> None:
@@ -404,7 +502,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def poison_ends_dead_and_so_does_nothing_else(self) -> None:
-        rows = self.do(self.database.fetch("select id from target_runs where error_code = 'poison' and status = 'dead'"))
+        rows = self.do(
+            self.database.fetch(
+                "select id from target_runs where error_code = 'poison' and status = 'dead'"
+            )
+        )
         assert {row["id"] for row in rows} == self.poisoned
 
     @invariant()
@@ -417,13 +519,18 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         assert [row for row in rows if row["spool_due"] is None] == []
         unknown = {
-            row["id"] for row in rows if (row["status"] == "lost" or row["id"] in self.poisoned) and row["store_id"] != "direct"
+            row["id"]
+            for row in rows
+            if (row["status"] == "lost" or row["id"] in self.poisoned)
+            and row["store_id"] != "direct"
         }
         assert {row["id"] for row in rows if row["sweep_due"] is not None} == unknown
 
     @invariant()
     def what_has_ended_stays_as_it_is(self) -> None:
-        rows = self.do(self.database.fetch("select id, status from target_runs where finished_at is not null"))
+        rows = self.do(
+            self.database.fetch("select id, status from target_runs where finished_at is not null")
+        )
         now = {row["id"]: row["status"] for row in rows}
         assert self.ended.items() <= now.items()
         self.ended = now
@@ -443,13 +550,24 @@ class LedgerMachine(RuleBasedStateMachine):
                 break
             said: dict[Claimed, Word] = dict.fromkeys(last.believes.values(), RunStatus.SUCCEEDED)
             self.note(last, said, self.do(self.ledger.settle(self.flush(last, said))))
-        assert self.do(self.database.fetch("select id, status from job_executions where finished_at is null")) == []
+        assert (
+            self.do(
+                self.database.fetch(
+                    "select id, status from job_executions where finished_at is null"
+                )
+            )
+            == []
+        )
         assert self.do(faults(self.database)) == []
 
 
 def _held(row: Mapping[str, Any]) -> Held:
     direct = row["store_id"] == "direct"
-    store = SpoolIdentity(row["store_id"], row["boot_id"]) if row["boot_id"] is not None and not direct else None
+    store = (
+        SpoolIdentity(row["store_id"], row["boot_id"])
+        if row["boot_id"] is not None and not direct
+        else None
+    )
     return Held(row["owner"], row["fence"], row["attempt"], row["claims"], store, direct)
 
 
@@ -462,6 +580,10 @@ def test_the_ledger_does_what_the_model_does(databases: Databases) -> None:
             deadline=None,
             database=None,
             phases=[Phase.generate],  # a race cannot be shrunk: the steps as they came tell more
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+            suppress_health_check=[
+                HealthCheck.too_slow,
+                HealthCheck.filter_too_much,
+                HealthCheck.data_too_large,
+            ],
         ),
     )

@@ -32,7 +32,9 @@ async def lives_again(on: Bench, worker: Worker, first: WorkerSession) -> None:
     await until(lambda: not first.heartbeat.alive)
 
 
-async def test_a_runtime_error_in_the_work_of_a_life_begins_another(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_runtime_error_in_the_work_of_a_life_begins_another(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with bench(database, bugs=["worker"], open_ends=True) as on:
         web = on.machine("web-1").reply([Gate(asyncio.Event())])
         async with on.worker() as worker:
@@ -42,7 +44,12 @@ async def test_a_runtime_error_in_the_work_of_a_life_begins_another(database: Da
             monkeypatch.setattr(first, "_claim_once", _broken)
             await lives_again(on, worker, first)
             await on.bury()
-            await until(lambda: worker._session is not None and worker._session._incarnation.id != first._incarnation.id)
+            await until(
+                lambda: (
+                    worker._session is not None
+                    and worker._session._incarnation.id != first._incarnation.id
+                )
+            )
             ended = await on.ended(execution)
         assert ended.counts == {"lost": 1}
         assert len(web.starts) == 1
@@ -93,7 +100,9 @@ async def test_where_no_thread_can_be_had_no_life_is_left_behind_half_made(
             assert (await on.run()).status is ExecutionStatus.COMPLETED
 
 
-async def test_a_stop_during_the_pause_after_a_fault_is_done_at_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stop_during_the_pause_after_a_fault_is_done_at_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("opsjobs.engine.worker.worker.RESTART_SECONDS", 60)
     monkeypatch.setattr("opsjobs.engine.worker.worker.LAST_CLAIM_SECONDS", 0.1)
     async with bench(database, bugs=["worker"]) as on, on.worker() as worker:

@@ -27,13 +27,17 @@ async def test_of_a_direct_command_that_may_have_run_no_store_is_asked(database:
             ended = await inherited(on, execution, gate)
         assert ended.counts == {"lost": 1}
         assert await told(on, execution) == {"kept": "succeeded", "bare": "lost"}
-        assert [r["store_id"] for r in await on.results(execution) if r["action"] == "bare"] == ["direct"]
+        assert [r["store_id"] for r in await on.results(execution) if r["action"] == "bare"] == [
+            "direct"
+        ]
         await on.turn(61)
         assert (await care(on).run_once())["settled_late"] == 0
         assert [r["late_result"] for r in await on.results(execution)] == [None, None]
 
 
-async def lost_beside(on: Bench, web: FakeMachine, *more: CommandAction) -> tuple[Execution, Gate, Gate]:
+async def lost_beside(
+    on: Bench, web: FakeMachine, *more: CommandAction
+) -> tuple[Execution, Gate, Gate]:
     """A run whose second branch is on record as lost, while the first is at work; and the gates at which both stand."""
     first, second = Gate(asyncio.Event()), Gate(asyncio.Event())
     web.reply([first, RemoteExit(0)], to="first").reply([second, RemoteExit(0)], to="second")
@@ -48,7 +52,9 @@ async def lost_beside(on: Bench, web: FakeMachine, *more: CommandAction) -> tupl
     return execution, first, second
 
 
-async def test_an_heir_has_a_branch_looked_for_that_was_lost_before_it_came(database: Database) -> None:
+async def test_an_heir_has_a_branch_looked_for_that_was_lost_before_it_came(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         web = on.machine("web-1")
         async with on.worker("worker-1"):
@@ -65,7 +71,9 @@ async def test_an_heir_has_a_branch_looked_for_that_was_lost_before_it_came(data
         assert (await on.row(execution))["sweep_due"] is not None
 
 
-async def test_a_cancel_of_a_run_that_waits_has_its_lost_branch_looked_for(database: Database) -> None:
+async def test_a_cancel_of_a_run_that_waits_has_its_lost_branch_looked_for(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         web = on.machine("web-1")
         execution, first, second = await lost_beside(on, web, step("last"))
@@ -76,13 +84,17 @@ async def test_a_cancel_of_a_run_that_waits_has_its_lost_branch_looked_for(datab
             await connection.execute(
                 "update target_runs set status = 'waiting', waiting_for = 'child', finished_at = null, owner = null, sweep_due = null"
             )
-            await connection.execute("update job_executions set finished_at = null, status = 'running', waiting = 1, lost = 0")
+            await connection.execute(
+                "update job_executions set finished_at = null, status = 'running', waiting = 1, lost = 0"
+            )
         await on.cancel(execution)
         await on.ended(execution, SECONDS)
         assert (await on.row(execution))["sweep_due"] is not None
 
 
-async def test_what_was_begun_there_as_another_command_is_lost_and_nothing_is_started_beside_it(database: Database) -> None:
+async def test_what_was_begun_there_as_another_command_is_lost_and_nothing_is_started_beside_it(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)])
@@ -100,12 +112,21 @@ async def test_what_was_begun_there_as_another_command_is_lost_and_nothing_is_st
         gate.event.set()
 
 
-async def test_an_heir_reads_the_runs_attempt_as_the_worker_before_it_did(database: Database) -> None:
+async def test_an_heir_reads_the_runs_attempt_as_the_worker_before_it_did(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         gate, replies = Gate(asyncio.Event()), iter([RemoteExit(1), RemoteExit(0)])
-        web = on.machine("web-1").reply([gate, RemoteExit(0)]).reply(lambda *_: [next(replies)], to="flaky")
+        web = (
+            on.machine("web-1")
+            .reply([gate, RemoteExit(0)])
+            .reply(lambda *_: [next(replies)], to="flaky")
+        )
         policy = RetryPolicy(max_attempts=2, base=0.01, jitter=False, on=[ErrorCode.NONZERO_EXIT])
-        actions = [step("flaky", retry=policy), CommandAction(key="show", command="show ${run.attempt}")]
+        actions = [
+            step("flaky", retry=policy),
+            CommandAction(key="show", command="show ${run.attempt}"),
+        ]
         async with on.worker("worker-1"):
             execution = await on.launch(actions, durable="auto")
             await asyncio.wait_for(gate.reached.wait(), SECONDS)
@@ -114,13 +135,17 @@ async def test_an_heir_reads_the_runs_attempt_as_the_worker_before_it_did(databa
         assert [s.command.replace("'", "") for s in web.starts] == ["flaky", "flaky", "show 2"]
 
 
-async def test_after_a_start_that_was_voided_the_program_shows_the_attempt_that_its_heir_reads(database: Database) -> None:
+async def test_after_a_start_that_was_voided_the_program_shows_the_attempt_that_its_heir_reads(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)])
         web.refuse_start(NotStarted(settled=True))
         async with on.worker("worker-1"):
-            execution = await on.launch([CommandAction(key="show", command="show ${run.attempt}")], durable="auto")
+            execution = await on.launch(
+                [CommandAction(key="show", command="show ${run.attempt}")], durable="auto"
+            )
             await asyncio.wait_for(gate.reached.wait(), SECONDS)
             ended = await inherited(on, execution, gate)
         assert ended.counts == {"succeeded": 1}
@@ -130,10 +155,16 @@ async def test_after_a_start_that_was_voided_the_program_shows_the_attempt_that_
         assert start.order.environment["OPSJOBS_ATTEMPT"] == "2"
 
 
-async def test_an_heir_reads_the_runs_attempt_of_a_branch_whatever_happened_beside_it(database: Database) -> None:
+async def test_an_heir_reads_the_runs_attempt_of_a_branch_whatever_happened_beside_it(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         gate, replies = Gate(asyncio.Event()), iter([RemoteExit(1), RemoteExit(0)])
-        web = on.machine("web-1").reply([gate, RemoteExit(0)]).reply(lambda *_: [next(replies)], to="flaky")
+        web = (
+            on.machine("web-1")
+            .reply([gate, RemoteExit(0)])
+            .reply(lambda *_: [next(replies)], to="flaky")
+        )
         policy = RetryPolicy(max_attempts=2, base=0.01, jitter=False, on=[ErrorCode.NONZERO_EXIT])
         show = CommandAction(key="show", command="show ${run.attempt}")
         async with on.worker("worker-1"):
@@ -146,4 +177,8 @@ async def test_an_heir_reads_the_runs_attempt_of_a_branch_whatever_happened_besi
             await until(beside_it, SECONDS)
             ended = await inherited(on, execution, gate)
         assert ended.counts == {"succeeded": 1}
-        assert sorted(s.command.replace("'", "") for s in web.starts) == ["flaky", "flaky", "show 1"]
+        assert sorted(s.command.replace("'", "") for s in web.starts) == [
+            "flaky",
+            "flaky",
+            "show 1",
+        ]

@@ -78,11 +78,15 @@ def at_work(on: Bench, name: str, gate: Gate, *, command: str) -> FakeMachine:
     return on.machine(name).reply(said, to=command)
 
 
-async def test_a_command_that_is_taken_over_in_an_outage_is_followed_to_its_end(database: Database) -> None:
+async def test_a_command_that_is_taken_over_in_an_outage_is_followed_to_its_end(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         gate, ledger = Gate(asyncio.Event()), Hiccup(database, failures=2)
         web = at_work(on, "web-1", gate, command="work")
-        async with taken_over(on, ledger, [CommandAction(command="work", outputs="json_lines")], [web]) as execution:
+        async with taken_over(
+            on, ledger, [CommandAction(command="work", outputs="json_lines")], [web]
+        ) as execution:
             await until(lambda: len(ledger.asked) == 3)
             gate.event.set()
             ended = await on.ended(execution)
@@ -92,11 +96,15 @@ async def test_a_command_that_is_taken_over_in_an_outage_is_followed_to_its_end(
     assert len(web.starts) == 1
 
 
-async def test_what_an_earlier_action_said_is_read_again_after_an_outage(database: Database) -> None:
+async def test_what_an_earlier_action_said_is_read_again_after_an_outage(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         gate, ledger = Gate(asyncio.Event()), Hiccup(database, failures=2)
         web = at_work(on, "web-1", gate, command="work")
-        web.reply([Output("stdout", b"word\n"), RemoteExit(0)], to="say").reply([RemoteExit(0)], to="use 'word'")
+        web.reply([Output("stdout", b"word\n"), RemoteExit(0)], to="say").reply(
+            [RemoteExit(0)], to="use 'word'"
+        )
         commands: list[str | CommandAction] = ["say", "work", "use ${actions.step-1.stdout}"]
         async with taken_over(on, ledger, commands, [web]) as execution:
             await until(lambda: len(ledger.asked) == 3)
@@ -106,11 +114,15 @@ async def test_what_an_earlier_action_said_is_read_again_after_an_outage(databas
     assert [start.command for start in web.starts][-1] == "use 'word'"
 
 
-async def test_many_runs_that_are_taken_over_read_what_was_said_a_few_at_a_time(database: Database) -> None:
+async def test_many_runs_that_are_taken_over_read_what_was_said_a_few_at_a_time(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         gate, ledger = Gate(asyncio.Event()), Hiccup(database)
         machines = [at_work(on, f"web-{n}", gate, command="work") for n in range(1, 13)]
-        async with taken_over(on, ledger, [CommandAction(command="work", outputs="json_lines")], machines) as execution:
+        async with taken_over(
+            on, ledger, [CommandAction(command="work", outputs="json_lines")], machines
+        ) as execution:
             await until(lambda: len(ledger.asked) == 12)
             gate.event.set()
             ended = await on.ended(execution)
@@ -123,7 +135,9 @@ async def test_no_more_is_read_than_the_heirs_of_an_action_can_see(database: Dat
         gate, ledger = Gate(asyncio.Event()), Hiccup(database)
         on.machine("web-1").reply([RemoteExit(0)])
         web = at_work(on, "web-1", gate, command="work")
-        async with taken_over(on, ledger, ["work", "use ${actions.step-1.stdout}"], [web]) as execution:
+        async with taken_over(
+            on, ledger, ["work", "use ${actions.step-1.stdout}"], [web]
+        ) as execution:
             await until(lambda: len(ledger.asked) == 1)
             gate.event.set()
             ended = await on.ended(execution)
@@ -135,7 +149,9 @@ async def test_a_cancel_is_obeyed_while_what_was_said_cannot_be_read(database: D
     async with bench(database) as on:
         gate, ledger = Gate(asyncio.Event()), Hiccup(database, failures=1_000_000)
         web = at_work(on, "web-1", gate, command="work")
-        async with taken_over(on, ledger, [CommandAction(command="work", outputs="json_lines")], [web]) as execution:
+        async with taken_over(
+            on, ledger, [CommandAction(command="work", outputs="json_lines")], [web]
+        ) as execution:
             await until(lambda: len(ledger.asked) > 1)
             await on.cancel(execution)
             ended = await on.ended(execution)
@@ -144,11 +160,15 @@ async def test_a_cancel_is_obeyed_while_what_was_said_cannot_be_read(database: D
     assert row["cancel_proof"] == "killed"
 
 
-async def test_a_worker_that_stops_in_an_outage_leaves_its_runs_to_the_next_one(database: Database) -> None:
+async def test_a_worker_that_stops_in_an_outage_leaves_its_runs_to_the_next_one(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         gate, ledger = Gate(asyncio.Event()), Hiccup(database, failures=1_000_000)
         web = at_work(on, "web-1", gate, command="work")
-        async with taken_over(on, ledger, [CommandAction(command="work", outputs="json_lines")], [web]) as execution:
+        async with taken_over(
+            on, ledger, [CommandAction(command="work", outputs="json_lines")], [web]
+        ) as execution:
             await until(lambda: len(ledger.asked) > 1)
         assert (await on.row(execution))["status"] == "running"
         gate.event.set()
@@ -178,7 +198,9 @@ class FirstContact(FakeSessions):
 
 
 @pytest.mark.parametrize("durable", ["auto", "off"])
-async def test_a_first_contact_in_an_outage_is_made_after_it(database: Database, durable: str) -> None:
+async def test_a_first_contact_in_an_outage_is_made_after_it(
+    database: Database, durable: str
+) -> None:
     async with bench(database) as on:
         web = on.machine("web-1").reply([RemoteExit(0)])
         async with on.worker(sessions=FirstContact(on)):
@@ -194,10 +216,15 @@ class Elsewhere(Known):
         """As known, with the login."""
         source = VaultSource(backend="vault", path="web")
         credential = replace(login(1), source=source)
-        return {i: replace(way, credential=credential) for i, way in (await super().endpoints(target_ids)).items()}
+        return {
+            i: replace(way, credential=credential)
+            for i, way in (await super().endpoints(target_ids)).items()
+        }
 
 
-async def test_an_outage_at_a_place_that_does_not_expect_it_leaves_the_run_and_takes_it_up_again(database: Database) -> None:
+async def test_an_outage_at_a_place_that_does_not_expect_it_leaves_the_run_and_takes_it_up_again(
+    database: Database,
+) -> None:
     failures = [AWAY, AWAY, AWAY]
 
     async def fetch(credential: Credential, _purpose: str) -> Credential:

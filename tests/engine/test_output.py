@@ -16,7 +16,12 @@ from opsjobs import failpoints
 from opsjobs.clock import SystemClock
 from opsjobs.engine.runs import run_journal as recording
 from opsjobs.engine.runs.output import TAIL_BYTES, Capture
-from opsjobs.engine.runs.run_journal import CHUNK_BYTES, RUN_UNWRITTEN_BYTES, FlushBuilder, RunJournal
+from opsjobs.engine.runs.run_journal import (
+    CHUNK_BYTES,
+    RUN_UNWRITTEN_BYTES,
+    FlushBuilder,
+    RunJournal,
+)
 from opsjobs.engine.runs.stdout_capture import StdoutCapture
 from opsjobs.engine.worker.batch_writer import BatchWriter
 from opsjobs.model.job import CommandAction
@@ -90,7 +95,12 @@ _cuts = some.lists(some.integers(0, 1 << 18), max_size=20)
 
 
 @settings(max_examples=150, deadline=None)
-@given(stdout=_pieces, stderr=_pieces, cuts=_cuts, limit=some.one_of(some.integers(0, 200), some.integers(0, 200_000)))
+@given(
+    stdout=_pieces,
+    stderr=_pieces,
+    cuts=_cuts,
+    limit=some.one_of(some.integers(0, 200), some.integers(0, 200_000)),
+)
 @example(stdout=["€".encode() * 40_000], stderr=[], cuts=[1, 2, 65_535, 65_537], limit=100_000)
 def test_head_gap_and_tail_are_exactly_what_was_written(
     stdout: list[bytes], stderr: list[bytes], cuts: list[int], limit: int
@@ -109,7 +119,9 @@ def test_head_gap_and_tail_are_exactly_what_was_written(
 
 def _cut(data: bytes, cuts: list[int]) -> list[bytes]:
     """The data in the pieces in which it comes from a machine: cut anywhere, and at 64 KiB."""
-    borders = sorted({0, len(data), *(c for c in cuts if c < len(data)), *range(0, len(data), 65_536)})
+    borders = sorted(
+        {0, len(data), *(c for c in cuts if c < len(data)), *range(0, len(data), 65_536)}
+    )
     return [data[a:b] for a, b in itertools.pairwise(borders)]
 
 
@@ -127,7 +139,10 @@ def _check(lines: list[LogLine], data: bytes, limit: int) -> None:
     if not gaps:
         assert len(data) <= limit + TAIL_BYTES
     else:
-        head, tail = gaps[0].start_offset or 0, len(data) - (gaps[0].start_offset or 0) - (gaps[0].dropped or 0)
+        head, tail = (
+            gaps[0].start_offset or 0,
+            len(data) - (gaps[0].start_offset or 0) - (gaps[0].dropped or 0),
+        )
         assert len(data) > limit + TAIL_BYTES
         assert limit - 3 <= head <= limit
         assert TAIL_BYTES - 3 <= tail <= TAIL_BYTES
@@ -153,7 +168,10 @@ def test_a_tail_that_comes_in_a_million_crumbs_is_kept_in_bounded_memory() -> No
     capture.finish()
     (gap, *tail) = paper.lines()
     assert gap.dropped == 200_000 - TAIL_BYTES
-    assert b"".join(line.data or b"" for line in tail) == (b"%02d" * 100 % tuple(range(100)) * 1000)[-TAIL_BYTES:]
+    assert (
+        b"".join(line.data or b"" for line in tail)
+        == (b"%02d" * 100 % tuple(range(100)) * 1000)[-TAIL_BYTES:]
+    )
 
 
 def test_nothing_is_said_any_more_by_a_stale_record() -> None:
@@ -165,19 +183,29 @@ def test_nothing_is_said_any_more_by_a_stale_record() -> None:
     assert paper.record.unwritten_bytes == 0
 
 
-async def test_the_limit_of_an_action_is_kept_in_the_log_and_the_sizes_are_what_was_written(database: Database) -> None:
+async def test_the_limit_of_an_action_is_kept_in_the_log_and_the_sizes_are_what_was_written(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         said = b"0123456789" * 30_000
         on.machine("web-1").reply([Output("stdout", said), Output("stderr", b"few"), RemoteExit(0)])
         async with on.worker():
             execution = await on.run([CommandAction(command="talk", output_limit=1_000)])
         assert await on.output(execution) == said[:1_000] + said[-TAIL_BYTES:]
-        assert [e.dropped for e in await on.log(execution) if e.dropped] == [300_000 - 1_000 - TAIL_BYTES]
+        assert [e.dropped for e in await on.log(execution) if e.dropped] == [
+            300_000 - 1_000 - TAIL_BYTES
+        ]
         (result,) = await on.results(execution)
-        assert (result["stdout_bytes"], result["stdout_stored"], result["stderr_bytes"]) == (300_000, 300_000, 3)
+        assert (result["stdout_bytes"], result["stdout_stored"], result["stderr_bytes"]) == (
+            300_000,
+            300_000,
+            3,
+        )
 
 
-async def test_a_flood_is_held_back_while_the_ledger_is_slow_and_neighbours_get_through(database: Database) -> None:
+async def test_a_flood_is_held_back_while_the_ledger_is_slow_and_neighbours_get_through(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         size, most = 8 << 20, 0
         on.machine("web-1").reply([Output("stdout", b"x" * size), RemoteExit(0)])
@@ -186,7 +214,9 @@ async def test_a_flood_is_held_back_while_the_ledger_is_slow_and_neighbours_get_
         async with on.worker() as worker:
             execution = await on.launch("flood", 2)
             while (await on.executions.get(execution.id)).finished_at is None:
-                most = max(most, worker._session._batch_writer.unwritten_bytes if worker._session else 0)
+                most = max(
+                    most, worker._session._batch_writer.unwritten_bytes if worker._session else 0
+                )
                 await asyncio.sleep(0.005)
                 rows = await on.rows(execution)
                 if rows[1]["status"] == "succeeded" and rows[0]["status"] == "running":
@@ -194,11 +224,15 @@ async def test_a_flood_is_held_back_while_the_ledger_is_slow_and_neighbours_get_
         first, second = await on.rows(execution)
         assert second["finished_at"] < first["finished_at"]
         assert most <= RUN_UNWRITTEN_BYTES + 2 * CHUNK_BYTES + 20_000
-        stored = await database.fetch("select sum(octet_length(data)) as n from execution_log where event = 'output'")
+        stored = await database.fetch(
+            "select sum(octet_length(data)) as n from execution_log where event = 'output'"
+        )
         assert stored[0]["n"] == size + 8
 
 
-async def test_all_floods_together_stay_within_the_workers_limit(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_floods_together_stay_within_the_workers_limit(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recording, "WORKER_UNWRITTEN_BYTES", 1 << 20)
     async with bench(database) as on:
         most = 0
@@ -208,7 +242,9 @@ async def test_all_floods_together_stay_within_the_workers_limit(database: Datab
         async with on.worker() as worker:
             execution = await on.launch("flood", 10)
             while (await on.executions.get(execution.id)).finished_at is None:
-                most = max(most, worker._session._batch_writer.unwritten_bytes if worker._session else 0)
+                most = max(
+                    most, worker._session._batch_writer.unwritten_bytes if worker._session else 0
+                )
                 await asyncio.sleep(0.002)
         assert most <= (1 << 20) + 10 * 3 * CHUNK_BYTES
         assert {r["stdout_bytes"] for r in await on.results(execution)} == {1 << 19}
@@ -221,7 +257,10 @@ async def test_a_run_that_waits_for_room_can_be_cancelled(database: Database) ->
         async with on.worker() as worker:
             execution = await on.launch()
             await until(
-                lambda: worker._session is not None and worker._session._batch_writer.unwritten_bytes > RUN_UNWRITTEN_BYTES // 2
+                lambda: (
+                    worker._session is not None
+                    and worker._session._batch_writer.unwritten_bytes > RUN_UNWRITTEN_BYTES // 2
+                )
             )
             await on.cancel(execution)
             worker._handle_order(b'{"cancel": %d}' % execution.id)
@@ -236,7 +275,14 @@ async def test_a_run_that_waits_for_room_can_be_cancelled(database: Database) ->
 
 async def test_a_record_is_the_run_that_it_was_opened_for(database: Database) -> None:
     """A run that comes back to the same worker has a new record: what the old one forgot is not forgotten of the new one."""
-    recorder = BatchWriter(Ledger(database), Metrics(), SystemClock(), owner=uuid4(), worker="w", on_flushed=lambda *_: None)
+    recorder = BatchWriter(
+        Ledger(database),
+        Metrics(),
+        SystemClock(),
+        owner=uuid4(),
+        worker="w",
+        on_flushed=lambda *_: None,
+    )
     old, new = recorder.open_journal(RUN), recorder.open_journal(RUN)
     old.begin("step-1", 1, None).write_output("stdout", 0, b"old")
     recorder.discard(old)

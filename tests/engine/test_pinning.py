@@ -46,7 +46,11 @@ async def approve(on: Bench) -> None:
 async def guarded(asked: SafetyQuestion) -> tuple[Finding, ...]:
     """Blocks in production, asks at the border to it."""
     found = {"env=prod": SafetyVerdict.BLOCK, "env=border": SafetyVerdict.NEEDS_APPROVAL}
-    return tuple(Finding("where", v, "It says so.", asked.text) for label, v in found.items() if label in asked.context.labels)
+    return tuple(
+        Finding("where", v, "It says so.", asked.text)
+        for label, v in found.items()
+        if label in asked.context.labels
+    )
 
 
 CHANGES: list[tuple[dict[str, Any], bool]] = [
@@ -62,7 +66,9 @@ CHANGES: list[tuple[dict[str, Any], bool]] = [
 ]
 
 
-async def test_what_was_approved_is_not_begun_on_a_machine_that_has_changed_since(database: Database) -> None:
+async def test_what_was_approved_is_not_begun_on_a_machine_that_has_changed_since(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         names = [f"web-{n}" for n, _ in enumerate(CHANGES, start=1)]
         machines = [on.machine(name) for name in names]
@@ -81,7 +87,9 @@ async def test_what_was_approved_is_not_begun_on_a_machine_that_has_changed_sinc
         assert "version 1 then, 2 now" in rows[0]["error_message"]
 
 
-async def test_a_jump_host_that_has_moved_leads_nowhere_that_was_approved(database: Database) -> None:
+async def test_a_jump_host_that_has_moved_leads_nowhere_that_was_approved(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         web, gate = on.machine("web-1"), on.known.add("web-9")
         on.known.targets["1"] = replace(on.known.targets["1"], jump=gate.id)
@@ -93,10 +101,14 @@ async def test_a_jump_host_that_has_moved_leads_nowhere_that_was_approved(databa
         assert ((await on.row(execution))["error_code"], web.starts) == ("target_changed", [])
 
 
-async def test_a_first_host_key_that_a_machine_was_let_show_is_no_change(database: Database) -> None:
+async def test_a_first_host_key_that_a_machine_was_let_show_is_no_change(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         web = on.machine("web-1")
-        on.known.targets["1"] = replace(on.known.targets["1"], host_key_policy=HostKeyPolicy.ACCEPT_NEW)
+        on.known.targets["1"] = replace(
+            on.known.targets["1"], host_key_policy=HostKeyPolicy.ACCEPT_NEW
+        )
         execution = await on.launch("reboot", **APPROVED)
         await approve(on)
         move(on, host_keys=["ssh-ed25519 AAAA"])
@@ -105,7 +117,9 @@ async def test_a_first_host_key_that_a_machine_was_let_show_is_no_change(databas
         assert len(web.starts) == 1
 
 
-async def test_after_the_approval_of_a_step_nothing_more_begins_on_a_machine_that_has_changed(database: Database) -> None:
+async def test_after_the_approval_of_a_step_nothing_more_begins_on_a_machine_that_has_changed(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         web = on.machine("web-1")
         execution = await on.launch([step("before"), ApprovalAction(key="ask"), step("after")])
@@ -124,7 +138,9 @@ async def test_a_job_that_is_run_as_a_step_of_what_was_approved_goes_where_that_
     async with bench(database) as on, on.worker():
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)], to="before")
-        await on.jobs.create(JobDraft.model_validate({"name": "inner", "actions": [{"command": "inner"}]}), by="ada")
+        await on.jobs.create(
+            JobDraft.model_validate({"name": "inner", "actions": [{"command": "inner"}]}), by="ada"
+        )
         execution = await on.launch([step("before"), JobAction(key="run", job="inner")], **APPROVED)
         await approve(on)
         await asyncio.wait_for(gate.reached.wait(), 60)
@@ -133,17 +149,27 @@ async def test_a_job_that_is_run_as_a_step_of_what_was_approved_goes_where_that_
         gate.event.set()
         await on.ended(execution)
         row = await on.row(execution)
-        assert (row["status"], row["error_code"]) == (("blocked", "target_changed") if moved else ("succeeded", None))
-        assert [start.command for start in web.starts] == (["before"] if moved else ["before", "inner"])
+        assert (row["status"], row["error_code"]) == (
+            ("blocked", "target_changed") if moved else ("succeeded", None)
+        )
+        assert [start.command for start in web.starts] == (
+            ["before"] if moved else ["before", "inner"]
+        )
 
 
 @pytest.mark.parametrize("how", ["unchanged", "moved", "another"])
-async def test_a_step_with_targets_of_its_own_runs_on_those_that_were_asked_about(database: Database, how: str) -> None:
+async def test_a_step_with_targets_of_its_own_runs_on_those_that_were_asked_about(
+    database: Database, how: str
+) -> None:
     async with bench(database) as on:
         on.machine("web-1")
         db = on.machine("db-1")
-        await on.jobs.create(JobDraft.model_validate({"name": "inner", "actions": [{"command": "inner"}]}), by="ada")
-        execution = await on.launch([JobAction(key="run", job="inner", targets=SelectionDraft(ids=["db-1"]))], **APPROVED)
+        await on.jobs.create(
+            JobDraft.model_validate({"name": "inner", "actions": [{"command": "inner"}]}), by="ada"
+        )
+        execution = await on.launch(
+            [JobAction(key="run", job="inner", targets=SelectionDraft(ids=["db-1"]))], **APPROVED
+        )
         await approve(on)
         if how == "moved":
             move(on, "db-1", host="10.6.6.6")
@@ -154,15 +180,21 @@ async def test_a_step_with_targets_of_its_own_runs_on_those_that_were_asked_abou
             await on.ended(execution)
         row = await on.row(execution)
         good = how == "unchanged"
-        assert (row["status"], row["error_code"]) == (("succeeded", None) if good else ("blocked", "target_changed"))
+        assert (row["status"], row["error_code"]) == (
+            ("succeeded", None) if good else ("blocked", "target_changed")
+        )
         assert [start.command for start in db.starts] == ["inner"] * good
 
 
-async def test_what_is_run_as_a_step_of_what_was_approved_is_pinned_from_its_own_launch_on(database: Database) -> None:
+async def test_what_is_run_as_a_step_of_what_was_approved_is_pinned_from_its_own_launch_on(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         on.machine("web-1")
         on.known.add("web-2", zone="far")
-        await on.jobs.create(JobDraft.model_validate({"name": "inner", "actions": [{"command": "inner"}]}), by="ada")
+        await on.jobs.create(
+            JobDraft.model_validate({"name": "inner", "actions": [{"command": "inner"}]}), by="ada"
+        )
         far = JobAction(key="run", job="inner", targets=SelectionDraft(ids=["web-2"]))
         execution = await on.launch([far], **APPROVED)
         await approve(on)
@@ -194,7 +226,10 @@ async def test_what_was_judged_is_judged_again_and_an_address_is_followed(
         async with on.worker():
             await on.ended(execution)
         row = await on.row(execution)
-        assert (row["error_code"], words is None or words in row["error_message"]) == (words and "target_changed", True)
+        assert (row["error_code"], words is None or words in row["error_message"]) == (
+            words and "target_changed",
+            True,
+        )
         assert [start.command for start in web.starts] == ([] if words else [f"ping '{new.host}'"])
 
 
@@ -207,11 +242,16 @@ async def test_firings_keep_what_their_machines_were(database: Database) -> None
     await office.turn(minutes=1)
     await office.scheduler().run_once()
     specs = await office.ledger.load_specs([1, 2])
-    assert [(specs[n].pins.version(1), bool(specs[n].pins.digest(1))) for n in (1, 2)] == [(1, False), (1, True)]
+    assert [(specs[n].pins.version(1), bool(specs[n].pins.digest(1))) for n in (1, 2)] == [
+        (1, False),
+        (1, True),
+    ]
     assert [specs[n].total for n in (1, 2)] == [1, 1]
 
 
-async def test_a_heir_follows_what_runs_and_begins_nothing_on_a_machine_that_has_changed(database: Database) -> None:
+async def test_a_heir_follows_what_runs_and_begins_nothing_on_a_machine_that_has_changed(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)], to="work")
@@ -224,12 +264,21 @@ async def test_a_heir_follows_what_runs_and_begins_nothing_on_a_machine_that_has
         async with on.worker("worker-2"):
             await on.ended(execution)
         row = await on.row(execution)
-        assert (row["status"], row["error_code"], row["worker"]) == ("blocked", "target_changed", "worker-2")
+        assert (row["status"], row["error_code"], row["worker"]) == (
+            "blocked",
+            "target_changed",
+            "worker-2",
+        )
         assert [start.command for start in web.starts] == ["work"]
-        assert [result["status"] for result in await on.results(execution)] == ["succeeded", "blocked"]
+        assert [result["status"] for result in await on.results(execution)] == [
+            "succeeded",
+            "blocked",
+        ]
 
 
-async def test_a_heir_does_not_begin_what_turns_out_never_to_have_begun_on_a_machine_that_has_changed(database: Database) -> None:
+async def test_a_heir_does_not_begin_what_turns_out_never_to_have_begun_on_a_machine_that_has_changed(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker("worker-1"):
         web = on.machine("web-1").reply([RemoteExit(0)], to="before")
         await on.run("before", durable="auto")
@@ -246,11 +295,17 @@ async def test_a_heir_does_not_begin_what_turns_out_never_to_have_begun_on_a_mac
             await on.ended(execution)
             gate.event.set()
         row = await on.row(execution)
-        assert (row["status"], row["error_code"], row["worker"]) == ("blocked", "target_changed", "worker-2")
+        assert (row["status"], row["error_code"], row["worker"]) == (
+            "blocked",
+            "target_changed",
+            "worker-2",
+        )
         assert [start.command for start in web.starts] == ["before"]
 
 
-async def test_a_transfer_goes_to_no_machine_that_has_changed_and_a_retry_is_asked_about_anew(database: Database) -> None:
+async def test_a_transfer_goes_to_no_machine_that_has_changed_and_a_retry_is_asked_about_anew(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         web = on.machine("web-1")
         fetch = FileTransferAction(key="fetch", direction="download", source="/etc/hosts")
@@ -263,7 +318,10 @@ async def test_a_transfer_goes_to_no_machine_that_has_changed_and_a_retry_is_ask
             assert ((await on.row(execution))["error_code"], web.connects) == ("target_changed", 0)
             retried = (
                 await again.retry(
-                    str(execution.id), RetryDraft(which=Which.NOT_STARTED), requested_by="ada", requested_by_kind="api_key"
+                    str(execution.id),
+                    RetryDraft(which=Which.NOT_STARTED),
+                    requested_by="ada",
+                    requested_by_kind="api_key",
                 )
             ).execution
             assert retried is not None

@@ -46,7 +46,9 @@ class Book:
             raise Unavailable("as scripted")
         if self.runs_at_most is not None and len(flush.runs) > self.runs_at_most:
             raise TooSlow("canceling statement due to statement timeout")
-        assert flush.number > max((f.number for f in self.stored), default=0), "it would be taken for one that is stored"
+        assert flush.number > max((f.number for f in self.stored), default=0), (
+            "it would be taken for one that is stored"
+        )
         ids = {run.run_id for run in flush.runs}
         spoken = {line.run_id for line in flush.lines if line.event == "output"}
         if ids & set(self.refused) & spoken or ids & set(self.refused_even_to_end):
@@ -56,7 +58,12 @@ class Book:
 
     def end_of(self, run_id: int) -> RunStatus | None:
         """How the run ended by what is stored."""
-        ends = [r.status for flush in self.stored for r in flush.runs if r.run_id == run_id and r.status is not None]
+        ends = [
+            r.status
+            for flush in self.stored
+            for r in flush.runs
+            if r.run_id == run_id and r.status is not None
+        ]
         assert len(ends) <= 1
         return ends[0] if ends else None
 
@@ -83,7 +90,19 @@ class Desk:
     def run(self, number: int, fence: int = 1) -> RunJournal:
         """A claimed run's record."""
         return self.recorder.open_journal(
-            Claimed(number, uuid4(), 1, date(2026, 1, 1), str(number), f"web-{number}", number, fence, 1, 1, None)
+            Claimed(
+                number,
+                uuid4(),
+                1,
+                date(2026, 1, 1),
+                str(number),
+                f"web-{number}",
+                number,
+                fence,
+                1,
+                1,
+                None,
+            )
         )
 
     def speak(self, count: int) -> list[RunJournal]:
@@ -129,7 +148,9 @@ async def test_what_is_refused_of_one_run_silences_no_other(refused: set[int]) -
         runs = at.speak(8)
         await at.recorder.drain()
         for number, record in enumerate(runs, start=1):
-            assert at.book.end_of(number) is (RunStatus.FAILED if number in refused else RunStatus.SUCCEEDED)
+            assert at.book.end_of(number) is (
+                RunStatus.FAILED if number in refused else RunStatus.SUCCEEDED
+            )
             assert record.stale == (number in refused)
         numbers = [number for number, _ in at.book.tried]
         assert numbers == [*range(1, len(numbers) + 1)]
@@ -142,7 +163,11 @@ async def test_a_run_that_cannot_even_be_ended_is_let_go_and_the_others_are_writ
         at.book.refused_even_to_end = {2}
         at.speak(3)
         await at.recorder.drain()
-        assert [at.book.end_of(n) for n in (1, 2, 3)] == [RunStatus.SUCCEEDED, None, RunStatus.SUCCEEDED]
+        assert [at.book.end_of(n) for n in (1, 2, 3)] == [
+            RunStatus.SUCCEEDED,
+            None,
+            RunStatus.SUCCEEDED,
+        ]
         assert at.told[0].stale == {2}
 
 
@@ -178,7 +203,12 @@ async def test_a_half_that_does_not_get_through_at_once_keeps_its_number_too() -
         at.speak(4)
         await at.recorder.drain()
         assert [number for number, _ in at.book.tried] == [1, 2, 2, 3, 4, 5, 6]
-        assert [at.book.end_of(n) is RunStatus.SUCCEEDED for n in (1, 2, 3, 4)] == [True, False, True, True]
+        assert [at.book.end_of(n) is RunStatus.SUCCEEDED for n in (1, 2, 3, 4)] == [
+            True,
+            False,
+            True,
+            True,
+        ]
 
 
 async def test_a_fault_in_what_follows_a_flush_does_not_end_the_pen() -> None:
@@ -211,7 +241,9 @@ async def test_a_stale_run_says_nothing_more_and_leaves_nothing_behind() -> None
         assert record.unwritten_bytes == 0
 
 
-async def test_who_waits_for_room_goes_on_when_the_run_that_took_it_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_waits_for_room_goes_on_when_the_run_that_took_it_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Nothing was left to flush, so nobody told the waiter: it stood still for good."""
     monkeypatch.setattr(records, "WORKER_UNWRITTEN_BYTES", 5_000)
     async with desk() as at:
@@ -244,7 +276,10 @@ def flood(at: Desk, run_id: int, pieces: int) -> None:
 
 def said_by(run_id: int, at: Desk) -> list[int]:
     """How many bytes of a run each flush that has some stores."""
-    sizes = [sum(len(line.data or b"") for line in f.lines if line.run_id == run_id) for f in at.book.stored]
+    sizes = [
+        sum(len(line.data or b"") for line in f.lines if line.run_id == run_id)
+        for f in at.book.stored
+    ]
     return [size for size in sizes if size]
 
 
@@ -257,9 +292,16 @@ async def test_a_flood_alone_has_the_largest_share_of_each_flush() -> None:
         at.book.open.set()
         await at.recorder.drain()
         assert at.book.end_of(2) is RunStatus.SUCCEEDED
-        first = next(f for f in at.book.stored if any(run.run_id == 1 and f.lines for run in f.runs))
+        first = next(
+            f for f in at.book.stored if any(run.run_id == 1 and f.lines for run in f.runs)
+        )
         assert at.book.stored.index(first) <= 1
-        offsets = [line.start_offset for flush in at.book.stored for line in flush.lines if line.event == "output"]
+        offsets = [
+            line.start_offset
+            for flush in at.book.stored
+            for line in flush.lines
+            if line.event == "output"
+        ]
         assert offsets == [n * 60_000 for n in range(60)]
         assert len(said_by(1, at)) == 4
         assert max(said_by(1, at)) <= records.RUN_FLUSH_BYTES_MAX + records.CHUNK_BYTES
@@ -276,7 +318,10 @@ async def test_floods_beside_each_other_share_each_flush() -> None:
         for run_id in (1, 2, 3, 4):
             assert said_by(run_id, at)[0] <= share + records.CHUNK_BYTES
         for stored in at.book.stored:
-            assert sum(len(line.data or b"") for line in stored.lines) <= recording.FLUSH_BYTES + 4 * records.CHUNK_BYTES
+            assert (
+                sum(len(line.data or b"") for line in stored.lines)
+                <= recording.FLUSH_BYTES + 4 * records.CHUNK_BYTES
+            )
 
 
 async def test_a_machines_words_that_a_hold_awaits_are_such_as_can_be_stored() -> None:

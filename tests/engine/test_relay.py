@@ -30,20 +30,28 @@ def relay_of(on: Bench, bus: Bus) -> EventPublisher:
 async def heard(messages: Messages, count: int) -> list[tuple[str, Event]]:
     """The next so many messages: channel and event."""
     async with asyncio.timeout(60):
-        return [(channel, json.loads(message)) for channel, message in [await anext(messages) for _ in range(count)]]
+        return [
+            (channel, json.loads(message))
+            for channel, message in [await anext(messages) for _ in range(count)]
+        ]
 
 
 def kinds(told: list[tuple[str, Event]]) -> list[str]:
     return [event["type"].removeprefix("io.opsconductor.").removesuffix(".v1") for _, event in told]
 
 
-async def test_events_reach_the_bus_in_order_with_their_twins_and_once(database: Database, redis_url: str) -> None:
+async def test_events_reach_the_bus_in_order_with_their_twins_and_once(
+    database: Database, redis_url: str
+) -> None:
     async with bench(database) as on:
         async with on.worker():
             execution = await on.run("true", 2, max_parallel=1)
         bus = Bus(redis_url, on.metrics)
         relay = relay_of(on, bus)
-        async with bus.listen("opsconductor.events") as all_of_them, bus.listen("opsconductor.events.*") as by_kind:
+        async with (
+            bus.listen("opsconductor.events") as all_of_them,
+            bus.listen("opsconductor.events.*") as by_kind,
+        ):
             assert await relay.run_once() == {"published": 9}
             told, again = await heard(all_of_them, 9), await heard(by_kind, 9)
             assert await relay.run_once() == {"published": 0}
@@ -53,19 +61,31 @@ async def test_events_reach_the_bus_in_order_with_their_twins_and_once(database:
             "target_run.started", "target_run.finished", "execution.completed", "job.completed",
         ]  # fmt: skip
         assert [event for _, event in told] == [event for _, event in again]
-        assert [channel for channel, _ in again] == [f"opsconductor.events.{kind}" for kind in kinds(told)]
+        assert [channel for channel, _ in again] == [
+            f"opsconductor.events.{kind}" for kind in kinds(told)
+        ]
         assert len({event["id"] for _, event in told}) == 9
         runs = [row["uuid"] for row in await on.rows(execution)]
         assert [event["subject"] for _, event in told if "target_run" in event["type"]] == [
             str(u) for u in (runs[0], runs[0], runs[1], runs[1])
         ]
-        assert {event["subject"] for _, event in told if "target_run" not in event["type"]} == {execution.uuid}
+        assert {event["subject"] for _, event in told if "target_run" not in event["type"]} == {
+            execution.uuid
+        }
         assert told[-2][1]["data"] == told[-1][1]["data"] == execution.data()
-        seqs = [e.seq for e in await on.log(execution) if e.target_run is not None and e.event == "status"]
-        assert [event["id"] for _, event in told if "target_run" in event["type"]] == [f"{execution.uuid}/{seq}" for seq in seqs]
+        seqs = [
+            e.seq
+            for e in await on.log(execution)
+            if e.target_run is not None and e.event == "status"
+        ]
+        assert [event["id"] for _, event in told if "target_run" in event["type"]] == [
+            f"{execution.uuid}/{seq}" for seq in seqs
+        ]
 
 
-async def test_what_was_told_without_being_marked_is_told_again_under_the_same_ids(database: Database, redis_url: str) -> None:
+async def test_what_was_told_without_being_marked_is_told_again_under_the_same_ids(
+    database: Database, redis_url: str
+) -> None:
     async with bench(database) as on:
         async with on.worker():
             await on.run("true", 1)
@@ -81,11 +101,15 @@ async def test_what_was_told_without_being_marked_is_told_again_under_the_same_i
         await bus.close()
 
 
-async def test_while_redis_is_away_events_wait_and_are_told_once_it_is_back(database: Database) -> None:
+async def test_while_redis_is_away_events_wait_and_are_told_once_it_is_back(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         with own_redis() as redis:
             bus = Bus(redis.url, on.metrics)
-            loop = Loop("relay", relay_of(on, bus).run_once, interval_seconds=0.05, metrics=on.metrics)
+            loop = Loop(
+                "relay", relay_of(on, bus).run_once, interval_seconds=0.05, metrics=on.metrics
+            )
             async with bus.listen("opsconductor.events") as messages:
                 await asyncio.to_thread(redis.stop, 2)
                 loop.start()
@@ -132,7 +156,9 @@ async def test_what_cannot_be_told_holds_up_no_other_shard_and_is_given_up_after
             published = on.metrics.events_published._value.get()
             with pytest.raises(NotFound):
                 await relay.run_once()
-            assert on.metrics.events_published._value.get() == published, "nothing is told twice because of it"
+            assert on.metrics.events_published._value.get() == published, (
+                "nothing is told twice because of it"
+            )
             await on.turn(3_601)
             with pytest.raises(NotFound):
                 await relay.run_once()
@@ -149,7 +175,9 @@ async def test_where_nobody_listens_nothing_is_told_and_nothing_kept(
         bus = Bus(redis_url, on.metrics)
         relay = relay_of(on, bus)
         assert await relay.run_once() == {"published": 0}
-        assert not await _all_told(database), "what ended the process before may have ended Redis and its listeners, too"
+        assert not await _all_told(database), (
+            "what ended the process before may have ended Redis and its listeners, too"
+        )
         monkeypatch.setattr("opsjobs.engine.background.event_publisher.COME_BACK_SECONDS", 0.0)
         assert await relay.run_once() == {"published": 0}
         assert await _all_told(database)
@@ -217,4 +245,7 @@ async def test_a_lost_run_is_told_as_lost(database: Database, redis_url: str) ->
             count = (await relay_of(on, bus).run_once())["published"]
             told = await heard(messages, count)
         await bus.close()
-        assert [kind for kind in kinds(told) if "run" in kind] == ["target_run.started", "target_run.lost"]
+        assert [kind for kind in kinds(told) if "run" in kind] == [
+            "target_run.started",
+            "target_run.lost",
+        ]

@@ -19,7 +19,9 @@ from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.transaction import Database
 from store.cast import password, target
 
-WEB, GATE = (Target(i, name, "10.0.0.1", 22, Transport.SSH) for i, name in (("1", "web-1"), ("2", "gate")))
+WEB, GATE = (
+    Target(i, name, "10.0.0.1", 22, Transport.SSH) for i, name in (("1", "web-1"), ("2", "gate"))
+)
 
 
 class Noting(FakeSessions):
@@ -39,7 +41,9 @@ class Noting(FakeSessions):
             yield session
 
 
-async def test_a_run_that_loses_contact_after_a_rotation_comes_back_with_the_new_secret(database: Database) -> None:
+async def test_a_run_that_loses_contact_after_a_rotation_comes_back_with_the_new_secret(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         web, gate, execution = await half_done(on)
         inventory, sessions = TargetInventory(database, on.vault), Noting(on)
@@ -59,7 +63,9 @@ async def test_a_run_that_loses_contact_after_a_rotation_comes_back_with_the_new
 
 def login(version: int, **fields: str) -> Credential:
     secret = None if "fault" in fields else Secret(f"pw-{version}")
-    return replace(Credential("1", version, "login", CredentialType.PASSWORD, "deploy", secret), **fields)
+    return replace(
+        Credential("1", version, "login", CredentialType.PASSWORD, "deploy", secret), **fields
+    )
 
 
 class Now(Known):
@@ -83,7 +89,12 @@ async def test_only_newer_versions_of_the_same_logins_are_taken() -> None:
     new = await refresh_credentials(Now(now), way)
     assert [c.version for c in new.logins] == [2, 3]
     # The machine is the one that the run was begun on, whatever it is called to be by now.
-    assert (new.target, new.insist, new.purpose, new.jumps[0].purpose) == (WEB, True, "execution 1", "execution 1")
+    assert (new.target, new.insist, new.purpose, new.jumps[0].purpose) == (
+        WEB,
+        True,
+        "execution 1",
+        "execution 1",
+    )
     for other in (
         None,
         Endpoint(WEB, None),

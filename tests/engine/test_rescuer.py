@@ -25,9 +25,18 @@ from opsjobs.telemetry import Metrics
 
 
 def rescuer(
-    on: Bench, may_reap: Callable[[], bool] = lambda: True, database_now: Callable[[], float | None] = lambda: None
+    on: Bench,
+    may_reap: Callable[[], bool] = lambda: True,
+    database_now: Callable[[], float | None] = lambda: None,
 ) -> Rescuer:
-    return Rescuer(on.ledger, on.workers, may_reap=may_reap, notify=on.notify, round_seconds=0, database_now=database_now)
+    return Rescuer(
+        on.ledger,
+        on.workers,
+        may_reap=may_reap,
+        notify=on.notify,
+        round_seconds=0,
+        database_now=database_now,
+    )
 
 
 async def test_the_expired_are_buried_by_those_alone_who_may(database: Database) -> None:
@@ -38,7 +47,9 @@ async def test_the_expired_are_buried_by_those_alone_who_may(database: Database)
         assert (await rescuer(on, lambda: False).run_once())["buried"] == 0
         assert await on.database.fetch("select 1 from workers where buried_at is not null") == []
         assert (await rescuer(on).run_once())["buried"] == 1
-        assert await on.database.fetch("select name from workers where buried_at is not null") == [{"name": "away"}]
+        assert await on.database.fetch("select name from workers where buried_at is not null") == [
+            {"name": "away"}
+        ]
         assert on.notified == ["far"]
         assert (await rescuer(on).run_once())["buried"] == 0
         events = await database.fetch("select type, data ->> 'name' as name from events")
@@ -50,7 +61,9 @@ async def test_what_was_left_behind_is_mended(database: Database) -> None:
         stopped = await on.launch("true", 3)
         expired = await on.launch("true", 2, timeout=60)
         async with database.connection() as connection:
-            await connection.execute("update job_executions set cancelling = true where id = %s", [stopped.id])
+            await connection.execute(
+                "update job_executions set cancelling = true where id = %s", [stopped.id]
+            )
         await on.turn(61)
         done = await rescuer(on).run_once()
         assert (done["cancelled"], done["expired"]) == (3, 2)
@@ -81,7 +94,9 @@ class Rounds:
 
 
 @asynccontextmanager
-async def looping(rounds: Rounds, interval_seconds: float, metrics: Metrics | None = None) -> AsyncIterator[Loop]:
+async def looping(
+    rounds: Rounds, interval_seconds: float, metrics: Metrics | None = None
+) -> AsyncIterator[Loop]:
     loop = Loop("rounds", rounds, interval_seconds=interval_seconds, metrics=metrics or Metrics())
     loop.start()
     try:
@@ -106,7 +121,9 @@ async def test_a_loop_whose_cancel_comes_with_an_answer_ends_all_the_same() -> N
 
     async def round_() -> Mapping[str, int]:
         asked.set()
-        await asyncio.wait_for(answer, 60)  # Python 3.11 drops a cancel that comes together with the answer
+        await asyncio.wait_for(
+            answer, 60
+        )  # Python 3.11 drops a cancel that comes together with the answer
         return {}
 
     loop = Loop("rounds", round_, interval_seconds=3_600, metrics=Metrics())
@@ -148,7 +165,9 @@ def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
 
 
 def scheduler(on: Bench) -> Scheduler:
-    relay = EventPublisher(Outbox(on.database), on.executions, on.journal, Bus(None, on.metrics), on.metrics)
+    relay = EventPublisher(
+        Outbox(on.database), on.executions, on.journal, Bus(None, on.metrics), on.metrics
+    )
     made = Scheduler(on.workers, relay, lease_seconds=15)
     made.rescuer = rescuer(on, lambda: made.may_reap, lambda: made.database_now)
     return made
@@ -168,7 +187,9 @@ async def test_a_round_of_repair_that_fails_keeps_no_event_from_being_told(
     async with bench(database) as on:
         bus = Bus(redis_url, on.metrics)
         ticking = Scheduler(
-            on.workers, EventPublisher(Outbox(database), on.executions, on.journal, bus, on.metrics), lease_seconds=15
+            on.workers,
+            EventPublisher(Outbox(database), on.executions, on.journal, bus, on.metrics),
+            lease_seconds=15,
         )
         ticking.rescuer = Broken(on.ledger, on.workers, may_reap=lambda: False, notify=on.notify)
         async with on.worker():
@@ -185,7 +206,9 @@ async def test_a_round_of_repair_that_fails_keeps_no_event_from_being_told(
         await bus.close()
 
 
-async def test_the_scheduler_notes_its_tick_and_buries_only_after_a_lease_of_good_rounds(database: Database, hand: Hand) -> None:
+async def test_the_scheduler_notes_its_tick_and_buries_only_after_a_lease_of_good_rounds(
+    database: Database, hand: Hand
+) -> None:
     async with bench(database) as on:
         dead = await Owner(database, "dead").register(lease_seconds=1)
         await on.turn(2)
@@ -196,8 +219,12 @@ async def test_the_scheduler_notes_its_tick_and_buries_only_after_a_lease_of_goo
             hand.at += 7
             await on.turn(7)
         assert buried == [0, 0, 0, 1]  # after 0, 7, 14, 21 s
-        assert await database.fetch("select id from workers where buried_at is not null") == [{"id": dead.id}]
-        assert [row["name"] for row in await database.fetch("select name from services order by name")] == [
+        assert await database.fetch("select id from workers where buried_at is not null") == [
+            {"id": dead.id}
+        ]
+        assert [
+            row["name"] for row in await database.fetch("select name from services order by name")
+        ] == [
             "reconciler",
             "scheduler",
         ]
@@ -218,7 +245,9 @@ async def test_after_an_outage_the_scheduler_waits_for_a_lease_again(
         assert not ticking.may_reap
 
 
-async def test_a_scheduler_that_was_frozen_itself_buries_nobody_at_once(database: Database, hand: Hand) -> None:
+async def test_a_scheduler_that_was_frozen_itself_buries_nobody_at_once(
+    database: Database, hand: Hand
+) -> None:
     """Its last rounds were good; that PostgreSQL was away meanwhile, and nobody could renew, it cannot know."""
     async with bench(database) as on:
         await Owner(database, "not-dead").register(lease_seconds=300)

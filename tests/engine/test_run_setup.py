@@ -31,7 +31,9 @@ UNREADABLE = [
 
 async def spoil(on: Bench, execution: Execution, change: str) -> None:
     async with on.database.connection() as connection:
-        await connection.execute(f"update execution_specs set {change} where execution_id = %s", [execution.id])
+        await connection.execute(
+            f"update execution_specs set {change} where execution_id = %s", [execution.id]
+        )
 
 
 async def others_run(on: Bench, bad: Execution, good: Sequence[Execution]) -> dict[str, Any]:
@@ -55,7 +57,9 @@ async def test_an_execution_that_cannot_be_read_ends_alone(database: Database, c
     assert "could not be prepared" in row["error_message"]
 
 
-async def test_a_run_that_was_at_work_and_cannot_be_read_by_its_heir_is_lost_and_looked_for(database: Database) -> None:
+async def test_a_run_that_was_at_work_and_cannot_be_read_by_its_heir_is_lost_and_looked_for(
+    database: Database,
+) -> None:
     async with bench(database, bugs=["run_setup"]) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([Output("stdout", b"one\n"), gate, RemoteExit(0)])
@@ -72,7 +76,11 @@ async def test_a_run_that_was_at_work_and_cannot_be_read_by_its_heir_is_lost_and
                 await on.bury("worker-1")
                 await on.ended(bad)
                 row = await on.row(bad)
-    assert (row["status"], row["error_code"], row["sweep_due"] is not None) == ("lost", "lost", True)
+    assert (row["status"], row["error_code"], row["sweep_due"] is not None) == (
+        "lost",
+        "lost",
+        True,
+    )
     assert len(web.starts) == 1
 
 
@@ -118,7 +126,9 @@ class Unreadable(Ledger):
         return await super().load_progress(run_ids)
 
 
-async def test_a_spec_that_raises_when_it_is_read_ends_its_own_runs_alone(database: Database) -> None:
+async def test_a_spec_that_raises_when_it_is_read_ends_its_own_runs_alone(
+    database: Database,
+) -> None:
     async with bench(database, bugs=["run_setup"]) as on:
         good = [await on.launch("true", [f"web-{n}"]) for n in (1, 2)]
         bad = await on.launch("true", ["web-3"])
@@ -138,7 +148,10 @@ async def test_a_record_that_cannot_be_read_ends_its_own_run_alone(database: Dat
             execution = await on.launch("work", 3, durable="auto")
 
             async def on_record() -> bool:
-                return all(row["stdout_stored"] for row in await on.results(execution)) and len(await on.results(execution)) == 3
+                return (
+                    all(row["stdout_stored"] for row in await on.results(execution))
+                    and len(await on.results(execution)) == 3
+                )
 
             await until(on_record)
         ledger = Unreadable(database)
@@ -149,7 +162,9 @@ async def test_a_record_that_cannot_be_read_ends_its_own_run_alone(database: Dat
     assert ended.counts == {"lost": 1, "succeeded": 2}
 
 
-async def test_secrets_that_do_not_open_lose_a_command_that_another_worker_has_begun(database: Database) -> None:
+async def test_secrets_that_do_not_open_lose_a_command_that_another_worker_has_begun(
+    database: Database,
+) -> None:
     """A worker without the key must not call failed what is at work."""
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
@@ -162,9 +177,13 @@ async def test_secrets_that_do_not_open_lose_a_command_that_another_worker_has_b
                 return bool(await on.output(execution))
 
             await until(on_record)
-            sealed = Vault(database, [new_key()], on.clock).seal_parameters(execution.uuid, {"word": Secret("hush")})
+            sealed = Vault(database, [new_key()], on.clock).seal_parameters(
+                execution.uuid, {"word": Secret("hush")}
+            )
             async with database.connection() as connection:
-                await connection.execute("update execution_specs set parameters = %s", [json.dumps(sealed)])
+                await connection.execute(
+                    "update execution_specs set parameters = %s", [json.dumps(sealed)]
+                )
             async with on.worker("worker-2"):
                 await on.bury("worker-1")
                 await on.ended(execution)

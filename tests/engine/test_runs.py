@@ -32,13 +32,22 @@ async def test_all_targets_are_run_and_the_log_tells_it_in_order(database: Datab
         assert entries[0].body == {"execution": execution.id, "status": "queued", "error": None}
         assert entries[-1].event == "end"
         for target in "12345":
-            told = [(e.body or {})["status"] if e.event == "status" else e.event for e in entries if e.target == target]
+            told = [
+                (e.body or {})["status"] if e.event == "status" else e.event
+                for e in entries
+                if e.target == target
+            ]
             assert told == ["running", "output", "result", "succeeded"]
-            assert b"".join(e.data or b"" for e in entries if e.target == target) == f"here {target}\n".encode()
+            assert (
+                b"".join(e.data or b"" for e in entries if e.target == target)
+                == f"here {target}\n".encode()
+            )
         assert all(len(machine.starts) == 1 for machine in on.sessions.machines.values())
 
 
-async def test_a_failed_step_stops_the_run_and_the_later_steps_are_not_started(database: Database) -> None:
+async def test_a_failed_step_stops_the_run_and_the_later_steps_are_not_started(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         web = on.machine("web-1").reply([RemoteExit(3)], to="first")
         async with on.worker():
@@ -54,19 +63,37 @@ async def test_a_failed_step_stops_the_run_and_the_later_steps_are_not_started(d
         )
 
 
-async def test_a_failed_step_with_continue_goes_on_and_the_run_still_ends_failed(database: Database) -> None:
+async def test_a_failed_step_with_continue_goes_on_and_the_run_still_ends_failed(
+    database: Database,
+) -> None:
     async with bench(database) as on:
-        web = on.machine("web-1").reply([RemoteExit(3)], to="first").reply([RemoteExit(4)], to="second")
-        steps = [CommandAction(command=c, on_failure="continue") for c in ("first", "second", "third")]
+        web = (
+            on.machine("web-1")
+            .reply([RemoteExit(3)], to="first")
+            .reply([RemoteExit(4)], to="second")
+        )
+        steps = [
+            CommandAction(command=c, on_failure="continue") for c in ("first", "second", "third")
+        ]
         async with on.worker():
             execution = await on.run(steps)
         assert [s.command for s in web.starts] == ["first", "second", "third"]
         row = await on.row(execution)
-        assert (row["status"], row["exit_code"], row["error_message"]) == ("failed", 3, "exit status 3")
-        assert [r["status"] for r in await on.results(execution)] == ["failed", "failed", "succeeded"]
+        assert (row["status"], row["exit_code"], row["error_message"]) == (
+            "failed",
+            3,
+            "exit status 3",
+        )
+        assert [r["status"] for r in await on.results(execution)] == [
+            "failed",
+            "failed",
+            "succeeded",
+        ]
 
 
-@pytest.mark.parametrize(("code", "status"), [(0, "failed"), (2, "succeeded"), (7, "succeeded"), (8, "failed")])
+@pytest.mark.parametrize(
+    ("code", "status"), [(0, "failed"), (2, "succeeded"), (7, "succeeded"), (8, "failed")]
+)
 async def test_the_expected_exit_codes_decide(database: Database, code: int, status: str) -> None:
     async with bench(database) as on:
         on.machine("web-1").reply([RemoteExit(code)])
@@ -84,7 +111,9 @@ async def test_the_expected_exit_codes_decide(database: Database, code: int, sta
         (RemoteExit(None, "K\x00\ud800ILL"), None, "ended by signal K\ufffd?ILL"),
     ],
 )
-async def test_any_way_to_end_can_be_recorded(database: Database, end: RemoteExit, code: int | None, words: str) -> None:
+async def test_any_way_to_end_can_be_recorded(
+    database: Database, end: RemoteExit, code: int | None, words: str
+) -> None:
     async with bench(database) as on:
         on.machine("web-1").reply([end])
         async with on.worker():
@@ -106,7 +135,11 @@ async def test_the_actions_timeout_kills_and_says_so(database: Database) -> None
         assert ended.status is ExecutionStatus.TIMEOUT
         assert web.kills == [CancelProof.KILLED]
         row = await on.row(execution)
-        assert (row["status"], row["error_code"], row["cancel_proof"]) == ("timeout", "command_timeout", "killed")
+        assert (row["status"], row["error_code"], row["cancel_proof"]) == (
+            "timeout",
+            "command_timeout",
+            "killed",
+        )
         assert row["error_message"] == "killed: the action's timeout of 30s has passed"
         assert await on.output(execution) == b"begun\n"
         assert len(web.starts) == 1
@@ -197,7 +230,11 @@ async def test_cancelled_while_running_it_is_killed(database: Database) -> None:
             ended = await on.ended(execution)
         assert ended.status is ExecutionStatus.CANCELLED
         row = await on.row(execution)
-        assert (row["status"], row["error_code"], row["cancel_proof"]) == ("cancelled", "cancelled", "killed")
+        assert (row["status"], row["error_code"], row["cancel_proof"]) == (
+            "cancelled",
+            "cancelled",
+            "killed",
+        )
         assert await on.output(execution) == b"half"
         (result,) = await on.results(execution)
         assert (result["status"], result["stdout_bytes"]) == ("cancelled", 4)
@@ -217,7 +254,9 @@ async def test_a_command_that_ignores_term_is_killed_after_the_grace(database: D
         assert (await on.row(execution))["status"] == "cancelled"
 
 
-async def test_a_cancel_that_comes_after_the_commands_end_keeps_the_true_outcome(database: Database) -> None:
+async def test_a_cancel_that_comes_after_the_commands_end_keeps_the_true_outcome(
+    database: Database,
+) -> None:
     """The command has ended, its output still waits to be read: the proof is already_finished, and the second step never starts."""
     async with bench(database) as on:
         web = on.machine("web-1")
@@ -234,15 +273,25 @@ async def test_a_cancel_that_comes_after_the_commands_end_keeps_the_true_outcome
             await on.cancel(execution)
             (process,) = web.processes
             finished.set()
-            process._outflow.end(RemoteExit(0))  # in the same moment: the reader has not been told yet
+            process._outflow.end(
+                RemoteExit(0)
+            )  # in the same moment: the reader has not been told yet
             worker._handle_order(b'{"cancel": %d}' % execution.id)
             ended = await on.ended(execution)
         assert web.kills == [CancelProof.ALREADY_FINISHED]
         assert ended.status is ExecutionStatus.CANCELLED
         assert [s.command for s in web.starts] == ["first"]
         first, second = await on.results(execution)
-        assert (first["action"], first["status"], first["cancel_proof"]) == ("step-1", "succeeded", "already_finished")
-        assert (second["action"], second["status"], second["cancel_proof"]) == ("step-2", "cancelled", "never_started")
+        assert (first["action"], first["status"], first["cancel_proof"]) == (
+            "step-1",
+            "succeeded",
+            "already_finished",
+        )
+        assert (second["action"], second["status"], second["cancel_proof"]) == (
+            "step-2",
+            "cancelled",
+            "never_started",
+        )
 
 
 async def test_a_cancel_whose_kill_reaches_nothing_is_lost(database: Database) -> None:
@@ -256,7 +305,11 @@ async def test_a_cancel_whose_kill_reaches_nothing_is_lost(database: Database) -
             worker._handle_order(b'{"cancel": %d}' % execution.id)
             await on.ended(execution)
         row = await on.row(execution)
-        assert (row["status"], row["error_code"], row["cancel_proof"]) == ("lost", "lost", "unreachable")
+        assert (row["status"], row["error_code"], row["cancel_proof"]) == (
+            "lost",
+            "lost",
+            "unreachable",
+        )
 
 
 async def test_what_waits_when_it_is_cancelled_never_starts(database: Database) -> None:
@@ -269,7 +322,9 @@ async def test_what_waits_when_it_is_cancelled_never_starts(database: Database) 
         assert not any(machine.starts for machine in on.sessions.machines.values())
 
 
-@pytest.mark.parametrize("code", [ErrorCode.CONNECTION_REFUSED, ErrorCode.DNS, ErrorCode.AUTH_FAILED, ErrorCode.HOST_KEY])
+@pytest.mark.parametrize(
+    "code", [ErrorCode.CONNECTION_REFUSED, ErrorCode.DNS, ErrorCode.AUTH_FAILED, ErrorCode.HOST_KEY]
+)
 async def test_a_machine_that_gives_no_session_is_unreachable_with_one_result_for_the_first_action(
     database: Database, code: ErrorCode
 ) -> None:
@@ -278,9 +333,17 @@ async def test_a_machine_that_gives_no_session_is_unreachable_with_one_result_fo
         async with on.worker():
             execution = await on.run(["first", "second"])
         row = await on.row(execution)
-        assert (row["status"], row["error_code"], row["error_message"]) == ("unreachable", code.value, "web-1 says \ufffdno")
+        assert (row["status"], row["error_code"], row["error_message"]) == (
+            "unreachable",
+            code.value,
+            "web-1 says \ufffdno",
+        )
         (result,) = await on.results(execution)
-        assert (result["action"], result["status"], result["error_code"]) == ("step-1", "unreachable", code.value)
+        assert (result["action"], result["status"], result["error_code"]) == (
+            "step-1",
+            "unreachable",
+            code.value,
+        )
         assert execution.status is ExecutionStatus.FAILED
 
 
@@ -295,7 +358,8 @@ async def test_contact_that_breaks_while_the_command_runs_is_lost(database: Data
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "starts"), [(ErrorCode.CONNECTION_LOST, "unreachable", 0), (ErrorCode.LOST, "lost", 1)]
+    ("code", "status", "starts"),
+    [(ErrorCode.CONNECTION_LOST, "unreachable", 0), (ErrorCode.LOST, "lost", 1)],
 )
 async def test_a_start_that_breaks_is_unreachable_or_lost_by_what_can_have_happened(
     database: Database, code: ErrorCode, status: str, starts: int
@@ -309,7 +373,9 @@ async def test_a_start_that_breaks_is_unreachable_or_lost_by_what_can_have_happe
         assert len(web.starts) == starts
 
 
-async def test_a_target_that_was_removed_after_the_launch_fails_with_words(database: Database) -> None:
+async def test_a_target_that_was_removed_after_the_launch_fails_with_words(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         execution = await on.launch("true", 2)
         del on.known.targets["2"]
@@ -319,7 +385,10 @@ async def test_a_target_that_was_removed_after_the_launch_fails_with_words(datab
         first, second = await on.rows(execution)
         assert first["status"] == "succeeded"
         assert (second["status"], second["error_code"]) == ("failed", "internal")
-        assert second["error_message"] == "target web-2 was removed from the inventory after the launch"
+        assert (
+            second["error_message"]
+            == "target web-2 was removed from the inventory after the launch"
+        )
 
 
 async def test_a_fault_of_ours_ends_one_run_on_record_and_no_other(database: Database) -> None:
@@ -332,7 +401,10 @@ async def test_a_fault_of_ours_ends_one_run_on_record_and_no_other(database: Dat
         async with on.worker():
             execution = await on.run("true", 2)
         first, second = await on.rows(execution)
-        assert (first["status"], first["error_message"]) == ("failed", "a fault of opsjobs: ZeroDivisionError")
+        assert (first["status"], first["error_message"]) == (
+            "failed",
+            "a fault of opsjobs: ZeroDivisionError",
+        )
         assert second["status"] == "succeeded"
 
 
@@ -341,7 +413,9 @@ async def test_many_reasons_to_stop_at_once_stop_it_once(database: Database) -> 
     async with bench(database, clock) as on:
         web = on.machine("web-1").reply([Gate(asyncio.Event())])
         async with on.worker() as worker:
-            execution = await on.launch([CommandAction(command="sleep 99", timeout=5)], timeout=3600)
+            execution = await on.launch(
+                [CommandAction(command="sleep 99", timeout=5)], timeout=3600
+            )
             await on.running(web)
             await on.cancel(execution)
             for _ in range(3):
@@ -365,5 +439,8 @@ async def test_a_login_that_a_run_waited_for_is_on_record_once(database: Databas
         assert logins[0] is not None
         assert logins[0].lower <= logins[0].upper
         assert logins[1] is None
-        phases = [stretch.phase.value for stretch in (await on.executions.timeline(execution, PageRequest())).items]
+        phases = [
+            stretch.phase.value
+            for stretch in (await on.executions.timeline(execution, PageRequest())).items
+        ]
         assert phases[:3] == ["queue", "connect", "auth"]

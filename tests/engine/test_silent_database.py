@@ -38,7 +38,9 @@ def rescuer(on: Bench, worker: Worker) -> Rescuer:
     )
 
 
-async def test_a_lease_whose_connection_falls_silent_is_renewed_over_another_one(database: Database) -> None:
+async def test_a_lease_whose_connection_falls_silent_is_renewed_over_another_one(
+    database: Database,
+) -> None:
     life = Incarnation(uuid4(), "worker-1", "default", 1, 1)
     told: list[Renewal] = []
     async with over_tcp(database.options.url) as (proxy, url):
@@ -56,9 +58,14 @@ async def test_a_lease_whose_connection_falls_silent_is_renewed_over_another_one
         await until(lambda: not heart.alive)
 
 
-async def test_a_worker_whose_statements_do_not_come_back_leaves_its_runs_to_others(database: Database) -> None:
+async def test_a_worker_whose_statements_do_not_come_back_leaves_its_runs_to_others(
+    database: Database,
+) -> None:
     """Its lease is renewed all the while, so nobody else could take them."""
-    async with bench(database, open_ends=True) as on, over_tcp(database.options.url) as (proxy, url):
+    async with (
+        bench(database, open_ends=True) as on,
+        over_tcp(database.options.url) as (proxy, url),
+    ):
         ledgers = Database(DatabaseOptions(url, connections=4, hot_verbs=True))
         await ledgers.open()
         try:
@@ -103,13 +110,19 @@ async def test_a_lock_that_another_session_holds_is_no_reason_to_leave(
                 running = await on.launch("work", ["web-1"])
                 await on.running(web)
                 first = worker._session
-                async with database.transaction() as connection:  # a person's, say, who looks into something
+                async with (
+                    database.transaction() as connection
+                ):  # a person's, say, who looks into something
                     await connection.execute("set local idle_in_transaction_session_timeout = 0")
                     await connection.execute("select from job_executions for update")
-                    await database.fetch("update target_runs set zone = 'default' where zone = 'far' returning id")
+                    await database.fetch(
+                        "update target_runs set zone = 'default' where zone = 'far' returning id"
+                    )
                     begun.event.set()
                     since = time.monotonic()
-                    await until(lambda: said(on, "claim_failed") >= 3 and said(on, "flush_repeated") >= 3)
+                    await until(
+                        lambda: said(on, "claim_failed") >= 3 and said(on, "flush_repeated") >= 3
+                    )
                     await until(lambda: time.monotonic() > since + 4)
                 gate.event.set()
                 ended = [await on.ended(execution) for execution in (running, waiting)]
@@ -160,10 +173,14 @@ async def test_a_step_of_the_database_s_clock_buries_no_living_worker(database: 
                 await asyncio.sleep(0.05)
             await until(lambda: two.may_reap)
         assert await database.fetch("select 1 from workers where buried_at is not null") == []
-        assert [line["seconds"] > 0 for line in on.said if line["event"] == "database_clock_stepped"].count(True) == 2
+        assert [
+            line["seconds"] > 0 for line in on.said if line["event"] == "database_clock_stepped"
+        ].count(True) == 2
 
 
-async def test_who_died_before_the_clock_was_set_back_is_buried_a_lease_later(database: Database) -> None:
+async def test_who_died_before_the_clock_was_set_back_is_buried_a_lease_later(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker("worker-1", lease_seconds=LEASE_SECONDS) as worker:
         await until(lambda: worker.may_reap)
         await Owner(database, "dead").register(lease_seconds=LEASE_SECONDS)
@@ -174,10 +191,14 @@ async def test_who_died_before_the_clock_was_set_back_is_buried_a_lease_later(da
             return (await mending.run_once())["buried"] == 1
 
         await until(buried)
-        assert await database.fetch("select name from workers where buried_at is not null") == [{"name": "dead"}]
+        assert await database.fetch("select name from workers where buried_at is not null") == [
+            {"name": "dead"}
+        ]
 
 
-@pytest.mark.parametrize(("now", "step"), [(1_005.0, 0.0), (1_005.9, 0.0), (1_008.0, 2.8), (995.0, -10.0)])
+@pytest.mark.parametrize(
+    ("now", "step"), [(1_005.0, 0.0), (1_005.9, 0.0), (1_008.0, 2.8), (995.0, -10.0)]
+)
 def test_a_clock_has_stepped_if_it_moved_otherwise_than_ours(now: float, step: float) -> None:
     clock = DatabaseClock()
     assert clock.observe(1_000.0, sent_at=50.0, received_at=50.2) == 0.0
@@ -187,7 +208,13 @@ def test_a_clock_has_stepped_if_it_moved_otherwise_than_ours(now: float, step: f
 
 
 async def beating(
-    database: Database, url: str, life: Incarnation, told: list[Renewal], *, lease_seconds: float, since: float | None = None
+    database: Database,
+    url: str,
+    life: Incarnation,
+    told: list[Renewal],
+    *,
+    lease_seconds: float,
+    since: float | None = None,
 ) -> Heartbeat:
     sent_at = time.monotonic()
     await Workers(database).register(life, lease_seconds=lease_seconds)

@@ -14,7 +14,11 @@ CHECK = {"check": {"type": "command", "command": "check"}}
 
 async def results_in_order(on: Bench, execution: Execution) -> list[tuple[str | None, str | None]]:
     """Which action ended on which target, as the log has it."""
-    return [(e.target, (e.body or {})["action_key"]) for e in await on.log(execution) if e.event == "result"]
+    return [
+        (e.target, (e.body or {})["action_key"])
+        for e in await on.log(execution)
+        if e.event == "result"
+    ]
 
 
 async def test_a_wave_is_checked_before_the_next_one_begins(database: Database) -> None:

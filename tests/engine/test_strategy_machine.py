@@ -11,7 +11,13 @@ from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as some
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from kit.ledgering import NOW, Owner, faults, launch, machines
 from kit.servers import Databases
@@ -38,7 +44,9 @@ class Word(Enum):
     GIVE_BACK = auto()
 
 
-WORDS = some.lists(some.sampled_from([*Word, Word.SUCCEED, Word.BARRIER, Word.BARRIER]), min_size=1, max_size=8)
+WORDS = some.lists(
+    some.sampled_from([*Word, Word.SUCCEED, Word.BARRIER, Word.BARRIER]), min_size=1, max_size=8
+)
 MAX_FAIL = some.sampled_from([None, None, 0, 1, "50%"])
 WAVES = some.sampled_from([[4], [1, 3], [2, 2], [1, 1, 2]])
 
@@ -84,10 +92,25 @@ class StrategyMachine(RuleBasedStateMachine):
             self.databases.drop(self.name)
 
     @initialize(window=some.integers(1, 4), waves=WAVES, max_fail=MAX_FAIL)
-    def two_executions_in_the_middle_of_it(self, window: int, waves: list[int], max_fail: int | str | None) -> None:
-        self.launch(window, waves, max_fail, barrier=True, confirm=False, pauses=True, names=["a"], deadline=False)
-        self.launch(4, [1, 3], None, barrier=True, confirm=True, pauses=False, names=[], deadline=False)
-        self.launch(2, [2, 2], 0, barrier=True, confirm=False, pauses=False, names=[], deadline=False)
+    def two_executions_in_the_middle_of_it(
+        self, window: int, waves: list[int], max_fail: int | str | None
+    ) -> None:
+        self.launch(
+            window,
+            waves,
+            max_fail,
+            barrier=True,
+            confirm=False,
+            pauses=True,
+            names=["a"],
+            deadline=False,
+        )
+        self.launch(
+            4, [1, 3], None, barrier=True, confirm=True, pauses=False, names=[], deadline=False
+        )
+        self.launch(
+            2, [2, 2], 0, barrier=True, confirm=False, pauses=False, names=[], deadline=False
+        )
         self.claim(0, 3)
 
     @rule(
@@ -113,7 +136,9 @@ class StrategyMachine(RuleBasedStateMachine):
         deadline: bool,
     ) -> None:
         gate = {"confirm": confirm, "pause_on_fail": pauses}
-        strategy = Strategy.of(Policy.model_validate({"max_fail": max_fail, "gate": gate}), list(accumulate(waves)))
+        strategy = Strategy.of(
+            Policy.model_validate({"max_fail": max_fail, "gate": gate}), list(accumulate(waves))
+        )
         launched = launch(
             self.database, machines(sum(waves), slots=2), window=window, actions=2, barrier=barrier, strategy=strategy,
             names=names, timeout_seconds=SECONDS if deadline else None,
@@ -129,7 +154,9 @@ class StrategyMachine(RuleBasedStateMachine):
     @rule(limit=some.integers(1, 6), execution=some.integers(0, 99))
     def claims_beside_a_pause(self, limit: int, execution: int) -> None:
         async def beside() -> list[Any]:
-            return await asyncio.gather(*(owner.claim(limit) for owner in self.owners), self.pausing(self.one(execution)))
+            return await asyncio.gather(
+                *(owner.claim(limit) for owner in self.owners), self.pausing(self.one(execution))
+            )
 
         *claims, _ = self.do(beside())
         for which, claim in enumerate(claims):
@@ -167,7 +194,9 @@ class StrategyMachine(RuleBasedStateMachine):
     @rule(how=WORDS, other=WORDS)
     def settle_at_once(self, how: list[Word], other: list[Word]) -> None:
         async def both() -> list[Settled]:
-            return await asyncio.gather(*(o.settle(f) for o, f in zip(self.owners, flushes, strict=True)))
+            return await asyncio.gather(
+                *(o.settle(f) for o, f in zip(self.owners, flushes, strict=True))
+            )
 
         flushes = [self.flush(0, how), self.flush(1, other)]
         for which, settled in enumerate(self.do(both())):
@@ -181,7 +210,10 @@ class StrategyMachine(RuleBasedStateMachine):
         return self.owners[which].say(
             [self.move(run, word) for run, word in said],
             [state for run, word in said for state in self.results(run, word)],
-            [LogLine(run.id, "status", body={"target_run": run.id, "status": "?"}) for run, _ in said],
+            [
+                LogLine(run.id, "status", body={"target_run": run.id, "status": "?"})
+                for run, _ in said
+            ],
         )
 
     def move(self, run: Claimed, word: Word) -> RunMove:
@@ -192,11 +224,17 @@ class StrategyMachine(RuleBasedStateMachine):
             case Word.SUCCEED:
                 return replace(move, status=RunStatus.SUCCEEDED)
             case Word.FAIL:
-                return replace(move, status=RunStatus.FAILED, error=RunError(ErrorCode.NONZERO_EXIT, "exit status 1"))
+                return replace(
+                    move,
+                    status=RunStatus.FAILED,
+                    error=RunError(ErrorCode.NONZERO_EXIT, "exit status 1"),
+                )
             case Word.TIMER:
                 return replace(move, waiting_for=WaitingFor.TIMER, wake_seconds=30.0)
             case Word.BACKOFF:
-                return replace(move, waiting_for=WaitingFor.BACKOFF, wake_seconds=30.0, attempt=run.attempt + 1)
+                return replace(
+                    move, waiting_for=WaitingFor.BACKOFF, wake_seconds=30.0, attempt=run.attempt + 1
+                )
             case Word.BARRIER if run.watched and BARRIER not in run.passed:
                 return replace(move, waiting_for=WaitingFor.BARRIER, awaits=BARRIER)
         return move
@@ -210,7 +248,11 @@ class StrategyMachine(RuleBasedStateMachine):
         self.begun.add(run.id)
         status = RunStatus.FAILED if word is Word.FAIL else RunStatus.SUCCEEDED
         nothing = (0, 0)
-        return [ResultState(run.id, action, run.attempt, True, status, nothing, nothing, nothing, NOW, NOW)]
+        return [
+            ResultState(
+                run.id, action, run.attempt, True, status, nothing, nothing, nothing, NOW, NOW
+            )
+        ]
 
     def note(self, which: int, settled: Settled) -> None:
         assert settled.stale == frozenset(), "nobody else has them"
@@ -227,7 +269,9 @@ class StrategyMachine(RuleBasedStateMachine):
             await self.ledger.pause(execution_id, by="ada", reason="lunch")
         except Conflict:
             return
-        row = await self.database.fetch_one("select paused from job_executions where id = %s", [execution_id])
+        row = await self.database.fetch_one(
+            "select paused from job_executions where id = %s", [execution_id]
+        )
         assert row == {"paused": True}
 
     @rule(which=some.integers(0, 99))
@@ -243,7 +287,9 @@ class StrategyMachine(RuleBasedStateMachine):
     @rule(which=some.integers(0, 99), how=WORDS)
     def a_cancel_beside_a_settle(self, which: int, how: list[Word]) -> None:
         async def beside() -> list[Any]:
-            return await asyncio.gather(self.owners[0].settle(flush), self.cancelling(self.one(which)))
+            return await asyncio.gather(
+                self.owners[0].settle(flush), self.cancelling(self.one(which))
+            )
 
         flush = self.flush(0, how)
         settled, _ = self.do(beside())
@@ -268,7 +314,9 @@ class StrategyMachine(RuleBasedStateMachine):
 
     async def turning(self, seconds: int) -> None:
         async with self.database.connection() as connection:
-            await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
+            await connection.execute(
+                "update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds]
+            )
 
     @rule()
     def reconcile(self) -> None:
@@ -298,15 +346,29 @@ class StrategyMachine(RuleBasedStateMachine):
             self.do(self.ledger.reconcile())
             self.take(0, list(self.do(self.owners[0].claim(100)).runs))
             for which in (0, 1):
-                self.note(which, self.do(self.owners[which].settle(self.flush(which, [Word.SUCCEED] * 1_000))))
-            if not self.do(self.database.fetch("select 1 from job_executions where finished_at is null")):
+                self.note(
+                    which,
+                    self.do(self.owners[which].settle(self.flush(which, [Word.SUCCEED] * 1_000))),
+                )
+            if not self.do(
+                self.database.fetch("select 1 from job_executions where finished_at is null")
+            ):
                 break
-        assert self.do(self.database.fetch("select id, status from job_executions where finished_at is null")) == []
+        assert (
+            self.do(
+                self.database.fetch(
+                    "select id, status from job_executions where finished_at is null"
+                )
+            )
+            == []
+        )
         assert self.do(self.database.fetch("select name from exclusive_locks")) == []
         assert self.do(faults(self.database)) == []
 
 
-def test_strategies_mixed_in_any_way_start_nothing_too_early_and_leave_nobody_waiting(databases: Databases) -> None:
+def test_strategies_mixed_in_any_way_start_nothing_too_early_and_leave_nobody_waiting(
+    databases: Databases,
+) -> None:
     run_state_machine_as_test(
         lambda: StrategyMachine(databases),  # type: ignore[arg-type]  # any factory will do
         settings=settings(
@@ -315,6 +377,10 @@ def test_strategies_mixed_in_any_way_start_nothing_too_early_and_leave_nobody_wa
             deadline=None,
             database=None,
             phases=[Phase.generate],  # a race cannot be shrunk: the steps as they came tell more
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+            suppress_health_check=[
+                HealthCheck.too_slow,
+                HealthCheck.filter_too_much,
+                HealthCheck.data_too_large,
+            ],
         ),
     )

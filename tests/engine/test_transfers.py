@@ -44,7 +44,14 @@ async def stored(on: Bench, data: bytes, name: str = "app.conf") -> StoredFile:
 
 
 def put(file: StoredFile, to: str = "/etc/app.conf", **fields: Any) -> FileTransferAction:
-    body = {"type": "file_transfer", "key": "put", "direction": "upload", "source": str(file.id), "destination": to, **fields}
+    body = {
+        "type": "file_transfer",
+        "key": "put",
+        "direction": "upload",
+        "source": str(file.id),
+        "destination": to,
+        **fields,
+    }
     return FileTransferAction.model_validate(body)
 
 
@@ -69,7 +76,9 @@ async def result(on: Bench, execution: Execution) -> Result:
 async def artifacts(on: Bench, execution: Execution) -> dict[str, bytes]:
     items = (await on.artifacts.list(execution.id, PageRequest(limit=200))).items
     return {
-        f"{item.target.name}:{item.path}": b"".join([piece async for piece in on.contents.stream(item.content_id, item.size)])
+        f"{item.target.name}:{item.path}": b"".join(
+            [piece async for piece in on.contents.stream(item.content_id, item.size)]
+        )
         for item in items
     }
 
@@ -80,15 +89,25 @@ async def test_a_file_comes_to_every_machine(database: Database) -> None:
         file = await stored(on, data)
         disks = [web(on, f"web-{n}") for n in range(1, 6)]
         async with on.worker():
-            done = await on.ended(await on.launch([put(file, mode="0640", owner="app", group="12")], 5))
+            done = await on.ended(
+                await on.launch([put(file, mode="0640", owner="app", group="12")], 5)
+            )
         assert done.status is ExecutionStatus.COMPLETED
         for disk in disks:
             placed = disk.found["/etc/app.conf"]
-            assert (bytes(placed.data), placed.mode, placed.owner, placed.group) == (data, 0o640, 1001, 12)
+            assert (bytes(placed.data), placed.mode, placed.owner, placed.group) == (
+                data,
+                0o640,
+                1001,
+                12,
+            )
             assert [*disk.found] == ["/etc/app.conf"]
             assert len(disk.synced) == 1
         first = (await on.executions.results(done, PageRequest())).items[0]
-        assert first.stdout.head.decode() == f"/etc/app.conf: {file.size} bytes, sha256 {file.sha256}\n"
+        assert (
+            first.stdout.head.decode()
+            == f"/etc/app.conf: {file.size} bytes, sha256 {file.sha256}\n"
+        )
         assert first.exit_code is None
 
 
@@ -204,7 +223,9 @@ async def test_a_cancel_stops_a_transfer_and_leaves_what_was_there(database: Dat
         assert done.status is ExecutionStatus.CANCELLED
         found = await result(on, execution)
         assert (found.status, found.cancel_proof) == (RunStatus.CANCELLED, "killed")
-        assert {path: bytes(there.data) for path, there in disk.found.items()} == {"/etc/app.conf": b"old"}
+        assert {path: bytes(there.data) for path, there in disk.found.items()} == {
+            "/etc/app.conf": b"old"
+        }
 
 
 async def test_a_timeout_stops_a_transfer(database: Database) -> None:
@@ -244,7 +265,9 @@ async def test_contact_that_stays_away_ends_it_when_the_window_is_over(database:
         ("stranger", "knows no user or group stranger"),
     ],
 )
-async def test_what_a_machine_will_not_do_is_a_failure_in_words(database: Database, how: str, words: str) -> None:
+async def test_what_a_machine_will_not_do_is_a_failure_in_words(
+    database: Database, how: str, words: str
+) -> None:
     async with bench(database) as on:
         file, disk = await stored(on, noise(MIB)), web(on)
         fields: dict[str, Any] = {}
@@ -292,12 +315,16 @@ async def test_files_come_from_every_machine(database: Database) -> None:
     async with bench(database) as on:
         data = noise(2 * MIB + 3)
         for n in (1, 2):
-            web(on, f"web-{n}").put("/var/log/a.log", data).put("/var/log/b.log", b"").put("/var/log/c.txt", b"no")
+            web(on, f"web-{n}").put("/var/log/a.log", data).put("/var/log/b.log", b"").put(
+                "/var/log/c.txt", b"no"
+            )
         async with on.worker():
             done = await on.ended(await on.launch([get()], 2))
         assert done.status is ExecutionStatus.COMPLETED
         assert await artifacts(on, done) == {
-            f"web-{n}:/var/log/{name}": content for n in (1, 2) for name, content in (("a.log", data), ("b.log", b""))
+            f"web-{n}:/var/log/{name}": content
+            for n in (1, 2)
+            for name, content in (("a.log", data), ("b.log", b""))
         }
         chunks = await database.fetch_one("select count(*) as n from file_chunks")
         await on.turn(4_000)
@@ -325,7 +352,9 @@ async def test_a_download_goes_on_where_contact_broke(database: Database) -> Non
         assert disk.moved_bytes <= len(data) + 2 * 3 * MIB
 
 
-async def test_a_file_that_changed_while_contact_was_away_is_read_from_its_beginning(database: Database) -> None:
+async def test_a_file_that_changed_while_contact_was_away_is_read_from_its_beginning(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         machine = on.machine("web-1")
         disk = web(on).put("/var/log/a.log", noise(4 * MIB), modified=1)
@@ -416,7 +445,9 @@ async def test_a_long_transfer_tells_how_far_it_is(database: Database) -> None:
             disk.on_bytes = disk.gate = None
             gate.event.set()
             await on.ended(execution)
-        events = await database.fetch("select execution_id from events where type = 'execution.progress'")
+        events = await database.fetch(
+            "select execution_id from events where type = 'execution.progress'"
+        )
         assert events[0] == {"execution_id": execution.id}
 
 
@@ -427,7 +458,12 @@ def tar(*entries: tuple[str, bytes | None, str], form: int = tarfile.PAX_FORMAT)
         for name, data, kind in entries:
             info = tarfile.TarInfo(name)
             info.mode = 0o755 if data is None else 0o640
-            info.type = {"": tarfile.REGTYPE, "link": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE, "pipe": tarfile.FIFOTYPE}[kind]
+            info.type = {
+                "": tarfile.REGTYPE,
+                "link": tarfile.SYMTYPE,
+                "hard": tarfile.LNKTYPE,
+                "pipe": tarfile.FIFOTYPE,
+            }[kind]
             info.type = tarfile.DIRTYPE if data is None else info.type
             info.linkname = "/etc/passwd" if kind else ""
             info.size = len(data or b"")
@@ -444,7 +480,12 @@ async def test_a_tar_is_unpacked_into_a_folder(database: Database, form: int) ->
     async with bench(database) as on:
         large, long = noise(3 * MIB), "deep/" * 20 + "x" * 90
         body = tar(
-            ("./", None, ""), ("a.conf", b"a", ""), ("bin", None, ""), ("bin/run", large, ""), (long, b"long", ""), form=form
+            ("./", None, ""),
+            ("a.conf", b"a", ""),
+            ("bin", None, ""),
+            ("bin/run", large, ""),
+            (long, b"long", ""),
+            form=form,
         )
         file, disk = await stored(on, body, "site.tar"), web(on)
         async with on.worker():
@@ -473,7 +514,9 @@ async def test_a_tar_is_unpacked_into_a_folder(database: Database, form: int) ->
         (packed("\0"), "without a name"),
     ],
 )
-async def test_a_tar_that_would_lead_elsewhere_changes_nothing(database: Database, body: bytes, words: str) -> None:
+async def test_a_tar_that_would_lead_elsewhere_changes_nothing(
+    database: Database, body: bytes, words: str
+) -> None:
     async with bench(database) as on:
         file, disk = await stored(on, body, "site.tar"), web(on)
         async with on.worker():
@@ -495,19 +538,31 @@ async def test_random_bytes_are_no_tar_and_no_bug(database: Database) -> None:
             for _ in range(3):
                 broken[drawn.randrange(len(broken))] = drawn.randrange(256)
             file = await stored(on, bytes(broken))
-            source = ContentSlice(ChunkCache(on.contents), file.content_id, 0, file.size, bytes.fromhex(file.sha256))
+            source = ContentSlice(
+                ChunkCache(on.contents), file.content_id, 0, file.size, bytes.fromhex(file.sha256)
+            )
             try:
                 found = await list_members(source)
             except RemoteFailure:
                 continue
-            assert all(not member.path.startswith("/") and ".." not in member.path.split("/") for member in found)
+            assert all(
+                not member.path.startswith("/") and ".." not in member.path.split("/")
+                for member in found
+            )
 
 
 async def test_a_slice_is_read_from_any_place_on(database: Database) -> None:
     async with bench(database) as on:
         data = noise(2 * BLOCK_BYTES + 12_345)
         file, chunks = await stored(on, data), ChunkCache(on.contents, kept_bytes=BLOCK_BYTES)
-        for start, size in ((0, len(data)), (1, 5), (BLOCK_BYTES - 1, 2), (262_143, 300_000), (len(data) - 1, 1), (77, 0)):
+        for start, size in (
+            (0, len(data)),
+            (1, 5),
+            (BLOCK_BYTES - 1, 2),
+            (262_143, 300_000),
+            (len(data) - 1, 1),
+            (77, 0),
+        ):
             part = ContentSlice(chunks, file.content_id, start, size, b"")
             for offset in (0, size // 2, size):
                 pieces = [piece async for piece in part.pieces(offset)]

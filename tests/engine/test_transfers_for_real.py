@@ -57,21 +57,31 @@ async def net(database: Database, server: Sshd) -> AsyncIterator[Net]:
         folder.chmod(0o777)
         # First, to be closed last: the networks and the connections over them are tasks, and it counts those that are left.
         on = await stack.enter_async_context(bench(database))
-        ways = [await stack.enter_async_context(proxy(server.host, server.port)) for _ in range(MACHINES)]
+        ways = [
+            await stack.enter_async_context(proxy(server.host, server.port))
+            for _ in range(MACHINES)
+        ]
         pool = SshPool(Connector())
         stack.push_async_callback(pool.close)
         where = endpoint_of(server)
 
         async def endpoints(target_ids: Sequence[str]) -> dict[str, Endpoint]:
             near = {i: ways[int(i) - 1] for i in target_ids}
-            changes = {i: {"id": i, "name": f"web-{i}", "host": way.host, "port": way.port} for i, way in near.items()}
-            return {i: replace(where, target=replace(where.target, **changes[i])) for i in target_ids}  # type: ignore[arg-type]
+            changes = {
+                i: {"id": i, "name": f"web-{i}", "host": way.host, "port": way.port}
+                for i, way in near.items()
+            }
+            return {
+                i: replace(where, target=replace(where.target, **changes[i])) for i in target_ids
+            }  # type: ignore[arg-type]
 
         on.known.endpoints = endpoints  # type: ignore[method-assign]
         yield Net(on, pool, ways, folder)
 
 
-async def test_a_file_comes_to_every_machine_although_each_connection_breaks(database: Database, server: Sshd) -> None:
+async def test_a_file_comes_to_every_machine_although_each_connection_breaks(
+    database: Database, server: Sshd
+) -> None:
     async with net(database, server) as at, at.on.worker(sessions=at.pool):
         data = noise(12 * MIB)
         file = await stored(at.on, data)
@@ -87,7 +97,9 @@ async def test_a_file_comes_to_every_machine_although_each_connection_breaks(dat
         assert at.on.chunks.reads == 12
 
 
-async def test_files_come_from_every_machine_although_each_connection_breaks(database: Database, server: Sshd) -> None:
+async def test_files_come_from_every_machine_although_each_connection_breaks(
+    database: Database, server: Sshd
+) -> None:
     async with net(database, server) as at, at.on.worker(sessions=at.pool):
         data = noise(12 * MIB, 5)
         (at.folder / "big.log").write_bytes(data)
@@ -96,5 +108,11 @@ async def test_files_come_from_every_machine_although_each_connection_breaks(dat
         done = await at.on.ended(await at.on.launch([get(f"{at.folder}/*.log")], MACHINES), 60)
         assert done.status is ExecutionStatus.COMPLETED, await at.on.results(done)
         assert at.cuts_left == 0
-        expected = {(n, name): body for n in range(1, MACHINES + 1) for name, body in (("big", data), ("small", b"small"))}
-        assert await artifacts(at.on, done) == {f"web-{n}:{at.folder}/{name}.log": body for (n, name), body in expected.items()}
+        expected = {
+            (n, name): body
+            for n in range(1, MACHINES + 1)
+            for name, body in (("big", data), ("small", b"small"))
+        }
+        assert await artifacts(at.on, done) == {
+            f"web-{n}:{at.folder}/{name}.log": body for (n, name), body in expected.items()
+        }

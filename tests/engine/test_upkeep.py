@@ -70,10 +70,14 @@ def failures(metrics: Metrics, name: str) -> float:
 
 async def pass_seconds(database: Database, seconds: float) -> None:
     async with database.connection() as connection:
-        await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
+        await connection.execute(
+            "update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds]
+        )
 
 
-async def test_a_step_that_fails_ends_no_other_and_is_counted_under_its_name(database: Database) -> None:
+async def test_a_step_that_fails_ends_no_other_and_is_counted_under_its_name(
+    database: Database,
+) -> None:
     metrics, log = Metrics(), list[str]()
     steps = {
         "bug": step(log, "bug", ZeroDivisionError("a bug"), 1),
@@ -84,7 +88,9 @@ async def test_a_step_that_fails_ends_no_other_and_is_counted_under_its_name(dat
         done = await Turn("service", SingletonLock(database), metrics).run(steps)
     assert done == {"bug": 0, "slow": 0, "good": 5}
     assert log == ["bug", "slow", "good", "good", "good"]
-    assert [(line["step"], line["log_level"]) for line in lines if line["event"] == "step_failed"] == [
+    assert [
+        (line["step"], line["log_level"]) for line in lines if line["event"] == "step_failed"
+    ] == [
         ("bug", "error"),
         ("slow", "warning"),
     ]
@@ -92,7 +98,9 @@ async def test_a_step_that_fails_ends_no_other_and_is_counted_under_its_name(dat
     assert metrics.bugs.labels("service")._value.get() == 1
 
 
-async def test_a_turn_goes_on_while_there_is_something_and_time_and_has_no_pause_where_work_is_left(database: Database) -> None:
+async def test_a_turn_goes_on_while_there_is_something_and_time_and_has_no_pause_where_work_is_left(
+    database: Database,
+) -> None:
     clock, log = Clock(), list[str]()
     turn = Turn("service", SingletonLock(database), Metrics(), monotonic=clock)
 
@@ -110,7 +118,9 @@ async def test_a_turn_goes_on_while_there_is_something_and_time_and_has_no_pause
     assert (await turn.run(steps))["endless"] == 1_000
 
 
-async def test_each_step_has_its_first_part_however_long_the_others_take(database: Database) -> None:
+async def test_each_step_has_its_first_part_however_long_the_others_take(
+    database: Database,
+) -> None:
     clock, log = Clock(), list[str]()
 
     async def slow() -> int:
@@ -125,7 +135,9 @@ async def test_each_step_has_its_first_part_however_long_the_others_take(databas
     }
 
 
-async def test_one_process_at_a_time_has_the_turn_as_long_as_it_shows_itself(database: Database) -> None:
+async def test_one_process_at_a_time_has_the_turn_as_long_as_it_shows_itself(
+    database: Database,
+) -> None:
     first, second = (Turn("service", SingletonLock(database), Metrics()) for _ in range(2))
     seen = list[object]()
 
@@ -137,10 +149,14 @@ async def test_one_process_at_a_time_has_the_turn_as_long_as_it_shows_itself(dat
     assert await first.run({"part": part}) == {"part": 2}
     assert seen == [{}, {}, {}]
     await pass_seconds(database, -3_600)
-    assert await second.run({"other": step([], "other", 1)}) == {"other": 1}, "a clock that was set back stops nothing"
+    assert await second.run({"other": step([], "other", 1)}) == {"other": 1}, (
+        "a clock that was set back stops nothing"
+    )
 
 
-async def test_a_turn_ends_where_postgresql_is_away(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_turn_ends_where_postgresql_is_away(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     metrics, log, turns = Metrics(), list[str](), SingletonLock(database)
 
     async def away(_service: str) -> None:
@@ -229,11 +245,15 @@ async def test_of_events_and_keys_what_is_young_stays(database: Database) -> Non
         )
         done = await housekeeper(on).run_once()
         assert (done["events_forgotten"], done["keys_forgotten"]) == (32, 4)
-        kept = await database.fetch("select published_at is null as untold, count(*) as n from events group by 1 order by 1")
+        kept = await database.fetch(
+            "select published_at is null as untold, count(*) as n from events group by 1 order by 1"
+        )
         assert kept == [{"untold": False, "n": 16}, {"untold": True, "n": 16}]
 
 
-async def test_a_day_without_a_partition_is_named_and_keeps_nothing_else_from_its_turn(database: Database) -> None:
+async def test_a_day_without_a_partition_is_named_and_keeps_nothing_else_from_its_turn(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         await on.turn((DAYS_AHEAD + 1) * 86_400)
         await launch(database, machines(1))
@@ -242,17 +262,23 @@ async def test_a_day_without_a_partition_is_named_and_keeps_nothing_else_from_it
         )
         broken, *_ = await Partitions(database).find_missing()
         async with database.connection() as connection:
-            await connection.execute(f"create table execution_log_{broken:%Y%m%d} (in_the_way int)".encode())
+            await connection.execute(
+                f"create table execution_log_{broken:%Y%m%d} (in_the_way int)".encode()
+            )
         with capture_logs() as lines:
             done = await housekeeper(on).run_once()
-        assert [list(line["days"]) for line in lines if line["event"] == "partitions_not_made"] == [[str(broken)]]
+        assert [list(line["days"]) for line in lines if line["event"] == "partitions_not_made"] == [
+            [str(broken)]
+        ]
         assert (done["events_forgotten"], failures(on.metrics, "partitions_made")) == (1, 1)
         assert await Partitions(database).find_missing() == [broken]
         async with on.worker():
             await until(lambda: _nothing_open(on))
 
 
-async def test_of_deleted_targets_nothing_is_kept_but_what_an_open_run_needs(database: Database) -> None:
+async def test_of_deleted_targets_nothing_is_kept_but_what_an_open_run_needs(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         await database.fetch(
             """insert into targets (uuid, name, host, port, transport, platform, host_key_policy, slots)
@@ -273,7 +299,9 @@ async def test_of_deleted_targets_nothing_is_kept_but_what_an_open_run_needs(dat
         async with on.worker():
             await on.ended(execution)
         await on.turn(PAUSE_SECONDS)
-        assert (await housekeeper(on).run_once())["leftovers_forgotten"] == 0, "it is for once a day"
+        assert (await housekeeper(on).run_once())["leftovers_forgotten"] == 0, (
+            "it is for once a day"
+        )
         await on.turn(LEFTOVERS_SECONDS)
         assert (await housekeeper(on).run_once())["leftovers_forgotten"] == 2
 
@@ -287,7 +315,9 @@ async def test_a_run_whose_targets_slots_have_just_gone_gets_them_back(database:
             await on.ended(execution)
 
 
-async def test_housekeeping_goes_on_where_mending_fails(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_housekeeping_goes_on_where_mending_fails(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with bench(database) as on:
 
         async def broken() -> None:
@@ -303,7 +333,11 @@ async def test_housekeeping_goes_on_where_mending_fails(database: Database, monk
 
 async def test_processes_that_ask_at_once_have_one_turn(database: Database) -> None:
     turns = SingletonLock(database)
-    assert sorted(await asyncio.gather(*(turns.acquire("service", 60) for _ in range(3)))) == [False, False, True]
+    assert sorted(await asyncio.gather(*(turns.acquire("service", 60) for _ in range(3)))) == [
+        False,
+        False,
+        True,
+    ]
 
 
 async def _nothing_open(on: Bench) -> bool:

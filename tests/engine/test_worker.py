@@ -23,7 +23,9 @@ LOST = "its worker died while the command was perhaps running: whether it ran to
 def hold(on: Bench, *names: str) -> tuple[Gate, list[FakeMachine]]:
     """Machines whose commands all wait for one gate."""
     gate = Gate(asyncio.Event())
-    return gate, [on.machine(name).reply([Output("stdout", b"held\n"), gate, RemoteExit(0)]) for name in names]
+    return gate, [
+        on.machine(name).reply([Output("stdout", b"held\n"), gate, RemoteExit(0)]) for name in names
+    ]
 
 
 def starts(on: Bench) -> list[int]:
@@ -70,7 +72,9 @@ async def test_a_wave_of_2000_runs_passes_a_window_of_50_without_a_gap(database:
         assert [e.seq for e in await on.log(execution)] == [*range(1, execution.last_seq + 1)]
 
 
-async def test_a_small_execution_right_after_a_large_one_is_seen_at_once(database: Database) -> None:
+async def test_a_small_execution_right_after_a_large_one_is_seen_at_once(
+    database: Database,
+) -> None:
     """Its turn is below the floor that the large one, which had a backlog, has left; no poll and no other bell help it."""
     async with bench(database) as on, on.worker(poll_seconds=30, concurrency=4) as worker:
         for _ in range(3):
@@ -94,7 +98,9 @@ async def test_slots_are_shared_between_two_executions(database: Database) -> No
         async with on.worker("worker-1"), on.worker("worker-2"):
             executions = [await on.launch() for _ in range(3)]
             await on.running(web, 2)
-            waiting = [row for e in executions for row in await on.rows(e) if row["status"] == "waiting"]
+            waiting = [
+                row for e in executions for row in await on.rows(e) if row["status"] == "waiting"
+            ]
             assert len(waiting) == 1
             gate.event.set()
             for execution in executions:
@@ -113,7 +119,9 @@ async def test_another_zone_is_another_workers(database: Database) -> None:
             await on.ended(execution)
 
 
-async def test_a_stop_gives_back_what_has_not_begun_and_lets_commands_end(database: Database) -> None:
+async def test_a_stop_gives_back_what_has_not_begun_and_lets_commands_end(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         gate, (web,) = hold(on, "web-1")
         two = on.machine("web-2")
@@ -128,7 +136,11 @@ async def test_a_stop_gives_back_what_has_not_begun_and_lets_commands_end(databa
             gate.event.set()
             await stopping
         first, second = await on.rows(execution)
-        assert (first["status"], second["status"], second["owner"]) == ("succeeded", "waiting", None)
+        assert (first["status"], second["status"], second["owner"]) == (
+            "succeeded",
+            "waiting",
+            None,
+        )
         two.connect_gate = None
         async with on.worker("worker-2"):
             assert (await on.ended(execution)).counts == {"succeeded": 2}
@@ -136,7 +148,9 @@ async def test_a_stop_gives_back_what_has_not_begun_and_lets_commands_end(databa
         assert await database.fetch("select 1 from workers where stopped_at is null") == []
 
 
-async def test_a_stop_between_two_steps_gives_the_run_back_and_another_worker_goes_on(database: Database) -> None:
+async def test_a_stop_between_two_steps_gives_the_run_back_and_another_worker_goes_on(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([RemoteExit(3)]).reply([gate, RemoteExit(5)], to="first")
@@ -154,7 +168,11 @@ async def test_a_stop_between_two_steps_gives_the_run_back_and_another_worker_go
             await on.ended(execution)
         assert [s.command for s in web.starts] == ["first", "second"]
         row = await on.row(execution)
-        assert (row["status"], row["exit_code"], row["error_message"]) == ("failed", 5, "exit status 5")
+        assert (row["status"], row["exit_code"], row["error_message"]) == (
+            "failed",
+            5,
+            "exit status 5",
+        )
         assert [r["exit_code"] for r in await on.results(execution)] == [5, 3]
 
 
@@ -165,7 +183,10 @@ async def test_a_command_that_outlives_the_drain_is_lost_and_not_killed(database
             execution = await on.launch()
             await on.running(web)
         row = await on.row(execution)
-        assert (row["status"], row["error_message"]) == ("lost", "its worker was stopped while the command was running")
+        assert (row["status"], row["error_message"]) == (
+            "lost",
+            "its worker was stopped while the command was running",
+        )
         assert not web.kills
 
 
@@ -201,7 +222,9 @@ async def test_a_stop_rings_for_what_its_last_flush_made_ready(database: Databas
             await on.ended(execution)
 
 
-async def test_a_buried_worker_abandons_its_runs_writes_nothing_and_lives_again(database: Database) -> None:
+async def test_a_buried_worker_abandons_its_runs_writes_nothing_and_lives_again(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         gate, (web,) = hold(on, "web-1")
         async with on.worker(lease_seconds=1.5) as worker:
@@ -222,10 +245,17 @@ async def test_a_buried_worker_abandons_its_runs_writes_nothing_and_lives_again(
         assert await on.log(execution) == log
         assert ended.status is ExecutionStatus.FAILED
         row = (await on.rows(execution))[0]
-        assert (row["status"], row["error_code"], row["error_message"], row["worker"]) == ("lost", "lost", LOST, "worker-2")
+        assert (row["status"], row["error_code"], row["error_message"], row["worker"]) == (
+            "lost",
+            "lost",
+            LOST,
+            "worker-2",
+        )
         (result,) = await on.results(execution)
         assert (result["status"], result["stdout_bytes"]) == ("lost", 5)
-        names = await database.fetch("select name, count(*) as lives from workers group by name order by name")
+        names = await database.fetch(
+            "select name, count(*) as lives from workers group by name order by name"
+        )
         assert names == [{"name": "worker-1", "lives": 2}, {"name": "worker-2", "lives": 1}]
 
 
@@ -265,7 +295,9 @@ async def test_what_a_dead_worker_had_finished_ends_as_it_was_finished(database:
         assert starts(on) == []
 
 
-async def test_what_a_dead_worker_claimed_is_lost_even_if_nothing_of_it_is_on_record(database: Database) -> None:
+async def test_what_a_dead_worker_claimed_is_lost_even_if_nothing_of_it_is_on_record(
+    database: Database,
+) -> None:
     async with bench(database) as on:
         execution = await on.launch(["first", "second"])
         dead = await Owner(database, "dead").register()
@@ -289,7 +321,9 @@ async def test_a_lease_that_is_not_fresh_starts_nothing(database: Database) -> N
             await web.connect_gate.reached.wait()
             assert worker._session is not None
             heart = worker._session.heartbeat
-            await until(lambda: heart._consecutive_renewals > 0)  # the next beat comes only after a third of 30 s
+            await until(
+                lambda: heart._consecutive_renewals > 0
+            )  # the next beat comes only after a third of 30 s
             fresh, heart._sent_at = heart._sent_at, heart._sent_at - 1000
             web.connect_gate.event.set()
             await until(lambda: _status(on, execution, 0, "waiting"))
@@ -301,12 +335,22 @@ async def test_a_lease_that_is_not_fresh_starts_nothing(database: Database) -> N
 
 async def test_orders_that_make_no_sense_are_passed_over(database: Database) -> None:
     async with bench(database) as on, on.worker() as worker:
-        for order in (b"", b"\xff", b"[]", b'{"cancel": null}', b'{"cancel": Infinity}', b'{"stop": 1}', b"[" * 100_000):
+        for order in (
+            b"",
+            b"\xff",
+            b"[]",
+            b'{"cancel": null}',
+            b'{"cancel": Infinity}',
+            b'{"stop": 1}',
+            b"[" * 100_000,
+        ):
             worker._handle_order(order)
         await on.run()
 
 
-async def test_a_fault_in_the_claim_loop_ends_one_life_and_another_begins(database: Database) -> None:
+async def test_a_fault_in_the_claim_loop_ends_one_life_and_another_begins(
+    database: Database,
+) -> None:
     async with bench(database, bugs=["worker"]) as on, on.worker() as worker:
         await until(lambda: worker._session is not None)
         first = worker._session
@@ -360,4 +404,6 @@ async def _stored(on: Bench, execution: Execution) -> bool:
 def _end(result: ResultState, exit_code: int) -> None:
     result.status = RunStatus.FAILED if exit_code else RunStatus.SUCCEEDED
     result.exit_code, result.finished_at = exit_code, result.started_at
-    result.error = RunError(ErrorCode.NONZERO_EXIT, f"exit status {exit_code}") if exit_code else None
+    result.error = (
+        RunError(ErrorCode.NONZERO_EXIT, f"exit status {exit_code}") if exit_code else None
+    )

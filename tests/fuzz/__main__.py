@@ -30,7 +30,9 @@ def main() -> int:
         log = Path(folder) / "api.log"
         with served(found.url_of(found.create()), log) as (_, http):
             admin, viewer = tokens(http)
-            fuzz = Fuzz(str(http.base_url), admin, viewer, furnished(http), options.examples, chance)
+            fuzz = Fuzz(
+                str(http.base_url), admin, viewer, furnished(http), options.examples, chance
+            )
             fuzz.play()
         bugs = [line for line in log.read_text().splitlines() if '"event": "bug"' in line]
     _tell("\n".join([*fuzz.wrong[:50], *bugs[:10]]))

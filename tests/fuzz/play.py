@@ -39,7 +39,23 @@ REQUEST_SECONDS = 30
 CANARY = "canary-of-the-fuzz"
 EXCERPT_CHARACTERS = 300
 # Beside the usual ones: the order of refusals is 401, 413 and 415, 404 and 403, 412 and 428, 422.
-REFUSALS = ("400", "401", "403", "404", "405", "406", "409", "410", "412", "413", "415", "422", "424", "428", "429")
+REFUSALS = (
+    "400",
+    "401",
+    "403",
+    "404",
+    "405",
+    "406",
+    "409",
+    "410",
+    "412",
+    "413",
+    "415",
+    "422",
+    "424",
+    "428",
+    "429",
+)
 # What the description says of answers: their status, media type, headers and bodies.
 AS_DESCRIBED = [
     status_code_conformance,
@@ -65,27 +81,38 @@ class Fuzz:
     wrong: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._schema = schemathesis.openapi.from_dict(self._description(), config=schemathesis.Config.from_dict(CONFIG))
+        self._schema = schemathesis.openapi.from_dict(
+            self._description(), config=schemathesis.Config.from_dict(CONFIG)
+        )
         self._schema.config.update(base_url=self.url)
         self._http = requests.Session()
         self._dice = random.Random(self.chance)
 
     def _description(self) -> dict[str, Any]:
-        answer = httpx2.get(f"{self.url}/openapi.json", headers=self._headers(self.admin), timeout=REQUEST_SECONDS)
+        answer = httpx2.get(
+            f"{self.url}/openapi.json", headers=self._headers(self.admin), timeout=REQUEST_SECONDS
+        )
         description: dict[str, Any] = answer.json()
         # Who asks is our business: told of tokens, the library would leave some out.
         description["components"].pop("securitySchemes", None)
         description.pop("security", None)
         self._open = set()
         for path, operations in description["paths"].items():
-            self._open |= {(path, method) for method, operation in operations.items() if operation.pop("security", None) == []}
+            self._open |= {
+                (path, method)
+                for method, operation in operations.items()
+                if operation.pop("security", None) == []
+            }
         return description
 
     def operations(self) -> Iterator[Any]:
         """What there is to ask for."""
         for found in self._schema.get_all_operations():
             operation = found.ok()
-            if operation.path not in STREAMS and (operation.method.upper(), operation.path) not in SUICIDES:
+            if (
+                operation.path not in STREAMS
+                and (operation.method.upper(), operation.path) not in SUICIDES
+            ):
                 yield operation
 
     def play(self, modes: Sequence[GenerationMode] = MODES) -> None:
@@ -117,12 +144,20 @@ class Fuzz:
     def _one(self, case: Any, mode: GenerationMode) -> None:
         self.cases += 1
         self._aim(case)
-        for token, judge in ((self.viewer, self._judge_viewer), (None, self._judge_nobody), (self.admin, self._judge)):
-            answer = case.call(session=self._http, headers=self._headers(token), timeout=REQUEST_SECONDS)
+        for token, judge in (
+            (self.viewer, self._judge_viewer),
+            (None, self._judge_nobody),
+            (self.admin, self._judge),
+        ):
+            answer = case.call(
+                session=self._http, headers=self._headers(token), timeout=REQUEST_SECONDS
+            )
             self.statuses[answer.status_code] += 1
             if answer.status_code >= 500:
                 self._complain(case, answer, "a server error")
-            elif answer.status_code >= 400 and "application/problem+json" not in answer.headers.get("content-type", ""):
+            elif answer.status_code >= 400 and "application/problem+json" not in answer.headers.get(
+                "content-type", ""
+            ):
                 self._complain(case, answer, "a refusal that is no problem document")
             if CANARY in answer.text:
                 self._complain(case, answer, "a secret is told")
@@ -142,7 +177,9 @@ class Fuzz:
             self._complain(case, answer, f"not as described: {_reason(failure)}")
 
     def _judge(self, case: Any, answer: Any, mode: GenerationMode) -> None:
-        if mode is not GenerationMode.NEGATIVE or ("id" in case.path_parameters and answer.status_code == 404):
+        if mode is not GenerationMode.NEGATIVE or (
+            "id" in case.path_parameters and answer.status_code == 404
+        ):
             return
         try:
             case.validate_response(answer, checks=[negative_data_rejection])
@@ -153,16 +190,25 @@ class Fuzz:
 
     def _judge_viewer(self, case: Any, answer: Any, mode: GenerationMode) -> None:
         permission = case.operation.definition.raw.get("x-permission")
-        if permission is not None and permission not in VIEWER and answer.status_code not in (403, 404, 405, 413, 415):
+        if (
+            permission is not None
+            and permission not in VIEWER
+            and answer.status_code not in (403, 404, 405, 413, 415)
+        ):
             self._complain(case, answer, f"a viewer does not hold {permission}")
 
     def _judge_nobody(self, case: Any, answer: Any, mode: GenerationMode) -> None:
-        if (case.operation.path, case.operation.method.lower()) not in self._open and answer.status_code != 401:
+        if (
+            case.operation.path,
+            case.operation.method.lower(),
+        ) not in self._open and answer.status_code != 401:
             self._complain(case, answer, "no token was shown")
 
     def _complain(self, case: Any, answer: Any, why: str) -> None:
         told = f"{case.method} {case.formatted_path} {answer.status_code} {why}"
-        self.wrong.append(f"{told}\n  {answer.text[:EXCERPT_CHARACTERS]}\n  {case.as_curl_command()[:EXCERPT_CHARACTERS]}")
+        self.wrong.append(
+            f"{told}\n  {answer.text[:EXCERPT_CHARACTERS]}\n  {case.as_curl_command()[:EXCERPT_CHARACTERS]}"
+        )
 
     @staticmethod
     def _headers(token: str | None) -> dict[str, str]:
@@ -170,7 +216,9 @@ class Fuzz:
 
 
 _TEXTS = re.compile("in query - violates .anyOf")
-VIEWER = frozenset({"any token", "jobs:read", "executions:read", "schedules:read", "targets:read", "system:read"})
+VIEWER = frozenset(
+    {"any token", "jobs:read", "executions:read", "schedules:read", "targets:read", "system:read"}
+)
 
 
 def _reason(failure: Failure | FailureGroup) -> str:
@@ -183,7 +231,10 @@ def furnished(http: httpx2.Client) -> dict[str, str]:
     found: dict[str, str] = {}
 
     def make(
-        path: str, body: Mapping[str, Any], at: str | None = None, read: Callable[[Any], str] = lambda made: made["id"]
+        path: str,
+        body: Mapping[str, Any],
+        at: str | None = None,
+        read: Callable[[Any], str] = lambda made: made["id"],
     ) -> None:
         answer = http.post(path, json=body)
         assert answer.status_code in (201, 202), answer.text
@@ -191,7 +242,16 @@ def furnished(http: httpx2.Client) -> dict[str, str]:
 
     make("/credentials", {"name": "key", "type": "password", "username": "ada", "password": CANARY})
     make("/target-groups", {"name": "web"})
-    make("/targets", {"name": "web-1", "host": "192.0.2.1", "credential": "key", "groups": ["web"], "labels": {"env": "test"}})
+    make(
+        "/targets",
+        {
+            "name": "web-1",
+            "host": "192.0.2.1",
+            "credential": "key",
+            "groups": ["web"],
+            "labels": {"env": "test"},
+        },
+    )
     make(
         "/calendars",
         {
@@ -210,6 +270,8 @@ def furnished(http: httpx2.Client) -> dict[str, str]:
     )
     make(f"/jobs/{found['/jobs']}/execute", {}, "/executions")
     make("/api-keys", {"name": "victim", "role": "viewer"})
-    answer = http.post("/files", content=b"bytes", headers={"Content-Type": "application/octet-stream"})
+    answer = http.post(
+        "/files", content=b"bytes", headers={"Content-Type": "application/octet-stream"}
+    )
     found["/files"] = str(answer.json()["id"])
     return found

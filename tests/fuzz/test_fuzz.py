@@ -22,5 +22,7 @@ def test_nothing_that_the_description_makes_up_breaks_the_api_or_is_taken_though
         assert process.poll() is None
     assert fuzz.cases > 300
     assert fuzz.statuses[200] > 50, fuzz.statuses
-    assert not fuzz.wrong, f"{len(fuzz.wrong)} of {fuzz.cases} cases:\n" + "\n".join(fuzz.wrong[:20])
+    assert not fuzz.wrong, f"{len(fuzz.wrong)} of {fuzz.cases} cases:\n" + "\n".join(
+        fuzz.wrong[:20]
+    )
     assert '"event": "bug"' not in (tmp_path / "log").read_text()

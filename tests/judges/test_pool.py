@@ -38,7 +38,9 @@ async def judges(**options: object) -> AsyncIterator[tuple[JudgePool, list[str]]
         await asyncio.to_thread(made.close)
 
 
-async def until(holds: Callable[[], bool], tick: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0.005)) -> None:
+async def until(
+    holds: Callable[[], bool], tick: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0.005)
+) -> None:
     async with asyncio.timeout(SECONDS):
         while not holds():
             await tick()
@@ -50,9 +52,19 @@ async def until(holds: Callable[[], bool], tick: Callable[[], Awaitable[object]]
         asked("rm -rf /"),
         asked("echo \ud800 \x00 ü"),
         asked("import shutil, sys\nshutil.rmtree(sys.argv[1])", "python", arguments=("/etc",)),
-        asked("import os, shutil\nshutil.rmtree(os.environ['X'])", "python", variables=(("X", "/"),)),
-        asked("import shutil, sys\nshutil.rmtree(sys.argv[1])", "python", arguments=("later",), unknown="later"),
-        replace(asked("sh -c 'rm -rf \"$X\"/'"), context=Context(frozenset({"env=prod"}), 0.5, 100, True)),
+        asked(
+            "import os, shutil\nshutil.rmtree(os.environ['X'])", "python", variables=(("X", "/"),)
+        ),
+        asked(
+            "import shutil, sys\nshutil.rmtree(sys.argv[1])",
+            "python",
+            arguments=("later",),
+            unknown="later",
+        ),
+        replace(
+            asked("sh -c 'rm -rf \"$X\"/'"),
+            context=Context(frozenset({"env=prod"}), 0.5, 100, True),
+        ),
         asked("#" * (200 << 10)),
     ],
     ids=lambda question: question.text[:20].encode("ascii", "replace").decode(),
@@ -61,7 +73,9 @@ async def test_the_answer_is_that_of_the_judge(question: SafetyQuestion) -> None
     async with judges() as (made, failed):
         found = await made.judge(question)
         text = question.text[: (64 << 10) + 1]
-        assert found == judge(question.interpreter, text, context=question.context, given=question.given)
+        assert found == judge(
+            question.interpreter, text, context=question.context, given=question.given
+        )
     assert failed == []
 
 
@@ -91,7 +105,9 @@ async def test_one_that_was_killed_while_idle_is_replaced() -> None:
         await made.judge(asked("true"))
         (first,) = made.pids()
         os.kill(first, signal.SIGKILL)
-        assert [finding.rule for finding in await made.judge(asked("rm -rf /"))] == ["delete-everything"]
+        assert [finding.rule for finding in await made.judge(asked("rm -rf /"))] == [
+            "delete-everything"
+        ]
         assert (failed, first in made.pids()) == ([], False)
 
 
@@ -103,7 +119,10 @@ async def test_a_text_that_crashes_it_twice_asks_for_an_approval_and_is_told_onc
         for _ in range(3):
             (finding,) = await made.judge(asked("rm -rf / # how it is told"))
             assert (finding.rule, finding.severity) == ("unjudged", SafetyVerdict.NEEDS_APPROVAL)
-            assert ("crashed" in finding.reason, finding.excerpt) == (True, "rm -rf / # how it is told")
+            assert ("crashed" in finding.reason, finding.excerpt) == (
+                True,
+                "rm -rf / # how it is told",
+            )
         assert failed == ["crash"]
         assert len(started.read_text().split()) == 2, "once more, and then remembered"
         assert made.pids() == []
@@ -125,7 +144,11 @@ async def test_time_memory_and_nonsense_are_failures_of_the_text_alone(
     monkeypatch.setattr(process.JudgeProcess.ask, "__defaults__", (3.0,))
     async with judges() as (made, failed):
         (finding,) = await made.judge(asked("ls"))
-        assert (finding.rule, finding.severity, failed) == ("unjudged", SafetyVerdict.NEEDS_APPROVAL, [reason])
+        assert (finding.rule, finding.severity, failed) == (
+            "unjudged",
+            SafetyVerdict.NEEDS_APPROVAL,
+            [reason],
+        )
         other = await made.judge(asked("harmless"))
         assert other == ()
 
@@ -177,7 +200,9 @@ async def test_no_more_than_two_are_started_and_no_loop_is_blocked() -> None:
         assert (len(made.pids()) <= pool.PROCESSES_MAX, ticks > len(answers)) == (True, True)
 
 
-async def test_the_queue_is_bounded_and_checks_by_people_leave_room(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_queue_is_bounded_and_checks_by_people_leave_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(pool, "QUEUE_MAX", 3)
     monkeypatch.setattr(pool, "CHECKS_MAX", 2)
     async with judges() as (made, _):
@@ -192,7 +217,9 @@ async def test_the_queue_is_bounded_and_checks_by_people_leave_room(monkeypatch:
         assert await asyncio.gather(*checks, *launches) == [()] * 4
 
 
-async def test_a_process_that_cannot_be_started_is_no_fault_of_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_cannot_be_started_is_no_fault_of_the_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(process.sys, "executable", "/bin/false")
     async with judges() as (made, failed):
         with pytest.raises(Unavailable):
@@ -210,7 +237,10 @@ async def test_it_has_no_secrets_no_other_files_and_limits(monkeypatch: pytest.M
             (pid,) = made.pids()
             proc = Path(f"/proc/{pid}")
             assert b"a-secret" not in (proc / "environ").read_bytes()
-            limits = {line[:25].strip(): line.split()[-3] for line in (proc / "limits").read_text().splitlines()}
+            limits = {
+                line[:25].strip(): line.split()[-3]
+                for line in (proc / "limits").read_text().splitlines()
+            }
             assert limits["Max address space"] == str(child.MEMORY_BYTES_MAX)
             assert (limits["Max core file size"], limits["Max file size"]) == ("0", "0")
             assert {int(fd.name) for fd in (proc / "fd").iterdir()} == {0, 1, 2}
@@ -227,7 +257,9 @@ asyncio.run(made.judge(SafetyQuestion("sh", "ls", Context())))
 print(*made.pids(), flush=True)
 os.kill(os.getpid(), 9)
 """
-    ran = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program], capture_output=True, check=False)
+    ran = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", program], capture_output=True, check=False
+    )
     pid = int(ran.stdout)
     await until(lambda: not _is_there(pid))
 
@@ -246,7 +278,9 @@ def test_a_message_that_is_too_long_is_not_read() -> None:
 
 def test_no_process_of_the_service_loads_a_grammar() -> None:
     program = "import sys, opsjobs.composition.worker, opsjobs.composition.scheduler, opsjobs.api.app; print('tree_sitter' in sys.modules)"
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    )
     assert ran.stdout.strip() == "False"
 
 

@@ -35,7 +35,9 @@ def needs(program: str) -> str:
 
 
 @contextmanager
-def account(*, shell: str = "/bin/sh", files: Mapping[str, str] | None = None, password: str | None = None) -> Iterator[str]:
+def account(
+    *, shell: str = "/bin/sh", files: Mapping[str, str] | None = None, password: str | None = None
+) -> Iterator[str]:
     """A new account's name. Afterwards its processes are ended, and it is removed with its home."""
     needs_root("makes an account")
     name = f"opsjobs-{os.getpid()}-{next(_numbers)}"

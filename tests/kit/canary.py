@@ -32,7 +32,12 @@ class Canary:
     def spellings(self) -> list[bytes]:
         """As it is, in hex, and in base64 wherever in a longer text it stands."""
         raw = self.text.encode()
-        return [raw, raw.hex().encode(), raw.hex().upper().encode(), *(_in_base64(raw, before) for before in range(3))]
+        return [
+            raw,
+            raw.hex().encode(),
+            raw.hex().upper().encode(),
+            *(_in_base64(raw, before) for before in range(3)),
+        ]
 
 
 def _in_base64(raw: bytes, before: int) -> bytes:
@@ -43,7 +48,9 @@ def _in_base64(raw: bytes, before: int) -> bytes:
 
 def seen_in(data: bytes, canaries: Iterable[Canary]) -> set[str]:
     """The names of those that are in there, however spelt."""
-    return {canary.name for canary in canaries if any(spelling in data for spelling in canary.spellings)}
+    return {
+        canary.name for canary in canaries if any(spelling in data for spelling in canary.spellings)
+    }
 
 
 class Sampler(threading.Thread):
@@ -61,7 +68,12 @@ class Sampler(threading.Thread):
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._over.set()
         self.join()
 
@@ -84,7 +96,11 @@ def seen_in_files(places: Iterable[Path], canaries: Sequence[Canary]) -> set[tup
 def _files(places: Iterable[Path]) -> Iterator[Path]:
     for place in places:
         for folder, _, names in os.walk(place):  # it passes over what vanishes meanwhile
-            yield from (file for name in names if (file := Path(folder, name)).is_file() and not file.is_symlink())
+            yield from (
+                file
+                for name in names
+                if (file := Path(folder, name)).is_file() and not file.is_symlink()
+            )
 
 
 def _read(file: Path) -> bytes:
@@ -112,7 +128,10 @@ def overheard(valkey: Valkey) -> Iterator[list[bytes]]:
     heard: list[bytes] = []
     client: Any = redis.Redis.from_url(valkey.url)
     with redis.Redis.from_url(valkey.url).monitor() as monitor:
-        over, thread = f"over-{secrets.token_hex(8)}", threading.Thread(target=lambda: _listen(monitor, heard, over))
+        over, thread = (
+            f"over-{secrets.token_hex(8)}",
+            threading.Thread(target=lambda: _listen(monitor, heard, over)),
+        )
         thread.start()
         try:
             yield heard

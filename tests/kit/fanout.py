@@ -25,7 +25,9 @@ Figure = tuple[float, float]
 """Targets a second, and our CPU in milliseconds a target."""
 
 
-async def fan_out(one: Callable[[Endpoint], Awaitable[None]], targets: Sequence[Endpoint], parallel: int) -> Figure:
+async def fan_out(
+    one: Callable[[Endpoint], Awaitable[None]], targets: Sequence[Endpoint], parallel: int
+) -> Figure:
     """Do it for all targets, so many at a time."""
     left = iter(targets)
 
@@ -91,7 +93,10 @@ class Ours:
 
 async def compare(server: Sshd, targets: int, parallel: int) -> dict[str, Figure]:
     """The median figure of each way, cold and warm, measured in turns."""
-    where = [endpoint_of(server, name=f"m{n}", host=f"127.0.{1 + n // 250}.{1 + n % 250}") for n in range(targets)]
+    where = [
+        endpoint_of(server, name=f"m{n}", host=f"127.0.{1 + n // 250}.{1 + n % 250}")
+        for n in range(targets)
+    ]
     figures: dict[str, list[Figure]] = defaultdict(list)
     for _ in range(ROUNDS):
         ways = {"bare": Bare(server), "ours": Ours()}
@@ -103,7 +108,8 @@ async def compare(server: Sshd, targets: int, parallel: int) -> dict[str, Figure
         for way in ways.values():
             await way.close()
     return {
-        name: (statistics.median(f[0] for f in all_), statistics.median(f[1] for f in all_)) for name, all_ in figures.items()
+        name: (statistics.median(f[0] for f in all_), statistics.median(f[1] for f in all_))
+        for name, all_ in figures.items()
     }
 
 
@@ -119,7 +125,9 @@ def main(targets: int = 200, parallel: int = 50) -> None:
     for name, (rate, cpu_ms) in sorted(figures.items()):
         sys.stdout.write(f"{name}: {rate:.0f} targets/s, {cpu_ms:.2f} ms of client CPU a target\n")
     for kind in ("cold", "warm"):
-        sys.stdout.write(f"{kind}: {figures[f'ours {kind}'][0] / figures[f'bare {kind}'][0]:.3f} of bare asyncssh\n")
+        sys.stdout.write(
+            f"{kind}: {figures[f'ours {kind}'][0] / figures[f'bare {kind}'][0]:.3f} of bare asyncssh\n"
+        )
 
 
 if __name__ == "__main__":

@@ -118,18 +118,33 @@ class Invariants:
 
     def check(self) -> None:
         """Raises AssertionError with everything that is broken."""
-        with psycopg.connect(self._database_url(), autocommit=True, row_factory=dict_row) as connection:
-            broken = {name: rows for name, query in _BROKEN.items() if (rows := connection.execute(query.encode()).fetchall())}
+        with psycopg.connect(
+            self._database_url(), autocommit=True, row_factory=dict_row
+        ) as connection:
+            broken = {
+                name: rows
+                for name, query in _BROKEN.items()
+                if (rows := connection.execute(query.encode()).fetchall())
+            }
             runs = {row["id"]: row for row in connection.execute(_RUNS.encode()).fetchall()}
-            logs = {row["id"]: row["digest"] for row in connection.execute(_LOG.encode()).fetchall()}
+            logs = {
+                row["id"]: row["digest"] for row in connection.execute(_LOG.encode()).fetchall()
+            }
         also: dict[str, Sequence[object]] = {
             "I1 a command starts at most once": [*self._witness.started_twice().items()],
-            "I4 what has ended stays as it is": [*_changed(self._ended_runs, runs), *_changed(self._ended_logs, logs)],
-            "I9 what is said never to have started did not start, and what succeeded did": self._untrue(runs),
+            "I4 what has ended stays as it is": [
+                *_changed(self._ended_runs, runs),
+                *_changed(self._ended_logs, logs),
+            ],
+            "I9 what is said never to have started did not start, and what succeeded did": self._untrue(
+                runs
+            ),
         }
         self._ended_runs, self._ended_logs = runs, logs
         found = {**broken, **also}
-        told = [f"{name}: {len(rows)} times, such as {rows[:3]}" for name, rows in found.items() if rows]
+        told = [
+            f"{name}: {len(rows)} times, such as {rows[:3]}" for name, rows in found.items() if rows
+        ]
         assert not told, "\n".join(told)
 
     def _untrue(self, runs: Mapping[int, DictRow]) -> list[DictRow]:
@@ -145,7 +160,11 @@ class Invariants:
 def _honest(run: DictRow, starts: int) -> bool:
     if run["status"] == "succeeded":
         return starts == 1
-    never = run["cancel_proof"] == "never_started" or run["status"] in ("unreachable", "skipped", "blocked")
+    never = run["cancel_proof"] == "never_started" or run["status"] in (
+        "unreachable",
+        "skipped",
+        "blocked",
+    )
     return starts <= (0 if never else 1)
 
 

@@ -16,7 +16,12 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from jwt.warnings import InsecureKeyLengthWarning
 
 ISSUER = "https://id.example.org"
@@ -94,7 +99,12 @@ def private(kind: str) -> Any:
 
 def pem(kind: str) -> str:
     """Its public half."""
-    return private(kind).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    return (
+        private(kind)
+        .public_key()
+        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        .decode()
+    )
 
 
 def private_pem(kind: str) -> str:
@@ -112,7 +122,9 @@ def jwk(kind: str, kid: str | None, **more: Any) -> dict[str, Any]:
         "other-p256": "ES256",
         "p384": "ES384",
     }
-    told: Any = jwt.get_algorithm_by_name(algorithm.get(kind, "EdDSA")).to_jwk(private(kind).public_key(), as_dict=True)
+    told: Any = jwt.get_algorithm_by_name(algorithm.get(kind, "EdDSA")).to_jwk(
+        private(kind).public_key(), as_dict=True
+    )
     told.pop("key_ops", None)
     return {**told, **({"kid": kid} if kid else {}), **more}
 
@@ -120,11 +132,21 @@ def jwk(kind: str, kid: str | None, **more: Any) -> dict[str, Any]:
 def good(now: float | None = None, **claims: Any) -> dict[str, Any]:
     """The claims of a token that is good now; None takes one away."""
     at = int(now or time.time())
-    whole = {"sub": "ada", "roles": ["operator"], "iss": ISSUER, "aud": AUDIENCE, "iat": at, "exp": at + 300, **claims}
+    whole = {
+        "sub": "ada",
+        "roles": ["operator"],
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "iat": at,
+        "exp": at + 300,
+        **claims,
+    }
     return {name: value for name, value in whole.items() if value is not None}
 
 
-def signed(claims: Mapping[str, Any], key: Any = SECRET, algorithm: str = "HS256", **headers: Any) -> str:
+def signed(
+    claims: Mapping[str, Any], key: Any = SECRET, algorithm: str = "HS256", **headers: Any
+) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InsecureKeyLengthWarning)  # who forges does not mind
         return jwt.encode(dict(claims), key, algorithm, headers=headers)
@@ -133,12 +155,18 @@ def signed(claims: Mapping[str, Any], key: Any = SECRET, algorithm: str = "HS256
 def by_hand(header: Any, claims: Any, signature: bytes = b"", *, raw: bool = False) -> str:
     """Three parts as they are given; `raw`: texts instead of JSON."""
     parts = [part.encode() if raw else json.dumps(part).encode() for part in (header, claims)]
-    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (*parts, signature))
+    return ".".join(
+        base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (*parts, signature)
+    )
 
 
 def resigned(header: Mapping[str, Any], claims: Any, secret: str = SECRET) -> str:
     """Signed by HMAC, with a header (or text) that a library would not write."""
-    text = by_hand(header, claims) if not isinstance(claims, str) else by_hand(json.dumps(header), claims, raw=True)
+    text = (
+        by_hand(header, claims)
+        if not isinstance(claims, str)
+        else by_hand(json.dumps(header), claims, raw=True)
+    )
     body = text.rsplit(".", 1)[0]
     signature = jwt.get_algorithm_by_name("HS256").sign(body.encode(), secret.encode())
     return f"{body}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"

@@ -33,7 +33,10 @@ select gen_random_uuid(), 'web-' || n, '10.' || n / 65536 || '.' || (n / 256) %%
   jsonb_build_object('env', case when n %% 3 = 0 then 'staging' else 'prod' end), array['group-' || n %% 20], 'pinned', 10,
   now() - interval '400 days' + n * interval '1 minute' from generate_series(1, %(targets)s) n""",
     ),
-    ("groups", "insert into target_groups (name) select 'group-' || n from generate_series(0, 19) n"),
+    (
+        "groups",
+        "insert into target_groups (name) select 'group-' || n from generate_series(0, 19) n",
+    ),
     ("slots", "insert into target_slots (target_id, slots) select id::text, 10 from targets"),
     (
         "target state",
@@ -300,7 +303,9 @@ def _sizes(executions: int) -> dict[str, int]:
     }
 
 
-def make(url: str, steps: Steps, executions: int, say: Callable[[str], None] = lambda _: None) -> None:
+def make(
+    url: str, steps: Steps, executions: int, say: Callable[[str], None] = lambda _: None
+) -> None:
     """Run these steps, and let PostgreSQL look at what it has then."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("set synchronous_commit = off")

@@ -10,11 +10,30 @@ from uuid import UUID, uuid4
 
 from opsjobs.clock import uuid7
 from opsjobs.model.access import Principal
-from opsjobs.model.execution import CancelProof, ErrorCode, Execution, RunError, RunStatus, TriggeredBy, WaitingFor
+from opsjobs.model.execution import (
+    CancelProof,
+    ErrorCode,
+    Execution,
+    RunError,
+    RunStatus,
+    TriggeredBy,
+    WaitingFor,
+)
 from opsjobs.model.spool_identity import SpoolIdentity
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.executions import Executions
-from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, LogLine, NewExecution, ResultState, Ruling, RunMove, Settled
+from opsjobs.store.ledger import (
+    Claim,
+    Claimed,
+    Flush,
+    Ledger,
+    LogLine,
+    NewExecution,
+    ResultState,
+    Ruling,
+    RunMove,
+    Settled,
+)
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation, Workers
 
@@ -25,7 +44,15 @@ STORE = SpoolIdentity("store-1", "boot-1")
 def machines(count: int, *, slots: int = 10, first: int = 1, zone: str = "default") -> list[Target]:
     """web-1, web-2, …"""
     return [
-        Target(str(n), f"web-{n}", f"10.0.{n // 250}.{n % 250}", 22, Transport.SSH, zone=zone, slots=slots)
+        Target(
+            str(n),
+            f"web-{n}",
+            f"10.0.{n // 250}.{n % 250}",
+            22,
+            Transport.SSH,
+            zone=zone,
+            slots=slots,
+        )
         for n in range(first, first + count)
     ]
 
@@ -43,7 +70,9 @@ async def launch(
     **more: Any,
 ) -> Execution:
     """An execution of `actions` commands on these targets; `barrier`: all but the first begin together."""
-    steps: list[dict[str, Any]] = [{"key": f"step-{n}", "type": "command", "command": "true"} for n in range(1, actions + 1)]
+    steps: list[dict[str, Any]] = [
+        {"key": f"step-{n}", "type": "command", "command": "true"} for n in range(1, actions + 1)
+    ]
     for step in steps[1:] if barrier else ():
         step["scope"] = "barrier"
     new = NewExecution(
@@ -78,16 +107,22 @@ class Owner:
 
     async def register(self, lease_seconds: float = 15) -> Owner:
         """Begin its lease."""
-        await Workers(self.database).register(Incarnation(self.id, self.name, self.zone, 1, 100), lease_seconds=lease_seconds)
+        await Workers(self.database).register(
+            Incarnation(self.id, self.name, self.zone, 1, 100), lease_seconds=lease_seconds
+        )
         return self
 
     async def claim(self, limit: int = 100, *, floor: int = 0) -> Claim:
         """What is ready."""
-        return await Ledger(self.database).claim(owner=self.id, worker=self.name, zone=self.zone, limit=limit, floor=floor)
+        return await Ledger(self.database).claim(
+            owner=self.id, worker=self.name, zone=self.zone, limit=limit, floor=floor
+        )
 
     async def take_over(self, limit: int = 100, *, waited: bool = False) -> list[Claimed]:
         """What the dead left."""
-        return await Ledger(self.database).take_over(owner=self.id, worker=self.name, zone=self.zone, limit=limit, waited=waited)
+        return await Ledger(self.database).take_over(
+            owner=self.id, worker=self.name, zone=self.zone, limit=limit, waited=waited
+        )
 
     def flush(
         self,
@@ -101,35 +136,81 @@ class Owner:
         """One that writes `data` for each run's first action and moves the run to `status` (None: it goes on)."""
         ended = status is not None and status.final
         moves = [
-            RunMove(r.id, r.execution_id, r.target_id, r.fence, status, 0 if ended else None, error, proof, watched=r.watched)
+            RunMove(
+                r.id,
+                r.execution_id,
+                r.target_id,
+                r.fence,
+                status,
+                0 if ended else None,
+                error,
+                proof,
+                watched=r.watched,
+            )
             for r in runs
         ]
         result_status = status if ended and status is not None else RunStatus.RUNNING
         results = [self._result(r, result_status, len(data), error, proof) for r in runs]
-        return self.say(moves, results, [line for r in runs for line in self._lines(r, status, data)])
+        return self.say(
+            moves, results, [line for r in runs for line in self._lines(r, status, data)]
+        )
 
-    def say(self, moves: Sequence[RunMove], results: Sequence[ResultState] = (), lines: Sequence[LogLine] = ()) -> Flush:
+    def say(
+        self,
+        moves: Sequence[RunMove],
+        results: Sequence[ResultState] = (),
+        lines: Sequence[LogLine] = (),
+    ) -> Flush:
         """The next flush, of exactly this."""
         self.flushes += 1
         return Flush(self.id, self.name, self.flushes, moves, results, lines)
 
     def _result(
-        self, run: Claimed, status: RunStatus, size: int, error: RunError | None, proof: CancelProof | None
+        self,
+        run: Claimed,
+        status: RunStatus,
+        size: int,
+        error: RunError | None,
+        proof: CancelProof | None,
     ) -> ResultState:
         ended = NOW if status.final else None
         reached = (size, 0)
-        return ResultState(run.id, "step-1", run.attempt, True, status, (0, 0), reached, reached, NOW, ended, 0, error, proof)
+        return ResultState(
+            run.id,
+            "step-1",
+            run.attempt,
+            True,
+            status,
+            (0, 0),
+            reached,
+            reached,
+            NOW,
+            ended,
+            0,
+            error,
+            proof,
+        )
 
     def _lines(self, run: Claimed, status: RunStatus | None, data: bytes) -> list[LogLine]:
         output = LogLine(run.id, "output", "step-1", run.attempt, "stdout", 0, data)
         if status is None:
             return [output]
-        return [output, LogLine(run.id, "status", body={"target_run": run.id, "target": run.target_id, "status": status.value})]
+        return [
+            output,
+            LogLine(
+                run.id,
+                "status",
+                body={"target_run": run.id, "target": run.target_id, "status": status.value},
+            ),
+        ]
 
     async def identify(self, runs: Sequence[Claimed], identity: SpoolIdentity | None) -> Settled:
         """Note in which store these runs may be started from now on; None: directly."""
         direct = identity is None
-        moves = [RunMove(r.id, r.execution_id, r.target_id, r.fence, identity=identity, direct=direct) for r in runs]
+        moves = [
+            RunMove(r.id, r.execution_id, r.target_id, r.fence, identity=identity, direct=direct)
+            for r in runs
+        ]
         return await self.settle(self.say(moves))
 
     async def retry(self, runs: Sequence[Claimed]) -> Settled:
@@ -137,13 +218,20 @@ class Owner:
         flush = self.flush(runs, RunStatus.WAITING)
         for result in flush.results:
             result.status, result.finished_at = RunStatus.LOST, NOW
-        moves = [replace(move, attempt=run.attempt + 1) for move, run in zip(flush.runs, runs, strict=True)]
+        moves = [
+            replace(move, attempt=run.attempt + 1)
+            for move, run in zip(flush.runs, runs, strict=True)
+        ]
         return await self.settle(replace(flush, runs=moves))
 
     async def give_back(self, runs: Sequence[Claimed]) -> Settled:
         """Nothing of these runs was started; they wait again."""
         flush = self.flush(runs, RunStatus.WAITING)
-        return await self.settle(replace(flush, results=(), lines=[line for line in flush.lines if line.event == "status"]))
+        return await self.settle(
+            replace(
+                flush, results=(), lines=[line for line in flush.lines if line.event == "status"]
+            )
+        )
 
     async def defer(
         self,
@@ -157,9 +245,16 @@ class Owner:
     ) -> Settled:
         """These runs wait. `open_action`: of a wait that has begun its result stays open."""
         flush = self.flush(runs, RunStatus.WAITING)
-        moves = [replace(m, waiting_for=waiting_for, wake_seconds=seconds, awaits=awaits, attempt=attempt) for m in flush.runs]
+        moves = [
+            replace(
+                m, waiting_for=waiting_for, wake_seconds=seconds, awaits=awaits, attempt=attempt
+            )
+            for m in flush.runs
+        ]
         results = [
-            ResultState(r.id, open_action, r.attempt, True, RunStatus.RUNNING, (0, 0), (0, 0), (0, 0), NOW)
+            ResultState(
+                r.id, open_action, r.attempt, True, RunStatus.RUNNING, (0, 0), (0, 0), (0, 0), NOW
+            )
             for r in runs
             if open_action is not None
         ]
@@ -183,7 +278,9 @@ class Owner:
         """Commit it."""
         return await Ledger(self.database).settle(flush)
 
-    async def finish(self, runs: Sequence[Claimed], status: RunStatus = RunStatus.SUCCEEDED) -> Settled:
+    async def finish(
+        self, runs: Sequence[Claimed], status: RunStatus = RunStatus.SUCCEEDED
+    ) -> Settled:
         """End these runs."""
         return await self.settle(self.flush(runs, status))
 
@@ -199,31 +296,59 @@ async def faults(database: Database) -> list[str]:
     for row in await database.fetch(_COUNTERS):
         found.append(f"execution {row['id']}: counters {row['counted']} but runs {row['actual']}")
     for row in await database.fetch(_SLOTS):
-        found.append(f"target {row['target_id']}: {row['used']} slots used, {row['held']} runs running")
+        found.append(
+            f"target {row['target_id']}: {row['used']} slots used, {row['held']} runs running"
+        )
     for row in await database.fetch(_GAPS):
-        found.append(f"execution {row['id']}: last_seq {row['last_seq']}, {row['n']} entries up to {row['top']}")
+        found.append(
+            f"execution {row['id']}: last_seq {row['last_seq']}, {row['n']} entries up to {row['top']}"
+        )
     for row in await database.fetch(_UNSETTLED):
         found.append(f"execution {row['id']}: nothing waits or runs, but it is {row['status']}")
     for row in await database.fetch(_OUTPUT_GAPS):
-        found.append(f"run {row['target_run_id']}: output at {row['start_offset']} where {row['expected']} was expected")
+        found.append(
+            f"run {row['target_run_id']}: output at {row['start_offset']} where {row['expected']} was expected"
+        )
     for row in await database.fetch(_OUT_OF_PLACE):
         found.append(
             f"run {row['id']} is {row['status']}: store {row['store_id']}, sweep {row['sweep_due']}, late {row['late_result']}"
         )
     for row in await database.fetch(_ASLEEP):
-        found.append(f"execution {row['id']}: wave {row['open_wave']} is over, or all stand at barriers, and nothing follows")
+        found.append(
+            f"execution {row['id']}: wave {row['open_wave']} is over, or all stand at barriers, and nothing follows"
+        )
     for row in await database.fetch(_OUT_OF_TURN):
-        found.append(f"run {row['id']} of wave {row['wave']} is {row['status']}, and wave {row['open_wave']} is open")
+        found.append(
+            f"run {row['id']} of wave {row['wave']} is {row['status']}, and wave {row['open_wave']} is open"
+        )
     for row in await database.fetch(_TWO_HOLDERS):
         found.append(f"{row['name']} is held by executions {row['holders']}")
     for row in await database.fetch(_TWO_OPEN):
-        found.append(f"run {row['target_run_id']}: attempt {row['attempt']} of {row['action']} is open, and there is a later one")
+        found.append(
+            f"run {row['target_run_id']}: attempt {row['attempt']} of {row['action']} is open, and there is a later one"
+        )
     return found
 
 
-_STATES = ("succeeded", "failed", "unreachable", "timeout", "cancelled", "skipped", "blocked", "lost", "dead")
-_COUNTED = "jsonb_build_array(e.waiting, e.ready, e.running, " + ", ".join(f"e.{status}" for status in _STATES) + ")"
-_ACTUAL = ", ".join(f"count(*) filter (where status = '{status}')" for status in ("running", *_STATES))
+_STATES = (
+    "succeeded",
+    "failed",
+    "unreachable",
+    "timeout",
+    "cancelled",
+    "skipped",
+    "blocked",
+    "lost",
+    "dead",
+)
+_COUNTED = (
+    "jsonb_build_array(e.waiting, e.ready, e.running, "
+    + ", ".join(f"e.{status}" for status in _STATES)
+    + ")"
+)
+_ACTUAL = ", ".join(
+    f"count(*) filter (where status = '{status}')" for status in ("running", *_STATES)
+)
 _COUNTERS = f"""
 select e.id, a.actual, {_COUNTED} as counted
 from job_executions e join lateral (

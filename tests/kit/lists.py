@@ -25,7 +25,12 @@ from opsjobs.store.transaction import Database
 
 DAYS_AGO = "2026-01-01T00:00:00Z"
 # What may be asked of any column of its kind: something that is not there.
-_NOTHING = {"text": "nothing", "texts": "nothing", "integer": "4000000000", "uuid": "00000000-0000-0000-0000-000000000000"}
+_NOTHING = {
+    "text": "nothing",
+    "texts": "nothing",
+    "integer": "4000000000",
+    "uuid": "00000000-0000-0000-0000-000000000000",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,22 @@ class Question:
 
 def lists(large: int, moment: str) -> list[Asked]:
     """All of them. `large`: the execution with 10,000 targets; `moment`: 300 days ago."""
-    seen = {"created_before": (moment,), "created_after": (moment,), "finished_before": (moment,), "finished_after": (moment,)}
-    statuses = ("completed", "failed", "timeout", "queued", "running", "paused", "cancelling", "pending_approval")
+    seen = {
+        "created_before": (moment,),
+        "created_after": (moment,),
+        "finished_before": (moment,),
+        "finished_after": (moment,),
+    }
+    statuses = (
+        "completed",
+        "failed",
+        "timeout",
+        "queued",
+        "running",
+        "paused",
+        "cancelling",
+        "pending_approval",
+    )
     actors = ("user-7", "gone")
     return [
         Asked(
@@ -73,10 +92,25 @@ def lists(large: int, moment: str) -> list[Asked]:
                 **seen,
             },
         ),
-        Asked("runs of 10,000", RUNS, {"execution": large}, {"status": ("succeeded", "failed"), "target_name": ("web-9",)}),
-        Asked("results of 10,000", RESULTS, {"execution": large}, {"status": ("succeeded", "failed"), "target": ("9",)}),
+        Asked(
+            "runs of 10,000",
+            RUNS,
+            {"execution": large},
+            {"status": ("succeeded", "failed"), "target_name": ("web-9",)},
+        ),
+        Asked(
+            "results of 10,000",
+            RESULTS,
+            {"execution": large},
+            {"status": ("succeeded", "failed"), "target": ("9",)},
+        ),
         Asked("dead letters", DEAD_LETTERS, {}, {"target": ("web-9",), "status": ("lost", "dead")}),
-        Asked("approvals", APPROVALS, {}, {"status": ("pending", "approved", "rejected"), "decided_by": actors}),
+        Asked(
+            "approvals",
+            APPROVALS,
+            {},
+            {"status": ("pending", "approved", "rejected"), "decided_by": actors},
+        ),
         Asked(
             "audit",
             AUDIT,
@@ -92,13 +126,33 @@ def lists(large: int, moment: str) -> list[Asked]:
                 "after": (moment,),
             },
         ),
-        Asked("firings of one schedule", FIRINGS, {"schedule": 1}, {"status": ("triggered", "failed", "skipped")}),
-        Asked("jobs", JOBS, {}, {"status": ("running", "completed"), "state": ("paused",), "tags": ("env=prod",)}),
+        Asked(
+            "firings of one schedule",
+            FIRINGS,
+            {"schedule": 1},
+            {"status": ("triggered", "failed", "skipped")},
+        ),
+        Asked(
+            "jobs",
+            JOBS,
+            {},
+            {"status": ("running", "completed"), "state": ("paused",), "tags": ("env=prod",)},
+        ),
         Asked("schedules", SCHEDULES, {}, {"owner": actors, "enabled": ("true", "false")}),
-        Asked("targets", TARGETS, {"among": None}, {"groups": ("group-7",), "zone": ("default",), "host": ("10.0.0.7",)}),
+        Asked(
+            "targets",
+            TARGETS,
+            {"among": None},
+            {"groups": ("group-7",), "zone": ("default",), "host": ("10.0.0.7",)},
+        ),
         Asked("groups", GROUPS),
         Asked("circuits", CIRCUITS, {"closed": False}, {"state": ("open", "half_open")}),
-        Asked("files", FILES, {"by": None, "kind": None}, {"name": ("file-7", "old"), "created_by": actors}),
+        Asked(
+            "files",
+            FILES,
+            {"by": None, "kind": None},
+            {"name": ("file-7", "old"), "created_by": actors},
+        ),
         Asked("files of one", FILES, {"by": "gone", "kind": "user"}),
         Asked("artifacts", ARTIFACTS, {"execution": 10}),
     ]
@@ -108,7 +162,9 @@ def questions(asked: Asked) -> Iterator[Question]:
     """Every page that is worth asking for: the first, by number, each filter with each value, each sort, each scope."""
 
     def one(name: str, reach: Reach | None = None, **request: Any) -> Question:
-        return Question(f"{asked.name}: {name}", asked.listing, PageRequest(**request), asked.parameters, reach)
+        return Question(
+            f"{asked.name}: {name}", asked.listing, PageRequest(**request), asked.parameters, reach
+        )
 
     yield one("first page")
     yield one("page 1, counted", page=1)
@@ -117,12 +173,25 @@ def questions(asked: Asked) -> Iterator[Question]:
         yield one(f"sort={sort}", sort=sort)
         yield one(f"sort=-{sort}", sort=f"-{sort}")
     for name, kind in asked.listing.filters.items():
-        beside = {other: asked.values.get(other, ("nothing",))[:1] for other in _beside(asked.listing, name)[:1]}
-        for value in (*asked.values.get(name, ()), *((_NOTHING[kind],) if kind in _NOTHING else ())):
+        beside = {
+            other: asked.values.get(other, ("nothing",))[:1]
+            for other in _beside(asked.listing, name)[:1]
+        }
+        for value in (
+            *asked.values.get(name, ()),
+            *((_NOTHING[kind],) if kind in _NOTHING else ()),
+        ):
             yield one(f"{name}={value}", filters={**beside, name: [value]})
         if len(asked.values.get(name, ())) > 1:
-            yield one(f"{name} with {len(asked.values[name])} values", filters={**beside, name: list(asked.values[name])})
-            yield one(f"{name}={asked.values[name][-1]}, counted", page=1, filters={**beside, name: [asked.values[name][-1]]})
+            yield one(
+                f"{name} with {len(asked.values[name])} values",
+                filters={**beside, name: list(asked.values[name])},
+            )
+            yield one(
+                f"{name}={asked.values[name][-1]}, counted",
+                page=1,
+                filters={**beside, name: [asked.values[name][-1]]},
+            )
     if asked.listing.labelled:
         yield one("a scope that sees a third", Reach((Scope((Requirement("env", ("staging",)),)),)))
         yield one("a scope that sees nothing", Reach((Scope((Requirement("env", ("nowhere",)),)),)))

@@ -18,7 +18,9 @@ from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.spool.become import Speaker
 
 
-def key_credential(username: str, private_key: str, *, version: int = 1, passphrase: str | None = None) -> Credential:
+def key_credential(
+    username: str, private_key: str, *, version: int = 1, passphrase: str | None = None
+) -> Credential:
     """A credential with a private key; another key makes another credential."""
     return Credential(
         f"key-{hash(private_key)}",
@@ -84,7 +86,10 @@ def endpoint_of(
 
 def local_endpoint(name: str = "here") -> Endpoint:
     """This machine, without a login."""
-    return Endpoint(Target(id=f"id-{name}", name=name, host="127.0.0.1", port=22, transport=Transport.LOCAL), None)
+    return Endpoint(
+        Target(id=f"id-{name}", name=name, host="127.0.0.1", port=22, transport=Transport.LOCAL),
+        None,
+    )
 
 
 @dataclass(slots=True)
@@ -116,14 +121,19 @@ async def small_server(
     interactive: bool = False,
     drop_at_start: bool = False,
     repeating: bool = False,
-    files: Callable[[asyncssh.SSHServerChannel[bytes]], asyncssh.SFTPServer] | None = asyncssh.SFTPServer,
+    files: Callable[[asyncssh.SSHServerChannel[bytes]], asyncssh.SFTPServer]
+    | None = asyncssh.SFTPServer,
 ) -> AsyncIterator[SmallServer]:
     """A server for the length of the block; `interactive` = the password is asked for by keyboard-interactive only.
 
     `drop_at_start` = hang up when a command is asked for, without an answer. `repeating` = hang up on a wrong password, and say
     which. `files`: who answers for SFTP (None: nobody).
     """
-    running = SmallServer(0, asyncssh.generate_private_key("ssh-ed25519"), asyncssh.generate_private_key("ssh-ed25519"))
+    running = SmallServer(
+        0,
+        asyncssh.generate_private_key("ssh-ed25519"),
+        asyncssh.generate_private_key("ssh-ed25519"),
+    )
 
     open_connections: list[asyncssh.SSHServerConnection] = []
 
@@ -152,13 +162,17 @@ async def small_server(
         def validate_password(self, username: str, given: str) -> bool:
             running.logins.append(f"password {username} {given}")
             if repeating and given != password:
-                raise asyncssh.PermissionDenied(f"{username} says {given}, in other words {given.encode().hex()}")
+                raise asyncssh.PermissionDenied(
+                    f"{username} says {given}, in other words {given.encode().hex()}"
+                )
             return given == password
 
         def kbdint_auth_supported(self) -> bool:
             return interactive
 
-        def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> tuple[object, ...]:
+        def get_kbdint_challenge(
+            self, username: str, lang: str, submethods: str
+        ) -> tuple[object, ...]:
             return ("", "", "", [("One-time code or password: ", False)])
 
         def validate_kbdint_response(self, username: str, responses: Sequence[str]) -> bool:

@@ -35,7 +35,9 @@ async def over_tcp(url: str) -> AsyncIterator[tuple[Proxy, str]]:
 
 
 @asynccontextmanager
-async def pgbouncer(url: str, *, mode: str = "transaction", connections: int = 2, **settings: str) -> AsyncIterator[str]:
+async def pgbouncer(
+    url: str, *, mode: str = "transaction", connections: int = 2, **settings: str
+) -> AsyncIterator[str]:
     """A PgBouncer before the server of this URL, as installed but for its mode; the URL of the same database through it."""
     program, (_, name) = needs("pgbouncer"), parts_of(url)
     async with over_tcp(url) as (server, _):
@@ -54,13 +56,20 @@ async def pgbouncer(url: str, *, mode: str = "transaction", connections: int = 2
                 "default_pool_size": str(connections),
                 **settings,
             }
-            lines = ["[databases]", f"{name} = host=127.0.0.1 port={server.port} dbname={name}", "[pgbouncer]"]
+            lines = [
+                "[databases]",
+                f"{name} = host=127.0.0.1 port={server.port} dbname={name}",
+                "[pgbouncer]",
+            ]
             lines += [f"{key} = {value}" for key, value in chosen.items()]
             (place / "pgbouncer.ini").write_text("\n".join(lines) + "\n")
             # It refuses to run as root.
             user = "nobody" if os.geteuid() == 0 else None
             process = subprocess.Popen(
-                [program, "-q", str(place / "pgbouncer.ini")], user=user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                [program, "-q", str(place / "pgbouncer.ini")],
+                user=user,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
             try:
                 await _listening(port)

@@ -34,7 +34,14 @@ GROWING = (
     "target_runs",
 )
 # Of these a scan reads everything, or what a bitmap has found.
-_SCANS = ("Seq Scan", "Index Scan", "Index Only Scan", "Bitmap Heap Scan", "Tid Scan", "Sample Scan")
+_SCANS = (
+    "Seq Scan",
+    "Index Scan",
+    "Index Only Scan",
+    "Bitmap Heap Scan",
+    "Tid Scan",
+    "Sample Scan",
+)
 _SETTINGS = {
     "log_min_duration": "0",
     "log_format": "json",
@@ -89,11 +96,20 @@ class Explaining(Database):
     `analyze`: with the rows that were really read. `settings` hold on every connection, such as `enable_seqscan`.
     """
 
-    def __init__(self, options: DatabaseOptions, *, analyze: bool = False, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        options: DatabaseOptions,
+        *,
+        analyze: bool = False,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(options)
         self.plans: list[Plan] = []
         self._settings = {f"auto_explain.{name}": value for name, value in _SETTINGS.items()}
-        self._settings |= {"auto_explain.log_analyze": "on" if analyze else "off", **(settings or {})}
+        self._settings |= {
+            "auto_explain.log_analyze": "on" if analyze else "off",
+            **(settings or {}),
+        }
         self._told: set[int] = set()
 
     @asynccontextmanager
@@ -122,7 +138,13 @@ class Explaining(Database):
         root = told["Plan"]
         milliseconds = float(head.removeprefix("duration: ").split()[0])
         self.plans.append(
-            Plan(told.get("Query Text", ""), milliseconds, root, str(told.get("Query Parameters", "")), tuple(_scans(root)))
+            Plan(
+                told.get("Query Text", ""),
+                milliseconds,
+                root,
+                str(told.get("Query Parameters", "")),
+                tuple(_scans(root)),
+            )
         )
 
 
@@ -140,9 +162,16 @@ def _rows(node: Mapping[str, Any]) -> float:
 
 
 def _lines(node: Mapping[str, Any], depth: int) -> Iterator[str]:
-    what = [node["Node Type"], node.get("Relation Name", ""), node.get("Index Name", ""), node.get("CTE Name", "")]
+    what = [
+        node["Node Type"],
+        node.get("Relation Name", ""),
+        node.get("Index Name", ""),
+        node.get("CTE Name", ""),
+    ]
     facts = [
-        f"{name}: {node[name]}" for name in ("Index Cond", "Recheck Cond", "Filter", "Join Filter", "Sort Key") if name in node
+        f"{name}: {node[name]}"
+        for name in ("Index Cond", "Recheck Cond", "Filter", "Join Filter", "Sort Key")
+        if name in node
     ]
     seen = f"rows {node.get('Actual Rows', '?')} x {node.get('Actual Loops', '?')}, estimated {node.get('Plan Rows')}"
     removed = node.get("Rows Removed by Filter", 0) or node.get("Rows Removed by Join Filter", 0)

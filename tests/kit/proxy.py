@@ -85,7 +85,9 @@ class Proxy:
 
         They stay open, and new ones are good.
         """
-        self._silenced |= {side for side in self._open | self._servers if of in self._greetings.get(side, b"")}
+        self._silenced |= {
+            side for side in self._open | self._servers if of in self._greetings.get(side, b"")
+        }
         return len(self._silenced & self._open)
 
     def _silent(self, *sides: asyncio.StreamWriter) -> bool:
@@ -108,7 +110,9 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxy(host: str, port: int, faults: Faults | None = None, *, listen: str = "127.0.0.1") -> AsyncIterator[Proxy]:
+async def proxy(
+    host: str, port: int, faults: Faults | None = None, *, listen: str = "127.0.0.1"
+) -> AsyncIterator[Proxy]:
     """A proxy on loopback before host:port, for the length of the block. A `host` with a slash is a folder of a Unix socket."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -117,7 +121,9 @@ async def proxy(host: str, port: int, faults: Faults | None = None, *, listen: s
         assert task is not None
         tasks.add(task)
         try:
-            with suppress(asyncio.CancelledError):  # by the end of the block; asyncio would report it as an error
+            with suppress(
+                asyncio.CancelledError
+            ):  # by the end of the block; asyncio would report it as an error
                 await _serve(running, host, port, reader, writer)
         finally:
             tasks.discard(task)
@@ -134,7 +140,9 @@ async def proxy(host: str, port: int, faults: Faults | None = None, *, listen: s
         await server.wait_closed()
 
 
-async def _serve(running: Proxy, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _serve(
+    running: Proxy, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     running.connections += 1
     if running.faults.refuse:
         _reset(writer)
@@ -143,14 +151,19 @@ async def _serve(running: Proxy, host: str, port: int, reader: asyncio.StreamRea
     running.peak = max(running.peak, len(running._open))
     try:
         unix = f"{host}/.s.PGSQL.{port}" if "/" in host else None
-        back, forth = await (asyncio.open_unix_connection(unix) if unix else asyncio.open_connection(host, port))
+        back, forth = await (
+            asyncio.open_unix_connection(unix) if unix else asyncio.open_connection(host, port)
+        )
     except OSError:  # nobody listens there: the client sees what it would see there
         running._open.discard(writer)
         _reset(writer)
         return
     running._servers.add(forth)
     try:
-        pumps = [_pump(running, reader, forth, writer), _pump(running, back, writer, forth, counted=True)]
+        pumps = [
+            _pump(running, reader, forth, writer),
+            _pump(running, back, writer, forth, counted=True),
+        ]
         await asyncio.gather(*pumps, return_exceptions=True)
     finally:
         running._open.discard(writer)
@@ -174,8 +187,13 @@ async def _pump(
     running.handshaking += counted
     try:
         while data := await reader.read(65_536):
-            if not counted and len(greeting := running._greetings.get(writer, b"")) < GREETING_BYTES:
-                running._greetings[writer] = running._greetings[opposite] = (greeting + data)[:GREETING_BYTES]
+            if (
+                not counted
+                and len(greeting := running._greetings.get(writer, b"")) < GREETING_BYTES
+            ):
+                running._greetings[writer] = running._greetings[opposite] = (greeting + data)[
+                    :GREETING_BYTES
+                ]
             while running.faults.stall:
                 await asyncio.sleep(STALL_LOOK_SECONDS)
             faults = running.faults
@@ -188,7 +206,11 @@ async def _pump(
             if counted and passed_bytes <= HANDSHAKE_BYTES < passed_bytes + len(data):
                 running.handshaking -= 1
             passed_bytes += len(data)
-            if counted and faults.cut_after_bytes is not None and passed_bytes > faults.cut_after_bytes:
+            if (
+                counted
+                and faults.cut_after_bytes is not None
+                and passed_bytes > faults.cut_after_bytes
+            ):
                 _reset(writer)
                 return
             cut = faults.cut
@@ -203,7 +225,9 @@ async def _pump(
             writer.close()
 
 
-async def _break(running: Proxy, cut: Cut, writer: asyncio.StreamWriter, opposite: asyncio.StreamWriter) -> None:
+async def _break(
+    running: Proxy, cut: Cut, writer: asyncio.StreamWriter, opposite: asyncio.StreamWriter
+) -> None:
     """Break this connection on both sides; what was passed on before arrives first."""
     if running.faults.cut is cut:
         running.faults.cut = None

@@ -35,7 +35,9 @@ from opsjobs.telemetry import Metrics
 class Office:
     """Everything that schedules need, on one database."""
 
-    def __init__(self, database: Database, clock: Clock | None = None, *, targets: Targets | None = None) -> None:
+    def __init__(
+        self, database: Database, clock: Clock | None = None, *, targets: Targets | None = None
+    ) -> None:
         self.database = database
         self.clock = clock or SystemClock()
         self.metrics = Metrics()
@@ -72,7 +74,9 @@ class Office:
         return FiringService(
             firings=firings,
             schedules=Schedules(self.database, closer=closer),
-            preparer=FiringPreparer(Jobs(self.database), launcher, firings, self.metrics, standing=standing),
+            preparer=FiringPreparer(
+                Jobs(self.database), launcher, firings, self.metrics, standing=standing
+            ),
             launcher=launcher,
             ledger=self.ledger,
             metrics=self.metrics,
@@ -82,27 +86,43 @@ class Office:
         """A job on web-1, which is there from now on."""
         if not await self.database.fetch("select from targets where name = 'web-1'"):
             await self.inventory.create(TargetDraft(name="web-1", host="10.0.0.1"))
-        body = {"name": name, "actions": [{"type": "command", "command": "true"}], "targets": {"ids": ["web-1"]}, **fields}
+        body = {
+            "name": name,
+            "actions": [{"type": "command", "command": "true"}],
+            "targets": {"ids": ["web-1"]},
+            **fields,
+        }
         made = await self.jobs.create(JobDraft.model_validate(body), "ada")
         assert isinstance(made, StoredJob)
         return made
 
-    async def schedule(self, job: StoredJob, name: str = "nightly", *, owner: str = "ada", **fields: Any) -> StoredSchedule:
+    async def schedule(
+        self, job: StoredJob, name: str = "nightly", *, owner: str = "ada", **fields: Any
+    ) -> StoredSchedule:
         """A schedule of it: every minute from now on, unless the fields say."""
-        body = {"name": name, **(fields if "type" in fields else {"type": "recurring", "every": "minutes", **fields})}
-        made = await self.schedules.create(str(job.job.id), ScheduleDraft.model_validate(body), owner, owner_kind="api_key")
+        body = {
+            "name": name,
+            **(fields if "type" in fields else {"type": "recurring", "every": "minutes", **fields}),
+        }
+        made = await self.schedules.create(
+            str(job.job.id), ScheduleDraft.model_validate(body), owner, owner_kind="api_key"
+        )
         assert isinstance(made, StoredSchedule)
         return made
 
     async def turn(self, **time: float) -> None:
         """Turn the clock that processes agree on."""
         async with self.database.connection() as connection:
-            await connection.execute("update opsjobs_clock set shift = shift + %s", [timedelta(**time)])
+            await connection.execute(
+                "update opsjobs_clock set shift = shift + %s", [timedelta(**time)]
+            )
 
     async def turn_to(self, moment: datetime) -> None:
         """Turn that clock to a moment."""
         async with self.database.connection() as connection:
-            await connection.execute("update opsjobs_clock set shift = %s::timestamptz - clock_timestamp()", [moment])
+            await connection.execute(
+                "update opsjobs_clock set shift = %s::timestamptz - clock_timestamp()", [moment]
+            )
 
     async def now(self) -> datetime:
         """What that clock shows."""
@@ -115,10 +135,15 @@ class Office:
         query = "select * from schedule_executions where %(id)s::bigint is null or schedule_id = %(id)s order by due_at, id"
         return await self.database.fetch(query, {"id": schedule and schedule.id})
 
-    async def told(self, schedule: StoredSchedule | None = None, *, limit: int = 200) -> list[dict[str, Any]]:
+    async def told(
+        self, schedule: StoredSchedule | None = None, *, limit: int = 200
+    ) -> list[dict[str, Any]]:
         """The firings as they are listed, the latest moment first."""
         assert schedule is not None
-        return [firing.data() for firing in (await self.firings.list(schedule, PageRequest(limit=limit))).items]
+        return [
+            firing.data()
+            for firing in (await self.firings.list(schedule, PageRequest(limit=limit))).items
+        ]
 
     async def finish(self, executions: Sequence[int] | None = None) -> None:
         """End executions (all that are open), as a worker would with a cancel."""
@@ -129,5 +154,7 @@ class Office:
 
     async def events(self, noun: str = "schedule") -> list[str]:
         """What was told, by type."""
-        rows = await self.database.fetch("select type from events where type like %s order by id", [f"{noun}.%"])
+        rows = await self.database.fetch(
+            "select type from events where type like %s order by id", [f"{noun}.%"]
+        )
         return [row["type"] for row in rows]

@@ -24,10 +24,21 @@ _OUTSIDE = ("DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEYS", "METRICS_PORT", "OPS
 class Up:
     """One running `opsjobs up` on `data`, with what it said."""
 
-    def __init__(self, data: Path, arguments: Sequence[str], settings: Mapping[str, str], before: Sequence[str]) -> None:
+    def __init__(
+        self,
+        data: Path,
+        arguments: Sequence[str],
+        settings: Mapping[str, str],
+        before: Sequence[str],
+    ) -> None:
         self.data = data
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(_OUTSIDE)}
-        self.environment = {**inherited, "PYTHONPATH": os.pathsep.join(sys.path), "OPSJOBS_DATA_DIR": str(data), **settings}
+        self.environment = {
+            **inherited,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "OPSJOBS_DATA_DIR": str(data),
+            **settings,
+        }
         self.said: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
         self.process = subprocess.Popen(
@@ -79,7 +90,12 @@ class Up:
 
 
 @contextmanager
-def up(data: Path, *arguments: str, settings: Mapping[str, str] | None = None, before: Sequence[str] = ()) -> Iterator[Up]:
+def up(
+    data: Path,
+    *arguments: str,
+    settings: Mapping[str, str] | None = None,
+    before: Sequence[str] = (),
+) -> Iterator[Up]:
     """A service that is ready; `before` stands before the command (`unshare …`). Ended, if need be hard, after the block."""
     found = Up(data, arguments, settings or {}, before)
     try:
@@ -119,13 +135,30 @@ def _children(parent: int) -> list[tuple[int, str]]:
         try:
             status = (folder / "stat").read_text().rpartition(")")[2].split()
             if int(status[1]) == parent and status[0] != "Z":
-                found.append((int(folder.name), (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()))
+                found.append(
+                    (
+                        int(folder.name),
+                        (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(),
+                    )
+                )
         except OSError:
             continue
     return found
 
 
 def _name(line: str) -> str:
-    words = ("opsjobs api", "opsjobs worker", "opsjobs scheduler", "opsjobs.standalone.lab", "valkey-server", "postgres -D")
+    words = (
+        "opsjobs api",
+        "opsjobs worker",
+        "opsjobs scheduler",
+        "opsjobs.standalone.lab",
+        "valkey-server",
+        "postgres -D",
+    )
     word = next((w for w in words if w in line), line)
-    return word.replace("opsjobs ", "").replace("opsjobs.standalone.", "").replace("-server", "").replace(" -D", "")
+    return (
+        word.replace("opsjobs ", "")
+        .replace("opsjobs.standalone.", "")
+        .replace("-server", "")
+        .replace(" -D", "")
+    )

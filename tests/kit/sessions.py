@@ -19,13 +19,17 @@ async def heard(process: RemoteProcess) -> tuple[bytes, bytes, RemoteExit]:
     raise AssertionError("the output ended without an Exit")
 
 
-async def run(sessions: Sessions, endpoint: Endpoint, command: str, stdin: bytes = b"") -> tuple[bytes, bytes, RemoteExit]:
+async def run(
+    sessions: Sessions, endpoint: Endpoint, command: str, stdin: bytes = b""
+) -> tuple[bytes, bytes, RemoteExit]:
     """Run one command in a session of its own."""
     async with sessions.session(endpoint) as session:
         return await heard(await session.start(command, stdin=stdin))
 
 
-async def failure_of(sessions: Sessions, endpoint: Endpoint, command: str = "true") -> RemoteFailure:
+async def failure_of(
+    sessions: Sessions, endpoint: Endpoint, command: str = "true"
+) -> RemoteFailure:
     """The failure with which a command ends that must not succeed."""
     try:
         result = await run(sessions, endpoint, command)

@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-_LONGEST_FIRST = ("e2e", "chaos", "standalone", "remote", "contract", "cli", "docs", "wakeup", "engine", "api", "store")
+_LONGEST_FIRST = (
+    "e2e",
+    "chaos",
+    "standalone",
+    "remote",
+    "contract",
+    "cli",
+    "docs",
+    "wakeup",
+    "engine",
+    "api",
+    "store",
+)
 # These open a house of their own.
 _APART = ("test_examples.py", "test_leavings.py")
 

@@ -85,7 +85,9 @@ def sshd(
     folder.chmod(0o755)
     server: Sshd | None = None
     try:
-        lines = _configuration(folder, addresses, host_key_types, max_startups, max_sessions, settings)
+        lines = _configuration(
+            folder, addresses, host_key_types, max_startups, max_sessions, settings
+        )
         server = _start(folder, lines, addresses, host_key_types, user)
         yield server
     finally:
@@ -102,7 +104,11 @@ def account() -> str:
         pwd.getpwnam(TARGET_USER)
     except KeyError:
         # Another test process may do the same at the same moment.
-        made = subprocess.run(["useradd", "-m", "-s", "/bin/sh", "-p", "*", TARGET_USER], check=False, capture_output=True)
+        made = subprocess.run(
+            ["useradd", "-m", "-s", "/bin/sh", "-p", "*", TARGET_USER],
+            check=False,
+            capture_output=True,
+        )
         if made.returncode != 0:
             pwd.getpwnam(TARGET_USER)
     _at_home(pwd.getpwnam(TARGET_USER))
@@ -123,7 +129,19 @@ def keygen(path: Path, kind: str = "ed25519", *options: str) -> str:
     """Make a key pair at `path` (no passphrase unless `-N` is among the options); returns the public line."""
     passphrase = () if "-N" in options else ("-N", "")
     bits = ("-b", "2048") if kind == "rsa" else ()
-    command = ["ssh-keygen", "-q", "-t", kind, *bits, *passphrase, "-C", "", "-f", str(path), *options]
+    command = [
+        "ssh-keygen",
+        "-q",
+        "-t",
+        kind,
+        *bits,
+        *passphrase,
+        "-C",
+        "",
+        "-f",
+        str(path),
+        *options,
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return path.with_suffix(".pub").read_text().strip()
 
@@ -158,7 +176,9 @@ def _configuration(
     ]
 
 
-def _start(folder: Path, lines: list[str], addresses: Sequence[str], kinds: Sequence[str], user: str) -> Sshd:
+def _start(
+    folder: Path, lines: list[str], addresses: Sequence[str], kinds: Sequence[str], user: str
+) -> Sshd:
     (folder / "authorized").mkdir(mode=0o755)
     public = keygen(folder / "login")
     hosts = [" ".join(keygen(folder / f"host_{kind}", kind).split()[:2]) for kind in kinds]
@@ -168,7 +188,9 @@ def _start(folder: Path, lines: list[str], addresses: Sequence[str], kinds: Sequ
     port = free_port(addresses[0])
     _write(folder / "sshd_config", "\n".join([f"Port {port}", *lines]) + "\n", 0o600)
     command = [str(BINARY), "-D", "-f", f"{folder}/sshd_config", "-E", f"{folder}/sshd.log"]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     private = (folder / "login").read_text()
     server = Sshd(addresses, port, user, private, tuple(hosts), folder, process)
     _wait_until_listening(server)

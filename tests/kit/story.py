@@ -8,7 +8,14 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from opsjobs.clock import uuid7
-from opsjobs.model.execution import CancelProof, ErrorCode, Execution, RunError, RunStatus, TriggeredBy
+from opsjobs.model.execution import (
+    CancelProof,
+    ErrorCode,
+    Execution,
+    RunError,
+    RunStatus,
+    TriggeredBy,
+)
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Claimed, Flush, Ledger, LogLine, NewExecution, ResultState, RunMove
@@ -45,8 +52,13 @@ class Story:
         triggered_by: TriggeredBy = TriggeredBy.MANUAL,
     ) -> Execution:
         """Commit an execution of these commands (step-1, step-2 …) on web-1, web-2 …; nothing is claimed yet."""
-        machines = [target(n) for n in range(1, targets + 1)] if isinstance(targets, int) else targets
-        actions = [{"key": f"step-{n}", "type": "command", "command": c} for n, c in enumerate(commands, start=1)]
+        machines = (
+            [target(n) for n in range(1, targets + 1)] if isinstance(targets, int) else targets
+        )
+        actions = [
+            {"key": f"step-{n}", "type": "command", "command": c}
+            for n, c in enumerate(commands, start=1)
+        ]
         new = NewExecution(
             uuid7(datetime.now(UTC)), None, None, job_name, actions, {}, 5, max(len(machines), 1), None, machines,
             triggered_by, requested_by, "api_key", "why not",
@@ -58,12 +70,20 @@ class Story:
 
     async def begin(self) -> dict[str, Claimed]:
         """Claim what is ready."""
-        claim = await self._ledger.claim(owner=self._owner, worker="worker-1", zone="default", limit=10_000, floor=0)
+        claim = await self._ledger.claim(
+            owner=self._owner, worker="worker-1", zone="default", limit=10_000, floor=0
+        )
         self.runs |= {run.target_name: run for run in claim.runs}
         return self.runs
 
     async def write(
-        self, name: str, data: bytes, *, stream: Stream = "stdout", action: str = "step-1", chunk: int = 65_536
+        self,
+        name: str,
+        data: bytes,
+        *,
+        stream: Stream = "stdout",
+        action: str = "step-1",
+        chunk: int = 65_536,
     ) -> None:
         """The target writes to a stream; it is stored in one group commit for each 2 MiB."""
         for start in range(0, len(data), 2 << 20):
@@ -71,16 +91,33 @@ class Story:
             offset = self._stored(name, action, stream)
             lines = [
                 LogLine(
-                    self.runs[name].id, "output", action, self._attempt(name, action), stream, offset + at, part[at : at + chunk]
+                    self.runs[name].id,
+                    "output",
+                    action,
+                    self._attempt(name, action),
+                    stream,
+                    offset + at,
+                    part[at : at + chunk],
                 )
                 for at in range(0, len(part), chunk)
             ]
             await self._flush(name, action, lines, {stream: offset + len(part)})
 
-    async def drop(self, name: str, dropped: int, *, stream: Stream = "stdout", action: str = "step-1") -> None:
+    async def drop(
+        self, name: str, dropped: int, *, stream: Stream = "stdout", action: str = "step-1"
+    ) -> None:
         """A stretch of the stream that the output limit kept out of the log."""
         offset = self._stored(name, action, stream)
-        line = LogLine(self.runs[name].id, "output", action, self._attempt(name, action), stream, offset, None, dropped)
+        line = LogLine(
+            self.runs[name].id,
+            "output",
+            action,
+            self._attempt(name, action),
+            stream,
+            offset,
+            None,
+            dropped,
+        )
         await self._flush(name, action, [line], {stream: offset + dropped})
 
     async def act(self, name: str, action: str, exit_code: int = 0) -> None:
@@ -100,17 +137,39 @@ class Story:
         self._attempts[name, action] = self._attempt(name, action) + 1
         del self._results[self.runs[name].id, action]
 
-    async def finish(self, name: str, exit_code: int = 0, *, action: str = "step-1", error: RunError | None = None) -> None:
+    async def finish(
+        self,
+        name: str,
+        exit_code: int = 0,
+        *,
+        action: str = "step-1",
+        error: RunError | None = None,
+    ) -> None:
         """The run ends with its last action."""
-        code = error or (RunError(ErrorCode.NONZERO_EXIT, f"exit {exit_code}") if exit_code else None)
+        code = error or (
+            RunError(ErrorCode.NONZERO_EXIT, f"exit {exit_code}") if exit_code else None
+        )
         status = code.code.run_status if code else RunStatus.SUCCEEDED
         run = self.runs[name]
-        body: dict[str, Any] = {"target_run": run.id, "target": run.target_id, "status": status.value, "error": None}
+        body: dict[str, Any] = {
+            "target_run": run.id,
+            "target": run.target_id,
+            "status": status.value,
+            "error": None,
+        }
         lines = [
-            LogLine(run.id, "result", action, self._attempt(name, action), body={"status": status.value, "exit_code": exit_code}),
+            LogLine(
+                run.id,
+                "result",
+                action,
+                self._attempt(name, action),
+                body={"status": status.value, "exit_code": exit_code},
+            ),
             LogLine(run.id, "status", body=body),
         ]
-        await self._flush(name, action, lines, {}, status=status, exit_code=exit_code, error=code, ends=True)
+        await self._flush(
+            name, action, lines, {}, status=status, exit_code=exit_code, error=code, ends=True
+        )
 
     async def live(self, targets: int = 1) -> Execution:
         """Launch and claim; read as it stands."""
@@ -152,7 +211,18 @@ class Story:
             datetime.now(UTC) if status.final else None, exit_code, error, proof,
         )  # fmt: skip
         self._flushes += 1
-        move = RunMove(run.id, run.execution_id, run.target_id, run.fence, status if ends else None, exit_code, error, proof)
-        settled = await self._ledger.settle(Flush(self._owner, "worker-1", self._flushes, [move], [result], lines))
+        move = RunMove(
+            run.id,
+            run.execution_id,
+            run.target_id,
+            run.fence,
+            status if ends else None,
+            exit_code,
+            error,
+            proof,
+        )
+        settled = await self._ledger.settle(
+            Flush(self._owner, "worker-1", self._flushes, [move], [result], lines)
+        )
         assert not settled.stale
         self._results[run.id, action] = result

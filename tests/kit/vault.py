@@ -106,7 +106,9 @@ class VaultKit:
     )
     """Paths that begin so may be read and updated."""
     ssh_roles: dict[str, SshRole] = field(default_factory=dict)
-    authority: asyncssh.SSHKey = field(default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519"))
+    authority: asyncssh.SSHKey = field(
+        default_factory=lambda: asyncssh.generate_private_key("ssh-ed25519")
+    )
     faults: Faults = field(default_factory=Faults)
     asked: list[tuple[str, str]] = field(default_factory=list)
     headers: list[Mapping[str, str]] = field(default_factory=list)
@@ -123,14 +125,20 @@ class VaultKit:
         self.roles[namespace, role_id] = role or Role({secret_id})
         return role_id, secret_id
 
-    def token(self, *, ttl: int = 0, max_ttl: int = 0, namespace: str = "", renewable: bool = True) -> str:
+    def token(
+        self, *, ttl: int = 0, max_ttl: int = 0, namespace: str = "", renewable: bool = True
+    ) -> str:
         """Make a token."""
         value = f"hvs.{secrets.token_urlsafe(16)}"
         policies = ("default", "opsjobs")
-        self.tokens[value] = Token(namespace, policies, self._turned, ttl, max_ttl, renewable, self._turned + ttl)
+        self.tokens[value] = Token(
+            namespace, policies, self._turned, ttl, max_ttl, renewable, self._turned + ttl
+        )
         return value
 
-    def put(self, path: str, fields: Mapping[str, Any], *, mount: str = "secret", namespace: str = "") -> int:
+    def put(
+        self, path: str, fields: Mapping[str, Any], *, mount: str = "secret", namespace: str = ""
+    ) -> int:
         """Write the next version of a secret; its number."""
         versions = self.kept.setdefault((namespace, mount, path), [])
         versions.append(Version(dict(fields), self._moment()))
@@ -155,7 +163,11 @@ class VaultKit:
         return self.authority.export_public_key().decode().strip()
 
     def _moment(self) -> str:
-        return (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self._turned)).isoformat().replace("+00:00", "Z")
+        return (
+            (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self._turned))
+            .isoformat()
+            .replace("+00:00", "Z")
+        )
 
     # --- answering
 
@@ -185,27 +197,50 @@ class VaultKit:
             return *_error(faults.statuses.pop(0), "something broke")[:2], more
         return None
 
-    def _route(self, method: str, path: str, headers: Mapping[str, str], body: Any, query: Mapping[str, str]) -> Answer:
+    def _route(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: Any,
+        query: Mapping[str, str],
+    ) -> Answer:
         namespace = headers.get("x-vault-namespace", "").strip("/")
         if method == "POST" and path.startswith("auth/") and path.endswith("/login"):
             return self._login(namespace, path, body)
         token = self._known(headers.get("x-vault-token"))
-        if token is None or not f"{namespace}/".startswith(f"{token.namespace}/" if token.namespace else ""):
+        if token is None or not f"{namespace}/".startswith(
+            f"{token.namespace}/" if token.namespace else ""
+        ):
             return _error(403, "permission denied")
         match method, path:
             case "GET", "auth/token/lookup-self":
                 ttl = int(token.until - self._turned) if token.ttl else 0
-                return _ok({"data": {"ttl": ttl, "renewable": token.renewable and bool(token.ttl), "policies": token.policies}})
+                return _ok(
+                    {
+                        "data": {
+                            "ttl": ttl,
+                            "renewable": token.renewable and bool(token.ttl),
+                            "policies": token.policies,
+                        }
+                    }
+                )
             case "POST" | "PUT", "auth/token/renew-self":
                 return self._renew(headers["x-vault-token"], token)
             case "POST" | "PUT", "auth/token/revoke-self":
                 del self.tokens[headers["x-vault-token"]]
                 return 204, None, {}
-        if not any(path.startswith(allowed) for policy in token.policies for allowed in self.policies.get(policy, ())):
+        if not any(
+            path.startswith(allowed)
+            for policy in token.policies
+            for allowed in self.policies.get(policy, ())
+        ):
             return _error(403, "1 error occurred:\n\t* permission denied\n\n")
         return self._engine(method, path, namespace, body, query)
 
-    def _engine(self, method: str, path: str, namespace: str, body: Any, query: Mapping[str, str]) -> Answer:
+    def _engine(
+        self, method: str, path: str, namespace: str, body: Any, query: Mapping[str, str]
+    ) -> Answer:
         mount, slash, rest = path.partition("/data/")
         if slash and method == "GET":
             return self._read(self.kept.get((namespace, mount, rest), []), query)
@@ -216,11 +251,21 @@ class VaultKit:
 
     def _login(self, namespace: str, path: str, body: Any) -> Answer:
         role = self.roles.get((namespace, body.get("role_id", "")))
-        good = role is not None and (role.secret_ids is None or body.get("secret_id") in role.secret_ids)
+        good = role is not None and (
+            role.secret_ids is None or body.get("secret_id") in role.secret_ids
+        )
         if path != "auth/approle/login" or role is None or not good:
             return _error(400, "invalid role or secret ID")
         value = f"hvs.{secrets.token_urlsafe(16)}"
-        self.tokens[value] = Token(namespace, role.policies, self._turned, role.ttl, role.max_ttl, True, self._turned + role.ttl)
+        self.tokens[value] = Token(
+            namespace,
+            role.policies,
+            self._turned,
+            role.ttl,
+            role.max_ttl,
+            True,
+            self._turned + role.ttl,
+        )
         return _ok({"auth": self._auth(value, role.ttl)})
 
     def _renew(self, value: str, token: Token) -> Answer:
@@ -285,11 +330,29 @@ class VaultKit:
             permit_pty="permit-pty" in role.default_extensions,
             permit_user_rc="permit-user-rc" in role.default_extensions,
         )
-        return _ok({"data": {"serial_number": f"{serial:x}", "signed_key": certificate.export_certificate().decode()}})
+        return _ok(
+            {
+                "data": {
+                    "serial_number": f"{serial:x}",
+                    "signed_key": certificate.export_certificate().decode(),
+                }
+            }
+        )
 
 
 def _ok(more: dict[str, Any]) -> Answer:
-    return 200, {"request_id": "r", "lease_id": "", "renewable": False, "lease_duration": 0, "warnings": None, **more}, {}
+    return (
+        200,
+        {
+            "request_id": "r",
+            "lease_id": "",
+            "renewable": False,
+            "lease_duration": 0,
+            "warnings": None,
+            **more,
+        },
+        {},
+    )
 
 
 def _error(status: int, *errors: str) -> Answer:
@@ -305,7 +368,9 @@ def vault_kit(certificate: tuple[Path, Path] | None = None) -> Iterator[VaultKit
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     scheme = "https" if certificate is not None else "http"
@@ -330,9 +395,19 @@ def _handler(kit: VaultKit) -> type[BaseHTTPRequestHandler]:
                 kit.faults.silent.wait(60)
             headers = {name.lower(): value for name, value in self.headers.items()}
             status, body, more = kit.answer(self.command, self.path, headers, raw)
-            content = kit.faults.raw if kit.faults.raw is not None else b"" if body is None else json.dumps(body).encode()
+            content = (
+                kit.faults.raw
+                if kit.faults.raw is not None
+                else b""
+                if body is None
+                else json.dumps(body).encode()
+            )
             self.send_response(status)
-            for name, value in {**more, "Content-Type": "application/json", "Content-Length": str(len(content))}.items():
+            for name, value in {
+                **more,
+                "Content-Type": "application/json",
+                "Content-Length": str(len(content)),
+            }.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)

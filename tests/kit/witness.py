@@ -28,7 +28,9 @@ class Testimony:
         """As it was written."""
         key, pid, at, *more = line.split()
         what, run, code = (*more, *("start", "-", "-")[len(more) :])
-        return cls(key, int(pid), float(at), what, run.strip("-"), None if code == "-" else int(code))
+        return cls(
+            key, int(pid), float(at), what, run.strip("-"), None if code == "-" else int(code)
+        )
 
 
 class Witness:

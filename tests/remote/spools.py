@@ -23,7 +23,14 @@ from kit.sessions import heard
 from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.local import LocalSessions
-from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Session, Sessions, SpoolChanged
+from opsjobs.remote.session import (
+    Output,
+    RemoteExit,
+    RemoteProcess,
+    Session,
+    Sessions,
+    SpoolChanged,
+)
 from opsjobs.remote.spool.channel import Start
 from opsjobs.remote.spool.durable import Spool, SpoolLogin
 
@@ -112,7 +119,9 @@ class Machine:
         """An account's own Spool."""
         found = session.durable()
         assert isinstance(found, Spool)
-        spool = Spool("web-1", SpoolLogin(), account.dressed(found._start), account.dressed(found._beside))
+        spool = Spool(
+            "web-1", SpoolLogin(), account.dressed(found._start), account.dressed(found._beside)
+        )
         return cls(account, spool, (found._start, found._beside))
 
     async def learn(self) -> SpoolIdentity:
@@ -125,13 +134,19 @@ class Machine:
 
     def order(self, command: str, **more: object) -> StartOrder:
         """A new run."""
-        order = StartOrder(RunKey(uuid4(), "step-1", 1), command, **{"timeout_seconds": HOUR, **more})  # type: ignore[arg-type]
+        order = StartOrder(
+            RunKey(uuid4(), "step-1", 1), command, **{"timeout_seconds": HOUR, **more}
+        )  # type: ignore[arg-type]
         self.orders.append(order)
         return order
 
     async def begin(self, order: StartOrder | str) -> RemoteProcess:
         """Begin it."""
-        return self._noted(await self.spool.begin(self.order(order) if isinstance(order, str) else order, self.identity))
+        return self._noted(
+            await self.spool.begin(
+                self.order(order) if isinstance(order, str) else order, self.identity
+            )
+        )
 
     async def attach(self, order: StartOrder, offsets: tuple[int, int] = (0, 0)) -> RemoteProcess:
         """Attach to it."""
@@ -168,7 +183,9 @@ class Machine:
 
 
 @asynccontextmanager
-async def machine(shell: str = "dash", *, account_: Account | None = None) -> AsyncIterator[Machine]:
+async def machine(
+    shell: str = "dash", *, account_: Account | None = None
+) -> AsyncIterator[Machine]:
     """This machine as an account with such a shell; its identity and its shell are known, as after a first run.
 
     So with bash short commands are started in the ordinary way, and awaited with the others.
@@ -180,7 +197,9 @@ async def machine(shell: str = "dash", *, account_: Account | None = None) -> As
 
 
 @asynccontextmanager
-async def open_machine(sessions: Sessions, endpoint: Endpoint, account: Account) -> AsyncIterator[Machine]:
+async def open_machine(
+    sessions: Sessions, endpoint: Endpoint, account: Account
+) -> AsyncIterator[Machine]:
     """An account on a machine of these sessions; its identity is known, and nothing of it is left at the end."""
     async with sessions.session(endpoint) as session:
         web = Machine.over(session, account)
@@ -226,14 +245,20 @@ async def nothing_left_of(key: RunKey, seconds: float = 60.0) -> None:
 def processes() -> dict[int, bytes]:
     """Every living process, with its arguments."""
     return {
-        pid: said for folder in Path("/proc").glob("[0-9]*") if alive(pid := int(folder.name)) and (said := _read(pid, "cmdline"))
+        pid: said
+        for folder in Path("/proc").glob("[0-9]*")
+        if alive(pid := int(folder.name)) and (said := _read(pid, "cmdline"))
     }
 
 
 def ours(key: RunKey) -> dict[int, bytes]:
     """The processes that have to do with this run: our own lines, by their arguments, and the command's, by their mark."""
     name = str(key).encode()
-    return {pid: said for pid, said in processes().items() if name in said or b"OPSJOBS_RUN=" + name in _read(pid, "environ")}
+    return {
+        pid: said
+        for pid, said in processes().items()
+        if name in said or b"OPSJOBS_RUN=" + name in _read(pid, "environ")
+    }
 
 
 def marked(key: RunKey) -> list[int]:

@@ -66,7 +66,9 @@ def test_allow_takes_nothing_away() -> None:
 
 @pytest.mark.parametrize("address", ["10.1.2.3", "::ffff:10.1.2.3", "64:ff9b::a01:203"])
 def test_deny_wins_over_allow_in_every_spelling(address: str) -> None:
-    assert not allows(AddressPolicy.parse(allow=["10.0.0.0/8", "::/0"], deny=["10.1.0.0/16"]), address)
+    assert not allows(
+        AddressPolicy.parse(allow=["10.0.0.0/8", "::/0"], deny=["10.1.0.0/16"]), address
+    )
 
 
 def test_a_network_that_is_none_is_told_at_once() -> None:

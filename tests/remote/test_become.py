@@ -66,7 +66,12 @@ class Other(Machine):
         async with pool() as sessions, sessions.session(self.here.endpoint) as session:
             durable = session.durable()
             assert durable is not None
-            yield _other(Ground(sessions, self.here.endpoint, self.here.folder), durable, self.identity, self.become)
+            yield _other(
+                Ground(sessions, self.here.endpoint, self.here.folder),
+                durable,
+                self.identity,
+                self.become,
+            )
 
     async def tidy_up(self) -> None:
         """Leave nothing behind."""
@@ -110,7 +115,9 @@ def login(server: Sshd, *, password: str | None = None, shell: str = "/bin/sh") 
 def sudoers(*lines: str) -> Iterator[None]:
     """Rules of sudo."""
     needs("sudo")
-    with configured(f"/etc/sudoers.d/opsjobs-{os.getpid()}-{next(_numbers)}", "\n".join(lines) + "\n", 0o440):
+    with configured(
+        f"/etc/sudoers.d/opsjobs-{os.getpid()}-{next(_numbers)}", "\n".join(lines) + "\n", 0o440
+    ):
         yield
 
 
@@ -118,9 +125,14 @@ def sudoers(*lines: str) -> Iterator[None]:
 
 
 @contextmanager
-def sudo(server: Sshd, *, user: str, rule: str, options: str = "use_pty", password: Secret | None = None) -> Iterator[Door]:
+def sudo(
+    server: Sshd, *, user: str, rule: str, options: str = "use_pty", password: Secret | None = None
+) -> Iterator[Door]:
     needs("sudo")
-    with login(server, password=PASSWORD) as name, sudoers(f"Defaults:{name} {options}", f"{name} ALL=(ALL) {rule}"):
+    with (
+        login(server, password=PASSWORD) as name,
+        sudoers(f"Defaults:{name} {options}", f"{name} ALL=(ALL) {rule}"),
+    ):
         yield Door(name, Become(user, "sudo", password))
 
 
@@ -147,8 +159,12 @@ def doas(server: Sshd, *, user: str) -> Iterator[Door]:
 GIVEN = Secret(PASSWORD)
 DOORS: dict[str, Callable[[Sshd, str], object]] = {
     "sudo": lambda server, user: sudo(server, user=user, rule="NOPASSWD: ALL"),
-    "sudo without a pty": lambda server, user: sudo(server, user=user, rule="NOPASSWD: ALL", options="!use_pty"),
-    "sudo with a password": lambda server, user: sudo(server, user=user, rule="ALL", password=GIVEN),
+    "sudo without a pty": lambda server, user: sudo(
+        server, user=user, rule="NOPASSWD: ALL", options="!use_pty"
+    ),
+    "sudo with a password": lambda server, user: sudo(
+        server, user=user, rule="ALL", password=GIVEN
+    ),
     "sudo with a password, without a pty": lambda server, user: sudo(
         server, user=user, rule="ALL", options="!use_pty", password=GIVEN
     ),
@@ -157,13 +173,17 @@ DOORS: dict[str, Callable[[Sshd, str], object]] = {
     ),
     "su with a password": lambda server, user: su(server, user=user, password=GIVEN),
     "su by root": lambda server, user: root_su(server, user=user),
-    "su by root with a password that nobody asks for": lambda server, user: root_su(server, user=user, password=GIVEN),
+    "su by root with a password that nobody asks for": lambda server, user: root_su(
+        server, user=user, password=GIVEN
+    ),
     "doas": lambda server, user: doas(server, user=user),
 }
 
 
 FEW = pytest.mark.parametrize("door", ["sudo", "su with a password", "doas"], indirect=True)
-WITH_PASSWORD = pytest.mark.parametrize("door", [name for name in DOORS if "password" in name], indirect=True)
+WITH_PASSWORD = pytest.mark.parametrize(
+    "door", [name for name in DOORS if "password" in name], indirect=True
+)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +201,9 @@ def door(request: pytest.FixtureRequest, server: Sshd, ben: str) -> Iterator[Doo
         yield opened
 
 
-async def test_a_command_runs_as_the_other_user_in_its_home_with_every_byte(server: Sshd, door: Door) -> None:
+async def test_a_command_runs_as_the_other_user_in_its_home_with_every_byte(
+    server: Sshd, door: Door
+) -> None:
     async with machine(server, door) as web:
         order = web.order(f'{SAY}; printf "|%s|%s|%s" "$(id -un)" "$HOME" "$PWD"; exit 3')
         name, home = door.become.user, pwd.getpwnam(door.become.user).pw_dir
@@ -193,7 +215,9 @@ async def test_a_command_runs_as_the_other_user_in_its_home_with_every_byte(serv
         assert web.starts(order) == 1
 
 
-async def test_it_survives_its_channel_and_its_connection_and_is_found_again(server: Sshd, door: Door) -> None:
+async def test_it_survives_its_channel_and_its_connection_and_is_found_again(
+    server: Sshd, door: Door
+) -> None:
     async with proxy(server.host, server.port) as way, machine(server, door, port=way.port) as web:
         latch = web.latch()
         order = web.order(f"echo one; {latch.wait}; echo two; exit 4")
@@ -246,7 +270,9 @@ async def test_the_watchdog_ends_it_in_time(server: Sshd, door: Door) -> None:
 
 
 @FEW
-async def test_its_files_are_the_other_users_alone_and_go_with_the_cleaning(server: Sshd, door: Door) -> None:
+async def test_its_files_are_the_other_users_alone_and_go_with_the_cleaning(
+    server: Sshd, door: Door
+) -> None:
     async with machine(server, door) as web:
         order = web.order("true")
         await web.done(order)
@@ -259,10 +285,14 @@ async def test_its_files_are_the_other_users_alone_and_go_with_the_cleaning(serv
         assert [file for file in runs.iterdir() if str(order.key) in file.name] == []
 
 
-async def test_a_script_and_its_secrets_are_the_other_users_and_go_with_it(server: Sshd, door: Door) -> None:
+async def test_a_script_and_its_secrets_are_the_other_users_and_go_with_it(
+    server: Sshd, door: Door
+) -> None:
     async with machine(server, door) as web:
         script = b'cat; stat -c %U:%a "$0" "$OPSJOBS_SECRETS" "$OPSJOBS_SECRETS"/s; cat "$OPSJOBS_SECRETS"/s; exit 200 # \xff\r'
-        program = Program(script=script, stdin=b"\0in\xff\n", env={"A": "b"}, secrets={"s": Secret("it's\n!")})
+        program = Program(
+            script=script, stdin=b"\0in\xff\n", env={"A": "b"}, secrets={"s": Secret("it's\n!")}
+        )
         order = StartOrder.of(RunKey(uuid4(), "step-1", 1), program, 60.0, become=door.become)
         name = door.become.user.encode()
         owned = b"".join(name + mode for mode in (b":600\n", b":700\n", b":600\n"))
@@ -273,15 +303,23 @@ async def test_a_script_and_its_secrets_are_the_other_users_and_go_with_it(serve
 
 
 @WITH_PASSWORD
-async def test_the_password_is_seen_nowhere_and_a_long_command_is_itself(server: Sshd, door: Door) -> None:
+async def test_the_password_is_seen_nowhere_and_a_long_command_is_itself(
+    server: Sshd, door: Door
+) -> None:
     async with machine(server, door) as web:
         filling = "\n".join(f": 'line {n}' \"!\" \\\\ $(:) # ünïcode" for n in range(2_000))
-        order = web.order(f"{filling}\nenv; tr '\\0' '\\n' </proc/$$/environ; cat; sleep 0.3; echo end")
+        order = web.order(
+            f"{filling}\nenv; tr '\\0' '\\n' </proc/$$/environ; cat; sleep 0.3; echo end"
+        )
         with watched_processes() as seen:
             out, err, exited = await web.done(order)
         assert (exited, err) == (RemoteExit(0), b"")
         assert out.endswith(b"end\n")
-        files = [file for file in Path(pwd.getpwnam(door.become.user).pw_dir).rglob("*") if file.is_file()]
+        files = [
+            file
+            for file in Path(pwd.getpwnam(door.become.user).pw_dir).rglob("*")
+            if file.is_file()
+        ]
         assert "canary" not in out.decode()
         assert [line for line in seen if "canary" in line] == []
         assert any("sh -c" in line for line in seen)
@@ -300,7 +338,12 @@ def watched_processes() -> Iterator[set[str]]:
                 if folder.name.isdigit():
                     for name in ("cmdline", "environ"):
                         try:
-                            seen.add((folder / name).read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+                            seen.add(
+                                (folder / name)
+                                .read_bytes()
+                                .replace(b"\0", b" ")
+                                .decode(errors="replace")
+                            )
                         except OSError:
                             continue
 
@@ -319,8 +362,14 @@ async def test_this_machine_itself_has_other_users_too(ben: str) -> None:
         assert durable is not None
         for become in (Become(ben, "su"), Become(ben, "su", GIVEN)):
             identity = await durable.identity(become)
-            order = StartOrder(RunKey(uuid4(), "step-1", 1), "id -un; sleep 0.2; exit 3", 60.0, become=become)
-            assert await collect(await durable.begin(order, identity)) == (f"{ben}\n".encode(), b"", RemoteExit(3))
+            order = StartOrder(
+                RunKey(uuid4(), "step-1", 1), "id -un; sleep 0.2; exit 3", 60.0, become=become
+            )
+            assert await collect(await durable.begin(order, identity)) == (
+                f"{ben}\n".encode(),
+                b"",
+                RemoteExit(3),
+            )
             await durable.clean([order.key], become)
 
 
@@ -350,7 +399,9 @@ async def test_each_user_has_a_store_of_its_own_and_what_began_in_one_is_not_loo
 
 
 @asynccontextmanager
-async def refused(web_server: Sshd, door: Door) -> AsyncIterator[tuple[Durable, StartOrder, SpoolIdentity]]:
+async def refused(
+    web_server: Sshd, door: Door
+) -> AsyncIterator[tuple[Durable, StartOrder, SpoolIdentity]]:
     """A machine that will not let us through, and an order for it; the block checks how. It has not run then."""
     with open_folder() as folder:
         folder.chmod(0o777)
@@ -394,7 +445,9 @@ async def test_whatever_is_asked_it_is_refused_alike(server: Sshd) -> None:
                 await told(durable.clean([order.key], door.become)),
             }
             assert len(said) == 1
-            assert (await durable.cancel(order.key, 0.1, door.become)).proof is CancelProof.UNREACHABLE
+            assert (
+                await durable.cancel(order.key, 0.1, door.become)
+            ).proof is CancelProof.UNREACHABLE
 
 
 async def test_a_wrong_password_is_tried_once_and_told_in_the_programs_words(server: Sshd) -> None:
@@ -429,13 +482,19 @@ async def test_who_is_not_in_sudoers_is_told_so(server: Sshd) -> None:
     needs("sudo")
     with login(server, password=PASSWORD) as name:
         assert "a password is required" in (await refusal(server, Door(name, Become())))[0]
-        assert "is not in the sudoers file" in (await refusal(server, Door(name, Become(password=GIVEN))))[0]
+        assert (
+            "is not in the sudoers file"
+            in (await refusal(server, Door(name, Become(password=GIVEN))))[0]
+        )
 
 
 async def test_who_may_become_only_others_is_told_so(server: Sshd, ben: str) -> None:
     with login(server, password=PASSWORD) as name, sudoers(f"{name} ALL=({ben}) NOPASSWD: ALL"):
         assert "a password is required" in (await refusal(server, Door(name, Become())))[0]
-        assert "not allowed to execute" in (await refusal(server, Door(name, Become(password=GIVEN))))[0]
+        assert (
+            "not allowed to execute"
+            in (await refusal(server, Door(name, Become(password=GIVEN))))[0]
+        )
 
 
 async def test_doas_says_no_in_its_own_words(server: Sshd, ben: str) -> None:
@@ -448,7 +507,10 @@ async def test_an_unknown_user_is_told_by_name(server: Sshd) -> None:
         assert "unknown user nobody-at-all" in (await refusal(server, door))[0]
 
 
-@pytest.mark.parametrize(("method", "password"), [("sudo", None), ("sudo", GIVEN), ("su", None), ("su", GIVEN), ("doas", None)])
+@pytest.mark.parametrize(
+    ("method", "password"),
+    [("sudo", None), ("sudo", GIVEN), ("su", None), ("su", GIVEN), ("doas", None)],
+)
 async def test_a_missing_program_is_told(method: str, password: Secret | None) -> None:
     needs_root("makes an account")
     with open_folder() as folder:
@@ -470,7 +532,10 @@ async def test_a_program_that_never_answers_is_not_waited_for_long(
         folder.chmod(0o755)
         _program(folder / "sudo", "echo 'asking the far-away directory' >&2\nexec sleep 100")
         with sshd(settings=[f"SetEnv PATH={folder}:/usr/bin:/bin"]) as slow, login(slow) as name:
-            async with pool() as sessions, sessions.session(endpoint_of(slow, user=name)) as session:
+            async with (
+                pool() as sessions,
+                sessions.session(endpoint_of(slow, user=name)) as session,
+            ):
                 durable = session.durable()
                 assert durable is not None
                 async with asyncio.timeout(60):
@@ -483,7 +548,9 @@ async def test_a_program_that_never_answers_is_not_waited_for_long(
         assert failed.value.code is ErrorCode.CONNECTION_LOST
 
 
-async def test_contact_that_breaks_before_the_other_users_shell_answers_has_started_nothing() -> None:
+async def test_contact_that_breaks_before_the_other_users_shell_answers_has_started_nothing() -> (
+    None
+):
     needs_root("makes an account")
     with open_folder() as folder:
         folder.chmod(0o777)
@@ -521,7 +588,9 @@ async def _appears(path: Path) -> None:
 @pytest.mark.parametrize("shell", ["tcsh", "fish", "rbash"])
 @pytest.mark.parametrize("method", ["sudo", "su"])
 @pytest.mark.parametrize("password", [None, GIVEN])
-async def test_odd_shells_of_both_users_do_not_matter(server: Sshd, shell: str, method: str, password: Secret | None) -> None:
+async def test_odd_shells_of_both_users_do_not_matter(
+    server: Sshd, shell: str, method: str, password: Secret | None
+) -> None:
     path = needs(shell)
     with ExitStack() as stack:
         odd = stack.enter_context(account(shell=path, password=PASSWORD))

@@ -26,16 +26,31 @@ HIDING = "mount -t proc -o hidepid=2 none /proc"
 @pytest.fixture(autouse=True)
 def _namespaces() -> None:
     unshare = shutil.which("unshare")
-    if os.geteuid() != 0 or unshare is None or subprocess.run([unshare, "-m", "true"], check=False).returncode:
+    if (
+        os.geteuid() != 0
+        or unshare is None
+        or subprocess.run([unshare, "-m", "true"], check=False).returncode
+    ):
         pytest.skip("needs root: this machine cannot mount another /proc in a namespace of its own")
 
 
 def asking(proc: str, *, user: str | None = None) -> Ask:
     """Ask the machine that has this /proc, as this user."""
-    become = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups"] if user is not None else []
+    become = (
+        ["setpriv", "--reuid", user, "--regid", user, "--clear-groups"] if user is not None else []
+    )
 
     async def ask(question: GroupSignal) -> Census | None:
-        command = ["unshare", "-m", "sh", "-c", f'{proc} && exec "$@"', "sh", *become, *question.argv]
+        command = [
+            "unshare",
+            "-m",
+            "sh",
+            "-c",
+            f'{proc} && exec "$@"',
+            "sh",
+            *become,
+            *question.argv,
+        ]
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         out, _ = await process.communicate()
         return question.answer(out)
@@ -46,7 +61,9 @@ def asking(proc: str, *, user: str | None = None) -> Ask:
 @contextmanager
 def group(*command: str, user: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A group of processes that is ready: its command has written a line."""
-    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, user=user, group=user) as leader:
+    with subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, user=user, group=user
+    ) as leader:
         assert leader.stdout is not None
         leader.stdout.readline()
         try:
@@ -83,17 +100,23 @@ async def test_a_deaf_command_is_killed_on_a_machine_that_lists_no_processes() -
 async def test_a_group_that_is_gone_has_finished_on_a_machine_that_lists_no_processes() -> None:
     with group("sh", "-c", "echo up") as leader:
         leader.wait()
-        assert await end_group(leader.pid, 0.2, asking(WITHOUT_PROC)) is CancelProof.ALREADY_FINISHED
+        assert (
+            await end_group(leader.pid, 0.2, asking(WITHOUT_PROC)) is CancelProof.ALREADY_FINISHED
+        )
 
 
-async def test_a_process_without_a_group_of_its_own_is_known_on_a_machine_that_lists_no_processes() -> None:
+async def test_a_process_without_a_group_of_its_own_is_known_on_a_machine_that_lists_no_processes() -> (
+    None
+):
     with group("sh", "-c", "sh -c 'echo $$; sleep 60' & wait") as leader:
         child = int(Path(f"/proc/{leader.pid}/task/{leader.pid}/children").read_text().split()[0])
         with pytest.raises(NoGroup):
             await end_group(child, 0.2, asking(WITHOUT_PROC))
 
 
-async def test_a_member_that_the_machine_hides_is_not_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_member_that_the_machine_hides_is_not_taken_for_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("opsjobs.remote.process_group.PROOF_SECONDS", 1.0)
     with account() as user, group("sh", "-c", "echo up; sleep 60; sleep 60") as leader:
         started = time.monotonic()

@@ -37,18 +37,26 @@ def guarded() -> Iterator[Sshd]:
 
 
 def wrong(user: str, *, version: int = 1) -> Credential:
-    return Credential("7", version, "web-login", CredentialType.PASSWORD, user, password=Secret("canary-wrong"))
+    return Credential(
+        "7", version, "web-login", CredentialType.PASSWORD, user, password=Secret("canary-wrong")
+    )
 
 
-def refusing(server: Sshd, name: str = "web-1", *, version: int = 1, port: int | None = None) -> Endpoint:
+def refusing(
+    server: Sshd, name: str = "web-1", *, version: int = 1, port: int | None = None
+) -> Endpoint:
     return endpoint_of(server, name=name, port=port, credential=wrong(server.user, version=version))
 
 
 @asynccontextmanager
-async def worker(database: Database, policy: CircuitPolicy = POLICY, **limits: float) -> AsyncIterator[SshPool]:
+async def worker(
+    database: Database, policy: CircuitPolicy = POLICY, **limits: float
+) -> AsyncIterator[SshPool]:
     """What one worker has: a pool and a breaker of its own on the common circuits."""
     breaker = Breaker(CircuitStore(database, policy), SystemClock())
-    made = SshPool(Connector(SshOptions(connect_seconds=SECONDS)), PoolLimits(**limits), breaker=breaker)  # type: ignore[arg-type]
+    made = SshPool(
+        Connector(SshOptions(connect_seconds=SECONDS)), PoolLimits(**limits), breaker=breaker
+    )  # type: ignore[arg-type]
     try:
         yield made
     finally:
@@ -65,39 +73,58 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_twenty_runs_of_two_workers_are_one_refused_login(guarded: Sshd, database: Database) -> None:
+async def test_twenty_runs_of_two_workers_are_one_refused_login(
+    guarded: Sshd, database: Database
+) -> None:
     begun = len(guarded.log)
     async with worker(database) as one, worker(database) as two:
         where = refusing(guarded)
-        codes = await asyncio.gather(*(code_of(pool, where) for pool in (one, two) for _ in range(10)))
+        codes = await asyncio.gather(
+            *(code_of(pool, where) for pool in (one, two) for _ in range(10))
+        )
         assert set(codes) <= {ErrorCode.AUTH_FAILED, ErrorCode.CIRCUIT_OPEN}
         assert ErrorCode.AUTH_FAILED in codes
         later = await failure_of(two, where)
-        assert (later.code, later.because, later.offline) == (ErrorCode.CIRCUIT_OPEN, ErrorCode.AUTH_FAILED, False)
+        assert (later.code, later.because, later.offline) == (
+            ErrorCode.CIRCUIT_OPEN,
+            ErrorCode.AUTH_FAILED,
+            False,
+        )
     assert refusals(guarded, begun) == 1
 
 
-async def test_another_version_of_the_credential_is_tried_at_once_and_once(guarded: Sshd, database: Database) -> None:
+async def test_another_version_of_the_credential_is_tried_at_once_and_once(
+    guarded: Sshd, database: Database
+) -> None:
     begun = len(guarded.log)
     async with worker(database) as one, worker(database) as two:
         assert await code_of(one, refusing(guarded)) is ErrorCode.AUTH_FAILED
         where = refusing(guarded, version=2)
-        codes = await asyncio.gather(*(code_of(pool, where) for pool in (one, two) for _ in range(5)))
+        codes = await asyncio.gather(
+            *(code_of(pool, where) for pool in (one, two) for _ in range(5))
+        )
         assert ErrorCode.AUTH_FAILED in codes
     assert refusals(guarded, begun) == 2
 
 
-async def test_other_targets_and_other_logins_do_not_wait_for_it(guarded: Sshd, database: Database) -> None:
+async def test_other_targets_and_other_logins_do_not_wait_for_it(
+    guarded: Sshd, database: Database
+) -> None:
     async with (
         proxy(guarded.host, guarded.port, Faults(black_hole=True)) as way,
         worker(database) as one,
         worker(database) as two,
     ):
-        stuck = [asyncio.create_task(code_of(pool, refusing(guarded, port=way.port))) for pool in (one, two)]
+        stuck = [
+            asyncio.create_task(code_of(pool, refusing(guarded, port=way.port)))
+            for pool in (one, two)
+        ]
         await until(lambda: way.connections == 1)
         for pool in (one, two):
             for n in range(5):
-                assert (await run(pool, endpoint_of(guarded, name=f"web-{n + 2}"), "true"))[2] == RemoteExit(0)
+                assert (await run(pool, endpoint_of(guarded, name=f"web-{n + 2}"), "true"))[
+                    2
+                ] == RemoteExit(0)
             assert (await run(pool, endpoint_of(guarded), "true"))[2] == RemoteExit(0)
         assert not any(task.done() for task in stuck)
         assert way.connections == 1
@@ -106,26 +133,43 @@ async def test_other_targets_and_other_logins_do_not_wait_for_it(guarded: Sshd, 
         await asyncio.gather(*stuck, return_exceptions=True)
 
 
-async def test_half_open_is_one_try_and_its_success_lets_all_in(guarded: Sshd, database: Database) -> None:
-    async with proxy(guarded.host, guarded.port, Faults(refuse=True)) as way, worker(database) as one, worker(database) as two:
+async def test_half_open_is_one_try_and_its_success_lets_all_in(
+    guarded: Sshd, database: Database
+) -> None:
+    async with (
+        proxy(guarded.host, guarded.port, Faults(refuse=True)) as way,
+        worker(database) as one,
+        worker(database) as two,
+    ):
         where = endpoint_of(guarded, port=way.port)
         for pool in (one, two, one):
             assert await code_of(pool, where) is ErrorCode.CONNECTION_LOST
         for pool in (one, two):
             shut = await failure_of(pool, where)
-            assert (shut.code, shut.because, shut.offline) == (ErrorCode.CIRCUIT_OPEN, ErrorCode.CONNECTION_LOST, True)
+            assert (shut.code, shut.because, shut.offline) == (
+                ErrorCode.CIRCUIT_OPEN,
+                ErrorCode.CONNECTION_LOST,
+                True,
+            )
         assert way.connections == 3
         way.faults.refuse = False
         assert await code_of(one, where) is ErrorCode.CIRCUIT_OPEN
         await database.fetch("update opsjobs_clock set shift = '601 seconds' returning one")
-        ends = await asyncio.gather(*(run(pool, where, "true") for pool in (one, two) for _ in range(6)))
+        ends = await asyncio.gather(
+            *(run(pool, where, "true") for pool in (one, two) for _ in range(6))
+        )
         assert {end for _, _, end in ends} == {RemoteExit(0)}
         kinds = [row["type"] for row in await database.fetch("select type from events order by id")]
         assert kinds == ["circuit.opened", "circuit.closed"]
 
 
-async def test_who_has_something_there_is_let_through_an_open_circuit(guarded: Sshd, database: Database) -> None:
-    async with proxy(guarded.host, guarded.port, Faults(refuse=True)) as way, worker(database) as one:
+async def test_who_has_something_there_is_let_through_an_open_circuit(
+    guarded: Sshd, database: Database
+) -> None:
+    async with (
+        proxy(guarded.host, guarded.port, Faults(refuse=True)) as way,
+        worker(database) as one,
+    ):
         where = endpoint_of(guarded, port=way.port)
         for _ in range(3):
             await code_of(one, where)
@@ -150,29 +194,42 @@ async def test_a_known_good_login_costs_no_statement(guarded: Sshd, database: Da
     try:
         for _ in range(3):
             for name in ("web-1", "web-2"):
-                assert (await run(pool, endpoint_of(guarded, name=name), "true"))[2] == RemoteExit(0)
+                assert (await run(pool, endpoint_of(guarded, name=name), "true"))[2] == RemoteExit(
+                    0
+                )
         assert asked == 2
     finally:
         await pool.close()
 
 
-async def test_a_worker_that_is_new_finds_good_logins_good(guarded: Sshd, database: Database) -> None:
+async def test_a_worker_that_is_new_finds_good_logins_good(
+    guarded: Sshd, database: Database
+) -> None:
     async with worker(database) as one:
         await run(one, endpoint_of(guarded), "true")
     async with AsyncExitStack() as stack:
         pools = [await stack.enter_async_context(worker(database)) for _ in range(3)]
-        ends = await asyncio.gather(*(run(pool, endpoint_of(guarded), "true") for pool in pools for _ in range(4)))
+        ends = await asyncio.gather(
+            *(run(pool, endpoint_of(guarded), "true") for pool in pools for _ in range(4))
+        )
         assert {end for _, _, end in ends} == {RemoteExit(0)}
-    assert await database.fetch_one("select proven, holder from circuits") == {"proven": True, "holder": None}
+    assert await database.fetch_one("select proven, holder from circuits") == {
+        "proven": True,
+        "holder": None,
+    }
 
 
-async def test_a_jump_host_that_refuses_says_nothing_of_the_machine_behind_it(guarded: Sshd, database: Database) -> None:
+async def test_a_jump_host_that_refuses_says_nothing_of_the_machine_behind_it(
+    guarded: Sshd, database: Database
+) -> None:
     async with worker(database) as one:
         gate = refusing(guarded, "gate")
         behind = endpoint_of(guarded, name="web-1", jumps=(gate,))
         assert await code_of(one, behind) is ErrorCode.AUTH_FAILED
         assert await code_of(one, behind) is ErrorCode.CIRCUIT_OPEN
-        rows = await database.fetch("select target_id, state, holder from circuits order by target_id")
+        rows = await database.fetch(
+            "select target_id, state, holder from circuits order by target_id"
+        )
         assert [(row["target_id"], row["state"], row["holder"]) for row in rows] == [
             ("id-gate", "open", None),
             ("id-web-1", "closed", None),
@@ -188,14 +245,28 @@ async def test_a_test_is_a_try_on_purpose_and_counts(guarded: Sshd, database: Da
         assert await code_of(one, refusing(guarded)) is ErrorCode.CIRCUIT_OPEN
         assert refusals(guarded, begun) == 2
         good = key_credential(guarded.user, guarded.private_key)
-        right = Credential("7", 1, "web-login", CredentialType.SSH_KEY, good.username, private_key=good.private_key)
-        assert all(step.ok for step in await two.test(endpoint_of(guarded, credential=right)) if step.needed)
-        assert await database.fetch_one("select state from circuits") == {"state": CircuitState.CLOSED}
+        right = Credential(
+            "7", 1, "web-login", CredentialType.SSH_KEY, good.username, private_key=good.private_key
+        )
+        assert all(
+            step.ok
+            for step in await two.test(endpoint_of(guarded, credential=right))
+            if step.needed
+        )
+        assert await database.fetch_one("select state from circuits") == {
+            "state": CircuitState.CLOSED
+        }
     async with worker(database) as three:
-        assert (await run(three, endpoint_of(guarded, credential=right), "true"))[2] == RemoteExit(0)
+        assert (await run(three, endpoint_of(guarded, credential=right), "true"))[2] == RemoteExit(
+            0
+        )
 
 
-async def test_a_host_gets_so_many_connections_a_second_and_all_come_through(guarded: Sshd, database: Database) -> None:
+async def test_a_host_gets_so_many_connections_a_second_and_all_come_through(
+    guarded: Sshd, database: Database
+) -> None:
     async with worker(database, handshakes_a_second=50) as one:
-        ends = await asyncio.gather(*(run(one, endpoint_of(guarded, name=f"web-{n}"), "true") for n in range(60)))
+        ends = await asyncio.gather(
+            *(run(one, endpoint_of(guarded, name=f"web-{n}"), "true") for n in range(60))
+        )
         assert {end for _, _, end in ends} == {RemoteExit(0)}

@@ -25,18 +25,26 @@ OK = (b"", b"", RemoteExit(0))
 
 
 def password(text: str) -> Credential:
-    return Credential("20", 1, "ada's password", CredentialType.PASSWORD, "ada", password=Secret(text))
+    return Credential(
+        "20", 1, "ada's password", CredentialType.PASSWORD, "ada", password=Secret(text)
+    )
 
 
 @pytest.mark.parametrize("interactive", [False, True])
 async def test_a_password_opens_the_door(interactive: bool) -> None:
-    async with small_server(password="correct horse", interactive=interactive) as small, pool() as sessions:
+    async with (
+        small_server(password="correct horse", interactive=interactive) as small,
+        pool() as sessions,
+    ):
         assert await run(sessions, small.endpoint(password("correct horse")), "true") == OK
 
 
 @pytest.mark.parametrize("interactive", [False, True])
 async def test_a_wrong_password_is_tried_once(interactive: bool) -> None:
-    async with small_server(password="correct horse", interactive=interactive) as small, pool() as sessions:
+    async with (
+        small_server(password="correct horse", interactive=interactive) as small,
+        pool() as sessions,
+    ):
         assert await code_of(sessions, small.endpoint(password("battery"))) is ErrorCode.AUTH_FAILED
         assert len(small.logins) == 1
 
@@ -65,7 +73,9 @@ async def test_a_wrong_or_missing_passphrase_is_credential_missing(
         assert "wrong" not in failure.message
 
 
-async def test_a_key_is_read_once_for_each_version_of_its_credential(server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_is_read_once_for_each_version_of_its_credential(
+    server: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[int] = []
     real = auth_material._parse
 
@@ -78,7 +88,10 @@ async def test_a_key_is_read_once_for_each_version_of_its_credential(server: Ssh
         for name in ("web-1", "web-2", "db-1"):
             for version in (1, 2):
                 login = key_credential(server.user, server.private_key, version=version)
-                assert await run(sessions, endpoint_of(server, credential=login, name=name), "true") == OK
+                assert (
+                    await run(sessions, endpoint_of(server, credential=login, name=name), "true")
+                    == OK
+                )
     assert sorted(read) == [1, 2]
 
 
@@ -86,7 +99,17 @@ async def test_a_certificate_opens_the_door_that_trusts_its_authority(tmp_path: 
     keygen(tmp_path / "authority")
     keygen(tmp_path / "ada")
     with sshd(settings=[f"TrustedUserCAKeys {tmp_path}/authority.pub"]) as running:
-        sign = ["ssh-keygen", "-q", "-s", str(tmp_path / "authority"), "-I", "ada", "-n", running.user, str(tmp_path / "ada.pub")]
+        sign = [
+            "ssh-keygen",
+            "-q",
+            "-s",
+            str(tmp_path / "authority"),
+            "-I",
+            "ada",
+            "-n",
+            running.user,
+            str(tmp_path / "ada.pub"),
+        ]
         subprocess.run(sign, check=True, capture_output=True)
         login = Credential(
             "30",
@@ -100,13 +123,28 @@ async def test_a_certificate_opens_the_door_that_trusts_its_authority(tmp_path: 
         async with pool() as sessions:
             assert await run(sessions, endpoint_of(running, credential=login), "true") == OK
             unsigned = key_credential(running.user, (tmp_path / "ada").read_text())
-            assert await code_of(sessions, endpoint_of(running, credential=unsigned)) is ErrorCode.AUTH_FAILED
+            assert (
+                await code_of(sessions, endpoint_of(running, credential=unsigned))
+                is ErrorCode.AUTH_FAILED
+            )
 
 
-async def test_a_certificate_of_another_key_is_credential_missing(server: Sshd, tmp_path: Path) -> None:
+async def test_a_certificate_of_another_key_is_credential_missing(
+    server: Sshd, tmp_path: Path
+) -> None:
     keygen(tmp_path / "authority")
     keygen(tmp_path / "ada")
-    sign = ["ssh-keygen", "-q", "-s", str(tmp_path / "authority"), "-I", "ada", "-n", "ada", str(tmp_path / "ada.pub")]
+    sign = [
+        "ssh-keygen",
+        "-q",
+        "-s",
+        str(tmp_path / "authority"),
+        "-I",
+        "ada",
+        "-n",
+        "ada",
+        str(tmp_path / "ada.pub"),
+    ]
     subprocess.run(sign, check=True, capture_output=True)
     login = Credential(
         "31",
@@ -118,27 +156,44 @@ async def test_a_certificate_of_another_key_is_credential_missing(server: Sshd, 
         certificate=(tmp_path / "ada-cert.pub").read_text(),
     )
     async with pool() as sessions:
-        assert await code_of(sessions, endpoint_of(server, credential=login)) is ErrorCode.CREDENTIAL_MISSING
+        assert (
+            await code_of(sessions, endpoint_of(server, credential=login))
+            is ErrorCode.CREDENTIAL_MISSING
+        )
 
 
-async def test_an_agent_opens_the_door(server: Sshd, agent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_agent_opens_the_door(
+    server: Sshd, agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", agent)
     login = Credential("40", 1, "agent", CredentialType.AGENT, server.user)
     async with pool() as sessions:
         # An empty agent is told apart from a refused login.
-        assert await code_of(sessions, endpoint_of(server, credential=login)) is ErrorCode.CREDENTIAL_MISSING
-        subprocess.run(["ssh-add", "-q", str(server.folder / "login")], check=True, capture_output=True)
+        assert (
+            await code_of(sessions, endpoint_of(server, credential=login))
+            is ErrorCode.CREDENTIAL_MISSING
+        )
+        subprocess.run(
+            ["ssh-add", "-q", str(server.folder / "login")], check=True, capture_output=True
+        )
         assert await run(sessions, endpoint_of(server, credential=login), "true") == OK
         # Nothing is forwarded to the target.
-        assert (await run(sessions, endpoint_of(server, credential=login), 'echo "[$SSH_AUTH_SOCK]"'))[0] == b"[]\n"
+        assert (
+            await run(sessions, endpoint_of(server, credential=login), 'echo "[$SSH_AUTH_SOCK]"')
+        )[0] == b"[]\n"
 
 
 @pytest.mark.parametrize("path", ["", "/nonexistent/agent.sock"])
-async def test_no_agent_is_credential_missing(server: Sshd, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_agent_is_credential_missing(
+    server: Sshd, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", path)
     login = Credential("41", 1, "agent", CredentialType.AGENT, server.user)
     async with pool() as sessions:
-        assert await code_of(sessions, endpoint_of(server, credential=login)) is ErrorCode.CREDENTIAL_MISSING
+        assert (
+            await code_of(sessions, endpoint_of(server, credential=login))
+            is ErrorCode.CREDENTIAL_MISSING
+        )
 
 
 async def test_files_agent_and_settings_of_the_workers_user_are_not_looked_at(
@@ -154,7 +209,9 @@ async def test_files_agent_and_settings_of_the_workers_user_are_not_looked_at(
     keygen(tmp_path / "other")
     wrong = key_credential(server.user, (tmp_path / "other").read_text())
     async with pool() as sessions:
-        assert await code_of(sessions, endpoint_of(server, credential=wrong)) is ErrorCode.AUTH_FAILED
+        assert (
+            await code_of(sessions, endpoint_of(server, credential=wrong)) is ErrorCode.AUTH_FAILED
+        )
         assert await run(sessions, endpoint_of(server), "true") == OK
     assert not Path("/tmp/opsjobs-was-here").exists()
 
@@ -166,7 +223,9 @@ def encrypted_key(request: pytest.FixtureRequest, server: Sshd, tmp_path: Path) 
         path = tmp_path / "closed"
         shutil.copy(server.folder / "login", path)
         subprocess.run(
-            ["ssh-keygen", "-q", "-p", "-P", "", "-N", "open sesame", "-f", str(path)], check=True, capture_output=True
+            ["ssh-keygen", "-q", "-p", "-P", "", "-N", "open sesame", "-f", str(path)],
+            check=True,
+            capture_output=True,
         )
         return path.read_text()
     key = asyncssh.import_private_key(server.private_key)
@@ -179,7 +238,9 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if shutil.which("ssh-agent") is None:
         pytest.skip("needs ssh-agent: install openssh-client")
     socket = tmp_path / "agent.sock"
-    told = subprocess.run(["ssh-agent", "-a", str(socket)], check=True, capture_output=True, text=True).stdout
+    told = subprocess.run(
+        ["ssh-agent", "-a", str(socket)], check=True, capture_output=True, text=True
+    ).stdout
     process_id = re.search(r"SSH_AGENT_PID=(\d+)", told)
     assert process_id is not None
     monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))

@@ -25,9 +25,17 @@ from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.remote.ssh.options import SshOptions
 from remote.conftest import pool
 
-QUICK = SshOptions(connect_seconds=0.5, auth_seconds=0.5, open_seconds=0.5, keepalive_seconds=0.2, keepalive_count=2)
+QUICK = SshOptions(
+    connect_seconds=0.5,
+    auth_seconds=0.5,
+    open_seconds=0.5,
+    keepalive_seconds=0.2,
+    keepalive_count=2,
+)
 # Of a machine that answers first: a slow one must not be taken for one that is away.
-LIVELY = SshOptions(connect_seconds=60, auth_seconds=60, open_seconds=3, keepalive_seconds=1, keepalive_count=3)
+LIVELY = SshOptions(
+    connect_seconds=60, auth_seconds=60, open_seconds=3, keepalive_seconds=1, keepalive_count=3
+)
 
 
 async def test_a_name_that_does_not_exist_is_dns(server: Sshd) -> None:
@@ -46,7 +54,10 @@ async def test_a_port_where_nobody_listens_is_connection_refused(server: Sshd) -
 
 
 async def test_a_server_that_says_nothing_is_connect_timeout(server: Sshd) -> None:
-    async with proxy(server.host, server.port, Faults(black_hole=True)) as hole, pool(options=QUICK) as sessions:
+    async with (
+        proxy(server.host, server.port, Faults(black_hole=True)) as hole,
+        pool(options=QUICK) as sessions,
+    ):
         started = time.monotonic()
         failure = await failure_of(sessions, endpoint_of(server, port=hole.port))
         assert failure.code is ErrorCode.CONNECT_TIMEOUT
@@ -67,13 +78,22 @@ async def test_a_connect_that_is_never_answered_is_connect_timeout(server: Sshd)
 
 async def test_a_peer_that_resets_at_once_is_connection_lost(server: Sshd) -> None:
     async with proxy(server.host, server.port, Faults(refuse=True)) as rude, pool() as sessions:
-        assert await code_of(sessions, endpoint_of(server, port=rude.port)) is ErrorCode.CONNECTION_LOST
+        assert (
+            await code_of(sessions, endpoint_of(server, port=rude.port))
+            is ErrorCode.CONNECTION_LOST
+        )
 
 
 @pytest.mark.parametrize("cut_bytes", [10, 200, 1500])
 async def test_a_cut_during_the_handshake_is_connection_lost(server: Sshd, cut_bytes: int) -> None:
-    async with proxy(server.host, server.port, Faults(cut_after_bytes=cut_bytes)) as rude, pool() as sessions:
-        assert await code_of(sessions, endpoint_of(server, port=rude.port)) is ErrorCode.CONNECTION_LOST
+    async with (
+        proxy(server.host, server.port, Faults(cut_after_bytes=cut_bytes)) as rude,
+        pool() as sessions,
+    ):
+        assert (
+            await code_of(sessions, endpoint_of(server, port=rude.port))
+            is ErrorCode.CONNECTION_LOST
+        )
 
 
 async def test_something_that_is_no_ssh_server_is_told_apart(server: Sshd) -> None:
@@ -103,7 +123,9 @@ SECOND_FACTOR = ("UsePAM yes", "KbdInteractiveAuthentication yes", "PasswordAuth
 
 async def test_a_server_that_wants_more_than_a_key_says_that_the_key_was_accepted() -> None:
     accounts.needs_root("makes sshd ask PAM")
-    with sshd(settings=[*SECOND_FACTOR, "AuthenticationMethods publickey,keyboard-interactive"]) as strict:
+    with sshd(
+        settings=[*SECOND_FACTOR, "AuthenticationMethods publickey,keyboard-interactive"]
+    ) as strict:
         async with pool() as sessions:
             failure = await failure_of(sessions, endpoint_of(strict))
         assert failure.code is ErrorCode.AUTH_FAILED
@@ -112,19 +134,30 @@ async def test_a_server_that_wants_more_than_a_key_says_that_the_key_was_accepte
         assert strict.log.count("Partial publickey") == 1
 
 
-async def test_a_server_that_wants_more_than_a_password_says_that_the_password_was_accepted() -> None:
+async def test_a_server_that_wants_more_than_a_password_says_that_the_password_was_accepted() -> (
+    None
+):
     with (
         accounts.account(password="correct horse") as user,
-        sshd(user=user, settings=[*SECOND_FACTOR, "AuthenticationMethods password,keyboard-interactive"]) as strict,
+        sshd(
+            user=user,
+            settings=[*SECOND_FACTOR, "AuthenticationMethods password,keyboard-interactive"],
+        ) as strict,
     ):
-        login = Credential("8", 1, "fleet", CredentialType.PASSWORD, user, password=Secret("correct horse"))
+        login = Credential(
+            "8", 1, "fleet", CredentialType.PASSWORD, user, password=Secret("correct horse")
+        )
         async with pool() as sessions:
             failure = await failure_of(sessions, endpoint_of(strict, credential=login))
         assert "accepted the credential" in failure.message
 
 
-@pytest.mark.parametrize("methods", ["any", "publickey,keyboard-interactive", "password,keyboard-interactive"])
-async def test_a_wrong_login_is_not_taken_for_a_missing_second_factor(methods: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "methods", ["any", "publickey,keyboard-interactive", "password,keyboard-interactive"]
+)
+async def test_a_wrong_login_is_not_taken_for_a_missing_second_factor(
+    methods: str, tmp_path: Path
+) -> None:
     keygen(tmp_path / "other")
     with (
         accounts.account(password="correct horse") as user,
@@ -148,25 +181,44 @@ async def test_no_credential_is_credential_missing(server: Sshd) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "not a key", "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"]
+    "text",
+    [
+        "",
+        "not a key",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n",
+    ],
 )
 async def test_a_private_key_that_is_none_is_credential_missing(server: Sshd, text: str) -> None:
     async with pool() as sessions:
-        failure = await failure_of(sessions, endpoint_of(server, credential=key_credential(server.user, text)))
+        failure = await failure_of(
+            sessions, endpoint_of(server, credential=key_credential(server.user, text))
+        )
         assert failure.code is ErrorCode.CREDENTIAL_MISSING
         assert "fleet-key" in failure.message
 
 
 async def test_a_credential_without_its_secret_is_credential_missing(server: Sshd) -> None:
     async with pool() as sessions:
-        for kind in (CredentialType.PASSWORD, CredentialType.SSH_KEY, CredentialType.SSH_CERTIFICATE):
+        for kind in (
+            CredentialType.PASSWORD,
+            CredentialType.SSH_KEY,
+            CredentialType.SSH_CERTIFICATE,
+        ):
             login = Credential("8", 1, "empty", kind, server.user)
-            assert await code_of(sessions, endpoint_of(server, credential=login)) is ErrorCode.CREDENTIAL_MISSING
+            assert (
+                await code_of(sessions, endpoint_of(server, credential=login))
+                is ErrorCode.CREDENTIAL_MISSING
+            )
 
 
 async def test_a_forbidden_address_is_never_connected_to(server: Sshd) -> None:
-    async with proxy(server.host, server.port) as watched, pool(allow=AddressPolicy(production=True)) as sessions:
-        failure = await failure_of(sessions, endpoint_of(server, host="localhost", port=watched.port))
+    async with (
+        proxy(server.host, server.port) as watched,
+        pool(allow=AddressPolicy(production=True)) as sessions,
+    ):
+        failure = await failure_of(
+            sessions, endpoint_of(server, host="localhost", port=watched.port)
+        )
         assert failure.code is ErrorCode.SAFETY_BLOCKED
         assert watched.connections == 0
 
@@ -239,7 +291,9 @@ async def test_a_dead_connection_is_replaced_without_a_word(server: Sshd) -> Non
 async def test_secrets_are_in_no_message(server: Sshd) -> None:
     login = Credential("9", 1, "pw", CredentialType.PASSWORD, "ada", password=Secret("tr0ub4dor"))
     async with small_server(password="other") as small, pool() as sessions:
-        failure = await failure_of(sessions, small.endpoint(login, policy=HostKeyPolicy.UNCHECKED, host_keys=()))
+        failure = await failure_of(
+            sessions, small.endpoint(login, policy=HostKeyPolicy.UNCHECKED, host_keys=())
+        )
         assert failure.code is ErrorCode.AUTH_FAILED
         assert "tr0ub4dor" not in repr(failure) + failure.message
 
@@ -255,11 +309,15 @@ async def test_a_trial_names_the_step_that_fails(server: Sshd, tmp_path: Path) -
         ]
         refused = await sessions.test(endpoint_of(server, credential=wrong))
         assert [(s.name, s.ok) for s in refused] == [("connect", True), ("auth", False)]
-        unknown = await sessions.test(endpoint("no-such-host.invalid", 22, wrong, host_keys=server.host_keys))
+        unknown = await sessions.test(
+            endpoint("no-such-host.invalid", 22, wrong, host_keys=server.host_keys)
+        )
         assert [(s.name, s.ok) for s in unknown] == [("connect", False)]
 
 
-async def test_what_was_given_up_before_it_was_sent_is_not_sent_when_the_network_comes_back(server: Sshd) -> None:
+async def test_what_was_given_up_before_it_was_sent_is_not_sent_when_the_network_comes_back(
+    server: Sshd,
+) -> None:
     """Who was told that nothing started begins it somewhere else, or again."""
     async with (
         proxy(server.host, server.port) as way,

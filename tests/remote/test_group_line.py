@@ -19,14 +19,21 @@ def fed(line: GroupLine, data: bytes, cuts: list[int]) -> bytes:
     return bytes(out) + line.rest()
 
 
-@given(before=st.binary(max_size=60), after=st.binary(max_size=60), cuts=st.lists(st.integers(0, 500), max_size=8))
+@given(
+    before=st.binary(max_size=60),
+    after=st.binary(max_size=60),
+    cuts=st.lists(st.integers(0, 500), max_size=8),
+)
 def test_the_line_is_taken_out_exactly(before: bytes, after: bytes, cuts: list[int]) -> None:
     line = GroupLine()
     assert fed(line, before + line.mark + b" 4711\n" + after, cuts) == before + after
     assert line.pid == 4711
 
 
-@given(cuts=st.lists(st.integers(0, 500), max_size=8), shell=st.sampled_from(["", "/bin/sh", "/opt/my shells/zsh"]))
+@given(
+    cuts=st.lists(st.integers(0, 500), max_size=8),
+    shell=st.sampled_from(["", "/bin/sh", "/opt/my shells/zsh"]),
+)
 def test_it_may_name_the_login_shell(cuts: list[int], shell: str) -> None:
     line = GroupLine()
     assert fed(line, line.mark + f" 4711 {shell}".rstrip().encode() + b"\nmore", cuts) == b"more"
@@ -67,6 +74,12 @@ def test_only_the_first_line_with_the_mark_is_ours() -> None:
 
 def test_the_complaint_of_fish_is_taken_out() -> None:
     line = GroupLine()
-    complaint = b"fish: Expected a variable name after this $.\necho " + line.mark + b" $$\n" + b" " * 20 + b"^\nreal error\n"
+    complaint = (
+        b"fish: Expected a variable name after this $.\necho "
+        + line.mark
+        + b" $$\n"
+        + b" " * 20
+        + b"^\nreal error\n"
+    )
     assert line.strip_fish(complaint) == b"real error\n"
     assert not line.searching

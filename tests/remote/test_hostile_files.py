@@ -54,7 +54,13 @@ class Liar(asyncssh.SFTPServer):
         return path
 
     def read(self, file_obj: object, offset: int, size: int) -> bytes:
-        return b"x" * (size + 1) if file_obj == b"/more" else b"y" if file_obj == b"/slow" else b"z" * size
+        return (
+            b"x" * (size + 1)
+            if file_obj == b"/more"
+            else b"y"
+            if file_obj == b"/slow"
+            else b"z" * size
+        )
 
     def close(self, file_obj: object) -> None:
         """Nothing is open."""
@@ -108,7 +114,9 @@ async def test_folders_in_folders_without_end_end_at_the_limit() -> None:
 async def read(disk: Disk, path: str, size: int) -> int:
     file = await disk.open(path)
     try:
-        return sum([len(piece) async for piece in pieces_of(file, 0, size, disk.request_bytes, 1 << 20)])
+        return sum(
+            [len(piece) async for piece in pieces_of(file, 0, size, disk.request_bytes, 1 << 20)]
+        )
     finally:
         await file.close()
 

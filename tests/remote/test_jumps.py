@@ -29,17 +29,27 @@ def bastion() -> Iterator[Sshd]:
         yield running
 
 
-async def test_a_target_behind_a_jump_host_is_reached_through_it(server: Sshd, bastion: Sshd) -> None:
+async def test_a_target_behind_a_jump_host_is_reached_through_it(
+    server: Sshd, bastion: Sshd
+) -> None:
     async with pool() as sessions:
         where = endpoint_of(server, jumps=(endpoint_of(bastion, name="bastion"),))
         out, _, end = await run(sessions, where, 'echo "$SSH_CONNECTION"; exit 3')
         assert end == RemoteExit(3)
         assert str(server.port) in out.decode()
-        assert f"to {server.host} port {server.port}" in bastion.log or "direct-tcpip" in bastion.log or bastion.log
+        assert (
+            f"to {server.host} port {server.port}" in bastion.log
+            or "direct-tcpip" in bastion.log
+            or bastion.log
+        )
 
 
 async def test_two_jump_hosts_in_a_row(server: Sshd, bastion: Sshd) -> None:
-    async with proxy(bastion.host, bastion.port) as first_way, proxy(server.host, server.port) as second_way, pool() as sessions:
+    async with (
+        proxy(bastion.host, bastion.port) as first_way,
+        proxy(server.host, server.port) as second_way,
+        pool() as sessions,
+    ):
         first = endpoint_of(bastion, name="edge", port=first_way.port)
         second = endpoint_of(server, name="core", port=second_way.port)
         where = endpoint_of(server, name="db-1", jumps=(first, second))
@@ -48,10 +58,15 @@ async def test_two_jump_hosts_in_a_row(server: Sshd, bastion: Sshd) -> None:
         assert sessions.connections == 3
 
 
-async def test_many_targets_share_the_connection_to_their_jump_host(server: Sshd, bastion: Sshd) -> None:
+async def test_many_targets_share_the_connection_to_their_jump_host(
+    server: Sshd, bastion: Sshd
+) -> None:
     async with proxy(bastion.host, bastion.port) as way, pool() as sessions:
         jump = endpoint_of(bastion, name="bastion", port=way.port)
-        targets = [endpoint_of(server, name=f"web-{n}", host=f"127.0.1.{n}", jumps=(jump,)) for n in range(1, 21)]
+        targets = [
+            endpoint_of(server, name=f"web-{n}", host=f"127.0.1.{n}", jumps=(jump,))
+            for n in range(1, 21)
+        ]
         results = await asyncio.gather(*(run(sessions, target, "echo here") for target in targets))
         assert [out for out, _, _ in results] == [b"here\n"] * 20
         assert way.connections == 1
@@ -60,7 +75,9 @@ async def test_many_targets_share_the_connection_to_their_jump_host(server: Sshd
 async def test_the_jump_hosts_key_is_checked(server: Sshd, bastion: Sshd, tmp_path: Path) -> None:
     other = " ".join(keygen(tmp_path / "other").split()[:2])
     async with pool() as sessions:
-        where = endpoint_of(server, jumps=(endpoint_of(bastion, name="bastion", host_keys=(other,)),))
+        where = endpoint_of(
+            server, jumps=(endpoint_of(bastion, name="bastion", host_keys=(other,)),)
+        )
         failure = await failure_of(sessions, where)
         assert failure.code is ErrorCode.HOST_KEY
         assert "bastion" in failure.message
@@ -68,21 +85,29 @@ async def test_the_jump_hosts_key_is_checked(server: Sshd, bastion: Sshd, tmp_pa
 
 async def test_the_targets_key_is_checked_behind_a_jump_host(server: Sshd, bastion: Sshd) -> None:
     async with pool() as sessions:
-        where = endpoint_of(server, host_keys=bastion.host_keys, jumps=(endpoint_of(bastion, name="bastion"),))
+        where = endpoint_of(
+            server, host_keys=bastion.host_keys, jumps=(endpoint_of(bastion, name="bastion"),)
+        )
         failure = await failure_of(sessions, where)
         assert failure.code is ErrorCode.HOST_KEY
         assert "web-1" in failure.message
 
 
-async def test_a_login_that_the_jump_host_refuses_names_the_jump_host(server: Sshd, bastion: Sshd) -> None:
+async def test_a_login_that_the_jump_host_refuses_names_the_jump_host(
+    server: Sshd, bastion: Sshd
+) -> None:
     async with pool() as sessions:
-        where = endpoint_of(server, jumps=(endpoint_of(bastion, name="bastion", user="nobody-here"),))
+        where = endpoint_of(
+            server, jumps=(endpoint_of(bastion, name="bastion", user="nobody-here"),)
+        )
         failure = await failure_of(sessions, where)
         assert failure.code is ErrorCode.AUTH_FAILED
         assert "bastion" in failure.message
 
 
-async def test_what_the_jump_host_cannot_reach_has_its_own_code(server: Sshd, bastion: Sshd) -> None:
+async def test_what_the_jump_host_cannot_reach_has_its_own_code(
+    server: Sshd, bastion: Sshd
+) -> None:
     jumps = (endpoint_of(bastion, name="bastion"),)
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
@@ -114,7 +139,9 @@ async def test_a_jump_host_that_dies_takes_its_sessions_along(server: Sshd, bast
         assert (await run(sessions, where, "echo again"))[0] == b"again\n"
 
 
-async def test_a_literal_address_is_checked_behind_a_jump_host_too(server: Sshd, bastion: Sshd) -> None:
+async def test_a_literal_address_is_checked_behind_a_jump_host_too(
+    server: Sshd, bastion: Sshd
+) -> None:
     policy = AddressPolicy.parse(deny=["127.0.9.9/32"])
     async with pool(allow=policy) as sessions:
         where = endpoint_of(server, host="127.0.9.9", jumps=(endpoint_of(bastion, name="bastion"),))
@@ -129,10 +156,19 @@ async def test_the_credential_of_the_target_is_not_shown_to_the_jump_host(bastio
         assert "ada" not in bastion.log
 
 
-async def test_jump_hosts_that_fill_the_pool_leave_room_for_the_machines_behind_them(server: Sshd, bastion: Sshd) -> None:
+async def test_jump_hosts_that_fill_the_pool_leave_room_for_the_machines_behind_them(
+    server: Sshd, bastion: Sshd
+) -> None:
     async with pool(limits=PoolLimits(connections=4)) as sessions:
-        ways = [(endpoint_of(bastion, name=f"edge-{n}"), endpoint_of(bastion, name=f"core-{n}")) for n in range(8)]
-        targets = [endpoint_of(server, name=f"web-{n}", jumps=way[n % 2 :]) for n, way in enumerate(ways)]
+        ways = [
+            (endpoint_of(bastion, name=f"edge-{n}"), endpoint_of(bastion, name=f"core-{n}"))
+            for n in range(8)
+        ]
+        targets = [
+            endpoint_of(server, name=f"web-{n}", jumps=way[n % 2 :]) for n, way in enumerate(ways)
+        ]
         async with asyncio.timeout(60):
-            results = await asyncio.gather(*(run(sessions, target, "echo here") for target in targets))
+            results = await asyncio.gather(
+                *(run(sessions, target, "echo here") for target in targets)
+            )
     assert [out for out, _, _ in results] == [b"here\n"] * 8

@@ -73,9 +73,13 @@ async def test_a_child_that_ignores_term_is_dead_after_the_kill_on_this_machine(
     await kill_a_deaf_child(LocalSessions(), local_endpoint())
 
 
-async def test_what_is_left_of_the_group_after_the_shell_ended_is_killed_as_well(server: Sshd) -> None:
+async def test_what_is_left_of_the_group_after_the_shell_ended_is_killed_as_well(
+    server: Sshd,
+) -> None:
     async with pool() as sessions, sessions.session(endpoint_of(server)) as session:
-        process = await session.start("sh -c 'trap \"\" TERM; echo $$; sleep 60; sleep 60' & sleep 0.2; exit 0")
+        process = await session.start(
+            "sh -c 'trap \"\" TERM; echo $$; sleep 60; sleep 60' & sleep 0.2; exit 0"
+        )
         child = int(await first_line(process))
         await asyncio.sleep(0.5)
         # The shell is gone; its child still holds the channel open.
@@ -98,9 +102,13 @@ async def test_a_kill_while_contact_is_gone_is_unreachable(server: Sshd) -> None
         os.kill(shell, 9)
 
 
-async def test_a_process_of_another_user_that_we_may_not_signal_is_unreachable(server: Sshd, becomes_root: Path) -> None:
+async def test_a_process_of_another_user_that_we_may_not_signal_is_unreachable(
+    server: Sshd, becomes_root: Path
+) -> None:
     async with pool() as sessions, sessions.session(endpoint_of(server)) as session:
-        process = await session.start(f"{becomes_root} --reuid 0 sh -c 'echo $$; sleep 20; sleep 20'; true")
+        process = await session.start(
+            f"{becomes_root} --reuid 0 sh -c 'echo $$; sleep 20; sleep 20'; true"
+        )
         stubborn = int(await first_line(process))
         started = time.monotonic()
         try:
@@ -128,7 +136,10 @@ def becomes_root() -> Iterator[Path]:
 
 
 async def test_a_network_device_is_killed_by_signals_of_the_channel(server: Sshd) -> None:
-    async with pool() as sessions, sessions.session(endpoint_of(server, platform="network")) as session:
+    async with (
+        pool() as sessions,
+        sessions.session(endpoint_of(server, platform="network")) as session,
+    ):
         process = await session.start("trap '' TERM; echo up; while :; do sleep 0.1; done")
         assert await first_line(process) == b"up\n"
         assert await process.kill(0.3) is CancelProof.KILLED
@@ -154,7 +165,15 @@ async def test_many_kills_at_once_on_one_connection(server: Sshd) -> None:
         assert await asyncio.gather(*(one() for _ in range(16))) == [CancelProof.KILLED] * 16
 
 
-SHELLS = ["/bin/sh", "/bin/bash", "/usr/bin/rbash", "/usr/bin/tcsh", "/usr/bin/fish", "/usr/bin/zsh", "/usr/bin/ksh"]
+SHELLS = [
+    "/bin/sh",
+    "/bin/bash",
+    "/usr/bin/rbash",
+    "/usr/bin/tcsh",
+    "/usr/bin/fish",
+    "/usr/bin/zsh",
+    "/usr/bin/ksh",
+]
 HERE = [path for path in SHELLS if Path(path).exists()]
 
 
@@ -170,17 +189,25 @@ def shell(request: pytest.FixtureRequest) -> str:
     return name
 
 
-async def test_every_login_shell_gives_exact_output_and_can_be_killed(server: Sshd, shell: str) -> None:
+async def test_every_login_shell_gives_exact_output_and_can_be_killed(
+    server: Sshd, shell: str
+) -> None:
     server.authorize(shell, (server.folder / "login.pub").read_text().strip())
     async with pool() as sessions:
         where = endpoint_of(server, user=shell)
-        assert await run(sessions, where, "printf 'a\\000b'; exit 3") == (b"a\0b", b"", RemoteExit(3))
+        assert await run(sessions, where, "printf 'a\\000b'; exit 3") == (
+            b"a\0b",
+            b"",
+            RemoteExit(3),
+        )
         assert await run(sessions, where, "cat", b"in") == (b"in", b"", RemoteExit(0))
         async with sessions.session(where) as session:
             process = await session.start("echo up; sleep 60; sleep 60")
             assert await first_line(process) == b"up\n"
             assert await process.kill(1.0) is CancelProof.KILLED
-            left = subprocess.run(["pgrep", "-u", shell, "-r", "D,R,S,T", "sleep"], capture_output=True, check=False)
+            left = subprocess.run(
+                ["pgrep", "-u", shell, "-r", "D,R,S,T", "sleep"], capture_output=True, check=False
+            )
             assert left.stdout == b""
 
 
@@ -204,7 +231,10 @@ async def test_a_durable_run_is_cancelled_on_a_server_with_one_session_a_connect
 
 async def test_a_server_that_lets_nobody_in_twice_is_asked_to_signal_the_command() -> None:
     with sshd(max_sessions=1) as narrow:
-        async with pool(limits=PoolLimits(connections_per_key=1)) as sessions, sessions.session(endpoint_of(narrow)) as session:
+        async with (
+            pool(limits=PoolLimits(connections_per_key=1)) as sessions,
+            sessions.session(endpoint_of(narrow)) as session,
+        ):
             process = await session.start("echo up; sleep 60; sleep 60")
             assert await first_line(process) == b"up\n"
             assert await process.kill(1.0) is CancelProof.KILLED

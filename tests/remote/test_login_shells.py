@@ -73,7 +73,11 @@ def shell(request: pytest.FixtureRequest) -> Iterator[Shell]:
 @pytest.fixture
 def ground(server: Sshd, shell: Shell) -> Iterator[Opening]:
     """A machine whose account has this login shell, which greets whenever it is started."""
-    files = {shell.startup: GREETING + COMPLAINT.replace(" >&2", "") if "csh" in shell.program else GREETING + COMPLAINT}
+    files = {
+        shell.startup: GREETING + COMPLAINT.replace(" >&2", "")
+        if "csh" in shell.program
+        else GREETING + COMPLAINT
+    }
     with account(shell=shell.program, files=files if shell.startup else {}) as user:  # type: ignore[arg-type]
         server.authorize(user, (server.folder / "login.pub").read_text().strip())
 
@@ -103,20 +107,39 @@ async def test_output_and_exit_status_are_the_commands_alone(ground: Opening) ->
 
 
 @pytest.mark.parametrize("durably", [True, False])
-async def test_a_script_has_all_that_it_is_given_and_its_end_is_its_own(ground: Opening, shell: Shell, durably: bool) -> None:
+async def test_a_script_has_all_that_it_is_given_and_its_end_is_its_own(
+    ground: Opening, shell: Shell, durably: bool
+) -> None:
     async with machine(ground) as web:
-        script = b'printf "%s\\0" "$@" "$A" "$(pwd)"; cat; cat "$OPSJOBS_SECRETS/s"; exit 127 # \xff\r'
+        script = (
+            b'printf "%s\\0" "$@" "$A" "$(pwd)"; cat; cat "$OPSJOBS_SECRETS/s"; exit 127 # \xff\r'
+        )
         given = ("a b", "", "it's\n!\\")
-        program = Program(script=script, args=given, env={"A": "'$x"}, cwd="/usr", stdin=b"\0in", secrets={"s": Secret("!'\n")})
+        program = Program(
+            script=script,
+            args=given,
+            env={"A": "'$x"},
+            cwd="/usr",
+            stdin=b"\0in",
+            secrets={"s": Secret("!'\n")},
+        )
         said = "".join(f"{word}\0" for word in (*given, "'$x", "/usr")).encode() + b"\0in!'\n"
         lacking = replace(program, interpreter="/nowhere/sh")
         async with web.here.sessions.session(web.here.endpoint) as session:
             for wanted in (program, lacking):
                 order = StartOrder.of(RunKey(uuid4(), "step-1", 1), wanted, 60.0)
-                out, err, end = await collect(await (web.begin(order) if durably else session.start(wanted)))
-                assert (end.code, end.cause) == ((127, None) if wanted is program else (None, "interpreter"))
+                out, err, end = await collect(
+                    await (web.begin(order) if durably else session.start(wanted))
+                )
+                assert (end.code, end.cause) == (
+                    (127, None) if wanted is program else (None, "interpreter")
+                )
                 # Directly, a greeting is seen, and what a restricted shell says of itself.
-                assert out == said if durably and wanted is program else out.endswith(said if wanted is program else b"")
+                assert (
+                    out == said
+                    if durably and wanted is program
+                    else out.endswith(said if wanted is program else b"")
+                )
                 assert err == b"" or not durably
                 if durably:
                     await web.durable.clean([order.key])
@@ -124,38 +147,57 @@ async def test_a_script_has_all_that_it_is_given_and_its_end_is_its_own(ground: 
 
 async def test_a_direct_command_has_its_variables_and_its_end_is_its_own(ground: Opening) -> None:
     async with ground() as here, here.sessions.session(here.endpoint) as session:
-        told = {"OPSJOBS_TARGET": "web-1", "OPSJOBS_HOST": "fe80::1%eth0", "OPSJOBS_JOB": "it's $x !y \\\\ `z` * ~"}
-        command = 'printf "%s|" "$OPSJOBS_TARGET" "$OPSJOBS_HOST" "$OPSJOBS_JOB" "it\'s $0 a!b"; exit 3'
+        told = {
+            "OPSJOBS_TARGET": "web-1",
+            "OPSJOBS_HOST": "fe80::1%eth0",
+            "OPSJOBS_JOB": "it's $x !y \\\\ `z` * ~",
+        }
+        command = (
+            'printf "%s|" "$OPSJOBS_TARGET" "$OPSJOBS_HOST" "$OPSJOBS_JOB" "it\'s $0 a!b"; exit 3'
+        )
         out, _, end = await collect(await session.start(Program(command=command, env=told)))
     # A greeting is seen.
     assert out.endswith(f"{'|'.join([*told.values(), ''])}it's sh a!b|".encode())
     assert end == RemoteExit(3)
 
 
-async def test_a_direct_command_is_one_line_and_its_shell_is_learnt_on_the_way(ground: Opening, shell: Shell) -> None:
+async def test_a_direct_command_is_one_line_and_its_shell_is_learnt_on_the_way(
+    ground: Opening, shell: Shell
+) -> None:
     async with ground() as here:
         told = {"OPSJOBS_JOB": 'it\'s $x `z` * ~ "q"'}
         seen = []
         for command, wanted in (
             ('echo "$OPSJOBS_JOB" "it\'s $0"; cat; exit 3', 3),
-            ("echo a\necho b; exit 4", 4),  # no line of its own: it goes the other way, or as it is where the shell is known
+            (
+                "echo a\necho b; exit 4",
+                4,
+            ),  # no line of its own: it goes the other way, or as it is where the shell is known
             ("echo before; )", 2),
             ("kill -9 $$", None),
         ):
             async with here.sessions.session(here.endpoint) as session:
-                out, err, end = await collect(await session.start(Program(command=command, env=told)))
+                out, err, end = await collect(
+                    await session.start(Program(command=command, env=told))
+                )
             assert (end.code, end.cause) == (wanted, None)
             assert b"opsjobs:" not in out + err
             seen.append(out)
-        assert seen[0].endswith(f"{told['OPSJOBS_JOB']} it's sh\n".encode()) or seen[0].endswith(b" it's dash\n")
+        assert seen[0].endswith(f"{told['OPSJOBS_JOB']} it's sh\n".encode()) or seen[0].endswith(
+            b" it's dash\n"
+        )
         assert seen[1].endswith(b"a\nb\n")
         assert b"before" not in seen[2]
 
 
-async def test_a_direct_command_is_killed_with_its_children_and_proof(ground: Opening, shell: Shell) -> None:
+async def test_a_direct_command_is_killed_with_its_children_and_proof(
+    ground: Opening, shell: Shell
+) -> None:
     async with ground() as here, here.sessions.session(here.endpoint) as session:
         process = await session.start(
-            Program(command="trap '' TERM; (trap '' TERM; while :; do sleep 1; done) & echo at $!; wait")
+            Program(
+                command="trap '' TERM; (trap '' TERM; while :; do sleep 1; done) & echo at $!; wait"
+            )
         )
         said = b""
         async for piece in process:
@@ -170,9 +212,13 @@ async def test_a_direct_command_is_killed_with_its_children_and_proof(ground: Op
         assert not alive(int(found[1]))
 
 
-async def test_a_direct_script_has_its_grace_and_leaves_nothing(ground: Opening, shell: Shell) -> None:
+async def test_a_direct_script_has_its_grace_and_leaves_nothing(
+    ground: Opening, shell: Shell
+) -> None:
     async with ground() as here, here.sessions.session(here.endpoint) as session:
-        script = b"trap 'echo tidy; exit 7' TERM; echo at:$OPSJOBS_SECRETS; while :; do sleep 0.05; done"
+        script = (
+            b"trap 'echo tidy; exit 7' TERM; echo at:$OPSJOBS_SECRETS; while :; do sleep 0.05; done"
+        )
         process = await session.start(Program(script=script, secrets={"s": Secret("x")}))
         said = b""
         async for piece in process:
@@ -193,7 +239,9 @@ async def test_a_direct_script_has_its_grace_and_leaves_nothing(ground: Opening,
                 await asyncio.sleep(0.02)
 
 
-async def test_a_run_that_takes_long_is_followed_live_let_go_and_found_again(ground: Opening) -> None:
+async def test_a_run_that_takes_long_is_followed_live_let_go_and_found_again(
+    ground: Opening,
+) -> None:
     async with machine(ground) as web:
         latch = web.latch()
         order = web.order(f"echo first; {latch.wait}; echo last")
@@ -230,4 +278,6 @@ async def test_nothing_is_left_but_the_name_of_the_store(ground: Opening) -> Non
         await web.durable.clean([order.key])
         left = web.order("cd .opsjobs && find . -type f")
         out, _, _ = await web.done(left)
-        assert sorted(name for name in out.decode().split() if str(left.key) not in name) == ["./id"]
+        assert sorted(name for name in out.decode().split() if str(left.key) not in name) == [
+            "./id"
+        ]

@@ -53,7 +53,9 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_sessions_one_after_the_other_share_a_connection(server: Sshd) -> None:
     async with proxy(server.host, server.port) as way, pool() as sessions:
         for _ in range(5):
-            assert (await run(sessions, endpoint_of(server, port=way.port), "true"))[2] == RemoteExit(0)
+            assert (await run(sessions, endpoint_of(server, port=way.port), "true"))[
+                2
+            ] == RemoteExit(0)
         assert way.connections == 1
 
 
@@ -68,7 +70,11 @@ async def test_a_session_knows_when_its_connection_was_logged_in_to(server: Sshd
 
 
 async def test_the_ninth_session_opens_a_second_connection(server: Sshd) -> None:
-    async with proxy(server.host, server.port) as way, pool() as sessions, AsyncExitStack() as stack:
+    async with (
+        proxy(server.host, server.port) as way,
+        pool() as sessions,
+        AsyncExitStack() as stack,
+    ):
         where = endpoint_of(server, port=way.port)
         for count in range(1, 18):
             session = await stack.enter_async_context(sessions.session(where))
@@ -77,7 +83,10 @@ async def test_the_ninth_session_opens_a_second_connection(server: Sshd) -> None
 
 
 async def test_waiting_sessions_share_the_connects_that_they_need(server: Sshd) -> None:
-    async with proxy(server.host, server.port, Faults(delay_seconds=0.02)) as way, pool() as sessions:
+    async with (
+        proxy(server.host, server.port, Faults(delay_seconds=0.02)) as way,
+        pool() as sessions,
+    ):
         where = endpoint_of(server, port=way.port)
         await asyncio.gather(*(run(sessions, where, "sleep 0.3") for _ in range(20)))
         assert way.connections == 3
@@ -87,13 +96,18 @@ async def test_beyond_the_connections_of_one_machine_sessions_wait_their_turn(se
     limits = PoolLimits(connections_per_key=2, channels_per_connection=2)
     async with proxy(server.host, server.port) as way, pool(limits=limits) as sessions:
         where = endpoint_of(server, port=way.port)
-        results = await asyncio.gather(*(run(sessions, where, f"echo {n}; sleep 0.05") for n in range(12)))
+        results = await asyncio.gather(
+            *(run(sessions, where, f"echo {n}; sleep 0.05") for n in range(12))
+        )
         assert [out for out, _, _ in results] == [b"%d\n" % n for n in range(12)]
         assert way.connections == 2
 
 
 async def test_at_most_four_handshakes_at_a_time_to_one_host_and_port(server: Sshd) -> None:
-    async with proxy(server.host, server.port, Faults(delay_seconds=0.03)) as way, pool() as sessions:
+    async with (
+        proxy(server.host, server.port, Faults(delay_seconds=0.03)) as way,
+        pool() as sessions,
+    ):
         peak = 0
 
         async def watch() -> None:
@@ -114,14 +128,18 @@ async def test_sixty_sessions_to_a_server_with_default_limits_all_succeed() -> N
     with sshd(max_startups="10:30:100", max_sessions=10) as strict:
         async with pool() as sessions:
             targets = [endpoint_of(strict, name=f"web-{n}") for n in range(20)]
-            results = await asyncio.gather(*(run(sessions, target, "exit 3") for target in targets for _ in range(3)))
+            results = await asyncio.gather(
+                *(run(sessions, target, "exit 3") for target in targets for _ in range(3))
+            )
             assert {end for _, _, end in results} == {RemoteExit(3)}
 
 
 async def test_a_server_that_allows_fewer_sessions_is_believed() -> None:
     with sshd(max_sessions=3) as narrow:
         async with pool() as sessions:
-            results = await asyncio.gather(*(run(sessions, endpoint_of(narrow), f"sleep 0.2; echo {n}") for n in range(8)))
+            results = await asyncio.gather(
+                *(run(sessions, endpoint_of(narrow), f"sleep 0.2; echo {n}") for n in range(8))
+            )
             assert [out for out, _, _ in results] == [b"%d\n" % n for n in range(8)]
 
 
@@ -161,7 +179,9 @@ async def test_the_longest_idle_connection_makes_room_for_a_new_one(server: Sshd
 async def test_without_an_idle_connection_one_waits_for_room(server: Sshd) -> None:
     async with pool(limits=PoolLimits(connections=1)) as sessions:
         async with sessions.session(endpoint_of(server, name="web-1")):
-            waiting = asyncio.create_task(run(sessions, endpoint_of(server, name="web-2"), "echo in"))
+            waiting = asyncio.create_task(
+                run(sessions, endpoint_of(server, name="web-2"), "echo in")
+            )
             await asyncio.sleep(0.1)
             assert not waiting.done()
         assert (await waiting)[0] == b"in\n"
@@ -177,7 +197,10 @@ async def test_dead_connections_are_dropped(server: Sshd) -> None:
 
 
 async def test_who_gives_up_does_not_take_the_connect_of_the_others_along(server: Sshd) -> None:
-    async with proxy(server.host, server.port, Faults(delay_seconds=0.05)) as way, pool() as sessions:
+    async with (
+        proxy(server.host, server.port, Faults(delay_seconds=0.05)) as way,
+        pool() as sessions,
+    ):
         where = endpoint_of(server, port=way.port)
         first = asyncio.create_task(run(sessions, where, "true"))
         others = [asyncio.create_task(run(sessions, where, "true")) for _ in range(3)]
@@ -185,7 +208,9 @@ async def test_who_gives_up_does_not_take_the_connect_of_the_others_along(server
         first.cancel()
         results = await asyncio.gather(first, *others, return_exceptions=True)
         assert isinstance(results[0], asyncio.CancelledError)
-        assert [result[2] for result in results[1:] if not isinstance(result, BaseException)] == [RemoteExit(0)] * 3
+        assert [result[2] for result in results[1:] if not isinstance(result, BaseException)] == [
+            RemoteExit(0)
+        ] * 3
         assert way.connections == 1
 
 
@@ -219,7 +244,9 @@ async def test_a_refused_login_is_not_retried(server: Sshd, tmp_path: Path) -> N
         assert "refused the login" in later.message
         assert way.connections == 1
         # Another version of the credential is another login.
-        better = endpoint_of(server, port=way.port, credential=dataclasses.replace(wrong, version=2))
+        better = endpoint_of(
+            server, port=way.port, credential=dataclasses.replace(wrong, version=2)
+        )
         assert await code_of(sessions, better) is ErrorCode.AUTH_FAILED
         assert way.connections == 2
         assert await code_of(sessions, better) is ErrorCode.CIRCUIT_OPEN
@@ -228,7 +255,9 @@ async def test_a_refused_login_is_not_retried(server: Sshd, tmp_path: Path) -> N
         assert way.connections == 3
 
 
-async def test_a_failed_connect_is_told_to_all_who_waited_and_tried_again_later(server: Sshd) -> None:
+async def test_a_failed_connect_is_told_to_all_who_waited_and_tried_again_later(
+    server: Sshd,
+) -> None:
     async with proxy(server.host, server.port, Faults(refuse=True)) as way, pool() as sessions:
         where = endpoint_of(server, port=way.port)
         codes = await asyncio.gather(*(code_of(sessions, where) for _ in range(20)))
@@ -261,7 +290,9 @@ async def test_closing_the_pool_leaves_no_file_descriptor_behind(server: Sshd) -
         await run(warm, endpoint_of(server), "true")
     before = open_files()
     async with pool() as sessions:
-        await asyncio.gather(*(run(sessions, endpoint_of(server, name=f"web-{n}"), "true") for n in range(10)))
+        await asyncio.gather(
+            *(run(sessions, endpoint_of(server, name=f"web-{n}"), "true") for n in range(10))
+        )
     await until(lambda: open_files() <= before)
 
 

@@ -22,7 +22,18 @@ from opsjobs.model.spool_identity import RunKey, StartOrder
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.spool.direct import directly
 from opsjobs.remote.spool.program import direct
-from remote.spools import HOUR, Account, Machine, account, first, kill, machine, marked, nothing_left_of, until
+from remote.spools import (
+    HOUR,
+    Account,
+    Machine,
+    account,
+    first,
+    kill,
+    machine,
+    marked,
+    nothing_left_of,
+    until,
+)
 
 MEMORY = Path("/dev/shm")
 CANARY = 'canary\'\n"$x" ü'
@@ -66,7 +77,9 @@ def program_of(account: Account, name: str, text: str) -> None:
         ("pwsh", ["pwsh"], "pwsh -NoProfile -NonInteractive -File"),
     ],
 )
-async def test_an_interpreter_is_found_by_the_names_that_it_goes_by(shell: str, asked: str, there: list[str], heard: str) -> None:
+async def test_an_interpreter_is_found_by_the_names_that_it_goes_by(
+    shell: str, asked: str, there: list[str], heard: str
+) -> None:
     with account(shell) as plain:
         bare = plain.without()
         for name in there:
@@ -88,13 +101,20 @@ async def test_an_interpreter_is_looked_for_where_the_action_says(shell: str) ->
         place.mkdir()
         program_of(Account(plain.home, place, plain.path), "python3", "#!/bin/sh\necho mine\n")
         async with machine(shell, account_=plain) as web:
-            program = Program(script=b"x", interpreter="python", env={"PATH": str(place)}, secrets={"a": Secret("x")})
+            program = Program(
+                script=b"x",
+                interpreter="python",
+                env={"PATH": str(place)},
+                secrets={"a": Secret("x")},
+            )
             assert await web.done(order(web, program)) == (b"mine\n", b"", RemoteExit(0))
             assert await run_directly(web, program) == (b"mine\n", b"", RemoteExit(0))
 
 
 @pytest.mark.parametrize("how", ["not executable", "its own interpreter is missing", "a folder"])
-async def test_an_interpreter_that_is_there_and_cannot_be_started_is_no_exit_status(shell: str, how: str) -> None:
+async def test_an_interpreter_that_is_there_and_cannot_be_started_is_no_exit_status(
+    shell: str, how: str
+) -> None:
     async with machine(shell) as web:
         path = web.account.home / "odd interpreter"
         if how == "a folder":
@@ -104,7 +124,11 @@ async def test_an_interpreter_that_is_there_and_cannot_be_started_is_no_exit_sta
             path.chmod(0o755 if "missing" in how else 0o644)
         program = Program(script=b"exit 3", interpreter=str(path))
         run = order(web, program)
-        for out, _, end in (await web.done(run), await web.again(run), await run_directly(web, program)):
+        for out, _, end in (
+            await web.done(run),
+            await web.again(run),
+            await run_directly(web, program),
+        ):
             assert (out, end.code, end.cause) == (b"", None, "interpreter")
         assert left(web, run) == []
 
@@ -112,11 +136,15 @@ async def test_an_interpreter_that_is_there_and_cannot_be_started_is_no_exit_sta
 # --- what it is given, and what is seen of it
 
 
-async def test_nothing_of_it_is_in_a_process_list_or_in_the_environment_of_anything_else(shell: str) -> None:
+async def test_nothing_of_it_is_in_a_process_list_or_in_the_environment_of_anything_else(
+    shell: str,
+) -> None:
     async with machine(shell) as web:
         canary = {"OPSJOBS_PARAM_A": "canary-value"}
         text = b"tr '\\0' '\\n' </proc/$$/environ | grep -c canary-value; sleep 0.2 # canary-script"
-        program = Program(script=text, env=canary, stdin=b"canary-input", secrets={"a": Secret("canary-secret")})
+        program = Program(
+            script=text, env=canary, stdin=b"canary-input", secrets={"a": Secret("canary-secret")}
+        )
         with watched(b"canary") as seen:
             assert await web.done(order(web, program)) == (b"1\n", b"", RemoteExit(0))
             assert await run_directly(web, program) == (b"1\n", b"", RemoteExit(0))
@@ -154,14 +182,19 @@ def watched(word: bytes) -> Iterator[set[str]]:
 
 async def test_without_a_place_in_memory_secrets_lie_in_the_run_s_folder(shell: str) -> None:
     async with machine(shell) as web:
-        run = order(web, Program(command='cd "$OPSJOBS_SECRETS"; cat a; pwd', secrets={"a": Secret(CANARY)}))
+        run = order(
+            web, Program(command='cd "$OPSJOBS_SECRETS"; cat a; pwd', secrets={"a": Secret(CANARY)})
+        )
         taken = MEMORY / f"opsjobs.{run.key}"
         taken.symlink_to("/nowhere")  # as somebody else could, who knows the key
         try:
             out, _, end = await web.done(run)
         finally:
             taken.unlink(missing_ok=True)
-        assert (out, end) == (f"{CANARY}{web.account.runs}/{run.key}.s/secrets\n".encode(), RemoteExit(0))
+        assert (out, end) == (
+            f"{CANARY}{web.account.runs}/{run.key}.s/secrets\n".encode(),
+            RemoteExit(0),
+        )
         assert left(web, run) == []
 
 
@@ -193,7 +226,9 @@ async def at_work(web: Machine, script: bytes = WAITS, **more: object) -> tuple[
 
 async def test_a_script_is_found_again_from_any_byte_on(shell: str) -> None:
     async with machine(shell) as web:
-        run, place = await at_work(web, b"echo $OPSJOBS_SECRETS\nuntil [ -e go ]; do sleep 0.05; done\necho rest\nexit 5")
+        run, place = await at_work(
+            web, b"echo $OPSJOBS_SECRETS\nuntil [ -e go ]; do sleep 0.05; done\necho rest\nexit 5"
+        )
         size = len(f"{place}\n")
         process = await web.attach(run, (size, 0))
         (web.account.home / "go").touch()
@@ -210,13 +245,21 @@ async def test_a_script_is_found_again_from_any_byte_on(shell: str) -> None:
     ("cause", "script", "limits"),
     [
         ("timeout", b"trap '' TERM\n" + WAITS, {"timeout_seconds": 1.0}),
-        ("output_limit", WAITS.replace(b"sleep", b"echo 0123456789 && sleep"), {"limit_bytes": 200}),
+        (
+            "output_limit",
+            WAITS.replace(b"sleep", b"echo 0123456789 && sleep"),
+            {"limit_bytes": 200},
+        ),
     ],
     ids=["timeout", "output limit"],
 )
-async def test_a_watchdog_takes_the_secrets_along(shell: str, cause: str, script: bytes, limits: dict[str, float]) -> None:
+async def test_a_watchdog_takes_the_secrets_along(
+    shell: str, cause: str, script: bytes, limits: dict[str, float]
+) -> None:
     async with machine(shell) as web:
-        run = order(web, Program(script=script, secrets={"a": Secret(CANARY)}), grace_seconds=0.3, **limits)
+        run = order(
+            web, Program(script=script, secrets={"a": Secret(CANARY)}), grace_seconds=0.3, **limits
+        )
         _, _, end = await web.done(run)
         assert end.cause == cause
         assert left(web, run) == []
@@ -241,11 +284,15 @@ async def test_where_the_keeper_is_killed_somebody_else_takes_the_secrets_along(
 
 
 @pytest.mark.parametrize("by", ["cancel", "clean"])
-async def test_where_all_are_killed_at_once_the_next_visit_takes_them_along(shell: str, by: str) -> None:
+async def test_where_all_are_killed_at_once_the_next_visit_takes_them_along(
+    shell: str, by: str
+) -> None:
     async with machine(shell) as web:
         run, place = await at_work(web)
         keeper = web.keeper(run)
-        beside = [int(pid) for pid in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()]
+        beside = [
+            int(pid) for pid in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+        ]
         kill([keeper, *beside, *marked(run.key)])
         await nothing_left_of(run.key)
         assert place.exists()
@@ -258,7 +305,9 @@ async def test_where_all_are_killed_at_once_the_next_visit_takes_them_along(shel
 
 async def test_a_direct_program_whose_shell_is_killed_leaves_nothing_either(shell: str) -> None:
     async with machine(shell) as web:
-        program = Program(script=b"echo $PPID $$ $OPSJOBS_SECRETS\nexec sleep 60", secrets={"a": Secret(CANARY)})
+        program = Program(
+            script=b"echo $PPID $$ $OPSJOBS_SECRETS\nexec sleep 60", secrets={"a": Secret(CANARY)}
+        )
         process = await directly(web.account.dressed(web.bare[0]), program)
         shell_pid, script_pid, place = (await first(process, 12)).decode().split(maxsplit=2)
         assert (Path(place.strip()) / "a").exists()

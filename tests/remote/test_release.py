@@ -26,7 +26,14 @@ from opsjobs.remote.ssh.connection import SshConnection
 from opsjobs.remote.ssh.process import Receiver
 from remote.conftest import pool
 
-KINDS = (asyncssh.SSHClientConnection, asyncssh.SSHClientChannel, SshConnection, Receiver, OutputBuffer, PooledConnection)
+KINDS = (
+    asyncssh.SSHClientConnection,
+    asyncssh.SSHClientChannel,
+    SshConnection,
+    Receiver,
+    OutputBuffer,
+    PooledConnection,
+)
 SECONDS = 5.0
 
 
@@ -92,7 +99,10 @@ async def hang_up_before_the_login(_server: Sshd, sessions: SshPool) -> None:
 
 
 async def broken_wire(server: Sshd, sessions: SshPool) -> None:
-    async with proxy(server.host, server.port) as way, sessions.session(endpoint_of(server, port=way.port)) as session:
+    async with (
+        proxy(server.host, server.port) as way,
+        sessions.session(endpoint_of(server, port=way.port)) as session,
+    ):
         process = await session.start("sleep 60")
         way.reset_all()
         with pytest.raises(RemoteFailure):
@@ -100,7 +110,15 @@ async def broken_wire(server: Sshd, sessions: SshPool) -> None:
                 pass
 
 
-STORIES = [command, channel_that_is_let_go, files, refused_login, foreign_host_key, hang_up_before_the_login, broken_wire]
+STORIES = [
+    command,
+    channel_that_is_let_go,
+    files,
+    refused_login,
+    foreign_host_key,
+    hang_up_before_the_login,
+    broken_wire,
+]
 
 
 @pytest.mark.parametrize("story", STORIES)
@@ -111,12 +129,18 @@ async def test_a_connection_that_is_over_is_freed_at_once(
         await story(server, sessions)
 
 
-async def test_a_connection_through_a_jump_host_is_freed_at_once(server: Sshd, bastion: Sshd) -> None:
+async def test_a_connection_through_a_jump_host_is_freed_at_once(
+    server: Sshd, bastion: Sshd
+) -> None:
     async with nothing_left(), pool() as sessions:
-        await run(sessions, endpoint_of(server, jumps=(endpoint_of(bastion, name="bastion"),)), "echo hi")
+        await run(
+            sessions, endpoint_of(server, jumps=(endpoint_of(bastion, name="bastion"),)), "echo hi"
+        )
 
 
-async def test_an_idle_connection_that_is_closed_is_freed_while_the_pool_lives(server: Sshd) -> None:
+async def test_an_idle_connection_that_is_closed_is_freed_while_the_pool_lives(
+    server: Sshd,
+) -> None:
     async with pool(limits=PoolLimits(idle_seconds=0.4)) as sessions, nothing_left():
         await run(sessions, endpoint_of(server), "echo hi")
         while sessions.connections:

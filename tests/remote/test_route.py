@@ -9,7 +9,9 @@ from typing import Any
 from opsjobs.remote.connection_group import ConnectionGroup, PooledConnection
 
 
-async def test_the_fewest_places_that_a_machine_has_allowed_stay_the_limit_of_new_connections() -> None:
+async def test_the_fewest_places_that_a_machine_has_allowed_stay_the_limit_of_new_connections() -> (
+    None
+):
     made: list[PooledConnection] = []
 
     async def connect() -> PooledConnection:
@@ -17,7 +19,14 @@ async def test_the_fewest_places_that_a_machine_has_allowed_stay_the_limit_of_ne
         made.append(PooledConnection(connection))
         return made[-1]
 
-    route = ConnectionGroup(connect, places=4, lines=9, now=lambda: 0.0, today=lambda: datetime.now(UTC), idle=lambda: None)
+    route = ConnectionGroup(
+        connect,
+        places=4,
+        lines=9,
+        now=lambda: 0.0,
+        today=lambda: datetime.now(UTC),
+        idle=lambda: None,
+    )
     first = [await route.take() for _ in range(4)]
     second = [await route.take() for _ in range(4)]
     assert [line.places for line in made] == [4, 4]

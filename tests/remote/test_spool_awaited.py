@@ -28,7 +28,11 @@ async def test_while_it_is_awaited_its_watchdog_starts_nothing(shell: str) -> No
             assert web.spool._login.awaits
             witness = _noted_sleeps(web)
             for number in range(10):
-                assert await web.done(f"echo {number}") == (f"{number}\n".encode(), b"", RemoteExit(0))
+                assert await web.done(f"echo {number}") == (
+                    f"{number}\n".encode(),
+                    b"",
+                    RemoteExit(0),
+                )
             assert not witness.exists()
             # Followed live, it is watched as any other.
             assert await web.done("sleep 0.4; echo done") == (
@@ -43,7 +47,9 @@ def _noted_sleeps(web: Machine) -> Path:
     """Where each `sleep` of this account leaves a line from now on."""
     witness = web.account.home / "sleeps"
     (web.account.programs / "sleep").unlink(missing_ok=True)
-    (web.account.programs / "sleep").write_text(f'#!/bin/sh\necho "$@" >>"{witness}"\nexec /bin/sleep "$@"\n')
+    (web.account.programs / "sleep").write_text(
+        f'#!/bin/sh\necho "$@" >>"{witness}"\nexec /bin/sleep "$@"\n'
+    )
     (web.account.programs / "sleep").chmod(0o755)
     return witness
 

@@ -46,9 +46,7 @@ async def test_processes_that_daemonise_and_ignore_term_leave_no_survivor(shell:
 async def test_processes_that_fork_all_the_time_leave_no_survivor() -> None:
     async with machine() as web:
         # Each generation lives for a moment only, and many of them at a time.
-        breed = (
-            "f() { trap '' TERM; n=0; while [ $n -lt 200 ]; do (sleep 0.05); n=$((n+1)); done; }; f & f & f & f & echo up; wait"
-        )
+        breed = "f() { trap '' TERM; n=0; while [ $n -lt 200 ]; do (sleep 0.05); n=$((n+1)); done; }; f & f & f & f & echo up; wait"
         order = web.order(f"trap '' TERM; {breed}")
         await first(await web.begin(order))
         assert (await within(60, web.spool.cancel(order.key, 0.2))).proof is CancelProof.KILLED
@@ -57,7 +55,10 @@ async def test_processes_that_fork_all_the_time_leave_no_survivor() -> None:
 
 async def test_a_cancel_leaves_the_processes_of_other_runs_alone(shell: str) -> None:
     async with machine(shell) as web:
-        orders = [web.order("echo up; setsid sleep 60 & sleep 60"), web.order("echo up; setsid sleep 60 & sleep 60")]
+        orders = [
+            web.order("echo up; setsid sleep 60 & sleep 60"),
+            web.order("echo up; setsid sleep 60 & sleep 60"),
+        ]
         # The tenth attempt's key begins with the first one's.
         key = orders[0].key
         orders.append(replace(orders[0], key=replace(key, attempt=10)))
@@ -73,21 +74,29 @@ async def test_what_a_run_has_started_is_left_alone_once_the_run_has_ended(shell
     async with machine(shell) as web:
         order = web.order("setsid sleep 60 </dev/null >/dev/null 2>&1 & echo $!")
         out, _, _ = await web.done(order)
-        assert await web.spool.cancel(order.key, 0.1) == CancelOutcome(CancelProof.ALREADY_FINISHED, RemoteExit(0))
+        assert await web.spool.cancel(order.key, 0.1) == CancelOutcome(
+            CancelProof.ALREADY_FINISHED, RemoteExit(0)
+        )
         assert alive(int(out))
         kill(marked(order.key))
 
 
-async def test_a_process_that_hides_from_its_environment_is_found_by_its_session(shell: str) -> None:
+async def test_a_process_that_hides_from_its_environment_is_found_by_its_session(
+    shell: str,
+) -> None:
     async with machine(shell) as web:
-        order = web.order("env -i sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' & wait")
+        order = web.order(
+            "env -i sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' & wait"
+        )
         pid = int(await first(await web.begin(order), 2))
         assert pid not in marked(order.key)
         assert (await web.spool.cancel(order.key, 0.2)).proof is CancelProof.KILLED
         assert not alive(pid)
 
 
-async def test_a_command_that_kills_its_whole_group_takes_its_keeper_along_and_a_cancel_tells(shell: str) -> None:
+async def test_a_command_that_kills_its_whole_group_takes_its_keeper_along_and_a_cancel_tells(
+    shell: str,
+) -> None:
     async with machine(shell) as web:
         order = web.order("echo up; sleep 0.2; setsid sleep 60 & kill -KILL 0")
         process = await web.begin(order)
@@ -126,7 +135,10 @@ async def test_many_cancels_at_once_agree(shell: str) -> None:
             RemoteExit(None, "TERM", "cancel"),
             RemoteExit(None, "KILL", "cancel"),
         }
-        assert {settlement.proof for settlement in settlements} <= {CancelProof.KILLED, CancelProof.ALREADY_FINISHED}
+        assert {settlement.proof for settlement in settlements} <= {
+            CancelProof.KILLED,
+            CancelProof.ALREADY_FINISHED,
+        }
         assert CancelProof.KILLED in {settlement.proof for settlement in settlements}
 
 

@@ -38,7 +38,9 @@ async def machine(server: Sshd, **more: object) -> AsyncIterator[Machine]:
             yield web
 
 
-async def test_the_first_start_tells_of_the_login_shell_and_the_next_ones_need_no_other(server: Sshd) -> None:
+async def test_the_first_start_tells_of_the_login_shell_and_the_next_ones_need_no_other(
+    server: Sshd,
+) -> None:
     async with machine(server) as web:
         lines: list[str] = []
         start, talk = web.spool._start, web.spool._talk
@@ -59,7 +61,9 @@ async def test_a_login_shell_that_is_not_what_it_says_is_taken_as_any_other(serv
         start = web.spool._start
 
         async def odd(line: str, stdin: bytes) -> object:
-            return await start("echo what is this; exit 3" if line.startswith("set") else line, stdin)
+            return await start(
+                "echo what is this; exit 3" if line.startswith("set") else line, stdin
+            )
 
         web.spool._start = odd  # type: ignore[assignment]
         assert await web.done("echo out") == (b"out\n", b"", RemoteExit(0))
@@ -80,7 +84,9 @@ async def test_words_of_a_login_script_are_not_output(server: Sshd) -> None:
 async def test_output_is_seen_while_the_command_runs(server: Sshd) -> None:
     async with machine(server) as web:
         gate = web.account.home / "gate"
-        order = web.order("n=0; while [ $n -lt 20 ]; do echo $n; until [ -e gate$n ]; do sleep 0.02; done; n=$((n+1)); done")
+        order = web.order(
+            "n=0; while [ $n -lt 20 ]; do echo $n; until [ -e gate$n ]; do sleep 0.02; done; n=$((n+1)); done"
+        )
         process = await web.begin(order)
         for n in range(20):
             assert await within(60, first(process, 2)) == b"%d\n" % n
@@ -105,7 +111,9 @@ async def test_no_tail_outlives_its_channel(server: Sshd) -> None:
                 assert alive(web.keeper(order))
 
 
-async def test_where_no_second_channel_can_be_had_output_is_still_seen_as_it_comes(server: Sshd) -> None:
+async def test_where_no_second_channel_can_be_had_output_is_still_seen_as_it_comes(
+    server: Sshd,
+) -> None:
     limits = PoolLimits(connections_per_key=1, channels_per_connection=2)
     with account("dash", owner=server.user) as made:
         where = endpoint_of(server)
@@ -131,9 +139,13 @@ async def test_a_server_with_one_session_a_connection_runs_follows_and_cancels()
             assert await process.kill(1.0) is CancelProof.KILLED
 
 
-async def test_a_process_of_another_user_that_we_may_not_signal_is_unreachable(server: Sshd, becomes_root: Path) -> None:
+async def test_a_process_of_another_user_that_we_may_not_signal_is_unreachable(
+    server: Sshd, becomes_root: Path
+) -> None:
     async with machine(server) as web:
-        order = web.order(f"{becomes_root} --reuid 0 sh -c 'trap \"\" TERM; echo $$; sleep 20; sleep 20'; true")
+        order = web.order(
+            f"{becomes_root} --reuid 0 sh -c 'trap \"\" TERM; echo $$; sleep 20; sleep 20'; true"
+        )
         stubborn = int(await first(await web.begin(order), 2))
         try:
             settlement = await within(60, web.spool.cancel(order.key, 0.2))
@@ -172,7 +184,9 @@ async def test_a_cancel_without_contact_is_unreachable(server: Sshd) -> None:
                 assert (await web.spool.cancel(order.key, 1.0)).proof is CancelProof.KILLED
 
 
-async def test_an_attach_that_hears_nothing_any_more_has_lost_contact(server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_attach_that_hears_nothing_any_more_has_lost_contact(
+    server: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(output_sources, "SILENCE_SECONDS", 6.0)
     async with pool() as sessions, proxy(server.host, server.port) as way:
         with account("dash", owner=server.user) as made:
@@ -225,7 +239,9 @@ class Follower:
 
     async def _once(self, web: Machine, order: StartOrder) -> RemoteExit:
         if self.perhaps_begun:
-            process = await web.attach(order, (len(self.given["stdout"]), len(self.given["stderr"])))
+            process = await web.attach(
+                order, (len(self.given["stdout"]), len(self.given["stderr"]))
+            )
         else:
             try:
                 process = await web.begin(order)
@@ -264,7 +280,11 @@ async def test_contact_cut_at_random_places_loses_and_repeats_no_byte(server: Ss
                     end = await within(90, follower.follow(web, order))
                     cutter.cancel()
                     way.faults.cut = None
-                    assert (bytes(follower.given["stdout"]), bytes(follower.given["stderr"]), end) == expected
+                    assert (
+                        bytes(follower.given["stdout"]),
+                        bytes(follower.given["stderr"]),
+                        end,
+                    ) == expected
                     assert (made.home / "witness").read_text() == "ran\n"
                     losses += follower.losses
                 assert losses > 10
@@ -284,7 +304,10 @@ async def test_a_start_that_is_cut_at_any_byte_begins_once_or_not_at_all(server:
             async with open_machine(sessions, endpoint_of(server), made) as web:
                 for left in range(0, 4800, 163):
                     (made.home / "witness").unlink(missing_ok=True)
-                    order, follower = web.order("echo ran >>witness; echo out; exit 2"), Follower(sessions, way, server, made)
+                    order, follower = (
+                        web.order("echo ran >>witness; echo out; exit 2"),
+                        Follower(sessions, way, server, made),
+                    )
                     async with sessions.session(endpoint_of(server, port=way.port)) as session:
                         await heard(await session.start("true"))
                     way.faults.cut = Cut(left)
@@ -297,7 +320,9 @@ async def test_a_start_that_is_cut_at_any_byte_begins_once_or_not_at_all(server:
                         assert not (made.home / "witness").exists()
 
 
-async def follow_to_an_end(follower: Follower, web: Machine, order: StartOrder) -> RemoteExit | None:
+async def follow_to_an_end(
+    follower: Follower, web: Machine, order: StartOrder
+) -> RemoteExit | None:
     """None where the cut went through the payload: then it is settled that this start will never begin."""
     try:
         return await follower.follow(web, order)

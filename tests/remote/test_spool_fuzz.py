@@ -37,20 +37,27 @@ class Seen:
 
     chance: random.Random
     order: StartOrder
-    given: dict[Stream, bytearray] = field(default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
+    given: dict[Stream, bytearray] = field(
+        default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()}
+    )
     end: RemoteExit | str = ""
     keeper_killed: bool = False
     tries: int = 0
 
 
-async def test_whatever_is_killed_no_run_starts_twice_and_no_byte_is_lost_or_repeated(shell: str) -> None:
+async def test_whatever_is_killed_no_run_starts_twice_and_no_byte_is_lost_or_repeated(
+    shell: str,
+) -> None:
     chance, outcomes = random.Random(f"{SEED} {shell}"), Counter[str]()
     loop = asyncio.get_running_loop()
     async with machine(shell) as web:
         until = loop.time() + SECONDS / len(PROGRAMS)
         while loop.time() < until:
             async with asyncio.timeout(SECONDS + 50), asyncio.TaskGroup() as games:
-                played = [games.create_task(play(web, random.Random(chance.random()))) for _ in range(AT_ONCE)]
+                played = [
+                    games.create_task(play(web, random.Random(chance.random())))
+                    for _ in range(AT_ONCE)
+                ]
             outcomes.update(game.result() for game in played)
             kill_orphans(web)
             await web.tidy_up()
@@ -78,7 +85,9 @@ async def play(web: Machine, chance: random.Random) -> str:
     try:
         check(web, seen, name, proof)
     except AssertionError as wrong:
-        raise AssertionError(f"seed {SEED}, {seen.order.key} {seen.order.command!r} -> {seen.end}, {proof}: {wrong}") from wrong
+        raise AssertionError(
+            f"seed {SEED}, {seen.order.key} {seen.order.command!r} -> {seen.end}, {proof}: {wrong}"
+        ) from wrong
     return seen.end if isinstance(seen.end, str) else "done" if proof is None else "cancelled"
 
 
@@ -109,7 +118,9 @@ async def follow(web: Machine, seen: Seen) -> None:
         seen.tries += 1
         async with session(web) as here:
             reader = asyncio.create_task(read(here, seen, again=perhaps_begun))
-            await asyncio.wait({reader}, timeout=seen.chance.choice([None, None, seen.chance.random() * 0.4]))
+            await asyncio.wait(
+                {reader}, timeout=seen.chance.choice([None, None, seen.chance.random() * 0.4])
+            )
             reader.cancel()
             perhaps_begun = True
             try:
@@ -159,7 +170,9 @@ async def strike(seen: Seen, *, kill_keepers: bool) -> None:
         named = str(seen.order.key).encode()
         # A script has its run's name in its own path, and so has who makes its folder: they serve nobody.
         serving = [
-            (pid, said) for pid, said in descendants() if named in said and b"/script." not in said and said[:5] != b"mkdir"
+            (pid, said)
+            for pid, said in descendants()
+            if named in said and b"/script." not in said and said[:5] != b"mkdir"
         ]
         keeping = {pid for pid, said in serving if b"set -C" in said}
         victims = [pid for pid, _ in serving if kill_keepers or pid not in keeping]
@@ -185,7 +198,10 @@ def descendants() -> list[tuple[int, bytes]]:
 
 def left_of(web: Machine, order: StartOrder) -> list[Path]:
     """Files that a program was given, and that nobody has removed."""
-    return [*web.account.runs.glob(f"{order.key}.s"), *Path("/dev/shm").glob(f"opsjobs.{order.key}*")]
+    return [
+        *web.account.runs.glob(f"{order.key}.s"),
+        *Path("/dev/shm").glob(f"opsjobs.{order.key}*"),
+    ]
 
 
 def kill_orphans(web: Machine) -> None:
@@ -206,7 +222,9 @@ def check(web: Machine, seen: Seen, name: str, proof: CancelProof | None) -> Non
         assert seen.end == RemoteExit(5) or seen.keeper_killed
         assert starts == b"x\n"
         for said, truth in zip(given, (kept("out"), kept("err")), strict=True):
-            assert seen.keeper_killed or said == truth, f"{len(said)} bytes instead of {len(truth)}: {said[-60:]!r}"
+            assert seen.keeper_killed or said == truth, (
+                f"{len(said)} bytes instead of {len(truth)}: {said[-60:]!r}"
+            )
     assert kept("out").startswith(given[0]) or len(kept("out")) < len(given[0])
     if seen.end == "void":
         assert starts == b""

@@ -58,8 +58,14 @@ def test_a_line_is_for_every_login_shell(request_: SpoolRequest) -> None:
 def test_every_shell_can_read_it(request_: SpoolRequest, plain: bool, shell: str) -> None:
     line = request_.line(plain=plain or request_.awaited)
     program = ["busybox", "sh"] if shell == "busybox" else [shutil.which(shell) or shell]
-    for text in (line, request_.script, *(word.strip("'").replace("'\"'\"'", "'") for word in request_.arguments)):
-        said = subprocess.run([*program, "-n", "-c", text], capture_output=True, text=True, check=False)
+    for text in (
+        line,
+        request_.script,
+        *(word.strip("'").replace("'\"'\"'", "'") for word in request_.arguments),
+    ):
+        said = subprocess.run(
+            [*program, "-n", "-c", text], capture_output=True, text=True, check=False
+        )
         assert (said.returncode, said.stderr) == (0, "")
 
 
@@ -75,14 +81,20 @@ def test_the_command_and_its_environment_are_nowhere_but_in_the_standard_input()
 @pytest.mark.parametrize("action", ["", "UP", "a b", "a/../b", "-rf", "a;b", "a" * 65, "ü"])
 def test_only_keys_of_runs_name_files(action: str) -> None:
     key = RunKey(uuid4(), action, 1)
-    for ask in (script.look, lambda key: script.clean([key]), lambda key: script.cancel(key, 1.0, None)):
+    for ask in (
+        script.look,
+        lambda key: script.clean([key]),
+        lambda key: script.cancel(key, 1.0, None),
+    ):
         with pytest.raises(ValueError, match="key"):
             ask(key)
     with pytest.raises(ValueError, match="key"):
         script.start(StartOrder(key, "true", 60), LINUX)
 
 
-@pytest.mark.parametrize("environment", [{"A=B": "x"}, {"A;reboot": "x"}, {"1": "x"}, {"": "x"}, {"A": "x\0"}])
+@pytest.mark.parametrize(
+    "environment", [{"A=B": "x"}, {"A;reboot": "x"}, {"1": "x"}, {"": "x"}, {"A": "x\0"}]
+)
 def test_an_environment_that_no_shell_takes_is_refused(environment: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="environment"):
         script.start(StartOrder(KEY, "true", 60, environment=environment), LINUX)
@@ -101,23 +113,49 @@ MARK = b"\x1e0123456789abcdef "
 def fed(data: bytes, cuts: list[int]) -> list[Output | Word]:
     records = Records("\x1e0123456789abcdef")
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [item for start, end in itertools.pairwise(edges) for item in records.feed(data[start:end])]
+    return [
+        item for start, end in itertools.pairwise(edges) for item in records.feed(data[start:end])
+    ]
 
 
 def said(items: list[Output | Word], stream: str) -> bytes:
-    return b"".join(item.data for item in items if isinstance(item, Output) and item.stream == stream)
+    return b"".join(
+        item.data for item in items if isinstance(item, Output) and item.stream == stream
+    )
 
 
-pieces = st.binary(max_size=40) | st.sampled_from([MARK[:9], b"\x1e", b"\n", MARK[1:], b"1 5\n", MARK[:-1] + b"\x1e"])
+pieces = st.binary(max_size=40) | st.sampled_from(
+    [MARK[:9], b"\x1e", b"\n", MARK[1:], b"1 5\n", MARK[:-1] + b"\x1e"]
+)
 
 
 @given(out=pieces, err=pieces, more=pieces, cuts=st.lists(st.integers(0, 500), max_size=8))
-def test_output_comes_back_exactly_between_records(out: bytes, err: bytes, more: bytes, cuts: list[int]) -> None:
-    data = b"banner\n" + MARK + b"1\n" + out + MARK + b"2\n" + err + MARK + b"1 9\n" + more + MARK + b"E 0 -\n"
+def test_output_comes_back_exactly_between_records(
+    out: bytes, err: bytes, more: bytes, cuts: list[int]
+) -> None:
+    data = (
+        b"banner\n"
+        + MARK
+        + b"1\n"
+        + out
+        + MARK
+        + b"2\n"
+        + err
+        + MARK
+        + b"1 9\n"
+        + more
+        + MARK
+        + b"E 0 -\n"
+    )
     items = fed(data, cuts)
     assert said(items, "stdout") == out + more
     assert said(items, "stderr") == err
-    assert [item for item in items if not isinstance(item, Output)] == [("1",), ("2",), ("1", "9"), ("E", "0", "-")]
+    assert [item for item in items if not isinstance(item, Output)] == [
+        ("1",),
+        ("2",),
+        ("1", "9"),
+        ("E", "0", "-"),
+    ]
 
 
 @given(cuts=st.lists(st.integers(0, 500_000), max_size=8))

@@ -48,7 +48,11 @@ async def test_output_is_exact_at_once_and_from_the_record(shell: str, data: byt
         order = web.order(f"printf '{printf(data)}'; printf '{printf(data)}' >&2; exit 7")
         assert await web.done(order) == (data, data, RemoteExit(7))
         assert await web.again(order) == (data, data, RemoteExit(7))
-        assert await heard(await web.attach(order, (len(data), len(data) // 2))) == (b"", data[len(data) // 2 :], RemoteExit(7))
+        assert await heard(await web.attach(order, (len(data), len(data) // 2))) == (
+            b"",
+            data[len(data) // 2 :],
+            RemoteExit(7),
+        )
 
 
 async def test_megabytes_on_both_streams_are_exact(shell: str) -> None:
@@ -82,7 +86,9 @@ async def test_a_signal_that_ends_the_command_is_named(shell: str, name: str) ->
 
 
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "USR1", "ALRM", "PIPE"])
-async def test_a_signal_to_the_whole_group_of_the_command_does_not_end_its_keeper(shell: str, name: str) -> None:
+async def test_a_signal_to_the_whole_group_of_the_command_does_not_end_its_keeper(
+    shell: str, name: str
+) -> None:
     async with machine(shell) as web:
         order = web.order(f"trap 'exit 5' {name}; kill -{name} 0; sleep 5")
         assert (await web.done(order))[2] == RemoteExit(5)
@@ -91,7 +97,9 @@ async def test_a_signal_to_the_whole_group_of_the_command_does_not_end_its_keepe
 async def test_a_command_has_the_signals_of_any_login(shell: str) -> None:
     async with machine(shell) as web:
         text = "/bin/sed -n 's/^SigIgn:[^0-9]*//p' /proc/self/status; /usr/bin/yes | head -n 1"
-        await web.done("true")  # from now on without a shell around it, in which busybox ignores a signal
+        await web.done(
+            "true"
+        )  # from now on without a shell around it, in which busybox ignores a signal
         out, err, end = await web.done(text)
         assert (out, err, end.code) == await machine_says(web, text)
         assert out.endswith(b"\ny\n")
@@ -99,7 +107,9 @@ async def test_a_command_has_the_signals_of_any_login(shell: str) -> None:
 
 async def test_a_command_finds_the_place_of_any_login(shell: str) -> None:
     async with machine(shell) as web:
-        order = web.order('pwd; umask; echo "$# $0 ${c-}${n-}${OLDPWD-}$OPSJOBS_RUN"; ls -l /proc/self/fd | grep -c .opsjobs')
+        order = web.order(
+            'pwd; umask; echo "$# $0 ${c-}${n-}${OLDPWD-}$OPSJOBS_RUN"; ls -l /proc/self/fd | grep -c .opsjobs'
+        )
         out, err, _ = await web.done(order)
         lines = out.decode().splitlines()
         assert lines[0] == str(web.account.home)
@@ -117,7 +127,9 @@ async def test_a_command_that_the_shell_cannot_read_fails_like_any_other(shell: 
         assert end.code in (1, 2)
 
 
-async def test_a_command_of_many_lines_keeps_its_comments_quotes_and_here_documents(shell: str) -> None:
+async def test_a_command_of_many_lines_keeps_its_comments_quotes_and_here_documents(
+    shell: str,
+) -> None:
     async with machine(shell) as web:
         text = "#!/bin/sh\n\n# a comment \\\necho 'a\n  b' \\\n  \"c\\td\"  # more\ncat <<'END'\n$HOME \\\n\tend\nEND\nfalse"
         expected = (await machine_says(web, text))[:2]
@@ -149,7 +161,10 @@ async def test_a_command_that_ends_in_the_middle_of_a_word_is_not_continued(shel
 
 async def test_the_same_key_begins_once_however_many_begin_it_at_once(shell: str) -> None:
     async with machine(shell) as web:
-        for command in ("echo ran >>witness; echo out; exit 3", "echo ran >>witness; sleep 0.2; echo out; exit 3"):
+        for command in (
+            "echo ran >>witness; echo out; exit 3",
+            "echo ran >>witness; sleep 0.2; echo out; exit 3",
+        ):
             order = web.order(command)
             (web.account.home / "witness").unlink(missing_ok=True)
             done = await asyncio.gather(*(web.done(order) for _ in range(8)))
@@ -180,7 +195,9 @@ async def test_a_void_holds_against_a_start_that_comes_late(shell: str) -> None:
         assert not (web.account.home / "witness").exists()
 
 
-async def test_a_start_whose_keeper_died_over_the_first_byte_of_its_record_is_settled(shell: str) -> None:
+async def test_a_start_whose_keeper_died_over_the_first_byte_of_its_record_is_settled(
+    shell: str,
+) -> None:
     async with machine(shell) as web:
         order = web.order("echo ran")
         web.file(order, "x").touch()
@@ -221,7 +238,10 @@ async def test_a_store_is_made_once_however_many_come_first(shell: str) -> None:
         assert len(set(seen)) == 1
         assert sorted(path.name for path in web.account.runs.parent.iterdir()) == ["id", "runs"]
         assert list(web.account.runs.iterdir()) == []
-        assert (web.account.runs.stat().st_mode & 0o777, web.account.runs.parent.stat().st_mode & 0o777) == (0o700, 0o700)
+        assert (
+            web.account.runs.stat().st_mode & 0o777,
+            web.account.runs.parent.stat().st_mode & 0o777,
+        ) == (0o700, 0o700)
 
 
 async def test_a_run_of_another_boot_is_lost_unless_its_end_is_on_record(shell: str) -> None:
@@ -232,7 +252,11 @@ async def test_a_run_of_another_boot_is_lost_unless_its_end_is_on_record(shell: 
         keeper = web.keeper(live)
         for order in (done, live):
             record = web.file(order, "x")
-            record.write_text(record.read_text().replace(web.identity.boot, "11111111-2222-3333-4444-555555555555"))
+            record.write_text(
+                record.read_text().replace(
+                    web.identity.boot, "11111111-2222-3333-4444-555555555555"
+                )
+            )
         assert (await web.again(done))[2] == RemoteExit(3)
         with pytest.raises(RemoteFailure) as lost:
             await web.attach(live)
@@ -242,7 +266,9 @@ async def test_a_run_of_another_boot_is_lost_unless_its_end_is_on_record(shell: 
         kill([*marked(live.key), keeper])
 
 
-async def test_after_a_reboot_the_machine_tells_for_how_long_it_would_know_of_a_run(shell: str) -> None:
+async def test_after_a_reboot_the_machine_tells_for_how_long_it_would_know_of_a_run(
+    shell: str,
+) -> None:
     old = "11111111-2222-3333-4444-555555555555"
     async with machine(shell) as web:
         absent, void, live = web.order("true"), web.order("true"), web.order("echo up; sleep 30")
@@ -252,7 +278,11 @@ async def test_after_a_reboot_the_machine_tells_for_how_long_it_would_know_of_a_
         token, note = told.read_text().splitlines()
         assert note.startswith(f"{web.identity.boot} ")
         before = replace(web.identity, boot=old)
-        notes = {"": False, f"{old} another.machine\n": False, f"{note.replace(web.identity.boot, old)}\n": True}
+        notes = {
+            "": False,
+            f"{old} another.machine\n": False,
+            f"{note.replace(web.identity.boot, old)}\n": True,
+        }
         for text, known in notes.items():
             told.write_text(f"{token}\n{text}{note}\n")
             for order in (absent, void):
@@ -307,7 +337,9 @@ async def test_a_run_of_another_release_says_so(shell: str) -> None:
 # --- keepers, watchdogs
 
 
-async def test_a_run_whose_keeper_was_killed_is_lost_and_a_cancel_ends_what_is_left(shell: str) -> None:
+async def test_a_run_whose_keeper_was_killed_is_lost_and_a_cancel_ends_what_is_left(
+    shell: str,
+) -> None:
     async with machine(shell) as web:
         order = web.order("echo up; sleep 30")
         process = await web.begin(order)
@@ -320,7 +352,9 @@ async def test_a_run_whose_keeper_was_killed_is_lost_and_a_cancel_ends_what_is_l
         assert await web.spool.look(order.key) is None, "the command lives"
         assert (await web.spool.cancel(order.key, 0.5)).proof is CancelProof.KILLED
         assert marked(order.key) == []
-        assert await web.spool.look(order.key) == CancelOutcome(CancelProof.ALREADY_FINISHED, RemoteExit(None, "KILL"))
+        assert await web.spool.look(order.key) == CancelOutcome(
+            CancelProof.ALREADY_FINISHED, RemoteExit(None, "KILL")
+        )
 
 
 async def test_a_command_that_was_killed_from_outside_ends_by_that(shell: str) -> None:
@@ -329,12 +363,18 @@ async def test_a_command_that_was_killed_from_outside_ends_by_that(shell: str) -
         process = await web.begin(order)
         await first(process)
         kill(marked(order.key))
-        assert (await within(60, heard(process)))[2] == (RemoteExit(137) if shell == "bash" else RemoteExit(None, "KILL"))
+        assert (await within(60, heard(process)))[2] == (
+            RemoteExit(137) if shell == "bash" else RemoteExit(None, "KILL")
+        )
 
 
 async def test_the_watchdog_outlives_keeper_and_channel(shell: str) -> None:
     async with machine(shell) as web:
-        order = web.order("trap '' TERM; echo up; while :; do sleep 1; done", timeout_seconds=1.5, grace_seconds=0.3)
+        order = web.order(
+            "trap '' TERM; echo up; while :; do sleep 1; done",
+            timeout_seconds=1.5,
+            grace_seconds=0.3,
+        )
         process = await web.begin(order)
         await first(process)
         kill([web.keeper(order)])
@@ -375,7 +415,9 @@ async def test_output_that_grows_over_its_limit_ends_the_command(shell: str) -> 
 async def test_output_that_is_opened_anew_counts_too() -> None:
     async with machine() as web:
         more = "exec 3>>/dev/stdout; n=0; while [ $n -lt 20000 ]; do echo $n >&3; n=$((n+1)); done; while :; do sleep 1; done"
-        _, _, end = await within(50, web.done(web.order(more, limit_bytes=50_000, grace_seconds=0.2)))
+        _, _, end = await within(
+            50, web.done(web.order(more, limit_bytes=50_000, grace_seconds=0.2))
+        )
         assert end.cause == "output_limit"
 
 
@@ -394,11 +436,19 @@ async def test_nothing_of_ours_goes_on_after_the_end(shell: str) -> None:
 
 async def test_a_clean_removes_its_own_files_and_no_others(shell: str) -> None:
     async with machine(shell) as web:
-        orders = [web.order("kill -TERM $$"), web.order("exit 200"), web.order("sleep 0.2"), web.order("true")]
+        orders = [
+            web.order("kill -TERM $$"),
+            web.order("exit 200"),
+            web.order("sleep 0.2"),
+            web.order("true"),
+        ]
         for order in orders[:3]:
             await web.done(order)
         await web.spool.cancel(orders[3].key, 0.0)
-        kept = [web.account.runs / name for name in ("other", f"{orders[0].key}0.x", f"{orders[0].key}.xx", "id.x")]
+        kept = [
+            web.account.runs / name
+            for name in ("other", f"{orders[0].key}0.x", f"{orders[0].key}.xx", "id.x")
+        ]
         for path in kept:
             path.touch()
         await web.spool.clean([order.key for order in orders])
@@ -436,8 +486,14 @@ async def test_a_stranger_with_the_id_of_a_dead_watchdog_is_left_alone(shell: st
 
 def watchdog_of(keeper: int, key: str) -> int:
     """The child of the keeper that has not the mark of the run in its environment."""
-    children = [int(pid) for pid in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()]
-    unmarked = [pid for pid in children if f"OPSJOBS_RUN={key}".encode() not in Path(f"/proc/{pid}/environ").read_bytes()]
+    children = [
+        int(pid) for pid in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+    ]
+    unmarked = [
+        pid
+        for pid in children
+        if f"OPSJOBS_RUN={key}".encode() not in Path(f"/proc/{pid}/environ").read_bytes()
+    ]
     assert len(unmarked) == 1
     return unmarked[0]
 

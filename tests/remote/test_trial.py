@@ -29,14 +29,22 @@ async def test_a_machine_with_all_of_it_says_so_each_with_its_time() -> None:
     with open_folder() as folder, sshd(settings=[sudo(folder, 'test "$*" = "-n true"')]) as server:
         async with pool() as sessions:
             steps = await sessions.test(endpoint_of(server))
-    assert [(s.name, s.ok, s.error) for s in steps] == [(n, True, None) for n in ("connect", "auth", "shell", "sudo", "sftp")]
+    assert [(s.name, s.ok, s.error) for s in steps] == [
+        (n, True, None) for n in ("connect", "auth", "shell", "sudo", "sftp")
+    ]
     assert all(step.ms > 0 for step in steps)
 
 
 @pytest.mark.parametrize(
-    ("script", "said"), [("echo a password is required >&2; exit 1", "a password is required"), ("exit 1", "said nothing")]
+    ("script", "said"),
+    [
+        ("echo a password is required >&2; exit 1", "a password is required"),
+        ("exit 1", "said nothing"),
+    ],
 )
-async def test_what_is_not_there_is_told_and_the_machine_works_all_the_same(script: str, said: str) -> None:
+async def test_what_is_not_there_is_told_and_the_machine_works_all_the_same(
+    script: str, said: str
+) -> None:
     with open_folder() as folder, sshd(settings=[sudo(folder, script), NO_SFTP]) as server:
         async with pool() as sessions:
             steps = {step.name: step for step in await sessions.test(endpoint_of(server))}

@@ -7,10 +7,58 @@ from collections.abc import Iterator
 
 SIZE = (64 << 10) - 64
 SHELL = [
-    *("*", "?", "a*", "*a", "?*", "[a]", "[a-z]*", "[", "]", "[!", "/*", "*/", "../", "./", "//", "~"),
+    *(
+        "*",
+        "?",
+        "a*",
+        "*a",
+        "?*",
+        "[a]",
+        "[a-z]*",
+        "[",
+        "]",
+        "[!",
+        "/*",
+        "*/",
+        "../",
+        "./",
+        "//",
+        "~",
+    ),
     *("{a,b}", "{a,", ",", "{", "}", "{a..z}", "{1..9}", "{{", "{,}", "{a,{b,"),
-    *("$a", "${a}", "${a:-", "${a%%*a*a*b}", "${a##*a*b}", "${a//a*/b}", "${a/a/b}", "${!a}", "${#a}", "$@", "$*", "$1", '"$@"'),
-    *("$(", "`", "<(", "$((", "((", "(", ")", "'", '"', "\\", "\\\n", "$'", "$'\\x41", '$"', "\\'", '\\"'),
+    *(
+        "$a",
+        "${a}",
+        "${a:-",
+        "${a%%*a*a*b}",
+        "${a##*a*b}",
+        "${a//a*/b}",
+        "${a/a/b}",
+        "${!a}",
+        "${#a}",
+        "$@",
+        "$*",
+        "$1",
+        '"$@"',
+    ),
+    *(
+        "$(",
+        "`",
+        "<(",
+        "$((",
+        "((",
+        "(",
+        ")",
+        "'",
+        '"',
+        "\\",
+        "\\\n",
+        "$'",
+        "$'\\x41",
+        '$"',
+        "\\'",
+        '\\"',
+    ),
     *(
         "<<A\n",
         "<<-'A'\nx\nA\n",
@@ -31,7 +79,16 @@ SHELL = [
         "\t",
         "#",
     ),
-    *("a=$a$a ", "a+=$a ", "a=(x x) ", "a=* ", "export a=$a\n", "declare -n a=b\n", "set -- $a a\nshift\n", "read a <<< $a\n"),
+    *(
+        "a=$a$a ",
+        "a+=$a ",
+        "a=(x x) ",
+        "a=* ",
+        "export a=$a\n",
+        "declare -n a=b\n",
+        "set -- $a a\nshift\n",
+        "read a <<< $a\n",
+    ),
     *(
         "if ",
         "then ",
@@ -170,7 +227,21 @@ POWERSHELL = [
         "<(",
         "1..9",
     ),
-    *(",", "a,", " a,", "\\", "/", "$env:a\\", "--a=", "1MB ", "start-process ", "Remove-Item ", "[a]::b(", ".a", "é"),
+    *(
+        ",",
+        "a,",
+        " a,",
+        "\\",
+        "/",
+        "$env:a\\",
+        "--a=",
+        "1MB ",
+        "start-process ",
+        "Remove-Item ",
+        "[a]::b(",
+        ".a",
+        "é",
+    ),
 ]
 PYTHON = [
     *(
@@ -232,7 +303,16 @@ PYTHON = [
         "try:",
         "async ",
     ),
-    *("getattr(a,", "__import__(", "os.path.join(a,a)\n", "shutil.rmtree(a)\n", "open(a,'w')\n", "é", "\x00", "\ue002"),
+    *(
+        "getattr(a,",
+        "__import__(",
+        "os.path.join(a,a)\n",
+        "shutil.rmtree(a)\n",
+        "open(a,'w')\n",
+        "é",
+        "\x00",
+        "\ue002",
+    ),
 ]
 CMD = [
     *(
@@ -397,7 +477,14 @@ BEFORE = {
         "mount -o remount,",
     ],
     "powershell": ["", "Remove-Item ", "iex ", '$a="', "$a='x';", "& "],
-    "python": ["", "import os\n", "a='x'\n", "os.system(", "a=(", "import subprocess\nsubprocess.run(["],
+    "python": [
+        "",
+        "import os\n",
+        "a='x'\n",
+        "os.system(",
+        "a=(",
+        "import subprocess\nsubprocess.run([",
+    ],
     "cmd": ["", "del ", "set a=", "for %%i in (", "cmd /c "],
     "perl": ["", "system ", "$a='x';", "while", "open(F,"],
     "node": ["", "exec(", "const a='x';", "const a=`"],
@@ -437,7 +524,9 @@ def one(rng: random.Random, interpreter: str) -> str:
     elif kind == 1:
         body = "".join(filled(atom, size // len(atoms)) for atom in atoms)
     elif kind == 2:
-        body = "".join(rng.choice(atoms) for _ in range(size // max(sum(map(len, atoms)) // len(atoms), 1)))
+        body = "".join(
+            rng.choice(atoms) for _ in range(size // max(sum(map(len, atoms)) // len(atoms), 1))
+        )
     else:
         body = filled(atoms[0], size // 2) + filled(atoms[-1], size // 2)
     return (rng.choice(BEFORE[interpreter]) + body + rng.choice(AFTER[interpreter]))[:SIZE]

@@ -15,9 +15,27 @@ from opsjobs.safety.judging import INTERPRETERS, judge, traced
 BOMBS = [
     *(
         ("bash", piece)
-        for piece in ("|", ">", "<<A\n", "for x in (", "$(", "${", "(", "{a,", "A=$A$A ", "$a", "[", "`", "if ", "eval ")
+        for piece in (
+            "|",
+            ">",
+            "<<A\n",
+            "for x in (",
+            "$(",
+            "${",
+            "(",
+            "{a,",
+            "A=$A$A ",
+            "$a",
+            "[",
+            "`",
+            "if ",
+            "eval ",
+        )
     ),
-    *(("powershell", piece) for piece in ("${", '@"\n', "{a,", "<(", "[[ ", "f(){ ", "@{", "iex ", "|")),
+    *(
+        ("powershell", piece)
+        for piece in ("${", '@"\n', "{a,", "<(", "[[ ", "f(){ ", "@{", "iex ", "|")
+    ),
     *(("python", piece) for piece in ("(", "lambda:", "not ", "f(", "1+", "[")),
     *(("cmd", piece) for piece in ('"', "if ", "%x%", "for %%i in (x) do ", "^", "&")),
     *(("perl", piece) for piece in ("open ", "system ", "fork while ", "`")),
@@ -88,9 +106,19 @@ PIECES = [
 
 @pytest.mark.parametrize(("interpreter", "piece"), BOMBS)
 def test_a_bomb_is_not_allowed_and_ends(interpreter: str, piece: str) -> None:
-    text = (piece * TEXT_BYTES_MAX)[:TEXT_BYTES_MAX] + ("\nx" if interpreter in ("perl", "node") else "")
+    text = (piece * TEXT_BYTES_MAX)[:TEXT_BYTES_MAX] + (
+        "\nx" if interpreter in ("perl", "node") else ""
+    )
     said = worst(finding.severity for finding in judge(interpreter, text))
-    assert said.rank >= SafetyVerdict.NEEDS_APPROVAL.rank or piece in ("^", "&", "if ", '"', "%x%", "/*", "for %%i in (x) do ")
+    assert said.rank >= SafetyVerdict.NEEDS_APPROVAL.rank or piece in (
+        "^",
+        "&",
+        "if ",
+        '"',
+        "%x%",
+        "/*",
+        "for %%i in (x) do ",
+    )
 
 
 def test_a_text_of_more_than_64_kib_needs_an_approval() -> None:
@@ -100,7 +128,9 @@ def test_a_text_of_more_than_64_kib_needs_an_approval() -> None:
 
 
 def test_what_is_dangerous_before_the_budget_ends_is_found_though_it_ends() -> None:
-    found = {finding.rule for finding in judge("bash", "rm -rf /\n" + "sh -c 'nice sh -c ls'\n" * 900)}
+    found = {
+        finding.rule for finding in judge("bash", "rm -rf /\n" + "sh -c 'nice sh -c ls'\n" * 900)
+    }
     assert found == {"delete-everything", "too-large"}
 
 
@@ -114,7 +144,9 @@ def test_the_budget_is_spent_by_steps() -> None:
 @pytest.mark.parametrize("interpreter", ["", "/", "/opt/x/weird", "tcl", "bash\n", "\ud800"])
 def test_an_unknown_interpreter_is_warned_of_and_asks_in_production(interpreter: str) -> None:
     found = judge(interpreter, "rm -rf /", context=Context())
-    assert [(finding.rule, finding.severity) for finding in found] == [("other-language", SafetyVerdict.WARN)]
+    assert [(finding.rule, finding.severity) for finding in found] == [
+        ("other-language", SafetyVerdict.WARN)
+    ]
     found = judge(interpreter, "rm -rf /", context=Context(frozenset({"env=prod"})))
     assert worst(finding.severity for finding in found).rank >= SafetyVerdict.NEEDS_APPROVAL.rank
 
@@ -125,8 +157,17 @@ def test_an_interpreter_is_known_by_its_name(interpreter: str) -> None:
     assert worst(finding.severity for finding in found).rank >= SafetyVerdict.NEEDS_APPROVAL.rank
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
-@given(st.sampled_from(INTERPRETERS), st.lists(st.sampled_from(PIECES) | st.text(max_size=6), max_size=25))
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    database=None,
+)
+@given(
+    st.sampled_from(INTERPRETERS),
+    st.lists(st.sampled_from(PIECES) | st.text(max_size=6), max_size=25),
+)
 def test_nothing_that_is_written_makes_it_fail(interpreter: str, pieces: list[str]) -> None:
     text = "".join(pieces)
     traced(interpreter, text)  # judge would hide a mistake of ours behind an approval

@@ -22,7 +22,12 @@ BLOCKED = [
     ("python", "import os, shutil\nshutil.rmtree(os.environ['X'])", [], {"X": "/etc"}),
     ("python", "import os, shutil\nshutil.rmtree(os.getenv('X', '/tmp/x'))", [], {"X": "/usr"}),
     ("python", "import subprocess\nsubprocess.run('rm -rf $X', shell=True)", [], {"X": "/"}),
-    ("python", "import subprocess\nsubprocess.run('rm -rf $D', shell=True, env={'D': '/'})", [], {}),
+    (
+        "python",
+        "import subprocess\nsubprocess.run('rm -rf $D', shell=True, env={'D': '/'})",
+        [],
+        {},
+    ),
     ("powershell", PARAM, ["C:\\"], {}),
     ("powershell", PARAM, ["-Path", "C:\\"], {}),
     ("powershell", ITEM, ["C:\\Windows"], {}),
@@ -56,21 +61,38 @@ MERELY_UNKNOWN = [
 ]
 
 
-def verdict(interpreter: str, text: str, arguments: list[str] | None, variables: dict[str, str]) -> SafetyVerdict:
+def verdict(
+    interpreter: str, text: str, arguments: list[str] | None, variables: dict[str, str]
+) -> SafetyVerdict:
     given = of_texts(arguments, variables, UNKNOWN)
     return worst(finding.severity for finding in judge(interpreter, text, given=given))
 
 
 @pytest.mark.parametrize(("interpreter", "text", "arguments", "variables"), BLOCKED)
-def test_what_is_given_is_known_within(interpreter: str, text: str, arguments: list[str], variables: dict[str, str]) -> None:
+def test_what_is_given_is_known_within(
+    interpreter: str, text: str, arguments: list[str], variables: dict[str, str]
+) -> None:
     assert verdict(interpreter, text, arguments, variables) is SafetyVerdict.BLOCK
     harmless = dict.fromkeys(variables, "/srv/app/x")
-    if interpreter in ("python", "bash") and "{'D'" not in text and "subprocess.run(sys" not in text:
-        assert verdict(interpreter, text, ["/srv/app/y"] * len(arguments), harmless) is SafetyVerdict.ALLOW
+    if (
+        interpreter in ("python", "bash")
+        and "{'D'" not in text
+        and "subprocess.run(sys" not in text
+    ):
+        assert (
+            verdict(interpreter, text, ["/srv/app/y"] * len(arguments), harmless)
+            is SafetyVerdict.ALLOW
+        )
 
 
 @pytest.mark.parametrize(("interpreter", "text"), UNKNOWN_ONES)
-def test_what_nobody_knows_yet_needs_an_approval_where_it_is_dangerous(interpreter: str, text: str) -> None:
-    least = SafetyVerdict.WARN if (interpreter, text) in MERELY_UNKNOWN else SafetyVerdict.NEEDS_APPROVAL
+def test_what_nobody_knows_yet_needs_an_approval_where_it_is_dangerous(
+    interpreter: str, text: str
+) -> None:
+    least = (
+        SafetyVerdict.WARN
+        if (interpreter, text) in MERELY_UNKNOWN
+        else SafetyVerdict.NEEDS_APPROVAL
+    )
     assert verdict(interpreter, text, [UNKNOWN], {}).rank >= least.rank
     assert verdict(interpreter, text, None, {}).rank >= least.rank

@@ -28,9 +28,18 @@ BOMBS = {
     "stars": ("sh", "rm " + "*" * 400),
     "stars and letters": ("sh", "rm /" + "a*" * 5_000),
     "stars in a name": ("sh", "*" * 5_000 + "m -rf /"),
-    "a parameter of stars": ("sh", "export OPSJOBS_PARAM_P='" + "*" * 1_500 + "'\nrm -f $OPSJOBS_PARAM_P"),
-    "stars in an expansion": ("sh", "X=" + "a" * 200 + "\nrm ${X%%" + "*a" * 60 + "b} ${X##" + "*a" * 60 + "b} ${X//a*a*a*b/x}"),
-    "variables of variables": ("sh", "A=aaaaaaaaaa\nB=" + "$A" * 100 + "\nC=" + "$B" * 100 + "\nD=" + "$C" * 100 + "\nrm $D"),
+    "a parameter of stars": (
+        "sh",
+        "export OPSJOBS_PARAM_P='" + "*" * 1_500 + "'\nrm -f $OPSJOBS_PARAM_P",
+    ),
+    "stars in an expansion": (
+        "sh",
+        "X=" + "a" * 200 + "\nrm ${X%%" + "*a" * 60 + "b} ${X##" + "*a" * 60 + "b} ${X//a*a*a*b/x}",
+    ),
+    "variables of variables": (
+        "sh",
+        "A=aaaaaaaaaa\nB=" + "$A" * 100 + "\nC=" + "$B" * 100 + "\nD=" + "$C" * 100 + "\nrm $D",
+    ),
     "braces": ("sh", "rm {" + "," * 32_000 + "}" + "x" * 32_000),
     "set and shift": ("sh", "set -- a;shift\n" * 4_000),
     "sed": ("sh", "echo " + "a" * 30_000 + " | sed s/a/" + "b" * 30_000 + "/g | sh"),
@@ -43,15 +52,23 @@ BOMBS = {
     "awk": ("sh", "awk '" + '\\"' * 30_000 + "'"),
     "a pipeline without an end": ("sh", "rev|" * 16_000),
     "make": ("sh", "make -f - <<E\n$(shell" + " " * 60_000 + "\nE"),
-    "PowerShell's texts": ("powershell", "$a='" + "x" * 999 + "'\n$b=\"" + "$a" * 9_999 + '"\n$c="' + "$b" * 9_999 + '"\niex $c'),
-    "Python's replace": ("python", "import os\na='" + "a" * 30_000 + "'\nb=a.replace('a',a)\nos.system(b)"),
+    "PowerShell's texts": (
+        "powershell",
+        "$a='" + "x" * 999 + "'\n$b=\"" + "$a" * 9_999 + '"\n$c="' + "$b" * 9_999 + '"\niex $c',
+    ),
+    "Python's replace": (
+        "python",
+        "import os\na='" + "a" * 30_000 + "'\nb=a.replace('a',a)\nos.system(b)",
+    ),
     "Python's lists": ("python", "import os\na=['x']\n" + "a=[*a,*a]\n" * 2_000 + "os.system(a)"),
     "Python's times": ("python", "import os\na='x'\n" + "a=a*9999\n" * 5_000 + "os.system(a)"),
     "Perl's words": ("perl", "open " * 12_000),
     "Perl's blanks": ("perl", "while" + " " * 60_000),
     "Perl's variables": (
         "perl",
-        "$a='x';" + "".join(f'${b}="{f"${a}" * 900}";' for a, b in ("ab", "bc", "cd", "de")) + "system($e)",
+        "$a='x';"
+        + "".join(f'${b}="{f"${a}" * 900}";' for a, b in ("ab", "bc", "cd", "de"))
+        + "system($e)",
     ),
     "Node's brackets": ("node", "let[" * 16_000),
     "Node's templates": ("node", "exec(`${" + " " * 60_000),
@@ -88,7 +105,9 @@ async def test_mixes_and_nests_are_answered(seed: int) -> None:
 @pytest.mark.parametrize("seed", [10, 11])
 def test_no_reader_fails_at_them(seed: int) -> None:
     for interpreter, text in hostile.texts(seed, 40):
-        traced(interpreter, text[:4_000])  # the judge would hide a mistake of ours behind an approval
+        traced(
+            interpreter, text[:4_000]
+        )  # the judge would hide a mistake of ours behind an approval
 
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
@@ -97,7 +116,9 @@ def test_a_glob_matches_what_it_says(glob: str, text: str) -> None:
     word = glob.replace("*", STAR).replace("?", ANY)
     found = matching(word)
     assert found is not None
-    slow = re.compile("".join({"*": "[^/]*", "?": "[^/]"}.get(c, re.escape(c)) for c in glob), re.DOTALL)
+    slow = re.compile(
+        "".join({"*": "[^/]*", "?": "[^/]"}.get(c, re.escape(c)) for c in glob), re.DOTALL
+    )
     assert (found.fullmatch(text) is not None) == (slow.fullmatch(text) is not None)
 
 
@@ -118,7 +139,9 @@ def test_runs_of_wildcards_are_one() -> None:
     assert not may_be("/e" + f"{STAR}x" * 500, ("/etc",))
 
 
-@pytest.mark.parametrize("words", ["rm /etc/" + "a*" * 17, "echo x > " + "b?" * 20, "cp " + "[ab]*x" * 17 + " /srv"])
+@pytest.mark.parametrize(
+    "words", ["rm /etc/" + "a*" * 17, "echo x > " + "b?" * 20, "cp " + "[ab]*x" * 17 + " /srv"]
+)
 async def test_a_word_with_too_many_wildcards_needs_an_approval(words: str) -> None:
     found = await JUDGES.judge(SafetyQuestion("sh", words, Context()))
     assert worst(finding.severity for finding in found).rank >= SafetyVerdict.NEEDS_APPROVAL.rank

@@ -44,7 +44,11 @@ def _found(language: str, text: str) -> set[str]:
         ("{command: one}", "{path: '@nowhere'}", "rule one: @nowhere is no set of paths.yaml"),
         ("{command: one}", "{argument: '('}", "rule one: missing \\)"),
         ("{command: one}", "{command: one, dialect: latin}", "rule one: 'latin' is no dialect"),
-        ("severity: warn", "severity: warn\n  stricter: {env>3: block}", "rule one: 'env>3' is no condition"),
+        (
+            "severity: warn",
+            "severity: warn\n  stricter: {env>3: block}",
+            "rule one: 'env>3' is no condition",
+        ),
         ("name: one", "name: One", "rule One: its name is words of small letters"),
         ("- name: one", "? [", "x.yaml is no YAML"),
         ("- name: one", "name: one\nx:", "x.yaml"),
@@ -70,7 +74,9 @@ def test_two_rules_of_one_name_are_told() -> None:
     ],
 )
 def test_a_rule_is_stricter_where_its_condition_holds(when: str, context: Context) -> None:
-    from_data = bound({"x.yaml": RULE.replace("severity: warn", f"severity: warn\n  stricter: {{{when}: block}}")})
+    from_data = bound(
+        {"x.yaml": RULE.replace("severity: warn", f"severity: warn\n  stricter: {{{when}: block}}")}
+    )
     (rule,) = from_data.rules
     assert severity(rule, Context()) is SafetyVerdict.WARN
     assert severity(rule, context) is SafetyVerdict.BLOCK

@@ -90,4 +90,6 @@ def login(type_: str, **fields: Any) -> dict[str, Any]:
         "kerberos": {"principal": PRINCIPAL, "keytab": keytab("HTTP/web@CORP.EXAMPLE", PRINCIPAL)},
         "agent": {"username": "deploy"},
     }[type_]
-    return {k: v for k, v in {"name": type_, "type": type_, **body, **fields}.items() if v is not None}
+    return {
+        k: v for k, v in {"name": type_, "type": type_, **body, **fields}.items() if v is not None
+    }

@@ -28,11 +28,18 @@ class Stage:
 
     async def machine(self, name: str, **fields: Any) -> None:
         """Make it known."""
-        await self.services.inventory.create(TargetDraft(name=name, host=fields.pop("host", "10.0.0.1"), **fields))
+        await self.services.inventory.create(
+            TargetDraft(name=name, host=fields.pop("host", "10.0.0.1"), **fields)
+        )
 
     async def job(self, name: str = "restart-web", **fields: Any) -> int:
         """Store a job on web-1; its id."""
-        body = {"name": name, "actions": [{"type": "command", "command": "uptime"}], "targets": {"ids": ["web-1"]}, **fields}
+        body = {
+            "name": name,
+            "actions": [{"type": "command", "command": "uptime"}],
+            "targets": {"ids": ["web-1"]},
+            **fields,
+        }
         made = await self.http.post("/jobs", json=body)
         assert made.status_code == 201, made.text
         return int(made.json()["id"])
@@ -53,7 +60,9 @@ class Stage:
             await self.http.post(f"/executions/{before['id']}/cancel")
             return f"/executions/{before['id']}/retry", {"which": "unsuccessful", "again": True}
         if which == "trigger":
-            made = await self.http.post(f"/jobs/{job}/schedules", json={"name": "n", "type": "cron", "cron": "0 3 * * *"})
+            made = await self.http.post(
+                f"/jobs/{job}/schedules", json={"name": "n", "type": "cron", "cron": "0 3 * * *"}
+            )
             return f"/schedules/{made.json()['id']}/trigger", {}
         return f"/jobs/{job}/execute", {}
 
@@ -66,18 +75,23 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(database: Database, judging: Callable[[Any], SafetyService] | None = None) -> AsyncIterator[Stage]:
+async def stage(
+    database: Database, judging: Callable[[Any], SafetyService] | None = None
+) -> AsyncIterator[Stage]:
     """With web-1 in the inventory; `judging` makes the judge of these services, else nothing is judged."""
     services = services_for(database, [])
     if judging is not None:
         services.judging = judging(services)
         services.launcher.judging = services.judging
     tokens = [
-        await services.people.create_key(name, role) for name, role in (("ada", "admin"), ("ben", "manager"), ("eve", "manager"))
+        await services.people.create_key(name, role)
+        for name, role in (("ada", "admin"), ("ben", "manager"), ("eve", "manager"))
     ]
     ada, ben, eve = [{"Authorization": f"Bearer {token}"} for token in tokens]
     transport = httpx2.ASGITransport(app=app_on(services))
-    async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs", headers=ada) as http:
+    async with httpx2.AsyncClient(
+        transport=transport, base_url="http://opsjobs", headers=ada
+    ) as http:
         made = Stage(http, services, ada, ben, eve)
         await made.machine("web-1")
         yield made

@@ -31,7 +31,11 @@ async def key(people: IdentityStore, name: str, by: Principal) -> str:
 async def may(people: IdentityStore, token: str) -> dict[str, Any] | None:
     """What its bearer may, in few words."""
     who = await people.by_token(token)
-    return who and {"admin": who.may("system:admin"), "reads": who.may("jobs:read"), "roles": who.roles}
+    return who and {
+        "admin": who.may("system:admin"),
+        "reads": who.may("jobs:read"),
+        "roles": who.roles,
+    }
 
 
 WHOLE = {"admin": True, "reads": True, "roles": ("admin",)}
@@ -78,8 +82,12 @@ async def test_an_older_token_does_not_undo_what_a_newer_one_said(database: Data
         assert stands is not None
         return stands.roles
 
-    admin, viewer = [Principal.of_role("eva", role, "external", person="eva") for role in ("admin", "viewer")]
-    await people.remember(None, external({"sub": "eva", "roles": ["admin"], "iat": 1_000}, ClaimRules()))
+    admin, viewer = [
+        Principal.of_role("eva", role, "external", person="eva") for role in ("admin", "viewer")
+    ]
+    await people.remember(
+        None, external({"sub": "eva", "roles": ["admin"], "iat": 1_000}, ClaimRules())
+    )
     assert await roles() == ("admin",)
     await people.seen.refresh(replace(viewer, issued_at=2_000))
     for older in (replace(admin, issued_at=1_000), admin):
@@ -99,8 +107,15 @@ async def test_the_keys_of_the_installation_itself_answer_to_nobody(database: Da
 
 
 def test_what_is_left_of_a_grant_lies_within_both_scopes() -> None:
-    held = Principal("k", "api_key", (Grant.of_role("operator"), Grant.of_role("viewer")), ("operator", "viewer"))
-    bound = Principal("u", "user", (Grant.of_role("operator", Scope.parse("env=staging")), Grant.of_role("viewer")), ())
+    held = Principal(
+        "k", "api_key", (Grant.of_role("operator"), Grant.of_role("viewer")), ("operator", "viewer")
+    )
+    bound = Principal(
+        "u",
+        "user",
+        (Grant.of_role("operator", Scope.parse("env=staging")), Grant.of_role("viewer")),
+        (),
+    )
     left = within(held, bound)
     assert left.roles == ("viewer",)
     assert left.reach("jobs:read").everywhere
@@ -112,11 +127,20 @@ async def test_nobody_takes_over_who_holds_more(database: Database) -> None:
         for name in ("boss", "chief"):
             await at.services.people.users.create(name, "hash", [ADMIN])
         await at.services.people.users.create(
-            "clerk", "hash", [system := {"role": None, "permissions": ["system:admin"], "scope": ""}]
+            "clerk",
+            "hash",
+            [system := {"role": None, "permissions": ["system:admin"], "scope": ""}],
         )
         await at.services.people.services.create("portal", "pem", [ADMIN])
-        pem = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-        made = await at.http.post("/api-keys", json={"name": "keeper", "permissions": ["system:admin"]})
+        pem = (
+            Ed25519PrivateKey.generate()
+            .public_key()
+            .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+            .decode()
+        )
+        made = await at.http.post(
+            "/api-keys", json={"name": "keeper", "permissions": ["system:admin"]}
+        )
         keeper = {"Authorization": f"Bearer {made.json()['token']}"}
         draft = {"name": "boss", "password": "my own secret pw 77", "grants": [system]}
         robot = {"name": "portal", "public_key": pem, "grants": [system]}
@@ -128,7 +152,9 @@ async def test_nobody_takes_over_who_holds_more(database: Database) -> None:
             ("PUT", "/services/1", robot),
             ("DELETE", "/services/1", None),
         ):
-            problem(await at.http.request(verb, path, json=body, headers=keeper), 403, "more_than_held")
+            problem(
+                await at.http.request(verb, path, json=body, headers=keeper), 403, "more_than_held"
+            )
         assert (await at.http.post("/users/3/disable", headers=keeper)).status_code == 200
         assert (await at.http.put("/users/1", json=draft)).status_code == 200
 
@@ -142,7 +168,9 @@ async def test_a_service_may_no_more_than_whoever_registered_it_may_now(database
     bearer = await people.by_token(await key(people, "roots-key", maker))
     await people.services.create("direct", "pem", [ADMIN], by=maker)
     await people.services.create("by-key", "pem", [ADMIN], by=bearer)
-    await people.services.create("by-service", "pem", [ADMIN], by=await people.standing("by-key", "service"))
+    await people.services.create(
+        "by-service", "pem", [ADMIN], by=await people.standing("by-key", "service")
+    )
     names = ("direct", "by-key", "by-service", "direct/user/chief")
 
     async def may_all() -> list[bool | None]:
@@ -160,7 +188,9 @@ async def test_a_service_may_no_more_than_whoever_registered_it_may_now(database
     assert await may_all() == [True, None, None, True]
 
 
-async def test_services_that_change_each_other_do_not_come_to_answer_to_each_other(database: Database) -> None:
+async def test_services_that_change_each_other_do_not_come_to_answer_to_each_other(
+    database: Database,
+) -> None:
     people = IdentityStore(database)
     for name in ("one", "two"):
         await people.services.create(name, "pem", [ADMIN])
@@ -170,12 +200,24 @@ async def test_services_that_change_each_other_do_not_come_to_answer_to_each_oth
     assert await people.standing("one", "service") is not None
 
 
-async def test_system_admin_alone_neither_deletes_an_administrators_key_nor_begins_the_audit_log_anew(database: Database) -> None:
+async def test_system_admin_alone_neither_deletes_an_administrators_key_nor_begins_the_audit_log_anew(
+    database: Database,
+) -> None:
     async with stage(database) as at:
         boss = (await at.http.post("/api-keys", json={"name": "boss", "role": "admin"})).json()
-        made = await at.http.post("/api-keys", json={"name": "keeper", "permissions": ["system:admin"]})
+        made = await at.http.post(
+            "/api-keys", json={"name": "keeper", "permissions": ["system:admin"]}
+        )
         keeper = {"Authorization": f"Bearer {made.json()['token']}"}
-        problem(await at.http.delete(f"/api-keys/{boss['id']}", headers=keeper), 403, "more_than_held")
-        problem(await at.http.post("/audit/anchor", json={"reason": "x"}, headers=keeper), 403, "forbidden")
+        problem(
+            await at.http.delete(f"/api-keys/{boss['id']}", headers=keeper), 403, "more_than_held"
+        )
+        problem(
+            await at.http.post("/audit/anchor", json={"reason": "x"}, headers=keeper),
+            403,
+            "forbidden",
+        )
         assert (await at.http.delete(f"/api-keys/{boss['id']}")).status_code == 204
-        assert (await at.http.delete(f"/api-keys/{made.json()['id']}", headers=keeper)).status_code == 204
+        assert (
+            await at.http.delete(f"/api-keys/{made.json()['id']}", headers=keeper)
+        ).status_code == 204

@@ -38,7 +38,9 @@ def bounds(*scopes: str) -> Bounds:
         ("env=staging", "x:env=prod:db", False),
     ],
 )
-def test_within_a_scope_a_name_is_bound_to_labels_of_the_scope(scope: str, name: str, fits: bool) -> None:
+def test_within_a_scope_a_name_is_bound_to_labels_of_the_scope(
+    scope: str, name: str, fits: bool
+) -> None:
     if fits:
         check_names([name], bounds(scope))
         return
@@ -48,41 +50,75 @@ def test_within_a_scope_a_name_is_bound_to_labels_of_the_scope(scope: str, name:
     assert refused.value.errors[0].pointer == "/policy/exclusive/0"
 
 
-async def test_by_no_door_does_a_caller_with_a_scope_write_a_name_of_others(database: Database) -> None:
+async def test_by_no_door_does_a_caller_with_a_scope_write_a_name_of_others(
+    database: Database,
+) -> None:
     async with world(database) as all_:
         mine, theirs = all_.things["target", STAGING], {"exclusive": ["prod-db"]}
         ben = all_.admit(badge("ben", ("developer", "env=staging")))
         here: dict[str, Any] = {"tags": ["env=staging"], "targets": {"ids": [mine]}}
         run = {"actions": [{"command": "id"}], "targets": {"ids": [mine]}}
-        problem(await all_.http.post("/jobs", json=job("j", policy=theirs, **here), headers=ben), 403, "out_of_reach")
-        problem(await all_.http.post("/run", json={**run, "policy": theirs}, headers=ben), 403, "out_of_reach")
-        told = (await all_.http.post("/jobs/validate", json=job("j", policy=theirs, **here), headers=ben)).json()
+        problem(
+            await all_.http.post("/jobs", json=job("j", policy=theirs, **here), headers=ben),
+            403,
+            "out_of_reach",
+        )
+        problem(
+            await all_.http.post("/run", json={**run, "policy": theirs}, headers=ben),
+            403,
+            "out_of_reach",
+        )
+        told = (
+            await all_.http.post(
+                "/jobs/validate", json=job("j", policy=theirs, **here), headers=ben
+            )
+        ).json()
         assert "/policy/exclusive/0" in str(told["errors"])
         made = await all_.http.post("/jobs", json=job("theirs", policy=theirs, **here))
         path = f"/jobs/{made.json()['id']}"
         for answer in (
             await all_.http.post(f"{path}/clone", json={"name": "mine"}, headers=ben),
-            await all_.http.put(path, json=job("theirs", policy=theirs, **here), headers={**ben, "If-Match": "*"}),
+            await all_.http.put(
+                path, json=job("theirs", policy=theirs, **here), headers={**ben, "If-Match": "*"}
+            ),
         ):
             problem(answer, 403, "out_of_reach")
         fine = {"exclusive": ["env=staging:db"]}
-        assert (await all_.http.post("/jobs", json=job("mine", policy=fine, **here), headers=ben)).status_code == 201
-        assert (await all_.http.post("/run", json={**run, "policy": fine}, headers=ben)).status_code == 202
+        assert (
+            await all_.http.post("/jobs", json=job("mine", policy=fine, **here), headers=ben)
+        ).status_code == 201
+        assert (
+            await all_.http.post("/run", json={**run, "policy": fine}, headers=ben)
+        ).status_code == 202
 
 
-async def test_what_an_execution_waits_for_tells_nothing_of_executions_that_the_viewer_may_not_see(database: Database) -> None:
+async def test_what_an_execution_waits_for_tells_nothing_of_executions_that_the_viewer_may_not_see(
+    database: Database,
+) -> None:
     async with world(database) as all_:
         name = {"exclusive": ["shared"]}
-        here: dict[str, Any] = {"tags": ["env=staging"], "targets": {"ids": [all_.things["target", STAGING]]}, "policy": name}
+        here: dict[str, Any] = {
+            "tags": ["env=staging"],
+            "targets": {"ids": [all_.things["target", STAGING]]},
+            "policy": name,
+        }
         made = (await all_.http.post("/jobs", json=job("mine", **here))).json()
-        run = {"actions": [{"command": "id"}], "targets": {"ids": [all_.things["target", FOREIGN]]}, "policy": name}
+        run = {
+            "actions": [{"command": "id"}],
+            "targets": {"ids": [all_.things["target", FOREIGN]]},
+            "policy": name,
+        }
         hidden = (await all_.http.post("/run", json=run)).json()["id"]
         ben = all_.admit(badge("ben", ("operator", "env=staging")))
         launched = (await all_.http.post(f"/jobs/{made['id']}/execute", headers=ben)).json()
         second = (await all_.http.post(f"/jobs/{made['id']}/execute", headers=ben)).json()
         path = f"/executions/{launched['id']}"
         seen = [launched, (await all_.http.get(path, headers=ben)).json()]
-        seen += [e for e in (await all_.http.get("/executions", headers=ben)).json()["items"] if e["id"] == launched["id"]]
+        seen += [
+            e
+            for e in (await all_.http.get("/executions", headers=ben)).json()["items"]
+            if e["id"] == launched["id"]
+        ]
         seen.append((await all_.http.post(f"{path}/pause", headers=ben)).json())
         seen.append((await all_.http.post(f"{path}/resume", headers=ben)).json())
         assert len(seen) == 5
@@ -92,7 +128,9 @@ async def test_what_an_execution_waits_for_tells_nothing_of_executions_that_the_
                 assert "execution" not in waits
                 assert str(hidden) not in waits["reason"]
                 assert "apart" not in waits
-        assert (await all_.http.get(path)).json()["waiting_on"]["execution"] == hidden, "an administrator sees it"
+        assert (await all_.http.get(path)).json()["waiting_on"]["execution"] == hidden, (
+            "an administrator sees it"
+        )
         # An execution of the same labels is seen by whoever sees this one, so it may be named.
         assert (await all_.http.post(f"/executions/{hidden}/cancel")).status_code == 202
         shown = (await all_.http.get(f"/executions/{second['id']}", headers=ben)).json()
@@ -111,7 +149,8 @@ async def test_names_are_held_no_longer_than_the_setting_says(database: Database
         ):
             made = (await all_.http.post("/run", json={**run, "policy": policy})).json()
             row = await database.fetch_one(
-                "select extract(epoch from deadline_at - created_at) as s from job_executions where id = %s", [made["id"]]
+                "select extract(epoch from deadline_at - created_at) as s from job_executions where id = %s",
+                [made["id"]],
             )
             assert row is not None
             assert row["s"] == seconds, policy

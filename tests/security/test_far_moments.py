@@ -49,7 +49,10 @@ def test_one_function_bounds_them_and_bodies_ask_it(far: str) -> None:
 
 
 def test_what_is_in_reach_is_kept_in_utc() -> None:
-    assert in_reach(read_instant("2026-11-24T09:00:00+02:00")).isoformat() == "2026-11-24T07:00:00+00:00"
+    assert (
+        in_reach(read_instant("2026-11-24T09:00:00+02:00")).isoformat()
+        == "2026-11-24T07:00:00+00:00"
+    )
     for edge in ("1970-01-01T00:00:00+14:00", "2199-12-31T23:59:59-12:00"):
         assert read_instant(edge).tzinfo is UTC
 
@@ -68,17 +71,33 @@ async def test_no_filter_of_any_list_takes_one(database: Database, far: str) -> 
 @pytest.mark.parametrize("far", FAR)
 async def test_no_route_breaks_at_one(database: Database, far: str) -> None:
     async with desk(database) as ada:
-        path = (await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.5"})).headers["location"]
+        path = (
+            await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.5"})
+        ).headers["location"]
         for where in (
             f"/jobs?created_at={quote(far)}",
             f"/executions?created_at={quote(far)}",
             f"/dead-letters?since={quote(far)}",
         ):
             assert (await ada.http.get(where)).status_code == 422, where
-        problem(await ada.http.post("/api-keys", json={"name": "ci", "role": "viewer", "expires_at": far}), 422, "invalid")
+        problem(
+            await ada.http.post(
+                "/api-keys", json={"name": "ci", "role": "viewer", "expires_at": far}
+            ),
+            422,
+            "invalid",
+        )
         problem(await ada.http.post(f"{path}/maintenance", json={"until": far}), 422, "invalid")
-        body: dict[str, Any] = {"name": "holidays", "windows": [{"from": far, "until": "2026-01-01T00:00:00Z"}]}
+        body: dict[str, Any] = {
+            "name": "holidays",
+            "windows": [{"from": far, "until": "2026-01-01T00:00:00Z"}],
+        }
         assert (await ada.http.post("/calendars", json=body)).status_code == 422
         declared = {"name": "at", "type": "datetime", "default": far}
-        job = {"name": "j", "actions": [{"command": "id"}], "targets": {"ids": ["web-1"]}, "parameters": [declared]}
+        job = {
+            "name": "j",
+            "actions": [{"command": "id"}],
+            "targets": {"ids": ["web-1"]},
+            "parameters": [declared],
+        }
         assert (await ada.http.post("/jobs", json=job)).status_code == 422

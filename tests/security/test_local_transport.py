@@ -21,7 +21,12 @@ from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database
 from security.world import badge, world
 
-HERE: dict[str, Any] = {"name": "here", "host": "127.0.0.1", "transport": "local", "labels": {"env": "staging"}}
+HERE: dict[str, Any] = {
+    "name": "here",
+    "host": "127.0.0.1",
+    "transport": "local",
+    "labels": {"env": "staging"},
+}
 RUN: dict[str, Any] = {"actions": [{"command": "id"}], "targets": {"ids": ["here"]}}
 
 
@@ -48,12 +53,19 @@ async def test_off_no_local_target_is_created_changed_or_imported(database: Data
         refused = problem(await ada.http.post("/targets", json=HERE), 422, "local_transport_off")
         assert "OPSJOBS_LOCAL_TRANSPORT=on" in refused["detail"]
         assert refused["errors"][0]["pointer"] == "/transport"
-        path = (await ada.http.post("/targets", json={**HERE, "transport": "ssh"})).headers["location"]
+        path = (await ada.http.post("/targets", json={**HERE, "transport": "ssh"})).headers[
+            "location"
+        ]
         problem(await ada.http.put(path, json=HERE), 422, "local_transport_off")
-        assert await imported(ada, HERE, {**HERE, "name": "new"}) == [("refused", "local_transport_off")] * 2
+        assert (
+            await imported(ada, HERE, {**HERE, "name": "new"})
+            == [("refused", "local_transport_off")] * 2
+        )
 
 
-async def test_off_a_local_target_of_before_is_launched_on_no_more_and_can_be_mended(database: Database) -> None:
+async def test_off_a_local_target_of_before_is_launched_on_no_more_and_can_be_mended(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         turn(ada.services, on=True)
         path = (await ada.http.post("/targets", json=HERE)).headers["location"]
@@ -73,24 +85,44 @@ async def test_off_a_worker_opens_no_session() -> None:
     assert [step.ok for step in await sessions.test(local_endpoint())] == [False]
 
 
-async def test_within_a_scope_nobody_makes_changes_imports_or_uses_one_although_it_is_on(database: Database) -> None:
+async def test_within_a_scope_nobody_makes_changes_imports_or_uses_one_although_it_is_on(
+    database: Database,
+) -> None:
     async with world(database) as all_:
         turn(all_.services, on=True)
         path = (await all_.http.post("/targets", json=HERE)).headers["location"]
         scoped = all_.admit(badge("ben", ("manager", "env=staging")))
-        problem(await all_.http.post("/targets", json={**HERE, "name": "mine"}, headers=scoped), 403, "out_of_reach")
-        problem(await all_.http.put(path, json={**HERE, "slots": 3}, headers=scoped), 403, "out_of_reach")
-        problem(await all_.http.put(path, json={**HERE, "transport": "ssh"}, headers=scoped), 403, "out_of_reach")
+        problem(
+            await all_.http.post("/targets", json={**HERE, "name": "mine"}, headers=scoped),
+            403,
+            "out_of_reach",
+        )
+        problem(
+            await all_.http.put(path, json={**HERE, "slots": 3}, headers=scoped),
+            403,
+            "out_of_reach",
+        )
+        problem(
+            await all_.http.put(path, json={**HERE, "transport": "ssh"}, headers=scoped),
+            403,
+            "out_of_reach",
+        )
         answer = await all_.http.post(
-            "/targets/import", json={"targets": [{**HERE, "slots": 4}, {**HERE, "name": "mine"}]}, headers=scoped
+            "/targets/import",
+            json={"targets": [{**HERE, "slots": 4}, {**HERE, "name": "mine"}]},
+            headers=scoped,
         )
         assert [item["error"]["code"] for item in answer.json()["items"]] == ["out_of_reach"] * 2
-        refused = problem(await all_.http.post("/run", json=RUN, headers=scoped), 403, "out_of_reach")
+        refused = problem(
+            await all_.http.post("/run", json=RUN, headers=scoped), 403, "out_of_reach"
+        )
         assert "transport: local" in refused["detail"]
         assert (await all_.http.post("/run", json=RUN)).status_code == 202
 
 
-def test_as_root_up_says_what_callers_can_do_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_root_up_says_what_callers_can_do_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def warnings(lab: int = 0, **environment: str) -> list[str]:
         return Stack(StackOptions(tmp_path, lab=lab, environment=environment)).warnings
 

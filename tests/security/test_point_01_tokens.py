@@ -90,8 +90,12 @@ FORGED: Mapping[str, Callable[[], str]] = {
     "exp true": lambda: resigned(HS, good(exp=True)),
     "exp NaN": lambda: resigned(HS, claims_text(exp=5).replace('"exp": 5', '"exp": NaN')),
     "exp Infinity": lambda: resigned(HS, claims_text(exp=5).replace('"exp": 5', '"exp": Infinity')),
-    "exp a number without end": lambda: resigned(HS, claims_text(exp=5).replace('"exp": 5', '"exp": 1e400')),
-    "exp twice": lambda: resigned(HS, claims_text(exp=5).replace('"exp": 5', f'"exp": 5, "exp": {int(time.time()) + 300}')),
+    "exp a number without end": lambda: resigned(
+        HS, claims_text(exp=5).replace('"exp": 5', '"exp": 1e400')
+    ),
+    "exp twice": lambda: resigned(
+        HS, claims_text(exp=5).replace('"exp": 5', f'"exp": 5, "exp": {int(time.time()) + 300}')
+    ),
     "exp a list": lambda: resigned(HS, good(exp=[int(time.time()) + 300])),
     "nbf to come": lambda: signed(good(nbf=int(time.time()) + 31)),
     "iat to come": lambda: signed(good(iat=int(time.time()) + 31)),
@@ -118,13 +122,20 @@ FORGED: Mapping[str, Callable[[], str]] = {
     "roles an object": lambda: signed(good(roles={"admin": True})),
     "roles of numbers": lambda: signed(good(roles=[1])),
     "roles with NUL": lambda: signed(good(roles=["a\x00b"])),
-    "roles with a lone surrogate": lambda: resigned(HS, claims_text(roles=["S"]).replace('"S"', '"\\udfff"')),
+    "roles with a lone surrogate": lambda: resigned(
+        HS, claims_text(roles=["S"]).replace('"S"', '"\\udfff"')
+    ),
     "permissions with NUL": lambda: signed(good(permissions="jobs:read\x00")),
     "a scope with NUL": lambda: signed(good(scope_labels="env=\x00")),
     "grants with a lone surrogate": lambda: resigned(
-        HS, claims_text(opsjobs_grants=[{"role": "viewer", "scope": "env=S"}]).replace("env=S", "env=\\ud800")
+        HS,
+        claims_text(opsjobs_grants=[{"role": "viewer", "scope": "env=S"}]).replace(
+            "env=S", "env=\\ud800"
+        ),
     ),
-    "kid a lone surrogate": lambda: by_hand(json.dumps({**HS, "kid": "service/S"}).replace("/S", "/\\ud800"), "{}", raw=True),
+    "kid a lone surrogate": lambda: by_hand(
+        json.dumps({**HS, "kid": "service/S"}).replace("/S", "/\\ud800"), "{}", raw=True
+    ),
     "kid with NUL": lambda: resigned({**HS, "kid": "service/\x00"}, good()),
     "kid of 1,000 characters": lambda: signed(good(), kid="k" * 1_000),
     "1,000 roles": lambda: signed(good(roles=["r"] * 1_000)),
@@ -135,7 +146,9 @@ FORGED: Mapping[str, Callable[[], str]] = {
     "claims no JSON": lambda: by_hand(json.dumps(HS), "{", raw=True),
     "claims 10,000 deep": lambda: by_hand(json.dumps(HS), "[" * 2_500 + "]" * 2_500, raw=True),
     "header no JSON": lambda: by_hand("ada", json.dumps(good()), raw=True),
-    "header with a key twice": lambda: by_hand('{"alg":"none","alg":"HS256"}', json.dumps(good()), raw=True),
+    "header with a key twice": lambda: by_hand(
+        '{"alg":"none","alg":"HS256"}', json.dumps(good()), raw=True
+    ),
     "two parts": lambda: signed(good()).rpartition(".")[0] + ".",
     "four parts": lambda: signed(good()) + ".AAAA",
     "five parts, encrypted": lambda: "a.b.c.d.e",
@@ -149,25 +162,39 @@ FORGED: Mapping[str, Callable[[], str]] = {
 async def statuses(ada: Desk, tokens: Mapping[str, str]) -> dict[str, int]:
     """What each of them is answered, where anybody with a token is told who he is."""
     return {
-        name: (await ada.http.get("/jobs", headers={"Authorization": f"Bearer {token}".encode()})).status_code
+        name: (
+            await ada.http.get("/jobs", headers={"Authorization": f"Bearer {token}".encode()})
+        ).status_code
         for name, token in tokens.items()
     }
 
 
-async def test_point_01_forged_tokens_are_all_401_where_a_secret_is_shared(database: Database) -> None:
+async def test_point_01_forged_tokens_are_all_401_where_a_secret_is_shared(
+    database: Database,
+) -> None:
     assert len(FORGED) >= 40
     async with desk(database, identity=SHARED) as ada:
         answered = await statuses(ada, {name: make() for name, make in FORGED.items()})
         assert {name: status for name, status in answered.items() if status != 401} == {}
         said = good(type="access", token_type="Bearer", token_use="access")
-        tokens = {"good": signed(good()), "with its kid": signed(good(), kid="k1"), "says that it is for access": signed(said)}
+        tokens = {
+            "good": signed(good()),
+            "with its kid": signed(good(), kid="k1"),
+            "says that it is for access": signed(said),
+        }
         assert set((await statuses(ada, tokens)).values()) == {200}
 
 
-async def test_point_01_a_forged_token_is_told_in_words_without_being_repeated(database: Database) -> None:
+async def test_point_01_a_forged_token_is_told_in_words_without_being_repeated(
+    database: Database,
+) -> None:
     async with desk(database, identity=SHARED) as ada:
         told = problem(
-            await ada.http.get("/jobs", headers={"Authorization": f"Bearer {FORGED['exp passed']()}"}), 401, "token_invalid"
+            await ada.http.get(
+                "/jobs", headers={"Authorization": f"Bearer {FORGED['exp passed']()}"}
+            ),
+            401,
+            "token_invalid",
         )
         assert told["detail"] == "The token is not valid: it has expired."
 
@@ -192,7 +219,9 @@ PUBLISHED = {"/keys": (200, {"keys": [
 
 BY_KEY_PAIR: Mapping[str, Callable[[], str]] = {
     "HS256 by the public key's text": lambda: resigned({**HS, "kid": "r1"}, good(), pem("rsa")),
-    "HS256 by the public key's JWK": lambda: resigned({**HS, "kid": "r1"}, good(), json.dumps(jwk("rsa", "r1"))),
+    "HS256 by the public key's JWK": lambda: resigned(
+        {**HS, "kid": "r1"}, good(), json.dumps(jwk("rsa", "r1"))
+    ),
     "HS256 by the modulus": lambda: resigned({**HS, "kid": "r1"}, good(), jwk("rsa", "r1")["n"]),
     "HS256 by a secret in the JWKS": lambda: resigned({**HS, "kid": "s1"}, good(), "n0t"),
     "none": lambda: by_hand({"alg": "none", "kid": "r1"}, good()),
@@ -206,12 +235,18 @@ BY_KEY_PAIR: Mapping[str, Callable[[], str]] = {
     "the key of another kid": lambda: signed(good(), private("rsa"), "RS256", kid="e1"),
     "ES256 by another key": lambda: signed(good(), private("other-p256"), "ES256", kid="e1"),
     "EdDSA by another key": lambda: signed(good(), private("other-ed25519"), "EdDSA", kid="d1"),
-    "jwk of one's own": lambda: signed(good(), private("other-rsa"), "RS256", kid="r1", jwk=jwk("other-rsa", "r1")),
-    "jku of one's own": lambda: signed(good(), private("other-rsa"), "RS256", kid="r1", jku="https://evil.example.org/keys"),
+    "jwk of one's own": lambda: signed(
+        good(), private("other-rsa"), "RS256", kid="r1", jwk=jwk("other-rsa", "r1")
+    ),
+    "jku of one's own": lambda: signed(
+        good(), private("other-rsa"), "RS256", kid="r1", jku="https://evil.example.org/keys"
+    ),
     "a changed signature": lambda: flipped(signed(good(), private("rsa"), "RS256", kid="r1")),
     "no exp": lambda: signed(good(exp=None), private("rsa"), "RS256", kid="r1"),
     "another aud": lambda: signed(good(aud="billing"), private("ed25519"), "EdDSA", kid="d1"),
-    "another iss": lambda: signed(good(iss="https://evil.example.org"), private("p256"), "ES256", kid="e1"),
+    "another iss": lambda: signed(
+        good(iss="https://evil.example.org"), private("p256"), "ES256", kid="e1"
+    ),
 }
 BY_KEY_PAIR_GOOD: Mapping[str, Callable[[], str]] = {
     "RS256": lambda: signed(good(), private("rsa"), "RS256", kid="r1"),
@@ -222,14 +257,20 @@ BY_KEY_PAIR_GOOD: Mapping[str, Callable[[], str]] = {
 }
 
 
-async def test_point_01_forged_tokens_are_all_401_where_keys_are_published(database: Database) -> None:
+async def test_point_01_forged_tokens_are_all_401_where_keys_are_published(
+    database: Database,
+) -> None:
     with answering() as issuer:
         issuer.at |= PUBLISHED
-        wanted = IdentitySettings(jwks_url=f"{issuer.url}/keys", jwt_issuer=ISSUER, jwt_audience=AUDIENCE)
+        wanted = IdentitySettings(
+            jwks_url=f"{issuer.url}/keys", jwt_issuer=ISSUER, jwt_audience=AUDIENCE
+        )
         async with desk(database, identity=wanted) as ada:
             answered = await statuses(ada, {name: make() for name, make in BY_KEY_PAIR.items()})
             assert {name: status for name, status in answered.items() if status != 401} == {}
-            answered = await statuses(ada, {name: make() for name, make in BY_KEY_PAIR_GOOD.items()})
+            answered = await statuses(
+                ada, {name: make() for name, make in BY_KEY_PAIR_GOOD.items()}
+            )
             assert {name: status for name, status in answered.items() if status != 200} == {}
             assert issuer.count("/keys") == 1  # at most once a minute, whatever was asked for
             await ada.services.access.close()
@@ -238,29 +279,48 @@ async def test_point_01_forged_tokens_are_all_401_where_keys_are_published(datab
 async def test_point_01_one_algorithm_of_the_family_where_one_is_set(database: Database) -> None:
     with answering() as issuer:
         issuer.at |= PUBLISHED
-        async with desk(database, identity=IdentitySettings(jwks_url=f"{issuer.url}/keys", jwt_algorithm="ES256")) as ada:
-            answered = await statuses(ada, {name: make() for name, make in BY_KEY_PAIR_GOOD.items()})
+        async with desk(
+            database,
+            identity=IdentitySettings(jwks_url=f"{issuer.url}/keys", jwt_algorithm="ES256"),
+        ) as ada:
+            answered = await statuses(
+                ada, {name: make() for name, make in BY_KEY_PAIR_GOOD.items()}
+            )
             assert answered == {name: 200 if name == "ES256" else 401 for name in BY_KEY_PAIR_GOOD}
             await ada.services.access.close()
 
 
-async def test_point_01_without_any_configuration_no_token_but_ours_is_taken(database: Database) -> None:
+async def test_point_01_without_any_configuration_no_token_but_ours_is_taken(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
-        assert set((await statuses(ada, {"good": signed(good()), **{n: m() for n, m in BY_KEY_PAIR_GOOD.items()}})).values()) == {
-            401
-        }
+        assert set(
+            (
+                await statuses(
+                    ada, {"good": signed(good()), **{n: m() for n, m in BY_KEY_PAIR_GOOD.items()}}
+                )
+            ).values()
+        ) == {401}
 
 
 @pytest.mark.parametrize(
     ("environ", "told"),
     [
-        ({"JWT_SECRET_KEY": SECRET, "OPSJOBS_JWKS_URL": "https://id.example.org/keys"}, "are both set"),
+        (
+            {"JWT_SECRET_KEY": SECRET, "OPSJOBS_JWKS_URL": "https://id.example.org/keys"},
+            "are both set",
+        ),
         ({"JWT_SECRET_KEY": SECRET, "JWT_ALGORITHM": "RS256"}, "goes with published keys"),
-        ({"OPSJOBS_JWKS_URL": "https://id.example.org/keys", "JWT_ALGORITHM": "HS256"}, "goes with a shared secret"),
+        (
+            {"OPSJOBS_JWKS_URL": "https://id.example.org/keys", "JWT_ALGORITHM": "HS256"},
+            "goes with a shared secret",
+        ),
         ({"JWT_ALGORITHM": "HS256"}, "there is no key: set JWT_SECRET_KEY"),
         ({"JWT_SECRET_KEY": SECRET, "JWT_ALGORITHM": "none"}, "write one of"),
     ],
 )
-def test_point_01_a_mix_of_families_is_refused_at_the_door(environ: dict[str, str], told: str) -> None:
+def test_point_01_a_mix_of_families_is_refused_at_the_door(
+    environ: dict[str, str], told: str
+) -> None:
     with pytest.raises(settings.SettingsError, match=told):
         settings.load(environ)

@@ -11,7 +11,11 @@ from kit.issuer import AUDIENCE, ISSUER, Answers, answering, good, jwk, private,
 from opsjobs.clock import TurnedClock
 from opsjobs.identity.jws import BY_KEY_PAIR
 from opsjobs.identity.platform_tokens import SignedTokens
-from opsjobs.identity.verification_keys import KEPT_WITHOUT_ANSWER_SECONDS, REFETCH_SECONDS, PublishedKeys
+from opsjobs.identity.verification_keys import (
+    KEPT_WITHOUT_ANSWER_SECONDS,
+    REFETCH_SECONDS,
+    PublishedKeys,
+)
 from opsjobs.integrations.issuer import DiscoveredIssuer, PinnedIssuer
 from opsjobs.integrations.json_client import BYTES_MAX, JsonClient
 from opsjobs.model.errors import Unauthorised, Unavailable
@@ -32,7 +36,12 @@ class Door:
         self.tokens = SignedTokens(keys, ClaimRules(ISSUER, (AUDIENCE,)), self.clock)
 
     def token(self, kid: str | None = "old", key: str = "rsa", algorithm: str = "RS256") -> str:
-        return signed(good(self.clock.now().timestamp()), private(key), algorithm, **({"kid": kid} if kid else {}))
+        return signed(
+            good(self.clock.now().timestamp()),
+            private(key),
+            algorithm,
+            **({"kid": kid} if kid else {}),
+        )
 
     async def takes(self, *of: Any) -> bool:
         try:
@@ -42,7 +51,9 @@ class Door:
         return True
 
 
-async def test_point_02_keys_are_fetched_once_for_their_time_and_an_unknown_one_at_most_once_a_minute() -> None:
+async def test_point_02_keys_are_fetched_once_for_their_time_and_an_unknown_one_at_most_once_a_minute() -> (
+    None
+):
     with answering() as issuer:
         issuer.at["/keys"] = (200, OLD)
         door = Door(issuer)
@@ -50,7 +61,9 @@ async def test_point_02_keys_are_fetched_once_for_their_time_and_an_unknown_one_
         assert issuer.count("/keys") == 1
         issuer.at["/keys"] = (200, NEW)
         new = ("new", "p256", "ES256")
-        assert [await door.takes(*new) for _ in range(20)] == [False] * 20  # a moment ago they were fetched
+        assert [await door.takes(*new) for _ in range(20)] == [
+            False
+        ] * 20  # a moment ago they were fetched
         assert [await door.takes(f"invented-{n}") for n in range(20)] == [False] * 20
         assert issuer.count("/keys") == 1
         door.clock.turn(REFETCH_SECONDS)
@@ -71,7 +84,9 @@ async def test_point_02_a_key_that_is_taken_back_is_good_no_longer_than_its_time
         issuer.at["/keys"] = (200, {"keys": [jwk("p256", "new")]})
         door.clock.turn(TTL)
         assert not await door.takes()
-        assert await door.takes(None, "p256", "ES256")  # there is only one now, so a token need not name it
+        assert await door.takes(
+            None, "p256", "ES256"
+        )  # there is only one now, so a token need not name it
         await door.asking.close()
 
 
@@ -90,7 +105,9 @@ async def test_point_02_a_key_that_is_taken_back_is_good_no_longer_than_its_time
         (200, {"keys": [{"kty": "RSA", "n": "!", "e": "AQAB", "kid": "old"}, 7, None]}),
     ],
 )
-async def test_point_02_the_last_good_keys_survive_an_outage_for_a_day(outage: tuple[int, Any]) -> None:
+async def test_point_02_the_last_good_keys_survive_an_outage_for_a_day(
+    outage: tuple[int, Any],
+) -> None:
     with answering() as issuer:
         issuer.at["/keys"] = outage
         door = Door(issuer)

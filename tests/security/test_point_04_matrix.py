@@ -58,7 +58,9 @@ def routes(document: Mapping[str, Any]) -> Iterator[Route]:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if path not in OPEN_DOORS:
-                yield Route(method.upper(), path, operation["x-permission"], Within(operation["x-within"]))
+                yield Route(
+                    method.upper(), path, operation["x-permission"], Within(operation["x-within"])
+                )
 
 
 def cast() -> list[Principal]:
@@ -85,10 +87,14 @@ def expected(who: Principal, route: Route, env: str | None) -> int | str:
         return LET_IN
     if env is None:
         return 404
-    if route.noun == "file":  # ada's, who is the administrator: files have no labels, and their owners only
+    if (
+        route.noun == "file"
+    ):  # ada's, who is the administrator: files have no labels, and their owners only
         if not reach.everywhere:
             return 404
-        return 403 if route.method == "DELETE" and not who.reach("jobs:update").everywhere else LET_IN
+        return (
+            403 if route.method == "DELETE" and not who.reach("jobs:update").everywhere else LET_IN
+        )
     if reach.holds({"env": env}):
         return LET_IN
     return 403 if who.reach(SEEN_WITH[route.noun]).holds({"env": env}) else 404
@@ -104,7 +110,9 @@ SEEN_WITH = {
 }
 
 
-async def test_point_04_every_role_gets_of_every_route_just_what_its_permission_says(database: Database) -> None:
+async def test_point_04_every_role_gets_of_every_route_just_what_its_permission_says(
+    database: Database,
+) -> None:
     async with world(database) as all_:
         document = (await all_.http.get("/openapi.json")).json()
         found = list(routes(document))
@@ -116,9 +124,18 @@ async def test_point_04_every_role_gets_of_every_route_just_what_its_permission_
             for route in found:
                 for env in places(who, route):
                     want = expected(who, route, env)
-                    status = await asked(all_, route, env, headers, prefixed=next(spelling) % 2 == 1, deletes=want == LET_IN)
+                    status = await asked(
+                        all_,
+                        route,
+                        env,
+                        headers,
+                        prefixed=next(spelling) % 2 == 1,
+                        deletes=want == LET_IN,
+                    )
                     if not fits(status, want, there=env is not None and route.has_object):
-                        wrong.append(f"{who.name}: {route.method} {route.path} of {env}: {status}, not {want}")
+                        wrong.append(
+                            f"{who.name}: {route.method} {route.path} of {env}: {status}, not {want}"
+                        )
         assert wrong == []
 
 
@@ -128,11 +145,25 @@ def places(who: Principal, route: Route) -> list[str | None]:
     if not route.has_object or not reach.scopes:
         return [FOREIGN]
     if reach.everywhere:
-        return [FOREIGN, None] if who.name == "admin-of-all" else [FOREIGN] if who.name == "viewer-of-all" else [None]
+        return (
+            [FOREIGN, None]
+            if who.name == "admin-of-all"
+            else [FOREIGN]
+            if who.name == "viewer-of-all"
+            else [None]
+        )
     return [STAGING, FOREIGN, None]
 
 
-async def asked(all_: World, route: Route, env: str | None, headers: Mapping[str, str], *, prefixed: bool, deletes: bool) -> int:
+async def asked(
+    all_: World,
+    route: Route,
+    env: str | None,
+    headers: Mapping[str, str],
+    *,
+    prefixed: bool,
+    deletes: bool,
+) -> int:
     ref = NOT_THERE
     if route.has_object and env is not None:
         fresh = route.method == "DELETE" and deletes
@@ -149,7 +180,9 @@ def fits(status: int, want: int | str, *, there: bool) -> bool:
     return status == want
 
 
-async def test_point_04_lists_and_totals_hold_what_lies_within_reach_and_nothing_else(database: Database) -> None:
+async def test_point_04_lists_and_totals_hold_what_lies_within_reach_and_nothing_else(
+    database: Database,
+) -> None:
     async with world(database) as all_:
         headers = all_.admit(badge("ben", ("admin", "env=staging")))
         stranger = all_.admit(badge("eve", ("admin", "env=elsewhere")))
@@ -165,11 +198,19 @@ async def test_point_04_lists_and_totals_hold_what_lies_within_reach_and_nothing
                 assert "foreign" not in bens.text.replace("foreign key", ""), route
                 seen += "foreign" in everything.text and "staging" in bens.text
                 if "items" in bens.json():
-                    page = (await all_.http.get(f"{prefix}{route.path}?page=1&size=50", headers=headers)).json()
+                    page = (
+                        await all_.http.get(f"{prefix}{route.path}?page=1&size=50", headers=headers)
+                    ).json()
                     assert page["total"] == len(page["items"]) == len(bens.json()["items"]), route
-                    others = (await all_.http.get(f"{prefix}{route.path}?page=1", headers=stranger)).json()
-                    assert (others["items"], others["next"], others["total"]) == ([], None, 0), route
-        assert seen >= 2 * 6  # jobs, export, targets, executions, schedules, dead letters: both halves were there to be seen
+                    others = (
+                        await all_.http.get(f"{prefix}{route.path}?page=1", headers=stranger)
+                    ).json()
+                    assert (others["items"], others["next"], others["total"]) == ([], None, 0), (
+                        route
+                    )
+        assert (
+            seen >= 2 * 6
+        )  # jobs, export, targets, executions, schedules, dead letters: both halves were there to be seen
 
 
 async def test_point_04_a_route_without_a_declared_permission_fails(database: Database) -> None:
@@ -178,24 +219,34 @@ async def test_point_04_a_route_without_a_declared_permission_fails(database: Da
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if path in OPEN_DOORS:
-                assert "x-permission" not in operation, f"{method} {path} is open and requires something"
+                assert "x-permission" not in operation, (
+                    f"{method} {path} is open and requires something"
+                )
                 continue
             required = PERMISSIONS | ({ANY_TOKEN} if path in ABOUT_ONESELF else set())
             assert operation.get("x-permission") in required, f"{method} {path}"
             within = Within(operation["x-within"])
-            assert ("{" in path) or within is not Within.OBJECT, f"{method} {path} has no object in its path"
+            assert ("{" in path) or within is not Within.OBJECT, (
+                f"{method} {path} has no object in its path"
+            )
             if within is Within.OBJECT:
-                assert path.split("/")[1] in NOUNS, f"{method} {path}: say in NOUNS what its object is, and furnish one"
+                assert path.split("/")[1] in NOUNS, (
+                    f"{method} {path}: say in NOUNS what its object is, and furnish one"
+                )
 
 
-async def test_point_04_a_thing_out_of_sight_is_told_of_in_the_words_of_one_that_is_not_there(database: Database) -> None:
+async def test_point_04_a_thing_out_of_sight_is_told_of_in_the_words_of_one_that_is_not_there(
+    database: Database,
+) -> None:
     async with world(database) as all_:
         ben = all_.admit(badge("ben", ("admin", "env=staging")))
         document = (await all_.http.get("/openapi.json")).json()
         for route in routes(document):
             if route.has_object and route.method == "GET":
                 foreign, ref = all_.things[route.noun, FOREIGN], NOT_THERE
-                answers: list[Any] = [await all_.http.get(route.at(r), headers=ben) for r in (foreign, ref)]
+                answers: list[Any] = [
+                    await all_.http.get(route.at(r), headers=ben) for r in (foreign, ref)
+                ]
                 said = [
                     a.text.replace(a.headers["x-request-id"], "").replace(r, "…")
                     for a, r in zip(answers, (foreign, ref), strict=True)

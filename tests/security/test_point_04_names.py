@@ -41,13 +41,21 @@ async def test_a_name_that_somebody_had_is_given_to_nobody_else_unless_an_admini
         refused = problem(await ada.http.post(path, json=BODIES[path]), 409, "name_reserved")
         assert refused["errors"][0]["pointer"] == "/name"
         assert "reuse_name" in refused["detail"]
-        assert [item["name"] for item in (await ada.http.get(path)).json()["items"] if item["name"] == "ci"] == []
+        assert [
+            item["name"]
+            for item in (await ada.http.get(path)).json()["items"]
+            if item["name"] == "ci"
+        ] == []
         # Another noun's name is another name, and so is one that nobody had.
         other = next(p for p in BODIES if p != path)
         await made(ada, other)
         await made(ada, path, name="ci-2", reuse_name=True)
-        deputy = {"Authorization": f"Bearer {(await made(ada, '/api-keys', name='deputy', grants=ALL_BUT_ONE))['token']}"}
-        answer = await ada.http.post(path, json={**BODIES[path], "reuse_name": True}, headers=deputy)
+        deputy = {
+            "Authorization": f"Bearer {(await made(ada, '/api-keys', name='deputy', grants=ALL_BUT_ONE))['token']}"
+        }
+        answer = await ada.http.post(
+            path, json={**BODIES[path], "reuse_name": True}, headers=deputy
+        )
         problem(answer, 403, "more_than_held")
         await made(ada, path, reuse_name=True)
         log = (await ada.http.get("/audit", params={"thing_name": "ci"})).json()["items"]
@@ -55,7 +63,10 @@ async def test_a_name_that_somebody_had_is_given_to_nobody_else_unless_an_admini
         assert "ci left" in newest["after"]["reuse_name"]
 
 
-ALL_BUT_ONE = [{"permissions": ["system:admin", "jobs:read", "jobs:create", "jobs:update", "jobs:execute"]}, {"role": "manager"}]
+ALL_BUT_ONE = [
+    {"permissions": ["system:admin", "jobs:read", "jobs:create", "jobs:update", "jobs:execute"]},
+    {"role": "manager"},
+]
 
 
 async def test_what_a_key_left_is_not_read_under_its_name(database: Database) -> None:
@@ -68,7 +79,9 @@ async def test_what_a_key_left_is_not_read_under_its_name(database: Database) ->
         assert (await ada.http.post("/api-keys", json=BODIES["/api-keys"])).status_code == 409
         # Nor is a name free that fell with its user.
         ben = await made(ada, "/users", name="ben", grants=[{"role": "admin"}])
-        login = (await ada.http.post("/auth/login", json={"username": "ben", "password": PASSWORD})).json()
+        login = (
+            await ada.http.post("/auth/login", json={"username": "ben", "password": PASSWORD})
+        ).json()
         his = {"Authorization": f"Bearer {login['access_token']}"}
         key = {"name": "of-ben", "role": "viewer"}
         assert (await ada.http.post("/api-keys", json=key, headers=his)).status_code == 201
@@ -107,32 +120,46 @@ async def test_the_migration_knows_those_that_went_before_it(database: Database)
         for path in BODIES:
             first = await made(ada, path)
             assert (await ada.http.delete(f"{path}/{first['id']}")).status_code == 204
-        target = (await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.1", "labels": {"env": "prod"}})).json()
+        target = (
+            await ada.http.post(
+                "/targets", json={"name": "web-1", "host": "10.0.0.1", "labels": {"env": "prod"}}
+            )
+        ).json()
         assert (await ada.http.delete(f"/targets/{target['id']}")).status_code == 204
         key = await made(ada, "/api-keys", name="left")
         left = {"Authorization": f"Bearer {key['token']}"}
         assert (await ada.http.post("/files?name=x", content=b"x", headers=left)).status_code == 201
         async with database.transaction() as connection:
-            before = await (await connection.execute("delete from spent_names returning noun, name, labels")).fetchall()
+            before = await (
+                await connection.execute("delete from spent_names returning noun, name, labels")
+            ).fetchall()
             await connection.execute("alter table api_keys disable trigger user")
             await connection.execute("delete from api_keys where name = 'left'")
             await connection.execute("set local enable_seqscan = off")
             for statement in fill:
                 plan = await (await connection.execute(f"explain {statement}".encode())).fetchall()
-                assert "audit_log_thing" in str(plan) or "audit_log" not in statement, "a long log is not read as a whole"
+                assert "audit_log_thing" in str(plan) or "audit_log" not in statement, (
+                    "a long log is not read as a whole"
+                )
                 await connection.execute(statement.encode())
-            after = await (await connection.execute("select noun, name, labels from spent_names")).fetchall()
+            after = await (
+                await connection.execute("select noun, name, labels from spent_names")
+            ).fetchall()
         there = {(row["noun"], row["name"]): row["labels"] for row in after}
         assert there.pop(("api_key", "left")) == {}
         assert there == {(row["noun"], row["name"]): row["labels"] for row in before}
         assert there["target", "web-1"] == {"env": "prod"}
 
 
-async def test_names_of_machines_are_forgotten_with_their_time_and_those_of_people_never(database: Database) -> None:
+async def test_names_of_machines_are_forgotten_with_their_time_and_those_of_people_never(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         key = await made(ada, "/api-keys")
         assert (await ada.http.delete(f"/api-keys/{key['id']}")).status_code == 204
-        target = (await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.1"})).json()
+        target = (
+            await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.1"})
+        ).json()
         assert (await ada.http.delete(f"/targets/{target['id']}")).status_code == 204
         retention = Retention(database)
         assert await retention.forget_names(RetentionLimits(0, 0, 3_600, 1, 0)) == 0

@@ -141,7 +141,9 @@ async def test_who_may_no_more_is_told_so_and_sees_no_further_line(
         assert len(judged) < 30
 
 
-async def test_a_stream_is_asked_about_once_in_its_time_and_goes_on_without_a_gap(database: Database) -> None:
+async def test_a_stream_is_asked_about_once_in_its_time_and_goes_on_without_a_gap(
+    database: Database,
+) -> None:
     async with stage(database) as (desk, clock, judged):
         key = {"Authorization": f"Bearer {await desk.services.people.create_key('ben', 'viewer')}"}
         async with viewer(desk, key) as seen:
@@ -180,13 +182,17 @@ async def test_while_nobody_can_say_nothing_goes_out_and_then_it_ends(
             assert "secret" not in "".join(await seen.rest())
 
 
-async def test_streams_and_downloads_of_one_caller_are_few_and_others_have_their_own(database: Database) -> None:
+async def test_streams_and_downloads_of_one_caller_are_few_and_others_have_their_own(
+    database: Database,
+) -> None:
     async with stage(database) as (desk, _clock, _):
         desk.app.state.streams = Streams(2)
         ben = await desk.as_role("viewer")
         async with viewer(desk, ben), viewer(desk, ben):
             for path in (EVENTS, "/executions/1/log?format=ndjson"):
-                async with asyncio.timeout(DEADLINE_SECONDS):  # one that is not refused would not end
+                async with asyncio.timeout(
+                    DEADLINE_SECONDS
+                ):  # one that is not refused would not end
                     refused = await desk.http.get(path, headers=ben)
                 told = problem(refused, 429, "too_many_streams")
                 assert "ben-viewer" in told["detail"]
@@ -196,7 +202,9 @@ async def test_streams_and_downloads_of_one_caller_are_few_and_others_have_their
             async with viewer(desk, {}) as other:
                 await other.until("id: 1")
         async with asyncio.timeout(DEADLINE_SECONDS):
-            while (await desk.http.get("/executions/1/log?format=ndjson", headers=ben)).status_code == 429:
+            while (
+                await desk.http.get("/executions/1/log?format=ndjson", headers=ben)
+            ).status_code == 429:
                 await asyncio.sleep(0.02)  # until the server has noticed that both have left
 
 
@@ -234,9 +242,13 @@ class Connection:
                 await self._on_piece()
 
 
-async def test_a_download_ends_where_the_right_to_it_or_its_time_does_and_is_never_taken_for_whole(database: Database) -> None:
+async def test_a_download_ends_where_the_right_to_it_or_its_time_does_and_is_never_taken_for_whole(
+    database: Database,
+) -> None:
     clock = TurnedClock()
-    async with desk(database, clock=clock, stream_reauth_seconds=15.0, download_seconds=60.0) as ada:
+    async with desk(
+        database, clock=clock, stream_reauth_seconds=15.0, download_seconds=60.0
+    ) as ada:
         app = ada.http._transport.app  # type: ignore[attr-defined]
         size = 3 * (256 << 10)
         stored = (await ada.http.post("/files?name=large", content=b"x" * size)).json()

@@ -32,7 +32,9 @@ def known(*principals: Principal) -> PrincipalLookup:
     return standing
 
 
-async def test_point_05_an_owner_who_is_gone_pauses_the_schedule_and_its_moments_are_on_record(database: Database) -> None:
+async def test_point_05_an_owner_who_is_gone_pauses_the_schedule_and_its_moments_are_on_record(
+    database: Database,
+) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job(), overlap="allow")
     # There is an ada, and she is another one: a name and its kind are one identity.
@@ -49,10 +51,17 @@ async def test_point_05_an_owner_who_is_gone_pauses_the_schedule_and_its_moments
     paused = await on.schedules.get(schedule.id)
     assert (paused.enabled, paused.owner) == (False, "ada")
     assert "who resumes it owns it from then on" in (paused.paused_reason or "")
-    assert await on.events() == ["schedule.created", "schedule.skipped", "schedule.updated", "schedule.skipped"]
+    assert await on.events() == [
+        "schedule.created",
+        "schedule.skipped",
+        "schedule.updated",
+        "schedule.skipped",
+    ]
 
 
-async def test_point_05_whoever_resumes_it_owns_it_and_it_is_launched_with_his_rights(database: Database) -> None:
+async def test_point_05_whoever_resumes_it_owns_it_and_it_is_launched_with_his_rights(
+    database: Database,
+) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job(), overlap="allow")
     await on.schedules.pause(schedule.id)
@@ -70,7 +79,11 @@ async def test_point_05_whoever_resumes_it_owns_it_and_it_is_launched_with_his_r
     ("job_env", "target_env", "words"),
     [
         ("staging", "staging", None),
-        ("prod", "staging", "The job nightly lies outside of the scope in which you hold jobs:execute: env=staging."),
+        (
+            "prod",
+            "staging",
+            "The job nightly lies outside of the scope in which you hold jobs:execute: env=staging.",
+        ),
         ("staging", "prod", "What is selected is out of your reach, or there is no such thing"),
     ],
 )
@@ -78,10 +91,14 @@ async def test_point_05_an_owner_with_a_scope_launches_what_lies_inside(
     database: Database, job_env: str, target_env: str, words: str | None
 ) -> None:
     on = Office(database)
-    await on.inventory.create(TargetDraft(name="web-1", host="10.0.0.1", labels={"env": target_env}))
+    await on.inventory.create(
+        TargetDraft(name="web-1", host="10.0.0.1", labels={"env": target_env})
+    )
     schedule = await on.schedule(await on.job(tags=[f"env={job_env}"]))
     await on.turn(seconds=60)
-    scheduler = on.scheduler(standing=known(Principal.of_role("ada", "operator", "api_key", scope=STAGING)))
+    scheduler = on.scheduler(
+        standing=known(Principal.of_role("ada", "operator", "api_key", scope=STAGING))
+    )
     await scheduler.run_once()
     (row,) = await on.told(schedule)
     if words is None:
@@ -99,7 +116,10 @@ async def test_point_05_an_owner_with_a_scope_launches_what_lies_inside(
     [
         (None, "ada (an API key) is gone, disabled or expired"),
         (Principal.of_role("ada", "viewer", "api_key"), "ada does not hold jobs:execute any more"),
-        (Principal.of_role("ada", "admin", "api_key", scope=STAGING), "The job restart lies outside of the scope"),
+        (
+            Principal.of_role("ada", "admin", "api_key", scope=STAGING),
+            "The job restart lies outside of the scope",
+        ),
     ],
 )
 async def test_point_05_a_workflow_runs_no_job_that_its_requester_may_not_run_by_now(
@@ -115,13 +135,21 @@ async def test_point_05_a_workflow_runs_no_job_that_its_requester_may_not_run_by
             row = await on.row(execution)
             assert row["status"] == "failed"
             assert words in row["error_message"]
-            assert await database.fetch("select from execution_specs where parent_id is not null") == []
+            assert (
+                await database.fetch("select from execution_specs where parent_id is not null")
+                == []
+            )
 
 
 async def test_point_05_the_author_of_a_schedule_is_kept_with_his_kind(database: Database) -> None:
     async with desk(database) as ada:
         made = (await ada.http.post("/jobs", json=job())).json()
-        body = {"name": "nightly", "type": "cron", "cron": "30 2 * * *", "timezone": "Europe/Berlin"}
+        body = {
+            "name": "nightly",
+            "type": "cron",
+            "cron": "30 2 * * *",
+            "timezone": "Europe/Berlin",
+        }
         schedule = (await ada.http.post(f"/jobs/{made['id']}/schedules", json=body)).json()
         assert (schedule["owner"], schedule["owner_kind"]) == ("ada", "api_key")
         path = f"/schedules/{schedule['id']}"
@@ -151,20 +179,30 @@ async def test_point_05_a_file_that_a_value_names_is_brought_where_its_requester
         async with on.worker():
             machine = web(on)
             adas = await stored(on, b"secret")
-            put = FileTransferAction(key="put", direction="upload", source="${file}", destination="/etc/app.conf")
+            put = FileTransferAction(
+                key="put", direction="upload", source="${file}", destination="/etc/app.conf"
+            )
             order = LaunchOrder(
-                [put], SelectionDraft(ids=["web-1"]), Policy(durable="off"), "ad-hoc", parameters={"file": str(adas.id)}
+                [put],
+                SelectionDraft(ids=["web-1"]),
+                Policy(durable="off"),
+                "ad-hoc",
+                parameters={"file": str(adas.id)},
             )
             by = {"requested_by": "ben", "requested_by_kind": "user"}
             launched = await on.launcher.launch(order, triggered_by=TriggeredBy.API, **by)  # type: ignore[arg-type]
             assert launched.execution is not None
             row = await on.row(await on.ended(launched.execution))
-            assert (row["status"], "/etc/app.conf" in machine.found) == (("succeeded", True) if brought else ("failed", False))
+            assert (row["status"], "/etc/app.conf" in machine.found) == (
+                ("succeeded", True) if brought else ("failed", False)
+            )
             if not brought:
                 assert f"There is no file {adas.id}." in row["error_message"]
 
 
-async def test_point_05_the_owner_of_a_schedule_is_who_does_not_approve_its_launches(database: Database) -> None:
+async def test_point_05_the_owner_of_a_schedule_is_who_does_not_approve_its_launches(
+    database: Database,
+) -> None:
     on = Office(database)
     await on.schedule(await on.job(policy={"approval": {"approvers": 1}}))
     await on.turn(seconds=60)
@@ -174,7 +212,9 @@ async def test_point_05_the_owner_of_a_schedule_is_who_does_not_approve_its_laun
     assert spec["requester"] == {"name": "ada", "kind": "api_key", "person": "ada-the-person"}
 
 
-async def test_point_05_what_a_platform_token_said_is_kept_where_it_comes_to_own_something(database: Database) -> None:
+async def test_point_05_what_a_platform_token_said_is_kept_where_it_comes_to_own_something(
+    database: Database,
+) -> None:
     async with world(database) as all_:
         eve = all_.admit(badge("eve", ("operator", ""), kind="external"))
         assert await all_.services.people.seen.standing("eve") is None

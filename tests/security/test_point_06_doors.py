@@ -10,7 +10,9 @@ from opsjobs.api.auth import OPEN_DOORS
 from opsjobs.store.transaction import Database
 from security.world import world
 
-CONTRACT = frozenset({"/livez", "/readyz", "/health", "/auth/login", "/auth/refresh", "/openapi.json", "/docs"})
+CONTRACT = frozenset(
+    {"/livez", "/readyz", "/health", "/auth/login", "/auth/refresh", "/openapi.json", "/docs"}
+)
 NOWHERE = (
     "/",
     "/nowhere",
@@ -35,23 +37,34 @@ DISGUISES = (
 )
 
 
-async def test_point_06_the_doors_without_a_token_are_exactly_those_of_the_contract(database: Database) -> None:
+async def test_point_06_the_doors_without_a_token_are_exactly_those_of_the_contract(
+    database: Database,
+) -> None:
     assert OPEN_DOORS == CONTRACT
     async with desk(database) as ada:
         app = ada.http._transport.app  # type: ignore[attr-defined]
         routes = [context.original_route for context in iter_route_contexts(app.routes)]
-        paths = {(method, r.path) for r in routes if isinstance(r, APIRoute | Route) for method in r.methods or ()}
+        paths = {
+            (method, r.path)
+            for r in routes
+            if isinstance(r, APIRoute | Route)
+            for method in r.methods or ()
+        }
         assert len(paths) > 80
         nobody = {"Authorization": "", "Content-Type": "application/json"}
         for number, (method, path) in enumerate(sorted(paths)):
-            answer = await ada.http.request(method, ("/api/v1" if number % 2 else "") + path, headers=nobody)
+            answer = await ada.http.request(
+                method, ("/api/v1" if number % 2 else "") + path, headers=nobody
+            )
             if path not in CONTRACT:
                 problem(answer, 401, "token_missing")
             else:
                 assert answer.status_code != 401, f"{method} {path}"
 
 
-async def test_point_06_what_is_not_there_and_what_looks_like_a_door_is_401(database: Database) -> None:
+async def test_point_06_what_is_not_there_and_what_looks_like_a_door_is_401(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         for path in (*NOWHERE, *DISGUISES):
             for method in ("GET", "POST", "DELETE", "OPTIONS", "TRACE", "CONNECT"):
@@ -63,4 +76,6 @@ async def test_point_06_what_is_not_there_and_what_looks_like_a_door_is_401(data
 async def test_point_06_the_open_doors_tell_no_detail(database: Database) -> None:
     async with world(database) as all_:
         for path in ("/livez", "/readyz", "/health"):
-            assert set((await all_.http.get(path, headers={"Authorization": ""})).json()) == {"status"}, path
+            assert set((await all_.http.get(path, headers={"Authorization": ""})).json()) == {
+                "status"
+            }, path

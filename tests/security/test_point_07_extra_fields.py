@@ -23,7 +23,11 @@ FREE = frozenset({"POST /jobs/validate"})
 
 
 def routes(app: Any) -> list[APIRoute]:
-    return [c.original_route for c in iter_route_contexts(app.routes) if isinstance(c.original_route, APIRoute)]
+    return [
+        c.original_route
+        for c in iter_route_contexts(app.routes)
+        if isinstance(c.original_route, APIRoute)
+    ]
 
 
 def within(dependant: Dependant) -> Iterator[Dependant]:
@@ -37,14 +41,20 @@ def models(annotation: Any, seen: set[type]) -> Iterator[type[BaseModel]]:
     """All models that a body of this type may hold, at whatever depth."""
     for part in typing.get_args(annotation):
         yield from models(part, seen)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in seen:
+    if (
+        isinstance(annotation, type)
+        and issubclass(annotation, BaseModel)
+        and annotation not in seen
+    ):
         seen.add(annotation)
         yield annotation
         for field in annotation.model_fields.values():
             yield from models(field.annotation, seen)
 
 
-async def test_point_07_no_input_model_takes_a_field_that_it_does_not_know(database: Database) -> None:
+async def test_point_07_no_input_model_takes_a_field_that_it_does_not_know(
+    database: Database,
+) -> None:
     async with world(database) as all_:
         seen: set[type] = set()
         found: list[type[BaseModel]] = []
@@ -53,10 +63,14 @@ async def test_point_07_no_input_model_takes_a_field_that_it_does_not_know(datab
                 for param in (*dependant.body_params, *dependant.query_params):
                     found += models(param.field_info.annotation, seen)
         assert len(found) > 40
-        assert [model.__name__ for model in found if model.model_config.get("extra") != "forbid"] == []
+        assert [
+            model.__name__ for model in found if model.model_config.get("extra") != "forbid"
+        ] == []
 
 
-async def test_point_07_a_field_that_no_route_knows_is_422_and_named_by_each_of_them(database: Database) -> None:
+async def test_point_07_a_field_that_no_route_knows_is_422_and_named_by_each_of_them(
+    database: Database,
+) -> None:
     async with world(database) as all_:
         wrong = []
         asked = 0
@@ -91,7 +105,11 @@ BODIES = {
     "target-groups": {"name": "web"},
     "calendars": {"name": "holidays", "windows": [{"dates": ["2026-12-25"]}]},
     "credentials": {"name": "login", "type": "password", "username": "ada", "password": "x"},
-    "users": {"name": "ben", "password": "correct horse battery staple", "grants": [{"role": "viewer"}]},
+    "users": {
+        "name": "ben",
+        "password": "correct horse battery staple",
+        "grants": [{"role": "viewer"}],
+    },
     "services": {"name": "portal", "public_key": PUBLIC, "grants": [{"role": "viewer"}]},
 }
 """Of things that have no labels. A new kind that can be changed belongs in here."""

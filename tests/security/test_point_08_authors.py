@@ -31,30 +31,46 @@ async def made(at: Stage, by: Who, path: str = "/jobs", **fields: Any) -> int:
 
 async def decided(at: Stage, execution: Mapping[str, Any], by: Who, **body: Any) -> Any:
     """The answer to somebody's approval of the execution."""
-    return await at.http.post(f"/approvals/{execution['waiting_on']['approval']}/approve", json=body, headers=by)
+    return await at.http.post(
+        f"/approvals/{execution['waiting_on']['approval']}/approve", json=body, headers=by
+    )
 
 
-async def test_point_08_the_author_of_the_version_that_runs_does_not_approve_it(database: Database) -> None:
+async def test_point_08_the_author_of_the_version_that_runs_does_not_approve_it(
+    database: Database,
+) -> None:
     async with stage(database) as at:
         job = await made(at, at.eve)
         changed = {**BODY, "actions": [{"type": "command", "command": "reboot"}]}
-        assert (await at.http.put(f"/jobs/{job}", json=changed, headers={**at.ben, "If-Match": "*"})).status_code == 200
+        assert (
+            await at.http.put(f"/jobs/{job}", json=changed, headers={**at.ben, "If-Match": "*"})
+        ).status_code == 200
         execution = await at.execute(job)
         await at.http.put(f"/jobs/{job}", json=BODY, headers={**at.eve, "If-Match": "*"})
         shown = (await at.http.get(f"/approvals/{execution['waiting_on']['approval']}")).json()
-        assert shown["would_run"]["authors"] == [{"name": "ben", "wrote": "version 2 of the job restart-web"}]
+        assert shown["would_run"]["authors"] == [
+            {"name": "ben", "wrote": "version 2 of the job restart-web"}
+        ]
         told = problem(await decided(at, execution, at.ben), 403, "author_approval")
         assert "ben wrote version 2 of the job restart-web" in told["detail"]
         assert "override_safety" in told["detail"]
-        assert (await decided(at, execution, at.eve)).json()["status"] == "approved", "of another version"
+        assert (await decided(at, execution, at.eve)).json()["status"] == "approved", (
+            "of another version"
+        )
         again = await at.execute(job)
-        rejected = await at.http.post(f"/approvals/{again['waiting_on']['approval']}/reject", json={}, headers=at.eve)
+        rejected = await at.http.post(
+            f"/approvals/{again['waiting_on']['approval']}/reject", json={}, headers=at.eve
+        )
         assert rejected.json()["status"] == "rejected", "one's own work may be rejected"
 
 
-async def test_point_08_where_that_leaves_nobody_an_override_with_a_reason_passes(database: Database) -> None:
+async def test_point_08_where_that_leaves_nobody_an_override_with_a_reason_passes(
+    database: Database,
+) -> None:
     async with stage(database) as at:
-        execution = (await at.http.post(f"/jobs/{await made(at, at.ada)}/execute", json={}, headers=at.ben)).json()
+        execution = (
+            await at.http.post(f"/jobs/{await made(at, at.ada)}/execute", json={}, headers=at.ben)
+        ).json()
         problem(await decided(at, execution, at.ada), 403, "author_approval")
         passed = await decided(at, execution, at.ada, override_safety=True, reason="alone on call")
         assert passed.json()["status"] == "approved"
@@ -62,27 +78,41 @@ async def test_point_08_where_that_leaves_nobody_an_override_with_a_reason_passe
 
 
 @pytest.mark.parametrize("role", ["creator", "changer"])
-async def test_point_08_who_made_or_changed_the_schedule_does_not_approve_what_it_fires(database: Database, role: str) -> None:
+async def test_point_08_who_made_or_changed_the_schedule_does_not_approve_what_it_fires(
+    database: Database, role: str
+) -> None:
     async with stage(database) as at:
         job = await made(at, at.ada)
         cara = {"Authorization": f"Bearer {await at.services.people.create_key('cara', 'manager')}"}
         schedule = await made(at, at.ben, f"/jobs/{job}/schedules", **CRON)
         changed = await at.http.put(
-            f"/schedules/{schedule}", json={**CRON, "cron": "0 4 * * *"}, headers={**at.eve, "If-Match": "*"}
+            f"/schedules/{schedule}",
+            json={**CRON, "cron": "0 4 * * *"},
+            headers={**at.eve, "If-Match": "*"},
         )
         assert changed.status_code == 200, changed.text
-        execution = (await at.http.post(f"/schedules/{schedule}/trigger", json={}, headers=at.ada)).json()
-        told = problem(await decided(at, execution, at.ben if role == "creator" else at.eve), 403, "author_approval")
+        execution = (
+            await at.http.post(f"/schedules/{schedule}/trigger", json={}, headers=at.ada)
+        ).json()
+        told = problem(
+            await decided(at, execution, at.ben if role == "creator" else at.eve),
+            403,
+            "author_approval",
+        )
         assert "wrote the schedule nightly" in told["detail"]
         assert (await decided(at, execution, cara)).json()["status"] == "approved"
 
 
-async def test_point_08_who_wrote_a_job_that_runs_as_a_step_does_not_approve_the_whole(database: Database) -> None:
+async def test_point_08_who_wrote_a_job_that_runs_as_a_step_does_not_approve_the_whole(
+    database: Database,
+) -> None:
     async with stage(database) as at:
         await made(at, at.ben, **{**BODY, "name": "innermost"})
         steps = {"actions": [{"type": "job", "job": "innermost"}]}
         await made(at, at.ada, **{**BODY, "name": "inner", **steps})
-        job = await made(at, at.ada, **{**BODY, "name": "outer", "actions": [{"type": "job", "job": "inner"}]})
+        job = await made(
+            at, at.ada, **{**BODY, "name": "outer", "actions": [{"type": "job", "job": "inner"}]}
+        )
         execution = await at.execute(job)
         told = problem(await decided(at, execution, at.ben), 403, "author_approval")
         assert "version 1 of the job innermost" in told["detail"]
@@ -93,7 +123,9 @@ async def test_point_08_a_retry_is_of_the_same_author(database: Database) -> Non
     async with stage(database) as at:
         first = await at.execute(await made(at, at.ben))
         await at.http.post(f"/executions/{first['id']}/cancel")
-        again = (await at.http.post(f"/executions/{first['id']}/retry", json={"which": "unsuccessful"})).json()
+        again = (
+            await at.http.post(f"/executions/{first['id']}/retry", json={"which": "unsuccessful"})
+        ).json()
         problem(await decided(at, again, at.ben), 403, "author_approval")
         assert (await decided(at, again, at.eve)).json()["status"] == "approved"
 
@@ -101,10 +133,14 @@ async def test_point_08_a_retry_is_of_the_same_author(database: Database) -> Non
 async def test_point_08_an_author_is_a_person_whatever_key_he_holds(database: Database) -> None:
     async with stage(database) as at:
         for name in ("mallory", "zoe"):
-            await at.services.people.users.create(name, "hash", [{"role": "manager", "permissions": [], "scope": ""}])
+            await at.services.people.users.create(
+                name, "hash", [{"role": "manager", "permissions": [], "scope": ""}]
+            )
 
         async def key(name: str, **fields: Any) -> dict[str, str]:
-            answer = await at.http.post("/api-keys", json={"name": name, "role": "manager", **fields})
+            answer = await at.http.post(
+                "/api-keys", json={"name": name, "role": "manager", **fields}
+            )
             return {"Authorization": f"Bearer {answer.json()['token']}"}
 
         laptop, tower, zoes = (
@@ -112,13 +148,19 @@ async def test_point_08_an_author_is_a_person_whatever_key_he_holds(database: Da
             await key("tower", person="mallory"),
             await key("z", person="zoe"),
         )
-        execution = (await at.http.post(f"/jobs/{await made(at, laptop)}/execute", json={}, headers=at.ben)).json()
+        execution = (
+            await at.http.post(f"/jobs/{await made(at, laptop)}/execute", json={}, headers=at.ben)
+        ).json()
         problem(await decided(at, execution, tower), 403, "author_approval")
-        problem(await decided(at, execution, await key("whose")), 403, "self_approval")  # it may be ben's
+        problem(
+            await decided(at, execution, await key("whose")), 403, "self_approval"
+        )  # it may be ben's
         assert (await decided(at, execution, zoes)).json()["status"] == "approved"
 
 
-async def test_point_08_what_a_release_before_has_stored_is_of_whoever_has_its_authors_name(database: Database) -> None:
+async def test_point_08_what_a_release_before_has_stored_is_of_whoever_has_its_authors_name(
+    database: Database,
+) -> None:
     async with stage(database) as at:
         job = await made(at, at.ben)
         await made(at, at.eve, f"/jobs/{job}/schedules", **CRON)
@@ -129,17 +171,31 @@ async def test_point_08_what_a_release_before_has_stored_is_of_whoever_has_its_a
             problem(await decided(at, execution, author), 403, "author_approval")
 
 
-async def test_point_08_a_key_made_without_a_person_is_of_who_made_it_and_is_not_anybodys(database: Database) -> None:
+async def test_point_08_a_key_made_without_a_person_is_of_who_made_it_and_is_not_anybodys(
+    database: Database,
+) -> None:
     """Known to be zoe's: it neither approves what zoe wrote, nor is refused as a key that may be anybody's is."""
     async with stage(database) as at:
-        await at.services.people.users.create("zoe", "hash", [{"role": "admin", "permissions": [], "scope": ""}])
+        await at.services.people.users.create(
+            "zoe", "hash", [{"role": "admin", "permissions": [], "scope": ""}]
+        )
         zoe = await at.services.people.standing("zoe", "user")
-        issued = await at.services.people.issue_key(NewKey("zoes", [role_grant("admin")]), None, zoe)
+        issued = await at.services.people.issue_key(
+            NewKey("zoes", [role_grant("admin")]), None, zoe
+        )
         zoes = {"Authorization": f"Bearer {issued[1]}"}
-        second = (await at.http.post("/api-keys", json={"name": "second", "role": "manager"}, headers=zoes)).json()
+        second = (
+            await at.http.post(
+                "/api-keys", json={"name": "second", "role": "manager"}, headers=zoes
+            )
+        ).json()
         hers = {"Authorization": f"Bearer {second['token']}"}
         assert (await at.http.get("/auth/me", headers=hers)).json()["person"] == "zoe"
         execution = await at.execute(await made(at, zoes))
         problem(await decided(at, execution, hers), 403, "author_approval")
-        other = (await at.http.post(f"/jobs/{await made(at, at.ben, **{**BODY, 'name': 'other'})}/execute", json={})).json()
+        other = (
+            await at.http.post(
+                f"/jobs/{await made(at, at.ben, **{**BODY, 'name': 'other'})}/execute", json={}
+            )
+        ).json()
         assert (await decided(at, other, hers)).json()["status"] == "approved"

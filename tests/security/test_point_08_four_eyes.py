@@ -23,10 +23,15 @@ from security.stage import stage
 POLICY = {"approval": {"approvers": 2, "expires": "4h"}}
 
 
-async def test_point_08_a_job_that_asks_for_two_begins_when_two_others_have_approved(database: Database) -> None:
+async def test_point_08_a_job_that_asks_for_two_begins_when_two_others_have_approved(
+    database: Database,
+) -> None:
     async with stage(database) as at:
         execution = await at.execute(await at.job(policy=POLICY))
-        assert (execution["status"], execution["waiting_on"]["kind"]) == ("pending_approval", "approval")
+        assert (execution["status"], execution["waiting_on"]["kind"]) == (
+            "pending_approval",
+            "approval",
+        )
         path = f"/approvals/{execution['waiting_on']['approval']}"
         shown = (await at.http.get(path)).json()
         would = shown["would_run"]
@@ -35,40 +40,66 @@ async def test_point_08_a_job_that_asks_for_two_begins_when_two_others_have_appr
         body = {"hash": shown["hash"], "reason": "looked at it"}
         own = problem(await at.http.post(f"{path}/approve", json=body), 403, "self_approval")
         assert "safety:override" in own["detail"]
-        problem(await at.http.post(f"{path}/approve", json={"hash": "0" * 64}, headers=at.ben), 409, "approval_changed")
+        problem(
+            await at.http.post(f"{path}/approve", json={"hash": "0" * 64}, headers=at.ben),
+            409,
+            "approval_changed",
+        )
         first = (await at.http.post(f"{path}/approve", json=body, headers=at.ben)).json()
-        assert (first["status"], [said["by"] for said in first["decisions"]]) == ("pending", ["ben"])
-        problem(await at.http.post(f"{path}/approve", json=body, headers=at.ben), 409, "approved_already")
-        assert (await at.http.post(f"{path}/approve", json=body, headers=at.eve)).json()["status"] == "approved"
+        assert (first["status"], [said["by"] for said in first["decisions"]]) == (
+            "pending",
+            ["ben"],
+        )
+        problem(
+            await at.http.post(f"{path}/approve", json=body, headers=at.ben),
+            409,
+            "approved_already",
+        )
+        assert (await at.http.post(f"{path}/approve", json=body, headers=at.eve)).json()[
+            "status"
+        ] == "approved"
         assert (await at.http.get(f"/executions/{execution['id']}")).json()["status"] == "queued"
-        assert await at.audited() == [("ben", "approval.approved", "looked at it"), ("eve", "approval.approved", "looked at it")]
+        assert await at.audited() == [
+            ("ben", "approval.approved", "looked at it"),
+            ("eve", "approval.approved", "looked at it"),
+        ]
 
 
-async def test_point_08_an_approval_expires_when_what_would_run_where_has_changed(database: Database) -> None:
+async def test_point_08_an_approval_expires_when_what_would_run_where_has_changed(
+    database: Database,
+) -> None:
     async with stage(database) as at:
         execution = await at.execute(await at.job(policy=POLICY))
         path = f"/approvals/{execution['waiting_on']['approval']}"
         await at.services.inventory.replace("1", TargetDraft(name="web-1", host="10.6.6.6"))
-        problem(await at.http.post(f"{path}/approve", json={}, headers=at.ben), 409, "approval_expired")
+        problem(
+            await at.http.post(f"{path}/approve", json={}, headers=at.ben), 409, "approval_expired"
+        )
         ended = (await at.http.get(f"/executions/{execution['id']}")).json()
         assert (ended["status"], "has changed" in ended["error"]) == ("rejected", True)
 
 
 @pytest.mark.parametrize("door", ["execute", "run", "retry", "trigger"])
-async def test_point_08_every_door_asks_and_an_override_with_a_reason_passes(database: Database, door: str) -> None:
+async def test_point_08_every_door_asks_and_an_override_with_a_reason_passes(
+    database: Database, door: str
+) -> None:
     async with stage(database) as at:
         job = await at.job(policy=POLICY)
         path, body = await at.door(door, job, policy=POLICY)
         asked = (await at.http.post(path, json=body)).json()
         assert asked["status"] == "pending_approval", asked
-        problem(await at.http.post(path, json={**body, "override_safety": True}), 422, "reason_missing")
+        problem(
+            await at.http.post(path, json={**body, "override_safety": True}), 422, "reason_missing"
+        )
         over = {**body, "override_safety": True, "reason": "alone on call"}
         problem(await at.http.post(path, json=over, headers=at.ben), 403, "forbidden")
         assert (await at.http.post(path, json=over)).json()["status"] == "queued"
         assert await at.audited() == [("ada", "safety.overridden", "alone on call")]
 
 
-async def test_point_08_who_is_alone_passes_by_an_override_with_a_reason(database: Database) -> None:
+async def test_point_08_who_is_alone_passes_by_an_override_with_a_reason(
+    database: Database,
+) -> None:
     async with stage(database) as at:
         execution = await at.execute(await at.job(policy=POLICY))
         path = f"/approvals/{execution['waiting_on']['approval']}/approve"
@@ -82,18 +113,26 @@ async def test_point_08_who_is_alone_passes_by_an_override_with_a_reason(databas
 async def test_point_08_only_those_named_may_decide(database: Database) -> None:
     async with stage(database) as at:
         for name in ("eve", "zoe"):
-            await at.services.people.users.create(name, "hash", [{"role": "admin", "permissions": [], "scope": ""}])
+            await at.services.people.users.create(
+                name, "hash", [{"role": "admin", "permissions": [], "scope": ""}]
+            )
         zoe = Principal.of_role("zoe", "admin", "user", person="zoe")
         eve = Principal.of_role("eve", "admin", "user", person="eve")
-        _, token = await at.services.people.issue_key(NewKey("laptop", [role_grant("manager")], None, "eve"), None, eve)
-        _, token_of_zoe = await at.services.people.issue_key(NewKey("tower", [role_grant("manager")], None, "eve"), None, zoe)
+        _, token = await at.services.people.issue_key(
+            NewKey("laptop", [role_grant("manager")], None, "eve"), None, eve
+        )
+        _, token_of_zoe = await at.services.people.issue_key(
+            NewKey("tower", [role_grant("manager")], None, "eve"), None, zoe
+        )
         hers, not_hers = ({"Authorization": f"Bearer {one}"} for one in (token, token_of_zoe))
         execution = await at.execute(await at.job(policy={"approval": {"users": ["eve"]}}))
         path = f"/approvals/{execution['waiting_on']['approval']}/approve"
         problem(await at.http.post(path, json={}, headers=at.ben), 403, "not_an_approver")
         by_name = problem(await at.http.post(path, json={}, headers=at.eve), 403, "not_an_approver")
         assert "an API key" in by_name["detail"], "whoever may make a key could give it her name"
-        by_person = problem(await at.http.post(path, json={}, headers=not_hers), 403, "not_an_approver")
+        by_person = problem(
+            await at.http.post(path, json={}, headers=not_hers), 403, "not_an_approver"
+        )
         assert "only if this person has made it" in by_person["detail"], "zoe knows its token"
         assert (await at.http.post(path, json={}, headers=hers)).json()["status"] == "approved"
         bad = {"approval": {"approvers": 2, "users": ["eve"]}}
@@ -126,15 +165,22 @@ def test_point_08_users_are_people(principal: Principal) -> None:
                 approval.check(principal, ADA, approve=approve, override=False, reason=None)
 
 
-async def test_point_08_a_workflows_step_is_not_approved_by_who_launched_it(database: Database) -> None:
+async def test_point_08_a_workflows_step_is_not_approved_by_who_launched_it(
+    database: Database,
+) -> None:
     async with stage(database) as at:
-        actions = [{"type": "approval", "key": "go", "message": "May we?"}, {"type": "command", "command": "uptime"}]
+        actions = [
+            {"type": "approval", "key": "go", "message": "May we?"},
+            {"type": "command", "command": "uptime"},
+        ]
         execution = await at.execute(await at.job(actions=actions))
         asked = await at.services.approving.ask(execution["id"], actions[0])
         assert asked.hash is not None
         path = f"/approvals/{asked.id}/approve"
         problem(await at.http.post(path, json={}), 403, "self_approval")
-        assert (await at.http.post(path, json={"hash": asked.hash}, headers=at.ben)).json()["status"] == "approved"
+        assert (await at.http.post(path, json={"hash": asked.hash}, headers=at.ben)).json()[
+            "status"
+        ] == "approved"
 
 
 ADA = Requester("ada", "user", "ada")
@@ -148,16 +194,34 @@ def key_of(person: str | None, maker: str) -> Principal:
 SAME = [
     (ADA, Principal.of_role("ada", "manager", "user", person="ada")),
     (ADA, Principal.of_role("ada-s-key", "manager", "api_key", person="ada")),
-    (Requester("ada-s-key", "api_key", "ada"), Principal.of_role("ada", "manager", "user", person="ada")),
+    (
+        Requester("ada-s-key", "api_key", "ada"),
+        Principal.of_role("ada", "manager", "user", person="ada"),
+    ),
     (Requester("ada"), Principal.of_role("ada", "manager", "external")),
     (Requester("ada"), Principal.of_role("key", "manager", "api_key", person="ada")),
     (ADA, key_of("eve", "user/ada")),  # who made it has seen its token
-    (Requester("eves-key", "api_key", "eve", ["user/ada"]), Principal.of_role("ada", "manager", "user", person="ada")),
+    (
+        Requester("eves-key", "api_key", "eve", ["user/ada"]),
+        Principal.of_role("ada", "manager", "user", person="ada"),
+    ),
     (ADA, key_of(None, "admin")),  # nobody knows whose it is
-    (Requester("a-key", "api_key", None, ["admin"]), Principal.of_role("eve", "manager", "user", person="eve")),
-    (Requester("a-key", "api_key", None, ["admin"]), Principal.of_role("admin", "admin", "api_key")),
-    (Requester("portal/user/ada", "service", "ada"), Principal.of_role("portal", "manager", "service")),
-    (Requester("portal", "service"), Principal.of_role("portal/user/ada", "manager", "service", person="ada")),
+    (
+        Requester("a-key", "api_key", None, ["admin"]),
+        Principal.of_role("eve", "manager", "user", person="eve"),
+    ),
+    (
+        Requester("a-key", "api_key", None, ["admin"]),
+        Principal.of_role("admin", "admin", "api_key"),
+    ),
+    (
+        Requester("portal/user/ada", "service", "ada"),
+        Principal.of_role("portal", "manager", "service"),
+    ),
+    (
+        Requester("portal", "service"),
+        Principal.of_role("portal/user/ada", "manager", "service", person="ada"),
+    ),
 ]
 ANYBODY = Requester("a-key", "api_key", None, ["admin"])
 
@@ -176,9 +240,17 @@ def test_point_08_one_person_is_not_four_eyes(requester: Requester, approver: Pr
 async def test_point_08_a_key_is_of_whom_it_was_made_for(database: Database) -> None:
     async with stage(database) as at:
         for name in ("mallory", "zoe"):
-            await at.services.people.users.create(name, "hash", [{"role": "manager", "permissions": [], "scope": ""}])
-        body = {"name": "j", "actions": [{"type": "command", "command": "uptime"}], "targets": {"ids": ["web-1"]}}
-        made = await at.http.post("/jobs", json={**body, "policy": {"approval": {"approvers": 1}}}, headers=at.ben)
+            await at.services.people.users.create(
+                name, "hash", [{"role": "manager", "permissions": [], "scope": ""}]
+            )
+        body = {
+            "name": "j",
+            "actions": [{"type": "command", "command": "uptime"}],
+            "targets": {"ids": ["web-1"]},
+        }
+        made = await at.http.post(
+            "/jobs", json={**body, "policy": {"approval": {"approvers": 1}}}, headers=at.ben
+        )
         job = made.json()["id"]
 
         async def key(name: str, **fields: Any) -> dict[str, str]:
@@ -188,7 +260,9 @@ async def test_point_08_a_key_is_of_whom_it_was_made_for(database: Database) -> 
 
         async def approve(asked: dict[str, str], by: Any) -> Any:
             execution = (await at.http.post(f"/jobs/{job}/execute", json={}, headers=asked)).json()
-            return await at.http.post(f"/approvals/{execution['waiting_on']['approval']}/approve", json={}, headers=by)
+            return await at.http.post(
+                f"/approvals/{execution['waiting_on']['approval']}/approve", json={}, headers=by
+            )
 
         laptop, tower = await key("laptop", person="mallory"), await key("tower", person="mallory")
         zoe, whose = await key("zoe", person="zoe"), await key("whose")
@@ -215,13 +289,22 @@ def test_point_08_an_override_takes_a_grant_without_a_scope() -> None:
 
 
 def test_point_08_a_person_with_two_identities_counts_once() -> None:
-    user, key = [Principal.of_role(n, "manager", k, person="ben") for n, k in (("ben", "user"), ("bens-key", "api_key"))]
+    user, key = [
+        Principal.of_role(n, "manager", k, person="ben")
+        for n, k in (("ben", "user"), ("bens-key", "api_key"))
+    ]
     assert person_of(user) == person_of(key)
-    assert person_of(Principal.of_role("ben", "manager", "user")) != person_of(Principal.of_role("ben", "manager", "api_key"))
+    assert person_of(Principal.of_role("ben", "manager", "user")) != person_of(
+        Principal.of_role("ben", "manager", "api_key")
+    )
 
 
 WEB = Target("1", "web-1", "10.0.0.1", 22, Transport.SSH)
-WHAT: dict[str, Any] = {"actions": [{"command": "uptime"}], "parameters": {"n": 1, "p": Secret("x")}, "policy": {"a": 1.0}}
+WHAT: dict[str, Any] = {
+    "actions": [{"command": "uptime"}],
+    "parameters": {"n": 1, "p": Secret("x")},
+    "policy": {"a": 1.0},
+}
 
 
 @pytest.mark.parametrize(
@@ -235,12 +318,29 @@ WHAT: dict[str, Any] = {"actions": [{"command": "uptime"}], "parameters": {"n": 
         {"targets": [Target("1", "web-1", "10.0.0.2", 22, Transport.SSH)]},
         {"targets": [Target("1", "web-1", "10.0.0.1", 22, Transport.SSH, credential="7")]},
         {"targets": [Target("1", "web-1", "10.0.0.1", 22, Transport.SSH, labels={"dir": "/"})]},
-        {"targets": [Target("1", "web-1", "10.0.0.1", 22, Transport.SSH, host_keys=["ssh-ed25519 AAAA"])]},
-        {"targets": [Target("1", "web-1", "10.0.0.1", 22, Transport.SSH, host_key_policy=HostKeyPolicy.UNCHECKED)]},
+        {
+            "targets": [
+                Target("1", "web-1", "10.0.0.1", 22, Transport.SSH, host_keys=["ssh-ed25519 AAAA"])
+            ]
+        },
+        {
+            "targets": [
+                Target(
+                    "1",
+                    "web-1",
+                    "10.0.0.1",
+                    22,
+                    Transport.SSH,
+                    host_key_policy=HostKeyPolicy.UNCHECKED,
+                )
+            ]
+        },
         {"salt": b"other"},
     ],
 )
-def test_point_08_the_hash_is_of_actions_values_policy_and_machines(changed: dict[str, Any]) -> None:
+def test_point_08_the_hash_is_of_actions_values_policy_and_machines(
+    changed: dict[str, Any],
+) -> None:
     def of(**given: Any) -> str:
         return fingerprint("job", **{"targets": [WEB], "salt": b"salt", **WHAT, **given})
 
@@ -249,9 +349,12 @@ def test_point_08_the_hash_is_of_actions_values_policy_and_machines(changed: dic
 
 
 def test_point_08_the_author_does_not_displace_those_whom_the_safety_policy_names() -> None:
-    dangerous = SafetyJudgement((Finding("delete", SafetyVerdict.NEEDS_APPROVAL, "why", "rm -rf /srv"),))
+    dangerous = SafetyJudgement(
+        (Finding("delete", SafetyVerdict.NEEDS_APPROVAL, "why", "rm -rf /srv"),)
+    )
     asked = terms_of(
-        ApprovalPolicy(users=["pal", "bob"], approvers=2), SafetyResult(dangerous, [ApprovalPolicy(roles=["security"])])
+        ApprovalPolicy(users=["pal", "bob"], approvers=2),
+        SafetyResult(dangerous, [ApprovalPolicy(roles=["security"])]),
     )
     assert asked is not None
     assert (asked.roles, asked.users, asked.needed) == (("security",), (), 2)

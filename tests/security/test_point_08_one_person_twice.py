@@ -27,30 +27,46 @@ def asked(**fields: Any) -> Approval:
 
 
 async def approve(at: Stage, execution: Mapping[str, Any], by: Mapping[str, str]) -> Any:
-    return await at.http.post(f"/approvals/{execution['waiting_on']['approval']}/approve", json={}, headers=by)
+    return await at.http.post(
+        f"/approvals/{execution['waiting_on']['approval']}/approve", json={}, headers=by
+    )
 
 
-async def test_point_08_who_asked_for_an_ad_hoc_execution_does_not_approve_its_retry(database: Database) -> None:
+async def test_point_08_who_asked_for_an_ad_hoc_execution_does_not_approve_its_retry(
+    database: Database,
+) -> None:
     async with stage(database) as at:
         path, body = await at.door("run", 0, policy={"approval": {"approvers": 1}})
         first = (await at.http.post(path, json=body, headers=at.ben)).json()
         await at.http.post(f"/executions/{first['id']}/cancel")
-        again = (await at.http.post(f"/executions/{first['id']}/retry", json={"which": "unsuccessful"}, headers=at.ada)).json()
+        again = (
+            await at.http.post(
+                f"/executions/{first['id']}/retry", json={"which": "unsuccessful"}, headers=at.ada
+            )
+        ).json()
         shown = (await at.http.get(f"/approvals/{again['waiting_on']['approval']}")).json()
-        assert shown["would_run"]["authors"] == [{"name": "ben", "wrote": f"the ad-hoc execution {first['id']}"}]
+        assert shown["would_run"]["authors"] == [
+            {"name": "ben", "wrote": f"the ad-hoc execution {first['id']}"}
+        ]
         told = problem(await approve(at, again, at.ben), 403, "author_approval")
         assert "ben wrote the ad-hoc execution" in told["detail"]
         assert (await approve(at, again, at.eve)).json()["status"] == "approved"
 
 
 @pytest.mark.parametrize("spelling", [str.lower, str.upper])
-async def test_point_08_a_step_is_known_by_its_uuid_in_any_case(database: Database, spelling: Any) -> None:
+async def test_point_08_a_step_is_known_by_its_uuid_in_any_case(
+    database: Database, spelling: Any
+) -> None:
     async with stage(database) as at:
         inner = await at.http.post(
-            "/jobs", json={"name": "inner", "actions": [{"type": "command", "command": "uptime"}]}, headers=at.ben
+            "/jobs",
+            json={"name": "inner", "actions": [{"type": "command", "command": "uptime"}]},
+            headers=at.ben,
         )
         step = {"type": "job", "job": spelling(inner.json()["uuid"])}
-        execution = await at.execute(await at.job(actions=[step], policy={"approval": {"approvers": 1}}))
+        execution = await at.execute(
+            await at.job(actions=[step], policy={"approval": {"approvers": 1}})
+        )
         problem(await approve(at, execution, at.ben), 403, "author_approval")
         assert (await approve(at, execution, at.eve)).json()["status"] == "approved"
 
@@ -58,9 +74,13 @@ async def test_point_08_a_step_is_known_by_its_uuid_in_any_case(database: Databa
 async def test_point_08_a_maker_and_the_key_that_they_made_count_once(database: Database) -> None:
     async with stage(database) as at:
         for name in ("zoe", "mgr"):
-            await at.services.people.users.create(name, "hash", [{"role": "admin", "permissions": [], "scope": ""}])
+            await at.services.people.users.create(
+                name, "hash", [{"role": "admin", "permissions": [], "scope": ""}]
+            )
         root = Principal.of_role("ben", "admin", "api_key")
-        _, token = await at.services.people.issue_key(NewKey("spare", [role_grant("manager")], None, "mgr"), None, root)
+        _, token = await at.services.people.issue_key(
+            NewKey("spare", [role_grant("manager")], None, "mgr"), None, root
+        )
         spare = {"Authorization": f"Bearer {token}"}
         execution = await at.execute(await at.job(policy=TWO))
         assert (await approve(at, execution, at.ben)).json()["status"] == "pending"
@@ -108,7 +128,9 @@ async def test_point_08_whoever_changed_a_service_may_sign_for_it(database: Data
             asked().check(after, Requester.of(changer), **said)
 
 
-async def test_point_08_the_person_behind_a_makers_key_and_the_keys_that_it_made_count_once(database: Database) -> None:
+async def test_point_08_the_person_behind_a_makers_key_and_the_keys_that_it_made_count_once(
+    database: Database,
+) -> None:
     people = IdentityStore(database)
     for name in ("ada", "ben", "cid"):
         await people.users.create(name, "hash", [{"role": "admin", "permissions": [], "scope": ""}])
@@ -122,7 +144,11 @@ async def test_point_08_the_person_behind_a_makers_key_and_the_keys_that_it_made
     user = await people.standing("ada", "user")
     assert user is not None
     said = {"approve": True, "override": False, "reason": None}
-    for asker, key in ((user, made["second"]), (user, made["third"]), (made["first"], made["third"])):
+    for asker, key in (
+        (user, made["second"]),
+        (user, made["third"]),
+        (made["first"], made["third"]),
+    ):
         with pytest.raises(Forbidden, match="may be the same person"):
             asked().check(key, Requester.of(asker), **said)
     asked().check(made["third"], Requester("dan", "user", "dan"), **said)
@@ -137,7 +163,9 @@ PORTALS = [
 
 @pytest.mark.parametrize("first", PORTALS, ids=lambda p: p.name)
 @pytest.mark.parametrize("second", PORTALS, ids=lambda p: p.name)
-def test_point_08_a_service_counts_once_for_whomever_it_speaks(first: Principal, second: Principal) -> None:
+def test_point_08_a_service_counts_once_for_whomever_it_speaks(
+    first: Principal, second: Principal
+) -> None:
     approval, said = asked(needed=2), {"approve": True, "override": False, "reason": None}
     with pytest.raises(Conflict, match="approve"):
         approval.check(second, ADA, approvers=[Requester.of(first)], **said)
@@ -146,11 +174,17 @@ def test_point_08_a_service_counts_once_for_whomever_it_speaks(first: Principal,
         approval.check(other, ADA, approvers=[Requester.of(first)], **said)
 
 
-async def test_point_08_a_service_passes_by_a_role_only_if_the_user_has_it_too(database: Database) -> None:
+async def test_point_08_a_service_passes_by_a_role_only_if_the_user_has_it_too(
+    database: Database,
+) -> None:
     people = IdentityStore(database)
     await people.users.create("op", "hash", [{"role": "operator", "permissions": [], "scope": ""}])
-    await people.users.create("chief", "hash", [{"role": "manager", "permissions": [], "scope": ""}])
-    await people.services.create("portal", "pem", [{"role": "manager", "permissions": [], "scope": ""}])
+    await people.users.create(
+        "chief", "hash", [{"role": "manager", "permissions": [], "scope": ""}]
+    )
+    await people.services.create(
+        "portal", "pem", [{"role": "manager", "permissions": [], "scope": ""}]
+    )
     operator = await people.standing("portal/user/op", "service")
     chief = await people.standing("portal/user/chief", "service")
     assert operator is not None
@@ -163,11 +197,28 @@ async def test_point_08_a_service_passes_by_a_role_only_if_the_user_has_it_too(d
 
 DEV = Scope.parse("env=dev")
 SCOPED = [
-    Principal("eve", "user", (Grant.of_role("manager", DEV), Grant.of_role("operator")), ("manager", "operator"), "eve"),
-    external({"sub": "eve", "username": "eve", "roles": ["manager"], "scope_labels": "env=dev"}, ClaimRules()),
+    Principal(
+        "eve",
+        "user",
+        (Grant.of_role("manager", DEV), Grant.of_role("operator")),
+        ("manager", "operator"),
+        "eve",
+    ),
+    external(
+        {"sub": "eve", "username": "eve", "roles": ["manager"], "scope_labels": "env=dev"},
+        ClaimRules(),
+    ),
 ]
 SERVICE = Principal.of_role("portal", "manager", "service")
-SCOPED.append(Principal("portal/user/eve", "service", both(SERVICE, SCOPED[0]), both_roles(SERVICE, SCOPED[0]), "eve"))
+SCOPED.append(
+    Principal(
+        "portal/user/eve",
+        "service",
+        both(SERVICE, SCOPED[0]),
+        both_roles(SERVICE, SCOPED[0]),
+        "eve",
+    )
+)
 
 
 @pytest.mark.parametrize("principal", SCOPED, ids=lambda p: p.kind)

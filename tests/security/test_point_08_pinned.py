@@ -27,18 +27,27 @@ async def refusals(at: Stage, execution: int) -> str | None:
 
 
 @pytest.mark.parametrize("door", ["execute", "run", "retry", "trigger", "step", "override", "free"])
-async def test_point_08_every_door_pins_the_machines_that_somebody_is_asked_about(database: Database, door: str) -> None:
+async def test_point_08_every_door_pins_the_machines_that_somebody_is_asked_about(
+    database: Database, door: str
+) -> None:
     async with stage(database) as at:
         fields: dict[str, Any] = {} if door == "free" else {"policy": APPROVED}
         if door == "step":
-            fields = {"actions": [{"type": "command", "command": "uptime"}, {"type": "approval", "key": "go"}]}
+            fields = {
+                "actions": [
+                    {"type": "command", "command": "uptime"},
+                    {"type": "approval", "key": "go"},
+                ]
+            }
         job = await at.job(**fields)
         path, body = await at.door(door, job, **fields)
         if door == "override":
             body = {"override_safety": True, "reason": "alone on call"}
         execution = (await at.http.post(path, json=body)).json()["id"]
         assert await refusals(at, execution) is None
-        await at.services.inventory.replace("1", TargetDraft(name="web-1", host="10.0.0.1", groups=["web"]))
+        await at.services.inventory.replace(
+            "1", TargetDraft(name="web-1", host="10.0.0.1", groups=["web"])
+        )
         assert await refusals(at, execution) is None
         await at.services.inventory.replace("1", TargetDraft(name="web-1", host="10.6.6.6"))
         told = await refusals(at, execution)
@@ -53,9 +62,14 @@ async def test_point_08_the_targets_of_its_steps_are_pinned_and_in_what_is_appro
         await at.job("inner")
 
         def steps(*targets: dict[str, Any]) -> list[dict[str, Any]]:
-            return [{"type": "job", "key": f"s{n}", "job": "inner", "targets": t} for n, t in enumerate(targets)]
+            return [
+                {"type": "job", "key": f"s{n}", "job": "inner", "targets": t}
+                for n, t in enumerate(targets)
+            ]
 
-        job = await at.job(actions=steps({"selector": "role=db"}, {"ids": ["db-1"]}), policy=APPROVED)
+        job = await at.job(
+            actions=steps({"selector": "role=db"}, {"ids": ["db-1"]}), policy=APPROVED
+        )
         execution = (await at.execute(job))["id"]
         spec = (await at.services.ledger.load_specs([execution]))[execution]
         assert [list(pins_of_step(action)) for action in spec.actions] == [["2"], ["2"]]
@@ -72,7 +86,9 @@ async def test_point_08_the_targets_of_its_steps_are_pinned_and_in_what_is_appro
 async def test_point_08_a_jump_host_that_was_moved_is_another_way(database: Database) -> None:
     async with stage(database) as at:
         await at.machine("gate")
-        await at.services.inventory.replace("1", TargetDraft(name="web-1", host="10.0.0.1", jump="gate"))
+        await at.services.inventory.replace(
+            "1", TargetDraft(name="web-1", host="10.0.0.1", jump="gate")
+        )
         execution = await at.execute(await at.job(policy=APPROVED))
         assert await refusals(at, execution["id"]) is None
         await at.services.inventory.replace("2", TargetDraft(name="gate", host="10.6.6.6"))
@@ -85,7 +101,9 @@ async def test_point_08_a_login_that_is_somebody_else_by_now_is_not_what_was_app
     async with stage(database) as at:
         login = {"name": "web-pw", "type": "password", "username": "deploy", "password": "first"}
         assert (await at.http.post("/credentials", json=login)).status_code == 201
-        await at.services.inventory.replace("1", TargetDraft(name="web-1", host="10.0.0.1", credential="web-pw"))
+        await at.services.inventory.replace(
+            "1", TargetDraft(name="web-1", host="10.0.0.1", credential="web-pw")
+        )
         execution = await at.execute(await at.job(policy=APPROVED))
         for changed, same in (({"password": "second"}, True), ({"username": "root"}, False)):
             login |= changed
@@ -104,7 +122,9 @@ def same_as(pinned: bytes, way: list[Target], login: str = "deploy") -> bool:
     return holds(pinned, [Hop(target, login) for target in way])
 
 
-WEB = Target("1", "web-1", "10.0.0.1", 22, Transport.SSH, labels={"env": "test"}, host_keys=["ssh-ed25519 A"])
+WEB = Target(
+    "1", "web-1", "10.0.0.1", 22, Transport.SSH, labels={"env": "test"}, host_keys=["ssh-ed25519 A"]
+)
 GATE = Target("2", "gate", "10.0.0.2", 22, Transport.SSH)
 
 
@@ -120,19 +140,38 @@ GATE = Target("2", "gate", "10.0.0.2", 22, Transport.SSH)
         ({"host_keys": []}, False),
         ({"host_key_policy": HostKeyPolicy.UNCHECKED}, False),
         ({"labels": {"env": "prod"}}, False),
-        ({"name": "web-one", "groups": ["web"], "slots": 1, "zone": "far", "durable": "off", "version": 7}, True),
+        (
+            {
+                "name": "web-one",
+                "groups": ["web"],
+                "slots": 1,
+                "zone": "far",
+                "durable": "off",
+                "version": 7,
+            },
+            True,
+        ),
     ],
 )
-def test_point_08_a_pin_is_of_all_that_decides_which_machine_it_is(changed: dict[str, Any], same: bool) -> None:
+def test_point_08_a_pin_is_of_all_that_decides_which_machine_it_is(
+    changed: dict[str, Any], same: bool
+) -> None:
     assert same_as(pin([WEB, GATE]), [replace(WEB, **changed), GATE]) is same
-    assert same_as(pin([GATE, WEB]), [GATE, replace(WEB, **changed)]) is (same or set(changed) == {"labels"})
+    assert same_as(pin([GATE, WEB]), [GATE, replace(WEB, **changed)]) is (
+        same or set(changed) == {"labels"}
+    )
     assert not same_as(pin([WEB, GATE]), [WEB])
     assert not same_as(pin([WEB]), [WEB], "root")
 
 
 def test_point_08_a_first_host_key_is_no_change_where_any_is_accepted() -> None:
-    new = replace(WEB, host_key_policy=HostKeyPolicy.ACCEPT_NEW, host_keys=["@revoked ssh-ed25519 X"])
-    seen, other = replace(new, host_keys=[*new.host_keys, "ssh-ed25519 A"]), replace(new, host_keys=["ssh-ed25519 A"])
+    new = replace(
+        WEB, host_key_policy=HostKeyPolicy.ACCEPT_NEW, host_keys=["@revoked ssh-ed25519 X"]
+    )
+    seen, other = (
+        replace(new, host_keys=[*new.host_keys, "ssh-ed25519 A"]),
+        replace(new, host_keys=["ssh-ed25519 A"]),
+    )
     assert same_as(pin([new]), [seen])
     assert not same_as(pin([new]), [other]), "what was revoked is not any more"
     assert not same_as(pin([seen]), [new]), "the key that was known is not any more"

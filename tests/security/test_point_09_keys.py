@@ -68,12 +68,16 @@ async def launched(on: Bench, vault: Vault, number: int) -> Execution:
         "ad-hoc",
         parameters={"token": Secret(f"canary-{number}"), "plain": "x"},
     )
-    new = await on.launcher.launch(order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key")
+    new = await on.launcher.launch(
+        order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key"
+    )
     assert new.execution is not None
     return new.execution
 
 
-async def test_point_09_keys_rotate_while_100_executions_run_and_none_fails(database: Database) -> None:
+async def test_point_09_keys_rotate_while_100_executions_run_and_none_fails(
+    database: Database,
+) -> None:
     before, both, after = (Vault(database, keys) for keys in ([OLD], [NEW, OLD], [NEW]))
     keys = KeyRotation(database, [NEW, OLD])
     gate = Gate(asyncio.Event())
@@ -113,14 +117,20 @@ async def test_point_09_keys_rotate_while_100_executions_run_and_none_fails(data
         assert (last.left, last.broken, last.data()["done"]) == (0, [], True)
         assert (await keys.rotate(60.0)).rewrapped == 0
         # Nothing needs the old key any more.
-        assert [(k.id, k.rows, k.data()["removable"]) for k in last.keys[1:]] == [(named(OLD), 0, True)]
+        assert [(k.id, k.rows, k.data()["removable"]) for k in last.keys[1:]] == [
+            (named(OLD), 0, True)
+        ]
         assert all(c.fault is None for c in (await after.open_many(logins)).values())
         for execution, n in zip(executions, range(EXECUTIONS), strict=True):
             spec = (await on.ledger.load_specs([execution.id]))[execution.id]
-            assert after.open_parameters(spec.execution_uuid, spec.parameters)["token"] == Secret(f"canary-{n}")
+            assert after.open_parameters(spec.execution_uuid, spec.parameters)["token"] == Secret(
+                f"canary-{n}"
+            )
 
 
-async def test_point_09_a_swap_of_two_rows_is_found_by_the_run_and_by_the_rotation(database: Database) -> None:
+async def test_point_09_a_swap_of_two_rows_is_found_by_the_run_and_by_the_rotation(
+    database: Database,
+) -> None:
     vault = Vault(database, [OLD])
     for name in ("web", "db", "mail"):
         await vault.create(password(name))
@@ -130,16 +140,24 @@ async def test_point_09_a_swap_of_two_rows_is_found_by_the_run_and_by_the_rotati
         (True, True), (True, True), (False, False)
     ]  # fmt: skip
     rotated = await KeyRotation(database, [NEW, OLD]).rotate(60.0, batch_rows=1)
-    assert (rotated.rewrapped, rotated.left, [row["id"] for row in rotated.broken]) == (2, 2, [1, 2])
+    assert (rotated.rewrapped, rotated.left, [row["id"] for row in rotated.broken]) == (
+        2,
+        2,
+        [1, 2],
+    )
     assert rotated.data()["done"]
     assert not rotated.data()["keys"][1]["removable"]
     # Put back, they are what they were: nothing was sealed over them.
     await database.fetch(SWAP)
     assert (await KeyRotation(database, [NEW, OLD]).rotate(60.0)).left == 0
-    assert [c.fault for c in (await Vault(database, [NEW]).open_many(["1", "2", "3"])).values()] == [None] * 3
+    assert [
+        c.fault for c in (await Vault(database, [NEW]).open_many(["1", "2", "3"])).values()
+    ] == [None] * 3
 
 
-async def test_point_09_sealed_parameters_do_not_open_in_another_execution(database: Database) -> None:
+async def test_point_09_sealed_parameters_do_not_open_in_another_execution(
+    database: Database,
+) -> None:
     vault = Vault(database, [OLD])
     async with bench(database) as on:
         machines = [on.machine(f"web-{n}").reply([RemoteExit(0)]) for n in (1, 2)]
@@ -157,7 +175,9 @@ async def test_point_09_sealed_parameters_do_not_open_in_another_execution(datab
         assert [row["kind"] for row in broken] == ["parameters"] * 2
 
 
-async def test_point_09_a_rotation_that_was_broken_off_goes_on_and_rows_in_use_are_left_for_later(database: Database) -> None:
+async def test_point_09_a_rotation_that_was_broken_off_goes_on_and_rows_in_use_are_left_for_later(
+    database: Database,
+) -> None:
     vault, keys = Vault(database, [OLD]), KeyRotation(database, [NEW, OLD])
     for n in range(5):
         await vault.create(password(f"login-{n}"))
@@ -165,14 +185,21 @@ async def test_point_09_a_rotation_that_was_broken_off_goes_on_and_rows_in_use_a
         await other.execute("select 1 from credentials where id = 3 for update")
         held = await keys.rotate(60.0, batch_rows=2)
         assert (held.rewrapped, held.left, held.data()["done"]) == (5, 1, False)
-    assert (await keys.rotate(0.0)).data()["done"] is False  # no time at all: nothing is done, and that is said
+    assert (await keys.rotate(0.0)).data()[
+        "done"
+    ] is False  # no time at all: nothing is done, and that is said
     assert (await keys.rotate(60.0)).left == 0
 
 
-async def test_point_09_a_row_under_a_key_that_is_gone_is_counted_and_left_alone(database: Database) -> None:
+async def test_point_09_a_row_under_a_key_that_is_gone_is_counted_and_left_alone(
+    database: Database,
+) -> None:
     await Vault(database, [OLD]).create(password("lost"))
     states = await KeyRotation(database, [NEW]).states()
-    assert [(s.id, s.known, s.rows) for s in states] == [(named(NEW), True, 0), (named(OLD), False, 2)]
+    assert [(s.id, s.known, s.rows) for s in states] == [
+        (named(NEW), True, 0),
+        (named(OLD), False, 2),
+    ]
     assert (await KeyRotation(database, [NEW]).rotate(60.0)).data()["done"]
 
 
@@ -190,13 +217,26 @@ async def test_point_09_only_an_admin_rotates_keys_and_it_is_on_record(database:
             problem(await ada.http.post("/keys/rotate", headers=headers), 403, "forbidden")
             problem(await ada.http.get("/keys", headers=headers), 403, "forbidden")
         answer: dict[str, Any] = (await ada.http.post("/keys/rotate")).json()
-        assert (answer["rewrapped"], answer["left"], answer["done"], answer["keys"][1]["removable"]) == (2, 0, True, True)
-        told = await database.fetch_one("select actor, thing_id, after from audit_log where action = 'key.rotated' order by id")
-        assert told == {"actor": "ada", "thing_id": named(NEW), "after": {"kind": "credentials", "rewrapped": 1}}
+        assert (
+            answer["rewrapped"],
+            answer["left"],
+            answer["done"],
+            answer["keys"][1]["removable"],
+        ) == (2, 0, True, True)
+        told = await database.fetch_one(
+            "select actor, thing_id, after from audit_log where action = 'key.rotated' order by id"
+        )
+        assert told == {
+            "actor": "ada",
+            "thing_id": named(NEW),
+            "after": {"kind": "credentials", "rewrapped": 1},
+        }
         assert OLD.reveal() not in str(answer)
 
 
-def test_point_09_a_new_key_goes_before_the_old_ones_of_the_file_and_an_old_one_comes_out(tmp_path: Path) -> None:
+def test_point_09_a_new_key_goes_before_the_old_ones_of_the_file_and_an_old_one_comes_out(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "keys"
     file.write_text(f"{OLD.reveal()}\n")
     made = put_first(file)

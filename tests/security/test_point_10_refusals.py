@@ -34,24 +34,34 @@ CREDENTIALS: list[dict[str, Any]] = [
 ]
 
 
-async def test_what_the_api_refuses_is_repeated_to_nobody(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_what_the_api_refuses_is_repeated_to_nobody(
+    database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with desk(database) as ada:
         answers = [await ada.http.post("/credentials", json=body) for body in CREDENTIALS]
         parameters = [{"name": "token", "type": "secret", "max_length": 30}]
         stored = (await ada.http.post("/jobs", json=job(parameters=parameters))).json()
         for wrong in (CANARY * 3, [CANARY], {"a": CANARY}, {CANARY: 1}):
             given = {"parameters": {"token": wrong}}
-            answers += [await ada.http.post(f"/jobs/{stored['id']}/{verb}", json=given) for verb in ("execute", "preview")]
+            answers += [
+                await ada.http.post(f"/jobs/{stored['id']}/{verb}", json=given)
+                for verb in ("execute", "preview")
+            ]
         due = {"name": "x", "type": "cron", "cron": "* * * * *", "parameters": {"token": CANARY}}
         answers.append(await ada.http.post(f"/jobs/{stored['id']}/schedules", json=due))
         twice = f'{{"password": "{CANARY}", "password": "{CANARY}"}}'.encode()
         answers += [
-            await ada.http.post("/credentials", content=body, headers={"Content-Type": "application/json"})
+            await ada.http.post(
+                "/credentials", content=body, headers={"Content-Type": "application/json"}
+            )
             for body in (twice, twice[:-1], b"\xff" + twice)
         ]
         refused = [(answer.status_code, CANARY in answer.text) for answer in answers]
         assert refused == [(422, False)] * len(answers)
-        for body in ({"username": "ada", "password": CANARY}, {"username": "ada", "password": [CANARY]}):
+        for body in (
+            {"username": "ada", "password": CANARY},
+            {"username": "ada", "password": [CANARY]},
+        ):
             assert CANARY not in (await ada.http.post("/auth/login", json=body)).text
         stranger = await ada.http.get("/jobs", headers={"Authorization": f"Bearer opsc_{CANARY}"})
         assert (stranger.status_code, CANARY in stranger.text) == (401, False)

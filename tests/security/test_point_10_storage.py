@@ -41,18 +41,35 @@ async def asked_of(ada: Desk) -> list[bytes]:
     await post("/credentials/1/rotate", {"password": PASSWORD.text, "version": 1}, 412)
     await post("/credentials", login("password", name="login", password=PASSWORD.text), 409)
     await post("/credentials", login("ssh_key", private_key=PASSWORD.text), 422)
-    await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.5", "credential": "login"})
+    await ada.http.post(
+        "/targets", json={"name": "web-1", "host": "10.0.0.5", "credential": "login"}
+    )
     await ada.http.post("/jobs", json=JOB)
     await post("/jobs/1/execute", {"parameters": {"token": TOKEN.text}}, 202)
-    await post("/jobs/1/execute", {"parameters": {"token": TOKEN.text}, "targets": {"ids": ["nowhere"]}}, 422)
+    await post(
+        "/jobs/1/execute",
+        {"parameters": {"token": TOKEN.text}, "targets": {"ids": ["nowhere"]}},
+        422,
+    )
     await post("/jobs/1/preview", {"parameters": {"token": TOKEN.text}}, 200)
     return sent
 
 
 async def dumped(database: Database) -> str:
     """Every row of every table."""
-    tables = [row["name"] for row in await database.fetch("select relname as name from pg_stat_user_tables order by 1")]
-    return "\n".join([row["t"] for table in tables for row in await database.fetch(f"select t::text as t from {table} t")])
+    tables = [
+        row["name"]
+        for row in await database.fetch(
+            "select relname as name from pg_stat_user_tables order by 1"
+        )
+    ]
+    return "\n".join(
+        [
+            row["t"]
+            for table in tables
+            for row in await database.fetch(f"select t::text as t from {table} t")
+        ]
+    )
 
 
 async def test_point_10_no_table_holds_a_secret_or_a_digest_of_one(
@@ -81,10 +98,17 @@ async def test_point_10_no_table_holds_a_secret_or_a_digest_of_one(
         # It is there all the same, for who holds the key.
         assert (await open_many(ada.services.vault, ["1"]))["1"].password.reveal() == ROTATED.text
         spec = (await ada.services.ledger.load_specs([1]))[1]
-        assert ada.services.vault.open_parameters(spec.execution_uuid, spec.parameters)["token"].reveal() == TOKEN.text
+        assert (
+            ada.services.vault.open_parameters(spec.execution_uuid, spec.parameters)[
+                "token"
+            ].reveal()
+            == TOKEN.text
+        )
 
 
-async def test_point_10_what_is_told_of_a_credential_and_an_execution_shows_no_secret(database: Database) -> None:
+async def test_point_10_what_is_told_of_a_credential_and_an_execution_shows_no_secret(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         await asked_of(ada)
         paths = (

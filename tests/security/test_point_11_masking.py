@@ -32,7 +32,11 @@ from opsjobs.store.ledger import Spec
 from opsjobs.store.transaction import Database
 
 TOKEN, PASSWORD, BECOME = 'tok/en+of"ada', "pass-of-login", "pass-of-ben's"
-KEY = "-----BEGIN X-----\n" + "\n".join(f"abcdefgh{n:02d}" * 6 for n in range(4)) + "\n-----END X-----"
+KEY = (
+    "-----BEGIN X-----\n"
+    + "\n".join(f"abcdefgh{n:02d}" * 6 for n in range(4))
+    + "\n-----END X-----"
+)
 SECRETS = (TOKEN, PASSWORD, BECOME, KEY)
 STARS = "*" * len(TOKEN)
 
@@ -48,7 +52,9 @@ async def launch(on: Bench, *actions: CommandAction, **policy: Any) -> Execution
         parameters={"token": TOKEN},
         declared=[ParameterDraft(name="token", type="secret")],
     )
-    launched = await on.launcher.launch(order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key")
+    launched = await on.launcher.launch(
+        order, triggered_by=TriggeredBy.API, requested_by="ada", requested_by_kind="api_key"
+    )
     assert launched.execution is not None
     return launched.execution
 
@@ -57,7 +63,9 @@ def let_in(on: Bench) -> None:
     """web-1 is logged in to with a password and a key, so to speak."""
 
     async def endpoints(target_ids: Sequence[str]) -> dict[str, Endpoint]:
-        credential = Credential("7", 1, "fleet", CredentialType.SSH_KEY, "ada", Secret(PASSWORD), Secret(KEY))
+        credential = Credential(
+            "7", 1, "fleet", CredentialType.SSH_KEY, "ada", Secret(PASSWORD), Secret(KEY)
+        )
         return {known: Endpoint(on.known.targets[known], credential) for known in target_ids}
 
     on.known.endpoints = endpoints  # type: ignore[method-assign]
@@ -77,23 +85,42 @@ async def everything(database: Database) -> str:
 async def test_what_is_printed_fails_and_is_handed_on_shows_no_secret(database: Database) -> None:
     async with bench(database) as on:
         let_in(on)
-        password = CredentialDraft(name="sudo-pw", type=CredentialType.PASSWORD, username="deploy", password=BECOME)  # type: ignore[arg-type]
+        password = CredentialDraft(
+            name="sudo-pw", type=CredentialType.PASSWORD, username="deploy", password=BECOME
+        )  # type: ignore[arg-type]
         await on.vault.create(password)
         escaped = '"' + "".join(f"\\u{ord(c):04x}" for c in TOKEN) + '"'
-        say = f'{{"it": "{json.dumps(TOKEN)[1:-1]}", "spelt": {escaped}, "{PASSWORD}": 7}}\n'.encode()
-        web = on.machine("web-1").reply([Output("stdout", say[:20]), Output("stdout", say[20:]), RemoteExit(0)], to="say")
+        say = (
+            f'{{"it": "{json.dumps(TOKEN)[1:-1]}", "spelt": {escaped}, "{PASSWORD}": 7}}\n'.encode()
+        )
+        web = on.machine("web-1").reply(
+            [Output("stdout", say[:20]), Output("stdout", say[20:]), RemoteExit(0)], to="say"
+        )
         spelt = [base64.b64encode(b"-" + secret.encode()) for secret in SECRETS]
         web.reply(
-            [*(Output("stderr", text + b"\n") for text in spelt), Output("stderr", KEY.encode()), RemoteExit(0)], to="spell"
+            [
+                *(Output("stderr", text + b"\n") for text in spelt),
+                Output("stderr", KEY.encode()),
+                RemoteExit(0),
+            ],
+            to="spell",
         )
-        web.reply([Break(RemoteFailure(ErrorCode.LOST, f"the machine says: {BECOME} and {PASSWORD}"))], to="break")
+        web.reply(
+            [Break(RemoteFailure(ErrorCode.LOST, f"the machine says: {BECOME} and {PASSWORD}"))],
+            to="break",
+        )
         async with on.worker():
             execution = await launch(
                 on,
                 CommandAction(key="say", command="say", outputs="json_lines"),
-                CommandAction(key="spell", command="spell", become=BecomeDraft(user="root", credential="sudo-pw")),
                 CommandAction(
-                    key="echo", command="echo ${actions.say.outputs.it} ${actions.say.outputs.spelt} ${actions.say.stdout}"
+                    key="spell",
+                    command="spell",
+                    become=BecomeDraft(user="root", credential="sudo-pw"),
+                ),
+                CommandAction(
+                    key="echo",
+                    command="echo ${actions.say.outputs.it} ${actions.say.outputs.spelt} ${actions.say.stdout}",
                 ),
                 CommandAction(key="literal", command=f"${{target.name}} --token '{TOKEN}'"),
                 CommandAction(key="break", command="break", durable="off"),
@@ -101,11 +128,19 @@ async def test_what_is_printed_fails_and_is_handed_on_shows_no_secret(database: 
             ended = await on.ended(execution)
         assert ended.counts == {"lost": 1}
         results = {row["action"]: row for row in await on.results(execution)}
-        assert results["say"]["outputs"] == {"it": "*" * (len(TOKEN) + 1), "spelt": STARS, "*" * len(PASSWORD): 7}
+        assert results["say"]["outputs"] == {
+            "it": "*" * (len(TOKEN) + 1),
+            "spelt": STARS,
+            "*" * len(PASSWORD): 7,
+        }
         assert results["say"]["stdout_bytes"] == len(say) == len(await on.output(execution))
-        assert web.starts[2].command.startswith(f"echo '{STARS}*' '{STARS}' "), "what is handed on is what is on record"
+        assert web.starts[2].command.startswith(f"echo '{STARS}*' '{STARS}' "), (
+            "what is handed on is what is on record"
+        )
         assert results["literal"]["command"] == f"'web-1' --token '{STARS}'"
-        assert results["break"]["error_message"] == "the machine says: ************* and *************"
+        assert (
+            results["break"]["error_message"] == "the machine says: ************* and *************"
+        )
         assert f"the machine says: {'*' * 13} and" in (await on.row(execution))["error_message"]
         stored = await everything(database)
         for secret in (*SECRETS, *KEY.splitlines()[1:-1]):
@@ -118,14 +153,22 @@ async def test_what_is_printed_fails_and_is_handed_on_shows_no_secret(database: 
 
 
 @pytest.mark.parametrize("cut", [0, 1, 5, len(TOKEN) - 1, len(TOKEN)])
-async def test_an_heir_masks_a_secret_that_the_dead_workers_last_byte_cut_in_two(database: Database, cut: int) -> None:
+async def test_an_heir_masks_a_secret_that_the_dead_workers_last_byte_cut_in_two(
+    database: Database, cut: int
+) -> None:
     """No byte is lost, none comes twice, and none of the secret is seen: what was held back was not stored."""
     said = b"one " + TOKEN.encode() + b" two\n" + TOKEN.encode()
     border = 4 + cut
     async with bench(database) as on, on.worker("worker-1"):
         gate = Gate(asyncio.Event())
         on.machine("web-1").reply(
-            [Output("stdout", said[:border]), Output("stderr", b"x"), gate, Output("stdout", said[border:]), RemoteExit(0)]
+            [
+                Output("stdout", said[:border]),
+                Output("stderr", b"x"),
+                gate,
+                Output("stdout", said[border:]),
+                RemoteExit(0),
+            ]
         )
         execution = await launch(on, CommandAction(key="say", command="say"))
 
@@ -149,7 +192,9 @@ async def test_an_heir_masks_a_secret_that_the_dead_workers_last_byte_cut_in_two
         assert (result["stdout_bytes"], result["stdout_stored"]) == (len(said), len(said))
 
 
-async def test_what_is_no_secret_is_shown_at_once_though_its_run_has_some(database: Database) -> None:
+async def test_what_is_no_secret_is_shown_at_once_though_its_run_has_some(
+    database: Database,
+) -> None:
     async with bench(database) as on, on.worker():
         let_in(on)
         gate = Gate(asyncio.Event())
@@ -164,13 +209,17 @@ async def test_what_is_no_secret_is_shown_at_once_though_its_run_has_some(databa
         await on.ended(execution)
 
 
-def test_the_forms_of_a_login_are_made_once_for_all_of_its_machines_and_let_go_after_a_minute() -> None:
+def test_the_forms_of_a_login_are_made_once_for_all_of_its_machines_and_let_go_after_a_minute() -> (
+    None
+):
     clock = TurnedClock()
     made, course = MaskFactory(clock), compile_spec(Spec(1, UUID(int=1), [], {}, clock.now()), {})
 
     def forms() -> int:
         login = Credential("7", 1, "fleet", CredentialType.PASSWORD, "ada", Secret(PASSWORD))
-        (found,) = made.mask_for(course, Endpoint(Target("1", "web-1", "h", 22, Transport.SSH), login), {})._forms
+        (found,) = made.mask_for(
+            course, Endpoint(Target("1", "web-1", "h", 22, Transport.SSH), login), {}
+        )._forms
         return id(found)
 
     first = made.mask_for(course, None, {}), forms()

@@ -17,7 +17,10 @@ from opsjobs.model.errors import Unauthorised
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database
 
-PRODUCTION = {"ENVIRONMENT": "production", "ENCRYPTION_KEYS": "dzpPopuI4_KNx-qnj3WNpMLS2v0Vek-qyopYqciI7cE"}
+PRODUCTION = {
+    "ENVIRONMENT": "production",
+    "ENCRYPTION_KEYS": "dzpPopuI4_KNx-qnj3WNpMLS2v0Vek-qyopYqciI7cE",
+}
 ISSUED = {"OPSJOBS_JWT_ISSUER": "https://id.example.org", "OPSJOBS_JWT_AUDIENCE": "opsjobs"}
 SESSION = UUID(int=7)
 
@@ -32,14 +35,19 @@ SESSION = UUID(int=7)
         ({"JWT_SECRET_KEY": "abcabcabcabcabcabcabcabcabcabcabcabc"}, "could guess"),
         ({"JWT_SECRET_KEY": SECRET, "OPSJOBS_JWT_ISSUER": ""}, "OPSJOBS_JWT_ISSUER is not set"),
         ({"JWT_SECRET_KEY": SECRET, "OPSJOBS_JWT_AUDIENCE": ""}, "OPSJOBS_JWT_AUDIENCE is not set"),
-        ({"OPSJOBS_JWKS_URL": "https://id.example.org/keys", "OPSJOBS_JWT_AUDIENCE": ""}, "OPSJOBS_JWT_AUDIENCE is not set"),
+        (
+            {"OPSJOBS_JWKS_URL": "https://id.example.org/keys", "OPSJOBS_JWT_AUDIENCE": ""},
+            "OPSJOBS_JWT_AUDIENCE is not set",
+        ),
         ({"OPSJOBS_JWKS_URL": "http://id.example.org/keys"}, "OPSJOBS_JWKS_URL is not https"),
         ({"OPSJOBS_JWT_ISSUER": "http://id.example.org"}, "OPSJOBS_JWT_ISSUER is not https"),
         ({"JWT_ALGORITHM": "HS256", "OPSJOBS_JWT_ISSUER": ""}, "there is no key"),
         ({"OPSJOBS_TRUSTED_PROXIES": "0.0.0.0/0"}, "names everybody"),
     ],
 )
-def test_point_12_production_refuses_weak_settings_of_tokens_without_repeating_them(environ: dict[str, str], told: str) -> None:
+def test_point_12_production_refuses_weak_settings_of_tokens_without_repeating_them(
+    environ: dict[str, str], told: str
+) -> None:
     with pytest.raises(settings.SettingsError, match=told) as caught:
         settings.load({**PRODUCTION, **ISSUED, **environ})
     assert environ.get("JWT_SECRET_KEY", "?!") not in str(caught.value)
@@ -73,14 +81,25 @@ def test_point_12_a_token_of_one_installation_is_none_in_another() -> None:
     # Another key comes before it, as a rotation has it: what it signed is good until it is taken away.
     rotated = OwnTokens([theirs, ours], clock, minutes=15)
     assert rotated.session(UnverifiedToken.read(token)) == SESSION
-    assert UnverifiedToken.read(rotated.issue(SESSION, "ada")[0]).kid != UnverifiedToken.read(token).kid
+    assert (
+        UnverifiedToken.read(rotated.issue(SESSION, "ada")[0]).kid
+        != UnverifiedToken.read(token).kid
+    )
     clock.turn(900)
     with pytest.raises(Unauthorised, match="expired"):
         rotated.session(UnverifiedToken.read(token))
 
 
-async def test_point_12_a_copy_of_the_keys_is_not_enough_where_the_login_is_not(database: Database) -> None:
+async def test_point_12_a_copy_of_the_keys_is_not_enough_where_the_login_is_not(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
-        own = OwnTokens(ada.services.settings.security.encryption_keys, ada.services.clock, minutes=15)
+        own = OwnTokens(
+            ada.services.settings.security.encryption_keys, ada.services.clock, minutes=15
+        )
         token, _ = own.issue(SESSION, "ada")
-        problem(await ada.http.get("/auth/me", headers={"Authorization": f"Bearer {token}"}), 401, "token_invalid")
+        problem(
+            await ada.http.get("/auth/me", headers={"Authorization": f"Bearer {token}"}),
+            401,
+            "token_invalid",
+        )

@@ -32,12 +32,18 @@ WEAK = [
 
 
 @pytest.mark.parametrize(("weak", "told"), WEAK, ids=[told for _, told in WEAK])
-def test_point_12_each_weak_setting_is_refused_by_name_and_not_repeated(weak: dict[str, str], told: str) -> None:
+def test_point_12_each_weak_setting_is_refused_by_name_and_not_repeated(
+    weak: dict[str, str], told: str
+) -> None:
     with pytest.raises(settings.SettingsError) as refused:
         settings.load({**STRONG, **weak})
     assert told in str(refused.value)
     assert str(refused.value).count("\n") == 0
-    assert not any(value in str(refused.value) for name, value in {**STRONG, **weak}.items() if "KEY" in name and value)
+    assert not any(
+        value in str(refused.value)
+        for name, value in {**STRONG, **weak}.items()
+        if "KEY" in name and value
+    )
     settings.load({**STRONG, **weak, "ENVIRONMENT": "staging"})
 
 
@@ -50,10 +56,14 @@ def test_point_12_strong_settings_start_and_what_does_not_leave_the_machine_need
         "AUTH_SERVICE_URL": "http://auth:3001",
     }
     settings.load({**STRONG, **local})
-    settings.load({**STRONG, "DATABASE_URL": "postgresql:///opsjobs?host=/home/ada/.local/share/opsjobs"})
+    settings.load(
+        {**STRONG, "DATABASE_URL": "postgresql:///opsjobs?host=/home/ada/.local/share/opsjobs"}
+    )
 
 
-def test_point_12_the_command_says_it_beforehand(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_point_12_the_command_says_it_beforehand(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, value in {**STRONG, "ENVIRONMENT": "test", "DEBUG": "on"}.items():
         monkeypatch.setenv(name, value)
     assert run(["config", "check"]) == 0

@@ -41,7 +41,18 @@ def certified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Certified]:
     needs_sshd()
     folder = tmp_path_factory.mktemp("host-ca")
     authority, key = keygen(folder / "authority"), keygen(folder / "host")
-    sign = ["ssh-keygen", "-q", "-s", str(folder / "authority"), "-I", "web-1", "-h", "-n", "127.0.0.1", str(folder / "host.pub")]
+    sign = [
+        "ssh-keygen",
+        "-q",
+        "-s",
+        str(folder / "authority"),
+        "-I",
+        "web-1",
+        "-h",
+        "-n",
+        "127.0.0.1",
+        str(folder / "host.pub"),
+    ]
     subprocess.run(sign, check=True, capture_output=True)
     settings = [f"HostKey {folder}/host", f"HostCertificate {folder}/host-cert.pub"]
     with sshd(addresses=("0.0.0.0",), host_key_types=("ecdsa",), settings=settings) as running:
@@ -66,7 +77,9 @@ async def heard() -> AsyncIterator[tuple[SshPool, Alarms]]:
         await pool.close()
 
 
-async def test_point_13_a_pinned_key_is_good_and_a_changed_one_blocks_and_is_told(certified: Certified, tmp_path: Path) -> None:
+async def test_point_13_a_pinned_key_is_good_and_a_changed_one_blocks_and_is_told(
+    certified: Certified, tmp_path: Path
+) -> None:
     server, other = certified.server, " ".join(keygen(tmp_path / "other").split()[:2])
     async with heard() as (pool, alarms):
         assert await run(pool, endpoint_of(server), "true") == OK
@@ -81,9 +94,13 @@ def test_point_13_what_a_changed_key_has_ended_is_never_tried_again() -> None:
     assert ErrorCode.HOST_KEY in NEVER
 
 
-async def test_point_13_a_certificate_of_the_ca_is_good_for_its_names_alone(certified: Certified) -> None:
+async def test_point_13_a_certificate_of_the_ca_is_good_for_its_names_alone(
+    certified: Certified,
+) -> None:
     def where(host: str) -> Endpoint:
-        return endpoint_of(certified.server, host=host, host_keys=(certified.authority,), policy=HostKeyPolicy.CA)
+        return endpoint_of(
+            certified.server, host=host, host_keys=(certified.authority,), policy=HostKeyPolicy.CA
+        )
 
     async with heard() as (pool, alarms):
         assert await run(pool, where("127.0.0.1"), "true") == OK
@@ -93,23 +110,35 @@ async def test_point_13_a_certificate_of_the_ca_is_good_for_its_names_alone(cert
     assert len(alarms) == 1
 
 
-async def test_point_13_another_ca_and_a_key_without_a_certificate_are_refused(certified: Certified, tmp_path: Path) -> None:
+async def test_point_13_another_ca_and_a_key_without_a_certificate_are_refused(
+    certified: Certified, tmp_path: Path
+) -> None:
     async with heard() as (pool, _):
         # The key that the server does have is no CA: being known is not enough under this policy.
         for trusted in (keygen(tmp_path / "another"), certified.key):
-            where = endpoint_of(certified.server, host_keys=(trusted,), policy=HostKeyPolicy.CA, name="web-3")
+            where = endpoint_of(
+                certified.server, host_keys=(trusted,), policy=HostKeyPolicy.CA, name="web-3"
+            )
             assert (await failure_of(pool, where)).code is ErrorCode.HOST_KEY
-        nothing = await failure_of(pool, endpoint_of(certified.server, host_keys=(), policy=HostKeyPolicy.CA))
+        nothing = await failure_of(
+            pool, endpoint_of(certified.server, host_keys=(), policy=HostKeyPolicy.CA)
+        )
     assert "put the CA's public key" in nothing.message
 
 
-@pytest.mark.parametrize("policy", [HostKeyPolicy.PINNED, HostKeyPolicy.ACCEPT_NEW, HostKeyPolicy.UNCHECKED])
-async def test_point_13_a_revoked_key_is_good_under_no_policy(certified: Certified, policy: HostKeyPolicy) -> None:
+@pytest.mark.parametrize(
+    "policy", [HostKeyPolicy.PINNED, HostKeyPolicy.ACCEPT_NEW, HostKeyPolicy.UNCHECKED]
+)
+async def test_point_13_a_revoked_key_is_good_under_no_policy(
+    certified: Certified, policy: HostKeyPolicy
+) -> None:
     keys = (certified.key, *certified.server.host_keys)
     revoked = [f"@revoked {key}" for key in keys]
     pinned = keys if policy is HostKeyPolicy.PINNED else ()
     async with heard() as (pool, _):
-        failure = await failure_of(pool, endpoint_of(certified.server, host_keys=(*pinned, *revoked), policy=policy))
+        failure = await failure_of(
+            pool, endpoint_of(certified.server, host_keys=(*pinned, *revoked), policy=policy)
+        )
     assert failure.code is ErrorCode.HOST_KEY
     assert "revoked" in failure.message
 
@@ -121,17 +150,34 @@ async def test_point_13_neither_a_revoked_key_nor_a_revoked_ca_is_good_by_its_ce
     bad = certified.key if whose == "key" else " ".join(certified.authority.split()[:2])
     keys = (certified.authority, f"@revoked {bad}")
     async with heard() as (pool, _):
-        failure = await failure_of(pool, endpoint_of(certified.server, host_keys=keys, policy=HostKeyPolicy.CA))
+        failure = await failure_of(
+            pool, endpoint_of(certified.server, host_keys=keys, policy=HostKeyPolicy.CA)
+        )
     assert "revoked" in failure.message
 
 
 async def test_point_13_unchecked_is_an_explicit_word_that_is_on_record(database: Database) -> None:
     inventory = TargetInventory(database, Vault(database, [new_key()]))
-    assert TargetDraft.model_validate({"name": "web-1", "host": "10.0.0.5"}).host_key_policy is HostKeyPolicy.PINNED
+    assert (
+        TargetDraft.model_validate({"name": "web-1", "host": "10.0.0.5"}).host_key_policy
+        is HostKeyPolicy.PINNED
+    )
     await inventory.create(TargetDraft.model_validate({"name": "web-1", "host": "10.0.0.5"}))
     await inventory.replace(
-        "1", TargetDraft.model_validate({"name": "web-1", "host": "10.0.0.5", "host_key_policy": "unchecked"})
+        "1",
+        TargetDraft.model_validate(
+            {"name": "web-1", "host": "10.0.0.5", "host_key_policy": "unchecked"}
+        ),
     )
-    rows = await database.fetch("select action, before, after from audit_log where thing = 'target' order by id")
-    told = [(row["action"], (row["before"] or {}).get("host_key_policy"), row["after"].get("host_key_policy")) for row in rows]
+    rows = await database.fetch(
+        "select action, before, after from audit_log where thing = 'target' order by id"
+    )
+    told = [
+        (
+            row["action"],
+            (row["before"] or {}).get("host_key_policy"),
+            row["after"].get("host_key_policy"),
+        )
+        for row in rows
+    ]
     assert told == [("target.created", None, "pinned"), ("target.updated", "pinned", "unchecked")]

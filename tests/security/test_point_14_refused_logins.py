@@ -17,12 +17,18 @@ from opsjobs.remote.ssh.connect import Connector
 
 
 @pytest.mark.parametrize("interactive", [False, True])
-async def test_point_14_twenty_runs_with_a_wrong_password_are_one_refused_login(interactive: bool) -> None:
-    wrong = Credential("20", 1, "ada's password", CredentialType.PASSWORD, "ada", password=Secret("battery"))
+async def test_point_14_twenty_runs_with_a_wrong_password_are_one_refused_login(
+    interactive: bool,
+) -> None:
+    wrong = Credential(
+        "20", 1, "ada's password", CredentialType.PASSWORD, "ada", password=Secret("battery")
+    )
     async with small_server(password="correct horse", interactive=interactive) as small:
         pool = SshPool(Connector())
         try:
-            failures = await asyncio.gather(*(failure_of(pool, small.endpoint(wrong)) for _ in range(20)))
+            failures = await asyncio.gather(
+                *(failure_of(pool, small.endpoint(wrong)) for _ in range(20))
+            )
             later = await failure_of(pool, small.endpoint(wrong))
         finally:
             await pool.close()

@@ -32,7 +32,12 @@ def willing() -> Iterator[Sshd]:
 def agent(tmp_path: Path) -> Iterator[str]:
     if shutil.which("ssh-agent") is None:
         pytest.skip("needs ssh-agent: install openssh-client")
-    told = subprocess.run(["ssh-agent", "-a", str(tmp_path / "agent.sock")], check=True, capture_output=True, text=True).stdout
+    told = subprocess.run(
+        ["ssh-agent", "-a", str(tmp_path / "agent.sock")],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     process_id = re.search(r"SSH_AGENT_PID=(\d+)", told)
     assert process_id is not None
     yield str(tmp_path / "agent.sock")
@@ -45,13 +50,27 @@ async def test_point_16_a_target_gets_neither_our_agent_nor_our_display_nor_our_
     witness = tmp_path / "proxy-was-here"
     home = tmp_path / "home" / ".ssh"
     home.mkdir(parents=True)
-    lines = ["Host *", "ForwardAgent yes", "ForwardX11 yes", f"ProxyCommand touch {witness}", "Port 1", "SendEnv CANARY"]
+    lines = [
+        "Host *",
+        "ForwardAgent yes",
+        "ForwardX11 yes",
+        f"ProxyCommand touch {witness}",
+        "Port 1",
+        "SendEnv CANARY",
+    ]
     (home / "config").write_text("\n".join(lines) + "\n")
-    for name, value in {"HOME": str(home.parent), "SSH_AUTH_SOCK": agent, "DISPLAY": ":99", "CANARY": "x"}.items():
+    for name, value in {
+        "HOME": str(home.parent),
+        "SSH_AUTH_SOCK": agent,
+        "DISPLAY": ":99",
+        "CANARY": "x",
+    }.items():
         monkeypatch.setenv(name, value)
     pool = SshPool(Connector())
     try:
-        out, _, _ = await run(pool, endpoint_of(willing), 'echo "[$SSH_AUTH_SOCK][$DISPLAY][$CANARY]"')
+        out, _, _ = await run(
+            pool, endpoint_of(willing), 'echo "[$SSH_AUTH_SOCK][$DISPLAY][$CANARY]"'
+        )
     finally:
         await pool.close()
     assert out == b"[][][]\n"

@@ -39,7 +39,18 @@ METADATA = [
     "100.100.100.200",
     "168.63.129.16",
 ]
-LOOPBACK = ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "0", "::1", "::", "::ffff:127.0.0.1", "localhost", "a.localhost."]
+LOOPBACK = [
+    "127.0.0.1",
+    "127.1",
+    "2130706433",
+    "0x7f.1",
+    "0",
+    "::1",
+    "::",
+    "::ffff:127.0.0.1",
+    "localhost",
+    "a.localhost.",
+]
 ORDINARY = ["10.0.0.5", "192.0.2.7", "2001:db8::1", "203.0.113.9"]
 
 
@@ -68,7 +79,11 @@ async def test_point_17_metadata_addresses_are_refused_in_every_spelling(product
     assert [host for host in METADATA if not refused(policy, host)] == []
     codes = {host: await dialled(policy, host) for host in METADATA}
     # DNS: a spelling that this machine's resolver does not take; no connection was tried either way.
-    assert {host: code for host, code in codes.items() if code not in (ErrorCode.SAFETY_BLOCKED, ErrorCode.DNS)} == {}
+    assert {
+        host: code
+        for host, code in codes.items()
+        if code not in (ErrorCode.SAFETY_BLOCKED, ErrorCode.DNS)
+    } == {}
     assert [*codes.values()].count(ErrorCode.SAFETY_BLOCKED) >= len(METADATA) - 2
 
 
@@ -80,7 +95,9 @@ async def test_point_17_loopback_is_refused_in_production_alone() -> None:
 
 
 def test_point_17_exceptions_are_listed_and_a_deny_wins() -> None:
-    listed = AddressPolicy.parse(allow=["169.254.10.0/24", "127.0.0.0/8"], deny=["169.254.10.9/32"], production=True)
+    listed = AddressPolicy.parse(
+        allow=["169.254.10.0/24", "127.0.0.0/8"], deny=["169.254.10.9/32"], production=True
+    )
     assert not refused(listed, "169.254.10.7")
     assert not refused(listed, "127.0.0.1")
     assert refused(listed, "169.254.10.9")
@@ -88,7 +105,9 @@ def test_point_17_exceptions_are_listed_and_a_deny_wins() -> None:
     assert [host for host in ORDINARY if refused(listed, host)] == []
 
 
-async def test_point_17_what_was_resolved_is_what_is_checked_and_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_point_17_what_was_resolved_is_what_is_checked_and_connected_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A name whose owner answers once with a good address and then with a bad one: it is asked once."""
     loop, answers = asyncio.get_running_loop(), ["127.0.0.1", "169.254.169.254"]
     asked: list[Any] = []
@@ -102,7 +121,9 @@ async def test_point_17_what_was_resolved_is_what_is_checked_and_connected_to(mo
         pool = SshPool(Connector(allow=AddressPolicy()))
         try:
             good = small.endpoint(name="web-1")
-            from_name = type(good)(type(good.target)(**_changed(good.target, "rebinding.example.org")), good.credential)
+            from_name = type(good)(
+                type(good.target)(**_changed(good.target, "rebinding.example.org")), good.credential
+            )
             assert await run(pool, from_name, "true") == (b"", b"", RemoteExit(0))
             assert asked == ["rebinding.example.org"]
         finally:

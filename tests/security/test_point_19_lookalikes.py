@@ -47,7 +47,9 @@ GOOD = [
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_point_19_a_name_with_such_a_character_is_refused_and_the_character_named(kind: str) -> None:
+def test_point_19_a_name_with_such_a_character_is_refused_and_the_character_named(
+    kind: str,
+) -> None:
     name, words = BAD[kind]
     with pytest.raises(ValueError, match="the name") as refused:
         check_name(name)
@@ -65,7 +67,9 @@ def test_point_19_two_spellings_of_one_name_are_one() -> None:
     assert check_name("Zoe\u0308") == "Zo\u00eb"
 
 
-async def test_point_19_nothing_takes_such_a_name_and_composed_ones_are_found_in_both_spellings(database: Database) -> None:
+async def test_point_19_nothing_takes_such_a_name_and_composed_ones_are_found_in_both_spellings(
+    database: Database,
+) -> None:
     bad = BAD["zero width space"][0]
     login: dict[str, Any] = {"type": "password", "username": "root", "password": "s3cret-s3cret"}
     grants = [{"role": "viewer"}]
@@ -91,10 +95,16 @@ async def test_point_19_nothing_takes_such_a_name_and_composed_ones_are_found_in
             answer = await ada.http.post(path, json=body)
             assert answer.status_code == 422, (path, answer.text)
             assert "U+200B ZERO WIDTH SPACE" in answer.text, (path, answer.text)
-        answer = await ada.http.post(f"/files?name={bad}", content=b"x", headers={"Content-Type": "application/octet-stream"})
+        answer = await ada.http.post(
+            f"/files?name={bad}", content=b"x", headers={"Content-Type": "application/octet-stream"}
+        )
         assert answer.status_code == 422
         composed, decomposed = "Zo\u00eb", "Zoe\u0308"
-        assert (await ada.http.post("/targets", json={"name": decomposed, "host": "10.0.0.1"})).json()["name"] == composed
-        assert (await ada.http.post("/targets", json={"name": composed, "host": "10.0.0.1"})).status_code == 409
+        assert (
+            await ada.http.post("/targets", json={"name": decomposed, "host": "10.0.0.1"})
+        ).json()["name"] == composed
+        assert (
+            await ada.http.post("/targets", json={"name": composed, "host": "10.0.0.1"})
+        ).status_code == 409
         run = {"actions": [{"command": "id"}], "targets": {"ids": [decomposed]}}
         assert (await ada.http.post("/run", json=run)).status_code == 202

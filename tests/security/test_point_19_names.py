@@ -18,7 +18,9 @@ USERS = ["-l", "-oProxyCommand=id", "--", ""]
 @pytest.mark.parametrize("host", HOSTS)
 async def test_point_19_what_is_no_host_name_is_no_target(database: Database, host: str) -> None:
     async with desk(database) as ada:
-        body = problem(await ada.http.post("/targets", json={"name": "web-1", "host": host}), 422, "invalid")
+        body = problem(
+            await ada.http.post("/targets", json={"name": "web-1", "host": host}), 422, "invalid"
+        )
         assert [error["pointer"] for error in body["errors"]] == ["/host"]
         good = await ada.http.post("/targets", json={"name": "web-1", "host": "web-1.example.org"})
         assert good.status_code == 201
@@ -28,10 +30,18 @@ async def test_point_19_what_is_no_host_name_is_no_target(database: Database, ho
 @pytest.mark.parametrize(
     ("path", "body", "pointer"),
     [
-        ("/credentials", {"name": "key", "type": "password", "password": "x", "username": None}, "/username"),
+        (
+            "/credentials",
+            {"name": "key", "type": "password", "password": "x", "username": None},
+            "/username",
+        ),
         (
             "/jobs",
-            {"name": "j", "targets": {"groups": ["web"]}, "actions": [{"command": "id", "become": {"user": None}}]},
+            {
+                "name": "j",
+                "targets": {"groups": ["web"]},
+                "actions": [{"command": "id", "become": {"user": None}}],
+            },
             "/actions/0/command/become/user",
         ),
     ],
@@ -41,7 +51,9 @@ async def test_point_19_no_account_begins_with_a_dash(
 ) -> None:
     async with desk(database) as ada:
         told = problem(await ada.http.post(path, json=_with(body, user)), 422, "invalid")
-        assert any(error["pointer"].endswith(pointer.rpartition("/")[2]) for error in told["errors"])
+        assert any(
+            error["pointer"].endswith(pointer.rpartition("/")[2]) for error in told["errors"]
+        )
 
 
 def _with(value: Any, user: str) -> Any:

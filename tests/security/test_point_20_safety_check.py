@@ -63,14 +63,23 @@ def test_point_20_what_cannot_be_read_needs_an_approval(interpreter: str, text: 
         ("/opt/strange", "x"),
     ],
 )
-def test_point_20_what_is_merely_unknown_warns_and_asks_in_production(interpreter: str, text: str) -> None:
+def test_point_20_what_is_merely_unknown_warns_and_asks_in_production(
+    interpreter: str, text: str
+) -> None:
     assert verdict(interpreter, text) is SafetyVerdict.WARN
     production = judge(interpreter, text, context=Context(labels=frozenset({"env=production"})))
     assert worst(finding.severity for finding in production) is SafetyVerdict.NEEDS_APPROVAL
 
 
 @pytest.mark.parametrize(
-    "text", ['echo "rm -rf /"', "# rm -rf /", "cat <<EOF\nrm -rf /\nEOF\n", "grep 'rm -rf' x", "printf 'rm -rf /\\n'"]
+    "text",
+    [
+        'echo "rm -rf /"',
+        "# rm -rf /",
+        "cat <<EOF\nrm -rf /\nEOF\n",
+        "grep 'rm -rf' x",
+        "printf 'rm -rf /\\n'",
+    ],
 )
 def test_point_20_text_that_is_only_text_is_allowed(text: str) -> None:
     assert verdict("bash", text) is SafetyVerdict.ALLOW

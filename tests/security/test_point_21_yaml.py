@@ -10,7 +10,8 @@ from opsjobs.cli.exit_codes import CommandFailed
 from opsjobs.cli.yaml_documents import bodies
 
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "\n".join(
-    f"{this}: &{this} [{','.join(['*' + before] * 10)}]" for before, this in zip("abcdefgh", "bcdefghi", strict=True)
+    f"{this}: &{this} [{','.join(['*' + before] * 10)}]"
+    for before, this in zip("abcdefgh", "bcdefghi", strict=True)
 )
 BAD = {
     "a billion laughs": LAUGHS,

@@ -34,7 +34,9 @@ SPECIAL = [
 
 
 @pytest.mark.parametrize("address", SPECIAL)
-def test_point_23_special_addresses_are_refused_to_targets_and_to_choices_alike(address: str) -> None:
+def test_point_23_special_addresses_are_refused_to_targets_and_to_choices_alike(
+    address: str,
+) -> None:
     assert not is_public(address)
     with pytest.raises(RemoteFailure) as refused:
         AddressPolicy()(address)
@@ -47,7 +49,9 @@ def test_point_23_public_addresses_are_public_however_they_are_written() -> None
         AddressPolicy()(address)
 
 
-async def test_point_23_a_refusal_does_not_tell_what_a_name_leads_to_nor_whether_it_is_there() -> None:
+async def test_point_23_a_refusal_does_not_tell_what_a_name_leads_to_nor_whether_it_is_there() -> (
+    None
+):
     inside = await refusal("http://localhost:9/versions", Choices(SystemClock()))
     nowhere = await refusal("http://no-such-host.invalid:9/versions", Choices(SystemClock()))
     assert inside.replace("localhost", "x") == nowhere.replace("no-such-host.invalid", "x")

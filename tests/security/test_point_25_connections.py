@@ -33,7 +33,9 @@ SERVE = "import sys; from opsjobs.settings import load; from opsjobs.api.app imp
 async def hello(scope: Any, receive: Any, send: Any) -> None:
     """Answer every request with two bytes."""
     assert scope["type"] == "http"
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
+    )
     await send({"type": "http.response.body", "body": b"ok"})
 
 
@@ -41,7 +43,13 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
 async def served(**how: Any) -> AsyncIterator[int]:
     """A server of `hello`; its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(hello, http=partial(HttpConnection, **how), lifespan="off", log_config=None, access_log=False)  # type: ignore[arg-type]
+        config = uvicorn.Config(
+            hello,
+            http=partial(HttpConnection, **how),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+        )  # type: ignore[arg-type]
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
@@ -81,13 +89,21 @@ async def dropped(port: int, first: bytes, drip: bytes) -> bool:
 WAYS = {
     "nothing": (b"", b""),
     "headers without an end": (b"GET / HTTP/1.1\r\nHost: x\r\nX: ", b"a"),
-    "a second request without an end": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nX: ", b"a"),
-    "a body that goes on after the answer": (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n", b"a"),
+    "a second request without an end": (
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nX: ",
+        b"a",
+    ),
+    "a body that goes on after the answer": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n",
+        b"a",
+    ),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_point_25_a_connection_on_which_no_request_is_served_is_closed_in_time(way: str) -> None:
+async def test_point_25_a_connection_on_which_no_request_is_served_is_closed_in_time(
+    way: str,
+) -> None:
     async with served(header_seconds=0.3) as port:
         assert await dropped(port, *WAYS[way])
 
@@ -101,7 +117,9 @@ async def test_point_25_a_request_that_is_being_served_has_no_such_time() -> Non
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         factory: Any = partial(HttpConnection, header_seconds=0.05)
-        server = uvicorn.Server(uvicorn.Config(slow, http=factory, lifespan="off", log_config=None, access_log=False))
+        server = uvicorn.Server(
+            uvicorn.Config(slow, http=factory, lifespan="off", log_config=None, access_log=False)
+        )
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         async with httpx2.AsyncClient(timeout=30) as http:
             asked = asyncio.create_task(http.get(f"http://127.0.0.1:{listening.getsockname()[1]}/"))
@@ -138,7 +156,9 @@ def test_point_25_an_address_has_a_share_and_its_oldest_silent_connection_makes_
     assert table.gone == [2]
 
 
-def test_point_25_where_all_of_an_address_are_served_one_more_is_refused_and_others_come_in() -> None:
+def test_point_25_where_all_of_an_address_are_served_one_more_is_refused_and_others_come_in() -> (
+    None
+):
     table = Table(most=100, per_address=1)
     table.limits.serves(table.enter("2001:db8::1"))
     assert table.enter("2001:db8::2") is None, "one /64 is one address"
@@ -161,7 +181,9 @@ def test_point_25_what_a_process_takes_leaves_descriptors_for_everything_else() 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_point_25_probes_are_answered_while_1100_silent_connections_are_open(database_url: str, tmp_path: Path) -> None:
+def test_point_25_probes_are_answered_while_1100_silent_connections_are_open(
+    database_url: str, tmp_path: Path
+) -> None:
     token, port = "opsc_" + "a" * 43, free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("OPSJOBS_")},
@@ -186,7 +208,10 @@ def test_point_25_probes_are_answered_while_1100_silent_connections_are_open(dat
             with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
                 assert http.get("/livez").status_code == 200
                 assert http.get("/readyz").status_code == 200
-                assert http.get("/jobs", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+                assert (
+                    http.get("/jobs", headers={"Authorization": f"Bearer {token}"}).status_code
+                    == 200
+                )
         assert len([*Path(f"/proc/{process.pid}/fd").iterdir()]) < 1_024
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0

@@ -29,7 +29,13 @@ def script(size: int) -> dict[str, Any]:
 def in_base64(size: int) -> dict[str, Any]:
     # Every four characters are three bytes.
     return job(
-        actions=[{"type": "script", "interpreter": "sh", "script_base64": "IyMj" * (size // 3) + "IyM="[: 4 * (size % 3 > 0)]}]
+        actions=[
+            {
+                "type": "script",
+                "interpreter": "sh",
+                "script_base64": "IyMj" * (size // 3) + "IyM="[: 4 * (size % 3 > 0)],
+            }
+        ]
     )
 
 
@@ -44,14 +50,22 @@ async def test_sizes_and_depths_are_refused_at_the_first_byte_too_many(database:
         body = problem(await ada.http.post("/jobs", json=script(256 * KIB + 1)), 422, "invalid")
         assert body["errors"][0]["pointer"] == "/actions/0/script"
         assert (await ada.http.post("/jobs", json=in_base64(256 * KIB + 3))).status_code == 422
-        assert (await ada.http.post("/jobs", content=deep(32), headers=JSON)).json()["code"] == "invalid"
+        assert (await ada.http.post("/jobs", content=deep(32), headers=JSON)).json()[
+            "code"
+        ] == "invalid"
         for levels in (34, 1_000, 100_000):
-            problem(await ada.http.post("/jobs", content=deep(levels), headers=JSON), 422, "too_deep")
+            problem(
+                await ada.http.post("/jobs", content=deep(levels), headers=JSON), 422, "too_deep"
+            )
         problem(await ada.http.post("/jobs", content=b"[" * 500_000, headers=JSON), 422, "too_deep")
         whole = json.dumps({"name": "x", "description": ""}).encode()
         full = whole + b" " * (MIB - len(whole))
-        assert (await ada.http.post("/jobs", content=full, headers=JSON)).json()["code"] == "invalid"
-        problem(await ada.http.post("/jobs", content=full + b" ", headers=JSON), 413, "body_too_large")
+        assert (await ada.http.post("/jobs", content=full, headers=JSON)).json()[
+            "code"
+        ] == "invalid"
+        problem(
+            await ada.http.post("/jobs", content=full + b" ", headers=JSON), 413, "body_too_large"
+        )
         read = await _endless(ada)
         assert read <= MIB + 64 * KIB, "no more was asked for than the limit and a piece"
 
@@ -70,18 +84,28 @@ async def _endless(ada: Desk) -> int:
     return given
 
 
-async def test_no_list_gives_more_than_200_a_page_and_no_parameter_is_endless(database: Database) -> None:
+async def test_no_list_gives_more_than_200_a_page_and_no_parameter_is_endless(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         for path in LISTS:
             assert (await ada.http.get(path, params={"limit": 200})).status_code == 200, path
-            for params in ({"limit": "201"}, {"limit": "0"}, {"limit": "9" * 400}, {"cursor": "x" * 60_000}, {"nonsense": "y"}):
+            for params in (
+                {"limit": "201"},
+                {"limit": "0"},
+                {"limit": "9" * 400},
+                {"cursor": "x" * 60_000},
+                {"nonsense": "y"},
+            ):
                 answer = await ada.http.get(path, params=params)
                 assert answer.status_code == 422, (path, params, answer.text[:200])
             many = [("name", str(n)) for n in range(101)]
             assert (await ada.http.get(path, params=many)).status_code == 422, path
 
 
-async def test_a_caller_who_asks_too_often_is_told_when_to_come_back_and_others_are_not_hindered(database: Database) -> None:
+async def test_a_caller_who_asks_too_often_is_told_when_to_come_back_and_others_are_not_hindered(
+    database: Database,
+) -> None:
     clock = TurnedClock()
     async with desk(database, clock=clock, requests_a_second=2) as ada:
         ben = await ada.token_of("viewer")
@@ -123,6 +147,9 @@ def test_buckets_are_forgotten_once_they_are_full_and_what_is_refused_costs_noth
 
 def test_who_has_a_million_addresses_has_not_a_million_buckets() -> None:
     buckets: Buckets[int] = Buckets(10, TurnedClock(), kept=100)
-    assert [who for who in range(10_000) if not buckets.take(who)] == [*range(100), *range(100, 100 + 10 * BURST_SECONDS)]
+    assert [who for who in range(10_000) if not buckets.take(who)] == [
+        *range(100),
+        *range(100, 100 + 10 * BURST_SECONDS),
+    ]
     assert len(buckets) == 101
     assert not buckets.take(7), "who was there before has his own"

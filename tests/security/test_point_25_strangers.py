@@ -30,12 +30,19 @@ V6 = "2001:db8:0:1::5"
 def at(ada: Desk, address: str) -> httpx2.AsyncClient:
     """A client without a token, at another address."""
     app = ada.http._transport.app  # type: ignore[attr-defined]
-    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app, client=(address, 4711)), base_url="http://opsjobs")
+    return httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app=app, client=(address, 4711)), base_url="http://opsjobs"
+    )
 
 
-async def test_an_address_without_a_good_token_is_told_when_to_come_back(database: Database) -> None:
+async def test_an_address_without_a_good_token_is_told_when_to_come_back(
+    database: Database,
+) -> None:
     clock = TurnedClock()
-    async with desk(database, clock=clock, unauthenticated_a_second=A_SECOND) as ada, at(ada, ELSEWHERE) as mallory:
+    async with (
+        desk(database, clock=clock, unauthenticated_a_second=A_SECOND) as ada,
+        at(ada, ELSEWHERE) as mallory,
+    ):
         ways = (
             lambda: mallory.get("/jobs"),
             lambda: mallory.get("/jobs", headers={"Authorization": "Bearer opsc_guess"}),
@@ -49,27 +56,49 @@ async def test_an_address_without_a_good_token_is_told_when_to_come_back(databas
             assert ELSEWHERE in told["detail"]
             assert refused.headers["Retry-After"] == "1"
         # What is refused is not read, and costs the address nothing.
-        problem(await mallory.post("/auth/login", content=_never(), headers=JSON), 429, "too_many_requests")
-        problem(await mallory.post("/files", content=_never(), headers=NOBODY), 429, "too_many_requests")
+        problem(
+            await mallory.post("/auth/login", content=_never(), headers=JSON),
+            429,
+            "too_many_requests",
+        )
+        problem(
+            await mallory.post("/files", content=_never(), headers=NOBODY), 429, "too_many_requests"
+        )
         clock.turn(1 / A_SECOND)
         problem(await mallory.get("/jobs"), 401, "token_missing")
         problem(await mallory.get("/jobs"), 429, "too_many_requests")
 
 
-async def test_a_login_goes_on_whatever_else_comes_from_its_address_but_that_door_has_its_count_too(database: Database) -> None:
-    async with desk(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada, at(ada, ELSEWHERE) as mallory:
-        assert [(await mallory.get("/jobs")).status_code for _ in range(AT_ONCE + 1)] == [401] * AT_ONCE + [429]
+async def test_a_login_goes_on_whatever_else_comes_from_its_address_but_that_door_has_its_count_too(
+    database: Database,
+) -> None:
+    async with (
+        desk(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada,
+        at(ada, ELSEWHERE) as mallory,
+    ):
+        assert [(await mallory.get("/jobs")).status_code for _ in range(AT_ONCE + 1)] == [
+            401
+        ] * AT_ONCE + [429]
         guess = {"refresh_token": "guess"}
-        told = [(await mallory.post("/auth/refresh", json=guess)).status_code for _ in range(AT_ONCE + 1)]
+        told = [
+            (await mallory.post("/auth/refresh", json=guess)).status_code
+            for _ in range(AT_ONCE + 1)
+        ]
         assert told == [401] * AT_ONCE + [429]
 
 
-async def test_a_good_token_that_comes_many_times_at_once_is_not_counted(database: Database) -> None:
+async def test_a_good_token_that_comes_many_times_at_once_is_not_counted(
+    database: Database,
+) -> None:
     async with desk(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada:
         new = await ada.token_of("operator")
-        first = await asyncio.gather(*(ada.http.get("/auth/me", headers=new) for _ in range(AT_ONCE)))
+        first = await asyncio.gather(
+            *(ada.http.get("/auth/me", headers=new) for _ in range(AT_ONCE))
+        )
         assert [answer.status_code for answer in first] == [200] * AT_ONCE
-        answers = [(await ada.http.get("/jobs", headers=NOBODY)).status_code for _ in range(AT_ONCE + 1)]
+        answers = [
+            (await ada.http.get("/jobs", headers=NOBODY)).status_code for _ in range(AT_ONCE + 1)
+        ]
         assert answers == [401] * AT_ONCE + [429]
 
 
@@ -98,7 +127,9 @@ async def _never() -> AsyncIterator[bytes]:
     yield b""
 
 
-async def test_a_good_token_is_not_hindered_by_others_at_its_address_until_it_is_good_no_more(database: Database) -> None:
+async def test_a_good_token_is_not_hindered_by_others_at_its_address_until_it_is_good_no_more(
+    database: Database,
+) -> None:
     async with desk(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada:
         ben = await ada.token_of("viewer")
         late = await ada.token_of("operator")
@@ -106,20 +137,35 @@ async def test_a_good_token_is_not_hindered_by_others_at_its_address_until_it_is
             # A good token is not counted, and gives back what it took when it came first.
             assert (await ada.http.get("/auth/me")).status_code == 200
             assert (await ada.http.get("/auth/me", headers=ben)).status_code == 200
-        answers = [(await ada.http.get("/jobs", headers=NOBODY)).status_code for _ in range(AT_ONCE + 1)]
+        answers = [
+            (await ada.http.get("/jobs", headers=NOBODY)).status_code for _ in range(AT_ONCE + 1)
+        ]
         assert answers == [401] * AT_ONCE + [429]
         assert (await ada.http.get("/auth/me")).status_code == 200
         # Nobody knows yet whether this one is good: so it is looked at, and one that is not is one too many.
         assert (await ada.http.get("/auth/me", headers=late)).status_code == 200
-        problem(await ada.http.get("/auth/me", headers={"Authorization": "Bearer opsc_guess"}), 429, "too_many_requests")
-        key = next(k for k in (await ada.http.get("/api-keys")).json()["items"] if k["name"] == "ben-viewer")
+        problem(
+            await ada.http.get("/auth/me", headers={"Authorization": "Bearer opsc_guess"}),
+            429,
+            "too_many_requests",
+        )
+        key = next(
+            k
+            for k in (await ada.http.get("/api-keys")).json()["items"]
+            if k["name"] == "ben-viewer"
+        )
         assert (await ada.http.delete(f"/api-keys/{key['id']}")).status_code == 204
         problem(await ada.http.get("/auth/me", headers=ben), 401, "token_invalid")
         problem(await ada.http.get("/auth/me", headers=ben), 429, "too_many_requests")
 
 
-async def test_probes_are_answered_always_and_ask_postgresql_once_a_second(database: Database) -> None:
-    async with desk(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada, at(ada, ELSEWHERE) as prober:
+async def test_probes_are_answered_always_and_ask_postgresql_once_a_second(
+    database: Database,
+) -> None:
+    async with (
+        desk(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada,
+        at(ada, ELSEWHERE) as prober,
+    ):
         asked = 0
 
         class Fleet:
@@ -137,17 +183,29 @@ async def test_probes_are_answered_always_and_ask_postgresql_once_a_second(datab
         # At another address they are looked at each time.
         before = asked
         async with at(ada, "198.51.100.7") as orchestrator:
-            assert [(await orchestrator.get("/readyz")).status_code for _ in range(3)] == [200, 200, 200]
+            assert [(await orchestrator.get("/readyz")).status_code for _ in range(3)] == [
+                200,
+                200,
+                200,
+            ]
         assert asked == before + 3
 
 
-async def test_a_network_of_ipv6_is_one_address_and_what_a_caller_says_of_himself_is_none(database: Database) -> None:
+async def test_a_network_of_ipv6_is_one_address_and_what_a_caller_says_of_himself_is_none(
+    database: Database,
+) -> None:
     async with desk(database, clock=TurnedClock(), unauthenticated_a_second=A_SECOND) as ada:
         for n in range(AT_ONCE):
             async with at(ada, f"2001:db8:0:1::{n:x}") as mallory:
-                assert (await mallory.get("/jobs", headers={"X-Forwarded-For": f"198.51.100.{n}"})).status_code == 401
+                assert (
+                    await mallory.get("/jobs", headers={"X-Forwarded-For": f"198.51.100.{n}"})
+                ).status_code == 401
         async with at(ada, V6) as mallory:
-            problem(await mallory.get("/jobs", headers={"X-Forwarded-For": "192.0.2.1"}), 429, "too_many_requests")
+            problem(
+                await mallory.get("/jobs", headers={"X-Forwarded-For": "192.0.2.1"}),
+                429,
+                "too_many_requests",
+            )
         async with at(ada, "2001:db8:0:2::1") as neighbour:
             assert (await neighbour.get("/jobs")).status_code == 401
 
@@ -157,17 +215,23 @@ async def test_behind_a_proxy_of_ours_each_has_his_own_count(database: Database)
     limits = {"unauthenticated_a_second": A_SECOND, "trusted_proxies": (ip_network("10.0.0.0/8"),)}
     async with desk(database, clock=TurnedClock(), **limits) as ada, at(ada, proxy) as http:
         told = [
-            (await http.get("/jobs", headers={"X-Forwarded-For": f"9.9.9.9, {ELSEWHERE}"})).status_code
+            (
+                await http.get("/jobs", headers={"X-Forwarded-For": f"9.9.9.9, {ELSEWHERE}"})
+            ).status_code
             for _ in range(AT_ONCE + 1)
         ]
         assert told == [401] * AT_ONCE + [429]
-        assert (await http.get("/jobs", headers={"X-Forwarded-For": f"{ELSEWHERE}, 198.51.100.7"})).status_code == 401
+        assert (
+            await http.get("/jobs", headers={"X-Forwarded-For": f"{ELSEWHERE}, 198.51.100.7"})
+        ).status_code == 401
 
 
 async def test_without_a_token_a_body_is_small_and_few_are_open_at_once(database: Database) -> None:
     async with desk(database, unauthenticated_a_second=1_000) as ada, at(ada, ELSEWHERE) as mallory:
         large = b'{"username": "ada", "password": "' + b"x" * STRANGER_BYTES_MAX + b'"}'
-        problem(await mallory.post("/auth/login", content=large, headers=JSON), 413, "body_too_large")
+        problem(
+            await mallory.post("/auth/login", content=large, headers=JSON), 413, "body_too_large"
+        )
         come, go = asyncio.Semaphore(0), asyncio.Event()
 
         async def slowly() -> AsyncIterator[bytes]:
@@ -175,10 +239,17 @@ async def test_without_a_token_a_body_is_small_and_few_are_open_at_once(database
             await go.wait()
             yield b"{}"
 
-        slow = [asyncio.create_task(mallory.post("/auth/login", content=slowly(), headers=JSON)) for _ in range(AT_ONCE_MAX)]
+        slow = [
+            asyncio.create_task(mallory.post("/auth/login", content=slowly(), headers=JSON))
+            for _ in range(AT_ONCE_MAX)
+        ]
         for _ in slow:
             await asyncio.wait_for(come.acquire(), 60)
-        problem(await mallory.post("/auth/login", content=_never(), headers=JSON), 429, "too_many_requests")
+        problem(
+            await mallory.post("/auth/login", content=_never(), headers=JSON),
+            429,
+            "too_many_requests",
+        )
         assert (await mallory.get("/livez")).status_code == 200
         assert (await ada.http.get("/auth/me")).status_code == 200
         go.set()

@@ -16,7 +16,9 @@ from api.kit import desk
 from opsjobs import telemetry
 from opsjobs.store.transaction import Database
 
-FORGED = '\r\n{"level": "info", "event": "all is well", "forged": true}\r\n\u2028\u2029\u0085\x1b[2K'
+FORGED = (
+    '\r\n{"level": "info", "event": "all is well", "forged": true}\r\n\u2028\u2029\u0085\x1b[2K'
+)
 
 
 @pytest.fixture
@@ -55,19 +57,25 @@ def test_point_27_no_text_forges_a_line(stream: io.StringIO) -> None:
     assert all({"timestamp", "level", "event"} <= set(line) for line in told)
 
 
-async def test_point_27_what_a_caller_sends_is_one_line_with_its_request_id(database: Database, stream: io.StringIO) -> None:
+async def test_point_27_what_a_caller_sends_is_one_line_with_its_request_id(
+    database: Database, stream: io.StringIO
+) -> None:
     async with desk(database) as ada:
         stream.truncate(0)
         stream.seek(0)
         said = "%0D%0A%7B%22forged%22%3A%20true%7D"
         answers = [
             await ada.http.get(f"/jobs/{said}"),
-            await ada.http.get(f"/jobs?name={said}", headers={"user-agent": "x\t{}", "x-request-id": "r-1"}),
+            await ada.http.get(
+                f"/jobs?name={said}", headers={"user-agent": "x\t{}", "x-request-id": "r-1"}
+            ),
             await ada.http.post("/targets", json={"name": "web-1\r\n{}", "host": FORGED}),
             await ada.http.get("/jobs", headers={"x-request-id": "{}" * 400}),
         ]
     told = [line for line in lines(stream) if line["event"] == "request"]
-    assert [line["request_id"] for line in told] == [answer.headers["x-request-id"] for answer in answers]
+    assert [line["request_id"] for line in told] == [
+        answer.headers["x-request-id"] for answer in answers
+    ]
     assert told[1]["request_id"] == "r-1"
     assert len({line["request_id"] for line in told}) == 4
     assert not any("forged" in line for line in told)

@@ -33,7 +33,9 @@ KEYS = [AUDIT_KEY]
 async def note(connection: Connection, number: int) -> None:
     """Write a row on the target with this id."""
     change = {"port": number, "share": 0.5, "labels": {"env": "prodü", "2": None}}
-    await audit.record(connection, "target.updated", "target", number, f"web-{number}", before=change, after={})
+    await audit.record(
+        connection, "target.updated", "target", number, f"web-{number}", before=change, after={}
+    )
 
 
 async def filled(database: Database, rows: int = ROWS) -> ChainLink:
@@ -63,7 +65,12 @@ async def test_rows_are_numbered_without_a_gap_as_they_become_visible(database: 
     rows = await database.fetch("select thing_id, seal from audit_log order by seal")
     assert [(row["thing_id"], row["seal"]) for row in rows] == [("2", 1), ("1", 2)]
     found = await AuditLog(database, KEYS).verify()
-    assert (found.broken, found.checked, found.at, found.ends.head.seal) == (None, 2, found.ends.head, 2)
+    assert (found.broken, found.checked, found.at, found.ends.head.seal) == (
+        None,
+        2,
+        found.ends.head,
+        2,
+    )
     assert await seals.seal() == 0
 
 
@@ -120,8 +127,16 @@ async def test_the_tables_refuse_everything_but_growth(database: Database) -> No
 
 
 TAMPERED = {
-    "a field is changed": ("update audit_log set after = '{\"port\": 23}' where seal = 3", 3, "changed"),
-    "the time is changed": ("update audit_log set at = at + interval '1 microsecond' where seal = 3", 3, "changed"),
+    "a field is changed": (
+        "update audit_log set after = '{\"port\": 23}' where seal = 3",
+        3,
+        "changed",
+    ),
+    "the time is changed": (
+        "update audit_log set at = at + interval '1 microsecond' where seal = 3",
+        3,
+        "changed",
+    ),
     "a row is deleted": ("delete from audit_log where seal = 3", 3, "gap"),
     "two rows are swapped": (
         """update audit_log a set actor = b.actor, thing_id = b.thing_id, thing_name = b.thing_name, before = b.before
@@ -140,7 +155,9 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize(("statement", "seal", "kind"), TAMPERED.values(), ids=TAMPERED)
-async def test_what_a_superuser_changes_is_found(database: Database, statement: str, seal: int, kind: str) -> None:
+async def test_what_a_superuser_changes_is_found(
+    database: Database, statement: str, seal: int, kind: str
+) -> None:
     await filled(database)
     if "renumbered" in statement or "seal - 1" in statement:
         await unguarded(database, "alter table audit_log drop constraint audit_log_seal_key")
@@ -160,9 +177,20 @@ async def test_retention_goes_from_the_beginning_and_says_so(database: Database)
     assert await seals.retain(86_400) == ROWS
     await seals.seal()
     found = await log.verify(noted=head.hash)
-    assert (found.broken, found.ends.base, found.at.seal, found.noted_at) == (None, head, ROWS + 2, ROWS)
-    row = await database.fetch_one("select action, actor, after from audit_log order by id desc limit 1")
-    assert row == {"action": "audit.retained", "actor": "opsjobs", "after": {"rows": ROWS, "base": str(head)}}
+    assert (found.broken, found.ends.base, found.at.seal, found.noted_at) == (
+        None,
+        head,
+        ROWS + 2,
+        ROWS,
+    )
+    row = await database.fetch_one(
+        "select action, actor, after from audit_log order by id desc limit 1"
+    )
+    assert row == {
+        "action": "audit.retained",
+        "actor": "opsjobs",
+        "after": {"rows": ROWS, "base": str(head)},
+    }
 
 
 async def test_what_lies_before_an_anchor_goes_in_parts_and_only_as_it_grows_old(
@@ -188,7 +216,9 @@ async def test_an_idle_pass_is_one_query_that_reads_next_to_nothing(database: Da
     await filled(database, 300)
     async with database.connection() as connection:
         await connection.execute("analyze audit_log")
-    plan = await database.fetch("explain (analyze, buffers, format json) " + audit_sealer._ANY.replace("%s", "0"))
+    plan = await database.fetch(
+        "explain (analyze, buffers, format json) " + audit_sealer._ANY.replace("%s", "0")
+    )
     assert "audit_log_unsealed" in json.dumps(plan)
 
 
@@ -216,8 +246,14 @@ async def test_the_list_is_filtered_and_the_chain_walked_in_stretches(
         assert (await audited(ada, at_before="2020-01-01T00:00:00Z"))["items"] == []
         first = await audited(ada, "/audit/verify")
         assert (first["whole"], first["checked"], first["next"]) == (True, 4, 4)
-        rest = await audited(ada, "/audit/verify", after=first["next"], head=first["head"].partition(":")[2])
-        assert (rest["next"], rest["at"], f"{rest['noted_at']}") == (None, rest["head"], rest["head"].partition(":")[0])
+        rest = await audited(
+            ada, "/audit/verify", after=first["next"], head=first["head"].partition(":")[2]
+        )
+        assert (rest["next"], rest["at"], f"{rest['noted_at']}") == (
+            None,
+            rest["head"],
+            rest["head"].partition(":")[0],
+        )
         await unguarded(database, "update audit_log set reason = 'x' where seal = 6")
         assert (await audited(ada, "/audit/verify", after=4))["broken"]["seal"] == 6
         viewer = await ada.http.get("/audit", headers=await ada.token_of("viewer"))
@@ -257,8 +293,16 @@ async def test_an_export_is_verified_without_the_service(
     keys = tmp_path / "keys"
     keys.write_text(f"{new_key().reveal()}\n{AUDIT_KEY.reveal()}\n")
     assert verified(rows, "--keys", str(keys)) == 0
-    assert verified([*rows[:2], {**rows[2], "mac": rows[3]["mac"]}, *rows[3:]], "--keys", str(keys)) == 1
-    assert verified([*rows[:2], {**rows[2], "mac": None, "key_id": None}, *rows[3:]], "--keys", str(keys)) == 1
+    assert (
+        verified([*rows[:2], {**rows[2], "mac": rows[3]["mac"]}, *rows[3:]], "--keys", str(keys))
+        == 1
+    )
+    assert (
+        verified(
+            [*rows[:2], {**rows[2], "mac": None, "key_id": None}, *rows[3:]], "--keys", str(keys)
+        )
+        == 1
+    )
     assert "signed by no key" in capsys.readouterr().err
     keys.write_text(new_key().reveal())
     assert verified(rows, "--keys", str(keys)) == 1
@@ -286,8 +330,16 @@ def test_the_command_lists_by_filters_and_walks_to_the_end(
         "unsealed": 2,
         "noted_at": None,
     }
-    row = dict.fromkeys(("seal", "person", "address", "before", "reason", "request_id", "actor_kind", "thing_id"))
-    row |= {"id": 1, "at": "2026-01-01T00:00:00Z", "actor": "ada", "action": "job.created", "thing_name": "restart-web"}
+    row = dict.fromkeys(
+        ("seal", "person", "address", "before", "reason", "request_id", "actor_kind", "thing_id")
+    )
+    row |= {
+        "id": 1,
+        "at": "2026-01-01T00:00:00Z",
+        "actor": "ada",
+        "action": "job.created",
+        "thing_name": "restart-web",
+    }
 
     def service(asked: Asked) -> Answer:
         if asked.path == "/audit":
@@ -295,14 +347,37 @@ def test_the_command_lists_by_filters_and_walks_to_the_end(
         if asked.path == "/audit/anchor":
             return Answer(200, {"base": head})
         if asked.path == "/audit/export":
-            return Answer(200, portions=[b'{"seal": 4}\n'] if asked.query["after"] == ["0"] else [b""])
-        return Answer(200, {**answer, "next": 4} if "after" not in asked.query else {**answer, "broken": told["broken"]})
+            return Answer(
+                200, portions=[b'{"seal": 4}\n'] if asked.query["after"] == ["0"] else [b""]
+            )
+        return Answer(
+            200,
+            {**answer, "next": 4}
+            if "after" not in asked.query
+            else {**answer, "broken": told["broken"]},
+        )
 
     told: dict[str, Any] = {"broken": None}
     with open_desk(service) as there:
         monkeypatch.setenv("OPSJOBS_URL", there.url)
         monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
-        assert run(["audit", "list", "--thing", "job/7", "--since", "24h", "--actor", "ada", "-o", "wide"]) == 0
+        assert (
+            run(
+                [
+                    "audit",
+                    "list",
+                    "--thing",
+                    "job/7",
+                    "--since",
+                    "24h",
+                    "--actor",
+                    "ada",
+                    "-o",
+                    "wide",
+                ]
+            )
+            == 0
+        )
         query = there.asked[-1].query
         assert (query["thing"], query["thing_id"], query["actor"]) == (["job"], ["7"], ["ada"])
         assert "at_after" in query
@@ -327,7 +402,9 @@ def test_the_command_lists_by_filters_and_walks_to_the_end(
 
 def test_one_spelling_is_hashed_whatever_the_order_of_keys() -> None:
     row: Mapping[str, Any] = {
-        **dict.fromkeys(("person", "address", "request_id", "thing_id", "thing_name", "after", "reason")),
+        **dict.fromkeys(
+            ("person", "address", "request_id", "thing_id", "thing_name", "after", "reason")
+        ),
         "id": 1,
         "seal": 1,
         "at": "2026-01-01T00:00:00.000001Z",
@@ -338,7 +415,9 @@ def test_one_spelling_is_hashed_whatever_the_order_of_keys() -> None:
         "before": {"b": 1, "a": [1.5, None]},
     }
     text = canonical(row)
-    assert text == canonical(dict(reversed([*{**row, "before": {"a": [1.5, None], "b": 1}}.items()])))
+    assert text == canonical(
+        dict(reversed([*{**row, "before": {"a": [1.5, None], "b": 1}}.items()]))
+    )
     assert b'"before":{"a":[1.5,null],"b":1}' in text
     link = ChainLink().next(row)
     walk = ChainWalk(ChainLink())
@@ -350,7 +429,11 @@ def test_one_spelling_is_hashed_whatever_the_order_of_keys() -> None:
 async def test_the_scheduler_seals_and_a_worker_where_there_is_none(
     database: Database, database_url: str, process: type[HostedScheduler | HostedWorker]
 ) -> None:
-    environ = {"DATABASE_URL": database_url, "REDIS_URL": "unix:///nowhere/valkey.sock", "ENCRYPTION_KEYS": AUDIT_KEY.reveal()}
+    environ = {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": "unix:///nowhere/valkey.sock",
+        "ENCRYPTION_KEYS": AUDIT_KEY.reveal(),
+    }
     hosted = process(load(environ))
     await hosted.start()
     try:

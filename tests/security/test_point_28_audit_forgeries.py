@@ -39,7 +39,14 @@ async def written(database: Database, rows: int = 1) -> None:
     """So many rows more, unsealed."""
     async with database.transaction() as connection:
         for number in range(1, rows + 1):
-            await audit.record(connection, "target.updated", "target", number, f"web-{number}", after={"port": number})
+            await audit.record(
+                connection,
+                "target.updated",
+                "target",
+                number,
+                f"web-{number}",
+                after={"port": number},
+            )
 
 
 async def filled(database: Database, keys: list[Secret] = KEYS) -> Seals:
@@ -78,34 +85,53 @@ class Thief:
             for statement in statements:
                 connection.execute(statement)  # type: ignore[arg-type]
 
-    def chains(self, seal: int, sign: Callable[[ChainLink], tuple[str | None, str | None]], *, end: bool = True) -> None:
+    def chains(
+        self,
+        seal: int,
+        sign: Callable[[ChainLink], tuple[str | None, str | None]],
+        *,
+        end: bool = True,
+    ) -> None:
         """Make the chain anew from this number on, signed in his way; and with it its end, signed likewise."""
         with self._connected() as connection:
             link = self._link(connection, seal - 1)
-            rows = connection.execute(f"select {', '.join(FIELDS)} from audit_log where seal >= %s order by seal", [seal])
+            rows = connection.execute(
+                f"select {', '.join(FIELDS)} from audit_log where seal >= %s order by seal", [seal]
+            )
             for row in rows.fetchall():
                 link = link.next(row)
                 signed = [bytes.fromhex(link.hash), *_bytes(*sign(link)), link.seal]
-                connection.execute("update audit_log set hash = %s, key_id = %s, mac = %s where seal = %s", signed)
+                connection.execute(
+                    "update audit_log set hash = %s, key_id = %s, mac = %s where seal = %s", signed
+                )
             if end:
                 self._ends(connection, link, sign(link)[0])
 
     @staticmethod
     def _ends(connection: psycopg.Connection[DictRow], head: ChainLink, key: str | None) -> None:
-        connection.execute("update audit_chain set head_seal = %s, head_hash = decode(%s, 'hex')", [head.seal, head.hash])
+        connection.execute(
+            "update audit_chain set head_seal = %s, head_hash = decode(%s, 'hex')",
+            [head.seal, head.hash],
+        )
         if key is not None:
             row = connection.execute(f"select {audit_chain.COLUMNS} from audit_chain").fetchone()
             assert row is not None
             made = GUESSED.sign(Part.ENDS, audit_chain.parse_chain(row).ends.text)
-            connection.execute("update audit_chain set key_id = %s, mac = decode(%s, 'hex')", [key, made.mac])
+            connection.execute(
+                "update audit_chain set key_id = %s, mac = decode(%s, 'hex')", [key, made.mac]
+            )
 
     @staticmethod
     def _link(connection: psycopg.Connection[DictRow], seal: int) -> ChainLink:
-        row = connection.execute("select encode(hash, 'hex') as hash from audit_log where seal = %s", [seal]).fetchone()
+        row = connection.execute(
+            "select encode(hash, 'hex') as hash from audit_log where seal = %s", [seal]
+        ).fetchone()
         return ChainLink(seal, row["hash"]) if row is not None else ChainLink(seal)
 
     def _connected(self) -> psycopg.Connection[DictRow]:
-        return psycopg.connect(self.url, row_factory=dict_row, options="-c session_replication_role=replica")
+        return psycopg.connect(
+            self.url, row_factory=dict_row, options="-c session_replication_role=replica"
+        )
 
 
 def _bytes(key: str | None, mac: str | None) -> tuple[str | None, bytes | None]:
@@ -158,11 +184,18 @@ TAKEN = {
         "base",
     ),
     "the base moved behind all": (
-        ["update audit_chain set base_seal = head_seal, base_hash = head_hash", "delete from audit_log"],
+        [
+            "update audit_chain set base_seal = head_seal, base_hash = head_hash",
+            "delete from audit_log",
+        ],
         1,
         "base",
     ),
-    "all, and the chain as on the first day": ([f"update audit_chain set {NOTHING}", "delete from audit_log"], 1, "tail"),
+    "all, and the chain as on the first day": (
+        [f"update audit_chain set {NOTHING}", "delete from audit_log"],
+        1,
+        "tail",
+    ),
     "all, and a chain that nobody has signed": (
         [f"update audit_chain set {NOTHING}", NO_SIGNATURE, "delete from audit_log"],
         1,
@@ -173,7 +206,9 @@ TAKEN = {
 
 
 @pytest.mark.parametrize(("statements", "seal", "kind"), TAKEN.values(), ids=TAKEN)
-async def test_what_is_taken_away_is_found(database: Database, thief: Thief, statements: list[str], seal: int, kind: str) -> None:
+async def test_what_is_taken_away_is_found(
+    database: Database, thief: Thief, statements: list[str], seal: int, kind: str
+) -> None:
     await filled(database)
     thief.does(*statements)
     found = await broken(database)
@@ -193,10 +228,18 @@ MADE_ANEW = {
 
 @pytest.mark.parametrize(("seal", "sign", "kind"), MADE_ANEW.values(), ids=MADE_ANEW)
 async def test_a_chain_that_is_made_anew_is_found(
-    database: Database, thief: Thief, seal: int, sign: Callable[[ChainLink], tuple[str | None, str | None]], kind: str
+    database: Database,
+    thief: Thief,
+    seal: int,
+    sign: Callable[[ChainLink], tuple[str | None, str | None]],
+    kind: str,
 ) -> None:
     await filled(database)
-    thief.does(CHANGE, NO_SIGNATURE, "update audit_chain set anchor_seal = 6, anchor_id = 99" if seal == 1 else CHANGE)
+    thief.does(
+        CHANGE,
+        NO_SIGNATURE,
+        "update audit_chain set anchor_seal = 6, anchor_id = 99" if seal == 1 else CHANGE,
+    )
     thief.chains(seal, sign)
     found = await broken(database)
     assert found is not None
@@ -206,7 +249,9 @@ async def test_a_chain_that_is_made_anew_is_found(
         assert GUESSED.current in found.detail
 
 
-async def test_rows_made_anew_under_an_unknown_key_are_found_by_the_signed_head(database: Database, thief: Thief) -> None:
+async def test_rows_made_anew_under_an_unknown_key_are_found_by_the_signed_head(
+    database: Database, thief: Thief
+) -> None:
     await filled(database)
     thief.does(CHANGE)
     thief.chains(3, strange, end=False)
@@ -218,14 +263,19 @@ async def test_rows_made_anew_under_an_unknown_key_are_found_by_the_signed_head(
 async def test_two_rows_that_change_places_are_found(database: Database, thief: Thief) -> None:
     await filled(database)
     numbers = "seal = case seal when 2 then -5 else -2 end"
-    thief.does("alter table audit_log drop constraint audit_log_sealed", f"update audit_log set {numbers} where seal in (2, 5)")
+    thief.does(
+        "alter table audit_log drop constraint audit_log_sealed",
+        f"update audit_log set {numbers} where seal in (2, 5)",
+    )
     thief.does("update audit_log set seal = -seal where seal < 0")
     found = await broken(database)
     assert found is not None
     assert (found.seal, found.kind) == (2, "changed")
 
 
-async def test_a_row_of_retention_that_somebody_wrote_by_hand_is_found(database: Database, thief: Thief) -> None:
+async def test_a_row_of_retention_that_somebody_wrote_by_hand_is_found(
+    database: Database, thief: Thief
+) -> None:
     seals = await filled(database)
     says = """jsonb_build_object('rows', 3, 'base', (select seal || ':' || encode(hash, 'hex') from audit_log where seal = 3))"""
     thief.does(
@@ -243,7 +293,9 @@ async def test_a_row_of_retention_that_somebody_wrote_by_hand_is_found(database:
     assert (found.seal, found.kind) == (1, "base")
 
 
-async def test_a_base_that_is_moved_on_behind_honest_retention_is_found(database: Database, thief: Thief) -> None:
+async def test_a_base_that_is_moved_on_behind_honest_retention_is_found(
+    database: Database, thief: Thief
+) -> None:
     await retained(database)
     thief.does(
         "update audit_chain set base_seal = 8, base_hash = (select hash from audit_log where seal = 8)",
@@ -254,7 +306,9 @@ async def test_a_base_that_is_moved_on_behind_honest_retention_is_found(database
     assert (found.kind, found.seal) == ("base", 1)
 
 
-async def test_a_base_that_is_moved_a_little_leaves_the_honest_one_on_record(database: Database, thief: Thief) -> None:
+async def test_a_base_that_is_moved_a_little_leaves_the_honest_one_on_record(
+    database: Database, thief: Thief
+) -> None:
     seals = await retained(database)
     await database.fetch("update opsjobs_clock set shift = shift + interval '3 days' returning 1")
     assert await seals.retain(86_400) == 3
@@ -264,7 +318,9 @@ async def test_a_base_that_is_moved_a_little_leaves_the_honest_one_on_record(dat
     assert (found.kind, found.seal) == ("gap", 1)
 
 
-async def test_nobody_goes_on_with_ends_that_somebody_else_wrote(database: Database, thief: Thief) -> None:
+async def test_nobody_goes_on_with_ends_that_somebody_else_wrote(
+    database: Database, thief: Thief
+) -> None:
     seals = await filled(database)
     thief.does(f"update audit_chain set {TO_FOUR}", "delete from audit_log where seal > 4")
     await written(database)
@@ -280,22 +336,32 @@ async def test_nobody_goes_on_with_ends_that_somebody_else_wrote(database: Datab
     assert [row["kind"] for row in rotated.broken] == ["audit_chain"]
 
 
-async def test_retention_does_not_let_go_of_what_was_made_to_look_old(database: Database, thief: Thief) -> None:
+async def test_retention_does_not_let_go_of_what_was_made_to_look_old(
+    database: Database, thief: Thief
+) -> None:
     seals = await filled(database)
     thief.does("update audit_log set at = at - interval '9 days' where seal <= 3")
     with pytest.raises(UnverifiedChain, match="Row 1 "):
         await seals.retain(86_400)
-    assert (await database.fetch("select count(*) as n from audit_log where seal is not null"))[0]["n"] == ROWS
+    assert (await database.fetch("select count(*) as n from audit_log where seal is not null"))[0][
+        "n"
+    ] == ROWS
 
 
-async def test_an_older_copy_put_back_is_seen_by_who_was_there_and_by_a_noted_head(database: Database, thief: Thief) -> None:
+async def test_an_older_copy_put_back_is_seen_by_who_was_there_and_by_a_noted_head(
+    database: Database, thief: Thief
+) -> None:
     seals = await filled(database)
     log = AuditLog(database, KEYS)
     thief.does("create table aside as select * from audit_chain")
     await written(database, 2)
     await seals.seal()
     noted = (await log.verify()).ends.head
-    thief.does("delete from audit_log where seal > 6", "delete from audit_chain", "insert into audit_chain select * from aside")
+    thief.does(
+        "delete from audit_log where seal > 6",
+        "delete from audit_chain",
+        "insert into audit_chain select * from aside",
+    )
     found = (await log.verify()).broken
     assert found is not None
     assert (found.seal, found.kind) == (7, "tail")
@@ -314,16 +380,30 @@ async def test_an_administrator_begins_anew_and_that_cannot_be_written_by_hand(
 ) -> None:
     await filled(database)
     thief.does(
-        "delete from audit_log where seal = 3", f"update audit_chain set {TO_FOUR}", "delete from audit_log where seal > 5"
+        "delete from audit_log where seal = 3",
+        f"update audit_chain set {TO_FOUR}",
+        "delete from audit_log where seal > 5",
     )
     await written(database)
     assert str(await Seals(database, keys).anchor("a lost key")).startswith("5:")
     await Seals(database, keys).seal()
     found = await AuditLog(database, keys).verify()
-    assert (found.broken, found.checked, found.ends.base.seal, found.ends.head.seal) == (None, 2, 5, 7)
-    row = await database.fetch_one("select action, seal, reason, after->'broken'->>'head' as head from audit_log where id = 8")
+    assert (found.broken, found.checked, found.ends.base.seal, found.ends.head.seal) == (
+        None,
+        2,
+        5,
+        7,
+    )
+    row = await database.fetch_one(
+        "select action, seal, reason, after->'broken'->>'head' as head from audit_log where id = 8"
+    )
     assert row is not None
-    assert (row["action"], row["seal"], row["reason"], row["head"][:2]) == ("audit.anchored", 6, "a lost key", "4:")
+    assert (row["action"], row["seal"], row["reason"], row["head"][:2]) == (
+        "audit.anchored",
+        6,
+        "a lost key",
+        "4:",
+    )
     # What his would look like, with all that he can copy.
     thief.does(
         """insert into audit_log (actor, actor_kind, action, thing, after, reason)
@@ -339,7 +419,9 @@ async def test_an_administrator_begins_anew_and_that_cannot_be_written_by_hand(
 # --- keys that change, and what was before there were any
 
 
-async def test_a_rotated_key_leaves_the_log_whole_and_may_be_dropped(database: Database, thief: Thief) -> None:
+async def test_a_rotated_key_leaves_the_log_whole_and_may_be_dropped(
+    database: Database, thief: Thief
+) -> None:
     new = new_key()
     named = key_id(decoded(new.reveal()))
     await filled(database)
@@ -347,7 +429,9 @@ async def test_a_rotated_key_leaves_the_log_whole_and_may_be_dropped(database: D
     await written(database, 2)
     await both.seal()
     assert (await AuditLog(database, [new, AUDIT_KEY]).verify()).keys_missing == []
-    rows = await database.fetch("select key_id, count(*)::int as n from audit_log group by 1 order by min(seal)")
+    rows = await database.fetch(
+        "select key_id, count(*)::int as n from audit_log group by 1 order by min(seal)"
+    )
     assert [(row["key_id"], row["n"]) for row in rows] == [(OURS, ROWS), (named, 2)]
     # A process that does not know the new key yet says which, and calls nothing forged; and it seals nothing over it.
     older = await broken(database)
@@ -358,7 +442,10 @@ async def test_a_rotated_key_leaves_the_log_whole_and_may_be_dropped(database: D
     with pytest.raises(UnverifiedChain, match=named):
         await Seals(database, KEYS).seal()
     rotated = await KeyRotation(database, [new, AUDIT_KEY]).rotate(60)
-    assert [(key.id, key.data()["removable"]) for key in rotated.keys] == [(named, False), (OURS, True)]
+    assert [(key.id, key.data()["removable"]) for key in rotated.keys] == [
+        (named, False),
+        (OURS, True),
+    ]
     await Seals(database, [new]).seal()
     found = await AuditLog(database, [new]).verify()
     assert (found.broken, found.keys_missing) == (None, [OURS])
@@ -368,7 +455,9 @@ async def test_a_rotated_key_leaves_the_log_whole_and_may_be_dropped(database: D
     assert (gone.seal, gone.kind) == (3, "gap")
 
 
-async def test_rotation_signs_the_chain_under_the_current_key_though_nothing_is_written(database: Database) -> None:
+async def test_rotation_signs_the_chain_under_the_current_key_though_nothing_is_written(
+    database: Database,
+) -> None:
     new = new_key()
     await filled(database)
     keys = KeyRotation(database, [new, AUDIT_KEY])
@@ -384,7 +473,13 @@ async def test_what_was_sealed_before_there_were_signatures_is_covered_by_the_fi
     thief.chains(1, bare)
     thief.does(NO_SIGNATURE)
     async with database.transaction() as connection:  # as the retention of that release leaves it
-        await audit.record(connection, "audit.retained", "audit_log", None, after={"rows": 0, "base": str(ChainLink())})
+        await audit.record(
+            connection,
+            "audit.retained",
+            "audit_log",
+            None,
+            after={"rows": 0, "base": str(ChainLink())},
+        )
     assert await broken(database) is not None
     with psycopg.connect(database_url) as connection:
         with pytest.raises(Failure, match="ENCRYPTION_KEYS is not set"):
@@ -395,7 +490,9 @@ async def test_what_was_sealed_before_there_were_signatures_is_covered_by_the_fi
     assert (found.broken, found.ends.anchor) == (None, ROWS)
     assert await Seals(database, KEYS).seal() == 1
     assert (await log.verify()).broken is None
-    thief.does("insert into audit_log (actor, actor_kind, action, thing) values ('ben', 'user', 'audit.retained', 'audit_log')")
+    thief.does(
+        "insert into audit_log (actor, actor_kind, action, thing) values ('ben', 'user', 'audit.retained', 'audit_log')"
+    )
     assert await Seals(database, KEYS).seal() == 1
     found = await log.verify()
     assert found.broken is not None
@@ -413,7 +510,9 @@ update audit_chain set head_seal = 7, head_hash = decode(repeat('ab', 32), 'hex'
 select opsjobs_audit_retain(now() + interval '9 days', 2000)"""
 
 
-async def test_the_sealer_of_an_older_release_beside_ours_leaves_its_rows_to_us(database: Database) -> None:
+async def test_the_sealer_of_an_older_release_beside_ours_leaves_its_rows_to_us(
+    database: Database,
+) -> None:
     seals = await filled(database)
     await written(database)
     async with database.connection() as connection:

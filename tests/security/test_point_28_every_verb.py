@@ -35,10 +35,25 @@ EXEMPT = {
     "POST /auth/refresh": "it goes on with a login, which is on record; a token that comes twice ends that, and is",
 }
 NIGHTLY = {"name": "nightly", "type": "cron", "cron": "30 2 * * *", "timezone": "Europe/Berlin"}
-XMAS = {"name": "xmas", "kind": "blackout", "timezone": "Europe/Berlin", "windows": [{"yearly": "12-24..12-26"}]}
-PASSWORD = {"name": "root", "type": "password", "username": "root", "password": "s3cret-of-the-canary"}
+XMAS = {
+    "name": "xmas",
+    "kind": "blackout",
+    "timezone": "Europe/Berlin",
+    "windows": [{"yearly": "12-24..12-26"}],
+}
+PASSWORD = {
+    "name": "root",
+    "type": "password",
+    "username": "root",
+    "password": "s3cret-of-the-canary",
+}
 ROBOT = {"name": "robot", "grants": [{"role": "viewer"}]}
-PUBLIC = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+PUBLIC = (
+    Ed25519PrivateKey.generate()
+    .public_key()
+    .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    .decode()
+)
 BEN = {"name": "ben", "grants": [{"role": "viewer"}]}
 OLD, NEW = "an old word of-the-canary", "a new word of-the-canary"
 ON = {"ids": ["web-1", "web-2"]}
@@ -61,13 +76,40 @@ class Step:
 # In this order each one finds what it needs.
 STEPS = [
     Step("POST /target-groups", "/target-groups", {"name": "web"}, "group.created", "group"),
-    Step("PUT /target-groups/{id}", "/target-groups/{group}", {"name": "web", "description": "all"}, "group.updated"),
-    Step("PATCH /target-groups/{id}", "/target-groups/{group}", {"description": "in front"}, "group.updated"),
+    Step(
+        "PUT /target-groups/{id}",
+        "/target-groups/{group}",
+        {"name": "web", "description": "all"},
+        "group.updated",
+    ),
+    Step(
+        "PATCH /target-groups/{id}",
+        "/target-groups/{group}",
+        {"description": "in front"},
+        "group.updated",
+    ),
     Step("POST /credentials", "/credentials", PASSWORD, "credential.created", "credential"),
-    Step("PUT /credentials/{id}", "/credentials/{credential}", {**PASSWORD, "username": "toor"}, "credential.updated"),
-    Step("PATCH /credentials/{id}", "/credentials/{credential}", {"username": "root"}, "credential.updated"),
-    Step("PUT /credentials/{id}/bound-to", "/credentials/{credential}/bound-to", {"groups": ["web"]}, "credential.bound"),
-    Step("POST /credentials/{id}/test", "/credentials/{credential}/test", None, "credential.tested"),
+    Step(
+        "PUT /credentials/{id}",
+        "/credentials/{credential}",
+        {**PASSWORD, "username": "toor"},
+        "credential.updated",
+    ),
+    Step(
+        "PATCH /credentials/{id}",
+        "/credentials/{credential}",
+        {"username": "root"},
+        "credential.updated",
+    ),
+    Step(
+        "PUT /credentials/{id}/bound-to",
+        "/credentials/{credential}/bound-to",
+        {"groups": ["web"]},
+        "credential.bound",
+    ),
+    Step(
+        "POST /credentials/{id}/test", "/credentials/{credential}/test", None, "credential.tested"
+    ),
     Step(
         "POST /credentials/{id}/rotate",
         "/credentials/{credential}/rotate",
@@ -76,8 +118,19 @@ STEPS = [
     ),
     Step("POST /keys/rotate", "/keys/rotate", None, "key.rotated"),
     Step("DELETE /credentials/{id}", "/credentials/{credential}", None, "credential.deleted"),
-    Step("POST /targets", "/targets", {"name": "web-1", "host": "10.0.0.1", "groups": ["web"]}, "target.created", "web"),
-    Step("POST /targets/import", "/targets/import", {"targets": [{"name": "web-2", "host": "10.0.0.2"}]}, "target.created"),
+    Step(
+        "POST /targets",
+        "/targets",
+        {"name": "web-1", "host": "10.0.0.1", "groups": ["web"]},
+        "target.created",
+        "web",
+    ),
+    Step(
+        "POST /targets/import",
+        "/targets/import",
+        {"targets": [{"name": "web-2", "host": "10.0.0.2"}]},
+        "target.created",
+    ),
     Step(
         "PUT /targets/{id}",
         "/targets/{web}",
@@ -86,13 +139,35 @@ STEPS = [
     ),
     Step("PATCH /targets/{id}", "/targets/{web}", {"slots": 3}, "target.updated"),
     Step("POST /targets/{id}/test", "/targets/{web}/test", None, "target.tested"),
-    Step("POST /targets/{id}/scan-host-keys", "/targets/{web}/scan-host-keys", None, "target.scanned"),
-    Step("POST /targets/{id}/maintenance", "/targets/{web}/maintenance", {"duration": "1h"}, "target.maintenance_began"),
-    Step("POST /targets/{id}/maintenance", "/targets/{web}/maintenance", {"off": True}, "target.maintenance_ended"),
+    Step(
+        "POST /targets/{id}/scan-host-keys", "/targets/{web}/scan-host-keys", None, "target.scanned"
+    ),
+    Step(
+        "POST /targets/{id}/maintenance",
+        "/targets/{web}/maintenance",
+        {"duration": "1h"},
+        "target.maintenance_began",
+    ),
+    Step(
+        "POST /targets/{id}/maintenance",
+        "/targets/{web}/maintenance",
+        {"off": True},
+        "target.maintenance_ended",
+    ),
     Step("POST /circuits/{target}/reset", "/circuits/{web}/reset", None, "circuit.reset"),
     Step("POST /calendars", "/calendars", XMAS, "calendar.created", "calendar"),
-    Step("PUT /calendars/{id}", "/calendars/{calendar}", {**XMAS, "description": "quiet"}, "calendar.updated"),
-    Step("PATCH /calendars/{id}", "/calendars/{calendar}", {"description": "still"}, "calendar.updated"),
+    Step(
+        "PUT /calendars/{id}",
+        "/calendars/{calendar}",
+        {**XMAS, "description": "quiet"},
+        "calendar.updated",
+    ),
+    Step(
+        "PATCH /calendars/{id}",
+        "/calendars/{calendar}",
+        {"description": "still"},
+        "calendar.updated",
+    ),
     Step("DELETE /calendars/{id}", "/calendars/{calendar}", None, "calendar.deleted"),
     Step("POST /files", "/files?name=a.conf", b"abc", "file.uploaded", "file"),
     Step("DELETE /files/{id}", "/files/{file}", None, "file.deleted"),
@@ -100,41 +175,152 @@ STEPS = [
     Step("PUT /jobs/{id}", "/jobs/{job}", job(targets=ON, description="x"), "job.updated"),
     Step("PATCH /jobs/{id}", "/jobs/{job}", {"description": "z"}, "job.updated"),
     Step("POST /jobs/{id}/clone", "/jobs/{job}/clone", None, "job.created", "copy"),
-    Step("POST /jobs/apply", "/jobs/apply", {"jobs": [job(targets=ON, description="y")]}, "job.updated"),
+    Step(
+        "POST /jobs/apply",
+        "/jobs/apply",
+        {"jobs": [job(targets=ON, description="y")]},
+        "job.updated",
+    ),
     Step("POST /jobs/{id}/pause", "/jobs/{job}/pause", None, "job.paused"),
     Step("POST /jobs/{id}/resume", "/jobs/{job}/resume", None, "job.resumed"),
-    Step("POST /jobs/{id}/schedules", "/jobs/{job}/schedules", NIGHTLY, "schedule.created", "schedule"),
-    Step("PUT /schedules/{id}", "/schedules/{schedule}", {**NIGHTLY, "cron": "31 2 * * *"}, "schedule.updated"),
-    Step("PATCH /schedules/{id}", "/schedules/{schedule}", {"cron": "32 2 * * *"}, "schedule.updated"),
-    Step("POST /schedules/{id}/pause", "/schedules/{schedule}/pause", {"reason": "quiet"}, "schedule.paused"),
+    Step(
+        "POST /jobs/{id}/schedules",
+        "/jobs/{job}/schedules",
+        NIGHTLY,
+        "schedule.created",
+        "schedule",
+    ),
+    Step(
+        "PUT /schedules/{id}",
+        "/schedules/{schedule}",
+        {**NIGHTLY, "cron": "31 2 * * *"},
+        "schedule.updated",
+    ),
+    Step(
+        "PATCH /schedules/{id}", "/schedules/{schedule}", {"cron": "32 2 * * *"}, "schedule.updated"
+    ),
+    Step(
+        "POST /schedules/{id}/pause",
+        "/schedules/{schedule}/pause",
+        {"reason": "quiet"},
+        "schedule.paused",
+    ),
     Step("POST /schedules/{id}/resume", "/schedules/{schedule}/resume", None, "schedule.resumed"),
-    Step("POST /schedules/{id}/trigger", "/schedules/{schedule}/trigger", None, "schedule.triggered", "first"),
+    Step(
+        "POST /schedules/{id}/trigger",
+        "/schedules/{schedule}/trigger",
+        None,
+        "schedule.triggered",
+        "first",
+    ),
     Step("DELETE /schedules/{id}", "/schedules/{schedule}", None, "schedule.deleted"),
-    Step("POST /executions/{id}/retry", "/executions/{first}/retry", {"targets": ["web-2"]}, "execution.retried", "fourth"),
-    Step("POST /dead-letters/revive", "/dead-letters/revive", {"filter": {"target": "web-1"}}, "dead_letter.revived"),
-    Step("POST /dead-letters/discard", "/dead-letters/discard", {"filter": {}, "reason": "known"}, "dead_letter.discarded"),
-    Step("POST /jobs/{id}/execute", "/jobs/{job}/execute", {"reason": "now"}, "execution.launched", "second"),
-    Step("POST /executions/{id}/pause", "/executions/{second}/pause", {"reason": "too loud"}, "execution.paused"),
+    Step(
+        "POST /executions/{id}/retry",
+        "/executions/{first}/retry",
+        {"targets": ["web-2"]},
+        "execution.retried",
+        "fourth",
+    ),
+    Step(
+        "POST /dead-letters/revive",
+        "/dead-letters/revive",
+        {"filter": {"target": "web-1"}},
+        "dead_letter.revived",
+    ),
+    Step(
+        "POST /dead-letters/discard",
+        "/dead-letters/discard",
+        {"filter": {}, "reason": "known"},
+        "dead_letter.discarded",
+    ),
+    Step(
+        "POST /jobs/{id}/execute",
+        "/jobs/{job}/execute",
+        {"reason": "now"},
+        "execution.launched",
+        "second",
+    ),
+    Step(
+        "POST /executions/{id}/pause",
+        "/executions/{second}/pause",
+        {"reason": "too loud"},
+        "execution.paused",
+    ),
     Step("POST /executions/{id}/resume", "/executions/{second}/resume", None, "execution.resumed"),
-    Step("POST /executions/{id}/cancel", "/executions/{second}/cancel", {"reason": "enough"}, "execution.cancelled"),
-    Step("POST /run", "/run", {"actions": [{"command": "uptime"}], "targets": ON}, "execution.launched", "third"),
-    Step("POST /approvals/{id}/approve", "/approvals/{go}/approve", None, "approval.approved", by="mia"),
-    Step("POST /approvals/{id}/reject", "/approvals/{stop}/reject", {"reason": "no"}, "approval.rejected", by="mia"),
-    Step("POST /api-keys", "/api-keys", {"name": "ben", "role": "viewer"}, "api_key.created", "key"),
+    Step(
+        "POST /executions/{id}/cancel",
+        "/executions/{second}/cancel",
+        {"reason": "enough"},
+        "execution.cancelled",
+    ),
+    Step(
+        "POST /run",
+        "/run",
+        {"actions": [{"command": "uptime"}], "targets": ON},
+        "execution.launched",
+        "third",
+    ),
+    Step(
+        "POST /approvals/{id}/approve",
+        "/approvals/{go}/approve",
+        None,
+        "approval.approved",
+        by="mia",
+    ),
+    Step(
+        "POST /approvals/{id}/reject",
+        "/approvals/{stop}/reject",
+        {"reason": "no"},
+        "approval.rejected",
+        by="mia",
+    ),
+    Step(
+        "POST /api-keys", "/api-keys", {"name": "ben", "role": "viewer"}, "api_key.created", "key"
+    ),
     Step("DELETE /api-keys/{id}", "/api-keys/{key}", None, "api_key.deleted"),
     Step("POST /audit/anchor", "/audit/anchor", {"reason": "a lost key"}, "audit.anchored"),
-    Step("POST /services", "/services", {**ROBOT, "public_key": PUBLIC}, "service.created", "service"),
-    Step("PUT /services/{id}", "/services/{service}", {**ROBOT, "public_key": PUBLIC, "disabled": True}, "service.updated"),
+    Step(
+        "POST /services", "/services", {**ROBOT, "public_key": PUBLIC}, "service.created", "service"
+    ),
+    Step(
+        "PUT /services/{id}",
+        "/services/{service}",
+        {**ROBOT, "public_key": PUBLIC, "disabled": True},
+        "service.updated",
+    ),
     Step("PATCH /services/{id}", "/services/{service}", {"disabled": False}, "service.updated"),
     Step("DELETE /services/{id}", "/services/{service}", None, "service.deleted"),
     Step("POST /users", "/users", {**BEN, "password": OLD}, "user.created", "user"),
-    Step("PUT /users/{id}", "/users/{user}", {**BEN, "grants": [{"role": "operator"}]}, "user.updated"),
+    Step(
+        "PUT /users/{id}",
+        "/users/{user}",
+        {**BEN, "grants": [{"role": "operator"}]},
+        "user.updated",
+    ),
     Step("PATCH /users/{id}", "/users/{user}", {"grants": [{"role": "viewer"}]}, "user.updated"),
     Step("POST /users/{id}/disable", "/users/{user}/disable", None, "user.disabled"),
     Step("POST /users/{id}/enable", "/users/{user}/enable", None, "user.enabled"),
-    Step("POST /auth/login", "/auth/login", {"username": "ben", "password": OLD}, "user.logged_in", by="ben"),
-    Step("POST /auth/password", "/auth/password", {"current_password": OLD, "password": NEW}, "user.password_changed", by="ben"),
-    Step("POST /auth/login", "/auth/login", {"username": "ben", "password": NEW}, "user.logged_in", by="ben"),
+    Step(
+        "POST /auth/login",
+        "/auth/login",
+        {"username": "ben", "password": OLD},
+        "user.logged_in",
+        by="ben",
+    ),
+    Step(
+        "POST /auth/password",
+        "/auth/password",
+        {"current_password": OLD, "password": NEW},
+        "user.password_changed",
+        by="ben",
+    ),
+    Step(
+        "POST /auth/login",
+        "/auth/login",
+        {"username": "ben", "password": NEW},
+        "user.logged_in",
+        by="ben",
+    ),
     Step("POST /auth/logout", "/auth/logout", None, "user.logged_out", by="ben"),
     Step("DELETE /users/{id}", "/users/{user}", None, "user.deleted"),
     Step("DELETE /jobs/{id}", "/jobs/{copy}", None, "job.deleted"),
@@ -168,7 +354,9 @@ class Stage:
         if step.route == "POST /approvals/{id}/approve":
             self.tokens["mia"] = await self.services.people.create_key("mia", "manager")
             for action in ("go", "stop"):
-                asked = await self.services.ledger.request_approval(self.ids["third"], action, ApprovalTerms("May we?"))
+                asked = await self.services.ledger.request_approval(
+                    self.ids["third"], action, ApprovalTerms("May we?")
+                )
                 self.ids[action] = asked.id
 
     async def _lose(self, execution: str, *machines: str) -> None:
@@ -179,9 +367,15 @@ class Stage:
 
     async def send(self, step: Step) -> httpx2.Response:
         """The answer to the step's request."""
-        method, path, headers = step.route.partition(" ")[0], step.path.format(**self.ids), {"if-match": "*"}
+        method, path, headers = (
+            step.route.partition(" ")[0],
+            step.path.format(**self.ids),
+            {"if-match": "*"},
+        )
         if step.by != "ada":
-            headers["authorization"] = f"Bearer {self.tokens[step.by]}" if step.by in self.tokens else ""
+            headers["authorization"] = (
+                f"Bearer {self.tokens[step.by]}" if step.by in self.tokens else ""
+            )
         sent = {"content": step.body} if isinstance(step.body, bytes) else {"json": step.body}
         answer = await self.http.request(method, path, headers=headers, **sent)
         if answer.is_success and step.route == "POST /auth/login":
@@ -192,7 +386,9 @@ class Stage:
 
     async def rows(self) -> list[dict[str, Any]]:
         """The audit log, oldest first."""
-        return [dict(row) for row in await self.database.fetch("select * from audit_log order by id")]
+        return [
+            dict(row) for row in await self.database.fetch("select * from audit_log order by id")
+        ]
 
     async def state(self) -> dict[str, str]:
         """All that is kept, table by table; not when a key or a credential was used, who tried to log in, nor bytes that nobody refers to."""
@@ -210,7 +406,9 @@ class Stage:
     async def refuse(self, *, on: bool) -> None:
         """Whether the audit log can be written at all."""
         async with self.database.connection() as connection:
-            await connection.execute(f"alter table audit_log {'enable' if on else 'disable'} trigger refused")
+            await connection.execute(
+                f"alter table audit_log {'enable' if on else 'disable'} trigger refused"
+            )
 
 
 @asynccontextmanager
@@ -223,17 +421,26 @@ async def stage(database: Database) -> AsyncIterator[Stage]:
     token = await services.people.create_key("ada", "admin")
     transport = httpx2.ASGITransport(app=app_on(services), raise_app_exceptions=False)
     headers = {"Authorization": f"Bearer {token}"}
-    async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs", headers=headers) as http:
+    async with httpx2.AsyncClient(
+        transport=transport, base_url="http://opsjobs", headers=headers
+    ) as http:
         yield Stage(database, http, services)
 
 
 def test_every_route_that_changes_something_is_among_the_steps() -> None:
     paths = application().openapi()["paths"]
-    routes = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods if method != "get"}
+    routes = {
+        f"{method.upper()} {path}"
+        for path, methods in paths.items()
+        for method in methods
+        if method != "get"
+    }
     assert {step.route for step in STEPS} | set(EXEMPT) == routes
 
 
-async def test_each_leaves_a_row_and_is_not_done_where_none_can_be_written(database: Database) -> None:
+async def test_each_leaves_a_row_and_is_not_done_where_none_can_be_written(
+    database: Database,
+) -> None:
     async with database.connection() as connection:
         await connection.execute(
             """create function refused() returns trigger language plpgsql as $$ begin raise 'no space left' using errcode = 'disk_full'; end $$;
@@ -262,14 +469,16 @@ async def test_each_leaves_a_row_and_is_not_done_where_none_can_be_written(datab
         assert "of-the-canary" not in str(await here.rows())
 
 
-async def test_reading_all_jobs_at_once_and_copying_the_log_are_on_record_too(database: Database) -> None:
+async def test_reading_all_jobs_at_once_and_copying_the_log_are_on_record_too(
+    database: Database,
+) -> None:
     async with stage(database) as here:
         await here.http.post("/jobs", json=job())
         await here.http.get("/jobs/export")
         rows = await here.rows()
-        assert [(row["action"], row["after"]) for row in rows if row["action"] == "job.exported"] == [
-            ("job.exported", {"jobs": 1})
-        ]
+        assert [
+            (row["action"], row["after"]) for row in rows if row["action"] == "job.exported"
+        ] == [("job.exported", {"jobs": 1})]
 
 
 async def test_a_change_says_what_was_and_what_is(database: Database) -> None:
@@ -278,18 +487,25 @@ async def test_a_change_says_what_was_and_what_is(database: Database) -> None:
         body = {"name": "web-1", "host": "10.0.0.1", "port": 2222, "host_key_policy": "unchecked"}
         await here.http.put("/targets/1", json=body)
         await here.http.post("/jobs", json=job())
-        await here.http.put("/jobs/1", json=job(actions=[{"command": "hostname"}]), headers={"if-match": "*"})
+        await here.http.put(
+            "/jobs/1", json=job(actions=[{"command": "hostname"}]), headers={"if-match": "*"}
+        )
         by_action = {row["action"]: row for row in await here.rows()}
         target, changed = by_action["target.updated"], by_action["job.updated"]
         assert target["before"] == {"port": 22, "host_key_policy": "pinned", "version": 1}
         assert target["after"] == {"port": 2222, "host_key_policy": "unchecked", "version": 2}
-        assert (changed["before"], changed["after"]) == ({"version": 1}, {"version": 2, "changed": ["/actions/0/command"]})
+        assert (changed["before"], changed["after"]) == (
+            {"version": 1},
+            {"version": 2, "changed": ["/actions/0/command"]},
+        )
 
 
 async def test_what_is_too_long_to_be_told_is_on_record_by_its_hash(database: Database) -> None:
     async with stage(database) as here:
         labels = {f"label-{n}": "x" * 200 for n in range(60)}
-        made = await here.http.post("/targets", json={"name": "web-1", "host": "10.0.0.1", "labels": labels})
+        made = await here.http.post(
+            "/targets", json={"name": "web-1", "host": "10.0.0.1", "labels": labels}
+        )
         assert made.is_success, made.text
         (row,) = [row for row in await here.rows() if row["action"] == "target.created"]
         if row["after"].get("labels") is None:

@@ -28,9 +28,13 @@ async def rows(on: Desk) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("door", ["PUT", "PATCH", "import"])
-async def test_point_28_each_change_of_host_keys_has_an_action_of_its_own(database: Database, door: str) -> None:
+async def test_point_28_each_change_of_host_keys_has_an_action_of_its_own(
+    database: Database, door: str
+) -> None:
     async with desk(database) as ada:
-        assert (await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.1"})).status_code == 201
+        assert (
+            await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.1"})
+        ).status_code == 201
 
         async def set_keys(*keys: str) -> None:
             body = {"name": "web-1", "host": "10.0.0.1", "host_keys": list(keys)}
@@ -49,7 +53,12 @@ async def test_point_28_each_change_of_host_keys_has_an_action_of_its_own(databa
         await set_keys(f"@revoked {FIRST}", SECOND)
         await set_keys()
         seen = [row for row in await rows(ada) if "host_keys" in row["action"]]
-    assert [row["action"].removeprefix("target.host_keys_") for row in seen] == ["trusted", "replaced", "revoked", "removed"]
+    assert [row["action"].removeprefix("target.host_keys_") for row in seen] == [
+        "trusted",
+        "replaced",
+        "revoked",
+        "removed",
+    ]
     assert {row["thing_name"] for row in seen} == {"web-1"}
     first, second = (row["after"]["host_keys"] for row in seen[:2])
     assert seen[1]["before"]["host_keys"] == first
@@ -59,20 +68,32 @@ async def test_point_28_each_change_of_host_keys_has_an_action_of_its_own(databa
 
 
 @pytest.mark.parametrize("many", [False, True])
-async def test_point_28_a_machine_that_is_added_with_host_keys_trusts_them(database: Database, many: bool) -> None:
+async def test_point_28_a_machine_that_is_added_with_host_keys_trusts_them(
+    database: Database, many: bool
+) -> None:
     async with desk(database) as ada:
-        bodies = [{"name": f"web-{n}", "host": f"10.0.0.{n}", "host_keys": [FIRST] if n == 1 else []} for n in (1, 2)]
+        bodies = [
+            {"name": f"web-{n}", "host": f"10.0.0.{n}", "host_keys": [FIRST] if n == 1 else []}
+            for n in (1, 2)
+        ]
         if many:
             await ada.http.post("/targets/import", json={"targets": bodies})
         else:
             for body in bodies:
                 await ada.http.post("/targets", json=body)
-        seen = [(row["action"], row["thing_name"]) for row in await rows(ada) if "host_keys" in row["action"]]
+        seen = [
+            (row["action"], row["thing_name"])
+            for row in await rows(ada)
+            if "host_keys" in row["action"]
+        ]
     assert seen == [("target.host_keys_trusted", "web-1")]
 
 
 def test_the_table_of_the_audit_log_names_the_fields_that_have_changed() -> None:
-    assert changed({"host_keys": ["a"], "version": 1}, {"host_keys": ["b"], "version": 2}) == "host_keys"
+    assert (
+        changed({"host_keys": ["a"], "version": 1}, {"host_keys": ["b"], "version": 2})
+        == "host_keys"
+    )
     assert changed({"port": 22}, {"port": 2222, "zone": "x"}) == "port, zone"
     assert changed(None, {"port": 22}) is None
     assert changed({"port": 22}, {"bytes": 20_000, "sha256": "0"}) is None

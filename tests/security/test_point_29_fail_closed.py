@@ -17,7 +17,12 @@ from opsjobs.store.transaction import Database
 
 VALIDATE = "/api/auth/validate"
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
-ADA = {"valid": True, "user": {"id": 7, "username": "ada", "role": "viewer"}, "roles": [], "permissions": ["jobs:execute"]}
+ADA = {
+    "valid": True,
+    "user": {"id": 7, "username": "ada", "role": "viewer"},
+    "roles": [],
+    "permissions": ["jobs:execute"],
+}
 
 
 async def asked(desk_: Desk, token: str) -> Any:
@@ -28,7 +33,9 @@ def introspecting(server: Answers, **more: Any) -> IdentitySettings:
     return IdentitySettings(auth_service_url=server.url, **more)
 
 
-async def test_point_29_while_the_auth_service_is_away_nobody_is_let_in_whoever_was_before(database: Database) -> None:
+async def test_point_29_while_the_auth_service_is_away_nobody_is_let_in_whoever_was_before(
+    database: Database,
+) -> None:
     clock = TurnedClock(NOW)
     with answering() as server:
         server.at[VALIDATE] = (200, ADA)
@@ -37,24 +44,43 @@ async def test_point_29_while_the_auth_service_is_away_nobody_is_let_in_whoever_
             assert (told["name"], told["kind"], told["roles"]) == ("ada", "external", ["viewer"])
             assert "jobs:execute" in told["grants"][0]["permissions"]
             assert server.bodies == [{"token": "opaque-token"}]
-            for outage in ((500, {}), (404, {}), (200, b"<html>"), (200, {}), (200, {"valid": "true"}), (302, {}), (200, [])):
+            for outage in (
+                (500, {}),
+                (404, {}),
+                (200, b"<html>"),
+                (200, {}),
+                (200, {"valid": "true"}),
+                (302, {}),
+                (200, []),
+            ):
                 server.at[VALIDATE] = outage
-                assert (await asked(ada, "opaque-token")).status_code == 200, "it was said a moment ago"
+                assert (await asked(ada, "opaque-token")).status_code == 200, (
+                    "it was said a moment ago"
+                )
                 answer = await asked(ada, f"another-{outage[0]}-{len(str(outage[1]))}")
                 told = problem(answer, 503, "unavailable")
                 assert answer.headers["retry-after"]
                 assert server.url not in json.dumps(told)
             clock.turn(15)
             problem(await asked(ada, "opaque-token"), 503, "unavailable")
-            assert (await ada.http.get("/auth/me")).status_code == 200, "our own keys need no Auth Service"
+            assert (await ada.http.get("/auth/me")).status_code == 200, (
+                "our own keys need no Auth Service"
+            )
             await ada.services.access.close()
 
 
-async def test_point_29_what_the_auth_service_says_no_to_is_401_and_not_asked_about_again_at_once(database: Database) -> None:
+async def test_point_29_what_the_auth_service_says_no_to_is_401_and_not_asked_about_again_at_once(
+    database: Database,
+) -> None:
     clock = TurnedClock(NOW)
     with answering() as server:
         async with desk(database, identity=introspecting(server), clock=clock) as ada:
-            for no in ((200, {"valid": False}), (200, {**ADA, "valid": False}), (401, {}), (403, {})):
+            for no in (
+                (200, {"valid": False}),
+                (200, {**ADA, "valid": False}),
+                (401, {}),
+                (403, {}),
+            ):
                 server.at[VALIDATE] = no
                 for _ in range(3):
                     problem(await asked(ada, f"no-{no[0]}-{len(no[1])}"), 401, "token_invalid")
@@ -65,7 +91,9 @@ async def test_point_29_what_the_auth_service_says_no_to_is_401_and_not_asked_ab
             await ada.services.access.close()
 
 
-async def test_point_29_a_token_without_exp_is_taken_only_where_it_is_asked_about(database: Database) -> None:
+async def test_point_29_a_token_without_exp_is_taken_only_where_it_is_asked_about(
+    database: Database,
+) -> None:
     now = NOW.timestamp()
     endless, over = signed(good(now, exp=None)), signed(good(now, exp=int(now) - 60))
     clock = TurnedClock(NOW)
@@ -101,8 +129,17 @@ async def test_point_29_elsewhere_a_token_without_exp_is_refused(database: Datab
 @pytest.mark.parametrize(
     "claims",
     [
-        {"user_id": 7, "username": "ada", "role": "operator", "permissions": ["read_jobs", "audit.read"]},
-        {"sub": "ada", "roles": ["operator", "unheard-of"], "permissions": ["jobs:read", "audit:read", "coffee:make"]},
+        {
+            "user_id": 7,
+            "username": "ada",
+            "role": "operator",
+            "permissions": ["read_jobs", "audit.read"],
+        },
+        {
+            "sub": "ada",
+            "roles": ["operator", "unheard-of"],
+            "permissions": ["jobs:read", "audit:read", "coffee:make"],
+        },
         {"sub": "ada", "roles": "operator unheard-of", "permissions": "job:read audit:read"},
     ],
 )
@@ -119,6 +156,11 @@ async def test_point_29_both_claim_sets_are_understood_and_what_is_unknown_holds
         assert "coffee:make" not in told["grants"][0]["permissions"]
         nobody = (await asked(ada, signed({**base, "sub": "ben", "roles": ["emperor"]}))).json()
         assert nobody["grants"] == []
-        scoped = {**base, **claims, "scope_labels": "env=staging", "opsjobs_grants": [{"role": "viewer", "scope": "env=prod"}]}
+        scoped = {
+            **base,
+            **claims,
+            "scope_labels": "env=staging",
+            "opsjobs_grants": [{"role": "viewer", "scope": "env=prod"}],
+        }
         grants = (await asked(ada, signed(scoped))).json()["grants"]
         assert [grant["scope"] for grant in grants] == ["env=staging", "env=prod"]

@@ -23,11 +23,15 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 @pytest.fixture(scope="module")
 def bom() -> dict[str, Any]:
     """The software bill of materials of this environment."""
-    told: dict[str, Any] = json.loads(subprocess.check_output([sys.executable, "scripts/sbom"], cwd=ROOT))
+    told: dict[str, Any] = json.loads(
+        subprocess.check_output([sys.executable, "scripts/sbom"], cwd=ROOT)
+    )
     return told
 
 
-def test_point_30_the_bill_of_materials_has_all_that_is_needed_as_it_is_installed(bom: dict[str, Any]) -> None:
+def test_point_30_the_bill_of_materials_has_all_that_is_needed_as_it_is_installed(
+    bom: dict[str, Any],
+) -> None:
     assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.6")
     parts = {part["name"]: part for part in bom["components"]}
     wanted = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
@@ -38,10 +42,14 @@ def test_point_30_the_bill_of_materials_has_all_that_is_needed_as_it_is_installe
             assert parts[name]["purl"] == f"pkg:pypi/{name}@{version(name)}"
     # What these need, too, and nothing that only the tests need.
     assert "vine" in parts
-    of_tests = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependency-groups"]["dev"]}
+    of_tests = {
+        canonicalize_name(Requirement(text).name) for text in PROJECT["dependency-groups"]["dev"]
+    }
     assert not of_tests & set(parts)
     known = {*parts, "opsconductor-jobs"}
-    assert {name for edge in bom["dependencies"] for name in (edge["ref"], *edge["dependsOn"])} == known
+    assert {
+        name for edge in bom["dependencies"] for name in (edge["ref"], *edge["dependsOn"])
+    } == known
 
 
 def test_point_30_an_audit_that_asked_nobody_is_no_success(tmp_path: Path) -> None:
@@ -52,11 +60,15 @@ def test_point_30_an_audit_that_asked_nobody_is_no_success(tmp_path: Path) -> No
     (tmp_path / "scripts" / "audit").write_text((ROOT / "scripts" / "audit").read_text())
     (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
     stand_in = tmp_path / ".venv-audit/bin/pip-audit"
-    stand_in.write_text(f'#!/bin/sh\necho "$@" > {asked}\nfor last; do :; done\ncat "$last" >> {asked}\nexit 1\n')
+    stand_in.write_text(
+        f'#!/bin/sh\necho "$@" > {asked}\nfor last; do :; done\ncat "$last" >> {asked}\nexit 1\n'
+    )
     for file in (stand_in, tmp_path / "scripts" / "audit"):
         file.chmod(file.stat().st_mode | stat.S_IXUSR)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    assert subprocess.run([tmp_path / "scripts/audit"], env=environment, check=False).returncode == 1
+    assert (
+        subprocess.run([tmp_path / "scripts/audit"], env=environment, check=False).returncode == 1
+    )
     words, *packages = asked.read_text().splitlines()
     # Without --strict pip-audit ends well, although the service could not be asked about anything.
     assert "--strict" in words.split()

@@ -20,7 +20,10 @@ def told() -> dict[int, str]:
 
 def named_after(point: int) -> set[str]:
     """The test files that are named after it."""
-    return {str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "security").glob(f"test_point_{point:02d}_*.py")}
+    return {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests" / "security").glob(f"test_point_{point:02d}_*.py")
+    }
 
 
 def test_every_point_has_a_row() -> None:

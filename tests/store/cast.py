@@ -22,13 +22,20 @@ from opsjobs.model.target import TargetDraft
 def private_key(*, pem: bool = False, passphrase: str | None = None) -> str:
     """A new Ed25519 key; a passphrase means PKCS #8 (the OpenSSH form of one needs bcrypt to be made)."""
     form = PrivateFormat.PKCS8 if pem or passphrase else PrivateFormat.OpenSSH
-    lock: KeySerializationEncryption = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
+    lock: KeySerializationEncryption = (
+        BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
+    )
     return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, form, lock).decode()
 
 
 def host_key() -> str:
     """A new host key, `ssh-ed25519 AAAA…`."""
-    return Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    return (
+        Ed25519PrivateKey.generate()
+        .public_key()
+        .public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        .decode()
+    )
 
 
 def target(name: str, **fields: Any) -> TargetDraft:
@@ -41,5 +48,9 @@ def password(name: str, **fields: Any) -> CredentialDraft:
 
 
 def job(name: str, **fields: Any) -> JobDraft:
-    body = {"name": name, "actions": [{"type": "command", "command": "uptime"}], "targets": {"groups": ["web"]}}
+    body = {
+        "name": name,
+        "actions": [{"type": "command", "command": "uptime"}],
+        "targets": {"groups": ["web"]},
+    }
     return JobDraft.model_validate({**body, **fields})

@@ -26,10 +26,18 @@ from opsjobs.store.transaction import Database
 HASH = "ab" * 32
 
 
-async def asked(database: Database, count: int = 3, *, needed: int = 1, **more: Any) -> tuple[Execution, Approval]:
+async def asked(
+    database: Database, count: int = 3, *, needed: int = 1, **more: Any
+) -> tuple[Execution, Approval]:
     """Return an execution that waits for this many approvers."""
     approval = PendingApproval(ApprovalTerms("the job asks for it", needed, 60), HASH, b"salt")
-    execution = await launch(database, machines(count), approval=approval, requester=Requester("ada", "user", "ada"), **more)
+    execution = await launch(
+        database,
+        machines(count),
+        approval=approval,
+        requester=Requester("ada", "user", "ada"),
+        **more,
+    )
     (approval,) = [a for a in await all_of(database) if a.execution_id == execution.id]
     return execution, approval
 
@@ -43,7 +51,9 @@ async def all_of(database: Database) -> list[Approval]:
 async def turn(database: Database, seconds: float) -> None:
     """Advance the clock that all processes share."""
     async with database.connection() as connection:
-        await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
+        await connection.execute(
+            "update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds]
+        )
 
 
 async def row(database: Database, execution: Execution) -> dict[str, Any]:
@@ -53,16 +63,25 @@ async def row(database: Database, execution: Execution) -> dict[str, Any]:
     return dict(found)
 
 
-async def test_a_pending_launch_holds_no_slots_and_starts_with_its_approval(database: Database) -> None:
+async def test_a_pending_launch_holds_no_slots_and_starts_with_its_approval(
+    database: Database,
+) -> None:
     names = {"names": ["web-lb"]}
-    execution, approval = await asked(database, window=2, timeout_seconds=100, hold_seconds=5, **names)
+    execution, approval = await asked(
+        database, window=2, timeout_seconds=100, hold_seconds=5, **names
+    )
     other = await launch(database, machines(1), **names)
-    assert (execution.status, (execution.waiting_on or {})["approval"]) == (ExecutionStatus.PENDING_APPROVAL, approval.id)
+    assert (execution.status, (execution.waiting_on or {})["approval"]) == (
+        ExecutionStatus.PENDING_APPROVAL,
+        approval.id,
+    )
     owner, ledger = Owner(database), Ledger(database)
     await ledger.reconcile()
     await ledger.recount()
     claimed = (await owner.claim()).runs
-    assert [run.execution_id for run in claimed] == [other.id], "neither is its name held, nor is a run of it ready"
+    assert [run.execution_id for run in claimed] == [other.id], (
+        "neither is its name held, nor is a run of it ready"
+    )
     await owner.finish(claimed)
     assert (await row(database, execution))["deadline_at"] is None
     await turn(database, 50)
@@ -70,13 +89,27 @@ async def test_a_pending_launch_holds_no_slots_and_starts_with_its_approval(data
     assert (decided.status, [d.by for d in decided.decisions]) == (ApprovalStatus.APPROVED, ["ben"])
     begun = await row(database, execution)
     left = (begun["deadline_at"] - begun["created_at"]).total_seconds()
-    assert (begun["status"], begun["window"], begun["named"], left > 145) == ("queued", 2, True, True)
+    assert (begun["status"], begun["window"], begun["named"], left > 145) == (
+        "queued",
+        2,
+        True,
+        True,
+    )
     assert begun["hold_until"] is not None
     while runs := (await owner.claim()).runs:
         await owner.finish(runs)
     assert (await read(database, execution)).status is ExecutionStatus.COMPLETED
-    entries = [e.body for e in await ExecutionLog(database).read(execution.id) if e.event == "status" and e.body is not None]
-    assert [body["status"] for body in entries if "execution" in body] == ["pending_approval", "queued", "running", "completed"]
+    entries = [
+        e.body
+        for e in await ExecutionLog(database).read(execution.id)
+        if e.event == "status" and e.body is not None
+    ]
+    assert [body["status"] for body in entries if "execution" in body] == [
+        "pending_approval",
+        "queued",
+        "running",
+        "completed",
+    ]
     assert await faults(database) == []
 
 
@@ -96,7 +129,9 @@ async def test_waves_of_an_approved_launch_open_as_of_any_other(database: Databa
 
 
 @pytest.mark.parametrize("how", ["reject", "expire", "cancel", "die"])
-async def test_a_launch_that_is_not_approved_ends_without_starting(database: Database, how: str) -> None:
+async def test_a_launch_that_is_not_approved_ends_without_starting(
+    database: Database, how: str
+) -> None:
     execution, approval = await asked(database)
     ledger = Ledger(database)
     if how == "reject":
@@ -109,19 +144,31 @@ async def test_a_launch_that_is_not_approved_ends_without_starting(database: Dat
         await ledger.reconcile()
     else:  # whoever rejected it died before its end
         async with database.connection() as connection:
-            await connection.execute("update approvals set status = 'rejected', decided_at = now(), decided_by = 'ben'")
+            await connection.execute(
+                "update approvals set status = 'rejected', decided_at = now(), decided_by = 'ben'"
+            )
         assert (await ledger.reconcile())["unbegun_ended"] == 1
     ended = await read(database, execution)
     status, count = ("cancelled", "cancelled") if how == "cancel" else ("rejected", "skipped")
     assert (ended.status.value, ended.counts, ended.started_at) == (status, {count: 3}, None)
     (decided,) = await all_of(database)
-    assert decided.status.value == {"reject": "rejected", "expire": "expired", "cancel": "cancelled", "die": "rejected"}[how]
+    assert (
+        decided.status.value
+        == {"reject": "rejected", "expire": "expired", "cancel": "cancelled", "die": "rejected"}[
+            how
+        ]
+    )
     if how == "reject":
         assert ended.halt_reason == "the execution was rejected by ben: not today"
     with pytest.raises(Conflict) as refused:
         await ledger.decide(approval.id, says("eve"))
     assert refused.value.code == "approval_decided"
-    events = [r["type"] for r in await database.fetch("select type from events where execution_id = %s", [execution.id])]
+    events = [
+        r["type"]
+        for r in await database.fetch(
+            "select type from events where execution_id = %s", [execution.id]
+        )
+    ]
     assert (f"execution.{status}" in events, "execution.queued" in events) == (True, False)
     assert await faults(database) == []
 
@@ -144,7 +191,9 @@ async def test_an_approval_counts_different_people_once_each(database: Database)
     with pytest.raises(NotFound):
         await ledger.decide(10**9, says("eve"))
     with pytest.raises(Forbidden):
-        await ledger.decide((await asked(database))[1].id, says("ada", True, "alone here", override=True))
+        await ledger.decide(
+            (await asked(database))[1].id, says("ada", True, "alone here", override=True)
+        )
     kept = await database.fetch(
         "select actor, action, thing_id, after -> 'hash' as hash from audit_log where thing = 'approval' order by id"
     )
@@ -155,7 +204,9 @@ async def test_an_approver_may_change_to_a_rejection(database: Database) -> None
     execution, approval = await asked(database, needed=2)
     ledger = Ledger(database)
     await ledger.decide(approval.id, says("ben"))
-    assert (await ledger.decide(approval.id, says("ben", False, "on second thoughts"))).status is ApprovalStatus.REJECTED
+    assert (
+        await ledger.decide(approval.id, says("ben", False, "on second thoughts"))
+    ).status is ApprovalStatus.REJECTED
     assert (await read(database, execution)).status is ExecutionStatus.REJECTED
 
 
@@ -163,7 +214,9 @@ async def test_an_approved_launch_of_a_paused_job_does_not_start(database: Datab
     execution, approval = await asked(database)
     async with database.connection() as connection:
         job = "insert into jobs (uuid, name, state, created_by) values (gen_random_uuid(), 'a', 'paused', 'ada') returning id"
-        await connection.execute(f"with job as ({job}) update job_executions e set job_id = job.id from job")
+        await connection.execute(
+            f"with job as ({job}) update job_executions e set job_id = job.id from job"
+        )
     with pytest.raises(Conflict) as refused:
         await Ledger(database).decide(approval.id, says("ben"))
     assert refused.value.code == "job_is_paused"
@@ -176,7 +229,9 @@ async def test_a_database_check_refuses_running_before_the_approval(database: Da
     for change in ('"window" = 5', "started_at = now()", "ready = 1, waiting = 2"):
         with pytest.raises(psycopg.errors.CheckViolation):
             async with database.connection() as connection:
-                await connection.execute(f"update job_executions set {change} where id = {execution.id}")  # type: ignore[call-overload]
+                await connection.execute(
+                    f"update job_executions set {change} where id = {execution.id}"
+                )  # type: ignore[call-overload]
     with pytest.raises(Conflict) as refused:
         await Ledger(database).pause(execution.id, by="ada", reason=None)
     assert refused.value.code == "execution_pending"
@@ -195,14 +250,22 @@ async def test_two_concurrent_approvals_count_as_two_and_start_it_once(database:
     for _ in range(10):
         execution, approval = await asked(database, needed=2)
         ledger = Ledger(database)
-        said = await asyncio.gather(*(outcome(ledger.decide(approval.id, says(name))) for name in ("ben", "eve", "ben")))
+        said = await asyncio.gather(
+            *(outcome(ledger.decide(approval.id, says(name))) for name in ("ben", "eve", "ben"))
+        )
         assert sorted(said) in (
             ["approved", "approved_already", "pending"],
             ["approval_decided", "approved", "pending"],
         ), said
-        entries = [e.body for e in await ExecutionLog(database).read(execution.id) if e.event == "status" and e.body is not None]
+        entries = [
+            e.body
+            for e in await ExecutionLog(database).read(execution.id)
+            if e.event == "status" and e.body is not None
+        ]
         assert [body["status"] for body in entries] == ["pending_approval", "queued"]
-    told = await database.fetch("select count(*) as n from events where type = 'approval.decided' group by subject")
+    told = await database.fetch(
+        "select count(*) as n from events where type = 'approval.decided' group by subject"
+    )
     assert [t["n"] for t in told] == [1] * 10
     assert await faults(database) == []
 
@@ -215,8 +278,13 @@ async def test_of_concurrent_approve_reject_expire_and_cancel_one_wins(database:
         if n % 2:
             await turn(database, 60 if n % 4 == 1 else 61)
         approve = ledger.decide(approval.id, says("ben"))
-        others = [ledger.decide(approval.id, says("eve", False)), ledger.cancel(execution.id, by="ada", reason=None)]
-        said = await asyncio.gather(*map(outcome, [approve, others[n // 2 % 2], ledger.reconcile()]))  # type: ignore[list-item]
+        others = [
+            ledger.decide(approval.id, says("eve", False)),
+            ledger.cancel(execution.id, by="ada", reason=None),
+        ]
+        said = await asyncio.gather(
+            *map(outcome, [approve, others[n // 2 % 2], ledger.reconcile()])
+        )  # type: ignore[list-item]
         others[1 - n // 2 % 2].close()
         while runs := (await owner.claim()).runs:
             await owner.finish(runs)

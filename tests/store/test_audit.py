@@ -12,16 +12,33 @@ from opsjobs.store.transaction import Database
 
 
 async def test_a_row_says_who_did_what_to_what_and_from_where(database: Database) -> None:
-    ada = Actor.from_principal(Principal.of_role("ada", "admin", "user", person="ada"), address="192.0.2.7", request_id="r-1")
+    ada = Actor.from_principal(
+        Principal.of_role("ada", "admin", "user", person="ada"),
+        address="192.0.2.7",
+        request_id="r-1",
+    )
     with audit.acting(ada):
         async with database.transaction() as connection:
-            await audit.record(connection, "target.updated", "target", 7, "web-1", before={"port": 22}, after={"port": 2222})
+            await audit.record(
+                connection,
+                "target.updated",
+                "target",
+                7,
+                "web-1",
+                before={"port": 22},
+                after={"port": 2222},
+            )
     row = await database.fetch_one("select * from audit_log")
     assert row is not None
     assert (row["actor"], row["actor_kind"], row["person"], row["address"], row["request_id"]) == (
         "ada", "user", "ada", "192.0.2.7", "r-1",
     )  # fmt: skip
-    assert (row["action"], row["thing"], row["thing_id"], row["thing_name"]) == ("target.updated", "target", "7", "web-1")
+    assert (row["action"], row["thing"], row["thing_id"], row["thing_name"]) == (
+        "target.updated",
+        "target",
+        "7",
+        "web-1",
+    )
     assert (row["before"], row["after"]) == ({"port": 22}, {"port": 2222})
 
 

@@ -20,8 +20,13 @@ from store.cast import job
 
 
 def draft(name: str = "holidays", **fields: Any) -> CalendarDraft:
-    windows = [{"name": "Christmas", "yearly": "12-24..12-26"}, {"from": "2026-11-27T22:00Z", "until": "2026-11-28T06:00Z"}]
-    return CalendarDraft.model_validate({"name": name, "timezone": "Europe/Berlin", "windows": windows, **fields})
+    windows = [
+        {"name": "Christmas", "yearly": "12-24..12-26"},
+        {"from": "2026-11-27T22:00Z", "until": "2026-11-28T06:00Z"},
+    ]
+    return CalendarDraft.model_validate(
+        {"name": name, "timezone": "Europe/Berlin", "windows": windows, **fields}
+    )
 
 
 async def made(on: Calendars, name: str = "holidays", **fields: Any) -> StoredCalendar:
@@ -30,7 +35,9 @@ async def made(on: Calendars, name: str = "holidays", **fields: Any) -> StoredCa
     return calendar
 
 
-async def scheduled(connection: Connection, job_id: int, *calendars: str, name: str = "nightly") -> None:
+async def scheduled(
+    connection: Connection, job_id: int, *calendars: str, name: str = "nightly"
+) -> None:
     """Insert a row as storing a schedule does, in the open transaction."""
     await check_calendars_exist(connection, calendars)
     query = "insert into job_schedules (uuid, job_id, name, definition, owner) values (%s, %s, %s, %s, 'ada')"
@@ -53,7 +60,10 @@ async def test_a_calendar_is_stored_unchanged_and_found_by_name(database: Databa
     assert noon is not None
     assert noon.reason == "Christmas: every year 12-24 to 12-26"
     assert await calendars.by_names([]) == {}
-    assert [one.draft.name for one in (await calendars.list(PageRequest())).items] == ["holidays", "nights"]
+    assert [one.draft.name for one in (await calendars.list(PageRequest())).items] == [
+        "holidays",
+        "nights",
+    ]
 
 
 async def test_names_are_unique(database: Database) -> None:
@@ -66,13 +76,17 @@ async def test_names_are_unique(database: Database) -> None:
         await calendars.replace(other.uuid, draft())
 
 
-async def test_a_calendar_that_a_schedule_names_keeps_its_name_and_stays(database: Database) -> None:
+async def test_a_calendar_that_a_schedule_names_keeps_its_name_and_stays(
+    database: Database,
+) -> None:
     calendars, job_id = Calendars(database), await job_on(database)
     stored = await made(calendars)
     async with database.transaction() as connection:
         await scheduled(connection, job_id, "holidays")
     for change in (calendars.delete(stored.uuid), calendars.replace(stored.uuid, draft("feasts"))):
-        with pytest.raises(Conflict, match="'holidays' is used by the schedules backup/nightly: change those first"):
+        with pytest.raises(
+            Conflict, match="'holidays' is used by the schedules backup/nightly: change those first"
+        ):
             await change
     changed = await calendars.replace(stored.uuid, draft(description="new"))
     assert changed.draft.description == "new"
@@ -97,10 +111,14 @@ async def test_a_schedule_refers_only_to_existing_calendars(database: Database) 
     async with database.transaction() as connection:
         with pytest.raises(Invalid, match="There is no calendar 'holydays'") as unknown:
             await check_calendars_exist(connection, ["holidays", "holydays"])
-    assert [(error.pointer, error.code) for error in unknown.value.errors] == [("/calendars/1", "unknown_calendar")]
+    assert [(error.pointer, error.code) for error in unknown.value.errors] == [
+        ("/calendars/1", "unknown_calendar")
+    ]
 
 
-async def test_a_calendar_cannot_be_deleted_while_a_schedule_is_stored_with_it(database: Database) -> None:
+async def test_a_calendar_cannot_be_deleted_while_a_schedule_is_stored_with_it(
+    database: Database,
+) -> None:
     calendars, job_id = Calendars(database), await job_on(database)
     stored = await made(calendars)
     async with database.transaction() as connection:

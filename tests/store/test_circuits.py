@@ -6,7 +6,15 @@ import asyncio
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
-from opsjobs.model.circuit import RIGHT_SECONDS, Ask, CircuitKey, CircuitPolicy, CircuitState, Report, Right
+from opsjobs.model.circuit import (
+    RIGHT_SECONDS,
+    Ask,
+    CircuitKey,
+    CircuitPolicy,
+    CircuitState,
+    Report,
+    Right,
+)
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Endpoint, Target, Transport
@@ -32,17 +40,30 @@ async def right(circuits: CircuitStore, wish: Ask) -> Right:
 
 
 async def tell(
-    circuits: CircuitStore, code: ErrorCode | None, *, key: CircuitKey = KEY, token: UUID | None = None, login: str = "a"
+    circuits: CircuitStore,
+    code: ErrorCode | None,
+    *,
+    key: CircuitKey = KEY,
+    token: UUID | None = None,
+    login: str = "a",
 ) -> CircuitState | None:
     return (await circuits.tell([Report(key, login, code, "no", token)]))[0]
 
 
 async def shift(database: Database, seconds: float) -> None:
-    await database.fetch("update opsjobs_clock set shift = shift + make_interval(secs => %s) returning one", [seconds])
+    await database.fetch(
+        "update opsjobs_clock set shift = shift + make_interval(secs => %s) returning one",
+        [seconds],
+    )
 
 
 async def events(database: Database) -> list[str]:
-    return [row["type"] for row in await database.fetch("select type from events where type like 'circuit.%%' order by id", [])]
+    return [
+        row["type"]
+        for row in await database.fetch(
+            "select type from events where type like 'circuit.%%' order by id", []
+        )
+    ]
 
 
 async def test_of_many_that_ask_at_once_one_may_try(database: Database) -> None:
@@ -51,18 +72,28 @@ async def test_of_many_that_ask_at_once_one_may_try(database: Database) -> None:
     assert sorted(r.value for r in asked) == ["busy"] * 19 + ["yours"]
 
 
-async def test_batches_of_several_workers_over_the_same_logins_do_not_lock_each_other_out(database: Database) -> None:
+async def test_batches_of_several_workers_over_the_same_logins_do_not_lock_each_other_out(
+    database: Database,
+) -> None:
     workers = [CircuitStore(database), CircuitStore(database)]
     keys = [CircuitKey(str(n), "1") for n in range(60)]
     rounds = await asyncio.gather(
-        *(worker.ask([ask(key) for key in way]) for worker in workers for way in (keys, keys[::-1], keys[30:] + keys[:30]))
+        *(
+            worker.ask([ask(key) for key in way])
+            for worker in workers
+            for way in (keys, keys[::-1], keys[30:] + keys[:30])
+        )
     )
     given = [key for way, answers in zip([keys, keys[::-1], keys[30:] + keys[:30]] * 2, rounds, strict=True)
              for key, (found, _) in zip(way, answers, strict=True) if found is Right.YOURS]  # fmt: skip
-    assert sorted(given, key=lambda key: key.target_id) == sorted(keys, key=lambda key: key.target_id)
+    assert sorted(given, key=lambda key: key.target_id) == sorted(
+        keys, key=lambda key: key.target_id
+    )
 
 
-async def test_a_good_login_is_free_for_all_until_somebody_finds_out_otherwise(database: Database) -> None:
+async def test_a_good_login_is_free_for_all_until_somebody_finds_out_otherwise(
+    database: Database,
+) -> None:
     circuits, other = CircuitStore(database, POLICY), CircuitStore(database, POLICY)
     wish = ask()
     assert await right(circuits, wish) is Right.YOURS
@@ -89,7 +120,9 @@ async def test_a_right_is_prolonged_while_its_holder_lives(database: Database) -
     assert await right(circuits, ask()) is Right.YOURS
 
 
-async def test_a_refused_login_is_open_for_all_half_open_for_one_and_each_change_is_told_once(database: Database) -> None:
+async def test_a_refused_login_is_open_for_all_half_open_for_one_and_each_change_is_told_once(
+    database: Database,
+) -> None:
     circuits, other = CircuitStore(database, POLICY), CircuitStore(database, POLICY)
     wish = ask()
     await circuits.ask([wish])
@@ -110,7 +143,9 @@ async def test_what_a_machine_says_is_stored_whatever_it_is(database: Database) 
     circuits = CircuitStore(database, POLICY)
     await circuits.ask([ask()])
     said = "go away\0\udc80" + 10_000 * "!"
-    assert await circuits.tell([Report(KEY, "a", ErrorCode.AUTH_FAILED, said)]) == [CircuitState.OPEN]
+    assert await circuits.tell([Report(KEY, "a", ErrorCode.AUTH_FAILED, said)]) == [
+        CircuitState.OPEN
+    ]
     (found,) = (await circuits.list(PageRequest(limit=10))).items
     assert found.message == ("go away\ufffd?" + 10_000 * "!")[:4_000]
 
@@ -127,7 +162,9 @@ class Choosy(CircuitStore):
 
 async def test_a_report_that_cannot_be_taken_in_keeps_no_other_from_it(database: Database) -> None:
     breaker = Breaker(Choosy(database, POLICY))
-    ways = [Endpoint(Target(str(n), f"web-{n}", "10.0.0.1", 22, Transport.SSH), None) for n in range(3)]
+    ways = [
+        Endpoint(Target(str(n), f"web-{n}", "10.0.0.1", 22, Transport.SSH), None) for n in range(3)
+    ]
     said = ["no", "poison", "no"]
 
     async def try_(way: Endpoint, words: str) -> None:
@@ -136,9 +173,15 @@ async def test_a_report_that_cannot_be_taken_in_keeps_no_other_from_it(database:
 
     ended = await asyncio.gather(*map(try_, ways, said), return_exceptions=True)
     await breaker.close()
-    assert [(type(one), str(one)) for one in ended] == [(RemoteFailure, words) for words in said], "as the machines said"
+    assert [(type(one), str(one)) for one in ended] == [(RemoteFailure, words) for words in said], (
+        "as the machines said"
+    )
     rows = await database.fetch("select target_id, state from circuits order by 1")
-    assert [(row["target_id"], row["state"]) for row in rows] == [("0", "open"), ("1", "closed"), ("2", "open")]
+    assert [(row["target_id"], row["state"]) for row in rows] == [
+        ("0", "open"),
+        ("1", "closed"),
+        ("2", "open"),
+    ]
 
 
 async def test_a_changed_login_starts_anew(database: Database) -> None:
@@ -160,12 +203,20 @@ async def test_the_list_shows_what_is_not_well_and_a_reset_closes_it(database: D
     (shown,) = (await circuits.list(PageRequest())).items
     told = shown.data()
     assert told["target"] == {"id": "1", "name": "web-1", "host": "10.0.0.5"}
-    assert (told["credential"], told["state"], told["error"]) == ("login", "open", {"code": "auth_failed", "message": "no"})
+    assert (told["credential"], told["state"], told["error"]) == (
+        "login",
+        "open",
+        {"code": "auth_failed", "message": "no"},
+    )
     assert (await Fleet(database).upkeep()).circuits_open == 1
     await shift(database, 601)
-    half = (await circuits.list(PageRequest(filters={"state": ["half_open"], "target": ["web-1"]}))).items
+    half = (
+        await circuits.list(PageRequest(filters={"state": ["half_open"], "target": ["web-1"]}))
+    ).items
     assert [c.target for c in half] == ["web-1"]
-    assert [c.target_id for c in (await circuits.list(PageRequest(filters={"state": ["closed"]}))).items] == ["9"]
+    assert [
+        c.target_id for c in (await circuits.list(PageRequest(filters={"state": ["closed"]}))).items
+    ] == ["9"]
     assert [c.target for c in await circuits.reset("1")] == ["web-1"]
     assert await circuits.reset("1") == []
     assert (await circuits.list(PageRequest())).items == []
@@ -183,4 +234,6 @@ async def test_circuits_go_with_their_target_and_their_credential(database: Data
         await tell(circuits, ErrorCode.AUTH_FAILED, key=key)
     await inventory.delete("1")
     await inventory._vault.delete("1")
-    assert [(c.target_id, c.credential) for c in (await circuits.list(PageRequest())).items] == [("2", None)]
+    assert [(c.target_id, c.credential) for c in (await circuits.list(PageRequest())).items] == [
+        ("2", None)
+    ]

@@ -99,7 +99,9 @@ def words(count: int) -> str:
     return "".join(chr(chance.randint(0x4E00, 0x9FA5)) for _ in range(count))
 
 
-@pytest.mark.parametrize("state", ["08006", "08P01", "53300", "53200", "57P01", "57P03", "25006", "25P03", "58030"])
+@pytest.mark.parametrize(
+    "state", ["08006", "08P01", "53300", "53200", "57P01", "57P03", "25006", "25P03", "58030"]
+)
 def test_errors_that_a_retry_may_cure_are_unavailable(state: str) -> None:
     assert type(as_unavailable(errors.lookup(state)("x"))) is Unavailable
 
@@ -112,19 +114,28 @@ def test_a_lock_timeout_is_distinguished_from_an_unavailable_database() -> None:
     assert isinstance(as_unavailable(errors.LockNotAvailable("x")), Locked)
 
 
-@pytest.mark.parametrize("state", ["54000", "54001", "55000", "22001", "23505", "42501", "42P01", "40P01", "40001", "XX000"])
+@pytest.mark.parametrize(
+    "state",
+    ["54000", "54001", "55000", "22001", "23505", "42501", "42P01", "40P01", "40001", "XX000"],
+)
 def test_errors_that_no_retry_cures_are_not_unavailable(state: str) -> None:
     assert as_unavailable(errors.lookup(state)("x")) is None
 
 
 def test_a_broken_connection_is_unavailable_and_misuse_of_the_driver_is_not() -> None:
-    assert type(as_unavailable(psycopg.OperationalError("server closed the connection"))) is Unavailable
+    assert (
+        type(as_unavailable(psycopg.OperationalError("server closed the connection")))
+        is Unavailable
+    )
     assert as_unavailable(psycopg.ProgrammingError("the query has 2 placeholders")) is None
 
 
 @pytest.mark.parametrize(
     "error",
-    [errors.DiskFull("could not extend file"), errors.IoError('could not write to file "x": No space left on device')],
+    [
+        errors.DiskFull("could not extend file"),
+        errors.IoError('could not write to file "x": No space left on device'),
+    ],
 )
 def test_a_full_disk_has_an_error_of_its_own(error: psycopg.Error) -> None:
     away = as_unavailable(error)
@@ -132,7 +143,9 @@ def test_a_full_disk_has_an_error_of_its_own(error: psycopg.Error) -> None:
     assert (away.code, "disk of the database is full" in away.told) == ("database_disk_full", True)
 
 
-async def test_a_flush_that_can_never_be_stored_is_refused_and_not_unavailable(database: Database) -> None:
+async def test_a_flush_that_can_never_be_stored_is_refused_and_not_unavailable(
+    database: Database,
+) -> None:
     async with database.connection() as connection:
         await connection.execute("create index on target_runs (error_message)")
     await launch(database, machines(1))
@@ -143,7 +156,9 @@ async def test_a_flush_that_can_never_be_stored_is_refused_and_not_unavailable(d
         await owner.settle(flush)
 
 
-async def test_a_long_reason_of_a_maintenance_stops_no_claim_of_its_zone(database: Database) -> None:
+async def test_a_long_reason_of_a_maintenance_stops_no_claim_of_its_zone(
+    database: Database,
+) -> None:
     ledger, owner = Ledger(database), Owner(database)
     execution = await launch(database, machines(3))
     await ledger.hold_target("1", 10, reason=words(2_000), by="ada")
@@ -169,7 +184,9 @@ async def test_a_long_wait_reason_is_cut_at_a_character(database: Database) -> N
 
 
 async def test_a_job_may_have_a_selector_as_long_as_it_is_allowed(database: Database) -> None:
-    selector = "name in (" + ",".join(f"m{random.Random(n).getrandbits(60)}" for n in range(190)) + ")"
+    selector = (
+        "name in (" + ",".join(f"m{random.Random(n).getrandbits(60)}" for n in range(190)) + ")"
+    )
     made = await Jobs(database).create(job("all", targets={"selector": selector}), "ada")
     assert isinstance(made, StoredJob)
 
@@ -179,4 +196,6 @@ async def test_values_of_indexed_columns_fit_into_an_index_entry(database: Datab
     unknown = {column for columns in found.values() for column in columns} - LONGEST.keys()
     assert not unknown, "say in LONGEST how long their texts can be"
     sizes = {index: sum(LONGEST[column] for column in columns) for index, columns in found.items()}
-    assert {index: size for index, size in sizes.items() if size > INDEX_ENTRY_BYTES_MAX - 100} == {}
+    assert {
+        index: size for index, size in sizes.items() if size > INDEX_ENTRY_BYTES_MAX - 100
+    } == {}

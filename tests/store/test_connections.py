@@ -28,19 +28,27 @@ async def test_a_statement_without_an_answer_ends_at_the_client_deadline(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DatabaseConnection, "answer_seconds", 0.3)
-    async with over_tcp(database.options.url) as (proxy, url), opened(url, connections=1) as through:
+    async with (
+        over_tcp(database.options.url) as (proxy, url),
+        opened(url, connections=1) as through,
+    ):
         assert await through.fetch("select 1 as one") == [{"one": 1}]
         proxy.silence_all()
         with pytest.raises(Unavailable, match="gave no answer"):
             await through.fetch("select 2 as two")
-        assert await through.fetch("select 3 as three") == [{"three": 3}], "the next one goes over a new connection"
+        assert await through.fetch("select 3 as three") == [{"three": 3}], (
+            "the next one goes over a new connection"
+        )
 
 
 async def test_a_cancelled_transaction_does_not_wait_for_a_silent_server(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DatabaseConnection, "answer_seconds", 0.3)
-    async with over_tcp(database.options.url) as (proxy, url), opened(url, connections=1) as through:
+    async with (
+        over_tcp(database.options.url) as (proxy, url),
+        opened(url, connections=1) as through,
+    ):
         await through.fetch("select 1")
         proxy.silence_all()
         asking = asyncio.create_task(through.fetch("select 2"))
@@ -69,7 +77,9 @@ def _user_timeout(connection: psycopg.AsyncConnection[object]) -> int:
         return line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 
 
-async def test_a_pool_hands_out_no_connection_that_postgresql_has_closed(database: Database) -> None:
+async def test_a_pool_hands_out_no_connection_that_postgresql_has_closed(
+    database: Database,
+) -> None:
     options = replace(database.options, connections=1, hot_verbs=True)
     worker = Database(options)
     await worker.open()
@@ -82,7 +92,9 @@ async def test_a_pool_hands_out_no_connection_that_postgresql_has_closed(databas
         await worker.close()
 
 
-async def test_a_pool_notices_the_end_of_an_outage_at_once(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:
+async def test_a_pool_notices_the_end_of_an_outage_at_once(
+    monkeypatch: pytest.MonkeyPatch, database: Database
+) -> None:
     monkeypatch.setattr(connections, "REDIAL_SECONDS", 0.01)
     failures = 0
 
@@ -129,7 +141,9 @@ async def test_a_connection_timeout_names_the_reason(monkeypatch: pytest.MonkeyP
             await nowhere.fetch("select 1")
 
 
-async def test_a_timeout_of_a_busy_pool_says_so(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_timeout_of_a_busy_pool_says_so(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(transaction, "WAIT_SECONDS", 0.3)
     async with opened(database.options.url, connections=1) as small, small.connection():
         with pytest.raises(Unavailable, match="all 1 connections are in use"):

@@ -46,21 +46,30 @@ async def upload(database: Database, data: bytes, name: str = "app.conf") -> Sto
 
 
 async def whole(database: Database, stored: StoredFile) -> bytes:
-    return b"".join([piece async for piece in Contents(database).stream(stored.content_id, stored.size)])
+    return b"".join(
+        [piece async for piece in Contents(database).stream(stored.content_id, stored.size)]
+    )
 
 
 async def rows(database: Database) -> tuple[int, int]:
     """How many contents and chunks there are."""
-    row = await database.fetch_one("select (select count(*) from file_contents) c, (select count(*) from file_chunks) k")
+    row = await database.fetch_one(
+        "select (select count(*) from file_contents) c, (select count(*) from file_chunks) k"
+    )
     assert row is not None
     return row["c"], row["k"]
 
 
 async def turn(database: Database, hours: float) -> None:
-    await database.fetch("update opsjobs_clock set shift = shift + make_interval(secs => %s) returning 1", [hours * 3600])
+    await database.fetch(
+        "update opsjobs_clock set shift = shift + make_interval(secs => %s) returning 1",
+        [hours * 3600],
+    )
 
 
-@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 5 * MIB + 17])
+@pytest.mark.parametrize(
+    "size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 5 * MIB + 17]
+)
 async def test_what_was_written_is_read_again(database: Database, size: int) -> None:
     data = noise(size)
     stored = await upload(database, data)
@@ -149,10 +158,14 @@ async def test_an_upload_that_was_swept_says_so(database: Database) -> None:
         await Contents(database).write(stalled(), limit_bytes=1 << 30)
 
 
-async def test_a_deleted_files_bytes_go_an_hour_later_unless_another_has_them(database: Database) -> None:
+async def test_a_deleted_files_bytes_go_an_hour_later_unless_another_has_them(
+    database: Database,
+) -> None:
     data = noise(MIB)
     first, second = await upload(database, data), await upload(database, data)
-    assert await Contents(database).sweep() == 1  # what the second upload wrote, only to be found the same
+    assert (
+        await Contents(database).sweep() == 1
+    )  # what the second upload wrote, only to be found the same
     await Files(database).delete(first.id)
     await turn(database, 1.1)
     assert await Contents(database).sweep() == 0
@@ -172,7 +185,9 @@ async def test_a_sweep_does_not_take_what_is_named_in_that_moment(database: Data
     again = await write(database, data)
     async with database.transaction() as naming:
         await blobs.seal(naming, again)
-        assert await Contents(database).sweep() == 0  # the row is locked: it is left for the next round
+        assert (
+            await Contents(database).sweep() == 0
+        )  # the row is locked: it is left for the next round
         await naming.execute(
             "insert into files (uuid, name, content_id, created_by) values (gen_random_uuid(), 'x', %s, 'ada')",
             [first.content_id],
@@ -181,7 +196,9 @@ async def test_a_sweep_does_not_take_what_is_named_in_that_moment(database: Data
     assert b"".join(await Contents(database).read(first.content_id, 0)) == data
 
 
-async def test_a_large_content_is_swept_in_portions(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_large_content_is_swept_in_portions(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(blobs, "SWEEP_CHUNKS", 3)
     await write(database, noise(2 * MIB))
     await turn(database, 1.1)
@@ -200,7 +217,9 @@ async def test_a_file_is_found_by_id_and_uuid_and_listed(database: Database) -> 
         await files.get(10_000)
 
 
-async def test_an_upload_with_the_same_key_is_answered_and_not_done_again(database: Database) -> None:
+async def test_an_upload_with_the_same_key_is_answered_and_not_done_again(
+    database: Database,
+) -> None:
     files, data = Files(database), b"listen 80;\n"
     request = IdempotentRequest("ada", "POST /files", "key-1", hashlib.sha256(data).digest())
     first = await files.create("a", await write(database, data), "ada", request)
@@ -227,15 +246,21 @@ async def test_a_file_that_is_on_its_way_is_not_deleted(database: Database) -> N
         await Files(database).delete(stored.id)
 
 
-async def test_an_artifact_is_recorded_once_and_only_by_who_holds_the_run(database: Database) -> None:
+async def test_an_artifact_is_recorded_once_and_only_by_who_holds_the_run(
+    database: Database,
+) -> None:
     execution = await launch(database, machines(1))
     owner = await Owner(database).register()
     run = (await owner.claim()).runs[0]
     artifacts = Artifacts(database)
     of = {"action": "get", "attempt": 1, "path": "/var/log/" + "x" * 3_000}
     assert await artifacts.record(run.id, run.fence, **of, written=await write(database, b"one"))
-    assert await artifacts.record(run.id, run.fence, **of, written=await write(database, b"two, later"))
-    assert not await artifacts.record(run.id, run.fence - 1, **of, written=await write(database, b"stale"))
+    assert await artifacts.record(
+        run.id, run.fence, **of, written=await write(database, b"two, later")
+    )
+    assert not await artifacts.record(
+        run.id, run.fence - 1, **of, written=await write(database, b"stale")
+    )
     (found,) = (await artifacts.list(execution.id, PageRequest())).items
     assert (found.target.name, found.path, found.size) == ("web-1", of["path"], 10)
     assert await artifacts.get(found.uuid) == found
@@ -248,7 +273,9 @@ async def test_artifacts_go_with_their_execution(database: Database) -> None:
     owner = await Owner(database).register()
     run = (await owner.claim()).runs[0]
     written = await write(database, noise(MIB))
-    assert await Artifacts(database).record(run.id, run.fence, action="get", attempt=1, path="/a", written=written)
+    assert await Artifacts(database).record(
+        run.id, run.fence, action="get", attempt=1, path="/a", written=written
+    )
     await database.fetch("delete from job_executions where id = %s returning 1", [execution.id])
     await turn(database, 1.1)
     assert await Contents(database).sweep() == 1

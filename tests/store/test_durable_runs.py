@@ -51,7 +51,10 @@ async def test_a_claim_returns_the_last_known_spool_of_the_target(database: Data
     await owner.identify([first], STORE)
     await owner.finish([first])
     await launch(database, machines(2))
-    assert {r.target_name: r.identity for r in (await owner.claim()).runs} == {"web-1": STORE, "web-2": None}
+    assert {r.target_name: r.identity for r in (await owner.claim()).runs} == {
+        "web-1": STORE,
+        "web-2": None,
+    }
     await owner.identify([second], STORE)
     await owner.die()
     heirs = await Owner(database, "worker-2").take_over()
@@ -85,7 +88,9 @@ async def test_a_stale_owner_records_no_spool_of_a_target(database: Database) ->
     assert (await run_row(database))["boot_id"] is None
 
 
-async def test_a_direct_start_is_recorded_for_a_takeover_and_not_for_the_target(database: Database) -> None:
+async def test_a_direct_start_is_recorded_for_a_takeover_and_not_for_the_target(
+    database: Database,
+) -> None:
     await launch(database, machines(1))
     owner = await Owner(database).register()
     await owner.identify((await owner.claim()).runs, None)
@@ -142,9 +147,13 @@ async def test_a_retry_waits_as_the_next_attempt_and_is_logged(database: Databas
     (again,) = (await owner.claim()).runs
     assert (again.attempt, again.fence, again.identity, again.direct) == (2, 2, STORE, False)
     states = [
-        (e.body or {}).get("status") for e in await ExecutionLog(database).read_states(execution.id, after=0, upto=99, limit=9)
+        (e.body or {}).get("status")
+        for e in await ExecutionLog(database).read_states(execution.id, after=0, upto=99, limit=9)
     ]
-    attempts = [e.attempt for e in await ExecutionLog(database).read_states(execution.id, after=0, upto=99, limit=9)]
+    attempts = [
+        e.attempt
+        for e in await ExecutionLog(database).read_states(execution.id, after=0, upto=99, limit=9)
+    ]
     assert (states, attempts) == (["running", "waiting", "running"], [None, 2, None])
     await owner.finish([again])
     assert (await read(database, execution)).status is ExecutionStatus.COMPLETED
@@ -170,7 +179,9 @@ async def test_a_retry_and_a_cancel_at_once_leave_nothing_waiting(database: Data
         owner = Owner(database)
         runs = (await owner.claim()).runs
         ledger = Ledger(database)
-        settled, _ = await asyncio.gather(owner.retry(runs), ledger.cancel(execution.id, by="ada", reason=None))
+        settled, _ = await asyncio.gather(
+            owner.retry(runs), ledger.cancel(execution.id, by="ada", reason=None)
+        )
         assert not settled.stale
         await ledger.reconcile()
         ended = await read(database, execution)
@@ -178,14 +189,18 @@ async def test_a_retry_and_a_cancel_at_once_leave_nothing_waiting(database: Data
     assert await faults(database) == []
 
 
-async def test_a_cancelled_retry_has_a_cancelled_result_and_its_folders_stay_due(database: Database) -> None:
+async def test_a_cancelled_retry_has_a_cancelled_result_and_its_folders_stay_due(
+    database: Database,
+) -> None:
     execution = await launch(database, machines(1), actions=2)
     owner = Owner(database)
     runs = (await owner.claim()).runs
     await owner.identify(runs, STORE)
     await owner.retry(runs)
     await Ledger(database).cancel(execution.id, by="ada", reason=None)
-    results = await database.fetch("select action, attempt, status, cancel_proof from job_execution_results order by id")
+    results = await database.fetch(
+        "select action, attempt, status, cancel_proof from job_execution_results order by id"
+    )
     assert results == [
         {"action": "step-1", "attempt": 1, "status": "lost", "cancel_proof": None},
         {"action": "step-1", "attempt": 2, "status": "cancelled", "cancel_proof": "never_started"},
@@ -203,13 +218,20 @@ async def test_a_cancel_between_two_actions_ends_at_the_second(database: Databas
     await owner.settle(done)
     await Ledger(database).cancel(execution.id, by="ada", reason=None)
     results = await database.fetch("select action, status from job_execution_results order by id")
-    assert results == [{"action": "step-1", "status": "succeeded"}, {"action": "step-2", "status": "cancelled"}]
+    assert results == [
+        {"action": "step-1", "status": "succeeded"},
+        {"action": "step-2", "status": "cancelled"},
+    ]
 
 
 def test_each_state_of_a_run_has_its_event() -> None:
     assert run_event(RunStatus.WAITING, retry=False) is None
     assert run_event(RunStatus.WAITING, retry=True) is EventType.TARGET_RUN_RETRIED
-    told = {status: run_event(status, retry=False) for status in RunStatus if status is not RunStatus.WAITING}
+    told = {
+        status: run_event(status, retry=False)
+        for status in RunStatus
+        if status is not RunStatus.WAITING
+    }
     assert {s for s, e in told.items() if e is not EventType.TARGET_RUN_FINISHED} == {
         RunStatus.RUNNING,
         RunStatus.LOST,
@@ -221,7 +243,9 @@ def test_each_state_of_a_run_has_its_event() -> None:
 # --- take-over and poison
 
 
-async def test_a_takeover_counts_as_a_death_unless_the_owner_stopped_in_order(database: Database) -> None:
+async def test_a_takeover_counts_as_a_death_unless_the_owner_stopped_in_order(
+    database: Database,
+) -> None:
     await launch(database, machines(1))
     first, second = await Owner(database).register(), await Owner(database, "worker-2").register()
     await first.claim()
@@ -240,10 +264,18 @@ async def test_a_takeover_whose_answer_was_lost_is_still_a_takeover(database: Da
     await first.stop()
     (taken,) = await second.take_over()
     await second.settle(second.flush([taken], None))
-    assert [r.taken_over for r in await Ledger(database).find_unknown_runs(owner=second.id, known=[])] == [True]
-    await second.settle(second.say([RunMove(taken.id, taken.execution_id, taken.target_id, taken.fence, RunStatus.WAITING)]))
+    assert [
+        r.taken_over for r in await Ledger(database).find_unknown_runs(owner=second.id, known=[])
+    ] == [True]
+    await second.settle(
+        second.say(
+            [RunMove(taken.id, taken.execution_id, taken.target_id, taken.fence, RunStatus.WAITING)]
+        )
+    )
     await second.claim()
-    assert [r.taken_over for r in await Ledger(database).find_unknown_runs(owner=second.id, known=[])] == [False]
+    assert [
+        r.taken_over for r in await Ledger(database).find_unknown_runs(owner=second.id, known=[])
+    ] == [False]
 
 
 @pytest.mark.parametrize("sign", ["output", "identity", "given back"])
@@ -254,7 +286,9 @@ async def test_a_sign_of_life_resets_the_poison_counter(database: Database, sign
     await owner.die()
     taken = await heir.take_over()
     assert (await run_row(database))["claims"] == 1
-    await heir.settle(heir.say([RunMove(taken[0].id, taken[0].execution_id, taken[0].target_id, taken[0].fence)]))
+    await heir.settle(
+        heir.say([RunMove(taken[0].id, taken[0].execution_id, taken[0].target_id, taken[0].fence)])
+    )
     assert (await run_row(database))["claims"] == 1, "to say nothing is no sign"
     match sign:
         case "output":
@@ -266,7 +300,9 @@ async def test_a_sign_of_life_resets_the_poison_counter(database: Database, sign
     assert (await run_row(database))["claims"] == 0
 
 
-async def test_output_of_a_run_that_never_changed_hands_touches_no_row_of_it(database: Database) -> None:
+async def test_output_of_a_run_that_never_changed_hands_touches_no_row_of_it(
+    database: Database,
+) -> None:
     await launch(database, machines(1))
     owner = Owner(database)
     runs = (await owner.claim()).runs
@@ -300,7 +336,9 @@ async def test_a_poisonous_run_is_dead_after_the_sixth_death(database: Database)
         {"error_code": "poison", "folder": True, "sweep": True},
         {"error_code": "poison", "folder": False, "sweep": False},
     ]
-    results = await database.fetch("select action, status, stdout_stored, error_code from job_execution_results order by id")
+    results = await database.fetch(
+        "select action, status, stdout_stored, error_code from job_execution_results order by id"
+    )
     assert results == [
         {"action": "step-1", "status": "dead", "stdout_stored": 3, "error_code": "poison"},
         {"action": "step-1", "status": "dead", "stdout_stored": 0, "error_code": "poison"},
@@ -308,7 +346,9 @@ async def test_a_poisonous_run_is_dead_after_the_sixth_death(database: Database)
     entries = await ExecutionLog(database).read(execution.id)
     assert [e.event for e in entries[-5:]] == ["result", "status", "status", "status", "end"]
     assert (entries[-5].body or {})["status"] == (entries[-4].body or {})["status"] == "dead"
-    told = await database.fetch("select type from events where execution_id = %s order by id desc limit 2", [execution.id])
+    told = await database.fetch(
+        "select type from events where execution_id = %s order by id desc limit 2", [execution.id]
+    )
     assert [t["type"] for t in told] == ["execution.failed", "target_run"]
     # Its slot is free: what was parked there is ready.
     assert [r.execution_id for r in (await last.claim()).runs] == [waiting.id]
@@ -323,12 +363,17 @@ async def test_a_takeover_beside_poison_takes_the_other_runs(database: Database)
     await passed_on(database, CLAIMS_AT_MOST)
     await launch(database, machines(3))
     last = Owner(database, f"heir-{CLAIMS_AT_MOST}")
-    (last.id,) = [row["owner"] for row in await database.fetch("select owner from target_runs where id = %s", [poison.id])]
+    (last.id,) = [
+        row["owner"]
+        for row in await database.fetch("select owner from target_runs where id = %s", [poison.id])
+    ]
     good = (await last.claim()).runs
     await Workers(database).reap(last.name)
     taken = await Owner(database, "last").take_over()
     assert {r.id for r in taken} == {r.id for r in good}
-    assert (await database.fetch("select status from target_runs where id = %s", [poison.id])) == [{"status": "dead"}]
+    assert (await database.fetch("select status from target_runs where id = %s", [poison.id])) == [
+        {"status": "dead"}
+    ]
     assert await faults(database) == []
 
 
@@ -365,8 +410,12 @@ async def test_poison_does_not_count_against_other_runs_of_its_worker(database: 
     (other,) = await heir.take_over()
     dead = await database.fetch("select id from target_runs where status = 'dead'")
     assert [row["id"] for row in dead] == [suspect.id]
-    living = await database.fetch("select id, claims from target_runs where status = 'running' order by id")
-    assert [row["claims"] for row in living] == [2, 1], "a run that waits for its turn counts no deaths"
+    living = await database.fetch(
+        "select id, claims from target_runs where status = 'running' order by id"
+    )
+    assert [row["claims"] for row in living] == [2, 1], (
+        "a run that waits for its turn counts no deaths"
+    )
     assert living[0]["id"] == other.id
     assert await faults(database) == []
 
@@ -408,11 +457,16 @@ async def test_poison_and_the_other_run_of_an_execution_at_once_end_it(database:
         await Workers(database).reap(f"heir-{round_ * 10 + CLAIMS_AT_MOST - 1}")
         await asyncio.gather(Owner(database, "last").take_over(), other.finish(good))
         ended = await read(database, execution)
-        assert (ended.status, ended.counts) == (ExecutionStatus.PARTIAL, {"succeeded": 1, "dead": 1})
+        assert (ended.status, ended.counts) == (
+            ExecutionStatus.PARTIAL,
+            {"succeeded": 1, "dead": 1},
+        )
     assert await faults(database) == []
 
 
-async def test_a_late_settle_beside_a_takeover_is_committed_whole_or_not_at_all(database: Database) -> None:
+async def test_a_late_settle_beside_a_takeover_is_committed_whole_or_not_at_all(
+    database: Database,
+) -> None:
     for round_ in range(2):  # each may cost a deadlock, which PostgreSQL sees after a second
         execution = await launch(database, machines(5))
         owner, heir = await Owner(database, f"first-{round_}").register(), Owner(database, "heir")
@@ -430,25 +484,47 @@ async def test_poison_names_the_action_that_would_have_come_next(database: Datab
     await launch(database, machines(1), actions=3)
     owner = await Owner(database).register()
     (run,) = (await owner.claim()).runs
-    done = ResultState(run.id, "step-1", 1, True, RunStatus.SUCCEEDED, (0, 0), (0, 0), (0, 0), NOW, NOW, 0)
-    void = ResultState(
-        run.id, "step-2", 1, True, RunStatus.SKIPPED, (0, 0), (0, 0), (0, 0), NOW, NOW, cancel_proof=CancelProof.NEVER_STARTED
+    done = ResultState(
+        run.id, "step-1", 1, True, RunStatus.SUCCEEDED, (0, 0), (0, 0), (0, 0), NOW, NOW, 0
     )
-    await owner.settle(owner.say([RunMove(run.id, run.execution_id, run.target_id, run.fence)], [done, void]))
+    void = ResultState(
+        run.id,
+        "step-2",
+        1,
+        True,
+        RunStatus.SKIPPED,
+        (0, 0),
+        (0, 0),
+        (0, 0),
+        NOW,
+        NOW,
+        cancel_proof=CancelProof.NEVER_STARTED,
+    )
+    await owner.settle(
+        owner.say([RunMove(run.id, run.execution_id, run.target_id, run.fence)], [done, void])
+    )
     await owner.die()
     await passed_on(database, CLAIMS_AT_MOST)
     await Workers(database).reap(f"heir-{CLAIMS_AT_MOST}")
     assert await Owner(database, "last").take_over() == []
-    results = await database.fetch("select action, attempt, status from job_execution_results order by id")
+    results = await database.fetch(
+        "select action, attempt, status from job_execution_results order by id"
+    )
     assert results[2:] == [{"action": "step-2", "attempt": 2, "status": "dead"}]
 
 
-async def test_a_run_without_an_open_action_is_taken_over_after_any_number_of_deaths(database: Database) -> None:
+async def test_a_run_without_an_open_action_is_taken_over_after_any_number_of_deaths(
+    database: Database,
+) -> None:
     execution = await launch(database, machines(1))
     owner = await Owner(database).register()
     (run,) = (await owner.claim()).runs
-    done = ResultState(run.id, "step-1", 1, True, RunStatus.SUCCEEDED, (0, 0), (0, 0), (0, 0), NOW, NOW, 0)
-    await owner.settle(owner.say([RunMove(run.id, run.execution_id, run.target_id, run.fence)], [done]))
+    done = ResultState(
+        run.id, "step-1", 1, True, RunStatus.SUCCEEDED, (0, 0), (0, 0), (0, 0), NOW, NOW, 0
+    )
+    await owner.settle(
+        owner.say([RunMove(run.id, run.execution_id, run.target_id, run.fence)], [done])
+    )
     await owner.die()
     (taken,) = await passed_on(database, CLAIMS_AT_MOST + 3)
     last = Owner(database, id=(await run_row(database))["owner"])
@@ -471,13 +547,19 @@ async def test_a_run_without_an_open_action_is_taken_over_after_any_number_of_de
 )
 @pytest.mark.parametrize("where", [STORE, None])
 async def test_a_run_lost_in_a_spool_is_looked_up_and_cleaned_up(
-    database: Database, where: SpoolIdentity | None, code: ErrorCode, proof: CancelProof | None, sweep: bool
+    database: Database,
+    where: SpoolIdentity | None,
+    code: ErrorCode,
+    proof: CancelProof | None,
+    sweep: bool,
 ) -> None:
     await launch(database, machines(1))
     owner = Owner(database)
     runs = (await owner.claim()).runs
     await owner.identify(runs, where)
-    await owner.settle(owner.flush(runs, code.run_status, error=RunError(code, "so it was"), proof=proof))
+    await owner.settle(
+        owner.flush(runs, code.run_status, error=RunError(code, "so it was"), proof=proof)
+    )
     due = "select spool_due - opsjobs_now() as spool, sweep_due - opsjobs_now() as sweep from target_runs"
     row = await database.fetch_one(due)
     assert row is not None

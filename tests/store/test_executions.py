@@ -22,12 +22,31 @@ async def test_an_execution_is_found_by_id_and_by_uuid(database: Database) -> No
     executions = Executions(database)
     by_id, by_uuid = await executions.get(str(launched.id)), await executions.get(launched.uuid)
     assert by_id == by_uuid
-    assert (by_id.status, by_id.counts, by_id.total_targets) == (ExecutionStatus.QUEUED, {"waiting": 3}, 3)
-    assert (by_id.requested_by, by_id.triggered_by, by_id.reason) == ("ada", TriggeredBy.MANUAL, "why not")
+    assert (by_id.status, by_id.counts, by_id.total_targets) == (
+        ExecutionStatus.QUEUED,
+        {"waiting": 3},
+        3,
+    )
+    assert (by_id.requested_by, by_id.triggered_by, by_id.reason) == (
+        "ada",
+        TriggeredBy.MANUAL,
+        "why not",
+    )
 
 
 @pytest.mark.parametrize(
-    "ref", ["7", "0", "-1", "x", str(1 << 70), "\u0661", "00000000-0000-7000-8000-000000000000", "1 or 1=1", "\x00"]
+    "ref",
+    [
+        "7",
+        "0",
+        "-1",
+        "x",
+        str(1 << 70),
+        "\u0661",
+        "00000000-0000-7000-8000-000000000000",
+        "1 or 1=1",
+        "\x00",
+    ],
 )
 async def test_an_unknown_reference_is_no_execution(database: Database, ref: str) -> None:
     with pytest.raises(NotFound, match="no execution"):
@@ -39,7 +58,11 @@ async def test_a_requested_cancel_is_shown_as_cancelling(database: Database) -> 
     await story.live(2)
     await Ledger(database).cancel(story.execution_id, by="ben", reason="too loud")
     asked = await story.now()
-    assert (asked.status, asked.cancelled_by, asked.cancel_reason) == (ExecutionStatus.CANCELLING, "ben", "too loud")
+    assert (asked.status, asked.cancelled_by, asked.cancel_reason) == (
+        ExecutionStatus.CANCELLING,
+        "ben",
+        "too loud",
+    )
     for name in ("web-1", "web-2"):
         await story.finish(name, error=RunError(ErrorCode.CANCELLED, "killed"))
     assert (await story.now()).status is ExecutionStatus.CANCELLED
@@ -57,19 +80,26 @@ async def test_a_pause_is_shown_until_the_end(database: Database) -> None:
 
 async def test_executions_are_listed_newest_first_by_cursor_and_filter(database: Database) -> None:
     story = Story(database)
-    ids = [(await story.launch(job_name=f"job-{n % 2}", requested_by=("ada", "ben")[n % 2])).id for n in range(7)]
+    ids = [
+        (await story.launch(job_name=f"job-{n % 2}", requested_by=("ada", "ben")[n % 2])).id
+        for n in range(7)
+    ]
     executions = Executions(database)
     first = await executions.list(PageRequest(limit=4))
     second = await executions.list(PageRequest(limit=4, cursor=first.next))
     assert [e.id for e in [*first.items, *second.items]] == ids[::-1]
     assert second.next is None
     of_ben = await executions.list(
-        PageRequest(filters={"requested_by": ["ben"], "job_name": ["job-1"], "status": ["queued", "failed"]})
+        PageRequest(
+            filters={"requested_by": ["ben"], "job_name": ["job-1"], "status": ["queued", "failed"]}
+        )
     )
     assert [e.id for e in of_ben.items] == [ids[5], ids[3], ids[1]]
     third = await executions.get(str(ids[2]))
     later = await executions.list(
-        PageRequest(filters={"created_after": [(third.created_at + timedelta(microseconds=1)).isoformat()]})
+        PageRequest(
+            filters={"created_after": [(third.created_at + timedelta(microseconds=1)).isoformat()]}
+        )
     )
     assert [e.id for e in later.items] == ids[:2:-1]
     with pytest.raises(Invalid):
@@ -81,7 +111,9 @@ async def test_cancelling_executions_are_found_by_that_status(database: Database
     await story.live()
     await Ledger(database).cancel(story.execution_id, by="ben", reason=None)
     executions = Executions(database)
-    assert [e.id for e in (await executions.list(PageRequest(filters={"status": ["cancelling"]}))).items] == [story.execution_id]
+    assert [
+        e.id for e in (await executions.list(PageRequest(filters={"status": ["cancelling"]}))).items
+    ] == [story.execution_id]
     assert (await executions.list(PageRequest(filters={"status": ["running"]}))).items == []
 
 
@@ -97,7 +129,10 @@ async def test_runs_are_listed_in_the_order_of_launch(database: Database) -> Non
     assert (failed.status, failed.exit_code, failed.worker) == (RunStatus.FAILED, 3, "worker-1")
     assert failed.error == RunError(ErrorCode.NONZERO_EXIT, "exit 3")
     assert [
-        r.target.id for r in (await executions.runs(story.execution_id, PageRequest(filters={"status": ["running"]}))).items
+        r.target.id
+        for r in (
+            await executions.runs(story.execution_id, PageRequest(filters={"status": ["running"]}))
+        ).items
     ] == ["9", "2"]
     halves = await executions.runs(story.execution_id, PageRequest(limit=2))
     rest = await executions.runs(story.execution_id, PageRequest(limit=2, cursor=halves.next))
@@ -126,17 +161,30 @@ async def test_results_hold_the_beginning_of_what_was_written(database: Database
     await story.finish("web-1", action="step-2")
     page = await Executions(database).results(await story.now(), FIRST)
     first, second = page.items
-    assert (first.action_key, first.command, first.status) == ("step-1", "cat big", RunStatus.SUCCEEDED)
+    assert (first.action_key, first.command, first.status) == (
+        "step-1",
+        "cat big",
+        RunStatus.SUCCEEDED,
+    )
     assert first.stdout.head == big[:65_536]
     told = first.data()
-    assert (told["stdout_bytes"], told["stdout_truncated"], told["stderr"], told["stderr_truncated"]) == (
+    assert (
+        told["stdout_bytes"],
+        told["stdout_truncated"],
+        told["stderr"],
+        told["stderr_truncated"],
+    ) == (
         256_000,
         True,
         "oh\n",
         False,
     )
     assert "\ufffd" in told["stdout"]
-    assert (second.data()["stdout"], second.data()["stdout_truncated"], second.command) == ("web-1\n", False, "hostname")
+    assert (second.data()["stdout"], second.data()["stdout_truncated"], second.command) == (
+        "web-1\n",
+        False,
+        "hostname",
+    )
     assert second.target.name == "web-1"
     assert second.data()["duration_ms"] >= 0
 
@@ -148,7 +196,11 @@ async def test_a_result_stops_at_the_first_gap(database: Database) -> None:
     await story.drop("web-1", 1_000)
     await story.write("web-1", b"tail")
     (result,) = (await Executions(database).results(execution, FIRST)).items
-    assert (result.stdout.head, result.stdout.total_bytes, result.stdout.truncated) == (b"head", 1_008, True)
+    assert (result.stdout.head, result.stdout.total_bytes, result.stdout.truncated) == (
+        b"head",
+        1_008,
+        True,
+    )
 
 
 async def test_a_character_cut_by_the_limit_is_left_out(database: Database) -> None:
@@ -160,7 +212,9 @@ async def test_a_character_cut_by_the_limit_is_left_out(database: Database) -> N
     assert len(result.stdout.text.encode()) >= 65_533
 
 
-async def test_a_page_of_results_ends_early_where_it_would_grow_too_large(database: Database) -> None:
+async def test_a_page_of_results_ends_early_where_it_would_grow_too_large(
+    database: Database,
+) -> None:
     story = Story(database)
     execution = await story.live(160)
     for name in story.runs:
@@ -175,12 +229,21 @@ async def test_a_page_of_results_ends_early_where_it_would_grow_too_large(databa
 async def test_targets_with_an_identical_result_are_one_group(database: Database) -> None:
     story = Story(database)
     await story.live(6)
-    for name, text, code in [("web-1", b"a", 0), ("web-2", b"b", 0), ("web-3", b"a", 0), ("web-4", b"a", 1), ("web-5", b"a", 0)]:
+    for name, text, code in [
+        ("web-1", b"a", 0),
+        ("web-2", b"b", 0),
+        ("web-3", b"a", 0),
+        ("web-4", b"a", 1),
+        ("web-5", b"a", 0),
+    ]:
         await story.write(name, text[:1])
         await story.finish(name, code)
     executions, execution = Executions(database), await story.now()
     page = await executions.groups(execution, FIRST)
-    told = [(g.stdout.text, g.exit_code, g.status.value, [t.name for t in g.targets]) for g in page.items]
+    told = [
+        (g.stdout.text, g.exit_code, g.status.value, [t.name for t in g.targets])
+        for g in page.items
+    ]
     assert told[0] == ("a", 0, "succeeded", ["web-1", "web-3", "web-5"])
     assert sorted(told[1:]) == [("a", 1, "failed", ["web-4"]), ("b", 0, "succeeded", ["web-2"])]
     one = await executions.groups(execution, PageRequest(limit=1))
@@ -188,7 +251,9 @@ async def test_targets_with_an_identical_result_are_one_group(database: Database
     assert [g.digest for g in [*one.items, *two.items]] == [g.digest for g in page.items]
 
 
-async def test_groups_see_the_chunks_as_one_output_and_the_length_beyond_64_kib(database: Database) -> None:
+async def test_groups_see_the_chunks_as_one_output_and_the_length_beyond_64_kib(
+    database: Database,
+) -> None:
     story = Story(database)
     await story.live(3)
     await story.write("web-1", b"z" * 100_000, chunk=1_000)

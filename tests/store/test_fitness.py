@@ -43,7 +43,11 @@ async def role(database: Database, *rights: str) -> AsyncIterator[str]:
     async with database.connection() as admin:
         await admin.execute("create role clerk")
         try:
-            for right in ("revoke create on schema public from public", "grant usage on schema public to clerk", *rights):
+            for right in (
+                "revoke create on schema public from public",
+                "grant usage on schema public to clerk",
+                *rights,
+            ):
                 await admin.execute(right.encode())
             yield f"{database.options.url}&options={quote('-c role=clerk')}"
         finally:
@@ -52,7 +56,9 @@ async def role(database: Database, *rights: str) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
-def test_a_database_that_cannot_hold_every_text_is_refused(databases: servers.Databases, encoding: str) -> None:
+def test_a_database_that_cannot_hold_every_text_is_refused(
+    databases: servers.Databases, encoding: str
+) -> None:
     with made(databases, encoding) as url:
         (complaint,) = runner.inspect(url)
         assert (complaint.code, complaint.fatal) == ("database_encoding", True)
@@ -62,13 +68,17 @@ def test_a_database_that_cannot_hold_every_text_is_refused(databases: servers.Da
         assert runner.check(url).current is None
 
 
-async def test_a_role_that_may_not_create_is_refused_before_anything_is_done(database: Database) -> None:
+async def test_a_role_that_may_not_create_is_refused_before_anything_is_done(
+    database: Database,
+) -> None:
     async with role(database) as url:
         with pytest.raises(Refusal, match="grant create on schema public to clerk"):
             runner.upgrade(url, [AUDIT_KEY])
 
 
-async def test_a_role_that_does_not_own_the_tables_cannot_upgrade_and_is_told_so(database: Database) -> None:
+async def test_a_role_that_does_not_own_the_tables_cannot_upgrade_and_is_told_so(
+    database: Database,
+) -> None:
     async with database.connection() as connection:
         await connection.execute("update alembic_version set version_num = '0031'")
         await connection.execute("create index job_targets_value on job_targets (kind, value)")
@@ -92,7 +102,10 @@ async def test_each_right_that_is_missing_at_run_time_is_named(database: Databas
         async with role(database, *rights) as url:
             complaints = runner.inspect(url)
             assert [complaint.fatal for complaint in complaints] == found, rights
-            assert all(complaint.code == "database_rights" and "grant " in complaint.detail for complaint in complaints)
+            assert all(
+                complaint.code == "database_rights" and "grant " in complaint.detail
+                for complaint in complaints
+            )
 
 
 async def test_a_search_path_without_a_schema_is_named(database: Database) -> None:
@@ -118,7 +131,9 @@ async def test_secrets_under_keys_that_are_not_given_are_counted(database: Datab
 
 
 async def test_each_complaint_is_said_once_and_so_is_its_end(database: Database) -> None:
-    inspection = Inspection(Fitness(database, KeyRotation(database, [new_key()])), SystemClock(), space=True)
+    inspection = Inspection(
+        Fitness(database, KeyRotation(database, [new_key()])), SystemClock(), space=True
+    )
     with capture_logs() as said:
         for _ in range(3):
             await inspection.run_once()
@@ -128,7 +143,9 @@ async def test_each_complaint_is_said_once_and_so_is_its_end(database: Database)
     assert [line["event"] for line in said] == ["not_fit_for_service", "fit_for_service_again"]
 
 
-async def test_a_count_that_takes_too_long_is_not_repeated_with_each_look(database: Database) -> None:
+async def test_a_count_that_takes_too_long_is_not_repeated_with_each_look(
+    database: Database,
+) -> None:
     inspection = Inspection(Fitness(database, KeyRotation(database, [AUDIT_KEY])), SystemClock())
     async with database.connection() as connection:
         await connection.execute("alter table credentials rename to credentials_gone")
@@ -140,7 +157,9 @@ async def test_a_count_that_takes_too_long_is_not_repeated_with_each_look(databa
 
 async def test_a_full_disk_is_found_and_its_end_too() -> None:
     with servers.open_folder() as folder:
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m,mode=755", "tmpfs", str(folder)], check=False)
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=400m,mode=755", "tmpfs", str(folder)], check=False
+        )
         if mounted.returncode:
             pytest.skip("this machine cannot mount a tmpfs")
         server = Postgres(folder, settings={**servers._CARELESS, "wal_recycle": "off"})
@@ -166,7 +185,9 @@ async def full_and_free_again(url: str, folder: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - (256 << 10))
         assert await fitness.space() == [Complaint("database_disk_full", DiskFull("").told)]
         with pytest.raises(DiskFull, match="No space left on device"):
-            await database.fetch("insert into heap select repeat('x', 900) from generate_series(1, 2000) returning 1")
+            await database.fetch(
+                "insert into heap select repeat('x', 900) from generate_series(1, 2000) returning 1"
+            )
         ballast.unlink()
         assert await fitness.space() == []
     finally:

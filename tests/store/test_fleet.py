@@ -28,10 +28,19 @@ async def test_a_migrated_database_says_its_revision(database: Database) -> None
 async def test_queues_are_counted_by_zone(database: Database) -> None:
     story = Story(database)
     await story.launch(3)
-    await Workers(database).register(Incarnation(uuid4(), "worker-1", "default", 7, 200), lease_seconds=15)
-    await Workers(database).register(Incarnation(uuid4(), "worker-2", "dmz", 8, 200), lease_seconds=15)
+    await Workers(database).register(
+        Incarnation(uuid4(), "worker-1", "default", 7, 200), lease_seconds=15
+    )
+    await Workers(database).register(
+        Incarnation(uuid4(), "worker-2", "dmz", 8, 200), lease_seconds=15
+    )
     default, dmz = await Fleet(database).queues()
-    assert (default.zone, default.waiting + default.ready, default.running, default.workers) == ("default", 3, 0, 1)
+    assert (default.zone, default.waiting + default.ready, default.running, default.workers) == (
+        "default",
+        3,
+        0,
+        1,
+    )
     assert 0 <= (default.oldest_seconds or 0) < 60
     assert (dmz.zone, dmz.ready, dmz.workers) == ("dmz", 0, 1)
     await story.begin()
@@ -56,7 +65,11 @@ async def test_a_worker_is_alive_until_its_lease_ends(database: Database) -> Non
     await workers.register(dead, lease_seconds=-1)
     await workers.register(gone, lease_seconds=15)
     await workers.stop(gone.id)
-    assert {w.name: w.alive for w in await Fleet(database).workers()} == {"worker-1": True, "worker-2": False, "worker-3": False}
+    assert {w.name: w.alive for w in await Fleet(database).workers()} == {
+        "worker-1": True,
+        "worker-2": False,
+        "worker-3": False,
+    }
 
 
 async def test_upkeep_shows_the_stock_of_partitions(database: Database) -> None:

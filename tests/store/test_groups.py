@@ -38,15 +38,24 @@ async def test_a_target_makes_the_groups_that_it_names(database: Database) -> No
     assert await known(Groups(database)) == {"db": 1, "web": 2}
 
 
-async def test_who_is_in_a_group_names_it_is_selected_or_is_in_one_that_it_holds(database: Database) -> None:
+async def test_who_is_in_a_group_names_it_is_selected_or_is_in_one_that_it_holds(
+    database: Database,
+) -> None:
     inventory, groups = inventory_on(database), Groups(database)
     await fleet(inventory)
     await made(groups, "prod", selector="env=prod,role in (web,db)")
     await made(groups, "all", groups=["prod", "web"], targets=["spare"])
     assert await names(inventory, groups=["prod"]) == ["web-1", "db-1"]
     assert await names(inventory, groups=["all"]) == ["web-1", "web-2", "db-1", "spare"]
-    assert await names(inventory, ids=["spare"], groups=["all"]) == ["spare", "web-1", "web-2", "db-1"]
-    assert await groups.members(str((await groups.list(PageRequest(filters={"name": ["all"]}))).items[0].id)) == [1, 2, 3, 4]
+    assert await names(inventory, ids=["spare"], groups=["all"]) == [
+        "spare",
+        "web-1",
+        "web-2",
+        "db-1",
+    ]
+    assert await groups.members(
+        str((await groups.list(PageRequest(filters={"name": ["all"]}))).items[0].id)
+    ) == [1, 2, 3, 4]
 
 
 async def test_an_empty_group_is_known_and_one_that_nobody_made_is_not(database: Database) -> None:
@@ -61,7 +70,9 @@ async def test_the_targets_of_a_group_are_those_written_and_no_others(database: 
     inventory, groups = inventory_on(database), Groups(database)
     await fleet(inventory)
     (web,) = (await groups.list(PageRequest(filters={"name": ["web"]}))).items
-    await groups.replace(str(web.id), GroupDraft(name="web", description="in front", targets=["web-2", "4"]))
+    await groups.replace(
+        str(web.id), GroupDraft(name="web", description="in front", targets=["web-2", "4"])
+    )
     assert await names(inventory, groups=["web"]) == ["web-2", "spare"]
     await groups.replace(web.uuid, GroupDraft(name="web"))
     assert await names(inventory, groups=["web"]) == ["web-2", "spare"]
@@ -81,7 +92,9 @@ async def test_two_changes_at_once_cannot_close_a_circle(database: Database) -> 
     assert sorted(type(end).__name__ for end in ends) == ["Invalid", "StoredGroup"]
 
 
-async def test_a_new_name_is_taken_over_by_who_knows_the_old_one_unless_a_job_does(database: Database) -> None:
+async def test_a_new_name_is_taken_over_by_who_knows_the_old_one_unless_a_job_does(
+    database: Database,
+) -> None:
     inventory, groups = inventory_on(database), Groups(database)
     await fleet(inventory)
     (web,) = (await groups.list(PageRequest(filters={"name": ["web"]}))).items
@@ -96,7 +109,9 @@ async def test_a_new_name_is_taken_over_by_who_knows_the_old_one_unless_a_job_do
         await made(groups, "all")
 
 
-async def test_a_group_in_use_is_not_dropped_and_a_dropped_one_is_named_no_more(database: Database) -> None:
+async def test_a_group_in_use_is_not_dropped_and_a_dropped_one_is_named_no_more(
+    database: Database,
+) -> None:
     inventory, groups = inventory_on(database), Groups(database)
     await fleet(inventory)
     everything = await made(groups, "all", groups=["web"])

@@ -27,7 +27,11 @@ async def test_the_second_request_gets_the_answer_of_the_first(database: Databas
 
 
 async def test_another_caller_route_or_key_is_another_request(database: Database) -> None:
-    others = [replace(ASKED, principal="ben"), replace(ASKED, route="POST /targets"), replace(ASKED, key="key-2")]
+    others = [
+        replace(ASKED, principal="ben"),
+        replace(ASKED, route="POST /targets"),
+        replace(ASKED, key="key-2"),
+    ]
     for request in (ASKED, *others):
         async with database.transaction() as connection:
             assert await idempotency.begin(connection, request) is None
@@ -42,7 +46,9 @@ async def test_the_key_with_another_body_is_refused(database: Database) -> None:
     assert refused.value.code == "idempotency_mismatch"
 
 
-async def test_while_the_first_is_being_done_the_second_waits_shortly_and_is_told_so(database: Database) -> None:
+async def test_while_the_first_is_being_done_the_second_waits_shortly_and_is_told_so(
+    database: Database,
+) -> None:
     async with database.transaction() as connection:
         assert await idempotency.begin(connection, ASKED) is None
         started = time.monotonic()
@@ -66,11 +72,15 @@ async def test_a_verb_is_done_once_however_its_statements_are_sent(
         return int(row["n"])
 
     async def ask(request: IdempotentRequest) -> int | Answer:
-        return await idempotency.once(database, request, verb, lambda n: Answer(202, None, {"n": n}), pipelined=pipelined)
+        return await idempotency.once(
+            database, request, verb, lambda n: Answer(202, None, {"n": n}), pipelined=pipelined
+        )
 
     async with database.transaction() as connection:
         assert await idempotency.begin(connection, ASKED) is None
-        for _ in range(6):  # so often that its statements are prepared, of which the failed one may spoil none
+        for _ in range(
+            6
+        ):  # so often that its statements are prepared, of which the failed one may spoil none
             with pytest.raises(Conflict, match="still being done"):
                 await ask(ASKED)
         await idempotency.record(connection, ASKED, 202, None, {"n": -1})
@@ -81,7 +91,9 @@ async def test_a_verb_is_done_once_however_its_statements_are_sent(
     assert told == [0, 1, 2, 3, 4, 5]
 
 
-async def test_what_waits_gets_the_answer_when_the_first_commits_in_time(database: Database) -> None:
+async def test_what_waits_gets_the_answer_when_the_first_commits_in_time(
+    database: Database,
+) -> None:
     begun = asyncio.Event()
 
     async def first() -> None:
@@ -93,7 +105,9 @@ async def test_what_waits_gets_the_answer_when_the_first_commits_in_time(databas
 
     task = asyncio.create_task(first())
     await begun.wait()
-    assert await Jobs(database).create(job("restart-web"), "ada", ASKED) == Answer(201, "/jobs/9", {"id": 9})
+    assert await Jobs(database).create(job("restart-web"), "ada", ASKED) == Answer(
+        201, "/jobs/9", {"id": 9}
+    )
     await task
 
 
@@ -107,22 +121,33 @@ async def test_a_first_request_that_failed_leaves_nothing_behind(database: Datab
     await jobs.create(job("restart-web"), "ada")
     with pytest.raises(Conflict):
         await jobs.create(job("restart-web"), "ada", ASKED)
-    assert isinstance(await jobs.create(job("other"), "ada", replace(ASKED, body_sha256=b"\x03" * 32)), StoredJob)
+    assert isinstance(
+        await jobs.create(job("other"), "ada", replace(ASKED, body_sha256=b"\x03" * 32)), StoredJob
+    )
 
 
 async def test_ten_at_once_make_one_job(database: Database) -> None:
     jobs = Jobs(database)
-    outcomes = await asyncio.gather(*(jobs.create(job("restart-web"), "ada", ASKED) for _ in range(10)), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(jobs.create(job("restart-web"), "ada", ASKED) for _ in range(10)), return_exceptions=True
+    )
     made = [o for o in outcomes if isinstance(o, StoredJob)]
     assert len(made) == 1
-    assert all(isinstance(o, StoredJob | Answer) or getattr(o, "code", "") == "idempotency_in_progress" for o in outcomes)
+    assert all(
+        isinstance(o, StoredJob | Answer) or getattr(o, "code", "") == "idempotency_in_progress"
+        for o in outcomes
+    )
 
 
 async def test_an_idempotency_key_older_than_a_day_is_deleted(database: Database) -> None:
     jobs = Jobs(database)
     await jobs.create(job("restart-web"), "ada", ASKED)
-    await database.fetch("update idempotency_keys set created_at = created_at - interval '25 hours' returning key")
+    await database.fetch(
+        "update idempotency_keys set created_at = created_at - interval '25 hours' returning key"
+    )
     assert isinstance(await jobs.create(job("other"), "ada", ASKED), StoredJob)
-    await database.fetch("update idempotency_keys set created_at = created_at - interval '25 hours' returning key")
+    await database.fetch(
+        "update idempotency_keys set created_at = created_at - interval '25 hours' returning key"
+    )
     assert await delete_old_keys(database) == 1
     assert await delete_old_keys(database) == 0

@@ -41,15 +41,26 @@ async def test_a_target_reads_as_it_was_written(database: Database) -> None:
     inventory = inventory_on(database)
     key = host_key()
     made = await stored(
-        inventory, "web-1", port=2222, labels={"env": "prod"}, groups=["web", "web"], host_keys=[f"{key} root@web-1"]
+        inventory,
+        "web-1",
+        port=2222,
+        labels={"env": "prod"},
+        groups=["web", "web"],
+        host_keys=[f"{key} root@web-1"],
     )
     read = await inventory.get(made.uuid)
     assert read == made
-    assert (read.target.port, dict(read.target.labels), list(read.target.groups)) == (2222, {"env": "prod"}, ["web"])
+    assert (read.target.port, dict(read.target.labels), list(read.target.groups)) == (
+        2222,
+        {"env": "prod"},
+        ["web"],
+    )
     assert list(read.target.host_keys) == [key]
 
 
-async def test_the_selection_is_ids_as_listed_then_groups_then_selector_each_target_once(database: Database) -> None:
+async def test_the_selection_is_ids_as_listed_then_groups_then_selector_each_target_once(
+    database: Database,
+) -> None:
     inventory = inventory_on(database)
     await fleet(inventory)
     assert await names(inventory, ids=["spare", "db-1"], groups=["web"], selector="env=prod") == [
@@ -61,7 +72,9 @@ async def test_the_selection_is_ids_as_listed_then_groups_then_selector_each_tar
     assert await names(inventory, groups=["db", "web"]) == ["web-1", "web-2", "db-1"]
 
 
-async def test_an_entry_of_ids_is_an_id_a_uuid_or_a_name_and_the_id_wins(database: Database) -> None:
+async def test_an_entry_of_ids_is_an_id_a_uuid_or_a_name_and_the_id_wins(
+    database: Database,
+) -> None:
     inventory = inventory_on(database)
     await stored(inventory, "2")
     second = await stored(inventory, "web-2")
@@ -82,7 +95,9 @@ async def test_an_entry_of_ids_is_an_id_a_uuid_or_a_name_and_the_id_wins(databas
         ("env=prod'--", []),
     ],
 )
-async def test_a_selector_selects_as_its_words_say(database: Database, selector: str, found: list[str]) -> None:
+async def test_a_selector_selects_as_its_words_say(
+    database: Database, selector: str, found: list[str]
+) -> None:
     inventory = inventory_on(database)
     await fleet(inventory)
     assert await names(inventory, selector=selector) == found
@@ -93,7 +108,11 @@ async def test_entries_that_name_nothing_are_all_told_with_pointers(database: Da
     await fleet(inventory)
     with pytest.raises(Invalid, match="web-9") as refused:
         await names(inventory, ids=["web-1", "web-9", "999999999999999999999"], groups=["nobody"])
-    assert [e.pointer for e in refused.value.errors] == ["/targets/ids/1", "/targets/ids/2", "/targets/groups/0"]
+    assert [e.pointer for e in refused.value.errors] == [
+        "/targets/ids/1",
+        "/targets/ids/2",
+        "/targets/groups/0",
+    ]
     assert refused.value.code == "unknown_target"
 
 
@@ -108,7 +127,9 @@ async def test_ten_thousand_ids_are_resolved_in_one_go(database: Database) -> No
     assert await names(inventory, ids=wanted) == wanted
 
 
-async def test_an_endpoint_brings_credentials_and_the_way_nearest_hop_first(database: Database) -> None:
+async def test_an_endpoint_brings_credentials_and_the_way_nearest_hop_first(
+    database: Database,
+) -> None:
     vault = Vault(database, [new_key()])
     inventory = TargetInventory(database, vault)
     await vault.create(password("login"))
@@ -123,7 +144,10 @@ async def test_an_endpoint_brings_credentials_and_the_way_nearest_hop_first(data
     assert [hop.target.name for hop in there.jumps] == ["outer", "inner"]
     assert there.credential is not None
     assert there.credential.name == "login"
-    assert [hop.credential.name if hop.credential else None for hop in there.jumps] == ["gate", "gate"]
+    assert [hop.credential.name if hop.credential else None for hop in there.jumps] == [
+        "gate",
+        "gate",
+    ]
     assert (found[db.target.id].credential, found[db.target.id].jumps) == (None, ())
 
 
@@ -137,7 +161,9 @@ async def test_a_circle_of_jump_hosts_is_refused(database: Database) -> None:
     assert refused.value.errors[0].pointer == "/jump"
 
 
-async def test_a_way_of_more_than_four_jump_hosts_is_refused_from_both_ends(database: Database) -> None:
+async def test_a_way_of_more_than_four_jump_hosts_is_refused_from_both_ends(
+    database: Database,
+) -> None:
     inventory = inventory_on(database)
     await stored(inventory, "hop-0")
     for n in range(1, 5):
@@ -162,10 +188,14 @@ async def test_only_a_change_makes_a_version(database: Database) -> None:
     await stored(inventory, "web-1")
     assert (await inventory.replace("1", target("web-1"))).target.version == 1
     assert (await inventory.replace("1", target("web-1", host="10.0.0.6"))).target.version == 2
-    assert (await inventory.replace("1", target("web-1", host="10.0.0.6", host_keys=[host_key()]))).target.version == 3
+    assert (
+        await inventory.replace("1", target("web-1", host="10.0.0.6", host_keys=[host_key()]))
+    ).target.version == 3
 
 
-async def test_the_first_key_seen_is_kept_once_and_only_where_new_ones_are_accepted(database: Database) -> None:
+async def test_the_first_key_seen_is_kept_once_and_only_where_new_ones_are_accepted(
+    database: Database,
+) -> None:
     inventory = inventory_on(database)
     await stored(inventory, "web-1", host_key_policy="accept_new")
     await stored(inventory, "web-2")
@@ -176,7 +206,9 @@ async def test_the_first_key_seen_is_kept_once_and_only_where_new_ones_are_accep
     assert list((await inventory.get("1")).target.host_keys) == [first]
 
 
-@pytest.mark.parametrize("line", ["ssh-ed25519", "ssh-ed25519 AAAA", "ssh-rsa of another type", "nonsense"])
+@pytest.mark.parametrize(
+    "line", ["ssh-ed25519", "ssh-ed25519 AAAA", "ssh-rsa of another type", "nonsense"]
+)
 async def test_a_host_key_that_is_none_is_refused(database: Database, line: str) -> None:
     line = line.replace("of another type", host_key().split()[1])
     with pytest.raises(Invalid) as refused:
@@ -184,7 +216,9 @@ async def test_a_host_key_that_is_none_is_refused(database: Database, line: str)
     assert refused.value.errors[0].pointer == "/host_keys/1"
 
 
-async def test_an_unknown_credential_or_jump_host_is_told_with_its_field(database: Database) -> None:
+async def test_an_unknown_credential_or_jump_host_is_told_with_its_field(
+    database: Database,
+) -> None:
     inventory = inventory_on(database)
     for field, code in (("credential", "unknown_credential"), ("jump", "unknown_target")):
         with pytest.raises(Invalid, match="'nobody'") as refused:
@@ -192,7 +226,9 @@ async def test_an_unknown_credential_or_jump_host_is_told_with_its_field(databas
         assert (refused.value.code, refused.value.errors[0].pointer) == (code, f"/{field}")
 
 
-async def test_a_jump_host_in_use_is_not_deleted_and_its_users_are_named(database: Database) -> None:
+async def test_a_jump_host_in_use_is_not_deleted_and_its_users_are_named(
+    database: Database,
+) -> None:
     inventory = inventory_on(database)
     await stored(inventory, "gate")
     for n in range(1, 8):
@@ -212,7 +248,19 @@ async def test_a_taken_name_is_told_with_the_name(database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    "ref", ["0", "-1", "9", str(2**63), str(2**70), "x", "", "1 or 1=1", "²", "00000000-0000-0000-0000-000000000000"]
+    "ref",
+    [
+        "0",
+        "-1",
+        "9",
+        str(2**63),
+        str(2**70),
+        "x",
+        "",
+        "1 or 1=1",
+        "²",
+        "00000000-0000-0000-0000-000000000000",
+    ],
 )
 async def test_what_names_no_target_is_not_found(database: Database, ref: str) -> None:
     inventory = inventory_on(database)
@@ -236,8 +284,13 @@ async def test_how_durable_a_target_is_belongs_to_it(database: Database) -> None
     assert made.data()["durable"] == made.target.durable == "required"
     off = await inventory.replace(made.target.id, target("web-2", durable="off"))
     assert (off.target.durable, off.target.version) == ("off", 2)
-    assert (await inventory.replace(made.target.id, target("web-2", durable="off"))).target.version == 2
-    assert [t.durable for t in await inventory.resolve(SelectionDraft(ids=["web-1", "web-2"]))] == ["auto", "off"]
+    assert (
+        await inventory.replace(made.target.id, target("web-2", durable="off"))
+    ).target.version == 2
+    assert [t.durable for t in await inventory.resolve(SelectionDraft(ids=["web-1", "web-2"]))] == [
+        "auto",
+        "off",
+    ]
     ways = await inventory.endpoints([made.target.id])
     assert ways[made.target.id].target.durable == "off"
     listed = await inventory.list(PageRequest(filters={"durable": ["off"]}))
@@ -247,7 +300,9 @@ async def test_how_durable_a_target_is_belongs_to_it(database: Database) -> None
     assert (await stored(inventory, "web-2")).target.durable == "auto"
 
 
-async def test_a_target_that_was_stored_by_the_release_before_is_durable_by_default(database: Database) -> None:
+async def test_a_target_that_was_stored_by_the_release_before_is_durable_by_default(
+    database: Database,
+) -> None:
     inventory = inventory_on(database)
     old = await stored(inventory, "web-1", durable="off")
     async with database.connection() as connection:
@@ -259,7 +314,9 @@ async def test_a_target_that_was_stored_by_the_release_before_is_durable_by_defa
 async def test_revoked_keys_stay_marked_and_are_not_the_first_one_seen(database: Database) -> None:
     inventory = inventory_on(database)
     bad, good = host_key(), host_key()
-    made = await stored(inventory, "web-1", host_key_policy="accept_new", host_keys=[f"@revoked {bad} lost in May"])
+    made = await stored(
+        inventory, "web-1", host_key_policy="accept_new", host_keys=[f"@revoked {bad} lost in May"]
+    )
     assert list(made.target.host_keys) == [f"@revoked {bad}"]
     assert await inventory.remember_host_key("1", good)
     assert not await inventory.remember_host_key("1", host_key())

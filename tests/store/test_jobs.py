@@ -40,7 +40,10 @@ async def test_a_job_reads_as_it_was_written(database: Database) -> None:
     fields = {
         "description": "d",
         "tags": ["web", "nightly"],
-        "actions": [{"key": "stop", "command": "a", "timeout": "90s"}, {"command": "b", "expected_exit_codes": [0, 3]}],
+        "actions": [
+            {"key": "stop", "command": "a", "timeout": "90s"},
+            {"command": "b", "expected_exit_codes": [0, 3]},
+        ],
         "targets": {"ids": ["7", "web-1"], "groups": ["web"], "selector": "env=prod"},
         "policy": {"timeout": "10m", "max_parallel": 3, "order": "name"},
     }
@@ -78,12 +81,18 @@ async def test_a_stale_version_is_refused_and_the_newer_one_is_named(database: D
     assert refused.value.status == 412
 
 
-async def test_of_two_that_change_one_version_at_once_exactly_one_succeeds(database: Database) -> None:
+async def test_of_two_that_change_one_version_at_once_exactly_one_succeeds(
+    database: Database,
+) -> None:
     jobs = Jobs(database)
     await stored(jobs, "restart-web")
-    changes = [jobs.replace("1", job("restart-web", tags=[tag]), tag, {1}) for tag in ("a", "b", "c", "d")]
+    changes = [
+        jobs.replace("1", job("restart-web", tags=[tag]), tag, {1}) for tag in ("a", "b", "c", "d")
+    ]
     outcomes = await asyncio.gather(*changes, return_exceptions=True)
-    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Precondition"] * 3 + ["StoredJob"]
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Precondition"] * 3 + [
+        "StoredJob"
+    ]
     assert len((await jobs.versions(1, PageRequest())).items) == 2
 
 
@@ -115,7 +124,10 @@ async def test_a_taken_name_is_told_with_the_name(database: Database) -> None:
     jobs = Jobs(database)
     await stored(jobs, "restart-web")
     await stored(jobs, "other")
-    for attempt in (jobs.create(job("restart-web"), "ben"), jobs.replace("2", job("restart-web"), "ben", None)):
+    for attempt in (
+        jobs.create(job("restart-web"), "ben"),
+        jobs.replace("2", job("restart-web"), "ben", None),
+    ):
         with pytest.raises(Conflict, match="'restart-web'"):
             await attempt
     assert len(await events(database)) == 2
@@ -132,7 +144,9 @@ async def test_a_taken_name_is_told_with_the_name(database: Database) -> None:
         ("cancelled", True, "cancelled"),
     ],
 )
-async def test_the_status_tells_of_the_last_execution(database: Database, last: str | None, ended: bool, status: str) -> None:
+async def test_the_status_tells_of_the_last_execution(
+    database: Database, last: str | None, ended: bool, status: str
+) -> None:
     jobs = Jobs(database)
     await stored(jobs, "restart-web")
     if last is not None:
@@ -149,7 +163,9 @@ async def test_an_older_execution_that_still_runs_makes_the_job_running(database
     assert (await jobs.get("1")).status == "running"
 
 
-async def test_a_list_is_walked_to_its_end_by_cursor_without_a_gap_or_a_repeat(database: Database) -> None:
+async def test_a_list_is_walked_to_its_end_by_cursor_without_a_gap_or_a_repeat(
+    database: Database,
+) -> None:
     jobs = Jobs(database)
     for n in range(7):
         await stored(jobs, f"job-{n}", tags=["even" if n % 2 == 0 else "odd"])

@@ -13,7 +13,14 @@ from psycopg import errors
 
 from kit.ledgering import Owner, faults, launch, machines, read
 from opsjobs.model.errors import Conflict, NotFound, Unavailable
-from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus, WaitingFor, verdict
+from opsjobs.model.execution import (
+    ErrorCode,
+    ExecutionStatus,
+    RunError,
+    RunStatus,
+    WaitingFor,
+    verdict,
+)
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger, reconcile
 from opsjobs.store.ledger import settle as settling
@@ -23,7 +30,9 @@ from opsjobs.store.workers import Incarnation, Lease, Workers
 
 async def test_a_launch_makes_as_many_runs_ready_as_the_window_allows(database: Database) -> None:
     execution = await launch(database, machines(5), window=3)
-    row = await database.fetch_one("select waiting, ready, running from job_executions where id = %s", [execution.id])
+    row = await database.fetch_one(
+        "select waiting, ready, running from job_executions where id = %s", [execution.id]
+    )
     assert row == {"waiting": 2, "ready": 3, "running": 0}
     assert execution.counts == (await read(database, execution)).counts == {"waiting": 5}
 
@@ -66,7 +75,9 @@ async def test_a_target_never_has_more_running_than_its_slots(database: Database
     assert [(await read(database, e)).status for e in executions] == [ExecutionStatus.COMPLETED] * 8
 
 
-async def test_a_slot_that_is_freed_while_a_claim_decides_is_no_slot_too_many(database: Database) -> None:
+async def test_a_slot_that_is_freed_while_a_claim_decides_is_no_slot_too_many(
+    database: Database,
+) -> None:
     only, one, two = machines(1, slots=1), Owner(database), Owner(database, "worker-2")
     await launch(database, only)
     assert len((await one.claim()).runs) == 1
@@ -103,7 +114,11 @@ async def test_a_stale_owner_writes_nothing(database: Database) -> None:
     late = await first.finish([run])
     assert late.stale == {run.id}
     assert (await read(database, execution)).status is ExecutionStatus.RUNNING
-    assert [e.event for e in await ExecutionLog(database).read(execution.id)] == ["status", "status", "status"]
+    assert [e.event for e in await ExecutionLog(database).read(execution.id)] == [
+        "status",
+        "status",
+        "status",
+    ]
     assert not (await second.finish([taken])).stale
     assert await faults(database) == []
 
@@ -124,7 +139,12 @@ async def test_output_with_a_wrong_log_offset_is_refused(database: Database) -> 
     assert (await owner.settle(again)).stale == {run.id}
     forward = owner.flush([run], RunStatus.SUCCEEDED)
     result = forward.results[0]
-    result.begins, result.stored_before, result.stored, result.written = False, (4, 0), (7, 0), (7, 0)
+    result.begins, result.stored_before, result.stored, result.written = (
+        False,
+        (4, 0),
+        (7, 0),
+        (7, 0),
+    )
     forward.lines[0].start_offset = 4
     assert not (await owner.settle(forward)).stale
     assert await faults(database) == []
@@ -148,7 +168,9 @@ async def test_a_flush_whose_answer_was_lost_is_neither_repeated_nor_dropped(
     assert await faults(database) == []
 
 
-async def test_a_flush_that_was_not_committed_says_so(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_flush_that_was_not_committed_says_so(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await launch(database, machines(1))
     owner = await Owner(database).register()
     runs = (await owner.claim()).runs
@@ -169,7 +191,9 @@ async def test_a_given_back_run_waits_again_and_frees_its_slot(database: Databas
     owner = Owner(database)
     runs = (await owner.claim()).runs
     flush = owner.flush(runs, RunStatus.WAITING)
-    settled = await owner.settle(type(flush)(flush.owner, flush.worker, flush.number, flush.runs, (), flush.lines[1:]))
+    settled = await owner.settle(
+        type(flush)(flush.owner, flush.worker, flush.number, flush.runs, (), flush.lines[1:])
+    )
     assert settled.admitted == {"default": 1}
     (again,) = (await Owner(database, "worker-2").claim()).runs
     assert again.fence == 2
@@ -178,7 +202,9 @@ async def test_a_given_back_run_waits_again_and_frees_its_slot(database: Databas
     assert await faults(database) == []
 
 
-async def test_a_cancel_beside_four_claiming_workers_leaves_nothing_waiting(database: Database) -> None:
+async def test_a_cancel_beside_four_claiming_workers_leaves_nothing_waiting(
+    database: Database,
+) -> None:
     execution = await launch(database, machines(600), window=600)
     owners = [Owner(database, f"worker-{n}") for n in range(4)]
 
@@ -201,19 +227,25 @@ async def test_a_cancel_beside_four_claiming_workers_leaves_nothing_waiting(data
     assert await faults(database) == []
 
 
-async def test_a_cancelled_execution_with_nothing_running_ends_at_once_and_cannot_be_cancelled_again(database: Database) -> None:
+async def test_a_cancelled_execution_with_nothing_running_ends_at_once_and_cannot_be_cancelled_again(
+    database: Database,
+) -> None:
     execution = await launch(database, machines(3))
     await Ledger(database).cancel(execution.id, by="ada", reason=None)
     assert (await read(database, execution)).status is ExecutionStatus.CANCELLED
     results = await database.fetch(
-        "select status, cancel_proof from job_execution_results where execution_id = %s", [execution.id]
+        "select status, cancel_proof from job_execution_results where execution_id = %s",
+        [execution.id],
     )
     assert results == [{"status": "cancelled", "cancel_proof": "never_started"}] * 3
     with pytest.raises(Conflict, match="already ended"):
         await Ledger(database).cancel(execution.id, by="ada", reason=None)
     with pytest.raises(NotFound):
         await Ledger(database).cancel(10**9, by="ada", reason=None)
-    assert [e.event for e in await ExecutionLog(database).read(execution.id)][-2:] == ["status", "end"]
+    assert [e.event for e in await ExecutionLog(database).read(execution.id)][-2:] == [
+        "status",
+        "end",
+    ]
 
 
 async def test_a_small_execution_is_served_beside_a_large_one(database: Database) -> None:
@@ -249,14 +281,18 @@ async def test_a_worker_with_an_expired_lease_is_dead_and_stays_dead(database: D
     assert await workers.expire_leases() == []
     await turn(database, 16)
     assert await workers.expire_leases() == ["default"]
-    lease = Lease(database.options.url, Incarnation(owner.id, owner.name, "default", 1, 1), lease_seconds=15)
+    lease = Lease(
+        database.options.url, Incarnation(owner.id, owner.name, "default", 1, 1), lease_seconds=15
+    )
     assert not (await lease.renew()).alive
     await lease.close()
 
 
 async def test_a_late_renewal_counts_until_the_lease_is_expired(database: Database) -> None:
     owner = await Owner(database).register(lease_seconds=15)
-    lease = Lease(database.options.url, Incarnation(owner.id, owner.name, "default", 1, 1), lease_seconds=15)
+    lease = Lease(
+        database.options.url, Incarnation(owner.id, owner.name, "default", 1, 1), lease_seconds=15
+    )
     await turn(database, 3600)
     assert (await lease.renew()).alive
     assert await Workers(database).expire_leases() == []
@@ -268,7 +304,9 @@ async def test_runs_whose_claim_answer_was_lost_are_found(database: Database) ->
     owner = Owner(database)
     known, *hidden = (await owner.claim()).runs
     found = await Ledger(database).find_unknown_runs(owner=owner.id, known=[known.id])
-    assert [(r.id, r.fence, r.taken_over) for r in found] == [(r.id, r.fence, False) for r in hidden]
+    assert [(r.id, r.fence, r.taken_over) for r in found] == [
+        (r.id, r.fence, False) for r in hidden
+    ]
 
 
 async def test_slots_in_use_without_a_run_are_repaired(database: Database) -> None:
@@ -281,7 +319,9 @@ async def test_slots_in_use_without_a_run_are_repaired(database: Database) -> No
     assert len((await Owner(database).claim()).runs) == 1
 
 
-async def test_a_step_of_a_round_that_fails_ends_no_other(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_step_of_a_round_that_fails_ends_no_other(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await launch(database, machines(2))
     async with database.connection() as connection:
         await connection.execute("update job_executions set cancelling = true")
@@ -305,13 +345,19 @@ async def test_a_step_of_a_round_that_fails_ends_no_other(database: Database, mo
     assert await faults(database) == []
 
 
-@pytest.mark.parametrize("due", ["cancelling = true", "deadline_at = opsjobs_now() - interval '1 minute'"])
-async def test_an_execution_that_cannot_be_ended_stops_no_other_end(database: Database, due: str) -> None:
+@pytest.mark.parametrize(
+    "due", ["cancelling = true", "deadline_at = opsjobs_now() - interval '1 minute'"]
+)
+async def test_an_execution_that_cannot_be_ended_stops_no_other_end(
+    database: Database, due: str
+) -> None:
     bad, good = await launch(database, machines(2)), await launch(database, machines(2))
     async with database.connection() as connection:
         await connection.execute(f"update job_executions set {due}")
         # As a bug would leave it: one more is ready than is counted.
-        await connection.execute("update job_executions set ready = ready - 1, succeeded = 1 where id = %s", [bad.id])
+        await connection.execute(
+            "update job_executions set ready = ready - 1, succeeded = 1 where id = %s", [bad.id]
+        )
     with pytest.raises(errors.CheckViolation) as failed:
         await Ledger(database).reconcile()
     assert f"for {bad.id}" in failed.value.__notes__
@@ -319,7 +365,9 @@ async def test_an_execution_that_cannot_be_ended_stops_no_other_end(database: Da
     assert (await read(database, bad)).finished_at is None
 
 
-async def test_an_execution_that_cannot_be_admitted_stops_no_other_admission(database: Database) -> None:
+async def test_an_execution_that_cannot_be_admitted_stops_no_other_admission(
+    database: Database,
+) -> None:
     owner = await Owner(database).register()
     bad, good = await launch(database, machines(2)), await launch(database, machines(2))
     await owner.defer((await owner.claim()).runs, WaitingFor.TIMER, seconds=60)
@@ -331,11 +379,15 @@ async def test_an_execution_that_cannot_be_admitted_stops_no_other_admission(dat
         )
     with pytest.raises(errors.RaiseException):
         await Ledger(database).reconcile()
-    rows = await database.fetch("select waiting_for from target_runs where execution_id = %s", [good.id])
+    rows = await database.fetch(
+        "select waiting_for from target_runs where execution_id = %s", [good.id]
+    )
     assert [row["waiting_for"] for row in rows] == [None, None]
 
 
-async def test_slots_are_checked_range_by_range(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slots_are_checked_range_by_range(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reconcile, "RECOUNT_ROWS", 2)
     await launch(database, machines(5, slots=1))
     async with database.connection() as connection:
@@ -349,8 +401,15 @@ async def test_every_change_has_one_event_in_order(database: Database) -> None:
     owner = Owner(database)
     runs = (await owner.claim()).runs
     await owner.finish(runs[:1])
-    await owner.settle(owner.flush(runs[1:], RunStatus.FAILED, error=RunError(ErrorCode.NONZERO_EXIT, "exit status 1")))
-    told = await database.fetch("select type, from_seq, to_seq from events where execution_id = %s order by id", [execution.id])
+    await owner.settle(
+        owner.flush(
+            runs[1:], RunStatus.FAILED, error=RunError(ErrorCode.NONZERO_EXIT, "exit status 1")
+        )
+    )
+    told = await database.fetch(
+        "select type, from_seq, to_seq from events where execution_id = %s order by id",
+        [execution.id],
+    )
     assert [t["type"] for t in told] == [
         "execution.queued", "execution.started", "target_run", "target_run", "target_run", "execution.partial",
     ]  # fmt: skip
@@ -403,8 +462,14 @@ async def test_the_verdict_is_the_same_in_sql_and_in_python(database: Database) 
     for counts in cases:
         total = sum(counts.values())
         for asked in (True, False):
-            given = [asked, total, *(counts[s] for s in (RunStatus.SUCCEEDED, RunStatus.TIMEOUT, RunStatus.CANCELLED))]
-            row = await database.fetch_one("select opsjobs_verdict(%s, %s, %s, %s, %s) as status", given)
+            given = [
+                asked,
+                total,
+                *(counts[s] for s in (RunStatus.SUCCEEDED, RunStatus.TIMEOUT, RunStatus.CANCELLED)),
+            ]
+            row = await database.fetch_one(
+                "select opsjobs_verdict(%s, %s, %s, %s, %s) as status", given
+            )
             assert row == {"status": verdict(counts, cancel_asked=asked).value}
 
 
@@ -412,13 +477,17 @@ async def test_the_database_refuses_a_run_that_runs_without_an_owner(database: D
     await launch(database, machines(1))
     with pytest.raises(Exception, match="the_running_have_an_owner"):
         async with database.transaction() as connection:
-            await connection.execute("update target_runs set status = 'running', waiting_for = null, owner = null")
+            await connection.execute(
+                "update target_runs set status = 'running', waiting_for = null, owner = null"
+            )
 
 
 async def turn(database: Database, seconds: float) -> None:
     """Advance the clock that all processes share."""
     async with database.connection() as connection:
-        await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
+        await connection.execute(
+            "update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds]
+        )
 
 
 async def test_error_messages_of_any_kind_are_stored_as_they_are(database: Database) -> None:
@@ -426,7 +495,9 @@ async def test_error_messages_of_any_kind_are_stored_as_they_are(database: Datab
     await launch(database, machines(1))
     owner = Owner(database)
     runs = (await owner.claim()).runs
-    await owner.settle(owner.flush(runs, RunStatus.FAILED, error=RunError(ErrorCode.INTERNAL, nasty)))
+    await owner.settle(
+        owner.flush(runs, RunStatus.FAILED, error=RunError(ErrorCode.INTERNAL, nasty))
+    )
     row = await database.fetch_one("select error_message from target_runs")
     assert row == {"error_message": nasty}
 
@@ -438,9 +509,14 @@ async def test_a_run_that_ends_by_itself_during_a_cancel_has_a_proof(database: D
     await owner.finish(runs[:1])
     await ledger.cancel(execution.id, by="ada", reason=None)
     await owner.finish(runs[1:2])
-    await owner.settle(owner.flush(runs[2:], RunStatus.FAILED, error=RunError(ErrorCode.NONZERO_EXIT, "exit status 1")))
+    await owner.settle(
+        owner.flush(
+            runs[2:], RunStatus.FAILED, error=RunError(ErrorCode.NONZERO_EXIT, "exit status 1")
+        )
+    )
     rows = await database.fetch(
-        "select status, cancel_proof from target_runs where execution_id = %s order by id", [execution.id]
+        "select status, cancel_proof from target_runs where execution_id = %s order by id",
+        [execution.id],
     )
     assert [(row["status"], row["cancel_proof"]) for row in rows] == [
         ("succeeded", None), ("succeeded", "already_finished"), ("failed", "already_finished"),

@@ -17,7 +17,9 @@ async def waits(database: Database) -> list[tuple[str, str, str | None]]:
     return [(row["target_name"], row["waiting_for"], row["awaits"]) for row in rows]
 
 
-async def test_runs_of_a_target_under_maintenance_are_held_until_it_is_over(database: Database) -> None:
+async def test_runs_of_a_target_under_maintenance_are_held_until_it_is_over(
+    database: Database,
+) -> None:
     ledger, owner = Ledger(database), Owner(database)
     await ledger.hold_target("1", 10, seconds=600, reason="new disk", by="ada")
     execution = await launch(database, machines(3), window=2)
@@ -37,7 +39,9 @@ async def test_runs_of_a_target_under_maintenance_are_held_until_it_is_over(data
     assert await faults(database) == []
 
 
-async def test_a_maintenance_without_an_end_is_ended_by_hand_and_wakes_at_once(database: Database) -> None:
+async def test_a_maintenance_without_an_end_is_ended_by_hand_and_wakes_at_once(
+    database: Database,
+) -> None:
     ledger, owner = Ledger(database), Owner(database)
     await ledger.hold_target("1", 10, reason=None, by="ada")
     await launch(database, machines(1))
@@ -124,4 +128,6 @@ async def test_a_freed_slot_notifies_its_own_zone(database: Database) -> None:
 async def turn(database: Database, seconds: float) -> None:
     """Advance the clock that all processes share."""
     async with database.connection() as connection:
-        await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
+        await connection.execute(
+            "update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds]
+        )

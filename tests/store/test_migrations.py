@@ -30,7 +30,9 @@ from opsjobs.store.transaction import Database, DatabaseOptions
 
 VERSIONS = Path(runner.__file__).parent / "versions"
 FIRST_RELEASE = (Path(__file__).parent / "first_release.sql").read_text()
-SENT = dict(re.findall(r"^-- name: (\w+)\n(.*?)(?=^-- name|\Z)", FIRST_RELEASE, re.MULTILINE | re.DOTALL))
+SENT = dict(
+    re.findall(r"^-- name: (\w+)\n(.*?)(?=^-- name|\Z)", FIRST_RELEASE, re.MULTILINE | re.DOTALL)
+)
 
 
 @pytest.fixture
@@ -65,7 +67,11 @@ class OldWorker:
         self.name = "old-worker"
         # As workers have it, one plan for all; and prepared at once, where a process has said it five times.
         self._connection = psycopg.connect(
-            url, autocommit=True, row_factory=dict_row, prepare_threshold=0, options="-c plan_cache_mode=force_generic_plan"
+            url,
+            autocommit=True,
+            row_factory=dict_row,
+            prepare_threshold=0,
+            options="-c plan_cache_mode=force_generic_plan",
         )
         self._connection.execute(
             "insert into workers (id, name, zone, pid, concurrency, expires_at) values (%s, %s, 'default', 1, 9, 'infinity')",
@@ -124,11 +130,17 @@ class OldWorker:
         with self._connection.transaction():
             seen = self.send("take_over_candidates", {"zone": "default", "limit": 10})
             self.send("lock", {"executions": sorted({r["execution_id"] for r in seen})})
-            return self.send("take_over", {"owner": self.id, "worker": self.name, "runs": [r["id"] for r in seen]})
+            return self.send(
+                "take_over",
+                {"owner": self.id, "worker": self.name, "runs": [r["id"] for r in seen]},
+            )
 
     def settle(self, flush: Flush) -> set[int]:
         """Says whose words were taken."""
-        named = {"executions": [r.execution_id for r in flush.runs], "targets": [r.target_id for r in flush.runs]}
+        named = {
+            "executions": [r.execution_id for r in flush.runs],
+            "targets": [r.target_id for r in flush.runs],
+        }
         with self._connection.transaction():
             self.send("lock", named)
             written = self.send("settle", parameters(flush))
@@ -168,10 +180,14 @@ def test_the_audit_log_is_not_begun_without_keys(first_url: str) -> None:
     with pytest.raises(Failure, match="ENCRYPTION_KEYS is not set"):
         runner.upgrade(first_url)
     assert runner.check(first_url).current == "0022"
-    assert runner.upgrade(first_url, [AUDIT_KEY]) == runner.upgrade(first_url), "later ones need none"
+    assert runner.upgrade(first_url, [AUDIT_KEY]) == runner.upgrade(first_url), (
+        "later ones need none"
+    )
 
 
-async def test_an_old_worker_goes_on_beside_the_new_schema(first: Database, first_url: str, old: OldWorker) -> None:
+async def test_an_old_worker_goes_on_beside_the_new_schema(
+    first: Database, first_url: str, old: OldWorker
+) -> None:
     execution = old.launch(machines(3))
     before = old.claim(limit=1)
     old.say_everything_once()
@@ -189,11 +205,15 @@ async def test_an_old_worker_goes_on_beside_the_new_schema(first: Database, firs
     assert await faults(first) == []
 
 
-async def test_what_was_stored_before_is_there_afterwards(first: Database, first_url: str, old: OldWorker) -> None:
+async def test_what_was_stored_before_is_there_afterwards(
+    first: Database, first_url: str, old: OldWorker
+) -> None:
     execution = old.launch(machines(2))
     old.claim(limit=1)
     old.settle(Owner(first, old.name, id=old.id).flush(of(old)))
-    runs = "select id, status, owner, fence, attempt, claims, finished_at from target_runs order by id"
+    runs = (
+        "select id, status, owner, fence, attempt, claims, finished_at from target_runs order by id"
+    )
     before = await first.fetch(runs)
     runner.upgrade(first_url, [AUDIT_KEY])
     assert await first.fetch(runs) == before
@@ -219,7 +239,9 @@ async def test_what_an_old_worker_began_and_left_is_nothing_that_could_be_attach
     assert await faults(first) == []
 
 
-async def test_an_old_worker_ends_what_a_new_one_left(first: Database, first_url: str, old: OldWorker) -> None:
+async def test_an_old_worker_ends_what_a_new_one_left(
+    first: Database, first_url: str, old: OldWorker
+) -> None:
     old.say_everything_once()
     runner.upgrade(first_url, [AUDIT_KEY])
     execution = await launch(first, machines(1))
@@ -228,27 +250,39 @@ async def test_an_old_worker_ends_what_a_new_one_left(first: Database, first_url
     await new.die()
     taken = held(old.take_over())
     lost = RunError(ErrorCode.LOST, "its worker died")
-    assert old.settle(Owner(first, old.name, id=old.id).flush(taken, RunStatus.LOST, error=lost)) == {taken[0].id}
+    assert old.settle(
+        Owner(first, old.name, id=old.id).flush(taken, RunStatus.LOST, error=lost)
+    ) == {taken[0].id}
     assert (await read(first, execution)).status is ExecutionStatus.FAILED
     assert await faults(first) == []
 
 
-async def test_an_upgrade_waits_for_who_uses_a_table_without_keeping_others_waiting(first_url: str) -> None:
+async def test_an_upgrade_waits_for_who_uses_a_table_without_keeping_others_waiting(
+    first_url: str,
+) -> None:
     waited = threading.Event()
     with psycopg.connect(first_url) as backup, psycopg.connect(first_url, autocommit=True) as other:
-        backup.execute("select 1 from target_runs")  # a table lock until its end, as a backup holds it for hours
-        upgrade = threading.Thread(target=lambda: (runner.upgrade(first_url, [AUDIT_KEY]), waited.set()))
+        backup.execute(
+            "select 1 from target_runs"
+        )  # a table lock until its end, as a backup holds it for hours
+        upgrade = threading.Thread(
+            target=lambda: (runner.upgrade(first_url, [AUDIT_KEY]), waited.set())
+        )
         upgrade.start()
         _until_somebody_waits(other)
         other.execute("set lock_timeout = '5s'")
-        other.execute("select 1 from target_runs")  # behind the upgrade in the queue, which steps aside
+        other.execute(
+            "select 1 from target_runs"
+        )  # behind the upgrade in the queue, which steps aside
         assert not waited.is_set()
         backup.rollback()
         upgrade.join(90)
     assert runner.check(first_url).up_to_date
 
 
-def test_an_upgrade_that_never_gets_its_turn_says_so(first_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upgrade_that_never_gets_its_turn_says_so(
+    first_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(runner, "_TRIES", 1)
     with psycopg.connect(first_url) as backup:
         backup.execute("select 1 from target_runs")
@@ -270,9 +304,7 @@ def test_each_migration_is_a_transaction_of_its_own_and_the_next_call_goes_on(
         assert stopped_at is not None
         assert "0006" < stopped_at < runner.check(first_url).head
         with psycopg.connect(first_url) as other:
-            held = (
-                "select count(*) from pg_locks where database = (select oid from pg_database where datname = current_database())"
-            )
+            held = "select count(*) from pg_locks where database = (select oid from pg_database where datname = current_database())"
             assert other.execute(f"{held} and mode = 'AccessExclusiveLock'").fetchone() == (0,)
     assert runner.upgrade(first_url, [AUDIT_KEY]).up_to_date
 
@@ -291,7 +323,9 @@ def test_an_index_is_built_while_rows_are_written(first_url: str) -> None:
     insert = "insert into events (shard, type, subject) values (0, 'x.y', gen_random_uuid())"
     with psycopg.connect(first_url) as writer, psycopg.connect(first_url, autocommit=True) as other:
         writer.execute(insert)  # a build waits for its end
-        upgrade = threading.Thread(target=lambda: runner.upgrade(first_url, [AUDIT_KEY]), daemon=True)
+        upgrade = threading.Thread(
+            target=lambda: runner.upgrade(first_url, [AUDIT_KEY]), daemon=True
+        )
         upgrade.start()
         building = "select 1 from pg_stat_activity where datname = current_database() and query like 'create index concurrently%'"
         _until(other, f"{building} and wait_event_type = 'Lock'")
@@ -316,10 +350,14 @@ def test_an_index_that_a_failed_build_has_left_is_built_anew(first_url: str) -> 
         assert connection.execute(_INVALID).fetchall() == [(index.name,)]
         runner.upgrade(first_url, [AUDIT_KEY])
         assert connection.execute(_INVALID).fetchall() == []
-        assert connection.execute("select to_regclass(%s) is not null", [index.name]).fetchone() == (True,)
+        assert connection.execute(
+            "select to_regclass(%s) is not null", [index.name]
+        ).fetchone() == (True,)
 
 
-def test_an_upgraded_database_has_the_indexes_of_a_new_one(first_url: str, databases: Databases) -> None:
+def test_an_upgraded_database_has_the_indexes_of_a_new_one(
+    first_url: str, databases: Databases
+) -> None:
     runner.upgrade(first_url, [AUDIT_KEY])
     made = databases.create()
     try:
@@ -334,7 +372,9 @@ def test_an_upgraded_database_has_the_indexes_of_a_new_one(first_url: str, datab
 
 
 def test_a_file_of_indexes_holds_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "0099_x.indexes.sql").write_text("create index a on b (c);\n-- why;\ncreate unique index d on e (f) where g;")
+    (tmp_path / "0099_x.indexes.sql").write_text(
+        "create index a on b (c);\n-- why;\ncreate unique index d on e (f) where g;"
+    )
     found = indexes(tmp_path / "0099_x.py")
     assert [i.concurrently for i in found] == [
         "create index concurrently a on b (c)",
@@ -366,8 +406,12 @@ def test_names_of_before_are_gathered_while_no_table_is_kept_from_anybody(first_
     """It reads the audit log, which may be long: whatever a launch needs is free meanwhile."""
     bring_to(first_url, "0021")
     with psycopg.connect(first_url) as holder, psycopg.connect(first_url, autocommit=True) as other:
-        holder.execute("lock table files in access exclusive mode")  # the last of what it reads: there it is held up
-        upgrade = threading.Thread(target=lambda: runner.upgrade(first_url, [AUDIT_KEY]), daemon=True)
+        holder.execute(
+            "lock table files in access exclusive mode"
+        )  # the last of what it reads: there it is held up
+        upgrade = threading.Thread(
+            target=lambda: runner.upgrade(first_url, [AUDIT_KEY]), daemon=True
+        )
         upgrade.start()
         for _ in range(100_000):
             if (kept := other.execute(KEPT_BY_WHO_WAITS_FOR_FILES).fetchone()) is not None:
@@ -388,14 +432,28 @@ from locks w where not w.granted and w.relation = 'files'::regclass"""
 
 def test_no_statement_answers_with_whatever_columns_a_table_has() -> None:
     """The first release prepared `select * from targets`: a column more, and every one of its processes had failed."""
-    tables = set(re.findall(r"^create table (\w+)", "".join(p.read_text() for p in VERSIONS.glob("*.sql")), re.MULTILINE))
-    asked = re.compile(r"(?<!\()select (?:\w+\.)?\* from (\w+)")  # within parentheses the answer is another one
-    found = {p.name: set(asked.findall(p.read_text())) & tables for p in VERSIONS.parent.parent.rglob("*.py")}
+    tables = set(
+        re.findall(
+            r"^create table (\w+)",
+            "".join(p.read_text() for p in VERSIONS.glob("*.sql")),
+            re.MULTILINE,
+        )
+    )
+    asked = re.compile(
+        r"(?<!\()select (?:\w+\.)?\* from (\w+)"
+    )  # within parentheses the answer is another one
+    found = {
+        p.name: set(asked.findall(p.read_text())) & tables
+        for p in VERSIONS.parent.parent.rglob("*.py")
+    }
     assert {name: those for name, those in found.items() if those} == {}
 
 
 def _until_somebody_waits(connection: psycopg.Connection[Any]) -> None:
-    _until(connection, "select 1 from pg_locks where not granted and relation = 'target_runs'::regclass")
+    _until(
+        connection,
+        "select 1 from pg_locks where not granted and relation = 'target_runs'::regclass",
+    )
 
 
 def _until(connection: psycopg.Connection[Any], query: str) -> None:

@@ -21,7 +21,11 @@ GONE = RunError(ErrorCode.LOST, "contact was lost")
 @pytest.mark.parametrize(
     ("where", "attempt", "following"),
     [
-        ({}, 2, ("step-1", 2)),  # so the release before says it, which names no store: it is tried again
+        (
+            {},
+            2,
+            ("step-1", 2),
+        ),  # so the release before says it, which names no store: it is tried again
         ({}, None, ("step-2", 1)),
         ({"direct": True}, 2, ("step-2", 1)),
         ({"identity": STORE}, 2, ("step-2", 1)),
@@ -33,11 +37,33 @@ async def test_an_action_lost_in_an_earlier_attempt_is_retried_only_if_it_names_
     execution = await launch(database, machines(1), actions=3)
     owner = Owner(database)
     (run,) = (await owner.claim()).runs
-    lost = ResultState(run.id, "step-1", 1, True, RunStatus.LOST, NOTHING, NOTHING, NOTHING, NOW, NOW, error=GONE, **where)
+    lost = ResultState(
+        run.id,
+        "step-1",
+        1,
+        True,
+        RunStatus.LOST,
+        NOTHING,
+        NOTHING,
+        NOTHING,
+        NOW,
+        NOW,
+        error=GONE,
+        **where,
+    )
     waits = RunMove(
-        run.id, execution.id, "1", run.fence, RunStatus.WAITING, attempt=attempt, waiting_for=WaitingFor.BACKOFF, wake_seconds=30
+        run.id,
+        execution.id,
+        "1",
+        run.fence,
+        RunStatus.WAITING,
+        attempt=attempt,
+        waiting_for=WaitingFor.BACKOFF,
+        wake_seconds=30,
     )
     await owner.settle(owner.say([waits], [lost]))
     await Ledger(database).cancel(execution.id, by="ada", reason=None)
-    (ended,) = await database.fetch("select action, attempt from job_execution_results where status = 'cancelled'")
+    (ended,) = await database.fetch(
+        "select action, attempt from job_execution_results where status = 'cancelled'"
+    )
     assert (ended["action"], ended["attempt"]) == following

@@ -71,7 +71,9 @@ async def test_pages_of_two_follow_each_other_without_a_gap_also_over_equal_keys
         ({"seen_before": ["2026-01-01T03:00:00+01:00"], "even": ["false"]}, [1]),
     ],
 )
-async def test_filters_narrow_the_list(database: Database, filters: dict[str, list[str]], wanted: list[int]) -> None:
+async def test_filters_narrow_the_list(
+    database: Database, filters: dict[str, list[str]], wanted: list[int]
+) -> None:
     assert await ids(database, filters=filters) == wanted
 
 
@@ -129,13 +131,17 @@ def forged(*parts: object) -> str:
         ("seen_at", forged("seen_at", "now", 1)),
     ],
 )
-async def test_a_cursor_that_was_made_up_is_refused_and_not_a_fault_of_ours(database: Database, sort: str, cursor: str) -> None:
+async def test_a_cursor_that_was_made_up_is_refused_and_not_a_fault_of_ours(
+    database: Database, sort: str, cursor: str
+) -> None:
     with pytest.raises(Invalid, match="cursor"):
         await NUMBERS.page(database, PageRequest(sort=sort, cursor=cursor), {"upto": 3})
 
 
 async def test_pages_by_number_count_the_total_and_end_empty(database: Database) -> None:
-    pages = [await NUMBERS.page(database, PageRequest(page=n, limit=3), {"upto": 7}) for n in (1, 3, 4)]
+    pages = [
+        await NUMBERS.page(database, PageRequest(page=n, limit=3), {"upto": 7}) for n in (1, 3, 4)
+    ]
     assert [[row["id"] for row in page.items] for page in pages] == [[1, 2, 3], [7], []]
     assert {page.total for page in pages} == {7}
     assert [page.next is None for page in pages] == [False, True, True]
@@ -147,7 +153,9 @@ async def test_numbered_pages_end_and_so_does_the_total(database: Database) -> N
     assert (len(page.items), page.total) == (3, None)
     last = await NUMBERS.page(database, PageRequest(page=50, limit=200), {"upto": 10_000})
     assert ([row["id"] for row in last.items[-2:]], last.total) == ([9_999, 10_000], 10_000)
-    with pytest.raises(Invalid, match="Page 51 of 200 ends behind row 10000: follow `next` by cursor, or filter"):
+    with pytest.raises(
+        Invalid, match="Page 51 of 200 ends behind row 10000: follow `next` by cursor, or filter"
+    ):
         await NUMBERS.page(database, PageRequest(page=51, limit=200), upto)
 
 
@@ -172,7 +180,9 @@ async def test_a_filter_without_an_index_is_taken_beside_one(database: Database)
 
 @pytest.mark.parametrize("sort", ["id", "-id", "seen_at", "-seen_at"])
 @pytest.mark.parametrize("third", [["1"], ["1", "2"], ["2", "0", "0"], ["9"], ["8"]])
-async def test_pages_along_an_index_follow_each_other_without_a_gap(database: Database, sort: str, third: list[str]) -> None:
+async def test_pages_along_an_index_follow_each_other_without_a_gap(
+    database: Database, sort: str, third: list[str]
+) -> None:
     found: list[int] = []
     cursor = None
     while True:
@@ -189,5 +199,7 @@ async def test_pages_along_an_index_follow_each_other_without_a_gap(database: Da
 async def test_what_is_filtered_by_a_moment_alone_comes_in_its_order(database: Database) -> None:
     request = PageRequest(limit=2, filters={"seen_after": ["2026-01-01T04:00:00Z"]})
     page = await WALKED.page(database, request, {"upto": 7})
-    following = await WALKED.page(database, PageRequest(limit=2, cursor=page.next, filters=request.filters), {"upto": 7})
+    following = await WALKED.page(
+        database, PageRequest(limit=2, cursor=page.next, filters=request.filters), {"upto": 7}
+    )
     assert [[row["id"] for row in p.items] for p in (page, following)] == [[4, 5], [6, 7]]

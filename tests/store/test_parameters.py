@@ -13,7 +13,14 @@ from opsjobs.store.parameters import masked, opened, sealed
 from opsjobs.store.transaction import Database
 from store.cast import job
 
-VALUES = {"service": "nginx", "count": 3, "fast": True, "hosts": ["a", "b"], "none": None, "token": Secret("hush-hush")}
+VALUES = {
+    "service": "nginx",
+    "count": 3,
+    "fast": True,
+    "hosts": ["a", "b"],
+    "none": None,
+    "token": Secret("hush-hush"),
+}
 EXECUTION = UUID("0191d7a0-0000-7000-8000-000000000001")
 
 
@@ -36,7 +43,10 @@ def test_a_secret_opens_only_in_its_execution_under_its_name() -> None:
 
 async def test_a_version_keeps_what_it_declares(database: Database) -> None:
     jobs = Jobs(database)
-    declared = [{"name": "service", "pattern": "[a-z]+", "default": "nginx"}, {"name": "token", "type": "secret"}]
+    declared = [
+        {"name": "service", "pattern": "[a-z]+", "default": "nginx"},
+        {"name": "token", "type": "secret"},
+    ]
     made = await jobs.create(job("restart", parameters=declared), "ada")
     assert isinstance(made, StoredJob)
     read = await jobs.get(str(made.job.id))

@@ -16,7 +16,9 @@ from opsjobs.store.transaction import Database, DatabaseOptions
 
 async def turn(database: Database, days: int) -> None:
     async with database.connection() as connection:
-        await connection.execute("update opsjobs_clock set shift = shift + make_interval(days => %s)", [days])
+        await connection.execute(
+            "update opsjobs_clock set shift = shift + make_interval(days => %s)", [days]
+        )
 
 
 async def today(database: Database) -> date:
@@ -83,7 +85,9 @@ async def test_a_partition_that_cannot_be_made_stops_no_other(database: Database
     partitions = Partitions(database)
     broken, *others = await partitions.find_missing()
     async with database.connection() as connection:
-        await connection.execute(f"create table execution_log_{broken:%Y%m%d} (in_the_way int)".encode())
+        await connection.execute(
+            f"create table execution_log_{broken:%Y%m%d} (in_the_way int)".encode()
+        )
     with pytest.raises(errors.DuplicateTable):
         await partitions.make(broken)
     assert all([await partitions.make(day) for day in others])
@@ -106,11 +110,14 @@ async def test_rows_that_come_after_their_day_was_dropped_are_deleted(database: 
     execution = await launch(database, machines(1))
     day = await today(database)
     async with database.transaction() as connection:
-        await connection.execute(f"alter table execution_log detach partition execution_log_{day:%Y%m%d}".encode())
+        await connection.execute(
+            f"alter table execution_log detach partition execution_log_{day:%Y%m%d}".encode()
+        )
         await connection.execute(f"drop table execution_log_{day:%Y%m%d}".encode())
         await connection.execute("insert into dropped_log_days (log_day) values (%s)", [day])
         await connection.execute(
-            "insert into execution_log (log_day, execution_id, seq, event) values (%s, %s, 9, 'status')", [day, execution.id]
+            "insert into execution_log (log_day, execution_id, seq, event) values (%s, %s, 9, 'status')",
+            [day, execution.id],
         )
     await turn(database, 1)
     assert day in await Partitions(database).find_missing()
@@ -139,7 +146,9 @@ async def test_a_read_of_the_log_locks_the_partition_of_its_day_alone(database: 
     )
     journal = ExecutionLog(database)
     async with database.transaction() as held:
-        await held.execute(f"lock table {', '.join(row['name'] for row in others)} in access exclusive mode".encode())
+        await held.execute(
+            f"lock table {', '.join(row['name'] for row in others)} in access exclusive mode".encode()
+        )
         for _ in range(8):  # the last of them are prepared
             assert len(await journal.read(execution.id)) == 1
             assert [len(page) async for page in journal.output(execution.id)] == []

@@ -57,7 +57,9 @@ async def test_use_is_noted(database: Database) -> None:
     assert (await people.get_key("1")).last_used_at is not None
 
 
-async def test_a_key_of_the_same_name_a_strange_role_and_a_weak_token_are_refused(database: Database) -> None:
+async def test_a_key_of_the_same_name_a_strange_role_and_a_weak_token_are_refused(
+    database: Database,
+) -> None:
     people = IdentityStore(database)
     await people.create_key("ada", "admin")
     with pytest.raises(Conflict, match="'ada'"):
@@ -68,7 +70,9 @@ async def test_a_key_of_the_same_name_a_strange_role_and_a_weak_token_are_refuse
         await people.create_key("ben", "viewer", token="short")
 
 
-async def test_the_admin_key_can_be_made_sure_of_again_and_again_and_changes_with_its_token(database: Database) -> None:
+async def test_the_admin_key_can_be_made_sure_of_again_and_again_and_changes_with_its_token(
+    database: Database,
+) -> None:
     people = IdentityStore(database)
     first, second = "opsc_" + "a" * 40, "opsc_" + "b" * 40
     for token in (first, first, second):
@@ -76,10 +80,14 @@ async def test_the_admin_key_can_be_made_sure_of_again_and_again_and_changes_wit
     assert await people.by_token(first) is None
     assert await people.by_token(second) == Principal.of_role("admin", "admin", "api_key")
     told = await database.fetch("select action, actor, thing_name from audit_log")
-    assert told == [{"action": "api_key.ensured", "actor": "opsjobs", "thing_name": "admin"}] * 2  # not where nothing changed
+    assert (
+        told == [{"action": "api_key.ensured", "actor": "opsjobs", "thing_name": "admin"}] * 2
+    )  # not where nothing changed
 
 
-async def test_an_admin_token_that_another_key_has_already_stays_with_that_key(database: Database) -> None:
+async def test_an_admin_token_that_another_key_has_already_stays_with_that_key(
+    database: Database,
+) -> None:
     people = IdentityStore(database)
     token = await people.create_key("admin-host-1", "viewer")
     await people.ensure_key("admin", "admin", token)

@@ -45,7 +45,9 @@ async def behind(
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-async def test_limits_apply_to_every_transaction_and_leak_to_no_other_client(database: Database, mode: str) -> None:
+async def test_limits_apply_to_every_transaction_and_leak_to_no_other_client(
+    database: Database, mode: str
+) -> None:
     async with behind(database, mode=mode) as pooled:
         async with pooled.transaction() as connection:
             assert await (await connection.execute(_LIMITS)).fetchone() == _SET
@@ -72,7 +74,9 @@ async def test_a_worker_s_whole_day_goes_through_a_pooler(database: Database) ->
         await asyncio.gather(*(work(owner) for owner in owners))
         ends = [(await read(pooled, execution)).status for execution in executions]
         assert ends == [ExecutionStatus.COMPLETED] * 12
-        prepared = await database.fetch("select 1 from pg_stat_activity where application_name like '%%opsjobs%%'")
+        prepared = await database.fetch(
+            "select 1 from pg_stat_activity where application_name like '%%opsjobs%%'"
+        )
         assert len(prepared) <= 2 + 1, "PgBouncer has two connections, the test one"
     assert await faults(database) == []
 
@@ -96,7 +100,9 @@ async def test_moments_are_utc_whichever_connection_answers(database: Database) 
             "do $$ begin execute format('alter database %I set timezone = %L', current_database(), 'Asia/Tokyo'); end $$"
         )
     async with behind(database) as pooled:
-        rows = await asyncio.gather(*(pooled.fetch_one("select now() as now, pg_sleep(0.05)") for _ in range(8)))
+        rows = await asyncio.gather(
+            *(pooled.fetch_one("select now() as now, pg_sleep(0.05)") for _ in range(8))
+        )
         assert {row["now"].utcoffset() for row in rows if row is not None} == {timedelta(0)}
 
 
@@ -110,7 +116,9 @@ async def test_a_lease_is_renewed_through_a_pooler(database: Database) -> None:
     assert alive == [True] * 8
 
 
-async def test_a_pooler_that_loses_prepared_statements_costs_one_error_and_is_named(database: Database) -> None:
+async def test_a_pooler_that_loses_prepared_statements_costs_one_error_and_is_named(
+    database: Database,
+) -> None:
     async with behind(database, max_prepared_statements="0", hot_verbs=False) as pooled:
         failed = 0
 
@@ -127,11 +135,15 @@ async def test_a_pooler_that_loses_prepared_statements_costs_one_error_and_is_na
             before = failed
             for _ in range(20):
                 await asyncio.gather(*(ask(n) for n in range(8)))
-        assert [line["event"] for line in said if line["event"] == "prepared_statements_off"] == ["prepared_statements_off"]
+        assert [line["event"] for line in said if line["event"] == "prepared_statements_off"] == [
+            "prepared_statements_off"
+        ]
         assert failed == before
 
 
-async def test_a_migration_goes_through_a_pooler_and_not_by_the_limits_of_its_role(database: Database) -> None:
+async def test_a_migration_goes_through_a_pooler_and_not_by_the_limits_of_its_role(
+    database: Database,
+) -> None:
     async with database.connection() as connection:
         await connection.execute(
             "do $$ begin execute format('alter database %I set statement_timeout = 1000', current_database()); end $$"
@@ -151,4 +163,6 @@ async def test_postgresql_is_distinguished_from_a_pooler(database: Database) -> 
         assert not connection.pooled
     async with behind(database) as pooled, pooled.connection() as connection:
         assert connection.pooled
-    assert psycopg.pq.version() >= 170_000, "older ones cannot close a prepared statement, which PgBouncer then keeps for ever"
+    assert psycopg.pq.version() >= 170_000, (
+        "older ones cannot close a prepared statement, which PgBouncer then keeps for ever"
+    )

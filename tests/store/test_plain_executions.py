@@ -53,7 +53,9 @@ async def test_a_plain_claim_and_its_settles_send_no_extra_statements(
     assert len(sent) == len(SETTLE), sent
 
 
-async def test_a_claim_without_a_floor_writes_the_floor_of_others(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_claim_without_a_floor_writes_the_floor_of_others(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await launch(database, machines(1))
     with counted(monkeypatch) as sent:
         assert (await Owner(database).claim()).runs
@@ -61,7 +63,9 @@ async def test_a_claim_without_a_floor_writes_the_floor_of_others(database: Data
     assert "zone_turns" in sent[-1]
 
 
-async def test_only_watched_executions_send_statements_for_waves(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_watched_executions_send_statements_for_waves(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await launch(database, machines(2), actions=2, barrier=True)
     owner = Owner(database)
     with counted(monkeypatch) as sent:

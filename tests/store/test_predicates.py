@@ -12,7 +12,10 @@ from architecture.tree import ROOT, SOURCE, modules
 from opsjobs.store.transaction import Database
 
 MIGRATIONS = SOURCE / "store" / "migrations"
-_TOKEN = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"[^\"]*\"|[a-z_][a-z_0-9.]*|[();]|\S", re.IGNORECASE | re.DOTALL)
+_TOKEN = re.compile(
+    r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"[^\"]*\"|[a-z_][a-z_0-9.]*|[();]|\S",
+    re.IGNORECASE | re.DOTALL,
+)
 _STATEMENTS = {
     "select",
     "with",
@@ -42,7 +45,9 @@ def bare_calls(sql: str, volatile: Set[str]) -> list[str]:
     """
     tokens = [t.lower() for t in _TOKEN.findall(sql) if not t.startswith(("--", "/*", "'"))]
     first = tokens[0] if tokens else ""
-    frames = [(first in _STATEMENTS, first not in _STATEMENTS)]  # of each open parenthesis: is it a query, are we in a predicate
+    frames = [
+        (first in _STATEMENTS, first not in _STATEMENTS)
+    ]  # of each open parenthesis: is it a query, are we in a predicate
     found = []
     for n, token in enumerate(tokens):
         before, after = tokens[n - 1] if n else "", tokens[n + 1] if n + 1 < len(tokens) else ""
@@ -119,7 +124,11 @@ def _literals(volatile: Set[str]) -> Iterator[tuple[str, str]]:
     for name, tree in modules().items():
         docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         inner = {
-            id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node) if part is not node
+            id(part)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.JoinedStr)
+            for part in ast.walk(node)
+            if part is not node
         }
         for node in ast.walk(tree):
             if id(node) in docstrings or id(node) in inner:
@@ -133,7 +142,9 @@ def _text(node: ast.AST) -> str | None:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
-        return "".join(str(part.value) if isinstance(part, ast.Constant) else " x " for part in node.values)
+        return "".join(
+            str(part.value) if isinstance(part, ast.Constant) else " x " for part in node.values
+        )
     return None
 
 

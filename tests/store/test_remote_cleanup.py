@@ -22,10 +22,14 @@ LATE = {"status": "succeeded", "exit_code": 0, "at": "2026-01-01T00:00:00.000Z"}
 async def turn(database: Database, seconds: float) -> None:
     """Advance the clock that all processes share."""
     async with database.connection() as connection:
-        await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
+        await connection.execute(
+            "update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds]
+        )
 
 
-async def in_a_store(database: Database, count: int = 1, *, zone: str = "default") -> tuple[Owner, Sequence[Claimed]]:
+async def in_a_store(
+    database: Database, count: int = 1, *, zone: str = "default"
+) -> tuple[Owner, Sequence[Claimed]]:
     """Return runs that were started in the spool of their target."""
     await launch(database, machines(count, zone=zone))
     owner = Owner(database, zone=zone)
@@ -43,24 +47,37 @@ async def sweeps(database: Database, limit: int = 100, zone: str = "default") ->
 
 
 def sweep_of(run: Claimed) -> LateLookup:
-    return LateLookup(run.id, run.execution_id, run.target_id, RunKey(run.uuid, "step-1", 1), kill=False, identity=STORE)
+    return LateLookup(
+        run.id,
+        run.execution_id,
+        run.target_id,
+        RunKey(run.uuid, "step-1", 1),
+        kill=False,
+        identity=STORE,
+    )
 
 
 # --- folders
 
 
-async def test_folders_are_due_a_day_after_the_end_with_every_attempt_of_every_action(database: Database) -> None:
+async def test_folders_are_due_a_day_after_the_end_with_every_attempt_of_every_action(
+    database: Database,
+) -> None:
     owner, runs = await in_a_store(database)
     await owner.retry(runs)
     (run,) = (await owner.claim()).runs
     end = owner.flush([run])
-    also = ResultState(run.id, "step-2", 2, True, RunStatus.SUCCEEDED, (0, 0), (0, 0), (0, 0), NOW, NOW, 0)
+    also = ResultState(
+        run.id, "step-2", 2, True, RunStatus.SUCCEEDED, (0, 0), (0, 0), (0, 0), NOW, NOW, 0
+    )
     await owner.settle(owner.say(end.runs, [*end.results, also], end.lines))
     assert await cleaning(database) == []
     await turn(database, DAY + 1)
     (folder,) = await Ledger(database).lease_cleanups("default", 10)
     assert (folder.run_id, folder.target_id) == (run.id, run.target_id)
-    assert [str(key) for key in folder.keys] == [f"{run.uuid}.step-{step}.{attempt}" for step in (1, 2) for attempt in (1, 2)]
+    assert [str(key) for key in folder.keys] == [
+        f"{run.uuid}.step-{step}.{attempt}" for step in (1, 2) for attempt in (1, 2)
+    ]
 
 
 async def test_an_attempt_that_was_voided_within_the_run_has_its_key(database: Database) -> None:
@@ -73,7 +90,9 @@ async def test_an_attempt_that_was_voided_within_the_run_has_its_key(database: D
     assert [key.attempt for key in folder.keys] == [1, 2, 3]
 
 
-async def test_a_leased_cleanup_belongs_to_one_worker_until_it_answers_or_the_lease_ends(database: Database) -> None:
+async def test_a_leased_cleanup_belongs_to_one_worker_until_it_answers_or_the_lease_ends(
+    database: Database,
+) -> None:
     owner, runs = await in_a_store(database, 30)
     await owner.finish(runs)
     await turn(database, DAY + 1)
@@ -98,7 +117,9 @@ async def test_locked_runs_are_skipped_without_waiting(database: Database) -> No
     lost, ended = runs[0].id, more[0].id
     await turn(database, DAY + 1)
     async with database.transaction() as connection:
-        await connection.execute("select 1 from target_runs where id = any(%s) for update", [[lost, ended]])
+        await connection.execute(
+            "select 1 from target_runs where id = any(%s) for update", [[lost, ended]]
+        )
         assert sorted(await sweeps(database)) == [lost + 1, lost + 2]
         assert sorted(await cleaning(database)) == [ended + 1, ended + 2]
     assert (await sweeps(database), await cleaning(database)) == ([lost], [ended])
@@ -118,12 +139,16 @@ async def test_contradicting_answers_leave_no_folder_to_clean_twice(database: Da
     await turn(database, DAY + 1)
     ids = await cleaning(database)
     ledger = Ledger(database)
-    await asyncio.gather(ledger.mark_cleaned(ids), ledger.postpone_cleanup(ids[::-1]), ledger.mark_cleaned(ids[::-1]))
+    await asyncio.gather(
+        ledger.mark_cleaned(ids), ledger.postpone_cleanup(ids[::-1]), ledger.mark_cleaned(ids[::-1])
+    )
     await turn(database, HOUR + 1)
     assert await cleaning(database) == []
 
 
-async def test_cleanup_of_an_unreachable_target_is_given_up_after_a_week(database: Database) -> None:
+async def test_cleanup_of_an_unreachable_target_is_given_up_after_a_week(
+    database: Database,
+) -> None:
     owner, runs = await in_a_store(database)
     await owner.finish(runs)
     await turn(database, DAY + 1)
@@ -181,14 +206,20 @@ async def test_a_late_lookup_finds_lost_commands_and_kills_those_to_be_stopped(
     assert await sweeps(database) == []
     await turn(database, MINUTE + 1)
     (sweep,) = await Ledger(database).lease_late_lookups("default", 10)
-    assert (sweep.run_id, sweep.execution_id, sweep.target_id) == (run.id, run.execution_id, run.target_id)
+    assert (sweep.run_id, sweep.execution_id, sweep.target_id) == (
+        run.id,
+        run.execution_id,
+        run.target_id,
+    )
     assert (str(sweep.key), sweep.kill, sweep.identity) == (f"{run.uuid}.step-1.1", kill, STORE)
 
 
 async def test_a_late_lookup_names_the_unknown_action_not_the_next_one(database: Database) -> None:
     owner, (run,) = await in_a_store(database)
     end = owner.flush([run], RunStatus.LOST)
-    also = ResultState(run.id, "step-2", 1, True, RunStatus.FAILED, (0, 0), (0, 0), (0, 0), NOW, NOW, 0)
+    also = ResultState(
+        run.id, "step-2", 1, True, RunStatus.FAILED, (0, 0), (0, 0), (0, 0), NOW, NOW, 0
+    )
     await owner.settle(owner.say(end.runs, [*end.results, also], end.lines))
     async with database.connection() as connection:
         await connection.execute("update target_runs set sweep_due = opsjobs_now()")
@@ -197,7 +228,9 @@ async def test_a_late_lookup_names_the_unknown_action_not_the_next_one(database:
 
 
 @pytest.mark.parametrize(("kind", "looked_for"), [("script", 1), ("file_transfer", 0), ("wait", 0)])
-async def test_late_lookups_are_made_for_commands_and_scripts_only(database: Database, kind: str, looked_for: int) -> None:
+async def test_late_lookups_are_made_for_commands_and_scripts_only(
+    database: Database, kind: str, looked_for: int
+) -> None:
     owner, (run,) = await in_a_store(database)
     async with database.connection() as connection:
         await connection.execute(
@@ -212,23 +245,38 @@ async def test_late_lookups_are_made_for_commands_and_scripts_only(database: Dat
     assert left == {"due": bool(looked_for)}, "nobody comes again for nothing"
 
 
-async def test_lost_branches_are_looked_up_each_in_the_spool_it_started_in(database: Database) -> None:
+async def test_lost_branches_are_looked_up_each_in_the_spool_it_started_in(
+    database: Database,
+) -> None:
     owner, (run,) = await in_a_store(database)
     rebooted = SpoolIdentity(STORE.store, "boot-2")
     lost = {"status": RunStatus.LOST, "started_at": NOW, "finished_at": NOW}
     none = {"begins": True, "stored_before": (0, 0), "stored": (0, 0), "written": (0, 0)}
     branches = [
         ResultState(run.id, "step-1", 1, **none, **lost, identity=STORE),  # type: ignore[arg-type]
-        ResultState(run.id, "step-2", 1, **none, **lost, identity=rebooted, cancel_proof=CancelProof.UNREACHABLE),  # type: ignore[arg-type]
+        ResultState(
+            run.id,
+            "step-2",
+            1,
+            **none,
+            **lost,
+            identity=rebooted,
+            cancel_proof=CancelProof.UNREACHABLE,
+        ),  # type: ignore[arg-type]
         ResultState(run.id, "step-3", 1, **none, **lost, direct=True),  # type: ignore[arg-type]
         ResultState(run.id, "step-4", 1, **none, **lost, identity=STORE, again_seconds=0.0),  # type: ignore[arg-type]
     ]
-    failed = RunMove(run.id, run.execution_id, run.target_id, run.fence, RunStatus.FAILED, 1, sweep=True)
+    failed = RunMove(
+        run.id, run.execution_id, run.target_id, run.fence, RunStatus.FAILED, 1, sweep=True
+    )
     line = owner.flush([run]).lines[-1]
     await owner.settle(owner.say([failed], branches, [line]))
     await turn(database, MINUTE + 1)
     due = await Ledger(database).lease_late_lookups("default", 10)
-    assert [(s.key.action, s.identity, s.kill) for s in due] == [("step-1", STORE, False), ("step-2", rebooted, True)]
+    assert [(s.key.action, s.identity, s.kill) for s in due] == [
+        ("step-1", STORE, False),
+        ("step-2", rebooted, True),
+    ]
     await Ledger(database).record_late_result(due[0], LATE)
     assert (await database.fetch("select sweep_due from target_runs"))[0]["sweep_due"] is not None
     await Ledger(database).postpone_late_lookup([run.id])
@@ -239,7 +287,12 @@ async def test_lost_branches_are_looked_up_each_in_the_spool_it_started_in(datab
     (row,) = await database.fetch("select late_result, sweep_due from target_runs")
     assert row == {"late_result": LATE, "sweep_due": None}
     told = await database.fetch("select action, late_result from job_execution_results order by id")
-    assert [(r["late_result"] or {}).get("status") for r in told] == ["succeeded", "cancelled", None, None]
+    assert [(r["late_result"] or {}).get("status") for r in told] == [
+        "succeeded",
+        "cancelled",
+        None,
+        None,
+    ]
 
 
 async def test_two_branches_recorded_concurrently_end_the_late_lookup(database: Database) -> None:
@@ -249,7 +302,9 @@ async def test_two_branches_recorded_concurrently_end_the_late_lookup(database: 
         for run in runs for n in (1, 2)
     ]  # fmt: skip
     lost = owner.flush(runs, RunStatus.LOST)
-    await owner.settle(owner.say(lost.runs, results, [line for line in lost.lines if line.event == "status"]))
+    await owner.settle(
+        owner.say(lost.runs, results, [line for line in lost.lines if line.event == "status"])
+    )
     async with database.connection() as connection:
         await connection.execute("update target_runs set sweep_due = opsjobs_now()")
     due = await Ledger(database).lease_late_lookups("default", 100)
@@ -266,7 +321,9 @@ async def test_two_workers_never_lease_the_same_late_lookup(database: Database) 
     assert sorted(i for ids in handed for i in ids) == sorted(run.id for run in runs)
 
 
-async def test_a_late_lookup_is_retried_after_a_pause_that_doubles_up_to_an_hour(database: Database) -> None:
+async def test_a_late_lookup_is_retried_after_a_pause_that_doubles_up_to_an_hour(
+    database: Database,
+) -> None:
     owner, runs = await in_a_store(database)
     await owner.lose(runs)
     await turn(database, MINUTE + 1)
@@ -282,7 +339,9 @@ async def test_a_late_lookup_is_retried_after_a_pause_that_doubles_up_to_an_hour
     assert pauses == [2, 4, 8, 16, 32, 60, 60, 60]
 
 
-async def test_a_late_lookup_is_given_up_after_a_week_and_the_folder_may_go(database: Database) -> None:
+async def test_a_late_lookup_is_given_up_after_a_week_and_the_folder_may_go(
+    database: Database,
+) -> None:
     owner, runs = await in_a_store(database)
     await owner.lose(runs)
     await turn(database, 2 * DAY)
@@ -306,7 +365,9 @@ async def test_a_late_result_is_recorded_once_and_changes_nothing_else(database:
     ledger = Ledger(database)
     (sweep,) = await ledger.lease_late_lookups("default", 10)
     await asyncio.gather(*(ledger.record_late_result(sweep, LATE) for _ in range(3)))
-    await ledger.record_late_result(sweep, {"status": "failed", "exit_code": 1, "at": "2026-01-02T00:00:00.000Z"})
+    await ledger.record_late_result(
+        sweep, {"status": "failed", "exit_code": 1, "at": "2026-01-02T00:00:00.000Z"}
+    )
     await ledger.postpone_late_lookup([run.id])
     (shown,) = (await Executions(database).runs(run.execution_id, PageRequest())).items
     assert (shown.status, shown.late_result) == (RunStatus.LOST, LATE)
@@ -333,7 +394,9 @@ async def test_a_late_result_beside_a_postponement_ends_the_lookup(database: Dat
     due = await ledger.lease_late_lookups("default", 100)
     ids = [sweep.run_id for sweep in due]
     results = [ledger.record_late_result(sweep, LATE) for sweep in due]
-    await asyncio.gather(ledger.postpone_late_lookup(ids[::-1]), *results, ledger.postpone_late_lookup(ids))
+    await asyncio.gather(
+        ledger.postpone_late_lookup(ids[::-1]), *results, ledger.postpone_late_lookup(ids)
+    )
     await turn(database, DAY)
     assert await sweeps(database) == []
 

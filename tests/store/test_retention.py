@@ -31,18 +31,28 @@ from store.test_contents import upload
 
 DAY = 86_400.0
 KEEP = RetentionLimits(
-    log_seconds=30 * DAY, artifact_seconds=30 * DAY, execution_seconds=30 * DAY, executions_per_job=1_000, file_seconds=30 * DAY
+    log_seconds=30 * DAY,
+    artifact_seconds=30 * DAY,
+    execution_seconds=30 * DAY,
+    executions_per_job=1_000,
+    file_seconds=30 * DAY,
 )
 
 
 async def turn(database: Database, days: float) -> None:
     """Let the days pass; events that are due meanwhile are published."""
     async with database.connection() as connection:
-        await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [days * DAY])
-        await connection.execute("update events set published_at = opsjobs_now() where published_at is null")
+        await connection.execute(
+            "update opsjobs_clock set shift = shift + make_interval(secs => %s)", [days * DAY]
+        )
+        await connection.execute(
+            "update events set published_at = opsjobs_now() where published_at is null"
+        )
 
 
-async def ended(database: Database, *, targets: int = 1, first: int = 1, status: RunStatus = RunStatus.SUCCEEDED) -> Execution:
+async def ended(
+    database: Database, *, targets: int = 1, first: int = 1, status: RunStatus = RunStatus.SUCCEEDED
+) -> Execution:
     execution = await launch(database, machines(targets, first=first))
     owner = await Owner(database).register()
     await owner.finish((await owner.claim()).runs, status)
@@ -55,7 +65,9 @@ async def make_partitions(database: Database) -> None:
         await partitions.make(day)
 
 
-def keeper(database: Database, keep: RetentionLimits = KEEP, metrics: Metrics | None = None) -> RetentionService:
+def keeper(
+    database: Database, keep: RetentionLimits = KEEP, metrics: Metrics | None = None
+) -> RetentionService:
     turn = Turn("retention", SingletonLock(database), metrics or Metrics())
     return RetentionService(turn, Retention(database), keep, Seals(database, [AUDIT_KEY]))
 
@@ -92,7 +104,9 @@ async def test_old_days_of_the_log_are_dropped_and_reading_them_is_gone(database
     assert (await Executions(database).get(old.id)).counts == {"succeeded": 1}
     await journal.check_available(young)
     assert len(await journal.read(young.id)) == young.last_seq
-    names = await database.fetch("select relname from pg_class where relname ~ '^execution_log_[0-9]{8}$' and relkind = 'r'")
+    names = await database.fetch(
+        "select relname from pg_class where relname ~ '^execution_log_[0-9]{8}$' and relkind = 'r'"
+    )
     assert len(names) == await partitions(database) - 1
 
 
@@ -125,7 +139,9 @@ async def test_a_log_day_in_use_is_dropped_later_and_a_half_dropped_one_is_finis
         await died.execute(f"alter table execution_log detach partition execution_log_{day:%Y%m%d}")
         await died.execute("insert into dropped_log_days (log_day) values (%s)", [day])
     assert await all_days(database) == before - 2  # the default one stays
-    assert (await database.fetch("select to_regclass(%s) as there", [f"execution_log_{day:%Y%m%d}"]))[0]["there"] is None
+    assert (
+        await database.fetch("select to_regclass(%s) as there", [f"execution_log_{day:%Y%m%d}"])
+    )[0]["there"] is None
 
 
 async def test_old_executions_are_deleted_with_all_their_data(database: Database) -> None:
@@ -137,7 +153,9 @@ async def test_old_executions_are_deleted_with_all_their_data(database: Database
     with pytest.raises(NotFound):
         await Executions(database).get(old.id)
     for table in ("target_runs", "job_execution_results", "execution_specs"):
-        assert {row["execution_id"] for row in await database.fetch(f"select execution_id from {table}")} == {young.id}
+        assert {
+            row["execution_id"] for row in await database.fetch(f"select execution_id from {table}")
+        } == {young.id}
 
 
 async def test_the_newest_executions_of_a_job_are_kept(database: Database) -> None:
@@ -163,7 +181,9 @@ async def of_job(database: Database, job: int) -> None:
         )
 
 
-async def test_executions_with_open_dead_letters_cleanups_or_events_are_kept(database: Database) -> None:
+async def test_executions_with_open_dead_letters_cleanups_or_events_are_kept(
+    database: Database,
+) -> None:
     asked = await launch(database, machines(1))
     owner = await Owner(database).register()
     await owner.lose((await owner.claim()).runs)
@@ -173,11 +193,14 @@ async def test_executions_with_open_dead_letters_cleanups_or_events_are_kept(dat
     await owner.finish(runs)
     await turn(database, 31)
     async with database.connection() as connection:
-        await connection.execute("update target_runs set spool_due = opsjobs_now() where spool_due is not null")
+        await connection.execute(
+            "update target_runs set spool_due = opsjobs_now() where spool_due is not null"
+        )
     untold = await ended(database, first=9)
     async with database.connection() as connection:
         await connection.execute(
-            "update job_executions set finished_at = opsjobs_now() - interval '31 days' where id = %s", [untold.id]
+            "update job_executions set finished_at = opsjobs_now() - interval '31 days' where id = %s",
+            [untold.id],
         )
     keeping = Retention(database)
     assert await keeping.delete_executions(KEEP) == 0
@@ -205,12 +228,22 @@ async def test_executions_that_stay_do_not_block_the_deletion_of_others(
     assert gone == [0, 1, 2]
     assert await left(database) == stay
     async with database.transaction() as connection:
-        runs = await (await connection.execute("select id from target_runs where execution_id = %s", [stay[0]])).fetchall()
-        await dead_letters.answer(connection, [run["id"] for run in runs], "discarded", by="ada", reason="gone")
-    assert sum([await keeping.delete_executions(KEEP) for _ in range(4)]) == 1, "it begins anew behind the last"
+        runs = await (
+            await connection.execute(
+                "select id from target_runs where execution_id = %s", [stay[0]]
+            )
+        ).fetchall()
+        await dead_letters.answer(
+            connection, [run["id"] for run in runs], "discarded", by="ada", reason="gone"
+        )
+    assert sum([await keeping.delete_executions(KEEP) for _ in range(4)]) == 1, (
+        "it begins anew behind the last"
+    )
 
 
-async def test_executions_of_many_runs_are_deleted_in_parts(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_executions_of_many_runs_are_deleted_in_parts(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(retention, "RUNS", 5)
     for targets in (3, 3, 9, 1):
         await ended(database, targets=targets)
@@ -245,18 +278,38 @@ async def heir(database: Database, parent: Execution, run: dict[str, Any]) -> Ex
 
 
 def bring(source: object) -> dict[str, Any]:
-    return {"key": "put", "type": "file_transfer", "direction": "upload", "source": str(source), "destination": "/etc/app.conf"}
+    return {
+        "key": "put",
+        "type": "file_transfer",
+        "direction": "upload",
+        "source": str(source),
+        "destination": "/etc/app.conf",
+    }
 
 
 async def test_old_files_are_deleted_unless_a_job_or_a_kept_execution_names_them(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "FILES", 2)
-    names = ("nobody's", "a job's", "a job's by id", "an archived job's", "an execution's", "nobody's either")
+    names = (
+        "nobody's",
+        "a job's",
+        "a job's by id",
+        "an archived job's",
+        "an execution's",
+        "nobody's either",
+    )
     files = {name: await upload(database, b"x", name) for name in names}
     jobs = Jobs(database)
     await jobs.create(
-        job("deploy", actions=[bring(files["a job's"].uuid), bring(files["a job's by id"].id) | {"key": "too"}]), "ada"
+        job(
+            "deploy",
+            actions=[
+                bring(files["a job's"].uuid),
+                bring(files["a job's by id"].id) | {"key": "too"},
+            ],
+        ),
+        "ada",
     )
     await jobs.create(job("old", actions=[bring(files["an archived job's"].uuid)]), "ada")
     await jobs.archive("2", "ada")
@@ -278,7 +331,9 @@ async def test_one_process_at_a_time_holds_a_singleton_lock(database: Database) 
     await ended(database)
     await turn(database, 31)
     keepers = [keeper(database) for _ in range(3)]
-    done = [turn for turn in await asyncio.gather(*(keeper.run_once() for keeper in keepers)) if turn]
+    done = [
+        turn for turn in await asyncio.gather(*(keeper.run_once() for keeper in keepers)) if turn
+    ]
     assert [told["executions_deleted"] for told in done] == [1]
     assert await keepers[0].run_once() == {}
     await turn(database, 1)

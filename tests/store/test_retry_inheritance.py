@@ -16,7 +16,9 @@ from opsjobs.store.transaction import Database
 THREE = [{"key": f"step-{n}", "type": "command", "command": "true"} for n in (1, 2, 3)]
 
 
-async def heirs(database: Database, parent: Execution, runs: Mapping[str, int], actions: Sequence[Any] = THREE) -> Execution:
+async def heirs(
+    database: Database, parent: Execution, runs: Mapping[str, int], actions: Sequence[Any] = THREE
+) -> Execution:
     """Launch an execution in which these targets' runs replace those of the parent."""
     new = NewExecution(
         uuid7(datetime.now(UTC)), None, None, "ad-hoc", actions, {}, 5, 50, None,
@@ -39,10 +41,16 @@ async def failed_at_the_second_step(database: Database) -> Story:
 async def test_what_succeeded_is_on_record_and_nothing_else(database: Database) -> None:
     story = await failed_at_the_second_step(database)
     again = await heirs(database, await story.now(), {"1": story.runs["web-1"].id})
-    assert (again.parent, again.counts, again.triggered_by) == (story.execution_id, {"waiting": 1}, TriggeredBy.RETRY)
+    assert (again.parent, again.counts, again.triggered_by) == (
+        story.execution_id,
+        {"waiting": 1},
+        TriggeredBy.RETRY,
+    )
     assert await read(database, again) == again
     claimed = (await (await Owner(database).register()).claim()).runs
-    assert [(run.target_id, run.fence, run.attempt, run.taken_over) for run in claimed] == [("1", 2, 1, False)]
+    assert [(run.target_id, run.fence, run.attempt, run.taken_over) for run in claimed] == [
+        ("1", 2, 1, False)
+    ]
     progress = await Ledger(database).load_progress([claimed[0].id])
     assert [(p.action, p.attempt, p.status, p.exit_code) for p in progress[claimed[0].id]] == [
         ("step-1", 1, RunStatus.SUCCEEDED, 0)
@@ -59,25 +67,38 @@ async def test_of_a_grandchild_the_record_names_who_did_it(database: Database) -
     await Ledger(database).cancel(child.id, by="ada", reason=None)
     grandchild = await heirs(database, child, {"1": run.id})
     rows = await database.fetch(
-        "select action, status, inherited_from from job_execution_results where execution_id = %s order by id", [grandchild.id]
+        "select action, status, inherited_from from job_execution_results where execution_id = %s order by id",
+        [grandchild.id],
     )
     assert [tuple(row.values()) for row in rows] == [("step-1", "succeeded", story.execution_id)]
 
 
-async def test_an_heir_that_is_cancelled_before_its_start_was_at_its_next_step(database: Database) -> None:
+async def test_an_heir_that_is_cancelled_before_its_start_was_at_its_next_step(
+    database: Database,
+) -> None:
     story = await failed_at_the_second_step(database)
-    again = await heirs(database, await story.now(), {"1": story.runs["web-1"].id, "2": story.runs["web-2"].id})
+    again = await heirs(
+        database, await story.now(), {"1": story.runs["web-1"].id, "2": story.runs["web-2"].id}
+    )
     await Ledger(database).cancel(again.id, by="ada", reason=None)
     assert (await read(database, again)).status is ExecutionStatus.CANCELLED
     rows = await database.fetch(
-        "select action, status from job_execution_results where execution_id = %s order by target_run_id, action", [again.id]
+        "select action, status from job_execution_results where execution_id = %s order by target_run_id, action",
+        [again.id],
     )
-    assert [tuple(row.values()) for row in rows] == [("step-1", "succeeded"), ("step-2", "cancelled")] * 2
+    assert [tuple(row.values()) for row in rows] == [
+        ("step-1", "succeeded"),
+        ("step-2", "cancelled"),
+    ] * 2
     assert await faults(database) == []
 
 
 async def test_a_run_that_was_rolled_back_begins_anew(database: Database) -> None:
-    actions = [{**THREE[0]}, {**THREE[1], "on_failure": "rollback", "rollback": "step-3"}, {**THREE[2]}]
+    actions = [
+        {**THREE[0]},
+        {**THREE[1], "on_failure": "rollback", "rollback": "step-3"},
+        {**THREE[2]},
+    ]
     story = Story(database)
     await story.launch(2, commands=["a", "b", "c"])
     await story.begin()
@@ -86,7 +107,12 @@ async def test_a_run_that_was_rolled_back_begins_anew(database: Database) -> Non
     await story.act("web-1", "step-2", 3)
     await story.finish("web-1", 0, action="step-3")
     await story.finish("web-2", 3, action="step-2")
-    again = await heirs(database, await story.now(), {"1": story.runs["web-1"].id, "2": story.runs["web-2"].id}, actions)
+    again = await heirs(
+        database,
+        await story.now(),
+        {"1": story.runs["web-1"].id, "2": story.runs["web-2"].id},
+        actions,
+    )
     rows = await database.fetch(
         """select r.target_id, x.action from job_execution_results x join target_runs r on r.id = x.target_run_id
         where x.execution_id = %s""",

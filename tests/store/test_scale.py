@@ -32,9 +32,15 @@ def history(databases: Databases) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def explained(url: str, *, hot: bool = True, seqscan: str = "on") -> AsyncIterator[Explaining]:
+async def explained(
+    url: str, *, hot: bool = True, seqscan: str = "on"
+) -> AsyncIterator[Explaining]:
     """Yield a Database that reports plans with the rows that were read."""
-    database = Explaining(DatabaseOptions(url, connections=3, hot_verbs=hot), analyze=True, settings={"enable_seqscan": seqscan})
+    database = Explaining(
+        DatabaseOptions(url, connections=3, hot_verbs=hot),
+        analyze=True,
+        settings={"enable_seqscan": seqscan},
+    )
     await database.open()
     try:
         yield database
@@ -67,7 +73,9 @@ async def test_a_barrier_reads_a_constant_number_of_rows_per_run(history: str) -
         assert read_of_runs(await at_a_barrier(database, 400)) < 400 * 10
 
 
-async def test_a_barrier_of_more_than_one_statement_admits_opens_for_all(database: Database) -> None:
+async def test_a_barrier_of_more_than_one_statement_admits_opens_for_all(
+    database: Database,
+) -> None:
     targets = 1_200
     await launch(database, machines(targets), actions=2, barrier=True, window=targets)
     owner = await Owner(database).register()
@@ -77,7 +85,9 @@ async def test_a_barrier_of_more_than_one_statement_admits_opens_for_all(databas
     assert len((await owner.claim(targets)).runs) == targets
 
 
-async def test_a_resume_of_more_than_one_statement_admits_makes_all_ready(database: Database) -> None:
+async def test_a_resume_of_more_than_one_statement_admits_makes_all_ready(
+    database: Database,
+) -> None:
     targets = 1_200
     ledger = Ledger(database)
     execution = await launch(database, machines(targets), window=targets)
@@ -103,7 +113,9 @@ async def test_a_worker_reads_a_constant_number_of_rows_per_run(history: str, ve
         assert {scan.table for plan in plans for scan in plan.whole()} == set()
 
 
-async def test_a_launch_does_not_walk_over_what_was_claimed_since_the_oldest_snapshot(history: str) -> None:
+async def test_a_launch_does_not_walk_over_what_was_claimed_since_the_oldest_snapshot(
+    history: str,
+) -> None:
     async with explained(history) as database:
         owner = await Owner(database).register()
         await launch(database, machines(3), window=3)
@@ -113,7 +125,9 @@ async def test_a_launch_does_not_walk_over_what_was_claimed_since_the_oldest_sna
         database.take()
         execution = await launch(database, machines(1))
         assert any("zone_turns" in plan.query for plan in database.take())
-        row = await database.fetch_one("select turn from target_runs where execution_id = %s", [execution.id])
+        row = await database.fetch_one(
+            "select turn from target_runs where execution_id = %s", [execution.id]
+        )
         assert row is not None
         assert row["turn"] > floor["turn"]
         await Ledger(database).cancel(execution.id, by="ada", reason=None)
@@ -134,7 +148,14 @@ async def test_waiting_requests_for_an_exclusive_name_cost_new_ones_nothing(hist
         await names_waiting(history, f"deploy-{waiting}", waiting)
         async with explained(history, seqscan="off") as database:
             await launch(database, machines(1), names=[f"deploy-{waiting}"])
-            reads.append(sum(scan.rows for plan in database.take() for scan in plan.scans if scan.table == "exclusive_locks"))
+            reads.append(
+                sum(
+                    scan.rows
+                    for plan in database.take()
+                    for scan in plan.scans
+                    if scan.table == "exclusive_locks"
+                )
+            )
     assert max(reads) < 100
 
 
@@ -147,15 +168,27 @@ async def test_a_round_of_the_reconciler_reads_no_more_if_more_is_open(history: 
         await ledger.reconcile()
         plans = database.take()
         assert {scan.table for plan in plans for scan in plan.whole()} == set()
-        assert sum(scan.rows for plan in plans for scan in plan.scans if scan.table == "exclusive_locks") < 1_000
+        assert (
+            sum(
+                scan.rows
+                for plan in plans
+                for scan in plan.scans
+                if scan.table == "exclusive_locks"
+            )
+            < 1_000
+        )
 
 
-async def test_reconciler_rounds_look_at_one_range_after_another(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reconciler_rounds_look_at_one_range_after_another(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("opsjobs.store.ledger.reconcile.PART_ROWS", 2)
     executions = [await launch(database, machines(2), window=1) for _ in range(5)]
     # As a verb leaves it that was killed before it admitted.
     async with database.connection() as connection:
-        await connection.execute("update target_runs set waiting_for = 'admission', turn = null where waiting_for is null")
+        await connection.execute(
+            "update target_runs set waiting_for = 'admission', turn = null where waiting_for is null"
+        )
         await connection.execute("update job_executions set ready = 0, waiting = waiting + ready")
     ledger = Ledger(database)
     admitted = [(await ledger.reconcile())["admitted"] for _ in range(4)]
@@ -177,9 +210,13 @@ ROWS_A_PAGE = 1_500
 
 
 @pytest.mark.parametrize("name", UNENDING)
-async def test_a_page_reads_no_more_than_a_few_rows_for_each_that_it_shows(history: str, name: str) -> None:
+async def test_a_page_reads_no_more_than_a_few_rows_for_each_that_it_shows(
+    history: str, name: str
+) -> None:
     async with explained(history, hot=False, seqscan="off") as database:
-        row = await database.fetch_one("select (now() - interval '300 days')::timestamptz(0)::text as moment")
+        row = await database.fetch_one(
+            "select (now() - interval '300 days')::timestamptz(0)::text as moment"
+        )
         assert row is not None
         asked = next(a for a in lists.lists(1, row["moment"].replace(" ", "T")) if a.name == name)
         for question in lists.questions(asked):

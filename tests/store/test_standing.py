@@ -15,14 +15,18 @@ from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
 
 STAGING = {"role": "operator", "permissions": [], "scope": "env=staging"}
-ADA = Principal.of_role("ada", "operator", "external", scope=Scope.parse("env=staging"), person="ada")
+ADA = Principal.of_role(
+    "ada", "operator", "external", scope=Scope.parse("env=staging"), person="ada"
+)
 
 
 async def test_a_key_stands_until_it_expires_or_is_deleted(database: Database) -> None:
     people = IdentityStore(database)
     await people.create_key("ada", "operator")
     await people.create_key("old", "operator", expires_at=datetime(2020, 1, 1, tzinfo=UTC))
-    assert await people.standing("ada", "api_key") == Principal.of_role("ada", "operator", "api_key")
+    assert await people.standing("ada", "api_key") == Principal.of_role(
+        "ada", "operator", "api_key"
+    )
     assert await people.standing("old", "api_key") is None
     await people.delete_key("1")
     assert await people.standing("ada", "api_key") is None
@@ -33,13 +37,17 @@ async def test_a_user_stands_until_he_is_disabled_and_his_keys_with_him(database
     people = IdentityStore(database)
     await people.users.create("ada", "hash", [STAGING])
     ada = await people.standing("ada", "user")
-    assert ada == Principal.of_role("ada", "operator", "user", scope=Scope.parse("env=staging"), person="ada")
+    assert ada == Principal.of_role(
+        "ada", "operator", "user", scope=Scope.parse("env=staging"), person="ada"
+    )
     issued = await people.issue_key(NewKey("ada-bot", [STAGING]), None, ada)
     assert isinstance(issued, tuple)
     bot = await people.by_token(issued[1])
     assert bot is not None
     assert (bot.person, bot.is_same_person(ada)) == ("ada", True)
-    again = await people.issue_key(NewKey("ada-bot-2", [STAGING]), None, bot)  # a key that her key made is hers, too
+    again = await people.issue_key(
+        NewKey("ada-bot-2", [STAGING]), None, bot
+    )  # a key that her key made is hers, too
     assert isinstance(again, tuple)
     await people.users.change("1", "user.disabled", disabled=True)
     for name, kind in (("ada", "user"), ("ada-bot", "api_key"), ("ada-bot-2", "api_key")):
@@ -60,12 +68,16 @@ async def test_a_narrow_key_is_none_to_a_process_of_the_release_before(database:
     assert isinstance(whole, tuple)
     before = "select name, role from api_keys where token_sha256 = %s"
     assert await database.fetch(before, [hashlib.sha256(narrow[1].encode()).digest()]) == []
-    assert await database.fetch(before, [hashlib.sha256(whole[1].encode()).digest()]) == [{"name": "whole", "role": "operator"}]
+    assert await database.fetch(before, [hashlib.sha256(whole[1].encode()).digest()]) == [
+        {"name": "whole", "role": "operator"}
+    ]
     found = Principal.of_role("narrow", "operator", "api_key", scope=Scope.parse("env=staging"))
     assert await people.by_token(narrow[1]) == replace(found, makers=("root",))
 
 
-async def test_somebody_of_the_platform_stands_by_his_last_token_where_he_left_something(database: Database) -> None:
+async def test_somebody_of_the_platform_stands_by_his_last_token_where_he_left_something(
+    database: Database,
+) -> None:
     people = IdentityStore(database, external_kept_seconds=3600)
     assert await people.standing("ada", "external") is None
     await people.seen.refresh(ADA)
@@ -77,11 +89,15 @@ async def test_somebody_of_the_platform_stands_by_his_last_token_where_he_left_s
     less = Principal.of_role("ada", "viewer", "external", person="ada")
     await people.seen.refresh(less)
     assert await people.standing("ada", "external") == less
-    await database.fetch("update external_people set seen_at = seen_at - interval '2 hours' returning name")
+    await database.fetch(
+        "update external_people set seen_at = seen_at - interval '2 hours' returning name"
+    )
     assert await people.standing("ada", "external") is None
 
 
-async def test_what_is_remembered_is_undone_with_its_transaction_and_is_nothing_for_others(database: Database) -> None:
+async def test_what_is_remembered_is_undone_with_its_transaction_and_is_nothing_for_others(
+    database: Database,
+) -> None:
     people = IdentityStore(database)
 
     async def broken() -> None:
@@ -95,23 +111,44 @@ async def test_what_is_remembered_is_undone_with_its_transaction_and_is_nothing_
     assert await database.fetch("select name from external_people") == []
 
 
-async def test_a_service_that_speaks_for_somebody_may_what_both_may_where_both_may(database: Database) -> None:
+async def test_a_service_that_speaks_for_somebody_may_what_both_may_where_both_may(
+    database: Database,
+) -> None:
     people = IdentityStore(database)
     await people.services.create(
-        "portal", "pem", [{"role": None, "permissions": ["jobs:read", "jobs:execute"], "scope": "team=web"}]
+        "portal",
+        "pem",
+        [{"role": None, "permissions": ["jobs:read", "jobs:execute"], "scope": "team=web"}],
     )
-    await people.users.create("ada", "hash", [STAGING, {"role": None, "permissions": ["audit:read"], "scope": ""}])
+    await people.users.create(
+        "ada", "hash", [STAGING, {"role": None, "permissions": ["audit:read"], "scope": ""}]
+    )
     await people.users.create("root", "hash", [role_grant("admin")])
-    alone, ada, root = [await people.standing(name, "service") for name in ("portal", "portal/user/ada", "portal/user/root")]
+    alone, ada, root = [
+        await people.standing(name, "service")
+        for name in ("portal", "portal/user/ada", "portal/user/root")
+    ]
     assert alone is not None
     assert ada is not None
     assert root is not None
-    assert (ada.name, ada.kind, ada.person, alone.person) == ("portal/user/ada", "service", "ada", None)
+    assert (ada.name, ada.kind, ada.person, alone.person) == (
+        "portal/user/ada",
+        "service",
+        "ada",
+        None,
+    )
     assert [(sorted(g.permissions), g.scope) for g in ada.grants] == [
         (["jobs:execute", "jobs:read"], Scope.parse("team=web,env=staging"))
     ]
     assert root.grants == alone.grants
-    for gone in ("portal/user/ben", "portal/external/ada", "portal/service/portal", "portal/user", "other", "other/user/ada"):
+    for gone in (
+        "portal/user/ben",
+        "portal/external/ada",
+        "portal/service/portal",
+        "portal/user",
+        "other",
+        "other/user/ada",
+    ):
         assert await people.standing(gone, "service") is None
     await people.users.change("1", "user.disabled", disabled=True)
     assert await people.standing("portal/user/ada", "service") is None
@@ -120,5 +157,9 @@ async def test_a_service_that_speaks_for_somebody_may_what_both_may_where_both_m
 def test_grants_are_kept_as_they_are_read() -> None:
     grant = Grant(permissions_of("viewer"), Scope.parse("env in (dev,test),web,team=a"))
     assert kept_of([grant]) == [
-        {"role": None, "permissions": sorted(permissions_of("viewer")), "scope": "env in (dev,test),web,team=a"}
+        {
+            "role": None,
+            "permissions": sorted(permissions_of("viewer")),
+            "scope": "env in (dev,test),web,team=a",
+        }
     ]

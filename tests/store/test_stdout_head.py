@@ -60,7 +60,9 @@ async def test_a_worker_reads_the_entries_of_one_run_and_no_others(database: Dat
             "limit": 65536,
         }
         async with worker.connection() as connection:
-            explained = await connection.execute("explain (format json, analyze, timing off) " + _STDOUT, asked)
+            explained = await connection.execute(
+                "explain (format json, analyze, timing off) " + _STDOUT, asked
+            )
             row = await explained.fetchone()
         assert row is not None
         read = [scan for scan in scans(row["QUERY PLAN"][0]["Plan"]) if scan["Actual Loops"]]
@@ -82,6 +84,13 @@ async def test_stdout_is_read_up_to_the_requested_size(database: Database) -> No
     ]
     rows = await database.fetch(
         _STDOUT,
-        {"day": run.log_day, "execution": run.execution_id, "run": run.id, "attempt": 1, "action": "step-1", "limit": 6},
+        {
+            "day": run.log_day,
+            "execution": run.execution_id,
+            "run": run.id,
+            "attempt": 1,
+            "action": "step-1",
+            "limit": 6,
+        },
     )
     assert sum(len(row["data"]) for row in rows) == 6

@@ -25,7 +25,9 @@ from opsjobs.store.workers import Workers
 DAY = 86_400.0
 EXECUTIONS = 4_000
 UNPUBLISHED = 80_000
-NOTHING = RetentionLimits(1000 * DAY, 1000 * DAY, 1000 * DAY, 10**9, 1000 * DAY, firing_seconds=1000 * DAY)
+NOTHING = RetentionLimits(
+    1000 * DAY, 1000 * DAY, 1000 * DAY, 10**9, 1000 * DAY, firing_seconds=1000 * DAY
+)
 UPKEEP = ("workers", "job_schedules", "spent_names", "sessions")
 
 
@@ -65,7 +67,9 @@ async def explained(url: str, *, seqscan: str = "off") -> AsyncIterator[Explaini
     "verb",
     ["executions", "artifacts", "firings", "names", "events", "keys", "contents", "workers"],
 )
-async def test_a_retention_step_without_old_rows_reads_almost_nothing(history: str, verb: str) -> None:
+async def test_a_retention_step_without_old_rows_reads_almost_nothing(
+    history: str, verb: str
+) -> None:
     async with explained(history) as database:
         assert await verbs(database)[verb]() == 0
         plans = database.take()
@@ -94,18 +98,26 @@ def verbs(database: Database) -> dict[str, Callable[[], Awaitable[int]]]:
 LOOKED_AT = {"artifacts": 1_000, "firings": 5_000, "events": 5_000}
 
 
-async def test_deleted_executions_are_read_once_each_beside_unpublished_events(history: str) -> None:
+async def test_deleted_executions_are_read_once_each_beside_unpublished_events(
+    history: str,
+) -> None:
     async with explained(history) as database:
-        gone = await Retention(database).delete_executions(replace(NOTHING, execution_seconds=345 * DAY))
+        gone = await Retention(database).delete_executions(
+            replace(NOTHING, execution_seconds=345 * DAY)
+        )
         plans = database.take()
     assert gone > 100
     assert [scan for plan in plans for scan in plan.whole()] == []
-    (deleting,) = (plan for plan in plans if "dead_letter_answers" in plan.query and "with seen" in plan.query)
+    (deleting,) = (
+        plan for plan in plans if "dead_letter_answers" in plan.query and "with seen" in plan.query
+    )
     assert deleting.rows() < gone * 12
 
 
 @pytest.mark.parametrize("seqscan", ["off", "on"])
-async def test_the_event_publisher_reads_unpublished_events_only(history: str, seqscan: str) -> None:
+async def test_the_event_publisher_reads_unpublished_events_only(
+    history: str, seqscan: str
+) -> None:
     async with explained(history, seqscan=seqscan) as database:
         assert sorted(await Outbox(database).find_shards()) == list(range(16))
         (plan,) = database.take()
@@ -117,5 +129,7 @@ async def test_the_event_publisher_reads_unpublished_events_only(history: str, s
 
 async def test_shards_without_unpublished_events_are_left_out(history: str) -> None:
     async with explained(history) as database:
-        await database.fetch("update events set published_at = now() where published_at is null and shard <> 7 returning 1")
+        await database.fetch(
+            "update events set published_at = now() where published_at is null and shard <> 7 returning 1"
+        )
         assert await Outbox(database).find_shards() == [7]

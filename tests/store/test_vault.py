@@ -27,7 +27,9 @@ async def stored(vault: Vault, draft: CredentialDraft) -> StoredCredential:
 async def test_a_credential_opens_to_what_was_put_in(database: Database) -> None:
     vault = Vault(database, [new_key()])
     key = private_key()
-    draft = CredentialDraft.model_validate({"name": "web-key", "type": "ssh_key", "username": "deploy", "private_key": key})
+    draft = CredentialDraft.model_validate(
+        {"name": "web-key", "type": "ssh_key", "username": "deploy", "private_key": key}
+    )
     credential = await stored(vault, draft)
     opened = (await vault.open_many([str(credential.id)]))[str(credential.id)]
     assert opened.private_key == Secret(key)
@@ -36,7 +38,9 @@ async def test_a_credential_opens_to_what_was_put_in(database: Database) -> None
 
 async def test_what_lies_in_the_database_is_not_the_secret(database: Database) -> None:
     await stored(Vault(database, [new_key()]), password("web", password="canary-7f3a"))
-    row = await database.fetch_one("select credentials::text as everything, sealed, wrapped_key from credentials")
+    row = await database.fetch_one(
+        "select credentials::text as everything, sealed, wrapped_key from credentials"
+    )
     assert row is not None
     assert "canary-7f3a" not in row["everything"]
     assert b"canary-7f3a" not in row["sealed"] + row["wrapped_key"]
@@ -50,7 +54,9 @@ async def test_two_rows_that_were_swapped_do_not_open(database: Database) -> Non
            from credentials o where o.id <> c.id returning c.id"""
     )
     opened = await vault.open_many([str(ada.id), str(ben.id)])
-    assert [(c.password, "was changed outside opsjobs" in (c.fault or "")) for c in opened.values()] == [(None, True)] * 2
+    assert [
+        (c.password, "was changed outside opsjobs" in (c.fault or "")) for c in opened.values()
+    ] == [(None, True)] * 2
 
 
 async def test_an_older_version_put_back_does_not_open(database: Database) -> None:
@@ -60,14 +66,17 @@ async def test_an_older_version_put_back_does_not_open(database: Database) -> No
     assert before is not None
     await vault.replace(str(ada.id), password("ada", password="newer"))
     await database.fetch(
-        "update credentials set sealed = %s, wrapped_key = %s returning id", [before["sealed"], before["wrapped_key"]]
+        "update credentials set sealed = %s, wrapped_key = %s returning id",
+        [before["sealed"], before["wrapped_key"]],
     )
     opened = (await vault.open_many([str(ada.id)]))[str(ada.id)]
     assert opened.password is None
     assert "was changed outside opsjobs" in (opened.fault or "")
 
 
-async def test_a_replaced_credential_has_the_next_version_and_the_new_secret(database: Database) -> None:
+async def test_a_replaced_credential_has_the_next_version_and_the_new_secret(
+    database: Database,
+) -> None:
     vault = Vault(database, [new_key()])
     ada = await stored(vault, password("ada"))
     assert (await vault.replace(ada.uuid, password("ada", password="newer"))).version == 2
@@ -98,7 +107,9 @@ async def test_a_taken_name_is_told_with_the_name(database: Database) -> None:
     assert refused.value.code == "name_taken"
 
 
-async def test_a_credential_in_use_is_not_deleted_and_its_users_are_named(database: Database) -> None:
+async def test_a_credential_in_use_is_not_deleted_and_its_users_are_named(
+    database: Database,
+) -> None:
     vault = Vault(database, [new_key()])
     ada = await stored(vault, password("ada"))
     inventory = TargetInventory(database, vault)
@@ -124,18 +135,35 @@ async def test_the_list_shows_no_secret(database: Database) -> None:
     ("key", "passphrase", "field"),
     [
         ("not a key", None, "private_key"),
-        ("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n", None, "private_key"),
+        (
+            "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n",
+            None,
+            "private_key",
+        ),
         (private_key()[:200], None, "private_key"),
         (private_key(passphrase="right"), "wrong", "passphrase"),
         (private_key(passphrase="right"), None, "passphrase"),
         (private_key(), "needless", "passphrase"),
     ],
-    ids=["no key", "empty", "cut short", "wrong passphrase", "no passphrase", "needless passphrase"],
+    ids=[
+        "no key",
+        "empty",
+        "cut short",
+        "wrong passphrase",
+        "no passphrase",
+        "needless passphrase",
+    ],
 )
 async def test_a_key_that_cannot_work_is_refused_when_stored(
     database: Database, key: str, passphrase: str | None, field: str
 ) -> None:
-    body = {"name": "k", "type": "ssh_key", "username": "deploy", "private_key": key, "passphrase": passphrase}
+    body = {
+        "name": "k",
+        "type": "ssh_key",
+        "username": "deploy",
+        "private_key": key,
+        "passphrase": passphrase,
+    }
     with pytest.raises(Invalid) as refused:
         await Vault(database, [new_key()]).create(CredentialDraft.model_validate(body))
     assert refused.value.errors[0].pointer == f"/{field}"
@@ -145,9 +173,16 @@ async def test_a_key_that_cannot_work_is_refused_when_stored(
 async def test_a_key_pasted_with_windows_line_ends_is_stored_tidily(database: Database) -> None:
     vault = Vault(database, [new_key()])
     key = private_key()
-    body = {"name": "k", "type": "ssh_key", "username": "deploy", "private_key": key.strip().replace("\n", "\r\n")}
+    body = {
+        "name": "k",
+        "type": "ssh_key",
+        "username": "deploy",
+        "private_key": key.strip().replace("\n", "\r\n"),
+    }
     credential = await stored(vault, CredentialDraft.model_validate(body))
-    assert (await vault.open_many([str(credential.id)]))[str(credential.id)].private_key == Secret(key)
+    assert (await vault.open_many([str(credential.id)]))[str(credential.id)].private_key == Secret(
+        key
+    )
 
 
 async def test_a_passphrase_that_opens_its_key_is_taken(database: Database) -> None:

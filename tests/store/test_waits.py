@@ -18,7 +18,9 @@ TIMED = (WaitingFor.TIMER, WaitingFor.BACKOFF, WaitingFor.HOLD)
 
 
 @pytest.mark.parametrize("waiting_for", TIMED)
-async def test_a_timer_holds_no_slot_and_ends_in_time(database: Database, waiting_for: WaitingFor) -> None:
+async def test_a_timer_holds_no_slot_and_ends_in_time(
+    database: Database, waiting_for: WaitingFor
+) -> None:
     execution = await launch(database, machines(2, slots=1), window=1)
     owner, ledger = Owner(database), Ledger(database)
     first = (await owner.claim()).runs
@@ -45,22 +47,35 @@ async def test_a_backoff_waits_for_its_next_attempt(database: Database) -> None:
     assert [run.attempt for run in (await owner.claim()).runs] == [2]
 
 
-async def test_two_reconcilers_and_a_cancel_wake_or_end_each_waiting_run_once(database: Database) -> None:
+async def test_two_reconcilers_and_a_cancel_wake_or_end_each_waiting_run_once(
+    database: Database,
+) -> None:
     execution = await launch(database, machines(50))
     owner, ledger = Owner(database), Ledger(database)
-    await owner.defer((await owner.claim()).runs, WaitingFor.TIMER, seconds=60, open_action="step-1")
+    await owner.defer(
+        (await owner.claim()).runs, WaitingFor.TIMER, seconds=60, open_action="step-1"
+    )
     await turn(database, 61)
     await asyncio.gather(
-        ledger.reconcile(), ledger.reconcile(), ledger.cancel(execution.id, by="ada", reason=None), owner.claim()
+        ledger.reconcile(),
+        ledger.reconcile(),
+        ledger.cancel(execution.id, by="ada", reason=None),
+        owner.claim(),
     )
-    await owner.settle(owner.flush((await ledger.find_unknown_runs(owner=owner.id, known=[])), None))
+    await owner.settle(
+        owner.flush((await ledger.find_unknown_runs(owner=owner.id, known=[])), None)
+    )
     assert (await read(database, execution)).counts.get("waiting", 0) == 0
     assert await faults(database) == []
 
 
-@pytest.mark.parametrize("waiting_for", [w for w in WaitingFor if w not in (WaitingFor.ADMISSION, WaitingFor.SLOT)])
+@pytest.mark.parametrize(
+    "waiting_for", [w for w in WaitingFor if w not in (WaitingFor.ADMISSION, WaitingFor.SLOT)]
+)
 @pytest.mark.parametrize("how", ["cancel", "deadline"])
-async def test_a_cancel_and_a_deadline_end_every_kind_of_wait(database: Database, waiting_for: WaitingFor, how: str) -> None:
+async def test_a_cancel_and_a_deadline_end_every_kind_of_wait(
+    database: Database, waiting_for: WaitingFor, how: str
+) -> None:
     execution = await launch(database, machines(1), timeout_seconds=60)
     owner, ledger = Owner(database), Ledger(database)
     awaits = "7b0e6f5e-9c5e-4d55-a8d5-1f0c3f6a0b1c" if waiting_for is WaitingFor.CHILD else "step-1"
@@ -89,11 +104,15 @@ async def test_a_cancel_and_a_deadline_end_every_kind_of_wait(database: Database
     told = [e for e in await ExecutionLog(database).read(execution.id) if e.event == "result"]
     assert [(e.action, (e.body or {})["status"]) for e in told] == [("step-1", status.value)]
     run = await database.fetch_one(
-        "select not_before, awaits, waiting_for from target_runs where execution_id = %s", [execution.id]
+        "select not_before, awaits, waiting_for from target_runs where execution_id = %s",
+        [execution.id],
     )
     assert run == {"not_before": None, "awaits": None, "waiting_for": None}
     await ledger.reconcile()
-    assert [row["status"] for row in await database.fetch("select status from approvals")] in ([], ["cancelled"])
+    assert [row["status"] for row in await database.fetch("select status from approvals")] in (
+        [],
+        ["cancelled"],
+    )
     assert await faults(database) == []
 
 
@@ -108,7 +127,12 @@ async def test_a_cancel_and_a_deadline_end_every_kind_of_wait(database: Database
     ],
 )
 async def test_never_started_is_the_proof_only_of_runs_that_performed_nothing(
-    database: Database, waiting_for: WaitingFor, opened: str | None, performed: bool, proof: str | None, words: str
+    database: Database,
+    waiting_for: WaitingFor,
+    opened: str | None,
+    performed: bool,
+    proof: str | None,
+    words: str,
 ) -> None:
     execution = await launch(database, machines(1), actions=3)
     owner, ledger = Owner(database), Ledger(database)
@@ -116,16 +140,29 @@ async def test_never_started_is_the_proof_only_of_runs_that_performed_nothing(
     if performed:
         (done,) = owner.flush(runs).results
         await owner.settle(owner.say(owner.flush(runs, None).runs, [done]))
-    awaits = (await launch(database, machines(1))).uuid if waiting_for is WaitingFor.CHILD else opened
+    awaits = (
+        (await launch(database, machines(1))).uuid if waiting_for is WaitingFor.CHILD else opened
+    )
     if waiting_for is WaitingFor.APPROVAL:
         await ledger.request_approval(execution.id, opened or "", ApprovalTerms("go?"))
     seconds = 60 if waiting_for is WaitingFor.BACKOFF else None
     await owner.defer(runs, waiting_for, seconds=seconds, awaits=awaits, open_action=opened)
     await ledger.cancel(execution.id, by="ada", reason=None)
-    run = await database.fetch_one("select cancel_proof, error_message from target_runs where execution_id = %s", [execution.id])
+    run = await database.fetch_one(
+        "select cancel_proof, error_message from target_runs where execution_id = %s",
+        [execution.id],
+    )
     assert run == {"cancel_proof": proof, "error_message": words}
-    told = [e.body for e in await ExecutionLog(database).read(execution.id) if e.event == "status" and e.body is not None]
-    assert [body["error"]["message"] for body in told if body["status"] == "cancelled" and "target_run" in body] == [words]
+    told = [
+        e.body
+        for e in await ExecutionLog(database).read(execution.id)
+        if e.event == "status" and e.body is not None
+    ]
+    assert [
+        body["error"]["message"]
+        for body in told
+        if body["status"] == "cancelled" and "target_run" in body
+    ] == [words]
 
 
 # --- approvals
@@ -135,7 +172,12 @@ async def waiting_for_a_word(database: Database, count: int = 2) -> tuple[Owner,
     execution = await launch(database, machines(count))
     owner = Owner(database)
     asked = await asyncio.gather(
-        *(Ledger(database).request_approval(execution.id, "step-1", ApprovalTerms("go?", expires_seconds=60)) for _ in range(3))
+        *(
+            Ledger(database).request_approval(
+                execution.id, "step-1", ApprovalTerms("go?", expires_seconds=60)
+            )
+            for _ in range(3)
+        )
     )
     assert len({approval.id for approval in asked}) == 1
     runs = (await owner.claim()).runs
@@ -150,12 +192,16 @@ async def test_an_approval_wakes_all_its_runs(database: Database) -> None:
     decided = await ledger.decide(approval, says("ben", True, "looks good"))
     assert (decided.status, decided.decided_by) == (ApprovalStatus.APPROVED, "ben")
     assert len((await owner.claim()).runs) == 2
-    assert (await ledger.request_approval(execution.id, "step-1", ApprovalTerms("go?"))).status is ApprovalStatus.APPROVED
+    assert (
+        await ledger.request_approval(execution.id, "step-1", ApprovalTerms("go?"))
+    ).status is ApprovalStatus.APPROVED
     with pytest.raises(Conflict, match="decided already"):
         await ledger.decide(approval, says("eve", False, None))
     with pytest.raises(NotFound):
         await ledger.decide(10**9, says("eve", True, None))
-    told = await database.fetch("select type, data from events where type like 'approval.%%' order by id")
+    told = await database.fetch(
+        "select type, data from events where type like 'approval.%%' order by id"
+    )
     assert [(t["type"], t["data"]["status"]) for t in told] == [
         ("approval.requested", "pending"), ("approval.decided", "approved"),
     ]  # fmt: skip
@@ -187,7 +233,8 @@ async def test_a_decision_before_an_outage_wakes_its_runs_hours_later(database: 
     owner, _, approval = await waiting_for_a_word(database)
     async with database.connection() as connection:  # what `decide` commits first
         await connection.execute(
-            "update approvals set status = 'approved', decided_at = opsjobs_now(), decided_by = 'ben' where id = %s", [approval]
+            "update approvals set status = 'approved', decided_at = opsjobs_now(), decided_by = 'ben' where id = %s",
+            [approval],
         )
     await turn(database, 7200)
     assert (await Ledger(database).reconcile())["woken"] == 2
@@ -196,7 +243,9 @@ async def test_a_decision_before_an_outage_wakes_its_runs_hours_later(database: 
 
 
 @pytest.mark.parametrize("approve", [True, False])
-async def test_a_run_that_reaches_a_decided_approval_sees_the_decision(database: Database, approve: bool) -> None:
+async def test_a_run_that_reaches_a_decided_approval_sees_the_decision(
+    database: Database, approve: bool
+) -> None:
     execution = await launch(database, machines(1))
     owner, ledger = Owner(database), Ledger(database)
     runs = (await owner.claim()).runs
@@ -209,7 +258,9 @@ async def test_a_run_that_reaches_a_decided_approval_sees_the_decision(database:
 
 
 @pytest.mark.parametrize("approve", [True, False])
-async def test_a_decision_beside_a_run_that_starts_to_wait_is_not_missed(database: Database, approve: bool) -> None:
+async def test_a_decision_beside_a_run_that_starts_to_wait_is_not_missed(
+    database: Database, approve: bool
+) -> None:
     for _ in range(10):
         execution = await launch(database, machines(1))
         owner, ledger = Owner(database), Ledger(database)
@@ -220,7 +271,8 @@ async def test_a_decision_beside_a_run_that_starts_to_wait_is_not_missed(databas
             ledger.decide(approval.id, says("ben", approve, None)),
         )
         rows = await database.fetch(
-            "select 1 from target_runs where execution_id = %s and waiting_for = 'approval'", [execution.id]
+            "select 1 from target_runs where execution_id = %s and waiting_for = 'approval'",
+            [execution.id],
         )
         assert rows == []
     assert await faults(database) == []
@@ -242,15 +294,22 @@ async def test_the_end_of_a_child_wakes_its_parents_run(database: Database) -> N
     assert await faults(database) == []
 
 
-async def test_a_child_that_ends_as_its_parent_starts_to_wait_is_not_missed(database: Database) -> None:
+async def test_a_child_that_ends_as_its_parent_starts_to_wait_is_not_missed(
+    database: Database,
+) -> None:
     for _ in range(10):
         parent = await launch(database, machines(1, slots=100))
         owner = Owner(database)
         runs = (await owner.claim()).runs
-        child = await launch(database, machines(1, slots=100), parent=parent.id, triggered_by=TriggeredBy.WORKFLOW)
+        child = await launch(
+            database, machines(1, slots=100), parent=parent.id, triggered_by=TriggeredBy.WORKFLOW
+        )
         of_child = (await owner.claim()).runs
         other = Owner(database, "worker-2", id=owner.id, flushes=1_000)
-        await asyncio.gather(owner.defer(runs, WaitingFor.CHILD, awaits=child.uuid, open_action="step-1"), other.finish(of_child))
+        await asyncio.gather(
+            owner.defer(runs, WaitingFor.CHILD, awaits=child.uuid, open_action="step-1"),
+            other.finish(of_child),
+        )
         await Ledger(database).reconcile()
         again = (await owner.claim()).runs
         assert [run.id for run in again] == [runs[0].id]
@@ -283,7 +342,9 @@ async def test_a_parents_deadline_ends_its_children(database: Database) -> None:
     assert await faults(database) == []
 
 
-async def test_a_claim_says_how_long_an_unreachable_target_may_be_waited_for(database: Database) -> None:
+async def test_a_claim_says_how_long_an_unreachable_target_may_be_waited_for(
+    database: Database,
+) -> None:
     await launch(database, machines(1), hold_seconds=100)
     await turn(database, 40)
     owner = Owner(database)
@@ -301,7 +362,9 @@ async def test_a_claim_says_how_long_an_unreachable_target_may_be_waited_for(dat
 async def turn(database: Database, seconds: float) -> None:
     """Advance the clock that all processes share."""
     async with database.connection() as connection:
-        await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
+        await connection.execute(
+            "update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds]
+        )
 
 
 async def asked(database: Database, execution: Execution) -> int:
@@ -309,28 +372,39 @@ async def asked(database: Database, execution: Execution) -> int:
     return (await Ledger(database).request_approval(execution.id, "ask", ApprovalTerms(""))).id
 
 
-async def test_an_answer_that_comes_as_a_run_starts_to_wait_for_several_things_is_not_missed(database: Database) -> None:
+async def test_an_answer_that_comes_as_a_run_starts_to_wait_for_several_things_is_not_missed(
+    database: Database,
+) -> None:
     execution = await launch(database, machines(1))
     owner, ledger = Owner(database), Ledger(database)
     runs = (await owner.claim()).runs
     await ledger.decide(await asked(database, execution), says("ben", True, None))
-    settled = await owner.defer(runs, WaitingFor.TIMER, seconds=3600, awaits="other ask", open_action="step-1")
+    settled = await owner.defer(
+        runs, WaitingFor.TIMER, seconds=3600, awaits="other ask", open_action="step-1"
+    )
     assert settled.admitted == {"default": 1}
     await owner.finish((await owner.claim()).runs)
     assert await faults(database) == []
 
 
-async def test_an_answer_whose_wake_up_was_lost_is_found_by_the_reconciler_beside_a_timer(database: Database) -> None:
+async def test_an_answer_whose_wake_up_was_lost_is_found_by_the_reconciler_beside_a_timer(
+    database: Database,
+) -> None:
     execution = await launch(database, machines(1))
     owner, ledger = Owner(database), Ledger(database)
-    child = await launch(database, machines(1), parent=execution.id, triggered_by=TriggeredBy.WORKFLOW)
+    child = await launch(
+        database, machines(1), parent=execution.id, triggered_by=TriggeredBy.WORKFLOW
+    )
     run, of_child = (await owner.claim()).runs
     await owner.finish([of_child])
     await ledger.decide(await asked(database, execution), says("ben", True, None))
     for name in ("ask", child.uuid):
         await owner.defer([run], WaitingFor.BACKOFF, seconds=3600)
         assert (await ledger.reconcile())["woken"] == 0
-        await database.fetch("update target_runs set awaits = %s where id = %s returning id", [f"other {name}", run.id])
+        await database.fetch(
+            "update target_runs set awaits = %s where id = %s returning id",
+            [f"other {name}", run.id],
+        )
         assert (await ledger.reconcile())["woken"] == 1
         (run,) = (await owner.claim()).runs
     await owner.finish([run])

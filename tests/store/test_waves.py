@@ -13,7 +13,14 @@ import pytest
 
 from kit.ledgering import Owner, faults, launch, machines, read
 from opsjobs.model.errors import Conflict, NotFound
-from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus, WaitingFor
+from opsjobs.model.execution import (
+    ErrorCode,
+    Execution,
+    ExecutionStatus,
+    RunError,
+    RunStatus,
+    WaitingFor,
+)
 from opsjobs.model.policy import Policy
 from opsjobs.model.strategy import Strategy
 from opsjobs.store.execution_log import ExecutionLog
@@ -33,7 +40,9 @@ async def fail(owner: Owner, runs: Sequence[Claimed]) -> Settled:
 
 
 async def state(database: Database, execution: Execution) -> dict[str, object]:
-    row = await database.fetch_one("select open_wave, paused, halted, status from job_executions where id = %s", [execution.id])
+    row = await database.fetch_one(
+        "select open_wave, paused, halted, status from job_executions where id = %s", [execution.id]
+    )
     assert row is not None
     return dict(row)
 
@@ -50,11 +59,17 @@ async def test_a_wave_begins_when_the_one_before_has_ended(database: Database) -
         settled = await owner.finish(runs[:1])
         assert (settled.admitted != {}) == (size < 3)
     assert (await read(database, execution)).status is ExecutionStatus.COMPLETED
-    told = [e.body for e in await ExecutionLog(database).read(execution.id) if e.body and "wave" in e.body]
+    told = [
+        e.body
+        for e in await ExecutionLog(database).read(execution.id)
+        if e.body and "wave" in e.body
+    ]
     assert [(body["wave"], body["waves"]) for body in told] == [(2, 3), (3, 3)]
 
 
-async def test_the_last_two_runs_of_a_wave_that_settle_at_once_open_the_next_one(database: Database) -> None:
+async def test_the_last_two_runs_of_a_wave_that_settle_at_once_open_the_next_one(
+    database: Database,
+) -> None:
     for _ in range(10):
         execution = await launch(database, machines(3), strategy=strategy([2, 1]))
         one, two = Owner(database), Owner(database, "worker-2")
@@ -67,7 +82,9 @@ async def test_the_last_two_runs_of_a_wave_that_settle_at_once_open_the_next_one
 
 
 async def test_a_gate_waits_for_a_resume(database: Database) -> None:
-    execution = await launch(database, machines(2), strategy=strategy([1, 1], gate={"confirm": True}))
+    execution = await launch(
+        database, machines(2), strategy=strategy([1, 1], gate={"confirm": True})
+    )
     owner = Owner(database)
     await owner.finish((await owner.claim()).runs)
     assert not (await owner.claim()).runs
@@ -81,13 +98,20 @@ async def test_a_gate_waits_for_a_resume(database: Database) -> None:
 
 
 async def test_a_manual_pause_does_not_open_the_gate(database: Database) -> None:
-    execution = await launch(database, machines(2), strategy=strategy([1, 1], gate={"confirm": True}))
+    execution = await launch(
+        database, machines(2), strategy=strategy([1, 1], gate={"confirm": True})
+    )
     owner, ledger = Owner(database), Ledger(database)
     runs = (await owner.claim()).runs
     await ledger.pause(execution.id, by="ada", reason="lunch")
     await owner.finish(runs)
     await ledger.resume(execution.id, by="ada")
-    assert await state(database, execution) == {"open_wave": 0, "paused": True, "halted": False, "status": "running"}
+    assert await state(database, execution) == {
+        "open_wave": 0,
+        "paused": True,
+        "halted": False,
+        "status": "running",
+    }
     await ledger.resume(execution.id, by="ada")
     assert len((await owner.claim()).runs) == 1
     assert await faults(database) == []
@@ -105,10 +129,17 @@ async def test_more_failures_than_max_fail_skip_what_has_not_begun(database: Dat
     assert not (await owner.claim()).runs
     await owner.finish([*runs[2:], *more])
     ended = await read(database, execution)
-    assert (ended.status, ended.counts) == (ExecutionStatus.PARTIAL, {"failed": 2, "skipped": 5, "succeeded": 3})
-    rows = await database.fetch("select error_message, status from target_runs where status = 'skipped'")
+    assert (ended.status, ended.counts) == (
+        ExecutionStatus.PARTIAL,
+        {"failed": 2, "skipped": 5, "succeeded": 3},
+    )
+    rows = await database.fetch(
+        "select error_message, status from target_runs where status = 'skipped'"
+    )
     assert rows[0]["error_message"].endswith("2 of 10 runs failed, and max_fail allows 1")
-    results = await database.fetch("select action, status from job_execution_results where status = 'skipped'")
+    results = await database.fetch(
+        "select action, status from job_execution_results where status = 'skipped'"
+    )
     assert results == [{"action": "step-1", "status": "skipped"}] * 5
     assert await faults(database) == []
 
@@ -128,7 +159,9 @@ async def test_a_share_is_of_the_wave(database: Database) -> None:
     assert await faults(database) == []
 
 
-async def test_failures_pause_if_the_gate_says_so_and_a_resume_accepts_them(database: Database) -> None:
+async def test_failures_pause_if_the_gate_says_so_and_a_resume_accepts_them(
+    database: Database,
+) -> None:
     policy = {"max_fail": 0, "gate": {"pause_on_fail": True}}
     execution = await launch(database, machines(4), window=1, strategy=strategy([2, 2], **policy))
     owner, ledger = Owner(database), Ledger(database)
@@ -147,7 +180,9 @@ async def test_failures_pause_if_the_gate_says_so_and_a_resume_accepts_them(data
     assert await faults(database) == []
 
 
-async def test_failures_during_a_manual_pause_are_not_accepted_by_its_resume(database: Database) -> None:
+async def test_failures_during_a_manual_pause_are_not_accepted_by_its_resume(
+    database: Database,
+) -> None:
     policy = {"max_fail": 1, "gate": {"pause_on_fail": True}}
     execution = await launch(database, machines(6), strategy=strategy([4, 2], **policy))
     owner, ledger = Owner(database), Ledger(database)
@@ -189,8 +224,12 @@ async def test_a_failed_check_stops_before_the_next_wave(database: Database) -> 
     assert await faults(database) == []
 
 
-async def test_skipping_beside_claims_starts_nothing_after_it_and_ends_everything(database: Database) -> None:
-    execution = await launch(database, machines(300), window=300, strategy=strategy([300], max_fail=0))
+async def test_skipping_beside_claims_starts_nothing_after_it_and_ends_everything(
+    database: Database,
+) -> None:
+    execution = await launch(
+        database, machines(300), window=300, strategy=strategy([300], max_fail=0)
+    )
     owners = [Owner(database, f"worker-{n}") for n in range(3)]
     (first,) = (await owners[0].claim(1)).runs
 
@@ -200,7 +239,9 @@ async def test_skipping_beside_claims_starts_nothing_after_it_and_ends_everythin
             seen += claim
         return seen
 
-    held, *_ = await asyncio.gather(asyncio.gather(*map(claiming, owners)), fail(owners[0], [first]))
+    held, *_ = await asyncio.gather(
+        asyncio.gather(*map(claiming, owners)), fail(owners[0], [first])
+    )
     assert (await state(database, execution))["halted"]
     assert not (await owners[0].claim()).runs
     for owner, runs in zip(owners, held, strict=True):
@@ -213,7 +254,9 @@ async def test_skipping_beside_claims_starts_nothing_after_it_and_ends_everythin
 
 
 async def test_a_halt_lets_started_runs_continue(database: Database) -> None:
-    execution = await launch(database, machines(4), window=2, strategy=strategy([4], max_fail=0), actions=2, barrier=True)
+    execution = await launch(
+        database, machines(4), window=2, strategy=strategy([4], max_fail=0), actions=2, barrier=True
+    )
     owner = Owner(database)
     begun, failing = [[run] for run in (await owner.claim()).runs]
     begun_one = owner.flush(begun, None)
@@ -253,7 +296,8 @@ async def test_the_last_two_runs_that_reach_a_barrier_at_once_open_it(database: 
         one, two = Owner(database), Owner(database, "worker-2")
         first, second = (await one.claim(1)).runs, (await two.claim(1)).runs
         await asyncio.gather(
-            one.defer(first, WaitingFor.BARRIER, awaits="step-2"), two.defer(second, WaitingFor.BARRIER, awaits="step-2")
+            one.defer(first, WaitingFor.BARRIER, awaits="step-2"),
+            two.defer(second, WaitingFor.BARRIER, awaits="step-2"),
         )
         runs = (await one.claim()).runs
         assert len(runs) == 2
@@ -270,12 +314,17 @@ async def test_the_first_of_two_barriers_opens_first(database: Database) -> None
     (run,) = (await owner.claim()).runs
     assert (run.id, run.passed) == (other.id, {"step-2"})
     await owner.defer([run], WaitingFor.BARRIER, awaits="step-3")
-    assert sorted(sorted(run.passed) for run in (await owner.claim()).runs) == [["step-2", "step-3"], ["step-3"]]
+    assert sorted(sorted(run.passed) for run in (await owner.claim()).runs) == [
+        ["step-2", "step-3"],
+        ["step-3"],
+    ]
     assert await faults(database) == []
 
 
 async def test_a_barrier_counts_the_runs_of_its_wave_only(database: Database) -> None:
-    execution = await launch(database, machines(4), strategy=strategy([2, 2]), actions=2, barrier=True)
+    execution = await launch(
+        database, machines(4), strategy=strategy([2, 2]), actions=2, barrier=True
+    )
     owner = Owner(database)
     for _ in range(2):
         runs = (await owner.claim()).runs
@@ -299,10 +348,29 @@ async def test_a_paused_execution_starts_no_run(database: Database) -> None:
     assert (await ledger.resume(execution.id, by="ada")).ready == {"default": 2}
     assert (await ledger.resume(execution.id, by="ada")).ready == {}
     await owner.finish((await owner.claim()).runs)
-    told = [e.body for e in await ExecutionLog(database).read(execution.id) if e.target_run is None and e.event == "status"]
-    assert [body["status"] for body in told if body] == ["queued", "running", "paused", "running", "completed"]
-    assert told[2] == {"execution": execution.id, "status": "paused", "error": None, "reason": "lunch", "by": "ada"}
-    for verb in (ledger.pause(execution.id, by="ada", reason=None), ledger.resume(execution.id, by="ada")):
+    told = [
+        e.body
+        for e in await ExecutionLog(database).read(execution.id)
+        if e.target_run is None and e.event == "status"
+    ]
+    assert [body["status"] for body in told if body] == [
+        "queued",
+        "running",
+        "paused",
+        "running",
+        "completed",
+    ]
+    assert told[2] == {
+        "execution": execution.id,
+        "status": "paused",
+        "error": None,
+        "reason": "lunch",
+        "by": "ada",
+    }
+    for verb in (
+        ledger.pause(execution.id, by="ada", reason=None),
+        ledger.resume(execution.id, by="ada"),
+    ):
         with pytest.raises(Conflict, match="already ended"):
             await verb
     with pytest.raises(NotFound):
@@ -321,7 +389,8 @@ async def test_a_pause_beside_four_claiming_workers_holds(database: Database) ->
         return seen
 
     held, *_ = await asyncio.gather(
-        asyncio.gather(*map(claiming, owners)), Ledger(database).pause(execution.id, by="ada", reason=None)
+        asyncio.gather(*map(claiming, owners)),
+        Ledger(database).pause(execution.id, by="ada", reason=None),
     )
     assert not (await owners[0].claim()).runs
     assert (await read(database, execution)).counts.get("running", 0) == sum(held)
@@ -329,7 +398,9 @@ async def test_a_pause_beside_four_claiming_workers_holds(database: Database) ->
 
 
 async def test_a_cancel_of_a_paused_execution_ends_all_its_waves(database: Database) -> None:
-    execution = await launch(database, machines(4), strategy=strategy([1, 3], gate={"confirm": True}))
+    execution = await launch(
+        database, machines(4), strategy=strategy([1, 3], gate={"confirm": True})
+    )
     owner, ledger = Owner(database), Ledger(database)
     await owner.finish((await owner.claim()).runs)
     await ledger.cancel(execution.id, by="ada", reason=None)
@@ -351,4 +422,6 @@ async def test_the_deadline_ends_a_paused_execution(database: Database) -> None:
 async def turn(database: Database, seconds: float) -> None:
     """Advance the clock that all processes share."""
     async with database.connection() as connection:
-        await connection.execute("update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds])
+        await connection.execute(
+            "update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds]
+        )

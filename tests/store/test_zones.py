@@ -41,5 +41,8 @@ async def test_cleanups_and_late_lookups_stay_within_the_zone(database: Database
     await berlin.settle(berlin.flush(runs, RunStatus.LOST, error=RunError(ErrorCode.LOST, "gone")))
     await database.fetch("update opsjobs_clock set shift = '2 days' returning one")
     ledger = Ledger(database)
-    assert (await ledger.lease_late_lookups("paris", 10), await ledger.lease_cleanups("paris", 10)) == ([], [])
+    assert (
+        await ledger.lease_late_lookups("paris", 10),
+        await ledger.lease_cleanups("paris", 10),
+    ) == ([], [])
     assert [sweep.target_id for sweep in await ledger.lease_late_lookups("berlin", 10)] == ["1"]

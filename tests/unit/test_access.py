@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from opsjobs.model.access import PERMISSIONS, Grant, Principal, Role, Scope, labels_of, normalised, permissions_of
+from opsjobs.model.access import (
+    PERMISSIONS,
+    Grant,
+    Principal,
+    Role,
+    Scope,
+    labels_of,
+    normalised,
+    permissions_of,
+)
 
 
 def test_each_role_holds_all_of_the_one_before_and_more() -> None:
@@ -34,18 +43,26 @@ def test_a_role_may_what_the_contract_says(role: str, permission: str, held: boo
     assert Principal.of_role("ada", role, "api_key").may(permission) is held
 
 
-@pytest.mark.parametrize("spelling", ["jobs:read", "jobs.read", "read_jobs", "job:read", "JOB.READ", "read_job"])
+@pytest.mark.parametrize(
+    "spelling", ["jobs:read", "jobs.read", "read_jobs", "job:read", "JOB.READ", "read_job"]
+)
 def test_other_spellings_of_a_permission_mean_the_same(spelling: str) -> None:
     assert normalised(spelling) == "jobs:read"
 
 
 def test_a_permission_of_two_words_keeps_them() -> None:
-    assert normalised("dead_letters:manage") == normalised("dead-letter.manage") == normalised("manage_dead_letters")
+    assert (
+        normalised("dead_letters:manage")
+        == normalised("dead-letter.manage")
+        == normalised("manage_dead_letters")
+    )
 
 
 def test_a_permission_reaches_what_the_scopes_of_its_grants_hold() -> None:
     staging, web = Scope.parse("env=staging"), Scope.parse("team in (web, shop)")
-    ada = Principal("ada", "user", (Grant.of_role("operator", staging), Grant.of_role("viewer", web)))
+    ada = Principal(
+        "ada", "user", (Grant.of_role("operator", staging), Grant.of_role("viewer", web))
+    )
     assert ada.reach("jobs:execute").holds({"env": "staging"})
     assert not ada.reach("jobs:execute").holds({"team": "web"})
     assert ada.reach("jobs:read").holds({"team": "shop"})
@@ -58,7 +75,10 @@ def test_a_role_without_a_scope_reaches_everything() -> None:
     assert Principal.of_role("ada", "viewer", "user").reach("jobs:read").everywhere
 
 
-@pytest.mark.parametrize("text", ["env!=prod", "!canary", "env notin (prod)", "env=staging,!canary", "env=staging,", "a b"])
+@pytest.mark.parametrize(
+    "text",
+    ["env!=prod", "!canary", "env notin (prod)", "env=staging,!canary", "env=staging,", "a b"],
+)
 def test_a_scope_says_what_labels_are(text: str) -> None:
     with pytest.raises(ValueError, match=r"scope|selector"):
         Scope.parse(text)
@@ -73,4 +93,8 @@ def test_a_key_and_its_maker_are_one_person() -> None:
 
 
 def test_the_tags_of_a_job_are_its_labels() -> None:
-    assert labels_of(["env=staging", "web", "note=a=b"]) == {"env": "staging", "web": "", "note": "a=b"}
+    assert labels_of(["env=staging", "web", "note=a=b"]) == {
+        "env": "staging",
+        "web": "",
+        "note": "a=b",
+    }

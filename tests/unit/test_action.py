@@ -13,8 +13,19 @@ from opsjobs.model.job import JobDraft, RunDraft
 
 EACH: list[dict[str, Any]] = [
     {"type": "command", "command": "uptime"},
-    {"type": "script", "interpreter": "/opt/bin/python3", "script": "print(1)\r\n", "args": ["a b", 1]},
-    {"type": "file_transfer", "direction": "upload", "source": 7, "destination": "/etc/app.conf", "mode": "0644"},
+    {
+        "type": "script",
+        "interpreter": "/opt/bin/python3",
+        "script": "print(1)\r\n",
+        "args": ["a b", 1],
+    },
+    {
+        "type": "file_transfer",
+        "direction": "upload",
+        "source": 7,
+        "destination": "/etc/app.conf",
+        "mode": "0644",
+    },
     {"type": "wait", "duration": "90s"},
     {"type": "approval", "message": "go on?"},
     {"type": "job", "job": 12, "parameters": {"a": [1, True]}},
@@ -51,7 +62,10 @@ def test_an_action_without_a_type_is_a_command() -> None:
 def test_numbers_are_taken_where_people_write_them_for_texts() -> None:
     script, file, job = (actions(EACH[n])[0] for n in (1, 2, 5))
     assert (script.args, file.source, job.job) == (["a b", "1"], "7", "12")
-    assert actions({"command": "x", "env": {"PORT": 80, "RATE": 0.5}})[0].env == {"PORT": "80", "RATE": "0.5"}
+    assert actions({"command": "x", "env": {"PORT": 80, "RATE": 0.5}})[0].env == {
+        "PORT": "80",
+        "RATE": "0.5",
+    }
 
 
 def test_a_script_keeps_every_byte() -> None:
@@ -68,18 +82,38 @@ def test_a_script_keeps_every_byte() -> None:
         ({"type": "script"}, "value_error", "actions/0/script"),
         ({"type": "script", "script": ""}, "empty_script", "actions/0/script/script"),
         ({"type": "script", "script_base64": "*"}, "not_base64", "actions/0/script/script_base64"),
-        ({"type": "script", "script": "é" * (SCRIPT_BYTES_MAX // 2 + 1)}, "script_too_long", "actions/0/script/script"),
-        ({"type": "script", "script": "x", "interpreter": "ruby"}, "string_pattern_mismatch", "actions/0/script/interpreter"),
-        ({"command": "x", "env": {"OPSJOBS_TARGET": "y"}}, "reserved_name", "actions/0/command/env/OPSJOBS_TARGET"),
+        (
+            {"type": "script", "script": "é" * (SCRIPT_BYTES_MAX // 2 + 1)},
+            "script_too_long",
+            "actions/0/script/script",
+        ),
+        (
+            {"type": "script", "script": "x", "interpreter": "ruby"},
+            "string_pattern_mismatch",
+            "actions/0/script/interpreter",
+        ),
+        (
+            {"command": "x", "env": {"OPSJOBS_TARGET": "y"}},
+            "reserved_name",
+            "actions/0/command/env/OPSJOBS_TARGET",
+        ),
         ({"command": "x", "script": "y"}, "extra_forbidden", "actions/0/command/script"),
-        ({"type": "file_transfer", "direction": "upload", "source": "f"}, "missing", "actions/0/file_transfer/destination"),
+        (
+            {"type": "file_transfer", "direction": "upload", "source": "f"},
+            "missing",
+            "actions/0/file_transfer/destination",
+        ),
         ({"type": "wait"}, "missing", "actions/0/wait/duration"),
         ({"type": "wait", "duration": 0}, "greater_than", "actions/0/wait/duration"),
     ],
 )
-def test_what_an_action_may_not_say_is_refused_at_its_place(body: dict[str, Any], code: str, path: str) -> None:
+def test_what_an_action_may_not_say_is_refused_at_its_place(
+    body: dict[str, Any], code: str, path: str
+) -> None:
     assert faults(body) == [(code, path)]
 
 
 def test_become_without_a_durable_run_is_refused_at_its_place() -> None:
-    assert faults({"command": "x", "become": {}, "durable": "off"}) == [("become_needs_durable", "actions/0/become")]
+    assert faults({"command": "x", "become": {}, "durable": "off"}) == [
+        ("become_needs_durable", "actions/0/become")
+    ]

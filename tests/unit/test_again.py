@@ -14,7 +14,9 @@ from opsjobs.model.run_views import TargetName
 WEB_1 = TargetName("1", "web-1", "10.0.0.1")
 
 
-def run(status: RunStatus, code: ErrorCode | None = None, proof: CancelProof | None = None) -> PastRun:
+def run(
+    status: RunStatus, code: ErrorCode | None = None, proof: CancelProof | None = None
+) -> PastRun:
     return PastRun(1, 1, WEB_1, "default", status, code, proof)
 
 
@@ -27,9 +29,15 @@ def run(status: RunStatus, code: ErrorCode | None = None, proof: CancelProof | N
         (run(RunStatus.UNREACHABLE, ErrorCode.DNS), {Which.UNREACHABLE}),
         (run(RunStatus.LOST, ErrorCode.LOST), {Which.LOST}),
         (run(RunStatus.TIMEOUT, ErrorCode.COMMAND_TIMEOUT), set()),
-        (run(RunStatus.TIMEOUT, ErrorCode.COMMAND_TIMEOUT, CancelProof.NEVER_STARTED), {Which.NOT_STARTED}),
+        (
+            run(RunStatus.TIMEOUT, ErrorCode.COMMAND_TIMEOUT, CancelProof.NEVER_STARTED),
+            {Which.NOT_STARTED},
+        ),
         (run(RunStatus.CANCELLED, ErrorCode.CANCELLED, CancelProof.KILLED), set()),
-        (run(RunStatus.CANCELLED, ErrorCode.CANCELLED, CancelProof.NEVER_STARTED), {Which.NOT_STARTED}),
+        (
+            run(RunStatus.CANCELLED, ErrorCode.CANCELLED, CancelProof.NEVER_STARTED),
+            {Which.NOT_STARTED},
+        ),
         (run(RunStatus.SKIPPED), {Which.NOT_STARTED}),
         (run(RunStatus.BLOCKED, ErrorCode.SAFETY_BLOCKED), {Which.NOT_STARTED}),
         (run(RunStatus.DEAD, ErrorCode.NONZERO_EXIT), {Which.FAILED}),
@@ -46,7 +54,14 @@ def test_a_run_is_retried_by_how_it_ended(past: PastRun, which: set[Which]) -> N
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"which": "failed", "targets": ["1"]}, {"which": "all"}, {"targets": []}, {"targets": [True]}]
+    "body",
+    [
+        {},
+        {"which": "failed", "targets": ["1"]},
+        {"which": "all"},
+        {"targets": []},
+        {"targets": [True]},
+    ],
 )
 def test_a_retry_says_one_thing(body: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
@@ -81,4 +96,7 @@ def test_what_is_revived_is_said_by_ids_or_by_a_filter(body: dict[str, Any]) -> 
 def test_who_discards_says_why() -> None:
     with pytest.raises(ValidationError):
         DiscardDraft.model_validate({"ids": [1]})
-    assert DiscardDraft.model_validate({"ids": [1], "reason": "the machine is gone"}).reason == "the machine is gone"
+    assert (
+        DiscardDraft.model_validate({"ids": [1], "reason": "the machine is gone"}).reason
+        == "the machine is gone"
+    )

@@ -20,7 +20,11 @@ BERLIN = "Europe/Berlin"
 
 
 def calendar(*windows: dict[str, Any], **fields: Any) -> Calendar:
-    return Calendar(CalendarDraft.model_validate({"name": "holidays", "timezone": BERLIN, "windows": list(windows), **fields}))
+    return Calendar(
+        CalendarDraft.model_validate(
+            {"name": "holidays", "timezone": BERLIN, "windows": list(windows), **fields}
+        )
+    )
 
 
 def at(text: str, zone: str = BERLIN) -> datetime:
@@ -52,7 +56,9 @@ def until(found: Any) -> str | None:
         ({"from": "2026-12-24T18:00:00Z", "until": "2026-12-24T20:00:00+01:00"}, "2026-12-24T19:30", "2026-12-24 20:00", "18:00:00Z until"),
     ],
 )  # fmt: skip
-def test_a_blackout_is_closed_inside_of_its_windows(window: dict[str, Any], inside: str, end: str, reason: str) -> None:
+def test_a_blackout_is_closed_inside_of_its_windows(
+    window: dict[str, Any], inside: str, end: str, reason: str
+) -> None:
     asked = calendar(window)
     found = closed([asked], at(inside))
     assert until(found) == end
@@ -68,8 +74,15 @@ def test_an_only_calendar_is_closed_outside_of_its_windows() -> None:
     nights = calendar({"start": "22:00", "end": "06:00"}, name="nights", kind="only")
     found = closed([nights], at("2026-11-25T12:00"))
     assert found is not None
-    assert found.words == "closed by the calendar nights (outside its windows) until 2026-11-25 22:00 in Europe/Berlin"
-    assert found.data() == {"calendar": "nights", "reason": "outside its windows", "until": "2026-11-25T21:00:00.000Z"}
+    assert (
+        found.words
+        == "closed by the calendar nights (outside its windows) until 2026-11-25 22:00 in Europe/Berlin"
+    )
+    assert found.data() == {
+        "calendar": "nights",
+        "reason": "outside its windows",
+        "until": "2026-11-25T21:00:00.000Z",
+    }
     assert closed([nights], at("2026-11-25T22:00")) is None
 
 
@@ -91,9 +104,15 @@ def test_of_several_only_calendars_one_is_enough_and_of_blackouts_any_closes() -
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"windows": [{"from": "2020-01-01T00:00"}]}, "from 2020-01-01 00:00:00) with no end in sight"),
+        (
+            {"windows": [{"from": "2020-01-01T00:00"}]},
+            "from 2020-01-01 00:00:00) with no end in sight",
+        ),
         ({"windows": [{"weekdays": list(WEEKDAYS)}]}, "every day) with no end in sight"),
-        ({"kind": "only", "windows": [{"until": "2020-01-01T00:00"}]}, "outside its windows) with no end in sight"),
+        (
+            {"kind": "only", "windows": [{"until": "2020-01-01T00:00"}]},
+            "outside its windows) with no end in sight",
+        ),
     ],
 )
 def test_an_end_that_is_not_in_sight_is_told_as_such(fields: dict[str, Any], words: str) -> None:
@@ -127,10 +146,18 @@ def test_the_29th_of_february_is_where_it_is() -> None:
         (BERLIN, "02:15", "02:45", "2026-10-25T00:00Z", ["00:15-00:45", "01:15-01:45"]),
         (BERLIN, "01:30", "03:00", "2026-10-24T22:00Z", ["23:30-02:00"]),
         # Half an hour, in the south: Lord Howe shows 01:30 to 02:00 twice on 2026-04-05, from 14:30Z of the day before on.
-        ("Australia/Lord_Howe", "01:45", "02:15", "2026-04-04T14:00Z", ["14:45-15:00", "15:15-15:45"]),
+        (
+            "Australia/Lord_Howe",
+            "01:45",
+            "02:15",
+            "2026-04-04T14:00Z",
+            ["14:45-15:00", "15:15-15:45"],
+        ),
     ],
 )
-def test_what_a_clock_shows_is_what_counts(zone: str, start: str, end: str, since: str, expected: list[str]) -> None:
+def test_what_a_clock_shows_is_what_counts(
+    zone: str, start: str, end: str, since: str, expected: list[str]
+) -> None:
     asked = calendar({"start": start, "end": end}, timezone=zone)
     begin = at(since)
     spans = sorted((s.start, s.end) for s in asked.spans(begin, begin + timedelta(hours=6)))
@@ -171,20 +198,36 @@ def windows(draw: st.DrawFn, near: date) -> tuple[dict[str, Any], Inside]:
     way = draw(st.sampled_from(["weekdays", "dates", "yearly", "weekly", "once"]))
     if way == "weekdays":
         days = draw(st.sets(st.sampled_from(WEEKDAYS), min_size=1))
-        return {"weekdays": sorted(days), **part}, _part(lambda d: WEEKDAYS[d.weekday()] in days, start, length)
+        return {"weekdays": sorted(days), **part}, _part(
+            lambda d: WEEKDAYS[d.weekday()] in days, start, length
+        )
     if way == "dates":
-        dates = draw(st.sets(st.integers(-2, 3).map(lambda n: near + timedelta(days=n)), min_size=1, max_size=3))
+        dates = draw(
+            st.sets(
+                st.integers(-2, 3).map(lambda n: near + timedelta(days=n)), min_size=1, max_size=3
+            )
+        )
         return {"dates": [str(d) for d in dates]}, _part(lambda d: d in dates, 0, 1440)
     if way == "yearly":
-        first, last = near - timedelta(days=draw(st.integers(-1, 400))), near + timedelta(days=draw(st.integers(0, 3)))
+        first, last = (
+            near - timedelta(days=draw(st.integers(-1, 400))),
+            near + timedelta(days=draw(st.integers(0, 3))),
+        )
         a, b = (first.month, first.day), (last.month, last.day)
-        within = (lambda d: a <= (d.month, d.day) <= b) if a <= b else (lambda d: (d.month, d.day) >= a or (d.month, d.day) <= b)
+        within = (
+            (lambda d: a <= (d.month, d.day) <= b)
+            if a <= b
+            else (lambda d: (d.month, d.day) >= a or (d.month, d.day) <= b)
+        )
         return {"yearly": f"{a[0]:02}-{a[1]:02}..{b[0]:02}-{b[1]:02}"}, _part(within, 0, 1440)
     if way == "weekly":
         first_day, days_long = draw(st.integers(0, 6)), draw(st.integers(0, 5))
         end = (start + length) % 1440
         crossed = days_long + (start + length) // 1440
-        text = {"start": f"{WEEKDAYS[first_day]} {_clock(start)}", "end": f"{WEEKDAYS[(first_day + crossed) % 7]} {_clock(end)}"}
+        text = {
+            "start": f"{WEEKDAYS[first_day]} {_clock(start)}",
+            "end": f"{WEEKDAYS[(first_day + crossed) % 7]} {_clock(end)}",
+        }
         total = days_long * 1440 + length
 
         def inside(wall: datetime) -> bool:
@@ -194,7 +237,10 @@ def windows(draw: st.DrawFn, near: date) -> tuple[dict[str, Any], Inside]:
         return text, inside
     begin = datetime.combine(near, time()) + timedelta(minutes=start)
     finish = begin + timedelta(minutes=length)
-    return {"from": begin.isoformat(), "until": finish.isoformat()}, lambda wall: begin <= wall < finish
+    return {
+        "from": begin.isoformat(),
+        "until": finish.isoformat(),
+    }, lambda wall: begin <= wall < finish
 
 
 # Nights in which clocks are turned, and two in which they are not.
@@ -210,14 +256,20 @@ NIGHTS = [
 def test_a_calendar_is_closed_when_a_walk_over_its_minutes_says_so(data: st.DataObject) -> None:
     zone_name, near = data.draw(st.sampled_from(NIGHTS))
     zone = ZoneInfo(zone_name)
-    chosen = data.draw(st.lists(st.tuples(windows(near), st.sampled_from(["blackout", "only"])), min_size=1, max_size=4))
+    chosen = data.draw(
+        st.lists(
+            st.tuples(windows(near), st.sampled_from(["blackout", "only"])), min_size=1, max_size=4
+        )
+    )
     calendars = [calendar(window, kind=kind, timezone=zone_name) for (window, _), kind in chosen]
     only = [inside for (_, inside), kind in chosen if kind == "only"]
     blackouts = [inside for (_, inside), kind in chosen if kind == "blackout"]
 
     def is_closed(instant: datetime) -> bool:
         wall = instant.astimezone(zone).replace(tzinfo=None)
-        return any(inside(wall) for inside in blackouts) or (bool(only) and not any(inside(wall) for inside in only))
+        return any(inside(wall) for inside in blackouts) or (
+            bool(only) and not any(inside(wall) for inside in only)
+        )
 
     since = datetime(near.year, near.month, near.day, tzinfo=UTC) - timedelta(hours=18)
     instants = [since + timedelta(minutes=n) for n in range(2 * 1440)]
@@ -228,8 +280,17 @@ def test_a_calendar_is_closed_when_a_walk_over_its_minutes_says_so(data: st.Data
     found = closed(calendars, instants[position])
     assert (found is not None) == walked[position]
     if found is not None:
-        opened = next((instant for instant, shut in zip(instants[position:], walked[position:], strict=True) if not shut), None)
-        assert found.until == opened if opened else found.until is None or found.until > instants[-1]
+        opened = next(
+            (
+                instant
+                for instant, shut in zip(instants[position:], walked[position:], strict=True)
+                if not shut
+            ),
+            None,
+        )
+        assert (
+            found.until == opened if opened else found.until is None or found.until > instants[-1]
+        )
 
 
 # --- what is refused
@@ -266,9 +327,13 @@ def test_a_calendar_is_closed_when_a_walk_over_its_minutes_says_so(data: st.Data
         ({"color": 1}, ("color",), "Extra inputs"),
     ],
 )
-def test_a_bad_window_is_refused_with_its_place(window: dict[str, Any], place: tuple[object, ...], words: str) -> None:
+def test_a_bad_window_is_refused_with_its_place(
+    window: dict[str, Any], place: tuple[object, ...], words: str
+) -> None:
     with pytest.raises(ValidationError, match=words) as wrong:
-        CalendarDraft.model_validate({"name": "x", "windows": [{"start": "10:00", "end": "11:00"}, window]})
+        CalendarDraft.model_validate(
+            {"name": "x", "windows": [{"start": "10:00", "end": "11:00"}, window]}
+        )
     assert wrong.value.errors()[0]["loc"] == ("windows", 1, *place)
 
 
@@ -287,7 +352,12 @@ def test_a_zone_is_one_that_is_known(zone: str, words: str) -> None:
 
 
 LARGE = [
-    {"name": f"w{n}", "weekdays": ["mon", "wed"], "start": f"{n % 24:02}:{n % 55:02}", "end": f"{n % 24:02}:{n % 55 + 4:02}"}
+    {
+        "name": f"w{n}",
+        "weekdays": ["mon", "wed"],
+        "start": f"{n % 24:02}:{n % 55:02}",
+        "end": f"{n % 24:02}:{n % 55 + 4:02}",
+    }
     for n in range(200)
 ]
 
@@ -301,8 +371,16 @@ LARGE = [
 def test_many_instants_are_answered_as_one_by_one_for_a_part_of_the_cost(
     monkeypatch: pytest.MonkeyPatch, kind: str, windows: list[dict[str, Any]], minutes: int
 ) -> None:
-    asked = [Calendar(CalendarDraft.model_validate({"name": "c", "kind": kind, "windows": windows, "timezone": "Europe/Berlin"}))]
-    instants = [datetime(2026, 3, 27, 22, tzinfo=UTC) + timedelta(minutes=minutes) * n for n in range(150)]
+    asked = [
+        Calendar(
+            CalendarDraft.model_validate(
+                {"name": "c", "kind": kind, "windows": windows, "timezone": "Europe/Berlin"}
+            )
+        )
+    ]
+    instants = [
+        datetime(2026, 3, 27, 22, tzinfo=UTC) + timedelta(minutes=minutes) * n for n in range(150)
+    ]
     one_by_one = [closed(asked, instant) for instant in instants]
     laid_out = []
 
@@ -316,7 +394,9 @@ def test_many_instants_are_answered_as_one_by_one_for_a_part_of_the_cost(
     monkeypatch.setattr(calendars, "Closures", Counted)
     together = Asked(asked)
     found = [together.at(instant) for instant in instants]
-    assert [shut and shut.calendar for shut in found] == [shut and shut.calendar for shut in one_by_one]
+    assert [shut and shut.calendar for shut in found] == [
+        shut and shut.calendar for shut in one_by_one
+    ]
     assert [shut and shut.reason for shut in found] == [shut and shut.reason for shut in one_by_one]
     for shut, before in zip(found, one_by_one, strict=True):
         assert (shut is None) == (before is None)
@@ -330,17 +410,24 @@ def test_with_many_windows_it_does_not_look_so_far() -> None:
             for hour in range(24) for minute in (0, 15, 30, 45)]  # fmt: skip
     always = closed([calendar(*many)] * 4, at("2026-11-25T12:00"))
     assert always is not None
-    assert always.words == "closed by the calendar holidays (every day 12:00 to 12:15) with no end in sight"
+    assert (
+        always.words
+        == "closed by the calendar holidays (every day 12:00 to 12:15) with no end in sight"
+    )
 
 
 def test_there_are_only_so_many_parts_of_the_year_in_all() -> None:
-    with pytest.raises(ValidationError, match="401 parts of the year in all windows together, the limit is 400"):
+    with pytest.raises(
+        ValidationError, match="401 parts of the year in all windows together, the limit is 400"
+    ):
         calendar(*[{"yearly": ["12-25"] * 100}] * 4, {"yearly": "12-26"})
 
 
 def test_there_are_only_so_many_dates_in_all() -> None:
     dates = [str(date(2026, 1, 1) + timedelta(days=n)) for n in range(1_000)]
-    with pytest.raises(ValidationError, match="5001 dates in all windows together, the limit is 5000"):
+    with pytest.raises(
+        ValidationError, match="5001 dates in all windows together, the limit is 5000"
+    ):
         calendar(*[{"dates": dates}] * 5, {"dates": dates[:1]})
 
 

@@ -32,7 +32,14 @@ def ask(login: str = "a", *, insist: bool = False) -> Ask:
     return Ask(KEY, login, uuid4(), insist)
 
 
-def told(circuit: Circuit, code: ErrorCode | None, *, token: UUID | None = None, at: datetime = NOW, login: str = "a") -> Circuit:
+def told(
+    circuit: Circuit,
+    code: ErrorCode | None,
+    *,
+    token: UUID | None = None,
+    at: datetime = NOW,
+    login: str = "a",
+) -> Circuit:
     return circuit.told(Report(KEY, login, code, "no", token), at, POLICY)
 
 
@@ -110,7 +117,15 @@ def test_who_insists_is_let_through_where_contact_was_wanting_and_makes_it_no_wo
     assert told(tried, None, token=wish.token).free
 
 
-@pytest.mark.parametrize("code", [ErrorCode.HOST_KEY, ErrorCode.CREDENTIAL_MISSING, ErrorCode.SAFETY_BLOCKED, ErrorCode.INTERNAL])
+@pytest.mark.parametrize(
+    "code",
+    [
+        ErrorCode.HOST_KEY,
+        ErrorCode.CREDENTIAL_MISSING,
+        ErrorCode.SAFETY_BLOCKED,
+        ErrorCode.INTERNAL,
+    ],
+)
 def test_what_says_nothing_of_the_login_leaves_it_as_it_was(code: ErrorCode) -> None:
     wish = ask()
     assert told(Circuit("a").ask(wish, NOW)[0], code, token=wish.token) == Circuit("a")

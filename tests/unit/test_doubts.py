@@ -12,16 +12,28 @@ from opsjobs.model.job_warnings import DOUBTS_MAX, doubts
 DIR = {"name": "dir", "type": "string"}
 
 
-def told(action: dict[str, Any], *parameters: dict[str, Any], labels: set[str] | None = None) -> list[tuple[str, str]]:
+def told(
+    action: dict[str, Any], *parameters: dict[str, Any], labels: set[str] | None = None
+) -> list[tuple[str, str]]:
     draft = JobDraft.model_validate(
-        {"name": "clean", "actions": [action], "targets": {"ids": ["1"]}, "parameters": list(parameters)}
+        {
+            "name": "clean",
+            "actions": [action],
+            "targets": {"ids": ["1"]},
+            "parameters": list(parameters),
+        }
     )
     return [(doubt.code, doubt.pointer) for doubt in doubts(draft, labels)]
 
 
 def test_a_mistyped_parameter_is_told_with_the_one_that_is_meant() -> None:
     draft = JobDraft.model_validate(
-        {"name": "clean", "actions": [{"command": "rm -rf ${dri}/cache"}], "targets": {"ids": ["1"]}, "parameters": [DIR]}
+        {
+            "name": "clean",
+            "actions": [{"command": "rm -rf ${dri}/cache"}],
+            "targets": {"ids": ["1"]},
+            "parameters": [DIR],
+        }
     )
     assert [(d.code, d.pointer, d.detail) for d in doubts(draft, None)] == [
         (
@@ -57,7 +69,10 @@ def test_names_in_other_places_are_looked_at_too() -> None:
         "args": ["${dri}"],
         "env": {"A": "${dir}", "B": "x"},
     }
-    assert told(script, DIR) == [("unreplaced_name", "/actions/0/script"), ("undeclared_name", "/actions/0/args/0")]
+    assert told(script, DIR) == [
+        ("unreplaced_name", "/actions/0/script"),
+        ("undeclared_name", "/actions/0/args/0"),
+    ]
     assert told({**script, "script": "dir=/tmp; echo ${dir}", "args": []}, DIR) == []
 
 
@@ -67,7 +82,11 @@ def test_names_in_other_places_are_looked_at_too() -> None:
         {"command": "ls ${dir}"},
         {"command": 'ls "$OPSJOBS_PARAM_DIR"'},
         {"command": "ls", "when": "parameters.dir == 'x'"},
-        {"type": "script", "interpreter": "python", "script": "import os; os.environ['OPSJOBS_PARAM_DIR']"},
+        {
+            "type": "script",
+            "interpreter": "python",
+            "script": "import os; os.environ['OPSJOBS_PARAM_DIR']",
+        },
         {"type": "script", "interpreter": "bash", "script_base64": "/w=="},
         {"type": "job", "job": "inner", "parameters": {"where": "${dir}"}},
     ],
@@ -95,7 +114,9 @@ def test_of_a_thousand_mistakes_the_first_hundred_are_told() -> None:
 
 
 @pytest.mark.parametrize("repeated", ["for ", "abc[", "a-"])
-def test_a_text_of_the_largest_size_is_looked_through_once_for_names_that_it_assigns(repeated: str) -> None:
+def test_a_text_of_the_largest_size_is_looked_through_once_for_names_that_it_assigns(
+    repeated: str,
+) -> None:
     names = [f"n{number}" for number in range(1_500)]
     text = repeated * (48_000 // len(repeated)) + "".join(f"${{{name}}}" for name in names)
     told({"command": text})
@@ -114,4 +135,6 @@ def test_a_text_of_the_largest_size_is_looked_through_once_for_names_that_it_ass
     ],
 )
 def test_what_gives_a_name_a_value(command: str, assigned: bool) -> None:
-    assert told({"command": command}) == ([] if assigned else [("undeclared_name", "/actions/0/command")])
+    assert told({"command": command}) == (
+        [] if assigned else [("undeclared_name", "/actions/0/command")]
+    )

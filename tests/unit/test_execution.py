@@ -47,16 +47,22 @@ def test_what_has_ended_moves_no_more_and_everything_else_can_end() -> None:
         ({"unreachable": 1}, False, "failed"),
     ],
 )
-def test_the_verdict_says_what_a_person_would(counts: dict[str, int], cancel_asked: bool, expected: str) -> None:
+def test_the_verdict_says_what_a_person_would(
+    counts: dict[str, int], cancel_asked: bool, expected: str
+) -> None:
     given_counts = {RunStatus(name): n for name, n in counts.items()}
     assert verdict(given_counts, cancel_asked=cancel_asked) is ExecutionStatus(expected)
 
 
 @given(COUNTS, some.booleans())
-def test_the_verdict_is_final_and_completed_means_that_all_succeeded(counts: dict[RunStatus, int], cancel_asked: bool) -> None:
+def test_the_verdict_is_final_and_completed_means_that_all_succeeded(
+    counts: dict[RunStatus, int], cancel_asked: bool
+) -> None:
     found = verdict(counts, cancel_asked=cancel_asked)
     assert found.final
-    assert (found is ExecutionStatus.COMPLETED) == (sum(counts.values()) == counts.get(RunStatus.SUCCEEDED, 0))
+    assert (found is ExecutionStatus.COMPLETED) == (
+        sum(counts.values()) == counts.get(RunStatus.SUCCEEDED, 0)
+    )
     if found is ExecutionStatus.CANCELLED:
         assert cancel_asked
 
@@ -70,7 +76,12 @@ def test_every_error_ends_a_run_and_none_as_a_success(code: ErrorCode) -> None:
 def test_unknown_is_never_called_unreachable() -> None:
     assert ErrorCode.LOST.run_status is RunStatus.LOST
     assert ErrorCode.CONNECTION_LOST.run_status is RunStatus.UNREACHABLE
-    assert {p.value for p in CancelProof} == {"never_started", "killed", "already_finished", "unreachable"}
+    assert {p.value for p in CancelProof} == {
+        "never_started",
+        "killed",
+        "already_finished",
+        "unreachable",
+    }
 
 
 def test_moments_are_spelt_in_utc_with_milliseconds() -> None:

@@ -21,7 +21,12 @@ def pattern(text: str) -> Any:
 
 
 SCOPE = NameScope(
-    parameters={"service": ValueKind.TEXT, "count": ValueKind.NUMBER, "force": ValueKind.BOOLEAN, "hosts": ValueKind.LIST},
+    parameters={
+        "service": ValueKind.TEXT,
+        "count": ValueKind.NUMBER,
+        "force": ValueKind.BOOLEAN,
+        "hosts": ValueKind.LIST,
+    },
     actions={"check", "step-1"},
     pattern=pattern,
 )
@@ -156,7 +161,25 @@ def test_any_text_is_a_condition_or_a_fault(text: str) -> None:
         parse(text, SCOPE).holds(VALUES)
 
 
-_WORDS = ["true", "false", "not", "and", "or", "(", ")", "in", "==", "<", "1", "'a'", "[", "]", ",", "target.name", "null"]
+_WORDS = [
+    "true",
+    "false",
+    "not",
+    "and",
+    "or",
+    "(",
+    ")",
+    "in",
+    "==",
+    "<",
+    "1",
+    "'a'",
+    "[",
+    "]",
+    ",",
+    "target.name",
+    "null",
+]
 
 
 @given(st.lists(st.sampled_from(_WORDS), max_size=12))

@@ -91,7 +91,11 @@ def test_what_was_missed_is_left_alone_by_skip() -> None:
     found = judged(Every(), 3 * 3600 + 5, misfire="skip")
     assert counted(found) == {"missed": 180, "pending": 1}
     assert found.verdicts[-1] == FiringVerdict(at(180), at(180), PENDING)
-    assert (found.verdicts[0].due_at, found.verdicts[0].until_at, found.verdicts[0].moments) == (FIRST, at(79), 80)
+    assert (found.verdicts[0].due_at, found.verdicts[0].until_at, found.verdicts[0].moments) == (
+        FIRST,
+        at(79),
+        80,
+    )
     assert found.verdicts[0].reason == "it was not fired for 3 h 5 s, and misfire is skip"
     assert found.next_due_at == at(181)
 
@@ -107,7 +111,10 @@ def test_run_once_runs_the_latest_missed_moment_under_its_own_name() -> None:
 def test_run_once_runs_nothing_that_is_older_than_the_window() -> None:
     found = judged(Every(86_400), 2 * 3600, misfire="run_once", misfire_window=3600.0)
     assert [(v.status, v.rule) for v in found.verdicts] == [(MISSED, FiringRule.MISFIRE)]
-    assert found.verdicts[0].reason == "it was not fired for 2 h, and misfire is run_once within 1 h only"
+    assert (
+        found.verdicts[0].reason
+        == "it was not fired for 2 h, and misfire is run_once within 1 h only"
+    )
 
 
 def test_run_all_runs_what_is_inside_the_window_in_order() -> None:
@@ -173,7 +180,9 @@ def test_a_calendar_is_asked_about_the_moment_with_its_jitter_too() -> None:
 
 def test_with_jitter_a_moment_comes_when_its_jitter_is_over_and_is_late_from_then_on() -> None:
     table = Every(3600, jitter=(50,))
-    assert judged(table, 50).verdicts == [FiringVerdict(FIRST, at(0) + timedelta(seconds=50), PENDING)]
+    assert judged(table, 50).verdicts == [
+        FiringVerdict(FIRST, at(0) + timedelta(seconds=50), PENDING)
+    ]
     assert judged(table, 50 + LATE_SECONDS - 1).verdicts[0].catch_up is False
     assert judged(table, 50).next_fire_at == at(1, 3600) + timedelta(seconds=50)
 
@@ -221,14 +230,20 @@ def test_every_moment_has_one_verdict_and_the_next_one_lies_behind_them(
 ) -> None:
     table = Every(seconds, jitter=tuple(jitter))
     now = table.fire_at(FIRST) + timedelta(seconds=late)
-    found = judge(table, ScheduleStanding(FIRST, table.fire_at(FIRST), misfire=misfire, misfire_window=window), now)
+    found = judge(
+        table,
+        ScheduleStanding(FIRST, table.fire_at(FIRST), misfire=misfire, misfire_window=window),
+        now,
+    )
     after = FIRST - timedelta(seconds=seconds)
     for verdict in found.verdicts:
         if verdict.until_at is None:
             assert verdict.moments == 1
             assert verdict.due_at == after + timedelta(seconds=seconds)
         else:
-            assert verdict.moments <= table.number(verdict.until_at) - table.number(verdict.due_at) + 1
+            assert (
+                verdict.moments <= table.number(verdict.until_at) - table.number(verdict.due_at) + 1
+            )
         after = verdict.until_at or verdict.due_at
         assert verdict.fire_at <= now
     assert found.next_due_at == after + timedelta(seconds=seconds)

@@ -14,7 +14,9 @@ def at(**later: int) -> datetime:
 
 
 def collision(due_at: datetime) -> Collision:
-    return Collision({"id": 3, "name": "nightly"}, due_at, "freeze", "sale", due_at + timedelta(hours=2))
+    return Collision(
+        {"id": 3, "name": "nightly"}, due_at, "freeze", "sale", due_at + timedelta(hours=2)
+    )
 
 
 def test_each_hour_has_its_load_its_targets_and_its_fullest_minute() -> None:
@@ -27,7 +29,13 @@ def test_each_hour_has_its_load_its_targets_and_its_fullest_minute() -> None:
         "2026-11-30T00:00:00.000Z",
         HOURS,
     )
-    assert told["hours"][0] == {"from": "2026-11-23T00:00:00.000Z", "firings": 3, "closed": 0, "targets": 15, "peak": 2}
+    assert told["hours"][0] == {
+        "from": "2026-11-23T00:00:00.000Z",
+        "firings": 3,
+        "closed": 0,
+        "targets": 15,
+        "peak": 2,
+    }
     assert [hour["firings"] for hour in told["busiest"]] == [3, 1]
     assert told["words"] == (
         "4 firings of 2 schedules in the coming week; the busiest hour begins at 2026-11-23 00:00 UTC: 3 firings, at most 2 in one minute"
@@ -55,7 +63,11 @@ def test_a_closed_moment_is_no_load_and_the_list_of_them_ends() -> None:
     for minute in range(COLLISIONS_SHOWN + 1):
         week.collide(collision(at(minutes=minute)))
     told = week.data()
-    assert (told["firings"], told["closed"], told["hours"][3]["closed"]) == (0, COLLISIONS_SHOWN + 1, 21)
+    assert (told["firings"], told["closed"], told["hours"][3]["closed"]) == (
+        0,
+        COLLISIONS_SHOWN + 1,
+        21,
+    )
     assert told["collisions"][0] == {
         "schedule": {"id": 3, "name": "nightly"},
         "due_at": "2026-11-23T00:00:00.000Z",

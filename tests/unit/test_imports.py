@@ -43,7 +43,8 @@ def test_a_range_is_written_out(pattern: str, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["web[3:1]", "web[a:1]", "web[a:C]", "web[1:5:0]", "web[1-5]", "web[", "web[1:1000000000000]"]
+    "pattern",
+    ["web[3:1]", "web[a:1]", "web[a:C]", "web[1:5:0]", "web[1-5]", "web[", "web[1:1000000000000]"],
 )
 def test_a_range_that_is_none_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match="range"):
@@ -147,14 +148,19 @@ site=berlin
 
 def test_yaml_groups_beside_all_have_its_variables_too() -> None:
     text = "all:\n  vars: {ansible_user: bob}\nweb:\n  hosts: {w1: }\nungrouped:\n  hosts: {w2: }\n"
-    assert {one.name: (one.user, list(one.groups)) for one in read(SourceKind.ANSIBLE, "hosts.yml", text).found} == {
+    assert {
+        one.name: (one.user, list(one.groups))
+        for one in read(SourceKind.ANSIBLE, "hosts.yml", text).found
+    } == {
         "w1": ("bob", ["web"]),
         "w2": ("bob", []),
     }
 
 
 def test_a_value_that_is_vaulted_is_no_login() -> None:
-    (left,) = read(SourceKind.ANSIBLE, "hosts.yml", "all: {hosts: {w1: {ansible_user: !vault x}}}").left
+    (left,) = read(
+        SourceKind.ANSIBLE, "hosts.yml", "all: {hosts: {w1: {ansible_user: !vault x}}}"
+    ).left
     assert (left.what, left.target) == ("w1", True)
     assert "encrypted with ansible-vault" in left.reason
 
@@ -162,7 +168,12 @@ def test_a_value_that_is_vaulted_is_no_login() -> None:
 LISTED = {
     "_meta": {
         "hostvars": {
-            "w1": {"ansible_host": "10.0.0.1", "ansible_user": "bob", "ansible_port": 2222, "facts": {"a": [1]}},
+            "w1": {
+                "ansible_host": "10.0.0.1",
+                "ansible_user": "bob",
+                "ansible_port": 2222,
+                "facts": {"a": [1]},
+            },
             "w2": {"ansible_user": {"__ansible_vault": "$ANSIBLE_VAULT;1.1;AES256"}},
             "w3": {"ansible_user": "ada"},
             "w4": {},
@@ -178,7 +189,9 @@ LISTED = {
 
 def test_the_json_of_ansible_inventory_is_read() -> None:
     inventory = read(SourceKind.ANSIBLE, "-", json.dumps(LISTED))
-    assert [(one.name, one.host, one.user, one.port, list(one.groups)) for one in inventory.found] == [
+    assert [
+        (one.name, one.host, one.user, one.port, list(one.groups)) for one in inventory.found
+    ] == [
         ("w1", "10.0.0.1", "bob", 2222, ["prod", "web"]),
         ("w3", "w3", "ada", None, ["old"]),
         ("w4", "w4", None, None, []),
@@ -249,8 +262,18 @@ def test_a_yaml_inventory() -> None:
     found = by_name(inventory)
     assert list(found) == ["gate", "web1", "web2", "web-9", "db-1"]
     web = found["web1"]
-    assert (web.host, web.port, web.user, web.jump, list(web.groups)) == ("web1", 2222, "deploy", "gate", ["prod", "web"])
-    assert (web.variables["env"], web.variables["tier"], web.variables["canary"]) == ("prod", "1", "true")
+    assert (web.host, web.port, web.user, web.jump, list(web.groups)) == (
+        "web1",
+        2222,
+        "deploy",
+        "gate",
+        ["prod", "web"],
+    )
+    assert (web.variables["env"], web.variables["tier"], web.variables["canary"]) == (
+        "prod",
+        "1",
+        "true",
+    )
     assert list(found["db-1"].groups) == ["prod", "secret", "db"]
     told = left(inventory)
     assert "not a host of this inventory" in told["db-1: jump host nowhere"]
@@ -265,7 +288,11 @@ def test_what_it_makes_of_tags_no_other_reader_of_this_process_learns() -> None:
 
 
 def test_json_is_yaml_too() -> None:
-    assert list(by_name(read(SourceKind.ANSIBLE, "i.json", '{"web": {"hosts": {"web-1": {"ansible_port": 1}}}}'))) == ["web-1"]
+    assert list(
+        by_name(
+            read(SourceKind.ANSIBLE, "i.json", '{"web": {"hosts": {"web-1": {"ansible_port": 1}}}}')
+        )
+    ) == ["web-1"]
 
 
 BOMB = "a: &a {hosts: {x: }}\n" + "\n".join(
@@ -324,9 +351,17 @@ Host *
 
 def test_hosts_of_an_ssh_config_with_all_that_applies_to_them() -> None:
     found = by_name(read(SourceKind.SSH_CONFIG, "config", CONFIG))
-    assert (found["web-1"].host, found["web-1"].port, found["web-1"].user) == ("web-1.example.org", 2222, "www")
+    assert (found["web-1"].host, found["web-1"].port, found["web-1"].user) == (
+        "web-1.example.org",
+        2222,
+        "www",
+    )
     assert found["web-2"].user == "deploy"
-    assert (found["db-1"].host, found["db-1"].user, found["db-1"].key) == ("10.0.0.7", "postgres", "~/.ssh/db")
+    assert (found["db-1"].host, found["db-1"].user, found["db-1"].key) == (
+        "10.0.0.7",
+        "postgres",
+        "~/.ssh/db",
+    )
     assert found["db-1"].jump == "gate.example.org"
     made = found["gate.example.org"]
     assert (made.host, made.user, made.port) == ("gate.example.org", "ada", 2200)
@@ -391,7 +426,9 @@ def test_a_table() -> None:
 
 @pytest.mark.parametrize("separator", [";", "\t", ","])
 def test_a_table_may_have_other_separators(separator: str) -> None:
-    text = "\n".join(separator.join(row) for row in (("hostname", "port", "tags"), ("web-1", "22", "env=prod")))
+    text = "\n".join(
+        separator.join(row) for row in (("hostname", "port", "tags"), ("web-1", "22", "env=prod"))
+    )
     assert read(SourceKind.CSV, "t", text).found[0].body() == {
         "name": "web-1",
         "host": "web-1",
@@ -401,7 +438,8 @@ def test_a_table_may_have_other_separators(separator: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"), [("", "name"), ("a,b\n1,2", "name"), ("name,name\na,b", "twice"), ('name\n"a', "line")]
+    ("text", "fault"),
+    [("", "name"), ("a,b\n1,2", "name"), ("name,name\na,b", "twice"), ('name\n"a', "line")],
 )
 def test_a_table_that_cannot_be_read_says_why(text: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):

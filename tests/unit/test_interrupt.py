@@ -18,7 +18,9 @@ def ordered(*reasons: StopReason) -> StopSignal:
 
 
 @pytest.mark.parametrize("then", [StopReason.CANCEL, StopReason.DEADLINE])
-def test_what_ends_the_run_outlives_the_timeout_of_an_attempt_that_came_first(then: StopReason) -> None:
+def test_what_ends_the_run_outlives_the_timeout_of_an_attempt_that_came_first(
+    then: StopReason,
+) -> None:
     stops = ordered(StopReason.ACTION_TIMEOUT, then)
     assert stops.reason is StopReason.ACTION_TIMEOUT
     stops.clear(StopReason.ACTION_TIMEOUT)
@@ -37,10 +39,15 @@ def test_the_timeout_of_an_attempt_alone_stops_nothing_later() -> None:
 def test_the_first_reason_stays_but_losing_the_run_overrules_all() -> None:
     assert ordered(StopReason.CANCEL, StopReason.DEADLINE).reason is StopReason.CANCEL
     assert ordered(StopReason.CANCEL, StopReason.ACTION_TIMEOUT).reason is StopReason.CANCEL
-    assert ordered(StopReason.ACTION_TIMEOUT, StopReason.DEADLINE, StopReason.OWNERSHIP_LOST).reason is StopReason.OWNERSHIP_LOST
+    assert (
+        ordered(StopReason.ACTION_TIMEOUT, StopReason.DEADLINE, StopReason.OWNERSHIP_LOST).reason
+        is StopReason.OWNERSHIP_LOST
+    )
 
 
-async def test_an_order_that_comes_with_an_answer_is_told_again_until_it_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_order_that_comes_with_an_answer_is_told_again_until_it_is_obeyed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(cancellation, "AGAIN_SECONDS", 0.01)
     stops, answer = StopSignal(), asyncio.get_running_loop().create_future()
 
@@ -48,7 +55,9 @@ async def test_an_order_that_comes_with_an_answer_is_told_again_until_it_is_obey
         stops.bind()
         try:
             with stops.interruptible():
-                await asyncio.wait_for(answer, 60)  # Python 3.11 drops a cancel that comes together with the answer
+                await asyncio.wait_for(
+                    answer, 60
+                )  # Python 3.11 drops a cancel that comes together with the answer
                 await asyncio.sleep(60)
         except Interrupted:
             task = asyncio.current_task()

@@ -12,9 +12,17 @@ from opsjobs.api.body import parse_json
 from opsjobs.model.errors import Invalid
 
 TEXT = some.text(some.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
-LEAF = some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False, allow_infinity=False) | TEXT
+LEAF = (
+    some.none()
+    | some.booleans()
+    | some.integers()
+    | some.floats(allow_nan=False, allow_infinity=False)
+    | TEXT
+)
 VALUE = some.recursive(
-    LEAF, lambda inner: some.lists(inner, max_size=4) | some.dictionaries(TEXT, inner, max_size=4), max_leaves=20
+    LEAF,
+    lambda inner: some.lists(inner, max_size=4) | some.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=20,
 )
 
 
@@ -33,7 +41,9 @@ def test_any_bytes_are_json_or_invalid(body: bytes) -> None:
 
 @pytest.mark.parametrize("depth", [33, 100, 1_000, 10_000, 100_000])
 @pytest.mark.parametrize("brackets", [(b"[", b"]"), (b'{"a":[', b"]}")])
-def test_what_is_too_deep_is_invalid_however_deep(depth: int, brackets: tuple[bytes, bytes]) -> None:
+def test_what_is_too_deep_is_invalid_however_deep(
+    depth: int, brackets: tuple[bytes, bytes]
+) -> None:
     with pytest.raises(Invalid, match="deep"):
         parse_json(brackets[0] * depth + b"1" + brackets[1] * depth)
 

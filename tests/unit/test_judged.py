@@ -13,22 +13,36 @@ from opsjobs.safety.judging import judge
 
 
 def web(n: int, platform: str = "linux", **labels: str) -> Target:
-    return Target(str(n), f"web-{n}", f"10.0.0.{n}", 22, Transport.SSH, platform=platform, labels=labels)
+    return Target(
+        str(n), f"web-{n}", f"10.0.0.{n}", 22, Transport.SSH, platform=platform, labels=labels
+    )
 
 
-def texts(action: dict[str, Any], targets: list[Target] | None = None, **values: Any) -> list[JobText]:
+def texts(
+    action: dict[str, Any], targets: list[Target] | None = None, **values: Any
+) -> list[JobText]:
     return list(texts_of([{"key": "one", "type": "command", **action}], values, targets or []))
 
 
 def test_a_command_without_values_is_one_text_for_all_its_targets() -> None:
     (found,) = texts({"command": "uptime", "become": {"user": "root"}}, [web(1), web(2)])
-    assert (found.interpreter, found.text, found.pointer, found.become) == ("sh", "uptime", "/actions/0/command", True)
+    assert (found.interpreter, found.text, found.pointer, found.become) == (
+        "sh",
+        "uptime",
+        "/actions/0/command",
+        True,
+    )
     assert len(found.targets) == 2
 
 
 def test_values_stand_in_a_command_as_they_will() -> None:
-    assert [t.text for t in texts({"command": "rm -rf ${path}"}, [web(1)], path="/")] == ["rm -rf '/'"]
-    found = texts({"command": "ping ${target.labels.peer}"}, [web(1, peer="a"), web(2, peer="b"), web(3, peer="a")])
+    assert [t.text for t in texts({"command": "rm -rf ${path}"}, [web(1)], path="/")] == [
+        "rm -rf '/'"
+    ]
+    found = texts(
+        {"command": "ping ${target.labels.peer}"},
+        [web(1, peer="a"), web(2, peer="b"), web(3, peer="a")],
+    )
     assert [(t.text, [target.name for target in t.targets]) for t in found] == [
         ("ping 'a'", ["web-1", "web-3"]),
         ("ping 'b'", ["web-2"]),
@@ -53,13 +67,21 @@ def test_a_declared_parameter_without_a_value_is_unknown_and_a_number_of_ours_is
 
 def test_each_shell_gets_its_own_text() -> None:
     found = texts({"command": "echo ${x}"}, [web(1), web(2, "windows")], x="a b")
-    assert [(t.interpreter, t.text) for t in found] == [("sh", "echo 'a b'"), ("cmd", 'echo ^"a b^"')]
+    assert [(t.interpreter, t.text) for t in found] == [
+        ("sh", "echo 'a b'"),
+        ("cmd", 'echo ^"a b^"'),
+    ]
 
 
 def test_so_many_texts_and_no_more_are_judged_and_the_rest_with_unknown_values() -> None:
-    found = texts({"command": "echo ${target.name}"}, [web(n) for n in range(1, TEXTS_AT_MOST + 50)])
+    found = texts(
+        {"command": "echo ${target.name}"}, [web(n) for n in range(1, TEXTS_AT_MOST + 50)]
+    )
     assert len(found) == TEXTS_AT_MOST + 1
-    assert (found[-1].text, [f.rule for f in found[-1].said]) == ('echo "$OPSJOBS_UNKNOWN"', ["too-many-texts"])
+    assert (found[-1].text, [f.rule for f in found[-1].said]) == (
+        'echo "$OPSJOBS_UNKNOWN"',
+        ["too-many-texts"],
+    )
 
 
 def test_actions_that_name_no_values_of_targets_take_no_part_of_what_may_be_judged() -> None:
@@ -72,8 +94,12 @@ def test_actions_that_name_no_values_of_targets_take_no_part_of_what_may_be_judg
 
 
 @pytest.mark.parametrize(("platform", "odd"), [("windows", "a\nb"), ("linux", "a\0b")])
-def test_a_label_that_no_shell_can_be_given_is_unknown_and_hides_no_other(platform: str, odd: str) -> None:
-    found = texts({"command": "wipe ${target.labels.x}"}, [web(1, platform, x=odd), web(2, platform, x="ok")])
+def test_a_label_that_no_shell_can_be_given_is_unknown_and_hides_no_other(
+    platform: str, odd: str
+) -> None:
+    found = texts(
+        {"command": "wipe ${target.labels.x}"}, [web(1, platform, x=odd), web(2, platform, x="ok")]
+    )
     assert ["UNKNOWN" in t.text for t in found] == [True, False]
     assert [[target.name for target in t.targets] for t in found] == [["web-1"], ["web-2"]]
     (text,) = texts({"command": "wipe ${target.labels.x} ${y}"}, [web(1, platform, x=odd)], y=odd)
@@ -89,15 +115,30 @@ def test_an_action_for_some_targets_is_judged_for_those() -> None:
 
 def test_scripts_are_judged_as_they_are_and_bytes_that_are_no_text_are_told() -> None:
     (plain,) = texts({"type": "script", "interpreter": "python", "script": "print(1)"})
-    assert (plain.interpreter, plain.text, plain.pointer, plain.said) == ("python", "print(1)", "/actions/0/script", ())
-    (raw,) = texts({"type": "script", "interpreter": "bash", "script_base64": base64.b64encode(b"\xff\xfe").decode()})
+    assert (plain.interpreter, plain.text, plain.pointer, plain.said) == (
+        "python",
+        "print(1)",
+        "/actions/0/script",
+        (),
+    )
+    (raw,) = texts(
+        {
+            "type": "script",
+            "interpreter": "bash",
+            "script_base64": base64.b64encode(b"\xff\xfe").decode(),
+        }
+    )
     assert ([f.rule for f in raw.said], raw.pointer) == (["unreadable"], "/actions/0/script_base64")
 
 
 def test_what_a_shell_is_fed_with_is_a_program() -> None:
     found = texts({"command": "sudo bash -s", "stdin": "rm -rf /"})
-    assert [(t.interpreter, t.text, t.pointer) for t in found[2:]] == [("bash", "rm -rf /", "/actions/0/stdin")]
-    assert {t.interpreter for t in texts({"command": "cat > /etc/motd", "stdin": "rm -rf /"})} == {"sh"}
+    assert [(t.interpreter, t.text, t.pointer) for t in found[2:]] == [
+        ("bash", "rm -rf /", "/actions/0/stdin")
+    ]
+    assert {t.interpreter for t in texts({"command": "cat > /etc/motd", "stdin": "rm -rf /"})} == {
+        "sh"
+    }
 
 
 def test_the_check_of_a_gate_is_told_by_its_place() -> None:
@@ -106,7 +147,11 @@ def test_the_check_of_a_gate_is_told_by_its_place() -> None:
 
 
 BASH = {"type": "script", "interpreter": "bash"}
-PYTHON = {"type": "script", "interpreter": "python", "script": "import shutil, sys\nshutil.rmtree(sys.argv[1])"}
+PYTHON = {
+    "type": "script",
+    "interpreter": "python",
+    "script": "import shutil, sys\nshutil.rmtree(sys.argv[1])",
+}
 
 
 @pytest.mark.parametrize(
@@ -117,27 +162,65 @@ PYTHON = {"type": "script", "interpreter": "python", "script": "import shutil, s
         ({"command": "sudo -i", "stdin": "rm -rf /"}, "delete-everything"),
         ({"command": "b''ash", "stdin": "rm -rf /"}, "delete-everything"),
         ({"command": "xargs rm -rf", "stdin": "/"}, "delete-everything"),
-        ({"command": "python3.11", "stdin": "import shutil; shutil.rmtree('/')"}, "delete-everything"),
         (
-            {**BASH, "interpreter": "python", "script": "import os; os.execlp('sh', 'sh')", "stdin": "rm -rf /"},
+            {"command": "python3.11", "stdin": "import shutil; shutil.rmtree('/')"},
+            "delete-everything",
+        ),
+        (
+            {
+                **BASH,
+                "interpreter": "python",
+                "script": "import os; os.execlp('sh', 'sh')",
+                "stdin": "rm -rf /",
+            },
             "delete-everything",
         ),
         ({**BASH, "script": 'rm -rf "$1"', "args": ["/"]}, "delete-everything"),
-        ({**BASH, "script": 'shift; rm -rf "$1"', "args": ["/tmp/x", "${dir}"]}, "delete-everything"),
-        ({**BASH, "interpreter": "/bin/dash", "script": 'rm -rf "$X"', "env": {"X": "/"}}, "delete-everything"),
+        (
+            {**BASH, "script": 'shift; rm -rf "$1"', "args": ["/tmp/x", "${dir}"]},
+            "delete-everything",
+        ),
+        (
+            {**BASH, "interpreter": "/bin/dash", "script": 'rm -rf "$X"', "env": {"X": "/"}},
+            "delete-everything",
+        ),
         ({"command": "rm -rf $X", "env": {"X": "${target.labels.dir}"}}, "delete-everything"),
         ({**BASH, "script": 'rm -rf "$OPSJOBS_PARAM_DIR"'}, "delete-everything"),
         ({**BASH, "script": "sh -c 'rm -rf \"$X\"'", "env": {"X": "/"}}, "delete-everything"),
         ({**BASH, "script": "sh -c 'rm -rf \"$OPSJOBS_PARAM_DIR\"'"}, "delete-everything"),
-        ({"command": "python3 -c 'import os; os.system(\"rm -rf $X\")'", "env": {"X": "/"}}, "delete-everything"),
+        (
+            {"command": "python3 -c 'import os; os.system(\"rm -rf $X\")'", "env": {"X": "/"}},
+            "delete-everything",
+        ),
         ({**PYTHON, "args": ["${dir}"]}, "delete-everything"),
         ({**PYTHON, "args": ["${target.labels.dir}"]}, "delete-everything"),
         ({**PYTHON, "args": ["${actions.zero.stdout}"]}, "delete-what-is-given"),
-        ({**BASH, "script": 'rm -rf "$1"', "args": ["${actions.zero.stdout}"]}, "delete-what-is-given"),
-        ({**PYTHON, "script": "import os, shutil\nshutil.rmtree(os.environ['OPSJOBS_PARAM_DIR'])"}, "delete-everything"),
-        ({**PYTHON, "script": "import os, shutil\nshutil.rmtree(os.environ['X'])", "env": {"X": "${dir}"}}, "delete-everything"),
         (
-            {**BASH, "interpreter": "powershell", "script": "Remove-Item $args[0] -Recurse", "args": ["C:\\"]},
+            {**BASH, "script": 'rm -rf "$1"', "args": ["${actions.zero.stdout}"]},
+            "delete-what-is-given",
+        ),
+        (
+            {
+                **PYTHON,
+                "script": "import os, shutil\nshutil.rmtree(os.environ['OPSJOBS_PARAM_DIR'])",
+            },
+            "delete-everything",
+        ),
+        (
+            {
+                **PYTHON,
+                "script": "import os, shutil\nshutil.rmtree(os.environ['X'])",
+                "env": {"X": "${dir}"},
+            },
+            "delete-everything",
+        ),
+        (
+            {
+                **BASH,
+                "interpreter": "powershell",
+                "script": "Remove-Item $args[0] -Recurse",
+                "args": ["C:\\"],
+            },
             "windows-delete-system",
         ),
         ({**BASH, "script": 'rm -rf "$X"', "env": {"X": "/\0"}}, "delete-everything"),
@@ -163,17 +246,36 @@ def test_what_a_program_is_given_is_judged_with_it(action: dict[str, Any], rule:
         ("${actions.zero.stdout}", "upload-to-trusted-place"),
     ],
 )
-def test_a_file_that_comes_to_where_the_system_trusts_it_is_judged(destination: str, rule: str) -> None:
-    assert rule in rules({"type": "file_transfer", "direction": "upload", "source": "1", "destination": destination})
+def test_a_file_that_comes_to_where_the_system_trusts_it_is_judged(
+    destination: str, rule: str
+) -> None:
+    assert rule in rules(
+        {"type": "file_transfer", "direction": "upload", "source": "1", "destination": destination}
+    )
 
 
 @pytest.mark.parametrize(
     "action",
     [
         {**BASH, "script": 'rm -rf "/tmp/$1" "$X"', "args": ["a"], "env": {"X": "/tmp/y"}},
-        {"command": "cat > /srv/x", "stdin": "it's\nOPSJOBS_STDIN\nrm -rf /\n", "env": {"PATH": "/usr/local/bin:/usr/bin"}},
-        {"type": "file_transfer", "direction": "upload", "source": "1", "destination": "/etc/app.conf", "mode": "0644"},
-        {"type": "file_transfer", "direction": "download", "source": "/etc/passwd", "destination": None},
+        {
+            "command": "cat > /srv/x",
+            "stdin": "it's\nOPSJOBS_STDIN\nrm -rf /\n",
+            "env": {"PATH": "/usr/local/bin:/usr/bin"},
+        },
+        {
+            "type": "file_transfer",
+            "direction": "upload",
+            "source": "1",
+            "destination": "/etc/app.conf",
+            "mode": "0644",
+        },
+        {
+            "type": "file_transfer",
+            "direction": "download",
+            "source": "/etc/passwd",
+            "destination": None,
+        },
     ],
 )
 def test_the_usual_is_still_usual(action: dict[str, Any]) -> None:
@@ -182,7 +284,10 @@ def test_the_usual_is_still_usual(action: dict[str, Any]) -> None:
 
 def rules(action: dict[str, Any]) -> set[str]:
     """Those that find something in the action, the check's own and those of what is around it."""
-    actions = [{"key": "zero", "type": "command", "command": "true"}, {"key": "one", "type": "command", **action}]
+    actions = [
+        {"key": "zero", "type": "command", "command": "true"},
+        {"key": "one", "type": "command", **action},
+    ]
     found = texts_of(actions, {"dir": "/"}, [web(1, dir="/")])
     return {f.rule for t in found for f in (*t.said, *judge(t.interpreter, t.text, given=t.given))}
 
@@ -195,6 +300,12 @@ class Walked(list[str]):
 
 
 def test_blank_lines_and_many_targets_are_looked_at_once() -> None:
-    action = {**BASH, "key": "one", "script": "\n" * 200_000, "stdin": "x", "target_ids": Walked(["1"])}
+    action = {
+        **BASH,
+        "key": "one",
+        "script": "\n" * 200_000,
+        "stdin": "x",
+        "target_ids": Walked(["1"]),
+    }
     found = list(texts_of([action], {}, [web(1), web(2)]))
     assert [text.targets for text in found] == [[web(1)]] * len(found)

@@ -17,7 +17,9 @@ _NO_COLOUR = re.compile(rb"\x1b(?:\[[0-9;:]*(?:[A-Za-z]|\Z)|\Z)")
 
 
 def test_breaks_and_indentation_are_removed_in_every_short_text() -> None:
-    texts = (bytes(text) for size in range(7) for text in itertools.product(b"a \n\r\t", repeat=size))
+    texts = (
+        bytes(text) for size in range(7) for text in itertools.product(b"a \n\r\t", repeat=size)
+    )
     for text in texts:
         bare = [view.bare for view in views(text, folds=True)]
         assert bare[0] == text.replace(b"\n", b"").replace(b"\r", b"")
@@ -27,7 +29,13 @@ def test_breaks_and_indentation_are_removed_in_every_short_text() -> None:
             assert bare[1] == _BREAKS.sub(b"", text)
 
 
-@given(some.lists(some.sampled_from([b"a", b" ", b"\n", b"\r", b"\t", b"\\", b"\x1b", b"\x1b[", b"0;1", b"m", b"\x1b[K"])))
+@given(
+    some.lists(
+        some.sampled_from(
+            [b"a", b" ", b"\n", b"\r", b"\t", b"\\", b"\x1b", b"\x1b[", b"0;1", b"m", b"\x1b[K"]
+        )
+    )
+)
 @example([b"\n", b"\x1b[", b"m", b" ", b"a"])
 def test_each_byte_of_a_view_stands_in_the_text_where_the_view_says(pieces: list[bytes]) -> None:
     text = b"".join(pieces)
@@ -35,7 +43,9 @@ def test_each_byte_of_a_view_stands_in_the_text_where_the_view_says(pieces: list
         places = [view.place(at) for at in range(len(view.bare))]
         assert places == sorted(set(places))
         for at, place in enumerate(places):
-            assert view.bare[at] == text[place] or (view.folded and view.bare[at : at + 1] == b" " and _is_blank(text, place))
+            assert view.bare[at] == text[place] or (
+                view.folded and view.bare[at : at + 1] == b" " and _is_blank(text, place)
+            )
 
 
 def _is_blank(text: bytes, place: int) -> bool:

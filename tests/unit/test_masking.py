@@ -68,7 +68,11 @@ def test_every_spelling_is_found_and_no_more_than_its_ends_are_left(spelling: st
     assert len(found) == len(spelt) + 16
     assert found.startswith(b"before <")
     assert found.endswith(b"> after\n")
-    runs = [len(list(run)) for star, run in itertools.groupby(found, lambda byte: byte == ord("*")) if star]
+    runs = [
+        len(list(run))
+        for star, run in itertools.groupby(found, lambda byte: byte == ord("*"))
+        if star
+    ]
     assert len(runs) == 1
     assert runs[0] >= len(SECRET.encode())
     assert len(spelt) - runs[0] <= LEFT.get(spelling, 4), "what stands around it, and no more"
@@ -77,11 +81,17 @@ def test_every_spelling_is_found_and_no_more_than_its_ends_are_left(spelling: st
 @pytest.mark.parametrize("width", [1, 7, 8, 60, 64, 76])
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
 def test_wrapped_lines_are_seen_through(width: int, ending: bytes) -> None:
-    for text in (base64.b64encode(b"x" + KEY.encode()), base64.b64encode(b"xy" + SECRET.encode()), KEY.encode().hex().encode()):
+    for text in (
+        base64.b64encode(b"x" + KEY.encode()),
+        base64.b64encode(b"xy" + SECRET.encode()),
+        KEY.encode().hex().encode(),
+    ):
         wrapped = ending.join(text[at : at + width] for at in range(0, len(text), width)) + ending
         found = masked(mask_of(KEY, SECRET), wrapped)
         assert len(found) == len(wrapped)
-        assert len(found.translate(None, b"*\r\n")) <= 12  # the ends of base64, and what neighbours have a part in
+        assert (
+            len(found.translate(None, b"*\r\n")) <= 12
+        )  # the ends of base64, and what neighbours have a part in
         assert found.count(b"\n") == wrapped.count(b"\n"), "the lines stay lines"
 
 
@@ -91,7 +101,9 @@ def test_a_key_is_found_line_by_line_wherever_its_lines_stand() -> None:
     found = masked(mask_of(KEY), told.encode()).decode()
     stars = "*" * len(lines[3])
     assert found == f'key: |\n  {stars}\n  {stars}\nand "{stars}**{stars}"\n{lines[0]}\n'
-    assert len(masked(mask_of(KEY), KEY.encode()).translate(None, b"*\r\n")) <= len(lines[0] + lines[-1])
+    assert len(masked(mask_of(KEY), KEY.encode()).translate(None, b"*\r\n")) <= len(
+        lines[0] + lines[-1]
+    )
 
 
 def test_the_middle_of_a_long_one_in_base64_is_found() -> None:
@@ -102,7 +114,10 @@ def test_the_middle_of_a_long_one_in_base64_is_found() -> None:
 
 def test_short_secrets() -> None:
     assert not mask_of("abc", " a ", "", "\n")
-    assert masked(mask_of("abcd"), b"abc abcd xabcdx ab\ncd YWJjZA== 61626364") == b"abc **** x****x ab\ncd YWJjZA== 61626364"
+    assert (
+        masked(mask_of("abcd"), b"abc abcd xabcdx ab\ncd YWJjZA== 61626364")
+        == b"abc **** x****x ab\ncd YWJjZA== 61626364"
+    )
     assert masked(mask_of("tööö"), "t tööö".encode()) == b"t *******"
     assert (
         masked(mask_of("abcdef"), b"ab\ncdef ab\ncd\nefgh YWJjZGVm 616263646566")
@@ -111,7 +126,16 @@ def test_short_secrets() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [b"ok\n", b"", b"\n\n", b"s3c is the beginning\n", b"it ends with s\n", "grüße\n".encode(), b"\xff\x00\n"]
+    "said",
+    [
+        b"ok\n",
+        b"",
+        b"\n\n",
+        b"s3c is the beginning\n",
+        b"it ends with s\n",
+        "grüße\n".encode(),
+        b"\xff\x00\n",
+    ],
 )
 def test_what_is_no_secret_is_untouched_and_a_whole_line_is_never_delayed(said: bytes) -> None:
     stream = mask_of(SECRET, KEY, "hunter22").stream()
@@ -162,7 +186,9 @@ _texts = some.lists(some.sampled_from(_BITS), max_size=12).map(b"".join)
 @given(text=_texts, cuts=some.lists(some.integers(0, 3000), max_size=12))
 @example(text=b"hunter22", cuts=list(range(8)))
 @example(text=base64.encodebytes(KEY.encode()), cuts=list(range(0, 700, 3)))
-def test_cuts_change_nothing_but_a_few_characters_before_a_line_break(text: bytes, cuts: list[int]) -> None:
+def test_cuts_change_nothing_but_a_few_characters_before_a_line_break(
+    text: bytes, cuts: list[int]
+) -> None:
     mask = Mask([_FORMS])
     whole = masked(mask, text)
     borders = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
@@ -172,12 +198,16 @@ def test_cuts_change_nothing_but_a_few_characters_before_a_line_break(text: byte
     for at, (one, other) in enumerate(zip(whole, pieces, strict=True)):
         if one != other:
             assert (one, other) == (ord("*"), text[at])
-            assert b"\n" in text[at : at + 9], "given out with its line, which the next piece has shown to go on"
+            assert b"\n" in text[at : at + 9], (
+                "given out with its line, which the next piece has shown to go on"
+            )
 
 
 @settings(max_examples=100, deadline=None)
 @given(text=_texts, stored=some.integers(0, 3000))
-def test_who_begins_a_span_earlier_masks_what_the_one_before_would_have(text: bytes, stored: int) -> None:
+def test_who_begins_a_span_earlier_masks_what_the_one_before_would_have(
+    text: bytes, stored: int
+) -> None:
     """The border of an heir: from what was given out on, with as much of it again as a piece may be long."""
     mask = Mask([_FORMS])
     whole, first = masked(mask, text), mask.stream()
@@ -194,5 +224,9 @@ def test_who_begins_a_span_earlier_masks_what_the_one_before_would_have(text: by
 )  # fmt: skip
 def test_no_text_takes_longer_than_its_length(text: bytes) -> None:
     """No clock is asked: what compares at every place with every piece does not come to its end here."""
-    mask = Mask([Forms(["a" * 5000 + "b", "ab" * 3000 + "c", KEY, *("a" * n + "c" for n in range(8, 60))])])
-    assert len(masked(mask, *(text[at : at + 32_768] for at in range(0, len(text), 32_768)))) == len(text)
+    mask = Mask(
+        [Forms(["a" * 5000 + "b", "ab" * 3000 + "c", KEY, *("a" * n + "c" for n in range(8, 60))])]
+    )
+    assert len(
+        masked(mask, *(text[at : at + 32_768] for at in range(0, len(text), 32_768)))
+    ) == len(text)

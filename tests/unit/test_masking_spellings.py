@@ -35,13 +35,20 @@ def masked(secret: str, *pieces: bytes) -> bytes:
 def run(*command: str, secret: str = SECRET, stdin: str = "", **environment: str) -> str:
     """Let a program of this machine print the secret, which it has as $S."""
     surroundings = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "S": secret, **environment}
-    ended = subprocess.run(command, input=stdin.encode(), env=surroundings, capture_output=True, check=True)
+    ended = subprocess.run(
+        command, input=stdin.encode(), env=surroundings, capture_output=True, check=True
+    )
     return (ended.stdout + ended.stderr).decode()
 
 
 def unicode_in_json(text: str, escaped: str, digits: str) -> str:
     """Write JSON as encoders do that keep it harmless within HTML."""
-    return "".join(f"\\u{ord(sign):{digits}}" if sign in escaped else json.dumps(sign, ensure_ascii=False)[1:-1] for sign in text)
+    return "".join(
+        f"\\u{ord(sign):{digits}}"
+        if sign in escaped
+        else json.dumps(sign, ensure_ascii=False)[1:-1]
+        for sign in text
+    )
 
 
 def marked(text: str, double: str, single: str) -> str:
@@ -107,12 +114,20 @@ SPELT = {
 }  # fmt: skip
 if shutil.which("node"):
     SPELT["node"] = run(
-        "node", "-e", "const s = process.env.S; console.log([s], encodeURIComponent(s), `${new URLSearchParams({s})}`)"
+        "node",
+        "-e",
+        "const s = process.env.S; console.log([s], encodeURIComponent(s), `${new URLSearchParams({s})}`)",
     )
 if shutil.which("jq"):
-    SPELT["jq"] = run("jq", "-rn", "env.S | @sh, @html, @uri, tojson, (tojson | tojson), ([.] | @csv), ([.] | @tsv)")
+    SPELT["jq"] = run(
+        "jq",
+        "-rn",
+        "env.S | @sh, @html, @uri, tojson, (tojson | tojson), ([.] | @csv), ([.] | @tsv)",
+    )
 if shutil.which("zsh"):
-    SPELT["zsh"] = run("zsh", "-c", 'print -r -- ${(q)S} ${(qq)S} ${(qqq)S} ${(qqqq)S}; set -x; : "$S"')
+    SPELT["zsh"] = run(
+        "zsh", "-c", 'print -r -- ${(q)S} ${(qq)S} ${(qqq)S} ${(qqqq)S}; set -x; : "$S"'
+    )
 
 
 def left_open(secret: str, told: bytes) -> bytes:
@@ -139,7 +154,10 @@ def test_no_usual_encoder_leaves_a_part_of_a_secret_open(spelling: str) -> None:
 def test_docker_and_kubectl_show_stars_and_nothing_else_of_it() -> None:
     said = '{"Env": ["PASSWORD=' + unicode_in_json(SIMPLE, "&<>", "04x") + '", "HOME=/root"]}\n'
     stars = "*" * len(unicode_in_json(SIMPLE, "&<>", "04x"))
-    assert left_open(SIMPLE, said.encode()).decode() == '{"Env": ["PASSWORD=' + stars + '", "HOME=/root"]}\n'
+    assert (
+        left_open(SIMPLE, said.encode()).decode()
+        == '{"Env": ["PASSWORD=' + stars + '", "HOME=/root"]}\n'
+    )
 
 
 @pytest.mark.parametrize("width", [10, 40, 64, 76])
@@ -147,7 +165,9 @@ def test_docker_and_kubectl_show_stars_and_nothing_else_of_it() -> None:
 def test_wrapped_and_indented_base64_and_keys_are_found(width: int, ending: str) -> None:
     for secret in (KEY, SECRET, SIMPLE):
         spelt = base64.b64encode(b"xy" + secret.encode()).decode()
-        text = "  " + ending.join(spelt[at : at + width] for at in range(0, len(spelt), width)) + "\n"
+        text = (
+            "  " + ending.join(spelt[at : at + width] for at in range(0, len(spelt), width)) + "\n"
+        )
         found = masked(secret, text.encode())
         assert len(found) == len(text)
         assert len(found.translate(None, b"* \t\r\n\\")) <= 12, found
@@ -163,7 +183,9 @@ def test_base64_by_the_program_and_indented_by_sed_is_found() -> None:
 
 def test_a_match_that_grep_has_coloured_is_found_and_its_colours_stay() -> None:
     for wanted in ("hor", "correct", "nowadays", "battery' st", "e"):
-        told = run("grep", "--color=always", "-e", wanted, secret=PHRASE, stdin=f"it is {PHRASE}!\n").encode()
+        told = run(
+            "grep", "--color=always", "-e", wanted, secret=PHRASE, stdin=f"it is {PHRASE}!\n"
+        ).encode()
         assert b"\x1b" in told
         found = left_open(PHRASE, told)
         assert found.count(b"*") == len(PHRASE)
@@ -183,9 +205,14 @@ def test_a_phrase_that_yaml_folds_is_found(width: int, style: str | None) -> Non
 
 
 def test_a_phrase_in_a_folded_block_is_found_and_its_neighbours_are_not_masked() -> None:
-    said = "a: >-\n  so correct horse\n  'battery' staple is what\n  we all use nowadays, said\n  he\n"
+    said = (
+        "a: >-\n  so correct horse\n  'battery' staple is what\n  we all use nowadays, said\n  he\n"
+    )
     left = masked(PHRASE, said.encode()).decode()
-    assert left == "a: >-\n  so *************\n  ************************\n  *******************, said\n  he\n"
+    assert (
+        left
+        == "a: >-\n  so *************\n  ************************\n  *******************, said\n  he\n"
+    )
 
 
 def test_what_looks_alike_is_not_masked() -> None:
@@ -214,7 +241,9 @@ def test_texts_of_gaps_only_end_in_time_and_are_untouched() -> None:
         b"\x1b" * 100_000,
         b"\\" * 100_000,
     ):
-        assert masked(PHRASE, *(text[at : at + 32_768] for at in range(0, len(text), 32_768))) == text
+        assert (
+            masked(PHRASE, *(text[at : at + 32_768] for at in range(0, len(text), 32_768))) == text
+        )
 
 
 def test_the_literals_of_python_read_back_as_the_secret() -> None:

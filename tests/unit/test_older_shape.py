@@ -19,7 +19,12 @@ OLD: dict[str, Any] = {
     "timeout_seconds": 60,
     "priority": 7,
     "actions": [
-        {"action_type": "command", "action_order": 2, "action_name": "second", "action_parameters": {"command": "b"}},
+        {
+            "action_type": "command",
+            "action_order": 2,
+            "action_name": "second",
+            "action_parameters": {"command": "b"},
+        },
         {
             "action_type": "command",
             "action_order": 1,
@@ -34,7 +39,10 @@ OLD: dict[str, Any] = {
 def test_the_older_shape_is_the_same_job() -> None:
     body = {**OLD, "job_type": "composite"}
     draft = JobDraft.model_validate(body)
-    assert [(a.key, a.command, a.timeout) for a in draft.actions] == [("first", "a", 5), ("second", "b", None)]
+    assert [(a.key, a.command, a.timeout) for a in draft.actions] == [
+        ("first", "a", 5),
+        ("second", "b", None),
+    ]
     assert draft.targets.ids == ["1", "2"]
     assert (draft.policy.timeout, draft.policy.priority) == (60, 7)
     assert body["actions"] is OLD["actions"], "what the caller gave is not written to"
@@ -53,7 +61,9 @@ def test_a_policy_that_is_written_today_wins_over_nothing_and_keeps_its_own_word
 
 def test_unknown_words_stay_for_the_validation_to_refuse() -> None:
     with pytest.raises(ValidationError, match="nonsense"):
-        RunDraft.model_validate({"actions": [{"type": "command", "command": "true"}], "nonsense": 1})
+        RunDraft.model_validate(
+            {"actions": [{"type": "command", "command": "true"}], "nonsense": 1}
+        )
 
 
 def test_where_both_spellings_say_something_todays_wins() -> None:
@@ -64,10 +74,17 @@ def test_where_both_spellings_say_something_todays_wins() -> None:
 MODERN = some.fixed_dictionaries(
     {
         "actions": some.lists(
-            some.fixed_dictionaries({"type": some.just("command"), "command": some.text(min_size=1)}), min_size=1
+            some.fixed_dictionaries(
+                {"type": some.just("command"), "command": some.text(min_size=1)}
+            ),
+            min_size=1,
         )
     },
-    optional={"targets": some.just({"ids": ["1"]}), "policy": some.just({"timeout": "5m"}), "reason": some.text()},
+    optional={
+        "targets": some.just({"ids": ["1"]}),
+        "policy": some.just({"timeout": "5m"}),
+        "reason": some.text(),
+    },
 )
 
 
@@ -78,7 +95,10 @@ def test_todays_shape_is_left_as_it_is(body: dict[str, Any]) -> None:
 
 JSON = some.recursive(
     some.none() | some.booleans() | some.integers() | some.text(),
-    lambda inner: some.lists(inner) | some.dictionaries(some.text() | some.sampled_from([*OLD, *OLD["actions"][0]]), inner),
+    lambda inner: (
+        some.lists(inner)
+        | some.dictionaries(some.text() | some.sampled_from([*OLD, *OLD["actions"][0]]), inner)
+    ),
     max_leaves=8,
 )
 
@@ -90,11 +110,15 @@ def test_any_body_is_a_job_or_refused(body: dict[str, Any]) -> None:
 
 
 def test_actions_get_keys_and_a_type_and_no_key_twice() -> None:
-    draft = JobDraft.model_validate({"name": "a", "actions": [{"command": "x"}, {"command": "y", "key": "why"}]})
+    draft = JobDraft.model_validate(
+        {"name": "a", "actions": [{"command": "x"}, {"command": "y", "key": "why"}]}
+    )
     assert [a.key for a in draft.actions] == ["step-1", "why"]
     assert draft.job_type is JobType.COMPOSITE
     with pytest.raises(ValidationError, match="two actions have the key 'step-2'"):
-        JobDraft.model_validate({"name": "a", "actions": [{"command": "x", "key": "step-2"}, {"command": "y"}]})
+        JobDraft.model_validate(
+            {"name": "a", "actions": [{"command": "x", "key": "step-2"}, {"command": "y"}]}
+        )
     with pytest.raises(ValidationError, match="job_type is script"):
         JobDraft.model_validate({"name": "a", "job_type": "script", "actions": [{"command": "x"}]})
 
@@ -107,6 +131,8 @@ def test_the_older_number_of_retries_is_one_less_than_the_attempts() -> None:
     first = RunDraft.model_validate({"actions": [action]}).actions[0]
     assert first.retry is not None
     assert first.retry.max_attempts == 1
-    said = JobDraft.model_validate({**OLD, "job_type": "composite", "maxRetries": 3, "policy": {"retry": {"max_attempts": 2}}})
+    said = JobDraft.model_validate(
+        {**OLD, "job_type": "composite", "maxRetries": 3, "policy": {"retry": {"max_attempts": 2}}}
+    )
     assert said.policy.retry is not None
     assert said.policy.retry.max_attempts == 2

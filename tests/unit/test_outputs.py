@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from opsjobs.model.outputs import OUTPUTS_BYTES_MAX, Outputs
 
 
-def read(wanted: Literal["none", "json_lines", "last_line"], *pieces: bytes) -> dict[str, Any] | None:
+def read(
+    wanted: Literal["none", "json_lines", "last_line"], *pieces: bytes
+) -> dict[str, Any] | None:
     outputs = Outputs(wanted)
     for piece in pieces:
         outputs.add(piece)
@@ -51,9 +53,16 @@ def test_pieces_make_no_difference(said: bytes, size: int) -> None:
 
 
 def test_what_a_database_does_not_take_is_left_out_of_the_values() -> None:
-    said = b'{"a": "x\\u0000y", "b": "\\ud800", "c": 1e999, "d": NaN}\n{"e": 1e999}\n' + b"[" * 50 + b"\n"
+    said = (
+        b'{"a": "x\\u0000y", "b": "\\ud800", "c": 1e999, "d": NaN}\n{"e": 1e999}\n'
+        + b"[" * 50
+        + b"\n"
+    )
     assert read("json_lines", said) == {"e": None}
-    assert read("json_lines", b'{"a": "x\\u0000y", "b": "\\ud800"}\n') == {"a": "x\ufffdy", "b": "?"}
+    assert read("json_lines", b'{"a": "x\\u0000y", "b": "\\ud800"}\n') == {
+        "a": "x\ufffdy",
+        "b": "?",
+    }
     assert read("json_lines", b'{"deep": ' + b"[" * 500 + b"]" * 500 + b"}\n") is not None
     assert read("json_lines", b'{"deep": ' + b"[" * 30_000 + b"]" * 30_000 + b"}\n") is not None
 

@@ -17,7 +17,11 @@ from opsjobs.model.secret import Secret
 
 def declared(*bodies: dict[str, Any]) -> list[ParameterDraft]:
     actions = [{"type": "command", "command": "true"}]
-    return list(JobDraft.model_validate({"name": "j", "actions": actions, "parameters": list(bodies)}).parameters)
+    return list(
+        JobDraft.model_validate(
+            {"name": "j", "actions": actions, "parameters": list(bodies)}
+        ).parameters
+    )
 
 
 def value(body: dict[str, Any], given: object) -> object:
@@ -54,7 +58,9 @@ def value(body: dict[str, Any], given: object) -> object:
         ({"required": True, "default": "d"}, None, "d"), ({"type": "string", "choices": ["a"]}, "b", "not_a_choice"),
     ],
 )  # fmt: skip
-def test_a_given_value_is_one_of_its_type_or_refused(body: dict[str, Any], given: object, found: object) -> None:
+def test_a_given_value_is_one_of_its_type_or_refused(
+    body: dict[str, Any], given: object, found: object
+) -> None:
     assert value(body, given) == found
 
 
@@ -76,7 +82,9 @@ def test_a_given_value_is_one_of_its_type_or_refused(body: dict[str, Any], given
          ["parameters", 0, "choices_by", "parameter"]),
     ],
 )  # fmt: skip
-def test_what_may_not_be_declared_is_refused_at_its_place(bodies: list[dict[str, Any]], at: list[object]) -> None:
+def test_what_may_not_be_declared_is_refused_at_its_place(
+    bodies: list[dict[str, Any]], at: list[object]
+) -> None:
     with pytest.raises(ValidationError) as refused:
         declared(*bodies)
     error = refused.value.errors()[0]
@@ -96,7 +104,9 @@ def test_a_pattern_that_cannot_be_matched_in_linear_time_is_refused() -> None:
 
 def test_allowed_values_hang_on_another_parameter() -> None:
     by = {"parameter": "env", "map": {"prod": ["a", "b"], "dev": ["c"]}}
-    both = declared({"name": "env", "default": "dev"}, {"name": "host", "type": "choice", "choices_by": by})
+    both = declared(
+        {"name": "env", "default": "dev"}, {"name": "host", "type": "choice", "choices_by": by}
+    )
     assert bound(both, {"host": "c"}) == {"env": "dev", "host": "c"}
     assert bound(both, {"host": "a", "env": "prod"})["host"] == "a"
     with pytest.raises(Invalid, match="not among the allowed"):
@@ -112,9 +122,16 @@ def test_fetched_choices_count_as_if_they_stood_there() -> None:
 
 def test_all_that_is_wrong_is_told_at_once_each_at_its_place() -> None:
     with pytest.raises(Invalid) as refused:
-        bound(declared({"name": "a", "required": True}, {"name": "b", "type": "integer"}), {"b": "x", "c/d": 1})
+        bound(
+            declared({"name": "a", "required": True}, {"name": "b", "type": "integer"}),
+            {"b": "x", "c/d": 1},
+        )
     told = [(error.pointer, error.code) for error in refused.value.errors]
-    assert told == [("/parameters/c~1d", "unknown_parameter"), ("/parameters/a", "required"), ("/parameters/b", "wrong_type")]
+    assert told == [
+        ("/parameters/c~1d", "unknown_parameter"),
+        ("/parameters/a", "required"),
+        ("/parameters/b", "wrong_type"),
+    ]
 
 
 def test_values_of_an_ad_hoc_execution_declare_themselves() -> None:
@@ -124,7 +141,14 @@ def test_values_of_an_ad_hoc_execution_declare_themselves() -> None:
         undeclared({"1x": 1})
 
 
-@given(some.one_of(some.text(max_size=9), some.integers(-99, 99), some.booleans(), some.lists(some.text("ab", min_size=1))))
+@given(
+    some.one_of(
+        some.text(max_size=9),
+        some.integers(-99, 99),
+        some.booleans(),
+        some.lists(some.text("ab", min_size=1)),
+    )
+)
 def test_a_secret_never_shows_and_every_value_has_a_text(value: Any) -> None:
     assert isinstance(text_of(value), str)
     assert str(Secret(text_of(value))) == "***"

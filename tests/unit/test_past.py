@@ -25,7 +25,9 @@ def seen(attempt: int, status: RunStatus, **more: Any) -> Progress:
 
 
 @pytest.mark.parametrize("where", [{"identity": STORE}, {"direct": True}])
-def test_what_was_lost_stays_lost_when_another_action_is_at_its_second_attempt(where: dict[str, Any]) -> None:
+def test_what_was_lost_stays_lost_when_another_action_is_at_its_second_attempt(
+    where: dict[str, Any],
+) -> None:
     past = RunHistory(claimed(2), [seen(1, RunStatus.LOST, **where)])
     assert past.of_action("work").end is not None
     assert past.of_action("work").attempt == 1

@@ -12,7 +12,23 @@ from hypothesis import strategies as some
 
 from opsjobs.model.pattern import MatchBudget, Pattern, TooMuchWork, pattern
 
-ATOMS = ["a", "b", "c", ".", "[ab]", "[^a]", r"\w", r"\d", r"\s", r"\S", r"\.", "[a-c1-3]", r"[\d_]", "(?:ab)", "()"]
+ATOMS = [
+    "a",
+    "b",
+    "c",
+    ".",
+    "[ab]",
+    "[^a]",
+    r"\w",
+    r"\d",
+    r"\s",
+    r"\S",
+    r"\.",
+    "[a-c1-3]",
+    r"[\d_]",
+    "(?:ab)",
+    "()",
+]
 PLACES = ["^", "$(?![\\s\\S])", r"\b", r"\B"]
 
 
@@ -27,7 +43,9 @@ def patterns(draw: some.DrawFn, depth: int = 2) -> str:
         inner = depth and draw(some.booleans())
         atom = f"({draw(patterns(depth - 1))})" if inner else draw(some.sampled_from(ATOMS))
         repeats = "()" in atom or not set("*+?{").isdisjoint(atom)
-        parts.append(atom + draw(some.sampled_from(["", "?"] if inner and repeats else ["", "", *REPEATS])))
+        parts.append(
+            atom + draw(some.sampled_from(["", "?"] if inner and repeats else ["", "", *REPEATS]))
+        )
     text = "".join(parts)
     return f"{text}|{draw(some.sampled_from(ATOMS))}" if draw(some.booleans()) else text
 
@@ -73,7 +91,9 @@ def test_what_is_no_pattern_of_ours_is_refused_in_words(text: str, words: str) -
         Pattern(text)
 
 
-@pytest.mark.parametrize("text", ["(a*)*b", "(a|aa)+$b", "(a|a|a|a)*b", "((a+)+)+b", "(.*)*x(.*)*y"])
+@pytest.mark.parametrize(
+    "text", ["(a*)*b", "(a|aa)+$b", "(a|a|a|a)*b", "((a+)+)+b", "(.*)*x(.*)*y"]
+)
 def test_what_takes_others_forever_ends(text: str) -> None:
     assert not Pattern(text).matches("a" * 5_000)
 

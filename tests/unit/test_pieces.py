@@ -22,7 +22,9 @@ async def whole(pieces: Sequence[bytes], size: int) -> list[bytes]:
 
 @settings(max_examples=200)
 @given(st.lists(st.binary(max_size=40), max_size=12), st.integers(1, 17))
-def test_the_bytes_are_the_same_and_only_the_last_piece_is_smaller(pieces: list[bytes], size: int) -> None:
+def test_the_bytes_are_the_same_and_only_the_last_piece_is_smaller(
+    pieces: list[bytes], size: int
+) -> None:
     found = asyncio.run(whole(pieces, size))
     assert b"".join(found) == b"".join(pieces)
     assert all(len(cut) == size for cut in found[:-1])

@@ -17,11 +17,18 @@ from opsjobs.model.target import SelectionDraft, Target, Transport
 
 def machines(count: int) -> list[Target]:
     """web-1, web-2, …"""
-    return [Target(str(n), f"web-{n}", f"10.0.0.{n}", 22, Transport.SSH) for n in range(1, count + 1)]
+    return [
+        Target(str(n), f"web-{n}", f"10.0.0.{n}", 22, Transport.SSH) for n in range(1, count + 1)
+    ]
 
 
 def order(**policy: object) -> LaunchOrder:
-    return LaunchOrder([CommandAction(command="true")], SelectionDraft(ids=["web-1"]), Policy.model_validate(policy), "ad-hoc")
+    return LaunchOrder(
+        [CommandAction(command="true")],
+        SelectionDraft(ids=["web-1"]),
+        Policy.model_validate(policy),
+        "ad-hoc",
+    )
 
 
 def names(targets: object) -> list[str]:
@@ -43,7 +50,9 @@ def test_targets_stand_in_the_order_asked_for(word: str, expected: list[str]) ->
 
 
 @given(some.integers(1, 40), some.integers(0, 2**32 - 1))
-def test_a_random_order_holds_every_target_once_and_is_the_same_for_the_same_seed(count: int, seed: int) -> None:
+def test_a_random_order_holds_every_target_once_and_is_the_same_for_the_same_seed(
+    count: int, seed: int
+) -> None:
     policy = Policy(order="random")
     shuffled = in_order(policy, machines(count), seed)
     assert sorted(names(shuffled)) == sorted(names(machines(count)))
@@ -57,7 +66,13 @@ def test_a_random_order_holds_every_target_once_and_is_the_same_for_the_same_see
 def test_the_window_is_what_the_policy_or_the_service_says_and_never_more_than_the_targets(
     asked: int | None, default: int, count: int, window: int
 ) -> None:
-    made = plan(order(max_parallel=asked), machines(count), default_parallel=default, max_targets=100, seed=1)
+    made = plan(
+        order(max_parallel=asked),
+        machines(count),
+        default_parallel=default,
+        max_targets=100,
+        seed=1,
+    )
     assert (made.window, len(made.targets)) == (window, count)
 
 
@@ -75,7 +90,9 @@ def test_waves_are_cumulative_shares_rounded_up_and_empty_ones_are_left_out() ->
     assert wave_ends(policy, 10) == [1, 10]
     assert wave_ends(policy, 1) == [1]
     assert wave_ends(Policy(), 7) == [7]
-    made = plan(order(waves=[1, "50%", "100%"]), machines(4), default_parallel=50, max_targets=100, seed=1)
+    made = plan(
+        order(waves=[1, "50%", "100%"]), machines(4), default_parallel=50, max_targets=100, seed=1
+    )
     assert [made.wave_of(position) for position in range(4)] == [0, 1, 2, 2]
 
 
@@ -88,6 +105,12 @@ def test_every_target_stands_in_one_wave(counts: list[int], total: int) -> None:
 
 def test_order_by_a_label_puts_targets_without_it_last_and_keeps_equals_as_they_came() -> None:
     given_targets = [
-        replace(t, labels={"rack": rack} if rack else {}) for t, rack in zip(machines(4), ["b", "", "a", "b"], strict=True)
+        replace(t, labels={"rack": rack} if rack else {})
+        for t, rack in zip(machines(4), ["b", "", "a", "b"], strict=True)
     ]
-    assert names(in_order(Policy(order="label:rack"), given_targets, 1)) == ["web-3", "web-1", "web-4", "web-2"]
+    assert names(in_order(Policy(order="label:rack"), given_targets, 1)) == [
+        "web-3",
+        "web-1",
+        "web-4",
+        "web-2",
+    ]

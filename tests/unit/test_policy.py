@@ -28,7 +28,14 @@ def test_the_contracts_sample_is_taken_and_written_back_the_same() -> None:
 
 
 def test_a_gates_check_has_a_key_of_its_own() -> None:
-    made = Policy.model_validate({"gate": {"check": {"type": "script", "script": "true", "key": "mine"}, "pauseOnFail": True}})
+    made = Policy.model_validate(
+        {
+            "gate": {
+                "check": {"type": "script", "script": "true", "key": "mine"},
+                "pauseOnFail": True,
+            }
+        }
+    )
     assert made.gate is not None
     assert made.gate.check is not None
     assert (made.gate.check.key, made.gate.pause_on_fail) == (CHECK_KEY, True)
@@ -48,7 +55,9 @@ def test_a_gates_check_has_a_key_of_its_own() -> None:
         ({"retry": {"on": ["dns", "auth_failed"]}}, "never_retried", [1]),
     ],
 )
-def test_what_a_policy_may_not_say_is_refused_at_its_place(body: dict[str, Any], code: str, at: list[object]) -> None:
+def test_what_a_policy_may_not_say_is_refused_at_its_place(
+    body: dict[str, Any], code: str, at: list[object]
+) -> None:
     with pytest.raises(ValidationError) as refused:
         Policy.model_validate(body)
     error = refused.value.errors()[0]
@@ -57,7 +66,15 @@ def test_what_a_policy_may_not_say_is_refused_at_its_place(body: dict[str, Any],
 
 @pytest.mark.parametrize(
     ("amount", "total", "found"),
-    [("10%", 41, 5), ("10%", 1, 1), ("100%", 7, 7), ("0%", 7, 0), ("0.07%", 10_000, 7), ("33.3%", 3, 1), (4, 2, 4)],
+    [
+        ("10%", 41, 5),
+        ("10%", 1, 1),
+        ("100%", 7, 7),
+        ("0%", 7, 0),
+        ("0.07%", 10_000, 7),
+        ("33.3%", 3, 1),
+        (4, 2, 4),
+    ],
 )
 def test_a_share_is_rounded_up(amount: int | str, total: int, found: int) -> None:
     assert amount_of(amount, total) == found
@@ -71,7 +88,9 @@ def test_the_same_lock_twice_is_one_and_locks_have_one_order() -> None:
     ("backoff", "pauses"),
     [("constant", [2, 2, 2, 2]), ("linear", [2, 4, 6, 7]), ("exponential", [2, 6, 7, 7])],
 )
-def test_pauses_grow_as_the_backoff_says_and_no_further_than_max(backoff: str, pauses: list[float]) -> None:
+def test_pauses_grow_as_the_backoff_says_and_no_further_than_max(
+    backoff: str, pauses: list[float]
+) -> None:
     policy = RetryPolicy.model_validate(
         {"max_attempts": 5, "backoff": backoff, "base": 2, "factor": 3, "max": 7, "jitter": False}
     )
@@ -81,10 +100,18 @@ def test_pauses_grow_as_the_backoff_says_and_no_further_than_max(backoff: str, p
 
 def test_the_services_factor_counts_where_the_policy_names_none() -> None:
     policy = RetryPolicy(max_attempts=3, jitter=False)
-    assert [policy.decide(ErrorCode.CONNECTION_LOST, 2, Random(1), usual_factor=f) for f in (2, 5)] == [2, 5]
+    assert [
+        policy.decide(ErrorCode.CONNECTION_LOST, 2, Random(1), usual_factor=f) for f in (2, 5)
+    ] == [2, 5]
 
 
-@given(some.sampled_from(ErrorCode), some.integers(1, 101), some.integers(0, 2**32), some.floats(0, 1e6), some.floats(1, 100))
+@given(
+    some.sampled_from(ErrorCode),
+    some.integers(1, 101),
+    some.integers(0, 2**32),
+    some.floats(0, 1e6),
+    some.floats(1, 100),
+)
 def test_a_pause_is_between_half_of_it_and_max_and_only_for_what_is_named(
     code: ErrorCode, attempt: int, seed: int, base: float, factor: float
 ) -> None:

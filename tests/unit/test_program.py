@@ -15,7 +15,14 @@ from opsjobs.model.secret import Secret
 from opsjobs.model.spool_identity import RunKey, StartOrder
 
 KEY = RunKey(UUID(int=1), "step-1", 1)
-SCRIPT = Program(script=b"echo\r\n\xff", interpreter="bash", args=("a", ""), env={"A": "b"}, cwd="/srv", stdin=b"\0")
+SCRIPT = Program(
+    script=b"echo\r\n\xff",
+    interpreter="bash",
+    args=("a", ""),
+    env={"A": "b"},
+    cwd="/srv",
+    stdin=b"\0",
+)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +44,14 @@ SCRIPT = Program(script=b"echo\r\n\xff", interpreter="bash", args=("a", ""), env
         {"command": "true", "secrets": {"../a": Secret("x")}},
         {"command": "true", "secrets": {"-rf": Secret("x")}},
         {"command": "true", "secrets": {"": Secret("x")}},
-        *({"command": "true", "env": {name: "x"}} for name in ("", "1A", "A-B", "A=B", "A B", "Ä", "A\n", "$(id)", "UID", "PWD")),
-        *({"command": "true", "env": {name: "x"}} for name in ("OPSJOBS_RUN", "OPSJOBS_SPOOL", "OPSJOBS_SECRETS")),
+        *(
+            {"command": "true", "env": {name: "x"}}
+            for name in ("", "1A", "A-B", "A=B", "A B", "Ä", "A\n", "$(id)", "UID", "PWD")
+        ),
+        *(
+            {"command": "true", "env": {name: "x"}}
+            for name in ("OPSJOBS_RUN", "OPSJOBS_SPOOL", "OPSJOBS_SECRETS")
+        ),
     ],
 )
 def test_what_no_machine_can_start_is_none(parts: dict[str, Any]) -> None:
@@ -48,7 +61,14 @@ def test_what_no_machine_can_start_is_none(parts: dict[str, Any]) -> None:
 
 def test_it_may_be_as_odd_as_bytes_are() -> None:
     assert Program(script=bytes(range(256)) * 1024, args=("", "-", "\n", "ü")).script is not None
-    assert Program(command="true", env={"OPSJOBS_PARAM_A": "'\n", "_a1": ""}, secrets={"db-pass.1": Secret("")}).plain is False
+    assert (
+        Program(
+            command="true",
+            env={"OPSJOBS_PARAM_A": "'\n", "_a1": ""},
+            secrets={"db-pass.1": Secret("")},
+        ).plain
+        is False
+    )
 
 
 CHANGES: dict[str, Any] = {
@@ -75,7 +95,10 @@ def test_a_line_break_between_two_things_is_no_difference_that_is_overlooked() -
 
 @given(value=some.text(max_size=20))
 def test_a_digest_tells_the_names_of_secrets_and_nothing_of_what_they_are(value: str) -> None:
-    assert replace(SCRIPT, secrets={"a": Secret(value)}).digest == replace(SCRIPT, secrets={"a": Secret("other")}).digest
+    assert (
+        replace(SCRIPT, secrets={"a": Secret(value)}).digest
+        == replace(SCRIPT, secrets={"a": Secret("other")}).digest
+    )
 
 
 def test_a_machine_that_has_another_name_now_has_the_same_run() -> None:

@@ -20,16 +20,23 @@ TREE = {
 
 
 def draft(*actions: dict[str, Any], **fields: Any) -> JobDraft:
-    return JobDraft.model_validate({"name": "j", "parameters": DECLARED, "actions": list(actions), **fields})
+    return JobDraft.model_validate(
+        {"name": "j", "parameters": DECLARED, "actions": list(actions), **fields}
+    )
 
 
 def rendered(action: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
     made = draft({"key": "stop", "command": "x"}, action)
-    return Rendering(made.actions[1].model_dump(mode="json"), names_of(made.parameters, ["stop"])).of(TREE, **kwargs)
+    return Rendering(
+        made.actions[1].model_dump(mode="json"), names_of(made.parameters, ["stop"])
+    ).of(TREE, **kwargs)
 
 
 def test_a_command_is_quoted_and_everything_else_is_the_value_itself() -> None:
-    assert rendered({"command": "echo ${v} ${actions.stop.stdout}"})["command"] == "echo 'a b' 'it'\\''s\n'"
+    assert (
+        rendered({"command": "echo ${v} ${actions.stop.stdout}"})["command"]
+        == "echo 'a b' 'it'\\''s\n'"
+    )
     assert rendered({"command": "echo ${v}"}, shell="cmd")["command"] == 'echo ^"a b^"'
     script = rendered(
         {
@@ -40,16 +47,29 @@ def test_a_command_is_quoted_and_everything_else_is_the_value_itself() -> None:
             "cwd": "/${n}",
         }
     )
-    assert (script["script"], script["args"], script["env"], script["cwd"]) == ("echo ${v}", ["-xa b", "3"], {"A": "prod"}, "/3")
-    brought = rendered({"type": "file_transfer", "direction": "download", "source": "/log/${target.name}/*"})
+    assert (script["script"], script["args"], script["env"], script["cwd"]) == (
+        "echo ${v}",
+        ["-xa b", "3"],
+        {"A": "prod"},
+        "/3",
+    )
+    brought = rendered(
+        {"type": "file_transfer", "direction": "download", "source": "/log/${target.name}/*"}
+    )
     assert brought["source"] == "/log/web-1/*"
-    sent = rendered({"type": "file_transfer", "direction": "upload", "source": "7", "destination": "/x/${v}"})
+    sent = rendered(
+        {"type": "file_transfer", "direction": "upload", "source": "7", "destination": "/x/${v}"}
+    )
     assert sent["destination"] == "/x/a b"
 
 
 def test_another_job_is_given_values_as_what_they_are() -> None:
     passed = rendered(
-        {"type": "job", "job": "x", "parameters": {"a": "${n}", "b": "n=${n}", "c": "${token}", "d": 5, "e": "plain"}}
+        {
+            "type": "job",
+            "job": "x",
+            "parameters": {"a": "${n}", "b": "n=${n}", "c": "${token}", "d": 5, "e": "plain"},
+        }
     )
     assert passed["parameters"] == {"a": 3, "b": "n=3", "c": Secret("hush"), "d": 5, "e": "plain"}
 
@@ -71,7 +91,9 @@ def test_another_job_is_given_values_as_what_they_are() -> None:
         ([{"type": "job", "job": "x", "parameters": {"a": "-${token}"}}], "secret_in_argv", ["actions", 0, "parameters", "a"]),
     ],
 )  # fmt: skip
-def test_a_template_or_condition_that_cannot_be_is_refused_at_its_place(actions: list[Any], code: str, at: list[Any]) -> None:
+def test_a_template_or_condition_that_cannot_be_is_refused_at_its_place(
+    actions: list[Any], code: str, at: list[Any]
+) -> None:
     with pytest.raises(ValidationError) as refused:
         draft(*actions)
     error = refused.value.errors()[0]
@@ -98,4 +120,6 @@ def test_what_is_read_back_from_where_it_is_kept_is_not_judged_again() -> None:
 def test_an_ad_hoc_executions_values_are_names_too() -> None:
     with pytest.raises(ValidationError, match="quoted by itself"):
         RunDraft.model_validate({"actions": [{"command": "echo '${x}'"}], "parameters": {"x": 1}})
-    assert RunDraft.model_validate({"actions": [{"command": "echo '${y}'"}], "parameters": {"x": 1}})
+    assert RunDraft.model_validate(
+        {"actions": [{"command": "echo '${y}'"}], "parameters": {"x": 1}}
+    )

@@ -36,7 +36,9 @@ policies:
         (Context(become=True), SafetyVerdict.BLOCK),
     ],
 )
-def test_a_finding_has_the_severity_of_the_place(context: Context, severity: SafetyVerdict | None) -> None:
+def test_a_finding_has_the_severity_of_the_place(
+    context: Context, severity: SafetyVerdict | None
+) -> None:
     found = read(TEXT).judged([WARN], context, [context.labels])
     assert [f.severity for f in found] == ([severity] if severity else [])
 
@@ -58,7 +60,9 @@ def test_a_policy_makes_less_of_a_finding_only_by_labels_of_each_target_and_neve
 
 def test_a_policy_may_ask_for_whatever_runs_there_and_say_who_approves() -> None:
     policies = read(TEXT)
-    assert [f.severity for f in policies.floor(Context(targets=100))] == [SafetyVerdict.NEEDS_APPROVAL]
+    assert [f.severity for f in policies.floor(Context(targets=100))] == [
+        SafetyVerdict.NEEDS_APPROVAL
+    ]
     assert policies.floor(Context(targets=99)) == ()
     assert [p.approvers for p in policies.approval(Context(labels=frozenset({"env=prod"})))] == [2]
 
@@ -88,6 +92,9 @@ def test_what_is_wrong_with_the_file_is_said(text: str, words: str) -> None:
 
 def test_no_policy_makes_less_of_a_text_that_could_not_be_judged() -> None:
     unjudged = Finding(UNJUDGED, SafetyVerdict.NEEDS_APPROVAL, "It takes too long.", "x")
-    for verdict, severity in (("allow", SafetyVerdict.NEEDS_APPROVAL), ("block", SafetyVerdict.BLOCK)):
+    for verdict, severity in (
+        ("allow", SafetyVerdict.NEEDS_APPROVAL),
+        ("block", SafetyVerdict.BLOCK),
+    ):
         policies = read(f"policies: [{{name: all, rules: {{unjudged: {verdict}}}}}]")
         assert [f.severity for f in policies.judged([unjudged], Context(), [set()])] == [severity]

@@ -74,7 +74,13 @@ def test_a_body_has_its_defaults_written_down() -> None:
         {"type": "once", "local_time": "2026-12-01T09:00:00", "timezone": "Europe/Berlin"},
         {"type": "recurring", "every": "minutes", "interval": 15, "anchor": "2026-01-01T00:07:00Z"},
         {"type": "recurring", "every": "daily", "time": "02:30:15", "jitter": "90s"},
-        {"type": "recurring", "every": "weekly", "weekdays": ["fri", "mon"], "time": "02:30", "start_at": "2026-11-01T00:00:00Z"},
+        {
+            "type": "recurring",
+            "every": "weekly",
+            "weekdays": ["fri", "mon"],
+            "time": "02:30",
+            "start_at": "2026-11-01T00:00:00Z",
+        },
         {"type": "recurring", "every": "monthly", "day": "2nd Tuesday", "time": "02:30"},
     ],
 )
@@ -88,26 +94,51 @@ def test_what_was_stored_is_read_back_and_can_be_sent_again(body: dict[str, Any]
 def test_a_stored_schedule_is_not_judged_again() -> None:
     kept = draft(type="once", at="2026-12-01T09:00:00Z").model_dump(mode="json")
     later = {"stored": True, "now": datetime(2027, 1, 1, tzinfo=UTC)}
-    assert ScheduleDraft.model_validate(kept, context=later).at == datetime(2026, 12, 1, 9, tzinfo=UTC)
+    assert ScheduleDraft.model_validate(kept, context=later).at == datetime(
+        2026, 12, 1, 9, tzinfo=UTC
+    )
 
 
 def test_older_spellings_mean_the_same() -> None:
     bounds = {"max_executions": 3, "end_date": "2027-01-01T00:00:00Z"}
-    weekly = {"schedule_type": "recurring", "recurring_type": "weekly", "days_of_week": [0, 1, 6], "time": "02:30", **bounds}
+    weekly = {
+        "schedule_type": "recurring",
+        "recurring_type": "weekly",
+        "days_of_week": [0, 1, 6],
+        "time": "02:30",
+        **bounds,
+    }
     today = draft(
-        type="recurring", every="weekly", weekdays=["mon", "sat", "sun"], time="02:30", max_firings=3, end_at=bounds["end_date"]
+        type="recurring",
+        every="weekly",
+        weekdays=["mon", "sat", "sun"],
+        time="02:30",
+        max_firings=3,
+        end_at=bounds["end_date"],
     )
     assert draft(**weekly) == today
-    monthly = {"scheduleType": "recurring", "recurringType": "monthly", "dayOfMonth": 15, "time": "02:30"}
+    monthly = {
+        "scheduleType": "recurring",
+        "recurringType": "monthly",
+        "dayOfMonth": 15,
+        "time": "02:30",
+    }
     assert draft(**monthly) == draft(type="recurring", every="monthly", day=15, time="02:30")
     assert draft(**{**monthly, "dayOfMonth": "15"}) == draft(**monthly)
-    assert draft(schedule_type="cron", cron_expression="30 2 * * *") == draft(type="cron", cron="30 2 * * *")
-    assert draft(schedule_type="once", execute_at="2026-12-01T09:00:00Z") == draft(type="once", at="2026-12-01T09:00:00Z")
+    assert draft(schedule_type="cron", cron_expression="30 2 * * *") == draft(
+        type="cron", cron="30 2 * * *"
+    )
+    assert draft(schedule_type="once", execute_at="2026-12-01T09:00:00Z") == draft(
+        type="once", at="2026-12-01T09:00:00Z"
+    )
 
 
 def test_a_naive_time_beside_a_zone_is_the_local_time_there() -> None:
     local = draft(type="once", local_time="2026-12-01T09:00:00", timezone="Europe/Berlin", name="x")
-    assert draft(type="once", execute_at="2026-12-01T09:00:00", timezone="Europe/Berlin", name="x") == local
+    assert (
+        draft(type="once", execute_at="2026-12-01T09:00:00", timezone="Europe/Berlin", name="x")
+        == local
+    )
 
 
 def test_one_without_a_name_is_called_by_what_it_is() -> None:
@@ -255,8 +286,12 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "pointer", "words"), FAULTS, ids=lambda v: v if isinstance(v, str) else None)
-def test_a_body_that_is_wrong_is_refused_at_its_place(body: dict[str, Any], pointer: str, words: str) -> None:
+@pytest.mark.parametrize(
+    ("body", "pointer", "words"), FAULTS, ids=lambda v: v if isinstance(v, str) else None
+)
+def test_a_body_that_is_wrong_is_refused_at_its_place(
+    body: dict[str, Any], pointer: str, words: str
+) -> None:
     at, told = refused(body)
     assert at == pointer
     assert words in told
@@ -280,9 +315,17 @@ def test_each_kind_says_when_it_is_due() -> None:
 
     berlin = {"timezone": "Europe/Berlin"}
     assert due(type="once", at="2026-12-01T09:00:00+01:00") == ["2026-12-01T08:00:00+00:00"]
-    assert due(type="once", local_time="2026-12-01T09:00:00", **berlin) == ["2026-12-01T08:00:00+00:00"]
-    assert due(type="cron", cron="30 2 * * 1-5", **berlin) == ["2026-10-20T00:30:00+00:00", "2026-10-21T00:30:00+00:00"]
-    assert due(type="recurring", every="minutes", interval=15) == ["2026-10-20T00:15:00+00:00", "2026-10-20T00:30:00+00:00"]
+    assert due(type="once", local_time="2026-12-01T09:00:00", **berlin) == [
+        "2026-12-01T08:00:00+00:00"
+    ]
+    assert due(type="cron", cron="30 2 * * 1-5", **berlin) == [
+        "2026-10-20T00:30:00+00:00",
+        "2026-10-21T00:30:00+00:00",
+    ]
+    assert due(type="recurring", every="minutes", interval=15) == [
+        "2026-10-20T00:15:00+00:00",
+        "2026-10-20T00:30:00+00:00",
+    ]
     assert due(type="recurring", every="daily", time="02:30", **berlin) == [
         "2026-10-20T00:30:00+00:00",
         "2026-10-21T00:30:00+00:00",

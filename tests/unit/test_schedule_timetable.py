@@ -36,8 +36,15 @@ def test_minutes_and_hours_are_counted_from_the_anchor_or_the_start_or_the_creat
     every = {"type": "recurring", "every": "minutes", "interval": 40}
     assert due(**every) == ["2026-10-20 07:43:20", "2026-10-20 08:23:20", "2026-10-20 09:03:20"]
     assert due(**every, anchor="2027-01-01T00:00:00Z")[0] == "2026-10-20 07:20"
-    assert due(**every, start_at="2026-10-20T12:00:00Z") == ["2026-10-20 12:00", "2026-10-20 12:40", "2026-10-20 13:20"]
-    assert due(**every, start_at="2026-10-20T12:00:00Z", anchor="2026-01-01T00:00:30Z")[0] == "2026-10-20 12:00:30"
+    assert due(**every, start_at="2026-10-20T12:00:00Z") == [
+        "2026-10-20 12:00",
+        "2026-10-20 12:40",
+        "2026-10-20 13:20",
+    ]
+    assert (
+        due(**every, start_at="2026-10-20T12:00:00Z", anchor="2026-01-01T00:00:30Z")[0]
+        == "2026-10-20 12:00:30"
+    )
     assert due(type="recurring", every="hours", anchor="2026-10-20T00:30:00+05:30") == [
         "2026-10-20 08:00",
         "2026-10-20 09:00",
@@ -49,15 +56,31 @@ def test_days_are_skipped_from_the_anchors_day_on() -> None:
     daily = {"type": "recurring", "every": "daily", "interval": 3, "time": "23:30", **BERLIN}
     assert due(**daily) == ["2026-10-20 21:30", "2026-10-23 21:30", "2026-10-26 22:30"]
     # 23:30 UTC is the next day in Berlin.
-    assert due(**daily, anchor="2026-10-20T23:30:00Z") == ["2026-10-21 21:30", "2026-10-24 21:30", "2026-10-27 22:30"]
+    assert due(**daily, anchor="2026-10-20T23:30:00Z") == [
+        "2026-10-21 21:30",
+        "2026-10-24 21:30",
+        "2026-10-27 22:30",
+    ]
     assert due(**daily, after=datetime(2030, 1, 1, tzinfo=UTC))[0] == "2030-01-02 22:30"
 
 
 def test_weeks_are_skipped_from_monday_on() -> None:
-    weekly = {"type": "recurring", "every": "weekly", "time": "02:30", "weekdays": ["mon", "wed", "sun"]}
-    assert due(5, **weekly) == [f"2026-{day} 02:30" for day in ("10-21", "10-25", "10-26", "10-28", "11-01")]
-    assert due(5, **weekly, interval=2) == [f"2026-{day} 02:30" for day in ("10-21", "10-25", "11-02", "11-04", "11-08")]
-    assert due(2, **weekly, interval=2, anchor="2026-10-26T00:00:00Z") == ["2026-10-26 02:30", "2026-10-28 02:30"]
+    weekly = {
+        "type": "recurring",
+        "every": "weekly",
+        "time": "02:30",
+        "weekdays": ["mon", "wed", "sun"],
+    }
+    assert due(5, **weekly) == [
+        f"2026-{day} 02:30" for day in ("10-21", "10-25", "10-26", "10-28", "11-01")
+    ]
+    assert due(5, **weekly, interval=2) == [
+        f"2026-{day} 02:30" for day in ("10-21", "10-25", "11-02", "11-04", "11-08")
+    ]
+    assert due(2, **weekly, interval=2, anchor="2026-10-26T00:00:00Z") == [
+        "2026-10-26 02:30",
+        "2026-10-28 02:30",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +107,11 @@ def test_months_are_skipped_from_the_anchors_month_on() -> None:
     # Every twelve months from February on there is no 31st.
     assert due(**{**quarterly, "interval": 12}, anchor="2026-02-01T00:00:00Z") == []
     leap = {**quarterly, "interval": 12, "day": 29}
-    assert due(**leap, anchor="2026-02-01T00:00:00Z") == ["2028-02-29 09:00", "2032-02-29 09:00", "2036-02-29 09:00"]
+    assert due(**leap, anchor="2026-02-01T00:00:00Z") == [
+        "2028-02-29 09:00",
+        "2032-02-29 09:00",
+        "2036-02-29 09:00",
+    ]
 
 
 # --- cron
@@ -94,20 +121,29 @@ def test_months_are_skipped_from_the_anchors_month_on() -> None:
     ("expression", "moments"),
     [
         ("30 2 * * *", ["2026-10-21 02:30", "2026-10-22 02:30"]),
-        ("0 0 13 * FRI", ["2026-10-23 00:00", "2026-10-30 00:00", "2026-11-06 00:00", "2026-11-13 00:00"]),
+        (
+            "0 0 13 * FRI",
+            ["2026-10-23 00:00", "2026-10-30 00:00", "2026-11-06 00:00", "2026-11-13 00:00"],
+        ),
         ("0 0 */13 * FRI", ["2026-11-27 00:00", "2027-01-01 00:00"]),
         ("0 0 L * *", ["2026-10-31 00:00", "2026-11-30 00:00"]),
         ("0 0 LW * *", ["2026-10-30 00:00", "2026-11-30 00:00"]),
         ("0 0 * * FRIL", ["2026-10-30 00:00", "2026-11-27 00:00"]),
         ("0 0 * * 5L", ["2026-10-30 00:00", "2026-11-27 00:00"]),
         ("0 0 * * TUE#2", ["2026-11-10 00:00", "2026-12-08 00:00"]),
-        ("0 0 * * FRI-SUN", ["2026-10-23 00:00", "2026-10-24 00:00", "2026-10-25 00:00", "2026-10-30 00:00"]),
+        (
+            "0 0 * * FRI-SUN",
+            ["2026-10-23 00:00", "2026-10-24 00:00", "2026-10-25 00:00", "2026-10-30 00:00"],
+        ),
         ("0 0 * * 7", ["2026-10-25 00:00", "2026-11-01 00:00"]),
         ("10-10/20 5 * * *", ["2026-10-21 05:10", "2026-10-22 05:10"]),
         ("10/25 5 * * *", ["2026-10-21 05:10", "2026-10-21 05:35"]),
         ("0 0 29 feb *", ["2028-02-29 00:00", "2032-02-29 00:00"]),
         ("0 0 * 2 MON#5", ["2044-02-29 00:00", "2072-02-29 00:00"]),
-        ("*/20 4 7 * * *", ["2026-10-20 07:04", "2026-10-20 07:04:20", "2026-10-20 07:04:40", "2026-10-21 07:04"]),
+        (
+            "*/20 4 7 * * *",
+            ["2026-10-20 07:04", "2026-10-20 07:04:20", "2026-10-20 07:04:40", "2026-10-21 07:04"],
+        ),
         ("59 59 23 31 12 *", ["2026-12-31 23:59:59"]),
         ("@hourly", ["2026-10-20 08:00"]),
         ("@Daily", ["2026-10-21 00:00"]),
@@ -161,7 +197,9 @@ def test_h_with_a_step_begins_somewhere_and_stays_evenly_spread() -> None:
     ),
     uuid=st.uuids(),
 )
-def test_whatever_h_becomes_an_expression_that_is_taken_is_due(fields: tuple[str, ...], uuid: UUID) -> None:
+def test_whatever_h_becomes_an_expression_that_is_taken_is_due(
+    fields: tuple[str, ...], uuid: UUID
+) -> None:
     try:
         draft = ScheduleDraft.model_validate({"type": "cron", "cron": " ".join(fields)})
     except ValidationError:
@@ -175,7 +213,12 @@ def test_whatever_h_becomes_an_expression_that_is_taken_is_due(fields: tuple[str
 
 
 def test_nothing_is_due_before_the_start_and_after_the_end() -> None:
-    body = {"type": "cron", "cron": "0 9 * * *", "start_at": "2026-11-01T09:00:00Z", "end_at": "2026-11-03T09:00:00Z"}
+    body = {
+        "type": "cron",
+        "cron": "0 9 * * *",
+        "start_at": "2026-11-01T09:00:00Z",
+        "end_at": "2026-11-03T09:00:00Z",
+    }
     assert due(9, **body) == ["2026-11-01 09:00", "2026-11-02 09:00", "2026-11-03 09:00"]
     assert table(**body).next_after(datetime(2026, 11, 3, 9, tzinfo=UTC)) is None
 
@@ -187,13 +230,29 @@ def test_nothing_is_due_before_the_start_and_after_the_end() -> None:
         {"type": "cron", "cron": "* * * * * *", "timezone": "Pacific/Kiritimati"},
         {"type": "cron", "cron": "0 0 29 2 *", "timezone": "Pacific/Pago_Pago"},
         {"type": "recurring", "every": "hours", "interval": 8_784},
-        {"type": "recurring", "every": "weekly", "weekdays": ["mon"], "interval": 520, "timezone": "Europe/Berlin"},
-        {"type": "recurring", "every": "monthly", "day": 31, "interval": 120, "timezone": "Asia/Tokyo"},
+        {
+            "type": "recurring",
+            "every": "weekly",
+            "weekdays": ["mon"],
+            "interval": 520,
+            "timezone": "Europe/Berlin",
+        },
+        {
+            "type": "recurring",
+            "every": "monthly",
+            "day": 31,
+            "interval": 120,
+            "timezone": "Asia/Tokyo",
+        },
     ],
 )
 def test_the_ends_of_time_are_no_trouble(body: dict[str, Any]) -> None:
     found = table(**body)
-    for late in (datetime.max.replace(tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC), datetime(2199, 12, 31, 23, 59, 59, 1, UTC)):
+    for late in (
+        datetime.max.replace(tzinfo=UTC),
+        datetime(2200, 1, 1, tzinfo=UTC),
+        datetime(2199, 12, 31, 23, 59, 59, 1, UTC),
+    ):
         assert found.next_after(late) is None
         assert found.between(late, late, 10) == []
     first = found.next_after(datetime.min.replace(tzinfo=UTC))
@@ -214,7 +273,10 @@ def test_jitter_belongs_to_the_schedule_and_the_moment() -> None:
     found = table(type="cron", cron="* * * * *", jitter="30s")
     moments = found.between(CREATED, CREATED + timedelta(days=1), 500)
     delays = [found.fire_at(moment) - moment for moment in moments]
-    assert delays == [table(type="cron", cron="* * * * *", jitter="30s").fire_at(moment) - moment for moment in moments]
+    assert delays == [
+        table(type="cron", cron="* * * * *", jitter="30s").fire_at(moment) - moment
+        for moment in moments
+    ]
     assert min(delays) >= timedelta(0)
     assert max(delays) < timedelta(seconds=30)
     assert timedelta(seconds=10) < sum(delays, timedelta()) / 500 < timedelta(seconds=20)
@@ -249,18 +311,27 @@ def test_only_what_hangs_on_a_zone_is_computed_anew_with_its_rules() -> None:
         ("0 9 * * TUE#2", "at 09:00 on the second Tuesday of the month, Europe/Berlin"),
         ("0 0 * 2 MON#5", "at 00:00 on the fifth Monday of February, Europe/Berlin"),
         ("0 9 1 * *", "at 09:00 on day 1 of the month, Europe/Berlin"),
-        ("0 9 1,15,L * *", "at 09:00 on days 1 and 15 and the last day of the month, Europe/Berlin"),
+        (
+            "0 9 1,15,L * *",
+            "at 09:00 on days 1 and 15 and the last day of the month, Europe/Berlin",
+        ),
         ("0 9 LW * *", "at 09:00 on the last working day of the month, Europe/Berlin"),
         ("0 9 24-26 12 *", "at 09:00 on days 24 to 26 of December, Europe/Berlin"),
         ("0 9 * JAN,JUL *", "at 09:00 every day in January and July, Europe/Berlin"),
         ("0 9 * 6 MON", "at 09:00 on Mondays in June, Europe/Berlin"),
         ("0 0 13 * FRI", "at 00:00 on day 13 of the month and on Fridays, Europe/Berlin"),
-        ("0 0 */10 * FRI", "at 00:00 on Fridays that are days 1, 11, 21 and 31 of the month, Europe/Berlin"),
+        (
+            "0 0 */10 * FRI",
+            "at 00:00 on Fridays that are days 1, 11, 21 and 31 of the month, Europe/Berlin",
+        ),
         ("* * * * *", "every minute"),
         ("*/15 * * * *", "every 15 minutes"),
         ("*/15 9-17 * * *", "every 15 minutes of the hours 9 to 17, Europe/Berlin"),
         ("*/15 * * * 1-5", "every 15 minutes on weekdays, Europe/Berlin"),
-        ("*/7 * * * *", "at minutes 0, 7, 14, 21, 28, 35, 42 and 2 others of every hour, Europe/Berlin"),
+        (
+            "*/7 * * * *",
+            "at minutes 0, 7, 14, 21, 28, 35, 42 and 2 others of every hour, Europe/Berlin",
+        ),
         ("5 * * * *", "at minute 5 of every hour, Europe/Berlin"),
         ("0 * * * *", "every hour, Europe/Berlin"),
         ("0 */2 * * *", "every 2 hours, Europe/Berlin"),
@@ -271,7 +342,10 @@ def test_only_what_hangs_on_a_zone_is_computed_anew_with_its_rules() -> None:
         ("* * * * * *", "every second"),
         ("*/10 * * * * *", "every 10 seconds"),
         ("7 * * * * *", "at second 7 of every minute"),
-        ("*/10 */30 2 * * *", "every 10 seconds of the minutes 0 and 30 of the hour 2, Europe/Berlin"),
+        (
+            "*/10 */30 2 * * *",
+            "every 10 seconds of the minutes 0 and 30 of the hour 2, Europe/Berlin",
+        ),
         ("@weekly", "at 00:00 on Sundays, Europe/Berlin"),
         ("@hourly", "every hour, Europe/Berlin"),
     ],
@@ -301,7 +375,10 @@ def test_a_recurring_schedule_in_words(body: dict[str, Any], words: str) -> None
 def test_once_in_words() -> None:
     at = "2026-12-01T09:00:00+01:00"
     assert table(type="once", at=at).words == "once, at 08:00 on 1 December 2026, UTC"
-    assert table(type="once", at=at, **BERLIN).words == "once, at 09:00 on 1 December 2026, Europe/Berlin"
+    assert (
+        table(type="once", at=at, **BERLIN).words
+        == "once, at 09:00 on 1 December 2026, Europe/Berlin"
+    )
     assert (
         table(type="once", local_time="2026-12-01T09:00:30", **BERLIN).words
         == "once, at 09:00:30 on 1 December 2026, Europe/Berlin"

@@ -84,7 +84,10 @@ def both_kinds(name: str, at: str, **more: str) -> list[Timetable]:
     """The same time of every day, as a cron expression and as a recurring schedule."""
     hour, minute = at.split(":")
     daily = table(type="recurring", every="daily", time=at, timezone=name, **more)
-    return [table(type="cron", cron=f"{int(minute)} {int(hour)} * * *", timezone=name, **more), daily]
+    return [
+        table(type="cron", cron=f"{int(minute)} {int(hour)} * * *", timezone=name, **more),
+        daily,
+    ]
 
 
 def around(found: Timetable, moment: datetime) -> list[datetime]:
@@ -109,13 +112,21 @@ def test_apia_has_no_30th_of_december_2011() -> None:
         assert found.between(before - MINUTE, after, 10) == [before, jump, after]
     for found in both_kinds("Pacific/Apia", "02:30", dst_gap="skip"):
         assert found.between(before - MINUTE, after, 10) == [before, after]
-    friday = {"type": "recurring", "every": "weekly", "weekdays": ["fri"], "time": "02:30", "timezone": "Pacific/Apia"}
+    friday = {
+        "type": "recurring",
+        "every": "weekly",
+        "weekdays": ["fri"],
+        "time": "02:30",
+        "timezone": "Pacific/Apia",
+    }
     assert table(**friday).between(before, after, 10) == [jump]
     assert table(**friday, dst_gap="skip").next_after(before) == utc("2012-01-05T12:30")
 
 
 @pytest.mark.parametrize(("name", "at", "first", "second"), FOLDS, ids=lambda v: v.split("/")[-1])
-def test_what_becomes_of_a_label_that_exists_twice(name: str, at: str, first: str, second: str) -> None:
+def test_what_becomes_of_a_label_that_exists_twice(
+    name: str, at: str, first: str, second: str
+) -> None:
     early, late = utc(first), utc(second)
     for found in both_kinds(name, at):
         assert around(found, early) == [early]
@@ -126,8 +137,12 @@ def test_what_becomes_of_a_label_that_exists_twice(name: str, at: str, first: st
 
 def test_a_local_time_is_one_instant_also_when_clocks_jump() -> None:
     once = {"type": "once", "timezone": "Europe/Berlin"}
-    assert table(**once, local_time="2025-03-30T02:30:00").next_after(CREATED) == utc("2025-03-30T01:00")
-    assert table(**once, local_time="2025-10-26T02:30:00").between(CREATED, utc("2030-01-01"), 5) == [utc("2025-10-26T00:30")]
+    assert table(**once, local_time="2025-03-30T02:30:00").next_after(CREATED) == utc(
+        "2025-03-30T01:00"
+    )
+    assert table(**once, local_time="2025-10-26T02:30:00").between(
+        CREATED, utc("2030-01-01"), 5
+    ) == [utc("2025-10-26T00:30")]
 
 
 def test_labels_that_lie_in_one_gap_are_one_moment_after_it() -> None:
@@ -140,11 +155,18 @@ def test_labels_that_lie_in_one_gap_are_one_moment_after_it() -> None:
 
 
 def test_a_wildcard_in_minute_or_hour_runs_on_real_time() -> None:
-    berlin = {"type": "cron", "timezone": "Europe/Berlin", "dst_gap": "run_after", "dst_fold": "once"}
+    berlin = {
+        "type": "cron",
+        "timezone": "Europe/Berlin",
+        "dst_gap": "run_after",
+        "dst_fold": "once",
+    }
     spring, autumn = utc("2025-03-30T00:00"), utc("2025-10-26T00:00")
     every_hour = table(**berlin, cron="30 * * * *")
     for midnight in (spring, autumn):
-        assert every_hour.between(midnight, midnight + timedelta(hours=3), 9) == [midnight + m * MINUTE for m in (30, 90, 150)]
+        assert every_hour.between(midnight, midnight + timedelta(hours=3), 9) == [
+            midnight + m * MINUTE for m in (30, 90, 150)
+        ]
     in_the_second_hour = table(**berlin, cron="*/30 2 * * *")
     assert in_the_second_hour.between(spring, spring + timedelta(hours=12), 9) == []
     assert in_the_second_hour.between(autumn - MINUTE, autumn + timedelta(hours=12), 9) == [
@@ -156,9 +178,16 @@ def test_a_wildcard_in_minute_or_hour_runs_on_real_time() -> None:
 
 
 def test_intervals_count_real_time() -> None:
-    six = table(type="recurring", every="hours", interval=6, anchor="2025-10-25T22:00:00Z", timezone="Europe/Berlin")
+    six = table(
+        type="recurring",
+        every="hours",
+        interval=6,
+        anchor="2025-10-25T22:00:00Z",
+        timezone="Europe/Berlin",
+    )
     assert six.between(utc("2025-10-25T22:00"), utc("2025-10-26T22:00"), 9) == [
-        utc(t) for t in ("2025-10-26T04:00", "2025-10-26T10:00", "2025-10-26T16:00", "2025-10-26T22:00")
+        utc(t)
+        for t in ("2025-10-26T04:00", "2025-10-26T10:00", "2025-10-26T16:00", "2025-10-26T22:00")
     ]
     assert not six.wall
 
@@ -192,12 +221,18 @@ class Rule:
     real: bool = False
 
     def shows(self, label: datetime) -> bool:
-        return label.minute in self.minutes and label.hour in self.hours and label.weekday() in self.weekdays
+        return (
+            label.minute in self.minutes
+            and label.hour in self.hours
+            and label.weekday() in self.weekdays
+        )
 
 
 ALL_DAYS = frozenset(range(7))
 NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-some_minutes = st.frozensets(st.sampled_from([0, 1, 15, 29, 30, 31, 44, 45, 59]), min_size=1, max_size=4)
+some_minutes = st.frozensets(
+    st.sampled_from([0, 1, 15, 29, 30, 31, 44, 45, 59]), min_size=1, max_size=4
+)
 some_hours = st.frozensets(st.sampled_from([0, 1, 2, 3, 4, 12, 23]), min_size=1, max_size=4)
 some_days = st.one_of(st.just(ALL_DAYS), st.frozensets(st.integers(0, 6), min_size=1, max_size=5))
 
@@ -220,12 +255,24 @@ def rules(draw: st.DrawFn) -> Rule:
         return Rule(minutes, frozenset(range(24)), days, body, real=True)
     if kind == "weekly":
         minute, hour = min(minutes), min(hours)
-        body = {"type": "recurring", "every": "weekly", "time": f"{hour:02}:{minute:02}", "weekdays": [NAMES[d] for d in days]}
+        body = {
+            "type": "recurring",
+            "every": "weekly",
+            "time": f"{hour:02}:{minute:02}",
+            "weekdays": [NAMES[d] for d in days],
+        }
         return Rule(frozenset({minute}), frozenset({hour}), days, body)
-    return Rule(minutes, hours, days, {"type": "cron", "cron": f"{listed(minutes)} {listed(hours)} * * {cron_days}"})
+    return Rule(
+        minutes,
+        hours,
+        days,
+        {"type": "cron", "cron": f"{listed(minutes)} {listed(hours)} * * {cron_days}"},
+    )
 
 
-def walk(rule: Rule, name: str, begin: datetime, end: datetime, *, gap: str, fold: str) -> list[datetime]:
+def walk(
+    rule: Rule, name: str, begin: datetime, end: datetime, *, gap: str, fold: str
+) -> list[datetime]:
     """Every moment in a stretch of time, by looking at a clock each minute."""
     rules, due = zone(name), []
     furthest = before = begin.astimezone(rules).replace(tzinfo=None)
@@ -235,7 +282,9 @@ def walk(rule: Rule, name: str, begin: datetime, end: datetime, *, gap: str, fol
         again = label <= furthest
         left_out = (before + n * MINUTE for n in range(1, int((label - before) / MINUTE)))
         shown = rule.shows(label) and (rule.real or fold == "twice" or not again)
-        moved = not rule.real and gap == "run_after" and not again and any(map(rule.shows, left_out))
+        moved = (
+            not rule.real and gap == "run_after" and not again and any(map(rule.shows, left_out))
+        )
         if shown or moved:
             due.append(instant)
         before, furthest = label, max(furthest, label)

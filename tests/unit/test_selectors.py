@@ -62,9 +62,13 @@ def test_what_cannot_be_read_is_refused_with_the_place(text: str, words: str | N
         parse_selector(text)
 
 
-KEYS = some.from_regex(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,20}", fullmatch=True).filter(lambda key: key not in ("in", "notin"))
+KEYS = some.from_regex(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,20}", fullmatch=True).filter(
+    lambda key: key not in ("in", "notin")
+)
 VALUES = some.from_regex(r"[A-Za-z0-9_.-]{1,10}", fullmatch=True)
-REQUIREMENTS = some.builds(Requirement, KEYS, some.lists(VALUES, max_size=3).map(tuple), some.booleans())
+REQUIREMENTS = some.builds(
+    Requirement, KEYS, some.lists(VALUES, max_size=3).map(tuple), some.booleans()
+)
 
 
 def spelt(requirement: Requirement) -> str:

@@ -63,7 +63,9 @@ def test_what_is_open_is_found_as_by_looking_back(seed: int) -> None:
     text = "".join(choose.choice(words) for _ in range(choose.randrange(4, 40)))
     found = places(text, find, "posix")
     missed = [
-        place.start for place, fault in zip(found, faults_by_looking_back(text, found), strict=True) if fault and not place.fault
+        place.start
+        for place, fault in zip(found, faults_by_looking_back(text, found), strict=True)
+        if fault and not place.fault
     ]
     assert missed == []
 
@@ -122,7 +124,9 @@ def rendered(command: str, value: str) -> str:
 def test_no_value_stands_where_bash_would_run_what_is_in_it(command: str, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     value = posix(f"b[$(touch {ran})]")
-    subprocess.run(["/bin/bash", "-c", command.replace("${x}", value)], capture_output=True, check=False)
+    subprocess.run(
+        ["/bin/bash", "-c", command.replace("${x}", value)], capture_output=True, check=False
+    )
     assert ran.exists()
     with pytest.raises(TemplateFault, match="stands where"):
         rendered(command, "1")
@@ -131,5 +135,10 @@ def test_no_value_stands_where_bash_would_run_what_is_in_it(command: str, tmp_pa
 @pytest.mark.parametrize("command", PLAIN)
 def test_where_bash_runs_nothing_a_value_may_stand(command: str, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    subprocess.run(["/bin/bash", "-c", rendered(command, f"b[$(touch {ran})]")], capture_output=True, check=False, timeout=20)
+    subprocess.run(
+        ["/bin/bash", "-c", rendered(command, f"b[$(touch {ran})]")],
+        capture_output=True,
+        check=False,
+        timeout=20,
+    )
     assert not ran.exists()

@@ -20,9 +20,17 @@ def test_a_strategy_knows_where_its_waves_end() -> None:
 
 @pytest.mark.parametrize(
     ("max_fail", "limits", "per_wave"),
-    [(None, None, False), (0, [0, 0, 0], False), (7, [7, 7, 7], False), ("20%", [0, 0, 7], True), ("100%", [1, 4, 35], True)],
+    [
+        (None, None, False),
+        (0, [0, 0, 0], False),
+        (7, [7, 7, 7], False),
+        ("20%", [0, 0, 7], True),
+        ("100%", [1, 4, 35], True),
+    ],
 )
-def test_more_than_max_fail_is_more_than_the_limit(max_fail: object, limits: list[int] | None, per_wave: bool) -> None:
+def test_more_than_max_fail_is_more_than_the_limit(
+    max_fail: object, limits: list[int] | None, per_wave: bool
+) -> None:
     found = of(max_fail=max_fail)
     assert (found.limits, found.per_wave) == (limits, per_wave)
 
@@ -34,8 +42,14 @@ def test_plain_is_what_has_nothing_between_its_runs() -> None:
 
 
 def test_a_check_is_the_last_action_and_a_barrier() -> None:
-    policy = Policy.model_validate({"gate": {"check": {"type": "command", "command": "curl -f localhost"}}})
+    policy = Policy.model_validate(
+        {"gate": {"check": {"type": "command", "command": "curl -f localhost"}}}
+    )
     first, check = with_check(policy, [{"key": "step-1", "type": "command"}])
     assert first == {"key": "step-1", "type": "command"}
-    assert (check["key"], check["scope"], check["command"]) == ("gate-check", "barrier", "curl -f localhost")
+    assert (check["key"], check["scope"], check["command"]) == (
+        "gate-check",
+        "barrier",
+        "curl -f localhost",
+    )
     assert with_check(Policy(), [{"key": "step-1"}]) == [{"key": "step-1"}]

@@ -28,20 +28,34 @@ def fault(text: str, shell: Shell = "posix") -> str | None:
 def test_two_hundred_hostile_values_are_words_and_nothing_else(tmp_path: Path) -> None:
     assert len(set(HOSTILE)) == 200
     witness = tmp_path / "witness"
-    template = Template.command("x=${v}; printf '%s\\0' ${v} a${v}b \"$x\" $(printf %s ${v} | wc -c) # done", NAMES)
+    template = Template.command(
+        "x=${v}; printf '%s\\0' ${v} a${v}b \"$x\" $(printf %s ${v} | wc -c) # done", NAMES
+    )
     for value in HOSTILE:
         command = template.render({"v": value}.get, posix)
         environment = {"WITNESS": str(witness), "PATH": "/usr/bin:/bin"}
-        done = subprocess.run(["sh", "-c", command], env=environment, cwd=tmp_path, capture_output=True, check=False, timeout=60)
+        done = subprocess.run(
+            ["sh", "-c", command],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
         raw = value.encode()
-        assert done.stdout == b"".join(part + b"\0" for part in (raw, b"a" + raw + b"b", raw, b"%d" % len(raw))), repr(value)
+        assert done.stdout == b"".join(
+            part + b"\0" for part in (raw, b"a" + raw + b"b", raw, b"%d" % len(raw))
+        ), repr(value)
         assert done.stderr == b"", repr(value)
         assert not witness.exists(), repr(value)
 
 
 def test_a_value_is_replaced_once_and_never_looked_into() -> None:
     template = Template.command("a ${v} ${other-name}", NAMES)
-    assert template.render({"v": "${other-name}", "other-name": "${v}"}.get, posix) == "a '${other-name}' '${v}'"
+    assert (
+        template.render({"v": "${other-name}", "other-name": "${v}"}.get, posix)
+        == "a '${other-name}' '${v}'"
+    )
     assert template.render({}.get, posix) == "a '' ''"
 
 

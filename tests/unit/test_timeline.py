@@ -17,7 +17,19 @@ def at(seconds: float) -> datetime:
 
 
 WAITING = TargetRun(
-    7, "u", 1, TargetName("1", "web-1", "10.0.0.1"), RunStatus.WAITING, WaitingFor.ADMISSION, 1, 0, None, None, None, None, None
+    7,
+    "u",
+    1,
+    TargetName("1", "web-1", "10.0.0.1"),
+    RunStatus.WAITING,
+    WaitingFor.ADMISSION,
+    1,
+    0,
+    None,
+    None,
+    None,
+    None,
+    None,
 )
 RUNNING = replace(WAITING, status=RunStatus.RUNNING, waiting_for=None, started_at=at(2))
 ENDED = replace(RUNNING, status=RunStatus.SUCCEEDED, finished_at=at(9))
@@ -28,23 +40,33 @@ def told(run: TargetRun, *acted: Acted) -> list[tuple[str, str | None, int | Non
     return [(phase["phase"], phase["action"], phase["duration_ms"]) for phase in phases]
 
 
-def act(action: str, start: float, end: float | None, kind: str = "command", attempt: int = 1) -> Acted:
+def act(
+    action: str, start: float, end: float | None, kind: str = "command", attempt: int = 1
+) -> Acted:
     return Acted(7, action, kind, attempt, at(start), None if end is None else at(end))
 
 
 def test_what_waits_is_in_the_queue_or_waits_for_a_slot() -> None:
     assert told(WAITING) == [("queue", None, None)]
     assert told(replace(WAITING, waiting_for=WaitingFor.SLOT)) == [("slot", None, None)]
-    assert told(replace(WAITING, status=RunStatus.CANCELLED, waiting_for=None, finished_at=at(4))) == [("queue", None, 4_000)]
+    assert told(
+        replace(WAITING, status=RunStatus.CANCELLED, waiting_for=None, finished_at=at(4))
+    ) == [("queue", None, 4_000)]
 
 
 def test_what_runs_connects_until_its_first_action_begins() -> None:
     assert told(RUNNING) == [("queue", None, 2_000), ("connect", None, None)]
-    assert told(RUNNING, act("a", 3, None)) == [("queue", None, 2_000), ("connect", None, 1_000), ("exec", "a", None)]
+    assert told(RUNNING, act("a", 3, None)) == [
+        ("queue", None, 2_000),
+        ("connect", None, 1_000),
+        ("exec", "a", None),
+    ]
 
 
 def test_the_phases_of_a_run_that_has_ended_follow_each_other() -> None:
-    assert told(ENDED, act("a", 3, 5), act("b", 5, 6, attempt=1), act("b", 6, 8, "file_transfer", attempt=2)) == [
+    assert told(
+        ENDED, act("a", 3, 5), act("b", 5, 6, attempt=1), act("b", 6, 8, "file_transfer", attempt=2)
+    ) == [
         ("queue", None, 2_000),
         ("connect", None, 1_000),
         ("exec", "a", 2_000),
@@ -71,7 +93,11 @@ def test_a_login_that_another_run_began_counts_from_the_claim() -> None:
 
 
 def test_clocks_that_differ_make_no_time_run_backwards() -> None:
-    assert told(ENDED, act("a", 1, 10)) == [("queue", None, 2_000), ("exec", "a", 9_000), ("commit", None, 0)]
+    assert told(ENDED, act("a", 1, 10)) == [
+        ("queue", None, 2_000),
+        ("exec", "a", 9_000),
+        ("commit", None, 0),
+    ]
 
 
 def test_an_unreachable_run_was_in_the_queue_only() -> None:

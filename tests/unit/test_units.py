@@ -21,7 +21,14 @@ def test_every_size_is_written_so_that_it_reads_back_exactly(size_bytes: int) ->
 
 @pytest.mark.parametrize(
     ("seconds", "written"),
-    [(90.0, "90s"), (3600.0, "1h"), (0.25, "0.25s"), (4641561.07, "4641561.07s"), (86_400, "1d"), (100, "100s")],
+    [
+        (90.0, "90s"),
+        (3600.0, "1h"),
+        (0.25, "0.25s"),
+        (4641561.07, "4641561.07s"),
+        (86_400, "1d"),
+        (100, "100s"),
+    ],
 )
 def test_durations_are_written_shortly(seconds: float, written: str) -> None:
     assert format_duration(seconds) == written

@@ -36,7 +36,10 @@ class _Draft(BaseModel):
         ({"count": "x"}, "it must be a whole number"),
         ({"key": "abcd"}, "it must have at most 3 characters"),
         ({"key": "A"}, "it must match the pattern ^[a-z]*$"),
-        ({"zone": "Paris"}, "it must be 1 to 63 lower-case letters, digits, _ or -, and begin with a letter or digit"),
+        (
+            {"zone": "Paris"},
+            "it must be 1 to 63 lower-case letters, digits, _ or -, and begin with a letter or digit",
+        ),
         ({"on": "perhaps"}, "it must be true or false"),
         ({"colour": 1}, "there is no such field here"),
     ],
@@ -69,11 +72,15 @@ class _Body(ApiModel):
         ("x" * 100_000, None),
     ],
 )
-def test_a_refused_field_names_the_one_that_was_probably_meant(name: str, meant: str | None) -> None:
+def test_a_refused_field_names_the_one_that_was_probably_meant(
+    name: str, meant: str | None
+) -> None:
     with pytest.raises(ValidationError) as refused:
         _Body.model_validate({name: 1, "cwd": "/"})
     hint = f"; did you mean {meant!r}?" if meant else ""
-    assert [plain_words(error) for error in refused.value.errors()] == [f"there is no such field here{hint}"]
+    assert [plain_words(error) for error in refused.value.errors()] == [
+        f"there is no such field here{hint}"
+    ]
 
 
 def test_a_field_is_taken_by_its_alias() -> None:

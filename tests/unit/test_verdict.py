@@ -6,7 +6,9 @@ from opsjobs.model.safety_verdict import Finding, SafetyJudgement, SafetyVerdict
 
 
 def test_the_worst_verdict_counts() -> None:
-    assert worst([SafetyVerdict.WARN, SafetyVerdict.BLOCK, SafetyVerdict.ALLOW]) is SafetyVerdict.BLOCK
+    assert (
+        worst([SafetyVerdict.WARN, SafetyVerdict.BLOCK, SafetyVerdict.ALLOW]) is SafetyVerdict.BLOCK
+    )
     assert worst([]) is SafetyVerdict.ALLOW
 
 

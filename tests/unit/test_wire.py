@@ -50,8 +50,21 @@ def test_what_is_of_another_type_is_refused_at_its_field(body: dict[str, Any]) -
 
 
 def test_what_is_of_the_type_is_taken() -> None:
-    body = {"port": 2222, "share": 1, "loud": True, "codes": [0, 3], "timeout": "10m", "at": "2026-11-24T09:00:00+01:00"}
+    body = {
+        "port": 2222,
+        "share": 1,
+        "loud": True,
+        "codes": [0, 3],
+        "timeout": "10m",
+        "at": "2026-11-24T09:00:00+01:00",
+    }
     taken = Body.model_validate(body)
-    assert (taken.port, taken.share, taken.loud, taken.codes, taken.timeout) == (2222, 1.0, True, [0, 3], 600.0)
+    assert (taken.port, taken.share, taken.loud, taken.codes, taken.timeout) == (
+        2222,
+        1.0,
+        True,
+        [0, 3],
+        600.0,
+    )
     assert taken.at is not None
     assert taken.at.utcoffset() is not None

@@ -21,7 +21,9 @@ def action(key: str, after: Sequence[str] | None = None, **more: Any) -> dict[st
 
 
 def walked(
-    actions: Sequence[Mapping[str, Any]], ends: Mapping[str, RunStatus] | None = None, skip: Sequence[str] = ()
+    actions: Sequence[Mapping[str, Any]],
+    ends: Mapping[str, RunStatus] | None = None,
+    skip: Sequence[str] = (),
 ) -> tuple[list[list[str]], str | None, list[str]]:
     """What started beside each other, round by round; the action by whose end the run ends; what was left out."""
     walk = WorkflowWalk(Workflow(actions), lambda key: key not in skip)
@@ -57,14 +59,25 @@ def test_stop_starts_nothing_more_in_any_branch() -> None:
 
 
 def test_continue_goes_on_to_what_follows_but_not_to_what_needs_it() -> None:
-    actions = [action("a", on_failure="continue"), action("b", ["a"]), action("c", ["b"]), action("d")]
+    actions = [
+        action("a", on_failure="continue"),
+        action("b", ["a"]),
+        action("c", ["b"]),
+        action("d"),
+    ]
     assert walked(actions, {"a": FAILED}) == ([["a"], ["d"]], "a", ["b", "c"])
     follows = [action("a", on_failure="continue"), action("b")]
     assert walked(follows, {"a": FAILED}) == ([["a"], ["b"]], "a", [])
 
 
 def test_skip_remaining_leaves_out_all_that_comes_after_it_and_no_other_branch() -> None:
-    actions = [action("a", on_failure="skip_remaining"), action("b"), action("x", []), action("y"), action("z", ["b", "y"])]
+    actions = [
+        action("a", on_failure="skip_remaining"),
+        action("b"),
+        action("x", []),
+        action("y"),
+        action("z", ["b", "y"]),
+    ]
     assert walked(actions, {"a": FAILED}) == ([["a", "x"], ["y"]], "a", ["b", "z"])
 
 
@@ -74,13 +87,24 @@ def test_what_comes_after_a_skipped_action_runs() -> None:
     assert walked(actions, skip=["a", "b", "c"]) == ([], "a", ["a", "b", "c"])
 
 
-@pytest.mark.parametrize("end", [LOST, CANCELLED, RunStatus.UNREACHABLE, RunStatus.DEAD, RunStatus.BLOCKED])
+@pytest.mark.parametrize(
+    "end", [LOST, CANCELLED, RunStatus.UNREACHABLE, RunStatus.DEAD, RunStatus.BLOCKED]
+)
 def test_what_is_no_failure_of_the_action_stops_whatever_its_author_said(end: RunStatus) -> None:
-    assert walked([action("a", on_failure="continue"), action("b")], {"a": end}) == ([["a"]], "a", [])
+    assert walked([action("a", on_failure="continue"), action("b")], {"a": end}) == (
+        [["a"]],
+        "a",
+        [],
+    )
 
 
 def test_a_rollback_runs_when_all_else_has_ended_and_only_then() -> None:
-    actions = [action("a", on_failure="rollback", rollback="undo"), action("b", []), action("undo"), action("c", ["a"])]
+    actions = [
+        action("a", on_failure="rollback", rollback="undo"),
+        action("b", []),
+        action("undo"),
+        action("c", ["a"]),
+    ]
     assert walked(actions, {"a": FAILED}) == ([["a", "b"], ["undo"]], "a", [])
     assert walked(actions, {"a": TIMEOUT}) == ([["a", "b"], ["undo"]], "a", [])
     assert walked(actions) == ([["a", "b"], ["c"]], "c", [])
@@ -98,7 +122,10 @@ def test_two_rollbacks_run_one_after_the_other_and_a_shared_one_once() -> None:
         ["a", "b"], ["undo-a"], ["undo-b"],
     ]  # fmt: skip
     shared = [action(k, [], on_failure="rollback", rollback="undo") for k in "ab"]
-    assert walked([*shared, action("undo")], {"a": FAILED, "b": FAILED})[0] == [["a", "b"], ["undo"]]
+    assert walked([*shared, action("undo")], {"a": FAILED, "b": FAILED})[0] == [
+        ["a", "b"],
+        ["undo"],
+    ]
 
 
 def test_what_ended_otherwise_than_by_its_exit_status_says_more() -> None:
@@ -108,7 +135,9 @@ def test_what_ended_otherwise_than_by_its_exit_status_says_more() -> None:
 
 
 def test_a_walk_that_is_taken_up_again_goes_on_where_it_stood() -> None:
-    workflow = Workflow([action("a"), action("b", ["a"]), action("c", ["a"]), action("d", ["b", "c"])])
+    workflow = Workflow(
+        [action("a"), action("b", ["a"]), action("c", ["a"]), action("d", ["b", "c"])]
+    )
     walk = WorkflowWalk(workflow)
     for key, end in (("c", OK), ("a", OK)):
         walk.record(key, end)
@@ -122,8 +151,16 @@ def graphs(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, RunStatus],
     keys = [f"k{n}" for n in range(draw(st.integers(1, 6)))]
     actions = []
     for n, key in enumerate(keys):
-        after = draw(st.none() | st.lists(st.sampled_from(keys[:n]), unique=True)) if n else draw(st.sampled_from([None, []]))
-        actions.append(action(key, after, on_failure=draw(st.sampled_from(["stop", "continue", "skip_remaining"]))))
+        after = (
+            draw(st.none() | st.lists(st.sampled_from(keys[:n]), unique=True))
+            if n
+            else draw(st.sampled_from([None, []]))
+        )
+        actions.append(
+            action(
+                key, after, on_failure=draw(st.sampled_from(["stop", "continue", "skip_remaining"]))
+            )
+        )
     ends = {key: draw(st.sampled_from([OK, OK, FAILED, TIMEOUT, LOST])) for key in keys}
     return actions, ends, draw(st.lists(st.sampled_from(keys), unique=True))
 
@@ -141,7 +178,9 @@ def test_in_whatever_order_the_branches_end_each_action_begins_at_most_once_and_
     while (outcome := walk.outcome()) is None:
         for key in walk.ready():
             assert workflow.steps[key].after <= over | set(walk.skipped())
-            assert all(ends[need] is OK or need in walk.skipped() for need in workflow.steps[key].needs)
+            assert all(
+                ends[need] is OK or need in walk.skipped() for need in workflow.steps[key].needs
+            )
             assert key not in begun
             assert key not in skip
             walk.begin(key)
@@ -163,7 +202,14 @@ def test_in_whatever_order_the_branches_end_each_action_begins_at_most_once_and_
 
 def test_what_is_over_before_an_action_is_known_at_any_distance() -> None:
     graph = Workflow(
-        [action("a"), action("b", ["a"], rollback="undo"), action("c", ["a"]), action("d", ["b"]), action("undo"), action("e")]
+        [
+            action("a"),
+            action("b", ["a"], rollback="undo"),
+            action("c", ["a"]),
+            action("d", ["b"]),
+            action("undo"),
+            action("e"),
+        ]
     )
     assert graph.before("a") == frozenset()
     assert graph.before("c") == {"a"}

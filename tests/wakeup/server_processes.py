@@ -55,7 +55,9 @@ class Hosted:
             self.lines.append(line)
             if start in line:
                 return line
-        raise AssertionError(f"no line with {start!r} within {seconds} s; there were:\n" + "\n".join(self.lines))
+        raise AssertionError(
+            f"no line with {start!r} within {seconds} s; there were:\n" + "\n".join(self.lines)
+        )
 
     def lines_within(self, start: str, seconds: float) -> list[str]:
         """All lines with `start` that come within the time."""

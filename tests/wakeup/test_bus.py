@@ -56,7 +56,9 @@ async def test_what_is_published_is_heard_in_order(redis_url: str) -> None:
     async with opened(redis_url) as bus, bus.listen("opsjobs.log.7") as messages:
         for number in range(1_000):
             bus.publish("opsjobs.log.7", b"%d" % number)
-        assert [await heard(messages) for _ in range(1_000)] == [("opsjobs.log.7", b"%d" % n) for n in range(1_000)]
+        assert [await heard(messages) for _ in range(1_000)] == [
+            ("opsjobs.log.7", b"%d" % n) for n in range(1_000)
+        ]
 
 
 async def test_a_pattern_hears_all_channels_that_fit(redis_url: str) -> None:
@@ -135,7 +137,9 @@ async def test_a_frozen_redis_makes_no_publisher_wait_and_no_memory_grow(server:
         assert bus._queued_bytes <= bus_module.QUEUED_BYTES_MAX
 
 
-async def test_the_bus_comes_back_when_a_frozen_redis_goes_on(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_bus_comes_back_when_a_frozen_redis_goes_on(
+    server: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bus_module, "SILENCE_SECONDS_MAX", 0.5)
     async with opened(server.url) as bus, bus.listen("a") as messages:
         bus.publish("a", b"1")
@@ -147,7 +151,9 @@ async def test_the_bus_comes_back_when_a_frozen_redis_goes_on(server: Valkey, mo
                 await asyncio.sleep(0.01)
         thaw(server)
         assert (await heard_again(bus, messages, "a"))[0] == "a"
-        async with asyncio.timeout(60):  # what was heard may have been sent before, and its answer be on its way
+        async with asyncio.timeout(
+            60
+        ):  # what was heard may have been sent before, and its answer be on its way
             while bus.is_away:
                 bus.publish("a", b"3")
                 await asyncio.sleep(0.01)
@@ -187,7 +193,9 @@ async def test_what_waits_is_sent_before_the_close(redis_url: str) -> None:
         async with opened(redis_url) as bus:
             for number in range(300):
                 bus.publish("a", b"%d" % number)
-        assert [await heard(messages) for _ in range(300)] == [("a", b"%d" % number) for number in range(300)]
+        assert [await heard(messages) for _ in range(300)] == [
+            ("a", b"%d" % number) for number in range(300)
+        ]
 
 
 async def test_a_task_whose_first_cancel_was_lost_is_cancelled_again() -> None:

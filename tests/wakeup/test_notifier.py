@@ -56,7 +56,9 @@ def test_doubled_bells_are_merged_into_one(redis_url: str) -> None:
     assert (bells(metrics, "sent"), bells(metrics, "merged")) == (2, 99)
 
 
-def test_a_zone_that_was_just_rung_waits_a_moment_and_no_other_one_does(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zone_that_was_just_rung_waits_a_moment_and_no_other_one_does(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("opsjobs.wakeup.notifier.SPACING_SECONDS", 3_600)
     metrics = Metrics()
     notifier = Notifier(redis_url, metrics)
@@ -162,11 +164,17 @@ def test_many_threads_may_ring(redis_url: str) -> None:
     [
         ("redis://cache:6379/2", "redis://cache:6379/2"),
         ("rediss://ada:word@cache:6380/0", "rediss://ada:word@cache:6380/0?ssl_cert_reqs=required"),
-        ("rediss://cache:6380/0?ssl_ca_certs=/ca.pem", "rediss://cache:6380/0?ssl_ca_certs=/ca.pem&ssl_cert_reqs=required"),
+        (
+            "rediss://cache:6380/0?ssl_ca_certs=/ca.pem",
+            "rediss://cache:6380/0?ssl_ca_certs=/ca.pem&ssl_cert_reqs=required",
+        ),
         ("rediss://cache/0?ssl_cert_reqs=none", "rediss://cache/0?ssl_cert_reqs=none"),
         ("unix:///run/valkey.sock", "redis+socket:///run/valkey.sock?virtual_host=0"),
         ("unix:///run/valkey.sock?db=3", "redis+socket:///run/valkey.sock?virtual_host=3"),
-        ("unix://ada:word@/run/valkey.sock", "redis+socket://ada:word@/run/valkey.sock?virtual_host=0"),
+        (
+            "unix://ada:word@/run/valkey.sock",
+            "redis+socket://ada:word@/run/valkey.sock?virtual_host=0",
+        ),
     ],
 )
 def test_a_redis_url_is_put_in_celerys_words(ours: str, celerys: str) -> None:
@@ -176,7 +184,11 @@ def test_a_redis_url_is_put_in_celerys_words(ours: str, celerys: str) -> None:
 def test_tls_verifies_the_server_and_a_password_is_not_shown() -> None:
     connection = WakeupApp("rediss://ada:hunter2@cache:6380/0").connection_for_read()
     assert connection.ssl == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
-    for url in ("rediss://ada:hunter2@cache/0", "unix://ada:hunter2@/run/valkey.sock", "redis://:hunter2@cache"):
+    for url in (
+        "rediss://ada:hunter2@cache/0",
+        "unix://ada:hunter2@/run/valkey.sock",
+        "redis://:hunter2@cache",
+    ):
         assert "hunter2" not in WakeupApp(url).connection_for_read().as_uri()
 
 
@@ -197,8 +209,15 @@ def test_a_password_and_a_database_number_work_over_a_unix_socket(server: Valkey
         assert client.llen("opsjobs.wakeup.default") == 1
 
 
-def test_the_environment_cannot_send_bells_elsewhere(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND"):
+def test_the_environment_cannot_send_bells_elsewhere(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "CELERY_BROKER_URL",
+        "CELERY_BROKER_READ_URL",
+        "CELERY_BROKER_WRITE_URL",
+        "CELERY_RESULT_BACKEND",
+    ):
         monkeypatch.setenv(name, "redis://127.0.0.1:1/0")
     notifier = Notifier(redis_url)
     notifier.start()

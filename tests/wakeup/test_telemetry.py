@@ -55,7 +55,12 @@ def test_a_line_has_the_agreed_keys_and_what_is_bound(written: Written) -> None:
     first, second = written.lines
     assert list(first)[:3] == ["timestamp", "level", "event"]
     assert first["timestamp"].endswith("Z")
-    assert (first["level"], first["event"], first["count"], first["process"]) == ("info", "claimed", 3, "worker")
+    assert (first["level"], first["event"], first["count"], first["process"]) == (
+        "info",
+        "claimed",
+        3,
+        "worker",
+    )
     assert (first["request_id"], first["execution"], first["target_run"]) == ("r-1", 7, 12)
     assert "execution" not in second
 
@@ -81,7 +86,11 @@ def test_an_exception_is_one_field_of_one_line(written: Written) -> None:
 def test_libraries_speak_in_the_same_form(written: Written) -> None:
     for name in ("uvicorn.error", "celery.beat", "alembic.runtime.migration"):
         logging.getLogger(name).info("hello %s", name)
-    assert [line["logger"] for line in written.lines] == ["uvicorn.error", "celery.beat", "alembic.runtime.migration"]
+    assert [line["logger"] for line in written.lines] == [
+        "uvicorn.error",
+        "celery.beat",
+        "alembic.runtime.migration",
+    ]
     assert written.lines[0]["event"] == "hello uvicorn.error"
 
 
@@ -105,7 +114,11 @@ def test_a_secret_does_not_reach_the_log(written: Written) -> None:
 
 def test_what_json_cannot_say_is_said_in_words(written: Written) -> None:
     telemetry.log.info("odd", number=float("nan"), thing=object(), keys={1: 2, (1, 2): 3})
-    ours = next(handler for handler in logging.getLogger().handlers if handler.__module__ == telemetry.__name__)
+    ours = next(
+        handler
+        for handler in logging.getLogger().handlers
+        if handler.__module__ == telemetry.__name__
+    )
     ours.handle(logging.LogRecord("z", logging.WARNING, "z.py", 1, "%d", ("no number",), None))
     assert written.lines[0]["number"] == "nan"
     assert written.lines[1]["event"] == "log_line_failed"
@@ -148,7 +161,11 @@ def test_every_agreed_metric_is_there_and_all_are_ours() -> None:
     metrics.wakeups.labels(result="sent").inc()
     metrics.bugs.labels(where="engine").inc()
     metrics.http_request_seconds.labels(method="GET", route="/jobs", status="200").observe(0.01)
-    samples = {line.partition("{")[0].partition(" ")[0] for line in metrics.text().decode().splitlines() if line[0] != "#"}
+    samples = {
+        line.partition("{")[0].partition(" ")[0]
+        for line in metrics.text().decode().splitlines()
+        if line[0] != "#"
+    }
     assert samples >= NAMES
     assert all(name.startswith("opsjobs_") and not name.endswith("_created") for name in samples)
 
@@ -172,7 +189,9 @@ def test_the_listener_serves_numbers_and_nothing_else() -> None:
 def test_silent_connections_do_not_keep_a_scraper_out_of_the_listener() -> None:
     metrics = Metrics()
     port = metrics.serve("127.0.0.1", 0)
-    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(3 * telemetry.SCRAPES_MAX)]
+    silent = [
+        socket.create_connection(("127.0.0.1", port)) for _ in range(3 * telemetry.SCRAPES_MAX)
+    ]
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
             assert answer.status == 200
@@ -184,7 +203,9 @@ def test_silent_connections_do_not_keep_a_scraper_out_of_the_listener() -> None:
         metrics.close()
 
 
-def test_a_connection_of_the_listener_has_a_time_in_all_however_often_it_sends_a_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_of_the_listener_has_a_time_in_all_however_often_it_sends_a_byte(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(telemetry, "SCRAPE_TIMEOUT_SECONDS", 0.5)
     metrics = Metrics()
     port = metrics.serve("127.0.0.1", 0)
@@ -205,13 +226,17 @@ def test_a_connection_of_the_listener_has_a_time_in_all_however_often_it_sends_a
         metrics.close()
 
 
-def test_point_11_log_lines_and_tracebacks_show_none_of_the_secrets_in_use(written: Written) -> None:
+def test_point_11_log_lines_and_tracebacks_show_none_of_the_secrets_in_use(
+    written: Written,
+) -> None:
     token, key = 'tok/en+of"ben', "-----BEGIN X-----\nabcdefgh01abcdefgh\n-----END X-----"
     forms = hide_secrets([Secret(token), Secret(key)])
     try:
         raise ValueError(f"{token} is wrong")
     except ValueError:
-        telemetry.log.exception("it_failed", given=[token, {"key": key}], thing=ValueError(token), secret=Secret("x"))
+        telemetry.log.exception(
+            "it_failed", given=[token, {"key": key}], thing=ValueError(token), secret=Secret("x")
+        )
     logging.getLogger("asyncssh").warning("library: %s", token)
     told, library = written.lines
     stars = "*" * len(token)

@@ -111,7 +111,9 @@ def test_a_redis_frozen_later_does_not_hold_the_stop(server: Valkey) -> None:
         assert "STOPPED" in worker.rest()
 
 
-def test_bells_come_back_when_redis_does(server: Valkey, notifier: Notifier, metrics: Metrics) -> None:
+def test_bells_come_back_when_redis_does(
+    server: Valkey, notifier: Notifier, metrics: Metrics
+) -> None:
     with Hosted("worker", server.url) as worker:
         worker.wait_for(CONNECTED)
         server.stop()
@@ -129,7 +131,9 @@ def _rings(notifier: Notifier, metrics: Metrics) -> bool:
     return bells(metrics, "sent") >= 1
 
 
-def test_bells_come_back_when_a_frozen_redis_goes_on(server: Valkey, notifier: Notifier, metrics: Metrics) -> None:
+def test_bells_come_back_when_a_frozen_redis_goes_on(
+    server: Valkey, notifier: Notifier, metrics: Metrics
+) -> None:
     with Hosted("worker", server.url) as worker:
         worker.wait_for(CONNECTED)
         freeze(server)
@@ -152,7 +156,9 @@ def test_a_flushed_redis_loses_no_later_bell(server: Valkey, notifier: Notifier)
         assert worker.end()[0] == 0
 
 
-def test_bells_that_nobody_hears_do_not_pile_up(server: Valkey, notifier: Notifier, metrics: Metrics) -> None:
+def test_bells_that_nobody_hears_do_not_pile_up(
+    server: Valkey, notifier: Notifier, metrics: Metrics
+) -> None:
     with redis.Redis.from_url(server.url) as client:
         for count in range(1, 21):
             notifier.notify("default")

@@ -27,7 +27,9 @@ class Methods:
         """Return the methods that are possible at this path; none if there is no such path."""
         if (fixed := self._fixed.get(path)) is not None:
             return fixed
-        return frozenset().union(*(methods for pattern, methods in self._patterns if pattern.match(path)))
+        return frozenset().union(
+            *(methods for pattern, methods in self._patterns if pattern.match(path))
+        )
 
     def is_elsewhere(self, path: str, method: str) -> bool:
         """Return True for a fixed path, such as /jobs/export, without this method: it is then no `{id}` of another route."""
@@ -55,7 +57,9 @@ class Methods:
             if pattern is not None and path is not None:
                 methods = frozenset(context.methods or ())
                 has_head = "GET" in methods and path not in ENDLESS
-                routes.append((path, pattern, methods | {"HEAD"} if has_head else methods - {"HEAD"}))
+                routes.append(
+                    (path, pattern, methods | {"HEAD"} if has_head else methods - {"HEAD"})
+                )
         return routes
 
 

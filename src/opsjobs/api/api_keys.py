@@ -55,7 +55,9 @@ class ApiKeyDraft(ApiModel):
 
     def given(self) -> list[GrantDraft]:
         """What it may."""
-        return list(self.grants) or [GrantDraft(role=self.role, permissions=self.permissions, scope=self.scope)]
+        return list(self.grants) or [
+            GrantDraft(role=self.role, permissions=self.permissions, scope=self.scope)
+        ]
 
 
 @router.post(
@@ -66,7 +68,9 @@ class ApiKeyDraft(ApiModel):
     response_model=NewApiKeyOut,
     responses=CREATED,
 )
-async def create(request: Request, services: ServicesDep, draft: ApiKeyDraft, idem: Idempotent) -> Response:
+async def create(
+    request: Request, services: ServicesDep, draft: ApiKeyDraft, idem: Idempotent
+) -> Response:
     """Create an API key and return its token, this once: only its hash is stored.
 
     Callers grant only what they hold themselves.
@@ -76,29 +80,53 @@ async def create(request: Request, services: ServicesDep, draft: ApiKeyDraft, id
     check_given(request, grants)
     check_reuse_name(request, reuse_name=draft.reuse_name)
     await _check_person(services.people, draft.person)
-    new = NewKey(draft.name, [grant.kept() for grant in grants], draft.expires_at, draft.person, draft.reuse_name)
+    new = NewKey(
+        draft.name,
+        [grant.kept() for grant in grants],
+        draft.expires_at,
+        draft.person,
+        draft.reuse_name,
+    )
     issued = await services.people.issue_key(new, idem, principal_of(request))
     if isinstance(issued, Answer):
         return replayed(request, issued)
     key, token = issued
-    return JSONResponse({**key.data(), "token": token}, 201, {"Location": located(request, f"/api-keys/{key.id}")})
+    return JSONResponse(
+        {**key.data(), "token": token}, 201, {"Location": located(request, f"/api-keys/{key.id}")}
+    )
 
 
 @router.get(
-    "/api-keys", dependencies=[requires("system:admin")], summary="List API keys", response_model=ApiKeyPageOut, responses=PAGED
+    "/api-keys",
+    dependencies=[requires("system:admin")],
+    summary="List API keys",
+    response_model=ApiKeyPageOut,
+    responses=PAGED,
 )
-async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(API_KEYS)]) -> Response:
+async def list_(
+    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(API_KEYS)]
+) -> Response:
     """List API keys without their tokens."""
     return listed(request, await services.people.list_keys(page))
 
 
-@router.get("/api-keys/{id}", dependencies=[requires("system:admin")], summary="Get an API key", response_model=ApiKeyOut)
+@router.get(
+    "/api-keys/{id}",
+    dependencies=[requires("system:admin")],
+    summary="Get an API key",
+    response_model=ApiKeyOut,
+)
 async def show(id: str, services: ServicesDep) -> Response:
     """Return the API key without its token."""
     return JSONResponse((await services.people.get_key(id)).data())
 
 
-@router.delete("/api-keys/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete an API key")
+@router.delete(
+    "/api-keys/{id}",
+    status_code=204,
+    dependencies=[requires("system:admin")],
+    summary="Delete an API key",
+)
 async def delete(id: str, request: Request, services: ServicesDep) -> Response:
     """Delete the API key: its token is refused from now on.
 
@@ -112,13 +140,21 @@ async def delete(id: str, request: Request, services: ServicesDep) -> Response:
 
 
 async def _check_person(people: IdentityStore, person: str | None) -> None:
-    if person is None or await people.standing(person, "user") or await people.standing(person, "external"):
+    if (
+        person is None
+        or await people.standing(person, "user")
+        or await people.standing(person, "external")
+    ):
         return
     detail = f"There is no user {person}: person names the one who will hold the key. Make the user first."
-    raise Invalid("unknown_person", detail, errors=[FieldError("/person", detail, "unknown_person")])
+    raise Invalid(
+        "unknown_person", detail, errors=[FieldError("/person", detail, "unknown_person")]
+    )
 
 
 def _check_expiry(expires_at: datetime | None, now: datetime) -> None:
     if expires_at is not None and expires_at.astimezone(UTC) <= now:
         detail = "expires_at is in the past: such a key would never be good."
-        raise Invalid("already_expired", detail, errors=[FieldError("/expires_at", detail, "already_expired")])
+        raise Invalid(
+            "already_expired", detail, errors=[FieldError("/expires_at", detail, "already_expired")]
+        )

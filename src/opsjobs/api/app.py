@@ -93,8 +93,12 @@ def create_app(services: Services, *, admin_token: Secret | None = None) -> Fast
     app.state.services = services
     app.state.probes = Probes(services, admin_waits=admin_token is not None)
     app.state.streams = Streams(services.limits.streams_a_caller)
-    app.state.open_executions = OpenExecutions(services.limits.open_executions, services.executions, services.clock)
-    app.state.file_quota = FileQuota(FileLimits(services.limits.files_bytes, services.limits.files_a_caller_bytes))
+    app.state.open_executions = OpenExecutions(
+        services.limits.open_executions, services.executions, services.clock
+    )
+    app.state.file_quota = FileQuota(
+        FileLimits(services.limits.files_bytes, services.limits.files_a_caller_bytes)
+    )
     app.state.followers = Followers(services.execution_log, services.bus)
     for noun in (
         executions,  # first what is asked for most: a router takes a request after all those before it were tried
@@ -134,18 +138,27 @@ def create_app(services: Services, *, admin_token: Secret | None = None) -> Fast
 def _add_layers(app: FastAPI, services: Services) -> None:
     """Put the layers around the routes, from the inside out: a request meets Frame first, then Tokens, Rates, MethodCheck, Bodies."""
     app.state.methods = Methods(app)
-    app.add_middleware(JsonBodyMiddleware, limit_bytes=services.limits.body_bytes, methods=app.state.methods, raw=RAW)
+    app.add_middleware(
+        JsonBodyMiddleware,
+        limit_bytes=services.limits.body_bytes,
+        methods=app.state.methods,
+        raw=RAW,
+    )
     app.add_middleware(MethodCheck, methods=app.state.methods)
     app.add_middleware(Rates, a_second=services.limits.requests_a_second, clock=services.clock)
     callers, strangers = (
         Callers(services.limits.trusted_proxies),
         UnauthenticatedLimiter(services.limits.unauthenticated_a_second, services.clock),
     )
-    app.add_middleware(AuthMiddleware, judge=services.access.judge, callers=callers, strangers=strangers)
+    app.add_middleware(
+        AuthMiddleware, judge=services.access.judge, callers=callers, strangers=strangers
+    )
     app.add_middleware(RequestContextMiddleware, metrics=services.metrics)
 
 
-def _lifespan(services: Services, admin_token: Secret | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(
+    services: Services, admin_token: Secret | None
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await services.open()
@@ -197,7 +210,10 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop at the first signal, let go at the second one; and then, unlike uvicorn, end with an exit code of our own."""
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {
+            number: signal.signal(number, self.handle_exit)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
         try:
             yield
         finally:

@@ -44,7 +44,13 @@ async def known(id: str, request: Request) -> Approval:
     services = services_of(request)
     approval: Approval = await services.approvals.get(id)
     if reach(request) is not None:
-        admit(request, "approval", id, await services.executions.labels(approval.execution_id), sees="executions:read")
+        admit(
+            request,
+            "approval",
+            id,
+            await services.executions.labels(approval.execution_id),
+            sees="executions:read",
+        )
     return approval
 
 
@@ -58,7 +64,9 @@ Known = Annotated[Approval, Depends(known)]
     response_model=ApprovalPageOut,
     responses=PAGED,
 )
-async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(APPROVALS)]) -> Response:
+async def list_(
+    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(APPROVALS)]
+) -> Response:
     """List approvals; `status=pending` are those that are open.
 
     The newest come first unless `sort` says otherwise.
@@ -80,8 +88,15 @@ async def show(services: ServicesDep, approval: Known) -> Response:
 _DECIDES = requires("approvals:decide", Within.OBJECT)
 
 
-@router.post("/approvals/{id}/approve", dependencies=[_DECIDES, Depends(known)], summary="Approve", response_model=ApprovalOut)
-async def approve(request: Request, services: ServicesDep, asked: Known, draft: ApproveDraft | None = None) -> Response:
+@router.post(
+    "/approvals/{id}/approve",
+    dependencies=[_DECIDES, Depends(known)],
+    summary="Approve",
+    response_model=ApprovalOut,
+)
+async def approve(
+    request: Request, services: ServicesDep, asked: Known, draft: ApproveDraft | None = None
+) -> Response:
     """Approve. With the last of the required `approvers` the execution continues.
 
     403 `self_approval` for the caller who requested it, 403 `author_approval` for the author of
@@ -92,8 +107,15 @@ async def approve(request: Request, services: ServicesDep, asked: Known, draft: 
     return await _answer(request, await services.approving.decide(asked, ruling))
 
 
-@router.post("/approvals/{id}/reject", dependencies=[_DECIDES, Depends(known)], summary="Reject", response_model=ApprovalOut)
-async def reject(request: Request, services: ServicesDep, asked: Known, draft: RejectDraft | None = None) -> Response:
+@router.post(
+    "/approvals/{id}/reject",
+    dependencies=[_DECIDES, Depends(known)],
+    summary="Reject",
+    response_model=ApprovalOut,
+)
+async def reject(
+    request: Request, services: ServicesDep, asked: Known, draft: RejectDraft | None = None
+) -> Response:
     """Reject, which is final: waiting runs are cancelled.
 
     An execution that has not begun ends as rejected.

@@ -30,7 +30,10 @@ router = APIRouter(tags=["files"])
     responses=PAGED,
 )
 async def of_execution(
-    request: Request, services: ServicesDep, execution: Known, page: Annotated[PageRequest, page_of(ARTIFACTS)]
+    request: Request,
+    services: ServicesDep,
+    execution: Known,
+    page: Annotated[PageRequest, page_of(ARTIFACTS)],
 ) -> Response:
     """List the files that the execution downloaded, with their paths on the targets, in order."""
     return listed(request, await services.artifacts.list(execution.id, page))
@@ -47,7 +50,9 @@ async def content(id: str, request: Request, services: ServicesDep) -> Response:
     """Return the bytes of the file."""
     artifact = await services.artifacts.get(id)
     # Whoever sees everything needs no labels; should that end while it is sent, it ends with it.
-    labels = {} if reach(request) is None else await services.executions.labels(artifact.execution_id)
+    labels = (
+        {} if reach(request) is None else await services.executions.labels(artifact.execution_id)
+    )
 
     def still() -> None:
         admit(request, "artifact", id, labels, sees="executions:read")

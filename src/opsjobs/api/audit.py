@@ -23,7 +23,9 @@ from opsjobs.store.reference import BIGINT_MAX
 
 router = APIRouter(tags=["audit"])
 
-After = Annotated[int | None, Query(ge=0, le=BIGINT_MAX, description="The number (`seal`) to go on behind.")]
+After = Annotated[
+    int | None, Query(ge=0, le=BIGINT_MAX, description="The number (`seal`) to go on behind.")
+]
 
 
 class AnchorDraft(ApiModel):
@@ -36,8 +38,16 @@ class AnchorDraft(ApiModel):
 _READS = [requires("audit:read")]
 
 
-@router.get("/audit", dependencies=_READS, summary="List the audit log", response_model=AuditPageOut, responses=PAGED)
-async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(AUDIT)]) -> Response:
+@router.get(
+    "/audit",
+    dependencies=_READS,
+    summary="List the audit log",
+    response_model=AuditPageOut,
+    responses=PAGED,
+)
+async def list_(
+    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(AUDIT)]
+) -> Response:
     """List entries; `before` and `after` say what changed.
 
     The newest come first unless `sort` says otherwise. `seal` and `hash` are set within seconds,
@@ -46,11 +56,18 @@ async def list_(request: Request, services: ServicesDep, page: Annotated[PageReq
     return listed(request, await services.audit_log.list(page), dict)
 
 
-@router.get("/audit/verify", dependencies=_READS, summary="Verify the audit log", response_model=VerificationOut)
+@router.get(
+    "/audit/verify",
+    dependencies=_READS,
+    summary="Verify the audit log",
+    response_model=VerificationOut,
+)
 async def verify(
     services: ServicesDep,
     after: After = None,
-    head: Annotated[str | None, Query(pattern=text_patterns.SHA256, description="A noted hash to look for.")] = None,
+    head: Annotated[
+        str | None, Query(pattern=text_patterns.SHA256, description="A noted hash to look for.")
+    ] = None,
 ) -> Response:
     """Verify 2,000 entries of the chain.
 
@@ -77,7 +94,9 @@ async def export(services: ServicesDep, after: After = None) -> Response:
     if rows:
         span = {"from": rows[0]["seal"], "to": rows[-1]["seal"]}
         await audit.note(services.database, "audit.exported", "audit_log", None, after=span)
-    lines = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
+    lines = "".join(
+        json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows
+    )
     return Response(lines, media_type="application/x-ndjson")
 
 

@@ -23,7 +23,9 @@ from opsjobs.store.audit import Actor
 CONSOLE_AND_CLI = ("opsjobs-cli/",)
 REFRESH = "/auth/refresh"
 # Exactly these answer without a token; openapi.json and docs only where they are on at all.
-OPEN_DOORS = frozenset({"/livez", "/readyz", "/health", "/openapi.json", "/docs", "/auth/login", REFRESH})
+OPEN_DOORS = frozenset(
+    {"/livez", "/readyz", "/health", "/openapi.json", "/docs", "/auth/login", REFRESH}
+)
 # Of these whoever watches the service is never refused; from where too much comes they are answered out of memory.
 PROBES = frozenset({"/livez", "/readyz", "/health"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -36,7 +38,13 @@ class AuthMiddleware:
     What comes without one, or with a bad one, is counted by its address (`strangers`).
     """
 
-    def __init__(self, app: ASGIApp, judge: Authenticator, callers: Callers, strangers: UnauthenticatedLimiter) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        judge: Authenticator,
+        callers: Callers,
+        strangers: UnauthenticatedLimiter,
+    ) -> None:
         self._app = app
         self._judge = judge
         self._callers = callers
@@ -61,13 +69,17 @@ class AuthMiddleware:
             await Problem.unavailable(scope, away)(scope, receive, send)
         else:
             state["principal"] = principal
-            with audit.acting(Actor.from_principal(principal, address=address, request_id=state.get("request_id"))):
+            with audit.acting(
+                Actor.from_principal(principal, address=address, request_id=state.get("request_id"))
+            ):
                 await self._app(scope, receive, send)
 
     async def _open(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = scope["state"]
         address = state["address"]
-        with audit.acting(Actor(NOBODY, "system", address=address, request_id=state.get("request_id"))):
+        with audit.acting(
+            Actor(NOBODY, "system", address=address, request_id=state.get("request_id"))
+        ):
             if route_path(scope) in PROBES:
                 state["in_a_hurry"] = self._strangers.is_too_fast(address)
                 await self._app(scope, receive, send)
@@ -96,7 +108,9 @@ def token_of(headers: Headers) -> str:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token:
-        raise Unauthorised("token_missing", "Send a token: the header `Authorization: Bearer opsc_…`.")
+        raise Unauthorised(
+            "token_missing", "Send a token: the header `Authorization: Bearer opsc_…`."
+        )
     return token
 
 
@@ -156,12 +170,12 @@ def check(request: Request, permission: str, *, within: Within = Within.EVERYTHI
     reach = principal.reach(permission)
     if not reach.scopes:
         roles = ", ".join(principal.roles) or "none"
-        detail = f"{principal.name} (roles: {roles}) does not hold {permission}: ask an administrator."
+        detail = (
+            f"{principal.name} (roles: {roles}) does not hold {permission}: ask an administrator."
+        )
         raise Forbidden("forbidden", detail)
     if within is Within.EVERYTHING and not reach.everywhere:
-        detail = (
-            f"{principal.name} holds {permission} within a scope, and this is not about things with labels: ask an administrator."
-        )
+        detail = f"{principal.name} holds {permission} within a scope, and this is not about things with labels: ask an administrator."
         raise Forbidden("out_of_reach", detail)
 
 

@@ -22,7 +22,9 @@ from opsjobs.model.grants import GrantDraft, grants_of, may_give
 
 ReuseName = Annotated[
     bool,
-    Field(description="The name was used by a deleted identity: the new one inherits what that one owned. For administrators."),
+    Field(
+        description="The name was used by a deleted identity: the new one inherits what that one owned. For administrators."
+    ),
 ]
 
 
@@ -49,7 +51,9 @@ def reach(request: Request) -> Reach | None:
     return None if held.everywhere else held
 
 
-def bounds(request: Request, permission: str | None = None, *, sees: str = "targets:read") -> Bounds:
+def bounds(
+    request: Request, permission: str | None = None, *, sees: str = "targets:read"
+) -> Bounds:
     """Return the bounds of what the caller asks for.
 
     `permission`: the one that it takes (default: the route's). `sees`: the one to look at things.
@@ -122,7 +126,9 @@ def check_holds(request: Request, name: str, kept: Iterable[Mapping[str, Any]]) 
     """Raise Forbidden if the identity to change holds grants (`kept`) that the caller cannot give."""
     caller = principal_of(request)
     if not all(may_give(caller, grant) for grant in grants_of(kept)):
-        detail = f"{name} holds more than {caller.name} holds. Ask an administrator who holds all of it."
+        detail = (
+            f"{name} holds more than {caller.name} holds. Ask an administrator who holds all of it."
+        )
         raise Forbidden("more_than_held", detail)
 
 
@@ -134,7 +140,9 @@ def check_reuse_name(request: Request, *, reuse_name: bool) -> None:
     caller = principal_of(request)
     if reuse_name and not caller.reach(EVERYTHING).everywhere:
         detail = f"{caller.name} may not set reuse_name: it takes an unscoped administrator. Choose another name."
-        raise Forbidden("more_than_held", detail, errors=[FieldError("/reuse_name", detail, "more_than_held")])
+        raise Forbidden(
+            "more_than_held", detail, errors=[FieldError("/reuse_name", detail, "more_than_held")]
+        )
 
 
 def check_override(request: Request, draft: Overriding) -> None:

@@ -45,7 +45,13 @@ class JsonBodyMiddleware:
     Leaves in `scope["state"]`: `body_sha256` (bytes) and, where the JSON cannot be taken, `body_refusal` (Invalid).
     """
 
-    def __init__(self, app: ASGIApp, limit_bytes: int, methods: Methods, raw: Collection[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limit_bytes: int,
+        methods: Methods,
+        raw: Collection[tuple[str, str]] = (),
+    ) -> None:
         self._app = app
         self._methods = methods
         self._raw = raw
@@ -53,7 +59,11 @@ class JsonBodyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Judge the body of a request that has one."""
-        if scope["type"] != "http" or not _has_body(scope) or (scope["method"], route_path(scope)) in self._raw:
+        if (
+            scope["type"] != "http"
+            or not _has_body(scope)
+            or (scope["method"], route_path(scope)) in self._raw
+        ):
             await self._app(scope, receive, send)
             return
         stranger = "principal" not in scope.get("state", {})
@@ -61,7 +71,9 @@ class JsonBodyMiddleware:
         seconds = STRANGER_READ_SECONDS_MAX if stranger else READ_SECONDS_MAX
         problem = self._refusal(scope, limit_bytes)
         if problem is not None and scope["method"] not in self._methods.of(route_path(scope)):
-            await self._app(scope, receive, send)  # the router says 404 or 405: no body would be right
+            await self._app(
+                scope, receive, send
+            )  # the router says 404 or 405: no body would be right
             return
         if problem is None:
             try:
@@ -71,7 +83,9 @@ class JsonBodyMiddleware:
                 problem = self._too_large(scope, limit_bytes)
             except TimeoutError:
                 detail = f"The body did not come within {seconds} seconds."
-                problem = Problem(scope, 408, "body_timeout", detail, headers={"Connection": "close"})
+                problem = Problem(
+                    scope, 408, "body_timeout", detail, headers={"Connection": "close"}
+                )
         if problem is not None:
             await problem(scope, receive, send)
         elif body is not None:
@@ -80,10 +94,16 @@ class JsonBodyMiddleware:
     def _refusal(self, scope: Scope, limit_bytes: int) -> Problem | None:
         headers = Headers(scope=scope)
         length = headers.get("content-length", "0")
-        if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > limit_bytes):
+        if (
+            length.isascii()
+            and length.isdigit()
+            and (len(length) > 18 or int(length) > limit_bytes)
+        ):
             return self._too_large(scope, limit_bytes)
         media_type, charset = _content_type(headers.get("content-type", ""))
-        if media_type != "application/json" and not re.fullmatch(r"application/[\w.-]+\+json", media_type):
+        if media_type != "application/json" and not re.fullmatch(
+            r"application/[\w.-]+\+json", media_type
+        ):
             detail = f"The body is {media_type[:100] or 'of no declared type'}: send JSON, with Content-Type: application/json."
         elif charset not in ("", "utf-8", "utf8"):
             detail = f"The body is in {charset[:40]}: JSON is always UTF-8."
@@ -91,10 +111,14 @@ class JsonBodyMiddleware:
             detail = "The body is compressed: send it plain."
         else:
             return None
-        return Problem(scope, 415, "unsupported_media_type", detail, headers={"Accept": "application/json"})
+        return Problem(
+            scope, 415, "unsupported_media_type", detail, headers={"Accept": "application/json"}
+        )
 
     def _too_large(self, scope: Scope, limit_bytes: int) -> Problem:
-        which = "OPSJOBS_BODY_LIMIT_BYTES" if limit_bytes == self._limit_bytes else "without a token"
+        which = (
+            "OPSJOBS_BODY_LIMIT_BYTES" if limit_bytes == self._limit_bytes else "without a token"
+        )
         detail = f"The body has more than {limit_bytes} bytes: that is the limit ({which})."
         return Problem(scope, 413, "body_too_large", detail)
 
@@ -118,16 +142,25 @@ def parse_json(body: bytes) -> Any:
     Raises Invalid.
     """
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
     except UnicodeDecodeError as wrong:
         raise _invalid("", f"The body is not UTF-8 (byte {wrong.start}).", "not_utf8") from None
     except RecursionError:
         raise _too_deep() from None
     except json.JSONDecodeError as wrong:
         where = f"line {wrong.lineno}, column {wrong.colno}"
-        raise _invalid("", f"The body is not JSON: {wrong.msg} at {where}.", "malformed_json") from None
+        raise _invalid(
+            "", f"The body is not JSON: {wrong.msg} at {where}.", "malformed_json"
+        ) from None
     except ValueError as wrong:  # a number of more than 4300 digits: Python refuses to read it
-        raise _invalid("", f"The body holds a number that cannot be: {str(wrong)[:100]}.", "malformed_json") from None
+        raise _invalid(
+            "", f"The body holds a number that cannot be: {str(wrong)[:100]}.", "malformed_json"
+        ) from None
     _check_texts(value)
     return value
 
@@ -136,7 +169,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
-        raise _invalid("", f"The body has the key {twice[:100]!r} twice in one object.", "duplicate_key")
+        raise _invalid(
+            "", f"The body has the key {twice[:100]!r} twice in one object.", "duplicate_key"
+        )
     return value
 
 
@@ -146,7 +181,11 @@ def _no_constant(name: str) -> Any:
 
 def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
-        raise _invalid("", f"The body holds {text[:40]}, which is beyond any number we can keep.", "not_a_number")
+        raise _invalid(
+            "",
+            f"The body holds {text[:40]}, which is beyond any number we can keep.",
+            "not_a_number",
+        )
     return number
 
 
@@ -163,7 +202,9 @@ def _check_texts(value: Any) -> None:
             open_.extend(((*path, step), inner) for step, inner in _inside(path, item))
 
 
-def _inside(path: tuple[object, ...], item: dict[str, Any] | list[Any]) -> Iterable[tuple[object, Any]]:
+def _inside(
+    path: tuple[object, ...], item: dict[str, Any] | list[Any]
+) -> Iterable[tuple[object, Any]]:
     if isinstance(item, list):
         return enumerate(item)
     for key in item:
@@ -174,7 +215,11 @@ def _inside(path: tuple[object, ...], item: dict[str, Any] | list[Any]) -> Itera
 def _check_text(path: tuple[object, ...], text: str) -> None:
     if found := _UNSTORABLE.search(text):
         what = "a NUL character" if found[0] == "\x00" else "half a surrogate pair"
-        raise _invalid(pointer(path), f"The text at {pointer(path) or '/'} holds {what}, which cannot be kept.", "bad_character")
+        raise _invalid(
+            pointer(path),
+            f"The text at {pointer(path) or '/'} holds {what}, which cannot be kept.",
+            "bad_character",
+        )
 
 
 def _too_deep() -> Invalid:
@@ -187,7 +232,9 @@ def _invalid(where: str, detail: str, code: str) -> Invalid:
 
 def _has_body(scope: Scope) -> bool:
     headers = Headers(scope=scope)
-    return scope["method"] in METHODS and ("transfer-encoding" in headers or headers.get("content-length", "0").strip("0") != "")
+    return scope["method"] in METHODS and (
+        "transfer-encoding" in headers or headers.get("content-length", "0").strip("0") != ""
+    )
 
 
 def _content_type(value: str) -> tuple[str, str]:

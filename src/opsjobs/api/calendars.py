@@ -41,13 +41,17 @@ async def known(id: str, request: Request) -> StoredCalendar:
     response_model=CalendarOut,
     responses=CREATED,
 )
-async def create(request: Request, services: ServicesDep, draft: CalendarDraft, idem: Idempotent) -> Response:
+async def create(
+    request: Request, services: ServicesDep, draft: CalendarDraft, idem: Idempotent
+) -> Response:
     """Create a calendar, which closes the schedules that name it.
 
     A `blackout` closes them within its windows, an `only` calendar outside of them.
     """
     calendar = await services.calendars.create(draft, idem)
-    return created(request, "" if isinstance(calendar, Answer) else f"/calendars/{calendar.id}", calendar)
+    return created(
+        request, "" if isinstance(calendar, Answer) else f"/calendars/{calendar.id}", calendar
+    )
 
 
 @router.get(
@@ -57,7 +61,9 @@ async def create(request: Request, services: ServicesDep, draft: CalendarDraft, 
     response_model=CalendarPageOut,
     responses=PAGED,
 )
-async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CALENDARS)]) -> Response:
+async def list_(
+    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CALENDARS)]
+) -> Response:
     """List calendars, by name unless `sort` says otherwise."""
     return listed(request, await services.calendars.list(page))
 
@@ -82,7 +88,10 @@ async def show(id: str, request: Request) -> Response:
 async def check(
     calendar: Annotated[StoredCalendar, Depends(known)],
     services: ServicesDep,
-    at: Annotated[str | None, Query(max_length=40, description="A moment; without an offset in the calendar's zone.")] = None,
+    at: Annotated[
+        str | None,
+        Query(max_length=40, description="A moment; without an offset in the calendar's zone."),
+    ] = None,
 ) -> Response:
     """Return whether the calendar is open, now or `at` a time, until when, and why."""
     asked = Calendar(calendar.draft)
@@ -97,12 +106,23 @@ async def check(
     thing="a calendar",
     response_model=CalendarOut,
 )
-async def replace(id: str, services: ServicesDep, change: Annotated[Edit[CalendarDraft], edit(CalendarDraft, known)]) -> Response:
+async def replace(
+    id: str,
+    services: ServicesDep,
+    change: Annotated[Edit[CalendarDraft], edit(CalendarDraft, known)],
+) -> Response:
     """Replace the calendar, for due times from now on. 409 for a new name while it is in use."""
-    return JSONResponse((await services.calendars.replace(id, change.draft, basis=change.basis)).data())
+    return JSONResponse(
+        (await services.calendars.replace(id, change.draft, basis=change.basis)).data()
+    )
 
 
-@router.delete("/calendars/{id}", status_code=204, dependencies=[requires("schedules:manage")], summary="Delete a calendar")
+@router.delete(
+    "/calendars/{id}",
+    status_code=204,
+    dependencies=[requires("schedules:manage")],
+    summary="Delete a calendar",
+)
 async def delete(id: str, services: ServicesDep) -> Response:
     """Delete the calendar. 409 while schedules name it."""
     await services.calendars.delete(id)
@@ -113,7 +133,9 @@ def _read(text: str, zone: ZoneInfo) -> datetime:
     try:
         found = read_moment(text)
     except ValueError as wrong:
-        raise Invalid("invalid_query", f"at: {wrong}.", errors=[FieldError("", f"{wrong}", "query:at")]) from None
+        raise Invalid(
+            "invalid_query", f"at: {wrong}.", errors=[FieldError("", f"{wrong}", "query:at")]
+        ) from None
     return found if found.tzinfo is not None else found.replace(tzinfo=zone).astimezone(UTC)
 
 

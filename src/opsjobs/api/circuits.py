@@ -33,7 +33,9 @@ async def known(target: str, request: Request) -> str:
     response_model=CircuitPageOut,
     responses=PAGED,
 )
-async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CIRCUITS)]) -> Response:
+async def list_(
+    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CIRCUITS)]
+) -> Response:
     """List circuits that are not closed, the newest first; `state=closed` lists the others.
 
     A circuit whose pause is over is `half_open`.

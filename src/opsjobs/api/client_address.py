@@ -38,7 +38,9 @@ class Callers:
         if text is None or not _is_address(text):
             return False
         address = ipaddress.ip_address(text)
-        return any(address in network for network in self._trusted if network.version == address.version)
+        return any(
+            address in network for network in self._trusted if network.version == address.version
+        )
 
 
 def _is_address(text: str) -> bool:

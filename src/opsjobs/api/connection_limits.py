@@ -124,7 +124,13 @@ class ConnectionLimits:
         self._dropped += 1
         now = self._now()
         if now >= self._warned_at + WARNING_SECONDS:
-            log.warning("connections_dropped", count=self._dropped, address=whose, open=self._open, most=self._most)
+            log.warning(
+                "connections_dropped",
+                count=self._dropped,
+                address=whose,
+                open=self._open,
+                most=self._most,
+            )
             self._dropped, self._warned_at = 0, now
 
     def _forget_if_empty(self, where: str) -> None:
@@ -137,4 +143,6 @@ class ConnectionLimits:
         except ValueError:
             return True  # a Unix socket
         found = getattr(found, "ipv4_mapped", None) or found
-        return found.is_loopback or any(found in network for network in self._trusted if network.version == found.version)
+        return found.is_loopback or any(
+            found in network for network in self._trusted if network.version == found.version
+        )

@@ -11,7 +11,12 @@ from opsjobs.api.auth import requires
 from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import created, listed, page_of, replayed, tag
 from opsjobs.api.preconditions import Idempotent, IfMatchOrAny
-from opsjobs.api.schemas.credentials import CredentialOut, CredentialPageOut, CredentialTestOut, CredentialUsageOut
+from opsjobs.api.schemas.credentials import (
+    CredentialOut,
+    CredentialPageOut,
+    CredentialTestOut,
+    CredentialUsageOut,
+)
 from opsjobs.api.schemas.responses import CREATED, PAGED, REPLAYABLE_VERSION
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.engine.launching.credential_test import try_credential
@@ -31,7 +36,9 @@ async def known(id: str, request: Request) -> StoredCredential:
     return credential
 
 
-def _as_written(stored: StoredCredential, base: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+def _as_written(
+    stored: StoredCredential, base: dict[str, Any], body: dict[str, Any]
+) -> dict[str, Any]:
     """Return what a PATCH is merged onto: the binding stays unless it is named, and Kerberos has a principal."""
     kept = {name: value for name, value in base.items() if name != "bound_to" or "bound_to" in body}
     if stored.type is CredentialType.KERBEROS:
@@ -39,7 +46,9 @@ def _as_written(stored: StoredCredential, base: dict[str, Any], body: dict[str, 
     return kept
 
 
-async def _secrets(request: Request, stored: StoredCredential, body: dict[str, Any]) -> dict[str, str]:
+async def _secrets(
+    request: Request, stored: StoredCredential, body: dict[str, Any]
+) -> dict[str, str]:
     """Return the secrets that a PATCH keeps: none for another type or source, and no old companions of a new key."""
     if body.get("type", stored.type.value) != stored.type.value or body.get("source") is not None:
         return {}
@@ -62,10 +71,16 @@ Changed = Annotated[
     response_model=CredentialOut,
     responses=CREATED,
 )
-async def create(request: Request, services: ServicesDep, draft: CredentialDraft, idem: Idempotent) -> Response:
+async def create(
+    request: Request, services: ServicesDep, draft: CredentialDraft, idem: Idempotent
+) -> Response:
     """Seal and store the credential. A key that its passphrase does not open is refused."""
     credential = await services.vault.create(draft, idem)
-    return created(request, "" if isinstance(credential, Answer) else f"/credentials/{credential.id}", credential)
+    return created(
+        request,
+        "" if isinstance(credential, Answer) else f"/credentials/{credential.id}",
+        credential,
+    )
 
 
 @router.get(
@@ -75,13 +90,18 @@ async def create(request: Request, services: ServicesDep, draft: CredentialDraft
     response_model=CredentialPageOut,
     responses=PAGED,
 )
-async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CREDENTIALS)]) -> Response:
+async def list_(
+    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CREDENTIALS)]
+) -> Response:
     """List credentials without their secrets."""
     return listed(request, await services.vault.list(page))
 
 
 @router.get(
-    "/credentials/{id}", dependencies=[requires("credentials:use")], summary="Get a credential", response_model=CredentialOut
+    "/credentials/{id}",
+    dependencies=[requires("credentials:use")],
+    summary="Get a credential",
+    response_model=CredentialOut,
 )
 async def show(id: str, services: ServicesDep) -> Response:
     """Return the credential without its secrets."""
@@ -111,7 +131,13 @@ async def replace(id: str, services: ServicesDep, change: Changed) -> Response:
     responses=REPLAYABLE_VERSION,
 )
 async def rotate(
-    *, id: str, request: Request, services: ServicesDep, draft: RotationDraft, if_match: IfMatchOrAny, idem: Idempotent
+    *,
+    id: str,
+    request: Request,
+    services: ServicesDep,
+    draft: RotationDraft,
+    if_match: IfMatchOrAny,
+    idem: Idempotent,
 ) -> Response:
     """Replace the secrets of the same login.
 
@@ -165,7 +191,12 @@ async def usage(id: str, services: ServicesDep) -> Response:
     return JSONResponse((await services.vault.usage(id)).data())
 
 
-@router.delete("/credentials/{id}", status_code=204, dependencies=[requires("credentials:manage")], summary="Delete a credential")
+@router.delete(
+    "/credentials/{id}",
+    status_code=204,
+    dependencies=[requires("credentials:manage")],
+    summary="Delete a credential",
+)
 async def delete(id: str, services: ServicesDep) -> Response:
     """Delete the credential. 409 while targets or actions of jobs use it."""
     await services.vault.delete(id)

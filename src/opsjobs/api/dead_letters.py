@@ -56,7 +56,9 @@ async def list_(
     response_model=RevivedOut,
     responses=REVIVED,
 )
-async def revive(request: Request, services: ServicesDep, draft: ReviveDraft, idem: Idempotent) -> Response:
+async def revive(
+    request: Request, services: ServicesDep, draft: ReviveDraft, idem: Idempotent
+) -> Response:
     """Launch a new execution for each old one that has letters among these, at most 100.
 
     `more`: there are other letters that the filter means. Needs `jobs:execute`, too.

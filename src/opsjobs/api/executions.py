@@ -51,9 +51,14 @@ _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGN
 
 router = APIRouter(tags=["executions"])
 Prefer = Annotated[
-    str | None, Header(description=f"`wait=N`: answer when it has ended, within N seconds (≤ {WAIT_SECONDS_MAX}).")
+    str | None,
+    Header(
+        description=f"`wait=N`: answer when it has ended, within N seconds (≤ {WAIT_SECONDS_MAX})."
+    ),
 ]
-ActionKey = Annotated[str | None, Query(pattern=text_patterns.ACTION_KEY, description="Compare only this action.")]
+ActionKey = Annotated[
+    str | None, Query(pattern=text_patterns.ACTION_KEY, description="Compare only this action.")
+]
 
 
 class ExecuteDraft(Overriding):
@@ -123,7 +128,9 @@ async def execute(
     response_model=ExecutionOut,
     responses=LAUNCHED_OR_PREVIEW,
 )
-async def run(request: Request, draft: RunDraft, idem: Idempotent, prefer: Prefer = None) -> Response:
+async def run(
+    request: Request, draft: RunDraft, idem: Idempotent, prefer: Prefer = None
+) -> Response:
     """Launch these actions on these targets.
 
     Naming a credential needs `credentials:use`, too. `dry_run`: 200 with a preview.
@@ -147,7 +154,9 @@ async def run(request: Request, draft: RunDraft, idem: Idempotent, prefer: Prefe
     response_model=ExecutionPageOut,
     responses=PAGED,
 )
-async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(EXECUTIONS)]) -> Response:
+async def list_(
+    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(EXECUTIONS)]
+) -> Response:
     """List executions.
 
     The newest come first unless `sort` says otherwise.
@@ -163,7 +172,10 @@ async def list_(request: Request, services: ServicesDep, page: Annotated[PageReq
     responses=PAGED,
 )
 async def of_job(
-    request: Request, services: ServicesDep, stored: jobs.Known, page: Annotated[PageRequest, page_of(EXECUTIONS)]
+    request: Request,
+    services: ServicesDep,
+    stored: jobs.Known,
+    page: Annotated[PageRequest, page_of(EXECUTIONS)],
 ) -> Response:
     """List the executions of a job.
 
@@ -196,7 +208,10 @@ async def show(services: ServicesDep, execution: Known) -> Response:
     responses=PAGED,
 )
 async def targets(
-    request: Request, services: ServicesDep, execution: Known, page: Annotated[PageRequest, page_of(RUNS)]
+    request: Request,
+    services: ServicesDep,
+    execution: Known,
+    page: Annotated[PageRequest, page_of(RUNS)],
 ) -> Response:
     """List the runs of an execution, in the order of launch.
 
@@ -213,7 +228,10 @@ async def targets(
     responses=PAGED,
 )
 async def results(
-    request: Request, services: ServicesDep, execution: Known, page: Annotated[PageRequest, page_of(RESULTS)]
+    request: Request,
+    services: ServicesDep,
+    execution: Known,
+    page: Annotated[PageRequest, page_of(RESULTS)],
 ) -> Response:
     """List the result of each attempt of each action.
 
@@ -253,7 +271,10 @@ async def groups(
     responses=PAGED,
 )
 async def timeline(
-    request: Request, services: ServicesDep, execution: Known, page: Annotated[PageRequest, page_of(RUNS)]
+    request: Request,
+    services: ServicesDep,
+    execution: Known,
+    page: Annotated[PageRequest, page_of(RUNS)],
 ) -> Response:
     """List the phases of each target in order, a page of targets at a time."""
     return listed(request, await services.executions.timeline(execution, page), name="phases")
@@ -266,12 +287,16 @@ async def timeline(
     summary="Cancel an execution",
     response_model=ExecutionOut,
 )
-async def cancel(request: Request, services: ServicesDep, execution: Known, draft: CancelDraft | None = None) -> Response:
+async def cancel(
+    request: Request, services: ServicesDep, execution: Known, draft: CancelDraft | None = None
+) -> Response:
     """Cancel the execution: waiting runs are never started, running ones are stopped.
 
     `cancel_proof` of each target says how its run ended. 409 if the execution has ended.
     """
-    await services.ledger.cancel(execution.id, by=principal_of(request).name, reason=draft.reason if draft else None)
+    await services.ledger.cancel(
+        execution.id, by=principal_of(request).name, reason=draft.reason if draft else None
+    )
     # Only to be quick: workers read the flag from the ledger with their next renewal, too.
     services.bus.publish(CONTROL, json.dumps({"cancel": execution.id}).encode())
     return JSONResponse((await _read(request, execution.id)).data(), 202)
@@ -283,12 +308,16 @@ async def cancel(request: Request, services: ServicesDep, execution: Known, draf
     summary="Pause an execution",
     response_model=ExecutionOut,
 )
-async def pause(request: Request, services: ServicesDep, execution: Known, draft: CancelDraft | None = None) -> Response:
+async def pause(
+    request: Request, services: ServicesDep, execution: Known, draft: CancelDraft | None = None
+) -> Response:
     """Start no further run of the execution until it is resumed; running ones continue.
 
     409 if it has ended or is being cancelled.
     """
-    await services.ledger.pause(execution.id, by=principal_of(request).name, reason=draft.reason if draft else None)
+    await services.ledger.pause(
+        execution.id, by=principal_of(request).name, reason=draft.reason if draft else None
+    )
     return JSONResponse((await _read(request, execution.id)).data())
 
 
@@ -307,7 +336,11 @@ async def resume(request: Request, services: ServicesDep, execution: Known) -> R
     resumed: Resumed = await services.ledger.resume(execution.id, by=principal_of(request).name)
     for zone in resumed.ready:
         services.notifier.notify(zone)
-    accepted = {"failures": resumed.accepts, "max_fail": resumed.max_fail} if resumed.accepts is not None else None
+    accepted = (
+        {"failures": resumed.accepts, "max_fail": resumed.max_fail}
+        if resumed.accepts is not None
+        else None
+    )
     return JSONResponse({**(await _read(request, execution.id)).data(), "accepted": accepted})
 
 
@@ -320,7 +353,13 @@ async def resume(request: Request, services: ServicesDep, execution: Known) -> R
     responses=RETRIED_OR_PREVIEW,
 )
 async def retry(
-    *, id: str, request: Request, services: ServicesDep, draft: RetryDraft, idem: Idempotent, prefer: Prefer = None
+    *,
+    id: str,
+    request: Request,
+    services: ServicesDep,
+    draft: RetryDraft,
+    idem: Idempotent,
+    prefer: Prefer = None,
 ) -> Response:
     """Launch a new execution of the targets that failed, from the step that failed.
 
@@ -331,9 +370,13 @@ async def retry(
     check_override(request, draft)
     limits = bounds(request, "jobs:execute")
     if draft.dry_run:
-        return JSONResponse(await services.again.preview(id, draft, bounds=limits, **await requester(request)))
+        return JSONResponse(
+            await services.again.preview(id, draft, bounds=limits, **await requester(request))
+        )
     await check_open(request)
-    launched = await services.again.retry(id, draft, bounds=limits, idem=idem, **await requester(request))
+    launched = await services.again.retry(
+        id, draft, bounds=limits, idem=idem, **await requester(request)
+    )
     return await answered(request, launched, prefer)
 
 
@@ -361,7 +404,9 @@ async def _previewed(request: Request, order: LaunchOrder) -> Response:
     return JSONResponse(await preview(services.launcher, services.database, order))
 
 
-async def _launch(request: Request, order: LaunchOrder, idem: IdempotentRequest | None, prefer: str | None) -> Response:
+async def _launch(
+    request: Request, order: LaunchOrder, idem: IdempotentRequest | None, prefer: str | None
+) -> Response:
     await check_open(request)
     launched = await services_of(request).launcher.launch(
         order, triggered_by=triggered_by(request), idem=idem, **await requester(request)

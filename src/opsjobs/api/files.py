@@ -33,7 +33,15 @@ from opsjobs.store.paging import PageRequest
 SILENCE_SECONDS_MAX = 60
 
 router = APIRouter(tags=["files"])
-FileName = Annotated[Title, Query(min_length=1, max_length=255, pattern=r"^[^/\x00-\x1f\x7f]+$", description="What to call it.")]
+FileName = Annotated[
+    Title,
+    Query(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[^/\x00-\x1f\x7f]+$",
+        description="What to call it.",
+    ),
+]
 _RAW: dict[str, Any] = {
     "requestBody": {
         "description": "The file's bytes as they are.",
@@ -50,7 +58,9 @@ async def known(id: str, request: Request) -> StoredFile:
 
 
 def _admit(request: Request, ref: object, stored: StoredFile) -> None:
-    if reach(request) is not None and not is_caller(request, stored.created_by, stored.created_by_kind):
+    if reach(request) is not None and not is_caller(
+        request, stored.created_by, stored.created_by_kind
+    ):
         raise NotFound.of("file", ref)
 
 
@@ -66,7 +76,9 @@ Known = Annotated[StoredFile, Depends(known)]
     response_model=StoredFileOut,
     responses=CREATED,
 )
-async def upload(request: Request, services: ServicesDep, idem: Idempotent, name: FileName = "file") -> Response:
+async def upload(
+    request: Request, services: ServicesDep, idem: Idempotent, name: FileName = "file"
+) -> Response:
     """Store the body as a file, of any type and at most `OPSJOBS_FILE_LIMIT_BYTES`.
 
     It is streamed; an upload that breaks off leaves nothing.
@@ -82,7 +94,12 @@ async def upload(request: Request, services: ServicesDep, idem: Idempotent, name
     try:
         written = await services.contents.write(pieces, limit_bytes=at_most, by=(by.name, by.kind))
         stored = await files.create(
-            name, written, by.name, _named(idem, name, written), created_by_kind=by.kind, limits=quota.limits
+            name,
+            written,
+            by.name,
+            _named(idem, name, written),
+            created_by_kind=by.kind,
+            limits=quota.limits,
         )
     except Full:
         raise quota.full(by) from None
@@ -94,16 +111,25 @@ async def upload(request: Request, services: ServicesDep, idem: Idempotent, name
         detail = f"Nothing of the body came for {SILENCE_SECONDS_MAX} seconds."
         return Problem(request.scope, 408, "body_timeout", detail, headers={"Connection": "close"})
     except Forgotten:
-        raise Conflict("upload_forgotten", "The upload took too long, and its beginning is gone: upload it again.") from None
+        raise Conflict(
+            "upload_forgotten",
+            "The upload took too long, and its beginning is gone: upload it again.",
+        ) from None
     except ClientDisconnect:
         return Response(status_code=400)  # to nobody
     return created(request, "" if isinstance(stored, Answer) else f"/files/{stored.id}", stored)
 
 
 @router.get(
-    "/files", dependencies=[requires("jobs:read", Within.LIST)], summary="List files", response_model=FilePageOut, responses=PAGED
+    "/files",
+    dependencies=[requires("jobs:read", Within.LIST)],
+    summary="List files",
+    response_model=FilePageOut,
+    responses=PAGED,
 )
-async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(FILES)]) -> Response:
+async def list_(
+    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(FILES)]
+) -> Response:
     """List files.
 
     The newest come first unless `sort` says otherwise. Within a scope, only files that the caller
@@ -115,7 +141,10 @@ async def list_(request: Request, services: ServicesDep, page: Annotated[PageReq
 
 
 @router.get(
-    "/files/{id}", dependencies=[requires("jobs:read", Within.OBJECT)], summary="Get a file", response_model=StoredFileOut
+    "/files/{id}",
+    dependencies=[requires("jobs:read", Within.OBJECT)],
+    summary="Get a file",
+    response_model=StoredFileOut,
 )
 async def show(stored: Known) -> Response:
     """Return name, size and SHA-256; the bytes are at `/files/{id}/content`."""
@@ -134,7 +163,12 @@ async def content(request: Request, stored: Known) -> Response:
     return download(request, stored.name, stored, lambda: _admit(request, stored.id, stored))
 
 
-@router.delete("/files/{id}", status_code=204, dependencies=[requires("jobs:execute", Within.OBJECT)], summary="Delete a file")
+@router.delete(
+    "/files/{id}",
+    status_code=204,
+    dependencies=[requires("jobs:execute", Within.OBJECT)],
+    summary="Delete a file",
+)
 async def delete(request: Request, services: ServicesDep, stored: Known) -> Response:
     """Delete the file; another caller's needs `jobs:update`, too. 409 while it is transferred."""
     if not is_caller(request, stored.created_by, stored.created_by_kind):
@@ -165,7 +199,12 @@ def _refusal(request: Request, limit: int) -> Response | None:
         detail = "The body is a form: send the file itself, as curl does with --data-binary @FILE."
         return Problem(request.scope, 415, "unsupported_media_type", detail)
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        return Problem(request.scope, 415, "unsupported_media_type", "The body is compressed on its way: send it plain.")
+        return Problem(
+            request.scope,
+            415,
+            "unsupported_media_type",
+            "The body is compressed on its way: send it plain.",
+        )
     return None
 
 
@@ -188,4 +227,6 @@ async def _pieces(request: Request) -> AsyncIterator[bytes]:
 
 def _named(idem: IdempotentRequest | None, name: str, written: Written) -> IdempotentRequest | None:
     """The request's body is known by now: the same key with another file, or another name for it, is another request."""
-    return idem and replace(idem, body_sha256=hashlib.sha256(written.sha256 + name.encode()).digest())
+    return idem and replace(
+        idem, body_sha256=hashlib.sha256(written.sha256 + name.encode()).digest()
+    )

@@ -27,7 +27,10 @@ router = APIRouter(tags=["schedules"])
     responses=PAGED,
 )
 async def list_(
-    request: Request, services: ServicesDep, schedule: Known, page: Annotated[PageRequest, page_of(FIRINGS)]
+    request: Request,
+    services: ServicesDep,
+    schedule: Known,
+    page: Annotated[PageRequest, page_of(FIRINGS)],
 ) -> Response:
     """List firings, the latest due time first unless `sort` says otherwise.
 

@@ -28,14 +28,18 @@ CLOSE_SECONDS = 3.0
 class LogReader(Protocol):
     """Where the log is read: store.execution_log.ExecutionLog."""
 
-    async def read(self, execution_id: int, *, after: int, limit: int, max_bytes: int) -> list[LogEntry]:
+    async def read(
+        self, execution_id: int, *, after: int, limit: int, max_bytes: int
+    ) -> list[LogEntry]:
         """The entries after a position."""
 
 
 class Bells(Protocol):
     """Where bells are heard: bus.Bus."""
 
-    def listen(self, *channels: str) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, bytes]]]:
+    def listen(
+        self, *channels: str
+    ) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, bytes]]]:
         """The messages of these channels."""
 
 
@@ -105,7 +109,9 @@ class Ring:
 class Follower:
     """The one reader of one execution that has not ended."""
 
-    def __init__(self, execution_id: int, start: int, journal: LogReader, bells: Bells, pace: Pace) -> None:
+    def __init__(
+        self, execution_id: int, start: int, journal: LogReader, bells: Bells, pace: Pace
+    ) -> None:
         self.ring = Ring(start, pace.ring_bytes)
         self.ended_at: int | None = None
         self.failure: Exception | None = None
@@ -127,7 +133,9 @@ class Follower:
         """Returns once the log is known to go beyond a position, or nobody reads on. Raises what broke the reader."""
         while self.ring.last <= position and not self.stopped:
             if self.failure:
-                raise RuntimeError(f"the log of execution {self._execution_id} cannot be followed") from self.failure
+                raise RuntimeError(
+                    f"the log of execution {self._execution_id} cannot be followed"
+                ) from self.failure
             await self._grown.wait()
 
     def stop(self) -> None:
@@ -145,7 +153,9 @@ class Follower:
         try:
             await self._read_page()
             if self.ended_at is None and not self.stopped:
-                await self._bell_or_poll()  # the subscription is in force: what came before it is read, too
+                await (
+                    self._bell_or_poll()
+                )  # the subscription is in force: what came before it is read, too
                 await self._read_page()
             # Neither was a bell's doing, so the first bells are answered at once; from then on they are merged.
             now, pace = asyncio.get_running_loop().time, self._pace
@@ -154,7 +164,9 @@ class Follower:
                 await self._bell_or_poll()
                 await self._read_page()
                 paid_until = max(paid_until, now()) + pace.merge_seconds
-                await asyncio.sleep(paid_until - now() - (pace.reads_at_once - 1) * pace.merge_seconds)
+                await asyncio.sleep(
+                    paid_until - now() - (pace.reads_at_once - 1) * pace.merge_seconds
+                )
         except Exception as bug:  # noqa: BLE001  the viewers end with it, loudly: nobody waits for a reader that is gone
             self.failure = bug
             self._tell()
@@ -170,10 +182,17 @@ class Follower:
         try:
             async with failpoints.at("stream"):
                 entries = await self._journal.read(
-                    self._execution_id, after=self.ring.last, limit=pace.page_entries, max_bytes=pace.page_bytes
+                    self._execution_id,
+                    after=self.ring.last,
+                    limit=pace.page_entries,
+                    max_bytes=pace.page_bytes,
                 )
         except Unavailable as away:
-            log.warning("the log cannot be read: trying again", execution=self._execution_id, error=str(away))
+            log.warning(
+                "the log cannot be read: trying again",
+                execution=self._execution_id,
+                error=str(away),
+            )
             await asyncio.sleep(pace.retry_seconds)
             return
         for entry in entries:
@@ -182,7 +201,10 @@ class Follower:
                 self.ended_at = entry.seq
         if entries:
             self._tell()
-        if len(entries) == pace.page_entries or sum(len(e.data or b"") for e in entries) >= pace.page_bytes:
+        if (
+            len(entries) == pace.page_entries
+            or sum(len(e.data or b"") for e in entries) >= pace.page_bytes
+        ):
             self._rung.set()  # a full page: there is more
 
     def _tell(self) -> None:
@@ -220,7 +242,11 @@ class Followers:
         async with self._followed(execution, position) as follower:
             ended = False
             while not ended and not self.closing.is_set():
-                idle = self.pace.keep_alive_seconds if idle_seconds is None else min(self.pace.keep_alive_seconds, idle_seconds())
+                idle = (
+                    self.pace.keep_alive_seconds
+                    if idle_seconds is None
+                    else min(self.pace.keep_alive_seconds, idle_seconds())
+                )
                 batch = await self._next(follower, execution.id, position, idle)
                 yield batch
                 position, ended = batch.position, batch.ended
@@ -230,7 +256,9 @@ class Followers:
 
         Never later: it waits beside the reading, which may not hear its cancel at once.
         """
-        reading = asyncio.create_task(self._read_to_the_end(execution), name=f"await-{execution.id}")
+        reading = asyncio.create_task(
+            self._read_to_the_end(execution), name=f"await-{execution.id}"
+        )
         try:
             await asyncio.wait({reading}, timeout=seconds)
         finally:
@@ -256,7 +284,9 @@ class Followers:
             async for _ in batches:
                 continue
 
-    async def _next(self, follower: Follower, execution_id: int, position: int, idle_seconds: float) -> FrameBatch:
+    async def _next(
+        self, follower: Follower, execution_id: int, position: int, idle_seconds: float
+    ) -> FrameBatch:
         ring = follower.ring
         if position < ring.base:
             return await self._page(execution_id, position)
@@ -274,8 +304,12 @@ class Followers:
     async def _page(self, execution_id: int, position: int) -> FrameBatch:
         entries = await self._older(execution_id, position)
         if not entries:
-            raise LookupError(f"the log of execution {execution_id} has nothing after {position}, though it goes on")
-        return FrameBatch(b"".join(map(log_encoding.sse, entries)), entries[-1].seq, entries[-1].event == "end")
+            raise LookupError(
+                f"the log of execution {execution_id} has nothing after {position}, though it goes on"
+            )
+        return FrameBatch(
+            b"".join(map(log_encoding.sse, entries)), entries[-1].seq, entries[-1].event == "end"
+        )
 
     async def _older(self, execution_id: int, position: int) -> list[LogEntry]:
         pace = self.pace
@@ -283,7 +317,10 @@ class Followers:
             while True:
                 try:
                     return await self._journal.read(
-                        execution_id, after=position, limit=pace.page_entries, max_bytes=pace.batch_bytes
+                        execution_id,
+                        after=position,
+                        limit=pace.page_entries,
+                        max_bytes=pace.batch_bytes,
                     )
                 except Unavailable:
                     await asyncio.sleep(pace.retry_seconds)

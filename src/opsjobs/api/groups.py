@@ -37,21 +37,36 @@ async def known(id: str, request: Request) -> StoredGroup:
     response_model=GroupOut,
     responses=CREATED,
 )
-async def create(request: Request, services: ServicesDep, draft: GroupDraft, idem: Idempotent) -> Response:
+async def create(
+    request: Request, services: ServicesDep, draft: GroupDraft, idem: Idempotent
+) -> Response:
     """Create a group. The first target that names a group creates it, too."""
     group = await services.groups.create(draft, idem)
-    return created(request, "" if isinstance(group, Answer) else f"/target-groups/{group.id}", group)
+    return created(
+        request, "" if isinstance(group, Answer) else f"/target-groups/{group.id}", group
+    )
 
 
 @router.get(
-    "/target-groups", dependencies=[requires("targets:read")], summary="List groups", response_model=GroupPageOut, responses=PAGED
+    "/target-groups",
+    dependencies=[requires("targets:read")],
+    summary="List groups",
+    response_model=GroupPageOut,
+    responses=PAGED,
 )
-async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(GROUPS)]) -> Response:
+async def list_(
+    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(GROUPS)]
+) -> Response:
     """List groups, by name unless `sort` says otherwise."""
     return listed(request, await services.groups.list(page))
 
 
-@router.get("/target-groups/{id}", dependencies=[requires("targets:read")], summary="Get a group", response_model=GroupOut)
+@router.get(
+    "/target-groups/{id}",
+    dependencies=[requires("targets:read")],
+    summary="Get a group",
+    response_model=GroupOut,
+)
 async def show(id: str, services: ServicesDep) -> Response:
     """Return the group; `direct_targets` counts the targets that name it."""
     return JSONResponse((await services.groups.get(id)).data())
@@ -64,9 +79,13 @@ async def show(id: str, services: ServicesDep) -> Response:
     response_model=TargetPageOut,
     responses=PAGED,
 )
-async def members(id: str, request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(TARGETS)]) -> Response:
+async def members(
+    id: str, request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(TARGETS)]
+) -> Response:
     """List all targets of the group: by name, by its selector, and by way of other groups."""
-    return listed(request, await services.inventory.list(page, among=await services.groups.members(id)))
+    return listed(
+        request, await services.inventory.list(page, among=await services.groups.members(id))
+    )
 
 
 @put_and_patch(
@@ -85,10 +104,17 @@ async def replace(
 
     A new name is adopted by the targets and groups that name it.
     """
-    return JSONResponse((await services.groups.replace(id, change.draft, basis=change.basis)).data())
+    return JSONResponse(
+        (await services.groups.replace(id, change.draft, basis=change.basis)).data()
+    )
 
 
-@router.delete("/target-groups/{id}", status_code=204, dependencies=[requires("targets:manage")], summary="Delete a group")
+@router.delete(
+    "/target-groups/{id}",
+    status_code=204,
+    dependencies=[requires("targets:manage")],
+    summary="Delete a group",
+)
 async def delete(id: str, services: ServicesDep) -> Response:
     """Delete the group, also from its targets. 409 while jobs or other groups name it."""
     await services.groups.delete(id)

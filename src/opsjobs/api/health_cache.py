@@ -17,7 +17,9 @@ PROBE_SECONDS = 2.0
 KEPT_SECONDS = 1.0
 """How old what somebody hears may be who asks too often."""
 
-REDIS_AWAY = Complaint("redis_away", "Redis does not answer: everything goes on, by polling once a second.")
+REDIS_AWAY = Complaint(
+    "redis_away", "Redis does not answer: everything goes on, by polling once a second."
+)
 
 Found = TypeVar("Found")
 
@@ -81,7 +83,11 @@ class Probes:
             log.warning("not ready: PostgreSQL does not answer", error=str(away))
             return "database"
         if schema is None or schema < HEAD:
-            log.warning("not ready: migrations are missing, run `opsjobs db upgrade`", schema=schema, needed=HEAD)
+            log.warning(
+                "not ready: migrations are missing, run `opsjobs db upgrade`",
+                schema=schema,
+                needed=HEAD,
+            )
             return "migrations"
         fatal = next((complaint.code for complaint in self.complaints if complaint.fatal), None)
         return fatal or ("admin_token" if self.admin_waits else None)

@@ -29,7 +29,11 @@ class HttpConnection(H11Protocol):
     """
 
     def __init__(
-        self, *args: Any, limits: ConnectionLimits | None = None, header_seconds: float = HEADER_SECONDS, **kwargs: Any
+        self,
+        *args: Any,
+        limits: ConnectionLimits | None = None,
+        header_seconds: float = HEADER_SECONDS,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._limits = limits or ConnectionLimits()
@@ -94,7 +98,9 @@ def _droppable(app: Any, transport: asyncio.Transport) -> App:
 
     def drop() -> None:
         # With a linger of 0 seconds the kernel, too, forgets what is unsent, and the peer sees a reset, not an end.
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
         transport.abort()
 
     return droppable

@@ -35,7 +35,9 @@ router = APIRouter(tags=["jobs"])
 class CloneDraft(Overriding):
     """Body of POST /jobs/{id}/clone. `name`: of the new job (None: the old one's with " (copy)")."""
 
-    name: Title | None = Field(default=None, min_length=1, max_length=200, pattern=text_patterns.TITLE)
+    name: Title | None = Field(
+        default=None, min_length=1, max_length=200, pattern=text_patterns.TITLE
+    )
 
 
 @router.post(
@@ -73,12 +75,16 @@ async def validate(request: Request, stored: jobs.Known) -> Response:
     summary="Preview an execution",
     response_model=PreviewOut,
 )
-async def preview_(request: Request, services: ServicesDep, stored: jobs.Known, draft: ExecuteDraft | None = None) -> Response:
+async def preview_(
+    request: Request, services: ServicesDep, stored: jobs.Known, draft: ExecuteDraft | None = None
+) -> Response:
     """Return the targets, waves, commands and estimated time of an execution.
 
     `changes`: how its targets differ from those of the last execution.
     """
-    return JSONResponse(await preview(services.launcher, services.database, _preview_order(request, stored, draft)))
+    return JSONResponse(
+        await preview(services.launcher, services.database, _preview_order(request, stored, draft))
+    )
 
 
 @router.post(
@@ -90,7 +96,11 @@ async def preview_(request: Request, services: ServicesDep, stored: jobs.Known, 
     responses=CREATED_VERSION,
 )
 async def clone(
-    request: Request, services: ServicesDep, stored: jobs.Known, idem: Idempotent, draft: CloneDraft | None = None
+    request: Request,
+    services: ServicesDep,
+    stored: jobs.Known,
+    idem: Idempotent,
+    draft: CloneDraft | None = None,
 ) -> Response:
     """Create a new job at version 1 with the definition of this one.
 
@@ -138,7 +148,9 @@ async def resume(id: str, request: Request) -> Response:
 
 def _preview_order(request: Request, stored: StoredJob, draft: ExecuteDraft | None) -> LaunchOrder:
     """Whoever may look at the job is shown the machines that he may look at; where it is for others, too, he is told so."""
-    return replace(order_of(stored, draft or ExecuteDraft()), bounds=bounds(request, "targets:read"))
+    return replace(
+        order_of(stored, draft or ExecuteDraft()), bounds=bounds(request, "targets:read")
+    )
 
 
 async def _paused(id: str, request: Request, *, paused: bool) -> Response:

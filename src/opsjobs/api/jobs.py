@@ -32,8 +32,13 @@ router = APIRouter(tags=["jobs"])
 
 def check_actions(request: Request, draft: JobDraft | RunDraft) -> None:
     """Raises Forbidden where the draft names a credential and the caller may use none, Invalid for too many actions."""
-    named = any(action.become is not None and action.become.credential is not None for action in _running(draft))
-    if named or (isinstance(draft, JobDraft) and any(p.from_credential is not None for p in draft.parameters)):
+    named = any(
+        action.become is not None and action.become.credential is not None
+        for action in _running(draft)
+    )
+    if named or (
+        isinstance(draft, JobDraft) and any(p.from_credential is not None for p in draft.parameters)
+    ):
         check(request, "credentials:use")
     check_limits(request, draft)
 
@@ -63,7 +68,11 @@ async def check_written(request: Request, draft: JobDraft | RunDraft, permission
 
 def _running(draft: JobDraft | RunDraft) -> list[RunningAction]:
     gate = draft.policy.gate
-    return [action for action in (*draft.actions, gate and gate.check) if isinstance(action, RunningAction)]
+    return [
+        action
+        for action in (*draft.actions, gate and gate.check)
+        if isinstance(action, RunningAction)
+    ]
 
 
 def check_limits(request: Request, draft: JobDraft | RunDraft) -> None:
@@ -72,14 +81,20 @@ def check_limits(request: Request, draft: JobDraft | RunDraft) -> None:
     limit = services_of(request).limits.max_actions
     if len(draft.actions) > limit:
         detail = f"There are {len(draft.actions)} actions, the limit is {limit}: make two jobs, or raise MAX_ACTIONS_PER_JOB."
-        raise Invalid("too_many_actions", detail, errors=[FieldError("/actions", detail, "too_many_actions")])
+        raise Invalid(
+            "too_many_actions", detail, errors=[FieldError("/actions", detail, "too_many_actions")]
+        )
     most = services_of(request).limits.max_attempts
-    asked = {f"/actions/{position}/retry": action.retry for position, action in enumerate(draft.actions)}
+    asked = {
+        f"/actions/{position}/retry": action.retry for position, action in enumerate(draft.actions)
+    }
     for pointer, retry in {"/policy/retry": draft.policy.retry, **asked}.items():
         if retry is not None and retry.max_attempts > most:
             detail = f"{retry.max_attempts} attempts are more than {most}: ask for fewer, or raise MAX_RETRIES."
             raise Invalid(
-                "too_many_attempts", detail, errors=[FieldError(f"{pointer}/max_attempts", detail, "too_many_attempts")]
+                "too_many_attempts",
+                detail,
+                errors=[FieldError(f"{pointer}/max_attempts", detail, "too_many_attempts")],
             )
 
 
@@ -92,16 +107,30 @@ def _check_sizes(limits: Limits, draft: JobDraft | RunDraft) -> None:
                 f"An output_limit of {format_size(action.output_limit or 0)} is more than {format_size(limits.output_bytes)} "
                 "(OPSJOBS_OUTPUT_LIMIT_BYTES): ask for less, or write the output to a file and fetch that."
             )
-            raise Invalid("output_limit", detail, errors=[FieldError(f"{pointer}/output_limit", detail, "output_limit")])
-    waits = [(f"/actions/{n}/duration", a.duration) for n, a in enumerate(draft.actions) if isinstance(a, WaitAction)]
-    waits += [(f"/actions/{n}/expires_in", a.expires_in) for n, a in enumerate(draft.actions) if isinstance(a, ApprovalAction)]
+            raise Invalid(
+                "output_limit",
+                detail,
+                errors=[FieldError(f"{pointer}/output_limit", detail, "output_limit")],
+            )
+    waits = [
+        (f"/actions/{n}/duration", a.duration)
+        for n, a in enumerate(draft.actions)
+        if isinstance(a, WaitAction)
+    ]
+    waits += [
+        (f"/actions/{n}/expires_in", a.expires_in)
+        for n, a in enumerate(draft.actions)
+        if isinstance(a, ApprovalAction)
+    ]
     for pointer, seconds in [*waits, ("/policy/hold_offline", draft.policy.hold_offline)]:
         if seconds > limits.wait_seconds:
             detail = (
                 f"{format_duration(seconds)} is more than {format_duration(limits.wait_seconds)} (OPSJOBS_WAIT_LIMIT): wait for less, or "
                 "make a schedule of a second job."
             )
-            raise Invalid("wait_too_long", detail, errors=[FieldError(pointer, detail, "wait_too_long")])
+            raise Invalid(
+                "wait_too_long", detail, errors=[FieldError(pointer, detail, "wait_too_long")]
+            )
 
 
 async def known(id: str, request: Request) -> StoredJob:
@@ -121,7 +150,9 @@ Known = Annotated[StoredJob, Depends(known)]
     response_model=JobOut,
     responses=CREATED_VERSION,
 )
-async def create(request: Request, services: ServicesDep, body: JobBody, idem: Idempotent) -> Response:
+async def create(
+    request: Request, services: ServicesDep, body: JobBody, idem: Idempotent
+) -> Response:
     """Store the job at version 1. Naming a credential needs `credentials:use`, too."""
     draft = body.draft
     await check_written(request, draft, "jobs:create")
@@ -135,9 +166,15 @@ async def create(request: Request, services: ServicesDep, body: JobBody, idem: I
 
 
 @router.get(
-    "/jobs", dependencies=[requires("jobs:read", Within.LIST)], summary="List jobs", response_model=JobPageOut, responses=PAGED
+    "/jobs",
+    dependencies=[requires("jobs:read", Within.LIST)],
+    summary="List jobs",
+    response_model=JobPageOut,
+    responses=PAGED,
 )
-async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(JOBS)]) -> Response:
+async def list_(
+    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(JOBS)]
+) -> Response:
     """List the jobs that are not deleted.
 
     The newest come first unless `sort` says otherwise.
@@ -176,7 +213,9 @@ Changed = Annotated[Edit[JobBody], edit(JobBody, known, volatile=["status"], ada
     response_model=JobOut,
     responses=VERSIONED,
 )
-async def replace(id: str, request: Request, services: ServicesDep, if_match: IfMatch, change: Changed) -> Response:
+async def replace(
+    id: str, request: Request, services: ServicesDep, if_match: IfMatch, change: Changed
+) -> Response:
     """Create the next version, or none if nothing changes.
 
     Executions keep the version that they were launched with.
@@ -187,13 +226,22 @@ async def replace(id: str, request: Request, services: ServicesDep, if_match: If
     vetted = await vet(request, draft, body)
     by, within = principal_of(request).name, bounds(request, "jobs:update")
     jobs = services.jobs
-    return _one(await jobs.replace(id, draft, by, if_match, vetted=vetted, bounds=within, basis=change.basis))
+    return _one(
+        await jobs.replace(
+            id, draft, by, if_match, vetted=vetted, bounds=within, basis=change.basis
+        )
+    )
 
 
 @router.delete(
-    "/jobs/{id}", status_code=204, dependencies=[requires("jobs:delete", Within.OBJECT), Depends(known)], summary="Delete a job"
+    "/jobs/{id}",
+    status_code=204,
+    dependencies=[requires("jobs:delete", Within.OBJECT), Depends(known)],
+    summary="Delete a job",
 )
-async def delete(id: str, request: Request, services: ServicesDep, if_match: IfMatchOrAny) -> Response:
+async def delete(
+    id: str, request: Request, services: ServicesDep, if_match: IfMatchOrAny
+) -> Response:
     """Archive the job: its executions stay, its name becomes free. 409 while it runs."""
     await services.jobs.archive(id, principal_of(request).name, if_match)
     return Response(status_code=204)
@@ -207,7 +255,10 @@ async def delete(id: str, request: Request, services: ServicesDep, if_match: IfM
     responses=PAGED,
 )
 async def versions(
-    request: Request, services: ServicesDep, stored: Known, page: Annotated[PageRequest, page_of(VERSIONS)]
+    request: Request,
+    services: ServicesDep,
+    stored: Known,
+    page: Annotated[PageRequest, page_of(VERSIONS)],
 ) -> Response:
     """List all versions as they were written, the newest first.
 

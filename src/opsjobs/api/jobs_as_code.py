@@ -39,7 +39,13 @@ class ApplyDraft(Overriding):
         seen: set[str] = set()
         for position, job in enumerate(self.jobs):
             if job.name in seen:
-                raise fault("duplicate_name", f"two jobs have the name {job.name!r}", "jobs", position, "name")
+                raise fault(
+                    "duplicate_name",
+                    f"two jobs have the name {job.name!r}",
+                    "jobs",
+                    position,
+                    "name",
+                )
             seen.add(job.name)
         return self
 
@@ -54,7 +60,9 @@ async def export(
     request: Request,
     services: ServicesDep,
     name: Annotated[list[str] | None, Query(description="Only these; may be repeated.")] = None,
-    tag: Annotated[list[str] | None, Query(description="Only those with any of these tags.")] = None,
+    tag: Annotated[
+        list[str] | None, Query(description="Only those with any of these tags.")
+    ] = None,
 ) -> Response:
     """Return at most 1,000 jobs by name, without defaults, as POST /jobs/apply takes them."""
     filters = {key: values for key, values in (("name", name), ("tags", tag)) if values}
@@ -77,7 +85,9 @@ async def export(
     summary="Apply jobs by name",
     response_model=AppliedOut,
 )
-async def apply(request: Request, services: ServicesDep, draft: ApplyDraft, dry_run: bool = False) -> Response:
+async def apply(
+    request: Request, services: ServicesDep, draft: ApplyDraft, dry_run: bool = False
+) -> Response:
     """Create jobs that do not exist and update those that differ, all or none.
 
     Updates need `jobs:update`, too. `dry_run=true` says what would change: created, updated (with
@@ -92,18 +102,27 @@ async def apply(request: Request, services: ServicesDep, draft: ApplyDraft, dry_
     done = await services.jobs.apply(draft.jobs, by, dry_run=dry_run, vetted=vetted, bounds=within)
     launcher, limits = services.launcher, bounds(request, "jobs:create")
     warnings = {job.name: await warnings_of(launcher, job, limits) for job in draft.jobs}
-    items = [{**one.data(), **_said(vetted[one.name]), "warnings": warnings[one.name]} for one in done]
+    items = [
+        {**one.data(), **_said(vetted[one.name]), "warnings": warnings[one.name]} for one in done
+    ]
     return JSONResponse({"items": items, "dry_run": dry_run})
 
 
 async def _vetted(request: Request, draft: ApplyDraft, *, dry_run: bool) -> dict[str, Vetted]:
     """What the safety check says of each; a dry run tells it all, and refuses nothing."""
     how = Overriding(override_safety=True) if dry_run else draft
-    return {job.name: await jobs.vet(request, job, how, at=f"/jobs/{n}") for n, job in enumerate(draft.jobs)}
+    return {
+        job.name: await jobs.vet(request, job, how, at=f"/jobs/{n}")
+        for n, job in enumerate(draft.jobs)
+    }
 
 
 def _said(vetted: Vetted) -> dict[str, Any]:
-    return vetted.judgement.data() if vetted.judgement is not None else {"verdict": None, "findings": []}
+    return (
+        vetted.judgement.data()
+        if vetted.judgement is not None
+        else {"verdict": None, "findings": []}
+    )
 
 
 async def _check_written(request: Request, drafts: Sequence[JobDraft]) -> None:

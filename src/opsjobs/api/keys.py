@@ -15,7 +15,12 @@ STRETCH_SECONDS = 2.0
 """One request's work: an answer comes in time, and shows how far it is."""
 
 
-@router.get("/keys", dependencies=[requires("system:admin")], summary="List encryption keys", response_model=KeyListOut)
+@router.get(
+    "/keys",
+    dependencies=[requires("system:admin")],
+    summary="List encryption keys",
+    response_model=KeyListOut,
+)
 async def list_(services: ServicesDep) -> Response:
     """Return each key's id, whether it is current or removable, and how much it seals."""
     states = await services.keys.states()
@@ -23,7 +28,10 @@ async def list_(services: ServicesDep) -> Response:
 
 
 @router.post(
-    "/keys/rotate", dependencies=[requires("system:admin")], summary="Rotate encryption keys", response_model=KeyRotationOut
+    "/keys/rotate",
+    dependencies=[requires("system:admin")],
+    summary="Rotate encryption keys",
+    response_model=KeyRotationOut,
 )
 async def rotate(services: ServicesDep) -> Response:
     """Re-seal rows under the current key, for up to 2 seconds. Repeat until `done`."""

@@ -42,7 +42,11 @@ class LineAssembler:
             out += self._let_out(key, prefix)
             begun = None
         if entry.data is None:
-            return bytes(out) + prefix + b"[%d bytes of %s were not kept]\n" % (entry.dropped or 0, entry.stream.encode())
+            return (
+                bytes(out)
+                + prefix
+                + b"[%d bytes of %s were not kept]\n" % (entry.dropped or 0, entry.stream.encode())
+            )
         out += self._whole(key, prefix, begun or _Begun(origin), entry.data)
         if self._held_bytes > HELD_BYTES:
             out += self.rest()
@@ -50,7 +54,10 @@ class LineAssembler:
 
     def rest(self) -> bytes:
         """The lines begun and not ended."""
-        prefixes = ((key, self._names.get(key[0], str(key[0])).encode() + b" | ") for key in list(self._begun))
+        prefixes = (
+            (key, self._names.get(key[0], str(key[0])).encode() + b" | ")
+            for key in list(self._begun)
+        )
         return b"".join(self._let_out(key, prefix) for key, prefix in prefixes)
 
     def _whole(self, key: tuple[int, str], prefix: bytes, begun: _Begun, data: bytes) -> bytes:

@@ -33,14 +33,29 @@ def page_of(listing: Listing, *, also: Collection[str] = ()) -> Any:
     """
 
     async def read(
-        *, request: Request, limit: int, cursor: str | None, sort: str | None, page: int | None, size: int | None, **filters: Any
+        *,
+        request: Request,
+        limit: int,
+        cursor: str | None,
+        sort: str | None,
+        page: int | None,
+        size: int | None,
+        **filters: Any,
     ) -> PageRequest:
         known = {"limit", "cursor", "sort", "page", "size", *listing.filters, *also}
         if unknown := [name for name in request.query_params if name not in known]:
             detail = f"There is no parameter {unknown[0][:60]!r} here: there are {', '.join(sorted(known))}."
-            raise Invalid("invalid_query", detail, errors=[FieldError("", detail, f"query:{unknown[0][:60]}")])
+            raise Invalid(
+                "invalid_query", detail, errors=[FieldError("", detail, f"query:{unknown[0][:60]}")]
+            )
         given = {name.removeprefix(_FILTER): values for name, values in filters.items() if values}
-        return PageRequest(size or limit, cursor, sort, 1 if size and page is None and cursor is None else page, given)
+        return PageRequest(
+            size or limit,
+            cursor,
+            sort,
+            1 if size and page is None and cursor is None else page,
+            given,
+        )
 
     read.__signature__ = _signature(listing)  # type: ignore[attr-defined]  # where FastAPI looks first
     return Depends(read)
@@ -58,19 +73,60 @@ _SHAPES: dict[str, dict[str, Any]] = {
 def _signature(listing: Listing) -> Signature:
     sorts = ", ".join(listing.sorts)
     taken: list[tuple[str, Any, Any]] = [
-        ("limit", Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Items a page.")], LIMIT_DEFAULT),
-        ("cursor", Annotated[str | None, Query(max_length=2_000, description="`next` of the page before.")], None),
-        ("sort", Annotated[str | None, Query(description=f"One of {sorts}; `-` before it turns the order round.")], None),
-        ("page", Annotated[int | None, Query(ge=1, le=PAGE_MAX, description="Instead of a cursor; counts `total`.")], None),
-        ("size", Annotated[int | None, Query(ge=1, le=LIMIT_MAX, description="Items a page, with `page`.")], None),
+        (
+            "limit",
+            Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Items a page.")],
+            LIMIT_DEFAULT,
+        ),
+        (
+            "cursor",
+            Annotated[
+                str | None, Query(max_length=2_000, description="`next` of the page before.")
+            ],
+            None,
+        ),
+        (
+            "sort",
+            Annotated[
+                str | None,
+                Query(description=f"One of {sorts}; `-` before it turns the order round."),
+            ],
+            None,
+        ),
+        (
+            "page",
+            Annotated[
+                int | None,
+                Query(ge=1, le=PAGE_MAX, description="Instead of a cursor; counts `total`."),
+            ],
+            None,
+        ),
+        (
+            "size",
+            Annotated[
+                int | None, Query(ge=1, le=LIMIT_MAX, description="Items a page, with `page`.")
+            ],
+            None,
+        ),
     ]
     for name, kind in listing.filters.items():
         # Under another name: a path may have an `{id}` of its own.
         words = f"Any of these ({kind})." if kind != "moment" else "A time with its zone."
         value: Any = Annotated[str, WithJsonSchema({"type": "string", **_SHAPES.get(kind, {})})]
-        taken.append((_FILTER + name, Annotated[list[value] | None, Query(alias=name, description=words)], None))
+        taken.append(
+            (
+                _FILTER + name,
+                Annotated[list[value] | None, Query(alias=name, description=words)],
+                None,
+            )
+        )
     request = Parameter("request", Parameter.KEYWORD_ONLY, annotation=Request)
-    return Signature([request, *(Parameter(n, Parameter.KEYWORD_ONLY, annotation=a, default=d) for n, a, d in taken)])
+    return Signature(
+        [
+            request,
+            *(Parameter(n, Parameter.KEYWORD_ONLY, annotation=a, default=d) for n, a, d in taken),
+        ]
+    )
 
 
 def listed(
@@ -84,15 +140,23 @@ def listed(
     body: dict[str, Any] = {name: [shown(item) for item in page.items], "next": page.next}
     if page.total is not None:
         body["total"] = page.total
-    return JSONResponse(body, headers={"Link": _next_link(request, page.next)} if page.next else None)
+    return JSONResponse(
+        body, headers={"Link": _next_link(request, page.next)} if page.next else None
+    )
 
 
 def _next_link(request: Request, cursor: str) -> str:
-    kept = [(name, value) for name, value in request.query_params.multi_items() if name not in ("cursor", "page")]
+    kept = [
+        (name, value)
+        for name, value in request.query_params.multi_items()
+        if name not in ("cursor", "page")
+    ]
     return f'<{request.url.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="next"'
 
 
-def created(request: Request, path: str, thing: Renderable | Answer, *, etag: int | None = None) -> JSONResponse:
+def created(
+    request: Request, path: str, thing: Renderable | Answer, *, etag: int | None = None
+) -> JSONResponse:
     """201 with the Location of what was created; or, for a request that came before, its answer as it was."""
     if isinstance(thing, Answer):
         return replayed(request, thing)

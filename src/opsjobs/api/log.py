@@ -50,7 +50,9 @@ class LogQuery(BaseModel):
 
     @model_validator(mode="after")
     def _only_text_is_narrowed(self) -> LogQuery:
-        if self.format != "text" and any(p is not None for p in (self.target, self.stream, self.action, self.attempt)):
+        if self.format != "text" and any(
+            p is not None for p in (self.target, self.stream, self.action, self.attempt)
+        ):
             raise ValueError("target, stream, action and attempt narrow only format=text")
         return self
 
@@ -67,7 +69,9 @@ class LogQuery(BaseModel):
     response_model=LogPageOut,
     responses=LOG,
 )
-async def log(request: Request, services: ServicesDep, execution: Known, query: Annotated[LogQuery, Query()]) -> Response:
+async def log(
+    request: Request, services: ServicesDep, execution: Known, query: Annotated[LogQuery, Query()]
+) -> Response:
     """Return the log as far as it is written, in order; `/events` follows it as it grows.
 
     `format=text` with `target` and `stream` is exactly the bytes of that stream; otherwise lines
@@ -75,7 +79,9 @@ async def log(request: Request, services: ServicesDep, execution: Known, query: 
     """
 
     def sent(pieces: AsyncIterator[bytes], media_type: str) -> Response:
-        still = partial(admitted, request, "execution", execution.id, execution, sees="executions:read")
+        still = partial(
+            admitted, request, "execution", execution.id, execution, sees="executions:read"
+        )
         return Download(request, pieces, still, media_type=media_type)
 
     await services.execution_log.check_available(execution)
@@ -83,44 +89,65 @@ async def log(request: Request, services: ServicesDep, execution: Known, query: 
         return await _page(request, execution, query.position, query.limit)
     if query.format == "ndjson":
         return sent(_items(services, execution, query.position), "application/x-ndjson")
-    run = (await services.executions.run_of(execution.id, query.target)).id if query.target is not None else None
+    run = (
+        (await services.executions.run_of(execution.id, query.target)).id
+        if query.target is not None
+        else None
+    )
     if run is not None and query.stream is not None:
         return sent(_bytes(services, execution, run, query), "application/octet-stream")
     return sent(_lines(services, execution, run, query), "text/plain")
 
 
 async def _page(request: Request, execution: Execution, position: int, limit: int) -> Response:
-    entries = await services_of(request).execution_log.read(execution.id, after=position, limit=limit, max_bytes=PAGE_BYTES)
+    entries = await services_of(request).execution_log.read(
+        execution.id, after=position, limit=limit, max_bytes=PAGE_BYTES
+    )
     last = entries[-1].seq if entries else position
     more = last < execution.last_seq
-    kept = [(name, value) for name, value in request.query_params.multi_items() if name not in ("cursor", "after")]
+    kept = [
+        (name, value)
+        for name, value in request.query_params.multi_items()
+        if name not in ("cursor", "after")
+    ]
     link = f'<{request.url.path}?{urlencode([*kept, ("cursor", last)])}>; rel="next"'
-    body = {"items": [log_encoding.item(entry) for entry in entries], "next": str(last) if more else None}
+    body = {
+        "items": [log_encoding.item(entry) for entry in entries],
+        "next": str(last) if more else None,
+    }
     return JSONResponse(body, headers={"Link": link} if more else None)
 
 
 async def _items(services: Services, execution: Execution, position: int) -> AsyncIterator[bytes]:
     while position < execution.last_seq:
-        entries = await services.execution_log.read(execution.id, after=position, limit=PAGE_ENTRIES, max_bytes=PAGE_BYTES)
+        entries = await services.execution_log.read(
+            execution.id, after=position, limit=PAGE_ENTRIES, max_bytes=PAGE_BYTES
+        )
         if not entries:
             return
         position = entries[-1].seq
         yield b"".join(map(log_encoding.line, entries))
 
 
-async def _bytes(services: Services, execution: Execution, run: int, query: LogQuery) -> AsyncIterator[bytes]:
+async def _bytes(
+    services: Services, execution: Execution, run: int, query: LogQuery
+) -> AsyncIterator[bytes]:
     async for entries in _output(services, execution, run, query):
         yield b"".join(entry.data or b"" for entry in entries)
 
 
-async def _lines(services: Services, execution: Execution, run: int | None, query: LogQuery) -> AsyncIterator[bytes]:
+async def _lines(
+    services: Services, execution: Execution, run: int | None, query: LogQuery
+) -> AsyncIterator[bytes]:
     lines = LineAssembler(await services.executions.names(execution.id))
     async for entries in _output(services, execution, run, query):
         yield b"".join(map(lines.feed, entries))
     yield lines.rest()
 
 
-async def _output(services: Services, execution: Execution, run: int | None, query: LogQuery) -> AsyncIterator[list[LogEntry]]:
+async def _output(
+    services: Services, execution: Execution, run: int | None, query: LogQuery
+) -> AsyncIterator[list[LogEntry]]:
     pages = services.execution_log.output(
         execution.id,
         target_run=run,

@@ -16,7 +16,11 @@ KEEP_ALIVE = b": keep-alive\n\n"
 def data(entry: LogEntry) -> dict[str, Any]:
     """What an entry says: output with its text, or `data_base64` where the bytes are not UTF-8; else the entry's body."""
     if entry.event != "output":
-        ours = {} if entry.target_run is None else {"target_run": entry.target_run, "target": entry.target}
+        ours = (
+            {}
+            if entry.target_run is None
+            else {"target_run": entry.target_run, "target": entry.target}
+        )
         return {**ours, **(entry.body or {})}
     return {
         "target_run": entry.target_run,

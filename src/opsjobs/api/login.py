@@ -47,7 +47,9 @@ class OwnPasswordDraft(ApiModel):
 async def log_in(request: Request, services: ServicesDep, draft: LoginDraft) -> Response:
     """Return an access token for some minutes, and a refresh token that can be used once."""
     logins = services.access.logins
-    given = await logins.log_in(draft.username, draft.password.get_secret_value(), request.state.address)
+    given = await logins.log_in(
+        draft.username, draft.password.get_secret_value(), request.state.address
+    )
     return JSONResponse(given.data())
 
 
@@ -65,7 +67,9 @@ async def log_out(request: Request, services: ServicesDep) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/auth/me", dependencies=[requires_a_token()], summary="Get the caller", response_model=MeOut)
+@router.get(
+    "/auth/me", dependencies=[requires_a_token()], summary="Get the caller", response_model=MeOut
+)
 async def me(request: Request) -> Response:
     """Return the identity and grants of the token; `person`: the human behind it, if known."""
     principal = principal_of(request)
@@ -80,8 +84,15 @@ async def me(request: Request) -> Response:
     )
 
 
-@router.post("/auth/password", status_code=204, dependencies=[requires_a_token()], summary="Change the own password")
-async def change_password(request: Request, services: ServicesDep, draft: OwnPasswordDraft) -> Response:
+@router.post(
+    "/auth/password",
+    status_code=204,
+    dependencies=[requires_a_token()],
+    summary="Change the own password",
+)
+async def change_password(
+    request: Request, services: ServicesDep, draft: OwnPasswordDraft
+) -> Response:
     """Change the password and end all logins of the user, this one too.
 
     Only for users that are stored here.
@@ -97,5 +108,7 @@ async def change_password(request: Request, services: ServicesDep, draft: OwnPas
     assert user is not None, "prove refuses a user that is not there"
     await services.people.attempts.succeeded(principal.name, request.state.address)
     password_hash = await services.access.passwords.hashed(new)
-    await services.people.users.change(str(user.id), "user.password_changed", password_hash=password_hash)
+    await services.people.users.change(
+        str(user.id), "user.password_changed", password_hash=password_hash
+    )
     return Response(status_code=204)

@@ -35,7 +35,9 @@ class StreamReauth:
     `ask` raises a Refusal, or Unavailable if it cannot be decided.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[None]], clock: Clock, *, every_seconds: float) -> None:
+    def __init__(
+        self, ask: Callable[[], Awaitable[None]], clock: Clock, *, every_seconds: float
+    ) -> None:
         self._ask = ask
         self._clock = clock
         self._every_seconds = every_seconds
@@ -152,7 +154,10 @@ class Download(StreamingResponse):
             async with asyncio.timeout(self._limit_seconds):
                 await super().__call__(scope, receive, send)
         except (Refusal, Unavailable, TimeoutError) as over:
-            reason = str(over) or f"it lasted longer than {self._limit_seconds:g} s (OPSJOBS_DOWNLOAD_TIME)"
+            reason = (
+                str(over)
+                or f"it lasted longer than {self._limit_seconds:g} s (OPSJOBS_DOWNLOAD_TIME)"
+            )
             path = scope["path"][:200]
             log.warning("download_ended", path=path, principal=self._caller.name, reason=reason)
             drop: Callable[[], None] | None = scope.get("extensions", {}).get(DROP)
@@ -162,7 +167,9 @@ class Download(StreamingResponse):
             await asyncio.sleep(0)  # until the server has noticed
 
 
-async def _while_authorized(pieces: AsyncIterator[bytes], reauth: StreamReauth) -> AsyncIterator[bytes]:
+async def _while_authorized(
+    pieces: AsyncIterator[bytes], reauth: StreamReauth
+) -> AsyncIterator[bytes]:
     async for piece in pieces:
         await reauth.check()
         yield piece

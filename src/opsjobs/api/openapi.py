@@ -76,7 +76,8 @@ def describe(app: FastAPI, *, docs: bool) -> None:
 
     async def page(_: Request) -> HTMLResponse:
         return HTMLResponse(
-            _html(app.openapi()), headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+            _html(app.openapi()),
+            headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
         )
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI says it is done
@@ -118,7 +119,14 @@ def _schema(app: FastAPI) -> dict[str, Any]:
                 operation["requestBody"]["content"] = {_PATCH_TYPE: {"schema": _PATCH_REF}}
             if path in OPEN_DOORS:
                 operation["security"] = []
-    tags = sorted({tag for operations in schema["paths"].values() for one in operations.values() for tag in one["tags"]})
+    tags = sorted(
+        {
+            tag
+            for operations in schema["paths"].values()
+            for one in operations.values()
+            for tag in one["tags"]
+        }
+    )
     schema["tags"] = [{"name": tag} for tag in tags]
     return _with_plain_names(schema)
 
@@ -150,7 +158,9 @@ def _with_plain_names(schema: dict[str, Any]) -> dict[str, Any]:
         return found
 
     schema = renamed(schema)
-    schema["components"]["schemas"] = {plain[name]: body for name, body in schema["components"]["schemas"].items()}
+    schema["components"]["schemas"] = {
+        plain[name]: body for name, body in schema["components"]["schemas"].items()
+    }
     return schema
 
 

@@ -27,8 +27,11 @@ _EMPTY = hashlib.sha256(b"").digest()
 async def idempotent(
     request: Request,
     idempotency_key: Annotated[
-        Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"})] | None,
-        Header(description="A repeated request with the same key gets the first answer again, for 24 hours."),
+        Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"})]
+        | None,
+        Header(
+            description="A repeated request with the same key gets the first answer again, for 24 hours."
+        ),
     ] = None,
 ) -> IdempotentRequest | None:
     """The request's name for `store.idempotency`; None where it carries no key. Raises Invalid."""
@@ -36,7 +39,9 @@ async def idempotent(
         return None
     if not _KEY.fullmatch(idempotency_key):
         detail = "An Idempotency-Key is 1 to 255 printable ASCII characters without blanks, such as a UUID."
-        raise Invalid("invalid_header", detail, errors=[FieldError("", detail, "header:Idempotency-Key")])
+        raise Invalid(
+            "invalid_header", detail, errors=[FieldError("", detail, "header:Idempotency-Key")]
+        )
     body = services_of(request).vault.blinded(getattr(request.state, "body_sha256", _EMPTY))
     # The key belongs to the caller and the route; the prefix /api/v1 names the same route.
     route = _short(f"{request.method} {route_path(request.scope)}")
@@ -46,7 +51,10 @@ async def idempotent(
 async def if_match(
     if_match: Annotated[
         str | None,
-        Header(description="The ETag of the version that you have read, or *.", json_schema_extra={REQUIRED: True}),
+        Header(
+            description="The ETag of the version that you have read, or *.",
+            json_schema_extra={REQUIRED: True},
+        ),
     ] = None,
 ) -> frozenset[int] | None:
     """The versions that the caller takes the thing for; None = any (`*`). Raises Precondition(428) where there is none."""
@@ -57,7 +65,9 @@ async def if_match(
 
 
 async def if_match_or_any(
-    if_match: Annotated[str | None, Header(description="Optional: the ETag of the version that you mean.")] = None,
+    if_match: Annotated[
+        str | None, Header(description="Optional: the ETag of the version that you mean.")
+    ] = None,
 ) -> frozenset[int] | None:
     """As `if_match`, where leaving it out means any version."""
     return None if if_match is None else _versions(if_match)
@@ -67,7 +77,11 @@ def _versions(header: str) -> frozenset[int] | None:
     if header.strip() == "*":
         return None
     # A tag that is none of ours names no version: then nothing matches, and the answer is 412.
-    return frozenset(int(tag) for tag in _TAG.findall(header) if tag.isascii() and tag.isdigit() and len(tag) < 19)
+    return frozenset(
+        int(tag)
+        for tag in _TAG.findall(header)
+        if tag.isascii() and tag.isdigit() and len(tag) < 19
+    )
 
 
 Idempotent = Annotated[IdempotentRequest | None, Depends(idempotent)]

@@ -15,7 +15,14 @@ from starlette.types import Scope
 from opsjobs.api.paths import route_path
 from opsjobs.model.action import KINDS
 from opsjobs.model.api_model import snake_case
-from opsjobs.model.errors import FieldError, Refusal, RemoteFailure, TooMany, Unauthorised, Unavailable
+from opsjobs.model.errors import (
+    FieldError,
+    Refusal,
+    RemoteFailure,
+    TooMany,
+    Unauthorised,
+    Unavailable,
+)
 from opsjobs.model.validation_messages import plain_words
 from opsjobs.telemetry import log
 
@@ -60,18 +67,34 @@ class Problem(JSONResponse):
             headers["Retry-After"] = str(refusal.retry_after_seconds)
         if isinstance(refusal, Unauthorised):
             headers["WWW-Authenticate"] = "Bearer"
-        return cls(scope, refusal.status, refusal.code, refusal.detail, errors=refusal.errors, headers=headers)
+        return cls(
+            scope,
+            refusal.status,
+            refusal.code,
+            refusal.detail,
+            errors=refusal.errors,
+            headers=headers,
+        )
 
     @classmethod
     def unavailable(cls, scope: Scope, reason: Unavailable) -> Problem:
         """What we need does not answer; the caller may try again. The reason is for the log: it may name hosts of ours."""
-        log.warning("unavailable", reason=str(reason), request_id=scope.get("state", {}).get("request_id"))
-        return cls(scope, 503, reason.code, reason.told, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+        log.warning(
+            "unavailable", reason=str(reason), request_id=scope.get("state", {}).get("request_id")
+        )
+        return cls(
+            scope, 503, reason.code, reason.told, headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
+        )
 
     @classmethod
     def bug(cls, scope: Scope) -> Problem:
         """Something of ours broke; the log holds it under the request's id."""
-        return cls(scope, 500, "internal", "Something broke here. The service's log has it under this request_id.")
+        return cls(
+            scope,
+            500,
+            "internal",
+            "Something broke here. The service's log has it under this request_id.",
+        )
 
 
 def not_allowed(scope: Scope, allowed: Collection[str]) -> Problem:
@@ -136,7 +159,13 @@ async def _on_http(request: Request, raised: Exception) -> Response:
         case 405:
             return not_allowed(request.scope, request.app.state.methods.of(path))
         case status:
-            return Problem(request.scope, status, HTTPStatus(status).name.lower(), str(raised.detail), headers=raised.headers)
+            return Problem(
+                request.scope,
+                status,
+                HTTPStatus(status).name.lower(),
+                str(raised.detail),
+                headers=raised.headers,
+            )
 
 
 def field_errors(told: Iterable[Mapping[str, Any]], body: Any) -> list[FieldError]:
@@ -168,7 +197,12 @@ def _without_kinds(steps: Sequence[Any]) -> list[Any]:
         step
         for i, step in enumerate(steps)
         if not (
-            step in KINDS and i > 0 and (steps[i - 1] == "check" or (isinstance(steps[i - 1], int) and steps[i - 2] == "actions"))
+            step in KINDS
+            and i > 0
+            and (
+                steps[i - 1] == "check"
+                or (isinstance(steps[i - 1], int) and steps[i - 2] == "actions")
+            )
         )
     ]
 

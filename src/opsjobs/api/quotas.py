@@ -53,7 +53,9 @@ class OpenExecutions:
         key, now = (caller.name, caller.kind), self._clock.monotonic()
         known = self._known.get(key)
         if known is None or known.open + most > self._most or now >= known.at + KNOWN_SECONDS:
-            counted = await self._executions.count_open(caller.name, caller.kind, at_most=self._most)
+            counted = await self._executions.count_open(
+                caller.name, caller.kind, at_most=self._most
+            )
             if len(self._known) >= CALLERS_MAX:
                 self._known.clear()
             known = self._known[key] = _Count(counted, now)
@@ -94,7 +96,9 @@ class FileQuota:
             raise self.full(caller)
         return room
 
-    async def watched(self, pieces: AsyncIterator[bytes], files: Files, caller: Principal) -> AsyncIterator[bytes]:
+    async def watched(
+        self, pieces: AsyncIterator[bytes], files: Files, caller: Principal
+    ) -> AsyncIterator[bytes]:
         """Pass the pieces of an upload on, and look from time to time whether others left no room. Raises Conflict."""
         unseen = 0
         async for piece in pieces:
@@ -115,8 +119,18 @@ class FileQuota:
     def full(self, caller: Principal) -> Conflict:
         """Describe files that leave no room, or uploads of the last hour that do."""
         limits = [
-            (f"the files of {caller.name}", self.limits.caller_bytes, "OPSJOBS_FILES_PER_CALLER_BYTES"),
+            (
+                f"the files of {caller.name}",
+                self.limits.caller_bytes,
+                "OPSJOBS_FILES_PER_CALLER_BYTES",
+            ),
             ("all files together", self.limits.all_bytes, "OPSJOBS_FILES_LIMIT_BYTES"),
         ]
-        words = " and ".join(f"{whose} may have {format_size(limit)} ({setting})" for whose, limit, setting in limits if limit)
-        return Conflict("files_full", f"There is no room for more: {words}. {_WAY_OUT[0].upper()}{_WAY_OUT[1:]}")
+        words = " and ".join(
+            f"{whose} may have {format_size(limit)} ({setting})"
+            for whose, limit, setting in limits
+            if limit
+        )
+        return Conflict(
+            "files_full", f"There is no room for more: {words}. {_WAY_OUT[0].upper()}{_WAY_OUT[1:]}"
+        )

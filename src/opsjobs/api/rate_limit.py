@@ -27,7 +27,11 @@ class Rates:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand it on, or say when to come back."""
         principal = scope.get("state", {}).get("principal")
-        early = self._buckets.take((principal.kind, principal.name)) if isinstance(principal, Principal) else 0.0
+        early = (
+            self._buckets.take((principal.kind, principal.name))
+            if isinstance(principal, Principal)
+            else 0.0
+        )
         if early:
             detail = f"{principal.name} asks more than {self._a_second} times a second (OPSJOBS_RATE_LIMIT): ask less often."
             refused = TooMany("too_many_requests", detail, retry_after_seconds=math.ceil(early))

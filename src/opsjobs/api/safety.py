@@ -41,7 +41,10 @@ class SafetyDraft(ApiModel):
 
 
 @router.post(
-    "/safety/check", dependencies=[requires("jobs:read", Within.ANYWHERE)], summary="Check a text", response_model=SafetyCheckOut
+    "/safety/check",
+    dependencies=[requires("jobs:read", Within.ANYWHERE)],
+    summary="Check a text",
+    response_model=SafetyCheckOut,
 )
 async def check(services: ServicesDep, draft: SafetyDraft) -> Response:
     """Return the findings of the safety check for a command line or a script, and the verdict.
@@ -50,9 +53,16 @@ async def check(services: ServicesDep, draft: SafetyDraft) -> Response:
     """
     judges = services.judges
     if judges is None:
-        raise Conflict("safety_off", "The safety check is switched off: set ENABLE_SAFETY_CHECKS=on for the API.")
+        raise Conflict(
+            "safety_off",
+            "The safety check is switched off: set ENABLE_SAFETY_CHECKS=on for the API.",
+        )
     context = Context(frozenset(draft.labels), draft.share_of_targets, draft.targets, draft.become)
-    return JSONResponse(SafetyJudgement(await judges.check(SafetyQuestion(draft.interpreter, draft.text, context))).data())
+    return JSONResponse(
+        SafetyJudgement(
+            await judges.check(SafetyQuestion(draft.interpreter, draft.text, context))
+        ).data()
+    )
 
 
 @router.get(

@@ -51,7 +51,9 @@ class PreviewDraft(ApiModel):
     @model_validator(mode="after")
     def _names_something(self) -> PreviewDraft:
         if self.schedule is None and self.id is None:
-            raise fault("nothing_to_preview", "write a schedule, or the id of a stored one", "schedule")
+            raise fault(
+                "nothing_to_preview", "write a schedule, or the id of a stored one", "schedule"
+            )
         return self
 
 
@@ -77,7 +79,9 @@ async def preview(request: Request, services: ServicesDep, draft: PreviewDraft) 
     table = _table(wanted, stored, after)
     # Some are rare, and looked for over years.
     count = min(draft.count, _left(wanted, stored))
-    moments = await asyncio.to_thread(lambda: list(_moments(table, wanted.timezone, after, count, calendars)))
+    moments = await asyncio.to_thread(
+        lambda: list(_moments(table, wanted.timezone, after, count, calendars))
+    )
     notes = list(_notes(wanted, stored, ends=len(moments) < draft.count))
     return JSONResponse({"moments": moments, "words": table.words, "notes": notes})
 
@@ -123,14 +127,22 @@ def _left(wanted: ScheduleDraft, stored: StoredSchedule | None) -> int:
 
 
 def _moments(
-    table: Timetable, zone: str | None, after: datetime, count: int, calendars: Mapping[str, Calendar]
+    table: Timetable,
+    zone: str | None,
+    after: datetime,
+    count: int,
+    calendars: Mapping[str, Calendar],
 ) -> Iterator[dict[str, Any]]:
     due = table.next_after(after)
     for _ in range(count):
         if due is None:
             return
         shut = closed(calendars.values(), due)
-        yield {"utc": moment(due), "local": local(due, zone).isoformat(), "closed": shut.data() if shut is not None else None}
+        yield {
+            "utc": moment(due),
+            "local": local(due, zone).isoformat(),
+            "closed": shut.data() if shut is not None else None,
+        }
         due = table.next_after(due)
 
 
@@ -148,7 +160,9 @@ def _notes(wanted: ScheduleDraft, stored: StoredSchedule | None, *, ends: bool) 
 def _check_calendars(names: Collection[str], known: Mapping[str, Calendar]) -> None:
     wrong = [
         FieldError(
-            f"/schedule/calendars/{n}", f"There is no calendar {name!r}: make it first, or leave it out.", "unknown_calendar"
+            f"/schedule/calendars/{n}",
+            f"There is no calendar {name!r}: make it first, or leave it out.",
+            "unknown_calendar",
         )
         for n, name in enumerate(names)
         if name not in known

@@ -69,7 +69,9 @@ Known = Annotated[StoredSchedule, Depends(known)]
     response_model=ScheduleOut,
     responses=CREATED_VERSION,
 )
-async def create(request: Request, services: ServicesDep, job: jobs.Known, draft: ScheduleDraft, idem: Idempotent) -> Response:
+async def create(
+    request: Request, services: ServicesDep, job: jobs.Known, draft: ScheduleDraft, idem: Idempotent
+) -> Response:
     """Create a schedule at version 1.
 
     It launches the job in the name and with the permissions of the caller.
@@ -77,12 +79,20 @@ async def create(request: Request, services: ServicesDep, job: jobs.Known, draft
     check_parameters(job.job.definition.parameters, draft)
     refuse_past(draft, await services.outlook.now())
     by = await owner(request)
-    made = await services.schedules.create(str(job.job.id), draft, by.name, idem, owner_kind=by.kind)
+    made = await services.schedules.create(
+        str(job.job.id), draft, by.name, idem, owner_kind=by.kind
+    )
     name = job.job.definition.name
     if isinstance(made, Answer):
-        return replayed(request, Answer(made.status, made.location, shown(made.body, name, None)), etag=True)
+        return replayed(
+            request, Answer(made.status, made.location, shown(made.body, name, None)), etag=True
+        )
     body = shown(made.data(), name, None)
-    return JSONResponse(body, 201, {"Location": located(request, f"/schedules/{made.id}"), "ETag": tag(made.version)})
+    return JSONResponse(
+        body,
+        201,
+        {"Location": located(request, f"/schedules/{made.id}"), "ETag": tag(made.version)},
+    )
 
 
 @router.get(
@@ -92,12 +102,16 @@ async def create(request: Request, services: ServicesDep, job: jobs.Known, draft
     response_model=SchedulePageOut,
     responses=PAGED,
 )
-async def of_job(request: Request, stored: jobs.Known, page: Annotated[PageRequest, page_of(SCHEDULES)]) -> Response:
+async def of_job(
+    request: Request, stored: jobs.Known, page: Annotated[PageRequest, page_of(SCHEDULES)]
+) -> Response:
     """List the schedules of a job.
 
     The newest come first unless `sort` says otherwise.
     """
-    return await _listed(request, but(page, filters={**page.filters, "job_id": [str(stored.job.id)]}))
+    return await _listed(
+        request, but(page, filters={**page.filters, "job_id": [str(stored.job.id)]})
+    )
 
 
 @router.get(
@@ -139,15 +153,21 @@ Changed = Annotated[Edit[ScheduleDraft], edit(ScheduleDraft, known, volatile=_OF
     response_model=ScheduleOut,
     responses=VERSIONED,
 )
-async def replace(request: Request, services: ServicesDep, schedule: Known, if_match: IfMatch, change: Changed) -> Response:
+async def replace(
+    request: Request, services: ServicesDep, schedule: Known, if_match: IfMatch, change: Changed
+) -> Response:
     """Create the next version, owned by the caller, or none if nothing changes.
 
     What is due already is launched as it was due.
     """
     draft = change.draft
-    check_parameters((await services.jobs.get(str(schedule.job_id))).job.definition.parameters, draft)
+    check_parameters(
+        (await services.jobs.get(str(schedule.job_id))).job.definition.parameters, draft
+    )
     by = await owner(request)
-    changed = await services.schedules.replace(str(schedule.id), draft, by.name, if_match, by_kind=by.kind, basis=change.basis)
+    changed = await services.schedules.replace(
+        str(schedule.id), draft, by.name, if_match, by_kind=by.kind, basis=change.basis
+    )
     return await _one(request, changed)
 
 
@@ -157,7 +177,9 @@ async def replace(request: Request, services: ServicesDep, schedule: Known, if_m
     dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
     summary="Delete a schedule",
 )
-async def delete(id: str, request: Request, services: ServicesDep, if_match: IfMatchOrAny) -> Response:
+async def delete(
+    id: str, request: Request, services: ServicesDep, if_match: IfMatchOrAny
+) -> Response:
     """Delete the schedule. Executions that it has launched stay and continue."""
     await services.schedules.delete(id, principal_of(request).name, if_match)
     return Response(status_code=204)
@@ -170,9 +192,16 @@ async def delete(id: str, request: Request, services: ServicesDep, if_match: IfM
     response_model=ScheduleOut,
     responses=VERSIONED,
 )
-async def pause(request: Request, services: ServicesDep, schedule: Known, draft: ReasonDraft | None = None) -> Response:
+async def pause(
+    request: Request, services: ServicesDep, schedule: Known, draft: ReasonDraft | None = None
+) -> Response:
     """Skip each due time, on record, until the schedule is resumed. Idempotent."""
-    return await _one(request, await services.schedules.pause(schedule.id, reason=draft.reason if draft is not None else None))
+    return await _one(
+        request,
+        await services.schedules.pause(
+            schedule.id, reason=draft.reason if draft is not None else None
+        ),
+    )
 
 
 @router.post(
@@ -217,7 +246,14 @@ async def trigger(
     check(request, "jobs:execute", within=Within.OBJECT)
     if not (limits := bounds(request, "jobs:execute")).act.everywhere:
         labels = await services.schedules.labels(schedule)
-        admit(request, "schedule", schedule.id, labels, sees="schedules:read", permission="jobs:execute")
+        admit(
+            request,
+            "schedule",
+            schedule.id,
+            labels,
+            sees="schedules:read",
+            permission="jobs:execute",
+        )
     if draft is not None:
         check_override(request, draft)
     await check_open(request)
@@ -241,7 +277,11 @@ def check_parameters(declared: list[ParameterDraft], draft: ScheduleDraft) -> No
             f"{secret[0]} is a secret, which would be stored in the open with the schedule: store it with "
             f"`opsjobs credentials add NAME --type secret`, and declare the parameter with `from_credential: NAME` in the job."
         )
-        raise Invalid("secret_in_schedule", detail, errors=[FieldError(f"/parameters/{secret[0]}", detail, "secret_in_schedule")])
+        raise Invalid(
+            "secret_in_schedule",
+            detail,
+            errors=[FieldError(f"/parameters/{secret[0]}", detail, "secret_in_schedule")],
+        )
     # Choices behind a URL are asked for at each launch: now and then may differ.
     bound(declared, draft.parameters)
 
@@ -249,7 +289,11 @@ def check_parameters(declared: list[ParameterDraft], draft: ScheduleDraft) -> No
 def told(firing: Firing) -> dict[str, Any]:
     """An item, with a sentence that explains it and a way to its execution."""
     item = firing.data()
-    links = {"execution": f"/executions/{firing.execution_id}"} if firing.execution_id is not None else {}
+    links = (
+        {"execution": f"/executions/{firing.execution_id}"}
+        if firing.execution_id is not None
+        else {}
+    )
     return {**item, "explained": explained(item), "links": links}
 
 
@@ -257,16 +301,25 @@ def shown(body: Mapping[str, Any], job_name: str, last: Firing | None) -> dict[s
     """What answers say of a schedule: itself, the name of its job, its next moment in words, and how its last one went."""
     due, zone = body["next_due_at"], body.get("timezone")
     next_ = None if due is None else in_words(datetime.fromisoformat(due), zone)
-    return {**body, "job_name": job_name, "next": next_, "last_firing": told(last) if last is not None else None}
+    return {
+        **body,
+        "job_name": job_name,
+        "next": next_,
+        "last_firing": told(last) if last is not None else None,
+    }
 
 
 async def _listed(request: Request, page: PageRequest) -> Response:
     services = services_of(request)
     found: Page[StoredSchedule] = await services.schedules.list(page, reach(request))
-    around = await services.outlook.load_jobs_and_last_firings([schedule.id for schedule in found.items])
+    around = await services.outlook.load_jobs_and_last_firings(
+        [schedule.id for schedule in found.items]
+    )
     return listed(request, found, lambda schedule: shown(schedule.data(), *around[schedule.id]))
 
 
 async def _one(request: Request, schedule: StoredSchedule) -> Response:
     around = await services_of(request).outlook.load_jobs_and_last_firings([schedule.id])
-    return JSONResponse(shown(schedule.data(), *around[schedule.id]), headers={"ETag": tag(schedule.version)})
+    return JSONResponse(
+        shown(schedule.data(), *around[schedule.id]), headers={"ETag": tag(schedule.version)}
+    )

@@ -57,7 +57,9 @@ async def known(id: str, request: Request) -> Service:
     response_model=ServiceOut,
     responses=CREATED,
 )
-async def create(request: Request, services: ServicesDep, draft: NewServiceDraft, idem: Idempotent) -> Response:
+async def create(
+    request: Request, services: ServicesDep, draft: NewServiceDraft, idem: Idempotent
+) -> Response:
     """Accept tokens that the service signs. Callers grant only what they hold themselves."""
     loaded(draft.public_key)
     check_given(request, draft.grants)
@@ -72,18 +74,31 @@ async def create(request: Request, services: ServicesDep, draft: NewServiceDraft
         idem=idem,
         by=principal_of(request),
     )
-    return created(request, "" if isinstance(service, Answer) else f"/services/{service.id}", service)
+    return created(
+        request, "" if isinstance(service, Answer) else f"/services/{service.id}", service
+    )
 
 
 @router.get(
-    "/services", dependencies=[requires("system:admin")], summary="List services", response_model=ServicePageOut, responses=PAGED
+    "/services",
+    dependencies=[requires("system:admin")],
+    summary="List services",
+    response_model=ServicePageOut,
+    responses=PAGED,
 )
-async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(SERVICES)]) -> Response:
+async def list_(
+    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(SERVICES)]
+) -> Response:
     """List services, by name unless `sort` says otherwise."""
     return listed(request, await services.people.services.list(page))
 
 
-@router.get("/services/{id}", dependencies=[requires("system:admin")], summary="Get a service", response_model=ServiceOut)
+@router.get(
+    "/services/{id}",
+    dependencies=[requires("system:admin")],
+    summary="Get a service",
+    response_model=ServiceOut,
+)
 async def show(id: str, services: ServicesDep) -> Response:
     """Return the service with its public key."""
     return JSONResponse((await services.people.services.get(id)).data())
@@ -97,7 +112,10 @@ async def show(id: str, services: ServicesDep) -> Response:
     response_model=ServiceOut,
 )
 async def replace(
-    id: str, request: Request, services: ServicesDep, change: Annotated[Edit[ServiceDraft], edit(ServiceDraft, known)]
+    id: str,
+    request: Request,
+    services: ServicesDep,
+    change: Annotated[Edit[ServiceDraft], edit(ServiceDraft, known)],
 ) -> Response:
     """Replace the key and the grants, effective at once. `name` cannot change.
 
@@ -107,7 +125,9 @@ async def replace(
     before = await services.people.services.get(id)
     check_holds(request, f"The service {before.name}", before.grants)
     if draft.name != before.name:
-        detail = f"The service is {before.name}, and stays so: register another one named {draft.name}."
+        detail = (
+            f"The service is {before.name}, and stays so: register another one named {draft.name}."
+        )
         raise Conflict("name_stays", detail, errors=[FieldError("/name", detail, "name_stays")])
     loaded(draft.public_key)
     check_given(request, draft.grants)
@@ -119,7 +139,12 @@ async def replace(
     return JSONResponse(changed.data())
 
 
-@router.delete("/services/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete a service")
+@router.delete(
+    "/services/{id}",
+    status_code=204,
+    dependencies=[requires("system:admin")],
+    summary="Delete a service",
+)
 async def delete(id: str, request: Request, services: ServicesDep) -> Response:
     """Delete the service. Its tokens are refused from now on."""
     gone = await services.people.services.get(id)

@@ -31,7 +31,9 @@ STALL_SECONDS = 15.0
 """A viewer that has taken nothing for so long while its buffer was full is dropped."""
 
 router = APIRouter(tags=["executions"])
-Position = Annotated[int, Query(ge=0, le=BIGINT_MAX, description="Begin after this position of the log")]
+Position = Annotated[
+    int, Query(ge=0, le=BIGINT_MAX, description="Begin after this position of the log")
+]
 
 
 @router.get(
@@ -57,8 +59,15 @@ async def events(
     followers = request.app.state.followers
     await services.execution_log.check_available(execution)
     if followers.streams >= followers.pace.viewers:
-        raise TooMany("too_many_viewers", "This process has as many open event streams as it may.", retry_after_seconds=5)
-    still = reauth_of(request, lambda: admitted(request, "execution", execution.id, execution, sees="executions:read"))
+        raise TooMany(
+            "too_many_viewers",
+            "This process has as many open event streams as it may.",
+            retry_after_seconds=5,
+        )
+    still = reauth_of(
+        request,
+        lambda: admitted(request, "execution", execution.id, execution, sees="executions:read"),
+    )
     return EventStream(request, execution, after if last_event_id is None else last_event_id, still)
 
 
@@ -71,7 +80,9 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, request: Request, execution: Execution, after: int, still: StreamReauth) -> None:
+    def __init__(
+        self, request: Request, execution: Execution, after: int, still: StreamReauth
+    ) -> None:
         self.status_code = 200
         self.background = None
         self.body = b""
@@ -116,7 +127,9 @@ class EventStream(Response):
         await self._send(send, b"", more=False)
 
     async def _send_log(self, send: Send) -> None:
-        batches = self._followers.batches(self._execution, self._position, lambda: self._standing.seconds_left)
+        batches = self._followers.batches(
+            self._execution, self._position, lambda: self._standing.seconds_left
+        )
         async with aclosing(batches):
             async for batch in batches:
                 await self._standing.check()
@@ -133,9 +146,15 @@ class EventStream(Response):
 
     def _drop(self, drop: Callable[[], None] | None) -> None:
         self._followers.dropped += 1
-        log.warning("a viewer that does not read was dropped", execution=self._execution.id, seconds=STALL_SECONDS)
+        log.warning(
+            "a viewer that does not read was dropped",
+            execution=self._execution.id,
+            seconds=STALL_SECONDS,
+        )
         if drop is None:
-            raise ViewerStalledError("the viewer does not read, and this server cannot drop it at once")
+            raise ViewerStalledError(
+                "the viewer does not read, and this server cannot drop it at once"
+            )
         drop()
 
 

@@ -14,7 +14,13 @@ from opsjobs.api.auth import requires
 from opsjobs.api.dependencies import ServicesDep
 from opsjobs.api.health_cache import REDIS_AWAY
 from opsjobs.api.schemas.responses import TEXT, UNAVAILABLE
-from opsjobs.api.schemas.system import HealthOut, LivenessOut, QueueListOut, ServiceStatusOut, WorkerListOut
+from opsjobs.api.schemas.system import (
+    HealthOut,
+    LivenessOut,
+    QueueListOut,
+    ServiceStatusOut,
+    WorkerListOut,
+)
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.database_checks import Complaint
 from opsjobs.store.system_status import HEAD, Queue, Upkeep, WorkerStatus
@@ -52,24 +58,41 @@ async def health(request: Request) -> Response:
     Degraded: Redis does not answer, or something will fail sooner or later.
     """
     probes, hurry = request.app.state.probes, request.state.in_a_hurry
-    trouble, reasons = await asyncio.gather(probes.trouble(in_a_hurry=hurry), probes.reasons(in_a_hurry=hurry))
+    trouble, reasons = await asyncio.gather(
+        probes.trouble(in_a_hurry=hurry), probes.reasons(in_a_hurry=hurry)
+    )
     if trouble is not None:
         return JSONResponse({"status": "unavailable", "reasons": [trouble]}, 503)
-    return JSONResponse({"status": "degraded", "reasons": _codes(reasons)} if reasons else {"status": "ok"})
+    return JSONResponse(
+        {"status": "degraded", "reasons": _codes(reasons)} if reasons else {"status": "ok"}
+    )
 
 
-@router.get("/status", dependencies=[requires("system:read")], summary="Get the status", response_model=ServiceStatusOut)
+@router.get(
+    "/status",
+    dependencies=[requires("system:read")],
+    summary="Get the status",
+    response_model=ServiceStatusOut,
+)
 async def status(request: Request, services: ServicesDep) -> Response:
     """Return version, servers, scheduler, workers, queues, log and outbox of the service."""
     reasons = await request.app.state.probes.reasons(in_a_hurry=False)
-    workers, queues, upkeep = await services.fleet.workers(), await services.fleet.queues(), await services.fleet.upkeep()
+    workers, queues, upkeep = (
+        await services.fleet.workers(),
+        await services.fleet.queues(),
+        await services.fleet.upkeep(),
+    )
     schema = await services.fleet.schema()
     return JSONResponse(
         {
             "status": "degraded" if reasons else "ok",
             "reasons": [{"code": reason.code, "detail": reason.detail} for reason in reasons],
             "version": __version__,
-            "database": {"version": await services.fleet.server_version(), "schema": schema, "schema_needed": HEAD},
+            "database": {
+                "version": await services.fleet.server_version(),
+                "schema": schema,
+                "schema_needed": HEAD,
+            },
             "redis": _redis(services.bus.is_configured, reasons),
             "scheduler": _scheduler(upkeep),
             "workers": [worker.data() for worker in workers],
@@ -83,7 +106,12 @@ async def status(request: Request, services: ServicesDep) -> Response:
     )
 
 
-@router.get("/workers", dependencies=[requires("system:read")], summary="List workers", response_model=WorkerListOut)
+@router.get(
+    "/workers",
+    dependencies=[requires("system:read")],
+    summary="List workers",
+    response_model=WorkerListOut,
+)
 async def workers(services: ServicesDep) -> Response:
     """List workers, those alive first; ended ones stay for an hour. At most 1,000, not paged."""
     return JSONResponse({"items": [w.data() for w in await services.fleet.workers()], "next": None})
@@ -100,7 +128,13 @@ async def queues(services: ServicesDep) -> Response:
     return JSONResponse({"items": [q.data() for q in await services.fleet.queues()], "next": None})
 
 
-@router.get("/metrics", dependencies=[requires("system:read")], response_class=Response, responses=TEXT, summary="Get metrics")
+@router.get(
+    "/metrics",
+    dependencies=[requires("system:read")],
+    response_class=Response,
+    responses=TEXT,
+    summary="Get metrics",
+)
 async def metrics(services: ServicesDep) -> Response:
     """Return the metrics of this process and of the fleet, in the Prometheus text format.
 
@@ -108,16 +142,22 @@ async def metrics(services: ServicesDep) -> Response:
     """
     try:
         fleet = services.fleet
-        gauges = fleet_gauges(await fleet.open_executions(), await fleet.queues(), await fleet.workers(), await fleet.upkeep())
-    except Unavailable:
-        gauges = (
-            b"# HELP opsjobs_database_up Whether PostgreSQL answers\n# TYPE opsjobs_database_up gauge\nopsjobs_database_up 0\n"
+        gauges = fleet_gauges(
+            await fleet.open_executions(),
+            await fleet.queues(),
+            await fleet.workers(),
+            await fleet.upkeep(),
         )
+    except Unavailable:
+        gauges = b"# HELP opsjobs_database_up Whether PostgreSQL answers\n# TYPE opsjobs_database_up gauge\nopsjobs_database_up 0\n"
     return Response(services.metrics.text() + gauges, media_type=TEXT_FORMAT)
 
 
 def fleet_gauges(
-    executions: Mapping[str, int], queues: Iterable[Queue], workers: Iterable[WorkerStatus], upkeep: Upkeep
+    executions: Mapping[str, int],
+    queues: Iterable[Queue],
+    workers: Iterable[WorkerStatus],
+    upkeep: Upkeep,
 ) -> bytes:
     """What all processes have in common, in Prometheus' text format."""
     queues, alive = list(queues), [worker for worker in workers if worker.alive]
@@ -158,7 +198,11 @@ def _labels(labels: Mapping[str, str]) -> str:
     def quoted(text: str) -> str:
         return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
-    return "{" + ",".join(f'{name}="{quoted(value)}"' for name, value in labels.items()) + "}" if labels else ""
+    return (
+        "{" + ",".join(f'{name}="{quoted(value)}"' for name, value in labels.items()) + "}"
+        if labels
+        else ""
+    )
 
 
 def _codes(reasons: Iterable[Complaint]) -> list[str]:
@@ -174,7 +218,10 @@ def _redis(configured: bool, reasons: Iterable[Complaint]) -> str:
 def _scheduler(upkeep: Upkeep) -> dict[str, Any]:
     age = upkeep.ticks.get("scheduler")
     late = age is None or age > SCHEDULER_LATE_SECONDS
-    return {"status": "late" if late else "ok", "ticked_seconds_ago": None if age is None else round(age, 1)}
+    return {
+        "status": "late" if late else "ok",
+        "ticked_seconds_ago": None if age is None else round(age, 1),
+    }
 
 
 def _log(upkeep: Upkeep) -> dict[str, int]:

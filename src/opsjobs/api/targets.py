@@ -15,7 +15,14 @@ from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.listing import created, listed, page_of, replayed
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.schemas.responses import CREATED, PAGED, REPLAYABLE
-from opsjobs.api.schemas.targets import HostKeyScanOut, ImportOut, TargetMaintenanceOut, TargetOut, TargetPageOut, TargetTestOut
+from opsjobs.api.schemas.targets import (
+    HostKeyScanOut,
+    ImportOut,
+    TargetMaintenanceOut,
+    TargetOut,
+    TargetPageOut,
+    TargetTestOut,
+)
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.engine.launching import credential_scope
 from opsjobs.model.api_model import ApiModel, Duration, Moment
@@ -41,7 +48,9 @@ class MaintenanceDraft(ApiModel):
     @model_validator(mode="after")
     def _one_end(self) -> Self:
         if (self.until is not None) + (self.duration is not None) + self.off > 1:
-            raise ValueError("a maintenance ends at a time (until), after a duration, or now (off): say one of them")
+            raise ValueError(
+                "a maintenance ends at a time (until), after a duration, or now (off): say one of them"
+            )
         return self
 
 
@@ -62,11 +71,15 @@ Known = Annotated[StoredTarget, Depends(known)]
     response_model=TargetOut,
     responses=CREATED,
 )
-async def create(request: Request, services: ServicesDep, draft: TargetDraft, idem: Idempotent) -> Response:
+async def create(
+    request: Request, services: ServicesDep, draft: TargetDraft, idem: Idempotent
+) -> Response:
     """Create a target. Naming a credential or a jump host needs `credentials:use`, too."""
     _check_credential(request, draft)
     target = await services.inventory.create(draft, idem, bounds=bounds(request))
-    return created(request, "" if isinstance(target, Answer) else f"/targets/{target.target.id}", target)
+    return created(
+        request, "" if isinstance(target, Answer) else f"/targets/{target.target.id}", target
+    )
 
 
 @router.post(
@@ -76,7 +89,9 @@ async def create(request: Request, services: ServicesDep, draft: TargetDraft, id
     response_model=ImportOut,
     responses=REPLAYABLE,
 )
-async def import_(request: Request, services: ServicesDep, draft: ImportDraft, idem: Idempotent) -> Response:
+async def import_(
+    request: Request, services: ServicesDep, draft: ImportDraft, idem: Idempotent
+) -> Response:
     """Create or update at most 1,000 targets in one transaction.
 
     The answer says of each whether it was created, updated, unchanged, skipped or refused. Naming
@@ -84,11 +99,18 @@ async def import_(request: Request, services: ServicesDep, draft: ImportDraft, i
     `credentials:use`, too.
     """
     uses_logins = partial(check, request, "credentials:use")
-    if any(entry.get("credential") is not None or entry.get("jump") is not None for entry in draft.entries):
+    if any(
+        entry.get("credential") is not None or entry.get("jump") is not None
+        for entry in draft.entries
+    ):
         uses_logins()
     imports = services.imports
     imported = await imports.take_in(draft, idem, bounds=bounds(request), uses_logins=uses_logins)
-    return replayed(request, imported) if isinstance(imported, Answer) else JSONResponse(imported.data())
+    return (
+        replayed(request, imported)
+        if isinstance(imported, Answer)
+        else JSONResponse(imported.data())
+    )
 
 
 @router.get(
@@ -102,14 +124,19 @@ async def list_(
     request: Request,
     services: ServicesDep,
     page: Annotated[PageRequest, page_of(TARGETS, also=["selector"])],
-    selector: Annotated[str | None, Query(max_length=4_096, description="Labels, such as `env=prod,role!=db`.")] = None,
+    selector: Annotated[
+        str | None, Query(max_length=4_096, description="Labels, such as `env=prod,role!=db`.")
+    ] = None,
 ) -> Response:
     """List targets, by name unless `sort` says otherwise."""
     return listed(request, await services.inventory.list(page, selector, reach=reach(request)))
 
 
 @router.get(
-    "/targets/{id}", dependencies=[requires("targets:read", Within.OBJECT)], summary="Get a target", response_model=TargetOut
+    "/targets/{id}",
+    dependencies=[requires("targets:read", Within.OBJECT)],
+    summary="Get a target",
+    response_model=TargetOut,
 )
 async def show(stored: Known) -> Response:
     """Return the target; `credential` and `jump` are names."""
@@ -124,11 +151,16 @@ async def show(stored: Known) -> Response:
     response_model=TargetOut,
 )
 async def replace(
-    id: str, request: Request, services: ServicesDep, change: Annotated[Edit[TargetDraft], edit(TargetDraft, known)]
+    id: str,
+    request: Request,
+    services: ServicesDep,
+    change: Annotated[Edit[TargetDraft], edit(TargetDraft, known)],
 ) -> Response:
     """Replace the whole target. Its version grows if anything changes."""
     _check_credential(request, change.draft)
-    stored = await services.inventory.replace(id, change.draft, bounds=bounds(request), basis=change.basis)
+    stored = await services.inventory.replace(
+        id, change.draft, bounds=bounds(request), basis=change.basis
+    )
     await services.ledger.resize_slots(stored.target.id, stored.target.slots)
     return JSONResponse(stored.data())
 
@@ -157,10 +189,17 @@ async def test(request: Request, services: ServicesDep, stored: Known) -> Respon
     200 whether the target can be reached or not.
     """
     endpoint = await _endpoint(request, stored)
-    await audit.note(services.database, "target.tested", "target", endpoint.target.id, endpoint.target.name)
+    await audit.note(
+        services.database, "target.tested", "target", endpoint.target.id, endpoint.target.name
+    )
     steps = await services.sessions.test(endpoint)
-    shown = [{"name": step.name, "ok": step.ok, "ms": round(step.ms, 1), "error": step.error} for step in steps]
-    return JSONResponse({"ok": bool(steps) and all(step.ok for step in steps if step.needed), "steps": shown})
+    shown = [
+        {"name": step.name, "ok": step.ok, "ms": round(step.ms, 1), "error": step.error}
+        for step in steps
+    ]
+    return JSONResponse(
+        {"ok": bool(steps) and all(step.ok for step in steps if step.needed), "steps": shown}
+    )
 
 
 @router.post(
@@ -175,9 +214,13 @@ async def scan_host_keys(request: Request, services: ServicesDep, stored: Known)
     424 if it cannot be reached.
     """
     endpoint = await _endpoint(request, stored)
-    await audit.note(services.database, "target.scanned", "target", endpoint.target.id, endpoint.target.name)
+    await audit.note(
+        services.database, "target.scanned", "target", endpoint.target.id, endpoint.target.name
+    )
     keys = await services.sessions.scan_host_keys(endpoint)
-    return JSONResponse({"host_keys": [{"key": key.key, "fingerprint": key.fingerprint} for key in keys]})
+    return JSONResponse(
+        {"host_keys": [{"key": key.key, "fingerprint": key.fingerprint} for key in keys]}
+    )
 
 
 @router.get(
@@ -197,7 +240,9 @@ async def maintenance(request: Request, stored: Known) -> Response:
     summary="Begin or end a target's maintenance",
     response_model=TargetMaintenanceOut,
 )
-async def maintain(request: Request, services: ServicesDep, stored: Known, draft: MaintenanceDraft) -> Response:
+async def maintain(
+    request: Request, services: ServicesDep, stored: Known, draft: MaintenanceDraft
+) -> Response:
     """Hold the target's runs until the maintenance ends. Running ones continue."""
     target = stored.target
     if draft.off:
@@ -205,7 +250,12 @@ async def maintain(request: Request, services: ServicesDep, stored: Known, draft
     else:
         by = principal_of(request).name
         await services.ledger.hold_target(
-            target.id, target.slots, until=draft.until, seconds=draft.duration, reason=draft.reason, by=by
+            target.id,
+            target.slots,
+            until=draft.until,
+            seconds=draft.duration,
+            reason=draft.reason,
+            by=by,
         )
     return await _maintenance(request, target)
 
@@ -213,7 +263,9 @@ async def maintain(request: Request, services: ServicesDep, stored: Known, draft
 async def _maintenance(request: Request, target: Target) -> Response:
     stands = (await services_of(request).ledger.load_maintenances([target.id])).get(target.id)
     shown = {"id": target.id, "name": target.name, "host": target.host}
-    return JSONResponse({"target": shown, "maintenance": stands.data() if stands is not None else None})
+    return JSONResponse(
+        {"target": shown, "maintenance": stands.data() if stands is not None else None}
+    )
 
 
 async def _endpoint(request: Request, stored: StoredTarget) -> Endpoint:
@@ -227,5 +279,7 @@ async def _endpoint(request: Request, stored: StoredTarget) -> Endpoint:
 
 
 def _check_credential(request: Request, draft: TargetDraft) -> None:
-    if draft.credential is not None or draft.jump is not None:  # a jump host is logged in to with its own
+    if (
+        draft.credential is not None or draft.jump is not None
+    ):  # a jump host is logged in to with its own
         check(request, "credentials:use")

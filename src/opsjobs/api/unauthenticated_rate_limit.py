@@ -43,7 +43,9 @@ class UnauthenticatedLimiter:
     def at_a_door(self, address: str | None, *, goes_on: bool = False) -> Iterator[None]:
         """Around a request that needs no token; `goes_on`: it is for a login that goes on. Raises TooMany."""
         where = origin(address)
-        is_open, buckets = (self._going_on_open, self._going_on) if goes_on else (self._open, self._buckets)
+        is_open, buckets = (
+            (self._going_on_open, self._going_on) if goes_on else (self._open, self._buckets)
+        )
         if self._a_second and is_open[where] >= AT_ONCE_MAX:
             detail = f"From {where} {AT_ONCE_MAX} requests without a token are open already: let one end first."
             raise TooMany("too_many_requests", detail, retry_after_seconds=1)
@@ -79,7 +81,10 @@ class UnauthenticatedLimiter:
         if early and self._doubted[where] >= DOUBTED_MAX:
             raise self._too_many(where, early)
         try:
-            with self._forgotten_if_bad(digest), _counted(self._doubted, where) if early else nullcontext():
+            with (
+                self._forgotten_if_bad(digest),
+                _counted(self._doubted, where) if early else nullcontext(),
+            ):
                 yield
         except Unauthorised:
             if early:

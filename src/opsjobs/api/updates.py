@@ -81,7 +81,9 @@ def edit(
             return Edit(_validated(model, _as_shown(shown, base, given)))
         if hidden is not None:
             base |= await hidden(request, stored, given)
-        return Edit(_validated(model, merge_patch(base, _as_shown(shown, base, given))), stored.updated_at)
+        return Edit(
+            _validated(model, merge_patch(base, _as_shown(shown, base, given))), stored.updated_at
+        )
 
     # Described as the model, and validated above.
     unjudged: Any = Annotated[model, WrapValidator(lambda body, _: body)]
@@ -110,7 +112,9 @@ def put_and_patch(
     def register(endpoint: Callable[..., Any]) -> Callable[..., Any]:
         router.put(path, dependencies=dependencies, summary=f"Replace {thing}", **answers)(endpoint)
         words = "A JSON Merge Patch (RFC 7396) onto what GET shows; the result is judged and stored as by PUT."
-        router.patch(path, dependencies=dependencies, summary=f"Change {thing}", description=words, **answers)(endpoint)
+        router.patch(
+            path, dependencies=dependencies, summary=f"Change {thing}", description=words, **answers
+        )(endpoint)
         return endpoint
 
     return register
@@ -138,14 +142,22 @@ def _respelt(model: type[ApiModel], shown: Mapping[str, Any], body: Json) -> Jso
     known = model.model_fields.keys() | shown.keys()
     names = {name: snake_case(name) for name in body if name not in known}
     return {
-        snake if (snake := names.get(name, name)) in known and (snake == name or snake not in body) else name: value
+        snake
+        if (snake := names.get(name, name)) in known and (snake == name or snake not in body)
+        else name: value
         for name, value in body.items()
     }
 
 
-def _check_read_only(model: type[ApiModel], shown: Mapping[str, Any], body: Json, volatile: Collection[str]) -> Json:
+def _check_read_only(
+    model: type[ApiModel], shown: Mapping[str, Any], body: Json, volatile: Collection[str]
+) -> Json:
     """Return the body without the fields that only GET has. Raises Invalid if one of them is not as GET shows it."""
-    read_only = [name for name in body if (name in shown or name in volatile) and name not in model.model_fields]
+    read_only = [
+        name
+        for name in body
+        if (name in shown or name in volatile) and name not in model.model_fields
+    ]
     # With a version, that alone says what was read: other changes, such as a pause, move `updated_at`, too.
     ignored = {*volatile, "updated_at"} if "version" in shown else set(volatile)
     wrong = [name for name in read_only if name not in ignored and body[name] != shown[name]]
@@ -168,13 +180,17 @@ def _read_only(names: Sequence[str], shown: Mapping[str, Any], body: Json) -> In
 
 def _short(value: object) -> str:
     text = str(value)
-    return text if len(text) <= _SHOWN_CHARACTERS_AT_MOST else f"{text[:_SHOWN_CHARACTERS_AT_MOST]}…"
+    return (
+        text if len(text) <= _SHOWN_CHARACTERS_AT_MOST else f"{text[:_SHOWN_CHARACTERS_AT_MOST]}…"
+    )
 
 
 def _as_shown(shown: Mapping[str, Any], base: Mapping[str, Any], body: Json) -> Json:
     """Return the body with what GET shows in words that no body has, such as a job's state `paused`, as the draft has it."""
     return {
-        name: base[name] if name in base and base[name] != shown.get(name) and value == shown.get(name) else value
+        name: base[name]
+        if name in base and base[name] != shown.get(name) and value == shown.get(name)
+        else value
         for name, value in body.items()
     }
 
@@ -183,5 +199,7 @@ def _validated(model: type[Draft], body: Any) -> Draft:
     try:
         return model.model_validate(body)
     except ValidationError as wrong:
-        errors = [{**error, "loc": ("body", *error["loc"])} for error in wrong.errors(include_url=False)]
+        errors = [
+            {**error, "loc": ("body", *error["loc"])} for error in wrong.errors(include_url=False)
+        ]
         raise RequestValidationError(errors, body=body) from None

@@ -62,7 +62,9 @@ async def known(id: str, request: Request) -> User:
     response_model=UserOut,
     responses=CREATED,
 )
-async def create(request: Request, services: ServicesDep, draft: UserDraft, idem: Idempotent) -> Response:
+async def create(
+    request: Request, services: ServicesDep, draft: UserDraft, idem: Idempotent
+) -> Response:
     """Create a user who can log in. Callers grant only what they hold themselves."""
     check_given(request, draft.grants)
     check_reuse_name(request, reuse_name=draft.reuse_name)
@@ -79,20 +81,37 @@ async def create(request: Request, services: ServicesDep, draft: UserDraft, idem
     return created(request, "" if isinstance(user, Answer) else f"/users/{user.id}", user)
 
 
-@router.get("/users", dependencies=[requires("system:admin")], summary="List users", response_model=UserPageOut, responses=PAGED)
-async def list_(request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(USERS)]) -> Response:
+@router.get(
+    "/users",
+    dependencies=[requires("system:admin")],
+    summary="List users",
+    response_model=UserPageOut,
+    responses=PAGED,
+)
+async def list_(
+    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(USERS)]
+) -> Response:
     """List users, by name unless `sort` says otherwise."""
     return listed(request, await services.people.users.list(page))
 
 
-@router.get("/users/{id}", dependencies=[requires("system:admin")], summary="Get a user", response_model=UserOut)
+@router.get(
+    "/users/{id}",
+    dependencies=[requires("system:admin")],
+    summary="Get a user",
+    response_model=UserOut,
+)
 async def show(id: str, services: ServicesDep) -> Response:
     """Return the user, without the password or its hash."""
     return JSONResponse((await services.people.users.get(id)).data())
 
 
 @put_and_patch(
-    router, "/users/{id}", dependencies=[requires("system:admin"), Depends(known)], thing="a user", response_model=UserOut
+    router,
+    "/users/{id}",
+    dependencies=[requires("system:admin"), Depends(known)],
+    thing="a user",
+    response_model=UserOut,
 )
 async def replace(
     id: str,
@@ -125,21 +144,37 @@ async def replace(
     return JSONResponse(user.data())
 
 
-@router.post("/users/{id}/disable", dependencies=[requires("system:admin")], summary="Disable a user", response_model=UserOut)
+@router.post(
+    "/users/{id}/disable",
+    dependencies=[requires("system:admin")],
+    summary="Disable a user",
+    response_model=UserOut,
+)
 async def disable(id: str, request: Request, services: ServicesDep) -> Response:
     """Disable the user: logins end at once, and API keys are refused until it is enabled."""
     await _weaker(request, id)
-    return JSONResponse((await services.people.users.change(id, "user.disabled", disabled=True)).data())
+    return JSONResponse(
+        (await services.people.users.change(id, "user.disabled", disabled=True)).data()
+    )
 
 
-@router.post("/users/{id}/enable", dependencies=[requires("system:admin")], summary="Enable a user", response_model=UserOut)
+@router.post(
+    "/users/{id}/enable",
+    dependencies=[requires("system:admin")],
+    summary="Enable a user",
+    response_model=UserOut,
+)
 async def enable(id: str, request: Request, services: ServicesDep) -> Response:
     """Allow the user to log in again, and accept the API keys again."""
     await _weaker(request, id)
-    return JSONResponse((await services.people.users.change(id, "user.enabled", disabled=False)).data())
+    return JSONResponse(
+        (await services.people.users.change(id, "user.enabled", disabled=False)).data()
+    )
 
 
-@router.delete("/users/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete a user")
+@router.delete(
+    "/users/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete a user"
+)
 async def delete(id: str, request: Request, services: ServicesDep) -> Response:
     """Delete the user with all logins and API keys. 409 for the last administrator."""
     await _weaker(request, id)

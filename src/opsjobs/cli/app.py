@@ -18,12 +18,20 @@ class _All(Commands):
     """All commands."""
 
     entries: ClassVar[dict[str, LazyCommand]] = {
-        "demo": LazyCommand("server_commands", "demo", "Demonstrate opsjobs without any set-up, in under 15 s."),
+        "demo": LazyCommand(
+            "server_commands", "demo", "Demonstrate opsjobs without any set-up, in under 15 s."
+        ),
         "up": LazyCommand("server_commands", "up", "Run everything on this machine."),
         "run": LazyCommand("run", "run", "Run a command or a script on targets, live.", bare=True),
-        "login": LazyCommand("login", "login", "Log in; later commands run as this user.", bare=True),
-        "logout": LazyCommand("login", "logout", "Log out: end the login at the service and delete it here."),
-        "status": LazyCommand("status", "status", "Show the state of the service: components, workers, queues."),
+        "login": LazyCommand(
+            "login", "login", "Log in; later commands run as this user.", bare=True
+        ),
+        "logout": LazyCommand(
+            "login", "logout", "Log out: end the login at the service and delete it here."
+        ),
+        "status": LazyCommand(
+            "status", "status", "Show the state of the service: components, workers, queues."
+        ),
         "api": LazyCommand("server_commands", "api", "Serve the HTTP API."),
         "worker": LazyCommand("server_commands", "worker", "Run jobs on targets."),
         "scheduler": LazyCommand(
@@ -31,27 +39,55 @@ class _All(Commands):
             "scheduler",
             "Run the scheduler: fire due schedules, recover orphaned runs, publish events.",
         ),
-        "jobs": LazyCommand("jobs", "app", "Jobs: list, show, run, validate, export and apply them."),
-        "executions": LazyCommand("executions", "app", "Executions: list, show, follow, cancel and retry them."),
-        "schedules": LazyCommand("schedules", "app", "Schedules: launch jobs at set times, and list past firings."),
-        "import": LazyCommand("importing_crontab", "app", "Import jobs from other schedulers."),
-        "calendars": LazyCommand("calendars", "app", "Calendars: times at which schedules do not fire."),
-        "dead-letters": LazyCommand(
-            "dead_letters", "app", "Dead letters: runs that ended lost or dead, to be revived or discarded."
+        "jobs": LazyCommand(
+            "jobs", "app", "Jobs: list, show, run, validate, export and apply them."
         ),
-        "approvals": LazyCommand("approvals", "app", "Approvals: list, show, approve and reject them."),
-        "safety": LazyCommand("safety", "app", "Safety: check a command or a script, and list the rules."),
+        "executions": LazyCommand(
+            "executions", "app", "Executions: list, show, follow, cancel and retry them."
+        ),
+        "schedules": LazyCommand(
+            "schedules", "app", "Schedules: launch jobs at set times, and list past firings."
+        ),
+        "import": LazyCommand("importing_crontab", "app", "Import jobs from other schedulers."),
+        "calendars": LazyCommand(
+            "calendars", "app", "Calendars: times at which schedules do not fire."
+        ),
+        "dead-letters": LazyCommand(
+            "dead_letters",
+            "app",
+            "Dead letters: runs that ended lost or dead, to be revived or discarded.",
+        ),
+        "approvals": LazyCommand(
+            "approvals", "app", "Approvals: list, show, approve and reject them."
+        ),
+        "safety": LazyCommand(
+            "safety", "app", "Safety: check a command or a script, and list the rules."
+        ),
         "targets": LazyCommand("targets", "app", "Targets: the machines, and their host keys."),
-        "files": LazyCommand("files", "app", "Files: upload and download the sources of file transfers."),
+        "files": LazyCommand(
+            "files", "app", "Files: upload and download the sources of file transfers."
+        ),
         "groups": LazyCommand("groups", "app", "Groups: named sets of targets."),
-        "circuits": LazyCommand("circuits", "app", "Circuits: logins that are paused after repeated failures."),
-        "credentials": LazyCommand("credentials", "app", "Credentials: logins and secrets of jobs; secrets are write-only."),
-        "keys": LazyCommand("keys", "app", "Encryption keys: list, create, rotate and drop the keys of ENCRYPTION_KEYS."),
+        "circuits": LazyCommand(
+            "circuits", "app", "Circuits: logins that are paused after repeated failures."
+        ),
+        "credentials": LazyCommand(
+            "credentials", "app", "Credentials: logins and secrets of jobs; secrets are write-only."
+        ),
+        "keys": LazyCommand(
+            "keys",
+            "app",
+            "Encryption keys: list, create, rotate and drop the keys of ENCRYPTION_KEYS.",
+        ),
         "tokens": LazyCommand("tokens", "app", "Tokens: create, list and revoke API keys."),
         "users": LazyCommand("users", "app", "Users: people who can log in, and their roles."),
-        "services": LazyCommand("services", "app", "Services: programs that sign their own tokens, and their roles."),
+        "services": LazyCommand(
+            "services", "app", "Services: programs that sign their own tokens, and their roles."
+        ),
         "audit": LazyCommand("audit", "app", "The audit log: list, verify and export it."),
-        "config": LazyCommand("status", "config", "Settings: show their values and origins, and check them."),
+        "config": LazyCommand(
+            "status", "config", "Settings: show their values and origins, and check them."
+        ),
         "db": LazyCommand("server_commands", "db", "The database schema: upgrade and check it."),
     }
 
@@ -74,7 +110,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Run jobs on many machines, agentless, over SSH.
 

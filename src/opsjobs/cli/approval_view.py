@@ -39,7 +39,10 @@ _NOTHING: tuple[object, ...] = (None, "", [], {})
 
 def action_lines(action: Mapping[str, Any]) -> list[str]:
     """Return the lines of one action: its key, what it starts, and each non-default field."""
-    kind = str(action.get("type") or ("script" if "script" in action or "script_base64" in action else "command"))
+    kind = str(
+        action.get("type")
+        or ("script" if "script" in action or "script_base64" in action else "command")
+    )
     what = action.get("command") or action.get("job")
     if kind != "command":
         what = f"{kind} {what}" if what else kind
@@ -49,14 +52,24 @@ def action_lines(action: Mapping[str, Any]) -> list[str]:
     fields = {name: value for name, value in action.items() if name not in _HEADLINE}
     # The interpreter is always shown, even the default: it decides what a script does.
     always = {name: None for name in known if name != "interpreter"}
-    shown = {name: value for name, value in fields.items() if name not in always or value != known[name]}
+    shown = {
+        name: value for name, value in fields.items() if name not in always or value != known[name]
+    }
     return [first, *(f"  {line}" for line in [*more, *_lines(shown)])]
 
 
 def policy_lines(policy: Mapping[str, Any]) -> list[str]:
     """Return the lines of the fields of an execution's policy that are not their defaults."""
     known = _defaults(Policy)
-    return list(_lines({name: value for name, value in policy.items() if name not in known or value != known[name]}))
+    return list(
+        _lines(
+            {
+                name: value
+                for name, value in policy.items()
+                if name not in known or value != known[name]
+            }
+        )
+    )
 
 
 def _lines(fields: Mapping[str, Any]) -> Iterator[str]:
@@ -89,4 +102,8 @@ def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
     """Return the defaults of an action type, as they look in an API response."""
     made = kind.model_construct()
     required = {name for name, field in kind.model_fields.items() if field.is_required()}
-    return {name: value for name, value in made.model_dump(mode="json", warnings=False).items() if name not in required}
+    return {
+        name: value
+        for name, value in made.model_dump(mode="json", warnings=False).items()
+        if name not in required
+    }

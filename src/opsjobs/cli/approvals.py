@@ -18,7 +18,11 @@ Approval = Annotated[str, typer.Argument(metavar="APPROVAL", help="Id or uuid.")
 
 Hash = Annotated[
     str | None,
-    typer.Option("--hash", metavar="HASH", help="The hash that `show` printed; refused if the request has changed since then."),
+    typer.Option(
+        "--hash",
+        metavar="HASH",
+        help="The hash that `show` printed; refused if the request has changed since then.",
+    ),
 ]
 
 NAMES_SHOWN = 20
@@ -38,8 +42,12 @@ COLUMNS = (
 
 @app.command("list")
 def list_approvals(
-    status: Annotated[ApprovalStatus | None, typer.Option(help="Only those with this status.")] = None,
-    execution: Annotated[int | None, typer.Option(min=1, help="Only those of this execution.")] = None,
+    status: Annotated[
+        ApprovalStatus | None, typer.Option(help="Only those with this status.")
+    ] = None,
+    execution: Annotated[
+        int | None, typer.Option(min=1, help="Only those of this execution.")
+    ] = None,
     output: options.Output = Form.TABLE,
     limit: options.Limit = 50,
 ) -> None:
@@ -63,10 +71,16 @@ def show(approval: Approval, output: options.Output = Form.TABLE) -> None:
         f"approval {found['id']} of execution {found['execution_id']}: {found['status']}",
         f"job       {would['job_name']}",
         f"requester {found['requested_by']}: {found['message']}",
-        *(f"author    {author['wrote']}: {author['name']}" for author in would.get("authors") or ()),
+        *(
+            f"author    {author['wrote']}: {author['name']}"
+            for author in would.get("authors") or ()
+        ),
         f"approvers {found['approvers']}{_render_approvers(found)}, until {found['expires_at'] or 'its execution ends'}",
         f"safety    {would['verdict'] or 'not checked'}",
-        *(f"          {finding['rule']} ({finding['severity']}): {finding['reason']}" for finding in would["findings"]),
+        *(
+            f"          {finding['rule']} ({finding['severity']}): {finding['reason']}"
+            for finding in would["findings"]
+        ),
         f"targets   {pluralize(would['total_targets'], 'target')}: {_names(would)}",
         *(f"parameter {name} = {value}" for name, value in would["parameters"].items()),
         *(f"action    {line}" for action in would["actions"] for line in action_lines(action)),
@@ -85,21 +99,33 @@ def approve(
     override_safety: options.OverrideSafety = None,
 ) -> None:
     """Approve. The execution continues once the required number of people have approved."""
-    _decide(approval, "approve", {**options.because(reason, override_safety), **({"hash": seen} if seen else {})})
+    _decide(
+        approval,
+        "approve",
+        {**options.because(reason, override_safety), **({"hash": seen} if seen else {})},
+    )
 
 
 @app.command()
 def reject(approval: Approval, reason: options.Reason = None, seen: Hash = None) -> None:
     """Reject. Waiting targets end cancelled; an execution that has not started ends rejected."""
-    _decide(approval, "reject", {**options.because(reason, None), **({"hash": seen} if seen else {})})
+    _decide(
+        approval, "reject", {**options.because(reason, None), **({"hash": seen} if seen else {})}
+    )
 
 
 def _decide(approval: str, verb: str, body: Json) -> None:
     with connect() as client:
         decided = client.post(f"{path_of('approval', approval)}/{verb}", body)
     approved = sum(decision["approve"] for decision in decided.get("decisions") or ())
-    more = f": {approved} of {decided['approvers']} have approved" if decided["status"] == ApprovalStatus.PENDING else ""
-    tell(f"approval {decided['id']} of execution {decided['execution_id']} is {decided['status']}{more}")
+    more = (
+        f": {approved} of {decided['approvers']} have approved"
+        if decided["status"] == ApprovalStatus.PENDING
+        else ""
+    )
+    tell(
+        f"approval {decided['id']} of execution {decided['execution_id']} is {decided['status']}{more}"
+    )
 
 
 def _render_approvers(found: Json) -> str:
@@ -116,4 +142,6 @@ def _names(would: Json) -> str:
 def _decision(decision: Json) -> str:
     verb = "approved" if decision["approve"] else "rejected"
     how = ", by override" if decision.get("overridden") else ""
-    return f"{decision['by']} {verb}{how}{': ' + decision['reason'] if decision.get('reason') else ''}"
+    return (
+        f"{decision['by']} {verb}{how}{': ' + decision['reason'] if decision.get('reason') else ''}"
+    )

@@ -32,9 +32,13 @@ COLUMNS = (
 
 def artifacts(
     execution: Annotated[str, typer.Argument(metavar="EXECUTION", help="Id or uuid.")],
-    to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Save the files as FOLDER/TARGET/path.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="FOLDER", help="Save the files as FOLDER/TARGET/path."),
+    ] = None,
     target: Annotated[
-        list[str] | None, typer.Option("-t", "--target", help="Only files of this target. May be repeated.")
+        list[str] | None,
+        typer.Option("-t", "--target", help="Only files of this target. May be repeated."),
     ] = None,
     output: options.Output = Form.TABLE,
     limit: options.Limit = 200,
@@ -57,7 +61,9 @@ def _fetch(client: Client, folder: Path, artifact: Json) -> None:
     try:
         write_below(folder, parts, client.raw(f"/artifacts/{artifact['id']}"))
     except OSError as error:
-        raise CommandFailed(f"{folder.joinpath(*parts)} cannot be written: {error.strerror}.") from None
+        raise CommandFailed(
+            f"{folder.joinpath(*parts)} cannot be written: {error.strerror}."
+        ) from None
 
 
 def local_parts(target: str, path: str) -> list[str]:
@@ -84,7 +90,9 @@ def write_below(folder: Path, parts: Sequence[str], pieces: Iterable[bytes]) -> 
             below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
             os.close(at)
             at = below
-        made = os.open(parts[-1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644, dir_fd=at)
+        made = os.open(
+            parts[-1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644, dir_fd=at
+        )
         with os.fdopen(made, "wb") as file:
             file.writelines(pieces)
     finally:

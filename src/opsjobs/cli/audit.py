@@ -31,7 +31,11 @@ def changed(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -
     """
     if before is None or after is None or "sha256" in after:
         return None
-    names = [name for name in {**before, **after} if name != "version" and before.get(name) != after.get(name)]
+    names = [
+        name
+        for name in {**before, **after}
+        if name != "version" and before.get(name) != after.get(name)
+    ]
     return ", ".join(names) or None
 
 
@@ -52,20 +56,37 @@ COLUMNS = (
 )
 _HEAD = re.compile(r"(?:\d+:)?([0-9a-f]{64})")
 Since = Annotated[
-    str | None, typer.Option(metavar="WHEN", help="Only entries since this time (2026-11-27T09:00:00Z) or this long ago (24h).")
+    str | None,
+    typer.Option(
+        metavar="WHEN",
+        help="Only entries since this time (2026-11-27T09:00:00Z) or this long ago (24h).",
+    ),
 ]
-Until = Annotated[str | None, typer.Option(metavar="WHEN", help="Only entries before this time, or before this long ago.")]
+Until = Annotated[
+    str | None,
+    typer.Option(metavar="WHEN", help="Only entries before this time, or before this long ago."),
+]
 
 
 @app.command("list")
 def list_rows(
     *,
-    actor: Annotated[list[str] | None, typer.Option(help="Only entries of this actor. May be repeated.")] = None,
-    action: Annotated[list[str] | None, typer.Option(help="Only this action, such as job.updated. May be repeated.")] = None,
-    thing: Annotated[
-        str | None, typer.Option(metavar="NOUN[/ID]", help="Only entries about this kind of thing, or about this one.")
+    actor: Annotated[
+        list[str] | None, typer.Option(help="Only entries of this actor. May be repeated.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Only entries about things with this name.")] = None,
+    action: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this action, such as job.updated. May be repeated."),
+    ] = None,
+    thing: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NOUN[/ID]", help="Only entries about this kind of thing, or about this one."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Only entries about things with this name.")
+    ] = None,
     request: Annotated[str | None, typer.Option(help="Only entries with this request_id.")] = None,
     since: Since = None,
     until: Until = None,
@@ -93,12 +114,19 @@ def list_rows(
 @app.command()
 def verify(
     head: Annotated[
-        str | None, typer.Option(help="A head that was recorded earlier, SEAL:HASH; the chain must contain it.")
+        str | None,
+        typer.Option(
+            help="A head that was recorded earlier, SEAL:HASH; the chain must contain it."
+        ),
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="Verify this export offline, without the service.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Verify this export offline, without the service.")
+    ] = None,
     keys: Annotated[
         Path | None,
-        typer.Option(help="With --file: a file with ENCRYPTION_KEYS, one per line, to check the signatures too."),
+        typer.Option(
+            help="With --file: a file with ENCRYPTION_KEYS, one per line, to check the signatures too."
+        ),
     ] = None,
 ) -> None:
     """Verify that no row was changed, removed or moved. Exit code 1 if one was.
@@ -107,7 +135,9 @@ def verify(
     """
     noted = _noted(head)
     if keys is not None and file is None:
-        raise CommandFailed("--keys: only valid with --file; the service uses its own keys.", ExitCode.USAGE)
+        raise CommandFailed(
+            "--keys: only valid with --file; the service uses its own keys.", ExitCode.USAGE
+        )
     if file is not None:
         with _opened(file) as lines:
             found, broken = _walk_file(file, lines, noted, _signing(keys))
@@ -148,7 +178,9 @@ def anchor(
     """
     with connect() as client:
         base = client.post("/audit/anchor", {"reason": reason})["base"]
-    tell(f"the chain now starts after {base}; restart processes that report having seen a later head")
+    tell(
+        f"the chain now starts after {base}; restart processes that report having seen a later head"
+    )
 
 
 def _walk_service(client: Client, noted: str | None) -> tuple[ChainLink, ChainBreak | None]:
@@ -156,14 +188,22 @@ def _walk_service(client: Client, noted: str | None) -> tuple[ChainLink, ChainBr
     after, checked, seen, missing = None, 0, False, set[str]()
     while True:
         found = client.get("/audit/verify", after=after, head=noted)
-        checked, seen, after = checked + found["checked"], seen or found["noted_at"] is not None, found["next"]
+        checked, seen, after = (
+            checked + found["checked"],
+            seen or found["noted_at"] is not None,
+            found["next"],
+        )
         missing.update(found.get("keys_missing", ()))
         if after is None:
             break
     if found["unsealed"]:
-        tell(f"{pluralize(found['unsealed'], 'row')} not sealed for over 10 s: check that the scheduler or a worker is running")
+        tell(
+            f"{pluralize(found['unsealed'], 'row')} not sealed for over 10 s: check that the scheduler or a worker is running"
+        )
     begun = found["base"].partition(":")[0]
-    tell(f"{pluralize(checked, 'row')} checked{f', starting after number {begun}' if begun != '0' else ''}")
+    tell(
+        f"{pluralize(checked, 'row')} checked{f', starting after number {begun}' if begun != '0' else ''}"
+    )
     _tell_missing(missing)
     broken = ChainBreak(**found["broken"]) if found["broken"] is not None else None
     return _link(found["at"]), broken or _missing_head(noted, seen=seen)
@@ -181,24 +221,32 @@ def _walk_file(
             walk = ChainWalk(ChainLink(row["seal"] - 1, row["previous"]), keys)
             seen = row["previous"] == noted
             if row["seal"] == 1 and row["previous"] != NOTHING:
-                return walk.at, ChainBreak(1, "changed", "Row 1 has a previous hash, but no row precedes it.")
+                return walk.at, ChainBreak(
+                    1, "changed", "Row 1 has a previous hash, but no row precedes it."
+                )
         if not walk.step(row, row["hash"]):
             return walk.at, walk.broken
         seen = seen or row["hash"] == noted
     if walk is None:
-        raise CommandFailed(f"{file}: the file is empty. Write it with `opsjobs audit export > {file}`.")
+        raise CommandFailed(
+            f"{file}: the file is empty. Write it with `opsjobs audit export > {file}`."
+        )
     tell(f"{pluralize(walk.checked, 'row')} checked")
     _tell_missing(walk.keys_missing)
     if walk.unproven is not None:
         return walk.at, ChainBreak(
-            walk.unproven, "key", f"Row {walk.unproven} and the rows after it cannot be verified: their key is missing."
+            walk.unproven,
+            "key",
+            f"Row {walk.unproven} and the rows after it cannot be verified: their key is missing.",
         )
     return walk.at, _missing_head(noted, seen=seen)
 
 
 def _tell_missing(keys: Collection[str]) -> None:
     if keys:
-        tell(f"rows signed with missing keys ({', '.join(sorted(keys))}) are verified by later rows")
+        tell(
+            f"rows signed with missing keys ({', '.join(sorted(keys))}) are verified by later rows"
+        )
 
 
 def _signing(file: Path | None) -> SigningKeys | None:
@@ -216,14 +264,20 @@ def _missing_head(noted: str | None, *, seen: bool) -> ChainBreak | None:
     if noted is None or seen:
         return None
     return ChainBreak(
-        0, "head", "The recorded head is not in the chain: rows were removed or rewritten, or retention deleted it."
+        0,
+        "head",
+        "The recorded head is not in the chain: rows were removed or rewritten, or retention deleted it.",
     )
 
 
 def _row(file: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-        if isinstance(row, dict) and {*FIELDS, "previous", "hash"} <= set(row) and type(row["seal"]) is int:
+        if (
+            isinstance(row, dict)
+            and {*FIELDS, "previous", "hash"} <= set(row)
+            and type(row["seal"]) is int
+        ):
             bytes.fromhex(row["previous"])
             return row
     except (ValueError, TypeError):
@@ -243,7 +297,10 @@ def _noted(head: str | None) -> str | None:
         return None
     spelt = _HEAD.fullmatch(head)
     if spelt is None:
-        raise CommandFailed("--head: not a head. Give it as `opsjobs audit verify` printed it, SEAL:HASH.", ExitCode.USAGE)
+        raise CommandFailed(
+            "--head: not a head. Give it as `opsjobs audit verify` printed it, SEAL:HASH.",
+            ExitCode.USAGE,
+        )
     return spelt[1]
 
 

@@ -54,31 +54,61 @@ def add(
     name: Annotated[str, typer.Argument(help="The name, such as holidays.")],
     *,
     kind: Annotated[
-        Literal["blackout", "only"], typer.Option(help="blackout: closed inside its windows; only: closed outside them.")
+        Literal["blackout", "only"],
+        typer.Option(help="blackout: closed inside its windows; only: closed outside them."),
     ] = "blackout",
     timezone: Annotated[
-        str, typer.Option("--timezone", "-z", metavar="ZONE", help="Time zone of its local times, such as Europe/Berlin.")
+        str,
+        typer.Option(
+            "--timezone",
+            "-z",
+            metavar="ZONE",
+            help="Time zone of its local times, such as Europe/Berlin.",
+        ),
     ] = "UTC",
     description: Annotated[str | None, typer.Option(help="A description.")] = None,
     date: Annotated[
-        list[str] | None, typer.Option("--date", metavar="DAY", help="A date, such as 2026-12-25. May be repeated.")
+        list[str] | None,
+        typer.Option("--date", metavar="DAY", help="A date, such as 2026-12-25. May be repeated."),
     ] = None,
     dates: Annotated[
         str | None,
-        typer.Option("--dates", metavar="FILE", help="A file of holidays: a date and its name per line, or iCalendar (.ics)."),
+        typer.Option(
+            "--dates",
+            metavar="FILE",
+            help="A file of holidays: a date and its name per line, or iCalendar (.ics).",
+        ),
     ] = None,
     yearly: Annotated[
         list[str] | None,
-        typer.Option("--yearly", metavar="DAYS", help="Days of every year: 12-25 or 12-24..01-02. May be repeated."),
+        typer.Option(
+            "--yearly",
+            metavar="DAYS",
+            help="Days of every year: 12-25 or 12-24..01-02. May be repeated.",
+        ),
     ] = None,
-    weekdays: Annotated[list[str] | None, typer.Option("--on", metavar="DAY[,DAY]", help="Weekdays: mon, tue …")] = None,
+    weekdays: Annotated[
+        list[str] | None, typer.Option("--on", metavar="DAY[,DAY]", help="Weekdays: mon, tue …")
+    ] = None,
     start: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Start of the window: 22:00 or 'fri 22:00'; needs --end.")
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Start of the window: 22:00 or 'fri 22:00'; needs --end."
+        ),
     ] = None,
-    end: Annotated[str | None, typer.Option(metavar="TIME", help="End of the window, exclusive: 06:00 or 'mon 06:00'.")] = None,
-    since: Annotated[str | None, typer.Option("--from", metavar="MOMENT", help="Start of a single period.")] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="MOMENT", help="End of a single period.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace an existing calendar of this name.")] = False,
+    end: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="End of the window, exclusive: 06:00 or 'mon 06:00'."),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--from", metavar="MOMENT", help="Start of a single period.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="MOMENT", help="End of a single period.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace an existing calendar of this name.")
+    ] = False,
 ) -> None:
     """Add a calendar of dates, days of every year, weekdays, times of day, or a single period.
 
@@ -94,9 +124,16 @@ def add(
     ]
     if not windows:
         raise CommandFailed(
-            "no window is given. Use --date, --dates, --yearly, --on, --start and --end, --from or --until.", ExitCode.USAGE
+            "no window is given. Use --date, --dates, --yearly, --on, --start and --end, --from or --until.",
+            ExitCode.USAGE,
         )
-    body = {"name": name, "kind": kind, "timezone": timezone, "description": description or "", "windows": windows}
+    body = {
+        "name": name,
+        "kind": kind,
+        "timezone": timezone,
+        "description": description or "",
+        "windows": windows,
+    }
     with connect() as client:
         made, words = _store(client, body, replace=replace)
     print(made["id"])
@@ -107,10 +144,17 @@ def add(
 def apply(
     files: Annotated[
         list[str],
-        typer.Option("-f", "--file", metavar="FILE", help="A YAML file of calendars; - is standard input. May be repeated."),
+        typer.Option(
+            "-f",
+            "--file",
+            metavar="FILE",
+            help="A YAML file of calendars; - is standard input. May be repeated.",
+        ),
     ],
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
+    ] = False,
     output: options.Output = Form.TABLE,
 ) -> None:
     """Create or update calendars from files. If one is invalid, none is changed.
@@ -127,7 +171,9 @@ def apply(
         items = [_apply_one(client, one.body, dry_run=dry_run) for one in placed]
     show_list(items, CHANGES, output)
     changed = sum(item["change"] != "unchanged" for item in items)
-    tell(f"{pluralize(changed, 'calendar')} {'would change' if dry_run else 'changed'}, {len(items) - changed} unchanged")
+    tell(
+        f"{pluralize(changed, 'calendar')} {'would change' if dry_run else 'changed'}, {len(items) - changed} unchanged"
+    )
 
 
 @app.command()
@@ -136,7 +182,11 @@ def check(
     *,
     at: Annotated[
         str | None,
-        typer.Option("--at", metavar="MOMENT", help="Check this time instead of now; without an offset, in the calendar's zone."),
+        typer.Option(
+            "--at",
+            metavar="MOMENT",
+            help="Check this time instead of now; without an offset, in the calendar's zone.",
+        ),
     ] = None,
     output: options.Output = Form.TABLE,
 ) -> None:
@@ -145,7 +195,9 @@ def check(
     Exit code 1 if it is closed.
     """
     with connect() as client:
-        told = client.get(f"{path_of('calendar', client.by_name('calendar', calendar)['id'])}/check", at=at)
+        told = client.get(
+            f"{path_of('calendar', client.by_name('calendar', calendar)['id'])}/check", at=at
+        )
     if output in (Form.JSON, Form.YAML):
         show_one(told, output)
     else:
@@ -154,7 +206,11 @@ def check(
 
 
 @app.command()
-def rm(calendars: Annotated[list[str], typer.Argument(metavar="CALENDAR…", help="Names, ids or uuids.")]) -> None:
+def rm(
+    calendars: Annotated[
+        list[str], typer.Argument(metavar="CALENDAR…", help="Names, ids or uuids.")
+    ],
+) -> None:
     """Remove calendars. A calendar that a schedule uses cannot be removed."""
     with connect() as client:
         for ref in calendars:
@@ -214,7 +270,9 @@ def _store(client: Client, body: Json, *, replace: bool) -> tuple[Json, str]:
         return client.post("/calendars", body), "added"
     except RequestRefused as refused:
         if refused.code == "name_taken":
-            raise CommandFailed(f"{refused}\nUse --replace to replace it.", refused.exit_code) from None
+            raise CommandFailed(
+                f"{refused}\nUse --replace to replace it.", refused.exit_code
+            ) from None
         raise
 
 
@@ -245,4 +303,6 @@ def _normalize(body: Json, placed: yaml_documents.Placed | None = None) -> Json:
         where = "".join(f"/{step}" for step in (*first["loc"], *context.get("at", ())))
         words = str(context.get("detail") or plain_words(first))
         at = f"{placed.at(where)}: " if placed is not None else ""
-        raise CommandFailed(f"{at}{plain(body.get('name'))}: {where}: {plain(words)}.", ExitCode.USAGE) from None
+        raise CommandFailed(
+            f"{at}{plain(body.get('name'))}: {where}: {plain(words)}.", ExitCode.USAGE
+        ) from None

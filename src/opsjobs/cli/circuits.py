@@ -10,7 +10,9 @@ from opsjobs.cli import options
 from opsjobs.cli.client import connect
 from opsjobs.cli.render import Column, Form, ago, pluralize, show_list, tell
 
-app = typer.Typer(help="Circuits: logins that are paused after repeated failures.", no_args_is_help=True)
+app = typer.Typer(
+    help="Circuits: logins that are paused after repeated failures.", no_args_is_help=True
+)
 
 COLUMNS = (
     Column("target", lambda c: c["target"]["name"] or c["target"]["id"]),
@@ -32,13 +34,17 @@ def list_circuits(
 ) -> None:
     """List the circuits that are not closed, newest first."""
     with connect() as client:
-        found, more = client.items("/circuits", limit=limit, state=["closed", "open", "half_open"] if closed else None)
+        found, more = client.items(
+            "/circuits", limit=limit, state=["closed", "open", "half_open"] if closed else None
+        )
     show_list(found, COLUMNS, output)
     options.tell_more(more, limit)
 
 
 @app.command()
-def reset(targets: Annotated[list[str], typer.Argument(metavar="TARGET…", help="Names, ids or uuids.")]) -> None:
+def reset(
+    targets: Annotated[list[str], typer.Argument(metavar="TARGET…", help="Names, ids or uuids.")],
+) -> None:
     """Close the circuits of targets, so that they are contacted again at once."""
     with connect() as client:
         for ref in targets:

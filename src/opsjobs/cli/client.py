@@ -42,7 +42,9 @@ Json = dict[str, Any]
 class RequestRefused(CommandFailed):
     """A refusal by the service: HTTP `status`, problem `code`, JSON Pointers of its errors."""
 
-    def __init__(self, message: str, status: int, code: str, pointers: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, message: str, status: int, code: str, pointers: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(message, get_refusal_exit_code(status, code))
         self.status = status
         self.code = code
@@ -157,7 +159,11 @@ class Client:
         for item in found:
             if item["name"] == ref:
                 return item
-        raise RequestRefused(f"There is no {noun} {ref}: `opsjobs {noun}s list` shows them.", 404, f"{noun}_not_found")
+        raise RequestRefused(
+            f"There is no {noun} {ref}: `opsjobs {noun}s list` shows them.",
+            404,
+            f"{noun}_not_found",
+        )
 
     def find(self, path: str) -> Json | None:
         """Return the resource at this path, or None if there is none."""
@@ -172,13 +178,17 @@ class Client:
         """Yield the bytes of a response as they arrive."""
         parameters = {k: v for k, v in query.items() if v is not None}
         try:
-            with self._http.stream("GET", path, params=parameters, headers={"accept": "*/*"}) as answer:
+            with self._http.stream(
+                "GET", path, params=parameters, headers={"accept": "*/*"}
+            ) as answer:
                 self._raise_for_status(answer)
                 yield from answer.iter_bytes()
         except httpx2.TransportError as lost:
             raise self._connection_failed(lost) from lost
 
-    def follow(self, execution_id: int, tell: Callable[[str], None], *, after: str = "0") -> Iterator[list[Event]]:
+    def follow(
+        self, execution_id: int, tell: Callable[[str], None], *, after: str = "0"
+    ) -> Iterator[list[Event]]:
         """Yield the events of an execution after position `after`, each once, up to its `end`.
 
         A lost connection is resumed after its last event, for up to 5 minutes without a response;
@@ -202,7 +212,11 @@ class Client:
             retry.wait()
 
     def _stream(self, path: str, position: str) -> Iterator[list[Event]]:
-        headers = {"accept": "text/event-stream", "last-event-id": position, "cache-control": "no-store"}
+        headers = {
+            "accept": "text/event-stream",
+            "last-event-id": position,
+            "cache-control": "no-store",
+        }
         timeout = httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
         parser = Parser()
         with self._http.stream("GET", path, headers=headers, timeout=timeout) as answer:
@@ -231,9 +245,13 @@ class Client:
         parameters = {k: v for k, v in (query or {}).items() if v is not None}
         for attempt in range(1, SENDS_AT_MOST + 1):
             try:
-                answer = self._http.request(method, path, params=parameters, json=body, headers=headers)
+                answer = self._http.request(
+                    method, path, params=parameters, json=body, headers=headers
+                )
             except httpx2.TransportError as lost:
-                if attempt == SENDS_AT_MOST or isinstance(lost, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ReadTimeout):
+                if attempt == SENDS_AT_MOST or isinstance(
+                    lost, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ReadTimeout
+                ):
                     raise self._connection_failed(lost) from lost
                 continue
             self._raise_for_status(answer)
@@ -248,7 +266,12 @@ class Client:
         errors = [e for e in problem.get("errors") or [] if isinstance(e, dict)]
         code = str(problem.get("code") or "")
         raise RequestRefused(
-            self._render_refusal(answer.status_code, answer.request.url.path.removeprefix(self._base), problem, errors),
+            self._render_refusal(
+                answer.status_code,
+                answer.request.url.path.removeprefix(self._base),
+                problem,
+                errors,
+            ),
             answer.status_code,
             code,
             tuple(str(e.get("pointer", "")) for e in errors),
@@ -256,7 +279,11 @@ class Client:
 
     def _render_refusal(self, status: int, path: str, problem: Json, errors: list[Json]) -> str:
         """Return the message of a refusal: detail, all errors, and what to do."""
-        words = str(problem.get("detail") or problem.get("title") or f"{self.endpoint.url} answered with HTTP status {status}.")
+        words = str(
+            problem.get("detail")
+            or problem.get("title")
+            or f"{self.endpoint.url} answered with HTTP status {status}."
+        )
         # The detail is mostly that of the first error; all other errors are added.
         more = errors[1:] if errors and str(errors[0].get("detail") or "\0") in words else errors
         if more:
@@ -265,7 +292,9 @@ class Client:
         if len(more) > ERRORS_SHOWN:
             lines.append(f"  and {len(more) - ERRORS_SHOWN} more")
         if status == 401 and self._login is not None:
-            lines.append(f"The login at {self.endpoint.url} has ended. Log in again: opsjobs login NAME")
+            lines.append(
+                f"The login at {self.endpoint.url} has ended. Log in again: opsjobs login NAME"
+            )
         elif status == 401 and problem.get("code") != "login_failed":
             held = "is not accepted" if self.endpoint.token else "is missing"
             lines.append(
@@ -280,7 +309,9 @@ class Client:
         if isinstance(lost, httpx2.ConnectError | httpx2.ConnectTimeout):
             if self.endpoint.local or _is_loopback(url):
                 return CommandFailed(f"no answer from {url}. Start the service with `opsjobs up`.")
-            return CommandFailed(f"no answer from {url} ({lost}). Check OPSJOBS_URL, and that opsjobs runs there.")
+            return CommandFailed(
+                f"no answer from {url} ({lost}). Check OPSJOBS_URL, and that opsjobs runs there."
+            )
         return CommandFailed(
             f"{url} closed the connection ({str(lost) or type(lost).__name__}). Try again, or see the service's log."
         )
@@ -340,7 +371,9 @@ class _LoginAuth(httpx2.Auth):
         self._url = url
         self._logins = logins
 
-    def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
+    def auth_flow(
+        self, request: httpx2.Request
+    ) -> Generator[httpx2.Request, httpx2.Response, None]:
         """Authorize each request with the current token."""
         login = self._logins.get(self._url)
         if login is not None and login.is_stale:
@@ -349,7 +382,9 @@ class _LoginAuth(httpx2.Auth):
                 login = self._logins.get(self._url)
                 if login is not None and login.is_stale:
                     answer = yield httpx2.Request(
-                        "POST", f"{self._url}/auth/refresh", json={"refresh_token": login.refresh_token}
+                        "POST",
+                        f"{self._url}/auth/refresh",
+                        json={"refresh_token": login.refresh_token},
                     )
                     login = self._next(login, answer)
         if login is not None:

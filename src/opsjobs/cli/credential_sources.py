@@ -12,31 +12,61 @@ from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.model.secret import CredentialType
 
 VaultPath = Annotated[
-    str | None, typer.Option(metavar="PATH", help="Read the secret from this path of Vault's KV engine (version 2).")
+    str | None,
+    typer.Option(
+        metavar="PATH", help="Read the secret from this path of Vault's KV engine (version 2)."
+    ),
 ]
-VaultRole = Annotated[str | None, typer.Option(metavar="ROLE", help="Get a certificate from Vault's SSH engine, with this role.")]
+VaultRole = Annotated[
+    str | None,
+    typer.Option(metavar="ROLE", help="Get a certificate from Vault's SSH engine, with this role."),
+]
 VaultMount = Annotated[
-    str | None, typer.Option(metavar="MOUNT", help="The engine's mount (default: secret, or ssh with --vault-role).")
+    str | None,
+    typer.Option(
+        metavar="MOUNT", help="The engine's mount (default: secret, or ssh with --vault-role)."
+    ),
 ]
 VaultField = Annotated[
     list[str] | None,
-    typer.Option(metavar="PART=FIELD", help="The field that holds a part, such as private_key=key. May be repeated."),
+    typer.Option(
+        metavar="PART=FIELD",
+        help="The field that holds a part, such as private_key=key. May be repeated.",
+    ),
 ]
-VaultVersion = Annotated[int | None, typer.Option(min=1, help="Use only this version of the secret.")]
-VaultNamespace = Annotated[str | None, typer.Option(metavar="NAMESPACE", help="The namespace below OPSJOBS_VAULT_NAMESPACE.")]
+VaultVersion = Annotated[
+    int | None, typer.Option(min=1, help="Use only this version of the secret.")
+]
+VaultNamespace = Annotated[
+    str | None,
+    typer.Option(metavar="NAMESPACE", help="The namespace below OPSJOBS_VAULT_NAMESPACE."),
+]
 SecretType = Annotated[
     CredentialType | None,
-    typer.Option("--type", help="The type of the secret (default in Vault: ssh_key); `secret` for a secret of jobs."),
+    typer.Option(
+        "--type",
+        help="The type of the secret (default in Vault: ssh_key); `secret` for a secret of jobs.",
+    ),
 ]
 SshCa = Annotated[
     str | None,
-    typer.Option("--ssh-ca", metavar="CREDENTIAL", help="Sign certificates with the SSH CA key of this credential."),
+    typer.Option(
+        "--ssh-ca",
+        metavar="CREDENTIAL",
+        help="Sign certificates with the SSH CA key of this credential.",
+    ),
 ]
 Principals = Annotated[
     list[str] | None,
-    typer.Option("--principal", metavar="NAME", help="A principal of the certificate (default: the username). May be repeated."),
+    typer.Option(
+        "--principal",
+        metavar="NAME",
+        help="A principal of the certificate (default: the username). May be repeated.",
+    ),
 ]
-Validity = Annotated[str | None, typer.Option(metavar="TIME", help="Validity of a certificate (default: 5m).")]
+Validity = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Validity of a certificate (default: 5m).")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +99,17 @@ class SourceOptions:
             type_ = self.type or CredentialType.SSH_KEY
             return {
                 "type": type_,
-                "source": {"backend": "vault", "path": self.path, **_drop_empty(of_vault), **_drop_empty(of_secrets)},
+                "source": {
+                    "backend": "vault",
+                    "path": self.path,
+                    **_drop_empty(of_vault),
+                    **_drop_empty(of_secrets),
+                },
             }
         way = "--vault-role" if self.role is not None else "--ssh-ca"
-        _refuse(way, {**of_secrets, "type": self.type, **({} if self.role is not None else of_vault)})
+        _refuse(
+            way, {**of_secrets, "type": self.type, **({} if self.role is not None else of_vault)}
+        )
         made_by = (
             {"backend": "vault_ssh", "role": self.role}
             if self.role is not None
@@ -86,7 +123,9 @@ class SourceOptions:
     def _parse_fields(self) -> dict[str, str] | None:
         pairs = [pair.partition("=") for pair in self.fields or ()]
         if bad := next(("".join(pair) for pair in pairs if not (pair[0] and pair[2])), None):
-            raise CommandFailed(f"--vault-field {bad}: write PART=FIELD, such as private_key=key.", ExitCode.USAGE)
+            raise CommandFailed(
+                f"--vault-field {bad}: write PART=FIELD, such as private_key=key.", ExitCode.USAGE
+            )
         return {part: field for part, _, field in pairs} or None
 
 
@@ -95,7 +134,12 @@ def _drop_empty(options: Json) -> Json:
 
 
 def _refuse(way: str, options: Json) -> None:
-    names = {"fields": "--vault-field", "version": "--vault-version", "type": "--type", "principals": "--principal"}
+    names = {
+        "fields": "--vault-field",
+        "version": "--vault-version",
+        "type": "--type",
+        "principals": "--principal",
+    }
     names |= {"validity": "--validity", "mount": "--vault-mount", "namespace": "--vault-namespace"}
     if surplus := [names[name] for name in _drop_empty(options)]:
         raise CommandFailed(f"{' and '.join(surplus)}: not valid with {way}.", ExitCode.USAGE)

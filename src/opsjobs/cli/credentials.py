@@ -19,7 +19,9 @@ from opsjobs.cli.render import Column, Form, ago, plain, show_list, show_one, te
 from opsjobs.cli.secret_input import SECRET_BYTES_AT_MOST, ask, read_text, read_value
 from opsjobs.model.secret import CredentialType
 
-app = typer.Typer(help="Credentials: logins and secrets of jobs; secrets are write-only.", no_args_is_help=True)
+app = typer.Typer(
+    help="Credentials: logins and secrets of jobs; secrets are write-only.", no_args_is_help=True
+)
 
 _OTHERWISE = "Use --password-file FILE, or --password-file - to read standard input."
 COLUMNS = (
@@ -51,17 +53,33 @@ def list_credentials(output: options.Output = Form.TABLE, limit: options.Limit =
     options.tell_more(more, limit)
 
 
-Key = Annotated[str | None, typer.Option("--key", metavar="FILE", help="A file with a private key; - is standard input.")]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", metavar="FILE", help="A file with a private key; - is standard input."),
+]
 PassphraseFile = Annotated[
-    str | None, typer.Option(metavar="FILE", help="A file with the key's passphrase; on a terminal it is prompted for.")
+    str | None,
+    typer.Option(
+        metavar="FILE", help="A file with the key's passphrase; on a terminal it is prompted for."
+    ),
 ]
 Certificate = Annotated[
-    str | None, typer.Option(metavar="FILE", help="The certificate of the key: OpenSSH's, or X.509 in PEM form.")
+    str | None,
+    typer.Option(
+        metavar="FILE", help="The certificate of the key: OpenSSH's, or X.509 in PEM form."
+    ),
 ]
-PasswordFile = Annotated[str | None, typer.Option(metavar="FILE", help="A file with a password; - is standard input.")]
+PasswordFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="A file with a password; - is standard input.")
+]
 Password = Annotated[bool, typer.Option("--password", help="Prompt for a password.")]
-SecretFile = Annotated[str | None, typer.Option(metavar="FILE", help="A file with a secret of jobs; - is standard input.")]
-Keytab = Annotated[str | None, typer.Option(metavar="FILE", help="A Kerberos keytab; - is standard input.")]
+SecretFile = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="A file with a secret of jobs; - is standard input."),
+]
+Keytab = Annotated[
+    str | None, typer.Option(metavar="FILE", help="A Kerberos keytab; - is standard input.")
+]
 
 
 @app.command()
@@ -69,7 +87,10 @@ def add(
     name: Annotated[str, typer.Argument(help="The name, such as web-key.")],
     *,
     username: Annotated[
-        str | None, typer.Option("-u", "--username", help="The user to log in as; for Kerberos, the principal.")
+        str | None,
+        typer.Option(
+            "-u", "--username", help="The user to log in as; for Kerberos, the principal."
+        ),
     ] = None,
     key: Key = None,
     passphrase_file: PassphraseFile = None,
@@ -77,8 +98,12 @@ def add(
     password_file: PasswordFile = None,
     password: Password = False,
     keytab: Keytab = None,
-    kerberos: Annotated[bool, typer.Option("--kerberos", help="The password is that of a Kerberos principal.")] = False,
-    agent: Annotated[bool, typer.Option("--agent", help="Use the SSH agent that the worker can reach.")] = False,
+    kerberos: Annotated[
+        bool, typer.Option("--kerberos", help="The password is that of a Kerberos principal.")
+    ] = False,
+    agent: Annotated[
+        bool, typer.Option("--agent", help="Use the SSH agent that the worker can reach.")
+    ] = False,
     secret_file: SecretFile = None,
     vault_path: credential_sources.VaultPath = None,
     vault_role: credential_sources.VaultRole = None,
@@ -99,18 +124,34 @@ def add(
     """
     given = _Given(key, passphrase_file, certificate, password_file, password, keytab, secret_file)
     elsewhere = credential_sources.SourceOptions(
-        vault_path, vault_role, vault_mount, vault_field, vault_version, vault_namespace, secret_type, ssh_ca, principal, validity
+        vault_path,
+        vault_role,
+        vault_mount,
+        vault_field,
+        vault_version,
+        vault_namespace,
+        secret_type,
+        ssh_ca,
+        principal,
+        validity,
     )
     if secret_type is CredentialType.SECRET or secret_file is not None:
         _add_secret(name, username, given, elsewhere)
         return
     if username is None:
-        raise CommandFailed("--username is missing: a login needs it. For a secret of jobs, use --type secret.", ExitCode.USAGE)
+        raise CommandFailed(
+            "--username is missing: a login needs it. For a secret of jobs, use --type secret.",
+            ExitCode.USAGE,
+        )
     if given.ways + agent + elsewhere.ways != 1:
         ways = f"{_WAYS}, --agent, --vault-path, --vault-role, --ssh-ca"
-        raise CommandFailed(f"exactly one authentication method is required: {ways}.", ExitCode.USAGE)
+        raise CommandFailed(
+            f"exactly one authentication method is required: {ways}.", ExitCode.USAGE
+        )
     if key is None and (certificate or passphrase_file):
-        raise CommandFailed("--certificate and --passphrase-file: only valid with --key FILE.", ExitCode.USAGE)
+        raise CommandFailed(
+            "--certificate and --passphrase-file: only valid with --key FILE.", ExitCode.USAGE
+        )
     if elsewhere.ways:
         _add_linked({"name": name, "username": username, **elsewhere.body()})
         return
@@ -124,10 +165,17 @@ def add(
     tell(f"credential {name} is stored, encrypted")
 
 
-def _add_secret(name: str, username: str | None, given: _Given, elsewhere: credential_sources.SourceOptions) -> None:
-    if username is not None or given.ways + elsewhere.ways > 1 or given.ways > (given.secret_file is not None):
+def _add_secret(
+    name: str, username: str | None, given: _Given, elsewhere: credential_sources.SourceOptions
+) -> None:
+    if (
+        username is not None
+        or given.ways + elsewhere.ways > 1
+        or given.ways > (given.secret_file is not None)
+    ):
         raise CommandFailed(
-            "--type secret: only --secret-file FILE or --vault-path PATH is valid with it, and no login option.", ExitCode.USAGE
+            "--type secret: only --secret-file FILE or --vault-path PATH is valid with it, and no login option.",
+            ExitCode.USAGE,
         )
     if elsewhere.ways:
         _add_linked({"name": name, **elsewhere.body()})
@@ -138,14 +186,18 @@ def _add_secret(name: str, username: str | None, given: _Given, elsewhere: crede
     with connect() as client:
         made = client.post("/credentials", body)
     print(made["id"])
-    tell(f"secret {name} is stored, encrypted; jobs use it with a parameter `type: secret, from_credential: {name}`")
+    tell(
+        f"secret {name} is stored, encrypted; jobs use it with a parameter `type: secret, from_credential: {name}`"
+    )
 
 
 def _add_linked(body: Json) -> None:
     with connect() as client:
         made = client.post("/credentials", body)
     print(made["id"])
-    tell(f"credential {body['name']} is added. Test it with: opsjobs credentials test {body['name']}")
+    tell(
+        f"credential {body['name']} is added. Test it with: opsjobs credentials test {body['name']}"
+    )
 
 
 @app.command("test")
@@ -195,18 +247,30 @@ def rotate(
     with connect() as client:
         found = client.by_name("credential", credential)
         path = path_of("credential", found["id"])
-        made = client.post(f"{path}/rotate", {**_rotated(found, given), "version": found["version"]})
+        made = client.post(
+            f"{path}/rotate", {**_rotated(found, given), "version": found["version"]}
+        )
     tell(f"credential {found['name']} is at version {made['version']}")
 
 
 def _rotated(found: Json, given: _Given) -> Json:
     """Return the new secret parts, in the form of the credential's type."""
     if found["type"] == CredentialType.SECRET:
-        if given.ways > (given.secret_file is not None) or given.certificate or given.passphrase_file:
-            raise CommandFailed(f"{found['name']} is a secret of jobs: only --secret-file FILE is valid for it.", ExitCode.USAGE)
+        if (
+            given.ways > (given.secret_file is not None)
+            or given.certificate
+            or given.passphrase_file
+        ):
+            raise CommandFailed(
+                f"{found['name']} is a secret of jobs: only --secret-file FILE is valid for it.",
+                ExitCode.USAGE,
+            )
         return given.value(found["name"])
     if given.secret_file is not None:
-        raise CommandFailed(f"{found['name']} is a login: --secret-file is only valid for secrets of jobs.", ExitCode.USAGE)
+        raise CommandFailed(
+            f"{found['name']} is a login: --secret-file is only valid for secrets of jobs.",
+            ExitCode.USAGE,
+        )
     if given.ways == 0 and given.certificate is None:
         given = replace(given, password=True)
     return given.read(found["username"])
@@ -216,19 +280,33 @@ def _rotated(found: Json, given: _Given) -> Json:
 def bind(
     credential: Annotated[str, typer.Argument(metavar="CREDENTIAL", help="Its name, id or uuid.")],
     *,
-    target: Annotated[list[str] | None, typer.Option("-t", "--target", help="A target that may use it. May be repeated.")] = None,
-    group: Annotated[list[str] | None, typer.Option("-g", "--group", help="A group that may use it. May be repeated.")] = None,
-    job: Annotated[list[str] | None, typer.Option("-j", "--job", help="A job that may use it. May be repeated.")] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("-t", "--target", help="A target that may use it. May be repeated."),
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option("-g", "--group", help="A group that may use it. May be repeated."),
+    ] = None,
+    job: Annotated[
+        list[str] | None,
+        typer.Option("-j", "--job", help="A job that may use it. May be repeated."),
+    ] = None,
     anywhere: Annotated[bool, typer.Option("--anywhere", help="Remove all restrictions.")] = False,
 ) -> None:
     """Restrict a login to these targets, groups and jobs."""
     bound = {"targets": target or [], "groups": group or [], "jobs": job or []}
     if any(bound.values()) == anywhere:
-        raise CommandFailed("nothing to bind to: give -t TARGET, -g GROUP, -j JOB, or --anywhere alone.", ExitCode.USAGE)
+        raise CommandFailed(
+            "nothing to bind to: give -t TARGET, -g GROUP, -j JOB, or --anywhere alone.",
+            ExitCode.USAGE,
+        )
     with connect() as client:
         found = client.by_name("credential", credential)
         client.put(f"{path_of('credential', found['id'])}/bound-to", bound)
-    tell(f"credential {found['name']} {'can be used anywhere' if anywhere else 'can be used only there'}")
+    tell(
+        f"credential {found['name']} {'can be used anywhere' if anywhere else 'can be used only there'}"
+    )
 
 
 @app.command()
@@ -253,7 +331,11 @@ def usage(
 
 
 @app.command()
-def rm(credentials: Annotated[list[str], typer.Argument(metavar="CREDENTIAL…", help="Names, ids or uuids.")]) -> None:
+def rm(
+    credentials: Annotated[
+        list[str], typer.Argument(metavar="CREDENTIAL…", help="Names, ids or uuids.")
+    ],
+) -> None:
     """Remove credentials."""
     with connect() as client:
         for ref in credentials:
@@ -280,14 +362,24 @@ class _Given:
     @property
     def ways(self) -> int:
         """The number of authentication methods that are given."""
-        given = (self.key, self.password_file or self.password or None, self.keytab, self.secret_file)
+        given = (
+            self.key,
+            self.password_file or self.password or None,
+            self.keytab,
+            self.secret_file,
+        )
         return sum(way is not None for way in given)
 
     def value(self, name: str) -> Json:
         """Return the value of a secret of jobs, from its file or a prompt. Raises CommandFailed."""
         if self.secret_file is not None:
             return {"value": read_value(self.secret_file)}
-        return {"value": ask(f"Secret {name}", otherwise="Use --secret-file FILE, or --secret-file - to read standard input.")}
+        return {
+            "value": ask(
+                f"Secret {name}",
+                otherwise="Use --secret-file FILE, or --secret-file - to read standard input.",
+            )
+        }
 
     def read(self, username: str) -> Json:
         """Return the secret parts of the body. Raises CommandFailed."""
@@ -299,7 +391,9 @@ class _Given:
         if self.certificate is not None:
             body["certificate"] = read_text(self.certificate)
         if self.keytab is not None:
-            body["keytab"] = base64.b64encode(input_files.read_bytes(self.keytab, SECRET_BYTES_AT_MOST)).decode()
+            body["keytab"] = base64.b64encode(
+                input_files.read_bytes(self.keytab, SECRET_BYTES_AT_MOST)
+            ).decode()
         elif self.password_file is not None:
             body["password"] = read_text(self.password_file).rstrip("\r\n")
         elif self.password:
@@ -323,7 +417,8 @@ def _key(key: str, passphrase_file: str | None) -> Json:
     body: Json = {"private_key": read_text(key)}
     if "PRIVATE KEY" not in body["private_key"]:
         raise CommandFailed(
-            f"{key}: not a private key. It must begin with a line such as -----BEGIN OPENSSH PRIVATE KEY-----.", ExitCode.USAGE
+            f"{key}: not a private key. It must begin with a line such as -----BEGIN OPENSSH PRIVATE KEY-----.",
+            ExitCode.USAGE,
         )
     if passphrase_file is not None:
         body["passphrase"] = read_text(passphrase_file).rstrip("\r\n")

@@ -15,9 +15,14 @@ from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, t
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.units import parse_duration
 
-app = typer.Typer(help="Dead letters: runs that ended lost or dead, to be revived or discarded.", no_args_is_help=True)
+app = typer.Typer(
+    help="Dead letters: runs that ended lost or dead, to be revived or discarded.",
+    no_args_is_help=True,
+)
 
-Letters = Annotated[list[int] | None, typer.Argument(metavar="[LETTER…]", help="Ids, as `list` prints them.", min=1)]
+Letters = Annotated[
+    list[int] | None, typer.Argument(metavar="[LETTER…]", help="Ids, as `list` prints them.", min=1)
+]
 All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 
 
@@ -26,15 +31,32 @@ class Filter:
     """Options that select dead letters."""
 
     job: Annotated[str | None, typer.Option(help="Only those of this job, by name or id.")]
-    target: Annotated[str | None, typer.Option("-t", "--target", help="Only those of this target, by name or id.")]
-    error: Annotated[ErrorCode | None, typer.Option(help="Only those with this error code.", metavar="CODE")]
-    status: Annotated[Literal["lost", "dead"] | None, typer.Option(help="Only those with this status.")]
-    execution: Annotated[int | None, typer.Option("--execution", min=1, help="Only those of this execution.")]
-    since: Annotated[str | None, typer.Option(help="Only those since this time, or this long ago: 2026-11-25T09:00:00Z, 3d, 2h.")]
+    target: Annotated[
+        str | None, typer.Option("-t", "--target", help="Only those of this target, by name or id.")
+    ]
+    error: Annotated[
+        ErrorCode | None, typer.Option(help="Only those with this error code.", metavar="CODE")
+    ]
+    status: Annotated[
+        Literal["lost", "dead"] | None, typer.Option(help="Only those with this status.")
+    ]
+    execution: Annotated[
+        int | None, typer.Option("--execution", min=1, help="Only those of this execution.")
+    ]
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="Only those since this time, or this long ago: 2026-11-25T09:00:00Z, 3d, 2h."
+        ),
+    ]
 
     def to_query(self) -> dict[str, Any]:
         """Return the given filters as query parameters."""
-        return {name: value for name, value in {**vars(self), "since": _moment(self.since)}.items() if value is not None}
+        return {
+            name: value
+            for name, value in {**vars(self), "since": _moment(self.since)}.items()
+            if value is not None
+        }
 
 
 filtered = options.spread(Filter, "only")
@@ -88,7 +110,9 @@ def revive(
     wish = _build_selection(letters, everything, named)
     made = 0
     with connect() as client:
-        for answer in _answers(client, "revive", {**wish, **options.because(reason, override_safety)}):
+        for answer in _answers(
+            client, "revive", {**wish, **options.because(reason, override_safety)}
+        ):
             for started in answer["executions"]:
                 made += 1
                 tell(
@@ -138,6 +162,7 @@ def _moment(since: str | None) -> str | None:
 def _build_selection(letters: list[int] | None, everything: bool, named: dict[str, Any]) -> Json:
     if sum((bool(letters), everything, bool(named))) != 1:
         raise CommandFailed(
-            "select dead letters in exactly one way: ids, filters such as --job and --error, or --all.", ExitCode.USAGE
+            "select dead letters in exactly one way: ids, filters such as --job and --error, or --all.",
+            ExitCode.USAGE,
         )
     return {"ids": letters} if letters else {"filter": named}

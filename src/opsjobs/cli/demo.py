@@ -36,7 +36,10 @@ JOB: Json = {
     "name": "demo",
     "description": "What `opsjobs demo` runs on its lab.",
     "targets": {"selector": "lab=true"},
-    "actions": [{"key": "survey", "command": SURVEY}, {"key": "work", "command": WORK, "timeout": "30s"}],
+    "actions": [
+        {"key": "survey", "command": SURVEY},
+        {"key": "work", "command": WORK, "timeout": "30s"},
+    ],
 }
 NEXT = """\
 Next, with data that stays:
@@ -51,24 +54,36 @@ Next, with data that stays:
 def show(targets: int) -> int:
     """Start the stack with `targets` lab machines and run the demo job; return the exit code."""
     began = time.monotonic()
-    _say(f"Starting PostgreSQL, Valkey, API, worker, scheduler and {pluralize(targets, 'machine')} with a real SSH server each …")
+    _say(
+        f"Starting PostgreSQL, Valkey, API, worker, scheduler and {pluralize(targets, 'machine')} with a real SSH server each …"
+    )
     with _folder() as folder, _stack(folder, targets) as stack:
-        _say(f"ready after {time.monotonic() - began:.1f} s at {stack.url}, all on this computer, in {folder}\n")
+        _say(
+            f"ready after {time.monotonic() - began:.1f} s at {stack.url}, all on this computer, in {folder}\n"
+        )
         with Client(ServiceEndpoint(stack.url, stack.token, local=True, data_dir=folder)) as client:
             exit_code = _job(client)
         _say("Stopping …")
-    _say(f"Stopped and cleaned up, {time.monotonic() - began:.1f} s in all.\n\n{NEXT.format(opsjobs=_command())}")
+    _say(
+        f"Stopped and cleaned up, {time.monotonic() - began:.1f} s in all.\n\n{NEXT.format(opsjobs=_command())}"
+    )
     return exit_code
 
 
 def _job(client: Client) -> ExitCode:
     job = client.post("/jobs", JOB)
     for action in job["actions"]:
-        _say(f"{action['key']:>8}: {action['command'].splitlines()[0]}{' …' * (chr(10) in action['command'])}")
+        _say(
+            f"{action['key']:>8}: {action['command'].splitlines()[0]}{' …' * (chr(10) in action['command'])}"
+        )
     execution = client.post(f"/jobs/{job['id']}/execute")
-    _say(f"\njob {job['name']} runs as execution {execution['id']} on {pluralize(execution['total_targets'], 'target')}:\n")
+    _say(
+        f"\njob {job['name']} runs as execution {execution['id']} on {pluralize(execution['total_targets'], 'target')}:\n"
+    )
     ended, tally = follow(client, execution)
-    _summary(ended, tally, client.items(f"/executions/{ended['id']}/groups", limit=3, action="survey")[0])
+    _summary(
+        ended, tally, client.items(f"/executions/{ended['id']}/groups", limit=3, action="survey")[0]
+    )
     return get_execution_exit_code(ended["status"])
 
 

@@ -38,7 +38,12 @@ def find(client: ClientSettings, data_dir: Path) -> ServiceEndpoint:
             "(for an `up` with its own --data-dir, set OPSJOBS_DATA_DIR)"
         )
     is_local = local is not None and url.rstrip("/") == local.rstrip("/")
-    return ServiceEndpoint(url.rstrip("/"), client.token or (_local_token(data_dir) if is_local else None), is_local, data_dir)
+    return ServiceEndpoint(
+        url.rstrip("/"),
+        client.token or (_local_token(data_dir) if is_local else None),
+        is_local,
+        data_dir,
+    )
 
 
 def _local_token(data_dir: Path) -> Secret | None:

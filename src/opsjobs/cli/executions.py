@@ -15,13 +15,26 @@ from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.launch import launch, parse_wait_limit
 from opsjobs.cli.logs import logs
-from opsjobs.cli.render import Column, Form, ago, plain, pluralize, render_counts, seconds, show_list, show_one, tell
+from opsjobs.cli.render import (
+    Column,
+    Form,
+    ago,
+    plain,
+    pluralize,
+    render_counts,
+    seconds,
+    show_list,
+    show_one,
+    tell,
+)
 from opsjobs.cli.waiting_reasons import hold_of
 from opsjobs.cli.watch import watch
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunStatus, TriggeredBy
 from opsjobs.model.retry_request import Which
 
-app = typer.Typer(help="Executions: list, show, follow, cancel and retry them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Executions: list, show, follow, cancel and retry them.", no_args_is_help=True
+)
 
 Execution = Annotated[str, typer.Argument(metavar="EXECUTION", help="Id or uuid.")]
 
@@ -91,7 +104,11 @@ def _select_columns(runs: Sequence[Mapping[str, Any]], form: Form) -> Sequence[C
     if form is Form.WIDE or not runs:
         return RUN_COLUMNS
     always = ("target", "status", "step", "took")
-    told = [c for c in RUN_COLUMNS if c.heading in always or any(c.value(run) not in (None, "", "-") for run in runs)]
+    told = [
+        c
+        for c in RUN_COLUMNS
+        if c.heading in always or any(c.value(run) not in (None, "", "-") for run in runs)
+    ]
     one_wave = len({run.get("wave") for run in runs}) < 2
     return [c for c in told if not (c.heading == "wave" and one_wave)]
 
@@ -99,13 +116,19 @@ def _select_columns(runs: Sequence[Mapping[str, Any]], form: Form) -> Sequence[C
 @app.command("list")
 def list_executions(
     job: Annotated[str | None, typer.Option(help="Only those of this job.")] = None,
-    status: Annotated[ExecutionStatus | None, typer.Option(help="Only those with this status.")] = None,
+    status: Annotated[
+        ExecutionStatus | None, typer.Option(help="Only those with this status.")
+    ] = None,
     output: options.Output = Form.TABLE,
     limit: options.Limit = 50,
 ) -> None:
     """List executions, the newest first."""
     with connect() as client:
-        path = "/executions" if job is None else f"{path_of('job', client.by_name('job', job)['id'])}/executions"
+        path = (
+            "/executions"
+            if job is None
+            else f"{path_of('job', client.by_name('job', job)['id'])}/executions"
+        )
         found, more = client.items(path, limit=limit, status=status)
     show_list(found, COLUMNS, output, name="id")
     options.tell_more(more, limit)
@@ -138,7 +161,10 @@ def show(
 
 @app.command()
 def follow(
-    execution: Execution, as_json: options.AsJson = False, raw: options.Raw = False, wait_limit: options.WaitLimit = None
+    execution: Execution,
+    as_json: options.AsJson = False,
+    raw: options.Raw = False,
+    wait_limit: options.WaitLimit = None,
 ) -> None:
     """Follow an execution live, from its first line to its end.
 
@@ -146,7 +172,16 @@ def follow(
     """
     with connect() as client:
         found = client.get(path_of("execution", execution))
-        raise typer.Exit(watch(client, found, None, as_json=as_json, raw=raw, waits_seconds=parse_wait_limit(wait_limit)))
+        raise typer.Exit(
+            watch(
+                client,
+                found,
+                None,
+                as_json=as_json,
+                raw=raw,
+                waits_seconds=parse_wait_limit(wait_limit),
+            )
+        )
 
 
 @app.command()
@@ -157,7 +192,9 @@ def cancel(execution: Execution, reason: options.Reason = None) -> None:
     outcome (cancel proof).
     """
     with connect() as client:
-        asked = client.post(f"{path_of('execution', execution)}/cancel", {"reason": reason} if reason else {})
+        asked = client.post(
+            f"{path_of('execution', execution)}/cancel", {"reason": reason} if reason else {}
+        )
     tell(
         f"execution {asked['id']} is {asked['status']}: see the cancel proof of each target with `opsjobs executions show {asked['id']}`"
     )
@@ -167,8 +204,12 @@ def cancel(execution: Execution, reason: options.Reason = None) -> None:
 def pause(execution: Execution, reason: options.Reason = None) -> None:
     """Pause an execution: start no further targets. Running commands continue."""
     with connect() as client:
-        asked = client.post(f"{path_of('execution', execution)}/pause", {"reason": reason} if reason else {})
-    tell(f"execution {asked['id']} is {asked['status']}. Continue with: opsjobs executions resume {asked['id']}")
+        asked = client.post(
+            f"{path_of('execution', execution)}/pause", {"reason": reason} if reason else {}
+        )
+    tell(
+        f"execution {asked['id']} is {asked['status']}. Continue with: opsjobs executions resume {asked['id']}"
+    )
 
 
 @app.command()
@@ -177,8 +218,14 @@ def resume(execution: Execution) -> None:
     with connect() as client:
         asked = client.post(f"{path_of('execution', execution)}/resume")
     if (accepted := asked.get("accepted")) is not None:
-        allowed = f"max_fail is {accepted['max_fail']}" if accepted.get("max_fail") is not None else "the wave's check failed"
-        tell(f"execution {asked['id']}: {pluralize(accepted['failures'], 'failure')} accepted; {allowed}")
+        allowed = (
+            f"max_fail is {accepted['max_fail']}"
+            if accepted.get("max_fail") is not None
+            else "the wave's check failed"
+        )
+        tell(
+            f"execution {asked['id']}: {pluralize(accepted['failures'], 'failure')} accepted; {allowed}"
+        )
     tell(f"execution {asked['id']} is {asked['status']}")
     if (hold := hold_of(asked)) is not None:
         tell(hold)
@@ -188,11 +235,18 @@ def resume(execution: Execution) -> None:
 def retry(
     execution: Execution,
     *,
-    which: Annotated[Which | None, typer.Option(help="Only targets with this result (default: unsuccessful).")] = None,
-    target: Annotated[
-        list[str] | None, typer.Option("-t", "--target", metavar="NAME[,NAME]", help="Only these targets. May be repeated.")
+    which: Annotated[
+        Which | None, typer.Option(help="Only targets with this result (default: unsuccessful).")
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Include targets that were already retried.")] = False,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-t", "--target", metavar="NAME[,NAME]", help="Only these targets. May be repeated."
+        ),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Include targets that were already retried.")
+    ] = False,
     dry_run: options.DryRun = False,
     reason: options.Reason = None,
     override_safety: options.OverrideSafety = None,
@@ -207,14 +261,20 @@ def retry(
     """
     if which is not None and target:
         raise CommandFailed("--which and --target exclude each other.", ExitCode.USAGE)
-    body: Json = {"targets": options.split(target)} if target else {"which": which or Which.UNSUCCESSFUL}
+    body: Json = (
+        {"targets": options.split(target)} if target else {"which": which or Which.UNSUCCESSFUL}
+    )
     body |= options.because(reason, override_safety) | ({"again": True} if again else {})
     with connect() as client:
         path = f"{path_of('execution', execution)}/retry"
         if dry_run:
             _show_retry(client.post(path, {**body, "dry_run": True}), as_json=as_json)
             return
-        raise typer.Exit(launch(client, path, body, as_json=as_json, detach=detach, raw=raw, wait_limit=wait_limit))
+        raise typer.Exit(
+            launch(
+                client, path, body, as_json=as_json, detach=detach, raw=raw, wait_limit=wait_limit
+            )
+        )
 
 
 RETRIED = (
@@ -241,7 +301,9 @@ def _show_retry(told: Json, *, as_json: bool) -> None:
 
 
 @app.command()
-def groups(execution: Execution, output: options.Output = Form.TABLE, limit: options.Limit = 50) -> None:
+def groups(
+    execution: Execution, output: options.Output = Form.TABLE, limit: options.Limit = 50
+) -> None:
     """Group the targets of an execution by identical result."""
     with connect() as client:
         found, more = client.items(f"{path_of('execution', execution)}/groups", limit=limit)
@@ -263,7 +325,9 @@ def render_result_group(group: dict[str, object]) -> str:
     targets = group.get("targets")
     names: list[str] = []
     if isinstance(targets, list):
-        names = [plain(target["name"] if isinstance(target, dict) else target) for target in targets]
+        names = [
+            plain(target["name"] if isinstance(target, dict) else target) for target in targets
+        ]
     who = ", ".join(names[:GROUP_NAMES_SHOWN]) + (" …" if len(names) > GROUP_NAMES_SHOWN else "")
     exit_code = "" if group.get("exit_code") is None else f", exit {group['exit_code']}"
     code = group.get("error_code")
@@ -282,10 +346,21 @@ def last_good(client: Client, e: Json) -> Json | None:
     if e.get("job_id") is None:
         return None
     try:
-        found, _ = client.items(f"/jobs/{e['job_id']}/executions", limit=LAST_GOOD_SEARCHED, status=ExecutionStatus.COMPLETED)
+        found, _ = client.items(
+            f"/jobs/{e['job_id']}/executions",
+            limit=LAST_GOOD_SEARCHED,
+            status=ExecutionStatus.COMPLETED,
+        )
     except RequestRefused:  # the job was deleted, or is not visible to the caller
         return None
-    return next(({name: one[name] for name in ("id", "finished_at")} for one in found if one["id"] < e["id"]), None)
+    return next(
+        (
+            {name: one[name] for name in ("id", "finished_at")}
+            for one in found
+            if one["id"] < e["id"]
+        ),
+        None,
+    )
 
 
 LAST_GOOD_SEARCHED = 20
@@ -296,7 +371,9 @@ def headline(e: Json, good: Json | None) -> str:
     number = "" if e.get("number") is None else f" (number {e['number']})"
     duration = f", {seconds(e['duration_ms'])}" if e.get("duration_ms") is not None else ""
     asked = f"started by {plain(e.get('requested_by'))} ({e.get('triggered_by')}), {ago(e.get('created_at'))}"
-    lines = [f"execution {e['id']} of {plain(e['job_name'])}{number}: {e['status']}{duration}; {asked}"]
+    lines = [
+        f"execution {e['id']} of {plain(e['job_name'])}{number}: {e['status']}{duration}; {asked}"
+    ]
     lines += [plain(told) for told in (e.get("error"), hold_of(e)) if told]
     if e.get("parent") is not None and e.get("triggered_by") == TriggeredBy.RETRY:
         lines.append(f"retries execution {e['parent']}")

@@ -40,7 +40,11 @@ _OF_STATUS = {
     412: ExitCode.CONFLICT,
     422: ExitCode.USAGE,
 }
-_OF_CODE = {"unknown_target": ExitCode.NOT_FOUND, "no_targets": ExitCode.NOT_FOUND, "safety_blocked": ExitCode.NOT_ALLOWED}
+_OF_CODE = {
+    "unknown_target": ExitCode.NOT_FOUND,
+    "no_targets": ExitCode.NOT_FOUND,
+    "safety_blocked": ExitCode.NOT_ALLOWED,
+}
 
 
 def get_refusal_exit_code(status: int, code: str) -> ExitCode:

@@ -16,7 +16,9 @@ from opsjobs.cli.client import connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, ago, show_list, show_one, size, tell
 
-app = typer.Typer(help="Files: upload and download the sources of file transfers.", no_args_is_help=True)
+app = typer.Typer(
+    help="Files: upload and download the sources of file transfers.", no_args_is_help=True
+)
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="Id or uuid.")]
 PIECE_BYTES = 256 << 10
@@ -35,9 +37,14 @@ COLUMNS = (
 def upload(
     path: Annotated[
         Path,
-        typer.Argument(metavar="PATH", help="A file, or a folder. A folder is uploaded as a tar; use it with `unpack: true`."),
+        typer.Argument(
+            metavar="PATH",
+            help="A file, or a folder. A folder is uploaded as a tar; use it with `unpack: true`.",
+        ),
     ],
-    name: Annotated[str | None, typer.Option(help="The name at the service (default: the local name).")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The name at the service (default: the local name).")
+    ] = None,
 ) -> None:
     """Upload a file or a folder.
 
@@ -70,10 +77,14 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
 
 def _pack(folder: Path, into: IO[bytes]) -> None:
     """Write the folder as a tar; symbolic links are followed."""
-    with tarfile.open(fileobj=into, mode="w", dereference=True, format=tarfile.PAX_FORMAT) as archive:
+    with tarfile.open(
+        fileobj=into, mode="w", dereference=True, format=tarfile.PAX_FORMAT
+    ) as archive:
         for path in sorted(folder.rglob("*")):
             if not (path.is_file() or path.is_dir()):
-                raise CommandFailed(f"{path} is neither a file nor a folder: it cannot be uploaded.")
+                raise CommandFailed(
+                    f"{path} is neither a file nor a folder: it cannot be uploaded."
+                )
             archive.add(path, str(path.relative_to(folder)), recursive=False)
 
 
@@ -96,7 +107,10 @@ def show(file: File, output: options.Output = Form.TABLE) -> None:
 @app.command()
 def download(
     file: File,
-    to: Annotated[Path | None, typer.Option("--to", metavar="PATH", help="The path to write to; - is standard output.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="PATH", help="The path to write to; - is standard output."),
+    ] = None,
 ) -> None:
     """Download a file to its own name, or to --to PATH. An existing file is not overwritten."""
     with connect() as client:
@@ -112,14 +126,18 @@ def download(
             with place.open("xb") as made:
                 made.writelines(pieces)
         except FileExistsError:
-            raise CommandFailed(f"{place} exists already. Use --to PATH.", ExitCode.CONFLICT) from None
+            raise CommandFailed(
+                f"{place} exists already. Use --to PATH.", ExitCode.CONFLICT
+            ) from None
         except OSError as error:
             raise CommandFailed(f"{place} cannot be written: {error.strerror}.") from None
     tell(f"{place}: {size(stored['size'])}")
 
 
 @app.command()
-def rm(files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Ids or uuids.")]) -> None:
+def rm(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Ids or uuids.")],
+) -> None:
     """Remove files. Copies on targets stay."""
     with connect() as client:
         for ref in files:

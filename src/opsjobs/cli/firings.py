@@ -62,7 +62,9 @@ def show_forecast(told: Json, form: Form, *, every_hour: bool) -> None:
     if form in (Form.JSON, Form.YAML):
         show_one(told, form)
         return
-    hours = told["hours"] if every_hour else sorted(told["busiest"], key=lambda hour: str(hour["from"]))
+    hours = (
+        told["hours"] if every_hour else sorted(told["busiest"], key=lambda hour: str(hour["from"]))
+    )
     show_list(hours, _hours(told["hours"]), form, name="from")
     if told["collisions"] and form is not Form.NAME:
         print()
@@ -79,5 +81,10 @@ def _hours(hours: Sequence[Json]) -> tuple[Column, ...]:
         Column("firings", lambda h: h["firings"]),
         Column("closed", lambda h: h["closed"] or None),
         Column("targets", lambda h: h["targets"]),
-        Column("", lambda h: "█" * max(1, round(BAR_CHARACTERS * h["firings"] / most)) if h["firings"] else ""),
+        Column(
+            "",
+            lambda h: (
+                "█" * max(1, round(BAR_CHARACTERS * h["firings"] / most)) if h["firings"] else ""
+            ),
+        ),
     )

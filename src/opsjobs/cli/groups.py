@@ -16,11 +16,19 @@ app = typer.Typer(help="Groups: named sets of targets.", no_args_is_help=True)
 Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name, id or uuid.")]
 Description = Annotated[str | None, typer.Option(help="A description.")]
 Members = Annotated[
-    list[str] | None, typer.Option("-t", "--target", metavar="NAME[,NAME]", help="Targets of the group. May be repeated.")
+    list[str] | None,
+    typer.Option(
+        "-t", "--target", metavar="NAME[,NAME]", help="Targets of the group. May be repeated."
+    ),
 ]
 Held = Annotated[
     list[str] | None,
-    typer.Option("-g", "--group", metavar="GROUP[,GROUP]", help="Groups whose targets belong to it, too. May be repeated."),
+    typer.Option(
+        "-g",
+        "--group",
+        metavar="GROUP[,GROUP]",
+        help="Groups whose targets belong to it, too. May be repeated.",
+    ),
 ]
 COLUMNS = (
     Column("id", lambda g: g["id"]),
@@ -53,7 +61,9 @@ def show(group: Group, output: options.Output = Form.TABLE) -> None:
 def targets(group: Group, output: options.Output = Form.TABLE, limit: options.Limit = 200) -> None:
     """List all targets of a group now: named, by selector, and of its groups."""
     with connect() as client:
-        found, more = client.items(f"/target-groups/{_find_group(client, group)['id']}/targets", limit=limit)
+        found, more = client.items(
+            f"/target-groups/{_find_group(client, group)['id']}/targets", limit=limit
+        )
     show_list(found, TARGET_COLUMNS, output)
     options.tell_more(more, limit)
 
@@ -69,7 +79,9 @@ def add(
 ) -> None:
     """Add a group of named targets, of targets with certain labels, or of other groups."""
     with connect() as client:
-        made = client.post("/target-groups", {"name": name, **_build_body(description, members, held, selector)})
+        made = client.post(
+            "/target-groups", {"name": name, **_build_body(description, members, held, selector)}
+        )
     print(made["id"])
     tell(f"group {name} is added")
 
@@ -92,12 +104,16 @@ def change(
         found = _find_group(client, group)
         kept = {field: found[field] for field in ("name", "description", "selector", "groups")}
         told = _build_body(description, members, held, selector)
-        client.put(f"/target-groups/{found['id']}", {**kept, **told, **({"name": name} if name else {})})
+        client.put(
+            f"/target-groups/{found['id']}", {**kept, **told, **({"name": name} if name else {})}
+        )
     tell(f"group {name or found['name']} is changed")
 
 
 @app.command()
-def rm(groups: Annotated[list[str], typer.Argument(metavar="GROUP…", help="Names, ids or uuids.")]) -> None:
+def rm(
+    groups: Annotated[list[str], typer.Argument(metavar="GROUP…", help="Names, ids or uuids.")],
+) -> None:
     """Remove groups. Their targets stay."""
     with connect() as client:
         for ref in groups:
@@ -106,7 +122,9 @@ def rm(groups: Annotated[list[str], typer.Argument(metavar="GROUP…", help="Nam
             tell(f"group {found['name']} is removed")
 
 
-def _build_body(description: str | None, members: list[str] | None, held: list[str] | None, selector: str | None) -> Json:
+def _build_body(
+    description: str | None, members: list[str] | None, held: list[str] | None, selector: str | None
+) -> Json:
     """Return the given fields; an empty selector removes the selector."""
     body: Json = {
         "description": description,
@@ -127,4 +145,6 @@ def _find_group(client: Client, ref: str) -> Json:
     except RequestRefused as refused:
         if refused.status != 404:
             raise
-        raise RequestRefused(f"There is no group {ref}: `opsjobs groups list` shows them.", 404, "group_not_found") from None
+        raise RequestRefused(
+            f"There is no group {ref}: `opsjobs groups list` shows them.", 404, "group_not_found"
+        ) from None

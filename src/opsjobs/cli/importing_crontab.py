@@ -17,7 +17,15 @@ from opsjobs.cli import input_files, options, yaml_documents
 from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.importing import crontab
-from opsjobs.cli.importing.crontab_jobs import SCHEDULE, TAG, CrontabOptions, PlannedJob, plan_jobs, prefix_of, source_of
+from opsjobs.cli.importing.crontab_jobs import (
+    SCHEDULE,
+    TAG,
+    CrontabOptions,
+    PlannedJob,
+    plan_jobs,
+    prefix_of,
+    source_of,
+)
 from opsjobs.cli.importing.inventory import Skipped
 from opsjobs.cli.render import Column, Form, plain, pluralize, show_list, tell
 from opsjobs.model.job import JobDraft
@@ -51,30 +59,53 @@ def imports() -> None:
 @app.command("crontab", no_args_is_help=True)
 def import_crontab(
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE…", help="Crontabs; - is standard input, such as from `crontab -l`.")
+        list[str],
+        typer.Argument(
+            metavar="FILE…", help="Crontabs; - is standard input, such as from `crontab -l`."
+        ),
     ],
     *,
     user: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The owner of the crontab; its commands run as this user.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The owner of the crontab; its commands run as this user."
+        ),
     ] = None,
-    system: Annotated[bool, typer.Option("--system", help="Each line names its user (the default for files in /etc).")] = False,
+    system: Annotated[
+        bool,
+        typer.Option("--system", help="Each line names its user (the default for files in /etc)."),
+    ] = False,
     targets: options.Targets = None,
     groups: options.Groups = None,
     selector: options.Selector = None,
     credential: Annotated[
-        str | None, typer.Option("-c", "--credential", help="The credential with the password for sudo (default: none).")
+        str | None,
+        typer.Option(
+            "-c", "--credential", help="The credential with the password for sudo (default: none)."
+        ),
     ] = None,
     timezone: Annotated[
         str | None,
         typer.Option(
-            "--timezone", "-z", metavar="ZONE", help="The time zone of its times (default: CRON_TZ, else this machine's)."
+            "--timezone",
+            "-z",
+            metavar="ZONE",
+            help="The time zone of its times (default: CRON_TZ, else this machine's).",
         ),
     ] = None,
-    prefix: Annotated[str | None, typer.Option(help="The prefix of job names (default: made from the targets).")] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="The prefix of job names (default: made from the targets).")
+    ] = None,
     timeout: Annotated[str, typer.Option(help="The timeout of a run; cron has none.")] = "24h",
-    disabled: Annotated[bool, typer.Option("--disabled", help="Create new schedules paused.")] = False,
+    disabled: Annotated[
+        bool, typer.Option("--disabled", help="Create new schedules paused.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the jobs and schedules as YAML, without contacting the service.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the jobs and schedules as YAML, without contacting the service.",
+        ),
     ] = False,
     override_safety: options.OverrideSafety = None,
     output: options.Output = Form.TABLE,
@@ -86,9 +117,14 @@ def import_crontab(
     """
     selection = options.selection(targets, groups, selector)
     if user is not None and system:
-        raise CommandFailed("--user and --system exclude each other: lines of a system crontab name their users.", ExitCode.USAGE)
+        raise CommandFailed(
+            "--user and --system exclude each other: lines of a system crontab name their users.",
+            ExitCode.USAGE,
+        )
     if not selection and not dry_run:
-        raise CommandFailed("no targets are given. Use -t web-1,web-2, -g GROUP or -l env=prod.", ExitCode.USAGE)
+        raise CommandFailed(
+            "no targets are given. Use -t web-1,web-2, -g GROUP or -l env=prod.", ExitCode.USAGE
+        )
     wishes = CrontabOptions(
         selection,
         prefix if prefix is not None else prefix_of(selection),
@@ -100,8 +136,12 @@ def import_crontab(
     )
     plans, sources, lost = _read(files, wishes, system=system)
     if dry_run:
-        yaml_documents.write([plan.job for plan in plans], [_schedule_in_words(plan.schedule) for plan in plans])
-        tell(f"would import {pluralize(len(plans), 'job')} with a schedule each; {pluralize(lost, 'line')} skipped")
+        yaml_documents.write(
+            [plan.job for plan in plans], [_schedule_in_words(plan.schedule) for plan in plans]
+        )
+        tell(
+            f"would import {pluralize(len(plans), 'job')} with a schedule each; {pluralize(lost, 'line')} skipped"
+        )
         return
     with connect() as client:
         items = _store(client, plans, options.because(None, override_safety))
@@ -114,10 +154,15 @@ def import_crontab(
 def _zone(asked: str | None) -> str:
     if asked is not None:
         if asked not in zone_names():
-            raise CommandFailed(f"--timezone: {asked!r} is not a time zone. Use one such as Europe/Berlin.", ExitCode.USAGE)
+            raise CommandFailed(
+                f"--timezone: {asked!r} is not a time zone. Use one such as Europe/Berlin.",
+                ExitCode.USAGE,
+            )
         return asked
     found = local_zone()
-    tell(f"times without a CRON_TZ are taken as {found}, the zone of this machine; use --timezone for another one")
+    tell(
+        f"times without a CRON_TZ are taken as {found}, the zone of this machine; use --timezone for another one"
+    )
     return found
 
 
@@ -134,7 +179,9 @@ def local_zone(root: Path = Path("/")) -> str:
 # --- reading
 
 
-def _read(files: Sequence[str], wishes: CrontabOptions, *, system: bool) -> tuple[list[PlannedJob], set[str], int]:
+def _read(
+    files: Sequence[str], wishes: CrontabOptions, *, system: bool
+) -> tuple[list[PlannedJob], set[str], int]:
     """Return the plans of all entries that can be imported, the crontabs' tags, and a count.
 
     The count is of skipped lines; each of them is reported with the reason.
@@ -146,7 +193,9 @@ def _read(files: Sequence[str], wishes: CrontabOptions, *, system: bool) -> tupl
         text = input_files.read_text(file, FILE_BYTES_AT_MOST)
         by_place = file.startswith("/etc/") and wishes.user is None
         try:
-            found = crontab.read("crontab" if file == "-" else file, text, system=system or by_place)
+            found = crontab.read(
+                "crontab" if file == "-" else file, text, system=system or by_place
+            )
         except ValueError as wrong:
             raise CommandFailed(f"{file}: {wrong}.", ExitCode.USAGE) from None
         for left in found.left:
@@ -156,7 +205,9 @@ def _read(files: Sequence[str], wishes: CrontabOptions, *, system: bool) -> tupl
         sources.add(source)
         entries += [(entry, source) for entry in found.entries]
         if not (system or by_place) and _looks_like_a_system_one(found.entries):
-            tell(f"{plain(file)}: every command begins with `root`. If it is a system crontab, use --system.")
+            tell(
+                f"{plain(file)}: every command begins with `root`. If it is a system crontab, use --system."
+            )
     plans = plan_jobs(entries, wishes)
     good = [plan for plan in plans if _is_good(plan)]
     return good, sources, lost + len(plans) - len(good)
@@ -202,26 +253,39 @@ def _store(client: Client, plans: Sequence[PlannedJob], why: Json) -> list[Json]
     for portion in _portions(plans):
         taken, told = _apply(client, portion, why)
         for plan, job in zip(taken, told, strict=True):
-            shown = {"place": plan.place, "name": job["name"], "change": job["change"], **_render_times(plan.schedule)}
-            items.append({**shown, "id": job["id"], "schedule": _schedule(client, job["id"], plan.schedule)})
+            shown = {
+                "place": plan.place,
+                "name": job["name"],
+                "change": job["change"],
+                **_render_times(plan.schedule),
+            }
+            items.append(
+                {**shown, "id": job["id"], "schedule": _schedule(client, job["id"], plan.schedule)}
+            )
     return items
 
 
-def _apply(client: Client, plans: Sequence[PlannedJob], why: Json) -> tuple[Sequence[PlannedJob], list[Json]]:
+def _apply(
+    client: Client, plans: Sequence[PlannedJob], why: Json
+) -> tuple[Sequence[PlannedJob], list[Json]]:
     """Store the jobs; return the stored plans and their changes.
 
     A job that the safety check blocks is reported and skipped; it does not block the others.
     """
     while plans:
         try:
-            return plans, list(client.post("/jobs/apply", {"jobs": [plan.job for plan in plans], **why})["items"])
+            return plans, list(
+                client.post("/jobs/apply", {"jobs": [plan.job for plan in plans], **why})["items"]
+            )
         except RequestRefused as refused:
             matches = [_JOB_POINTER.match(pointer) for pointer in refused.pointers]
             blocked = {int(match[1]) for match in matches if match is not None}
             if refused.code != "safety_blocked" or not blocked:
                 raise
             for n in sorted(blocked):
-                tell(f"{plain(plans[n].place)}: skipped: the safety check blocks it; see why with `opsjobs safety check`")
+                tell(
+                    f"{plain(plans[n].place)}: skipped: the safety check blocks it; see why with `opsjobs safety check`"
+                )
             plans = [plan for n, plan in enumerate(plans) if n not in blocked]
     return [], []
 
@@ -268,7 +332,9 @@ def _find_obsolete(client: Client, sources: set[str], plans: Sequence[PlannedJob
     """Return the jobs of an earlier import of these crontabs that no line matches any more."""
     now = {plan.job["name"] for plan in plans}
     found, _ = client.items("/jobs", limit=0, tags=TAG)
-    return sorted(job["name"] for job in found if sources & {*job["tags"]} and job["name"] not in now)
+    return sorted(
+        job["name"] for job in found if sources & {*job["tags"]} and job["name"] not in now
+    )
 
 
 def _tell(items: Sequence[Json], gone: Sequence[str], lost: int) -> None:
@@ -278,7 +344,11 @@ def _tell(items: Sequence[Json], gone: Sequence[str], lost: int) -> None:
         )
     if len(gone) > GONE_TOLD_AT_MOST:
         tell(f"and {len(gone) - GONE_TOLD_AT_MOST} more jobs of earlier imports")
-    changed = sum(item["change"] != "unchanged" or item["schedule"] != "unchanged" for item in items)
-    tell(f"{pluralize(changed, 'line')} changed something, {len(items) - changed} unchanged, {lost} skipped")
+    changed = sum(
+        item["change"] != "unchanged" or item["schedule"] != "unchanged" for item in items
+    )
+    tell(
+        f"{pluralize(changed, 'line')} changed something, {len(items) - changed} unchanged, {lost} skipped"
+    )
     if any(item["schedule"] == "created" for item in items):
         tell("remove these lines from the crontab now, or both will run them")

@@ -55,7 +55,9 @@ class ImportOptions:
     def body(self, one: FoundTarget) -> Json:
         """Return the import entry of one target."""
         said = one.body()
-        labels = {name: one.variables[name][:200] for name in self.labels_from if one.variables.get(name)}
+        labels = {
+            name: one.variables[name][:200] for name in self.labels_from if one.variables.get(name)
+        }
         more: Json = {
             "credential": one.credential or self.credentials.get(one.user or "") or self.credential,
             "groups": list(dict.fromkeys([*one.groups, *self.groups])) or None,
@@ -67,35 +69,66 @@ class ImportOptions:
 
 
 def import_targets(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The inventory; - reads it from standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="The inventory; - reads it from standard input.")
+    ],
     *,
     kind: Annotated[
-        SourceKind | None, typer.Option("--from", help="The format (default: guessed from the name and the content).")
+        SourceKind | None,
+        typer.Option("--from", help="The format (default: guessed from the name and the content)."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
-    existing: Annotated[Literal["update", "skip"], typer.Option(help="What to do with targets that exist already.")] = "update",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
+    ] = False,
+    existing: Annotated[
+        Literal["update", "skip"], typer.Option(help="What to do with targets that exist already.")
+    ] = "update",
     credential: Annotated[
-        str | None, typer.Option("-c", "--credential", help="The credential of targets that have no other.")
+        str | None,
+        typer.Option("-c", "--credential", help="The credential of targets that have no other."),
     ] = None,
     credentials: Annotated[
         list[str] | None,
-        typer.Option("--credential-of", metavar="USER=NAME", help="The credential of targets with this login user."),
+        typer.Option(
+            "--credential-of",
+            metavar="USER=NAME",
+            help="The credential of targets with this login user.",
+        ),
     ] = None,
     with_keys: Annotated[
-        bool, typer.Option("--with-keys", help="Store the private keys that the file names, and log in with them.")
+        bool,
+        typer.Option(
+            "--with-keys", help="Store the private keys that the file names, and log in with them."
+        ),
     ] = False,
     group: options.Groups = None,
-    label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label for all targets.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="KEY=VALUE", help="A label for all targets."),
+    ] = None,
     label_from: Annotated[
-        list[str] | None, typer.Option("--label-from", metavar="VARIABLE", help="Make a label from this Ansible variable.")
+        list[str] | None,
+        typer.Option(
+            "--label-from", metavar="VARIABLE", help="Make a label from this Ansible variable."
+        ),
     ] = None,
     zone: Annotated[str | None, typer.Option(help="The zone whose workers reach them.")] = None,
-    host_key_policy: Annotated[HostKeyPolicy | None, typer.Option(help="How host keys are verified (default: pinned).")] = None,
+    host_key_policy: Annotated[
+        HostKeyPolicy | None, typer.Option(help="How host keys are verified (default: pinned).")
+    ] = None,
     replace_labels: Annotated[
-        bool, typer.Option("--replace-labels", help="Remove labels of an existing target that its entry does not have.")
+        bool,
+        typer.Option(
+            "--replace-labels",
+            help="Remove labels of an existing target that its entry does not have.",
+        ),
     ] = False,
     replace_groups: Annotated[
-        bool, typer.Option("--replace-groups", help="Remove an existing target from groups that its entry does not have.")
+        bool,
+        typer.Option(
+            "--replace-groups",
+            help="Remove an existing target from groups that its entry does not have.",
+        ),
     ] = False,
     output: options.Output = Form.TABLE,
 ) -> None:
@@ -126,7 +159,9 @@ def import_targets(
     show_list(items, COLUMNS, output)
     warn_of_twins(items)
     _tell(inventory, entries, items, dry_run=dry_run)
-    raise typer.Exit(ExitCode.ERROR if any(item["outcome"] == "refused" for item in items) else ExitCode.OK)
+    raise typer.Exit(
+        ExitCode.ERROR if any(item["outcome"] == "refused" for item in items) else ExitCode.OK
+    )
 
 
 def _inventory(file: str, kind: SourceKind | None) -> ImportedInventory:
@@ -146,7 +181,10 @@ def _pairs(option: str, words: Sequence[str] | None) -> dict[str, str]:
     for word in words or ():
         key, equals, value = word.partition("=")
         if not equals or not key:
-            raise CommandFailed(f"{option} {word}: write it with an equals sign, such as deploy=web-key.", ExitCode.USAGE)
+            raise CommandFailed(
+                f"{option} {word}: write it with an equals sign, such as deploy=web-key.",
+                ExitCode.USAGE,
+            )
         pairs[key.strip()] = value.strip()
     return pairs
 
@@ -159,7 +197,9 @@ def _keys(client: Client, found: Sequence[FoundTarget], file: str) -> dict[tuple
 
     A credential of that name is reused.
     """
-    wanted = dict.fromkeys((one.user or "root", one.key) for one in found if one.key and not one.credential)
+    wanted = dict.fromkeys(
+        (one.user or "root", one.key) for one in found if one.key and not one.credential
+    )
     made: dict[tuple[str, str], str] = {}
     for user, key in wanted:
         name = f"{user}@{Path(key).name}"
@@ -169,14 +209,31 @@ def _keys(client: Client, found: Sequence[FoundTarget], file: str) -> dict[tuple
             if is_encrypted(content):
                 if not sys.stdin.isatty():
                     add = shlex.join(
-                        ["opsjobs", "credentials", "add", name, "-u", user, "--key", key, "--passphrase-file", "FILE"]
+                        [
+                            "opsjobs",
+                            "credentials",
+                            "add",
+                            name,
+                            "-u",
+                            user,
+                            "--key",
+                            key,
+                            "--passphrase-file",
+                            "FILE",
+                        ]
                     )
-                    tell(f"the key {plain(key)} of {plain(user)} is not stored: it has a passphrase. Use `{plain(add)}`.")
+                    tell(
+                        f"the key {plain(key)} of {plain(user)} is not stored: it has a passphrase. Use `{plain(add)}`."
+                    )
                     continue
-                body["passphrase"] = ask_passphrase(plain(key), otherwise="Use `opsjobs credentials add`.")
+                body["passphrase"] = ask_passphrase(
+                    plain(key), otherwise="Use `opsjobs credentials add`."
+                )
             client.post("/credentials", body)
         except (OSError, UnicodeDecodeError) as away:
-            tell(f"the key {plain(key)} of {plain(user)} cannot be read: {getattr(away, 'strerror', None) or 'it is not text'}")
+            tell(
+                f"the key {plain(key)} of {plain(user)} cannot be read: {getattr(away, 'strerror', None) or 'it is not text'}"
+            )
             continue
         except RequestRefused as refused:
             if refused.code != "name_taken":
@@ -220,7 +277,13 @@ def _send(client: Client, portion: list[Json], how: Json) -> list[Json]:
     return [{**entry, **item} for entry, item in zip(portion, told["items"], strict=True)]
 
 
-def _tell(inventory: ImportedInventory, entries: Sequence[Json], items: Sequence[Mapping[str, Any]], *, dry_run: bool) -> None:
+def _tell(
+    inventory: ImportedInventory,
+    entries: Sequence[Json],
+    items: Sequence[Mapping[str, Any]],
+    *,
+    dry_run: bool,
+) -> None:
     skipped = [left for left in inventory.left if left.target]
     other = [left for left in inventory.left if not left.target]
     for heading, lefts in (("skipped", skipped), ("not imported", other)):
@@ -228,10 +291,18 @@ def _tell(inventory: ImportedInventory, entries: Sequence[Json], items: Sequence
             tell(f"{heading}: {_render_skipped(left)}")
         if len(lefts) > LEFT_TOLD_AT_MOST:
             tell(f"{heading}: and {len(lefts) - LEFT_TOLD_AT_MOST} more")
-    bare = sorted({one.user or "(no user)" for one, e in zip(inventory.found, entries, strict=True) if _is_bare(e)})
+    bare = sorted(
+        {
+            one.user or "(no user)"
+            for one, e in zip(inventory.found, entries, strict=True)
+            if _is_bare(e)
+        }
+    )
     if bare:
         users = plain(", ".join(bare[:10]))
-        tell(f"no credential for the login users {users}: use --credential, --credential-of USER=NAME or --with-keys")
+        tell(
+            f"no credential for the login users {users}: use --credential, --credential-of USER=NAME or --with-keys"
+        )
     outcomes: dict[str, int] = {}
     for item in items:
         outcomes[item["outcome"]] = outcomes.get(item["outcome"], 0) + 1

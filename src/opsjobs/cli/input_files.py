@@ -21,9 +21,14 @@ def read_bytes(path: str, max_bytes: int) -> bytes:
             with Path(path).expanduser().open("rb") as file:
                 content = file.read(max_bytes + 1)
     except OSError as away:
-        raise CommandFailed(f"{path} cannot be read: {away.strerror}. Check the path.", ExitCode.USAGE) from None
+        raise CommandFailed(
+            f"{path} cannot be read: {away.strerror}. Check the path.", ExitCode.USAGE
+        ) from None
     if len(content) > max_bytes:
-        raise CommandFailed(f"{name_of(path)} has more than {format_size(max_bytes)}, which is the limit.", ExitCode.USAGE)
+        raise CommandFailed(
+            f"{name_of(path)} has more than {format_size(max_bytes)}, which is the limit.",
+            ExitCode.USAGE,
+        )
     return content
 
 
@@ -35,7 +40,9 @@ def read_text(path: str, max_bytes: int) -> str:
     try:
         return read_bytes(path, max_bytes).decode()
     except UnicodeDecodeError as wrong:
-        raise CommandFailed(f"{name_of(path)} is not UTF-8 text (byte {wrong.start}).", ExitCode.USAGE) from None
+        raise CommandFailed(
+            f"{name_of(path)} is not UTF-8 text (byte {wrong.start}).", ExitCode.USAGE
+        ) from None
 
 
 def name_of(path: str) -> str:

@@ -23,7 +23,16 @@ _STEP_DEFAULTS: Mapping[str, Any] = {
     "expected_exit_codes": [0],
     "outputs": "none",
 }
-_RULES = ("pattern", "min", "max", "min_length", "max_length", "choices", "choices_by", "choices_url")
+_RULES = (
+    "pattern",
+    "min",
+    "max",
+    "min_length",
+    "max_length",
+    "choices",
+    "choices_by",
+    "choices_url",
+)
 _OF_THE_HEAD = frozenset({"key", "type", "command", "script", "script_base64", "interpreter"})
 
 
@@ -47,7 +56,10 @@ def lines(job: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {name}: {_value(value)}" for name, value in policy.items())
     if job.get("verdict") not in (None, "allow"):
         yield f"safety check: {plain(job['verdict'])}"
-        yield from (f"  {plain(one.get('rule'))}: {plain(one.get('reason'))}" for one in job.get("findings") or ())
+        yield from (
+            f"  {plain(one.get('rule'))}: {plain(one.get('reason'))}"
+            for one in job.get("findings") or ()
+        )
 
 
 def drop_defaults(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +86,9 @@ def _parameter(parameter: Mapping[str, Any]) -> Iterator[str]:
         words.append(f"default {_value(parameter['default'])}")
     else:
         words.append("required" if parameter.get("required") else "optional")
-    words += [f"{name} {_value(parameter[name])}" for name in _RULES if parameter.get(name) is not None]
+    words += [
+        f"{name} {_value(parameter[name])}" for name in _RULES if parameter.get(name) is not None
+    ]
     about = parameter.get("label") or parameter.get("description")
     yield f"  {plain(parameter['name'])}: {plain(', '.join(words))}{' - ' + plain(about) if about else ''}"
 
@@ -82,7 +96,9 @@ def _parameter(parameter: Mapping[str, Any]) -> Iterator[str]:
 def _step(number: int, action: Mapping[str, Any]) -> Iterator[str]:
     interpreter = f" ({plain(action['interpreter'])})" if action.get("interpreter") else ""
     yield f"  {number}. {plain(action.get('key'))}: {plain(action.get('type'))}{interpreter}"
-    rest = drop_defaults({name: value for name, value in action.items() if name not in _OF_THE_HEAD}, _STEP_DEFAULTS)
+    rest = drop_defaults(
+        {name: value for name, value in action.items() if name not in _OF_THE_HEAD}, _STEP_DEFAULTS
+    )
     yield from (f"       {name}: {_value(value)}" for name, value in rest.items())
     if (text := _program(action)) is not None:
         yield from (f"       | {plain(line)}" for line in text.rstrip("\n").split("\n"))

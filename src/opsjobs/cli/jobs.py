@@ -14,7 +14,9 @@ from opsjobs.cli.launch import launch, show_preview
 from opsjobs.cli.parameter_options import values_of
 from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, show_one, tell
 
-app = typer.Typer(help="Jobs: list, show, run, validate, export and apply them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Jobs: list, show, run, validate, export and apply them.", no_args_is_help=True
+)
 
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Name, id or uuid.")]
 
@@ -39,7 +41,13 @@ CHANGES = (
 )
 
 Files = Annotated[
-    list[str], typer.Option("-f", "--file", metavar="FILE", help="A YAML file of jobs; - is standard input. May be repeated.")
+    list[str],
+    typer.Option(
+        "-f",
+        "--file",
+        metavar="FILE",
+        help="A YAML file of jobs; - is standard input. May be repeated.",
+    ),
 ]
 
 
@@ -84,22 +92,35 @@ def run(
 
     Prompts for required secrets that are not given, without echo. Exit codes as for `opsjobs run`.
     """
-    narrowed, because = options.selection(targets, groups, selector), options.because(reason, override_safety)
+    narrowed, because = (
+        options.selection(targets, groups, selector),
+        options.because(reason, override_safety),
+    )
     with connect() as client:
         found = client.by_name("job", job)
-        given = {"targets": narrowed, "parameters": values_of(found, params, param_files), **because}
+        given = {
+            "targets": narrowed,
+            "parameters": values_of(found, params, param_files),
+            **because,
+        }
         body = {name: value for name, value in given.items() if value}
         path = f"{path_of('job', found['id'])}/execute"
         if dry_run:
             raise typer.Exit(show_preview(client, path, body, as_json=as_json))
-        raise typer.Exit(launch(client, path, body, as_json=as_json, detach=detach, raw=raw, wait_limit=wait_limit))
+        raise typer.Exit(
+            launch(
+                client, path, body, as_json=as_json, detach=detach, raw=raw, wait_limit=wait_limit
+            )
+        )
 
 
 @app.command()
 def apply(
     files: Files,
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
+    ] = False,
     override_safety: options.OverrideSafety = None,
     output: options.Output = Form.TABLE,
 ) -> None:
@@ -118,10 +139,13 @@ def plan(files: Files, *, output: options.Output = Form.TABLE) -> None:
 
 @app.command()
 def export(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="Jobs to export (default: all).")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[JOB]...", help="Jobs to export (default: all).")
+    ] = None,
     *,
     tags: Annotated[
-        list[str] | None, typer.Option("--tag", metavar="TAG", help="Only those with this tag. May be repeated.")
+        list[str] | None,
+        typer.Option("--tag", metavar="TAG", help="Only those with this tag. May be repeated."),
     ] = None,
     output: Annotated[Form, typer.Option("-o", "--output", help="yaml or json.")] = Form.YAML,
 ) -> None:
@@ -154,7 +178,11 @@ def validate(files: Files) -> None:
                 for fault in told[kind]:
                     where = fault["pointer"] or "the whole"
                     place = one.at(fault["pointer"]) + (f": {name}" if name else "")
-                    print(plain(f"{place}: {kind[:-1]} at {where}: {fault['detail']} ({fault['code']})"))
+                    print(
+                        plain(
+                            f"{place}: {kind[:-1]} at {where}: {fault['detail']} ({fault['code']})"
+                        )
+                    )
             if valid:
                 tell(f"{plain(name or one.at())} is valid")
     raise typer.Exit(ExitCode.ERROR if wrong else ExitCode.OK)
@@ -165,7 +193,10 @@ def clone(
     job: Job,
     *,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The name of the copy (default: the job's name with “(copy)”).")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The name of the copy (default: the job's name with “(copy)”)."
+        ),
     ] = None,
 ) -> None:
     """Copy a job, without its executions and schedules."""
@@ -219,7 +250,11 @@ def _apply(files: list[str], output: Form, *, dry_run: bool, override: str | Non
     for item in told["items"]:
         for warning in item.get("warnings") or ():
             tell(
-                plain(f"{item['name']}: warning at {warning['pointer'] or 'the whole'}: {warning['detail']} ({warning['code']})")
+                plain(
+                    f"{item['name']}: warning at {warning['pointer'] or 'the whole'}: {warning['detail']} ({warning['code']})"
+                )
             )
     changed = sum(item["change"] != "unchanged" for item in told["items"])
-    tell(f"{pluralize(changed, 'job')} {'would change' if dry_run else 'changed'}, {len(told['items']) - changed} unchanged")
+    tell(
+        f"{pluralize(changed, 'job')} {'would change' if dry_run else 'changed'}, {len(told['items']) - changed} unchanged"
+    )

@@ -15,7 +15,10 @@ from opsjobs.cli.render import Column, Form, show_list, tell
 from opsjobs.settings import load_client
 from opsjobs.standalone.key_file import KEYS_FILE, drop, new_key, put_first
 
-app = typer.Typer(help="Encryption keys: list, create, rotate and drop the keys of ENCRYPTION_KEYS.", no_args_is_help=True)
+app = typer.Typer(
+    help="Encryption keys: list, create, rotate and drop the keys of ENCRYPTION_KEYS.",
+    no_args_is_help=True,
+)
 
 PATIENCE_SECONDS = 60.0
 """The time limit for a rotation without progress, while rows are locked by others."""
@@ -42,7 +45,9 @@ def list_keys(output: options.Output = Form.TABLE) -> None:
 
 @app.command()
 def new(
-    printed: Annotated[bool, typer.Option("--print", help="Print a key for ENCRYPTION_KEYS instead.")] = False,
+    printed: Annotated[
+        bool, typer.Option("--print", help="Print a key for ENCRYPTION_KEYS instead.")
+    ] = False,
 ) -> None:
     """Add a new current key to `opsjobs up` on this machine.
 
@@ -52,12 +57,16 @@ def new(
     if printed:
         text, made = new_key()
         print(text)
-        tell(f"this is key {made}: add it to ENCRYPTION_KEYS of all processes, after the current key; see docs/credentials.md")
+        tell(
+            f"this is key {made}: add it to ENCRYPTION_KEYS of all processes, after the current key; see docs/credentials.md"
+        )
         return
     path = _file()
     made = put_first(path)
     print(made)
-    tell(f"key {made} is the first key of {path} now. Restart `opsjobs up`, then: opsjobs keys rotate")
+    tell(
+        f"key {made} is the first key of {path} now. Restart `opsjobs up`, then: opsjobs keys rotate"
+    )
 
 
 @app.command()
@@ -73,26 +82,41 @@ def rotate() -> None:
         tell(f"{row['kind']} {row['id']} cannot be decrypted and stays unchanged: {row['reason']}")
     for key in keys:
         if key["removable"]:
-            tell(f"key {key['id']} is not used any more. Drop it with: opsjobs keys drop {key['id']}")
+            tell(
+                f"key {key['id']} is not used any more. Drop it with: opsjobs keys drop {key['id']}"
+            )
     if broken:
-        raise CommandFailed(f"{answer['left']} rows are still encrypted with older keys: they cannot be decrypted.")
+        raise CommandFailed(
+            f"{answer['left']} rows are still encrypted with older keys: they cannot be decrypted."
+        )
     tell(f"everything is encrypted with key {keys[0]['id']}")
 
 
 @app.command("drop")
-def drop_key(key: Annotated[str, typer.Argument(metavar="KEY", help="Its id, as `opsjobs keys list` shows it.")]) -> None:
+def drop_key(
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="Its id, as `opsjobs keys list` shows it.")
+    ],
+) -> None:
     """Remove an old key from `opsjobs up` on this machine, once nothing is encrypted with it."""
     with connect() as client:
         found = next((k for k in client.get("/keys")["items"] if k["id"] == key), None)
     if found is None or not found["known"]:
-        raise CommandFailed(f"there is no key {key} in use: `opsjobs keys list` shows them.", ExitCode.NOT_FOUND)
+        raise CommandFailed(
+            f"there is no key {key} in use: `opsjobs keys list` shows them.", ExitCode.NOT_FOUND
+        )
     if not found["removable"]:
-        why = "it is the current one" if found["current"] else "rows are encrypted with it; run `opsjobs keys rotate` first"
+        why = (
+            "it is the current one"
+            if found["current"]
+            else "rows are encrypted with it; run `opsjobs keys rotate` first"
+        )
         raise CommandFailed(f"key {key} cannot be dropped: {why}.", ExitCode.CONFLICT)
     path = _file()
     if not drop(path, key):
         raise CommandFailed(
-            f"{path} does not hold key {key} after its first key. Remove it from ENCRYPTION_KEYS instead.", ExitCode.NOT_FOUND
+            f"{path} does not hold key {key} after its first key. Remove it from ENCRYPTION_KEYS instead.",
+            ExitCode.NOT_FOUND,
         )
     tell(f"key {key} is removed from {path}. Restart `opsjobs up`, so that its processes drop it")
 

@@ -23,7 +23,14 @@ UNATTENDED_SECONDS = 600.0
 
 
 def launch(
-    client: Client, path: str, body: Json, *, as_json: bool, detach: bool, raw: bool = False, wait_limit: str | None = None
+    client: Client,
+    path: str,
+    body: Json,
+    *,
+    as_json: bool,
+    detach: bool,
+    raw: bool = False,
+    wait_limit: str | None = None,
 ) -> ExitCode:
     """Start an execution and watch it; return the exit code.
 
@@ -33,7 +40,9 @@ def launch(
     with Interrupts() as interrupts:
         execution = _start(client, path, body)
         if not detach:
-            return watch(client, execution, interrupts, as_json=as_json, raw=raw, waits_seconds=waits_seconds)
+            return watch(
+                client, execution, interrupts, as_json=as_json, raw=raw, waits_seconds=waits_seconds
+            )
     tell(f"{header(execution)}. Follow it with: opsjobs executions follow {execution['id']}")
     if (hold := hold_of(execution)) is not None:
         tell(hold)
@@ -52,7 +61,8 @@ def parse_wait_limit(wait_limit: str | None) -> float | None:
         return parse_duration(wait_limit)
     except ValueError as wrong:
         raise CommandFailed(
-            f"--wait-limit: {wrong}. Use a duration such as 10m, or 0s to exit at once.", ExitCode.USAGE
+            f"--wait-limit: {wrong}. Use a duration such as 10m, or 0s to exit at once.",
+            ExitCode.USAGE,
         ) from None
 
 
@@ -64,7 +74,10 @@ def _start(client: Client, path: str, body: Json) -> Json:
             if refused.code != "unknown_target" or not isinstance(body.get("targets"), dict):
                 raise
             # Terminates: each round replaces at least one host by a target, or raises the refusal.
-            body = {**body, "targets": {**body["targets"], "ids": _with_hosts(client, body, refused)}}
+            body = {
+                **body,
+                "targets": {**body["targets"], "ids": _with_hosts(client, body, refused)},
+            }
 
 
 def _with_hosts(client: Client, body: Json, refused: RequestRefused) -> list[str]:
@@ -88,7 +101,10 @@ def _of_host(client: Client, host: str, refused: RequestRefused) -> list[str]:
         raise refused
     if len(found) > 1:
         names = ", ".join(str(t["name"]) for t in found[:10])
-        raise CommandFailed(f"{len(found)} targets have the host {host}: name the one you mean ({names}).", ExitCode.USAGE)
+        raise CommandFailed(
+            f"{len(found)} targets have the host {host}: name the one you mean ({names}).",
+            ExitCode.USAGE,
+        )
     return [str(found[0]["id"])]
 
 
@@ -110,7 +126,11 @@ def show_preview(client: Client, path: str, body: Json, *, as_json: bool) -> Exi
         show_one(told, Form.JSON)
         return ExitCode.OK
     wave_of = {name: number for number, wave in enumerate(told["waves"], start=1) for name in wave}
-    show_list([{**command, "wave": wave_of.get(command["target"])} for command in told["commands"]], _PREVIEW_COLUMNS, Form.TABLE)
+    show_list(
+        [{**command, "wave": wave_of.get(command["target"])} for command in told["commands"]],
+        _PREVIEW_COLUMNS,
+        Form.TABLE,
+    )
     if told["commands_total"] > len(told["commands"]):
         tell(f"… and {told['commands_total'] - len(told['commands'])} more")
     tell(_summarize_preview(told))
@@ -127,7 +147,12 @@ def _summarize_preview(told: Mapping[str, Any]) -> str:
         lines += [f"safety check: {told['verdict']}", *(plain(line) for line in found)]
     if changes["since"] is not None:
         named = [(word, changes[word]) for word in ("added", "removed") if changes[word]]
-        lines += [f"{word} since execution {changes['since']}: {', '.join(names[:20])}" for word, names in named]
+        lines += [
+            f"{word} since execution {changes['since']}: {', '.join(names[:20])}"
+            for word, names in named
+        ]
     if estimate["seconds"] is not None:
-        lines.append(f"estimated: {seconds(estimate['seconds'] * 1_000)}, from {pluralize(estimate['executions'], 'execution')}")
+        lines.append(
+            f"estimated: {seconds(estimate['seconds'] * 1_000)}, from {pluralize(estimate['executions'], 'execution')}"
+        )
     return "\n".join(lines)

@@ -47,7 +47,11 @@ class Commands(TyperGroup):
         """
         name = args[0] if args else ""
         unknown = name not in self.entries and not name.startswith("-")
-        if unknown and not ctx.resilient_parsing and (near := get_close_matches(name, self.entries)):
+        if (
+            unknown
+            and not ctx.resilient_parsing
+            and (near := get_close_matches(name, self.entries))
+        ):
             ctx.fail(f"No such command {name!r}. Did you mean {', '.join(map(repr, near))}?")
         return super().resolve_command(ctx, args)
 
@@ -63,7 +67,9 @@ class Commands(TyperGroup):
         found = getattr(load_module(f"opsjobs.cli.{entry.module}"), entry.name)
         if isinstance(found, typer.Typer):
             info = TyperInfo(found, name=cmd_name)
-            return get_group_from_info(info, pretty_exceptions_short=True, suggest_commands=True, rich_markup_mode=None)
+            return get_group_from_info(
+                info, pretty_exceptions_short=True, suggest_commands=True, rich_markup_mode=None
+            )
         command = CommandInfo(cmd_name, callback=found, no_args_is_help=entry.bare)
         return get_command_from_info(command, pretty_exceptions_short=True, rich_markup_mode=None)
 
@@ -71,7 +77,9 @@ class Commands(TyperGroup):
         """Write the list of commands without loading any of them."""
         room = formatter.width - 6 - max(map(len, self.entries))
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _cut(entry.help, room)) for name, entry in self.entries.items()])
+            formatter.write_dl(
+                [(name, _cut(entry.help, room)) for name, entry in self.entries.items()]
+            )
 
 
 def _cut(words: str, room: int) -> str:

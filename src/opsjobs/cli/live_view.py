@@ -31,7 +31,13 @@ class LiveView:
     """
 
     def __init__(
-        self, client: Client, execution: Json, terminal: Terminal, tally: Tally, *, waits_seconds: float | None = None
+        self,
+        client: Client,
+        execution: Json,
+        terminal: Terminal,
+        tally: Tally,
+        *,
+        waits_seconds: float | None = None,
     ) -> None:
         self._client = client
         self._execution = execution
@@ -55,7 +61,9 @@ class LiveView:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None
+    ) -> None:
         self._over.set()
         self._ask.set()
         self._thread.join(None if kind is None else 0.0)
@@ -64,14 +72,22 @@ class LiveView:
     def event(self, kind: str, data: Mapping[str, Any]) -> None:
         """Process one event that was just shown."""
         self._moved = time.monotonic()
-        if kind == "status" and data.get("execution") is not None and data.get("target_run") is None:
+        if (
+            kind == "status"
+            and data.get("execution") is not None
+            and data.get("target_run") is None
+        ):
             self._execution_moved(data)
 
     def _execution_moved(self, data: Mapping[str, Any]) -> None:
         self._moves += 1
         if data.get("wave") is not None:
             self._wave = (int(data["wave"]), int(data["waves"]))
-        by = f"resumed by {plain(data['by'])}" if data.get("by") and data.get("status") != "paused" else ""
+        by = (
+            f"resumed by {plain(data['by'])}"
+            if data.get("by") and data.get("status") != "paused"
+            else ""
+        )
         wave = f"wave {data['wave']} of {data['waves']}" if data.get("wave") is not None else ""
         if told := ": ".join(part for part in (by, wave) if part):
             self._terminal.notice(told)
@@ -119,7 +135,11 @@ class LiveView:
         self._hold = hold
 
     def _limit(self, now: float) -> None:
-        if self._waits_seconds is not None and self._waits_since is not None and now - self._waits_since >= self._waits_seconds:
+        if (
+            self._waits_seconds is not None
+            and self._waits_since is not None
+            and now - self._waits_since >= self._waits_seconds
+        ):
             self.left = True
 
     def _status_line(self, now: float) -> str:
@@ -128,7 +148,11 @@ class LiveView:
         done = sum(counts.values()) - counts.pop("running", 0)
         running = self._tally.counts().get("running", 0)
         failed = sum(n for status, n in counts.items() if status not in ("succeeded", "waiting"))
-        parts = [f"{done}/{total} done", f"{running} running", f"{max(total - done - running, 0)} waiting"]
+        parts = [
+            f"{done}/{total} done",
+            f"{running} running",
+            f"{max(total - done - running, 0)} waiting",
+        ]
         if failed:
             parts.append(f"{failed} not succeeded")
         if self._wave is not None and self._wave[1] > 1:

@@ -16,27 +16,46 @@ from opsjobs.cli.output_lines import OutputLines
 from opsjobs.cli.terminal import Terminal
 from opsjobs.model.execution import RunStatus
 
-SUCCEEDED = frozenset({RunStatus.SUCCEEDED, RunStatus.WAITING, RunStatus.RUNNING, RunStatus.SKIPPED})
+SUCCEEDED = frozenset(
+    {RunStatus.SUCCEEDED, RunStatus.WAITING, RunStatus.RUNNING, RunStatus.SKIPPED}
+)
 
 
 def logs(
     execution: Annotated[str, typer.Argument(metavar="EXECUTION", help="Id or uuid.")],
     *,
-    target: Annotated[str | None, typer.Option("-t", "--target", help="Only this target's lines.")] = None,
-    stream: Annotated[
-        str | None, typer.Option(metavar="stdout|stderr", help="With -t: print the exact bytes of this stream.")
+    target: Annotated[
+        str | None, typer.Option("-t", "--target", help="Only this target's lines.")
     ] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Only targets that did not succeed.")] = False,
+    stream: Annotated[
+        str | None,
+        typer.Option(
+            metavar="stdout|stderr", help="With -t: print the exact bytes of this stream."
+        ),
+    ] = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only targets that did not succeed.")
+    ] = False,
     stderr: Annotated[bool, typer.Option("--stderr", help="Only stderr.")] = False,
-    action: Annotated[str | None, typer.Option(metavar="KEY", help="Only this action's lines.")] = None,
-    tail: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the last N lines of each target.")] = None,
-    timestamps: Annotated[bool, typer.Option("--timestamps", help="Begin each line with its time, in UTC.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print log entries, one line of JSON each.")] = False,
+    action: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Only this action's lines.")
+    ] = None,
+    tail: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the last N lines of each target.")
+    ] = None,
+    timestamps: Annotated[
+        bool, typer.Option("--timestamps", help="Begin each line with its time, in UTC.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print log entries, one line of JSON each.")
+    ] = False,
     raw: options.Raw = False,
 ) -> None:
     """Print the output of an execution so far."""
     if stream is not None and (stream not in ("stdout", "stderr") or target is None):
-        raise CommandFailed("--stream: must be stdout or stderr, and needs -t TARGET.", ExitCode.USAGE)
+        raise CommandFailed(
+            "--stream: must be stdout or stderr, and needs -t TARGET.", ExitCode.USAGE
+        )
     picks = failed or stderr or action is not None or tail is not None or timestamps
     if picks and (as_json or stream is not None):
         raise CommandFailed(
@@ -48,7 +67,16 @@ def logs(
         if picks:
             terminal = Terminal(raw=raw)
             only = _only(stderr, action)
-            _picked(client, path, target, terminal, only=only, failed=failed, tail=tail, timestamps=timestamps)
+            _picked(
+                client,
+                path,
+                target,
+                terminal,
+                only=only,
+                failed=failed,
+                tail=tail,
+                timestamps=timestamps,
+            )
             return
         form = "ndjson" if as_json else "text"
         terminal = Terminal(raw=raw)
@@ -59,7 +87,10 @@ def logs(
 
 def _only(stderr: bool, action: str | None) -> Callable[[dict[str, Any]], bool]:
     def is_selected(data: dict[str, Any]) -> bool:
-        return (not stderr or data.get("stream") == "stderr") and action in (None, data.get("action"))
+        return (not stderr or data.get("stream") == "stderr") and action in (
+            None,
+            data.get("action"),
+        )
 
     return is_selected
 
@@ -78,9 +109,14 @@ def _picked(
     runs, _ = client.items(f"{path}/targets", limit=0)
     known = {str(run["target"]["id"]): str(run["target"]["name"]) for run in runs}
     if target is not None and target not in (*known, *known.values()):
-        raise CommandFailed(f"{target}: the execution has no such target. See: opsjobs executions show", ExitCode.NOT_FOUND)
+        raise CommandFailed(
+            f"{target}: the execution has no such target. See: opsjobs executions show",
+            ExitCode.NOT_FOUND,
+        )
     bad = {str(run["target"]["id"]) for run in runs if run["status"] not in SUCCEEDED}
-    meant = {i for i, name in known.items() if target in (None, i, name) and (not failed or i in bad)}
+    meant = {
+        i for i, name in known.items() if target in (None, i, name) and (not failed or i in bad)
+    }
     kept: dict[str, deque[bytes]] = {}
     at = [""]
 
@@ -90,7 +126,9 @@ def _picked(
             if tail is None:
                 terminal.write("stdout", stamped)
             else:
-                kept.setdefault(line.partition(b" | ")[0].decode(), deque(maxlen=tail)).append(stamped)
+                kept.setdefault(line.partition(b" | ")[0].decode(), deque(maxlen=tail)).append(
+                    stamped
+                )
 
     lines = OutputLines(put, lambda i: known.get(i, i))
     for item in _items(client.raw(f"{path}/log", format="ndjson")):

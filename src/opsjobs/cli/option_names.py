@@ -36,8 +36,18 @@ _OF_SCHEDULES = {
     "anchor": "--anchor",
     "name": "--name",
 }
-_SELECTION = {"targets": "--target", "targets/ids": "--target", "targets/groups": "--group", "targets/selector": "--selector"}
-_LAUNCH = {**_SELECTION, "parameters": "--param", "reason": "--reason", "override_safety": "--override-safety"}
+_SELECTION = {
+    "targets": "--target",
+    "targets/ids": "--target",
+    "targets/groups": "--group",
+    "targets/selector": "--selector",
+}
+_LAUNCH = {
+    **_SELECTION,
+    "parameters": "--param",
+    "reason": "--reason",
+    "override_safety": "--override-safety",
+}
 _RUN = {
     **_LAUNCH,
     "actions/command": "COMMAND",
@@ -88,7 +98,12 @@ _CREDENTIAL = {
     "source/principals": "--principal",
     "source/validity": "--validity",
 }
-_GROUP = {"description": "--description", "targets": "--target", "groups": "--group", "selector": "--selector"}
+_GROUP = {
+    "description": "--description",
+    "targets": "--target",
+    "groups": "--group",
+    "selector": "--selector",
+}
 
 OPTIONS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
     (r"/jobs/\d+/schedules", "schedules add", _OF_SCHEDULES),
@@ -100,13 +115,29 @@ OPTIONS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
     (
         r"/executions/[^/]+/retry",
         "executions retry",
-        {"which": "--which", "targets": "--target", "reason": "--reason", "override_safety": "--override-safety"},
+        {
+            "which": "--which",
+            "targets": "--target",
+            "reason": "--reason",
+            "override_safety": "--override-safety",
+        },
     ),
-    (r"/targets", "targets add", {**_TARGET, "name": "NAME", "host": "HOST", "labels": "--label", "host_keys": "--host-key"}),
+    (
+        r"/targets",
+        "targets add",
+        {**_TARGET, "name": "NAME", "host": "HOST", "labels": "--label", "host_keys": "--host-key"},
+    ),
     (
         r"/targets/[^/]+",
         "targets set",
-        {**_TARGET, "labels": "label", "name": "--name", "host": "--host", "platform": "--platform", "durable": "--durable"},
+        {
+            **_TARGET,
+            "labels": "label",
+            "name": "--name",
+            "host": "--host",
+            "platform": "--platform",
+            "durable": "--durable",
+        },
     ),
     (
         r"/targets/[^/]+/maintenance",

@@ -26,32 +26,73 @@ def _mark_chosen(context: typer.Context, limit: int) -> int:
     return _Chosen(limit) if source is not None and source.name == "COMMANDLINE" else limit
 
 
-Limit = Annotated[int, typer.Option(min=0, callback=_mark_chosen, help="Maximum number of items; 0 shows all.")]
-Targets = Annotated[
-    list[str] | None, typer.Option("-t", "--target", metavar="NAME[,NAME]", help="Targets: names, ids or hosts. May be repeated.")
+Limit = Annotated[
+    int, typer.Option(min=0, callback=_mark_chosen, help="Maximum number of items; 0 shows all.")
 ]
-Groups = Annotated[list[str] | None, typer.Option("-g", "--group", metavar="GROUP[,GROUP]", help="All targets of these groups.")]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-t",
+        "--target",
+        metavar="NAME[,NAME]",
+        help="Targets: names, ids or hosts. May be repeated.",
+    ),
+]
+Groups = Annotated[
+    list[str] | None,
+    typer.Option("-g", "--group", metavar="GROUP[,GROUP]", help="All targets of these groups."),
+]
 Selector = Annotated[
-    str | None, typer.Option("-l", "--selector", metavar="SELECTOR", help="Targets with these labels, such as env=prod,role!=db.")
+    str | None,
+    typer.Option(
+        "-l",
+        "--selector",
+        metavar="SELECTOR",
+        help="Targets with these labels, such as env=prod,role!=db.",
+    ),
 ]
 Reason = Annotated[str | None, typer.Option(help="The reason; it is stored with the execution.")]
 OverrideSafety = Annotated[
     str | None,
-    typer.Option("--override-safety", metavar="REASON", help="Bypass the safety check and approvals, for this reason; audited."),
+    typer.Option(
+        "--override-safety",
+        metavar="REASON",
+        help="Bypass the safety check and approvals, for this reason; audited.",
+    ),
 ]
-Raw = Annotated[bool, typer.Option("--raw", help="Do not escape control characters of the remote output on a terminal.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print every event as one line of JSON, instead of the output.")]
+Raw = Annotated[
+    bool,
+    typer.Option(
+        "--raw", help="Do not escape control characters of the remote output on a terminal."
+    ),
+]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print every event as one line of JSON, instead of the output."),
+]
 Params = Annotated[
-    list[str] | None, typer.Option("-p", "--param", metavar="NAME=VALUE", help="A parameter's value. May be repeated.")
+    list[str] | None,
+    typer.Option(
+        "-p", "--param", metavar="NAME=VALUE", help="A parameter's value. May be repeated."
+    ),
 ]
 ParamFiles = Annotated[
     list[str] | None,
     typer.Option(
-        "--param-file", metavar="NAME=FILE", help="A parameter's value from a file; - is standard input. May be repeated."
+        "--param-file",
+        metavar="NAME=FILE",
+        help="A parameter's value from a file; - is standard input. May be repeated.",
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run where, and start nothing.")]
-ReuseName = Annotated[bool, typer.Option("--reuse-name", help="Reuse the name of a deleted identity and inherit what it owned.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would run where, and start nothing.")
+]
+ReuseName = Annotated[
+    bool,
+    typer.Option(
+        "--reuse-name", help="Reuse the name of a deleted identity and inherit what it owned."
+    ),
+]
 WaitLimit = Annotated[
     str | None,
     typer.Option(
@@ -60,7 +101,9 @@ WaitLimit = Annotated[
         help="Exit with 7 after waiting this long for a person's decision (default: never on a terminal, else 10m).",
     ),
 ]
-Detach = Annotated[bool, typer.Option("--detach", help="Print the id of the execution and exit without waiting.")]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Print the id of the execution and exit without waiting.")
+]
 
 
 def split(values: Iterable[str] | None) -> list[str]:
@@ -69,7 +112,9 @@ def split(values: Iterable[str] | None) -> list[str]:
     return list(dict.fromkeys(part for part in parts if part))
 
 
-def selection(targets: list[str] | None, groups: list[str] | None, selector: str | None) -> dict[str, Any]:
+def selection(
+    targets: list[str] | None, groups: list[str] | None, selector: str | None
+) -> dict[str, Any]:
     """Return the `targets` of a request; empty if none is given."""
     named: dict[str, Any] = {"ids": split(targets), "groups": split(groups), "selector": selector}
     return {key: value for key, value in named.items() if value}
@@ -83,8 +128,13 @@ def because(reason: str | None, override: str | None) -> dict[str, Any]:
     if override is None:
         return {"reason": reason} if reason else {}
     if not override.strip():
-        raise CommandFailed("--override-safety: the reason is empty. Give one for the audit log.", ExitCode.USAGE)
-    return {"override_safety": True, "reason": override if reason is None else f"{override}: {reason}"}
+        raise CommandFailed(
+            "--override-safety: the reason is empty. Give one for the audit log.", ExitCode.USAGE
+        )
+    return {
+        "override_safety": True,
+        "reason": override if reason is None else f"{override}: {reason}",
+    }
 
 
 def pairs(option: str, given: list[str] | None) -> dict[str, str]:
@@ -105,7 +155,9 @@ def duration(option: str, text: str | None) -> str | None:
     except ValueError as wrong:
         raise CommandFailed(f"{option}: {wrong}", ExitCode.USAGE) from None
     if seconds <= 0:
-        raise CommandFailed(f"{option}: duration must be greater than zero, such as 30s or 5m", ExitCode.USAGE)
+        raise CommandFailed(
+            f"{option}: duration must be greater than zero, such as 30s or 5m", ExitCode.USAGE
+        )
     return text
 
 
@@ -124,7 +176,10 @@ def spread(group: type[Any], name: str) -> Callable[[Callable[..., None]], Calla
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = signature(command, eval_str=True).parameters
         hints = get_type_hints(group, include_extras=True)
-        spread_out = [Parameter(f.name, Parameter.KEYWORD_ONLY, annotation=hints[f.name], default=None) for f in fields(group)]
+        spread_out = [
+            Parameter(f.name, Parameter.KEYWORD_ONLY, annotation=hints[f.name], default=None)
+            for f in fields(group)
+        ]
         parameters: list[Parameter] = []
         for parameter_name, parameter in own.items():
             parameters += spread_out if parameter_name == name else [parameter]
@@ -132,7 +187,11 @@ def spread(group: type[Any], name: str) -> Callable[[Callable[..., None]], Calla
         @wraps(command)
         def run_command(**values: Any) -> None:
             grouped = group(**{field.name: values[field.name] for field in fields(group)})
-            others = {parameter_name: value for parameter_name, value in values.items() if parameter_name in own}
+            others = {
+                parameter_name: value
+                for parameter_name, value in values.items()
+                if parameter_name in own
+            }
             command(**others, **{name: grouped})
 
         run_command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it

@@ -30,7 +30,12 @@ class OutputLines:
 
     def output(self, event: dict[str, Any]) -> None:
         """Write one `output` event: its bytes, or the notice that some were dropped."""
-        source = (event.get("target_run"), event.get("action"), event.get("attempt"), _stream(event))
+        source = (
+            event.get("target_run"),
+            event.get("action"),
+            event.get("attempt"),
+            _stream(event),
+        )
         if self._names is None:
             self._write(source[3], bytes_of(event))
             return
@@ -44,7 +49,9 @@ class OutputLines:
 
     def finish(self, target_run: object = None, action: object = None) -> None:
         """Write incomplete lines: of an action, of a run (action None) or of all (both None)."""
-        for source in [s for s in self._partial if target_run in (None, s[0]) and action in (None, s[1])]:
+        for source in [
+            s for s in self._partial if target_run in (None, s[0]) and action in (None, s[1])
+        ]:
             self._put(source, [self._partial.pop(source)])
 
     def _put(self, source: Source, lines: list[bytes]) -> None:

@@ -12,7 +12,9 @@ from opsjobs.cli.render import tell
 from opsjobs.cli.secret_input import ask, read_value
 
 
-def values_of(job: Mapping[str, Any], given: list[str] | None, files: list[str] | None) -> dict[str, str]:
+def values_of(
+    job: Mapping[str, Any], given: list[str] | None, files: list[str] | None
+) -> dict[str, str]:
     """Return the parameter values for a launch of this job. Raises CommandFailed.
 
     Prompts for missing required secrets, if stdin is a terminal. Warns of secrets among the
@@ -20,9 +22,14 @@ def values_of(job: Mapping[str, Any], given: list[str] | None, files: list[str] 
     """
     values, from_files = options.pairs("--param", given), options.pairs("--param-file", files)
     if both := sorted(values.keys() & from_files.keys()):
-        raise CommandFailed(f"{both[0]}: given by --param and by --param-file. Use one of them.", ExitCode.USAGE)
+        raise CommandFailed(
+            f"{both[0]}: given by --param and by --param-file. Use one of them.", ExitCode.USAGE
+        )
     if sum(path == "-" for path in from_files.values()) > 1:
-        raise CommandFailed("--param-file: standard input holds one value. Use a file for the others.", ExitCode.USAGE)
+        raise CommandFailed(
+            "--param-file: standard input holds one value. Use a file for the others.",
+            ExitCode.USAGE,
+        )
     declared: Sequence[Mapping[str, Any]] = job.get("parameters") or ()
     for parameter in declared:
         if parameter.get("secret") and parameter["name"] in values:
@@ -42,5 +49,9 @@ def _missing(declared: Sequence[Mapping[str, Any]], values: Mapping[str, str]) -
     """
     if not sys.stdin.isatty():
         return []
-    required = [p for p in declared if p.get("secret") and p.get("required") and not p.get("from_credential")]
+    required = [
+        p
+        for p in declared
+        if p.get("secret") and p.get("required") and not p.get("from_credential")
+    ]
     return [str(parameter["name"]) for parameter in required if parameter["name"] not in values]

@@ -10,7 +10,9 @@ import sys
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.secret_input import ask
 
-_OPENSSH = re.compile(r"-----BEGIN OPENSSH PRIVATE KEY-----(.*?)-----END OPENSSH PRIVATE KEY-----", re.DOTALL)
+_OPENSSH = re.compile(
+    r"-----BEGIN OPENSSH PRIVATE KEY-----(.*?)-----END OPENSSH PRIVATE KEY-----", re.DOTALL
+)
 _MAGIC = b"openssh-key-v1\x00"
 _UNENCRYPTED = b"none"
 

@@ -78,7 +78,9 @@ class Column:
     wide: bool = False
 
 
-def show_list(items: Sequence[Mapping[str, Any]], columns: Sequence[Column], form: Form, *, name: str = "name") -> None:
+def show_list(
+    items: Sequence[Mapping[str, Any]], columns: Sequence[Column], form: Form, *, name: str = "name"
+) -> None:
     """Print a list of items; `name` is the field that `-o name` prints."""
     if form is Form.NAME:
         sys.stdout.write("".join(f"{plain(item[name])}\n" for item in items))
@@ -127,7 +129,11 @@ _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", 
 
 def paint(text: str, style: str | None, file: TextIO) -> str:
     """Return the text in this style if the file supports colours."""
-    return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if style is not None and text and has_colours(file) else text
+    return (
+        f"\x1b[{_CODES[style]}m{text}\x1b[0m"
+        if style is not None and text and has_colours(file)
+        else text
+    )
 
 
 def get_style(status: str) -> str | None:
@@ -142,7 +148,13 @@ def console(file: TextIO) -> Console:
     """
     width = None if file.isatty() else PIPE_COLUMNS
     return Console(
-        file=file, width=width, no_color=not has_colours(file), highlight=False, markup=False, emoji=False, soft_wrap=False
+        file=file,
+        width=width,
+        no_color=not has_colours(file),
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=False,
     )
 
 
@@ -234,12 +246,16 @@ def _structured(value: object, form: Form) -> None:
     yaml.default_flow_style = False
     text = io.StringIO()
     yaml.dump(value, text)
-    sys.stdout.write(escape_output(text.getvalue().encode()).decode() if sys.stdout.isatty() else text.getvalue())
+    sys.stdout.write(
+        escape_output(text.getvalue().encode()).decode() if sys.stdout.isatty() else text.getvalue()
+    )
 
 
 def _table(items: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> None:
     rows = [[cell(column.value(item)) for column in columns] for item in items]
-    widths = [max((text.cell_len for text in texts), default=0) for texts in _by_column(columns, rows)]
+    widths = [
+        max((text.cell_len for text in texts), default=0) for texts in _by_column(columns, rows)
+    ]
     room = console(sys.stdout).width if sys.stdout.isatty() else PIPE_COLUMNS
     empty = {i for i in range(len(columns)) if all(row[i].plain == "-" for row in rows)}
     kept = _fitting(columns, widths, room, empty)
@@ -247,17 +263,24 @@ def _table(items: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> Non
     for position in kept:
         whole = _is_whole(columns[position], widths[position])
         least = min(widths[position], widths[position] if whole else FOLDED_COLUMNS)
-        table.add_column(columns[position].heading.upper(), overflow="fold", no_wrap=whole, min_width=least)
+        table.add_column(
+            columns[position].heading.upper(), overflow="fold", no_wrap=whole, min_width=least
+        )
     for row in rows:
         table.add_row(*(row[position] for position in kept))
     # Wider than the terminal rather than cut: the remaining columns are names to be typed again.
     _print(table, at_least=_least(columns, widths, kept))
-    if dropped := [column.heading for position, column in enumerate(columns) if position not in kept]:
+    if dropped := [
+        column.heading for position, column in enumerate(columns) if position not in kept
+    ]:
         tell(f"columns not shown, the terminal is too narrow: {', '.join(dropped)} (use -o json)")
 
 
 def _by_column(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> list[list[Text]]:
-    return [[Text(column.heading), *(row[position] for row in rows)] for position, column in enumerate(columns)]
+    return [
+        [Text(column.heading), *(row[position] for row in rows)]
+        for position, column in enumerate(columns)
+    ]
 
 
 def _is_whole(column: Column, width: int) -> bool:
@@ -267,10 +290,15 @@ def _is_whole(column: Column, width: int) -> bool:
 
 def _least(columns: Sequence[Column], widths: Sequence[int], kept: Sequence[int]) -> int:
     """Return the smallest width of a table of these columns."""
-    return sum((widths[i] if _is_whole(columns[i], widths[i]) else FOLDED_COLUMNS) + GAP for i in kept) - GAP
+    return (
+        sum((widths[i] if _is_whole(columns[i], widths[i]) else FOLDED_COLUMNS) + GAP for i in kept)
+        - GAP
+    )
 
 
-def _fitting(columns: Sequence[Column], widths: Sequence[int], room: int, empty: Collection[int]) -> list[int]:
+def _fitting(
+    columns: Sequence[Column], widths: Sequence[int], room: int, empty: Collection[int]
+) -> list[int]:
     """Return the positions of the columns that fit: empty ones go first, names and ids last."""
     kept = list(range(len(columns)))
 

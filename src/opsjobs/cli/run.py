@@ -14,9 +14,15 @@ from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.launch import launch, show_preview
 from opsjobs.model.program import SCRIPT_BYTES_MAX
 
-_KNOWN = {"python3": "python", **{name: name for name in ("bash", "sh", "python", "powershell", "pwsh", "node", "perl")}}
+_KNOWN = {
+    "python3": "python",
+    **{name: name for name in ("bash", "sh", "python", "powershell", "pwsh", "node", "perl")},
+}
 Interpreter = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The interpreter of the script (default: from its #! line, else bash).")
+    str | None,
+    typer.Option(
+        metavar="NAME", help="The interpreter of the script (default: from its #! line, else bash)."
+    ),
 ]
 _WHERE = "no targets are given. Use -t web-1,web-2, -g GROUP or -l env=prod."
 
@@ -25,7 +31,8 @@ def run(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="COMMAND", help="One command line for the target's shell, in quotes; with --script, its arguments."
+            metavar="COMMAND",
+            help="One command line for the target's shell, in quotes; with --script, its arguments.",
         ),
     ] = None,
     *,
@@ -33,26 +40,48 @@ def run(
     groups: options.Groups = None,
     selector: options.Selector = None,
     script: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Run this script instead of a command; - is standard input.")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Run this script instead of a command; - is standard input."
+        ),
     ] = None,
     interpreter: Interpreter = None,
     params: options.Params = None,
     env: Annotated[
         list[str] | None,
-        typer.Option("--env", metavar="NAME=VALUE", help="An environment variable of the command. May be repeated."),
+        typer.Option(
+            "--env",
+            metavar="NAME=VALUE",
+            help="An environment variable of the command. May be repeated.",
+        ),
     ] = None,
     cwd: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="The working directory on the target (default: the home directory).")
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The working directory on the target (default: the home directory).",
+        ),
     ] = None,
     parallel: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of targets at a time (default: the service's).")
+        int | None,
+        typer.Option(min=1, help="Maximum number of targets at a time (default: the service's)."),
     ] = None,
-    timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="The timeout of the command, such as 30s.")] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="The timeout of the command, such as 30s."),
+    ] = None,
     become: Annotated[bool, typer.Option("--become", help="Run it as root, with sudo.")] = False,
-    become_user: Annotated[str | None, typer.Option(metavar="USER", help="Run it as this user instead of root.")] = None,
-    become_method: Annotated[Literal["sudo", "su", "doas"] | None, typer.Option(help="Use this instead of sudo.")] = None,
+    become_user: Annotated[
+        str | None, typer.Option(metavar="USER", help="Run it as this user instead of root.")
+    ] = None,
+    become_method: Annotated[
+        Literal["sudo", "su", "doas"] | None, typer.Option(help="Use this instead of sudo.")
+    ] = None,
     become_credential: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The credential with the password for sudo or su (default: none).")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The credential with the password for sudo or su (default: none)."
+        ),
     ] = None,
     dry_run: options.DryRun = False,
     reason: options.Reason = None,
@@ -81,14 +110,26 @@ def run(
         "env": options.pairs("--env", env) or None,
         "cwd": cwd,
         "timeout": options.duration("--timeout", timeout),
-        "become": build_become(become, user=become_user, method=become_method, credential=become_credential),
+        "become": build_become(
+            become, user=become_user, method=become_method, credential=become_credential
+        ),
     }
     why = options.because(reason, override_safety)
-    body = build_request(action, selected, parallel=parallel, parameters=options.pairs("--param", params) or None, **why)
+    body = build_request(
+        action,
+        selected,
+        parallel=parallel,
+        parameters=options.pairs("--param", params) or None,
+        **why,
+    )
     with connect() as client:
         if dry_run:
             raise typer.Exit(show_preview(client, "/run", body, as_json=as_json))
-        raise typer.Exit(launch(client, "/run", body, as_json=as_json, detach=detach, raw=raw, wait_limit=wait_limit))
+        raise typer.Exit(
+            launch(
+                client, "/run", body, as_json=as_json, detach=detach, raw=raw, wait_limit=wait_limit
+            )
+        )
 
 
 def build_become(become: bool, **how: str | None) -> dict[str, Any] | None:
@@ -105,11 +146,17 @@ def build_program(words: list[str], script: str | None, interpreter: str | None)
     if script is None:
         if len(words) != 1 or interpreter is not None:
             raise CommandFailed(
-                "missing COMMAND or --script FILE. Give one COMMAND in quotes, or a script with its arguments.", ExitCode.USAGE
+                "missing COMMAND or --script FILE. Give one COMMAND in quotes, or a script with its arguments.",
+                ExitCode.USAGE,
             )
         return {"type": "command", "command": words[0]}
     body = input_files.read_bytes(script, SCRIPT_BYTES_MAX)
-    return {"type": "script", "interpreter": interpreter or _interpreter(body), **_text_of(body), "args": words}
+    return {
+        "type": "script",
+        "interpreter": interpreter or _interpreter(body),
+        **_text_of(body),
+        "args": words,
+    }
 
 
 def _text_of(body: bytes) -> dict[str, str]:
@@ -131,7 +178,9 @@ def _interpreter(body: bytes) -> str:
     return program[0] if program else "bash"
 
 
-def build_request(action: dict[str, Any], selected: dict[str, Any], *, parallel: int | None, **more: Any) -> dict[str, Any]:
+def build_request(
+    action: dict[str, Any], selected: dict[str, Any], *, parallel: int | None, **more: Any
+) -> dict[str, Any]:
     """Return the body of POST /run."""
     body = {"policy": {"max_parallel": parallel} if parallel else None, **more}
     return {"actions": [_drop_none(action)], "targets": selected, **_drop_none(body)}

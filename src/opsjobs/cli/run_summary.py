@@ -98,7 +98,9 @@ class Tally:
     def summary(self, execution: Mapping[str, Any]) -> Iterator[str]:
         """Yield the summary of this ended execution (the response of GET /executions/{id})."""
         total, duration_ms = int(execution["total_targets"]), execution.get("duration_ms")
-        told = render_counts(execution.get("counts") or Counter(r.status for r in self._runs.values()))
+        told = render_counts(
+            execution.get("counts") or Counter(r.status for r in self._runs.values())
+        )
         speed = f" ({total * 1_000 / duration_ms:.1f} targets/s)" if duration_ms else ""
         of = f"of {pluralize(total, 'target')} in {seconds(duration_ms)}{speed}"
         yield f"execution {execution['id']} {execution['status']}: {told} {of}"
@@ -112,11 +114,15 @@ class Tally:
     def _proofs(self) -> str:
         """Return the cancel proofs of stopped commands: `3 killed, 1 already finished`."""
         seen = Counter(run.proof for run in self._runs.values())
-        return ", ".join(f"{seen[proof]} {words}" for proof, words in _PROOFS.items() if seen[proof])
+        return ", ".join(
+            f"{seen[proof]} {words}" for proof, words in _PROOFS.items() if seen[proof]
+        )
 
     def slowest(self, shown: int = SLOWEST_SHOWN) -> list[tuple[str, float]]:
         """Return the slowest runs: name, and milliseconds of their actions together."""
-        runs = sorted((r for r in self._runs.values() if r.duration_ms), key=lambda r: -r.duration_ms)
+        runs = sorted(
+            (r for r in self._runs.values() if r.duration_ms), key=lambda r: -r.duration_ms
+        )
         return [(plain(self._names(r.target)), r.duration_ms) for r in runs[:shown]]
 
     def _failures(self, execution_id: int) -> Iterator[str]:
@@ -136,7 +142,11 @@ class Tally:
             yield f"  … and {left} more: `opsjobs executions show {execution_id}`"
 
     def _why(self, run: _Run) -> str:
-        words = last_line(run.stderr.decode("utf-8", "replace")) if run.code in ("", ErrorCode.NONZERO_EXIT) else ""
+        words = (
+            last_line(run.stderr.decode("utf-8", "replace"))
+            if run.code in ("", ErrorCode.NONZERO_EXIT)
+            else ""
+        )
         # The step of an ad-hoc command is always the same.
         step = run.step if len(self._steps) > 1 or run.step != "step-1" else ""
         return why(run.status, step, run.exit_code, run.code, words or run.message)

@@ -13,7 +13,9 @@ from opsjobs.cli.exit_codes import ExitCode
 from opsjobs.cli.render import Column, Form, plain, show_list, tell
 from opsjobs.cli.terminal_escapes import escape_json
 
-app = typer.Typer(help="Safety: check a command or a script, and list the rules.", no_args_is_help=True)
+app = typer.Typer(
+    help="Safety: check a command or a script, and list the rules.", no_args_is_help=True
+)
 
 BYTES_MAX = 256 << 10
 _EXIT = {"block": ExitCode.NOT_ALLOWED, "needs_approval": ExitCode.NOT_SUCCEEDED}
@@ -28,16 +30,28 @@ RULES = (
 
 @app.command()
 def check(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The command or script; - is standard input.")] = "-",
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="The command or script; - is standard input.")
+    ] = "-",
     *,
     interpreter: Annotated[
-        str, typer.Option(help="The interpreter: bash, sh, python, powershell, cmd, perl, node, or a path.")
+        str,
+        typer.Option(
+            help="The interpreter: bash, sh, python, powershell, cmd, perl, node, or a path."
+        ),
     ] = "bash",
     label: Annotated[
-        list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label of its targets. May be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--label", metavar="KEY=VALUE", help="A label of its targets. May be repeated."
+        ),
     ] = None,
-    become: Annotated[bool, typer.Option("--become", help="Check it as run with `become`.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
+    become: Annotated[
+        bool, typer.Option("--become", help="Check it as run with `become`.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the whole answer as JSON.")
+    ] = False,
 ) -> None:
     """Check a command line or a script by the safety rules; nothing is run.
 

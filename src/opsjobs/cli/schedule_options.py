@@ -28,54 +28,106 @@ HOW = "--cron '30 2 * * *', --at 2026-12-01T09:00:00+01:00, --every daily --time
 class ScheduleTiming:
     """Options of a schedule; None: not given."""
 
-    name: Annotated[str | None, typer.Option(help="The name of the schedule, unique within its job.")] = None
+    name: Annotated[
+        str | None, typer.Option(help="The name of the schedule, unique within its job.")
+    ] = None
     cron: Annotated[
-        str | None, typer.Option(metavar="EXPRESSION", help="Five fields, six with seconds, or @daily: '30 2 * * mon-fri'.")
+        str | None,
+        typer.Option(
+            metavar="EXPRESSION",
+            help="Five fields, six with seconds, or @daily: '30 2 * * mon-fri'.",
+        ),
     ] = None
-    at: Annotated[str | None, typer.Option(metavar="MOMENT", help="Once, at 2026-12-01T09:00; with an offset or --timezone.")] = (
-        None
-    )
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MOMENT", help="Once, at 2026-12-01T09:00; with an offset or --timezone."
+        ),
+    ] = None
     every: Annotated[
-        str | None, typer.Option(metavar="PERIOD", help="15m, 2h, 3d, 2w; or minutes, hours, daily, weekly, monthly.")
+        str | None,
+        typer.Option(
+            metavar="PERIOD", help="15m, 2h, 3d, 2w; or minutes, hours, daily, weekly, monthly."
+        ),
     ] = None
-    interval: Annotated[int | None, typer.Option(min=1, help="With --every: fire every this many periods (default: 1).")] = None
-    time: Annotated[str | None, typer.Option(metavar="HH:MM", help="With daily, weekly and monthly: the local time.")] = None
+    interval: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --every: fire every this many periods (default: 1)."),
+    ] = None
+    time: Annotated[
+        str | None,
+        typer.Option(metavar="HH:MM", help="With daily, weekly and monthly: the local time."),
+    ] = None
     weekdays: Annotated[
-        list[str] | None, typer.Option("--on", metavar="DAY[,DAY]", help="With weekly: mon, tue … May be repeated.")
+        list[str] | None,
+        typer.Option("--on", metavar="DAY[,DAY]", help="With weekly: mon, tue … May be repeated."),
     ] = None
-    day: Annotated[str | None, typer.Option(metavar="DAY", help="With monthly: 15, last, or '2nd tue'.")] = None
-    anchor: Annotated[str | None, typer.Option(metavar="MOMENT", help="With an interval: the time from which it is counted.")] = (
-        None
-    )
-    timezone: Annotated[str | None, typer.Option("--timezone", "-z", metavar="ZONE", help="IANA zone: Europe/Berlin.")] = None
+    day: Annotated[
+        str | None, typer.Option(metavar="DAY", help="With monthly: 15, last, or '2nd tue'.")
+    ] = None
+    anchor: Annotated[
+        str | None,
+        typer.Option(metavar="MOMENT", help="With an interval: the time from which it is counted."),
+    ] = None
+    timezone: Annotated[
+        str | None,
+        typer.Option("--timezone", "-z", metavar="ZONE", help="IANA zone: Europe/Berlin."),
+    ] = None
     dst_gap: Annotated[
-        DstGap | None, typer.Option(help="What to do with a time that a clock change skips (default: run_after).")
+        DstGap | None,
+        typer.Option(help="What to do with a time that a clock change skips (default: run_after)."),
     ] = None
     dst_fold: Annotated[
-        DstFold | None, typer.Option(help="What to do with a time that comes twice (default: once, the first).")
+        DstFold | None,
+        typer.Option(help="What to do with a time that comes twice (default: once, the first)."),
     ] = None
     misfire: Annotated[Misfire | None, typer.Option(help="What to do with missed firings.")] = None
-    misfire_window: Annotated[str | None, typer.Option(metavar="DURATION", help="How late a missed firing may still run.")] = None
-    overlap: Annotated[Overlap | None, typer.Option(help="What to do while the previous execution still runs.")] = None
-    jitter: Annotated[str | None, typer.Option(metavar="DURATION", help="Delay each firing by its own amount, up to this.")] = (
-        None
-    )
-    start: Annotated[str | None, typer.Option(metavar="MOMENT", help="Do not fire before this time; `none` removes it.")] = None
-    end: Annotated[str | None, typer.Option(metavar="MOMENT", help="Do not fire after this time; `none` removes it.")] = None
-    max_firings: Annotated[int | None, typer.Option(min=0, help="Stop after this many firings; 0 removes the limit.")] = None
+    misfire_window: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="How late a missed firing may still run.")
+    ] = None
+    overlap: Annotated[
+        Overlap | None, typer.Option(help="What to do while the previous execution still runs.")
+    ] = None
+    jitter: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Delay each firing by its own amount, up to this."),
+    ] = None
+    start: Annotated[
+        str | None,
+        typer.Option(metavar="MOMENT", help="Do not fire before this time; `none` removes it."),
+    ] = None
+    end: Annotated[
+        str | None,
+        typer.Option(metavar="MOMENT", help="Do not fire after this time; `none` removes it."),
+    ] = None
+    max_firings: Annotated[
+        int | None, typer.Option(min=0, help="Stop after this many firings; 0 removes the limit.")
+    ] = None
     calendars: Annotated[
         list[str] | None,
-        typer.Option("--calendar", metavar="NAME[,NAME]", help="Do not fire when these calendars are closed; '' for none."),
+        typer.Option(
+            "--calendar",
+            metavar="NAME[,NAME]",
+            help="Do not fire when these calendars are closed; '' for none.",
+        ),
     ] = None
     params: options.Params = None
     file: Annotated[
-        str | None, typer.Option("-f", "--file", help="A body in YAML or JSON (- is standard input); options override it.")
+        str | None,
+        typer.Option(
+            "-f",
+            "--file",
+            help="A body in YAML or JSON (- is standard input); options override it.",
+        ),
     ] = None
 
     def body(self, kept: Json | None = None) -> Json:
         """Return the whole schedule: options, over the file, over `kept`. Raises CommandFailed."""
         base = kept or {}
-        for said in (yaml_documents.one(self.file, "schedule") if self.file is not None else {}, self._collect()):
+        for said in (
+            yaml_documents.one(self.file, "schedule") if self.file is not None else {},
+            self._collect(),
+        ):
             anew = WHEN if said.keys() & {"cron", "at", "local_time", "every"} else frozenset()
             values = {**(base.get("parameters") or {}), **(said.get("parameters") or {})}
             base = {**{name: value for name, value in base.items() if name not in anew}, **said}
@@ -85,7 +137,11 @@ class ScheduleTiming:
     def _collect(self) -> Json:
         told: Json = {name: getattr(self, name) for name in _PLAIN}
         told["weekdays"] = options.split(self.weekdays) or None
-        told["day"] = int(self.day) if self.day is not None and re.fullmatch("[0-9]{1,9}", self.day) else self.day
+        told["day"] = (
+            int(self.day)
+            if self.day is not None and re.fullmatch("[0-9]{1,9}", self.day)
+            else self.day
+        )
         told["parameters"] = options.pairs("--param", self.params) or None
         return {
             **{name: value for name, value in told.items() if value is not None},
@@ -110,10 +166,13 @@ class ScheduleTiming:
         short = _SHORT.fullmatch(self.every)
         if short is None:
             raise CommandFailed(
-                f"--every: {self.every!r} is not a period. Use 15m, 2h, 3d, 2w, or one of {', '.join(_EVERY)}.", ExitCode.USAGE
+                f"--every: {self.every!r} is not a period. Use 15m, 2h, 3d, 2w, or one of {', '.join(_EVERY)}.",
+                ExitCode.USAGE,
             )
         if self.interval is not None:
-            raise CommandFailed(f"--every {self.every} sets the interval already: omit --interval.", ExitCode.USAGE)
+            raise CommandFailed(
+                f"--every {self.every} sets the interval already: omit --interval.", ExitCode.USAGE
+            )
         return {"type": "recurring", "every": _UNITS[short[2]], "interval": int(short[1])}
 
     def _collect_removable(self) -> Json:
@@ -142,7 +201,11 @@ timed = options.spread(ScheduleTiming, "timing")
 
 def to_draft(schedule: Json) -> Json:
     """Return the body that would make this stored schedule."""
-    return {name: schedule[name] for name in ScheduleDraft.model_fields if schedule.get(name) is not None}
+    return {
+        name: schedule[name]
+        for name in ScheduleDraft.model_fields
+        if schedule.get(name) is not None
+    }
 
 
 def has_options(timing: ScheduleTiming) -> bool:

@@ -15,10 +15,14 @@ from opsjobs.cli.render import Column, Form, ago, plain, render_time, show_list,
 from opsjobs.cli.schedule_options import HOW, ScheduleTiming, has_options, timed, to_draft
 from opsjobs.model.safety_verdict import SafetyVerdict
 
-app = typer.Typer(help="Schedules: launch jobs at set times, and list past firings.", no_args_is_help=True)
+app = typer.Typer(
+    help="Schedules: launch jobs at set times, and list past firings.", no_args_is_help=True
+)
 
 Schedule = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Name, JOB/NAME, id or uuid.")]
-Job = Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only those of this job, by name or id.")]
+Job = Annotated[
+    str | None, typer.Option("--job", metavar="JOB", help="Only those of this job, by name or id.")
+]
 
 SHOWN_NEXT = 3
 SAME_NAME_SHOWN = 10
@@ -46,16 +50,25 @@ def render_last_firing(firing: Json | None) -> str | None:
 def list_schedules(
     *,
     job: Job = None,
-    enabled: Annotated[bool | None, typer.Option("--enabled/--paused", help="Only enabled or only paused schedules.")] = None,
+    enabled: Annotated[
+        bool | None,
+        typer.Option("--enabled/--paused", help="Only enabled or only paused schedules."),
+    ] = None,
     output: options.Output = Form.TABLE,
     limit: options.Limit = 100,
 ) -> None:
     """List schedules, the newest first."""
     with connect() as client:
-        path = f"{path_of('job', client.by_name('job', job)['id'])}/schedules" if job is not None else "/schedules"
+        path = (
+            f"{path_of('job', client.by_name('job', job)['id'])}/schedules"
+            if job is not None
+            else "/schedules"
+        )
         wanted = None if enabled is None else str(enabled).lower()
         found, more = client.items(path, limit=limit, enabled=wanted)
-    show_list([{"name": _ref(one)} for one in found] if output is Form.NAME else found, COLUMNS, output)
+    show_list(
+        [{"name": _ref(one)} for one in found] if output is Form.NAME else found, COLUMNS, output
+    )
     options.tell_more(more, limit)
 
 
@@ -86,10 +99,17 @@ def add(
         raise CommandFailed(f"no time is given. Use {HOW}.", ExitCode.USAGE)
     with connect() as client:
         launched = client.by_name("job", job)
-        made = client.post(f"{path_of('job', launched['id'])}/schedules", {**body, **({"enabled": False} if disabled else {})})
+        made = client.post(
+            f"{path_of('job', launched['id'])}/schedules",
+            {**body, **({"enabled": False} if disabled else {})},
+        )
         _report(client, made, "is added" if made["enabled"] else "is added, paused")
-        if launched.get("verdict") == SafetyVerdict.NEEDS_APPROVAL or (launched.get("policy") or {}).get("approval"):
-            tell(f"warning: {plain(launched['name'])} needs an approval: each execution waits for it (`opsjobs approvals list`)")
+        if launched.get("verdict") == SafetyVerdict.NEEDS_APPROVAL or (
+            launched.get("policy") or {}
+        ).get("approval"):
+            tell(
+                f"warning: {plain(launched['name'])} needs an approval: each execution waits for it (`opsjobs approvals list`)"
+            )
     print(made["id"])
 
 
@@ -101,15 +121,24 @@ def update(schedule: Schedule, *, timing: ScheduleTiming) -> None:
     --cron, --at or --every replaces the timing.
     """
     if not has_options(timing):
-        raise CommandFailed("nothing to change. See the options with: opsjobs schedules update --help", ExitCode.USAGE)
+        raise CommandFailed(
+            "nothing to change. See the options with: opsjobs schedules update --help",
+            ExitCode.USAGE,
+        )
     with connect() as client:
         old = find_schedule(client, schedule)
-        changed = client.put(path_of("schedule", old["id"]), timing.body(to_draft(old)), etag=f'"{old["version"]}"')
+        changed = client.put(
+            path_of("schedule", old["id"]), timing.body(to_draft(old)), etag=f'"{old["version"]}"'
+        )
         _report(client, changed, "is changed")
 
 
 @app.command()
-def delete(schedules: Annotated[list[str], typer.Argument(metavar="SCHEDULE…", help="Names, JOB/NAME, ids or uuids.")]) -> None:
+def delete(
+    schedules: Annotated[
+        list[str], typer.Argument(metavar="SCHEDULE…", help="Names, JOB/NAME, ids or uuids.")
+    ],
+) -> None:
     """Delete schedules. Executions that they launched stay and continue."""
     with connect() as client:
         for ref in schedules:
@@ -121,13 +150,17 @@ def delete(schedules: Annotated[list[str], typer.Argument(metavar="SCHEDULE…",
 @app.command()
 def pause(
     schedule: Schedule,
-    reason: Annotated[str | None, typer.Option(help="The reason; it is stored with each skipped firing.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="The reason; it is stored with each skipped firing.")
+    ] = None,
 ) -> None:
     """Pause a schedule. Until it is resumed, each due firing is recorded as skipped."""
     with connect() as client:
         path = path_of("schedule", find_schedule(client, schedule)["id"])
         told = client.post(f"{path}/pause", {"reason": reason} if reason else {})
-    tell(f"schedule {plain(told['name'])} is paused. Continue with: opsjobs schedules resume {told['id']}")
+    tell(
+        f"schedule {plain(told['name'])} is paused. Continue with: opsjobs schedules resume {told['id']}"
+    )
 
 
 @app.command()
@@ -156,21 +189,33 @@ def trigger(
     with connect() as client:
         path = f"{path_of('schedule', find_schedule(client, schedule)['id'])}/trigger"
         body = options.because(reason, override_safety)
-        raise typer.Exit(launch(client, path, body, as_json=as_json, detach=detach, raw=raw, wait_limit=wait_limit))
+        raise typer.Exit(
+            launch(
+                client, path, body, as_json=as_json, detach=detach, raw=raw, wait_limit=wait_limit
+            )
+        )
 
 
 @app.command()
 @timed
 def preview(
     schedule: Annotated[
-        str | None, typer.Argument(metavar="[SCHEDULE]", help="An existing schedule; without it, the options describe one.")
+        str | None,
+        typer.Argument(
+            metavar="[SCHEDULE]", help="An existing schedule; without it, the options describe one."
+        ),
     ] = None,
     *,
     timing: ScheduleTiming,
     after: Annotated[
-        str | None, typer.Option("--from", metavar="MOMENT", help="The firings after this time (default: now).")
+        str | None,
+        typer.Option(
+            "--from", metavar="MOMENT", help="The firings after this time (default: now)."
+        ),
     ] = None,
-    count: Annotated[int, typer.Option("-n", "--count", min=1, max=100, help="The number of firings.")] = 5,
+    count: Annotated[
+        int, typer.Option("-n", "--count", min=1, max=100, help="The number of firings.")
+    ] = 5,
     output: options.Output = Form.TABLE,
 ) -> None:
     """Preview the firings of a schedule: in its own zone, in UTC and in words.
@@ -179,7 +224,9 @@ def preview(
     """
     with connect() as client:
         asked = _build_preview(client, schedule, timing)
-        told = client.post("/schedules/preview", {**asked, "count": count, **({"from": after} if after else {})})
+        told = client.post(
+            "/schedules/preview", {**asked, "count": count, **({"from": after} if after else {})}
+        )
     show_preview_firings(told, output)
 
 
@@ -188,7 +235,8 @@ def firings(
     schedule: Schedule,
     *,
     status: Annotated[
-        list[str] | None, typer.Option(metavar="STATUS", help="Only those with this status. May be repeated.")
+        list[str] | None,
+        typer.Option(metavar="STATUS", help="Only those with this status. May be repeated."),
     ] = None,
     output: options.Output = Form.TABLE,
     limit: options.Limit = 50,
@@ -204,7 +252,9 @@ def firings(
 @app.command()
 def forecast(
     *,
-    every_hour: Annotated[bool, typer.Option("--all", help="Every hour in order, not only the busiest ones.")] = False,
+    every_hour: Annotated[
+        bool, typer.Option("--all", help="Every hour in order, not only the busiest ones.")
+    ] = False,
     output: options.Output = Form.TABLE,
 ) -> None:
     """Forecast the firings of the coming week.
@@ -224,7 +274,9 @@ def find_schedule(client: Client, ref: str) -> Json:
     if is_id(ref) and (known := client.find(path_of("schedule", ref))):
         return known
     # Names may contain slashes, such as `cron */5 * * * *`: each split is tried, then the whole name.
-    ways = [(ref[:place], ref[place + 1 :]) for place, character in enumerate(ref) if character == "/"]
+    ways = [
+        (ref[:place], ref[place + 1 :]) for place, character in enumerate(ref) if character == "/"
+    ]
     items: list[Json] = []
     for job, name in (*ways, (None, ref)):
         items, more = client.items("/schedules", limit=SAME_NAME_SHOWN, name=name, job_name=job)
@@ -232,12 +284,15 @@ def find_schedule(client: Client, ref: str) -> Json:
             break
     if not items:
         raise RequestRefused(
-            f"There is no schedule {plain(ref)}: `opsjobs schedules list` shows them.", 404, "schedule_not_found"
+            f"There is no schedule {plain(ref)}: `opsjobs schedules list` shows them.",
+            404,
+            "schedule_not_found",
         )
     if len(items) > 1:
         several = ", ".join([*map(_ref, items), *(["and more"] if more else [])])
         raise CommandFailed(
-            f"several schedules have the name {plain(ref)}: name the one you mean ({plain(several)}).", ExitCode.USAGE
+            f"several schedules have the name {plain(ref)}: name the one you mean ({plain(several)}).",
+            ExitCode.USAGE,
         )
     return items[0]
 
@@ -268,10 +323,14 @@ def _build_preview(client: Client, schedule: str | None, timing: ScheduleTiming)
 
 def _report(client: Client, schedule: Json, words: str) -> None:
     """Print the schedule in words and its next firings."""
-    tell(f"schedule {plain(schedule['name'])} of {plain(schedule['job_name'])} {words}: {plain(schedule['words'])}")
+    tell(
+        f"schedule {plain(schedule['name'])} of {plain(schedule['job_name'])} {words}: {plain(schedule['words'])}"
+    )
     told: Any = client.post("/schedules/preview", {"id": schedule["id"], "count": SHOWN_NEXT})
     for moment in told["moments"]:
-        closed = f", closed by {plain(moment['closed']['calendar'])}" if moment.get("closed") else ""
+        closed = (
+            f", closed by {plain(moment['closed']['calendar'])}" if moment.get("closed") else ""
+        )
         tell(f"  {moment['local']}  ({render_time(moment['utc'])}){closed}")
     if not told["moments"]:
         tell("  it never fires")

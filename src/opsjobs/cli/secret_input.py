@@ -19,7 +19,9 @@ def ask(question: str, *, otherwise: str) -> str:
     Raises CommandFailed with the advice `otherwise` if stdin is not a terminal.
     """
     if not sys.stdin.isatty():
-        raise CommandFailed(f"{question}: standard input is not a terminal. {otherwise}", ExitCode.USAGE)
+        raise CommandFailed(
+            f"{question}: standard input is not a terminal. {otherwise}", ExitCode.USAGE
+        )
     return str(typer.prompt(question, hide_input=True, err=True))
 
 
@@ -34,7 +36,10 @@ def read_text(path: str) -> str:
     """Return a secret's text, at most 64 KiB; `-` is standard input. Raises CommandFailed."""
     text = input_files.read_text(path, SECRET_BYTES_AT_MOST)
     if not text.strip():
-        raise CommandFailed(f"{input_files.name_of(path)} is empty. Name a file that holds the secret.", ExitCode.USAGE)
+        raise CommandFailed(
+            f"{input_files.name_of(path)} is empty. Name a file that holds the secret.",
+            ExitCode.USAGE,
+        )
     return text
 
 

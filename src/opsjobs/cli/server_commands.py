@@ -20,15 +20,29 @@ db = typer.Typer(help="The database schema: upgrade and check it.", no_args_is_h
 
 
 def up(
-    data_dir: Annotated[Path | None, typer.Option(help="The data folder (default: OPSJOBS_DATA_DIR).")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="The data folder (default: OPSJOBS_DATA_DIR).")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")
+    ] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65_535, help="Port to listen on (default: 8003); 0 takes a free one.")
+        int | None,
+        typer.Option(
+            min=0, max=65_535, help="Port to listen on (default: 8003); 0 takes a free one."
+        ),
     ] = None,
     lab: Annotated[
-        int, typer.Option(min=0, max=1_000, help="The number of SSH servers to start on loopback as targets, labelled lab=true.")
+        int,
+        typer.Option(
+            min=0,
+            max=1_000,
+            help="The number of SSH servers to start on loopback as targets, labelled lab=true.",
+        ),
     ] = 0,
-    worker_processes: Annotated[int, typer.Option(min=1, max=64, help="The number of worker processes.")] = 1,
+    worker_processes: Annotated[
+        int, typer.Option(min=1, max=64, help="The number of worker processes.")
+    ] = 1,
 ) -> None:
     """Run everything on this machine.
 
@@ -47,7 +61,9 @@ def up(
     raise typer.Exit(module.up(chosen))
 
 
-def demo(targets: Annotated[int, typer.Option(min=1, max=200, help="The number of lab machines.")] = 12) -> None:
+def demo(
+    targets: Annotated[int, typer.Option(min=1, max=200, help="The number of lab machines.")] = 12,
+) -> None:
     """Demonstrate opsjobs without any set-up, in under 15 s.
 
     Starts a stack in a temporary folder and a lab of real SSH servers on this machine, and runs a
@@ -57,30 +73,48 @@ def demo(targets: Annotated[int, typer.Option(min=1, max=200, help="The number o
 
 
 def api(
-    host: Annotated[str | None, typer.Option(help="Address to listen on (default: OPSJOBS_API_HOST).")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Port to listen on (default: OPSJOBS_API_PORT).")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on (default: OPSJOBS_API_HOST).")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_535, help="Port to listen on (default: OPSJOBS_API_PORT)."),
+    ] = None,
 ) -> None:
     """Serve the HTTP API."""
     known = settings.for_service(settings.load())
-    chosen = replace(known.api, host=host or known.api.host, port=known.api.port if port is None else port)
+    chosen = replace(
+        known.api, host=host or known.api.host, port=known.api.port if port is None else port
+    )
     raise typer.Exit(_call("opsjobs.api.app", "serve", replace(known, api=chosen)))
 
 
 def worker(
-    zone: Annotated[str | None, typer.Option(help="Serve this zone's targets (default: OPSJOBS_ZONE).")] = None,
+    zone: Annotated[
+        str | None, typer.Option(help="Serve this zone's targets (default: OPSJOBS_ZONE).")
+    ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, max=10_000, help="Target runs at a time (default: OPSJOBS_CONCURRENCY).")
+        int | None,
+        typer.Option(
+            min=1, max=10_000, help="Target runs at a time (default: OPSJOBS_CONCURRENCY)."
+        ),
     ] = None,
 ) -> None:
     """Run jobs on targets."""
     known = settings.for_service(settings.load())
-    chosen = replace(known.worker, zone=zone or known.worker.zone, concurrency=concurrency or known.worker.concurrency)
+    chosen = replace(
+        known.worker,
+        zone=zone or known.worker.zone,
+        concurrency=concurrency or known.worker.concurrency,
+    )
     raise typer.Exit(_call("opsjobs.composition.worker", "run", replace(known, worker=chosen)))
 
 
 def scheduler() -> None:
     """Run the scheduler: fire due schedules, recover orphaned runs, publish events."""
-    raise typer.Exit(_call("opsjobs.composition.scheduler", "run", settings.for_service(settings.load())))
+    raise typer.Exit(
+        _call("opsjobs.composition.scheduler", "run", settings.for_service(settings.load()))
+    )
 
 
 @db.command()
@@ -115,7 +149,9 @@ def check() -> None:
 def _database_url() -> str:
     url = settings.load().database.url
     if not url:
-        raise CommandFailed("DATABASE_URL is not set: write postgresql://USER@HOST/NAME.", ExitCode.USAGE)
+        raise CommandFailed(
+            "DATABASE_URL is not set: write postgresql://USER@HOST/NAME.", ExitCode.USAGE
+        )
     return url
 
 

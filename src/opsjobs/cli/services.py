@@ -14,7 +14,9 @@ from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, show_list, show_one, tell
 from opsjobs.cli.users import Roles, parse_grant, render_grants
 
-app = typer.Typer(help="Services: programs that sign their own tokens, and their roles.", no_args_is_help=True)
+app = typer.Typer(
+    help="Services: programs that sign their own tokens, and their roles.", no_args_is_help=True
+)
 
 # The limit of the API.
 KEY_CHARACTERS_AT_MOST = 16_384
@@ -69,7 +71,11 @@ def add(
 
     Without --role or --permission it is a viewer.
     """
-    body: Json = {"name": name, "public_key": _public_key(key), "grants": _grants(role, permission) or [parse_grant("viewer")]}
+    body: Json = {
+        "name": name,
+        "public_key": _public_key(key),
+        "grants": _grants(role, permission) or [parse_grant("viewer")],
+    }
     if reuse_name:
         body["reuse_name"] = True
     with connect() as client:
@@ -158,6 +164,7 @@ def _public_key(file: Path) -> str:
         raise CommandFailed(f"--key: {detail}", ExitCode.USAGE)
     if not text.strip() or len(text) > KEY_CHARACTERS_AT_MOST:
         raise CommandFailed(
-            f"--key: give a public key in PEM form, at most {KEY_CHARACTERS_AT_MOST:,} characters.", ExitCode.USAGE
+            f"--key: give a public key in PEM form, at most {KEY_CHARACTERS_AT_MOST:,} characters.",
+            ExitCode.USAGE,
         )
     return text

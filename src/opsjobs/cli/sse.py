@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-EVENT_BYTES_AT_MOST = 32 << 20  # far over the largest chunk that the service sends; a guard against a broken server
+EVENT_BYTES_AT_MOST = (
+    32 << 20
+)  # far over the largest chunk that the service sends; a guard against a broken server
 
 
 @dataclass(frozen=True, slots=True)

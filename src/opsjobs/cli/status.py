@@ -12,10 +12,21 @@ import typer
 from opsjobs.cli import options
 from opsjobs.cli.client import connect
 from opsjobs.cli.exit_codes import CommandFailed
-from opsjobs.cli.render import Column, Form, elapsed, pluralize, render_counts, show_list, show_one, tell
+from opsjobs.cli.render import (
+    Column,
+    Form,
+    elapsed,
+    pluralize,
+    render_counts,
+    show_list,
+    show_one,
+    tell,
+)
 from opsjobs.settings import Settings, SettingsError, describe, for_service, load, unknown
 
-config = typer.Typer(help="Settings: show their values and origins, and check them.", no_args_is_help=True)
+config = typer.Typer(
+    help="Settings: show their values and origins, and check them.", no_args_is_help=True
+)
 
 COLUMNS = (
     Column("name", lambda s: s["name"]),
@@ -40,7 +51,10 @@ QUEUE_COLUMNS = (
     Column("waiting", lambda q: q["waiting"]),
     Column("ready", lambda q: q["ready"]),
     Column("running", lambda q: q["running"]),
-    Column("oldest ready", lambda q: None if q["oldest_ready_seconds"] is None else f"{q['oldest_ready_seconds']:g} s"),
+    Column(
+        "oldest ready",
+        lambda q: None if q["oldest_ready_seconds"] is None else f"{q['oldest_ready_seconds']:g} s",
+    ),
     Column("workers", lambda q: q["workers"]),
 )
 
@@ -54,7 +68,15 @@ def status(output: options.Output = Form.TABLE) -> None:
         show_one(found, output, name="status")
         return
     reasons = {f"! {n}": reason["detail"] for n, reason in enumerate(found["reasons"], start=1)}
-    show_one({"opsjobs": f"{found['version']} at {url}", "status": found["status"], **reasons, **_parts(found)}, output)
+    show_one(
+        {
+            "opsjobs": f"{found['version']} at {url}",
+            "status": found["status"],
+            **reasons,
+            **_parts(found),
+        },
+        output,
+    )
     for heading, columns in (("workers", WORKER_COLUMNS), ("queues", QUEUE_COLUMNS)):
         print()
         show_list(found[heading], columns, output)
@@ -64,13 +86,16 @@ def _parts(found: Mapping[str, Any]) -> dict[str, object]:
     """Return the fields of the components that are not workers or queues."""
     database, scheduler = found["database"], found["scheduler"]
     schema = (
-        "" if database["schema"] == database["schema_needed"] else f", needs {database['schema_needed']}: `opsjobs db upgrade`"
+        ""
+        if database["schema"] == database["schema_needed"]
+        else f", needs {database['schema_needed']}: `opsjobs db upgrade`"
     )
     ticked = scheduler["ticked_seconds_ago"]
     return {
         "database": f"PostgreSQL {database['version']}, schema {database['schema']}{schema}",
         "redis": "away: slower, but correct" if found["redis"] == "away" else found["redis"],
-        "scheduler": f"{scheduler['status']}, " + ("never seen" if ticked is None else f"ticked {elapsed(ticked)}"),
+        "scheduler": f"{scheduler['status']}, "
+        + ("never seen" if ticked is None else f"ticked {elapsed(ticked)}"),
         "executions": render_counts(found["executions"]),
         "log": f"{found['log']['bytes'] / (1 << 20):.1f} MiB, {pluralize(found['events_unpublished'], 'event')} to publish",
         "stream clients": found["streams"],
@@ -88,13 +113,17 @@ def show(output: options.Output = Form.TABLE) -> None:
 
 @config.command()
 def check(
-    production: Annotated[bool, typer.Option("--production", help="Check as if ENVIRONMENT were production.")] = False,
+    production: Annotated[
+        bool, typer.Option("--production", help="Check as if ENVIRONMENT were production.")
+    ] = False,
 ) -> None:
     """Check whether api, worker and scheduler can start with these settings.
 
     Exit code 1 and every reason if not.
     """
-    for_service(_load_settings({**os.environ, "ENVIRONMENT": "production"} if production else os.environ))
+    for_service(
+        _load_settings({**os.environ, "ENVIRONMENT": "production"} if production else os.environ)
+    )
     tell("the settings are valid")
 
 

@@ -26,25 +26,50 @@ class Fields:
     """Options of `targets set`."""
 
     name: Annotated[str | None, typer.Option("--name", help="The new name; only for one target.")]
-    host: Annotated[str | None, typer.Option("--host", help="The new address or host name; only for one target.")]
+    host: Annotated[
+        str | None,
+        typer.Option("--host", help="The new address or host name; only for one target."),
+    ]
     port: Annotated[int | None, typer.Option("--port", min=1, max=65_535, help="The new SSH port.")]
     credential: Annotated[
         str | None,
-        typer.Option("-c", "--credential", metavar="NAME", help="The credential to log in with; it includes the user."),
+        typer.Option(
+            "-c",
+            "--credential",
+            metavar="NAME",
+            help="The credential to log in with; it includes the user.",
+        ),
     ]
-    no_credential: Annotated[bool | None, typer.Option("--no-credential", help="Remove the credential.")]
-    jump: Annotated[str | None, typer.Option("--jump", metavar="TARGET", help="The target to use as jump host.")]
-    no_jump: Annotated[bool | None, typer.Option("--no-jump", help="Connect directly, without a jump host.")]
+    no_credential: Annotated[
+        bool | None, typer.Option("--no-credential", help="Remove the credential.")
+    ]
+    jump: Annotated[
+        str | None, typer.Option("--jump", metavar="TARGET", help="The target to use as jump host.")
+    ]
+    no_jump: Annotated[
+        bool | None, typer.Option("--no-jump", help="Connect directly, without a jump host.")
+    ]
     zone: Annotated[str | None, typer.Option("--zone", help="The zone whose workers reach it.")]
-    slots: Annotated[int | None, typer.Option("--slots", min=1, help="Maximum number of runs on it at a time.")]
-    group: Annotated[list[str] | None, typer.Option("-g", "--group", metavar="GROUP[,GROUP]", help="Add it to these groups.")]
+    slots: Annotated[
+        int | None, typer.Option("--slots", min=1, help="Maximum number of runs on it at a time.")
+    ]
+    group: Annotated[
+        list[str] | None,
+        typer.Option("-g", "--group", metavar="GROUP[,GROUP]", help="Add it to these groups."),
+    ]
     no_group: Annotated[
-        list[str] | None, typer.Option("--no-group", metavar="GROUP[,GROUP]", help="Remove it from these groups.")
+        list[str] | None,
+        typer.Option("--no-group", metavar="GROUP[,GROUP]", help="Remove it from these groups."),
     ]
     transport: Annotated[Transport | None, typer.Option("--transport", help="How it is reached.")]
     platform: Annotated[Platform | None, typer.Option("--platform", help="Its operating system.")]
-    host_key_policy: Annotated[HostKeyPolicy | None, typer.Option("--host-key-policy", help="How host keys are verified.")]
-    durable: Annotated[Durable | None, typer.Option("--durable", help="Whether its commands survive a lost connection.")]
+    host_key_policy: Annotated[
+        HostKeyPolicy | None, typer.Option("--host-key-policy", help="How host keys are verified.")
+    ]
+    durable: Annotated[
+        Durable | None,
+        typer.Option("--durable", help="Whether its commands survive a lost connection."),
+    ]
 
     def patch(self) -> Json:
         """Return the JSON Merge Patch, without groups.
@@ -53,7 +78,17 @@ class Fields:
         """
         told: Json = {
             name: getattr(self, name)
-            for name in ("name", "host", "port", "credential", "jump", "zone", "slots", "transport", "platform")
+            for name in (
+                "name",
+                "host",
+                "port",
+                "credential",
+                "jump",
+                "zone",
+                "slots",
+                "transport",
+                "platform",
+            )
         }
         told |= {"host_key_policy": self.host_key_policy, "durable": self.durable}
         patch: Json = {name: value for name, value in told.items() if value is not None}
@@ -69,7 +104,9 @@ class Fields:
         if self.group is None and self.no_group is None:
             return None
         out = options.split(self.no_group)
-        return [name for name in dict.fromkeys([*so_far, *options.split(self.group)]) if name not in out]
+        return [
+            name for name in dict.fromkeys([*so_far, *options.split(self.group)]) if name not in out
+        ]
 
 
 @options.spread(Fields, "fields")
@@ -80,11 +117,16 @@ def set_(targets: Chosen = None, *, fields: Fields) -> None:
     """
     patch = fields.patch()
     if not patch and fields.groups([]) is None:
-        raise CommandFailed("nothing to change. See the options with: opsjobs targets set --help", ExitCode.USAGE)
+        raise CommandFailed(
+            "nothing to change. See the options with: opsjobs targets set --help", ExitCode.USAGE
+        )
     with connect() as client:
         found = select_targets(client, targets or ())
         if len(found) > 1 and (alone := [name for name in ("name", "host") if name in patch]):
-            raise CommandFailed(f"--{alone[0]}: only valid for one target, and {len(found)} are given.", ExitCode.USAGE)
+            raise CommandFailed(
+                f"--{alone[0]}: only valid for one target, and {len(found)} are given.",
+                ExitCode.USAGE,
+            )
 
         def make_patch(target: Json) -> Json:
             groups = fields.groups(target["groups"])
@@ -100,7 +142,8 @@ def label(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="[TARGET[,TARGET]] CHANGE…", help="Names, ids or uuids; then key=value to set a label, key- to remove it."
+            metavar="[TARGET[,TARGET]] CHANGE…",
+            help="Names, ids or uuids; then key=value to set a label, key- to remove it.",
         ),
     ],
     *,
@@ -116,9 +159,15 @@ def label(
     refs, told = ([], words) if several else (options.split(words[:1]), words[1:])
     labels = dict(_label(word) for word in told)
     if not labels:
-        raise CommandFailed("no label is given. Use key=value to set one, key- to remove one.", ExitCode.USAGE)
+        raise CommandFailed(
+            "no label is given. Use key=value to set one, key- to remove one.", ExitCode.USAGE
+        )
     with connect() as client:
-        _change_all(client, select_targets(client, refs, selector, group, everything=all_), lambda _: {"labels": labels})
+        _change_all(
+            client,
+            select_targets(client, refs, selector, group, everything=all_),
+            lambda _: {"labels": labels},
+        )
 
 
 def _label(word: str) -> tuple[str, str | None]:
@@ -127,10 +176,14 @@ def _label(word: str) -> tuple[str, str | None]:
         return key.strip(), value.strip()
     if not equals and word.endswith("-") and len(word) > 1:
         return word[:-1], None
-    raise CommandFailed(f"{word}: not a label. Use key=value to set one, key- to remove one.", ExitCode.USAGE)
+    raise CommandFailed(
+        f"{word}: not a label. Use key=value to set one, key- to remove one.", ExitCode.USAGE
+    )
 
 
-def _change_all(client: Client, targets: Sequence[Json], patch: Callable[[Json], Json]) -> list[Json]:
+def _change_all(
+    client: Client, targets: Sequence[Json], patch: Callable[[Json], Json]
+) -> list[Json]:
     """Patch each target, report its changes, and return the new targets.
 
     One that fails does not stop the others.
@@ -164,9 +217,15 @@ def maintenance(
     selector: options.Selector = None,
     group: Group = None,
     all_: All = False,
-    reason: Annotated[str | None, typer.Option(help="The reason; waiting executions show it.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="When it ends, such as 2026-11-30T06:00:00Z.")] = None,
-    for_: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="How long it lasts, such as 2h.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="The reason; waiting executions show it.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="When it ends, such as 2026-11-30T06:00:00Z.")
+    ] = None,
+    for_: Annotated[
+        str | None, typer.Option("--for", metavar="DURATION", help="How long it lasts, such as 2h.")
+    ] = None,
     end: Annotated[bool, typer.Option("--end", help="End it now.")] = False,
 ) -> None:
     """Begin or end maintenance of targets: new runs on them wait until it is over.
@@ -175,11 +234,18 @@ def maintenance(
     """
     if sum((until is not None, for_ is not None, end)) > 1:
         raise CommandFailed("--until, --for and --end exclude each other.", ExitCode.USAGE)
-    told: Json = {"until": until, "duration": options.duration("--for", for_), "reason": reason, "off": end or None}
+    told: Json = {
+        "until": until,
+        "duration": options.duration("--for", for_),
+        "reason": reason,
+        "off": end or None,
+    }
     body: Json = {name: value for name, value in told.items() if value is not None}
     with connect() as client:
         for target in select_targets(client, targets or (), selector, group, everything=all_):
-            stands = client.post(f"{path_of('target', target['id'])}/maintenance", body)["maintenance"]
+            stands = client.post(f"{path_of('target', target['id'])}/maintenance", body)[
+                "maintenance"
+            ]
             tell(f"{plain(target['name'])}: {maintenance_in_words(stands)}")
 
 
@@ -188,4 +254,6 @@ def maintenance_in_words(stands: Json | None) -> str:
     if stands is None:
         return "not under maintenance"
     until = f"until {stands['until']}" if stands.get("until") else "until it is ended"
-    return f"under maintenance {until}" + (f": {plain(stands['reason'])}" if stands.get("reason") else "")
+    return f"under maintenance {until}" + (
+        f": {plain(stands['reason'])}" if stands.get("reason") else ""
+    )

@@ -45,7 +45,10 @@ def try_out(
     """
     with connect() as client:
         found = select_targets(client, targets or (), selector, group, everything=all_)
-        trials = [_trial(target, answer) for target, answer in query_each(found, lambda t: _test(client, t))]
+        trials = [
+            _trial(target, answer)
+            for target, answer in query_each(found, lambda t: _test(client, t))
+        ]
     if output is Form.TABLE and len(trials) == 1:
         (trial,) = trials
         tell(f"{trial['name']}: {'works' if trial['ok'] else 'does not work'}")
@@ -97,7 +100,10 @@ def trust(
             help="Trust without asking, after the fingerprints were verified. Only for targets without trusted keys.",
         ),
     ] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="With --yes: also replace keys that are trusted already.")] = False,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="With --yes: also replace keys that are trusted already."),
+    ] = False,
 ) -> None:
     """Show the host keys of targets, and pin them after confirmation.
 
@@ -125,19 +131,30 @@ def _scan(client: Client, target: Json) -> list[Json]:
     """Return the host keys that a machine presents now."""
     if target.get("host_key_policy") == HostKeyPolicy.CA:
         raise CommandFailed("its host keys are verified by its CA: there is nothing to pin.")
-    shown: list[Json] = client.post(f"{path_of('target', target['id'])}/scan-host-keys")["host_keys"]
+    shown: list[Json] = client.post(f"{path_of('target', target['id'])}/scan-host-keys")[
+        "host_keys"
+    ]
     if not shown:
-        raise CommandFailed(f"it presented no host key. Check that {target['host']}:{target['port']} is an SSH server.")
+        raise CommandFailed(
+            f"it presented no host key. Check that {target['host']}:{target['port']} is an SSH server."
+        )
     return shown
 
 
-def _trust(client: Client, target: Json, scanned: list[Json] | CommandFailed, *, yes: bool, replace: bool) -> None:
+def _trust(
+    client: Client, target: Json, scanned: list[Json] | CommandFailed, *, yes: bool, replace: bool
+) -> None:
     if isinstance(scanned, CommandFailed):
         raise scanned
     name, pinned = plain(target["name"]), [*(target.get("host_keys") or ())]
-    keys, revoked = [key["key"] for key in scanned], [line for line in pinned if line.startswith(REVOKED)]
+    keys, revoked = (
+        [key["key"] for key in scanned],
+        [line for line in pinned if line.startswith(REVOKED)],
+    )
     if bad := {line.removeprefix(REVOKED) for line in revoked} & {*keys}:
-        raise CommandFailed(f"it presents a revoked host key, and is not trusted: {bad.pop()[:60]} …")
+        raise CommandFailed(
+            f"it presents a revoked host key, and is not trusted: {bad.pop()[:60]} …"
+        )
     if {*keys, *revoked} == {*pinned}:
         tell(f"{name}: its host keys are already trusted")
         return
@@ -150,18 +167,27 @@ def _trust(client: Client, target: Json, scanned: list[Json] | CommandFailed, *,
             tell(f"  {plain(line)}")
         tell("Trust them only if you know why they have changed, such as a reinstallation.")
         if yes and not replace:
-            raise CommandFailed("its keys differ from the trusted ones. Verify them, then pass --yes --replace.", ExitCode.USAGE)
+            raise CommandFailed(
+                "its keys differ from the trusted ones. Verify them, then pass --yes --replace.",
+                ExitCode.USAGE,
+            )
     if not yes and not _confirm():
         raise CommandFailed("it is not trusted; nothing was changed.")
     # With the version, so that a concurrent change is not overwritten.
-    body = {"host_keys": [*keys, *revoked], "host_key_policy": HostKeyPolicy.PINNED, "version": target["version"]}
+    body = {
+        "host_keys": [*keys, *revoked],
+        "host_key_policy": HostKeyPolicy.PINNED,
+        "version": target["version"],
+    }
     client.patch(path_of("target", target["id"]), body)
     tell(f"{name} is trusted with {pluralize(len(keys), 'host key')}")
 
 
 def _confirm() -> bool:
     if not sys.stdin.isatty():
-        raise CommandFailed("stdin is not a terminal: verify the fingerprints, then pass --yes.", ExitCode.USAGE)
+        raise CommandFailed(
+            "stdin is not a terminal: verify the fingerprints, then pass --yes.", ExitCode.USAGE
+        )
     return typer.confirm("Are these the machine's fingerprints? Trust them?", err=True)
 
 

@@ -17,7 +17,9 @@ def changes_in_words(changes: Mapping[str, Mapping[str, Any]]) -> str:
 
     For example `port 22 -> 2222, label env prod -> dev, +label team=a, -label rack`.
     """
-    return ", ".join(_change(name, change.get("from"), change.get("to")) for name, change in changes.items())
+    return ", ".join(
+        _change(name, change.get("from"), change.get("to")) for name, change in changes.items()
+    )
 
 
 def warn_of_zones(client: Client, zones: Iterable[str | None]) -> None:
@@ -26,12 +28,16 @@ def warn_of_zones(client: Client, zones: Iterable[str | None]) -> None:
     if not asked:
         return
     try:
-        served = {worker["zone"] for worker in client.get("/workers")["items"] if worker.get("alive")}
+        served = {
+            worker["zone"] for worker in client.get("/workers")["items"] if worker.get("alive")
+        }
     except RequestRefused:
         return
     for zone in asked:
         if zone not in served:
-            tell(f"warning: zone {plain(zone)} has no worker now. Start one with: opsjobs worker --zone {plain(zone)}")
+            tell(
+                f"warning: zone {plain(zone)} has no worker now. Start one with: opsjobs worker --zone {plain(zone)}"
+            )
 
 
 def warn_of_twins(items: Sequence[Json]) -> None:
@@ -39,9 +45,13 @@ def warn_of_twins(items: Sequence[Json]) -> None:
     twins = [item for item in items if item.get("same_address")]
     for item in twins[:_TWINS_TOLD_AT_MOST]:
         others = plain(", ".join(item["same_address"][:3]))
-        tell(f"warning: {plain(item['name'])} has the same host and port as {others}: a job on both runs twice there.")
+        tell(
+            f"warning: {plain(item['name'])} has the same host and port as {others}: a job on both runs twice there."
+        )
     if len(twins) > _TWINS_TOLD_AT_MOST:
-        tell(f"warning: and {len(twins) - _TWINS_TOLD_AT_MOST} more have the host and port of another target.")
+        tell(
+            f"warning: and {len(twins) - _TWINS_TOLD_AT_MOST} more have the host and port of another target."
+        )
 
 
 def warn_of_twins_of(client: Client, target: Json) -> None:
@@ -49,7 +59,11 @@ def warn_of_twins_of(client: Client, target: Json) -> None:
     if target.get("transport") != "ssh":
         return
     found, _ = client.items("/targets", limit=10, host=target["host"], port=target["port"])
-    others = [one["name"] for one in found if one["id"] != target["id"] and one.get("jump") == target.get("jump")]
+    others = [
+        one["name"]
+        for one in found
+        if one["id"] != target["id"] and one.get("jump") == target.get("jump")
+    ]
     warn_of_twins([{"name": target["name"], "same_address": others}])
 
 
@@ -60,8 +74,14 @@ def _change(name: str, old: object, new: object) -> str:
             return f"+label {key}={new}"
         return f"-label {key}" if new is None else f"label {key} {old} -> {new}"
     if isinstance(old, list) or isinstance(new, list):
-        before, after = list(old or ()) if isinstance(old, list) else [], list(new or ()) if isinstance(new, list) else []
-        moved = [*(f"+{one}" for one in after if one not in before), *(f"-{one}" for one in before if one not in after)]
+        before, after = (
+            list(old or ()) if isinstance(old, list) else [],
+            list(new or ()) if isinstance(new, list) else [],
+        )
+        moved = [
+            *(f"+{one}" for one in after if one not in before),
+            *(f"-{one}" for one in before if one not in after),
+        ]
         return f"{name} {' '.join(map(str, moved)) or 'in another order'}"
     return f"{name} {_or_none(old)} -> {_or_none(new)}"
 

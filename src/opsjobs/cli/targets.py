@@ -18,7 +18,9 @@ from opsjobs.model.target import HostKeyPolicy, Transport
 app = typer.Typer(help="Targets: the machines, and their host keys.", no_args_is_help=True)
 
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="Name, id or uuid.")]
-SeveralTargets = Annotated[list[str], typer.Argument(metavar="TARGET…", help="Names, ids or uuids.")]
+SeveralTargets = Annotated[
+    list[str], typer.Argument(metavar="TARGET…", help="Names, ids or uuids.")
+]
 
 COLUMNS = (
     Column("id", lambda t: t["id"]),
@@ -39,7 +41,9 @@ COLUMNS = (
 @app.command("list")
 def list_targets(
     selector: options.Selector = None,
-    group: Annotated[str | None, typer.Option("-g", "--group", help="Only targets of this group.")] = None,
+    group: Annotated[
+        str | None, typer.Option("-g", "--group", help="Only targets of this group.")
+    ] = None,
     output: options.Output = Form.TABLE,
     limit: options.Limit = 200,
 ) -> None:
@@ -68,21 +72,35 @@ def show(target: Target, output: options.Output = Form.TABLE) -> None:
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="The name, such as web-1.")],
-    host: Annotated[str | None, typer.Argument(help="Address or host name (default: the name).")] = None,
+    host: Annotated[
+        str | None, typer.Argument(help="Address or host name (default: the name).")
+    ] = None,
     *,
     port: Annotated[int, typer.Option(min=1, max=65_535, help="SSH port.")] = 22,
-    credential: Annotated[str | None, typer.Option("-c", "--credential", help="Name of the credential to log in with.")] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label. May be repeated.")] = None,
+    credential: Annotated[
+        str | None,
+        typer.Option("-c", "--credential", help="Name of the credential to log in with."),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="KEY=VALUE", help="A label. May be repeated."),
+    ] = None,
     group: options.Groups = None,
-    jump: Annotated[str | None, typer.Option(help="Name of the target to use as jump host.")] = None,
+    jump: Annotated[
+        str | None, typer.Option(help="Name of the target to use as jump host.")
+    ] = None,
     zone: Annotated[str, typer.Option(help="The zone whose workers reach it.")] = "default",
     slots: Annotated[int, typer.Option(min=1, help="Maximum number of runs on it at a time.")] = 10,
     transport: Annotated[Transport, typer.Option(help="How it is reached.")] = Transport.SSH,
-    host_key_policy: Annotated[HostKeyPolicy, typer.Option(help="How host keys are verified.")] = HostKeyPolicy.PINNED,
+    host_key_policy: Annotated[
+        HostKeyPolicy, typer.Option(help="How host keys are verified.")
+    ] = HostKeyPolicy.PINNED,
     host_key: Annotated[
         list[str] | None,
         typer.Option(
-            "--host-key", metavar="KEY", help="A host key, or with policy ca the CA's; `@revoked KEY` for a revoked one."
+            "--host-key",
+            metavar="KEY",
+            help="A host key, or with policy ca the CA's; `@revoked KEY` for a revoked one.",
         ),
     ] = None,
 ) -> None:
@@ -109,7 +127,9 @@ def add(
         print(made["id"])
         warn_of_twins_of(client, made)
         warn_of_zones(client, [zone] if zone != "default" else [])
-    untrusted = transport is Transport.SSH and host_key_policy is HostKeyPolicy.PINNED and not host_key
+    untrusted = (
+        transport is Transport.SSH and host_key_policy is HostKeyPolicy.PINNED and not host_key
+    )
     hint = f". Trust its host key with: opsjobs targets trust {name}" if untrusted else ""
     tell(f"target {name} is added{hint}")
 

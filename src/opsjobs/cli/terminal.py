@@ -60,7 +60,9 @@ class Terminal:
         with self._lock:
             self._erase()
             self.close_line()
-            sys.stderr.write("".join(f"{paint(plain(line), style, sys.stderr)}\n" for line in text.split("\n")))
+            sys.stderr.write(
+                "".join(f"{paint(plain(line), style, sys.stderr)}\n" for line in text.split("\n"))
+            )
             sys.stderr.flush()
             self._draw()
 
@@ -100,7 +102,9 @@ class Terminal:
         if not self.draws or self._open_line or self._drawn or not self._status:
             return
         width = shutil.get_terminal_size().columns
-        line = self._status if len(self._status) < width else self._status[: max(width - 2, 0)] + "…"
+        line = (
+            self._status if len(self._status) < width else self._status[: max(width - 2, 0)] + "…"
+        )
         self._file("stderr").write(_CLEAR + paint(plain(line), "dim", sys.stderr).encode())
         self._file("stderr").flush()
         self._drawn = True

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 _RESET = "\x1b[0m"
 _SGR = re.compile(r"\x1b\[([0-9;:]*)m")
 # Controls of both sets, changes of writing direction, and characters that end a line for some terminals.
-_SHOWN = re.compile(r"\x1b\[[0-9;:]*m|\r?\n|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_SHOWN = re.compile(
+    r"\x1b\[[0-9;:]*m|\r?\n|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
 # Possibly the start of a sequence or of a line end; no accepted colour is longer.
 _CUT = re.compile(r"(?:\x1b(?:\[[0-9;:]{0,64})?|\r)\Z")
 # Only attribute 8 hides text. 38, 48 and 58 consume the following numbers as a colour.
@@ -66,7 +68,9 @@ def escape_json(text: str) -> str:
 
     The JSON writer leaves those as they are.
     """
-    return _SHOWN.sub(lambda found: found[0] if found[0] in "\r\n" else f"\\u{ord(found[0]):04x}", text)
+    return _SHOWN.sub(
+        lambda found: found[0] if found[0] in "\r\n" else f"\\u{ord(found[0]):04x}", text
+    )
 
 
 def _mark(character: str) -> str:

@@ -33,7 +33,9 @@ class StoredLogin:
     @classmethod
     def of_answer(cls, user: str, told: dict[str, Any]) -> StoredLogin:
         """Return the login of a response to POST /auth/login or /auth/refresh."""
-        return cls(user, told["access_token"], told["refresh_token"], time.time() + told["expires_in"])
+        return cls(
+            user, told["access_token"], told["refresh_token"], time.time() + told["expires_in"]
+        )
 
     @property
     def is_stale(self) -> bool:
@@ -70,7 +72,9 @@ class TokenStore:
     def lock(self) -> Iterator[None]:
         """Lock the store against other commands: a refresh token is valid once."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        handle = os.open(
+            self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
@@ -85,14 +89,18 @@ class TokenStore:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError) as broken:
-            raise CommandFailed(f"{path} cannot be read ({broken}): remove it, and `opsjobs login` again.") from None
+            raise CommandFailed(
+                f"{path} cannot be read ({broken}): remove it, and `opsjobs login` again."
+            ) from None
         return told if isinstance(told, dict) else {}
 
     def _write(self, logins: dict[str, Any]) -> None:
         # Write a new file, then rename it: a concurrent reader sees either version as a whole.
         path, beside = self.folder / FILE, self.folder / f"{FILE}.new"
         beside.unlink(missing_ok=True)
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        handle = os.open(
+            beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(logins, file)
         beside.replace(path)

@@ -33,7 +33,10 @@ COLUMNS = (
 def create(
     name: Annotated[str, typer.Argument(help="The name, such as ada or deploy-bot.")],
     *,
-    role: Annotated[Role | None, typer.Option(help="Its role (default: operator, unless --permission is given).")] = None,
+    role: Annotated[
+        Role | None,
+        typer.Option(help="Its role (default: operator, unless --permission is given)."),
+    ] = None,
     permission: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,18 +45,32 @@ def create(
             help="A permission, such as jobs:read, instead of a role. May be repeated.",
         ),
     ] = None,
-    scope: Annotated[str | None, typer.Option(metavar="LABELS", help="Restrict it to these labels, such as env=staging.")] = None,
-    expires: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="When it expires: in 30d, or at a time such as 2027-01-31T00:00:00Z.")
+    scope: Annotated[
+        str | None,
+        typer.Option(metavar="LABELS", help="Restrict it to these labels, such as env=staging."),
     ] = None,
-    person: Annotated[str | None, typer.Option(metavar="USER", help="The user who will hold it (default: its creator).")] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="When it expires: in 30d, or at a time such as 2027-01-31T00:00:00Z.",
+        ),
+    ] = None,
+    person: Annotated[
+        str | None,
+        typer.Option(metavar="USER", help="The user who will hold it (default: its creator)."),
+    ] = None,
     reuse_name: options.ReuseName = False,
 ) -> None:
     """Create a token and print it. It is shown only once: only its hash is stored."""
     if role is not None and permission:
         raise CommandFailed("--role and --permission exclude each other.", ExitCode.USAGE)
     body: Json = {"name": name, "scope": scope or ""}
-    body |= {"permissions": options.split(permission)} if permission else {"role": role or Role.OPERATOR}
+    body |= (
+        {"permissions": options.split(permission)}
+        if permission
+        else {"role": role or Role.OPERATOR}
+    )
     if person is not None:
         body["person"] = person
     if reuse_name:
@@ -64,7 +81,9 @@ def create(
         made = client.post("/api-keys", body)
     print(made["token"])
     may = render_grants(made["grants"])
-    tell(f"token {name} is created ({may}). It is shown only now; use it in OPSJOBS_TOKEN or `Authorization: Bearer …`")
+    tell(
+        f"token {name} is created ({may}). It is shown only now; use it in OPSJOBS_TOKEN or `Authorization: Bearer …`"
+    )
 
 
 @app.command("list")
@@ -78,7 +97,10 @@ def list_tokens(output: options.Output = Form.TABLE, limit: options.Limit = 200)
 
 @app.command()
 def revoke(
-    tokens: Annotated[list[str], typer.Argument(metavar="TOKEN…", help="Names, ids or uuids, not the tokens themselves.")],
+    tokens: Annotated[
+        list[str],
+        typer.Argument(metavar="TOKEN…", help="Names, ids or uuids, not the tokens themselves."),
+    ],
 ) -> None:
     """Revoke tokens: from now on they are refused."""
     with connect() as client:
@@ -98,8 +120,11 @@ def _moment(text: str) -> str:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise CommandFailed(
-            f"--expires: {text!r} is neither a duration such as 30d nor a time such as 2027-01-31T00:00:00Z.", ExitCode.USAGE
+            f"--expires: {text!r} is neither a duration such as 30d nor a time such as 2027-01-31T00:00:00Z.",
+            ExitCode.USAGE,
         ) from None
     if moment.tzinfo is None:
-        raise CommandFailed(f"--expires: {text!r} has no zone: write {text}Z for UTC.", ExitCode.USAGE)
+        raise CommandFailed(
+            f"--expires: {text!r} has no zone: write {text}Z for UTC.", ExitCode.USAGE
+        )
     return moment.isoformat()

@@ -18,7 +18,8 @@ app = typer.Typer(help="Users: people who can log in, and their roles.", no_args
 def render_grants(grants: list[Json]) -> str:
     """Return `viewer, operator@env=staging`: roles or permissions with their labels."""
     return ", ".join(
-        (grant.get("role") or " ".join(grant.get("permissions") or ())) + (f"@{grant['scope']}" if grant.get("scope") else "")
+        (grant.get("role") or " ".join(grant.get("permissions") or ()))
+        + (f"@{grant['scope']}" if grant.get("scope") else "")
         for grant in grants
     )
 
@@ -83,16 +84,26 @@ def add(
 def set_roles(user: Named, role: Roles = None) -> None:
     """Replace all roles of a user. Takes effect at once."""
     if not role:
-        raise CommandFailed("no role is given. Use --role, such as --role operator@env=staging.", ExitCode.USAGE)
+        raise CommandFailed(
+            "no role is given. Use --role, such as --role operator@env=staging.", ExitCode.USAGE
+        )
     with connect() as client:
         found = client.by_name("user", user)
-        body = {"name": found["name"], "disabled": found["disabled"], "grants": [parse_grant(one) for one in role]}
+        body = {
+            "name": found["name"],
+            "disabled": found["disabled"],
+            "grants": [parse_grant(one) for one in role],
+        }
         changed = client.put(path_of("user", found["id"]), body)
     tell(f"user {changed['name']} may: {render_grants(changed['grants'])}")
 
 
 @app.command()
-def passwd(user: Annotated[str | None, typer.Argument(metavar="[USER]", help="The user (default: yourself).")] = None) -> None:
+def passwd(
+    user: Annotated[
+        str | None, typer.Argument(metavar="[USER]", help="The user (default: yourself).")
+    ] = None,
+) -> None:
     """Change a password; all logins of that user end.
 
     For your own, it asks for the current one first. On standard input, give one per line.
@@ -102,7 +113,10 @@ def passwd(user: Annotated[str | None, typer.Argument(metavar="[USER]", help="Th
             current = read_password("Your current password")
             client.once(
                 "/auth/password",
-                {"current_password": current, "password": read_password("New password", twice=True)},
+                {
+                    "current_password": current,
+                    "password": read_password("New password", twice=True),
+                },
             )
             tell("your password is changed. Log in again")
             return
@@ -114,7 +128,9 @@ def passwd(user: Annotated[str | None, typer.Argument(metavar="[USER]", help="Th
 
 
 @app.command()
-def disable(users: Annotated[list[str], typer.Argument(metavar="USER…", help="Names, ids or uuids.")]) -> None:
+def disable(
+    users: Annotated[list[str], typer.Argument(metavar="USER…", help="Names, ids or uuids.")],
+) -> None:
     """Disable users: their logins end at once.
 
     Their tokens are refused until they are enabled again.
@@ -123,13 +139,17 @@ def disable(users: Annotated[list[str], typer.Argument(metavar="USER…", help="
 
 
 @app.command()
-def enable(users: Annotated[list[str], typer.Argument(metavar="USER…", help="Names, ids or uuids.")]) -> None:
+def enable(
+    users: Annotated[list[str], typer.Argument(metavar="USER…", help="Names, ids or uuids.")],
+) -> None:
     """Enable users again."""
     _each(users, "enable", "is enabled")
 
 
 @app.command()
-def rm(users: Annotated[list[str], typer.Argument(metavar="USER…", help="Names, ids or uuids.")]) -> None:
+def rm(
+    users: Annotated[list[str], typer.Argument(metavar="USER…", help="Names, ids or uuids.")],
+) -> None:
     """Remove users, with their logins and their tokens."""
     with connect() as client:
         for ref in users:

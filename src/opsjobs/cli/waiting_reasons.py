@@ -31,9 +31,7 @@ def hold_of(execution: Mapping[str, Any]) -> str | None:
             what, answer = f"paused: {reason}", f"Continue with: opsjobs executions resume {number}"
         case "max_fail":
             what = f"paused: {reason}"
-            answer = (
-                f"Accept the failures with: opsjobs executions resume {number}; or end it: opsjobs executions cancel {number}"
-            )
+            answer = f"Accept the failures with: opsjobs executions resume {number}; or end it: opsjobs executions cancel {number}"
         case "pause":
             by = f" by {plain(held['by'])}" if held.get("by") else ""
             what = f"paused{by}{': ' if reason else ''}{reason}"

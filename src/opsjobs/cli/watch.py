@@ -78,11 +78,14 @@ def watch(
     except KeyboardInterrupt:
         fate = "continues" if interrupts is None else "is being cancelled"
         raise CommandFailed(
-            f"interrupted: execution {execution['id']} {fate}. See it with: {_see(execution)}", ExitCode.INTERRUPTED
+            f"interrupted: execution {execution['id']} {fate}. See it with: {_see(execution)}",
+            ExitCode.INTERRUPTED,
         ) from None
     except BrokenPipeError:
         discard_stdout()
-        raise CommandFailed(f"broken pipe: execution {execution['id']} continues. See it with: {_see(execution)}") from None
+        raise CommandFailed(
+            f"broken pipe: execution {execution['id']} continues. See it with: {_see(execution)}"
+        ) from None
     if ended is None:
         words = f"execution {execution['id']} still waits for a person's decision. Follow it with: opsjobs executions follow {execution['id']}"
         raise CommandFailed(words, ExitCode.WAITING)
@@ -90,7 +93,9 @@ def watch(
     terminal.notice(status, get_style(str(ended["status"])))
     if rest:
         terminal.notice("\n".join(rest))
-    return get_execution_exit_code(str(ended["status"]), interrupted=interrupts is not None and interrupts.asked)
+    return get_execution_exit_code(
+        str(ended["status"]), interrupted=interrupts is not None and interrupts.asked
+    )
 
 
 def follow(client: Client, execution: Json) -> tuple[Json, Tally]:
@@ -152,7 +157,11 @@ def _show(kind: str, data: Json, lines: OutputLines) -> None:
 def _line(event: Event, data: Json) -> bytes:
     """Return an event as a line of JSON."""
     position = int(event.id) if event.id.isdigit() else None
-    line = json.dumps({"id": position, "event": event.event, "data": data}, ensure_ascii=False, separators=(",", ":"))
+    line = json.dumps(
+        {"id": position, "event": event.event, "data": data},
+        ensure_ascii=False,
+        separators=(",", ":"),
+    )
     return escape_json(line).encode("utf-8", "backslashreplace") + b"\n"
 
 

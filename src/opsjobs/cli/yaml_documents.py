@@ -46,7 +46,9 @@ class Placed:
         return f"{input_files.name_of(self.file)}, line {line + 1}"
 
 
-def bodies(files: list[str], noun: str = "job", fields: str = "name, actions and targets") -> list[dict[str, Any]]:
+def bodies(
+    files: list[str], noun: str = "job", fields: str = "name, actions and targets"
+) -> list[dict[str, Any]]:
     """Return the bodies in these files ("-": standard input), in order.
 
     A document is one body, a list of bodies, or an export: `{"jobs": […]}`. Raises CommandFailed
@@ -55,7 +57,9 @@ def bodies(files: list[str], noun: str = "job", fields: str = "name, actions and
     return [placed.body for placed in placed_bodies(files, noun, fields)]
 
 
-def placed_bodies(files: list[str], noun: str = "job", fields: str = "name, actions and targets") -> list[Placed]:
+def placed_bodies(
+    files: list[str], noun: str = "job", fields: str = "name, actions and targets"
+) -> list[Placed]:
     """Return the bodies with their places. Raises CommandFailed as `bodies` does."""
     return [found for file in files for found in _bodies_of(file, noun, fields)]
 
@@ -86,9 +90,18 @@ def in_places(words: str, placed: Sequence[Placed], noun: str) -> str:
 
     def put(found: re.Match[str]) -> str:
         one = placed[int(found["position"])] if int(found["position"]) < len(placed) else None
-        return found[0] if one is None else f"{found[1]}{one.at(found['inside'])}: {found['inside'] or 'the whole'}"
+        return (
+            found[0]
+            if one is None
+            else f"{found[1]}{one.at(found['inside'])}: {found['inside'] or 'the whole'}"
+        )
 
-    return re.sub(rf"^( *)/{noun}s/(?P<position>[0-9]{{1,6}})(?P<inside>(?:/\S*?)?)(?=: )", put, words, flags=re.MULTILINE)
+    return re.sub(
+        rf"^( *)/{noun}s/(?P<position>[0-9]{{1,6}})(?P<inside>(?:/\S*?)?)(?=: )",
+        put,
+        words,
+        flags=re.MULTILINE,
+    )
 
 
 def one(file: str, noun: str) -> dict[str, Any]:
@@ -98,7 +111,10 @@ def one(file: str, noun: str) -> dict[str, Any]:
     """
     found = [document for document, _ in _of_file(file)]
     if len(found) != 1 or not isinstance(found[0], dict):
-        raise CommandFailed(f"{file}: not a {noun}. Write one YAML document with the fields of the body.", ExitCode.USAGE)
+        raise CommandFailed(
+            f"{file}: not a {noun}. Write one YAML document with the fields of the body.",
+            ExitCode.USAGE,
+        )
     return found[0]
 
 
@@ -115,7 +131,11 @@ def literal(value: Any) -> Any:
         return {str(name): literal(one) for name, one in value.items()}
     if isinstance(value, list):
         return [literal(one) for one in value]
-    return LiteralScalarString(value) if isinstance(value, str) and "\n" in value and "\r" not in value else value
+    return (
+        LiteralScalarString(value)
+        if isinstance(value, str) and "\n" in value and "\r" not in value
+        else value
+    )
 
 
 def write(values: list[dict[str, Any]], comments: Sequence[str] = ()) -> None:
@@ -136,7 +156,9 @@ def _bodies_of(file: str, noun: str, fields: str) -> Iterator[Placed]:
         several = zip(value, at.value, strict=True) if isinstance(value, list) else [(value, at)]
         for body, place in several:
             if not isinstance(body, dict):
-                raise CommandFailed(f"{file}, document {number}: not a {noun}. It needs {fields}.", ExitCode.USAGE)
+                raise CommandFailed(
+                    f"{file}, document {number}: not a {noun}. It needs {fields}.", ExitCode.USAGE
+                )
             yield Placed(body, file, place)
 
 
@@ -145,14 +167,22 @@ def _of_file(file: str) -> Iterator[tuple[Any, Node]]:
     text, counted = input_files.read_text(file, BYTES_MAX), _Counted(file)
     yaml = YAML(typ="safe", pure=True)
     try:
-        documents = [(yaml.constructor.construct_document(node), node) for node in yaml.compose_all(text)]
+        documents = [
+            (yaml.constructor.construct_document(node), node) for node in yaml.compose_all(text)
+        ]
     except MarkedYAMLError as wrong:
         mark = wrong.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise CommandFailed(f"{file} is not YAML{where}: {wrong.problem or wrong.context}.", ExitCode.USAGE) from None
+        raise CommandFailed(
+            f"{file} is not YAML{where}: {wrong.problem or wrong.context}.", ExitCode.USAGE
+        ) from None
     except (YAMLError, ValueError, RecursionError) as wrong:
-        raise CommandFailed(f"{file} is not YAML: {str(wrong).splitlines()[0][:200]}.", ExitCode.USAGE) from None
-    return ((counted.plain(document, 0), node) for document, node in documents if document is not None)
+        raise CommandFailed(
+            f"{file} is not YAML: {str(wrong).splitlines()[0][:200]}.", ExitCode.USAGE
+        ) from None
+    return (
+        (counted.plain(document, 0), node) for document, node in documents if document is not None
+    )
 
 
 def _inside(node: Node, step: str) -> tuple[int, Node] | None:
@@ -161,7 +191,9 @@ def _inside(node: Node, step: str) -> tuple[int, Node] | None:
         known = step.isdigit() and len(step) < len(str(VALUES_MAX)) and int(step) < len(node.value)
         return (node.value[int(step)].start_mark.line, node.value[int(step)]) if known else None
     if isinstance(node, MappingNode):
-        return next(((key.start_mark.line, value) for key, value in node.value if key.value == step), None)
+        return next(
+            ((key.start_mark.line, value) for key, value in node.value if key.value == step), None
+        )
     return None
 
 
@@ -175,7 +207,11 @@ class _Counted:
     def plain(self, value: Any, depth: int) -> Any:
         self._left -= 1
         if self._left < 0 or depth > DEPTH_MAX:
-            limit = f"{DEPTH_MAX} deep" if depth > DEPTH_MAX else f"{VALUES_MAX} values, aliases written out"
+            limit = (
+                f"{DEPTH_MAX} deep"
+                if depth > DEPTH_MAX
+                else f"{VALUES_MAX} values, aliases written out"
+            )
             raise CommandFailed(f"{self._file} holds more than {limit}.", ExitCode.USAGE)
         match value:
             case dict():
@@ -186,9 +222,14 @@ class _Counted:
                 return value.isoformat()
             case None | bool() | int() | float() | str():
                 return value
-        raise CommandFailed(f"{self._file} holds a {type(value).__name__}, which JSON does not support.", ExitCode.USAGE)
+        raise CommandFailed(
+            f"{self._file} holds a {type(value).__name__}, which JSON does not support.",
+            ExitCode.USAGE,
+        )
 
     def _key(self, key: Any) -> str:
         if not isinstance(key, str | int) or isinstance(key, bool):
-            raise CommandFailed(f"{self._file} has the key {key!r}: keys must be texts.", ExitCode.USAGE)
+            raise CommandFailed(
+                f"{self._file} has the key {key!r}: keys must be texts.", ExitCode.USAGE
+            )
         return str(key)

@@ -173,7 +173,13 @@ class Services:
         await self.database.close()
 
 
-def build(settings: Settings, *, process: str = "api", connections: int = API_CONNECTIONS, hot_verbs: bool = False) -> Services:
+def build(
+    settings: Settings,
+    *,
+    process: str = "api",
+    connections: int = API_CONNECTIONS,
+    hot_verbs: bool = False,
+) -> Services:
     """All services of one process, unopened. Raises SettingsError or ValueError for what cannot be used."""
     clock, metrics = SystemClock(), Metrics()
     options = DatabaseOptions(settings.database.url, connections, f"opsjobs {process}", hot_verbs)
@@ -190,7 +196,13 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
     schedules = Schedules(database, clock, compiled=compiled, closer=load_closed_reason)
     firings = Firings(database, clock, compiled=compiled, closer=load_closed_reason)
     calendars, outlook = Calendars(database, clock), ScheduleOverview(database, compiled)
-    kept: dict[str, Any] = {"database": database, "ledger": ledger, "vault": vault, "files": files, "clock": clock}
+    kept: dict[str, Any] = {
+        "database": database,
+        "ledger": ledger,
+        "vault": vault,
+        "files": files,
+        "clock": clock,
+    }
     judges = _judges(settings, metrics)
     launcher = _launcher(settings, inventory, notifier, judges, standing=known.standing, **kept)
     return Services(
@@ -212,7 +224,13 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         groups=Groups(database, clock),
         calendars=calendars,
         imports=Imports(database, clock, local=local),
-        sessions=_sessions(settings, inventory, elsewhere, metrics, Breaker(circuits, clock, observe=_counted(metrics))),
+        sessions=_sessions(
+            settings,
+            inventory,
+            elsewhere,
+            metrics,
+            Breaker(circuits, clock, observe=_counted(metrics)),
+        ),
         elsewhere=elsewhere,
         bus=Bus(settings.redis.url, metrics),
         notifier=notifier,
@@ -222,7 +240,9 @@ def build(settings: Settings, *, process: str = "api", connections: int = API_CO
         authoring=JobAuthorization(launcher, jobs, files),
         dead_letters=DeadLetters(database),
         approvals=Approvals(database),
-        approving=ApprovalService(Approvals(database), ledger, inventory, vault, standing=known.standing),
+        approving=ApprovalService(
+            Approvals(database), ledger, inventory, vault, standing=known.standing
+        ),
         schedules=schedules,
         firings=firings,
         triggers=Triggers(firings, schedules, jobs, launcher),
@@ -241,7 +261,9 @@ def _judges(settings: Settings, metrics: Metrics) -> JudgePool | None:
     return JudgePool(lambda reason: metrics.texts_unjudged.labels(reason).inc())
 
 
-def _judging(settings: Settings, judges: JudgePool | None, targets: Targets, clock: Clock) -> SafetyService | None:
+def _judging(
+    settings: Settings, judges: JudgePool | None, targets: Targets, clock: Clock
+) -> SafetyService | None:
     """What judges programs; None where that is off. Raises ValueError where its policy cannot be read."""
     wanted = settings.safety
     if judges is None:
@@ -253,7 +275,9 @@ def _judging(settings: Settings, judges: JudgePool | None, targets: Targets, clo
     return SafetyService(judges.judge, targets, clock, policies)
 
 
-def _launcher(settings: Settings, targets: Targets, notifier: Notifier, judges: JudgePool | None, **kept: Any) -> Launcher:
+def _launcher(
+    settings: Settings, targets: Targets, notifier: Notifier, judges: JudgePool | None, **kept: Any
+) -> Launcher:
     clock: Clock = kept["clock"]
     return Launcher(
         targets=targets,
@@ -302,7 +326,10 @@ def _launch_limits(settings: Settings) -> LaunchLimits:
 
 def _circuits(settings: Settings, database: Database) -> CircuitStore:
     wanted = settings.connection
-    return CircuitStore(database, CircuitPolicy(wanted.circuit_failures, wanted.circuit_pause, wanted.circuit_refused_pause))
+    return CircuitStore(
+        database,
+        CircuitPolicy(wanted.circuit_failures, wanted.circuit_pause, wanted.circuit_refused_pause),
+    )
 
 
 def _counted(metrics: Metrics) -> Callable[[CircuitState | None, ErrorCode | None], None]:
@@ -334,34 +361,53 @@ def _server(wanted: SecretsSettings, clock: Clock) -> VaultServer | None:
 
 
 def _sessions(
-    settings: Settings, inventory: TargetInventory, elsewhere: ExternalSecrets, metrics: Metrics, breaker: Breaker
+    settings: Settings,
+    inventory: TargetInventory,
+    elsewhere: ExternalSecrets,
+    metrics: Metrics,
+    breaker: Breaker,
 ) -> Sessions:
     security, seconds = settings.security, settings.execution.connection_timeout
-    policy = AddressPolicy(security.target_allow, security.target_deny, security.environment == "production")
+    policy = AddressPolicy(
+        security.target_allow, security.target_deny, security.environment == "production"
+    )
     options = SshOptions(connect_seconds=seconds, auth_seconds=seconds)
 
     async def remember(target_id: str, key: str) -> None:
         if not await inventory.remember_host_key(target_id, key):
-            raise RemoteFailure(ErrorCode.HOST_KEY, "another host key was pinned for it at the same moment: run it again")
+            raise RemoteFailure(
+                ErrorCode.HOST_KEY,
+                "another host key was pinned for it at the same moment: run it again",
+            )
 
     def alarm(target: Target, words: str) -> None:
         metrics.host_keys_refused.inc()
         log.warning("host_key_refused", target=target.id, name=target.name, reason=words)
 
     observe, fetch = metrics.connect_seconds.observe, elsewhere.fetch
-    connector = Connector(options, allow=policy, remember=remember, observe=observe, fetch=fetch, alarm=alarm)
+    connector = Connector(
+        options, allow=policy, remember=remember, observe=observe, fetch=fetch, alarm=alarm
+    )
     # Each run at work has a connection, and some have a second one or a jump host.
     connections = max(PoolLimits().connections, settings.worker.concurrency * 5 // 4)
     limits = PoolLimits(connections=connections, handshakes_a_second=settings.connection.rate)
     pool = SshPool(connector, limits, breaker=breaker)
     metrics.connections.set_function(lambda: pool.connections)
-    return Transports({Transport.SSH: pool, Transport.LOCAL: LocalSessions(policy, on=security.local_transport)})
+    return Transports(
+        {Transport.SSH: pool, Transport.LOCAL: LocalSessions(policy, on=security.local_transport)}
+    )
 
 
-def rescuer(services: Services, may_reap: Callable[[], bool], database_now: Callable[[], float | None]) -> Rescuer:
+def rescuer(
+    services: Services, may_reap: Callable[[], bool], database_now: Callable[[], float | None]
+) -> Rescuer:
     """What buries and mends, for the worker or the scheduler that asks `may_reap`."""
     return Rescuer(
-        services.ledger, services.workers, may_reap=may_reap, notify=services.notifier.notify, database_now=database_now
+        services.ledger,
+        services.workers,
+        may_reap=may_reap,
+        notify=services.notifier.notify,
+        database_now=database_now,
     )
 
 
@@ -371,7 +417,11 @@ def firing(services: Services) -> FiringService:
         firings=services.firings,
         schedules=services.schedules,
         preparer=FiringPreparer(
-            services.jobs, services.launcher, services.firings, services.metrics, standing=services.people.standing
+            services.jobs,
+            services.launcher,
+            services.firings,
+            services.metrics,
+            standing=services.people.standing,
         ),
         launcher=services.launcher,
         ledger=services.ledger,
@@ -381,12 +431,19 @@ def firing(services: Services) -> FiringService:
 
 def inspecting(services: Services) -> Loop:
     """The loop that says what is wrong with the database or the keys, at start and later."""
-    return Loop("inspection", services.inspection.run_once, interval_seconds=INSPECTION_SECONDS, metrics=services.metrics)
+    return Loop(
+        "inspection",
+        services.inspection.run_once,
+        interval_seconds=INSPECTION_SECONDS,
+        metrics=services.metrics,
+    )
 
 
 def relay(services: Services) -> EventPublisher:
     """What tells the world of the outbox's facts."""
-    return EventPublisher(services.outbox, services.executions, services.execution_log, services.bus, services.metrics)
+    return EventPublisher(
+        services.outbox, services.executions, services.execution_log, services.bus, services.metrics
+    )
 
 
 def serve_metrics(settings: Settings, metrics: Metrics) -> None:

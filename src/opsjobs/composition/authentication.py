@@ -51,11 +51,17 @@ def people(settings: Settings, database: Database, clock: Clock) -> IdentityStor
         wanted.login_attempts * ATTEMPTS_EVERYWHERE,
     )
     return IdentityStore(
-        database, clock, external_kept_seconds=wanted.external_age, session_seconds=wanted.login_age, lock_out=lock_out
+        database,
+        clock,
+        external_kept_seconds=wanted.external_age,
+        session_seconds=wanted.login_age,
+        lock_out=lock_out,
     )
 
 
-def access(settings: Settings, known: IdentityStore, clock: Clock, *, passwords: Passwords | None = None) -> Access:
+def access(
+    settings: Settings, known: IdentityStore, clock: Clock, *, passwords: Passwords | None = None
+) -> Access:
     """Everything that judges who asks. Needs `settings.security.encryption_keys`, from which our own signing keys come."""
     wanted = settings.identity
     asking = JsonClient()
@@ -68,8 +74,12 @@ def access(settings: Settings, known: IdentityStore, clock: Clock, *, passwords:
     return Access(known, judge, LoginService(known, passwords, own), passwords, asking)
 
 
-def _platform(wanted: IdentitySettings, asking: JsonClient, clock: Clock, *, production: bool) -> Platform | None:
-    rules = ClaimRules(wanted.jwt_issuer, wanted.audiences, wanted.jwt_leeway, name_claim=wanted.jwt_name_claim)
+def _platform(
+    wanted: IdentitySettings, asking: JsonClient, clock: Clock, *, production: bool
+) -> Platform | None:
+    rules = ClaimRules(
+        wanted.jwt_issuer, wanted.audiences, wanted.jwt_leeway, name_claim=wanted.jwt_name_claim
+    )
     if wanted.auth_service_url is not None:
         service = AuthService(asking, wanted.auth_service_url)
         return IntrospectedTokens(service, rules, clock, kept_seconds=wanted.auth_cache)
@@ -77,7 +87,9 @@ def _platform(wanted: IdentitySettings, asking: JsonClient, clock: Clock, *, pro
     return None if keys is None else SignedTokens(keys, rules, clock)
 
 
-def _keys(wanted: IdentitySettings, asking: JsonClient, clock: Clock, *, plain_http: bool) -> VerificationKeys | None:
+def _keys(
+    wanted: IdentitySettings, asking: JsonClient, clock: Clock, *, plain_http: bool
+) -> VerificationKeys | None:
     if wanted.jwt_secret_key is not None:
         return SharedSecret(wanted.jwt_secret_key.reveal().encode(), wanted.algorithms[0])
     issuer: PinnedIssuer | DiscoveredIssuer
@@ -87,4 +99,6 @@ def _keys(wanted: IdentitySettings, asking: JsonClient, clock: Clock, *, plain_h
         issuer = DiscoveredIssuer(asking, wanted.jwt_issuer, plain_http=plain_http)
     else:
         return None
-    return PublishedKeys(issuer.jwks, clock, algorithms=wanted.algorithms, ttl_seconds=wanted.jwks_ttl)
+    return PublishedKeys(
+        issuer.jwks, clock, algorithms=wanted.algorithms, ttl_seconds=wanted.jwks_ttl
+    )

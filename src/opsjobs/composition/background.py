@@ -34,7 +34,9 @@ def housekeeping(services: Services) -> Loop:
         contents=services.contents,
         leftovers=Leftovers(services.database),
     )
-    return Loop(HOUSEKEEPING, keeper.run_once, interval_seconds=ASK_SECONDS, metrics=services.metrics)
+    return Loop(
+        HOUSEKEEPING, keeper.run_once, interval_seconds=ASK_SECONDS, metrics=services.metrics
+    )
 
 
 def retention(settings: Settings, services: Services) -> Loop:

@@ -28,11 +28,18 @@ class HostedScheduler:
             firing=firing(self.services),
             lease_seconds=settings.worker.lease_seconds,
         )
-        self.scheduler.rescuer = rescuer(self.services, lambda: self.scheduler.may_reap, lambda: self.scheduler.database_now)
+        self.scheduler.rescuer = rescuer(
+            self.services, lambda: self.scheduler.may_reap, lambda: self.scheduler.database_now
+        )
         # Loops of their own: they delay neither a firing nor the mending.
         sealer = AuditSealer(self.services.seals)
         self._loops = [
-            Loop("sealer", sealer.run_once, interval_seconds=SEAL_SECONDS, metrics=self.services.metrics),
+            Loop(
+                "sealer",
+                sealer.run_once,
+                interval_seconds=SEAL_SECONDS,
+                metrics=self.services.metrics,
+            ),
             housekeeping(self.services),
             inspecting(self.services),
         ]

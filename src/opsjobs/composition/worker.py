@@ -6,7 +6,16 @@ import os
 import socket
 
 from opsjobs import telemetry
-from opsjobs.composition import Services, build, descriptors, firing, inspecting, relay, rescuer, serve_metrics
+from opsjobs.composition import (
+    Services,
+    build,
+    descriptors,
+    firing,
+    inspecting,
+    relay,
+    rescuer,
+    serve_metrics,
+)
 from opsjobs.composition.background import housekeeping, retention
 from opsjobs.composition.memory import GIVE_BACK_SECONDS, give_back, spare_the_collector
 from opsjobs.engine.background.audit_sealer import BEHIND_SECONDS, AuditSealer
@@ -91,7 +100,9 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
             attempts=execution.max_retries + 1,
         ),
         transfers=transfers(settings, services),
-        child_executions=ChildExecutions(services.launcher, services.jobs, services.executions, services.people.standing),
+        child_executions=ChildExecutions(
+            services.launcher, services.jobs, services.executions, services.people.standing
+        ),
         approvals=services.approving,
         pinning=TargetPinning(services.judging),
         notify=services.notifier.notify,
@@ -104,17 +115,38 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
     care = aftercare(services, wanted.zone)
     mending = rescuer(services, lambda: worker.may_reap, lambda: worker.database_now)
     background += [
-        Loop("rescuer", mending.run_once, interval_seconds=RESCUE_SECONDS, metrics=services.metrics),
-        Loop("sweeps", care.sweep_once, interval_seconds=AFTERCARE_SECONDS, metrics=services.metrics),
-        Loop("cleaning", care.clean_once, interval_seconds=AFTERCARE_SECONDS, metrics=services.metrics),
+        Loop(
+            "rescuer", mending.run_once, interval_seconds=RESCUE_SECONDS, metrics=services.metrics
+        ),
+        Loop(
+            "sweeps", care.sweep_once, interval_seconds=AFTERCARE_SECONDS, metrics=services.metrics
+        ),
+        Loop(
+            "cleaning",
+            care.clean_once,
+            interval_seconds=AFTERCARE_SECONDS,
+            metrics=services.metrics,
+        ),
         housekeeping(services),
         inspecting(services),
         retention(settings, services),
-        Loop("vault_token", services.elsewhere.renew, interval_seconds=VAULT_SECONDS, metrics=services.metrics),
-        Loop("firing", stand_in.run_once, interval_seconds=STAND_IN_SECONDS, metrics=services.metrics),
+        Loop(
+            "vault_token",
+            services.elsewhere.renew,
+            interval_seconds=VAULT_SECONDS,
+            metrics=services.metrics,
+        ),
+        Loop(
+            "firing", stand_in.run_once, interval_seconds=STAND_IN_SECONDS, metrics=services.metrics
+        ),
         Loop("heap", give_back, interval_seconds=GIVE_BACK_SECONDS, metrics=services.metrics),
         Loop("sealer", sealer.run_once, interval_seconds=SEAL_IN_SECONDS, metrics=services.metrics),
-        Loop("relay", relay(services).run_once, interval_seconds=RELAY_SECONDS, metrics=services.metrics),
+        Loop(
+            "relay",
+            relay(services).run_once,
+            interval_seconds=RELAY_SECONDS,
+            metrics=services.metrics,
+        ),
     ]
     return worker
 

@@ -27,7 +27,11 @@ async def pin_credentials(vault: Vault, actions: Sequence[Action]) -> list[dict[
     for position, action in enumerate(actions):
         body: dict[str, Any] = action.model_dump(mode="json")
         kept.append(body)
-        if not isinstance(action, RunningAction) or action.become is None or (name := action.become.credential) is None:
+        if (
+            not isinstance(action, RunningAction)
+            or action.become is None
+            or (name := action.become.credential) is None
+        ):
             continue
         if name not in known:
             known[name] = await _id_of(vault, name, f"/actions/{position}/become/credential")
@@ -39,12 +43,14 @@ async def _id_of(vault: Vault, name: str, pointer: str) -> str:
     found = (await vault.list(PageRequest(limit=1, filters={"name": [name]}))).items
     if not found:
         detail = f"There is no credential {name!r}: create it first, or name another one."
-        raise Invalid("unknown_credential", detail, errors=[FieldError(pointer, detail, "unknown_credential")])
-    if found[0].type is not CredentialType.PASSWORD:
-        detail = (
-            f"The credential {name!r} is of type {found[0].type.value}, but sudo and su ask for a password: name one of those."
+        raise Invalid(
+            "unknown_credential", detail, errors=[FieldError(pointer, detail, "unknown_credential")]
         )
-        raise Invalid("not_a_password", detail, errors=[FieldError(pointer, detail, "not_a_password")])
+    if found[0].type is not CredentialType.PASSWORD:
+        detail = f"The credential {name!r} is of type {found[0].type.value}, but sudo and su ask for a password: name one of those."
+        raise Invalid(
+            "not_a_password", detail, errors=[FieldError(pointer, detail, "not_a_password")]
+        )
     return str(found[0].id)
 
 
@@ -55,7 +61,9 @@ def become_requests(specs: Iterable[Spec]) -> list[Mapping[str, Any]]:
 
 def credential_ids(requests: Iterable[Mapping[str, Any]]) -> set[str]:
     """The ids of all credentials that these need."""
-    return {str(wish["credential_id"]) for wish in requests if wish.get("credential_id") is not None}
+    return {
+        str(wish["credential_id"]) for wish in requests if wish.get("credential_id") is not None
+    }
 
 
 def resolve_become(action: Mapping[str, Any], opened: Mapping[str, Credential]) -> Become | None:
@@ -66,7 +74,11 @@ def resolve_become(action: Mapping[str, Any], opened: Mapping[str, Credential]) 
         return Become(wish["user"], wish["method"])
     credential = opened.get(str(known))
     if credential is None or credential.password is None:
-        fault = "is gone" if credential is None else f"cannot be used: {credential.fault or 'it holds no password'}"
+        fault = (
+            "is gone"
+            if credential is None
+            else f"cannot be used: {credential.fault or 'it holds no password'}"
+        )
         words = f"the credential {wish['credential']!r}, named at launch to become {wish['user']}, {fault}"
         raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, words)
     return Become(wish["user"], wish["method"], credential.password)
@@ -79,7 +91,9 @@ async def fetch_become_password(
     return await fetch_secret(str((wish or {}).get("credential_id")), opened, fetch, purpose)
 
 
-async def fetch_secret(known: str, opened: Mapping[str, Credential], fetch: Fetch, purpose: str) -> Mapping[str, Credential]:
+async def fetch_secret(
+    known: str, opened: Mapping[str, Credential], fetch: Fetch, purpose: str
+) -> Mapping[str, Credential]:
     """Return `opened` with the secrets of the credential of this id, if they are elsewhere; with its fault if it has none."""
     credential = opened.get(known)
     if credential is None or credential.source is None or credential.fault is not None:

@@ -59,11 +59,15 @@ class CompiledSpec:
         return str(self.spec.policy.get("on_lost") or "ask")
 
 
-def compile_spec(spec: Spec, parameters: Mapping[str, Any], *, forms: Forms = NO_FORMS, fault: str | None = None) -> CompiledSpec:
+def compile_spec(
+    spec: Spec, parameters: Mapping[str, Any], *, forms: Forms = NO_FORMS, fault: str | None = None
+) -> CompiledSpec:
     """The course of an execution with these parameters (secrets opened, their `forms` made); `fault`: they could not be had."""
     actions = {str(action["key"]): action for action in spec.actions}
     texts = {key: text for key, action in actions.items() if "${" in (text := json.dumps(action))}
-    conditions = {key: _condition(action["when"]) for key, action in actions.items() if action.get("when")}
+    conditions = {
+        key: _condition(action["when"]) for key, action in actions.items() if action.get("when")
+    }
     secrets = {name: value for name, value in parameters.items() if isinstance(value, Secret)}
     kept = {name: value for name, value in parameters.items() if isinstance(value, JobSecret)}
     names = TemplateNames(frozenset(parameters), frozenset({*secrets, *kept}), frozenset(actions))
@@ -85,7 +89,9 @@ def compile_spec(spec: Spec, parameters: Mapping[str, Any], *, forms: Forms = NO
     )
 
 
-def _hears(conditions: Mapping[str, Expression | Fault], texts: Mapping[str, str]) -> dict[str, frozenset[str]]:
+def _hears(
+    conditions: Mapping[str, Expression | Fault], texts: Mapping[str, str]
+) -> dict[str, frozenset[str]]:
     found = {key: set(_STDOUT.findall(text)) for key, text in texts.items()}
     for key, condition in conditions.items():
         names = condition.names if isinstance(condition, Expression) else ()
@@ -99,7 +105,10 @@ def _environment(spec: Spec, parameters: Mapping[str, Any]) -> dict[str, str]:
     return {
         "OPSJOBS_EXECUTION": str(spec.execution_id),
         "OPSJOBS_JOB": spec.job_name,
-        **{f"OPSJOBS_PARAM_{name.upper().replace('-', '_')}": text_of(value) for name, value in known.items()},
+        **{
+            f"OPSJOBS_PARAM_{name.upper().replace('-', '_')}": text_of(value)
+            for name, value in known.items()
+        },
     }
 
 

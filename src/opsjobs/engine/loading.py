@@ -12,7 +12,9 @@ V = TypeVar("V")
 
 
 async def load_each(
-    keys: Iterable[K], load: Callable[[list[K]], Awaitable[Mapping[K, V]]], report: Callable[[K, Exception], None]
+    keys: Iterable[K],
+    load: Callable[[list[K]], Awaitable[Mapping[K, V]]],
+    report: Callable[[K, Exception], None],
 ) -> tuple[dict[K, V], dict[K, Exception]]:
     """Load all at once; if that fails, one by one. Return what was found, and what each of the others failed with.
 

@@ -21,7 +21,12 @@ class Loop:
     """
 
     def __init__(
-        self, name: str, run_once: Callable[[], Awaitable[Counts]], *, interval_seconds: float, metrics: Metrics
+        self,
+        name: str,
+        run_once: Callable[[], Awaitable[Counts]],
+        *,
+        interval_seconds: float,
+        metrics: Metrics,
     ) -> None:
         self.name = name
         self._run_once = run_once

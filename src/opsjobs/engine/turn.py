@@ -24,7 +24,12 @@ class Turn:
     """Takes turns with other processes under a name. A step that fails is logged and counted, and ends no other."""
 
     def __init__(
-        self, service: str, turns: SingletonLock, metrics: Metrics, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        service: str,
+        turns: SingletonLock,
+        metrics: Metrics,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._service = service
         self._turns = turns
@@ -55,7 +60,9 @@ class Turn:
         try:
             part = await step()
         except Unavailable as failed:
-            await self._turns.renew(self._service)  # raises if it is not the step but PostgreSQL: that ends the turn
+            await self._turns.renew(
+                self._service
+            )  # raises if it is not the step but PostgreSQL: that ends the turn
             self._metrics.upkeep_failures.labels(name).inc()
             log.warning("step_failed", service=self._service, step=name, reason=str(failed))
             return False

@@ -20,7 +20,13 @@ class Authenticator:
     """Judges bearer tokens. `platform` None: no tokens but ours are taken."""
 
     def __init__(
-        self, people: IdentityStore, clock: Clock, *, own: OwnTokens, services: ServiceTokens, platform: Platform | None = None
+        self,
+        people: IdentityStore,
+        clock: Clock,
+        *,
+        own: OwnTokens,
+        services: ServiceTokens,
+        platform: Platform | None = None,
     ) -> None:
         self._people = people
         self._clock = clock
@@ -83,7 +89,10 @@ class Authenticator:
         return principal
 
     def _is_due(self, noted: dict[Principal, float], principal: Principal) -> bool:
-        return self._clock.monotonic() - noted.get(principal, -SEEN_EVERY_SECONDS) >= SEEN_EVERY_SECONDS
+        return (
+            self._clock.monotonic() - noted.get(principal, -SEEN_EVERY_SECONDS)
+            >= SEEN_EVERY_SECONDS
+        )
 
     def _note(self, noted: dict[Principal, float], principal: Principal) -> None:
         if len(noted) >= SEEN_MAX:

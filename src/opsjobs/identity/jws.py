@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from jwt.algorithms import HMACAlgorithm
@@ -19,7 +22,18 @@ from opsjobs.model.token_claims import is_name, rejected
 
 TOKEN_BYTES_MAX = 8_192
 SHARED = ("HS256", "HS384", "HS512")
-BY_KEY_PAIR = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+BY_KEY_PAIR = (
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+)
 RSA_BITS_MIN = 2_048
 # Headers that would have us take the key from the token itself, or from where it says; and what we would have to understand.
 _HEADERS_REFUSED = ("jku", "x5u", "jwk", "x5c", "crit", "b64", "zip", "enc")
@@ -39,7 +53,9 @@ class _Hmac(HMACAlgorithm):
 
 def _signer() -> jwt.PyJWS:
     signer = jwt.PyJWS(algorithms=[*SHARED, *BY_KEY_PAIR])
-    for name, digest in zip(SHARED, (HMACAlgorithm.SHA256, HMACAlgorithm.SHA384, HMACAlgorithm.SHA512), strict=True):
+    for name, digest in zip(
+        SHARED, (HMACAlgorithm.SHA256, HMACAlgorithm.SHA384, HMACAlgorithm.SHA512), strict=True
+    ):
         signer.unregister_algorithm(name)
         signer.register_algorithm(name, _Hmac(digest))
     return signer

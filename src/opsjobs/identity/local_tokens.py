@@ -32,7 +32,14 @@ class OwnTokens:
     def issue(self, session: UUID, user: str) -> tuple[str, int]:
         """A token of this session, and for how many seconds it is good."""
         now = int(self._clock.now().timestamp())
-        claims = {"iss": ISSUER, "aud": ISSUER, "sub": user, "sid": str(session), "iat": now, "exp": now + self._seconds}
+        claims = {
+            "iss": ISSUER,
+            "aud": ISSUER,
+            "sub": user,
+            "sid": str(session),
+            "iat": now,
+            "exp": now + self._seconds,
+        }
         return sign(claims, self._keys[self._current], _ALGORITHM, self._current), self._seconds
 
     @staticmethod
@@ -46,7 +53,9 @@ class OwnTokens:
         if key is None:
             raise rejected("is signed by a key of another installation")
         claims = unproven.prove(key, (_ALGORITHM,))
-        check(claims, ClaimRules(ISSUER, (ISSUER,), leeway_seconds=0), self._clock.now().timestamp())
+        check(
+            claims, ClaimRules(ISSUER, (ISSUER,), leeway_seconds=0), self._clock.now().timestamp()
+        )
         return UUID(claims["sid"])
 
 

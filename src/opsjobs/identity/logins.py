@@ -46,16 +46,24 @@ class LoginService:
         assert user is not None, "nobody's password is never right"
         await self._people.attempts.succeeded(name, address)
         stale = self._passwords.is_outdated(user.password_hash)
-        return self._given(await self._people.sessions.begin(user, await self._passwords.hashed(password) if stale else None))
+        return self._given(
+            await self._people.sessions.begin(
+                user, await self._passwords.hashed(password) if stale else None
+            )
+        )
 
-    async def prove(self, name: str, user: Known | None, password: str, address: str | None) -> None:
+    async def prove(
+        self, name: str, user: Known | None, password: str, address: str | None
+    ) -> None:
         """Raises Unauthorised where the password is not this user's, or he is disabled, and TooMany."""
         user_id = None if user is None else user.id
         await self._people.attempts.begin(name, address, user_id=user_id)
         right = await self._passwords.verify(None if user is None else user.password_hash, password)
         if not right or user is None or user.disabled:
             await self._people.attempts.failed(name, user_id=user_id)
-            raise Unauthorised("login_failed", "The name or the password is wrong, or the user is disabled.")
+            raise Unauthorised(
+                "login_failed", "The name or the password is wrong, or the user is disabled."
+            )
 
     async def refresh(self, refresh_token: str) -> IssuedTokens:
         """Go on. Raises Unauthorised where the token is not good, or was used before, which ends the login."""

@@ -47,7 +47,11 @@ class Passwords:
 
     async def _run(self, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
         if self._waiting >= WAITING_MAX:
-            raise TooMany("busy", "Too many passwords are being checked just now: try again in a second.", retry_after_seconds=1)
+            raise TooMany(
+                "busy",
+                "Too many passwords are being checked just now: try again in a second.",
+                retry_after_seconds=1,
+            )
         self._waiting += 1
         try:
             async with self._slots:
@@ -62,7 +66,12 @@ class Passwords:
         if self._nobodys is None:
             self._nobodys = self._hash(secrets.token_urlsafe(32))
         try:
-            return self._hasher.verify(kept or self._nobodys, password.encode("utf-8", "surrogatepass")) and kept is not None
+            return (
+                self._hasher.verify(
+                    kept or self._nobodys, password.encode("utf-8", "surrogatepass")
+                )
+                and kept is not None
+            )
         except (VerificationError, InvalidHashError):
             return False
 
@@ -74,7 +83,11 @@ def check_new(password: str, name: str) -> None:
     elif len(name) >= NAME_CHARACTERS_TOLD and name.lower() in password.lower():
         detail = "The password has the user's name in it: choose another one."
     elif len(set(password)) < DIFFERENT_MIN:
-        detail = f"The password has fewer than {DIFFERENT_MIN} different characters: choose another one."
+        detail = (
+            f"The password has fewer than {DIFFERENT_MIN} different characters: choose another one."
+        )
     else:
         return
-    raise Invalid("weak_password", detail, errors=[FieldError("/password", detail, "weak_password")])
+    raise Invalid(
+        "weak_password", detail, errors=[FieldError("/password", detail, "weak_password")]
+    )

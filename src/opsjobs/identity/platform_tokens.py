@@ -53,7 +53,9 @@ class _Said:
 class IntrospectedTokens:
     """Tokens that are good because the Auth Service says so, each time anew but for `kept_seconds`."""
 
-    def __init__(self, service: AuthService, rules: ClaimRules, clock: Clock, *, kept_seconds: float) -> None:
+    def __init__(
+        self, service: AuthService, rules: ClaimRules, clock: Clock, *, kept_seconds: float
+    ) -> None:
         self._service = service
         self._rules = replace(rules, issuer=None, audiences=(), needs_exp=False)
         self._clock = clock
@@ -79,7 +81,10 @@ class IntrospectedTokens:
         check(unproven.claims, self._rules, self._clock.now().timestamp())
 
     async def _ask(self, token: str) -> _Said:
-        name, now = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest(), self._clock.monotonic()
+        name, now = (
+            hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest(),
+            self._clock.monotonic(),
+        )
         said = self._said.get(name)
         if said is not None and now < said.until:
             return said
@@ -87,7 +92,9 @@ class IntrospectedTokens:
         try:
             claims = await self._service.validate(token)
         except ServiceUnavailable as away:
-            raise Unavailable(str(away), told="The Auth Service does not answer: no token can be judged now.") from None
+            raise Unavailable(
+                str(away), told="The Auth Service does not answer: no token can be judged now."
+            ) from None
         if len(self._said) >= KEPT_MAX:
             self._said.clear()
         self._said[name] = _Said(claims, now + self._kept_seconds, at)

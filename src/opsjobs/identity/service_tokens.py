@@ -67,7 +67,9 @@ def _whose(claims: Mapping[str, Any], name: str) -> str:
     told = claims.get("on_behalf_of")
     if told is None:
         return name
-    kind, user = (told.get("kind", "user"), told.get("name")) if isinstance(told, dict) else (None, None)
+    kind, user = (
+        (told.get("kind", "user"), told.get("name")) if isinstance(told, dict) else (None, None)
+    )
     if kind not in ("user", "external") or not is_name(user):
         raise rejected("does not say for whom it speaks (on_behalf_of)")
     return on_behalf(name, kind, user)
@@ -81,6 +83,10 @@ def loaded(pem: str) -> PublicKey:
         key = None
     if not fitting(key):
         detail = "The public_key is no PEM of an Ed25519, P-256, P-384, P-521 or RSA key (2,048 bits or more)."
-        raise Invalid("invalid_public_key", detail, errors=[FieldError("/public_key", detail, "invalid_public_key")])
+        raise Invalid(
+            "invalid_public_key",
+            detail,
+            errors=[FieldError("/public_key", detail, "invalid_public_key")],
+        )
     found: PublicKey = key
     return found

@@ -59,7 +59,12 @@ class PublishedKeys:
     """
 
     def __init__(
-        self, fetch: Callable[[], Awaitable[Any]], clock: Clock, *, algorithms: Sequence[str], ttl_seconds: float
+        self,
+        fetch: Callable[[], Awaitable[Any]],
+        clock: Clock,
+        *,
+        algorithms: Sequence[str],
+        ttl_seconds: float,
     ) -> None:
         self._fetch = fetch
         self._clock = clock
@@ -81,7 +86,8 @@ class PublishedKeys:
             found = self._found(kid)
         if self._fetched_at is None:
             raise Unavailable(
-                "the issuer's keys (JWKS) cannot be had", told="Tokens cannot be judged now: try again in a minute."
+                "the issuer's keys (JWKS) cannot be had",
+                told="Tokens cannot be judged now: try again in a minute.",
             )
         if found is None:
             raise rejected("is signed by a key that the issuer does not publish (kid)")
@@ -93,7 +99,10 @@ class PublishedKeys:
         return self._keys.get(kid) if kid is not None else None
 
     def _old(self) -> bool:
-        return self._fetched_at is None or self._clock.monotonic() - self._fetched_at >= self._ttl_seconds
+        return (
+            self._fetched_at is None
+            or self._clock.monotonic() - self._fetched_at >= self._ttl_seconds
+        )
 
     def _may_ask(self) -> bool:
         pause = REFETCH_SECONDS if self._fetched_at is not None else FIRST_PAUSE_SECONDS
@@ -114,7 +123,10 @@ class PublishedKeys:
                 self._fetched_at = self._clock.monotonic()
 
     def _let_go(self) -> None:
-        if self._fetched_at is not None and self._clock.monotonic() - self._fetched_at > KEPT_WITHOUT_ANSWER_SECONDS:
+        if (
+            self._fetched_at is not None
+            and self._clock.monotonic() - self._fetched_at > KEPT_WITHOUT_ANSWER_SECONDS
+        ):
             self._keys, self._fetched_at = {}, None
 
 
@@ -137,7 +149,11 @@ def _read(document: Any, allowed: frozenset[str]) -> dict[str | None, ProvingKey
 def _key(told: Mapping[str, Any], allowed: frozenset[str]) -> ProvingKey | None:
     if told.get("kty") not in _PUBLIC_TYPES or told.get("use", "sig") != "sig":
         return None
-    public = {name: value for name, value in told.items() if name not in ("d", "p", "q", "dp", "dq", "qi", "oth", "alg")}
+    public = {
+        name: value
+        for name, value in told.items()
+        if name not in ("d", "p", "q", "dp", "dq", "qi", "oth", "alg")
+    }
     try:
         key: Any = jwt.PyJWK(public).key
     except (jwt.PyJWTError, ValueError, TypeError, KeyError):

@@ -38,7 +38,11 @@ def _claims(told: Mapping[str, Any]) -> dict[str, Any]:
     """`{valid, user, roles, permissions}`: `user` is a name, an id, or an object with the older claims."""
     user = told.get("user")
     if isinstance(user, dict):
-        claims = {name: user[name] for name in ("sub", "user_id", "username", "role", "roles", "permissions") if name in user}
+        claims = {
+            name: user[name]
+            for name in ("sub", "user_id", "username", "role", "roles", "permissions")
+            if name in user
+        }
         claims.setdefault("user_id", user.get("id"))
     else:
         claims = {"sub": user}

@@ -57,12 +57,19 @@ class JsonClient:
     async def _ask(self, method: str, url: str, body: dict[str, Any] | None) -> Any:
         try:
             # The client's own timeout is one for each step: an answer that drips would go on for ever.
-            async with asyncio.timeout(self._seconds), self._connected().stream(method, url, json=body) as answer:
+            async with (
+                asyncio.timeout(self._seconds),
+                self._connected().stream(method, url, json=body) as answer,
+            ):
                 if answer.status_code != 200:
-                    raise ServiceUnavailable(f"{url} answers {answer.status_code}", answer.status_code)
+                    raise ServiceUnavailable(
+                        f"{url} answers {answer.status_code}", answer.status_code
+                    )
                 return json.loads(await _read(answer, url))
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError) as lost:
-            raise ServiceUnavailable(f"{url} does not answer: {str(lost) or type(lost).__name__}") from None
+            raise ServiceUnavailable(
+                f"{url} does not answer: {str(lost) or type(lost).__name__}"
+            ) from None
         except (ValueError, RecursionError):
             raise ServiceUnavailable(f"{url} does not answer with JSON") from None
 

@@ -38,7 +38,11 @@ class Choices:
     """Asks the URLs of `choices_url`. `allow`: networks that may be asked although they are not public."""
 
     def __init__(
-        self, clock: Clock, *, allow: Sequence[Network] = (), client: Callable[[], httpx2.AsyncClient] | None = None
+        self,
+        clock: Clock,
+        *,
+        allow: Sequence[Network] = (),
+        client: Callable[[], httpx2.AsyncClient] | None = None,
     ) -> None:
         self._clock = clock
         self._allow = tuple(allow)
@@ -47,7 +51,11 @@ class Choices:
 
     async def of(self, parameters: Sequence[ParameterDraft]) -> dict[str, Sequence[Scalar]]:
         """The choices of each parameter that has a URL. Raises Invalid where they cannot be had."""
-        asked = [(parameter.name, parameter.choices_url) for parameter in parameters if parameter.choices_url is not None]
+        asked = [
+            (parameter.name, parameter.choices_url)
+            for parameter in parameters
+            if parameter.choices_url is not None
+        ]
         return {name: await self._of(name, url) for name, url in asked}
 
     async def _of(self, name: str, url: str) -> Sequence[Scalar]:
@@ -57,9 +65,20 @@ class Choices:
         try:
             async with asyncio.timeout(SECONDS_MAX):
                 choices = _read(await self._fetched(url))
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError, ValueError, _Unfit) as wrong:
+        except (
+            httpx2.HTTPError,
+            httpx2.InvalidURL,
+            OSError,
+            TimeoutError,
+            ValueError,
+            _Unfit,
+        ) as wrong:
             detail = f"the allowed values of {name} cannot be had from {url}: {str(wrong) or type(wrong).__name__}"
-            raise Invalid("no_choices", detail, errors=[FieldError(f"/parameters/{name}", detail, "no_choices")]) from None
+            raise Invalid(
+                "no_choices",
+                detail,
+                errors=[FieldError(f"/parameters/{name}", detail, "no_choices")],
+            ) from None
         if len(self._kept) >= KEPT_MAX:
             self._kept.clear()
         self._kept[url] = _CachedChoices(choices, now + KEPT_SECONDS)
@@ -74,7 +93,9 @@ class Choices:
         there = parts._replace(netloc=f"{shown}:{port}").geturl()
         async with (
             self._client() as client,
-            client.stream("GET", there, headers={"host": parts.netloc}, extensions={"sni_hostname": host}) as answer,
+            client.stream(
+                "GET", there, headers={"host": parts.netloc}, extensions={"sni_hostname": host}
+            ) as answer,
         ):
             if answer.status_code != 200:
                 raise _Unfit(f"it answers {answer.status_code}")
@@ -87,9 +108,13 @@ class Choices:
 
     async def _address(self, host: str, port: int) -> str:
         # One answer to a name that does not resolve and to one that leads inside: neither tells what a name of ours stands for.
-        unfit = _Unfit(f"{host} has no public address; list its network in OPSJOBS_CHOICES_ALLOW if it is meant")
+        unfit = _Unfit(
+            f"{host} has no public address; list its network in OPSJOBS_CHOICES_ALLOW if it is meant"
+        )
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().getaddrinfo(
+                host, port, type=socket.SOCK_STREAM
+            )
         except (OSError, UnicodeError):
             raise unfit from None
         addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
@@ -110,7 +135,11 @@ def _read(body: bytes) -> Sequence[Scalar]:
         told: Any = json.loads(body)
     except ValueError:
         raise _Unfit("it does not answer with JSON") from None
-    values = [one.get("value") if isinstance(one, dict) else one for one in told] if isinstance(told, list) else []
+    values = (
+        [one.get("value") if isinstance(one, dict) else one for one in told]
+        if isinstance(told, list)
+        else []
+    )
     fit = [value for value in values if isinstance(value, str | int | float | bool)]
     if not fit or len(fit) > CHOICES_MAX or len(fit) != len(values):
         raise _Unfit(f"it does not answer with a list of 1 to {CHOICES_MAX} values")

@@ -38,8 +38,16 @@ PERMISSIONS = frozenset(
     }
 )
 
-_VIEWER = frozenset({"jobs:read", "executions:read", "schedules:read", "targets:read", "system:read"})
-_OPERATOR = _VIEWER | {"jobs:execute", "executions:cancel", "executions:retry", "schedules:manage", "dead_letters:manage"}
+_VIEWER = frozenset(
+    {"jobs:read", "executions:read", "schedules:read", "targets:read", "system:read"}
+)
+_OPERATOR = _VIEWER | {
+    "jobs:execute",
+    "executions:cancel",
+    "executions:retry",
+    "schedules:manage",
+    "dead_letters:manage",
+}
 _DEVELOPER = _OPERATOR | {"jobs:create", "jobs:update", "credentials:use"}
 _MANAGER = _DEVELOPER | {"jobs:delete", "targets:manage", "approvals:decide", "audit:read"}
 _OF_ROLE: Mapping[Role, frozenset[str]] = {
@@ -74,7 +82,9 @@ class Scope:
             return EVERYWHERE
         requirements = parse_selector(text)
         if negated := next((r for r in requirements if r.negated), None):
-            raise ValueError(f"the scope says what {negated.key!r} is not: say what it is, such as env=staging")
+            raise ValueError(
+                f"the scope says what {negated.key!r} is not: say what it is, such as env=staging"
+            )
         return cls(requirements)
 
     def holds(self, labels: Mapping[str, str]) -> bool:
@@ -157,7 +167,13 @@ class Principal:
 
     @classmethod
     def of_role(
-        cls, name: str, role: str, kind: PrincipalKind, *, scope: Scope = EVERYWHERE, person: str | None = None
+        cls,
+        name: str,
+        role: str,
+        kind: PrincipalKind,
+        *,
+        scope: Scope = EVERYWHERE,
+        person: str | None = None,
     ) -> Principal:
         """Return a principal with one role."""
         return cls(name, kind, (Grant.of_role(role, scope),), (role,), person)
@@ -200,7 +216,10 @@ class Principal:
         name of a key or a service proves nothing, because its creator chooses it. Neither does the
         person of a key that another identity has made, since that identity knows the token."""
         own = {self.name} if self.kind in ("user", "external") else set()
-        other_made = self.kind == "api_key" and not set(self.makers) <= {f"user/{self.person}", f"external/{self.person}"}
+        other_made = self.kind == "api_key" and not set(self.makers) <= {
+            f"user/{self.person}",
+            f"external/{self.person}",
+        }
         if self.person is None or other_made:
             return frozenset(own)
         return frozenset({*own, self.person})
@@ -210,7 +229,11 @@ class Principal:
 
         They count as the same if one is a key or service and the other its maker, or if the owner
         of either is unknown."""
-        if (self.name, self.kind) == (other.name, other.kind) or self.is_anybody or other.is_anybody:
+        if (
+            (self.name, self.kind) == (other.name, other.kind)
+            or self.is_anybody
+            or other.is_anybody
+        ):
             return True
         if self.person is not None and self.person == other.person:
             return True
@@ -222,12 +245,19 @@ class Principal:
         return self.kind == "api_key" and self.person is None and bool(self.makers)
 
     def _has_made(self, other: Principal) -> bool:
-        mine = {self.identity} if self.person is None else {self.identity, f"user/{self.person}", f"external/{self.person}"}
+        mine = (
+            {self.identity}
+            if self.person is None
+            else {self.identity, f"user/{self.person}", f"external/{self.person}"}
+        )
         return not mine.isdisjoint(other.makers)
 
     def _shares_a_service(self, other: Principal) -> bool:
         """Return True for the same service: its key signs for every user that it acts for."""
-        return self.kind == other.kind == "service" and self.name.partition("/")[0] == other.name.partition("/")[0]
+        return (
+            self.kind == other.kind == "service"
+            and self.name.partition("/")[0] == other.name.partition("/")[0]
+        )
 
 
 def labels_of(tags: Iterable[str]) -> dict[str, str]:

@@ -38,14 +38,20 @@ class Bounds:
             return
         outside = [target for target in targets if not self.act.holds(target.labels)]
         if not outside:
-            local = next((target.name for target in targets if target.transport is Transport.LOCAL), None)
+            local = next(
+                (target.name for target in targets if target.transport is Transport.LOCAL), None
+            )
             if local is not None:
                 raise refuse_scoped(local)
             return
         seen = next((target.name for target in outside if self.sight.holds(target.labels)), None)
         if seen is None:
             raise out_of_sight()
-        among = f"{len(outside)} of the {len(targets)} targets selected lie" if self.sight.everywhere else "it lies"
+        among = (
+            f"{len(outside)} of the {len(targets)} targets selected lie"
+            if self.sight.everywhere
+            else "it lies"
+        )
         detail = f"{seen} is out of your reach: {among} outside of the scope in which you hold {self.permission}. Select others."
         raise Forbidden("out_of_reach", detail)
 
@@ -55,15 +61,23 @@ class Bounds:
             detail = f"{what} lies outside of the scope in which you hold {self.permission}: {scopes_in_words(self.act)}."
             raise Forbidden("out_of_reach", detail)
 
-    def check_relabelled(self, labels: Mapping[str, str], old: Mapping[str, str] | None, name: str) -> None:
+    def check_relabelled(
+        self, labels: Mapping[str, str], old: Mapping[str, str] | None, name: str
+    ) -> None:
         """Raise Forbidden if the target's labels change in a way that the scope does not allow.
 
         `old`: the labels before (None: the target is new). Other people's jobs and groups select
         targets by labels and bring their secrets along. Within a scope a caller may therefore only
         set labels that the scope names itself, with values that it names."""
         before = old if old is not None else {}
-        changed = sorted(key for key in labels.keys() | before.keys() if labels.get(key) != before.get(key))
-        held = [scope for scope in self.act.scopes if scope.holds(labels) and (old is None or scope.holds(old))]
+        changed = sorted(
+            key for key in labels.keys() | before.keys() if labels.get(key) != before.get(key)
+        )
+        held = [
+            scope
+            for scope in self.act.scopes
+            if scope.holds(labels) and (old is None or scope.holds(old))
+        ]
         if not changed or any(all(_names(scope, key, labels) for key in changed) for scope in held):
             return
         detail = (
@@ -71,7 +85,9 @@ class Bounds:
             f"{', '.join(changed)[:200]} of {name!r}. Leave all labels beside those of your scope as they are (a new target has none), "
             f"or ask an administrator who holds {self.permission} without a scope."
         )
-        raise Forbidden("out_of_reach", detail, errors=[FieldError("/labels", detail, "out_of_reach")])
+        raise Forbidden(
+            "out_of_reach", detail, errors=[FieldError("/labels", detail, "out_of_reach")]
+        )
 
 
 NO_BOUNDS = Bounds()
@@ -88,7 +104,10 @@ def out_of_sight() -> Forbidden:
 def scopes_in_words(reach: Reach) -> str:
     """Return the scopes as they are written: `env=staging, or team in (web,db)`."""
     return (
-        ", or ".join(",".join(map(_format_requirement, scope.requirements)) or "everything" for scope in reach.scopes)
+        ", or ".join(
+            ",".join(map(_format_requirement, scope.requirements)) or "everything"
+            for scope in reach.scopes
+        )
         or "nothing"
     )
 
@@ -115,7 +134,11 @@ def in_common(labelled: Iterable[Mapping[str, str]]) -> dict[str, str]:
     {'env': 'prod'}"""
     of_all: dict[str, str] | None = None
     for labels in labelled:
-        of_all = dict(labels) if of_all is None else {key: value for key, value in of_all.items() if labels.get(key) == value}
+        of_all = (
+            dict(labels)
+            if of_all is None
+            else {key: value for key, value in of_all.items() if labels.get(key) == value}
+        )
         if not of_all:
             break
     return of_all or {}

@@ -67,7 +67,9 @@ class ActionDraft(ApiModel):
     COMMAND_TIMEOUT). `retry`: None uses the policy's."""
 
     key: str | None = Field(default=None, pattern=KEY)
-    depends_on: list[Annotated[str, Field(pattern=KEY)]] | None = Field(default=None, max_length=1_000)
+    depends_on: list[Annotated[str, Field(pattern=KEY)]] | None = Field(
+        default=None, max_length=1_000
+    )
     when: str | None = Field(default=None, min_length=1, max_length=4_096)
     on_failure: Literal["stop", "continue", "skip_remaining", "rollback"] = "stop"
     rollback: str | None = Field(default=None, pattern=KEY)
@@ -90,7 +92,9 @@ class RunningAction(ActionDraft):
     durable: Durability = "auto"
     become: BecomeDraft | None = None
     output_limit: Size | None = None
-    expected_exit_codes: list[Annotated[int, Field(ge=0, le=255)]] = Field(default=[0], min_length=1, max_length=256)
+    expected_exit_codes: list[Annotated[int, Field(ge=0, le=255)]] = Field(
+        default=[0], min_length=1, max_length=256
+    )
     env: dict[VariableName, Argument] = Field(default_factory=dict, max_length=128)
     cwd: Path | None = None
     stdin: str | None = Field(default=None, max_length=SCRIPT_BYTES_MAX)
@@ -99,7 +103,12 @@ class RunningAction(ActionDraft):
     @model_validator(mode="after")
     def _our_names_are_ours(self) -> RunningAction:
         if ours := [name for name in self.env if name.upper().startswith("OPSJOBS_")]:
-            raise fault("reserved_name", f"{ours[0]} is a name of the service's own: take one without OPSJOBS_", "env", ours[0])
+            raise fault(
+                "reserved_name",
+                f"{ours[0]} is a name of the service's own: take one without OPSJOBS_",
+                "env",
+                ours[0],
+            )
         return self
 
 
@@ -127,10 +136,16 @@ class ScriptAction(RunningAction):
         if (self.script is None) == (self.script_base64 is None):
             raise ValueError("a script is written in script or in script_base64: in one of them")
         if not (body := self.body):
-            raise fault("empty_script", "the script is empty", "script" if self.script is not None else "script_base64")
+            raise fault(
+                "empty_script",
+                "the script is empty",
+                "script" if self.script is not None else "script_base64",
+            )
         if len(body) > SCRIPT_BYTES_MAX:
             words = f"the script has {len(body)} bytes, the limit is {SCRIPT_BYTES_MAX}: upload it as a file, and run that"
-            raise fault("script_too_long", words, "script" if self.script is not None else "script_base64")
+            raise fault(
+                "script_too_long", words, "script" if self.script is not None else "script_base64"
+            )
         return self
 
     @property
@@ -170,12 +185,18 @@ class FileTransferAction(ActionDraft):
     @model_validator(mode="after")
     def _an_upload_has_a_place(self) -> FileTransferAction:
         if self.direction == "upload" and self.destination is None:
-            raise fault("missing", "an upload needs a destination: the path on the target", "destination")
+            raise fault(
+                "missing", "an upload needs a destination: the path on the target", "destination"
+            )
         return self
 
     @model_validator(mode="after")
     def _a_download_has_none(self) -> FileTransferAction:
-        given = [name for name in ("destination", "mode", "owner", "group", "unpack") if getattr(self, name)]
+        given = [
+            name
+            for name in ("destination", "mode", "owner", "group", "unpack")
+            if getattr(self, name)
+        ]
         if self.direction == "download" and given:
             words = f"a download has no {given[0]}: what it brings are the execution's artifacts"
             raise fault("not_of_a_download", words, given[0])
@@ -221,7 +242,9 @@ def line_of(action: Mapping[str, Any]) -> str | None:
 
 
 def _kind(body: Any) -> str | None:
-    kind = body.get("type", "command") if isinstance(body, dict) else getattr(body, "type", "command")
+    kind = (
+        body.get("type", "command") if isinstance(body, dict) else getattr(body, "type", "command")
+    )
     return kind if kind in KINDS else None
 
 

@@ -36,7 +36,13 @@ Duration = Annotated[
     BeforeValidator(parse_duration),
     Field(gt=0, le=366 * 86400),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "examples": ["30s", "10m", "2h"], "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)?$"}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "examples": ["30s", "10m", "2h"],
+            "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)?$",
+        }
+    ),
 ]
 """Seconds, over 0 and at most 366 days; written as text with a unit."""
 
@@ -45,7 +51,13 @@ Pause = Annotated[
     BeforeValidator(parse_duration),
     Field(ge=0, le=366 * 86400),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "examples": ["0s", "1s", "5m"], "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)?$"}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "examples": ["0s", "1s", "5m"],
+            "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)?$",
+        }
+    ),
 ]
 """Seconds like Duration, but 0 (no pause) is allowed, too."""
 
@@ -54,7 +66,9 @@ Size = Annotated[
     BeforeValidator(parse_size),
     Field(ge=0, le=1 << 40),
     PlainSerializer(format_size, return_type=str),
-    WithJsonSchema({"type": "string", "examples": ["64KiB", "10MiB"], "pattern": r"^\d+\s*(B|KiB|MiB|GiB)?$"}),
+    WithJsonSchema(
+        {"type": "string", "examples": ["64KiB", "10MiB"], "pattern": r"^\d+\s*(B|KiB|MiB|GiB)?$"}
+    ),
 ]
 """Bytes, at most 1 TiB; written as text with a unit."""
 
@@ -97,12 +111,18 @@ class ApiModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, use_enum_values=False)
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
         """Describe the default of a duration or a size as text with its unit, not as a number."""
         described = handler.resolve_ref_schema(handler(core_schema))
         for name, field in cls.model_fields.items():
             text = described.get("properties", {}).get(field.alias or name)
-            if text is not None and text.get("type") == "string" and isinstance(text.get("default"), int | float):
+            if (
+                text is not None
+                and text.get("type") == "string"
+                and isinstance(text.get("default"), int | float)
+            ):
                 spelt = next(item for item in field.metadata if isinstance(item, PlainSerializer))
                 text["default"] = cast(Callable[[Any], str], spelt.func)(field.default)
         return described
@@ -120,7 +140,9 @@ class ApiModel(BaseModel):
             if name in respelt:
                 raise ValueError(f"{name} is given twice, in two spellings")
             if isinstance(name, str) and name not in names:
-                respelt[name] = UnknownField(snake, names)  # refused by the model; this names the field that was meant
+                respelt[name] = UnknownField(
+                    snake, names
+                )  # refused by the model; this names the field that was meant
                 continue
             kinds = scalars.get(name) if isinstance(name, str) else None
             respelt[name] = value if kinds is None else _as_it_is(value, kinds)

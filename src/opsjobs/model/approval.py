@@ -71,7 +71,9 @@ class Requester:
         if self.kind is None and self.name in (other.name, other.person):
             return True
         kind = cast("PrincipalKind", self.kind or "user")
-        return Principal(self.name, kind, (), person=self.person, makers=tuple(self.makers)).is_same_person(other)
+        return Principal(
+            self.name, kind, (), person=self.person, makers=tuple(self.makers)
+        ).is_same_person(other)
 
     def data(self) -> dict[str, Any]:
         """Return the JSON that is stored with an execution."""
@@ -116,7 +118,12 @@ class Decision:
 
     def data(self) -> dict[str, Any]:
         """Return an item of an approval's `decisions`."""
-        said = {"by": self.by, "approve": self.approve, "reason": self.reason, "at": moment(self.at)}
+        said = {
+            "by": self.by,
+            "approve": self.approve,
+            "reason": self.reason,
+            "at": moment(self.at),
+        }
         return {**said, "overridden": True} if self.overridden else said
 
 
@@ -198,10 +205,15 @@ class Approval:
         if not approve:
             return
         if requester.is_person(principal):
-            raise Forbidden("self_approval", f"{_why_same(principal, requester, 'asked for it')} {ALONE}")
+            raise Forbidden(
+                "self_approval", f"{_why_same(principal, requester, 'asked for it')} {ALONE}"
+            )
         for author in authors:
             if author.who.is_person(principal):
-                raise Forbidden("author_approval", f"{_why_same(principal, author.who, f'wrote {author.wrote}')} {ALONE}")
+                raise Forbidden(
+                    "author_approval",
+                    f"{_why_same(principal, author.who, f'wrote {author.wrote}')} {ALONE}",
+                )
 
         for approver in approvers:
             if approver.is_person(principal):
@@ -218,10 +230,19 @@ class Approval:
 
 
 def _why_same(principal: Principal, other: Requester, did: str) -> str:
-    asked = Principal(other.name, cast("PrincipalKind", other.kind or "user"), (), (), other.person, tuple(other.makers))
+    asked = Principal(
+        other.name,
+        cast("PrincipalKind", other.kind or "user"),
+        (),
+        (),
+        other.person,
+        tuple(other.makers),
+    )
     if unknown := next((who.name for who in (principal, asked) if who.is_anybody), None):
         way = "make it again with `person` (--person), or log in as a user"
-        return f"Whose the API key {unknown} is, is not known, so that both may be one person: {way}."
+        return (
+            f"Whose the API key {unknown} is, is not known, so that both may be one person: {way}."
+        )
     if other.name != principal.name:
         return f"{other.name} {did}, and {principal.name} may be the same person (as such, as its maker or its service)."
     return f"{principal.name} {did}, and does not approve it, too."
@@ -244,12 +265,18 @@ def check_override(principal: Principal, reason: str | None) -> None:
         raise Forbidden("forbidden", detail)
     if not (reason or "").strip():
         detail = "override_safety needs a reason: the audit log keeps why."
-        raise Invalid("reason_missing", detail, errors=[FieldError("/reason", detail, "reason_missing")])
+        raise Invalid(
+            "reason_missing", detail, errors=[FieldError("/reason", detail, "reason_missing")]
+        )
 
 
 def person_of(principal: Principal) -> str:
     """Return the key by which a person is counted once: the human if known, else the identity."""
-    return f"person:{principal.person}" if principal.person is not None else f"{principal.kind}:{principal.name}"
+    return (
+        f"person:{principal.person}"
+        if principal.person is not None
+        else f"{principal.kind}:{principal.name}"
+    )
 
 
 def fingerprint(
@@ -267,14 +294,23 @@ def fingerprint(
     places = [_place(target) for target in sorted(targets, key=_id)]
     values = {name: _value(value, salt) for name, value in parameters.items()}
     whole = [job_name, [dict(action) for action in actions], values, dict(policy), places]
-    return hashlib.sha256(json.dumps(_plain(whole), sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(_plain(whole), sort_keys=True, ensure_ascii=True).encode()
+    ).hexdigest()
 
 
 def _place(target: Target) -> list[Any]:
     """Return what identifies a target and decides what runs there.
 
     Labels belong to it, because they are values of commands."""
-    where = [target.id, target.name, target.host, target.port, target.transport.value, target.platform]
+    where = [
+        target.id,
+        target.name,
+        target.host,
+        target.port,
+        target.transport.value,
+        target.platform,
+    ]
     trust = [target.credential, target.jump, target.host_key_policy.value, list(target.host_keys)]
     return [*where, *trust, dict(target.labels)]
 
@@ -286,7 +322,11 @@ def _id(target: Target) -> str:
 def _value(value: Any, salt: bytes) -> Any:
     if isinstance(value, JobSecret):
         return {"credential": value.credential_id}
-    return hmac.digest(salt, value.reveal().encode(), "sha256").hex() if isinstance(value, Secret) else value
+    return (
+        hmac.digest(salt, value.reveal().encode(), "sha256").hex()
+        if isinstance(value, Secret)
+        else value
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -52,7 +52,9 @@ class ChainLink:
 
     def next(self, row: Mapping[str, Any]) -> ChainLink:
         """Return the link of the row that follows this one; `seal` holds the row's number."""
-        return ChainLink(row["seal"], hashlib.sha256(bytes.fromhex(self.hash) + canonical(row)).hexdigest())
+        return ChainLink(
+            row["seal"], hashlib.sha256(bytes.fromhex(self.hash) + canonical(row)).hexdigest()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,9 @@ class ChainWalk:
     rows after them, because a hash covers all rows before. `ends`: the verified ends of the chain;
     without them, unsigned rows may only come before all signed ones."""
 
-    def __init__(self, start: ChainLink, keys: SigningKeys | None = None, ends: Ends | None = None) -> None:
+    def __init__(
+        self, start: ChainLink, keys: SigningKeys | None = None, ends: Ends | None = None
+    ) -> None:
         self.at = start
         self.checked = 0
         self.broken: ChainBreak | None = None
@@ -136,7 +140,11 @@ class ChainWalk:
         `row` may have `key_id` and `mac`."""
         if row["seal"] != self.at.seal + 1:
             missing = self.at.seal + 1
-            self.broken = ChainBreak(missing, "gap", f"Row {missing} is missing: after {self.at.seal} comes {row['seal']}.")
+            self.broken = ChainBreak(
+                missing,
+                "gap",
+                f"Row {missing} is missing: after {self.at.seal} comes {row['seal']}.",
+            )
             return False
         link = self.at.next(row)
         self.broken = _changed(row) if link.hash != noted else self._unsigned(row, link)
@@ -159,12 +167,17 @@ class ChainWalk:
         own = row["action"] in OWN and self._ends is not None and row["id"] > self._ends.anchor_id
         text = bytes.fromhex(link.hash)
         proof = self._keys.proof(Part.OWN if own else Part.ROW, text, signature)
-        if proof is Proof.WRONG and self._keys.proof(Part.ROW if own else Part.OWN, text, signature) is Proof.GOOD:
+        if (
+            proof is Proof.WRONG
+            and self._keys.proof(Part.ROW if own else Part.OWN, text, signature) is Proof.GOOD
+        ):
             # A copy does not tell from which row on the sealer signs its own rows as Part.OWN.
             return _forged(row) if own else None
         return self._check_proof(row, proof, signature)
 
-    def _check_proof(self, row: Mapping[str, Any], proof: Proof, signature: Signature | None) -> ChainBreak | None:
+    def _check_proof(
+        self, row: Mapping[str, Any], proof: Proof, signature: Signature | None
+    ) -> ChainBreak | None:
         if proof is Proof.WRONG:
             return _changed(row)
         if proof is Proof.NONE:

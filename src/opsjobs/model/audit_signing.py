@@ -60,7 +60,11 @@ class SigningKeys:
         if not raw:
             raise ValueError("ENCRYPTION_KEYS is empty: the audit log is signed with one of them")
         self.current = key_id(raw[0])
-        self._keys = {(key_id(one), part): derived(one, f"opsjobs audit 1 {part}".encode()) for one in raw for part in Part}
+        self._keys = {
+            (key_id(one), part): derived(one, f"opsjobs audit 1 {part}".encode())
+            for one in raw
+            for part in Part
+        }
 
     def sign(self, part: Part, text: bytes) -> Signature:
         """Sign a text with the current key."""

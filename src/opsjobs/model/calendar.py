@@ -60,7 +60,10 @@ class CalendarDraft(ApiModel):
 
     def data(self) -> dict[str, Any]:
         """Return the canonical body; windows contain only the fields that were set."""
-        return {**self.model_dump(mode="json"), "windows": [w.model_dump(mode="json", exclude_none=True) for w in self.windows]}
+        return {
+            **self.model_dump(mode="json"),
+            "windows": [w.model_dump(mode="json", exclude_none=True) for w in self.windows],
+        }
 
 
 class Calendar:
@@ -104,7 +107,11 @@ class Closed:
 
         Such as: closed by the calendar holidays (Christmas: 2026-12-25) until 2026-12-26 00:00 in
         …."""
-        end = "with no end in sight" if self.until is None else f"until {self.local_until} in {self.zone.key}"
+        end = (
+            "with no end in sight"
+            if self.until is None
+            else f"until {self.local_until} in {self.zone.key}"
+        )
         return f"closed by the calendar {self.calendar} ({self.reason}) {end}"
 
     @property
@@ -148,7 +155,10 @@ def closes(calendars: Iterable[Calendar], instant: datetime) -> datetime | None:
     asked = tuple(calendars)
     if not asked or not FIRST_YEAR <= instant.year <= LAST_YEAR:
         return None
-    looks = (Closures(asked, instant, instant + timedelta(days=days)).after(instant) for days in _looks(asked))
+    looks = (
+        Closures(asked, instant, instant + timedelta(days=days)).after(instant)
+        for days in _looks(asked)
+    )
     return next((found for found in looks if found is not None), None)
 
 
@@ -182,7 +192,9 @@ class Asked:
     def _look(self, instant: datetime) -> None:
         """Compute the closures from this instant on; the range doubles when instants move on."""
         if self._closures is not None and instant >= self._until:
-            self._days = min(self._days * 2, max(LOOKS_AT_MOST // max(self._windows, 1), SEEN_DAYS[0]))
+            self._days = min(
+                self._days * 2, max(LOOKS_AT_MOST // max(self._windows, 1), SEEN_DAYS[0])
+            )
         self._since, self._until = instant, instant + timedelta(days=self._days)
         self._closures, self._last = Closures(self._calendars, self._since, self._until), None
 
@@ -193,7 +205,12 @@ class Closures:
     def __init__(self, calendars: Iterable[Calendar], since: datetime, until: datetime) -> None:
         asked = tuple(calendars)
         self._since, self._until = since.astimezone(UTC), until.astimezone(UTC)
-        blackouts = [(span, c) for c in asked if c.kind is CalendarKind.BLACKOUT for span in c.spans(self._since, self._until)]
+        blackouts = [
+            (span, c)
+            for c in asked
+            if c.kind is CalendarKind.BLACKOUT
+            for span in c.spans(self._since, self._until)
+        ]
         self._inside = _laid_out(self._since, self._until, blackouts)
         only = [c for c in asked if c.kind is CalendarKind.ONLY]
         self._outside = self._without(only) if only else []
@@ -227,7 +244,11 @@ class Closures:
             if here < piece.start:
                 gaps.append(_Piece(here, piece.start, names, words, only[0].zone))
             here = piece.end
-        return [*gaps, _Piece(here, self._until, names, words, only[0].zone)] if here < self._until else gaps
+        return (
+            [*gaps, _Piece(here, self._until, names, words, only[0].zone)]
+            if here < self._until
+            else gaps
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +262,9 @@ class _Piece:
     zone: ZoneInfo
 
 
-def _laid_out(since: datetime, until: datetime, spans: Iterable[tuple[Span, Calendar]]) -> list[_Piece]:
+def _laid_out(
+    since: datetime, until: datetime, spans: Iterable[tuple[Span, Calendar]]
+) -> list[_Piece]:
     """Return the spans in order and without overlap; an overlap belongs to the earlier one."""
     pieces: list[_Piece] = []
     here = since

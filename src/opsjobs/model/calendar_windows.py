@@ -10,7 +10,15 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Literal, Protocol
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
@@ -52,9 +60,7 @@ def read_moment(given: object) -> datetime:
     if isinstance(given, datetime):
         return given
     if not isinstance(given, str) or not _MOMENT.fullmatch(given):
-        words = (
-            "write a time such as 2026-12-24T18:00 (in the calendar's zone) or 2026-12-24T18:00:00+01:00; whole days are dates"
-        )
+        words = "write a time such as 2026-12-24T18:00 (in the calendar's zone) or 2026-12-24T18:00:00+01:00; whole days are dates"
         raise ValueError(f"{_short(given)} is no moment: {words}")
     try:
         found = datetime.fromisoformat(given)
@@ -103,7 +109,9 @@ def _range(text: str) -> str:
     """Validate a part of the year such as `12-24..01-02` (inclusive), or one day: `12-25`."""
     match = _RANGE.fullmatch(text)
     if match is None:
-        raise ValueError(f"{_short(text)} is no part of a year: write days such as 12-24..01-02 (both are in it) or 12-25")
+        raise ValueError(
+            f"{_short(text)} is no part of a year: write days such as 12-24..01-02 (both are in it) or 12-25"
+        )
     for month, day in ((match[1], match[2]), (match[3] or match[1], match[4] or match[2])):
         if not 1 <= int(month) <= 12 or not 1 <= int(day) <= _LONGEST[int(month) - 1]:
             raise ValueError(f"{_short(text)}: there is no day {month}-{day} (month-day)")
@@ -123,11 +131,15 @@ Moment = Annotated[
     datetime,
     BeforeValidator(read_moment),
     PlainSerializer(_format_moment, return_type=str),
-    WithJsonSchema({"type": "string", "examples": ["2026-12-24T18:00", "2026-12-24T18:00:00+01:00"]}),
+    WithJsonSchema(
+        {"type": "string", "examples": ["2026-12-24T18:00", "2026-12-24T18:00:00+01:00"]}
+    ),
 ]
 """An instant in UTC if an offset was written, else a local time of the calendar's zone."""
 Time = Annotated[str, Field(max_length=16, examples=["22:00", "fri 22:00"]), AfterValidator(_time)]
-YearlyRange = Annotated[str, Field(max_length=16, examples=["12-24..01-02"]), AfterValidator(_range)]
+YearlyRange = Annotated[
+    str, Field(max_length=16, examples=["12-24..01-02"]), AfterValidator(_range)
+]
 Day = Annotated[
     date,
     BeforeValidator(_date),
@@ -150,10 +162,14 @@ class WindowDraft(ApiModel):
 
     model_config = ConfigDict(serialize_by_alias=True)
 
-    name: Title | None = Field(default=None, min_length=1, max_length=200, pattern=text_patterns.LINE)
+    name: Title | None = Field(
+        default=None, min_length=1, max_length=200, pattern=text_patterns.LINE
+    )
     from_: Moment | None = Field(default=None, alias="from")
     until: Moment | None = None
-    weekdays: list[Annotated[Weekday, BeforeValidator(_weekday)]] | None = Field(default=None, min_length=1, max_length=7)
+    weekdays: list[Annotated[Weekday, BeforeValidator(_weekday)]] | None = Field(
+        default=None, min_length=1, max_length=7
+    )
     dates: list[Day] | None = Field(default=None, min_length=1, max_length=DATES_AT_MOST)
     yearly: Annotated[list[YearlyRange], BeforeValidator(_as_list)] | None = Field(
         default=None, min_length=1, max_length=RANGES_AT_MOST
@@ -163,7 +179,9 @@ class WindowDraft(ApiModel):
 
     @model_validator(mode="after")
     def _is_said_in_one_way(self) -> WindowDraft:
-        given = [name for name in ("weekdays", "dates", "yearly") if getattr(self, name) is not None]
+        given = [
+            name for name in ("weekdays", "dates", "yearly") if getattr(self, name) is not None
+        ]
         if self.from_ is not None or self.until is not None:
             given.insert(0, "from" if self.from_ is not None else "until")
         if len(given) > 1:
@@ -191,14 +209,22 @@ class WindowDraft(ApiModel):
             return
         if way in ("from", "until", "yearly"):
             at = "start" if self.start is not None else "end"
-            raise fault("invalid_window", f"{way} takes no {at}: it is for weekdays, for dates and for every day", at)
+            raise fault(
+                "invalid_window",
+                f"{way} takes no {at}: it is for weekdays, for dates and for every day",
+                at,
+            )
         if self.start is None or self.end is None:
             missing, other = ("start", "end") if self.start is None else ("end", "start")
             raise fault(
-                "invalid_window", f"{other} is there and {missing} is not: write both, or neither for whole days", missing
+                "invalid_window",
+                f"{other} is there and {missing} is not: write both, or neither for whole days",
+                missing,
             )
         if self.start.endswith("24:00"):
-            raise fault("invalid_window", "a day ends at 24:00, and none starts then: write 00:00", "start")
+            raise fault(
+                "invalid_window", "a day ends at 24:00, and none starts then: write 00:00", "start"
+            )
         _check_part(self.start, self.end, way)
 
     def compiled(self) -> Window:
@@ -216,19 +242,33 @@ class WindowDraft(ApiModel):
         if self.dates is not None:
             return _Dates(tuple(sorted(set(self.dates))), part, words, label)
         chosen = tuple(day for day in WEEKDAYS if self.weekdays is None or day in self.weekdays)
-        return _Weekdays(frozenset(WEEKDAYS.index(d) for d in chosen), part, _listing(chosen) + words, label)
+        return _Weekdays(
+            frozenset(WEEKDAYS.index(d) for d in chosen), part, _listing(chosen) + words, label
+        )
 
 
 def _check_part(start: str, end: str, way: str | None) -> None:
     """Raise a fault if the two do not form a part of a day, or of a week."""
     weekly = " " in start
     if weekly != (" " in end):
-        raise fault("invalid_window", "write the weekday in both start and end, or in neither", "end" if weekly else "start")
+        raise fault(
+            "invalid_window",
+            "write the weekday in both start and end, or in neither",
+            "end" if weekly else "start",
+        )
     if weekly and way is not None:
-        raise fault("invalid_window", f"a stretch over days stands alone: take {way} away, or the weekday in start and end", way)
+        raise fault(
+            "invalid_window",
+            f"a stretch over days stands alone: take {way} away, or the weekday in start and end",
+            way,
+        )
     if (_of_week(end) - _of_week(start)) % _WEEK_SECONDS == 0:
         meant = "write all seven weekdays" if weekly else "leave both out"
-        raise fault("invalid_window", f"it is the same as start: if you mean all of the time, {meant}", "end")
+        raise fault(
+            "invalid_window",
+            f"it is the same as start: if you mean all of the time, {meant}",
+            "end",
+        )
 
 
 def _listing(days: Sequence[str]) -> str:
@@ -285,7 +325,9 @@ class _Once:
         if all(at is None or at.tzinfo is not None for at in (start, end)):
             yield Span(start or _OPEN[0], end or _OPEN[1], words)
             return
-        for first, last in stretches(start or _OPEN[0].replace(tzinfo=None), end or _OPEN[1].replace(tzinfo=None), zone):
+        for first, last in stretches(
+            start or _OPEN[0].replace(tzinfo=None), end or _OPEN[1].replace(tzinfo=None), zone
+        ):
             yield Span(first, last, words)
 
 
@@ -297,13 +339,17 @@ def _dates_of(zone: ZoneInfo, since: datetime, until: datetime) -> tuple[date, d
     return first, min(until.astimezone(zone).date() + _DAY, date(LAST_YEAR, 12, 31))
 
 
-def _parts(days: Iterator[date], part: tuple[int, int], zone: ZoneInfo) -> Iterator[tuple[date, datetime, datetime]]:
+def _parts(
+    days: Iterator[date], part: tuple[int, int], zone: ZoneInfo
+) -> Iterator[tuple[date, datetime, datetime]]:
     start, end = part
     if end <= start:
         end += 86_400
     for day in days:
         midnight = datetime.combine(day, time())
-        for first, last in stretches(midnight + timedelta(seconds=start), midnight + timedelta(seconds=end), zone):
+        for first, last in stretches(
+            midnight + timedelta(seconds=start), midnight + timedelta(seconds=end), zone
+        ):
             yield day, first, last
 
 
@@ -367,7 +413,9 @@ class _Yearly:
                 if after < first or start > last:
                     continue
                 told = f"{self.label}every year {_month_day(begin)}{f' to {_month_day(end)}' if end != begin else ''}"
-                for one, other in stretches(datetime.combine(start, time()), datetime.combine(after, time()), zone):
+                for one, other in stretches(
+                    datetime.combine(start, time()), datetime.combine(after, time()), zone
+                ):
                     yield Span(one, other, told)
 
 

@@ -161,9 +161,13 @@ class Circuit:
 
     def _spared(self) -> Circuit:
         """Return the circuit as before the try: a half-open one is open again, and due."""
-        return replace(self, state=CircuitState.OPEN) if self.state is CircuitState.HALF_OPEN else self
+        return (
+            replace(self, state=CircuitState.OPEN) if self.state is CircuitState.HALF_OPEN else self
+        )
 
-    def _opened(self, report: Report, now: datetime, policy: CircuitPolicy, *, proven: bool) -> Circuit:
+    def _opened(
+        self, report: Report, now: datetime, policy: CircuitPolicy, *, proven: bool
+    ) -> Circuit:
         assert report.code is not None
         failed = replace(
             self,
@@ -174,7 +178,9 @@ class Circuit:
             message=report.message,
             since=self.since or now,
         )
-        refused_anew = report.code is ErrorCode.AUTH_FAILED and self.code is not ErrorCode.AUTH_FAILED
+        refused_anew = (
+            report.code is ErrorCode.AUTH_FAILED and self.code is not ErrorCode.AUTH_FAILED
+        )
         if self.state is CircuitState.OPEN and not refused_anew:
             return failed  # another try was faster, or insisted: the pause stays as it was
         trips = 1 if refused_anew else self.trips + 1

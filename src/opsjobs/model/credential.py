@@ -23,7 +23,10 @@ _Principal = Annotated[str, Field(max_length=200, pattern=text_patterns.KERBEROS
 PARTS = ("password", "private_key", "passphrase", "certificate", "keytab", "value")
 VALUE_CHARACTERS_MAX = 32_768
 """The limit of a secret for jobs, the same as for a secret parameter."""
-_IN_WORDS = {"principal": "principal, such as deploy@CORP.EXAMPLE", "keytab": "keytab (the file in base64) or password"}
+_IN_WORDS = {
+    "principal": "principal, such as deploy@CORP.EXAMPLE",
+    "keytab": "keytab (the file in base64) or password",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,11 @@ class _Form:
     def missing(self, given: Set[str]) -> list[str]:
         """Return the names of the missing parts."""
         lacking = [_IN_WORDS.get(part, part) for part in sorted(self.needed - given)]
-        return lacking if not self.one_of or self.one_of & given else [*lacking, _IN_WORDS[min(self.one_of)]]
+        return (
+            lacking
+            if not self.one_of or self.one_of & given
+            else [*lacking, _IN_WORDS[min(self.one_of)]]
+        )
 
     def surplus(self, given: Set[str]) -> list[str]:
         """Return the parts that this type does not have."""
@@ -47,8 +54,12 @@ class _Form:
 _FORMS: Mapping[CredentialType, _Form] = {
     CredentialType.PASSWORD: _Form(frozenset({"password"})),
     CredentialType.SSH_KEY: _Form(frozenset({"private_key"}), optional=frozenset({"passphrase"})),
-    CredentialType.SSH_CERTIFICATE: _Form(frozenset({"private_key", "certificate"}), optional=frozenset({"passphrase"})),
-    CredentialType.CLIENT_CERTIFICATE: _Form(frozenset({"private_key", "certificate"}), optional=frozenset({"passphrase"})),
+    CredentialType.SSH_CERTIFICATE: _Form(
+        frozenset({"private_key", "certificate"}), optional=frozenset({"passphrase"})
+    ),
+    CredentialType.CLIENT_CERTIFICATE: _Form(
+        frozenset({"private_key", "certificate"}), optional=frozenset({"passphrase"})
+    ),
     CredentialType.KERBEROS: _Form(frozenset(), one_of=frozenset({"keytab", "password"})),
     CredentialType.AGENT: _Form(frozenset()),
     CredentialType.SECRET: _Form(frozenset({"value"})),
@@ -60,7 +71,11 @@ def unfit(type_: CredentialType, given: Set[str]) -> str | None:
     if type_ is CredentialType.SECRET:
         return _unfit(type_, given, _FORMS[type_], None)
     name = "principal" if type_ is CredentialType.KERBEROS else "username"
-    return _unfit(type_, given, _FORMS[type_], name) if name in given else _lacks(type_, [_IN_WORDS.get(name, name)])
+    return (
+        _unfit(type_, given, _FORMS[type_], name)
+        if name in given
+        else _lacks(type_, [_IN_WORDS.get(name, name)])
+    )
 
 
 def _unfit(type_: CredentialType, given: Set[str], form: _Form, name: str | None) -> str | None:
@@ -95,7 +110,9 @@ class _Secrets(ApiModel):
         """Return the given parts in plain text; do not store them in an attribute."""
         parts = ((name, getattr(self, name)) for name in PARTS)
         return {
-            name: part.get_secret_value() if isinstance(part, SecretStr) else part for name, part in parts if part is not None
+            name: part.get_secret_value() if isinstance(part, SecretStr) else part
+            for name, part in parts
+            if part is not None
         }
 
 
@@ -104,9 +121,13 @@ class BoundTo(ApiModel):
 
     If all are empty, it may be used anywhere."""
 
-    targets: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=1_000)
+    targets: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+        default_factory=list, max_length=1_000
+    )
     groups: list[Name] = Field(default_factory=list, max_length=100)
-    jobs: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=1_000)
+    jobs: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+        default_factory=list, max_length=1_000
+    )
 
 
 class CredentialDraft(_Secrets):
@@ -125,7 +146,9 @@ class CredentialDraft(_Secrets):
 
     @model_validator(mode="after")
     def _parts_fit_the_type(self) -> CredentialDraft:
-        given = {part for part in ("username", "principal", *PARTS) if getattr(self, part) is not None}
+        given = {
+            part for part in ("username", "principal", *PARTS) if getattr(self, part) is not None
+        }
         fault = unfit(self.type, given) if self.source is None else self._unfit_source(given)
         if fault is not None:
             raise ValueError(fault)
@@ -143,7 +166,9 @@ class CredentialDraft(_Secrets):
 
     def revealed(self) -> dict[str, str]:
         """Return the given parts, or their source, in plain text; never store them."""
-        return super().revealed() if self.source is None else {"source": self.source.model_dump_json()}
+        return (
+            super().revealed() if self.source is None else {"source": self.source.model_dump_json()}
+        )
 
     @property
     def login(self) -> str:

@@ -13,10 +13,16 @@ def differences(old: Any, new: Any, at: str = "") -> list[str]:
     >>> differences({"a": [1, 2], "b": 3}, {"a": [1, 5], "c": 3})
     ['/a/1', '/b', '/c']"""
     if isinstance(old, dict) and isinstance(new, dict):
-        return [found for key in sorted({*old, *new}) for found in _differences_at(old, new, key, f"{at}/{key}")]
+        return [
+            found
+            for key in sorted({*old, *new})
+            for found in _differences_at(old, new, key, f"{at}/{key}")
+        ]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
-        return [found for position, (a, b) in pairs for found in differences(a, b, f"{at}/{position}")]
+        return [
+            found for position, (a, b) in pairs for found in differences(a, b, f"{at}/{position}")
+        ]
     return [] if old == new else [at or "/"]
 
 
@@ -30,7 +36,9 @@ def written(draft: JobDraft) -> dict[str, Any]:
     People keep it in a file."""
     body = draft.model_dump(mode="json", exclude_defaults=True)
     body["actions"] = [_action(draft, position) for position in range(len(draft.actions))]
-    kept = {key: value for key, value in body.items() if value not in ({}, []) and key != "job_type"}
+    kept = {
+        key: value for key, value in body.items() if value not in ({}, []) and key != "job_type"
+    }
     # The type follows from the actions, unless the caller chose another one.
     same = JobDraft.model_validate(kept, context={"stored": True}).job_type is draft.job_type
     return kept if same else {**kept, "job_type": body["job_type"]}
@@ -40,4 +48,8 @@ def _action(draft: JobDraft, position: int) -> dict[str, Any]:
     action = draft.actions[position]
     shown = action.model_dump(mode="json", exclude_defaults=True)
     named = {} if action.key == f"step-{position + 1}" else {"key": action.key}
-    return {**named, "type": action.type, **{name: value for name, value in shown.items() if name not in ("key", "type")}}
+    return {
+        **named,
+        "type": action.type,
+        **{name: value for name, value in shown.items() if name not in ("key", "type")},
+    }

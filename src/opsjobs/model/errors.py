@@ -117,7 +117,9 @@ class Unavailable(Failure):
 
     code = "unavailable"
 
-    def __init__(self, reason: str, *, told: str = "The database does not answer now: try again in a second.") -> None:
+    def __init__(
+        self, reason: str, *, told: str = "The database does not answer now: try again in a second."
+    ) -> None:
         super().__init__(reason)
         self.told = told
 
@@ -126,7 +128,9 @@ class TooSlow(Unavailable):
     """PostgreSQL ended the statement at its time limit: a retry may fail in the same way."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason, told="The database took too long: ask for less, or try again in a minute.")
+        super().__init__(
+            reason, told="The database took too long: ask for less, or try again in a minute."
+        )
 
 
 class Locked(Unavailable):
@@ -139,7 +143,10 @@ class DiskFull(Unavailable):
     code = "database_disk_full"
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason, told="The disk of the database is full: nothing is stored until there is space on its volume.")
+        super().__init__(
+            reason,
+            told="The disk of the database is full: nothing is stored until there is space on its volume.",
+        )
 
 
 class RemoteFailure(Failure):

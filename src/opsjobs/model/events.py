@@ -80,7 +80,9 @@ def channels(event_type: str) -> tuple[str, str]:
     return CHANNEL, f"{CHANNEL}.{event_type}"
 
 
-def cloud_event(event_id: str, event_type: str, subject: str, at: str, data: Mapping[str, Any]) -> dict[str, Any]:
+def cloud_event(
+    event_id: str, event_type: str, subject: str, at: str, data: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return a CloudEvents 1.0 JSON event.
 
     `at` is RFC 3339 in UTC; `subject` the uuid of the thing."""

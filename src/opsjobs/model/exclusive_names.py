@@ -35,12 +35,19 @@ def check_names(names: Iterable[str], bounds: Bounds) -> None:
                 f"The exclusive name {name!r} is not bound to your scope ({scopes_in_words(bounds.act)}): write it as "
                 f"{_example(bounds.act)}{BEHIND_LABELS}NAME, or ask a caller who holds {bounds.permission} without a scope to write it."
             )
-            raise Forbidden("out_of_reach", detail, errors=[FieldError(f"/policy/exclusive/{position}", detail, "out_of_reach")])
+            raise Forbidden(
+                "out_of_reach",
+                detail,
+                errors=[FieldError(f"/policy/exclusive/{position}", detail, "out_of_reach")],
+            )
 
 
 def _example(reach: Reach) -> str:
     first = reach.scopes[0].requirements if reach.scopes else ()
-    return BETWEEN_LABELS.join(f"{r.key}={r.values[0]}" if r.values else r.key for r in first) or "LABEL=VALUE"
+    return (
+        BETWEEN_LABELS.join(f"{r.key}={r.values[0]}" if r.values else r.key for r in first)
+        or "LABEL=VALUE"
+    )
 
 
 def shown(waiting_on: Mapping[str, Any] | None, *, everything: bool) -> Mapping[str, Any] | None:

@@ -139,7 +139,14 @@ class ErrorCode(StrEnum):
         return _STATUS_OF.get(self, RunStatus.FAILED)
 
 
-OFFLINE = frozenset({ErrorCode.DNS, ErrorCode.CONNECT_TIMEOUT, ErrorCode.CONNECTION_REFUSED, ErrorCode.CONNECTION_LOST})
+OFFLINE = frozenset(
+    {
+        ErrorCode.DNS,
+        ErrorCode.CONNECT_TIMEOUT,
+        ErrorCode.CONNECTION_REFUSED,
+        ErrorCode.CONNECTION_LOST,
+    }
+)
 """The codes of an unreachable machine, which may come back by itself."""
 
 _UNREACHABLE = (
@@ -290,4 +297,6 @@ class Execution:
 
 def moment(at: datetime | None) -> str | None:
     """Return a time in RFC 3339, UTC, with milliseconds, as all answers format it."""
-    return None if at is None else at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
+    return (
+        None if at is None else at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
+    )

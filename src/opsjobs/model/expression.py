@@ -17,7 +17,17 @@ from typing import Any
 
 from opsjobs.model.expression_tokens import CHARACTERS_MAX, ExpressionToken, Fault, tokens
 
-__all__ = ["CHARACTERS_MAX", "DEPTH_MAX", "NODES_MAX", "Expression", "Fault", "NameScope", "Unfit", "ValueKind", "parse"]
+__all__ = [
+    "CHARACTERS_MAX",
+    "DEPTH_MAX",
+    "NODES_MAX",
+    "Expression",
+    "Fault",
+    "NameScope",
+    "Unfit",
+    "ValueKind",
+    "parse",
+]
 
 DEPTH_MAX = 20
 NODES_MAX = 200
@@ -93,7 +103,11 @@ _SYSTEM: Mapping[tuple[str, ...], ValueKind] = {
     ("job", "name"): ValueKind.TEXT,
     ("run", "attempt"): ValueKind.NUMBER,
 }
-_OF_ACTION: Mapping[str, ValueKind] = {"exit_code": ValueKind.NUMBER, "stdout": ValueKind.TEXT, "status": ValueKind.TEXT}
+_OF_ACTION: Mapping[str, ValueKind] = {
+    "exit_code": ValueKind.NUMBER,
+    "stdout": ValueKind.TEXT,
+    "status": ValueKind.TEXT,
+}
 _ORDERS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,
@@ -147,17 +161,27 @@ class _Parser:
             raise Fault(self._next.at, f"it is nested more than {DEPTH_MAX} deep")
         left = self._all_of()
         while token := self._take("or"):
-            left = self._both(left, self._all_of(), token.at, lambda a, b, v: _truth(a, v) or _truth(b, v))
+            left = self._both(
+                left, self._all_of(), token.at, lambda a, b, v: _truth(a, v) or _truth(b, v)
+            )
         self._depth -= 1
         return left
 
     def _all_of(self) -> _Node:
         left = self._not()
         while token := self._take("and"):
-            left = self._both(left, self._not(), token.at, lambda a, b, v: _truth(a, v) and _truth(b, v))
+            left = self._both(
+                left, self._not(), token.at, lambda a, b, v: _truth(a, v) and _truth(b, v)
+            )
         return left
 
-    def _both(self, left: _Node, right: _Node, at: int, join: Callable[[_Node, _Node, Mapping[str, Any]], bool]) -> _Node:
+    def _both(
+        self,
+        left: _Node,
+        right: _Node,
+        at: int,
+        join: Callable[[_Node, _Node, Mapping[str, Any]], bool],
+    ) -> _Node:
         _wants_truth(left)
         _wants_truth(right)
         return self._node(ValueKind.BOOLEAN, at, lambda values: join(left, right, values))
@@ -186,29 +210,43 @@ class _Parser:
         if self._next.text == "not" and self._tokens[self._at + 1].text == "in":
             self._at += 1
             return self._negated(self._inside(left, self._tokens[self._at]), left.at)
-        return self._inside(left, self._next) if self._next.text == "in" and self._next.kind == "word" else left
+        return (
+            self._inside(left, self._next)
+            if self._next.text == "in" and self._next.kind == "word"
+            else left
+        )
 
     def _equal(self, left: _Node, right: _Node, token: ExpressionToken) -> _Node:
         _comparable(left, right, token.at)
         wanted = token.text == "=="
-        return self._node(ValueKind.BOOLEAN, token.at, lambda v: _same(left.value(v), right.value(v)) is wanted)
+        return self._node(
+            ValueKind.BOOLEAN, token.at, lambda v: _same(left.value(v), right.value(v)) is wanted
+        )
 
     def _ordered(self, left: _Node, right: _Node, token: ExpressionToken) -> _Node:
         _comparable(left, right, token.at)
         for side in (left, right):
             if side.kind in (ValueKind.BOOLEAN, ValueKind.LIST, ValueKind.NULL):
-                raise Fault(side.at, f"{token.text!r} compares numbers or texts, and this is a {side.kind}")
+                raise Fault(
+                    side.at, f"{token.text!r} compares numbers or texts, and this is a {side.kind}"
+                )
         compare = _ORDERS[token.text]
-        return self._node(ValueKind.BOOLEAN, token.at, lambda v: _in_order(left.value(v), right.value(v), compare))
+        return self._node(
+            ValueKind.BOOLEAN, token.at, lambda v: _in_order(left.value(v), right.value(v), compare)
+        )
 
     def _inside(self, left: _Node, token: ExpressionToken) -> _Node:
         self._at += 1
         right = self._operand()
         if right.kind not in (ValueKind.LIST, ValueKind.TEXT, ValueKind.ANY):
-            raise Fault(right.at, f"behind 'in' stands a list or a text, and this is a {right.kind}")
+            raise Fault(
+                right.at, f"behind 'in' stands a list or a text, and this is a {right.kind}"
+            )
         if right.kind is ValueKind.TEXT and left.kind not in (ValueKind.TEXT, ValueKind.ANY):
             raise Fault(left.at, f"only a text can be in a text, and this is a {left.kind}")
-        return self._node(ValueKind.BOOLEAN, token.at, lambda v: _within(left.value(v), right.value(v)))
+        return self._node(
+            ValueKind.BOOLEAN, token.at, lambda v: _within(left.value(v), right.value(v))
+        )
 
     def _matches(self, left: _Node, token: ExpressionToken) -> _Node:
         pattern = self._next
@@ -236,7 +274,9 @@ class _Parser:
             return self._constant(token.value, token.at)
         if token.kind == "word" and token.text in ("true", "false", "null"):
             self._at += 1
-            return self._constant({"true": True, "false": False, "null": None}[token.text], token.at)
+            return self._constant(
+                {"true": True, "false": False, "null": None}[token.text], token.at
+            )
         if token.kind == "word" and token.text not in ("and", "or", "not", "in", "matches"):
             return self._name()
         found = repr(token.text) if token.text else "the end"
@@ -302,7 +342,9 @@ class _Parser:
 
 def _wants_truth(node: _Node) -> None:
     if node.kind not in (ValueKind.BOOLEAN, ValueKind.ANY, ValueKind.NULL):
-        raise Fault(node.at, f"something true or false was expected here, and this is a {node.kind}")
+        raise Fault(
+            node.at, f"something true or false was expected here, and this is a {node.kind}"
+        )
 
 
 def _comparable(left: _Node, right: _Node, at: int) -> None:
@@ -315,7 +357,9 @@ def _truth(node: _Node, values: Mapping[str, Any]) -> bool:
     value = node.value(values)
     if value is None or isinstance(value, bool):
         return bool(value)
-    raise Unfit(f"something true or false was expected, and there is the {_kind_of(value)} {_shorten(value)}")
+    raise Unfit(
+        f"something true or false was expected, and there is the {_kind_of(value)} {_shorten(value)}"
+    )
 
 
 def _kind_of(value: Any) -> ValueKind:
@@ -342,7 +386,9 @@ def _in_order(left: Any, right: Any, compare: Callable[[Any, Any], bool]) -> boo
         return False
     kinds = {_kind_of(left), _kind_of(right)}
     if kinds not in ({ValueKind.NUMBER}, {ValueKind.TEXT}):
-        raise Unfit(f"{_shorten(left)} and {_shorten(right)} cannot be put in order: both must be numbers, or both texts")
+        raise Unfit(
+            f"{_shorten(left)} and {_shorten(right)} cannot be put in order: both must be numbers, or both texts"
+        )
     return compare(left, right)
 
 

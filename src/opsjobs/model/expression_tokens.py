@@ -57,7 +57,9 @@ def _token(text: str, at: int) -> tuple[ExpressionToken, int]:
     match = _TOKEN.match(text, at)
     if match is None:
         at += len(text[at:]) - len(text[at:].lstrip())
-        raise Fault(at, f"{text[at : at + 10]!r} is neither a name, a number, a text in quotes nor a sign")
+        raise Fault(
+            at, f"{text[at : at + 10]!r} is neither a name, a number, a text in quotes nor a sign"
+        )
     kind = match.lastgroup or "end"
     said = match[kind]
     return ExpressionToken(kind, said, match.start(kind), _value(kind, said)), match.end()

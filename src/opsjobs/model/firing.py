@@ -132,7 +132,9 @@ def judge(table: Moments, standing: ScheduleStanding, now: datetime) -> Round:
         next_due: datetime | None = moments[len(known)]
     else:
         next_due = table.next_after(moments[-1])
-        next_fire_at = max(next_fire_at, table.fire_at(next_due)) if next_due is not None else next_fire_at
+        next_fire_at = (
+            max(next_fire_at, table.fire_at(next_due)) if next_due is not None else next_fire_at
+        )
     verdicts = _Judge(standing, now).all(older, known)
     return Round(verdicts, next_due, next_fire_at if next_due is not None else None)
 
@@ -140,7 +142,9 @@ def judge(table: Moments, standing: ScheduleStanding, now: datetime) -> Round:
 _Moment = tuple[datetime, datetime]
 
 
-def _due(table: Moments, first: datetime, now: datetime) -> tuple[FiringVerdict | None, list[datetime]]:
+def _due(
+    table: Moments, first: datetime, now: datetime
+) -> tuple[FiringVerdict | None, list[datetime]]:
     """Return the due times from the first one to now.
 
     If there are very many, return the latest ones, and a row for all before them."""
@@ -149,7 +153,9 @@ def _due(table: Moments, first: datetime, now: datetime) -> tuple[FiringVerdict 
         return None, found
     tail = _latest(table, found[-1], now, (found[-1] - found[0]) / COUNTED_AT_MOST)
     before, tail = tail[0], tail[1:]
-    return FiringVerdict(found[0], found[0], FiringStatus.MISSED, until_at=before, moments=len(found)), tail
+    return FiringVerdict(
+        found[0], found[0], FiringStatus.MISSED, until_at=before, moments=len(found)
+    ), tail
 
 
 def _latest(table: Moments, after: datetime, now: datetime, gap: timedelta) -> list[datetime]:
@@ -173,7 +179,9 @@ def _latest(table: Moments, after: datetime, now: datetime, gap: timedelta) -> l
         span *= 2
 
 
-def _ready(table: Moments, moments: Sequence[datetime], first: datetime, now: datetime) -> tuple[list[_Moment], datetime]:
+def _ready(
+    table: Moments, moments: Sequence[datetime], first: datetime, now: datetime
+) -> tuple[list[_Moment], datetime]:
     """Return the due times to fire now with their fire times, and the next fire time.
 
     If there is no next due time, the second value is the fire time of the last. A due time is never
@@ -200,7 +208,9 @@ class _Judge:
         verdicts = [self._first(due, at) for due, at in moments]
         late = [n for n, v in enumerate(verdicts) if v.status is FiringStatus.MISSED]
         for n in self._caught_up(verdicts, late):
-            verdicts[n] = replace(verdicts[n], status=FiringStatus.PENDING, rule=None, reason=None, catch_up=True)
+            verdicts[n] = replace(
+                verdicts[n], status=FiringStatus.PENDING, rule=None, reason=None, catch_up=True
+            )
         verdicts = self._queued(verdicts)
         if older is not None:
             verdicts = [self._together(older), *verdicts]
@@ -212,7 +222,9 @@ class _Judge:
             return FiringVerdict(due, at, FiringStatus.SKIPPED, *why)
         if self._late(at) < LATE_SECONDS:
             return FiringVerdict(due, at, FiringStatus.PENDING)
-        return FiringVerdict(due, at, FiringStatus.MISSED, FiringRule.MISFIRE, self._describe_miss(at))
+        return FiringVerdict(
+            due, at, FiringStatus.MISSED, FiringRule.MISFIRE, self._describe_miss(at)
+        )
 
     def _blocking_rule(self, due: datetime, at: datetime) -> tuple[FiringRule, str] | None:
         if not self._standing.enabled:
@@ -222,7 +234,9 @@ class _Judge:
 
     def _caught_up(self, verdicts: Sequence[FiringVerdict], late: Sequence[int]) -> Sequence[int]:
         most = {"run_once": 1, "run_all": CATCH_UPS_AT_MOST}.get(self._standing.misfire, 0)
-        within = [n for n in late if self._late(verdicts[n].fire_at) <= self._standing.misfire_window]
+        within = [
+            n for n in late if self._late(verdicts[n].fire_at) <= self._standing.misfire_window
+        ]
         return within[-most:] if most else ()
 
     def _queued(self, verdicts: Sequence[FiringVerdict]) -> list[FiringVerdict]:
@@ -232,7 +246,14 @@ class _Judge:
             counts = verdict.status is FiringStatus.PENDING and not verdict.catch_up
             if counts and not self._room:
                 words = f"{PENDING_AT_MOST} firings of the schedule waited for their launch already"
-                kept.append(replace(verdict, status=FiringStatus.SKIPPED, rule=FiringRule.QUEUE_FULL, reason=words))
+                kept.append(
+                    replace(
+                        verdict,
+                        status=FiringStatus.SKIPPED,
+                        rule=FiringRule.QUEUE_FULL,
+                        reason=words,
+                    )
+                )
             else:
                 self._room -= counts
                 kept.append(verdict)
@@ -280,7 +301,9 @@ def _folded(verdicts: Sequence[FiringVerdict]) -> list[FiringVerdict]:
             rows.append(replace(verdict, until_at=verdict.until_at or verdict.due_at))
         else:
             row = rows[first[kept]]
-            rows[first[kept]] = replace(row, until_at=verdict.due_at, moments=row.moments + verdict.moments)
+            rows[first[kept]] = replace(
+                row, until_at=verdict.due_at, moments=row.moments + verdict.moments
+            )
     return rows
 
 

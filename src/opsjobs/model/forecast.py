@@ -78,7 +78,9 @@ class Week:
     def data(self) -> dict[str, Any]:
         """Return the answer of GET /schedules/forecast."""
         hours = [self._hour(hour) for hour in range(HOURS)]
-        busy = sorted((hour for hour in hours if hour["firings"]), key=lambda hour: -hour["firings"])
+        busy = sorted(
+            (hour for hour in hours if hour["firings"]), key=lambda hour: -hour["firings"]
+        )
         return {
             "from": moment(self.since),
             "until": moment(self.until),
@@ -88,7 +90,9 @@ class Week:
             "words": self._summarize(busy),
             "hours": hours,
             "busiest": busy[:BUSIEST],
-            "collisions": [collision.data() for collision in sorted(self.collisions, key=lambda c: c.due_at)],
+            "collisions": [
+                collision.data() for collision in sorted(self.collisions, key=lambda c: c.due_at)
+            ],
             "left_out": list(self._left_out()),
         }
 
@@ -108,7 +112,9 @@ class Week:
             most = f"{_pluralize(busy[0]['firings'], 'firing')}, at most {busy[0]['peak']} in one minute"
             told += f"; the busiest hour begins at {hour:%Y-%m-%d %H:%M} UTC: {most}"
         if self.closed:
-            told += f"; {_pluralize(self.closed, 'moment')} will be passed over, closed by calendars"
+            told += (
+                f"; {_pluralize(self.closed, 'moment')} will be passed over, closed by calendars"
+            )
         return told
 
     def _left_out(self) -> list[str]:
@@ -118,10 +124,16 @@ class Week:
                 f"not looked at: {_pluralize(self.not_looked_at, 'schedule')}, for there are more than are counted at once"
             )
         if self.cut:
-            named = ", ".join(self.cut[:NAMED_AT_MOST]) + (" …" if len(self.cut) > NAMED_AT_MOST else "")
-            told.append(f"not counted to the end of the week: {named}, with more moments than are counted of one schedule")
+            named = ", ".join(self.cut[:NAMED_AT_MOST]) + (
+                " …" if len(self.cut) > NAMED_AT_MOST else ""
+            )
+            told.append(
+                f"not counted to the end of the week: {named}, with more moments than are counted of one schedule"
+            )
         if self.closed > len(self.collisions):
-            told.append(f"not listed: {_pluralize(self.closed - len(self.collisions), 'moment')} more that calendars close")
+            told.append(
+                f"not listed: {_pluralize(self.closed - len(self.collisions), 'moment')} more that calendars close"
+            )
         return told
 
 

@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from opsjobs.model.access import EVERYTHING, PERMISSIONS, Grant, Principal, PrincipalKind, Role, Scope, normalised, permissions_of
+from opsjobs.model.access import (
+    EVERYTHING,
+    PERMISSIONS,
+    Grant,
+    Principal,
+    PrincipalKind,
+    Role,
+    Scope,
+    normalised,
+    permissions_of,
+)
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.target import Requirement
 
@@ -23,15 +33,26 @@ class GrantDraft(ApiModel):
     An empty scope covers everything."""
 
     role: Role | None = None
-    permissions: list[Annotated[str, Field(max_length=64)]] = Field(default_factory=list, max_length=PERMISSIONS_MAX)
+    permissions: list[Annotated[str, Field(max_length=64)]] = Field(
+        default_factory=list, max_length=PERMISSIONS_MAX
+    )
     scope: str = Field(default="", max_length=SCOPE_CHARACTERS_MAX)
 
     @field_validator("permissions")
     @classmethod
     def _check_permissions(cls, permissions: list[str]) -> list[str]:
         spelt = [normalised(permission) for permission in permissions]
-        if unknown := next((p for p, s in zip(permissions, spelt, strict=True) if s not in PERMISSIONS | {EVERYTHING}), None):
-            raise ValueError(f"there is no permission {unknown!r}: there are {', '.join(sorted(PERMISSIONS))} and *")
+        if unknown := next(
+            (
+                p
+                for p, s in zip(permissions, spelt, strict=True)
+                if s not in PERMISSIONS | {EVERYTHING}
+            ),
+            None,
+        ):
+            raise ValueError(
+                f"there is no permission {unknown!r}: there are {', '.join(sorted(PERMISSIONS))} and *"
+            )
         return list(dict.fromkeys(spelt))
 
     @field_validator("scope")
@@ -48,7 +69,11 @@ class GrantDraft(ApiModel):
 
     def kept(self) -> dict[str, Any]:
         """Return the grant as it is stored and shown."""
-        return {"role": self.role and self.role.value, "permissions": self.permissions, "scope": self.scope}
+        return {
+            "role": self.role and self.role.value,
+            "permissions": self.permissions,
+            "scope": self.scope,
+        }
 
 
 Grants = Annotated[list[GrantDraft], Field(min_length=1, max_length=GRANTS_MAX)]
@@ -89,7 +114,9 @@ def _requirement_text(requirement: Requirement) -> str:
     return f"{requirement.key} in ({','.join(requirement.values)})"
 
 
-def principal_of(name: str, kind: PrincipalKind, kept: Sequence[Mapping[str, Any]], person: str | None) -> Principal:
+def principal_of(
+    name: str, kind: PrincipalKind, kept: Sequence[Mapping[str, Any]], person: str | None
+) -> Principal:
     """Return a principal with its stored grants."""
     roles = tuple(dict.fromkeys(one["role"] for one in kept if one.get("role")))
     return Principal(name, kind, grants_of(kept), roles, person)
@@ -103,13 +130,19 @@ def may_give(giver: Principal, grant: Grant) -> bool:
 
 
 def _holds(giver: Principal, permission: str, scope: Scope) -> bool:
-    held = [grant for grant in giver.grants if EVERYTHING in grant.permissions or permission in grant.permissions]
+    held = [
+        grant
+        for grant in giver.grants
+        if EVERYTHING in grant.permissions or permission in grant.permissions
+    ]
     return any(set(grant.scope.requirements) <= set(scope.requirements) for grant in held)
 
 
 def both(first: Principal, second: Principal) -> tuple[Grant, ...]:
     """Return the intersection of two principals' grants: permissions and scopes of both."""
-    pairs = ((a, b, _common(a.permissions, b.permissions)) for a in first.grants for b in second.grants)
+    pairs = (
+        (a, b, _common(a.permissions, b.permissions)) for a in first.grants for b in second.grants
+    )
     return tuple(
         Grant(
             permissions,

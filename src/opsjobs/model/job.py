@@ -56,10 +56,15 @@ class _Work(ApiModel):
 
     @model_validator(mode="after")
     def _keys(self, info: ValidationInfo) -> _Work:
-        named = [a.model_copy(update={"key": a.key or f"step-{i}"}) for i, a in enumerate(self.actions, start=1)]
+        named = [
+            a.model_copy(update={"key": a.key or f"step-{i}"})
+            for i, a in enumerate(self.actions, start=1)
+        ]
         if not stored(info):
             check_structure(named)
-        object.__setattr__(self, "actions", named)  # the model is frozen for others; this is still its construction
+        object.__setattr__(
+            self, "actions", named
+        )  # the model is frozen for others; this is still its construction
         return self
 
     @model_validator(mode="after")
@@ -69,7 +74,13 @@ class _Work(ApiModel):
                 continue
             if durability(action.durable, self.policy.durable) == "off":
                 words = "has become, which needs a durable run, but durable is off: leave one of the two out"
-                raise fault("become_needs_durable", f"the action {action.key!r} {words}", "actions", position, "become")
+                raise fault(
+                    "become_needs_durable",
+                    f"the action {action.key!r} {words}",
+                    "actions",
+                    position,
+                    "become",
+                )
         return self
 
 
@@ -87,7 +98,9 @@ class RunDraft(Overriding, _Work):
             declared = undeclared(self.parameters)
         except Invalid:
             return self  # reported at launch, with a pointer to each
-        check_rendering(self.actions, declared, self.policy.gate.check if self.policy.gate else None)
+        check_rendering(
+            self.actions, declared, self.policy.gate.check if self.policy.gate else None
+        )
         return self
 
 
@@ -98,14 +111,18 @@ class JobDraft(_Work):
     description: str = Field(default="", max_length=10_000)
     job_type: JobType | None = None
     state: Literal["draft", "active"] = "active"
-    tags: list[Annotated[Title, Field(min_length=1, max_length=64)]] = Field(default_factory=list, max_length=64)
+    tags: list[Annotated[Title, Field(min_length=1, max_length=64)]] = Field(
+        default_factory=list, max_length=64
+    )
     parameters: list[ParameterDraft] = Field(default_factory=list, max_length=PARAMETERS_MAX)
 
     @model_validator(mode="after")
     def _parameters_have_their_places(self, info: ValidationInfo) -> JobDraft:
         if not stored(info):
             check_declared(self.parameters)
-            check_rendering(self.actions, self.parameters, self.policy.gate.check if self.policy.gate else None)
+            check_rendering(
+                self.actions, self.parameters, self.policy.gate.check if self.policy.gate else None
+            )
         return self
 
     @model_validator(mode="after")
@@ -113,9 +130,13 @@ class JobDraft(_Work):
         only = self.actions[0].type if len(self.actions) == 1 else ""
         actual = JobType(only) if only in set(JobType) else JobType.COMPOSITE
         if self.job_type is None:
-            object.__setattr__(self, "job_type", actual)  # as above: a default that needs the other fields
+            object.__setattr__(
+                self, "job_type", actual
+            )  # as above: a default that needs the other fields
         elif self.job_type not in (actual, JobType.COMPOSITE):
-            raise ValueError(f"job_type is {self.job_type.value}, but the actions make it {actual.value}")
+            raise ValueError(
+                f"job_type is {self.job_type.value}, but the actions make it {actual.value}"
+            )
         return self
 
 
@@ -125,7 +146,9 @@ class JobBody(Overriding, JobDraft):
     @property
     def draft(self) -> JobDraft:
         """The job alone."""
-        return JobDraft.model_construct(**{name: getattr(self, name) for name in JobDraft.model_fields})
+        return JobDraft.model_construct(
+            **{name: getattr(self, name) for name in JobDraft.model_fields}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +218,10 @@ def modernised(body: Mapping[str, Any]) -> dict[str, Any]:
         actions = [_modern_action(a) for a in new["actions"]]
         if all(isinstance(a, dict) and isinstance(a.get("action_order"), int) for a in actions):
             actions.sort(key=lambda a: a["action_order"])
-        new["actions"] = [{k: v for k, v in a.items() if k != "action_order"} if isinstance(a, dict) else a for a in actions]
+        new["actions"] = [
+            {k: v for k, v in a.items() if k != "action_order"} if isinstance(a, dict) else a
+            for a in actions
+        ]
     return new
 
 
@@ -213,7 +239,9 @@ def _with_retries(body: dict[str, Any], to: dict[str, Any]) -> dict[str, Any]:
     """Move `max_retries: n` from the body to `retry.max_attempts: n + 1`."""
     if "max_retries" in body:
         retries, retry = body.pop("max_retries"), to.get("retry") or {}
-        more = retries + 1 if isinstance(retries, int) and not isinstance(retries, bool) else retries
+        more = (
+            retries + 1 if isinstance(retries, int) and not isinstance(retries, bool) else retries
+        )
         to["retry"] = {"max_attempts": more, **retry} if isinstance(retry, dict) else retry
     return to
 
@@ -228,7 +256,9 @@ def _respelt(body: Mapping[str, Any], old: Collection[str]) -> dict[str, Any]:
 
 
 def _modern_action(action: Any) -> Any:
-    if not isinstance(action, dict) or "action_type" not in (action := _respelt(action, _OLD_WORDS)):
+    if not isinstance(action, dict) or "action_type" not in (
+        action := _respelt(action, _OLD_WORDS)
+    ):
         return action
     new = dict(action)
     parameters = new.pop("action_parameters", {})

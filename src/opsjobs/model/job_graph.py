@@ -72,7 +72,13 @@ def _check_keys(actions: Sequence[ActionDraft]) -> None:
     seen: set[str | None] = set()
     for position, action in enumerate(actions):
         if action.key in seen:
-            raise fault("duplicate_key", f"two actions have the key {action.key!r}", "actions", position, "key")
+            raise fault(
+                "duplicate_key",
+                f"two actions have the key {action.key!r}",
+                "actions",
+                position,
+                "key",
+            )
         seen.add(action.key)
 
 
@@ -82,9 +88,13 @@ def _check_rollbacks(actions: Sequence[ActionDraft]) -> None:
         at = ("actions", position)
         if (action.on_failure == "rollback") != (action.rollback is not None):
             words = "on_failure: rollback and rollback (the key of the action that undoes it) go together"
-            raise fault("rollback", words, *at, "rollback" if action.rollback is not None else "on_failure")
+            raise fault(
+                "rollback", words, *at, "rollback" if action.rollback is not None else "on_failure"
+            )
         if action.rollback is not None and action.rollback not in named:
-            raise fault("unknown_action", f"there is no action {action.rollback!r}", *at, "rollback")
+            raise fault(
+                "unknown_action", f"there is no action {action.rollback!r}", *at, "rollback"
+            )
         if action.key in apart and action.rollback is not None:
             words = f"{action.key!r} is itself a rollback: it cannot have one of its own"
             raise fault("rollback", words, *at, "rollback")

@@ -44,7 +44,9 @@ def _warnings_of(
     yield from _labels(pointer, action, labels)
 
 
-def _names(pointer: str, action: Action, declared: Sequence[ParameterDraft]) -> Iterator[FieldError]:
+def _names(
+    pointer: str, action: Action, declared: Sequence[ParameterDraft]
+) -> Iterator[FieldError]:
     """Yield warnings for names in braces that are no parameters.
 
     The shell expands them, mostly to an empty text."""
@@ -58,7 +60,12 @@ def _names(pointer: str, action: Action, declared: Sequence[ParameterDraft]) -> 
     for field, text in _templates(action):
         assigned = _assigned(text) if isinstance(action, CommandAction) and "${" in text else set()
         for name in dict.fromkeys(_HOLE.findall(text)):
-            if name in known or name.isupper() or name in getattr(action, "env", {}) or name in assigned:
+            if (
+                name in known
+                or name.isupper()
+                or name in getattr(action, "env", {})
+                or name in assigned
+            ):
                 continue
             close = get_close_matches(name, known, 1)
             meant = f" Did you mean {close[0]}?" if close else ""
@@ -111,10 +118,22 @@ def _unused(draft: JobDraft, actions: Sequence[Action]) -> Iterator[FieldError]:
     text = json.dumps([action.model_dump(mode="json") for action in actions], ensure_ascii=False)
     if any(isinstance(action, ScriptAction) and action.script is None for action in actions):
         return  # an encoded script cannot be searched
-    chosen_by = {parameter.choices_by.parameter for parameter in draft.parameters if parameter.choices_by is not None}
+    chosen_by = {
+        parameter.choices_by.parameter
+        for parameter in draft.parameters
+        if parameter.choices_by is not None
+    }
     for position, parameter in enumerate(draft.parameters):
         name = parameter.name
-        marks = (f"${{{name}}}", f"parameters.{name}", f"parameters['{name}']", variable_of(name), "OPSJOBS_PARAM_$")
+        marks = (
+            f"${{{name}}}",
+            f"parameters.{name}",
+            f"parameters['{name}']",
+            variable_of(name),
+            "OPSJOBS_PARAM_$",
+        )
         secret = parameter.secret and "OPSJOBS_SECRETS" in text
         if name not in chosen_by and not secret and not any(mark in text for mark in marks):
-            yield FieldError(f"/parameters/{position}", f"the parameter {name} is never used", "unused_parameter")
+            yield FieldError(
+                f"/parameters/{position}", f"the parameter {name} is never used", "unused_parameter"
+            )

@@ -7,10 +7,14 @@ from collections.abc import Iterable
 from opsjobs.model.errors import FieldError, Forbidden, Invalid
 from opsjobs.model.target import Target, Transport
 
-_REASON = "Its commands run as the worker's user, who can read the keys and tokens of this installation."
+_REASON = (
+    "Its commands run as the worker's user, who can read the keys and tokens of this installation."
+)
 
 
-def check_written(transport: Transport, was: Transport | None, *, allowed: bool, everywhere: bool) -> None:
+def check_written(
+    transport: Transport, was: Transport | None, *, allowed: bool, everywhere: bool
+) -> None:
     """Check the transport of a target on write. `was`: its previous one; None: it is new.
 
     `allowed`: the setting. `everywhere`: the caller has no scope. Raises Forbidden, Invalid."""
@@ -18,10 +22,16 @@ def check_written(transport: Transport, was: Transport | None, *, allowed: bool,
         return
     if not everywhere:
         detail = f"transport: local is refused within a scope. {_REASON} Use ssh, or ask an administrator without a scope."
-        raise Forbidden("out_of_reach", detail, errors=[FieldError("/transport", detail, "out_of_reach")])
+        raise Forbidden(
+            "out_of_reach", detail, errors=[FieldError("/transport", detail, "out_of_reach")]
+        )
     if transport is Transport.LOCAL and not allowed:
         detail = f"transport: local is off. {_REASON} Use ssh, or set OPSJOBS_LOCAL_TRANSPORT=on for the API and the workers."
-        raise Invalid("local_transport_off", detail, errors=[FieldError("/transport", detail, "local_transport_off")])
+        raise Invalid(
+            "local_transport_off",
+            detail,
+            errors=[FieldError("/transport", detail, "local_transport_off")],
+        )
 
 
 def check_launched(targets: Iterable[Target], *, allowed: bool) -> None:
@@ -36,10 +46,16 @@ def check_launched(targets: Iterable[Target], *, allowed: bool) -> None:
             f"The target {found} has transport: local, which is off. Select other targets, change its transport to ssh, "
             "or set OPSJOBS_LOCAL_TRANSPORT=on for the API and the workers."
         )
-        raise Invalid("local_transport_off", detail, errors=[FieldError("/targets", detail, "local_transport_off")])
+        raise Invalid(
+            "local_transport_off",
+            detail,
+            errors=[FieldError("/targets", detail, "local_transport_off")],
+        )
 
 
 def refuse_scoped(name: str) -> Forbidden:
     """Describe why a caller with a scope may not run anything on this target."""
-    detail = f"{name} has transport: local, which is refused within a scope. {_REASON} Select others."
+    detail = (
+        f"{name} has transport: local, which is refused within a scope. {_REASON} Select others."
+    )
     return Forbidden("out_of_reach", detail)

@@ -45,7 +45,17 @@ class Forms:
 
     They are built once and shared by everything that may print the secrets."""
 
-    __slots__ = ("__weakref__", "_grams", "_heads", "_longest", "_pieces", "_short", "_stride", "_within", "folds")
+    __slots__ = (
+        "__weakref__",
+        "_grams",
+        "_heads",
+        "_longest",
+        "_pieces",
+        "_short",
+        "_stride",
+        "_within",
+        "folds",
+    )
 
     def __init__(self, secrets: Iterable[str]) -> None:
         secrets = tuple(secrets)
@@ -56,7 +66,11 @@ class Forms:
         shortest = min(map(len, self._indexed), default=_INDEXED_BYTES_MIN)
         self._stride = min(_STRIDE_MAX, (shortest - _GRAM + 1) // _GRAM)
         places = range(_GRAM * self._stride)
-        self._grams = {int.from_bytes(p[at : at + _GRAM], sys.byteorder) for p in self._indexed for at in places}
+        self._grams = {
+            int.from_bytes(p[at : at + _GRAM], sys.byteorder)
+            for p in self._indexed
+            for at in places
+        }
         self._heads = {piece[:_GRAM] for piece in self._pieces}
         self._within = _prefixes(self._pieces)
         self.folds = has_blanks(secrets)
@@ -85,7 +99,9 @@ class Forms:
 
         Of pieces that begin at one place, the longest."""
         for start in range(max(at - _GRAM * self._stride + 1, 0), at + 1):
-            if text[start : start + _GRAM] in self._heads and (size := self._size_at(text[start : start + self._longest])):
+            if text[start : start + _GRAM] in self._heads and (
+                size := self._size_at(text[start : start + self._longest])
+            ):
                 yield start, start + size
 
     def _size_at(self, text: bytes) -> int:
@@ -102,7 +118,11 @@ class Forms:
         size, heads = len(text), self._heads
         first = max(0, size - self._longest + 1)
         begun = [at for at in range(first, size - _GRAM + 1) if text[at : at + _GRAM] in heads]
-        return [at for at in (*begun, *range(max(first, size - _GRAM + 1), size)) if self._goes_on(text[at:])]
+        return [
+            at
+            for at in (*begun, *range(max(first, size - _GRAM + 1), size))
+            if self._goes_on(text[at:])
+        ]
 
     def _goes_on(self, rest: bytes) -> bool:
         place = bisect_right(self._pieces, rest)
@@ -227,7 +247,12 @@ class _Text:
         self._views = list(views(whole, folds=any(one.folds for one in forms)))
 
     def _searches(self) -> Iterator[tuple[View, Forms]]:
-        return ((view, one) for view in self._views for one in self._forms if one.folds or not view.folded)
+        return (
+            (view, one)
+            for view in self._views
+            for one in self._forms
+            if one.folds or not view.folded
+        )
 
     @property
     def end(self) -> _Text:
@@ -252,7 +277,9 @@ class _Text:
         start, end = span
         if end - start == size:
             return True
-        return end - start <= SPAN_BYTES and (size >= ACROSS_BYTES_MIN or not _BREAK.search(self.whole, start, end))
+        return end - start <= SPAN_BYTES and (
+            size >= ACROSS_BYTES_MIN or not _BREAK.search(self.whole, start, end)
+        )
 
     def find_begun(self) -> Iterator[int]:
         """Yield the places where held-back bytes begin.
@@ -261,7 +288,11 @@ class _Text:
         whole_line = self.whole.endswith((b"\n", b"\r"))
         for view, one in self._searches():
             size = len(view.bare)
-            yield from (view.place(at) for at in one.begun_in(view.bare) if size - at >= ACROSS_BYTES_MIN or not whole_line)
+            yield from (
+                view.place(at)
+                for at in one.begun_in(view.bare)
+                if size - at >= ACROSS_BYTES_MIN or not whole_line
+            )
 
 
 def _past(spans: Sequence[Span], held: int) -> int:

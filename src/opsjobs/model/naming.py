@@ -62,11 +62,15 @@ def check_name(text: str) -> str:
     name = unicodedata.normalize("NFC", text)
     for character in name:
         if (why := _fault(character)) is not None:
-            raise ValueError(f"the name {name[:40]!a} has the character {_in_words(character)}: {why}. Take it out")
+            raise ValueError(
+                f"the name {name[:40]!a} has the character {_in_words(character)}: {why}. Take it out"
+            )
     if name != name.strip():
         raise ValueError(f"the name {name[:40]!a} begins or ends with a blank: take it away")
     if name and unicodedata.category(name[0]).startswith("M"):
-        raise ValueError(f"the name {name[:40]!a} begins with {_in_words(name[0])}, which belongs to a letter before it")
+        raise ValueError(
+            f"the name {name[:40]!a} begins with {_in_words(name[0])}, which belongs to a letter before it"
+        )
     for word in _split_words(name):
         _check_scripts(name, word)
     return name

@@ -54,4 +54,8 @@ def _abbreviates(short: str, name: str) -> bool:
 
     The other name begins with the same letter, and has all of its letters in order."""
     letters = iter(name)
-    return short[0] == name[:1] and len(short) < len(name) and all(letter in letters for letter in short)
+    return (
+        short[0] == name[:1]
+        and len(short) < len(name)
+        and all(letter in letters for letter in short)
+    )

@@ -59,7 +59,9 @@ class Outputs:
         if too_long:
             return
         if self._wanted == "last_line":
-            self._last = line.decode("utf-8", "replace").rstrip("\r") if line.strip() else self._last
+            self._last = (
+                line.decode("utf-8", "replace").rstrip("\r") if line.strip() else self._last
+            )
         elif line.lstrip().startswith(b"{"):
             self._values |= _object(line)
 

@@ -34,7 +34,9 @@ class ChoicesBy(ApiModel):
     `map` holds them by the other parameter's value as text."""
 
     parameter: ParameterName
-    map: dict[Annotated[str, Field(max_length=1_000)], Choices] = Field(min_length=1, max_length=1_000)
+    map: dict[Annotated[str, Field(max_length=1_000)], Choices] = Field(
+        min_length=1, max_length=1_000
+    )
 
 
 class ParameterDraft(ApiModel):
@@ -92,7 +94,11 @@ class ParameterDraft(ApiModel):
         self._check_secret()
         for field, types in _ONLY_FOR.items():
             if getattr(self, field) is not None and self.type not in types:
-                raise fault("not_for_this_type", f"{field} is for {', '.join(types)}, not for {self.type}", field)
+                raise fault(
+                    "not_for_this_type",
+                    f"{field} is for {', '.join(types)}, not for {self.type}",
+                    field,
+                )
         self._check_bounds()
         return self
 
@@ -105,24 +111,40 @@ class ParameterDraft(ApiModel):
         if self.type not in ("string", "secret"):
             raise fault("secret", f"a secret is a text, not of type {self.type}", "secret")
         if self.default is not None:
-            raise fault("secret", "a secret has no default: it would lie open in the job", "default")
+            raise fault(
+                "secret", "a secret has no default: it would lie open in the job", "default"
+            )
         if self.choices is not None or self.choices_by is not None or self.choices_url is not None:
-            raise fault("secret", "a secret has no list of allowed values: it would lie open in the job", "choices")
+            raise fault(
+                "secret",
+                "a secret has no list of allowed values: it would lie open in the job",
+                "choices",
+            )
 
     def _check_from_credential(self) -> None:
         """Raise a fault for a constraint that is never checked: the value is read at run time."""
         fields = ("pattern", "min_length", "max_length", *(("required",) if self.required else ()))
         for field in fields if self.from_credential is not None else ():
             if getattr(self, field) is not None:
-                raise fault("from_credential", f"its value comes from a credential: leave {field} out", field)
+                raise fault(
+                    "from_credential",
+                    f"its value comes from a credential: leave {field} out",
+                    field,
+                )
 
     def _check_bounds(self) -> None:
         for field in ("min", "max"):
             if (bound := getattr(self, field)) is not None:
                 self._check_value(bound, field)
-        if (self.min is not None and self.max is not None) and size_of(self.type, self.min) > size_of(self.type, self.max):
+        if (self.min is not None and self.max is not None) and size_of(
+            self.type, self.min
+        ) > size_of(self.type, self.max):
             raise fault("range", "min is more than max", "min")
-        if self.min_length is not None and self.max_length is not None and self.min_length > self.max_length:
+        if (
+            self.min_length is not None
+            and self.max_length is not None
+            and self.min_length > self.max_length
+        ):
             raise fault("range", "min_length is more than max_length", "min_length")
         for position, choice in enumerate(self.choices or ()):
             self._check_value(choice, "choices", position)
@@ -142,7 +164,9 @@ class ParameterDraft(ApiModel):
         except ValueRefused as refused:
             raise fault(refused.code, refused.detail, at) from None
 
-    def check(self, given: object, offered: Sequence[Scalar] | None, work: MatchBudget | None = None) -> Value:
+    def check(
+        self, given: object, offered: Sequence[Scalar] | None, work: MatchBudget | None = None
+    ) -> Value:
         """Return the typed value. Raises ValueRefused.
 
         `offered`: the allowed values (None: any). `work`: the budget for matching patterns."""
@@ -151,7 +175,11 @@ class ParameterDraft(ApiModel):
         self._check_size(value)
         if offered is None:
             return value
-        return [_chosen(one, offered) for one in value] if isinstance(value, list) else _chosen(value, offered)
+        return (
+            [_chosen(one, offered) for one in value]
+            if isinstance(value, list)
+            else _chosen(value, offered)
+        )
 
     def _check_pattern(self, value: Value, work: MatchBudget) -> None:
         if self.pattern is None:
@@ -215,7 +243,9 @@ def check_declared(parameters: Sequence[ParameterDraft]) -> None:
         by = parameter.choices_by
         if by is not None and (by.parameter not in before or before[by.parameter].secret):
             words = f"{by.parameter!r} is no parameter that is declared before {parameter.name!r} and is not secret"
-            raise fault("unknown_parameter", words, "parameters", position, "choices_by", "parameter")
+            raise fault(
+                "unknown_parameter", words, "parameters", position, "choices_by", "parameter"
+            )
         before[parameter.name] = parameter
         variables.add(variable)
 
@@ -229,7 +259,9 @@ def variable_of(name: str) -> str:
 
 
 def bound(
-    declared: Sequence[ParameterDraft], given: Mapping[str, object], fetched: Mapping[str, Sequence[Scalar]] | None = None
+    declared: Sequence[ParameterDraft],
+    given: Mapping[str, object],
+    fetched: Mapping[str, Sequence[Scalar]] | None = None,
 ) -> dict[str, Value | Secret | JobSecret]:
     """Return the value of every declared parameter: the given one, its default, or None.
 
@@ -237,19 +269,25 @@ def bound(
     Raises Invalid with a pointer to each wrong one."""
     known = {parameter.name for parameter in declared}
     wrong = [
-        FieldError(_at(name), f"there is no parameter {name[:100]!r}", "unknown_parameter") for name in given if name not in known
+        FieldError(_at(name), f"there is no parameter {name[:100]!r}", "unknown_parameter")
+        for name in given
+        if name not in known
     ]
     values: dict[str, Value | Secret | JobSecret] = {}
     work = MatchBudget()
     for parameter in declared:
         try:
-            values[parameter.name] = _bound(parameter, given.get(parameter.name), values, fetched or {}, work)
+            values[parameter.name] = _bound(
+                parameter, given.get(parameter.name), values, fetched or {}, work
+            )
         except ValueRefused as refused:
             values[parameter.name] = None
             wrong.append(FieldError(_at(parameter.name), refused.detail, refused.code))
     if wrong:
         more = f" ({len(wrong) - 1} more in errors)" if len(wrong) > 1 else ""
-        raise Invalid("invalid_parameters", f"{wrong[0].pointer}: {wrong[0].detail}.{more}", errors=wrong)
+        raise Invalid(
+            "invalid_parameters", f"{wrong[0].pointer}: {wrong[0].detail}.{more}", errors=wrong
+        )
     return values
 
 
@@ -262,7 +300,9 @@ def _bound(
 ) -> Value | Secret | JobSecret:
     if parameter.from_credential is not None:
         if given is not None:
-            words = f"its value comes from the credential {parameter.from_credential!r}: leave it out"
+            words = (
+                f"its value comes from the credential {parameter.from_credential!r}: leave it out"
+            )
             raise ValueRefused("from_credential", words)
         return JobSecret(parameter.from_credential)
     if given is None and (given := parameter.default) is None:
@@ -292,7 +332,9 @@ def undeclared(given: Mapping[str, object]) -> list[ParameterDraft]:
         try:
             declared.append(ParameterDraft(name=name, type=_type_of(value)))
         except ValueError:
-            words = "a parameter's name is letters, digits, _ and -, and does not begin with a digit"
+            words = (
+                "a parameter's name is letters, digits, _ and -, and does not begin with a digit"
+            )
             wrong.append(FieldError(_at(name), words, "invalid"))
     if wrong:
         raise Invalid("invalid_parameters", f"{wrong[0].pointer}: {wrong[0].detail}.", errors=wrong)

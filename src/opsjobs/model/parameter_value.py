@@ -13,7 +13,17 @@ from opsjobs.model.target import check_host
 TEXT_MAX = 32_768
 ENTRIES_MAX = 1_000
 
-ParameterType = Literal["string", "integer", "number", "boolean", "choice", "multi_choice", "datetime", "secret", "host_list"]
+ParameterType = Literal[
+    "string",
+    "integer",
+    "number",
+    "boolean",
+    "choice",
+    "multi_choice",
+    "datetime",
+    "secret",
+    "host_list",
+]
 Value = str | int | float | bool | list[Any] | None
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
@@ -51,7 +61,9 @@ def _text(given: object) -> str:
     if len(given) > TEXT_MAX:
         raise ValueRefused("too_long", f"it has more than {TEXT_MAX} characters")
     if "\x00" in given:
-        raise ValueRefused("bad_character", "it holds a NUL character, which no command can be given")
+        raise ValueRefused(
+            "bad_character", "it holds a NUL character, which no command can be given"
+        )
     return given
 
 
@@ -66,7 +78,12 @@ def _integer(given: object) -> int:
 def _number(given: object) -> int | float:
     if isinstance(given, str) and _NUMBER.fullmatch(given):
         given = int(given) if _INTEGER.fullmatch(given) else float(given)
-    if not isinstance(given, int | float) or isinstance(given, bool) or abs(given) >= 1 << 63 or not math.isfinite(given):
+    if (
+        not isinstance(given, int | float)
+        or isinstance(given, bool)
+        or abs(given) >= 1 << 63
+        or not math.isfinite(given)
+    ):
         raise ValueRefused("wrong_type", "it is not a number")
     return given
 
@@ -83,7 +100,9 @@ def _moment(given: object) -> str:
     try:
         read_instant(given if isinstance(given, str) else "")
     except ValueError as wrong:
-        raise ValueRefused("wrong_type", f"it is not a date and time with a zone: {wrong}") from None
+        raise ValueRefused(
+            "wrong_type", f"it is not a date and time with a zone: {wrong}"
+        ) from None
     return str(given)
 
 
@@ -113,7 +132,9 @@ def _host(given: object) -> str:
     try:
         return check_host(_text(given))
     except ValueError:
-        raise ValueRefused("wrong_type", f"{str(given)[:100]!r} is neither an IP address nor a host name") from None
+        raise ValueRefused(
+            "wrong_type", f"{str(given)[:100]!r} is neither an IP address nor a host name"
+        ) from None
 
 
 _FITTING: Mapping[ParameterType, Callable[[object], Value]] = {

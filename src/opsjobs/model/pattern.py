@@ -29,7 +29,9 @@ class TooMuchWork(ValueError):
     """The pattern takes too long with this text: it has too many simultaneous alternatives."""
 
     def __init__(self) -> None:
-        super().__init__("the pattern takes too long with this text: write it with smaller counts, or in fewer ways to go on")
+        super().__init__(
+            "the pattern takes too long with this text: write it with smaller counts, or in fewer ways to go on"
+        )
 
 
 @dataclass
@@ -78,7 +80,9 @@ class Pattern:
                 return False
         return 0 in self._reached(state, "")
 
-    def _next(self, state: _State, char: str, work: MatchBudget, *, whole: bool) -> tuple[_State, bool]:
+    def _next(
+        self, state: _State, char: str, work: MatchBudget, *, whole: bool
+    ) -> tuple[_State, bool]:
         """Return the state after `char`, and if a match had ended before it."""
         if (known := self._known.get((state, char, whole))) is not None:
             return known

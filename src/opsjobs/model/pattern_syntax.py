@@ -30,7 +30,10 @@ class Chars:
         """Return True if the character is one of these."""
         spellings = {char, char.lower(), char.upper()} if self.fold else {char}
         points = [ord(one) for one in spellings if len(one) == 1]
-        return any(low <= point <= high for point in points for low, high in self.ranges) != self.negated
+        return (
+            any(low <= point <= high for point in points for low, high in self.ranges)
+            != self.negated
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +73,28 @@ _WORD: Ranges = ((48, 57), (65, 90), (95, 95), (97, 122))
 _SPACE: Ranges = ((9, 13), (32, 32))
 _CLASSES = {"d": _DIGITS, "w": _WORD, "s": _SPACE}
 _CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v"}
-_PLACES: dict[str, Place] = {"A": "text_start", "z": "text_end", "Z": "text_end", "b": "word_edge", "B": "no_word_edge"}
-_ANCHORS: dict[str, Place] = {"^": "text_start", "^m": "line_start", "$": "text_end", "$m": "line_end"}
+_PLACES: dict[str, Place] = {
+    "A": "text_start",
+    "z": "text_end",
+    "Z": "text_end",
+    "b": "word_edge",
+    "B": "no_word_edge",
+}
+_ANCHORS: dict[str, Place] = {
+    "^": "text_start",
+    "^m": "line_start",
+    "$": "text_end",
+    "$m": "line_end",
+}
 
 
 def _all_but(ranges: Ranges) -> Ranges:
     edges = [-1, *(edge for low, high in sorted(ranges) for edge in (low, high)), _LAST + 1]
-    return tuple((edges[i] + 1, edges[i + 1] - 1) for i in range(0, len(edges), 2) if edges[i] + 1 <= edges[i + 1] - 1)
+    return tuple(
+        (edges[i] + 1, edges[i + 1] - 1)
+        for i in range(0, len(edges), 2)
+        if edges[i] + 1 <= edges[i + 1] - 1
+    )
 
 
 def read(text: str) -> Node:
@@ -155,7 +173,9 @@ class _PatternReader:
 
     def group(self, depth: int) -> Node:
         if self.follows("?") and not self.follows(":"):
-            raise self.wrong("(? is taken only as (?: … ), and as (?i), (?m), (?s) at the very beginning")
+            raise self.wrong(
+                "(? is taken only as (?: … ), and as (?i), (?m), (?s) at the very beginning"
+            )
         node = self.choice(depth + 1)
         if not self.follows(")"):
             raise self.wrong("a ) is missing")
@@ -214,7 +234,11 @@ class _PatternReader:
             self.at += len(digits)
             return chr(int(digits, 16))
         if char.isalnum():
-            why = "a reference to a group cannot be matched in linear time" if char.isdecimal() else "it means nothing here"
+            why = (
+                "a reference to a group cannot be matched in linear time"
+                if char.isdecimal()
+                else "it means nothing here"
+            )
             raise self.wrong(f"\\{char} is not taken: {why}")
         return char
 

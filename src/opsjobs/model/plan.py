@@ -28,19 +28,31 @@ class Plan:
         return bisect_right(self.waves, position)
 
 
-def plan(order: LaunchOrder, targets: Sequence[Target], *, default_parallel: int, max_targets: int, seed: int) -> Plan:
+def plan(
+    order: LaunchOrder,
+    targets: Sequence[Target],
+    *,
+    default_parallel: int,
+    max_targets: int,
+    seed: int,
+) -> Plan:
     """Return the plan of a launch on these resolved targets. Raises Invalid.
 
     `seed` feeds `order: random`."""
     if not targets:
-        raise Invalid("no_targets", "No target matches the selection: name ids, groups or a selector that fit known targets.")
+        raise Invalid(
+            "no_targets",
+            "No target matches the selection: name ids, groups or a selector that fit known targets.",
+        )
     if len(targets) > max_targets:
         raise Invalid(
             "too_many_targets",
             f"The selection has {len(targets)} targets, the limit is {max_targets}: narrow it, or raise MAX_TARGETS_PER_JOB.",
         )
     window = min(order.policy.max_parallel or default_parallel, len(targets))
-    return Plan(in_order(order.policy, targets, seed), window, wave_ends(order.policy, len(targets)))
+    return Plan(
+        in_order(order.policy, targets, seed), window, wave_ends(order.policy, len(targets))
+    )
 
 
 def wave_ends(policy: Policy, total: int) -> list[int]:

@@ -96,11 +96,19 @@ class Policy(ApiModel):
             sizes = [w if isinstance(w, int) else _thousandths(w) for _, w in amounts]
             for (position, wave), size, before in zip(amounts, sizes, [0, *sizes], strict=False):
                 if size <= before:
-                    raise fault("waves_shrink", f"{wave} is no more than before it: waves are cumulative, and grow", position)
+                    raise fault(
+                        "waves_shrink",
+                        f"{wave} is no more than before it: waves are cumulative, and grow",
+                        position,
+                    )
                 if isinstance(wave, str) and size > 100_000:
                     raise fault("not_a_share", f"{wave} is more than all", position)
         if waves and (not isinstance(waves[-1], str) or _thousandths(waves[-1]) != 100_000):
-            raise fault("last_wave", f'the last wave is all targets: write "100%", not {waves[-1]}', len(waves) - 1)
+            raise fault(
+                "last_wave",
+                f'the last wave is all targets: write "100%", not {waves[-1]}',
+                len(waves) - 1,
+            )
         return list(waves)
 
     @field_validator("max_fail")
@@ -119,5 +127,8 @@ class Policy(ApiModel):
     @classmethod
     def _nobody_is_told_yet(cls, notify: Sequence[Any]) -> list[Any]:
         if notify:
-            raise fault("not_supported_yet", "notifications are not part of this version: leave notify empty")
+            raise fault(
+                "not_supported_yet",
+                "notifications are not part of this version: leave notify empty",
+            )
         return []

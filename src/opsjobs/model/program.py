@@ -25,8 +25,32 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _OURS = frozenset({"OPSJOBS_RUN", "OPSJOBS_SPOOL", "OPSJOBS_SECRETS"})
 # A shell refuses to set these, exits because of them, or sets them itself.
-_SHELLS_BASH = ("BASHOPTS", "BASH_VERSINFO", "DIRSTACK", "EPOCHREALTIME", "EPOCHSECONDS", "EUID", "FUNCNAME", "GROUPS", "SRANDOM")
-_SHELLS = frozenset((*_SHELLS_BASH, "_", "LINENO", "OLDPWD", "OPTIND", "PPID", "PWD", "RANDOM", "SECONDS", "SHELLOPTS", "UID"))
+_SHELLS_BASH = (
+    "BASHOPTS",
+    "BASH_VERSINFO",
+    "DIRSTACK",
+    "EPOCHREALTIME",
+    "EPOCHSECONDS",
+    "EUID",
+    "FUNCNAME",
+    "GROUPS",
+    "SRANDOM",
+)
+_SHELLS = frozenset(
+    (
+        *_SHELLS_BASH,
+        "_",
+        "LINENO",
+        "OLDPWD",
+        "OPTIND",
+        "PPID",
+        "PWD",
+        "RANDOM",
+        "SECONDS",
+        "SHELLOPTS",
+        "UID",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +81,9 @@ class Program:
         if "" in (self.command, self.interpreter, self.cwd):
             raise ValueError("neither a command line nor an interpreter nor a folder is empty")
         if any("\0" in text for text in self._texts()):
-            raise ValueError("neither a command line, nor an argument, nor a variable, nor a path can hold NUL")
+            raise ValueError(
+                "neither a command line, nor an argument, nor a variable, nor a path can hold NUL"
+            )
         if any(len(word.encode()) > WORD_BYTES_MAX for word in (*self.args, *self.env.values())):
             raise ValueError(f"an argument or a variable has at most {WORD_BYTES_MAX} bytes")
         for name in self.env:
@@ -66,17 +92,32 @@ class Program:
             raise ValueError(f"{odd[0]!r} cannot be the name of a secret's file")
 
     def _texts(self) -> tuple[str, ...]:
-        return (self.command or "", self.interpreter, self.cwd or "", *self.args, *self.env.values())
+        return (
+            self.command or "",
+            self.interpreter,
+            self.cwd or "",
+            *self.args,
+            *self.env.values(),
+        )
 
     @property
     def plain(self) -> bool:
         """True if it is a command line with nothing but variables, which a shell runs as it is."""
-        return self.command is not None and self.cwd is None and self.stdin is None and not self.secrets
+        return (
+            self.command is not None
+            and self.cwd is None
+            and self.stdin is None
+            and not self.secrets
+        )
 
     @property
     def text(self) -> str:
         """The command line, or the script decoded for people."""
-        return self.command if self.command is not None else (self.script or b"").decode(errors="replace")
+        return (
+            self.command
+            if self.command is not None
+            else (self.script or b"").decode(errors="replace")
+        )
 
     @property
     def digest(self) -> str:

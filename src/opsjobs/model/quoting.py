@@ -46,7 +46,9 @@ def posix(value: str) -> str:
 def cmd(value: str) -> str:
     """Quote for cmd.exe: quotes for the called program, and carets for cmd's own syntax."""
     if _CONTROL.search(value):
-        raise Unquotable("cmd.exe cannot be given a line break or another control character in a word")
+        raise Unquotable(
+            "cmd.exe cannot be given a line break or another control character in a word"
+        )
     word = _TRAILING_BACKSLASHES.sub(lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value)
     return _CMD_SPECIAL.sub(r"^\g<0>", f'"{word}"')
 

@@ -13,7 +13,11 @@ async def recut(pieces: AsyncIterable[bytes], size_bytes: int) -> AsyncIterator[
     async for piece in pieces:
         at = 0
         while len(piece) - at >= room:
-            cut = piece[at : at + room] if not held else b"".join((*held, memoryview(piece)[at : at + room]))
+            cut = (
+                piece[at : at + room]
+                if not held
+                else b"".join((*held, memoryview(piece)[at : at + room]))
+            )
             at += room
             held, room = [], size_bytes
             yield cut

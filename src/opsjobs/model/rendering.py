@@ -7,7 +7,14 @@ from functools import cached_property
 from typing import Any
 
 from opsjobs.model import expression
-from opsjobs.model.action import ActionDraft, CommandAction, FileTransferAction, JobAction, RunningAction, ScriptAction
+from opsjobs.model.action import (
+    ActionDraft,
+    CommandAction,
+    FileTransferAction,
+    JobAction,
+    RunningAction,
+    ScriptAction,
+)
 from opsjobs.model.draft_error import fault
 from opsjobs.model.expression import NameScope, ValueKind
 from opsjobs.model.job_graph import before_each
@@ -26,20 +33,26 @@ _KINDS: Mapping[str, ValueKind] = {
 }
 
 
-def scope_of(parameters: Sequence[ParameterDraft], actions: Sequence[str] | frozenset[str] = ()) -> NameScope:
+def scope_of(
+    parameters: Sequence[ParameterDraft], actions: Sequence[str] | frozenset[str] = ()
+) -> NameScope:
     """Return the names that a condition may use; secrets are excluded."""
     kinds = {p.name: _KINDS.get(p.type, ValueKind.TEXT) for p in parameters if not p.secret}
     return NameScope(kinds, frozenset(actions), lambda text: pattern(text).matches)
 
 
-def names_of(parameters: Sequence[ParameterDraft], actions: Sequence[str] | frozenset[str] = ()) -> TemplateNames:
+def names_of(
+    parameters: Sequence[ParameterDraft], actions: Sequence[str] | frozenset[str] = ()
+) -> TemplateNames:
     """Return the names that a template may use."""
     secrets = frozenset(p.name for p in parameters if p.secret)
     return TemplateNames(frozenset(p.name for p in parameters), secrets, frozenset(actions))
 
 
 def check_rendering(
-    actions: Sequence[ActionDraft], parameters: Sequence[ParameterDraft], check: ActionDraft | None = None
+    actions: Sequence[ActionDraft],
+    parameters: Sequence[ParameterDraft],
+    check: ActionDraft | None = None,
 ) -> None:
     """Raise a fault with the path of an invalid template or condition.
 
@@ -49,7 +62,9 @@ def check_rendering(
         before = known[str(action.key)]
         _check(action, names_of(parameters, before), ("actions", position))
         if action.when is not None:
-            _check_condition(action.when, scope_of(parameters, before), ("actions", position, "when"))
+            _check_condition(
+                action.when, scope_of(parameters, before), ("actions", position, "when")
+            )
     if check is not None:
         _check(check, names_of(parameters, frozenset(known)), ("policy", "gate", "check"))
 
@@ -112,7 +127,11 @@ class Rendering:
         self._commands: dict[Shell, Template] = {}
 
     def of(
-        self, values: Mapping[str, Any], shell: Shell = "posix", *, value: Callable[[str], str | None] | None = None
+        self,
+        values: Mapping[str, Any],
+        shell: Shell = "posix",
+        *,
+        value: Callable[[str], str | None] | None = None,
     ) -> dict[str, Any]:
         """Return the action rendered for one target. Raises TemplateFault, Unquotable.
 
@@ -143,7 +162,11 @@ class Rendering:
     @cached_property
     def _fields(self) -> dict[str, Template]:
         texts = {field: self._action.get(field) for field in ("cwd", "source", "destination")}
-        return {field: Template.plain(text, self._names) for field, text in texts.items() if text is not None}
+        return {
+            field: Template.plain(text, self._names)
+            for field, text in texts.items()
+            if text is not None
+        }
 
     @cached_property
     def _args(self) -> list[Template]:
@@ -151,7 +174,10 @@ class Rendering:
 
     @cached_property
     def _env(self) -> dict[str, Template]:
-        return {name: Template.plain(text, self._names) for name, text in (self._action.get("env") or {}).items()}
+        return {
+            name: Template.plain(text, self._names)
+            for name, text in (self._action.get("env") or {}).items()
+        }
 
     def _passed(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters for another job; a value of one name alone keeps its type."""
@@ -161,5 +187,9 @@ class Rendering:
             if isinstance(text, str):
                 template = Template.plain(text, names)
                 alone = template.texts == ("", "")
-                passed[name] = found(values, template.names[0]) if alone else template.render(looked_up(values))
+                passed[name] = (
+                    found(values, template.names[0])
+                    if alone
+                    else template.render(looked_up(values))
+                )
         return passed

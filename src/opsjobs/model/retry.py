@@ -52,10 +52,14 @@ class RetryPolicy(ApiModel):
     def _may_be_tried_again(cls, codes: Sequence[ErrorCode]) -> list[ErrorCode]:
         for position, code in enumerate(codes):
             if code in NEVER:
-                raise fault("never_retried", f"{code.value} is never tried again: take it out", position)
+                raise fault(
+                    "never_retried", f"{code.value} is never tried again: take it out", position
+                )
         return list(dict.fromkeys(codes))
 
-    def decide(self, code: ErrorCode, attempt: int, random: Random, *, usual_factor: float = FACTOR) -> float | None:
+    def decide(
+        self, code: ErrorCode, attempt: int, random: Random, *, usual_factor: float = FACTOR
+    ) -> float | None:
         """Return the seconds to wait before attempt `attempt` + 1; None: no retry.
 
         Attempt number `attempt` (from 1) ended with `code`."""

@@ -46,7 +46,10 @@ class RetryDraft(Overriding):
     @classmethod
     def _ids_may_be_numbers(cls, body: object) -> object:
         if isinstance(body, dict) and isinstance(body.get("targets"), list):
-            ids = [str(i) if isinstance(i, int) and not isinstance(i, bool) else i for i in body["targets"]]
+            ids = [
+                str(i) if isinstance(i, int) and not isinstance(i, bool) else i
+                for i in body["targets"]
+            ]
             return {**body, "targets": ids}
         return body
 
@@ -74,14 +77,20 @@ class LetterFilter(ApiModel):
     def _ids_may_be_numbers(cls, body: object) -> object:
         if not isinstance(body, dict):
             return body
-        numbers = {k: str(v) for k, v in body.items() if k in ("job", "target") and isinstance(v, int) and v is not True}
+        numbers = {
+            k: str(v)
+            for k, v in body.items()
+            if k in ("job", "target") and isinstance(v, int) and v is not True
+        }
         return {**body, **numbers}
 
 
 class LettersDraft(ApiModel):
     """A choice of dead letters: `ids`, or a `filter` (an empty one: all)."""
 
-    ids: list[Annotated[int, Field(ge=1, le=(1 << 63) - 1)]] | None = Field(default=None, min_length=1, max_length=IDS_MAX)
+    ids: list[Annotated[int, Field(ge=1, le=(1 << 63) - 1)]] | None = Field(
+        default=None, min_length=1, max_length=IDS_MAX
+    )
     filter: LetterFilter | None = None
 
     @model_validator(mode="after")
@@ -133,7 +142,8 @@ class PastRun:
                 return self.status.final and self.status is not RunStatus.SUCCEEDED
             case Which.NOT_STARTED:
                 return self.status in (RunStatus.SKIPPED, RunStatus.BLOCKED) or (
-                    self.status in (RunStatus.CANCELLED, RunStatus.TIMEOUT) and self.cancel_proof is CancelProof.NEVER_STARTED
+                    self.status in (RunStatus.CANCELLED, RunStatus.TIMEOUT)
+                    and self.cancel_proof is CancelProof.NEVER_STARTED
                 )
             case _:
                 return self.ended_as.value == which.value
@@ -180,7 +190,9 @@ class DeadLetter:
             "job_name": self.job_name,
             "target": self.target.data(),
             "status": self.status.value,
-            "error": None if self.error is None else {"code": self.error.code.value, "message": self.error.message},
+            "error": None
+            if self.error is None
+            else {"code": self.error.code.value, "message": self.error.message},
             "attempts": self.attempts,
             "at": moment(self.at),
             "late_result": self.late_result,

@@ -103,7 +103,11 @@ class Captured:
 
     def data(self, stream: str) -> dict[str, Any]:
         """Return `{stdout, stdout_truncated, stdout_bytes}` for the stream stdout."""
-        return {stream: self.text, f"{stream}_truncated": self.truncated, f"{stream}_bytes": self.total_bytes}
+        return {
+            stream: self.text,
+            f"{stream}_truncated": self.truncated,
+            f"{stream}_bytes": self.total_bytes,
+        }
 
 
 @dataclass(frozen=True, slots=True)

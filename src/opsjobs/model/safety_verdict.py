@@ -48,7 +48,12 @@ class Finding:
 
     def data(self) -> dict[str, Any]:
         """Return an item of `findings` in the answer to POST /safety/check."""
-        shown = {"rule": self.rule, "severity": self.severity.value, "reason": self.reason, "excerpt": self.excerpt}
+        shown = {
+            "rule": self.rule,
+            "severity": self.severity.value,
+            "reason": self.reason,
+            "excerpt": self.excerpt,
+        }
         return {**shown, "pointer": self.pointer} if self.pointer else shown
 
 
@@ -65,7 +70,10 @@ class SafetyJudgement:
 
     def data(self) -> dict[str, Any]:
         """Return the answer to POST /safety/check."""
-        return {"verdict": self.verdict.value, "findings": [finding.data() for finding in self.findings]}
+        return {
+            "verdict": self.verdict.value,
+            "findings": [finding.data() for finding in self.findings],
+        }
 
 
 @dataclass(frozen=True, slots=True)

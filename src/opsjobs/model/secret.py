@@ -102,4 +102,12 @@ class Credential:
 
     def closed(self, fault: str) -> Credential:
         """Return the same credential without its secrets, for this reason."""
-        return Credential(self.id, self.version, self.name, self.type, self.username, bound=self.bound, fault=fault)
+        return Credential(
+            self.id,
+            self.version,
+            self.name,
+            self.type,
+            self.username,
+            bound=self.bound,
+            fault=fault,
+        )

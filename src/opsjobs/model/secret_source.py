@@ -31,8 +31,13 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_. @+=:~-]{1,200}")
 def _segments(text: str) -> str:
     """Return a path such as `web/key`, if no server can read it as another path."""
     parts = text.strip("/").split("/")
-    if not all(_SEGMENT.fullmatch(part) and not part.endswith(".") and part == part.strip() for part in parts):
-        raise ValueError(f"{text!r} is no path: write segments of letters, digits and _.-@+=:~, such as web/key")
+    if not all(
+        _SEGMENT.fullmatch(part) and not part.endswith(".") and part == part.strip()
+        for part in parts
+    ):
+        raise ValueError(
+            f"{text!r} is no path: write segments of letters, digits and _.-@+=:~, such as web/key"
+        )
     return "/".join(parts)
 
 
@@ -68,7 +73,9 @@ class VaultSource(ApiModel):
     @property
     def where(self) -> str:
         """The location for people: `secret/web/key`."""
-        return f"{self.mount}/{self.path}" + (f", version {self.version}" if self.version is not None else "")
+        return f"{self.mount}/{self.path}" + (
+            f", version {self.version}" if self.version is not None else ""
+        )
 
 
 class _Certified(ApiModel):
@@ -126,7 +133,11 @@ def source_of(stored: Mapping[str, Any]) -> VaultSource | SshCaSource | VaultSsh
 def unfit_source(type_: str, source: VaultSource | SshCaSource | VaultSshSource) -> str | None:
     """Return why a credential of this type cannot have this source; None if it can."""
     if not isinstance(source, VaultSource):
-        return None if type_ == "ssh_certificate" else f"a source {source.backend} makes a credential of type ssh_certificate"
+        return (
+            None
+            if type_ == "ssh_certificate"
+            else f"a source {source.backend} makes a credential of type ssh_certificate"
+        )
     needed = _NEEDED.get(type_)
     if needed is None:
         return f"a credential of type {type_} cannot be in Vault: {', '.join(_NEEDED)} can"

@@ -43,7 +43,14 @@ def spellings(secrets: Iterable[str]) -> set[bytes]:
         if size < SECRET_BYTES_MIN:
             continue
         size_of_all += size
-        found.update(_forms_of(secret, size, plainly=size_of_all > ENCODED_BYTES_MAX, rarely=size_of_all <= RARE_BYTES_MAX))
+        found.update(
+            _forms_of(
+                secret,
+                size,
+                plainly=size_of_all > ENCODED_BYTES_MAX,
+                rarely=size_of_all <= RARE_BYTES_MAX,
+            )
+        )
     return found
 
 

@@ -64,7 +64,9 @@ class _Scan:
 
     def take(self, match: re.Match[str], fault: str | None = None) -> None:
         named = _WORDS[self.named[0]] if self.named else None
-        self.found.append(NamePosition(match[1], match.start(), match.end(), fault or named or self.more(match)))
+        self.found.append(
+            NamePosition(match[1], match.start(), match.end(), fault or named or self.more(match))
+        )
         self.at = match.end()
 
     def more(self, _: re.Match[str]) -> str | None:
@@ -86,7 +88,10 @@ class _Scan:
         """Consume an escape and the next character; a value there would lose its first quote."""
         self.at += 1
         if (match := self.find(self.text, self.at)) is not None:
-            self.take(match, "behind a backslash" if self.text[self.at - 1] == "\\" else "behind an escape")
+            self.take(
+                match,
+                "behind a backslash" if self.text[self.at - 1] == "\\" else "behind an escape",
+            )
         else:
             self.at += 1
 
@@ -105,8 +110,13 @@ _SUBSCRIPT = re.compile(r"(?P<open>[A-Za-z0-9_]\[|[\s(]\[(?![\s\[]))|[\]\s]")
 # The start of a command, and its arithmetic parts: bash runs a $( ) in the index of a name there,
 # quoted or not.
 _BEGINS = r"(?:\A|[;&|(){}\n]|\b(?:then|do|else|elif|if|while|until|time|builtin|command)[ \t])[ \t]*(?:![ \t]+)?"
-_CALCULATES = re.compile(_BEGINS + r"(?:let|(?:declare|typeset|local)[ \t][^;&|()\n]{0,200}?-[A-Za-z]{0,20}i)\b[^;&|\n]*")
-_NAMES = re.compile(_BEGINS + r"(?P<command>declare|typeset|local|unset|read|printf|test|\[\[?)[ \t](?P<words>[^;&|()\n]*)")
+_CALCULATES = re.compile(
+    _BEGINS + r"(?:let|(?:declare|typeset|local)[ \t][^;&|()\n]{0,200}?-[A-Za-z]{0,20}i)\b[^;&|\n]*"
+)
+_NAMES = re.compile(
+    _BEGINS
+    + r"(?P<command>declare|typeset|local|unset|read|printf|test|\[\[?)[ \t](?P<words>[^;&|()\n]*)"
+)
 _INDEX = re.compile(_BEGINS + r"[A-Za-z_]\w*\[")
 _LAST_WORDS_CHARACTERS_MAX = 200
 # Options of read whose argument is no name.
@@ -151,7 +161,9 @@ class _Posix(_Scan):
         self.here: list[tuple[str, bool]] = []
         self.murky = False
         self.doubles = 0
-        self._subscripts = [(match.start(), match["open"] is not None) for match in _SUBSCRIPT.finditer(text)]
+        self._subscripts = [
+            (match.start(), match["open"] is not None) for match in _SUBSCRIPT.finditer(text)
+        ]
         self._calculates = [match.span() for match in _CALCULATES.finditer(text)]
         self._indexes = list(_indexes(text))
         self._naming = [(*match.span("words"), match["command"]) for match in _NAMES.finditer(text)]
@@ -173,11 +185,19 @@ class _Posix(_Scan):
             return "behind a case inside of quotes, which cannot be analysed"
         at = match.start()
         subscript = bisect_left(self._subscripts, (at, False))
-        if (subscript and self._subscripts[subscript - 1][1]) or _inside(self._calculates, at) or _inside(self._indexes, at):
+        if (
+            (subscript and self._subscripts[subscript - 1][1])
+            or _inside(self._calculates, at)
+            or _inside(self._indexes, at)
+        ):
             return "where the shell calculates"
         if self._is_a_name(at):
             return "where the name of a variable stands"
-        return "in a [[ ]] that compares numbers (write [ ] instead)" if self._in_comparison(match.start()) else None
+        return (
+            "in a [[ ]] that compares numbers (write [ ] instead)"
+            if self._in_comparison(match.start())
+            else None
+        )
 
     def _is_a_name(self, at: int) -> bool:
         """Return True if a command uses the value as a variable name, whose index it evaluates."""
@@ -315,7 +335,9 @@ class _Posix(_Scan):
                 self._here_bodies()
 
     def _here_begins(self) -> None:
-        word = re.compile(r"(-?)[ \t]*((?:\\.|'[^'\n]*'|\"[^\"\n]*\"|[^\s;&|()<>'\"\\])*)").match(self.text, self.at)
+        word = re.compile(r"(-?)[ \t]*((?:\\.|'[^'\n]*'|\"[^\"\n]*\"|[^\s;&|()<>'\"\\])*)").match(
+            self.text, self.at
+        )
         assert word is not None, "the pattern matches nothing, too"
         self.here.append((re.sub(r"[\\'\"]", "", word[2]), word[1] == "-"))
 
@@ -383,7 +405,11 @@ class _PowerShell(_Scan):
         self.at += 1
 
     def more(self, match: re.Match[str]) -> str | None:
-        return "behind a here-string or $( ), which cannot be analysed" if match.start() > self._clear_until else None
+        return (
+            "behind a here-string or $( ), which cannot be analysed"
+            if match.start() > self._clear_until
+            else None
+        )
 
 
 class _Cmd(_Scan):

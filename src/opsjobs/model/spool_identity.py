@@ -90,7 +90,9 @@ class StartOrder:
     @property
     def digest(self) -> str:
         """The SHA-256 of what runs: a run found with another digest is not this one."""
-        variables = sorted((name, value) for name, value in self.environment.items() if not name.startswith(OURS))
+        variables = sorted(
+            (name, value) for name, value in self.environment.items() if not name.startswith(OURS)
+        )
         what: list[Any] = [self.command, variables, self.become.user if self.become else None]
         if self.program is not None:
             what.append(self.program.digest)

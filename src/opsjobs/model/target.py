@@ -51,7 +51,9 @@ def check_host(host: str) -> str:
 
     A host never begins with `-`, so that no program takes it for an option."""
     labels = host.rstrip(".").split(".")
-    if not _is_address(host) and (len(host) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in labels)):
+    if not _is_address(host) and (
+        len(host) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in labels)
+    ):
         raise ValueError(f"{host!r} is neither an IP address nor a host name")
     return host
 
@@ -83,7 +85,9 @@ def host_key_fingerprint(line: str) -> str:
 
 
 Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(check_host)]
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=text_patterns.NAME), AfterValidator(check_name)]
+Name = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=text_patterns.NAME), AfterValidator(check_name)
+]
 """A name of a target, group or credential.
 
 It has no comma or slash, so that lists and paths of names stay unambiguous."""
@@ -94,7 +98,9 @@ def check_label_value(value: str) -> str:
 
     Some shells cannot quote such a value."""
     if _CONTROL.search(value):
-        raise ValueError(f"the label value {value[:40]!r} has a line break or another control character in it: take it out")
+        raise ValueError(
+            f"the label value {value[:40]!r} has a line break or another control character in it: take it out"
+        )
     return check_name(value)
 
 
@@ -124,7 +130,9 @@ class TargetDraft(ApiModel):
     labels: Labels = Field(default_factory=dict)
     groups: list[Name] = Field(default_factory=list, max_length=GROUPS_AT_MOST)
     credential: Name | None = None
-    host_keys: list[Annotated[str, Field(max_length=16_384)]] = Field(default_factory=list, max_length=16)
+    host_keys: list[Annotated[str, Field(max_length=16_384)]] = Field(
+        default_factory=list, max_length=16
+    )
     host_key_policy: HostKeyPolicy = HostKeyPolicy.PINNED
     zone: str = Field(default="default", pattern=text_patterns.ZONE)
     slots: int = Field(default=10, ge=1, le=10_000)
@@ -184,13 +192,17 @@ class Endpoint:
 
     def for_(self, purpose: str) -> Endpoint:
         """Return the same endpoint and jump hosts with this purpose."""
-        return replace(self, purpose=purpose, jumps=tuple(jump.for_(purpose) for jump in self.jumps))
+        return replace(
+            self, purpose=purpose, jumps=tuple(jump.for_(purpose) for jump in self.jumps)
+        )
 
 
 class SelectionDraft(ApiModel):
     """A selection of targets: the union of ids (id, uuid or name), groups and a selector."""
 
-    ids: list[Annotated[Composed, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=10_000)
+    ids: list[Annotated[Composed, Field(min_length=1, max_length=200)]] = Field(
+        default_factory=list, max_length=10_000
+    )
     groups: list[Name] = Field(default_factory=list, max_length=1_000)
     selector: str | None = Field(default=None, max_length=4_096)
 
@@ -198,7 +210,9 @@ class SelectionDraft(ApiModel):
     @classmethod
     def _ids_may_be_numbers(cls, body: object) -> object:
         if isinstance(body, dict) and isinstance(body.get("ids"), list):
-            ids = [str(i) if isinstance(i, int) and not isinstance(i, bool) else i for i in body["ids"]]
+            ids = [
+                str(i) if isinstance(i, int) and not isinstance(i, bool) else i for i in body["ids"]
+            ]
             return {**body, "ids": ids}
         return body
 
@@ -249,7 +263,9 @@ def parse_selector(text: str) -> tuple[Requirement, ...]:
         requirements.append(requirement)
         rest = rest[end:].lstrip()
         if rest and not rest.startswith(","):
-            raise ValueError(f"the selector cannot be read at {rest[:30]!r}: conditions are separated by commas")
+            raise ValueError(
+                f"the selector cannot be read at {rest[:30]!r}: conditions are separated by commas"
+            )
         if rest and not (rest := rest[1:].lstrip()):
             raise ValueError("the selector ends with a comma")
     if not requirements:

@@ -39,14 +39,19 @@ def pin(way: Sequence[Hop]) -> bytes:
 def way_of(endpoint: Endpoint) -> list[Hop]:
     """Return a machine and its jump hosts for `pin`."""
     hops = (endpoint, *endpoint.jumps)
-    return [Hop(hop.target, hop.credential.username if hop.credential is not None else None) for hop in hops]
+    return [
+        Hop(hop.target, hop.credential.username if hop.credential is not None else None)
+        for hop in hops
+    ]
 
 
 def holds(pinned: bytes, way: Sequence[Hop]) -> bool:
     """Return True if the machine is unchanged.
 
     A first host key that was added meanwhile under the policy accept_new is no change."""
-    return any(pin(hops) == pinned for hops in product(*([hop, *_before_its_key(hop)] for hop in way)))
+    return any(
+        pin(hops) == pinned for hops in product(*([hop, *_before_its_key(hop)] for hop in way))
+    )
 
 
 def _hop(hop: Hop) -> list[Any]:
@@ -81,11 +86,17 @@ class Pins:
         """Return the version of the target at this position; None if it was not recorded."""
         if self.versions is None:
             return None
-        return int.from_bytes(self.versions[(position - 1) * VERSION_BYTES : position * VERSION_BYTES])
+        return int.from_bytes(
+            self.versions[(position - 1) * VERSION_BYTES : position * VERSION_BYTES]
+        )
 
     def digest(self, position: int) -> bytes | None:
         """Return the digest of the target at this position; None if there was no approval."""
-        return None if self.digests is None else self.digests[(position - 1) * PIN_BYTES : position * PIN_BYTES]
+        return (
+            None
+            if self.digests is None
+            else self.digests[(position - 1) * PIN_BYTES : position * PIN_BYTES]
+        )
 
 
 NO_PINS = Pins()

@@ -24,7 +24,9 @@ class GroupDraft(ApiModel):
     description: str = Field(default="", max_length=2_000)
     selector: str | None = Field(default=None, max_length=4_096)
     groups: list[Name] = Field(default_factory=list, max_length=100)
-    targets: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(default=None, max_length=10_000)
+    targets: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
+        default=None, max_length=10_000
+    )
 
     @model_validator(mode="after")
     def _selector_parses(self) -> GroupDraft:
@@ -44,7 +46,9 @@ def check_nesting(name: str, held: Mapping[str, Sequence[str]]) -> None:
         for group in inner:
             holders.setdefault(group, []).append(holder)
     if _depth(name, held) + _depth(name, holders) - 1 > DEPTH_AT_MOST:
-        raise ValueError(f"groups may hold each other {DEPTH_AT_MOST} deep, and with {name!r} they would be deeper")
+        raise ValueError(
+            f"groups may hold each other {DEPTH_AT_MOST} deep, and with {name!r} they would be deeper"
+        )
 
 
 def _circle(name: str, held: Mapping[str, Sequence[str]]) -> list[str] | None:

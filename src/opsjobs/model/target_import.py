@@ -50,7 +50,11 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     {'labels.rack': {'from': None, 'to': 'r1'}}
     """
     old, new = _by_label(before), _by_label(after)
-    return {name: {"from": old.get(name), "to": new.get(name)} for name in {**old, **new} if old.get(name) != new.get(name)}
+    return {
+        name: {"from": old.get(name), "to": new.get(name)}
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    }
 
 
 def _by_label(target: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,7 +103,11 @@ class Imported:
         counts = dict.fromkeys(("created", "updated", "unchanged", "skipped", "refused"), 0)
         for outcome in self.outcomes:
             counts[outcome.outcome] += 1
-        return {**counts, "dry_run": self.dry_run, "items": [outcome.data() for outcome in self.outcomes]}
+        return {
+            **counts,
+            "dry_run": self.dry_run,
+            "items": [outcome.data() for outcome in self.outcomes],
+        }
 
 
 def jumps_first(entries: Sequence[Mapping[str, Any]]) -> Iterator[int]:

@@ -12,7 +12,9 @@ from opsjobs.model.quoting import Quote, Shell
 from opsjobs.model.shell_context import places
 
 _HOLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_./-]*[A-Za-z0-9_/-])?)\}")
-_SYSTEM = frozenset({"target.name", "target.host", "execution.id", "execution.number", "job.name", "run.attempt"})
+_SYSTEM = frozenset(
+    {"target.name", "target.host", "execution.id", "execution.number", "job.name", "run.attempt"}
+)
 _ROOTS = frozenset({"target", "execution", "job", "run", "actions"})
 _ACTION = re.compile(r"actions\.([a-z0-9][a-z0-9_-]*)\.(exit_code|stdout|outputs\.(.+))")
 _LABEL = "target.labels."
@@ -55,7 +57,10 @@ class TemplateNames:
         if action is None:
             raise TemplateFault("unknown_name", f"there is no value ${{{name}}}")
         if action[1] not in self.actions:
-            raise TemplateFault("unknown_action", f"${{{name}}}: no action {action[1]!r} has surely ended before this one")
+            raise TemplateFault(
+                "unknown_action",
+                f"${{{name}}}: no action {action[1]!r} has surely ended before this one",
+            )
         return True
 
 
@@ -96,7 +101,10 @@ class Template:
     def _of(cls, text: str, holes: list[tuple[str, int, int]]) -> Template:
         ends = [0, *(end for _, _, end in holes)]
         starts = [*(start for _, start, _ in holes), len(text)]
-        return cls(tuple(text[a:b] for a, b in zip(ends, starts, strict=True)), tuple(name for name, _, _ in holes))
+        return cls(
+            tuple(text[a:b] for a, b in zip(ends, starts, strict=True)),
+            tuple(name for name, _, _ in holes),
+        )
 
     def render(self, value: Callable[[str], str | None], quote: Quote | None = None) -> str:
         """Return the text with its values, quoted with `quote` if given; missing ones are empty.

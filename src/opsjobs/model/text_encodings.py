@@ -50,9 +50,13 @@ _BACKSLASHES = (
     r"([\\'!])",  # $'' of zsh
     r"(\\)",  # tab-separated values, repr that needs no quotes escaped
 )
-_JSON_SIGNS = {coded: (re.compile(f'[\\\\"\\x00-\\x1f{re.escape(coded)}]'), coded) for coded in _UNICODE_ESCAPED}
+_JSON_SIGNS = {
+    coded: (re.compile(f'[\\\\"\\x00-\\x1f{re.escape(coded)}]'), coded)
+    for coded in _UNICODE_ESCAPED
+}
 _JSON_SIGNS_IN_ASCII = {
-    coded: (re.compile(f'[\\\\"\\x00-\\x1f{re.escape(coded)}]|[^\\x00-\\x7f]'), coded) for coded in _UNICODE_ESCAPED
+    coded: (re.compile(f'[\\\\"\\x00-\\x1f{re.escape(coded)}]|[^\\x00-\\x7f]'), coded)
+    for coded in _UNICODE_ESCAPED
 }
 _BACKSLASH_RULES = tuple(re.compile(rule, re.ASCII) for rule in _BACKSLASHES)
 _DOUBLED = (
@@ -159,7 +163,10 @@ def _json_sign(coded: str, digits: str, found: re.Match[str]) -> str:
     char = found[0]
     if char in coded or not char.isascii():
         units = char.encode("utf-16-be", "surrogatepass")
-        return "".join(f"\\u{int.from_bytes(units[at : at + 2], 'big'):{digits}}" for at in range(0, len(units), 2))
+        return "".join(
+            f"\\u{int.from_bytes(units[at : at + 2], 'big'):{digits}}"
+            for at in range(0, len(units), 2)
+        )
     return json.dumps(char)[1:-1]
 
 
@@ -167,7 +174,9 @@ def _with_backslashes(text: str) -> set[str]:
     found = {rule.sub(r"\\\1", text) for rule in _BACKSLASH_RULES}
     found |= {_CONTROL.sub(_ansi, form) for form in found}
     # Other locales, C and YAML write letters that are not ASCII in octal and hex.
-    found |= {_NOT_ASCII.sub(letter, form) for letter in (_octal, _hex, _yaml, _python) for form in found}
+    found |= {
+        _NOT_ASCII.sub(letter, form) for letter in (_octal, _hex, _yaml, _python) for form in found
+    }
     return found | {repr(_bytes(text))[2:-1], re.escape(text), re.sub(r'(["$`])', r"`\1", text)}
 
 
@@ -180,7 +189,16 @@ def _hex(found: re.Match[str]) -> str:
 
 
 def _ansi(found: re.Match[str]) -> str:
-    known = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\x1b": "\\E", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\v": "\\v"}
+    known = {
+        "\n": "\\n",
+        "\t": "\\t",
+        "\r": "\\r",
+        "\x1b": "\\E",
+        "\a": "\\a",
+        "\b": "\\b",
+        "\f": "\\f",
+        "\v": "\\v",
+    }
     return known.get(found[0], f"\\{ord(found[0]):03o}")
 
 
@@ -200,7 +218,9 @@ def _in_markup(text: str) -> set[str]:
     found = {plain, plain.replace(">", "&gt;")}
     signs = [{'"': double, "'": single} for double, single in _QUOTE_ENTITIES]
     for choices, sign in ((signs, _QUOTES), (_MORE_ENTITIES, _MORE_SIGNS)):
-        found = {sign.sub(partial(_entity, entities), form) for form in found for entities in choices}
+        found = {
+            sign.sub(partial(_entity, entities), form) for form in found for entities in choices
+        }
     found |= {_NOT_ASCII.sub(lambda at: f"&#{ord(at[0])};", form) for form in found}
     return found | {_NOT_ASCII.sub(lambda at: f"&#x{ord(at[0]):X};", form) for form in found}
 

@@ -55,7 +55,9 @@ def check_zone(name: str, info: ValidationInfo) -> str:
     if stored(info) or name in zone_names():
         return name
     allowed = "write a name of the IANA database, such as Europe/Berlin, America/New_York or UTC"
-    raise fault("unknown_zone", f"{name[:_SHOWN_CHARACTERS_MAX]!r} is no time zone: {allowed}{_hint(name)}")
+    raise fault(
+        "unknown_zone", f"{name[:_SHOWN_CHARACTERS_MAX]!r} is no time zone: {allowed}{_hint(name)}"
+    )
 
 
 def _hint(name: str) -> str:
@@ -70,7 +72,9 @@ def _hint(name: str) -> str:
     return f"; did you mean {alike[near[0]]}" if near else ""
 
 
-ZoneName = Annotated[str, Field(min_length=1, max_length=64, examples=["Europe/Berlin"]), AfterValidator(check_zone)]
+ZoneName = Annotated[
+    str, Field(min_length=1, max_length=64, examples=["Europe/Berlin"]), AfterValidator(check_zone)
+]
 """The name of a time zone in a body, as the IANA database spells it."""
 
 

@@ -57,7 +57,11 @@ class Stretch:
 
     def data(self) -> dict[str, Any]:
         """Return an item of GET /executions/{id}/timeline."""
-        took = None if self.finished_at is None else max((self.finished_at - self.started_at).total_seconds(), 0.0)
+        took = (
+            None
+            if self.finished_at is None
+            else max((self.finished_at - self.started_at).total_seconds(), 0.0)
+        )
         return {
             "target_run": self.run.id,
             "target": self.run.target.data(),
@@ -77,12 +81,18 @@ def timeline(launched_at: datetime, run: TargetRun, acted: Sequence[Acted]) -> l
     stretches = [Stretch(run, _waiting(run), launched_at, claimed_at or run.finished_at)]
     if claimed_at is None:
         return stretches
-    if (first := next((a for a in acted if a.started_at >= claimed_at), None)) or (run.status is RunStatus.RUNNING and not acted):
+    if (first := next((a for a in acted if a.started_at >= claimed_at), None)) or (
+        run.status is RunStatus.RUNNING and not acted
+    ):
         stretches += _entering(run, claimed_at, first)
-    stretches += [Stretch(run, _acting(a), a.started_at, a.finished_at, a.action, a.attempt) for a in acted]
+    stretches += [
+        Stretch(run, _acting(a), a.started_at, a.finished_at, a.action, a.attempt) for a in acted
+    ]
     ends = [a.finished_at for a in acted if a.finished_at is not None]
     if run.finished_at is not None and ends:
-        stretches.append(Stretch(run, Phase.COMMIT, max(ends), run.finished_at, attempt=run.attempt))
+        stretches.append(
+            Stretch(run, Phase.COMMIT, max(ends), run.finished_at, attempt=run.attempt)
+        )
     return sorted(stretches, key=lambda stretch: stretch.started_at)
 
 

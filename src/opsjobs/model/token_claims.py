@@ -9,7 +9,15 @@ from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
-from opsjobs.model.access import EVERYTHING, PERMISSIONS, Grant, Principal, Scope, normalised, permissions_of
+from opsjobs.model.access import (
+    EVERYTHING,
+    PERMISSIONS,
+    Grant,
+    Principal,
+    Scope,
+    normalised,
+    permissions_of,
+)
 from opsjobs.model.errors import Unauthorised
 from opsjobs.model.grants import GRANTS_MAX, SCOPE_CHARACTERS_MAX, GrantDraft, grants_of
 from opsjobs.model.naming import is_clean
@@ -44,7 +52,9 @@ class ClaimRules:
     name_claim: str = "sub"
 
     def __post_init__(self) -> None:
-        assert 0 <= self.leeway_seconds <= LEEWAY_SECONDS_MAX, "a leeway is for clocks that differ, not for old tokens"
+        assert 0 <= self.leeway_seconds <= LEEWAY_SECONDS_MAX, (
+            "a leeway is for clocks that differ, not for old tokens"
+        )
 
 
 def rejected(why: str) -> Unauthorised:
@@ -82,22 +92,34 @@ def external(claims: Claims, rules: ClaimRules) -> Principal:
     Raises Unauthorised if any of these has an invalid form, because its meaning would be unclear.
     """
     name = _name(claims, rules.name_claim)
-    roles = list(dict.fromkeys([*_texts(claims, "role", ROLES_MAX), *_texts(claims, "roles", ROLES_MAX)]))
-    permissions = frozenset(normalised(p) for p in _texts(claims, "permissions", CLAIM_PERMISSIONS_MAX))
+    roles = list(
+        dict.fromkeys([*_texts(claims, "role", ROLES_MAX), *_texts(claims, "roles", ROLES_MAX)])
+    )
+    permissions = frozenset(
+        normalised(p) for p in _texts(claims, "permissions", CLAIM_PERMISSIONS_MAX)
+    )
     scope = _scope(claims)
     held: frozenset[str] = frozenset().union(
         permissions & (PERMISSIONS | {EVERYTHING}), *(permissions_of(role) for role in roles)
     )
     bounded = bool(roles and scope.requirements)
-    grants = (Grant(held, scope, tuple(roles)), *_grants(claims)) if held or bounded else _grants(claims)
-    return Principal(name, "external", grants, tuple(roles), name, issued_at=_seconds(claims, "iat"))
+    grants = (
+        (Grant(held, scope, tuple(roles)), *_grants(claims)) if held or bounded else _grants(claims)
+    )
+    return Principal(
+        name, "external", grants, tuple(roles), name, issued_at=_seconds(claims, "iat")
+    )
 
 
 def _seconds(claims: Claims, name: str) -> float | None:
     value = claims.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= SECONDS_MAX:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 <= value <= SECONDS_MAX
+    ):
         raise rejected(f"says a time that is none ({name})")
     return value
 
@@ -140,7 +162,12 @@ def _text_or_number(claims: Claims, claim: str) -> str | None:
 
 def is_name(told: object) -> TypeGuard[str]:
     """Return True if it is a valid name: up to 200 characters that can be stored and shown."""
-    return isinstance(told, str) and len(told) <= NAME_CHARACTERS_MAX and _NAME.fullmatch(told) is not None and is_clean(told)
+    return (
+        isinstance(told, str)
+        and len(told) <= NAME_CHARACTERS_MAX
+        and _NAME.fullmatch(told) is not None
+        and is_clean(told)
+    )
 
 
 def _texts(claims: Claims, claim: str, at_most: int) -> Sequence[str]:
@@ -170,7 +197,9 @@ def _scope(claims: Claims) -> Scope:
 def _grants(claims: Claims) -> tuple[Grant, ...]:
     told = claims.get("opsjobs_grants", [])
     try:
-        drafts = [GrantDraft.model_validate(one) for one in (told if _is_short_list(told) else [None])]
+        drafts = [
+            GrantDraft.model_validate(one) for one in (told if _is_short_list(told) else [None])
+        ]
     except ValidationError:
         raise rejected("has grants that cannot be read (opsjobs_grants)") from None
     if any(_UNSTORABLE.search(draft.scope) for draft in drafts):
@@ -179,7 +208,9 @@ def _grants(claims: Claims) -> tuple[Grant, ...]:
 
 
 def _is_short_text(told: object) -> TypeGuard[str]:
-    return isinstance(told, str) and len(told) <= SCOPE_CHARACTERS_MAX and not _UNSTORABLE.search(told)
+    return (
+        isinstance(told, str) and len(told) <= SCOPE_CHARACTERS_MAX and not _UNSTORABLE.search(told)
+    )
 
 
 def _is_short_list(told: object) -> bool:

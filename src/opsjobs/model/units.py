@@ -21,7 +21,9 @@ def parse_duration(text: object) -> float:
         return float(text)
     match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(f"{text!r} is not a duration: write a number with ms, s, m, h or d, such as 30s or 1.5h")
+        raise ValueError(
+            f"{text!r} is not a duration: write a number with ms, s, m, h or d, such as 30s or 1.5h"
+        )
     return float(match[1]) * _SECONDS[match[2]]
 
 
@@ -30,7 +32,9 @@ def format_duration(seconds: float) -> str:
     for unit in ("d", "h", "m"):
         if seconds and seconds % _SECONDS[unit] == 0:
             return f"{int(seconds // _SECONDS[unit])}{unit}"
-    return f"{Decimal(repr(float(seconds))):f}s".replace(".0s", "s")  # never 4.6e+06s, and no digit lost
+    return f"{Decimal(repr(float(seconds))):f}s".replace(
+        ".0s", "s"
+    )  # never 4.6e+06s, and no digit lost
 
 
 def parse_size(text: object) -> int:
@@ -43,7 +47,9 @@ def parse_size(text: object) -> int:
         return text
     match = _SIZE.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(f"{text!r} is not a size: write whole bytes or a number with KiB, MiB or GiB, such as 10MiB")
+        raise ValueError(
+            f"{text!r} is not a size: write whole bytes or a number with KiB, MiB or GiB, such as 10MiB"
+        )
     return int(match[1]) * _BYTES[match[2]]
 
 

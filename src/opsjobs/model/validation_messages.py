@@ -67,5 +67,9 @@ def plain_words(error: Mapping[str, Any]) -> str:
 
 
 def _choice(expected: str, given: object) -> str:
-    near = get_close_matches(given, re.findall(r"'([^']*)'", expected), n=1) if isinstance(given, str) else []
+    near = (
+        get_close_matches(given, re.findall(r"'([^']*)'", expected), n=1)
+        if isinstance(given, str)
+        else []
+    )
     return f"it must be {expected}" + (f"; did you mean {near[0]!r}?" if near else "")

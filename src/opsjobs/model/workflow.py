@@ -127,7 +127,11 @@ class WorkflowWalk:
         while again:
             again = False
             for step in self._workflow.steps.values():
-                if step.key in self._marks or step.key in self._workflow.undoing or step.key in found:
+                if (
+                    step.key in self._marks
+                    or step.key in self._workflow.undoing
+                    or step.key in found
+                ):
                     continue
                 if all(self._over(key) for key in step.after):
                     fate = self._fate(step)
@@ -192,7 +196,11 @@ class WorkflowWalk:
         action."""
         if self._running or self.ready():
             return None
-        ended = [key for key in self._workflow.steps if self._over(key) and key not in self._workflow.undoing]
+        ended = [
+            key
+            for key in self._workflow.steps
+            if self._over(key) and key not in self._workflow.undoing
+        ]
         bad = [key for key in ended if self._failed(key)]
         unlike = [key for key in bad if self._marks[key] is not RunStatus.FAILED]
         good = [key for key in ended if self._marks[key] is RunStatus.SUCCEEDED]

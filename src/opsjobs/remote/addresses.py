@@ -23,7 +23,9 @@ class AddressPolicy:
     production: bool = False
 
     @classmethod
-    def parse(cls, *, allow: Iterable[str] = (), deny: Iterable[str] = (), production: bool = False) -> AddressPolicy:
+    def parse(
+        cls, *, allow: Iterable[str] = (), deny: Iterable[str] = (), production: bool = False
+    ) -> AddressPolicy:
         """Return a policy from CIDR texts. Raises ValueError for an invalid one."""
         return cls(networks(allow), networks(deny), production)
 
@@ -31,7 +33,9 @@ class AddressPolicy:
         """Raise RemoteFailure(SAFETY_BLOCKED) if this address may not be connected to."""
         reason = self._refusal(address)
         if reason is not None:
-            raise RemoteFailure(ErrorCode.SAFETY_BLOCKED, f"The host's address may not be connected to: {reason}.")
+            raise RemoteFailure(
+                ErrorCode.SAFETY_BLOCKED, f"The host's address may not be connected to: {reason}."
+            )
 
     def _refusal(self, text: str) -> str | None:
         found = forms(text)

@@ -13,7 +13,16 @@ from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID, uuid4
 
 from opsjobs.clock import Clock, SystemClock
-from opsjobs.model.circuit import Ask, Circuit, CircuitKey, CircuitPolicy, CircuitState, Report, Right, words
+from opsjobs.model.circuit import (
+    Ask,
+    Circuit,
+    CircuitKey,
+    CircuitPolicy,
+    CircuitState,
+    Report,
+    Right,
+    words,
+)
 from opsjobs.model.errors import RemoteFailure, Unavailable
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Endpoint
@@ -57,7 +66,9 @@ class OwnCircuits:
         return [self._ask(ask) for ask in asks]
 
     def _ask(self, ask: Ask) -> tuple[Right, Circuit]:
-        self._known[ask.key], right = self._known.get(ask.key, Circuit(ask.login)).ask(ask, self._now)
+        self._known[ask.key], right = self._known.get(ask.key, Circuit(ask.login)).ask(
+            ask, self._now
+        )
         return right, self._known[ask.key]
 
     async def tell(self, reports: Sequence[Report]) -> list[CircuitState | None]:
@@ -166,7 +177,9 @@ class Breaker:
             right, circuit = await self._answer(wish)
             if right is Right.OPEN:
                 self._observe(None, circuit.code)
-                raise RemoteFailure(ErrorCode.CIRCUIT_OPEN, words(name, circuit), because=circuit.code)
+                raise RemoteFailure(
+                    ErrorCode.CIRCUIT_OPEN, words(name, circuit), because=circuit.code
+                )
             if right is Right.FREE:
                 if circuit.free:
                     self._good[wish.key] = wish.login

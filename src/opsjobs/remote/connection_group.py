@@ -251,7 +251,9 @@ class ConnectionGroup:
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_exception(RemoteFailure(ErrorCode.CONNECTION_LOST, "This worker is stopping."))
+                waiter.set_exception(
+                    RemoteFailure(ErrorCode.CONNECTION_LOST, "This worker is stopping.")
+                )
         lines = [*self._lines]
         for line in lines:
             line.connection.close()

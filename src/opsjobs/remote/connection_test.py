@@ -28,7 +28,10 @@ async def run_steps(
         return _failed(timing, failure), failure
     finished = timing.finished or time.monotonic()
     exchanged = timing.exchanged or finished
-    steps = [SessionStep("connect", True, _ms(timing.started, exchanged)), SessionStep("auth", True, _ms(exchanged, finished))]
+    steps = [
+        SessionStep("connect", True, _ms(timing.started, exchanged)),
+        SessionStep("auth", True, _ms(exchanged, finished)),
+    ]
     try:
         return [*steps, *await _inside(connection)], None
     finally:
@@ -60,7 +63,11 @@ async def _shell(connection: SshConnection) -> SessionStep:
     output = b"".join(piece.data for piece in pieces if isinstance(piece, Output))
     ended = pieces[-1]
     good = _WORD.encode() in output and isinstance(ended, RemoteExit)
-    error = None if good else f"`echo {_WORD}` did not print it, but: {output[:200].decode(errors='replace')!r}"
+    error = (
+        None
+        if good
+        else f"`echo {_WORD}` did not print it, but: {output[:200].decode(errors='replace')!r}"
+    )
     return SessionStep("shell", good, _ms(started, time.monotonic()), error)
 
 
@@ -74,7 +81,12 @@ async def _sudo(connection: SshConnection) -> SessionStep:
         output = b"".join(piece.data for piece in pieces if isinstance(piece, Output))
     except RemoteFailure as failure:
         good, output = False, failure.message.encode()
-    error = None if good else output[:200].decode(errors="replace").strip() or "it ended with an error and said nothing"
+    error = (
+        None
+        if good
+        else output[:200].decode(errors="replace").strip()
+        or "it ended with an error and said nothing"
+    )
     return SessionStep("sudo", good, _ms(started, time.monotonic()), error, needed=False)
 
 
@@ -84,7 +96,9 @@ async def _sftp(connection: SshConnection) -> SessionStep:
     try:
         await connection.try_sftp()
     except RemoteFailure as failure:
-        return SessionStep("sftp", False, _ms(started, time.monotonic()), failure.message, needed=False)
+        return SessionStep(
+            "sftp", False, _ms(started, time.monotonic()), failure.message, needed=False
+        )
     return SessionStep("sftp", True, _ms(started, time.monotonic()), needed=False)
 
 

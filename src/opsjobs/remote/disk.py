@@ -94,7 +94,9 @@ class Disk(Protocol):
     async def make_folder(self, path: str, mode: int) -> None:
         """Create a folder, if it does not exist."""
 
-    async def set_attributes(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
+    async def set_attributes(
+        self, path: str, mode: int | None, owner: int | None, group: int | None
+    ) -> None:
         """Set each attribute that is not None, without following a link."""
 
     async def accounts(self, owner: str | None, group: str | None) -> tuple[int | None, int | None]:
@@ -117,4 +119,6 @@ def transfer_error(name: str, what: str, why: object) -> RemoteFailure:
 
 def contact_error(name: str, why: object) -> RemoteFailure:
     """Return the failure for broken contact."""
-    return RemoteFailure(ErrorCode.CONNECTION_LOST, f"Contact with {name} broke during the transfer ({why}).")
+    return RemoteFailure(
+        ErrorCode.CONNECTION_LOST, f"Contact with {name} broke during the transfer ({why})."
+    )

@@ -24,7 +24,17 @@ from opsjobs.remote.disk import Disk
 from opsjobs.remote.local_disk import LocalDisk
 from opsjobs.remote.output_buffer import OutputBuffer
 from opsjobs.remote.process_group import Census, GroupSignal, NoGroup, end_group
-from opsjobs.remote.session import Durable, HostKey, LoggedIn, Output, RemoteExit, RemoteProcess, Session, SessionStep, Stream
+from opsjobs.remote.session import (
+    Durable,
+    HostKey,
+    LoggedIn,
+    Output,
+    RemoteExit,
+    RemoteProcess,
+    Session,
+    SessionStep,
+    Stream,
+)
 from opsjobs.remote.spool.direct import directly, one_line
 from opsjobs.remote.spool.durable import Spool, SpoolLogin
 
@@ -109,7 +119,9 @@ class LocalSession:
 
     def durable(self) -> Durable | None:
         """Return the durable runs on this machine."""
-        return Spool(_THIS_MACHINE, SpoolLogin(plain=True), self._ask, self._start_beside, self._start_beside)
+        return Spool(
+            _THIS_MACHINE, SpoolLogin(plain=True), self._ask, self._start_beside, self._start_beside
+        )
 
     @asynccontextmanager
     async def disk(self) -> AsyncIterator[Disk]:
@@ -129,7 +141,9 @@ class LocalSession:
         try:
             await asyncio.shield(starting)
         except asyncio.CancelledError:
-            starting.add_done_callback(lambda done: _let_go_late(child, done))  # not before all its pipes are connected
+            starting.add_done_callback(
+                lambda done: _let_go_late(child, done)
+            )  # not before all its pipes are connected
             raise
         except OSError as error:
             message = f"The command could not be started on this machine: {error}."
@@ -174,7 +188,12 @@ class _Child:
         """
         self._popen = popen = _spawn(command)
         loop = asyncio.get_running_loop()
-        threading.Thread(target=_wait_for, args=(popen, loop, self._settle), name=f"wait-{popen.pid}", daemon=True).start()
+        threading.Thread(
+            target=_wait_for,
+            args=(popen, loop, self._settle),
+            name=f"wait-{popen.pid}",
+            daemon=True,
+        ).start()
         self._pipes = [_Pipe("stdout", self), _Pipe("stderr", self)]
         for ours, theirs in zip(self._pipes, (popen.stdout, popen.stderr), strict=True):
             await loop.connect_read_pipe(lambda ours=ours: ours, theirs)  # type: ignore[misc]  # of a default in a lambda
@@ -191,7 +210,9 @@ class _Child:
         if code is None or not self._pipes or not all(pipe.ended for pipe in self._pipes):
             return
         self._stdin.shut()
-        self.outflow.end(RemoteExit(code) if code >= 0 else RemoteExit(None, _NAMES.get(-code, str(-code))))
+        self.outflow.end(
+            RemoteExit(code) if code >= 0 else RemoteExit(None, _NAMES.get(-code, str(-code)))
+        )
 
     def _pause(self) -> None:
         for pipe in self._pipes:
@@ -236,7 +257,9 @@ class _StdinPipe(asyncio.BaseProtocol):
         transport, self._transport = self._transport, None
         # A pipe that is at its end and has nothing buffered is already closing; to abort it then is
         # an error.
-        if transport is not None and not (transport.is_closing() and transport.get_write_buffer_size() == 0):
+        if transport is not None and not (
+            transport.is_closing() and transport.get_write_buffer_size() == 0
+        ):
             transport.abort()
 
 
@@ -285,7 +308,9 @@ def _spawn(command: str) -> subprocess.Popen[bytes]:
     )
 
 
-def _wait_for(popen: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, ended: Callable[[], None]) -> None:
+def _wait_for(
+    popen: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, ended: Callable[[], None]
+) -> None:
     popen.wait()
     with contextlib.suppress(RuntimeError):  # the loop is closed: no waiter is left
         loop.call_soon_threadsafe(ended)
@@ -325,7 +350,14 @@ def _environment(ours: Mapping[str, str]) -> dict[str, str]:
     home = account.pw_dir if account is not None and Path(account.pw_dir).is_dir() else "/"
     name = account.pw_name if account is not None else str(os.getuid())
     passed_on = {key: ours[key] for key in _PASSED_ON if key in ours}
-    return {**passed_on, "PATH": _PATH, "HOME": home, "USER": name, "LOGNAME": name, "SHELL": _SHELL}
+    return {
+        **passed_on,
+        "PATH": _PATH,
+        "HOME": home,
+        "USER": name,
+        "LOGNAME": name,
+        "SHELL": _SHELL,
+    }
 
 
 def _has_account(uid: int) -> bool:

@@ -62,17 +62,26 @@ class LocalDisk:
 
     async def _open(self, path: str, flags: int, what: str) -> OpenFile:
         # O_NONBLOCK, because a pipe without a writer would block the thread for ever.
-        number = await _call(what, os.open, self._at(path), flags | os.O_NONBLOCK | os.O_CLOEXEC, DRAFT_MODE)
+        number = await _call(
+            what, os.open, self._at(path), flags | os.O_NONBLOCK | os.O_CLOEXEC, DRAFT_MODE
+        )
         return LocalFile(number, path)
 
     async def replace(self, draft: str, path: str) -> None:
         """Rename atomically."""
-        await _call(f"does not let us put a file at {path}", os.replace, self._at(draft), self._at(path))
+        await _call(
+            f"does not let us put a file at {path}", os.replace, self._at(draft), self._at(path)
+        )
 
     async def remove(self, path: str) -> None:
         """Remove a file or a link, if it exists."""
         with contextlib.suppress(FileNotFoundError):
-            await _call(f"does not let us remove {path}", os.unlink, self._at(path), passing=FileNotFoundError)
+            await _call(
+                f"does not let us remove {path}",
+                os.unlink,
+                self._at(path),
+                passing=FileNotFoundError,
+            )
 
     async def make_folder(self, path: str, mode: int) -> None:
         """Create a folder, if it does not exist."""
@@ -80,7 +89,9 @@ class LocalDisk:
         if there is None or there.kind != "folder":
             await _call(f"does not let us make the folder {path}", os.mkdir, self._at(path), mode)
 
-    async def set_attributes(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
+    async def set_attributes(
+        self, path: str, mode: int | None, owner: int | None, group: int | None
+    ) -> None:
         """Set each attribute that is not None."""
         what = f"does not let us set mode or owner of {path}"
         if owner is not None or group is not None:
@@ -113,7 +124,9 @@ class LocalFile:
 
     async def read(self, offset: int, size: int) -> bytes:
         """Return at most `size` bytes."""
-        return await _call(f"does not let us read {self._path}", os.pread, self._number, size, offset)
+        return await _call(
+            f"does not let us read {self._path}", os.pread, self._number, size, offset
+        )
 
     async def write(self, offset: int, data: bytes) -> None:
         """Write all of these bytes."""
@@ -129,7 +142,9 @@ class LocalFile:
             os.close(self._number)
 
 
-async def _call(what: str, do: Callable[..., T], *arguments: object, passing: type[OSError] | tuple[()] = ()) -> T:
+async def _call(
+    what: str, do: Callable[..., T], *arguments: object, passing: type[OSError] | tuple[()] = ()
+) -> T:
     try:
         return await asyncio.to_thread(do, *arguments)
     except passing:
@@ -157,7 +172,15 @@ def _next(found: Iterable[os.DirEntry[str]]) -> list[DiskEntry]:
 
 def _entry(name: str, found: os.stat_result) -> DiskEntry:
     kind = _KINDS.get(stat.S_IFMT(found.st_mode), "other")
-    return DiskEntry(name, kind, found.st_size, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, int(found.st_mtime))
+    return DiskEntry(
+        name,
+        kind,
+        found.st_size,
+        stat.S_IMODE(found.st_mode),
+        found.st_uid,
+        found.st_gid,
+        int(found.st_mtime),
+    )
 
 
 def _digest(path: str) -> bytes:
@@ -181,4 +204,6 @@ async def _number(what: str, name: str | None, look_up: Callable[[str], int]) ->
     try:
         return await asyncio.to_thread(look_up, name)
     except KeyError:
-        raise transfer_error(_NAME, f"knows no {what} {name}", "name another one, or its number") from None
+        raise transfer_error(
+            _NAME, f"knows no {what} {name}", "name another one, or its number"
+        ) from None

@@ -23,7 +23,9 @@ def _nothing() -> None:
 class OutputBuffer:
     """A buffer between a transport that pushes and one reader that pulls, on the same loop."""
 
-    def __init__(self, *, pause: Callable[[], None] = _nothing, resume: Callable[[], None] = _nothing) -> None:
+    def __init__(
+        self, *, pause: Callable[[], None] = _nothing, resume: Callable[[], None] = _nothing
+    ) -> None:
         self._pause = pause
         self._resume = resume
         self._pieces: deque[Output] = deque()
@@ -46,7 +48,10 @@ class OutputBuffer:
         if len(data) <= PIECE_BYTES:
             self._pieces.append(Output(stream, data))
         else:
-            self._pieces.extend(Output(stream, data[at : at + PIECE_BYTES]) for at in range(0, len(data), PIECE_BYTES))
+            self._pieces.extend(
+                Output(stream, data[at : at + PIECE_BYTES])
+                for at in range(0, len(data), PIECE_BYTES)
+            )
         self._held_bytes += len(data)
         if self._held_bytes > HIGH_WATER_BYTES and not self._paused:
             self._paused = True

@@ -23,7 +23,16 @@ from opsjobs.remote.disk import Disk
 from opsjobs.remote.login_rate import Rate
 from opsjobs.remote.process_group import Census, GroupSignal
 from opsjobs.remote.redaction import login_mask
-from opsjobs.remote.session import Durable, HostKey, LoggedIn, Output, RemoteExit, RemoteProcess, Session, SessionStep
+from opsjobs.remote.session import (
+    Durable,
+    HostKey,
+    LoggedIn,
+    Output,
+    RemoteExit,
+    RemoteProcess,
+    Session,
+    SessionStep,
+)
 from opsjobs.remote.spool.direct import PLAIN_SHELLS, directly, one_line
 from opsjobs.remote.spool.durable import Spool
 from opsjobs.remote.ssh.connect import Connector
@@ -106,7 +115,9 @@ class SshPool:
             if isinstance(jump, RemoteFailure):
                 return [SessionStep("connect", ok=False, ms=0.0, error=jump.message)]
             async with self._gate(endpoint):
-                steps, failure = await run_steps(self._connector, endpoint, jump.line.connection if jump else None)
+                steps, failure = await run_steps(
+                    self._connector, endpoint, jump.line.connection if jump else None
+                )
         await self._breaker.report(endpoint, failure)
         mask = login_mask(endpoint) if any(step.error for step in steps) else NOTHING
         return [replace(step, error=step.error and mask.text(step.error)) for step in steps]
@@ -117,7 +128,9 @@ class SshPool:
             if isinstance(jump, RemoteFailure):
                 raise jump
             async with self._gate(endpoint):
-                return await self._connector.scan(endpoint.target, jump.line.connection if jump else None)
+                return await self._connector.scan(
+                    endpoint.target, jump.line.connection if jump else None
+                )
 
     async def close(self) -> None:
         """Close every connection and fail all waiters."""
@@ -134,7 +147,9 @@ class SshPool:
         0 means that commands run on it.
         """
         if self._closed:
-            raise RemoteFailure(ErrorCode.CONNECTION_LOST, "This worker is stopping: nothing new is started.")
+            raise RemoteFailure(
+                ErrorCode.CONNECTION_LOST, "This worker is stopping: nothing new is started."
+            )
         key = (*_key(endpoint), behind)
         route = self._routes.get(key)
         if route is None:
@@ -165,7 +180,11 @@ class SshPool:
         """
         async with self._breaker.attempt(endpoint, insist=endpoint.insist) as permit:
             try:
-                jump = await self._take(_last_jump(endpoint), behind=behind + 1) if endpoint.jumps else None
+                jump = (
+                    await self._take(_last_jump(endpoint), behind=behind + 1)
+                    if endpoint.jumps
+                    else None
+                )
             except RemoteFailure:
                 permit.spare()
                 raise
@@ -178,12 +197,16 @@ class SshPool:
         line.connection.when_lost(lambda: self._on_connection_lost(line, jump))
         return line
 
-    async def _enter(self, endpoint: Endpoint, jump: ChannelSlot | None, behind: int) -> PooledConnection:
+    async def _enter(
+        self, endpoint: Endpoint, jump: ChannelSlot | None, behind: int
+    ) -> PooledConnection:
         await self._room.enter(behind)
         try:
             async with self._gate(endpoint):
                 return PooledConnection(
-                    await self._connector.connect(endpoint, jump.line.connection if jump is not None else None)
+                    await self._connector.connect(
+                        endpoint, jump.line.connection if jump is not None else None
+                    )
                 )
         except BaseException:
             self._room.leave()
@@ -216,8 +239,14 @@ class SshPool:
     async def _gate(self, endpoint: Endpoint) -> AsyncIterator[None]:
         """Limit the concurrent handshakes to one host and port, and their rate."""
         target = endpoint.target
-        key = (target.host, target.port, *(part for jump in endpoint.jumps for part in (jump.target.host, jump.target.port)))
-        gate = self._gates.setdefault(key, _Gate(asyncio.Semaphore(self._limits.handshakes_per_host)))
+        key = (
+            target.host,
+            target.port,
+            *(part for jump in endpoint.jumps for part in (jump.target.host, jump.target.port)),
+        )
+        gate = self._gates.setdefault(
+            key, _Gate(asyncio.Semaphore(self._limits.handshakes_per_host))
+        )
         gate.users += 1
         try:
             async with gate.semaphore:
@@ -261,7 +290,9 @@ class PooledSession:
         """When its present connection was logged in."""
         return self._place.line.connection.logged_in
 
-    async def start(self, command: str | Program, *, stdin: bytes = b"", marked: bool | None = None) -> RemoteProcess:
+    async def start(
+        self, command: str | Program, *, stdin: bytes = b"", marked: bool | None = None
+    ) -> RemoteProcess:
         """Start a command line in the login shell, or a program.
 
         If this connection turns out to be dead or full before anything started, another one is
@@ -294,7 +325,9 @@ class PooledSession:
     async def disk(self) -> AsyncIterator[Disk]:
         """Yield the machine's files, over this session's slot. Raises RemoteFailure."""
         async with AsyncExitStack() as stack:
-            yield await _moving(self._place, lambda connection: stack.enter_async_context(connection.disk()))
+            yield await _moving(
+                self._place, lambda connection: stack.enter_async_context(connection.disk())
+            )
 
     async def _ask(self, line: str, stdin: bytes) -> RemoteProcess:
         return await self._start(line, stdin, marked=False)
@@ -307,7 +340,9 @@ class PooledSession:
 
         Its standard input stays open until then.
         """
-        return self._noted(await _beside(await self._place.another(), line, stdin, marked=False, hold=True))
+        return self._noted(
+            await _beside(await self._place.another(), line, stdin, marked=False, hold=True)
+        )
 
     def _noted(self, process: RemoteProcess) -> RemoteProcess:
         self._started.append(process)
@@ -323,10 +358,17 @@ class PooledSession:
 
 
 async def _start_on(
-    place: ChannelSlot, command: str | LineBuilder, stdin: bytes, *, marked: bool | None, hold: bool = False
+    place: ChannelSlot,
+    command: str | LineBuilder,
+    stdin: bytes,
+    *,
+    marked: bool | None,
+    hold: bool = False,
 ) -> SshProcess:
     """Start a command line on this slot's connection, or on another one (`_moving`)."""
-    process = await _moving(place, lambda connection: connection.start(command, stdin=stdin, marked=marked, hold=hold))
+    process = await _moving(
+        place, lambda connection: connection.start(command, stdin=stdin, marked=marked, hold=hold)
+    )
     process.ask_elsewhere = partial(_ask_elsewhere, place)
     return process
 
@@ -366,7 +408,9 @@ async def _moving(place: ChannelSlot, begin: Callable[[SshConnection], Awaitable
     return await begin(place.line.connection)
 
 
-async def _beside(place: ChannelSlot, line: str, stdin: bytes, *, marked: bool | None, hold: bool = False) -> RemoteProcess:
+async def _beside(
+    place: ChannelSlot, line: str, stdin: bytes, *, marked: bool | None, hold: bool = False
+) -> RemoteProcess:
     """Start a command line on a slot that is released once its process is closed."""
     try:
         return _Beside(await _start_on(place, line, stdin, marked=marked, hold=hold), place)
@@ -437,7 +481,12 @@ class _Room:
 
 def _last_jump(endpoint: Endpoint) -> Endpoint:
     """Return the jump host next to the target, with its own jumps (listed nearest first)."""
-    return replace(endpoint.jumps[-1], jumps=endpoint.jumps[:-1], insist=endpoint.insist, purpose=endpoint.purpose)
+    return replace(
+        endpoint.jumps[-1],
+        jumps=endpoint.jumps[:-1],
+        insist=endpoint.insist,
+        purpose=endpoint.purpose,
+    )
 
 
 def _key(endpoint: Endpoint) -> Key:
@@ -448,7 +497,18 @@ def _key(endpoint: Endpoint) -> Key:
     one purpose, which a certificate names, each purpose has its own connections.
     """
     target, credential = endpoint.target, endpoint.credential
-    login = (credential.id, credential.version, credential.username, credential.fault) if credential is not None else None
+    login = (
+        (credential.id, credential.version, credential.username, credential.fault)
+        if credential is not None
+        else None
+    )
     purpose = endpoint.purpose if credential is not None and credential.made_anew else ""
-    machine = (target.id, target.host, target.port, target.platform, target.host_key_policy, tuple(target.host_keys))
+    machine = (
+        target.id,
+        target.host,
+        target.port,
+        target.platform,
+        target.host_key_policy,
+        tuple(target.host_keys),
+    )
     return (machine, login, purpose, tuple(_key(jump) for jump in endpoint.jumps))

@@ -69,7 +69,15 @@ class GroupSignal:
     @property
     def argv(self) -> tuple[str, ...]:
         """The question as arguments, for a caller that needs no shell."""
-        return ("sh", "-c", _CENSUS.replace("'\"'\"'", "'"), "opsjobs", self.signal, str(self.group), self.mark)
+        return (
+            "sh",
+            "-c",
+            _CENSUS.replace("'\"'\"'", "'"),
+            "opsjobs",
+            self.signal,
+            str(self.group),
+            self.mark,
+        )
 
     @property
     def line(self) -> str:

@@ -15,7 +15,9 @@ from opsjobs.model.target import Endpoint
 from opsjobs.remote.disk import Disk
 
 Stream = Literal["stdout", "stderr"]
-Cause = Literal["timeout", "output_limit", "cancel", "disk_full", "interpreter", "folder", "storage"]
+Cause = Literal[
+    "timeout", "output_limit", "cancel", "disk_full", "interpreter", "folder", "storage"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,10 @@ def no_shell(end: RemoteExit) -> RemoteExit:
     if end.signal is not None or (end.code or 0) > 128:
         return end
     return RemoteExit(
-        None, None, "interpreter", f"the target does not run lines for a POSIX shell: it ended ours with {end.code}"
+        None,
+        None,
+        "interpreter",
+        f"the target does not run lines for a POSIX shell: it ended ours with {end.code}",
     )
 
 
@@ -191,7 +196,9 @@ class Durable(Protocol):
         NotFollowed if it was another command.
         """
 
-    async def attach(self, order: StartOrder, expected: SpoolIdentity, offsets: tuple[int, int]) -> RemoteProcess:
+    async def attach(
+        self, order: StartOrder, expected: SpoolIdentity, offsets: tuple[int, int]
+    ) -> RemoteProcess:
         """Follow a run that was started before, from these offsets (stdout, stderr) on.
 
         Raises as `begin`, and NotStarted(settled=False) if the target shows that it never started.
@@ -208,14 +215,18 @@ class Durable(Protocol):
     async def look(self, key: RunKey, become: Become | None = None) -> CancelOutcome | None:
         """Return the state of a run, unchanged; None while it lives. Raises RemoteFailure."""
 
-    async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> CancelOutcome:
+    async def cancel(
+        self, key: RunKey, grace_seconds: float, become: Become | None = None
+    ) -> CancelOutcome:
         """End the run or ensure that it never starts: TERM, KILL after the grace, then stragglers.
 
         Never raises for what a machine does: the proof is `unreachable` if the target's answer is
         missing.
         """
 
-    async def clean(self, keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False) -> None:
+    async def clean(
+        self, keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False
+    ) -> None:
         """Remove the folders of runs that have ended. Raises RemoteFailure.
 
         `output_only`: keep the record of each run, which refuses a second start and holds how it
@@ -230,7 +241,9 @@ class Session(Protocol):
     def logged_in(self) -> LoggedIn | None:
         """When its connection was logged in, perhaps long before; None if there is no login."""
 
-    async def start(self, command: str | Program, *, stdin: bytes = b"", marked: bool | None = None) -> RemoteProcess:
+    async def start(
+        self, command: str | Program, *, stdin: bytes = b"", marked: bool | None = None
+    ) -> RemoteProcess:
         """Start a command line in the login shell, or a program.
 
         `marked`: learn its process group, for `kill` (default: if possible). A program carries its

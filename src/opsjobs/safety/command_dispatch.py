@@ -17,13 +17,42 @@ from opsjobs.safety.trace import NOTHING, Io, SourcePosition, Trace, excerpt_of
 from opsjobs.safety.wrappers import NAMES, inner
 
 DOWNLOADERS = frozenset(
-    {"curl", "wget", "fetch", "aria2c", "http", "https", "lynx", "links", "w3m", "ftp", "tftp", "nc", "ncat", "socat"}
+    {
+        "curl",
+        "wget",
+        "fetch",
+        "aria2c",
+        "http",
+        "https",
+        "lynx",
+        "links",
+        "w3m",
+        "ftp",
+        "tftp",
+        "nc",
+        "ncat",
+        "socat",
+    }
 )
 UNNAMED = "?"
 """The name of a call whose name is not known, for rules about its arguments."""
 _DECODERS = frozenset(
     {
-        *("base64", "base32", "basenc", "uudecode", "openssl", "gpg", "gpg2", "age", "xxd", "gunzip", "zcat", "gzip", "bunzip2"),
+        *(
+            "base64",
+            "base32",
+            "basenc",
+            "uudecode",
+            "openssl",
+            "gpg",
+            "gpg2",
+            "age",
+            "xxd",
+            "gunzip",
+            "zcat",
+            "gzip",
+            "bunzip2",
+        ),
         *("bzcat", "xzcat", "unxz", "zstdcat", "unzstd", "uncompress", "ccrypt", "shc", "rev"),
     }
 )
@@ -36,10 +65,14 @@ _GLOB_STEPS = 40
 _LAYERS_MAX = 24
 _MATCHES_MAX = 64
 # Their output is meant to be evaluated, and trusted like the programs themselves.
-_TRUSTED = re.compile(r"(ssh-agent|dircolors|brew|pyenv|rbenv|nodenv|direnv|starship|resize|lesspipe|keychain|conda)\Z")
+_TRUSTED = re.compile(
+    r"(ssh-agent|dircolors|brew|pyenv|rbenv|nodenv|direnv|starship|resize|lesspipe|keychain|conda)\Z"
+)
 
 
-def run(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io = NOTHING, *, layer: int = 0) -> None:
+def run(
+    trace: Trace, words: Sequence[str], place: SourcePosition, io: Io = NOTHING, *, layer: int = 0
+) -> None:
     """Record this call and everything that it runs.
 
     `words`: as the shell passes them, name first.
@@ -52,10 +85,19 @@ def run(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io = NOTH
         trace.call(called, place, io=io)
         trace.budget.spend(_CALL_STEPS)
         if name == UNNAMED:
-            trace.event("dynamic_command" if DOWNLOADERS.isdisjoint(io.sources) else "download_to_shell", place)
+            trace.event(
+                "dynamic_command" if DOWNLOADERS.isdisjoint(io.sources) else "download_to_shell",
+                place,
+            )
             continue
         if "/" in words[0]:
-            trace.ran.append(("bash", normal(words[0], place.cwd), place.with_given(place.given.called(words[1:]))))
+            trace.ran.append(
+                (
+                    "bash",
+                    normal(words[0], place.cwd),
+                    place.with_given(place.given.called(words[1:])),
+                )
+            )
         _keep(trace, called, place, io)
         if name in _PRINTERS:
             _write(trace, called, place, io)
@@ -72,7 +114,11 @@ def _names(trace: Trace, word: str) -> list[str]:
         return [name]
     trace.budget.spend(_GLOB_STEPS)
     pattern = matching(name)
-    found = sorted(n for n in NAMES | trace.names if pattern.fullmatch(n)) if pattern is not None else []
+    found = (
+        sorted(n for n in NAMES | trace.names if pattern.fullmatch(n))
+        if pattern is not None
+        else []
+    )
     return found[:_MATCHES_MAX] or [UNNAMED]
 
 
@@ -87,13 +133,19 @@ def _within(trace: Trace, one: Inner, place: SourcePosition, io: Io, layer: int)
         case File(language, path) if is_unknown(path) and not io.sources:
             trace.event("dynamic_program", place)
         case File(language, path, arguments) if not is_unknown(path):
-            trace.ran.append((language, normal(path, place.cwd), place.with_given(place.given.called(arguments))))
+            trace.ran.append(
+                (language, normal(path, place.cwd), place.with_given(place.given.called(arguments)))
+            )
         case File(language, _, arguments) | Standard(language, arguments):
             _standard(trace, language, place.with_given(place.given.called(arguments)), io)
 
 
 def _inputs_of(one: InnerText, around: ProgramInputs) -> ProgramInputs:
-    return around.evaluated() if one.evaluated else around.changed(one.change).called(one.arguments, one.zero)
+    return (
+        around.evaluated()
+        if one.evaluated
+        else around.changed(one.change).called(one.arguments, one.zero)
+    )
 
 
 def _fed_words(words: tuple[str, ...], io: Io, *, whole: bool) -> Iterator[tuple[str, ...]]:
@@ -102,9 +154,17 @@ def _fed_words(words: tuple[str, ...], io: Io, *, whole: bool) -> Iterator[tuple
     if text is None or not is_known(text):
         yield words
     else:
-        given = [piece for piece in text.split("\0") if piece] if whole else text.replace("\0", " ").split()
+        given = (
+            [piece for piece in text.split("\0") if piece]
+            if whole
+            else text.replace("\0", " ").split()
+        )
         all_ = " ".join(given)
-        yield tuple(w for word in words for w in (given if word == SOMETHING else [replaced(word, SOMETHING, all_)]))
+        yield tuple(
+            w
+            for word in words
+            for w in (given if word == SOMETHING else [replaced(word, SOMETHING, all_)])
+        )
 
 
 def _text(trace: Trace, language: str, text: str, place: SourcePosition, io: Io) -> None:
@@ -138,13 +198,17 @@ def _keep(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io) -> 
     if name in DOWNLOADERS:
         trace.downloaded.update(normal(path, place.cwd) for path in _saved(words))
     if name in DOWNLOADERS or not DOWNLOADERS.isdisjoint(io.sources):
-        paths = [path for _, path in io.writes] + ([w for w in words[1:] if not w.startswith("-")] if name == "tee" else [])
+        paths = [path for _, path in io.writes] + (
+            [w for w in words[1:] if not w.startswith("-")] if name == "tee" else []
+        )
         trace.downloaded.update(normal(path, place.cwd) for path in paths)
 
 
 def _write(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io) -> None:
     """Remember the contents of the files that the text itself writes."""
-    paths = [path for _, path in io.writes] + ([w for w in words[1:] if not w.startswith("-")] if words[0] == "tee" else [])
+    paths = [path for _, path in io.writes] + (
+        [w for w in words[1:] if not w.startswith("-")] if words[0] == "tee" else []
+    )
     text = compute_output(words, io.fed()) if paths else None
     for path in paths if text is not None else ():
         key = normal(path, place.cwd)

@@ -16,11 +16,15 @@ from opsjobs.safety.symbolic_words import LATER, MAYBE_EMPTY, SOMETHING, is_know
 from opsjobs.safety.trace import Io, SourcePosition, Trace
 
 _PERCENT = re.compile(r"%([A-Za-z_][\w()]*)(:[^%]*)?%|!([A-Za-z_]\w*)!|%%?~?\w*([A-Za-z0-9*])")
-_SET = re.compile(r"""(?im)^[ \t]*+@?set[ \t]++(?!/)"?(\w+)=([^"\r\n&|]*)"?|[&(][ \t]*+set[ \t]++(?!/)"?(\w+)=([^"\r\n&|]*)"?""")
+_SET = re.compile(
+    r"""(?im)^[ \t]*+@?set[ \t]++(?!/)"?(\w+)=([^"\r\n&|]*)"?|[&(][ \t]*+set[ \t]++(?!/)"?(\w+)=([^"\r\n&|]*)"?"""
+)
 _FOR = re.compile(r"(?i)\bfor\s+(?:(/\w)\s+)?%%?(\w)\s+in\s*\(([^()]*)\)")
 _ITEMS_MAX = 16
 _TOKEN = re.compile(r'"((?:[^"])*)"|([^\s"]+)')
-_SKIPS = frozenset({"call", "@call", "start", "else", "do", "not", "exist", "defined", "cmdextversion"})
+_SKIPS = frozenset(
+    {"call", "@call", "start", "else", "do", "not", "exist", "defined", "cmdextversion"}
+)
 _LINES_MAX = 4_000
 _WORDS_MAX = 500
 _VARIABLES_MAX = 32
@@ -31,12 +35,16 @@ def read(trace: Trace, text: str, place: SourcePosition) -> None:
     """Write what this text would do into the trace."""
     variables = dict(_loops(text))
     if (arguments := place.given.arguments) is not None:
-        variables |= {f"%{n}": [word] for n, word in enumerate((*arguments, *[""] * 9)[:9], start=1)}
+        variables |= {
+            f"%{n}": [word] for n, word in enumerate((*arguments, *[""] * 9)[:9], start=1)
+        }
         variables["%*"] = [" ".join(f'"{word}"' for word in arguments)]
     elif place.depth <= 1:
         variables |= {f"%{n}": [LATER] for n in (*range(1, 10), "*")}
     for found in _SET.finditer(text):
-        variables.setdefault((found[1] or found[3]).lower(), []).append((found[2] if found[1] else found[4]).strip())
+        variables.setdefault((found[1] or found[3]).lower(), []).append(
+            (found[2] if found[1] else found[4]).strip()
+        )
     feeder: tuple[str, ...] = ()
     for command, piped in _commands(re.sub(r"\^\r?\n", "", text)):
         trace.budget.spend(1 + len(command) // 32)
@@ -61,7 +69,10 @@ def _loops(text: str) -> Iterator[tuple[str, list[str]]]:
         if found[1] is None or found[1].lower() == "/d":
             yield (
                 f"%{found[2]}",
-                [item[1] or item[2] for item in _TOKEN.finditer(found[3].replace(",", " "))][:_ITEMS_MAX] or [""],
+                [item[1] or item[2] for item in _TOKEN.finditer(found[3].replace(",", " "))][
+                    :_ITEMS_MAX
+                ]
+                or [""],
             )
 
 
@@ -82,7 +93,9 @@ def _commands(text: str) -> Iterator[tuple[str, bool]]:
                 if piece.strip():
                     yield piece.strip(), piped
                     count += 1
-                piped = letter == "|" and line[n + 1 : n + 2] != "|" and not (n and line[n - 1] == "|")
+                piped = (
+                    letter == "|" and line[n + 1 : n + 2] != "|" and not (n and line[n - 1] == "|")
+                )
                 piece = ""
             else:
                 piece += letter
@@ -98,7 +111,9 @@ def _commands(text: str) -> Iterator[tuple[str, bool]]:
 def _ways(command: str, variables: dict[str, list[str]], outer: Lookup) -> list[str]:
     """The command with its variables put in, for each value that one of them may have."""
     ways = [command]
-    for written, found in list({found[0]: found for found in _PERCENT.finditer(command)}.items())[:_VARIABLES_MAX]:
+    for written, found in list({found[0]: found for found in _PERCENT.finditer(command)}.items())[
+        :_VARIABLES_MAX
+    ]:
         values = _values(found, variables, outer)[:_WAYS_MAX]
         ways = [replaced(way, written, value) for way in ways for value in values][:_WAYS_MAX]
     # Variables that are never set, and those above the bounds, may be empty.
@@ -123,7 +138,11 @@ def _piece(value: str, how: str) -> str:
     start = int(numbers[1]) + (len(value) if int(numbers[1]) < 0 else 0)
     if numbers[2] is None:
         return value[start:]
-    return value[start : start + int(numbers[2])] if int(numbers[2]) >= 0 else value[start : int(numbers[2])]
+    return (
+        value[start : start + int(numbers[2])]
+        if int(numbers[2]) >= 0
+        else value[start : int(numbers[2])]
+    )
 
 
 def _changed(value: str, old: str, new: str) -> str:
@@ -132,12 +151,22 @@ def _changed(value: str, old: str, new: str) -> str:
     return new.join(pieces)
 
 
-def _run(trace: Trace, command: str, place: SourcePosition, sources: tuple[str, ...]) -> tuple[str, ...]:
+def _run(
+    trace: Trace, command: str, place: SourcePosition, sources: tuple[str, ...]
+) -> tuple[str, ...]:
     words, writes = _split_words(command)
     words = _stripped(words)
     if not words or words[0].startswith((":", "::")) or words[0].lower() == "rem":
         return ()
-    name = words[0].lstrip("@").replace("\\", "/").rpartition("/")[2].lower().removesuffix(".exe").removesuffix(".com")
+    name = (
+        words[0]
+        .lstrip("@")
+        .replace("\\", "/")
+        .rpartition("/")[2]
+        .lower()
+        .removesuffix(".exe")
+        .removesuffix(".com")
+    )
     io = Io(sources, writes=tuple(("write", path) for path in writes))
     if not name or not is_known(name):
         trace.event("dynamic_command", place)
@@ -167,11 +196,15 @@ def _stripped(words: Sequence[str]) -> list[str]:
     while rest:
         first = rest[0].lower().lstrip("@")
         if first == "for":
-            rest = rest[next((n for n, w in enumerate(rest) if w.lower() == "do"), len(rest) - 1) + 1 :]
+            rest = rest[
+                next((n for n, w in enumerate(rest) if w.lower() == "do"), len(rest) - 1) + 1 :
+            ]
         elif first == "if":
             rest = _after_condition(rest[1:])
         elif first == "start":
-            rest = [w for n, w in enumerate(rest[1:]) if not (n < 3 and (w == "" or w.startswith("/")))]
+            rest = [
+                w for n, w in enumerate(rest[1:]) if not (n < 3 and (w == "" or w.startswith("/")))
+            ]
         elif not first or first in _SKIPS:
             rest = rest[1:]
         else:

@@ -81,7 +81,9 @@ def _printf(words: Sequence[str], _: str | None) -> str | None:
         return ansi_c(form)
     plain, out, size = ansi_c(form), list[str](), 0
     while True:
-        out.append(_FORMAT.sub(lambda found: "%" if found[1] == "%" else _value(found[1], values), plain))
+        out.append(
+            _FORMAT.sub(lambda found: "%" if found[1] == "%" else _value(found[1], values), plain)
+        )
         check_size(size := size + len(out[-1]))
         if not values or len(out) > 64:
             return "".join(out)
@@ -100,7 +102,12 @@ def _base64(words: Sequence[str], fed: str | None) -> str | None:
 
 
 def _openssl(words: Sequence[str], fed: str | None) -> str | None:
-    undoes = fed is not None and is_known(fed) and {"base64", "-base64", "-a"} & set(words) and "-d" in words
+    undoes = (
+        fed is not None
+        and is_known(fed)
+        and {"base64", "-base64", "-a"} & set(words)
+        and "-d" in words
+    )
     return decoded(fed or "") if undoes else None
 
 
@@ -137,14 +144,21 @@ def _tr(words: Sequence[str], fed: str | None) -> str | None:
 def _expand_ranges(letters: str) -> str:
     for name, range_ in _CLASSES.items():
         letters = letters.replace(name, range_)
-    return _RANGE.sub(lambda r: "".join(map(chr, range(ord(r[1]), min(ord(r[2]), ord(r[1]) + _RANGE_MAX) + 1))), ansi_c(letters))
+    return _RANGE.sub(
+        lambda r: "".join(map(chr, range(ord(r[1]), min(ord(r[2]), ord(r[1]) + _RANGE_MAX) + 1))),
+        ansi_c(letters),
+    )
 
 
 def _sed(words: Sequence[str], fed: str | None) -> str | None:
     """Return the input after `s/plain/plain/`, with the flag g or none; None for others."""
     rest = [w for w in words[1:] if w not in ("-e", "-E", "-r")]
     found = (
-        re.fullmatch(r"s(?P<c>[/|#,])([^\\[\].*^$+?(){}|/#,]+)(?P=c)([^\\&/|#,]*)(?P=c)(g?)", rest[0]) if len(rest) == 1 else None
+        re.fullmatch(
+            r"s(?P<c>[/|#,])([^\\[\].*^$+?(){}|/#,]+)(?P=c)([^\\&/|#,]*)(?P=c)(g?)", rest[0]
+        )
+        if len(rest) == 1
+        else None
     )
     if found is None or fed is None:
         return None
@@ -161,7 +175,8 @@ def _grep(words: Sequence[str], fed: str | None) -> str | None:
     options = [w for w in words[1:] if w[:1] == "-"]
     return (
         fed
-        if any(w == "--invert-match" or (w[1:2] != "-" and "v" in w) for w in options) and len(words) - len(options) == 2
+        if any(w == "--invert-match" or (w[1:2] != "-" and "v" in w) for w in options)
+        and len(words) - len(options) == 2
         else None
     )
 
@@ -197,7 +212,11 @@ def _basename(words: Sequence[str], _: str | None) -> str | None:
 def _realpath(words: Sequence[str], _: str | None) -> str | None:
     """Return the path itself: links are not known, and most paths are their own target."""
     rest = [w for w in words[1:] if w not in ("-f", "-m", "-e", "-s", "--")]
-    return f"{posixpath.normpath(rest[0])}\n" if len(rest) == 1 and rest[0].startswith("/") and is_known(rest[0]) else None
+    return (
+        f"{posixpath.normpath(rest[0])}\n"
+        if len(rest) == 1 and rest[0].startswith("/") and is_known(rest[0])
+        else None
+    )
 
 
 def _find(words: Sequence[str], _: str | None) -> str | None:
@@ -237,7 +256,9 @@ _PRINTERS: dict[str, Printed] = {
     "dirname": _dirname,
     "basename": _basename,
     "realpath": _realpath,
-    "readlink": lambda words, fed: _realpath(words, fed) if words[1:2] and words[1] in ("-f", "-m", "-e") else None,
+    "readlink": lambda words, fed: (
+        _realpath(words, fed) if words[1:2] and words[1] in ("-f", "-m", "-e") else None
+    ),
     "find": _find,
     "type": _which,
     "command": _command,
@@ -245,5 +266,7 @@ _PRINTERS: dict[str, Printed] = {
     "grep": _grep,
     "ls": _ls,
     "dir": _ls,
-    **dict.fromkeys(("sort", "uniq"), lambda words, fed: fed if all(w[:1] == "-" for w in words[1:]) else None),
+    **dict.fromkeys(
+        ("sort", "uniq"), lambda words, fed: fed if all(w[:1] == "-" for w in words[1:]) else None
+    ),
 }

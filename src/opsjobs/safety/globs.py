@@ -49,7 +49,9 @@ def beginning(word: str, *, longest: bool) -> re.Pattern[str]:
 
 
 def _expression(word: str, any_: str, end: str, *, longest: bool = True) -> str:
-    first, *rest = ("".join(any_ if c == ANY else re.escape(c) for c in piece) for piece in word.split(STAR))
+    first, *rest = (
+        "".join(any_ if c == ANY else re.escape(c) for c in piece) for piece in word.split(STAR)
+    )
     if not rest:
         return first + end
     *middle, last = rest

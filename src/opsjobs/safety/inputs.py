@@ -66,7 +66,9 @@ class ProgramInputs:
             pairs.setdefault(name, []).append(value)
         return self.with_variables(lambda name: pairs.get(name, ()), pairs, change)
 
-    def with_variables(self, look: Lookup, names: Mapping[str, object], change: EnvironmentChange = SAME) -> ProgramInputs:
+    def with_variables(
+        self, look: Lookup, names: Mapping[str, object], change: EnvironmentChange = SAME
+    ) -> ProgramInputs:
         """Return the inputs with these variables before all others."""
         before = self.variables
 
@@ -83,7 +85,9 @@ NOBODY = ProgramInputs()
 """The inputs of a program if nothing is known of them."""
 
 
-def of_texts(arguments: Sequence[str] | None, variables: Mapping[str, str], unknown: str = "") -> ProgramInputs:
+def of_texts(
+    arguments: Sequence[str] | None, variables: Mapping[str, str], unknown: str = ""
+) -> ProgramInputs:
     """Return the inputs that an action passes to a program.
 
     A value is not known wherever `unknown` occurs in it.
@@ -94,5 +98,6 @@ def of_texts(arguments: Sequence[str] | None, variables: Mapping[str, str], unkn
 
     held = {name: (marked(value),) for name, value in variables.items()}
     return ProgramInputs(
-        None if arguments is None else tuple(marked(word) for word in arguments), variables=lambda name: held.get(name, ())
+        None if arguments is None else tuple(marked(word) for word in arguments),
+        variables=lambda name: held.get(name, ()),
     )

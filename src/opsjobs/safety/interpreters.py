@@ -59,7 +59,9 @@ class Standard:
 Inner = Argv | InnerText | File | Standard
 
 
-SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "ksh93", "mksh", "ash", "rbash", "lksh", "yash"})
+SHELLS = frozenset(
+    {"sh", "bash", "dash", "zsh", "ksh", "ksh93", "mksh", "ash", "rbash", "lksh", "yash"}
+)
 LANGUAGES = {
     **dict.fromkeys(SHELLS, "bash"),
     **dict.fromkeys(("fish", "csh", "tcsh"), "other"),
@@ -90,9 +92,15 @@ def interpreted(language: str, words: Words) -> list[Inner]:
     It is the text of a word, a file, or standard input.
     """
     if language in ("powershell", "cmd"):
-        return [InnerText(f"{language}-line", "\n".join(words[1:]))] if len(words) > 1 else [Standard(language)]
+        return (
+            [InnerText(f"{language}-line", "\n".join(words[1:]))]
+            if len(words) > 1
+            else [Standard(language)]
+        )
     at, code = 1, False
-    while at < len(words) and words[at] != "--" and words[at][:1] in ("-", "+") and len(words[at]) > 1:
+    while (
+        at < len(words) and words[at] != "--" and words[at][:1] in ("-", "+") and len(words[at]) > 1
+    ):
         word = words[at]
         if language == "python" and word == "-m":
             return []
@@ -108,7 +116,11 @@ def interpreted(language: str, words: Words) -> list[Inner]:
     rest = words[at + 1 :] if words[at : at + 1] == ("--",) else words[at:]
     if code:
         return [_coded(language, tuple(rest))] if rest else [Standard(language)]
-    return [File(language, rest[0], tuple(rest[1:]))] if rest and rest[0] != "-" else [Standard(language, tuple(rest[1:]))]
+    return (
+        [File(language, rest[0], tuple(rest[1:]))]
+        if rest and rest[0] != "-"
+        else [Standard(language, tuple(rest[1:]))]
+    )
 
 
 def _coded(language: str, rest: tuple[str, ...]) -> InnerText:

@@ -26,7 +26,9 @@ _NUMBERS = frozenset({"execution.id", "execution.number", "run.attempt"})
 _OF_TARGET = "target."
 # Interpreters in a command line that may read a program from standard input.
 _COMMENT = re.compile(r"(?m)^[ \t]*#.*$")
-_READS_A_PROGRAM = re.compile(r"(?<![\w.-])(sh|bash|dash|ksh|zsh|python3?|perl|node|pwsh|powershell)(?![\w.-])")
+_READS_A_PROGRAM = re.compile(
+    r"(?<![\w.-])(sh|bash|dash|ksh|zsh|python3?|perl|node|pwsh|powershell)(?![\w.-])"
+)
 _Value = Callable[[str], str | None]
 _Read = TypeVar("_Read", bound=Hashable)
 TEXTS_AT_MOST = 400
@@ -34,9 +36,17 @@ TEXTS_AT_MOST = 400
 
 Beyond that, each action is judged once with unknown values.
 """
-UNREADABLE = Finding("unreadable", SafetyVerdict.NEEDS_APPROVAL, "The script is not text, so its effect cannot be read.", "")
+UNREADABLE = Finding(
+    "unreadable",
+    SafetyVerdict.NEEDS_APPROVAL,
+    "The script is not text, so its effect cannot be read.",
+    "",
+)
 TOO_MANY = Finding(
-    "too-many-texts", SafetyVerdict.NEEDS_APPROVAL, "The text differs on too many targets; not every variant was judged.", ""
+    "too-many-texts",
+    SafetyVerdict.NEEDS_APPROVAL,
+    "The text differs on too many targets; not every variant was judged.",
+    "",
 )
 
 
@@ -88,10 +98,16 @@ def texts_of(
     an action that cannot be rendered does not run.
     """
     secrets = frozenset(name for name, value in parameters.items() if is_secret(value))
-    names = TemplateNames(frozenset({*parameters, *declared}), secrets, frozenset(str(action["key"]) for action in actions))
+    names = TemplateNames(
+        frozenset({*parameters, *declared}),
+        secrets,
+        frozenset(str(action["key"]) for action in actions),
+    )
     known = {name: value for name, value in parameters.items() if value is not None}
     # Only actions with values of targets may have many texts; the others do not share the limit.
-    most = max(1, TEXTS_AT_MOST // max(sum("${" + _OF_TARGET in str(action) for action in actions), 1))
+    most = max(
+        1, TEXTS_AT_MOST // max(sum("${" + _OF_TARGET in str(action) for action in actions), 1)
+    )
     asked = _Known(names, {"parameters": known, "job": {"name": job_name}}, most)
     for position, action in enumerate(actions):
         at = "/policy/gate/check" if action["key"] == CHECK_KEY else f"/actions/{position}"
@@ -103,7 +119,9 @@ def texts_of(
             yield from _uploads(action, at, where, asked)
 
 
-def _programs(action: Mapping[str, Any], at: str, where: Sequence[Target], known: _Known) -> Iterator[JobText]:
+def _programs(
+    action: Mapping[str, Any], at: str, where: Sequence[Target], known: _Known
+) -> Iterator[JobText]:
     field, written, said = _program_of(action)
     said += said_of_variables((action.get("env") or {}).items())
     become = action.get("become") is not None
@@ -116,12 +134,23 @@ def _programs(action: Mapping[str, Any], at: str, where: Sequence[Target], known
         interpreter = action.get("interpreter") or _INTERPRETER[shell]
         program = SafetyProgram(action, written, known.names, shell)
         for read, (of, more) in _rendered(program.render, program.names, those, known).items():
-            yield JobText(interpreter, read.text, f"{at}/{field}", become, of, said + more, read.arguments, read.variables)
+            yield JobText(
+                interpreter,
+                read.text,
+                f"{at}/{field}",
+                become,
+                of,
+                said + more,
+                read.arguments,
+                read.variables,
+            )
             if stdin and program.reads:
                 yield JobText(interpreter, fed(read.text, stdin), f"{at}/stdin", become, of)
     if stdin:
         # The input of an interpreter that the reader does not find there is a program, too.
-        for interpreter in sorted({found[1] for found in _READS_A_PROGRAM.finditer(_COMMENT.sub("", written))}):
+        for interpreter in sorted(
+            {found[1] for found in _READS_A_PROGRAM.finditer(_COMMENT.sub("", written))}
+        ):
             yield JobText(interpreter, stdin, f"{at}/stdin", become, where)
 
 
@@ -137,7 +166,9 @@ def _program_of(action: Mapping[str, Any]) -> tuple[str, str, tuple[Finding, ...
         return "script_base64", body.decode(errors="replace"), (UNREADABLE,)
 
 
-def _uploads(action: Mapping[str, Any], at: str, where: Sequence[Target], known: _Known) -> Iterator[JobText]:
+def _uploads(
+    action: Mapping[str, Any], at: str, where: Sequence[Target], known: _Known
+) -> Iterator[JobText]:
     """Return an upload as a command that writes to its destination."""
     try:
         template = Template.plain(action["destination"], known.names)
@@ -151,7 +182,12 @@ def _uploads(action: Mapping[str, Any], at: str, where: Sequence[Target], known:
         path = posix(place.replace("\0", "")).replace(UNKNOWN, "'\"$OPSJOBS_UNKNOWN\"'")
         mode = f"\nchmod {action['mode']} {path}" if action.get("mode") else ""
         yield JobText(
-            "sh", f"tee -- {path} < /tmp/upload{mode}", f"{at}/destination", False, of, said_of_place(place, UNKNOWN) + more
+            "sh",
+            f"tee -- {path} < /tmp/upload{mode}",
+            f"{at}/destination",
+            False,
+            of,
+            said_of_place(place, UNKNOWN) + more,
         )
 
 
@@ -181,13 +217,20 @@ def _rendered(
     for target in targets:
         text = text_for(target)
         if text not in found and len(found) >= known.most:
-            return {**{text: (of, ()) for text, of in found.items()}, text_for(None): (targets, (TOO_MANY,))}
+            return {
+                **{text: (of, ()) for text, of in found.items()},
+                text_for(None): (targets, (TOO_MANY,)),
+            }
         found.setdefault(text, []).append(target)
     return {text: (of, ()) for text, of in found.items()}
 
 
 def _value(values: Mapping[str, Any], target: Target | None) -> _Value:
-    of_target = {} if target is None else {"name": target.name, "host": target.host, "labels": dict(target.labels)}
+    of_target = (
+        {}
+        if target is None
+        else {"name": target.name, "host": target.host, "labels": dict(target.labels)}
+    )
     look = looked_up({**values, "target": of_target})
 
     def value(name: str) -> str | None:

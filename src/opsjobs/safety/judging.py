@@ -38,7 +38,9 @@ INTERPRETERS = ("bash", "sh", "python", "powershell", "pwsh", "cmd", "perl", "no
 """Those that have a reader; of a path the last part counts."""
 
 
-def judge(interpreter: str, text: str, *, context: Context | None = None, given: ProgramInputs = NOBODY) -> tuple[Finding, ...]:
+def judge(
+    interpreter: str, text: str, *, context: Context | None = None, given: ProgramInputs = NOBODY
+) -> tuple[Finding, ...]:
     """Return the findings for this text; none if it is harmless as far as can be seen.
 
     `interpreter`: bash, sh, python, powershell, pwsh, cmd, perl, node, or a path of one of these on

@@ -34,7 +34,9 @@ def findings(trace: Trace, matcher: Matcher, context: Context) -> tuple[Finding,
     for rule, excerpt in _applied(trace, matcher, Budget(MATCHING_STEPS_MAX)):
         if len(found) >= FINDINGS_MAX:
             break
-        finding = Finding(rule.name, severity(rule, context), rule.reason, excerpt, unknown=rule.unknown)
+        finding = Finding(
+            rule.name, severity(rule, context), rule.reason, excerpt, unknown=rule.unknown
+        )
         found.setdefault((rule.name, excerpt), finding)
     return tuple(sorted(found.values(), key=lambda finding: -finding.severity.rank))
 
@@ -42,7 +44,8 @@ def findings(trace: Trace, matcher: Matcher, context: Context) -> tuple[Finding,
 def severity(rule: SafetyRule, context: Context) -> SafetyVerdict:
     """Return the rule's severity, or the strictest of those whose condition holds here."""
     return max(
-        [rule.severity, *(then for when, then in rule.stricter if _holds(when, context))], key=lambda verdict: verdict.rank
+        [rule.severity, *(then for when, then in rule.stricter if _holds(when, context))],
+        key=lambda verdict: verdict.rank,
     )
 
 
@@ -66,7 +69,9 @@ def _applied(trace: Trace, matcher: Matcher, budget: Budget) -> Iterator[tuple[S
             budget.spend(len(ready) * (_size(call) + sum(map(_size, call.io.feeders)) // 4))
             applied = [rule for rule, _, tests in ready if all(test(call) for test in tests)]
             applied = [
-                rule for rule in applied if not (rule.undone and _is_undone(rule, call, trace.calls[position + 1 :], budget))
+                rule
+                for rule in applied
+                if not (rule.undone and _is_undone(rule, call, trace.calls[position + 1 :], budget))
             ]
         except Spent:
             yield matcher.book.events["too_much"], call.place.excerpt
@@ -121,10 +126,18 @@ class Matcher:
             else:
                 self._exact.setdefault(name.lower(), []).append(ready)
         if not match.command:
-            (self._redirects if match.redirect or match.empties or match.reads else self._anything).append(ready)
+            (
+                self._redirects
+                if match.redirect or match.empties or match.reads
+                else self._anything
+            ).append(ready)
 
     def _by_name(self, name: str, dialect: str) -> tuple[Ready, ...]:
-        found = (*self._exact.get(name, ()), *(r for glob, r in self._globs if fnmatchcase(name, glob)), *self._anything)
+        found = (
+            *self._exact.get(name, ()),
+            *(r for glob, r in self._globs if fnmatchcase(name, glob)),
+            *self._anything,
+        )
         return tuple(ready for ready in found if _speaks(ready[1], dialect))
 
     def about(self, call: Call) -> Iterable[Ready]:
@@ -151,7 +164,9 @@ def _tests(match: Match) -> Iterator[Test]:
     if match.words:
         yield partial(_in_order, match.words)
     if (argument := match.argument) is not None:
-        yield lambda call: any(argument.fullmatch(word[:WORD_CHARACTERS_MAX]) for word in call.words[1:])
+        yield lambda call: any(
+            argument.fullmatch(word[:WORD_CHARACTERS_MAX]) for word in call.words[1:]
+        )
     if match.fed_by:
         yield lambda call: not set(match.fed_by).isdisjoint(call.io.sources)
     yield from _path_tests(match)
@@ -169,15 +184,26 @@ def _path_tests(match: Match) -> Iterator[Test]:
     for key, patterns in match.values:
         yield partial(_has_value, key, patterns)
     if match.fed_from:
-        yield lambda call: any(may_be(path, match.fed_from) for feeder in call.io.feeders for path in feeder.paths)
+        yield lambda call: any(
+            may_be(path, match.fed_from) for feeder in call.io.feeders for path in feeder.paths
+        )
     if match.not_from:
-        yield lambda call: not all(any(may_be(p, match.not_from) for p in readings(call.as_path(w))) for w in call.arguments[:-1])
+        yield (
+            lambda call: (
+                not all(
+                    any(may_be(p, match.not_from) for p in readings(call.as_path(w)))
+                    for w in call.arguments[:-1]
+                )
+            )
+        )
     if match.to:
         yield lambda call: any(may_be(path, match.to) for path in call.destinations)
     if match.redirect:
         yield lambda call: _any_path(match.redirect, call, [path for _, path in call.io.writes])
     if match.empties:
-        yield lambda call: _any_path(match.empties, call, [path for mode, path in call.io.writes if mode == "write"])
+        yield lambda call: _any_path(
+            match.empties, call, [path for mode, path in call.io.writes if mode == "write"]
+        )
     if match.reads:
         yield lambda call: _any_path(match.reads, call, call.io.reads)
 
@@ -215,17 +241,31 @@ def _abbreviates(word: str, spelling: str) -> bool:
     word, spelling = word.lower().partition(":")[0], spelling.lower()
     if spelling.startswith("/"):
         return word == spelling
-    return len(word) > 1 and spelling.startswith(word) if spelling.startswith("-") else word == spelling
+    return (
+        len(word) > 1 and spelling.startswith(word)
+        if spelling.startswith("-")
+        else word == spelling
+    )
 
 
 def _in_order(patterns: Iterable[re.Pattern[str]], call: Call) -> bool:
     words = iter(call.arguments)
-    return all(any(pattern.fullmatch(word[:WORD_CHARACTERS_MAX]) for word in words) for pattern in patterns)
+    return all(
+        any(pattern.fullmatch(word[:WORD_CHARACTERS_MAX]) for word in words) for pattern in patterns
+    )
 
 
 def _has_value(key: str, patterns: tuple[str, ...], call: Call) -> bool:
-    return _any_path(patterns, call, [word[len(key) + 1 :] for word in call.words[1:] if word.startswith(f"{key}=")])
+    return _any_path(
+        patterns,
+        call,
+        [word[len(key) + 1 :] for word in call.words[1:] if word.startswith(f"{key}=")],
+    )
 
 
 def _any_path(patterns: tuple[str, ...], call: Call, words: Iterable[str]) -> bool:
-    return any(may_be(path, patterns) for word in words for path in readings(call.as_path(word), call.place.cwd))
+    return any(
+        may_be(path, patterns)
+        for word in words
+        for path in readings(call.as_path(word), call.place.cwd)
+    )

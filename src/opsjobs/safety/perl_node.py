@@ -17,7 +17,9 @@ _COMMENT = {"perl": re.compile(r"(?m)^[^\S\n]*+#.*$"), "node": re.compile(r"(?m)
 _BLOCK_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _RUNS = {
     # A whole word, not a part of a text, a key or a path: `'system' => 1`, `$h{"system"}`, `/run/systemd/system`.
-    "perl": re.compile(r"(?<![\w$@%&\"'{/>:.-])(?:system|exec|qx)\b(?!\s*+=>)\s*+\(?\s*+(?=[\"'`$])"),
+    "perl": re.compile(
+        r"(?<![\w$@%&\"'{/>:.-])(?:system|exec|qx)\b(?!\s*+=>)\s*+\(?\s*+(?=[\"'`$])"
+    ),
     "node": re.compile(r"\b(?:exec|execSync|spawn|spawnSync|execFile|execFileSync|fork)\s*\(\s*"),
 }
 _DYNAMIC = {
@@ -38,13 +40,17 @@ _ONE_FILE = frozenset({"unlink", "unlinkSync"})
 _CALL_CHARACTERS_MAX = 2_000
 _WRITES = {
     "perl": re.compile(r"\bopen\b[^;]{0,200}?[\"']\s*+>{1,2}[\"']?\s*+[,.]?\s*+[\"']?(/[^\"';]*)"),
-    "node": re.compile(r"\b(?:writeFileSync|writeFile|appendFileSync|appendFile|createWriteStream)\s*\(\s*[\"'`](/[^\"'`]*)"),
+    "node": re.compile(
+        r"\b(?:writeFileSync|writeFile|appendFileSync|appendFile|createWriteStream)\s*\(\s*[\"'`](/[^\"'`]*)"
+    ),
 }
 _OPTIONS = re.compile(r"(cwd|env|stdio|encoding|timeout|shell|input|maxBuffer|\ue000)\b|\ue000\Z")
 _FORKS = re.compile(
     r"\bfork\s++while\s++(?:fork\b|1)|\bwhile\s*+\(?\s*+1?\s*+\)?\s*+\{?\s*+fork|\bfor\s*+\(\s*+;\s*+;\s*+\)\s*+\{?\s*+(?:\w{0,100}\.)?fork"
 )
-_SOCKET = re.compile(r"\bSocket\b|\bnet\.(Socket|connect|createConnection)\b|require\(['\"]net['\"]\)")
+_SOCKET = re.compile(
+    r"\bSocket\b|\bnet\.(Socket|connect|createConnection)\b|require\(['\"]net['\"]\)"
+)
 _DECODES = re.compile(
     r"\beval\b[^;]{0,200}\b(?:decode_base64|unpack|uncompress|decrypt)\b|\b(?:eval|Function|execSync|exec)\s*\([^;]{0,200}(?:atob|['\"]base64['\"]|['\"]hex['\"]|inflate|gunzip|decipher)"
 )
@@ -78,7 +84,9 @@ def _look_over(language: str, trace: Trace, text: str, place: SourcePosition) ->
     trace.budget.spend(len(text) // 64 + 1)
     text = _plain(language, text)
     here = place.of(text)
-    values = PerlNodeValues(language, text, place.given.arguments, trace.budget, is_file=place.depth <= 1)
+    values = PerlNodeValues(
+        language, text, place.given.arguments, trace.budget, is_file=place.depth <= 1
+    )
     for found in _RUNS[language].finditer(text):
         words = values.words(text[found.end() : found.end() + _CALL_CHARACTERS_MAX])
         if len(words) > 1 and not _OPTIONS.match(words[1]):
@@ -96,12 +104,16 @@ def _look_over(language: str, trace: Trace, text: str, place: SourcePosition) ->
         trace.event("reverse_shell", here)
     dynamic = _DYNAMIC[language].search(text)
     if dynamic is not None:
-        trace.event("decoded_program" if _DECODES.search(text) else "dynamic_program", _at(place, dynamic))
+        trace.event(
+            "decoded_program" if _DECODES.search(text) else "dynamic_program", _at(place, dynamic)
+        )
 
 
 def _plain(language: str, text: str) -> str:
     """Return the text without its comments."""
-    if language == "node" and (end := text.rfind("*/") + 2) > 1:  # behind the last end none is closed
+    if (
+        language == "node" and (end := text.rfind("*/") + 2) > 1
+    ):  # behind the last end none is closed
         text = _BLOCK_COMMENT.sub("", text[:end]) + text[end:]
     return _COMMENT[language].sub("", text)
 

@@ -9,7 +9,9 @@ from opsjobs.safety.budget import Budget, check_size
 from opsjobs.safety.symbolic_words import LATER, MAYBE_EMPTY
 
 # One that is not closed goes to the end, so that each letter is looked at once.
-STRING = r"""(?:"((?:[^"\\]|\\.)*+)(?:"|\Z)|'((?:[^'\\]|\\.)*+)(?:'|\Z)|`((?:[^`\\]|\\.)*+)(?:`|\Z))"""
+STRING = (
+    r"""(?:"((?:[^"\\]|\\.)*+)(?:"|\Z)|'((?:[^'\\]|\\.)*+)(?:'|\Z)|`((?:[^`\\]|\\.)*+)(?:`|\Z))"""
+)
 _STRING = re.compile(STRING, re.DOTALL)
 _PIECES = re.compile(
     STRING
@@ -22,9 +24,13 @@ _ASSIGNED = {
 }
 _TAKEN = {
     "perl": re.compile(r"\b(?:my|our)\s*+\(([^)]{0,999}+)\)\s*+=\s*+(@ARGV|@_)"),
-    "node": re.compile(r"\b(?:const|let|var)\s*+\[([^\]]{0,999}+)\]\s*+=\s*+(process\.argv(?:\.slice\(2\))?)"),
+    "node": re.compile(
+        r"\b(?:const|let|var)\s*+\[([^\]]{0,999}+)\]\s*+=\s*+(process\.argv(?:\.slice\(2\))?)"
+    ),
 }
-_ARGUMENT = re.compile(r"\$ARGV\[(-?\d+)\]|process\.argv\[(\d+)\]|process\.argv\.slice\(2\)\[(\d+)\]")
+_ARGUMENT = re.compile(
+    r"\$ARGV\[(-?\d+)\]|process\.argv\[(\d+)\]|process\.argv\.slice\(2\)\[(\d+)\]"
+)
 _WITHIN = {
     "perl": re.compile(r"\$ARGV\[\d+\]|\$\{?(\w+)\}?"),
     "node": re.compile(r"\$\{([^{}]{0,999}+)\}"),
@@ -40,7 +46,15 @@ class PerlNodeValues:
     a file, as its name is then an argument, too.
     """
 
-    def __init__(self, language: str, text: str, arguments: Sequence[str] | None, budget: Budget, *, is_file: bool) -> None:
+    def __init__(
+        self,
+        language: str,
+        text: str,
+        arguments: Sequence[str] | None,
+        budget: Budget,
+        *,
+        is_file: bool,
+    ) -> None:
         self._language = language
         self._budget = budget
         self._arguments = arguments
@@ -49,7 +63,9 @@ class PerlNodeValues:
         for found in _TAKEN[language].finditer(text):
             from_ = 2 if found[2] == "process.argv" else 0
             for n, name in enumerate(found[1].split(",")):
-                place = f"$ARGV[{n}]" if language == "perl" else f"process.argv.slice(2)[{n - from_}]"
+                place = (
+                    f"$ARGV[{n}]" if language == "perl" else f"process.argv.slice(2)[{n - from_}]"
+                )
                 if (plain := name.strip().lstrip("$")) and (found[2] != "@_" and n >= from_):
                     self._assigned[plain] = place
 
@@ -70,7 +86,11 @@ class PerlNodeValues:
         string = _STRING.fullmatch(piece)
         if string is not None:
             plain = next(group for group in string.groups() if group is not None)
-            inner = plain if piece[0] == "'" or (piece[0] == '"' and self._language == "node") else self._put_in(plain, depth)
+            inner = (
+                plain
+                if piece[0] == "'" or (piece[0] == '"' and self._language == "node")
+                else self._put_in(plain, depth)
+            )
             return re.sub(r"\\([\\\"'`$])", r"\1", inner)
         found = _ARGUMENT.fullmatch(piece)
         if found is not None:
@@ -98,7 +118,11 @@ class PerlNodeValues:
         if found[2] is None:
             return self._numbered(int(found[1] or found[3]))
         at = int(found[2])
-        return self._numbered(at - 2 if self._is_file or self._arguments is None or at > len(self._arguments) else at - 1)
+        return self._numbered(
+            at - 2
+            if self._is_file or self._arguments is None or at > len(self._arguments)
+            else at - 1
+        )
 
     def _numbered(self, at: int) -> str:
         if self._arguments is None:

@@ -65,7 +65,9 @@ class SafetyPolicy(ApiModel):
         if finding.rule in self.rules:
             return replace(finding, severity=self.rules[finding.rule])
         raised = self.at_least.get(finding.severity, finding.severity)
-        least = self.unknown if finding.unknown and self.unknown is not None else SafetyVerdict.ALLOW
+        least = (
+            self.unknown if finding.unknown and self.unknown is not None else SafetyVerdict.ALLOW
+        )
         return replace(finding, severity=worst((raised, finding.severity, least)))
 
 
@@ -74,27 +76,43 @@ class SafetyPolicies(ApiModel):
 
     policies: list[SafetyPolicy] = Field(default_factory=list, max_length=POLICIES_MAX)
 
-    def judged(self, found: Iterable[Finding], context: Context, targets: Sequence[Collection[str]] = ()) -> tuple[Finding, ...]:
+    def judged(
+        self, found: Iterable[Finding], context: Context, targets: Sequence[Collection[str]] = ()
+    ) -> tuple[Finding, ...]:
         """Return the findings with the severities of all policies applied in their order.
 
         A later policy overrides an earlier one. `targets`: the labels of each target of the run; a
         policy that lowers a severity must hold for each of them on its own.
         """
-        each = [replace(context, labels=frozenset(labels)) for labels in targets] or [replace(context, labels=frozenset())]
+        each = [replace(context, labels=frozenset(labels)) for labels in targets] or [
+            replace(context, labels=frozenset())
+        ]
         findings = list(found)
         for policy in self._holding(context):
             lowers = all(policy.holds(here) for here in each)
             changed = [(finding, policy.judged(finding)) for finding in findings]
             findings = [
-                new if (lowers and old.rule != UNJUDGED) or new.severity.rank > old.severity.rank else old for old, new in changed
+                new
+                if (lowers and old.rule != UNJUDGED) or new.severity.rank > old.severity.rank
+                else old
+                for old, new in changed
             ]
         return tuple(finding for finding in findings if finding.severity is not SafetyVerdict.ALLOW)
 
     def floor(self, context: Context) -> tuple[Finding, ...]:
         """Return a finding for each policy that demands a least verdict here."""
-        held = [policy for policy in self._holding(context) if policy.verdict not in (None, SafetyVerdict.ALLOW)]
+        held = [
+            policy
+            for policy in self._holding(context)
+            if policy.verdict not in (None, SafetyVerdict.ALLOW)
+        ]
         return tuple(
-            Finding(RULE, p.verdict or SafetyVerdict.ALLOW, f"The policy {p.name!r} requires this verdict here.", "")
+            Finding(
+                RULE,
+                p.verdict or SafetyVerdict.ALLOW,
+                f"The policy {p.name!r} requires this verdict here.",
+                "",
+            )
             for p in held
         )
 
@@ -107,7 +125,9 @@ class SafetyPolicies(ApiModel):
 
 
 def _has(label: str, labels: Collection[str]) -> bool:
-    return label in labels or ("=" not in label and any(held.partition("=")[0] == label for held in labels))
+    return label in labels or (
+        "=" not in label and any(held.partition("=")[0] == label for held in labels)
+    )
 
 
 def read(text: str) -> SafetyPolicies:
@@ -123,4 +143,6 @@ def read(text: str) -> SafetyPolicies:
     except ValidationError as wrong:
         first = wrong.errors()[0]
         place = ".".join(str(step) for step in first["loc"])
-        raise ValueError(f"the safety policy is wrong at {place or 'its top'}: {plain_words(first)}") from None
+        raise ValueError(
+            f"the safety policy is wrong at {place or 'its top'}: {plain_words(first)}"
+        ) from None

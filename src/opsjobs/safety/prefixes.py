@@ -64,7 +64,11 @@ def long(*names: str) -> frozenset[str]:
 
 
 PREFIXES: dict[str, Prefix] = {
-    "sudo": Prefix("CDghpRrTtUu", long("user", "group", "host", "prompt", "chdir", "chroot", "role", "type"), assigns=True),
+    "sudo": Prefix(
+        "CDghpRrTtUu",
+        long("user", "group", "host", "prompt", "chdir", "chroot", "role", "type"),
+        assigns=True,
+    ),
     "doas": Prefix("Cu"),
     "pkexec": Prefix("", long("user")),
     "env": Prefix("uC", long("unset", "chdir"), assigns=True),
@@ -82,7 +86,19 @@ PREFIXES: dict[str, Prefix] = {
     "ltrace": Prefix("eopsPanulFx"),
     "exec": Prefix("a"),
     "systemd-run": Prefix(
-        "puMHEt", long("unit", "property", "uid", "gid", "slice", "description", "setenv", "on-calendar", "on-active", "nice")
+        "puMHEt",
+        long(
+            "unit",
+            "property",
+            "uid",
+            "gid",
+            "slice",
+            "description",
+            "setenv",
+            "on-calendar",
+            "on-active",
+            "nice",
+        ),
     ),
     "systemd-inhibit": Prefix("", long("what", "who", "why", "mode")),
     "cpulimit": Prefix("lpe", long("limit")),
@@ -95,8 +111,29 @@ PREFIXES: dict[str, Prefix] = {
     **{
         name: Prefix("")
         for name in (
-            *("nohup", "setsid", "builtin", "busybox", "toybox", "coproc", "chronic", "fakeroot", "catchsegv", "unbuffer"),
-            *("torsocks", "proxychains", "proxychains4", "caffeinate", "linux64", "linux32", "dbus-run-session", "rlwrap", "ts"),
+            *(
+                "nohup",
+                "setsid",
+                "builtin",
+                "busybox",
+                "toybox",
+                "coproc",
+                "chronic",
+                "fakeroot",
+                "catchsegv",
+                "unbuffer",
+            ),
+            *(
+                "torsocks",
+                "proxychains",
+                "proxychains4",
+                "caffeinate",
+                "linux64",
+                "linux32",
+                "dbus-run-session",
+                "rlwrap",
+                "ts",
+            ),
             *("noglob", "nocorrect", "eatmydata", "softlimit", "setlock", "else", "then", "do"),
         )
     },

@@ -47,7 +47,9 @@ class SafetyProgram:
     accompany it.
     """
 
-    def __init__(self, action: Mapping[str, Any], text: str, names: TemplateNames, shell: Shell) -> None:
+    def __init__(
+        self, action: Mapping[str, Any], text: str, names: TemplateNames, shell: Shell
+    ) -> None:
         self._shell = shell
         if action["type"] == "command":
             self._body = _command(text, names, shell)
@@ -58,7 +60,9 @@ class SafetyProgram:
         given = f"{text}\n{action.get('stdin') or ''}"
         # Variables that execute something have findings of their own; the reader would add others.
         variables = (action.get("env") or {}).items()
-        self._variables = {n: _plain(v, names) for n, v in variables if n in given and not executes(n, str(v))}
+        self._variables = {
+            n: _plain(v, names) for n, v in variables if n in given and not executes(n, str(v))
+        }
         self._arguments = [_plain(word, names) for word in action.get("args") or ()]
         self._is_script = action["type"] == "script"
         self._ours = "OPSJOBS_" in given
@@ -70,17 +74,25 @@ class SafetyProgram:
         parts = (self._body, *self._variables.values(), *self._arguments)
         return frozenset(name for part in parts for name in part.names)
 
-    def render(self, value: Callable[[str], str | None], known: Mapping[str, Any]) -> ProgramReading:
+    def render(
+        self, value: Callable[[str], str | None], known: Mapping[str, Any]
+    ) -> ProgramReading:
         """Return the text and its inputs. `known`: parameters by name. Raises Unquotable."""
         quote = quote_for(self._shell)
         body = self._body.render(value, quote).replace(quote(UNKNOWN), _AS_VARIABLE[self._shell])
         variables = {name: template.render(value) for name, template in self._variables.items()}
         if self._ours:
-            ours = {f"OPSJOBS_PARAM_{n.upper().replace('-', '_')}": v for n, v in known.items() if not is_secret(v)}
+            ours = {
+                f"OPSJOBS_PARAM_{n.upper().replace('-', '_')}": v
+                for n, v in known.items()
+                if not is_secret(v)
+            }
             variables |= {name: text_of(v) or "" for name, v in ours.items()}
         arguments = tuple(part.render(value) for part in self._arguments)
         if not self.reads:
-            return ProgramReading(body, arguments if self._is_script else None, tuple(variables.items()))
+            return ProgramReading(
+                body, arguments if self._is_script else None, tuple(variables.items())
+            )
         lines = [f"export {name}={_word(said)}\n" for name, said in variables.items()]
         if arguments:
             lines.append("set -- " + " ".join(map(_word, arguments)) + "\n")

@@ -38,7 +38,9 @@ _SHELL = frozenset(
         ),
     }
 )
-_SPAWN = frozenset(f"subprocess.{name}" for name in ("run", "call", "check_call", "check_output", "Popen"))
+_SPAWN = frozenset(
+    f"subprocess.{name}" for name in ("run", "call", "check_call", "check_output", "Popen")
+)
 _EXEC = frozenset(
     {
         *(
@@ -94,7 +96,18 @@ _DECODES = frozenset(
             "decodebytes",
             "fromhex",
         ),
-        *("unhexlify", "decompress", "decrypt", "loads", "codecs", "zlib", "lzma", "bz2", "marshal", "Fernet"),
+        *(
+            "unhexlify",
+            "decompress",
+            "decrypt",
+            "loads",
+            "codecs",
+            "zlib",
+            "lzma",
+            "bz2",
+            "marshal",
+            "Fernet",
+        ),
     }
 )
 # What a function does, as a shell would do it; its arguments follow.
@@ -137,7 +150,10 @@ _quiet = threading.Lock()
 def read(trace: Trace, text: str, place: SourcePosition) -> None:
     """Write what this program would do into the trace."""
     try:
-        with _quiet, warnings.catch_warnings():  # what the parser thinks of a text is no matter of our log
+        with (
+            _quiet,
+            warnings.catch_warnings(),
+        ):  # what the parser thinks of a text is no matter of our log
             warnings.simplefilter("ignore")
             tree = ast.parse(text)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
@@ -174,7 +190,9 @@ class _PythonReading:
         return isinstance(node, ast.Call) and self._values.dotted(node.func) == "os.fork"
 
     def _place(self, node: ast.stmt | ast.expr) -> SourcePosition:
-        lines = self._lines[node.lineno - 1 : min(node.end_lineno or node.lineno, node.lineno + _LINES_MAX)]
+        lines = self._lines[
+            node.lineno - 1 : min(node.end_lineno or node.lineno, node.lineno + _LINES_MAX)
+        ]
         return self._outer.of(" ".join(lines))
 
     def _call(self, node: ast.Call) -> None:
@@ -188,7 +206,14 @@ class _PythonReading:
         self._used.add(name)
         arguments = node.args
         place = place.with_given(self._environment(node, place.given))
-        shell = next((self._values.text(k.value) for k in node.keywords if k.arg == "shell" and not _is_false(k.value)), None)
+        shell = next(
+            (
+                self._values.text(k.value)
+                for k in node.keywords
+                if k.arg == "shell" and not _is_false(k.value)
+            ),
+            None,
+        )
         if name == "pty.spawn" and arguments and self._values.argvs(arguments[0]) is not None:
             self._spawn(arguments[:1], place)
         elif name in _SHELL:
@@ -212,14 +237,21 @@ class _PythonReading:
         env = next((k.value for k in node.keywords if k.arg == "env"), None)
         match env:
             case ast.Dict(keys, values):
-                pairs = [(self._values.text(key), value) for key, value in zip(keys, values, strict=True) if key is not None]
+                pairs = [
+                    (self._values.text(key), value)
+                    for key, value in zip(keys, values, strict=True)
+                    if key is not None
+                ]
                 cleared = None not in keys  # `**os.environ` has none
             case ast.Call(ast.Name("dict")):
                 pairs, cleared = [(k.arg, k.value) for k in env.keywords if k.arg], not env.args
             case _:
                 return given
         return given.changed(
-            EnvironmentChange(tuple((name, text) for name, value in pairs for text in self._values.texts(value)), cleared)
+            EnvironmentChange(
+                tuple((name, text) for name, value in pairs for text in self._values.texts(value)),
+                cleared,
+            )
         )
 
     def _nameless(self, function: ast.expr, place: SourcePosition) -> None:
@@ -232,13 +264,19 @@ class _PythonReading:
                 self._trace.event("dynamic_command", place)
             case ast.Attribute(value, _):
                 self._nameless(value, place)
-            case ast.Subscript(value, _) if self._values.dotted(value) in _CONTAINERS or _is_namespace(value):
+            case ast.Subscript(value, _) if self._values.dotted(
+                value
+            ) in _CONTAINERS or _is_namespace(value):
                 self._trace.event("dynamic_command", place)
 
     def _shell(self, arguments: Sequence[ast.expr], place: SourcePosition) -> None:
         for argument in arguments:
             argvs = self._values.argvs(argument)
-            for text in [" ".join(argv) for argv in argvs] if argvs is not None else self._values.texts(argument):
+            for text in (
+                [" ".join(argv) for argv in argvs]
+                if argvs is not None
+                else self._values.texts(argument)
+            ):
                 if is_unknown(text):
                     self._trace.event(self._unread(argument), place)
                 else:
@@ -247,13 +285,17 @@ class _PythonReading:
     def _spawn(self, arguments: Sequence[ast.expr], place: SourcePosition) -> None:
         for argument in arguments:
             argvs = self._values.argvs(argument)
-            for argv in argvs if argvs is not None else [[text] for text in self._values.texts(argument)]:
+            for argv in (
+                argvs if argvs is not None else [[text] for text in self._values.texts(argument)]
+            ):
                 run(self._trace, argv or [MAYBE_EMPTY], place)
 
     def _argv(self, arguments: Sequence[ast.expr], place: SourcePosition) -> None:
         if not arguments:
             return
-        words = [w for a in arguments[1:] for w in (self._values.argvs(a) or [self._values.texts(a)])[0]]
+        words = [
+            w for a in arguments[1:] for w in (self._values.argvs(a) or [self._values.texts(a)])[0]
+        ]
         run(self._trace, [self._values.text(arguments[0]), *words[1:]], place)
 
     def _code(self, arguments: Sequence[ast.expr], place: SourcePosition) -> None:
@@ -269,7 +311,9 @@ class _PythonReading:
     def _unread(self, node: ast.expr) -> str:
         """The event for a program that is not known, by what it is made of."""
         names = {
-            n.id if isinstance(n, ast.Name) else n.attr for n in self._below(node) if isinstance(n, ast.Name | ast.Attribute)
+            n.id if isinstance(n, ast.Name) else n.attr
+            for n in self._below(node)
+            if isinstance(n, ast.Name | ast.Attribute)
         }
         if not names.isdisjoint(_FETCHES):
             return "download_to_shell"
@@ -315,9 +359,22 @@ class _PythonReading:
             for argv in islice(product(*(self._values.texts(a) for a in node.args)), MEANINGS_MAX):
                 run(self._trace, [*_AS_SHELL[name], *argv], place)
         elif name in ("os.kill", "os.killpg") and len(node.args) > 1:
-            run(self._trace, ["kill", f"-{self._values.text(node.args[1])}", "--", self._values.text(node.args[0])], place)
+            run(
+                self._trace,
+                [
+                    "kill",
+                    f"-{self._values.text(node.args[1])}",
+                    "--",
+                    self._values.text(node.args[0]),
+                ],
+                place,
+            )
         elif name == "os.chmod" and len(node.args) > 1:
-            run(self._trace, ["chmod", _mode(node.args[1]), *self._values.texts(node.args[0])], place)
+            run(
+                self._trace,
+                ["chmod", _mode(node.args[1]), *self._values.texts(node.args[0])],
+                place,
+            )
         elif name == "os.open" and len(node.args) > 1:
             self._opened_low(node, place)
         elif isinstance(node.func, ast.Attribute) and ("Path" in name or self._is_path(node.func)):
@@ -326,8 +383,14 @@ class _PythonReading:
     def _of_path(self, function: ast.Attribute, node: ast.Call, place: SourcePosition) -> None:
         paths = self._values.texts(function.value)
         if function.attr in _METHODS:
-            run(self._trace, [*_METHODS[function.attr], *paths, *(self._values.text(a) for a in node.args)], place)
-        elif function.attr in _WRITING or (function.attr == "open" and self._is_writing(node.args[:1])):
+            run(
+                self._trace,
+                [*_METHODS[function.attr], *paths, *(self._values.text(a) for a in node.args)],
+                place,
+            )
+        elif function.attr in _WRITING or (
+            function.attr == "open" and self._is_writing(node.args[:1])
+        ):
             self._writes(paths, "write", place)
         elif function.attr in _READING or function.attr == "open":
             self._reads(paths, place)
@@ -345,4 +408,8 @@ def _is_false(node: ast.expr) -> bool:
 
 
 def _mode(node: ast.expr) -> str:
-    return f"{node.value:o}" if isinstance(node, ast.Constant) and isinstance(node.value, int) else MAYBE_EMPTY
+    return (
+        f"{node.value:o}"
+        if isinstance(node, ast.Constant) and isinstance(node.value, int)
+        else MAYBE_EMPTY
+    )

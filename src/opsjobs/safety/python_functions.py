@@ -46,7 +46,11 @@ def call_method(method: str, text: str, said: Sequence[str]) -> str:
         return MAYBE_EMPTY
     if method == "replace":
         return replaced(text, said[0], said[1]) if len(said) > 1 else MAYBE_EMPTY
-    return {"rstrip": text.rstrip, "removesuffix": text.removesuffix, "removeprefix": text.removeprefix}[method](said[0])
+    return {
+        "rstrip": text.rstrip,
+        "removesuffix": text.removesuffix,
+        "removeprefix": text.removeprefix,
+    }[method](said[0])
 
 
 def _hex(words: list[str]) -> str:
@@ -61,7 +65,11 @@ def _base64(words: list[str]) -> str:
 
 
 def _chr(words: list[str]) -> str:
-    return cleared(chr(int(words[0]))) if words[0].isdigit() and int(words[0]) < _CHARACTERS else MAYBE_EMPTY
+    return (
+        cleared(chr(int(words[0])))
+        if words[0].isdigit() and int(words[0]) < _CHARACTERS
+        else MAYBE_EMPTY
+    )
 
 
 def _codec(words: list[str]) -> str:
@@ -69,7 +77,13 @@ def _codec(words: list[str]) -> str:
 
 
 FUNCTIONS: Mapping[str, Callable[[list[str]], str]] = {
-    **dict.fromkeys((f"base64.{n}" for n in ("b64decode", "standard_b64decode", "decodebytes", "urlsafe_b64decode")), _base64),
+    **dict.fromkeys(
+        (
+            f"base64.{n}"
+            for n in ("b64decode", "standard_b64decode", "decodebytes", "urlsafe_b64decode")
+        ),
+        _base64,
+    ),
     **dict.fromkeys(("bytes.fromhex", "binascii.unhexlify", "bytearray.fromhex"), _hex),
     "chr": _chr,
     "codecs.decode": _codec,

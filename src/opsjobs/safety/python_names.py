@@ -41,7 +41,11 @@ class PythonNames:
         """
         scope = self._scopes.get(id(node))
         assigned = self._assigned.get(node.id, [])
-        return [*islice(chain(self._parameters.get(scope, ()), assigned), MEANINGS_MAX)] if scope is not None else assigned
+        return (
+            [*islice(chain(self._parameters.get(scope, ()), assigned), MEANINGS_MAX)]
+            if scope is not None
+            else assigned
+        )
 
     def key(self, node: ast.Name) -> _Scope:
         """The same for all uses of one variable."""
@@ -52,7 +56,11 @@ class PythonNames:
         if name in self._imports:
             return self._imports[name]
         given = self._assigned.get(name, [])
-        if len(given) == 1 and isinstance(given[0], ast.Name | ast.Attribute | ast.Call) and name not in self._asked:
+        if (
+            len(given) == 1
+            and isinstance(given[0], ast.Name | ast.Attribute | ast.Call)
+            and name not in self._asked
+        ):
             self._asked.add(name)
             found = dotted(given[0])
             self._asked.discard(name)
@@ -66,11 +74,17 @@ class PythonNames:
             case ast.Assign(targets, value):
                 for target in targets:
                     self._assign(target, value)
-            case ast.AnnAssign(target, _, value) | ast.NamedExpr(target, value) if value is not None:
+            case ast.AnnAssign(target, _, value) | ast.NamedExpr(target, value) if (
+                value is not None
+            ):
                 self._assign(target, value)
             case ast.AugAssign(ast.Name(name), ast.Add(), value):
                 self._assigned.setdefault(name, []).append(ast.Constant(MAYBE_EMPTY))
-            case ast.For(target, items) | ast.AsyncFor(target, items) | ast.comprehension(target, items):
+            case (
+                ast.For(target, items)
+                | ast.AsyncFor(target, items)
+                | ast.comprehension(target, items)
+            ):
                 self._loop(target, items)
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 self._define(node)
@@ -108,7 +122,13 @@ class PythonNames:
             inner = list(ast.walk(function))
             self._budget.spend(len(inner) // 4)
             # Functions come from the outside in: those within a function are another scope, later.
-            self._scopes.update({id(n): (function.name, n.id) for n in inner if isinstance(n, ast.Name) and n.id in names})
+            self._scopes.update(
+                {
+                    id(n): (function.name, n.id)
+                    for n in inner
+                    if isinstance(n, ast.Name) and n.id in names
+                }
+            )
 
     def _call(self, node: ast.Call) -> None:
         match node.func:
@@ -121,7 +141,9 @@ class PythonNames:
         names = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
         if function.args.vararg is not None:
             rest = node.args[len(names) :]
-            self._parameters.setdefault((name, function.args.vararg.arg), []).append(ast.Tuple(rest))
+            self._parameters.setdefault((name, function.args.vararg.arg), []).append(
+                ast.Tuple(rest)
+            )
         if names[:1] in (["self"], ["cls"]) and isinstance(node.func, ast.Attribute):
             names.pop(0)
         for parameter, value in zip(names, node.args, strict=False):

@@ -14,11 +14,31 @@ from opsjobs.safety.budget import Budget, check_size, filled_in
 from opsjobs.safety.inputs import NOBODY, ProgramInputs
 from opsjobs.safety.python_functions import ARGUMENTS, FUNCTIONS, METHODS, SYSTEM, call_method
 from opsjobs.safety.python_names import PythonNames
-from opsjobs.safety.symbolic_words import HOME, LATER, MAYBE_EMPTY, MEANINGS_MAX, SOMETHING, STAR, cleared, is_known, join_parts
+from opsjobs.safety.symbolic_words import (
+    HOME,
+    LATER,
+    MAYBE_EMPTY,
+    MEANINGS_MAX,
+    SOMETHING,
+    STAR,
+    cleared,
+    is_known,
+    join_parts,
+)
 
 _TEXT_MAX = 64 << 10
 _UNKNOWN = [MAYBE_EMPTY]
-_JOINED = frozenset({"str", "os.fspath", "os.path.normpath", "os.path.abspath", "shlex.quote", "pathlib.Path", "os.path.join"})
+_JOINED = frozenset(
+    {
+        "str",
+        "os.fspath",
+        "os.path.normpath",
+        "os.path.abspath",
+        "shlex.quote",
+        "pathlib.Path",
+        "os.path.join",
+    }
+)
 _FULL = frozenset({"tempfile.mkdtemp", "os.getcwd", "tempfile.gettempdir", "tempfile.mktemp"})
 _HOMES = frozenset({"os.path.expanduser", "pathlib.Path.home", "pathlib.Path.home()"})
 _ENVIRONMENT = frozenset({"os.getenv", "os.environ.get", "os.environ.pop", "os.environ.setdefault"})
@@ -46,7 +66,8 @@ class PythonValues:
             ast.Subscript: self._sliced,
             ast.Starred: lambda node: self.items(node.value) or _UNKNOWN,
             ast.UnaryOp: lambda node: [
-                f"-{text}" if isinstance(node.op, ast.USub) else MAYBE_EMPTY for text in self.texts(node.operand)
+                f"-{text}" if isinstance(node.op, ast.USub) else MAYBE_EMPTY
+                for text in self.texts(node.operand)
             ],
             ast.NamedExpr: lambda node: self.texts(node.value),
         }
@@ -66,7 +87,9 @@ class PythonValues:
             case ast.Call(ast.Name("getattr"), [of, name, *_]):
                 left, right = self.dotted(of), self.text(name)
                 return f"{left}.{right}" if left is not None and is_known(right) else None
-            case ast.Call(ast.Name("__import__"), [name, *_]) | ast.Call(ast.Attribute(_, "import_module"), [name, *_]):
+            case ast.Call(ast.Name("__import__"), [name, *_]) | ast.Call(
+                ast.Attribute(_, "import_module"), [name, *_]
+            ):
                 module = self.text(name)
                 return module if is_known(module) else None
             case ast.Call(function):
@@ -96,13 +119,19 @@ class PythonValues:
         match node:
             case ast.List(items) | ast.Tuple(items):
                 each = [
-                    self._starred(item.value) if isinstance(item, ast.Starred) else [[t] for t in self.texts(item)]
+                    self._starred(item.value)
+                    if isinstance(item, ast.Starred)
+                    else [[t] for t in self.texts(item)]
                     for item in items
                 ]
                 return _put_together(each)
             case ast.BinOp(left, ast.Add(), right):
                 first = self.argvs(left)
-                return _put_together([first, self.argvs(right) or [_UNKNOWN]]) if first is not None else None
+                return (
+                    _put_together([first, self.argvs(right) or [_UNKNOWN]])
+                    if first is not None
+                    else None
+                )
             case ast.Call(ast.Attribute(text, "split"), []):
                 return [t.split() for t in self.texts(text)]
             case ast.Call(function, [text, *_]) if self.dotted(function) == "shlex.split":
@@ -110,10 +139,16 @@ class PythonValues:
         return self._named_argvs(node)
 
     def _named_argvs(self, node: ast.expr) -> list[list[str]] | None:
-        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice) and self._is_argv(node.value):
+        if (
+            isinstance(node, ast.Subscript)
+            and isinstance(node.slice, ast.Slice)
+            and self._is_argv(node.value)
+        ):
             return [self._arguments(node.slice)]
         if isinstance(node, ast.Name):
-            return [argv for value in self._given_to(node) for argv in self.argvs(value) or ()] or None
+            return [
+                argv for value in self._given_to(node) for argv in self.argvs(value) or ()
+            ] or None
         return None
 
     def _starred(self, node: ast.expr) -> list[list[str]]:
@@ -131,17 +166,25 @@ class PythonValues:
         argvs = self.argvs(node)
         return [word for argv in argvs for word in argv] if argvs is not None else None
 
-    def _list_folder(self, name: str, function: ast.expr, arguments: Sequence[ast.expr]) -> list[str] | None:
+    def _list_folder(
+        self, name: str, function: ast.expr, arguments: Sequence[ast.expr]
+    ) -> list[str] | None:
         """Names of files are whatever a glob may be."""
         if name in _LISTS:
             return [STAR]
         if name in ("glob.glob", "glob.iglob") and arguments:
             return [text.replace("*", STAR) for text in self.texts(arguments[0])]
         if isinstance(function, ast.Attribute) and function.attr in ("iterdir", "glob", "rglob"):
-            pattern = [t.replace("*", STAR) for t in self.texts(arguments[0])] if arguments else [STAR]
+            pattern = (
+                [t.replace("*", STAR) for t in self.texts(arguments[0])] if arguments else [STAR]
+            )
             return join_parts(([f"{t.rstrip('/')}/" for t in self.texts(function.value)], pattern))
         if isinstance(function, ast.Attribute) and function.attr in ("split", "splitlines"):
-            return [piece for text in self.texts(function.value) for piece in (text.split() if is_known(text) else _UNKNOWN)]
+            return [
+                piece
+                for text in self.texts(function.value)
+                for piece in (text.split() if is_known(text) else _UNKNOWN)
+            ]
         return None
 
     # --- kinds
@@ -190,19 +233,32 @@ class PythonValues:
         found = list(self._given.variables(name)) if is_known(name) else []
         if name == "HOME" and not found:
             return [HOME]
-        return [*found, *(self.texts(default) if default is not None else ()), *(() if found else _UNKNOWN)]
+        return [
+            *found,
+            *(self.texts(default) if default is not None else ()),
+            *(() if found else _UNKNOWN),
+        ]
 
     def _operated(self, left: ast.expr, operator: ast.operator, right: ast.expr) -> list[str]:
         match operator:
             case ast.Add():
                 found = join_parts((self.texts(left), self.texts(right)))
             case ast.Div():
-                found = [_below(a, b) for a, b in islice(product(self.texts(left), self.texts(right)), MEANINGS_MAX)]
+                found = [
+                    _below(a, b)
+                    for a, b in islice(product(self.texts(left), self.texts(right)), MEANINGS_MAX)
+                ]
             case ast.Mod():
                 argvs = self.argvs(right) or [[text] for text in self.texts(right)]
-                found = [_formatted(text, words) for text, words in islice(product(self.texts(left), argvs), MEANINGS_MAX)]
+                found = [
+                    _formatted(text, words)
+                    for text, words in islice(product(self.texts(left), argvs), MEANINGS_MAX)
+                ]
             case ast.Mult() if isinstance(right, ast.Constant) and isinstance(right.value, int):
-                found = [text * min(max(right.value, 0), 1_000, _TEXT_MAX // max(len(text), 1) + 1) for text in self.texts(left)]
+                found = [
+                    text * min(max(right.value, 0), 1_000, _TEXT_MAX // max(len(text), 1) + 1)
+                    for text in self.texts(left)
+                ]
             case _:
                 return _UNKNOWN
         return [text[:_TEXT_MAX] for text in found]
@@ -211,10 +267,20 @@ class PythonValues:
         name = self.dotted(node) or ""
         if name.endswith(".parse_args()." + node.attr) and self._given.arguments is not None:
             # Which of them it is, the parser decides when it runs.
-            return [*(piece for word in self._given.arguments for piece in (word, word.partition("=")[2]) if piece), MAYBE_EMPTY]
+            return [
+                *(
+                    piece
+                    for word in self._given.arguments
+                    for piece in (word, word.partition("=")[2])
+                    if piece
+                ),
+                MAYBE_EMPTY,
+            ]
         if (system := SYSTEM.get(name)) is not None:
             return [system]
-        return self.texts(node.value) if node.attr == "path" else _UNKNOWN  # of an entry of os.scandir
+        return (
+            self.texts(node.value) if node.attr == "path" else _UNKNOWN
+        )  # of an entry of os.scandir
 
     def _evaluate_call(self, node: ast.Call) -> list[str]:
         name = self.dotted(node.func) or ""
@@ -227,7 +293,9 @@ class PythonValues:
         if name in _HOMES:
             return [HOME + t.lstrip("~") for t in self.texts(arguments[0])] if arguments else [HOME]
         if name in _ENVIRONMENT and arguments:
-            return self._environment(self.text(arguments[0]), arguments[1] if len(arguments) > 1 else None)
+            return self._environment(
+                self.text(arguments[0]), arguments[1] if len(arguments) > 1 else None
+            )
         function = FUNCTIONS.get(name)
         if function is not None and arguments:
             return [function([self.text(a) for a in arguments])]
@@ -240,12 +308,19 @@ class PythonValues:
         texts = self.texts(function.value)
         if function.attr == "join" and arguments:
             argvs = self.argvs(arguments[0])
-            return [_join_words(text, words) for text, words in product(texts, argvs)] if argvs is not None else _UNKNOWN
+            return (
+                [_join_words(text, words) for text, words in product(texts, argvs)]
+                if argvs is not None
+                else _UNKNOWN
+            )
         if function.attr in METHODS:
             return [METHODS[function.attr](text) for text in texts]
         if function.attr in ARGUMENTS and arguments:
             said = islice(product(*(self.texts(a) for a in arguments)), MEANINGS_MAX)
-            return [call_method(function.attr, text, words)[:_TEXT_MAX] for text, words in product(texts, list(said))]
+            return [
+                call_method(function.attr, text, words)[:_TEXT_MAX]
+                for text, words in product(texts, list(said))
+            ]
         return _UNKNOWN
 
 

@@ -17,15 +17,41 @@ from ruamel.yaml.error import YAMLError
 
 from opsjobs.model.safety_verdict import SafetyVerdict
 
-_KEYS = frozenset({"name", "severity", "reason", "stricter", "unknown", "undone", "any", "finds", "passes"})
+_KEYS = frozenset(
+    {"name", "severity", "reason", "stricter", "unknown", "undone", "any", "finds", "passes"}
+)
 _MATCH_KEYS = frozenset(
     {
-        *("command", "dialect", "event", "flags", "without", "words", "argument", "path", "if_empty", "values"),
-        *("redirect", "empties", "reads", "fed_by", "says", "to", "unseen", "other_than", "fed_from", "not_from"),
+        *(
+            "command",
+            "dialect",
+            "event",
+            "flags",
+            "without",
+            "words",
+            "argument",
+            "path",
+            "if_empty",
+            "values",
+        ),
+        *(
+            "redirect",
+            "empties",
+            "reads",
+            "fed_by",
+            "says",
+            "to",
+            "unseen",
+            "other_than",
+            "fed_from",
+            "not_from",
+        ),
     }
 )
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
-_CONDITION = re.compile(r"(?P<flag>become)|(?P<number>share|targets)>=(?P<value>\d+(\.\d+)?)|(?P<label>[\w./-]+(=[\w.|-]+)?)")
+_CONDITION = re.compile(
+    r"(?P<flag>become)|(?P<number>share|targets)>=(?P<value>\d+(\.\d+)?)|(?P<label>[\w./-]+(=[\w.|-]+)?)"
+)
 _DIALECTS = frozenset({"posix", "powershell", "cmd", "python", "windows", "any"})
 EXAMPLE_CHARACTERS_MAX = 200
 LANGUAGES = frozenset({"bash", "python", "powershell", "cmd", "perl", "node"})
@@ -123,7 +149,9 @@ class SafetyRule:
             "name": self.name,
             "severity": self.severity.value,
             "unknown": self.unknown,
-            "stricter": [{"when": when.text, "severity": then.value} for when, then in self.stricter],
+            "stricter": [
+                {"when": when.text, "severity": then.value} for when, then in self.stricter
+            ],
             "reason": self.reason,
             "example": self.finds[0].text[:EXAMPLE_CHARACTERS_MAX],
         }
@@ -145,7 +173,9 @@ class Rulebook:
 def rulebook() -> Rulebook:
     """The rules that come with the package, read once. Raises RuleError."""
     folder = files("opsjobs.safety") / "rules"
-    texts = {file.name: file.read_text() for file in folder.iterdir() if file.name.endswith(".yaml")}
+    texts = {
+        file.name: file.read_text() for file in folder.iterdir() if file.name.endswith(".yaml")
+    }
     return bound(dict(sorted(texts.items())))
 
 
@@ -155,7 +185,12 @@ def bound(texts: Mapping[str, str]) -> Rulebook:
     `paths.yaml` holds the named sets of paths.
     """
     sets = _sets(texts.get("paths.yaml", "{}"))
-    rules = [rule for name, text in texts.items() if name != "paths.yaml" for rule in _rules(name, text, sets)]
+    rules = [
+        rule
+        for name, text in texts.items()
+        if name != "paths.yaml"
+        for rule in _rules(name, text, sets)
+    ]
     twice = {rule.name for rule in rules if sum(other.name == rule.name for other in rules) > 1}
     if twice:
         raise RuleError(f"two rules are called {min(twice)}: give one of them another name.")
@@ -207,7 +242,9 @@ def _rule(body: Any, sets: Mapping[str, tuple[str, ...]]) -> SafetyRule:
         severity=_severity(body["severity"]),
         reason=body["reason"],
         matches=tuple(_match(one, sets) for one in _list(body, "any")),
-        stricter=tuple((_condition(when), _severity(then)) for when, then in body.get("stricter", {}).items()),
+        stricter=tuple(
+            (_condition(when), _severity(then)) for when, then in body.get("stricter", {}).items()
+        ),
         finds=tuple(_examples(body, "finds")),
         passes=tuple(_examples(body, "passes")),
         unknown=body.get("unknown") is True,
@@ -237,21 +274,33 @@ def _severity(word: Any) -> SafetyVerdict:
 def _condition(text: Any) -> Condition:
     found = _CONDITION.fullmatch(text) if isinstance(text, str) else None
     if found is None:
-        raise ValueError(f"{text!r} is no condition: write become, share>=0.5, targets>=100 or a label, env=prod")
+        raise ValueError(
+            f"{text!r} is no condition: write become, share>=0.5, targets>=100 or a label, env=prod"
+        )
     if found["flag"]:
         return Condition(text, "become")
     if found["number"]:
         return Condition(text, found["number"], float(found["value"]))
     key, equals, values = found["label"].partition("=")
-    return Condition(text, "label", labels=frozenset(f"{key}={value}" if equals else key for value in values.split("|")))
+    return Condition(
+        text,
+        "label",
+        labels=frozenset(f"{key}={value}" if equals else key for value in values.split("|")),
+    )
 
 
 def _examples(body: Mapping[str, Any], key: str) -> Iterator[Example]:
     for one in _list(body, key):
         said = dict(one) if isinstance(one, dict) else {"bash": one}
         times = said.pop("times", 1)
-        if len(said) != 1 or not said.keys() <= LANGUAGES or not all(isinstance(text, str) for text in said.values()):
-            raise TypeError(f"an example of {key} is a text, or one with its interpreter: {{powershell: …}}")
+        if (
+            len(said) != 1
+            or not said.keys() <= LANGUAGES
+            or not all(isinstance(text, str) for text in said.values())
+        ):
+            raise TypeError(
+                f"an example of {key} is a text, or one with its interpreter: {{powershell: …}}"
+            )
         (language, text), *_ = said.items()
         yield Example(language, text * int(times))
 
@@ -273,7 +322,9 @@ def _match(body: Any, sets: Mapping[str, tuple[str, ...]]) -> Match:
         argument=_regex(body.get("argument")),
         path=_paths(body.get("path"), sets),
         if_empty=_paths(body.get("if_empty"), sets),
-        values=tuple((key, _paths(patterns, sets)) for key, patterns in body.get("values", {}).items()),
+        values=tuple(
+            (key, _paths(patterns, sets)) for key, patterns in body.get("values", {}).items()
+        ),
         redirect=_paths(body.get("redirect"), sets),
         empties=_paths(body.get("empties"), sets),
         reads=_paths(body.get("reads"), sets),
@@ -292,14 +343,18 @@ def _texts(value: Any) -> tuple[str, ...]:
         return ()
     texts = [value] if isinstance(value, str) else value
     if not _is_texts(texts):
-        raise TypeError(f"{value!r} is no text and no list of texts: quote what YAML takes for something else")
+        raise TypeError(
+            f"{value!r} is no text and no list of texts: quote what YAML takes for something else"
+        )
     return tuple(texts)
 
 
 def _regex(value: Any) -> re.Pattern[str] | None:
     if value is None:
         return None
-    return re.compile("|".join(f"(?:{text})" for text in _texts(value)), re.IGNORECASE | re.MULTILINE)
+    return re.compile(
+        "|".join(f"(?:{text})" for text in _texts(value)), re.IGNORECASE | re.MULTILINE
+    )
 
 
 def _paths(value: Any, sets: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
@@ -307,7 +362,9 @@ def _paths(value: Any, sets: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     for text in _texts(value):
         if text.startswith("@"):
             if text[1:] not in sets:
-                raise ValueError(f"{text} is no set of paths.yaml: there are {', '.join(sorted(sets))}")
+                raise ValueError(
+                    f"{text} is no set of paths.yaml: there are {', '.join(sorted(sets))}"
+                )
             found += sets[text[1:]]
         else:
             found.append(text)

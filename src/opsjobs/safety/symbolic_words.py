@@ -36,7 +36,9 @@ _UNWANTED = re.compile("[\ue000-\ue00b\ud800-\udfff]")
 _GLOB = re.compile(f"[{STAR}{ANY}]")
 _BRACKETS = re.compile(f"{LEFT}(.)([^{RIGHT}{LEFT}/]*){RIGHT}", re.DOTALL)
 _BRACES = re.compile(f"{OPEN}([^{OPEN}{CLOSE}]*){CLOSE}")
-_UNQUOTED = str.maketrans({"*": STAR, "?": ANY, "{": OPEN, ",": COMMA, "}": CLOSE, "[": LEFT, "]": RIGHT})
+_UNQUOTED = str.maketrans(
+    {"*": STAR, "?": ANY, "{": OPEN, ",": COMMA, "}": CLOSE, "[": LEFT, "]": RIGHT}
+)
 _LITERAL = str.maketrans({OPEN: "{", COMMA: ",", CLOSE: "}", LEFT: "[", RIGHT: "]"})
 _SHOWN = str.maketrans(
     {
@@ -165,5 +167,7 @@ def join_parts(parts: Iterable[Sequence[str]]) -> list[str]:
     check_size(sum(len(max(part, key=len, default="")) for part in parts))
     if all(len(part) == 1 for part in parts):
         return ["".join(part[0] for part in parts)]
-    found = list(dict.fromkeys("".join(pieces) for pieces in islice(product(*parts), MEANINGS_MAX + 1)))
+    found = list(
+        dict.fromkeys("".join(pieces) for pieces in islice(product(*parts), MEANINGS_MAX + 1))
+    )
     return found if len(found) <= MEANINGS_MAX else [*found[:MEANINGS_MAX], MAYBE_EMPTY]

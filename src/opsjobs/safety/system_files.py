@@ -15,7 +15,12 @@ _STARTED = {
     "system-crontab": ("/etc/crontab", "/etc/cron.d/*"),
     "crontab": ("/var/spool/cron/**",),
     "unit": (
-        *("/etc/systemd/system/**", "/usr/lib/systemd/system/**", "/lib/systemd/system/**", "/run/systemd/system/**"),
+        *(
+            "/etc/systemd/system/**",
+            "/usr/lib/systemd/system/**",
+            "/lib/systemd/system/**",
+            "/run/systemd/system/**",
+        ),
         *("/etc/systemd/user/**", "~/.config/systemd/user/**", "/home/*/.config/systemd/user/**"),
     ),
     "start": (
@@ -27,7 +32,15 @@ _STARTED = {
             "/etc/rc.local",
             "/etc/init.d/*",
         ),
-        *("/etc/profile", "/etc/profile.d/*", "/etc/bash.bashrc", "~/.bashrc", "~/.profile", "~/.bash_profile", "~/.zshrc"),
+        *(
+            "/etc/profile",
+            "/etc/profile.d/*",
+            "/etc/bash.bashrc",
+            "~/.bashrc",
+            "~/.profile",
+            "~/.bash_profile",
+            "~/.zshrc",
+        ),
         *("/root/.bashrc", "/root/.profile", "/home/*/.bashrc", "/home/*/.profile"),
     ),
 }
@@ -83,7 +96,9 @@ def makefile(trace: Trace, text: str, place: SourcePosition) -> None:
     commands = [said[1] for said in _SHELL_OF_MAKE.finditer(text)]
     for line in text.replace("\\\n", " ").splitlines():
         if (found := _RECIPE.match(line)) is not None:
-            commands += [_OF_MAKE.sub(lambda of: "$" if of[0] == "$$" else "$OPSJOBS_UNSAID", found["rest"])]
+            commands += [
+                _OF_MAKE.sub(lambda of: "$" if of[0] == "$$" else "$OPSJOBS_UNSAID", found["rest"])
+            ]
     trace.read("bash", "\n".join(commands), place)
 
 

@@ -42,14 +42,23 @@ class SourcePosition:
 
     def with_given(self, given: ProgramInputs) -> SourcePosition:
         """The same place, for a program that is given this."""
-        return self if given is self.given else SourcePosition(self.excerpt, self.depth, self.cwd, given)
+        return (
+            self
+            if given is self.given
+            else SourcePosition(self.excerpt, self.depth, self.cwd, given)
+        )
 
     def of(self, text: str, cwd: str | None = None) -> SourcePosition:
         """Return a position within the program.
 
         `text` is the excerpt, unless an outer program has set one already.
         """
-        return SourcePosition(self.excerpt or excerpt_of(text), self.depth, self.cwd if cwd is None else cwd, self.given)
+        return SourcePosition(
+            self.excerpt or excerpt_of(text),
+            self.depth,
+            self.cwd if cwd is None else cwd,
+            self.given,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +116,18 @@ class Call:
     @cached_property
     def paths(self) -> tuple[str, ...]:
         """The arguments as paths, each in all its readings."""
-        return tuple(path for word in self.arguments for path in readings(self.as_path(word), self.place.cwd))
+        return tuple(
+            path for word in self.arguments for path in readings(self.as_path(word), self.place.cwd)
+        )
 
     @cached_property
     def paths_if_empty(self) -> tuple[str, ...]:
         """The paths that they are where what may be empty is."""
-        return tuple(path for word in self.arguments for path in paths_if_empty(self.as_path(word), self.place.cwd))
+        return tuple(
+            path
+            for word in self.arguments
+            for path in paths_if_empty(self.as_path(word), self.place.cwd)
+        )
 
     @cached_property
     def destinations(self) -> tuple[str, ...]:
@@ -121,19 +136,37 @@ class Call:
         They are the last argument, or that of `-t`, and the name of each source in that folder.
         """
         named = [
-            self.words[n + 1] for n, word in enumerate(self.words[:-1]) if word in ("-t", "--target-directory", "-Destination")
+            self.words[n + 1]
+            for n, word in enumerate(self.words[:-1])
+            if word in ("-t", "--target-directory", "-Destination")
         ]
-        named += [word.partition("=")[2] for word in self.words if word.startswith("--target-directory=")]
+        named += [
+            word.partition("=")[2] for word in self.words if word.startswith("--target-directory=")
+        ]
         to = named[:1] or self.arguments[-1:]
         sources = self.arguments[:-1] or (self.arguments if named else ())
         found = [normal(self.as_path(word), self.place.cwd) for word in to]
-        return (*found, *(f"{folder}/{self.as_path(word).rpartition('/')[2]}" for folder in found for word in sources))
+        return (
+            *found,
+            *(
+                f"{folder}/{self.as_path(word).rpartition('/')[2]}"
+                for folder in found
+                for word in sources
+            ),
+        )
 
     def as_path(self, word: str) -> str:
         """Return a path of Windows as a path of POSIX: lower case, slashes, and globs as marks."""
         if self.dialect not in WINDOWS:
             return word
-        return word.lower().replace("\\", "/").removeprefix("//?/").replace("*.*", "*").replace("*", STAR).replace("?", ANY)
+        return (
+            word.lower()
+            .replace("\\", "/")
+            .removeprefix("//?/")
+            .replace("*.*", "*")
+            .replace("*", STAR)
+            .replace("?", ANY)
+        )
 
     @cached_property
     def text(self) -> str:
@@ -166,11 +199,21 @@ class Trace:
     ran: list[tuple[str, str, SourcePosition]] = field(default_factory=list)
     """Paths of files that are run, with their language."""
 
-    def call(self, words: Sequence[str], place: SourcePosition, *, dialect: Dialect = "posix", io: Io = NOTHING) -> None:
+    def call(
+        self,
+        words: Sequence[str],
+        place: SourcePosition,
+        *,
+        dialect: Dialect = "posix",
+        io: Io = NOTHING,
+    ) -> None:
         """One more call. A text that makes too many of them is told so by the budget."""
         characters = sum(map(len, words))
         self.budget.spend(2 + len(words) // 8 + characters // CHARACTERS_A_STEP)
-        if any(wildcards(word) > WILDCARDS_MAX for word in (*words, *(path for _, path in io.writes), *io.reads)):
+        if any(
+            wildcards(word) > WILDCARDS_MAX
+            for word in (*words, *(path for _, path in io.writes), *io.reads)
+        ):
             self.event("too_many_wildcards", place)
         self.calls.append(Call(tuple(words), place, dialect, io))
 

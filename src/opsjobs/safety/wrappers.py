@@ -10,11 +10,24 @@ from collections.abc import Callable
 
 from opsjobs.safety.budget import Spent, replaced
 from opsjobs.safety.inputs import SAME, EnvironmentChange
-from opsjobs.safety.interpreters import LANGUAGES, Argv, File, Inner, InnerText, Standard, Words, interpreted, language_of
+from opsjobs.safety.interpreters import (
+    LANGUAGES,
+    Argv,
+    File,
+    Inner,
+    InnerText,
+    Standard,
+    Words,
+    interpreted,
+    language_of,
+)
 from opsjobs.safety.prefixes import CLEARED, PREFIXES, Prefix, changed, long, variables
 from opsjobs.safety.symbolic_words import MAYBE_EMPTY, SOMETHING, is_known
 
-_XARGS = Prefix("adEILnPsl", long("arg-file", "delimiter", "max-args", "max-procs", "max-lines", "max-chars", "replace"))
+_XARGS = Prefix(
+    "adEILnPsl",
+    long("arg-file", "delimiter", "max-args", "max-procs", "max-lines", "max-chars", "replace"),
+)
 _FLOCK = Prefix("wEn".replace("n", ""), long("timeout", "wait", "conflict-exit-code"), skip=1)
 _WATCH = Prefix("n", long("interval"))
 _SSH = Prefix("BbcDEeFIiJLlmOopQRSWw", skip=1)
@@ -22,14 +35,26 @@ _COMMANDS_MAX = 128
 """The most commands of one `find`."""
 # Each string as a whole, so that each letter is looked at once.
 _RUN_BY_AWK = re.compile(
-    r'(?P<before>system\s*+\(\s*+|\|\s*+)?"(?P<text>(?:[^"\\]|\\.)*+)(?:"|\Z)(?P<after>\s*+\|\s*+getline)?', re.DOTALL
+    r'(?P<before>system\s*+\(\s*+|\|\s*+)?"(?P<text>(?:[^"\\]|\\.)*+)(?:"|\Z)(?P<after>\s*+\|\s*+getline)?',
+    re.DOTALL,
 )
 _CONTAINERS = {
     ("docker", "exec"): Prefix("euw", long("env", "user", "workdir", "env-file", "detach-keys")),
     ("docker", "run"): Prefix(
         "aceuvwhlpm",
         long(
-            "name", "network", "volume", "env", "user", "workdir", "entrypoint", "mount", "publish", "hostname", "label", "memory"
+            "name",
+            "network",
+            "volume",
+            "env",
+            "user",
+            "workdir",
+            "entrypoint",
+            "mount",
+            "publish",
+            "hostname",
+            "label",
+            "memory",
         ),
     ),
     ("kubectl", "exec"): Prefix("cnf", long("container", "namespace", "context")),
@@ -78,7 +103,9 @@ def _xargs(words: Words) -> list[Inner]:
     mark = _replaced(words)
     if mark:
         return [Argv(tuple(replaced(w, mark, SOMETHING) for w in rest), fed=False)]
-    whole = any(re.match(r"-\w*[0d]|--null|--delimiter", word) for word in words[1:] if word.startswith("-"))
+    whole = any(
+        re.match(r"-\w*[0d]|--null|--delimiter", word) for word in words[1:] if word.startswith("-")
+    )
     return [Argv((*rest, SOMETHING), fed=False, whole=whole)]
 
 
@@ -92,14 +119,24 @@ def _replaced(words: Words) -> str | None:
 
 
 def _parallel(words: Words) -> list[Inner]:
-    rest = Prefix("jSPNan", long("jobs", "sshlogin", "max-args", "arg-file", "colsep", "delay", "timeout", "joblog")).rest(words)
-    own = [w for w in rest if w not in (":::", "::::", ":::+")] if not rest or rest[0].startswith(":::") else None
+    rest = Prefix(
+        "jSPNan",
+        long("jobs", "sshlogin", "max-args", "arg-file", "colsep", "delay", "timeout", "joblog"),
+    ).rest(words)
+    own = (
+        [w for w in rest if w not in (":::", "::::", ":::+")]
+        if not rest or rest[0].startswith(":::")
+        else None
+    )
     if own is not None:
         return [InnerText("bash", word) for word in own] or [Standard("bash")]
     cut = next((n for n, w in enumerate(rest) if w.startswith(":::")), len(rest))
     given = [w for w in rest[cut:] if not w.startswith(":::")] or [SOMETHING]
     text = " ".join(rest[:cut])
-    return [InnerText("bash", replaced(text, "{}", word) if "{}" in text else f"{text} {word}") for word in given[:16]]
+    return [
+        InnerText("bash", replaced(text, "{}", word) if "{}" in text else f"{text} {word}")
+        for word in given[:16]
+    ]
 
 
 def _find(words: Words) -> list[Inner]:
@@ -117,10 +154,28 @@ def _find(words: Words) -> list[Inner]:
                     break
                 command.append(one)
             whole = not any(
-                w in ("-name", "-iname", "-path", "-regex", "-mtime", "-mmin", "-size", "-type", "-empty") for w in words
+                w
+                in (
+                    "-name",
+                    "-iname",
+                    "-path",
+                    "-regex",
+                    "-mtime",
+                    "-mmin",
+                    "-size",
+                    "-type",
+                    "-empty",
+                )
+                for w in words
             )
-            where = [*roots, SOMETHING] if whole else [f"{root}/{SOMETHING}" for root in roots] or [SOMETHING]
-            found += [Argv(tuple(replaced(w, "{}", place) for w in command)) for place in where[:16]]
+            where = (
+                [*roots, SOMETHING]
+                if whole
+                else [f"{root}/{SOMETHING}" for root in roots] or [SOMETHING]
+            )
+            found += [
+                Argv(tuple(replaced(w, "{}", place) for w in command)) for place in where[:16]
+            ]
             if len(found) > _COMMANDS_MAX:
                 raise Spent
     return [one for one in found if isinstance(one, Argv) and one.words]
@@ -128,7 +183,9 @@ def _find(words: Words) -> list[Inner]:
 
 def _ssh(words: Words) -> list[Inner]:
     rest = _SSH.rest(words)
-    return [InnerText("bash", " ".join(rest), (), change=CLEARED)] if rest else [Standard("bash", ())]
+    return (
+        [InnerText("bash", " ".join(rest), (), change=CLEARED)] if rest else [Standard("bash", ())]
+    )
 
 
 def _su(words: Words) -> list[Inner]:
@@ -168,7 +225,9 @@ def _container(words: Words) -> list[Inner]:
     verb = next((n for n, w in enumerate(words) if w in ("exec", "run")), None)
     if verb is None:
         return []
-    prefix = _CONTAINERS.get((words[0].replace("podman", "docker").replace("nerdctl", "docker"), words[verb]))
+    prefix = _CONTAINERS.get(
+        (words[0].replace("podman", "docker").replace("nerdctl", "docker"), words[verb])
+    )
     if words[0] == "kubectl" and "--" in words:
         return _argv(words[words.index("--") + 1 :], CLEARED)
     rest = prefix.rest(words[verb:]) if prefix is not None else ()
@@ -178,7 +237,11 @@ def _container(words: Words) -> list[Inner]:
 
 def _trap(words: Words) -> list[Inner]:
     rest = [w for w in words[1:] if w != "--"]
-    return [InnerText("bash", rest[0], evaluated=True)] if len(rest) > 1 and rest[0] not in ("-", "-l", "-p", "") else []
+    return (
+        [InnerText("bash", rest[0], evaluated=True)]
+        if len(rest) > 1 and rest[0] not in ("-", "-l", "-p", "")
+        else []
+    )
 
 
 def _eval(words: Words) -> list[Inner]:
@@ -190,7 +253,11 @@ def _source(words: Words) -> list[Inner]:
     rest = [w for w in words[1:] if w != "--"]
     if not rest:
         return []
-    return [Standard("bash")] if rest[0] in ("/dev/stdin", "-") or rest[0].startswith("/dev/fd/") else [File("bash", rest[0])]
+    return (
+        [Standard("bash")]
+        if rest[0] in ("/dev/stdin", "-") or rest[0].startswith("/dev/fd/")
+        else [File("bash", rest[0])]
+    )
 
 
 def _command(words: Words) -> list[Inner]:
@@ -210,8 +277,15 @@ def _crontab(words: Words) -> list[Inner]:
 
 def _make(words: Words) -> list[Inner]:
     # The grammar loses a `-` that stands right before a heredoc.
-    named = [(*words, "-")[n + 1] for n, word in enumerate(words) if word in ("-f", "--file", "--makefile")]
-    folder = next((f"{words[n + 1]}/" for n, word in enumerate(words[:-1]) if word in ("-C", "--directory")), "")
+    named = [
+        (*words, "-")[n + 1]
+        for n, word in enumerate(words)
+        if word in ("-f", "--file", "--makefile")
+    ]
+    folder = next(
+        (f"{words[n + 1]}/" for n, word in enumerate(words[:-1]) if word in ("-C", "--directory")),
+        "",
+    )
     return [
         Standard("make") if file in ("-", "/dev/stdin") else File("make", folder + file)
         for file in named or ("GNUmakefile", "makefile", "Makefile")
@@ -232,7 +306,11 @@ def _awk(words: Words) -> list[Inner]:
 
 def _shell_outs(pattern: str) -> Callable[[Words], list[Inner]]:
     def outs(words: Words) -> list[Inner]:
-        return [InnerText("bash", found[1]) for word in words[1:] for found in re.finditer(pattern, word)]
+        return [
+            InnerText("bash", found[1])
+            for word in words[1:]
+            for found in re.finditer(pattern, word)
+        ]
 
     return outs
 
@@ -249,7 +327,9 @@ def _after(option: str) -> Callable[[Words], list[Inner]]:
     """The word after an option is a line for a shell."""
 
     def after(words: Words) -> list[Inner]:
-        return [InnerText("bash", words[n + 1]) for n, word in enumerate(words[:-1]) if word == option]
+        return [
+            InnerText("bash", words[n + 1]) for n, word in enumerate(words[:-1]) if word == option
+        ]
 
     return after
 
@@ -266,7 +346,11 @@ _SPECIAL: dict[str, Callable[[Words], list[Inner]]] = {
     "xargs": _xargs,
     "parallel": _parallel,
     "find": _find,
-    "fd": lambda words: _argv(words[next((n + 1 for n, w in enumerate(words) if w in ("-x", "-X", "--exec")), len(words)) :]),
+    "fd": lambda words: _argv(
+        words[
+            next((n + 1 for n, w in enumerate(words) if w in ("-x", "-X", "--exec")), len(words)) :
+        ]
+    ),
     "ssh": _ssh,
     "sshpass": lambda words: _argv(Prefix("pfdP").rest(words)),
     "mosh": _ssh,
@@ -293,9 +377,12 @@ _SPECIAL: dict[str, Callable[[Words], list[Inner]]] = {
     "tar": _shell_outs(r"(?:checkpoint-action=exec=|to-command=|use-compress-program=)(.+)"),
     "rsync": _shell_outs(r"rsync-path=(.+)"),
     **dict.fromkeys(
-        ("lxc", "incus", "lxc-attach", "machinectl"), lambda words: _argv(words[words.index("--") + 1 :] if "--" in words else ())
+        ("lxc", "incus", "lxc-attach", "machinectl"),
+        lambda words: _argv(words[words.index("--") + 1 :] if "--" in words else ()),
     ),
-    **dict.fromkeys(("pssh", "parallel-ssh", "clush", "pdsh", "salt", "salt-ssh", "dsh"), _many_hosts),
+    **dict.fromkeys(
+        ("pssh", "parallel-ssh", "clush", "pdsh", "salt", "salt-ssh", "dsh"), _many_hosts
+    ),
     **dict.fromkeys(("ansible",), _after("-a")),
     "vagrant": _after("-c"),
     "man": _after("-P"),

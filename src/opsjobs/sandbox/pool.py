@@ -48,7 +48,9 @@ class JudgePool:
     A text that cannot be judged has a finding that asks for an approval.
     """
 
-    def __init__(self, failed: Callable[[str], None] = lambda _: None, *, idle_seconds: float = IDLE_SECONDS) -> None:
+    def __init__(
+        self, failed: Callable[[str], None] = lambda _: None, *, idle_seconds: float = IDLE_SECONDS
+    ) -> None:
         """Create the pool without starting a process.
 
         `failed` is called with the reason for each text that could not be judged.
@@ -83,7 +85,10 @@ class JudgePool:
             if (asking := self._asking.get(digest)) is not None:
                 return asking
             if len(self._asking) >= QUEUE_MAX:
-                raise Unavailable(f"{QUEUE_MAX} texts wait to be judged", told="The safety check is busy: try again in a second.")
+                raise Unavailable(
+                    f"{QUEUE_MAX} texts wait to be judged",
+                    told="The safety check is busy: try again in a second.",
+                )
             asking = self._asking[digest] = self._threads.submit(self._ask, asked, digest)
         asking.add_done_callback(lambda _: self._forget_question(digest))
         return asking
@@ -95,7 +100,10 @@ class JudgePool:
     async def check(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
         """Judge a text for a person, after all other questions. Raises Unavailable."""
         if self._checks >= CHECKS_MAX:
-            raise Unavailable(f"{CHECKS_MAX} texts wait to be checked", told="The safety check is busy: try again in a second.")
+            raise Unavailable(
+                f"{CHECKS_MAX} texts wait to be checked",
+                told="The safety check is busy: try again in a second.",
+            )
         self._checks += 1
         try:
             async with self._one_check:
@@ -133,7 +141,9 @@ class JudgePool:
         raise AssertionError("unreachable")
 
     def _record_failure(self, asked: SafetyQuestion, digest: bytes, reason: str) -> Finding:
-        finding = Finding(UNJUDGED, SafetyVerdict.NEEDS_APPROVAL, _REASONS[reason], excerpt_of(asked.text[:1_000]))
+        finding = Finding(
+            UNJUDGED, SafetyVerdict.NEEDS_APPROVAL, _REASONS[reason], excerpt_of(asked.text[:1_000])
+        )
         with self._lock:
             self._failures[digest] = (time.monotonic() + FAILURE_SECONDS, finding)
             if len(self._failures) > FAILURES_KEPT:

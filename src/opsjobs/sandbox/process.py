@@ -55,7 +55,9 @@ class JudgeProcess:
                 bufsize=0,
             )
         except OSError as refused:
-            raise Unavailable(f"the process that judges texts cannot be started: {refused}", told=_TOLD) from refused
+            raise Unavailable(
+                f"the process that judges texts cannot be started: {refused}", told=_TOLD
+            ) from refused
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -66,7 +68,8 @@ class JudgeProcess:
         except (Failed, protocol.Malformed) as failed:
             status = self.end()
             raise Unavailable(
-                f"the process that judges texts ended at its start: {failed}, status {status}", told=_TOLD
+                f"the process that judges texts ended at its start: {failed}, status {status}",
+                told=_TOLD,
             ) from None
 
     @property

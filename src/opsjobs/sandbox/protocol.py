@@ -56,16 +56,23 @@ def encode_question(asked: SafetyQuestion, *, too_large: bool) -> bytes:
 def decode_question(body: bytes) -> tuple[SafetyQuestion, bool]:
     """Return the question, and whether it is too large to be read."""
     said: Mapping[str, Any] = json.loads(body)
-    context = Context(frozenset(said["labels"]), said["share_of_targets"], said["targets"], said["become"])
+    context = Context(
+        frozenset(said["labels"]), said["share_of_targets"], said["targets"], said["become"]
+    )
     arguments = None if said["arguments"] is None else tuple(said["arguments"])
     variables = tuple((name, value) for name, value in said["variables"])
-    question = SafetyQuestion(said["interpreter"], said["text"], context, arguments, variables, said["unknown"])
+    question = SafetyQuestion(
+        said["interpreter"], said["text"], context, arguments, variables, said["unknown"]
+    )
     return question, bool(said["too_large"])
 
 
 def encode_answer(findings: Sequence[Finding], *, leaves: bool) -> bytes:
     """Return the findings as JSON. `leaves`: the process ends after this answer."""
-    found = [(finding.rule, finding.severity.value, finding.reason, finding.excerpt, finding.unknown) for finding in findings]
+    found = [
+        (finding.rule, finding.severity.value, finding.reason, finding.excerpt, finding.unknown)
+        for finding in findings
+    ]
     return json.dumps({"findings": found, "leaves": leaves}).encode()
 
 

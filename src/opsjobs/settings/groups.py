@@ -27,10 +27,19 @@ from opsjobs.settings.parsers import (
 from opsjobs.settings.safety import SafetySettings
 from opsjobs.settings.secrets import SecretsSettings
 
-_ZONE = text(r"[a-z0-9][a-z0-9_-]{0,62}", "write lower-case letters, digits, - or _, such as default or berlin-1")
-_HOST = text(r"[A-Za-z0-9_.:%-]{1,253}", "write an IP address or a host name to listen on, such as 127.0.0.1 or 0.0.0.0")
+_ZONE = text(
+    r"[a-z0-9][a-z0-9_-]{0,62}",
+    "write lower-case letters, digits, - or _, such as default or berlin-1",
+)
+_HOST = text(
+    r"[A-Za-z0-9_.:%-]{1,253}",
+    "write an IP address or a host name to listen on, such as 127.0.0.1 or 0.0.0.0",
+)
 _AGE = seconds(86_400, 36_600 * 86_400)
-_ADMIN_TOKEN = text(r"[\x21-\x7e]{16,512}", f"write 16 to 512 printable characters without blanks, {HOW_TO_MAKE_ONE}")
+_ADMIN_TOKEN = text(
+    r"[\x21-\x7e]{16,512}",
+    f"write 16 to 512 printable characters without blanks, {HOW_TO_MAKE_ONE}",
+)
 _TOKEN = text(r"[\x21-\x7e]{1,8192}", "write the token alone: printable characters without blanks")
 
 
@@ -40,7 +49,10 @@ class DatabaseSettings:
 
     url: str = setting(
         "DATABASE_URL",
-        address("postgres postgresql postgresql+asyncpg postgresql+psycopg", "postgresql://opsjobs@db.example.org/opsjobs"),
+        address(
+            "postgres postgresql postgresql+asyncpg postgresql+psycopg",
+            "postgresql://opsjobs@db.example.org/opsjobs",
+        ),
         None,
         "PostgreSQL 15 to 18, where everything that is true is kept. Not set: `opsjobs up` starts an embedded one.",
         ours=False,
@@ -69,13 +81,22 @@ class WorkerSettings:
 
     zone: str = setting("ZONE", _ZONE, "default", "The zone whose targets this worker serves.")
     concurrency: int = setting(
-        "CONCURRENCY", whole(1, 10_000), "200", "Target runs that one worker process has in work at a time."
+        "CONCURRENCY",
+        whole(1, 10_000),
+        "200",
+        "Target runs that one worker process has in work at a time.",
     )
     lease_seconds: float = setting(
-        "LEASE_SECONDS", seconds(3, 600), "15", "How long a worker may be silent before its runs are taken from it."
+        "LEASE_SECONDS",
+        seconds(3, 600),
+        "15",
+        "How long a worker may be silent before its runs are taken from it.",
     )
     poll_seconds: float = setting(
-        "POLL_SECONDS", seconds(0.05, 60), "1", "How often a worker looks for work of itself, when no bell has rung."
+        "POLL_SECONDS",
+        seconds(0.05, 60),
+        "1",
+        "How often a worker looks for work of itself, when no bell has rung.",
     )
     drain_seconds: float = setting(
         "DRAIN_SECONDS",
@@ -97,7 +118,11 @@ class ExecutionSettings:
         ours=False,
     )
     connection_timeout: float = setting(
-        "CONNECTION_TIMEOUT", seconds(0.1, 3600), "30s", "How long connecting and logging in to a target may take.", ours=False
+        "CONNECTION_TIMEOUT",
+        seconds(0.1, 3600),
+        "30s",
+        "How long connecting and logging in to a target may take.",
+        ours=False,
     )
     command_timeout: float = setting(
         "COMMAND_TIMEOUT",
@@ -131,7 +156,10 @@ class ExecutionSettings:
         "The largest file that may be uploaded, and the most that one action may download from one target.",
     )
     files_limit_bytes: int = setting(
-        "FILES_LIMIT_BYTES", size(0, 1 << 50), "100GiB", "What all uploaded files may have together (409 above). 0: no limit."
+        "FILES_LIMIT_BYTES",
+        size(0, 1 << 50),
+        "100GiB",
+        "What all uploaded files may have together (409 above). 0: no limit.",
     )
     files_per_caller_bytes: int = setting(
         "FILES_PER_CALLER_BYTES",
@@ -158,7 +186,11 @@ class ExecutionSettings:
         "The longest that an execution may hold exclusive names: its timeout, unless its policy says less. 0: no limit.",
     )
     max_retries: int = setting(
-        "MAX_RETRIES", whole(0, 100), "10", "How often an action may be started again, whatever its policy says.", ours=False
+        "MAX_RETRIES",
+        whole(0, 100),
+        "10",
+        "How often an action may be started again, whatever its policy says.",
+        ours=False,
     )
     enable_retry: bool = setting(
         "ENABLE_RETRY",
@@ -168,11 +200,21 @@ class ExecutionSettings:
         ours=False,
     )
     retry_backoff_base: int = setting(
-        "RETRY_BACKOFF_BASE", whole(1, 100), "2", "The factor of exponential pauses, unless retry.factor says.", ours=False
+        "RETRY_BACKOFF_BASE",
+        whole(1, 100),
+        "2",
+        "The factor of exponential pauses, unless retry.factor says.",
+        ours=False,
     )
-    max_actions_per_job: int = setting("MAX_ACTIONS_PER_JOB", whole(1, 1_000), "100", "Actions that a job may have.", ours=False)
+    max_actions_per_job: int = setting(
+        "MAX_ACTIONS_PER_JOB", whole(1, 1_000), "100", "Actions that a job may have.", ours=False
+    )
     max_targets_per_job: int = setting(
-        "MAX_TARGETS_PER_JOB", whole(1, 1_000_000), "10000", "Targets that one execution may have.", ours=False
+        "MAX_TARGETS_PER_JOB",
+        whole(1, 1_000_000),
+        "10000",
+        "Targets that one execution may have.",
+        ours=False,
     )
 
 
@@ -187,7 +229,10 @@ class ConnectionSettings:
         "Connections a second that a worker makes to one host; as many at once after a pause. 0: no limit.",
     )
     circuit_failures: int = setting(
-        "CIRCUIT_FAILURES", whole(1, 1_000), "5", "Connects in a row that fail before a target's circuit opens."
+        "CIRCUIT_FAILURES",
+        whole(1, 1_000),
+        "5",
+        "Connects in a row that fail before a target's circuit opens.",
     )
     circuit_pause: float = setting(
         "CIRCUIT_PAUSE",
@@ -213,7 +258,9 @@ class RetentionSettings:
         "90d",
         "How long the logs of executions are kept, by days of their launch; asked for later: 410.",
     )
-    keep_artifacts: float = setting("KEEP_ARTIFACTS", _AGE, "90d", "How long files that actions brought from targets are kept.")
+    keep_artifacts: float = setting(
+        "KEEP_ARTIFACTS", _AGE, "90d", "How long files that actions brought from targets are kept."
+    )
     keep_files: float = setting(
         "KEEP_FILES",
         _AGE,
@@ -232,9 +279,17 @@ class RetentionSettings:
         "10000",
         "Executions that are kept of each job: the newest ones.",
     )
-    keep_firings: float = setting("KEEP_FIRINGS", _AGE, "90d", "How long it is kept what became of the due moments of schedules.")
+    keep_firings: float = setting(
+        "KEEP_FIRINGS",
+        _AGE,
+        "90d",
+        "How long it is kept what became of the due moments of schedules.",
+    )
     keep_audit: float = setting(
-        "KEEP_AUDIT", seconds(0, 36_600 * 86_400), "0", "How long the audit log is kept, by days; 0: for ever."
+        "KEEP_AUDIT",
+        seconds(0, 36_600 * 86_400),
+        "0",
+        "How long the audit log is kept, by days; 0: for ever.",
     )
 
 
@@ -243,10 +298,20 @@ class ApiSettings:
     """The HTTP server."""
 
     host: str = setting("API_HOST", _HOST, "127.0.0.1", "The address that the API listens on.")
-    port: int = setting("API_PORT", whole(0, 65_535), "8003", "The port that the API listens on; 0 takes a free one.")
-    docs: bool = setting("DOCS", yes_no, "on", "The docs page of the API, open to all; off by default in production.")
+    port: int = setting(
+        "API_PORT",
+        whole(0, 65_535),
+        "8003",
+        "The port that the API listens on; 0 takes a free one.",
+    )
+    docs: bool = setting(
+        "DOCS", yes_no, "on", "The docs page of the API, open to all; off by default in production."
+    )
     body_limit_bytes: int = setting(
-        "BODY_LIMIT_BYTES", size(1_024, 1 << 30), "1MiB", "The largest JSON body that the API takes (413 above)."
+        "BODY_LIMIT_BYTES",
+        size(1_024, 1 << 30),
+        "1MiB",
+        "The largest JSON body that the API takes (413 above).",
     )
     rate_limit: int = setting(
         "RATE_LIMIT", whole(0, 100_000), "500",
@@ -271,7 +336,10 @@ class ApiSettings:
         "How long a stream goes on at most before its token and rights are judged again; who has lost them is told, and it ends.",
     )  # fmt: skip
     download_time: float = setting(
-        "DOWNLOAD_TIME", seconds(1, 7 * 86_400), "1h", "How long one download may take before its connection is dropped."
+        "DOWNLOAD_TIME",
+        seconds(1, 7 * 86_400),
+        "1h",
+        "How long one download may take before its connection is dropped.",
     )
 
 
@@ -334,13 +402,23 @@ class TelemetrySettings:
         "The least level that is logged.",
         ours=False,
     )
-    debug: bool = setting("DEBUG", yes_no, "off", "Log everything, whatever LOG_LEVEL says; refused in production.", ours=False)
-    enable_metrics: bool = setting("ENABLE_METRICS", yes_no, "on", "Whether METRICS_PORT is listened on.", ours=False)
+    debug: bool = setting(
+        "DEBUG",
+        yes_no,
+        "off",
+        "Log everything, whatever LOG_LEVEL says; refused in production.",
+        ours=False,
+    )
+    enable_metrics: bool = setting(
+        "ENABLE_METRICS", yes_no, "on", "Whether METRICS_PORT is listened on.", ours=False
+    )
     metrics_port: int | None = setting(
         "METRICS_PORT", whole(1, 65_535), None,
         "A port for metrics without a token, one a process (`up`: this and the next ones). Not set: none.", ours=False,
     )  # fmt: skip
-    metrics_host: str = setting("METRICS_HOST", _HOST, "127.0.0.1", "The address that METRICS_PORT listens on.")
+    metrics_host: str = setting(
+        "METRICS_HOST", _HOST, "127.0.0.1", "The address that METRICS_PORT listens on."
+    )
 
 
 @dataclass(frozen=True, slots=True)

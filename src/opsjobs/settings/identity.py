@@ -7,12 +7,34 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from opsjobs.model.secret import Secret
-from opsjobs.settings.parsers import HOW_TO_MAKE_ONE, Network, address, choice, hidden, networks, seconds, setting, text, whole
+from opsjobs.settings.parsers import (
+    HOW_TO_MAKE_ONE,
+    Network,
+    address,
+    choice,
+    hidden,
+    networks,
+    seconds,
+    setting,
+    text,
+    whole,
+)
 
 SECRET_BYTES_MIN = 32
 SECRET_CHARACTERS_DIFFERENT_MIN = 10
 SHARED = ("HS256", "HS384", "HS512")
-BY_KEY_PAIR = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+BY_KEY_PAIR = (
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+)
 # What stands in examples, and therefore in the hands of everybody.
 _KNOWN = re.compile(
     r"(?i)(change|your|example|default|secret-?key|super-?secret|jwt-?secret|password|development|insecure|test-)"
@@ -44,7 +66,10 @@ class IdentitySettings:
         "Where the issuer of platform tokens publishes its keys (JWKS). Not set: where its OIDC discovery document says.",
     )  # fmt: skip
     jwks_ttl: float = setting(
-        "JWKS_TTL", seconds(60, 86_400), "5m", "How long the issuer's keys are good before they are fetched again."
+        "JWKS_TTL",
+        seconds(60, 86_400),
+        "5m",
+        "How long the issuer's keys are good before they are fetched again.",
     )
     jwt_issuer: str | None = setting(
         "JWT_ISSUER", text(_WORD, "write what stands in the tokens as iss, such as https://id.example.org"), None,
@@ -55,7 +80,10 @@ class IdentitySettings:
         "For whom platform tokens must be meant (aud); several with commas between.",
     )  # fmt: skip
     jwt_leeway: float = setting(
-        "JWT_LEEWAY", seconds(0, 30), "10s", "How far clocks may differ where a token's times are judged."
+        "JWT_LEEWAY",
+        seconds(0, 30),
+        "10s",
+        "How far clocks may differ where a token's times are judged.",
     )
     jwt_name_claim: str = setting(
         "JWT_NAME_CLAIM", text(r"[A-Za-z0-9_.:/-]{1,100}", "write the name of a claim, such as sub"), "sub",
@@ -66,12 +94,24 @@ class IdentitySettings:
         "The platform's Auth Service: set, it is asked about each token that is not ours, and nothing else judges those.",
         ours=False,
     )  # fmt: skip
-    auth_cache: float = setting("AUTH_CACHE", seconds(0, 30), "15s", "How long an answer of the Auth Service is taken for true.")
+    auth_cache: float = setting(
+        "AUTH_CACHE",
+        seconds(0, 30),
+        "15s",
+        "How long an answer of the Auth Service is taken for true.",
+    )
     access_token_minutes: int = setting(
-        "ACCESS_TOKEN_EXPIRE_MINUTES", whole(1, 1_440), "15", "Minutes that an access token of ours is good.", ours=False
+        "ACCESS_TOKEN_EXPIRE_MINUTES",
+        whole(1, 1_440),
+        "15",
+        "Minutes that an access token of ours is good.",
+        ours=False,
     )
     login_age: float = setting(
-        "LOGIN_AGE", seconds(300, 366 * 86_400), "7d", "How long a login lasts at most, however often it is refreshed."
+        "LOGIN_AGE",
+        seconds(300, 366 * 86_400),
+        "7d",
+        "How long a login lasts at most, however often it is refreshed.",
     )
     login_attempts: int = setting(
         "LOGIN_ATTEMPTS",
@@ -103,7 +143,11 @@ class IdentitySettings:
     def discovers(self) -> bool:
         """Whether keys are found by the issuer's discovery document."""
         named = self.jwks_url is not None or self.jwt_secret_key is not None
-        return not named and self.jwt_issuer is not None and self.jwt_issuer.startswith(("https://", "http://"))
+        return (
+            not named
+            and self.jwt_issuer is not None
+            and self.jwt_issuer.startswith(("https://", "http://"))
+        )
 
     @property
     def verifies(self) -> bool:
@@ -140,7 +184,9 @@ def _algorithm_faults(wanted: IdentitySettings, algorithm: str) -> Iterator[str]
     if not wanted.verifies and wanted.auth_service_url is None:
         yield f"JWT_ALGORITHM is {algorithm}, but there is no key: set {'JWT_SECRET_KEY' if shared else 'OPSJOBS_JWKS_URL'}, too."
     elif wanted.verifies and shared != (wanted.jwt_secret_key is not None):
-        with_what = "a shared secret (JWT_SECRET_KEY)" if shared else "published keys (OPSJOBS_JWKS_URL)"
+        with_what = (
+            "a shared secret (JWT_SECRET_KEY)" if shared else "published keys (OPSJOBS_JWKS_URL)"
+        )
         yield f"JWT_ALGORITHM is {algorithm}, which goes with {with_what} only."
 
 
@@ -148,7 +194,10 @@ def _unfit_for_production(wanted: IdentitySettings) -> Iterator[str]:
     if wanted.jwt_secret_key is not None and (why := weakness(wanted.jwt_secret_key.reveal())):
         yield f"JWT_SECRET_KEY {why}, and ENVIRONMENT is production: write a random one of 32 bytes, {HOW_TO_MAKE_ONE}."
     if wanted.verifies and wanted.auth_service_url is None:
-        for name, value in (("OPSJOBS_JWT_ISSUER", wanted.jwt_issuer), ("OPSJOBS_JWT_AUDIENCE", wanted.jwt_audience)):
+        for name, value in (
+            ("OPSJOBS_JWT_ISSUER", wanted.jwt_issuer),
+            ("OPSJOBS_JWT_AUDIENCE", wanted.jwt_audience),
+        ):
             if value is None:
                 yield f"{name} is not set, and ENVIRONMENT is production: a token that was made for another service would be taken."
     for name, url in (

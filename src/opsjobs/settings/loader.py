@@ -69,7 +69,10 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     environ = os.environ if environ is None else environ
     found, faults = _find(environ, Settings)
     settings = _built(Settings, found) if not faults else Settings()
-    settings = replace(settings, data_dir=settings.data_dir if _given(found, "DATA_DIR") else default_data_dir(environ))
+    settings = replace(
+        settings,
+        data_dir=settings.data_dir if _given(found, "DATA_DIR") else default_data_dir(environ),
+    )
     production = settings.security.environment == "production"
     if not faults:
         faults = list(identity.faults(settings.identity, production=production))
@@ -91,7 +94,9 @@ def load_client(environ: Mapping[str, str] | None = None) -> tuple[ClientSetting
     place, more = _read(environ, _variable(Settings, "data_dir"))
     if faults or more:
         raise SettingsError("\n".join([*faults, *more]))
-    return _built(ClientSettings, found), place.value if place.text is not None else default_data_dir(environ)
+    return _built(
+        ClientSettings, found
+    ), place.value if place.text is not None else default_data_dir(environ)
 
 
 def for_service(settings: Settings) -> Settings:
@@ -116,30 +121,45 @@ def describe(environ: Mapping[str, str] | None = None) -> list[SettingDoc]:
     found, _ = _find(environ, Settings)
     docs = [_doc(f) for f in found.values()]
     folder = str(default_data_dir(environ))
-    return [replace(d, value=d.value or folder) if d.name == "OPSJOBS_DATA_DIR" else d for d in docs]
+    return [
+        replace(d, value=d.value or folder) if d.name == "OPSJOBS_DATA_DIR" else d for d in docs
+    ]
 
 
 def names() -> frozenset[str]:
     """Every variable that is read, in all its spellings."""
     plain = {(name, v.secret) for v in _variables(Settings) for name in v.names}
-    return frozenset({name for name, _ in plain} | {f"{name}_FILE" for name, secret in plain if secret})
+    return frozenset(
+        {name for name, _ in plain} | {f"{name}_FILE" for name, secret in plain if secret}
+    )
 
 
 def unknown(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
     """OPSJOBS_ variables that mean nothing to us -> the name that was perhaps meant."""
     environ = os.environ if environ is None else environ
     known = names()
-    strangers = sorted(n for n in environ if n.startswith(PREFIX) and n not in known and not _ON_A_TARGET.fullmatch(n))
-    return {n: next(iter(difflib.get_close_matches(n, sorted(known), n=1, cutoff=0.85)), None) for n in strangers}
+    strangers = sorted(
+        n
+        for n in environ
+        if n.startswith(PREFIX) and n not in known and not _ON_A_TARGET.fullmatch(n)
+    )
+    return {
+        n: next(iter(difflib.get_close_matches(n, sorted(known), n=1, cutoff=0.85)), None)
+        for n in strangers
+    }
 
 
 # What a run finds in its environment on the target (2-contract.md): no setting, and no mistake.
-_ON_A_TARGET = re.compile(r"OPSJOBS_(TARGET|HOST|EXECUTION|JOB|ATTEMPT|SECRETS|RUN|FAILPOINT|PARAM_.*)")
+_ON_A_TARGET = re.compile(
+    r"OPSJOBS_(TARGET|HOST|EXECUTION|JOB|ATTEMPT|SECRETS|RUN|FAILPOINT|PARAM_.*)"
+)
 
 
 def _variables(group: type) -> Iterator[Variable]:
     for f in fields(group):
-        yield from [f.metadata["variable"]] if "variable" in f.metadata else _variables(_group_of(f))
+        yield from (
+            [f.metadata["variable"]] if "variable" in f.metadata else _variables(_group_of(f))
+        )
 
 
 def _variable(group: type, name: str) -> Variable:
@@ -181,7 +201,10 @@ def _read(environ: Mapping[str, str], variable: Variable) -> tuple[_Found, list[
 
 
 def _raw(environ: Mapping[str, str], name: str, secret: bool) -> tuple[str, str]:
-    text, path = environ.get(name, "").strip(), environ.get(f"{name}_FILE", "").strip() if secret else ""
+    text, path = (
+        environ.get(name, "").strip(),
+        environ.get(f"{name}_FILE", "").strip() if secret else "",
+    )
     if text and path:
         raise ValueError(f"{name} and {name}_FILE are both set: keep only one of them.")
     if not path:
@@ -193,7 +216,9 @@ def _raw(environ: Mapping[str, str], name: str, secret: bool) -> tuple[str, str]
             f"{name}_FILE is {path!r}, which cannot be read ({away.strerror}): write the path of a readable file."
         ) from None
     if len(content) > SECRET_FILE_BYTES_AT_MOST or b"\x00" in content:
-        raise ValueError(f"{name}_FILE is {path!r}, which is no text of at most {SECRET_FILE_BYTES_AT_MOST} bytes.")
+        raise ValueError(
+            f"{name}_FILE is {path!r}, which is no text of at most {SECRET_FILE_BYTES_AT_MOST} bytes."
+        )
     return content.decode(errors="replace").strip(), path
 
 
@@ -228,4 +253,6 @@ def _built(group: Any, found: Mapping[str, _Found]) -> Any:
 def _doc(found: _Found) -> SettingDoc:
     v = found.variable
     alias = None if v.ours else PREFIX + v.plain
-    return SettingDoc(v.name, v.default or "", v.description, found.shown, found.origin, alias, v.secret)
+    return SettingDoc(
+        v.name, v.default or "", v.description, found.shown, found.origin, alias, v.secret
+    )

@@ -54,7 +54,9 @@ def seconds(low: float, high: float) -> Parse:
             value = -1.0
         if not low <= value <= high:
             span = f"from {format_duration(low)} to {format_duration(high)}"
-            raise ValueError(f"write a duration {span}, such as 30s, 5m or 1h (bare numbers are seconds)")
+            raise ValueError(
+                f"write a duration {span}, such as 30s, 5m or 1h (bare numbers are seconds)"
+            )
         return value
 
     return parse
@@ -70,7 +72,9 @@ def size(low: int, high: int) -> Parse:
             value = -1
         if not low <= value <= high:
             span = f"from {format_size(low)} to {format_size(high)}"
-            raise ValueError(f"write a size {span}, such as 64KiB or 10MiB (bare numbers are bytes)")
+            raise ValueError(
+                f"write a size {span}, such as 64KiB or 10MiB (bare numbers are bytes)"
+            )
         return value
 
     return parse
@@ -90,7 +94,16 @@ def choice(*allowed: str, upper: bool = False) -> Parse:
 
 def yes_no(text: str) -> bool:
     """on or off, true or false, yes or no, 1 or 0."""
-    known = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
+    known = {
+        "on": True,
+        "true": True,
+        "yes": True,
+        "1": True,
+        "off": False,
+        "false": False,
+        "no": False,
+        "0": False,
+    }
     if text.lower() not in known:
         raise ValueError("write on or off")
     return known[text.lower()]
@@ -113,16 +126,22 @@ def networks(text: str) -> tuple[Network, ...]:
     try:
         return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
     except ValueError as wrong:
-        raise ValueError(f"{wrong}: write networks separated by commas, such as 10.0.0.0/8,192.0.2.7/32") from None
+        raise ValueError(
+            f"{wrong}: write networks separated by commas, such as 10.0.0.0/8,192.0.2.7/32"
+        ) from None
 
 
 def keys(text: str) -> tuple[Secret, ...]:
     """Different secrets, separated by commas or, as in files, by lines."""
     parts = [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
     if not parts or len(parts) != len(set(parts)):
-        raise ValueError(f"write one or more different keys separated by commas, the current one first: {HOW_TO_MAKE_ONE}")
+        raise ValueError(
+            f"write one or more different keys separated by commas, the current one first: {HOW_TO_MAKE_ONE}"
+        )
     if any(not _is_key(part) for part in parts):
-        raise ValueError(f"each key is 32 random bytes in base64url (43 characters): {HOW_TO_MAKE_ONE}")
+        raise ValueError(
+            f"each key is 32 random bytes in base64url (43 characters): {HOW_TO_MAKE_ONE}"
+        )
     return tuple(Secret(key) for key in parts)
 
 
@@ -130,7 +149,11 @@ def _is_key(text: str) -> bool:
     try:
         return (
             len(
-                base64.b64decode(text.replace("+", "-").replace("/", "_") + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+                base64.b64decode(
+                    text.replace("+", "-").replace("/", "_") + "=" * (-len(text) % 4),
+                    altchars=b"-_",
+                    validate=True,
+                )
             )
             == ENCRYPTION_KEY_BYTES
         )
@@ -185,4 +208,6 @@ def setting(
 ) -> Any:
     """A field of a group; `unset` is its value where there is no default."""
     variable = Variable(name, parse, default, description, ours, secret)
-    return field(default=unset if default is None else parse(default), metadata={"variable": variable})
+    return field(
+        default=unset if default is None else parse(default), metadata={"variable": variable}
+    )

@@ -73,4 +73,6 @@ def _elsewhere(host: str | None) -> bool:
 
 
 def _bytes(key: str) -> bytes:
-    return base64.b64decode(key.replace("+", "-").replace("/", "_") + "=" * (-len(key) % 4), altchars=b"-_")
+    return base64.b64decode(
+        key.replace("+", "-").replace("/", "_") + "=" * (-len(key) % 4), altchars=b"-_"
+    )

@@ -10,8 +10,13 @@ from urllib.parse import urlsplit
 from opsjobs.model.secret import Secret
 from opsjobs.settings.parsers import folder, hidden, seconds, setting, text
 
-_WORD = text(r"[\x21-\x7e]{1,8192}", "write the token or id alone: printable characters without blanks")
-_PATH = text(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", "write a path of letters, digits, _, - and ., such as approle or ops/team-a")
+_WORD = text(
+    r"[\x21-\x7e]{1,8192}", "write the token or id alone: printable characters without blanks"
+)
+_PATH = text(
+    r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*",
+    "write a path of letters, digits, _, - and ., such as approle or ops/team-a",
+)
 _EXAMPLE = "https://vault.example.org:8200"
 
 
@@ -24,9 +29,13 @@ def vault_address(text: str) -> str:
         raise ValueError(f"write an address such as {_EXAMPLE}") from None
     extra = parts.username or parts.query or parts.fragment or parts.path.strip("/")
     if not parts.hostname or extra or port == 0 or parts.scheme not in ("http", "https"):
-        raise ValueError(f"write an address such as {_EXAMPLE}, without a path, a user or a question mark")
+        raise ValueError(
+            f"write an address such as {_EXAMPLE}, without a path, a user or a question mark"
+        )
     if parts.scheme == "http" and not _here(parts.hostname):
-        raise ValueError(f"write an address with https, such as {_EXAMPLE}: http is for an agent on this machine alone")
+        raise ValueError(
+            f"write an address with https, such as {_EXAMPLE}: http is for an agent on this machine alone"
+        )
     return text.rstrip("/")
 
 
@@ -58,15 +67,25 @@ class SecretsSettings:
     secret_id: Secret | None = setting(  # noqa: RUF009  as above
         "VAULT_SECRET_ID", hidden(_WORD), None, "The secret id of that AppRole.", secret=True
     )  # fmt: skip
-    approle_mount: str = setting("VAULT_APPROLE_MOUNT", _PATH, "approle", "Where Vault has the AppRole method, below auth/.")
-    namespace: str | None = setting("VAULT_NAMESPACE", _PATH, None, "The namespace that we log in to and read in.")
+    approle_mount: str = setting(
+        "VAULT_APPROLE_MOUNT", _PATH, "approle", "Where Vault has the AppRole method, below auth/."
+    )
+    namespace: str | None = setting(
+        "VAULT_NAMESPACE", _PATH, None, "The namespace that we log in to and read in."
+    )
     ca_file: Path | None = setting(  # noqa: RUF009  as above
         "VAULT_CA_FILE", folder, None,
         "The certificates (PEM) that Vault's is judged by. Not set: those of the system.",
     )  # fmt: skip
     timeout: float = setting(
-        "VAULT_TIMEOUT", seconds(0.1, 60), "5s", "How long one request to Vault may take; up to three are made."
+        "VAULT_TIMEOUT",
+        seconds(0.1, 60),
+        "5s",
+        "How long one request to Vault may take; up to three are made.",
     )
     keep: float = setting(
-        "VAULT_KEEP", seconds(0, 60), "60s", "How long a secret read from Vault may lie in memory; it is never stored."
+        "VAULT_KEEP",
+        seconds(0, 60),
+        "60s",
+        "How long a secret read from Vault may lie in memory; it is never stored.",
     )

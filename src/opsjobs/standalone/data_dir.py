@@ -102,7 +102,9 @@ class DataFolder:
         existed = self.path.exists()
         for missing in [p for p in (*reversed(self.path.parents), self.path) if not p.exists()]:
             missing.mkdir()
-            missing.chmod(0o755)  # regardless of our umask: PostgreSQL's user must be able to traverse it
+            missing.chmod(
+                0o755
+            )  # regardless of our umask: PostgreSQL's user must be able to traverse it
         if existed and not self._lock.exists() and (foreign := _foreign_entries(self.path)):
             raise Refusal(
                 "folder_in_use",

@@ -25,4 +25,6 @@ def run_errand(name: str, *arguments: str, environment: Mapping[str, str], log: 
     if done.returncode:
         log.write_text(done.stderr)
         said = done.stderr.strip().splitlines()
-        raise Unavailable(f"{said[-1] if said else f'{name} ended with {done.returncode}'} (all of it in {log})")
+        raise Unavailable(
+            f"{said[-1] if said else f'{name} ended with {done.returncode}'} (all of it in {log})"
+        )

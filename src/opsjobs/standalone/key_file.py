@@ -42,7 +42,9 @@ def drop(path: Path, unwanted: str) -> bool:
 
 def read(path: Path) -> list[str]:
     """Return the texts of the keys, the current one first."""
-    return [line.strip() for line in path.read_text().replace(",", "\n").splitlines() if line.strip()]
+    return [
+        line.strip() for line in path.read_text().replace(",", "\n").splitlines() if line.strip()
+    ]
 
 
 def write_private(path: Path, lines: list[str]) -> None:

@@ -35,7 +35,9 @@ class LogKeeper:
 
     def run_once(self) -> int:
         """Check once; return the number of files that were too large."""
-        large = [path for path in self._folder.glob("*.log") if path.stat().st_size > self._bytes_at_most]
+        large = [
+            path for path in self._folder.glob("*.log") if path.stat().st_size > self._bytes_at_most
+        ]
         for path in large:
             shutil.copyfile(path, path.with_suffix(".log.1"))
             with path.open("r+b") as file:

@@ -73,7 +73,9 @@ def refuse_closed_parent(folder: Path, owner: Owner) -> None:
     """
     if owner.is_us or _may_enter(folder, owner):
         return
-    closed = next((part for part in [*reversed(folder.parents), folder] if not _passable(part, owner)), folder)
+    closed = next(
+        (part for part in [*reversed(folder.parents), folder] if not _passable(part, owner)), folder
+    )
     raise Refusal(
         "folder_closed",
         f"{closed} is closed to the user {owner.name}, as which PostgreSQL runs, so it cannot keep its data in {folder}. "

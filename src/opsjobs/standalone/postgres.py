@@ -62,7 +62,9 @@ class Postgres:
     directory.
     """
 
-    def __init__(self, data_dir: Path, *, settings: Mapping[str, str] | None = None, log: Path | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, *, settings: Mapping[str, str] | None = None, log: Path | None = None
+    ) -> None:
         self._home = data_dir.absolute()
         self._own = self._home / "pg"
         self._data = self._own / "data"
@@ -145,7 +147,15 @@ class Postgres:
         )  # fmt: skip
         _run_as(
             owner,
-            [str(binaries / "postgres"), "--single", "-D", str(making), "-c", "log_checkpoints=off", "postgres"],
+            [
+                str(binaries / "postgres"),
+                "--single",
+                "-D",
+                str(making),
+                "-c",
+                "log_checkpoints=off",
+                "postgres",
+            ],
             "make the database",
             f"create database {DATABASE}\n",
         )
@@ -177,7 +187,9 @@ class Postgres:
             "unix_socket_directories": _quoted(str(sockets)),
             "port": "5432",
         }
-        lines = [f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n" for name, value in chosen.items()]
+        lines = [
+            f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n" for name, value in chosen.items()
+        ]
         _write_open(self._etc / "postgresql.conf", "".join(lines))
         _write_open(self._etc / "pg_hba.conf", "local all all peer map=opsjobs\n")
         _write_open(self._etc / "pg_ident.conf", f"opsjobs {_quoted(us().name)} {ROLE}\n")
@@ -199,14 +211,28 @@ class Postgres:
                 _rewrite_first_line(record, str(os.getpid()))
 
     def _run(self, binaries: Path, owner: Owner) -> None:
-        command = [str(binaries / "postgres"), "-D", str(self._data), "-c", f"config_file={self._etc / 'postgresql.conf'}"]
+        command = [
+            str(binaries / "postgres"),
+            "-D",
+            str(self._data),
+            "-c",
+            f"config_file={self._etc / 'postgresql.conf'}",
+        ]
         # SIGQUIT: the server ends all its processes at once and replays its log at the next start.
-        self.process = spawn(command, log=self._log, environment=bare_environment(), owner=owner, death_signal=signal.SIGQUIT)
+        self.process = spawn(
+            command,
+            log=self._log,
+            environment=bare_environment(),
+            owner=owner,
+            death_signal=signal.SIGQUIT,
+        )
         deadline = time.monotonic() + START_SECONDS
         while not self._ready(self.process.pid):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop(1)
-                raise Unavailable(f"The embedded PostgreSQL does not start: {_last_line(self._log)} (all of it in {self._log})")
+                raise Unavailable(
+                    f"The embedded PostgreSQL does not start: {_last_line(self._log)} (all of it in {self._log})"
+                )
             time.sleep(0.01)
 
     def _ready(self, pid: int) -> bool:
@@ -242,7 +268,9 @@ def _copy(package: Path, copy: Path) -> None:
     copy.parent.mkdir(mode=0o755, exist_ok=True)
     making = copy.with_name(copy.name + ".making")
     shutil.rmtree(making, ignore_errors=True)
-    shutil.copytree(package, making / package.name, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copytree(
+        package, making / package.name, ignore=shutil.ignore_patterns("*.py", "__pycache__")
+    )
     libraries = package.with_name(f"{_PACKAGE}.libs")
     if libraries.exists():
         shutil.copytree(libraries, making / libraries.name)

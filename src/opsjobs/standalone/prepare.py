@@ -39,7 +39,9 @@ async def prepare(settings: Settings, folder: DataFolder, *, lab: bool, own_data
         folder.forget_workers()
         # In a database that several machines share, each `up` has its own key.
         name = "admin" if own_database else f"admin-{socket.gethostname()}"
-        await IdentityStore(database).ensure_key(name, "admin", folder.admin_token.read_text().strip())
+        await IdentityStore(database).ensure_key(
+            name, "admin", folder.admin_token.read_text().strip()
+        )
         vault = Vault(database, settings.security.encryption_keys)
         if lab:
             await register(TargetInventory(database, vault), vault, LabFolder(folder.lab))
@@ -52,7 +54,14 @@ def main(path: str, *flags: str) -> int:
     try:
         settings = for_service(load())
         runner.upgrade(settings.database.url, settings.security.encryption_keys)
-        asyncio.run(prepare(settings, DataFolder(Path(path)), lab=WITH_LAB in flags, own_database=OWN_DATABASE in flags))
+        asyncio.run(
+            prepare(
+                settings,
+                DataFolder(Path(path)),
+                lab=WITH_LAB in flags,
+                own_database=OWN_DATABASE in flags,
+            )
+        )
     except Failure as failure:
         sys.stderr.write(f"{failure}\n")
         return 1

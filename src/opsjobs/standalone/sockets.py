@@ -40,5 +40,6 @@ def _make_private(folder: Path, owner: Owner) -> None:
         # same user and be closed.
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner.uid or found.st_mode & 0o077:
             raise Refusal(
-                "socket_folder_taken", f"{folder} is in the way: remove it, or use a data folder with a shorter path."
+                "socket_folder_taken",
+                f"{folder} is in the way: remove it, or use a data folder with a shorter path.",
             ) from None

@@ -37,7 +37,16 @@ def spawn(
     user = (str(owner.uid), str(owner.gid)) if owner and not owner.is_us else ("-", "-")
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603  our own arguments
-            [sys.executable, "-I", "-S", _LAUNCHER, str(os.getpid()), str(int(death_signal)), *user, *command],
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                _LAUNCHER,
+                str(os.getpid()),
+                str(int(death_signal)),
+                *user,
+                *command,
+            ],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

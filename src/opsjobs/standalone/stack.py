@@ -114,13 +114,21 @@ class Stack:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.stop()
 
     def start(self) -> None:
         """Start everything; return when the API reports that it is ready."""
         if not 0 <= self.options.lab <= LAB_MACHINES_AT_MOST:
-            raise Refusal("lab_too_large", f"A lab has at most {LAB_MACHINES_AT_MOST} machines: {self.options.lab} are too many.")
+            raise Refusal(
+                "lab_too_large",
+                f"A lab has at most {LAB_MACHINES_AT_MOST} machines: {self.options.lab} are too many.",
+            )
         self._folder.acquire()
         try:
             self._start()
@@ -179,7 +187,13 @@ class Stack:
         return server.process
 
     def _start_lab(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "opsjobs.standalone.lab", str(self._folder.lab), str(self.options.lab)]
+        command = [
+            sys.executable,
+            "-m",
+            "opsjobs.standalone.lab",
+            str(self._folder.lab),
+            str(self.options.lab),
+        ]
         environment = {**bare_environment(), **_python_path(self.options.environment)}
         process = spawn(command, log=self._log("lab"), environment=environment)
         folder, deadline = LabFolder(self._folder.lab), time.monotonic() + LAB_SECONDS
@@ -205,13 +219,18 @@ class Stack:
         self._supervisor.start(
             [
                 SupervisedProcess(
-                    name, self._front(name, number, address), died=self._on_worker_death(name), signals=self._signals()
+                    name,
+                    self._front(name, number, address),
+                    died=self._on_worker_death(name),
+                    signals=self._signals(),
                 )
                 for number, name in enumerate(names)
             ]
         )
 
-    def _front(self, name: str, number: int, address: Mapping[str, str]) -> Callable[[], subprocess.Popen[bytes]]:
+    def _front(
+        self, name: str, number: int, address: Mapping[str, str]
+    ) -> Callable[[], subprocess.Popen[bytes]]:
         """Return a function that starts `opsjobs api`, `opsjobs worker` or `opsjobs scheduler`."""
 
         def start() -> subprocess.Popen[bytes]:
@@ -230,7 +249,10 @@ class Stack:
     def _signals(self) -> tuple[tuple[signal.Signals, float], ...]:
         # A worker lets commands continue during its drain, and then needs a moment to record how
         # they ended.
-        return ((signal.SIGTERM, self._settings.worker.drain_seconds + WORKER_ENDS_SECONDS), (signal.SIGKILL, 5.0))
+        return (
+            (signal.SIGTERM, self._settings.worker.drain_seconds + WORKER_ENDS_SECONDS),
+            (signal.SIGKILL, 5.0),
+        )
 
     def _on_worker_death(self, name: str) -> Callable[[int], None] | None:
         if not name.startswith("worker"):
@@ -260,9 +282,13 @@ class Stack:
         while not _answers(host, port):
             for name in self._fronts:
                 if self._supervisor.deaths(name) >= DEATHS_AT_START:
-                    raise Unavailable(f"{name} does not start: {last_line(self._log(name))} (more in {self._log(name)})")
+                    raise Unavailable(
+                        f"{name} does not start: {last_line(self._log(name))} (more in {self._log(name)})"
+                    )
             if time.monotonic() > deadline:
-                raise Unavailable(f"The API is not ready after {READY_SECONDS:.0f} seconds: see {self._log('api')}")
+                raise Unavailable(
+                    f"The API is not ready after {READY_SECONDS:.0f} seconds: see {self._log('api')}"
+                )
             time.sleep(0.05)
 
     def _log(self, name: str) -> Path:
@@ -270,7 +296,14 @@ class Stack:
 
 
 _REPLACED = frozenset(
-    {"DATABASE_URL", "DATABASE_URL_FILE", "OPSJOBS_DATABASE_URL_FILE", "REDIS_URL", "REDIS_URL_FILE", "OPSJOBS_REDIS_URL_FILE"}
+    {
+        "DATABASE_URL",
+        "DATABASE_URL_FILE",
+        "OPSJOBS_DATABASE_URL_FILE",
+        "REDIS_URL",
+        "REDIS_URL_FILE",
+        "OPSJOBS_REDIS_URL_FILE",
+    }
 )
 
 
@@ -288,9 +321,9 @@ def _free_port(host: str, port: int, setting: str = "--port") -> int:
     deadline = time.monotonic() + PORT_SECONDS
     while True:
         try:
-            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-                0
-            ]
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)

@@ -32,7 +32,10 @@ class SupervisedProcess:
 
     name: str
     start: Callable[[], subprocess.Popen[bytes]]
-    signals: Sequence[tuple[signal.Signals, float]] = ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0))
+    signals: Sequence[tuple[signal.Signals, float]] = (
+        (signal.SIGTERM, 15.0),
+        (signal.SIGKILL, 5.0),
+    )
     died: Callable[[int], None] | None = None
 
 
@@ -54,7 +57,11 @@ class Supervisor:
 
     def stop(self, names: Sequence[str] | None = None) -> None:
         """Stop these processes (None: all) in parallel with escalating signals; wait for them."""
-        leaving = [self._kept[name] for name in (self._kept if names is None else names) if name in self._kept]
+        leaving = [
+            self._kept[name]
+            for name in (self._kept if names is None else names)
+            if name in self._kept
+        ]
         for kept in leaving:
             kept.ask()
         for kept in leaving:
@@ -115,7 +122,9 @@ class _KeptProcess(threading.Thread):
     def finish(self) -> None:
         """Wait for the exit, with one signal after another."""
         deadline = self._asked_at
-        for (how, patience), harder in zip(self.process.signals, [*self.process.signals[1:], None], strict=True):
+        for (how, patience), harder in zip(
+            self.process.signals, [*self.process.signals[1:], None], strict=True
+        ):
             deadline = max(deadline + patience, time.monotonic())
             self.join(deadline - time.monotonic())
             if not self.is_alive():
@@ -135,7 +144,9 @@ class _KeptProcess(threading.Thread):
         if self._leaving.is_set():
             return
         self.deaths = 1 if time.monotonic() - began > HEALTHY_AFTER_SECONDS else self.deaths + 1
-        self._say(f"{self.process.name} (process {running.pid}) ended {_how(running.returncode)}: starting it again")
+        self._say(
+            f"{self.process.name} (process {running.pid}) ended {_how(running.returncode)}: starting it again"
+        )
         self._mourn(running.pid)
         self._restart()
 

@@ -61,7 +61,11 @@ class _SignalHandler:
 
 def _greet(stack: Stack, seconds: float) -> None:
     _say(f"ready after {seconds:.1f} s; logs in {stack.logs}")
-    first = "opsjobs run 'hostname; uptime' -l lab=true" if stack.options.lab else "opsjobs targets add --help"
+    first = (
+        "opsjobs run 'hostname; uptime' -l lab=true"
+        if stack.options.lab
+        else "opsjobs targets add --help"
+    )
     sys.stdout.write(
         f"API:          {stack.url}   (its pages: {stack.url}/docs)\n"
         f"admin token:  {stack.admin_token_file}\n"
@@ -71,6 +75,8 @@ def _greet(stack: Stack, seconds: float) -> None:
 
 
 def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # the terminal may be gone; children must be stopped all the same
+    with contextlib.suppress(
+        OSError
+    ):  # the terminal may be gone; children must be stopped all the same
         sys.stderr.write(f"up: {line}\n")
         sys.stderr.flush()

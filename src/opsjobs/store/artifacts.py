@@ -33,9 +33,7 @@ ARTIFACTS = Listing(
     default_sort="id",
 )
 _HELD = "select true as held from target_runs where id = %(run)s and fence = %(fence)s and status = 'running' for key share"
-_FORGET = (
-    "delete from artifacts where target_run_id = %(run)s and action = %(action)s and attempt = %(attempt)s and path = %(path)s"
-)
+_FORGET = "delete from artifacts where target_run_id = %(run)s and action = %(action)s and attempt = %(attempt)s and path = %(path)s"
 _RECORD = """
 insert into artifacts (uuid, execution_id, target_run_id, action, attempt, path, content_id)
 select %(uuid)s, r.execution_id, r.id, %(action)s, %(attempt)s, %(path)s, %(content)s from target_runs r where r.id = %(run)s"""
@@ -80,7 +78,9 @@ class Artifacts:
         self._database = database
         self._clock = clock or SystemClock()
 
-    async def record(self, run_id: int, fence: int, *, action: str, attempt: int, path: str, written: Written) -> bool:
+    async def record(
+        self, run_id: int, fence: int, *, action: str, attempt: int, path: str, written: Written
+    ) -> bool:
         """Record bytes as the file at `path`, idempotently; return False if the run was lost.
 
         The run is lost if its fence or status is no longer the caller's.
@@ -101,7 +101,9 @@ class Artifacts:
 
     async def list(self, execution_id: int, request: PageRequest) -> Page[Artifact]:
         """Return a page in the order of creation; filters and orders are those of ARTIFACTS."""
-        return (await ARTIFACTS.page(self._database, request, {"execution": execution_id})).map(_artifact)
+        return (await ARTIFACTS.page(self._database, request, {"execution": execution_id})).map(
+            _artifact
+        )
 
 
 def _artifact(row: Mapping[str, Any]) -> Artifact:

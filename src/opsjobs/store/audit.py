@@ -43,9 +43,13 @@ class Actor:
     makers: tuple[str, ...] = ()
 
     @classmethod
-    def from_principal(cls, principal: Principal, *, address: str | None = None, request_id: str | None = None) -> Actor:
+    def from_principal(
+        cls, principal: Principal, *, address: str | None = None, request_id: str | None = None
+    ) -> Actor:
         """Return the actor for a principal in one request."""
-        return cls(principal.name, principal.kind, principal.person, address, request_id, principal.makers)
+        return cls(
+            principal.name, principal.kind, principal.person, address, request_id, principal.makers
+        )
 
 
 _SYSTEM = Actor(SYSTEM, SYSTEM_KIND)
@@ -82,7 +86,9 @@ def actor() -> Actor:
 def requester() -> Requester | None:
     """Return the current actor with the person behind it; None if opsjobs acts by itself."""
     who = actor()
-    return None if who.kind == SYSTEM_KIND else Requester(who.name, who.kind, who.person, who.makers)
+    return (
+        None if who.kind == SYSTEM_KIND else Requester(who.name, who.kind, who.person, who.makers)
+    )
 
 
 def written_by() -> Jsonb | None:
@@ -108,11 +114,18 @@ async def record(
     `credential.rotated`. `before` and `after` hold no secrets, and what both have alike may be left
     out. Of a change of more than 16 KiB only the size and the hash are stored.
     """
-    await connection.execute(_RECORD, _row(action, thing, thing_id, name, before=before, after=after, reason=reason))
+    await connection.execute(
+        _RECORD, _row(action, thing, thing_id, name, before=before, after=after, reason=reason)
+    )
 
 
 async def note(
-    database: Database, action: str, thing: str, thing_id: int | str | None, name: str | None = None, **change: Any
+    database: Database,
+    action: str,
+    thing: str,
+    thing_id: int | str | None,
+    name: str | None = None,
+    **change: Any,
 ) -> None:
     """Record an action that changes nothing in PostgreSQL; call it before the action.
 
@@ -123,7 +136,10 @@ async def note(
 
 
 async def record_many(
-    connection: Connection, action: str, thing: str, things: Iterable[tuple[int | str, str, Mapping[str, Any]]]
+    connection: Connection,
+    action: str,
+    thing: str,
+    things: Iterable[tuple[int | str, str, Mapping[str, Any]]],
 ) -> None:
     """Record many things that were made at once: each with its id, its name and its new state."""
     rows = [_row(action, thing, thing_id, name, after=after) for thing_id, name, after in things]

@@ -47,7 +47,12 @@ class Chain:
         """Return the ends. Raises UnverifiedChain: adding to unsigned ends would sign them."""
         proof = self.proof(keys)
         if proof is Proof.UNKNOWN and self.signature is not None:
-            raise UnverifiedChain(key_missing(self.signature.key_id, f"the end of the audit log (number {self.ends.head.seal})"))
+            raise UnverifiedChain(
+                key_missing(
+                    self.signature.key_id,
+                    f"the end of the audit log (number {self.ends.head.seal})",
+                )
+            )
         if proof is not Proof.GOOD:
             raise UnverifiedChain(
                 f"the audit log is said to begin behind number {self.ends.base.seal} and to end at "
@@ -73,7 +78,9 @@ async def write(connection: Connection, ends: Ends, keys: SigningKeys) -> None:
 def anchor(driver: psycopg.Connection, keys: Sequence[Secret]) -> None:
     """Sign the chain in the migration that adds signatures. Raises Failure without keys."""
     if not keys:
-        raise Failure("ENCRYPTION_KEYS is not set: with this release the audit log is signed. Give the keys that the API has.")
+        raise Failure(
+            "ENCRYPTION_KEYS is not set: with this release the audit log is signed. Give the keys that the API has."
+        )
     cursor = driver.cursor(row_factory=dict_row)
     row, ids = cursor.execute(_READ).fetchone(), cursor.execute(_IDS).fetchone()
     assert row is not None
@@ -84,13 +91,28 @@ def anchor(driver: psycopg.Connection, keys: Sequence[Secret]) -> None:
 
 def _signed(ends: Ends, keys: SigningKeys) -> list[int | str]:
     signature, base, head = keys.sign(Part.ENDS, ends.text), ends.base, ends.head
-    return [base.seal, base.hash, head.seal, head.hash, ends.anchor, ends.anchor_id, signature.key_id, signature.mac]
+    return [
+        base.seal,
+        base.hash,
+        head.seal,
+        head.hash,
+        ends.anchor,
+        ends.anchor_id,
+        signature.key_id,
+        signature.mac,
+    ]
 
 
 def parse_chain(row: DictRow) -> Chain:
     """Return the chain of a row with COLUMNS."""
-    base, head = ChainLink(row["base_seal"], row["base_hash"]), ChainLink(row["head_seal"], row["head_hash"])
-    return Chain(Ends(base, head, row["anchor_seal"], row["anchor_id"]), Signature.of(row["key_id"], row["mac"]))
+    base, head = (
+        ChainLink(row["base_seal"], row["base_hash"]),
+        ChainLink(row["head_seal"], row["head_hash"]),
+    )
+    return Chain(
+        Ends(base, head, row["anchor_seal"], row["anchor_id"]),
+        Signature.of(row["key_id"], row["mac"]),
+    )
 
 
 def key_missing(key: str, what: str) -> str:

@@ -9,7 +9,15 @@ from typing import Any
 
 from psycopg.rows import DictRow
 
-from opsjobs.model.audit_chain import FIELDS, ChainBreak, ChainLink, ChainWalk, Ends, stamp, went_back
+from opsjobs.model.audit_chain import (
+    FIELDS,
+    ChainBreak,
+    ChainLink,
+    ChainWalk,
+    Ends,
+    stamp,
+    went_back,
+)
 from opsjobs.model.audit_signing import Part, Proof, Signature, SigningKeys
 from opsjobs.model.execution import moment
 from opsjobs.model.secret import Secret
@@ -118,9 +126,20 @@ class AuditLog:
             more = len(rows) == STRETCH_ROWS and walk.broken is None
             broken = walk.broken if more else await self._find_break(connection, chain, walk, seen)
         missing, ends = sorted(walk.keys_missing), chain.ends
-        return Verified(walk.checked, walk.at, more, broken, ends, unsealed["n"] if unsealed else 0, noted_at, missing)
+        return Verified(
+            walk.checked,
+            walk.at,
+            more,
+            broken,
+            ends,
+            unsealed["n"] if unsealed else 0,
+            noted_at,
+            missing,
+        )
 
-    async def _start_walk(self, connection: Connection, chain: Chain, after: int | None) -> ChainWalk:
+    async def _start_walk(
+        self, connection: Connection, chain: Chain, after: int | None
+    ) -> ChainWalk:
         """Return a walk from the link to begin behind.
 
         If that row's signature does not match its hash, the walk is broken there.
@@ -136,7 +155,9 @@ class AuditLog:
         walk.begin(row)
         return walk
 
-    async def _find_break(self, connection: Connection, chain: Chain, walk: ChainWalk, seen: ChainLink) -> ChainBreak | None:
+    async def _find_break(
+        self, connection: Connection, chain: Chain, walk: ChainWalk, seen: ChainLink
+    ) -> ChainBreak | None:
         """Return the fault at the end of the walk: in a row, the last row, or the chain's ends."""
         walk.end(chain.ends.head)
         proof = chain.proof(self._keys)
@@ -144,7 +165,9 @@ class AuditLog:
             return walk.broken
         if proof is Proof.UNKNOWN and chain.signature is not None:
             told = f"Row {walk.unproven or walk.at.seal}, and what follows, is proven by nothing: the end of the audit log"
-            return ChainBreak(walk.unproven or walk.at.seal, "key", key_missing(chain.signature.key_id, told))
+            return ChainBreak(
+                walk.unproven or walk.at.seal, "key", key_missing(chain.signature.key_id, told)
+            )
         if proof is not Proof.GOOD:
             return _ends_unsigned(chain.ends, walk, await self._retained_base(connection))
         if (back := went_back(seen, chain.ends.head)) is None:
@@ -155,7 +178,10 @@ class AuditLog:
         """Return the number behind which the chain begins by the sealer's newest row; 0 if none."""
         for row in await (await connection.execute(_BASES)).fetchall():
             signature = Signature.of(row["key_id"], row["mac"])
-            if self._keys.proof(Part.OWN, bytes.fromhex(row["hash"]), signature) in (Proof.GOOD, Proof.NONE):
+            if self._keys.proof(Part.OWN, bytes.fromhex(row["hash"]), signature) in (
+                Proof.GOOD,
+                Proof.NONE,
+            ):
                 return int(str(row["after"]["base"]).partition(":")[0])
         return 0
 

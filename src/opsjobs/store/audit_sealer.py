@@ -95,7 +95,9 @@ class Seals:
             raise UnverifiedChain(back.detail)
         return ends
 
-    async def _write(self, connection: Connection, ends: Ends, rows: Sequence[DictRow], part: Part) -> Ends:
+    async def _write(
+        self, connection: Connection, ends: Ends, rows: Sequence[DictRow], part: Part
+    ) -> Ends:
         """Number, chain and sign these rows; return the chain's new ends."""
         head, hashes = ends.head, list[bytes]()
         for row in rows:
@@ -125,18 +127,32 @@ class Seals:
             before = (await audit_chain.read(connection, lock=True)).ends
             last = await (await connection.execute(_LAST)).fetchone()
             assert last is not None
-            base = ChainLink(last["seal"], last["hash"]) if last["seal"] > before.head.seal else before.head
+            base = (
+                ChainLink(last["seal"], last["hash"])
+                if last["seal"] > before.head.seal
+                else before.head
+            )
             ends = Ends(base, base, base.seal)
-            after = {"base": str(base), "broken": {"base": str(before.base), "head": str(before.head)}}
+            after = {
+                "base": str(base),
+                "broken": {"base": str(before.base), "head": str(before.head)},
+            }
             await self._own(connection, ends, "audit.anchored", after, reason)
         return base
 
     async def _own(
-        self, connection: Connection, ends: Ends, action: str, after: dict[str, Any], reason: str | None = None
+        self,
+        connection: Connection,
+        ends: Ends,
+        action: str,
+        after: dict[str, Any],
+        reason: str | None = None,
     ) -> None:
         """Write a row that only the sealer writes, and seal it as such."""
         await audit.record(connection, action, "audit_log", None, after=after, reason=reason)
-        await self._write(connection, ends, await (await connection.execute(_OURS)).fetchall(), Part.OWN)
+        await self._write(
+            connection, ends, await (await connection.execute(_OURS)).fetchall(), Part.OWN
+        )
 
     async def retain(self, keep_seconds: float) -> int:
         """Delete rows of days that ended longer ago than is kept, oldest first; return how many.
@@ -169,11 +185,15 @@ class Seals:
     async def _old(self, connection: Connection, ends: Ends, until: datetime) -> ChainLink:
         """Return the last link that is too old to keep, of the next 2,000."""
         walk = ChainWalk(ends.base, self._keys, ends)
-        for row in await (await connection.execute(_OLDEST, [ends.base.seal, RETAINED_AT_ONCE])).fetchall():
+        for row in await (
+            await connection.execute(_OLDEST, [ends.base.seal, RETAINED_AT_ONCE])
+        ).fetchall():
             if row["at"] >= until or not walk.step(row, row["hash"]):
                 break
         if walk.at.seal == ends.head.seal:
             walk.end(ends.head)
         if walk.broken is not None:
-            raise UnverifiedChain(f"nothing of the audit log is let go of, for it is not whole. {walk.broken.detail}")
+            raise UnverifiedChain(
+                f"nothing of the audit log is let go of, for it is not whole. {walk.broken.detail}"
+            )
         return walk.at

@@ -89,7 +89,11 @@ class Contents:
         self._database = database
 
     async def write(
-        self, pieces: AsyncIterable[bytes], *, limit_bytes: int, by: tuple[str, IdentityKind] | None = None
+        self,
+        pieces: AsyncIterable[bytes],
+        *,
+        limit_bytes: int,
+        by: tuple[str, IdentityKind] | None = None,
     ) -> Written:
         """Write all pieces, of any size. Raises TooManyBytes, Forgotten, what `pieces` raises.
 
@@ -137,7 +141,9 @@ class Contents:
 
     async def _doom(self) -> int:
         async with self._database.transaction() as connection:
-            found = await (await connection.execute(_LOOSE, [UNUSED_SECONDS, SWEPT_AT_ONCE])).fetchall()
+            found = await (
+                await connection.execute(_LOOSE, [UNUSED_SECONDS, SWEPT_AT_ONCE])
+            ).fetchall()
             # Once their rows are locked, no new reference can be made: look in a statement of its
             # own.
             for decide in (_DOOM, _HOLD) if found else ():
@@ -160,7 +166,9 @@ class Contents:
         deleted = SWEEP_CHUNKS
         while deleted == SWEEP_CHUNKS:
             async with self._database.connection() as connection:
-                deleted = (await connection.execute(_DELETE_SOME_CHUNKS, [content_id, SWEEP_CHUNKS])).rowcount
+                deleted = (
+                    await connection.execute(_DELETE_SOME_CHUNKS, [content_id, SWEEP_CHUNKS])
+                ).rowcount
 
 
 async def seal(connection: Connection, written: Written) -> int:
@@ -174,7 +182,9 @@ async def seal(connection: Connection, written: Written) -> int:
         if same["id"] != written.id:
             await connection.execute(_DROP, [written.id])
         return int(same["id"])
-    sealed = await (await connection.execute(_SEAL, [written.sha256, written.id, written.size])).fetchone()
+    sealed = await (
+        await connection.execute(_SEAL, [written.sha256, written.id, written.size])
+    ).fetchone()
     if sealed is None:
         raise Forgotten("what was written is gone: write it again")
     return int(sealed["id"])

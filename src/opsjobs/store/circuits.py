@@ -14,7 +14,17 @@ from uuid import UUID
 from psycopg.rows import DictRow
 
 from opsjobs.model.access import Reach
-from opsjobs.model.circuit import RIGHT_SECONDS, Ask, Circuit, CircuitKey, CircuitPolicy, CircuitState, Report, Right, change
+from opsjobs.model.circuit import (
+    RIGHT_SECONDS,
+    Ask,
+    Circuit,
+    CircuitKey,
+    CircuitPolicy,
+    CircuitState,
+    Report,
+    Right,
+    change,
+)
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, moment
 from opsjobs.store import audit
@@ -26,7 +36,10 @@ from opsjobs.store.transaction import Connection, Database
 UNWELL_AT_MOST = 10_000
 # A target's message about a refused login is cut to this.
 MESSAGE_CHARACTERS = 4_000
-_EVENT_TYPES = {CircuitState.OPEN: EventType.CIRCUIT_OPENED, CircuitState.CLOSED: EventType.CIRCUIT_CLOSED}
+_EVENT_TYPES = {
+    CircuitState.OPEN: EventType.CIRCUIT_OPENED,
+    CircuitState.CLOSED: EventType.CIRCUIT_CLOSED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +102,7 @@ select target_id, credential_id, '' from {_KEYS} order by 1, 2 on conflict (targ
 _LOCK = f"""
 select c.id, c.uuid, c.target_id, c.credential_id, {_FIELDS} from circuits c join {_KEYS} using (target_id, credential_id)
 order by c.target_id, c.credential_id for update of c"""
-_LOCK_TARGET = (
-    f"select id, uuid, target_id, credential_id, {_FIELDS} from circuits where target_id = %s order by credential_id for update"
-)
+_LOCK_TARGET = f"select id, uuid, target_id, credential_id, {_FIELDS} from circuits where target_id = %s order by credential_id for update"
 _WRITE = f"""
 update circuits set {", ".join(f"{f.strip()} = %({f.strip()})s" for f in _FIELDS.split(","))} where id = %(id)s"""
 _PROLONG = "update circuits set held_until = opsjobs_now() + make_interval(secs => %s) where holder = any(%s::uuid[])"
@@ -111,7 +122,10 @@ class CircuitStore:
 
         It costs one read if all circuits are known to be good.
         """
-        known = {_key(row): _circuit(row) for row in await self._database.fetch(_READ, _key_columns([ask.key for ask in asks]))}
+        known = {
+            _key(row): _circuit(row)
+            for row in await self._database.fetch(_READ, _key_columns([ask.key for ask in asks]))
+        }
         if all(_is_free(known.get(ask.key), ask) for ask in asks):
             return [(Right.FREE, known[ask.key]) for ask in asks]
         return await self._database.retry(lambda: self._give(asks))
@@ -138,7 +152,9 @@ class CircuitStore:
             here = {key: _circuit(row) for key, row in rows.items()}
             for report in reports:
                 before = here[report.key]
-                here[report.key] = replace(before, login=before.login or report.login).told(report, now, self._policy)
+                here[report.key] = replace(before, login=before.login or report.login).told(
+                    report, now, self._policy
+                )
                 told.append(change(before, here[report.key]))
             await _write(connection, rows, here)
         return told
@@ -155,13 +171,21 @@ class CircuitStore:
 
     async def _reset(self, target_id: str) -> list[StoredCircuit]:
         async with self._database.transaction() as connection:
-            rows = {_key(row): row for row in await (await connection.execute(_LOCK_TARGET, [target_id])).fetchall()}
+            rows = {
+                _key(row): row
+                for row in await (await connection.execute(_LOCK_TARGET, [target_id])).fetchall()
+            }
             unwell = {key: _circuit(row) for key, row in rows.items() if not _circuit(row).well}
-            await _write(connection, rows, {key: Circuit(circuit.login) for key, circuit in unwell.items()})
-            before = {"unwell": [f"{circuit.login}: {circuit.state.value}" for circuit in unwell.values()]}
+            await _write(
+                connection, rows, {key: Circuit(circuit.login) for key, circuit in unwell.items()}
+            )
+            before = {
+                "unwell": [f"{circuit.login}: {circuit.state.value}" for circuit in unwell.values()]
+            }
             await audit.record(connection, "circuit.reset", "target", target_id, before=before)
             shown = await connection.execute(
-                f"{_SHOWN} where c.id = any(%s) order by c.id", [[rows[key]["id"] for key in unwell]]
+                f"{_SHOWN} where c.id = any(%s) order by c.id",
+                [[rows[key]["id"] for key in unwell]],
             )
             return [_stored(row) for row in await shown.fetchall()]
 
@@ -171,7 +195,9 @@ class CircuitStore:
         With the filter state=closed it includes those that are.
         """
         closed = CircuitState.CLOSED.value in request.filters.get("state", ())
-        return (await CIRCUITS.page(self._database, request, {"closed": closed}, reach=reach)).map(_stored)
+        return (await CIRCUITS.page(self._database, request, {"closed": closed}, reach=reach)).map(
+            _stored
+        )
 
 
 async def forget(connection: Connection, column: str, thing: int) -> None:
@@ -183,7 +209,9 @@ async def forget(connection: Connection, column: str, thing: int) -> None:
     await connection.execute(f"delete from circuits where {column} = %s", [str(thing)])
 
 
-async def _locked(connection: Connection, keys: Sequence[CircuitKey]) -> tuple[dict[CircuitKey, DictRow], datetime]:
+async def _locked(
+    connection: Connection, keys: Sequence[CircuitKey]
+) -> tuple[dict[CircuitKey, DictRow], datetime]:
     """Create missing rows, lock the rows of these circuits, return them and the time then."""
     named = _key_columns(keys)
     await connection.execute(_MAKE, named)
@@ -197,26 +225,41 @@ def _is_free(circuit: Circuit | None, ask: Ask) -> bool:
     return circuit is not None and circuit.free and circuit.login == ask.login
 
 
-async def _write(connection: Connection, rows: Mapping[CircuitKey, DictRow], here: Mapping[CircuitKey, Circuit]) -> None:
+async def _write(
+    connection: Connection, rows: Mapping[CircuitKey, DictRow], here: Mapping[CircuitKey, Circuit]
+) -> None:
     """Store what changed, with its event."""
-    changed = [(rows[key], circuit) for key, circuit in here.items() if _circuit(rows[key]) != circuit]
+    changed = [
+        (rows[key], circuit) for key, circuit in here.items() if _circuit(rows[key]) != circuit
+    ]
     if not changed:
         return
     async with connection.cursor() as cursor:
-        await cursor.executemany(_WRITE, [{**_values(circuit), "id": row["id"]} for row, circuit in changed])
+        await cursor.executemany(
+            _WRITE, [{**_values(circuit), "id": row["id"]} for row, circuit in changed]
+        )
     announced = [
-        (row, kind) for row, kind in ((row, change(_circuit(row), circuit)) for row, circuit in changed) if kind is not None
+        (row, kind)
+        for row, kind in ((row, change(_circuit(row), circuit)) for row, circuit in changed)
+        if kind is not None
     ]
     if announced:
-        shown = await connection.execute(f"{_SHOWN} where c.id = any(%s)", [[row["id"] for row, _ in announced]])
+        shown = await connection.execute(
+            f"{_SHOWN} where c.id = any(%s)", [[row["id"] for row, _ in announced]]
+        )
         data = {row["id"]: _stored(row).data() for row in await shown.fetchall()}
         for row, kind in announced:
-            await append_event(connection, _EVENT_TYPES[kind], row["uuid"], data[row["id"]], shard=row["id"])
+            await append_event(
+                connection, _EVENT_TYPES[kind], row["uuid"], data[row["id"]], shard=row["id"]
+            )
 
 
 def _key_columns(keys: Sequence[CircuitKey]) -> dict[str, list[str]]:
     once = list(dict.fromkeys(keys))
-    return {"targets": [key.target_id for key in once], "credentials": [key.credential_id for key in once]}
+    return {
+        "targets": [key.target_id for key in once],
+        "credentials": [key.credential_id for key in once],
+    }
 
 
 def _key(row: Mapping[str, Any]) -> CircuitKey:
@@ -240,7 +283,9 @@ def _circuit(row: DictRow) -> Circuit:
 
 
 def _values(circuit: Circuit) -> dict[str, Any]:
-    fields = {field.strip(): _plain(getattr(circuit, field.strip())) for field in _FIELDS.split(",")}
+    fields = {
+        field.strip(): _plain(getattr(circuit, field.strip())) for field in _FIELDS.split(",")
+    }
     return {**fields, "message": circuit.message and storable(circuit.message, MESSAGE_CHARACTERS)}
 
 

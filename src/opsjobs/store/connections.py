@@ -73,7 +73,9 @@ def driver_url(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.partition("+")[0] not in ("postgres", "postgresql"):
         shown = urlsplit(url).scheme or "?"
-        raise ValueError(f"DATABASE_URL begins with {shown}://, but only PostgreSQL is supported: postgresql://user@host/name")
+        raise ValueError(
+            f"DATABASE_URL begins with {shown}://, but only PostgreSQL is supported: postgresql://user@host/name"
+        )
     return f"postgresql://{rest}"
 
 
@@ -125,10 +127,16 @@ class DatabaseConnection(AsyncConnection[DictRow]):
 
     async def apply_limits(self, limits: Mapping[str, str]) -> None:
         """Apply these settings to the session, or behind a pooler to each transaction."""
-        given = {"pid": self.info.backend_pid, "names": list(limits), "values": list(limits.values())}
+        given = {
+            "pid": self.info.backend_pid,
+            "names": list(limits),
+            "values": list(limits.values()),
+        }
         row = await (await self.execute(_APPLY, given, prepare=False)).fetchone()
         self.pooled = row is None or not row["direct"]
-        settings = (f"select set_config('{name}', '{value}', true)" for name, value in limits.items())
+        settings = (
+            f"select set_config('{name}', '{value}', true)" for name, value in limits.items()
+        )
         self._local = " union all ".join(settings) if self.pooled else ""
 
     async def begin(self) -> None:
@@ -168,7 +176,9 @@ class DatabaseConnection(AsyncConnection[DictRow]):
         return bool(poll.poll(0))
 
 
-async def open_connection(url: str, *, limits: Mapping[str, str] = LIMITS, **options: Any) -> DatabaseConnection:
+async def open_connection(
+    url: str, *, limits: Mapping[str, str] = LIMITS, **options: Any
+) -> DatabaseConnection:
     """Return a new connection in autocommit with these limits in force. Raises psycopg.Error."""
     connection = await DatabaseConnection.connect(
         driver_url(url), autocommit=True, row_factory=dict_row, **{**NETWORK, **options}

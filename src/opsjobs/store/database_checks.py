@@ -50,9 +50,7 @@ from pg_database d where d.datname = current_database()"""
 
 # More than fits into work_mem, so it goes into a temporary file on the database's volume, and
 # leaves nothing behind.
-_SPILL = (
-    "select count(*) as n from (select repeat('x', 1000) as text from generate_series(1, 2000) order by random(), 1 offset 0) s"
-)
+_SPILL = "select count(*) as n from (select repeat('x', 1000) as text from generate_series(1, 2000) order by random(), 1 offset 0) s"
 
 
 def judge(facts: Mapping[str, Any], *, upgrading: bool = False) -> list[Complaint]:
@@ -143,7 +141,9 @@ class Fitness:
             for kind, count in state.sealed.items():
                 rows[kind] = rows.get(kind, 0) + count
         told = ", ".join(
-            f"{count} {_KINDS[kind]}" if kind != "audit_chain" else _KINDS[kind] for kind, count in rows.items() if count
+            f"{count} {_KINDS[kind]}" if kind != "audit_chain" else _KINDS[kind]
+            for kind, count in rows.items()
+            if count
         )
         if not told:
             return []

@@ -11,7 +11,13 @@ from typing import Any, Literal
 from opsjobs.model.access import Reach
 from opsjobs.model.errors import Conflict, NotFound, Refusal
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
-from opsjobs.model.retry_request import DeadLetter, DiscardDraft, LetterFilter, LettersDraft, PastRun
+from opsjobs.model.retry_request import (
+    DeadLetter,
+    DiscardDraft,
+    LetterFilter,
+    LettersDraft,
+    PastRun,
+)
 from opsjobs.model.run_views import TargetName
 from opsjobs.store import audit
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
@@ -91,10 +97,20 @@ class DeadLetters:
         """Return the requested letters within reach, by execution: at most 10,000."""
         named = wish.filter or LetterFilter()
         within, reaching = and_within(reach, "l.labels")
-        parameters = {**named.model_dump(mode="json"), "since": named.since, "ids": wish.ids, **reaching}
-        return [parse_past_run(row) for row in await self._database.fetch(_FIND.format(within=within), parameters)]
+        parameters = {
+            **named.model_dump(mode="json"),
+            "since": named.since,
+            "ids": wish.ids,
+            **reaching,
+        }
+        return [
+            parse_past_run(row)
+            for row in await self._database.fetch(_FIND.format(within=within), parameters)
+        ]
 
-    async def discard(self, wish: DiscardDraft, *, by: str, reach: Reach | None = None) -> Sequence[int]:
+    async def discard(
+        self, wish: DiscardDraft, *, by: str, reach: Reach | None = None
+    ) -> Sequence[int]:
         """Discard the requested letters within reach, at most 10,000; return their ids.
 
         Raises NotFound, Conflict.
@@ -114,7 +130,12 @@ class DeadLetters:
 
 
 async def answer(
-    connection: Connection, run_ids: Sequence[int], answered: Literal["revived", "discarded"], *, by: str, reason: str | None
+    connection: Connection,
+    run_ids: Sequence[int],
+    answered: Literal["revived", "discarded"],
+    *,
+    by: str,
+    reason: str | None,
 ) -> frozenset[int]:
     """Answer these runs; return those that were dead letters without an answer."""
     given = {"ids": list(run_ids), "answer": answered, "by": by, "reason": reason}
@@ -123,11 +144,21 @@ async def answer(
 
 
 async def record_answers(
-    connection: Connection, answered: Literal["revived", "discarded"], run_ids: Collection[int], reason: str | None
+    connection: Connection,
+    answered: Literal["revived", "discarded"],
+    run_ids: Collection[int],
+    reason: str | None,
 ) -> None:
     """Record in the audit log who answered these letters, and how."""
     after = {"letters": len(run_ids), "ids": sorted(run_ids)[:AUDITED_LETTERS_MAX]}
-    await audit.record(connection, f"dead_letter.{answered}", "dead_letter", min(run_ids), after=after, reason=reason)
+    await audit.record(
+        connection,
+        f"dead_letter.{answered}",
+        "dead_letter",
+        min(run_ids),
+        after=after,
+        reason=reason,
+    )
 
 
 async def record_revived(connection: Connection, run_ids: Sequence[int], execution_id: int) -> None:
@@ -135,16 +166,22 @@ async def record_revived(connection: Connection, run_ids: Sequence[int], executi
     await connection.execute(_BECAME, [execution_id, list(run_ids)])
 
 
-async def refusal(connection: Connection, ids: Sequence[int], reach: Reach | None = None) -> Refusal:
+async def refusal(
+    connection: Connection, ids: Sequence[int], reach: Reach | None = None
+) -> Refusal:
     """Return the error if no letter could be answered.
 
     There is no such letter within reach, or another answer came first.
     """
     within, reaching = and_within(reach, OF_EXECUTION.format("r.execution_id"))
-    answered = await connection.execute(_ANSWERED.format(within=within), {"ids": list(ids), **reaching})
+    answered = await connection.execute(
+        _ANSWERED.format(within=within), {"ids": list(ids), **reaching}
+    )
     row = await answered.fetchone()
     if row is None:
-        return NotFound("dead_letter_not_found", f"There is no dead letter {ids[0]}: see GET /dead-letters.")
+        return NotFound(
+            "dead_letter_not_found", f"There is no dead letter {ids[0]}: see GET /dead-letters."
+        )
     became = f", as execution {row['execution_id']}" if row["execution_id"] else ""
     detail = f"The dead letter {row['run_id']} was {row['answer']} by {row['answered_by']} before{became}."
     return Conflict("dead_letter_answered", detail)
@@ -158,7 +195,9 @@ def _letter(row: Mapping[str, Any]) -> DeadLetter:
         job_name=row["job_name"],
         target=TargetName(row["target_id"], row["target_name"], row["target_host"]),
         status=RunStatus(row["status"]),
-        error=RunError(ErrorCode(row["error_code"]), row["error_message"] or "") if row["error_code"] else None,
+        error=RunError(ErrorCode(row["error_code"]), row["error_message"] or "")
+        if row["error_code"]
+        else None,
         attempts=row["attempt"],
         at=row["at"],
         late_result=row["late_result"],

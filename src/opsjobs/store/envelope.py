@@ -69,7 +69,9 @@ class KeyRing:
     def __init__(self, keys: Sequence[Secret]) -> None:
         raw = [ring_key(key, position) for position, key in enumerate(keys, start=1)]
         if not raw:
-            raise ValueError("ENCRYPTION_KEYS is empty: it needs at least one key of 32 bytes in base64url")
+            raise ValueError(
+                "ENCRYPTION_KEYS is empty: it needs at least one key of 32 bytes in base64url"
+            )
         self.current = key_id(raw[0])
         self._blind = hmac.digest(raw[0], b"opsjobs/blinded", "sha256")
         self._ciphers = {key_id(one): AESGCM(one) for one in raw}
@@ -99,13 +101,17 @@ class KeyRing:
         What does not open is not wrapped again.
         """
         self.open(sealed, place)
-        wrapped = _encrypt(self._ciphers[self.current], self._unwrapped(sealed, place), place.aad("key"))
+        wrapped = _encrypt(
+            self._ciphers[self.current], self._unwrapped(sealed, place), place.aad("key")
+        )
         return Sealed(self.current, wrapped, sealed.sealed)
 
     def _unwrapped(self, sealed: Sealed, place: SealPlace) -> bytes:
         cipher = self._ciphers.get(sealed.key_id)
         if cipher is None:
-            raise KeyMissing(f"{place.table} {place.row} is sealed under key {sealed.key_id}, which is not in ENCRYPTION_KEYS")
+            raise KeyMissing(
+                f"{place.table} {place.row} is sealed under key {sealed.key_id}, which is not in ENCRYPTION_KEYS"
+            )
         try:
             return _decrypt(cipher, sealed.wrapped_key, place.aad("key"))
         except (InvalidTag, ValueError):
@@ -124,7 +130,11 @@ class KeyRing:
     def check(self, plaintext: bytes, stored: Sealed, place: SealPlace) -> None:
         """Raise RuntimeError if the stored form shows the plaintext, or does not open to it here."""
         shown = stored.wrapped_key + stored.sealed
-        if plaintext in shown or base64.b64encode(plaintext) in shown or self.open(stored, place) != plaintext:
+        if (
+            plaintext in shown
+            or base64.b64encode(plaintext) in shown
+            or self.open(stored, place) != plaintext
+        ):
             raise RuntimeError("the vault's self-test failed: what would be stored is not sealed")
 
 
@@ -134,7 +144,9 @@ def new_key() -> Secret:
 
 
 def _tampered(place: SealPlace) -> Tampered:
-    return Tampered(f"{place.table} {place.row} version {place.version} does not open: it was changed outside opsjobs")
+    return Tampered(
+        f"{place.table} {place.row} version {place.version} does not open: it was changed outside opsjobs"
+    )
 
 
 def _encrypt(cipher: AESGCM, plaintext: bytes, aad: bytes) -> bytes:

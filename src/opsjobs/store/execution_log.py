@@ -87,7 +87,9 @@ class ExecutionLog:
         self._database = database
         self._days = OrderedDict[int, date]()
 
-    async def read(self, execution_id: int, *, after: int = 0, limit: int = 1_000, max_bytes: int = PAGE_BYTES) -> list[LogEntry]:
+    async def read(
+        self, execution_id: int, *, after: int = 0, limit: int = 1_000, max_bytes: int = PAGE_BYTES
+    ) -> list[LogEntry]:
         """Return the entries after a position, in order.
 
         At most `limit`, and no further one once their data has reached `max_bytes`.
@@ -107,8 +109,15 @@ class ExecutionLog:
         max_bytes: int = PAGE_BYTES,
     ) -> AsyncIterator[list[LogEntry]]:
         """Yield pages of output entries in order, narrowed to a target run, stream or action."""
-        narrowed = {"execution": execution_id, "target_run": target_run, "stream": stream, "action": action}
-        while rows := await self._fetch(_OUTPUT, {**narrowed, "after": after, "limit": limit, "max_bytes": max_bytes}):
+        narrowed = {
+            "execution": execution_id,
+            "target_run": target_run,
+            "stream": stream,
+            "action": action,
+        }
+        while rows := await self._fetch(
+            _OUTPUT, {**narrowed, "after": after, "limit": limit, "max_bytes": max_bytes}
+        ):
             after = rows[-1]["seq"]
             yield [_entry(row) for row in rows]
 
@@ -116,11 +125,18 @@ class ExecutionLog:
         """Raise Gone if the log of the execution's day was dropped."""
         if not execution.status.final:
             return
-        if await self._database.fetch_one("select from dropped_log_days where log_day = %s", [execution.log_day]) is not None:
+        if (
+            await self._database.fetch_one(
+                "select from dropped_log_days where log_day = %s", [execution.log_day]
+            )
+            is not None
+        ):
             detail = f"The log of execution {execution.id}, of {execution.log_day}, is gone: it was older than OPSJOBS_KEEP_LOGS."
             raise Gone("log_dropped", detail)
 
-    async def read_states(self, execution_id: int, *, after: int, upto: int, limit: int) -> list[LogEntry]:
+    async def read_states(
+        self, execution_id: int, *, after: int, upto: int, limit: int
+    ) -> list[LogEntry]:
         """Return status entries of target runs in (after, upto], in order.
 
         The events for a range of the log are made of them.
@@ -130,7 +146,11 @@ class ExecutionLog:
 
     async def _fetch(self, query: str, given: Mapping[str, Any]) -> list[DictRow]:
         day = await self._day(given["execution"])
-        return [] if day is None else await self._database.fetch(query.format(day=f"date '{day.isoformat()}'"), given)
+        return (
+            []
+            if day is None
+            else await self._database.fetch(query.format(day=f"date '{day.isoformat()}'"), given)
+        )
 
     async def _day(self, execution_id: int) -> date | None:
         """Return the day of an execution's log, or None if there is no such execution.

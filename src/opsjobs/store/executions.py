@@ -12,7 +12,16 @@ from opsjobs.model.access import Reach
 from opsjobs.model.action import line_of
 from opsjobs.model.errors import NotFound
 from opsjobs.model.exclusive_names import shown
-from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus, TriggeredBy, WaitingFor, moment
+from opsjobs.model.execution import (
+    ErrorCode,
+    Execution,
+    ExecutionStatus,
+    RunError,
+    RunStatus,
+    TriggeredBy,
+    WaitingFor,
+    moment,
+)
 from opsjobs.model.run_views import Captured, Result, ResultGroup, TargetName, TargetRun, last_line
 from opsjobs.model.timeline import Acted, Stretch, timeline
 from opsjobs.store.ledger.claim import MAINTENANCE
@@ -181,10 +190,17 @@ _STDOUT_HEADS = _STREAM_HEADS.format(which="l.stream = 'stdout'")
 # The stderr of an action that succeeded is not compared.
 _STDERR_HEADS = _STREAM_HEADS.format(which="l.stream = 'stderr' and c.status <> 'succeeded'")
 _GROUPS = load_statement(
-    __file__, "result_groups", counting=_COUNTING.format(of="run"), stdout_heads=_STDOUT_HEADS, stderr_heads=_STDERR_HEADS
+    __file__,
+    "result_groups",
+    counting=_COUNTING.format(of="run"),
+    stdout_heads=_STDOUT_HEADS,
+    stderr_heads=_STDERR_HEADS,
 )
 GROUPS = Listing(
-    _GROUPS, {"count": ListColumn("integer", sort=True), "status": ListColumn("text")}, default_sort="-count", keyed=False
+    _GROUPS,
+    {"count": ListColumn("integer", sort=True), "status": ListColumn("text")},
+    default_sort="-count",
+    keyed=False,
 )
 _GROUP_HEADS = f"""
 with counting as materialized ({_COUNTING.format(of="(select unnest(%(runs)s::bigint[]) as id)")}
@@ -228,7 +244,8 @@ class Executions:
         """
         named = Reference.require("execution", ref)
         row = await self._database.fetch_one(
-            f"{_EXECUTION} where e.id = %(id)s or e.uuid = %(uuid)s", {"id": named.id, "uuid": named.uuid}
+            f"{_EXECUTION} where e.id = %(id)s or e.uuid = %(uuid)s",
+            {"id": named.id, "uuid": named.uuid},
         )
         if row is None:
             raise NotFound.of("execution", ref)
@@ -239,8 +256,14 @@ class Executions:
 
         Only if no run is running and nothing holds the execution as a whole.
         """
-        waits = execution.counts.get(RunStatus.WAITING, 0) and not execution.counts.get(RunStatus.RUNNING, 0)
-        if not waits or execution.waiting_on is not None or execution.status is ExecutionStatus.CANCELLING:
+        waits = execution.counts.get(RunStatus.WAITING, 0) and not execution.counts.get(
+            RunStatus.RUNNING, 0
+        )
+        if (
+            not waits
+            or execution.waiting_on is not None
+            or execution.status is ExecutionStatus.CANCELLING
+        ):
             return execution
         return replace(execution, waiting_on=await find_hold_reason(self._database, execution.id))
 
@@ -269,21 +292,31 @@ class Executions:
 
     async def labels(self, execution_id: int) -> Mapping[str, str]:
         """Return the labels that scopes are compared with, of an existing execution."""
-        row = await self._database.fetch_one("select labels from execution_specs where execution_id = %s", [execution_id])
+        row = await self._database.fetch_one(
+            "select labels from execution_specs where execution_id = %s", [execution_id]
+        )
         labels: Mapping[str, str] = row["labels"] if row is not None else {}
         return labels
 
     async def list_waiting_zones(self, execution_id: int) -> Sequence[str]:
         """Return the zones in which runs of it wait: workers there are notified."""
-        query = "select distinct zone from target_runs where execution_id = %s and status = 'waiting'"
+        query = (
+            "select distinct zone from target_runs where execution_id = %s and status = 'waiting'"
+        )
         return [row["zone"] for row in await self._database.fetch(query, [execution_id])]
 
     async def runs(self, execution_id: int, request: PageRequest) -> Page[TargetRun]:
         """Return target runs in launch order; filters and orders are those of RUNS."""
         page = await RUNS.page(self._database, request, {"execution": execution_id})
         failed = [row["id"] for row in page.items if row["status"] not in _WITHOUT_FAILURE]
-        tails = await self._database.fetch(_LAST_STDERR, {"execution": execution_id, "runs": failed}) if failed else []
-        words = {row["id"]: last_line(row["tail"].decode("utf-8", "replace")) or None for row in tails}
+        tails = (
+            await self._database.fetch(_LAST_STDERR, {"execution": execution_id, "runs": failed})
+            if failed
+            else []
+        )
+        words = {
+            row["id"]: last_line(row["tail"].decode("utf-8", "replace")) or None for row in tails
+        }
         return page.map(lambda row: replace(_run(row), last_stderr=words.get(row["id"])))
 
     async def runs_by_id(self, run_ids: Collection[int]) -> dict[int, TargetRun]:
@@ -295,14 +328,24 @@ class Executions:
         """Return the run of one target, by the target's id or else its name. Raises NotFound."""
         rows: Sequence[TargetRun] = ()
         for column in ("target", "target_name"):
-            rows = rows or (await self.runs(execution_id, PageRequest(limit=1, filters={column: [target]}))).items
+            rows = (
+                rows
+                or (
+                    await self.runs(execution_id, PageRequest(limit=1, filters={column: [target]}))
+                ).items
+            )
         if not rows:
-            raise NotFound("target_not_found", f"Execution {execution_id} has no target {target[:60]!r}: see its /targets.")
+            raise NotFound(
+                "target_not_found",
+                f"Execution {execution_id} has no target {target[:60]!r}: see its /targets.",
+            )
         return rows[0]
 
     async def names(self, execution_id: int) -> dict[int, str]:
         """Return the target names of all runs, by run id: at most MAX_TARGETS_PER_JOB."""
-        rows = await self._database.fetch("select id, target_name from target_runs where execution_id = %s", [execution_id])
+        rows = await self._database.fetch(
+            "select id, target_name from target_runs where execution_id = %s", [execution_id]
+        )
         return {row["id"]: row["target_name"] for row in rows}
 
     async def results(self, execution: Execution, request: PageRequest) -> Page[Result]:
@@ -313,8 +356,14 @@ class Executions:
         page = await RESULTS.page(self._database, request, {"execution": execution.id})
         fitting = _count_fitting(page.items)
         if fitting < len(page.items):
-            page = await RESULTS.page(self._database, replace(request, limit=fitting), {"execution": execution.id})
-        heads = await self._heads(execution, [row["target_run_id"] for row in page.items]) if page.items else {}
+            page = await RESULTS.page(
+                self._database, replace(request, limit=fitting), {"execution": execution.id}
+            )
+        heads = (
+            await self._heads(execution, [row["target_run_id"] for row in page.items])
+            if page.items
+            else {}
+        )
         return page.map(lambda row: _result(row, heads))
 
     async def timeline(self, execution: Execution, request: PageRequest) -> Page[Stretch]:
@@ -323,18 +372,33 @@ class Executions:
         Filters and orders are those of RUNS.
         """
         page = await self.runs(execution.id, request)
-        rows = await self._database.fetch(_ACTION_TIMES, {"execution": execution.id, "runs": [run.id for run in page.items]})
+        rows = await self._database.fetch(
+            _ACTION_TIMES, {"execution": execution.id, "runs": [run.id for run in page.items]}
+        )
         acted: dict[int, list[Acted]] = {}
         for row in rows:
             acted.setdefault(row["run_id"], []).append(Acted(**row))
-        stretches = [s for run in page.items for s in timeline(execution.created_at, run, acted.get(run.id, ()))]
+        stretches = [
+            s
+            for run in page.items
+            for s in timeline(execution.created_at, run, acted.get(run.id, ()))
+        ]
         return Page(stretches, page.next, page.total)
 
-    async def _heads(self, execution: Execution, runs: Sequence[int]) -> dict[tuple[Any, ...], bytes]:
-        rows = await self._database.fetch(_HEADS, {**_parameters(execution), "runs": list(set(runs))})
-        return {(r["target_run_id"], r["action"], r["attempt"], r["stream"]): r["head"] or b"" for r in rows}
+    async def _heads(
+        self, execution: Execution, runs: Sequence[int]
+    ) -> dict[tuple[Any, ...], bytes]:
+        rows = await self._database.fetch(
+            _HEADS, {**_parameters(execution), "runs": list(set(runs))}
+        )
+        return {
+            (r["target_run_id"], r["action"], r["attempt"], r["stream"]): r["head"] or b""
+            for r in rows
+        }
 
-    async def groups(self, execution: Execution, request: PageRequest, *, action: str | None = None) -> Page[ResultGroup]:
+    async def groups(
+        self, execution: Execution, request: PageRequest, *, action: str | None = None
+    ) -> Page[ResultGroup]:
         """Return ended runs grouped by identical result, the largest group first.
 
         `action` compares only the results of that action.
@@ -342,9 +406,15 @@ class Executions:
         given = {**_parameters(execution), "action": action}
         page = await GROUPS.page(self._database, request, given)
         shown = [row["id"] for row in page.items]
-        rows = await self._database.fetch(_GROUP_HEADS, {**given, "runs": shown}) if page.items else []
+        rows = (
+            await self._database.fetch(_GROUP_HEADS, {**given, "runs": shown}) if page.items else []
+        )
         heads = {(row["target_run_id"], row["stream"]): row["head"] for row in rows}
-        return page.map(lambda row: _group(row, heads.get((row["id"], "stdout"), b""), heads.get((row["id"], "stderr"), b"")))
+        return page.map(
+            lambda row: _group(
+                row, heads.get((row["id"], "stdout"), b""), heads.get((row["id"], "stderr"), b"")
+            )
+        )
 
 
 def _parameters(execution: Execution) -> dict[str, Any]:
@@ -354,7 +424,11 @@ def _parameters(execution: Execution) -> dict[str, Any]:
 def _count_fitting(rows: Sequence[Mapping[str, Any]]) -> int:
     total = 0
     for index, row in enumerate(rows):
-        total += min(row["stdout_bytes"], INLINE_BYTES) + min(row["stderr_bytes"], INLINE_BYTES) + len(row["command"] or "")
+        total += (
+            min(row["stdout_bytes"], INLINE_BYTES)
+            + min(row["stderr_bytes"], INLINE_BYTES)
+            + len(row["command"] or "")
+        )
         if total > PAGE_BYTES and index:
             return index
     return len(rows)
@@ -450,7 +524,15 @@ def _captured(head: bytes, total_bytes: int) -> Captured:
 def _group(row: Mapping[str, Any], stdout: bytes, stderr: bytes) -> ResultGroup:
     targets = [TargetName(*t) for t in zip(row["ids"], row["names"], row["hosts"], strict=True)]
     output = Captured(stdout, row["bytes"])
-    return ResultGroup(row["digest"], row["exit_code"], RunStatus(row["status"]), output, targets, row["error_code"], stderr)
+    return ResultGroup(
+        row["digest"],
+        row["exit_code"],
+        RunStatus(row["status"]),
+        output,
+        targets,
+        row["error_code"],
+        stderr,
+    )
 
 
 def _target(row: Mapping[str, Any]) -> TargetName:
@@ -458,7 +540,11 @@ def _target(row: Mapping[str, Any]) -> TargetName:
 
 
 def _error(row: Mapping[str, Any]) -> RunError | None:
-    return RunError(ErrorCode(row["error_code"]), row["error_message"] or "") if row["error_code"] else None
+    return (
+        RunError(ErrorCode(row["error_code"]), row["error_message"] or "")
+        if row["error_code"]
+        else None
+    )
 
 
 # For an execution of which nothing runs: what keeps its waiting runs from being claimed, the most
@@ -492,7 +578,12 @@ async def find_hold_reason(database: Database, execution_id: int) -> dict[str, A
     row = await database.fetch_one(_HELD_RUNS, {"execution": execution_id})
     if row is None:
         return None
-    reason = {"kind": row["kind"], "reason": _reason(row), "targets": row["targets"], "target": row["target"]}
+    reason = {
+        "kind": row["kind"],
+        "reason": _reason(row),
+        "targets": row["targets"],
+        "target": row["target"],
+    }
     if row["kind"] == "workers":
         return {**reason, "zones": row["zones"]}
     return {**reason, "until": moment(row["until"])}

@@ -149,7 +149,10 @@ class Files:
     ) -> StoredFile | Answer:
         """Name written bytes. Raises Forgotten, Full, and what `idempotency.begin` raises."""
         async with self._database.transaction() as connection:
-            if idem is not None and (answer := await idempotency.begin(connection, idem)) is not None:
+            if (
+                idem is not None
+                and (answer := await idempotency.begin(connection, idem)) is not None
+            ):
                 return answer
             limited = limits != NO_LIMITS
             if limited:
@@ -160,13 +163,17 @@ class Files:
             assert made is not None
             if limited and not limits.holds(await _used(connection, created_by, created_by_kind)):
                 raise Full(f"file {name!r} has no room any more")
-            row = await (await connection.execute(f"{_SELECT} where f.id = %s", [made["id"]])).fetchone()
+            row = await (
+                await connection.execute(f"{_SELECT} where f.id = %s", [made["id"]])
+            ).fetchone()
             assert row is not None
             stored = _file(row)
             after = {"size": stored.size, "sha256": stored.sha256}
             await audit.record(connection, "file.uploaded", "file", stored.id, name, after=after)
             if idem is not None:
-                await idempotency.record(connection, idem, 201, f"/files/{stored.id}", stored.data())
+                await idempotency.record(
+                    connection, idem, 201, f"/files/{stored.id}", stored.data()
+                )
             return stored
 
     async def get(self, ref: str | int) -> StoredFile:
@@ -178,7 +185,9 @@ class Files:
         async with self._database.connection() as connection:
             return await _used(connection, name, kind)
 
-    async def list(self, request: PageRequest, of: tuple[str, str] | None = None) -> Page[StoredFile]:
+    async def list(
+        self, request: PageRequest, of: tuple[str, str] | None = None
+    ) -> Page[StoredFile]:
         """Return a page, newest first, of one identity (name and kind) or of all.
 
         Filters and orders are those of FILES.
@@ -196,13 +205,13 @@ class Files:
             for source in (stored.uuid, str(stored.id)):
                 user = await (await connection.execute(_IN_USE, [source])).fetchone()
                 if user is not None:
-                    detail = (
-                        f"Execution {user['id']}, which has not ended, brings file {stored.id} to its targets: wait for its end."
-                    )
+                    detail = f"Execution {user['id']}, which has not ended, brings file {stored.id} to its targets: wait for its end."
                     raise Conflict("file_in_use", detail)
             await connection.execute("delete from files where id = %s", [stored.id])
             before = {"size": stored.size, "sha256": stored.sha256, "created_by": stored.created_by}
-            await audit.record(connection, "file.deleted", "file", stored.id, stored.name, before=before)
+            await audit.record(
+                connection, "file.deleted", "file", stored.id, stored.name, before=before
+            )
 
 
 async def _used(connection: Connection, name: str, kind: str) -> Used:

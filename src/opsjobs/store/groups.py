@@ -102,7 +102,9 @@ class Groups:
         self._database = database
         self._clock = clock or SystemClock()
 
-    async def create(self, draft: GroupDraft, idem: IdempotentRequest | None = None) -> StoredGroup | Answer:
+    async def create(
+        self, draft: GroupDraft, idem: IdempotentRequest | None = None
+    ) -> StoredGroup | Answer:
         """Store a group; return an Answer if this request was done before.
 
         Raises Conflict("name_taken"), Invalid.
@@ -112,18 +114,26 @@ class Groups:
                 return answer
             await _check(connection, draft, None)
             with unique_name("group", draft.name):
-                made = await connection.execute(_INSERT, {**_values(draft), "uuid": uuid7(self._clock.now())})
+                made = await connection.execute(
+                    _INSERT, {**_values(draft), "uuid": uuid7(self._clock.now())}
+                )
             row = await made.fetchone()
             assert row is not None
             await self._admit(connection, draft)
             stored = await _read(connection, row["id"])
             after = _describe(stored, draft)
-            await audit.record(connection, "group.created", "group", stored.id, stored.name, after=after)
+            await audit.record(
+                connection, "group.created", "group", stored.id, stored.name, after=after
+            )
             if idem is not None:
-                await idempotency.record(connection, idem, 201, f"/target-groups/{stored.id}", stored.data())
+                await idempotency.record(
+                    connection, idem, 201, f"/target-groups/{stored.id}", stored.data()
+                )
         return stored
 
-    async def replace(self, ref: str, draft: GroupDraft, *, basis: datetime | None = None) -> StoredGroup:
+    async def replace(
+        self, ref: str, draft: GroupDraft, *, basis: datetime | None = None
+    ) -> StoredGroup:
         """Replace the group; a new name is also written to its targets and enclosing groups.
 
         Raises NotFound, Conflict("name_taken"), Conflict("group_in_use") if a job refers to the old
@@ -153,7 +163,9 @@ class Groups:
 
     async def members(self, ref: str) -> list[int]:
         """Return the ids of all its members, direct or not. Raises NotFound."""
-        rows = await target_selection.select(self._database, SelectionDraft(groups=[(await self.get(ref)).name]))
+        rows = await target_selection.select(
+            self._database, SelectionDraft(groups=[(await self.get(ref)).name])
+        )
         return [row["id"] for row in rows]
 
     async def delete(self, ref: str) -> None:
@@ -176,8 +188,14 @@ class Groups:
         ids = await target_selection.find_listed(connection, draft.targets)
         unknown = [position for position in range(len(draft.targets)) if position not in ids]
         if unknown:
-            faults = [target_selection.unknown("/targets", p, "target", draft.targets[p]) for p in unknown]
-            raise Invalid("unknown_target", faults[0].detail, errors=faults[: target_selection.UNKNOWN_TOLD_AT_MOST])
+            faults = [
+                target_selection.unknown("/targets", p, "target", draft.targets[p]) for p in unknown
+            ]
+            raise Invalid(
+                "unknown_target",
+                faults[0].detail,
+                errors=faults[: target_selection.UNKNOWN_TOLD_AT_MOST],
+            )
         values = {"name": draft.name, "targets": sorted(set(ids.values()))}
         await connection.execute(_PART, values)
         await connection.execute(_JOIN, values)
@@ -190,21 +208,30 @@ class Groups:
 async def _check(connection: Connection, draft: GroupDraft, old: str | None) -> None:
     """Raise Invalid if the groups would hold each other in a cycle with this draft."""
     await connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
-    rows = await (await connection.execute("select name, groups from target_groups where groups <> '{}'")).fetchall()
+    rows = await (
+        await connection.execute("select name, groups from target_groups where groups <> '{}'")
+    ).fetchall()
     renamed: dict[str, str] = {old: draft.name} if old is not None else {}
     held: Mapping[str, Sequence[str]] = {
-        renamed.get(row["name"], str(row["name"])): [renamed.get(group, group) for group in row["groups"]] for row in rows
+        renamed.get(row["name"], str(row["name"])): [
+            renamed.get(group, group) for group in row["groups"]
+        ]
+        for row in rows
     }
     try:
         check_nesting(draft.name, {**held, draft.name: draft.groups})
     except ValueError as wrong:
         detail = f"{wrong}."
-        raise Invalid("invalid_group", detail, errors=[FieldError("/groups", detail, "invalid_group")]) from None
+        raise Invalid(
+            "invalid_group", detail, errors=[FieldError("/groups", detail, "invalid_group")]
+        ) from None
 
 
 async def _check_users(connection: Connection, name: str, questions: Sequence[str]) -> None:
     for question in questions:
-        await check_unused(connection, "group_in_use", f"The group {name!r} is named by", question, {"name": name})
+        await check_unused(
+            connection, "group_in_use", f"The group {name!r} is named by", question, {"name": name}
+        )
 
 
 async def _locked(connection: Connection, ref: str) -> tuple[int, str]:

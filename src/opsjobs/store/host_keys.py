@@ -32,8 +32,14 @@ def host_key_line(text: str) -> str:
     except (binascii.Error, ValueError):
         raw = b""
     length = int.from_bytes(raw[:4], "big")
-    if not kind.startswith(_TYPES) or raw[4 : 4 + length] != kind.encode() or len(raw) <= 4 + length:
-        raise ValueError(f"{text[:40]!r} is not a host key: give its type and base64, such as `ssh-ed25519 AAAA…`")
+    if (
+        not kind.startswith(_TYPES)
+        or raw[4 : 4 + length] != kind.encode()
+        or len(raw) <= 4 + length
+    ):
+        raise ValueError(
+            f"{text[:40]!r} is not a host key: give its type and base64, such as `ssh-ed25519 AAAA…`"
+        )
     return f"{kind} {blob}"
 
 
@@ -52,9 +58,21 @@ def change_of(before: Sequence[str], after: Sequence[str]) -> str | None:
     return "revoked" if added else "removed"
 
 
-async def record_change(connection: Connection, target_id: int, name: str, before: Sequence[str], after: Sequence[str]) -> None:
+async def record_change(
+    connection: Connection, target_id: int, name: str, before: Sequence[str], after: Sequence[str]
+) -> None:
     """Record a change of host keys, with fingerprints, in the transaction that makes it."""
     change = change_of(before, after)
     if change is not None:
-        told = [{"host_keys": [host_key_fingerprint(key) for key in keys]} for keys in (before, after)]
-        await audit.record(connection, f"target.host_keys_{change}", "target", target_id, name, before=told[0], after=told[1])
+        told = [
+            {"host_keys": [host_key_fingerprint(key) for key in keys]} for keys in (before, after)
+        ]
+        await audit.record(
+            connection,
+            f"target.host_keys_{change}",
+            "target",
+            target_id,
+            name,
+            before=told[0],
+            after=told[1],
+        )

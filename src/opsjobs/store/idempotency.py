@@ -108,12 +108,20 @@ async def begin(connection: Connection, request: IdempotentRequest) -> Answer | 
         raise _in_progress()
     if row["body_sha256"] != request.body_sha256:
         detail = f"The Idempotency-Key {request.key!r} was used with another body: take a new key for a new request."
-        raise Invalid("idempotency_mismatch", detail, errors=[FieldError("", detail, "header:Idempotency-Key")])
+        raise Invalid(
+            "idempotency_mismatch",
+            detail,
+            errors=[FieldError("", detail, "header:Idempotency-Key")],
+        )
     return Answer(row["status"], row["location"], row["answer"])
 
 
 async def record(
-    connection: Connection, request: IdempotentRequest, status: int, location: str | None, body: Mapping[str, Any]
+    connection: Connection,
+    request: IdempotentRequest,
+    status: int,
+    location: str | None,
+    body: Mapping[str, Any],
 ) -> None:
     """Store the answer; it becomes visible with the caller's commit, or never."""
     await connection.execute(
@@ -123,7 +131,9 @@ async def record(
 
 
 def _in_progress() -> Conflict:
-    detail = "The first request with this Idempotency-Key is still being done: ask again in a second."
+    detail = (
+        "The first request with this Idempotency-Key is still being done: ask again in a second."
+    )
     return Conflict("idempotency_in_progress", detail)
 
 

@@ -10,7 +10,9 @@ from opsjobs.store.transaction import Connection
 NAMED_AT_MOST = 5
 
 
-async def check_unused(connection: Connection, code: str, what: str, query: str, values: Mapping[str, object]) -> None:
+async def check_unused(
+    connection: Connection, code: str, what: str, query: str, values: Mapping[str, object]
+) -> None:
     """Raise Conflict(code) if the query finds users of a thing.
 
     The detail is `what`, the first names and what to do. The query returns `name`, and `n` for how
@@ -20,4 +22,6 @@ async def check_unused(connection: Connection, code: str, what: str, query: str,
     if users:
         names = ", ".join(row["name"] for row in users)
         more = users[0]["n"] - len(users)
-        raise Conflict(code, f"{what} {names}{f' and {more} more' if more else ''}: change those first.")
+        raise Conflict(
+            code, f"{what} {names}{f' and {more} more' if more else ''}: change those first."
+        )

@@ -18,7 +18,14 @@ from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import moment
 from opsjobs.model.local_transport import check_written
 from opsjobs.model.secret import Credential
-from opsjobs.model.target import Endpoint, HostKeyPolicy, SelectionDraft, Target, TargetDraft, Transport
+from opsjobs.model.target import (
+    Endpoint,
+    HostKeyPolicy,
+    SelectionDraft,
+    Target,
+    TargetDraft,
+    Transport,
+)
 from opsjobs.store import audit, circuits, host_keys, idempotency, target_selection
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.in_use import check_unused
@@ -168,7 +175,9 @@ _LAUNCHED = target_selection.Read(
     f"{_TARGET}, (c.bound_targets <> '{{}}' or c.bound_groups <> '{{}}' or c.bound_jobs <> '{{}}') is true as bound",
     "left join target_options o on o.target_id = t.id left join credentials c on c.id = t.credential_id",
 )
-_NAMED = f"select {_LAUNCHED.columns} from targets t {_LAUNCHED.joined} where t.id = any(%s::bigint[])"
+_NAMED = (
+    f"select {_LAUNCHED.columns} from targets t {_LAUNCHED.joined} where t.id = any(%s::bigint[])"
+)
 
 _BEHIND = "select name, count(*) over () as n from targets where jump_id = %(id)s order by name limit %(limit)s"
 
@@ -179,14 +188,20 @@ class TargetInventory:
     `local`: whether `transport: local` is enabled.
     """
 
-    def __init__(self, database: Database, vault: Vault, clock: Clock | None = None, *, local: bool = False) -> None:
+    def __init__(
+        self, database: Database, vault: Vault, clock: Clock | None = None, *, local: bool = False
+    ) -> None:
         self._local = local
         self._database = database
         self._vault = vault
         self._clock = clock or SystemClock()
 
     async def create(
-        self, draft: TargetDraft, idem: IdempotentRequest | None = None, *, bounds: Bounds = NO_BOUNDS
+        self,
+        draft: TargetDraft,
+        idem: IdempotentRequest | None = None,
+        *,
+        bounds: Bounds = NO_BOUNDS,
     ) -> StoredTarget | Answer:
         """Store a target; return an Answer if this request was done before.
 
@@ -195,16 +210,27 @@ class TargetInventory:
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
-            check_written(draft.transport, None, allowed=self._local, everywhere=bounds.act.everywhere)
+            check_written(
+                draft.transport, None, allowed=self._local, everywhere=bounds.act.everywhere
+            )
             await check_target(connection, draft, bounds)
-            stored = await _read(connection, await insert(connection, draft, uuid7(self._clock.now())))
+            stored = await _read(
+                connection, await insert(connection, draft, uuid7(self._clock.now()))
+            )
             await check_target_name(connection, draft.name, bounds)
             if idem is not None:
-                await idempotency.record(connection, idem, 201, f"/targets/{stored.target.id}", stored.data())
+                await idempotency.record(
+                    connection, idem, 201, f"/targets/{stored.target.id}", stored.data()
+                )
         return stored
 
     async def replace(
-        self, ref: str, draft: TargetDraft, *, bounds: Bounds = NO_BOUNDS, basis: datetime | None = None
+        self,
+        ref: str,
+        draft: TargetDraft,
+        *,
+        bounds: Bounds = NO_BOUNDS,
+        basis: datetime | None = None,
     ) -> StoredTarget:
         """Replace the target; `version` grows if anything differs.
 
@@ -216,7 +242,12 @@ class TargetInventory:
             read = await _read(connection, target_id)
             check_basis("target", ref, read.updated_at, basis)
             old = read.target
-            check_written(draft.transport, old.transport, allowed=self._local, everywhere=bounds.act.everywhere)
+            check_written(
+                draft.transport,
+                old.transport,
+                allowed=self._local,
+                everywhere=bounds.act.everywhere,
+            )
             if bounds.act.everywhere:
                 return await change(connection, target_id, draft)
             await check_target(connection, draft, bounds, old)
@@ -236,11 +267,19 @@ class TargetInventory:
         """
         async with self._database.transaction() as connection:
             target_id = await _locked(connection, ref)
-            await check_unused(connection, "target_in_use", f"The target {ref} is the jump host of", _BEHIND, {"id": target_id})
+            await check_unused(
+                connection,
+                "target_in_use",
+                f"The target {ref} is the jump host of",
+                _BEHIND,
+                {"id": target_id},
+            )
             gone = await _read(connection, target_id)
             await connection.execute("delete from targets where id = %s", [target_id])
             before = audit.describe(gone.data())
-            await audit.record(connection, "target.deleted", "target", target_id, gone.target.name, before=before)
+            await audit.record(
+                connection, "target.deleted", "target", target_id, gone.target.name, before=before
+            )
             await circuits.forget(connection, "target_id", target_id)
 
     async def resolve(self, selection: SelectionDraft, sight: Reach | None = None) -> list[Target]:
@@ -251,7 +290,10 @@ class TargetInventory:
         nothing, or a target out of sight (None: all are seen); Forbidden if groups or the selector
         find nothing and the caller does not see all targets.
         """
-        return [_target(row) for row in await target_selection.select(self._database, selection, sight, _LAUNCHED)]
+        return [
+            _target(row)
+            for row in await target_selection.select(self._database, selection, sight, _LAUNCHED)
+        ]
 
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
         """Return how to reach these targets, credentials opened, in two queries.
@@ -291,7 +333,14 @@ class TargetInventory:
             made = await (await connection.execute(query, [line, reference.id])).fetchone()
             if made is not None:
                 after = {"host_keys": [line]}
-                await audit.record(connection, "target.host_key_accepted", "target", reference.id, made["name"], after=after)
+                await audit.record(
+                    connection,
+                    "target.host_key_accepted",
+                    "target",
+                    reference.id,
+                    made["name"],
+                    after=after,
+                )
                 return True
         pinned = "select 1 from targets where id = %s and %s = any(host_keys)"
         return await self._database.fetch_one(pinned, [reference.id, line]) is not None
@@ -310,10 +359,14 @@ class TargetInventory:
         """
         if selector is not None:
             among = await target_selection.by_selector(self._database, selector)
-        return (await TARGETS.page(self._database, request, {"among": among}, reach=reach)).map(_stored)
+        return (await TARGETS.page(self._database, request, {"among": among}, reach=reach)).map(
+            _stored
+        )
 
 
-async def insert(connection: Connection, draft: TargetDraft, uuid: UUID, *, kept: bool = True) -> int:
+async def insert(
+    connection: Connection, draft: TargetDraft, uuid: UUID, *, kept: bool = True
+) -> int:
     """Store a target; return its id. Raises Conflict("name_taken"), Invalid.
 
     `kept`: False if it is only tried, and rolled back.
@@ -326,28 +379,46 @@ async def insert(connection: Connection, draft: TargetDraft, uuid: UUID, *, kept
         await connection.execute(_SET_OPTIONS, {**values, "id": row["id"]})
     await target_selection.make_known(connection, draft.groups)
     await binding.check_targets(connection, [row["id"]])
-    await audit.record(connection, "target.created", "target", row["id"], draft.name, after=draft.model_dump(mode="json"))
+    await audit.record(
+        connection,
+        "target.created",
+        "target",
+        row["id"],
+        draft.name,
+        after=draft.model_dump(mode="json"),
+    )
     await host_keys.record_change(connection, row["id"], draft.name, (), values["host_keys"])
     return int(row["id"])
 
 
 async def insert_many(
-    connection: Connection, drafts: Sequence[TargetDraft], uuids: Sequence[UUID], *, kept: bool = True
+    connection: Connection,
+    drafts: Sequence[TargetDraft],
+    uuids: Sequence[UUID],
+    *,
+    kept: bool = True,
 ) -> list[int]:
     """Store targets without jump hosts and with unused names; return their ids, in order.
 
     Raises Conflict, Invalid.
     """
     logins = {
-        name: await _resolve_id(connection, "credentials", "credential", name) for name in {draft.credential for draft in drafts}
+        name: await _resolve_id(connection, "credentials", "credential", name)
+        for name in {draft.credential for draft in drafts}
     }
-    rows = [{**_plain(draft), "credential_id": logins[draft.credential], "jump_id": None} for draft in drafts]
+    rows = [
+        {**_plain(draft), "credential_id": logins[draft.credential], "jump_id": None}
+        for draft in drafts
+    ]
     async with connection.cursor() as cursor:
         with unique_name("target", "of this import"):
             await cursor.executemany(
-                _INSERT if kept else _TRY, [{**row, "uuid": uuid} for row, uuid in zip(rows, uuids, strict=True)]
+                _INSERT if kept else _TRY,
+                [{**row, "uuid": uuid} for row, uuid in zip(rows, uuids, strict=True)],
             )
-        found = await cursor.execute("select id, uuid from targets where uuid = any(%s)", [list(uuids)])
+        found = await cursor.execute(
+            "select id, uuid from targets where uuid = any(%s)", [list(uuids)]
+        )
         ids = {row["uuid"]: int(row["id"]) for row in await found.fetchall()}
         told = [
             {"id": ids[uuid], "durable": draft.durable}
@@ -355,10 +426,15 @@ async def insert_many(
             if draft.durable != "auto"
         ]
         await cursor.executemany(_SET_OPTIONS, told)
-    await target_selection.make_known(connection, sorted({group for draft in drafts for group in draft.groups}))
+    await target_selection.make_known(
+        connection, sorted({group for draft in drafts for group in draft.groups})
+    )
     await binding.check_targets(connection, [*ids.values()])
     made = [ids[uuid] for uuid in uuids]
-    told_of = [(i, draft.name, draft.model_dump(mode="json")) for i, draft in zip(made, drafts, strict=True)]
+    told_of = [
+        (i, draft.name, draft.model_dump(mode="json"))
+        for i, draft in zip(made, drafts, strict=True)
+    ]
     await audit.record_many(connection, "target.created", "target", told_of)
     for target_id, row in zip(made, rows, strict=True):
         await host_keys.record_change(connection, target_id, row["name"], (), row["host_keys"])
@@ -380,20 +456,28 @@ async def change(connection: Connection, target_id: int, draft: TargetDraft) -> 
     after = await _read(connection, target_id)
     if after.target.version != before.target.version:
         told = audit.changes(before.data(), after.data())
-        await audit.record(connection, "target.updated", "target", target_id, after.target.name, **told)
-        await host_keys.record_change(connection, target_id, draft.name, before.target.host_keys, after.target.host_keys)
+        await audit.record(
+            connection, "target.updated", "target", target_id, after.target.name, **told
+        )
+        await host_keys.record_change(
+            connection, target_id, draft.name, before.target.host_keys, after.target.host_keys
+        )
     return after
 
 
 async def lock_by_name(connection: Connection, names: Collection[str]) -> dict[str, StoredTarget]:
     """Return the targets with these names, by name, locked until this transaction ends."""
     rows = await (
-        await connection.execute(f"{_SELECT} where t.name = any(%s) order by t.id for update of t", [list(names)])
+        await connection.execute(
+            f"{_SELECT} where t.name = any(%s) order by t.id for update of t", [list(names)]
+        )
     ).fetchall()
     return {row["name"]: _stored(row) for row in rows}
 
 
-async def of_same_address(connection: Connection, target_ids: Sequence[str], sight: Reach) -> dict[str, list[str]]:
+async def of_same_address(
+    connection: Connection, target_ids: Sequence[str], sight: Reach
+) -> dict[str, list[str]]:
     """Return for each of these targets a few others in sight with the same address.
 
     The address is host, port and jump host. Targets without others are left out.
@@ -411,13 +495,17 @@ async def of_same_address(connection: Connection, target_ids: Sequence[str], sig
     return found
 
 
-async def _values(connection: Connection, draft: TargetDraft, target_id: int | None) -> dict[str, Any]:
+async def _values(
+    connection: Connection, draft: TargetDraft, target_id: int | None
+) -> dict[str, Any]:
     jump_id = await _resolve_id(connection, "targets", "jump", draft.jump)
     if jump_id is not None:
         await _check_route(connection, target_id, jump_id)
     return {
         **_plain(draft),
-        "credential_id": await _resolve_id(connection, "credentials", "credential", draft.credential),
+        "credential_id": await _resolve_id(
+            connection, "credentials", "credential", draft.credential
+        ),
         "jump_id": jump_id,
     }
 
@@ -453,7 +541,9 @@ def _normalize_host_keys(lines: Collection[str]) -> list[str]:
     return list(keys)
 
 
-async def _resolve_id(connection: Connection, table: str, field: str, name: str | None) -> int | None:
+async def _resolve_id(
+    connection: Connection, table: str, field: str, name: str | None
+) -> int | None:
     """Return the id that a draft's name, id or uuid refers to.
 
     The row is locked against deletion until this transaction ends.
@@ -493,7 +583,9 @@ async def _read(connection: Connection, target_id: int) -> StoredTarget:
     return _stored(row)
 
 
-def _route(target: Target, known: Mapping[int, Target], opened: Mapping[str, Credential]) -> Endpoint | None:
+def _route(
+    target: Target, known: Mapping[int, Target], opened: Mapping[str, Credential]
+) -> Endpoint | None:
     jumps: list[Endpoint] = []
     hop = target
     while hop.jump is not None:
@@ -505,7 +597,14 @@ def _route(target: Target, known: Mapping[int, Target], opened: Mapping[str, Cre
 
 
 def _stored(row: DictRow) -> StoredTarget:
-    return StoredTarget(_target(row), str(row["uuid"]), row["credential"], row["jump"], row["created_at"], row["updated_at"])
+    return StoredTarget(
+        _target(row),
+        str(row["uuid"]),
+        row["credential"],
+        row["jump"],
+        row["created_at"],
+        row["updated_at"],
+    )
 
 
 def _target(row: DictRow) -> Target:

@@ -49,19 +49,37 @@ async def vouched_anew(connection: Connection, job_id: int, version: int) -> boo
     row = await (await connection.execute(_SECRETS_AUTHOR, [job_id, version])).fetchone()
     before = row["author"] if row is not None else None
     now = audit.requester()
-    return now is not None and before is not None and (before["name"], before["kind"]) != (now.name, now.kind)
+    return (
+        now is not None
+        and before is not None
+        and (before["name"], before["kind"]) != (now.name, now.kind)
+    )
 
 
-async def write_version(connection: Connection, job_id: int, version: int, draft: JobDraft, by: str, *, vetted: Vetted) -> None:
+async def write_version(
+    connection: Connection, job_id: int, version: int, draft: JobDraft, by: str, *, vetted: Vetted
+) -> None:
     """Store a version with the verdict of the safety check.
 
     Raises Invalid if it may not use a credential that it names.
     """
-    secrets = {p.from_credential: f"/parameters/{n}/from_credential" for n, p in enumerate(draft.parameters) if p.from_credential}
+    secrets = {
+        p.from_credential: f"/parameters/{n}/from_credential"
+        for n, p in enumerate(draft.parameters)
+        if p.from_credential
+    }
     await binding.check_job(connection, job_id, draft.name, _credentials(draft), secrets)
     said = vetted.judgement.data() if vetted.judgement is not None else None
     if vetted.override is not None:
-        await audit.record(connection, "safety.overridden", "job", job_id, draft.name, after=said, reason=vetted.override)
+        await audit.record(
+            connection,
+            "safety.overridden",
+            "job",
+            job_id,
+            draft.name,
+            after=said,
+            reason=vetted.override,
+        )
     written = draft.model_dump(mode="json")
     shown = {name: written[name] for name in ("name", "description", "job_type", "tags")}
     kept = {name: Jsonb(written[name]) for name in ("policy", "parameters")}
@@ -92,19 +110,29 @@ async def write_version(connection: Connection, job_id: int, version: int, draft
     targets = _selection(draft)
     await connection.execute(
         _INSERT_TARGETS,
-        [job_id, version, list(range(len(targets))), [kind for kind, _ in targets], [value for _, value in targets]],
+        [
+            job_id,
+            version,
+            list(range(len(targets))),
+            [kind for kind, _ in targets],
+            [value for _, value in targets],
+        ],
     )
 
 
 def _credentials(draft: JobDraft) -> dict[str, str]:
     """Return the credentials that actions name, each with the pointer to one such action."""
-    places: list[tuple[str, object]] = [(f"/actions/{n}", action) for n, action in enumerate(draft.actions)]
+    places: list[tuple[str, object]] = [
+        (f"/actions/{n}", action) for n, action in enumerate(draft.actions)
+    ]
     if draft.policy.gate is not None and draft.policy.gate.check is not None:
         places.append(("/policy/gate/check", draft.policy.gate.check))
     return {
         action.become.credential: f"{place}/become/credential"
         for place, action in places
-        if isinstance(action, RunningAction) and action.become is not None and action.become.credential is not None
+        if isinstance(action, RunningAction)
+        and action.become is not None
+        and action.become.credential is not None
     }
 
 

@@ -89,7 +89,12 @@ class StoredVersion:
     def data(self) -> dict[str, Any]:
         """Return an item of GET /jobs/{id}/versions."""
         written = self.definition.model_dump(mode="json", exclude={"state"})
-        return {"version": self.version, **written, "created_at": moment(self.created_at), "created_by": self.created_by}
+        return {
+            "version": self.version,
+            **written,
+            "created_at": moment(self.created_at),
+            "created_by": self.created_by,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,9 @@ class Applied:
     def data(self) -> dict[str, Any]:
         """Return an item of the answer to POST /jobs/apply."""
         known = (
-            {"id": self.job.job.id, "version": self.job.job.version} if self.job is not None else {"id": None, "version": None}
+            {"id": self.job.job.id, "version": self.job.job.version}
+            if self.job is not None
+            else {"id": None, "version": None}
         )
         return {"name": self.name, "change": self.change, "paths": list(self.paths), **known}
 
@@ -196,14 +203,17 @@ class Jobs:
             stored = await _insert(connection, draft, by, self._clock, vetted)
             await check_job_name(connection, draft.name, bounds, stored.job)
             if idem is not None:
-                await idempotency.record(connection, idem, 201, f"/jobs/{stored.job.id}", stored.data())
+                await idempotency.record(
+                    connection, idem, 201, f"/jobs/{stored.job.id}", stored.data()
+                )
         return stored
 
     async def get(self, ref: str) -> StoredJob:
         """Return a job at its current version. Raises NotFound, also for a deleted one."""
         reference = Reference.require("job", ref)
         row = await self._database.fetch_one(
-            f"{_SELECT} where (j.id = %s or j.uuid = %s) and j.state <> 'archived'", [reference.id, reference.uuid]
+            f"{_SELECT} where (j.id = %s or j.uuid = %s) and j.state <> 'archived'",
+            [reference.id, reference.uuid],
         )
         if row is None:
             raise NotFound.of("job", ref)
@@ -213,7 +223,9 @@ class Jobs:
         """Return True if a job of this name, id or uuid exists and is not deleted."""
         reference = Reference.parse(ref)
         known = [reference.id, reference.uuid] if reference is not None else [None, None]
-        query = "select 1 from jobs where (name = %s or id = %s or uuid = %s) and state <> 'archived'"
+        query = (
+            "select 1 from jobs where (name = %s or id = %s or uuid = %s) and state <> 'archived'"
+        )
         return await self._database.fetch_one(query, [ref, *known]) is not None
 
     async def labels_of(self, ref: str) -> Mapping[str, str] | None:
@@ -229,7 +241,9 @@ class Jobs:
         """Return the labels of those of these jobs that exist, by name."""
         query = f"""select j.name, {OF_JOB.format("j.id")} as labels from jobs j
             where j.name = any(%s) and j.state <> 'archived'"""
-        return {row["name"]: row["labels"] for row in await self._database.fetch(query, [list(names)])}
+        return {
+            row["name"]: row["labels"] for row in await self._database.fetch(query, [list(names)])
+        }
 
     async def standing(self, ids: Collection[int]) -> dict[int, JobStanding]:
         """Return the states of these jobs, by id, also of deleted ones."""
@@ -237,7 +251,13 @@ class Jobs:
             join job_versions v on v.job_id = j.id and v.version = j.version where j.id = any(%s)"""
         rows = await self._database.fetch(query, [list(ids)])
         return {
-            row["id"]: JobStanding(row["id"], row["name"], row["version"], JobState(row["state"]), labels_of(row["tags"]))
+            row["id"]: JobStanding(
+                row["id"],
+                row["name"],
+                row["version"],
+                JobState(row["state"]),
+                labels_of(row["tags"]),
+            )
             for row in rows
         }
 
@@ -265,7 +285,9 @@ class Jobs:
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref, if_match)
             check_basis("job", ref, old.updated_at, basis)
-            if old.job.definition == draft and not await vouched_anew(connection, old.job.id, old.job.version):
+            if old.job.definition == draft and not await vouched_anew(
+                connection, old.job.id, old.job.version
+            ):
                 return old
             stored = await _next_version(connection, old, draft, by, vetted)
             if draft.name != old.job.definition.name:
@@ -294,9 +316,13 @@ class Jobs:
             await schedules.delete_schedules_of(connection, old.job.id, by)
             gone = await _load(connection, old.job.id, None)
             data = {**gone.data(), "deleted_by": by}
-            await append_event(connection, EventType.JOB_DELETED, gone.job.uuid, data, shard=gone.job.id)
+            await append_event(
+                connection, EventType.JOB_DELETED, gone.job.uuid, data, shard=gone.job.id
+            )
             before = {"version": old.job.version}
-            await audit.record(connection, "job.deleted", "job", old.job.id, old.job.definition.name, before=before)
+            await audit.record(
+                connection, "job.deleted", "job", old.job.id, old.job.definition.name, before=before
+            )
 
     async def pause(self, ref: str, *, paused: bool) -> StoredJob:
         """Pause or resume the job. Raises NotFound, Conflict("job_is_draft").
@@ -312,7 +338,8 @@ class Jobs:
             if old.job.state is state:
                 return old
             await connection.execute(
-                "update jobs set state = %s, updated_at = opsjobs_now() where id = %s", [state.value, old.job.id]
+                "update jobs set state = %s, updated_at = opsjobs_now() where id = %s",
+                [state.value, old.job.id],
             )
             action = "job.paused" if paused else "job.resumed"
             await audit.record(connection, action, "job", old.job.id, old.job.definition.name)
@@ -339,40 +366,63 @@ class Jobs:
             # without a deadlock.
             by_name = sorted(drafts, key=lambda draft: draft.name)
             done = [
-                await _apply(connection, draft, by, self._clock, said.get(draft.name, UNASKED), dry_run=dry_run)
+                await _apply(
+                    connection,
+                    draft,
+                    by,
+                    self._clock,
+                    said.get(draft.name, UNASKED),
+                    dry_run=dry_run,
+                )
                 for draft in by_name
             ]
             for one in done:
                 if one.change == "created":
-                    await check_job_name(connection, one.name, bounds, one.job.job if one.job is not None else None)
+                    await check_job_name(
+                        connection, one.name, bounds, one.job.job if one.job is not None else None
+                    )
         applied = {one.name: one for one in done}
         return [applied[draft.name] for draft in drafts]
 
-    async def versions(self, job_id: int, request: PageRequest, reach: Reach | None = None) -> Page[StoredVersion]:
+    async def versions(
+        self, job_id: int, request: PageRequest, reach: Reach | None = None
+    ) -> Page[StoredVersion]:
         """Return a page of versions that were within reach as written; by default newest first."""
-        return (await VERSIONS.page(self._database, request, {"job": job_id}, reach=reach)).map(_version)
+        return (await VERSIONS.page(self._database, request, {"job": job_id}, reach=reach)).map(
+            _version
+        )
 
 
-async def _apply(connection: Connection, draft: JobDraft, by: str, clock: Clock, vetted: Vetted, *, dry_run: bool) -> Applied:
+async def _apply(
+    connection: Connection, draft: JobDraft, by: str, clock: Clock, vetted: Vetted, *, dry_run: bool
+) -> Applied:
     query = "select id, version from jobs where name = %s and state <> 'archived' for no key update"
     row = await (await connection.execute(query, [draft.name])).fetchone()
     if row is None:
         if dry_run:
             return Applied(draft.name, "created", ["/"])
-        return Applied(draft.name, "created", ["/"], await _insert(connection, draft, by, clock, vetted))
+        return Applied(
+            draft.name, "created", ["/"], await _insert(connection, draft, by, clock, vetted)
+        )
     old = await _load(connection, row["id"], None)
     changes = differences(old.job.definition.model_dump(mode="json"), draft.model_dump(mode="json"))
     if not changes and await vouched_anew(connection, old.job.id, old.job.version):
         changes = ["/parameters"]
     if not changes or dry_run:
         return Applied(draft.name, "updated" if changes else "unchanged", changes, old)
-    return Applied(draft.name, "updated", changes, await _next_version(connection, old, draft, by, vetted))
+    return Applied(
+        draft.name, "updated", changes, await _next_version(connection, old, draft, by, vetted)
+    )
 
 
-async def _insert(connection: Connection, draft: JobDraft, by: str, clock: Clock, vetted: Vetted) -> StoredJob:
+async def _insert(
+    connection: Connection, draft: JobDraft, by: str, clock: Clock, vetted: Vetted
+) -> StoredJob:
     query = "insert into jobs (uuid, name, state, created_by) values (%s, %s, %s, %s) returning id"
     with unique_name("job", draft.name):
-        row = await (await connection.execute(query, [uuid7(clock.now()), draft.name, draft.state, by])).fetchone()
+        row = await (
+            await connection.execute(query, [uuid7(clock.now()), draft.name, draft.state, by])
+        ).fetchone()
     assert row is not None
     await write_version(connection, row["id"], 1, draft, by, vetted=vetted)
     after = {"version": 1, "state": draft.state, "actions": len(draft.actions)}
@@ -380,11 +430,15 @@ async def _insert(connection: Connection, draft: JobDraft, by: str, clock: Clock
     return await _load(connection, row["id"], EventType.JOB_CREATED)
 
 
-async def _next_version(connection: Connection, old: StoredJob, draft: JobDraft, by: str, vetted: Vetted) -> StoredJob:
+async def _next_version(
+    connection: Connection, old: StoredJob, draft: JobDraft, by: str, vetted: Vetted
+) -> StoredJob:
     version = old.job.version + 1
     await write_version(connection, old.job.id, version, draft, by, vetted=vetted)
     # A draft has no state "paused": changing a job does not resume it.
-    state = "paused" if old.job.state is JobState.PAUSED and draft.state == "active" else draft.state
+    state = (
+        "paused" if old.job.state is JobState.PAUSED and draft.state == "active" else draft.state
+    )
     query = "update jobs set name = %s, state = %s, version = %s, updated_at = opsjobs_now() where id = %s"
     with unique_name("job", draft.name):
         await connection.execute(query, [draft.name, state, version, old.job.id])
@@ -392,7 +446,9 @@ async def _next_version(connection: Connection, old: StoredJob, draft: JobDraft,
     changed = differences(old.job.definition.model_dump(mode="json"), draft.model_dump(mode="json"))
     after = {"version": version, "changed": changed[:CHANGES_TOLD]}
     before = {"version": old.job.version}
-    await audit.record(connection, "job.updated", "job", old.job.id, draft.name, before=before, after=after)
+    await audit.record(
+        connection, "job.updated", "job", old.job.id, draft.name, before=before, after=after
+    )
     return await _load(connection, old.job.id, EventType.JOB_UPDATED)
 
 
@@ -425,11 +481,20 @@ def _stored(row: DictRow) -> StoredJob:
     # Callers cannot write the states paused and archived: the draft then shows the state before.
     draft = _draft(row, "draft" if state is JobState.DRAFT else "active")
     job = Job(row["id"], str(row["uuid"]), row["version"], state, draft)
-    return StoredJob(job, row["status"], row["created_at"], row["updated_at"], row["created_by"], row["judgement"])
+    return StoredJob(
+        job,
+        row["status"],
+        row["created_at"],
+        row["updated_at"],
+        row["created_by"],
+        row["judgement"],
+    )
 
 
 def _version(row: DictRow) -> StoredVersion:
-    return StoredVersion(row["version"], _draft(row, "active"), row["created_at"], row["created_by"])
+    return StoredVersion(
+        row["version"], _draft(row, "active"), row["created_at"], row["created_by"]
+    )
 
 
 def _draft(row: Mapping[str, Any], state: str) -> JobDraft:
@@ -446,7 +511,11 @@ def _draft(row: Mapping[str, Any], state: str) -> JobDraft:
             "policy": row["policy"],
             "parameters": row["parameters"],
             "actions": row["actions"],
-            "targets": {"ids": chosen["id"], "groups": chosen["group"], "selector": next(iter(chosen["selector"]), None)},
+            "targets": {
+                "ids": chosen["id"],
+                "groups": chosen["group"],
+                "selector": next(iter(chosen["selector"]), None),
+            },
         },
         context={"stored": True},
     )

@@ -33,7 +33,9 @@ def check_private_key(text: str, passphrase: str | None) -> None:
     _load(tidy(text), passphrase)
 
 
-def check_certificate(certificate: str, private_key: str, passphrase: str | None, *, username: str, now: datetime) -> None:
+def check_certificate(
+    certificate: str, private_key: str, passphrase: str | None, *, username: str, now: datetime
+) -> None:
     """Raise Invalid if the OpenSSH certificate is unreadable or unusable.
 
     It must be for this key, this user and this moment.
@@ -43,26 +45,37 @@ def check_certificate(certificate: str, private_key: str, passphrase: str | None
         identity = ssh.load_ssh_public_identity(certificate.strip().encode())
     except (ValueError, UnsupportedAlgorithm):
         raise _wrong(
-            "certificate", "The certificate is not an OpenSSH certificate: give the line of the -cert.pub file."
+            "certificate",
+            "The certificate is not an OpenSSH certificate: give the line of the -cert.pub file.",
         ) from None
     if not isinstance(identity, ssh.SSHCertificate):
-        raise _wrong("certificate", "This is a public key, not a certificate: give the line of the -cert.pub file.")
+        raise _wrong(
+            "certificate",
+            "This is a public key, not a certificate: give the line of the -cert.pub file.",
+        )
     if _public(identity.public_key()) != _public(key.public_key()):
         raise _wrong("certificate", "The certificate is for another key than the private_key.")
     if identity.type is not ssh.SSHCertificateType.USER:
         raise _wrong(
-            "certificate", "This is the certificate of a host: sign the key for a user (ssh-keygen -s CA -I ID -n USER)."
+            "certificate",
+            "This is the certificate of a host: sign the key for a user (ssh-keygen -s CA -I ID -n USER).",
         )
     names = [name.decode(errors="replace") for name in identity.valid_principals]
     if names and username not in names:
         raise _wrong(
-            "certificate", f"The certificate is for {', '.join(names[:5])} and not for {username}: sign it with -n {username}."
+            "certificate",
+            f"The certificate is for {', '.join(names[:5])} and not for {username}: sign it with -n {username}.",
         )
     if identity.valid_before <= now.timestamp():
-        raise _wrong("certificate", f"The certificate was good until {_day(identity.valid_before)}: have the key signed again.")
+        raise _wrong(
+            "certificate",
+            f"The certificate was good until {_day(identity.valid_before)}: have the key signed again.",
+        )
 
 
-def check_client_certificate(certificate: str, private_key: str, passphrase: str | None, *, now: datetime) -> None:
+def check_client_certificate(
+    certificate: str, private_key: str, passphrase: str | None, *, now: datetime
+) -> None:
     """Raise Invalid if the X.509 certificate is unreadable, for another key, or expired."""
     key = _load(tidy(private_key), passphrase)
     try:
@@ -73,7 +86,10 @@ def check_client_certificate(certificate: str, private_key: str, passphrase: str
     if _der(found.public_key()) != _der(key.public_key()):
         raise _wrong("certificate", "The certificate is for another key than the private_key.")
     if found.not_valid_after_utc <= now:
-        raise _wrong("certificate", f"The certificate was good until {found.not_valid_after_utc:%Y-%m-%d}: have it issued again.")
+        raise _wrong(
+            "certificate",
+            f"The certificate was good until {found.not_valid_after_utc:%Y-%m-%d}: have it issued again.",
+        )
 
 
 def check_keytab(text: str, principal: str) -> None:
@@ -96,16 +112,28 @@ def _load(text: str, passphrase: str | None) -> PrivateKeyTypes:
     try:
         return _parse_key(text, passphrase)
     except UnsupportedAlgorithm as unsupported:
-        raise _wrong("private_key", f"The private_key has a form that this installation cannot read: {unsupported}.") from None
+        raise _wrong(
+            "private_key",
+            f"The private_key has a form that this installation cannot read: {unsupported}.",
+        ) from None
     except (ValueError, TypeError):
         pass
     if passphrase is not None and _can_open(text, None):
-        raise _wrong("passphrase", "The private_key is not protected by a passphrase: leave the passphrase out.")
+        raise _wrong(
+            "passphrase",
+            "The private_key is not protected by a passphrase: leave the passphrase out.",
+        )
     if passphrase is None and _is_protected(text):
-        raise _wrong("passphrase", "The private_key has a passphrase. Send it as `passphrase` (--passphrase-file FILE).")
+        raise _wrong(
+            "passphrase",
+            "The private_key has a passphrase. Send it as `passphrase` (--passphrase-file FILE).",
+        )
     if passphrase is not None and _is_protected(text):
         raise _wrong("passphrase", "The passphrase does not open the private_key.")
-    raise _wrong("private_key", "The private_key cannot be read: it is cut short, or not a key of a kind that SSH uses.")
+    raise _wrong(
+        "private_key",
+        "The private_key cannot be read: it is cut short, or not a key of a kind that SSH uses.",
+    )
 
 
 def _parse_key(text: str, passphrase: str | None) -> PrivateKeyTypes:
@@ -126,7 +154,9 @@ def _can_open(text: str, passphrase: str | None) -> bool:
 def _is_protected(text: str) -> bool:
     try:
         _parse_key(text, None)
-    except TypeError:  # what cryptography raises for "a passphrase is needed", and for nothing else here
+    except (
+        TypeError
+    ):  # what cryptography raises for "a passphrase is needed", and for nothing else here
         return True
     except (ValueError, UnsupportedAlgorithm):
         return False
@@ -147,4 +177,6 @@ def _day(seconds: int) -> str:
 
 
 def _wrong(name: str, detail: str) -> Invalid:
-    return Invalid("invalid_credential", detail, errors=[FieldError(f"/{name}", detail, "invalid_credential")])
+    return Invalid(
+        "invalid_credential", detail, errors=[FieldError(f"/{name}", detail, "invalid_credential")]
+    )

@@ -22,7 +22,9 @@ def decoded(text: str) -> bytes:
     except (binascii.Error, ValueError):
         raise ValueError("The keytab is not in base64: give the output of `base64 FILE`.") from None
     if not content.startswith(_MAGIC):
-        raise ValueError("The keytab is no file as ktutil or ktpass write it: it does not begin with the bytes 5 and 2.")
+        raise ValueError(
+            "The keytab is no file as ktutil or ktpass write it: it does not begin with the bytes 5 and 2."
+        )
     return content
 
 

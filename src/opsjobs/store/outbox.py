@@ -89,7 +89,9 @@ class Outbox:
         return [row["shard"] for row in await self._database.fetch(_SHARDS)]
 
     @asynccontextmanager
-    async def batch(self, shard: int, *, limit: int) -> AsyncIterator[tuple[list[OutboxEvent], list[int]]]:
+    async def batch(
+        self, shard: int, *, limit: int
+    ) -> AsyncIterator[tuple[list[OutboxEvent], list[int]]]:
         """Yield the oldest events of a shard, and a list for the ids of those published.
 
         The listed events are marked at the end of the block. Yields no events if another publisher
@@ -98,11 +100,17 @@ class Outbox:
         published: list[int] = []
         async with self._database.transaction() as connection:
             await connection.execute("set local idle_in_transaction_session_timeout = '10s'")
-            locked = await (await connection.execute("select pg_try_advisory_xact_lock(%s) as ours", [_LOCK + shard])).fetchone()
+            locked = await (
+                await connection.execute(
+                    "select pg_try_advisory_xact_lock(%s) as ours", [_LOCK + shard]
+                )
+            ).fetchone()
             if locked is None or not locked["ours"]:
                 yield [], published
                 return
-            rows = await (await connection.execute(_NEXT, {"shard": shard, "limit": limit})).fetchall()
+            rows = await (
+                await connection.execute(_NEXT, {"shard": shard, "limit": limit})
+            ).fetchall()
             yield [OutboxEvent(**row) for row in rows], published
             await connection.execute(_MARK, [published])
 
@@ -116,7 +124,9 @@ class Outbox:
         """Append an event that an execution has made progress."""
         async with self._database.connection() as connection:
             progress = EventType.EXECUTION_PROGRESS
-            await append_event(connection, progress, uuid, None, shard=execution_id, execution_id=execution_id)
+            await append_event(
+                connection, progress, uuid, None, shard=execution_id, execution_id=execution_id
+            )
 
 
 async def append_event(
@@ -131,5 +141,11 @@ async def append_event(
     """Append an event; it is published once the caller's transaction is committed."""
     await connection.execute(
         "insert into events (shard, type, subject, execution_id, data) values (%s, %s, %s, %s, %s)",
-        [shard % SHARDS, event_type.value, str(subject), execution_id, Jsonb(data) if data is not None else None],
+        [
+            shard % SHARDS,
+            event_type.value,
+            str(subject),
+            execution_id,
+            Jsonb(data) if data is not None else None,
+        ],
     )

@@ -183,7 +183,9 @@ class Listing:
         Raises Invalid for a wrong filter, order, limit or cursor.
         """
         if not 1 <= request.limit <= LIMIT_MAX:
-            raise _wrong("limit", f"limit is {request.limit}: write a number from 1 to {LIMIT_MAX}.")
+            raise _wrong(
+                "limit", f"limit is {request.limit}: write a number from 1 to {LIMIT_MAX}."
+            )
         walk = self._walk(request)
         order = self._order(request, walk)
         wheres, values = self._wheres(request.filters, walk)
@@ -193,7 +195,11 @@ class Listing:
             wheres.append(_LABELLED.format(execution=self._label_rows))
             values["marks"] = found
         elif found is not None and not order.walks and order.expression == "id":
-            order = replace(order, walks=tuple(_labelled_walk(number) for number in range(len(found))), repeats=len(found) > 1)
+            order = replace(
+                order,
+                walks=tuple(_labelled_walk(number) for number in range(len(found))),
+                repeats=len(found) > 1,
+            )
             values |= {f"walk_{number}": mark for number, mark in enumerate(found)}
         wheres = [*wheres, within] if within else wheres
         bound = {**(parameters or {}), **values, **reaching}
@@ -204,7 +210,11 @@ class Listing:
             key, last_id = _read_cursor(request.cursor, order)
             sign = "<" if order.down else ">"
             if order.walks:
-                bound |= {"walk_high" if order.down else "walk_low": last_id - 1 if order.down else last_id + 1}
+                bound |= {
+                    "walk_high" if order.down else "walk_low": last_id - 1
+                    if order.down
+                    else last_id + 1
+                }
                 after = f"listed.id {sign} %(cursor_id)s::bigint"
             else:
                 after = f"({order.expression}, id) {sign} (%(cursor_key)s::{order.type}, %(cursor_id)s::bigint)"
@@ -212,26 +222,39 @@ class Listing:
         # A walk along an index skips no rows.
         whole = bool(order.walks) or not self._keyed
         query = self._query("*", order, [*wheres, after] if after else wheres, whole=whole)
-        rows = await database.fetch(query, {**_WHOLE, **bound, "page_limit": request.limit + 1, "page_offset": 0})
+        rows = await database.fetch(
+            query, {**_WHOLE, **bound, "page_limit": request.limit + 1, "page_offset": 0}
+        )
         return _page(rows, request.limit, order)
 
     def _labelled(self, reach: Reach | None) -> str:
-        assert self._labels is not None or reach is None or reach.everywhere, "a list without labels has no part for a scope"
+        assert self._labels is not None or reach is None or reach.everywhere, (
+            "a list without labels has no part for a scope"
+        )
         return self._labels or ""
 
     async def _numbered(
-        self, database: Database, request: PageRequest, order: _SortOrder, wheres: list[str], bound: dict[str, Any]
+        self,
+        database: Database,
+        request: PageRequest,
+        order: _SortOrder,
+        wheres: list[str],
+        bound: dict[str, Any],
     ) -> Page[DictRow]:
         if request.page is None or not 1 <= request.page <= PAGE_MAX:
             raise _wrong("page", f"page is {request.page}: write a number from 1 to {PAGE_MAX}.")
         if request.cursor is not None:
-            raise _wrong("page", "page and cursor cannot be given together: follow `next` by cursor alone.")
+            raise _wrong(
+                "page", "page and cursor cannot be given together: follow `next` by cursor alone."
+            )
         if request.page * request.limit > ROWS_MAX:
             detail = f"Page {request.page} of {request.limit} ends behind row {ROWS_MAX}: follow `next` by cursor, or filter."
             raise _wrong("page", detail)
         bound = {**_WHOLE, **bound}
         asked = {"page_limit": request.limit + 1, "page_offset": (request.page - 1) * request.limit}
-        rows = await database.fetch(self._query("*", order, wheres, whole=not self._keyed), {**bound, **asked})
+        rows = await database.fetch(
+            self._query("*", order, wheres, whole=not self._keyed), {**bound, **asked}
+        )
         page = _page(rows, request.limit, order)
         if page.items and page.next is None:
             total: int | None = (request.page - 1) * request.limit + len(page.items)
@@ -239,15 +262,20 @@ class Listing:
             total = await self._count(database, order, wheres, bound)
         return Page(page.items, page.next, total)
 
-    async def _count(self, database: Database, order: _SortOrder, wheres: list[str], bound: dict[str, Any]) -> int | None:
+    async def _count(
+        self, database: Database, order: _SortOrder, wheres: list[str], bound: dict[str, Any]
+    ) -> int | None:
         query = self._query("id", order, wheres)
         row = await database.fetch_one(
-            f"select count(*) as n from ({query}) counted", {**bound, "page_limit": ROWS_MAX + 1, "page_offset": 0}
+            f"select count(*) as n from ({query}) counted",
+            {**bound, "page_limit": ROWS_MAX + 1, "page_offset": 0},
         )
         count = int(row["n"]) if row else 0
         return count if count <= ROWS_MAX else None
 
-    def _query(self, columns: str, order: _SortOrder, wheres: list[str], *, whole: bool = True) -> str:
+    def _query(
+        self, columns: str, order: _SortOrder, wheres: list[str], *, whole: bool = True
+    ) -> str:
         """Return the query of a page.
 
         Unless `whole`, its ids are found first: expensive columns are not computed for skipped
@@ -260,7 +288,11 @@ class Listing:
                 f"select *, ({order.expression})::text as page_key from ({self._select}) listed where id = any(array({ids}))"
                 f" order by {order.expression} {way}, id {way}"
             )
-        shown = f"select {columns}, ({order.expression})::text as page_key" if columns == "*" else f"select {columns}"
+        shown = (
+            f"select {columns}, ({order.expression})::text as page_key"
+            if columns == "*"
+            else f"select {columns}"
+        )
         last = "limit %(page_limit)s offset %(page_offset)s"
         if not order.walks:
             by = (
@@ -286,14 +318,24 @@ class Listing:
         sorted_by = (request.sort or self.default_sort).removeprefix("-")
         if sorted_by != "id" and not self.columns.get(sorted_by, ListColumn()).by_id:
             return None
-        return next((name for name, column in self.columns.items() if column.walk and request.filters.get(name)), None)
+        return next(
+            (
+                name
+                for name, column in self.columns.items()
+                if column.walk and request.filters.get(name)
+            ),
+            None,
+        )
 
     def _order(self, request: PageRequest, walk: str | None) -> _SortOrder:
         text = request.sort or self.default_sort
         name = text.removeprefix("-")
         column = self.columns.get(name, ListColumn())
         if not column.sort:
-            raise _wrong("sort", f"The list cannot be sorted by {name[:60]!r}: it can by {', '.join(self.sorts)}.")
+            raise _wrong(
+                "sort",
+                f"The list cannot be sorted by {name[:60]!r}: it can by {', '.join(self.sorts)}.",
+            )
         down = text.startswith("-")
         if walk is not None:
             return _SortOrder(text, "id", "bigint", down, self._walks(walk, request.filters[walk]))
@@ -303,7 +345,14 @@ class Listing:
 
     def _moment(self, filters: Mapping[str, Sequence[str]]) -> str | None:
         given = (name for name, column in self.columns.items() if column.indexed and column.filter)
-        return next((name for name in given if {f"{_stem(name)}_after", f"{_stem(name)}_before"} & set(filters)), None)
+        return next(
+            (
+                name
+                for name in given
+                if {f"{_stem(name)}_after", f"{_stem(name)}_before"} & set(filters)
+            ),
+            None,
+        )
 
     def _walks(self, name: str, values: Sequence[str]) -> tuple[_Along, ...]:
         """Return a condition and an order for each value.
@@ -318,21 +367,33 @@ class Listing:
             case = walk.cases.get(value)
             along = _between(walk.key, walk.id, f"%(walk_{number})s::{_TYPE[column.kind]}")
             also = f"{along.condition} and {walk.also}" if walk.also else along.condition
-            found[value] = _Along(case, "listed.id {way}") if case else replace(along, condition=also)
+            found[value] = (
+                _Along(case, "listed.id {way}") if case else replace(along, condition=also)
+            )
         return tuple(found.values())
 
-    def _wheres(self, filters: Mapping[str, Sequence[str]], walk: str | None) -> tuple[list[str], dict[str, Any]]:
+    def _wheres(
+        self, filters: Mapping[str, Sequence[str]], walk: str | None
+    ) -> tuple[list[str], dict[str, Any]]:
         known = self.filters
         wheres: list[str] = []
         values: dict[str, Any] = {}
         for number, (name, texts) in enumerate(filters.items()):
             if name not in known:
-                raise _wrong(name[:60], f"There is no filter {name[:60]!r}: there are {', '.join(known)}.")
+                raise _wrong(
+                    name[:60], f"There is no filter {name[:60]!r}: there are {', '.join(known)}."
+                )
             if len(texts) > FILTER_VALUES_MAX:
-                raise _wrong(name, f"The filter {name} has {len(texts)} values, the limit is {FILTER_VALUES_MAX}.")
+                raise _wrong(
+                    name,
+                    f"The filter {name} has {len(texts)} values, the limit is {FILTER_VALUES_MAX}.",
+                )
             beside = self._column(name).beside
             if beside and not any(filters.get(other) for other in beside):
-                raise _wrong(name, f"The filter {name} is taken only beside one of these: {', '.join(beside)}.")
+                raise _wrong(
+                    name,
+                    f"The filter {name} is taken only beside one of these: {', '.join(beside)}.",
+                )
             read = [_READ[known[name]](name, text) for text in texts]
             if name == walk:
                 values |= {f"walk_{n}": value for n, value in enumerate(read)}
@@ -386,7 +447,9 @@ class _Along:
 
 def _between(key: str, id_: str, value: str, join: str = "") -> _Along:
     pair = f"({key}, {id_})"
-    condition = f"{pair} >= ({value}, %(walk_low)s::bigint) and {pair} <= ({value}, %(walk_high)s::bigint)"
+    condition = (
+        f"{pair} >= ({value}, %(walk_low)s::bigint) and {pair} <= ({value}, %(walk_high)s::bigint)"
+    )
     return _Along(condition, f"{key} {{way}}, {id_} {{way}}", join)
 
 
@@ -439,14 +502,24 @@ def _write_cursor(order: _SortOrder, row: DictRow) -> str:
 
 
 def _read_cursor(cursor: str, order: _SortOrder) -> tuple[str, int]:
-    wrong = _wrong("cursor", "The cursor is not one of this list's: begin again without it, or follow `next` as it was given.")
+    wrong = _wrong(
+        "cursor",
+        "The cursor is not one of this list's: begin again without it, or follow `next` as it was given.",
+    )
     try:
         if len(cursor) > CURSOR_CHARACTERS_MAX:
             raise wrong
-        sort, key, last_id = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
+        sort, key, last_id = json.loads(
+            base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+        )
     except (ValueError, TypeError, binascii.Error, RecursionError):
         raise wrong from None
-    if sort != order.text or not isinstance(key, str) or type(last_id) is not int or not 0 < last_id <= BIGINT_MAX:
+    if (
+        sort != order.text
+        or not isinstance(key, str)
+        or type(last_id) is not int
+        or not 0 < last_id <= BIGINT_MAX
+    ):
         raise wrong
     if not _key_fits(key, order.type):
         raise wrong
@@ -478,13 +551,18 @@ def _storable(text: str) -> bool:
 
 def _read_text(name: str, text: str) -> str:
     if not _storable(text):
-        raise _wrong(name, f"The filter {name} holds a character that no text of ours can hold (NUL or a lone surrogate).")
+        raise _wrong(
+            name,
+            f"The filter {name} holds a character that no text of ours can hold (NUL or a lone surrogate).",
+        )
     return text
 
 
 def _read_integer(name: str, text: str) -> int:
     digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 19 and abs(int(text)) <= BIGINT_MAX):
+    if not (
+        digits.isascii() and digits.isdigit() and len(digits) <= 19 and abs(int(text)) <= BIGINT_MAX
+    ):
         raise _wrong(name, f"The filter {name} takes whole numbers of 64 bits.")
     return int(text)
 

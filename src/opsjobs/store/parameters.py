@@ -28,7 +28,10 @@ def sealed(ring: KeyRing, execution: UUID, values: Mapping[str, Any]) -> dict[st
 
 def opened(ring: KeyRing, execution: UUID, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values, secrets as `Secret` or `JobSecret`. Raises KeyMissing, Tampered."""
-    return {name: _open(ring, execution, name, value) if isinstance(value, dict) else value for name, value in stored.items()}
+    return {
+        name: _open(ring, execution, name, value) if isinstance(value, dict) else value
+        for name, value in stored.items()
+    }
 
 
 def key_ids(stored: Mapping[str, Any]) -> set[str]:
@@ -38,20 +41,29 @@ def key_ids(stored: Mapping[str, Any]) -> set[str]:
 
 def job_secrets(stored: Mapping[str, Any]) -> dict[str, JobSecret]:
     """Return those of the parameters that credentials hold, by name."""
-    return {name: _job_secret(value) for name, value in stored.items() if isinstance(value, dict) and _CREDENTIAL in value}
+    return {
+        name: _job_secret(value)
+        for name, value in stored.items()
+        if isinstance(value, dict) and _CREDENTIAL in value
+    }
 
 
 def rewrapped(ring: KeyRing, execution: UUID, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Reseal each sealed value under the current key. Raises KeyMissing, Tampered."""
     return {
-        name: _to_json(ring.rewrapped(_from_json(value), _place(execution, name))) if _is_sealed(value) else value
+        name: _to_json(ring.rewrapped(_from_json(value), _place(execution, name)))
+        if _is_sealed(value)
+        else value
         for name, value in stored.items()
     }
 
 
 def masked(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters as they may be shown: `***` for each secret."""
-    return {name: MASKED if isinstance(value, dict) or is_secret(value) else value for name, value in stored.items()}
+    return {
+        name: MASKED if isinstance(value, dict) or is_secret(value) else value
+        for name, value in stored.items()
+    }
 
 
 def _is_sealed(value: Any) -> bool:
@@ -77,7 +89,9 @@ def _seal(ring: KeyRing, execution: UUID, name: str, value: Secret) -> dict[str,
     return _to_json(ring.seal(value.reveal().encode(), _place(execution, name)))
 
 
-def _open(ring: KeyRing, execution: UUID, name: str, stored: Mapping[str, Any]) -> Secret | JobSecret:
+def _open(
+    ring: KeyRing, execution: UUID, name: str, stored: Mapping[str, Any]
+) -> Secret | JobSecret:
     if _CREDENTIAL in stored:
         return _job_secret(stored)
     return Secret(ring.open(_from_json(stored), _place(execution, name)).decode())

@@ -56,7 +56,9 @@ def _shorten(ref: str) -> str:
     return ref if len(ref) <= 60 else f"{ref[:60]}…"
 
 
-async def find(database: Database, noun: str, ref: str | int, select: str, alias: str = "") -> DictRow:
+async def find(
+    database: Database, noun: str, ref: str | int, select: str, alias: str = ""
+) -> DictRow:
     """Return the row of this `select` that `ref` names. Raises NotFound.
 
     `alias`: the alias of its table, with a dot.
@@ -119,6 +121,10 @@ def name_taken(noun: str, name: str) -> Conflict:
     """
     article = "an" if noun[0] in "aeiou" else "a"
     command = _CHANGED_WITH.get(noun)
-    other = f"change that one (PATCH, or `opsjobs {command}`)" if command is not None else "take that one away"
+    other = (
+        f"change that one (PATCH, or `opsjobs {command}`)"
+        if command is not None
+        else "take that one away"
+    )
     detail = f"There is already {article} {noun} named {name!r}: choose another name, or {other}."
     return Conflict("name_taken", detail, errors=[FieldError("/name", detail, "name_taken")])

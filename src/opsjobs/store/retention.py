@@ -184,7 +184,9 @@ class Retention:
         for row in await self._database.fetch(_LEFT_OVER, [DAYS]):
             await self._drop(row["log_day"])
         dropped = 0
-        for row in await self._database.fetch(_OLD_DAYS, {"seconds": keep.log_seconds, "limit": DAYS}):
+        for row in await self._database.fetch(
+            _OLD_DAYS, {"seconds": keep.log_seconds, "limit": DAYS}
+        ):
             dropped += await self._detach(row["day"])
         return dropped
 
@@ -195,10 +197,21 @@ class Retention:
         do not block others.
         """
         for _ in range(PARTS_MAX):
-            bounds = {"runs": RUNS, "limit": EXECUTIONS, "seconds": keep.execution_seconds, **self._executions_seen}
-            (found,) = await self._database.retry(partial(self._database.fetch, _OLD_EXECUTIONS, bounds))
+            bounds = {
+                "runs": RUNS,
+                "limit": EXECUTIONS,
+                "seconds": keep.execution_seconds,
+                **self._executions_seen,
+            }
+            (found,) = await self._database.retry(
+                partial(self._database.fetch, _OLD_EXECUTIONS, bounds)
+            )
             more = found["looked"] == EXECUTIONS or found["cut"]
-            reached = {"after": found["after"], "after_id": found["after_id"]} if found["after"] else self._executions_seen
+            reached = (
+                {"after": found["after"], "after_id": found["after_id"]}
+                if found["after"]
+                else self._executions_seen
+            )
             self._executions_seen = reached if more else _START
             if found["gone"] or not more:
                 return int(found["gone"])
@@ -206,11 +219,15 @@ class Retention:
 
     async def delete_surplus(self, keep: RetentionLimits) -> int:
         """Delete executions above the number kept per job, with all their data."""
-        return await self._delete(_TOO_MANY, {"runs": RUNS, "limit": EXECUTIONS, "keep": keep.executions_per_job})
+        return await self._delete(
+            _TOO_MANY, {"runs": RUNS, "limit": EXECUTIONS, "keep": keep.executions_per_job}
+        )
 
     async def delete_artifacts(self, keep: RetentionLimits) -> int:
         """Delete old artifacts; their bytes are deleted once nothing refers to them."""
-        return await self._delete(_OLD_ARTIFACTS, {"limit": ARTIFACTS, "seconds": keep.artifact_seconds})
+        return await self._delete(
+            _OLD_ARTIFACTS, {"limit": ARTIFACTS, "seconds": keep.artifact_seconds}
+        )
 
     async def delete_files(self, keep: RetentionLimits) -> int:
         """Delete old uploaded files that nothing refers to; their bytes go as those of artifacts.

@@ -14,7 +14,11 @@ _SPENT = "select spent_at from spent_names where noun = %s and name = %s"
 
 
 async def check_name(
-    connection: Connection, noun: Literal["user", "api_key", "service"], name: str, *, reuse_name: bool
+    connection: Connection,
+    noun: Literal["user", "api_key", "service"],
+    name: str,
+    *,
+    reuse_name: bool,
 ) -> dict[str, str]:
     """Return audit fields for the name: empty if it is new. Raises Conflict("name_reserved").
 

@@ -44,7 +44,8 @@ class Parents:
         """Return an execution by id or uuid. Raises NotFound."""
         named = Reference.require("execution", ref)
         row = await self._database.fetch_one(
-            f"{_PARENT} where e.id = %(id)s or e.uuid = %(uuid)s", {"id": named.id, "uuid": named.uuid}
+            f"{_PARENT} where e.id = %(id)s or e.uuid = %(uuid)s",
+            {"id": named.id, "uuid": named.uuid},
         )
         if row is None:
             raise NotFound.of("execution", ref)
@@ -52,13 +53,17 @@ class Parents:
 
     async def get_many(self, execution_ids: Collection[int]) -> list[Parent]:
         """Return these executions, ordered by id."""
-        rows = await self._database.fetch(f"{_PARENT} where e.id = any(%s::bigint[]) order by e.id", [list(execution_ids)])
+        rows = await self._database.fetch(
+            f"{_PARENT} where e.id = any(%s::bigint[]) order by e.id", [list(execution_ids)]
+        )
         return [Parent(**row) for row in rows]
 
     async def labels_of_jobs(self, job_ids: Collection[int]) -> dict[int, Mapping[str, str]]:
         """Return the labels that scopes are compared with, of these jobs that exist."""
         query = f"select j.id, {OF_JOB.format('j.id')} as labels from jobs j where j.id = any(%s::bigint[]) order by j.id"
-        return {row["id"]: row["labels"] for row in await self._database.fetch(query, [list(job_ids)])}
+        return {
+            row["id"]: row["labels"] for row in await self._database.fetch(query, [list(job_ids)])
+        }
 
     async def retries(self, execution_id: int, target_ids: Collection[str]) -> list[dict[str, Any]]:
         """Return id and status of the retries of an execution for one of these targets."""
@@ -70,7 +75,9 @@ class Parents:
         return [parse_past_run(row) for row in await self._database.fetch(_RUNS, [execution_id])]
 
 
-async def check_not_retried(connection: Connection, execution_id: int, target_ids: Collection[str], besides: int) -> None:
+async def check_not_retried(
+    connection: Connection, execution_id: int, target_ids: Collection[str], besides: int
+) -> None:
     """Lock an execution that is to be retried; raise Conflict if it was retried already.
 
     That is, if other retries were for one of these targets. `besides`: the retry that is being
@@ -78,7 +85,9 @@ async def check_not_retried(connection: Connection, execution_id: int, target_id
     """
     await connection.execute(_LOCK, [execution_id])
     parameters = {"execution": execution_id, "targets": list(target_ids), "besides": besides}
-    raise_if_retried(execution_id, await (await connection.execute(_RETRIED, parameters)).fetchall())
+    raise_if_retried(
+        execution_id, await (await connection.execute(_RETRIED, parameters)).fetchall()
+    )
 
 
 def raise_if_retried(execution_id: int, rows: Sequence[Mapping[str, Any]]) -> None:

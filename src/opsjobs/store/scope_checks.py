@@ -17,7 +17,9 @@ from opsjobs.store.scope_sql import OF_JOB
 from opsjobs.store.transaction import Connection
 
 
-async def check_target(connection: Connection, draft: TargetDraft, bounds: Bounds, old: Target | None = None) -> None:
+async def check_target(
+    connection: Connection, draft: TargetDraft, bounds: Bounds, old: Target | None = None
+) -> None:
     """Raise Forbidden, or Invalid for an unseen jump host, if the draft exceeds the scope.
 
     `old`: the stored target, None for a new one. Groups and labels select the targets of others'
@@ -32,7 +34,9 @@ async def check_target(connection: Connection, draft: TargetDraft, bounds: Bound
     bounds.check_relabelled(draft.labels, old.labels if old is not None else None, draft.name)
     if set(draft.groups) != set(old.groups if old is not None else ()):
         detail = f"Changing group membership requires {bounds.permission} for all targets: leave `groups` as they are."
-        raise Forbidden("out_of_reach", detail, errors=[FieldError("/groups", detail, "out_of_reach")])
+        raise Forbidden(
+            "out_of_reach", detail, errors=[FieldError("/groups", detail, "out_of_reach")]
+        )
     if draft.jump is not None:
         await _check_jump(connection, draft.jump, bounds, old.jump if old is not None else None)
 
@@ -58,7 +62,9 @@ async def check_target_name(connection: Connection, name: str, bounds: Bounds) -
         return
     listed = await (await connection.execute(_LISTED_BY, {"name": name})).fetchall()
     was = await retired_names.labels_of_target(connection, name)
-    if all(bounds.act.holds(labels_of(row["tags"])) for row in listed) and (was is None or bounds.act.holds(was)):
+    if all(bounds.act.holds(labels_of(row["tags"])) for row in listed) and (
+        was is None or bounds.act.holds(was)
+    ):
         return
     detail = (
         f"The name {name!r} belonged to another machine, or jobs of others list it: choose another name, or ask an "
@@ -76,7 +82,9 @@ union all select {OF_JOB.format("j.id")} from jobs j where j.state <> 'archived'
   select from job_actions a where (a.job_id, a.version) = (j.id, j.version) and a.type = 'job' and a.definition ->> 'job' = %(name)s)"""
 
 
-async def check_job_name(connection: Connection, name: str, bounds: Bounds, made: Job | None) -> None:
+async def check_job_name(
+    connection: Connection, name: str, bounds: Bounds, made: Job | None
+) -> None:
     """Raise Forbidden if the name of a job is one that jobs outside of the scope had or run.
 
     Workflows run a job by its name, with the rights of the caller that launches them. Within a
@@ -85,8 +93,14 @@ async def check_job_name(connection: Connection, name: str, bounds: Bounds, made
     """
     if bounds.act.everywhere:
         return
-    just_written = {"job": made.id, "version": made.version} if made is not None else {"job": None, "version": None}
-    rows = await (await connection.execute(_BRINGS_ALONG, {"name": name, **just_written})).fetchall()
+    just_written = (
+        {"job": made.id, "version": made.version}
+        if made is not None
+        else {"job": None, "version": None}
+    )
+    rows = await (
+        await connection.execute(_BRINGS_ALONG, {"name": name, **just_written})
+    ).fetchall()
     if all(bounds.act.holds(row["labels"]) for row in rows):
         return
     detail = (
@@ -101,9 +115,13 @@ async def _check_jump(connection: Connection, jump: str, bounds: Bounds, old: st
 
     `old`: the id of the current jump host; it may stay, wherever it is.
     """
-    if (found := (await target_selection.find_listed(connection, [jump])).get(0)) is None or str(found) == old:
+    if (found := (await target_selection.find_listed(connection, [jump])).get(0)) is None or str(
+        found
+    ) == old:
         return  # an unknown name is reported by the caller that writes it
-    row = await (await connection.execute("select labels from targets where id = %s", [found])).fetchone()
+    row = await (
+        await connection.execute("select labels from targets where id = %s", [found])
+    ).fetchone()
     labels: Mapping[str, str] = row["labels"] if row is not None else {}
     if not bounds.sight.holds(labels):
         raise target_selection.nothing_named("target", "jump", jump)

@@ -29,7 +29,10 @@ def condition(reach: Reach | None, labels: str) -> tuple[str, dict[str, Any]]:
     values: dict[str, Any] = {}
     numbers = count()
     scopes = " or ".join(_scope(scope, values, numbers) for scope in reach.scopes) or "false"
-    return f"coalesce((select {scopes} from (select {labels} as l offset 0) labelled), false)", values
+    return (
+        f"coalesce((select {scopes} from (select {labels} as l offset 0) labelled), false)",
+        values,
+    )
 
 
 def marks(reach: Reach | None) -> list[str] | None:
@@ -55,7 +58,13 @@ def _mark(key: str, value: str) -> str:
 
 def _scope(scope: Scope, values: dict[str, Any], numbers: Iterator[int]) -> str:
     assert scope.requirements, "a scope of everything is no condition"
-    return "(" + " and ".join(_requirement(requirement, values, numbers) for requirement in scope.requirements) + ")"
+    return (
+        "("
+        + " and ".join(
+            _requirement(requirement, values, numbers) for requirement in scope.requirements
+        )
+        + ")"
+    )
 
 
 def _requirement(requirement: Requirement, values: dict[str, Any], numbers: Iterator[int]) -> str:

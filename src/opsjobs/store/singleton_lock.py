@@ -23,7 +23,10 @@ class SingletonLock:
 
     async def acquire(self, service: str, pause_seconds: float) -> bool:
         """Return True to one process if no other has renewed the lock for `pause_seconds`."""
-        return await self._database.fetch_one(_ACQUIRE, {"service": service, "pause": pause_seconds}) is not None
+        return (
+            await self._database.fetch_one(_ACQUIRE, {"service": service, "pause": pause_seconds})
+            is not None
+        )
 
     async def renew(self, service: str) -> None:
         """Show that the lock is still in use."""

@@ -26,7 +26,9 @@ def load_statement(module: str, name: str, **fragments: object) -> str:
     text = _COMMENT.sub("", path.read_text()).strip().removesuffix(";")
     used = set(_FRAGMENT.findall(_PARAMETER.sub("", text)))
     if used != set(fragments):
-        raise ValueError(f"{path}: it uses the fragments {sorted(used)}, and was given {sorted(fragments)}")
+        raise ValueError(
+            f"{path}: it uses the fragments {sorted(used)}, and was given {sorted(fragments)}"
+        )
     text = _PARAMETER.sub(_placeholder, text.replace("%", "%%"))
     return _FRAGMENT.sub(lambda found: str(fragments[found[1]]), text)
 

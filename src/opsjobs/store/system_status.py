@@ -72,7 +72,9 @@ class Queue:
             "waiting": self.waiting,
             "ready": self.ready,
             "running": self.running,
-            "oldest_ready_seconds": None if self.oldest_seconds is None else round(self.oldest_seconds, 1),
+            "oldest_ready_seconds": None
+            if self.oldest_seconds is None
+            else round(self.oldest_seconds, 1),
             "workers": self.workers,
         }
 
@@ -155,9 +157,13 @@ class Fleet:
 
     async def schema(self) -> str | None:
         """Return the revision of the database; None if it has no tables of opsjobs."""
-        if not (await self._database.fetch("select to_regclass('alembic_version') is not null as there"))[0]["there"]:
+        if not (
+            await self._database.fetch("select to_regclass('alembic_version') is not null as there")
+        )[0]["there"]:
             return None
-        row = await self._database.fetch_one("select max(version_num) as version from alembic_version")
+        row = await self._database.fetch_one(
+            "select max(version_num) as version from alembic_version"
+        )
         return row["version"] if row else None
 
     async def server_version(self) -> str:

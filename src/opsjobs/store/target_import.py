@@ -30,7 +30,9 @@ BESIDE_THE_WAY = frozenset({"labels", "groups", "slots", "durable"})
 class Imports:
     """Imports targets by the hundred. `local`: whether `transport: local` is enabled."""
 
-    def __init__(self, database: Database, clock: Clock | None = None, *, local: bool = False) -> None:
+    def __init__(
+        self, database: Database, clock: Clock | None = None, *, local: bool = False
+    ) -> None:
         self._local = local
         self._database = database
         self._clock = clock or SystemClock()
@@ -57,45 +59,70 @@ class Imports:
                 outcomes = await self._all(connection, draft, bounds, uses_logins or _allow_all)
                 told = await _add_same_address(connection, outcomes, bounds)
             if draft.dry_run:  # an id of a dry run does not exist
-                told = [replace(outcome, id=None) if outcome.outcome == "created" else outcome for outcome in told]
+                told = [
+                    replace(outcome, id=None) if outcome.outcome == "created" else outcome
+                    for outcome in told
+                ]
             imported = Imported(told, draft.dry_run)
             if idem is not None:
                 await idempotency.record(connection, idem, 200, None, imported.data())
         return imported
 
     async def _all(
-        self, connection: Connection, draft: ImportDraft, bounds: Bounds, uses_logins: Callable[[], None]
+        self,
+        connection: Connection,
+        draft: ImportDraft,
+        bounds: Bounds,
+        uses_logins: Callable[[], None],
     ) -> list[Outcome]:
         entries = draft.entries
-        known = await inventory.lock_by_name(connection, [e["name"] for e in entries if isinstance(e.get("name"), str)])
+        known = await inventory.lock_by_name(
+            connection, [e["name"] for e in entries if isinstance(e.get("name"), str)]
+        )
         # With a scope each entry is checked by itself.
         outcomes = await self._new(connection, draft, known) if bounds.act.everywhere else {}
         seen: set[str] = set()
         for position in jumps_first(entries):
             name = str(entries[position].get("name") or "")
             if name in seen:
-                outcomes[position] = _refuse(position, name, "name_taken", f"{name!r} comes twice in this request.")
+                outcomes[position] = _refuse(
+                    position, name, "name_taken", f"{name!r} comes twice in this request."
+                )
             elif position not in outcomes:
                 outcomes[position] = await self._one(
-                    connection, position, entries[position], known.get(name), draft, bounds=bounds, uses_logins=uses_logins
+                    connection,
+                    position,
+                    entries[position],
+                    known.get(name),
+                    draft,
+                    bounds=bounds,
+                    uses_logins=uses_logins,
                 )
             seen.add(name)
         return [outcomes[position] for position in sorted(outcomes)]
 
-    async def _new(self, connection: Connection, draft: ImportDraft, known: Mapping[str, StoredTarget]) -> dict[int, Outcome]:
+    async def _new(
+        self, connection: Connection, draft: ImportDraft, known: Mapping[str, StoredTarget]
+    ) -> dict[int, Outcome]:
         """Create the entries that cannot fail, all at once; the others are handled one by one."""
         drafts: dict[int, TargetDraft] = {}
         names: set[str] = set(known)
         for position, entry in enumerate(draft.entries):
             with suppress(ValidationError):
                 wanted = TargetDraft.model_validate(entry)
-                if wanted.name not in names and wanted.jump is None and (self._local or wanted.transport is not Transport.LOCAL):
+                if (
+                    wanted.name not in names
+                    and wanted.jump is None
+                    and (self._local or wanted.transport is not Transport.LOCAL)
+                ):
                     drafts[position] = wanted
                 names.add(wanted.name)
         uuids = [uuid7(self._clock.now()) for _ in drafts]
         with suppress(Refusal):
             async with connection.transaction():
-                ids = await inventory.insert_many(connection, [*drafts.values()], uuids, kept=not draft.dry_run)
+                ids = await inventory.insert_many(
+                    connection, [*drafts.values()], uuids, kept=not draft.dry_run
+                )
             return {
                 position: Outcome(position, wanted.name, "created", str(made))
                 for (position, wanted), made in zip(drafts.items(), ids, strict=True)
@@ -121,21 +148,35 @@ class Imports:
             return Outcome(position, name, "skipped", old.target.id)
         before = _fields(old) if old is not None else {}
         try:
-            wanted = TargetDraft.model_validate(draft.onto(before, entry) if old is not None else entry)
+            wanted = TargetDraft.model_validate(
+                draft.onto(before, entry) if old is not None else entry
+            )
             was = TargetDraft.model_validate(before) if old is not None else None
             if old is not None and wanted == was:
                 return Outcome(position, name, "unchanged", old.target.id)
             if _changes_login_use(wanted, was):
                 uses_logins()
             was_transport = old.target.transport if old is not None else None
-            check_written(wanted.transport, was_transport, allowed=self._local, everywhere=bounds.act.everywhere)
+            check_written(
+                wanted.transport,
+                was_transport,
+                allowed=self._local,
+                everywhere=bounds.act.everywhere,
+            )
             await check_target(connection, wanted, bounds, old.target if old is not None else None)
             async with connection.transaction():
-                return await self._write(connection, position, wanted, old, bounds, kept=not draft.dry_run)
+                return await self._write(
+                    connection, position, wanted, old, bounds, kept=not draft.dry_run
+                )
         except ValidationError as wrong:
             first = wrong.errors(include_url=False)[0]
             where = "".join(f"/{part}" for part in first["loc"])
-            return _refuse(position, name, "invalid", f"{where}: {plain_words(first)}" if where else plain_words(first))
+            return _refuse(
+                position,
+                name,
+                "invalid",
+                f"{where}: {plain_words(first)}" if where else plain_words(first),
+            )
         except Refusal as refusal:
             return _refuse(position, name, refusal.code, refusal.detail)
 
@@ -151,7 +192,13 @@ class Imports:
     ) -> Outcome:
         if old is not None:
             stored = await inventory.change(connection, int(old.target.id), wanted)
-            return Outcome(position, wanted.name, "updated", old.target.id, changes=differences(_fields(old), _fields(stored)))
+            return Outcome(
+                position,
+                wanted.name,
+                "updated",
+                old.target.id,
+                changes=differences(_fields(old), _fields(stored)),
+            )
         made = await inventory.insert(connection, wanted, uuid7(self._clock.now()), kept=kept)
         await check_target_name(connection, wanted.name, bounds)
         return Outcome(position, wanted.name, "created", str(made))
@@ -159,7 +206,9 @@ class Imports:
 
 def _fields(stored: StoredTarget) -> dict[str, Any]:
     """Return what a caller may write of a target."""
-    return {name: value for name, value in stored.data().items() if name in TargetDraft.model_fields}
+    return {
+        name: value for name, value in stored.data().items() if name in TargetDraft.model_fields
+    }
 
 
 def _changes_login_use(wanted: TargetDraft, was: TargetDraft | None) -> bool:
@@ -169,12 +218,20 @@ def _changes_login_use(wanted: TargetDraft, was: TargetDraft | None) -> bool:
     """
     if wanted.credential is None and wanted.jump is None:
         return False
-    return was is None or wanted.model_dump(exclude=set(BESIDE_THE_WAY)) != was.model_dump(exclude=set(BESIDE_THE_WAY))
+    return was is None or wanted.model_dump(exclude=set(BESIDE_THE_WAY)) != was.model_dump(
+        exclude=set(BESIDE_THE_WAY)
+    )
 
 
-async def _add_same_address(connection: Connection, outcomes: Sequence[Outcome], bounds: Bounds) -> list[Outcome]:
+async def _add_same_address(
+    connection: Connection, outcomes: Sequence[Outcome], bounds: Bounds
+) -> list[Outcome]:
     """Add to each created or moved target the others in sight that share its host and port."""
-    written = [o.id for o in outcomes if o.id and (o.outcome == "created" or o.changes.keys() & {"host", "port"})]
+    written = [
+        o.id
+        for o in outcomes
+        if o.id and (o.outcome == "created" or o.changes.keys() & {"host", "port"})
+    ]
     twins = await inventory.of_same_address(connection, written, bounds.sight)
     return [replace(o, same_address=twins.get(o.id or "", ())) for o in outcomes]
 

@@ -85,10 +85,16 @@ async def select(
         chosen |= _each(members)
         if limited is not None and (not members or not found.issuperset(selection.groups)):
             raise out_of_sight()
-        faults += [unknown("/targets/groups", p, "group", g) for p, g in enumerate(selection.groups) if g not in found]
+        faults += [
+            unknown("/targets/groups", p, "group", g)
+            for p, g in enumerate(selection.groups)
+            if g not in found
+        ]
     if faults:
         more = f" {len(faults)} entries name nothing." if len(faults) > 1 else ""
-        raise Invalid("unknown_target", faults[0].detail + more, errors=faults[:UNKNOWN_TOLD_AT_MOST])
+        raise Invalid(
+            "unknown_target", faults[0].detail + more, errors=faults[:UNKNOWN_TOLD_AT_MOST]
+        )
     if selection.selector is not None:
         selected = await _by_selector(database, selection.selector, read)
         if limited is not None and not selected and not _keeps_to(limited, selection.selector):
@@ -119,7 +125,9 @@ async def _by_selector(database: Database, selector: str, read: Read) -> list[Di
         requirements = parse_selector(selector)
     except ValueError as wrong:
         detail = f"{wrong}."
-        raise Invalid("invalid_selector", detail, errors=[FieldError("", detail, "query:selector")]) from None
+        raise Invalid(
+            "invalid_selector", detail, errors=[FieldError("", detail, "query:selector")]
+        ) from None
     condition, values = _all_of(requirements)
     query = f"select {read.columns} from targets t {read.joined} where {condition} order by t.id limit %s"
     return await database.fetch(query, [*values, SELECTED_AT_MOST])
@@ -127,26 +135,38 @@ async def _by_selector(database: Database, selector: str, read: Read) -> list[Di
 
 def _all_of(requirements: Sequence[Requirement]) -> tuple[str, list[Any]]:
     conditions = [_condition(requirement) for requirement in requirements]
-    return " and ".join(text for text, _ in conditions), [value for _, bound in conditions for value in bound]
+    return " and ".join(text for text, _ in conditions), [
+        value for _, bound in conditions for value in bound
+    ]
 
 
 def _condition(requirement: Requirement) -> tuple[str, list[Any]]:
     if requirement.values:
-        test, values = "coalesce(t.labels ->> %s = any(%s), false)", [requirement.key, list(requirement.values)]
+        test, values = (
+            "coalesce(t.labels ->> %s = any(%s), false)",
+            [requirement.key, list(requirement.values)],
+        )
     else:
         test, values = "t.labels ? %s", [requirement.key]
     return f"{'not ' if requirement.negated else ''}{test}", values
 
 
-async def find_listed(connection: Connection, entries: Sequence[str], sight: Reach | None = None) -> dict[int, int]:
+async def find_listed(
+    connection: Connection, entries: Sequence[str], sight: Reach | None = None
+) -> dict[int, int]:
     """Return the id of the target in sight that each entry names, by the entry's position.
 
     Entries that name nothing are left out.
     """
-    return {p: row["id"] for p, row in (await _find_listed(connection, entries, sight, ONLY_IDS)).items()}
+    return {
+        p: row["id"]
+        for p, row in (await _find_listed(connection, entries, sight, ONLY_IDS)).items()
+    }
 
 
-async def _find_listed(connection: Connection, entries: Sequence[str], sight: Reach | None, read: Read) -> dict[int, DictRow]:
+async def _find_listed(
+    connection: Connection, entries: Sequence[str], sight: Reach | None, read: Read
+) -> dict[int, DictRow]:
     within, reaching = and_within(sight, "t.labels")
     references = [Reference.parse(entry) for entry in entries]
     found = await connection.execute(
@@ -168,21 +188,30 @@ async def make_known(connection: Connection, groups: Collection[str]) -> None:
         await connection.execute(_MAKE_KNOWN, [list(groups)])
 
 
-async def members(connection: Connection, groups: Sequence[str], among: Collection[int]) -> set[int]:
+async def members(
+    connection: Connection, groups: Sequence[str], among: Collection[int]
+) -> set[int]:
     """Return those of these targets that are in one of these groups, or in a nested group."""
     held = await (await connection.execute(_HELD, [list(groups)])).fetchall()
     condition, values = _in_groups(held)
     query = f"select t.id from targets t where t.id = any(%s::bigint[]) and ({condition})"
-    return {row["id"] for row in await (await connection.execute(query, [list(among), *values])).fetchall()}
+    return {
+        row["id"]
+        for row in await (await connection.execute(query, [list(among), *values])).fetchall()
+    }
 
 
-async def _grouped(database: Database, groups: Sequence[str], read: Read) -> tuple[list[DictRow], set[str]]:
+async def _grouped(
+    database: Database, groups: Sequence[str], read: Read
+) -> tuple[list[DictRow], set[str]]:
     """Return the targets in these groups, and the names of those groups that exist."""
     held = await database.fetch(_HELD, [list(groups)])
     condition, values = _in_groups(held)
     query = _GROUPS.format(conditions=condition, columns=read.columns, joined=read.joined)
     rows = await database.fetch(query, [*values, SELECTED_AT_MOST])
-    found = {row["name"] for row in held if row["stored"]} | {group for row in rows for group in row["groups"]}
+    found = {row["name"] for row in held if row["stored"]} | {
+        group for row in rows for group in row["groups"]
+    }
     return rows, found
 
 
@@ -204,4 +233,6 @@ def unknown(pointer: str, position: int, noun: str, entry: str) -> FieldError:
 def nothing_named(noun: str, field: str, name: str) -> Invalid:
     """Return the error of a field that names nothing."""
     detail = f"There is no {noun} {name!r}: create it first, or name another one."
-    return Invalid(f"unknown_{noun}", detail, errors=[FieldError(f"/{field}", detail, f"unknown_{noun}")])
+    return Invalid(
+        f"unknown_{noun}", detail, errors=[FieldError(f"/{field}", detail, f"unknown_{noun}")]
+    )

@@ -65,7 +65,9 @@ async def _used(connection: DatabaseConnection) -> None:
 class Database:
     """A pool of connections; every operation of the store gets its transaction here."""
 
-    def __init__(self, options: DatabaseOptions, *, on_retry: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, options: DatabaseOptions, *, on_retry: Callable[[], None] | None = None
+    ) -> None:
         self.options = options
         self._on_retry = on_retry
         self._prepared_after: int | None = PREPARED_AFTER
@@ -125,13 +127,20 @@ class Database:
             try:
                 connection = await self._pool.getconn(max(until - time.monotonic(), 0.01))
             except PoolTimeout:
-                reason = self._redial.reason or f"all {self.options.connections} connections are in use"
-                raise Unavailable(f"PostgreSQL: no connection within {WAIT_SECONDS:.0f} s: {reason}") from None
+                reason = (
+                    self._redial.reason or f"all {self.options.connections} connections are in use"
+                )
+                raise Unavailable(
+                    f"PostgreSQL: no connection within {WAIT_SECONDS:.0f} s: {reason}"
+                ) from None
             except psycopg.OperationalError as closed:
                 raise Unavailable(f"PostgreSQL: {closed}") from closed
             # Workers retry failures, so they skip the check; a connection closed in the meantime is
             # detected without it.
-            ask = not self.options.hot_verbs and time.monotonic() - connection.idle_since > TRUSTED_SECONDS
+            ask = (
+                not self.options.hot_verbs
+                and time.monotonic() - connection.idle_since > TRUSTED_SECONDS
+            )
             try:
                 works = await connection.is_alive(ask=ask)
             except BaseException:
@@ -144,13 +153,18 @@ class Database:
 
     def _classify(self, connection: DatabaseConnection, error: psycopg.Error) -> Unavailable | None:
         if connection.silent:
-            return Unavailable(f"PostgreSQL gave no answer within {connection.answer_seconds:.0f} s: the connection was closed")
+            return Unavailable(
+                f"PostgreSQL gave no answer within {connection.answer_seconds:.0f} s: the connection was closed"
+            )
         if connection.pooled and isinstance(error, _NOT_PREPARED):
             if self._prepared_after is not None:
                 log.warning(
-                    "prepared_statements_off", reason="the pooler loses them: set max_prepared_statements (PgBouncer 1.21)"
+                    "prepared_statements_off",
+                    reason="the pooler loses them: set max_prepared_statements (PgBouncer 1.21)",
                 )
-            self._prepared_after = None  # connections in use at the same time may still fail once themselves
+            self._prepared_after = (
+                None  # connections in use at the same time may still fail once themselves
+            )
             return Unavailable(f"the pooler lost a prepared statement: {error}")
         return as_unavailable(error)
 
@@ -178,11 +192,17 @@ class Database:
             try:
                 yield connection
             except BaseException as failed:
-                refused = isinstance(failed, Refusal) and connection.info.transaction_status != TransactionStatus.INERROR
+                refused = (
+                    isinstance(failed, Refusal)
+                    and connection.info.transaction_status != TransactionStatus.INERROR
+                )
                 if not refused:
                     await connection.close()
                 raise
-            if not connection.closed and connection.info.transaction_status != TransactionStatus.IDLE:
+            if (
+                not connection.closed
+                and connection.info.transaction_status != TransactionStatus.IDLE
+            ):
                 await connection.execute("rollback")
 
     @asynccontextmanager

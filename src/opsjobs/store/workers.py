@@ -132,7 +132,10 @@ class Workers:
         `expected`: what the database's clock should show (seconds since 1970). If it shows
         something else, it has stepped, and no worker is declared dead.
         """
-        return [row["zone"] for row in await self._database.fetch(_EXPIRE_LEASES, {"expected": expected})]
+        return [
+            row["zone"]
+            for row in await self._database.fetch(_EXPIRE_LEASES, {"expected": expected})
+        ]
 
     async def reap(self, name: str) -> int:
         """Declare all incarnations of a worker dead; return how many.

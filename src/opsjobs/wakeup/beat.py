@@ -50,7 +50,9 @@ def run_scheduler(tick: Tick, *, redis_url: str | None, metrics: Metrics | None 
     tick_loop = _TickLoop(tick, metrics or Metrics())
     app = WakeupApp(redis_url or NO_REDIS)
     app.tick_loop = tick_loop
-    service = beat.Service(app=app, max_interval=TICK_SECONDS, scheduler_cls=_LedgerScheduler, remote_control=False)
+    service = beat.Service(
+        app=app, max_interval=TICK_SECONDS, scheduler_cls=_LedgerScheduler, remote_control=False
+    )
 
     def body() -> int:
         tick_loop.start()
@@ -123,4 +125,6 @@ class _TickLoop:
         if repr(error) == self._last_error and now - self._logged_at < SAME_ERROR_SECONDS:
             return
         self._last_error, self._logged_at = repr(error), now
-        log.error("scheduler_pass_failed", error=self._last_error, exc_info=None if expected else error)
+        log.error(
+            "scheduler_pass_failed", error=self._last_error, exc_info=None if expected else error
+        )

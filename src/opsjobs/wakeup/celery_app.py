@@ -25,7 +25,11 @@ class _Broker(Connection):  # type: ignore[misc]  # kombu is half typed
     """A connection with short reconnect pauses."""
 
     def ensure_connection(self, *arguments: Any, **options: Any) -> Connection:
-        pace = {"interval_start": RECONNECT_SECONDS_FIRST, "interval_step": 0.5, "interval_max": RECONNECT_SECONDS_MAX}
+        pace = {
+            "interval_start": RECONNECT_SECONDS_FIRST,
+            "interval_step": 0.5,
+            "interval_max": RECONNECT_SECONDS_MAX,
+        }
         return super().ensure_connection(*arguments, **{**pace, **options})
 
 
@@ -38,7 +42,9 @@ class WakeupApp(Celery):  # type: ignore[misc]  # Celery ships no types
 
     def __init__(self, redis_url: str) -> None:
         # "disabled" is given here because CELERY_RESULT_BACKEND in the environment would win over the setting.
-        super().__init__("opsjobs", set_as_current=False, backend="disabled", loader="app", amqp=_Amqp, fixups=[])
+        super().__init__(
+            "opsjobs", set_as_current=False, backend="disabled", loader="app", amqp=_Amqp, fixups=[]
+        )
         self._broker_url = broker_url(redis_url)
         self.conf.update(SETTINGS)
 
@@ -113,6 +119,8 @@ def broker_url(redis_url: str) -> str:
     if parts.scheme == "rediss":
         return f"{redis_url}{'&' if parts.query else '?'}ssl_cert_reqs=required"
     if parts.scheme != "unix":
-        raise ValueError(f"REDIS_URL: unknown scheme {parts.scheme or '?'}://. Use redis://, rediss:// or unix://.")
+        raise ValueError(
+            f"REDIS_URL: unknown scheme {parts.scheme or '?'}://. Use redis://, rediss:// or unix://."
+        )
     login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
     return f"redis+socket://{login}{parts.path}?virtual_host={parse_qs(parts.query).get('db', ['0'])[0]}"

@@ -92,7 +92,9 @@ class LoopThread:
         try:
             self.run(self._part.stop(), self._stop_seconds)
         except TimeoutError:
-            log.error("stop_timed_out", hint="the lease expires instead", seconds=self._stop_seconds)
+            log.error(
+                "stop_timed_out", hint="the lease expires instead", seconds=self._stop_seconds
+            )
         except Exception:  # noqa: BLE001  what fails here must not keep the process alive
             log.exception("stop_failed")
 
@@ -168,7 +170,9 @@ def _ignore(_: int, __: FrameType | None) -> None:
 class _Process:
     """The process's life: running, stopping, stopped."""
 
-    def __init__(self, body: Callable[[], int], stop: Callable[[], None], signals: _SignalPipe) -> None:
+    def __init__(
+        self, body: Callable[[], int], stop: Callable[[], None], signals: _SignalPipe
+    ) -> None:
         self.code = 0
         self._body = body
         self._stop = stop

@@ -45,7 +45,9 @@ class Notifier:
     def start(self) -> None:
         """Start the sending thread. It is no error if Redis is down."""
         if self._sender and self._thread is None:
-            self._thread = threading.Thread(target=self._send_forever, name="opsjobs-notifier", daemon=True)
+            self._thread = threading.Thread(
+                target=self._send_forever, name="opsjobs-notifier", daemon=True
+            )
             self._thread.start()
 
     def stop(self) -> None:
@@ -84,7 +86,9 @@ class Notifier:
         """Wait for and return the zone whose wake-up is due; None after the stop."""
         with self._change:
             while self._pending or not self._stopping:
-                zone, due = min(self._pending.items(), key=lambda pending: pending[1], default=("", math.inf))
+                zone, due = min(
+                    self._pending.items(), key=lambda pending: pending[1], default=("", math.inf)
+                )
                 left = due - time.monotonic()
                 if left <= 0 or self._stopping:
                     del self._pending[zone]
@@ -104,7 +108,9 @@ class Notifier:
         if self._sender:
             self._sender.close()
         if first:
-            log.warning("redis_unavailable", hint="workers poll instead", zone=zone, error=repr(error))
+            log.warning(
+                "redis_unavailable", hint="workers poll instead", zone=zone, error=repr(error)
+            )
         with self._change:
             if self._stopping:
                 self._pending.clear()
@@ -134,7 +140,15 @@ class _Sender:
         expiry = producer.channel.prepare_queue_arguments({}, expires=queue.expires)
         if producer.channel.queue_declare(queue.name, arguments=expiry).message_count:
             return False
-        self._app.send_task(WAKEUP, (zone,), queue=queue, producer=producer, retry=False, declare=(), ignore_result=True)
+        self._app.send_task(
+            WAKEUP,
+            (zone,),
+            queue=queue,
+            producer=producer,
+            retry=False,
+            declare=(),
+            ignore_result=True,
+        )
         return True
 
     def close(self) -> None:
@@ -145,7 +159,11 @@ class _Sender:
                 connection.release()
 
     def _connect(self) -> Producer:
-        timeouts = {"socket_timeout": SOCKET_SECONDS, "socket_connect_timeout": SOCKET_SECONDS, "client_name": "opsjobs-notifier"}
+        timeouts = {
+            "socket_timeout": SOCKET_SECONDS,
+            "socket_connect_timeout": SOCKET_SECONDS,
+            "client_name": "opsjobs-notifier",
+        }
         self._connection = self._app.connection_for_write(transport_options=timeouts)
         self._connection.ensure_connection(max_retries=0)
         # A separate channel: the default channel of a connection retries without an end.

@@ -51,7 +51,9 @@ def run_worker(
     host = LoopThread(engine, "opsjobs-engine", stop_seconds=stop_seconds)
     if redis_url is None:
         return run_until_signal(lambda: _host_alone(host), host.stop)
-    celery_worker = _CeleryWorkerHost(_worker_app(engine, redis_url, zone, metrics or Metrics()), host, name)
+    celery_worker = _CeleryWorkerHost(
+        _worker_app(engine, redis_url, zone, metrics or Metrics()), host, name
+    )
     return run_until_signal(celery_worker.run, celery_worker.stop)
 
 
@@ -112,7 +114,9 @@ class _EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ship
 
     requires = ("celery.worker.components:Pool",)
 
-    def __init__(self, controller: WorkController, engine_host: LoopThread, waker: int, **options: Any) -> None:
+    def __init__(
+        self, controller: WorkController, engine_host: LoopThread, waker: int, **options: Any
+    ) -> None:
         super().__init__(controller, **options)
         self._host = engine_host
         self._waker = waker

@@ -12,7 +12,9 @@ from pydantic_core import CoreSchema
 
 from opsjobs.model import text_patterns
 
-Cursor = Annotated[str | None, Field(description="The `cursor` of the next page; null on the last one")]
+Cursor = Annotated[
+    str | None, Field(description="The `cursor` of the next page; null on the last one")
+]
 Seconds = Annotated[float, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=text_patterns.SHA256)]
 
@@ -23,7 +25,9 @@ class AnswerModel(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
         """Describe the model without defaults: an optional field of an answer is there or not."""
         described = handler.resolve_ref_schema(handler(core_schema))
         for field in described.get("properties", {}).values():
@@ -42,7 +46,9 @@ class PageModel(AnswerModel):
     """A page of a list. Subclasses add `items`."""
 
     next: Cursor
-    total: int = Field(default=0, description="The number of all items; only if `page` was asked for")
+    total: int = Field(
+        default=0, description="The number of all items; only if `page` was asked for"
+    )
 
 
 class TargetRefOut(AnswerModel):

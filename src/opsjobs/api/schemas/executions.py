@@ -46,7 +46,9 @@ class WavesOut(AnswerModel):
 class WaitingOnOut(AnswerModel):
     """Why an execution stands still. Which of the optional fields are there depends on `kind`."""
 
-    kind: str = Field(description="pause, confirm, max_fail, check, exclusive, approval, workers, maintenance, slot or hold")
+    kind: str = Field(
+        description="pause, confirm, max_fail, check, exclusive, approval, workers, maintenance, slot or hold"
+    )
     reason: str | None
     by: str | None = None
     name: str = ""
@@ -184,7 +186,9 @@ class TargetRunOut(StoredModel):
     step: str | None = Field(description="The key of the action that it is at")
     last_stderr: str | None
     worker: str | None
-    contact_lost_at: Timestamp | None = Field(description="Since when its worker cannot reach the target")
+    contact_lost_at: Timestamp | None = Field(
+        description="Since when its worker cannot reach the target"
+    )
     error: ErrorOut | None
     exit_code: int | None
     started_at: Timestamp | None

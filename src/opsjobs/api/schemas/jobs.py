@@ -6,7 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from opsjobs.api.schemas.base import AnswerModel, FindingOut, Json, PageModel, StoredModel, Timestamp
+from opsjobs.api.schemas.base import (
+    AnswerModel,
+    FindingOut,
+    Json,
+    PageModel,
+    StoredModel,
+    Timestamp,
+)
 from opsjobs.model.action import Action
 from opsjobs.model.job import JobState, JobType
 from opsjobs.model.parameter import ParameterDraft

@@ -16,8 +16,16 @@ def _header(description: str) -> dict[str, Any]:
 
 _LOCATION = {"Location": _header("The address of what was created")}
 _ETAG = {"ETag": _header("The version, for If-Match")}
-_REPLAYED = {"Idempotency-Replayed": _header("`true`: the answer to an earlier request with this Idempotency-Key")}
-_LAUNCHED = {**_LOCATION, **_REPLAYED, "Preference-Applied": _header("The `Prefer` that was followed")}
+_REPLAYED = {
+    "Idempotency-Replayed": _header(
+        "`true`: the answer to an earlier request with this Idempotency-Key"
+    )
+}
+_LAUNCHED = {
+    **_LOCATION,
+    **_REPLAYED,
+    "Preference-Applied": _header("The `Prefer` that was followed"),
+}
 _TEXT = {"schema": {"type": "string"}}
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 
@@ -32,7 +40,11 @@ UNAVAILABLE: Responses = {503: {"model": HealthOut, "description": "Unavailable"
 
 LAUNCHED: Responses = {
     202: {"headers": _LAUNCHED, "description": "The execution is stored"},
-    200: {"model": ExecutionOut, "headers": _LAUNCHED, "description": "The execution has ended (`Prefer: wait`)"},
+    200: {
+        "model": ExecutionOut,
+        "headers": _LAUNCHED,
+        "description": "The execution has ended (`Prefer: wait`)",
+    },
 }
 LAUNCHED_OR_PREVIEW: Responses = {
     202: LAUNCHED[202],
@@ -52,12 +64,22 @@ RETRIED_OR_PREVIEW: Responses = {
 }
 
 TEXT: Responses = {200: {"content": {"text/plain": _TEXT}}}
-LINES: Responses = {200: {"content": {"application/x-ndjson": _TEXT}, "description": "One JSON object a line"}}
-EVENTS: Responses = {200: {"content": {"text/event-stream": _TEXT}, "description": "Frames until the `end` event"}}
-BYTES: Responses = {200: {"content": {"application/octet-stream": _BYTES}, "description": "The bytes of the file"}}
+LINES: Responses = {
+    200: {"content": {"application/x-ndjson": _TEXT}, "description": "One JSON object a line"}
+}
+EVENTS: Responses = {
+    200: {"content": {"text/event-stream": _TEXT}, "description": "Frames until the `end` event"}
+}
+BYTES: Responses = {
+    200: {"content": {"application/octet-stream": _BYTES}, "description": "The bytes of the file"}
+}
 LOG: Responses = {
     200: {
-        "content": {"text/plain": _TEXT, "application/octet-stream": _BYTES, "application/x-ndjson": _TEXT},
+        "content": {
+            "text/plain": _TEXT,
+            "application/octet-stream": _BYTES,
+            "application/x-ndjson": _TEXT,
+        },
         "description": "By `format`: a page of JSON, lines of text, the bytes of one stream, or one JSON object a line",
     }
 }

@@ -77,7 +77,9 @@ class DatabaseStatusOut(AnswerModel):
     model_config = ConfigDict(validate_by_name=True)
 
     version: str
-    schema_: Annotated[str | None, Field(alias="schema", description="The revision of its migrations")]
+    schema_: Annotated[
+        str | None, Field(alias="schema", description="The revision of its migrations")
+    ]
     schema_needed: str
 
 

@@ -6,7 +6,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from opsjobs.api.schemas.base import AnswerModel, ErrorOut, Json, PageModel, StepOut, StoredModel, TargetRefOut, Timestamp
+from opsjobs.api.schemas.base import (
+    AnswerModel,
+    ErrorOut,
+    Json,
+    PageModel,
+    StepOut,
+    StoredModel,
+    TargetRefOut,
+    Timestamp,
+)
 from opsjobs.model.circuit import CircuitState
 from opsjobs.model.spool_identity import Durability
 from opsjobs.model.target import HostKeyPolicy, Transport
@@ -24,7 +33,9 @@ class TargetOut(AnswerModel):
     platform: str
     labels: dict[str, str]
     groups: list[str]
-    credential: str | None = Field(description="The name of the credential that it is logged in to with")
+    credential: str | None = Field(
+        description="The name of the credential that it is logged in to with"
+    )
     host_keys: list[str]
     host_key_policy: HostKeyPolicy
     zone: str
@@ -50,7 +61,9 @@ class ImportedTargetOut(AnswerModel):
     outcome: Literal["created", "updated", "unchanged", "skipped", "refused"]
     id: str | None
     error: ErrorOut | None
-    changes: dict[str, Json] = Field(description="Of an updated target: each field with its old and new value")
+    changes: dict[str, Json] = Field(
+        description="Of an updated target: each field with its old and new value"
+    )
     same_address: list[str]
 
 

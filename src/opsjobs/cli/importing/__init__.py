@@ -7,7 +7,14 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import PurePath
 
-from opsjobs.cli.importing import ansible_ini, ansible_json, ansible_yaml, csv_table, hosts_file, ssh_config
+from opsjobs.cli.importing import (
+    ansible_ini,
+    ansible_json,
+    ansible_yaml,
+    csv_table,
+    hosts_file,
+    ssh_config,
+)
 from opsjobs.cli.importing.inventory import FoundTarget, ImportedInventory, Skipped
 
 _FROM_STDIN = "opsjobs targets import -"
@@ -49,7 +56,11 @@ def guess(name: str, text: str) -> SourceKind:
         return SourceKind.CSV
     if path.suffix in (".yml", ".yaml", ".ini"):
         return SourceKind.ANSIBLE
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", ";"))]
+    lines = [
+        line.strip()
+        for line in text.splitlines()
+        if line.strip() and not line.lstrip().startswith(("#", ";"))
+    ]
     if ssh_config.looks_like(lines):
         return SourceKind.SSH_CONFIG
     if hosts_file.looks_like(lines):
@@ -67,11 +78,16 @@ def _refuse_unread(name: str, text: str) -> None:
     if PurePath(name).suffix == ".toml":
         raise ValueError(f"TOML is not supported. Import it as JSON: {listed} | {_FROM_STDIN}")
     if text.startswith("#!/"):
-        raise ValueError(f"it is a program, which is not executed. Import its output: {listed} | {_FROM_STDIN}")
+        raise ValueError(
+            f"it is a program, which is not executed. Import its output: {listed} | {_FROM_STDIN}"
+        )
 
 
 def _is_yaml(name: str, text: str) -> bool:
     if PurePath(name).suffix in (".yml", ".yaml", ".json"):
         return True
-    first = next((line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")), "")
+    first = next(
+        (line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")),
+        "",
+    )
     return first.startswith(("---", "{")) or first.rstrip().endswith(":")

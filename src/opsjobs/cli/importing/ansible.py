@@ -7,7 +7,13 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, FoundTarget, ImportedInventory, Skipped, port_of
+from opsjobs.cli.importing.inventory import (
+    TARGETS_AT_MOST,
+    FoundTarget,
+    ImportedInventory,
+    Skipped,
+    port_of,
+)
 
 EVERY_HOST = "all"
 EVERYBODY = (EVERY_HOST, "ungrouped")
@@ -15,7 +21,13 @@ EVERYBODY = (EVERY_HOST, "ungrouped")
 DEPTH_AT_MOST = 20
 VAULTED = "!vault …"
 """Placeholder for a value that ansible-vault has encrypted."""
-_CONNECTIONS = {"ssh": "ssh", "smart": "ssh", "paramiko": "ssh", "paramiko_ssh": "ssh", "local": "local"}
+_CONNECTIONS = {
+    "ssh": "ssh",
+    "smart": "ssh",
+    "paramiko": "ssh",
+    "paramiko_ssh": "ssh",
+    "local": "local",
+}
 _HOST = ("ansible_host", "ansible_ssh_host")
 _PORT = ("ansible_port", "ansible_ssh_port")
 _USER = ("ansible_user", "ansible_ssh_user")
@@ -70,7 +82,9 @@ class Tree:
         left: list[Skipped] = []
         for host, own in self.hosts.items():
             # From the outermost group inwards: an inner group overrides an outer one.
-            groups = sorted(of_host[host], key=lambda name: (name != EVERY_HOST, len(above.get(name, ())), name))
+            groups = sorted(
+                of_host[host], key=lambda name: (name != EVERY_HOST, len(above.get(name, ())), name)
+            )
             one = self._host(host, own, groups)
             if isinstance(one, FoundTarget):
                 found.append(one)
@@ -84,7 +98,9 @@ class Tree:
             variables.update(self.groups[group].variables)
         variables.update(own)
         try:
-            return _build_target(name, variables, [group for group in groups if group not in EVERYBODY])
+            return _build_target(
+                name, variables, [group for group in groups if group not in EVERYBODY]
+            )
         except ValueError as wrong:
             return Skipped(name, str(wrong), target=True)
 
@@ -108,14 +124,27 @@ def _build_target(name: str, variables: Mapping[str, str], groups: list[str]) ->
     network = connection == "network_cli"
     if connection not in _CONNECTIONS and not network:
         raise ValueError(f"its connection is {connection!r}: only ssh and local are supported")
-    read = {word: _first(variables, names) for word, names in (("host", _HOST), ("port", _PORT), ("user", _USER), ("key", _KEY))}
-    if vaulted := next((word for word, value in read.items() if value and value.startswith("!vault")), None):
-        raise ValueError(f"its {vaulted} is encrypted with ansible-vault: write it in plain text, or add the target by hand")
+    read = {
+        word: _first(variables, names)
+        for word, names in (("host", _HOST), ("port", _PORT), ("user", _USER), ("key", _KEY))
+    }
+    if vaulted := next(
+        (word for word, value in read.items() if value and value.startswith("!vault")), None
+    ):
+        raise ValueError(
+            f"its {vaulted} is encrypted with ansible-vault: write it in plain text, or add the target by hand"
+        )
     computed = next((word for word, value in read.items() if value and "{{" in value), None)
     if computed is not None:
-        raise ValueError(f"its {computed} is a template ({read[computed]!r:.60}): write its value, or add the target by hand")
+        raise ValueError(
+            f"its {computed} is a template ({read[computed]!r:.60}): write its value, or add the target by hand"
+        )
     host, port = read["host"] or name, read["port"]
-    if read["host"] is None and (apart := re.fullmatch(r"\[?([^\[\]]+?)\]?:(\d+)", name)) and ":" not in apart[1]:
+    if (
+        read["host"] is None
+        and (apart := re.fullmatch(r"\[?([^\[\]]+?)\]?:(\d+)", name))
+        and ":" not in apart[1]
+    ):
         host, port = apart[1], port or apart[2]
     jump = _JUMP.search(" ".join(variables.get(word, "") for word in _ARGUMENTS))
     return FoundTarget(
@@ -128,7 +157,9 @@ def _build_target(name: str, variables: Mapping[str, str], groups: list[str]) ->
         jump=jump[1] if jump else None,
         transport="local" if connection == "local" else None,
         platform="network" if network else None,
-        variables={key: value for key, value in variables.items() if key not in _READ or key in _ARGUMENTS},
+        variables={
+            key: value for key, value in variables.items() if key not in _READ or key in _ARGUMENTS
+        },
     )
 
 
@@ -162,7 +193,11 @@ def _unread(found: list[FoundTarget]) -> Iterator[Skipped]:
                 users[name] = users.get(name, 0) + 1
     for name, count in sorted(users.items()):
         secret = _SECRETS.fullmatch(name) is not None
-        reason = "secrets are not imported: use opsjobs credentials add" if secret else "it is not supported"
+        reason = (
+            "secrets are not imported: use opsjobs credentials add"
+            if secret
+            else "it is not supported"
+        )
         yield Skipped(f"{name} (of {count} host{'s' if count != 1 else ''})", reason)
 
 

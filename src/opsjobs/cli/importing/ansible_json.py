@@ -22,7 +22,8 @@ def looks_like(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return _META in loaded or any(
-        isinstance(body, list) or (isinstance(body, dict) and _has_lists(body)) for body in loaded.values()
+        isinstance(body, list) or (isinstance(body, dict) and _has_lists(body))
+        for body in loaded.values()
     )
 
 
@@ -59,7 +60,9 @@ def _mapping(found: Any, what: str) -> dict[str, Any]:
 
 
 def _names(found: Any, what: str) -> list[str]:
-    if found is not None and not (isinstance(found, list) and all(isinstance(name, str) for name in found)):
+    if found is not None and not (
+        isinstance(found, list) and all(isinstance(name, str) for name in found)
+    ):
         raise ValueError(f"{what} are not a list of names")
     return list(found or ())
 

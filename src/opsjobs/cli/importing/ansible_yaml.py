@@ -67,12 +67,16 @@ class _YamlReader:
             return
         parts = self._mapping(body, f"the group {name!r}")
         if unknown := sorted(set(parts) - _KNOWN):
-            raise ValueError(f"the group {name!r} has the key {unknown[0]!r}: only hosts, children and vars are allowed")
+            raise ValueError(
+                f"the group {name!r} has the key {unknown[0]!r}: only hosts, children and vars are allowed"
+            )
         for host, variables in self._mapping(parts.get("hosts"), f"the hosts of {name!r}").items():
             for one in expand(host):
                 self._tree.add(name, one, self._variables(variables, f"the host {host!r}"))
         group.variables.update(self._variables(parts.get("vars"), f"the vars of {name!r}"))
-        for child, inner in self._mapping(parts.get("children"), f"the children of {name!r}").items():
+        for child, inner in self._mapping(
+            parts.get("children"), f"the children of {name!r}"
+        ).items():
             group.children[child] = None
             self.group(child, inner, depth + 1)
 

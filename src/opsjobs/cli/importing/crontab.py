@@ -118,7 +118,9 @@ class _CrontabReader:
         if line.endswith("\r"):
             line = line.rstrip("\r")
             if not self._carriage_told:
-                self._leave("this and other lines end in a carriage return, which cron would pass to the command: it is removed")
+                self._leave(
+                    "this and other lines end in a carriage return, which cron would pass to the command: it is removed"
+                )
             self._carriage_told = True
         written = line.lstrip(" \t")
         if not written.strip() or written.startswith("#"):
@@ -135,7 +137,10 @@ class _CrontabReader:
         if "\0" in written:
             raise _Unreadable("it holds a NUL character")
         if (setting := _SETTING.fullmatch(written)) is not None:
-            self._set(next(name for name in setting.groups()[:3] if name is not None), _unquoted(setting[4]))
+            self._set(
+                next(name for name in setting.groups()[:3] if name is not None),
+                _unquoted(setting[4]),
+            )
         else:
             self._found.entries.append(self._entry(written))
 
@@ -174,9 +179,13 @@ class _CrontabReader:
         except ValueError as wrong:
             raise _Unreadable(f"the setting is not imported: {wrong}") from None
         if name.startswith("OPSJOBS_"):
-            raise _Unreadable(f"the setting is not imported: {name} is a variable of opsjobs itself")
+            raise _Unreadable(
+                f"the setting is not imported: {name} is a variable of opsjobs itself"
+            )
         if is_template(value):
-            raise _Unreadable(f"the setting is not imported: opsjobs would expand {value[:40]!r} as a template")
+            raise _Unreadable(
+                f"the setting is not imported: opsjobs would expand {value[:40]!r} as a template"
+            )
         self._settings = replace(self._settings, env={**self._settings.env, name: value})
 
     # --- entries
@@ -197,7 +206,9 @@ class _CrontabReader:
         except PydanticCustomError as wrong:
             raise _Unreadable(str((wrong.context or {}).get("detail", wrong))) from None
         single = flags is not None and "s" in flags[1]
-        return CrontabEntry(self._place, when, command, stdin, user, self._settings, single, self._note)
+        return CrontabEntry(
+            self._place, when, command, stdin, user, self._settings, single, self._note
+        )
 
     def _nickname(self, written: str) -> tuple[str, str]:
         word = written.split(maxsplit=1)[0]
@@ -207,9 +218,13 @@ class _CrontabReader:
         if name == "@every_minute":
             return "* * * * *", rest
         if re.fullmatch(r"@\d+", name):
-            raise _Unreadable(f"{name} counts from the end of the previous run; add a schedule with --every")
+            raise _Unreadable(
+                f"{name} counts from the end of the previous run; add a schedule with --every"
+            )
         if name not in _NICKNAMES:
-            raise _Unreadable(f"{word[:40]!r} is not a crontab nickname: use one of {', '.join(_NICKNAMES)}")
+            raise _Unreadable(
+                f"{word[:40]!r} is not a crontab nickname: use one of {', '.join(_NICKNAMES)}"
+            )
         return name, rest
 
     def _fields(self, written: str) -> tuple[str, str]:
@@ -224,7 +239,9 @@ class _CrontabReader:
         return " ".join(self._field(position, text) for position, text in enumerate(fields)), rest
 
     def _field(self, position: int, text: str) -> str:
-        if not _FIELD.fullmatch(text) or any(word.lower() not in _NAMES for word in re.findall("[A-Za-z]+", text)):
+        if not _FIELD.fullmatch(text) or any(
+            word.lower() not in _NAMES for word in re.findall("[A-Za-z]+", text)
+        ):
             place = ("minute", "hour", "day of the month", "month", "day of the week")[position]
             raise _Unreadable(f"{text[:40]!r} is not valid as {place}")
         text = _STEP.sub(lambda m: self._step(position, m), text)
@@ -243,14 +260,18 @@ class _CrontabReader:
         first = base.split("-")[0]
         if base == "*":
             first = f"*/{most}" if position in _BY_STAR else str(_LOWEST[position])
-        self._leave(f"the step of {item[0]} is over {most}: as in cron, only the first value counts; it has become {first}")
+        self._leave(
+            f"the step of {item[0]} is over {most}: as in cron, only the first value counts; it has become {first}"
+        )
         return first
 
     def _user(self, rest: str) -> tuple[str, str]:
         word = _WORD.match(rest)
         account = _ACCOUNT.fullmatch(word[1]) if word else None
         if word is None or account is None:
-            raise _Unreadable("there is no user before the command. If it is the crontab of a user, use --user NAME")
+            raise _Unreadable(
+                "there is no user before the command. If it is the crontab of a user, use --user NAME"
+            )
         if account[2]:
             self._leave(f"{account[2]} of the user {account[1]} is not imported: only the user is")
         return account[1], rest[word.end() :]

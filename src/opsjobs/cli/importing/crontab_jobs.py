@@ -17,9 +17,13 @@ NAME_CHARACTERS_MAX = 200
 DIGEST_CHARACTERS = 8
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.@=-]+")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=\S*\s+")
-_GUARD = re.compile(r"\s*(?:cd|test|\[|\[\[|command|if|\.|source)\s[^&|;]*(?:&&|\|\||;)[\s{(]*(?:then\s+)?")
+_GUARD = re.compile(
+    r"\s*(?:cd|test|\[|\[\[|command|if|\.|source)\s[^&|;]*(?:&&|\|\||;)[\s{(]*(?:then\s+)?"
+)
 _SHELLS = ("sh", "bash", "python", "python3", "php", "perl")
-_WRAPPERS = frozenset(("sudo", "nice", "ionice", "chronic", "exec", "time", "nohup", "env", "setsid", *_SHELLS))
+_WRAPPERS = frozenset(
+    ("sudo", "nice", "ionice", "chronic", "exec", "time", "nohup", "env", "setsid", *_SHELLS)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,9 @@ def source_of(file: str, wishes: CrontabOptions, *, system: bool) -> str:
     return f"{TAG}:{sha256(chr(0).join(parts).encode()).hexdigest()[:DIGEST_CHARACTERS]}"
 
 
-def plan_jobs(entries: Sequence[tuple[CrontabEntry, str]], wishes: CrontabOptions) -> list[PlannedJob]:
+def plan_jobs(
+    entries: Sequence[tuple[CrontabEntry, str]], wishes: CrontabOptions
+) -> list[PlannedJob]:
     """Return the job and schedule of all entries, each with the tag of its crontab.
 
     Equal entries get equal names on each import; a duplicate gets a number.
@@ -66,7 +72,11 @@ def plan_jobs(entries: Sequence[tuple[CrontabEntry, str]], wishes: CrontabOption
         name = _name(entry, wishes)
         seen[name] = seen.get(name, 0) + 1
         name = name if seen[name] == 1 else f"{name}-{seen[name]}"
-        found.append(PlannedJob(entry.place, source, _job(entry, name, source, wishes), _schedule(entry, wishes)))
+        found.append(
+            PlannedJob(
+                entry.place, source, _job(entry, name, source, wishes), _schedule(entry, wishes)
+            )
+        )
     return found
 
 
@@ -87,7 +97,9 @@ def _name(entry: CrontabEntry, wishes: CrontabOptions) -> str:
     So an entry whose time changes stays the same job.
     """
     user = entry.user or wishes.user or ""
-    digest = sha256("\0".join((user, entry.command, entry.stdin or "")).encode()).hexdigest()[:DIGEST_CHARACTERS]
+    digest = sha256("\0".join((user, entry.command, entry.stdin or "")).encode()).hexdigest()[
+        :DIGEST_CHARACTERS
+    ]
     parts = [part for part in (user, _program(entry.command), digest) if part]
     return f"{wishes.prefix}{'-'.join(parts)}"[:NAME_CHARACTERS_MAX]
 
@@ -100,7 +112,9 @@ def _program(command: str) -> str:
     while (assignment := _ASSIGNMENT.match(rest)) is not None:
         rest = rest[assignment.end() :]
     words = rest.split()
-    while len(words) > 1 and (PurePosixPath(words[0]).name in _WRAPPERS or words[0].startswith("-") or words[0].isdigit()):
+    while len(words) > 1 and (
+        PurePosixPath(words[0]).name in _WRAPPERS or words[0].startswith("-") or words[0].isdigit()
+    ):
         words = words[1:]
     name = PurePosixPath(words[0]).name if words else ""
     return _NOT_IN_A_NAME.sub("-", name).strip("-.")[:40]
@@ -127,7 +141,10 @@ def _action(entry: CrontabEntry, wishes: CrontabOptions) -> dict[str, Any]:
     if entry.stdin is not None:
         action["stdin"] = entry.stdin
     if (user := entry.user or wishes.user) is not None:
-        action["become"] = {"user": user, **({"credential": wishes.credential} if wishes.credential else {})}
+        action["become"] = {
+            "user": user,
+            **({"credential": wishes.credential} if wishes.credential else {}),
+        }
     return action
 
 
@@ -139,7 +156,11 @@ def _program_of(entry: CrontabEntry) -> dict[str, Any]:
     """
     if entry.settings.shell is None and not is_template(entry.command):
         return {"type": "command", "command": entry.command}
-    return {"type": "script", "interpreter": entry.settings.shell or "/bin/sh", "script": f"{entry.command}\n"}
+    return {
+        "type": "script",
+        "interpreter": entry.settings.shell or "/bin/sh",
+        "script": f"{entry.command}\n",
+    }
 
 
 def _schedule(entry: CrontabEntry, wishes: CrontabOptions) -> dict[str, Any]:

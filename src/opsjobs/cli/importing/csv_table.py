@@ -6,9 +6,22 @@ import csv
 import io
 from collections.abc import Collection, Mapping, Sequence
 
-from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, FoundTarget, ImportedInventory, Skipped, port_of
+from opsjobs.cli.importing.inventory import (
+    TARGETS_AT_MOST,
+    FoundTarget,
+    ImportedInventory,
+    Skipped,
+    port_of,
+)
 
-_SAME = {"hostname": "host", "address": "host", "ip": "host", "username": "user", "group": "groups", "tags": "labels"}
+_SAME = {
+    "hostname": "host",
+    "address": "host",
+    "ip": "host",
+    "username": "user",
+    "group": "groups",
+    "tags": "labels",
+}
 _COLUMNS = {
     "name",
     "host",
@@ -38,7 +51,9 @@ def looks_like(lines: Sequence[str]) -> bool:
 def read(text: str) -> ImportedInventory:
     """Return the inventory in the text. Raises ValueError without a `name` or `host` column."""
     text = text.removeprefix("\ufeff")
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text.partition("\n")[0]), strict=True)
+    rows = csv.reader(
+        io.StringIO(text, newline=""), delimiter=_separator(text.partition("\n")[0]), strict=True
+    )
     try:
         heading = [_column(word) for word in next(rows, [])]
         if not {"name", "host"} & set(heading):
@@ -46,16 +61,27 @@ def read(text: str) -> ImportedInventory:
         if twice := [word for word in set(heading) if heading.count(word) > 1]:
             raise ValueError(f"the column {twice[0]!r} appears twice")
         found: dict[str, FoundTarget] = {}
-        left = [Skipped(f"column {c}", "unknown column") for c in heading if c not in _COLUMNS and not c.startswith(_LABEL)]
+        left = [
+            Skipped(f"column {c}", "unknown column")
+            for c in heading
+            if c not in _COLUMNS and not c.startswith(_LABEL)
+        ]
         for row in rows:
             if any(cell.strip() for cell in row):
-                _take(found, left, dict(zip(heading, (cell.strip() for cell in row), strict=False)), rows.line_num)
+                _take(
+                    found,
+                    left,
+                    dict(zip(heading, (cell.strip() for cell in row), strict=False)),
+                    rows.line_num,
+                )
     except csv.Error as wrong:
         raise ValueError(f"line {rows.line_num}: {wrong}") from None
     return ImportedInventory([*found.values()], left)
 
 
-def _take(found: dict[str, FoundTarget], left: list[Skipped], cells: Mapping[str, str], number: int) -> None:
+def _take(
+    found: dict[str, FoundTarget], left: list[Skipped], cells: Mapping[str, str], number: int
+) -> None:
     name = cells.get("name") or cells.get("host") or ""
     try:
         _check_name(name, found)
@@ -78,7 +104,11 @@ def _build_target(name: str, cells: Mapping[str, str]) -> FoundTarget:
     if slots and not slots.isdigit():
         raise ValueError(f"slots: {slots!r} is not a number")
     labels = dict(_pair(word) for word in _split(cells.get("labels")))
-    labels |= {c.removeprefix(_LABEL): value for c, value in cells.items() if c.startswith(_LABEL) and value}
+    labels |= {
+        c.removeprefix(_LABEL): value
+        for c, value in cells.items()
+        if c.startswith(_LABEL) and value
+    }
     return FoundTarget(
         name,
         cells.get("host") or name,

@@ -13,7 +13,9 @@ from opsjobs.cli.importing.inventory import Skipped
 DAYS_A_STRETCH = 366
 _LINE = re.compile(r"[\"']?(\d{4}-\d\d-\d\d)[\"']?(?:[\s,;]+(.*))?")
 _PROPERTY = re.compile(r"([A-Za-z-]+)((?:;[^:\"]*(?:\"[^\"]*\"[^:\"]*)*)?):(.*)", re.DOTALL)
-_EVERY_YEAR = re.compile(r"FREQ=YEARLY(;(INTERVAL=1|BYMONTH=\d+|BYMONTHDAY=\d+|WKST=\w+))*", re.IGNORECASE)
+_EVERY_YEAR = re.compile(
+    r"FREQ=YEARLY(;(INTERVAL=1|BYMONTH=\d+|BYMONTHDAY=\d+|WKST=\w+))*", re.IGNORECASE
+)
 
 
 @dataclass
@@ -26,8 +28,17 @@ class Holidays:
 
     def windows(self) -> list[dict[str, Any]]:
         """Return the windows, one per name."""
-        dated = [{**_name_field(name), "dates": [str(day) for day in sorted(days)]} for name, days in self.dates.items()]
-        return [*dated, *({**_name_field(name), "yearly": list(ranges)} for name, ranges in self.yearly.items())]
+        dated = [
+            {**_name_field(name), "dates": [str(day) for day in sorted(days)]}
+            for name, days in self.dates.items()
+        ]
+        return [
+            *dated,
+            *(
+                {**_name_field(name), "yearly": list(ranges)}
+                for name, ranges in self.yearly.items()
+            ),
+        ]
 
 
 def read(text: str) -> Holidays:
@@ -52,7 +63,9 @@ def _lines(text: str) -> Holidays:
         except ValueError as wrong:
             raise ValueError(f"line {number}: {words[:40]!r}: {wrong}") from None
         if match is None or day is None:
-            raise ValueError(f"line {number}: {words[:40]!r} is not a date: write 2026-12-25, followed by its name")
+            raise ValueError(
+                f"line {number}: {words[:40]!r} is not a date: write 2026-12-25, followed by its name"
+            )
         found.dates.setdefault(_clean(match[2] or ""), {})[day] = None
     return found
 
@@ -64,7 +77,9 @@ def _calendar(text: str) -> Holidays:
         try:
             _take(found, event)
         except ValueError as wrong:
-            found.left.append(Skipped(_clean(event.get("SUMMARY", "an event without a name")), str(wrong)))
+            found.left.append(
+                Skipped(_clean(event.get("SUMMARY", "an event without a name")), str(wrong))
+            )
     return found
 
 
@@ -87,12 +102,16 @@ def _take(found: Holidays, event: dict[str, str]) -> None:
     first = _day(event.get("DTSTART", ""))
     last = _day(event["DTEND"]) - timedelta(days=1) if "DTEND" in event else first
     if not timedelta() <= last - first < timedelta(days=DAYS_A_STRETCH):
-        raise ValueError(f"it lasts from {first} to {last}: at most {DAYS_A_STRETCH} days are supported")
+        raise ValueError(
+            f"it lasts from {first} to {last}: at most {DAYS_A_STRETCH} days are supported"
+        )
     if "RRULE" not in event:
         days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
         found.dates.setdefault(name, {}).update(dict.fromkeys(days))
     elif _EVERY_YEAR.fullmatch(event["RRULE"]):
-        found.yearly.setdefault(name, {})[f"{first:%m-%d}..{last:%m-%d}" if last != first else f"{first:%m-%d}"] = None
+        found.yearly.setdefault(name, {})[
+            f"{first:%m-%d}..{last:%m-%d}" if last != first else f"{first:%m-%d}"
+        ] = None
     else:
         raise ValueError(f"its recurrence rule is not supported ({event['RRULE'][:60]})")
 

@@ -11,7 +11,9 @@ from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, FoundTarget, Import
 def looks_like(lines: Sequence[str]) -> bool:
     """Return True if these lines are of a hosts file."""
     words = [line.split() for line in lines]
-    return bool(words) and all(len(w) > 1 and _address(w[0]) is not None and "=" not in w[1] for w in words)
+    return bool(words) and all(
+        len(w) > 1 and _address(w[0]) is not None and "=" not in w[1] for w in words
+    )
 
 
 def read(text: str) -> ImportedInventory:
@@ -27,12 +29,20 @@ def read(text: str) -> ImportedInventory:
             continue
         address = _address(words[0])
         if address is None or len(words) < 2:
-            raise ValueError(f"line {number}: {line.strip()[:60]!r} is not an address followed by names")
+            raise ValueError(
+                f"line {number}: {line.strip()[:60]!r} is not an address followed by names"
+            )
         name = words[1]
         if (reason := _unfit(address)) is not None:
             left.append(Skipped(f"{words[0]} {name}", reason, target=True))
         elif name in found:
-            left.append(Skipped(f"{words[0]} {name}", f"the name already has the address {found[name].host}", target=True))
+            left.append(
+                Skipped(
+                    f"{words[0]} {name}",
+                    f"the name already has the address {found[name].host}",
+                    target=True,
+                )
+            )
         else:
             found[name] = FoundTarget(name, words[0])
         if len(found) > TARGETS_AT_MOST:

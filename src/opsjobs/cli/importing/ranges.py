@@ -22,7 +22,9 @@ def expand(pattern: str) -> list[str]:
         end = match.end()
     rest = pattern[end:]
     if "[" in "".join(p[0] for p in pieces[::2]) + rest and not _is_bracketed_address(pattern):
-        raise ValueError(f"{pattern[:60]!r} has a range that cannot be read: write [01:20] or [a:f]")
+        raise ValueError(
+            f"{pattern[:60]!r} has a range that cannot be read: write [01:20] or [a:f]"
+        )
     count = 1
     for values in pieces:
         count *= len(values)

@@ -9,7 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, FoundTarget, ImportedInventory, Skipped, port_of
+from opsjobs.cli.importing.inventory import (
+    TARGETS_AT_MOST,
+    FoundTarget,
+    ImportedInventory,
+    Skipped,
+    port_of,
+)
 
 _LINE = re.compile(r"([A-Za-z][A-Za-z0-9]*)(?:\s*=\s*|\s+)(.*)")
 _HINDERS = {"proxycommand": "it uses a ProxyCommand: give it a ProxyJump, or add it by hand"}
@@ -67,9 +73,19 @@ def _blocks(text: str, left: list[Skipped]) -> list[_Block]:
             blocks.append(_Block(_split_words(value, number)))
         elif option == "match":
             blocks.append(_Block([]))
-            left.append(Skipped(f"line {number}: Match {value[:60]}", "Match is not supported: the whole block is ignored"))
+            left.append(
+                Skipped(
+                    f"line {number}: Match {value[:60]}",
+                    "Match is not supported: the whole block is ignored",
+                )
+            )
         elif option == "include":
-            left.append(Skipped(f"line {number}: Include {value[:60]}", "included files are not read: import them too"))
+            left.append(
+                Skipped(
+                    f"line {number}: Include {value[:60]}",
+                    "included files are not read: import them too",
+                )
+            )
         else:
             # The first one wins, as for ssh.
             blocks[-1].options.setdefault(option, " ".join(_split_words(value, number)))
@@ -112,7 +128,9 @@ def _host(name: str, blocks: Sequence[_Block]) -> FoundTarget:
     )
 
 
-def _with_jumps(found: dict[str, FoundTarget], blocks: Sequence[_Block], left: list[Skipped]) -> list[FoundTarget]:
+def _with_jumps(
+    found: dict[str, FoundTarget], blocks: Sequence[_Block], left: list[Skipped]
+) -> list[FoundTarget]:
     """Resolve jump hosts to targets; create those that only a ProxyJump names."""
     for one in [*found.values()]:
         if one.jump is None:
@@ -120,7 +138,10 @@ def _with_jumps(found: dict[str, FoundTarget], blocks: Sequence[_Block], left: l
         hops = [hop.strip() for hop in one.jump.split(",")]
         if len(hops) > 1 and any(_name(hop) not in found for hop in hops):
             left.append(
-                Skipped(f"{one.name}: ProxyJump {one.jump}", "a jump over several hosts: give each of them its own Host entry")
+                Skipped(
+                    f"{one.name}: ProxyJump {one.jump}",
+                    "a jump over several hosts: give each of them its own Host entry",
+                )
             )
             found[one.name] = replace(one, jump=None)
             continue
@@ -147,6 +168,11 @@ def _jump_host(hop: str, blocks: Sequence[_Block]) -> FoundTarget:
 
 
 def _unread(blocks: Sequence[_Block]) -> Iterator[Skipped]:
-    said = {option: ", ".join(block.patterns)[:60] for block in blocks for option in block.options if option in _TOLD}
+    said = {
+        option: ", ".join(block.patterns)[:60]
+        for block in blocks
+        for option in block.options
+        if option in _TOLD
+    }
     for option, where in said.items():
         yield Skipped(f"{option} (Host {where})", "it is not supported")

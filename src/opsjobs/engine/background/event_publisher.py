@@ -30,13 +30,22 @@ Told = tuple[str, dict[str, Any]]
 class EventPublisher:
     """From the outbox to Redis pub/sub. While Redis is away the facts wait in PostgreSQL."""
 
-    def __init__(self, outbox: Outbox, executions: Executions, journal: ExecutionLog, bus: Bus, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        executions: Executions,
+        journal: ExecutionLog,
+        bus: Bus,
+        metrics: Metrics,
+    ) -> None:
         self._outbox = outbox
         self._executions = executions
         self._journal = journal
         self._bus = bus
         self._metrics = metrics
-        self._away_at = time.monotonic()  # whatever ended the process before this one may have ended Redis, too
+        self._away_at = (
+            time.monotonic()
+        )  # whatever ended the process before this one may have ended Redis, too
 
     async def run_once(self) -> Counts:
         """Tell what waits, a batch a shard; says how many events went out."""
@@ -62,7 +71,10 @@ class EventPublisher:
 
     async def _shard(self, shard: int, *, heard: bool) -> int:
         published, began, failed = 0, time.monotonic(), None
-        async with self._outbox.batch(shard, limit=BATCH_FACTS) as (facts, told), failpoints.at("relay"):
+        async with (
+            self._outbox.batch(shard, limit=BATCH_FACTS) as (facts, told),
+            failpoints.at("relay"),
+        ):
             for fact in facts:
                 if told and time.monotonic() - began > BATCH_SECONDS:
                     break
@@ -73,7 +85,9 @@ class EventPublisher:
                     raise
                 except Exception as bug:  # noqa: BLE001  what was told before it is marked; it is raised in the end
                     failed = bug
-                    log.exception("event_not_made", fact=fact.id, type=fact.type, given_up=fact.stale)
+                    log.exception(
+                        "event_not_made", fact=fact.id, type=fact.type, given_up=fact.stale
+                    )
                     if not fact.stale:
                         break
                     events = []
@@ -87,8 +101,13 @@ class EventPublisher:
         return published
 
     async def _publish(self, events: Sequence[Told]) -> bool:
-        made = [(event_type, json.dumps(event, ensure_ascii=False).encode()) for event_type, event in events]
-        return await self._bus.publish_confirmed(*((channel, message) for kind, message in made for channel in channels(kind)))
+        made = [
+            (event_type, json.dumps(event, ensure_ascii=False).encode())
+            for event_type, event in events
+        ]
+        return await self._bus.publish_confirmed(
+            *((channel, message) for kind, message in made for channel in channels(kind))
+        )
 
     async def _events(self, fact: OutboxEvent) -> AsyncIterator[Told]:
         if fact.type == "target_run":
@@ -101,9 +120,23 @@ class EventPublisher:
         at = moment(fact.at) or ""
         # The outbox row's id makes the event's id: the same event told twice carries it twice. The type is in it, too: of the
         # same subject there are `<execution uuid>/<position in the log>`, and those are numbers as well.
-        yield fact.type, cloud_event(f"{fact.subject}/{fact.type}/{fact.id}", fact.type, str(fact.subject), at, data or {})
+        yield (
+            fact.type,
+            cloud_event(
+                f"{fact.subject}/{fact.type}/{fact.id}",
+                fact.type,
+                str(fact.subject),
+                at,
+                data or {},
+            ),
+        )
         if (twin := _twin(fact.type)) is not None:
-            yield twin, cloud_event(f"{fact.subject}/{twin}/{fact.id}", twin, str(fact.subject), at, data or {})
+            yield (
+                twin,
+                cloud_event(
+                    f"{fact.subject}/{twin}/{fact.id}", twin, str(fact.subject), at, data or {}
+                ),
+            )
 
     async def _of_runs(self, fact: OutboxEvent) -> AsyncIterator[Told]:
         assert fact.execution_id is not None
@@ -111,15 +144,26 @@ class EventPublisher:
         assert fact.to_seq is not None
         after = fact.from_seq - 1
         while after < fact.to_seq:
-            entries = await self._journal.read_states(fact.execution_id, after=after, upto=fact.to_seq, limit=500)
-            runs = await self._executions.runs_by_id({e.target_run for e in entries if e.target_run is not None})
+            entries = await self._journal.read_states(
+                fact.execution_id, after=after, upto=fact.to_seq, limit=500
+            )
+            runs = await self._executions.runs_by_id(
+                {e.target_run for e in entries if e.target_run is not None}
+            )
             for entry in entries:
                 if entry.target_run in runs and entry.body is not None:
                     run = runs[entry.target_run]
-                    kind = run_event(RunStatus(entry.body["status"]), retry=entry.attempt is not None)
+                    kind = run_event(
+                        RunStatus(entry.body["status"]), retry=entry.attempt is not None
+                    )
                     if kind is not None:
                         event_id = f"{fact.subject}/{entry.seq}"
-                        yield kind.value, cloud_event(event_id, kind.value, run.uuid, moment(entry.at) or "", run.data())
+                        yield (
+                            kind.value,
+                            cloud_event(
+                                event_id, kind.value, run.uuid, moment(entry.at) or "", run.data()
+                            ),
+                        )
             if len(entries) < 500:
                 return
             after = entries[-1].seq

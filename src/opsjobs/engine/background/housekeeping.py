@@ -71,7 +71,9 @@ class Housekeeper:
             except Exception as refused:  # noqa: BLE001  a day that fails keeps no other from being made
                 failed[str(day)] = str(refused)
                 if isinstance(refused, Unavailable):
-                    await self._partitions.find_missing()  # raises if PostgreSQL is away: then the other days fail, too
+                    await (
+                        self._partitions.find_missing()
+                    )  # raises if PostgreSQL is away: then the other days fail, too
         if failed:
             self._metrics.upkeep_failures.labels("partitions_made").inc()
             log.error("partitions_not_made", days=failed)

@@ -82,23 +82,39 @@ class RemoteCleanup:
         return {"cleaned": await _all(self._due_cleaning, FOLDERS_AHEAD)}
 
     async def _due_cleaning(self, at_most: int) -> list[Visit]:
-        due = sorted(await self._ledger.lease_cleanups(self._zone, at_most), key=lambda folder: folder.target_id)
-        visits = [(target_id, list(folders)) for target_id, folders in groupby(due, key=lambda folder: folder.target_id)]
+        due = sorted(
+            await self._ledger.lease_cleanups(self._zone, at_most),
+            key=lambda folder: folder.target_id,
+        )
+        visits = [
+            (target_id, list(folders))
+            for target_id, folders in groupby(due, key=lambda folder: folder.target_id)
+        ]
         ways, unread = await self._ways([target_id for target_id, _ in visits])
         opened = await self._opened([wish for folder in due for wish in folder.becomes.values()])
         return [
-            (len(folders), self._clean_one(ways.get(target), folders, opened, unread=target in unread))
+            (
+                len(folders),
+                self._clean_one(ways.get(target), folders, opened, unread=target in unread),
+            )
             for target, folders in visits
         ]
 
     async def _clean_one(
-        self, way: Endpoint | None, folders: Sequence[Folder], opened: Mapping[str, Credential], *, unread: bool
+        self,
+        way: Endpoint | None,
+        folders: Sequence[Folder],
+        opened: Mapping[str, Credential],
+        *,
+        unread: bool,
     ) -> int:
         runs = {folder.run_id for folder in folders}
         # A target that is out of the inventory is out of reach for good; one that cannot be read is so for now.
         left: set[int] | None = None if unread else set()
         if way is not None:
-            left = await self._visit(way, self._clean_doors, lambda durable: _not_cleaned(durable, folders, opened))
+            left = await self._visit(
+                way, self._clean_doors, lambda durable: _not_cleaned(durable, folders, opened)
+            )
         refused = left is not None
         left = runs if left is None else left
         await self._ledger.postpone_cleanup(sorted(left), refused=refused)
@@ -118,16 +134,27 @@ class RemoteCleanup:
         opened = await self._opened([action["become"]] if action.get("become") else [])
         found: CancelOutcome | None = None
         if way is not None:
-            found = await self._visit(way, self._sweep_doors, lambda durable: self._settled(durable, sweep, action, opened))
+            found = await self._visit(
+                way,
+                self._sweep_doors,
+                lambda durable: self._settled(durable, sweep, action, opened),
+            )
         if found is None:
             await self._ledger.postpone_late_lookup([sweep.run_id])
             return 0
-        told = {**_told(found, action.get("expected_exit_codes", (0,))), "at": moment(self._clock.now())}
+        told = {
+            **_told(found, action.get("expected_exit_codes", (0,))),
+            "at": moment(self._clock.now()),
+        }
         await self._ledger.record_late_result(sweep, told)
         return 1
 
     async def _settled(
-        self, durable: Durable, sweep: LateLookup, action: Mapping[str, Any], opened: Mapping[str, Credential]
+        self,
+        durable: Durable,
+        sweep: LateLookup,
+        action: Mapping[str, Any],
+        opened: Mapping[str, Credential],
     ) -> CancelOutcome | None:
         who = become.resolve_become(action, opened)
         here = await durable.identity(who)
@@ -137,25 +164,41 @@ class RemoteCleanup:
             found: CancelOutcome | None = await durable.cancel(sweep.key, self._grace_seconds, who)
         else:
             found = await durable.look(sweep.key, who)
-        if found is not None and found.proof is CancelProof.NEVER_STARTED and here != sweep.identity:
+        if (
+            found is not None
+            and found.proof is CancelProof.NEVER_STARTED
+            and here != sweep.identity
+        ):
             return None  # a reboot may have cost the record of the start
         return None if found is None or found.proof is CancelProof.UNREACHABLE else found
 
     async def _opened(self, wishes: Sequence[Mapping[str, Any]]) -> Mapping[str, Credential]:
         known = sorted(become.credential_ids(wishes))
-        opened: Mapping[str, Credential] = (await load_each(known, self._vault.open_many, _tell))[0] if known else {}
+        opened: Mapping[str, Credential] = (
+            (await load_each(known, self._vault.open_many, _tell))[0] if known else {}
+        )
         for wish in wishes:
             opened = await become.fetch_become_password(wish, opened, self._fetch, "aftercare")
         return opened
 
-    async def _ways(self, target_ids: Sequence[str]) -> tuple[dict[str, Endpoint], Mapping[str, Exception]]:
+    async def _ways(
+        self, target_ids: Sequence[str]
+    ) -> tuple[dict[str, Endpoint], Mapping[str, Exception]]:
         """Return the ways to these targets, and those that cannot be read."""
-        return await load_each(target_ids, self._targets.endpoints, _tell) if target_ids else ({}, {})
+        return (
+            await load_each(target_ids, self._targets.endpoints, _tell) if target_ids else ({}, {})
+        )
 
-    async def _visit(self, way: Endpoint, doors: asyncio.Semaphore, errand: Callable[[Durable], Awaitable[T]]) -> T | None:
+    async def _visit(
+        self, way: Endpoint, doors: asyncio.Semaphore, errand: Callable[[Durable], Awaitable[T]]
+    ) -> T | None:
         """The errand's answer; None where the machine cannot be reached now, or takes too long."""
         try:
-            async with doors, asyncio.timeout(VISIT_SECONDS), self._sessions.session(way) as session:
+            async with (
+                doors,
+                asyncio.timeout(VISIT_SECONDS),
+                self._sessions.session(way) as session,
+            ):
                 durable = session.durable()
                 return await errand(durable) if durable is not None else None
         except (RemoteFailure, SpoolUnavailable, TimeoutError):
@@ -184,7 +227,9 @@ async def _all(due: Callable[[int], Awaitable[list[Visit]]], ahead: int) -> int:
                 under_way |= {asyncio.ensure_future(visit): runs for runs, visit in visits}
             if not under_way:
                 break
-            ended, _ = await asyncio.wait(under_way, timeout=REFILL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            ended, _ = await asyncio.wait(
+                under_way, timeout=REFILL_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
             for visit in ended:
                 del under_way[visit]
                 failure = failure or visit.exception()
@@ -198,7 +243,9 @@ async def _all(due: Callable[[int], Awaitable[list[Visit]]], ahead: int) -> int:
     return done
 
 
-async def _not_cleaned(durable: Durable, folders: Sequence[Folder], opened: Mapping[str, Credential]) -> set[int]:
+async def _not_cleaned(
+    durable: Durable, folders: Sequence[Folder], opened: Mapping[str, Credential]
+) -> set[int]:
     """The runs whose files are left: of users whom we may not become any more. Raises RemoteFailure for all others."""
     left: set[int] = set()
     keys: dict[tuple[Become | None, bool], list[tuple[int, RunKey]]] = {}

@@ -17,7 +17,9 @@ SERVICE = "retention"
 class RetentionService:
     """Keeps what is to be kept, and nothing else."""
 
-    def __init__(self, turn: Turn, retention: Retention, keep: RetentionLimits, seals: Seals) -> None:
+    def __init__(
+        self, turn: Turn, retention: Retention, keep: RetentionLimits, seals: Seals
+    ) -> None:
         self._turn = turn
         self._retention = retention
         self._seals = seals
@@ -35,7 +37,9 @@ class RetentionService:
             "names_forgotten": self._retention.forget_names,
             "audit_rows_deleted": self._delete_audit,
         }
-        return await self._turn.run({name: partial(verb, self._keep) for name, verb in steps.items()})
+        return await self._turn.run(
+            {name: partial(verb, self._keep) for name, verb in steps.items()}
+        )
 
     async def _delete_audit(self, keep: RetentionLimits) -> int:
         """Let go of the beginning of the audit log's chain, if it is not kept for ever, and is whole."""

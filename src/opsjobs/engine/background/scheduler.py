@@ -28,7 +28,12 @@ class Scheduler:
     """
 
     def __init__(
-        self, workers: Workers, relay: EventPublisher, *, firing: FiringService | None = None, lease_seconds: float = 15.0
+        self,
+        workers: Workers,
+        relay: EventPublisher,
+        *,
+        firing: FiringService | None = None,
+        lease_seconds: float = 15.0,
     ) -> None:
         self._workers = workers
         self._relay = relay
@@ -44,7 +49,10 @@ class Scheduler:
     @property
     def may_reap(self) -> bool:
         """Whether the database was well long enough for every living worker to have renewed."""
-        return self._well_since is not None and time.monotonic() - self._well_since >= self._lease_seconds
+        return (
+            self._well_since is not None
+            and time.monotonic() - self._well_since >= self._lease_seconds
+        )
 
     @property
     def database_now(self) -> float | None:
@@ -117,7 +125,11 @@ class Scheduler:
         """Mend and tell; a fault of ours in one keeps the other from nothing. Raises Unavailable."""
         done: dict[str, int] = {}
         failed: Exception | None = None
-        parts = [self._relay.run_once] if self.rescuer is None else [self.rescuer.run_once, self._relay.run_once]
+        parts = (
+            [self._relay.run_once]
+            if self.rescuer is None
+            else [self.rescuer.run_once, self._relay.run_once]
+        )
         for part in parts:
             try:
                 done |= await part()

@@ -118,7 +118,9 @@ class FiringService:
         if look.due:
             await self._fire_late(done)
         left = CATCH_UPS_A_PASS
-        while left > 0 and (ready := await self._firings.claim(min(left, LAUNCH_FIRINGS), catch_up=True)):
+        while left > 0 and (
+            ready := await self._firings.claim(min(left, LAUNCH_FIRINGS), catch_up=True)
+        ):
             await self._launch(done, ready)
             left -= len(ready)
 
@@ -179,7 +181,9 @@ class FiringService:
             await self._not_started(done, orders[0].ready, wrong)
             return []
         launched = {ran.ready.id for ran in batch.ran}
-        self._launcher.notify([t for order in orders if order.ready.id in launched for t in order.new.targets])
+        self._launcher.notify(
+            [t for order in orders if order.ready.id in launched for t in order.new.targets]
+        )
         return [batch]
 
     async def _not_started(self, done: Counter[str], ready: ReadyFiring, wrong: Exception) -> None:
@@ -187,7 +191,9 @@ class FiringService:
             await self._end(done, [refused(ready, wrong)])
             return
         self._metrics.bugs.labels("firing").inc()
-        log.error("firing_not_launched", schedule=ready.schedule.id, firing=ready.id, exc_info=wrong)
+        log.error(
+            "firing_not_launched", schedule=ready.schedule.id, firing=ready.id, exc_info=wrong
+        )
         await self._firings.defer([later(ready, f"a fault of opsjobs: {type(wrong).__name__}")])
 
     async def _end(self, done: Counter[str], ended: Sequence[FiringEnd]) -> None:
@@ -198,12 +204,16 @@ class FiringService:
 
     async def _stop_orphans(self, ended: Sequence[FiringEnd]) -> None:
         """Schedules whose job was deleted by a process that knows of none."""
-        for job in {move.ready.schedule.job_id for move in ended if move.rule is FiringRule.JOB_DELETED}:
+        for job in {
+            move.ready.schedule.job_id for move in ended if move.rule is FiringRule.JOB_DELETED
+        }:
             await self._schedules.delete_of_deleted_job(job)
 
     async def _pause_orphans(self, ended: Sequence[FiringEnd]) -> None:
         """Schedules whose owner is gone: their moments are passed over, and on record, until somebody takes them over."""
-        for schedule, move in {move.ready.schedule.id: move for move in ended if move.pauses}.items():
+        for schedule, move in {
+            move.ready.schedule.id: move for move in ended if move.pauses
+        }.items():
             owner = move.ready.schedule.owner
             log.warning("schedule_paused_for_its_owner", schedule=schedule, owner=owner)
             with contextlib.suppress(NotFound):
@@ -215,9 +225,14 @@ class FiringService:
             reason = f"the schedule {before.ready.schedule.name} is due again, and its overlap is cancel_previous"
             for execution in before.executions:
                 with contextlib.suppress(Conflict, NotFound):  # it has ended meanwhile
-                    await self._ledger.cancel(execution, by=before.ready.schedule.owner, reason=reason)
+                    await self._ledger.cancel(
+                        execution, by=before.ready.schedule.owner, reason=reason
+                    )
         words = "execution {} of the schedule is being cancelled"
-        waiting = [Deferral(b.ready, 0.0, words.format(b.executions[-1]), b.executions[-1]) for b in batch.before]
+        waiting = [
+            Deferral(b.ready, 0.0, words.format(b.executions[-1]), b.executions[-1])
+            for b in batch.before
+        ]
         await self._firings.defer(waiting)
 
     def _count_fired(self, done: Counter[str], fired: Fired) -> None:
@@ -233,7 +248,12 @@ class FiringService:
             done[move.status.value] += 1
             if move.status is FiringStatus.FAILED:
                 self._metrics.schedule_failed.inc()
-                log.warning("schedule_firing_failed", schedule=move.ready.schedule.id, firing=move.ready.id, reason=move.reason)
+                log.warning(
+                    "schedule_firing_failed",
+                    schedule=move.ready.schedule.id,
+                    firing=move.ready.id,
+                    reason=move.reason,
+                )
             else:
                 self._metrics.schedule_skipped.labels(move.rule.value).inc()
 
@@ -248,7 +268,12 @@ class FiringService:
     def _alarm_late(self, ran: LaunchedFiring) -> None:
         if ran.late_ms >= LATE_SECONDS * 1000:
             self._metrics.schedule_late_starts.inc()
-            log.warning("schedule_late_start", schedule=ran.ready.schedule.id, execution=ran.execution_id, late_ms=ran.late_ms)
+            log.warning(
+                "schedule_late_start",
+                schedule=ran.ready.schedule.id,
+                execution=ran.execution_id,
+                late_ms=ran.late_ms,
+            )
 
 
 def _away(failed: ExceptionGroup[Exception]) -> Exception:
@@ -265,7 +290,9 @@ def _away(failed: ExceptionGroup[Exception]) -> Exception:
 class Triggers:
     """Launches a schedule's job because somebody says so."""
 
-    def __init__(self, firings: Firings, schedules: Schedules, jobs: Jobs, launcher: Launcher) -> None:
+    def __init__(
+        self, firings: Firings, schedules: Schedules, jobs: Jobs, launcher: Launcher
+    ) -> None:
         self._firings = firings
         self._schedules = schedules
         self._jobs = jobs
@@ -292,7 +319,10 @@ class Triggers:
         order = replace(order_of(job, schedule), bounds=bounds, override=override)
         order = order if reason is None else replace(order, reason=f"{order.reason}: {reason}")
         new = await self._launcher.prepared(
-            order, triggered_by=triggered_by, requested_by=requested_by, requested_by_kind=requested_by_kind
+            order,
+            triggered_by=triggered_by,
+            requested_by=requested_by,
+            requested_by_kind=requested_by_kind,
         )
 
         async def record(connection: Connection, execution: Execution) -> None:
@@ -328,4 +358,6 @@ class StandIn:
     def _tell(self, *, standing_in: bool) -> None:
         if standing_in != self._standing_in:
             self._standing_in = standing_in
-            log.warning("stands_in_for_the_scheduler" if standing_in else "the scheduler ticks again")
+            log.warning(
+                "stands_in_for_the_scheduler" if standing_in else "the scheduler ticks again"
+            )

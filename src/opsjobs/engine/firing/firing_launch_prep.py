@@ -49,7 +49,15 @@ class FiringPreparer:
     `standing`: asked at every firing what the schedule's owner may now.
     """
 
-    def __init__(self, jobs: Jobs, launcher: Launcher, firings: Firings, metrics: Metrics, *, standing: PrincipalLookup) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        launcher: Launcher,
+        firings: Firings,
+        metrics: Metrics,
+        *,
+        standing: PrincipalLookup,
+    ) -> None:
         self._jobs = jobs
         self._launcher = launcher
         self._metrics = metrics
@@ -67,7 +75,9 @@ class FiringPreparer:
                 frozen: dict[int, _Frozen] = {}
                 rights = CurrentRights(self._standing)
                 for ready in firings:
-                    one = closed.get(ready.id) or await self._one(ready, jobs[ready.schedule.job_id], frozen, rights)
+                    one = closed.get(ready.id) or await self._one(
+                        ready, jobs[ready.schedule.job_id], frozen, rights
+                    )
                     done.append(one)
         words = f"it and those before it were not prepared within {PREPARE_SECONDS:g} s"
         return [*done, *(later(ready, words) for ready in firings[len(done) :])]
@@ -81,7 +91,9 @@ class FiringPreparer:
         found: dict[int, Prepared] = {}
         for ready in late:
             try:
-                words = closed(ready.schedule, ready.fire_at + timedelta(seconds=ready.late_seconds))
+                words = closed(
+                    ready.schedule, ready.fire_at + timedelta(seconds=ready.late_seconds)
+                )
             except Exception as bug:  # noqa: BLE001  a calendar that cannot be asked keeps no other firing from its launch
                 found[ready.id] = self._failed(ready, bug)
                 continue
@@ -89,17 +101,31 @@ class FiringPreparer:
                 found[ready.id] = FiringEnd(ready, FiringStatus.SKIPPED, FiringRule.CALENDAR, words)
         return found
 
-    async def _one(self, ready: ReadyFiring, job: JobStanding, frozen: dict[int, _Frozen], rights: CurrentRights) -> Prepared:
+    async def _one(
+        self,
+        ready: ReadyFiring,
+        job: JobStanding,
+        frozen: dict[int, _Frozen],
+        rights: CurrentRights,
+    ) -> Prepared:
         if job.state in _NOT_ACTIVE:  # the ledger looks at the job once more, under its lock
             rule, words = _NOT_ACTIVE[job.state]
             return FiringEnd(ready, FiringStatus.SKIPPED, rule, words.format(job.name))
         schedule = ready.schedule
         try:
-            bounds = await rights.launching(schedule.owner, schedule.owner_kind, job.labels, job.name)
+            bounds = await rights.launching(
+                schedule.owner, schedule.owner_kind, job.labels, job.name
+            )
             return await self._order(ready, job, frozen, bounds, rights)
         except Forbidden as forbidden:
             words = f"{schedule.owner} may not execute the job {job.name}: {forbidden}"
-            return FiringEnd(ready, FiringStatus.SKIPPED, FiringRule.OWNER, words, pauses=isinstance(forbidden, OwnerGone))
+            return FiringEnd(
+                ready,
+                FiringStatus.SKIPPED,
+                FiringRule.OWNER,
+                words,
+                pauses=isinstance(forbidden, OwnerGone),
+            )
         except Refusal as refusal:
             return refused(ready, refusal)
         except Unavailable as away:
@@ -113,7 +139,12 @@ class FiringPreparer:
         return later(ready, f"a fault of opsjobs: {bug!r}")
 
     async def _order(
-        self, ready: ReadyFiring, standing: JobStanding, frozen: dict[int, _Frozen], bounds: Bounds, rights: CurrentRights
+        self,
+        ready: ReadyFiring,
+        standing: JobStanding,
+        frozen: dict[int, _Frozen],
+        bounds: Bounds,
+        rights: CurrentRights,
     ) -> Prepared:
         job = await self._current(standing)
         order = order_of(job, ready.schedule)
@@ -180,4 +211,8 @@ def refused(ready: ReadyFiring, refusal: Refusal) -> FiringEnd:
 
 def later(ready: ReadyFiring, reason: str) -> Deferral:
     """Return the deferral of a firing, longer with each attempt."""
-    return Deferral(ready, min(BACKOFF_SECONDS * 2 ** min(ready.attempts - 1, 10), BACKOFF_SECONDS_AT_MOST), reason)
+    return Deferral(
+        ready,
+        min(BACKOFF_SECONDS * 2 ** min(ready.attempts - 1, 10), BACKOFF_SECONDS_AT_MOST),
+        reason,
+    )

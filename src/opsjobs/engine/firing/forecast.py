@@ -60,19 +60,30 @@ class Forecasts:
         until = time.monotonic() + self._seconds_at_most
         left, last = self._moments_at_most, 0
         while portion := await self._outlook.list_upcoming(after=last, limit=PORTION, reach=reach):
-            calendars = await self._calendars.by_names({name for one in portion for name in one.schedule.definition.calendars})
+            calendars = await self._calendars.by_names(
+                {name for one in portion for name in one.schedule.definition.calendars}
+            )
             done = 0
             if time.monotonic() < until and left > 0:
-                done, left = await asyncio.to_thread(_count, week, portion, calendars, (now, left, until))
+                done, left = await asyncio.to_thread(
+                    _count, week, portion, calendars, (now, left, until)
+                )
             last = portion[-1].schedule.id
             if done < len(portion):
-                week.not_looked_at = len(portion) - done + await self._outlook.count_upcoming(after=last, reach=reach)
+                week.not_looked_at = (
+                    len(portion)
+                    - done
+                    + await self._outlook.count_upcoming(after=last, reach=reach)
+                )
                 break
         return week
 
 
 def _count(
-    week: Week, portion: Sequence[UpcomingSchedule], calendars: Mapping[str, Calendar], limits: tuple[datetime, int, float]
+    week: Week,
+    portion: Sequence[UpcomingSchedule],
+    calendars: Mapping[str, Calendar],
+    limits: tuple[datetime, int, float],
 ) -> tuple[int, int]:
     """Count these from now on, as far as the moments and the seconds go; how many were looked at, and the moments that are left."""
     now, left, until = limits
@@ -85,14 +96,18 @@ def _count(
     return len(portion), left
 
 
-def _count_one(week: Week, coming: UpcomingSchedule, closures: _Closures, now: datetime, at_most: int) -> int:
+def _count_one(
+    week: Week, coming: UpcomingSchedule, closures: _Closures, now: datetime, at_most: int
+) -> int:
     schedule, table = coming.schedule, coming.schedule.timetable
     left = schedule.definition.max_firings
     allowed = at_most if left is None else min(at_most, max(left - schedule.firings, 0))
     moments = table.between(now, week.until, allowed + 1)
     more, moments = moments[allowed:], moments[:allowed]
     if more and allowed == at_most:
-        week.cut.append(f"{schedule.definition.name} of {coming.job_name} (after {moments[-1]:%Y-%m-%dT%H:%MZ})")
+        week.cut.append(
+            f"{schedule.definition.name} of {coming.job_name} (after {moments[-1]:%Y-%m-%dT%H:%MZ})"
+        )
     closed = closures.of(schedule.definition.calendars)
     for due in moments:
         at = table.fire_at(due)

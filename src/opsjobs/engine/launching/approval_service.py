@@ -38,7 +38,9 @@ def terms_of(policy: ApprovalPolicy | None, judged: SafetyResult | None) -> Appr
     if policy is not None:
         asked.append(policy)
         words.append(
-            f"its job asks for {policy.approvers} to approve" if policy.approvers > 1 else "its job asks for an approval"
+            f"its job asks for {policy.approvers} to approve"
+            if policy.approvers > 1
+            else "its job asks for an approval"
         )
     if judged is not None and judged.judgement.verdict is SafetyVerdict.NEEDS_APPROVAL:
         # Before what the job says: its author does not choose who answers for what the installation's policy asks about.
@@ -48,10 +50,18 @@ def terms_of(policy: ApprovalPolicy | None, judged: SafetyResult | None) -> Appr
         return None
     named = next((one for one in asked if one.roles or one.users), asked[0])
     needed, expires = max(one.approvers for one in asked), min(one.expires for one in asked)
-    return ApprovalTerms("; ".join(words)[:MESSAGE_CHARACTERS], needed, expires, tuple(named.roles), tuple(named.users))
+    return ApprovalTerms(
+        "; ".join(words)[:MESSAGE_CHARACTERS],
+        needed,
+        expires,
+        tuple(named.roles),
+        tuple(named.users),
+    )
 
 
-def asking(new: NewExecution, values: Mapping[str, Any], terms: ApprovalTerms | None) -> NewExecution:
+def asking(
+    new: NewExecution, values: Mapping[str, Any], terms: ApprovalTerms | None
+) -> NewExecution:
     """The launch with what has to be approved before it begins, where something has to, and nobody overrides it."""
     if terms is None or new.override is not None:
         return new
@@ -64,7 +74,13 @@ class ApprovalService:
     """Asks for actions, shows and decides. Every approval is bound to a hash of actions, values, policy and machines."""
 
     def __init__(
-        self, approvals: Approvals, ledger: Ledger, targets: Targets, vault: Vault, *, standing: Standing | None = None
+        self,
+        approvals: Approvals,
+        ledger: Ledger,
+        targets: Targets,
+        vault: Vault,
+        *,
+        standing: Standing | None = None,
     ) -> None:
         self._standing = standing
         self._one_asks = asyncio.Lock()
@@ -95,20 +111,30 @@ class ApprovalService:
         salt = secrets.token_bytes(SALT_BYTES)
         about = await self._approvals.load_subject(execution_id)
         hash_ = await self._hash(about, salt)
-        return await self._ledger.request_approval(execution_id, action["key"], terms, hash_=hash_, salt=salt)
+        return await self._ledger.request_approval(
+            execution_id, action["key"], terms, hash_=hash_, salt=salt
+        )
 
     async def show(self, approval: Approval) -> dict[str, Any]:
         """The body of GET /approvals/{id}: the approval, and what would run where."""
         about = await self._approvals.load_subject(approval.execution_id)
-        places = [{"id": run.id, "name": run.name, "host": run.host} for run in about.targets[:TARGETS_SHOWN]]
+        places = [
+            {"id": run.id, "name": run.name, "host": run.host}
+            for run in about.targets[:TARGETS_SHOWN]
+        ]
         would_run = {
             "job_name": about.job_name,
-            "actions": [{name: said for name, said in action.items() if name != "pins"} for action in about.actions],
+            "actions": [
+                {name: said for name, said in action.items() if name != "pins"}
+                for action in about.actions
+            ],
             "parameters": masked(about.parameters),
             "policy": dict(about.policy),
             "targets": places,
             "total_targets": len(about.targets),
-            "authors": [author.data() for author in await self._approvals.authors(approval.execution_id)],
+            "authors": [
+                author.data() for author in await self._approvals.authors(approval.execution_id)
+            ],
             "verdict": about.judgement["verdict"] if about.judgement is not None else None,
             "findings": about.judgement["findings"] if about.judgement is not None else [],
         }
@@ -126,13 +152,17 @@ class ApprovalService:
             await self._ledger.expire_changed(approval.id)
             words = "what would run has changed since it was asked (a target, perhaps): launch it again, and it is asked anew"
             raise Conflict("approval_expired", f"Approval {approval.id} has expired: {words}.")
-        return await self._ledger.decide(approval.id, replace(ruling, requester=await self._requester(about)))
+        return await self._ledger.decide(
+            approval.id, replace(ruling, requester=await self._requester(about))
+        )
 
     async def _requester(self, about: AskedAbout) -> Requester | None:
         """Of what nobody asked for in a request, such as a firing: the person behind its owner. By name he is known anyway."""
         if about.requester is not None or self._standing is None:
             return None
-        who = await self._standing(about.requested_by, cast("PrincipalKind", about.requested_by_kind))
+        who = await self._standing(
+            about.requested_by, cast("PrincipalKind", about.requested_by_kind)
+        )
         return None if who is None else replace(Requester.of(who), kind=None)
 
     async def _unchanged(self, approval: Approval, about: AskedAbout) -> bool:
@@ -144,6 +174,9 @@ class ApprovalService:
     async def _hash(self, about: AskedAbout, salt: bytes) -> str:
         known = await self._targets.get_many([run.id for run in about.targets])
         # One that is gone stands as a retry would take it: by what its run says of it.
-        targets = [known.get(run.id) or Target(run.id, run.name, run.host, 22, Transport.SSH) for run in about.targets]
+        targets = [
+            known.get(run.id) or Target(run.id, run.name, run.host, 22, Transport.SSH)
+            for run in about.targets
+        ]
         values = self._vault.open_parameters(about.uuid, about.parameters)
         return fingerprint(about.job_name, about.actions, values, about.policy, targets, salt=salt)

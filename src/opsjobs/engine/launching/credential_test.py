@@ -31,8 +31,16 @@ class Trial:
 
     def data(self) -> dict[str, Any]:
         """The body of POST /credentials/{id}/test."""
-        steps = [{"name": step.name, "ok": step.ok, "ms": round(step.ms, 1), "error": step.error} for step in self.steps]
-        return {"ok": self.ok, "steps": steps, "public_key": self.public_key, "certificate": self.certificate}
+        steps = [
+            {"name": step.name, "ok": step.ok, "ms": round(step.ms, 1), "error": step.error}
+            for step in self.steps
+        ]
+        return {
+            "ok": self.ok,
+            "steps": steps,
+            "public_key": self.public_key,
+            "certificate": self.certificate,
+        }
 
 
 async def try_credential(credential: Credential, fetch: Fetch) -> Trial:
@@ -58,7 +66,9 @@ async def _use_key(credential: Credential, trial: Trial) -> None:
     started = time.monotonic()
     try:
         # A thread: a key with a passphrase takes its time.
-        trial.public_key = await asyncio.to_thread(public_of, credential.private_key, credential.passphrase)
+        trial.public_key = await asyncio.to_thread(
+            public_of, credential.private_key, credential.passphrase
+        )
         if credential.certificate is not None and "BEGIN CERTIFICATE" not in credential.certificate:
             trial.certificate = _told(credential.certificate, trial.public_key)
     except Unusable as why:

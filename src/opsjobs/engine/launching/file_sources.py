@@ -32,4 +32,8 @@ async def _fixed(files: Files, at: int, action: Mapping[str, Any]) -> dict[str, 
         return {**action, "source": (await files.get(action["source"])).uuid}
     except NotFound:
         detail = f"There is no file {action['source'][:60]!r}: upload it first (POST /files), and take its id."
-        raise Invalid("unknown_file", detail, errors=[FieldError(f"/actions/{at}/source", detail, "unknown_file")]) from None
+        raise Invalid(
+            "unknown_file",
+            detail,
+            errors=[FieldError(f"/actions/{at}/source", detail, "unknown_file")],
+        ) from None

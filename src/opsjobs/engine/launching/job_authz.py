@@ -28,7 +28,9 @@ class JobAuthorization:
         self._jobs = jobs
         self._files = files
 
-    async def check(self, draft: JobDraft | RunDraft, bounds: Bounds, owns: Owns, *, sees_files: bool = True) -> None:
+    async def check(
+        self, draft: JobDraft | RunDraft, bounds: Bounds, owns: Owns, *, sees_files: bool = True
+    ) -> None:
         """Raises Forbidden for what lies outside, and Invalid for what is not there or not to be seen. The name is the store's to judge.
 
         `owns`: whether a file is the author's: others' are not brought to targets by an author with a scope, or by one who may not
@@ -53,10 +55,14 @@ class JobAuthorization:
     async def _check_files(self, draft: JobDraft | RunDraft, owns: Owns) -> None:
         """Raise Invalid for a file of others. Which one a value names is asked when it is brought."""
         for position, action in enumerate(_actions(draft)):
-            if isinstance(action, FileTransferAction) and names_a_file(action.type, action.direction, action.source):
+            if isinstance(action, FileTransferAction) and names_a_file(
+                action.type, action.direction, action.source
+            ):
                 await self._check_file(action, position, owns)
 
-    async def _check_selection(self, draft: JobDraft | RunDraft, selection: SelectionDraft, bounds: Bounds) -> None:
+    async def _check_selection(
+        self, draft: JobDraft | RunDraft, selection: SelectionDraft, bounds: Bounds
+    ) -> None:
         name = draft.name if isinstance(draft, JobDraft) else "ad-hoc"
         order = LaunchOrder(draft.actions, selection, draft.policy, name)
         await self._launcher.selected(replace(order, bounds=bounds))
@@ -65,20 +71,28 @@ class JobAuthorization:
         labels = await self._jobs.labels_of(action.job)
         if labels is None or not bounds.act.holds(labels):
             detail = f"There is no job {action.job!r} within your scope: name one that is."
-            raise Invalid("unknown_job", detail, errors=[FieldError(f"/actions/{position}/job", detail, "unknown_job")])
+            raise Invalid(
+                "unknown_job",
+                detail,
+                errors=[FieldError(f"/actions/{position}/job", detail, "unknown_job")],
+            )
 
     async def _check_file(self, action: FileTransferAction, position: int, owns: Owns) -> None:
         pointer = f"/actions/{position}/source"
         if "${" in action.source:
             detail = "Which file it is would be said at the launch: within a scope, name one that you have uploaded yourself."
-            raise Forbidden("out_of_reach", detail, errors=[FieldError(pointer, detail, "out_of_reach")])
+            raise Forbidden(
+                "out_of_reach", detail, errors=[FieldError(pointer, detail, "out_of_reach")]
+            )
         try:
             own = owns(await self._files.get(action.source))
         except NotFound:
             own = False
         if not own:
             detail = f"There is no file {action.source[:60]!r} of yours: upload it first (POST /files), and take its id."
-            raise Invalid("unknown_file", detail, errors=[FieldError(pointer, detail, "unknown_file")])
+            raise Invalid(
+                "unknown_file", detail, errors=[FieldError(pointer, detail, "unknown_file")]
+            )
 
 
 def _actions(draft: JobDraft | RunDraft) -> Iterator[Action]:

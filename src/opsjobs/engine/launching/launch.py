@@ -113,7 +113,11 @@ class Launcher:
         """
         async with failpoints.at("launch"):
             new = await self.prepared(
-                order, triggered_by=triggered_by, requested_by=requested_by, requested_by_kind=requested_by_kind, uuid=uuid
+                order,
+                triggered_by=triggered_by,
+                requested_by=requested_by,
+                requested_by_kind=requested_by_kind,
+                uuid=uuid,
             )
             new = replace(new, parent=parent)
         return await self.start(new, idem)
@@ -151,10 +155,24 @@ class Launcher:
         people = asks_people(new.actions, terms, judged)
         if people or order.pins is not None:
             at_most = self._limits.max_targets
-            new = replace(new, actions=await with_steps_pinned(new.actions, self._targets, self._vault, at_most=at_most))
+            new = replace(
+                new,
+                actions=await with_steps_pinned(
+                    new.actions, self._targets, self._vault, at_most=at_most
+                ),
+            )
         if people or judged is not None or order.pins is not None:
-            new = replace(new, pins=await pinned(new.targets, self._targets, self._vault, people=people, before=order.pins))
-        return asking(replace(new, requester=audit.requester(), override=order.override), order.parameters, terms)
+            new = replace(
+                new,
+                pins=await pinned(
+                    new.targets, self._targets, self._vault, people=people, before=order.pins
+                ),
+            )
+        return asking(
+            replace(new, requester=audit.requester(), override=order.override),
+            order.parameters,
+            terms,
+        )
 
     async def judged(
         self, actions: Sequence[Mapping[str, Any]], order: LaunchOrder, targets: Sequence[Target]
@@ -162,7 +180,9 @@ class Launcher:
         """What the safety check says of these frozen actions there; None where it is not asked. `order`: with its values."""
         if self.judging is None:
             return None
-        return await self.judging.launch(actions, order.parameters, targets, job_name=order.job_name, tags=order.tags)
+        return await self.judging.launch(
+            actions, order.parameters, targets, job_name=order.job_name, tags=order.tags
+        )
 
     def draft(
         self,
@@ -178,7 +198,9 @@ class Launcher:
         """What a launch would write: the order's execution of these frozen actions on these targets. Raises Invalid."""
         planned = self.planned(order, targets)
         uuid = uuid or uuid7(self._clock.now())
-        return self._new(order, actions, planned, triggered_by, (requested_by, requested_by_kind), uuid=uuid)
+        return self._new(
+            order, actions, planned, triggered_by, (requested_by, requested_by_kind), uuid=uuid
+        )
 
     async def frozen(self, order: LaunchOrder, targets: Sequence[Target]) -> list[dict[str, Any]]:
         """The actions as an execution on these targets keeps them: what they name is fixed from now on.
@@ -189,7 +211,9 @@ class Launcher:
         actions = [{**action, "retry": self._retry(action.get("retry"))} for action in actions]
         actions = await file_sources.fixed(self._files, actions)
         await self._narrow(order, actions)
-        await credential_scope.check(self._vault, self._targets, targets, actions, job_id=order.job_id, job=order.job_name)
+        await credential_scope.check(
+            self._vault, self._targets, targets, actions, job_id=order.job_id, job=order.job_name
+        )
         return actions
 
     def planned(self, order: LaunchOrder, targets: Sequence[Target]) -> Plan:
@@ -203,7 +227,9 @@ class Launcher:
             seed=secrets.randbits(32),
         )
 
-    async def start(self, new: NewExecution, idem: IdempotentRequest | None = None, *, also: Also | None = None) -> Launched:
+    async def start(
+        self, new: NewExecution, idem: IdempotentRequest | None = None, *, also: Also | None = None
+    ) -> Launched:
         """Write it and notify. `also` is done in the same transaction, once the execution has its id."""
 
         async def write(connection: Connection) -> Execution:
@@ -227,13 +253,19 @@ class Launcher:
         """Fix which of the targets an action that names some is for; of one that runs a job they say where that runs."""
         for action, kept in zip(order.actions, actions, strict=False):
             if action.targets is not None and action.type != "job":
-                kept["target_ids"] = [target.id for target in await self._targets.resolve(action.targets)]
+                kept["target_ids"] = [
+                    target.id for target in await self._targets.resolve(action.targets)
+                ]
 
     async def with_values(self, order: LaunchOrder) -> LaunchOrder:
         """The order with a value for every declared parameter. Raises Invalid with a pointer to each wrong one."""
         if order.declared is None:
             return order
-        said = [p for p in order.declared if p.default is not None or order.parameters.get(p.name) is not None]
+        said = [
+            p
+            for p in order.declared
+            if p.default is not None or order.parameters.get(p.name) is not None
+        ]
         values = bound(order.declared, order.parameters, await self._choices.of(said))
         return replace(order, parameters=await self.secrets.fixed(values), declared=None)
 
@@ -242,7 +274,9 @@ class Launcher:
         try:
             return self._vault.open_parameters(execution, stored)
         except (KeyMissing, Tampered) as refused:
-            raise Conflict("secret_undecryptable", f"{refused}. Give the parameters again: execute the job.") from None
+            raise Conflict(
+                "secret_undecryptable", f"{refused}. Give the parameters again: execute the job."
+            ) from None
 
     def _policy(self, order: LaunchOrder) -> dict[str, Any]:
         policy = order.policy.model_dump(mode="json")
@@ -255,7 +289,11 @@ class Launcher:
         return longest if wanted is None else min(wanted, longest)
 
     def _retry(self, retry: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        return None if retry is None else frozen(retry, attempts=self._limits.max_attempts, factor=self._limits.retry_factor)
+        return (
+            None
+            if retry is None
+            else frozen(retry, attempts=self._limits.max_attempts, factor=self._limits.retry_factor)
+        )
 
     async def selected(self, order: LaunchOrder) -> list[Target]:
         """The targets that are meant, as they are now. Raises Invalid, and Forbidden for what is out of the order's bounds."""

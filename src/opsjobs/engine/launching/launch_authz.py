@@ -27,7 +27,9 @@ class CurrentRights:
         self._ask = ask
         self._known: dict[tuple[str, str], Principal | None] = {}
 
-    async def launching(self, name: str, kind: IdentityKind, labels: Mapping[str, str], job: str) -> Bounds:
+    async def launching(
+        self, name: str, kind: IdentityKind, labels: Mapping[str, str], job: str
+    ) -> Bounds:
         """How far this identity may go with a launch of the job, which has these labels.
 
         Raises Gone, Forbidden where it may not launch this job now, Unavailable.
@@ -35,7 +37,8 @@ class CurrentRights:
         principal = await self._standing(name, kind)
         if principal is None:
             raise OwnerGone(
-                "out_of_reach", f"{name} ({in_words(kind)}) is gone, disabled or expired, and nothing is launched in that name"
+                "out_of_reach",
+                f"{name} ({in_words(kind)}) is gone, disabled or expired, and nothing is launched in that name",
             )
         bounds = Bounds.of(principal, EXECUTE)
         if not bounds.act.scopes:
@@ -68,6 +71,9 @@ class CurrentRights:
 
 def in_words(kind: str) -> str:
     """What kind of identity it is, for people."""
-    return {"api_key": "an API key", "user": "a user", "service": "a service", "external": "somebody of the platform"}.get(
-        kind, kind
-    )
+    return {
+        "api_key": "an API key",
+        "user": "a user",
+        "service": "a service",
+        "external": "somebody of the platform",
+    }.get(kind, kind)

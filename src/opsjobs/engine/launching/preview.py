@@ -36,14 +36,23 @@ async def preview(launcher: Launcher, database: Database, order: LaunchOrder) ->
     await launcher.secrets.check(order, targets)
     judged = await launcher.judged(actions, order, planned.targets)
     said = judged.judgement.data() if judged is not None else {"verdict": None, "findings": []}
-    before = await load_launch_history(database, order.job_id) if order.job_id is not None else LaunchHistory()
+    before = (
+        await load_launch_history(database, order.job_id)
+        if order.job_id is not None
+        else LaunchHistory()
+    )
     shown = list(islice(_commands(order, planned.targets, actions), COMMANDS_AT_MOST))
     return {
-        "targets": [{"id": target.id, "name": target.name, "host": target.host} for target in planned.targets],
+        "targets": [
+            {"id": target.id, "name": target.name, "host": target.host}
+            for target in planned.targets
+        ],
         "waves": _waves(planned),
         "commands": shown,
         "commands_total": _total(actions, planned.targets),
-        "parameters": {name: "***" if is_secret(value) else value for name, value in order.parameters.items()},
+        "parameters": {
+            name: "***" if is_secret(value) else value for name, value in order.parameters.items()
+        },
         **said,
         "changes": _changes(before, planned.targets),
         "estimate": _estimate(before, planned),
@@ -52,7 +61,9 @@ async def preview(launcher: Launcher, database: Database, order: LaunchOrder) ->
 
 def _waves(planned: Plan) -> list[list[str]]:
     starts = [0, *planned.waves]
-    return [[t.name for t in planned.targets[a:b]] for a, b in zip(starts, planned.waves, strict=False)]
+    return [
+        [t.name for t in planned.targets[a:b]] for a, b in zip(starts, planned.waves, strict=False)
+    ]
 
 
 def _changes(before: LaunchHistory, targets: Sequence[Target]) -> dict[str, Any]:
@@ -75,9 +86,13 @@ def _estimate(before: LaunchHistory, planned: Plan) -> dict[str, Any]:
     return {"seconds": round(before.seconds * rounds, 1), "executions": before.executions}
 
 
-def _commands(order: LaunchOrder, targets: Sequence[Target], actions: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def _commands(
+    order: LaunchOrder, targets: Sequence[Target], actions: Sequence[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
     secrets = frozenset(name for name, value in order.parameters.items() if is_secret(value))
-    names = TemplateNames(frozenset(order.parameters), secrets, frozenset(str(action["key"]) for action in actions))
+    names = TemplateNames(
+        frozenset(order.parameters), secrets, frozenset(str(action["key"]) for action in actions)
+    )
     renderings = [(action, _only(action), Rendering(action, names)) for action in actions]
     for target in targets:
         values = _values(order, target)
@@ -87,7 +102,9 @@ def _commands(order: LaunchOrder, targets: Sequence[Target], actions: Sequence[M
             try:
                 rendered = rendering.of(values, shell_of(target.platform), value=_value(values))
             except (TemplateFault, Unquotable) as wrong:
-                raise Invalid("quoted_parameter", f"{action['key']} on {target.name}: {wrong}.") from None
+                raise Invalid(
+                    "quoted_parameter", f"{action['key']} on {target.name}: {wrong}."
+                ) from None
             yield {"target": target.name, "action": action["key"], "command": in_words(rendered)}
 
 
@@ -98,12 +115,23 @@ def _only(action: Mapping[str, Any]) -> frozenset[str] | None:
 
 def _total(actions: Sequence[Mapping[str, Any]], targets: Sequence[Target]) -> int:
     every = frozenset(target.id for target in targets)
-    return sum(len(every if (only := _only(action)) is None else every & only) for action in actions)
+    return sum(
+        len(every if (only := _only(action)) is None else every & only) for action in actions
+    )
 
 
 def _values(order: LaunchOrder, target: Target) -> dict[str, Any]:
-    of_target = {"name": target.name, "host": target.host, "platform": target.platform, "labels": dict(target.labels)}
-    return {"parameters": dict(order.parameters), "target": of_target, "job": {"name": order.job_name}}
+    of_target = {
+        "name": target.name,
+        "host": target.host,
+        "platform": target.platform,
+        "labels": dict(target.labels),
+    }
+    return {
+        "parameters": dict(order.parameters),
+        "target": of_target,
+        "job": {"name": order.job_name},
+    }
 
 
 def _value(values: Mapping[str, Any]) -> Callable[[str], str | None]:
@@ -118,8 +146,18 @@ def in_words(action: Mapping[str, Any]) -> str:
         case "command":
             return str(action["command"])
         case "script":
-            body = action["script"].encode() if action["script"] is not None else base64.b64decode(action["script_base64"])
-            return " ".join([action["interpreter"], f"<a script of {len(body)} bytes>", *map(shlex.quote, action["args"])])
+            body = (
+                action["script"].encode()
+                if action["script"] is not None
+                else base64.b64decode(action["script_base64"])
+            )
+            return " ".join(
+                [
+                    action["interpreter"],
+                    f"<a script of {len(body)} bytes>",
+                    *map(shlex.quote, action["args"]),
+                ]
+            )
         case "file_transfer":
             return f"{action['direction']} {action['source']} to {action['destination'] or 'the artifacts'}"
         case "wait":

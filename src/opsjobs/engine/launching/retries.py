@@ -38,13 +38,18 @@ class Revived:
 
     def data(self) -> dict[str, Any]:
         """The body of the answer."""
-        return {"executions": [execution.data() for execution in self.executions], "more": self.more}
+        return {
+            "executions": [execution.data() for execution in self.executions],
+            "more": self.more,
+        }
 
 
 class RetryService:
     """What was frozen at the parent's launch stays: actions, parameters, policy, version. The targets are as they are now."""
 
-    def __init__(self, launcher: Launcher, *, database: Database, ledger: Ledger, targets: Targets) -> None:
+    def __init__(
+        self, launcher: Launcher, *, database: Database, ledger: Ledger, targets: Targets
+    ) -> None:
         self._launcher = launcher
         self._database = database
         self._ledger = ledger
@@ -72,9 +77,13 @@ class RetryService:
 
         async def revive(connection: Connection, execution: Execution) -> None:
             if not draft.again:
-                await check_not_retried(connection, parent.id, [run.target.id for run in runs], execution.id)
+                await check_not_retried(
+                    connection, parent.id, [run.target.id for run in runs], execution.id
+                )
             ids = [run.id for run in runs]
-            answered = await dead_letters.answer(connection, ids, "revived", by=requested_by, reason=draft.reason)
+            answered = await dead_letters.answer(
+                connection, ids, "revived", by=requested_by, reason=draft.reason
+            )
             if answered:
                 await dead_letters.record_answers(connection, "revived", answered, draft.reason)
             await dead_letters.record_revived(connection, sorted(answered), execution.id)
@@ -83,7 +92,13 @@ class RetryService:
             return await self._launcher.start(new, idem, also=revive)
 
     async def preview(
-        self, ref: str, draft: RetryDraft, *, requested_by: str, requested_by_kind: IdentityKind, bounds: Bounds = NO_BOUNDS
+        self,
+        ref: str,
+        draft: RetryDraft,
+        *,
+        requested_by: str,
+        requested_by_kind: IdentityKind,
+        bounds: Bounds = NO_BOUNDS,
     ) -> dict[str, Any]:
         """Return what a retry would be for, and by which retries it was done before. Raises as `retry`, but for those."""
         parent, runs, new = await self._drafted(
@@ -93,7 +108,11 @@ class RetryService:
         return {
             "execution": parent.id,
             "targets": [
-                {**run.target.data(), "status": run.status.value, "error": run.error_code and run.error_code.value}
+                {
+                    **run.target.data(),
+                    "status": run.status.value,
+                    "error": run.error_code and run.error_code.value,
+                }
                 for run in runs
             ],
             "total_targets": len(runs),
@@ -112,7 +131,13 @@ class RetryService:
         runs = _meant(parent, await self._parents.runs(parent.id), draft)
         known = await self._targets.get_many([run.target.id for run in runs])
         await self._check_bounds(bounds, [parent], runs, known)
-        return parent, runs, await self._heir(parent, runs, known, reason=draft.reason, override=draft.override, **by)
+        return (
+            parent,
+            runs,
+            await self._heir(
+                parent, runs, known, reason=draft.reason, override=draft.override, **by
+            ),
+        )
 
     async def revive(
         self,
@@ -133,19 +158,32 @@ class RetryService:
         where a job or a target, as they are now, is out of bounds.
         """
         found = await self._letters.find(draft, reach)
-        by_execution = {key: list(runs) for key, runs in groupby(found, key=lambda run: run.execution_id)}
-        meant: dict[int, list[PastRun]] = dict(list(by_execution.items())[: min(at_most, REVIVED_AT_MOST)])
+        by_execution = {
+            key: list(runs) for key, runs in groupby(found, key=lambda run: run.execution_id)
+        }
+        meant: dict[int, list[PastRun]] = dict(
+            list(by_execution.items())[: min(at_most, REVIVED_AT_MOST)]
+        )
         parents = await self._parents.get_many(meant)
-        known = await self._targets.get_many([run.target.id for runs in meant.values() for run in runs])
-        await self._check_bounds(bounds, parents, [run for runs in meant.values() for run in runs], known)
+        known = await self._targets.get_many(
+            [run.target.id for runs in meant.values() for run in runs]
+        )
+        await self._check_bounds(
+            bounds, parents, [run for runs in meant.values() for run in runs], known
+        )
         why: dict[str, Any] = {"requested_by": requested_by, "requested_by_kind": requested_by_kind}
         why |= {"reason": draft.reason, "override": draft.override}
         # Judged before the transaction, whose launches then are known.
-        heirs = {parent.id: await self._heir(parent, meant[parent.id], known, **why) for parent in parents}
+        heirs = {
+            parent.id: await self._heir(parent, meant[parent.id], known, **why)
+            for parent in parents
+        }
 
         async def write(connection: Connection) -> Revived:
             ids = [run.id for runs in meant.values() for run in runs]
-            won = await dead_letters.answer(connection, ids, "revived", by=requested_by, reason=draft.reason)
+            won = await dead_letters.answer(
+                connection, ids, "revived", by=requested_by, reason=draft.reason
+            )
             if not won and draft.ids is not None:
                 raise await dead_letters.refusal(connection, draft.ids, reach)
             if won:
@@ -154,16 +192,26 @@ class RetryService:
             for parent in parents:
                 if runs := [run for run in meant[parent.id] if run.id in won]:
                     all_won = len(runs) == len(meant[parent.id])
-                    new = heirs[parent.id] if all_won else await self._heir(parent, runs, known, **why)
+                    new = (
+                        heirs[parent.id]
+                        if all_won
+                        else await self._heir(parent, runs, known, **why)
+                    )
                     made.append(await self._revived(connection, parent, new))
             return Revived(made, len(by_execution) > len(meant))
 
-        done = await idempotency.once(self._database, idem, write, lambda revived: Answer(202, None, revived.data()))
+        done = await idempotency.once(
+            self._database, idem, write, lambda revived: Answer(202, None, revived.data())
+        )
         self._launcher.notify(list(known.values()))
         return done
 
     async def _check_bounds(
-        self, bounds: Bounds, parents: Sequence[Parent], runs: Sequence[PastRun], known: Mapping[str, Target]
+        self,
+        bounds: Bounds,
+        parents: Sequence[Parent],
+        runs: Sequence[PastRun],
+        known: Mapping[str, Target],
     ) -> None:
         """Raises Forbidden. A target that was removed since has no labels: only who may go everywhere does it again."""
         if bounds.act.everywhere:
@@ -173,11 +221,15 @@ class RetryService:
             bounds.check_labels(labels, f"Job {job_id}")
         bounds.check_targets([known.get(run.target.id) or _gone(run) for run in runs])
 
-    async def _revived(self, connection: Connection, parent: Parent, new: NewExecution) -> Execution:
+    async def _revived(
+        self, connection: Connection, parent: Parent, new: NewExecution
+    ) -> Execution:
         with _its_job_is_there(parent):
             async with connection.pipeline():
                 execution = await self._ledger.launch(connection, new)
-        await dead_letters.record_revived(connection, sorted(new.retried_runs.values()), execution.id)
+        await dead_letters.record_revived(
+            connection, sorted(new.retried_runs.values()), execution.id
+        )
         return execution
 
     async def _heir(
@@ -203,7 +255,13 @@ class RetryService:
             requested_by_kind=requested_by_kind,
         )
         heirs = {run.target.id: run.id for run in runs}
-        new = replace(new, actions=list(parent.actions), policy=dict(parent.policy), parent=parent.id, retried_runs=heirs)
+        new = replace(
+            new,
+            actions=list(parent.actions),
+            policy=dict(parent.policy),
+            parent=parent.id,
+            retried_runs=heirs,
+        )
         return await self._launcher.asking(new, order)
 
 
@@ -217,7 +275,9 @@ def _meant(parent: Parent, runs: Sequence[PastRun], draft: RetryDraft) -> Sequen
     words = f"No run of execution {parent.id} ended {draft.which.value}: it is {parent.status}, see its /targets."
     if draft.which is Which.NOT_STARTED:
         words = f"Every run of execution {parent.id} was started: see its /targets."
-    raise Invalid("nothing_to_retry", words, errors=[FieldError("/which", words, "nothing_to_retry")])
+    raise Invalid(
+        "nothing_to_retry", words, errors=[FieldError("/which", words, "nothing_to_retry")]
+    )
 
 
 def _named(parent: Parent, runs: Sequence[PastRun], targets: Sequence[str]) -> Sequence[PastRun]:
@@ -227,7 +287,10 @@ def _named(parent: Parent, runs: Sequence[PastRun], targets: Sequence[str]) -> S
         if (run := by_ref.get(ref)) is None:
             words, code = f"Execution {parent.id} has no target {ref[:60]!r}.", "unknown_target"
         elif not run.fits(Which.UNSUCCESSFUL):
-            words, code = f"{run.target.name} has succeeded in execution {parent.id}.", "nothing_to_retry"
+            words, code = (
+                f"{run.target.name} has succeeded in execution {parent.id}.",
+                "nothing_to_retry",
+            )
         else:
             continue
         faults.append(FieldError(f"/targets/{position}", words, code))
@@ -241,7 +304,14 @@ def _order(parent: Parent, reason: str | None) -> LaunchOrder:
     """What is planned by: the parent's policy, over runs that come in its order."""
     policy = Policy.model_validate({**parent.policy, "order": "inventory"})
     return LaunchOrder(
-        (), SelectionDraft(), policy, parent.job_name, parent.job_id, parent.job_version, reason=reason, tags=parent.tags
+        (),
+        SelectionDraft(),
+        policy,
+        parent.job_name,
+        parent.job_id,
+        parent.job_version,
+        reason=reason,
+        tags=parent.tags,
     )
 
 

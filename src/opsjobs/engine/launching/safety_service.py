@@ -50,7 +50,13 @@ class SafetyResult:
 class SafetyService:
     """Each different text is judged once, and remembered by its hash."""
 
-    def __init__(self, judge: JudgeText, targets: Targets, clock: Clock, policies: SafetyPolicies | None = None) -> None:
+    def __init__(
+        self,
+        judge: JudgeText,
+        targets: Targets,
+        clock: Clock,
+        policies: SafetyPolicies | None = None,
+    ) -> None:
         self._judge = judge
         self._targets = targets
         self._clock = clock
@@ -61,8 +67,12 @@ class SafetyService:
 
     async def job(self, draft: JobDraft) -> SafetyJudgement:
         """What is said of a job as it is written: by its tags, and with values as far as they are known. Where it runs, a launch says."""
-        actions = with_check(draft.policy, [action.model_dump(mode="json") for action in draft.actions])
-        values = {p.name: p.default for p in draft.parameters if p.default is not None and not p.secret}
+        actions = with_check(
+            draft.policy, [action.model_dump(mode="json") for action in draft.actions]
+        )
+        values = {
+            p.name: p.default for p in draft.parameters if p.default is not None and not p.secret
+        }
         declared = [p.name for p in draft.parameters if not p.secret]
         texts = texts_of(actions, values, (), job_name=draft.name, declared=declared)
         return (await self._judged(texts, Context(labels=frozenset(draft.tags)))).judgement
@@ -79,7 +89,9 @@ class SafetyService:
         """What is said of what will run: these frozen actions with these values, on these machines."""
         labels = frozenset(tags) | _labels(targets)
         context = Context(labels, await self._share(len(targets)), len(targets))
-        return await self._judged(texts_of(actions, parameters, targets, job_name=job_name), context, frozenset(tags))
+        return await self._judged(
+            texts_of(actions, parameters, targets, job_name=job_name), context, frozenset(tags)
+        )
 
     async def again(
         self,
@@ -96,7 +108,9 @@ class SafetyService:
         texts = texts_of(actions, parameters, [target], job_name=job_name)
         return (await self._judged(texts, context, frozenset(tags))).judgement
 
-    async def _judged(self, texts: Iterable[JobText], context: Context, tags: frozenset[str] | None = None) -> SafetyResult:
+    async def _judged(
+        self, texts: Iterable[JobText], context: Context, tags: frozenset[str] | None = None
+    ) -> SafetyResult:
         found: dict[tuple[str, str, str], Finding] = {}
         become = False
         async for text in _in_turns(texts, self._clock):
@@ -105,7 +119,9 @@ class SafetyService:
             labels = context.labels if tags is None else tags | _labels(text.targets)
             here = replace(context, labels=labels, become=text.become)
             each = list({_labels([target]) for target in text.targets})
-            for finding in self._policies.judged((*text.said, *await self._of(text, here)), here, each):
+            for finding in self._policies.judged(
+                (*text.said, *await self._of(text, here)), here, each
+            ):
                 placed = replace(finding, pointer=text.pointer)
                 before = found.get(key := (placed.pointer, placed.rule, placed.excerpt))
                 if before is None or before.severity.rank < placed.severity.rank:
@@ -113,10 +129,14 @@ class SafetyService:
         whole = replace(context, become=become)
         findings = [*found.values(), *self._policies.floor(whole)]
         worst_first = sorted(findings, key=lambda finding: -finding.severity.rank)
-        return SafetyResult(SafetyJudgement(tuple(worst_first[:FINDINGS_MAX])), self._policies.approval(whole))
+        return SafetyResult(
+            SafetyJudgement(tuple(worst_first[:FINDINGS_MAX])), self._policies.approval(whole)
+        )
 
     async def _of(self, text: JobText, context: Context) -> tuple[Finding, ...]:
-        asked = SafetyQuestion(text.interpreter, text.text, context, text.arguments, text.variables, UNKNOWN)
+        asked = SafetyQuestion(
+            text.interpreter, text.text, context, text.arguments, text.variables, UNKNOWN
+        )
         key = asked.digest
         if key in self._known:
             self._known.move_to_end(key)
@@ -158,7 +178,11 @@ def refuse_blocked(judgement: SafetyJudgement, *, before: str = "") -> None:
 
 def in_words(judgement: SafetyJudgement) -> str:
     """Why it needs an approval, in a sentence."""
-    needs = [finding for finding in judgement.findings if finding.severity is SafetyVerdict.NEEDS_APPROVAL]
+    needs = [
+        finding
+        for finding in judgement.findings
+        if finding.severity is SafetyVerdict.NEEDS_APPROVAL
+    ]
     more = f" ({len(needs) - 1} more)" if len(needs) > 1 else ""
     return f"the safety check asks: {_words(needs[0])}{more}" if needs else ""
 
@@ -166,12 +190,20 @@ def in_words(judgement: SafetyJudgement) -> str:
 def refused_in_words(judgement: SafetyJudgement) -> str | None:
     """Why it may not run without somebody's word, in a sentence; None where it may."""
     blocked = [finding for finding in judgement.findings if finding.severity is SafetyVerdict.BLOCK]
-    return f"the safety check blocks it: {_words(blocked[0])}" if blocked else in_words(judgement) or None
+    return (
+        f"the safety check blocks it: {_words(blocked[0])}"
+        if blocked
+        else in_words(judgement) or None
+    )
 
 
 def unjudged_in_words(judgement: SafetyJudgement | None) -> str | None:
     """Why the safety check could not judge it, in a sentence; None if it could."""
-    unjudged = [finding for finding in judgement.findings if finding.rule == UNJUDGED] if judgement is not None else []
+    unjudged = (
+        [finding for finding in judgement.findings if finding.rule == UNJUDGED]
+        if judgement is not None
+        else []
+    )
     return f"the safety check cannot judge it: {_words(unjudged[0])}" if unjudged else None
 
 

@@ -22,14 +22,21 @@ AGAIN = "Look at it, and launch it again."
 PINS_AT_A_TIME = 500
 
 
-def asks_people(actions: Sequence[Mapping[str, Any]], terms: ApprovalTerms | None, judged: SafetyResult | None) -> bool:
+def asks_people(
+    actions: Sequence[Mapping[str, Any]], terms: ApprovalTerms | None, judged: SafetyResult | None
+) -> bool:
     """Whether somebody says of this launch that it may be: approves it, or a step of it, or has overridden what was said of it."""
     blocked = judged is not None and judged.judgement.verdict is SafetyVerdict.BLOCK
     return terms is not None or blocked or any(action["type"] == "approval" for action in actions)
 
 
 async def pinned(
-    targets: Sequence[Target], known: Targets, vault: Vault, *, people: bool, before: Mapping[str, bytes] | None
+    targets: Sequence[Target],
+    known: Targets,
+    vault: Vault,
+    *,
+    people: bool,
+    before: Mapping[str, bytes] | None,
 ) -> Pins:
     """What is kept of the machines of a launch; `people`: of each a digest, as somebody is asked about them.
 
@@ -43,7 +50,8 @@ async def pinned(
         if before is not None:
             if (approved := before.get(target.id)) is None:
                 raise Conflict(
-                    "target_changed", f"{target.name} was not among the machines of this step that were asked about. {AGAIN}"
+                    "target_changed",
+                    f"{target.name} was not among the machines of this step that were asked about. {AGAIN}",
                 )
             if not holds(approved, way):
                 raise Conflict("target_changed", f"{_not_the_one(target)}. {AGAIN}")
@@ -72,7 +80,9 @@ async def with_steps_pinned(
         if (total := total + len(targets)) > at_most:
             words = f"Its steps run jobs on more than {at_most} targets (MAX_TARGETS_PER_JOB), too many to be asked about at once: split it."
             raise Invalid(
-                "too_many_targets", words, errors=[FieldError(f"/actions/{position}/targets", words, "too_many_targets")]
+                "too_many_targets",
+                words,
+                errors=[FieldError(f"/actions/{position}/targets", words, "too_many_targets")],
             )
         pins = {target.id: pin(way).hex() async for target, way in _ways(targets, known, vault)}
         found.append({**action, "pins": pins})
@@ -84,9 +94,15 @@ def pins_of_step(action: Mapping[str, Any]) -> dict[str, bytes]:
     return {target: bytes.fromhex(digest) for target, digest in (action.get("pins") or {}).items()}
 
 
-async def _ways(targets: Sequence[Target], known: Targets, vault: Vault) -> AsyncIterator[tuple[Target, list[Hop]]]:
+async def _ways(
+    targets: Sequence[Target], known: Targets, vault: Vault
+) -> AsyncIterator[tuple[Target, list[Hop]]]:
     """Each with the way to it."""
-    jumps = {jump.id: jump for jump in await jumps_of(known, targets)} if any(t.jump for t in targets) else {}
+    jumps = (
+        {jump.id: jump for jump in await jumps_of(known, targets)}
+        if any(t.jump for t in targets)
+        else {}
+    )
     used = {hop.credential for hop in (*targets, *jumps.values()) if hop.credential is not None}
     logins = await vault.usernames(used) if used else {}
     for nth, target in enumerate(targets, start=1):
@@ -125,7 +141,11 @@ class TargetPinning:
             return None
         if digest is not None:
             same = holds(digest, way_of(endpoint))
-            return None if same else f"{_not_the_one(target, version)}. Nothing was begun on it. {AGAIN}"
+            return (
+                None
+                if same
+                else f"{_not_the_one(target, version)}. Nothing was begun on it. {AGAIN}"
+            )
         return await self._judged(course, target, version)
 
     async def _judged(self, course: CompiledSpec, target: Target, version: int) -> str | None:
@@ -133,7 +153,12 @@ class TargetPinning:
             return None
         spec = course.spec
         judgement = await self._judging.again(
-            spec.actions, course.parameters, target, job_name=spec.job_name, tags=spec.tags, targets=spec.total
+            spec.actions,
+            course.parameters,
+            target,
+            job_name=spec.job_name,
+            tags=spec.tags,
+            targets=spec.total,
         )
         if (why := refused_in_words(judgement)) is None:
             return None

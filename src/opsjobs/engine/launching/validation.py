@@ -55,7 +55,9 @@ class Sight:
 ALL = Sight()
 
 
-async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds = NO_BOUNDS, sight: Sight = ALL) -> SafetyReport:
+async def judged(
+    launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds = NO_BOUNDS, sight: Sight = ALL
+) -> SafetyReport:
     """What stands in the way of this job: targets, credentials, files and jobs that are not there, or out of bounds.
 
     A stored job of this name is taken for the one that is meant. What the caller may not know of is not looked up: the answer is
@@ -71,15 +73,28 @@ async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds
     if not bounds.act.everywhere:
         await _check_bounds(launcher, draft, order, found)
     if bounds.act.everywhere or not found.errors:  # beyond bounds it would tell what is there
-        await _asked(launcher.frozen(replace(order, job_id=await _id_of(jobs, draft.name)), targets or []), found, "/actions")
+        await _asked(
+            launcher.frozen(replace(order, job_id=await _id_of(jobs, draft.name)), targets or []),
+            found,
+            "/actions",
+        )
         await _check_secrets(launcher, draft, sight, found)
     for position, action in enumerate(draft.actions):
         if isinstance(action, JobAction) and not await _knows(jobs, action.job, bounds):
             pointer = f"/actions/{position}/job"
-            found.errors.append(FieldError(pointer, f"there is no job {action.job!r}", "unknown_job"))
+            found.errors.append(
+                FieldError(pointer, f"there is no job {action.job!r}", "unknown_job")
+            )
     gate = draft.policy.gate
-    if gate is not None and gate.pause_on_fail and gate.check is None and draft.policy.max_fail is None:
-        words = "without a check and without max_fail no failure stops an execution, so none pauses it"
+    if (
+        gate is not None
+        and gate.pause_on_fail
+        and gate.check is None
+        and draft.policy.max_fail is None
+    ):
+        words = (
+            "without a check and without max_fail no failure stops an execution, so none pauses it"
+        )
         found.warnings.append(FieldError("/policy/gate/pause_on_fail", words, "never_paused"))
     labels = None if targets is None else {label for target in targets for label in target.labels}
     found.warnings += doubts(draft, labels or None)
@@ -88,14 +103,20 @@ async def judged(launcher: Launcher, jobs: Jobs, draft: JobDraft, bounds: Bounds
     return found
 
 
-async def _check_bounds(launcher: Launcher, draft: JobDraft, order: LaunchOrder, found: SafetyReport) -> None:
+async def _check_bounds(
+    launcher: Launcher, draft: JobDraft, order: LaunchOrder, found: SafetyReport
+) -> None:
     try:
         check_names(draft.policy.exclusive, order.bounds)
     except Forbidden as refused:
         found.errors += refused.errors
     for position, action in enumerate(draft.actions):
         if action.targets is not None:
-            await _asked(launcher.selected(replace(order, targets=action.targets)), found, f"/actions/{position}/targets")
+            await _asked(
+                launcher.selected(replace(order, targets=action.targets)),
+                found,
+                f"/actions/{position}/targets",
+            )
 
 
 async def _in_sight(actions: Sequence[Action], sight: Sight, found: SafetyReport) -> list[Action]:
@@ -103,14 +124,21 @@ async def _in_sight(actions: Sequence[Action], sight: Sight, found: SafetyReport
     kept: list[Action] = []
     for position, action in enumerate(actions):
         one: Action = action
-        if isinstance(one, RunningAction) and one.become is not None and one.become.credential and not sight.credentials:
+        if (
+            isinstance(one, RunningAction)
+            and one.become is not None
+            and one.become.credential
+            and not sight.credentials
+        ):
             pointer = f"/actions/{position}/become/credential"
             found.warnings.append(_unseen(pointer, one.become.credential))
             one = one.model_copy(update={"become": None})
         if isinstance(one, FileTransferAction) and await _hides(sight, one):
             detail = f"There is no file {one.source[:60]!r} that you may use: upload it first (POST /files), and take its id."
             found.errors.append(FieldError(f"/actions/{position}/source", detail, "unknown_file"))
-            one = one.model_copy(update={"source": "${unseen}"})  # no file is looked up for a template
+            one = one.model_copy(
+                update={"source": "${unseen}"}
+            )  # no file is looked up for a template
         kept.append(one)
     return kept
 
@@ -121,13 +149,17 @@ async def _hides(sight: Sight, action: FileTransferAction) -> bool:
     return not await sight.file(action.source)
 
 
-async def _check_secrets(launcher: Launcher, draft: JobDraft, sight: Sight, found: SafetyReport) -> None:
+async def _check_secrets(
+    launcher: Launcher, draft: JobDraft, sight: Sight, found: SafetyReport
+) -> None:
     if sight.credentials:
         await _asked(launcher.secrets.check_declared(draft.parameters), found, "/parameters")
         return
     for position, parameter in enumerate(draft.parameters):
         if parameter.from_credential is not None:
-            found.warnings.append(_unseen(f"/parameters/{position}/from_credential", parameter.from_credential))
+            found.warnings.append(
+                _unseen(f"/parameters/{position}/from_credential", parameter.from_credential)
+            )
 
 
 def _unseen(pointer: str, credential: str) -> FieldError:
@@ -135,7 +167,9 @@ def _unseen(pointer: str, credential: str) -> FieldError:
     return FieldError(pointer, words, "not_looked_up")
 
 
-async def warnings_of(launcher: Launcher, draft: JobDraft, bounds: Bounds = NO_BOUNDS) -> list[dict[str, str]]:
+async def warnings_of(
+    launcher: Launcher, draft: JobDraft, bounds: Bounds = NO_BOUNDS
+) -> list[dict[str, str]]:
     """Return what is probably a mistake in this job, for an answer that stores it or says what would be stored."""
     order = LaunchOrder(draft.actions, draft.targets, draft.policy, draft.name, bounds=bounds)
     targets = await _asked(launcher.selected(order), SafetyReport(), "/targets")

@@ -10,7 +10,13 @@ from typing import Any
 
 from opsjobs.engine.runs import outcomes, passive_actions
 from opsjobs.engine.runs.attempt import Attempt
-from opsjobs.engine.runs.cancellation import DETACHING, Detached, Interrupted, StopReason, StopSignal
+from opsjobs.engine.runs.cancellation import (
+    DETACHING,
+    Detached,
+    Interrupted,
+    StopReason,
+    StopSignal,
+)
 from opsjobs.engine.runs.programs import render_action
 from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
 from opsjobs.engine.runs.run_state import INLINE_WAIT_SECONDS, Deferred, RunState
@@ -82,26 +88,48 @@ class ActionRun:
             raise HandedOver(may_have_started=True) from None
         except Interrupted as stopped:
             if stopped.reason in DETACHING:
-                raise HandedOver(may_have_started=stopped.reason is StopReason.OWNERSHIP_LOST) from None
+                raise HandedOver(
+                    may_have_started=stopped.reason is StopReason.OWNERSHIP_LOST
+                ) from None
             return self.end(outcomes.never_started(stopped.reason))
         except RemoteFailure as failure:
             return self.end(outcomes.from_failure(failure))
         except Unavailable as unavailable:
             # What was started continues: an outage that gets as far as this must not end it.
-            log.warning("run_left", target_run=self._state.journal.claimed.id, action=self.key, reason=str(unavailable))
+            log.warning(
+                "run_left",
+                target_run=self._state.journal.claimed.id,
+                action=self.key,
+                reason=str(unavailable),
+            )
             raise HandedOver(may_have_started=True) from None
         except Exception as bug:  # noqa: BLE001  a bug ends this action, recorded, and no other run
             self._state.tools.metrics.bugs.labels("target_run").inc()
             claimed = self._state.journal.claimed
-            log.exception("target_run_failed", execution=claimed.execution_id, target_run=claimed.id, action=self.key)
-            return self.end(outcomes.from_failure(RemoteFailure(ErrorCode.INTERNAL, f"a fault of opsjobs: {type(bug).__name__}")))
+            log.exception(
+                "target_run_failed",
+                execution=claimed.execution_id,
+                target_run=claimed.id,
+                action=self.key,
+            )
+            return self.end(
+                outcomes.from_failure(
+                    RemoteFailure(ErrorCode.INTERNAL, f"a fault of opsjobs: {type(bug).__name__}")
+                )
+            )
 
     async def _perform_passive(self) -> ActionEnd | Deferred:
         if self.entry is None:
             progress = self._progress
-            started_at = progress.started_at if progress is not None else self._state.tools.clock.now()
-            self.entry = self._state.journal.begin(self.key, self.number, started_at, progress=progress, uses_spool=False)
-        found = await passive_actions.perform(self._state, self._action, self._progress, self.stop_signal, self.number)
+            started_at = (
+                progress.started_at if progress is not None else self._state.tools.clock.now()
+            )
+            self.entry = self._state.journal.begin(
+                self.key, self.number, started_at, progress=progress, uses_spool=False
+            )
+        found = await passive_actions.perform(
+            self._state, self._action, self._progress, self.stop_signal, self.number
+        )
         return self.end(found) if isinstance(found, ActionEnd) else found
 
     async def _perform_remote(self) -> ActionEnd | Deferred:
@@ -145,20 +173,33 @@ class ActionRun:
 
     async def _perform_attempt(self) -> ActionEnd | Deferred:
         state, progress = self._state, self._progress
-        may_have_started = progress is not None or (state.inherited and state.compiled_spec.workflow.linear)
+        may_have_started = progress is not None or (
+            state.inherited and state.compiled_spec.workflow.linear
+        )
         state.attempt = max(state.attempt, self.number)
         try:
             action = render_action(state, self._action, self.number)
         except RemoteFailure as failure:
             if progress is None:
                 return outcomes.from_failure(failure)
-            message = f"it was begun before, and this worker cannot look after it: {failure.message}"
+            message = (
+                f"it was begun before, and this worker cannot look after it: {failure.message}"
+            )
             return outcomes.from_failure(RemoteFailure(ErrorCode.LOST, message))
         attempt: Attempt | TransferAttempt
         if action["type"] == "file_transfer":
-            attempt = TransferAttempt(state, action, self.number, self.stop_signal, progress=progress)
+            attempt = TransferAttempt(
+                state, action, self.number, self.stop_signal, progress=progress
+            )
         else:
-            attempt = Attempt(state, action, self.number, self.stop_signal, progress=progress, may_have_started=may_have_started)
+            attempt = Attempt(
+                state,
+                action,
+                self.number,
+                self.stop_signal,
+                progress=progress,
+                may_have_started=may_have_started,
+            )
         self._attempt = attempt
         try:
             return await attempt.perform()
@@ -175,21 +216,35 @@ class ActionRun:
         if not left or not failure.offline:
             return None
         message = f"{self._state.target_name} cannot be reached: {failure.message}"
-        return Deferred(WaitingFor.HOLD, self._state.tools.clock.monotonic() + min(HOLD_SECONDS, left), awaits=message[:500])
+        return Deferred(
+            WaitingFor.HOLD,
+            self._state.tools.clock.monotonic() + min(HOLD_SECONDS, left),
+            awaits=message[:500],
+        )
 
     def _retry_pause(self, end: ActionEnd) -> float | None:
         """Return the seconds until the next attempt; None if this end is final."""
         tools, attempt = self._state.tools, self._attempt
         self._tries += 1
-        if end.error is None or self.stop_signal.reason is not None or self._tries >= tools.limits.attempts:
+        if (
+            end.error is None
+            or self.stop_signal.reason is not None
+            or self._tries >= tools.limits.attempts
+        ):
             return None
         if end.status is RunStatus.LOST:
-            again = self._state.compiled_spec.on_lost == "retry" and attempt is not None and attempt.gone
+            again = (
+                self._state.compiled_spec.on_lost == "retry"
+                and attempt is not None
+                and attempt.gone
+            )
             return 0.0 if again else None
         if end.cancel_proof is CancelProof.UNREACHABLE:
             return None
         policy = self._state.compiled_spec.retries[self.key]
-        return policy.decide(end.error.code, self._tries, tools.random, usual_factor=tools.limits.retry_factor)
+        return policy.decide(
+            end.error.code, self._tries, tools.random, usual_factor=tools.limits.retry_factor
+        )
 
     def _attempts_exhausted(self, end: ActionEnd) -> bool:
         """Return True if several attempts were made and all are used up.
@@ -199,8 +254,15 @@ class ActionRun:
         if end.error is None or self.stop_signal.reason is not None:
             return False
         if end.status is RunStatus.LOST:
-            return self._state.compiled_spec.on_lost == "retry" and self._attempt is not None and self._attempt.gone
-        allowed = min(self._state.compiled_spec.retries[self.key].max_attempts, self._state.tools.limits.attempts)
+            return (
+                self._state.compiled_spec.on_lost == "retry"
+                and self._attempt is not None
+                and self._attempt.gone
+            )
+        allowed = min(
+            self._state.compiled_spec.retries[self.key].max_attempts,
+            self._state.tools.limits.attempts,
+        )
         return self._tries >= allowed > 1 and end.status in _BAD and end.error.code not in NEVER
 
     def _schedule_retry(self, end: ActionEnd, pause: float) -> None:
@@ -228,14 +290,24 @@ class ActionRun:
 
     def _record_end(self, end: ActionEnd, *, again_seconds: float | None = None) -> None:
         entry = self.entry if self.entry is not None else self._open_entry()
-        if end.status is RunStatus.LOST and self._attempt is not None and self._attempt.direct and entry.identity is None:
+        if (
+            end.status is RunStatus.LOST
+            and self._attempt is not None
+            and self._attempt.direct
+            and entry.identity is None
+        ):
             entry.direct = True  # no spool can tell what became of it, so none is to be asked
         if again_seconds is None and entry.identity is not None and not entry.direct:
-            unknown = end.status in (RunStatus.LOST, RunStatus.DEAD) or end.cancel_proof is CancelProof.UNREACHABLE
+            unknown = (
+                end.status in (RunStatus.LOST, RunStatus.DEAD)
+                or end.cancel_proof is CancelProof.UNREACHABLE
+            )
             self._state.sweep = self._state.sweep or unknown
         entry.end(end, self._state.tools.clock.now(), again_seconds=again_seconds)
         self.entry = entry
 
     def _open_entry(self) -> AttemptEntry:
         started_at = self._progress.started_at if self._progress is not None else None
-        return self._state.journal.begin(self.key, self.number, started_at, progress=self._progress, uses_spool=False)
+        return self._state.journal.begin(
+            self.key, self.number, started_at, progress=self._progress, uses_spool=False
+        )

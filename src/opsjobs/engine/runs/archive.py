@@ -43,7 +43,9 @@ async def list_members(archive: ContentSlice) -> list[Member]:
         for folder in _folders_above(member.path):
             if found.setdefault(folder, Member(folder, 0o755, None)).source is not None:
                 raise _refused(f"has {folder} as a file and as a folder")
-        if (before := found.get(member.path)) is not None and (before.source is None) is not (member.source is None):
+        if (before := found.get(member.path)) is not None and (before.source is None) is not (
+            member.source is None
+        ):
             raise _refused(f"has {member.path} as a file and as a folder")
         found[member.path] = member  # as tar does: the last one counts
         if len(found) > MEMBERS_MAX:
@@ -94,10 +96,14 @@ async def _read_extension(archive: ContentSlice, at: int, info: tarfile.TarInfo)
     return await archive.read(at, info.size)
 
 
-async def _to_member(archive: ContentSlice, name: str, info: tarfile.TarInfo, at: int, size: int) -> Member | None:
+async def _to_member(
+    archive: ContentSlice, name: str, info: tarfile.TarInfo, at: int, size: int
+) -> Member | None:
     path = _safe_path(name)
     if not (info.isdir() or (info.isreg() and info.type != tarfile.GNUTYPE_SPARSE)):
-        raise _refused(f"has {name[:200]!r}, which is neither a file nor a folder: pack links as files (tar --dereference)")
+        raise _refused(
+            f"has {name[:200]!r}, which is neither a file nor a folder: pack links as files (tar --dereference)"
+        )
     if at + (size if info.isreg() else 0) > archive.size:
         raise _refused("is truncated: upload it again")
     if info.isdir():
@@ -119,7 +125,13 @@ def _safe_path(name: str) -> str:
     """Return the path below the destination; "" is the destination itself."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     size = len(name.encode("utf-8", "surrogateescape"))
-    if name.startswith("/") or ".." in parts or "\0" in name or size > NAME_BYTES_MAX or len(parts) > DEPTH_MAX:
+    if (
+        name.startswith("/")
+        or ".." in parts
+        or "\0" in name
+        or size > NAME_BYTES_MAX
+        or len(parts) > DEPTH_MAX
+    ):
         raise _refused(f"has a name that leads outside, or is too long: {name[:200]!r}")
     return "/".join(parts)
 
@@ -137,7 +149,9 @@ def _parse_pax_records(extension: bytes) -> dict[str, str]:
     while at < len(extension) and extension[at : at + 1].isdigit():
         length, _, _ = extension[at : at + 20].partition(b" ")
         size = _parse_number(_decode(length), 0)
-        key, equals, value = extension[at + len(length) + 1 : at + size].rstrip(b"\n").partition(b"=")
+        key, equals, value = (
+            extension[at + len(length) + 1 : at + size].rstrip(b"\n").partition(b"=")
+        )
         if size <= len(length) + 1 or not equals or at + size > len(extension):
             raise _refused("has a header that cannot be read")
         if key in (b"path", b"size"):

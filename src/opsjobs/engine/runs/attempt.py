@@ -12,11 +12,23 @@ from typing import Any
 from opsjobs.engine.become import check_direct, fetch_become_password, fetch_secret, resolve_become
 from opsjobs.engine.launching import job_secrets
 from opsjobs.engine.runs import outcomes
-from opsjobs.engine.runs.cancellation import DETACHING, Detached, Interrupted, StopReason, StopSignal
+from opsjobs.engine.runs.cancellation import (
+    DETACHING,
+    Detached,
+    Interrupted,
+    StopReason,
+    StopSignal,
+)
 from opsjobs.engine.runs.direct_command import DirectCommand, Work
 from opsjobs.engine.runs.durable_command import DurableCommand
 from opsjobs.engine.runs.output import Capture
-from opsjobs.engine.runs.programs import build_environment, build_program, is_plain_command, render_action, rendered_command
+from opsjobs.engine.runs.programs import (
+    build_environment,
+    build_program,
+    is_plain_command,
+    render_action,
+    rendered_command,
+)
 from opsjobs.engine.runs.run_connection import RunConnection
 from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
 from opsjobs.engine.runs.run_masks import fetch_logins
@@ -69,9 +81,15 @@ class Attempt:
         requested = self._requested_durability()
         in_spool = progress is not None and progress.identity is not None
         self._required = requested == "required"
-        self._durable = requested != "off" and (in_spool or not (state.direct or (progress is not None and progress.direct)))
+        self._durable = requested != "off" and (
+            in_spool or not (state.direct or (progress is not None and progress.direct))
+        )
         self._may_have_started = may_have_started
-        self._identity = progress.identity if progress is not None and progress.identity is not None else state.journal.identity
+        self._identity = (
+            progress.identity
+            if progress is not None and progress.identity is not None
+            else state.journal.identity
+        )
         self._stdout: StdoutCapture | None = None
         self._opened = state.opened
 
@@ -98,7 +116,11 @@ class Attempt:
 
     def _requested_durability(self) -> str:
         target = self._state.endpoint.target.durable if self._state.endpoint is not None else None
-        return durability(self._action.get("durable"), self._state.compiled_spec.spec.policy.get("durable"), target)
+        return durability(
+            self._action.get("durable"),
+            self._state.compiled_spec.spec.policy.get("durable"),
+            target,
+        )
 
     async def perform(self) -> ActionEnd:
         """Run the attempt to its end; the entry stays open.
@@ -143,7 +165,16 @@ class Attempt:
             if not self.reattaches:
                 raise
             got = []  # the command runs, and is followed over whatever connection there is
-        state.redact([*got, *(one for credential_id, one in self._opened.items() if one is not state.opened.get(credential_id))])
+        state.redact(
+            [
+                *got,
+                *(
+                    one
+                    for credential_id, one in self._opened.items()
+                    if one is not state.opened.get(credential_id)
+                ),
+            ]
+        )
 
     def _build_program(self) -> Program | None:
         if is_plain_command(self._state, self._action):
@@ -153,12 +184,16 @@ class Attempt:
         except RemoteFailure as missing:
             if not self.reattaches or missing.code is not ErrorCode.CREDENTIAL_MISSING:
                 raise
-            raise ContactLost(f"the command was perhaps started, and what it needs cannot be had: {missing.message}") from None
+            raise ContactLost(
+                f"the command was perhaps started, and what it needs cannot be had: {missing.message}"
+            ) from None
 
     def _target_removed(self) -> RemoteFailure:
         if self._may_have_started and self._state.lost_reason is not None:
             return RemoteFailure(ErrorCode.LOST, self._state.lost_reason)
-        message = f"target {self._state.target_name} was removed from the inventory after the launch"
+        message = (
+            f"target {self._state.target_name} was removed from the inventory after the launch"
+        )
         return RemoteFailure(ErrorCode.INTERNAL, message)
 
     async def _perform_on(self, connection: RunConnection) -> ActionEnd:
@@ -170,9 +205,17 @@ class Attempt:
             # Only the recorded row tells a successor that it may have started.
             await self._flush()
         try:
-            end = await (self._perform_durably(connection, work) if self._durable else self._perform_directly(connection, work))
+            end = await (
+                self._perform_durably(connection, work)
+                if self._durable
+                else self._perform_directly(connection, work)
+            )
         except RemoteFailure as failure:
-            self.gone = self._durable and failure.code is ErrorCode.LOST and not isinstance(failure, ContactLost)
+            self.gone = (
+                self._durable
+                and failure.code is ErrorCode.LOST
+                and not isinstance(failure, ContactLost)
+            )
             end = outcomes.from_failure(failure)
         return self._with_output(end)
 
@@ -189,7 +232,12 @@ class Attempt:
         started_at = progress.started_at if progress is not None else state.tools.clock.now()
         command = rendered_command(state, self._action)
         self.entry = state.journal.begin(
-            self._action["key"], self.number, started_at, progress=progress, uses_spool=self._durable, command=command
+            self._action["key"],
+            self.number,
+            started_at,
+            progress=progress,
+            uses_spool=self._durable,
+            command=command,
         )
         self.entry.direct = self.entry.direct or not self._durable
         return self.entry
@@ -197,10 +245,16 @@ class Attempt:
     def _create_work(self, entry: AttemptEntry) -> Work:
         action, limits = self._action, self._state.tools.limits
         asked = action.get("output_limit")
-        limit = limits.output_bytes if asked is None else min(parse_size(asked), limits.output_bytes)
+        limit = (
+            limits.output_bytes if asked is None else min(parse_size(asked), limits.output_bytes)
+        )
         heard = self._stdout.add if self._stdout is not None else None
         self._capture = Capture(entry, limit, entry.stored, listener=heard, reread=self._durable)
-        seconds = limits.command_seconds if action.get("timeout") is None else parse_duration(action["timeout"])
+        seconds = (
+            limits.command_seconds
+            if action.get("timeout") is None
+            else parse_duration(action["timeout"])
+        )
         return Work(
             action,
             self._capture,
@@ -224,7 +278,11 @@ class Attempt:
             if network or (platform == "windows" and not course.parameters):
                 return str(self._action["command"])
             return build_program(self._state, self._action, self.number, self._opened)
-        return self._program.text if network and self._program.plain and not self._action.get("env") else self._program
+        return (
+            self._program.text
+            if network and self._program.plain and not self._action.get("env")
+            else self._program
+        )
 
     async def _open_stdout_capture(self, entry: AttemptEntry) -> StdoutCapture | None:
         wanted: Wanted = self._action.get("outputs") or "none"
@@ -233,7 +291,9 @@ class Attempt:
         message = StdoutCapture(wanted)
         if self._progress is not None and entry.stored[0]:
             message.add(
-                await self._read_stored_stdout(self._progress, OUTPUTS_BYTES_MAX if wanted == "none" else STDOUT_REREAD_BYTES)
+                await self._read_stored_stdout(
+                    self._progress, OUTPUTS_BYTES_MAX if wanted == "none" else STDOUT_REREAD_BYTES
+                )
             )
         return message
 
@@ -282,7 +342,10 @@ class Attempt:
         return await self._perform_directly(connection, work)
 
     async def _perform_directly(self, connection: RunConnection, work: Work) -> ActionEnd:
-        check_direct(work.action, f"on {self._state.target_name} this run goes directly (durable is off, or cannot be)")
+        check_direct(
+            work.action,
+            f"on {self._state.target_name} this run goes directly (durable is off, or cannot be)",
+        )
         # Checked again: the flush may have taken longer than our lease is good for.
         await wait_until_startable(self._state, self._stop_signal, connection)
         with self._stop_signal.interruptible():
@@ -309,7 +372,9 @@ class Attempt:
         if self._program is not None:
             return StartOrder.of(key, self._program, work.timeout_seconds, **more)
         variables = build_environment(self._state, self._action, self.number)
-        return StartOrder(key, self._action["command"], work.timeout_seconds, environment=variables, **more)
+        return StartOrder(
+            key, self._action["command"], work.timeout_seconds, environment=variables, **more
+        )
 
     def _become(self) -> Become | None:
         try:
@@ -317,7 +382,9 @@ class Attempt:
         except RemoteFailure as missing:
             if not self.reattaches:
                 raise
-            raise ContactLost(f"the command was perhaps started, and its become password is missing: {missing.message}") from None
+            raise ContactLost(
+                f"the command was perhaps started, and its become password is missing: {missing.message}"
+            ) from None
 
     def _next_attempt(self) -> tuple[StartOrder, Work]:
         """Close the voided start as never started, and return the order of the next attempt.
@@ -331,12 +398,16 @@ class Attempt:
         self._action = render_action(state, state.compiled_spec.actions[key], self.number)
         self._program = self._build_program()
         self.entry.end(ActionEnd(RunStatus.SKIPPED, cancel_proof=CancelProof.NEVER_STARTED), now)
-        self.entry = state.journal.begin(key, self.number, now, command=rendered_command(state, self._action))
+        self.entry = state.journal.begin(
+            key, self.number, now, command=rendered_command(state, self._action)
+        )
         work = self._create_work(self.entry)
         return self._build_order(work), work
 
 
-async def wait_until_startable(state: RunState, stop_signal: StopSignal, connection: RunConnection) -> None:
+async def wait_until_startable(
+    state: RunState, stop_signal: StopSignal, connection: RunConnection
+) -> None:
     """Connect to the machine, and check that the action may be started now.
 
     Called before anything of the action is recorded. Raises RemoteFailure, and Interrupted if it

@@ -64,10 +64,16 @@ class StopSignal:
         """
         if self.reason is StopReason.ACTION_TIMEOUT and self._pending is None and reason in _ENDING:
             self._pending = reason
-        if self.reason is None or reason is StopReason.OWNERSHIP_LOST or (reason in DETACHING and self.reason is self._ignored):
+        if (
+            self.reason is None
+            or reason is StopReason.OWNERSHIP_LOST
+            or (reason in DETACHING and self.reason is self._ignored)
+        ):
             self.reason = reason
         if self._in_interruptible and self._task is not None and self.reason is not self._ignored:
-            self._in_interruptible = False  # one cancel at a time: what the first one ends may have something to tidy up
+            self._in_interruptible = (
+                False  # one cancel at a time: what the first one ends may have something to tidy up
+            )
             self._cancel(self._task)
 
     def _cancel(self, task: asyncio.Task[None]) -> None:

@@ -28,14 +28,22 @@ DEPTH_MAX = 8
 class ChildExecutions:
     """Launches executions that are part of another one."""
 
-    def __init__(self, launcher: Launcher, jobs: Jobs, executions: Executions, current_principal: PrincipalLookup) -> None:
+    def __init__(
+        self,
+        launcher: Launcher,
+        jobs: Jobs,
+        executions: Executions,
+        current_principal: PrincipalLookup,
+    ) -> None:
         """Prepare; `current_principal` is asked at each launch for the requester's rights by then."""
         self._launcher = launcher
         self._jobs = jobs
         self._executions = executions
         self._current_principal = current_principal
 
-    async def launch_or_get(self, spec: Spec, run: Claimed, action: Mapping[str, Any], attempt: int) -> Execution:
+    async def launch_or_get(
+        self, spec: Spec, run: Claimed, action: Mapping[str, Any], attempt: int
+    ) -> Execution:
         """Launch the execution of this attempt, or return it if it was launched before.
 
         Raises NotFound, Invalid, Conflict or Forbidden if it cannot be launched;
@@ -50,10 +58,14 @@ class ChildExecutions:
         await self._check_unchanged(ancestors, stored)
         job, targets = stored.job, action.get("targets")
         asked_by, kind = spec.requested_by, spec.requested_by_kind
-        bounds = await CurrentRights(self._current_principal).launching(asked_by, kind, stored.labels, job.definition.name)
+        bounds = await CurrentRights(self._current_principal).launching(
+            asked_by, kind, stored.labels, job.definition.name
+        )
         order = LaunchOrder(
             job.definition.actions,
-            SelectionDraft.model_validate(targets) if targets is not None else SelectionDraft(ids=[run.target_id]),
+            SelectionDraft.model_validate(targets)
+            if targets is not None
+            else SelectionDraft(ids=[run.target_id]),
             job.definition.policy,
             job.definition.name,
             job.id,
@@ -106,7 +118,10 @@ class ChildExecutions:
         ancestors: int | None = execution_id
         while ancestors is not None:
             if len(found) == DEPTH_MAX:
-                raise Conflict("too_deep", f"Jobs run jobs more than {DEPTH_MAX} deep: check whether one of them runs itself.")
+                raise Conflict(
+                    "too_deep",
+                    f"Jobs run jobs more than {DEPTH_MAX} deep: check whether one of them runs itself.",
+                )
             found.append(ancestors)
             ancestors = (await self._executions.get(ancestors)).parent
         return found

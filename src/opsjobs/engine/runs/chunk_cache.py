@@ -94,7 +94,9 @@ class ContentSlice:
         while at < end:
             number, skip = divmod(at, BLOCK_BYTES)
             block = await self.chunks.block(self.content_id, number)
-            for ahead in range(number + 1, min(number + AHEAD_BLOCKS, (end - 1) // BLOCK_BYTES) + 1):
+            for ahead in range(
+                number + 1, min(number + AHEAD_BLOCKS, (end - 1) // BLOCK_BYTES) + 1
+            ):
                 self.chunks.prefetch(self.content_id, ahead)
             for chunk in block:
                 piece = chunk[skip : skip + end - at] if skip or end - at < len(chunk) else chunk
@@ -107,5 +109,11 @@ class ContentSlice:
 
     async def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes at `offset`; fewer at the end of the part."""
-        part = ContentSlice(self.chunks, self.content_id, self.start + offset, max(0, min(size, self.size - offset)), b"")
+        part = ContentSlice(
+            self.chunks,
+            self.content_id,
+            self.start + offset,
+            max(0, min(size, self.size - offset)),
+            b"",
+        )
         return b"".join([piece async for piece in part.pieces(0)])

@@ -23,7 +23,9 @@ async def refresh_credentials(targets: Targets, endpoint: Endpoint) -> Endpoint:
     if now is None:
         return endpoint
     logins = {hop.target.id: hop.credential for hop in (now, *now.jumps)}
-    return replace(_hop(endpoint, logins), jumps=tuple(_hop(jump, logins) for jump in endpoint.jumps))
+    return replace(
+        _hop(endpoint, logins), jumps=tuple(_hop(jump, logins) for jump in endpoint.jumps)
+    )
 
 
 def _hop(hop: Endpoint, logins: Mapping[str, Credential | None]) -> Endpoint:

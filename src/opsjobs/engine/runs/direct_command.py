@@ -40,7 +40,9 @@ class Work:
                 return piece
             self.capture.add(piece)
             await self.entry.run.wait_for_room()
-        raise RemoteFailure(ErrorCode.LOST, "the channel ended without saying how the command ended")
+        raise RemoteFailure(
+            ErrorCode.LOST, "the channel ended without saying how the command ended"
+        )
 
 
 class DirectCommand:
@@ -59,11 +61,15 @@ class DirectCommand:
         work = self._work
         async with failpoints.at("start"):
             process = await session.start(self._command)
-        timer = work.clock.later(work.timeout_seconds, lambda: work.stop_signal.request(StopReason.ACTION_TIMEOUT))
+        timer = work.clock.later(
+            work.timeout_seconds, lambda: work.stop_signal.request(StopReason.ACTION_TIMEOUT)
+        )
         try:
             with work.stop_signal.interruptible():
                 exited = await work.read(process)
-            return outcomes.from_exit(exited, work.action["expected_exit_codes"], work.timeout_seconds)
+            return outcomes.from_exit(
+                exited, work.action["expected_exit_codes"], work.timeout_seconds
+            )
         except Interrupted as stopped:
             return await self._stop(process, stopped.reason)
         finally:
@@ -75,13 +81,19 @@ class DirectCommand:
         """Kill the command, read the rest of its output, and return how it ended by the proof."""
         work = self._work
         if reason in DETACHING:
-            return outcomes.from_failure(RemoteFailure(ErrorCode.LOST, "its worker was stopped while the command was running"))
+            return outcomes.from_failure(
+                RemoteFailure(
+                    ErrorCode.LOST, "its worker was stopped while the command was running"
+                )
+            )
         reader = asyncio.create_task(work.read(process))
         try:
             proof = await process.kill(work.grace_seconds)
         finally:
             exited = await _finish_within(reader, work.grace_seconds)
-        return outcomes.from_kill(proof, exited, reason, work.action["expected_exit_codes"], work.timeout_seconds)
+        return outcomes.from_kill(
+            proof, exited, reason, work.action["expected_exit_codes"], work.timeout_seconds
+        )
 
 
 async def _finish_within(reader: asyncio.Task[RemoteExit], seconds: float) -> RemoteExit | None:

@@ -106,7 +106,9 @@ class DurableCommand:
         try:
             with work.stop_signal.interruptible():
                 exited = await self._follow()
-            return outcomes.from_exit(exited, work.action["expected_exit_codes"], work.timeout_seconds)
+            return outcomes.from_exit(
+                exited, work.action["expected_exit_codes"], work.timeout_seconds
+            )
         except Interrupted as stopped:
             return await self._stop(stopped.reason)
         finally:
@@ -125,7 +127,9 @@ class DurableCommand:
             except SpoolUnavailable as reason:
                 if not self._may_have_started:
                     raise
-                raise ContactLost(f"the command was started, and its machine cannot say what became of it: {reason}") from None
+                raise ContactLost(
+                    f"the command was started, and its machine cannot say what became of it: {reason}"
+                ) from None
             except RemoteFailure as failure:
                 self._note_loss(failure)
                 await self._close_process()
@@ -136,7 +140,9 @@ class DurableCommand:
         durable = await self._durable()
         if self._may_have_started and self._identity is not None:
             async with failpoints.at("attach"):
-                process = await durable.attach(self._order, self._identity, self._work.capture.wanted)
+                process = await durable.attach(
+                    self._order, self._identity, self._work.capture.wanted
+                )
             self._was_seen = True
             self._mark_alive()
             return process
@@ -150,8 +156,12 @@ class DurableCommand:
 
     async def _start(self, durable: Durable) -> RemoteProcess:
         process: RemoteProcess | None = None
-        await self._check_target()  # for a command that was to be found again, and had never been started
-        while not self._may_start():  # our lease is stale: nothing new starts until it is renewed or taken from us
+        await (
+            self._check_target()
+        )  # for a command that was to be found again, and had never been started
+        while (
+            not self._may_start()
+        ):  # our lease is stale: nothing new starts until it is renewed or taken from us
             await self._work.clock.sleep(LEASE_PAUSE_SECONDS)
         self._may_have_started = self._identity is not None  # at a first contact nothing is started
         try:
@@ -194,9 +204,7 @@ class DurableCommand:
     async def _trust_spool(self, seen: SpoolIdentity) -> None:
         """Record the spool that we are about to trust, before anything is started in it."""
         if self._may_have_started and self._identity is not None:
-            message = (
-                "its home is another one, or empty, since the command was started there: whether it ran to its end is unknown"
-            )
+            message = "its home is another one, or empty, since the command was started there: whether it ran to its end is unknown"
             raise ContactLost(message)
         self._identity = seen
         self._work.entry.record_spool(seen)
@@ -204,9 +212,7 @@ class DurableCommand:
 
     async def _handle_not_started(self, absent: NotStarted) -> None:
         if not self._certainly_never_started(absent):
-            message = (
-                f"{self._order.key} is on no record of its machine any more (a reboot?): whether it ran to its end is unknown"
-            )
+            message = f"{self._order.key} is on no record of its machine any more (a reboot?): whether it ran to its end is unknown"
             raise RemoteFailure(ErrorCode.LOST, message)
         if not absent.settled:
             self._may_have_started = False
@@ -236,7 +242,9 @@ class DurableCommand:
         if is_gone or isinstance(failure, NotFollowed) or not self._may_have_started:
             raise failure
         if failure.code in _NOT_RETRIED or failure.because in _NOT_RETRIED:
-            raise ContactLost(f"the command was started, but its machine lets us in no more: {failure.message}") from failure
+            raise ContactLost(
+                f"the command was started, but its machine lets us in no more: {failure.message}"
+            ) from failure
         self._work.entry.lose_contact(self._work.clock.now())
         now = self._work.clock.monotonic()
         self._lost_since = now if self._lost_since is None else self._lost_since
@@ -269,7 +277,13 @@ class DurableCommand:
         except Interrupted as stopped:
             raise Detached(stopped.reason) from None
         exited = exited or settlement.exit
-        return outcomes.from_kill(settlement.proof, exited, reason, work.action["expected_exit_codes"], work.timeout_seconds)
+        return outcomes.from_kill(
+            settlement.proof,
+            exited,
+            reason,
+            work.action["expected_exit_codes"],
+            work.timeout_seconds,
+        )
 
     async def _cancel_until_proven(self) -> CancelOutcome:
         if not self._may_have_started:
@@ -283,24 +297,38 @@ class DurableCommand:
                     settlement = await self._cancel_once(durable)
             except (RemoteFailure, SpoolUnavailable):
                 settlement = CancelOutcome(CancelProof.UNREACHABLE)
-            if settlement.proof is not CancelProof.UNREACHABLE or self._work.clock.monotonic() > until:
+            if (
+                settlement.proof is not CancelProof.UNREACHABLE
+                or self._work.clock.monotonic() > until
+            ):
                 return settlement
             self._work.entry.lose_contact(self._work.clock.now())
             await self._connection.drop()
             await self._pause()
 
     async def _cancel_once(self, durable: Durable) -> CancelOutcome:
-        settlement = await durable.cancel(self._order.key, self._work.grace_seconds, self._order.become)
-        if settlement.proof is not CancelProof.NEVER_STARTED or await durable.identity(self._order.become) == self._identity:
+        settlement = await durable.cancel(
+            self._order.key, self._work.grace_seconds, self._order.become
+        )
+        if (
+            settlement.proof is not CancelProof.NEVER_STARTED
+            or await durable.identity(self._order.become) == self._identity
+        ):
             return settlement
         # This spool knows nothing of what was started in another one; after a reboot it may.
-        return settlement if await self._confirm_never_started(durable) else CancelOutcome(CancelProof.UNREACHABLE)
+        return (
+            settlement
+            if await self._confirm_never_started(durable)
+            else CancelOutcome(CancelProof.UNREACHABLE)
+        )
 
     async def _confirm_never_started(self, durable: Durable) -> bool:
         if self._identity is None:
             return True
         try:
-            await (await durable.attach(self._order, self._identity, self._work.capture.wanted)).close()
+            await (
+                await durable.attach(self._order, self._identity, self._work.capture.wanted)
+            ).close()
         except NotStarted as absent:
             return self._certainly_never_started(absent)
         except SpoolChanged:
@@ -313,7 +341,9 @@ class DurableCommand:
             return None
         for _ in range(REST_TRIES):
             try:
-                self._process = await (await self._durable()).attach(self._order, self._identity, self._work.capture.wanted)
+                self._process = await (await self._durable()).attach(
+                    self._order, self._identity, self._work.capture.wanted
+                )
                 return await self._work.read(self._process)
             except (RemoteFailure, SpoolUnavailable, SpoolChanged, NotStarted):
                 await self._close_process()

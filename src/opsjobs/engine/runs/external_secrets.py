@@ -34,7 +34,9 @@ class ExternalSecrets:
     `server` is None if no Vault is configured.
     """
 
-    def __init__(self, authorities: CertificateAuthorities, server: VaultServer | None, clock: Clock) -> None:
+    def __init__(
+        self, authorities: CertificateAuthorities, server: VaultServer | None, clock: Clock
+    ) -> None:
         self._authorities = authorities
         self._server = server
         self._clock = clock
@@ -71,29 +73,55 @@ class ExternalSecrets:
         missing = [field for field in wanted.values() if field not in found.fields]
         if missing:
             has = ", ".join([*found.fields][:_NAMED_FIELDS_MAX]) or "no text field"
-            raise NotHad(f"{source.where} has no field {missing[0]!r} (it has {has}): name the field in `fields`")
-        if any(not 0 < len(found.fields[field].reveal()) <= FIELD_CHARACTERS_MAX for field in wanted.values()):
-            raise NotHad(f"a field of {source.where} is empty, or has more than {FIELD_CHARACTERS_MAX} characters")
+            raise NotHad(
+                f"{source.where} has no field {missing[0]!r} (it has {has}): name the field in `fields`"
+            )
+        if any(
+            not 0 < len(found.fields[field].reveal()) <= FIELD_CHARACTERS_MAX
+            for field in wanted.values()
+        ):
+            raise NotHad(
+                f"a field of {source.where} is empty, or has more than {FIELD_CHARACTERS_MAX} characters"
+            )
         parts: dict[str, Any] = {part: found.fields[field] for part, field in wanted.items()}
-        return {part: value.reveal() if part == "certificate" else value for part, value in parts.items()}
+        return {
+            part: value.reveal() if part == "certificate" else value
+            for part, value in parts.items()
+        }
 
-    async def _certified(self, credential: Credential, source: SshCaSource | VaultSshSource, purpose: str) -> Credential:
+    async def _certified(
+        self, credential: Credential, source: SshCaSource | VaultSshSource, purpose: str
+    ) -> Credential:
         key, key_id = fresh_key(), f"opsjobs {purpose or 'test'}"
         principals = source.principals or [credential.username]
         if isinstance(source, SshCaSource):
             certificate = await self._signed(source, key, principals, key_id)
         else:
-            certificate = await self._vault().sign(source, key.public, principals=principals, key_id=key_id)
+            certificate = await self._vault().sign(
+                source, key.public, principals=principals, key_id=key_id
+            )
         terms = terms_of(certificate)
-        if not terms.user or terms.public != key.public or not set(terms.principals) <= set(principals) or not terms.principals:
+        if (
+            not terms.user
+            or terms.public != key.public
+            or not set(terms.principals) <= set(principals)
+            or not terms.principals
+        ):
             raise NotHad(f"{source.where} has signed something else than was requested")
         until = terms.valid_before.isoformat()
         log.info(
-            "certificate_signed", credential=credential.id, by=source.where, key_id=terms.key_id, serial=terms.serial, until=until
+            "certificate_signed",
+            credential=credential.id,
+            by=source.where,
+            key_id=terms.key_id,
+            serial=terms.serial,
+            until=until,
         )
         return replace(credential, private_key=key.private, certificate=certificate)
 
-    async def _signed(self, source: SshCaSource, key: FreshKey, principals: Sequence[str], key_id: str) -> str:
+    async def _signed(
+        self, source: SshCaSource, key: FreshKey, principals: Sequence[str], key_id: str
+    ) -> str:
         authority = await self._authority(source.authority)
         return await asyncio.to_thread(
             sign,
@@ -114,10 +142,14 @@ class ExternalSecrets:
         if isinstance(held.source, VaultSource):
             held = replace(held, **await self._read(held, held.source))
         if held.fault is not None or held.private_key is None:
-            raise NotHad(f"the key of the SSH CA {name} cannot be decrypted: {held.fault or 'it holds no private key'}")
+            raise NotHad(
+                f"the key of the SSH CA {name} cannot be decrypted: {held.fault or 'it holds no private key'}"
+            )
         return held.private_key, held.passphrase
 
     def _vault(self) -> VaultServer:
         if self._server is None:
-            raise NotHad("they are in Vault, which is not configured: set OPSJOBS_VAULT_URL for the API and the workers")
+            raise NotHad(
+                "they are in Vault, which is not configured: set OPSJOBS_VAULT_URL for the API and the workers"
+            )
         return self._server

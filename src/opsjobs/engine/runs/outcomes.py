@@ -29,7 +29,12 @@ def from_failure(failure: RemoteFailure) -> ActionEnd:
 def from_progress(progress: Progress) -> ActionEnd:
     """Return the end of an action that ended before this worker had the run."""
     return ActionEnd(
-        progress.status, progress.exit_code, progress.error, progress.cancel_proof, progress.stored, outputs=progress.outputs
+        progress.status,
+        progress.exit_code,
+        progress.error,
+        progress.cancel_proof,
+        progress.stored,
+        outputs=progress.outputs,
     )
 
 
@@ -70,16 +75,24 @@ def _caused(exited: RemoteExit, seconds: float) -> ActionEnd:
     """
     match exited.cause:
         case "timeout":
-            return replace(killed(StopReason.ACTION_TIMEOUT, seconds), cancel_proof=CancelProof.KILLED)
+            return replace(
+                killed(StopReason.ACTION_TIMEOUT, seconds), cancel_proof=CancelProof.KILLED
+            )
         case "output_limit":
             message = "killed: its output grew over what the target may keep of it (OPSJOBS_SPOOL_LIMIT_BYTES)"
-            return ActionEnd(RunStatus.FAILED, error=RunError(ErrorCode.OUTPUT_LIMIT, message), cancel_proof=CancelProof.KILLED)
+            return ActionEnd(
+                RunStatus.FAILED,
+                error=RunError(ErrorCode.OUTPUT_LIMIT, message),
+                cancel_proof=CancelProof.KILLED,
+            )
         case "cancel":  # by a worker that died, or lost contact, before it could record this
             return replace(killed(StopReason.CANCEL, seconds), cancel_proof=CancelProof.KILLED)
         case cause:
             assert cause is not None
             code, message = _UNSTARTED[cause]
-            return ActionEnd(RunStatus.FAILED, error=RunError(code, f"not started: {exited.words or message}"))
+            return ActionEnd(
+                RunStatus.FAILED, error=RunError(code, f"not started: {exited.words or message}")
+            )
 
 
 def _int32(code: int) -> int:
@@ -90,13 +103,18 @@ def _int32(code: int) -> int:
 def killed(reason: StopReason, seconds: float) -> ActionEnd:
     """Return the end of a command that this worker killed."""
     if reason is StopReason.CANCEL:
-        return ActionEnd(RunStatus.CANCELLED, error=RunError(ErrorCode.CANCELLED, "cancelled: the command was killed"))
+        return ActionEnd(
+            RunStatus.CANCELLED,
+            error=RunError(ErrorCode.CANCELLED, "cancelled: the command was killed"),
+        )
     limit = (
         f"the action's timeout of {format_duration(seconds)}"
         if reason is StopReason.ACTION_TIMEOUT
         else "the execution's timeout"
     )
-    return ActionEnd(RunStatus.TIMEOUT, error=RunError(ErrorCode.COMMAND_TIMEOUT, f"killed: {limit} has passed"))
+    return ActionEnd(
+        RunStatus.TIMEOUT, error=RunError(ErrorCode.COMMAND_TIMEOUT, f"killed: {limit} has passed")
+    )
 
 
 def never_started(reason: StopReason) -> ActionEnd:
@@ -104,12 +122,18 @@ def never_started(reason: StopReason) -> ActionEnd:
     if reason is StopReason.CANCEL:
         error = RunError(ErrorCode.CANCELLED, "cancelled before it was started")
         return ActionEnd(RunStatus.CANCELLED, error=error, cancel_proof=CancelProof.NEVER_STARTED)
-    error = RunError(ErrorCode.COMMAND_TIMEOUT, "the execution's timeout passed before it was started")
+    error = RunError(
+        ErrorCode.COMMAND_TIMEOUT, "the execution's timeout passed before it was started"
+    )
     return ActionEnd(RunStatus.TIMEOUT, error=error, cancel_proof=CancelProof.NEVER_STARTED)
 
 
 def from_kill(
-    proof: CancelProof, exited: RemoteExit | None, reason: StopReason, expected: Sequence[int], seconds: float
+    proof: CancelProof,
+    exited: RemoteExit | None,
+    reason: StopReason,
+    expected: Sequence[int],
+    seconds: float,
 ) -> ActionEnd:
     """Return the end of a command that this worker killed, by the proof of the kill."""
     if proof is CancelProof.ALREADY_FINISHED and exited is not None and exited.cause == "cancel":

@@ -11,7 +11,14 @@ from opsjobs.engine.runs.run_journal import ActionEnd
 from opsjobs.engine.runs.run_state import INLINE_WAIT_SECONDS, Deferred, RunState
 from opsjobs.model.approval import Approval, ApprovalStatus
 from opsjobs.model.errors import Conflict, Forbidden, Invalid, NotFound, RemoteFailure, Unavailable
-from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus, WaitingFor
+from opsjobs.model.execution import (
+    ErrorCode,
+    Execution,
+    ExecutionStatus,
+    RunError,
+    RunStatus,
+    WaitingFor,
+)
 from opsjobs.model.units import parse_duration
 from opsjobs.store.ledger import Progress
 
@@ -22,11 +29,18 @@ _OF_CHILD = {
     ExecutionStatus.REJECTED: (RunStatus.CANCELLED, ErrorCode.CANCELLED),
     ExecutionStatus.TIMEOUT: (RunStatus.TIMEOUT, ErrorCode.COMMAND_TIMEOUT),
 }
-_OF_REFUSAL = {"safety_blocked": ErrorCode.SAFETY_BLOCKED, "target_changed": ErrorCode.TARGET_CHANGED}
+_OF_REFUSAL = {
+    "safety_blocked": ErrorCode.SAFETY_BLOCKED,
+    "target_changed": ErrorCode.TARGET_CHANGED,
+}
 
 
 async def perform(
-    state: RunState, action: Mapping[str, Any], progress: Progress | None, stop_signal: StopSignal, attempt: int
+    state: RunState,
+    action: Mapping[str, Any],
+    progress: Progress | None,
+    stop_signal: StopSignal,
+    attempt: int,
 ) -> ActionEnd | Deferred:
     """Return how the action ended, or what it still waits for.
 
@@ -45,7 +59,9 @@ async def _wait(
     state: RunState, action: Mapping[str, Any], progress: Progress | None, stop_signal: StopSignal
 ) -> ActionEnd | Deferred:
     clock = state.tools.clock
-    left = parse_duration(action["duration"]) - (progress.age_seconds if progress is not None else 0.0)
+    left = parse_duration(action["duration"]) - (
+        progress.age_seconds if progress is not None else 0.0
+    )
     deferred = Deferred(WaitingFor.TIMER, clock.monotonic() + left)
     try:
         # A stop ends the wait, however long it would have been.
@@ -59,7 +75,9 @@ async def _wait(
     return deferred if left > INLINE_WAIT_SECONDS else ActionEnd(RunStatus.SUCCEEDED)
 
 
-async def _await_approval(state: RunState, action: Mapping[str, Any], stop_signal: StopSignal) -> ActionEnd | Deferred:
+async def _await_approval(
+    state: RunState, action: Mapping[str, Any], stop_signal: StopSignal
+) -> ActionEnd | Deferred:
     asked = await _request_approval(state, action, stop_signal)
     match asked.status:
         case ApprovalStatus.APPROVED:
@@ -72,7 +90,9 @@ async def _await_approval(state: RunState, action: Mapping[str, Any], stop_signa
     return ActionEnd(RunStatus.CANCELLED, error=RunError(ErrorCode.CANCELLED, message))
 
 
-async def _await_child(state: RunState, action: Mapping[str, Any], attempt: int, stop_signal: StopSignal) -> ActionEnd | Deferred:
+async def _await_child(
+    state: RunState, action: Mapping[str, Any], attempt: int, stop_signal: StopSignal
+) -> ActionEnd | Deferred:
     while True:
         with stop_signal.interruptible():
             pass
@@ -83,12 +103,18 @@ async def _await_child(state: RunState, action: Mapping[str, Any], attempt: int,
             )
         except (NotFound, Invalid, Conflict, Forbidden) as refused:
             message = f"the job {action['job']!r} cannot be launched: {refused}"
-            raise RemoteFailure(_OF_REFUSAL.get(refused.code, ErrorCode.INTERNAL), message) from None
+            raise RemoteFailure(
+                _OF_REFUSAL.get(refused.code, ErrorCode.INTERNAL), message
+            ) from None
         except Unavailable:
             with stop_signal.interruptible():
                 await state.tools.clock.sleep(RETRY_SECONDS)
         else:
-            return Deferred(WaitingFor.CHILD, awaits=child.uuid) if child.finished_at is None else _child_end(child)
+            return (
+                Deferred(WaitingFor.CHILD, awaits=child.uuid)
+                if child.finished_at is None
+                else _child_end(child)
+            )
 
 
 def _child_end(child: Execution) -> ActionEnd:
@@ -100,7 +126,9 @@ def _child_end(child: Execution) -> ActionEnd:
     return ActionEnd(status, error=RunError(code, message), outputs=outputs)
 
 
-async def _request_approval(state: RunState, action: Mapping[str, Any], stop_signal: StopSignal) -> Approval:
+async def _request_approval(
+    state: RunState, action: Mapping[str, Any], stop_signal: StopSignal
+) -> Approval:
     while True:
         with stop_signal.interruptible():
             pass

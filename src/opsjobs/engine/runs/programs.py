@@ -37,7 +37,9 @@ def render_action(state: RunState, action: Mapping[str, Any], attempt: int) -> M
 
 def is_plain_command(state: RunState, action: Mapping[str, Any]) -> bool:
     """Return True for a plain command line with variables: nothing depends on the single run."""
-    return bool(action["type"] == "command" and action.get("cwd") is None and action.get("stdin") is None) and not (
+    return bool(
+        action["type"] == "command" and action.get("cwd") is None and action.get("stdin") is None
+    ) and not (
         state.compiled_spec.secrets
         or state.compiled_spec.job_secrets
         or action.get("env")
@@ -53,7 +55,9 @@ def rendered_command(state: RunState, action: Mapping[str, Any]) -> str | None:
     return None if line == line_of(state.compiled_spec.actions[action["key"]]) else line
 
 
-def build_program(state: RunState, action: Mapping[str, Any], attempt: int, opened: Mapping[str, Credential]) -> Program:
+def build_program(
+    state: RunState, action: Mapping[str, Any], attempt: int, opened: Mapping[str, Credential]
+) -> Program:
     """Return the program to start.
 
     `opened`: the credentials that hold secrets of the job. Raises RemoteFailure: INTERNAL for a
@@ -63,12 +67,20 @@ def build_program(state: RunState, action: Mapping[str, Any], attempt: int, open
         "env": build_environment(state, action, attempt),
         "cwd": action.get("cwd"),
         "stdin": None if action.get("stdin") is None else action["stdin"].encode(),
-        "secrets": {**state.compiled_spec.secrets, **job_secrets.values(state.compiled_spec.job_secrets, opened)},
+        "secrets": {
+            **state.compiled_spec.secrets,
+            **job_secrets.values(state.compiled_spec.job_secrets, opened),
+        },
     }
     try:
         if action["type"] == "command":
             return Program(command=action["command"], **given)
-        return Program(script=_script(action), interpreter=action["interpreter"], args=tuple(action["args"]), **given)
+        return Program(
+            script=_script(action),
+            interpreter=action["interpreter"],
+            args=tuple(action["args"]),
+            **given,
+        )
     except ValueError as error:
         raise RemoteFailure(ErrorCode.INTERNAL, f"this cannot be started: {error}") from None
 

@@ -30,7 +30,13 @@ class ResilientDisk:
     `window_seconds`: how long it may be away; any progress in between restarts the count.
     """
 
-    def __init__(self, connection: RunConnection, clock: Clock, window_seconds: float, note: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        connection: RunConnection,
+        clock: Clock,
+        window_seconds: float,
+        note: Callable[[bool], None],
+    ) -> None:
         self._connection = connection
         self._clock = clock
         self._window_seconds = window_seconds
@@ -67,7 +73,9 @@ class ResilientDisk:
         now = self._clock.monotonic()
         self._lost_since = now if self._lost_since is None else self._lost_since
         if now - self._lost_since > self._window_seconds:
-            message = f"contact was lost for more than {format_duration(self._window_seconds)}: {failure}"
+            message = (
+                f"contact was lost for more than {format_duration(self._window_seconds)}: {failure}"
+            )
             raise RemoteFailure(ErrorCode.TRANSFER, message) from failure
         pause = _PAUSES_SECONDS[min(self._losses, len(_PAUSES_SECONDS) - 1)]
         self._losses += 1

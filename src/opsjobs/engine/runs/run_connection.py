@@ -72,7 +72,9 @@ class RunConnection:
             return None
         now, here = self._clock.now(), self._clock.monotonic()
         self._created_at = here  # reported once
-        return now - timedelta(seconds=here - found.began), now - timedelta(seconds=here - found.ended)
+        return now - timedelta(seconds=here - found.began), now - timedelta(
+            seconds=here - found.ended
+        )
 
     async def drop(self) -> None:
         """Drop the session: the next one may use another connection."""
@@ -82,14 +84,25 @@ class RunConnection:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         await self.drop()
 
 
 class RunConnections:
     """The connections of one run to its machine: one, unless its branches work in parallel."""
 
-    def __init__(self, sessions: Sessions, endpoint: Endpoint | None, clock: Clock, renew: Renew | None = None) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        endpoint: Endpoint | None,
+        clock: Clock,
+        renew: Renew | None = None,
+    ) -> None:
         self._renew = renew
         self._created_at = clock.monotonic()
         self._sessions = sessions
@@ -106,7 +119,14 @@ class RunConnections:
             return self._idle.pop()
         assert self._endpoint is not None, "a target that was removed is seen to before"
         stale = self._clock.monotonic() - self._created_at > FRESH_SECONDS
-        return RunConnection(self._sessions, self._endpoint, self._clock, insist=insist, renew=self._renew, stale=stale)
+        return RunConnection(
+            self._sessions,
+            self._endpoint,
+            self._clock,
+            insist=insist,
+            renew=self._renew,
+            stale=stale,
+        )
 
     def release(self, connection: RunConnection) -> None:
         """Return a connection for use by another branch."""

@@ -38,8 +38,12 @@ class RunHistory:
         for attempt in progress:
             by_action.setdefault(attempt.action, []).append(attempt)
         # The run's own attempt number: templates must render it identically after a takeover.
-        self.attempt = max((attempt.attempt for attempt in progress if attempt.inherited_from is None), default=1)
-        self._of: Mapping[str, ActionHistory] = {key: _summarize(claimed, attempts) for key, attempts in by_action.items()}
+        self.attempt = max(
+            (attempt.attempt for attempt in progress if attempt.inherited_from is None), default=1
+        )
+        self._of: Mapping[str, ActionHistory] = {
+            key: _summarize(claimed, attempts) for key, attempts in by_action.items()
+        }
 
     def of_action(self, key: str) -> ActionHistory:
         """Return what is recorded of an action."""
@@ -62,7 +66,9 @@ def _summarize(claimed: Claimed, attempts: Sequence[Progress]) -> ActionHistory:
     if last.status is RunStatus.SKIPPED and not last.voided:
         return ActionHistory(last.attempt, tries, skipped=True)
     if last.voided or last.again_seconds is not None or _lost_before(claimed, last):
-        return ActionHistory(last.attempt + 1, tries, again_seconds=max(last.again_seconds or 0.0, 0.0))
+        return ActionHistory(
+            last.attempt + 1, tries, again_seconds=max(last.again_seconds or 0.0, 0.0)
+        )
     return ActionHistory(last.attempt, tries, end=last)
 
 

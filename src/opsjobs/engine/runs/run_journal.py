@@ -165,7 +165,9 @@ class AttemptEntry:
         """Note that the machine can be reached, if it could not before."""
         self.run.regain_contact(self.action)
 
-    def end(self, end: ActionEnd, finished_at: datetime, *, again_seconds: float | None = None) -> None:
+    def end(
+        self, end: ActionEnd, finished_at: datetime, *, again_seconds: float | None = None
+    ) -> None:
         """Record the end; `again_seconds`: the next attempt follows after at least this pause."""
         if end.error is not None:
             end = replace(end, error=self.run.redact_error(end.error))
@@ -176,9 +178,25 @@ class AttemptEntry:
         self.run.append(self, _ActionEnd(end, finished_at, again_seconds), 0)
         self.regain_contact()
 
-    def log_line(self, stream: Stream, start_offset: int, *, data: bytes | None = None, dropped: int | None = None) -> LogLine:
+    def log_line(
+        self,
+        stream: Stream,
+        start_offset: int,
+        *,
+        data: bytes | None = None,
+        dropped: int | None = None,
+    ) -> LogLine:
         """Return a log entry of its output."""
-        return LogLine(self.run.claimed.id, "output", self.action, self.attempt, stream, start_offset, data, dropped)
+        return LogLine(
+            self.run.claimed.id,
+            "output",
+            self.action,
+            self.attempt,
+            stream,
+            start_offset,
+            data,
+            dropped,
+        )
 
     def take_state(self) -> ResultState:
         """Return its row for the flush being built; only the first call inserts the row."""
@@ -246,7 +264,15 @@ class RunJournal:
         AttemptEntry.
         """
         command = command and self.mask.text(command)
-        entry = AttemptEntry(self, action, attempt, started_at, progress=progress, uses_spool=uses_spool, command=command)
+        entry = AttemptEntry(
+            self,
+            action,
+            attempt,
+            started_at,
+            progress=progress,
+            uses_spool=uses_spool,
+            command=command,
+        )
         size = 0 if command is None or progress is not None else len(command)
         self.append(entry, _Begin(size), size)
         return entry
@@ -302,7 +328,13 @@ class RunJournal:
         self.append(None, line, LINE_BYTES)
 
     def finish(
-        self, end: ActionEnd, *, direct: bool = False, sweep: bool = False, release: bool = False, attempt: int | None = None
+        self,
+        end: ActionEnd,
+        *,
+        direct: bool = False,
+        sweep: bool = False,
+        release: bool = False,
+        attempt: int | None = None,
     ) -> None:
         """Record the end of the run itself.
 
@@ -328,24 +360,46 @@ class RunJournal:
 
     def give_back(self) -> None:
         """Return the run to the queue: nothing of its next action was started."""
-        self._move(RunMove(*_identity(self.claimed), RunStatus.WAITING, watched=self.claimed.watched))
+        self._move(
+            RunMove(*_identity(self.claimed), RunStatus.WAITING, watched=self.claimed.watched)
+        )
 
     def defer(
-        self, waiting_for: WaitingFor, *, seconds: float | None = None, awaits: str | None = None, attempt: int | None = None
+        self,
+        waiting_for: WaitingFor,
+        *,
+        seconds: float | None = None,
+        awaits: str | None = None,
+        attempt: int | None = None,
     ) -> None:
         """Let the run wait without holding a slot.
 
         It wakes `seconds` from now, or on what it `awaits` (see RunMove).
         """
-        move = RunMove(*_identity(self.claimed), RunStatus.WAITING, attempt=attempt, watched=self.claimed.watched)
-        self._move(replace(move, waiting_for=waiting_for, wake_seconds=seconds, awaits=awaits and self._redact_text(awaits)))
+        move = RunMove(
+            *_identity(self.claimed),
+            RunStatus.WAITING,
+            attempt=attempt,
+            watched=self.claimed.watched,
+        )
+        self._move(
+            replace(
+                move,
+                waiting_for=waiting_for,
+                wake_seconds=seconds,
+                awaits=awaits and self._redact_text(awaits),
+            )
+        )
 
     async def wait_for_room(self) -> None:
         """Wait until there is room for more output.
 
         This is the back-pressure: the reader of the channel waits here.
         """
-        while self.unwritten_bytes > RUN_UNWRITTEN_BYTES or self._sink.unwritten_bytes > WORKER_UNWRITTEN_BYTES:
+        while (
+            self.unwritten_bytes > RUN_UNWRITTEN_BYTES
+            or self._sink.unwritten_bytes > WORKER_UNWRITTEN_BYTES
+        ):
             if self.stale:
                 return
             await self._sink.wait_for_flush()
@@ -360,7 +414,11 @@ class RunJournal:
 
     def _move(self, move: RunMove) -> None:
         assert move.status is not None
-        self.append(None, status_line(self.claimed.id, self.claimed.target_id, move.status, move.error), LINE_BYTES)
+        self.append(
+            None,
+            status_line(self.claimed.id, self.claimed.target_id, move.status, move.error),
+            LINE_BYTES,
+        )
         self.append(None, move, 0)
 
     def append(self, entry: AttemptEntry | None, step: _Step, size_bytes: int) -> None:
@@ -421,21 +479,31 @@ def _changed(move: RunMove, change: _RecordSpool | ContactChange) -> RunMove:
     return replace(move, identity=change.identity, direct=change.identity is None)
 
 
-def _take_line(line: LogLine, entry: AttemptEntry | None, states: dict[AttemptEntry, ResultState], builder: FlushBuilder) -> int:
+def _take_line(
+    line: LogLine,
+    entry: AttemptEntry | None,
+    states: dict[AttemptEntry, ResultState],
+    builder: FlushBuilder,
+) -> int:
     builder.lines.append(line)
     if line.stream is None or entry is None:
         return LINE_BYTES
     state = states[entry]
     size = len(line.data) if line.data is not None else line.dropped or 0
     out, err = state.stored
-    state.stored = entry.stored = (out + size, err) if line.stream == "stdout" else (out, err + size)
+    state.stored = entry.stored = (
+        (out + size, err) if line.stream == "stdout" else (out, err + size)
+    )
     state.written = (max(state.written[0], state.stored[0]), max(state.written[1], state.stored[1]))
     return LINE_BYTES + len(line.data or b"") if line.data is not None else LINE_BYTES
 
 
 def _take_end(step: _ActionEnd, state: ResultState) -> None:
     _finish(state, step.end, step.finished_at)
-    state.written = (max(state.written[0], step.end.written[0]), max(state.written[1], step.end.written[1]))
+    state.written = (
+        max(state.written[0], step.end.written[0]),
+        max(state.written[1], step.end.written[1]),
+    )
     state.outputs, state.again_seconds = step.end.outputs, step.again_seconds
 
 

@@ -28,13 +28,22 @@ class MaskFactory:
         self._clock = clock
         self._kept: OrderedDict[Credential, tuple[float, Forms]] = OrderedDict()
 
-    def mask_for(self, compiled_spec: CompiledSpec, endpoint: Endpoint | None, opened: Mapping[str, Credential]) -> Mask:
+    def mask_for(
+        self,
+        compiled_spec: CompiledSpec,
+        endpoint: Endpoint | None,
+        opened: Mapping[str, Credential],
+    ) -> Mask:
         """Return the mask of a run of this execution on this machine.
 
         `opened`: credentials that its actions need, and perhaps those of other executions.
         """
-        others = become.credential_ids(become.become_requests([compiled_spec.spec])) | job_secrets.credentials([compiled_spec])
-        credentials = dict.fromkeys([*_logins(endpoint), *(opened[known] for known in sorted(others) if known in opened)])
+        others = become.credential_ids(
+            become.become_requests([compiled_spec.spec])
+        ) | job_secrets.credentials([compiled_spec])
+        credentials = dict.fromkeys(
+            [*_logins(endpoint), *(opened[known] for known in sorted(others) if known in opened)]
+        )
         return Mask([compiled_spec.forms, *(self._forms(credential) for credential in credentials)])
 
     def _forms(self, credential: Credential) -> Forms:
@@ -64,7 +73,11 @@ async def fetch_logins(endpoint: Endpoint | None, fetch: Fetch, purpose: str) ->
     Keys that are made for one login are left out: they never reach a machine. Raises
     RemoteFailure(CREDENTIAL_MISSING).
     """
-    return [await fetch(credential, purpose) for credential in _logins(endpoint) if isinstance(credential.source, VaultSource)]
+    return [
+        await fetch(credential, purpose)
+        for credential in _logins(endpoint)
+        if isinstance(credential.source, VaultSource)
+    ]
 
 
 def _logins(endpoint: Endpoint | None) -> list[Credential]:

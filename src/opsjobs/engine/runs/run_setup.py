@@ -65,7 +65,9 @@ class _SetupReads:
     logins: dict[int, set[str]] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     opened: dict[str, Credential] = field(default_factory=dict)
-    held: credential_scope.ScopedCredentials = field(default_factory=lambda: credential_scope.ScopedCredentials(frozenset()))
+    held: credential_scope.ScopedCredentials = field(
+        default_factory=lambda: credential_scope.ScopedCredentials(frozenset())
+    )
     progress: dict[int, list[Progress]] = field(default_factory=dict)
     bad_executions: dict[int, Exception] = field(default_factory=dict)
     bad_targets: dict[str, Exception] = field(default_factory=dict)
@@ -87,7 +89,9 @@ class _SetupReads:
 class RunSetup:
     """Sets up the runs of a claim. Compiled specs are cached for an execution's later runs."""
 
-    def __init__(self, ledger: Ledger, targets: Targets, vault: Vault, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self, ledger: Ledger, targets: Targets, vault: Vault, clock: Clock, metrics: Metrics
+    ) -> None:
         self._ledger = ledger
         self._targets = targets
         self._vault = vault
@@ -95,7 +99,9 @@ class RunSetup:
         self._masks = MaskFactory(clock)
         self._specs: dict[int, CompiledSpec] = {}
 
-    async def prepare(self, claimed: Sequence[Claimed], resumed: Collection[int]) -> list[Prepared | SetupRefused]:
+    async def prepare(
+        self, claimed: Sequence[Claimed], resumed: Collection[int]
+    ) -> list[Prepared | SetupRefused]:
         """Return what each run needs, or why it cannot be set up.
 
         `resumed`: runs that may have recorded progress. Raises Unavailable.
@@ -106,19 +112,25 @@ class RunSetup:
         for execution in executions - loaded.bad_executions.keys():
             self._collect_credentials(execution, loaded)
         targets = sorted({run.target_id for run in claimed})
-        loaded.endpoints, loaded.bad_targets = await self._load_each(targets, self._targets.endpoints)
+        loaded.endpoints, loaded.bad_targets = await self._load_each(
+            targets, self._targets.endpoints
+        )
         wanted = sorted(set().union(*loaded.logins.values()))
         if wanted:
             loaded.opened, loaded.bad_logins = await self._load_each(wanted, self._vault.open_many)
         await self._load_scopes(loaded)
         if resumed:
-            loaded.progress, loaded.bad_progress = await self._load_each(sorted(resumed), self._ledger.load_progress)
+            loaded.progress, loaded.bad_progress = await self._load_each(
+                sorted(resumed), self._ledger.load_progress
+            )
         return [self._prepare_or_refuse(run, loaded) for run in claimed]
 
     def _prepare_or_refuse(self, run: Claimed, loaded: _SetupReads) -> Prepared | SetupRefused:
         progress: Sequence[Progress] | None = loaded.progress.get(run.id, ())
         compiled_spec = self._specs.get(run.execution_id)
-        action = next(iter(compiled_spec.actions), "step-1") if compiled_spec is not None else "step-1"
+        action = (
+            next(iter(compiled_spec.actions), "step-1") if compiled_spec is not None else "step-1"
+        )
         fault = loaded.fault(run)
         if fault is None and compiled_spec is not None:
             try:
@@ -129,9 +141,13 @@ class RunSetup:
         if run.id in loaded.bad_progress:
             progress = None
         kind = type(fault).__name__ if fault is not None else "its execution is gone"
-        return SetupRefused(run, f"a fault of opsjobs: the run could not be prepared ({kind})", progress, action)
+        return SetupRefused(
+            run, f"a fault of opsjobs: the run could not be prepared ({kind})", progress, action
+        )
 
-    def _prepare_run(self, run: Claimed, compiled_spec: CompiledSpec, loaded: _SetupReads) -> Prepared:
+    def _prepare_run(
+        self, run: Claimed, compiled_spec: CompiledSpec, loaded: _SetupReads
+    ) -> Prepared:
         endpoint, opened = loaded.endpoints.get(run.target_id), loaded.opened
         purpose = credential_scope.Purpose(compiled_spec.spec.job_id, compiled_spec.spec.job_name)
         endpoint = loaded.held.endpoint(endpoint, purpose) if endpoint is not None else None
@@ -148,7 +164,9 @@ class RunSetup:
 
     async def _load_specs(self, executions: Collection[int]) -> dict[int, Exception]:
         missing = sorted(set(executions) - self._specs.keys())
-        specs, bad = await self._load_each(missing, self._ledger.load_specs) if missing else ({}, {})
+        specs, bad = (
+            await self._load_each(missing, self._ledger.load_specs) if missing else ({}, {})
+        )
         for key, spec in specs.items():
             try:
                 self._specs[key] = self._compile(spec)
@@ -191,7 +209,9 @@ class RunSetup:
             return dict.fromkeys(targets, held)
 
         held, bad = await self._load_each([*loaded.endpoints], outside)
-        loaded.held = credential_scope.ScopedCredentials(frozenset().union(*(one.outside for one in {*held.values()})))
+        loaded.held = credential_scope.ScopedCredentials(
+            frozenset().union(*(one.outside for one in {*held.values()}))
+        )
         loaded.bad_targets |= bad
 
     async def _load_each(
@@ -214,7 +234,9 @@ class RefusedRun:
     It has the interface of TargetRunner, so that a session treats both alike.
     """
 
-    def __init__(self, journal: RunJournal, refused: SetupRefused, clock: Clock, *, inherited: bool) -> None:
+    def __init__(
+        self, journal: RunJournal, refused: SetupRefused, clock: Clock, *, inherited: bool
+    ) -> None:
         self.claimed = journal.claimed
         self.journal = journal
         self.began = time.monotonic()
@@ -239,9 +261,19 @@ class RefusedRun:
         code = ErrorCode.LOST if begun else ErrorCode.INTERNAL
         end = outcomes.from_failure(RemoteFailure(code, self._refused.reason))
         for attempt in running:
-            page = record.begin(attempt.action, attempt.attempt, attempt.started_at, progress=attempt, uses_spool=False)
+            page = record.begin(
+                attempt.action,
+                attempt.attempt,
+                attempt.started_at,
+                progress=attempt,
+                uses_spool=False,
+            )
             page.end(end, now)
-        if progress is not None and not running and self._refused.action not in {attempt.action for attempt in progress}:
+        if (
+            progress is not None
+            and not running
+            and self._refused.action not in {attempt.action for attempt in progress}
+        ):
             record.begin(self._refused.action, 1, None, uses_spool=begun).end(end, now)
         sweep = any(attempt.identity is not None and not attempt.direct for attempt in running)
         record.finish(end, sweep=sweep)

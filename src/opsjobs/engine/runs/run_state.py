@@ -176,7 +176,8 @@ class RunState:
         if not self.target_checked and endpoint is not None:
             position = self.journal.claimed.position
             self.target_refusal = await wait_out(
-                lambda: self.tools.pinning.refusal(self.compiled_spec, position, endpoint), self.tools.clock
+                lambda: self.tools.pinning.refusal(self.compiled_spec, position, endpoint),
+                self.tools.clock,
             )
             self.target_checked = True
         if self.target_refusal is not None:
@@ -200,7 +201,9 @@ class RunState:
         actions beside it, a successor worker may see another state.
         """
         before = self.compiled_spec.workflow.before(key)
-        attempt = max([number, *(n for other, n in self.attempt_numbers.items() if other in before)])
+        attempt = max(
+            [number, *(n for other, n in self.attempt_numbers.items() if other in before)]
+        )
         spec, endpoint, claimed = self.compiled_spec.spec, self.endpoint, self.journal.claimed
         target = endpoint.target if endpoint is not None else None
         return {

@@ -145,8 +145,14 @@ class TargetRunner:
             await self.journal.flush()  # the next claim resumes the run from what is recorded
         except Exception as bug:  # noqa: BLE001  a bug ends this run, on record, and no other
             self._state.tools.metrics.bugs.labels("target_run").inc()
-            log.exception("target_run_failed", execution=self.claimed.execution_id, target_run=self.claimed.id)
-            self._fail(outcomes.from_failure(RemoteFailure(ErrorCode.INTERNAL, f"a fault of opsjobs: {type(bug).__name__}")))
+            log.exception(
+                "target_run_failed", execution=self.claimed.execution_id, target_run=self.claimed.id
+            )
+            self._fail(
+                outcomes.from_failure(
+                    RemoteFailure(ErrorCode.INTERNAL, f"a fault of opsjobs: {type(bug).__name__}")
+                )
+            )
         finally:
             if deadline is not None:
                 deadline.cancel()
@@ -154,7 +160,11 @@ class TargetRunner:
 
     def _start_deadline_timer(self) -> Timer | None:
         left = self.claimed.seconds_left
-        return None if left is None else self._state.tools.clock.later(left, lambda: self.interrupt(StopReason.DEADLINE))
+        return (
+            None
+            if left is None
+            else self._state.tools.clock.later(left, lambda: self.interrupt(StopReason.DEADLINE))
+        )
 
     # --- the walk
 
@@ -167,7 +177,9 @@ class TargetRunner:
                 if len(todo) == 1 and not branches and not self._waiting:
                     await self._perform_action(todo.pop())
                 elif todo:
-                    branches |= {asyncio.create_task(self._perform_action(action)) for action in todo}
+                    branches |= {
+                        asyncio.create_task(self._perform_action(action)) for action in todo
+                    }
                     todo = []
                 elif branches:
                     done, branches = await self._wait_for_branch(branches)
@@ -187,9 +199,15 @@ class TargetRunner:
         None has ended if another action that waited is due first.
         """
         clock = self._state.tools.clock
-        due = [deferred.at - clock.monotonic() for _, deferred in self._waiting.values() if deferred.at is not None]
+        due = [
+            deferred.at - clock.monotonic()
+            for _, deferred in self._waiting.values()
+            if deferred.at is not None
+        ]
         alarm = asyncio.create_task(clock.sleep(max(min(due), 0.0))) if due else None
-        done, _ = await asyncio.wait({*branches, alarm} if alarm else branches, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(
+            {*branches, alarm} if alarm else branches, return_when=asyncio.FIRST_COMPLETED
+        )
         if alarm is not None:
             alarm.cancel()
         return done & branches, branches - done
@@ -204,19 +222,27 @@ class TargetRunner:
         state.attempt = max(state.attempt, state.history.attempt)
         for progress in state.history.final_results():
             state.note_end(
-                progress.action, outcomes.from_progress(progress), 1 if progress.inherited_from is not None else progress.attempt
+                progress.action,
+                outcomes.from_progress(progress),
+                1 if progress.inherited_from is not None else progress.attempt,
             )
             self._walk.record(progress.action, progress.status)
             state.sweep = state.sweep or progress.unknown
             if progress.action in state.compiled_spec.heard:
                 await self._hear(progress)
-        return [self._create_action(key) for key in state.history.open_actions() if key in state.compiled_spec.actions]
+        return [
+            self._create_action(key)
+            for key in state.history.open_actions()
+            if key in state.compiled_spec.actions
+        ]
 
     async def _hear(self, progress: Progress) -> None:
         """Read what an action said before. Raises Interrupted."""
         try:
             with self._detach_signal.interruptible():
-                head = await self._state.tools.read_stdout(self.claimed, progress, OUTPUTS_BYTES_MAX)
+                head = await self._state.tools.read_stdout(
+                    self.claimed, progress, OUTPUTS_BYTES_MAX
+                )
         except Gone as gone:
             self._state.forgotten[progress.action] = str(gone)
         else:
@@ -236,7 +262,9 @@ class TargetRunner:
         if self._walk.stopped and self._stop_reason is None:
             self._give_up_waits()
         due = [
-            key for key, (_, at) in self._waiting.items() if self._stop_reason is not None or (at.at is not None and at.at <= now)
+            key
+            for key, (_, at) in self._waiting.items()
+            if self._stop_reason is not None or (at.at is not None and at.at <= now)
         ]
         return [self._waiting.pop(key)[0] for key in due]
 
@@ -246,14 +274,20 @@ class TargetRunner:
         Child executions are still waited for, as are actions that undo what was done.
         """
         undoing = self._state.compiled_spec.workflow.undoing
-        idle = [key for key, (_, deferred) in self._waiting.items() if deferred.waiting_for is not WaitingFor.CHILD]
+        idle = [
+            key
+            for key, (_, deferred) in self._waiting.items()
+            if deferred.waiting_for is not WaitingFor.CHILD
+        ]
         for key in [key for key in idle if key not in undoing]:
             action, _ = self._waiting.pop(key)
             self._note_end(action, action.give_up())
 
     def _behind_barrier(self, key: str) -> bool:
         return (
-            self._state.compiled_spec.workflow.steps[key].barrier and key not in self.claimed.passed and self._stop_reason is None
+            self._state.compiled_spec.workflow.steps[key].barrier
+            and key not in self.claimed.passed
+            and self._stop_reason is None
         )
 
     def _create_action(self, key: str) -> ActionRun:
@@ -269,7 +303,9 @@ class TargetRunner:
             action.stop_signal.request(StopReason.WORKER_STOPS)
         try:
             if (unfit := self._condition_faults.get(action.key)) is not None:
-                found: ActionEnd | Deferred = action.end(outcomes.from_failure(RemoteFailure(ErrorCode.INTERNAL, unfit)))
+                found: ActionEnd | Deferred = action.end(
+                    outcomes.from_failure(RemoteFailure(ErrorCode.INTERNAL, unfit))
+                )
             else:
                 found = await action.perform()
         except HandedOver as handed_over:
@@ -321,7 +357,9 @@ class TargetRunner:
                 continue
             self._reported_skips.add(key)
             if key not in self._state.ends:
-                page = self.journal.begin(key, self._state.history.of_action(key).attempt, None, uses_spool=False)
+                page = self.journal.begin(
+                    key, self._state.history.of_action(key).attempt, None, uses_spool=False
+                )
                 page.end(ActionEnd(RunStatus.SKIPPED), now)
 
     # --- the end of it
@@ -357,7 +395,13 @@ class TargetRunner:
             end = replace(end, status=RunStatus.DEAD)
         attempt = self._state.attempt if self._state.attempt > self.claimed.attempt else None
         state = self._state
-        self.journal.finish(end, direct=not state.in_spool, sweep=state.sweep, release=state.releases_output, attempt=attempt)
+        self.journal.finish(
+            end,
+            direct=not state.in_spool,
+            sweep=state.sweep,
+            release=state.releases_output,
+            attempt=attempt,
+        )
 
     def _defer(self) -> None:
         """Let the run wait without a slot: the ledger wakes it."""
@@ -368,7 +412,10 @@ class TargetRunner:
         if at is not None and any(deferred.at is None for deferred in waits):
             at = min(at, clock.monotonic() + self._look_seconds())
         elif at is None and len(waits) > 1:
-            first, at = replace(first, waiting_for=WaitingFor.TIMER, awaits=None), clock.monotonic() + self._look_seconds()
+            first, at = (
+                replace(first, waiting_for=WaitingFor.TIMER, awaits=None),
+                clock.monotonic() + self._look_seconds(),
+            )
         seconds = None if at is None else max(at - clock.monotonic(), 0.0)
         awaits = first.awaits or _names(waits)
         self.journal.defer(first.waiting_for, seconds=seconds, awaits=awaits, attempt=first.attempt)
@@ -378,8 +425,15 @@ class TargetRunner:
 
         Each look costs a claim and rows of the log.
         """
-        waits = (self._state.history.of_action(key).open for key, (_, deferred) in self._waiting.items() if deferred.at is None)
-        lasted = min((progress.age_seconds if progress is not None else 0.0 for progress in waits), default=0.0)
+        waits = (
+            self._state.history.of_action(key).open
+            for key, (_, deferred) in self._waiting.items()
+            if deferred.at is None
+        )
+        lasted = min(
+            (progress.age_seconds if progress is not None else 0.0 for progress in waits),
+            default=0.0,
+        )
         return min(max(lasted, LOOK_SECONDS), LOOK_SECONDS_MAX)
 
     def _fail(self, end: ActionEnd) -> None:
@@ -393,7 +447,9 @@ class TargetRunner:
         for action in open_:
             action.end(end)
         if not open_:
-            key = next((k for k in self._state.compiled_spec.actions if k not in self._state.ends), None)
+            key = next(
+                (k for k in self._state.compiled_spec.actions if k not in self._state.ends), None
+            )
             if key is not None:
                 ActionRun(self._state, self._state.compiled_spec.actions[key]).end(end)
         return self.journal.finish(end, sweep=self._state.sweep)

@@ -17,7 +17,13 @@ from typing import Any
 from opsjobs.clock import Clock
 from opsjobs.engine.launching.launch_authz import CurrentRights, PrincipalLookup
 from opsjobs.engine.runs.archive import Member, list_members
-from opsjobs.engine.runs.cancellation import DETACHING, Detached, Interrupted, StopReason, StopSignal
+from opsjobs.engine.runs.cancellation import (
+    DETACHING,
+    Detached,
+    Interrupted,
+    StopReason,
+    StopSignal,
+)
 from opsjobs.engine.runs.chunk_cache import ChunkCache, ContentSlice
 from opsjobs.engine.runs.resilient_disk import ResilientDisk
 from opsjobs.engine.runs.run_connection import RunConnection
@@ -119,10 +125,14 @@ class TransferOrder:
 class Transfer:
     """One transfer at work."""
 
-    def __init__(self, order: TransferOrder, connection: RunConnection, tools: TransferTools) -> None:
+    def __init__(
+        self, order: TransferOrder, connection: RunConnection, tools: TransferTools
+    ) -> None:
         self._order = order
         self._tools = tools
-        self._disk = ResilientDisk(connection, order.clock, order.window_seconds, order.note_contact)
+        self._disk = ResilientDisk(
+            connection, order.clock, order.window_seconds, order.note_contact
+        )
         self._moved_bytes = 0
         self._total_bytes = 0
         self._draft: str | None = None
@@ -133,7 +143,9 @@ class Transfer:
         Raises RemoteFailure if it cannot be done, Detached if another worker is to continue it.
         """
         order = self._order
-        timer = order.clock.later(self._seconds_left(), lambda: order.stop_signal.request(StopReason.ACTION_TIMEOUT))
+        timer = order.clock.later(
+            self._seconds_left(), lambda: order.stop_signal.request(StopReason.ACTION_TIMEOUT)
+        )
         reporter = asyncio.create_task(self._report())
         self._tools.under_way += 1
         try:
@@ -155,7 +167,9 @@ class Transfer:
         order = self._order
         with order.stop_signal.interruptible():
             stored = await self._find_source()
-            source = ContentSlice(self._tools.chunks, stored.content_id, 0, stored.size, bytes.fromhex(stored.sha256))
+            source = ContentSlice(
+                self._tools.chunks, stored.content_id, 0, stored.size, bytes.fromhex(stored.sha256)
+            )
         if order.action.get("unpack"):
             await self._unpack(source)
             return
@@ -166,9 +180,13 @@ class Transfer:
     async def _find_source(self) -> StoredFile:
         while True:
             try:
-                return await self._check_visible(await self._tools.files.get(self._order.action["source"]))
+                return await self._check_visible(
+                    await self._tools.files.get(self._order.action["source"])
+                )
             except NotFound as gone:
-                raise RemoteFailure(ErrorCode.TRANSFER, f"{gone} It may have been deleted since the launch.") from None
+                raise RemoteFailure(
+                    ErrorCode.TRANSFER, f"{gone} It may have been deleted since the launch."
+                ) from None
             except Unavailable as away:
                 await self._disk.wait_before_retry(away)
 
@@ -203,7 +221,9 @@ class Transfer:
                 except RemoteFailure as failure:
                     await self._disk.wait_before_retry(failure)
 
-    async def _upload_file(self, source: ContentSlice, destination: str, mode: int | None, *, name: str | None = None) -> None:
+    async def _upload_file(
+        self, source: ContentSlice, destination: str, mode: int | None, *, name: str | None = None
+    ) -> None:
         """Upload one file. `name`: what it is called if the destination is a folder."""
         began = self._moved_bytes
 
@@ -218,7 +238,12 @@ class Transfer:
                     disk = await self._disk.open()
                     path = await _resolve_destination(disk, destination, name)
                     upload = Upload(
-                        source, path, await self._attributes(disk, mode), self._key, on_progress, self._tools.window_bytes()
+                        source,
+                        path,
+                        await self._attributes(disk, mode),
+                        self._key,
+                        on_progress,
+                        self._tools.window_bytes(),
                     )
                     self._draft = upload.draft
                     new = await stage(disk, upload)
@@ -256,7 +281,11 @@ class Transfer:
     async def _find(self) -> list[FoundFiles]:
         while True:
             try:
-                return await find(await self._disk.open(), self._order.action["source"].removeprefix("~/"), self._tools.limits)
+                return await find(
+                    await self._disk.open(),
+                    self._order.action["source"].removeprefix("~/"),
+                    self._tools.limits,
+                )
             except RemoteFailure as failure:
                 await self._disk.wait_before_retry(failure)
 
@@ -270,7 +299,8 @@ class Transfer:
                 changes += 1
                 if changes == READ_TRIES:
                     raise RemoteFailure(
-                        ErrorCode.TRANSFER, f"{_printable(file.path)} changes while it is read: download a copy of it"
+                        ErrorCode.TRANSFER,
+                        f"{_printable(file.path)} changes while it is read: download a copy of it",
                     ) from None
             except TooManyBytes:
                 message = f"{_printable(file.path)} is over the limit of {self._tools.limits.bytes} bytes in all (OPSJOBS_FILE_LIMIT_BYTES)"
@@ -284,7 +314,12 @@ class Transfer:
         written = await self._tools.contents.write(self._pieces(file, limit + 1), limit_bytes=limit)
         path = _printable(file.path)
         kept = await self._tools.artifacts.record(
-            claimed.id, claimed.fence, action=order.action["key"], attempt=order.attempt, path=path, written=written
+            claimed.id,
+            claimed.fence,
+            action=order.action["key"],
+            attempt=order.attempt,
+            path=path,
+            written=written,
         )
         if not kept:
             raise Detached(StopReason.OWNERSHIP_LOST)
@@ -317,7 +352,9 @@ class Transfer:
                 raise FileChanged
         opened = await disk.open(file.path)
         try:
-            async for piece in pieces_of(opened, offset, end, disk.request_bytes, self._tools.window_bytes()):
+            async for piece in pieces_of(
+                opened, offset, end, disk.request_bytes, self._tools.window_bytes()
+            ):
                 yield piece
         finally:
             await opened.close()
@@ -332,11 +369,23 @@ class Transfer:
                     await (await self._disk.open()).remove(self._draft)
         if reason is StopReason.CANCEL:
             message = "cancelled: the transfer was stopped, and its partial file was removed"
-            return ActionEnd(RunStatus.CANCELLED, None, RunError(ErrorCode.CANCELLED, message), CancelProof.KILLED)
+            return ActionEnd(
+                RunStatus.CANCELLED,
+                None,
+                RunError(ErrorCode.CANCELLED, message),
+                CancelProof.KILLED,
+            )
         limit = f"the action's timeout of {format_duration(self._order.timeout_seconds)}"
         limit = limit if reason is StopReason.ACTION_TIMEOUT else "the execution's timeout"
-        message = f"stopped: {limit} has passed, after {self._moved_bytes} of {self._total_bytes} bytes"
-        return ActionEnd(RunStatus.TIMEOUT, None, RunError(ErrorCode.COMMAND_TIMEOUT, message), CancelProof.KILLED)
+        message = (
+            f"stopped: {limit} has passed, after {self._moved_bytes} of {self._total_bytes} bytes"
+        )
+        return ActionEnd(
+            RunStatus.TIMEOUT,
+            None,
+            RunError(ErrorCode.COMMAND_TIMEOUT, message),
+            CancelProof.KILLED,
+        )
 
     async def _report(self) -> None:
         order = self._order
@@ -346,7 +395,9 @@ class Transfer:
             if not self._tools.should_report(order.claimed.execution_id, order.clock.monotonic()):
                 continue
             with suppress(Unavailable):
-                await self._tools.outbox.append_progress(order.claimed.execution_id, order.execution_uuid)
+                await self._tools.outbox.append_progress(
+                    order.claimed.execution_id, order.execution_uuid
+                )
 
     def _write_line(self, message: str) -> None:
         self._order.write_line(f"{message}\n")

@@ -34,7 +34,13 @@ class TransferAttempt:
     runs_direct_command = False
 
     def __init__(
-        self, state: RunState, action: Mapping[str, Any], number: int, stop_signal: StopSignal, *, progress: Progress | None
+        self,
+        state: RunState,
+        action: Mapping[str, Any],
+        number: int,
+        stop_signal: StopSignal,
+        *,
+        progress: Progress | None,
     ) -> None:
         self._state = state
         self._action = action
@@ -70,7 +76,9 @@ class TransferAttempt:
         entry.logged_in = connection.take_login_times()
         capture = Capture(entry, state.tools.limits.output_bytes, entry.stored)
         try:
-            end = await Transfer(self._build_order(capture, entry), connection, state.tools.transfers).perform()
+            end = await Transfer(
+                self._build_order(capture, entry), connection, state.tools.transfers
+            ).perform()
         except RemoteFailure as failure:
             end = outcomes.from_failure(failure)
         return replace(end, written=capture.finish())
@@ -87,7 +95,9 @@ class TransferAttempt:
             str(spec.execution_uuid),
             self.number,
             write_line=lambda text: capture.add(Output("stdout", text.encode())),
-            note_contact=lambda there: entry.regain_contact() if there else entry.lose_contact(state.tools.clock.now()),
+            note_contact=lambda there: (
+                entry.regain_contact() if there else entry.lose_contact(state.tools.clock.now())
+            ),
             stop_signal=self._stop_signal,
             clock=state.tools.clock,
             gone_seconds=progress.age_seconds if progress is not None else 0.0,

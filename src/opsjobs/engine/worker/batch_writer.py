@@ -13,7 +13,13 @@ from dataclasses import replace
 from uuid import UUID
 
 from opsjobs.clock import Clock
-from opsjobs.engine.runs.run_journal import RUN_FLUSH_BYTES, RUN_FLUSH_BYTES_MAX, ActionEnd, FlushBuilder, RunJournal
+from opsjobs.engine.runs.run_journal import (
+    RUN_FLUSH_BYTES,
+    RUN_FLUSH_BYTES_MAX,
+    ActionEnd,
+    FlushBuilder,
+    RunJournal,
+)
 from opsjobs.model.errors import Locked, TooSlow, Unavailable
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.model.masking import NOTHING, Mask
@@ -121,7 +127,9 @@ class BatchWriter:
             began = time.monotonic()
             self._flush_requested.clear()
             await self._flush()
-            if self.unwritten_bytes < RUN_FLUSH_BYTES_MAX:  # with this much unwritten, waiting gains nothing
+            if (
+                self.unwritten_bytes < RUN_FLUSH_BYTES_MAX
+            ):  # with this much unwritten, waiting gains nothing
                 await self._pause(began + FLUSH_PAUSE_SECONDS - time.monotonic())
 
     async def _pause(self, seconds: float) -> None:
@@ -182,7 +190,11 @@ class BatchWriter:
             if not journal.is_empty:
                 self._dirty_journals[run_id] = journal
         self.unwritten_bytes -= builder.size_bytes
-        return self._create_flush(builder.runs, builder.results, builder.lines), journals, builder.size_bytes
+        return (
+            self._create_flush(builder.runs, builder.results, builder.lines),
+            journals,
+            builder.size_bytes,
+        )
 
     async def _commit(self, flush: Flush) -> Settled:
         """Commit, whatever it takes.
@@ -221,15 +233,24 @@ class BatchWriter:
         message = f"a fault of opsjobs: the run's output could not be stored ({type(bug).__name__})"
         end = ActionEnd(RunStatus.FAILED, error=RunError(ErrorCode.INTERNAL, message))
         now = self._clock.now()
-        results = [replace(r, stored=r.stored_before, written=r.stored_before) for r in flush.results]
+        results = [
+            replace(r, stored=r.stored_before, written=r.stored_before) for r in flush.results
+        ]
         if results:
             results[-1] = replace(
-                results[-1], status=end.status, exit_code=None, error=end.error, cancel_proof=None, finished_at=now
+                results[-1],
+                status=end.status,
+                exit_code=None,
+                error=end.error,
+                cancel_proof=None,
+                finished_at=now,
             )
         lines = [result_line(r, run.target_id) for r in results if r.status.final]
         lines.append(status_line(run.run_id, run.target_id, end.status, end.error))
         return self._create_flush(
-            [replace(run, status=end.status, exit_code=None, error=end.error, cancel_proof=None)], results, lines
+            [replace(run, status=end.status, exit_code=None, error=end.error, cancel_proof=None)],
+            results,
+            lines,
         )
 
     def _halves(self, flush: Flush) -> list[Flush]:
@@ -238,10 +259,16 @@ class BatchWriter:
         for runs in (flush.runs[:middle], flush.runs[middle:]):
             ids = {run.run_id for run in runs}
             results = [r for r in flush.results if r.run_id in ids]
-            parts.append(self._create_flush(runs, results, [line for line in flush.lines if line.run_id in ids]))
+            parts.append(
+                self._create_flush(
+                    runs, results, [line for line in flush.lines if line.run_id in ids]
+                )
+            )
         return parts
 
-    def _create_flush(self, runs: Sequence[RunMove], results: Sequence[ResultState], lines: Sequence[LogLine]) -> Flush:
+    def _create_flush(
+        self, runs: Sequence[RunMove], results: Sequence[ResultState], lines: Sequence[LogLine]
+    ) -> Flush:
         return Flush(self._owner, self._worker, 0, runs, results, lines)
 
     async def _settle_until_stored(self, flush: Flush) -> Settled:

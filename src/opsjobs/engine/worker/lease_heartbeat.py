@@ -89,7 +89,11 @@ class Heartbeat:
     @property
     def may_reap(self) -> bool:
         """True if enough renewals, under a steady clock, entitle us to expire other leases."""
-        return self._consecutive_renewals >= RENEWALS_TO_REAP and self.may_start and time.monotonic() >= self._may_reap_at
+        return (
+            self._consecutive_renewals >= RENEWALS_TO_REAP
+            and self.may_start
+            and time.monotonic() >= self._may_reap_at
+        )
 
     @property
     def database_now(self) -> float | None:
@@ -116,7 +120,9 @@ class Heartbeat:
         since = self._waiting_since()
         if since is None:
             return False
-        return time.monotonic() - max(since, self._renewing_since) > self._lease_seconds * STUCK_LEASES
+        return (
+            time.monotonic() - max(since, self._renewing_since) > self._lease_seconds * STUCK_LEASES
+        )
 
     async def _renew(self) -> None:
         for share in ATTEMPT_SHARES:
@@ -138,7 +144,11 @@ class Heartbeat:
         await asyncio.wait({attempt}, timeout=seconds)
         if attempt.done() and attempt.exception() is None:
             return attempt.result()
-        reason = str(attempt.exception()).strip() if attempt.done() else f"no answer within {seconds:.1f} s"
+        reason = (
+            str(attempt.exception()).strip()
+            if attempt.done()
+            else f"no answer within {seconds:.1f} s"
+        )
         log.warning("lease_not_renewed", reason=reason)
         if not self._lease.abort():
             attempt.cancel()  # it was still connecting

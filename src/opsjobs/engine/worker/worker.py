@@ -14,7 +14,12 @@ from collections.abc import Sequence
 
 from opsjobs.clock import uuid7
 from opsjobs.engine.service import Loop
-from opsjobs.engine.worker.worker_session import STOP_GRACE_SECONDS, WorkerOptions, WorkerSession, WorkerTools
+from opsjobs.engine.worker.worker_session import (
+    STOP_GRACE_SECONDS,
+    WorkerOptions,
+    WorkerSession,
+    WorkerTools,
+)
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.workers import Incarnation
 from opsjobs.task_cancellation import ended
@@ -32,7 +37,9 @@ RESTART_SECONDS = 1.0
 class Worker:
     """A worker process. After a lease expiry (it was frozen or cut off) it starts anew."""
 
-    def __init__(self, options: WorkerOptions, tools: WorkerTools, background: Sequence[Loop]) -> None:
+    def __init__(
+        self, options: WorkerOptions, tools: WorkerTools, background: Sequence[Loop]
+    ) -> None:
         self._options = options
         self._tools = tools
         self._background = background
@@ -79,7 +86,10 @@ class Worker:
             async with asyncio.timeout(self._options.drain_seconds + 2 * STOP_GRACE_SECONDS):
                 await self._wind_down(tasks)
         except TimeoutError:
-            log.warning("worker_stop_cut_short", runs=len(self._session.runs) if self._session is not None else 0)
+            log.warning(
+                "worker_stop_cut_short",
+                runs=len(self._session.runs) if self._session is not None else 0,
+            )
         finally:
             await ended(*tasks)
 
@@ -89,7 +99,9 @@ class Worker:
         # A cancelled claim may be committed all the same: better let it finish.
         if self._claim_task is not None:
             await asyncio.wait({self._claim_task}, timeout=LAST_CLAIM_SECONDS)
-        await asyncio.gather(ended(*tasks), *(loop.stop() for loop in self._background), return_exceptions=True)
+        await asyncio.gather(
+            ended(*tasks), *(loop.stop() for loop in self._background), return_exceptions=True
+        )
         if self._session is not None:
             await self._session.stop(self._options.drain_seconds)
 
@@ -123,7 +135,13 @@ class Worker:
 
     async def _register(self) -> WorkerSession:
         options = self._options
-        incarnation = Incarnation(uuid7(self._tools.clock.now()), options.name, options.zone, os.getpid(), options.concurrency)
+        incarnation = Incarnation(
+            uuid7(self._tools.clock.now()),
+            options.name,
+            options.zone,
+            os.getpid(),
+            options.concurrency,
+        )
         while True:
             sent_at = time.monotonic()
             try:
@@ -132,7 +150,9 @@ class Worker:
                 log.warning("worker_not_registered", reason=str(away))
                 await asyncio.sleep(1)
             else:
-                return WorkerSession(incarnation, options, self._tools, self._woken, registered_at=sent_at)
+                return WorkerSession(
+                    incarnation, options, self._tools, self._woken, registered_at=sent_at
+                )
 
     async def _listen_for_orders(self) -> None:
         while True:

@@ -51,10 +51,10 @@ SUSPECT_SECONDS = 10.0
 # The pause after a failed claim.
 CLAIM_RETRY_SECONDS = 0.5
 
-_TAKEN_OVER = "its worker died while the command was perhaps running: whether it ran to its end is unknown"
-_OUT_OF_STEP = (
-    "its worker fell out of step with the ledger while the command was perhaps running: whether it ran to its end is unknown"
+_TAKEN_OVER = (
+    "its worker died while the command was perhaps running: whether it ran to its end is unknown"
 )
+_OUT_OF_STEP = "its worker fell out of step with the ledger while the command was perhaps running: whether it ran to its end is unknown"
 _SUSPENDED = "its worker lost PostgreSQL while the command was perhaps running: whether it ran to its end is unknown"
 
 Run = TargetRunner | RefusedRun
@@ -142,7 +142,12 @@ class WorkerSession:
         """Runs in progress, by id."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._batch_writer = BatchWriter(
-            tools.ledger, tools.metrics, tools.clock, owner=incarnation.id, worker=options.name, on_flushed=self._on_flushed
+            tools.ledger,
+            tools.metrics,
+            tools.clock,
+            owner=incarnation.id,
+            worker=options.name,
+            on_flushed=self._on_flushed,
         )
         self.heartbeat = Heartbeat(
             tools.lease(incarnation),
@@ -221,7 +226,11 @@ class WorkerSession:
 
     def _waiting_since(self) -> float | None:
         """Return since when a claim or flush is pending. Called on the heartbeat's thread."""
-        since = [at for at in (self._claiming_since, self._batch_writer.committing_since) if at is not None]
+        since = [
+            at
+            for at in (self._claiming_since, self._batch_writer.committing_since)
+            if at is not None
+        ]
         return min(since, default=None)
 
     @property
@@ -269,7 +278,10 @@ class WorkerSession:
         return self._floor
 
     async def _take_over(self) -> Sequence[Claimed]:
-        if self._free_slots <= 0 or time.monotonic() - self._take_over_at < self._options.poll_seconds:
+        if (
+            self._free_slots <= 0
+            or time.monotonic() - self._take_over_at < self._options.poll_seconds
+        ):
             return ()
         self._take_over_at, asked_at = time.monotonic(), self._tools.clock.monotonic()
         taken = await self._tools.ledger.take_over(
@@ -290,23 +302,38 @@ class WorkerSession:
         The answer of a claim was lost, or a run fell out of step with the log.
         """
         self._may_own_unknown_runs = False
-        asked, left, asked_at = frozenset(self._out_of_step), frozenset(self._suspended), self._tools.clock.monotonic()
+        asked, left, asked_at = (
+            frozenset(self._out_of_step),
+            frozenset(self._suspended),
+            self._tools.clock.monotonic(),
+        )
         unknown = await self._unknown_runs()
         lost_reasons = {run.id for run in unknown if run.id in asked}
-        await self._start_runs(unknown, asked_at, dict.fromkeys(left, _SUSPENDED) | dict.fromkeys(lost_reasons, _OUT_OF_STEP))
+        await self._start_runs(
+            unknown,
+            asked_at,
+            dict.fromkeys(left, _SUSPENDED) | dict.fromkeys(lost_reasons, _OUT_OF_STEP),
+        )
         self._given_up |= lost_reasons
         if len(unknown) >= claiming.UNKNOWN_AT_MOST:  # there may be more
             self._may_own_unknown_runs = True
             asked = asked & {run.id for run in unknown}
             left = left & {run.id for run in unknown}
-        self._out_of_step -= asked  # the others are not ours any more; if they come back, it is by a new claim
+        self._out_of_step -= (
+            asked  # the others are not ours any more; if they come back, it is by a new claim
+        )
         self._suspended -= left
 
     async def _unknown_runs(self) -> Sequence[Claimed]:
-        return await self._tools.ledger.find_unknown_runs(owner=self._incarnation.id, known=[*self.runs, *self._given_up])
+        return await self._tools.ledger.find_unknown_runs(
+            owner=self._incarnation.id, known=[*self.runs, *self._given_up]
+        )
 
     async def _start_runs(
-        self, claimed: Sequence[Claimed], asked_at: float, lost_reasons: Mapping[int, str] | None = None
+        self,
+        claimed: Sequence[Claimed],
+        asked_at: float,
+        lost_reasons: Mapping[int, str] | None = None,
     ) -> None:
         """Start a task for each run; what they need is read for all of them at once.
 
@@ -315,17 +342,24 @@ class WorkerSession:
         if not claimed:
             return
         async with failpoints.at("begin"):
-            found = await self._setup.prepare(claimed, [run.id for run in claimed if run.fence > 1 or lost_reasons])
+            found = await self._setup.prepare(
+                claimed, [run.id for run in claimed if run.fence > 1 or lost_reasons]
+            )
         why = {run.id: _TAKEN_OVER for run in claimed if run.taken_over} | {**(lost_reasons or {})}
         for one in found:
             self._start_run(self._create_run(one, asked_at, why.get(one.claimed.id)))
         self._tools.metrics.claims.inc(len(claimed))
         self._tools.metrics.runs_running.set(len(self.runs))
 
-    def _create_run(self, found: Prepared | SetupRefused, asked_at: float, lost_reasons: str | None) -> Run:
+    def _create_run(
+        self, found: Prepared | SetupRefused, asked_at: float, lost_reasons: str | None
+    ) -> Run:
         if isinstance(found, SetupRefused):
             return RefusedRun(
-                self._batch_writer.open_journal(found.claimed), found, self._tools.clock, inherited=lost_reasons is not None
+                self._batch_writer.open_journal(found.claimed),
+                found,
+                self._tools.clock,
+                inherited=lost_reasons is not None,
             )
         return TargetRunner(
             self._batch_writer.open_journal(found.claimed, found.mask),
@@ -339,7 +373,9 @@ class WorkerSession:
         )
 
     def _start_run(self, run: Run) -> None:
-        if (previous := self.runs.get(run.claimed.id)) is not None:  # another worker had it meanwhile, and we were not notified
+        if (
+            previous := self.runs.get(run.claimed.id)
+        ) is not None:  # another worker had it meanwhile, and we were not notified
             self._batch_writer.discard(previous.journal)
             previous.interrupt(StopReason.OWNERSHIP_LOST)
         self.runs[run.claimed.id] = run
@@ -385,7 +421,11 @@ class WorkerSession:
     def _remove_finished(self, move: RunMove) -> None:
         # The fence tells claims apart: a run that was given back may be ours again before this
         # answer arrives.
-        if move.status is None or (run := self.runs.get(move.run_id)) is None or run.claimed.fence != move.fence:
+        if (
+            move.status is None
+            or (run := self.runs.get(move.run_id)) is None
+            or run.claimed.fence != move.fence
+        ):
             return
         del self.runs[move.run_id]
         if move.status.final:
@@ -456,7 +496,9 @@ class WorkerSession:
         giving_back = asyncio.create_task(self._give_back_unstarted())
         try:
             await asyncio.wait({*self._tasks, giving_back}, timeout=drain_seconds)
-            for run in self.runs.values():  # direct commands, which no other worker could follow: they end as lost
+            for run in (
+                self.runs.values()
+            ):  # direct commands, which no other worker could follow: they end as lost
                 run.interrupt(StopReason.WORKER_STOPS)
             await asyncio.wait({*self._tasks, giving_back}, timeout=STOP_GRACE_SECONDS)
             await self._batch_writer.drain()

@@ -50,12 +50,19 @@ class VaultLogin:
         Who comes while one is being got waits for that one, and shares its failure.
         """
         held, now = self._held, self._clock.monotonic()
-        useless = held is not None and held is refused and self._may_enter and now - held.since > FRESH_SECONDS
+        useless = (
+            held is not None
+            and held is refused
+            and self._may_enter
+            and now - held.since > FRESH_SECONDS
+        )
         if held is not None and not useless and now < held.renew_at:
             return held
         if self._next is None:
             live = held is not None and not useless and now < held.until
-            self._next = asyncio.create_task(self._renewed(held) if held is not None and live else self._entered())
+            self._next = asyncio.create_task(
+                self._renewed(held) if held is not None and live else self._entered()
+            )
             self._next.add_done_callback(self._got)
         return await asyncio.shield(self._next)
 
@@ -70,7 +77,9 @@ class VaultLogin:
         if held is None or not self._may_enter:
             return
         try:
-            await self._wire.ask(VaultRequest("POST", "auth/token/revoke-self", held.value, body={}))
+            await self._wire.ask(
+                VaultRequest("POST", "auth/token/revoke-self", held.value, body={})
+            )
         except NotHad as failure:
             log.info("vault_token_not_revoked", reason=str(failure))
 
@@ -89,11 +98,16 @@ class VaultLogin:
         )
 
     async def _by_role(self, role_id: Secret, secret_id: Secret | None) -> VaultToken:
-        body = {"role_id": role_id.reveal(), **({"secret_id": secret_id.reveal()} if secret_id is not None else {})}
+        body = {
+            "role_id": role_id.reveal(),
+            **({"secret_id": secret_id.reveal()} if secret_id is not None else {}),
+        }
         hide = (role_id, *([secret_id] if secret_id is not None else []))
         mount = self._wire.options.approle_mount
         try:
-            answer = await self._wire.ask(VaultRequest("POST", f"auth/{mount}/login", body=body, hide=hide))
+            answer = await self._wire.ask(
+                VaultRequest("POST", f"auth/{mount}/login", body=body, hide=hide)
+            )
         except VaultRefused as refused:
             raise NotHad(
                 f"it refuses the login of our AppRole at auth/{mount} ({refused.status}): check OPSJOBS_VAULT_ROLE_ID and "
@@ -105,7 +119,9 @@ class VaultLogin:
         try:
             answer = await self._wire.ask(VaultRequest("GET", "auth/token/lookup-self", value))
         except VaultRefused as refused:
-            raise NotHad(f"it does not take our token ({refused.status}): put a good one into OPSJOBS_VAULT_TOKEN") from None
+            raise NotHad(
+                f"it does not take our token ({refused.status}): put a good one into OPSJOBS_VAULT_TOKEN"
+            ) from None
         told = _part(answer, "data")
         return self._token(value, told.get("ttl"), renewable=told.get("renewable") is True)
 
@@ -113,25 +129,42 @@ class VaultLogin:
         if not held.renewable:
             return await self._entered() if self._may_enter else held
         try:
-            answer = await self._wire.ask(VaultRequest("POST", "auth/token/renew-self", held.value, body={}))
+            answer = await self._wire.ask(
+                VaultRequest("POST", "auth/token/renew-self", held.value, body={})
+            )
             token = self._taken(answer, held.first_lease_seconds)
         except NotHad as failure:
             # It is good until its end, whatever became of the renewal.
             log.warning("vault_token_not_renewed", reason=str(failure))
-            return await self._entered() if self._may_enter and isinstance(failure, VaultRefused) else held
+            return (
+                await self._entered()
+                if self._may_enter and isinstance(failure, VaultRefused)
+                else held
+            )
         # Near its greatest age a token is renewed for less and less.
         old = token.until - token.since < held.first_lease_seconds / 2
         return await self._entered() if old and self._may_enter else token
 
-    def _taken(self, answer: Mapping[str, Any], first_lease_seconds: float | None = None) -> VaultToken:
+    def _taken(
+        self, answer: Mapping[str, Any], first_lease_seconds: float | None = None
+    ) -> VaultToken:
         auth = _part(answer, "auth")
         value = auth.get("client_token")
         if not isinstance(value, str) or not value:
             raise NotHad("it answers a login without a token: does OPSJOBS_VAULT_URL name a Vault?")
         lease, renewable = auth.get("lease_duration"), auth.get("renewable") is True
-        return self._token(Secret(value), lease, renewable=renewable, first_lease_seconds=first_lease_seconds)
+        return self._token(
+            Secret(value), lease, renewable=renewable, first_lease_seconds=first_lease_seconds
+        )
 
-    def _token(self, value: Secret, lease: object, *, renewable: bool, first_lease_seconds: float | None = None) -> VaultToken:
+    def _token(
+        self,
+        value: Secret,
+        lease: object,
+        *,
+        renewable: bool,
+        first_lease_seconds: float | None = None,
+    ) -> VaultToken:
         # 0 is a token without an end, such as the root token of a test.
         seconds = float(lease) if isinstance(lease, int | float) and lease > 0 else math.inf
         now = self._clock.monotonic()

@@ -13,7 +13,13 @@ from urllib.parse import quote, urlsplit
 import httpx2
 import stamina
 
-from opsjobs.integrations.secrets.options import ANSWER_BYTES_MAX, ATTEMPTS, CONNECTIONS_MAX, RETRY_SECONDS_MAX, VaultOptions
+from opsjobs.integrations.secrets.options import (
+    ANSWER_BYTES_MAX,
+    ATTEMPTS,
+    CONNECTIONS_MAX,
+    RETRY_SECONDS_MAX,
+    VaultOptions,
+)
 from opsjobs.model.secret import Secret
 
 # Of the statuses below 500: too many requests (or a standby that will not serve), and a node that lags behind.
@@ -76,7 +82,12 @@ class VaultHttp:
         """
         # The hook answers with a pause where the server has said one.
         tries = stamina.retry_context(
-            on=_pause, attempts=ATTEMPTS, timeout=None, wait_initial=0.1, wait_max=RETRY_SECONDS_MAX, wait_jitter=0.1
+            on=_pause,
+            attempts=ATTEMPTS,
+            timeout=None,
+            wait_initial=0.1,
+            wait_max=RETRY_SECONDS_MAX,
+            wait_jitter=0.1,
         )
         async for attempt in tries:
             with attempt:
@@ -113,7 +124,9 @@ class VaultHttp:
             async for chunk in answer.aiter_bytes():
                 raw += chunk
                 if len(raw) > ANSWER_BYTES_MAX:
-                    raise NotHad(f"it answers with more than {ANSWER_BYTES_MAX} bytes: is that a Vault?")
+                    raise NotHad(
+                        f"it answers with more than {ANSWER_BYTES_MAX} bytes: is that a Vault?"
+                    )
             return answer.status_code, answer.headers, raw
 
     def _headers(self, request: VaultRequest) -> dict[str, str]:
@@ -128,11 +141,19 @@ class VaultHttp:
 
 
 def _client(options: VaultOptions) -> httpx2.AsyncClient:
-    context = ssl.create_default_context(cafile=str(options.ca_file) if options.ca_file is not None else None)
-    limits = httpx2.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX)
+    context = ssl.create_default_context(
+        cafile=str(options.ca_file) if options.ca_file is not None else None
+    )
+    limits = httpx2.Limits(
+        max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX
+    )
     # No redirect is followed: a token goes to the address of the settings and nowhere else. No proxy of the environment.
     return httpx2.AsyncClient(
-        verify=context, timeout=options.timeout_seconds, limits=limits, follow_redirects=False, trust_env=False
+        verify=context,
+        timeout=options.timeout_seconds,
+        limits=limits,
+        follow_redirects=False,
+        trust_env=False,
     )
 
 
@@ -145,17 +166,23 @@ def _pause(failure: Exception) -> bool | float:
 def _unreachable(broken: Exception) -> NotHad:
     said = str(broken)
     if "CERTIFICATE_VERIFY_FAILED" in said:
-        return NotHad("its certificate is not one that we trust: name its authority in OPSJOBS_VAULT_CA_FILE")
+        return NotHad(
+            "its certificate is not one that we trust: name its authority in OPSJOBS_VAULT_CA_FILE"
+        )
     if isinstance(broken, httpx2.ConnectError):
         return _Retry("nobody answers there: does it run, and does OPSJOBS_VAULT_URL name it?")
     return _Retry(f"the connection broke ({type(broken).__name__})")
 
 
-def _judged(status: int, headers: Mapping[str, str], raw: bytes, request: VaultRequest) -> Mapping[str, Any]:
+def _judged(
+    status: int, headers: Mapping[str, str], raw: bytes, request: VaultRequest
+) -> Mapping[str, Any]:
     body = _json(raw)
     if 200 <= status < 300:
         if body is None:
-            raise NotHad(f"it answers {status} with something that is not its JSON: does OPSJOBS_VAULT_URL name a Vault?")
+            raise NotHad(
+                f"it answers {status} with something that is not its JSON: does OPSJOBS_VAULT_URL name a Vault?"
+            )
         return body
     said = _said(body, request)
     if 300 <= status < 400:
@@ -166,7 +193,10 @@ def _judged(status: int, headers: Mapping[str, str], raw: bytes, request: VaultR
     if "sealed" in said.lower():
         raise NotHad("it is sealed: somebody must unseal it (`vault operator unseal`)")
     if status >= 500 or status in _AGAIN:
-        raise _Retry(f"it answers {status}{f' ({said})' if said else ''}", _seconds(headers.get("retry-after")))
+        raise _Retry(
+            f"it answers {status}{f' ({said})' if said else ''}",
+            _seconds(headers.get("retry-after")),
+        )
     raise VaultRefused(status, said, body or {})
 
 

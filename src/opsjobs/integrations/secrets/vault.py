@@ -34,7 +34,9 @@ class VaultServer:
         clock = clock or SystemClock()
         self._wire = VaultHttp(options)
         self._login = VaultLogin(self._wire, clock)
-        self._memory: TtlCache[VaultSecret] = TtlCache(clock, seconds=options.keep_seconds, most=KEPT_MAX)
+        self._memory: TtlCache[VaultSecret] = TtlCache(
+            clock, seconds=options.keep_seconds, most=KEPT_MAX
+        )
         self._renews = options.token is not None and options.role_id is None
 
     async def read(self, source: VaultSource) -> VaultSecret:
@@ -42,7 +44,9 @@ class VaultServer:
         key = (source.namespace, source.mount, source.path, source.version)
         return await self._memory.get(key, lambda: self._read(source))
 
-    async def sign(self, source: VaultSshSource, public_key: str, *, principals: Sequence[str], key_id: str) -> str:
+    async def sign(
+        self, source: VaultSshSource, public_key: str, *, principals: Sequence[str], key_id: str
+    ) -> str:
         """The certificate of this public key, one OpenSSH line. Raises NotHad."""
         body = {
             "public_key": public_key,
@@ -57,9 +61,15 @@ class VaultServer:
             raise self._not_had(source.where, _why_not_signed(source, refused)) from None
         except NotHad as failure:
             raise self._not_had(source.where, str(failure)) from None
-        signed = answer.get("data", {}).get("signed_key") if isinstance(answer.get("data"), dict) else None
+        signed = (
+            answer.get("data", {}).get("signed_key")
+            if isinstance(answer.get("data"), dict)
+            else None
+        )
         if not isinstance(signed, str) or len(signed) > FIELD_CHARACTERS_MAX:
-            raise self._not_had(source.where, "it answers without a signed key: is an SSH engine mounted there?")
+            raise self._not_had(
+                source.where, "it answers without a signed key: is an SSH engine mounted there?"
+            )
         return signed.strip()
 
     async def renew(self) -> Mapping[str, int]:
@@ -82,19 +92,25 @@ class VaultServer:
     async def _read(self, source: VaultSource) -> VaultSecret:
         query = {"version": str(source.version)} if source.version is not None else {}
         try:
-            answer = await self._ask("GET", f"{source.mount}/data/{source.path}", source.namespace, query=query)
+            answer = await self._ask(
+                "GET", f"{source.mount}/data/{source.path}", source.namespace, query=query
+            )
         except VaultRefused as refused:
             raise self._not_had(source.where, _why_not_read(source, refused)) from None
         except NotHad as failure:
             raise self._not_had(source.where, str(failure)) from None
         told = answer.get("data")
-        kept, metadata = (told.get("data"), told.get("metadata")) if isinstance(told, dict) else (None, None)
+        kept, metadata = (
+            (told.get("data"), told.get("metadata")) if isinstance(told, dict) else (None, None)
+        )
         if not isinstance(kept, dict) or not isinstance(metadata, dict):
             words = f"what it answers is not of a KV engine of version 2: is {source.mount} one (`vault secrets list -detailed`)?"
             raise self._not_had(source.where, words)
         return _found(kept, metadata)
 
-    async def _ask(self, method: str, path: str, namespace: str | None, **more: Any) -> Mapping[str, Any]:
+    async def _ask(
+        self, method: str, path: str, namespace: str | None, **more: Any
+    ) -> Mapping[str, Any]:
         """As the wire does, with our token; with another one, once, where it is refused."""
         token = await self._login.token()
         try:
@@ -114,7 +130,11 @@ class VaultServer:
 def _found(kept: Mapping[str, Any], metadata: Mapping[str, Any]) -> VaultSecret:
     fields = {name: Secret(value) for name, value in kept.items() if isinstance(value, str)}
     version, created_at = metadata.get("version"), metadata.get("created_time")
-    return VaultSecret(fields, version if isinstance(version, int) else None, created_at if isinstance(created_at, str) else None)
+    return VaultSecret(
+        fields,
+        version if isinstance(version, int) else None,
+        created_at if isinstance(created_at, str) else None,
+    )
 
 
 def _why_not_read(source: VaultSource, refused: VaultRefused) -> str:
@@ -140,5 +160,7 @@ def _why_not_signed(source: VaultSshSource, refused: VaultRefused) -> str:
     if refused.status == 404:
         return f"there is no SSH engine at {source.mount}; check the mount and the namespace"
     if "key_id" in refused.said:
-        return f"{refused}: set `allow_user_key_ids` on the role, or `key_id` of the source to false"
+        return (
+            f"{refused}: set `allow_user_key_ids` on the role, or `key_id` of the source to false"
+        )
     return f"{refused}: compare the principals and the validity with what the role {source.role} allows"

@@ -76,10 +76,26 @@ class _Part:
 
 _DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
-_DAY_OF_MONTH = _Part("day of the month", 1, 31, own=", L (the last day) or LW (the last working day)", hashed_high=28)
+_DAY_OF_MONTH = _Part(
+    "day of the month", 1, 31, own=", L (the last day) or LW (the last working day)", hashed_high=28
+)
 _MONTH = _Part("month", 1, 12, _MONTHS)
-_DAY_OF_WEEK = _Part("day of the week", 0, 7, _DAYS, own=", 5L (the last Friday) or 2#3 (the third Tuesday)", hashed_high=6)
-_PARTS = (_Part("second", 0, 59), _Part("minute", 0, 59), _Part("hour", 0, 23), _DAY_OF_MONTH, _MONTH, _DAY_OF_WEEK)
+_DAY_OF_WEEK = _Part(
+    "day of the week",
+    0,
+    7,
+    _DAYS,
+    own=", 5L (the last Friday) or 2#3 (the third Tuesday)",
+    hashed_high=6,
+)
+_PARTS = (
+    _Part("second", 0, 59),
+    _Part("minute", 0, 59),
+    _Part("hour", 0, 23),
+    _DAY_OF_MONTH,
+    _MONTH,
+    _DAY_OF_WEEK,
+)
 _NTH = re.compile(r"(\w+?)(?:L|#([1-5]))")
 
 Pick = Callable[[int, int], int]
@@ -91,9 +107,14 @@ def canonical(text: str) -> str:
 
     The fault says what is allowed."""
     if len(text) > CHARACTERS_MAX:
-        raise fault("bad_cron", f"the expression has {len(text)} characters: at most {CHARACTERS_MAX}")
+        raise fault(
+            "bad_cron", f"the expression has {len(text)} characters: at most {CHARACTERS_MAX}"
+        )
     if not _ALPHABET.fullmatch(text):
-        raise fault("bad_cron", "only letters, digits, spaces and * / , - # ( ) @ may stand in a cron expression")
+        raise fault(
+            "bad_cron",
+            "only letters, digits, spaces and * / , - # ( ) @ may stand in a cron expression",
+        )
     written = " ".join(text.split())
     fields = _fields(written)
     for part, field in zip(_PARTS, fields, strict=True):
@@ -101,7 +122,10 @@ def canonical(text: str) -> str:
             _check_item(part, item)
     for resolved in _possible(fields):
         if not _ever_due(resolved):
-            raise fault("bad_cron", f"{written!r} is never due, or may not be: there is no such day in such a month")
+            raise fault(
+                "bad_cron",
+                f"{written!r} is never due, or may not be: there is no such day in such a month",
+            )
     return written
 
 
@@ -160,10 +184,15 @@ def _check_item(part: _Part, item: str) -> None:
     base, slash, step = item.partition("/")
     if part.span(base) is None:
         if not _is_own(part, item):
-            raise fault("bad_cron", f"{part.word}: {item[:_SHOWN_CHARACTERS_MAX]!r} is not possible: {part.allowed}")
+            raise fault(
+                "bad_cron",
+                f"{part.word}: {item[:_SHOWN_CHARACTERS_MAX]!r} is not possible: {part.allowed}",
+            )
     elif slash and not (step.isdecimal() and 1 <= int(step) <= part.high):
         allowed = f"a step is 1 to {part.high}"
-        raise fault("bad_cron", f"{part.word}: {item[:_SHOWN_CHARACTERS_MAX]!r} is not possible: {allowed}")
+        raise fault(
+            "bad_cron", f"{part.word}: {item[:_SHOWN_CHARACTERS_MAX]!r} is not possible: {allowed}"
+        )
 
 
 def _is_own(part: _Part, item: str) -> bool:
@@ -182,8 +211,13 @@ def _possible(fields: list[str]) -> set[str]:
     def picking(day: int, month: int) -> Pick:
         return lambda position, size: min({3: day, 4: month}.get(position, 0), size - 1)
 
-    days, months = ((range(size) if "H" in field else (0,)) for size, field in ((31, fields[3]), (12, fields[4])))
-    return {_resolved(fields, picking(day, month)) for day in (min(days), max(days)) for month in months}
+    days, months = (
+        (range(size) if "H" in field else (0,))
+        for size, field in ((31, fields[3]), (12, fields[4]))
+    )
+    return {
+        _resolved(fields, picking(day, month)) for day in (min(days), max(days)) for month in months
+    }
 
 
 def _resolved(fields: list[str], pick: Pick) -> str:

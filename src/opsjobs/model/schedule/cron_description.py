@@ -26,17 +26,26 @@ def _time(fields: Sequence[str]) -> tuple[str, bool]:
     """Describe the time of day, and return if it is the same in every zone."""
     seconds, minutes, hours = (values(position, fields[position]) for position in range(3))
     if len(seconds) * len(minutes) * len(hours) <= _TIMES_MAX:
-        return "at " + join_words([_clock(h, m, s) for h in hours for m in minutes for s in seconds]), False
+        return "at " + join_words(
+            [_clock(h, m, s) for h in hours for m in minutes for s in seconds]
+        ), False
     if seconds == [0] and minutes == [0]:
         step = _step(hours, 24)
         every = "every hour" if len(hours) == 24 else f"every {step} hours"
-        return (every if step or len(hours) == 24 else f"at minute 0 of {_the('hour', hours)}"), False
+        return (
+            every if step or len(hours) == 24 else f"at minute 0 of {_the('hour', hours)}"
+        ), False
     of_hours = "" if len(hours) == 24 else f" of {_the('hour', hours)}"
     if seconds != [0]:
         return _seconds(seconds, minutes, of_hours), not of_hours and len(minutes) == 60
     if len(minutes) == 60 or (step := _step(minutes, 60)):
-        return ("every minute" if len(minutes) == 60 else f"every {step} minutes") + of_hours, not of_hours
-    return f"at minute{'s' if len(minutes) > 1 else ''} {numbers(minutes)}{of_hours or ' of every hour'}", False
+        return (
+            "every minute" if len(minutes) == 60 else f"every {step} minutes"
+        ) + of_hours, not of_hours
+    return (
+        f"at minute{'s' if len(minutes) > 1 else ''} {numbers(minutes)}{of_hours or ' of every hour'}",
+        False,
+    )
 
 
 def _seconds(seconds: Sequence[int], minutes: Sequence[int], of_hours: str) -> str:
@@ -62,7 +71,11 @@ def _clock(hour: int, minute: int, second: int) -> str:
 def _step(found: Sequence[int], size: int) -> int | None:
     """Return the step of numbers that start at 0 and divide the range evenly, or None."""
     step = found[1] if len(found) > 1 else 0
-    return step if step > 1 and size % step == 0 and list(found) == list(range(0, size, step)) else None
+    return (
+        step
+        if step > 1 and size % step == 0 and list(found) == list(range(0, size, step))
+        else None
+    )
 
 
 def _days(fields: Sequence[str]) -> str:
@@ -74,7 +87,9 @@ def _days(fields: Sequence[str]) -> str:
     if month_days and week_days:
         # Debian's rule: both must match if one begins with a star, else either is enough.
         both = fields[3].startswith("*") or fields[5].startswith("*")
-        return f"on {week_days} that are {of_month}" if both else f"on {of_month} and on {week_days}"
+        return (
+            f"on {week_days} that are {of_month}" if both else f"on {of_month} and on {week_days}"
+        )
     if month_days:
         return f"on {of_month}"
     if week_days:

@@ -11,7 +11,9 @@ from opsjobs.model.draft_error import fault
 from opsjobs.model.schedule.recurring import WEEKDAYS, Weekday
 
 _LONG = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_WORDS = {word: day for day, long in zip(WEEKDAYS, _LONG, strict=True) for word in (day.value, long)}
+_WORDS = {
+    word: day for day, long in zip(WEEKDAYS, _LONG, strict=True) for word in (day.value, long)
+}
 _NTH = re.compile(r"(1st|2nd|3rd|4th|5th|last)\s+([a-z]+)")
 _NUMBER = re.compile(r"[0-9]{1,2}")
 _SHOWN_CHARACTERS_MAX = 40
@@ -24,7 +26,10 @@ def weekday_of(given: Any) -> Weekday:
     found = _WORDS.get(given.strip().lower()) if isinstance(given, str) else None
     if found is None:
         shown = repr(given)[:_SHOWN_CHARACTERS_MAX]
-        raise fault("weekday", f"{shown} is no day of the week: write {', '.join(WEEKDAYS)}, or 0 (Sunday) to 6")
+        raise fault(
+            "weekday",
+            f"{shown} is no day of the week: write {', '.join(WEEKDAYS)}, or 0 (Sunday) to 6",
+        )
     return found
 
 
@@ -48,7 +53,10 @@ Day = Annotated[
     int | str,
     BeforeValidator(day_of),
     WithJsonSchema(
-        {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 31}, {"type": "string"}], "examples": [15, "last", "2nd tue"]}
+        {
+            "anyOf": [{"type": "integer", "minimum": 1, "maximum": 31}, {"type": "string"}],
+            "examples": [15, "last", "2nd tue"],
+        }
     ),
 ]
 """A day of the month: 1 to 31, "last", "2nd tue", "last fri"."""

@@ -7,7 +7,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Duration, Pause, snake_case, stored
@@ -77,10 +84,18 @@ _OF_EVERY = {
     Every.MONTHLY: {"interval", "anchor", "time", "day"},
 }
 # Up to a year, for the long units up to ten.
-INTERVAL_MAX = {Every.MINUTES: 527_040, Every.HOURS: 8_784, Every.DAILY: 3_660, Every.WEEKLY: 520, Every.MONTHLY: 120}
+INTERVAL_MAX = {
+    Every.MINUTES: 527_040,
+    Every.HOURS: 8_784,
+    Every.DAILY: 3_660,
+    Every.WEEKLY: 520,
+    Every.MONTHLY: 120,
+}
 
 DayOfWeek = Annotated[
-    Weekday, BeforeValidator(weekday_of), WithJsonSchema({"type": "string", "enum": [day.value for day in WEEKDAYS]})
+    Weekday,
+    BeforeValidator(weekday_of),
+    WithJsonSchema({"type": "string", "enum": [day.value for day in WEEKDAYS]}),
 ]
 
 
@@ -99,7 +114,9 @@ class ScheduleDraft(ApiModel):
     refused; with `context={"stored": True}` stored values are not validated again."""
 
     # The schema has no default, because "" is no name: it is derived from the other fields.
-    name: Title = Field(default="", max_length=200, pattern=text_patterns.TITLE, json_schema_extra=_without_default)
+    name: Title = Field(
+        default="", max_length=200, pattern=text_patterns.TITLE, json_schema_extra=_without_default
+    )
     type: ScheduleType
     at: Instant | None = None
     local_time: LocalTime | None = None
@@ -159,7 +176,11 @@ class ScheduleDraft(ApiModel):
         for type_, names in _OF_TYPE.items():
             for name in sorted(names) if type_ is not self.type else ():
                 if getattr(self, name) is not None:
-                    raise fault("not_of_this_type", f"{name} is of type {type_}, but the type is {self.type}", name)
+                    raise fault(
+                        "not_of_this_type",
+                        f"{name} is of type {type_}, but the type is {self.type}",
+                        name,
+                    )
         if self.type is ScheduleType.CRON and self.cron is None:
             raise fault("missing", 'type cron needs an expression, such as "30 2 * * *"', "cron")
         if self.type is ScheduleType.ONCE:
@@ -169,12 +190,18 @@ class ScheduleDraft(ApiModel):
 
     def _check_once(self) -> None:
         if (self.at is None) == (self.local_time is None):
-            raise fault("missing", "type once needs either at (an instant) or local_time and timezone", "at")
+            raise fault(
+                "missing", "type once needs either at (an instant) or local_time and timezone", "at"
+            )
         if self.local_time is not None and self.timezone is None:
             words = "a local time without a zone is no time: give timezone, such as Europe/Berlin, or write at with an offset"
             raise fault("naive_time", words, "local_time")
         if self.dst_fold is DstFold.TWICE:
-            raise fault("not_of_this_type", "type once is once: leave dst_fold out, or write at with an offset", "dst_fold")
+            raise fault(
+                "not_of_this_type",
+                "type once is once: leave dst_fold out, or write at with an offset",
+                "dst_fold",
+            )
 
     def _check_recurring(self) -> None:
         every = self.every
@@ -184,11 +211,21 @@ class ScheduleDraft(ApiModel):
             if getattr(self, name) is not None:
                 raise fault("not_of_this_type", f"every: {every} has no {name}", name)
         if (self.interval or 1) > INTERVAL_MAX[every]:
-            raise fault("range", f"the interval of every: {every} is 1 to {INTERVAL_MAX[every]}", "interval")
+            raise fault(
+                "range", f"the interval of every: {every} is 1 to {INTERVAL_MAX[every]}", "interval"
+            )
         if every is Every.WEEKLY and self.weekdays is None:
-            raise fault("missing", f"every: weekly needs weekdays, a list of {', '.join(WEEKDAYS)}", "weekdays")
+            raise fault(
+                "missing",
+                f"every: weekly needs weekdays, a list of {', '.join(WEEKDAYS)}",
+                "weekdays",
+            )
         if every is Every.MONTHLY and self.day is None:
-            raise fault("missing", 'every: monthly needs day: 1 to 31, "last", "2nd tue" or "last fri"', "day")
+            raise fault(
+                "missing",
+                'every: monthly needs day: 1 to 31, "last", "2nd tue" or "last fri"',
+                "day",
+            )
 
     def _fill(self) -> None:
         """Set defaults that depend on other fields, so that the stored draft is complete."""
@@ -198,7 +235,9 @@ class ScheduleDraft(ApiModel):
             filled["time"] = self.time or ("00:00" if "time" in _OF_EVERY[self.every] else None)
         filled["name"] = self.name or _name_of(self)
         for name, value in filled.items():
-            object.__setattr__(self, name, value)  # the model is frozen for others; this is still its construction
+            object.__setattr__(
+                self, name, value
+            )  # the model is frozen for others; this is still its construction
 
     def _check_bounds(self) -> None:
         if self.start_at is not None and self.end_at is not None and self.end_at <= self.start_at:
@@ -211,9 +250,15 @@ class ScheduleDraft(ApiModel):
             words = f"{self.timezone} has no such time on that day, and dst_gap is skip: it would never be due"
             raise fault("never", words, field)
         if moment >= HORIZON:  # late in the last year, far west
-            raise fault("out_of_reach", f"it is after the year {HORIZON.year - 1}, which is out of reach", field)
+            raise fault(
+                "out_of_reach",
+                f"it is after the year {HORIZON.year - 1}, which is out of reach",
+                field,
+            )
         if (self.start_at and moment < self.start_at) or (self.end_at and moment > self.end_at):
-            raise fault("never", "it lies outside start_at and end_at: it would never be due", field)
+            raise fault(
+                "never", "it lies outside start_at and end_at: it would never be due", field
+            )
 
 
 def once_at(draft: ScheduleDraft) -> datetime | None:
@@ -229,7 +274,11 @@ def refuse_past(draft: ScheduleDraft, now: datetime) -> None:
     """Raise Invalid for a one-shot schedule in the past, for drafts parsed without `now`."""
     if found := _past(draft, now):
         field, detail = found
-        raise Invalid("in_the_past", f"/{field}: {detail}.", errors=[FieldError(f"/{field}", detail, "in_the_past")])
+        raise Invalid(
+            "in_the_past",
+            f"/{field}: {detail}.",
+            errors=[FieldError(f"/{field}", detail, "in_the_past")],
+        )
 
 
 def _check_past(draft: ScheduleDraft, now: datetime) -> None:
@@ -264,7 +313,12 @@ def _modernised(body: Mapping[str, Any]) -> dict[str, Any]:
         if name in new:
             raise ValueError(f"{name} is given twice, in two spellings")
         new[name] = value
-    if isinstance(new.get("at"), str) and new.get("timezone") and "local_time" not in new and _is_naive(new["at"]):
+    if (
+        isinstance(new.get("at"), str)
+        and new.get("timezone")
+        and "local_time" not in new
+        and _is_naive(new["at"])
+    ):
         new["local_time"] = new.pop("at")
     return new
 

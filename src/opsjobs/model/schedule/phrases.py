@@ -9,7 +9,14 @@ MONTH_NAMES = (
     "January", "February", "March", "April", "May", "June",
     "July", "August", "September", "October", "November", "December",
 )  # fmt: skip
-ORDINAL_WORDS = {"1st": "first", "2nd": "second", "3rd": "third", "4th": "fourth", "5th": "fifth", "last": "last"}
+ORDINAL_WORDS = {
+    "1st": "first",
+    "2nd": "second",
+    "3rd": "third",
+    "4th": "fourth",
+    "5th": "fifth",
+    "last": "last",
+}
 
 
 def join_words(words: Sequence[str]) -> str:
@@ -36,7 +43,9 @@ def numbers(values: Sequence[int], *, at_most: int = 8) -> str:
             runs[-1].append(value)
         else:
             runs.append([value])
-    parts = [part for run in runs for part in ([run] if len(run) > 2 else [[value] for value in run])]
+    parts = [
+        part for run in runs for part in ([run] if len(run) > 2 else [[value] for value in run])
+    ]
     words = [f"{part[0]} to {part[-1]}" if len(part) > 1 else str(part[0]) for part in parts]
     if len(words) > at_most:
         left = sum(map(len, parts[at_most - 1 :]))

@@ -63,7 +63,9 @@ class Interval:
 class Days:
     """Labels at one time of day on every n-th day, week or month from an anchor."""
 
-    def __init__(self, every: Every, interval: int, at: time, anchor: date, by: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, every: Every, interval: int, at: time, anchor: date, by: dict[str, Any] | None = None
+    ) -> None:
         self._every = every
         self._interval = interval
         self._at = at

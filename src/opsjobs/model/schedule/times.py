@@ -11,7 +11,9 @@ from pydantic import BeforeValidator, WithJsonSchema
 from opsjobs.model.draft_error import fault
 from opsjobs.model.instants import EARLIEST, HORIZON
 
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)([Zz]|[+-]\d\d:?\d\d)?", re.ASCII)
+_TIME = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)([Zz]|[+-]\d\d:?\d\d)?", re.ASCII
+)
 _OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?", re.ASCII)
 _SHOWN_CHARACTERS_MAX = 60
 
@@ -22,7 +24,9 @@ def _read(given: Any, example: str) -> datetime:
         return given
     found = _TIME.fullmatch(given.strip()) if isinstance(given, str) else None
     try:
-        return datetime.fromisoformat(f"{found[1]}T{found[2]}{(found[3] or '').upper()}" if found else "")
+        return datetime.fromisoformat(
+            f"{found[1]}T{found[2]}{(found[3] or '').upper()}" if found else ""
+        )
     except ValueError:
         shown = repr(given)[:_SHOWN_CHARACTERS_MAX]
         raise fault("not_a_time", f"{shown} is not a time: write one such as {example}") from None
@@ -30,7 +34,10 @@ def _read(given: Any, example: str) -> datetime:
 
 def _within_reach(moment: datetime) -> datetime:
     if not EARLIEST.year <= moment.year < HORIZON.year:
-        raise fault("out_of_reach", f"the year {moment.year} is out of reach: {EARLIEST.year} to {HORIZON.year - 1}")
+        raise fault(
+            "out_of_reach",
+            f"the year {moment.year} is out of reach: {EARLIEST.year} to {HORIZON.year - 1}",
+        )
     return moment
 
 
@@ -51,7 +58,10 @@ def parse_local(given: Any) -> datetime:
     Raises a fault for anything else."""
     moment = _read(given, "2026-12-01T09:00:00")
     if moment.tzinfo is not None:
-        raise fault("not_a_local_time", f"{moment.isoformat()} has an offset: a local time has none, its zone is in timezone")
+        raise fault(
+            "not_a_local_time",
+            f"{moment.isoformat()} has an offset: a local time has none, its zone is in timezone",
+        )
     return _within_reach(moment)
 
 
@@ -59,14 +69,19 @@ def parse_time_of_day(given: Any) -> str:
     """Return a time of day as HH:MM or HH:MM:SS, without seconds if they are 0."""
     if not isinstance(given, str) or not _OF_DAY.fullmatch(given.strip()):
         shown = repr(given)[:_SHOWN_CHARACTERS_MAX]
-        raise fault("not_a_time", f"{shown} is not a time of day: write 00:00 to 23:59, or with seconds 02:30:15")
+        raise fault(
+            "not_a_time",
+            f"{shown} is not a time of day: write 00:00 to 23:59, or with seconds 02:30:15",
+        )
     return given.strip().removesuffix(":00") if given.count(":") > 1 else given.strip()
 
 
 Instant = Annotated[
     datetime,
     BeforeValidator(parse_instant),
-    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-12-01T09:00:00+01:00"]}),
+    WithJsonSchema(
+        {"type": "string", "format": "date-time", "examples": ["2026-12-01T09:00:00+01:00"]}
+    ),
 ]
 """An instant between 1970 and 2199; written with its offset, stored in UTC."""
 

@@ -67,7 +67,9 @@ class Timetable:
         if not milliseconds:
             return due
         seed = self.uuid.bytes + due.astimezone(UTC).isoformat().encode()
-        return due + timedelta(milliseconds=int.from_bytes(sha256(seed).digest()[:8]) % milliseconds)
+        return due + timedelta(
+            milliseconds=int.from_bytes(sha256(seed).digest()[:8]) % milliseconds
+        )
 
 
 def timetable(draft: ScheduleDraft, *, uuid: UUID, created_at: datetime) -> Timetable:
@@ -98,7 +100,10 @@ def _rule(draft: ScheduleDraft, cron: Cron | None, anchor: datetime) -> tuple[bo
         return True, lambda after: clocks.next_after(after, cron)
     if draft.type is ScheduleType.ONCE:
         moment = once_at(draft)
-        return draft.local_time is not None, lambda after: moment if moment is not None and moment > after else None
+        return (
+            draft.local_time is not None,
+            lambda after: moment if moment is not None and moment > after else None,
+        )
     every, interval = draft.every, draft.interval or 1
     assert every is not None
     if every in (Every.MINUTES, Every.HOURS):

@@ -16,4 +16,14 @@ from opsjobs.remote.fake.machine import FakeMachine, Start
 from opsjobs.remote.fake.script import Break, Deed, Echo, Gate, Pause, Script
 from opsjobs.remote.fake.sessions import FakeSessions
 
-__all__ = ["Break", "Deed", "Echo", "FakeMachine", "FakeSessions", "Gate", "Pause", "Script", "Start"]
+__all__ = [
+    "Break",
+    "Deed",
+    "Echo",
+    "FakeMachine",
+    "FakeSessions",
+    "Gate",
+    "Pause",
+    "Script",
+    "Start",
+]

@@ -73,18 +73,30 @@ class FakeDisk:
             size = len(file.data) if file.claims_bytes is None else file.claims_bytes
             return DiskEntry(path, "file", size, file.mode, file.owner, file.group, file.modified)
         return (
-            DiskEntry(path, "folder", mode=0o755, owner=0, group=0) if (path.rstrip("/") or "/") in self.files.folders else None
+            DiskEntry(path, "folder", mode=0o755, owner=0, group=0)
+            if (path.rstrip("/") or "/") in self.files.folders
+            else None
         )
 
     async def list(self, path: str) -> AsyncIterator[DiskEntry]:
         """Iterate over a folder."""
         self.check()
         inside = [*self.files.found, *self.files.folders, *self.files.links]
-        for name in sorted(posixpath.basename(there) for there in inside if posixpath.dirname(there) == path):
+        for name in sorted(
+            posixpath.basename(there) for there in inside if posixpath.dirname(there) == path
+        ):
             if name not in ("", "."):
                 entry = await self.look(posixpath.join(path, name), follow=False)
                 assert entry is not None
-                yield DiskEntry(name, entry.kind, entry.size, entry.mode, entry.owner, entry.group, entry.modified)
+                yield DiskEntry(
+                    name,
+                    entry.kind,
+                    entry.size,
+                    entry.mode,
+                    entry.owner,
+                    entry.group,
+                    entry.modified,
+                )
 
     async def open(self, path: str) -> OpenFile:
         """Open a file for reading."""
@@ -97,7 +109,9 @@ class FakeDisk:
     async def draft(self, path: str, *, anew: bool) -> OpenFile:
         """Open a file for writing."""
         self.check()
-        if posixpath.dirname(path) not in self.files.folders | {""} or anew is (path in self.files.found):
+        if posixpath.dirname(path) not in self.files.folders | {""} or anew is (
+            path in self.files.found
+        ):
             raise transfer_error(self.name, f"does not let us write beside {path}", "No such file")
         file = self.files.found.setdefault(path, FakeFile(bytearray(), DRAFT_MODE, 1000, 1000))
         return _Open(self, path, file)
@@ -121,7 +135,9 @@ class FakeDisk:
             raise transfer_error(self.name, f"does not let us make the folder {path}", "Failure")
         self.files.folders.add(path)
 
-    async def set_attributes(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
+    async def set_attributes(
+        self, path: str, mode: int | None, owner: int | None, group: int | None
+    ) -> None:
         """Set each attribute that is not None."""
         self.check()
         file = self.files.found.get(path)
@@ -138,7 +154,9 @@ class FakeDisk:
         if account is None or account.isdigit():
             return None if account is None else int(account)
         if account not in self.files.accounts:
-            raise transfer_error(self.name, f"knows no user or group {account}", "name another one, or its number")
+            raise transfer_error(
+                self.name, f"knows no user or group {account}", "name another one, or its number"
+            )
         return self.files.accounts[account]
 
     async def digest(self, path: str) -> bytes | None:
@@ -171,7 +189,11 @@ class _Open:
         await self._move()
         files = self._disk.files
         if files.full_at_bytes is not None and offset + len(data) > files.full_at_bytes:
-            raise transfer_error(self._disk.name, f"does not take the bytes for {self._path}", "No space left on device")
+            raise transfer_error(
+                self._disk.name,
+                f"does not take the bytes for {self._path}",
+                "No space left on device",
+            )
         self._file.data.extend(b"\0" * (offset - len(self._file.data)))
         self._file.data[offset : offset + len(data)] = data
         files.moved_bytes += len(data)

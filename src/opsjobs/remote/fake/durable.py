@@ -49,7 +49,9 @@ class FakeDurable:
         run = self._find(order)
         return self._follow(self._start(order) if run is None else run, (0, 0))
 
-    async def attach(self, order: StartOrder, expected: SpoolIdentity, offsets: tuple[int, int]) -> RemoteProcess:
+    async def attach(
+        self, order: StartOrder, expected: SpoolIdentity, offsets: tuple[int, int]
+    ) -> RemoteProcess:
         """Follow a run from these offsets on."""
         self._check_store()
         seen = self._machine.identity
@@ -73,13 +75,24 @@ class FakeDurable:
             return CancelOutcome(CancelProof.NEVER_STARTED)
         return None if run.working else _settled(run)
 
-    async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> CancelOutcome:  # noqa: ARG002  likewise
+    async def cancel(
+        self,
+        key: RunKey,
+        grace_seconds: float,
+        become: Become | None = None,  # noqa: ARG002  likewise
+    ) -> CancelOutcome:
         """Void the key, or end its run, as far as the machine's settings allow."""
         settlement = await self._cancel(key, grace_seconds)
         self._machine.kills.append(settlement.proof)
         return settlement
 
-    async def clean(self, keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False) -> None:  # noqa: ARG002  likewise
+    async def clean(
+        self,
+        keys: Sequence[RunKey],
+        become: Become | None = None,  # noqa: ARG002  likewise
+        *,
+        output_only: bool = False,
+    ) -> None:
         """Forget the runs that have ended, or their output."""
         machine = self._machine
         machine.check_contact(self._since)
@@ -109,9 +122,14 @@ class FakeDurable:
             raise NotStarted(settled=True)
         run = self._machine.runs.get(order.key)
         if run is not None and run.order.digest != order.digest:
-            raise NotFollowed(f"{order.key} on {self._machine.name} is another command than this one.")
+            raise NotFollowed(
+                f"{order.key} on {self._machine.name} is another command than this one."
+            )
         if run is not None and run.gone:
-            raise RemoteFailure(ErrorCode.LOST, f"{order.key} on {self._machine.name} is gone: how it ended is on no record.")
+            raise RemoteFailure(
+                ErrorCode.LOST,
+                f"{order.key} on {self._machine.name} is gone: how it ended is on no record.",
+            )
         return run
 
     def _ended(self, order: StartOrder) -> FakeRun:
@@ -130,7 +148,9 @@ class FakeDurable:
         refusal, begun = machine.start_refusal()
         if isinstance(refusal, NotStarted):
             machine.voids.add(order.key)
-        if refusal is not None and not (isinstance(refusal, RemoteFailure) and refusal.code is ErrorCode.LOST):
+        if refusal is not None and not (
+            isinstance(refusal, RemoteFailure) and refusal.code is ErrorCode.LOST
+        ):
             raise refusal
         run = self._run(order) if begun else None
         if isinstance(refusal, RemoteFailure):
@@ -142,7 +162,9 @@ class FakeDurable:
         machine = self._machine
         stdin = order.program.stdin or b"" if order.program is not None else b""
         machine.starts.append(Start(order.command, stdin, self._clock.now(), order, order.program))
-        run = FakeRun(order, machine.script_for(order.command, stdin, order.program), machine, self._clock)
+        run = FakeRun(
+            order, machine.script_for(order.command, stdin, order.program), machine, self._clock
+        )
         machine.runs[order.key] = run
         return run
 

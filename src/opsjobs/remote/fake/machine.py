@@ -98,7 +98,9 @@ class FakeMachine:
         """Accept sessions again."""
         self._refusal = None
 
-    def refuse_start(self, failure: RemoteFailure | NotStarted, *, times: int = 1, begun: bool = True) -> None:
+    def refuse_start(
+        self, failure: RemoteFailure | NotStarted, *, times: int = 1, begun: bool = True
+    ) -> None:
         """Fail the next starts with this failure.
 
         One with LOST is recorded as a start, for it may have run. A durable run has then started,
@@ -138,7 +140,9 @@ class FakeMachine:
         """Kill the supervisor of this run: its end will not be recorded, unless a cancel ends it."""
         self.runs[key].orphan()
 
-    def script_for(self, command: str, stdin: bytes, program: Program | None = None) -> Sequence[Deed]:
+    def script_for(
+        self, command: str, stdin: bytes, program: Program | None = None
+    ) -> Sequence[Deed]:
         """Return the deeds of a command: by the last matching rule, else a silent success.
 
         If the machine lacks something, the only deed is that exit.
@@ -154,7 +158,11 @@ class FakeMachine:
         """Return the exit of a program that this machine cannot start."""
         if program.cwd is not None and self.folders is not None and program.cwd not in self.folders:
             return unstarted("folder", program)
-        if program.script is not None and self.interpreters is not None and program.interpreter not in self.interpreters:
+        if (
+            program.script is not None
+            and self.interpreters is not None
+            and program.interpreter not in self.interpreters
+        ):
             return unstarted("interpreter", program)
         return None
 
@@ -165,9 +173,14 @@ class FakeMachine:
         if self.connect_seconds:
             await clock.sleep(self.connect_seconds)
         if self._refusal is not None:
-            raise RemoteFailure(self._refusal.code, self._refusal.message, because=self._refusal.because)
+            raise RemoteFailure(
+                self._refusal.code, self._refusal.message, because=self._refusal.because
+            )
         if self._away:
-            raise RemoteFailure(ErrorCode.CONNECTION_REFUSED, f"{self.name} cannot be reached: it was cut off (as scripted).")
+            raise RemoteFailure(
+                ErrorCode.CONNECTION_REFUSED,
+                f"{self.name} cannot be reached: it was cut off (as scripted).",
+            )
 
     def check_contact(self, since: int) -> None:
         """Raise RemoteFailure(CONNECTION_LOST) for a dead session.
@@ -175,7 +188,10 @@ class FakeMachine:
         `since` is the value of `contacts` when the session was opened.
         """
         if since != self.contacts:
-            raise RemoteFailure(ErrorCode.CONNECTION_LOST, f"Contact with {self.name} had broken before this was asked of it.")
+            raise RemoteFailure(
+                ErrorCode.CONNECTION_LOST,
+                f"Contact with {self.name} had broken before this was asked of it.",
+            )
 
     async def close(self) -> None:
         """End the scripts that still run."""
@@ -195,7 +211,9 @@ class FakeMachine:
 class FakeProcess:
     """A script that runs for one reader, and ends when it is closed."""
 
-    def __init__(self, machine: FakeMachine, deeds: Sequence[Deed], stdin: bytes, clock: Clock) -> None:
+    def __init__(
+        self, machine: FakeMachine, deeds: Sequence[Deed], stdin: bytes, clock: Clock
+    ) -> None:
         self._machine = machine
         self._clock = clock
         self._go_on = asyncio.Event()
@@ -227,7 +245,9 @@ class FakeProcess:
 
     def cut(self) -> None:
         """Break contact: the reader gets LOST after the output so far."""
-        self._outflow.end(RemoteFailure(ErrorCode.LOST, f"Contact with {self._machine.name} broke (as scripted)."))
+        self._outflow.end(
+            RemoteFailure(ErrorCode.LOST, f"Contact with {self._machine.name} broke (as scripted).")
+        )
 
     async def kill(self, grace_seconds: float) -> CancelProof:
         """Send TERM, or after the grace KILL for a machine whose commands ignore TERM."""

@@ -25,7 +25,9 @@ class Nature(Protocol):
 class FakeRun:
     """One start of one action, as its machine records it: its output, and its exit."""
 
-    def __init__(self, order: StartOrder, deeds: Sequence[Deed], nature: Nature, clock: Clock) -> None:
+    def __init__(
+        self, order: StartOrder, deeds: Sequence[Deed], nature: Nature, clock: Clock
+    ) -> None:
         self.order = order
         self.exit: RemoteExit | None = None
         self.gone = False
@@ -74,7 +76,9 @@ class FakeRun:
         self.end(RemoteExit(0))
 
     async def _write(self, output: Output) -> None:
-        pieces = (output.data[at : at + PIECE_BYTES] for at in range(0, len(output.data), PIECE_BYTES))
+        pieces = (
+            output.data[at : at + PIECE_BYTES] for at in range(0, len(output.data), PIECE_BYTES)
+        )
         self.record.extend(Output(output.stream, piece) for piece in pieces)
         self._written[output.stream] += len(output.data)
         self.tell()
@@ -120,7 +124,9 @@ class FakeRun:
     def cut(self) -> None:
         """Break contact for all its followers."""
         for follower in list(self.followers):
-            follower.cut(ContactLost(f"Contact broke while {self.order.key} was followed (as scripted)."))
+            follower.cut(
+                ContactLost(f"Contact broke while {self.order.key} was followed (as scripted).")
+            )
 
     async def close(self) -> None:
         """Stop playing, at the end of a test."""
@@ -150,7 +156,12 @@ class FakeFollower:
     `cancel` is what its machine does for a kill.
     """
 
-    def __init__(self, run: FakeRun, offsets: tuple[int, int], cancel: Callable[[float], Awaitable[CancelProof]]) -> None:
+    def __init__(
+        self,
+        run: FakeRun,
+        offsets: tuple[int, int],
+        cancel: Callable[[float], Awaitable[CancelProof]],
+    ) -> None:
         self._run = run
         self._before: dict[Stream, int] = {"stdout": offsets[0], "stderr": offsets[1]}
         self._at = 0
@@ -172,7 +183,9 @@ class FakeFollower:
                 break
             await run.moved()
         if run.exit is None:
-            raise RemoteFailure(ErrorCode.LOST, f"{run.order.key} is gone: how it ended is on no record.")
+            raise RemoteFailure(
+                ErrorCode.LOST, f"{run.order.key} is gone: how it ended is on no record."
+            )
         yield run.exit
 
     def _next(self) -> Output | None:

@@ -47,7 +47,9 @@ class Break:
     message, and the run continues.
     """
 
-    failure: RemoteFailure = field(default_factory=lambda: RemoteFailure(ErrorCode.LOST, "Contact broke (as scripted)."))
+    failure: RemoteFailure = field(
+        default_factory=lambda: RemoteFailure(ErrorCode.LOST, "Contact broke (as scripted).")
+    )
 
 
 Deed = Output | RemoteExit | Pause | Gate | Echo | Break

@@ -36,7 +36,9 @@ class FakeSessions:
         machine = self.machine(endpoint.target.name)
         for hop in (*endpoint.jumps, endpoint):
             if hop.credential is not None and hop.credential.fault is not None:
-                words = f"The credential {hop.credential.name} cannot be used: {hop.credential.fault}."
+                words = (
+                    f"The credential {hop.credential.name} cannot be used: {hop.credential.fault}."
+                )
                 raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, words)
         await machine.connect(self._clock)
         session = FakeSession(machine, self._clock)
@@ -99,7 +101,9 @@ class FakeSession:
         await stand_before(machine.start_gate)
         machine.check_contact(self._since)
         refusal, _ = machine.start_refusal()
-        if refusal is None or (isinstance(refusal, RemoteFailure) and refusal.code is ErrorCode.LOST):
+        if refusal is None or (
+            isinstance(refusal, RemoteFailure) and refusal.code is ErrorCode.LOST
+        ):
             machine.starts.append(Start(line, stdin, self._clock.now(), program=program))
         if refusal is not None:
             raise refusal

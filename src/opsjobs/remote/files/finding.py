@@ -50,7 +50,9 @@ async def find(disk: Disk, source: str, limits: FindLimits) -> list[FoundFiles]:
                 await search.take(path, there)
     if not search.found:
         what = "an empty folder" if there is not None and there.kind == "folder" else "no file"
-        raise RemoteFailure(ErrorCode.TRANSFER, f"{disk.name} has {what} at {source}: there is nothing to download.")
+        raise RemoteFailure(
+            ErrorCode.TRANSFER, f"{disk.name} has {what} at {source}: there is nothing to download."
+        )
     return sorted(search.found, key=lambda file: file.path)
 
 
@@ -71,10 +73,18 @@ class _Search:
                 self._add(path, there)
             elif there.kind == "folder":
                 if depth > DEPTH_MAX:
-                    raise self._too_much(f"folders in folders, more than {DEPTH_MAX} deep, at {path[:200]}")
-                open_ += [(posixpath.join(path, entry.name), entry, depth + 1) async for entry in self._list(path)]
+                    raise self._too_much(
+                        f"folders in folders, more than {DEPTH_MAX} deep, at {path[:200]}"
+                    )
+                open_ += [
+                    (posixpath.join(path, entry.name), entry, depth + 1)
+                    async for entry in self._list(path)
+                ]
             elif depth == 0:
-                raise RemoteFailure(ErrorCode.TRANSFER, f"{path} on {self._disk.name} is neither a file nor a folder.")
+                raise RemoteFailure(
+                    ErrorCode.TRANSFER,
+                    f"{path} on {self._disk.name} is neither a file nor a folder.",
+                )
 
     def _add(self, path: str, there: DiskEntry) -> None:
         if len(path.encode("utf-8", "surrogateescape")) > PATH_BYTES_MAX:
@@ -104,7 +114,11 @@ class _Search:
         if folder is None or folder.kind != "folder":
             return []
         names = [entry.name async for entry in self._list(base or ".")]
-        fitting = [name for name in names if fnmatch.fnmatchcase(name, part) and name.startswith(".") <= part.startswith(".")]
+        fitting = [
+            name
+            for name in names
+            if fnmatch.fnmatchcase(name, part) and name.startswith(".") <= part.startswith(".")
+        ]
         return [posixpath.join(base, name) for name in sorted(fitting)]
 
     async def _list(self, path: str) -> AsyncIterator[DiskEntry]:
@@ -114,15 +128,23 @@ class _Search:
                 raise self._too_much(f"more than {self._limits.names} names")
             if not _is_name(entry.name):
                 raise RemoteFailure(
-                    ErrorCode.TRANSFER, f"{self._disk.name} lists a name that cannot be one: {entry.name[:100]!r}."
+                    ErrorCode.TRANSFER,
+                    f"{self._disk.name} lists a name that cannot be one: {entry.name[:100]!r}.",
                 )
             yield entry
 
     def _too_much(self, what: str) -> RemoteFailure:
-        return RemoteFailure(ErrorCode.TRANSFER, f"{self._disk.name} has {what} there: download less at a time.")
+        return RemoteFailure(
+            ErrorCode.TRANSFER, f"{self._disk.name} has {what} there: download less at a time."
+        )
 
 
 def _is_name(name: str) -> bool:
     """Return True if a machine may name an entry of a folder so: it must not lead elsewhere."""
     size = len(name.encode("utf-8", "surrogateescape"))
-    return name not in ("", ".", "..") and "/" not in name and "\0" not in name and size <= NAME_BYTES_MAX
+    return (
+        name not in ("", ".", "..")
+        and "/" not in name
+        and "\0" not in name
+        and size <= NAME_BYTES_MAX
+    )

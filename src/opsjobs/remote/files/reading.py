@@ -12,7 +12,9 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.disk import OpenFile
 
 
-async def pieces_of(file: OpenFile, offset: int, end: int, request_bytes: int, window_bytes: int) -> AsyncIterator[bytes]:
+async def pieces_of(
+    file: OpenFile, offset: int, end: int, request_bytes: int, window_bytes: int
+) -> AsyncIterator[bytes]:
     """Yield the bytes from `offset` to `end`, or to the end of the file before that.
 
     Raises RemoteFailure.
@@ -29,7 +31,9 @@ async def pieces_of(file: OpenFile, offset: int, end: int, request_bytes: int, w
             at, size, task = under_way[0]
             piece = _checked(await task, size)
             under_way.popleft()
-            while piece and len(piece) < size:  # a machine may answer with less than requested, and still have more
+            while (
+                piece and len(piece) < size
+            ):  # a machine may answer with less than requested, and still have more
                 yield piece
                 at, size = at + len(piece), size - len(piece)
                 piece = _checked(await file.read(at, size), size)
@@ -54,5 +58,8 @@ async def let_go(tasks: Sequence[asyncio.Task[Any]]) -> None:
 
 def _checked(piece: bytes, size: int) -> bytes:
     if len(piece) > size:
-        raise RemoteFailure(ErrorCode.TRANSFER, f"The machine answered with {len(piece)} bytes to a request for {size}.")
+        raise RemoteFailure(
+            ErrorCode.TRANSFER,
+            f"The machine answered with {len(piece)} bytes to a request for {size}.",
+        )
     return piece

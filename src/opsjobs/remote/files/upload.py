@@ -75,7 +75,11 @@ class Upload:
 
         Its name identifies the content: an upload never resumes the draft of another one.
         """
-        parts = (self.key.encode(), self.path.encode("utf-8", "surrogateescape"), self.source.sha256)
+        parts = (
+            self.key.encode(),
+            self.path.encode("utf-8", "surrogateescape"),
+            self.source.sha256,
+        )
         name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
         return posixpath.join(posixpath.dirname(self.path), f".opsjobs-{name}.part")
 
@@ -87,9 +91,13 @@ async def stage(disk: Disk, order: Upload) -> bool:
     """
     there = await disk.look(order.path, follow=False)
     if there is not None and there.kind == "folder":
-        raise transfer_error(disk.name, f"has a folder at {order.path}", "a file cannot take its place")
+        raise transfer_error(
+            disk.name, f"has a folder at {order.path}", "a file cannot take its place"
+        )
     if there is not None and await _is_there(disk, order, there):
-        await disk.set_attributes(order.path, order.attributes.mode, order.attributes.owner, order.attributes.group)
+        await disk.set_attributes(
+            order.path, order.attributes.mode, order.attributes.owner, order.attributes.group
+        )
         order.on_progress(order.source.size)
         return False
     await _write(disk, order)
@@ -99,7 +107,11 @@ async def stage(disk: Disk, order: Upload) -> bool:
 
 async def _is_there(disk: Disk, order: Upload, there: DiskEntry) -> bool:
     source = order.source
-    return there.kind == "file" and there.size == source.size and await _digest(disk, order.path, there.size) == source.sha256
+    return (
+        there.kind == "file"
+        and there.size == source.size
+        and await _digest(disk, order.path, there.size) == source.sha256
+    )
 
 
 async def _write(disk: Disk, order: Upload) -> None:
@@ -119,13 +131,19 @@ async def _write(disk: Disk, order: Upload) -> None:
         if counted == source.sha256 or await _is_right(disk, draft, source):
             return
         await disk.remove(draft)
-    raise RemoteFailure(ErrorCode.TRANSFER, f"{disk.name} has other bytes than were sent, twice: is its disk all right?")
+    raise RemoteFailure(
+        ErrorCode.TRANSFER,
+        f"{disk.name} has other bytes than were sent, twice: is its disk all right?",
+    )
 
 
 async def _is_right(disk: Disk, draft: str, source: UploadSource) -> bool:
     # If SFTP is in a chroot, a machine's programs see other files: their digest does not prove that
     # the draft is wrong.
-    return await _digest(disk, draft, source.size) == source.sha256 or await _read_back(disk, draft) == source.sha256
+    return (
+        await _digest(disk, draft, source.size) == source.sha256
+        or await _read_back(disk, draft) == source.sha256
+    )
 
 
 async def _resume_offset(disk: Disk, order: Upload) -> int | None:
@@ -143,7 +161,9 @@ async def _resume_offset(disk: Disk, order: Upload) -> int | None:
     return max(0, there.size - WINDOW_BYTES)
 
 
-async def _fill(file: OpenFile, order: Upload, offset: int, request_bytes: int, counting: Counting | None) -> None:
+async def _fill(
+    file: OpenFile, order: Upload, offset: int, request_bytes: int, counting: Counting | None
+) -> None:
     """Write the source from `offset` on, with at most a window of it under way."""
     under_way: deque[tuple[int, asyncio.Task[None]]] = deque()
     window = min(order.window_bytes, WINDOW_BYTES)
@@ -160,7 +180,9 @@ async def _fill(file: OpenFile, order: Upload, offset: int, request_bytes: int, 
         await let_go([task for _, task in under_way])
 
 
-async def _oldest(under_way: deque[tuple[int, asyncio.Task[None]]], order: Upload, counting: Counting | None) -> None:
+async def _oldest(
+    under_way: deque[tuple[int, asyncio.Task[None]]], order: Upload, counting: Counting | None
+) -> None:
     await under_way[0][1]
     there_bytes = under_way.popleft()[0]
     order.on_progress(there_bytes)
@@ -209,7 +231,9 @@ async def _read_back(disk: Disk, path: str) -> bytes:
     there = await disk.look(path)
     file = await disk.open(path)
     try:
-        async for piece in pieces_of(file, 0, there.size if there else 0, disk.request_bytes, WINDOW_BYTES):
+        async for piece in pieces_of(
+            file, 0, there.size if there else 0, disk.request_bytes, WINDOW_BYTES
+        ):
             found.update(piece)
     finally:
         await file.close()

@@ -93,7 +93,9 @@ class Way:
         Raises RemoteFailure: BECOME_FAILED with the program's own message.
         """
         if self.become.password is not None and set(self.become.password.reveal()) & {"\n", "\0"}:
-            raise self.failure("the credential's password contains a line break or NUL, which cannot be sent")
+            raise self.failure(
+                "the credential's password contains a line break or NUL, which cannot be sent"
+            )
         talk = _Talk(self, process.say)
         try:
             async with asyncio.timeout(BECOME_SECONDS):

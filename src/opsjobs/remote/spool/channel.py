@@ -43,7 +43,9 @@ class Channel:
         Raises RemoteFailure(CONNECTION_LOST) if it did not arrive, ContactLost if it may have.
         """
         try:
-            return cls(await send(start, request, plain=plain), request.nonce, awaited=request.awaited)
+            return cls(
+                await send(start, request, plain=plain), request.nonce, awaited=request.awaited
+            )
         except RemoteFailure as failure:
             raise _as_contact_lost(failure) from None
 
@@ -139,6 +141,8 @@ async def send(start: Start, request: SpoolRequest, *, plain: bool = False) -> R
     except RemoteFailure as failure:
         if failure.code is not ErrorCode.LOST:
             raise
-        raise RemoteFailure(ErrorCode.CONNECTION_LOST, failure.message) from None  # nothing of the request was sent
+        raise RemoteFailure(
+            ErrorCode.CONNECTION_LOST, failure.message
+        ) from None  # nothing of the request was sent
     process.say(f"{way.mark}\n".encode() + ahead, end=not request.hold)
     return process

@@ -48,10 +48,14 @@ def one_line(program: Program, *, plain: bool) -> Callable[[str], str] | None:
         return None
     # If it cannot read this, the error is its own: it has identified itself before.
     spoken = shlex.quote(words)
-    return lambda tell: f"exec sh -c {quoted(f'{tell}; eval {spoken}')} || eval {quoted(tell)} && sh -c {quoted(words)}"
+    return lambda tell: (
+        f"exec sh -c {quoted(f'{tell}; eval {spoken}')} || eval {quoted(tell)} && sh -c {quoted(words)}"
+    )
 
 
-async def directly(start: Callable[[str, bytes], Awaitable[RemoteProcess]], program: Program) -> RemoteProcess:
+async def directly(
+    start: Callable[[str, bytes], Awaitable[RemoteProcess]], program: Program
+) -> RemoteProcess:
     """Start a program by a request. Raises RemoteFailure as `start`."""
     request = script.directly(program)
     # Replace the login shell, which would not wait for what a signal is given time for; a

@@ -62,7 +62,9 @@ class Spool:
     does `talk`, in place of `start`, for programs that ask for a password (default: beside).
     """
 
-    def __init__(self, name: str, login: SpoolLogin, start: Start, beside: Start, talk: Start | None = None) -> None:
+    def __init__(
+        self, name: str, login: SpoolLogin, start: Start, beside: Start, talk: Start | None = None
+    ) -> None:
         self._name = name
         self._login = login
         self._start = start
@@ -89,7 +91,9 @@ class Spool:
             return await self.attach(order, expected, (0, 0))
         raise await self._refusal(word, order, expected)
 
-    async def attach(self, order: StartOrder, expected: SpoolIdentity, offsets: Offsets) -> RemoteProcess:
+    async def attach(
+        self, order: StartOrder, expected: SpoolIdentity, offsets: Offsets
+    ) -> RemoteProcess:
         """Follow a run that was started before, from these offsets on."""
         source = await self._attach(order, expected, offsets)
         return DurableProcess(self._ways(order, expected), source, offsets)
@@ -98,7 +102,9 @@ class Spool:
         """Return the state of a run. Raises RemoteFailure, SpoolUnavailable."""
         return standing_of(await self._answer(script.look(key, become)))
 
-    async def cancel(self, key: RunKey, grace_seconds: float, become: Become | None = None) -> CancelOutcome:
+    async def cancel(
+        self, key: RunKey, grace_seconds: float, become: Become | None = None
+    ) -> CancelOutcome:
         """End the run, or ensure that it never starts."""
         request = script.cancel(key, grace_seconds, become)
         try:
@@ -109,13 +115,17 @@ class Spool:
         except (RemoteFailure, SpoolUnavailable, TimeoutError):
             return CancelOutcome(CancelProof.UNREACHABLE)
 
-    async def clean(self, keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False) -> None:
+    async def clean(
+        self, keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False
+    ) -> None:
         """Remove the files of runs that have ended, or only their output.
 
         Raises RemoteFailure, SpoolUnavailable.
         """
         for at in range(0, len(keys), KEYS_AT_ONCE):
-            await self._answer(script.clean(keys[at : at + KEYS_AT_ONCE], become, output_only=output_only))
+            await self._answer(
+                script.clean(keys[at : at + KEYS_AT_ONCE], become, output_only=output_only)
+            )
 
     # Requests.
 
@@ -153,7 +163,9 @@ class Spool:
         return answered
 
     def _lacking(self, missing: Sequence[str]) -> SpoolUnavailable:
-        return SpoolUnavailable(f"{self._name} lacks {', '.join(missing)}, which a durable run needs.")
+        return SpoolUnavailable(
+            f"{self._name} lacks {', '.join(missing)}, which a durable run needs."
+        )
 
     async def identity(self, become: Become | None = None) -> SpoolIdentity:
         """Return the identity of the spool; create it if needed.
@@ -171,7 +183,10 @@ class Spool:
                 return seen
             case ("M", *missing):
                 raise self._lacking(missing)
-        message = f"{self._name} cannot store runs: neither ~/.opsjobs nor /var/tmp/opsjobs-<uid> is writable. Check free space."
+        message = (
+            f"{self._name} cannot store runs: neither ~/.opsjobs nor /var/tmp/opsjobs-<uid> is "
+            "writable. The disk may be full."
+        )
         raise SpoolUnavailable(message)
 
     async def _hello(self, request: SpoolRequest) -> Word:
@@ -181,7 +196,9 @@ class Spool:
             await channel.finish()
         return word
 
-    async def _attach(self, order: StartOrder, expected: SpoolIdentity, offsets: Offsets) -> PolledOutput:
+    async def _attach(
+        self, order: StartOrder, expected: SpoolIdentity, offsets: Offsets
+    ) -> PolledOutput:
         if not script.matches_user(expected, order.become):
             raise NotStarted(settled=False)
         channel, word = await self._ask_somehow(script.attach(order, expected, offsets))
@@ -202,8 +219,12 @@ class Spool:
             ("V",): NotStarted(settled=True),
             ("A", "V"): NotStarted(settled=True),
             ("A", "N"): NotStarted(settled=False),
-            ("A", "E"): ContactLost(f"Whether {order.key} was begun on {self._name} cannot be seen now."),
-            ("F",): SpoolUnavailable(f"{self._name} cannot store runs: their files are not writable. Check free space."),
+            ("A", "E"): ContactLost(
+                f"Whether {order.key} was begun on {self._name} cannot be seen now."
+            ),
+            ("F",): SpoolUnavailable(
+                f"{self._name} cannot store runs: their files are not writable. The disk may be full."
+            ),
         }.get(word) or self._lost(word, order.key)
 
     def _lost(self, word: Word, key: RunKey) -> RemoteFailure:
@@ -220,7 +241,8 @@ class Spool:
         seen = await self.identity(order.become)
         if seen == expected:
             return RemoteFailure(
-                ErrorCode.CONNECTION_LOST, f"{self._name} could not read whose store it has; nothing was started."
+                ErrorCode.CONNECTION_LOST,
+                f"{self._name} could not read whose store it has; nothing was started.",
             )
         return SpoolChanged(seen)
 
@@ -239,20 +261,28 @@ class Spool:
                 raise
         return await self._ask(request, self._beside)
 
-    async def _ask(self, request: SpoolRequest, start: Start | None = None, *, plain: bool = False) -> tuple[Channel, Word]:
+    async def _ask(
+        self, request: SpoolRequest, start: Start | None = None, *, plain: bool = False
+    ) -> tuple[Channel, Word]:
         """Send a request, and wait for its first record.
 
         Raises RemoteFailure; SpoolUnavailable if something else answers.
         """
         if start is None:
-            start = self._talk if request.awaited or (request.way is not None and request.way.talks) else self._start
+            start = (
+                self._talk
+                if request.awaited or (request.way is not None and request.way.talks)
+                else self._start
+            )
         channel = await Channel.open(start, request, plain=plain)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 word = await channel.word()
         except TimeoutError:
             await channel.close()
-            raise ContactLost(f"{self._name} did not answer within {ANSWER_SECONDS:.0f} s.") from None
+            raise ContactLost(
+                f"{self._name} did not answer within {ANSWER_SECONDS:.0f} s."
+            ) from None
         except BaseException:
             await channel.close()
             raise
@@ -272,7 +302,9 @@ class Spool:
         if request.way is not None:
             return request.way.failure(channel.last_words)
         output = f" Its output: {channel.noise}" if channel.noise else ""
-        return SpoolUnavailable(f"{self._name} does not run lines for a POSIX shell: ended with {ended.code}.{output}")
+        return SpoolUnavailable(
+            f"{self._name} does not run lines for a POSIX shell: ended with {ended.code}.{output}"
+        )
 
     def _ways(self, order: StartOrder, expected: SpoolIdentity) -> Ways:
         async def attach(offsets: Offsets) -> PolledOutput:

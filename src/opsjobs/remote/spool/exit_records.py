@@ -9,7 +9,15 @@ from opsjobs.model.execution import CancelProof
 from opsjobs.remote.session import CancelOutcome, Cause, RemoteExit
 from opsjobs.remote.spool.frame_parser import Word
 
-_CAUSES: tuple[Cause, ...] = ("timeout", "output_limit", "cancel", "disk_full", "interpreter", "folder", "storage")
+_CAUSES: tuple[Cause, ...] = (
+    "timeout",
+    "output_limit",
+    "cancel",
+    "disk_full",
+    "interpreter",
+    "folder",
+    "storage",
+)
 _NAMES = {int(number): number.name.removeprefix("SIG") for number in signal.Signals}
 _NOTHING = "-"
 

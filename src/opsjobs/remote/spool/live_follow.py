@@ -40,7 +40,10 @@ class Live:
         self._channel = channel
         self._follower = follower
         self._queue: asyncio.Queue[Output | _FollowEnd | _Over | Exception] = asyncio.Queue(_PIECES)
-        self._tasks = [asyncio.create_task(self._pump_output()), asyncio.create_task(self._pump_end())]
+        self._tasks = [
+            asyncio.create_task(self._pump_output()),
+            asyncio.create_task(self._pump_end()),
+        ]
         self._given: dict[Stream, int] = {"stdout": 0, "stderr": 0}
         self._end: _FollowEnd | None = None
 
@@ -85,7 +88,9 @@ class Live:
         return self._end.exit
 
     def _complete(self) -> bool:
-        return self._end is not None and all(self._given[stream] >= size for stream, size in self._end.sizes.items())
+        return self._end is not None and all(
+            self._given[stream] >= size for stream, size in self._end.sizes.items()
+        )
 
     def _clipped(self, piece: Output) -> Output | None:
         """Cut what was written after the end, by processes that the command left behind."""
@@ -111,7 +116,12 @@ class Live:
         try:
             while (word := await self._channel.word()) is not None:
                 if word[0] == "E" and word[1] != "n":
-                    await self._queue.put(_FollowEnd(exit_of(word[1], word[2]), {"stdout": int(word[3]), "stderr": int(word[4])}))
+                    await self._queue.put(
+                        _FollowEnd(
+                            exit_of(word[1], word[2]),
+                            {"stdout": int(word[3]), "stderr": int(word[4])},
+                        )
+                    )
                     return
         except RemoteFailure as failure:
             await self._queue.put(failure)

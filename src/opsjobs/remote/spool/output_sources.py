@@ -82,7 +82,9 @@ class InlineOutput:
                 self._sized[1].extend(item.data)
             return
         self._check()
-        self._sized = (int(item[1]), bytearray()) if item[0] in ("1", "2") and len(item) > 1 else None
+        self._sized = (
+            (int(item[1]), bytearray()) if item[0] in ("1", "2") and len(item) > 1 else None
+        )
         if item[0] == "E" and not self._broken:
             self._end(item)
 
@@ -148,7 +150,9 @@ class PolledOutput:
             async with asyncio.timeout(SILENCE_SECONDS):
                 return await self._channel.next()
         except TimeoutError:
-            raise ContactLost(f"{self._key}: no answer for {SILENCE_SECONDS:.0f} s; it continues there.") from None
+            raise ContactLost(
+                f"{self._key}: no answer for {SILENCE_SECONDS:.0f} s; it continues there."
+            ) from None
 
     async def finish(self) -> None:
         """Close the channel when it has ended."""
@@ -161,7 +165,5 @@ class PolledOutput:
 
 def run_lost(key: str) -> RemoteFailure:
     """Return the failure for a run without a record of its end."""
-    message = (
-        f"{key} was started on its machine and is gone; there is no record of its end (a reboot, or a kill of its supervisor)."
-    )
+    message = f"{key} was started on its machine and is gone; there is no record of its end (a reboot, or a kill of its supervisor)."
     return RemoteFailure(ErrorCode.LOST, message)

@@ -41,7 +41,11 @@ class Ways:
 
     def explain(self, end: RemoteExit) -> RemoteExit:
         """Return the exit with a message, if its machine lacked something."""
-        return unstarted(end.cause, self.program) if end.unstarted and end.cause and self.program else end
+        return (
+            unstarted(end.cause, self.program)
+            if end.unstarted and end.cause and self.program
+            else end
+        )
 
 
 class DurableProcess:
@@ -106,9 +110,13 @@ class DurableProcess:
         except RemoteFailure as failure:
             if failure.code is ErrorCode.LOST:
                 raise
-            raise ContactLost(f"{key} cannot be followed now; it goes on there: {failure.message}") from None
+            raise ContactLost(
+                f"{key} cannot be followed now; it goes on there: {failure.message}"
+            ) from None
         except (NotStarted, SpoolChanged, SpoolUnavailable) as changed:
-            raise ContactLost(f"{key} was begun, but its machine knows it no more: {changed}") from None
+            raise ContactLost(
+                f"{key} was begun, but its machine knows it no more: {changed}"
+            ) from None
 
     async def kill(self, grace_seconds: float) -> CancelProof:
         """End the run, and the processes that escaped from it."""

@@ -28,7 +28,15 @@ _BEFORE: Mapping[str, tuple[str, ...]] = {
     "powershell": ("-NoProfile", "-NonInteractive", "-File"),
     "cmd": ("/d", "/c"),
 }
-_ENDINGS = {"bash": ".sh", "sh": ".sh", "python": ".py", "perl": ".pl", "node": ".js", "nodejs": ".js", "cmd": ".cmd"} | {
+_ENDINGS = {
+    "bash": ".sh",
+    "sh": ".sh",
+    "python": ".py",
+    "perl": ".pl",
+    "node": ".js",
+    "nodejs": ".js",
+    "cmd": ".cmd",
+} | {
     "pwsh": ".ps1",
     "powershell": ".ps1",
 }
@@ -81,7 +89,9 @@ def durable(order: StartOrder, program: Program) -> Package:
     if program.secrets:
         places.insert(0, f'"{_MEMORY}/opsjobs.$OPSJOBS_RUN"')
     placed = _Placed(program, words, _DURABLY)
-    return placed.package([*placed.make_place(places), *placed.unpack(), *placed.run(), _DURABLY.section("leave")])
+    return placed.package(
+        [*placed.make_place(places), *placed.unpack(), *placed.run(), _DURABLY.section("leave")]
+    )
 
 
 def direct(program: Program, token: str, nonce: str) -> Package:
@@ -102,13 +112,21 @@ def direct(program: Program, token: str, nonce: str) -> Package:
         *placed.make_place([f'"{root}/opsjobs-{token}.s"' for root in roots]),
         manner.section("guard"),
     ]
-    lines += [*placed.unpack(), begun, *placed.run(), manner.section("tidy"), manner.section("leave")]
+    lines += [
+        *placed.unpack(),
+        begun,
+        *placed.run(),
+        manner.section("tidy"),
+        manner.section("leave"),
+    ]
     return placed.package(lines)
 
 
 def exports(environment: Mapping[str, str]) -> str:
     """Return the export of variables, for a POSIX shell."""
-    return "export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
+    return "export " + " ".join(
+        f"{name}={shlex.quote(value)}" for name, value in environment.items()
+    )
 
 
 def _shell_code(program: Program, environment: Mapping[str, str], manner: _Manner) -> str:
@@ -118,7 +136,9 @@ def _shell_code(program: Program, environment: Mapping[str, str], manner: _Manne
         lines.append(exports(environment))
     if program.cwd is not None:
         folder = program.cwd if program.cwd.startswith("/") else f"./{program.cwd}"
-        lines.append(f"cd -- {shlex.quote(folder)} >/dev/null 2>&1 || {manner.fill('@fail folder@')}; unset OLDPWD")
+        lines.append(
+            f"cd -- {shlex.quote(folder)} >/dev/null 2>&1 || {manner.fill('@fail folder@')}; unset OLDPWD"
+        )
     if program.command is None:
         return "\n".join([*lines, *_interpreted(program, manner)])
     # On one line: if the shell cannot parse it, nothing starts.
@@ -180,7 +200,9 @@ class _Placed:
 
 
 def _parts(program: Program) -> dict[str, bytes]:
-    parts = {f"secrets/{name}": secret.reveal().encode() for name, secret in program.secrets.items()}
+    parts = {
+        f"secrets/{name}": secret.reveal().encode() for name, secret in program.secrets.items()
+    }
     if program.script is not None:
         parts[_file(program)] = program.script
     if program.stdin:
@@ -203,4 +225,6 @@ def _section(name: str) -> str:
     """Return one section of program.sh, without its comments."""
     text = files(__package__).joinpath("program.sh").read_text()
     body = text.partition(f"\n#: {name}\n")[2].partition("\n#: ")[0]
-    return "\n".join(line for line in body.splitlines() if line.strip() and not line.lstrip().startswith("#"))
+    return "\n".join(
+        line for line in body.splitlines() if line.strip() and not line.lstrip().startswith("#")
+    )

@@ -23,14 +23,47 @@ _BOOT = re.compile(r"[0-9A-Za-z-]{1,128}")
 # semicolon.
 _OPEN = (" {", " in", " do", " then", "else", ";;", "&", "|", "(")
 _NOBODY = "-"
-_PLAIN = ("watch", "watch_loop", "watch_leave", "watch_on", "watch_end", "begin", "say", "run", "ended", "refuse")
+_PLAIN = (
+    "watch",
+    "watch_loop",
+    "watch_leave",
+    "watch_on",
+    "watch_end",
+    "begin",
+    "say",
+    "run",
+    "ended",
+    "refuse",
+)
 # The files of a program are removed before its end is recorded, whichever process records it.
 _TIDY = (
-    *("tidy", "watch", "watch_loop", "watch_leave_tidy", "watch_on", "tidied", "watch_end", "begin", "say", "run", "tidied"),
+    *(
+        "tidy",
+        "watch",
+        "watch_loop",
+        "watch_leave_tidy",
+        "watch_on",
+        "tidied",
+        "watch_end",
+        "begin",
+        "say",
+        "run",
+        "tidied",
+    ),
     *("ended", "refuse"),
 )
 _AWAITED = (
-    *("watch", "watch_awaited", "watch_loop", "watch_leave", "watch_on", "watch_end", "begin", "say_awaited", "run_awaited"),
+    *(
+        "watch",
+        "watch_awaited",
+        "watch_loop",
+        "watch_leave",
+        "watch_on",
+        "watch_end",
+        "begin",
+        "say_awaited",
+        "run_awaited",
+    ),
     *("ended", "refuse"),
 )
 AWAITED_BYTES = 1024
@@ -63,7 +96,11 @@ class SpoolRequest:
         """
         assert plain or not self.awaited, "what is awaited is for a plain login shell alone"
         words = " ".join(self.arguments)
-        return f"set -- {words}; {self.script}" if plain else self.alone(f"sh -c '{self.script}' {self.name} {words}")
+        return (
+            f"set -- {words}; {self.script}"
+            if plain
+            else self.alone(f"sh -c '{self.script}' {self.name} {words}")
+        )
 
     def alone(self, line: str) -> str:
         """Replace the login shell if the line is held, as it carries output on both streams.
@@ -88,11 +125,19 @@ def start(order: StartOrder, expected: SpoolIdentity, *, awaited: bool = False) 
     command then.
     """
     linux = _LINUX_BOOT.fullmatch(expected.boot) is not None
-    ways = ["boot_linux", "match", "born_linux"] if linux else ["boot", "match", "born", "born_elsewhere"]
+    ways = (
+        ["boot_linux", "match", "born_linux"]
+        if linux
+        else ["boot", "match", "born", "born_elsewhere"]
+    )
     store, folder = _place(expected)
     package = _package(order)
     long = not package.place and len(package.words) > SHORT_BYTES
-    awaited = awaited and not (package.place or order.become) and len(package.words.encode()) <= AWAITED_BYTES
+    awaited = (
+        awaited
+        and not (package.place or order.become)
+        and len(package.words.encode()) <= AWAITED_BYTES
+    )
     reading = "command_long" if long else "command"
     arguments = [
         quoted(_section((reading, "become", "hearing" if package.place else "deaf", "turn"))),
@@ -110,7 +155,9 @@ def start(order: StartOrder, expected: SpoolIdentity, *, awaited: bool = False) 
     if package.place:
         end = _TIDY
     sections = [*ahead, "clock", "start", *ways, "judge", *end]
-    request = _request(sections, arguments, order.become, _stdin(package.words, long=long) + package.behind)
+    request = _request(
+        sections, arguments, order.become, _stdin(package.words, long=long) + package.behind
+    )
     return replace(request, awaited=awaited)
 
 
@@ -119,25 +166,45 @@ def directly(program: Program) -> SpoolRequest:
     request = _request(["names", "command", "direct"], [], None)
     package = direct(program, secrets.token_hex(16), request.nonce)
     # It becomes the program's own shell, whose error output is the program's.
-    return replace(request, stdin=request.stdin + _stdin(package.words, long=False) + package.behind, name="sh")
+    return replace(
+        request, stdin=request.stdin + _stdin(package.words, long=False) + package.behind, name="sh"
+    )
 
 
 def attach(order: StartOrder, expected: SpoolIdentity, offsets: tuple[int, int]) -> SpoolRequest:
     """Follow the run from these offsets on."""
     store, folder = _place(expected)
-    arguments = [_name(order.key), order.digest, store, _boot(expected), *map(str, offsets), *folder]
-    return _request(["names", "boot", "machine", "clock", "born", "look", "ground", "attach"], arguments, order.become)
+    arguments = [
+        _name(order.key),
+        order.digest,
+        store,
+        _boot(expected),
+        *map(str, offsets),
+        *folder,
+    ]
+    return _request(
+        ["names", "boot", "machine", "clock", "born", "look", "ground", "attach"],
+        arguments,
+        order.become,
+    )
 
 
 def follow(order: StartOrder, expected: SpoolIdentity, offsets: tuple[int, int]) -> SpoolRequest:
     """Send both output streams as they grow, until standard input ends."""
     _, folder = _place(expected)
-    return _request(["names", "follow"], [_name(order.key), *map(str, offsets), *folder], order.become, hold=True)
+    return _request(
+        ["names", "follow"],
+        [_name(order.key), *map(str, offsets), *folder],
+        order.become,
+        hold=True,
+    )
 
 
 def look(key: RunKey, become: Become | None = None) -> SpoolRequest:
     """Ask for the state of a run."""
-    return _request(["names", "boot", "born", "look", "hunt", "grounds", "tell"], [_name(key)], become)
+    return _request(
+        ["names", "boot", "born", "look", "hunt", "grounds", "tell"], [_name(key)], become
+    )
 
 
 def cancel(key: RunKey, grace_seconds: float, become: Become | None) -> SpoolRequest:
@@ -146,10 +213,16 @@ def cancel(key: RunKey, grace_seconds: float, become: Become | None) -> SpoolReq
     return _request(sections, [_name(key), str(_hundredths(grace_seconds))], become)
 
 
-def clean(keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False) -> SpoolRequest:
+def clean(
+    keys: Sequence[RunKey], become: Become | None = None, *, output_only: bool = False
+) -> SpoolRequest:
     """Remove the files of these runs, or truncate their output."""
     what = "output" if output_only else "all"
-    return _request(["names", "boot", "born", "look", "hunt", "tidy", "clean"], [what, *map(_name, keys)], become)
+    return _request(
+        ["names", "boot", "born", "look", "hunt", "tidy", "clean"],
+        [what, *map(_name, keys)],
+        become,
+    )
 
 
 def identity(store: str, boot: str, become: Become | None) -> SpoolIdentity:
@@ -177,7 +250,9 @@ def _request(
     # The first byte is one that output rarely holds: a reader of the answer searches for it.
     nonce = "\x1e" + secrets.token_hex(8)
     way = Way(become) if become is not None else None
-    return SpoolRequest(_section(tuple(sections)), tuple(arguments), nonce.encode() + b"\n" + more, nonce, way, hold)
+    return SpoolRequest(
+        _section(tuple(sections)), tuple(arguments), nonce.encode() + b"\n" + more, nonce, way, hold
+    )
 
 
 def _package(order: StartOrder) -> Package:
@@ -189,7 +264,9 @@ def _package(order: StartOrder) -> Package:
     if order.program is not None:
         return durable(order, order.program)
     check_command(order.command)
-    return Package(f"{exports(order.environment)}; {order.command}" if order.environment else order.command)
+    return Package(
+        f"{exports(order.environment)}; {order.command}" if order.environment else order.command
+    )
 
 
 def _stdin(payload: str, *, long: bool) -> bytes:

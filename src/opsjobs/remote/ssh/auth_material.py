@@ -23,7 +23,12 @@ from opsjobs.remote.secret_fetcher import Fetch, refuse_external
 from opsjobs.remote.ssh.certificates import CertificateTerms, Unusable, terms_of
 
 PARSED_KEYS_LIMIT = 1000
-_OF_SSH = (CredentialType.PASSWORD, CredentialType.SSH_KEY, CredentialType.SSH_CERTIFICATE, CredentialType.AGENT)
+_OF_SSH = (
+    CredentialType.PASSWORD,
+    CredentialType.SSH_KEY,
+    CredentialType.SSH_CERTIFICATE,
+    CredentialType.AGENT,
+)
 
 ClientKey = asyncssh.SSHKey | asyncssh.SSHKeyPair | tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]
 
@@ -64,7 +69,9 @@ class AuthMaterials:
         """
         credential = endpoint.credential
         if credential is None:
-            raise _missing(f"{endpoint.target.name} has no credential: name one in its `credential` (PUT /targets/…).")
+            raise _missing(
+                f"{endpoint.target.name} has no credential: name one in its `credential` (PUT /targets/…)."
+            )
         if credential.fault is not None:
             raise _missing(f"The credential {credential.name} cannot be used: {credential.fault}.")
         if credential.type not in _OF_SSH:
@@ -124,7 +131,9 @@ def _parse(credential: Credential) -> AuthMaterial:
         asyncssh.load_keypairs([(key, certificate)])
         terms = terms_of(credential.certificate)
     except (asyncssh.KeyImportError, Unusable, ValueError) as error:
-        raise _missing(f"The certificate of the credential {credential.name} cannot be used: {error}.") from None
+        raise _missing(
+            f"The certificate of the credential {credential.name} cannot be used: {error}."
+        ) from None
     return AuthMaterial(credential.username, keys=((key, certificate),), terms=terms)
 
 
@@ -133,29 +142,39 @@ def _private_key(credential: Credential, text: Secret) -> asyncssh.SSHKey:
     try:
         return asyncssh.import_private_key(text.reveal(), passphrase)
     except asyncssh.KeyEncryptionError as error:
-        raise _missing(f"The passphrase of {credential.name} does not open its private key ({error}).") from None
+        raise _missing(
+            f"The passphrase of {credential.name} does not open its private key ({error})."
+        ) from None
     except (asyncssh.KeyImportError, ValueError) as error:
         reason = "it is not a private key that we can read"
         if passphrase is not None:
             reason += ", or its passphrase does not open it"
         elif "assphrase" in str(error):
             reason = "it is encrypted and there is no passphrase"
-        raise _missing(f"The private key of the credential {credential.name} cannot be used: {reason}.") from None
+        raise _missing(
+            f"The private key of the credential {credential.name} cannot be used: {reason}."
+        ) from None
 
 
 @asynccontextmanager
 async def _agent(credential: Credential) -> AsyncIterator[AuthMaterial]:
     path = os.environ.get("SSH_AUTH_SOCK", "")
     if not path:
-        raise _missing(f"The credential {credential.name} needs an SSH agent, but the worker has no SSH_AUTH_SOCK.")
+        raise _missing(
+            f"The credential {credential.name} needs an SSH agent, but the worker has no SSH_AUTH_SOCK."
+        )
     try:
         agent = await asyncssh.connect_agent(path)
         keys = await agent.get_keys()
     except (OSError, ValueError) as error:
-        raise _missing(f"The credential {credential.name} needs the SSH agent at {path}, which fails: {error}.") from None
+        raise _missing(
+            f"The credential {credential.name} needs the SSH agent at {path}, which fails: {error}."
+        ) from None
     try:
         if not keys:
-            raise _missing(f"The credential {credential.name} needs the SSH agent at {path}, which holds no key.")
+            raise _missing(
+                f"The credential {credential.name} needs the SSH agent at {path}, which holds no key."
+            )
         yield AuthMaterial(credential.username, keys=tuple(keys))
     finally:
         agent.close()

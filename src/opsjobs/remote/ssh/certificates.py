@@ -57,7 +57,9 @@ def fresh_key() -> FreshKey:
     """Return a new Ed25519 key."""
     key = ed25519.Ed25519PrivateKey.generate()
     private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
     ).decode()
     return FreshKey(Secret(private), _line(key.public_key()))
 
@@ -92,7 +94,9 @@ def sign(
         .valid_before(int((now + timedelta(seconds=seconds)).timestamp()))
     )
     if source_addresses:
-        builder = builder.add_critical_option(b"source-address", ",".join(source_addresses).encode())
+        builder = builder.add_critical_option(
+            b"source-address", ",".join(source_addresses).encode()
+        )
     if port_forwarding:
         builder = builder.add_extension(b"permit-port-forwarding", b"")
     return builder.sign(key).public_bytes().decode()
@@ -127,28 +131,37 @@ def _moment(seconds: int) -> datetime:
 
 
 def _load(private: Secret, passphrase: Secret | None) -> ssh.SSHPrivateKeyTypes:
-    text, word = private.reveal().encode(), passphrase.reveal().encode() if passphrase is not None else None
+    text, word = (
+        private.reveal().encode(),
+        passphrase.reveal().encode() if passphrase is not None else None,
+    )
     try:
         if b"BEGIN OPENSSH PRIVATE KEY" in text:
             return ssh.load_ssh_private_key(text, word)
         found = serialization.load_pem_private_key(text, word)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise Unusable("its private key does not open") from None
-    if not isinstance(found, ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+    if not isinstance(
+        found, ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+    ):
         raise Unusable("its private key is of a kind that SSH does not use")
     return found
 
 
 def _authority(private: Secret, passphrase: Secret | None) -> ssh.SSHCertPrivateKeyTypes:
     found = _load(private, passphrase)
-    if not isinstance(found, ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+    if not isinstance(
+        found, ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+    ):
         raise Unusable("its private key is of a kind that cannot sign certificates")
     return found
 
 
 def _public(line: str) -> ssh.SSHCertPublicKeyTypes:
     found = ssh.load_ssh_public_key(line.encode())
-    if not isinstance(found, ed25519.Ed25519PublicKey | rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
+    if not isinstance(
+        found, ed25519.Ed25519PublicKey | rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+    ):
         raise Unusable("the key is of a kind that certificates are not made for")
     return found
 

@@ -84,7 +84,9 @@ class ConnectTiming:
 class _Client(asyncssh.SSHClient):
     """The asyncssh client of one login; records what the server wants after a partial success."""
 
-    def __init__(self, judge: HostKeyJudge, login: AuthMaterial, exchanged: Callable[[], None]) -> None:
+    def __init__(
+        self, judge: HostKeyJudge, login: AuthMaterial, exchanged: Callable[[], None]
+    ) -> None:
         self._judge = judge
         self._keys = list(login.keys)
         self._password = login.password
@@ -120,7 +122,9 @@ class _Client(asyncssh.SSHClient):
         if wire is not None:
             asyncio.get_running_loop().call_soon(release, wire)
 
-    def validate_host_public_key(self, _host: str, _addr: str, _port: int, key: asyncssh.SSHKey) -> bool:
+    def validate_host_public_key(
+        self, _host: str, _addr: str, _port: int, key: asyncssh.SSHKey
+    ) -> bool:
         """Decide about a host key that is not pinned."""
         return self._judge.accepts(key)
 
@@ -152,7 +156,9 @@ class _Client(asyncssh.SSHClient):
         self._given = self._given or given
         self._refused = self._refused or not given
 
-    def kbdint_challenge_received(self, _name: str, _instructions: str, _lang: str, prompts: Any) -> Any:
+    def kbdint_challenge_received(
+        self, _name: str, _instructions: str, _lang: str, prompts: Any
+    ) -> Any:
         """Answer a single hidden prompt with the password; anything else needs a person."""
         if not prompts:
             return []
@@ -188,7 +194,10 @@ class Connector:
         self._logins = AuthMaterials(fetch)
 
     async def connect(
-        self, endpoint: Endpoint, through: SshConnection | None = None, timing: ConnectTiming | None = None
+        self,
+        endpoint: Endpoint,
+        through: SshConnection | None = None,
+        timing: ConnectTiming | None = None,
     ) -> SshConnection:
         """Connect to the endpoint's target, through another connection if given.
 
@@ -200,7 +209,9 @@ class Connector:
         judge = HostKeyJudge.for_target(target)
         async with self._logins.open(endpoint) as login:
             try:
-                connection = await self._handshake(target, login, judge, through, timing or ConnectTiming())
+                connection = await self._handshake(
+                    target, login, judge, through, timing or ConnectTiming()
+                )
             except RemoteFailure as failure:
                 # The machine received the password and may repeat it in its refusal.
                 sent = [login.password] if login.password is not None else []
@@ -218,7 +229,12 @@ class Connector:
             raise
 
     async def _handshake(
-        self, target: Target, login: AuthMaterial, judge: HostKeyJudge, through: SshConnection | None, timing: ConnectTiming
+        self,
+        target: Target,
+        login: AuthMaterial,
+        judge: HostKeyJudge,
+        through: SshConnection | None,
+        timing: ConnectTiming,
     ) -> SshConnection:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.options.connect_seconds
@@ -229,10 +245,14 @@ class Connector:
             limit.reschedule(loop.time() + self.options.auth_seconds)
 
         client = _Client(judge, login, exchanged)
-        attempt = ConnectAttempt(target, login.username, through.target if through is not None else None, login.terms)
+        attempt = ConnectAttempt(
+            target, login.username, through.target if through is not None else None, login.terms
+        )
         try:
             async with self._way(target, through, deadline) as way, limit:
-                wire = await asyncssh.connect(**way, **_arguments(self.options, login, judge), client_factory=lambda: client)
+                wire = await asyncssh.connect(
+                    **way, **_arguments(self.options, login, judge), client_factory=lambda: client
+                )
         except TimeoutError:
             raise attempt.too_slow(exchanged=timing.exchanged is not None) from None
         except (asyncssh.Error, OSError, ValueError) as error:
@@ -244,7 +264,9 @@ class Connector:
         client.connection = SshConnection(wire, target, self.options, logged_in, login.good_until)
         return client.connection
 
-    def _failed(self, error: Exception, attempt: ConnectAttempt, judge: HostKeyJudge, client: _Client) -> RemoteFailure:
+    def _failed(
+        self, error: Exception, attempt: ConnectAttempt, judge: HostKeyJudge, client: _Client
+    ) -> RemoteFailure:
         failure = attempt.failed(error, judge, second_factor=client.second_factor)
         forget_frames(error)
         if failure.code is ErrorCode.HOST_KEY:
@@ -252,7 +274,9 @@ class Connector:
         return failure
 
     @asynccontextmanager
-    async def _way(self, target: Target, through: SshConnection | None, deadline: float) -> AsyncIterator[dict[str, Any]]:
+    async def _way(
+        self, target: Target, through: SshConnection | None, deadline: float
+    ) -> AsyncIterator[dict[str, Any]]:
         """Yield asyncssh's arguments for the way there: our own socket, or a tunnel.
 
         The socket is closed if the block fails.
@@ -296,12 +320,16 @@ class Connector:
             raise failure
         return describe(found)
 
-    async def _show(self, target: Target, through: SshConnection | None, kind: tuple[str, ...]) -> asyncssh.SSHKey:
+    async def _show(
+        self, target: Target, through: SshConnection | None, kind: tuple[str, ...]
+    ) -> asyncssh.SSHKey:
         attempt = ConnectAttempt(target, "", through.target if through is not None else None)
         deadline = asyncio.get_running_loop().time() + self.options.connect_seconds
         try:
             async with self._way(target, through, deadline) as way, asyncio.timeout_at(deadline):
-                key = await asyncssh.get_server_host_key(**way, server_host_key_algs=kind, config=None)
+                key = await asyncssh.get_server_host_key(
+                    **way, server_host_key_algs=kind, config=None
+                )
         except TimeoutError:
             raise attempt.too_slow(exchanged=False) from None
         except (asyncssh.Error, OSError) as error:

@@ -87,7 +87,12 @@ class SshConnection:
         await self.wire.wait_closed()
 
     async def start(
-        self, command: str | LineBuilder, *, stdin: bytes = b"", marked: bool | None = None, hold: bool = False
+        self,
+        command: str | LineBuilder,
+        *,
+        stdin: bytes = b"",
+        marked: bool | None = None,
+        hold: bool = False,
     ) -> SshProcess:
         """Start a command line in the login shell.
 
@@ -98,7 +103,9 @@ class SshConnection:
         this connection has no room), LOST if the request was written and no answer came.
         """
         posix = self.target.platform not in ("network", "windows")
-        receiver = Receiver(self.target.name, marked=posix if marked is None else marked, bare_end=self._bare_end)
+        receiver = Receiver(
+            self.target.name, marked=posix if marked is None else marked, bare_end=self._bare_end
+        )
         if posix:
             receiver.send_early(stdin, end=not hold)
         opening = asyncio.ensure_future(self._open(receiver, receiver.build_line(command)))
@@ -137,23 +144,33 @@ class SshConnection:
         return self.target.platform == "network" and self.alive
 
     async def _open(self, receiver: Receiver, command: str) -> None:
-        await self.wire.create_session(lambda: receiver, command, encoding=None, window=self._options.window_bytes)
+        await self.wire.create_session(
+            lambda: receiver, command, encoding=None, window=self._options.window_bytes
+        )
 
     def _open_failure(self, receiver: Receiver, error: asyncssh.ChannelOpenError) -> RemoteFailure:
         name = self.target.name
         answered = receiver.outflow.outcome is None
         if receiver.requested and error.code == _REFUSED_REQUEST and self.alive and answered:
-            return RemoteFailure(ErrorCode.CONNECTION_LOST, f"{name} refused to start the command: {error.reason}.")
+            return RemoteFailure(
+                ErrorCode.CONNECTION_LOST, f"{name} refused to start the command: {error.reason}."
+            )
         if receiver.requested or not self.alive:
             return self._not_started(receiver, error.reason)
-        return ChannelRefused(ErrorCode.CONNECTION_LOST, f"{name} refused another session: {error.reason} (MaxSessions?).")
+        return ChannelRefused(
+            ErrorCode.CONNECTION_LOST,
+            f"{name} refused another session: {error.reason} (MaxSessions?).",
+        )
 
     def _not_started(self, receiver: Receiver, reason: object) -> RemoteFailure:
         name = self.target.name
         if receiver.requested:
             message = f"Contact with {name} broke while the command was being started ({reason}): it may have run or not."
             return RemoteFailure(ErrorCode.LOST, message)
-        return RemoteFailure(ErrorCode.CONNECTION_LOST, f"The connection to {name} broke before anything started ({reason}).")
+        return RemoteFailure(
+            ErrorCode.CONNECTION_LOST,
+            f"The connection to {name} broke before anything started ({reason}).",
+        )
 
     @asynccontextmanager
     async def disk(self) -> AsyncIterator[SftpDisk]:
@@ -174,16 +191,22 @@ class SshConnection:
         except asyncssh.ChannelOpenError as error:
             if error.code == _REFUSED_REQUEST and self.alive:
                 raise transfer_error(
-                    name, "serves no files", "its SSH server has no SFTP (Subsystem sftp in sshd_config)"
+                    name,
+                    "serves no files",
+                    "its SSH server has no SFTP (Subsystem sftp in sshd_config)",
                 ) from None
             if self.alive:
-                raise ChannelRefused(ErrorCode.CONNECTION_LOST, f"{name} refused another session: {error.reason}.") from None
+                raise ChannelRefused(
+                    ErrorCode.CONNECTION_LOST, f"{name} refused another session: {error.reason}."
+                ) from None
             raise contact_error(name, error) from None
         except TimeoutError:
             raise contact_error(name, "no answer in time") from None
         except (asyncssh.Error, OSError) as error:
             if self.alive and isinstance(error, asyncssh.SFTPError):
-                raise transfer_error(name, "serves no files", f"its SFTP server does not work ({error.reason})") from None
+                raise transfer_error(
+                    name, "serves no files", f"its SFTP server does not work ({error.reason})"
+                ) from None
             raise contact_error(name, error) from None
 
     async def _run_program(self, line: str, stdin: bytes) -> bytes | None:
@@ -212,7 +235,9 @@ class SshConnection:
         self._counts = True
         await self._questions.acquire()
         try:
-            process = await self.start(remote_sha256.LINE, stdin=path + b"\n", marked=False, hold=True)
+            process = await self.start(
+                remote_sha256.LINE, stdin=path + b"\n", marked=False, hold=True
+            )
         except BaseException as stopped:
             self._end_count()
             if isinstance(stopped, RemoteFailure):

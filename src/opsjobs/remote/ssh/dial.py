@@ -15,7 +15,13 @@ from opsjobs.model.execution import ErrorCode
 Allow = Callable[[str], None]
 """Called with a resolved address; raises RemoteFailure if it may not be connected to."""
 
-_NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ETIMEDOUT, errno.ENETDOWN}
+_NO_ROUTE = {
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.ETIMEDOUT,
+    errno.ENETDOWN,
+}
 _OUT_OF_FILES = {errno.EMFILE, errno.ENFILE}
 
 
@@ -34,7 +40,9 @@ async def dial(host: str, port: int, allow: Allow, deadline: float) -> socket.so
         try:
             return await _connect(family, sockaddr, max(left, 0.0) / (len(addresses) - index))
         except OSError as error:
-            failure = _failed(error, f"{host}:{port}" + (f" ({sockaddr[0]})" if sockaddr[0] != host else ""))
+            failure = _failed(
+                error, f"{host}:{port}" + (f" ({sockaddr[0]})" if sockaddr[0] != host else "")
+            )
     raise failure
 
 
@@ -81,9 +89,13 @@ async def _resolve(host: str, port: int, deadline: float) -> Found:
             async with asyncio.timeout_at(deadline):
                 found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except TimeoutError:
-        raise RemoteFailure(ErrorCode.DNS, f"The name {host} was not resolved in time: is the resolver reachable?") from None
+        raise RemoteFailure(
+            ErrorCode.DNS, f"The name {host} was not resolved in time: is the resolver reachable?"
+        ) from None
     except (OSError, UnicodeError) as error:
-        raise RemoteFailure(ErrorCode.DNS, f"The name {host} cannot be resolved: {_reason(error)}.") from None
+        raise RemoteFailure(
+            ErrorCode.DNS, f"The name {host} cannot be resolved: {_reason(error)}."
+        ) from None
     return [(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
@@ -123,8 +135,13 @@ def _failed(error: OSError, where: str) -> RemoteFailure:
         message = f"{where} cannot be reached: {reason}. Is the machine up, and does a firewall let us through?"
         return RemoteFailure(ErrorCode.CONNECT_TIMEOUT, message)
     if isinstance(error, ConnectionRefusedError):
-        return RemoteFailure(ErrorCode.CONNECTION_REFUSED, f"{where} refuses connections: does sshd run, and on that port?")
-    return RemoteFailure(ErrorCode.CONNECTION_LOST, f"The connection to {where} broke: {_reason(error)}.")
+        return RemoteFailure(
+            ErrorCode.CONNECTION_REFUSED,
+            f"{where} refuses connections: does sshd run, and on that port?",
+        )
+    return RemoteFailure(
+        ErrorCode.CONNECTION_LOST, f"The connection to {where} broke: {_reason(error)}."
+    )
 
 
 def _reason(error: Exception) -> str:

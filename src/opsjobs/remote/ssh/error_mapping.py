@@ -41,10 +41,23 @@ class ConnectAttempt:
 
     def too_slow(self, *, exchanged: bool) -> RemoteFailure:
         """Return the failure of the phase that timed out."""
-        what = f"did not answer the login of {self.username} in time" if exchanged else "did not begin to speak SSH in time"
-        return RemoteFailure(ErrorCode.CONNECT_TIMEOUT, f"{self._where} {what}: is it overloaded, or is it no SSH server?")
+        what = (
+            f"did not answer the login of {self.username} in time"
+            if exchanged
+            else "did not begin to speak SSH in time"
+        )
+        return RemoteFailure(
+            ErrorCode.CONNECT_TIMEOUT,
+            f"{self._where} {what}: is it overloaded, or is it no SSH server?",
+        )
 
-    def failed(self, error: Exception, judge: HostKeyJudge | None = None, *, second_factor: str | None = None) -> RemoteFailure:
+    def failed(
+        self,
+        error: Exception,
+        judge: HostKeyJudge | None = None,
+        *,
+        second_factor: str | None = None,
+    ) -> RemoteFailure:
         """Return the failure for this exception.
 
         `second_factor`: what was asked for after the credential was accepted.
@@ -54,9 +67,14 @@ class ConnectAttempt:
         if judge is not None and _about_host_key(error):
             return judge.changed(error)
         if isinstance(error, asyncssh.PermissionDenied) or "authentication failures" in str(error):
-            return self._refusal(error) if second_factor is None else self._incomplete(second_factor)
+            return (
+                self._refusal(error) if second_factor is None else self._incomplete(second_factor)
+            )
         if isinstance(error, ValueError):
-            return RemoteFailure(ErrorCode.CREDENTIAL_MISSING, f"The login for {self._where} cannot be used: {error}.")
+            return RemoteFailure(
+                ErrorCode.CREDENTIAL_MISSING,
+                f"The login for {self._where} cannot be used: {error}.",
+            )
         if isinstance(error, asyncssh.KeyExchangeFailed | asyncssh.ProtocolNotSupported):
             message = f"{self._where} and this worker share no way to encrypt: {error}. Update its SSH server."
             return RemoteFailure(ErrorCode.CONNECTION_LOST, message)
@@ -84,8 +102,13 @@ class ConnectAttempt:
     def _not_tunnelled(self, error: asyncssh.ChannelOpenError) -> RemoteFailure:
         jump = self.jump.name if self.jump is not None else "the jump host"
         reason = error.reason.lower()
-        code = next((code for words, code in _JUMP_HOST_MESSAGES if words in reason), ErrorCode.CONNECTION_LOST)
-        words = f"{jump} could not connect to {self.target.host}:{self.target.port}: {error.reason}."
+        code = next(
+            (code for words, code in _JUMP_HOST_MESSAGES if words in reason),
+            ErrorCode.CONNECTION_LOST,
+        )
+        words = (
+            f"{jump} could not connect to {self.target.host}:{self.target.port}: {error.reason}."
+        )
         if error.code == _PROHIBITED:
             code = ErrorCode.CONNECTION_REFUSED
             words += f" {jump} does not let this login forward: see AllowTcpForwarding, and `port_forwarding` of its certificate."

@@ -21,7 +21,9 @@ KEY_KINDS: tuple[tuple[str, ...], ...] = (
     ("rsa-sha2-512", "rsa-sha2-256"),
 )
 PLAIN_KEYS: tuple[str, ...] = tuple(algorithm for kind in KEY_KINDS for algorithm in kind)
-CERTIFIED_KEYS: tuple[str, ...] = tuple(f"{algorithm}-cert-v01@openssh.com" for algorithm in PLAIN_KEYS)
+CERTIFIED_KEYS: tuple[str, ...] = tuple(
+    f"{algorithm}-cert-v01@openssh.com" for algorithm in PLAIN_KEYS
+)
 
 KnownHosts = tuple[Sequence[asyncssh.SSHKey], Sequence[asyncssh.SSHKey], Sequence[asyncssh.SSHKey]]
 
@@ -118,7 +120,9 @@ def _parse(target: Target) -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey]
     if target.host_key_policy is HostKeyPolicy.UNCHECKED:
         good = []
     try:
-        return [asyncssh.import_public_key(line) for line in good], [asyncssh.import_public_key(line) for line in revoked]
+        return [asyncssh.import_public_key(line) for line in good], [
+            asyncssh.import_public_key(line) for line in revoked
+        ]
     except asyncssh.KeyImportError as error:
         raise RemoteFailure(
             ErrorCode.HOST_KEY,

@@ -74,7 +74,14 @@ class GroupLine:
         if self._scanned_bytes > _SCAN_BYTES:
             self.searching = False
             return data
-        keep = next((n for n in range(min(len(self.mark) - 1, len(data)), 0, -1) if self.mark.startswith(data[-n:])), 0)
+        keep = next(
+            (
+                n
+                for n in range(min(len(self.mark) - 1, len(data)), 0, -1)
+                if self.mark.startswith(data[-n:])
+            ),
+            0,
+        )
         self._held = data[len(data) - keep :]
         return data[: len(data) - keep]
 

@@ -11,14 +11,30 @@ from typing import Literal, NoReturn
 import asyncssh
 from asyncssh.sftp import SFTPClientFile
 
-from opsjobs.remote.disk import DRAFT_MODE, Counting, DiskEntry, OpenFile, contact_error, transfer_error
+from opsjobs.remote.disk import (
+    DRAFT_MODE,
+    Counting,
+    DiskEntry,
+    OpenFile,
+    contact_error,
+    transfer_error,
+)
 
 # The maximum of OpenSSH, if the server announces that much: each request costs both sides a task
 # and an answer. A server that announces nothing gets 32 KiB (the protocol's limit).
 REQUEST_BYTES = 255 << 10
 SAFE_BYTES = 32 << 10
-_CONTACT = (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, asyncssh.ConnectionLost, asyncssh.ChannelOpenError)
-_KINDS: dict[int, Literal["file", "folder", "link", "other"]] = {0o100000: "file", 0o040000: "folder", 0o120000: "link"}
+_CONTACT = (
+    asyncssh.SFTPConnectionLost,
+    asyncssh.SFTPNoConnection,
+    asyncssh.ConnectionLost,
+    asyncssh.ChannelOpenError,
+)
+_KINDS: dict[int, Literal["file", "folder", "link", "other"]] = {
+    0o100000: "file",
+    0o040000: "folder",
+    0o120000: "link",
+}
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}")
 # One line each, for any login shell; standard input carries the path.
 _DIGEST = 'sh -c \'IFS= read -r f; if command -v sha256sum >/dev/null 2>&1; then sha256sum <"$f"; else shasum -a 256 <"$f"; fi\' opsjobs'
@@ -55,20 +71,33 @@ class SftpDisk:
         """Iterate over a folder."""
         with self._map_errors(f"does not let us read the folder {path}"):
             async for found in self._client.scandir(path):
-                name = found.filename if isinstance(found.filename, str) else found.filename.decode("utf-8", "surrogateescape")
+                name = (
+                    found.filename
+                    if isinstance(found.filename, str)
+                    else found.filename.decode("utf-8", "surrogateescape")
+                )
                 if name not in (".", ".."):
                     yield _entry(name, found.attrs)
 
     async def open(self, path: str) -> OpenFile:
         """Open a file for reading."""
-        return await self._open(path, asyncssh.FXF_READ, asyncssh.SFTPAttrs(), f"does not let us read {path}")
+        return await self._open(
+            path, asyncssh.FXF_READ, asyncssh.SFTPAttrs(), f"does not let us read {path}"
+        )
 
     async def draft(self, path: str, *, anew: bool) -> OpenFile:
         """Open a file for writing."""
         flags = asyncssh.FXF_WRITE | (asyncssh.FXF_CREAT | asyncssh.FXF_EXCL if anew else 0)
-        return await self._open(path, flags, asyncssh.SFTPAttrs(permissions=DRAFT_MODE), f"does not let us write beside {path}")
+        return await self._open(
+            path,
+            flags,
+            asyncssh.SFTPAttrs(permissions=DRAFT_MODE),
+            f"does not let us write beside {path}",
+        )
 
-    async def _open(self, path: str, flags: int, attributes: asyncssh.SFTPAttrs, what: str) -> SftpFile:
+    async def _open(
+        self, path: str, flags: int, attributes: asyncssh.SFTPAttrs, what: str
+    ) -> SftpFile:
         with self._map_errors(what):
             # A block size of 0: requests are split here, not once more by the library.
             file = await self._client.open(path, flags, attributes, encoding=None, block_size=0)
@@ -98,19 +127,26 @@ class SftpDisk:
         with self._map_errors(f"does not let us make the folder {path}"):
             await self._client.mkdir(path, asyncssh.SFTPAttrs(permissions=mode))
 
-    async def set_attributes(self, path: str, mode: int | None, owner: int | None, group: int | None) -> None:
+    async def set_attributes(
+        self, path: str, mode: int | None, owner: int | None, group: int | None
+    ) -> None:
         """Set each attribute that is not None."""
         with self._map_errors(f"does not let us set mode or owner of {path}"):
             if owner is not None or group is not None:
                 there = await self._client.lstat(path)
-                uid, gid = there.uid if owner is None else owner, there.gid if group is None else group
+                uid, gid = (
+                    there.uid if owner is None else owner,
+                    there.gid if group is None else group,
+                )
                 await self._client.setstat(path, asyncssh.SFTPAttrs(uid=uid, gid=gid))
             if mode is not None:
                 await self._client.setstat(path, asyncssh.SFTPAttrs(permissions=mode))
 
     async def accounts(self, owner: str | None, group: str | None) -> tuple[int | None, int | None]:
         """Return the numeric ids of an account and a group."""
-        return await self._number("user", owner, _OWNER, 0), await self._number("group", group, _GROUP, 2)
+        return await self._number("user", owner, _OWNER, 0), await self._number(
+            "group", group, _GROUP, 2
+        )
 
     async def _number(self, what: str, account: str | None, line: str, field: int) -> int | None:
         if account is None or account.isdigit():
@@ -119,7 +155,9 @@ class SftpDisk:
         found = (output or b"").decode("utf-8", "replace").strip().splitlines()[-1:]
         number = found[0].split(":")[field] if found and found[0].count(":") >= field else ""
         if not number.isdigit():
-            raise transfer_error(self.name, f"knows no {what} {account}", "name another one, or its number")
+            raise transfer_error(
+                self.name, f"knows no {what} {account}", "name another one, or its number"
+            )
         return int(number)
 
     async def digest(self, path: str) -> bytes | None:

@@ -21,7 +21,9 @@ class Socket:
     def __init__(self, connected: socket.socket) -> None:
         self._connected = connected
 
-    async def create_connection(self, factory: Callable[[], Any], _host: str, _port: int) -> tuple[Any, Any]:
+    async def create_connection(
+        self, factory: Callable[[], Any], _host: str, _port: int
+    ) -> tuple[Any, Any]:
         """Return the transport, and asyncssh's protocol over it. Raises OSError."""
         gathered, protocol = await asyncio.get_running_loop().create_connection(
             lambda: _Gathered(factory()), sock=self._connected

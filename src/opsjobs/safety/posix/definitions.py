@@ -18,7 +18,9 @@ ALL = "*"
 """As a name: every variable is exported."""
 _NODES_A_STEP = 2
 """Looking at a node takes about half the time of other steps."""
-_PRELOADS = frozenset({"LD_PRELOAD", "LD_AUDIT", "BASH_ENV", "PROMPT_COMMAND", "PERL5OPT", "PYTHONSTARTUP"})
+_PRELOADS = frozenset(
+    {"LD_PRELOAD", "LD_AUDIT", "BASH_ENV", "PROMPT_COMMAND", "PERL5OPT", "PYTHONSTARTUP"}
+)
 _HISTORY = "HIST"
 """The prefix of the variables that control a shell's history."""
 _TESTED = re.compile(r"\$\{?([A-Za-z_]\w*)")
@@ -120,9 +122,24 @@ class Definitions:
         """`alias`, `read`, `set --`, `mapfile`, `printf -v`: commands that give names a meaning."""
         name = node.child_by_field_name("name")
         called = self._script.text(name) if name is not None else ""
-        if called not in ("alias", "read", "mapfile", "readarray", "printf", "set", "getopts", "let"):
+        if called not in (
+            "alias",
+            "read",
+            "mapfile",
+            "readarray",
+            "printf",
+            "set",
+            "getopts",
+            "let",
+        ):
             return
-        words = self._values.argvs([c for c in node.named_children if c.type not in ("herestring_redirect", "file_redirect")])[0]
+        words = self._values.argvs(
+            [
+                c
+                for c in node.named_children
+                if c.type not in ("herestring_redirect", "file_redirect")
+            ]
+        )[0]
         if called == "alias":
             for key, equals, value in (word.partition("=") for word in words[1:]):
                 if equals:
@@ -131,19 +148,29 @@ class Definitions:
             self._set(words)
         elif called == "printf":
             if words[1:2] == ["-v"] and len(words) > 3:
-                self._values.variables.give(words[2], Assigned(None, tuple(self._formatted(words[3:]))))
+                self._values.variables.give(
+                    words[2], Assigned(None, tuple(self._formatted(words[3:])))
+                )
         else:
             fed = next((c for c in node.named_children if c.type == "herestring_redirect"), None)
-            value = self._values.herestring(fed).rstrip("\n") if fed is not None and called == "read" else MAYBE_EMPTY
+            value = (
+                self._values.herestring(fed).rstrip("\n")
+                if fed is not None and called == "read"
+                else MAYBE_EMPTY
+            )
             for word in (w for w in words[1:] if w.isidentifier()):
-                self._values.variables.give(word, Assigned(None, (value, *value.split()) if is_known(value) else (value,)))
+                self._values.variables.give(
+                    word, Assigned(None, (value, *value.split()) if is_known(value) else (value,))
+                )
 
     def _set(self, words: Sequence[str]) -> None:
         """`set -- a b`, `set -a`."""
         if "--" in words:
             if self._shifts is None:
                 self._shifts = shifts_in(self._script.text(self._script.root))
-            self._values.variables.positional.append(VariableFrame(tuple(words[words.index("--") + 1 :]), self._shifts))
+            self._values.variables.positional.append(
+                VariableFrame(tuple(words[words.index("--") + 1 :]), self._shifts)
+            )
         elif "-a" in words or "allexport" in words:
             self.exports.add(ALL)
 

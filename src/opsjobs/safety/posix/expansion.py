@@ -24,7 +24,11 @@ _SEARCHED_MAX = 1_000
 
 
 def expanded(
-    text: str, lookup: Lookup, default: Callable[[], list[str]], slash: Callable[[str], bool], budget: Budget
+    text: str,
+    lookup: Lookup,
+    default: Callable[[], list[str]],
+    slash: Callable[[str], bool],
+    budget: Budget,
 ) -> list[str]:
     """Return the values of one `${…}`, as written in `text`.
 
@@ -39,7 +43,11 @@ def expanded(
         return [SOMETHING]
     values = lookup(name)
     if sigil == "!":
-        return [v for value in values for v in (lookup(value) if value.isidentifier() else [MAYBE_EMPTY])]
+        return [
+            v
+            for value in values
+            for v in (lookup(value) if value.isidentifier() else [MAYBE_EMPTY])
+        ]
     if index and index not in ("[@]", "[*]"):
         values = _element(values, index[1:-1])
     if not rest:
@@ -51,16 +59,24 @@ def expanded(
 def _element(values: list[str], index: str) -> list[str]:
     if not index.isdigit():
         return [MAYBE_EMPTY]
-    return [(parts[int(index)] if int(index) < len(parts) else "") for value in values for parts in [value.split(SPLIT)]]
+    return [
+        (parts[int(index)] if int(index) < len(parts) else "")
+        for value in values
+        for parts in [value.split(SPLIT)]
+    ]
 
 
-def _operated(rest: str, values: list[str], default: Callable[[], list[str]], absolute: bool, budget: Budget) -> list[str]:
+def _operated(
+    rest: str, values: list[str], default: Callable[[], list[str]], absolute: bool, budget: Budget
+) -> list[str]:
     head = rest[:2] if rest[0] == ":" and rest[1:2] in tuple("-=?+") else rest[:1]
     if head in (":-", "-", ":=", "="):
         unset = any(MAYBE_EMPTY in v or not v for v in values)
-        return list(dict.fromkeys([*(v for v in values if v and v != MAYBE_EMPTY), *(default() if unset else [])])) + (
-            [SOMETHING] if MAYBE_EMPTY in values else []
-        )
+        return list(
+            dict.fromkeys(
+                [*(v for v in values if v and v != MAYBE_EMPTY), *(default() if unset else [])]
+            )
+        ) + ([SOMETHING] if MAYBE_EMPTY in values else [])
     if head in (":+", "+"):
         return [*default(), ""]
     if head in (":?", "?"):

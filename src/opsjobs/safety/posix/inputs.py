@@ -12,7 +12,15 @@ from opsjobs.safety.posix.values import PosixValues
 from opsjobs.safety.symbolic_words import SPLIT
 from opsjobs.safety.trace import Io
 
-_WRITES = {">": "write", ">|": "write", "&>": "write", ">>": "append", "&>>": "append", "<>": "write", ">&": "write"}
+_WRITES = {
+    ">": "write",
+    ">|": "write",
+    "&>": "write",
+    ">>": "append",
+    "&>>": "append",
+    "<>": "write",
+    ">&": "write",
+}
 
 _ASSIGNED_MAX = 8
 """The most values of one variable that are followed."""
@@ -38,7 +46,9 @@ class Inputs:
         """Return `io` with the effect of one redirection."""
         if node.type == "herestring_redirect":
             told = self._values.herestring(node)
-            return Io((*io.sources, *self._names_in(node)), lambda: told, io.writes, io.reads, io.feeders)
+            return Io(
+                (*io.sources, *self._names_in(node)), lambda: told, io.writes, io.reads, io.feeders
+            )
         operator = next((c.type for c in node.children if not c.is_named), "")
         destination = node.child_by_field_name("destination")
         if destination is None:
@@ -46,11 +56,27 @@ class Inputs:
         paths = [f for word in self._values.of(destination) for f in word.split(SPLIT)]
         if operator == "<":
             sources = tuple(self._names_in(node))
-            text = self._values.printed(destination.named_children, None) if destination.type == "process_substitution" else None
+            text = (
+                self._values.printed(destination.named_children, None)
+                if destination.type == "process_substitution"
+                else None
+            )
             fed = (lambda: text) if text is not None else io.text
-            return Io((*io.sources, *sources), fed, io.writes, () if sources else (*io.reads, *paths), io.feeders)
+            return Io(
+                (*io.sources, *sources),
+                fed,
+                io.writes,
+                () if sources else (*io.reads, *paths),
+                io.feeders,
+            )
         if operator in _WRITES and destination.type != "number":
-            return Io(io.sources, io.text, (*io.writes, *((_WRITES[operator], p) for p in paths)), io.reads, io.feeders)
+            return Io(
+                io.sources,
+                io.text,
+                (*io.writes, *((_WRITES[operator], p) for p in paths)),
+                io.reads,
+                io.feeders,
+            )
         return io
 
     def _names_in(self, node: Node) -> list[str]:
@@ -76,7 +102,9 @@ class Inputs:
             node = waiting.pop()
             self._values.budget.spend()
             if node.type == "variable_name":
-                for one in self._values.variables.given.get(self._script.text(node), ())[:_ASSIGNED_MAX]:
+                for one in self._values.variables.given.get(self._script.text(node), ())[
+                    :_ASSIGNED_MAX
+                ]:
                     names += self._names_in(one.node) if one.node is not None else []
             waiting += node.named_children
         return Io((*io.sources, *names), io.text, io.writes, io.reads, io.feeders) if names else io
@@ -85,13 +113,21 @@ class Inputs:
         """`sh <(…)`, `eval "$(…)"`: what is printed there is what is read here."""
         self._values.budget.read(sum(w.end_byte - w.start_byte for w in words))
         inner = [
-            w for w in words if w.type == "process_substitution" or "$(" in self._script.text(w) or "`" in self._script.text(w)
+            w
+            for w in words
+            if w.type == "process_substitution"
+            or "$(" in self._script.text(w)
+            or "`" in self._script.text(w)
         ]
         if not inner:
             return io
         names = tuple(name for word in inner for name in self._names_in(word))
         text = io.text
-        if len(inner) == 1 and inner[0].type == "process_substitution" and inner[0].children[0].type == "<(":
+        if (
+            len(inner) == 1
+            and inner[0].type == "process_substitution"
+            and inner[0].children[0].type == "<("
+        ):
             said = self._values.printed(inner[0].named_children, None)
             text = (lambda: said) if said is not None else text
         return Io((*io.sources, *names), text, io.writes, io.reads, io.feeders)

@@ -74,7 +74,9 @@ class Script:
 
     def first_word(self, node: Node) -> str:
         """Return the first word of the node's text, if that word is a short one."""
-        words = self.between(node.start_byte, min(node.end_byte, node.start_byte + _WORD_BYTES_MAX)).split(maxsplit=1)
+        words = self.between(
+            node.start_byte, min(node.end_byte, node.start_byte + _WORD_BYTES_MAX)
+        ).split(maxsplit=1)
         return words[0] if words else ""
 
     def between(self, start: int, end: int) -> str:
@@ -90,7 +92,12 @@ class Script:
 
 
 def _faults(node: Node) -> Iterator[Node]:
-    if node.type == "ERROR" and node.text == b"$" and node.parent is not None and node.parent.type == "concatenation":
+    if (
+        node.type == "ERROR"
+        and node.text == b"$"
+        and node.parent is not None
+        and node.parent.type == "concatenation"
+    ):
         return  # `name=~a\\(b$\\)`: with no name behind it, it is a letter
     if node.type == "ERROR" or node.is_missing:
         yield node

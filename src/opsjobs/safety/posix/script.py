@@ -52,10 +52,14 @@ class ScriptWalk:
         variables = self._values.variables
         variables.outer = place.given.variables
         if place.given.arguments is not None:
-            variables.positional.append(VariableFrame(place.given.arguments, shifts_in(script.text(script.root))))
+            variables.positional.append(
+                VariableFrame(place.given.arguments, shifts_in(script.text(script.root)))
+            )
         if place.given.zero is not None:
             variables.zero = place.given.zero
-        elif place.depth <= 1:  # within another program its words may give it any name: `sh -c '$0 -rf /' rm`
+        elif (
+            place.depth <= 1
+        ):  # within another program its words may give it any name: `sh -c '$0 -rf /' rm`
             variables.zero = ITSELF
         self._inlined: set[str] = set()
         self._stack: list[str] = []
@@ -100,7 +104,11 @@ class ScriptWalk:
         outer = self._outer.given.of_children()(name)
         if name not in self._values.variables.given:
             return outer
-        return self._values.variables.of(name) if outer or name in self._defined.exports or ALL in self._defined.exports else ()
+        return (
+            self._values.variables.of(name)
+            if outer or name in self._defined.exports or ALL in self._defined.exports
+            else ()
+        )
 
     def _all(self, name: str) -> Sequence[str]:
         variables = self._values.variables
@@ -109,7 +117,12 @@ class ScriptWalk:
     def _own(self) -> ProgramInputs:
         """Return this shell's own arguments and variables, for texts that it evaluates."""
         frames = self._values.variables.positional
-        return ProgramInputs(frames[-1].words if frames else None, self._values.variables.zero, self._all, self._exported)
+        return ProgramInputs(
+            frames[-1].words if frames else None,
+            self._values.variables.zero,
+            self._all,
+            self._exported,
+        )
 
     def _statement(self, node: Node, io: Io) -> None:
         self._trace.budget.spend()
@@ -145,7 +158,11 @@ class ScriptWalk:
 
     def _definition(self, node: Node, _: Io) -> None:
         name, body = node.child_by_field_name("name"), node.child_by_field_name("body")
-        if name is not None and body is not None and self._calls_itself(self._script.text(name), body):
+        if (
+            name is not None
+            and body is not None
+            and self._calls_itself(self._script.text(name), body)
+        ):
             self._trace.event("fork_bomb", self._place(node))
 
     def _calls_itself(self, name: str, body: Node) -> bool:
@@ -154,7 +171,11 @@ class ScriptWalk:
         while waiting:
             node = waiting.pop()
             self._trace.budget.spend()
-            called = [c for c in node.named_children if c.type == "command" and self._script.first_word(c) == name]
+            called = [
+                c
+                for c in node.named_children
+                if c.type == "command" and self._script.first_word(c) == name
+            ]
             if node.type == "pipeline" and len(called) > 1:
                 return True
             if called and any(c.type == "&" for c in node.children):
@@ -177,7 +198,9 @@ class ScriptWalk:
         for n, stage in enumerate(stages):
             text = cache(partial(self._compute_output, stages[:n], io)) if n else io.text
             begun = len(self._trace.calls)
-            self._statement(stage, Io(sources, text, io.writes if n == len(stages) - 1 else (), (), feeders))
+            self._statement(
+                stage, Io(sources, text, io.writes if n == len(stages) - 1 else (), (), feeders)
+            )
             feeders = (*feeders, *self._trace.calls[begun:])[-_FEEDERS_MAX:]
             sources = (*sources, *(call.name for call in self._trace.calls[begun:]))[-_FEEDERS_MAX:]
 
@@ -195,14 +218,19 @@ class ScriptWalk:
                 later += [
                     c
                     for c in redirect.named_children
-                    if c.type not in ("heredoc_start", "heredoc_body", "heredoc_end", "file_redirect")
+                    if c.type
+                    not in ("heredoc_start", "heredoc_body", "heredoc_end", "file_redirect")
                 ]
             elif redirect.type in ("herestring_redirect", "file_redirect"):
                 self._within(redirect, inner)
                 inner = self._inputs.redirect(redirect, inner)
         pipeline = [c for node_ in later if node_.type == "pipeline" for c in node_.named_children]
         if body is not None and (
-            pipeline or any(c.type == "command" and c.prev_sibling is not None and c.prev_sibling.type == "|" for c in later)
+            pipeline
+            or any(
+                c.type == "command" and c.prev_sibling is not None and c.prev_sibling.type == "|"
+                for c in later
+            )
         ):
             self._fed_by_heredoc(body, pipeline or later, inner)
         else:
@@ -243,7 +271,9 @@ class ScriptWalk:
             io = replace(io, feeders=(*io.feeders, *self._trace.calls[begun:])[-_FEEDERS_MAX:])
         place = self._place(node)
         if set_here:
-            given = self._children.with_variables(lambda name: self._values.of(set_here[name]), set_here)
+            given = self._children.with_variables(
+                lambda name: self._values.of(set_here[name]), set_here
+            )
             place = place.with_given(given)
         for argv in self._values.argvs(words):
             self._run(argv or [MAYBE_EMPTY], place, io)
@@ -269,7 +299,9 @@ class ScriptWalk:
         fed = io.fed()
         if fed is None or not is_known(fed):
             return
-        names = [word for word in argv[1:] if word.isidentifier()] or ["REPLY" if argv[0] == "read" else "MAPFILE"]
+        names = [word for word in argv[1:] if word.isidentifier()] or [
+            "REPLY" if argv[0] == "read" else "MAPFILE"
+        ]
         lines = [line for line in re.split(r"[\n\0]", fed) if line][:_LINES_READ_MAX]
         if argv[0] != "read":
             self._values.variables.give(names[-1], Assigned(None, (SPLIT.join(lines),)))
@@ -298,7 +330,11 @@ class ScriptWalk:
             return
         positional = self._values.variables.positional
         kept = list(positional)
-        frame = [VariableFrame(arguments, shifts_in(self._script.text(body)))] if arguments is not None else []
+        frame = (
+            [VariableFrame(arguments, shifts_in(self._script.text(body)))]
+            if arguments is not None
+            else []
+        )
         positional[:] = [*kept, *frame] if frame else []
         self._values.variables.forget()
         self._count += 1
@@ -313,15 +349,25 @@ def _cut(line: str, at: str, most: int) -> list[str]:
     """A line cut as `read` does, at the characters of IFS."""
     if not at or not most:
         return [line]
-    return line.split(maxsplit=most) if at.isspace() else re.split(f"[{re.escape(at)}]+", line, maxsplit=most)
+    return (
+        line.split(maxsplit=most)
+        if at.isspace()
+        else re.split(f"[{re.escape(at)}]+", line, maxsplit=most)
+    )
 
 
 def _requoted(word: str) -> str:
     """An argument as a word of source again."""
-    return "'" + word.replace("'", "'\\''") + "'" if re.search(r"[\s\"'$`;&|<>()\\]", word) else as_source(word)
+    return (
+        "'" + word.replace("'", "'\\''") + "'"
+        if re.search(r"[\s\"'$`;&|<>()\\]", word)
+        else as_source(word)
+    )
 
 
 def _is_plain(word: Node) -> bool:
     """Return True if the word contains no program."""
-    inner = word.named_children[0] if word.type == "command_name" and word.named_child_count else word
+    inner = (
+        word.named_children[0] if word.type == "command_name" and word.named_child_count else word
+    )
     return inner.type in _PLAIN

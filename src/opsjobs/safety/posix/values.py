@@ -69,7 +69,9 @@ class PosixValues:
             "word": lambda node: [self._bare(node)],
             "number": lambda node: [self._script.text(node)],
             "string": self._string,
-            "translated_string": lambda node: self.of(node.named_children[-1]) if node.named_children else [""],
+            "translated_string": lambda node: (
+                self.of(node.named_children[-1]) if node.named_children else [""]
+            ),
             "raw_string": lambda node: [self._script.text(node)[1:-1]],
             "ansi_c_string": lambda node: [ansi_c(self._script.text(node)[2:-1])],
             "simple_expansion": lambda node: self._unquoted(self._variable(node)),
@@ -79,7 +81,9 @@ class PosixValues:
             "arithmetic_expansion": lambda _: [SOMETHING],
             "concatenation": self._concatenation,
             "command_name": lambda node: (
-                self.of(node.named_children[0]) if node.named_children else [mark_special(self._script.text(node))]
+                self.of(node.named_children[0])
+                if node.named_children
+                else [mark_special(self._script.text(node))]
             ),
             "brace_expression": self._range,
             "array": self._array,
@@ -107,7 +111,10 @@ class PosixValues:
         found = [_argv(way, quoted) for way in ways[:MEANINGS_MAX]]
         if len(ways) > MEANINGS_MAX:
             first, *rest = meanings
-            marks = [quoted[0], *(q for q, each in zip(quoted[1:], rest, strict=True) for _ in each)]
+            marks = [
+                quoted[0],
+                *(q for q, each in zip(quoted[1:], rest, strict=True) for _ in each),
+            ]
             flat = [word for each in rest for word in each]
             found += [_argv([name, *flat], marks) for name in first]
         return found
@@ -173,7 +180,11 @@ class PosixValues:
         return self.variables.of(self._script.text(node)[1:])
 
     def _expansion(self, node: Node) -> list[str]:
-        words = [c for c in node.named_children if c.type not in ("variable_name", "special_variable_name", "subscript")]
+        words = [
+            c
+            for c in node.named_children
+            if c.type not in ("variable_name", "special_variable_name", "subscript")
+        ]
         return expanded(
             self._script.text(node),
             self.variables.of,
@@ -192,7 +203,11 @@ class PosixValues:
         last = node.named_children[-1] if node.named_children else None
         if last is not None and last.type == "redirected_statement":
             last = last.child_by_field_name("body")
-        name = last.child_by_field_name("name") if last is not None and last.type == "command" else None
+        name = (
+            last.child_by_field_name("name")
+            if last is not None and last.type == "command"
+            else None
+        )
         return self._script.text(name) if name is not None else None
 
     def _concatenation(self, node: Node) -> list[str]:
@@ -205,7 +220,9 @@ class PosixValues:
             return [SOMETHING]
         first, last = found[1], found[2]
         if len(first) == len(last) == 1 and not (first.isdigit() and last.isdigit()):
-            letters = [chr(c) for c in range(min(ord(first), ord(last)), max(ord(first), ord(last)) + 1)][:MEANINGS_MAX]
+            letters = [
+                chr(c) for c in range(min(ord(first), ord(last)), max(ord(first), ord(last)) + 1)
+            ][:MEANINGS_MAX]
             return [first] if first == last else [OPEN + COMMA.join(letters) + CLOSE]
         return [first if first == last else SOMETHING]
 
@@ -239,7 +256,11 @@ class PosixValues:
         herestring = next((c for c in node.named_children if c.type == "herestring_redirect"), None)
         if herestring is not None:
             fed = self.herestring(herestring)
-        words = [c for c in node.named_children if c.type not in ("variable_assignment", "herestring_redirect", "file_redirect")]
+        words = [
+            c
+            for c in node.named_children
+            if c.type not in ("variable_assignment", "herestring_redirect", "file_redirect")
+        ]
         ways = self.argvs(words) if words else []
         return compute_output(ways[0], fed) if len(ways) == 1 else None
 
@@ -262,7 +283,9 @@ class PosixValues:
                     return None
             elif redirect.type == "herestring_redirect":
                 fed = self.herestring(redirect)
-            elif ">" in self._script.text(redirect) and "/dev/null" not in self._script.text(redirect):
+            elif ">" in self._script.text(redirect) and "/dev/null" not in self._script.text(
+                redirect
+            ):
                 return None
         return self._compute_output(body, fed) if body is not None else None
 
@@ -293,7 +316,11 @@ class PosixValues:
 
 
 def _argv(words: Sequence[str], quoted: Sequence[bool]) -> list[str]:
-    return [f for word, q in zip(words, quoted, strict=True) for f in (fields(word) if word or q else ())][:_WORDS_MAX]
+    return [
+        f
+        for word, q in zip(words, quoted, strict=True)
+        for f in (fields(word) if word or q else ())
+    ][:_WORDS_MAX]
 
 
 def _is_quoted(node: Node) -> bool:

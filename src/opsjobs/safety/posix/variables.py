@@ -10,7 +10,17 @@ from tree_sitter import Node
 
 from opsjobs.safety.inputs import NOBODY, Lookup
 from opsjobs.safety.paths import is_unknown
-from opsjobs.safety.symbolic_words import HOME, LATER, MAYBE_EMPTY, MEANINGS_MAX, OPEN, SOMETHING, SPLIT, fields, join_parts
+from opsjobs.safety.symbolic_words import (
+    HOME,
+    LATER,
+    MAYBE_EMPTY,
+    MEANINGS_MAX,
+    OPEN,
+    SOMETHING,
+    SPLIT,
+    fields,
+    join_parts,
+)
 
 _SET_BY_THE_SYSTEM = {
     **dict.fromkeys(
@@ -34,7 +44,19 @@ _SET_BY_THE_SYSTEM = {
         SOMETHING,
     ),
     **dict.fromkeys(
-        ("BASHPID", "EPOCHSECONDS", "HOSTTYPE", "OSTYPE", "MACHTYPE", "BASH_VERSION", "-", "0", "OPTARG", "REPLY"), SOMETHING
+        (
+            "BASHPID",
+            "EPOCHSECONDS",
+            "HOSTTYPE",
+            "OSTYPE",
+            "MACHTYPE",
+            "BASH_VERSION",
+            "-",
+            "0",
+            "OPTARG",
+            "REPLY",
+        ),
+        SOMETHING,
     ),
     "HOME": HOME,
     "IFS": SPLIT,
@@ -42,7 +64,10 @@ _SET_BY_THE_SYSTEM = {
     "BASH": "/bin/bash",
     "OPSJOBS_UNKNOWN": LATER,
     # Set for each run, and never empty.
-    **dict.fromkeys(("OPSJOBS_VALUE", "OPSJOBS_TARGET", "OPSJOBS_HOST", "OPSJOBS_JOB", "OPSJOBS_SECRETS"), SOMETHING),
+    **dict.fromkeys(
+        ("OPSJOBS_VALUE", "OPSJOBS_TARGET", "OPSJOBS_HOST", "OPSJOBS_JOB", "OPSJOBS_SECRETS"),
+        SOMETHING,
+    ),
 }
 _ABSOLUTE = frozenset({"HOME", "PWD", "PATH", "OLDPWD", "SHELL", "BASH"})
 
@@ -150,7 +175,15 @@ class Variables:
         if not assignments and outer:
             return self._settled(name, outer)
         if name == "OPTARG" and self.positional:
-            return [*dict.fromkeys(piece for word in self.positional[-1].words for piece in (word, word[2:]) if piece), SOMETHING]
+            return [
+                *dict.fromkeys(
+                    piece
+                    for word in self.positional[-1].words
+                    for piece in (word, word[2:])
+                    if piece
+                ),
+                SOMETHING,
+            ]
         if not assignments:
             system = _SET_BY_THE_SYSTEM.get(name)
             if system is None:
@@ -161,7 +194,11 @@ class Variables:
         for given in assignments:
             value = list(given.text) if given.node is None else self.evaluate(given.node)
             if given.items:
-                value = [piece for text in value for piece in (fields(text) if SPLIT in text or OPEN in text else [text])]
+                value = [
+                    piece
+                    for text in value
+                    for piece in (fields(text) if SPLIT in text or OPEN in text else [text])
+                ]
             now = join_parts((now, value)) if given.adds else value
             found.update(dict.fromkeys(now))
         return self._settled(name, found)

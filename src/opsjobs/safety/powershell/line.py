@@ -52,7 +52,11 @@ def _is(option: str, names: Sequence[str]) -> bool:
 
 def _encoded(trace: Trace, words: list[str], place: SourcePosition) -> None:
     try:
-        text = base64.b64decode(words[0], validate=False).decode("utf-16-le") if words and is_known(words[0]) else None
+        text = (
+            base64.b64decode(words[0], validate=False).decode("utf-16-le")
+            if words and is_known(words[0])
+            else None
+        )
     except (binascii.Error, ValueError):
         text = None
     if text is None:

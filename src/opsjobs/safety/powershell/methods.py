@@ -30,7 +30,11 @@ def _substring(text: str, said: list[str]) -> str:
 
 
 def _insert(text: str, said: list[str]) -> str:
-    return text[: int(said[0])] + said[1] + text[int(said[0]) :] if len(said) > 1 and said[0].isdigit() else MAYBE_EMPTY
+    return (
+        text[: int(said[0])] + said[1] + text[int(said[0]) :]
+        if len(said) > 1 and said[0].isdigit()
+        else MAYBE_EMPTY
+    )
 
 
 def _remove(text: str, said: list[str]) -> str:
@@ -75,7 +79,9 @@ def string_of(text: str, encoding: str) -> str:
     if not is_known(text):
         return MAYBE_EMPTY
     try:
-        return cleared(text.encode("latin-1").decode("utf-16-le" if "unicode" in encoding else "utf-8"))
+        return cleared(
+            text.encode("latin-1").decode("utf-16-le" if "unicode" in encoding else "utf-8")
+        )
     except UnicodeError:
         return MAYBE_EMPTY
 
@@ -85,7 +91,9 @@ def formatted(said: list[str]) -> str:
     items = said[1:]
     places = [int(found[1]) for found in _PLACE.finditer(said[0])]
     check_size(len(said[0]) + sum(len(items[place]) for place in places if place < len(items)))
-    return _PLACE.sub(lambda found: items[int(found[1])] if int(found[1]) < len(items) else "", said[0])
+    return _PLACE.sub(
+        lambda found: items[int(found[1])] if int(found[1]) < len(items) else "", said[0]
+    )
 
 
 def _join(said: list[str]) -> str:

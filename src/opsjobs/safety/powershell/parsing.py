@@ -68,7 +68,14 @@ def _repaired(lines: list[str]) -> Iterator[str]:
             end = "" if end in line else end
             yield line
             continue
-        end = next((close for begin, close in _OPENS.items() if begin in line and close not in line.partition(begin)[2]), "")
+        end = next(
+            (
+                close
+                for begin, close in _OPENS.items()
+                if begin in line and close not in line.partition(begin)[2]
+            ),
+            "",
+        )
         yield line if end else _BARE.sub(_quoted, line)
 
 

@@ -48,7 +48,11 @@ class Scopes:
         while waiting:
             word = waiting.pop(0)
             option, colon, _ = word.lower().partition(":")
-            named = [name for name in names if len(option) > 1 and option[:1] == "-" and name.startswith(option[1:])]
+            named = [
+                name
+                for name in names
+                if len(option) > 1 and option[:1] == "-" and name.startswith(option[1:])
+            ]
             if named:
                 if named[0] in free:
                     free.remove(named[0])
@@ -81,7 +85,11 @@ class Scopes:
         while parent is not None and self.scope == SCRIPT:
             if parent.type == "function_statement":
                 self.scope = name_of(parent)
-            elif parent.start_byte in self._fed and not self.items and parent.type == "array_literal_expression":
+            elif (
+                parent.start_byte in self._fed
+                and not self.items
+                and parent.type == "array_literal_expression"
+            ):
                 self.items = self._fed[parent.start_byte]
             parent = parent.parent
 

@@ -34,7 +34,11 @@ _FOR_EVER = re.compile(
 )
 _FOR_EVER_WORDS = 8
 # Commands that fetch, and the option that says where to.
-_SAVES = {"invoke-webrequest": "-outfile", "invoke-restmethod": "-outfile", "start-bitstransfer": "-destination"}
+_SAVES = {
+    "invoke-webrequest": "-outfile",
+    "invoke-restmethod": "-outfile",
+    "start-bitstransfer": "-destination",
+}
 _SAVES_MIN = 3
 _TABLE = re.compile(r"@\w+\Z")
 
@@ -109,14 +113,20 @@ class _PowerShellReading:
         return ("curl",) if any(word in text for word in FETCHES) else ()
 
     def _name(self, command: Node) -> list[str]:
-        return [plain for name in self._paths(command) for plain in self._matching(self._plain(name))]
+        return [
+            plain for name in self._paths(command) for plain in self._matching(self._plain(name))
+        ]
 
     def _paths(self, command: Node) -> list[str]:
         """Return the possible names of a command, with its folder."""
         node = command.child_by_field_name("command_name")
         if node is None:
             return [MAYBE_EMPTY]
-        inner = node.named_children[0] if node.type == "command_name_expr" and node.named_children else node
+        inner = (
+            node.named_children[0]
+            if node.type == "command_name_expr" and node.named_children
+            else node
+        )
         if _NO_NAME.match(self._values.text(node)):
             return []
         if inner.type in ("command_name", "command_name_expr"):
@@ -131,7 +141,9 @@ class _PowerShellReading:
         """`r*m-it*m`, of Get-Command: those commands that some rule is about."""
         if "*" not in name:
             return [name]
-        return [n for n in sorted(self._trace.names) if fnmatchcase(n, name)][:_MATCHES_MAX] or [MAYBE_EMPTY]
+        return [n for n in sorted(self._trace.names) if fnmatchcase(n, name)][:_MATCHES_MAX] or [
+            MAYBE_EMPTY
+        ]
 
     def _name_as_written(self, command: Node) -> str:
         node = command.child_by_field_name("command_name")
@@ -164,7 +176,11 @@ class _PowerShellReading:
         words, writes = self._split_words(node)
         place = self._place(node)
         said = "\n".join(fed) if fed is not None and all(is_known(t) for t in fed) else None
-        io = Io(sources, (lambda: said) if said is not None else None, tuple(("write", path) for path in writes))
+        io = Io(
+            sources,
+            (lambda: said) if said is not None else None,
+            tuple(("write", path) for path in writes),
+        )
         for path in self._paths(node):
             self._ran(path, place)
         for name in self._name(node):
@@ -177,20 +193,39 @@ class _PowerShellReading:
                 self._trace.downloaded.update(map(_key, _saved(name, words)))
             self._inside(name, node, words, place, io)
 
-    def _inside(self, name: str, node: Node, words: list[str], place: SourcePosition, io: Io) -> None:
+    def _inside(
+        self, name: str, node: Node, words: list[str], place: SourcePosition, io: Io
+    ) -> None:
         plain = [w for w in words if not w.startswith("-")]
         if name == "invoke-expression":
-            self._code(node, plain or ([io.fed() or MAYBE_EMPTY] if io.sources or io.text else []), place, io)
+            self._code(
+                node,
+                plain or ([io.fed() or MAYBE_EMPTY] if io.sources or io.text else []),
+                place,
+                io,
+            )
         elif name == "start-process" and plain:
             self._ran(plain[0], place)
-            run(self._trace, [self._plain(plain[0]), *(w for text in plain[1:] for w in text.split())], place)
-            self._trace.call([self._plain(plain[0]), *(w for text in plain[1:] for w in text.split())], place, dialect="cmd")
+            run(
+                self._trace,
+                [self._plain(plain[0]), *(w for text in plain[1:] for w in text.split())],
+                place,
+            )
+            self._trace.call(
+                [self._plain(plain[0]), *(w for text in plain[1:] for w in text.split())],
+                place,
+                dialect="cmd",
+            )
         elif name in ("set-alias", "new-alias") and len(plain) > 1:
             self._aliases[plain[0].lower()] = self._plain(plain[1])
-        elif name in ("invoke-wmimethod", "invoke-cimmethod") and any("win32_process" in w.lower() for w in words):
+        elif name in ("invoke-wmimethod", "invoke-cimmethod") and any(
+            "win32_process" in w.lower() for w in words
+        ):
             self._trace.event("dynamic_program", place)
         elif (written := self._name_as_written(node)) in ALIASES:
-            run(self._trace, [written, *words], place, io)  # outside of Windows it is the program of that name
+            run(
+                self._trace, [written, *words], place, io
+            )  # outside of Windows it is the program of that name
         elif not _CMDLET.fullmatch(name) and name not in self._functions:
             self._trace.call((name, *words), place, dialect="cmd", io=io)
             if not name.endswith((".ps1", ".psm1")):
@@ -221,9 +256,17 @@ class _PowerShellReading:
         elif name in _DELETES and said:
             self._trace.call(("remove-item", "-Recurse", *said[:1]), place, dialect="powershell")
         elif name == "diagnostics.process::start" and said:
-            run(self._trace, [self._plain(said[0]), *(w for text in said[1:] for w in as_source(text).split())], place)
+            run(
+                self._trace,
+                [self._plain(said[0]), *(w for text in said[1:] for w in as_source(text).split())],
+                place,
+            )
         elif name == ".shellexecute" and said:
-            run(self._trace, [self._plain(said[0]), *(w for text in said[1:2] for w in text.split())], place)
+            run(
+                self._trace,
+                [self._plain(said[0]), *(w for text in said[1:2] for w in text.split())],
+                place,
+            )
 
 
 def _key(path: str) -> str:

@@ -12,7 +12,14 @@ from tree_sitter import Node
 
 from opsjobs.safety.budget import Budget, check_size, replaced
 from opsjobs.safety.inputs import NOBODY, ProgramInputs
-from opsjobs.safety.powershell.methods import METHODS, STATIC, character, contents, formatted, string_of
+from opsjobs.safety.powershell.methods import (
+    METHODS,
+    STATIC,
+    character,
+    contents,
+    formatted,
+    string_of,
+)
 from opsjobs.safety.powershell.names import CONSTANTS, ENVIRONMENT
 from opsjobs.safety.powershell.parsing import understood
 from opsjobs.safety.powershell.scopes import SCRIPT, Scopes, name_of
@@ -26,7 +33,9 @@ _PATTERN_STEPS = 40
 """The cost of compiling an expression for a name."""
 _LISTS = frozenset({"get-childitem", "gci", "ls", "dir"})
 _TEXT_MAX = 64 << 10
-_VARIABLE = re.compile(r"`(.)|\$\((?:[^()]|\([^()]*\))*\)|\$(?:\{([^}]+)\}|((?:\w+:)?\w+))", re.DOTALL)
+_VARIABLE = re.compile(
+    r"`(.)|\$\((?:[^()]|\([^()]*\))*\)|\$(?:\{([^}]+)\}|((?:\w+:)?\w+))", re.DOTALL
+)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "0": "", "a": "", "b": "", "f": "", "v": "", "e": ""}
 _BACKTICK = re.compile(r"`(\r?\n|.)", re.DOTALL)
 _PLACE = re.compile(r"\{(\d+)[^}]*\}")
@@ -73,7 +82,9 @@ class PowerShellValues:
 
     def beginning(self, node: Node) -> str:
         """Return the text of the node, cut to its beginning if it is long, for excerpts."""
-        return self.source[node.start_byte : min(node.end_byte, node.start_byte + _SEEN_BYTES_MAX)].decode(errors="replace")
+        return self.source[
+            node.start_byte : min(node.end_byte, node.start_byte + _SEEN_BYTES_MAX)
+        ].decode(errors="replace")
 
     def nodes(self) -> Iterator[Node]:
         """Return all nodes, from the top."""
@@ -102,13 +113,23 @@ class PowerShellValues:
 
     def _parameter(self, node: Node) -> None:
         variable = next((c for c in node.named_children if c.type == "variable"), None)
-        default = next((c for c in node.named_children if c.type == "script_parameter_default"), None)
+        default = next(
+            (c for c in node.named_children if c.type == "script_parameter_default"), None
+        )
         owner = node.parent
         while owner is not None and owner.type != "function_statement":
             owner = owner.parent
         if variable is not None:
-            value = default.named_children[-1] if default is not None and default.named_children else None
-            self.scopes.declare(name_of(owner) if owner is not None else SCRIPT, self.text(variable).lower().strip("${}"), value)
+            value = (
+                default.named_children[-1]
+                if default is not None and default.named_children
+                else None
+            )
+            self.scopes.declare(
+                name_of(owner) if owner is not None else SCRIPT,
+                self.text(variable).lower().strip("${}"),
+                value,
+            )
 
     def begin(self) -> None:
         """Bind the script's own arguments, once its parameters are known."""
@@ -164,7 +185,10 @@ class PowerShellValues:
             return [CONSTANTS.get(name, MAYBE_EMPTY)]
         self._asked.add(name)
         default = self.scopes.default(name)
-        nodes = [*given[:16], *((default,) if default is not None and parameter is not None else ())]
+        nodes = [
+            *given[:16],
+            *((default,) if default is not None and parameter is not None else ()),
+        ]
         found = [*(parameter or ()), *(text for node in nodes for text in self.of(node))]
         self._asked.discard(name)
         return list(dict.fromkeys(found))
@@ -194,7 +218,10 @@ class PowerShellValues:
                 part = waiting.pop()
                 self._budget.spend()
                 if part.type == "hash_entry" and len(part.named_children) > 1:
-                    found += [f"-{self.text(part.named_children[0]).strip(chr(39) + chr(34))}", *self.of(part.named_children[1])]
+                    found += [
+                        f"-{self.text(part.named_children[0]).strip(chr(39) + chr(34))}",
+                        *self.of(part.named_children[1]),
+                    ]
                 else:
                     waiting += reversed(part.named_children)
         return found or [SOMETHING]
@@ -220,7 +247,9 @@ class PowerShellValues:
             return [self.expanded(text)]
         self._budget.spend(_PATTERN_STEPS)
         is_it = re.compile(rf"\$\{{?{re.escape(many)}\}}?(?!\w)")
-        values = [value.replace("$", "").replace("\\", "\\\\") for value in self.variable(many)[:16]]
+        values = [
+            value.replace("$", "").replace("\\", "\\\\") for value in self.variable(many)[:16]
+        ]
         check_size(len(text) + text.count("$") * max(map(len, values)))
         return [self.expanded(is_it.sub(value, text)) for value in values]
 
@@ -265,12 +294,24 @@ class PowerShellValues:
             between = "".join(right)
             check_size(len(between) * len(left) + sum(map(len, left)))
             return [between.join(left)]
-        if operator in ("-replace", "-creplace", "-ireplace") and right and all(is_known(t) for t in (*left, *right)):
+        if (
+            operator in ("-replace", "-creplace", "-ireplace")
+            and right
+            and all(is_known(t) for t in (*left, *right))
+        ):
             pattern = right[0]
             to = right[1] if len(right) > 1 else ""
-            return [replaced(text, pattern, to) for text in left] if re.fullmatch(r"[\w\s~#@!%&=:;,<>-]+", pattern) else _UNKNOWN
+            return (
+                [replaced(text, pattern, to) for text in left]
+                if re.fullmatch(r"[\w\s~#@!%&=:;,<>-]+", pattern)
+                else _UNKNOWN
+            )
         if operator in ("-split", "-csplit", "-isplit") and right:
-            return [piece for text in left for piece in (text.split(right[0]) if right[0] else list(text))]
+            return [
+                piece
+                for text in left
+                for piece in (text.split(right[0]) if right[0] else list(text))
+            ]
         return _UNKNOWN
 
     def _list_items(self, node: Node) -> list[str]:
@@ -289,13 +330,28 @@ class PowerShellValues:
         elements = command.child_by_field_name("command_elements")
         called = self.text(name).lower() if name is not None else ""
         if called in ("get-command", "gcm") and elements is not None:
-            return [w for c in elements.named_children if c.type != "command_argument_sep" for w in self.of(c)]
+            return [
+                w
+                for c in elements.named_children
+                if c.type != "command_argument_sep"
+                for w in self.of(c)
+            ]
         if called in _LISTS and elements is not None:
-            return contents([w for c in elements.named_children if c.type != "command_argument_sep" for w in self.of_word(c)])
+            return contents(
+                [
+                    w
+                    for c in elements.named_children
+                    if c.type != "command_argument_sep"
+                    for w in self.of_word(c)
+                ]
+            )
         if called not in ("write-output", "echo", "write") or elements is None:
             return _UNKNOWN
         return [
-            w for c in elements.named_children if c.type not in ("command_argument_sep", "command_parameter") for w in self.of(c)
+            w
+            for c in elements.named_children
+            if c.type not in ("command_argument_sep", "command_parameter")
+            for w in self.of(c)
         ]
 
     def of_word(self, node: Node) -> list[str]:
@@ -320,7 +376,9 @@ class PowerShellValues:
         if len(ends) != 2 or not all(e.lstrip("-").isdigit() for e in ends):
             return _UNKNOWN
         first, last = (int(e) for e in ends)
-        return [str(n) for n in range(first, last + 1)] if 0 <= last - first < _ITEMS_MAX else _UNKNOWN
+        return (
+            [str(n) for n in range(first, last + 1)] if 0 <= last - first < _ITEMS_MAX else _UNKNOWN
+        )
 
     # --- methods
 
@@ -332,11 +390,23 @@ class PowerShellValues:
         of = node.named_children[0] if node.named_children else None
         member = next((c for c in node.named_children if c.type == "member_name"), None)
         arguments = next((c for c in node.named_children if c.type == "argument_list"), None)
-        name = self.one(member.named_children[0]) if member is not None and member.named_children else ""
+        name = (
+            self.one(member.named_children[0])
+            if member is not None and member.named_children
+            else ""
+        )
         if member is not None and (not name or not is_known(name)):
             name = self.text(member).strip("'\"")
-        kind = self.text(of).lower().strip("[]").removeprefix("system.") if of is not None and of.type == "type_literal" else ""
-        said = [t for c in arguments.named_children for t in self.of(c)] if arguments is not None else []
+        kind = (
+            self.text(of).lower().strip("[]").removeprefix("system.")
+            if of is not None and of.type == "type_literal"
+            else ""
+        )
+        said = (
+            [t for c in arguments.named_children for t in self.of(c)]
+            if arguments is not None
+            else []
+        )
         return f"{kind}::{name.lower()}" if kind else f".{name.lower()}", of, said
 
     def _invoked(self, node: Node) -> list[str]:
@@ -349,4 +419,7 @@ class PowerShellValues:
         if of is None or of.type == "type_literal":
             return _UNKNOWN
         method = METHODS.get(name)
-        return [method(text, said) if method is not None and is_known(text) else MAYBE_EMPTY for text in self.of(of)]
+        return [
+            method(text, said) if method is not None and is_known(text) else MAYBE_EMPTY
+            for text in self.of(of)
+        ]

@@ -46,7 +46,9 @@ class LabSession(asyncssh.SSHServerSession[bytes]):
 
     def subsystem_requested(self, subsystem: str) -> bool:
         """Serve SFTP, the only subsystem."""
-        files: SSHServerStreamSession[bytes] = SSHServerStreamSession(None, lambda _: self._files(), 3)
+        files: SSHServerStreamSession[bytes] = SSHServerStreamSession(
+            None, lambda _: self._files(), 3
+        )
         return subsystem == "sftp" and self._become(files).subsystem_requested(subsystem)
 
     def _become(self, inner: asyncssh.SSHServerSession[bytes]) -> asyncssh.SSHServerSession[bytes]:

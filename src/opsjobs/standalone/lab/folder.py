@@ -52,7 +52,12 @@ class LabFolder:
             found = json.loads(self._record.read_text())
         except FileNotFoundError:
             return None
-        return LabRecord(found["pid"], found["user"], found["host_key"], tuple(Machine(**m) for m in found["machines"]))
+        return LabRecord(
+            found["pid"],
+            found["user"],
+            found["host_key"],
+            tuple(Machine(**m) for m in found["machines"]),
+        )
 
     def ports(self) -> dict[str, int]:
         """Return the last port of each machine."""

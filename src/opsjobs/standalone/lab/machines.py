@@ -47,10 +47,16 @@ class Lab:
             agent_forwarding=False, encoding=None, login_timeout=30, keepalive_interval=0,
         )  # fmt: skip
         machines = []
-        for name, listener in zip(self._names, _listeners(self._names, self._folder.ports()), strict=True):
+        for name, listener in zip(
+            self._names, _listeners(self._names, self._folder.ports()), strict=True
+        ):
             machines.append(Machine(name, listener.getsockname()[1]))
-            self._servers.append(await self._listen(name, listener, _Guests(user, client_key.public_data), options))
-        record = LabRecord(os.getpid(), user, host_key.export_public_key().decode().strip(), tuple(machines))
+            self._servers.append(
+                await self._listen(name, listener, _Guests(user, client_key.public_data), options)
+            )
+        record = LabRecord(
+            os.getpid(), user, host_key.export_public_key().decode().strip(), tuple(machines)
+        )
         self._folder.write(record)
         return record
 
@@ -61,7 +67,11 @@ class Lab:
         self._servers.clear()
 
     async def _listen(
-        self, name: str, listener: socket.socket, guests: _Guests, options: asyncssh.SSHServerConnectionOptions
+        self,
+        name: str,
+        listener: socket.socket,
+        guests: _Guests,
+        options: asyncssh.SSHServerConnectionOptions,
     ) -> asyncssh.SSHAcceptor:
         home = self._folder.home(name)
         return await asyncssh.listen(
@@ -122,7 +132,9 @@ def _key(path: Path) -> asyncssh.SSHKey:
     if not path.exists():
         making = path.with_suffix(".making")
         making.unlink(missing_ok=True)
-        asyncssh.generate_private_key("ssh-ed25519", comment=f"opsjobs lab {path.name}").write_private_key(making)
+        asyncssh.generate_private_key(
+            "ssh-ed25519", comment=f"opsjobs lab {path.name}"
+        ).write_private_key(making)
         making.chmod(0o600)
         making.rename(path)
     return asyncssh.read_private_key(path)
@@ -136,7 +148,9 @@ def _listeners(names: list[str], wanted: dict[str, int]) -> list[socket.socket]:
         while listener is None:
             port = next(free, None)
             if port is None:
-                raise Unavailable(f"The lab finds no free port for {name} between {FIRST_PORT} and {LAST_PORT} on {ADDRESS}.")
+                raise Unavailable(
+                    f"The lab finds no free port for {name} between {FIRST_PORT} and {LAST_PORT} on {ADDRESS}."
+                )
             listener = _bind(port)
         found.append(listener)
     return found

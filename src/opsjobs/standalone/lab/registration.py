@@ -31,12 +31,17 @@ async def register(inventory: TargetInventory, vault: Vault, folder: LabFolder) 
     if record is None:
         raise Unavailable(f"The lab in {folder.path} does not run.")
     credential_id = await _ensure_credential(vault, record.user, folder.client_key.read_text())
-    known = {target.name: target for target in await inventory.resolve(SelectionDraft(selector="lab=true"))}
+    known = {
+        target.name: target
+        for target in await inventory.resolve(SelectionDraft(selector="lab=true"))
+    }
     room = asyncio.Semaphore(_WRITES_AT_ONCE)
 
     async def ensure(machine: Machine) -> None:
         async with room:
-            await _ensure_target(inventory, _draft(machine, record), known.get(machine.name), credential_id)
+            await _ensure_target(
+                inventory, _draft(machine, record), known.get(machine.name), credential_id
+            )
 
     async with asyncio.TaskGroup() as tasks:
         for machine in record.machines:
@@ -46,7 +51,9 @@ async def register(inventory: TargetInventory, vault: Vault, folder: LabFolder) 
 
 
 async def _ensure_credential(vault: Vault, user: str, private_key: str) -> str:
-    draft = CredentialDraft(name=LAB, type=CredentialType.SSH_KEY, username=user, private_key=SecretStr(private_key))
+    draft = CredentialDraft(
+        name=LAB, type=CredentialType.SSH_KEY, username=user, private_key=SecretStr(private_key)
+    )
     found = (await vault.list(PageRequest(limit=1, filters={"name": [LAB]}))).items
     if not found:
         await vault.create(draft)
@@ -59,7 +66,9 @@ async def _ensure_credential(vault: Vault, user: str, private_key: str) -> str:
     return str(found[0].id)
 
 
-async def _ensure_target(inventory: TargetInventory, draft: TargetDraft, known: Target | None, credential_id: str) -> None:
+async def _ensure_target(
+    inventory: TargetInventory, draft: TargetDraft, known: Target | None, credential_id: str
+) -> None:
     if known is None:
         await inventory.create(draft)
     elif not _same(known, draft, credential_id):
@@ -80,5 +89,11 @@ def _draft(machine: Machine, record: LabRecord) -> TargetDraft:
 
 
 def _same(known: Target, draft: TargetDraft, credential_id: str) -> bool:
-    held = (known.host, known.port, known.credential, [" ".join(k.split()[:2]) for k in known.host_keys], list(known.groups))
+    held = (
+        known.host,
+        known.port,
+        known.credential,
+        [" ".join(k.split()[:2]) for k in known.host_keys],
+        list(known.groups),
+    )
     return held == (draft.host, draft.port, credential_id, draft.host_keys, draft.groups)

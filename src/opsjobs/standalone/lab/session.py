@@ -14,7 +14,15 @@ from typing import Any
 import asyncssh
 
 _STDIN, _STDERR = 0, 2
-_SIGNALS = ("HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2")  # RFC 4254 section 6.10, without terminal signals
+_SIGNALS = (
+    "HUP",
+    "INT",
+    "QUIT",
+    "KILL",
+    "TERM",
+    "USR1",
+    "USR2",
+)  # RFC 4254 section 6.10, without terminal signals
 _ACCEPTED = ("LANG", "LC_")  # what Debian's sshd accepts of a client's environment
 
 
@@ -88,7 +96,11 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
         loop = asyncio.get_running_loop()
         try:
             process, _ = await loop.subprocess_exec(
-                lambda: _Output(self), *program, env=self._environment(), cwd=self._home, start_new_session=True
+                lambda: _Output(self),
+                *program,
+                env=self._environment(),
+                cwd=self._home,
+                start_new_session=True,
             )
         except OSError as broken:
             self.output(_STDERR, f"lab: cannot start the command: {broken.strerror}\n".encode())
@@ -107,7 +119,9 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
     def output(self, descriptor: int, data: bytes) -> None:
         """Send what the command wrote."""
         if self._channel is not None:
-            self._channel.write(data, asyncssh.EXTENDED_DATA_STDERR if descriptor == _STDERR else None)
+            self._channel.write(
+                data, asyncssh.EXTENDED_DATA_STDERR if descriptor == _STDERR else None
+            )
 
     def exited(self, code: int) -> None:
         """Send the exit status after all output; a negative code is a signal's number."""
@@ -140,7 +154,9 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
 
     def _each_output(self, verb: str) -> None:
         for descriptor in (1, 2):
-            pipe = self._process.get_pipe_transport(descriptor) if self._process is not None else None
+            pipe = (
+                self._process.get_pipe_transport(descriptor) if self._process is not None else None
+            )
             if isinstance(pipe, transports.ReadTransport) and not pipe.is_closing():
                 getattr(pipe, verb)()
 

@@ -15,7 +15,15 @@ from opsjobs.store.identities.sessions import LoginSessions
 from opsjobs.store.identities.users import Users
 from opsjobs.store.transaction import Connection, Database
 
-__all__ = ["API_KEYS", "TOKEN_PREFIX", "ApiKey", "ApiKeys", "IdentityStore", "LockoutPolicy", "new_token"]
+__all__ = [
+    "API_KEYS",
+    "TOKEN_PREFIX",
+    "ApiKey",
+    "ApiKeys",
+    "IdentityStore",
+    "LockoutPolicy",
+    "new_token",
+]
 
 EXTERNAL_KEPT_SECONDS = 30 * 86_400.0
 
@@ -80,7 +88,13 @@ class IdentityStore(ApiKeys):
         other = await self.standing(user, "user" if kind == "user" else "external")
         if other is None:
             return None
-        return replace(itself, name=name, grants=both(itself, other), roles=both_roles(itself, other), person=other.person)
+        return replace(
+            itself,
+            name=name,
+            grants=both(itself, other),
+            roles=both_roles(itself, other),
+            person=other.person,
+        )
 
     async def _registered(self, name: str) -> Principal | None:
         """Return the service, limited to the current rights of the identity that registered it.
@@ -90,12 +104,16 @@ class IdentityStore(ApiKeys):
         row = await self._database.fetch_one(_SERVICE, [name])
         if row is None:
             return None
-        itself = replace(principal_of(row["name"], "service", row["grants"], None), makers=tuple(row["makers"]))
+        itself = replace(
+            principal_of(row["name"], "service", row["grants"], None), makers=tuple(row["makers"])
+        )
         if row["answers_to"] is None:
             return itself
         maker = await self.standing(row["answers_to"], row["answers_to_kind"])
         return None if maker is None else within(itself, maker)
 
-    async def _load(self, query: str, name: str, kind: PrincipalKind, person: str | None) -> Principal | None:
+    async def _load(
+        self, query: str, name: str, kind: PrincipalKind, person: str | None
+    ) -> Principal | None:
         row = await self._database.fetch_one(query, [name])
         return None if row is None else principal_of(row["name"], kind, row["grants"], person)

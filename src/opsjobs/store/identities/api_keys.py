@@ -152,7 +152,9 @@ class ApiKeys(ABC):
         self._database = database
         self._clock = clock or SystemClock()
 
-    async def create_key(self, name: str, role: str, token: str | None = None, expires_at: datetime | None = None) -> str:
+    async def create_key(
+        self, name: str, role: str, token: str | None = None, expires_at: datetime | None = None
+    ) -> str:
         """Store a key with a role; return its token, which is shown only once.
 
         Raises Conflict as `issue_key`, Invalid.
@@ -160,11 +162,15 @@ class ApiKeys(ABC):
         token = token or new_token()
         _check(role, token)
         async with self._database.transaction() as connection:
-            await self._insert(connection, NewKey(name, [role_grant(role)], expires_at), token, None)
+            await self._insert(
+                connection, NewKey(name, [role_grant(role)], expires_at), token, None
+            )
             await retired_names.check_name(connection, "api_key", name, reuse_name=False)
         return token
 
-    async def issue_key(self, new: NewKey, idem: IdempotentRequest | None, by: Principal) -> tuple[ApiKey, str] | Answer:
+    async def issue_key(
+        self, new: NewKey, idem: IdempotentRequest | None, by: Principal
+    ) -> tuple[ApiKey, str] | Answer:
         """Store a key made by `by`; return it with its token, or the answer to the first request.
 
         A repeated request gets all but the token, which is not stored. Raises
@@ -174,13 +180,25 @@ class ApiKeys(ABC):
 
         async def insert_key(connection: Connection) -> ApiKey:
             key = await self._insert(connection, new, token, by)
-            over = await retired_names.check_name(connection, "api_key", new.name, reuse_name=new.reuse_name)
-            after = {"grants": key.grants, "expires_at": moment(key.expires_at), "person": key.person, **over}
-            await audit.record(connection, "api_key.created", "api_key", key.id, key.name, after=after)
+            over = await retired_names.check_name(
+                connection, "api_key", new.name, reuse_name=new.reuse_name
+            )
+            after = {
+                "grants": key.grants,
+                "expires_at": moment(key.expires_at),
+                "person": key.person,
+                **over,
+            }
+            await audit.record(
+                connection, "api_key.created", "api_key", key.id, key.name, after=after
+            )
             return key
 
         done = await idempotency.once(
-            self._database, idem, insert_key, lambda key: Answer(201, f"/api-keys/{key.id}", {**key.data(), "token": None})
+            self._database,
+            idem,
+            insert_key,
+            lambda key: Answer(201, f"/api-keys/{key.id}", {**key.data(), "token": None}),
         )
         return done if isinstance(done, Answer) else (done, token)
 
@@ -197,25 +215,34 @@ class ApiKeys(ABC):
         except errors.UniqueViolation:
             await self._ensure(_RAISE, [role, _digest(token), role], role)
         except (errors.UndefinedTable, errors.UndefinedColumn):
-            raise Unavailable("The database has no tables yet, or older ones: run `opsjobs db upgrade`.") from None
+            raise Unavailable(
+                "The database has no tables yet, or older ones: run `opsjobs db upgrade`."
+            ) from None
 
     async def _ensure(self, statement: str, values: Sequence[Any], role: str) -> None:
         async with self._database.transaction() as connection:
             row = await (await connection.execute(statement, values)).fetchone()
             if row is not None:
                 after = {"grants": [role_grant(role)]}
-                await audit.record(connection, "api_key.ensured", "api_key", row["id"], row["name"], after=after)
+                await audit.record(
+                    connection, "api_key.ensured", "api_key", row["id"], row["name"], after=after
+                )
 
     async def by_token(self, token: str) -> Principal | None:
         """Return the principal of a token; None if it is unknown or expired, or its user disabled."""
         if not token or len(token) > TOKEN_CHARACTERS_MAX:
             return None
-        row = await self._database.fetch_one(_WHO, [USE_NOTED_EVERY_SECONDS, _digest(token), _digest_of_narrow(token)])
+        row = await self._database.fetch_one(
+            _WHO, [USE_NOTED_EVERY_SECONDS, _digest(token), _digest_of_narrow(token)]
+        )
         if row is None:
             return None
         if row["unnoted"]:
             # One write per minute and key, not per request.
-            await self._database.fetch("update api_keys set last_used_at = opsjobs_now() where id = %s returning id", [row["id"]])
+            await self._database.fetch(
+                "update api_keys set last_used_at = opsjobs_now() where id = %s returning id",
+                [row["id"]],
+            )
         return await self._bounded(row)
 
     async def by_key_name(self, name: str) -> Principal | None:
@@ -231,7 +258,9 @@ class ApiKeys(ABC):
         key = principal_of(row["name"], "api_key", _grants(row), row["person"])
         key = replace(key, makers=_makers(row))
         if row["user_grants"] is not None:
-            return within(key, principal_of(row["user_name"], "user", row["user_grants"], row["user_name"]))
+            return within(
+                key, principal_of(row["user_name"], "user", row["user_grants"], row["user_name"])
+            )
         if row["answers_to"] is None:
             return key
         maker = await self.standing(row["answers_to"], row["answers_to_kind"])
@@ -256,9 +285,13 @@ class ApiKeys(ABC):
             gone = _key(await lock(connection, "api key", ref, f"select {_SHOWN} from api_keys"))
             await connection.execute("delete from api_keys where id = %s", [gone.id])
             before = {"grants": gone.grants, "person": gone.person}
-            await audit.record(connection, "api_key.deleted", "api_key", gone.id, gone.name, before=before)
+            await audit.record(
+                connection, "api_key.deleted", "api_key", gone.id, gone.name, before=before
+            )
 
-    async def _insert(self, connection: Connection, new: NewKey, token: str, by: Principal | None) -> ApiKey:
+    async def _insert(
+        self, connection: Connection, new: NewKey, token: str, by: Principal | None
+    ) -> ApiKey:
         values = {
             "uuid": uuid7(self._clock.now()),
             "name": new.name,
@@ -298,7 +331,10 @@ def _check(role: str, token: str) -> None:
         detail = f"There is no role {role!r}: there are {', '.join(Role)}."
         raise Invalid("unknown_role", detail, errors=[FieldError("/role", detail, "unknown_role")])
     if not TOKEN_CHARACTERS_MIN <= len(token) <= TOKEN_CHARACTERS_MAX:
-        raise Invalid("weak_token", f"A token has at least {TOKEN_CHARACTERS_MIN} characters: leave it out to get a random one.")
+        raise Invalid(
+            "weak_token",
+            f"A token has at least {TOKEN_CHARACTERS_MIN} characters: leave it out to get a random one.",
+        )
 
 
 def _key(row: Mapping[str, Any]) -> ApiKey:
@@ -308,8 +344,18 @@ def _key(row: Mapping[str, Any]) -> ApiKey:
 def _makers(row: Mapping[str, Any]) -> tuple[str, ...]:
     if row["makers"] is not None:
         return tuple(row["makers"])
-    made = (("user", row["user_name"]), (row["made_by_kind"], row["made_by"]), (row["answers_to_kind"], row["answers_to"]))
-    return tuple(dict.fromkeys(name if kind == "api_key" else f"{kind}/{name}" for kind, name in made if name is not None))
+    made = (
+        ("user", row["user_name"]),
+        (row["made_by_kind"], row["made_by"]),
+        (row["answers_to_kind"], row["answers_to"]),
+    )
+    return tuple(
+        dict.fromkeys(
+            name if kind == "api_key" else f"{kind}/{name}"
+            for kind, name in made
+            if name is not None
+        )
+    )
 
 
 def _grants(row: Mapping[str, Any]) -> list[dict[str, Any]]:

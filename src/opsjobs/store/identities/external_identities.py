@@ -57,7 +57,9 @@ class Seen:
         row = await self._database.fetch_one(_STANDING, [name, self._kept_seconds])
         if row is None:
             return None
-        return Principal(row["name"], "external", grants_of(row["grants"]), tuple(row["roles"]), row["person"])
+        return Principal(
+            row["name"], "external", grants_of(row["grants"]), tuple(row["roles"]), row["person"]
+        )
 
 
 def _values(principal: Principal) -> dict[str, object]:

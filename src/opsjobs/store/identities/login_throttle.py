@@ -80,7 +80,12 @@ class Attempts:
                     refused = float(row["seconds"])
                     if row["n"] == limit + 1:
                         await audit.record(
-                            connection, "login.locked", "user", user_id, name if user_id else None, reason=_why(key)
+                            connection,
+                            "login.locked",
+                            "user",
+                            user_id,
+                            name if user_id else None,
+                            reason=_why(key),
                         )
                     break
         if refused is not None:
@@ -101,12 +106,27 @@ class Attempts:
         A name that no user has may be a password: it is not written.
         """
         async with self._database.transaction() as connection:
-            values = {"key": "audited", "limit": AUDITED_MAX, "window": self._lock_out.window_seconds}
+            values = {
+                "key": "audited",
+                "limit": AUDITED_MAX,
+                "window": self._lock_out.window_seconds,
+            }
             row = await (await connection.execute(_COUNT, values)).fetchone()
             assert row is not None
             if row["n"] <= AUDITED_MAX:
-                reason = "the password is wrong, or the user disabled" if user_id else "there is no such user"
-                await audit.record(connection, "login.failed", "user", user_id, name if user_id else None, reason=reason)
+                reason = (
+                    "the password is wrong, or the user disabled"
+                    if user_id
+                    else "there is no such user"
+                )
+                await audit.record(
+                    connection,
+                    "login.failed",
+                    "user",
+                    user_id,
+                    name if user_id else None,
+                    reason=reason,
+                )
 
 
 def _of_name(name: str) -> str:
@@ -122,4 +142,8 @@ def _of_address(address: str | None) -> str:
 
 
 def _why(key: str) -> str:
-    return "too many attempts from one address" if key.startswith("address") else "too many attempts for one name"
+    return (
+        "too many attempts from one address"
+        if key.startswith("address")
+        else "too many attempts for one name"
+    )

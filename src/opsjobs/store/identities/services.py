@@ -126,12 +126,24 @@ class ServiceIdentities:
                 row = await (await connection.execute(_INSERT, values)).fetchone()
             assert row is not None
             service = _service(row)
-            over = await retired_names.check_name(connection, "service", name, reuse_name=reuse_name)
-            await audit.record(connection, "service.created", "service", service.id, name, after={**_describe(service), **over})
+            over = await retired_names.check_name(
+                connection, "service", name, reuse_name=reuse_name
+            )
+            await audit.record(
+                connection,
+                "service.created",
+                "service",
+                service.id,
+                name,
+                after={**_describe(service), **over},
+            )
             return service
 
         return await idempotency.once(
-            self._database, idem, insert_service, lambda service: Answer(201, f"/services/{service.id}", service.data())
+            self._database,
+            idem,
+            insert_service,
+            lambda service: Answer(201, f"/services/{service.id}", service.data()),
         )
 
     async def replace(
@@ -152,14 +164,28 @@ class ServiceIdentities:
         async with self._database.transaction() as connection:
             before = _service(await lock(connection, "service", ref, _SELECT))
             check_basis("service", ref, before.updated_at, basis)
-            values = {"id": before.id, "public_key": public_key, "grants": Jsonb(grants), "disabled": disabled, **_maker(by)}
+            values = {
+                "id": before.id,
+                "public_key": public_key,
+                "grants": Jsonb(grants),
+                "disabled": disabled,
+                **_maker(by),
+            }
             # A service does not become the owner; it may have the private key all the same.
             owner = _SHARED if by is None or by.kind == "service" else _HANDED_OVER
-            row = await (await connection.execute(_REPLACE.format(owner=owner, shown=_SHOWN), values)).fetchone()
+            row = await (
+                await connection.execute(_REPLACE.format(owner=owner, shown=_SHOWN), values)
+            ).fetchone()
             assert row is not None
             after = _service(row)
             await audit.record(
-                connection, "service.updated", "service", after.id, after.name, before=_describe(before), after=_describe(after)
+                connection,
+                "service.updated",
+                "service",
+                after.id,
+                after.name,
+                before=_describe(before),
+                after=_describe(after),
             )
         return after
 
@@ -168,7 +194,9 @@ class ServiceIdentities:
         async with self._database.transaction() as connection:
             gone = _service(await lock(connection, "service", ref, _SELECT))
             await connection.execute("delete from service_clients where id = %s", [gone.id])
-            await audit.record(connection, "service.deleted", "service", gone.id, gone.name, before=_describe(gone))
+            await audit.record(
+                connection, "service.deleted", "service", gone.id, gone.name, before=_describe(gone)
+            )
 
     async def get(self, ref: str) -> Service:
         """Return one service. Raises NotFound."""
@@ -212,7 +240,11 @@ def _maker(by: Principal | None) -> dict[str, Any]:
 
 
 def _describe(service: Service) -> dict[str, Any]:
-    told = {"grants": service.grants, "disabled": service.disabled, "public_key": service.public_key}
+    told = {
+        "grants": service.grants,
+        "disabled": service.disabled,
+        "public_key": service.public_key,
+    }
     return {**told, "made_by": service.made_by}
 
 

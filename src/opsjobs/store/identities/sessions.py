@@ -77,7 +77,9 @@ class LoginSessions:
             )
             token = await _give(connection, session)
             # The request came without a token; its user is known only now.
-            with audit.acting(replace(audit.actor(), name=user.name, kind="user", person=user.name)):
+            with audit.acting(
+                replace(audit.actor(), name=user.name, kind="user", person=user.name)
+            ):
                 await audit.record(connection, "user.logged_in", "user", user.id, user.name)
         return SessionLogin(session, user.name, token)
 
@@ -96,14 +98,20 @@ class LoginSessions:
                 stolen = True
                 await connection.execute(_END, ["a refresh token came twice", row["session_id"]])
                 reason = "a refresh token was used a second time"
-                await audit.record(connection, "login.revoked", "user", row["user_id"], row["name"], reason=reason)
+                await audit.record(
+                    connection, "login.revoked", "user", row["user_id"], row["name"], reason=reason
+                )
             else:
                 await connection.execute(
-                    "update refresh_tokens set used_at = opsjobs_now() where token_sha256 = %s", [_digest(token)]
+                    "update refresh_tokens set used_at = opsjobs_now() where token_sha256 = %s",
+                    [_digest(token)],
                 )
                 following = await _give(connection, row["session_id"])
         if stolen:
-            raise Unauthorised("token_reused", "This refresh token was used before: the login has ended. Log in again.")
+            raise Unauthorised(
+                "token_reused",
+                "This refresh token was used before: the login has ended. Log in again.",
+            )
         return SessionLogin(row["session_id"], row["name"], following)
 
     async def end(self, session: UUID) -> None:
@@ -123,7 +131,9 @@ class LoginSessions:
     async def principal(self, session: UUID) -> Principal | None:
         """Return the login's user with its current rights; None if it ended or is disabled."""
         row = await self._database.fetch_one(_WHO, [session])
-        return None if row is None else principal_of(row["name"], "user", row["grants"], row["name"])
+        return (
+            None if row is None else principal_of(row["name"], "user", row["grants"], row["name"])
+        )
 
 
 async def _give(connection: Connection, session: UUID) -> str:

@@ -122,11 +122,21 @@ class Users:
             assert row is not None
             user = _user(row)
             over = await retired_names.check_name(connection, "user", name, reuse_name=reuse_name)
-            await audit.record(connection, "user.created", "user", user.id, user.name, after={**_describe(user), **over})
+            await audit.record(
+                connection,
+                "user.created",
+                "user",
+                user.id,
+                user.name,
+                after={**_describe(user), **over},
+            )
             return user
 
         return await idempotency.once(
-            self._database, idem, insert_user, lambda user: Answer(201, f"/users/{user.id}", user.data())
+            self._database,
+            idem,
+            insert_user,
+            lambda user: Answer(201, f"/users/{user.id}", user.data()),
         )
 
     async def change(
@@ -161,8 +171,19 @@ class Users:
             after = _user(row)
             if off or password_hash is not None:
                 await connection.execute(_END_SESSIONS, [action, before.id])
-            told = {**_describe(after), **({"password": "changed"} if password_hash is not None else {})}
-            await audit.record(connection, action, "user", after.id, after.name, before=_describe(before), after=told)
+            told = {
+                **_describe(after),
+                **({"password": "changed"} if password_hash is not None else {}),
+            }
+            await audit.record(
+                connection,
+                action,
+                "user",
+                after.id,
+                after.name,
+                before=_describe(before),
+                after=told,
+            )
         return after
 
     async def delete(self, ref: str) -> None:
@@ -170,11 +191,15 @@ class Users:
         async with self._database.transaction() as connection:
             await _one_at_a_time(connection)
             gone = _user(await lock(connection, "user", ref, _SELECT))
-            keys = await (await connection.execute("select name from api_keys where user_id = %s", [gone.id])).fetchall()
+            keys = await (
+                await connection.execute("select name from api_keys where user_id = %s", [gone.id])
+            ).fetchall()
             async with _an_admin_stays(connection):
                 await connection.execute("delete from users where id = %s", [gone.id])
             before = {**_describe(gone), "api_keys": [key["name"] for key in keys]}
-            await audit.record(connection, "user.deleted", "user", gone.id, gone.name, before=before)
+            await audit.record(
+                connection, "user.deleted", "user", gone.id, gone.name, before=before
+            )
 
     async def get(self, ref: str) -> User:
         """Return one user. Raises NotFound."""

@@ -76,10 +76,14 @@ class Ledger:
         """Claim up to `limit` ready runs of the zone, with turns from `floor` up, for this owner."""
         async with failpoints.at("claim"):
             return await self._database.retry(
-                lambda: _claim.claim(self._database, owner=owner, worker=worker, zone=zone, limit=limit, floor=floor)
+                lambda: _claim.claim(
+                    self._database, owner=owner, worker=worker, zone=zone, limit=limit, floor=floor
+                )
             )
 
-    async def take_over(self, *, owner: UUID, worker: str, zone: str, limit: int, waited: bool = False) -> list[Claimed]:
+    async def take_over(
+        self, *, owner: UUID, worker: str, zone: str, limit: int, waited: bool = False
+    ) -> list[Claimed]:
         """Take over up to `limit` runs of dead workers, under this owner and the next fence.
 
         A run whose owners died too often in a row without a sign of life from it ends `dead`
@@ -88,7 +92,9 @@ class Ledger:
         enough.
         """
         return await self._database.retry(
-            lambda: _takeover.take_over(self._database, owner=owner, worker=worker, zone=zone, limit=limit, waited=waited)
+            lambda: _takeover.take_over(
+                self._database, owner=owner, worker=worker, zone=zone, limit=limit, waited=waited
+            )
         )
 
     async def find_unknown_runs(self, *, owner: UUID, known: Sequence[int]) -> list[Claimed]:
@@ -119,25 +125,39 @@ class Ledger:
 
         Raises NotFound, or Conflict if the execution has ended.
         """
-        await self._database.retry(lambda: _cancel.request_cancel(self._database, execution_id, by=by, reason=reason))
+        await self._database.retry(
+            lambda: _cancel.request_cancel(self._database, execution_id, by=by, reason=reason)
+        )
 
     async def pause(self, execution_id: int, *, by: str, reason: str | None) -> None:
         """Pause an execution: no run is started any more.
 
         Raises NotFound, or Conflict if the execution is being cancelled or has ended.
         """
-        await self._database.retry(lambda: _pausing.pause(self._database, execution_id, by=by, reason=reason))
+        await self._database.retry(
+            lambda: _pausing.pause(self._database, execution_id, by=by, reason=reason)
+        )
 
     async def resume(self, execution_id: int, *, by: str) -> Resumed:
         """Resume an execution; if it is paused at a gate, pass the gate. Raises as `pause`."""
-        return await self._database.retry(lambda: _pausing.resume(self._database, execution_id, by=by))
+        return await self._database.retry(
+            lambda: _pausing.resume(self._database, execution_id, by=by)
+        )
 
     async def request_approval(
-        self, execution_id: int, action: str, terms: ApprovalTerms, *, hash_: str | None = None, salt: bytes | None = None
+        self,
+        execution_id: int,
+        action: str,
+        terms: ApprovalTerms,
+        *,
+        hash_: str | None = None,
+        salt: bytes | None = None,
     ) -> Approval:
         """Return the approval of an action of an execution; the first call requests it."""
         return await self._database.retry(
-            lambda: _approvals.request_approval(self._database, execution_id, action, terms, hash_=hash_, salt=salt)
+            lambda: _approvals.request_approval(
+                self._database, execution_id, action, terms, hash_=hash_, salt=salt
+            )
         )
 
     async def decide(self, approval_id: int, ruling: Ruling) -> Approval:
@@ -146,7 +166,9 @@ class Ledger:
         Raises NotFound, Conflict (already decided, or about something else), Forbidden (the
         principal may not decide), Invalid (an override without a reason).
         """
-        return await self._database.retry(lambda: _approvals.decide(self._database, approval_id, ruling))
+        return await self._database.retry(
+            lambda: _approvals.decide(self._database, approval_id, ruling)
+        )
 
     async def expire_changed(self, approval_id: int) -> None:
         """Close an approval whose execution would do something else by now.
@@ -170,7 +192,9 @@ class Ledger:
         Without `until` and `seconds` it lasts until it is ended.
         """
         await self._database.retry(
-            lambda: _maintenance.hold_target(self._database, target_id, slots, until=until, seconds=seconds, reason=reason, by=by)
+            lambda: _maintenance.hold_target(
+                self._database, target_id, slots, until=until, seconds=seconds, reason=reason, by=by
+            )
         )
 
     async def release_target(self, target_id: str) -> None:
@@ -182,7 +206,9 @@ class Ledger:
 
         Slots in use above that number are removed as they are freed.
         """
-        await self._database.retry(lambda: _maintenance.resize_slots(self._database, target_id, slots))
+        await self._database.retry(
+            lambda: _maintenance.resize_slots(self._database, target_id, slots)
+        )
 
     async def load_maintenances(self, target_ids: Sequence[str]) -> dict[str, Maintenance]:
         """Return the current maintenance of these targets, by target id."""
@@ -208,7 +234,9 @@ class Ledger:
 
         They ended a day ago in the spool of their target. The lease lasts an hour.
         """
-        return await self._database.retry(lambda: _aftercare.lease_cleanups(self._database, zone, limit))
+        return await self._database.retry(
+            lambda: _aftercare.lease_cleanups(self._database, zone, limit)
+        )
 
     async def mark_cleaned(self, run_ids: Sequence[int]) -> None:
         """Record that the folders of these runs are removed."""
@@ -221,18 +249,24 @@ class Ledger:
         act as their users; they are due again in a day, so that a password is not offered there
         more often.
         """
-        await self._database.retry(lambda: _aftercare.postpone_cleanup(self._database, run_ids, refused=refused))
+        await self._database.retry(
+            lambda: _aftercare.postpone_cleanup(self._database, run_ids, refused=refused)
+        )
 
     async def lease_late_lookups(self, zone: str, limit: int) -> list[LateLookup]:
         """Lease up to `limit` ended runs with an unknown outcome to look up now, for 10 minutes."""
-        return await self._database.retry(lambda: _aftercare.lease_late_lookups(self._database, zone, limit))
+        return await self._database.retry(
+            lambda: _aftercare.lease_late_lookups(self._database, zone, limit)
+        )
 
     async def record_late_result(self, sweep: LateLookup, late_result: Mapping[str, Any]) -> None:
         """Record the outcome of an ended run's command, found later.
 
         Changes no state and publishes no event. A later result does not replace the first one.
         """
-        await self._database.retry(lambda: _aftercare.record_late_result(self._database, sweep, late_result))
+        await self._database.retry(
+            lambda: _aftercare.record_late_result(self._database, sweep, late_result)
+        )
 
     async def postpone_late_lookup(self, run_ids: Sequence[int]) -> None:
         """Record that nothing was found; try again after 2, 4, … 60 minutes.

@@ -17,7 +17,9 @@ from opsjobs.model.errors import Unavailable
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 
-LOCK = "select id from job_executions where id = any(%(executions)s::bigint[]) order by id for update"
+LOCK = (
+    "select id from job_executions where id = any(%(executions)s::bigint[]) order by id for update"
+)
 
 # Limit of runs that one statement makes ready, so that no commit takes seconds.
 ADMIT_ROWS = 1_000

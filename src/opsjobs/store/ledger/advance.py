@@ -25,7 +25,9 @@ FAILURES = "(e.failed + e.unreachable + e.timeout + e.blocked + e.lost + e.dead)
 # Only runs of open waves move; if all waiting runs are beyond the open waves, the wave has ended.
 WAVE_OVER = "(e.ready + e.running = 0 and e.waiting <= e.total - e.open_until)"
 
-_ADVANCE = load_statement(__file__, "advance", failures=FAILURES, wave_over=WAVE_OVER, check_key=f"'{CHECK_KEY}'")
+_ADVANCE = load_statement(
+    __file__, "advance", failures=FAILURES, wave_over=WAVE_OVER, check_key=f"'{CHECK_KEY}'"
+)
 
 # Wake runs of a parent that wait for the end of a child, alone or beside a timer or a back-off.
 _WAKE_PARENTS = """
@@ -74,8 +76,12 @@ class Advance:
 
     async def send(self, connection: Connection) -> None:
         """Send the statements: advance, admit, wake parents, grant exclusive names."""
-        for statement in (_ADVANCE, ADMIT, _WAKE_PARENTS, GRANT_AFTER_END) if self._executions else ():
-            self._answers.append(await connection.execute(statement, {"executions": self._executions}))
+        for statement in (
+            (_ADVANCE, ADMIT, _WAKE_PARENTS, GRANT_AFTER_END) if self._executions else ()
+        ):
+            self._answers.append(
+                await connection.execute(statement, {"executions": self._executions})
+            )
 
     async def read(self) -> Advanced:
         """Return the outcome of the statements."""
@@ -94,4 +100,7 @@ class Advance:
 def sum_by_zone(*counts: Mapping[str, Any] | None) -> dict[str, int]:
     """Add up counts of ready runs by zone."""
     given = [count for count in counts if count]
-    return {zone: sum(count.get(zone, 0) for count in given) for zone in {zone for count in given for zone in count}}
+    return {
+        zone: sum(count.get(zone, 0) for count in given)
+        for zone in {zone for count in given for zone in count}
+    }

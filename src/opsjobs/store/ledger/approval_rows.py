@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from opsjobs.model.approval import Approval, ApprovalKind, ApprovalStatus, Author, Decision, Requester
+from opsjobs.model.approval import (
+    Approval,
+    ApprovalKind,
+    ApprovalStatus,
+    Author,
+    Decision,
+    Requester,
+)
 from opsjobs.model.events import EventType
 from opsjobs.store.outbox import append_event
 from opsjobs.store.statements import load_statement
@@ -41,7 +48,8 @@ def parse_approval(row: Mapping[str, Any]) -> Approval:
         "kind": ApprovalKind(row["kind"]),
         "status": ApprovalStatus(row["status"]),
         "decisions": tuple(
-            Decision(**{**decision, "at": datetime.fromisoformat(decision["at"])}) for decision in row["decisions"]
+            Decision(**{**decision, "at": datetime.fromisoformat(decision["at"])})
+            for decision in row["decisions"]
         ),
     }
     return Approval(**columns)
@@ -52,9 +60,13 @@ def parse_requester(name: str, stored: Mapping[str, Any] | None) -> Requester:
     return Requester(**stored) if stored is not None else Requester(name)
 
 
-async def append_approval_event(connection: Connection, event: EventType, approval: Approval) -> None:
+async def append_approval_event(
+    connection: Connection, event: EventType, approval: Approval
+) -> None:
     """Append the event of an approval to the outbox."""
-    await append_event(connection, event, approval.uuid, approval.data(), shard=approval.execution_id)
+    await append_event(
+        connection, event, approval.uuid, approval.data(), shard=approval.execution_id
+    )
 
 
 _WROTE = load_statement(__file__, "authors")

@@ -14,13 +14,26 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from opsjobs.model.access import Principal
-from opsjobs.model.approval import Approval, ApprovalKind, ApprovalStatus, ApprovalTerms, Author, Requester, person_of
+from opsjobs.model.approval import (
+    Approval,
+    ApprovalKind,
+    ApprovalStatus,
+    ApprovalTerms,
+    Author,
+    Requester,
+    person_of,
+)
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.store import audit
 from opsjobs.store.ledger.admit import LOCK
-from opsjobs.store.ledger.approval_rows import append_approval_event, load_approval, load_authors, parse_requester
+from opsjobs.store.ledger.approval_rows import (
+    append_approval_event,
+    load_approval,
+    load_authors,
+    parse_requester,
+)
 from opsjobs.store.ledger.cancel import Ending, end_refused, end_waiting
 from opsjobs.store.ledger.each import for_each
 from opsjobs.store.ledger.expired_waits import wake_answered
@@ -156,7 +169,9 @@ async def expire_changed(database: Database, approval_id: int) -> None:
 
     Raises Conflict if it is decided already.
     """
-    await _close(database, approval_id, "its content has changed since it was requested", late=False)
+    await _close(
+        database, approval_id, "its content has changed since it was requested", late=False
+    )
 
 
 async def expire(database: Database, limit: int) -> int:
@@ -204,14 +219,30 @@ def _check(
         raise Conflict("approval_decided", words)
     if stands["late"] or stands["cancelling"]:
         words = "its time has passed" if stands["late"] else "its execution is being cancelled"
-        raise Conflict("approval_decided", f"Approval {approval.id} cannot be decided any more: {words}.")
+        raise Conflict(
+            "approval_decided", f"Approval {approval.id} cannot be decided any more: {words}."
+        )
     if ruling.hash is not None and ruling.hash != approval.hash:
-        raise Conflict("approval_changed", f"Approval {approval.id}: its content has changed. Read it again and send its hash.")
+        raise Conflict(
+            "approval_changed",
+            f"Approval {approval.id}: its content has changed. Read it again and send its hash.",
+        )
     requester = parse_requester(stands["requested_by"], stands["requester"])
     if stands["requester"] is None and ruling.requester is not None:
         requester = ruling.requester
-    decision: dict[str, Any] = {"approve": ruling.approve, "override": ruling.override, "reason": ruling.reason}
-    approval.check(ruling.principal, requester, **decision, authors=authors, approvers=approvers, labels=stands["labels"] or {})
+    decision: dict[str, Any] = {
+        "approve": ruling.approve,
+        "override": ruling.override,
+        "reason": ruling.reason,
+    }
+    approval.check(
+        ruling.principal,
+        requester,
+        **decision,
+        authors=authors,
+        approvers=approvers,
+        labels=stands["labels"] or {},
+    )
 
 
 async def _record_decision(connection: Connection, approval: Approval, ruling: Ruling) -> None:
@@ -231,7 +262,9 @@ async def _record_decision(connection: Connection, approval: Approval, ruling: R
         raise Conflict("approved_already", detail)
 
 
-async def _final_status(connection: Connection, approval: Approval, ruling: Ruling) -> ApprovalStatus | None:
+async def _final_status(
+    connection: Connection, approval: Approval, ruling: Ruling
+) -> ApprovalStatus | None:
     if not ruling.approve:
         return ApprovalStatus.REJECTED
     row = await (await connection.execute(_COUNT_APPROVALS, [approval.id])).fetchone()
@@ -243,8 +276,20 @@ async def _audit(connection: Connection, approval: Approval, job_name: str, ruli
     verb = "approved" if ruling.approve else "rejected"
     if ruling.override:
         verb = "overridden"
-    after = {"execution": approval.execution_id, "status": approval.status.value, "hash": approval.hash}
-    await audit.record(connection, f"approval.{verb}", "approval", approval.id, job_name, after=after, reason=ruling.reason)
+    after = {
+        "execution": approval.execution_id,
+        "status": approval.status.value,
+        "hash": approval.hash,
+    }
+    await audit.record(
+        connection,
+        f"approval.{verb}",
+        "approval",
+        approval.id,
+        job_name,
+        after=after,
+        reason=ruling.reason,
+    )
 
 
 async def _close(database: Database, approval_id: int, reason: str, *, late: bool) -> None:
@@ -255,30 +300,45 @@ async def _close(database: Database, approval_id: int, reason: str, *, late: boo
         stands = await (await connection.execute(_STATE, [approval_id])).fetchone()
         assert stands is not None
         if not approval.status.pending or (late and not stands["late"]):
-            raise Conflict("approval_decided", f"Approval {approval_id} is decided already. See GET /approvals.")
-        approval = await _settle(connection, approval, ApprovalStatus.EXPIRED, by=None, reason=reason)
+            raise Conflict(
+                "approval_decided",
+                f"Approval {approval_id} is decided already. See GET /approvals.",
+            )
+        approval = await _settle(
+            connection, approval, ApprovalStatus.EXPIRED, by=None, reason=reason
+        )
     await database.retry(lambda: _apply(database, approval))
 
 
 async def _settle(
-    connection: Connection, approval: Approval, status: ApprovalStatus, *, by: str | None, reason: str | None
+    connection: Connection,
+    approval: Approval,
+    status: ApprovalStatus,
+    *,
+    by: str | None,
+    reason: str | None,
 ) -> Approval:
     """Write the status of an approval and its event, and start an approved launch."""
-    await connection.execute(_SETTLE, {"id": approval.id, "status": status.value, "by": by, "reason": reason})
+    await connection.execute(
+        _SETTLE, {"id": approval.id, "status": status.value, "by": by, "reason": reason}
+    )
     if approval.kind is ApprovalKind.LAUNCH and status is ApprovalStatus.APPROVED:
         await start_approved_launch(connection, approval)
     settled = await load_approval(connection, approval.id)
     if settled.kind is ApprovalKind.LAUNCH and status is not ApprovalStatus.APPROVED:
         words = _refusal(settled, RunStatus.SKIPPED).message
         await connection.execute(
-            "update execution_specs set halt_reason = %s where execution_id = %s", [words, settled.execution_id]
+            "update execution_specs set halt_reason = %s where execution_id = %s",
+            [words, settled.execution_id],
         )
     await append_approval_event(connection, EventType.APPROVAL_DECIDED, settled)
     return settled
 
 
 async def _execution_of(database: Database, approval_id: int) -> int:
-    found = await database.fetch_one("select execution_id from approvals where id = %s", [approval_id])
+    found = await database.fetch_one(
+        "select execution_id from approvals where id = %s", [approval_id]
+    )
     if found is None:
         raise NotFound.of("approval", approval_id)
     execution_id: int = found["execution_id"]
@@ -292,10 +352,17 @@ async def _apply(database: Database, approval: Approval) -> None:
     """
     if approval.kind is ApprovalKind.LAUNCH:
         if approval.status is not ApprovalStatus.APPROVED:
-            await end_waiting(database, approval.execution_id, _refusal(approval, RunStatus.SKIPPED))
+            await end_waiting(
+                database, approval.execution_id, _refusal(approval, RunStatus.SKIPPED)
+            )
         return
     if approval.status is not ApprovalStatus.APPROVED:
-        await end_refused(database, approval.execution_id, _refusal(approval, RunStatus.CANCELLED), approval.action)
+        await end_refused(
+            database,
+            approval.execution_id,
+            _refusal(approval, RunStatus.CANCELLED),
+            approval.action,
+        )
     await wake_answered(database, [approval.execution_id])
 
 
@@ -304,5 +371,11 @@ def _refusal(approval: Approval | None, status: RunStatus) -> Ending:
         return Ending(status, ErrorCode.CANCELLED, "no approval of its start was requested")
     who = f"by {approval.decided_by}" if approval.decided_by else "without a decision"
     why = f": {approval.reason}" if approval.reason else ""
-    what = f"the approval {approval.action!r}" if approval.kind is ApprovalKind.ACTION else "the execution"
-    return Ending(status, ErrorCode.CANCELLED, f"{what} was {approval.status.value} {who}{why}"[:4_000])
+    what = (
+        f"the approval {approval.action!r}"
+        if approval.kind is ApprovalKind.ACTION
+        else "the execution"
+    )
+    return Ending(
+        status, ErrorCode.CANCELLED, f"{what} was {approval.status.value} {who}{why}"[:4_000]
+    )

@@ -37,7 +37,12 @@ class Ending:
     """The message for a run that has performed an action; what it waited for is appended."""
 
 
-CANCELLED = Ending(RunStatus.CANCELLED, ErrorCode.CANCELLED, "cancelled before it was started", "cancelled while it waited for ")
+CANCELLED = Ending(
+    RunStatus.CANCELLED,
+    ErrorCode.CANCELLED,
+    "cancelled before it was started",
+    "cancelled while it waited for ",
+)
 EXPIRED = Ending(
     RunStatus.TIMEOUT,
     ErrorCode.COMMAND_TIMEOUT,
@@ -85,7 +90,9 @@ where s.parent_id = %s and s.triggered_by = 'workflow' and e.finished_at is null
   and not e.cancelling order by 1"""
 
 
-async def request_cancel(database: Database, execution_id: int, *, by: str, reason: str | None) -> None:
+async def request_cancel(
+    database: Database, execution_id: int, *, by: str, reason: str | None
+) -> None:
     """Request the cancel of an execution, and end its waiting runs.
 
     Repeated calls change nothing while it is running. Raises Conflict once it has ended.
@@ -94,15 +101,22 @@ async def request_cancel(database: Database, execution_id: int, *, by: str, reas
     async with database.transaction() as connection:
         await connection.execute(LOCK, {"executions": [execution_id]})
         row = await (
-            await connection.execute("select status, finished_at from job_executions where id = %(id)s", parameters)
+            await connection.execute(
+                "select status, finished_at from job_executions where id = %(id)s", parameters
+            )
         ).fetchone()
         if row is None:
             raise NotFound.of("execution", execution_id)
         if row["finished_at"] is not None:
-            raise Conflict("execution_ended", f"Execution {execution_id} has already ended: it is {row['status']}.")
+            raise Conflict(
+                "execution_ended",
+                f"Execution {execution_id} has already ended: it is {row['status']}.",
+            )
         await connection.execute(_REQUEST, parameters)
         await connection.execute(_REQUESTED_BY, parameters)
-        await audit.record(connection, "execution.cancelled", "execution", execution_id, reason=reason)
+        await audit.record(
+            connection, "execution.cancelled", "execution", execution_id, reason=reason
+        )
     await end_waiting(database, execution_id, CANCELLED)
     await cancel_children(database, execution_id, "the execution that it is part of was cancelled")
 
@@ -112,7 +126,11 @@ async def cancel_children(database: Database, execution_id: int, reason: str) ->
     children = await database.fetch(_CHILDREN, [execution_id])
     for child in children:
         with contextlib.suppress(Conflict, NotFound):  # it has ended in the meantime
-            await database.retry(partial(request_cancel, database, child["execution_id"], by="opsjobs", reason=reason))
+            await database.retry(
+                partial(
+                    request_cancel, database, child["execution_id"], by="opsjobs", reason=reason
+                )
+            )
     return len(children)
 
 
@@ -130,7 +148,9 @@ async def skip_halted(database: Database, execution_id: int) -> int:
     """Skip every run of a halted execution that has not begun; return how many."""
     row = await database.fetch_one(_HALTED, [execution_id])
     why = row["halt_reason"] if row else None
-    ending = Ending(RunStatus.SKIPPED, ErrorCode.CANCELLED, f"skipped, because the execution was stopped: {why}")
+    ending = Ending(
+        RunStatus.SKIPPED, ErrorCode.CANCELLED, f"skipped, because the execution was stopped: {why}"
+    )
     return await _end(database, execution_id, ending, _UNBEGUN)
 
 
@@ -144,7 +164,9 @@ async def end_refused(database: Database, execution_id: int, ending: Ending, act
     return await _end(database, execution_id, ending, _REFUSED, awaits=action)
 
 
-async def _end(database: Database, execution_id: int, ending: Ending, chosen: str, awaits: str | None = None) -> int:
+async def _end(
+    database: Database, execution_id: int, ending: Ending, chosen: str, awaits: str | None = None
+) -> int:
     statement = _END_WAITING[chosen, ending.status]
     left_over = _IS_LEFT.format(chosen=chosen)
     parameters: dict[str, Any] = {

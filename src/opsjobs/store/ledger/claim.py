@@ -117,8 +117,13 @@ class Progress:
     @property
     def unknown(self) -> bool:
         """Return True if it may still be running in a spool that can be asked for its outcome."""
-        lost = self.status in (RunStatus.LOST, RunStatus.DEAD) or self.cancel_proof is CancelProof.UNREACHABLE
-        return lost and self.identity is not None and not self.direct and self.inherited_from is None
+        lost = (
+            self.status in (RunStatus.LOST, RunStatus.DEAD)
+            or self.cancel_proof is CancelProof.UNREACHABLE
+        )
+        return (
+            lost and self.identity is not None and not self.direct and self.inherited_from is None
+        )
 
 
 # Instead of a spool id: claimed and not started yet; the spool of the target is not known.
@@ -147,7 +152,11 @@ select 1 from target_slots where target_id = any(%(targets)s::text[]) order by t
   for update skip locked"""
 
 _DECIDE = load_statement(
-    __file__, "claim", unknown=f"'{UNKNOWN}'", maintenance=f"'{MAINTENANCE}'", held_for_characters=AWAITS_BYTES_MAX // 4
+    __file__,
+    "claim",
+    unknown=f"'{UNKNOWN}'",
+    maintenance=f"'{MAINTENANCE}'",
+    held_for_characters=AWAITS_BYTES_MAX // 4,
 )
 
 _UNKNOWN = """
@@ -190,7 +199,9 @@ class Claim:
     """The lowest turn among the claimed runs."""
 
 
-async def claim(database: Database, *, owner: UUID, worker: str, zone: str, limit: int, floor: int) -> Claim:
+async def claim(
+    database: Database, *, owner: UUID, worker: str, zone: str, limit: int, floor: int
+) -> Claim:
     """Claim up to `limit` ready runs of the zone for this owner."""
     async with database.manual_transaction() as connection:
         async with connection.pipeline():
@@ -219,7 +230,9 @@ async def claim(database: Database, *, owner: UUID, worker: str, zone: str, limi
     if not floor:
         await _write_turn(database, zone, seen[0]["turn"])
     # Runs that went back to waiting left room in the window of their execution.
-    await admit_after(database, sorted({row["execution_id"] for row in rows if row["what"] != "claimed"}))
+    await admit_after(
+        database, sorted({row["execution_id"] for row in rows if row["what"] != "claimed"})
+    )
     runs = [parse_claimed(row) for row in rows if row["what"] == "claimed"]
     return Claim(runs, len(seen) == limit, min((r["turn"] for r in rows), default=None))
 
@@ -231,13 +244,17 @@ async def _write_turn(database: Database, zone: str, turn: int) -> None:
         await database.fetch(f"{_WRITE_TURN} returning turn", {"zone": zone, "turn": turn})
 
 
-async def find_unknown_runs(database: Database, *, owner: UUID, known: Sequence[int]) -> list[Claimed]:
+async def find_unknown_runs(
+    database: Database, *, owner: UUID, known: Sequence[int]
+) -> list[Claimed]:
     """Return runs that this owner holds in the ledger, but does not know of.
 
     Their claim was committed and its answer was lost. At most UNKNOWN_AT_MOST: if there are as
     many, there may be more.
     """
-    rows = await database.fetch(_UNKNOWN, {"owner": owner, "known": list(known), "limit": UNKNOWN_AT_MOST})
+    rows = await database.fetch(
+        _UNKNOWN, {"owner": owner, "known": list(known), "limit": UNKNOWN_AT_MOST}
+    )
     return [parse_claimed(row, taken_over=row["taken_over"]) for row in rows]
 
 
@@ -267,7 +284,9 @@ def _progress(row: Mapping[str, Any]) -> Progress:
         row["exit_code"],
         (row["stdout_stored"], row["stderr_stored"]),
         row["started_at"],
-        RunError(ErrorCode(row["error_code"]), row["error_message"] or "") if row["error_code"] else None,
+        RunError(ErrorCode(row["error_code"]), row["error_message"] or "")
+        if row["error_code"]
+        else None,
         CancelProof(row["cancel_proof"]) if row["cancel_proof"] else None,
         outputs=row["outputs"],
         identity=SpoolIdentity(row["store_id"], row["boot_id"])
@@ -340,11 +359,18 @@ async def read_stdout(database: Database, run: Claimed, seen: Progress, max_byte
     """Return the first bytes of an attempt's stdout without a gap, at most `max_bytes`."""
     if seen.inherited_from is not None:
         return await _inherited(database, run, seen, seen.inherited_from, max_bytes)
-    own = {"day": run.log_day, "execution": run.execution_id, "run": run.id, "attempt": seen.attempt}
+    own = {
+        "day": run.log_day,
+        "execution": run.execution_id,
+        "run": run.id,
+        "attempt": seen.attempt,
+    }
     return _head(await database.fetch(_STDOUT, {**own, "action": seen.action, "limit": max_bytes}))
 
 
-async def _inherited(database: Database, run: Claimed, seen: Progress, execution_id: int, max_bytes: int) -> bytes:
+async def _inherited(
+    database: Database, run: Claimed, seen: Progress, execution_id: int, max_bytes: int
+) -> bytes:
     parameters = {"execution": execution_id, "target": run.target_id, "action": seen.action}
     found = await database.fetch_one(_INHERITED, parameters)
     rows: list[DictRow] = []

@@ -12,7 +12,9 @@ from opsjobs.store.transaction import Database
 Key = TypeVar("Key")
 
 
-async def for_each(database: Database, keys: Sequence[Key], act: Callable[[Key], Awaitable[int]]) -> int:
+async def for_each(
+    database: Database, keys: Sequence[Key], act: Callable[[Key], Awaitable[int]]
+) -> int:
     """Call `act` with each key and return the sum of its results.
 
     Raises the first exception once all keys are done. Ends at once if PostgreSQL is unavailable,
@@ -47,4 +49,8 @@ async def admit_each(database: Database, executions: Sequence[int], at_once: int
         except Exception:  # noqa: BLE001  it is raised again for the one that it comes of
             return await for_each(database, part, alone)
 
-    return await for_each(database, [executions[n : n + at_once] for n in range(0, len(executions), at_once)], together)
+    return await for_each(
+        database,
+        [executions[n : n + at_once] for n in range(0, len(executions), at_once)],
+        together,
+    )

@@ -50,7 +50,9 @@ order by name limit 1"""
 # Release the names of ended executions; return executions that hold all of their names now.
 GRANT_NAMES = "select execution_id from opsjobs_pass_names() as granted(execution_id)"
 # The same, unless another process is doing it right now.
-GRANT_NAMES_IF_FREE = "select execution_id from opsjobs_pass_names(patient => false) as granted(execution_id)"
+GRANT_NAMES_IF_FREE = (
+    "select execution_id from opsjobs_pass_names(patient => false) as granted(execution_id)"
+)
 GRANT_AFTER_END = """
 select granted.execution_id
 from (

@@ -194,7 +194,9 @@ def _wait_parameters(runs: Sequence[RunMove]) -> dict[str, Any]:
     waits = runs if any(r.waiting_for is not None for r in runs) else ()
     return {
         "waiting_for": texts(r.waiting_for and r.waiting_for.value for r in waits),
-        "wake": texts(None if r.wake_seconds is None else repr(float(r.wake_seconds)) for r in waits),
+        "wake": texts(
+            None if r.wake_seconds is None else repr(float(r.wake_seconds)) for r in waits
+        ),
         "awaits": texts(_indexable(r.awaits) for r in waits),
     }
 
@@ -203,7 +205,9 @@ def _indexable(words: str | None) -> str | None:
     return words and words.encode(errors="replace")[:AWAITS_BYTES_MAX].decode(errors="ignore")
 
 
-def _result_parameters(results: Sequence[ResultState], runs: Mapping[int, RunMove]) -> dict[str, Any]:
+def _result_parameters(
+    results: Sequence[ResultState], runs: Mapping[int, RunMove]
+) -> dict[str, Any]:
     return {
         "r_run": numbers(r.run_id for r in results),
         "r_execution": numbers(runs[r.run_id].execution_id for r in results),
@@ -237,7 +241,9 @@ def _rare_parameters(results: Sequence[ResultState]) -> dict[str, Any]:
     logins = results if any(r.logged_in is not None for r in results) else ()
     return {
         "r_outputs": texts(None if r.outputs is None else json.dumps(r.outputs) for r in outputs),
-        "r_again": texts(None if r.again_seconds is None else repr(float(r.again_seconds)) for r in again),
+        "r_again": texts(
+            None if r.again_seconds is None else repr(float(r.again_seconds)) for r in again
+        ),
         "r_command": texts(r.command for r in commands),
         "r_logged_in": texts(None if r.logged_in is None else _range(*r.logged_in) for r in logins),
     }
@@ -257,19 +263,30 @@ def _line_parameters(lines: Sequence[LogLine], runs: Mapping[int, RunMove]) -> d
         # The entry of a retry names the attempt that the run waits for, which distinguishes it from
         # a run that was given back.
         "l_attempt": numbers(
-            runs[line.run_id].attempt if line.event == "status" and line.attempt is None else line.attempt for line in lines
+            runs[line.run_id].attempt
+            if line.event == "status" and line.attempt is None
+            else line.attempt
+            for line in lines
         ),
         "l_stream": texts(line.stream for line in lines),
         "l_start": numbers(line.start_offset for line in lines),
         "l_data": [line.data for line in lines],
         "l_dropped": numbers(line.dropped for line in lines),
-        "l_body": texts(None if line.body is None else json.dumps(line.body, ensure_ascii=False) for line in lines),
+        "l_body": texts(
+            None if line.body is None else json.dumps(line.body, ensure_ascii=False)
+            for line in lines
+        ),
     }
 
 
 def status_line(run_id: int, target_id: str, status: RunStatus, error: RunError | None) -> LogLine:
     """Return the log entry for a new state of a run."""
-    body = {"target_run": run_id, "target": target_id, "status": status.value, "error": _error(error)}
+    body = {
+        "target_run": run_id,
+        "target": target_id,
+        "status": status.value,
+        "error": _error(error),
+    }
     return LogLine(run_id, "status", body=body)
 
 
@@ -325,7 +342,9 @@ def sparse(values: Sequence[str | None]) -> str:
 def _quoted(value: str) -> str:
     # Searching first is three times as fast as translating, and most texts contain neither
     # character.
-    return f'"{value}"' if '"' not in value and "\\" not in value else f'"{value.translate(_QUOTED)}"'
+    return (
+        f'"{value}"' if '"' not in value and "\\" not in value else f'"{value.translate(_QUOTED)}"'
+    )
 
 
 def moments(values: Iterable[datetime | None]) -> str:

@@ -101,7 +101,11 @@ class NewExecution:
     @property
     def watched(self) -> bool:
         """Return True if moves of its runs can move others or a parent."""
-        return self.gated or bool(self.names) or (self.parent is not None and self.triggered_by is TriggeredBy.WORKFLOW)
+        return (
+            self.gated
+            or bool(self.names)
+            or (self.parent is not None and self.triggered_by is TriggeredBy.WORKFLOW)
+        )
 
 
 _EXECUTION = load_statement(__file__, "launch")
@@ -167,13 +171,17 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
     if row is None:
         raise await _refusal(connection, new)
     execution_id: int = row["id"]
-    await connection.execute(SLOTS, {"targets": [t.id for t in new.targets], "slots": [t.slots for t in new.targets]})
+    await connection.execute(
+        SLOTS, {"targets": [t.id for t in new.targets], "slots": [t.slots for t in new.targets]}
+    )
     if new.retried_runs:
         await connection.execute(_INHERIT, _inherited_rows(new, execution_id))
     if new.gated:
         await connection.execute(_GATES, _gate_row(new, execution_id))
     if new.names and new.approval is None:
-        await connection.execute(REQUEST_NAMES, {"id": execution_id, "parent": new.parent, "names": list(new.names)})
+        await connection.execute(
+            REQUEST_NAMES, {"id": execution_id, "parent": new.parent, "names": list(new.names)}
+        )
         await connection.execute(GRANT_NAMES)
         await connection.execute(ADMIT, {"executions": [execution_id]})
     await _record(connection, new, execution_id)
@@ -181,10 +189,18 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
     if new.override is not None:
         verdict = new.judgement.data() if new.judgement is not None else {}
         await audit.record(
-            connection, "safety.overridden", "execution", execution_id, new.job_name, after=verdict, reason=new.override
+            connection,
+            "safety.overridden",
+            "execution",
+            execution_id,
+            new.job_name,
+            after=verdict,
+            reason=new.override,
         )
     if new.approval is not None:
-        await pending_approval.request_launch_approval(connection, execution_id, new.approval, _withheld(new))
+        await pending_approval.request_launch_approval(
+            connection, execution_id, new.approval, _withheld(new)
+        )
     elif new.names and new.triggered_by is TriggeredBy.WORKFLOW:
         await pending_approval.check_lock_cycle(connection, execution_id)
     stands = new.names or new.approval
@@ -196,8 +212,13 @@ async def _refusal(connection: Connection, new: NewExecution) -> Refusal:
     if job is None:
         return NotFound.of("job", new.job_id)
     if job["state"] == "draft":
-        return Conflict("job_is_draft", f"Job {job['name']} is a draft: set its state to active before it can be executed.")
-    return Conflict("job_is_paused", f"Job {job['name']} is paused: resume it before it can be executed.")
+        return Conflict(
+            "job_is_draft",
+            f"Job {job['name']} is a draft: set its state to active before it can be executed.",
+        )
+    return Conflict(
+        "job_is_paused", f"Job {job['name']} is paused: resume it before it can be executed."
+    )
 
 
 async def _record(connection: Connection, new: NewExecution, execution_id: int) -> None:
@@ -218,13 +239,21 @@ async def _record(connection: Connection, new: NewExecution, execution_id: int) 
         "first": [target.name for target in new.targets[:AUDITED_TARGETS_MAX]],
     }
     action = "execution.retried" if new.triggered_by is TriggeredBy.RETRY else "execution.launched"
-    await audit.record(connection, action, "execution", execution_id, new.job_name, after=after, reason=new.reason)
+    await audit.record(
+        connection, action, "execution", execution_id, new.job_name, after=after, reason=new.reason
+    )
 
 
-async def record_secrets(connection: Connection, launched: Sequence[tuple[NewExecution, int]]) -> None:
+async def record_secrets(
+    connection: Connection, launched: Sequence[tuple[NewExecution, int]]
+) -> None:
     """Record in the audit log which credentials these executions get their secrets from."""
     used = [
-        (secret.credential_id or "", secret.credential, {"execution": execution_id, "job": new.job_name, "parameter": name})
+        (
+            secret.credential_id or "",
+            secret.credential,
+            {"execution": execution_id, "job": new.job_name, "parameter": name},
+        )
         for new, execution_id in launched
         for name, secret in job_secrets(new.parameters).items()
     ]
@@ -237,7 +266,9 @@ async def _waiting_on(connection: Connection, execution_id: int) -> Mapping[str,
     return shown(row["waiting_on"], everything=False) if row is not None else None
 
 
-def _launched(new: NewExecution, row: dict[str, Any], waiting_on: Mapping[str, Any] | None) -> Execution:
+def _launched(
+    new: NewExecution, row: dict[str, Any], waiting_on: Mapping[str, Any] | None
+) -> Execution:
     waves = len(_sizes(new))
     return Execution(
         id=row["id"],
@@ -272,7 +303,9 @@ def _row(new: NewExecution) -> dict[str, Any]:
 
 
 def _execution_row(new: NewExecution) -> dict[str, Any]:
-    now = new.approval is None  # else its window, deadline and names are withheld until it is approved
+    now = (
+        new.approval is None
+    )  # else its window, deadline and names are withheld until it is approved
     # An execution that requests names is admitted once it has them.
     ready = min(new.window, _sizes(new)[0]) if now and not new.names else 0
     return {

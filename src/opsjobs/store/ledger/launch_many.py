@@ -77,18 +77,29 @@ def is_plain(new: NewExecution) -> bool:
 
     That is, it has no gates, names, parent, pending approval or override.
     """
-    alone = new.watched or new.retried_runs or new.parent is not None or new.approval is not None or new.override is not None
+    alone = (
+        new.watched
+        or new.retried_runs
+        or new.parent is not None
+        or new.approval is not None
+        or new.override is not None
+    )
     return new.job_id is not None and not alone
 
 
-async def launch_many(connection: Connection, executions: Sequence[NewExecution]) -> list[LaunchedExecution]:
+async def launch_many(
+    connection: Connection, executions: Sequence[NewExecution]
+) -> list[LaunchedExecution]:
     """Write plain executions in the caller's transaction, in this order.
 
     The caller has locked their jobs, and has checked that all are active.
     """
     numbers = await _numbers(connection, executions)
     written = await connection.execute(_EXECUTIONS, _execution_rows(executions, numbers))
-    made = [LaunchedExecution(row["id"], row["uuid"], row["created_at"]) for row in await written.fetchall()]
+    made = [
+        LaunchedExecution(row["id"], row["uuid"], row["created_at"])
+        for row in await written.fetchall()
+    ]
     by_uuid = {one.uuid: one for one in made}
     assert len(by_uuid) == len(executions)
     ids = [by_uuid[new.uuid].id for new in executions]
@@ -143,15 +154,23 @@ def _spec_rows(executions: Sequence[NewExecution], ids: Sequence[int]) -> dict[s
         "reasons": [new.reason for new in executions],
         "kinds": [new.requested_by_kind for new in executions],
         "labels": [Jsonb(new.labels) for new in executions],
-        "people": [Jsonb(new.requester.data()) if new.requester is not None else None for new in executions],
-        "judgements": [Jsonb(new.judgement.data()) if new.judgement is not None else None for new in executions],
+        "people": [
+            Jsonb(new.requester.data()) if new.requester is not None else None for new in executions
+        ],
+        "judgements": [
+            Jsonb(new.judgement.data()) if new.judgement is not None else None for new in executions
+        ],
         "versions": [new.pins.versions for new in executions],
         "pins": [new.pins.digests for new in executions],
     }
 
 
 def _run_rows(executions: Sequence[NewExecution], ids: Sequence[int]) -> dict[str, Any]:
-    runs = [(new, made, n, t) for new, made in zip(executions, ids, strict=True) for n, t in enumerate(new.targets, start=1)]
+    runs = [
+        (new, made, n, t)
+        for new, made in zip(executions, ids, strict=True)
+        for n, t in enumerate(new.targets, start=1)
+    ]
     return {
         "uuids": [uuid5(new.uuid, target.id) for new, _, _, target in runs],
         "executions": [made for _, made, _, _ in runs],
@@ -160,5 +179,7 @@ def _run_rows(executions: Sequence[NewExecution], ids: Sequence[int]) -> dict[st
         "hosts": [target.host for _, _, _, target in runs],
         "zones": [target.zone for _, _, _, target in runs],
         "positions": [position for _, _, position, _ in runs],
-        "places": [n * (STEP // new.priority) if n <= new.window else None for new, _, n, _ in runs],
+        "places": [
+            n * (STEP // new.priority) if n <= new.window else None for new, _, n, _ in runs
+        ],
     }

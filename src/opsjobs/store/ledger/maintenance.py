@@ -88,9 +88,27 @@ async def hold_target(
 
     Without `until` and `seconds` it lasts until it is ended.
     """
-    given = {"target": target_id, "slots": slots, "until": until, "seconds": seconds, "reason": reason, "by": by}
-    ends = "until further notice" if until is None and seconds is None else moment(until) or f"in {seconds:g} s"
-    await _change(database, _BEGIN, given, action="target.maintenance_began", after={"ends": ends}, reason=reason)
+    given = {
+        "target": target_id,
+        "slots": slots,
+        "until": until,
+        "seconds": seconds,
+        "reason": reason,
+        "by": by,
+    }
+    ends = (
+        "until further notice"
+        if until is None and seconds is None
+        else moment(until) or f"in {seconds:g} s"
+    )
+    await _change(
+        database,
+        _BEGIN,
+        given,
+        action="target.maintenance_began",
+        after={"ends": ends},
+        reason=reason,
+    )
 
 
 async def release_target(database: Database, target_id: str) -> None:
@@ -98,7 +116,9 @@ async def release_target(database: Database, target_id: str) -> None:
     await _change(database, _END, {"target": target_id}, action="target.maintenance_ended")
 
 
-async def load_maintenances(database: Database, target_ids: Sequence[str]) -> dict[str, Maintenance]:
+async def load_maintenances(
+    database: Database, target_ids: Sequence[str]
+) -> dict[str, Maintenance]:
     """Return the current maintenance of these targets, by target id."""
     rows = await database.fetch(_READ, [list(target_ids)])
     return {row["target_id"]: Maintenance(row["until"], row["reason"], row["by"]) for row in rows}
@@ -122,7 +142,9 @@ async def _change(
 ) -> None:
     async with database.pipelined() as connection:
         await connection.execute(statement, given)
-        await audit.record(connection, action, "target", given["target"], after=after, reason=reason)
+        await audit.record(
+            connection, action, "target", given["target"], after=after, reason=reason
+        )
         woken = await connection.execute(_WAKE, given)
     await admit(database, sorted({row["execution_id"] for row in await woken.fetchall()}))
 

@@ -82,7 +82,9 @@ async def resume(database: Database, execution_id: int, *, by: str) -> Resumed:
     others = [*advanced.others, *([execution_id] if may_admit_more(ready) else ())]
     later = await admit_after(database, sorted(set(others)))
     accepted = await resumed.fetchone()
-    accepted_failures = (None, None) if accepted is None else (accepted["failures"], accepted["max_fail"])
+    accepted_failures = (
+        (None, None) if accepted is None else (accepted["failures"], accepted["max_fail"])
+    )
     return Resumed(sum_by_zone(ready, advanced.admitted, later), *accepted_failures)
 
 
@@ -93,9 +95,14 @@ async def _lock_open(connection: Connection, execution_id: int) -> None:
     if row is None:
         raise NotFound.of("execution", execution_id)
     if row["finished_at"] is not None:
-        raise Conflict("execution_ended", f"Execution {execution_id} has already ended: it is {row['status']}.")
+        raise Conflict(
+            "execution_ended", f"Execution {execution_id} has already ended: it is {row['status']}."
+        )
     if row["status"] == "pending_approval":
         detail = f"Execution {execution_id} waits for its approval and has not started. Reject the approval or cancel it."
         raise Conflict("execution_pending", detail)
     if row["cancelling"]:
-        raise Conflict("execution_cancelling", f"Execution {execution_id} is being cancelled: it cannot be paused or resumed.")
+        raise Conflict(
+            "execution_cancelling",
+            f"Execution {execution_id} is being cancelled: it cannot be paused or resumed.",
+        )

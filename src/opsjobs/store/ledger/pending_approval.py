@@ -108,15 +108,33 @@ async def start_approved_launch(connection: Connection, approval: Approval) -> N
     named = {"execution": approval.execution_id, "approval": approval.id}
     begun = await (await connection.execute(_BEGIN, named)).fetchone()
     if begun is None:
-        raise Conflict("execution_ended", f"Execution {approval.execution_id} does not wait for its approval any more.")
+        raise Conflict(
+            "execution_ended",
+            f"Execution {approval.execution_id} does not wait for its approval any more.",
+        )
     if begun["names"]:
-        await take_names(connection, begun["id"], begun["parent"], begun["names"], child=begun["triggered_by"] == "workflow")
+        await take_names(
+            connection,
+            begun["id"],
+            begun["parent"],
+            begun["names"],
+            child=begun["triggered_by"] == "workflow",
+        )
     await connection.execute(ADMIT, {"executions": [begun["id"]]})
 
 
-async def take_names(connection: Connection, execution_id: int, parent: int | None, names: Sequence[str], *, child: bool) -> None:
+async def take_names(
+    connection: Connection,
+    execution_id: int,
+    parent: int | None,
+    names: Sequence[str],
+    *,
+    child: bool,
+) -> None:
     """Request the execution's exclusive names. Raises Conflict as `check_lock_cycle`."""
-    await connection.execute(REQUEST_NAMES, {"id": execution_id, "parent": parent, "names": list(names)})
+    await connection.execute(
+        REQUEST_NAMES, {"id": execution_id, "parent": parent, "names": list(names)}
+    )
     await connection.execute(GRANT_NAMES)
     if child:
         await check_lock_cycle(connection, execution_id)

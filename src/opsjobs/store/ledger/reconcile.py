@@ -13,7 +13,13 @@ from opsjobs.model.errors import Unavailable
 from opsjobs.store.ledger.admit import LOCK, LOCK_SLOTS, UNPARK, admit
 from opsjobs.store.ledger.advance import WAVE_OVER, Advance
 from opsjobs.store.ledger.approvals import end_unbegun, expire
-from opsjobs.store.ledger.cancel import CANCELLED, EXPIRED, cancel_children, end_waiting, skip_halted
+from opsjobs.store.ledger.cancel import (
+    CANCELLED,
+    EXPIRED,
+    cancel_children,
+    end_waiting,
+    skip_halted,
+)
 from opsjobs.store.ledger.each import admit_each, for_each
 from opsjobs.store.ledger.exclusive_names import GRANT_NAMES_IF_FREE
 from opsjobs.store.ledger.expired_waits import wake
@@ -93,9 +99,7 @@ where s.target_id > %(after)s and s.target_id <= %(upto)s and s.used < s.slots a
     and r.waiting_for = 'slot' offset 0)
 order by s.target_id limit %(limit)s"""
 
-_CANCELLING = (
-    "select id from job_executions where finished_at is null and cancelling and waiting + ready > 0 order by id limit %s"
-)
+_CANCELLING = "select id from job_executions where finished_at is null and cancelling and waiting + ready > 0 order by id limit %s"
 
 _EXPIRED = """
 select id from job_executions
@@ -176,7 +180,9 @@ class Reconciler:
         part, targets = await self._parts()
         return await self._each(
             {
-                "cut_off": partial(_terminate_frozen, database),  # first: the others may wait for their locks
+                "cut_off": partial(
+                    _terminate_frozen, database
+                ),  # first: the others may wait for their locks
                 "approvals_expired": partial(expire, database, STEP_ROWS),
                 "unbegun_ended": partial(end_unbegun, database, STEP_ROWS),
                 "names_granted": partial(_grant_names, database),
@@ -202,7 +208,9 @@ class Reconciler:
         done = await self._each(
             {
                 "advanced": partial(_advance, database),
-                "resized": partial(resize_all_slots, database, STEP_ROWS, after=part["after"], upto=part["upto"]),
+                "resized": partial(
+                    resize_all_slots, database, STEP_ROWS, after=part["after"], upto=part["upto"]
+                ),
                 "unheld": partial(wake_held, database, WAKE_ROWS),
                 "slots_mended": partial(_repair_slots, database, part),
                 "miscounted": partial(_miscounted, database),
@@ -232,7 +240,11 @@ class Reconciler:
         """Return the range of targets after an id, and the id after which the next one starts."""
         found = await self._database.fetch_one(_TARGETS_PART, {"after": after, "rows": rows})
         assert found is not None
-        return {"after": after, "upto": found["upto"], "next": found["upto"] if found["n"] == rows else ""}
+        return {
+            "after": after,
+            "upto": found["upto"],
+            "next": found["upto"] if found["n"] == rows else "",
+        }
 
     async def _parts(self) -> tuple[Part, Part]:
         """Return the ranges of open executions and of targets of this round."""
@@ -280,13 +292,17 @@ async def _unpark(database: Database, part: Part) -> int:
 async def _end(database: Database, query: str, *, cancelling: bool) -> int:
     ending = CANCELLED if cancelling else EXPIRED
     due = [row["id"] for row in await database.fetch(query, [STEP_ROWS])]
-    return await for_each(database, due, lambda execution_id: end_waiting(database, execution_id, ending))
+    return await for_each(
+        database, due, lambda execution_id: end_waiting(database, execution_id, ending)
+    )
 
 
 async def _cancel_orphans(database: Database, part: Part) -> int:
     words = "the execution that it is part of has ended"
     parents = [row["id"] for row in await database.fetch(_ORPHANS, part)]
-    return await for_each(database, parents, lambda parent: cancel_children(database, parent, words))
+    return await for_each(
+        database, parents, lambda parent: cancel_children(database, parent, words)
+    )
 
 
 async def _advance(database: Database) -> int:
@@ -303,7 +319,9 @@ async def _advance(database: Database) -> int:
 
 
 async def _repair_slots(database: Database, part: Part) -> int:
-    targets = sorted(r["target_id"] for r in await database.fetch(_SUSPECT_SLOTS, {**part, "limit": STEP_ROWS}))
+    targets = sorted(
+        r["target_id"] for r in await database.fetch(_SUSPECT_SLOTS, {**part, "limit": STEP_ROWS})
+    )
     if not targets:
         return 0
     async with database.pipelined() as connection:

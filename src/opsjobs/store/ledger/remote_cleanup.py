@@ -166,7 +166,11 @@ def _folder(run_id: int, tried: Sequence[DictRow]) -> Folder:
 
 
 def _keys(run: UUID, action: str | None, attempts: int) -> list[RunKey]:
-    return [] if action is None else [RunKey(run, action, attempt) for attempt in range(1, attempts + 1)]
+    return (
+        []
+        if action is None
+        else [RunKey(run, action, attempt) for attempt in range(1, attempts + 1)]
+    )
 
 
 async def mark_cleaned(database: Database, run_ids: Sequence[int]) -> None:
@@ -177,7 +181,9 @@ async def mark_cleaned(database: Database, run_ids: Sequence[int]) -> None:
     await _each(database, _CLEANED, run_ids)
 
 
-async def postpone_cleanup(database: Database, run_ids: Sequence[int], *, refused: bool = False) -> None:
+async def postpone_cleanup(
+    database: Database, run_ids: Sequence[int], *, refused: bool = False
+) -> None:
     """Record that the targets could not be reached; the runs are due again in an hour.
 
     `refused`: we may not act as their users; they are due again in a day.
@@ -202,9 +208,16 @@ def _sweep(row: Mapping[str, Any]) -> LateLookup:
     )
 
 
-async def record_late_result(database: Database, sweep: LateLookup, late_result: Mapping[str, Any]) -> None:
+async def record_late_result(
+    database: Database, sweep: LateLookup, late_result: Mapping[str, Any]
+) -> None:
     """Write the outcome of a run's command beside its final state; the first result stays."""
-    known = {"id": sweep.run_id, "action": sweep.key.action, "attempt": sweep.key.attempt, "late": Jsonb(dict(late_result))}
+    known = {
+        "id": sweep.run_id,
+        "action": sweep.key.action,
+        "attempt": sweep.key.attempt,
+        "late": Jsonb(dict(late_result)),
+    }
     async with database.pipelined() as connection:
         # Branches are looked up concurrently: the last one must see what the others wrote.
         await connection.execute("select 1 from target_runs where id = %(id)s for update", known)

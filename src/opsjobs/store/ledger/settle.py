@@ -70,7 +70,9 @@ async def settle(database: Database, flush: Flush) -> Settled:
             settled = await database.retry(lambda: _settle(database, flush))
     except (Unavailable, *RETRYABLE) as broken:
         if not await _was_committed(database, flush):
-            again = next((kind for kind in (TooSlow, Locked) if isinstance(broken, kind)), Unavailable)
+            again = next(
+                (kind for kind in (TooSlow, Locked) if isinstance(broken, kind)), Unavailable
+            )
             raise again(f"flush {flush.number} was not committed: {broken}") from broken
         return await _recall(database, flush)
     await skip_after(database, settled.halted)
@@ -83,7 +85,13 @@ async def _settle(database: Database, flush: Flush) -> Settled:
     targets = sorted({run.target_id for run in ending})
     # Nothing for plain executions, and for runs that do not wait for an answer.
     advance = Advance(sorted({run.execution_id for run in ending if run.watched}))
-    answered = sorted({run.execution_id for run in ending if run.waiting_for in _ANSWERED and run.awaits is not None})
+    answered = sorted(
+        {
+            run.execution_id
+            for run in ending
+            if run.waiting_for in _ANSWERED and run.awaits is not None
+        }
+    )
     unparked = admitted = None
     async with database.pipelined() as connection:
         await connection.execute(LOCK, {"executions": executions})
@@ -96,13 +104,23 @@ async def _settle(database: Database, flush: Flush) -> Settled:
                 await connection.execute(WAKE_ANSWERED, {"executions": answered})
             admitted = await connection.execute(ADMIT, {"executions": executions})
         await advance.send(connection)
-        counted = await connection.execute(_COUNT_FLUSH, {"number": flush.number, "owner": flush.owner})
+        counted = await connection.execute(
+            _COUNT_FLUSH, {"number": flush.number, "owner": flush.owner}
+        )
         stopping = await connection.execute(_STOPPING, {"executions": executions})
     if (seen := await counted.fetchone()) is not None and seen["repeated"]:
         return await _recall(database, flush)
     rows = await settled.fetchall()
-    others = {r["execution_id"] for r in await unparked.fetchall()} - set(executions) if unparked is not None else set()
-    ready = {r["zone"]: r["admitted"] for r in await admitted.fetchall()} if admitted is not None else {}
+    others = (
+        {r["execution_id"] for r in await unparked.fetchall()} - set(executions)
+        if unparked is not None
+        else set()
+    )
+    ready = (
+        {r["zone"]: r["admitted"] for r in await admitted.fetchall()}
+        if admitted is not None
+        else {}
+    )
     others |= set(executions) if may_admit_more(ready) else set()
     advanced = await advance.read()
     return Settled(
@@ -115,7 +133,10 @@ async def _settle(database: Database, flush: Flush) -> Settled:
 
 
 async def _admit_others(database: Database, settled: Settled) -> Settled:
-    return replace(settled, admitted=sum_by_zone(settled.admitted, await admit_after(database, settled.unparked)))
+    return replace(
+        settled,
+        admitted=sum_by_zone(settled.admitted, await admit_after(database, settled.unparked)),
+    )
 
 
 async def _was_committed(database: Database, flush: Flush) -> bool:
@@ -126,7 +147,9 @@ async def _was_committed(database: Database, flush: Flush) -> bool:
 async def _recall(database: Database, flush: Flush) -> Settled:
     rows = await database.fetch(_OWN_RUNS, [[run.run_id for run in flush.runs], flush.owner])
     stands = {(row["id"], row["fence"]): RunStatus(row["status"]) for row in rows}
-    stale = frozenset(run.run_id for run in flush.runs if not _as_moved(run, stands.get((run.run_id, run.fence))))
+    stale = frozenset(
+        run.run_id for run in flush.runs if not _as_moved(run, stands.get((run.run_id, run.fence)))
+    )
     return Settled(stale, frozenset(), {})
 
 

@@ -10,7 +10,14 @@ from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK, admit_after
 from opsjobs.store.ledger.advance import Advance
 from opsjobs.store.ledger.claim import Claimed, parse_claimed
-from opsjobs.store.ledger.flush import Flush, ResultState, RunMove, parameters, result_line, status_line
+from opsjobs.store.ledger.flush import (
+    Flush,
+    ResultState,
+    RunMove,
+    parameters,
+    result_line,
+    status_line,
+)
 from opsjobs.store.ledger.settle import SETTLE
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
@@ -61,7 +68,9 @@ async def take_over(
     async with database.manual_transaction() as connection:
         async with connection.pipeline():
             await connection.begin()
-            candidates = await connection.execute(_CANDIDATES, {"zone": zone, "limit": limit, "owner": owner, "waited": waited})
+            candidates = await connection.execute(
+                _CANDIDATES, {"zone": zone, "limit": limit, "owner": owner, "waited": waited}
+            )
         seen = await candidates.fetchall()
         if not seen:
             return []
@@ -82,7 +91,11 @@ async def take_over(
             await advance.send(connection)
             await connection.execute("commit")
         taken = await moved.fetchall()
-        others = {r["execution_id"] for r in await unparked.fetchall()} - set(executions) if targets else set()
+        others = (
+            {r["execution_id"] for r in await unparked.fetchall()} - set(executions)
+            if targets
+            else set()
+        )
         advanced = await advance.read()
     await admit_after(database, sorted({*others, *advanced.others}))
     dead = {run.run_id for run in poison.runs}
@@ -94,13 +107,27 @@ def _end_poisoned(owner: UUID, worker: str, rows: Sequence[Mapping[str, Any]]) -
     words = f"more than {CLAIMS_AT_MOST} workers in a row died while they had it, and it gave no sign of life"
     error = RunError(ErrorCode.POISON, words)
     results = [_result(row, error) for row in rows]
-    started = [(row, result) for row, result in zip(rows, results, strict=True) if result.started_at is not None]
+    started = [
+        (row, result)
+        for row, result in zip(rows, results, strict=True)
+        if result.started_at is not None
+    ]
     lines = [result_line(result, row["target_id"]) for row, result in started]
     runs = {row["id"]: row for row in rows}
-    lines += [status_line(run_id, row["target_id"], RunStatus.DEAD, error) for run_id, row in runs.items()]
+    lines += [
+        status_line(run_id, row["target_id"], RunStatus.DEAD, error) for run_id, row in runs.items()
+    ]
     in_spool = {row["id"] for row in rows if row["in_spool"]}
     moves = [
-        RunMove(i, r["execution_id"], r["target_id"], r["fence"] + 1, RunStatus.DEAD, error=error, sweep=i in in_spool)
+        RunMove(
+            i,
+            r["execution_id"],
+            r["target_id"],
+            r["fence"] + 1,
+            RunStatus.DEAD,
+            error=error,
+            sweep=i in in_spool,
+        )
         for i, r in runs.items()
     ]
     return Flush(owner, worker, 0, moves, results, lines)

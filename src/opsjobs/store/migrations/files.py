@@ -57,5 +57,7 @@ def run(migration: str | Path) -> None:
 def _parsed(path: Path, statement: str) -> Index:
     found = _INDEX.fullmatch(statement)
     if found is None:
-        raise ValueError(f"{path.name} may hold `create index name on ...;` and comments only: {statement[:60]}")
+        raise ValueError(
+            f"{path.name} may hold `create index name on ...;` and comments only: {statement[:60]}"
+        )
     return Index(found["name"], found["unique"] or "", found["rest"])

@@ -108,7 +108,9 @@ def _insist(step: Callable[[], None]) -> None:
             busy = failed.orig if isinstance(failed, OperationalError) else failed
             if not isinstance(busy, _BUSY):
                 raise
-    raise Unavailable(f"the schema was left as it is, because its tables are in use: {busy}; try again") from busy
+    raise Unavailable(
+        f"the schema was left as it is, because its tables are in use: {busy}; try again"
+    ) from busy
 
 
 @contextmanager
@@ -152,7 +154,9 @@ def _build(url: str, index: Index) -> None:
     with _driver(url) as connection:
         connection.execute("set lock_timeout = 0")
         connection.execute("set statement_timeout = 0")
-        found = connection.execute("select indisvalid from pg_index where indexrelid = to_regclass(%s)", [index.name]).fetchone()
+        found = connection.execute(
+            "select indisvalid from pg_index where indexrelid = to_regclass(%s)", [index.name]
+        ).fetchone()
         if found == (True,):
             return
         if found is not None:
@@ -189,7 +193,9 @@ def _driver(url: str) -> Iterator[psycopg.Connection[Any]]:
 @contextmanager
 def _connected(url: str) -> Iterator[Connection]:
     engine = create_engine(
-        driver_url(url).replace("postgresql://", "postgresql+psycopg://", 1), poolclass=NullPool, connect_args=dict(NETWORK)
+        driver_url(url).replace("postgresql://", "postgresql+psycopg://", 1),
+        poolclass=NullPool,
+        connect_args=dict(NETWORK),
     )
     try:
         connection = engine.connect()
@@ -229,5 +235,7 @@ def _state(connection: Connection) -> SchemaState:
 def _next(state: SchemaState) -> Script | None:
     if state.current is None or state.up_to_date:
         return None
-    later = list(ScriptDirectory.from_config(_configuration()).iterate_revisions(state.head, state.current))
+    later = list(
+        ScriptDirectory.from_config(_configuration()).iterate_revisions(state.head, state.current)
+    )
     return later[-1]

@@ -89,7 +89,9 @@ class Calendars:
         self._database = database
         self._clock = clock or SystemClock()
 
-    async def create(self, draft: CalendarDraft, idem: IdempotentRequest | None = None) -> StoredCalendar | Answer:
+    async def create(
+        self, draft: CalendarDraft, idem: IdempotentRequest | None = None
+    ) -> StoredCalendar | Answer:
         """Store a calendar; return the stored Answer if this request was done before.
 
         Raises Conflict("name_taken").
@@ -98,18 +100,31 @@ class Calendars:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
                 return answer
             with unique_name("calendar", draft.name):
-                made = await connection.execute(_INSERT, {**_values(draft), "uuid": uuid7(self._clock.now())})
+                made = await connection.execute(
+                    _INSERT, {**_values(draft), "uuid": uuid7(self._clock.now())}
+                )
             stored = _stored(await made.fetchone())
-            await audit.record(connection, "calendar.created", "calendar", stored.id, draft.name, after=draft.data())
+            await audit.record(
+                connection,
+                "calendar.created",
+                "calendar",
+                stored.id,
+                draft.name,
+                after=draft.data(),
+            )
             if idem is not None:
-                await idempotency.record(connection, idem, 201, f"/calendars/{stored.id}", stored.data())
+                await idempotency.record(
+                    connection, idem, 201, f"/calendars/{stored.id}", stored.data()
+                )
         return stored
 
     async def get(self, ref: str) -> StoredCalendar:
         """Return a calendar. Raises NotFound."""
         return _stored(await find(self._database, "calendar", ref, _SHOWN))
 
-    async def replace(self, ref: str, draft: CalendarDraft, *, basis: datetime | None = None) -> StoredCalendar:
+    async def replace(
+        self, ref: str, draft: CalendarDraft, *, basis: datetime | None = None
+    ) -> StoredCalendar:
         """Replace a calendar; it applies to everything that becomes due from now on.
 
         Raises NotFound, Conflict("name_taken"), Conflict("calendar_in_use") if a schedule refers to
@@ -125,7 +140,9 @@ class Calendars:
             with unique_name("calendar", draft.name):
                 changed = await connection.execute(_REPLACE, {**_values(draft), "id": old.id})
             changes = audit.changes(old.draft.data(), draft.data())
-            await audit.record(connection, "calendar.updated", "calendar", old.id, draft.name, **changes)
+            await audit.record(
+                connection, "calendar.updated", "calendar", old.id, draft.name, **changes
+            )
             return _stored(await changed.fetchone())
 
     async def delete(self, ref: str) -> None:
@@ -137,7 +154,14 @@ class Calendars:
             old = await _locked(connection, ref)
             await _check_unused(connection, old.draft.name)
             await connection.execute("delete from calendars where id = %s", [old.id])
-            await audit.record(connection, "calendar.deleted", "calendar", old.id, old.draft.name, before=old.draft.data())
+            await audit.record(
+                connection,
+                "calendar.deleted",
+                "calendar",
+                old.id,
+                old.draft.name,
+                before=old.draft.data(),
+            )
 
     async def list(self, request: PageRequest) -> Page[StoredCalendar]:
         """Return a page of calendars, by name."""
@@ -159,10 +183,14 @@ async def load_calendars(connection: Connection, names: Collection[str]) -> Mapp
 async def _rows(connection: Connection, names: Collection[str]) -> list[DictRow]:
     if not names:
         return []
-    return await (await connection.execute(f"{_SHOWN} where name = any(%s)", [list(names)])).fetchall()
+    return await (
+        await connection.execute(f"{_SHOWN} where name = any(%s)", [list(names)])
+    ).fetchall()
 
 
-async def load_closed_reason(connection: Connection, schedules: Sequence[StoredSchedule]) -> ClosedReason:
+async def load_closed_reason(
+    connection: Connection, schedules: Sequence[StoredSchedule]
+) -> ClosedReason:
     """Return a function that tells whether a calendar of a schedule closes an instant.
 
     It returns the reason, or None if the instant is open. It raises CalendarUnreadable for a
@@ -181,7 +209,9 @@ async def load_closed_reason(connection: Connection, schedules: Sequence[StoredS
     def find_closed_reason(schedule: StoredSchedule, instant: datetime) -> str | None:
         for name in schedule.definition.calendars:
             if name in wrong:
-                raise CalendarUnreadable(f"the calendar {name!r} cannot be read: {wrong[name]}") from wrong[name]
+                raise CalendarUnreadable(
+                    f"the calendar {name!r} cannot be read: {wrong[name]}"
+                ) from wrong[name]
         names = tuple(schedule.definition.calendars)
         if names not in asked:
             asked[names] = Asked(known[name] for name in names if name in known)
@@ -191,7 +221,9 @@ async def load_closed_reason(connection: Connection, schedules: Sequence[StoredS
     return find_closed_reason
 
 
-async def check_calendars_exist(connection: Connection, names: Sequence[str], pointer: str = "/calendars") -> None:
+async def check_calendars_exist(
+    connection: Connection, names: Sequence[str], pointer: str = "/calendars"
+) -> None:
     """Check that a calendar of each name exists, and lock it until the transaction ends.
 
     Raises Invalid("unknown_calendar"). Used when a schedule is stored; `pointer` is the position of
@@ -204,7 +236,9 @@ async def check_calendars_exist(connection: Connection, names: Sequence[str], po
     known = {row["name"] for row in rows}
     faults = [
         FieldError(
-            f"{pointer}/{position}", f"There is no calendar {name!r}. Create it first, or leave it out.", "unknown_calendar"
+            f"{pointer}/{position}",
+            f"There is no calendar {name!r}. Create it first, or leave it out.",
+            "unknown_calendar",
         )
         for position, name in enumerate(names)
         if name not in known
@@ -230,9 +264,13 @@ def _values(draft: CalendarDraft) -> dict[str, Any]:
 
 
 def _draft(row: Mapping[str, Any]) -> CalendarDraft:
-    return CalendarDraft.model_validate({name: row[name] for name in CalendarDraft.model_fields}, context={"stored": True})
+    return CalendarDraft.model_validate(
+        {name: row[name] for name in CalendarDraft.model_fields}, context={"stored": True}
+    )
 
 
 def _stored(row: DictRow | None) -> StoredCalendar:
     assert row is not None
-    return StoredCalendar(row["id"], str(row["uuid"]), _draft(row), row["created_at"], row["updated_at"])
+    return StoredCalendar(
+        row["id"], str(row["uuid"]), _draft(row), row["created_at"], row["updated_at"]
+    )

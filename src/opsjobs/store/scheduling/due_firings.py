@@ -17,7 +17,14 @@ from psycopg.rows import DictRow
 
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import moment
-from opsjobs.model.firing import FiringStatus, FiringVerdict, Round, ScheduleStanding, execution_uuid, judge
+from opsjobs.model.firing import (
+    FiringStatus,
+    FiringVerdict,
+    Round,
+    ScheduleStanding,
+    execution_uuid,
+    judge,
+)
 from opsjobs.model.schedule import tzdata_version
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.statements import load_statement
@@ -171,7 +178,13 @@ class ScheduleBatch:
                     "moments": sum(v.moments for v in alike),
                 }
                 self._events.append(
-                    (schedule.id, last.due_at, event_type_of(status).value, schedule.uuid, event_data(schedule, firing))
+                    (
+                        schedule.id,
+                        last.due_at,
+                        event_type_of(status).value,
+                        schedule.uuid,
+                        event_data(schedule, firing),
+                    )
                 )
 
     async def write(self, connection: Connection) -> Fired:
@@ -182,17 +195,33 @@ class ScheduleBatch:
         counts: Counter[tuple[str, str | None]] = Counter()
         for row in rows:
             counts[row["status"], row["rule"]] += row["moments"]
-        return Fired(len(self._moved), counts, [self._ready(row) for row in rows if row["attempts"]])
+        return Fired(
+            len(self._moved), counts, [self._ready(row) for row in rows if row["attempts"]]
+        )
 
     def _ready(self, row: DictRow) -> ReadyFiring:
         fire_at, late = self._late[row["schedule_id"], row["due_at"]]
         schedule = self._schedules[row["schedule_id"]]
-        return ReadyFiring(row["id"], row["uuid"], row["due_at"], fire_at, row["attempts"], False, late, schedule)
+        return ReadyFiring(
+            row["id"], row["uuid"], row["due_at"], fire_at, row["attempts"], False, late, schedule
+        )
 
     def _parameters(self) -> dict[str, Any]:
         names = ("moved", "next_due", "next_fire", "tzdata")
         columns = (
-            *("uuids", "schedules", "due", "until", "moments", "fire", "statuses", "rules", "reasons", "catch_up", "in_turn"),
+            *(
+                "uuids",
+                "schedules",
+                "due",
+                "until",
+                "moments",
+                "fire",
+                "statuses",
+                "rules",
+                "reasons",
+                "catch_up",
+                "in_turn",
+            ),
             *("attempts", "patience"),
         )
         events = ("told_schedules", "told_due", "told_types", "told_subjects", "told_data")

@@ -63,7 +63,9 @@ from schedule_executions f
 where f.schedule_id = any(%(schedules)s) and f.status = 'triggered' and not f.over
   and f.execution_id is not null group by 1"""
 _LAUNCHED = "select id, uuid, created_at from job_executions where uuid = any(%(uuids)s)"
-_LOCK_JOBS = "select id, name, state from jobs where id = any(%(jobs)s) order by id for no key update"
+_LOCK_JOBS = (
+    "select id, name, state from jobs where id = any(%(jobs)s) order by id for no key update"
+)
 
 _JOB_RULES = {
     "archived": (FiringRule.JOB_DELETED, "its job was deleted"),
@@ -125,7 +127,9 @@ class LaunchBatch:
         self._own_firings = {row["id"] for row in await ours.fetchall()}
         self._jobs = {row["id"]: row for row in await jobs.fetchall()}
         self._open = {row["schedule_id"]: row["executions"] for row in await still_open.fetchall()}
-        self._launched = {row["uuid"]: (row["id"], row["created_at"]) for row in await launched.fetchall()}
+        self._launched = {
+            row["uuid"]: (row["id"], row["created_at"]) for row in await launched.fetchall()
+        }
         self._firings = {row["id"]: row["firings"] for row in self._schedules.values()}
 
     def _decide(self, order: FiringLaunch) -> None:
@@ -140,7 +144,9 @@ class LaunchBatch:
         elif (others := self._open.get(schedule["id"])) and schedule["overlap"] != "allow":
             self._overlap(ready, schedule["overlap"], others)
         elif schedule["id"] in self._firing and schedule["overlap"] != "allow":
-            self.waiting.append(Deferral(ready, RETRY_SECONDS, None))  # behind a firing of this batch
+            self.waiting.append(
+                Deferral(ready, RETRY_SECONDS, None)
+            )  # behind a firing of this batch
         else:
             self._firing.add(schedule["id"])
             self._firings[schedule["id"]] += 1
@@ -155,14 +161,24 @@ class LaunchBatch:
             return rule, words.format(name=job["name"])
         if not schedule["enabled"]:
             return FiringRule.PAUSED, paused_words(schedule["paused_reason"])
-        if schedule["max_firings"] is not None and self._firings[schedule["id"]] >= schedule["max_firings"]:
-            return FiringRule.MAX_FIRINGS, f"max_firings is {schedule['max_firings']}, and that many were launched"
+        if (
+            schedule["max_firings"] is not None
+            and self._firings[schedule["id"]] >= schedule["max_firings"]
+        ):
+            return (
+                FiringRule.MAX_FIRINGS,
+                f"max_firings is {schedule['max_firings']}, and that many were launched",
+            )
         return None
 
     def _overlap(self, ready: ReadyFiring, overlap: str, others: Sequence[int]) -> None:
         words = WAITING_REASON.format(others[-1])
         if overlap == "skip":
-            self.ended.append(FiringEnd(ready, FiringStatus.SKIPPED, FiringRule.OVERLAP, f"{words}, and overlap is skip"))
+            self.ended.append(
+                FiringEnd(
+                    ready, FiringStatus.SKIPPED, FiringRule.OVERLAP, f"{words}, and overlap is skip"
+                )
+            )
         elif overlap == "queue":
             self.waiting.append(Deferral(ready, RETRY_SECONDS, words, others[-1]))
         else:
@@ -174,10 +190,15 @@ class LaunchBatch:
         if together:
             made = await launch_many(connection, [order.new for order in together])
             self.ran += [
-                LaunchedFiring(order.ready, one.id, one.uuid, one.created_at) for order, one in zip(together, made, strict=True)
+                LaunchedFiring(order.ready, one.id, one.uuid, one.created_at)
+                for order, one in zip(together, made, strict=True)
             ]
         for order in self._chosen:
             if not is_plain(order.new):
                 async with connection.pipeline():
                     execution = await launch(connection, order.new)
-                self.ran.append(LaunchedFiring(order.ready, execution.id, order.ready.uuid, execution.created_at))
+                self.ran.append(
+                    LaunchedFiring(
+                        order.ready, execution.id, order.ready.uuid, execution.created_at
+                    )
+                )

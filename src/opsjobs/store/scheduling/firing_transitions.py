@@ -162,7 +162,9 @@ async def trigger(connection: Connection, launched: Sequence[LaunchedFiring]) ->
         {
             **_claim_parameters(readies),
             "executions": [ran.execution_id for ran in launched],
-            "reasons": ["it was missed, and is caught up" if ready.catch_up else None for ready in readies],
+            "reasons": [
+                "it was missed, and is caught up" if ready.catch_up else None for ready in readies
+            ],
             "at": [ran.at for ran in launched],
             "late": [ran.late_ms for ran in launched],
             "subjects": [ready.schedule.uuid for ready in readies],
@@ -172,7 +174,10 @@ async def trigger(connection: Connection, launched: Sequence[LaunchedFiring]) ->
 
 
 def _claim_parameters(readies: Sequence[ReadyFiring]) -> dict[str, Any]:
-    return {"firings": [ready.id for ready in readies], "attempts": [ready.attempts for ready in readies]}
+    return {
+        "firings": [ready.id for ready in readies],
+        "attempts": [ready.attempts for ready in readies],
+    }
 
 
 def _end_data(move: FiringEnd) -> dict[str, Any]:

@@ -228,7 +228,9 @@ class Firings:
 
         The latest due time comes first unless ordered otherwise.
         """
-        return (await FIRINGS.page(self._database, request, {"schedule": schedule.id})).map(parse_firing)
+        return (await FIRINGS.page(self._database, request, {"schedule": schedule.id})).map(
+            parse_firing
+        )
 
     async def load_closed_reasons(self, schedules: Sequence[StoredSchedule]) -> ClosedReason:
         """Return a function that tells whether calendars close an instant, as they are now."""
@@ -242,7 +244,9 @@ class Firings:
         due_in = row["due_in"]
         return FiringsDue(due_in is not None and due_in <= 0, row["pending"], due_in)
 
-    async def fire(self, limit: int, *, from_seconds: float = 0.0, to_seconds: float = 1e9) -> Fired:
+    async def fire(
+        self, limit: int, *, from_seconds: float = 0.0, to_seconds: float = 1e9
+    ) -> Fired:
         """Record the due times of up to `limit` schedules, and find their next ones.
 
         Takes schedules due for at least `from_seconds`, but less than `to_seconds`. Rows locked by
@@ -311,7 +315,11 @@ class Firings:
             async with self._database.transaction() as connection:
                 rows = await (await connection.execute(_EXPIRED, [limit])).fetchall()
                 firings = [(self._ready(row), row["waited_for"]) for row in rows]
-                ended = [_give_up(ready, waited_for) for ready, waited_for in firings if ready is not None]
+                ended = [
+                    _give_up(ready, waited_for)
+                    for ready, waited_for in firings
+                    if ready is not None
+                ]
                 return await moves.settle(connection, ended)
 
         return await self._database.retry(once)
@@ -328,19 +336,29 @@ class Firings:
                 rows = await (await connection.execute(_OLD_RULES, given)).fetchall()
                 found = [self._by_new_rules(row) for row in rows]
                 if found:
-                    columns = {name: [one[n] for one in found] for n, name in enumerate(("schedules", "due", "fire"))}
+                    columns = {
+                        name: [one[n] for one in found]
+                        for n, name in enumerate(("schedules", "due", "fire"))
+                    }
                     await connection.execute(_NEW_RULES, {**given, **columns})
                 return len(found)
 
         return await self._database.retry(once)
 
-    async def record_trigger(self, connection: Connection, schedule: StoredSchedule, execution: Execution) -> None:
+    async def record_trigger(
+        self, connection: Connection, schedule: StoredSchedule, execution: Execution
+    ) -> None:
         """Record, in the launch's transaction, that a user triggered the schedule.
 
         Raises NotFound.
         """
         at = execution.created_at
-        row = {"uuid": uuid7(self._clock.now()), "schedule": schedule.id, "execution": execution.id, "at": at}
+        row = {
+            "uuid": uuid7(self._clock.now()),
+            "schedule": schedule.id,
+            "execution": execution.id,
+            "at": at,
+        }
         made = await (await connection.execute(_TRIGGERED, row)).fetchone()
         if made is None:
             raise NotFound.of("schedule", schedule.id)
@@ -357,7 +375,9 @@ class Firings:
         }
         await connection.execute(_EVENT, [schedule.id, schedule.uuid, event_data(schedule, firing)])
         after = {"execution": execution.id}
-        await audit.record(connection, "schedule.triggered", "schedule", schedule.id, schedule.name, after=after)
+        await audit.record(
+            connection, "schedule.triggered", "schedule", schedule.id, schedule.name, after=after
+        )
 
     async def _fire(self, connection: Connection, rows: Sequence[DictRow]) -> Fired:
         now = rows[0]["now"]

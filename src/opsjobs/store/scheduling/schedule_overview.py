@@ -13,7 +13,9 @@ from opsjobs.store.scheduling.schedule_rows import COLUMNS, CompiledSchedules, S
 from opsjobs.store.scope_sql import OF_JOB, and_within
 from opsjobs.store.transaction import Database
 
-_JOB_NAMES = "select s.id, j.name from job_schedules s join jobs j on j.id = s.job_id where s.id = any(%s)"
+_JOB_NAMES = (
+    "select s.id, j.name from job_schedules s join jobs j on j.id = s.job_id where s.id = any(%s)"
+)
 _LAST = f"""
 select f.* from unnest(%s::bigint[]) as s(id) cross join lateral (
   {FIRING} where f.schedule_id = s.id order by f.due_at desc, f.id desc limit 1
@@ -53,7 +55,12 @@ class UpcomingSchedule:
     def named(self) -> dict[str, Any]:
         """The schedule as other bodies refer to it."""
         schedule = self.schedule
-        return {"id": schedule.id, "name": schedule.definition.name, "job_id": schedule.job_id, "job_name": self.job_name}
+        return {
+            "id": schedule.id,
+            "name": schedule.definition.name,
+            "job_id": schedule.job_id,
+            "job_name": self.job_name,
+        }
 
 
 class ScheduleOverview:
@@ -70,20 +77,34 @@ class ScheduleOverview:
         now: datetime = row["now"]
         return now
 
-    async def load_jobs_and_last_firings(self, schedules: Sequence[int]) -> dict[int, tuple[str, Firing | None]]:
+    async def load_jobs_and_last_firings(
+        self, schedules: Sequence[int]
+    ) -> dict[int, tuple[str, Firing | None]]:
         """Return the job's name and the last firing of each schedule, by id."""
         names = await self._database.fetch(_JOB_NAMES, [list(schedules)])
-        last = {row["schedule_id"]: parse_firing(row) for row in await self._database.fetch(_LAST, [list(schedules)])}
+        last = {
+            row["schedule_id"]: parse_firing(row)
+            for row in await self._database.fetch(_LAST, [list(schedules)])
+        }
         return {row["id"]: (row["name"], last.get(row["id"])) for row in names}
 
-    async def list_upcoming(self, *, after: int, limit: int, reach: Reach | None = None) -> list[UpcomingSchedule]:
+    async def list_upcoming(
+        self, *, after: int, limit: int, reach: Reach | None = None
+    ) -> list[UpcomingSchedule]:
         """Return the next upcoming schedules within reach, by id."""
         within, reaching = and_within(reach, OF_JOB.format("s.job_id"))
-        rows = await self._database.fetch(_UPCOMING.format(within=within), {"after": after, "limit": limit, **reaching})
-        return [UpcomingSchedule(self._compiled.stored(row), row["job_name"], row["targets"]) for row in rows]
+        rows = await self._database.fetch(
+            _UPCOMING.format(within=within), {"after": after, "limit": limit, **reaching}
+        )
+        return [
+            UpcomingSchedule(self._compiled.stored(row), row["job_name"], row["targets"])
+            for row in rows
+        ]
 
     async def count_upcoming(self, *, after: int, reach: Reach | None = None) -> int:
         """Return the number of upcoming schedules within reach after this id."""
         within, reaching = and_within(reach, OF_JOB.format("s.job_id"))
-        row = await self._database.fetch_one(_COUNT_UPCOMING.format(within=within), {"after": after, **reaching})
+        row = await self._database.fetch_one(
+            _COUNT_UPCOMING.format(within=within), {"after": after, **reaching}
+        )
         return int(row["n"]) if row is not None else 0

@@ -48,7 +48,9 @@ from job_schedules s join jobs j on j.id = s.job_id where s.deleted_at is null""
         "calendars": ListColumn("texts"),
         "owner": ListColumn("text", sort=True),
         "enabled": ListColumn("boolean"),
-        "next_due_at": ListColumn("moment", sort=True, expression="coalesce(next_due_at, 'infinity')"),
+        "next_due_at": ListColumn(
+            "moment", sort=True, expression="coalesce(next_due_at, 'infinity')"
+        ),
         "created_at": ListColumn("moment", sort=True),
         "updated_at": ListColumn("moment", sort=True),
     },
@@ -188,7 +190,9 @@ class Schedules:
 
     async def labels(self, schedule: StoredSchedule) -> Mapping[str, str]:
         """Return the labels that scopes are compared with: those of its job."""
-        row = await self._database.fetch_one(f"select {OF_JOB.format('%s')} as labels", [schedule.job_id])
+        row = await self._database.fetch_one(
+            f"select {OF_JOB.format('%s')} as labels", [schedule.job_id]
+        )
         labels: Mapping[str, str] = row["labels"] if row is not None else {}
         return labels
 
@@ -197,7 +201,9 @@ class Schedules:
 
         Without deleted ones, newest first unless ordered otherwise; `job_id` is a filter.
         """
-        return (await SCHEDULES.page(self._database, request, reach=reach)).map(self._compiled.stored)
+        return (await SCHEDULES.page(self._database, request, reach=reach)).map(
+            self._compiled.stored
+        )
 
     async def replace(
         self,
@@ -232,7 +238,9 @@ class Schedules:
         """
         return await self._switch(ref, enabled=False, reason=reason)
 
-    async def resume(self, ref: str | int, *, owner: tuple[str, IdentityKind] | None = None) -> StoredSchedule:
+    async def resume(
+        self, ref: str | int, *, owner: tuple[str, IdentityKind] | None = None
+    ) -> StoredSchedule:
         """Resume a schedule: its firings are launched again. Raises NotFound.
 
         Skipped firings are not caught up. `owner`: name and kind of its new owner, if the old one
@@ -240,7 +248,9 @@ class Schedules:
         """
         return await self._switch(ref, enabled=True, reason=None, owner=owner)
 
-    async def delete(self, ref: str | int, by: str, if_match: Collection[int] | None = None) -> None:
+    async def delete(
+        self, ref: str | int, by: str, if_match: Collection[int] | None = None
+    ) -> None:
         """Delete a schedule and its pending firings; its executions stay.
 
         Raises NotFound, Precondition(412).
@@ -253,7 +263,9 @@ class Schedules:
             data = {**old.data(), "next_due_at": None, "next_fire_at": None, "deleted_by": by}
             await append_event(connection, EventType.SCHEDULE_DELETED, old.uuid, data, shard=old.id)
             before = _audited(old.definition, old.owner)
-            await audit.record(connection, "schedule.deleted", "schedule", old.id, old.name, before=before)
+            await audit.record(
+                connection, "schedule.deleted", "schedule", old.id, old.name, before=before
+            )
 
         await self._run(write)
 
@@ -262,7 +274,9 @@ class Schedules:
 
         async def write(connection: Connection) -> None:
             await lock_schedules_of(connection, job_id)
-            gone = await connection.execute("select 1 from jobs where id = %s and state = 'archived'", [job_id])
+            gone = await connection.execute(
+                "select 1 from jobs where id = %s and state = 'archived'", [job_id]
+            )
             if await gone.fetchone() is not None:
                 await delete_schedules_of(connection, job_id, "opsjobs")
 
@@ -276,7 +290,11 @@ class Schedules:
         return await self._database.retry(once)
 
     async def _insert(
-        self, connection: Connection, job: str, draft: ScheduleDraft, owner: tuple[str, IdentityKind]
+        self,
+        connection: Connection,
+        job: str,
+        draft: ScheduleDraft,
+        owner: tuple[str, IdentityKind],
     ) -> StoredSchedule:
         named = Reference.require("job", job)
         found = await (await connection.execute(_JOB, [named.id, named.uuid])).fetchone()
@@ -285,7 +303,14 @@ class Schedules:
         await check_calendars_exist(connection, draft.calendars)
         now = await _now(connection)
         uuid = uuid7(self._clock.now())
-        row = {"job": found["id"], "uuid": uuid, "now": now, "author": _author(owner), **_owned(owner), **_row(draft)}
+        row = {
+            "job": found["id"],
+            "uuid": uuid,
+            "now": now,
+            "author": _author(owner),
+            **_owned(owner),
+            **_row(draft),
+        }
         row |= _ahead(timetable(draft, uuid=uuid, created_at=now), now)
         if row["due"] is None:
             raise _never(draft, now)
@@ -294,11 +319,17 @@ class Schedules:
         assert made is not None
         stored = await self._append_event(connection, made["id"], EventType.SCHEDULE_CREATED)
         after = {"job": stored.job_id, **draft.model_dump(mode="json")}
-        await audit.record(connection, "schedule.created", "schedule", stored.id, draft.name, after=after)
+        await audit.record(
+            connection, "schedule.created", "schedule", stored.id, draft.name, after=after
+        )
         return stored
 
     async def _replace(
-        self, connection: Connection, old: StoredSchedule, draft: ScheduleDraft, by: tuple[str, IdentityKind]
+        self,
+        connection: Connection,
+        old: StoredSchedule,
+        draft: ScheduleDraft,
+        by: tuple[str, IdentityKind],
     ) -> StoredSchedule:
         await check_calendars_exist(connection, draft.calendars)
         now = await _now(connection)
@@ -308,26 +339,43 @@ class Schedules:
         if draft.max_firings is not None and old.firings >= draft.max_firings:
             ahead |= {"due": None, "fire": None}
         with unique_name("schedule", draft.name):
-            await connection.execute(_REPLACE, {"id": old.id, "author": _author(by), **_owned(by), **_row(draft), **ahead})
+            await connection.execute(
+                _REPLACE,
+                {"id": old.id, "author": _author(by), **_owned(by), **_row(draft), **ahead},
+            )
         changes = audit.changes(_audited(old.definition, old.owner), _audited(draft, by[0]))
-        await audit.record(connection, "schedule.updated", "schedule", old.id, draft.name, **changes)
+        await audit.record(
+            connection, "schedule.updated", "schedule", old.id, draft.name, **changes
+        )
         return await self._append_event(connection, old.id, EventType.SCHEDULE_UPDATED)
 
     async def _switch(
-        self, ref: str | int, *, enabled: bool, reason: str | None, owner: tuple[str, IdentityKind] | None = None
+        self,
+        ref: str | int,
+        *,
+        enabled: bool,
+        reason: str | None,
+        owner: tuple[str, IdentityKind] | None = None,
     ) -> StoredSchedule:
         async def write(connection: Connection) -> StoredSchedule:
             old = await self._locked(connection, ref, None)
-            if (old.enabled, old.paused_reason) == (enabled, reason) and owner in (None, (old.owner, old.owner_kind)):
+            if (old.enabled, old.paused_reason) == (enabled, reason) and owner in (
+                None,
+                (old.owner, old.owner_kind),
+            ):
                 return old
-            await connection.execute(_SWITCH, {"id": old.id, "enabled": enabled, "reason": reason, **_owned(owner)})
+            await connection.execute(
+                _SWITCH, {"id": old.id, "enabled": enabled, "reason": reason, **_owned(owner)}
+            )
             action = "schedule.resumed" if enabled else "schedule.paused"
             await audit.record(connection, action, "schedule", old.id, old.name, reason=reason)
             return await self._append_event(connection, old.id, EventType.SCHEDULE_UPDATED)
 
         return await self._run(write)
 
-    async def _locked(self, connection: Connection, ref: str | int, if_match: Collection[int] | None) -> StoredSchedule:
+    async def _locked(
+        self, connection: Connection, ref: str | int, if_match: Collection[int] | None
+    ) -> StoredSchedule:
         """Lock the schedule, record its due times, and return it.
 
         So a change does not apply to times that are due already.
@@ -353,11 +401,17 @@ class Schedules:
         return await self._read(connection, stored.id)
 
     async def _read(self, connection: Connection, schedule_id: int) -> StoredSchedule:
-        row = await (await connection.execute(f"select {COLUMNS} from job_schedules s where s.id = %s", [schedule_id])).fetchone()
+        row = await (
+            await connection.execute(
+                f"select {COLUMNS} from job_schedules s where s.id = %s", [schedule_id]
+            )
+        ).fetchone()
         assert row is not None
         return self._compiled.stored(row)
 
-    async def _append_event(self, connection: Connection, schedule_id: int, event: EventType) -> StoredSchedule:
+    async def _append_event(
+        self, connection: Connection, schedule_id: int, event: EventType
+    ) -> StoredSchedule:
         stored = await self._read(connection, schedule_id)
         await append_event(connection, event, stored.uuid, stored.data(), shard=stored.id)
         return stored
@@ -369,7 +423,9 @@ async def delete_schedules_of(connection: Connection, job_id: int, by: str) -> N
     await connection.execute(_DELETE_OF_JOB, {"job": job_id, "by": by})
 
 
-async def _drop_pending(connection: Connection, *, reason: str, schedule: int | None = None, job: int | None = None) -> None:
+async def _drop_pending(
+    connection: Connection, *, reason: str, schedule: int | None = None, job: int | None = None
+) -> None:
     """End the pending firings of a schedule, or of all schedules of a job.
 
     The caller holds the locks of these schedules.
@@ -411,7 +467,11 @@ def _audited(draft: ScheduleDraft, owner: str) -> dict[str, Any]:
 
 
 def _row(draft: ScheduleDraft) -> dict[str, Any]:
-    return {"name": draft.name, "definition": Jsonb(draft.model_dump(mode="json")), "enabled": draft.enabled}
+    return {
+        "name": draft.name,
+        "definition": Jsonb(draft.model_dump(mode="json")),
+        "enabled": draft.enabled,
+    }
 
 
 def _ahead(table: Timetable, now: datetime) -> dict[str, Any]:

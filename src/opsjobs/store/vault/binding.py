@@ -50,16 +50,25 @@ where j.state <> 'archived' and a.credential = %s group by j.id, j.name order by
 
 def binding_of(row: Mapping[str, Any]) -> Binding:
     """Return the binding of a row with the columns bound_targets, bound_groups and bound_jobs."""
-    return Binding(frozenset(row["bound_targets"]), frozenset(row["bound_groups"]), frozenset(row["bound_jobs"]))
+    return Binding(
+        frozenset(row["bound_targets"]),
+        frozenset(row["bound_groups"]),
+        frozenset(row["bound_jobs"]),
+    )
 
 
 async def resolved(connection: Connection, wanted: BoundTo) -> Binding:
     """Resolve the names of a binding. Raises Invalid with a pointer to each unknown name."""
     targets = await _ids(connection, _TARGETS, wanted.targets)
     jobs = await _ids(connection, _JOBS, wanted.jobs)
-    found = {row["name"] for row in await (await connection.execute(_GROUPS, [wanted.groups])).fetchall()}
+    found = {
+        row["name"] for row in await (await connection.execute(_GROUPS, [wanted.groups])).fetchall()
+    }
     groups = [name if name in found else None for name in wanted.groups]
-    sides = (("targets", "target", wanted.targets, targets), ("groups", "group", wanted.groups, groups))
+    sides = (
+        ("targets", "target", wanted.targets, targets),
+        ("groups", "group", wanted.groups, groups),
+    )
     faults = [
         _unknown(side, noun, position, entry)
         for side, noun, entries, known in (*sides, ("jobs", "job", wanted.jobs, jobs))
@@ -68,14 +77,24 @@ async def resolved(connection: Connection, wanted: BoundTo) -> Binding:
     ]
     if faults:
         raise Invalid("unknown_binding", faults[0].detail, errors=faults)
-    return Binding(frozenset(str(i) for i in targets), frozenset(wanted.groups), frozenset(i for i in jobs if i is not None))
+    return Binding(
+        frozenset(str(i) for i in targets),
+        frozenset(wanted.groups),
+        frozenset(i for i in jobs if i is not None),
+    )
 
 
-async def outside(connection: Connection, binding: Binding, target_ids: Collection[int]) -> set[int]:
+async def outside(
+    connection: Connection, binding: Binding, target_ids: Collection[int]
+) -> set[int]:
     """Return those of these targets on which the binding does not allow the credential."""
     if not binding.has_places:
         return set()
-    members = await target_selection.members(connection, sorted(binding.groups), target_ids) if binding.groups else set()
+    members = (
+        await target_selection.members(connection, sorted(binding.groups), target_ids)
+        if binding.groups
+        else set()
+    )
     return {i for i in target_ids if not binding.holds_target(str(i), ()) and i not in members}
 
 
@@ -84,19 +103,33 @@ async def check_targets(connection: Connection, target_ids: Sequence[int]) -> No
 
     The credential is bound elsewhere, is a secret of jobs, or does not fit the transport.
     """
-    for row in await (await connection.execute(_OF_TARGETS, [list(target_ids), _NOT_OF_SSH])).fetchall():
+    for row in await (
+        await connection.execute(_OF_TARGETS, [list(target_ids), _NOT_OF_SSH])
+    ).fetchall():
         if row["type"] == CredentialType.SECRET:
             detail = f"The credential {row['name']!r} is a secret of jobs, and no login: name another one."
-            raise Invalid("wrong_credential_type", detail, errors=[FieldError("/credential", detail, "wrong_credential_type")])
+            raise Invalid(
+                "wrong_credential_type",
+                detail,
+                errors=[FieldError("/credential", detail, "wrong_credential_type")],
+            )
         if row["transport"] == "ssh" and row["type"] in _NOT_OF_SSH:
             detail = f"The credential {row['name']!r} is of type {row['type']}, which SSH does not log in with: name another one."
-            raise Invalid("wrong_credential_type", detail, errors=[FieldError("/credential", detail, "wrong_credential_type")])
+            raise Invalid(
+                "wrong_credential_type",
+                detail,
+                errors=[FieldError("/credential", detail, "wrong_credential_type")],
+            )
         if await outside(connection, binding_of(row), [row["id"]]):
             raise refusal(not_there(row["name"], row["target"]), "/credential")
 
 
 async def check_job(
-    connection: Connection, job_id: int, job: str, credentials: Mapping[str, str], secrets: Mapping[str, str]
+    connection: Connection,
+    job_id: int,
+    job: str,
+    credentials: Mapping[str, str],
+    secrets: Mapping[str, str],
 ) -> None:
     """Raise Invalid if a job names a credential bound to other jobs, or a login as a secret.
 
@@ -119,23 +152,35 @@ def check_is_secret(name: str, type_: str, pointer: str) -> None:
         raise Invalid("not_a_secret", detail, errors=[FieldError(pointer, detail, "not_a_secret")])
 
 
-async def check_users(connection: Connection, credential_id: int, name: str, binding: Binding) -> None:
+async def check_users(
+    connection: Connection, credential_id: int, name: str, binding: Binding
+) -> None:
     """Raise Conflict if a target or a job uses the credential outside of the binding already."""
     if binding == ANYWHERE:
         return
-    targets = {row["id"]: row["name"] for row in await (await connection.execute(USERS, [credential_id])).fetchall()}
+    targets = {
+        row["id"]: row["name"]
+        for row in await (await connection.execute(USERS, [credential_id])).fetchall()
+    }
     users = [f"target {targets[i]}" for i in await outside(connection, binding, targets)]
     jobs = await (await connection.execute(JOBS, [name])).fetchall()
     users += [f"job {row['name']}" for row in jobs if not binding.holds_job(row["id"])]
     if users:
-        shown = ", ".join(sorted(users)[:5]) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
-        raise Conflict("credential_in_use", f"The credential {name!r} is used outside of that, by {shown}: change those first.")
+        shown = ", ".join(sorted(users)[:5]) + (
+            f" and {len(users) - 5} more" if len(users) > 5 else ""
+        )
+        raise Conflict(
+            "credential_in_use",
+            f"The credential {name!r} is used outside of that, by {shown}: change those first.",
+        )
 
 
 def refusal(words: str, pointer: str) -> Invalid:
     """Return the error for a credential that may not be used there."""
     detail = f"{words[0].upper()}{words[1:]}."
-    return Invalid("credential_bound", detail, errors=[FieldError(pointer, detail, "credential_bound")])
+    return Invalid(
+        "credential_bound", detail, errors=[FieldError(pointer, detail, "credential_bound")]
+    )
 
 
 async def _ids(connection: Connection, query: str, entries: Sequence[str]) -> list[int | None]:
@@ -149,4 +194,6 @@ async def _ids(connection: Connection, query: str, entries: Sequence[str]) -> li
 
 
 def _unknown(side: str, noun: str, position: int, entry: str) -> FieldError:
-    return FieldError(f"/bound_to/{side}/{position}", f"There is no {noun} {entry!r}.", "unknown_binding")
+    return FieldError(
+        f"/bound_to/{side}/{position}", f"There is no {noun} {entry!r}.", "unknown_binding"
+    )

@@ -62,14 +62,18 @@ _SIGNED = (CredentialType.SSH_CERTIFICATE, CredentialType.CLIENT_CERTIFICATE)
 class Vault:
     """The credentials. `keys` are key-encryption keys, current first."""
 
-    def __init__(self, database: Database, keys: Sequence[Secret], clock: Clock | None = None) -> None:
+    def __init__(
+        self, database: Database, keys: Sequence[Secret], clock: Clock | None = None
+    ) -> None:
         self._database = database
         self._ring = KeyRing(keys)
         self._clock = clock or SystemClock()
         self._uses = usage.Uses(database, self._clock)
         self._ring.self_test()
 
-    async def create(self, draft: CredentialDraft, idem: IdempotentRequest | None = None) -> StoredCredential | Answer:
+    async def create(
+        self, draft: CredentialDraft, idem: IdempotentRequest | None = None
+    ) -> StoredCredential | Answer:
         """Seal and store; return an Answer if this request was done before.
 
         Raises Conflict("name_taken"), Invalid.
@@ -81,13 +85,26 @@ class Vault:
                 return answer
             await _check_authority(connection, draft)
             values = {**_name_columns(draft), **await _bound(connection, draft.bound_to)}
-            made = await self._write(connection, _INSERT, values, parts, SealPlace("credentials", row, 1))
-            await audit.record(connection, "credential.created", "credential", made.id, made.name, after=made.data())
+            made = await self._write(
+                connection, _INSERT, values, parts, SealPlace("credentials", row, 1)
+            )
+            await audit.record(
+                connection,
+                "credential.created",
+                "credential",
+                made.id,
+                made.name,
+                after=made.data(),
+            )
             if idem is not None:
-                await idempotency.record(connection, idem, 201, f"/credentials/{made.id}", made.data())
+                await idempotency.record(
+                    connection, idem, 201, f"/credentials/{made.id}", made.data()
+                )
         return made
 
-    async def replace(self, ref: str, draft: CredentialDraft, *, basis: datetime | None = None) -> StoredCredential:
+    async def replace(
+        self, ref: str, draft: CredentialDraft, *, basis: datetime | None = None
+    ) -> StoredCredential:
         """Seal anew under the next version. Raises NotFound, Conflict("name_taken"), Invalid."""
         parts = self._validate(draft.type, draft.login, draft.revealed())
         async with self._database.transaction() as connection:
@@ -96,10 +113,15 @@ class Vault:
             await _check_authority(connection, draft)
             if draft.name != old["name"] or draft.type is not CredentialType.SSH_KEY:
                 what = f"The credential {old['name']!r} holds the key of the SSH CA of"
-                await check_unused(connection, "credential_in_use", what, _SIGNED_BY, {"name": old["name"]})
+                await check_unused(
+                    connection, "credential_in_use", what, _SIGNED_BY, {"name": old["name"]}
+                )
             if draft.name != old["name"]:
                 await usage.check_unnamed(connection, old["name"])
-            if CredentialType.SECRET in (kinds := {draft.type.value, old["type"]}) and len(kinds) > 1:
+            if (
+                CredentialType.SECRET in (kinds := {draft.type.value, old["type"]})
+                and len(kinds) > 1
+            ):
                 await usage.check_unused(connection, old["id"], old["name"])
             values = {**_name_columns(draft), **await _bound(connection, draft.bound_to, old)}
             return await self._next(connection, old, values, parts, "credential.updated")
@@ -124,7 +146,15 @@ class Vault:
             assert row is not None
             before, made = stored(old), stored(row)
             was, now = {"bound_to": before.bound_to}, {"bound_to": made.bound_to}
-            await audit.record(connection, "credential.bound", "credential", made.id, made.name, before=was, after=now)
+            await audit.record(
+                connection,
+                "credential.bound",
+                "credential",
+                made.id,
+                made.name,
+                before=was,
+                after=now,
+            )
         return made
 
     async def usage(self, ref: str) -> usage.Usage:
@@ -135,13 +165,17 @@ class Vault:
 
     async def bindings(self, ids: Collection[str]) -> dict[str, tuple[str, Binding]]:
         """Return name and binding, by id, of those of these credentials that are bound."""
-        rows = await self._database.fetch(_BINDINGS, [[int(i) for i in ids if i.isdigit() and Reference.parse(i)]])
+        rows = await self._database.fetch(
+            _BINDINGS, [[int(i) for i in ids if i.isdigit() and Reference.parse(i)]]
+        )
         return {str(row["id"]): (row["name"], binding_of(row)) for row in rows}
 
     async def usernames(self, ids: Collection[str]) -> dict[str, str]:
         """Return the login names of these credentials, by id."""
         known = [int(i) for i in ids if i.isdigit() and Reference.parse(i)]
-        rows = await self._database.fetch("select id, username from credentials where id = any(%s::bigint[])", [known])
+        rows = await self._database.fetch(
+            "select id, username from credentials where id = any(%s::bigint[])", [known]
+        )
         return {str(row["id"]): row["username"] for row in rows}
 
     async def outside(self, binding: Binding, target_ids: Collection[str]) -> set[str]:
@@ -149,7 +183,12 @@ class Vault:
         if not binding.groups:
             return {i for i in target_ids if not binding.holds_target(i, ())}
         async with self._database.connection() as connection:
-            return {str(i) for i in await outside(connection, binding, [int(i) for i in target_ids if i.isdigit()])}
+            return {
+                str(i)
+                for i in await outside(
+                    connection, binding, [int(i) for i in target_ids if i.isdigit()]
+                )
+            }
 
     async def rotate(
         self,
@@ -177,7 +216,9 @@ class Vault:
 
     async def get(self, ref: str) -> StoredCredential:
         """Return one credential, without its secrets. Raises NotFound."""
-        return stored(await find(self._database, "credential", ref, f"select {SHOWN} from credentials"))
+        return stored(
+            await find(self._database, "credential", ref, f"select {SHOWN} from credentials")
+        )
 
     async def list(self, request: PageRequest) -> Page[StoredCredential]:
         """Return a page of credentials, without their secrets."""
@@ -194,7 +235,14 @@ class Vault:
             await connection.execute("delete from credentials where id = %s", [row["id"]])
             await circuits.forget(connection, "credential_id", row["id"])
             before = stored(row)
-            await audit.record(connection, "credential.deleted", "credential", before.id, before.name, before=before.data())
+            await audit.record(
+                connection,
+                "credential.deleted",
+                "credential",
+                before.id,
+                before.name,
+                before=before.data(),
+            )
 
     async def open_many(self, ids: Sequence[str]) -> dict[str, Credential]:
         """Return the credentials with their secrets, by id; unknown ones are left out.
@@ -204,18 +252,29 @@ class Vault:
         known = [int(i) for i in ids if Reference.parse(i) and i.isdigit()]
         rows = await self._database.fetch(_SEALED, [known])
         opened = {str(row["id"]): self._open(row) for row in rows}
-        await self._uses.note([int(i) for i, credential in opened.items() if credential.fault is None])
+        await self._uses.note(
+            [int(i) for i, credential in opened.items() if credential.fault is None]
+        )
         return opened
 
     async def tested(self, credential: StoredCredential, told: Mapping[str, Any]) -> None:
         """Record that its secrets were tested, and whether they could be read."""
         async with self._database.transaction() as connection:
             outcome = {"ok": told["ok"]}
-            await audit.record(connection, "credential.tested", "credential", credential.id, credential.name, after=outcome)
+            await audit.record(
+                connection,
+                "credential.tested",
+                "credential",
+                credential.id,
+                credential.name,
+                after=outcome,
+            )
 
     async def open_named(self, name: str) -> Credential | None:
         """Return the credential of this name with its secrets; None if there is none."""
-        row = await self._database.fetch_one(f"select {_COLUMNS} from credentials where name = %s", [name])
+        row = await self._database.fetch_one(
+            f"select {_COLUMNS} from credentials where name = %s", [name]
+        )
         return self._open(row) if row is not None else None
 
     def seal_parameters(self, execution: UUID, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,9 +300,7 @@ class Vault:
         """Return the parts of the next version. Raises Invalid if they do not fit its type."""
         type_ = CredentialType(row["type"])
         if row["source"] is not None:
-            detail = (
-                f"The secrets of {row['name']!r} are elsewhere: change them there, and new sessions have them within a minute."
-            )
+            detail = f"The secrets of {row['name']!r} are elsewhere: change them there, and new sessions have them within a minute."
             raise Invalid("nothing_to_rotate", detail)
         if type_ is CredentialType.AGENT:
             detail = "A credential of type agent holds no secret: what the agent offers is changed in the agent (ssh-add)."
@@ -273,18 +330,30 @@ class Vault:
             return closed(row, str(refused))
 
     async def _next(
-        self, connection: Connection, old: DictRow, named: Mapping[str, Any], parts: Mapping[str, str], told_as: str
+        self,
+        connection: Connection,
+        old: DictRow,
+        named: Mapping[str, Any],
+        parts: Mapping[str, str],
+        told_as: str,
     ) -> StoredCredential:
         """Write the next version of a locked row; forget its circuits, as failures are past."""
         place = SealPlace("credentials", old["uuid"], old["version"] + 1)
         made = await self._write(connection, _REPLACE, named, parts, place)
         await circuits.forget(connection, "credential_id", made.id)
         before, after = stored(old).data(), made.data()
-        await audit.record(connection, told_as, "credential", made.id, made.name, before=before, after=after)
+        await audit.record(
+            connection, told_as, "credential", made.id, made.name, before=before, after=after
+        )
         return made
 
     async def _write(
-        self, connection: Connection, statement: str, named: Mapping[str, Any], parts: Mapping[str, str], place: SealPlace
+        self,
+        connection: Connection,
+        statement: str,
+        named: Mapping[str, Any],
+        parts: Mapping[str, str],
+        place: SealPlace,
     ) -> StoredCredential:
         content = packed(parts)
         sealed = self._ring.seal(content, place)
@@ -315,19 +384,31 @@ async def _check_authority(connection: Connection, draft: CredentialDraft) -> No
     if not isinstance(draft.source, SshCaSource):
         return
     name = draft.source.authority
-    row = await (await connection.execute("select type from credentials where name = %s for share", [name])).fetchone()
+    row = await (
+        await connection.execute("select type from credentials where name = %s for share", [name])
+    ).fetchone()
     if row is None:
         detail = f"There is no credential {name!r}: store the private key of the SSH CA first, as one of type ssh_key."
-        raise Invalid("unknown_credential", detail, errors=[FieldError("/source/authority", detail, "unknown_credential")])
+        raise Invalid(
+            "unknown_credential",
+            detail,
+            errors=[FieldError("/source/authority", detail, "unknown_credential")],
+        )
     if row["type"] != CredentialType.SSH_KEY:
         detail = f"The credential {name!r} is of type {row['type']}: the key of an SSH CA is one of type ssh_key."
-        raise Invalid("invalid_credential", detail, errors=[FieldError("/source/authority", detail, "invalid_credential")])
+        raise Invalid(
+            "invalid_credential",
+            detail,
+            errors=[FieldError("/source/authority", detail, "invalid_credential")],
+        )
 
 
 _AS_BOUND: Mapping[str, Any] = {"targets": None, "groups": None, "jobs": None}
 
 
-async def _bound(connection: Connection, bound_to: BoundTo | None, old: DictRow | None = None) -> Mapping[str, Any]:
+async def _bound(
+    connection: Connection, bound_to: BoundTo | None, old: DictRow | None = None
+) -> Mapping[str, Any]:
     """Return the columns of a binding; all None if it stays as it is.
 
     Raises Invalid, and Conflict if `old` is used outside of it.
@@ -337,7 +418,11 @@ async def _bound(connection: Connection, bound_to: BoundTo | None, old: DictRow 
     binding = await resolved(connection, bound_to)
     if old is not None:
         await check_users(connection, old["id"], old["name"], binding)
-    return {"targets": sorted(binding.targets), "groups": sorted(binding.groups), "jobs": sorted(binding.jobs)}
+    return {
+        "targets": sorted(binding.targets),
+        "groups": sorted(binding.groups),
+        "jobs": sorted(binding.jobs),
+    }
 
 
 def _sealed(row: DictRow) -> Sealed:
@@ -345,7 +430,9 @@ def _sealed(row: DictRow) -> Sealed:
 
 
 def _check_version(version: int, if_match: Collection[int] | None, meant: int | None) -> None:
-    if (if_match is not None and version not in if_match) or (meant is not None and version != meant):
+    if (if_match is not None and version not in if_match) or (
+        meant is not None and version != meant
+    ):
         detail = f"The credential is at version {version} by now: look who rotated it, and say that version if it is meant."
         raise Precondition("stale_version", detail, status=412)
 

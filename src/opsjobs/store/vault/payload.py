@@ -9,7 +9,13 @@ from typing import Any
 
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.secret_source import source_of
-from opsjobs.store.key_validation import check_certificate, check_client_certificate, check_keytab, check_private_key, tidy
+from opsjobs.store.key_validation import (
+    check_certificate,
+    check_client_certificate,
+    check_keytab,
+    check_private_key,
+    tidy,
+)
 from opsjobs.store.vault.binding import binding_of
 
 _HIDDEN = ("password", "private_key", "passphrase", "keytab", "value")
@@ -20,7 +26,11 @@ def check(type_: CredentialType, login: str, parts: Mapping[str, str], now: date
     """Raise Invalid, pointing to the field at fault, if the parts cannot be used together."""
     if "source" in parts:
         return
-    key, passphrase, certificate = parts.get("private_key", ""), parts.get("passphrase"), parts.get("certificate", "")
+    key, passphrase, certificate = (
+        parts.get("private_key", ""),
+        parts.get("passphrase"),
+        parts.get("certificate", ""),
+    )
     match type_:
         case CredentialType.SSH_KEY:
             check_private_key(key, passphrase)
@@ -34,7 +44,9 @@ def check(type_: CredentialType, login: str, parts: Mapping[str, str], now: date
 
 def packed(parts: Mapping[str, str]) -> bytes:
     """Return the bytes to seal."""
-    return json.dumps({name: tidy(text) if name in _TEXTS else text for name, text in parts.items()}).encode()
+    return json.dumps(
+        {name: tidy(text) if name in _TEXTS else text for name, text in parts.items()}
+    ).encode()
 
 
 def parts_of(content: bytes) -> dict[str, str]:

@@ -74,7 +74,24 @@ CREDENTIALS = Listing(
 
 def stored(row: Mapping[str, Any]) -> StoredCredential:
     """Return the credential of a row with the columns `SHOWN`, and perhaps others."""
-    plain = {name: row[name] for name in StoredCredential.__dataclass_fields__ if name != "bound_to"}
-    bound_to = {"targets": row["target_names"], "groups": sorted(row["bound_groups"]), "jobs": row["job_names"]}
-    kind, username = CredentialType(row["type"]), row["username"] or None  # a secret of jobs is no login
-    return StoredCredential(**{**plain, "uuid": str(row["uuid"]), "type": kind, "username": username, "bound_to": bound_to})
+    plain = {
+        name: row[name] for name in StoredCredential.__dataclass_fields__ if name != "bound_to"
+    }
+    bound_to = {
+        "targets": row["target_names"],
+        "groups": sorted(row["bound_groups"]),
+        "jobs": row["job_names"],
+    }
+    kind, username = (
+        CredentialType(row["type"]),
+        row["username"] or None,
+    )  # a secret of jobs is no login
+    return StoredCredential(
+        **{
+            **plain,
+            "uuid": str(row["uuid"]),
+            "type": kind,
+            "username": username,
+            "bound_to": bound_to,
+        }
+    )

@@ -44,10 +44,14 @@ class SealedBatch:
     after: int | None
 
 
-async def rewrap(connection: Connection, kind: SealedKind, ring: KeyRing, after: int, limit: int) -> SealedBatch:
+async def rewrap(
+    connection: Connection, kind: SealedKind, ring: KeyRing, after: int, limit: int
+) -> SealedBatch:
     """Seal at most `limit` rows under the current key, in the caller's transaction."""
     old = [key for key in ring.ids if key != ring.current]
-    rows = await (await connection.execute(kind.find, {"after": after, "old": old, "limit": limit})).fetchall()
+    rows = await (
+        await connection.execute(kind.find, {"after": after, "old": old, "limit": limit})
+    ).fetchall()
     done: list[Mapping[str, Any]] = []
     broken: list[Mapping[str, Any]] = []
     for row in rows:
@@ -74,7 +78,9 @@ def _parameters(ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
 def _chain(ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
     ends = audit_chain.parse_chain(row)
     if ends.proof(ring.signing) is not Proof.GOOD:
-        raise Tampered("the ends of the audit log are not as opsjobs signed them: `opsjobs audit verify` says more")
+        raise Tampered(
+            "the ends of the audit log are not as opsjobs signed them: `opsjobs audit verify` says more"
+        )
     signature = ring.signing.sign(Part.ENDS, ends.ends.text)
     return {"key_id": signature.key_id, "mac": bytes.fromhex(signature.mac)}
 

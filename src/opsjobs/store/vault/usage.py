@@ -46,9 +46,16 @@ class Usage:
     def data(self) -> dict[str, Any]:
         """Return the body of GET /credentials/{id}/usage."""
         return {
-            "targets": [{"id": str(row["id"]), "name": row["name"]} for row in self.targets[:SHOWN_AT_MOST]],
+            "targets": [
+                {"id": str(row["id"]), "name": row["name"]} for row in self.targets[:SHOWN_AT_MOST]
+            ],
             "jobs": [
-                {"id": row["id"], "name": row["name"], "actions": sorted(row["actions"]), "parameters": sorted(row["parameters"])}
+                {
+                    "id": row["id"],
+                    "name": row["name"],
+                    "actions": sorted(row["actions"]),
+                    "parameters": sorted(row["parameters"]),
+                }
                 for row in self.jobs[:SHOWN_AT_MOST]
             ],
             "total": {"targets": len(self.targets), "jobs": len(self.jobs)},
@@ -64,7 +71,9 @@ async def find_usage(connection: Connection, credential_id: int, name: str) -> U
 async def check_unused(connection: Connection, credential_id: int, name: str) -> None:
     """Raise Conflict("credential_in_use"), naming the first users, if it is in use."""
     values = {"id": credential_id, "name": name}
-    await check_none(connection, "credential_in_use", f"The credential {name!r} is used by", _NAMED, values)
+    await check_none(
+        connection, "credential_in_use", f"The credential {name!r} is used by", _NAMED, values
+    )
 
 
 async def check_unnamed(connection: Connection, name: str) -> None:
