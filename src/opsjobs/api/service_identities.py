@@ -16,7 +16,7 @@ from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.schemas.access import ServiceOut, ServicePageOut
 from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.api.updates import Edit, edit, put_and_patch
-from opsjobs.identity.service_tokens import loaded
+from opsjobs.identity.service_tokens import load_public_key
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict, FieldError
 from opsjobs.model.grants import Grants
@@ -61,7 +61,7 @@ async def create(
     request: Request, services: ServicesDep, draft: NewServiceDraft, idem: Idempotent
 ) -> Response:
     """Accept tokens that the service signs. Callers grant only what they hold themselves."""
-    loaded(draft.public_key)
+    load_public_key(draft.public_key)
     check_given(request, draft.grants)
     check_reuse_name(request, reuse_name=draft.reuse_name)
     kept = [grant.kept() for grant in draft.grants]
@@ -129,7 +129,7 @@ async def replace(
             f"The service is {before.name}, and stays so: register another one named {draft.name}."
         )
         raise Conflict("name_stays", detail, errors=[FieldError("/name", detail, "name_stays")])
-    loaded(draft.public_key)
+    load_public_key(draft.public_key)
     check_given(request, draft.grants)
     kept = [grant.kept() for grant in draft.grants]
     by = principal_of(request)

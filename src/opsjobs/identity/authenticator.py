@@ -1,4 +1,4 @@
-"""Whose a token is: the one door for tokens of every kind, each of which is judged in one way only."""
+"""Authenticate bearer tokens: each kind of token is verified in exactly one way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEEN_MAX = 10_000
 
 
 class Authenticator:
-    """Judges bearer tokens. `platform` None: no tokens but ours are taken."""
+    """Verifies bearer tokens. Without `platform` only our own tokens are accepted."""
 
     def __init__(
         self,
@@ -37,7 +37,10 @@ class Authenticator:
         self._kept: dict[Principal, float] = {}
 
     async def principal(self, token: str) -> Principal:
-        """Whose token it is, with what he may do now. Raises Unauthorised, and Unavailable where that cannot be known."""
+        """Return the token's principal with its current rights.
+
+        Raises Unauthorised, and Unavailable if the token cannot be verified now.
+        """
         if len(token) > TOKEN_BYTES_MAX:
             raise rejected(f"has over {TOKEN_BYTES_MAX} bytes")
         if token.startswith(TOKEN_PREFIX) or token.count(".") != 2:
@@ -53,7 +56,7 @@ class Authenticator:
         raise Unauthorised("token_invalid", "The token is unknown or has expired: make a new one.")
 
     async def _signed(self, token: str) -> Principal:
-        # An admin token of our own may have any form, even with two dots in it: what is none of a JWT is looked up.
+        # An admin token may have any form, even with two dots; look it up if it is not a JWT.
         try:
             unproven = UnverifiedToken.read(token)
         except Unauthorised:
@@ -70,9 +73,10 @@ class Authenticator:
         return await self._of_platform(token)
 
     async def remember(self, principal: Principal) -> None:
-        """Before somebody changes something: of the platform's people is kept what they may, as they may come to own it.
+        """Store the rights of a platform user, who may come to own what is changed next.
 
-        Schedules and workflows go on without their token. One write a minute and person.
+        Schedules and workflows continue without the user's token. Writes at most once a minute
+        for each user.
         """
         if principal.kind == "external" and self._is_due(self._kept, principal):
             await self._people.remember(None, principal)
@@ -80,9 +84,9 @@ class Authenticator:
 
     async def _of_platform(self, token: str) -> Principal:
         if self._platform is None:
-            raise rejected("comes from somebody whose tokens are not taken here")
+            raise rejected("is of an issuer that is not accepted here")
         principal = await self._platform.judge(token)
-        # What is kept of somebody follows what his tokens say.
+        # The stored rights follow the claims of the latest token.
         if self._is_due(self._seen, principal):
             await self._people.seen.refresh(principal)
             self._note(self._seen, principal)

@@ -1,4 +1,4 @@
-"""Signed tokens (JWS, compact form), all of PyJWT: read strictly before anything is believed, proven with a key that we chose."""
+"""Signed tokens (JWS, compact form): strict parsing, and verification with a key of ours."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BY_KEY_PAIR = (
     "EdDSA",
 )
 RSA_BITS_MIN = 2_048
-# Headers that would have us take the key from the token itself, or from where it says; and what we would have to understand.
+# Headers that name a key inside or outside the token, and extensions that are not supported.
 _HEADERS_REFUSED = ("jku", "x5u", "jwk", "x5c", "crit", "b64", "zip", "enc")
 _TYPES = ("jwt", "at+jwt", "application/jwt", "application/at+jwt")
 _OF_CURVE = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
@@ -45,10 +45,10 @@ PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
 
 
 class _Hmac(HMACAlgorithm):
-    """Whether a shared secret is long enough is judged where it is set, once, and not with a warning at each token."""
+    """HMAC without PyJWT's warning about short keys: the settings check the length once."""
 
     def check_key_length(self, key: bytes) -> None:
-        """Nothing to say here."""
+        """Do nothing."""
 
 
 def _signer() -> jwt.PyJWS:
@@ -66,7 +66,7 @@ _SIGNER = _signer()
 
 @dataclass(frozen=True, slots=True)
 class UnverifiedToken:
-    """A token taken apart. Nothing in it is true before `prove` has said so."""
+    """A parsed token. Trust nothing in it until `prove` has returned."""
 
     text: str
     algorithm: str
@@ -75,8 +75,11 @@ class UnverifiedToken:
 
     @classmethod
     def read(cls, token: str) -> UnverifiedToken:
-        """Raises Unauthorised for what is no signed token, or one that asks to be judged by other means than ours."""
-        # Long before anything is decoded: a token is what anybody may send.
+        """Parse a token.
+
+        Raises Unauthorised if it is not a signed token or asks for an unsupported verification.
+        """
+        # Checked before anything is decoded: a token comes from any caller.
         if len(token) > TOKEN_BYTES_MAX:
             raise rejected(f"has over {TOKEN_BYTES_MAX} bytes")
         parts = token.split(".")
@@ -93,7 +96,10 @@ class UnverifiedToken:
         return cls(token, algorithm, kid, claims)
 
     def prove(self, key: PublicKey | bytes, algorithms: tuple[str, ...]) -> Mapping[str, Any]:
-        """The claims, now true. `algorithms` come from our configuration and fit the key's family. Raises Unauthorised."""
+        """Verify the signature and return the claims. Raises Unauthorised.
+
+        `algorithms` come from the configuration and fit the family of the key.
+        """
         if self.algorithm not in algorithms:
             raise rejected(f"is signed by other means than {', '.join(algorithms)} (alg)")
         try:
@@ -104,7 +110,7 @@ class UnverifiedToken:
 
 
 def fitting(key: PublicKey) -> tuple[str, ...]:
-    """The algorithms that this public key may prove; none where it is too weak, or of a kind that is not taken."""
+    """Return the algorithms for this public key; none if it is too weak or not supported."""
     match key:
         case RSAPublicKey() if key.key_size >= RSA_BITS_MIN:
             return tuple(name for name in BY_KEY_PAIR if name.startswith(("RS", "PS")))
@@ -116,13 +122,13 @@ def fitting(key: PublicKey) -> tuple[str, ...]:
 
 
 def sign(claims: Mapping[str, Any], key: PrivateKey | bytes, algorithm: str, kid: str) -> str:
-    """A token of ours."""
+    """Return a signed token with these claims."""
     payload = json.dumps(claims, separators=(",", ":")).encode()
     return _SIGNER.encode(payload, key, algorithm, {"kid": kid})
 
 
 def _object(part: str) -> dict[str, Any]:
-    """A part of the token as JSON. Strictly: what two readers could read in two ways is no token."""
+    """Decode a part of the token as a JSON object; refuse ambiguous JSON."""
     try:
         raw = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
         told = json.loads(raw.decode(), object_pairs_hook=_once, parse_constant=_no_number)

@@ -1,4 +1,4 @@
-"""The access tokens that we give to who logs in: short-lived, signed by a key that no two installations share."""
+"""Access tokens of local logins: short-lived, signed with a key of this installation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _PURPOSE = b"opsjobs access tokens 1"
 
 
 class OwnTokens:
-    """Makes and proves them. `keys`: ENCRYPTION_KEYS, current first; each has a signing key derived from it."""
+    """Issues and verifies access tokens.
+
+    `keys` are ENCRYPTION_KEYS, the current one first; a signing key is derived from each.
+    """
 
     def __init__(self, keys: Sequence[Secret], clock: Clock, *, minutes: int) -> None:
         self._clock = clock
@@ -30,7 +33,7 @@ class OwnTokens:
         self._current = next(iter(self._keys))
 
     def issue(self, session: UUID, user: str) -> tuple[str, int]:
-        """A token of this session, and for how many seconds it is good."""
+        """Return a token of this session and its lifetime in seconds."""
         now = int(self._clock.now().timestamp())
         claims = {
             "iss": ISSUER,
@@ -44,11 +47,11 @@ class OwnTokens:
 
     @staticmethod
     def are_meant(unproven: UnverifiedToken) -> bool:
-        """Whether the token says that it is one of ours."""
+        """Return True if the token claims to be a local access token."""
         return unproven.kid is not None and unproven.kid.startswith(KID_PREFIX)
 
     def session(self, unproven: UnverifiedToken) -> UUID:
-        """The session that it belongs to. Raises Unauthorised."""
+        """Verify the token and return its session. Raises Unauthorised."""
         key = self._keys.get(unproven.kid or "")
         if key is None:
             raise rejected("is signed by a key of another installation")

@@ -1,4 +1,4 @@
-"""Logging in with a name and a password, going on with a refresh token, logging out."""
+"""Log in with name and password, refresh tokens, log out."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from opsjobs.store.identities.users import Known
 
 @dataclass(frozen=True, slots=True)
 class IssuedTokens:
-    """What somebody gets who logged in."""
+    """The tokens issued by a login or a refresh."""
 
     access_token: str
     refresh_token: str
     expires_in: int
 
     def data(self) -> dict[str, str | int]:
-        """The body of the answer of POST /auth/login."""
+        """Return the response body of POST /auth/login."""
         return {
             "access_token": self.access_token,
             "refresh_token": self.refresh_token,
@@ -32,7 +32,7 @@ class IssuedTokens:
 
 
 class LoginService:
-    """The logins of users of ours."""
+    """Logins of local users."""
 
     def __init__(self, people: IdentityStore, passwords: Passwords, own: OwnTokens) -> None:
         self._people = people
@@ -40,13 +40,16 @@ class LoginService:
         self._own = own
 
     async def log_in(self, name: str, password: str, address: str | None) -> IssuedTokens:
-        """Begin a login. Raises Unauthorised, in the same time and words whatever was wrong, and TooMany."""
+        """Log in. Raises Unauthorised and TooMany.
+
+        Time and message of a refusal do not depend on what was wrong.
+        """
         user = await self._people.users.find_for_login(name)
         await self.prove(name, user, password, address)
-        assert user is not None, "nobody's password is never right"
+        assert user is not None, "verify() accepts no password for an unknown user"
         await self._people.attempts.succeeded(name, address)
         stale = self._passwords.is_outdated(user.password_hash)
-        return self._given(
+        return self._issue(
             await self._people.sessions.begin(
                 user, await self._passwords.hashed(password) if stale else None
             )
@@ -55,7 +58,7 @@ class LoginService:
     async def prove(
         self, name: str, user: Known | None, password: str, address: str | None
     ) -> None:
-        """Raises Unauthorised where the password is not this user's, or he is disabled, and TooMany."""
+        """Raise Unauthorised if the password is wrong or the user disabled; TooMany if throttled."""
         user_id = None if user is None else user.id
         await self._people.attempts.begin(name, address, user_id=user_id)
         right = await self._passwords.verify(None if user is None else user.password_hash, password)
@@ -66,16 +69,19 @@ class LoginService:
             )
 
     async def refresh(self, refresh_token: str) -> IssuedTokens:
-        """Go on. Raises Unauthorised where the token is not good, or was used before, which ends the login."""
+        """Return new tokens for a refresh token.
+
+        Raises Unauthorised if the token is invalid. A token used a second time ends the login.
+        """
         if len(refresh_token) > REFRESH_CHARACTERS_MAX:
             raise Unauthorised("token_invalid", "This login has ended: log in again.")
-        return self._given(await self._people.sessions.refresh(refresh_token))
+        return self._issue(await self._people.sessions.refresh(refresh_token))
 
     async def log_out(self, token: str) -> None:
-        """End the login that this access token is of; of any other kind of token there is nothing to end."""
+        """End the login of this access token; do nothing for other kinds of tokens."""
         if token.count(".") == 2 and OwnTokens.are_meant(unproven := UnverifiedToken.read(token)):
             await self._people.sessions.end(self._own.session(unproven))
 
-    def _given(self, login: SessionLogin) -> IssuedTokens:
+    def _issue(self, login: SessionLogin) -> IssuedTokens:
         token, seconds = self._own.issue(login.session, login.user)
         return IssuedTokens(token, login.refresh_token, seconds)

@@ -1,4 +1,4 @@
-"""Passwords: hashed with argon2id off the event loop, a few at a time, and with the same work for names that nobody has."""
+"""Password hashing with argon2id, off the event loop and with a limit on concurrency."""
 
 from __future__ import annotations
 
@@ -25,24 +25,27 @@ WAITING_MAX = 32
 
 
 class Passwords:
-    """Hashes and verifies. `hasher`: its cost; the library's own choice follows RFC 9106."""
+    """Hashes and verifies passwords; the library's default cost follows RFC 9106."""
 
     def __init__(self, hasher: PasswordHasher | None = None) -> None:
         self._hasher = hasher or PasswordHasher()
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
-        self._nobodys: str | None = None
+        self._dummy_hash: str | None = None
 
     async def hashed(self, password: str) -> str:
-        """What is kept of a password. Raises TooMany where too many wait already."""
+        """Return the hash of a password. Raises TooMany if too many hashes are waiting."""
         return await self._run(self._hash, password)
 
     async def verify(self, kept: str | None, password: str) -> bool:
-        """Whether this is the password. `kept` None: nobody's, for which just as much work is done. Raises TooMany."""
+        """Return True if the password matches the hash. Raises TooMany.
+
+        Without a hash (an unknown user) the same work is done, and the result is False.
+        """
         return await self._run(self._verify, kept, password)
 
     def is_outdated(self, kept: str) -> bool:
-        """Whether it was hashed with less work than is done today."""
+        """Return True if the hash was made with a lower cost than the current one."""
         return self._hasher.check_needs_rehash(kept)
 
     async def _run(self, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
@@ -63,12 +66,12 @@ class Passwords:
         return self._hasher.hash(password.encode("utf-8", "surrogatepass"))
 
     def _verify(self, kept: str | None, password: str) -> bool:
-        if self._nobodys is None:
-            self._nobodys = self._hash(secrets.token_urlsafe(32))
+        if self._dummy_hash is None:
+            self._dummy_hash = self._hash(secrets.token_urlsafe(32))
         try:
             return (
                 self._hasher.verify(
-                    kept or self._nobodys, password.encode("utf-8", "surrogatepass")
+                    kept or self._dummy_hash, password.encode("utf-8", "surrogatepass")
                 )
                 and kept is not None
             )
@@ -77,7 +80,7 @@ class Passwords:
 
 
 def check_new(password: str, name: str) -> None:
-    """Raises Invalid where it is too short to be a password, or says the user's name."""
+    """Raise Invalid if a new password is too short, too simple or has the user's name in it."""
     if len(password) < CHARACTERS_MIN:
         detail = f"A password has at least {CHARACTERS_MIN} characters: a few words that do not belong together are easy to keep."
     elif len(name) >= NAME_CHARACTERS_TOLD and name.lower() in password.lower():

@@ -1,4 +1,4 @@
-"""The platform's own tokens: proven by their signature, or asked about at its Auth Service, but never both ways."""
+"""Tokens of the platform: verified by signature or by its Auth Service, never by both."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ KEPT_MAX = 10_000
 
 
 class Platform(Protocol):
-    """Who judges tokens that are not ours."""
+    """Verifies tokens of the platform."""
 
     async def judge(self, token: str) -> Principal:
-        """Whose it is. Raises Unauthorised, and Unavailable where nobody can say now."""
+        """Return the token's principal. Raises Unauthorised and Unavailable."""
 
 
 class SignedTokens:
-    """Tokens that are good because the platform signed them."""
+    """Verifies tokens by the platform's signature."""
 
     def __init__(self, keys: VerificationKeys, rules: ClaimRules, clock: Clock) -> None:
         self._keys = keys
@@ -35,23 +35,23 @@ class SignedTokens:
         self._clock = clock
 
     async def judge(self, token: str) -> Principal:
-        """Whose it is."""
+        """Return the token's principal."""
         unproven = UnverifiedToken.read(token)
-        key = await self._keys.of(unproven.kid)
+        key = await self._keys.find(unproven.kid)
         claims = unproven.prove(key.key, key.algorithms)
         check(claims, self._rules, self._clock.now().timestamp())
         return external(claims, self._rules)
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _Introspection:
     claims: Mapping[str, Any] | None
     until: float
     at: float
 
 
 class IntrospectedTokens:
-    """Tokens that are good because the Auth Service says so, each time anew but for `kept_seconds`."""
+    """Verifies tokens by asking the Auth Service; answers are cached for `kept_seconds`."""
 
     def __init__(
         self, service: AuthService, rules: ClaimRules, clock: Clock, *, kept_seconds: float
@@ -60,42 +60,45 @@ class IntrospectedTokens:
         self._rules = replace(rules, issuer=None, audiences=(), needs_exp=False)
         self._clock = clock
         self._kept_seconds = kept_seconds
-        self._said: dict[bytes, _Said] = {}
+        self._answers: dict[bytes, _Introspection] = {}
 
     async def judge(self, token: str) -> Principal:
-        """Whose it is; a token that says itself that it is over, or how it is not to be judged, is not asked about."""
+        """Return the token's principal.
+
+        Expired tokens and tokens with an unsupported algorithm are refused without a request.
+        """
         if len(token) > TOKEN_BYTES_MAX:
             raise rejected(f"has over {TOKEN_BYTES_MAX} bytes")
         if token.count(".") == 2:
             self._look(UnverifiedToken.read(token))
-        said = await self._ask(token)
-        if said.claims is None:
-            raise rejected("is not good, says the Auth Service")
-        check(said.claims, self._rules, self._clock.now().timestamp())
-        # What the Auth Service says is true when it says it, however old the token is.
-        return replace(external(said.claims, self._rules), issued_at=said.at)
+        answer = await self._ask(token)
+        if answer.claims is None:
+            raise rejected("is not accepted by the Auth Service")
+        check(answer.claims, self._rules, self._clock.now().timestamp())
+        # The answer counts from the time it was given, however old the token is.
+        return replace(external(answer.claims, self._rules), issued_at=answer.at)
 
     def _look(self, unproven: UnverifiedToken) -> None:
         if unproven.algorithm not in SHARED + BY_KEY_PAIR:
             raise rejected("is not signed (alg)")
         check(unproven.claims, self._rules, self._clock.now().timestamp())
 
-    async def _ask(self, token: str) -> _Said:
+    async def _ask(self, token: str) -> _Introspection:
         name, now = (
             hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest(),
             self._clock.monotonic(),
         )
-        said = self._said.get(name)
-        if said is not None and now < said.until:
-            return said
+        answer = self._answers.get(name)
+        if answer is not None and now < answer.until:
+            return answer
         at = self._clock.now().timestamp()
         try:
             claims = await self._service.validate(token)
         except ServiceUnavailable as away:
             raise Unavailable(
-                str(away), told="The Auth Service does not answer: no token can be judged now."
+                str(away), told="The Auth Service does not answer: tokens cannot be verified now."
             ) from None
-        if len(self._said) >= KEPT_MAX:
-            self._said.clear()
-        self._said[name] = _Said(claims, now + self._kept_seconds, at)
-        return self._said[name]
+        if len(self._answers) >= KEPT_MAX:
+            self._answers.clear()
+        self._answers[name] = _Introspection(claims, now + self._kept_seconds, at)
+        return self._answers[name]

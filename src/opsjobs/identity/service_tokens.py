@@ -1,4 +1,4 @@
-"""Tokens that other services sign for themselves, with a key whose public half is registered here."""
+"""Tokens that registered services sign with their own private key."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ LEEWAY_SECONDS = 10.0
 
 
 class ServiceTokens:
-    """Proves them: `iss` and `sub` are the service, `aud` is us, it is good for 5 minutes at most.
+    """Verifies tokens of services.
 
-    With `on_behalf_of` {kind, name} it speaks for a user, and may what both of them may.
+    `iss` and `sub` are the service, `aud` is this installation, the lifetime is at most 5 minutes.
+    With `on_behalf_of` {kind, name} the token has the rights that service and user share.
     """
 
     def __init__(self, people: IdentityStore, clock: Clock, *, audience: str) -> None:
@@ -34,23 +35,23 @@ class ServiceTokens:
 
     @staticmethod
     def are_meant(unproven: UnverifiedToken) -> bool:
-        """Whether the token says that a service signed it."""
+        """Return True if the token claims to be signed by a service."""
         return unproven.kid is not None and unproven.kid.startswith(KID_PREFIX)
 
     async def principal(self, unproven: UnverifiedToken) -> Principal:
-        """The service, or the service and a user together. Raises Unauthorised."""
+        """Return the service, or the service on behalf of a user. Raises Unauthorised."""
         name = (unproven.kid or "").removeprefix(KID_PREFIX)
         pem = await self._people.services.public_key(name)
         if pem is None:
-            raise rejected("comes from a service that is not registered here, or is disabled")
-        key = loaded(pem)
+            raise rejected("is of a service that is not registered or is disabled")
+        key = load_public_key(pem)
         claims = unproven.prove(key, fitting(key))
         self._check(claims, name)
         principal = await self._people.standing(_whose(claims, name), "service")
         if principal is None:
             raise rejected(
-                "comes from a service whose maker is disabled or gone (let an administrator save it again), or speaks for somebody "
-                "who may nothing here (on_behalf_of)"
+                "is of a service whose owner is disabled or deleted (let an administrator save it "
+                "again), or names a user without rights here (on_behalf_of)"
             )
         return principal
 
@@ -71,12 +72,12 @@ def _whose(claims: Mapping[str, Any], name: str) -> str:
         (told.get("kind", "user"), told.get("name")) if isinstance(told, dict) else (None, None)
     )
     if kind not in ("user", "external") or not is_name(user):
-        raise rejected("does not say for whom it speaks (on_behalf_of)")
+        raise rejected("has an invalid on_behalf_of")
     return on_behalf(name, kind, user)
 
 
-def loaded(pem: str) -> PublicKey:
-    """The public key in a PEM. Raises Invalid for what is none, or proves nothing that is taken."""
+def load_public_key(pem: str) -> PublicKey:
+    """Return the public key of a PEM. Raises Invalid if it is none or not supported."""
     try:
         key: Any = load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm):

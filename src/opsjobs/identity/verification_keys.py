@@ -1,4 +1,4 @@
-"""Where the keys come from that platform tokens are proven with: one shared secret, or the public keys that an issuer publishes."""
+"""Keys that verify platform tokens: a shared secret or the published keys of an issuer."""
 
 from __future__ import annotations
 
@@ -19,43 +19,47 @@ from opsjobs.telemetry import log
 KEYS_MAX = 100
 REFETCH_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 2.0
-"""As long as there are no keys at all."""
+"""Pause between fetches as long as there are no keys at all."""
 KEPT_WITHOUT_ANSWER_SECONDS = 86_400.0
 _PUBLIC_TYPES = ("RSA", "EC", "OKP")
 
 
 @dataclass(frozen=True, slots=True)
 class ProvingKey:
-    """A key, and the algorithms that it may prove: never of both families."""
+    """A key and its allowed algorithms, which are all of one family."""
 
     key: PublicKey | bytes
     algorithms: tuple[str, ...]
 
 
 class VerificationKeys(Protocol):
-    """Who knows keys by their id."""
+    """Finds keys by their id."""
 
-    async def of(self, kid: str | None) -> ProvingKey:
-        """The key that a token names. Raises Unauthorised where there is none, Unavailable where that cannot be known."""
+    async def find(self, kid: str | None) -> ProvingKey:
+        """Return the key of this id.
+
+        Raises Unauthorised if there is none, Unavailable if the keys cannot be fetched.
+        """
 
 
 class SharedSecret:
-    """The one secret that the platform's services share."""
+    """The secret shared by the services of the platform."""
 
     def __init__(self, secret: bytes, algorithm: str) -> None:
         self._key = ProvingKey(secret, (algorithm,))
 
-    async def of(self, kid: str | None) -> ProvingKey:
-        """Always the one."""
+    async def find(self, kid: str | None) -> ProvingKey:
+        """Return the shared secret, whatever the id."""
         del kid
         return self._key
 
 
 class PublishedKeys:
-    """The keys of a JWKS document: fetched when first needed, again when `ttl_seconds` old or when a key is asked for that is new.
+    """The keys of a JWKS document, fetched when needed.
 
-    The second at most once a minute, whoever sends tokens with invented ids. While the issuer is away the last keys stay good,
-    for a day. `fetch` brings the document, or raises Away.
+    They are fetched again after `ttl_seconds`, and for an unknown key id at most once a minute, so
+    that tokens with invented ids cause no flood. While the issuer does not answer, the last keys
+    stay valid for a day. `fetch` returns the document or raises ServiceUnavailable.
     """
 
     def __init__(
@@ -75,54 +79,54 @@ class PublishedKeys:
         self._asked_at: float | None = None
         self._lock = asyncio.Lock()
 
-    async def of(self, kid: str | None) -> ProvingKey:
-        """The key of this id; a token without one is taken where there is only one key."""
-        # Whoever has keys does not wait for somebody else's fetch.
-        if self._old() and not (self._keys and self._lock.locked()):
-            await self._refresh(self._old)
-        found = self._found(kid)
-        if found is None and self._may_ask():
-            await self._refresh(lambda: self._found(kid) is None)
-            found = self._found(kid)
+    async def find(self, kid: str | None) -> ProvingKey:
+        """Return the key of this id; without an id the only key, if there is exactly one."""
+        # With keys at hand, do not wait for a fetch in progress.
+        if self._is_stale() and not (self._keys and self._lock.locked()):
+            await self._refresh(self._is_stale)
+        found = self._get(kid)
+        if found is None and self._may_fetch():
+            await self._refresh(lambda: self._get(kid) is None)
+            found = self._get(kid)
         if self._fetched_at is None:
             raise Unavailable(
-                "the issuer's keys (JWKS) cannot be had",
-                told="Tokens cannot be judged now: try again in a minute.",
+                "the issuer's keys (JWKS) cannot be fetched",
+                told="Tokens cannot be verified now: try again in a minute.",
             )
         if found is None:
             raise rejected("is signed by a key that the issuer does not publish (kid)")
         return found
 
-    def _found(self, kid: str | None) -> ProvingKey | None:
+    def _get(self, kid: str | None) -> ProvingKey | None:
         if kid is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         return self._keys.get(kid) if kid is not None else None
 
-    def _old(self) -> bool:
+    def _is_stale(self) -> bool:
         return (
             self._fetched_at is None
             or self._clock.monotonic() - self._fetched_at >= self._ttl_seconds
         )
 
-    def _may_ask(self) -> bool:
+    def _may_fetch(self) -> bool:
         pause = REFETCH_SECONDS if self._fetched_at is not None else FIRST_PAUSE_SECONDS
         return self._asked_at is None or self._clock.monotonic() - self._asked_at >= pause
 
     async def _refresh(self, needed: Callable[[], bool]) -> None:
         async with self._lock:
-            # Who waited for the lock finds that it was done meanwhile, or that it failed a moment ago.
-            if not needed() or not self._may_ask():
+            # Another task may have fetched the keys, or failed to, while this one waited for the lock.
+            if not needed() or not self._may_fetch():
                 return
             self._asked_at = self._clock.monotonic()
             try:
                 self._keys = _read(await self._fetch(), self._algorithms)
             except ServiceUnavailable as away:
                 log.warning("jwks_away", reason=str(away))
-                self._let_go()
+                self._drop_old_keys()
             else:
                 self._fetched_at = self._clock.monotonic()
 
-    def _let_go(self) -> None:
+    def _drop_old_keys(self) -> None:
         if (
             self._fetched_at is not None
             and self._clock.monotonic() - self._fetched_at > KEPT_WITHOUT_ANSWER_SECONDS
@@ -131,7 +135,10 @@ class PublishedKeys:
 
 
 def _read(document: Any, allowed: frozenset[str]) -> dict[str | None, ProvingKey]:
-    """The keys of the document that can prove a token by an allowed algorithm. Raises Away where it is none, or holds none."""
+    """Return the keys of the document that fit an allowed algorithm.
+
+    Raises ServiceUnavailable if it is not a JWKS or has no usable key.
+    """
     told = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(told, list) or len(told) > KEYS_MAX:
         raise ServiceUnavailable(f"it does not answer with a JWKS of at most {KEYS_MAX} keys")
@@ -139,7 +146,7 @@ def _read(document: Any, allowed: frozenset[str]) -> dict[str | None, ProvingKey
     for one in told:
         if isinstance(one, dict) and (key := _key(one, allowed)) is not None:
             kid = one.get("kid")
-            # Two keys of one id: nobody can say which is meant, so the first stays.
+            # Of two keys with one id the first is used.
             found.setdefault(kid if isinstance(kid, str) else None, key)
     if not found:
         raise ServiceUnavailable("its JWKS has no public key that can be used here")
