@@ -1,4 +1,4 @@
-"""The composition root: the one place where settings become services, and services become processes."""
+"""Composition root: build the services of a process from its settings."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ API_CONNECTIONS = 10
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the API tells its callers not to exceed, and whether its docs page is open."""
+    """Limits that the API enforces on callers, and whether its docs page is served."""
 
     max_actions: int
     body_bytes: int
@@ -101,7 +101,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Services:
-    """Everything that a process may need, made once; each part holds just its own options."""
+    """The services of one process, each built once."""
 
     clock: Clock
     metrics: Metrics
@@ -147,22 +147,22 @@ class Services:
 
     @property
     def people(self) -> IdentityStore:
-        """Who is known."""
+        """The identities: users, services, API keys and logins."""
         return self.access.people
 
     @property
     def judging(self) -> SafetyService | None:
-        """What judges programs; None where that is off."""
+        """The safety check; None if it is off."""
         return self.launcher.judging
 
     async def open(self) -> None:
-        """Start what runs in the background; nothing here waits for a server to be there."""
+        """Start background work; do not wait for PostgreSQL or Redis."""
         await self.database.open()
         await self.bus.open()
         self.notifier.start()
 
     async def close(self) -> None:
-        """Let go of everything, in bounded time."""
+        """Close everything, in bounded time."""
         await asyncio.to_thread(self.notifier.stop)
         if self.judges is not None:
             await asyncio.to_thread(self.judges.close)
@@ -180,7 +180,10 @@ def build(
     connections: int = API_CONNECTIONS,
     hot_verbs: bool = False,
 ) -> Services:
-    """All services of one process, unopened. Raises SettingsError or ValueError for what cannot be used."""
+    """Build the services of one process without opening them.
+
+    Raises SettingsError or ValueError for settings that cannot be used.
+    """
     clock, metrics = SystemClock(), Metrics()
     options = DatabaseOptions(settings.database.url, connections, f"opsjobs {process}", hot_verbs)
     database = Database(options, on_retry=metrics.verb_repeats.inc)
@@ -229,7 +232,7 @@ def build(
             inventory,
             elsewhere,
             metrics,
-            Breaker(circuits, clock, observe=_counted(metrics)),
+            Breaker(circuits, clock, observe=_count_circuits(metrics)),
         ),
         elsewhere=elsewhere,
         bus=Bus(settings.redis.url, metrics),
@@ -255,7 +258,7 @@ def build(
 
 
 def _judges(settings: Settings, metrics: Metrics) -> JudgePool | None:
-    """The processes that judge texts, none of which is started yet; None if the safety check is off."""
+    """Return the pool of judging processes, not started; None if the safety check is off."""
     if not settings.safety.enabled:
         return None
     return JudgePool(lambda reason: metrics.texts_unjudged.labels(reason).inc())
@@ -264,7 +267,7 @@ def _judges(settings: Settings, metrics: Metrics) -> JudgePool | None:
 def _judging(
     settings: Settings, judges: JudgePool | None, targets: Targets, clock: Clock
 ) -> SafetyService | None:
-    """What judges programs; None where that is off. Raises ValueError where its policy cannot be read."""
+    """Return the safety check; None if it is off. Raises ValueError for an unreadable policy."""
     wanted = settings.safety
     if judges is None:
         return None
@@ -332,7 +335,7 @@ def _circuits(settings: Settings, database: Database) -> CircuitStore:
     )
 
 
-def _counted(metrics: Metrics) -> Callable[[CircuitState | None, ErrorCode | None], None]:
+def _count_circuits(metrics: Metrics) -> Callable[[CircuitState | None, ErrorCode | None], None]:
     def observe(changed: CircuitState | None, code: ErrorCode | None) -> None:
         if changed is CircuitState.CLOSED:
             metrics.circuits_closed.inc()
@@ -401,7 +404,7 @@ def _sessions(
 def rescuer(
     services: Services, may_reap: Callable[[], bool], database_now: Callable[[], float | None]
 ) -> Rescuer:
-    """What buries and mends, for the worker or the scheduler that asks `may_reap`."""
+    """Build the rescuer; `may_reap` tells if its process may expire leases now."""
     return Rescuer(
         services.ledger,
         services.workers,
@@ -412,7 +415,7 @@ def rescuer(
 
 
 def firing(services: Services) -> FiringService:
-    """What fires schedules, for the scheduler, and for a worker that stands in for it."""
+    """Build the service that fires schedules, for the scheduler or a worker in its place."""
     return FiringService(
         firings=services.firings,
         schedules=services.schedules,
@@ -430,7 +433,7 @@ def firing(services: Services) -> FiringService:
 
 
 def inspecting(services: Services) -> Loop:
-    """The loop that says what is wrong with the database or the keys, at start and later."""
+    """Build the loop that checks the database and the keys, at start and regularly."""
     return Loop(
         "inspection",
         services.inspection.run_once,
@@ -440,14 +443,14 @@ def inspecting(services: Services) -> Loop:
 
 
 def relay(services: Services) -> EventPublisher:
-    """What tells the world of the outbox's facts."""
+    """Build the publisher of the events in the outbox."""
     return EventPublisher(
         services.outbox, services.executions, services.execution_log, services.bus, services.metrics
     )
 
 
 def serve_metrics(settings: Settings, metrics: Metrics) -> None:
-    """Open the process's tokenless metrics listener where METRICS_PORT is set."""
+    """Serve metrics without a token on METRICS_PORT, if it is set."""
     wanted = settings.telemetry
     if wanted.enable_metrics and wanted.metrics_port is not None:
         metrics.serve(wanted.metrics_host, wanted.metrics_port)

@@ -1,4 +1,4 @@
-"""Who may ask, put together: one way of judging platform tokens, as the settings say, beside our own."""
+"""Build the authentication: our own tokens, and platform tokens as the settings say."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from opsjobs.store.identities import IdentityStore, LockoutPolicy
 from opsjobs.store.transaction import Database
 
 ATTEMPTS_OF_ADDRESS = 5
-"""Times as many as under one name: behind one address there may be many people."""
+"""Login attempts from one address, as a multiple of those for one name."""
 ATTEMPTS_EVERYWHERE = 10
-"""Times as many under one name, from everywhere."""
+"""Login attempts for one name from all addresses, as a multiple of those from one."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """Who somebody is: `judge` for tokens, `logins` and `passwords` for users of ours."""
+    """Authentication: `judge` for tokens, `logins` and `passwords` for local users."""
 
     people: IdentityStore
     judge: Authenticator
@@ -37,12 +37,12 @@ class Access:
     asking: JsonClient
 
     async def close(self) -> None:
-        """Let go of the connections to issuers and the Auth Service."""
+        """Close the connections to issuers and the Auth Service."""
         await self.asking.close()
 
 
 def people(settings: Settings, database: Database, clock: Clock) -> IdentityStore:
-    """Who is known, with the times and counts that are set."""
+    """Build the identity store with the limits of the settings."""
     wanted = settings.identity
     lock_out = LockoutPolicy(
         wanted.login_attempts,
@@ -62,7 +62,10 @@ def people(settings: Settings, database: Database, clock: Clock) -> IdentityStor
 def access(
     settings: Settings, known: IdentityStore, clock: Clock, *, passwords: Passwords | None = None
 ) -> Access:
-    """Everything that judges who asks. Needs `settings.security.encryption_keys`, from which our own signing keys come."""
+    """Build the authentication.
+
+    Our signing keys are derived from `settings.security.encryption_keys`.
+    """
     wanted = settings.identity
     asking = JsonClient()
     own = OwnTokens(settings.security.encryption_keys, clock, minutes=wanted.access_token_minutes)

@@ -1,4 +1,4 @@
-"""What keeps the database in order: housekeeping in every process, retention in workers."""
+"""Loops that maintain the database: housekeeping in every process, retention in workers."""
 
 from __future__ import annotations
 

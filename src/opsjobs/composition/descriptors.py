@@ -1,4 +1,4 @@
-"""How many files and connections a process may have open."""
+"""The limit of open files and connections of a process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ UNLIMITED = 1 << 20
 
 
 def raise_limit() -> int:
-    """Raise the soft limit of open descriptors to the hard one, and return it: the usual soft limit is 1,024."""
+    """Raise the soft limit of descriptors, usually 1,024, to the hard one; return it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most if most != resource.RLIM_INFINITY else UNLIMITED

@@ -1,4 +1,4 @@
-"""Memory of a long-lived process: how often garbage is collected, and free memory given back to the system."""
+"""Memory of a long-lived process: pace of garbage collection, return of free memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GIVE_BACK_SECONDS = 60.0
 
 
 def spare_the_collector() -> None:
-    """Freeze what is loaded: it stays, so the garbage collector need not walk it again and again.
+    """Freeze all loaded objects, so that the garbage collector does not traverse them.
 
     Its default pace was 15 % of a worker's time, in pauses of up to 150 ms (measured).
     """

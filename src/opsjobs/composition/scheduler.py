@@ -1,4 +1,4 @@
-"""The scheduler process: a tick at each due moment, and every second, over the ledger; hosted by Celery's beat."""
+"""The scheduler process: a pass when a firing is due and every second, in Celery's beat."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONNECTIONS = 6
 
 
 class HostedScheduler:
-    """The scheduler with its services, as beat hosts it."""
+    """The scheduler with its services."""
 
     def __init__(self, settings: Settings) -> None:
         self.services = build(settings, process="scheduler", connections=CONNECTIONS)
@@ -31,7 +31,7 @@ class HostedScheduler:
         self.scheduler.rescuer = rescuer(
             self.services, lambda: self.scheduler.may_reap, lambda: self.scheduler.database_now
         )
-        # Loops of their own: they delay neither a firing nor the mending.
+        # Separate loops: they delay neither firings nor repairs.
         sealer = AuditSealer(self.services.seals)
         self._loops = [
             Loop(
@@ -52,11 +52,11 @@ class HostedScheduler:
         spare_the_collector()
 
     async def run_once(self) -> Mapping[str, int]:
-        """One tick."""
+        """Run one pass."""
         return await self.scheduler.tick()
 
     def rest_seconds(self) -> float:
-        """How long there is nothing to do."""
+        """Return the seconds until the next pass is due."""
         return self.scheduler.rest_seconds
 
     async def stop(self) -> None:
@@ -68,7 +68,7 @@ class HostedScheduler:
 
 
 def run(settings: Settings) -> int:
-    """Until SIGTERM; returns the exit code."""
+    """Run until SIGTERM; return the exit code."""
     telemetry.configure("scheduler", settings.telemetry.log_level)
     hosted = HostedScheduler(settings)
     serve_metrics(settings, hosted.services.metrics)

@@ -45,7 +45,7 @@ CLOSE_SECONDS = 3.0
 
 
 def aftercare(services: Services, zone: str) -> RemoteCleanup:
-    """The visits to machines after their runs have ended."""
+    """Build the clean-up of machines after their runs have ended."""
     return RemoteCleanup(
         services.ledger,
         services.inventory,
@@ -58,7 +58,7 @@ def aftercare(services: Services, zone: str) -> RemoteCleanup:
 
 
 def transfers(settings: Settings, services: Services) -> TransferTools:
-    """What the transfers of a worker share."""
+    """Build the tools shared by all transfers of a worker."""
     return TransferTools(
         services.files,
         services.contents,
@@ -72,7 +72,7 @@ def transfers(settings: Settings, services: Services) -> TransferTools:
 
 
 def build_worker(settings: Settings, services: Services, *, name: str | None = None) -> Worker:
-    """The engine of one worker process, with the loops that it shares with the scheduler."""
+    """Build the engine of one worker process with its background loops."""
     execution, wanted = settings.execution, settings.worker
     options = WorkerOptions(
         name=name or f"{socket.gethostname()}-{os.getpid()}",
@@ -152,7 +152,7 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
 
 
 class HostedWorker:
-    """A worker with its services, as the notifier hosts it: opened and closed on the engine's own loop."""
+    """A worker with its services, opened and closed on the engine's event loop."""
 
     def __init__(self, settings: Settings, *, name: str | None = None) -> None:
         self.services = build(settings, process="worker", connections=CONNECTIONS, hot_verbs=True)
@@ -165,7 +165,7 @@ class HostedWorker:
         spare_the_collector()
 
     def wake(self) -> None:
-        """There may be work; from any thread."""
+        """Look for runs to claim; callable from any thread."""
         self.worker.wake()
 
     async def stop(self) -> None:
@@ -175,7 +175,7 @@ class HostedWorker:
 
 
 def run(settings: Settings, *, name: str | None = None) -> int:
-    """Until SIGTERM; returns the exit code."""
+    """Run until SIGTERM; return the exit code."""
     telemetry.configure("worker", settings.telemetry.log_level)
     descriptors.raise_limit()
     hosted = HostedWorker(settings, name=name)
