@@ -18,7 +18,7 @@ from opsjobs.api.app import create_app
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.composition import Limits
-from opsjobs.composition.authentication import access, people
+from opsjobs.composition.authentication import build_access, build_identity_store
 from opsjobs.engine.background.inspection import Inspection
 from opsjobs.engine.firing.forecast import Forecasts
 from opsjobs.engine.launching.job_authz import JobAuthorization
@@ -115,7 +115,7 @@ def services_on(
         identity=identity or IdentitySettings(),
         security=SecuritySettings(encryption_keys=tuple(keys)),
     )
-    known = people(settings, database, clock)
+    known = build_identity_store(settings, database, clock)
     ledger, inventory = Ledger(database), TargetInventory(database, vault)
     launcher = Launcher(
         database=database, ledger=ledger, targets=inventory, vault=vault, files=files, clock=clock, limits=LaunchLimits(),
@@ -127,7 +127,7 @@ def services_on(
         clock=clock,
         settings=settings,
         people=known,
-        access=access(settings, known, clock, passwords=Passwords(PasswordHasher(1, 64, 1))),
+        access=build_access(settings, known, clock, passwords=Passwords(PasswordHasher(1, 64, 1))),
         vault=vault,
         keys=KeyRotation(database, keys),
         inspection=Inspection(Fitness(database, KeyRotation(database, keys)), clock, space=True),
@@ -164,7 +164,7 @@ def services_on(
 def known_to(services: Any, known: IdentityStore) -> None:
     """Have `known` say who has which token."""
     services.people = known
-    services.access = access(
+    services.access = build_access(
         services.settings, known, services.clock, passwords=services.access.passwords
     )
 

@@ -18,9 +18,7 @@ from architecture.wording import (
 UNFINISHED = (
     "src/opsjobs/api/",
     "src/opsjobs/cli/",
-    "src/opsjobs/composition/",
     "src/opsjobs/engine/",
-    "src/opsjobs/identity/",
     "src/opsjobs/integrations/",
     "src/opsjobs/model/",
     "src/opsjobs/safety/",

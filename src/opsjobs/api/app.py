@@ -57,7 +57,7 @@ from opsjobs.api.quotas import FileQuota, OpenExecutions
 from opsjobs.api.rate_limit import Rates
 from opsjobs.api.request_context import RequestContextMiddleware
 from opsjobs.api.unauthenticated_rate_limit import UnauthenticatedLimiter
-from opsjobs.composition import Services, build, descriptors, inspecting, serve_metrics
+from opsjobs.composition import Services, build, build_inspection_loop, descriptors, serve_metrics
 from opsjobs.composition.memory import spare_the_collector
 from opsjobs.model.access import Role
 from opsjobs.model.errors import Refusal, Unavailable
@@ -164,7 +164,7 @@ def _lifespan(
         await services.open()
         spare_the_collector()
         admin = asyncio.create_task(_admit_admin(services, admin_token, app.state.probes))
-        inspection = inspecting(services)
+        inspection = build_inspection_loop(services)
         inspection.start()
         try:
             yield

@@ -9,7 +9,7 @@ from typing import Any
 
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
-from opsjobs.composition.authentication import Access, access, people
+from opsjobs.composition.authentication import Access, build_access, build_identity_store
 from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.background.inspection import INSPECTION_SECONDS, Inspection
 from opsjobs.engine.background.rescuer import Rescuer
@@ -187,7 +187,7 @@ def build(
     clock, metrics = SystemClock(), Metrics()
     options = DatabaseOptions(settings.database.url, connections, f"opsjobs {process}", hot_verbs)
     database = Database(options, on_retry=metrics.verb_repeats.inc)
-    known = people(settings, database, clock)
+    known = build_identity_store(settings, database, clock)
     vault = Vault(database, settings.security.encryption_keys, clock)
     local = settings.security.local_transport
     inventory = TargetInventory(database, vault, clock, local=local)
@@ -216,7 +216,7 @@ def build(
         jobs=jobs,
         keys=keys,
         inventory=inventory,
-        access=access(settings, known, clock),
+        access=build_access(settings, known, clock),
         executions=Executions(database),
         execution_log=ExecutionLog(database),
         contents=Contents(database),
@@ -401,7 +401,7 @@ def _sessions(
     )
 
 
-def rescuer(
+def build_rescuer(
     services: Services, may_reap: Callable[[], bool], database_now: Callable[[], float | None]
 ) -> Rescuer:
     """Build the rescuer; `may_reap` tells if its process may expire leases now."""
@@ -414,7 +414,7 @@ def rescuer(
     )
 
 
-def firing(services: Services) -> FiringService:
+def build_firing_service(services: Services) -> FiringService:
     """Build the service that fires schedules, for the scheduler or a worker in its place."""
     return FiringService(
         firings=services.firings,
@@ -432,7 +432,7 @@ def firing(services: Services) -> FiringService:
     )
 
 
-def inspecting(services: Services) -> Loop:
+def build_inspection_loop(services: Services) -> Loop:
     """Build the loop that checks the database and the keys, at start and regularly."""
     return Loop(
         "inspection",
@@ -442,7 +442,7 @@ def inspecting(services: Services) -> Loop:
     )
 
 
-def relay(services: Services) -> EventPublisher:
+def build_event_publisher(services: Services) -> EventPublisher:
     """Build the publisher of the events in the outbox."""
     return EventPublisher(
         services.outbox, services.executions, services.execution_log, services.bus, services.metrics

@@ -41,7 +41,7 @@ class Access:
         await self.asking.close()
 
 
-def people(settings: Settings, database: Database, clock: Clock) -> IdentityStore:
+def build_identity_store(settings: Settings, database: Database, clock: Clock) -> IdentityStore:
     """Build the identity store with the limits of the settings."""
     wanted = settings.identity
     lock_out = LockoutPolicy(
@@ -59,7 +59,7 @@ def people(settings: Settings, database: Database, clock: Clock) -> IdentityStor
     )
 
 
-def access(
+def build_access(
     settings: Settings, known: IdentityStore, clock: Clock, *, passwords: Passwords | None = None
 ) -> Access:
     """Build the authentication.

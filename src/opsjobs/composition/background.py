@@ -19,7 +19,7 @@ from opsjobs.store.retention import Retention, RetentionLimits
 from opsjobs.store.singleton_lock import SingletonLock
 
 
-def housekeeping(services: Services) -> Loop:
+def build_housekeeping_loop(services: Services) -> Loop:
     """Return the loop of the housekeeping."""
     turns = SingletonLock(services.database)
     keeper = Housekeeper(
@@ -39,7 +39,7 @@ def housekeeping(services: Services) -> Loop:
     )
 
 
-def retention(settings: Settings, services: Services) -> Loop:
+def build_retention_loop(settings: Settings, services: Services) -> Loop:
     """Return the loop of the retention."""
     kept = settings.retention
     keep = RetentionLimits(

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from opsjobs import telemetry
-from opsjobs.composition import build, firing, inspecting, relay, rescuer, serve_metrics
-from opsjobs.composition.background import housekeeping
+from opsjobs.composition import (
+    build,
+    build_event_publisher,
+    build_firing_service,
+    build_inspection_loop,
+    build_rescuer,
+    serve_metrics,
+)
+from opsjobs.composition.background import build_housekeeping_loop
 from opsjobs.composition.memory import spare_the_collector
 from opsjobs.engine.background.audit_sealer import SEAL_SECONDS, AuditSealer
 from opsjobs.engine.background.scheduler import Scheduler
@@ -24,11 +31,11 @@ class HostedScheduler:
         self.services = build(settings, process="scheduler", connections=CONNECTIONS)
         self.scheduler = Scheduler(
             self.services.workers,
-            relay(self.services),
-            firing=firing(self.services),
+            build_event_publisher(self.services),
+            firing=build_firing_service(self.services),
             lease_seconds=settings.worker.lease_seconds,
         )
-        self.scheduler.rescuer = rescuer(
+        self.scheduler.rescuer = build_rescuer(
             self.services, lambda: self.scheduler.may_reap, lambda: self.scheduler.database_now
         )
         # Separate loops: they delay neither firings nor repairs.
@@ -40,8 +47,8 @@ class HostedScheduler:
                 interval_seconds=SEAL_SECONDS,
                 metrics=self.services.metrics,
             ),
-            housekeeping(self.services),
-            inspecting(self.services),
+            build_housekeeping_loop(self.services),
+            build_inspection_loop(self.services),
         ]
 
     async def start(self) -> None:

@@ -9,14 +9,14 @@ from opsjobs import telemetry
 from opsjobs.composition import (
     Services,
     build,
+    build_event_publisher,
+    build_firing_service,
+    build_inspection_loop,
+    build_rescuer,
     descriptors,
-    firing,
-    inspecting,
-    relay,
-    rescuer,
     serve_metrics,
 )
-from opsjobs.composition.background import housekeeping, retention
+from opsjobs.composition.background import build_housekeeping_loop, build_retention_loop
 from opsjobs.composition.memory import GIVE_BACK_SECONDS, give_back, spare_the_collector
 from opsjobs.engine.background.audit_sealer import BEHIND_SECONDS, AuditSealer
 from opsjobs.engine.background.audit_sealer import STAND_IN_SECONDS as SEAL_IN_SECONDS
@@ -44,7 +44,7 @@ VAULT_SECONDS = 30.0
 CLOSE_SECONDS = 3.0
 
 
-def aftercare(services: Services, zone: str) -> RemoteCleanup:
+def build_remote_cleanup(services: Services, zone: str) -> RemoteCleanup:
     """Build the clean-up of machines after their runs have ended."""
     return RemoteCleanup(
         services.ledger,
@@ -57,7 +57,7 @@ def aftercare(services: Services, zone: str) -> RemoteCleanup:
     )
 
 
-def transfers(settings: Settings, services: Services) -> TransferTools:
+def build_transfer_tools(settings: Settings, services: Services) -> TransferTools:
     """Build the tools shared by all transfers of a worker."""
     return TransferTools(
         services.files,
@@ -99,7 +99,7 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
             spool_bytes=execution.spool_limit_bytes,
             attempts=execution.max_retries + 1,
         ),
-        transfers=transfers(settings, services),
+        transfers=build_transfer_tools(settings, services),
         child_executions=ChildExecutions(
             services.launcher, services.jobs, services.executions, services.people.standing
         ),
@@ -108,12 +108,12 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
         notify=services.notifier.notify,
         fetch=services.elsewhere.fetch,
     )
-    stand_in = StandIn(firing(services), services.workers)
+    stand_in = StandIn(build_firing_service(services), services.workers)
     sealer = AuditSealer(services.seals, behind_seconds=BEHIND_SECONDS)
     background: list[Loop] = []
     worker = Worker(options, tools, background)
-    care = aftercare(services, wanted.zone)
-    mending = rescuer(services, lambda: worker.may_reap, lambda: worker.database_now)
+    care = build_remote_cleanup(services, wanted.zone)
+    mending = build_rescuer(services, lambda: worker.may_reap, lambda: worker.database_now)
     background += [
         Loop(
             "rescuer", mending.run_once, interval_seconds=RESCUE_SECONDS, metrics=services.metrics
@@ -127,9 +127,9 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
             interval_seconds=AFTERCARE_SECONDS,
             metrics=services.metrics,
         ),
-        housekeeping(services),
-        inspecting(services),
-        retention(settings, services),
+        build_housekeeping_loop(services),
+        build_inspection_loop(services),
+        build_retention_loop(settings, services),
         Loop(
             "vault_token",
             services.elsewhere.renew,
@@ -143,7 +143,7 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
         Loop("sealer", sealer.run_once, interval_seconds=SEAL_IN_SECONDS, metrics=services.metrics),
         Loop(
             "relay",
-            relay(services).run_once,
+            build_event_publisher(services).run_once,
             interval_seconds=RELAY_SECONDS,
             metrics=services.metrics,
         ),
