@@ -17,12 +17,10 @@ from architecture.wording import (
 # Rooms that have not been rewritten yet. A room leaves this list once, and never comes back.
 UNFINISHED = (
     "src/opsjobs/api/",
-    "src/opsjobs/cli/",
     "src/opsjobs/engine/",
     "src/opsjobs/integrations/",
     "src/opsjobs/model/",
     "src/opsjobs/safety/",
-    "src/opsjobs/sandbox/",
     "src/opsjobs/settings/",
 )
 IMPORT_DEPTH_MAX = 28
