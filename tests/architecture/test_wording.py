@@ -18,7 +18,6 @@ from architecture.wording import (
 UNFINISHED = (
     "src/opsjobs/api/",
     "src/opsjobs/engine/",
-    "src/opsjobs/integrations/",
     "src/opsjobs/model/",
     "src/opsjobs/safety/",
     "src/opsjobs/settings/",

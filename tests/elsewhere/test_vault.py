@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from kit.vault import Role, SshRole, VaultKit, vault_kit
 from opsjobs.clock import TurnedClock
 from opsjobs.integrations.secrets.options import ANSWER_BYTES_MAX, VaultOptions
-from opsjobs.integrations.secrets.requests import NotHad
+from opsjobs.integrations.secrets.requests import SecretUnavailable
 from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.secret import Secret
 from opsjobs.model.secret_source import VaultSource, VaultSshSource
@@ -88,7 +88,7 @@ async def opened(options: VaultOptions, kit: VaultKit) -> AsyncIterator[tuple[Va
 
 
 async def words_of(vault: VaultServer, source: VaultSource = KEY) -> str:
-    with pytest.raises(NotHad) as failure:
+    with pytest.raises(SecretUnavailable) as failure:
         await vault.read(source)
     assert CANARY not in str(failure.value)
     return str(failure.value)
@@ -302,7 +302,7 @@ async def test_another_engine_than_kv_2_is_told(kit: VaultKit) -> None:
 
 async def test_nobody_there_and_silence_are_told_apart(kit: VaultKit) -> None:
     async with opened(VaultOptions("http://127.0.0.1:1", token=Secret(CANARY)), kit) as (vault, _):
-        assert "nobody answers" in await words_of(vault)
+        assert "no answer" in await words_of(vault)
     kit.faults.silent = threading.Event()
     async with opened(VaultOptions(kit.url, token=Secret(CANARY), timeout_seconds=0.05), kit) as (
         vault,
@@ -380,7 +380,7 @@ async def test_a_refused_signature_says_what_to_compare(
     if role is not None:
         kit.ssh_roles["fleet"] = role
     async with by_role(kit) as (vault, _):
-        with pytest.raises(NotHad) as failure:
+        with pytest.raises(SecretUnavailable) as failure:
             await vault.sign(sign(**source), PUBLIC, principals=["deploy"], key_id="run 9")
         assert said in str(failure.value)
 

@@ -23,7 +23,7 @@ def asking(url: str) -> list[ParameterDraft]:
 
 async def refusal(url: str, choices: Choices) -> str:
     with pytest.raises(Invalid) as refused:
-        await choices.of(asking(url))
+        await choices.fetch_all(asking(url))
     assert [(e.pointer, e.code) for e in refused.value.errors] == [
         ("/parameters/version", "no_choices")
     ]
@@ -38,7 +38,7 @@ async def test_a_list_of_values_is_taken_and_kept_for_a_while() -> None:
     with open_desk(answering(["1.0", 2, {"value": "3", "label": "three"}])) as desk:
         choices = Choices(SystemClock(), allow=LOOPBACK)
         for _ in range(2):
-            assert await choices.of(asking(f"{desk.url}/versions?x=1")) == {
+            assert await choices.fetch_all(asking(f"{desk.url}/versions?x=1")) == {
                 "version": ["1.0", 2, "3"]
             }
         assert [(one.method, one.path, one.query) for one in desk.asked] == [

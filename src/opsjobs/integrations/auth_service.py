@@ -1,4 +1,4 @@
-"""The platform's Auth Service: whether a token is good now, and whose it is (POST /api/auth/validate)."""
+"""The platform's Auth Service: introspect a token (POST /api/auth/validate)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ class AuthService:
         self._url = url.rstrip("/") + VALIDATE
 
     async def validate(self, token: str) -> Mapping[str, Any] | None:
-        """The claims of a good token, in either of the platform's forms; None where it says no. Raises Away."""
+        """Return the claims of a valid token, None for an invalid one.
+
+        Both forms of the platform's answer are understood. Raises ServiceUnavailable.
+        """
         try:
             told = await self._asking.post(self._url, {"token": token})
         except ServiceUnavailable as away:
@@ -35,7 +38,10 @@ class AuthService:
 
 
 def _claims(told: Mapping[str, Any]) -> dict[str, Any]:
-    """`{valid, user, roles, permissions}`: `user` is a name, an id, or an object with the older claims."""
+    """Return the claims of `{valid, user, roles, permissions}`.
+
+    `user` is a name, an id, or an object with the older claims.
+    """
     user = told.get("user")
     if isinstance(user, dict):
         claims = {

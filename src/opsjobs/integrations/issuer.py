@@ -1,4 +1,4 @@
-"""Where an issuer of tokens publishes its keys: at a pinned address, or where its OIDC discovery document says."""
+"""Fetch the keys of a token issuer: a pinned address or OIDC discovery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON asked of another service over HTTP: no redirects, no proxy of the environment, bounded in time and size."""
+"""JSON requests to other services: no redirects, no proxies, bounded in time and size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ USER_AGENT = "OpsConductor-Client/job-execution"
 
 
 class ServiceUnavailable(Exception):
-    """What is asked does not answer, or not with what it should; says why. `status`: of an answer that is not 200."""
+    """The service does not answer, or not as expected; `status` if it is not 200."""
 
     def __init__(self, why: str, status: int | None = None) -> None:
         super().__init__(why)
@@ -27,15 +27,15 @@ class JsonClient:
 
     def __init__(self, *, seconds: float = SECONDS_MAX) -> None:
         self._seconds = seconds
-        # Made when first needed: it reads all certificates that the machine trusts, and most processes ask nobody.
+        # Created on first use: it loads all trusted certificates, and most processes never need it.
         self._client: httpx2.AsyncClient | None = None
 
     async def get(self, url: str) -> Any:
-        """What is there. Raises Away."""
+        """GET and return the JSON. Raises ServiceUnavailable."""
         return await self._ask("GET", url, None)
 
     async def post(self, url: str, body: dict[str, Any]) -> Any:
-        """What is answered to this. Raises Away."""
+        """POST and return the JSON of the answer. Raises ServiceUnavailable."""
         return await self._ask("POST", url, body)
 
     async def close(self) -> None:

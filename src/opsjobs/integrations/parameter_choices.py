@@ -1,4 +1,4 @@
-"""Allowed values of parameters that a URL tells: fetched once in a while, within limits, from public addresses only."""
+"""Allowed values of parameters from a URL: cached, limited, from public addresses only."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _CachedChoices:
 
 
 class Choices:
-    """Asks the URLs of `choices_url`. `allow`: networks that may be asked although they are not public."""
+    """Fetches `choices_url`; `allow` lists networks accepted although not public."""
 
     def __init__(
         self,
@@ -49,16 +49,16 @@ class Choices:
         self._client = client or _client
         self._kept: dict[str, _CachedChoices] = {}
 
-    async def of(self, parameters: Sequence[ParameterDraft]) -> dict[str, Sequence[Scalar]]:
-        """The choices of each parameter that has a URL. Raises Invalid where they cannot be had."""
+    async def fetch_all(self, parameters: Sequence[ParameterDraft]) -> dict[str, Sequence[Scalar]]:
+        """Return the choices of each parameter with a URL. Raises Invalid if a fetch fails."""
         asked = [
             (parameter.name, parameter.choices_url)
             for parameter in parameters
             if parameter.choices_url is not None
         ]
-        return {name: await self._of(name, url) for name, url in asked}
+        return {name: await self._choices(name, url) for name, url in asked}
 
-    async def _of(self, name: str, url: str) -> Sequence[Scalar]:
+    async def _choices(self, name: str, url: str) -> Sequence[Scalar]:
         kept, now = self._kept.get(url), self._clock.monotonic()
         if kept is not None and now < kept.until:
             return kept.choices
@@ -118,11 +118,11 @@ class Choices:
         except (OSError, UnicodeError):
             raise unfit from None
         addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
-        if not addresses or not all(self._may(address) for address in addresses):
+        if not addresses or not all(self._is_allowed(address) for address in addresses):
             raise unfit
         return addresses[0]
 
-    def _may(self, address: str) -> bool:
+    def _is_allowed(self, address: str) -> bool:
         return is_public(address) or all(within(form, self._allow) for form in forms(address))
 
 
@@ -135,11 +135,8 @@ def _read(body: bytes) -> Sequence[Scalar]:
         told: Any = json.loads(body)
     except ValueError:
         raise _Unfit("it does not answer with JSON") from None
-    values = (
-        [one.get("value") if isinstance(one, dict) else one for one in told]
-        if isinstance(told, list)
-        else []
-    )
+    items = told if isinstance(told, list) else []
+    values = [item.get("value") if isinstance(item, dict) else item for item in items]
     fit = [value for value in values if isinstance(value, str | int | float | bool)]
     if not fit or len(fit) > CHOICES_MAX or len(fit) != len(values):
         raise _Unfit(f"it does not answer with a list of 1 to {CHOICES_MAX} values")

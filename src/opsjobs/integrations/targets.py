@@ -1,4 +1,4 @@
-"""Where targets and their credentials come from: the Target Service, or the built-in inventory in the store."""
+"""The source of targets and credentials: the Target Service or the built-in inventory."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ class Targets(Protocol):
     """The selection at launch, and the way to a machine just before its session."""
 
     async def resolve(self, selection: SelectionDraft, sight: Reach | None = None) -> list[Target]:
-        """The targets selected, each once: as listed in ids, then groups, then selector, each of these by target id.
+        """Return the selected targets, each once: by ids, then groups, then selector.
 
         Raises Invalid("unknown_target") with a pointer to each entry of `ids` or `groups` that names nothing, or a target out
         of sight (None: all are seen); Forbidden where groups or the selector find nothing and not all is in sight.
         """
 
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
-        """What is needed to reach these targets now, credentials opened; unknown ids are left out."""
+        """Return the endpoints of these targets, with secrets; skip unknown ids."""
 
     async def count(self) -> int:
-        """How many targets there are in all."""
+        """Return the number of all targets."""
 
     async def get_many(self, target_ids: Sequence[str]) -> dict[str, Target]:
         """These targets as they are now, by id; unknown ids are left out."""

@@ -266,7 +266,7 @@ class Launcher:
             for p in order.declared
             if p.default is not None or order.parameters.get(p.name) is not None
         ]
-        values = bound(order.declared, order.parameters, await self._choices.of(said))
+        values = bound(order.declared, order.parameters, await self._choices.fetch_all(said))
         return replace(order, parameters=await self.secrets.fixed(values), declared=None)
 
     def opened(self, execution: UUID, stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from opsjobs.clock import Clock
 from opsjobs.engine.service import Counts
-from opsjobs.integrations.secrets.requests import NotHad
+from opsjobs.integrations.secrets.requests import SecretUnavailable
 from opsjobs.integrations.secrets.vault import FIELD_CHARACTERS_MAX, VaultServer
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
@@ -54,7 +54,7 @@ class ExternalSecrets:
                     return replace(credential, **await self._read(credential, source))
                 case SshCaSource() | VaultSshSource() as source:
                     return await self._certified(credential, source, purpose)
-        except (NotHad, Unusable) as why:
+        except (SecretUnavailable, Unusable) as why:
             words = f"The secrets of the credential {credential.name} cannot be fetched: {why}."
             raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, words) from None
 
@@ -73,14 +73,14 @@ class ExternalSecrets:
         missing = [field for field in wanted.values() if field not in found.fields]
         if missing:
             has = ", ".join([*found.fields][:_NAMED_FIELDS_MAX]) or "no text field"
-            raise NotHad(
+            raise SecretUnavailable(
                 f"{source.where} has no field {missing[0]!r} (it has {has}): name the field in `fields`"
             )
         if any(
             not 0 < len(found.fields[field].reveal()) <= FIELD_CHARACTERS_MAX
             for field in wanted.values()
         ):
-            raise NotHad(
+            raise SecretUnavailable(
                 f"a field of {source.where} is empty, or has more than {FIELD_CHARACTERS_MAX} characters"
             )
         parts: dict[str, Any] = {part: found.fields[field] for part, field in wanted.items()}
@@ -107,7 +107,7 @@ class ExternalSecrets:
             or not set(terms.principals) <= set(principals)
             or not terms.principals
         ):
-            raise NotHad(f"{source.where} has signed something else than was requested")
+            raise SecretUnavailable(f"{source.where} has signed something else than was requested")
         until = terms.valid_before.isoformat()
         log.info(
             "certificate_signed",
@@ -138,18 +138,18 @@ class ExternalSecrets:
     async def _authority(self, name: str) -> tuple[Secret, Secret | None]:
         held = await self._authorities.open_named(name)
         if held is None:
-            raise NotHad(f"there is no credential {name} with the key of the SSH CA")
+            raise SecretUnavailable(f"there is no credential {name} with the key of the SSH CA")
         if isinstance(held.source, VaultSource):
             held = replace(held, **await self._read(held, held.source))
         if held.fault is not None or held.private_key is None:
-            raise NotHad(
+            raise SecretUnavailable(
                 f"the key of the SSH CA {name} cannot be decrypted: {held.fault or 'it holds no private key'}"
             )
         return held.private_key, held.passphrase
 
     def _vault(self) -> VaultServer:
         if self._server is None:
-            raise NotHad(
+            raise SecretUnavailable(
                 "they are in Vault, which is not configured: set OPSJOBS_VAULT_URL for the API and the workers"
             )
         return self._server

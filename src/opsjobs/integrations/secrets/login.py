@@ -1,4 +1,4 @@
-"""Who we are to Vault: a token, renewed before it ends, or got anew by an AppRole; asked for once however many need it."""
+"""Our Vault token: renewed before it expires, or obtained by AppRole."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from opsjobs.clock import Clock
-from opsjobs.integrations.secrets.requests import NotHad, VaultHttp, VaultRefused, VaultRequest
+from opsjobs.integrations.secrets.requests import (
+    SecretUnavailable,
+    VaultHttp,
+    VaultRefused,
+    VaultRequest,
+)
 from opsjobs.model.secret import Secret
 from opsjobs.telemetry import log
 
 RENEW_SHARE = 2 / 3
-"""Of its lease, after which a token is renewed."""
+"""Share of its lease after which a token is renewed."""
 FRESH_SECONDS = 5.0
 """A token so young that is refused is not the reason: nothing is gained by another one."""
 
 
 @dataclass(frozen=True, slots=True)
 class VaultToken:
-    """A token, since when it is ours and until when it is good, in seconds of the monotonic clock."""
+    """A token with its begin and expiry, in seconds of the monotonic clock."""
 
     value: Secret
     since: float
@@ -45,9 +50,9 @@ class VaultLogin:
         self._next: asyncio.Task[VaultToken] | None = None
 
     async def token(self, refused: VaultToken | None = None) -> VaultToken:
-        """A token that is good now, another one than `refused` where that makes sense. Raises NotHad.
+        """Return a valid token, if possible another one than `refused`.
 
-        Who comes while one is being got waits for that one, and shares its failure.
+        Concurrent callers share one request and its failure. Raises SecretUnavailable.
         """
         held, now = self._held, self._clock.monotonic()
         useless = (
@@ -63,10 +68,10 @@ class VaultLogin:
             self._next = asyncio.create_task(
                 self._renewed(held) if held is not None and live else self._entered()
             )
-            self._next.add_done_callback(self._got)
+            self._next.add_done_callback(self._keep_token)
         return await asyncio.shield(self._next)
 
-    def _got(self, task: asyncio.Task[VaultToken]) -> None:
+    def _keep_token(self, task: asyncio.Task[VaultToken]) -> None:
         self._next = None
         if not task.cancelled() and task.exception() is None:
             self._held = task.result()
@@ -80,7 +85,7 @@ class VaultLogin:
             await self._wire.ask(
                 VaultRequest("POST", "auth/token/revoke-self", held.value, body={})
             )
-        except NotHad as failure:
+        except SecretUnavailable as failure:
             log.info("vault_token_not_revoked", reason=str(failure))
 
     @property
@@ -93,7 +98,7 @@ class VaultLogin:
             return await self._by_role(options.role_id, options.secret_id)
         if options.token is not None:
             return await self._by_token(options.token)
-        raise NotHad(
+        raise SecretUnavailable(
             "we have nothing to log in with: set OPSJOBS_VAULT_TOKEN, or OPSJOBS_VAULT_ROLE_ID and OPSJOBS_VAULT_SECRET_ID"
         )
 
@@ -109,17 +114,17 @@ class VaultLogin:
                 VaultRequest("POST", f"auth/{mount}/login", body=body, hide=hide)
             )
         except VaultRefused as refused:
-            raise NotHad(
+            raise SecretUnavailable(
                 f"it refuses the login of our AppRole at auth/{mount} ({refused.status}): check OPSJOBS_VAULT_ROLE_ID and "
                 f"OPSJOBS_VAULT_SECRET_ID, and whether the secret id has ended"
             ) from None
-        return self._taken(answer)
+        return self._parse_token(answer)
 
     async def _by_token(self, value: Secret) -> VaultToken:
         try:
             answer = await self._wire.ask(VaultRequest("GET", "auth/token/lookup-self", value))
         except VaultRefused as refused:
-            raise NotHad(
+            raise SecretUnavailable(
                 f"it does not take our token ({refused.status}): put a good one into OPSJOBS_VAULT_TOKEN"
             ) from None
         told = _part(answer, "data")
@@ -132,8 +137,8 @@ class VaultLogin:
             answer = await self._wire.ask(
                 VaultRequest("POST", "auth/token/renew-self", held.value, body={})
             )
-            token = self._taken(answer, held.first_lease_seconds)
-        except NotHad as failure:
+            token = self._parse_token(answer, held.first_lease_seconds)
+        except SecretUnavailable as failure:
             # It is good until its end, whatever became of the renewal.
             log.warning("vault_token_not_renewed", reason=str(failure))
             return (
@@ -145,13 +150,15 @@ class VaultLogin:
         old = token.until - token.since < held.first_lease_seconds / 2
         return await self._entered() if old and self._may_enter else token
 
-    def _taken(
+    def _parse_token(
         self, answer: Mapping[str, Any], first_lease_seconds: float | None = None
     ) -> VaultToken:
         auth = _part(answer, "auth")
         value = auth.get("client_token")
         if not isinstance(value, str) or not value:
-            raise NotHad("it answers a login without a token: does OPSJOBS_VAULT_URL name a Vault?")
+            raise SecretUnavailable(
+                "it answers a login without a token: does OPSJOBS_VAULT_URL name a Vault?"
+            )
         lease, renewable = auth.get("lease_duration"), auth.get("renewable") is True
         return self._token(
             Secret(value), lease, renewable=renewable, first_lease_seconds=first_lease_seconds

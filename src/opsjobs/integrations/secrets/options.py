@@ -1,4 +1,4 @@
-"""Which Vault there is, how we log in to it, and the limits of speaking with it, each with its unit."""
+"""Options of the Vault connection: address, login and limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEPT_MAX = 1_000
 
 @dataclass(frozen=True, slots=True)
 class VaultOptions:
-    """A Vault or OpenBao and who we are there: by a token, or by an AppRole's role id and secret id.
+    """A Vault or OpenBao, with a token or the role id and secret id of an AppRole.
 
     `keep_seconds`: how long a secret may lie in this process's memory; 0 = for one session.
     """

@@ -1,4 +1,4 @@
-"""One request to Vault: its limits, what is tried again, and what each refusal means in words."""
+"""One request to Vault: limits, retries, and messages for refusals."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from opsjobs.model.secret import Secret
 
 # Of the statuses below 500: too many requests (or a standby that will not serve), and a node that lags behind.
 _AGAIN = {412, 429, 472, 473}
-_SAID_CHARACTERS_MAX = 200
+_ERROR_CHARACTERS_MAX = 200
 
 
-class NotHad(Exception):
+class SecretUnavailable(Exception):
     """The secret cannot be had; says why and what to do, and never what the secret is."""
 
 
-class VaultRefused(NotHad):
+class VaultRefused(SecretUnavailable):
     """Vault has answered, and the answer is no: `status`, and what it says of it."""
 
     def __init__(self, status: int, said: str, body: Mapping[str, Any]) -> None:
@@ -41,7 +41,7 @@ class VaultRefused(NotHad):
         self.body = body
 
 
-class _Retry(NotHad):
+class _Retry(SecretUnavailable):
     """Not now; `pause_seconds` where the server says when."""
 
     def __init__(self, words: str, pause_seconds: float | None = None) -> None:
@@ -51,7 +51,7 @@ class _Retry(NotHad):
 
 @dataclass(frozen=True, slots=True)
 class VaultRequest:
-    """What is asked: the path below /v1/, whose it is, and the body; `hide`: what may not come back in words."""
+    """A request: path below /v1/, token, body; `hide` is redacted in messages."""
 
     method: str
     path: str
@@ -71,12 +71,14 @@ class VaultHttp:
 
     @property
     def name(self) -> str:
-        """Which Vault it is, for people."""
+        """The address of the Vault, for messages."""
         parts = urlsplit(self.options.url)
         return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
 
     async def ask(self, request: VaultRequest) -> Mapping[str, Any]:
-        """The body of the answer; {} where there is none. Raises NotHad, of which Refused is a 4xx.
+        """Return the answer's body, {} without one.
+
+        Raises SecretUnavailable, and VaultRefused for a 4xx.
 
         What may pass by is tried up to three times: no connection, no answer in time, 5xx, 429.
         """
@@ -109,7 +111,7 @@ class VaultHttp:
             raise _Retry(f"it did not answer within {seconds:g} s") from None
         except (httpx2.HTTPError, OSError) as broken:
             raise _unreachable(broken) from None
-        return _judged(status, headers, raw, request)
+        return _parse_answer(status, headers, raw, request)
 
     async def _exchanged(self, request: VaultRequest) -> tuple[int, Mapping[str, str], bytes]:
         if self._client is None:
@@ -124,7 +126,7 @@ class VaultHttp:
             async for chunk in answer.aiter_bytes():
                 raw += chunk
                 if len(raw) > ANSWER_BYTES_MAX:
-                    raise NotHad(
+                    raise SecretUnavailable(
                         f"it answers with more than {ANSWER_BYTES_MAX} bytes: is that a Vault?"
                     )
             return answer.status_code, answer.headers, raw
@@ -163,35 +165,35 @@ def _pause(failure: Exception) -> bool | float:
     return True if failure.pause_seconds is None else min(failure.pause_seconds, RETRY_SECONDS_MAX)
 
 
-def _unreachable(broken: Exception) -> NotHad:
+def _unreachable(broken: Exception) -> SecretUnavailable:
     said = str(broken)
     if "CERTIFICATE_VERIFY_FAILED" in said:
-        return NotHad(
+        return SecretUnavailable(
             "its certificate is not one that we trust: name its authority in OPSJOBS_VAULT_CA_FILE"
         )
     if isinstance(broken, httpx2.ConnectError):
-        return _Retry("nobody answers there: does it run, and does OPSJOBS_VAULT_URL name it?")
+        return _Retry("no answer. Check that it runs and that OPSJOBS_VAULT_URL names it")
     return _Retry(f"the connection broke ({type(broken).__name__})")
 
 
-def _judged(
+def _parse_answer(
     status: int, headers: Mapping[str, str], raw: bytes, request: VaultRequest
 ) -> Mapping[str, Any]:
     body = _json(raw)
     if 200 <= status < 300:
         if body is None:
-            raise NotHad(
+            raise SecretUnavailable(
                 f"it answers {status} with something that is not its JSON: does OPSJOBS_VAULT_URL name a Vault?"
             )
         return body
-    said = _said(body, request)
+    said = _error_text(body, request)
     if 300 <= status < 400:
         host = urlsplit(headers.get("location", "")).hostname or "another node"
-        raise NotHad(
+        raise SecretUnavailable(
             f"it is a standby that sends us on to {host}: OPSJOBS_VAULT_URL must name the active node, or what leads to it"
         )
     if "sealed" in said.lower():
-        raise NotHad("it is sealed: somebody must unseal it (`vault operator unseal`)")
+        raise SecretUnavailable("it is sealed. Unseal it (`vault operator unseal`)")
     if status >= 500 or status in _AGAIN:
         raise _Retry(
             f"it answers {status}{f' ({said})' if said else ''}",
@@ -210,14 +212,14 @@ def _json(raw: bytes) -> Mapping[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
-def _said(body: Mapping[str, Any] | None, request: VaultRequest) -> str:
-    """What Vault says itself, on one short line, without anything secret that we had sent."""
+def _error_text(body: Mapping[str, Any] | None, request: VaultRequest) -> str:
+    """Return Vault's own error on one short line, with our secrets redacted."""
     errors = (body or {}).get("errors")
     texts = [text for text in errors if isinstance(text, str)] if isinstance(errors, list) else []
     said = " ".join(" ".join(texts).split())
     for secret in (*request.hide, *([request.token] if request.token is not None else [])):
         said = said.replace(secret.reveal(), "***")
-    return "".join(c for c in said if c.isprintable())[:_SAID_CHARACTERS_MAX]
+    return "".join(c for c in said if c.isprintable())[:_ERROR_CHARACTERS_MAX]
 
 
 def _seconds(text: str | None) -> float | None:

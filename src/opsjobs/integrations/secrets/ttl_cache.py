@@ -1,4 +1,4 @@
-"""A short memory: what was fetched is fetched once for all who ask at the same time, and kept for seconds."""
+"""A cache with a time limit; concurrent callers share one fetch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Entry(Generic[Value]):
 
 
 class TtlCache(Generic[Value]):
-    """Values by key, for at most `seconds` and so many; it forgets by itself, whether anybody asks or not."""
+    """Values by key, limited in age and number; old values are dropped by a timer."""
 
     def __init__(self, clock: Clock, *, seconds: float, most: int) -> None:
         self._clock = clock
@@ -32,7 +32,7 @@ class TtlCache(Generic[Value]):
         return len(self._entries)
 
     async def get(self, key: Hashable, fetch: Callable[[], Awaitable[Value]]) -> Value:
-        """The value, fetched where it is not known. Raises what the fetch raises, which is not kept."""
+        """Return the value, fetched if needed. Errors of the fetch are raised, not cached."""
         entry = self._entries.get(key)
         if entry is None:
             # A task of its own: many may wait for it, and some of them give up.

@@ -1,4 +1,4 @@
-"""Secrets in Vault or OpenBao: read from its KV engine, version 2, and keys signed by its SSH engine."""
+"""Vault or OpenBao: secrets of the KV engine (version 2), certificates of the SSH engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.integrations.secrets.login import VaultLogin
 from opsjobs.integrations.secrets.options import KEPT_MAX, VaultOptions
-from opsjobs.integrations.secrets.requests import NotHad, VaultHttp, VaultRefused, VaultRequest
+from opsjobs.integrations.secrets.requests import (
+    SecretUnavailable,
+    VaultHttp,
+    VaultRefused,
+    VaultRequest,
+)
 from opsjobs.integrations.secrets.ttl_cache import TtlCache
 from opsjobs.model.secret import Secret
 from opsjobs.model.secret_source import VaultSource, VaultSshSource
@@ -20,7 +25,7 @@ FIELD_CHARACTERS_MAX = 65_536
 
 @dataclass(frozen=True, slots=True)
 class VaultSecret:
-    """A secret as Vault keeps it: its fields that are texts, which version it is, and since when that is there."""
+    """A secret of Vault: its text fields, its version and the time of that version."""
 
     fields: Mapping[str, Secret]
     version: int | None
@@ -40,14 +45,14 @@ class VaultServer:
         self._renews = options.token is not None and options.role_id is None
 
     async def read(self, source: VaultSource) -> VaultSecret:
-        """The secret, at most `keep_seconds` old. Raises NotHad."""
+        """The secret, at most `keep_seconds` old. Raises SecretUnavailable."""
         key = (source.namespace, source.mount, source.path, source.version)
         return await self._memory.get(key, lambda: self._read(source))
 
     async def sign(
         self, source: VaultSshSource, public_key: str, *, principals: Sequence[str], key_id: str
     ) -> str:
-        """The certificate of this public key, one OpenSSH line. Raises NotHad."""
+        """The certificate of this public key, one OpenSSH line. Raises SecretUnavailable."""
         body = {
             "public_key": public_key,
             "valid_principals": ",".join(principals),
@@ -59,7 +64,7 @@ class VaultServer:
             answer = await self._ask("POST", source.where, source.namespace, body=body)
         except VaultRefused as refused:
             raise self._not_had(source.where, _why_not_signed(source, refused)) from None
-        except NotHad as failure:
+        except SecretUnavailable as failure:
             raise self._not_had(source.where, str(failure)) from None
         signed = (
             answer.get("data", {}).get("signed_key")
@@ -73,12 +78,12 @@ class VaultServer:
         return signed.strip()
 
     async def renew(self) -> Mapping[str, int]:
-        """Keep a token alive that nobody may need for long; counts what was looked after. An AppRole needs none of it."""
+        """Renew the token while it is unused; return counts. Not needed with an AppRole."""
         if not self._renews:
             return {"tokens": 0}
         try:
             await self._login.token()
-        except NotHad as failure:
+        except SecretUnavailable as failure:
             log.warning("vault_token_not_good", vault=self._wire.name, reason=str(failure))
             return {"tokens": 0}
         return {"tokens": 1}
@@ -97,7 +102,7 @@ class VaultServer:
             )
         except VaultRefused as refused:
             raise self._not_had(source.where, _why_not_read(source, refused)) from None
-        except NotHad as failure:
+        except SecretUnavailable as failure:
             raise self._not_had(source.where, str(failure)) from None
         told = answer.get("data")
         kept, metadata = (
@@ -106,12 +111,12 @@ class VaultServer:
         if not isinstance(kept, dict) or not isinstance(metadata, dict):
             words = f"what it answers is not of a KV engine of version 2: is {source.mount} one (`vault secrets list -detailed`)?"
             raise self._not_had(source.where, words)
-        return _found(kept, metadata)
+        return _parse_secret(kept, metadata)
 
     async def _ask(
         self, method: str, path: str, namespace: str | None, **more: Any
     ) -> Mapping[str, Any]:
-        """As the wire does, with our token; with another one, once, where it is refused."""
+        """Send a request with our token; retry once with a new token if it is refused."""
         token = await self._login.token()
         try:
             return await self._wire.ask(VaultRequest(method, path, token.value, namespace, **more))
@@ -123,11 +128,11 @@ class VaultServer:
                 raise
         return await self._wire.ask(VaultRequest(method, path, another.value, namespace, **more))
 
-    def _not_had(self, where: str, why: str) -> NotHad:
-        return NotHad(f"{where} in the Vault at {self._wire.name}: {why}")
+    def _not_had(self, where: str, why: str) -> SecretUnavailable:
+        return SecretUnavailable(f"{where} in the Vault at {self._wire.name}: {why}")
 
 
-def _found(kept: Mapping[str, Any], metadata: Mapping[str, Any]) -> VaultSecret:
+def _parse_secret(kept: Mapping[str, Any], metadata: Mapping[str, Any]) -> VaultSecret:
     fields = {name: Secret(value) for name, value in kept.items() if isinstance(value, str)}
     version, created_at = metadata.get("version"), metadata.get("created_time")
     return VaultSecret(
