@@ -20,7 +20,6 @@ UNFINISHED = (
     "src/opsjobs/engine/",
     "src/opsjobs/model/",
     "src/opsjobs/safety/",
-    "src/opsjobs/settings/",
 )
 IMPORT_DEPTH_MAX = 28
 

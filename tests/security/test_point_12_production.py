@@ -21,7 +21,7 @@ WEAK = [
     ({"ENCRYPTION_KEYS": "A" * 43}, "key 1 is no random one"),
     ({"ENCRYPTION_KEYS": f"{KEY},{'A' * 43}"}, "key 2 is no random one"),
     ({"OPSJOBS_ADMIN_TOKEN": "opsc_0123456789abcde"}, "OPSJOBS_ADMIN_TOKEN has 20 characters"),
-    ({"OPSJOBS_ADMIN_TOKEN": "change-me-change-me-change-me-change-me"}, "everybody knows"),
+    ({"OPSJOBS_ADMIN_TOKEN": "change-me-change-me-change-me-change-me"}, "public or easy to guess"),
     ({"DEBUG": "true"}, "DEBUG is on"),
     ({"DATABASE_URL": "postgresql://opsjobs@db.example.org/opsjobs"}, "without TLS"),
     ({"DATABASE_URL": "postgresql://opsjobs@10.0.0.7/opsjobs?sslmode=prefer"}, "without TLS"),

@@ -1,4 +1,4 @@
-"""What can be set from outside: read once at the door, checked as a whole, handed on as frozen groups.
+"""Settings from the environment: read once, checked as a whole, in frozen groups.
 
 The seed's names (DATABASE_URL, COMMAND_TIMEOUT, …) are read as they are, and `OPSJOBS_` before them wins; our own names always
 carry that prefix. What may hold a secret can stand in a file: `ENCRYPTION_KEYS_FILE=/run/secrets/keys`. Empty is not set.

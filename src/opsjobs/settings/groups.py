@@ -1,4 +1,4 @@
-"""The frozen groups of settings: one field a variable, with its name, form, default and one line on what it is for."""
+"""The groups of settings: one field for each variable, with form, default and description."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ class ExecutionSettings:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
-    """How hard targets are tried to be reached."""
+    """Limits and pauses of connections to targets."""
 
     rate: float = setting(
         "CONNECTION_RATE",
@@ -250,7 +250,7 @@ class ConnectionSettings:
 
 @dataclass(frozen=True, slots=True)
 class RetentionSettings:
-    """What is let go of, and when; in seconds."""
+    """Retention of history, in seconds."""
 
     keep_logs: float = setting(
         "KEEP_LOGS",
@@ -423,7 +423,7 @@ class TelemetrySettings:
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """Where the command line finds the service; not set: the local `up`, by its data folder."""
+    """The address of the service for the command line; default: the local `up`."""
 
     url: str | None = setting(
         "URL", address("http https", "https://jobs.example.org"), None,

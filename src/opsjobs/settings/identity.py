@@ -1,4 +1,4 @@
-"""Settings of who may ask: where tokens come from, how long ours are good, and what production does not take."""
+"""Settings of authentication: issuers, token lifetimes, and checks for production."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BY_KEY_PAIR = (
     "ES512",
     "EdDSA",
 )
-# What stands in examples, and therefore in the hands of everybody.
+# Values of examples, which are public.
 _KNOWN = re.compile(
     r"(?i)(change|your|example|default|secret-?key|super-?secret|jwt-?secret|password|development|insecure|test-)"
 )
@@ -77,7 +77,7 @@ class IdentitySettings:
     )  # fmt: skip
     jwt_audience: str | None = setting(
         "JWT_AUDIENCE", text(_WORD, "write what stands in the tokens as aud, such as opsjobs; more than one with commas"), None,
-        "For whom platform tokens must be meant (aud); several with commas between.",
+        "Accepted audience (aud) of platform tokens; several with commas between.",
     )  # fmt: skip
     jwt_leeway: float = setting(
         "JWT_LEEWAY",
@@ -87,7 +87,7 @@ class IdentitySettings:
     )
     jwt_name_claim: str = setting(
         "JWT_NAME_CLAIM", text(r"[A-Za-z0-9_.:/-]{1,100}", "write the name of a claim, such as sub"), "sub",
-        "The claim that names a token's bearer; one that the issuer never gives to somebody else.",
+        "The claim that names a token's bearer; the issuer must never assign its value to another person.",
     )  # fmt: skip
     auth_service_url: str | None = setting(
         "AUTH_SERVICE_URL", address("https http", "https://auth.example.org"), None,
@@ -128,20 +128,20 @@ class IdentitySettings:
     )
     external_age: float = setting(
         "EXTERNAL_AGE", seconds(60, 366 * 86_400), "30d",
-        "How long the last token of somebody of the platform speaks for him, where his schedules fire without him.",
+        "How long the rights of a platform user's last token hold for schedules that fire later.",
     )  # fmt: skip
     service_audience: str = setting(
         "SERVICE_AUDIENCE", text(_WORD, "write a word such as opsjobs"), "opsjobs",
-        "For whom tokens of registered services must be meant (aud); a name that only this installation has.",
+        "The audience (aud) of tokens of registered services; a name that is unique to this installation.",
     )  # fmt: skip
     trusted_proxies: tuple[Network, ...] = setting(
         "TRUSTED_PROXIES", networks, None,
-        "Proxies whose X-Forwarded-For says who asks: CIDRs, comma between. Not set: whoever connects is who asks.", unset=(),
+        "Proxies whose X-Forwarded-For is trusted: CIDRs, comma between. Not set: the address that connects is the client's.", unset=(),
     )  # fmt: skip
 
     @property
     def discovers(self) -> bool:
-        """Whether keys are found by the issuer's discovery document."""
+        """True if keys are found by OIDC discovery."""
         named = self.jwks_url is not None or self.jwt_secret_key is not None
         return (
             not named
@@ -151,7 +151,7 @@ class IdentitySettings:
 
     @property
     def verifies(self) -> bool:
-        """Whether platform tokens are judged by their signature."""
+        """True if platform tokens are verified by signature."""
         return self.jwt_secret_key is not None or self.jwks_url is not None or self.discovers
 
     @property
@@ -168,13 +168,13 @@ class IdentitySettings:
 
 
 def faults(wanted: IdentitySettings, *, production: bool) -> Iterator[str]:
-    """What contradicts itself, and what production does not take: a sentence each."""
+    """Return contradictions, and settings that production refuses, as sentences."""
     if wanted.jwt_secret_key is not None and wanted.jwks_url is not None:
         yield "JWT_SECRET_KEY and OPSJOBS_JWKS_URL are both set: tokens are judged in one way only, keep one of them."
     if wanted.jwt_algorithm is not None:
         yield from _algorithm_faults(wanted, wanted.jwt_algorithm)
     if wanted.trusted_proxies and any(network.prefixlen == 0 for network in wanted.trusted_proxies):
-        yield "OPSJOBS_TRUSTED_PROXIES names everybody: then everybody could say that he is somebody else."
+        yield "OPSJOBS_TRUSTED_PROXIES contains all addresses: every client could forge its address."
     if production:
         yield from _unfit_for_production(wanted)
 
@@ -205,13 +205,13 @@ def _unfit_for_production(wanted: IdentitySettings) -> Iterator[str]:
         ("OPSJOBS_JWT_ISSUER", wanted.jwt_issuer if wanted.discovers else None),
     ):
         if url is not None and not url.startswith("https://"):
-            yield f"{name} is not https, and ENVIRONMENT is production: whoever is on the way could give us keys of his own."
+            yield f"{name} is not https, and ENVIRONMENT is production: an attacker on the network could replace the keys."
 
 
 def weakness(secret: str) -> str | None:
-    """Why a shared secret is none, in words that fit behind its name; None where it is good."""
+    """Return why a shared secret is refused, to follow its name; None if it is good."""
     if len(secret.encode()) < SECRET_BYTES_MIN:
         return f"has {len(secret.encode())} bytes"
     if _KNOWN.search(secret) or len(set(secret)) < SECRET_CHARACTERS_DIFFERENT_MIN:
-        return "is one that everybody knows, or could guess"
+        return "is public or easy to guess"
     return None

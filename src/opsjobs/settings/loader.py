@@ -1,4 +1,4 @@
-"""From an environment to settings: which name wins, secrets from files, every fault at once, and what `config show` prints."""
+"""Load settings from the environment and describe them for `config show`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SECRET_FILE_BYTES_AT_MOST = 65_536
 
 
 class SettingsError(Failure):
-    """One or more settings cannot be used: a line for each says which, what it holds and what to write."""
+    """Invalid settings; the message has one line for each: name, value, correction."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingDoc:
-    """One setting as `config show` and docs/settings.md tell it: `value` is masked where it is secret.
+    """One setting as in `config show` and docs/settings.md; secret values are redacted.
 
     `origin` is "default", "environment" or the file that the value came from; `alias` is the other accepted name.
     """
@@ -61,24 +61,29 @@ class _Found:
     def shown(self) -> str:
         """The value for people: a secret as ***, an address without its password."""
         text = self.variable.default if self.text is None else self.text
-        return "" if text is None else _masked(text) if self.variable.secret else text
+        if text is None:
+            return ""
+        return _masked(text) if self.variable.secret else text
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """All settings from `environ` (None: this process's environment). Raises SettingsError naming everything that is wrong."""
+    """Load all settings from `environ`, by default the process's environment.
+
+    Raises SettingsError with all faults at once.
+    """
     environ = os.environ if environ is None else environ
     found, faults = _find(environ, Settings)
     settings = _built(Settings, found) if not faults else Settings()
     settings = replace(
         settings,
-        data_dir=settings.data_dir if _given(found, "DATA_DIR") else default_data_dir(environ),
+        data_dir=settings.data_dir if _resolve(found, "DATA_DIR") else default_data_dir(environ),
     )
     production = settings.security.environment == "production"
     if not faults:
         faults = list(identity.faults(settings.identity, production=production))
     if production and not faults:
         faults = list(unfit(settings))
-        if not _given(found, "DOCS"):
+        if not _resolve(found, "DOCS"):
             settings = replace(settings, api=replace(settings.api, docs=False))
     if faults:
         raise SettingsError("\n".join(faults))
@@ -88,7 +93,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def load_client(environ: Mapping[str, str] | None = None) -> tuple[ClientSettings, Path]:
-    """What the command line's client side needs, and the data folder; other settings may be wrong without harm to it."""
+    """Load the client's settings and the data folder only; faults elsewhere do not matter."""
     environ = os.environ if environ is None else environ
     found, faults = _find(environ, ClientSettings)
     place, more = _read(environ, _variable(Settings, "data_dir"))
@@ -100,7 +105,10 @@ def load_client(environ: Mapping[str, str] | None = None) -> tuple[ClientSetting
 
 
 def for_service(settings: Settings) -> Settings:
-    """The same settings, if `api`, `worker` and `scheduler` can share a database and keys by them. Raises SettingsError."""
+    """Return the settings if separate processes can share database and keys.
+
+    Raises SettingsError.
+    """
     faults = []
     if not settings.database.url:
         faults.append(
@@ -116,7 +124,10 @@ def for_service(settings: Settings) -> Settings:
 
 
 def describe(environ: Mapping[str, str] | None = None) -> list[SettingDoc]:
-    """Every setting with its value and origin, secrets masked, in the order of the groups; a wrong value is shown as it is."""
+    """Return every setting with value and origin, in the order of the groups.
+
+    Secrets are redacted; invalid values are shown as they are.
+    """
     environ = os.environ if environ is None else environ
     found, _ = _find(environ, Settings)
     docs = [_doc(f) for f in found.values()]
@@ -173,7 +184,7 @@ def _group_of(f: Field[Any]) -> type:
 
 
 def _find(environ: Mapping[str, str], group: type) -> tuple[dict[str, _Found], list[str]]:
-    """Every variable of a group and the groups in it, by its plain name, and what is wrong with them."""
+    """Return the variables of a group, nested groups included, by name; and their faults."""
     found: dict[str, _Found] = {}
     faults: list[str] = []
     for variable in _variables(group):
@@ -236,7 +247,7 @@ def _masked(text: str) -> str:
     return parts._replace(netloc=f"{shown}{at}{host}", query=query).geturl()
 
 
-def _given(found: Mapping[str, _Found], plain: str) -> bool:
+def _resolve(found: Mapping[str, _Found], plain: str) -> bool:
     return found[plain].text is not None
 
 
@@ -245,7 +256,7 @@ def _built(group: Any, found: Mapping[str, _Found]) -> Any:
     for f in fields(group):
         if "variable" not in f.metadata:
             values[f.name] = _built(_group_of(f), found)
-        elif _given(found, f.metadata["variable"].plain):
+        elif _resolve(found, f.metadata["variable"].plain):
             values[f.name] = found[f.metadata["variable"].plain].value
     return group(**values)
 

@@ -1,4 +1,4 @@
-"""How a setting is written: the forms of values, each of which says what to write where it cannot be read."""
+"""Parse the values of settings; each error says what to write."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def hidden(parse: Parse) -> Parse:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """What stands in a field's metadata: `default` as one would write it; `ours`: prefix only; `secret`: takes NAME_FILE."""
+    """Metadata of a field: `default` as text; `ours`: prefix only; `secret`: NAME_FILE too."""
 
     plain: str
     parse: Parse
@@ -206,7 +206,7 @@ def setting(
     secret: bool = False,
     unset: Any = None,
 ) -> Any:
-    """A field of a group; `unset` is its value where there is no default."""
+    """Return a field of a group; `unset` is its value if there is no default."""
     variable = Variable(name, parse, default, description, ours, secret)
     return field(
         default=unset if default is None else parse(default), metadata={"variable": variable}

@@ -1,4 +1,4 @@
-"""What production does not take: settings that are good for trying out only, each with what to write instead."""
+"""Settings that production refuses, each with the correction."""
 
 from __future__ import annotations
 
@@ -49,21 +49,18 @@ def _keys(security: SecuritySettings) -> Iterator[str]:
 def _servers(settings: Settings) -> Iterator[str]:
     database = urlsplit(settings.database.url)
     said = {name: values[-1] for name, values in parse_qs(database.query).items()}
-    if _elsewhere(database.hostname or said.get("host")) and said.get("sslmode") not in _ENCRYPTED:
+    if _is_remote(database.hostname or said.get("host")) and said.get("sslmode") not in _ENCRYPTED:
         yield f"DATABASE_URL goes over a network without TLS, {_SO}: add ?sslmode=verify-full (or verify-ca, require)."
     redis = urlsplit(settings.redis.url or "")
-    if _elsewhere(redis.hostname) and not redis.password:
-        yield f"REDIS_URL has no password, {_SO}: whoever reaches Redis could stop executions. Write redis://:PASSWORD@HOST."
+    if _is_remote(redis.hostname) and not redis.password:
+        yield f"REDIS_URL has no password, {_SO}: without a password, everyone who can reach Redis can stop executions. Write redis://:PASSWORD@HOST."
     auth = urlsplit(settings.identity.auth_service_url or "")
-    if auth.scheme == "http" and _elsewhere(auth.hostname):
+    if auth.scheme == "http" and _is_remote(auth.hostname):
         yield f"AUTH_SERVICE_URL is not https, {_SO}: every token would go over the network in the clear."
 
 
-def _elsewhere(host: str | None) -> bool:
-    """Whether the way there is a network that others may be on: not to this machine, nor to a name without a dot.
-
-    Such names are those of neighbours in a container platform's own network. No host at all: a Unix socket, or not set.
-    """
+def _is_remote(host: str | None) -> bool:
+    """Return True for a host on a shared network: neither local nor a name without a dot."""
     if not host or host.startswith("/"):
         return False
     try:

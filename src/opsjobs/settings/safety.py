@@ -1,4 +1,4 @@
-"""Settings of the safety check: whether it is asked at all, and what an installation adds to it."""
+"""Settings of the safety check: on or off, and the policy file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frozen group of settings that says where secrets are which are not ours to keep: one Vault or OpenBao."""
+"""Settings of an external secret store: Vault or OpenBao."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EXAMPLE = "https://vault.example.org:8200"
 
 
 def vault_address(text: str) -> str:
-    """https, or http to this machine itself (an agent beside us): a token never crosses a network in the clear."""
+    """https, or http to the local machine (an agent): tokens are never sent in the clear."""
     try:
         parts = urlsplit(text)
         port = parts.port
