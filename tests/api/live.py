@@ -34,7 +34,7 @@ class Channel:
     def __init__(self, *, answers: bool = True) -> None:
         self.published: list[tuple[str, bytes]] = []
         self.answers = answers
-        self.configured = True
+        self.is_configured = True
 
     def publish(self, channel: str, message: bytes) -> None:
         """Keep it."""

@@ -44,7 +44,7 @@ async def test_without_redis_the_service_is_degraded_and_goes_on(database: Datab
 
 async def test_a_redis_that_is_not_configured_is_no_trouble(database: Database) -> None:
     channel = Channel(answers=False)
-    channel.configured = False
+    channel.is_configured = False
     async with live(database, channel) as desk:
         answer = await desk.http.get("/health")
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})

@@ -79,7 +79,7 @@ def test_an_order_that_cannot_be_read_stops_the_process_with_words() -> None:
     refused = process("setle:kill")
     assert refused.returncode == 1
     assert (
-        "OPSJOBS_FAILPOINT: there is no step 'setle': use attach, begin, cancel, claim"
+        "OPSJOBS_FAILPOINT: unknown step 'setle'. Use one of attach, begin, cancel, claim"
         in refused.stderr
     )
 
@@ -145,13 +145,13 @@ async def test_at_a_machine_the_error_is_an_outcome(order: str, code: ErrorCode)
 @pytest.mark.parametrize(
     ("order", "words"),
     [
-        ("settle", "is not name:action"),
-        ("settle:kill@0", "is not name:action"),
-        ("settle:sleep:-1", "is not name:action"),
-        ("settle:error settle:kill", "is not name:action"),
-        ("settled:error", "there is no step 'settled'"),
-        ("settle:explode", "the action is one of kill, sleep"),
-        ("settle:error:3", "the action is one of kill, sleep"),
+        ("settle", "is invalid"),
+        ("settle:kill@0", "is invalid"),
+        ("settle:sleep:-1", "is invalid"),
+        ("settle:error settle:kill", "is invalid"),
+        ("settled:error", "unknown step 'settled'"),
+        ("settle:explode", "Use kill, sleep"),
+        ("settle:error:3", "Use kill, sleep"),
     ],
 )
 def test_what_cannot_be_read_is_refused_and_the_old_orders_stand(order: str, words: str) -> None:

@@ -289,7 +289,7 @@ async def test_an_export_is_verified_without_the_service(
     assert "Row 3 is missing" in capsys.readouterr().err
     assert verified(rows[:-1]) == 0
     assert verified(rows[:-1], "--head", head) == 1
-    assert "noted head" in capsys.readouterr().err
+    assert "recorded head" in capsys.readouterr().err
     keys = tmp_path / "keys"
     keys.write_text(f"{new_key().reveal()}\n{AUDIT_KEY.reveal()}\n")
     assert verified(rows, "--keys", str(keys)) == 0
@@ -385,7 +385,7 @@ def test_the_command_lists_by_filters_and_walks_to_the_end(
         assert run(["audit", "verify"]) == 0
         found = capsys.readouterr()
         assert found.out == f"{head}\n"
-        assert "8 rows checked, behind number 3" in found.err
+        assert "8 rows checked, starting after number 3" in found.err
         assert "0ld0ld00" in found.err
         assert "2 rows not sealed" in found.err
         assert run(["audit", "verify", "--head", head]) == 1

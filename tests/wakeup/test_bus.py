@@ -211,5 +211,5 @@ async def test_a_task_whose_first_cancel_was_lost_is_cancelled_again() -> None:
 
     task = asyncio.create_task(deaf())
     await asyncio.sleep(0)
-    await bus_module._ended(task)
+    await bus_module._cancel(task)
     assert task.done()
