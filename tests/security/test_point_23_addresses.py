@@ -75,4 +75,4 @@ async def test_point_23_one_that_was_stored_before_is_refused_in_words_too() -> 
     asked = ParameterDraft(name="version", type="choice", choices_url="http://example.org/")
     for url in ("http://example.org:99999/", "http://a..b/"):
         with pytest.raises(Invalid):
-            await Choices(SystemClock()).of([asked.model_copy(update={"choices_url": url})])
+            await Choices(SystemClock()).fetch_all([asked.model_copy(update={"choices_url": url})])
