@@ -1,4 +1,4 @@
-"""Which methods a path has, said before its body is judged; and HEAD, which is GET without its body."""
+"""Allowed methods of each path, checked before the body; HEAD is GET without its body."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opsjobs.api.paths import route_path
 from opsjobs.api.problems import not_allowed
 
 ENDLESS = frozenset({"/executions/{id}/events"})
-"""Answers that go on until their viewer leaves: they have no HEAD."""
+"""Paths whose answers last until the viewer disconnects: they have no HEAD."""
 
 
 class Methods:
@@ -24,7 +24,7 @@ class Methods:
         self._app = app
 
     def of(self, path: str) -> frozenset[str]:
-        """Return the methods that are possible at this path; none if there is no such path."""
+        """Return the methods of this path; none if the path does not exist."""
         if (fixed := self._fixed.get(path)) is not None:
             return fixed
         return frozenset().union(
@@ -32,7 +32,10 @@ class Methods:
         )
 
     def is_elsewhere(self, path: str, method: str) -> bool:
-        """Return True for a fixed path, such as /jobs/export, without this method: it is then no `{id}` of another route."""
+        """Return True for a fixed path, such as /jobs/export, without this method.
+
+        Its last part is then not the `{id}` of another route.
+        """
         fixed = self._fixed.get(path)
         return fixed is not None and method not in fixed
 
@@ -64,14 +67,14 @@ class Methods:
 
 
 class MethodCheck:
-    """Refuses what a fixed path does not have, and answers HEAD as GET, whose body stays behind."""
+    """Middleware that refuses methods a fixed path lacks and answers HEAD like GET, bodiless."""
 
     def __init__(self, app: ASGIApp, methods: Methods) -> None:
         self._app = app
         self._methods = methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take one request."""
+        """Process one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -54,7 +54,7 @@ class ApiKeyDraft(ApiModel):
         return self
 
     def given(self) -> list[GrantDraft]:
-        """What it may."""
+        """Return the grants of the key."""
         return list(self.grants) or [
             GrantDraft(role=self.role, permissions=self.permissions, scope=self.scope)
         ]

@@ -66,7 +66,7 @@ from opsjobs.settings import Settings
 from opsjobs.store.files import FileLimits
 
 ADMIN = "admin"
-# Whose bodies are no JSON, and are read by the route itself.
+# Routes whose bodies are not JSON and are read by the route itself.
 RAW = frozenset({("POST", "/files")})
 ADMIN_RETRY_SECONDS = 1
 GRACE_SECONDS = 10
@@ -75,8 +75,8 @@ GRACE_SECONDS = 10
 def create_app(services: Services, *, admin_token: Secret | None = None) -> FastAPI:
     """Return the application over these services; its lifespan opens and closes them.
 
-    `services.limits` says how large a body may be, and whether /docs and /openapi.json are there at all. `admin_token` is made
-    valid at start, as the API key `admin`.
+    `services.limits` has the body limit, and whether /docs and /openapi.json are served.
+    `admin_token` is made valid at start, as the API key `admin`.
     """
     app = FastAPI(
         title="opsjobs",
@@ -101,11 +101,11 @@ def create_app(services: Services, *, admin_token: Secret | None = None) -> Fast
     )
     app.state.followers = Followers(services.execution_log, services.bus)
     for noun in (
-        executions,  # first what is asked for most: a router takes a request after all those before it were tried
-        jobs_as_code,  # before jobs: /jobs/export is no job's id
+        executions,  # first, as requested most: routers are tried in order
+        jobs_as_code,  # before jobs: /jobs/export is not a job id
         jobs,
         job_operations,
-        schedule_preview,  # before schedules: /schedules/forecast is no schedule's id
+        schedule_preview,  # before schedules: /schedules/forecast is not an id
         schedules,
         firings,
         targets,
@@ -136,7 +136,11 @@ def create_app(services: Services, *, admin_token: Secret | None = None) -> Fast
 
 
 def _add_layers(app: FastAPI, services: Services) -> None:
-    """Put the layers around the routes, from the inside out: a request meets Frame first, then Tokens, Rates, MethodCheck, Bodies."""
+    """Add the middleware, from the inside out.
+
+    A request passes RequestContextMiddleware first, then AuthMiddleware, Rates, MethodCheck and
+    JsonBodyMiddleware.
+    """
     app.state.methods = Methods(app)
     app.add_middleware(
         JsonBodyMiddleware,
@@ -185,7 +189,7 @@ async def _admit_admin(services: Services, token: Secret | None, probes: Probes)
 
 
 async def _make_valid(services: Services, token: Secret | None) -> None:
-    # PostgreSQL may come up after us: until the token is in, every request is refused anyway.
+    # PostgreSQL may start after this process: until the token is stored, every request is refused.
     while token is not None:
         try:
             await services.people.ensure_key(ADMIN, Role.ADMIN.value, token.reveal())
@@ -200,7 +204,7 @@ async def _make_valid(services: Services, token: Secret | None) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Ends the event streams first: uvicorn would wait for their viewers to leave."""
+    """Server that ends the event streams first: uvicorn would wait for their viewers to leave."""
 
     def __init__(self, config: uvicorn.Config, followers: Followers) -> None:
         super().__init__(config)
@@ -209,7 +213,11 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop at the first signal, let go at the second one; and then, unlike uvicorn, end with an exit code of our own."""
+        """Stop gracefully at the first signal, at once at the second.
+
+        Unlike uvicorn, the signal is not raised again, so that the process ends with its own exit
+        code.
+        """
         before = {
             number: signal.signal(number, self.handle_exit)
             for number in (signal.SIGTERM, signal.SIGINT)
@@ -221,7 +229,11 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen. Connections that cannot be accepted are logged once a second, in one line: the event loop says it for each try."""
+        """Start to listen.
+
+        Connections that cannot be accepted are logged in one line once a second: the event loop
+        would log each attempt.
+        """
         asyncio.get_running_loop().set_exception_handler(self._note_trouble)
         await super().startup(sockets)
 
@@ -233,13 +245,16 @@ class _Server(uvicorn.Server):
             telemetry.log.error("connections_not_accepted", reason=str(context.get("exception")))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let the viewers go, then everybody."""
+        """End the event streams, then all other connections."""
         await self._followers.close()
         await super().shutdown(sockets)
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; gives the exit code of the process. Raises SettingsError, ValueError, OSError."""
+    """Serve until SIGTERM or SIGINT and return the exit code of the process.
+
+    Raises SettingsError, ValueError, OSError.
+    """
     telemetry.configure("api", settings.telemetry.log_level)
     services = build(settings)
     serve_metrics(settings, services.metrics)
@@ -257,7 +272,7 @@ def serve(settings: Settings) -> int:
         port=settings.api.port,
         http=partial(HttpConnection, limits=limits),  # type: ignore[arg-type]  # it is only called
         backlog=backlog_of(allowed),
-        loop="asyncio",  # Connection knows its transport
+        loop="asyncio",  # HttpConnection needs asyncio's transport
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -40,7 +40,10 @@ class ApproveDraft(Overriding):
 
 
 async def known(id: str, request: Request) -> Approval:
-    """The approval; raises NotFound or Forbidden, by the labels of its execution, before the body is judged."""
+    """Return the approval. Raises NotFound or Forbidden, by the labels of its execution.
+
+    This precedes the check of the body.
+    """
     services = services_of(request)
     approval: Approval = await services.approvals.get(id)
     if reach(request) is not None:

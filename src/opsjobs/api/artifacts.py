@@ -49,7 +49,7 @@ async def of_execution(
 async def content(id: str, request: Request, services: ServicesDep) -> Response:
     """Return the bytes of the file."""
     artifact = await services.artifacts.get(id)
-    # Whoever sees everything needs no labels; should that end while it is sent, it ends with it.
+    # An unscoped caller needs no labels; if it loses that permission, the download ends.
     labels = (
         {} if reach(request) is None else await services.executions.labels(artifact.execution_id)
     )

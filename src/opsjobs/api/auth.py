@@ -1,4 +1,7 @@
-"""Who is asking: the token is judged before anything else of a request is read; each route names what it requires."""
+"""Authentication of requests, and the permission that each route requires.
+
+The token is verified before anything else of a request is read.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +25,22 @@ from opsjobs.store.audit import Actor
 
 CONSOLE_AND_CLI = ("opsjobs-cli/",)
 REFRESH = "/auth/refresh"
-# Exactly these answer without a token; openapi.json and docs only where they are on at all.
+# Exactly these answer without a token; openapi.json and docs only if they are enabled.
 OPEN_DOORS = frozenset(
     {"/livez", "/readyz", "/health", "/openapi.json", "/docs", "/auth/login", REFRESH}
 )
-# Of these whoever watches the service is never refused; from where too much comes they are answered out of memory.
+# These are never refused, so that monitoring works; for an address over its limit they are answered
+# from the cache.
 PROBES = frozenset({"/livez", "/readyz", "/health"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
-ANY_TOKEN = "any token"  # noqa: S105  what docs say of a route that only asks who you are
+ANY_TOKEN = "any token"  # noqa: S105  shown in docs for routes that need no permission
 
 
 class AuthMiddleware:
-    """Lets a request pass with a valid token, and puts into `request.state` its `principal`, and the caller's `address`.
+    """Middleware that passes requests with a valid token.
 
-    What comes without one, or with a bad one, is counted by its address (`strangers`).
+    Sets in `request.state` the `principal` and the caller's `address`. Requests without a token or
+    with an invalid one are counted by address (`strangers`).
     """
 
     def __init__(
@@ -51,7 +56,7 @@ class AuthMiddleware:
         self._strangers = strangers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """401 for everything without a valid token, whether there is such a path or not; 429 for too much of it."""
+        """Answer 401 without a valid token, whether the path exists or not; 429 over the limit."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -104,7 +109,7 @@ NOBODY = "nobody yet"
 
 
 def token_of(headers: Headers) -> str:
-    """The bearer token of a request. Raises Unauthorised where there is none."""
+    """Return the bearer token of a request. Raises Unauthorised if it has none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token:
@@ -115,57 +120,69 @@ def token_of(headers: Headers) -> str:
 
 
 class Within(StrEnum):
-    """What a route does for a caller who holds its permission within a scope only (`api/authorization.py` has the means)."""
+    """Treatment of callers who hold a route's permission only within a scope.
+
+    `api/authorization.py` has the checks.
+    """
 
     EVERYTHING = "everything"
-    """Refuses him: what it is about has no labels, or is about all things."""
+    """Refuses the caller: the route's objects have no labels, or it is about all objects."""
     OBJECT = "object"
-    """Judges the thing in its path: 404 where he may not see it, 403 where he may see it and not do this to it."""
+    """Checks the object in the path: 404 if the caller may not see it, 403 if only see it."""
     LIST = "list"
-    """Shows him what lies within his reach, in pages and totals as if there were nothing else."""
+    """Shows only objects within the caller's scope; pages and totals do not count others."""
     BODY = "body"
-    """Judges what the body names or describes."""
+    """Checks the objects that the body names or describes."""
     ANYWHERE = "anywhere"
-    """Lets him: what it is about has no labels, and is no secret from anybody who holds the permission at all."""
+    """Allows the caller: the objects have no labels and may be seen with any such permission."""
 
 
 class Permission:
-    """A dependency that refuses a caller who does not hold the permission; one with a scope unless the route is `within` it."""
+    """Dependency that refuses callers without the permission.
+
+    A caller who holds it only within a scope is refused if `within` is EVERYTHING.
+    """
 
     def __init__(self, name: str, within: Within) -> None:
         self.name = name
         self.within = within
 
-    # Async, as all dependencies of ours: FastAPI sends others to a thread and back, at each request.
+    # Async, as all our dependencies: FastAPI runs sync ones in a thread at each request.
     async def __call__(self, request: Request) -> None:
-        """Raises Forbidden."""
+        """Check the permission. Raises Forbidden."""
         check(request, self.name, within=self.within)
         request.state.permission = self.name
 
 
 def requires(permission: str, within: Within = Within.EVERYTHING) -> Any:
-    """For `dependencies=[requires("jobs:create")]`: every route but the open doors has exactly one."""
+    """Return the dependency for `dependencies=[requires("jobs:create")]`.
+
+    Every route except OPEN_DOORS has exactly one.
+    """
     return Depends(Permission(permission, within))
 
 
 class _AnyToken(Permission):
-    """Whoever has a valid token may: it is about himself."""
+    """Dependency that accepts any valid token: the route is about the caller itself."""
 
     def __init__(self) -> None:
         super().__init__(ANY_TOKEN, Within.ANYWHERE)
 
     async def __call__(self, request: Request) -> None:
-        """The token was judged before."""
+        """Check that the caller was authenticated before."""
         principal_of(request)
 
 
 def requires_a_token() -> Any:
-    """For the few routes that are about the caller himself, and need no permission."""
+    """Return the dependency of the few routes about the caller itself, without a permission."""
     return Depends(_AnyToken())
 
 
 def check(request: Request, permission: str, *, within: Within = Within.EVERYTHING) -> None:
-    """Raises Forbidden where the caller may not; unless it is `within` something, also where he may not everywhere."""
+    """Raise Forbidden if the caller does not hold the permission.
+
+    If `within` is EVERYTHING, also raise it if the caller holds it only within a scope.
+    """
     principal = principal_of(request)
     reach = principal.reach(permission)
     if not reach.scopes:
@@ -180,13 +197,13 @@ def check(request: Request, permission: str, *, within: Within = Within.EVERYTHI
 
 
 def principal_of(request: Request) -> Principal:
-    """Who sent this request."""
+    """Return the principal that sent this request."""
     principal = request.state.principal
     assert isinstance(principal, Principal), "a route behind Tokens has a principal"
     return principal
 
 
 def triggered_by(request: Request) -> TriggeredBy:
-    """`manual` for what people type (our command line, by its User-Agent), `api` for what programs send."""
+    """Return `manual` for our command line (by its User-Agent), `api` for other programs."""
     agent = request.headers.get("user-agent", "")
     return TriggeredBy.MANUAL if agent.startswith(CONSOLE_AND_CLI) else TriggeredBy.API

@@ -1,4 +1,4 @@
-"""What a caller may see and do: by labels, by the grants it gives away, and by overriding.
+"""Authorization of a caller: by labels, by the grants it gives away, and by overriding.
 
 404 for a thing that the caller may not see, 403 for one that it may see and not change.
 """
@@ -109,7 +109,10 @@ async def owner(request: Request) -> Principal:
 
 
 async def requester(request: Request) -> dict[str, Any]:
-    """Return the caller as launches take it; a workflow launches further jobs in its name later."""
+    """Return the caller in the form that launches accept.
+
+    A workflow later launches further jobs in its name.
+    """
     principal = await owner(request)
     return {"requested_by": principal.name, "requested_by_kind": principal.kind}
 
@@ -123,7 +126,10 @@ def check_given(request: Request, given: Iterable[GrantDraft]) -> None:
 
 
 def check_holds(request: Request, name: str, kept: Iterable[Mapping[str, Any]]) -> None:
-    """Raise Forbidden if the identity to change holds grants (`kept`) that the caller cannot give."""
+    """Raise Forbidden if the identity to change holds grants that the caller cannot give.
+
+    `kept`: the grants of that identity.
+    """
     caller = principal_of(request)
     if not all(may_give(caller, grant) for grant in grants_of(kept)):
         detail = (

@@ -1,8 +1,9 @@
-"""Request bodies: how large they may be and what JSON is taken, judged before any route sees them.
+"""Limit the size of request bodies and check their JSON before any route reads them.
 
-Order of refusals: what is too large (413) or no JSON (415) ends here; what is JSON gone wrong is remembered and told (422)
-only after the route has said whether the thing exists and the caller may (404, 403): until then it is handed on as `false`,
-which no body of ours can be.
+Order of refusals: a body that is too large (413) or not declared as JSON (415) is refused here.
+Invalid JSON is remembered and refused (422) only after the route has checked that the object
+exists (404) and that the caller has the permission (403). Until then the body is passed on as
+`false`, which is not a valid body of any route.
 """
 
 from __future__ import annotations
@@ -29,20 +30,22 @@ DEPTH_MAX = 32
 READ_SECONDS_MAX = 60
 STRANGER_BYTES_MAX = 16 << 10
 STRANGER_READ_SECONDS_MAX = 10
-"""Of a body that comes without a token: a name and a password, or a refresh token."""
+"""Limits for a body sent without a token: a name and a password, or a refresh token."""
 METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _REFUSED = b"false"
 
 
 class TooLarge(Failure):
-    """More bytes came than a body may have."""
+    """The body has more bytes than the limit."""
 
 
 class JsonBodyMiddleware:
-    """Reads each JSON body once, whole, under the limit; a larger one is never held in memory. `raw`: methods and paths without.
+    """Middleware that reads each JSON body once, completely, up to the limit.
 
-    Leaves in `scope["state"]`: `body_sha256` (bytes) and, where the JSON cannot be taken, `body_refusal` (Invalid).
+    A larger body is never held in memory. `raw`: the methods and paths without a JSON body.
+    Sets in `scope["state"]`: `body_sha256` (bytes) and, if the JSON is invalid, `body_refusal`
+    (Invalid).
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class JsonBodyMiddleware:
         self._limit_bytes = limit_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Judge the body of a request that has one."""
+        """Check the body of a request that has one."""
         if (
             scope["type"] != "http"
             or not _has_body(scope)
@@ -73,7 +76,7 @@ class JsonBodyMiddleware:
         if problem is not None and scope["method"] not in self._methods.of(route_path(scope)):
             await self._app(
                 scope, receive, send
-            )  # the router says 404 or 405: no body would be right
+            )  # the router answers 404 or 405: no body would be accepted
             return
         if problem is None:
             try:
@@ -123,7 +126,10 @@ class JsonBodyMiddleware:
         return Problem(scope, 413, "body_too_large", detail)
 
     async def _read(self, receive: Receive, limit_bytes: int) -> bytes | None:
-        """The whole body; None where the caller went away. Raises TooLarge at the first byte too many."""
+        """Return the whole body, or None if the client disconnected.
+
+        Raises TooLarge at the first byte beyond the limit.
+        """
         chunks: list[bytes] = []
         size = 0
         while (message := await receive())["type"] == "http.request":
@@ -137,9 +143,10 @@ class JsonBodyMiddleware:
 
 
 def parse_json(body: bytes) -> Any:
-    """The value of a strict JSON text: UTF-8, no key twice, no NaN or Infinity, no NUL or lone surrogate, at most 32 deep.
+    """Return the value of a strict JSON text. Raises Invalid.
 
-    Raises Invalid.
+    Strict: UTF-8, no duplicate key, no NaN or Infinity, no NUL or lone surrogate, at most 32
+    levels deep.
     """
     try:
         value = json.loads(
@@ -190,7 +197,7 @@ def _finite(text: str) -> float:
 
 
 def _check_texts(value: Any) -> None:
-    # By hand, not by recursion: a body of a caller decides how deep this goes.
+    # A loop with its own stack, no recursion: the caller's body determines the depth.
     open_: list[tuple[tuple[object, ...], Any]] = [((), value)]
     while open_:
         path, item = open_.pop()

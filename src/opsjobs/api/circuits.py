@@ -1,4 +1,4 @@
-"""/circuits: which logins are not tried at the moment, why, and how to have them tried again at once."""
+"""/circuits: logins that are suspended, with the reason, and their immediate retry."""
 
 from __future__ import annotations
 

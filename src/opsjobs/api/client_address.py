@@ -1,4 +1,4 @@
-"""From where a request comes: who connected, or whom a proxy of ours names."""
+"""Client address of a request: of the connection, or as reported by a trusted proxy."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ HOPS_MAX = 20
 
 
 class Callers:
-    """Knows the proxies whose word is taken (`trusted`)."""
+    """Resolver of client addresses; X-Forwarded-For is accepted from `trusted` proxies only."""
 
     def __init__(self, trusted: Sequence[Network] = ()) -> None:
         self._trusted = tuple(trusted)
 
     def address(self, scope: Scope) -> str | None:
-        """The address of who asks: of X-Forwarded-For the last one that none of our own proxies has."""
+        """Return the client's address: the last in X-Forwarded-For that is no trusted proxy."""
         client = scope.get("client")
         found: str | None = client[0] if client else None
         if not self._trusted or not self._is_ours(found):
             return found
         told = ",".join(Headers(scope=scope).getlist("x-forwarded-for")).split(",")
-        # From the end: what stands before the first stranger is what he said of himself.
+        # From the end: entries before the first untrusted address were sent by that client itself.
         for one in reversed([part.strip() for part in told[-HOPS_MAX:]]):
             if not _is_address(one):
                 return found

@@ -1,4 +1,7 @@
-"""How many connections one API process keeps open, in all and of one address; which one goes if there are too many."""
+"""Limits on the open connections of one API process, in total and per address.
+
+If there are too many, it is decided here which connection is dropped.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from opsjobs.model.client_origin import origin
 from opsjobs.telemetry import log
 
 CONNECTIONS_MAX = 20_000
-"""Of one process, however many descriptors it may open."""
+"""Maximum number of connections of one process, however many descriptors it may open."""
 DESCRIPTORS_KEPT = 128
-"""For everything else that the process opens: PostgreSQL, Redis, targets that are tested, files."""
+"""Descriptors reserved for everything else: PostgreSQL, Redis, tested targets, files."""
 BACKLOG_MAX = 1_024
 WARNING_SECONDS = 1.0
 
@@ -23,12 +26,15 @@ Drop = Callable[[], None]
 
 
 def backlog_of(descriptors: int) -> int:
-    """Return how many connections may wait to be accepted. The event loop accepts as many in one go, before any is counted."""
+    """Return the length of the accept backlog.
+
+    The event loop accepts as many connections in one go, before any of them is counted.
+    """
     return max(16, min(BACKLOG_MAX, descriptors // 4))
 
 
 def most_of(descriptors: int) -> int:
-    """Return how many connections a process may keep open that may have so many descriptors."""
+    """Return the maximum number of open connections for this descriptor limit of a process."""
     return max(16, min(CONNECTIONS_MAX, descriptors - DESCRIPTORS_KEPT - backlog_of(descriptors)))
 
 
@@ -49,9 +55,11 @@ class _Origin:
 
 
 class ConnectionLimits:
-    """Makes room by dropping the connection that has waited longest for a request; one that is being served is never dropped.
+    """Connection limiter that drops the connection idle longest to make room for a new one.
 
-    `per_address`: of one IPv4 address or IPv6 /64; 0: no limit. Loopback and `trusted` proxies connect for many, and have no share.
+    A connection whose request is being served is never dropped. `per_address`: the limit per IPv4
+    address or IPv6 /64; 0: no limit. It does not apply to loopback and `trusted` proxies, which
+    connect for many clients.
     """
 
     def __init__(
@@ -73,7 +81,10 @@ class ConnectionLimits:
         self._warned_at = float("-inf")
 
     def enter(self, address: str | None, drop: Drop) -> ConnectionSlot | None:
-        """Count a connection, which waits for its first request. None: there is no room, it was dropped."""
+        """Count a new connection, which waits for its first request.
+
+        Return None if there was no room and it was dropped.
+        """
         place = ConnectionSlot(drop, origin(address), self._is_shared(address))
         here = self._origins[place.origin]
         if self._per_address and not place.shared and here.open >= self._per_address:
@@ -91,18 +102,18 @@ class ConnectionLimits:
         return place
 
     def waits(self, place: ConnectionSlot) -> None:
-        """Note that the connection waits for a request, from now on."""
+        """Mark the connection as waiting for a request from now on."""
         if not place.left:
             self._waiting[place] = None
             self._origins[place.origin].waiting[place] = None
 
     def serves(self, place: ConnectionSlot) -> None:
-        """Note that a request of the connection is being answered."""
+        """Mark the connection as serving a request."""
         self._waiting.pop(place, None)
         self._origins[place.origin].waiting.pop(place, None)
 
     def leave(self, place: ConnectionSlot) -> None:
-        """Count it no more."""
+        """Stop counting the connection."""
         if place.left:
             return
         self.serves(place)

@@ -39,7 +39,10 @@ async def known(id: str, request: Request) -> StoredCredential:
 def _as_written(
     stored: StoredCredential, base: dict[str, Any], body: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return what a PATCH is merged onto: the binding stays unless it is named, and Kerberos has a principal."""
+    """Return the fields that a PATCH is merged onto.
+
+    The binding stays unless the body names it, and Kerberos has a principal.
+    """
     kept = {name: value for name, value in base.items() if name != "bound_to" or "bound_to" in body}
     if stored.type is CredentialType.KERBEROS:
         kept["principal"] = kept.pop("username", None)
@@ -49,7 +52,11 @@ def _as_written(
 async def _secrets(
     request: Request, stored: StoredCredential, body: dict[str, Any]
 ) -> dict[str, str]:
-    """Return the secrets that a PATCH keeps: none for another type or source, and no old companions of a new key."""
+    """Return the secrets that a PATCH keeps.
+
+    None for another type or source. With a new private key, the old passphrase and certificate are
+    dropped.
+    """
     if body.get("type", stored.type.value) != stored.type.value or body.get("source") is not None:
         return {}
     held: dict[str, str] = await services_of(request).vault.secrets(str(stored.id))

@@ -1,4 +1,4 @@
-"""/dead-letters: runs that ended lost or dead, until somebody revives or discards them."""
+"""/dead-letters: runs that ended lost or dead, until they are revived or discarded."""
 
 from __future__ import annotations
 

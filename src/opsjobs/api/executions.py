@@ -381,7 +381,7 @@ async def retry(
 
 
 def order_of(stored: StoredJob, asked: ExecuteDraft) -> LaunchOrder:
-    """What is to be launched of this job."""
+    """Return the launch order of this job."""
     job = stored.job
     return LaunchOrder(
         job.definition.actions,
@@ -415,7 +415,10 @@ async def _launch(
 
 
 async def answered(request: Request, launched: Launched, prefer: str | None) -> Response:
-    """The answer to a launch: 202 with the execution, or 200 once it has ended, where the caller prefers to wait."""
+    """Return the answer to a launch: 202 with the execution.
+
+    If the caller prefers to wait: 200 once the execution has ended.
+    """
     if launched.replayed is not None:
         return replayed(request, launched.replayed)
     assert launched.execution is not None
@@ -432,6 +435,6 @@ async def _answer(request: Request, execution: Execution, wait_seconds: int) -> 
 
 
 def _seconds_to_wait(prefer: str | None) -> int:
-    """Of `Prefer: wait=N` (RFC 7240); a preference that makes no sense is no preference."""
+    """Return the seconds of `Prefer: wait=N` (RFC 7240); an invalid preference is ignored."""
     asked = _WAIT.search(prefer or "")
     return min(int(asked[1]), WAIT_SECONDS_MAX) if asked else 0

@@ -51,7 +51,11 @@ _RAW: dict[str, Any] = {
 
 
 async def known(id: str, request: Request) -> StoredFile:
-    """The file. Raises NotFound, also for others' where the caller holds what the route requires within a scope only."""
+    """Return the file. Raises NotFound.
+
+    Also raises it for files of others if the caller holds the route's permission only within a
+    scope.
+    """
     stored: StoredFile = await services_of(request).files.get(id)
     _admit(request, id, stored)
     return stored
@@ -178,8 +182,10 @@ async def delete(request: Request, services: ServicesDep, stored: Known) -> Resp
 
 
 def download(request: Request, name: str, stored: Any, still: Callable[[], object]) -> Response:
-    """The bytes of a stored thing (`content_id`, `size`, `sha256`), to be saved under this name and never to be shown; `still`
-    raises where the caller may not have it any more.
+    """Return a download of stored bytes (`content_id`, `size`, `sha256`).
+
+    They are to be saved under this name and never to be displayed. `still` raises if the caller
+    has lost the permission.
     """
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._- ") else "_" for c in name)
     headers = {
@@ -214,7 +220,7 @@ def _too_large(request: Request, limit: int) -> Response:
 
 
 async def _pieces(request: Request) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises TimeoutError where it does not, ClientDisconnect."""
+    """Yield the body as it arrives. Raises TimeoutError if it stalls, ClientDisconnect."""
     stream = request.stream()
     while True:
         try:
@@ -226,7 +232,10 @@ async def _pieces(request: Request) -> AsyncIterator[bytes]:
 
 
 def _named(idem: IdempotentRequest | None, name: str, written: Written) -> IdempotentRequest | None:
-    """The request's body is known by now: the same key with another file, or another name for it, is another request."""
+    """Return the idempotent request with the hash of its body, which has been read by now.
+
+    The same key with another file, or another name for it, is a different request.
+    """
     return idem and replace(
         idem, body_sha256=hashlib.sha256(written.sha256 + name.encode()).digest()
     )

@@ -1,7 +1,9 @@
-"""One reader for all viewers of an execution: woken by bells, it encodes each log entry once into a ring that they share.
+"""Follow the log of an execution: one reader for all viewers, and a shared ring of frames.
 
-A viewer asks only `take(position)`; whether the bytes come from the ring or, for older positions, from a page of the store is
-not its business. Nobody holds a database connection while waiting, and a viewer that is slow keeps nobody up.
+The reader is woken by notifications and encodes each log entry once into the ring. A viewer asks
+only for what follows its position; the bytes come from the ring or, for older positions, from a
+page of the store. No database connection is held while waiting, and a slow viewer does not delay
+the others.
 """
 
 from __future__ import annotations
@@ -22,52 +24,61 @@ from opsjobs.task_cancellation import Endings
 from opsjobs.telemetry import log
 
 CLOSE_SECONDS = 3.0
-"""How long a process that stops waits for its readers."""
+"""Maximum time that a stopping process waits for its readers."""
 
 
 class LogReader(Protocol):
-    """Where the log is read: store.execution_log.ExecutionLog."""
+    """Source of log entries: store.execution_log.ExecutionLog."""
 
     async def read(
         self, execution_id: int, *, after: int, limit: int, max_bytes: int
     ) -> list[LogEntry]:
-        """The entries after a position."""
+        """Return the entries after a position."""
 
 
 class Bells(Protocol):
-    """Where bells are heard: bus.Bus."""
+    """Source of wake-up notifications: bus.Bus."""
 
     def listen(
         self, *channels: str
     ) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, bytes]]]:
-        """The messages of these channels."""
+        """Subscribe to these channels; the context yields their messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often and how much. `merge_seconds`: bells within it are one read, but for `reads_at_once` after a quiet time, so
-    that the first words of a command come without a pause; `poll_seconds`: a read without any bell.
-
-    `page_*` bound one read of the follower, `batch_bytes` what a viewer gets at once, `pagers` how many viewers that are
-    behind the ring read the store at a time, `viewers` all open streams of the process.
-    """
+    """Intervals and limits of followers."""
 
     merge_seconds: float = 0.05
+    """Notifications within this time are merged into one read."""
     reads_at_once: int = 3
+    """Reads without delay after a quiet time: the first output of a command is immediate."""
     poll_seconds: float = 1.0
+    """The log is read after this time even without a notification."""
     retry_seconds: float = 1.0
+    """Delay before a failed read is retried."""
     keep_alive_seconds: float = 15.0
+    """Interval of keep-alives while the log does not grow."""
     page_entries: int = 1_000
+    """Maximum number of entries in one read."""
     page_bytes: int = 1 << 20
+    """Maximum size of one read of the follower."""
     ring_bytes: int = 4 << 20
+    """Maximum size of the ring."""
     batch_bytes: int = 128 << 10
+    """Maximum size of one batch for a viewer."""
     pagers: int = 4
+    """Maximum number of concurrent store reads for viewers that are behind the ring."""
     viewers: int = 2_000
+    """Maximum number of open streams of the process."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameBatch:
-    """Frames for one viewer, joined; `position` is the seq of the last; `ended` where the log's end is among them."""
+    """Joined frames for one viewer.
+
+    `position`: the seq of the last frame. `ended`: the end of the log is among them.
+    """
 
     data: bytes
     position: int
@@ -75,7 +86,10 @@ class FrameBatch:
 
 
 class Ring:
-    """The newest frames, without a gap, at most so many bytes: the frame of every seq from `base + 1` to `last`."""
+    """The newest frames without a gap, of every seq from `base + 1` to `last`.
+
+    Their size is bounded by `limit_bytes`, except that the newest frame always stays.
+    """
 
     def __init__(self, base: int, limit_bytes: int) -> None:
         self.base = base
@@ -85,7 +99,7 @@ class Ring:
         self._frames: dict[int, bytes] = {}
 
     def add(self, seq: int, frame: bytes) -> None:
-        """Append the next frame and forget the oldest beyond the limit; the newest always stays."""
+        """Append the next frame and drop the oldest beyond the limit; the newest always stays."""
         assert seq == self.last + 1, f"the log has a gap: {self.last} is followed by {seq}"
         self._frames[seq] = frame
         self.last = seq
@@ -95,7 +109,7 @@ class Ring:
             self.size_bytes -= len(self._frames.pop(self.base))
 
     def take(self, position: int, max_bytes: int) -> list[bytes]:
-        """The frames after a position that is not below `base`, until `max_bytes` are full."""
+        """Return the frames after a position (not below `base`) until `max_bytes` is reached."""
         taken: list[bytes] = []
         size = 0
         while position < self.last and size < max_bytes:
@@ -107,7 +121,7 @@ class Ring:
 
 
 class Follower:
-    """The one reader of one execution that has not ended."""
+    """The single reader of an execution that has not ended."""
 
     def __init__(
         self, execution_id: int, start: int, journal: LogReader, bells: Bells, pace: Pace
@@ -130,7 +144,10 @@ class Follower:
         ]
 
     async def grown(self, position: int) -> None:
-        """Returns once the log is known to go beyond a position, or nobody reads on. Raises what broke the reader."""
+        """Wait until the log extends beyond a position or the reader was stopped.
+
+        Raises RuntimeError, caused by the reader's failure, if the reader failed.
+        """
         while self.ring.last <= position and not self.stopped:
             if self.failure:
                 raise RuntimeError(
@@ -139,13 +156,13 @@ class Follower:
             await self._grown.wait()
 
     def stop(self) -> None:
-        """Read no more, even if `tasks` do not hear their cancel; who waits is told."""
+        """Stop reading, even if `tasks` ignore their cancellation, and wake all waiters."""
         self.stopped = True
         self._tell()
 
     async def _listen(self) -> None:
         async with self._bells.listen(f"opsjobs.log.{self._execution_id}") as messages:
-            self._rung.set()  # what was written before the subscription was in force rang for nobody
+            self._rung.set()  # entries written before the subscription notified no one here
             async for _ in messages:
                 self._rung.set()
 
@@ -155,9 +172,10 @@ class Follower:
             if self.ended_at is None and not self.stopped:
                 await (
                     self._bell_or_poll()
-                )  # the subscription is in force: what came before it is read, too
+                )  # subscribed now: also read what was written before the subscription
                 await self._read_page()
-            # Neither was a bell's doing, so the first bells are answered at once; from then on they are merged.
+            # Neither read was caused by a notification, so the first notifications are answered at
+            # once; later ones are merged.
             now, pace = asyncio.get_running_loop().time, self._pace
             paid_until = now()
             while self.ended_at is None and not self.stopped:
@@ -167,7 +185,7 @@ class Follower:
                 await asyncio.sleep(
                     paid_until - now() - (pace.reads_at_once - 1) * pace.merge_seconds
                 )
-        except Exception as bug:  # noqa: BLE001  the viewers end with it, loudly: nobody waits for a reader that is gone
+        except Exception as bug:  # noqa: BLE001  raised in all viewers: none waits for a dead reader
             self.failure = bug
             self._tell()
 
@@ -213,7 +231,10 @@ class Follower:
 
 
 class Followers:
-    """All followers of this process, and the page reads of viewers that are behind: at most four at a time."""
+    """All followers of this process, and the page reads of viewers behind their ring.
+
+    At most `Pace.pagers` of these page reads run at a time.
+    """
 
     def __init__(self, journal: LogReader, bells: Bells, pace: Pace | None = None) -> None:
         self.pace = pace or Pace()
@@ -229,10 +250,11 @@ class Followers:
     async def batches(
         self, execution: Execution, after: int, idle_seconds: Callable[[], float] | None = None
     ) -> AsyncGenerator[FrameBatch, None]:
-        """The log after a position, until its end, as it grows; every entry once, in order; keep-alives where it does not.
+        """Yield the log after a position as it grows, until its end.
 
-        Of an execution that has ended and a position at its end or beyond it: the end once more. `idle_seconds`: how long the
-        next batch may keep its reader waiting, where that is less than keep-alives are apart.
+        Each entry comes once and in order; keep-alives come while the log does not grow. If the
+        execution has ended and the position is at or beyond its end, the end is sent again.
+        `idle_seconds`: the longest wait for a batch, if shorter than the keep-alive interval.
         """
         if execution.status.final:
             async for batch in self._ended(execution, after):
@@ -252,9 +274,10 @@ class Followers:
                 position, ended = batch.position, batch.ended
 
     async def await_end(self, execution: Execution, seconds: float) -> None:
-        """Returns once the execution has ended, the seconds are over or the process stops; holds no connection meanwhile.
+        """Wait until the execution ends, the time is over, or the process stops.
 
-        Never later: it waits beside the reading, which may not hear its cancel at once.
+        No database connection is held while waiting. It never returns later than that: the read
+        runs in a task of its own, because it may not react to its cancellation at once.
         """
         reading = asyncio.create_task(
             self._read_to_the_end(execution), name=f"await-{execution.id}"
@@ -268,7 +291,10 @@ class Followers:
             reading.result()
 
     async def close(self) -> None:
-        """End every stream of this process, and every reader; a reader that does not hear it is not waited for."""
+        """End all streams and readers of this process.
+
+        A reader that ignores its cancellation is abandoned after CLOSE_SECONDS.
+        """
         self.closing.set()
         followers, self._following = self._following, {}
         for follower in followers.values():
@@ -339,7 +365,8 @@ class Followers:
     async def _followed(self, execution: Execution, after: int) -> AsyncIterator[Follower]:
         follower = self._following.get(execution.id)
         if follower is None or follower.failure:
-            # Near the end of the log, so that those who come together read it together; the rest is paged.
+            # Start near the end of the log, so that viewers who connect together share the reads;
+            # older entries are paged.
             start = max(after, execution.last_seq - self.pace.page_entries, 0)
             follower = Follower(execution.id, start, self._journal, self._bells, self.pace)
             self._following[execution.id] = follower

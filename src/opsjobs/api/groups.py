@@ -1,4 +1,4 @@
-"""/target-groups: targets under one name, listed, selected by their labels, or held by way of other groups."""
+"""/target-groups: named sets of targets: listed, selected by label, or from other groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What probes are told: whether PostgreSQL and Redis are there. Whoever asks too often hears what was found a moment before."""
+"""Health checks of PostgreSQL and Redis for probes.
+
+A caller over its rate limit gets the cached result of a moment before.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from opsjobs.store.system_status import HEAD
 from opsjobs.telemetry import log
 
 PROBE_SECONDS = 2.0
-"""A probe is answered within this, whatever PostgreSQL does."""
+"""A probe is answered within this time, whatever PostgreSQL does."""
 KEPT_SECONDS = 1.0
-"""How old what somebody hears may be who asks too often."""
+"""Maximum age of the result for a caller that is over its rate limit."""
 
 REDIS_AWAY = Complaint(
     "redis_away", "Redis does not answer: everything goes on, by polling once a second."
@@ -25,7 +28,7 @@ Found = TypeVar("Found")
 
 
 class HealthProbe(Generic[Found]):
-    """One question to a server."""
+    """One check of a server, with its last result."""
 
     def __init__(self, ask: Callable[[], Awaitable[Found]]) -> None:
         self._ask = ask
@@ -34,7 +37,11 @@ class HealthProbe(Generic[Found]):
         self._at = 0.0
 
     async def __call__(self, *, in_a_hurry: bool) -> Found:
-        """How it is now; `in_a_hurry`: or was a second ago, so that any number of these is one question a second."""
+        """Return the current result.
+
+        `in_a_hurry`: accept a result of up to a second ago, so that any number of such calls makes
+        one check a second.
+        """
         if not in_a_hurry:
             return await self._ask()
         async with self._asking:
@@ -46,9 +53,10 @@ class HealthProbe(Generic[Found]):
 
 
 class Probes:
-    """The probes of one process. `admin_waits`: the admin token of the settings is not valid yet.
+    """The probes of one process.
 
-    `trouble`: why no request can be served, or None. `redis`: whether Redis answers.
+    `admin_waits`: the admin token of the settings is not valid yet.
+    `trouble`: the reason why no request can be served, or None. `redis`: True if Redis answers.
     """
 
     def __init__(self, services: Services, *, admin_waits: bool = False) -> None:
@@ -59,12 +67,12 @@ class Probes:
 
     @property
     def complaints(self) -> Sequence[Complaint]:
-        """What the last inspection of the database and the keys has found."""
+        """The findings of the last inspection of the database and the keys."""
         found: Sequence[Complaint] = self._services.inspection.complaints
         return found
 
     async def reasons(self, *, in_a_hurry: bool) -> Sequence[Complaint]:
-        """Why the service is not quite well although requests are served."""
+        """Return the reasons why the service is degraded although requests are served."""
         found = list(self.complaints)
         if self._services.bus.is_configured and not await self.redis(in_a_hurry=in_a_hurry):
             found.append(REDIS_AWAY)
@@ -75,7 +83,7 @@ class Probes:
         return answers
 
     async def _trouble(self) -> str | None:
-        # The reason goes to the log, not to whoever asks.
+        # The reason goes to the log, not to the caller.
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 schema = await self._services.fleet.schema()

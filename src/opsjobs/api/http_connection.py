@@ -1,4 +1,7 @@
-"""uvicorn's HTTP connection, with a time for its requests to begin, and able to be dropped at once, unsent bytes and all."""
+"""HTTP connection of uvicorn with a deadline for request headers and an immediate drop.
+
+A drop discards unsent bytes.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,22 @@ Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
 DROP = "opsjobs.drop"
 HEADER_SECONDS = 10.0
-"""From the connection, or from the end of the answer before, to the last header of a request."""
+"""Deadline for the last header of a request.
+
+It counts from the connection, or from the end of the previous answer.
+"""
 
 
 class HttpConnection(H11Protocol):
-    """Gives the application `scope["extensions"]["opsjobs.drop"]`: ends the connection without flushing what is unsent.
+    """HTTP connection that can be dropped at once and has a deadline for request headers.
 
-    ASGI knows no such word: an ordinary close waits for a peer that does not read, for ever.
+    The application gets `scope["extensions"]["opsjobs.drop"]`, which ends the connection without
+    flushing unsent bytes. ASGI has no such operation: an ordinary close waits forever for a peer
+    that does not read.
 
-    A connection on which no request is served is dropped after `header_seconds`, however many bytes come: uvicorn times
-    only those on which nothing comes at all, and not before the first request.
+    A connection on which no request is served is dropped after `header_seconds`, however many
+    bytes arrive: uvicorn times out only connections on which nothing arrives at all, and not
+    before the first request.
     """
 
     def __init__(
@@ -43,7 +52,7 @@ class HttpConnection(H11Protocol):
         self._unsent = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count the connection, begin its time, and remember how to drop it."""
+        """Count the connection, start its deadline, and remember how to drop it."""
         assert isinstance(transport, asyncio.Transport)
         super().connection_made(transport)
         self.app = _droppable(self.app, transport)
@@ -51,19 +60,19 @@ class HttpConnection(H11Protocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count it no more."""
+        """Stop counting the connection."""
         self._stop_watching()
         if self._place is not None:
             self._limits.leave(self._place)
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
-        """Go on with what has come; its time ends with the last header of a request."""
+        """Process received data; the last header of a request stops the deadline."""
         super().handle_events()
         self._watch()
 
     def on_response_complete(self) -> None:
-        """Begin the time of the next request."""
+        """Start the deadline of the next request."""
         super().on_response_complete()
         self._watch()
 
@@ -85,7 +94,7 @@ class HttpConnection(H11Protocol):
     def _too_slow(self) -> None:
         self._due = None
         unsent = self.transport.get_write_buffer_size()
-        if 0 < unsent < self._unsent:  # it is still reading the answer before
+        if 0 < unsent < self._unsent:  # the peer is still reading the previous answer
             self._watch()
             return
         self.transport.abort()
@@ -97,7 +106,8 @@ def _droppable(app: Any, transport: asyncio.Transport) -> App:
         await app(scope, receive, send)
 
     def drop() -> None:
-        # With a linger of 0 seconds the kernel, too, forgets what is unsent, and the peer sees a reset, not an end.
+        # With a linger of 0 seconds the kernel also discards unsent bytes, and the peer sees a
+        # reset instead of an end of file.
         transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
         )

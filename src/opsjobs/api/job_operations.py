@@ -1,4 +1,4 @@
-"""What can be done with a job beside storing it: validate, preview, clone, pause, resume."""
+"""Operations on a job besides storing it: validate, preview, clone, pause, resume."""
 
 from __future__ import annotations
 
@@ -147,7 +147,11 @@ async def resume(id: str, request: Request) -> Response:
 
 
 def _preview_order(request: Request, stored: StoredJob, draft: ExecuteDraft | None) -> LaunchOrder:
-    """Whoever may look at the job is shown the machines that he may look at; where it is for others, too, he is told so."""
+    """Return the order to preview, limited to the targets that the caller may read.
+
+    The caller may be anyone who may read the job. If the job has other targets, too, the preview
+    states it.
+    """
     return replace(
         order_of(stored, draft or ExecuteDraft()), bounds=bounds(request, "targets:read")
     )
@@ -159,7 +163,10 @@ async def _paused(id: str, request: Request, *, paused: bool) -> Response:
 
 
 def _sight(request: Request) -> Sight:
-    """What the caller may know of: credentials as GET /credentials has it, files as GET /files/{id}."""
+    """Return what the caller may see.
+
+    Credentials as in GET /credentials, files as in GET /files/{id}.
+    """
     services = services_of(request)
     credentials = principal_of(request).reach("credentials:use").everywhere
 

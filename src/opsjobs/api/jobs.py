@@ -31,7 +31,11 @@ router = APIRouter(tags=["jobs"])
 
 
 def check_actions(request: Request, draft: JobDraft | RunDraft) -> None:
-    """Raises Forbidden where the draft names a credential and the caller may use none, Invalid for too many actions."""
+    """Check the credentials and the number of actions of a draft.
+
+    Raises Forbidden if the draft names a credential and the caller may use none, Invalid if it has
+    too many actions.
+    """
     named = any(
         action.become is not None and action.become.credential is not None
         for action in _running(draft)
@@ -44,9 +48,10 @@ def check_actions(request: Request, draft: JobDraft | RunDraft) -> None:
 
 
 async def vet(request: Request, draft: JobDraft, overriding: Overriding, *, at: str = "") -> Vetted:
-    """What the safety check says of a job that is written. Raises Invalid("safety_blocked") unless that is overridden.
+    """Return the result of the safety check of a job that is to be stored.
 
-    `at`: where the job stands in the body.
+    Raises Invalid("safety_blocked") unless that is overridden. `at`: the place of the job in the
+    body.
     """
     judging = services_of(request).judging
     judgement = None if judging is None else await judging.job(draft)
@@ -56,7 +61,11 @@ async def vet(request: Request, draft: JobDraft, overriding: Overriding, *, at: 
 
 
 async def check_written(request: Request, draft: JobDraft | RunDraft, permission: str) -> None:
-    """The same; and Forbidden or Invalid where something that it names lies outside of the scope in which he holds this permission."""
+    """Check a draft as `check_actions` does, and its references against the caller's scope.
+
+    Also raises Forbidden or Invalid if something that it names lies outside the scope in which the
+    caller holds this permission.
+    """
     check_actions(request, draft)
     await services_of(request).authoring.check(
         draft,
@@ -134,7 +143,10 @@ def _check_sizes(limits: Limits, draft: JobDraft | RunDraft) -> None:
 
 
 async def known(id: str, request: Request) -> StoredJob:
-    """The job; raises NotFound or Forbidden before the body is judged: a caller of a wrong address is told of that first."""
+    """Return the job. Raises NotFound or Forbidden.
+
+    This precedes the check of the body: a wrong address is reported first.
+    """
     found: StoredJob = await services_of(request).jobs.get(id)
     return admitted(request, "job", id, found, sees="jobs:read")
 
@@ -195,7 +207,11 @@ async def show(stored: Known) -> Response:
 
 
 def _as_written(stored: StoredJob, base: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
-    """Return what a PATCH is merged onto: a pause is no state that is written, and other actions may be of another type."""
+    """Return the fields that a PATCH is merged onto.
+
+    `state` is the written one, not a pause; with new actions, the old job type is dropped, because
+    they may be of another type.
+    """
     written = {**base, "state": stored.job.definition.state}
     if "actions" in body and "job_type" not in body:
         written.pop("job_type")

@@ -1,4 +1,4 @@
-"""Jobs as code: all of them out as bodies of POST /jobs, and in again by their names, all or none."""
+"""Jobs as code: export all as bodies of POST /jobs; import them by name, all or none."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def apply(
 
 
 async def _vetted(request: Request, draft: ApplyDraft, *, dry_run: bool) -> dict[str, Vetted]:
-    """What the safety check says of each; a dry run tells it all, and refuses nothing."""
+    """Return the safety check's result for each job; a dry run reports all and refuses none."""
     how = Overriding(override_safety=True) if dry_run else draft
     return {
         job.name: await jobs.vet(request, job, how, at=f"/jobs/{n}")

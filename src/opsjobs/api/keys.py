@@ -1,4 +1,4 @@
-"""/keys: what is sealed under which of ENCRYPTION_KEYS, and its rotation to the current one."""
+"""/keys: which of ENCRYPTION_KEYS encrypt which data, and rotation to the current key."""
 
 from __future__ import annotations
 

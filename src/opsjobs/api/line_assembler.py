@@ -1,4 +1,4 @@
-"""Chunks of many streams as whole lines, each with its target's name before it, in bounded memory."""
+"""Assemble chunks of many streams into lines prefixed with the target, in bounded memory."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from opsjobs.store.execution_log import LogEntry
 
 LINE_BYTES = 16 << 10
-"""A line that is longer is told in pieces."""
+"""A longer line is split into pieces."""
 HELD_BYTES = 4 << 20
-"""Beyond it all begun lines are told as they are."""
+"""If more than this is held, all incomplete lines are output as they are."""
 
 
 @dataclass(slots=True)
@@ -20,7 +20,7 @@ class _Begun:
 
 
 class LineAssembler:
-    """Feed it output entries in order; it gives lines `NAME | text` as soon as they are whole.
+    """Assembler of output entries, fed in order, into complete lines `NAME | text`.
 
     Lines of different streams are never mixed, and a last line without a line feed gets one.
     """
@@ -31,7 +31,7 @@ class LineAssembler:
         self._held_bytes = 0
 
     def feed(self, entry: LogEntry) -> bytes:
-        """The lines that this entry completes."""
+        """Return the lines that this entry completes."""
         assert entry.target_run is not None
         assert entry.stream is not None
         prefix = self._names.get(entry.target_run, str(entry.target_run)).encode() + b" | "
@@ -53,7 +53,7 @@ class LineAssembler:
         return bytes(out)
 
     def rest(self) -> bytes:
-        """The lines begun and not ended."""
+        """Return the incomplete lines."""
         prefixes = (
             (key, self._names.get(key[0], str(key[0])).encode() + b" | ")
             for key in list(self._begun)

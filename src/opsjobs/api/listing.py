@@ -1,4 +1,4 @@
-"""The query parameters of lists, and the answers of lists and of what was created."""
+"""Query parameters of lists, and answers with lists and with created objects."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from opsjobs.store.paging import LIMIT_DEFAULT, LIMIT_MAX, PAGE_MAX, Listing, Pa
 
 
 class Renderable(Protocol):
-    """What an answer is made of."""
+    """Object that an answer is rendered from."""
 
     def data(self) -> dict[str, Any]:
-        """The JSON object."""
+        """Return the JSON object."""
 
 
 def page_of(listing: Listing, *, also: Collection[str] = ()) -> Any:
-    """Read what a caller wants to see of this list, as a dependency of a route.
+    """Return the dependency that reads the query parameters of this list.
 
-    `page: Annotated[PageRequest, page_of(JOBS)]`. Every filter of the list is a documented parameter that may be repeated;
-    `also` names parameters that the route reads itself; any other is refused, because a filter with a typing error would else
-    show everything.
+    `page: Annotated[PageRequest, page_of(JOBS)]`. Every filter of the list is a documented
+    parameter that may be repeated; `also` names parameters that the route reads itself. Any other
+    is refused, because otherwise a misspelt filter would show everything.
     """
 
     async def read(
@@ -62,7 +62,7 @@ def page_of(listing: Listing, *, also: Collection[str] = ()) -> Any:
 
 
 _FILTER = "filter_"
-# As the OpenAPI document describes the values of a filter; the list itself refuses what does not fit.
+# Schemas of filter values in the OpenAPI document; the list itself refuses invalid values.
 _SHAPES: dict[str, dict[str, Any]] = {
     "integer": {"pattern": r"^-?[0-9]{1,18}$"},
     "uuid": {"format": "uuid"},
@@ -110,7 +110,7 @@ def _signature(listing: Listing) -> Signature:
         ),
     ]
     for name, kind in listing.filters.items():
-        # Under another name: a path may have an `{id}` of its own.
+        # With a prefix: a path may have its own `{id}`.
         words = f"Any of these ({kind})." if kind != "moment" else "A time with its zone."
         value: Any = Annotated[str, WithJsonSchema({"type": "string", **_SHAPES.get(kind, {})})]
         taken.append(
@@ -136,7 +136,10 @@ def listed(
     *,
     name: str = "items",
 ) -> JSONResponse:
-    """`{items, next, total?}` of a page, with `Link: rel="next"`; `shown` makes the JSON of an item, by default its `data()`."""
+    """Return `{items, next, total?}` of a page, with `Link: rel="next"`.
+
+    `shown` renders the JSON of an item, by default its `data()`.
+    """
     body: dict[str, Any] = {name: [shown(item) for item in page.items], "next": page.next}
     if page.total is not None:
         body["total"] = page.total
@@ -157,7 +160,10 @@ def _next_link(request: Request, cursor: str) -> str:
 def created(
     request: Request, path: str, thing: Renderable | Answer, *, etag: int | None = None
 ) -> JSONResponse:
-    """201 with the Location of what was created; or, for a request that came before, its answer as it was."""
+    """Return 201 with the Location of the created object.
+
+    For a repeated request, return the answer of the first one.
+    """
     if isinstance(thing, Answer):
         return replayed(request, thing)
     headers = {"Location": located(request, path)}
@@ -167,7 +173,10 @@ def created(
 
 
 def replayed(request: Request, answer: Answer, *, etag: bool = False) -> JSONResponse:
-    """The first request's answer once more, marked as such; with the ETag of its `version` where it had one."""
+    """Return the answer of the first request again, marked as replayed.
+
+    `etag`: the first answer had an ETag, that of its `version`, which is sent again.
+    """
     headers = {"Idempotency-Replayed": "true"}
     if answer.location is not None:
         headers["Location"] = located(request, answer.location)
@@ -177,5 +186,5 @@ def replayed(request: Request, answer: Answer, *, etag: bool = False) -> JSONRes
 
 
 def tag(version: int) -> str:
-    """The ETag of a version."""
+    """Return the ETag of a version."""
     return f'"{version}"'

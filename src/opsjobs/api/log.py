@@ -1,4 +1,7 @@
-"""GET /executions/{id}/log: the log by pages of JSON, as lines of JSON, as text, or as the very bytes of one stream."""
+"""GET /executions/{id}/log: the log as pages of JSON, as ndjson, as text, or as raw bytes.
+
+Raw bytes are those of one stream of one target.
+"""
 
 from __future__ import annotations
 

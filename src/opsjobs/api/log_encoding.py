@@ -1,4 +1,4 @@
-"""The wire forms of the execution log: an item of JSON, a line of ndjson, a frame of Server-Sent Events."""
+"""Wire formats of the execution log: JSON items, ndjson lines, Server-Sent Events frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 
 def data(entry: LogEntry) -> dict[str, Any]:
-    """What an entry says: output with its text, or `data_base64` where the bytes are not UTF-8; else the entry's body."""
+    """Return the data of an entry: for output its text, for other events the entry's body.
+
+    Output that is not UTF-8 is in `data_base64`.
+    """
     if entry.event != "output":
         ours = (
             {}
@@ -34,36 +37,41 @@ def data(entry: LogEntry) -> dict[str, Any]:
 
 
 def item(entry: LogEntry) -> dict[str, Any]:
-    """`{seq, at, event, data}`."""
+    """Return `{seq, at, event, data}`."""
     return {"seq": entry.seq, "at": moment(entry.at), "event": entry.event, "data": data(entry)}
 
 
 def line(entry: LogEntry) -> bytes:
-    """The item as one line of ndjson."""
+    """Return the item as one line of ndjson."""
     return compact(item(entry)) + b"\n"
 
 
 def sse(entry: LogEntry) -> bytes:
-    """The entry as an SSE frame whose id is its position in the log."""
+    """Return the entry as an SSE frame whose id is its position in the log."""
     return _frame(entry.seq, entry.event, compact(data(entry)))
 
 
 def end(execution: Execution) -> bytes:
-    """The last frame of an execution that ended, for whoever comes after its `end` entry was read, or where it has none."""
+    """Return the last frame of an execution that has ended.
+
+    For viewers who connect after its `end` entry, or if the log has none.
+    """
     told = {"status": execution.status.value, "counts": dict(execution.counts)}
     return _frame(execution.last_seq, "end", compact(told))
 
 
 def refused(position: int, refusal: Refusal) -> bytes:
-    """The last frame of a stream whose viewer may have it no more: what a new request would be answered. Its id is the position
-    that he had, so that whoever resumes misses and repeats nothing.
+    """Return the last frame of a stream whose viewer has lost the permission.
+
+    It has the answer that a new request would get. Its id is the viewer's position, so that a
+    client that resumes misses and repeats nothing.
     """
     told = {"status": refusal.status, "code": refusal.code, "detail": refusal.detail}
     return _frame(position, "refused", compact(told))
 
 
 def compact(value: Any) -> bytes:
-    """JSON on one line, as UTF-8."""
+    """Return JSON on one line, as UTF-8."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 

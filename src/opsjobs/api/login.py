@@ -1,4 +1,4 @@
-"""/auth: users of ours log in and out; and anybody may ask who he is taken for."""
+"""/auth: login and logout of local users; every caller can read its own identity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams and downloads: limits per caller, periodic re-authorization, and maximum duration."""
+"""Streams and downloads: limits per caller, periodic re-authorization, maximum duration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RETRY_AFTER_SECONDS = 5
 PATIENCE_SECONDS = 15.0
 RETRY_SECONDS = 1.0
 JITTER = 0.2
-"""Each check is earlier by a random share of up to this, so that streams are not checked together."""
+"""Each check is earlier by a random share up to this, so that checks of streams spread."""
 
 
 class StreamReauth:
@@ -78,9 +78,9 @@ class StreamReauth:
 
 
 def reauth_of(request: Request, still: Callable[[], object]) -> StreamReauth:
-    """Return the re-authorization of this request: its token, its route's permission, its thing.
+    """Return the re-authorization of this request: token, route's permission, and object.
 
-    `still`: checks the thing in the path; it raises as it did when the answer began.
+    `still`: checks the object in the path; it raises as it did when the answer began.
     """
     services = services_of(request)
     token, permission = token_of(request.headers), permission_of(request)
@@ -94,7 +94,7 @@ def reauth_of(request: Request, still: Callable[[], object]) -> StreamReauth:
 
 
 class Streams:
-    """The open streams and downloads of this process by caller: at most `most` each; 0: no limit."""
+    """Open streams and downloads of this process by caller: at most `most` each; 0: no limit."""
 
     def __init__(self, most: int) -> None:
         self._most = most

@@ -1,4 +1,4 @@
-"""What the API says about itself: OpenAPI 3.1, and a page made from it that needs nothing from elsewhere."""
+"""Description of the API: OpenAPI 3.1, and a self-contained page made from it."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ Send <code>Authorization: Bearer opsc_…</code> with every request.</p>{operati
 
 
 def describe(app: FastAPI, *, docs: bool) -> None:
-    """Make `app.openapi()` tell the truth about refusals, tokens and permissions; serve the page where `docs` are on.
+    """Make `app.openapi()` describe refusals, tokens, permissions; serve the page if `docs`.
 
-    `x-permission` of an operation is what its caller must hold, `x-within` what it does for one who holds it within a scope only
-    (the words of api/auth.py Within).
+    `x-permission` of an operation is the permission that its caller must hold. `x-within` is how it
+    treats a caller who holds it only within a scope (values of Within in api/auth.py).
     """
 
     def openapi() -> dict[str, Any]:
@@ -86,7 +86,7 @@ def describe(app: FastAPI, *, docs: bool) -> None:
 
 
 def operation_id(route: APIRoute) -> str:
-    """Return the name of a route in generated clients: its summary, such as `list_job_versions`."""
+    """Return a route's name for generated clients: its summary, as `list_job_versions`."""
     words = re.findall(r"[a-z]+", (route.summary or route.name).lower().replace("'s", ""))
     return "_".join(word for word in words if word not in ("a", "an", "the"))
 
@@ -132,14 +132,17 @@ def _schema(app: FastAPI) -> dict[str, Any]:
 
 
 def _require_parameters(operation: Mapping[str, Any]) -> None:
-    """Mark the parameters as required that a route reads as optional only to refuse their absence in its own words."""
+    """Mark parameters as required that are optional in code only for a better refusal.
+
+    Such a route refuses the missing parameter with a message of its own.
+    """
     for parameter in operation.get("parameters", ()):
         if parameter["schema"].pop(REQUIRED, False):
             parameter["required"] = True
 
 
 def _with_plain_names(schema: dict[str, Any]) -> dict[str, Any]:
-    """Name the schemas of answers as their nouns: `Execution`, not `ExecutionOut`, which is the name of the class."""
+    """Name the schemas of answers by their nouns: `Execution`, not the class `ExecutionOut`."""
     schemas = schema["components"]["schemas"]
     plain = {name: name.removesuffix("Out") for name in schemas}
     assert len({*plain.values()}) == len(plain), "two schemas have one name"
@@ -165,7 +168,7 @@ def _with_plain_names(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def permissions(app: FastAPI) -> dict[tuple[str, str], Permission]:
-    """What each route requires, by method and path."""
+    """Return the permission that each route requires, by method and path."""
     routes = [context.original_route for context in iter_route_contexts(app.routes)]
     return {
         (method, route.path): dependency.call

@@ -1,4 +1,4 @@
-"""What a caller attaches to a request: the version it means (If-Match), the key that makes it count once (Idempotency-Key)."""
+"""Request headers If-Match (the expected version) and Idempotency-Key (apply only once)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from opsjobs.store.idempotency import IdempotentRequest
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _TAG = re.compile(r'\s*(?:W/)?"([^"]*)"\s*(?:,|$)')
 ROUTE_BYTES_MAX = 500
-"""Of what is kept of a request: it is indexed together with the caller and the key."""
+"""Maximum size of a stored route: it is indexed together with the caller and the key."""
 REQUIRED = "x-required"
-"""In a parameter's schema: api/openapi.py describes it as required."""
+"""Key in a parameter's schema: api/openapi.py describes such a parameter as required."""
 _EMPTY = hashlib.sha256(b"").digest()
 
 
@@ -34,7 +34,10 @@ async def idempotent(
         ),
     ] = None,
 ) -> IdempotentRequest | None:
-    """The request's name for `store.idempotency`; None where it carries no key. Raises Invalid."""
+    """Return the identity of the request for `store.idempotency`; None without a key.
+
+    Raises Invalid.
+    """
     if idempotency_key is None:
         return None
     if not _KEY.fullmatch(idempotency_key):
@@ -57,7 +60,10 @@ async def if_match(
         ),
     ] = None,
 ) -> frozenset[int] | None:
-    """The versions that the caller takes the thing for; None = any (`*`). Raises Precondition(428) where there is none."""
+    """Return the versions that the caller expects; None: any (`*`).
+
+    Raises Precondition(428) if the header is missing.
+    """
     if if_match is None:
         detail = "Say which version you change: send the ETag that you have read as If-Match, or * for any."
         raise Precondition("if_match_missing", detail, status=428)
@@ -69,14 +75,14 @@ async def if_match_or_any(
         str | None, Header(description="Optional: the ETag of the version that you mean.")
     ] = None,
 ) -> frozenset[int] | None:
-    """As `if_match`, where leaving it out means any version."""
+    """Like `if_match`, but a missing header means any version."""
     return None if if_match is None else _versions(if_match)
 
 
 def _versions(header: str) -> frozenset[int] | None:
     if header.strip() == "*":
         return None
-    # A tag that is none of ours names no version: then nothing matches, and the answer is 412.
+    # An ETag that is not a version number is ignored: then nothing matches, and the answer is 412.
     return frozenset(
         int(tag)
         for tag in _TAG.findall(header)
@@ -90,6 +96,9 @@ IfMatchOrAny = Annotated[frozenset[int] | None, Depends(if_match_or_any)]
 
 
 def _short(route: str) -> str:
-    """Return the route as it is, or its hash if it is too long for an index entry: an id in a path may have any length."""
+    """Return the route, or its hash if it is too long for an index entry.
+
+    An id in a path may have any length.
+    """
     encoded = route.encode()
     return route if len(encoded) <= ROUTE_BYTES_MAX else hashlib.sha256(encoded).hexdigest()

@@ -1,4 +1,4 @@
-"""Every refusal as a problem document (RFC 9457): one shape for what we raise, what FastAPI raises, and what is a bug."""
+"""Problem documents (RFC 9457) for all refusals: those of this API, of FastAPI, and bugs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RETRY_AFTER_SECONDS = 1
 
 
 class Problem(JSONResponse):
-    """An answer that says what was wrong, with a stable `code` and the request's id; never a stack."""
+    """Error answer with a stable `code` and the request's id, never with a stack trace."""
 
     media_type = MEDIA_TYPE
 
@@ -61,7 +61,7 @@ class Problem(JSONResponse):
 
     @classmethod
     def of(cls, scope: Scope, refusal: Refusal) -> Problem:
-        """The document of one of our refusals."""
+        """Return the document of a Refusal."""
         headers: dict[str, str] = {}
         if isinstance(refusal, TooMany):
             headers["Retry-After"] = str(refusal.retry_after_seconds)
@@ -78,7 +78,10 @@ class Problem(JSONResponse):
 
     @classmethod
     def unavailable(cls, scope: Scope, reason: Unavailable) -> Problem:
-        """What we need does not answer; the caller may try again. The reason is for the log: it may name hosts of ours."""
+        """Return the 503 for a dependency that does not answer; the caller may retry.
+
+        The reason goes to the log only: it may name internal hosts.
+        """
         log.warning(
             "unavailable", reason=str(reason), request_id=scope.get("state", {}).get("request_id")
         )
@@ -88,7 +91,7 @@ class Problem(JSONResponse):
 
     @classmethod
     def bug(cls, scope: Scope) -> Problem:
-        """Something of ours broke; the log holds it under the request's id."""
+        """Return the 500 for a bug; the log has the error under the request's id."""
         return cls(
             scope,
             500,
@@ -98,7 +101,7 @@ class Problem(JSONResponse):
 
 
 def not_allowed(scope: Scope, allowed: Collection[str]) -> Problem:
-    """Return the 405 that names what is possible at this path."""
+    """Return the 405 that names the allowed methods of this path."""
     listed = ", ".join(sorted(allowed))
     detail = f"{scope['method'][:20]} is not possible on {route_path(scope)[:200]}. Use {listed}."
     return Problem(scope, 405, "method_not_allowed", detail, headers={"Allow": listed})
@@ -115,7 +118,7 @@ _PLACES = tuple((place,) for place in ("body", "query", "header", "path", "cooki
 
 
 def install(app: FastAPI) -> None:
-    """Answer with problems for everything that is raised below the router."""
+    """Install the handlers that answer exceptions of routes with problem documents."""
     app.add_exception_handler(Refusal, _on_refusal)
     app.add_exception_handler(Unavailable, _on_unavailable)
     app.add_exception_handler(RemoteFailure, _on_remote_failure)
@@ -169,7 +172,7 @@ async def _on_http(request: Request, raised: Exception) -> Response:
 
 
 def field_errors(told: Iterable[Mapping[str, Any]], body: Any) -> list[FieldError]:
-    """Pydantic's errors as ours, with pointers into the body."""
+    """Return Pydantic's errors as FieldErrors, with pointers into the body."""
     return [_field_error(error, body) for error in told]
 
 
@@ -187,12 +190,16 @@ def _field_error(error: Mapping[str, Any], body: Any) -> FieldError:
 
 
 def _is_ours(error: Mapping[str, Any]) -> bool:
-    """Whether it is a model.fault: then it knows its place and has a code for programs."""
+    """Return True for a model.fault: it has a place and a code for programs."""
     return "at" in (error.get("ctx") or {})
 
 
 def _without_kinds(steps: Sequence[Any]) -> list[Any]:
-    """The path without the kind that pydantic puts between the position of an action and its fields: it may be a field's name, too."""
+    """Return the path without the kinds that pydantic inserts.
+
+    Pydantic puts the kind between the position of an action and its fields. A kind may also be the
+    name of a field.
+    """
     return [
         step
         for i, step in enumerate(steps)
@@ -208,9 +215,9 @@ def _without_kinds(steps: Sequence[Any]) -> list[Any]:
 
 
 def _steps_into(body: Any, steps: Sequence[Any], *, is_missing: bool) -> list[Any]:
-    """Return the path in the body: without other tags and types that pydantic puts between its steps.
+    """Return the path in the body, without other tags and types that pydantic inserts.
 
-    `is_missing`: the last step is a field that is not there.
+    `is_missing`: the last step is a missing field.
     """
     if not isinstance(body, dict | list):
         return [*steps]
@@ -228,7 +235,7 @@ def _steps_into(body: Any, steps: Sequence[Any], *, is_missing: bool) -> list[An
 
 
 def _key_of(body: Mapping[Any, Any], step: Any) -> Any:
-    """Return the key of a step in a body, perhaps in another spelling; None if it has none."""
+    """Return the key of a step in a body, perhaps in another spelling; None if it is missing."""
     if step in body or not isinstance(step, str):
         return step if step in body else None
     return next((key for key in body if isinstance(key, str) and snake_case(key) == step), None)
@@ -241,6 +248,6 @@ def _sentence(error: FieldError) -> str:
 
 
 def pointer(steps: Iterable[object]) -> str:
-    """The JSON Pointer (RFC 6901) of a path of keys and positions."""
+    """Return the JSON Pointer (RFC 6901) of a path of keys and positions."""
     text = "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
     return text if len(text) <= POINTER_CHARACTERS_MAX else text[:POINTER_CHARACTERS_MAX] + "…"

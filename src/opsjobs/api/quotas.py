@@ -1,4 +1,7 @@
-"""What one caller may have at a time: open executions, and bytes in files. The refusals name the limit and the way out."""
+"""Quotas per caller: open executions, and bytes in files.
+
+The refusals name the limit and what to do.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ from opsjobs.store.executions import Executions
 from opsjobs.store.files import NO_LIMITS, FileLimits, Files
 
 KNOWN_SECONDS = 10.0
-"""How long a count is taken for true, with what was launched here since: the database is not asked at each launch."""
+"""Maximum age of a count from the database; later launches of this process are added.
+
+So the database is not queried at each launch.
+"""
 CALLERS_MAX = 10_000
 RETRY_AFTER_SECONDS = 10
 _WAY_OUT = (
@@ -24,7 +30,7 @@ _WAY_OUT = (
     "were deleted, take room for up to an hour."
 )
 LOOK_AGAIN_BYTES = 64 << 20
-"""After so many bytes of an upload it is looked whether there is still room: others upload meanwhile."""
+"""The quota is checked again after this many bytes of an upload: others upload meanwhile."""
 
 
 @dataclass
@@ -34,7 +40,7 @@ class _Count:
 
 
 class OpenExecutions:
-    """The open executions of each caller, counted by this process. `most` 0: no limit."""
+    """Open executions of each caller, counted by this process. `most` 0: no limit."""
 
     def __init__(self, most: int, executions: Executions, clock: Clock) -> None:
         self._most = most
@@ -47,7 +53,10 @@ class OpenExecutions:
         await self.take(caller, 1)
 
     async def take(self, caller: Principal, most: int) -> int:
-        """Count up to `most` more launches of the caller, and return how many. Raises TooMany if there is room for none."""
+        """Count up to `most` more launches of the caller, and return their number.
+
+        Raises TooMany if no launch is left.
+        """
         if not self._most:
             return most
         key, now = (caller.name, caller.kind), self._clock.monotonic()
@@ -70,25 +79,28 @@ class OpenExecutions:
         return taken
 
     def give_back(self, caller: Principal, count: int) -> None:
-        """Take back launches that were counted and not made."""
+        """Subtract launches that were counted but not made."""
         known = self._known.get((caller.name, caller.kind))
         if known is not None:
             known.open = max(known.open - count, 0)
 
 
 async def check_open(request: Request) -> None:
-    """Judge a launch by the number of the caller's open executions. Raises TooMany."""
+    """Check a launch against the caller's limit of open executions. Raises TooMany."""
     await request.app.state.open_executions.check(principal_of(request))
 
 
 @dataclass(frozen=True, slots=True)
 class FileQuota:
-    """Judge uploads by the bytes that files, and what is to become one, have already."""
+    """Check of uploads against the bytes of stored files and of uploads in progress."""
 
     limits: FileLimits = NO_LIMITS
 
     async def room(self, files: Files, caller: Principal) -> int | None:
-        """Return how many bytes the caller may still upload; None: there is no limit. Raises Conflict if it is none."""
+        """Return the number of bytes that the caller may still upload; None: no limit.
+
+        Raises Conflict if no bytes are left.
+        """
         if self.limits == NO_LIMITS:
             return None
         room = self.limits.room(await files.used(caller.name, caller.kind))
@@ -99,7 +111,10 @@ class FileQuota:
     async def watched(
         self, pieces: AsyncIterator[bytes], files: Files, caller: Principal
     ) -> AsyncIterator[bytes]:
-        """Pass the pieces of an upload on, and look from time to time whether others left no room. Raises Conflict."""
+        """Yield the pieces of an upload, and check the quota again every LOOK_AGAIN_BYTES.
+
+        Raises Conflict if other uploads have used it up.
+        """
         unseen = 0
         async for piece in pieces:
             unseen += len(piece)
@@ -109,7 +124,7 @@ class FileQuota:
             yield piece
 
     def too_large(self, room: int) -> Conflict:
-        """Describe an upload that is larger than the room that is left."""
+        """Return the refusal of an upload that is larger than the remaining quota."""
         detail = (
             f"The file is larger than the {format_size(room)} that are left (OPSJOBS_FILES_PER_CALLER_BYTES, "
             f"OPSJOBS_FILES_LIMIT_BYTES): {_WAY_OUT}"
@@ -117,7 +132,7 @@ class FileQuota:
         return Conflict("files_full", detail)
 
     def full(self, caller: Principal) -> Conflict:
-        """Describe files that leave no room, or uploads of the last hour that do."""
+        """Return the refusal if files, or uploads of the last hour, have used up the quota."""
         limits = [
             (
                 f"the files of {caller.name}",

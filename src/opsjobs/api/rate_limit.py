@@ -1,4 +1,4 @@
-"""How often one caller may ask: a bucket each, in the memory of this process, so that no Redis has to be there for it."""
+"""Rate limit per caller: a token bucket each, in memory of this process, without Redis."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from opsjobs.model.access import Principal
 from opsjobs.model.errors import TooMany
 
 CALLERS_MAX = 100_000
-"""Who has a good token is told apart from the others; so many at a time are more than ask within seconds."""
+"""Maximum number of separate buckets: more callers than send requests within seconds."""
 
 
 class Rates:
-    """Refuses what one principal asks beyond so many requests a second, before its body is read; 0 = no limit."""
+    """Middleware that limits the requests a second of each principal; 0: no limit.
+
+    A request is refused before its body is read.
+    """
 
     def __init__(self, app: ASGIApp, a_second: int, clock: Clock) -> None:
         self._app = app
@@ -25,7 +28,7 @@ class Rates:
         self._buckets: Buckets[tuple[str, str]] = Buckets(a_second, clock, kept=CALLERS_MAX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand it on, or say when to come back."""
+        """Pass the request on, or answer 429 with Retry-After."""
         principal = scope.get("state", {}).get("principal")
         early = (
             self._buckets.take((principal.kind, principal.name))

@@ -1,4 +1,4 @@
-"""The outermost layer: the request's id, the prefix /api/v1, the log line, the number, and the answer to a bug."""
+"""Outermost middleware: request id, prefix /api/v1, log line, metric, answer to a bug."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class RequestContextMiddleware:
-    """Around everything: no request ends without an id, a log line and, whatever happens, an answer."""
+    """Middleware that gives each request an id, a log line and, whatever happens, an answer."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take one request."""
+        """Process one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -39,7 +39,7 @@ class RequestContextMiddleware:
             except Exception:
                 await self._bug(scope, receive, answer)
                 if answer.half_sent:
-                    raise  # half an answer is out: only the server can end it, by ending the connection
+                    raise  # half an answer is sent: only the server can end it, with the connection
             finally:
                 self._note(scope, answer.status, time.perf_counter() - started)
 
@@ -66,7 +66,7 @@ class RequestContextMiddleware:
 
 
 class _Answer:
-    """What goes out, with the headers that every answer has; `status` is 0 until it begins."""
+    """The answer with the headers that every answer has; `status` is 0 until it begins."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.status = 0

@@ -1,4 +1,7 @@
-"""/schedules/preview and /schedules/forecast: moments to come, of a schedule that need not be stored yet, and of all of them."""
+"""/schedules/preview and /schedules/forecast: future firings.
+
+Of one schedule, which need not be stored yet, and of all schedules.
+"""
 
 from __future__ import annotations
 
@@ -120,7 +123,7 @@ def _table(wanted: ScheduleDraft, stored: StoredSchedule | None, after: datetime
 
 
 def _left(wanted: ScheduleDraft, stored: StoredSchedule | None) -> int:
-    """How many of its moments may still be launched."""
+    """Return the number of firings that may still be launched."""
     if wanted.max_firings is None:
         return MOMENTS_AT_MOST
     return max(wanted.max_firings - (stored.firings if stored is not None else 0), 0)

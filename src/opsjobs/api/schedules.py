@@ -50,7 +50,10 @@ class TriggerDraft(Overriding):
 
 
 async def known(id: str, request: Request) -> StoredSchedule:
-    """The schedule; raises NotFound or Forbidden, by the labels of its job, before the body is judged."""
+    """Return the schedule. Raises NotFound or Forbidden, by the labels of its job.
+
+    This precedes the check of the body.
+    """
     schedules = services_of(request).schedules
     schedule: StoredSchedule = await schedules.get(id)
     if reach(request) is not None:
@@ -270,7 +273,7 @@ async def trigger(
 
 
 def check_parameters(declared: list[ParameterDraft], draft: ScheduleDraft) -> None:
-    """Raises Invalid where the job would not take the schedule's parameters, or one of them is a secret."""
+    """Raise Invalid if the job would refuse the schedule's parameters, or one is a secret."""
     secret = [p.name for p in declared if p.secret and draft.parameters.get(p.name) is not None]
     if secret:
         detail = (
@@ -298,7 +301,11 @@ def told(firing: Firing) -> dict[str, Any]:
 
 
 def shown(body: Mapping[str, Any], job_name: str, last: Firing | None) -> dict[str, Any]:
-    """What answers say of a schedule: itself, the name of its job, its next moment in words, and how its last one went."""
+    """Return the answer for a schedule.
+
+    It has the schedule, the name of its job, its next firing in words, and the result of its last
+    firing.
+    """
     due, zone = body["next_due_at"], body.get("timezone")
     next_ = None if due is None else in_words(datetime.fromisoformat(due), zone)
     return {

@@ -28,7 +28,7 @@ from opsjobs.task_cancellation import ended
 from opsjobs.telemetry import Metrics, log
 
 STALL_SECONDS = 15.0
-"""A viewer that has taken nothing for so long while its buffer was full is dropped."""
+"""A viewer that reads nothing for this long while its buffer is full is dropped."""
 
 router = APIRouter(tags=["executions"])
 Position = Annotated[
@@ -72,11 +72,14 @@ async def events(
 
 
 class ViewerStalledError(Exception):
-    """A viewer does not read: it is dropped, so that its unsent bytes stay few."""
+    """The viewer does not read. It is dropped to bound the number of its unsent bytes."""
 
 
 class EventStream(Response):
-    """An answer that lasts: ends with the log, with the viewer, with his right to it, or with the process."""
+    """Long-lived response with the log as Server-Sent Events.
+
+    It ends with the log, the viewer's connection, the viewer's permission, or the process.
+    """
 
     media_type = "text/event-stream"
 
@@ -97,7 +100,7 @@ class EventStream(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send frames until one of these ends; or refuse, where the caller has too many streams."""
+        """Send frames until one of these ends; refuse if the caller has too many streams."""
         try:
             with self._streams.one_of(self._caller):
                 await self._stream(scope, receive, send)
@@ -164,7 +167,7 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _first(*works: Coroutine[Any, Any, None]) -> None:
-    """Returns, or raises, with the first of these that ends; the others are cancelled until they have ended."""
+    """Wait for the first of these to end and raise its error; cancel and await the others."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""How the service is: for probes, for people, for Prometheus."""
+"""Health and status of the service: for probes, for people, for Prometheus."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def fleet_gauges(
     workers: Iterable[WorkerStatus],
     upkeep: Upkeep,
 ) -> bytes:
-    """What all processes have in common, in Prometheus' text format."""
+    """Return the metrics common to all processes, in Prometheus' text format."""
     queues, alive = list(queues), [worker for worker in workers if worker.alive]
     told = [
         _gauge("database_up", "Whether PostgreSQL answers", [({}, 1)]),

@@ -1,4 +1,7 @@
-"""Buckets of tokens, one for each who asks, in the memory of this process: filled by the clock, forgotten when full again."""
+"""Token buckets, one per caller, in the memory of this process.
+
+They are refilled by the clock and removed once full.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +11,34 @@ from typing import Generic, TypeVar
 from opsjobs.clock import Clock
 
 BURST_SECONDS = 4
-"""After a pause as many are taken at once as otherwise in so many seconds."""
+"""Burst size: after a pause, the refill of this many seconds can be taken at once."""
 ROUNDING_SECONDS = 1e-6
 
 Who = TypeVar("Who", bound=Hashable)
 
 
 class Buckets(Generic[Who]):
-    """A full bucket is as that of somebody never seen, and is forgotten. `kept`: how many are told apart at a time; newcomers beyond
-    that have one bucket together, so that whoever has a million addresses has not a million buckets.
+    """Token buckets by caller.
+
+    A full bucket equals that of an unseen caller and is removed. `kept`: the maximum number of
+    separate buckets; new callers beyond it share one bucket, so that a client with a million
+    addresses does not get a million buckets.
     """
 
     def __init__(self, a_second: int, clock: Clock, *, kept: int) -> None:
         self._a_second = a_second
         self._clock = clock
         self._kept = kept
-        # When a bucket will be full again: what it lacks now is what is left until then, times the rate. In the order of last use:
-        # who has not asked for BURST_SECONDS has a full one, so full ones stand in front, and letting go of them costs nothing.
+        # When each bucket will be full again: the tokens it lacks now are the time until then times
+        # the rate. Ordered by last use: a bucket unused for BURST_SECONDS is full, so full buckets
+        # come first and are cheap to remove.
         self._full_at: dict[Who | None, float] = {}
 
     def __len__(self) -> int:
         return len(self._full_at)
 
     def take(self, who: Who) -> float:
-        """Take a token: 0.0. Where there is none, none is taken: in how many seconds there will be one."""
+        """Take a token and return 0.0; if there is none, return the seconds until there is one."""
         if not self._a_second:
             return 0.0
         now = self._clock.monotonic()
@@ -44,7 +51,7 @@ class Buckets(Generic[Who]):
         return 0.0
 
     def give_back(self, who: Who) -> None:
-        """What was taken was taken in error."""
+        """Put back a token that was taken in error."""
         key = who if who in self._full_at else None
         if key in self._full_at:
             self._put(key, self._full_at[key] - 1 / self._a_second)

@@ -1,7 +1,8 @@
-"""How often may be asked from one address without a good token: counted in the memory of this process, before anything is looked up.
+"""Rate limit for requests without a valid token, per client address.
 
-Who has a good token is no stranger: he is not counted here, whatever others do from his address. To find that out his token is
-judged, even where too much comes from there already: a few at a time then.
+Requests are counted in the memory of this process, before any look-up. A caller with a valid token
+is not counted, whatever others send from the same address. To establish that, its token is
+verified even if the address is over its limit: then a few tokens at a time.
 """
 
 from __future__ import annotations
@@ -20,28 +21,34 @@ from opsjobs.model.errors import TooMany, Unauthorised, Unavailable
 ORIGINS_MAX = 10_000
 TOKENS_MAX = 10_000
 AT_ONCE_MAX = 50
-"""Requests without a token that one origin may have open: their bodies are read, and nobody answers for them."""
+"""Open requests without a token per origin: their bodies are read, and no caller is known."""
 DOUBTED_MAX = 4
-"""Tokens that are judged at a time for one origin from which too many come without a good one."""
+"""Tokens that are verified at a time for one origin that is over its limit."""
 
 
 class UnauthenticatedLimiter:
-    """`a_second`: requests without a good token from one origin (an IPv4 address, an IPv6 /64); 0 = no limit."""
+    """Limiter of requests without a valid token.
+
+    `a_second`: the limit per origin (an IPv4 address, an IPv6 /64); 0: no limit.
+    """
 
     def __init__(self, a_second: int, clock: Clock) -> None:
         self._a_second = a_second
         self._buckets: Buckets[str] = Buckets(a_second, clock, kept=ORIGINS_MAX)
         self._open: Counter[str] = Counter()
-        # Logins that go on come through a door of their own: what is sent to all others does not shut it.
+        # Token refreshes have their own limit: requests to the other open routes do not use it up.
         self._going_on: Buckets[str] = Buckets(a_second, clock, kept=ORIGINS_MAX)
         self._going_on_open: Counter[str] = Counter()
         self._doubted: Counter[str] = Counter()
-        # Digests of tokens that were good when they came last, in the order of their first use.
+        # Digests of tokens that were valid at their last use, in the order of their first use.
         self._good: dict[bytes, None] = {}
 
     @contextmanager
     def at_a_door(self, address: str | None, *, goes_on: bool = False) -> Iterator[None]:
-        """Around a request that needs no token; `goes_on`: it is for a login that goes on. Raises TooMany."""
+        """Count a request that needs no token, as a context around it. Raises TooMany.
+
+        `goes_on`: the request refreshes an existing login.
+        """
         where = origin(address)
         is_open, buckets = (
             (self._going_on_open, self._going_on) if goes_on else (self._open, self._buckets)
@@ -55,7 +62,10 @@ class UnauthenticatedLimiter:
             yield
 
     def is_too_fast(self, address: str | None) -> bool:
-        """Whether another one from there would be one too many; this one is counted, and is never refused (probes)."""
+        """Count a request and return True if its origin is over the limit; for probes.
+
+        The request itself is never refused.
+        """
         return self._buckets.take(origin(address)) > 0
 
     def without_token(self, address: str | None) -> None:
@@ -66,9 +76,12 @@ class UnauthenticatedLimiter:
 
     @contextmanager
     def judging(self, address: str | None, token: str) -> Iterator[None]:
-        """Around the judging of a token. It is counted as a bad one until it proves good, or nobody could say which (Unavailable).
+        """Count the verification of a token, as a context around it.
 
-        Raises TooMany for a bad one too many; unseen only where DOUBTED_MAX others from there are being judged just now.
+        The token counts as invalid until it proves valid, or until it could not be verified
+        (Unavailable). Raises TooMany for an invalid token beyond the limit. A token beyond the
+        limit is refused without verification only if DOUBTED_MAX others of the same origin are
+        being verified.
         """
         digest = _digest(token)
         if digest in self._good:
@@ -76,7 +89,8 @@ class UnauthenticatedLimiter:
                 yield
             return
         where = origin(address)
-        # A good one has to pass, whatever others send from its address: so it is looked at even if it comes too early.
+        # A valid token must pass, whatever others send from its address: so it is verified even if
+        # the origin is over its limit.
         early = self._buckets.take(where)
         if early and self._doubted[where] >= DOUBTED_MAX:
             raise self._too_many(where, early)

@@ -1,7 +1,8 @@
-"""PUT and PATCH of one thing: how a body, and what GET shows, become the draft that replaces it.
+"""PUT and PATCH of one object: build its new draft from the body and the GET answer.
 
-Both methods share one endpoint, and so one validation, authorization, audit row and If-Match. PUT brings the whole. PATCH is a JSON
-Merge Patch (RFC 7396) onto what GET shows. In both, fields that only GET has may stand as they are read.
+Both methods share one endpoint, and so one validation, authorization, audit row and If-Match. PUT
+has the whole object. PATCH is a JSON Merge Patch (RFC 7396) onto the GET answer. In both,
+read-only fields of GET are accepted if their values are unchanged.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ _SHOWN_CHARACTERS_AT_MOST = 60
 
 
 class Stored(Protocol):
-    """A thing that GET shows."""
+    """Stored object that GET shows."""
 
     @property
     def updated_at(self) -> datetime:
-        """Return when it was last changed."""
+        """Return the time of its last change."""
 
     def data(self) -> Json:
         """Return the body of GET."""
@@ -40,9 +41,10 @@ class Stored(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Edit(Generic[Draft]):
-    """What is to replace a thing.
+    """Draft that is to replace a stored object.
 
-    `basis`: of a PATCH, the `updated_at` of what it was merged onto: it must not have changed since. None for PUT, which brings all.
+    `basis`: for PATCH, the `updated_at` of the version it was merged onto, which must not have
+    changed since. None for PUT, which has the whole object.
     """
 
     draft: Draft
@@ -50,9 +52,9 @@ class Edit(Generic[Draft]):
 
 
 Adapt = Callable[[Any, Json, Json], Json]
-"""(the stored thing, the fields to merge onto, the body) -> the fields to merge onto."""
+"""(the stored object, the fields to merge onto, the body) -> the fields to merge onto."""
 Hidden = Callable[[Request, Any, Json], Awaitable[Json]]
-"""(the request, the stored thing, the body) -> fields that GET does not show and a PATCH keeps."""
+"""(request, stored object, body) -> fields that GET does not show and a PATCH keeps."""
 
 
 def edit(
@@ -65,8 +67,8 @@ def edit(
 ) -> Any:
     """Return the dependency that reads the body as an `Edit` of this model.
 
-    `known`: the dependency that finds the thing, and refuses callers who may not know of it or change it. `volatile`: fields of GET
-    that change by themselves, so that an old value of them says nothing.
+    `known`: the dependency that finds the object, and refuses callers who may not see or change it.
+    `volatile`: fields of GET that change by themselves, so that an old value of them is ignored.
     """
 
     async def read(*, request: Request, stored: Stored, body: Any) -> Edit[Draft]:
@@ -106,7 +108,7 @@ def put_and_patch(
     response_model: type[AnswerModel],
     responses: Responses | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register an endpoint for both methods. `thing`: with its article, for the summaries."""
+    """Register an endpoint for both methods. `thing`: noun with article, for the summaries."""
     answers: Any = {"response_model": response_model, "responses": responses}
 
     def register(endpoint: Callable[..., Any]) -> Callable[..., Any]:
@@ -121,7 +123,9 @@ def put_and_patch(
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """Return the target with the patch applied, by RFC 7396: null takes a field away, an object is merged, all else is replaced.
+    """Return the target with the patch applied as in RFC 7396.
+
+    Null removes a field, an object is merged, everything else is replaced.
 
     >>> merge_patch({"port": 22, "labels": {"env": "prod", "rack": "r1"}}, {"port": 2222, "labels": {"rack": None}})
     {'port': 2222, 'labels': {'env': 'prod'}}
@@ -138,7 +142,10 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def _respelt(model: type[ApiModel], shown: Mapping[str, Any], body: Json) -> Json:
-    """Spell camelCase names of fields our way; a field that comes in both spellings is left for the model to refuse."""
+    """Return the body with camelCase field names in snake_case.
+
+    A field that is given in both spellings is left for the model to refuse.
+    """
     known = model.model_fields.keys() | shown.keys()
     names = {name: snake_case(name) for name in body if name not in known}
     return {
@@ -152,13 +159,17 @@ def _respelt(model: type[ApiModel], shown: Mapping[str, Any], body: Json) -> Jso
 def _check_read_only(
     model: type[ApiModel], shown: Mapping[str, Any], body: Json, volatile: Collection[str]
 ) -> Json:
-    """Return the body without the fields that only GET has. Raises Invalid if one of them is not as GET shows it."""
+    """Return the body without the read-only fields of GET.
+
+    Raises Invalid if the value of one of them differs from GET.
+    """
     read_only = [
         name
         for name in body
         if (name in shown or name in volatile) and name not in model.model_fields
     ]
-    # With a version, that alone says what was read: other changes, such as a pause, move `updated_at`, too.
+    # With a version, only that identifies what was read: other changes, such as a pause, also
+    # change `updated_at`.
     ignored = {*volatile, "updated_at"} if "version" in shown else set(volatile)
     wrong = [name for name in read_only if name not in ignored and body[name] != shown[name]]
     if wrong:
@@ -186,7 +197,10 @@ def _short(value: object) -> str:
 
 
 def _as_shown(shown: Mapping[str, Any], base: Mapping[str, Any], body: Json) -> Json:
-    """Return the body with what GET shows in words that no body has, such as a job's state `paused`, as the draft has it."""
+    """Return the body with values that only GET shows replaced by those of the draft.
+
+    For example a job's state `paused`, which no body has.
+    """
     return {
         name: base[name]
         if name in base and base[name] != shown.get(name) and value == shown.get(name)

@@ -183,7 +183,10 @@ async def delete(id: str, request: Request, services: ServicesDep) -> Response:
 
 
 async def _weaker(request: Request, id: str) -> User:
-    """The user, who holds no more than the caller: else a new password would take him over. Raises Forbidden, NotFound."""
+    """Return a user who holds no more than the caller. Raises Forbidden, NotFound.
+
+    Otherwise the caller could take over a stronger user by setting a new password.
+    """
     user: User = await services_of(request).people.users.get(id)
     check_holds(request, f"The user {user.name}", user.grants)
     return user

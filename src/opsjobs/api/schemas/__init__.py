@@ -1,1 +1,4 @@
-"""The schemas of all answers, one module a noun; answers are encoded by the routes, and tests hold them to these models."""
+"""Schemas of all answers, one module per noun.
+
+Routes encode the answers; tests compare them with these models.
+"""
