@@ -1,1 +1,1 @@
-"""What moves: the door where executions enter, the workers that perform them, and the loops that mend and tell."""
+"""Execution engine: launching, the workers, firing of schedules, and background loops."""

@@ -1,4 +1,7 @@
-"""As whom an action runs: its credential is fixed at launch, and opened by the worker just before the command starts."""
+"""The user that an action becomes, and the credential for it.
+
+The credential is pinned at launch, and opened by the worker just before the command starts.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ from opsjobs.store.vault import Vault
 
 
 async def pin_credentials(vault: Vault, actions: Sequence[Action]) -> list[dict[str, Any]]:
-    """The actions as an execution keeps them: a credential named in one has its id beside its name from now on.
+    """Return the actions as an execution stores them, with credential ids beside the names.
 
-    Raises Invalid where there is no such credential, or it is no password.
+    Raises Invalid if a credential does not exist, or is not a password.
     """
     known: dict[str, str] = {}
     kept: list[dict[str, Any]] = []
@@ -55,19 +58,22 @@ async def _id_of(vault: Vault, name: str, pointer: str) -> str:
 
 
 def become_requests(specs: Iterable[Spec]) -> list[Mapping[str, Any]]:
-    """As whom commands of these executions are to run, where not as who logs in."""
+    """Return the `become` of each action that is to run as another user than the login."""
     return [action["become"] for spec in specs for action in spec.actions if action.get("become")]
 
 
 def credential_ids(requests: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The ids of all credentials that these need."""
+    """Return the ids of all credentials that these requests need."""
     return {
         str(wish["credential_id"]) for wish in requests if wish.get("credential_id") is not None
     }
 
 
 def resolve_become(action: Mapping[str, Any], opened: Mapping[str, Credential]) -> Become | None:
-    """As whom this action runs; None: as who logs in. Raises RemoteFailure(CREDENTIAL_MISSING) where its password is gone."""
+    """Return the user that this action becomes; None if it runs as the login user.
+
+    Raises RemoteFailure(CREDENTIAL_MISSING) if its password is gone.
+    """
     if (wish := action.get("become")) is None:
         return None
     if (known := wish.get("credential_id")) is None:
@@ -87,14 +93,22 @@ def resolve_become(action: Mapping[str, Any], opened: Mapping[str, Credential]) 
 async def fetch_become_password(
     wish: Mapping[str, Any] | None, opened: Mapping[str, Credential], fetch: Fetch, purpose: str
 ) -> Mapping[str, Credential]:
-    """`opened`, and where the password of this wish is kept elsewhere, with that, got now; with its fault where it cannot be."""
+    """Return `opened` with the password of this request.
+
+    It is fetched now if it is stored externally. If it cannot be fetched, its credential has a
+    fault instead.
+    """
     return await fetch_secret(str((wish or {}).get("credential_id")), opened, fetch, purpose)
 
 
 async def fetch_secret(
     known: str, opened: Mapping[str, Credential], fetch: Fetch, purpose: str
 ) -> Mapping[str, Credential]:
-    """Return `opened` with the secrets of the credential of this id, if they are elsewhere; with its fault if it has none."""
+    """Return `opened` with the secrets of the credential of this id.
+
+    They are fetched now if they are stored externally. If they cannot be fetched, the credential
+    has a fault instead.
+    """
     credential = opened.get(known)
     if credential is None or credential.source is None or credential.fault is not None:
         return opened
@@ -105,7 +119,10 @@ async def fetch_secret(
 
 
 def check_direct(action: Mapping[str, Any], reason: str) -> None:
-    """A direct command runs as who logs in. Raises RemoteFailure(BECOME_FAILED) for one that was to run as another user."""
+    """Raise RemoteFailure(BECOME_FAILED) if a direct command was to run as another user.
+
+    A direct command runs as the login user.
+    """
     if (wish := action.get("become")) is not None:
         words = f"to become {wish['user']} needs a durable run, and {reason}; nothing was started"
         raise RemoteFailure(ErrorCode.BECOME_FAILED, words)

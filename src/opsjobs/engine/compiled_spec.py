@@ -1,4 +1,7 @@
-"""What an execution does, made ready once for all of its runs: its graph, its conditions, its templates, its variables."""
+"""The spec of an execution, compiled once for all of its runs.
+
+That is its graph, its conditions, its templates and its variables.
+"""
 
 from __future__ import annotations
 
@@ -19,34 +22,38 @@ from opsjobs.model.template import TemplateNames
 from opsjobs.model.workflow import Workflow
 from opsjobs.store.ledger import Spec
 
-# What a job without a word on retries has.
 ONCE = RetryPolicy()
+"""The policy of a job that does not mention retries."""
+
 _STDOUT = re.compile(r"\$\{actions\.([a-z0-9][a-z0-9_-]*)\.stdout\}")
 _SCOPE = NameScope(pattern=lambda text: pattern(text).matches)
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledSpec:
-    """`conditions`: of the actions that have one (a Fault where it cannot be read). `renderings`: of those that hold `${name}`.
-
-    `hears`: of each action that reads the stdout of others, whose. `environment`: variables of every program; `secrets`: its files; `forms`: how
-    these may be spelt in what is said. `kept`: secrets that credentials hold, by parameter; each run opens them. `fault`: why
-    nothing of it can be started.
-    """
+    """A spec with everything that its runs need; parts of actions are by action key."""
 
     spec: Spec
     workflow: Workflow
     actions: Mapping[str, Mapping[str, Any]]
     conditions: Mapping[str, Expression | Fault]
+    """Conditions of the actions that have one; a Fault if it cannot be parsed."""
     renderings: Mapping[str, Rendering]
+    """Templates of the actions that contain `${name}`."""
     hears: Mapping[str, frozenset[str]]
+    """For each action that reads the stdout of other actions: the keys of those."""
     retries: Mapping[str, RetryPolicy]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of every program."""
     secrets: Mapping[str, Secret] = field(default_factory=dict)
+    """Secret parameters: the files of every program."""
     job_secrets: Mapping[str, JobSecret] = field(default_factory=dict)
+    """Secrets that credentials hold, by parameter; each run opens them."""
     forms: Forms = NO_FORMS
+    """Spellings in which the secrets may appear in output, for redaction."""
     fault: str | None = None
+    """Reason why nothing of this execution can be started; None if it can."""
 
     @property
     def heard(self) -> frozenset[str]:
@@ -55,14 +62,17 @@ class CompiledSpec:
 
     @property
     def on_lost(self) -> str:
-        """What is done with a command of which nobody knows how it ended."""
+        """The policy for a command whose outcome is unknown; `ask` by default."""
         return str(self.spec.policy.get("on_lost") or "ask")
 
 
 def compile_spec(
     spec: Spec, parameters: Mapping[str, Any], *, forms: Forms = NO_FORMS, fault: str | None = None
 ) -> CompiledSpec:
-    """The course of an execution with these parameters (secrets opened, their `forms` made); `fault`: they could not be had."""
+    """Compile the spec of an execution with these parameters.
+
+    The secrets among them are opened, and their `forms` made; `fault`: why they are unavailable.
+    """
     actions = {str(action["key"]): action for action in spec.actions}
     texts = {key: text for key, action in actions.items() if "${" in (text := json.dumps(action))}
     conditions = {

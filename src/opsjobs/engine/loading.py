@@ -1,4 +1,4 @@
-"""Loading for many at once, so that one that cannot be loaded keeps none of the others from it."""
+"""Batch loading in which one item that cannot be loaded does not block the others."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ async def load_each(
     load: Callable[[list[K]], Awaitable[Mapping[K, V]]],
     report: Callable[[K, Exception], None],
 ) -> tuple[dict[K, V], dict[K, Exception]]:
-    """Load all at once; if that fails, one by one. Return what was found, and what each of the others failed with.
+    """Load all keys at once; if that fails, one by one.
 
-    `report` is called with each that failed. Raises Unavailable.
+    Return what was found, and the exception of each key that failed; `report` is called with each
+    of those. Raises Unavailable.
     """
     wanted = list(keys)
     try:
         return dict(await load(wanted)), {}
     except Unavailable:
         raise
-    except Exception as bug:  # noqa: BLE001  one of them keeps no other one from being loaded
+    except Exception as bug:  # noqa: BLE001  one bad key must not block the others
         if len(wanted) == 1:
             report(wanted[0], bug)
             return {}, {wanted[0]: bug}

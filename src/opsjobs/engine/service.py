@@ -1,4 +1,4 @@
-"""The one shape of every background loop: start, stop, and a `run_once` that says what it did."""
+"""The common form of every background loop: start, stop, and `run_once`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ Counts = Mapping[str, int]
 
 
 class Loop:
-    """Calls `run_once` when woken and at least every `interval_seconds` (jittered by a fifth), until it is stopped.
+    """Call `run_once` on each wake-up and at least every `interval_seconds`, until stopped.
 
-    An error ends the round, not the loop: PostgreSQL away is waited out, anything else is reported as a bug of ours.
+    The interval is jittered by a fifth. `run_once` returns what it did, by kind. An error ends the
+    round, not the loop: an outage of PostgreSQL is waited out, anything else is reported as a bug
+    of ours.
     """
 
     def __init__(
@@ -36,22 +38,23 @@ class Loop:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin, in the running event loop."""
+        """Start the loop, in the running event loop."""
         self._task = asyncio.create_task(self._run(), name=self.name)
 
     def wake(self) -> None:
-        """Do a round now, or one more right after the present one."""
+        """Start a round now, or one more right after the current one."""
         self._woken.set()
 
     async def stop(self) -> None:
-        """End between or within a round."""
+        """Stop the loop, between rounds or within one."""
         if self._task is not None:
             await ended(self._task)
 
     async def _run(self) -> None:
         while True:
             await self._round()
-            pause = self._interval_seconds * random.uniform(0.8, 1.2)  # noqa: S311  so that processes do not march in step
+            # Jittered, so that processes do not run in step.
+            pause = self._interval_seconds * random.uniform(0.8, 1.2)  # noqa: S311  no secret
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._woken.wait()

@@ -1,4 +1,7 @@
-"""One turn of upkeep: steps that stand each by itself, in small parts, while there is something to do and time."""
+"""One turn of upkeep: independent steps, each done in small parts.
+
+It continues while there is work and time left.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,22 @@ from opsjobs.model.errors import Unavailable
 from opsjobs.store.singleton_lock import SingletonLock
 from opsjobs.telemetry import Metrics, log
 
-# From one turn to the next, whichever process has it; and how long one takes at most. One that leaves work behind has no pause.
 PAUSE_SECONDS = 60.0
+"""From one turn to the next, in any process; a turn that leaves work behind has no pause."""
 TURN_SECONDS = 45.0
-# How often a process asks whether it is its turn.
+"""Maximum duration of a turn."""
 ASK_SECONDS = 5.0
+"""Interval at which a process tries to take the turn."""
 
 Step = Callable[[], Awaitable[int]]
-"""A bounded part of something; returns how much was done, 0 if nothing is left."""
+"""Do a bounded part of the work; return how much was done, 0 if nothing is left."""
 
 
 class Turn:
-    """Takes turns with other processes under a name. A step that fails is logged and counted, and ends no other."""
+    """Turns of one service, taken by one process at a time.
+
+    A step that fails is logged and counted, and does not end the others.
+    """
 
     def __init__(
         self,
@@ -39,7 +46,8 @@ class Turn:
     async def run(self, steps: Mapping[str, Step]) -> Counts:
         """Take the turn, unless another process has it, and return what was done, by step.
 
-        Each step has its first part, whatever the others take; then those that found something go on, one part at a time.
+        Each step does its first part, however long the others take; then those that found work
+        continue, one part at a time.
         Raises Unavailable if PostgreSQL is away.
         """
         if not await self._turns.acquire(self._service, PAUSE_SECONDS):
@@ -60,9 +68,8 @@ class Turn:
         try:
             part = await step()
         except Unavailable as failed:
-            await self._turns.renew(
-                self._service
-            )  # raises if it is not the step but PostgreSQL: that ends the turn
+            # Raises if the failure was not of the step but of PostgreSQL: that ends the turn.
+            await self._turns.renew(self._service)
             self._metrics.upkeep_failures.labels(name).inc()
             log.warning("step_failed", service=self._service, step=name, reason=str(failed))
             return False

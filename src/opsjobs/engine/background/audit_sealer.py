@@ -1,4 +1,7 @@
-"""The loop that seals the audit log: in the scheduler each second; a worker's begins where nobody has for a few."""
+"""Seal the audit log: in the scheduler, each second.
+
+A worker does it, too, if rows have stayed unsealed for a few seconds.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,16 @@ from opsjobs.store.audit_sealer import SEALED_AT_ONCE, Seals
 from opsjobs.telemetry import log
 
 SEAL_SECONDS = 1.0
-# A worker looks so often for rows that nobody sealed for so long; together less than the 10 s after which `verify` complains.
+# The sum of the next two is less than the 10 s after which `verify` complains.
 STAND_IN_SECONDS = 3.0
+"""Interval at which a worker looks for rows that stayed unsealed."""
 BEHIND_SECONDS = 3.0
+"""Seconds that rows have to be unsealed before a worker seals them."""
 ROUNDS_A_PASS = 20
 
 
 class AuditSealer:
-    """`run_once` is one cheap query where there is nothing to do."""
+    """Seal the audit log; `run_once` is one cheap query if there is nothing to do."""
 
     def __init__(self, seals: Seals, *, behind_seconds: float = 0.0) -> None:
         self._seals = seals
@@ -23,7 +28,10 @@ class AuditSealer:
         self._said: str | None = None
 
     async def run_once(self) -> Counts:
-        """Seal what there is, once there is something that old; says how many rows. What is not as we left it is not gone on with."""
+        """Seal the unsealed rows if one is `behind_seconds` old; return how many were sealed.
+
+        A chain that is not as we left it is not extended: the reason is logged once.
+        """
         try:
             sealed = await self._sealed()
         except UnverifiedChain as refused:

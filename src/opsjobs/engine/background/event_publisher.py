@@ -1,4 +1,7 @@
-"""The relay: tells the world what the outbox holds, at least once, in order, each with an id to deduplicate by."""
+"""Publish the events of the outbox, at least once and in order.
+
+Each has an id to deduplicate by.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,22 @@ from opsjobs.store.outbox import Outbox, OutboxEvent
 from opsjobs.telemetry import Metrics, log
 
 BATCH_FACTS = 100
-# A batch holds its transaction open: with a slow Redis it ends early, and what was told is marked (the limit is 10 s).
 BATCH_SECONDS = 5.0
-# Who listens has lost the connection, too, when Redis was away: for so long silence does not mean that nobody is there.
+"""Time after which a batch ends early, if Redis is slow: it holds its transaction open.
+
+What was published until then is marked (the limit is 10 s).
+"""
 COME_BACK_SECONDS = 5.0
+"""Time that listeners may take to reconnect to Redis after an outage.
+
+They lost their connections, too: until then, no listeners does not mean that there are none.
+"""
 
 Told = tuple[str, dict[str, Any]]
 
 
 class EventPublisher:
-    """From the outbox to Redis pub/sub. While Redis is away the facts wait in PostgreSQL."""
+    """Publish the outbox to Redis pub/sub. While Redis is away the facts wait in PostgreSQL."""
 
     def __init__(
         self,
@@ -43,12 +52,11 @@ class EventPublisher:
         self._journal = journal
         self._bus = bus
         self._metrics = metrics
-        self._away_at = (
-            time.monotonic()
-        )  # whatever ended the process before this one may have ended Redis, too
+        # Whatever ended the process before this one may have ended Redis, too.
+        self._away_at = time.monotonic()
 
     async def run_once(self) -> Counts:
-        """Tell what waits, a batch a shard; says how many events went out."""
+        """Publish what is waiting, one batch per shard; return how many events were published."""
         shards = await self._outbox.find_shards()
         if not shards:
             return {"published": 0}
@@ -63,7 +71,7 @@ class EventPublisher:
                 published += await self._shard(shard, heard=heard)
             except Unavailable:
                 raise
-            except Exception as bug:  # noqa: BLE001  what cannot be told in one shard holds up no other; it is raised in the end
+            except Exception as bug:  # noqa: BLE001  it must not block other shards; raised last
                 failed = failed or bug
         if failed is not None:
             raise failed
@@ -79,11 +87,12 @@ class EventPublisher:
                 if told and time.monotonic() - began > BATCH_SECONDS:
                     break
                 try:
-                    # To nobody, pub/sub says nothing: then it is not worth the making either (it was a third of a run's cost).
+                    # Without listeners pub/sub drops events: then do not make them either (it was a
+                    # third of a run's cost).
                     events = [event async for event in self._events(fact)] if heard else []
                 except Unavailable:
                     raise
-                except Exception as bug:  # noqa: BLE001  what was told before it is marked; it is raised in the end
+                except Exception as bug:  # noqa: BLE001  mark what was published; raised last
                     failed = bug
                     log.exception(
                         "event_not_made", fact=fact.id, type=fact.type, given_up=fact.stale
@@ -118,8 +127,9 @@ class EventPublisher:
         if data is None and fact.execution_id is not None:
             data = (await self._executions.get(fact.execution_id)).data()
         at = moment(fact.at) or ""
-        # The outbox row's id makes the event's id: the same event told twice carries it twice. The type is in it, too: of the
-        # same subject there are `<execution uuid>/<position in the log>`, and those are numbers as well.
+        # The event's id is made of the outbox row's id: an event that is published twice has the
+        # same id twice. The type is in it, too: of the same subject there are ids of the form
+        # `<execution uuid>/<position in the log>`, and those are numbers as well.
         yield (
             fact.type,
             cloud_event(

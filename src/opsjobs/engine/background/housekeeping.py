@@ -1,4 +1,7 @@
-"""Housekeeping: checks that are too dear for each second, the log's partitions, and what is kept for a day or a week."""
+"""Housekeeping: expensive checks, partitions of the log, and deletion of short-lived rows.
+
+The checks are too expensive for each second; the rows are kept for a day or a week.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,15 @@ from opsjobs.store.workers import Workers
 from opsjobs.telemetry import Metrics, log
 
 SERVICE = "housekeeping"
-# The check that reads all open runs: whichever process has the turn makes it when a day is over.
+# The check that reads all open runs: the process that has the turn makes it once a day.
 LEFTOVERS, LEFTOVERS_SECONDS = "leftovers", 86_400.0
 
 
 class Housekeeper:
-    """The same in every worker and the scheduler; one of them at a time has the turn, once a minute."""
+    """Upkeep that runs in every worker and the scheduler.
+
+    One of them at a time has the turn, once a minute.
+    """
 
     def __init__(
         self,
@@ -68,12 +74,11 @@ class Housekeeper:
         for day in await self._partitions.find_missing():
             try:
                 made += await self._partitions.make(day)
-            except Exception as refused:  # noqa: BLE001  a day that fails keeps no other from being made
+            except Exception as refused:  # noqa: BLE001  one bad day must not block the others
                 failed[str(day)] = str(refused)
                 if isinstance(refused, Unavailable):
-                    await (
-                        self._partitions.find_missing()
-                    )  # raises if PostgreSQL is away: then the other days fail, too
+                    # Raises if PostgreSQL is away: then the other days would fail, too.
+                    await self._partitions.find_missing()
         if failed:
             self._metrics.upkeep_failures.labels("partitions_made").inc()
             log.error("partitions_not_made", days=failed)

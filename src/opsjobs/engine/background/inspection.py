@@ -1,4 +1,7 @@
-"""Looks at start, and again and again, whether database and keys are such that the service can work, and says what is not."""
+"""Check that the service can work with its database and keys, and report what is wrong.
+
+The check is made at start and periodically after that.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,15 @@ from opsjobs.store.database_checks import Complaint, Fitness
 from opsjobs.telemetry import log
 
 INSPECTION_SECONDS = 10.0
-# Counting what is sealed under which key reads every row that is sealed.
 SECRETS_SECONDS = 3_600.0
+"""Counting how many secrets are sealed under which key reads every sealed row."""
 
 
 class Inspection:
-    """Each complaint is logged once, when it comes up, and once more when it is settled.
+    """Periodic checks of the database and the keys.
 
-    `space`: look also whether the database's volume is full, which writes to it.
+    Each complaint is logged once when it appears, and once more when it is settled.
+    `space`: check also whether the database's volume is full, which writes to it.
     """
 
     def __init__(self, fitness: Fitness, clock: Clock, *, space: bool = False) -> None:
@@ -27,10 +31,10 @@ class Inspection:
         self._secrets: Sequence[Complaint] = ()
         self._secrets_at = float("-inf")
         self.complaints: Sequence[Complaint] = ()
-        """What was found by the last look; nothing before the first."""
+        """Findings of the last check; empty before the first."""
 
     async def run_once(self) -> Counts:
-        """Look once. Raises Unavailable while the database is away."""
+        """Check once. Raises Unavailable while the database is away."""
         found = [*await self._fitness.faults()]
         if not any(complaint.fatal for complaint in found):
             if self._space:

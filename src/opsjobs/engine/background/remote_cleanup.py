@@ -1,4 +1,7 @@
-"""Aftercare: what ended runs left on machines is removed, and what could not be known when they ended is found out."""
+"""Remote cleanup: remove what ended runs left on machines, and look up late outcomes.
+
+A late outcome is one that could not be found out when the run ended.
+"""
 
 from __future__ import annotations
 
@@ -28,22 +31,23 @@ from opsjobs.telemetry import log
 
 T = TypeVar("T")
 Visit = tuple[int, Coroutine[Any, Any, int]]
-"""A visit to be made, and for how many runs it is."""
+"""For how many runs a visit is, and the visit itself, not yet started."""
 
 AT_ONCE = 8
-# Runs that are taken ahead of their visits. They are leased: all must be seen to before that ends.
+# Runs that are leased ahead of their visits: all must be handled before the lease ends.
 FOLDERS_AHEAD = 500
 SWEEPS_AHEAD = 50
-# While visits last, what has become due is looked for as often.
 REFILL_SECONDS = 10.0
-# One machine's visit may take so long; what is not done then comes again later.
+"""Interval at which to look for runs that have become due while visits are under way."""
 VISIT_SECONDS = 90.0
+"""Time limit of the visit to one machine; what is not done by then is retried later."""
 
 
 class RemoteCleanup:
-    """Visits machines of one zone, a few at a time, each at most once in a while.
+    """Visit machines of one zone, a few at a time, each at most once in a while.
 
-    Sweeps and cleaning have doors of their own, and take what is due as visits end: a machine that hangs holds up one door.
+    Sweeps and cleaning have semaphores of their own, and take new work as visits end: a machine
+    that hangs holds up one slot only.
     """
 
     def __init__(
@@ -70,15 +74,18 @@ class RemoteCleanup:
         self._clean_doors = asyncio.Semaphore(AT_ONCE)
 
     async def run_once(self) -> Counts:
-        """Do all that is due; return how many runs were cleaned up after, and of how many the end was found out."""
+        """Do all that is due.
+
+        Return how many runs were cleaned up after, and of how many the outcome was found out.
+        """
         return {**await self.sweep_once(), **await self.clean_once()}
 
     async def sweep_once(self) -> Counts:
-        """Find out ends until none is due; return how many were found."""
+        """Look up late outcomes until none is due; return how many were found."""
         return {"settled_late": await _all(self._due_sweeps, SWEEPS_AHEAD)}
 
     async def clean_once(self) -> Counts:
-        """Clean up until nothing is due; return after how many runs."""
+        """Clean up until nothing is due; return the number of runs cleaned up after."""
         return {"cleaned": await _all(self._due_cleaning, FOLDERS_AHEAD)}
 
     async def _due_cleaning(self, at_most: int) -> list[Visit]:
@@ -109,7 +116,8 @@ class RemoteCleanup:
         unread: bool,
     ) -> int:
         runs = {folder.run_id for folder in folders}
-        # A target that is out of the inventory is out of reach for good; one that cannot be read is so for now.
+        # A target that is not in the inventory is unreachable for good; one that cannot be read is
+        # unreachable for now.
         left: set[int] | None = None if unread else set()
         if way is not None:
             left = await self._visit(
@@ -123,7 +131,8 @@ class RemoteCleanup:
 
     async def _due_sweeps(self, at_most: int) -> list[Visit]:
         due = await self._ledger.lease_late_lookups(self._zone, at_most)
-        # A machine that was away is looked for, whatever its circuit says: a command may still run there.
+        # A machine that was away is tried even if its circuit is open: a command may still be
+        # running there.
         ways, _ = await self._ways(sorted({sweep.target_id for sweep in due}))
         insisting = {target: replace(way, insist=True) for target, way in ways.items()}
         return [(1, self._sweep_one(insisting.get(sweep.target_id), sweep)) for sweep in due]
@@ -159,7 +168,7 @@ class RemoteCleanup:
         who = become.resolve_become(action, opened)
         here = await durable.identity(who)
         if here.store != sweep.identity.store:
-            return None  # this one can say nothing of it
+            return None  # another spool: it proves nothing about this run
         if sweep.kill:
             found: CancelOutcome | None = await durable.cancel(sweep.key, self._grace_seconds, who)
         else:
@@ -169,7 +178,7 @@ class RemoteCleanup:
             and found.proof is CancelProof.NEVER_STARTED
             and here != sweep.identity
         ):
-            return None  # a reboot may have cost the record of the start
+            return None  # a reboot may have lost the record of the start
         return None if found is None or found.proof is CancelProof.UNREACHABLE else found
 
     async def _opened(self, wishes: Sequence[Mapping[str, Any]]) -> Mapping[str, Credential]:
@@ -184,7 +193,7 @@ class RemoteCleanup:
     async def _ways(
         self, target_ids: Sequence[str]
     ) -> tuple[dict[str, Endpoint], Mapping[str, Exception]]:
-        """Return the ways to these targets, and those that cannot be read."""
+        """Return the endpoints of these targets, and the targets that cannot be read."""
         return (
             await load_each(target_ids, self._targets.endpoints, _tell) if target_ids else ({}, {})
         )
@@ -192,7 +201,10 @@ class RemoteCleanup:
     async def _visit(
         self, way: Endpoint, doors: asyncio.Semaphore, errand: Callable[[Durable], Awaitable[T]]
     ) -> T | None:
-        """The errand's answer; None where the machine cannot be reached now, or takes too long."""
+        """Return the answer of the errand.
+
+        None if the machine cannot be reached now, cannot keep durable runs, or takes too long.
+        """
         try:
             async with (
                 doors,
@@ -210,9 +222,11 @@ def _tell(key: str, bug: Exception) -> None:
 
 
 async def _all(due: Callable[[int], Awaitable[list[Visit]]], ahead: int) -> int:
-    """Make the visits that are due, and those that become due meanwhile, until there are none; return the sum of their answers.
+    """Make the visits that are due, until none is left; return the sum of their answers.
 
-    `ahead`: how many runs are taken at most before their visits. What a visit raises is told at the end: no other one waits for it.
+    Visits that become due meanwhile are included. `ahead`: how many runs are leased at most before
+    their visits. The first exception of a visit is raised at the end, after all visits that are
+    under way; no more are begun.
     """
     under_way: dict[asyncio.Task[int], int] = {}
     done, failure = 0, None
@@ -246,7 +260,10 @@ async def _all(due: Callable[[int], Awaitable[list[Visit]]], ahead: int) -> int:
 async def _not_cleaned(
     durable: Durable, folders: Sequence[Folder], opened: Mapping[str, Credential]
 ) -> set[int]:
-    """The runs whose files are left: of users whom we may not become any more. Raises RemoteFailure for all others."""
+    """Return the runs whose files remain because we can no longer become their user.
+
+    Raises RemoteFailure for all other failures.
+    """
     left: set[int] = set()
     keys: dict[tuple[Become | None, bool], list[tuple[int, RunKey]]] = {}
     for folder, key in ((found, key) for found in folders for key in found.keys):
@@ -267,7 +284,10 @@ async def _not_cleaned(
 
 
 def _told(found: CancelOutcome, expected: Sequence[int]) -> dict[str, str | int | None]:
-    """What `late_result` says, beside when: as which status the run would have ended."""
+    """Return the `late_result` without its time.
+
+    It holds the status and exit code with which the run would have ended.
+    """
     if found.proof is CancelProof.NEVER_STARTED:
         return {"status": RunStatus.SKIPPED.value, "exit_code": None}
     if found.proof is CancelProof.KILLED or found.exit is None:

@@ -1,4 +1,7 @@
-"""The rescuer: buries who died and mends what was left behind; the same in every worker and the scheduler."""
+"""The rescuer: expire the leases of dead workers and repair what they left behind.
+
+It is the same in every worker and the scheduler.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ from opsjobs.engine.service import Counts
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.workers import Workers
 
-# A little less than the pause between two looks, so that one process alone makes a round with each.
 ROUND_SECONDS = 0.9
-# No longer than one beat of the shortest lease.
+"""A little less than the pause between two calls of `run_once`.
+
+So a process that is alone makes a round each time.
+"""
 BURY_SECONDS = 1.0
+"""Time limit of expiring leases: no longer than one heartbeat of the shortest lease."""
 
 
 def _unknown() -> None:
@@ -20,10 +26,11 @@ def _unknown() -> None:
 
 
 class Rescuer:
-    """`run_once` is cheap where there is nothing to do; the dearer checks are housekeeping's.
+    """Lease expiry and repair; cheap if there is nothing to do.
 
-    `database_now`: what the database's clock should show (seconds since 1970), None if that is not known. If it shows something
-    else, no worker is buried.
+    The more expensive checks are in housekeeping. `may_reap`: True if leases may be expired now.
+    `database_now`: the expected time of the database's clock (seconds since 1970), None if unknown.
+    If that clock shows another time, no lease is expired.
     """
 
     def __init__(
@@ -44,7 +51,7 @@ class Rescuer:
         self._round_seconds = round_seconds
 
     async def run_once(self) -> Counts:
-        """One round; says what was mended, by kind."""
+        """Run one round; return how much was repaired, by kind."""
         zones = await self._bury() if self._may_bury() else ()
         for zone in zones:
             self._notify(zone)
@@ -54,7 +61,8 @@ class Rescuer:
         return done
 
     async def _bury(self) -> Sequence[str]:
-        # A burial that waits for a database that is away would come when it is back, before anybody could renew.
+        # If this waited for a database that is away, leases would be expired as soon as it is back,
+        # before any worker could renew its own.
         try:
             async with asyncio.timeout(BURY_SECONDS):
                 return await self._workers.expire_leases(expected=self._database_now())

@@ -1,4 +1,7 @@
-"""The loop that lets go of what is old: one process at a time, in small parts, as long as there is something and time."""
+"""Delete what is older than its retention period: one process at a time, in small parts.
+
+It continues while there is work and time left.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ SERVICE = "retention"
 
 
 class RetentionService:
-    """Keeps what is to be kept, and nothing else."""
+    """Delete everything that is past its retention limit."""
 
     def __init__(
         self, turn: Turn, retention: Retention, keep: RetentionLimits, seals: Seals
@@ -26,7 +29,7 @@ class RetentionService:
         self._keep = keep
 
     async def run_once(self) -> Counts:
-        """Do one turn, if it is this process's; return what went, by kind."""
+        """Do one turn, if it is this process's; return how much was deleted, by kind."""
         steps = {
             "log_days_dropped": self._retention.drop_days,
             "executions_deleted": self._retention.delete_executions,
@@ -42,7 +45,10 @@ class RetentionService:
         )
 
     async def _delete_audit(self, keep: RetentionLimits) -> int:
-        """Let go of the beginning of the audit log's chain, if it is not kept for ever, and is whole."""
+        """Delete the beginning of the audit log's chain; return how many rows.
+
+        Nothing is deleted if the log is kept for ever, or the chain is not intact.
+        """
         if not keep.audit_seconds:
             return 0
         try:

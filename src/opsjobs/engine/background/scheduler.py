@@ -1,4 +1,7 @@
-"""The scheduler: what beat's tick does. It fires schedules, and it mends and tells like every worker."""
+"""The scheduler, driven by the tick of beat.
+
+It fires schedules; like every worker, it also repairs what failures left, and publishes events.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,20 @@ from opsjobs.model.errors import Unavailable
 from opsjobs.store.workers import Workers
 from opsjobs.telemetry import log
 
-# A round of mending that takes longer is broken off, and the next one begins: every round is idempotent.
 MEND_SECONDS_AT_MOST = 60.0
+"""Time limit of a repair round.
+
+A longer one is aborted, and the next begins: every round is idempotent.
+"""
 
 
 class Scheduler:
-    """Fires to the moment, and mends once a second beside it: neither a slow round nor Redis delays a firing.
+    """Fire schedules on time, and repair once a second beside that.
 
-    It may bury others once its own rounds have found the database well for as long as a lease. Shorter would bury everybody after
-    an outage that outlasted the leases: workers renew only every third of one.
+    Neither a slow repair round nor Redis delays a firing. It may expire the leases of workers once
+    its own rounds have found the database healthy for as long as a lease. A shorter time would
+    expire the leases of all workers after an outage that outlasted them: workers renew only every
+    third of a lease.
     """
 
     def __init__(
@@ -48,7 +56,7 @@ class Scheduler:
 
     @property
     def may_reap(self) -> bool:
-        """Whether the database was well long enough for every living worker to have renewed."""
+        """True if the database was healthy for long enough for all live workers to renew."""
         return (
             self._well_since is not None
             and time.monotonic() - self._well_since >= self._lease_seconds
@@ -56,21 +64,23 @@ class Scheduler:
 
     @property
     def database_now(self) -> float | None:
-        """What the database's clock should show now, as seconds since 1970; None if that is not known."""
+        """Expected time of the database's clock, in seconds since 1970; None if unknown."""
         return self._clock.expected(time.monotonic())
 
     @property
     def rest_seconds(self) -> float:
-        """How long there is nothing to do: until a moment is due or it is time to mend."""
+        """Seconds without work: until a moment is due or the next repair round."""
         mend = max(self._mended_at + REST_SECONDS - time.monotonic(), 0.0)
         return mend if self._firing is None else min(mend, self._firing.rest_seconds)
 
     async def tick(self) -> Counts:
-        """Fire what is due, and begin to mend where a second has passed; says what was done since the last tick.
+        """Fire what is due, and start a repair round if a second has passed.
 
-        Raises what a round of mending that has ended meanwhile has raised.
+        Return what was done since the last tick. Raises what a repair round that has ended
+        meanwhile raised.
         """
-        # The round of mending notes the tick, so it begins after the firing: who cannot fire is to be stood in for.
+        # The repair round records the tick, so it begins after the firing: workers have to stand in
+        # for a scheduler that cannot fire.
         return {**await self._fire(), **self._mend(time.monotonic())}
 
     async def _fire(self) -> Counts:
@@ -94,17 +104,20 @@ class Scheduler:
             return await self.run_once()
 
     async def stop(self) -> None:
-        """End within a round of mending."""
+        """Stop, aborting a repair round that is under way."""
         if self._mending is not None:
             self._mending.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await self._mending
 
     async def run_once(self) -> Counts:
-        """Make one round of mending; return what was done, by kind. Raises what a part raised, once the other was made."""
+        """Run one repair round; return what was done, by kind.
+
+        Raises what one part raised, after the other part was run.
+        """
         began = time.monotonic()
         if began - self._well_at > self._lease_seconds:
-            self._well_since = None  # it was frozen itself: of the time between it knows nothing
+            self._well_since = None  # this process was frozen: the time between is unobserved
         try:
             now = await self._workers.tick(SCHEDULER)
         except Exception:
@@ -122,7 +135,7 @@ class Scheduler:
         return done
 
     async def _parts(self) -> tuple[Counts, Exception | None]:
-        """Mend and tell; a fault of ours in one keeps the other from nothing. Raises Unavailable."""
+        """Repair and publish; a bug in one does not block the other. Raises Unavailable."""
         done: dict[str, int] = {}
         failed: Exception | None = None
         parts = (
@@ -136,18 +149,20 @@ class Scheduler:
             except Unavailable:
                 self._well_since = None
                 raise
-            except Exception as bug:  # noqa: BLE001  it is raised in the end
+            except Exception as bug:  # noqa: BLE001  it is raised at the end
                 failed = failed or bug
         return done, failed
 
     def _judge(self, began: float) -> None:
-        # No error, but a wait: perhaps for a database that was away, and then nobody could renew either.
+        # No error, but a wait: perhaps for a database that was away, and then no worker could renew
+        # either.
         if time.monotonic() - began > self._lease_seconds / RENEWALS_PER_LEASE:
             self._well_since = None
 
     def _look_at_clock(self, now: float, sent_at: float) -> None:
         stepped = self._clock.observe(now, sent_at=sent_at, received_at=time.monotonic())
         if stepped:
-            # Every lease looks longer or shorter now than it is: all who live have renewed theirs a lease later.
+            # Every lease now looks longer or shorter than it is; a lease later, all live workers
+            # have renewed theirs.
             self._well_since = None
             log.warning("database_clock_stepped", seconds=round(stepped, 1))

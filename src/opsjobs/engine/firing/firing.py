@@ -1,4 +1,7 @@
-"""Firing: what is due becomes pending, what is pending becomes an execution; any number of these work side by side."""
+"""Firing: due moments become pending firings, and pending firings become executions.
+
+Any number of processes can do this concurrently.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +33,15 @@ from opsjobs.store.transaction import Connection
 from opsjobs.store.workers import Workers
 from opsjobs.telemetry import Metrics, log
 
-# Schedules that one transaction fires. Of one that was down more than a thousand moments may have to be looked at.
+# Schedules that one transaction fires: fewer if they are late, since after a downtime more than a
+# thousand moments of one schedule may have to be examined.
 FIRE_SCHEDULES = 50
 FIRE_LATE_SCHEDULES = 5
-# Firings that one transaction launches, and how many such there are at a time.
+# Firings that one transaction launches, and how many such transactions run at a time.
 LAUNCH_FIRINGS = 25
 LAUNCHES_AT_ONCE = 3
-# What a pass does at most. Catch-ups come last and few at a time, so that a downtime does not end in a stampede.
+# Limits of one pass. Catch-ups come last and few at a time, so that a downtime does not end in a
+# stampede.
 ROUNDS_A_PASS = 40
 TAKE_FIRINGS = 100
 CATCH_UPS_A_PASS = 20
@@ -44,18 +49,22 @@ EXPIRE_FIRINGS = 200
 RECOMPUTE_SCHEDULES = 200
 LATE_SECONDS_A_PASS = 0.5
 RULES_SECONDS = 60.0
-# Between two passes: until the next moment, a second at most; less where something was left.
+# Pause between two passes: until the next moment, a second at most; less if work was left over, or
+# if other processes are at work on it.
 REST_SECONDS = 1.0
 LEFT_OVER_SECONDS = 0.05
 OTHERS_AT_IT_SECONDS = 0.25
-# A scheduler that has not ticked for so long is stood in for.
 SILENT_SECONDS = 10.0
+"""A worker stands in for a scheduler that has not ticked for this long."""
 SCHEDULER = "scheduler"
 OWNER_IS_GONE = "its owner {} is gone, disabled or expired: who resumes it owns it from then on"
 
 
 class FiringService:
-    """`run_once` is one query where nothing is due. Every step is a transaction of its own, safe to be killed before or after."""
+    """Fire due schedules; `run_once` is one query if nothing is due.
+
+    Every step is a transaction of its own: the process may be killed before or after it.
+    """
 
     def __init__(
         self,
@@ -79,11 +88,11 @@ class FiringService:
 
     @property
     def rest_seconds(self) -> float:
-        """For how long nothing is due, by what the last pass saw; a second at most."""
+        """Seconds until something is due, as the last pass saw it; a second at most."""
         return min(max(self._next_at - time.monotonic(), 0.0), REST_SECONDS)
 
     async def run_once(self) -> Counts:
-        """One pass; says what was done, by kind."""
+        """Run one pass; return what was done, by kind."""
         self._next_at = time.monotonic() + REST_SECONDS
         done: Counter[str] = Counter()
         if time.monotonic() >= self._rules_at:
@@ -125,7 +134,7 @@ class FiringService:
             left -= len(ready)
 
     async def _fire(self, done: Counter[str]) -> None:
-        """All that is on time, launched while the next are fired."""
+        """Fire all schedules that are on time; launch while the next ones are fired."""
         async with asyncio.TaskGroup() as launches:
             for _ in range(ROUNDS_A_PASS):
                 fired = await self._firings.fire(FIRE_SCHEDULES, to_seconds=LATE_SECONDS)
@@ -135,7 +144,7 @@ class FiringService:
                     return
 
     async def _fire_late(self, done: Counter[str]) -> None:
-        """Some of what nobody has fired for long, after all that is on time."""
+        """Fire some of the schedules that are long overdue, after all that are on time."""
         began = time.monotonic()
         while time.monotonic() - began < LATE_SECONDS_A_PASS:
             fired = await self._firings.fire(FIRE_LATE_SCHEDULES, from_seconds=LATE_SECONDS)
@@ -151,7 +160,7 @@ class FiringService:
             log.warning("schedule_firings_expired", firings=failed)
 
     async def _launch(self, done: Counter[str], ready: Sequence[ReadyFiring]) -> None:
-        """Launch these firings, a few in one transaction, and a few of these at a time."""
+        """Launch these firings, a few per transaction, and a few transactions at a time."""
         async with asyncio.TaskGroup() as parts:
             for first in range(0, len(ready), LAUNCH_FIRINGS):
                 parts.create_task(self._launch_some(done, ready[first : first + LAUNCH_FIRINGS]))
@@ -170,12 +179,15 @@ class FiringService:
             await self._cancel_before(batch)
 
     async def _start(self, done: Counter[str], orders: Sequence[FiringLaunch]) -> list[LaunchBatch]:
-        """Launch these in one transaction; if that is refused, each by itself, so that one keeps no other from being launched."""
+        """Launch these in one transaction; if that fails, each in its own.
+
+        So one that cannot be launched does not block the others.
+        """
         try:
             batch = await self._firings.launch(orders)
         except Unavailable:
             raise
-        except Exception as wrong:  # noqa: BLE001  what cannot be written of one firing is no reason to lose the others
+        except Exception as wrong:  # noqa: BLE001  one firing that fails must not lose the others
             if len(orders) > 1:
                 return [batch for order in orders for batch in await self._start(done, [order])]
             await self._not_started(done, orders[0].ready, wrong)
@@ -203,14 +215,17 @@ class FiringService:
         await self._pause_orphans(ended)
 
     async def _stop_orphans(self, ended: Sequence[FiringEnd]) -> None:
-        """Schedules whose job was deleted by a process that knows of none."""
+        """Delete schedules whose job was deleted by a process without knowledge of schedules."""
         for job in {
             move.ready.schedule.job_id for move in ended if move.rule is FiringRule.JOB_DELETED
         }:
             await self._schedules.delete_of_deleted_job(job)
 
     async def _pause_orphans(self, ended: Sequence[FiringEnd]) -> None:
-        """Schedules whose owner is gone: their moments are passed over, and on record, until somebody takes them over."""
+        """Pause schedules whose owner is gone.
+
+        Their moments are skipped, and recorded, until another identity takes them over.
+        """
         for schedule, move in {
             move.ready.schedule.id: move for move in ended if move.pauses
         }.items():
@@ -220,11 +235,11 @@ class FiringService:
                 await self._schedules.pause(schedule, reason=OWNER_IS_GONE.format(owner))
 
     async def _cancel_before(self, batch: LaunchBatch) -> None:
-        """Cancel what the schedules want out of the way; their firings wait for its end."""
+        """Cancel the previous executions of these schedules; their firings wait for the end."""
         for before in batch.before:
             reason = f"the schedule {before.ready.schedule.name} is due again, and its overlap is cancel_previous"
             for execution in before.executions:
-                with contextlib.suppress(Conflict, NotFound):  # it has ended meanwhile
+                with contextlib.suppress(Conflict, NotFound):  # it ended meanwhile
                     await self._ledger.cancel(
                         execution, by=before.ready.schedule.owner, reason=reason
                     )
@@ -277,7 +292,10 @@ class FiringService:
 
 
 def _away(failed: ExceptionGroup[Exception]) -> Exception:
-    """What launches side by side have failed of: that PostgreSQL is away is one trouble, and none of ours."""
+    """Return the failure of concurrent launches; the first if all of them are Unavailable.
+
+    An outage of PostgreSQL is one failure, and not a bug of ours.
+    """
     away, others = failed.split(Unavailable)
     if away is None or others is not None:
         return failed
@@ -288,7 +306,7 @@ def _away(failed: ExceptionGroup[Exception]) -> Exception:
 
 
 class Triggers:
-    """Launches a schedule's job because somebody says so."""
+    """Launch the job of a schedule on request."""
 
     def __init__(
         self, firings: Firings, schedules: Schedules, jobs: Jobs, launcher: Launcher
@@ -310,8 +328,9 @@ class Triggers:
         override: str | None = None,
         idem: IdempotentRequest | None = None,
     ) -> Launched:
-        """Launch now, whatever its calendars and its overlap say, and also while it is paused; max_firings does not count it.
+        """Launch the schedule's job now, regardless of its calendars and its overlap.
 
+        It is launched also while the schedule is paused, and `max_firings` does not count it.
         Raises NotFound, and what a launch raises.
         """
         schedule = await self._schedules.get(ref)
@@ -332,7 +351,10 @@ class Triggers:
 
 
 class StandIn:
-    """Fires in a worker while no scheduler has ticked for 10 seconds (10-ledger.md rule 18)."""
+    """Fire schedules in a worker while no scheduler has ticked for 10 seconds.
+
+    This is rule 18 of 10-ledger.md.
+    """
 
     def __init__(self, firing: FiringService, workers: Workers) -> None:
         self._firing = firing
@@ -340,7 +362,7 @@ class StandIn:
         self._standing_in = False
 
     async def run_once(self) -> Counts:
-        """For about a second, to the moment, what the scheduler would do; nothing where there is one."""
+        """Fire on time for about a second, like the scheduler; do nothing if it is alive."""
         silent = await self._workers.seconds_since_tick(SCHEDULER)
         if silent is not None and silent < SILENT_SECONDS:
             self._tell(standing_in=False)

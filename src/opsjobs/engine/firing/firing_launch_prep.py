@@ -1,4 +1,7 @@
-"""What a firing becomes, asked of all others before the ledger is: the job, its targets, the owner's rights, the calendars."""
+"""Prepare the launch of firings before the ledger is asked.
+
+This checks the job, its targets, the owner's rights and the calendars.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,8 @@ from opsjobs.store.scheduling.firings import Firings
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.telemetry import Metrics, log
 
-# How long all of it may take for the firings of one transaction, well within their claim.
 PREPARE_SECONDS = 10.0
+"""Time limit for preparing the firings of one transaction, well within their claim."""
 BACKOFF_SECONDS = 1.0
 BACKOFF_SECONDS_AT_MOST = 60.0
 JOBS_KEPT = 1_000
@@ -44,9 +47,10 @@ _NOT_ACTIVE = {
 
 
 class FiringPreparer:
-    """Makes an order of each firing, or says why there is none. What cannot be asked just now is deferred, ever longer.
+    """Prepare a launch for each firing, or the reason why there is none.
 
-    `standing`: asked at every firing what the schedule's owner may now.
+    A firing that cannot be checked just now is deferred, longer with each attempt. `standing`:
+    looks up, at every firing, the current rights of the schedule's owner.
     """
 
     def __init__(
@@ -66,7 +70,10 @@ class FiringPreparer:
         self._known: OrderedDict[tuple[int, int], Job] = OrderedDict()
 
     async def prepared(self, firings: Sequence[ReadyFiring]) -> list[Prepared]:
-        """Return one answer for each, in their order; those for which the time is too short are deferred, and no others."""
+        """Return one result for each firing, in their order.
+
+        If the time runs out, only those that were not prepared by then are deferred.
+        """
         done: list[Prepared] = []
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PREPARE_SECONDS):
@@ -83,7 +90,10 @@ class FiringPreparer:
         return [*done, *(later(ready, words) for ready in firings[len(done) :])]
 
     async def _closed(self, firings: Sequence[ReadyFiring]) -> dict[int, Prepared]:
-        """Of those that are late the calendars are asked again: it is another time than the one that was due."""
+        """Check the calendars again for late firings; return those to skip or defer.
+
+        The time at which a late firing starts is another than the one at which it was due.
+        """
         late = [ready for ready in firings if ready.late_seconds >= LATE_SECONDS]
         if not late:
             return {}
@@ -94,7 +104,7 @@ class FiringPreparer:
                 words = closed(
                     ready.schedule, ready.fire_at + timedelta(seconds=ready.late_seconds)
                 )
-            except Exception as bug:  # noqa: BLE001  a calendar that cannot be asked keeps no other firing from its launch
+            except Exception as bug:  # noqa: BLE001  one bad calendar must not block other firings
                 found[ready.id] = self._failed(ready, bug)
                 continue
             if words:
@@ -108,7 +118,7 @@ class FiringPreparer:
         frozen: dict[int, _Frozen],
         rights: CurrentRights,
     ) -> Prepared:
-        if job.state in _NOT_ACTIVE:  # the ledger looks at the job once more, under its lock
+        if job.state in _NOT_ACTIVE:  # the ledger checks the job once more, under its lock
             rule, words = _NOT_ACTIVE[job.state]
             return FiringEnd(ready, FiringStatus.SKIPPED, rule, words.format(job.name))
         schedule = ready.schedule
@@ -130,7 +140,7 @@ class FiringPreparer:
             return refused(ready, refusal)
         except Unavailable as away:
             return later(ready, str(away))
-        except Exception as bug:  # noqa: BLE001  one firing that we fail at must not keep the others from being launched
+        except Exception as bug:  # noqa: BLE001  one firing that fails must not block the others
             return self._failed(ready, bug)
 
     def _failed(self, ready: ReadyFiring, bug: Exception) -> Deferral:
@@ -148,7 +158,7 @@ class FiringPreparer:
     ) -> Prepared:
         job = await self._current(standing)
         order = order_of(job, ready.schedule)
-        # Many schedules of one job are asked once for it: what is selected is the same for all of this moment.
+        # Schedules of the same job share one selection: it is the same for all of this moment.
         if job.id not in frozen:
             selected = await self._launcher.selected(order)
             frozen[job.id] = selected, await self._launcher.frozen(order, selected)
@@ -167,13 +177,14 @@ class FiringPreparer:
         )
         new = await self._launcher.asking(new, order)
         if (words := unjudged_in_words(new.judgement)) is not None:
-            # An approval would be asked for at each of its moments, of a text that no one has read.
+            # Each of its moments would request an approval, for a text that has not been read.
             return FiringEnd(ready, FiringStatus.FAILED, FiringRule.REFUSED, words)
-        # Nobody acts at this moment: who may not approve it is its owner.
+        # No user acts at this moment: the identity that may not approve the launch is the owner of
+        # the schedule.
         return FiringLaunch(ready, replace(new, requester=await rights.requester(owner, kind)))
 
     async def _current(self, standing: JobStanding) -> Job:
-        """The job's current version; versions never change, so each is read once."""
+        """Return the job's current version; versions never change, so each is read once."""
         key = (standing.id, standing.version)
         if (known := self._known.get(key)) is not None:
             self._known.move_to_end(key)
@@ -186,7 +197,7 @@ class FiringPreparer:
 
 
 def order_of(job: Job, schedule: StoredSchedule) -> LaunchOrder:
-    """What a schedule asks for of its job."""
+    """Return the order with which a schedule launches its job."""
     definition = job.definition
     return LaunchOrder(
         definition.actions,
@@ -203,7 +214,7 @@ def order_of(job: Job, schedule: StoredSchedule) -> LaunchOrder:
 
 
 def refused(ready: ReadyFiring, refusal: Refusal) -> FiringEnd:
-    """Return how a firing ends whose launch was refused."""
+    """Return the end of a firing whose launch was refused."""
     if refusal.code == "no_targets":
         return FiringEnd(ready, FiringStatus.SKIPPED, FiringRule.NO_TARGETS, str(refusal))
     return FiringEnd(ready, FiringStatus.FAILED, FiringRule.REFUSED, f"{refusal.code}: {refusal}")

@@ -1,4 +1,7 @@
-"""The coming week over all schedules, counted portion by portion beside everything else, and never twice at a time."""
+"""Forecast of the coming week over all schedules.
+
+It is counted in portions, beside all other work, and only one at a time.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,15 @@ PORTION = 100
 SECONDS_AT_MOST = 10.0
 MOMENTS_AT_MOST = 500_000
 MOMENTS_OF_ONE_AT_MOST = 10_080
-"""One a minute for a week."""
+"""One a minute for a week: the limit for one schedule."""
 
 
 class Forecasts:
-    """Who asks while a week is being counted for the same reach is told what that one comes to; others wait for their turn."""
+    """Count forecasts, one at a time.
+
+    Callers that ask for the same reach while it is being counted share its result; others wait for
+    their turn.
+    """
 
     def __init__(
         self,
@@ -39,15 +46,15 @@ class Forecasts:
         self._turn = asyncio.Lock()
 
     async def week(self, reach: Reach | None = None) -> Week:
-        """Of the schedules within reach (None: of all), from the present hour on.
+        """Return the week of the schedules within reach (None: of all), from this hour on.
 
-        What is beyond its limits is left out, and the week says what.
+        What exceeds the limits is left out, and the week lists what was.
         """
         counting = self._counting.get(reach)
         if counting is None:
             counting = self._counting[reach] = asyncio.create_task(self._in_turn(reach))
             counting.add_done_callback(lambda _: self._counting.pop(reach))
-        # Whoever asked first may leave: the others still want to know.
+        # Shielded: the first caller may disconnect while others still wait for the result.
         return await asyncio.shield(counting)
 
     async def _in_turn(self, reach: Reach | None) -> Week:
@@ -85,7 +92,10 @@ def _count(
     calendars: Mapping[str, Calendar],
     limits: tuple[datetime, int, float],
 ) -> tuple[int, int]:
-    """Count these from now on, as far as the moments and the seconds go; how many were looked at, and the moments that are left."""
+    """Count these from now on, as far as the limits of moments and seconds allow.
+
+    Return how many schedules were counted, and how many moments are left of the limit.
+    """
     now, left, until = limits
     closures = _Closures(calendars, now, week.until)
     for done, coming in enumerate(portion):
@@ -119,7 +129,7 @@ def _count_one(
 
 
 class _Closures:
-    """What calendars close in this week, computed once for each set of them."""
+    """Closures of calendars in this week, computed once for each set of calendars."""
 
     def __init__(self, calendars: Mapping[str, Calendar], since: datetime, until: datetime) -> None:
         self._calendars = calendars
@@ -127,7 +137,7 @@ class _Closures:
         self._known: dict[frozenset[str], Closures] = {}
 
     def of(self, names: Iterable[str]) -> Callable[[datetime], Closed | None]:
-        """Asked for an instant, which calendar of these closes it."""
+        """Return a function from an instant to the closure of these calendars then, if any."""
         key = frozenset(names)
         if key not in self._known:
             named = [self._calendars[name] for name in sorted(key) if name in self._calendars]

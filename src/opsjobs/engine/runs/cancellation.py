@@ -20,7 +20,7 @@ class StopReason(Enum):
 
 
 AGAIN_SECONDS = 5.0
-"""How long a run may take to stop where it can, before it is told once more."""
+"""Time that a run may take to stop before its task is cancelled again."""
 
 DETACHING = frozenset({StopReason.WORKER_STOPS, StopReason.OWNERSHIP_LOST})
 """This worker has to leave the run, which continues."""
@@ -77,8 +77,9 @@ class StopSignal:
             self._cancel(self._task)
 
     def _cancel(self, task: asyncio.Task[None]) -> None:
-        # A cancel is lost if it comes at the moment at which what the task waits for is done: `asyncio.wait_for` of Python 3.11,
-        # which the pool of connections uses, then goes on as if it had not come. So it is repeated while the task is in there.
+        # A cancel is lost if it comes at the moment at which the awaited operation completes:
+        # `asyncio.wait_for` of Python 3.11, which the pool of connections uses, then continues as
+        # if it had not come. So it is repeated while the task is in there.
         self._cancels += 1
         task.cancel()
         self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._cancel, task)

@@ -35,7 +35,7 @@ class ChildExecutions:
         executions: Executions,
         current_principal: PrincipalLookup,
     ) -> None:
-        """Prepare; `current_principal` is asked at each launch for the requester's rights by then."""
+        """Prepare; `current_principal` looks up the requester's rights at each launch."""
         self._launcher = launcher
         self._jobs = jobs
         self._executions = executions

@@ -98,9 +98,9 @@ class DurableCommand:
     async def perform(self) -> ActionEnd:
         """Start the command or find it, follow it to its end, and return how it ended.
 
-        Raises Detached if this worker has to leave: the command continues. Raises SpoolUnavailable if the
-        machine cannot keep it and nothing was started, RemoteFailure(LOST) if the target shows that
-        it is gone, and ContactLost if its fate cannot be found out.
+        Raises Detached if this worker has to leave: the command continues. Raises SpoolUnavailable
+        if the machine cannot keep it and nothing was started, RemoteFailure(LOST) if the target
+        shows that it is gone, and ContactLost if its fate cannot be found out.
         """
         work = self._work
         try:
@@ -257,7 +257,7 @@ class DurableCommand:
         pause = _PAUSES_SECONDS[min(self._losses, len(_PAUSES_SECONDS) - 1)]
         self._losses += 1
         if pause:
-            await self._work.clock.sleep(pause * random.uniform(0.7, 1.0))  # noqa: S311  jitter, not a secret
+            await self._work.clock.sleep(pause * random.uniform(0.7, 1.0))  # noqa: S311  jitter
 
     async def _close_process(self) -> None:
         process, self._process = self._process, None

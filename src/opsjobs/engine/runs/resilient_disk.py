@@ -79,7 +79,7 @@ class ResilientDisk:
             raise RemoteFailure(ErrorCode.TRANSFER, message) from failure
         pause = _PAUSES_SECONDS[min(self._losses, len(_PAUSES_SECONDS) - 1)]
         self._losses += 1
-        await self._clock.sleep(pause * random.uniform(0.7, 1.0))  # noqa: S311  jitter, not a secret
+        await self._clock.sleep(pause * random.uniform(0.7, 1.0))  # noqa: S311  jitter
 
     async def close(self) -> None:
         """Close the disk; the connection is the caller's."""

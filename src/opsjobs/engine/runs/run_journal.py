@@ -295,7 +295,7 @@ class RunJournal:
         self.append(entry, entry.log_line(stream, start_offset, data=data), len(data) + LINE_BYTES)
 
     async def flush(self) -> None:
-        """Wait until everything written so far is committed, or the run belongs to another worker."""
+        """Wait until all writes so far are committed, or the run belongs to another worker."""
         self._sink.flush_soon(self)
         while (self._steps or self.in_flight) and not self.stale:
             await self._sink.wait_for_flush()
@@ -305,7 +305,10 @@ class RunJournal:
         self.detached = True
 
     def lose_contact(self, action: str, at: datetime) -> None:
-        """Note that an action cannot reach the machine. Written once, if no other action of the run has noted it."""
+        """Note that an action cannot reach the machine.
+
+        Written once, if no other action of the run has noted it.
+        """
         if action in self._contact_lost:
             return
         self._contact_lost[action] = at
@@ -313,7 +316,10 @@ class RunJournal:
             self.append(None, ContactChange(at), LINE_BYTES)
 
     def regain_contact(self, action: str) -> None:
-        """Note that an action reaches the machine, or has ended. Written once, if no other action is cut off."""
+        """Note that an action reaches the machine, or has ended.
+
+        Written once, if no other action is cut off.
+        """
         if not self._contact_lost:
             return
         self._contact_lost.pop(action, None)

@@ -170,7 +170,7 @@ class RunSetup:
         for key, spec in specs.items():
             try:
                 self._specs[key] = self._compile(spec)
-            except Exception as bug:  # noqa: BLE001  an execution that cannot be read does not keep others from starting
+            except Exception as bug:  # noqa: BLE001  one unreadable execution must not block others
                 self._report(bug, execution=key)
                 bad[key] = bug
         while len(self._specs) > SPECS_KEPT + len(executions):

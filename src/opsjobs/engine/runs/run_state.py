@@ -184,7 +184,10 @@ class RunState:
             raise RemoteFailure(ErrorCode.TARGET_CHANGED, self.target_refusal)
 
     def check_heard(self, key: str) -> None:
-        """Raise RemoteFailure(INTERNAL) if an action reads stdout that is not kept any more: it must not be taken for empty."""
+        """Raise RemoteFailure(INTERNAL) if an action reads stdout that is not kept any more.
+
+        Such stdout must not be taken for empty.
+        """
         for other in sorted(self.compiled_spec.hears.get(key, ())):
             if (words := self.forgotten.get(other)) is not None:
                 raise RemoteFailure(ErrorCode.INTERNAL, words)

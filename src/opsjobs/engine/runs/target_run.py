@@ -117,7 +117,10 @@ class TargetRunner:
             action.stop_signal.request(reason)
 
     def drain(self) -> None:
-        """Start nothing more and leave durable commands running; a direct command at work may end."""
+        """Start nothing more and leave durable commands running.
+
+        A direct command at work may end.
+        """
         self._state.draining = True
         self._detach_signal.request(StopReason.WORKER_STOPS)
         for action in self._active.values():
@@ -381,7 +384,7 @@ class TargetRunner:
         return self.journal.defer(WaitingFor.BARRIER, awaits=self._walk.ready()[0])
 
     def _release(self) -> None:
-        """Return the run to the queue, or detach if something of it may have been started before."""
+        """Return the run to the queue, or detach if part of it may have been started before."""
         if self._state.inherited or self._stop_reason is StopReason.OWNERSHIP_LOST:
             self.journal.detach()
         else:

@@ -247,7 +247,9 @@ class Transfer:
                     )
                     self._draft = upload.draft
                     new = await stage(disk, upload)
-                if new:  # short, and not interruptible: otherwise it would be unknown what is at the destination
+                if new:
+                    # Short, and not interruptible: otherwise it would be unknown what is at the
+                    # destination.
                     await disk.replace(upload.draft, path)
                 break
             except (RemoteFailure, Unavailable) as failure:

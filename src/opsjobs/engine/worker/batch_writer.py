@@ -166,7 +166,7 @@ class BatchWriter:
         self._notify_waiters()
         try:
             self._on_flushed(flush, settled)
-        except Exception:  # noqa: BLE001  the flush is stored: a fault in the callback must not end the writer
+        except Exception:  # noqa: BLE001  stored: a bug in the callback must not end the writer
             self._metrics.bugs.labels("recorder").inc()
             log.exception("flush_follow_up_failed")
 
@@ -206,7 +206,7 @@ class BatchWriter:
             return await self._settle_until_stored(flush)
         except TooSlow as slow:
             log.warning("flush_halved", runs=len(flush.runs), reason=str(slow))
-        except Exception as bug:  # noqa: BLE001  anything but Unavailable means that the data was refused
+        except Exception as bug:  # noqa: BLE001  not Unavailable: the data was refused
             self._metrics.bugs.labels("recorder").inc()
             log.exception("flush_refused", runs=len(flush.runs))
             if len(flush.runs) == 1:
@@ -223,7 +223,7 @@ class BatchWriter:
         run = flush.runs[0]
         try:
             settled = await self._settle_until_stored(self._without_output(flush, bug))
-        except Exception:  # noqa: BLE001  the claim loop will find it as a run that is ours and unknown
+        except Exception:  # noqa: BLE001  the claim loop finds it as an unknown run of ours
             log.exception("run_not_ended", execution=run.execution_id, target_run=run.run_id)
             settled = Settled(frozenset(), frozenset(), {})
         return replace(settled, stale=settled.stale | {run.run_id})

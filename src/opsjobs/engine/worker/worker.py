@@ -109,7 +109,8 @@ class Worker:
         while not self._stopping:
             try:
                 await self._run_session()
-            except Exception:  # noqa: BLE001  a fault of ours ends this session: the lease protects its runs, and another session begins
+            except Exception:  # noqa: BLE001  a bug ends this session only
+                # The lease protects its runs, and another session begins.
                 self._tools.metrics.bugs.labels("worker").inc()
                 log.exception("worker_session_failed", worker=self._options.name)
                 await asyncio.sleep(RESTART_SECONDS)
@@ -160,7 +161,8 @@ class Worker:
                 async with self._tools.bus.listen(CONTROL) as orders:
                     async for _, message in orders:
                         self._handle_order(message)
-            except Exception:  # noqa: BLE001  without orders a cancel takes until the next renewal: keep listening
+            except Exception:  # noqa: BLE001  keep listening
+                # Without orders, a cancel takes until the next renewal.
                 self._tools.metrics.bugs.labels("control").inc()
                 log.exception("orders_not_received")
                 await asyncio.sleep(RESTART_SECONDS)

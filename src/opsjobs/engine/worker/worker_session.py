@@ -128,10 +128,12 @@ class WorkerSession:
         self._claiming_since: float | None = None
         # Whether the ledger may hold runs of ours that are not in `runs`.
         self._may_own_unknown_runs = False
-        # Runs that left `runs` without the ledger's word that they are over: adopted as lost, and never twice.
+        # Runs that left `runs` without a record in the ledger that they are over: adopted as lost,
+        # and never twice.
         self._out_of_step: set[int] = set()
         """Runs whose flush the ledger refused: lost to another worker, or ours but mismatched."""
-        # Runs that were left in an outage of PostgreSQL: adopted as runs that others had begun, as often as it takes.
+        # Runs that were left in an outage of PostgreSQL: adopted as runs that others had begun, as
+        # often as it takes.
         self._suspended: set[int] = set()
         """Runs that were let go because PostgreSQL was away; the next claim resumes them."""
         self._given_up: set[int] = set()
@@ -156,7 +158,8 @@ class WorkerSession:
             registered_at=registered_at,
             waiting_since=self._waiting_since,
         )
-        self.heartbeat.start()  # first: if no thread can be started, nothing of this session is left behind
+        # First: if no thread can be started, nothing of this session is left behind.
+        self.heartbeat.start()
         self._run_tools = RunTools(
             ledger=tools.ledger,
             sessions=tools.sessions,
@@ -211,7 +214,7 @@ class WorkerSession:
             if isinstance(unavailable, Locked):
                 self._claiming_since = None  # the statement came back
             log.warning("claim_failed", reason=str(unavailable))
-        except Exception:  # noqa: BLE001  a bug must not end the claim loop: the next round tries again
+        except Exception:  # noqa: BLE001  a bug must not end the loop: the next round retries
             self._claiming_since = None  # the statement came back
             self._tools.metrics.bugs.labels("claim").inc()
             log.exception("claim_failed")
