@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from opsjobs.backoff import Backoff
+from opsjobs.task_cancellation import ended
 from opsjobs.telemetry import Metrics, log
 
 # The queue of outgoing messages; beyond it the newest is dropped. Receivers also poll, so this only
@@ -352,12 +353,7 @@ def _pool(url: str) -> ConnectionPool:
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait for its end.
-
-    The client library loses a cancel that arrives with an answer, so it is repeated.
-    """
-    for _ in range(CANCELS):
-        task.cancel()
-        await asyncio.wait((task,), timeout=CLOSE_SECONDS_MAX / CANCELS)
-        if task.done():
-            return
+    """Cancel a task and wait for its end, for CLOSE_SECONDS_MAX at most."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS_MAX):
+            await ended(task, again_seconds=CLOSE_SECONDS_MAX / CANCELS)
