@@ -9,7 +9,6 @@ import pytest
 
 from kit.issuer import AUDIENCE, ISSUER, Answers, answering, good, jwk, private, signed
 from opsjobs.clock import TurnedClock
-from opsjobs.identity.jws import BY_KEY_PAIR
 from opsjobs.identity.platform_tokens import SignedTokens
 from opsjobs.identity.verification_keys import (
     KEPT_WITHOUT_ANSWER_SECONDS,
@@ -19,6 +18,7 @@ from opsjobs.identity.verification_keys import (
 from opsjobs.integrations.issuer import DiscoveredIssuer, PinnedIssuer
 from opsjobs.integrations.json_client import BYTES_MAX, JsonClient
 from opsjobs.model.errors import Unauthorised, Unavailable
+from opsjobs.model.jwt_algorithms import BY_KEY_PAIR
 from opsjobs.model.token_claims import ClaimRules
 
 TTL = 300.0

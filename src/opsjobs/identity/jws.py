@@ -18,22 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from jwt.algorithms import HMACAlgorithm
 
+from opsjobs.model.jwt_algorithms import BY_KEY_PAIR, SHARED
 from opsjobs.model.token_claims import is_name, rejected
 
 TOKEN_BYTES_MAX = 8_192
-SHARED = ("HS256", "HS384", "HS512")
-BY_KEY_PAIR = (
-    "RS256",
-    "RS384",
-    "RS512",
-    "PS256",
-    "PS384",
-    "PS512",
-    "ES256",
-    "ES384",
-    "ES512",
-    "EdDSA",
-)
 RSA_BITS_MIN = 2_048
 # Headers that name a key inside or outside the token, and extensions that are not supported.
 _HEADERS_REFUSED = ("jku", "x5u", "jwk", "x5c", "crit", "b64", "zip", "enc")

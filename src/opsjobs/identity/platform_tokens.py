@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from opsjobs.clock import Clock
-from opsjobs.identity.jws import BY_KEY_PAIR, SHARED, TOKEN_BYTES_MAX, UnverifiedToken
+from opsjobs.identity.jws import TOKEN_BYTES_MAX, UnverifiedToken
 from opsjobs.identity.verification_keys import VerificationKeys
 from opsjobs.integrations.auth_service import AuthService
 from opsjobs.integrations.json_client import ServiceUnavailable
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Unavailable
+from opsjobs.model.jwt_algorithms import BY_KEY_PAIR, SHARED
 from opsjobs.model.token_claims import ClaimRules, check, external, rejected
 
 KEPT_MAX = 10_000

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from opsjobs.model.jwt_algorithms import BY_KEY_PAIR, SHARED
 from opsjobs.model.secret import Secret
 from opsjobs.settings.parsers import (
     HOW_TO_MAKE_ONE,
@@ -22,19 +23,6 @@ from opsjobs.settings.parsers import (
 
 SECRET_BYTES_MIN = 32
 SECRET_CHARACTERS_DIFFERENT_MIN = 10
-SHARED = ("HS256", "HS384", "HS512")
-BY_KEY_PAIR = (
-    "RS256",
-    "RS384",
-    "RS512",
-    "PS256",
-    "PS384",
-    "PS512",
-    "ES256",
-    "ES384",
-    "ES512",
-    "EdDSA",
-)
 # Values of examples, which are public.
 _KNOWN = re.compile(
     r"(?i)(change|your|example|default|secret-?key|super-?secret|jwt-?secret|password|development|insecure|test-)"
