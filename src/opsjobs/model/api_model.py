@@ -31,6 +31,8 @@ from opsjobs.model.instants import in_reach
 from opsjobs.model.near_names import UnknownField
 from opsjobs.model.units import format_duration, format_size, parse_duration, parse_size
 
+_DURATION_PATTERN = r"^\d+(\.\d+)?\s*(ms|s|m|h|d)?$"
+
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
@@ -40,7 +42,7 @@ Duration = Annotated[
         {
             "type": "string",
             "examples": ["30s", "10m", "2h"],
-            "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)?$",
+            "pattern": _DURATION_PATTERN,
         }
     ),
 ]
@@ -55,7 +57,7 @@ Pause = Annotated[
         {
             "type": "string",
             "examples": ["0s", "1s", "5m"],
-            "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)?$",
+            "pattern": _DURATION_PATTERN,
         }
     ),
 ]
