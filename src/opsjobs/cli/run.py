@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import typer
@@ -27,6 +28,37 @@ Interpreter = Annotated[
 _WHERE = "no targets are given. Use -t web-1,web-2, -g GROUP or -l env=prod."
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BecomeOptions:
+    """Options that say as which user a command runs."""
+
+    become: Annotated[bool | None, typer.Option("--become", help="Run it as root, with sudo.")]
+    become_user: Annotated[
+        str | None, typer.Option(metavar="USER", help="Run it as this user instead of root.")
+    ]
+    become_method: Annotated[
+        Literal["sudo", "su", "doas"] | None, typer.Option(help="Use this instead of sudo.")
+    ]
+    become_credential: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The credential with the password for sudo or su (default: none)."
+        ),
+    ]
+
+    def as_body(self) -> dict[str, Any] | None:
+        """Return the `become` of an action; a method, user or credential implies it."""
+        how = _drop_none(
+            {
+                "user": self.become_user,
+                "method": self.become_method,
+                "credential": self.become_credential,
+            }
+        )
+        return how if self.become or how else None
+
+
+@options.spread(BecomeOptions, "becoming")
 def run(
     words: Annotated[
         list[str] | None,
@@ -70,19 +102,7 @@ def run(
         str | None,
         typer.Option(metavar="DURATION", help="The timeout of the command, such as 30s."),
     ] = None,
-    become: Annotated[bool, typer.Option("--become", help="Run it as root, with sudo.")] = False,
-    become_user: Annotated[
-        str | None, typer.Option(metavar="USER", help="Run it as this user instead of root.")
-    ] = None,
-    become_method: Annotated[
-        Literal["sudo", "su", "doas"] | None, typer.Option(help="Use this instead of sudo.")
-    ] = None,
-    become_credential: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="The credential with the password for sudo or su (default: none)."
-        ),
-    ] = None,
+    becoming: BecomeOptions,
     dry_run: options.DryRun = False,
     reason: options.Reason = None,
     override_safety: options.OverrideSafety = None,
@@ -110,9 +130,7 @@ def run(
         "env": options.pairs("--env", env) or None,
         "cwd": cwd,
         "timeout": options.duration("--timeout", timeout),
-        "become": build_become(
-            become, user=become_user, method=become_method, credential=become_credential
-        ),
+        "become": becoming.as_body(),
     }
     why = options.because(reason, override_safety)
     body = build_request(
@@ -130,12 +148,6 @@ def run(
                 client, "/run", body, as_json=as_json, detach=detach, raw=raw, wait_limit=wait_limit
             )
         )
-
-
-def build_become(become: bool, **how: str | None) -> dict[str, Any] | None:
-    """Return the `become` of an action; a method, user or credential implies it."""
-    told = _drop_none(how)
-    return told if become or told else None
 
 
 def build_program(words: list[str], script: str | None, interpreter: str | None) -> dict[str, Any]:
