@@ -223,6 +223,22 @@ def job(name: str = "restart-web", **fields: Any) -> dict[str, Any]:
     }
 
 
+def definition_of(answered: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a job as its PUT expects it: the answer without what the service adds."""
+    added = {
+        "id",
+        "uuid",
+        "version",
+        "status",
+        "created_at",
+        "updated_at",
+        "created_by",
+        "verdict",
+        "findings",
+    }
+    return {name: value for name, value in answered.items() if name not in added}
+
+
 def problem(answer: httpx2.Response, status: int, code: str) -> Mapping[str, Any]:
     """The problem document of an answer, checked to be one with this status and code."""
     assert answer.headers["content-type"] == "application/problem+json", answer.text

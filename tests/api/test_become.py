@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.kit import desk, job, problem
+from api.kit import definition_of, desk, job, problem
 from api.live import live
 from opsjobs.store.transaction import Database
 
@@ -26,20 +26,9 @@ async def test_a_job_keeps_as_whom_it_runs(database: Database) -> None:
             "method": "sudo",
             "credential": None,
         }
-        own = {
-            "id",
-            "uuid",
-            "version",
-            "status",
-            "created_at",
-            "updated_at",
-            "created_by",
-            "verdict",
-            "findings",
-        }
         again = await ada.http.put(
             "/jobs/1",
-            json={k: v for k, v in made.items() if k not in own},
+            json=definition_of(made),
             headers={"If-Match": "*"},
         )
         assert (again.status_code, again.json()["version"]) == (200, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.kit import desk, job, problem
+from api.kit import definition_of, desk, job, problem
 from opsjobs.model.policy import Policy
 from opsjobs.store.transaction import Database
 
@@ -50,20 +50,9 @@ async def test_what_a_get_shows_of_the_definition_can_be_put_back(database: Data
                 json=job(actions=[{"command": "a", "timeout": "90s", "output_limit": "1MiB"}]),
             )
         ).json()
-        own = {
-            "id",
-            "uuid",
-            "version",
-            "status",
-            "created_at",
-            "updated_at",
-            "created_by",
-            "verdict",
-            "findings",
-        }
         again = await ada.http.put(
             "/jobs/1",
-            json={k: v for k, v in shown.items() if k not in own},
+            json=definition_of(shown),
             headers={"If-Match": "*"},
         )
         assert (again.status_code, again.json()["version"]) == (200, 1)
