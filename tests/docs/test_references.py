@@ -13,12 +13,22 @@ from docs.pages import ROOT, coded, pages
 PAGES = [str(page.relative_to(ROOT)) for page in pages()]
 _LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)")
 _FILE = re.compile(r"(?:src|tests|docs|scripts|bench)/[\w./-]*\w")
+_PAGE = re.compile(r"\bdocs/[\w/-]+\.md\b")
 _TEST = re.compile(r"(tests/[\w/]+\.py)::(test_\w+)")
 _CONTRACT = re.compile(r"importlinter:contract:([\w-]+)")
 
 
 def text(page: str) -> str:
     return (ROOT / page).read_text()
+
+
+def test_pages_that_the_source_names_exist() -> None:
+    named = {
+        (str(path.relative_to(ROOT)), page)
+        for path in (ROOT / "src").rglob("*.py")
+        for page in _PAGE.findall(path.read_text())
+    }
+    assert [(path, page) for path, page in sorted(named) if not (ROOT / page).is_file()] == []
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -11,7 +11,7 @@ from opsjobs.model.access import PrincipalKind
 
 
 class GrantOut(AnswerModel):
-    """A role, or permissions by name, for what has the labels of `scope`; an empty scope: for everything."""
+    """A role or permissions, limited to the labels of `scope`; an empty scope has no limit."""
 
     role: str | None
     permissions: list[str]

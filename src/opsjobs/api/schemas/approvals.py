@@ -67,7 +67,7 @@ class AuthorOut(AnswerModel):
 
 
 class WouldRunOut(AnswerModel):
-    """What would run where after an approval."""
+    """Preview of the actions and targets that an approval would release."""
 
     job_name: str
     actions: list[Json]
@@ -108,7 +108,7 @@ class DeadLetterPageOut(PageModel):
 
 
 class RevivedOut(AnswerModel):
-    """The executions that a revive launched. `more`: there are other letters that the filter means."""
+    """The executions launched by a revive; `more` is true if further letters match the filter."""
 
     executions: list[ExecutionOut]
     more: bool

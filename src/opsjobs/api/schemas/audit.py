@@ -45,7 +45,7 @@ class ChainBreakOut(AnswerModel):
 
 
 class VerificationOut(AnswerModel):
-    """What a walk along a stretch of the chain found."""
+    """Result of the verification of one part of the chain."""
 
     whole: bool
     checked: int

@@ -1,4 +1,4 @@
-"""What the schemas of answers share."""
+"""Common parts of the response models."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class AnswerModel(BaseModel):
 
 
 class StoredModel(AnswerModel):
-    """What every stored thing has."""
+    """Fields common to all stored resources."""
 
     id: int
     uuid: UUID
@@ -60,7 +60,7 @@ class TargetRefOut(AnswerModel):
 
 
 class ErrorOut(AnswerModel):
-    """Why a run or an action failed; docs/errors.md lists the codes."""
+    """Error of a run or an action; docs/troubleshooting.md explains the codes."""
 
     code: str
     message: str
@@ -77,7 +77,7 @@ class FindingOut(AnswerModel):
 
 
 class LateResultOut(AnswerModel):
-    """What was found out about a run after it had ended as lost."""
+    """Outcome of a run that was determined after the run had ended as lost."""
 
     status: str
     exit_code: int | None

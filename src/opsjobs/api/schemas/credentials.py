@@ -9,7 +9,7 @@ from opsjobs.model.secret import CredentialType
 
 
 class BindingOut(AnswerModel):
-    """Where alone a credential may be used; three empty lists: anywhere."""
+    """Targets, groups and jobs to which a credential is bound; three empty lists: no limit."""
 
     targets: list[str] = Field(default=[])
     groups: list[str] = Field(default=[])
@@ -47,7 +47,7 @@ class CertificateOut(AnswerModel):
 
 
 class CredentialTestOut(AnswerModel):
-    """Whether the secrets of a credential can be read and used now, step by step."""
+    """Result of a credential test, step by step."""
 
     ok: bool
     steps: list[StepOut]
@@ -72,14 +72,14 @@ class UsingJobOut(AnswerModel):
 
 
 class UsageTotalOut(AnswerModel):
-    """How many targets and jobs there are."""
+    """Numbers of targets and jobs."""
 
     targets: int
     jobs: int
 
 
 class CredentialUsageOut(AnswerModel):
-    """Where a credential is used; `total` counts those that are not shown, too."""
+    """Users of a credential; `total` includes those that are not shown."""
 
     targets: list[UsingTargetOut]
     jobs: list[UsingJobOut]
@@ -104,7 +104,7 @@ class KeyListOut(AnswerModel):
 
 
 class KeyRotationOut(AnswerModel):
-    """How far a rotation has come."""
+    """Progress of a key rotation."""
 
     rewrapped: int
     left: int

@@ -37,14 +37,14 @@ class ExecutionLinksOut(AnswerModel):
 
 
 class WavesOut(AnswerModel):
-    """How many waves are open, of how many."""
+    """Number of open waves and of all waves."""
 
     open: int
     total: int
 
 
 class WaitingOnOut(AnswerModel):
-    """Why an execution stands still. Which of the optional fields are there depends on `kind`."""
+    """Reason why an execution makes no progress; the optional fields depend on `kind`."""
 
     kind: str = Field(
         description="pause, confirm, max_fail, check, exclusive, approval, workers, maintenance, slot or hold"
@@ -113,7 +113,7 @@ class ResumedOut(ExecutionOut):
 
 
 class PlannedCommandOut(AnswerModel):
-    """What one action would do on one target."""
+    """Preview of one action on one target."""
 
     target: str
     action: str
@@ -121,7 +121,7 @@ class PlannedCommandOut(AnswerModel):
 
 
 class ChangesOut(AnswerModel):
-    """How the targets differ from those of the last execution of the job."""
+    """Differences between these targets and those of the job's last execution."""
 
     since: int | None
     added: list[str]
@@ -129,14 +129,14 @@ class ChangesOut(AnswerModel):
 
 
 class EstimateOut(AnswerModel):
-    """How long an execution may take, from earlier ones; null if there were none."""
+    """Expected duration, from earlier executions; null if there were none."""
 
     seconds: float | None
     executions: int
 
 
 class PreviewOut(AnswerModel):
-    """What an execution would do."""
+    """Preview of an execution."""
 
     targets: list[TargetRefOut]
     waves: list[list[str]]
@@ -164,7 +164,7 @@ class RetryRefOut(AnswerModel):
 
 
 class RetryPreviewOut(AnswerModel):
-    """What a retry would be for."""
+    """The runs that a retry would repeat."""
 
     execution: int
     targets: list[RetryTargetOut]

@@ -72,7 +72,7 @@ class JobVersionPageOut(PageModel):
 
 
 class DraftErrorOut(AnswerModel):
-    """What is wrong with a part of a body."""
+    """A finding about a part of a body."""
 
     pointer: str = Field(description="JSON Pointer into the body")
     detail: str
@@ -80,7 +80,7 @@ class DraftErrorOut(AnswerModel):
 
 
 class ValidationOut(AnswerModel):
-    """What is wrong with a job. `errors` would refuse it, `warnings` would not."""
+    """Result of a validation; `errors` would refuse the job, `warnings` would not."""
 
     valid: bool
     errors: list[DraftErrorOut]
@@ -95,7 +95,7 @@ class JobExportOut(AnswerModel):
 
 
 class AppliedJobOut(AnswerModel):
-    """What became, or would become, of one job of POST /jobs/apply."""
+    """Result of POST /jobs/apply for one job, or its preview."""
 
     name: str
     change: Literal["created", "updated", "unchanged"]
@@ -108,7 +108,7 @@ class AppliedJobOut(AnswerModel):
 
 
 class AppliedOut(AnswerModel):
-    """What became, or would become, of all jobs of POST /jobs/apply."""
+    """Result of POST /jobs/apply for all jobs, or its preview."""
 
     items: list[AppliedJobOut]
     dry_run: bool

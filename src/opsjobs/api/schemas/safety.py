@@ -7,7 +7,7 @@ from opsjobs.model.safety_verdict import SafetyVerdict
 
 
 class SafetyCheckOut(AnswerModel):
-    """What the safety check finds in a text."""
+    """Findings of the safety check in a text."""
 
     verdict: SafetyVerdict
     findings: list[FindingOut]

@@ -25,7 +25,7 @@ class FiringLinksOut(AnswerModel):
 
 
 class FiringOut(AnswerModel):
-    """What became of a due time."""
+    """Outcome of a due time."""
 
     id: int
     schedule_id: int
@@ -102,7 +102,7 @@ class SchedulePageOut(PageModel):
 
 
 class ClosureOut(AnswerModel):
-    """Which calendar closes a time, why, and until when."""
+    """The calendar that closes a time, with the reason and the end of the closure."""
 
     calendar: str
     reason: str
@@ -207,7 +207,7 @@ class CalendarPageOut(PageModel):
 
 
 class CalendarCheckOut(AnswerModel):
-    """Whether a calendar is open at a time, and until when it stays so."""
+    """State of a calendar at a time, and how long it lasts."""
 
     calendar: str
     at: Timestamp

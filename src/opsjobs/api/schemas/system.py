@@ -47,7 +47,7 @@ class WorkerListOut(AnswerModel):
 
 
 class QueueOut(AnswerModel):
-    """What waits and runs in a zone."""
+    """Waiting and running target runs of a zone."""
 
     zone: str
     waiting: int
@@ -65,7 +65,7 @@ class QueueListOut(AnswerModel):
 
 
 class ReasonOut(AnswerModel):
-    """Why the service is degraded."""
+    """A reason for a degraded service."""
 
     code: str
     detail: str
@@ -84,7 +84,7 @@ class DatabaseStatusOut(AnswerModel):
 
 
 class SchedulerStatusOut(AnswerModel):
-    """Whether a scheduler is at work."""
+    """State of the scheduler."""
 
     status: Literal["ok", "late"]
     ticked_seconds_ago: Seconds | None

@@ -54,7 +54,7 @@ class TargetPageOut(PageModel):
 
 
 class ImportedTargetOut(AnswerModel):
-    """What became of one entry of an import."""
+    """Outcome of one entry of an import."""
 
     position: int
     name: str
@@ -68,7 +68,7 @@ class ImportedTargetOut(AnswerModel):
 
 
 class ImportOut(AnswerModel):
-    """What became of an import: how many of each outcome, and each entry."""
+    """Outcome of an import: counts, and the outcome of each entry."""
 
     created: int
     updated: int
@@ -80,7 +80,7 @@ class ImportOut(AnswerModel):
 
 
 class TargetTestOut(AnswerModel):
-    """Whether a target can be reached and logged in to, step by step."""
+    """Result of a connection test, step by step."""
 
     ok: bool
     steps: list[StepOut]
