@@ -1,4 +1,4 @@
-"""Exit codes, as scripts rely on them (2-contract.md section 3)."""
+"""Exit codes, as scripts rely on them."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from docs.pages import ROOT, coded, pages
 PAGES = [str(page.relative_to(ROOT)) for page in pages()]
 _LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)")
 _FILE = re.compile(r"(?:src|tests|docs|scripts|bench)/[\w./-]*\w")
-_PAGE = re.compile(r"\bdocs/[\w/-]+\.md\b")
+_PAGE = re.compile(r"\bdocs/[\w/-]+\.md\b|\b\d+-[a-z]+\.md\b")
 _TEST = re.compile(r"(tests/[\w/]+\.py)::(test_\w+)")
 _CONTRACT = re.compile(r"importlinter:contract:([\w-]+)")
 

@@ -10,7 +10,7 @@ from psycopg.rows import DictRow, dict_row
 
 from kit.witness import Witness
 
-# Each query finds what breaks the invariant that it is named for: no row is the good answer. I1 to I9: 3-execution.md §6.
+# Each query finds what breaks the invariant that it is named for: no row is the good answer.
 _BROKEN: Mapping[str, str] = {
     "I5 every accepted run ends": """
 select r.execution_id, r.id as target_run, r.target_name, r.status, r.waiting_for, r.worker from target_runs r

@@ -1,4 +1,4 @@
-"""7-security.md 13: host keys are pinned or certified, a revoked one is good for nothing, and a change blocks and is told."""
+"""Point 13: host keys are pinned or certified, a revoked one is good for nothing, and a change blocks and is told."""
 
 from __future__ import annotations
 

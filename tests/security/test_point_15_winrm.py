@@ -1,4 +1,4 @@
-"""7-security.md 15: WinRM: no Basic over http. There is no WinRM yet: nothing is claimed, and this fails when there is."""
+"""Point 15: WinRM: no Basic over http. There is no WinRM yet: nothing is claimed, and this fails when there is."""
 
 from __future__ import annotations
 

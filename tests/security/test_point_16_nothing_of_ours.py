@@ -1,4 +1,4 @@
-"""7-security.md 16: agent and X11 forwarding are off, no client configuration is read, and no data is ever a ProxyCommand."""
+"""Point 16: agent and X11 forwarding are off, no client configuration is read, and no data is ever a ProxyCommand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""7-security.md 17: link-local, metadata and (in production) loopback addresses are no targets, in any spelling, through any way."""
+"""Point 17: link-local, metadata and (in production) loopback addresses are no targets, in any spelling, through any way."""
 
 from __future__ import annotations
 

@@ -420,7 +420,7 @@ async def test_every_change_has_one_event_in_order(database: Database) -> None:
 
 
 async def test_four_workers_on_four_executions_break_no_limit(database: Database) -> None:
-    """Run the simulation behind the rules of 10-ledger.md: slots, windows, a cancel."""
+    """Run a simulation of the ledger: slots, windows, a cancel."""
     dice = random.Random(7)
     executions = [
         await launch(database, machines(400, slots=2), window=60),

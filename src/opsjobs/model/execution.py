@@ -192,7 +192,7 @@ def verdict(counts: Mapping[RunStatus, int], *, cancel_asked: bool) -> Execution
     """Return the final status of an execution whose runs have all ended.
 
     `counts` holds how many runs ended in each status (missing = 0). An execution without targets is
-    completed. The statement in store/ledger.py computes the same in SQL; a property test compares
+    completed. The statement in store/ledger computes the same in SQL; a property test compares
     the two."""
     total = sum(counts.values())
     succeeded = counts.get(RunStatus.SUCCEEDED, 0)

@@ -120,7 +120,7 @@ class Round:
 def execution_uuid(schedule: UUID, due: datetime) -> UUID:
     """Return the uuid of the execution of a due time.
 
-    It is the same in a database that was restored from a backup (3-execution.md §2)."""
+    It is the same in a database that was restored from a backup."""
     return uuid5(schedule, due.astimezone(UTC).isoformat())
 
 

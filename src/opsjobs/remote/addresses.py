@@ -12,7 +12,7 @@ from opsjobs.model.execution import ErrorCode
 
 @dataclass(frozen=True, slots=True)
 class AddressPolicy:
-    """The check of each resolved address just before it is connected to (7-security.md 17).
+    """The check of each resolved address just before it is connected to.
 
     `deny` wins over everything. `allow` lists exceptions to the built-in refusals: link-local,
     metadata and similar addresses that no machine has are always refused, loopback if `production`.

@@ -160,7 +160,7 @@ def unknown(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
     }
 
 
-# What a run finds in its environment on the target (2-contract.md): no setting, and no mistake.
+# What a run finds in its environment on the target: no setting, and no mistake.
 _ON_A_TARGET = re.compile(
     r"OPSJOBS_(TARGET|HOST|EXECUTION|JOB|ATTEMPT|SECRETS|RUN|FAILPOINT|PARAM_.*)"
 )

@@ -454,7 +454,7 @@ async def _next_version(
 
 async def _locked(connection: Connection, ref: str, if_match: Collection[int] | None) -> StoredJob:
     # Locked in a statement of its own: the next one then reads what the transaction before
-    # committed (10-ledger.md rule 3).
+    # committed.
     reference = Reference.require("job", ref)
     query = "select id, version from jobs where (id = %s or uuid = %s) and state <> 'archived' for no key update"
     row = await (await connection.execute(query, [reference.id, reference.uuid])).fetchone()

@@ -351,10 +351,7 @@ class Triggers:
 
 
 class StandIn:
-    """Fire schedules in a worker while no scheduler has ticked for 10 seconds.
-
-    This is rule 18 of 10-ledger.md.
-    """
+    """Fire schedules in a worker while no scheduler has ticked for 10 seconds."""
 
     def __init__(self, firing: FiringService, workers: Workers) -> None:
         self._firing = firing

@@ -33,7 +33,7 @@ _WAY_OUT = "Change it; who holds safety:override passes with override_safety: tr
 
 
 class JudgeText(Protocol):
-    """`judges.pool.JudgePool.judge`."""
+    """`sandbox.pool.JudgePool.judge`."""
 
     async def __call__(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
         """Return what the rules find in this text. Raises Unavailable if it cannot be asked now."""

@@ -56,7 +56,7 @@ __all__ = [
 
 
 class Ledger:
-    """All operations of the ledger (10-ledger.md).
+    """All operations of the ledger.
 
     Each opens its own transaction, and retries it after a deadlock.
     """
@@ -87,7 +87,7 @@ class Ledger:
         """Take over up to `limit` runs of dead workers, under this owner and the next fence.
 
         A run whose owners died too often in a row without a sign of life from it ends `dead`
-        instead (10-ledger.md rule 12). From the second death on, such runs are handed out one by
+        instead. From the second death on, such runs are handed out one by
         one: the next one once the last has given a sign of life, or if it was `waited` for long
         enough.
         """

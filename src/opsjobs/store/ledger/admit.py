@@ -2,8 +2,8 @@
 
 Always runs under the locks of the executions. The ready and running runs of an execution stay
 within its window. The i-th ready run of an execution gets the i-th turn from now, so that a small
-execution beside a large one is served within the next turns, in proportion to priority
-(10-ledger.md rule 6). Only runs of open waves are admitted; of a halted execution only runs that
+execution beside a large one is served within the next turns, in proportion to priority.
+Only runs of open waves are admitted; of a halted execution only runs that
 were claimed before; no run while the execution waits for an exclusive name.
 """
 

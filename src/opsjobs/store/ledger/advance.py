@@ -2,8 +2,7 @@
 
 Runs under the lock of the execution, after any of its runs has moved. A barrier opens when every
 run of the wave that has not ended waits at one. More failures than the policy allows halt or pause
-the execution. A wave that has ended opens the next one, unless its gate requires a confirmation
-(10-ledger.md rules 1 to 4).
+the execution. A wave that has ended opens the next one, unless its gate requires a confirmation.
 """
 
 from __future__ import annotations

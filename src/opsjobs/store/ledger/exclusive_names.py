@@ -1,7 +1,7 @@
 """Exclusive names: an execution that requests some is queued until it has all of them.
 
-Names are granted all together and in launch order, never before an older request for the same name
-(10-ledger.md rule 19). A child execution shares the names of its parents, and passes all requests
+Names are granted all together and in launch order, never before an older request for the same name.
+A child execution shares the names of its parents, and passes all requests
 that are not granted yet, because these may wait for its parents.
 """
 

@@ -139,8 +139,7 @@ where e.finished_at is null and e.created_at < (select opsjobs_now()) - interval
 # idle_in_transaction_session_timeout does not end the session of a client that was frozen within a
 # pipeline: PostgreSQL starts that timer at a ReadyForQuery only, and any message after it stops it.
 # Such a session holds its locks for ever, also the lock of its worker's row, so that its lease
-# could not be expired. No transaction of this service lives longer than 10 s (10-ledger.md rule
-# 21).
+# could not be expired. No transaction of this service lives longer than 10 s.
 _TERMINATE_FROZEN = """
 select pg_terminate_backend(pid) from pg_stat_activity
 where datname = current_database() and usename = current_user and application_name like 'opsjobs %%'

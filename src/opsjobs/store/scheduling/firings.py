@@ -1,6 +1,6 @@
 """Firings: due times become pending firings, and those become executions.
 
-Each step is a transaction of its own (10-ledger.md rule 17).
+Each step is a transaction of its own.
 """
 
 from __future__ import annotations

@@ -382,7 +382,7 @@ class Schedules:
         """
         named = Reference.require("schedule", ref)
         # In a statement of its own: so the next one reads what the transaction before this one has
-        # committed (10-ledger.md rule 3).
+        # committed.
         lock = "select id from job_schedules where (id = %s or uuid = %s) and deleted_at is null for no key update"
         row = await (await connection.execute(lock, [named.id, named.uuid])).fetchone()
         if row is None:
