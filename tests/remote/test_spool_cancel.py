@@ -98,10 +98,14 @@ async def test_a_command_that_kills_its_whole_group_takes_its_keeper_along_and_a
     shell: str,
 ) -> None:
     async with machine(shell) as web:
-        order = web.order("echo up; sleep 0.2; setsid sleep 60 & kill -KILL 0")
+        # It waits for the file, so that it lives until its first output was read.
+        order = web.order(
+            "echo up; while [ ! -e go ]; do sleep 0.05; done; setsid sleep 60 & kill -KILL 0"
+        )
         process = await web.begin(order)
         await first(process)
         keeper = web.keeper(order)
+        (web.account.home / "go").touch()
         await until(lambda: not alive(keeper))
         assert await web.spool.look(order.key) is None or marked(order.key) == []
         proof = (await web.spool.cancel(order.key, 0.2)).proof
