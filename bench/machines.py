@@ -14,7 +14,7 @@ from kit.sshd import BINARY, sshd
 
 # OpenSSH takes at most 16 ListenAddress lines, and a wildcard would answer the world: so 13 servers of 16 addresses.
 ADDRESSES_A_SERVER = 16
-MACHINES_AT_MOST = 254
+MACHINES_MAX = 254
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def machines(count: int, folder: Path) -> Iterator[Machines]:
     """Serve them for the length of the block; the key and a known_hosts file are written to `folder`."""
     if BINARY is None:
         raise SystemExit("bench needs a real OpenSSH server: install openssh-server")
-    assert count < MACHINES_AT_MOST
+    assert count < MACHINES_MAX
     addresses = [f"127.0.1.{n}" for n in range(1, count + 2)]
     with ExitStack() as stack:
         servers = [

@@ -21,7 +21,7 @@ from processes import cpu_seconds, pss_bytes, tree
 
 READY_SECONDS = 60
 STOP_SECONDS = 60
-EXECUTION_SECONDS_AT_MOST = 60
+EXECUTION_SECONDS_MAX = 60
 SPARE = "bench-spare"
 KEPT_ALIVE_SECONDS = 2  # the server hangs up after 5
 
@@ -193,7 +193,7 @@ def job(
 def run_to_end(api: Api, path: str, body: Any, *, due_seconds: float = 0.0) -> dict[str, Any]:
     """Launch, and ask for the end when it is due, so that asking costs little."""
     execution = api.call("POST", path, body)
-    deadline = time.monotonic() + EXECUTION_SECONDS_AT_MOST
+    deadline = time.monotonic() + EXECUTION_SECONDS_MAX
     time.sleep(due_seconds * 0.9)
     while (execution := api.call("GET", f"/executions/{execution['id']}"))["finished_at"] is None:
         if time.monotonic() > deadline:

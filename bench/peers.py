@@ -17,7 +17,7 @@ from machines import Machines
 
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "opsjobs-bench"
-ROUND_SECONDS_AT_MOST = 120
+ROUND_SECONDS_MAX = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ def _timed(
             stdout=said,
             stderr=subprocess.STDOUT,
             env={**os.environ, **environment},
-            timeout=ROUND_SECONDS_AT_MOST,
+            timeout=ROUND_SECONDS_MAX,
             check=False,
         )
         seconds, after = time.perf_counter() - began, os.times()

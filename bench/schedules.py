@@ -31,7 +31,7 @@ HEAD = (
     "| CPU ms a firing: scheduler | postgres | worker |"
 )
 IDLE_SECONDS = 15.0
-SECONDS_AT_MOST = 120.0
+SECONDS_MAX = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ from job_schedules, generate_series(1, {more}) g where id = {self.far}"""
         began = self.rows("select now() as now")[0]["now"]
         before = self.running.cpu()
         wanted = self.due * count
-        deadline = time.monotonic() + SECONDS_AT_MOST + PERIOD_SECONDS * (count + 1)
+        deadline = time.monotonic() + SECONDS_MAX + PERIOD_SECONDS * (count + 1)
         while len(found := self._lags(ids, began)) < wanted:
             if time.monotonic() > deadline:
                 raise SystemExit(

@@ -24,7 +24,7 @@ _LATER = (409, 503)
 _AGAIN_SECONDS = 0.1
 _REASON = words.text(words.REASON_CHARACTERS)
 # Four looks a second at more rows would cost what the work itself needs. The invariants remember how these ended, too.
-WATCHED_AT_MOST = 500
+WATCHED_MAX = 500
 DURABLE = "required"
 """The policy of every launch: no command is ever started directly, so that none may be lost with its worker."""
 
@@ -100,7 +100,7 @@ class Scene:
         assert answer.status_code == 202, answer.text
         launched = Launched(int(answer.json()["id"]), mark, work, list(addresses))
         self.launched.append(launched)
-        if len(addresses) <= WATCHED_AT_MOST:
+        if len(addresses) <= WATCHED_MAX:
             self._eyes.watch(launched.id)
         return launched
 

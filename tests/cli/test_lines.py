@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from opsjobs.cli.output_lines import PARTIAL_BYTES_AT_MOST, OutputLines
+from opsjobs.cli.output_lines import PARTIAL_BYTES_MAX, OutputLines
 
 NAMES = {"1": "web-1", "2": "web-2"}
 
@@ -90,8 +90,8 @@ def test_the_end_of_an_action_ends_its_line_only() -> None:
 
 def test_a_line_that_never_ends_is_not_held_for_ever() -> None:
     paper, lines = several()
-    lines.output(out(1, "x" * (PARTIAL_BYTES_AT_MOST + 1)))
-    assert paper.stdout == b"web-1 | " + b"x" * (PARTIAL_BYTES_AT_MOST + 1) + b"\n"
+    lines.output(out(1, "x" * (PARTIAL_BYTES_MAX + 1)))
+    assert paper.stdout == b"web-1 | " + b"x" * (PARTIAL_BYTES_MAX + 1) + b"\n"
 
 
 def test_dropped_output_is_told_on_stderr() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsjobs.cli.sse import EVENT_BYTES_AT_MOST, Event, Parser
+from opsjobs.cli.sse import EVENT_BYTES_MAX, Event, Parser
 
 STREAM = (
     b"\xef\xbb\xbf: hello\n\n"
@@ -57,6 +57,6 @@ def test_an_id_with_nul_is_ignored() -> None:
 
 def test_an_event_without_an_end_is_refused_at_the_limit() -> None:
     parser = Parser()
-    parser.feed(b"data: " + b"x" * (EVENT_BYTES_AT_MOST - 10))
+    parser.feed(b"data: " + b"x" * (EVENT_BYTES_MAX - 10))
     with pytest.raises(ValueError, match="larger than"):
         parser.feed(b"x" * 100)

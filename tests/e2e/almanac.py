@@ -15,7 +15,7 @@ from e2e.processes import Json, until
 SECONDS = 300.0
 MINUTE = timedelta(minutes=1)
 HOUR = 60
-COUNTED_AT_MOST = 1000
+COUNTED_MAX = 1000
 """Missed moments that are counted one by one; of more it is said that there were more."""
 
 
@@ -189,4 +189,4 @@ class Missed:
         assert {row["status"] for row in others} <= {"missed"}, self.name
         assert all(row["reason"] and row["execution_id"] is None for row in others), self.name
         told, left = sum(row["moments"] for row in others), len(self.moments) - self.run
-        assert told == left or COUNTED_AT_MOST - self.run <= told < left, self.name
+        assert told == left or COUNTED_MAX - self.run <= told < left, self.name

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from e2e.almanac import COUNTED_AT_MOST, HOUR, MINUTE, Almanac, Entry, Missed, Silence, every
+from e2e.almanac import COUNTED_MAX, HOUR, MINUTE, Almanac, Entry, Missed, Silence, every
 from e2e.clockwork import SCHEDULERS, Clockwork
 from e2e.clockwork import clockwork as open_clockwork
 from e2e.processes import Json, until
@@ -228,7 +228,7 @@ def silenced(silence: Silence) -> Iterator[Missed]:
             hourly_due,
             2,
         )
-    if TIMES > 1 and len(minutely_due) > COUNTED_AT_MOST:
+    if TIMES > 1 and len(minutely_due) > COUNTED_MAX:
         yield Missed(
             "limit",
             {**span, "cron": minutely, "misfire": "run_all", "misfire_window": "7d"},

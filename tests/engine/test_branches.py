@@ -15,7 +15,7 @@ from opsjobs.engine.runs.target_run import RunLimits
 from opsjobs.model.execution import CancelProof, Execution, ExecutionStatus
 from opsjobs.remote.fake import FakeMachine, Gate
 from opsjobs.remote.session import Output, RemoteExit
-from opsjobs.store.ledger.takeover import CLAIMS_AT_MOST
+from opsjobs.store.ledger.takeover import CLAIMS_MAX
 from opsjobs.store.transaction import Database
 
 SECONDS = 60.0
@@ -289,7 +289,7 @@ async def test_a_poisonous_run_ends_with_all_its_branches(database: Database) ->
             await both_spoke(on, execution)
         async with database.connection() as connection:
             await connection.execute("update workers set stopped_at = null")
-            await connection.execute("update target_runs set claims = %s", [CLAIMS_AT_MOST])
+            await connection.execute("update target_runs set claims = %s", [CLAIMS_MAX])
         async with on.worker("worker-1"):
             ended = await on.ended(execution, SECONDS)
         left.event.set()

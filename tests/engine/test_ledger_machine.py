@@ -26,7 +26,7 @@ from opsjobs.model.execution import FINAL_RUN_STATUSES, ErrorCode, RunError, Run
 from opsjobs.model.spool_identity import SpoolIdentity
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.ledger import Claimed, Flush, Ledger, LogLine, ResultState, RunMove, Settled
-from opsjobs.store.ledger.takeover import CLAIMS_AT_MOST, SUSPECT_CLAIMS
+from opsjobs.store.ledger.takeover import CLAIMS_MAX, SUSPECT_CLAIMS
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.workers import Incarnation, Workers
 
@@ -394,7 +394,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if not self.may_die or self.poisoned:
             return
         dying = self.one_of(self.may_die, which)
-        for _ in range(CLAIMS_AT_MOST + 1):
+        for _ in range(CLAIMS_MAX + 1):
             self.dies(dying)
             dying = self.workers[-1]
             self.inherit(dying, 100)
@@ -412,9 +412,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def handed_out(self, worker: Worker) -> list[int]:
         """Orphans in their order; of those that died with two workers or more the first one, if this worker has none in hand."""
         claims = {run: self.inherited(run, worker).claims for run in self.orphans}
-        suspects = [
-            run for run, count in claims.items() if SUSPECT_CLAIMS <= count <= CLAIMS_AT_MOST
-        ]
+        suspects = [run for run, count in claims.items() if SUSPECT_CLAIMS <= count <= CLAIMS_MAX]
         in_hand = any(
             held.owner == worker.id and held.claims >= SUSPECT_CLAIMS
             for held in self.holds.values()
@@ -424,7 +422,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def inherit(self, worker: Worker, limit: int) -> None:
         due = self.handed_out(worker)[:limit]
-        dead = {run for run in due if self.inherited(run, worker).claims > CLAIMS_AT_MOST}
+        dead = {run for run in due if self.inherited(run, worker).claims > CLAIMS_MAX}
         taken = self.do(
             self.ledger.take_over(owner=worker.id, worker=worker.name, zone="default", limit=limit)
         )

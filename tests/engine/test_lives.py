@@ -62,7 +62,7 @@ async def _broken() -> bool:
 async def test_more_runs_than_are_read_at_a_time_are_all_taken_up_after_a_lost_answer(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claiming, "UNKNOWN_AT_MOST", 2)
+    monkeypatch.setattr(claiming, "UNKNOWN_MAX", 2)
     async with bench(database) as on:
         execution = await on.launch("true", 5)
         failpoints.arm("claim:error_after@1")

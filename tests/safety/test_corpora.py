@@ -10,7 +10,7 @@ from safety.corpus import corpus
 
 DANGEROUS_AT_LEAST = 200
 HARMLESS_AT_LEAST = 300
-FALSE_ALARMS_AT_MOST = 0.02
+FALSE_ALARMS_MAX = 0.02
 
 
 def verdict(interpreter: str, text: str) -> SafetyVerdict:
@@ -36,7 +36,7 @@ def test_hardly_any_harmless_program_is_held_up() -> None:
         for _, interpreter, text in texts
         if (found := judge(interpreter, text))
     ]
-    assert len(alarms) <= FALSE_ALARMS_AT_MOST * len(texts), "\n".join(["", *alarms])
+    assert len(alarms) <= FALSE_ALARMS_MAX * len(texts), "\n".join(["", *alarms])
 
 
 def test_what_is_merely_unknown_warns_and_asks_where_labels_or_a_policy_say_so() -> None:

@@ -15,7 +15,7 @@ from opsjobs.model.execution import CancelProof, ErrorCode, ExecutionStatus, Run
 from opsjobs.model.spool_identity import SpoolIdentity
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Claimed, Ledger, ResultState, RunMove
-from opsjobs.store.ledger.takeover import CLAIMS_AT_MOST
+from opsjobs.store.ledger.takeover import CLAIMS_MAX
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Workers
 
@@ -321,8 +321,8 @@ async def test_a_poisonous_run_is_dead_after_the_sixth_death(database: Database)
     await owner.identify([poison], STORE)
     await owner.settle(owner.flush([poison], None))
     await owner.die()
-    assert len(await passed_on(database, CLAIMS_AT_MOST)) == 2
-    await Workers(database).reap(f"heir-{CLAIMS_AT_MOST}")
+    assert len(await passed_on(database, CLAIMS_MAX)) == 2
+    await Workers(database).reap(f"heir-{CLAIMS_MAX}")
     last = Owner(database, "last")
     assert await last.take_over() == []
     ended = await read(database, execution)
@@ -360,9 +360,9 @@ async def test_a_takeover_beside_poison_takes_the_other_runs(database: Database)
     owner = await Owner(database).register()
     (poison,) = (await owner.claim()).runs
     await owner.die()
-    await passed_on(database, CLAIMS_AT_MOST)
+    await passed_on(database, CLAIMS_MAX)
     await launch(database, machines(3))
-    last = Owner(database, f"heir-{CLAIMS_AT_MOST}")
+    last = Owner(database, f"heir-{CLAIMS_MAX}")
     (last.id,) = [
         row["owner"]
         for row in await database.fetch("select owner from target_runs where id = %s", [poison.id])
@@ -403,7 +403,7 @@ async def test_after_two_deaths_a_takeover_hands_out_runs_one_by_one(database: D
 
 async def test_poison_does_not_count_against_other_runs_of_its_worker(database: Database) -> None:
     heir = await twice_in_dead_hands(database, 3)
-    for number in range(CLAIMS_AT_MOST - 1):
+    for number in range(CLAIMS_MAX - 1):
         (suspect,) = await heir.take_over()
         await heir.die()
         heir = await Owner(database, f"heir-{number}").register()
@@ -437,8 +437,8 @@ async def test_two_concurrent_takeovers_end_a_poisonous_run_once(database: Datab
         owner = await Owner(database, f"first-{round_}").register()
         await owner.claim()
         await owner.die()
-        await passed_on(database, CLAIMS_AT_MOST, first=round_ * 10)
-        await Workers(database).reap(f"heir-{round_ * 10 + CLAIMS_AT_MOST - 1}")
+        await passed_on(database, CLAIMS_MAX, first=round_ * 10)
+        await Workers(database).reap(f"heir-{round_ * 10 + CLAIMS_MAX - 1}")
         heirs = [Owner(database, f"last-{n}") for n in range(3)]
         taken = await asyncio.gather(*(heir.take_over(4) for heir in heirs for _ in range(2)))
         assert [runs for runs in taken if runs] == []
@@ -453,8 +453,8 @@ async def test_poison_and_the_other_run_of_an_execution_at_once_end_it(database:
         await owner.claim(1)
         good = (await other.claim(1)).runs
         await owner.die()
-        await passed_on(database, CLAIMS_AT_MOST, first=round_ * 10)
-        await Workers(database).reap(f"heir-{round_ * 10 + CLAIMS_AT_MOST - 1}")
+        await passed_on(database, CLAIMS_MAX, first=round_ * 10)
+        await Workers(database).reap(f"heir-{round_ * 10 + CLAIMS_MAX - 1}")
         await asyncio.gather(Owner(database, "last").take_over(), other.finish(good))
         ended = await read(database, execution)
         assert (ended.status, ended.counts) == (
@@ -504,8 +504,8 @@ async def test_poison_names_the_action_that_would_have_come_next(database: Datab
         owner.say([RunMove(run.id, run.execution_id, run.target_id, run.fence)], [done, void])
     )
     await owner.die()
-    await passed_on(database, CLAIMS_AT_MOST)
-    await Workers(database).reap(f"heir-{CLAIMS_AT_MOST}")
+    await passed_on(database, CLAIMS_MAX)
+    await Workers(database).reap(f"heir-{CLAIMS_MAX}")
     assert await Owner(database, "last").take_over() == []
     results = await database.fetch(
         "select action, attempt, status from job_execution_results order by id"
@@ -526,7 +526,7 @@ async def test_a_run_without_an_open_action_is_taken_over_after_any_number_of_de
         owner.say([RunMove(run.id, run.execution_id, run.target_id, run.fence)], [done])
     )
     await owner.die()
-    (taken,) = await passed_on(database, CLAIMS_AT_MOST + 3)
+    (taken,) = await passed_on(database, CLAIMS_MAX + 3)
     last = Owner(database, id=(await run_row(database))["owner"])
     end = last.flush([taken])
     await last.settle(replace(end, results=(), lines=end.lines[1:]))

@@ -9,7 +9,7 @@ import pytest
 
 from opsjobs.model.circuit import (
     RIGHT_SECONDS,
-    TRIPS_AT_MOST,
+    TRIPS_MAX,
     Ask,
     Circuit,
     CircuitKey,
@@ -95,7 +95,7 @@ def test_connects_that_fail_open_it_after_some_in_a_row(code: ErrorCode) -> None
 
 def test_each_opening_in_a_row_is_twice_as_long_up_to_a_limit() -> None:
     circuit, at, pauses = Circuit("a"), NOW, []
-    for _ in range(TRIPS_AT_MOST + 6):
+    for _ in range(TRIPS_MAX + 6):
         wish = ask()
         circuit = told(circuit.ask(wish, at)[0], REFUSED, token=wish.token, at=at)
         if circuit.state is CircuitState.OPEN:

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opsjobs.model.firing import (
-    CATCH_UPS_AT_MOST,
-    COUNTED_AT_MOST,
+    CATCH_UPS_MAX,
+    COUNTED_MAX,
     LATE_SECONDS,
-    PENDING_AT_MOST,
-    TOLD_AT_MOST,
+    PENDING_MAX,
+    SHOWN_MAX,
     FiringRule,
     FiringStatus,
     FiringVerdict,
@@ -128,10 +128,10 @@ def test_run_all_runs_what_is_inside_the_window_in_order() -> None:
 def test_run_all_runs_a_hundred_at_most_and_of_the_rest_a_hundred_are_told_one_by_one() -> None:
     found = judged(Every(), 3 * 86_400 + 65, misfire="run_all", misfire_window=86_400.0 * 7)
     run = [v for v in found.verdicts if v.status is PENDING and v.catch_up]
-    assert len(run) == CATCH_UPS_AT_MOST
+    assert len(run) == CATCH_UPS_MAX
     told = [v for v in found.verdicts if v.status is not PENDING]
-    assert [v.moments >= COUNTED_AT_MOST for v in told if v.until_at] == [True]
-    assert sum(v.until_at is None for v in told) == TOLD_AT_MOST
+    assert [v.moments >= COUNTED_MAX for v in told if v.until_at] == [True]
+    assert sum(v.until_at is None for v in told) == SHOWN_MAX
     assert found.next_due_at == at(3 * 1440 + 2)
 
 
@@ -141,11 +141,11 @@ def test_a_downtime_of_three_days_costs_no_more_than_that_many_moments_are_count
         found = judged(table, 3 * 86_400.0, misfire="skip")
         assert table.asked < 4_000
         first, *others = found.verdicts
-        assert first.moments >= COUNTED_AT_MOST
+        assert first.moments >= COUNTED_MAX
         assert first.until_at is not None
         assert "more moments than are counted" in str(first.reason)
         late = [v for v in others if v.status is MISSED]
-        assert len(late) == TOLD_AT_MOST
+        assert len(late) == SHOWN_MAX
         assert others[-1].due_at > FIRST + timedelta(days=3, seconds=-seconds - 1)
         assert late[0].due_at == first.until_at + timedelta(seconds=seconds)
 
@@ -196,7 +196,7 @@ def test_no_moment_is_fired_before_an_earlier_one() -> None:
 
 
 def test_who_waits_already_leaves_room_for_no_more_than_a_hundred() -> None:
-    found = judged(Every(10), 35, pending=PENDING_AT_MOST - 2)
+    found = judged(Every(10), 35, pending=PENDING_MAX - 2)
     assert [(v.status, v.rule) for v in found.verdicts] == [
         (PENDING, None),
         (PENDING, None),
@@ -249,4 +249,4 @@ def test_every_moment_has_one_verdict_and_the_next_one_lies_behind_them(
     assert found.next_due_at == after + timedelta(seconds=seconds)
     assert found.next_fire_at is not None
     assert found.next_fire_at > now or table.fire_at(found.next_due_at) <= found.next_fire_at
-    assert len(found.verdicts) <= 1 + CATCH_UPS_AT_MOST + 2 * TOLD_AT_MOST + LATE_SECONDS
+    assert len(found.verdicts) <= 1 + CATCH_UPS_MAX + 2 * SHOWN_MAX + LATE_SECONDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from opsjobs.model.target_group import DEPTH_AT_MOST, GroupDraft, check_nesting
+from opsjobs.model.target_group import DEPTH_MAX, GroupDraft, check_nesting
 
 
 def chain(length: int) -> dict[str, list[str]]:
@@ -30,11 +30,11 @@ def test_a_circle_is_refused_with_its_way(held: dict[str, list[str]], way: str) 
 
 
 def test_a_chain_is_bounded_wherever_the_new_link_is() -> None:
-    longest = chain(DEPTH_AT_MOST)
-    for name in ("g1", f"g{DEPTH_AT_MOST // 2}", f"g{DEPTH_AT_MOST}"):
+    longest = chain(DEPTH_MAX)
+    for name in ("g1", f"g{DEPTH_MAX // 2}", f"g{DEPTH_MAX}"):
         check_nesting(name, longest)
         with pytest.raises(ValueError, match="deep"):
-            check_nesting(name, chain(DEPTH_AT_MOST + 1))
+            check_nesting(name, chain(DEPTH_MAX + 1))
 
 
 def test_a_selector_that_does_not_parse_is_refused() -> None:

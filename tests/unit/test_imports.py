@@ -11,7 +11,7 @@ from ruamel import yaml
 from ruamel.yaml.constructor import ConstructorError
 
 from opsjobs.cli.importing import FoundTarget, ImportedInventory, SourceKind, guess, read
-from opsjobs.cli.importing.ranges import HOSTS_AT_MOST, expand
+from opsjobs.cli.importing.ranges import HOSTS_MAX, expand
 
 
 def by_name(inventory: ImportedInventory) -> dict[str, FoundTarget]:
@@ -51,7 +51,7 @@ def test_a_range_that_is_none_is_refused(pattern: str) -> None:
         expand(pattern)
 
 
-@pytest.mark.parametrize("pattern", [f"web[1:{HOSTS_AT_MOST + 1}]", "a[1:200]b[1:200]"])
+@pytest.mark.parametrize("pattern", [f"web[1:{HOSTS_MAX + 1}]", "a[1:200]b[1:200]"])
 def test_a_range_of_too_many_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match="10000"):
         expand(pattern)

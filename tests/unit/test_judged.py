@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from opsjobs.model.target import Target, TargetDraft, Transport
-from opsjobs.safety.job_inputs import TEXTS_AT_MOST, JobText, texts_of
+from opsjobs.safety.job_inputs import TEXTS_MAX, JobText, texts_of
 from opsjobs.safety.judging import judge
 
 
@@ -74,10 +74,8 @@ def test_each_shell_gets_its_own_text() -> None:
 
 
 def test_so_many_texts_and_no_more_are_judged_and_the_rest_with_unknown_values() -> None:
-    found = texts(
-        {"command": "echo ${target.name}"}, [web(n) for n in range(1, TEXTS_AT_MOST + 50)]
-    )
-    assert len(found) == TEXTS_AT_MOST + 1
+    found = texts({"command": "echo ${target.name}"}, [web(n) for n in range(1, TEXTS_MAX + 50)])
+    assert len(found) == TEXTS_MAX + 1
     assert (found[-1].text, [f.rule for f in found[-1].said]) == (
         'echo "$OPSJOBS_UNKNOWN"',
         ["too-many-texts"],

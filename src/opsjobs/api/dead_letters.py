@@ -15,7 +15,7 @@ from opsjobs.api.listing import listed, page_of, replayed
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.schemas.approvals import DeadLetterPageOut, DiscardedLettersOut, RevivedOut
 from opsjobs.api.schemas.responses import PAGED, REVIVED
-from opsjobs.engine.launching.retries import REVIVED_AT_MOST
+from opsjobs.engine.launching.retries import REVIVED_MAX
 from opsjobs.model.api_model import Moment
 from opsjobs.model.retry_request import DiscardDraft, ReviveDraft
 from opsjobs.store.dead_letters import DEAD_LETTERS
@@ -66,7 +66,7 @@ async def revive(
     check(request, "jobs:execute", within=Within.BODY)
     check_override(request, draft)
     quota, caller = request.app.state.open_executions, principal_of(request)
-    room, made = await quota.take(caller, REVIVED_AT_MOST), 0
+    room, made = await quota.take(caller, REVIVED_MAX), 0
     try:
         revived = await services.again.revive(
             draft,

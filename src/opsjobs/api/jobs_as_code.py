@@ -24,7 +24,7 @@ from opsjobs.store import audit
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.reference import name_taken
 
-JOBS_AT_MOST = 1_000
+JOBS_MAX = 1_000
 
 router = APIRouter(tags=["jobs"])
 
@@ -32,7 +32,7 @@ router = APIRouter(tags=["jobs"])
 class ApplyDraft(Overriding):
     """Body of POST /jobs/apply: bodies of POST /jobs, each under its own name."""
 
-    jobs: list[JobDraft] = Field(min_length=1, max_length=JOBS_AT_MOST)
+    jobs: list[JobDraft] = Field(min_length=1, max_length=JOBS_MAX)
 
     @model_validator(mode="after")
     def _each_name_once(self) -> ApplyDraft:
@@ -68,13 +68,13 @@ async def export(
     filters = {key: values for key, values in (("name", name), ("tags", tag)) if values}
     found: list[JobDraft] = []
     cursor: str | None = None
-    while len(found) < JOBS_AT_MOST:
+    while len(found) < JOBS_MAX:
         wanted = PageRequest(limit=200, cursor=cursor, sort="name", filters=filters)
         page = await services.jobs.list(wanted, reach(request))
         found += [stored.job.definition for stored in page.items]
         if (cursor := page.next) is None:
             break
-    bodies = [written(draft) for draft in found[:JOBS_AT_MOST]]
+    bodies = [written(draft) for draft in found[:JOBS_MAX]]
     await audit.note(services.database, "job.exported", "job", None, after={"jobs": len(bodies)})
     return JSONResponse({"jobs": bodies})
 

@@ -27,7 +27,7 @@ from opsjobs.model.validation_messages import plain_words
 from opsjobs.telemetry import log
 
 MEDIA_TYPE = "application/problem+json"
-ERRORS_TOLD_AT_MOST = 100
+ERRORS_SHOWN_MAX = 100
 POINTER_CHARACTERS_MAX = 400
 RETRY_AFTER_SECONDS = 1
 
@@ -56,7 +56,7 @@ class Problem(JSONResponse):
             "request_id": scope.get("state", {}).get("request_id"),
         }
         if errors:
-            body["errors"] = [_shown(error) for error in errors[:ERRORS_TOLD_AT_MOST]]
+            body["errors"] = [_shown(error) for error in errors[:ERRORS_SHOWN_MAX]]
         super().__init__(body, status, headers)
 
     @classmethod
@@ -147,7 +147,7 @@ async def _on_invalid(request: Request, raised: Exception) -> Response:
     if unreadable is not None:
         return Problem.of(request.scope, unreadable)
     told = raised.errors()
-    errors = field_errors(told[:ERRORS_TOLD_AT_MOST], raised.body)
+    errors = field_errors(told[:ERRORS_SHOWN_MAX], raised.body)
     more = f" ({len(told) - 1} more in errors)" if len(told) > 1 else ""
     code = errors[0].code if _is_ours(told[0]) else "invalid"
     return Problem(request.scope, 422, code, _sentence(errors[0]) + more, errors=errors)

@@ -32,7 +32,7 @@ from opsjobs.model.schedule import ScheduleDraft, Timetable, refuse_past, timeta
 from opsjobs.model.units import format_duration
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 
-MOMENTS_AT_MOST = 100
+MOMENTS_MAX = 100
 # An H that is no letter of THU or MARCH.
 _HASHED = re.compile(r"(?<![A-Za-z])H(?![A-Za-z])")
 FIRST_YEAR, LAST_YEAR = 1970, 2199
@@ -49,7 +49,7 @@ class PreviewDraft(ApiModel):
     schedule: ScheduleDraft | None = None
     id: int | str | None = None
     after: Annotated[Moment | None, Field(alias="from")] = None
-    count: int = Field(default=5, ge=1, le=MOMENTS_AT_MOST)
+    count: int = Field(default=5, ge=1, le=MOMENTS_MAX)
 
     @model_validator(mode="after")
     def _names_something(self) -> PreviewDraft:
@@ -125,7 +125,7 @@ def _table(wanted: ScheduleDraft, stored: StoredSchedule | None, after: datetime
 def _left(wanted: ScheduleDraft, stored: StoredSchedule | None) -> int:
     """Return the number of firings that may still be launched."""
     if wanted.max_firings is None:
-        return MOMENTS_AT_MOST
+        return MOMENTS_MAX
     return max(wanted.max_firings - (stored.firings if stored is not None else 0), 0)
 
 

@@ -25,7 +25,7 @@ from opsjobs.model.errors import FieldError, Invalid
 
 Draft = TypeVar("Draft", bound=ApiModel)
 Json = dict[str, Any]
-_SHOWN_CHARACTERS_AT_MOST = 60
+_SHOWN_CHARACTERS_MAX = 60
 
 
 class Stored(Protocol):
@@ -191,9 +191,7 @@ def _read_only(names: Sequence[str], shown: Mapping[str, Any], body: Json) -> In
 
 def _short(value: object) -> str:
     text = str(value)
-    return (
-        text if len(text) <= _SHOWN_CHARACTERS_AT_MOST else f"{text[:_SHOWN_CHARACTERS_AT_MOST]}…"
-    )
+    return text if len(text) <= _SHOWN_CHARACTERS_MAX else f"{text[:_SHOWN_CHARACTERS_MAX]}…"
 
 
 def _as_shown(shown: Mapping[str, Any], base: Mapping[str, Any], body: Json) -> Json:

@@ -19,8 +19,8 @@ from opsjobs.model.validation_messages import plain_words
 app = typer.Typer(help="Calendars: times at which schedules do not fire.", no_args_is_help=True)
 
 Calendar = Annotated[str, typer.Argument(metavar="CALENDAR", help="Name, id or uuid.")]
-FILE_BYTES_AT_MOST = 4 << 20
-LEFT_TOLD_AT_MOST = 50
+FILE_BYTES_MAX = 4 << 20
+LEFT_SHOWN_MAX = 50
 COLUMNS = (
     Column("id", lambda c: c["id"]),
     Column("name", lambda c: c["name"]),
@@ -245,13 +245,13 @@ def _drop_none(window: Json) -> Json:
 
 def _holidays(file: str) -> list[Json]:
     try:
-        found = holiday_files.read(input_files.read_text(file, FILE_BYTES_AT_MOST))
+        found = holiday_files.read(input_files.read_text(file, FILE_BYTES_MAX))
     except ValueError as wrong:
         raise CommandFailed(f"{file}: {wrong}.", ExitCode.USAGE) from None
-    for left in found.left[:LEFT_TOLD_AT_MOST]:
+    for left in found.left[:LEFT_SHOWN_MAX]:
         tell(f"not imported: {plain(left.what)}: {plain(left.reason)}")
-    if len(found.left) > LEFT_TOLD_AT_MOST:
-        tell(f"not imported: and {len(found.left) - LEFT_TOLD_AT_MOST} more")
+    if len(found.left) > LEFT_SHOWN_MAX:
+        tell(f"not imported: and {len(found.left) - LEFT_SHOWN_MAX} more")
     if not (windows := found.windows()):
         raise CommandFailed(f"{file}: it has no all-day dates.", ExitCode.USAGE)
     return windows

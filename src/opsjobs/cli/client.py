@@ -30,9 +30,9 @@ ANSWER_SECONDS = 60.0
 SILENCE_SECONDS = 45.0  # a stream sends a heartbeat every 15 s
 GIVE_UP_SECONDS = 300.0  # of a stream that cannot be resumed
 PAUSE_SECONDS_AT_LEAST = 0.1
-PAUSE_SECONDS_AT_MOST = 5.0
-SENDS_AT_MOST = 3
-PATCHES_AT_MOST = 5
+PAUSE_SECONDS_MAX = 5.0
+SENDS_MAX = 3
+PATCHES_MAX = 5
 PAGE_ITEMS = 200
 ERRORS_SHOWN = 50
 
@@ -120,11 +120,11 @@ class Client:
 
     def patch(self, path: str, body: Json) -> Any:
         """Return the response to a PATCH; repeat it after a concurrent change."""
-        for attempt in range(1, PATCHES_AT_MOST + 1):
+        for attempt in range(1, PATCHES_MAX + 1):
             try:
                 return self._send("PATCH", path, body=body, headers={"if-match": "*"})
             except RequestRefused as refused:
-                if refused.code != "stale_version" or attempt == PATCHES_AT_MOST:
+                if refused.code != "stale_version" or attempt == PATCHES_MAX:
                     raise
         raise AssertionError("the loop above returns or raises")
 
@@ -243,13 +243,13 @@ class Client:
         key.
         """
         parameters = {k: v for k, v in (query or {}).items() if v is not None}
-        for attempt in range(1, SENDS_AT_MOST + 1):
+        for attempt in range(1, SENDS_MAX + 1):
             try:
                 answer = self._http.request(
                     method, path, params=parameters, json=body, headers=headers
                 )
             except httpx2.TransportError as lost:
-                if attempt == SENDS_AT_MOST or isinstance(
+                if attempt == SENDS_MAX or isinstance(
                     lost, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ReadTimeout
                 ):
                     raise self._connection_failed(lost) from lost
@@ -359,7 +359,7 @@ class _StreamRetry:
                 f"Once the service is back: opsjobs executions follow {self._execution_id}"
             )
         time.sleep(self._pause_seconds)
-        self._pause_seconds = min(self._pause_seconds * 2, PAUSE_SECONDS_AT_MOST)
+        self._pause_seconds = min(self._pause_seconds * 2, PAUSE_SECONDS_MAX)
 
 
 class _LoginAuth(httpx2.Auth):

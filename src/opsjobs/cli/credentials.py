@@ -16,7 +16,7 @@ from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 from opsjobs.cli.private_keys import ask_passphrase, is_encrypted
 from opsjobs.cli.render import Column, Form, ago, plain, show_list, show_one, tell
-from opsjobs.cli.secret_input import SECRET_BYTES_AT_MOST, ask, read_text, read_value
+from opsjobs.cli.secret_input import SECRET_BYTES_MAX, ask, read_text, read_value
 from opsjobs.model.secret import CredentialType
 
 app = typer.Typer(
@@ -392,7 +392,7 @@ class _Given:
             body["certificate"] = read_text(self.certificate)
         if self.keytab is not None:
             body["keytab"] = base64.b64encode(
-                input_files.read_bytes(self.keytab, SECRET_BYTES_AT_MOST)
+                input_files.read_bytes(self.keytab, SECRET_BYTES_MAX)
             ).decode()
         elif self.password_file is not None:
             body["password"] = read_text(self.password_file).rstrip("\r\n")

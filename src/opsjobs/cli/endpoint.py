@@ -11,7 +11,7 @@ from opsjobs.settings import ClientSettings
 
 ENDPOINT_FILE = "endpoint"  # the URL, one line; `up` writes it on start and removes it on stop
 TOKEN_FILE = "admin-token"  # noqa: S105  a file's name
-FILE_BYTES_AT_MOST = 8_192
+FILE_BYTES_MAX = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def _local_token(data_dir: Path) -> Secret | None:
 def _line(path: Path) -> str | None:
     try:
         with path.open(encoding="utf-8") as file:
-            return file.read(FILE_BYTES_AT_MOST).strip() or None
+            return file.read(FILE_BYTES_MAX).strip() or None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError:

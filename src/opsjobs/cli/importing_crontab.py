@@ -35,10 +35,10 @@ from opsjobs.model.validation_messages import plain_words
 
 app = typer.Typer(help="Import jobs from other schedulers.", no_args_is_help=True)
 
-FILE_BYTES_AT_MOST = 1 << 20
+FILE_BYTES_MAX = 1 << 20
 JOBS_A_REQUEST = 100
 BYTES_A_REQUEST = 900_000
-GONE_TOLD_AT_MOST = 20
+GONE_SHOWN_MAX = 20
 _JOB_POINTER = re.compile(r"/jobs/(\d+)/")
 TIMES = ("type", "cron", "timezone", "jitter")
 COLUMNS = (
@@ -190,7 +190,7 @@ def _read(
     sources: set[str] = set()
     lost = 0
     for file in files:
-        text = input_files.read_text(file, FILE_BYTES_AT_MOST)
+        text = input_files.read_text(file, FILE_BYTES_MAX)
         by_place = file.startswith("/etc/") and wishes.user is None
         try:
             found = crontab.read(
@@ -338,12 +338,12 @@ def _find_obsolete(client: Client, sources: set[str], plans: Sequence[PlannedJob
 
 
 def _tell(items: Sequence[Json], gone: Sequence[str], lost: int) -> None:
-    for name in gone[:GONE_TOLD_AT_MOST]:
+    for name in gone[:GONE_SHOWN_MAX]:
         tell(
             f"{plain(name)} was imported earlier, but no line matches it now. If it is obsolete: opsjobs jobs delete {plain(name)}"
         )
-    if len(gone) > GONE_TOLD_AT_MOST:
-        tell(f"and {len(gone) - GONE_TOLD_AT_MOST} more jobs of earlier imports")
+    if len(gone) > GONE_SHOWN_MAX:
+        tell(f"and {len(gone) - GONE_SHOWN_MAX} more jobs of earlier imports")
     changed = sum(
         item["change"] != "unchanged" or item["schedule"] != "unchanged" for item in items
     )

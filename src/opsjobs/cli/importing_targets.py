@@ -22,10 +22,10 @@ from opsjobs.cli.target_messages import changes_in_words, warn_of_twins, warn_of
 from opsjobs.model.target import HostKeyPolicy
 from opsjobs.model.target_import import jumps_first
 
-FILE_BYTES_AT_MOST = 16 << 20
+FILE_BYTES_MAX = 16 << 20
 ENTRIES_A_REQUEST = 500
 BYTES_A_REQUEST = 900_000
-LEFT_TOLD_AT_MOST = 50
+LEFT_SHOWN_MAX = 50
 COLUMNS = (
     Column("name", lambda t: t["name"]),
     Column("host", lambda t: t.get("host")),
@@ -165,7 +165,7 @@ def import_targets(
 
 
 def _inventory(file: str, kind: SourceKind | None) -> ImportedInventory:
-    text = input_files.read_text(file, FILE_BYTES_AT_MOST)
+    text = input_files.read_text(file, FILE_BYTES_MAX)
     try:
         return read(kind or guess(file, text), file, text)
     except ValueError as wrong:
@@ -287,10 +287,10 @@ def _tell(
     skipped = [left for left in inventory.left if left.target]
     other = [left for left in inventory.left if not left.target]
     for heading, lefts in (("skipped", skipped), ("not imported", other)):
-        for left in lefts[:LEFT_TOLD_AT_MOST]:
+        for left in lefts[:LEFT_SHOWN_MAX]:
             tell(f"{heading}: {_render_skipped(left)}")
-        if len(lefts) > LEFT_TOLD_AT_MOST:
-            tell(f"{heading}: and {len(lefts) - LEFT_TOLD_AT_MOST} more")
+        if len(lefts) > LEFT_SHOWN_MAX:
+            tell(f"{heading}: and {len(lefts) - LEFT_SHOWN_MAX} more")
     bare = sorted(
         {
             one.user or "(no user)"

@@ -18,7 +18,7 @@ from opsjobs.cli.waiting_reasons import PEOPLE, hold_of, kind_of
 REDRAW_SECONDS = 0.5
 QUIET_SECONDS = 1.5
 """After this long without an event, the service is asked what the execution waits for."""
-ASK_SECONDS_AT_MOST = 15.0
+ASK_SECONDS_MAX = 15.0
 """The longest pause between these requests, which back off while it stays quiet."""
 
 
@@ -110,7 +110,7 @@ class LiveView:
                 due = self._moved + pause_seconds
             if urgent or now >= due:
                 self._look()
-                pause_seconds = min(pause_seconds * 2, ASK_SECONDS_AT_MOST)
+                pause_seconds = min(pause_seconds * 2, ASK_SECONDS_MAX)
                 due = now + pause_seconds
             self._limit(now)
             self._terminal.status(self._status_line(now))

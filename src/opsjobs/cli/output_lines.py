@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
-PARTIAL_BYTES_AT_MOST = 65_536  # an incomplete line is not held back for longer
+PARTIAL_BYTES_MAX = 65_536  # an incomplete line is not held back for longer
 
 Write = Callable[[str, bytes], None]
 """A function that writes bytes to "stdout" or "stderr"."""
@@ -41,7 +41,7 @@ class OutputLines:
             return
         self._of[source] = str(event.get("target"))
         *whole, rest = (self._partial.pop(source, b"") + bytes_of(event)).split(b"\n")
-        if len(rest) > PARTIAL_BYTES_AT_MOST:
+        if len(rest) > PARTIAL_BYTES_MAX:
             whole, rest = [*whole, rest], b""
         self._put(source, whole)
         if rest:

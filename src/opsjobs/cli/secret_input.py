@@ -9,8 +9,8 @@ import typer
 from opsjobs.cli import input_files
 from opsjobs.cli.exit_codes import CommandFailed, ExitCode
 
-SECRET_BYTES_AT_MOST = 65_536
-PASSWORD_CHARACTERS_AT_MOST = 1_024
+SECRET_BYTES_MAX = 65_536
+PASSWORD_CHARACTERS_MAX = 1_024
 
 
 def ask(question: str, *, otherwise: str) -> str:
@@ -34,7 +34,7 @@ def read_value(path: str) -> str:
 
 def read_text(path: str) -> str:
     """Return a secret's text, at most 64 KiB; `-` is standard input. Raises CommandFailed."""
-    text = input_files.read_text(path, SECRET_BYTES_AT_MOST)
+    text = input_files.read_text(path, SECRET_BYTES_MAX)
     if not text.strip():
         raise CommandFailed(
             f"{input_files.name_of(path)} is empty. Name a file that holds the secret.",
@@ -50,10 +50,10 @@ def read_password(question: str, *, twice: bool = False) -> str:
     """
     if sys.stdin.isatty():
         return str(typer.prompt(question, hide_input=True, err=True, confirmation_prompt=twice))
-    line = sys.stdin.readline(PASSWORD_CHARACTERS_AT_MOST + 2).rstrip("\r\n")
-    if not line or len(line) > PASSWORD_CHARACTERS_AT_MOST:
+    line = sys.stdin.readline(PASSWORD_CHARACTERS_MAX + 2).rstrip("\r\n")
+    if not line or len(line) > PASSWORD_CHARACTERS_MAX:
         raise CommandFailed(
-            f"{question}: give it as one line of standard input, at most {PASSWORD_CHARACTERS_AT_MOST} characters.",
+            f"{question}: give it as one line of standard input, at most {PASSWORD_CHARACTERS_MAX} characters.",
             ExitCode.USAGE,
         )
     return line

@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 
 # The limit of the API.
-KEY_CHARACTERS_AT_MOST = 16_384
+KEY_CHARACTERS_MAX = 16_384
 COLUMNS = (
     Column("id", lambda s: s["id"]),
     Column("name", lambda s: s["name"]),
@@ -152,19 +152,19 @@ def _public_key(file: Path) -> str:
     It must be readable, and must not be a private key.
     """
     if str(file) == "-":
-        text = sys.stdin.read(KEY_CHARACTERS_AT_MOST + 1)
+        text = sys.stdin.read(KEY_CHARACTERS_MAX + 1)
     else:
         try:
             with file.open(encoding="utf-8") as opened:
-                text = opened.read(KEY_CHARACTERS_AT_MOST + 1)
+                text = opened.read(KEY_CHARACTERS_MAX + 1)
         except (OSError, UnicodeDecodeError) as away:
             raise CommandFailed(f"--key: {file} cannot be read: {away}", ExitCode.USAGE) from None
     if "PRIVATE KEY-----" in text:
         detail = "this is a private key. Keep it secret, and extract the public key with `openssl pkey -in FILE -pubout`."
         raise CommandFailed(f"--key: {detail}", ExitCode.USAGE)
-    if not text.strip() or len(text) > KEY_CHARACTERS_AT_MOST:
+    if not text.strip() or len(text) > KEY_CHARACTERS_MAX:
         raise CommandFailed(
-            f"--key: give a public key in PEM form, at most {KEY_CHARACTERS_AT_MOST:,} characters.",
+            f"--key: give a public key in PEM form, at most {KEY_CHARACTERS_MAX:,} characters.",
             ExitCode.USAGE,
         )
     return text

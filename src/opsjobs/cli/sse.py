@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-EVENT_BYTES_AT_MOST = (
+EVENT_BYTES_MAX = (
     32 << 20
 )  # far over the largest chunk that the service sends; a guard against a broken server
 
@@ -51,8 +51,8 @@ class Parser:
         self._after_cr = self._after_cr or portion.endswith(b"\r")
         portion = portion.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         self._held_bytes += len(portion)
-        if self._held_bytes > EVENT_BYTES_AT_MOST:
-            raise ValueError(f"an event is larger than {EVENT_BYTES_AT_MOST} bytes")
+        if self._held_bytes > EVENT_BYTES_MAX:
+            raise ValueError(f"an event is larger than {EVENT_BYTES_MAX} bytes")
         self._pieces.append(portion)
         if b"\n" not in portion:
             return []

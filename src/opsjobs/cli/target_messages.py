@@ -9,7 +9,7 @@ from opsjobs.cli.client import Client, Json, RequestRefused
 from opsjobs.cli.render import plain, tell
 
 _LABEL = "labels."
-_TWINS_TOLD_AT_MOST = 10
+_TWINS_SHOWN_MAX = 10
 
 
 def changes_in_words(changes: Mapping[str, Mapping[str, Any]]) -> str:
@@ -43,14 +43,14 @@ def warn_of_zones(client: Client, zones: Iterable[str | None]) -> None:
 def warn_of_twins(items: Sequence[Json]) -> None:
     """Warn of targets with the same address: a job on both runs twice on one machine."""
     twins = [item for item in items if item.get("same_address")]
-    for item in twins[:_TWINS_TOLD_AT_MOST]:
+    for item in twins[:_TWINS_SHOWN_MAX]:
         others = plain(", ".join(item["same_address"][:3]))
         tell(
             f"warning: {plain(item['name'])} has the same host and port as {others}: a job on both runs twice there."
         )
-    if len(twins) > _TWINS_TOLD_AT_MOST:
+    if len(twins) > _TWINS_SHOWN_MAX:
         tell(
-            f"warning: and {len(twins) - _TWINS_TOLD_AT_MOST} more have the host and port of another target."
+            f"warning: and {len(twins) - _TWINS_SHOWN_MAX} more have the host and port of another target."
         )
 
 

@@ -16,7 +16,7 @@ from opsjobs.cli.exit_codes import CommandFailed
 
 FILE = "logins.json"
 LOCK = "logins.lock"
-BYTES_AT_MOST = 1 << 20
+BYTES_MAX = 1 << 20
 STALE_SECONDS = 30.0
 """An access token is renewed this long before it expires."""
 
@@ -85,7 +85,7 @@ class TokenStore:
         path = self.folder / FILE
         try:
             with path.open(encoding="utf-8") as file:
-                told = json.loads(file.read(BYTES_AT_MOST))
+                told = json.loads(file.read(BYTES_MAX))
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError) as broken:

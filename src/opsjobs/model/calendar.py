@@ -19,12 +19,12 @@ from opsjobs.model.execution import moment
 from opsjobs.model.target import Name
 from opsjobs.model.time_zones import ZoneName, zone
 
-WINDOWS_AT_MOST = 200
-DAYS_AT_MOST = 5_000
-RANGES_AT_MOST = 400
+WINDOWS_MAX = 200
+DAYS_MAX = 5_000
+RANGES_MAX = 400
 SEEN_DAYS = (2, 32, 400)
 """The look-ahead of `closed` in days, step by step: nearly always the first one is enough."""
-LOOKS_AT_MOST = 10_000
+LOOKS_MAX = 10_000
 """The limit of windows times days of one look-ahead, so that others do not have to wait."""
 
 
@@ -44,17 +44,17 @@ class CalendarDraft(ApiModel):
     description: str = Field(default="", max_length=2_000)
     timezone: ZoneName = "UTC"
     kind: CalendarKind = CalendarKind.BLACKOUT
-    windows: list[WindowDraft] = Field(min_length=1, max_length=WINDOWS_AT_MOST)
+    windows: list[WindowDraft] = Field(min_length=1, max_length=WINDOWS_MAX)
 
     @model_validator(mode="after")
     def _not_too_many_days(self) -> CalendarDraft:
         days = sum(len(window.dates or ()) for window in self.windows)
-        if days > DAYS_AT_MOST:
-            words = f"there are {days} dates in all windows together, the limit is {DAYS_AT_MOST}: let years that are over go"
+        if days > DAYS_MAX:
+            words = f"there are {days} dates in all windows together, the limit is {DAYS_MAX}: let years that are over go"
             raise fault("too_many_dates", words, "windows")
         ranges = sum(len(window.yearly or ()) for window in self.windows)
-        if ranges > RANGES_AT_MOST:
-            words = f"there are {ranges} parts of the year in all windows together, the limit is {RANGES_AT_MOST}"
+        if ranges > RANGES_MAX:
+            words = f"there are {ranges} parts of the year in all windows together, the limit is {RANGES_MAX}"
             raise fault("too_many_dates", words, "windows")
         return self
 
@@ -147,7 +147,7 @@ def closed(calendars: Iterable[Calendar], instant: datetime) -> Closed | None:
 def _looks(calendars: Sequence[Calendar]) -> Sequence[int]:
     """Return the look-ahead steps in days."""
     windows = sum(calendar.size for calendar in calendars)
-    return [days for days in SEEN_DAYS if days == SEEN_DAYS[0] or days * windows <= LOOKS_AT_MOST]
+    return [days for days in SEEN_DAYS if days == SEEN_DAYS[0] or days * windows <= LOOKS_MAX]
 
 
 def closes(calendars: Iterable[Calendar], instant: datetime) -> datetime | None:
@@ -192,9 +192,7 @@ class Asked:
     def _look(self, instant: datetime) -> None:
         """Compute the closures from this instant on; the range doubles when instants move on."""
         if self._closures is not None and instant >= self._until:
-            self._days = min(
-                self._days * 2, max(LOOKS_AT_MOST // max(self._windows, 1), SEEN_DAYS[0])
-            )
+            self._days = min(self._days * 2, max(LOOKS_MAX // max(self._windows, 1), SEEN_DAYS[0]))
         self._since, self._until = instant, instant + timedelta(days=self._days)
         self._closures, self._last = Closures(self._calendars, self._since, self._until), None
 

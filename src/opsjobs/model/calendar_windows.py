@@ -27,8 +27,8 @@ from opsjobs.model.naming import Title
 from opsjobs.model.time_zones import stretches
 
 FIRST_YEAR, LAST_YEAR = 1970, 2199
-DATES_AT_MOST = 1_000
-RANGES_AT_MOST = 100
+DATES_MAX = 1_000
+RANGES_MAX = 100
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
@@ -170,9 +170,9 @@ class WindowDraft(ApiModel):
     weekdays: list[Annotated[Weekday, BeforeValidator(_weekday)]] | None = Field(
         default=None, min_length=1, max_length=7
     )
-    dates: list[Day] | None = Field(default=None, min_length=1, max_length=DATES_AT_MOST)
+    dates: list[Day] | None = Field(default=None, min_length=1, max_length=DATES_MAX)
     yearly: Annotated[list[YearlyRange], BeforeValidator(_as_list)] | None = Field(
-        default=None, min_length=1, max_length=RANGES_AT_MOST
+        default=None, min_length=1, max_length=RANGES_MAX
     )
     start: Time | None = None
     end: Time | None = None

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from opsjobs.model.execution import OFFLINE, ErrorCode
 
-TRIPS_AT_MOST = 6
+TRIPS_MAX = 6
 """The consecutive openings that lengthen the pause; the last is 32 times the first."""
 RIGHT_SECONDS = 10.0
 """The lifetime of an unrenewed right to try: how long a dead holder blocks the others."""
@@ -40,7 +40,7 @@ class CircuitPolicy:
 
         It doubles each time."""
         first = self.pause_seconds if code in OFFLINE else self.refused_pause_seconds
-        return timedelta(seconds=first * 2 ** (min(max(trips, 1), TRIPS_AT_MOST) - 1))
+        return timedelta(seconds=first * 2 ** (min(max(trips, 1), TRIPS_MAX) - 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-SHOWN_AT_MOST = 5
+SHOWN_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,20 +11,20 @@ from uuid import UUID, uuid5
 
 LATE_SECONDS = 60.0
 """A due time that is processed later than this is misfired; up to then it is on time."""
-CATCH_UPS_AT_MOST = 100
+CATCH_UPS_MAX = 100
 """The number of misfired times that `run_all` runs: the latest ones."""
-TOLD_AT_MOST = 100
+SHOWN_MAX = 100
 """The number of misfired times with a row of their own: the latest ones.
 
 Earlier ones share one row."""
-COUNTED_AT_MOST = 300
+COUNTED_MAX = 300
 """The number of misfired times that are counted exactly; beyond it the count is a minimum."""
-PENDING_AT_MOST = 100
+PENDING_MAX = 100
 """The number of firings of a schedule that may wait for their launch, without catch-ups."""
-LISTED_AT_MOST = 1_200
+LISTED_MAX = 1_200
 SPAN_SECONDS = 1_000
 """A span that is always listed completely, since due times are at least a second apart."""
-_KNOWN = CATCH_UPS_AT_MOST + TOLD_AT_MOST
+_KNOWN = CATCH_UPS_MAX + SHOWN_MAX
 
 
 class FiringStatus(StrEnum):
@@ -148,10 +148,10 @@ def _due(
     """Return the due times from the first one to now.
 
     If there are very many, return the latest ones, and a row for all before them."""
-    found = [first, *table.between(first, now, COUNTED_AT_MOST)]
-    if len(found) <= COUNTED_AT_MOST:
+    found = [first, *table.between(first, now, COUNTED_MAX)]
+    if len(found) <= COUNTED_MAX:
         return None, found
-    tail = _latest(table, found[-1], now, (found[-1] - found[0]) / COUNTED_AT_MOST)
+    tail = _latest(table, found[-1], now, (found[-1] - found[0]) / COUNTED_MAX)
     before, tail = tail[0], tail[1:]
     return FiringVerdict(
         found[0], found[0], FiringStatus.MISSED, until_at=before, moments=len(found)
@@ -162,7 +162,7 @@ def _latest(table: Moments, after: datetime, now: datetime, gap: timedelta) -> l
     """Return at least the last due times up to now that get a row of their own, and one more.
 
     Returns all from `after` on if there are fewer."""
-    limit, shortest = LISTED_AT_MOST, timedelta(seconds=SPAN_SECONDS)
+    limit, shortest = LISTED_MAX, timedelta(seconds=SPAN_SECONDS)
     span = max(gap * 2 * _KNOWN, shortest)
     tail: list[datetime] = []
     while True:
@@ -202,7 +202,7 @@ class _Judge:
     def __init__(self, standing: ScheduleStanding, now: datetime) -> None:
         self._standing = standing
         self._now = now
-        self._room = max(PENDING_AT_MOST - standing.pending, 0)
+        self._room = max(PENDING_MAX - standing.pending, 0)
 
     def all(self, older: FiringVerdict | None, moments: Sequence[_Moment]) -> list[FiringVerdict]:
         verdicts = [self._first(due, at) for due, at in moments]
@@ -233,7 +233,7 @@ class _Judge:
         return None if words is None else (FiringRule.CALENDAR, words)
 
     def _caught_up(self, verdicts: Sequence[FiringVerdict], late: Sequence[int]) -> Sequence[int]:
-        most = {"run_once": 1, "run_all": CATCH_UPS_AT_MOST}.get(self._standing.misfire, 0)
+        most = {"run_once": 1, "run_all": CATCH_UPS_MAX}.get(self._standing.misfire, 0)
         within = [
             n for n in late if self._late(verdicts[n].fire_at) <= self._standing.misfire_window
         ]
@@ -245,7 +245,7 @@ class _Judge:
         for verdict in verdicts:
             counts = verdict.status is FiringStatus.PENDING and not verdict.catch_up
             if counts and not self._room:
-                words = f"{PENDING_AT_MOST} firings of the schedule waited for their launch already"
+                words = f"{PENDING_MAX} firings of the schedule waited for their launch already"
                 kept.append(
                     replace(
                         verdict,
@@ -279,7 +279,7 @@ class _Judge:
             return words
         if late > self._standing.misfire_window:
             return f"{words} within {span_words(self._standing.misfire_window)} only"
-        return f"{words}: {'the latest missed moment runs' if policy == 'run_once' else f'the latest {CATCH_UPS_AT_MOST} run'}"
+        return f"{words}: {'the latest missed moment runs' if policy == 'run_once' else f'the latest {CATCH_UPS_MAX} run'}"
 
 
 def _folded(verdicts: Sequence[FiringVerdict]) -> list[FiringVerdict]:
@@ -289,7 +289,7 @@ def _folded(verdicts: Sequence[FiringVerdict]) -> list[FiringVerdict]:
     folding: dict[int, FiringRule] = {}
     for rule in (FiringRule.MISFIRE, FiringRule.PAUSED, FiringRule.CALENDAR):
         alike = [n for n, v in enumerate(verdicts) if v.rule is rule]
-        folding.update(dict.fromkeys(alike[:-TOLD_AT_MOST], rule))
+        folding.update(dict.fromkeys(alike[:-SHOWN_MAX], rule))
     rows: list[FiringVerdict] = []
     first: dict[FiringRule, int] = {}
     for n, verdict in enumerate(verdicts):

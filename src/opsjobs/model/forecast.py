@@ -12,7 +12,7 @@ from opsjobs.model.execution import moment
 HOURS = 168
 BUSIEST = 10
 COLLISIONS_SHOWN = 200
-NAMED_AT_MOST = 5
+NAMED_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +124,7 @@ class Week:
                 f"not looked at: {_pluralize(self.not_looked_at, 'schedule')}, for there are more than are counted at once"
             )
         if self.cut:
-            named = ", ".join(self.cut[:NAMED_AT_MOST]) + (
-                " …" if len(self.cut) > NAMED_AT_MOST else ""
-            )
+            named = ", ".join(self.cut[:NAMED_MAX]) + (" …" if len(self.cut) > NAMED_MAX else "")
             told.append(
                 f"not counted to the end of the week: {named}, with more moments than are counted of one schedule"
             )

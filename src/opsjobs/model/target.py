@@ -113,7 +113,7 @@ Labels = Annotated[
 ]
 
 
-GROUPS_AT_MOST = 500
+GROUPS_MAX = 500
 """The maximum number of groups of one target.
 
 The largest inventories in use, such as kolla-ansible's, put a host into some 130."""
@@ -128,7 +128,7 @@ class TargetDraft(ApiModel):
     transport: Transport = Transport.SSH
     platform: Literal["linux", "macos", "bsd", "network", "windows"] = "linux"
     labels: Labels = Field(default_factory=dict)
-    groups: list[Name] = Field(default_factory=list, max_length=GROUPS_AT_MOST)
+    groups: list[Name] = Field(default_factory=list, max_length=GROUPS_MAX)
     credential: Name | None = None
     host_keys: list[Annotated[str, Field(max_length=16_384)]] = Field(
         default_factory=list, max_length=16

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.target import Name, parse_selector
 
-DEPTH_AT_MOST = 8
+DEPTH_MAX = 8
 
 
 class GroupDraft(ApiModel):
@@ -45,9 +45,9 @@ def check_nesting(name: str, held: Mapping[str, Sequence[str]]) -> None:
     for holder, inner in held.items():
         for group in inner:
             holders.setdefault(group, []).append(holder)
-    if _depth(name, held) + _depth(name, holders) - 1 > DEPTH_AT_MOST:
+    if _depth(name, held) + _depth(name, holders) - 1 > DEPTH_MAX:
         raise ValueError(
-            f"groups may hold each other {DEPTH_AT_MOST} deep, and with {name!r} they would be deeper"
+            f"groups may hold each other {DEPTH_MAX} deep, and with {name!r} they would be deeper"
         )
 
 
@@ -74,6 +74,6 @@ def _depth(name: str, held: Mapping[str, Sequence[str]]) -> int:
 
     It stops counting at one more than the limit."""
     level, depth = {name}, 0
-    while level and depth <= DEPTH_AT_MOST:
+    while level and depth <= DEPTH_MAX:
         level, depth = {group for here in level for group in held.get(here, ())}, depth + 1
     return depth

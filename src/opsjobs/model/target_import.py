@@ -10,7 +10,7 @@ from pydantic import Field
 
 from opsjobs.model.api_model import ApiModel, snake_case
 
-IMPORTED_AT_MOST = 1_000
+IMPORTED_MAX = 1_000
 Placing = Literal["merge", "replace"]
 Change = Mapping[str, Any]
 
@@ -21,7 +21,7 @@ class ImportDraft(ApiModel):
     An existing target of the same name keeps whatever its entry does not mention. `labels` and
     `groups`: merge those of an entry with the existing ones, or replace them."""
 
-    targets: list[dict[str, Any]] = Field(min_length=1, max_length=IMPORTED_AT_MOST)
+    targets: list[dict[str, Any]] = Field(min_length=1, max_length=IMPORTED_MAX)
     existing: Literal["update", "skip"] = "update"
     labels: Placing = "merge"
     groups: Placing = "merge"

@@ -31,7 +31,7 @@ _READS_A_PROGRAM = re.compile(
 )
 _Value = Callable[[str], str | None]
 _Read = TypeVar("_Read", bound=Hashable)
-TEXTS_AT_MOST = 400
+TEXTS_MAX = 400
 """The most different texts of a launch that are judged with their values.
 
 Beyond that, each action is judged once with unknown values.
@@ -105,9 +105,7 @@ def texts_of(
     )
     known = {name: value for name, value in parameters.items() if value is not None}
     # Only actions with values of targets may have many texts; the others do not share the limit.
-    most = max(
-        1, TEXTS_AT_MOST // max(sum("${" + _OF_TARGET in str(action) for action in actions), 1)
-    )
+    most = max(1, TEXTS_MAX // max(sum("${" + _OF_TARGET in str(action) for action in actions), 1))
     asked = _Known(names, {"parameters": known, "job": {"name": job_name}}, most)
     for position, action in enumerate(actions):
         at = "/policy/gate/check" if action["key"] == CHECK_KEY else f"/actions/{position}"

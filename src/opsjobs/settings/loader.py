@@ -17,7 +17,7 @@ from opsjobs.settings.groups import ClientSettings, Settings
 from opsjobs.settings.parsers import HOW_TO_MAKE_ONE, PREFIX, Variable
 from opsjobs.settings.production import unfit
 
-SECRET_FILE_BYTES_AT_MOST = 65_536
+SECRET_FILE_BYTES_MAX = 65_536
 
 
 class SettingsError(Failure):
@@ -226,9 +226,9 @@ def _raw(environ: Mapping[str, str], name: str, secret: bool) -> tuple[str, str]
         raise ValueError(
             f"{name}_FILE is {path!r}, which cannot be read ({away.strerror}): write the path of a readable file."
         ) from None
-    if len(content) > SECRET_FILE_BYTES_AT_MOST or b"\x00" in content:
+    if len(content) > SECRET_FILE_BYTES_MAX or b"\x00" in content:
         raise ValueError(
-            f"{name}_FILE is {path!r}, which is no text of at most {SECRET_FILE_BYTES_AT_MOST} bytes."
+            f"{name}_FILE is {path!r}, which is no text of at most {SECRET_FILE_BYTES_MAX} bytes."
         )
     return content.decode(errors="replace").strip(), path
 

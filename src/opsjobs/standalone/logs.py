@@ -6,7 +6,7 @@ import shutil
 import threading
 from pathlib import Path
 
-LOG_BYTES_AT_MOST = 16 << 20
+LOG_BYTES_MAX = 16 << 20
 LOOK_EVERY_SECONDS = 10.0
 
 
@@ -17,7 +17,7 @@ class LogKeeper:
     and the truncation are lost.
     """
 
-    def __init__(self, folder: Path, *, bytes_at_most: int = LOG_BYTES_AT_MOST) -> None:
+    def __init__(self, folder: Path, *, bytes_at_most: int = LOG_BYTES_MAX) -> None:
         self._folder = folder
         self._bytes_at_most = bytes_at_most
         self._stopping = threading.Event()

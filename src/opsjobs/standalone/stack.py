@@ -29,7 +29,7 @@ from opsjobs.standalone.spawn import bare_environment, spawn
 from opsjobs.standalone.supervisor import Say, SupervisedProcess, Supervisor
 from opsjobs.standalone.valkey import Valkey
 
-LAB_MACHINES_AT_MOST = 1_000
+LAB_MACHINES_MAX = 1_000
 READY_SECONDS = 60.0
 WORKER_ENDS_SECONDS = 15.0
 LAB_SECONDS = 30.0
@@ -124,10 +124,10 @@ class Stack:
 
     def start(self) -> None:
         """Start everything; return when the API reports that it is ready."""
-        if not 0 <= self.options.lab <= LAB_MACHINES_AT_MOST:
+        if not 0 <= self.options.lab <= LAB_MACHINES_MAX:
             raise Refusal(
                 "lab_too_large",
-                f"A lab has at most {LAB_MACHINES_AT_MOST} machines: {self.options.lab} are too many.",
+                f"A lab has at most {LAB_MACHINES_MAX} machines: {self.options.lab} are too many.",
             )
         self._folder.acquire()
         try:

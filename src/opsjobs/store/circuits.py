@@ -33,7 +33,7 @@ from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.storable import storable
 from opsjobs.store.transaction import Connection, Database
 
-UNWELL_AT_MOST = 10_000
+UNWELL_MAX = 10_000
 # A target's message about a refused login is cut to this.
 MESSAGE_CHARACTERS = 4_000
 _EVENT_TYPES = {
@@ -107,7 +107,7 @@ _WRITE = f"""
 update circuits set {", ".join(f"{f.strip()} = %({f.strip()})s" for f in _FIELDS.split(","))} where id = %(id)s"""
 _PROLONG = "update circuits set held_until = opsjobs_now() + make_interval(secs => %s) where holder = any(%s::uuid[])"
 _UNWELL = f"""
-select target_id, credential_id from circuits where state <> 'closed' or failures > 0 limit {UNWELL_AT_MOST}"""
+select target_id, credential_id from circuits where state <> 'closed' or failures > 0 limit {UNWELL_MAX}"""
 
 
 class CircuitStore:

@@ -25,7 +25,7 @@ from opsjobs.store.retry_source import RUN_COLUMNS, parse_past_run
 from opsjobs.store.scope_sql import OF_EXECUTION, and_within
 from opsjobs.store.transaction import Connection, Database
 
-FOUND_AT_MOST = 10_000
+FOUND_MAX = 10_000
 # How many letters the audit log names per answer.
 AUDITED_LETTERS_MAX = 100
 
@@ -63,7 +63,7 @@ where (%(ids)s::bigint[] is null or id = any(%(ids)s::bigint[]))
   and (%(status)s::text is null or status = %(status)s)
     and (%(execution)s::bigint is null or execution = %(execution)s)
   and (%(since)s::timestamptz is null or at >= %(since)s){{within}}
-order by execution_id, id limit {FOUND_AT_MOST}"""
+order by execution_id, id limit {FOUND_MAX}"""
 
 # A second answer waits for the commit of the first one, and then gets no row: a letter has one
 # answer.

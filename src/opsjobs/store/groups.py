@@ -194,7 +194,7 @@ class Groups:
             raise Invalid(
                 "unknown_target",
                 faults[0].detail,
-                errors=faults[: target_selection.UNKNOWN_TOLD_AT_MOST],
+                errors=faults[: target_selection.UNKNOWN_SHOWN_MAX],
             )
         values = {"name": draft.name, "targets": sorted(set(ids.values()))}
         await connection.execute(_PART, values)

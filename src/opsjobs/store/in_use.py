@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from opsjobs.model.errors import Conflict
 from opsjobs.store.transaction import Connection
 
-NAMED_AT_MOST = 5
+NAMED_MAX = 5
 
 
 async def check_unused(
@@ -18,7 +18,7 @@ async def check_unused(
     The detail is `what`, the first names and what to do. The query returns `name`, and `n` for how
     many there are in all, and is bounded by `%(limit)s`.
     """
-    users = await (await connection.execute(query, {**values, "limit": NAMED_AT_MOST})).fetchall()
+    users = await (await connection.execute(query, {**values, "limit": NAMED_MAX})).fetchall()
     if users:
         names = ", ".join(row["name"] for row in users)
         more = users[0]["n"] - len(users)

@@ -35,7 +35,7 @@ from opsjobs.store.scope_checks import check_target, check_target_name
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.vault import Vault, binding
 
-JUMPS_AT_MOST = 4
+JUMPS_MAX = 4
 # Changes to jump hosts are made one at a time, so that two of them cannot close a cycle together.
 _JUMPS_LOCK = 0x6A756D7073
 
@@ -151,10 +151,10 @@ on conflict (target_id) do update set durable = excluded.durable where target_op
 _ROUTE = f"""
 with recursive ahead(id, depth) as (
   select %(jump)s::bigint, 1
-  union select t.jump_id, depth + 1 from ahead join targets t using (id) where t.jump_id is not null and depth <= {JUMPS_AT_MOST}
+  union select t.jump_id, depth + 1 from ahead join targets t using (id) where t.jump_id is not null and depth <= {JUMPS_MAX}
 ), behind(id, depth) as (
   select id, 1 from targets where jump_id = %(id)s
-  union select t.id, depth + 1 from behind join targets t on t.jump_id = behind.id where depth <= {JUMPS_AT_MOST}
+  union select t.id, depth + 1 from behind join targets t on t.jump_id = behind.id where depth <= {JUMPS_MAX}
 )
 select (select max(depth) from ahead) + coalesce((select max(depth) from behind), 0) as jumps,
        exists (select from ahead where id = %(id)s) as circle"""
@@ -566,8 +566,8 @@ async def _check_route(connection: Connection, target_id: int | None, jump_id: i
     assert row is not None
     if row["circle"]:
         detail = "The jump host is itself reached through this target: that would be a circle."
-    elif row["jumps"] > JUMPS_AT_MOST:
-        detail = f"With this jump host a way would lead through more than {JUMPS_AT_MOST} of them: take a nearer one."
+    elif row["jumps"] > JUMPS_MAX:
+        detail = f"With this jump host a way would lead through more than {JUMPS_MAX} of them: take a nearer one."
     else:
         return
     raise Invalid("invalid_jump", detail, errors=[FieldError("/jump", detail, "invalid_jump")])
@@ -589,7 +589,7 @@ def _route(
     jumps: list[Endpoint] = []
     hop = target
     while hop.jump is not None:
-        if len(jumps) == JUMPS_AT_MOST:
+        if len(jumps) == JUMPS_MAX:
             return None
         hop = known[int(hop.jump)]
         jumps.insert(0, Endpoint(hop, opened.get(hop.credential or "")))

@@ -16,7 +16,7 @@ _VERSIONS = Path(__file__).parent / "migrations" / "versions"
 HEAD = max(path.name.partition("_")[0] for path in _VERSIONS.glob("[0-9]*_*.py"))
 """The revision this release needs, from file names: importing alembic costs half a second."""
 WORKERS_SHOWN = 1_000
-COUNTED_AT_MOST = 100_000
+COUNTED_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +129,9 @@ select case when cancelling then 'cancelling' when paused then 'paused' else sta
 from job_executions where finished_at is null group by 1 order by 1"""
 _UPKEEP = f"""
 select (select coalesce(jsonb_object_agg(name, extract(epoch from opsjobs_now() - ticked_at)), '{{}}') from services) as ticks,
-       (select count(*) from (select 1 from events where published_at is null limit {COUNTED_AT_MOST}) e) as events_unpublished,
+       (select count(*) from (select 1 from events where published_at is null limit {COUNTED_MAX}) e) as events_unpublished,
        coalesce((select extract(epoch from opsjobs_now() - min(at)) from (
-         select at from events where published_at is null limit {COUNTED_AT_MOST}) e), 0)::float8 as oldest_event_seconds,
+         select at from events where published_at is null limit {COUNTED_MAX}) e), 0)::float8 as oldest_event_seconds,
        coalesce((select extract(epoch from clock_timestamp() - min(xact_start)) from pg_stat_activity
          where datname = current_database() and backend_xmin is not null and pid <> pg_backend_pid()), 0)::float8
            as oldest_snapshot_seconds,
@@ -141,12 +141,12 @@ select (select coalesce(jsonb_object_agg(name, extract(epoch from opsjobs_now() 
          where i.inhparent = 'execution_log'::regclass and c.relname ~ '_\\d{{8}}$'), 0) as days_ahead,
        (select coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint from pg_inherits
          where inhparent = 'execution_log'::regclass) as log_bytes,
-       (select count(*) from (select 1 from execution_log_default limit {COUNTED_AT_MOST}) d) as default_rows,
+       (select count(*) from (select 1 from execution_log_default limit {COUNTED_MAX}) d) as default_rows,
        (select count(*) from circuits where state <> 'closed') as circuits_open,
        (select count(*) from (
          select 1 from target_runs r
          where r.status in ('lost', 'dead') and not exists (select from dead_letter_answers a where a.run_id = r.id)
-         limit {COUNTED_AT_MOST}) d) as dead_letters"""
+         limit {COUNTED_MAX}) d) as dead_letters"""
 
 
 class Fleet:

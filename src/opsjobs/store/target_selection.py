@@ -16,8 +16,8 @@ from opsjobs.store.reference import Reference
 from opsjobs.store.scope_sql import and_within
 from opsjobs.store.transaction import Connection, Database
 
-SELECTED_AT_MOST = 100_000
-UNKNOWN_TOLD_AT_MOST = 100
+SELECTED_MAX = 100_000
+UNKNOWN_SHOWN_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,7 @@ async def select(
         ]
     if faults:
         more = f" {len(faults)} entries name nothing." if len(faults) > 1 else ""
-        raise Invalid(
-            "unknown_target", faults[0].detail + more, errors=faults[:UNKNOWN_TOLD_AT_MOST]
-        )
+        raise Invalid("unknown_target", faults[0].detail + more, errors=faults[:UNKNOWN_SHOWN_MAX])
     if selection.selector is not None:
         selected = await _by_selector(database, selection.selector, read)
         if limited is not None and not selected and not _keeps_to(limited, selection.selector):
@@ -130,7 +128,7 @@ async def _by_selector(database: Database, selector: str, read: Read) -> list[Di
         ) from None
     condition, values = _all_of(requirements)
     query = f"select {read.columns} from targets t {read.joined} where {condition} order by t.id limit %s"
-    return await database.fetch(query, [*values, SELECTED_AT_MOST])
+    return await database.fetch(query, [*values, SELECTED_MAX])
 
 
 def _all_of(requirements: Sequence[Requirement]) -> tuple[str, list[Any]]:
@@ -208,7 +206,7 @@ async def _grouped(
     held = await database.fetch(_HELD, [list(groups)])
     condition, values = _in_groups(held)
     query = _GROUPS.format(conditions=condition, columns=read.columns, joined=read.joined)
-    rows = await database.fetch(query, [*values, SELECTED_AT_MOST])
+    rows = await database.fetch(query, [*values, SELECTED_MAX])
     found = {row["name"] for row in held if row["stored"]} | {
         group for row in rows for group in row["groups"]
     }

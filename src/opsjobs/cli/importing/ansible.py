@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from opsjobs.cli.importing.inventory import (
-    TARGETS_AT_MOST,
+    TARGETS_MAX,
     FoundTarget,
     ImportedInventory,
     Skipped,
@@ -18,7 +18,7 @@ from opsjobs.cli.importing.inventory import (
 EVERY_HOST = "all"
 EVERYBODY = (EVERY_HOST, "ungrouped")
 """Ansible's built-in groups; they do not become groups of opsjobs."""
-DEPTH_AT_MOST = 20
+DEPTH_MAX = 20
 VAULTED = "!vault …"
 """Placeholder for a value that ansible-vault has encrypted."""
 _CONNECTIONS = {
@@ -60,8 +60,8 @@ class Tree:
 
     def add(self, group: str, host: str, variables: Mapping[str, str]) -> None:
         """Add a host to a group. Raises ValueError if there are too many."""
-        if host not in self.hosts and len(self.hosts) >= TARGETS_AT_MOST:
-            raise ValueError(f"the inventory has more than {TARGETS_AT_MOST} hosts")
+        if host not in self.hosts and len(self.hosts) >= TARGETS_MAX:
+            raise ValueError(f"the inventory has more than {TARGETS_MAX} hosts")
         self.hosts.setdefault(host, {}).update(variables)
         self.group(group).hosts[host] = None
 

@@ -10,12 +10,12 @@ from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import Node
 
-from opsjobs.cli.importing.ansible import DEPTH_AT_MOST, Tree
+from opsjobs.cli.importing.ansible import DEPTH_MAX, Tree
 from opsjobs.cli.importing.inventory import ImportedInventory
 from opsjobs.cli.importing.ranges import expand
 
 _KNOWN = {"hosts", "children", "vars"}
-NODES_AT_MOST = 1_000_000
+NODES_MAX = 1_000_000
 
 
 def read(text: str) -> ImportedInventory:
@@ -60,8 +60,8 @@ class _YamlReader:
         self._seen = 0
 
     def group(self, name: str, body: Any, depth: int) -> None:
-        if depth > DEPTH_AT_MOST:
-            raise ValueError(f"groups are nested more than {DEPTH_AT_MOST} deep")
+        if depth > DEPTH_MAX:
+            raise ValueError(f"groups are nested more than {DEPTH_MAX} deep")
         group = self._tree.group(name)
         if body is None:
             return
@@ -88,8 +88,8 @@ class _YamlReader:
         if not isinstance(found, dict):
             raise ValueError(f"{what} are not a mapping")  # noqa: TRY004  the file is wrong, not the program
         self._seen += len(found)
-        if self._seen > NODES_AT_MOST:
-            raise ValueError(f"the inventory has more than {NODES_AT_MOST} entries")
+        if self._seen > NODES_MAX:
+            raise ValueError(f"the inventory has more than {NODES_MAX} entries")
         return {str(key): value for key, value in found.items()}
 
     def _variables(self, found: Any, what: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from opsjobs.model.program import check_variable
 from opsjobs.model.schedule.cron import canonical
 from opsjobs.model.template import Template, TemplateFault, TemplateNames
 
-ENTRIES_AT_MOST = 5_000
+ENTRIES_MAX = 5_000
 _SETTING = re.compile(r"(?:\"([^\"]*)\"|'([^']*)'|([^\s=\"']+))[ \t]*=[ \t]*(.*)")
 _WORD = re.compile(r"(\S+)[ \t]+")
 _FLAGS = re.compile(r"((?:-[nqs]+[ \t]+)+)(?=[^-\s])")
@@ -95,8 +95,8 @@ def read(name: str, text: str, *, system: bool) -> Crontab:
     reader = _CrontabReader(found, name, system=system)
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
         reader.take(number, line)
-        if len(found.entries) > ENTRIES_AT_MOST:
-            raise ValueError(f"it has more than {ENTRIES_AT_MOST} entries")
+        if len(found.entries) > ENTRIES_MAX:
+            raise ValueError(f"it has more than {ENTRIES_MAX} entries")
     return found
 
 

@@ -7,7 +7,7 @@ import io
 from collections.abc import Collection, Mapping, Sequence
 
 from opsjobs.cli.importing.inventory import (
-    TARGETS_AT_MOST,
+    TARGETS_MAX,
     FoundTarget,
     ImportedInventory,
     Skipped,
@@ -88,8 +88,8 @@ def _take(
         found[name] = _build_target(name, cells)
     except ValueError as wrong:
         left.append(Skipped(f"line {number}: {name or '(no name)'}", str(wrong), target=True))
-    if len(found) > TARGETS_AT_MOST:
-        raise ValueError(f"it has more than {TARGETS_AT_MOST} targets")
+    if len(found) > TARGETS_MAX:
+        raise ValueError(f"it has more than {TARGETS_MAX} targets")
 
 
 def _check_name(name: str, found: Collection[str]) -> None:

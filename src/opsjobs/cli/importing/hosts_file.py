@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
-from opsjobs.cli.importing.inventory import TARGETS_AT_MOST, FoundTarget, ImportedInventory, Skipped
+from opsjobs.cli.importing.inventory import TARGETS_MAX, FoundTarget, ImportedInventory, Skipped
 
 
 def looks_like(lines: Sequence[str]) -> bool:
@@ -45,8 +45,8 @@ def read(text: str) -> ImportedInventory:
             )
         else:
             found[name] = FoundTarget(name, words[0])
-        if len(found) > TARGETS_AT_MOST:
-            raise ValueError(f"it has more than {TARGETS_AT_MOST} hosts")
+        if len(found) > TARGETS_MAX:
+            raise ValueError(f"it has more than {TARGETS_MAX} hosts")
     return ImportedInventory([*found.values()], left)
 
 

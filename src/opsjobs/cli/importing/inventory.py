@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-TARGETS_AT_MOST = 100_000
+TARGETS_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)

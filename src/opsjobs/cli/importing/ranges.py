@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from itertools import product
 
-HOSTS_AT_MOST = 10_000
+HOSTS_MAX = 10_000
 _RANGE = re.compile(r"\[([0-9]+|[A-Za-z]):([0-9]+|[A-Za-z])(?::([0-9]+))?\]")
 
 
@@ -28,8 +28,8 @@ def expand(pattern: str) -> list[str]:
     count = 1
     for values in pieces:
         count *= len(values)
-    if count > HOSTS_AT_MOST:
-        raise ValueError(f"{pattern[:60]!r} stands for {count} hosts, the limit is {HOSTS_AT_MOST}")
+    if count > HOSTS_MAX:
+        raise ValueError(f"{pattern[:60]!r} stands for {count} hosts, the limit is {HOSTS_MAX}")
     return ["".join(parts) for parts in product(*pieces, [rest])]
 
 
@@ -48,7 +48,7 @@ def _values(match: re.Match[str]) -> Iterator[str]:
         return (chr(n) for n in numbers)
     if int(last) < int(first) or len(last) > 9:
         raise ValueError(f"{match[0]!r} is not a range")
-    if (int(last) - int(first)) // step >= HOSTS_AT_MOST:
-        raise ValueError(f"{match[0]!r} stands for more than {HOSTS_AT_MOST} hosts")
+    if (int(last) - int(first)) // step >= HOSTS_MAX:
+        raise ValueError(f"{match[0]!r} stands for more than {HOSTS_MAX} hosts")
     width = len(first) if first.startswith("0") and len(first) > 1 else 0
     return (f"{n:0{width}d}" for n in range(int(first), int(last) + 1, step))

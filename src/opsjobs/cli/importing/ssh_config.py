@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from opsjobs.cli.importing.inventory import (
-    TARGETS_AT_MOST,
+    TARGETS_MAX,
     FoundTarget,
     ImportedInventory,
     Skipped,
@@ -43,8 +43,8 @@ def read(text: str) -> ImportedInventory:
     left: list[Skipped] = []
     blocks = _blocks(text, left)
     names = dict.fromkeys(p for block in blocks for p in block.patterns if not _is_pattern(p))
-    if len(names) > TARGETS_AT_MOST:
-        raise ValueError(f"it has more than {TARGETS_AT_MOST} hosts")
+    if len(names) > TARGETS_MAX:
+        raise ValueError(f"it has more than {TARGETS_MAX} hosts")
     left += [
         Skipped(p, "a pattern is not a host; its options apply to the hosts that it matches")
         for p in dict.fromkeys(p for block in blocks for p in block.patterns if _is_pattern(p))

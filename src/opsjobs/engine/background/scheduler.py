@@ -19,7 +19,7 @@ from opsjobs.model.errors import Unavailable
 from opsjobs.store.workers import Workers
 from opsjobs.telemetry import log
 
-MEND_SECONDS_AT_MOST = 60.0
+MEND_SECONDS_MAX = 60.0
 """Time limit of a repair round.
 
 A longer one is aborted, and the next begins: every round is idempotent.
@@ -100,7 +100,7 @@ class Scheduler:
         return ended.result() if ended is not None else {}
 
     async def _bounded(self) -> Counts:
-        async with asyncio.timeout(MEND_SECONDS_AT_MOST):
+        async with asyncio.timeout(MEND_SECONDS_MAX):
             return await self.run_once()
 
     async def stop(self) -> None:

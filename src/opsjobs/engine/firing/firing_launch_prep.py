@@ -33,7 +33,7 @@ from opsjobs.telemetry import Metrics, log
 PREPARE_SECONDS = 10.0
 """Time limit for preparing the firings of one transaction, well within their claim."""
 BACKOFF_SECONDS = 1.0
-BACKOFF_SECONDS_AT_MOST = 60.0
+BACKOFF_SECONDS_MAX = 60.0
 JOBS_KEPT = 1_000
 
 Prepared = FiringLaunch | FiringEnd | Deferral
@@ -224,6 +224,6 @@ def later(ready: ReadyFiring, reason: str) -> Deferral:
     """Return the deferral of a firing, longer with each attempt."""
     return Deferral(
         ready,
-        min(BACKOFF_SECONDS * 2 ** min(ready.attempts - 1, 10), BACKOFF_SECONDS_AT_MOST),
+        min(BACKOFF_SECONDS * 2 ** min(ready.attempts - 1, 10), BACKOFF_SECONDS_MAX),
         reason,
     )

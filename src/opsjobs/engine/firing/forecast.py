@@ -17,9 +17,9 @@ from opsjobs.store.scheduling.calendars import Calendars
 from opsjobs.store.scheduling.schedule_overview import ScheduleOverview, UpcomingSchedule
 
 PORTION = 100
-SECONDS_AT_MOST = 10.0
-MOMENTS_AT_MOST = 500_000
-MOMENTS_OF_ONE_AT_MOST = 10_080
+SECONDS_MAX = 10.0
+MOMENTS_MAX = 500_000
+MOMENTS_OF_ONE_MAX = 10_080
 """One a minute for a week: the limit for one schedule."""
 
 
@@ -35,8 +35,8 @@ class Forecasts:
         outlook: ScheduleOverview,
         calendars: Calendars,
         *,
-        seconds_at_most: float = SECONDS_AT_MOST,
-        moments_at_most: int = MOMENTS_AT_MOST,
+        seconds_at_most: float = SECONDS_MAX,
+        moments_at_most: int = MOMENTS_MAX,
     ) -> None:
         self._outlook = outlook
         self._calendars = calendars
@@ -101,7 +101,7 @@ def _count(
     for done, coming in enumerate(portion):
         if left <= 0 or time.monotonic() > until:
             return done, left
-        left -= _count_one(week, coming, closures, now, min(left, MOMENTS_OF_ONE_AT_MOST))
+        left -= _count_one(week, coming, closures, now, min(left, MOMENTS_OF_ONE_MAX))
         week.schedules += 1
     return len(portion), left
 

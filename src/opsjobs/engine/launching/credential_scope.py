@@ -13,7 +13,7 @@ from opsjobs.model.target import Endpoint, Target
 from opsjobs.store.vault import Vault
 from opsjobs.store.vault.binding import refusal
 
-JUMPS_AT_MOST = 4
+JUMPS_MAX = 4
 
 
 async def check(
@@ -54,7 +54,7 @@ async def jumps_of(known: Targets, targets: Sequence[Target]) -> list[Target]:
     """All jump hosts on the ways to these targets; asks only where there are some."""
     found: dict[str, Target] = {}
     ahead = {t.jump for t in targets if t.jump is not None}
-    while ahead and len(found) <= JUMPS_AT_MOST * len(targets):
+    while ahead and len(found) <= JUMPS_MAX * len(targets):
         hosts = await known.get_many(sorted(ahead))
         found |= hosts
         ahead = {host.jump for host in hosts.values() if host.jump is not None} - found.keys()

@@ -21,7 +21,7 @@ from opsjobs.model.template import TemplateFault, TemplateNames, looked_up
 from opsjobs.store.launch_history import LaunchHistory, load_launch_history
 from opsjobs.store.transaction import Database
 
-COMMANDS_AT_MOST = 2_000
+COMMANDS_MAX = 2_000
 """Of a preview: the first targets' with all of their actions."""
 
 _LATER = ("actions.", "execution.", "run.")
@@ -41,7 +41,7 @@ async def preview(launcher: Launcher, database: Database, order: LaunchOrder) ->
         if order.job_id is not None
         else LaunchHistory()
     )
-    shown = list(islice(_commands(order, planned.targets, actions), COMMANDS_AT_MOST))
+    shown = list(islice(_commands(order, planned.targets, actions), COMMANDS_MAX))
     return {
         "targets": [
             {"id": target.id, "name": target.name, "host": target.host}

@@ -26,7 +26,7 @@ from opsjobs.store.retry_source import Parents, check_not_retried
 from opsjobs.store.transaction import Connection, Database
 
 # Executions that one revive makes at most: they are one transaction, and none of ours is long.
-REVIVED_AT_MOST = 100
+REVIVED_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class RetryService:
         reach: Reach | None = None,
         bounds: Bounds = NO_BOUNDS,
         idem: IdempotentRequest | None = None,
-        at_most: int = REVIVED_AT_MOST,
+        at_most: int = REVIVED_MAX,
     ) -> Revived | Answer:
         """A new execution for each that has dead letters within reach meant by the draft; each letter is revived once.
 
@@ -162,7 +162,7 @@ class RetryService:
             key: list(runs) for key, runs in groupby(found, key=lambda run: run.execution_id)
         }
         meant: dict[int, list[PastRun]] = dict(
-            list(by_execution.items())[: min(at_most, REVIVED_AT_MOST)]
+            list(by_execution.items())[: min(at_most, REVIVED_MAX)]
         )
         parents = await self._parents.get_many(meant)
         known = await self._targets.get_many(

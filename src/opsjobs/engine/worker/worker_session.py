@@ -318,7 +318,7 @@ class WorkerSession:
             dict.fromkeys(left, _SUSPENDED) | dict.fromkeys(lost_reasons, _OUT_OF_STEP),
         )
         self._given_up |= lost_reasons
-        if len(unknown) >= claiming.UNKNOWN_AT_MOST:  # there may be more
+        if len(unknown) >= claiming.UNKNOWN_MAX:  # there may be more
             self._may_own_unknown_runs = True
             asked = asked & {run.id for run in unknown}
             left = left & {run.id for run in unknown}

@@ -129,7 +129,7 @@ class Progress:
 # Instead of a spool id: claimed and not started yet; the spool of the target is not known.
 UNKNOWN = "unknown"
 # Limit of runs that a worker adopts at a time because the ledger says that they are its own.
-UNKNOWN_AT_MOST = 1_000
+UNKNOWN_MAX = 1_000
 # Prefix of the reason why a run is held on a target under maintenance.
 MAINTENANCE = "maintenance"
 
@@ -249,11 +249,11 @@ async def find_unknown_runs(
 ) -> list[Claimed]:
     """Return runs that this owner holds in the ledger, but does not know of.
 
-    Their claim was committed and its answer was lost. At most UNKNOWN_AT_MOST: if there are as
+    Their claim was committed and its answer was lost. At most UNKNOWN_MAX: if there are as
     many, there may be more.
     """
     rows = await database.fetch(
-        _UNKNOWN, {"owner": owner, "known": list(known), "limit": UNKNOWN_AT_MOST}
+        _UNKNOWN, {"owner": owner, "known": list(known), "limit": UNKNOWN_MAX}
     )
     return [parse_claimed(row, taken_over=row["taken_over"]) for row in rows]
 

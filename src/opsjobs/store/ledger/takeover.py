@@ -23,7 +23,7 @@ from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 
 # How many owners in a row may die with a run, without a sign of life from it, before it is dead.
-CLAIMS_AT_MOST = 5
+CLAIMS_MAX = 5
 # From this number on a run is a suspect, and handed out alone: else each death would count against
 # all runs of that worker.
 SUSPECT_CLAIMS = 2
@@ -32,8 +32,8 @@ _CANDIDATES = load_statement(
     __file__,
     "take_over_candidates",
     suspect_claims=SUSPECT_CLAIMS,
-    claims_at_most=CLAIMS_AT_MOST,
-    next_action=load_statement(__file__, "next_action", condition=f"r.claims > {CLAIMS_AT_MOST}"),
+    claims_at_most=CLAIMS_MAX,
+    next_action=load_statement(__file__, "next_action", condition=f"r.claims > {CLAIMS_MAX}"),
 )
 
 _TAKE_OVER = """
@@ -104,7 +104,7 @@ async def take_over(
 
 def _end_poisoned(owner: UUID, worker: str, rows: Sequence[Mapping[str, Any]]) -> Flush:
     """Return the flush that ends poisonous runs, written by their new owner."""
-    words = f"more than {CLAIMS_AT_MOST} workers in a row died while they had it, and it gave no sign of life"
+    words = f"more than {CLAIMS_MAX} workers in a row died while they had it, and it gave no sign of life"
     error = RunError(ErrorCode.POISON, words)
     results = [_result(row, error) for row in rows]
     started = [

@@ -12,11 +12,11 @@ from opsjobs.store.in_use import check_unused as check_none
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.vault.binding import JOBS, USERS
 
-SHOWN_AT_MOST = 200
+SHOWN_MAX = 200
 NOTED_SECONDS = 60.0
 """A process records at most once in this time that it has opened a credential."""
 
-NOTED_AT_MOST = 10_000
+NOTED_MAX = 10_000
 
 _NAMED = f"""
 select name, count(*) over () as n from (
@@ -47,7 +47,7 @@ class Usage:
         """Return the body of GET /credentials/{id}/usage."""
         return {
             "targets": [
-                {"id": str(row["id"]), "name": row["name"]} for row in self.targets[:SHOWN_AT_MOST]
+                {"id": str(row["id"]), "name": row["name"]} for row in self.targets[:SHOWN_MAX]
             ],
             "jobs": [
                 {
@@ -56,7 +56,7 @@ class Usage:
                     "actions": sorted(row["actions"]),
                     "parameters": sorted(row["parameters"]),
                 }
-                for row in self.jobs[:SHOWN_AT_MOST]
+                for row in self.jobs[:SHOWN_MAX]
             ],
             "total": {"targets": len(self.targets), "jobs": len(self.jobs)},
         }
@@ -99,7 +99,7 @@ class Uses:
         due = [i for i in ids if now - self._noted.get(i, -NOTED_SECONDS) >= NOTED_SECONDS]
         if not due:
             return
-        if len(self._noted) > NOTED_AT_MOST:
+        if len(self._noted) > NOTED_MAX:
             self._noted.clear()
         self._noted |= dict.fromkeys(due, now)
         await self._database.fetch(_USED, [due, NOTED_SECONDS])
