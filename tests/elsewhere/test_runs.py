@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.bench import Bench, bench
+from engine.harness import Harness, harness
 from kit.machines import endpoint_of, small_server
 from kit.sshd import needs_sshd, sshd
 from kit.vault import VaultKit, vault_kit
@@ -37,7 +37,7 @@ def kit() -> Iterator[VaultKit]:
 
 
 @asynccontextmanager
-async def working(on: Bench, kit: VaultKit, where: Endpoint, credential: str) -> Any:
+async def working(on: Harness, kit: VaultKit, where: Endpoint, credential: str) -> Any:
     """A worker that reaches every machine there, with this credential of the vault."""
     server = VaultServer(VaultOptions(kit.url, token=Secret(kit.token())))
     there = ExternalSecrets(on.vault, server, SystemClock())
@@ -50,7 +50,7 @@ async def working(on: Bench, kit: VaultKit, where: Endpoint, credential: str) ->
             for i in target_ids
         }
 
-    on.known.endpoints = endpoints  # type: ignore[method-assign]
+    on.targets.endpoints = endpoints  # type: ignore[method-assign]
     try:
         async with on.worker(sessions=pool, fetch=there.fetch):
             yield
@@ -59,7 +59,7 @@ async def working(on: Bench, kit: VaultKit, where: Endpoint, credential: str) ->
         await server.close()
 
 
-async def add(on: Bench, **body: Any) -> str:
+async def add(on: Harness, **body: Any) -> str:
     return str((await on.vault.create(CredentialDraft.model_validate(body))).id)  # type: ignore[union-attr]
 
 
@@ -70,7 +70,7 @@ async def test_each_run_logs_in_with_a_certificate_that_names_it(
     authority = fresh_key()
     with sshd(host_key_types=("ed25519",)) as running:
         running.authorize(running.user, f"cert-authority {authority.public}")
-        async with bench(database) as on:
+        async with harness(database) as on:
             kit.put("ca", {"private_key": authority.private.reveal()})
             ca = {
                 "name": "fleet-ca",
@@ -100,7 +100,7 @@ async def test_a_password_from_vault_logs_in_and_is_masked_where_a_command_print
     database: Database, kit: VaultKit
 ) -> None:
     kit.put("login", {"password": CANARY})
-    async with small_server(password=CANARY) as small, bench(database) as on:
+    async with small_server(password=CANARY) as small, harness(database) as on:
         login = await add(
             on,
             name="l",

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from engine.bench import Bench, Known, bench, until
+from engine.harness import Harness, InMemoryTargets, harness, until
 from engine.test_durable import half_done, launch, stored
 from opsjobs.engine.background import remote_cleanup
 from opsjobs.engine.background.remote_cleanup import RemoteCleanup
@@ -29,17 +29,17 @@ from opsjobs.store.vault import StoredCredential
 DAY_SECONDS = 24 * 3600.0
 
 
-def care(on: Bench) -> RemoteCleanup:
+def care(on: Harness) -> RemoteCleanup:
     return RemoteCleanup(
-        on.ledger, on.known, on.vault, on.sessions, on.clock, zone="default", grace_seconds=0.2
+        on.ledger, on.targets, on.vault, on.sessions, on.clock, zone="default", grace_seconds=0.2
     )
 
 
-async def kept(on: Bench, execution: Execution) -> bool:
+async def kept(on: Harness, execution: Execution) -> bool:
     """Whether the machine still knows the only run's only action."""
     row = await on.row(execution)
     async with on.sessions.session(
-        (await on.known.endpoints([row["target_id"]]))[row["target_id"]]
+        (await on.targets.endpoints([row["target_id"]]))[row["target_id"]]
     ) as session:
         durable = session.durable()
         assert durable is not None
@@ -48,7 +48,7 @@ async def kept(on: Bench, execution: Execution) -> bool:
 
 
 async def test_folders_are_removed_a_day_after_the_end_and_not_before(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1").reply([RemoteExit(0)])
         execution = await on.ended(await launch(on))
         assert await care(on).run_once() == {"settled_late": 0, "cleaned": 0}
@@ -59,7 +59,7 @@ async def test_folders_are_removed_a_day_after_the_end_and_not_before(database: 
         assert (await care(on).run_once())["cleaned"] == 0
 
 
-async def seen_again(on: Bench, execution: Execution) -> tuple[bytes, RemoteExit]:
+async def seen_again(on: Harness, execution: Execution) -> tuple[bytes, RemoteExit]:
     """What the machine of the only run gives to a follower of its only action, and how that ended."""
     row = await on.row(execution)
     web = on.sessions.machine("web-1")
@@ -72,7 +72,7 @@ async def seen_again(on: Bench, execution: Execution) -> tuple[bytes, RemoteExit
 async def test_large_output_leaves_its_machine_at_once_and_the_record_after_a_day(
     database: Database, size: int, left: int
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1").reply([Output("stdout", bytes(size)), RemoteExit(3)])
         execution = await on.ended(await launch(on))
         await on.turn(11)
@@ -86,7 +86,7 @@ async def test_large_output_leaves_its_machine_at_once_and_the_record_after_a_da
 
 
 async def test_output_of_a_run_with_secrets_leaves_its_machine_at_once(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1").reply([Output("stdout", b"out"), RemoteExit(0)])
         declared = [ParameterDraft(name="password", type="secret")]
         order = LaunchOrder(
@@ -108,7 +108,7 @@ async def test_output_of_a_run_with_secrets_leaves_its_machine_at_once(database:
 
 
 async def test_a_machine_that_is_away_is_cleaned_when_it_is_back(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         execution = await on.ended(await launch(on))
         await on.turn(DAY_SECONDS + 1)
@@ -121,7 +121,7 @@ async def test_a_machine_that_is_away_is_cleaned_when_it_is_back(database: Datab
         assert not await kept(on, execution)
 
 
-class Spoilt(Known):
+class Spoilt(InMemoryTargets):
     """An inventory with a target that cannot be read."""
 
     spoilt = False
@@ -136,9 +136,9 @@ class Spoilt(Known):
 async def test_a_target_that_cannot_be_read_is_left_for_later_and_holds_up_no_other(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
-        inventory = Spoilt(on.known.targets)
-        on.known = inventory
+    async with harness(database) as on:
+        inventory = Spoilt(on.targets.targets)
+        on.targets = inventory
         for name in ("web-1", "web-2"):
             on.machine(name).reply([RemoteExit(0)])
         async with on.worker():
@@ -154,11 +154,11 @@ async def test_a_target_that_cannot_be_read_is_left_for_later_and_holds_up_no_ot
 
 
 async def test_a_target_that_was_removed_is_not_visited_for_ever(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1").reply([RemoteExit(0)])
         await on.ended(await launch(on))
         await on.turn(DAY_SECONDS + 1)
-        on.known.targets.clear()
+        on.targets.targets.clear()
         assert (await care(on).run_once())["cleaned"] == 1
         assert (await care(on).run_once())["cleaned"] == 0
 
@@ -166,10 +166,10 @@ async def test_a_target_that_was_removed_is_not_visited_for_ever(database: Datab
 @asynccontextmanager
 async def lost(
     database: Database, monkeypatch: pytest.MonkeyPatch, *, cancel: bool
-) -> AsyncIterator[tuple[Bench, FakeMachine, Gate, Execution]]:
+) -> AsyncIterator[tuple[Harness, FakeMachine, Gate, Execution]]:
     """A run that ended `lost` because its machine was cut off while the command ran."""
     monkeypatch.setattr("opsjobs.engine.runs.durable_command.KILL_SECONDS", 0.2)
-    async with bench(database) as on, on.worker(lease_seconds=0.9) as worker:
+    async with harness(database) as on, on.worker(lease_seconds=0.9) as worker:
         web, gate, execution = await half_done(on)
         await stored(on, execution, b"one\n")
         web.cut()
@@ -236,7 +236,7 @@ async def test_what_was_lost_and_ended_well_after_all_is_told(
 async def test_what_another_user_left_stays_while_we_may_not_become_that_user_and_holds_up_nobody(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1").reply([RemoteExit(0)])
         secret = CredentialDraft(
             name="sudo-pw", type=CredentialType.PASSWORD, username="deploy", password="canary"
@@ -259,7 +259,7 @@ async def test_a_machine_that_hangs_holds_up_no_other_one(
 ) -> None:
     """More runs are due than are taken ahead, and the first machine never answers."""
     monkeypatch.setattr(remote_cleanup, "FOLDERS_AHEAD", 4)
-    async with bench(database) as on:
+    async with harness(database) as on:
         for n in range(1, 21):
             on.machine(f"web-{n}").reply([RemoteExit(0)])
         async with on.worker():
@@ -267,7 +267,7 @@ async def test_a_machine_that_hangs_holds_up_no_other_one(
         await on.turn(DAY_SECONDS + 1)
         sessions = Hanging(on)
         caring = RemoteCleanup(
-            on.ledger, on.known, on.vault, sessions, on.clock, zone="default", grace_seconds=0.2
+            on.ledger, on.targets, on.vault, sessions, on.clock, zone="default", grace_seconds=0.2
         )
         cleaning = asyncio.create_task(caring.clean_once())
 
@@ -284,7 +284,7 @@ async def test_a_machine_that_hangs_holds_up_no_other_one(
 class Hanging(FakeSessions):
     """The first machine takes a connection, and says nothing."""
 
-    def __init__(self, on: Bench) -> None:
+    def __init__(self, on: Harness) -> None:
         super().__init__(on.clock)
         self.machines = on.sessions.machines
 

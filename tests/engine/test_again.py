@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from opsjobs.engine.firing.firing import Triggers
 from opsjobs.engine.launching.launch import Launcher
 from opsjobs.engine.launching.retries import RetryService
@@ -27,8 +27,8 @@ DAY_SECONDS = 86_400.0
 STEPS = ["first", "second", "third"]
 
 
-async def retry(on: Bench, execution: Execution, which: Which = Which.UNSUCCESSFUL) -> Execution:
-    again = RetryService(on.launcher, database=on.database, ledger=on.ledger, targets=on.known)
+async def retry(on: Harness, execution: Execution, which: Which = Which.UNSUCCESSFUL) -> Execution:
+    again = RetryService(on.launcher, database=on.database, ledger=on.ledger, targets=on.targets)
     launched = await again.retry(
         str(execution.id), RetryDraft(which=which), requested_by="ada", requested_by_kind="api_key"
     )
@@ -37,7 +37,7 @@ async def retry(on: Bench, execution: Execution, which: Which = Which.UNSUCCESSF
 
 
 async def test_a_retry_goes_on_from_the_step_that_failed(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1").reply([RemoteExit(3)], to="second")
         other = on.machine("web-2")
         async with on.worker():
@@ -57,7 +57,7 @@ async def test_a_retry_goes_on_from_the_step_that_failed(database: Database) -> 
 
 
 async def test_an_heir_that_fails_again_is_retried_from_there(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1").reply([RemoteExit(3)], to="second")
         async with on.worker():
             execution = await on.run(STEPS)
@@ -76,7 +76,7 @@ async def test_an_heir_that_fails_again_is_retried_from_there(database: Database
 
 
 async def test_an_heir_that_was_lost_begins_with_the_step_that_was_lost(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         open_ = asyncio.Event()
         web = on.machine("web-1").reply([Gate(open_), RemoteExit(0)], to="second")
         async with on.worker(drain_seconds=0.1) as worker:
@@ -93,7 +93,7 @@ async def test_an_heir_that_was_lost_begins_with_the_step_that_was_lost(database
 
 
 async def test_an_heir_knows_what_its_parent_said(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = (
             on.machine("web-1")
             .reply([Output("stdout", b"sky\nblue\n"), RemoteExit(0)], to="ask")
@@ -129,7 +129,7 @@ async def test_an_heir_knows_what_its_parent_said(database: Database) -> None:
 async def test_output_that_is_not_kept_any_more_is_not_taken_for_empty(
     database: Database, use: CommandAction
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = (
             on.machine("web-1")
             .reply([Output("stdout", b"old\n"), RemoteExit(0)], to="ask")
@@ -162,12 +162,12 @@ async def test_output_that_is_not_kept_any_more_is_not_taken_for_empty(
 
 
 async def test_who_asks_again_is_of_his_own_kind_not_of_the_firsts(database: Database) -> None:
-    async with bench(database, open_ends=True) as on:
+    async with harness(database, open_ends=True) as on:
         on.machine("web-1").reply([RemoteExit(1)], to="true")
         execution = await on.launch("true")
         async with on.worker():
             await on.ended(execution)
-        again = RetryService(on.launcher, database=database, ledger=on.ledger, targets=on.known)
+        again = RetryService(on.launcher, database=database, ledger=on.ledger, targets=on.targets)
         made = await again.retry(
             str(execution.id),
             RetryDraft(which=Which.UNSUCCESSFUL),

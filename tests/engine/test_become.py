@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.errors import Invalid, RemoteFailure
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
@@ -27,7 +27,7 @@ def as_user(**become: Any) -> CommandAction:
 
 
 async def credential(
-    on: Bench, name: str = "sudo-pw", type: CredentialType = CredentialType.PASSWORD
+    on: Harness, name: str = "sudo-pw", type: CredentialType = CredentialType.PASSWORD
 ) -> str:
     secret = {"password": CANARY} if type is CredentialType.PASSWORD else {}
     return str(
@@ -45,11 +45,11 @@ def becomes(web: FakeMachine) -> list[Become | None]:
     return [start.order.become for start in web.starts if start.order is not None]
 
 
-async def launch(on: Bench, *commands: str | CommandAction) -> Execution:
+async def launch(on: Harness, *commands: str | CommandAction) -> Execution:
     return await on.launch(commands, durable="auto")
 
 
-async def failed(on: Bench, execution: Execution) -> tuple[str, str, str]:
+async def failed(on: Harness, execution: Execution) -> tuple[str, str, str]:
     row = await on.row(await on.ended(execution))
     return row["status"], row["error_code"], row["error_message"]
 
@@ -57,7 +57,7 @@ async def failed(on: Bench, execution: Execution) -> tuple[str, str, str]:
 async def test_a_command_runs_as_whom_it_asks_for_with_the_password_of_its_credential(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         known = await credential(on)
         execution = await launch(
@@ -76,7 +76,7 @@ async def test_a_command_runs_as_whom_it_asks_for_with_the_password_of_its_crede
 
 
 async def test_nobody_ever_sees_the_password(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1").reply([RemoteExit(3)])
         await credential(on)
         await on.ended(await launch(on, as_user(credential="sudo-pw")))
@@ -99,7 +99,7 @@ async def test_nobody_ever_sees_the_password(database: Database) -> None:
 async def test_a_credential_that_cannot_be_used_is_refused_at_launch(
     database: Database, name: str, code: str, pointer: str
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         await credential(on, "login-key", CredentialType.AGENT)
         with pytest.raises(Invalid) as refused:
             await launch(on, "true", as_user(credential=name))
@@ -110,7 +110,7 @@ async def test_a_credential_that_cannot_be_used_is_refused_at_launch(
 async def test_a_credential_of_another_name_after_the_launch_is_still_the_one(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1").reply([RemoteExit(0)])
         known = await credential(on)
         execution = await launch(on, as_user(credential="sudo-pw"))
@@ -131,7 +131,7 @@ async def test_a_credential_of_another_name_after_the_launch_is_still_the_one(
 async def test_a_credential_that_is_gone_meanwhile_is_missing_and_nothing_starts(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1").reply([RemoteExit(0)])
         known = await credential(on)
         execution = await launch(on, as_user(credential="sudo-pw"))
@@ -146,7 +146,7 @@ async def test_a_credential_that_is_gone_meanwhile_is_missing_and_nothing_starts
 async def test_a_command_under_way_whose_credential_is_gone_is_lost_and_not_begun_again(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker("worker-1"):
+    async with harness(database) as on, on.worker("worker-1"):
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)])
         known = await credential(on)
@@ -163,7 +163,7 @@ async def test_a_command_under_way_whose_credential_is_gone_is_lost_and_not_begu
 
 
 async def test_a_dead_workers_command_is_followed_as_the_same_user(database: Database) -> None:
-    async with bench(database) as on, on.worker("worker-1"):
+    async with harness(database) as on, on.worker("worker-1"):
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)])
         await credential(on)
@@ -182,7 +182,7 @@ async def test_a_dead_workers_command_is_followed_as_the_same_user(database: Dat
 
 
 async def test_a_machine_that_refuses_to_become_is_told_with_its_words(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1")
         web.refuse_start(
             RemoteFailure(ErrorCode.BECOME_FAILED, "sudo: a password is required"), begun=False
@@ -198,7 +198,7 @@ async def test_a_machine_that_refuses_to_become_is_told_with_its_words(database:
 async def test_a_machine_that_keeps_no_durable_runs_never_runs_it_without_become(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         web.no_spool = "rm is missing"
         status, code, message = await failed(on, await launch(on, as_user()))
@@ -210,7 +210,7 @@ async def test_a_machine_that_keeps_no_durable_runs_never_runs_it_without_become
 async def test_a_platform_without_durable_runs_never_runs_it_without_become(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         web.durable_off = True
         assert (await failed(on, await launch(on, as_user())))[:2] == ("failed", "become_failed")
@@ -220,7 +220,7 @@ async def test_a_platform_without_durable_runs_never_runs_it_without_become(
 async def test_after_a_direct_command_it_is_not_run_without_become_either(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         web.no_spool = "rm is missing"
         execution = await on.ended(await launch(on, "plain", as_user()))
@@ -232,9 +232,9 @@ async def test_after_a_direct_command_it_is_not_run_without_become_either(
 async def test_where_the_target_says_durable_off_it_is_not_run_without_become(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
-        on.known.targets["1"] = replace(on.known.targets["1"], durable="off")
+        on.targets.targets["1"] = replace(on.targets.targets["1"], durable="off")
         status, code, message = await failed(on, await launch(on, as_user()))
     assert (status, code) == ("failed", "become_failed")
     assert "durable is off" in message
@@ -244,7 +244,7 @@ async def test_where_the_target_says_durable_off_it_is_not_run_without_become(
 async def test_a_password_that_was_changed_while_the_command_runs_is_not_tried_again_and_again(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)])
         execution = await launch(on, as_user())
@@ -268,7 +268,7 @@ async def test_a_password_that_is_elsewhere_is_got_for_each_attempt_and_never_se
         asked.append((found.name, purpose))
         return replace(found, password=Secret(CANARY))
 
-    async with bench(database) as on, on.worker(fetch=fetch):
+    async with harness(database) as on, on.worker(fetch=fetch):
         web = on.machine("web-1").reply(
             [Output("stdout", f"it is {CANARY}".encode()), RemoteExit(0)]
         )
@@ -297,7 +297,7 @@ async def test_a_password_that_cannot_be_had_is_missing_with_its_words_and_nothi
             ErrorCode.CREDENTIAL_MISSING, "the Vault at https://vault:8200 is sealed."
         )
 
-    async with bench(database) as on, on.worker(fetch=fetch):
+    async with harness(database) as on, on.worker(fetch=fetch):
         web = on.machine("web-1").reply([RemoteExit(0)])
         source = {"backend": "vault", "path": "sudo"}
         body = {"name": "sudo-pw", "type": "password", "username": "deploy", "source": source}
@@ -319,7 +319,7 @@ async def test_a_vault_that_is_away_can_be_waited_out_by_a_job_that_says_so(
             raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, "nobody answers there")
         return replace(found, password=Secret(CANARY))
 
-    async with bench(database) as on, on.worker(fetch=fetch):
+    async with harness(database) as on, on.worker(fetch=fetch):
         web = on.machine("web-1").reply([RemoteExit(0)])
         source = {"backend": "vault", "path": "sudo"}
         body = {"name": "sudo-pw", "type": "password", "username": "deploy", "source": source}

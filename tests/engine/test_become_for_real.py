@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from kit.accounts import account, configured, needs
 from kit.machines import endpoint_of
 from kit.sshd import Sshd, sshd
@@ -37,9 +37,9 @@ def server() -> Iterator[Sshd]:
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """A bench whose machine is real: `deploy` logs in, and may become ben by sudo with a password."""
+    """A harness whose machine is real: `deploy` logs in, and may become ben by sudo with a password."""
 
-    on: Bench
+    on: Harness
     sessions: SshPool
     deploy: str
     ben: str
@@ -69,8 +69,8 @@ async def house(database: Database, server: Sshd) -> AsyncIterator[House]:
         rule = f"{deploy} ALL=({ben}) ALL\n"
         with configured(f"/etc/sudoers.d/opsjobs-{os.getpid()}", rule, 0o440):
             pool = SshPool(Connector())
-            async with bench(database) as on:
-                on.known.endpoints = _reached(on, where)  # type: ignore[method-assign]
+            async with harness(database) as on:
+                on.targets.endpoints = _reached(on, where)  # type: ignore[method-assign]
                 secret = CredentialDraft(
                     name="sudo-pw", type=CredentialType.PASSWORD, username=deploy, password=PASSWORD
                 )  # type: ignore[arg-type]
@@ -81,10 +81,10 @@ async def house(database: Database, server: Sshd) -> AsyncIterator[House]:
                     await pool.close()
 
 
-def _reached(on: Bench, where: Endpoint) -> object:
+def _reached(on: Harness, where: Endpoint) -> object:
     async def endpoints(target_ids: Sequence[str]) -> dict[str, Endpoint]:
         return {
-            i: replace(where, target=replace(where.target, id=i, name=on.known.targets[i].name))
+            i: replace(where, target=replace(where.target, id=i, name=on.targets.targets[i].name))
             for i in target_ids
         }
 
@@ -106,7 +106,7 @@ async def test_commands_of_several_users_in_one_run_and_nothing_left_a_day_later
         assert at.files(at.ben)
         await at.on.turn(DAY_SECONDS + 1)
         care = RemoteCleanup(
-            at.on.ledger, at.on.known, at.on.vault, at.sessions, at.on.clock, zone="default"
+            at.on.ledger, at.on.targets, at.on.vault, at.sessions, at.on.clock, zone="default"
         )
         assert (await care.run_once())["cleaned"] == 1
         assert (at.files(at.deploy), at.files(at.ben)) == ([], [])

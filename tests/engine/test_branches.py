@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from engine.test_aftercare import care
 from engine.test_workflows import step, told
 from opsjobs.engine.runs.target_run import RunLimits
@@ -22,7 +22,7 @@ SECONDS = 60.0
 BRANCHES = [step("left"), step("right", []), step("last", ["left", "right"])]
 
 
-def two(on: Bench) -> tuple[FakeMachine, Gate, Gate]:
+def two(on: Harness) -> tuple[FakeMachine, Gate, Gate]:
     """A machine whose two branches have said something, and stand at gates."""
     left, right = Gate(asyncio.Event()), Gate(asyncio.Event())
     web = on.machine("web-1")
@@ -39,14 +39,14 @@ def two(on: Bench) -> tuple[FakeMachine, Gate, Gate]:
     return web, left, right
 
 
-async def said(on: Bench, execution: Execution, key: str) -> bytes:
+async def said(on: Harness, execution: Execution, key: str) -> bytes:
     """What is on record of a branch's output."""
     return b"".join(
         e.data or b"" for e in await on.log(execution) if e.action == key and e.event == "output"
     )
 
 
-async def both_spoke(on: Bench, execution: Execution) -> None:
+async def both_spoke(on: Harness, execution: Execution) -> None:
     async def so() -> bool:
         return all(
             [
@@ -58,14 +58,14 @@ async def both_spoke(on: Bench, execution: Execution) -> None:
     await until(so, SECONDS)
 
 
-async def worker_of(on: Bench, execution: Execution, name: str) -> None:
+async def worker_of(on: Harness, execution: Execution, name: str) -> None:
     async def so() -> bool:
         return (await on.row(execution))["worker"] == name
 
     await until(so, SECONDS)
 
 
-async def inherited(on: Bench, execution: Execution, gate: Gate) -> Execution:
+async def inherited(on: Harness, execution: Execution, gate: Gate) -> Execution:
     """How it ends once its worker has died, another one has it, and only then the gate opens."""
     async with on.worker("worker-2"):
         await on.bury("worker-1")
@@ -76,7 +76,7 @@ async def inherited(on: Bench, execution: Execution, gate: Gate) -> Execution:
 
 @pytest.mark.parametrize("first", ["left", "right"])
 async def test_an_heir_follows_each_branch_to_its_end(database: Database, first: str) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web, left, right = two(on)
         async with on.worker("worker-1"):
             execution = await on.launch(BRANCHES, durable="auto")
@@ -97,7 +97,7 @@ async def test_an_heir_follows_each_branch_to_its_end(database: Database, first:
 async def test_a_branch_that_failed_does_not_keep_an_heir_from_the_one_at_work(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web, left, _ = two(on)
         web.reply([RemoteExit(3)], to="right")
         async with on.worker("worker-1"):
@@ -117,7 +117,7 @@ async def test_a_branch_that_failed_does_not_keep_an_heir_from_the_one_at_work(
 
 
 async def test_a_rolling_kill_starts_no_direct_branch_twice(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web, left, right = two(on)
         async with on.worker("worker-1"):
             execution = await on.launch(BRANCHES, durable="off")
@@ -133,7 +133,7 @@ async def test_a_rolling_kill_starts_no_direct_branch_twice(database: Database) 
 
 
 async def test_heirs_that_die_one_after_another_start_nothing_twice(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web, left, right = two(on)
         async with on.worker("worker-1"):
             execution = await on.launch(BRANCHES, durable="auto")
@@ -154,7 +154,7 @@ async def test_heirs_that_die_one_after_another_start_nothing_twice(database: Da
 
 
 async def test_a_cancel_for_an_heir_stops_what_it_has_not_looked_at_yet(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web, _, _ = two(on)
         async with on.worker("worker-1"):
             execution = await on.launch(BRANCHES, durable="auto")
@@ -171,7 +171,7 @@ async def test_a_cancel_for_an_heir_stops_what_it_has_not_looked_at_yet(database
 
 
 async def test_a_worker_that_stops_leaves_branches_running_for_the_next(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web, left, right = two(on)
         async with on.worker("worker-1"):
             execution = await on.launch(BRANCHES, durable="auto")
@@ -188,7 +188,7 @@ async def test_a_worker_that_stops_leaves_branches_running_for_the_next(database
 
 async def test_a_reboot_costs_each_branch_only_what_ran_then(database: Database) -> None:
     """One branch begins anew after the reboot, in the same store: the other one is still looked for where it was begun."""
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web, left, right = two(on)
         actions = [step("left", on_failure="continue"), step("right", []), step("last", ["right"])]
         execution = await on.launch(actions, durable="auto", on_lost="retry")
@@ -216,11 +216,11 @@ async def test_a_reboot_costs_each_branch_only_what_ran_then(database: Database)
 @asynccontextmanager
 async def lost(
     database: Database, monkeypatch: pytest.MonkeyPatch, *, cancel: bool
-) -> AsyncIterator[tuple[Bench, FakeMachine, Execution]]:
+) -> AsyncIterator[tuple[Harness, FakeMachine, Execution]]:
     """A run of which both branches were lost because their machine was cut off."""
     monkeypatch.setattr("opsjobs.engine.runs.durable_command.KILL_SECONDS", 0.2)
     async with (
-        bench(database) as on,
+        harness(database) as on,
         on.worker(lease_seconds=0.9, limits=RunLimits(reattach_seconds=0.3)) as worker,
     ):
         web, left, right = two(on)
@@ -238,7 +238,7 @@ async def lost(
         right.event.set()
 
 
-async def late(on: Bench, execution: Execution) -> dict[str, str | None]:
+async def late(on: Harness, execution: Execution) -> dict[str, str | None]:
     """What was found out of each branch after the end."""
     return {
         r["action"]: (r["late_result"] or {}).get("status") for r in await on.results(execution)
@@ -282,7 +282,7 @@ async def test_a_lost_branch_that_runs_still_is_looked_for_after_the_other_has_b
 
 
 async def test_a_poisonous_run_ends_with_all_its_branches(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web, left, right = two(on)
         async with on.worker("worker-0"):
             execution = await on.launch(BRANCHES, durable="auto")

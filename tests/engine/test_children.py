@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from engine.test_waits import says, waits
 from engine.test_workflows import step, told
 from opsjobs.model.action import ApprovalAction, JobAction, WaitAction
@@ -21,14 +21,14 @@ from opsjobs.store.transaction import Database
 SECONDS = 60.0
 
 
-async def job(on: Bench, name: str, *actions: dict[str, Any], **more: Any) -> None:
+async def job(on: Harness, name: str, *actions: dict[str, Any], **more: Any) -> None:
     """A stored job on no targets of its own."""
     await on.jobs.create(
         JobDraft.model_validate({"name": name, "actions": list(actions), **more}), by="ada"
     )
 
 
-async def child_of(on: Bench, execution: Execution) -> Execution:
+async def child_of(on: Harness, execution: Execution) -> Execution:
     """The only execution that this one launched."""
     (row,) = await on.database.fetch(
         "select execution_id from execution_specs where parent_id = %s", [execution.id]
@@ -39,7 +39,7 @@ async def child_of(on: Bench, execution: Execution) -> Execution:
 async def test_a_job_is_run_on_the_same_target_with_its_parameters_and_waited_for(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)], to="restart 'nginx'")
         parameters = [{"name": "service", "type": "string", "required": True}]
@@ -62,7 +62,7 @@ async def test_a_job_is_run_on_the_same_target_with_its_parameters_and_waited_fo
         assert result["outputs"] == {"execution_id": child.id, "status": "completed"}
 
 
-async def waits_for_child(on: Bench, execution: Execution) -> None:
+async def waits_for_child(on: Harness, execution: Execution) -> None:
     async def so() -> bool:
         return (await on.row(execution))["waiting_for"] == "child"
 
@@ -70,7 +70,7 @@ async def waits_for_child(on: Bench, execution: Execution) -> None:
 
 
 async def test_a_job_that_did_not_go_well_fails_its_action(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1").reply([RemoteExit(3)], to="bad")
         await job(on, "bad", {"command": "bad"})
         execution = await on.ended(
@@ -84,7 +84,7 @@ async def test_a_job_that_did_not_go_well_fails_its_action(database: Database) -
 
 
 async def test_a_job_that_is_not_there_fails_its_action_with_words(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1")
         execution = await on.ended(await on.launch([JobAction(key="run", job="nobody")]), SECONDS)
         row = await on.row(execution)
@@ -98,7 +98,7 @@ async def test_a_job_that_is_not_there_fails_its_action_with_words(database: Dat
 async def test_a_job_that_was_changed_since_an_approval_was_asked_for_is_not_run(
     database: Database, changed: bool
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1")
         await job(on, "inner", {"command": "harmless"})
         execution = await on.launch([ApprovalAction(key="ask"), JobAction(key="run", job="inner")])
@@ -115,7 +115,7 @@ async def test_a_job_that_was_changed_since_an_approval_was_asked_for_is_not_run
 
 
 async def test_a_job_that_runs_itself_comes_to_an_end(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1")
         await job(on, "again", {"type": "job", "job": "again"})
         execution = await on.ended(await on.launch([JobAction(key="run", job="again")]), SECONDS)
@@ -127,7 +127,7 @@ async def test_a_job_that_runs_itself_comes_to_an_end(database: Database) -> Non
 
 
 async def test_a_cancel_reaches_the_job_that_is_waited_for(database: Database) -> None:
-    async with bench(database) as on, on.worker(lease_seconds=0.9):
+    async with harness(database) as on, on.worker(lease_seconds=0.9):
         gate = Gate(asyncio.Event())
         on.machine("web-1").reply([gate, RemoteExit(0)], to="long")
         await job(on, "long", {"command": "long"})
@@ -142,7 +142,7 @@ async def test_a_cancel_reaches_the_job_that_is_waited_for(database: Database) -
 
 
 async def test_an_action_that_names_targets_is_for_them_alone(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         machines = [on.machine(f"web-{n}") for n in (1, 2)]
         only = step("only", targets=SelectionDraft(ids=["web-2"]))
         execution = await on.ended(await on.launch([step("all"), only, step("after")], 2), SECONDS)
@@ -154,7 +154,7 @@ async def test_an_action_that_names_targets_is_for_them_alone(database: Database
 
 
 async def test_a_job_that_ends_beside_a_wait_is_heard_of_at_once(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         gate = Gate(asyncio.Event())
         on.machine("web-1").reply([gate, RemoteExit(0)], to="long")
         await job(on, "long", {"command": "long"})

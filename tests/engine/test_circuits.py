@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from engine.bench import bench, until
+from engine.harness import harness, until
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.engine.runs.run_connection import RunConnection, RunConnections
 from opsjobs.model.errors import RemoteFailure
@@ -25,7 +25,7 @@ def shut(because: ErrorCode) -> RemoteFailure:
 async def test_a_run_is_held_while_the_circuit_is_open_for_want_of_contact(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1")
         web.refuse(shut(ErrorCode.CONNECT_TIMEOUT))
         execution = await on.launch("patch", 1, hold_offline=3600)
@@ -41,7 +41,7 @@ async def test_a_run_is_held_while_the_circuit_is_open_for_want_of_contact(
 
 
 async def test_a_run_is_not_held_for_a_login_that_was_refused(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1").refuse(shut(ErrorCode.AUTH_FAILED))
         execution = await on.run("patch", 1, hold_offline=3600)
         row = await on.row(execution)
@@ -67,9 +67,9 @@ class Noted(FakeSessions):
 async def test_a_way_that_was_open_before_is_insisted_upon_and_one_at_which_something_may_run(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         sessions = Noted(on.clock)
-        target = on.known.add("web-1")
+        target = on.targets.add("web-1")
         links = RunConnections(sessions, Endpoint(target, None), SystemClock())
         link = links.acquire()
         await link.session()

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from opsjobs.engine.runs.run_state import RunLimits
 from opsjobs.model.action import FileTransferAction
 from opsjobs.model.execution import Execution
@@ -20,7 +20,7 @@ from opsjobs.store.transaction import Database
 MIB = 1 << 20
 
 
-async def at_work(on: Bench, **policy: Any) -> tuple[FakeMachine, Gate, Execution]:
+async def at_work(on: Harness, **policy: Any) -> tuple[FakeMachine, Gate, Execution]:
     """A durable command that has written a line, and waits at a gate."""
     gate = Gate(asyncio.Event())
     web = on.machine("web-1").reply([Output("stdout", b"one\n"), gate, RemoteExit(0)])
@@ -33,13 +33,13 @@ async def at_work(on: Bench, **policy: Any) -> tuple[FakeMachine, Gate, Executio
     return web, gate, execution
 
 
-async def lost_at(on: Bench, execution: Execution) -> datetime | None:
+async def lost_at(on: Harness, execution: Execution) -> datetime | None:
     """What the API shows."""
     (run,) = (await on.executions.runs(execution.id, PageRequest())).items
     return run.contact_lost_at
 
 
-async def cut_off(on: Bench, web: FakeMachine, execution: Execution) -> datetime:
+async def cut_off(on: Harness, web: FakeMachine, execution: Execution) -> datetime:
     web.cut()
     at: list[datetime | None] = []
 
@@ -52,7 +52,7 @@ async def cut_off(on: Bench, web: FakeMachine, execution: Execution) -> datetime
     return at[-1]
 
 
-async def reached_again(on: Bench, execution: Execution) -> None:
+async def reached_again(on: Harness, execution: Execution) -> None:
     async def is_there() -> bool:
         return await lost_at(on, execution) is None
 
@@ -62,7 +62,7 @@ async def reached_again(on: Bench, execution: Execution) -> None:
 async def test_a_run_shows_since_when_its_machine_is_away_until_it_is_back(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web, gate, execution = await at_work(on)
         before = on.clock.now()
         assert await lost_at(on, execution) is None
@@ -77,7 +77,7 @@ async def test_a_run_shows_since_when_its_machine_is_away_until_it_is_back(
 
 
 async def test_only_the_loss_and_the_return_of_contact_are_written(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web, gate, execution = await at_work(on)
         since = await cut_off(on, web, execution)
         version = (await database.fetch("select xmin::text from target_runs"))[0]["xmin"]
@@ -93,7 +93,7 @@ async def test_only_the_loss_and_the_return_of_contact_are_written(database: Dat
 async def test_a_successor_keeps_the_time_and_removes_it_once_it_has_contact(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker("worker-1"):
+    async with harness(database) as on, on.worker("worker-1"):
         web, gate, execution = await at_work(on)
         since = await cut_off(on, web, execution)
         async with on.worker("worker-2"):
@@ -112,7 +112,7 @@ async def test_a_successor_keeps_the_time_and_removes_it_once_it_has_contact(
 
 
 async def test_an_ended_run_shows_no_loss_of_contact(database: Database) -> None:
-    async with bench(database) as on, on.worker(limits=RunLimits(reattach_seconds=0.3)):
+    async with harness(database) as on, on.worker(limits=RunLimits(reattach_seconds=0.3)):
         web, _, execution = await at_work(on)
         web.cut()
         await on.ended(execution)
@@ -121,7 +121,7 @@ async def test_an_ended_run_shows_no_loss_of_contact(database: Database) -> None
 
 
 async def test_a_cancel_that_cannot_reach_its_machine_shows_since_when(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web, _, execution = await at_work(on)
         web.cut()
         await on.cancel(execution)
@@ -136,7 +136,7 @@ async def test_a_cancel_that_cannot_reach_its_machine_shows_since_when(database:
 
 
 async def test_a_transfer_whose_machine_is_away_shows_since_when(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate = Gate(asyncio.Event())
         machine = on.machine("web-1")
         disk = machine.files.put("/var/log/app.log", b"x" * MIB)
@@ -169,7 +169,7 @@ async def test_a_transfer_whose_machine_is_away_shows_since_when(database: Datab
 async def test_a_worker_that_does_not_own_the_run_writes_no_loss_of_contact(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         _, gate, execution = await at_work(on)
         row = await on.row(execution)
         for owner, fence in ((row["owner"], row["fence"] - 1), (uuid4(), row["fence"])):

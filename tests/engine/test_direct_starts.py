@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from engine.test_branches import worker_of
 from engine.test_transfers import put, stored, web
 from engine.test_waits import SECONDS, waits
@@ -46,7 +46,7 @@ class Watched(Ledger):
         return await super().settle(flush)
 
 
-async def before_it(on: Bench, name: str) -> list[Any]:
+async def before_it(on: Harness, name: str) -> list[Any]:
     """What the run does before the direct command."""
     match name:
         case "a transfer":
@@ -63,7 +63,7 @@ async def before_it(on: Bench, name: str) -> list[Any]:
 async def test_a_direct_command_after_something_else_is_on_record_before_it_starts(
     database: Database, name: str
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         machine, seen = on.machine("web-1"), dict[tuple[str, int], list[str]]()
 
         def told_of(action: str, attempt: int) -> None:
@@ -80,7 +80,7 @@ async def test_a_direct_command_after_something_else_is_on_record_before_it_star
 async def test_the_next_attempt_of_a_direct_command_is_on_record_before_it_starts(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         replies, seen = iter([RemoteExit(1), RemoteExit(0)]), dict[tuple[str, int], int]()
         machine = on.machine("web-1").reply(lambda *_: [next(replies)])
 
@@ -96,7 +96,7 @@ async def test_the_next_attempt_of_a_direct_command_is_on_record_before_it_start
 async def test_a_direct_command_is_started_once_though_an_heir_had_to_wait_before_it_came_there(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         machine, disk, gate = on.machine("web-1"), web(on), Gate(asyncio.Event())
         disk.gate = gate
         later = RetryPolicy(max_attempts=2, base=3600, jitter=False, on=[ErrorCode.TRANSFER])
@@ -128,5 +128,5 @@ async def test_a_direct_command_is_started_once_though_an_heir_had_to_wait_befor
         assert await told(on, execution) == {"put": "succeeded", "bare": "succeeded"}
 
 
-async def _begun(on: Bench, execution: Execution) -> bool:
+async def _begun(on: Harness, execution: Execution) -> bool:
     return bool(await on.results(execution))

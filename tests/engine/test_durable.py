@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from opsjobs import failpoints
 from opsjobs.engine.runs.target_run import RunLimits
 from opsjobs.model.execution import Execution, ExecutionStatus
@@ -22,26 +22,26 @@ REST = [Output("stdout", b"two\n"), RemoteExit(0)]
 
 
 async def launch(
-    on: Bench, commands: str | Sequence[str | CommandAction] = "work", **policy: Any
+    on: Harness, commands: str | Sequence[str | CommandAction] = "work", **policy: Any
 ) -> Execution:
     return await on.launch(commands, **{"durable": "auto", **policy})
 
 
-async def half_done(on: Bench) -> tuple[FakeMachine, Gate, Execution]:
+async def half_done(on: Harness) -> tuple[FakeMachine, Gate, Execution]:
     """A command that has said something, and waits at a gate."""
     gate = Gate(asyncio.Event())
     web = on.machine("web-1").reply([*OUT, gate, *REST])
     return web, gate, await launch(on)
 
 
-async def stored(on: Bench, execution: Execution, data: bytes) -> None:
+async def stored(on: Harness, execution: Execution, data: bytes) -> None:
     async def there() -> bool:
         return await on.output(execution) == data
 
     await until(there)
 
 
-async def whole(on: Bench, web: FakeMachine, execution: Execution) -> None:
+async def whole(on: Harness, web: FakeMachine, execution: Execution) -> None:
     """It ended well, every byte is there once, and it was started once."""
     ended = await on.ended(execution)
     assert ended.status is ExecutionStatus.COMPLETED
@@ -55,7 +55,7 @@ async def whole(on: Bench, web: FakeMachine, execution: Execution) -> None:
 async def test_a_machine_met_for_the_first_time_is_remembered_before_anything_starts(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         first = await on.ended(await launch(on))
         connects = web.connects
@@ -71,7 +71,7 @@ async def test_a_machine_met_for_the_first_time_is_remembered_before_anything_st
 
 
 async def test_a_dead_workers_command_is_followed_to_its_end_by_another(database: Database) -> None:
-    async with bench(database) as on, on.worker("worker-1"):
+    async with harness(database) as on, on.worker("worker-1"):
         web, gate, execution = await half_done(on)
         await stored(on, execution, b"one\n")
         async with on.worker("worker-2"):
@@ -88,7 +88,7 @@ async def test_a_dead_workers_command_is_followed_to_its_end_by_another(database
 async def test_a_stopping_worker_leaves_its_commands_running_and_loses_none(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         async with on.worker("worker-1", drain_seconds=160) as worker:
             web, gate, execution = await half_done(on)
             await stored(on, execution, b"one\n")
@@ -103,13 +103,13 @@ async def test_a_stopping_worker_leaves_its_commands_running_and_loses_none(
 
 
 async def test_contact_that_breaks_is_found_again(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([*OUT, Break(), *REST])
         await whole(on, web, await launch(on))
 
 
 async def test_a_machine_that_is_cut_off_for_a_while_is_waited_for(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web, gate, execution = await half_done(on)
         await stored(on, execution, b"one\n")
         web.cut()
@@ -121,7 +121,7 @@ async def test_a_machine_that_is_cut_off_for_a_while_is_waited_for(database: Dat
 
 
 async def test_past_the_window_it_is_lost_and_says_that_it_perhaps_runs(database: Database) -> None:
-    async with bench(database) as on, on.worker(limits=RunLimits(reattach_seconds=0.3)):
+    async with harness(database) as on, on.worker(limits=RunLimits(reattach_seconds=0.3)):
         web, gate, execution = await half_done(on)
         await stored(on, execution, b"one\n")
         web.cut()
@@ -140,7 +140,7 @@ async def test_past_the_window_it_is_lost_and_says_that_it_perhaps_runs(database
 async def test_a_command_that_is_gone_is_dealt_with_as_its_author_said(
     database: Database, on_lost: str, status: str, starts: int
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)])
         execution = await launch(on, on_lost=on_lost)
@@ -160,7 +160,7 @@ async def test_a_command_that_is_gone_is_dealt_with_as_its_author_said(
 HOUR, UNTOLD = 3600.0, None
 
 
-async def orphaned(on: Bench, web: FakeMachine) -> tuple[Gate, Execution]:
+async def orphaned(on: Harness, web: FakeMachine) -> tuple[Gate, Execution]:
     """A run whose worker knows of a boot that was over before the launch, and stands before the machine's door."""
     await on.ended(await launch(on, "before"))
     web.reboot()
@@ -179,7 +179,7 @@ async def test_a_run_whose_worker_died_before_it_met_a_machine_that_had_rebooted
     database: Database, up_seconds: float | None, status: str, starts: int
 ) -> None:
     """Where the machine shows that it has been up all the time since; else a start may have been lost with its record."""
-    async with bench(database) as on, on.worker("worker-1"):
+    async with harness(database) as on, on.worker("worker-1"):
         web = on.machine("web-1").reply([RemoteExit(0)])
         gate, execution = await orphaned(on, web)
         web.up_seconds = up_seconds
@@ -196,7 +196,7 @@ async def test_a_run_whose_worker_died_before_it_met_a_machine_that_had_rebooted
 async def test_a_start_whose_answer_was_lost_on_a_machine_that_had_rebooted_before_is_sent_again(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         await on.ended(await launch(on, "before"))
         web.reboot()
@@ -210,7 +210,7 @@ async def test_a_start_whose_answer_was_lost_on_a_machine_that_had_rebooted_befo
 async def test_a_cancel_of_a_run_that_never_began_on_a_machine_that_had_rebooted_before_says_so(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker("worker-1"):
+    async with harness(database) as on, on.worker("worker-1"):
         web = on.machine("web-1").reply([RemoteExit(0)])
         gate, execution = await orphaned(on, web)
         web.up_seconds = HOUR
@@ -227,7 +227,7 @@ async def test_a_cancel_of_a_run_that_never_began_on_a_machine_that_had_rebooted
 async def test_a_command_whose_record_was_removed_while_it_ran_is_lost_and_never_begun_again(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web, gate, execution = await half_done(on)
         await stored(on, execution, b"one\n")
         web.cut()
@@ -240,7 +240,7 @@ async def test_a_command_whose_record_was_removed_while_it_ran_is_lost_and_never
 
 
 async def test_a_command_on_a_machine_that_was_made_anew_is_lost(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web, gate, execution = await half_done(on)
         await stored(on, execution, b"one\n")
         web.reimage()
@@ -254,7 +254,7 @@ async def test_a_command_on_a_machine_that_was_made_anew_is_lost(database: Datab
     "point", ["start:error@1", "start:error_after@1", "attach:error@1", "session:error@2"]
 )
 async def test_an_error_on_the_way_changes_nothing(database: Database, point: str) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         await on.ended(await launch(on, "before"))
         web.reply([*OUT, Break(), *REST])
@@ -274,7 +274,7 @@ async def test_an_error_on_the_way_changes_nothing(database: Database, point: st
 async def test_a_machine_that_keeps_no_durable_runs_is_served_directly_and_that_is_on_record(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         web.no_spool = "head is missing"
         execution = await on.ended(await launch(on))
@@ -286,7 +286,7 @@ async def test_a_machine_that_keeps_no_durable_runs_is_served_directly_and_that_
 async def test_a_direct_command_of_a_dead_worker_is_lost_though_durable_was_wished(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)])
         web.no_spool = "head is missing"
@@ -302,7 +302,7 @@ async def test_a_direct_command_of_a_dead_worker_is_lost_though_durable_was_wish
 
 
 async def test_required_is_refused_where_it_cannot_be(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1")
         web.no_spool = "head is missing"
         execution = await on.ended(await launch(on, durable="required"))
@@ -314,7 +314,7 @@ async def test_required_is_refused_where_it_cannot_be(database: Database) -> Non
 
 
 async def test_a_cancel_kills_with_proof_and_keeps_the_last_words(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web, _, execution = await half_done(on)
         await stored(on, execution, b"one\n")
         await on.cancel(execution)
@@ -326,7 +326,7 @@ async def test_a_cancel_kills_with_proof_and_keeps_the_last_words(database: Data
 
 
 async def test_a_cancel_after_the_end_keeps_the_true_outcome(database: Database) -> None:
-    async with bench(database) as on, on.worker(lease_seconds=0.9) as worker:
+    async with harness(database) as on, on.worker(lease_seconds=0.9) as worker:
         web, gate, execution = await half_done(on)
         await stored(on, execution, b"one\n")
         web.cut()
@@ -348,7 +348,7 @@ async def test_a_cancel_after_the_end_keeps_the_true_outcome(database: Database)
 async def test_cancelled_before_its_start_it_never_starts_whatever_comes_later(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1")
         web.connect_gate = Gate(asyncio.Event())
         execution = await launch(on)
@@ -366,7 +366,7 @@ async def test_a_kill_that_reaches_nobody_is_lost_and_swept_later(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("opsjobs.engine.runs.durable_command.KILL_SECONDS", 0.3)
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web, gate, execution = await half_done(on)
         await stored(on, execution, b"one\n")
         web.cut()
@@ -380,7 +380,7 @@ async def test_a_kill_that_reaches_nobody_is_lost_and_swept_later(
 
 
 async def test_the_targets_own_watchdog_ends_what_takes_too_long(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1").reply([*OUT, Gate(asyncio.Event()), RemoteExit(0)])
         execution = await on.ended(await launch(on, [CommandAction(command="slow", timeout=0.3)]))
         row = await on.row(execution)
@@ -390,7 +390,7 @@ async def test_the_targets_own_watchdog_ends_what_takes_too_long(database: Datab
 
 
 async def test_the_steps_of_a_dead_workers_run_are_not_repeated(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([RemoteExit(0)]).reply([gate, RemoteExit(0)], to="second")
         async with on.worker("worker-1"):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from kit.ledgering import Owner, faults, launch, machines
 from opsjobs import failpoints
 from opsjobs.model.errors import RemoteFailure, Unavailable
@@ -163,7 +163,7 @@ def test_what_cannot_be_read_is_refused_and_the_old_orders_stand(order: str, wor
 
 
 async def test_a_launch_that_fails_after_its_commit_did_happen(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         failpoints.arm("ledger.launch:error_after")
         with pytest.raises(Unavailable):
             await on.launch()
@@ -174,7 +174,7 @@ async def test_a_launch_that_fails_after_its_commit_did_happen(database: Databas
 
 
 async def test_a_launch_that_fails_before_its_commit_did_not(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         for step in ("launch:error", "launch:error_after", "ledger.launch:error"):
             failpoints.arm(step)
             with pytest.raises(Unavailable):
@@ -216,7 +216,7 @@ async def test_a_run_lost_while_others_are_begun_is_taken_up_all_the_same(
     database: Database,
 ) -> None:
     """It was forgotten for good: the end of the beginning took back the doubt that had come up meanwhile."""
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply(lambda *_: [_said(b"one\n"), gate, _said(b"two\n")])
         async with on.worker() as worker:
@@ -241,16 +241,16 @@ async def test_a_run_lost_while_others_are_begun_is_taken_up_all_the_same(
         assert len(web.starts) == 1
 
 
-def _held(on: Bench, target: str) -> asyncio.Event:
+def _held(on: Harness, target: str) -> asyncio.Event:
     """Runs on this target are begun only once the event is set."""
-    endpoints, over = on.known.endpoints, asyncio.Event()
+    endpoints, over = on.targets.endpoints, asyncio.Event()
 
     async def held(target_ids: Sequence[str]) -> dict[str, Endpoint]:
         if target in target_ids:
             await over.wait()
         return await endpoints(target_ids)
 
-    on.known.endpoints = held  # type: ignore[method-assign]
+    on.targets.endpoints = held  # type: ignore[method-assign]
     return over
 
 

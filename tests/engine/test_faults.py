@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from psycopg import errors
 
-from engine.bench import Bench, away, bench, until
+from engine.harness import Harness, away, harness, until
 from kit.ledgering import Owner, launch, machines
 from opsjobs import failpoints
 from opsjobs.engine.runs.run_journal import RunJournal
@@ -22,7 +22,7 @@ from opsjobs.store.ledger import settle as settling
 from opsjobs.store.transaction import Database
 
 
-def talk(on: Bench, *names: str) -> None:
+def talk(on: Harness, *names: str) -> None:
     """Machines that say a little, now and then."""
     for name in names:
         on.machine(name).reply(
@@ -30,7 +30,7 @@ def talk(on: Bench, *names: str) -> None:
         )
 
 
-async def heard_whole(on: Bench, execution: Execution) -> bool:
+async def heard_whole(on: Harness, execution: Execution) -> bool:
     """Whether every run's output is stored, once."""
     said: dict[int | None, bytes] = {}
     for entry in await on.log(execution):
@@ -42,7 +42,7 @@ async def heard_whole(on: Bench, execution: Execution) -> bool:
 async def test_a_claim_whose_answer_was_lost_is_adopted_and_started_once(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         talk(on, "web-1", "web-2", "web-3")
         failpoints.arm("claim:error_after@1")
         execution = await on.launch("uptime", 3)
@@ -58,7 +58,7 @@ async def test_a_claim_whose_answer_was_lost_is_adopted_and_started_once(
     ["claim:error@1", "begin:error@1", "begin:error_after@1", "session:error@1", "finish:error@1"],
 )
 async def test_a_step_that_fails_once_starts_nothing_twice(database: Database, fault: str) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         talk(on, "web-1", "web-2")
         failpoints.arm(fault)
         execution = await on.launch("uptime", 2)
@@ -79,7 +79,7 @@ async def test_a_step_that_fails_once_starts_nothing_twice(database: Database, f
 async def test_a_start_that_fails_says_what_may_have_happened(
     database: Database, fault: str, status: str, starts: int
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         talk(on, "web-1")
         failpoints.arm(fault)
         async with on.worker():
@@ -93,7 +93,7 @@ async def test_every_flush_may_lose_its_answer_and_nothing_is_repeated_or_droppe
     database: Database, fault: str
 ) -> None:
     """`error`: nothing at all gets through until it stops. `error_after`: everything does, and nobody says so."""
-    async with bench(database) as on:
+    async with harness(database) as on:
         talk(on, *(f"web-{n}" for n in range(1, 6)))
         failpoints.arm(fault)
         async with on.worker():
@@ -129,7 +129,7 @@ async def test_a_commit_that_comes_late_is_not_made_again_and_drops_no_run(
     database: Database,
 ) -> None:
     """The e2e tests found it: after a kill -9 of PostgreSQL runs were dropped as stale that were the worker's own."""
-    async with bench(database) as on:
+    async with harness(database) as on:
         talk(on, "web-1", "web-2")
         slow = Slow(database, late=3)
         async with on.worker(ledger=slow):
@@ -143,7 +143,7 @@ async def test_a_commit_that_comes_late_is_not_made_again_and_drops_no_run(
 async def test_a_database_that_is_away_for_a_while_stops_nothing_for_good(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         names = [f"web-{n}" for n in range(1, 21)]
         gate = Gate(asyncio.Event())
         for name in names:
@@ -166,7 +166,7 @@ async def test_a_run_whose_words_cannot_be_stored_ends_alone(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoilt = spoiling(monkeypatch, lambda line: line.event == "result" and line.action == "step-1")
-    async with bench(database, bugs=["recorder"]) as on:
+    async with harness(database, bugs=["recorder"]) as on:
         for n in range(1, 9):
             on.machine(f"web-{n}").reply([Output("stdout", b"one\n"), RemoteExit(0)])
         async with on.worker():
@@ -191,7 +191,7 @@ async def test_a_run_that_speaks_on_after_its_words_were_refused_is_not_heard(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoilt = spoiling(monkeypatch, lambda line: line.event == "output")
-    async with bench(database, bugs=["recorder"]) as on:
+    async with harness(database, bugs=["recorder"]) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply(
             [Output("stdout", b"one\n"), gate, Output("stdout", b"two\n"), RemoteExit(0)]
@@ -213,7 +213,7 @@ async def test_a_run_that_cannot_even_be_ended_troubles_nobody_else(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A constraint refuses whatever is said of one execution: its runs are given up, aloud, and others go on."""
-    async with bench(database, bugs=["recorder", "given_up"], open_ends=True) as on:
+    async with harness(database, bugs=["recorder", "given_up"], open_ends=True) as on:
         talk(on, "web-1", "web-2")
         gate = Gate(asyncio.Event())
         on.machine("web-1").reply([Output("stdout", b"one\n"), gate, RemoteExit(0)], to="broken")
@@ -260,7 +260,7 @@ async def test_a_run_that_fell_out_of_step_with_its_log_is_lost_and_never_starte
     database: Database,
 ) -> None:
     """Somebody else moved the stored offset (a failover lost a commit): the guard refuses, and the run is still ours."""
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply(
             [Output("stdout", b"one\n"), gate, Output("stdout", b"two\n"), RemoteExit(0)]
@@ -283,7 +283,7 @@ async def test_a_run_that_fell_out_of_step_with_its_log_is_lost_and_never_starte
         assert len(web.starts) == 1
 
 
-async def stored(on: Bench, execution: Execution) -> bool:
+async def stored(on: Harness, execution: Execution) -> bool:
     return bool(await on.output(execution))
 
 

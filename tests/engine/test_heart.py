@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from structlog.testing import capture_logs
 
-from engine.bench import away, until
+from engine.harness import away, until
 from kit.ledgering import Owner, launch, machines
 from opsjobs.engine.worker.lease_heartbeat import Heartbeat
 from opsjobs.store.ledger import Ledger

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.bench import Bench, bench
+from engine.harness import Harness, harness
 from kit.canary import Canary
 from opsjobs.model.action import CommandAction, JobAction
 from opsjobs.model.credential import BoundTo, CredentialDraft, RotationDraft
@@ -26,12 +26,12 @@ OLD, NEW = Canary("old"), Canary("new")
 PASSWORD = ParameterDraft(name="password", type="secret", from_credential="db")
 
 
-async def secret(on: Bench, **fields: Any) -> str:
+async def secret(on: Harness, **fields: Any) -> str:
     body = {"name": "db", "type": "secret", "value": OLD.text, **fields}
     return str((await on.vault.create(CredentialDraft.model_validate(body))).id)
 
 
-async def launch(on: Bench, *commands: str, durable: str = "auto") -> Execution:
+async def launch(on: Harness, *commands: str, durable: str = "auto") -> Execution:
     actions = [
         CommandAction(command=command, key=f"step-{n}")
         for n, command in enumerate(commands, start=1)
@@ -59,7 +59,7 @@ def given(web: FakeMachine) -> list[str]:
     ]
 
 
-async def failed(on: Bench, execution: Execution) -> tuple[str, str, str]:
+async def failed(on: Harness, execution: Execution) -> tuple[str, str, str]:
     row = await on.row(await on.ended(execution))
     return row["status"], row["error_code"], row["error_message"]
 
@@ -68,7 +68,7 @@ async def failed(on: Bench, execution: Execution) -> tuple[str, str, str]:
 async def test_a_run_is_given_the_secret_and_does_not_show_it(
     database: Database, durable: str
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1").reply([Output("stdout", f"<{OLD.text}>\n".encode()), RemoteExit(0)])
         await secret(on)
         execution = await on.ended(await launch(on, "dump", durable=durable))
@@ -87,7 +87,7 @@ async def test_a_run_is_given_the_secret_and_does_not_show_it(
 
 
 async def test_after_a_rotation_runs_are_given_the_new_secret(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1").reply([RemoteExit(0)])
         known = await secret(on)
         execution = await launch(on, "dump")
@@ -101,7 +101,7 @@ async def test_after_a_rotation_runs_are_given_the_new_secret(database: Database
 async def test_a_secret_that_is_bound_elsewhere_since_is_not_opened_there(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1")
         known = await secret(on)
         execution = await launch(on, "dump")
@@ -119,7 +119,7 @@ async def test_a_secret_that_is_bound_elsewhere_since_is_not_opened_there(
 
 
 async def test_a_secret_that_is_gone_starts_nothing(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1")
         await secret(on)
         execution = await launch(on, "dump")
@@ -139,7 +139,7 @@ async def test_a_secret_that_is_elsewhere_is_got_just_before_the_run(database: D
             raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, "Vault is sealed.")
         return replace(credential, value=Secret(NEW.text))
 
-    async with bench(database) as on, on.worker(fetch=fetch):
+    async with harness(database) as on, on.worker(fetch=fetch):
         web = on.machine("web-1").reply([Output("stdout", NEW.text.encode()), RemoteExit(0)])
         await secret(on, value=None, source={"backend": "vault", "path": "db"})
         execution = await on.ended(await launch(on, "dump"))
@@ -150,7 +150,7 @@ async def test_a_secret_that_is_elsewhere_is_got_just_before_the_run(database: D
 
 
 async def test_a_step_that_is_a_job_is_handed_the_secret_on(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         await secret(on)
         taken = ParameterDraft(name="password", type="secret", required=True)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from engine.bench import bench, until
+from engine.harness import harness, until
 from engine.test_workflows import step
 from kit.ledgering import says
 from kit.scheduling import Office
@@ -81,9 +81,9 @@ async def test_the_owner_of_a_schedule_does_not_approve_what_it_fires(database: 
 async def test_a_job_that_a_workflow_runs_ends_blocked_or_waits_for_its_approval(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1")
-        on.launcher.judging = SafetyService(words, on.known, on.clock)
+        on.launcher.judging = SafetyService(words, on.targets, on.clock)
         for verdict in ("block", "needs_approval"):
             actions = [{"type": "command", "command": f"echo {verdict}"}]
             await on.jobs.create(

@@ -7,7 +7,7 @@ from uuid import UUID, uuid5
 
 import pytest
 
-from engine.bench import Bench, bench
+from engine.harness import Harness, harness
 from opsjobs import failpoints
 from opsjobs.model.errors import Invalid, Unavailable
 from opsjobs.model.execution import ExecutionStatus, TriggeredBy
@@ -20,10 +20,10 @@ ONCE = IdempotentRequest("ada", "POST /run", "key-1", hashlib.sha256(b"body").di
 
 
 def order(
-    on: Bench, names: list[str], *, narrowed_to: list[str] | None = None, **policy: object
+    on: Harness, names: list[str], *, narrowed_to: list[str] | None = None, **policy: object
 ) -> LaunchOrder:
     for name in names:
-        on.known.add(name)
+        on.targets.add(name)
     return LaunchOrder(
         [CommandAction(key="step-1", command="true")],
         SelectionDraft(ids=names),
@@ -36,8 +36,8 @@ def order(
 async def test_a_launch_rings_each_zone_once_and_only_for_what_is_committed(
     database: Database,
 ) -> None:
-    async with bench(database, open_ends=True) as on:
-        on.known.add("web-3", zone="far")
+    async with harness(database, open_ends=True) as on:
+        on.targets.add("web-3", zone="far")
         await on.launch("true", 3)
         assert sorted(on.notified) == ["default", "far"]
         on.notified.clear()
@@ -52,7 +52,7 @@ async def test_a_launch_rings_each_zone_once_and_only_for_what_is_committed(
 async def test_a_launch_that_fails_before_its_commit_leaves_nothing(
     database: Database, fault: str
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         failpoints.arm(fault)
         with pytest.raises(Unavailable):
             await on.launch("true", 2, idem=ONCE)
@@ -70,7 +70,7 @@ async def test_a_launch_that_fails_before_its_commit_leaves_nothing(
 async def test_a_launch_whose_answer_was_lost_is_replayed_by_its_key_and_found_without_a_bell(
     database: Database, fault: str
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         failpoints.arm(fault)
         with pytest.raises(Unavailable):
             await on.launch("true", 2, idem=ONCE)
@@ -92,7 +92,7 @@ async def test_a_launch_whose_answer_was_lost_is_replayed_by_its_key_and_found_w
 
 
 async def test_targets_of_an_execute_can_only_narrow_the_jobs_own(database: Database) -> None:
-    async with bench(database, open_ends=True) as on:
+    async with harness(database, open_ends=True) as on:
         launch = on.launcher.launch
         narrowed = await launch(
             order(on, ["web-1", "web-2", "web-3"], narrowed_to=["web-3", "web-1"]),
@@ -105,7 +105,7 @@ async def test_targets_of_an_execute_can_only_narrow_the_jobs_own(database: Data
             "web-3",
             "web-1",
         ]
-        on.known.add("db-1")
+        on.targets.add("db-1")
         with pytest.raises(Invalid, match="db-1 is not a target of this job"):
             await launch(
                 order(on, ["web-1"], narrowed_to=["db-1"]),
@@ -116,7 +116,7 @@ async def test_targets_of_an_execute_can_only_narrow_the_jobs_own(database: Data
 
 
 async def test_no_target_is_refused_and_writes_nothing(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         with pytest.raises(Invalid, match="No target matches"):
             await on.launcher.launch(
                 order(on, []),
@@ -130,14 +130,14 @@ async def test_no_target_is_refused_and_writes_nothing(database: Database) -> No
 async def test_the_same_target_in_a_restored_database_gives_the_same_run(
     database: Database,
 ) -> None:
-    async with bench(database, open_ends=True) as on:
+    async with harness(database, open_ends=True) as on:
         execution = await on.launch("true", 3)
         uuids = [row["uuid"] for row in await on.rows(execution)]
         assert uuids == [uuid5(UUID(execution.uuid), str(n)) for n in (1, 2, 3)]
 
 
 async def test_the_order_of_a_policy_is_the_order_of_the_runs(database: Database) -> None:
-    async with bench(database, open_ends=True) as on:
+    async with harness(database, open_ends=True) as on:
         names = ["web-2", "web-10", "web-1"]
         for named, expected in (
             ("inventory", names),

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from opsjobs import failpoints
 from opsjobs.engine.worker.worker import Worker
 from opsjobs.engine.worker.worker_session import WorkerSession
@@ -22,7 +22,7 @@ async def first_life(worker: Worker) -> WorkerSession:
     return worker._session
 
 
-async def lives_again(on: Bench, worker: Worker, first: WorkerSession) -> None:
+async def lives_again(on: Harness, worker: Worker, first: WorkerSession) -> None:
     """Another life works, and nothing of the first does."""
     worker.wake()
     await until(lambda: worker._session not in (None, first))
@@ -35,7 +35,7 @@ async def lives_again(on: Bench, worker: Worker, first: WorkerSession) -> None:
 async def test_a_runtime_error_in_the_work_of_a_life_begins_another(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with bench(database, bugs=["worker"], open_ends=True) as on:
+    async with harness(database, bugs=["worker"], open_ends=True) as on:
         web = on.machine("web-1").reply([Gate(asyncio.Event())])
         async with on.worker() as worker:
             first = await first_life(worker)
@@ -63,7 +63,7 @@ async def test_more_runs_than_are_read_at_a_time_are_all_taken_up_after_a_lost_a
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claiming, "UNKNOWN_MAX", 2)
-    async with bench(database) as on:
+    async with harness(database) as on:
         execution = await on.launch("true", 5)
         failpoints.arm("claim:error_after@1")
         async with on.worker():
@@ -72,7 +72,7 @@ async def test_more_runs_than_are_read_at_a_time_are_all_taken_up_after_a_lost_a
 
 
 async def test_a_heart_that_stopped_by_itself_begins_another_life(database: Database) -> None:
-    async with bench(database, bugs=["worker"]) as on, on.worker(lease_seconds=0.6) as worker:
+    async with harness(database, bugs=["worker"]) as on, on.worker(lease_seconds=0.6) as worker:
         first = await first_life(worker)
         first.heartbeat.stop()
         await until(lambda: not first.heartbeat.alive)
@@ -89,7 +89,7 @@ async def test_where_no_thread_can_be_had_no_life_is_left_behind_half_made(
         tries.append(1)
         raise RuntimeError("can't start new thread")
 
-    async with bench(database, bugs=["worker"]) as on:
+    async with harness(database, bugs=["worker"]) as on:
         with monkeypatch.context() as patch:
             patch.setattr("opsjobs.engine.worker.lease_heartbeat.Heartbeat.start", no_thread)
             async with on.worker() as worker:
@@ -105,7 +105,7 @@ async def test_a_stop_during_the_pause_after_a_fault_is_done_at_once(
 ) -> None:
     monkeypatch.setattr("opsjobs.engine.worker.worker.RESTART_SECONDS", 60)
     monkeypatch.setattr("opsjobs.engine.worker.worker.LAST_CLAIM_SECONDS", 0.1)
-    async with bench(database, bugs=["worker"]) as on, on.worker() as worker:
+    async with harness(database, bugs=["worker"]) as on, on.worker() as worker:
         first = await first_life(worker)
         first._writer_task.cancel()
         await until(lambda: "worker" in on.bugs)

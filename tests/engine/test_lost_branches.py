@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from engine.test_aftercare import care
 from engine.test_branches import SECONDS, inherited, worker_of
 from engine.test_workflows import step, told
@@ -18,7 +18,7 @@ from opsjobs.store.transaction import Database
 
 
 async def test_of_a_direct_command_that_may_have_run_no_store_is_asked(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate = Gate(asyncio.Event())
         on.machine("web-1").reply([gate, RemoteExit(0)], to="kept")
         async with on.worker("worker-1"):
@@ -36,7 +36,7 @@ async def test_of_a_direct_command_that_may_have_run_no_store_is_asked(database:
 
 
 async def lost_beside(
-    on: Bench, web: FakeMachine, *more: CommandAction
+    on: Harness, web: FakeMachine, *more: CommandAction
 ) -> tuple[Execution, Gate, Gate]:
     """A run whose second branch is on record as lost, while the first is at work; and the gates at which both stand."""
     first, second = Gate(asyncio.Event()), Gate(asyncio.Event())
@@ -55,7 +55,7 @@ async def lost_beside(
 async def test_an_heir_has_a_branch_looked_for_that_was_lost_before_it_came(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1")
         async with on.worker("worker-1"):
             execution, first, second = await lost_beside(on, web)
@@ -74,7 +74,7 @@ async def test_an_heir_has_a_branch_looked_for_that_was_lost_before_it_came(
 async def test_a_cancel_of_a_run_that_waits_has_its_lost_branch_looked_for(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1")
         execution, first, second = await lost_beside(on, web, step("last"))
         first.event.set()
@@ -95,7 +95,7 @@ async def test_a_cancel_of_a_run_that_waits_has_its_lost_branch_looked_for(
 async def test_what_was_begun_there_as_another_command_is_lost_and_nothing_is_started_beside_it(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)])
         async with on.worker("worker-1"):
@@ -115,7 +115,7 @@ async def test_what_was_begun_there_as_another_command_is_lost_and_nothing_is_st
 async def test_an_heir_reads_the_runs_attempt_as_the_worker_before_it_did(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate, replies = Gate(asyncio.Event()), iter([RemoteExit(1), RemoteExit(0)])
         web = (
             on.machine("web-1")
@@ -138,7 +138,7 @@ async def test_an_heir_reads_the_runs_attempt_as_the_worker_before_it_did(
 async def test_after_a_start_that_was_voided_the_program_shows_the_attempt_that_its_heir_reads(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)])
         web.refuse_start(NotStarted(settled=True))
@@ -158,7 +158,7 @@ async def test_after_a_start_that_was_voided_the_program_shows_the_attempt_that_
 async def test_an_heir_reads_the_runs_attempt_of_a_branch_whatever_happened_beside_it(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate, replies = Gate(asyncio.Event()), iter([RemoteExit(1), RemoteExit(0)])
         web = (
             on.machine("web-1")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.bench import Bench, Known, bench, until
+from engine.harness import Harness, InMemoryTargets, harness, until
 from engine.test_renewing import login
 from opsjobs.clock import SystemClock
 from opsjobs.engine.runs.cancellation import Interrupted, StopReason, StopSignal
@@ -54,7 +54,7 @@ class Hiccup(Ledger):
 
 @asynccontextmanager
 async def taken_over(
-    on: Bench, ledger: Ledger, commands: list[str | CommandAction], machines: list[FakeMachine]
+    on: Harness, ledger: Ledger, commands: list[str | CommandAction], machines: list[FakeMachine]
 ) -> AsyncIterator[Execution]:
     """A durable run on each machine that is at work and has said something, and now has another worker."""
     async with on.worker("worker-1"):
@@ -73,7 +73,7 @@ async def taken_over(
             yield execution
 
 
-def at_work(on: Bench, name: str, gate: Gate, *, command: str) -> FakeMachine:
+def at_work(on: Harness, name: str, gate: Gate, *, command: str) -> FakeMachine:
     said = [Output("stdout", b'{"a": 1}\n'), gate, Output("stdout", b'{"b": 2}\n'), RemoteExit(0)]
     return on.machine(name).reply(said, to=command)
 
@@ -81,7 +81,7 @@ def at_work(on: Bench, name: str, gate: Gate, *, command: str) -> FakeMachine:
 async def test_a_command_that_is_taken_over_in_an_outage_is_followed_to_its_end(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate, ledger = Gate(asyncio.Event()), Hiccup(database, failures=2)
         web = at_work(on, "web-1", gate, command="work")
         async with taken_over(
@@ -99,7 +99,7 @@ async def test_a_command_that_is_taken_over_in_an_outage_is_followed_to_its_end(
 async def test_what_an_earlier_action_said_is_read_again_after_an_outage(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate, ledger = Gate(asyncio.Event()), Hiccup(database, failures=2)
         web = at_work(on, "web-1", gate, command="work")
         web.reply([Output("stdout", b"word\n"), RemoteExit(0)], to="say").reply(
@@ -117,7 +117,7 @@ async def test_what_an_earlier_action_said_is_read_again_after_an_outage(
 async def test_many_runs_that_are_taken_over_read_what_was_said_a_few_at_a_time(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate, ledger = Gate(asyncio.Event()), Hiccup(database)
         machines = [at_work(on, f"web-{n}", gate, command="work") for n in range(1, 13)]
         async with taken_over(
@@ -131,7 +131,7 @@ async def test_many_runs_that_are_taken_over_read_what_was_said_a_few_at_a_time(
 
 
 async def test_no_more_is_read_than_the_heirs_of_an_action_can_see(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate, ledger = Gate(asyncio.Event()), Hiccup(database)
         on.machine("web-1").reply([RemoteExit(0)])
         web = at_work(on, "web-1", gate, command="work")
@@ -146,7 +146,7 @@ async def test_no_more_is_read_than_the_heirs_of_an_action_can_see(database: Dat
 
 
 async def test_a_cancel_is_obeyed_while_what_was_said_cannot_be_read(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate, ledger = Gate(asyncio.Event()), Hiccup(database, failures=1_000_000)
         web = at_work(on, "web-1", gate, command="work")
         async with taken_over(
@@ -163,7 +163,7 @@ async def test_a_cancel_is_obeyed_while_what_was_said_cannot_be_read(database: D
 async def test_a_worker_that_stops_in_an_outage_leaves_its_runs_to_the_next_one(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate, ledger = Gate(asyncio.Event()), Hiccup(database, failures=1_000_000)
         web = at_work(on, "web-1", gate, command="work")
         async with taken_over(
@@ -183,7 +183,7 @@ class FirstContact(FakeSessions):
 
     left = 2
 
-    def __init__(self, on: Bench) -> None:
+    def __init__(self, on: Harness) -> None:
         super().__init__(on.clock)
         self.machines = on.sessions.machines
 
@@ -201,7 +201,7 @@ class FirstContact(FakeSessions):
 async def test_a_first_contact_in_an_outage_is_made_after_it(
     database: Database, durable: str
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1").reply([RemoteExit(0)])
         async with on.worker(sessions=FirstContact(on)):
             ended = await on.run("work", durable=durable)
@@ -209,7 +209,7 @@ async def test_a_first_contact_in_an_outage_is_made_after_it(
     assert len(web.starts) == 1
 
 
-class Elsewhere(Known):
+class Elsewhere(InMemoryTargets):
     """Machines with a login that is kept elsewhere."""
 
     async def endpoints(self, target_ids: Any) -> dict[str, Endpoint]:
@@ -232,10 +232,10 @@ async def test_an_outage_at_a_place_that_does_not_expect_it_leaves_the_run_and_t
             raise failures.pop()
         return credential
 
-    async with bench(database) as on:
+    async with harness(database) as on:
         known = Elsewhere()
-        known.targets = on.known.targets
-        on.known = known
+        known.targets = on.targets.targets
+        on.targets = known
         web = on.machine("web-1").reply([RemoteExit(0)])
         async with on.worker(fetch=fetch):
             ended = await on.run("work", durable="auto")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
-from engine.bench import bench, until
+from engine.harness import harness, until
 from opsjobs import failpoints
 from opsjobs.clock import SystemClock
 from opsjobs.engine.runs import run_journal as recording
@@ -186,7 +186,7 @@ def test_nothing_is_said_any_more_by_a_stale_record() -> None:
 async def test_the_limit_of_an_action_is_kept_in_the_log_and_the_sizes_are_what_was_written(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         said = b"0123456789" * 30_000
         on.machine("web-1").reply([Output("stdout", said), Output("stderr", b"few"), RemoteExit(0)])
         async with on.worker():
@@ -206,7 +206,7 @@ async def test_the_limit_of_an_action_is_kept_in_the_log_and_the_sizes_are_what_
 async def test_a_flood_is_held_back_while_the_ledger_is_slow_and_neighbours_get_through(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         size, most = 8 << 20, 0
         on.machine("web-1").reply([Output("stdout", b"x" * size), RemoteExit(0)])
         on.machine("web-2").reply([Output("stdout", b"me, too\n"), RemoteExit(0)])
@@ -234,7 +234,7 @@ async def test_all_floods_together_stay_within_the_workers_limit(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording, "WORKER_UNWRITTEN_BYTES", 1 << 20)
-    async with bench(database) as on:
+    async with harness(database) as on:
         most = 0
         for n in range(1, 11):
             on.machine(f"web-{n}").reply([Output("stdout", b"x" * (1 << 19)), RemoteExit(0)])
@@ -251,7 +251,7 @@ async def test_all_floods_together_stay_within_the_workers_limit(
 
 
 async def test_a_run_that_waits_for_room_can_be_cancelled(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1").reply([Output("stdout", b"x" * (4 << 20)), Gate(asyncio.Event())])
         failpoints.arm("settle:sleep:0.2")
         async with on.worker() as worker:

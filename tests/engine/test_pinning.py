@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.bench import Bench, bench
+from engine.harness import Harness, harness
 from engine.test_waits import waits
 from engine.test_workflows import step
 from kit.ledgering import says
@@ -29,14 +29,14 @@ from opsjobs.store.transaction import Database
 APPROVED: dict[str, Any] = {"approval": {"approvers": 1}}
 
 
-def move(on: Bench, name: str = "web-1", **changed: Any) -> Target:
+def move(on: Harness, name: str = "web-1", **changed: Any) -> Target:
     """Change a machine as the inventory does."""
-    (old,) = [target for target in on.known.targets.values() if target.name == name]
-    on.known.targets[old.id] = new = replace(old, version=old.version + 1, **changed)
+    (old,) = [target for target in on.targets.targets.values() if target.name == name]
+    on.targets.targets[old.id] = new = replace(old, version=old.version + 1, **changed)
     return new
 
 
-async def approve(on: Bench) -> None:
+async def approve(on: Harness) -> None:
     """Say yes to what is asked."""
     (asked,) = await on.database.fetch("select id from approvals where status = 'pending'")
     await on.ledger.decide(asked["id"], says("ben", True, None))
@@ -69,7 +69,7 @@ CHANGES: list[tuple[dict[str, Any], bool]] = [
 async def test_what_was_approved_is_not_begun_on_a_machine_that_has_changed_since(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         names = [f"web-{n}" for n, _ in enumerate(CHANGES, start=1)]
         machines = [on.machine(name) for name in names]
         execution = await on.launch("reboot", names, **APPROVED)
@@ -90,9 +90,9 @@ async def test_what_was_approved_is_not_begun_on_a_machine_that_has_changed_sinc
 async def test_a_jump_host_that_has_moved_leads_nowhere_that_was_approved(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
-        web, gate = on.machine("web-1"), on.known.add("web-9")
-        on.known.targets["1"] = replace(on.known.targets["1"], jump=gate.id)
+    async with harness(database) as on:
+        web, gate = on.machine("web-1"), on.targets.add("web-9")
+        on.targets.targets["1"] = replace(on.targets.targets["1"], jump=gate.id)
         execution = await on.launch("reboot", **APPROVED)
         await approve(on)
         move(on, "web-9", host="10.6.6.6")
@@ -104,10 +104,10 @@ async def test_a_jump_host_that_has_moved_leads_nowhere_that_was_approved(
 async def test_a_first_host_key_that_a_machine_was_let_show_is_no_change(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1")
-        on.known.targets["1"] = replace(
-            on.known.targets["1"], host_key_policy=HostKeyPolicy.ACCEPT_NEW
+        on.targets.targets["1"] = replace(
+            on.targets.targets["1"], host_key_policy=HostKeyPolicy.ACCEPT_NEW
         )
         execution = await on.launch("reboot", **APPROVED)
         await approve(on)
@@ -120,7 +120,7 @@ async def test_a_first_host_key_that_a_machine_was_let_show_is_no_change(
 async def test_after_the_approval_of_a_step_nothing_more_begins_on_a_machine_that_has_changed(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1")
         execution = await on.launch([step("before"), ApprovalAction(key="ask"), step("after")])
         await waits(on, execution, "approval")
@@ -135,7 +135,7 @@ async def test_after_the_approval_of_a_step_nothing_more_begins_on_a_machine_tha
 async def test_a_job_that_is_run_as_a_step_of_what_was_approved_goes_where_that_was_approved(
     database: Database, moved: bool
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)], to="before")
         await on.jobs.create(
@@ -161,7 +161,7 @@ async def test_a_job_that_is_run_as_a_step_of_what_was_approved_goes_where_that_
 async def test_a_step_with_targets_of_its_own_runs_on_those_that_were_asked_about(
     database: Database, how: str
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         on.machine("web-1")
         db = on.machine("db-1")
         await on.jobs.create(
@@ -174,8 +174,8 @@ async def test_a_step_with_targets_of_its_own_runs_on_those_that_were_asked_abou
         if how == "moved":
             move(on, "db-1", host="10.6.6.6")
         elif how == "another":  # what is selected so is another machine by now
-            machine = on.known.targets.pop("db-1")
-            on.known.targets["db-9"] = replace(machine, id="db-9")
+            machine = on.targets.targets.pop("db-1")
+            on.targets.targets["db-9"] = replace(machine, id="db-9")
         async with on.worker():
             await on.ended(execution)
         row = await on.row(execution)
@@ -189,9 +189,9 @@ async def test_a_step_with_targets_of_its_own_runs_on_those_that_were_asked_abou
 async def test_what_is_run_as_a_step_of_what_was_approved_is_pinned_from_its_own_launch_on(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1")
-        on.known.add("web-2", zone="far")
+        on.targets.add("web-2", zone="far")
         await on.jobs.create(
             JobDraft.model_validate({"name": "inner", "actions": [{"command": "inner"}]}), by="ada"
         )
@@ -218,9 +218,9 @@ async def test_what_is_run_as_a_step_of_what_was_approved_is_pinned_from_its_own
 async def test_what_was_judged_is_judged_again_and_an_address_is_followed(
     database: Database, changed: dict[str, Any], words: str | None
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1")
-        on.launcher.judging = SafetyService(guarded, on.known, on.clock)
+        on.launcher.judging = SafetyService(guarded, on.targets, on.clock)
         execution = await on.launch("ping ${target.host}")
         new = move(on, **changed)
         async with on.worker():
@@ -252,7 +252,7 @@ async def test_firings_keep_what_their_machines_were(database: Database) -> None
 async def test_a_heir_follows_what_runs_and_begins_nothing_on_a_machine_that_has_changed(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)], to="work")
         async with on.worker("worker-1"):
@@ -279,7 +279,7 @@ async def test_a_heir_follows_what_runs_and_begins_nothing_on_a_machine_that_has
 async def test_a_heir_does_not_begin_what_turns_out_never_to_have_begun_on_a_machine_that_has_changed(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker("worker-1"):
+    async with harness(database) as on, on.worker("worker-1"):
         web = on.machine("web-1").reply([RemoteExit(0)], to="before")
         await on.run("before", durable="auto")
         web.reboot()
@@ -306,13 +306,13 @@ async def test_a_heir_does_not_begin_what_turns_out_never_to_have_begun_on_a_mac
 async def test_a_transfer_goes_to_no_machine_that_has_changed_and_a_retry_is_asked_about_anew(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1")
         fetch = FileTransferAction(key="fetch", direction="download", source="/etc/hosts")
         execution = await on.launch([fetch], **APPROVED)
         await approve(on)
         move(on, host="10.6.6.6")
-        again = RetryService(on.launcher, database=database, ledger=on.ledger, targets=on.known)
+        again = RetryService(on.launcher, database=database, ledger=on.ledger, targets=on.targets)
         async with on.worker():
             await on.ended(execution)
             assert ((await on.row(execution))["error_code"], web.connects) == ("target_changed", 0)

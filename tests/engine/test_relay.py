@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from kit.ledgering import Owner
 from opsjobs import failpoints
 from opsjobs.bus import Bus, Messages
@@ -23,7 +23,7 @@ from wakeup.server_processes import own_redis
 Event = dict[str, Any]
 
 
-def relay_of(on: Bench, bus: Bus) -> EventPublisher:
+def relay_of(on: Harness, bus: Bus) -> EventPublisher:
     return EventPublisher(Outbox(on.database), on.executions, on.journal, bus, on.metrics)
 
 
@@ -43,7 +43,7 @@ def kinds(told: list[tuple[str, Event]]) -> list[str]:
 async def test_events_reach_the_bus_in_order_with_their_twins_and_once(
     database: Database, redis_url: str
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         async with on.worker():
             execution = await on.run("true", 2, max_parallel=1)
         bus = Bus(redis_url, on.metrics)
@@ -86,7 +86,7 @@ async def test_events_reach_the_bus_in_order_with_their_twins_and_once(
 async def test_what_was_told_without_being_marked_is_told_again_under_the_same_ids(
     database: Database, redis_url: str
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         async with on.worker():
             await on.run("true", 1)
         bus = Bus(redis_url, on.metrics)
@@ -104,7 +104,7 @@ async def test_what_was_told_without_being_marked_is_told_again_under_the_same_i
 async def test_while_redis_is_away_events_wait_and_are_told_once_it_is_back(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         with own_redis() as redis:
             bus = Bus(redis.url, on.metrics)
             loop = Loop(
@@ -136,7 +136,7 @@ async def _all_told(database: Database) -> bool:
 async def test_what_cannot_be_told_holds_up_no_other_shard_and_is_given_up_after_an_hour(
     database: Database, redis_url: str
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         bus = Bus(redis_url, on.metrics)
         relay = relay_of(on, bus)
         async with bus.listen("opsconductor.events"):
@@ -169,7 +169,7 @@ async def test_what_cannot_be_told_holds_up_no_other_shard_and_is_given_up_after
 async def test_where_nobody_listens_nothing_is_told_and_nothing_kept(
     database: Database, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         async with on.worker():
             await on.run("true", 2)
         bus = Bus(redis_url, on.metrics)
@@ -186,7 +186,7 @@ async def test_where_nobody_listens_nothing_is_told_and_nothing_kept(
 
 async def test_who_lost_redis_with_us_is_waited_for(database: Database, redis_url: str) -> None:
     """Everybody's subscription broke with Redis: no audience right after its return does not mean that there is none."""
-    async with bench(database) as on:
+    async with harness(database) as on:
         async with on.worker():
             await on.run("true", 2)
         away, back = Bus("unix:///nowhere", on.metrics), Bus(redis_url, on.metrics)
@@ -205,7 +205,7 @@ async def test_a_slow_redis_ends_a_batch_early_and_what_was_told_is_marked(
     database: Database, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relaying, "BATCH_SECONDS", 0.0)
-    async with bench(database) as on:
+    async with harness(database) as on:
         async with on.worker():
             await on.run("true", 1)
         bus = Bus(redis_url, on.metrics)
@@ -219,7 +219,7 @@ async def test_a_slow_redis_ends_a_batch_early_and_what_was_told_is_marked(
 
 
 async def test_two_relays_tell_everything_once(database: Database, redis_url: str) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         async with on.worker():
             for _ in range(4):
                 await on.run("true", 5)
@@ -233,7 +233,7 @@ async def test_two_relays_tell_everything_once(database: Database, redis_url: st
 
 
 async def test_a_lost_run_is_told_as_lost(database: Database, redis_url: str) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         await on.launch()
         dead = await Owner(database, "dead").register()
         (run,) = (await dead.claim()).runs

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from engine.bench import Bench, Known, bench
+from engine.harness import Harness, InMemoryTargets, harness
 from engine.test_durable import half_done, stored, whole
 from opsjobs.engine.runs.credential_refresh import refresh_credentials
 from opsjobs.model.credential import RotationDraft
@@ -27,7 +27,7 @@ WEB, GATE = (
 class Noting(FakeSessions):
     """Notes with which version of its credential each session was asked for."""
 
-    def __init__(self, on: Bench) -> None:
+    def __init__(self, on: Harness) -> None:
         super().__init__(on.clock)
         self.machines = on.sessions.machines
         self.versions: list[int] = []
@@ -44,12 +44,12 @@ class Noting(FakeSessions):
 async def test_a_run_that_loses_contact_after_a_rotation_comes_back_with_the_new_secret(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web, gate, execution = await half_done(on)
         inventory, sessions = TargetInventory(database, on.vault), Noting(on)
         await on.vault.create(password("login", password="canary-old"))
         await inventory.create(target("web-1", credential="login"))
-        on.known = inventory  # type: ignore[assignment]  # the real one in its place
+        on.targets = inventory  # type: ignore[assignment]  # the real one in its place
         async with on.worker(sessions=sessions):
             await stored(on, execution, b"one\n")
             assert set(sessions.versions) == {1}
@@ -68,7 +68,7 @@ def login(version: int, **fields: str) -> Credential:
     )
 
 
-class Now(Known):
+class Now(InMemoryTargets):
     """What the inventory says by now."""
 
     def __init__(self, way: Endpoint | None) -> None:

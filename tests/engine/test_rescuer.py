@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from engine.bench import Bench, bench
+from engine.harness import Harness, harness
 from kit.ledgering import Owner
 from opsjobs.bus import Bus
 from opsjobs.engine.background import scheduler as scheduling
@@ -25,7 +25,7 @@ from opsjobs.telemetry import Metrics
 
 
 def rescuer(
-    on: Bench,
+    on: Harness,
     may_reap: Callable[[], bool] = lambda: True,
     database_now: Callable[[], float | None] = lambda: None,
 ) -> Rescuer:
@@ -40,7 +40,7 @@ def rescuer(
 
 
 async def test_the_expired_are_buried_by_those_alone_who_may(database: Database) -> None:
-    async with bench(database, open_ends=True) as on:
+    async with harness(database, open_ends=True) as on:
         await Owner(database, "alive").register(lease_seconds=1_000)
         await Owner(database, "away", zone="far").register(lease_seconds=10)
         await on.turn(11)
@@ -57,7 +57,7 @@ async def test_the_expired_are_buried_by_those_alone_who_may(database: Database)
 
 
 async def test_what_was_left_behind_is_mended(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         stopped = await on.launch("true", 3)
         expired = await on.launch("true", 2, timeout=60)
         async with database.connection() as connection:
@@ -164,7 +164,7 @@ def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
     return made
 
 
-def scheduler(on: Bench) -> Scheduler:
+def scheduler(on: Harness) -> Scheduler:
     relay = EventPublisher(
         Outbox(on.database), on.executions, on.journal, Bus(None, on.metrics), on.metrics
     )
@@ -184,7 +184,7 @@ class Broken(Rescuer):
 async def test_a_round_of_repair_that_fails_keeps_no_event_from_being_told(
     database: Database, redis_url: str, hand: Hand
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         bus = Bus(redis_url, on.metrics)
         ticking = Scheduler(
             on.workers,
@@ -209,7 +209,7 @@ async def test_a_round_of_repair_that_fails_keeps_no_event_from_being_told(
 async def test_the_scheduler_notes_its_tick_and_buries_only_after_a_lease_of_good_rounds(
     database: Database, hand: Hand
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         dead = await Owner(database, "dead").register(lease_seconds=1)
         await on.turn(2)
         ticking = scheduler(on)
@@ -233,7 +233,7 @@ async def test_the_scheduler_notes_its_tick_and_buries_only_after_a_lease_of_goo
 async def test_after_an_outage_the_scheduler_waits_for_a_lease_again(
     database: Database, hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         ticking = scheduler(on)
         await ticking.run_once()
         hand.at += 15
@@ -249,7 +249,7 @@ async def test_a_scheduler_that_was_frozen_itself_buries_nobody_at_once(
     database: Database, hand: Hand
 ) -> None:
     """Its last rounds were good; that PostgreSQL was away meanwhile, and nobody could renew, it cannot know."""
-    async with bench(database) as on:
+    async with harness(database) as on:
         await Owner(database, "not-dead").register(lease_seconds=300)
         ticking = scheduler(on)
         for _ in range(4):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.bench import Bench, Known, bench, until
+from engine.harness import Harness, InMemoryTargets, harness, until
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
@@ -29,14 +29,14 @@ UNREADABLE = [
 ]
 
 
-async def spoil(on: Bench, execution: Execution, change: str) -> None:
+async def spoil(on: Harness, execution: Execution, change: str) -> None:
     async with on.database.connection() as connection:
         await connection.execute(
             f"update execution_specs set {change} where execution_id = %s", [execution.id]
         )
 
 
-async def others_run(on: Bench, bad: Execution, good: Sequence[Execution]) -> dict[str, Any]:
+async def others_run(on: Harness, bad: Execution, good: Sequence[Execution]) -> dict[str, Any]:
     """All others end well, and so does what is launched later; the row of the bad one."""
     assert (await on.ended(bad)).status is ExecutionStatus.FAILED
     assert [(await on.ended(one)).status for one in good] == [ExecutionStatus.COMPLETED] * len(good)
@@ -46,7 +46,7 @@ async def others_run(on: Bench, bad: Execution, good: Sequence[Execution]) -> di
 
 @pytest.mark.parametrize("change", UNREADABLE)
 async def test_an_execution_that_cannot_be_read_ends_alone(database: Database, change: str) -> None:
-    async with bench(database, bugs=["run_setup"]) as on:
+    async with harness(database, bugs=["run_setup"]) as on:
         good = [await on.launch("true", [f"web-{n}"]) for n in (1, 2)]
         bad = await on.launch("true", ["web-3"])
         await spoil(on, bad, change)
@@ -60,7 +60,7 @@ async def test_an_execution_that_cannot_be_read_ends_alone(database: Database, c
 async def test_a_run_that_was_at_work_and_cannot_be_read_by_its_heir_is_lost_and_looked_for(
     database: Database,
 ) -> None:
-    async with bench(database, bugs=["run_setup"]) as on:
+    async with harness(database, bugs=["run_setup"]) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([Output("stdout", b"one\n"), gate, RemoteExit(0)])
         async with on.worker("worker-1"):
@@ -84,7 +84,7 @@ async def test_a_run_that_was_at_work_and_cannot_be_read_by_its_heir_is_lost_and
     assert len(web.starts) == 1
 
 
-class OneBadMachine(Known):
+class OneBadMachine(InMemoryTargets):
     """Targets of which one cannot be read."""
 
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
@@ -95,10 +95,10 @@ class OneBadMachine(Known):
 
 
 async def test_a_target_that_cannot_be_read_ends_its_own_runs_alone(database: Database) -> None:
-    async with bench(database, bugs=["run_setup"]) as on:
+    async with harness(database, bugs=["run_setup"]) as on:
         known = OneBadMachine()
-        known.targets = on.known.targets
-        on.known = known
+        known.targets = on.targets.targets
+        on.targets = known
         execution = await on.launch("true", 4)
         async with on.worker():
             ended = await on.ended(execution)
@@ -129,7 +129,7 @@ class Unreadable(Ledger):
 async def test_a_spec_that_raises_when_it_is_read_ends_its_own_runs_alone(
     database: Database,
 ) -> None:
-    async with bench(database, bugs=["run_setup"]) as on:
+    async with harness(database, bugs=["run_setup"]) as on:
         good = [await on.launch("true", [f"web-{n}"]) for n in (1, 2)]
         bad = await on.launch("true", ["web-3"])
         ledger = Unreadable(database)
@@ -140,7 +140,7 @@ async def test_a_spec_that_raises_when_it_is_read_ends_its_own_runs_alone(
 
 
 async def test_a_record_that_cannot_be_read_ends_its_own_run_alone(database: Database) -> None:
-    async with bench(database, bugs=["run_setup"], open_ends=True) as on:
+    async with harness(database, bugs=["run_setup"], open_ends=True) as on:
         gate = Gate(asyncio.Event())
         for n in (1, 2, 3):
             on.machine(f"web-{n}").reply([Output("stdout", b"one\n"), gate, RemoteExit(0)])
@@ -166,7 +166,7 @@ async def test_secrets_that_do_not_open_lose_a_command_that_another_worker_has_b
     database: Database,
 ) -> None:
     """A worker without the key must not call failed what is at work."""
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([Output("stdout", b"one\n"), gate, RemoteExit(0)])
         async with on.worker("worker-1"):

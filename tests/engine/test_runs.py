@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from kit.ledgering import Owner
 from opsjobs.clock import TurnedClock
 from opsjobs.engine.runs.target_run import RunLimits
@@ -20,7 +20,7 @@ from opsjobs.store.transaction import Database
 
 
 async def test_all_targets_are_run_and_the_log_tells_it_in_order(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         for n in range(1, 6):
             on.machine(f"web-{n}").reply([Output("stdout", f"here {n}\n".encode()), RemoteExit(0)])
         async with on.worker():
@@ -48,7 +48,7 @@ async def test_all_targets_are_run_and_the_log_tells_it_in_order(database: Datab
 async def test_a_failed_step_stops_the_run_and_the_later_steps_are_not_started(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1").reply([RemoteExit(3)], to="first")
         async with on.worker():
             execution = await on.run(["first", "second"])
@@ -66,7 +66,7 @@ async def test_a_failed_step_stops_the_run_and_the_later_steps_are_not_started(
 async def test_a_failed_step_with_continue_goes_on_and_the_run_still_ends_failed(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = (
             on.machine("web-1")
             .reply([RemoteExit(3)], to="first")
@@ -95,7 +95,7 @@ async def test_a_failed_step_with_continue_goes_on_and_the_run_still_ends_failed
     ("code", "status"), [(0, "failed"), (2, "succeeded"), (7, "succeeded"), (8, "failed")]
 )
 async def test_the_expected_exit_codes_decide(database: Database, code: int, status: str) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         on.machine("web-1").reply([RemoteExit(code)])
         async with on.worker():
             execution = await on.run([CommandAction(command="grep", expected_exit_codes=[2, 7])])
@@ -114,7 +114,7 @@ async def test_the_expected_exit_codes_decide(database: Database, code: int, sta
 async def test_any_way_to_end_can_be_recorded(
     database: Database, end: RemoteExit, code: int | None, words: str
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         on.machine("web-1").reply([end])
         async with on.worker():
             execution = await on.run()
@@ -124,7 +124,7 @@ async def test_any_way_to_end_can_be_recorded(
 
 async def test_the_actions_timeout_kills_and_says_so(database: Database) -> None:
     clock = TurnedClock()
-    async with bench(database, clock) as on:
+    async with harness(database, clock) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([Output("stdout", b"begun\n"), gate])
         async with on.worker():
@@ -147,7 +147,7 @@ async def test_the_actions_timeout_kills_and_says_so(database: Database) -> None
 
 async def test_the_services_timeout_holds_where_an_action_names_none(database: Database) -> None:
     clock = TurnedClock()
-    async with bench(database, clock) as on:
+    async with harness(database, clock) as on:
         gate = Gate(asyncio.Event())
         on.machine("web-1").reply([gate])
         async with on.worker(limits=RunLimits(command_seconds=12, kill_grace_seconds=0.3)):
@@ -159,7 +159,7 @@ async def test_the_services_timeout_holds_where_an_action_names_none(database: D
 
 
 async def test_the_executions_timeout_ends_what_runs_and_what_waits(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1").reply([Gate(asyncio.Event())])
         async with on.worker():
             execution = await on.launch("sleep 99", 3, timeout=1, max_parallel=1)
@@ -178,7 +178,7 @@ async def test_the_executions_timeout_ends_what_runs_and_what_waits(database: Da
 
 
 async def test_what_is_past_its_deadline_is_not_made_ready_again(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         execution = await on.launch("true", 3, timeout=60)
         await on.turn(61)
         claims = [await Owner(database).claim(2) for _ in range(3)]
@@ -188,7 +188,7 @@ async def test_what_is_past_its_deadline_is_not_made_ready_again(database: Datab
 
 
 async def test_cancelled_while_connecting_it_never_starts(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1")
         web.connect_gate = Gate(asyncio.Event())
         async with on.worker(lease_seconds=0.6):
@@ -207,21 +207,21 @@ async def test_cancelled_while_connecting_it_never_starts(database: Database) ->
 
 
 async def test_a_cancel_between_claim_and_start_is_remembered(database: Database) -> None:
-    async with bench(database) as on:
-        on.known.away = True
+    async with harness(database) as on:
+        on.targets.away = True
         async with on.worker() as worker:
             execution = await on.launch()
             await until(lambda: on.claimed(execution))
             await on.cancel(execution)
             worker._handle_order(b'{"cancel": %d}' % execution.id)
-            on.known.away = False
+            on.targets.away = False
             ended = await on.ended(execution)
         assert ended.status is ExecutionStatus.CANCELLED
         assert not on.machine("web-1").starts
 
 
 async def test_cancelled_while_running_it_is_killed(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1").reply([Output("stdout", b"half"), Gate(asyncio.Event())])
         async with on.worker(lease_seconds=0.6):
             execution = await on.launch()
@@ -241,7 +241,7 @@ async def test_cancelled_while_running_it_is_killed(database: Database) -> None:
 
 
 async def test_a_command_that_ignores_term_is_killed_after_the_grace(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1").reply([Gate(asyncio.Event())])
         web.ignores_term = True
         async with on.worker() as worker:
@@ -258,7 +258,7 @@ async def test_a_cancel_that_comes_after_the_commands_end_keeps_the_true_outcome
     database: Database,
 ) -> None:
     """The command has ended, its output still waits to be read: the proof is already_finished, and the second step never starts."""
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1")
         finished = asyncio.Event()
 
@@ -295,7 +295,7 @@ async def test_a_cancel_that_comes_after_the_commands_end_keeps_the_true_outcome
 
 
 async def test_a_cancel_whose_kill_reaches_nothing_is_lost(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1").reply([Gate(asyncio.Event())])
         web.unkillable = True
         async with on.worker() as worker:
@@ -313,7 +313,7 @@ async def test_a_cancel_whose_kill_reaches_nothing_is_lost(database: Database) -
 
 
 async def test_what_waits_when_it_is_cancelled_never_starts(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         execution = await on.launch("true", 4)
         await on.cancel(execution)
         async with on.worker():
@@ -328,7 +328,7 @@ async def test_what_waits_when_it_is_cancelled_never_starts(database: Database) 
 async def test_a_machine_that_gives_no_session_is_unreachable_with_one_result_for_the_first_action(
     database: Database, code: ErrorCode
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         on.machine("web-1").refuse(RemoteFailure(code, "web-1 says \x00no"))
         async with on.worker():
             execution = await on.run(["first", "second"])
@@ -348,7 +348,7 @@ async def test_a_machine_that_gives_no_session_is_unreachable_with_one_result_fo
 
 
 async def test_contact_that_breaks_while_the_command_runs_is_lost(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         on.machine("web-1").reply([Output("stderr", b"so far"), Break()])
         async with on.worker():
             execution = await on.run(["first", "second"])
@@ -364,7 +364,7 @@ async def test_contact_that_breaks_while_the_command_runs_is_lost(database: Data
 async def test_a_start_that_breaks_is_unreachable_or_lost_by_what_can_have_happened(
     database: Database, code: ErrorCode, status: str, starts: int
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1")
         web.refuse_start(RemoteFailure(code, "broken"))
         async with on.worker():
@@ -376,9 +376,9 @@ async def test_a_start_that_breaks_is_unreachable_or_lost_by_what_can_have_happe
 async def test_a_target_that_was_removed_after_the_launch_fails_with_words(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         execution = await on.launch("true", 2)
-        del on.known.targets["2"]
+        del on.targets.targets["2"]
         async with on.worker():
             ended = await on.ended(execution)
         assert ended.status is ExecutionStatus.PARTIAL
@@ -392,7 +392,7 @@ async def test_a_target_that_was_removed_after_the_launch_fails_with_words(
 
 
 async def test_a_fault_of_ours_ends_one_run_on_record_and_no_other(database: Database) -> None:
-    async with bench(database, bugs=["target_run"]) as on:
+    async with harness(database, bugs=["target_run"]) as on:
 
         def broken(*_: object) -> list[object]:
             raise ZeroDivisionError
@@ -410,7 +410,7 @@ async def test_a_fault_of_ours_ends_one_run_on_record_and_no_other(database: Dat
 
 async def test_many_reasons_to_stop_at_once_stop_it_once(database: Database) -> None:
     clock = TurnedClock()
-    async with bench(database, clock) as on:
+    async with harness(database, clock) as on:
         web = on.machine("web-1").reply([Gate(asyncio.Event())])
         async with on.worker() as worker:
             execution = await on.launch(
@@ -426,12 +426,12 @@ async def test_many_reasons_to_stop_at_once_stop_it_once(database: Database) -> 
         assert web.kills == [CancelProof.KILLED]
 
 
-async def _begun(on: Bench, execution: Execution) -> bool:
+async def _begun(on: Harness, execution: Execution) -> bool:
     return bool(await on.results(execution))
 
 
 async def test_a_login_that_a_run_waited_for_is_on_record_once(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         on.machine("web-1").auth_seconds = 0.0
         async with on.worker():
             execution = await on.run(["one", "two"])

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from kit.ledgering import Owner
 from kit.pgproxy import over_tcp
 from opsjobs.engine.background.rescuer import Rescuer
@@ -27,7 +27,7 @@ from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
 LEASE_SECONDS = 3.0
 
 
-def rescuer(on: Bench, worker: Worker) -> Rescuer:
+def rescuer(on: Harness, worker: Worker) -> Rescuer:
     return Rescuer(
         on.ledger,
         on.workers,
@@ -63,7 +63,7 @@ async def test_a_worker_whose_statements_do_not_come_back_leaves_its_runs_to_oth
 ) -> None:
     """Its lease is renewed all the while, so nobody else could take them."""
     async with (
-        bench(database, open_ends=True) as on,
+        harness(database, open_ends=True) as on,
         over_tcp(database.options.url) as (proxy, url),
     ):
         ledgers = Database(DatabaseOptions(url, connections=4, hot_verbs=True))
@@ -98,12 +98,12 @@ async def test_a_lock_that_another_session_holds_is_no_reason_to_leave(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transaction, "LIMITS", {**LIMITS, "lock_timeout": "100ms"})
-    async with bench(database) as on:
+    async with harness(database) as on:
         ledgers = Database(DatabaseOptions(database.options.url, connections=4, hot_verbs=True))
         await ledgers.open()
         begun, gate = Gate(asyncio.Event()), Gate(asyncio.Event())
         web = on.machine("web-1").reply([begun, Output("stdout", b"begun\n"), gate, RemoteExit(0)])
-        on.known.add("web-2", zone="far")
+        on.targets.add("web-2", zone="far")
         waiting = await on.launch("true", ["web-2"])
         try:
             async with on.worker("worker-1", ledger=Ledger(ledgers), lease_seconds=1.0) as worker:
@@ -132,7 +132,7 @@ async def test_a_lock_that_another_session_holds_is_no_reason_to_leave(
     assert [execution.status for execution in ended] == [ExecutionStatus.COMPLETED] * 2
 
 
-def said(on: Bench, event: str) -> int:
+def said(on: Harness, event: str) -> int:
     """How often a log event was said."""
     return sum(line["event"] == event for line in on.said)
 
@@ -157,7 +157,7 @@ async def test_an_outage_that_the_renewals_share_is_no_reason_to_leave(database:
 
 async def test_a_step_of_the_database_s_clock_buries_no_living_worker(database: Database) -> None:
     async with (
-        bench(database, open_ends=True) as on,
+        harness(database, open_ends=True) as on,
         on.worker("worker-1", lease_seconds=LEASE_SECONDS) as one,
         on.worker("worker-2", lease_seconds=LEASE_SECONDS) as two,
     ):
@@ -181,7 +181,10 @@ async def test_a_step_of_the_database_s_clock_buries_no_living_worker(database: 
 async def test_who_died_before_the_clock_was_set_back_is_buried_a_lease_later(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker("worker-1", lease_seconds=LEASE_SECONDS) as worker:
+    async with (
+        harness(database) as on,
+        on.worker("worker-1", lease_seconds=LEASE_SECONDS) as worker,
+    ):
         await until(lambda: worker.may_reap)
         await Owner(database, "dead").register(lease_seconds=LEASE_SECONDS)
         await on.turn(-3_600)

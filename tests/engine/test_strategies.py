@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction
@@ -12,7 +12,9 @@ from opsjobs.store.transaction import Database
 CHECK = {"check": {"type": "command", "command": "check"}}
 
 
-async def results_in_order(on: Bench, execution: Execution) -> list[tuple[str | None, str | None]]:
+async def results_in_order(
+    on: Harness, execution: Execution
+) -> list[tuple[str | None, str | None]]:
     """Which action ended on which target, as the log has it."""
     return [
         (e.target, (e.body or {})["action_key"])
@@ -22,7 +24,7 @@ async def results_in_order(on: Bench, execution: Execution) -> list[tuple[str | 
 
 
 async def test_a_wave_is_checked_before_the_next_one_begins(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         async with on.worker():
             execution = await on.run("patch", 3, waves=[1, "100%"], gate=CHECK)
         assert execution.status is ExecutionStatus.COMPLETED
@@ -34,7 +36,7 @@ async def test_a_wave_is_checked_before_the_next_one_begins(database: Database) 
 
 
 async def test_a_canary_that_fails_its_check_spares_the_others(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         on.machine("web-1").reply([RemoteExit(1)], to="check")
         async with on.worker():
             execution = await on.run("patch", 3, waves=[1, "100%"], gate=CHECK)
@@ -45,7 +47,7 @@ async def test_a_canary_that_fails_its_check_spares_the_others(database: Databas
 
 async def test_a_barrier_is_passed_by_all_or_nobody_yet(database: Database) -> None:
     steps = [CommandAction(command="first"), CommandAction(command="second", scope="barrier")]
-    async with bench(database) as on:
+    async with harness(database) as on:
         on.machine("web-2").reply([RemoteExit(1)], to="first")
         async with on.worker():
             execution = await on.run(steps, 4, max_parallel=1)
@@ -57,7 +59,7 @@ async def test_a_barrier_is_passed_by_all_or_nobody_yet(database: Database) -> N
 
 
 async def test_a_person_opens_the_next_wave(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         execution = await on.launch("patch", 2, waves=[1, "100%"], gate={"confirm": True})
 
         async def asks() -> bool:
@@ -75,7 +77,7 @@ async def test_a_person_opens_the_next_wave(database: Database) -> None:
 
 async def test_a_target_that_is_offline_is_held_until_it_is_back(database: Database) -> None:
     refused = RemoteFailure(ErrorCode.CONNECTION_REFUSED, "refused")
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1")
         web.refuse(refused)
         execution = await on.launch("patch", 1, hold_offline=3600)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from opsjobs.clock import TurnedClock
 from opsjobs.engine.runs import transfer
 from opsjobs.engine.runs.archive import list_members
@@ -34,7 +34,7 @@ def noise(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-async def stored(on: Bench, data: bytes, name: str = "app.conf") -> StoredFile:
+async def stored(on: Harness, data: bytes, name: str = "app.conf") -> StoredFile:
     async def once() -> AsyncIterator[bytes]:
         yield data
 
@@ -61,19 +61,19 @@ def get(path: str = "/var/log/*.log", **fields: Any) -> FileTransferAction:
     )
 
 
-def web(on: Bench, name: str = "web-1") -> Any:
+def web(on: Harness, name: str = "web-1") -> Any:
     """The files of a machine that has /etc and /var/log."""
     machine = on.machine(name)
     machine.files.folders |= {"/", "/etc", "/var", "/var/log"}
     return machine.files
 
 
-async def result(on: Bench, execution: Execution) -> Result:
+async def result(on: Harness, execution: Execution) -> Result:
     (found,) = (await on.executions.results(execution, PageRequest())).items
     return found
 
 
-async def artifacts(on: Bench, execution: Execution) -> dict[str, bytes]:
+async def artifacts(on: Harness, execution: Execution) -> dict[str, bytes]:
     items = (await on.artifacts.list(execution.id, PageRequest(limit=200))).items
     return {
         f"{item.target.name}:{item.path}": b"".join(
@@ -84,7 +84,7 @@ async def artifacts(on: Bench, execution: Execution) -> dict[str, bytes]:
 
 
 async def test_a_file_comes_to_every_machine(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         data = noise(3 * MIB + 7)
         file = await stored(on, data)
         disks = [web(on, f"web-{n}") for n in range(1, 6)]
@@ -112,7 +112,7 @@ async def test_a_file_comes_to_every_machine(database: Database) -> None:
 
 
 async def test_one_file_to_many_machines_is_read_once(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         file = await stored(on, noise(6 * MIB))
         for n in range(1, 21):
             web(on, f"web-{n}")
@@ -123,7 +123,7 @@ async def test_one_file_to_many_machines_is_read_once(database: Database) -> Non
 
 
 async def test_into_a_folder_a_file_goes_by_its_own_name(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         file, disk = await stored(on, b"listen 80;\n", "site.conf"), web(on)
         async with on.worker():
             await on.ended(await on.launch([put(file, "/etc")]))
@@ -132,7 +132,7 @@ async def test_into_a_folder_a_file_goes_by_its_own_name(database: Database) -> 
 
 
 async def test_what_is_there_already_is_not_brought_again(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         data = noise(MIB)
         file, disk = await stored(on, data), web(on).put("/etc/app.conf", data, mode=0o600)
         async with on.worker():
@@ -142,7 +142,7 @@ async def test_what_is_there_already_is_not_brought_again(database: Database) ->
 
 
 async def test_contact_that_breaks_in_the_middle_is_taken_up_again(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         data = noise(12 * MIB)
         file = await stored(on, data)
         disks = []
@@ -168,7 +168,7 @@ async def test_contact_that_breaks_in_the_middle_is_taken_up_again(database: Dat
 
 
 async def test_a_killed_workers_transfer_is_gone_on_with_by_its_heir(database: Database) -> None:
-    async with bench(database, open_ends=True) as on:
+    async with harness(database, open_ends=True) as on:
         data, gate = noise(8 * MIB), Gate(asyncio.Event())
         file, disk = await stored(on, data), web(on)
 
@@ -191,7 +191,7 @@ async def test_a_killed_workers_transfer_is_gone_on_with_by_its_heir(database: D
 
 
 async def test_a_worker_that_stops_leaves_its_transfer_to_the_next_one(database: Database) -> None:
-    async with bench(database, open_ends=True) as on:
+    async with harness(database, open_ends=True) as on:
         data, gate = noise(4 * MIB), Gate(asyncio.Event())
         file, disk = await stored(on, data), web(on)
         disk.gate = gate
@@ -206,7 +206,7 @@ async def test_a_worker_that_stops_leaves_its_transfer_to_the_next_one(database:
 
 
 async def test_a_cancel_stops_a_transfer_and_leaves_what_was_there(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate = Gate(asyncio.Event())
         file, disk = await stored(on, noise(4 * MIB)), web(on).put("/etc/app.conf", b"old")
 
@@ -229,7 +229,7 @@ async def test_a_cancel_stops_a_transfer_and_leaves_what_was_there(database: Dat
 
 
 async def test_a_timeout_stops_a_transfer(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate = Gate(asyncio.Event())
         file, disk = await stored(on, noise(MIB)), web(on)
         disk.gate = gate
@@ -243,7 +243,7 @@ async def test_a_timeout_stops_a_transfer(database: Database) -> None:
 
 
 async def test_contact_that_stays_away_ends_it_when_the_window_is_over(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         file, disk, machine = await stored(on, noise(4 * MIB)), web(on), on.machine("web-1")
         disk.on_bytes = lambda moved: machine.cut() if moved >= MIB else None
         async with on.worker(limits=RunLimits(reattach_seconds=1)):
@@ -268,7 +268,7 @@ async def test_contact_that_stays_away_ends_it_when_the_window_is_over(database:
 async def test_what_a_machine_will_not_do_is_a_failure_in_words(
     database: Database, how: str, words: str
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         file, disk = await stored(on, noise(MIB)), web(on)
         fields: dict[str, Any] = {}
         match how:
@@ -292,7 +292,7 @@ async def test_what_a_machine_will_not_do_is_a_failure_in_words(
 
 
 async def test_a_machine_without_a_program_for_it_is_read_back(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         data = noise(MIB)
         file, disk = await stored(on, data), web(on)
         disk.no_program = True
@@ -303,7 +303,7 @@ async def test_a_machine_without_a_program_for_it_is_read_back(database: Databas
 
 
 async def test_a_file_that_was_never_uploaded_is_refused_at_launch(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         file = await stored(on, b"x")
         await on.files.delete(file.id)
         with pytest.raises(Invalid, match="There is no file") as refused:
@@ -312,7 +312,7 @@ async def test_a_file_that_was_never_uploaded_is_refused_at_launch(database: Dat
 
 
 async def test_files_come_from_every_machine(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         data = noise(2 * MIB + 3)
         for n in (1, 2):
             web(on, f"web-{n}").put("/var/log/a.log", data).put("/var/log/b.log", b"").put(
@@ -335,7 +335,7 @@ async def test_files_come_from_every_machine(database: Database) -> None:
 
 
 async def test_a_download_goes_on_where_contact_broke(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         data, breaks = noise(8 * MIB), [3 * MIB, 6 * MIB]
         disk, machine = web(on).put("/var/log/a.log", data), on.machine("web-1")
 
@@ -355,7 +355,7 @@ async def test_a_download_goes_on_where_contact_broke(database: Database) -> Non
 async def test_a_file_that_changed_while_contact_was_away_is_read_from_its_beginning(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         machine = on.machine("web-1")
         disk = web(on).put("/var/log/a.log", noise(4 * MIB), modified=1)
 
@@ -373,7 +373,7 @@ async def test_a_file_that_changed_while_contact_was_away_is_read_from_its_begin
 
 
 async def test_a_file_that_says_it_is_empty_is_read_to_its_end(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         disk = web(on).put("/var/log/a.log", noise(MIB))
         disk.found["/var/log/a.log"].claims_bytes = 0
         async with on.worker():
@@ -382,7 +382,7 @@ async def test_a_file_that_says_it_is_empty_is_read_to_its_end(database: Databas
 
 
 async def test_a_file_that_never_ends_is_not_followed_for_ever(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         on.find_limits = FindLimits(bytes=MIB)
         disk = web(on).put("/var/log/a.log", noise(3 * MIB))
         disk.found["/var/log/a.log"].claims_bytes = 0
@@ -395,7 +395,7 @@ async def test_a_file_that_never_ends_is_not_followed_for_ever(database: Databas
 
 
 async def test_names_that_no_text_can_hold_are_spelt_out(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web(on).put("/var/log/\udcff.log", b"1")
         async with on.worker():
             done = await on.ended(await on.launch([get()]))
@@ -403,7 +403,7 @@ async def test_names_that_no_text_can_hold_are_spelt_out(database: Database) -> 
 
 
 async def test_nothing_to_download_is_a_failure(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web(on)
         async with on.worker():
             done = await on.ended(await on.launch([get("/var/log/none")]))
@@ -413,7 +413,7 @@ async def test_nothing_to_download_is_a_failure(database: Database) -> None:
 
 
 async def test_a_transfer_among_commands_is_one_action_of_several(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         file, disk = await stored(on, b"x"), web(on)
         async with on.worker():
             done = await on.ended(await on.launch(["true", put(file), "true"]))
@@ -424,7 +424,7 @@ async def test_a_transfer_among_commands_is_one_action_of_several(database: Data
 
 async def test_a_long_transfer_tells_how_far_it_is(database: Database) -> None:
     clock = TurnedClock()
-    async with bench(database, clock) as on:
+    async with harness(database, clock) as on:
         gate = Gate(asyncio.Event())
         file, disk = await stored(on, noise(4 * MIB)), web(on)
 
@@ -477,7 +477,7 @@ def packed(*names: str) -> bytes:
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 async def test_a_tar_is_unpacked_into_a_folder(database: Database, form: int) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         large, long = noise(3 * MIB), "deep/" * 20 + "x" * 90
         body = tar(
             ("./", None, ""),
@@ -517,7 +517,7 @@ async def test_a_tar_is_unpacked_into_a_folder(database: Database, form: int) ->
 async def test_a_tar_that_would_lead_elsewhere_changes_nothing(
     database: Database, body: bytes, words: str
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         file, disk = await stored(on, body, "site.tar"), web(on)
         async with on.worker():
             done = await on.ended(await on.launch([put(file, "/etc/site", unpack=True)]))
@@ -530,7 +530,7 @@ async def test_a_tar_that_would_lead_elsewhere_changes_nothing(
 
 async def test_random_bytes_are_no_tar_and_no_bug(database: Database) -> None:
     """Headers with one byte changed, each at its own place: refused in words, or read as something harmless."""
-    async with bench(database) as on:
+    async with harness(database) as on:
         body = tar(("a" * 120, b"x" * 600, ""), ("b", b"y", ""))
         for seed in range(60):
             drawn = random.Random(seed)
@@ -552,7 +552,7 @@ async def test_random_bytes_are_no_tar_and_no_bug(database: Database) -> None:
 
 
 async def test_a_slice_is_read_from_any_place_on(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         data = noise(2 * BLOCK_BYTES + 12_345)
         file, chunks = await stored(on, data), ChunkCache(on.contents, kept_bytes=BLOCK_BYTES)
         for start, size in (

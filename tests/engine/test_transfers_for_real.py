@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.bench import Bench, bench
+from engine.harness import Harness, harness
 from engine.test_transfers import MIB, artifacts, get, noise, put, stored
 from kit.machines import endpoint_of
 from kit.proxy import Cut, Proxy, proxy
@@ -32,9 +32,9 @@ def server() -> Iterator[Sshd]:
 
 @dataclass(frozen=True, slots=True)
 class Net:
-    """A bench whose machines are real, each behind a network of its own; all of them see one folder."""
+    """A harness whose machines are real, each behind a network of its own; all of them see one folder."""
 
-    on: Bench
+    on: Harness
     pool: SshPool
     ways: Sequence[Proxy]
     folder: Path
@@ -56,7 +56,7 @@ async def net(database: Database, server: Sshd) -> AsyncIterator[Net]:
         folder = stack.enter_context(open_folder())
         folder.chmod(0o777)
         # First, to be closed last: the networks and the connections over them are tasks, and it counts those that are left.
-        on = await stack.enter_async_context(bench(database))
+        on = await stack.enter_async_context(harness(database))
         ways = [
             await stack.enter_async_context(proxy(server.host, server.port))
             for _ in range(MACHINES)
@@ -75,7 +75,7 @@ async def net(database: Database, server: Sshd) -> AsyncIterator[Net]:
                 i: replace(where, target=replace(where.target, **changes[i])) for i in target_ids
             }  # type: ignore[arg-type]
 
-        on.known.endpoints = endpoints  # type: ignore[method-assign]
+        on.targets.endpoints = endpoints  # type: ignore[method-assign]
         yield Net(on, pool, ways, folder)
 
 

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 from structlog.testing import capture_logs
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from kit.ledgering import Owner, faults, launch, machines
 from opsjobs.engine.background.housekeeping import LEFTOVERS_SECONDS, Housekeeper
 from opsjobs.engine.background.rescuer import Rescuer
@@ -49,7 +49,7 @@ def step(log: list[str], name: str, *parts: int | Exception) -> Callable[[], Awa
     return part
 
 
-def housekeeper(on: Bench) -> Housekeeper:
+def housekeeper(on: Harness) -> Housekeeper:
     return Housekeeper(
         Turn("housekeeping", SingletonLock(on.database), on.metrics),
         SingletonLock(on.database),
@@ -171,7 +171,7 @@ async def test_a_turn_ends_where_postgresql_is_away(
 
 
 async def test_the_dearer_checks_come_once_a_minute_and_mend_slots(database: Database) -> None:
-    async with bench(database, bugs=["counters"]) as on:
+    async with harness(database, bugs=["counters"]) as on:
         await on.launch("true", 1)
         async with database.connection() as connection:
             await connection.execute("update target_slots set used = 2")
@@ -186,7 +186,7 @@ async def test_the_dearer_checks_come_once_a_minute_and_mend_slots(database: Dat
 
 
 async def test_a_counter_that_differs_is_called_a_bug(database: Database) -> None:
-    async with bench(database, bugs=["counters"]) as on:
+    async with harness(database, bugs=["counters"]) as on:
         execution = await on.launch("true", 2)
         await on.turn(120)
         async with database.connection() as connection:
@@ -205,7 +205,7 @@ async def test_what_is_kept_for_a_day_or_a_week_goes_however_much_there_is(
 ) -> None:
     monkeypatch.setattr("opsjobs.store.outbox.DELETED_ROWS_MAX", 16 * 5)
     monkeypatch.setattr("opsjobs.store.idempotency.DELETED_ROWS_MAX", 16 * 5)
-    async with bench(database) as on:
+    async with harness(database) as on:
         await database.fetch(
             """insert into events (shard, type, subject, at, published_at)
             select n % 16, 'x.y', gen_random_uuid(), opsjobs_now() - a, case when p then opsjobs_now() - a end
@@ -231,7 +231,7 @@ async def test_what_is_kept_for_a_day_or_a_week_goes_however_much_there_is(
 
 
 async def test_of_events_and_keys_what_is_young_stays(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         await database.fetch(
             """insert into events (shard, type, subject, at, published_at)
             select n, 'x.y', gen_random_uuid(), opsjobs_now() - a, case when p then opsjobs_now() - a end
@@ -254,7 +254,7 @@ async def test_of_events_and_keys_what_is_young_stays(database: Database) -> Non
 async def test_a_day_without_a_partition_is_named_and_keeps_nothing_else_from_its_turn(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         await on.turn((DAYS_AHEAD + 1) * 86_400)
         await launch(database, machines(1))
         await database.fetch(
@@ -279,7 +279,7 @@ async def test_a_day_without_a_partition_is_named_and_keeps_nothing_else_from_it
 async def test_of_deleted_targets_nothing_is_kept_but_what_an_open_run_needs(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         await database.fetch(
             """insert into targets (uuid, name, host, port, transport, platform, host_key_policy, slots)
             select gen_random_uuid(), 'web-' || n, '10.0.0.1', 22, 'ssh', 'linux', 'pinned', 10 from generate_series(1, 4) n returning 1"""
@@ -307,7 +307,7 @@ async def test_of_deleted_targets_nothing_is_kept_but_what_an_open_run_needs(
 
 
 async def test_a_run_whose_targets_slots_have_just_gone_gets_them_back(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         execution = await on.launch("true", 2)
         await database.fetch("delete from target_slots where target_id = '1' returning 1")
         await housekeeper(on).run_once()
@@ -318,7 +318,7 @@ async def test_a_run_whose_targets_slots_have_just_gone_gets_them_back(database:
 async def test_housekeeping_goes_on_where_mending_fails(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
 
         async def broken() -> None:
             raise ZeroDivisionError
@@ -340,5 +340,5 @@ async def test_processes_that_ask_at_once_have_one_turn(database: Database) -> N
     ]
 
 
-async def _nothing_open(on: Bench) -> bool:
+async def _nothing_open(on: Harness) -> bool:
     return await on.database.fetch("select 1 from job_executions where finished_at is null") == []

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from psycopg.rows import DictRow
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from engine.test_workflows import step, told
 from kit.ledgering import says
 from opsjobs.engine.runs.cancellation import StopReason
@@ -21,7 +21,7 @@ from opsjobs.store.transaction import Database
 SECONDS = 60.0
 
 
-async def waits(on: Bench, execution: Execution, reason: str) -> None:
+async def waits(on: Harness, execution: Execution, reason: str) -> None:
     """Return once its only run waits for this; it holds no slot then."""
 
     async def so() -> bool:
@@ -36,7 +36,7 @@ async def waits(on: Bench, execution: Execution, reason: str) -> None:
 async def test_a_long_wait_ends_the_claim_and_the_run_goes_on_when_its_time_has_come(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker() as worker:
+    async with harness(database) as on, on.worker() as worker:
         web = on.machine("web-1")
         execution = await on.launch(
             [step("before"), WaitAction(key="pause", duration=3600), step("after")]
@@ -56,7 +56,7 @@ async def test_a_long_wait_ends_the_claim_and_the_run_goes_on_when_its_time_has_
 
 
 async def test_a_short_wait_is_passed_here(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1")
         execution = await on.ended(
             await on.launch([WaitAction(key="pause", duration=0.05), step("after")]), SECONDS
@@ -68,7 +68,7 @@ async def test_a_short_wait_is_passed_here(database: Database) -> None:
 async def test_while_a_branch_waits_another_is_at_work_and_only_then_the_claim_ends(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         gate = Gate(asyncio.Event())
         on.machine("web-1").reply([gate, RemoteExit(0)], to="work")
         actions = [
@@ -90,7 +90,7 @@ async def test_while_a_branch_waits_another_is_at_work_and_only_then_the_claim_e
 async def test_an_approval_is_asked_once_for_all_targets_and_lets_them_go_on(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         for n in (1, 2, 3):
             on.machine(f"web-{n}")
         actions = [step("before"), ApprovalAction(key="ask", message="May we?"), step("after")]
@@ -108,7 +108,7 @@ async def test_an_approval_is_asked_once_for_all_targets_and_lets_them_go_on(
 
 
 async def test_an_approval_that_is_refused_ends_the_runs_cancelled(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1")
         execution = await on.launch([step("before"), ApprovalAction(key="ask"), step("after")])
         await waits(on, execution, "approval")
@@ -125,7 +125,7 @@ async def test_an_approval_that_is_refused_ends_the_runs_cancelled(database: Dat
 async def test_an_approval_beside_a_timer_is_seen_whatever_the_run_waits_for(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1")
         actions = [
             ApprovalAction(key="ask"),
@@ -150,7 +150,7 @@ async def test_an_approval_beside_a_timer_is_seen_whatever_the_run_waits_for(
 async def test_a_run_that_waits_for_several_things_looks_after_them_ever_less_often(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1")
         execution = await on.launch(
             [ApprovalAction(key="ask"), WaitAction(key="pause", duration=86400, depends_on=[])]
@@ -185,7 +185,7 @@ async def _next_look(database: Database) -> DictRow:
 
 
 async def test_nobody_passes_a_barrier_before_all_have_come_to_it(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         gate = Gate(asyncio.Event())
         machines = [on.machine(f"web-{n}") for n in (1, 2, 3)]
         machines[2].reply([gate, RemoteExit(0)], to="before")
@@ -207,7 +207,7 @@ async def test_nobody_passes_a_barrier_before_all_have_come_to_it(database: Data
 
 
 async def test_a_cancel_ends_a_run_that_waits_and_what_is_open_of_it(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1")
         execution = await on.launch([WaitAction(key="pause", duration=3600), step("after")])
         await waits(on, execution, "timer")
@@ -217,7 +217,7 @@ async def test_a_cancel_ends_a_run_that_waits_and_what_is_open_of_it(database: D
         assert await told(on, execution) == {"pause": "cancelled"}
 
 
-async def beside_a_gate(on: Bench, first: CommandAction | WaitAction) -> Execution:
+async def beside_a_gate(on: Harness, first: CommandAction | WaitAction) -> Execution:
     """A branch that waits, and another one that is at work until it is stopped; the first has come to its wait."""
     gate = Gate(asyncio.Event())
     on.machine("web-1").reply([RemoteExit(1)], to="flaky").reply([gate, RemoteExit(0)], to="work")
@@ -246,7 +246,7 @@ def slow_to_retry() -> CommandAction:
 async def test_a_cancel_stops_what_waits_beside_a_command_at_work(
     database: Database, first: CommandAction | WaitAction
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         execution = await beside_a_gate(on, first)
         await on.cancel(execution)
         ended = await on.ended(execution, SECONDS)
@@ -260,7 +260,7 @@ async def test_a_cancel_stops_what_waits_beside_a_command_at_work(
 async def test_a_deadline_stops_what_waits_beside_a_command_at_work(
     database: Database, first: CommandAction | WaitAction
 ) -> None:
-    async with bench(database) as on, on.worker() as worker:
+    async with harness(database) as on, on.worker() as worker:
         execution = await beside_a_gate(on, first)
         assert worker._session is not None
         for run in worker._session.runs.values():
@@ -271,7 +271,7 @@ async def test_a_deadline_stops_what_waits_beside_a_command_at_work(
 
 
 async def test_a_wait_that_would_follow_a_deadline_does_not_begin(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1").reply([Gate(asyncio.Event()), RemoteExit(0)], to="work")
         actions = [step("work", on_failure="continue"), WaitAction(key="pause", duration=3600)]
         ended = await on.ended(await on.launch(actions, timeout=2), SECONDS)
@@ -279,7 +279,7 @@ async def test_a_wait_that_would_follow_a_deadline_does_not_begin(database: Data
 
 
 async def test_a_failure_beside_a_wait_ends_the_run_at_once(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         gate = Gate(asyncio.Event())
         on.machine("web-1").reply([gate, RemoteExit(1)], to="bad")
         execution = await on.launch(
@@ -293,7 +293,7 @@ async def test_a_failure_beside_a_wait_ends_the_run_at_once(database: Database) 
 
 
 async def test_a_failed_action_is_tried_again_as_its_policy_says(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         replies = iter([RemoteExit(1), RemoteExit(1), RemoteExit(0)])
         web = on.machine("web-1").reply(lambda *_: [next(replies)], to="flaky")
         policy = RetryPolicy(max_attempts=3, base=0.01, jitter=False, on=[ErrorCode.NONZERO_EXIT])
@@ -312,7 +312,7 @@ async def test_a_failed_action_is_tried_again_as_its_policy_says(database: Datab
 async def test_when_all_attempts_are_used_the_run_is_dead_with_the_last_error(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1").reply([RemoteExit(7)])
         policy = RetryPolicy(max_attempts=2, base=0.01, on=[ErrorCode.NONZERO_EXIT])
         execution = await on.ended(await on.launch([step("bad", retry=policy)]), SECONDS)
@@ -329,7 +329,7 @@ async def test_when_all_attempts_are_used_the_run_is_dead_with_the_last_error(
 async def test_an_error_that_the_policy_does_not_name_is_not_tried_again(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(7)])
         execution = await on.ended(
             await on.launch([step("bad", retry=RetryPolicy(max_attempts=3))]), SECONDS
@@ -341,7 +341,7 @@ async def test_an_error_that_the_policy_does_not_name_is_not_tried_again(
 async def test_a_long_back_off_ends_the_claim_and_the_next_attempt_comes_after_it(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         replies = iter([RemoteExit(1), RemoteExit(0)])
         web = on.machine("web-1").reply(lambda *_: [next(replies)], to="flaky")
         policy = RetryPolicy(
@@ -362,7 +362,7 @@ async def test_a_long_back_off_ends_the_claim_and_the_next_attempt_comes_after_i
 
 
 async def test_a_back_off_in_one_branch_does_not_hold_up_the_other(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         replies = iter([RemoteExit(1), RemoteExit(0)])
         gate = Gate(asyncio.Event())
         on.machine("web-1").reply(lambda *_: [next(replies)], to="flaky").reply(
@@ -388,7 +388,7 @@ async def test_a_back_off_in_one_branch_does_not_hold_up_the_other(database: Dat
 
 
 async def test_a_worker_that_stops_leaves_waits_in_the_ledger(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)], to="work")
         async with on.worker("worker-1", drain_seconds=30) as worker:
@@ -412,7 +412,7 @@ async def test_a_worker_that_stops_leaves_waits_in_the_ledger(database: Database
 
 
 async def test_a_rollback_that_is_tried_again_later_is_waited_for(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         replies = iter([RemoteExit(1), RemoteExit(0)])
         web = (
             on.machine("web-1")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from kit.ledgering import Owner
 from opsjobs import failpoints
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus
@@ -20,7 +20,7 @@ from opsjobs.store.transaction import Database
 LOST = "its worker died while the command was perhaps running: whether it ran to its end is unknown"
 
 
-def hold(on: Bench, *names: str) -> tuple[Gate, list[FakeMachine]]:
+def hold(on: Harness, *names: str) -> tuple[Gate, list[FakeMachine]]:
     """Machines whose commands all wait for one gate."""
     gate = Gate(asyncio.Event())
     return gate, [
@@ -28,13 +28,13 @@ def hold(on: Bench, *names: str) -> tuple[Gate, list[FakeMachine]]:
     ]
 
 
-def starts(on: Bench) -> list[int]:
+def starts(on: Harness) -> list[int]:
     """How many commands each machine has started."""
     return [len(machine.starts) for machine in on.sessions.machines.values()]
 
 
 async def test_two_workers_share_one_execution(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate, _ = hold(on, *(f"web-{n}" for n in range(1, 9)))
         async with on.worker("worker-1", concurrency=4), on.worker("worker-2", concurrency=4):
             execution = await on.launch("uptime", 8)
@@ -48,7 +48,7 @@ async def test_two_workers_share_one_execution(database: Database) -> None:
 
 
 async def test_a_worker_never_has_more_in_work_than_its_concurrency(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate, _ = hold(on, *(f"web-{n}" for n in range(1, 8)))
         dead = await Owner(database, "dead").register()
         execution = await on.launch("uptime", 7)
@@ -64,7 +64,7 @@ async def test_a_worker_never_has_more_in_work_than_its_concurrency(database: Da
 
 
 async def test_a_wave_of_2000_runs_passes_a_window_of_50_without_a_gap(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         async with on.worker():
             execution = await on.ended(await on.launch("true", 2_000, max_parallel=50), 170)
         assert execution.counts == {"succeeded": 2_000}
@@ -76,7 +76,7 @@ async def test_a_small_execution_right_after_a_large_one_is_seen_at_once(
     database: Database,
 ) -> None:
     """Its turn is below the floor that the large one, which had a backlog, has left; no poll and no other bell help it."""
-    async with bench(database) as on, on.worker(poll_seconds=30, concurrency=4) as worker:
+    async with harness(database) as on, on.worker(poll_seconds=30, concurrency=4) as worker:
         for _ in range(3):
             await on.run("true", 100)
             assert worker._session is not None
@@ -85,16 +85,16 @@ async def test_a_small_execution_right_after_a_large_one_is_seen_at_once(
 
 
 async def test_without_any_bell_the_poll_finds_the_work(database: Database) -> None:
-    async with bench(database) as on, on.worker(hears_bells=False):
+    async with harness(database) as on, on.worker(hears_bells=False):
         execution = await on.launch("true", 3)
         assert (await on.ended(execution)).status is ExecutionStatus.COMPLETED
 
 
 async def test_slots_are_shared_between_two_executions(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate, (web,) = hold(on, "web-1")
-        on.known.targets.clear()
-        on.known.add("web-1", slots=2)
+        on.targets.targets.clear()
+        on.targets.add("web-1", slots=2)
         async with on.worker("worker-1"), on.worker("worker-2"):
             executions = [await on.launch() for _ in range(3)]
             await on.running(web, 2)
@@ -109,8 +109,8 @@ async def test_slots_are_shared_between_two_executions(database: Database) -> No
 
 
 async def test_another_zone_is_another_workers(database: Database) -> None:
-    async with bench(database, open_ends=True) as on:
-        on.known.add("web-1", zone="far")
+    async with harness(database, open_ends=True) as on:
+        on.targets.add("web-1", zone="far")
         async with on.worker():
             execution = await on.launch("true", 2)
             await until(lambda: starts(on) == [1])
@@ -122,7 +122,7 @@ async def test_another_zone_is_another_workers(database: Database) -> None:
 async def test_a_stop_gives_back_what_has_not_begun_and_lets_commands_end(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate, (web,) = hold(on, "web-1")
         two = on.machine("web-2")
         two.connect_gate = Gate(asyncio.Event())
@@ -151,7 +151,7 @@ async def test_a_stop_gives_back_what_has_not_begun_and_lets_commands_end(
 async def test_a_stop_between_two_steps_gives_the_run_back_and_another_worker_goes_on(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([RemoteExit(3)]).reply([gate, RemoteExit(5)], to="first")
         steps = [CommandAction(command=c, on_failure="continue") for c in ("first", "second")]
@@ -177,7 +177,7 @@ async def test_a_stop_between_two_steps_gives_the_run_back_and_another_worker_go
 
 
 async def test_a_command_that_outlives_the_drain_is_lost_and_not_killed(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         _, (web,) = hold(on, "web-1")
         async with on.worker(drain_seconds=0.2):
             execution = await on.launch()
@@ -194,7 +194,7 @@ async def test_a_stop_in_the_middle_of_a_claim_gives_back_what_the_claim_brings(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("opsjobs.engine.worker.worker.LAST_CLAIM_SECONDS", 0.3)
-    async with bench(database) as on:
+    async with harness(database) as on:
         failpoints.arm("begin:sleep:30")
         async with on.worker():
             execution = await on.launch("true", 3)
@@ -207,7 +207,7 @@ async def test_a_stop_in_the_middle_of_a_claim_gives_back_what_the_claim_brings(
 
 
 async def test_a_stop_rings_for_what_its_last_flush_made_ready(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate, (web,) = hold(on, "web-1")
         async with on.worker(drain_seconds=5) as worker:
             execution = await on.launch("uptime", 2, max_parallel=1)
@@ -225,7 +225,7 @@ async def test_a_stop_rings_for_what_its_last_flush_made_ready(database: Databas
 async def test_a_buried_worker_abandons_its_runs_writes_nothing_and_lives_again(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate, (web,) = hold(on, "web-1")
         async with on.worker(lease_seconds=1.5) as worker:
             execution = await on.launch()
@@ -261,7 +261,7 @@ async def test_a_buried_worker_abandons_its_runs_writes_nothing_and_lives_again(
 
 async def test_a_late_word_of_a_buried_worker_changes_nothing(database: Database) -> None:
     """It does not know yet that it was buried (its renewals take long): the fence alone keeps its words out."""
-    async with bench(database) as on:
+    async with harness(database) as on:
         gate, (web,) = hold(on, "web-1")
         async with on.worker(lease_seconds=30):
             execution = await on.launch()
@@ -278,7 +278,7 @@ async def test_a_late_word_of_a_buried_worker_changes_nothing(database: Database
 
 async def test_what_a_dead_worker_had_finished_ends_as_it_was_finished(database: Database) -> None:
     """The only step's result is on record, the run's end is not: nothing is unknown."""
-    async with bench(database) as on:
+    async with harness(database) as on:
         execution = await on.launch("true", 2)
         dead = await Owner(database, "dead").register()
         runs = (await dead.claim()).runs
@@ -298,7 +298,7 @@ async def test_what_a_dead_worker_had_finished_ends_as_it_was_finished(database:
 async def test_what_a_dead_worker_claimed_is_lost_even_if_nothing_of_it_is_on_record(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         execution = await on.launch(["first", "second"])
         dead = await Owner(database, "dead").register()
         await dead.claim()
@@ -313,7 +313,7 @@ async def test_what_a_dead_worker_claimed_is_lost_even_if_nothing_of_it_is_on_re
 
 
 async def test_a_lease_that_is_not_fresh_starts_nothing(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         web = on.machine("web-1")
         web.connect_gate = Gate(asyncio.Event())
         async with on.worker(lease_seconds=30) as worker:
@@ -334,7 +334,7 @@ async def test_a_lease_that_is_not_fresh_starts_nothing(database: Database) -> N
 
 
 async def test_orders_that_make_no_sense_are_passed_over(database: Database) -> None:
-    async with bench(database) as on, on.worker() as worker:
+    async with harness(database) as on, on.worker() as worker:
         for order in (
             b"",
             b"\xff",
@@ -351,7 +351,7 @@ async def test_orders_that_make_no_sense_are_passed_over(database: Database) -> 
 async def test_a_fault_in_the_claim_loop_ends_one_life_and_another_begins(
     database: Database,
 ) -> None:
-    async with bench(database, bugs=["worker"]) as on, on.worker() as worker:
+    async with harness(database, bugs=["worker"]) as on, on.worker() as worker:
         await until(lambda: worker._session is not None)
         first = worker._session
         assert first is not None
@@ -361,7 +361,7 @@ async def test_a_fault_in_the_claim_loop_ends_one_life_and_another_begins(
 
 
 async def test_a_worker_that_cannot_register_yet_tries_again(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         async with database.connection() as connection:
             await connection.execute("alter table workers rename to not_yet")
         execution = await on.launch()
@@ -379,7 +379,7 @@ async def test_a_stop_is_done_in_time_though_the_database_and_a_machine_hang(
 ) -> None:
     for module in ("worker", "worker_session"):
         monkeypatch.setattr(f"opsjobs.engine.worker.{module}.STOP_GRACE_SECONDS", 0.3)
-    async with bench(database, open_ends=True) as on:
+    async with harness(database, open_ends=True) as on:
         web = on.machine("web-1")
         web.start_gate = Gate(asyncio.Event())
         async with on.worker(drain_seconds=0.1) as worker:
@@ -393,11 +393,11 @@ async def test_a_stop_is_done_in_time_though_the_database_and_a_machine_hang(
         assert await on.claimed(execution)
 
 
-async def _status(on: Bench, execution: Execution, position: int, status: str) -> bool:
+async def _status(on: Harness, execution: Execution, position: int, status: str) -> bool:
     return bool((await on.rows(execution))[position]["status"] == status)
 
 
-async def _stored(on: Bench, execution: Execution) -> bool:
+async def _stored(on: Harness, execution: Execution) -> bool:
     return bool(await on.output(execution))
 
 

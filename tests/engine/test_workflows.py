@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from opsjobs.model.action import CommandAction, ScriptAction
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.remote.fake import Gate
@@ -22,7 +22,7 @@ def step(key: str, after: list[str] | None = None, **more: Any) -> CommandAction
     return CommandAction(key=key, command=key, depends_on=after, **more)
 
 
-async def told(on: Bench, execution: Execution) -> dict[str, str]:
+async def told(on: Harness, execution: Execution) -> dict[str, str]:
     """What each action came to, by its last attempt."""
     return {row["action"]: row["status"] for row in await on.results(execution)}
 
@@ -35,7 +35,7 @@ def durable(request: pytest.FixtureRequest) -> str:
 async def test_branches_are_at_work_side_by_side_and_what_waits_for_both_comes_after(
     database: Database, durable: str
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         left, right = Gate(asyncio.Event()), Gate(asyncio.Event())
         web = (
             on.machine("web-1")
@@ -63,7 +63,7 @@ async def test_branches_are_at_work_side_by_side_and_what_waits_for_both_comes_a
 
 
 async def test_the_output_of_branches_is_told_apart(database: Database, durable: str) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         for key in ("left", "right"):
             on.machine("web-1").reply(
                 [*(Output("stdout", f"{key} {n}\n".encode()) for n in range(50)), RemoteExit(0)],
@@ -84,7 +84,7 @@ async def test_the_output_of_branches_is_told_apart(database: Database, durable:
 async def test_a_failure_starts_nothing_more_but_what_is_at_work_ends(
     database: Database, durable: str
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         gate = Gate(asyncio.Event())
         web = (
             on.machine("web-1")
@@ -111,7 +111,7 @@ async def test_a_failure_starts_nothing_more_but_what_is_at_work_ends(
 async def test_skip_remaining_leaves_out_what_comes_after_it_and_goes_on_elsewhere(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(1)], to="bad")
         actions = [
             step("bad", on_failure="skip_remaining"),
@@ -131,7 +131,7 @@ async def test_skip_remaining_leaves_out_what_comes_after_it_and_goes_on_elsewhe
 
 
 async def test_a_rollback_runs_after_the_failure_and_only_then(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(1)], to="change")
         actions = [
             step("change", on_failure="rollback", rollback="undo"),
@@ -148,7 +148,7 @@ async def test_a_rollback_runs_after_the_failure_and_only_then(database: Databas
 
 
 async def test_a_condition_reads_what_was_before(database: Database, durable: str) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         on.machine("web-1").reply(
             [Output("stdout", b'{"free": 3}\nweb\n'), RemoteExit(0)], to="look"
         )
@@ -181,7 +181,7 @@ async def test_a_condition_reads_what_was_before(database: Database, durable: st
 async def test_where_no_condition_holds_nothing_is_started_and_the_run_is_well(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1")
         execution = await on.ended(
             await on.launch([step("a", when="false"), step("b", when="target.name == 'web-9'")]), 60
@@ -191,7 +191,7 @@ async def test_where_no_condition_holds_nothing_is_started_and_the_run_is_well(
 
 
 async def test_a_condition_that_fits_no_value_fails_its_action(database: Database) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([Output("stdout", b"many\n"), RemoteExit(0)], to="look")
         actions = [
             step("look", outputs="last_line"),
@@ -207,7 +207,7 @@ async def test_a_condition_that_fits_no_value_fails_its_action(database: Databas
 async def test_a_cancel_ends_every_branch_with_its_own_proof(
     database: Database, durable: str
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         gates = [Gate(asyncio.Event()), Gate(asyncio.Event())]
         web = (
             on.machine("web-1")
@@ -231,7 +231,7 @@ async def test_a_cancel_ends_every_branch_with_its_own_proof(
 async def test_a_program_is_started_with_its_values_and_variables(
     database: Database, durable: str
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([Output("stdout", b"7 it's\n"), RemoteExit(0)], to="look")
         script = ScriptAction(
             key="script",
@@ -282,7 +282,7 @@ async def test_a_program_is_started_with_its_values_and_variables(
 async def test_a_result_shows_its_command_as_it_was_run_from_its_beginning(
     database: Database, durable: str
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         gate = Gate(asyncio.Event())
         told = "echo 'a b' on 'web-1' ${HOME}"
         web = (
@@ -334,9 +334,9 @@ async def test_a_result_shows_its_command_as_it_was_run_from_its_beginning(
 async def test_a_plain_command_that_goes_directly_has_the_variables_of_its_run(
     database: Database, platform: Any
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         web = on.machine("web-1")
-        on.known.targets["1"] = replace(on.known.targets["1"], platform=platform)
+        on.targets.targets["1"] = replace(on.targets.targets["1"], platform=platform)
         execution = await on.run("uptime")
         (start,) = web.starts
         assert start.command == "uptime"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.kit import Desk, desk, problem
-from engine.bench import bench
+from engine.harness import harness
 from opsjobs.clock import SystemClock
 from opsjobs.model.access import Grant, Principal
 from opsjobs.model.action import BecomeDraft
@@ -255,9 +255,9 @@ def as_everybody(principal: Principal) -> Callable[[str], Awaitable[Principal]]:
 async def test_launch_and_worker_ask_again_since_groups_and_bindings_change(
     database: Database,
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         inventory = TargetInventory(database, on.vault)
-        on.known = inventory  # type: ignore[assignment]  # the real one in its place
+        on.targets = inventory  # type: ignore[assignment]  # the real one in its place
         on.launcher._targets = inventory
         await database.fetch("insert into target_groups (name) values ('web') returning id")
         for name in ("login", "root-pw"):

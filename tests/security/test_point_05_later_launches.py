@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from api.kit import desk, job
-from engine.bench import bench
+from engine.harness import harness
 from engine.test_transfers import stored, web
 from kit.scheduling import Office
 from opsjobs.engine.launching.launch_authz import PrincipalLookup
@@ -125,7 +125,7 @@ async def test_point_05_an_owner_with_a_scope_launches_what_lies_inside(
 async def test_point_05_a_workflow_runs_no_job_that_its_requester_may_not_run_by_now(
     database: Database, now: Principal | None, words: str
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         on.standing = known(*([now] if now is not None else []))
         async with on.worker():
             on.machine("web-1")
@@ -174,7 +174,7 @@ async def test_point_05_the_author_of_a_schedule_is_kept_with_his_kind(database:
 async def test_point_05_a_file_that_a_value_names_is_brought_where_its_requester_may_see_it(
     database: Database, now: Principal | None, brought: bool
 ) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         on.standing = known(*([now] if now is not None else []))
         async with on.worker():
             machine = web(on)

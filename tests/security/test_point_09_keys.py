@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from api.kit import desk, problem
-from engine.bench import Bench, Known, bench
+from engine.harness import Harness, InMemoryTargets, harness
 from kit.servers import AUDIT_KEY
 from opsjobs.model.credential import RotationDraft
 from opsjobs.model.encryption_key import decoded, key_id
@@ -39,7 +39,7 @@ def named(key: Secret) -> str:
     return key_id(decoded(key.reveal()))
 
 
-class Fleet(Known):
+class Fleet(InMemoryTargets):
     """Targets that log in with stored credentials; `faults` are those that did not open."""
 
     def __init__(self, vault: Vault, credentials: Sequence[str]) -> None:
@@ -58,7 +58,7 @@ class Fleet(Known):
         return {i: Endpoint(self.targets[i], opened[login]) for i, login in held.items()}
 
 
-async def launched(on: Bench, vault: Vault, number: int) -> Execution:
+async def launched(on: Harness, vault: Vault, number: int) -> Execution:
     """An execution on web-<number> with a secret parameter of its own, sealed by this vault."""
     on.launcher._vault = vault
     order = LaunchOrder(
@@ -81,11 +81,11 @@ async def test_point_09_keys_rotate_while_100_executions_run_and_none_fails(
     before, both, after = (Vault(database, keys) for keys in ([OLD], [NEW, OLD], [NEW]))
     keys = KeyRotation(database, [NEW, OLD])
     gate = Gate(asyncio.Event())
-    async with bench(database) as on:
+    async with harness(database) as on:
         stored = [await before.create(password(f"login-{n}")) for n in range(LOGINS)]
         logins = [str(c.id) for c in stored if isinstance(c, StoredCredential)]
         fleet = Fleet(both, logins)
-        on.known, on.vault = fleet, both
+        on.targets, on.vault = fleet, both
         on.launcher._targets = fleet
         for n in range(EXECUTIONS):
             on.machine(f"web-{n}").reply([gate, RemoteExit(0)], to="true").reply([RemoteExit(0)])
@@ -159,7 +159,7 @@ async def test_point_09_sealed_parameters_do_not_open_in_another_execution(
     database: Database,
 ) -> None:
     vault = Vault(database, [OLD])
-    async with bench(database) as on:
+    async with harness(database) as on:
         machines = [on.machine(f"web-{n}").reply([RemoteExit(0)]) for n in (1, 2)]
         executions = [await launched(on, vault, n) for n in (1, 2)]
         await database.fetch(

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import pytest
 
-from engine.bench import Bench, bench, until
+from engine.harness import Harness, harness, until
 from opsjobs.clock import TurnedClock
 from opsjobs.engine.compiled_spec import compile_spec
 from opsjobs.engine.runs.run_masks import KEPT_SECONDS, MaskFactory
@@ -41,9 +41,9 @@ SECRETS = (TOKEN, PASSWORD, BECOME, KEY)
 STARS = "*" * len(TOKEN)
 
 
-async def launch(on: Bench, *actions: CommandAction, **policy: Any) -> Execution:
+async def launch(on: Harness, *actions: CommandAction, **policy: Any) -> Execution:
     """With the secret parameter `token`, on web-1."""
-    on.known.add("web-1")
+    on.targets.add("web-1")
     order = LaunchOrder(
         list(actions),
         SelectionDraft(ids=["web-1"]),
@@ -59,16 +59,16 @@ async def launch(on: Bench, *actions: CommandAction, **policy: Any) -> Execution
     return launched.execution
 
 
-def let_in(on: Bench) -> None:
+def let_in(on: Harness) -> None:
     """web-1 is logged in to with a password and a key, so to speak."""
 
     async def endpoints(target_ids: Sequence[str]) -> dict[str, Endpoint]:
         credential = Credential(
             "7", 1, "fleet", CredentialType.SSH_KEY, "ada", Secret(PASSWORD), Secret(KEY)
         )
-        return {known: Endpoint(on.known.targets[known], credential) for known in target_ids}
+        return {known: Endpoint(on.targets.targets[known], credential) for known in target_ids}
 
-    on.known.endpoints = endpoints  # type: ignore[method-assign]
+    on.targets.endpoints = endpoints  # type: ignore[method-assign]
 
 
 async def everything(database: Database) -> str:
@@ -83,7 +83,7 @@ async def everything(database: Database) -> str:
 
 
 async def test_what_is_printed_fails_and_is_handed_on_shows_no_secret(database: Database) -> None:
-    async with bench(database) as on:
+    async with harness(database) as on:
         let_in(on)
         password = CredentialDraft(
             name="sudo-pw", type=CredentialType.PASSWORD, username="deploy", password=BECOME
@@ -159,7 +159,7 @@ async def test_an_heir_masks_a_secret_that_the_dead_workers_last_byte_cut_in_two
     """No byte is lost, none comes twice, and none of the secret is seen: what was held back was not stored."""
     said = b"one " + TOKEN.encode() + b" two\n" + TOKEN.encode()
     border = 4 + cut
-    async with bench(database) as on, on.worker("worker-1"):
+    async with harness(database) as on, on.worker("worker-1"):
         gate = Gate(asyncio.Event())
         on.machine("web-1").reply(
             [
@@ -195,7 +195,7 @@ async def test_an_heir_masks_a_secret_that_the_dead_workers_last_byte_cut_in_two
 async def test_what_is_no_secret_is_shown_at_once_though_its_run_has_some(
     database: Database,
 ) -> None:
-    async with bench(database) as on, on.worker():
+    async with harness(database) as on, on.worker():
         let_in(on)
         gate = Gate(asyncio.Event())
         on.machine("web-1").reply([Output("stdout", b"ready\n"), gate, RemoteExit(0)])

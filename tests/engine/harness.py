@@ -1,6 +1,8 @@
-"""A bench for the engine: real PostgreSQL, scripted machines, workers that run in the test's own loop, and a look at what is left.
+"""Harness of engine tests: real PostgreSQL, scripted machines, workers in the test's event loop.
 
-async with bench(database) as on:
+At the end it checks what the test left behind.
+
+async with harness(database) as on:
     on.machine("web-1").reply([Output("stdout", b"ok\\n"), Exit(0)])
     async with on.worker():
         execution = await on.ended(await on.launch("uptime", 3))
@@ -60,11 +62,11 @@ from opsjobs.store.workers import Lease, Workers
 from opsjobs.telemetry import Metrics
 
 SECONDS = 60.0
-"""How long anything here is waited for."""
+"""Time limit of every wait."""
 
 
 async def until(condition: Callable[[], bool | Awaitable[Any]], seconds: float = SECONDS) -> None:
-    """Return once the condition holds; AssertionError where it does not in time."""
+    """Return once the condition holds; raise AssertionError if it does not in time."""
     deadline, pause = time.monotonic() + seconds, 0.005
     while True:
         found = condition()
@@ -76,36 +78,36 @@ async def until(condition: Callable[[], bool | Awaitable[Any]], seconds: float =
 
 
 @dataclass
-class Known:
-    """Where targets come from: a dictionary. `away`: endpoints cannot be read just now."""
+class InMemoryTargets:
+    """An inventory in memory. `away`: endpoints cannot be read now."""
 
     targets: dict[str, Target] = field(default_factory=dict)
     away: bool = False
 
     def add(self, name: str, *, slots: int = 10, zone: str = "default") -> Target:
-        """A machine of this name, made at the first call; its id is its name's number or the name."""
+        """Add a machine at the first call; its id is the number in its name, or the name."""
         target = Target(
             name.removeprefix("web-"), name, "10.0.0.1", 22, Transport.SSH, slots=slots, zone=zone
         )
         return self.targets.setdefault(target.id, target)
 
     async def resolve(self, selection: SelectionDraft, _sight: Reach | None = None) -> list[Target]:
-        """The targets by name."""
+        """Return the targets by name or id."""
         by_name = self.targets | {target.name: target for target in self.targets.values()}
         if missing := [name for name in selection.ids if name not in by_name]:
             raise Invalid("unknown_target", f"There is no target {missing[0]!r}.")
         return [by_name[name] for name in selection.ids]
 
     async def count(self) -> int:
-        """All of them."""
+        """Return the number of targets."""
         return len(self.targets)
 
     async def get_many(self, target_ids: Sequence[str]) -> dict[str, Target]:
-        """Those that are in here."""
+        """Return those that exist."""
         return {i: self.targets[i] for i in target_ids if i in self.targets}
 
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
-        """How to reach them."""
+        """Return how to reach them."""
         if self.away:
             raise Unavailable("the inventory is away (as scripted)")
         return {
@@ -118,14 +120,14 @@ class Known:
         return () if target.jump is None else (Endpoint(self.targets[target.jump], None),)
 
 
-class Bench:
-    """Everything that a worker needs, and short words for what tests do."""
+class Harness:
+    """Everything that a worker needs, and short verbs for what tests do."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self.database = database
         self.clock = clock
         self.sessions = FakeSessions(clock)
-        self.known = Known()
+        self.targets = InMemoryTargets()
         self.vault = Vault(database, [new_key()], clock)
         self.metrics = Metrics()
         self.ledger = Ledger(database)
@@ -145,7 +147,7 @@ class Bench:
         self.launcher = Launcher(
             database=database,
             ledger=self.ledger,
-            targets=self.known,
+            targets=self.targets,
             vault=self.vault,
             files=self.files,
             clock=clock,
@@ -154,13 +156,13 @@ class Bench:
         )
 
     def notify(self, zone: str) -> None:
-        """What the notifier would do: every worker of this bench hears it."""
+        """Wake every worker of this harness, as the notifier would."""
         self.notified.append(zone)
         for bell in self.bells:
             bell()
 
     def transfers(self) -> TransferTools:
-        """What the transfers of a new worker share; the last one is `self.chunks`."""
+        """Return what the transfers of a new worker share; the last cache is `self.chunks`."""
         self.chunks = ChunkCache(self.contents)
         stores = (
             self.files,
@@ -173,8 +175,8 @@ class Bench:
         return TransferTools(*stores, self.find_limits, self.standing)
 
     def machine(self, name: str) -> FakeMachine:
-        """The scripted machine behind a target, which is known from now on."""
-        self.known.add(name)
+        """Return the scripted machine of this target, which is added to the inventory."""
+        self.targets.add(name)
         return self.sessions.machine(name)
 
     async def launch(
@@ -185,11 +187,14 @@ class Bench:
         idem: IdempotentRequest | None = None,
         **policy: Any,
     ) -> Execution:
-        """Start these commands (step-1, step-2 …) on web-1, web-2 … or on machines by name; directly, unless `durable` says."""
+        """Start these commands (step-1, step-2 …) on web-1, web-2 … or on machines by name.
+
+        They are run directly, unless the policy sets `durable`.
+        """
         policy.setdefault("durable", "off")
         names = [f"web-{n}" for n in range(1, on + 1)] if isinstance(on, int) else on
         for name in names:
-            self.known.add(name)
+            self.targets.add(name)
         launched = await self.launcher.launch(
             LaunchOrder(
                 _actions(commands), SelectionDraft(ids=list(names)), Policy(**policy), "ad-hoc"
@@ -220,13 +225,13 @@ class Bench:
         background: Sequence[Loop] = (),
         fetch: Fetch = refuse_external,
     ) -> AsyncIterator[Worker]:
-        """A running worker, stopped after the block unless the test did it."""
+        """Run a worker, and stop it after the block unless the test did."""
         options = WorkerOptions(name, zone, concurrency, lease_seconds, poll_seconds, drain_seconds)
         tools = WorkerTools(
             ledger=ledger or self.ledger,
             workers=self.workers,
             lease=lambda life: Lease(self.database.options.url, life, lease_seconds=lease_seconds),
-            targets=self.known,
+            targets=self.targets,
             vault=self.vault,
             sessions=sessions or self.sessions,
             bus=bus or Bus(None, self.metrics),
@@ -238,7 +243,7 @@ class Bench:
                 self.launcher, self.jobs, self.executions, self.standing
             ),
             approvals=ApprovalService(
-                Approvals(self.database), self.ledger, self.known, self.vault
+                Approvals(self.database), self.ledger, self.targets, self.vault
             ),
             pinning=TargetPinning(self.launcher.judging),
             notify=self.notify,
@@ -254,7 +259,7 @@ class Bench:
             await worker.stop()
 
     async def ended(self, execution: Execution, seconds: float = SECONDS) -> Execution:
-        """The execution once it has ended."""
+        """Wait for the end of the execution and return it."""
 
         async def over() -> bool:
             return (await self.executions.get(execution.id)).finished_at is not None
@@ -268,61 +273,61 @@ class Bench:
         on: int | Sequence[str] = 1,
         **policy: Any,
     ) -> Execution:
-        """Launch and wait for the end."""
+        """Launch, and wait for the end."""
         return await self.ended(await self.launch(commands, on, **policy))
 
     async def cancel(self, execution: Execution) -> None:
-        """Ask for it."""
+        """Request the cancellation of the execution."""
         await self.ledger.cancel(execution.id, by="ben", reason=None)
 
     async def bury(self, name: str = "worker-1") -> None:
-        """Call a worker dead."""
+        """Expire the lease of a worker."""
         assert await self.workers.reap(name) >= 1
 
     async def turn(self, seconds: float) -> None:
-        """Turn the clock that processes agree on."""
+        """Advance the clock that processes agree on."""
         async with self.database.connection() as connection:
             await connection.execute(
                 "update opsjobs_clock set shift = shift + make_interval(secs => %s)", [seconds]
             )
 
     async def rows(self, execution: Execution) -> list[dict[str, Any]]:
-        """Its runs, as they stand."""
+        """Return the rows of its target runs."""
         return await self.database.fetch(
             "select * from target_runs where execution_id = %s order by position", [execution.id]
         )
 
     async def row(self, execution: Execution) -> dict[str, Any]:
-        """Its only run."""
+        """Return the row of its only target run."""
         (row,) = await self.rows(execution)
         return row
 
     async def claimed(self, execution: Execution) -> bool:
-        """Whether all of its runs are some worker's."""
+        """Return whether all of its runs are claimed."""
         return {row["status"] for row in await self.rows(execution)} == {"running"}
 
     async def results(self, execution: Execution) -> list[dict[str, Any]]:
-        """What its actions came to."""
+        """Return the rows of its results."""
         return await self.database.fetch(
             "select * from job_execution_results where execution_id = %s order by id",
             [execution.id],
         )
 
     async def log(self, execution: Execution) -> list[LogEntry]:
-        """All of it."""
+        """Return its whole log."""
         return await self.journal.read(execution.id, limit=100_000, max_bytes=1 << 30)
 
     async def output(self, execution: Execution, stream: str = "stdout") -> bytes:
-        """What is stored of a stream of its only run."""
+        """Return the stored output of its only run."""
         return b"".join(e.data or b"" for e in await self.log(execution) if e.stream == stream)
 
     async def running(self, machine: FakeMachine, count: int = 1) -> None:
-        """Returns once so many commands have started there."""
+        """Wait until that many commands have started there."""
         await until(lambda: len(machine.starts) >= count)
 
     @property
     def bugs(self) -> dict[str, float]:
-        """Faults of our own that were noticed, by the part that noticed."""
+        """Bugs that were counted, by the part that found them."""
         samples = [
             s
             for metric in self.metrics.bugs.collect()
@@ -333,19 +338,20 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(
+async def harness(
     database: Database,
     clock: Clock | None = None,
     *,
     bugs: Sequence[str] = (),
     open_ends: bool = False,
-) -> AsyncIterator[Bench]:
-    """A bench; afterwards nothing may contradict itself, no task and no heart may live on, and no bug may have shown but `bugs`.
+) -> AsyncIterator[Harness]:
+    """Yield a harness, and check at the end that nothing was left behind.
 
-    `open_ends`: executions may be left that have not ended.
+    The ledger's invariants hold, no task and no heartbeat thread is left, and no bug was counted
+    except in `bugs`. `open_ends`: executions may be left that have not ended.
     """
     before = asyncio.all_tasks()
-    made = Bench(database, clock or SystemClock())
+    made = Harness(database, clock or SystemClock())
     try:
         with capture_logs() as made.said:
             yield made
@@ -364,15 +370,22 @@ async def bench(
     await until(lambda: [t for t in threading.enumerate() if t.name == "opsjobs-heartbeat"] == [])
 
 
-# An ended run has at least one result, and none that still runs; one of them is as the run, unless all were left out.
+# An ended run has at least one result, and none that still runs; one of them has the status of the
+# run, unless all were skipped.
 _HALF_ENDED = """
-select r.id, r.status, array_agg(x.status) from target_runs r left join job_execution_results x on x.target_run_id = r.id
-where r.finished_at is not null group by r.id having count(x.id) = 0 or bool_or(x.status = 'running')
-  or not (bool_or(x.status = r.status or r.status = 'dead') or bool_and(x.status = 'skipped' and r.status = 'succeeded'))"""
+select r.id, r.status, array_agg(x.status)
+from target_runs r left join job_execution_results x on x.target_run_id = r.id
+where r.finished_at is not null group by r.id
+having count(x.id) = 0 or bool_or(x.status = 'running')
+  or not (bool_or(x.status = r.status or r.status = 'dead')
+    or bool_and(x.status = 'skipped' and r.status = 'succeeded'))"""
 
 
 def _left(before: set[asyncio.Task[Any]]) -> list[str]:
-    """Tasks that the test left behind; the connection pool's own (and what wait_for makes for it) stay as long as the pool."""
+    """Return the tasks that the test left behind.
+
+    The tasks of the connection pool (and those that wait_for makes for it) live as long as it.
+    """
     tasks = [task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()]
     names = [f"{task.get_name()} {getattr(task.get_coro(), '__qualname__', '')}" for task in tasks]
     return [
@@ -392,7 +405,7 @@ def _actions(commands: str | Sequence[str | CommandAction]) -> list[CommandActio
 
 @asynccontextmanager
 async def away(database: Database) -> AsyncIterator[None]:
-    """PostgreSQL takes no connection to this database, and has ended those that there were."""
+    """Make PostgreSQL refuse connections to this database, and end those that exist."""
     name = (await database.fetch("select current_database() as name"))[0]["name"]
     url = database.options.url.replace(f"/{name}?", "/postgres?")
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as admin:
