@@ -76,7 +76,7 @@ def test_a_cancel_of_200_families_leaves_no_survivor_and_proves_each(
     village.post(f"/executions/{execution}/cancel", {}, 202)
     began = time.monotonic()
     assert village.ended(execution, LONG_SECONDS)["counts"] == {"cancelled": MACHINES}
-    print(f"{time.monotonic() - began:.1f} s")  # noqa: T201  the figure of docs/reliability.md
+    print(f"{time.monotonic() - began:.1f} s")  # noqa: T201  the figure of docs/operations/reliability.md
     # A proof is no promise: whoever is said to be killed is gone by then.
     assert _members(fleet) == {}
     results = [*village.results(execution)]

@@ -47,7 +47,7 @@ def test_options_become_windows_that_the_service_takes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "holidays.txt"
-    file.write_text(next(sample.text for sample in samples("docs/calendars.md", "text")))
+    file.write_text(next(sample.text for sample in samples("docs/reference/calendars.md", "text")))
     (asked,) = calendars(
         monkeypatch, "add", "x", "--kind", "only", "-z", "Europe/Berlin", "--on", "mon,tue", "--date", "2026-12-31", "--start", "22:00",
         "--end", "06:00", "--yearly", "12-24..01-02", "--from", "2026-11-27T22:00", "--dates", str(file),

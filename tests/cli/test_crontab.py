@@ -314,7 +314,13 @@ def imported(
 
 def sample(tmp_path: Path) -> str:
     file = tmp_path / "crontab"
-    file.write_text(next(s.text for s in samples("docs/crontab.md", "text") if s.note == "crontab"))
+    file.write_text(
+        next(
+            s.text
+            for s in samples("docs/how-to/migrate-a-crontab.md", "text")
+            if s.note == "crontab"
+        )
+    )
     return str(file)
 
 
@@ -374,7 +380,7 @@ def test_a_dry_run_prints_what_would_be_stored_and_asks_nobody(
         "# schedule name: crontab, type: cron, cron: 30 2 * * *, timezone: Europe/Berlin"
         in told.out
     )
-    expected = [s.text for s in samples("docs/crontab.md", "yaml")]
+    expected = [s.text for s in samples("docs/how-to/migrate-a-crontab.md", "yaml")]
     assert written[0] == YAML(typ="safe", pure=True).load(expected[0])
     assert "@reboot" in told.err
 

@@ -13,7 +13,7 @@ from docs.pages import Sample, samples
 from opsjobs.cli.app import run
 from opsjobs.cli.importing import guess, read
 
-SAMPLES = samples("docs/inventory.md", "text")
+SAMPLES = samples("docs/how-to/import-targets.md", "text")
 
 
 def service(asked: Asked) -> Answer:

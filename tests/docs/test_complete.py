@@ -78,10 +78,10 @@ def test_every_setting_is_documented_as_it_is() -> None:
         ]
         for d in describe({})
     ]
-    found = [row for row in rows("docs/settings.md") if row[0].startswith("`")]
+    found = [row for row in rows("docs/reference/settings.md") if row[0].startswith("`")]
     as_rows = "\n".join(f"| {' | '.join(row)} |" for row in expected if row not in found)
     assert found == expected, (
-        f"docs/settings.md has other rows than opsjobs.settings.describe(); it lacks:\n{as_rows}"
+        f"docs/reference/settings.md has other rows than opsjobs.settings.describe(); it lacks:\n{as_rows}"
     )
 
 
@@ -105,7 +105,7 @@ def test_every_route_is_documented_with_its_permission() -> None:
     }
     found = {
         row[0].strip("`"): row[1].strip("`")
-        for row in rows("docs/api.md")
+        for row in rows("docs/reference/api.md")
         if re.match(r"`[A-Z]+ /", row[0])
     }
     assert found == expected
@@ -117,23 +117,23 @@ def test_every_route_is_in_the_description_that_the_service_serves() -> None:
         for path, operations in application().openapi()["paths"].items()
         for m in operations
     }
-    assert {w for w in first_column("docs/api.md") if re.match(r"[A-Z]+ /", w)} == served
+    assert {w for w in first_column("docs/reference/api.md") if re.match(r"[A-Z]+ /", w)} == served
 
 
 def test_the_open_doors_are_named() -> None:
-    manners = section("docs/api.md", "## Manners")
+    manners = section("docs/reference/api.md", "## Manners")
     assert set(coded(manners.split("**Refusals**")[0])) >= OPEN_DOORS
 
 
 def test_every_code_of_a_refusal_is_documented() -> None:
     documented = {
         word
-        for row in rows("docs/api.md")
+        for row in rows("docs/reference/api.md")
         if len(row) == 3 and row[1].isdigit()
         for word in coded(row[0])
     }
     given = set(_codes_of_refusals())
-    assert given - documented == set(), "codes that docs/api.md does not explain"
+    assert given - documented == set(), "codes that docs/reference/api.md does not explain"
     assert documented - given == set(), "codes that nothing gives"
 
 
@@ -179,7 +179,7 @@ def leaves(group: Any, name: str = "opsjobs") -> Iterator[tuple[str, Any]]:
 
 def test_every_command_has_a_section_with_its_options() -> None:
     commands = dict(leaves(typer.main.get_command(command)))
-    sections = [h for h in headings("docs/cli.md", 3) if h.startswith("opsjobs")]
+    sections = [h for h in headings("docs/reference/cli.md", 3) if h.startswith("opsjobs")]
     assert sorted(sections) == sorted(commands)
     for name, found in commands.items():
         expected = [
@@ -189,15 +189,15 @@ def test_every_command_has_a_section_with_its_options() -> None:
         ]
         table = [
             w
-            for line in section("docs/cli.md", f"### `{name}`").splitlines()
+            for line in section("docs/reference/cli.md", f"### `{name}`").splitlines()
             if line.startswith("| `")
             for w in coded(line[: line.index("|", 2)])
         ]
-        assert table == expected, f"the options of `{name}` in docs/cli.md"
+        assert table == expected, f"the options of `{name}` in docs/reference/cli.md"
 
 
 def test_every_exit_code_is_documented() -> None:
-    assert {int(row[0]) for row in rows("docs/cli.md") if row[0].isdigit()} == {
+    assert {int(row[0]) for row in rows("docs/reference/cli.md") if row[0].isdigit()} == {
         int(code) for code in ExitCode
     }
 
@@ -206,7 +206,7 @@ def test_every_exit_code_is_documented() -> None:
 
 
 def test_every_event_is_documented() -> None:
-    assert sorted(first_column("docs/events.md")) == sorted(e.value for e in EventType)
+    assert sorted(first_column("docs/reference/events.md")) == sorted(e.value for e in EventType)
 
 
 def test_every_metric_is_documented() -> None:
@@ -222,7 +222,9 @@ def test_every_metric_is_documented() -> None:
     )
     of_fleet = dict(re.findall(r"# TYPE (\S+) (\S+)", gauges.decode()))
     documented = {
-        row[0].strip("`"): row[1] for row in rows("docs/metrics.md") if row[0].startswith("`")
+        row[0].strip("`"): row[1]
+        for row in rows("docs/reference/metrics.md")
+        if row[0].startswith("`")
     }
     # The numbers of the process itself exist on Linux only.
     documented = {
@@ -243,21 +245,21 @@ def test_every_error_code_that_is_given_is_explained() -> None:
         and isinstance(node.value, ast.Name)
         and node.value.id == "ErrorCode"
     }
-    assert sorted(headings("docs/troubleshooting.md", 3)) == sorted(given)
+    assert sorted(headings("docs/operations/troubleshooting.md", 3)) == sorted(given)
 
 
 def test_every_error_code_is_explained_with_the_status_that_it_makes() -> None:
-    for code in headings("docs/troubleshooting.md", 3):
-        told = section("docs/troubleshooting.md", f"### `{code}`").strip()
+    for code in headings("docs/operations/troubleshooting.md", 3):
+        told = section("docs/operations/troubleshooting.md", f"### `{code}`").strip()
         assert told.startswith(f"*{ErrorCode(code).run_status.value}.*"), code
 
 
 def test_error_codes_that_are_never_given_are_named_as_such() -> None:
     line = next(
         row
-        for row in read("docs/troubleshooting.md").splitlines()
+        for row in read("docs/operations/troubleshooting.md").splitlines()
         if row.startswith("Codes that exist")
     )
     assert set(coded(line)) == {c.value for c in ErrorCode} - set(
-        headings("docs/troubleshooting.md", 3)
+        headings("docs/operations/troubleshooting.md", 3)
     )

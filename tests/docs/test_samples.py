@@ -66,7 +66,7 @@ def test_every_job_and_calendar_in_yaml_is_one(tmp_path: Path) -> None:
             assert draft.model_validate(body).name == body["name"], sample
 
 
-@pytest.mark.parametrize("page", ["docs/strategies.md", "docs/workflows.md"])
+@pytest.mark.parametrize("page", ["docs/concepts/waves.md", "docs/concepts/workflows.md"])
 def test_a_job_in_yaml_is_the_one_in_json_beside_it(page: str, tmp_path: Path) -> None:
     (body,) = [json.loads(one.text) for one in samples(page, "json") if one.note == "POST /jobs"]
     file = tmp_path / "job.yaml"

@@ -86,6 +86,6 @@ def test_point_20_text_that_is_only_text_is_allowed(text: str) -> None:
 
 
 def test_point_20_the_documents_say_that_it_is_no_sandbox() -> None:
-    told = (ROOT / "docs/safety.md").read_text()
+    told = (ROOT / "docs/concepts/safety-check.md").read_text()
     assert "guard rail, no sandbox" in told
     assert "## What it cannot do" in told

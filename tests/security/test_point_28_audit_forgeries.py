@@ -368,7 +368,7 @@ async def test_an_older_copy_put_back_is_seen_by_who_was_there_and_by_a_noted_he
     await written(database)
     with pytest.raises(UnverifiedChain, match="has seen it end at 8"):
         await seals.seal()
-    # Who was not there cannot know: docs/audit.md says so, and what helps.
+    # Who was not there cannot know: docs/operations/audit.md says so, and what helps.
     await Seals(database, KEYS).seal()
     later = await AuditLog(database, KEYS).verify(noted=noted.hash)
     assert (later.broken, later.noted_at) == (None, None)

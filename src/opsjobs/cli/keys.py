@@ -58,7 +58,7 @@ def new(
         text, made = new_key()
         print(text)
         tell(
-            f"this is key {made}: add it to ENCRYPTION_KEYS of all processes, after the current key; see docs/credentials.md"
+            f"this is key {made}: add it to ENCRYPTION_KEYS of all processes, after the current key; see docs/concepts/secrets.md"
         )
         return
     path = _file()

@@ -2,7 +2,7 @@
 
 The reader of each language writes into one Trace (trace.py): the calls, the calls wrapped in them,
 and the parts that cannot be read. The rules (rules/*.yaml) are matched against that trace.
-docs/safety.md lists what this cannot see.
+docs/concepts/safety-check.md lists what this cannot see.
 
 Only the judging process (opsjobs.sandbox) imports judging.py, which loads the grammars. The names
 exported here load none.

@@ -26,7 +26,7 @@ class SettingsError(Failure):
 
 @dataclass(frozen=True, slots=True)
 class SettingDoc:
-    """One setting as in `config show` and docs/settings.md; secret values are redacted.
+    """One setting as in `config show` and docs/reference/settings.md; secrets are redacted.
 
     `origin` is "default", "environment" or the file that the value came from; `alias` is the other accepted name.
     """

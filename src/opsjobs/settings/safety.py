@@ -23,5 +23,5 @@ class SafetySettings:
         "SAFETY_POLICY",
         folder,
         None,
-        "A YAML file with what is stricter for some labels, many targets or become (docs/safety.md).",
+        "A YAML file with what is stricter for some labels, many targets or become (docs/concepts/safety-check.md).",
     )

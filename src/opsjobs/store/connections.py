@@ -84,7 +84,7 @@ class DatabaseConnection(AsyncConnection[DictRow]):
 
     After the deadline the socket is shut down and the statement fails. Limits are set once after
     connecting. Behind a pooler a session is shared with others, so there each transaction sets them
-    for itself (`begin`), and single statements have the limits of the role (docs/operations.md).
+    for itself (`begin`), and single statements have the limits of the role (docs/operations/running.md).
     """
 
     idle_since = 0.0

@@ -276,7 +276,7 @@ class TimelineOut(PageModel):
 
 
 class LogEntryOut(AnswerModel):
-    """An entry of the log. `data` depends on `event`: docs/events.md."""
+    """An entry of the log. `data` depends on `event`: docs/reference/events.md."""
 
     seq: int
     at: Timestamp
