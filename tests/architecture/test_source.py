@@ -66,6 +66,19 @@ def test_names_of_modules_say_what_they_hold() -> None:
     assert [name for name in modules() if Path(name).stem in _VAGUE] == []
 
 
+def test_what_a_target_can_do_is_asked_of_its_capabilities() -> None:
+    compared = {
+        f"{name}:{node.lineno}"
+        for name, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare)
+        for part in [node.left, *node.comparators]
+        if isinstance(part, ast.Attribute) and part.attr == "platform"
+        if not (isinstance(part.value, ast.Name) and part.value.id == "sys")
+    }
+    assert compared == set()
+
+
 def test_sqlalchemy_is_for_migrations_alone() -> None:
     users = {
         name

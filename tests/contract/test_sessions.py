@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from contract.conftest import NEVER, Ground, Opening, collect
 from kit.machines import local_endpoint
+from opsjobs.model.capabilities import POSIX, Platform
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof
+from opsjobs.model.program import Program
 from opsjobs.remote.fake import Break, Echo, FakeSessions, Gate, Pause
+from opsjobs.remote.local import LocalSessions
+from opsjobs.remote.pool import SshPool
 from opsjobs.remote.session import Output, RemoteExit
 
 
@@ -213,6 +219,31 @@ async def test_a_machine_that_answers_passes_the_trial(ground: Opening) -> None:
         needed = [step for step in steps if step.needed]
         assert all(step.ok for step in needed), steps
         assert needed[-1].name == "shell"
+
+
+@pytest.mark.parametrize("platform", get_args(Platform))
+async def test_a_session_keeps_to_its_capabilities(ground: Opening, platform: str) -> None:
+    async with ground() as here:
+        there = replace(here.endpoint, target=replace(here.endpoint.target, platform=platform))
+        kind = type(here.sessions)
+        here.script("exit 3", [RemoteExit(3)])
+        async with here.sessions.session(there) as session:
+            can = session.capabilities
+            assert can == (POSIX if kind is LocalSessions else there.target.capabilities)
+            assert (session.durable() is not None) is can.durable
+            assert await collect(await session.start("exit 3")) == (b"", b"", RemoteExit(3))
+            if can.environment and can.posix_shell:
+                program = Program(command="echo $NAME", env={"NAME": "ada"})
+                here.script("echo $NAME", [Output("stdout", b"ada\n"), RemoteExit(0)])
+                assert (await collect(await session.start(program)))[0] == b"ada\n"
+            if can.sftp:
+                async with session.disk() as disk:
+                    folder = await disk.look("/")
+                assert folder is not None
+                assert folder.kind == "folder"
+        steps = {step.name for step in await here.sessions.test(there)}
+        if kind is SshPool:
+            assert ("sudo" in steps, "sftp" in steps) == (can.become, can.sftp)
 
 
 async def test_a_fake_breaks_and_waits_as_it_is_told() -> None:

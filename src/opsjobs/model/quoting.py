@@ -21,11 +21,6 @@ class Unquotable(ValueError):
     """The value cannot be quoted for this shell."""
 
 
-def shell_of(platform: str) -> Shell:
-    """Return the shell that reads commands on a target of this platform."""
-    return "cmd" if platform == "windows" else "posix"
-
-
 def quote_for(shell: Shell) -> Quote:
     """Return the quoting function of this shell; it raises Unquotable."""
     return {"posix": posix, "cmd": cmd, "powershell": powershell}[shell]

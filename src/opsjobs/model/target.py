@@ -10,12 +10,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
+from opsjobs.model.capabilities import Capabilities, Platform, capabilities_of
 from opsjobs.model.naming import Composed, check_name
 from opsjobs.model.secret import Credential
 from opsjobs.model.spool_identity import Durability
@@ -126,7 +127,7 @@ class TargetDraft(ApiModel):
     host: Host
     port: int = Field(default=22, ge=1, le=65535)
     transport: Transport = Transport.SSH
-    platform: Literal["linux", "macos", "bsd", "network", "windows"] = "linux"
+    platform: Platform = "linux"
     labels: Labels = Field(default_factory=dict)
     groups: list[Name] = Field(default_factory=list, max_length=GROUPS_MAX)
     credential: Name | None = None
@@ -169,6 +170,11 @@ class Target:
     durable: Durability = "auto"
     version: int = 1
     bound: bool = True
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Its capabilities, as far as they are known before a session is open."""
+        return capabilities_of(self.platform)
 
 
 @dataclass(frozen=True, slots=True)

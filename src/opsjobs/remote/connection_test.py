@@ -40,9 +40,12 @@ async def run_steps(
 
 async def _inside(connection: SshConnection) -> list[SessionStep]:
     shell = await _shell(connection)
-    if not shell.ok or connection.target.platform in ("network", "windows"):
-        return [shell]
-    return [shell, await _sudo(connection), await _sftp(connection)]
+    steps = [shell]
+    if shell.ok and connection.capabilities.become:
+        steps.append(await _sudo(connection))
+    if shell.ok and connection.capabilities.sftp:
+        steps.append(await _sftp(connection))
+    return steps
 
 
 def _failed(timing: ConnectTiming, failure: RemoteFailure) -> list[SessionStep]:

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
+from opsjobs.model.capabilities import POSIX, Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
@@ -96,6 +97,7 @@ class LocalSession:
     """A session that starts commands on this machine."""
 
     logged_in: LoggedIn | None = None
+    capabilities: Capabilities = POSIX
 
     def __init__(self) -> None:
         self._started: list[LocalProcess] = []

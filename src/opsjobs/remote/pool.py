@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from opsjobs.clock import Clock, SystemClock
+from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.masking import NOTHING
@@ -290,6 +291,11 @@ class PooledSession:
         """When its present connection was logged in."""
         return self._place.line.connection.logged_in
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """The capabilities of the machine over SSH."""
+        return self._place.line.connection.capabilities
+
     async def start(
         self, command: str | Program, *, stdin: bytes = b"", marked: bool | None = None
     ) -> RemoteProcess:
@@ -315,11 +321,11 @@ class PooledSession:
         return self._noted(await _beside(place, line, stdin, marked=marked))
 
     def durable(self) -> Durable | None:
-        """Return the durable runs on this machine, or None if its platform has none."""
-        target = self._place.line.connection.target
-        if target.platform in ("network", "windows"):
+        """Return the durable runs on this machine, or None without that capability."""
+        if not self.capabilities.durable:
             return None
-        return Spool(target.name, self._place.line.login, self._ask, self._start_beside, self._talk)
+        name = self._place.line.connection.target.name
+        return Spool(name, self._place.line.login, self._ask, self._start_beside, self._talk)
 
     @asynccontextmanager
     async def disk(self) -> AsyncIterator[Disk]:

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
@@ -241,6 +242,10 @@ class Session(Protocol):
     def logged_in(self) -> LoggedIn | None:
         """When its connection was logged in, perhaps long before; None if there is no login."""
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """The capabilities of this machine over this transport."""
+
     async def start(
         self, command: str | Program, *, stdin: bytes = b"", marked: bool | None = None
     ) -> RemoteProcess:
@@ -255,7 +260,7 @@ class Session(Protocol):
         """
 
     def durable(self) -> Durable | None:
-        """Return the durable runs on this machine, or None if its platform has none."""
+        """Return the durable runs on this machine, or None without that capability."""
 
     def disk(self) -> AbstractAsyncContextManager[Disk]:
         """Yield the files of this machine.

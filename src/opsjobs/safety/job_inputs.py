@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from opsjobs.model.policy import CHECK_KEY
-from opsjobs.model.quoting import Shell, Unquotable, posix, shell_of
+from opsjobs.model.quoting import Shell, Unquotable, posix
 from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 from opsjobs.model.secret import is_secret
 from opsjobs.model.target import Target
@@ -126,7 +126,7 @@ def _programs(
     stdin = action.get("stdin")
     by_shell: dict[Shell, list[Target]] = {}
     for target in where:
-        shell = shell_of(target.platform) if action["type"] == "command" else "posix"
+        shell = target.capabilities.quoting if action["type"] == "command" else "posix"
         by_shell.setdefault(shell, []).append(target)
     for shell, those in (by_shell or {"posix": []}).items():
         interpreter = action.get("interpreter") or _INTERPRETER[shell]

@@ -13,7 +13,7 @@ from opsjobs.engine.launching.launch import Launcher
 from opsjobs.model.errors import Invalid
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.plan import Plan
-from opsjobs.model.quoting import Unquotable, shell_of
+from opsjobs.model.quoting import Unquotable
 from opsjobs.model.rendering import Rendering
 from opsjobs.model.secret import is_secret
 from opsjobs.model.target import Target
@@ -100,7 +100,7 @@ def _commands(
             if only is not None and target.id not in only:
                 continue
             try:
-                rendered = rendering.of(values, shell_of(target.platform), value=_value(values))
+                rendered = rendering.of(values, target.capabilities.quoting, value=_value(values))
             except (TemplateFault, Unquotable) as wrong:
                 raise Invalid(
                     "quoted_parameter", f"{action['key']} on {target.name}: {wrong}."

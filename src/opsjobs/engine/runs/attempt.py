@@ -34,6 +34,7 @@ from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
 from opsjobs.engine.runs.run_masks import fetch_logins
 from opsjobs.engine.runs.run_state import RunState, login_purpose
 from opsjobs.engine.runs.stdout_capture import StdoutCapture
+from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
 from opsjobs.model.outputs import OUTPUTS_BYTES_MAX, Wanted
@@ -265,24 +266,22 @@ class Attempt:
             limits.kill_grace_seconds,
         )
 
-    def _direct_command(self) -> str | Program:
+    def _direct_command(self, capabilities: Capabilities) -> str | Program:
         """Return what a direct command sends over the channel: a program with the run's variables.
 
-        Without a POSIX shell a plain line stays a line: on network devices, and on Windows unless
-        it has parameters.
+        Without a POSIX shell a plain line stays a line: on a machine that has no variables, and on
+        any other one if the job has no parameters.
         """
-        course, endpoint = self._state.compiled_spec, self._state.endpoint
-        platform = endpoint.target.platform if endpoint is not None else "linux"
-        network = platform == "network"
-        if self._program is None:
-            if network or (platform == "windows" and not course.parameters):
+        state, program = self._state, self._program
+        if program is None:
+            if not capabilities.posix_shell and not (
+                capabilities.environment and state.compiled_spec.parameters
+            ):
                 return str(self._action["command"])
-            return build_program(self._state, self._action, self.number, self._opened)
-        return (
-            self._program.text
-            if network and self._program.plain and not self._action.get("env")
-            else self._program
-        )
+            return build_program(state, self._action, self.number, self._opened)
+        if not capabilities.environment and program.plain and not self._action.get("env"):
+            return program.text
+        return program
 
     async def _open_stdout_capture(self, entry: AttemptEntry) -> StdoutCapture | None:
         wanted: Wanted = self._action.get("outputs") or "none"
@@ -353,7 +352,9 @@ class Attempt:
         session = await connection.session()
         self.runs_direct_command = True
         try:
-            return await DirectCommand(work, self._direct_command()).perform(session)
+            return await DirectCommand(work, self._direct_command(session.capabilities)).perform(
+                session
+            )
         finally:
             self.runs_direct_command = False
 

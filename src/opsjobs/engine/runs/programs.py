@@ -9,10 +9,11 @@ from typing import Any
 from opsjobs.engine.launching import job_secrets
 from opsjobs.engine.runs.run_state import RunState
 from opsjobs.model.action import line_of
+from opsjobs.model.capabilities import POSIX
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.program import Program
-from opsjobs.model.quoting import Unquotable, shell_of
+from opsjobs.model.quoting import Unquotable
 from opsjobs.model.secret import Credential
 from opsjobs.model.template import TemplateFault
 
@@ -28,9 +29,9 @@ def render_action(state: RunState, action: Mapping[str, Any], attempt: int) -> M
     if rendering is None:
         return action
     state.check_heard(action["key"])
-    platform = state.endpoint.target.platform if state.endpoint is not None else "linux"
+    capabilities = state.endpoint.target.capabilities if state.endpoint is not None else POSIX
     try:
-        return rendering.of(state.values(action["key"], attempt), shell_of(platform))
+        return rendering.of(state.values(action["key"], attempt), capabilities.quoting)
     except (TemplateFault, Unquotable) as error:
         raise RemoteFailure(ErrorCode.INTERNAL, f"a value cannot be filled in: {error}") from None
 

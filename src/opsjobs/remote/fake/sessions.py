@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from opsjobs.clock import Clock, SystemClock
+from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.program import Program
@@ -41,7 +43,7 @@ class FakeSessions:
                 )
                 raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, words)
         await machine.connect(self._clock)
-        session = FakeSession(machine, self._clock)
+        session = FakeSession(machine, endpoint.target.capabilities, self._clock)
         machine.open_sessions += 1
         try:
             yield session
@@ -72,7 +74,8 @@ class FakeSessions:
 class FakeSession:
     """A session that starts scripts."""
 
-    def __init__(self, machine: FakeMachine, clock: Clock) -> None:
+    def __init__(self, machine: FakeMachine, capabilities: Capabilities, clock: Clock) -> None:
+        self._capabilities = capabilities
         self._machine = machine
         self._clock = clock
         self._since = machine.contacts
@@ -80,6 +83,12 @@ class FakeSession:
         self._durable = FakeDurable(machine, clock, self._since)
         now, took = clock.monotonic(), machine.auth_seconds
         self.logged_in = None if took is None else LoggedIn(now - took, now)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of the target, without durable runs if `durable_off`."""
+        durable = self._capabilities.durable and not self._machine.durable_off
+        return replace(self._capabilities, durable=durable)
 
     async def start(
         self,
@@ -114,7 +123,7 @@ class FakeSession:
 
     def durable(self) -> Durable | None:
         """Return the machine's durable runs, unless `durable_off`."""
-        return None if self._machine.durable_off else self._durable
+        return self._durable if self.capabilities.durable else None
 
     @asynccontextmanager
     async def disk(self) -> AsyncIterator[Disk]:

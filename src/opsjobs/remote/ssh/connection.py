@@ -9,6 +9,7 @@ from datetime import datetime
 
 import asyncssh
 
+from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Target
@@ -59,6 +60,11 @@ class SshConnection:
         self._counts = False
 
     @property
+    def capabilities(self) -> Capabilities:
+        """The capabilities of the machine over SSH."""
+        return self.target.capabilities
+
+    @property
     def alive(self) -> bool:
         """False once the connection is lost or closed."""
         return not self._lost and not self.wire.is_closed()
@@ -96,17 +102,19 @@ class SshConnection:
     ) -> SshProcess:
         """Start a command line in the login shell.
 
-        `marked`: learn its process group (default: on POSIX platforms). `hold`: its standard input
+        `marked`: learn its process group (default: if it leads one). `hold`: its standard input
         stays open until the process is closed.
 
         Raises RemoteFailure: CONNECTION_LOST if nothing can have started (as ChannelRefused if only
         this connection has no room), LOST if the request was written and no answer came.
         """
-        posix = self.target.platform not in ("network", "windows")
+        can = self.capabilities
         receiver = Receiver(
-            self.target.name, marked=posix if marked is None else marked, bare_end=self._bare_end
+            self.target.name,
+            marked=can.process_groups if marked is None else marked,
+            bare_end=self._bare_end,
         )
-        if posix:
+        if can.posix_shell:
             receiver.send_early(stdin, end=not hold)
         opening = asyncio.ensure_future(self._open(receiver, receiver.build_line(command)))
         try:
@@ -122,7 +130,7 @@ class SshConnection:
             raise self._open_failure(receiver, error) from None
         except (asyncssh.Error, OSError) as error:
             raise self._not_started(receiver, error) from None
-        if not posix:
+        if not can.posix_shell:
             receiver.send(stdin, end=not hold)
         return SshProcess(receiver, self.ask)
 
@@ -140,8 +148,8 @@ class SshConnection:
         client.exit()
 
     def _bare_end(self) -> bool:
-        """True if a command may end by a closed channel alone: network devices, while connected."""
-        return self.target.platform == "network" and self.alive
+        """Return True if a closed channel alone is the end of a command, while connected."""
+        return not self.capabilities.exit_status and self.alive
 
     async def _open(self, receiver: Receiver, command: str) -> None:
         await self.wire.create_session(

@@ -1,0 +1,64 @@
+"""The capabilities of a target: by platform at a launch, and as its session reports them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from opsjobs.model.quoting import Shell
+
+Platform = Literal["linux", "macos", "bsd", "network", "windows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The capabilities of a target. The defaults are those of a POSIX machine over SSH."""
+
+    quoting: Shell = "posix"
+    """The shell for which values are quoted in command lines."""
+    posix_shell: bool = True
+    """A POSIX shell starts programs: commands with variables, a folder, input or secrets."""
+    environment: bool = True
+    """Commands have environment variables; a device without them is sent the bare line."""
+    durable: bool = True
+    """Commands can survive broken contact in a spool."""
+    become: bool = True
+    """Commands can run as another user than the login."""
+    process_groups: bool = True
+    """A command leads a process group, by which it is ended with its children."""
+    sftp: bool = True
+    """Files are expected, so a connection test tries them. A transfer is tried in any case."""
+    exit_status: bool = True
+    """A command ends with an exit status; without one, a closed channel is its normal end."""
+
+
+POSIX = Capabilities()
+
+_BY_PLATFORM: Mapping[str, Capabilities] = {
+    "linux": POSIX,
+    "macos": POSIX,
+    "bsd": POSIX,
+    "network": Capabilities(
+        posix_shell=False,
+        environment=False,
+        durable=False,
+        become=False,
+        process_groups=False,
+        sftp=False,
+        exit_status=False,
+    ),
+    "windows": Capabilities(
+        quoting="cmd",
+        posix_shell=False,
+        durable=False,
+        become=False,
+        process_groups=False,
+        sftp=False,
+    ),
+}
+
+
+def capabilities_of(platform: str) -> Capabilities:
+    """Return the capabilities of this platform; an unknown platform is a POSIX machine."""
+    return _BY_PLATFORM.get(platform, POSIX)
