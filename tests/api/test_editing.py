@@ -12,7 +12,7 @@ import pytest
 from api.kit import Desk, desk, job, problem
 from opsjobs.api.updates import merge_patch
 from opsjobs.store.transaction import Database
-from security.test_point_28_every_verb import NIGHTLY, PASSWORD, PUBLIC, XMAS
+from security.test_audited_routes import NIGHTLY, PASSWORD, PUBLIC, XMAS
 
 ANY = {"If-Match": "*"}
 GRANTS = [{"role": "viewer", "scope": "env=prod"}]

@@ -13,7 +13,7 @@ from opsjobs.safety import SafetyQuestion
 from opsjobs.safety.policy import read
 from opsjobs.settings import SettingsError, load
 from opsjobs.store.transaction import Database
-from security.stage import Stage, stage
+from security.app_with_approvers import Stage, stage
 
 WIPE = {"type": "command", "command": "rm -rf /"}
 ASK = {"type": "command", "command": "umount -a"}

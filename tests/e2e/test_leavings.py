@@ -71,7 +71,7 @@ class Controls:
         return f"{comments}; echo {self.written.text} >~/note; {shown}"
 
 
-def test_point_10_no_secret_is_ever_seen(place: Place) -> None:
+def test_no_secret_is_ever_seen(place: Place) -> None:
     house, control, latch, token = (
         place.house,
         Controls(),

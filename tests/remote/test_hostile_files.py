@@ -83,7 +83,7 @@ async def with_disk(names: Any, use: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", [b"../../etc/passwd", b"a/b", b"/etc/passwd", b"a\0b", b"n" * 300])
-async def test_point_24_a_name_that_leads_elsewhere_is_refused(name: bytes) -> None:
+async def test_a_name_that_leads_elsewhere_is_refused(name: bytes) -> None:
     async def use(disk: Disk) -> None:
         with pytest.raises(RemoteFailure, match="cannot be one") as failed:
             await find(disk, "/x", FindLimits())
@@ -92,7 +92,7 @@ async def test_point_24_a_name_that_leads_elsewhere_is_refused(name: bytes) -> N
     await with_disk([b"good", name], use)
 
 
-async def test_point_24_a_folder_without_end_ends_at_the_limit() -> None:
+async def test_a_folder_without_end_ends_at_the_limit() -> None:
     async def use(disk: Disk) -> None:
         with pytest.raises(RemoteFailure, match="more than 2000 names"):
             await find(disk, "/x", FindLimits(names=2_000))
@@ -121,7 +121,7 @@ async def read(disk: Disk, path: str, size: int) -> int:
         await file.close()
 
 
-async def test_point_24_a_file_without_end_is_read_as_far_as_was_asked() -> None:
+async def test_a_file_without_end_is_read_as_far_as_was_asked() -> None:
     async def use(disk: Disk) -> None:
         assert await read(disk, "/endless", 3_000_000) == 3_000_000
 

@@ -16,7 +16,7 @@ from opsjobs.model.token_claims import ClaimRules, external
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.identities.api_keys import NewKey, role_grant
 from opsjobs.store.transaction import Database
-from security.stage import stage
+from security.app_with_approvers import stage
 
 ADMIN, VIEWER = role_grant("admin"), role_grant("viewer")
 

@@ -25,7 +25,7 @@ from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Vault
 from opsjobs.store.vault.usage import NOTED_SECONDS
-from security.cast import login
+from security.credential_samples import login
 from store.cast import job, password, target
 
 BECOME = {"key": "then", "type": "command", "command": "id", "become": {"credential": "root-pw"}}

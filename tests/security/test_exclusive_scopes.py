@@ -13,7 +13,7 @@ from opsjobs.model.access_bounds import Bounds
 from opsjobs.model.errors import Forbidden
 from opsjobs.model.exclusive_names import check_names
 from opsjobs.store.transaction import Database
-from security.world import FOREIGN, STAGING, badge, world
+from security.two_scopes import FOREIGN, STAGING, badge, world
 
 
 def bounds(*scopes: str) -> Bounds:

@@ -19,7 +19,7 @@ from opsjobs.standalone.stack import Stack, StackOptions
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database
-from security.world import badge, world
+from security.two_scopes import badge, world
 
 HERE: dict[str, Any] = {
     "name": "here",

@@ -6,7 +6,7 @@ from typing import Any
 
 from opsjobs.model.credential import CredentialDraft
 from opsjobs.store.transaction import Database
-from security.world import STAGING, badge, world
+from security.two_scopes import STAGING, badge, world
 
 
 def become(credential: str) -> dict[str, Any]:

@@ -226,7 +226,7 @@ def test_a_connection_of_the_listener_has_a_time_in_all_however_often_it_sends_a
         metrics.close()
 
 
-def test_point_11_log_lines_and_tracebacks_show_none_of_the_secrets_in_use(
+def test_log_lines_and_tracebacks_show_none_of_the_secrets_in_use(
     written: Written,
 ) -> None:
     token, key = 'tok/en+of"ben', "-----BEGIN X-----\nabcdefgh01abcdefgh\n-----END X-----"

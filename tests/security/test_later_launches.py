@@ -1,0 +1,224 @@
+"""Point 5: rights are asked again when a schedule fires, and when a workflow runs a job; an owner who is gone pauses the schedule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from api.kit import desk, job
+from engine.harness import harness
+from engine.test_transfers import stored, web
+from kit.scheduling import Office
+from opsjobs.engine.launching.launch_authz import PrincipalLookup
+from opsjobs.model.access import Principal, PrincipalKind, Scope
+from opsjobs.model.action import FileTransferAction, JobAction
+from opsjobs.model.execution import TriggeredBy
+from opsjobs.model.job import JobDraft, LaunchOrder
+from opsjobs.model.policy import Policy
+from opsjobs.model.target import SelectionDraft, TargetDraft
+from opsjobs.store.transaction import Database
+from security.two_scopes import badge, world
+
+STAGING = Scope.parse("env=staging")
+
+
+def known(*principals: Principal) -> PrincipalLookup:
+    """These, and nobody else."""
+
+    async def standing(name: str, kind: PrincipalKind) -> Principal | None:
+        return next((p for p in principals if (p.name, p.kind) == (name, kind)), None)
+
+    return standing
+
+
+async def test_an_owner_who_is_gone_pauses_the_schedule_and_its_moments_are_on_record(
+    database: Database,
+) -> None:
+    on = Office(database)
+    schedule = await on.schedule(await on.job(), overlap="allow")
+    # There is an ada, and she is another one: a name and its kind are one identity.
+    scheduler = on.scheduler(standing=known(Principal.of_role("ada", "admin", "user")))
+    for _ in range(2):
+        await on.turn(seconds=60)
+        await scheduler.run_once()
+    second, first = await on.told(schedule)
+    gone = "ada (an API key) is gone, disabled or expired, and nothing is launched in that name"
+    assert (first["status"], first["rule"]) == ("skipped", "owner")
+    assert first["reason"] == f"ada may not execute the job nightly: {gone}"
+    assert (second["status"], second["rule"]) == ("skipped", "paused")
+    assert "its owner ada is gone, disabled or expired" in second["reason"]
+    paused = await on.schedules.get(schedule.id)
+    assert (paused.enabled, paused.owner) == (False, "ada")
+    assert "who resumes it owns it from then on" in (paused.paused_reason or "")
+    assert await on.events() == [
+        "schedule.created",
+        "schedule.skipped",
+        "schedule.updated",
+        "schedule.skipped",
+    ]
+
+
+async def test_whoever_resumes_it_owns_it_and_it_is_launched_with_his_rights(
+    database: Database,
+) -> None:
+    on = Office(database)
+    schedule = await on.schedule(await on.job(), overlap="allow")
+    await on.schedules.pause(schedule.id)
+    mine = await on.schedules.resume(schedule.id, owner=("ben", "user"))
+    assert (mine.owner, mine.owner_kind, mine.enabled) == ("ben", "user", True)
+    await on.turn(seconds=60)
+    await on.scheduler(standing=known(Principal.of_role("ben", "operator", "user"))).run_once()
+    (row,) = await on.told(schedule)
+    assert row["status"] == "triggered"
+    (spec,) = await database.fetch("select requested_by, requested_by_kind from execution_specs")
+    assert spec == {"requested_by": "ben", "requested_by_kind": "user"}
+
+
+@pytest.mark.parametrize(
+    ("job_env", "target_env", "words"),
+    [
+        ("staging", "staging", None),
+        (
+            "prod",
+            "staging",
+            "The job nightly lies outside of the scope in which you hold jobs:execute: env=staging.",
+        ),
+        ("staging", "prod", "What is selected is out of your reach, or there is no such thing"),
+    ],
+)
+async def test_an_owner_with_a_scope_launches_what_lies_inside(
+    database: Database, job_env: str, target_env: str, words: str | None
+) -> None:
+    on = Office(database)
+    await on.inventory.create(
+        TargetDraft(name="web-1", host="10.0.0.1", labels={"env": target_env})
+    )
+    schedule = await on.schedule(await on.job(tags=[f"env={job_env}"]))
+    await on.turn(seconds=60)
+    scheduler = on.scheduler(
+        standing=known(Principal.of_role("ada", "operator", "api_key", scope=STAGING))
+    )
+    await scheduler.run_once()
+    (row,) = await on.told(schedule)
+    if words is None:
+        assert row["status"] == "triggered"
+        (spec,) = await database.fetch("select labels from execution_specs")
+        assert spec["labels"] == {"env": "staging"}
+    else:
+        assert (row["status"], row["rule"]) == ("skipped", "owner")
+        assert words in row["reason"]
+        assert (await on.schedules.get(schedule.id)).enabled
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (None, "ada (an API key) is gone, disabled or expired"),
+        (Principal.of_role("ada", "viewer", "api_key"), "ada does not hold jobs:execute any more"),
+        (
+            Principal.of_role("ada", "admin", "api_key", scope=STAGING),
+            "The job restart lies outside of the scope",
+        ),
+    ],
+)
+async def test_a_workflow_runs_no_job_that_its_requester_may_not_run_by_now(
+    database: Database, now: Principal | None, words: str
+) -> None:
+    async with harness(database) as on:
+        on.standing = known(*([now] if now is not None else []))
+        async with on.worker():
+            on.machine("web-1")
+            draft = {"name": "restart", "tags": ["env=prod"], "actions": [{"command": "uptime"}]}
+            await on.jobs.create(JobDraft.model_validate(draft), by="ada")
+            execution = await on.ended(await on.launch([JobAction(key="run", job="restart")]))
+            row = await on.row(execution)
+            assert row["status"] == "failed"
+            assert words in row["error_message"]
+            assert (
+                await database.fetch("select from execution_specs where parent_id is not null")
+                == []
+            )
+
+
+async def test_the_author_of_a_schedule_is_kept_with_his_kind(database: Database) -> None:
+    async with desk(database) as ada:
+        made = (await ada.http.post("/jobs", json=job())).json()
+        body = {
+            "name": "nightly",
+            "type": "cron",
+            "cron": "30 2 * * *",
+            "timezone": "Europe/Berlin",
+        }
+        schedule = (await ada.http.post(f"/jobs/{made['id']}/schedules", json=body)).json()
+        assert (schedule["owner"], schedule["owner_kind"]) == ("ada", "api_key")
+        path = f"/schedules/{schedule['id']}"
+        # Her key is deleted while the schedule is paused: ben, who resumes it, owns it.
+        ben = await ada.token_of("operator")
+        assert (await ada.http.post(f"{path}/pause", headers=ben)).json()["owner"] == "ada"
+        assert (await ada.http.post(f"{path}/resume", headers=ben)).json()["owner"] == "ada"
+        (key,) = (await ada.http.get("/api-keys?name=ada")).json()["items"]
+        assert (await ada.http.delete(f"/api-keys/{key['id']}")).status_code == 204
+        taken = (await ada.http.post(f"{path}/resume", headers=ben)).json()
+        assert (taken["owner"], taken["enabled"]) == ("ben-operator", True)
+
+
+@pytest.mark.parametrize(
+    ("now", "brought"),
+    [
+        (Principal.of_role("ben", "viewer", "user"), True),
+        (Principal.of_role("ben", "admin", "user", scope=STAGING), False),
+        (None, False),
+    ],
+)
+async def test_a_file_that_a_value_names_is_brought_where_its_requester_may_see_it(
+    database: Database, now: Principal | None, brought: bool
+) -> None:
+    async with harness(database) as on:
+        on.standing = known(*([now] if now is not None else []))
+        async with on.worker():
+            machine = web(on)
+            adas = await stored(on, b"secret")
+            put = FileTransferAction(
+                key="put", direction="upload", source="${file}", destination="/etc/app.conf"
+            )
+            order = LaunchOrder(
+                [put],
+                SelectionDraft(ids=["web-1"]),
+                Policy(durable="off"),
+                "ad-hoc",
+                parameters={"file": str(adas.id)},
+            )
+            by = {"requested_by": "ben", "requested_by_kind": "user"}
+            launched = await on.launcher.launch(order, triggered_by=TriggeredBy.API, **by)  # type: ignore[arg-type]
+            assert launched.execution is not None
+            row = await on.row(await on.ended(launched.execution))
+            assert (row["status"], "/etc/app.conf" in machine.found) == (
+                ("succeeded", True) if brought else ("failed", False)
+            )
+            if not brought:
+                assert f"There is no file {adas.id}." in row["error_message"]
+
+
+async def test_the_owner_of_a_schedule_is_who_does_not_approve_its_launches(
+    database: Database,
+) -> None:
+    on = Office(database)
+    await on.schedule(await on.job(policy={"approval": {"approvers": 1}}))
+    await on.turn(seconds=60)
+    key = replace(Principal.of_role("ada", "operator", "api_key"), person="ada-the-person")
+    await on.scheduler(standing=known(key)).run_once()
+    (spec,) = await database.fetch("select requester from execution_specs")
+    assert spec["requester"] == {"name": "ada", "kind": "api_key", "person": "ada-the-person"}
+
+
+async def test_what_a_platform_token_said_is_kept_where_it_comes_to_own_something(
+    database: Database,
+) -> None:
+    async with world(database) as all_:
+        eve = all_.admit(badge("eve", ("operator", ""), kind="external"))
+        assert await all_.services.people.seen.standing("eve") is None
+        await all_.schedule(all_.things["job", "staging"], "eves", headers=eve)
+        kept = await all_.services.people.seen.standing("eve")
+        assert kept is not None
+        assert kept.may("jobs:execute")

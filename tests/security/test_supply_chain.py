@@ -1,0 +1,76 @@
+"""Point 30: what opsjobs is made of is told by its own list, and advisories are asked for by a command that cannot pass unasked."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def bom() -> dict[str, Any]:
+    """The software bill of materials of this environment."""
+    told: dict[str, Any] = json.loads(
+        subprocess.check_output([sys.executable, "scripts/sbom"], cwd=ROOT)
+    )
+    return told
+
+
+def test_the_bill_of_materials_has_all_that_is_needed_as_it_is_installed(
+    bom: dict[str, Any],
+) -> None:
+    assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.6")
+    parts = {part["name"]: part for part in bom["components"]}
+    wanted = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
+    for requirement in wanted:
+        if requirement.marker is None or requirement.marker.evaluate():
+            name = canonicalize_name(requirement.name)
+            assert parts[name]["version"] == version(name)
+            assert parts[name]["purl"] == f"pkg:pypi/{name}@{version(name)}"
+    # What these need, too, and nothing that only the tests need.
+    assert "vine" in parts
+    of_tests = {
+        canonicalize_name(Requirement(text).name) for text in PROJECT["dependency-groups"]["dev"]
+    }
+    assert not of_tests & set(parts)
+    known = {*parts, "opsconductor-jobs"}
+    assert {
+        name for edge in bom["dependencies"] for name in (edge["ref"], *edge["dependsOn"])
+    } == known
+
+
+def test_an_audit_that_asked_nobody_is_no_success(tmp_path: Path) -> None:
+    """The command, with a pip-audit in its place that says what it was asked."""
+    asked = tmp_path / "asked"
+    for folder in ("scripts", ".venv/bin", ".venv-audit/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "scripts" / "audit").write_text((ROOT / "scripts" / "audit").read_text())
+    (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
+    stand_in = tmp_path / ".venv-audit/bin/pip-audit"
+    stand_in.write_text(
+        f'#!/bin/sh\necho "$@" > {asked}\nfor last; do :; done\ncat "$last" >> {asked}\nexit 1\n'
+    )
+    for file in (stand_in, tmp_path / "scripts" / "audit"):
+        file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert (
+        subprocess.run([tmp_path / "scripts/audit"], env=environment, check=False).returncode == 1
+    )
+    words, *packages = asked.read_text().splitlines()
+    # Without --strict pip-audit ends well, although the service could not be asked about anything.
+    assert "--strict" in words.split()
+    assert f"asyncssh=={version('asyncssh')}" in packages
+    assert not any(package.startswith("opsconductor") for package in packages)
