@@ -216,7 +216,7 @@ async def test_the_owners_right_is_asked_at_every_launch(database: Database) -> 
         await scheduler.run_once()
     second, first = await on.told(schedule)
     assert first["status"] == "triggered"
-    words = "ada may not execute the job nightly: ada does not hold jobs:execute any more"
+    words = "ada may not execute the job nightly: ada no longer holds jobs:execute"
     assert (second["status"], second["rule"], second["reason"]) == ("skipped", "owner", words)
     assert asked == [("ada", "api_key")] * 2
     assert (await on.schedules.get(schedule.id)).enabled

@@ -115,7 +115,7 @@ async def test_an_owner_with_a_scope_launches_what_lies_inside(
     ("now", "words"),
     [
         (None, "ada (an API key) is gone, disabled or expired"),
-        (Principal.of_role("ada", "viewer", "api_key"), "ada does not hold jobs:execute any more"),
+        (Principal.of_role("ada", "viewer", "api_key"), "ada no longer holds jobs:execute"),
         (
             Principal.of_role("ada", "admin", "api_key", scope=STAGING),
             "The job restart lies outside of the scope",

@@ -24,7 +24,7 @@ from opsjobs.api.schemas.targets import (
     TargetTestOut,
 )
 from opsjobs.api.updates import Edit, edit, put_and_patch
-from opsjobs.engine.launching import credential_scope
+from opsjobs.engine.run_credentials import CredentialScopes
 from opsjobs.model.api_model import ApiModel, Duration, Moment
 from opsjobs.model.errors import NotFound
 from opsjobs.model.target import Endpoint, Target, TargetDraft
@@ -274,8 +274,8 @@ async def _endpoint(request: Request, stored: StoredTarget) -> Endpoint:
     found: dict[str, Endpoint] = await services.inventory.endpoints([target_id])
     if target_id not in found:
         raise NotFound.of("target", target_id)
-    held = await credential_scope.ScopedCredentials.of(services.vault, found.values(), {})
-    return held.endpoint(found[target_id], None)
+    scopes = await CredentialScopes.load(services.vault, found.values(), {})
+    return scopes.apply_to_endpoint(found[target_id], None)
 
 
 def _check_credential(request: Request, draft: TargetDraft) -> None:

@@ -8,6 +8,9 @@ from typing import Protocol
 from opsjobs.model.access import Reach
 from opsjobs.model.target import Endpoint, SelectionDraft, Target
 
+JUMPS_MAX = 4
+"""Jump hosts per target that are looked up; a way with more ends there."""
+
 
 class Targets(Protocol):
     """The selection at launch, and the way to a machine just before its session."""
@@ -27,3 +30,14 @@ class Targets(Protocol):
 
     async def get_many(self, target_ids: Sequence[str]) -> dict[str, Target]:
         """These targets as they are now, by id; unknown ids are left out."""
+
+
+async def load_jump_hosts(inventory: Targets, targets: Sequence[Target]) -> list[Target]:
+    """Return all jump hosts of these targets; the inventory is asked only if there are some."""
+    found: dict[str, Target] = {}
+    ahead = {target.jump for target in targets if target.jump is not None}
+    while ahead and len(found) <= JUMPS_MAX * len(targets):
+        hosts = await inventory.get_many(sorted(ahead))
+        found |= hosts
+        ahead = {host.jump for host in hosts.values() if host.jump is not None} - found.keys()
+    return list(found.values())

@@ -13,8 +13,12 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from opsjobs.clock import Clock
-from opsjobs.engine import become
 from opsjobs.engine.loading import load_each
+from opsjobs.engine.run_credentials import (
+    become_credential_ids,
+    fetch_become_password,
+    resolve_become,
+)
 from opsjobs.engine.runs.outcomes import from_exit
 from opsjobs.engine.service import Counts
 from opsjobs.integrations.targets import Targets
@@ -165,7 +169,7 @@ class RemoteCleanup:
         action: Mapping[str, Any],
         opened: Mapping[str, Credential],
     ) -> CancelOutcome | None:
-        who = become.resolve_become(action, opened)
+        who = resolve_become(action, opened)
         here = await durable.identity(who)
         if here.store != sweep.identity.store:
             return None  # another spool: it proves nothing about this run
@@ -182,12 +186,12 @@ class RemoteCleanup:
         return None if found is None or found.proof is CancelProof.UNREACHABLE else found
 
     async def _opened(self, wishes: Sequence[Mapping[str, Any]]) -> Mapping[str, Credential]:
-        known = sorted(become.credential_ids(wishes))
+        known = sorted(become_credential_ids(wishes))
         opened: Mapping[str, Credential] = (
             (await load_each(known, self._vault.open_many, _tell))[0] if known else {}
         )
         for wish in wishes:
-            opened = await become.fetch_become_password(wish, opened, self._fetch, "aftercare")
+            opened = await fetch_become_password(wish, opened, self._fetch, "aftercare")
         return opened
 
     async def _ways(
@@ -268,7 +272,7 @@ async def _not_cleaned(
     keys: dict[tuple[Become | None, bool], list[tuple[int, RunKey]]] = {}
     for folder, key in ((found, key) for found in folders for key in found.keys):
         try:
-            who = become.resolve_become({"become": folder.becomes.get(key.action)}, opened)
+            who = resolve_become({"become": folder.becomes.get(key.action)}, opened)
         except RemoteFailure:
             left.add(folder.run_id)
         else:

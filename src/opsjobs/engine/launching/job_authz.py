@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from opsjobs.engine.launching.file_sources import names_a_file
 from opsjobs.engine.launching.launch import Launcher
+from opsjobs.engine.launching.references import names_uploaded_file
 from opsjobs.model.access import labels_of
 from opsjobs.model.access_bounds import Bounds
 from opsjobs.model.action import Action, FileTransferAction, JobAction
@@ -55,7 +55,7 @@ class JobAuthorization:
     async def _check_files(self, draft: JobDraft | RunDraft, owns: Owns) -> None:
         """Raise Invalid for a file of others. Which one a value names is asked when it is brought."""
         for position, action in enumerate(_actions(draft)):
-            if isinstance(action, FileTransferAction) and names_a_file(
+            if isinstance(action, FileTransferAction) and names_uploaded_file(
                 action.type, action.direction, action.source
             ):
                 await self._check_file(action, position, owns)

@@ -10,11 +10,14 @@ from uuid import UUID
 
 from opsjobs import failpoints
 from opsjobs.clock import Clock, uuid7
-from opsjobs.engine import become
-from opsjobs.engine.launching import credential_scope, file_sources
 from opsjobs.engine.launching.approval_service import asking, terms_of
-from opsjobs.engine.launching.job_secrets import JobSecrets
 from opsjobs.engine.launching.launch_authz import PrincipalLookup
+from opsjobs.engine.launching.references import (
+    JobSecrets,
+    check_bindings,
+    pin_become_credentials,
+    pin_files,
+)
 from opsjobs.engine.launching.safety_service import SafetyResult, SafetyService, refuse_blocked
 from opsjobs.engine.launching.target_pinning import asks_people, pinned, with_steps_pinned
 from opsjobs.integrations.parameter_choices import Choices
@@ -207,11 +210,11 @@ class Launcher:
 
         Raises Invalid, also where a credential may not be used for that.
         """
-        actions = with_check(order.policy, await become.pin_credentials(self._vault, order.actions))
+        actions = with_check(order.policy, await pin_become_credentials(self._vault, order.actions))
         actions = [{**action, "retry": self._retry(action.get("retry"))} for action in actions]
-        actions = await file_sources.fixed(self._files, actions)
+        actions = await pin_files(self._files, actions)
         await self._narrow(order, actions)
-        await credential_scope.check(
+        await check_bindings(
             self._vault, self._targets, targets, actions, job_id=order.job_id, job=order.job_name
         )
         return actions
@@ -267,7 +270,7 @@ class Launcher:
             if p.default is not None or order.parameters.get(p.name) is not None
         ]
         values = bound(order.declared, order.parameters, await self._choices.fetch_all(said))
-        return replace(order, parameters=await self.secrets.fixed(values), declared=None)
+        return replace(order, parameters=await self.secrets.pin(values), declared=None)
 
     def opened(self, execution: UUID, stored: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters of an execution, for one that comes of it. Raises Conflict where a secret does not open any more."""

@@ -1,4 +1,7 @@
-"""Rights asked again where something is launched later in somebody's name: what he may now, not what he might when he asked."""
+"""Current rights of identities, for what is launched later in their name.
+
+A firing or a step may do what its owner may do now, not what the owner might when it was written.
+"""
 
 from __future__ import annotations
 
@@ -10,70 +13,80 @@ from opsjobs.model.approval import Requester
 from opsjobs.model.errors import Forbidden
 
 PrincipalLookup = Callable[[str, PrincipalKind], Awaitable[Principal | None]]
-"""What an identity, by name and kind, may now; None: it is gone, disabled or expired. Raises Unavailable."""
+"""Return the current rights of an identity, given its name and kind.
+
+None: it is gone, disabled or expired. Raises Unavailable.
+"""
 EXECUTE = "jobs:execute"
 FILES = "jobs:read"
 CREDENTIALS = "credentials:use"
 
 
 class OwnerGone(Forbidden):
-    """Whoever it would be done for is not there any more: nothing is done in his name until somebody else takes it over."""
+    """The owner of a launch no longer exists.
+
+    Nothing is launched in that name until another identity takes over.
+    """
 
 
 class CurrentRights:
-    """Asked once for each identity: make a new one for what belongs to one moment, and throw it away."""
+    """Look up current rights, once for each identity.
 
-    def __init__(self, ask: PrincipalLookup) -> None:
-        self._ask = ask
+    An instance is for one moment: make a new one for the next, because nothing is looked up again.
+    """
+
+    def __init__(self, lookup: PrincipalLookup) -> None:
+        self._lookup = lookup
         self._known: dict[tuple[str, str], Principal | None] = {}
 
     async def launching(
         self, name: str, kind: IdentityKind, labels: Mapping[str, str], job: str
     ) -> Bounds:
-        """How far this identity may go with a launch of the job, which has these labels.
+        """Return the bounds of this identity for a launch of the job, which has these labels.
 
-        Raises Gone, Forbidden where it may not launch this job now, Unavailable.
+        Raises OwnerGone, Forbidden if it may not launch this job now, Unavailable.
         """
-        principal = await self._standing(name, kind)
+        principal = await self._find(name, kind)
         if principal is None:
             raise OwnerGone(
                 "out_of_reach",
-                f"{name} ({in_words(kind)}) is gone, disabled or expired, and nothing is launched in that name",
+                f"{name} ({describe_kind(kind)}) is gone, disabled or expired, "
+                "and nothing is launched in that name",
             )
         bounds = Bounds.of(principal, EXECUTE)
         if not bounds.act.scopes:
-            raise Forbidden("out_of_reach", f"{name} does not hold {EXECUTE} any more")
+            raise Forbidden("out_of_reach", f"{name} no longer holds {EXECUTE}")
         bounds.check_labels(labels, f"The job {job}")
         return bounds
 
     async def sees_all_files(self, name: str, kind: IdentityKind) -> bool:
-        """Whether this identity sees files that others have uploaded. Raises Unavailable."""
-        principal = await self._standing(name, kind)
+        """Return True if this identity may use files that others uploaded. Raises Unavailable."""
+        principal = await self._find(name, kind)
         return principal is not None and principal.reach(FILES).everywhere
 
     async def uses_credentials(self, name: str, kind: IdentityKind) -> bool:
-        """Return whether this identity may name credentials in jobs. Raises Unavailable."""
-        principal = await self._standing(name, kind)
+        """Return True if this identity may name credentials in jobs. Raises Unavailable."""
+        principal = await self._find(name, kind)
         return principal is not None and principal.reach(CREDENTIALS).everywhere
 
     async def requester(self, name: str, kind: IdentityKind) -> Requester:
-        """This identity as who asks, with the human behind it where that is known. Raises Unavailable."""
-        principal = await self._standing(name, kind)
+        """Return this identity as a requester, with its human if known. Raises Unavailable."""
+        principal = await self._find(name, kind)
         return Requester.of(principal) if principal is not None else Requester(name, kind)
 
-    async def _standing(self, name: str, kind: IdentityKind) -> Principal | None:
+    async def _find(self, name: str, kind: IdentityKind) -> Principal | None:
         if kind == "system":
             return None
         if (name, kind) not in self._known:
-            self._known[name, kind] = await self._ask(name, kind)
+            self._known[name, kind] = await self._lookup(name, kind)
         return self._known[name, kind]
 
 
-def in_words(kind: str) -> str:
-    """What kind of identity it is, for people."""
+def describe_kind(kind: str) -> str:
+    """Return the kind of an identity in words."""
     return {
         "api_key": "an API key",
         "user": "a user",
         "service": "a service",
-        "external": "somebody of the platform",
+        "external": "a user of the platform",
     }.get(kind, kind)

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from opsjobs.engine.compiled_spec import CompiledSpec
-from opsjobs.engine.launching.credential_scope import jumps_of
 from opsjobs.engine.launching.safety_service import SafetyResult, SafetyService, refused_in_words
-from opsjobs.integrations.targets import Targets
+from opsjobs.integrations.targets import Targets, load_jump_hosts
 from opsjobs.model.approval import ApprovalTerms
 from opsjobs.model.errors import Conflict, FieldError, Invalid, Refusal
 from opsjobs.model.safety_verdict import SafetyVerdict
@@ -99,7 +98,7 @@ async def _ways(
 ) -> AsyncIterator[tuple[Target, list[Hop]]]:
     """Each with the way to it."""
     jumps = (
-        {jump.id: jump for jump in await jumps_of(known, targets)}
+        {jump.id: jump for jump in await load_jump_hosts(known, targets)}
         if any(t.jump for t in targets)
         else {}
     )

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from opsjobs.engine.launching.file_sources import names_a_file
 from opsjobs.engine.launching.launch import Launcher
+from opsjobs.engine.launching.references import names_uploaded_file
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
 from opsjobs.model.action import Action, FileTransferAction, JobAction, RunningAction
 from opsjobs.model.errors import FieldError, Forbidden, Invalid
@@ -144,7 +144,7 @@ async def _in_sight(actions: Sequence[Action], sight: Sight, found: SafetyReport
 
 
 async def _hides(sight: Sight, action: FileTransferAction) -> bool:
-    if sight.file is None or not names_a_file(action.type, action.direction, action.source):
+    if sight.file is None or not names_uploaded_file(action.type, action.direction, action.source):
         return False
     return not await sight.file(action.source)
 

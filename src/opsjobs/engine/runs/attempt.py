@@ -9,8 +9,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from opsjobs.engine.become import check_direct, fetch_become_password, fetch_secret, resolve_become
-from opsjobs.engine.launching import job_secrets
+from opsjobs.engine.run_credentials import (
+    check_direct,
+    fetch_become_password,
+    fetch_secret,
+    resolve_become,
+    secret_credential_ids,
+)
 from opsjobs.engine.runs import outcomes
 from opsjobs.engine.runs.cancellation import (
     DETACHING,
@@ -158,7 +163,7 @@ class Attempt:
         state, requested = self._state, self._action.get("become")
         fetch, purpose = state.tools.fetch, login_purpose(state.journal.claimed)
         self._opened = await fetch_become_password(requested, state.opened, fetch, purpose)
-        for credential_id in job_secrets.credentials([state.compiled_spec]):
+        for credential_id in secret_credential_ids(state.compiled_spec):
             self._opened = await fetch_secret(credential_id, self._opened, fetch, purpose)
         try:
             got = await fetch_logins(state.endpoint, fetch, purpose)

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from opsjobs.engine.launching import job_secrets
+from opsjobs.engine.run_credentials import resolve_job_secrets
 from opsjobs.engine.runs.run_state import RunState
 from opsjobs.model.action import line_of
 from opsjobs.model.capabilities import POSIX
@@ -70,7 +70,7 @@ def build_program(
         "stdin": None if action.get("stdin") is None else action["stdin"].encode(),
         "secrets": {
             **state.compiled_spec.secrets,
-            **job_secrets.values(state.compiled_spec.job_secrets, opened),
+            **resolve_job_secrets(state.compiled_spec.job_secrets, opened),
         },
     }
     try:

@@ -6,9 +6,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
 from opsjobs.clock import Clock
-from opsjobs.engine import become
 from opsjobs.engine.compiled_spec import CompiledSpec
-from opsjobs.engine.launching import job_secrets
+from opsjobs.engine.run_credentials import credential_ids
 from opsjobs.model.masking import Forms, Mask
 from opsjobs.model.secret import Credential, Secret
 from opsjobs.model.secret_source import VaultSource
@@ -38,9 +37,7 @@ class MaskFactory:
 
         `opened`: credentials that its actions need, and perhaps those of other executions.
         """
-        others = become.credential_ids(
-            become.become_requests([compiled_spec.spec])
-        ) | job_secrets.credentials([compiled_spec])
+        others = credential_ids(compiled_spec)
         credentials = dict.fromkeys(
             [*_logins(endpoint), *(opened[known] for known in sorted(others) if known in opened)]
         )

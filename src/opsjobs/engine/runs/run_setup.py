@@ -10,10 +10,9 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass, field
 
 from opsjobs.clock import Clock
-from opsjobs.engine import become
 from opsjobs.engine.compiled_spec import CompiledSpec, compile_spec
-from opsjobs.engine.launching import credential_scope, job_secrets
 from opsjobs.engine.loading import K, V, load_each
+from opsjobs.engine.run_credentials import CredentialScopes, Purpose, credential_ids
 from opsjobs.engine.runs import outcomes
 from opsjobs.engine.runs.cancellation import StopReason
 from opsjobs.engine.runs.run_journal import RunJournal
@@ -65,9 +64,7 @@ class _SetupReads:
     logins: dict[int, set[str]] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     opened: dict[str, Credential] = field(default_factory=dict)
-    held: credential_scope.ScopedCredentials = field(
-        default_factory=lambda: credential_scope.ScopedCredentials(frozenset())
-    )
+    scopes: CredentialScopes = field(default_factory=CredentialScopes)
     progress: dict[int, list[Progress]] = field(default_factory=dict)
     bad_executions: dict[int, Exception] = field(default_factory=dict)
     bad_targets: dict[str, Exception] = field(default_factory=dict)
@@ -149,14 +146,16 @@ class RunSetup:
         self, run: Claimed, compiled_spec: CompiledSpec, loaded: _SetupReads
     ) -> Prepared:
         endpoint, opened = loaded.endpoints.get(run.target_id), loaded.opened
-        purpose = credential_scope.Purpose(compiled_spec.spec.job_id, compiled_spec.spec.job_name)
-        endpoint = loaded.held.endpoint(endpoint, purpose) if endpoint is not None else None
+        purpose = Purpose(compiled_spec.spec.job_id, compiled_spec.spec.job_name)
+        endpoint = (
+            loaded.scopes.apply_to_endpoint(endpoint, purpose) if endpoint is not None else None
+        )
         return Prepared(
             run,
             compiled_spec,
             endpoint.for_(login_purpose(run)) if endpoint is not None else None,
             loaded.progress.get(run.id, ()),
-            loaded.held.opened(opened, endpoint.target, purpose) if endpoint is not None else {},
+            loaded.scopes.apply(opened, endpoint.target, purpose) if endpoint is not None else {},
             self._masks.mask_for(compiled_spec, endpoint, opened),
         )
 
@@ -192,9 +191,7 @@ class RunSetup:
         if compiled_spec is None:
             return
         try:
-            loaded.logins[execution] = become.credential_ids(
-                become.become_requests([compiled_spec.spec])
-            ) | job_secrets.credentials([compiled_spec])
+            loaded.logins[execution] = credential_ids(compiled_spec)
         except Exception as bug:  # noqa: BLE001  as above
             self._report(bug, execution=execution)
             loaded.bad_executions[execution] = bug
@@ -202,15 +199,14 @@ class RunSetup:
     # Scopes of credentials.
 
     async def _load_scopes(self, loaded: _SetupReads) -> None:
-        async def outside(targets: Sequence[str]) -> dict[str, credential_scope.ScopedCredentials]:
-            held = await credential_scope.ScopedCredentials.of(
-                self._vault, [loaded.endpoints[target] for target in targets], loaded.opened
-            )
-            return dict.fromkeys(targets, held)
+        async def load(targets: Sequence[str]) -> dict[str, CredentialScopes]:
+            endpoints = [loaded.endpoints[target] for target in targets]
+            scopes = await CredentialScopes.load(self._vault, endpoints, loaded.opened)
+            return dict.fromkeys(targets, scopes)
 
-        held, bad = await self._load_each([*loaded.endpoints], outside)
-        loaded.held = credential_scope.ScopedCredentials(
-            frozenset().union(*(one.outside for one in {*held.values()}))
+        scopes, bad = await self._load_each([*loaded.endpoints], load)
+        loaded.scopes = CredentialScopes(
+            frozenset().union(*(one.outside for one in {*scopes.values()}))
         )
         loaded.bad_targets |= bad
 
