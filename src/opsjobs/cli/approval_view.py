@@ -48,25 +48,27 @@ def action_lines(action: Mapping[str, Any]) -> list[str]:
         what = f"{kind} {what}" if what else kind
     head = f"{action['key']}: {what}"
     first, *more = head.split("\n")
-    known = _defaults(_KINDS[kind]) if kind in _KINDS else {}
+    defaults = _defaults(_KINDS[kind]) if kind in _KINDS else {}
     fields = {name: value for name, value in action.items() if name not in _HEADLINE}
     # The interpreter is always shown, even the default: it decides what a script does.
-    always = {name: None for name in known if name != "interpreter"}
+    always = {name: None for name in defaults if name != "interpreter"}
     shown = {
-        name: value for name, value in fields.items() if name not in always or value != known[name]
+        name: value
+        for name, value in fields.items()
+        if name not in always or value != defaults[name]
     }
     return [first, *(f"  {line}" for line in [*more, *_lines(shown)])]
 
 
 def policy_lines(policy: Mapping[str, Any]) -> list[str]:
     """Return the lines of the fields of an execution's policy that are not their defaults."""
-    known = _defaults(Policy)
+    defaults = _defaults(Policy)
     return list(
         _lines(
             {
                 name: value
                 for name, value in policy.items()
-                if name not in known or value != known[name]
+                if name not in defaults or value != defaults[name]
             }
         )
     )
@@ -94,7 +96,10 @@ def _decoded(text: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        return f"{len(data)} bytes of binary data, SHA-256 {hashlib.sha256(data).hexdigest()}: read them with -o json"
+        return (
+            f"{len(data)} bytes of binary data, SHA-256 {hashlib.sha256(data).hexdigest()}: "
+            "read them with -o json"
+        )
 
 
 @cache

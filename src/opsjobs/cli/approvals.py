@@ -75,7 +75,10 @@ def show(approval: Approval, output: options.Output = Form.TABLE) -> None:
             f"author    {author['wrote']}: {author['name']}"
             for author in would.get("authors") or ()
         ),
-        f"approvers {found['approvers']}{_render_approvers(found)}, until {found['expires_at'] or 'its execution ends'}",
+        (
+            f"approvers {found['approvers']}{_render_approvers(found)}, until "
+            f"{found['expires_at'] or 'its execution ends'}"
+        ),
         f"safety    {would['verdict'] or 'not checked'}",
         *(
             f"          {finding['rule']} ({finding['severity']}): {finding['reason']}"
@@ -124,7 +127,8 @@ def _decide(approval: str, verb: str, body: Json) -> None:
         else ""
     )
     tell(
-        f"approval {decided['id']} of execution {decided['execution_id']} is {decided['status']}{more}"
+        f"approval {decided['id']} of execution {decided['execution_id']} is "
+        f"{decided['status']}{more}"
     )
 
 

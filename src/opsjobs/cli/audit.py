@@ -125,7 +125,7 @@ def verify(
     keys: Annotated[
         Path | None,
         typer.Option(
-            help="With --file: a file with ENCRYPTION_KEYS, one per line, to check the signatures too."
+            help="With --file: a file of ENCRYPTION_KEYS, one per line, to check the signatures."
         ),
     ] = None,
 ) -> None:
@@ -133,17 +133,17 @@ def verify(
 
     Prints the head of the chain; record it outside of the database.
     """
-    noted = _noted(head)
+    recorded = _parse_head(head)
     if keys is not None and file is None:
         raise CommandFailed(
             "--keys: only valid with --file; the service uses its own keys.", ExitCode.USAGE
         )
     if file is not None:
         with _opened(file) as lines:
-            found, broken = _walk_file(file, lines, noted, _signing(keys))
+            found, broken = _walk_file(file, lines, recorded, _signing(keys))
     else:
         with connect() as client:
-            found, broken = _walk_service(client, noted)
+            found, broken = _walk_service(client, recorded)
     if broken is not None:
         what = "cannot be verified" if broken.kind == "key" else "is not intact"
         raise CommandFailed(f"the audit log {what}. {broken.detail}")
@@ -183,11 +183,11 @@ def anchor(
     )
 
 
-def _walk_service(client: Client, noted: str | None) -> tuple[ChainLink, ChainBreak | None]:
+def _walk_service(client: Client, recorded: str | None) -> tuple[ChainLink, ChainBreak | None]:
     """Verify the whole chain at the service, one range of rows per request."""
     after, checked, seen, missing = None, 0, False, set[str]()
     while True:
-        found = client.get("/audit/verify", after=after, head=noted)
+        found = client.get("/audit/verify", after=after, head=recorded)
         checked, seen, after = (
             checked + found["checked"],
             seen or found["noted_at"] is not None,
@@ -198,19 +198,19 @@ def _walk_service(client: Client, noted: str | None) -> tuple[ChainLink, ChainBr
             break
     if found["unsealed"]:
         tell(
-            f"{pluralize(found['unsealed'], 'row')} not sealed for over 10 s: check that the scheduler or a worker is running"
+            f"{pluralize(found['unsealed'], 'row')} not sealed for over 10 s: "
+            "check that the scheduler or a worker is running"
         )
     begun = found["base"].partition(":")[0]
-    tell(
-        f"{pluralize(checked, 'row')} checked{f', starting after number {begun}' if begun != '0' else ''}"
-    )
+    start = f", starting after number {begun}" if begun != "0" else ""
+    tell(f"{pluralize(checked, 'row')} checked{start}")
     _tell_missing(missing)
     broken = ChainBreak(**found["broken"]) if found["broken"] is not None else None
-    return _link(found["at"]), broken or _missing_head(noted, seen=seen)
+    return _link(found["at"]), broken or _missing_head(recorded, seen=seen)
 
 
 def _walk_file(
-    file: Path, lines: Iterator[str], noted: str | None, keys: SigningKeys | None
+    file: Path, lines: Iterator[str], recorded: str | None, keys: SigningKeys | None
 ) -> tuple[ChainLink, ChainBreak | None]:
     """Verify an export offline, from the `previous` hash of its first line on."""
     walk: ChainWalk | None = None
@@ -219,14 +219,14 @@ def _walk_file(
         row = _row(file, number, line)
         if walk is None:
             walk = ChainWalk(ChainLink(row["seal"] - 1, row["previous"]), keys)
-            seen = row["previous"] == noted
+            seen = row["previous"] == recorded
             if row["seal"] == 1 and row["previous"] != NOTHING:
                 return walk.at, ChainBreak(
                     1, "changed", "Row 1 has a previous hash, but no row precedes it."
                 )
         if not walk.step(row, row["hash"]):
             return walk.at, walk.broken
-        seen = seen or row["hash"] == noted
+        seen = seen or row["hash"] == recorded
     if walk is None:
         raise CommandFailed(
             f"{file}: the file is empty. Write it with `opsjobs audit export > {file}`."
@@ -239,7 +239,7 @@ def _walk_file(
             "key",
             f"Row {walk.unproven} and the rows after it cannot be verified: their key is missing.",
         )
-    return walk.at, _missing_head(noted, seen=seen)
+    return walk.at, _missing_head(recorded, seen=seen)
 
 
 def _tell_missing(keys: Collection[str]) -> None:
@@ -260,13 +260,14 @@ def _signing(file: Path | None) -> SigningKeys | None:
             raise CommandFailed(f"{file}: {wrong}", ExitCode.USAGE) from None
 
 
-def _missing_head(noted: str | None, *, seen: bool) -> ChainBreak | None:
-    if noted is None or seen:
+def _missing_head(recorded: str | None, *, seen: bool) -> ChainBreak | None:
+    if recorded is None or seen:
         return None
     return ChainBreak(
         0,
         "head",
-        "The recorded head is not in the chain: rows were removed or rewritten, or retention deleted it.",
+        "The recorded head is not in the chain: rows were removed or rewritten, or retention "
+        "deleted it.",
     )
 
 
@@ -292,7 +293,7 @@ def _opened(file: Path) -> Any:
         raise CommandFailed(f"{file} cannot be read: {away.strerror}.") from None
 
 
-def _noted(head: str | None) -> str | None:
+def _parse_head(head: str | None) -> str | None:
     if head is None:
         return None
     spelt = _HEAD.fullmatch(head)
@@ -305,8 +306,8 @@ def _noted(head: str | None) -> str | None:
 
 
 def _link(text: str) -> ChainLink:
-    seal, _, noted = text.partition(":")
-    return ChainLink(int(seal), noted)
+    seal, _, hash_ = text.partition(":")
+    return ChainLink(int(seal), hash_)
 
 
 def _moment(option: str, text: str | None) -> str | None:

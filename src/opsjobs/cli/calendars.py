@@ -124,7 +124,8 @@ def add(
     ]
     if not windows:
         raise CommandFailed(
-            "no window is given. Use --date, --dates, --yearly, --on, --start and --end, --from or --until.",
+            "no window is given. Use --date, --dates, --yearly, --on, --start and --end, --from "
+            "or --until.",
             ExitCode.USAGE,
         )
     body = {
@@ -172,7 +173,8 @@ def apply(
     show_list(items, CHANGES, output)
     changed = sum(item["change"] != "unchanged" for item in items)
     tell(
-        f"{pluralize(changed, 'calendar')} {'would change' if dry_run else 'changed'}, {len(items) - changed} unchanged"
+        f"{pluralize(changed, 'calendar')} {'would change' if dry_run else 'changed'}, "
+        f"{len(items) - changed} unchanged"
     )
 
 
@@ -195,14 +197,13 @@ def check(
     Exit code 1 if it is closed.
     """
     with connect() as client:
-        told = client.get(
-            f"{path_of('calendar', client.by_name('calendar', calendar)['id'])}/check", at=at
-        )
+        path = path_of("calendar", client.by_name("calendar", calendar)["id"])
+        answer = client.get(f"{path}/check", at=at)
     if output in (Form.JSON, Form.YAML):
-        show_one(told, output)
+        show_one(answer, output)
     else:
-        print(plain(_render_check(told)))
-    raise typer.Exit(ExitCode.OK if told["open"] else ExitCode.ERROR)
+        print(plain(_render_check(answer)))
+    raise typer.Exit(ExitCode.OK if answer["open"] else ExitCode.ERROR)
 
 
 @app.command()
@@ -219,10 +220,11 @@ def rm(
             tell(f"calendar {plain(found['name'])} is removed")
 
 
-def _render_check(told: Json) -> str:
-    state = "open" if told["open"] else f"closed ({told['reason']})"
-    end = f"until {_local(told['local_until'])}" if told["local_until"] else "with no end"
-    return f"{told['calendar']} is {state} at {_local(told['local'])} {end}, {told['timezone']}"
+def _render_check(answer: Json) -> str:
+    state = "open" if answer["open"] else f"closed ({answer['reason']})"
+    end = f"until {_local(answer['local_until'])}" if answer["local_until"] else "with no end"
+    at, zone = _local(answer["local"]), answer["timezone"]
+    return f"{answer['calendar']} is {state} at {at} {end}, {zone}"
 
 
 def _local(moment: str) -> str:
@@ -235,7 +237,7 @@ def _make_windows(**window: Any) -> list[Json]:
     The time of day alone makes a window of every day.
     """
     part = _drop_none({"start": window["start"], "end": window["end"]})
-    days = [{way: window[way], **part} for way in ("weekdays", "dates") if window[way]]
+    days = [{kind: window[kind], **part} for kind in ("weekdays", "dates") if window[kind]]
     return days or ([part] if part else [])
 
 

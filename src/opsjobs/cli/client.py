@@ -298,7 +298,8 @@ class Client:
         elif status == 401 and problem.get("code") != "login_failed":
             held = "is not accepted" if self.endpoint.token else "is missing"
             lines.append(
-                f"The token {held}. Use `opsjobs login NAME`, set OPSJOBS_TOKEN, or run on the machine and as the user of `opsjobs up`."
+                f"The token {held}. Use `opsjobs login NAME`, set OPSJOBS_TOKEN, or run on the "
+                "machine and as the user of `opsjobs up`."
             )
         if status >= 500 and problem.get("request_id"):
             lines.append(f"See the service's log for request_id {problem['request_id']}.")
@@ -313,7 +314,8 @@ class Client:
                 f"no answer from {url} ({lost}). Check OPSJOBS_URL, and that opsjobs runs there."
             )
         return CommandFailed(
-            f"{url} closed the connection ({str(lost) or type(lost).__name__}). Try again, or see the service's log."
+            f"{url} closed the connection ({str(lost) or type(lost).__name__}). "
+            "Try again, or see the service's log."
         )
 
 
@@ -321,7 +323,10 @@ _MORE_IN_ERRORS = re.compile(r" ?\(\d+ more in errors\)")
 
 
 def _render_error(error: Json) -> str:
-    return f"  {error.get('pointer') or error.get('parameter') or 'the whole'}: {error.get('detail', '')}"
+    return (
+        f"  {error.get('pointer') or error.get('parameter') or 'the whole'}: "
+        f"{error.get('detail', '')}"
+    )
 
 
 LOST = "lost the connection to the service"
@@ -355,7 +360,8 @@ class _StreamRetry:
         self._silent_since = self._silent_since or now
         if now - self._silent_since > GIVE_UP_SECONDS:
             raise CommandFailed(
-                f"{self._url} has not answered for {GIVE_UP_SECONDS:g} s. The execution continues without this command. "
+                f"{self._url} has not answered for {GIVE_UP_SECONDS:g} s. "
+                "The execution continues without this command. "
                 f"Once the service is back: opsjobs executions follow {self._execution_id}"
             )
         time.sleep(self._pause_seconds)

@@ -85,9 +85,9 @@ class SourceOptions:
     validity: str | None
 
     @property
-    def ways(self) -> int:
+    def source_count(self) -> int:
         """The number of sources that are given; only one is valid."""
-        return sum(way is not None for way in (self.path, self.role, self.authority))
+        return sum(source is not None for source in (self.path, self.role, self.authority))
 
     def body(self) -> Json:
         """Return `type` and `source` of the body. Raises CommandFailed for a bad combination."""
@@ -106,9 +106,9 @@ class SourceOptions:
                     **_drop_empty(of_secrets),
                 },
             }
-        way = "--vault-role" if self.role is not None else "--ssh-ca"
+        option = "--vault-role" if self.role is not None else "--ssh-ca"
         _refuse(
-            way, {**of_secrets, "type": self.type, **({} if self.role is not None else of_vault)}
+            option, {**of_secrets, "type": self.type, **({} if self.role is not None else of_vault)}
         )
         made_by = (
             {"backend": "vault_ssh", "role": self.role}
@@ -133,7 +133,7 @@ def _drop_empty(options: Json) -> Json:
     return {name: value for name, value in options.items() if value}
 
 
-def _refuse(way: str, options: Json) -> None:
+def _refuse(option: str, options: Json) -> None:
     names = {
         "fields": "--vault-field",
         "version": "--vault-version",
@@ -142,4 +142,4 @@ def _refuse(way: str, options: Json) -> None:
     }
     names |= {"validity": "--validity", "mount": "--vault-mount", "namespace": "--vault-namespace"}
     if surplus := [names[name] for name in _drop_empty(options)]:
-        raise CommandFailed(f"{' and '.join(surplus)}: not valid with {way}.", ExitCode.USAGE)
+        raise CommandFailed(f"{' and '.join(surplus)}: not valid with {option}.", ExitCode.USAGE)

@@ -143,16 +143,16 @@ def add(
             "--username is missing: a login needs it. For a secret of jobs, use --type secret.",
             ExitCode.USAGE,
         )
-    if given.ways + agent + elsewhere.ways != 1:
-        ways = f"{_WAYS}, --agent, --vault-path, --vault-role, --ssh-ca"
+    if given.method_count + agent + elsewhere.source_count != 1:
+        methods = f"{_WAYS}, --agent, --vault-path, --vault-role, --ssh-ca"
         raise CommandFailed(
-            f"exactly one authentication method is required: {ways}.", ExitCode.USAGE
+            f"exactly one authentication method is required: {methods}.", ExitCode.USAGE
         )
     if key is None and (certificate or passphrase_file):
         raise CommandFailed(
             "--certificate and --passphrase-file: only valid with --key FILE.", ExitCode.USAGE
         )
-    if elsewhere.ways:
+    if elsewhere.source_count:
         _add_linked({"name": name, "username": username, **elsewhere.body()})
         return
     secret = given.read(username)
@@ -170,14 +170,15 @@ def _add_secret(
 ) -> None:
     if (
         username is not None
-        or given.ways + elsewhere.ways > 1
-        or given.ways > (given.secret_file is not None)
+        or given.method_count + elsewhere.source_count > 1
+        or given.method_count > (given.secret_file is not None)
     ):
         raise CommandFailed(
-            "--type secret: only --secret-file FILE or --vault-path PATH is valid with it, and no login option.",
+            "--type secret: only --secret-file FILE or --vault-path PATH is valid with it, and no "
+            "login option.",
             ExitCode.USAGE,
         )
-    if elsewhere.ways:
+    if elsewhere.source_count:
         _add_linked({"name": name, **elsewhere.body()})
         return
     if elsewhere.type is not CredentialType.SECRET:
@@ -187,7 +188,8 @@ def _add_secret(
         made = client.post("/credentials", body)
     print(made["id"])
     tell(
-        f"secret {name} is stored, encrypted; jobs use it with a parameter `type: secret, from_credential: {name}`"
+        f"secret {name} is stored, encrypted; jobs use it with a parameter `type: "
+        f"secret, from_credential: {name}`"
     )
 
 
@@ -212,15 +214,15 @@ def try_out(
     """
     with connect() as client:
         found = client.by_name("credential", credential)
-        told = client.post(f"{path_of('credential', found['id'])}/test")
+        report = client.post(f"{path_of('credential', found['id'])}/test")
     if output is not Form.TABLE:
-        show_one(told, output)
+        show_one(report, output)
     else:
-        for step in told["steps"]:
+        for step in report["steps"]:
             tell(f"{step['name']}: {'ok' if step['ok'] else plain(str(step['error']))}")
-        if told["public_key"]:
-            print(told["public_key"])
-    if not told["ok"]:
+        if report["public_key"]:
+            print(report["public_key"])
+    if not report["ok"]:
         raise CommandFailed(f"credential {found['name']}: its secrets cannot be fetched or used.")
 
 
@@ -242,7 +244,7 @@ def rotate(
     certificate of the same key.
     """
     given = _Given(key, passphrase_file, certificate, password_file, password, keytab, secret_file)
-    if given.ways > 1:
+    if given.method_count > 1:
         raise CommandFailed(f"only one new secret can be given: {_WAYS}.", ExitCode.USAGE)
     with connect() as client:
         found = client.by_name("credential", credential)
@@ -257,7 +259,7 @@ def _rotated(found: Json, given: _Given) -> Json:
     """Return the new secret parts, in the form of the credential's type."""
     if found["type"] == CredentialType.SECRET:
         if (
-            given.ways > (given.secret_file is not None)
+            given.method_count > (given.secret_file is not None)
             or given.certificate
             or given.passphrase_file
         ):
@@ -271,7 +273,7 @@ def _rotated(found: Json, given: _Given) -> Json:
             f"{found['name']} is a login: --secret-file is only valid for secrets of jobs.",
             ExitCode.USAGE,
         )
-    if given.ways == 0 and given.certificate is None:
+    if given.method_count == 0 and given.certificate is None:
         given = replace(given, password=True)
     return given.read(found["username"])
 
@@ -305,7 +307,8 @@ def bind(
         found = client.by_name("credential", credential)
         client.put(f"{path_of('credential', found['id'])}/bound-to", bound)
     tell(
-        f"credential {found['name']} {'can be used anywhere' if anywhere else 'can be used only there'}"
+        f"credential {found['name']} "
+        f"{'can be used anywhere' if anywhere else 'can be used only there'}"
     )
 
 
@@ -360,7 +363,7 @@ class _Given:
     secret_file: str | None = None
 
     @property
-    def ways(self) -> int:
+    def method_count(self) -> int:
         """The number of authentication methods that are given."""
         given = (
             self.key,
@@ -368,7 +371,7 @@ class _Given:
             self.keytab,
             self.secret_file,
         )
-        return sum(way is not None for way in given)
+        return sum(source is not None for source in given)
 
     def value(self, name: str) -> Json:
         """Return the value of a secret of jobs, from its file or a prompt. Raises CommandFailed."""
@@ -417,7 +420,8 @@ def _key(key: str, passphrase_file: str | None) -> Json:
     body: Json = {"private_key": read_text(key)}
     if "PRIVATE KEY" not in body["private_key"]:
         raise CommandFailed(
-            f"{key}: not a private key. It must begin with a line such as -----BEGIN OPENSSH PRIVATE KEY-----.",
+            f"{key}: not a private key. It must begin with a line such as -----BEGIN OPENSSH "
+            "PRIVATE KEY-----.",
             ExitCode.USAGE,
         )
     if passphrase_file is not None:

@@ -107,17 +107,18 @@ def revive(
     Starts one new execution for each original one, and prints their ids.
     """
     named = only.to_query()
-    wish = _build_selection(letters, everything, named)
+    selection = _build_selection(letters, everything, named)
     made = 0
     with connect() as client:
         for answer in _answers(
-            client, "revive", {**wish, **options.because(reason, override_safety)}
+            client, "revive", {**selection, **options.because(reason, override_safety)}
         ):
             for started in answer["executions"]:
                 made += 1
                 tell(
                     f"execution {started['id']} of {plain(started['job_name'])} retries "
-                    f"{pluralize(started['total_targets'], 'target')} of execution {started['parent']}"
+                    f"{pluralize(started['total_targets'], 'target')} "
+                    f"of execution {started['parent']}"
                 )
                 print(started["id"])
     if not made:
@@ -135,17 +136,19 @@ def discard(
 ) -> None:
     """Remove dead letters from the list. Their runs keep the status they ended with."""
     named = only.to_query()
-    wish = _build_selection(letters, everything, named)
+    selection = _build_selection(letters, everything, named)
     with connect() as client:
-        discarded = client.post("/dead-letters/discard", {**wish, "reason": reason})["discarded"]
+        discarded = client.post("/dead-letters/discard", {**selection, "reason": reason})[
+            "discarded"
+        ]
     tell(f"discarded {pluralize(len(discarded), 'dead letter')}")
 
 
-def _answers(client: Client, verb: str, wish: Json) -> list[Json]:
+def _answers(client: Client, verb: str, selection: Json) -> list[Json]:
     """Return the responses to as many requests as needed; each handles a bounded part."""
-    answers = [dict(client.post(f"/dead-letters/{verb}", wish))]
+    answers = [dict(client.post(f"/dead-letters/{verb}", selection))]
     while answers[-1]["more"]:
-        answers.append(dict(client.post(f"/dead-letters/{verb}", wish)))
+        answers.append(dict(client.post(f"/dead-letters/{verb}", selection)))
     return answers
 
 
@@ -162,7 +165,8 @@ def _moment(since: str | None) -> str | None:
 def _build_selection(letters: list[int] | None, everything: bool, named: dict[str, Any]) -> Json:
     if sum((bool(letters), everything, bool(named))) != 1:
         raise CommandFailed(
-            "select dead letters in exactly one way: ids, filters such as --job and --error, or --all.",
+            "select dead letters in exactly one way: "
+            "ids, filters such as --job and --error, or --all.",
             ExitCode.USAGE,
         )
     return {"ids": letters} if letters else {"filter": named}

@@ -44,10 +44,10 @@ JOB: Json = {
 NEXT = """\
 Next, with data that stays:
 
-  {opsjobs} up --lab 12                               the same stack, until Ctrl-C
-  {opsjobs} run 'hostname; uptime' -l lab=true        in another terminal: any command on all machines
-  {opsjobs} executions list                           what ran
-  {opsjobs} targets add --help                        your own machines
+  {opsjobs} up --lab 12                         the same service, until Ctrl-C
+  {opsjobs} run 'hostname; uptime' -l lab=true  in another terminal: a command on all machines
+  {opsjobs} executions list                     what ran
+  {opsjobs} targets add --help                  your own machines
 """
 
 
@@ -55,17 +55,20 @@ def show(targets: int) -> int:
     """Start the stack with `targets` lab machines and run the demo job; return the exit code."""
     began = time.monotonic()
     _say(
-        f"Starting PostgreSQL, Valkey, API, worker, scheduler and {pluralize(targets, 'machine')} with a real SSH server each …"
+        f"Starting PostgreSQL, Valkey, API, worker, scheduler and {pluralize(targets, 'machine')} "
+        "with a real SSH server each …"
     )
     with _folder() as folder, _stack(folder, targets) as stack:
         _say(
-            f"ready after {time.monotonic() - began:.1f} s at {stack.url}, all on this computer, in {folder}\n"
+            f"ready after {time.monotonic() - began:.1f} s at {stack.url}, all on this computer, "
+            f"in {folder}\n"
         )
         with Client(ServiceEndpoint(stack.url, stack.token, local=True, data_dir=folder)) as client:
             exit_code = _job(client)
         _say("Stopping …")
     _say(
-        f"Stopped and cleaned up, {time.monotonic() - began:.1f} s in all.\n\n{NEXT.format(opsjobs=_command())}"
+        f"Stopped and cleaned up, {time.monotonic() - began:.1f} s in all.\n\n"
+        f"{NEXT.format(opsjobs=_command())}"
     )
     return exit_code
 
@@ -74,11 +77,13 @@ def _job(client: Client) -> ExitCode:
     job = client.post("/jobs", JOB)
     for action in job["actions"]:
         _say(
-            f"{action['key']:>8}: {action['command'].splitlines()[0]}{' …' * (chr(10) in action['command'])}"
+            f"{action['key']:>8}: "
+            f"{action['command'].splitlines()[0]}{' …' * (chr(10) in action['command'])}"
         )
     execution = client.post(f"/jobs/{job['id']}/execute")
     _say(
-        f"\njob {job['name']} runs as execution {execution['id']} on {pluralize(execution['total_targets'], 'target')}:\n"
+        f"\njob {job['name']} runs as execution {execution['id']} on "
+        f"{pluralize(execution['total_targets'], 'target')}:\n"
     )
     ended, tally = follow(client, execution)
     _summary(

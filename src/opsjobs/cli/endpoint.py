@@ -34,7 +34,8 @@ def find(client: ClientSettings, data_dir: Path) -> ServiceEndpoint:
     if url is None:
         raise CommandFailed(
             f"no running opsjobs found: {data_dir / ENDPOINT_FILE} does not exist.\n"
-            "Start one with `opsjobs up`, or set the address of another: OPSJOBS_URL=https://jobs.example.org OPSJOBS_TOKEN=…\n"
+            "Start one with `opsjobs up`, or set the address of another: "
+            "OPSJOBS_URL=https://jobs.example.org OPSJOBS_TOKEN=…\n"
             "(for an `up` with its own --data-dir, set OPSJOBS_DATA_DIR)"
         )
     is_local = local is not None and url.rstrip("/") == local.rstrip("/")
@@ -59,7 +60,8 @@ def _line(path: Path) -> str | None:
         return None
     except PermissionError:
         raise CommandFailed(
-            f"{path} belongs to another user: run the command as that user, or set OPSJOBS_URL and OPSJOBS_TOKEN.",
+            f"{path} belongs to another user: run the command as that user, or set OPSJOBS_URL "
+            "and OPSJOBS_TOKEN.",
             ExitCode.NOT_ALLOWED,
         ) from None
     except (OSError, UnicodeDecodeError) as broken:

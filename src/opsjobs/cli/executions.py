@@ -104,13 +104,13 @@ def _select_columns(runs: Sequence[Mapping[str, Any]], form: Form) -> Sequence[C
     if form is Form.WIDE or not runs:
         return RUN_COLUMNS
     always = ("target", "status", "step", "took")
-    told = [
+    used = [
         c
         for c in RUN_COLUMNS
         if c.heading in always or any(c.value(run) not in (None, "", "-") for run in runs)
     ]
     one_wave = len({run.get("wave") for run in runs}) < 2
-    return [c for c in told if not (c.heading == "wave" and one_wave)]
+    return [c for c in used if not (c.heading == "wave" and one_wave)]
 
 
 @app.command("list")
@@ -196,7 +196,8 @@ def cancel(execution: Execution, reason: options.Reason = None) -> None:
             f"{path_of('execution', execution)}/cancel", {"reason": reason} if reason else {}
         )
     tell(
-        f"execution {asked['id']} is {asked['status']}: see the cancel proof of each target with `opsjobs executions show {asked['id']}`"
+        f"execution {asked['id']} is {asked['status']}: "
+        f"see the cancel proof of each target with `opsjobs executions show {asked['id']}`"
     )
 
 
@@ -208,7 +209,8 @@ def pause(execution: Execution, reason: options.Reason = None) -> None:
             f"{path_of('execution', execution)}/pause", {"reason": reason} if reason else {}
         )
     tell(
-        f"execution {asked['id']} is {asked['status']}. Continue with: opsjobs executions resume {asked['id']}"
+        f"execution {asked['id']} is {asked['status']}. Continue with: "
+        f"opsjobs executions resume {asked['id']}"
     )
 
 
@@ -224,7 +226,8 @@ def resume(execution: Execution) -> None:
             else "the wave's check failed"
         )
         tell(
-            f"execution {asked['id']}: {pluralize(accepted['failures'], 'failure')} accepted; {allowed}"
+            f"execution {asked['id']}: {pluralize(accepted['failures'], 'failure')} accepted; "
+            f"{allowed}"
         )
     tell(f"execution {asked['id']} is {asked['status']}")
     if (hold := hold_of(asked)) is not None:
@@ -285,18 +288,19 @@ RETRIED = (
 )
 
 
-def _show_retry(told: Json, *, as_json: bool) -> None:
+def _show_retry(preview: Json, *, as_json: bool) -> None:
     if as_json:
-        show_one(told, Form.JSON)
+        show_one(preview, Form.JSON)
         return
     tell(
-        f"would retry {pluralize(told['total_targets'], 'target')} of execution {told['execution']}, starting at the step that failed:"
+        f"would retry {pluralize(preview['total_targets'], 'target')} of execution "
+        f"{preview['execution']}, starting at the step that failed:"
     )
-    show_list(told["targets"], RETRIED, Form.TABLE)
-    if told["retries"]:
-        before = ", ".join(f"{one['id']} ({one['status']})" for one in told["retries"])
+    show_list(preview["targets"], RETRIED, Form.TABLE)
+    if preview["retries"]:
+        before = ", ".join(f"{retry['id']} ({retry['status']})" for retry in preview["retries"])
         tell(f"already retried by {before}: use --again to retry them again")
-    if told["needs_approval"]:
+    if preview["needs_approval"]:
         tell("it would need an approval")
 
 
@@ -333,7 +337,10 @@ def render_result_group(group: dict[str, object]) -> str:
     code = group.get("error_code")
     error = f" ({code})" if code and code not in (group["status"], ErrorCode.NONZERO_EXIT) else ""
     body = _indent(group.get("stdout"), "    ") + _indent(group.get("stderr"), "    ! ")
-    return f"{pluralize(int(str(group['count'])), 'target')}: {group['status']}{exit_code}{error}: {who}\n{body}"
+    return (
+        f"{pluralize(int(str(group['count'])), 'target')}: {group['status']}{exit_code}{error}: "
+        f"{who}\n{body}"
+    )
 
 
 def _indent(output: object, by: str) -> str:
@@ -370,11 +377,14 @@ def headline(e: Json, good: Json | None) -> str:
     """Return the summary of an execution in a few lines."""
     number = "" if e.get("number") is None else f" (number {e['number']})"
     duration = f", {seconds(e['duration_ms'])}" if e.get("duration_ms") is not None else ""
-    asked = f"started by {plain(e.get('requested_by'))} ({e.get('triggered_by')}), {ago(e.get('created_at'))}"
+    asked = (
+        f"started by {plain(e.get('requested_by'))} ({e.get('triggered_by')}), "
+        f"{ago(e.get('created_at'))}"
+    )
     lines = [
         f"execution {e['id']} of {plain(e['job_name'])}{number}: {e['status']}{duration}; {asked}"
     ]
-    lines += [plain(told) for told in (e.get("error"), hold_of(e)) if told]
+    lines += [plain(line) for line in (e.get("error"), hold_of(e)) if line]
     if e.get("parent") is not None and e.get("triggered_by") == TriggeredBy.RETRY:
         lines.append(f"retries execution {e['parent']}")
     if e.get("retries"):

@@ -41,14 +41,14 @@ COLLISIONS = (
 )
 
 
-def show_preview_firings(told: Json, form: Form) -> None:
+def show_preview_firings(preview: Json, form: Form) -> None:
     """Print a preview: the firings on stdout, the description on stderr."""
     if form in (Form.JSON, Form.YAML):
-        show_one(told, form)
+        show_one(preview, form)
         return
-    show_list(told["moments"], MOMENTS, form, name="utc")
-    tell(plain(told["words"]))
-    for note in told.get("notes") or ():
+    show_list(preview["moments"], MOMENTS, form, name="utc")
+    tell(plain(preview["words"]))
+    for note in preview.get("notes") or ():
         tell(f"note: {plain(note)}")
 
 
@@ -57,20 +57,22 @@ def show_firings(items: Sequence[Json], form: Form) -> None:
     show_list(items, FIRINGS, form, name="id")
 
 
-def show_forecast(told: Json, form: Form, *, every_hour: bool) -> None:
+def show_forecast(forecast: Json, form: Form, *, every_hour: bool) -> None:
     """Print the hours that have firings, then suppressed firings, then a description."""
     if form in (Form.JSON, Form.YAML):
-        show_one(told, form)
+        show_one(forecast, form)
         return
     hours = (
-        told["hours"] if every_hour else sorted(told["busiest"], key=lambda hour: str(hour["from"]))
+        forecast["hours"]
+        if every_hour
+        else sorted(forecast["busiest"], key=lambda hour: str(hour["from"]))
     )
-    show_list(hours, _hours(told["hours"]), form, name="from")
-    if told["collisions"] and form is not Form.NAME:
+    show_list(hours, _hours(forecast["hours"]), form, name="from")
+    if forecast["collisions"] and form is not Form.NAME:
         print()
-        show_list(told["collisions"], COLLISIONS, form)
-    tell(plain(told["words"]))
-    for note in told["left_out"]:
+        show_list(forecast["collisions"], COLLISIONS, form)
+    tell(plain(forecast["words"]))
+    for note in forecast["left_out"]:
         tell(f"note: {plain(note)}")
 
 

@@ -21,7 +21,7 @@ Members = Annotated[
         "-t", "--target", metavar="NAME[,NAME]", help="Targets of the group. May be repeated."
     ),
 ]
-Held = Annotated[
+Subgroups = Annotated[
     list[str] | None,
     typer.Option(
         "-g",
@@ -74,13 +74,14 @@ def add(
     *,
     description: Description = None,
     members: Members = None,
-    held: Held = None,
+    subgroups: Subgroups = None,
     selector: options.Selector = None,
 ) -> None:
     """Add a group of named targets, of targets with certain labels, or of other groups."""
     with connect() as client:
         made = client.post(
-            "/target-groups", {"name": name, **_build_body(description, members, held, selector)}
+            "/target-groups",
+            {"name": name, **_build_body(description, members, subgroups, selector)},
         )
     print(made["id"])
     tell(f"group {name} is added")
@@ -93,7 +94,7 @@ def change(
     name: Annotated[str | None, typer.Option(help="The new name.")] = None,
     description: Description = None,
     members: Members = None,
-    held: Held = None,
+    subgroups: Subgroups = None,
     selector: options.Selector = None,
 ) -> None:
     """Change a group. Options that are not given change nothing.
@@ -103,9 +104,9 @@ def change(
     with connect() as client:
         found = _find_group(client, group)
         kept = {field: found[field] for field in ("name", "description", "selector", "groups")}
-        told = _build_body(description, members, held, selector)
+        given = _build_body(description, members, subgroups, selector)
         client.put(
-            f"/target-groups/{found['id']}", {**kept, **told, **({"name": name} if name else {})}
+            f"/target-groups/{found['id']}", {**kept, **given, **({"name": name} if name else {})}
         )
     tell(f"group {name or found['name']} is changed")
 
@@ -123,16 +124,19 @@ def rm(
 
 
 def _build_body(
-    description: str | None, members: list[str] | None, held: list[str] | None, selector: str | None
+    description: str | None,
+    members: list[str] | None,
+    subgroups: list[str] | None,
+    selector: str | None,
 ) -> Json:
     """Return the given fields; an empty selector removes the selector."""
     body: Json = {
         "description": description,
         "targets": options.split(members) if members is not None else None,
-        "groups": options.split(held) if held is not None else None,
+        "groups": options.split(subgroups) if subgroups is not None else None,
     }
-    told = {field: value for field, value in body.items() if value is not None}
-    return told if selector is None else {**told, "selector": selector or None}
+    given = {field: value for field, value in body.items() if value is not None}
+    return given if selector is None else {**given, "selector": selector or None}
 
 
 def _find_group(client: Client, ref: str) -> Json:

@@ -125,7 +125,7 @@ def import_crontab(
         raise CommandFailed(
             "no targets are given. Use -t web-1,web-2, -g GROUP or -l env=prod.", ExitCode.USAGE
         )
-    wishes = CrontabOptions(
+    chosen = CrontabOptions(
         selection,
         prefix if prefix is not None else prefix_of(selection),
         _zone(timezone),
@@ -134,13 +134,14 @@ def import_crontab(
         credential,
         not disabled,
     )
-    plans, sources, lost = _read(files, wishes, system=system)
+    plans, sources, lost = _read(files, chosen, system=system)
     if dry_run:
         yaml_documents.write(
             [plan.job for plan in plans], [_schedule_in_words(plan.schedule) for plan in plans]
         )
         tell(
-            f"would import {pluralize(len(plans), 'job')} with a schedule each; {pluralize(lost, 'line')} skipped"
+            f"would import {pluralize(len(plans), 'job')} with a schedule each; "
+            f"{pluralize(lost, 'line')} skipped"
         )
         return
     with connect() as client:
@@ -161,7 +162,8 @@ def _zone(asked: str | None) -> str:
         return asked
     found = local_zone()
     tell(
-        f"times without a CRON_TZ are taken as {found}, the zone of this machine; use --timezone for another one"
+        f"times without a CRON_TZ are taken as {found}, the zone of this machine; "
+        "use --timezone for another one"
     )
     return found
 
@@ -180,7 +182,7 @@ def local_zone(root: Path = Path("/")) -> str:
 
 
 def _read(
-    files: Sequence[str], wishes: CrontabOptions, *, system: bool
+    files: Sequence[str], chosen: CrontabOptions, *, system: bool
 ) -> tuple[list[PlannedJob], set[str], int]:
     """Return the plans of all entries that can be imported, the crontabs' tags, and a count.
 
@@ -191,7 +193,7 @@ def _read(
     lost = 0
     for file in files:
         text = input_files.read_text(file, FILE_BYTES_MAX)
-        by_place = file.startswith("/etc/") and wishes.user is None
+        by_place = file.startswith("/etc/") and chosen.user is None
         try:
             found = crontab.read(
                 "crontab" if file == "-" else file, text, system=system or by_place
@@ -201,14 +203,15 @@ def _read(
         for left in found.left:
             tell(_render_skipped(left))
         lost += sum(left.target for left in found.left)
-        source = source_of(file, wishes, system=system or by_place)
+        source = source_of(file, chosen, system=system or by_place)
         sources.add(source)
         entries += [(entry, source) for entry in found.entries]
         if not (system or by_place) and _looks_like_a_system_one(found.entries):
             tell(
-                f"{plain(file)}: every command begins with `root`. If it is a system crontab, use --system."
+                f"{plain(file)}: every command begins with `root`. "
+                "If it is a system crontab, use --system."
             )
-    plans = plan_jobs(entries, wishes)
+    plans = plan_jobs(entries, chosen)
     good = [plan for plan in plans if _is_good(plan)]
     return good, sources, lost + len(plans) - len(good)
 
@@ -251,8 +254,8 @@ def _schedule_in_words(schedule: Json) -> str:
 def _store(client: Client, plans: Sequence[PlannedJob], why: Json) -> list[Json]:
     items: list[Json] = []
     for portion in _portions(plans):
-        taken, told = _apply(client, portion, why)
-        for plan, job in zip(taken, told, strict=True):
+        stored, jobs = _apply(client, portion, why)
+        for plan, job in zip(stored, jobs, strict=True):
             shown = {
                 "place": plan.place,
                 "name": job["name"],
@@ -284,7 +287,8 @@ def _apply(
                 raise
             for n in sorted(blocked):
                 tell(
-                    f"{plain(plans[n].place)}: skipped: the safety check blocks it; see why with `opsjobs safety check`"
+                    f"{plain(plans[n].place)}: skipped: the safety check blocks it; "
+                    "see why with `opsjobs safety check`"
                 )
             plans = [plan for n, plan in enumerate(plans) if n not in blocked]
     return [], []
@@ -340,7 +344,8 @@ def _find_obsolete(client: Client, sources: set[str], plans: Sequence[PlannedJob
 def _tell(items: Sequence[Json], gone: Sequence[str], lost: int) -> None:
     for name in gone[:GONE_SHOWN_MAX]:
         tell(
-            f"{plain(name)} was imported earlier, but no line matches it now. If it is obsolete: opsjobs jobs delete {plain(name)}"
+            f"{plain(name)} was imported earlier, but no line matches it now. If it is obsolete: "
+            f"opsjobs jobs delete {plain(name)}"
         )
     if len(gone) > GONE_SHOWN_MAX:
         tell(f"and {len(gone) - GONE_SHOWN_MAX} more jobs of earlier imports")
@@ -348,7 +353,8 @@ def _tell(items: Sequence[Json], gone: Sequence[str], lost: int) -> None:
         item["change"] != "unchanged" or item["schedule"] != "unchanged" for item in items
     )
     tell(
-        f"{pluralize(changed, 'line')} changed something, {len(items) - changed} unchanged, {lost} skipped"
+        f"{pluralize(changed, 'line')} changed something, {len(items) - changed} unchanged, "
+        f"{lost} skipped"
     )
     if any(item["schedule"] == "created" for item in items):
         tell("remove these lines from the crontab now, or both will run them")

@@ -52,20 +52,24 @@ class ImportOptions:
     zone: str | None
     host_key_policy: HostKeyPolicy | None
 
-    def body(self, one: FoundTarget) -> Json:
+    def body(self, target: FoundTarget) -> Json:
         """Return the import entry of one target."""
-        said = one.body()
+        given = target.body()
         labels = {
-            name: one.variables[name][:200] for name in self.labels_from if one.variables.get(name)
+            name: target.variables[name][:200]
+            for name in self.labels_from
+            if target.variables.get(name)
         }
         more: Json = {
-            "credential": one.credential or self.credentials.get(one.user or "") or self.credential,
-            "groups": list(dict.fromkeys([*one.groups, *self.groups])) or None,
-            "labels": {**one.labels, **labels, **self.labels} or None,
-            "zone": one.zone or self.zone,
+            "credential": target.credential
+            or self.credentials.get(target.user or "")
+            or self.credential,
+            "groups": list(dict.fromkeys([*target.groups, *self.groups])) or None,
+            "labels": {**target.labels, **labels, **self.labels} or None,
+            "zone": target.zone or self.zone,
             "host_key_policy": self.host_key_policy,
         }
-        return {**said, **{name: value for name, value in more.items() if value is not None}}
+        return {**given, **{name: value for name, value in more.items() if value is not None}}
 
 
 def import_targets(
@@ -140,7 +144,7 @@ def import_targets(
     service refused a target.
     """
     inventory = _inventory(file, kind)
-    wishes = ImportOptions(
+    chosen = ImportOptions(
         credential,
         _pairs("--credential-of", credentials),
         options.split(group),
@@ -151,7 +155,7 @@ def import_targets(
     )
     with connect() as client:
         stored = _keys(client, inventory.found, file) if with_keys and not dry_run else {}
-        entries = [_with_key(wishes.body(one), one, stored) for one in inventory.found]
+        entries = [_with_key(chosen.body(one), one, stored) for one in inventory.found]
         placing = {"labels": _placing(replace_labels), "groups": _placing(replace_groups)}
         how: Json = {"existing": existing, "dry_run": dry_run, **placing}
         items = [item for portion in _portions(entries) for item in _send(client, portion, how)]
@@ -223,7 +227,8 @@ def _keys(client: Client, found: Sequence[FoundTarget], file: str) -> dict[tuple
                         ]
                     )
                     tell(
-                        f"the key {plain(key)} of {plain(user)} is not stored: it has a passphrase. Use `{plain(add)}`."
+                        f"the key {plain(key)} of {plain(user)} is not stored: "
+                        f"it has a passphrase. Use `{plain(add)}`."
                     )
                     continue
                 body["passphrase"] = ask_passphrase(
@@ -232,7 +237,8 @@ def _keys(client: Client, found: Sequence[FoundTarget], file: str) -> dict[tuple
             client.post("/credentials", body)
         except (OSError, UnicodeDecodeError) as away:
             tell(
-                f"the key {plain(key)} of {plain(user)} cannot be read: {getattr(away, 'strerror', None) or 'it is not text'}"
+                f"the key {plain(key)} of {plain(user)} cannot be read: "
+                f"{getattr(away, 'strerror', None) or 'it is not text'}"
             )
             continue
         except RequestRefused as refused:
@@ -273,8 +279,8 @@ def _portions(entries: Sequence[Json]) -> Iterator[list[Json]]:
 
 
 def _send(client: Client, portion: list[Json], how: Json) -> list[Json]:
-    told = client.post("/targets/import", {"targets": portion, **how})
-    return [{**entry, **item} for entry, item in zip(portion, told["items"], strict=True)]
+    answer = client.post("/targets/import", {"targets": portion, **how})
+    return [{**entry, **item} for entry, item in zip(portion, answer["items"], strict=True)]
 
 
 def _tell(
@@ -301,7 +307,8 @@ def _tell(
     if bare:
         users = plain(", ".join(bare[:10]))
         tell(
-            f"no credential for the login users {users}: use --credential, --credential-of USER=NAME or --with-keys"
+            f"no credential for the login users {users}: "
+            "use --credential, --credential-of USER=NAME or --with-keys"
         )
     outcomes: dict[str, int] = {}
     for item in items:

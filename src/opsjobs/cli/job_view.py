@@ -38,7 +38,10 @@ _OF_THE_HEAD = frozenset({"key", "type", "command", "script", "script_base64", "
 
 def lines(job: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of `jobs show`."""
-    yield f"{plain(job['name'])}: {plain(job.get('status'))}, version {job.get('version')}, id {job.get('id')}"
+    yield (
+        f"{plain(job['name'])}: {plain(job.get('status'))}, version {job.get('version')}, id "
+        f"{job.get('id')}"
+    )
     if job.get("description"):
         yield f"  {plain(job['description'])}"
     if job.get("tags"):
@@ -90,7 +93,10 @@ def _parameter(parameter: Mapping[str, Any]) -> Iterator[str]:
         f"{name} {_value(parameter[name])}" for name in _RULES if parameter.get(name) is not None
     ]
     about = parameter.get("label") or parameter.get("description")
-    yield f"  {plain(parameter['name'])}: {plain(', '.join(words))}{' - ' + plain(about) if about else ''}"
+    yield (
+        f"  {plain(parameter['name'])}: "
+        f"{plain(', '.join(words))}{' - ' + plain(about) if about else ''}"
+    )
 
 
 def _step(number: int, action: Mapping[str, Any]) -> Iterator[str]:

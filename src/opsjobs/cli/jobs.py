@@ -165,26 +165,28 @@ def validate(files: Files) -> None:
     wrong = 0
     with connect() as client:
         placed = yaml_documents.placed_bodies(files)
-        doubles = {id(one): first for first, one in yaml_documents.doubles(placed)}
-        for one in placed:
-            name = one.body.get("name")
-            told = client.post("/jobs/validate", one.body)
-            if (first := doubles.get(id(one))) is not None:
+        doubles = {id(placed_job): first for first, placed_job in yaml_documents.doubles(placed)}
+        for placed_job in placed:
+            name = placed_job.body.get("name")
+            result = client.post("/jobs/validate", placed_job.body)
+            if (first := doubles.get(id(placed_job))) is not None:
                 detail = f"{first.at('/name')} has a job of this name, too"
-                told["errors"] += [{"pointer": "/name", "detail": detail, "code": "duplicate_name"}]
-            valid = told["valid"] and first is None
+                result["errors"] += [
+                    {"pointer": "/name", "detail": detail, "code": "duplicate_name"}
+                ]
+            valid = result["valid"] and first is None
             wrong += not valid
             for kind in ("errors", "warnings"):
-                for fault in told[kind]:
+                for fault in result[kind]:
                     where = fault["pointer"] or "the whole"
-                    place = one.at(fault["pointer"]) + (f": {name}" if name else "")
+                    place = placed_job.at(fault["pointer"]) + (f": {name}" if name else "")
                     print(
                         plain(
                             f"{place}: {kind[:-1]} at {where}: {fault['detail']} ({fault['code']})"
                         )
                     )
             if valid:
-                tell(f"{plain(name or one.at())} is valid")
+                tell(f"{plain(name or placed_job.at())} is valid")
     raise typer.Exit(ExitCode.ERROR if wrong else ExitCode.OK)
 
 
@@ -231,8 +233,8 @@ def delete(job: Job) -> None:
 def _set(job: str, verb: str, words: str) -> None:
     with connect() as client:
         path = path_of("job", client.by_name("job", job)["id"])
-        told = client.post(f"{path}/{verb}")
-    tell(f"job {told['name']} {words}")
+        changed = client.post(f"{path}/{verb}")
+    tell(f"job {changed['name']} {words}")
 
 
 def _apply(files: list[str], output: Form, *, dry_run: bool, override: str | None = None) -> None:
@@ -243,18 +245,20 @@ def _apply(files: list[str], output: Form, *, dry_run: bool, override: str | Non
     with connect() as client:
         body = {"jobs": [one.body for one in placed], **options.because(None, override)}
         try:
-            told = client.post("/jobs/apply", body, dry_run="true" if dry_run else None)
+            answer = client.post("/jobs/apply", body, dry_run="true" if dry_run else None)
         except RequestRefused as refused:
             raise refused.reworded(yaml_documents.in_places(str(refused), placed, "job")) from None
-    show_list(told["items"], CHANGES, output)
-    for item in told["items"]:
+    show_list(answer["items"], CHANGES, output)
+    for item in answer["items"]:
         for warning in item.get("warnings") or ():
             tell(
                 plain(
-                    f"{item['name']}: warning at {warning['pointer'] or 'the whole'}: {warning['detail']} ({warning['code']})"
+                    f"{item['name']}: warning at {warning['pointer'] or 'the whole'}: "
+                    f"{warning['detail']} ({warning['code']})"
                 )
             )
-    changed = sum(item["change"] != "unchanged" for item in told["items"])
+    changed = sum(item["change"] != "unchanged" for item in answer["items"])
     tell(
-        f"{pluralize(changed, 'job')} {'would change' if dry_run else 'changed'}, {len(told['items']) - changed} unchanged"
+        f"{pluralize(changed, 'job')} {'would change' if dry_run else 'changed'}, "
+        f"{len(answer['items']) - changed} unchanged"
     )

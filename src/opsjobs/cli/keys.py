@@ -58,14 +58,16 @@ def new(
         text, made = new_key()
         print(text)
         tell(
-            f"this is key {made}: add it to ENCRYPTION_KEYS of all processes, after the current key; see docs/concepts/secrets.md"
+            f"this is key {made}: add it to ENCRYPTION_KEYS of all processes, after the current "
+            "key; see docs/concepts/secrets.md"
         )
         return
     path = _file()
     made = put_first(path)
     print(made)
     tell(
-        f"key {made} is the first key of {path} now. Restart `opsjobs up`, then: opsjobs keys rotate"
+        f"key {made} is the first key of {path} now. Restart `opsjobs up`, then: "
+        "opsjobs keys rotate"
     )
 
 
@@ -115,7 +117,8 @@ def drop_key(
     path = _file()
     if not drop(path, key):
         raise CommandFailed(
-            f"{path} does not hold key {key} after its first key. Remove it from ENCRYPTION_KEYS instead.",
+            f"{path} does not hold key {key} after its first key. "
+            "Remove it from ENCRYPTION_KEYS instead.",
             ExitCode.NOT_FOUND,
         )
     tell(f"key {key} is removed from {path}. Restart `opsjobs up`, so that its processes drop it")
@@ -137,7 +140,8 @@ def _until_done(client: Client) -> Json:
             moved = time.monotonic()
         elif time.monotonic() - moved > PATIENCE_SECONDS:
             raise CommandFailed(
-                f"{answer['left']} rows are locked by others, or cannot be decrypted. See the log of the API, then repeat the command."
+                f"{answer['left']} rows are locked by others, or cannot be decrypted. "
+                "See the log of the API, then repeat the command."
             )
         else:
             time.sleep(PAUSE_SECONDS)
@@ -148,6 +152,7 @@ def _file() -> Path:
     path = load_client()[1] / KEYS_FILE
     if not path.exists():
         raise CommandFailed(
-            f"{path} does not exist: the keys come from ENCRYPTION_KEYS. Create one with `opsjobs keys new --print`, then change the setting."
+            f"{path} does not exist: the keys come from ENCRYPTION_KEYS. "
+            "Create one with `opsjobs keys new --print`, then change the setting."
         )
     return path

@@ -121,30 +121,35 @@ _PREVIEW_COLUMNS = (
 
 def show_preview(client: Client, path: str, body: Json, *, as_json: bool) -> ExitCode:
     """Print what `body` would start, without starting it. Raises CommandFailed if refused."""
-    told = client.post(path, {**body, "dry_run": True})
+    preview = client.post(path, {**body, "dry_run": True})
     if as_json:
-        show_one(told, Form.JSON)
+        show_one(preview, Form.JSON)
         return ExitCode.OK
-    wave_of = {name: number for number, wave in enumerate(told["waves"], start=1) for name in wave}
+    wave_of = {
+        name: number for number, wave in enumerate(preview["waves"], start=1) for name in wave
+    }
     show_list(
-        [{**command, "wave": wave_of.get(command["target"])} for command in told["commands"]],
+        [{**command, "wave": wave_of.get(command["target"])} for command in preview["commands"]],
         _PREVIEW_COLUMNS,
         Form.TABLE,
     )
-    if told["commands_total"] > len(told["commands"]):
-        tell(f"… and {told['commands_total'] - len(told['commands'])} more")
-    tell(_summarize_preview(told))
+    if preview["commands_total"] > len(preview["commands"]):
+        tell(f"… and {preview['commands_total'] - len(preview['commands'])} more")
+    tell(_summarize_preview(preview))
     return ExitCode.OK
 
 
-def _summarize_preview(told: Mapping[str, Any]) -> str:
+def _summarize_preview(preview: Mapping[str, Any]) -> str:
     lines = [
-        f"dry run: {pluralize(len(told['targets']), 'target')} in {pluralize(len(told['waves']), 'wave')}; nothing was started"
+        (
+            f"dry run: {pluralize(len(preview['targets']), 'target')} in "
+            f"{pluralize(len(preview['waves']), 'wave')}; nothing was started"
+        )
     ]
-    changes, estimate = told["changes"], told["estimate"]
-    if told.get("verdict") is not None:
-        found = [f"{f['rule']} ({f['severity']}): {f['reason']}" for f in told["findings"]]
-        lines += [f"safety check: {told['verdict']}", *(plain(line) for line in found)]
+    changes, estimate = preview["changes"], preview["estimate"]
+    if preview.get("verdict") is not None:
+        found = [f"{f['rule']} ({f['severity']}): {f['reason']}" for f in preview["findings"]]
+        lines += [f"safety check: {preview['verdict']}", *(plain(line) for line in found)]
     if changes["since"] is not None:
         named = [(word, changes[word]) for word in ("added", "removed") if changes[word]]
         lines += [
@@ -153,6 +158,7 @@ def _summarize_preview(told: Mapping[str, Any]) -> str:
         ]
     if estimate["seconds"] is not None:
         lines.append(
-            f"estimated: {seconds(estimate['seconds'] * 1_000)}, from {pluralize(estimate['executions'], 'execution')}"
+            f"estimated: {seconds(estimate['seconds'] * 1_000)}, from "
+            f"{pluralize(estimate['executions'], 'execution')}"
         )
     return "\n".join(lines)

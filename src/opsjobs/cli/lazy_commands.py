@@ -40,7 +40,9 @@ class Commands(TyperGroup):
 
     entries: ClassVar[dict[str, LazyCommand]]
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]  # its Context is its own click's
+    def resolve_command(  # type: ignore[override]  # Typer has its own copy of click's Context
+        self, ctx: typer.Context, args: list[str]
+    ) -> Any:
         """Return the command that the first argument names.
 
         Suggests similar names itself: Typer knows only loaded commands.
@@ -55,11 +57,13 @@ class Commands(TyperGroup):
             ctx.fail(f"No such command {name!r}. Did you mean {', '.join(map(repr, near))}?")
         return super().resolve_command(ctx, args)
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # noqa: ARG002  its Context is its own click's
+    def list_commands(self, _: typer.Context) -> list[str]:  # type: ignore[override]  # its Context
         """Return the names of the commands."""
         return list(self.entries)
 
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]  # noqa: ARG002  as above
+    def get_command(  # type: ignore[override]  # its Context
+        self, _: typer.Context, cmd_name: str
+    ) -> Any:
         """Return the command of this name, or None."""
         entry = self.entries.get(cmd_name)
         if entry is None:
@@ -73,7 +77,9 @@ class Commands(TyperGroup):
         command = CommandInfo(cmd_name, callback=found, no_args_is_help=entry.bare)
         return get_command_from_info(command, pretty_exceptions_short=True, rich_markup_mode=None)
 
-    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]  # noqa: ARG002  as above
+    def format_commands(  # type: ignore[override]  # its Context
+        self, _: typer.Context, formatter: Any
+    ) -> None:
         """Write the list of commands without loading any of them."""
         room = formatter.width - 6 - max(map(len, self.entries))
         with formatter.section("Commands"):

@@ -89,8 +89,8 @@ class LiveView:
             else ""
         )
         wave = f"wave {data['wave']} of {data['waves']}" if data.get("wave") is not None else ""
-        if told := ": ".join(part for part in (by, wave) if part):
-            self._terminal.notice(told)
+        if notice := ": ".join(part for part in (by, wave) if part):
+            self._terminal.notice(notice)
         elif data.get("reason") and data.get("status") != "paused":
             self._terminal.notice(plain(data["reason"]), "yellow")
         self._ask.set()
@@ -171,7 +171,10 @@ def header(execution: Mapping[str, Any]) -> str:
     of = f" of {plain(name)}" if name and execution.get("job_id") is not None else ""
     wave = _wave_of(execution)
     waves = f" (wave {wave[0]} of {wave[1]})" if wave is not None and wave[1] > 1 else ""
-    return f"execution {execution['id']}{of} on {pluralize(int(execution['total_targets']), 'target')}{waves}"
+    return (
+        f"execution {execution['id']}{of} on "
+        f"{pluralize(int(execution['total_targets']), 'target')}{waves}"
+    )
 
 
 def _wave_of(execution: Mapping[str, Any]) -> tuple[int, int] | None:

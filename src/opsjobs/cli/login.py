@@ -27,10 +27,10 @@ def login(
         if is_clear_text(url):
             tell(f"warning: {url} is not https: the password is sent in clear text")
         body = {"username": username, "password": read_password(f"Password of {username}")}
-        told = client.once("/auth/login", body)
+        tokens = client.once("/auth/login", body)
     logins = TokenStore()
     with logins.lock():
-        logins.keep(url, StoredLogin.of_answer(username, told))
+        logins.keep(url, StoredLogin.of_answer(username, tokens))
     tell(f"logged in at {url} as {username}")
 
 

@@ -59,7 +59,8 @@ def logs(
     picks = failed or stderr or action is not None or tail is not None or timestamps
     if picks and (as_json or stream is not None):
         raise CommandFailed(
-            "--json and --stream print the whole log: they exclude --failed, --stderr, --action, --tail and --timestamps.",
+            "--json and --stream print the whole log: "
+            "they exclude --failed, --stderr, --action, --tail and --timestamps.",
             ExitCode.USAGE,
         )
     with connect() as client:
@@ -107,45 +108,47 @@ def _picked(
     timestamps: bool,
 ) -> None:
     runs, _ = client.items(f"{path}/targets", limit=0)
-    known = {str(run["target"]["id"]): str(run["target"]["name"]) for run in runs}
-    if target is not None and target not in (*known, *known.values()):
+    names = {str(run["target"]["id"]): str(run["target"]["name"]) for run in runs}
+    if target is not None and target not in (*names, *names.values()):
         raise CommandFailed(
             f"{target}: the execution has no such target. See: opsjobs executions show",
             ExitCode.NOT_FOUND,
         )
-    bad = {str(run["target"]["id"]) for run in runs if run["status"] not in SUCCEEDED}
-    meant = {
-        i for i, name in known.items() if target in (None, i, name) and (not failed or i in bad)
+    unsuccessful = {str(run["target"]["id"]) for run in runs if run["status"] not in SUCCEEDED}
+    selected = {
+        i
+        for i, name in names.items()
+        if target in (None, i, name) and (not failed or i in unsuccessful)
     }
-    kept: dict[str, deque[bytes]] = {}
-    at = [""]
+    tails: dict[str, deque[bytes]] = {}
+    moment = [""]
 
     def put(_stream: str, portion: bytes) -> None:
         for line in portion.splitlines(keepends=True):
-            stamped = f"{at[0]} ".encode() + line if timestamps else line
+            stamped = f"{moment[0]} ".encode() + line if timestamps else line
             if tail is None:
                 terminal.write("stdout", stamped)
             else:
-                kept.setdefault(line.partition(b" | ")[0].decode(), deque(maxlen=tail)).append(
+                tails.setdefault(line.partition(b" | ")[0].decode(), deque(maxlen=tail)).append(
                     stamped
                 )
 
-    lines = OutputLines(put, lambda i: known.get(i, i))
+    lines = OutputLines(put, lambda i: names.get(i, i))
     for item in _items(client.raw(f"{path}/log", format="ndjson")):
         data = item["data"]
-        if item["event"] == "output" and str(data.get("target")) in meant and only(data):
-            at[0] = str(item["at"])
+        if item["event"] == "output" and str(data.get("target")) in selected and only(data):
+            moment[0] = str(item["at"])
             lines.output(data)
     lines.finish()
-    for lasts in kept.values():
+    for lasts in tails.values():
         terminal.write("stdout", b"".join(lasts))
     terminal.close_line()
 
 
 def _items(portions: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    held = b""
+    rest = b""
     for portion in portions:
-        *whole, held = (held + portion).split(b"\n")
+        *whole, rest = (rest + portion).split(b"\n")
         yield from (json.loads(line) for line in whole if line)
-    if held:
-        yield json.loads(held)
+    if rest:
+        yield json.loads(rest)

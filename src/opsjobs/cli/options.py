@@ -98,7 +98,10 @@ WaitLimit = Annotated[
     typer.Option(
         "--wait-limit",
         metavar="DURATION",
-        help="Exit with 7 after waiting this long for a person's decision (default: never on a terminal, else 10m).",
+        help=(
+            "Exit with 7 after waiting this long for a person's decision (default: "
+            "never on a terminal, else 10m)."
+        ),
     ),
 ]
 Detach = Annotated[
@@ -194,7 +197,7 @@ def spread(group: type[Any], name: str) -> Callable[[Callable[..., None]], Calla
             }
             command(**others, **{name: grouped})
 
-        run_command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
+        run_command.__dict__["__signature__"] = Signature(parameters)  # Typer reads it
         return run_command
 
     return decorate

@@ -74,7 +74,8 @@ def _stream(event: dict[str, Any]) -> str:
 def bytes_of(event: Mapping[str, Any]) -> bytes:
     """Return the bytes of an `output` event, or the notice that some were dropped."""
     if event.get("dropped"):
-        return f"… {event['dropped']} bytes of {event.get('stream')} were dropped (output_limit)\n".encode()
+        stream = event.get("stream")
+        return f"… {event['dropped']} bytes of {stream} were dropped (output_limit)\n".encode()
     if "data_base64" in event:
         return base64.b64decode(event["data_base64"])
     return str(event.get("data") or "").encode("utf-8", "surrogatepass")

@@ -35,7 +35,8 @@ def values_of(
         if parameter.get("secret") and parameter["name"] in values:
             name = parameter["name"]
             tell(
-                f"warning: -p {name}=… shows a secret in the process list and in the shell's history. "
+                f"warning: -p {name}=… shows a secret in the process list "
+                "and in the shell's history. "
                 f"Use --param-file {name}=FILE, or leave it out to be asked."
             )
     values |= {name: read_value(path) for name, path in from_files.items()}

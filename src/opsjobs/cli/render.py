@@ -28,8 +28,8 @@ GAP = 2
 FOLDED_COLUMNS = 16
 """The smallest width of a folded column; a column without that room is not shown."""
 NEVER_FOLDED = frozenset({
-    "id", "uuid", "name", "host", "target", "targets", "job", "schedule", "execution", "credential", "user", "username", "service",
-    "group", "file", "key", "zone", "jump",
+    "id", "uuid", "name", "host", "target", "targets", "job", "schedule", "execution",
+    "credential", "user", "username", "service", "group", "file", "key", "zone", "jump",
 })  # fmt: skip
 """Headings of columns that are never folded: their cells are typed again."""
 REASONS = frozenset({"error", "message", "why", "reason", "waits for", "outcome", "changes"})

@@ -64,7 +64,9 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="COMMAND",
-            help="One command line for the target's shell, in quotes; with --script, its arguments.",
+            help=(
+                "One command line for the target's shell, in quotes; with --script, its arguments."
+            ),
         ),
     ] = None,
     *,
@@ -158,7 +160,8 @@ def build_program(words: list[str], script: str | None, interpreter: str | None)
     if script is None:
         if len(words) != 1 or interpreter is not None:
             raise CommandFailed(
-                "missing COMMAND or --script FILE. Give one COMMAND in quotes, or a script with its arguments.",
+                "missing COMMAND or --script FILE. Give one COMMAND in quotes, or a script with "
+                "its arguments.",
                 ExitCode.USAGE,
             )
         return {"type": "command", "command": words[0]}

@@ -98,12 +98,12 @@ class Tally:
     def summary(self, execution: Mapping[str, Any]) -> Iterator[str]:
         """Yield the summary of this ended execution (the response of GET /executions/{id})."""
         total, duration_ms = int(execution["total_targets"]), execution.get("duration_ms")
-        told = render_counts(
+        counts = render_counts(
             execution.get("counts") or Counter(r.status for r in self._runs.values())
         )
         speed = f" ({total * 1_000 / duration_ms:.1f} targets/s)" if duration_ms else ""
         of = f"of {pluralize(total, 'target')} in {seconds(duration_ms)}{speed}"
-        yield f"execution {execution['id']} {execution['status']}: {told} {of}"
+        yield f"execution {execution['id']} {execution['status']}: {counts} {of}"
         slowest = self.slowest()
         if len(self._runs) > 1 and slowest:
             yield "slowest: " + ", ".join(f"{name} {seconds(ms)}" for name, ms in slowest)

@@ -21,7 +21,10 @@ _EVERY = ("minutes", "hours", "daily", "weekly", "monthly")
 WHEN = frozenset(
     {"type", "cron", "at", "local_time", "every", "interval", "anchor", "time", "weekdays", "day"},
 )
-HOW = "--cron '30 2 * * *', --at 2026-12-01T09:00:00+01:00, --every daily --time 02:30, --every 15m, or -f FILE"
+HOW = (
+    "--cron '30 2 * * *', --at 2026-12-01T09:00:00+01:00, --every daily --time 02:30, --every "
+    "15m, or -f FILE"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,35 +127,40 @@ class ScheduleTiming:
     def body(self, kept: Json | None = None) -> Json:
         """Return the whole schedule: options, over the file, over `kept`. Raises CommandFailed."""
         base = kept or {}
-        for said in (
+        for given in (
             yaml_documents.one(self.file, "schedule") if self.file is not None else {},
             self._collect(),
         ):
-            anew = WHEN if said.keys() & {"cron", "at", "local_time", "every"} else frozenset()
-            values = {**(base.get("parameters") or {}), **(said.get("parameters") or {})}
-            base = {**{name: value for name, value in base.items() if name not in anew}, **said}
+            replaced = WHEN if given.keys() & {"cron", "at", "local_time", "every"} else frozenset()
+            values = {**(base.get("parameters") or {}), **(given.get("parameters") or {})}
+            base = {
+                **{name: value for name, value in base.items() if name not in replaced},
+                **given,
+            }
             base |= {"parameters": values} if values else {}
         return base
 
     def _collect(self) -> Json:
-        told: Json = {name: getattr(self, name) for name in _PLAIN}
-        told["weekdays"] = options.split(self.weekdays) or None
-        told["day"] = (
+        given: Json = {name: getattr(self, name) for name in _PLAIN}
+        given["weekdays"] = options.split(self.weekdays) or None
+        given["day"] = (
             int(self.day)
             if self.day is not None and re.fullmatch("[0-9]{1,9}", self.day)
             else self.day
         )
-        told["parameters"] = options.pairs("--param", self.params) or None
+        given["parameters"] = options.pairs("--param", self.params) or None
         return {
-            **{name: value for name, value in told.items() if value is not None},
+            **{name: value for name, value in given.items() if value is not None},
             **self._collect_timing(),
             **self._collect_removable(),
         }
 
     def _collect_timing(self) -> Json:
-        ways = [name for name in ("cron", "at", "every") if getattr(self, name) is not None]
-        if len(ways) > 1:
-            raise CommandFailed(f"--{ways[0]} and --{ways[1]} exclude each other.", ExitCode.USAGE)
+        timings = [name for name in ("cron", "at", "every") if getattr(self, name) is not None]
+        if len(timings) > 1:
+            raise CommandFailed(
+                f"--{timings[0]} and --{timings[1]} exclude each other.", ExitCode.USAGE
+            )
         if self.cron is not None:
             return {"type": "cron", "cron": self.cron}
         if self.at is not None:
@@ -166,7 +174,8 @@ class ScheduleTiming:
         short = _SHORT.fullmatch(self.every)
         if short is None:
             raise CommandFailed(
-                f"--every: {self.every!r} is not a period. Use 15m, 2h, 3d, 2w, or one of {', '.join(_EVERY)}.",
+                f"--every: {self.every!r} is not a period. "
+                f"Use 15m, 2h, 3d, 2w, or one of {', '.join(_EVERY)}.",
                 ExitCode.USAGE,
             )
         if self.interval is not None:
@@ -177,15 +186,15 @@ class ScheduleTiming:
 
     def _collect_removable(self) -> Json:
         """Return the fields that can be removed: `none`, 0 or an empty name removes them."""
-        said: Json = {}
+        given: Json = {}
         for name, value in (("start_at", self.start), ("end_at", self.end)):
             if value is not None:
-                said[name] = None if value == "none" else value
+                given[name] = None if value == "none" else value
         if self.max_firings is not None:
-            said["max_firings"] = self.max_firings or None
+            given["max_firings"] = self.max_firings or None
         if self.calendars is not None:
-            said["calendars"] = options.split(self.calendars)
-        return said
+            given["calendars"] = options.split(self.calendars)
+        return given
 
 
 # Options with the same name and value in the body.

@@ -108,7 +108,8 @@ def add(
             launched.get("policy") or {}
         ).get("approval"):
             tell(
-                f"warning: {plain(launched['name'])} needs an approval: each execution waits for it (`opsjobs approvals list`)"
+                f"warning: {plain(launched['name'])} needs an approval: "
+                "each execution waits for it (`opsjobs approvals list`)"
             )
     print(made["id"])
 
@@ -157,9 +158,10 @@ def pause(
     """Pause a schedule. Until it is resumed, each due firing is recorded as skipped."""
     with connect() as client:
         path = path_of("schedule", find_schedule(client, schedule)["id"])
-        told = client.post(f"{path}/pause", {"reason": reason} if reason else {})
+        changed = client.post(f"{path}/pause", {"reason": reason} if reason else {})
     tell(
-        f"schedule {plain(told['name'])} is paused. Continue with: opsjobs schedules resume {told['id']}"
+        f"schedule {plain(changed['name'])} is paused. Continue with: "
+        f"opsjobs schedules resume {changed['id']}"
     )
 
 
@@ -167,8 +169,10 @@ def pause(
 def resume(schedule: Schedule) -> None:
     """Resume a paused schedule with its next firing. Skipped firings stay skipped."""
     with connect() as client:
-        told = client.post(f"{path_of('schedule', find_schedule(client, schedule)['id'])}/resume")
-        _report(client, told, "is resumed")
+        changed = client.post(
+            f"{path_of('schedule', find_schedule(client, schedule)['id'])}/resume"
+        )
+        _report(client, changed, "is resumed")
 
 
 @app.command()
@@ -224,10 +228,10 @@ def preview(
     """
     with connect() as client:
         asked = _build_preview(client, schedule, timing)
-        told = client.post(
+        answer = client.post(
             "/schedules/preview", {**asked, "count": count, **({"from": after} if after else {})}
         )
-    show_preview_firings(told, output)
+    show_preview_firings(answer, output)
 
 
 @app.command()
@@ -262,8 +266,8 @@ def forecast(
     Shows the busiest hours, and firings that a calendar suppresses.
     """
     with connect() as client:
-        told = client.get("/schedules/forecast")
-    show_forecast(told, output, every_hour=every_hour)
+        answer = client.get("/schedules/forecast")
+    show_forecast(answer, output, every_hour=every_hour)
 
 
 def find_schedule(client: Client, ref: str) -> Json:
@@ -271,14 +275,14 @@ def find_schedule(client: Client, ref: str) -> Json:
 
     A name that schedules of several jobs share is given as JOB/NAME.
     """
-    if is_id(ref) and (known := client.find(path_of("schedule", ref))):
-        return known
-    # Names may contain slashes, such as `cron */5 * * * *`: each split is tried, then the whole name.
-    ways = [
+    if is_id(ref) and (found := client.find(path_of("schedule", ref))):
+        return found
+    # Names may contain slashes, such as `cron */5 * * * *`: try each split, then the whole name.
+    splits = [
         (ref[:place], ref[place + 1 :]) for place, character in enumerate(ref) if character == "/"
     ]
     items: list[Json] = []
-    for job, name in (*ways, (None, ref)):
+    for job, name in (*splits, (None, ref)):
         items, more = client.items("/schedules", limit=SAME_NAME_SHOWN, name=name, job_name=job)
         if items:
             break
@@ -291,7 +295,8 @@ def find_schedule(client: Client, ref: str) -> Json:
     if len(items) > 1:
         several = ", ".join([*map(_ref, items), *(["and more"] if more else [])])
         raise CommandFailed(
-            f"several schedules have the name {plain(ref)}: name the one you mean ({plain(several)}).",
+            f"several schedules have the name {plain(ref)}: "
+            f"name the one you mean ({plain(several)}).",
             ExitCode.USAGE,
         )
     return items[0]
@@ -305,9 +310,9 @@ def _ref(schedule: Json) -> str:
 def _summarize(schedule: Json) -> Json:
     """Return the non-empty fields, with the last firing as a sentence."""
     last_one = schedule.get("last_firing")
-    told = f"{render_time(last_one['due_at'])}: {last_one['explained']}" if last_one else None
+    sentence = f"{render_time(last_one['due_at'])}: {last_one['explained']}" if last_one else None
     shown = {name: value for name, value in schedule.items() if value not in (None, [], {})}
-    return {**shown, **({"last_firing": told} if told else {})}
+    return {**shown, **({"last_firing": sentence} if sentence else {})}
 
 
 def _build_preview(client: Client, schedule: str | None, timing: ScheduleTiming) -> Json:
@@ -324,13 +329,14 @@ def _build_preview(client: Client, schedule: str | None, timing: ScheduleTiming)
 def _report(client: Client, schedule: Json, words: str) -> None:
     """Print the schedule in words and its next firings."""
     tell(
-        f"schedule {plain(schedule['name'])} of {plain(schedule['job_name'])} {words}: {plain(schedule['words'])}"
+        f"schedule {plain(schedule['name'])} of {plain(schedule['job_name'])} {words}: "
+        f"{plain(schedule['words'])}"
     )
-    told: Any = client.post("/schedules/preview", {"id": schedule["id"], "count": SHOWN_NEXT})
-    for moment in told["moments"]:
+    upcoming: Any = client.post("/schedules/preview", {"id": schedule["id"], "count": SHOWN_NEXT})
+    for moment in upcoming["moments"]:
         closed = (
             f", closed by {plain(moment['closed']['calendar'])}" if moment.get("closed") else ""
         )
         tell(f"  {moment['local']}  ({render_time(moment['utc'])}){closed}")
-    if not told["moments"]:
+    if not upcoming["moments"]:
         tell("  it never fires")

@@ -53,7 +53,8 @@ def read_password(question: str, *, twice: bool = False) -> str:
     line = sys.stdin.readline(PASSWORD_CHARACTERS_MAX + 2).rstrip("\r\n")
     if not line or len(line) > PASSWORD_CHARACTERS_MAX:
         raise CommandFailed(
-            f"{question}: give it as one line of standard input, at most {PASSWORD_CHARACTERS_MAX} characters.",
+            f"{question}: give it as one line of standard input, at most "
+            f"{PASSWORD_CHARACTERS_MAX} characters.",
             ExitCode.USAGE,
         )
     return line

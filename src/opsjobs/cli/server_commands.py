@@ -49,12 +49,12 @@ def up(
     PostgreSQL, Valkey, API, worker and scheduler, supervised, until Ctrl-C. Its data survives
     Ctrl-C and kill -9. DATABASE_URL and REDIS_URL replace the embedded servers.
     """
-    known = settings.load()
+    configured = settings.load()
     module = load_module("opsjobs.standalone.up")
     chosen = module.StackOptions(
-        data_dir=(data_dir or known.data_dir).expanduser().absolute(),
-        host=host or known.api.host,
-        port=known.api.port if port is None else port,
+        data_dir=(data_dir or configured.data_dir).expanduser().absolute(),
+        host=host or configured.api.host,
+        port=configured.api.port if port is None else port,
         lab=lab,
         worker_processes=worker_processes,
     )
@@ -82,11 +82,13 @@ def api(
     ] = None,
 ) -> None:
     """Serve the HTTP API."""
-    known = settings.for_service(settings.load())
+    configured = settings.for_service(settings.load())
     chosen = replace(
-        known.api, host=host or known.api.host, port=known.api.port if port is None else port
+        configured.api,
+        host=host or configured.api.host,
+        port=configured.api.port if port is None else port,
     )
-    raise typer.Exit(_call("opsjobs.api.app", "serve", replace(known, api=chosen)))
+    raise typer.Exit(_call("opsjobs.api.app", "serve", replace(configured, api=chosen)))
 
 
 def worker(
@@ -101,13 +103,13 @@ def worker(
     ] = None,
 ) -> None:
     """Run jobs on targets."""
-    known = settings.for_service(settings.load())
+    configured = settings.for_service(settings.load())
     chosen = replace(
-        known.worker,
-        zone=zone or known.worker.zone,
-        concurrency=concurrency or known.worker.concurrency,
+        configured.worker,
+        zone=zone or configured.worker.zone,
+        concurrency=concurrency or configured.worker.concurrency,
     )
-    raise typer.Exit(_call("opsjobs.composition.worker", "run", replace(known, worker=chosen)))
+    raise typer.Exit(_call("opsjobs.composition.worker", "run", replace(configured, worker=chosen)))
 
 
 def scheduler() -> None:
@@ -141,7 +143,8 @@ def check() -> None:
     state = _call("opsjobs.store.migrations.runner", "check", _database_url())
     if not state.up_to_date:
         raise CommandFailed(
-            f"the database is at revision {state.current or '(none)'}, this release needs {state.head}: run `opsjobs db upgrade`."
+            f"the database is at revision {state.current or '(none)'}, this release needs "
+            f"{state.head}: run `opsjobs db upgrade`."
         )
     tell(f"the database is at revision {state.current}, as this release needs")
 

@@ -160,7 +160,10 @@ def _public_key(file: Path) -> str:
         except (OSError, UnicodeDecodeError) as away:
             raise CommandFailed(f"--key: {file} cannot be read: {away}", ExitCode.USAGE) from None
     if "PRIVATE KEY-----" in text:
-        detail = "this is a private key. Keep it secret, and extract the public key with `openssl pkey -in FILE -pubout`."
+        detail = (
+            "this is a private key. Keep it secret, and extract the public key with `openssl pkey "
+            "-in FILE -pubout`."
+        )
         raise CommandFailed(f"--key: {detail}", ExitCode.USAGE)
     if not text.strip() or len(text) > KEY_CHARACTERS_MAX:
         raise CommandFailed(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-EVENT_BYTES_MAX = (
-    32 << 20
-)  # far over the largest chunk that the service sends; a guard against a broken server
+# Far over the largest chunk that the service sends: a guard against a broken server.
+EVENT_BYTES_MAX = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,10 @@ def _parts(found: Mapping[str, Any]) -> dict[str, object]:
         "scheduler": f"{scheduler['status']}, "
         + ("never seen" if ticked is None else f"ticked {elapsed(ticked)}"),
         "executions": render_counts(found["executions"]),
-        "log": f"{found['log']['bytes'] / (1 << 20):.1f} MiB, {pluralize(found['events_unpublished'], 'event')} to publish",
+        "log": (
+            f"{found['log']['bytes'] / (1 << 20):.1f} MiB, "
+            f"{pluralize(found['events_unpublished'], 'event')} to publish"
+        ),
         "stream clients": found["streams"],
     }
 
@@ -106,8 +109,11 @@ def _parts(found: Mapping[str, Any]) -> dict[str, object]:
 def show(output: options.Output = Form.TABLE) -> None:
     """Show every setting with its value and its origin; secrets are masked."""
     show_list([asdict(doc) for doc in describe()], COLUMNS, output)
-    for name, meant in unknown().items():
-        tell(f"{name} is set, but is not a setting." + (f" Did you mean {meant}?" if meant else ""))
+    for name, similar in unknown().items():
+        tell(
+            f"{name} is set, but is not a setting."
+            + (f" Did you mean {similar}?" if similar else "")
+        )
     _load_settings(os.environ)
 
 

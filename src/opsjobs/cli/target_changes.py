@@ -76,7 +76,7 @@ class Fields:
 
         Raises CommandFailed for exclusive options.
         """
-        told: Json = {
+        given: Json = {
             name: getattr(self, name)
             for name in (
                 "name",
@@ -90,8 +90,8 @@ class Fields:
                 "platform",
             )
         }
-        told |= {"host_key_policy": self.host_key_policy, "durable": self.durable}
-        patch: Json = {name: value for name, value in told.items() if value is not None}
+        given |= {"host_key_policy": self.host_key_policy, "durable": self.durable}
+        patch: Json = {name: value for name, value in given.items() if value is not None}
         for name, none in (("credential", self.no_credential), ("jump", self.no_jump)):
             if none and name in patch:
                 raise CommandFailed(f"--{name} and --no-{name} exclude each other.", ExitCode.USAGE)
@@ -156,8 +156,8 @@ def label(
     With -l, -g or --all, give no TARGET.
     """
     several = bool(selector or group or all_)
-    refs, told = ([], words) if several else (options.split(words[:1]), words[1:])
-    labels = dict(_label(word) for word in told)
+    refs, changes = ([], words) if several else (options.split(words[:1]), words[1:])
+    labels = dict(_label(word) for word in changes)
     if not labels:
         raise CommandFailed(
             "no label is given. Use key=value to set one, key- to remove one.", ExitCode.USAGE
@@ -234,26 +234,26 @@ def maintenance(
     """
     if sum((until is not None, for_ is not None, end)) > 1:
         raise CommandFailed("--until, --for and --end exclude each other.", ExitCode.USAGE)
-    told: Json = {
+    given: Json = {
         "until": until,
         "duration": options.duration("--for", for_),
         "reason": reason,
         "off": end or None,
     }
-    body: Json = {name: value for name, value in told.items() if value is not None}
+    body: Json = {name: value for name, value in given.items() if value is not None}
     with connect() as client:
         for target in select_targets(client, targets or (), selector, group, everything=all_):
-            stands = client.post(f"{path_of('target', target['id'])}/maintenance", body)[
+            state = client.post(f"{path_of('target', target['id'])}/maintenance", body)[
                 "maintenance"
             ]
-            tell(f"{plain(target['name'])}: {maintenance_in_words(stands)}")
+            tell(f"{plain(target['name'])}: {maintenance_in_words(state)}")
 
 
-def maintenance_in_words(stands: Json | None) -> str:
+def maintenance_in_words(state: Json | None) -> str:
     """Return `under maintenance until …: reason`, or that there is none."""
-    if stands is None:
+    if state is None:
         return "not under maintenance"
-    until = f"until {stands['until']}" if stands.get("until") else "until it is ended"
+    until = f"until {state['until']}" if state.get("until") else "until it is ended"
     return f"under maintenance {until}" + (
-        f": {plain(stands['reason'])}" if stands.get("reason") else ""
+        f": {plain(state['reason'])}" if state.get("reason") else ""
     )

@@ -97,7 +97,10 @@ def trust(
         typer.Option(
             "--yes",
             "-y",
-            help="Trust without asking, after the fingerprints were verified. Only for targets without trusted keys.",
+            help=(
+                "Trust without asking, after the fingerprints were verified. "
+                "Only for targets without trusted keys."
+            ),
         ),
     ] = False,
     replace: Annotated[
@@ -136,7 +139,8 @@ def _scan(client: Client, target: Json) -> list[Json]:
     ]
     if not shown:
         raise CommandFailed(
-            f"it presented no host key. Check that {target['host']}:{target['port']} is an SSH server."
+            f"it presented no host key. Check that {target['host']}:{target['port']} is an SSH "
+            "server."
         )
     return shown
 

@@ -36,7 +36,8 @@ def warn_of_zones(client: Client, zones: Iterable[str | None]) -> None:
     for zone in asked:
         if zone not in served:
             tell(
-                f"warning: zone {plain(zone)} has no worker now. Start one with: opsjobs worker --zone {plain(zone)}"
+                f"warning: zone {plain(zone)} has no worker now. Start one with: "
+                f"opsjobs worker --zone {plain(zone)}"
             )
 
 
@@ -46,11 +47,13 @@ def warn_of_twins(items: Sequence[Json]) -> None:
     for item in twins[:_TWINS_SHOWN_MAX]:
         others = plain(", ".join(item["same_address"][:3]))
         tell(
-            f"warning: {plain(item['name'])} has the same host and port as {others}: a job on both runs twice there."
+            f"warning: {plain(item['name'])} has the same host and port as {others}: "
+            "a job on both runs twice there."
         )
     if len(twins) > _TWINS_SHOWN_MAX:
         tell(
-            f"warning: and {len(twins) - _TWINS_SHOWN_MAX} more have the host and port of another target."
+            f"warning: and {len(twins) - _TWINS_SHOWN_MAX} more have the host and port of another "
+            "target."
         )
 
 

@@ -63,9 +63,9 @@ def show(target: Target, output: options.Output = Form.TABLE) -> None:
     with connect() as client:
         found = client.by_name("target", target)
         if output in (Form.TABLE, Form.WIDE):
-            stands = client.get(f"{path_of('target', found['id'])}/maintenance")["maintenance"]
+            state = client.get(f"{path_of('target', found['id'])}/maintenance")["maintenance"]
             shown = {"host_keys": target_keys.fingerprints(found.get("host_keys") or ())}
-            found = {**found, **shown, "maintenance": target_changes.maintenance_in_words(stands)}
+            found = {**found, **shown, "maintenance": target_changes.maintenance_in_words(state)}
         show_one(found, output)
 
 

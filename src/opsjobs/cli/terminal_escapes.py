@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 _RESET = "\x1b[0m"
 _SGR = re.compile(r"\x1b\[([0-9;:]*)m")
-# Controls of both sets, changes of writing direction, and characters that end a line for some terminals.
+# Controls of both sets, changes of writing direction, and characters that end a line for some
+# terminals.
 _SHOWN = re.compile(
     r"\x1b\[[0-9;:]*m|\r?\n|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )

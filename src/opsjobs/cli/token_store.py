@@ -31,10 +31,13 @@ class StoredLogin:
     expires_at: float
 
     @classmethod
-    def of_answer(cls, user: str, told: dict[str, Any]) -> StoredLogin:
+    def of_answer(cls, user: str, tokens: dict[str, Any]) -> StoredLogin:
         """Return the login of a response to POST /auth/login or /auth/refresh."""
         return cls(
-            user, told["access_token"], told["refresh_token"], time.time() + told["expires_in"]
+            user,
+            tokens["access_token"],
+            tokens["refresh_token"],
+            time.time() + tokens["expires_in"],
         )
 
     @property
@@ -66,7 +69,7 @@ class TokenStore:
 
     def forget(self, url: str) -> None:
         """Delete a login. Call it while holding `lock`."""
-        self._write({known: login for known, login in self._read().items() if known != url})
+        self._write({stored: login for stored, login in self._read().items() if stored != url})
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -85,14 +88,14 @@ class TokenStore:
         path = self.folder / FILE
         try:
             with path.open(encoding="utf-8") as file:
-                told = json.loads(file.read(BYTES_MAX))
+                stored = json.loads(file.read(BYTES_MAX))
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError) as broken:
             raise CommandFailed(
                 f"{path} cannot be read ({broken}): remove it, and `opsjobs login` again."
             ) from None
-        return told if isinstance(told, dict) else {}
+        return stored if isinstance(stored, dict) else {}
 
     def _write(self, logins: dict[str, Any]) -> None:
         # Write a new file, then rename it: a concurrent reader sees either version as a whole.

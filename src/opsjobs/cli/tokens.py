@@ -82,7 +82,8 @@ def create(
     print(made["token"])
     may = render_grants(made["grants"])
     tell(
-        f"token {name} is created ({may}). It is shown only now; use it in OPSJOBS_TOKEN or `Authorization: Bearer …`"
+        f"token {name} is created ({may}). It is shown only now; "
+        "use it in OPSJOBS_TOKEN or `Authorization: Bearer …`"
     )
 
 
@@ -120,7 +121,8 @@ def _moment(text: str) -> str:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise CommandFailed(
-            f"--expires: {text!r} is neither a duration such as 30d nor a time such as 2027-01-31T00:00:00Z.",
+            f"--expires: {text!r} is neither a duration such as 30d nor a time such as "
+            "2027-01-31T00:00:00Z.",
             ExitCode.USAGE,
         ) from None
     if moment.tzinfo is None:

@@ -38,7 +38,8 @@ Roles = Annotated[
     list[str] | None,
     typer.Option(
         "--role", metavar="ROLE[@LABELS]",
-        help="viewer, operator, developer, manager or admin; restricted to labels: operator@env=staging. May be repeated.",
+        help=("viewer, operator, developer, manager or admin; restricted to labels: "
+            "operator@env=staging. May be repeated."),
     ),
 ]  # fmt: skip
 
@@ -158,12 +159,12 @@ def rm(
             tell(f"user {found['name']} is removed")
 
 
-def _each(users: list[str], verb: str, told: str) -> None:
+def _each(users: list[str], verb: str, outcome: str) -> None:
     with connect() as client:
         for ref in users:
             found = client.by_name("user", ref)
             client.post(f"{path_of('user', found['id'])}/{verb}")
-            tell(f"user {found['name']} {told}")
+            tell(f"user {found['name']} {outcome}")
 
 
 def parse_grant(text: str) -> Json:

@@ -21,31 +21,40 @@ def hold_of(execution: Mapping[str, Any]) -> str | None:
 
     For example `paused: wave 1 of 2 has ended. Continue with: …`.
     """
-    held = execution.get("waiting_on")
-    if not held:
+    waiting = execution.get("waiting_on")
+    if not waiting:
         return None
-    number, reason = execution.get("id"), plain(held.get("reason") or "").rstrip(".")
+    number, reason = execution.get("id"), plain(waiting.get("reason") or "").rstrip(".")
     what, answer = f"waiting: {reason}", f"See: opsjobs executions show {number} -o wide"
-    match held.get("kind"):
+    match waiting.get("kind"):
         case "confirm":
             what, answer = f"paused: {reason}", f"Continue with: opsjobs executions resume {number}"
         case "max_fail":
             what = f"paused: {reason}"
-            answer = f"Accept the failures with: opsjobs executions resume {number}; or end it: opsjobs executions cancel {number}"
+            answer = (
+                f"Accept the failures with: opsjobs executions resume {number}; or end it: "
+                f"opsjobs executions cancel {number}"
+            )
         case "pause":
-            by = f" by {plain(held['by'])}" if held.get("by") else ""
+            by = f" by {plain(waiting['by'])}" if waiting.get("by") else ""
             what = f"paused{by}{': ' if reason else ''}{reason}"
             answer = f"Continue with: opsjobs executions resume {number}"
         case "approval":
-            approval = held.get("approval")
+            approval = waiting.get("approval")
             what = f"waiting for approval {approval}: {reason}"
-            answer = f"See: opsjobs approvals show {approval}. Another person decides with: opsjobs approvals approve {approval}"
-        case "exclusive" if held.get("execution") is not None:
-            answer = f"See: opsjobs executions show {held.get('execution')}"
+            answer = (
+                f"See: opsjobs approvals show {approval}. Another person decides with: "
+                f"opsjobs approvals approve {approval}"
+            )
+        case "exclusive" if waiting.get("execution") is not None:
+            answer = f"See: opsjobs executions show {waiting.get('execution')}"
         case "workers":
-            answer = f"Start one with: opsjobs worker --zone {plain((held.get('zones') or ['default'])[0])}"
+            answer = (
+                "Start one with: opsjobs worker --zone "
+                f"{plain((waiting.get('zones') or ['default'])[0])}"
+            )
         case "maintenance":
-            answer = f"See: opsjobs targets show {plain(held.get('target'))}"
+            answer = f"See: opsjobs targets show {plain(waiting.get('target'))}"
         case "slot":
             answer = "See: opsjobs executions list --status running"
     return f"{what}. {answer}"

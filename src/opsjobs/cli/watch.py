@@ -47,7 +47,8 @@ class Interrupts:
             self._ask()
 
     def _ask(self) -> None:
-        # On a thread: the signal interrupts reading the stream, which continues until the execution ends.
+        # On a thread: the signal interrupts reading the stream, which continues until the execution
+        # ends.
         assert self._cancel is not None
         threading.Thread(target=self._cancel, name="cancel", daemon=True).start()
 
@@ -87,7 +88,10 @@ def watch(
             f"broken pipe: execution {execution['id']} continues. See it with: {_see(execution)}"
         ) from None
     if ended is None:
-        words = f"execution {execution['id']} still waits for a person's decision. Follow it with: opsjobs executions follow {execution['id']}"
+        words = (
+            f"execution {execution['id']} still waits for a person's decision. Follow it with: "
+            f"opsjobs executions follow {execution['id']}"
+        )
         raise CommandFailed(words, ExitCode.WAITING)
     status, *rest = tally.summary(ended)
     terminal.notice(status, get_style(str(ended["status"])))

@@ -78,7 +78,10 @@ def doubles(placed: Sequence[Placed]) -> list[tuple[Placed, Placed]]:
 def check_names(placed: Sequence[Placed], noun: str) -> None:
     """Raise CommandFailed if two bodies have one name, with the places of both."""
     lines = [
-        f"two {noun}s have the name {one.body['name']!r}: {first.at('/name')} and {one.at('/name')}. Rename one of them."
+        (
+            f"two {noun}s have the name {one.body['name']!r}: "
+            f"{first.at('/name')} and {one.at('/name')}. Rename one of them."
+        )
         for first, one in doubles(placed)
     ]
     if lines:
@@ -188,8 +191,8 @@ def _of_file(file: str) -> Iterator[tuple[Any, Node]]:
 def _inside(node: Node, step: str) -> tuple[int, Node] | None:
     """Return the line and the node of a key or a position; None if there is none."""
     if isinstance(node, SequenceNode):
-        known = step.isdigit() and len(step) < len(str(VALUES_MAX)) and int(step) < len(node.value)
-        return (node.value[int(step)].start_mark.line, node.value[int(step)]) if known else None
+        exists = step.isdigit() and len(step) < len(str(VALUES_MAX)) and int(step) < len(node.value)
+        return (node.value[int(step)].start_mark.line, node.value[int(step)]) if exists else None
     if isinstance(node, MappingNode):
         return next(
             ((key.start_mark.line, value) for key, value in node.value if key.value == step), None

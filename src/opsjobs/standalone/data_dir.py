@@ -41,7 +41,8 @@ class DataFolder:
         except OSError as broken:
             raise Refusal(
                 "data_folder_unusable",
-                f"{self.path} cannot be used as a data folder ({broken.strerror}: {broken.filename}): "
+                f"{self.path} cannot be used as a data folder "
+                f"({broken.strerror}: {broken.filename}): "
                 "choose another one with --data-dir or OPSJOBS_DATA_DIR.",
             ) from None
         try:
@@ -51,8 +52,8 @@ class DataFolder:
             self._close()
             raise Refusal(
                 "already_running",
-                f"opsjobs runs on {self.path} already (process {holder}). Use that one, stop it (kill {holder}), "
-                "or choose another folder with --data-dir.",
+                f"opsjobs runs on {self.path} already (process {holder}). "
+                f"Use that one, stop it (kill {holder}), or choose another folder with --data-dir.",
             ) from None
         os.ftruncate(self._held, 0)
         os.pwrite(self._held, f"{os.getpid()}\n".encode(), 0)
@@ -102,14 +103,13 @@ class DataFolder:
         existed = self.path.exists()
         for missing in [p for p in (*reversed(self.path.parents), self.path) if not p.exists()]:
             missing.mkdir()
-            missing.chmod(
-                0o755
-            )  # regardless of our umask: PostgreSQL's user must be able to traverse it
+            # Regardless of our umask: PostgreSQL's user must be able to traverse it.
+            missing.chmod(0o755)
         if existed and not self._lock.exists() and (foreign := _foreign_entries(self.path)):
             raise Refusal(
                 "folder_in_use",
-                f"{self.path} holds other things ({', '.join(sorted(foreign)[:3])}) and no data of opsjobs: "
-                "choose an empty or a new folder with --data-dir.",
+                f"{self.path} holds other things ({', '.join(sorted(foreign)[:3])}) "
+                "and no data of opsjobs: choose an empty or a new folder with --data-dir.",
             )
         # Under root, PostgreSQL runs as another user, which must traverse this folder to its own
         # part and needs to read nothing else.

@@ -20,8 +20,13 @@ def run_errand(name: str, *arguments: str, environment: Mapping[str, str], log: 
     """
     done = subprocess.run(  # noqa: S603  our own module
         [sys.executable, "-m", f"opsjobs.standalone.{name}", *arguments],
-        env=dict(environment), cwd="/", capture_output=True, text=True, start_new_session=True, check=False,
-    )  # fmt: skip
+        env=dict(environment),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        check=False,
+    )
     if done.returncode:
         log.write_text(done.stderr)
         said = done.stderr.strip().splitlines()

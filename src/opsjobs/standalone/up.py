@@ -75,8 +75,7 @@ def _greet(stack: Stack, seconds: float) -> None:
 
 
 def _say(line: str) -> None:
-    with contextlib.suppress(
-        OSError
-    ):  # the terminal may be gone; children must be stopped all the same
+    # The terminal may be gone; children must be stopped all the same.
+    with contextlib.suppress(OSError):
         sys.stderr.write(f"up: {line}\n")
         sys.stderr.flush()

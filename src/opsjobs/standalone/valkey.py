@@ -45,10 +45,11 @@ class Valkey:
         path = socket_folder(self._folder, _SOCKET, us()) / _SOCKET
         path.unlink(missing_ok=True)
         command = [
-            str(_binary()), "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700",
-            "--maxmemory", MEMORY_LIMIT, "--maxmemory-policy", "noeviction", "--save", "", "--appendonly", "no",
-            "--dir", str(path.parent), "--databases", "16", "--io-threads", "1", "--daemonize", "no",
-        ]  # fmt: skip
+            *(str(_binary()), "--daemonize", "no", "--databases", "16", "--io-threads", "1"),
+            *("--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"),
+            *("--maxmemory", MEMORY_LIMIT, "--maxmemory-policy", "noeviction"),
+            *("--save", "", "--appendonly", "no", "--dir", str(path.parent)),
+        ]
         self.process = spawn(
             command, log=self._log, environment=bare_environment(), death_signal=signal.SIGKILL
         )
@@ -110,5 +111,6 @@ def _binary() -> Path:
             return binary
     raise Refusal(
         "no_embedded_valkey",
-        "There is no embedded Valkey for this platform: set REDIS_URL to a Redis or Valkey of your own.",
+        "There is no embedded Valkey for this platform: "
+        "set REDIS_URL to a Redis or Valkey of your own.",
     )

@@ -73,7 +73,8 @@ def _refuse_unread(name: str, text: str) -> None:
     listed = f"ansible-inventory -i {shlex.quote(name)} --list"
     if text.lstrip("\ufeff \t\r\n").startswith("$ANSIBLE_VAULT"):
         raise ValueError(
-            f"it is encrypted with ansible-vault. Import its decrypted content: {listed} --ask-vault-pass | {_FROM_STDIN}"
+            "it is encrypted with ansible-vault. Import its decrypted content: "
+            f"{listed} --ask-vault-pass | {_FROM_STDIN}"
         )
     if PurePath(name).suffix == ".toml":
         raise ValueError(f"TOML is not supported. Import it as JSON: {listed} | {_FROM_STDIN}")

@@ -132,12 +132,14 @@ def _build_target(name: str, variables: Mapping[str, str], groups: list[str]) ->
         (word for word, value in read.items() if value and value.startswith("!vault")), None
     ):
         raise ValueError(
-            f"its {vaulted} is encrypted with ansible-vault: write it in plain text, or add the target by hand"
+            f"its {vaulted} is encrypted with ansible-vault: "
+            "write it in plain text, or add the target by hand"
         )
     computed = next((word for word, value in read.items() if value and "{{" in value), None)
     if computed is not None:
         raise ValueError(
-            f"its {computed} is a template ({read[computed]!r:.60}): write its value, or add the target by hand"
+            f"its {computed} is a template ({read[computed]!r:.60}): "
+            "write its value, or add the target by hand"
         )
     host, port = read["host"] or name, read["port"]
     if (
@@ -177,7 +179,8 @@ def _with_jumps(found: list[FoundTarget], left: list[Skipped]) -> list[FoundTarg
             left.append(
                 Skipped(
                     f"{one.name}: jump host {jump}",
-                    "it is not a host of this inventory: add it as a target, and set it with --jump",
+                    "it is not a host of this inventory: "
+                    "add it as a target, and set it with --jump",
                 )
             )
         made.append(replace(one, jump=names.get(jump) if jump else None))

@@ -34,7 +34,7 @@ def read(text: str) -> ImportedInventory:
     meta = _mapping(groups.pop(_META, None), f"{_META!r}")
     variables = _mapping(meta.get("hostvars"), f"the hostvars of {_META!r}")
     for name, body in groups.items():
-        # Before Ansible 1.3 a group was the list of its hosts, and old inventory scripts still print that.
+        # Before Ansible 1.3 a group was the list of its hosts; old scripts still print that.
         parts = {"hosts": body} if isinstance(body, list) else _mapping(body, f"the group {name!r}")
         group = tree.group(name)
         for host in _names(parts.get("hosts"), f"the hosts of {name!r}"):
@@ -44,8 +44,8 @@ def read(text: str) -> ImportedInventory:
             group.children[child] = None
         group.variables.update(_texts(parts.get("vars"), f"the vars of {name!r}"))
     for host, own in variables.items():
-        known = host in tree.hosts
-        tree.add("all" if known else "ungrouped", host, _texts(own, f"the variables of {host!r}"))
+        exists = host in tree.hosts
+        tree.add("all" if exists else "ungrouped", host, _texts(own, f"the variables of {host!r}"))
     return tree.inventory()
 
 

@@ -68,7 +68,8 @@ class _YamlReader:
         parts = self._mapping(body, f"the group {name!r}")
         if unknown := sorted(set(parts) - _KNOWN):
             raise ValueError(
-                f"the group {name!r} has the key {unknown[0]!r}: only hosts, children and vars are allowed"
+                f"the group {name!r} has the key {unknown[0]!r}: "
+                "only hosts, children and vars are allowed"
             )
         for host, variables in self._mapping(parts.get("hosts"), f"the hosts of {name!r}").items():
             for one in expand(host):
@@ -86,7 +87,7 @@ class _YamlReader:
         if isinstance(found, str):
             found = {found: None}
         if not isinstance(found, dict):
-            raise ValueError(f"{what} are not a mapping")  # noqa: TRY004  the file is wrong, not the program
+            raise ValueError(f"{what} are not a mapping")  # noqa: TRY004  the file is wrong
         self._seen += len(found)
         if self._seen > NODES_MAX:
             raise ValueError(f"the inventory has more than {NODES_MAX} entries")

@@ -32,7 +32,8 @@ _BY_STAR = (2, 3, 4)
 Their largest step gives the first value alone.
 """
 _NICKNAMES = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
-# Comments that do not describe the entry below: a header, a disabled entry, a ruler, an editor's mode line.
+# Comments that do not describe the entry below: a header, a disabled entry, a ruler, an editor's
+# mode line.
 _NO_NOTE = re.compile(r"\bd(om|ow)\b|^[\d*/,-]+\s+[\d*/,-]+\s|^@|^[^A-Za-z]*$|^-\*-")
 
 _NO_MAIL = "no mail is sent: output is stored with the execution, and failures are events"
@@ -119,7 +120,8 @@ class _CrontabReader:
             line = line.rstrip("\r")
             if not self._carriage_told:
                 self._leave(
-                    "this and other lines end in a carriage return, which cron would pass to the command: it is removed"
+                    "this and other lines end in a carriage return, which cron would pass to the "
+                    "command: it is removed"
                 )
             self._carriage_told = True
         written = line.lstrip(" \t")
@@ -261,7 +263,8 @@ class _CrontabReader:
         if base == "*":
             first = f"*/{most}" if position in _BY_STAR else str(_LOWEST[position])
         self._leave(
-            f"the step of {item[0]} is over {most}: as in cron, only the first value counts; it has become {first}"
+            f"the step of {item[0]} is over {most}: as in cron, only the first value counts; "
+            f"it has become {first}"
         )
         return first
 
@@ -270,7 +273,8 @@ class _CrontabReader:
         account = _ACCOUNT.fullmatch(word[1]) if word else None
         if word is None or account is None:
             raise _Unreadable(
-                "there is no user before the command. If it is the crontab of a user, use --user NAME"
+                "there is no user before the command. "
+                "If it is the crontab of a user, use --user NAME"
             )
         if account[2]:
             self._leave(f"{account[2]} of the user {account[1]} is not imported: only the user is")

@@ -49,18 +49,18 @@ class PlannedJob:
     schedule: dict[str, Any]
 
 
-def source_of(file: str, wishes: CrontabOptions, *, system: bool) -> str:
+def source_of(file: str, options: CrontabOptions, *, system: bool) -> str:
     """Return the tag of all jobs of one crontab.
 
     A user's crontab is identified by the user, wherever its copy lies; a system crontab by its
     file.
     """
-    parts = (wishes.prefix, wishes.user or "", PurePosixPath(file).name if system else "")
+    parts = (options.prefix, options.user or "", PurePosixPath(file).name if system else "")
     return f"{TAG}:{sha256(chr(0).join(parts).encode()).hexdigest()[:DIGEST_CHARACTERS]}"
 
 
 def plan_jobs(
-    entries: Sequence[tuple[CrontabEntry, str]], wishes: CrontabOptions
+    entries: Sequence[tuple[CrontabEntry, str]], options: CrontabOptions
 ) -> list[PlannedJob]:
     """Return the job and schedule of all entries, each with the tag of its crontab.
 
@@ -69,12 +69,12 @@ def plan_jobs(
     seen: dict[str, int] = {}
     found = []
     for entry, source in entries:
-        name = _name(entry, wishes)
+        name = _name(entry, options)
         seen[name] = seen.get(name, 0) + 1
         name = name if seen[name] == 1 else f"{name}-{seen[name]}"
         found.append(
             PlannedJob(
-                entry.place, source, _job(entry, name, source, wishes), _schedule(entry, wishes)
+                entry.place, source, _job(entry, name, source, options), _schedule(entry, options)
             )
         )
     return found
@@ -91,17 +91,17 @@ def prefix_of(selection: Mapping[str, Any]) -> str:
     return f"{text[:60]}-" if text else "cron-"
 
 
-def _name(entry: CrontabEntry, wishes: CrontabOptions) -> str:
+def _name(entry: CrontabEntry, options: CrontabOptions) -> str:
     """Return a name from the command and the user, not the time.
 
     So an entry whose time changes stays the same job.
     """
-    user = entry.user or wishes.user or ""
+    user = entry.user or options.user or ""
     digest = sha256("\0".join((user, entry.command, entry.stdin or "")).encode()).hexdigest()[
         :DIGEST_CHARACTERS
     ]
     parts = [part for part in (user, _program(entry.command), digest) if part]
-    return f"{wishes.prefix}{'-'.join(parts)}"[:NAME_CHARACTERS_MAX]
+    return f"{options.prefix}{'-'.join(parts)}"[:NAME_CHARACTERS_MAX]
 
 
 def _program(command: str) -> str:
@@ -120,19 +120,19 @@ def _program(command: str) -> str:
     return _NOT_IN_A_NAME.sub("-", name).strip("-.")[:40]
 
 
-def _job(entry: CrontabEntry, name: str, source: str, wishes: CrontabOptions) -> dict[str, Any]:
+def _job(entry: CrontabEntry, name: str, source: str, options: CrontabOptions) -> dict[str, Any]:
     body: dict[str, Any] = {"name": name, "tags": [TAG, source]}
     if entry.note:
         body["description"] = entry.note[:2_000]
-    if wishes.targets:
-        body["targets"] = dict(wishes.targets)
-    return {**body, "actions": [_action(entry, wishes)]}
+    if options.targets:
+        body["targets"] = dict(options.targets)
+    return {**body, "actions": [_action(entry, options)]}
 
 
-def _action(entry: CrontabEntry, wishes: CrontabOptions) -> dict[str, Any]:
+def _action(entry: CrontabEntry, options: CrontabOptions) -> dict[str, Any]:
     settings = entry.settings
     action: dict[str, Any] = _program_of(entry)
-    action["timeout"] = wishes.timeout
+    action["timeout"] = options.timeout
     env = {**settings.env, **({"HOME": settings.home} if settings.home else {})}
     if env:
         action["env"] = env
@@ -140,10 +140,10 @@ def _action(entry: CrontabEntry, wishes: CrontabOptions) -> dict[str, Any]:
         action["cwd"] = settings.home
     if entry.stdin is not None:
         action["stdin"] = entry.stdin
-    if (user := entry.user or wishes.user) is not None:
+    if (user := entry.user or options.user) is not None:
         action["become"] = {
             "user": user,
-            **({"credential": wishes.credential} if wishes.credential else {}),
+            **({"credential": options.credential} if options.credential else {}),
         }
     return action
 
@@ -163,16 +163,16 @@ def _program_of(entry: CrontabEntry) -> dict[str, Any]:
     }
 
 
-def _schedule(entry: CrontabEntry, wishes: CrontabOptions) -> dict[str, Any]:
+def _schedule(entry: CrontabEntry, options: CrontabOptions) -> dict[str, Any]:
     """Return the schedule, as cron behaves: missed firings are skipped, runs may overlap."""
     body: dict[str, Any] = {
         "name": SCHEDULE,
         "type": "cron",
         "cron": entry.when,
-        "timezone": entry.settings.zone or wishes.timezone,
+        "timezone": entry.settings.zone or options.timezone,
         "misfire": "skip",
         "overlap": "skip" if entry.single else "allow",
     }
     if entry.settings.delay_minutes:
         body["jitter"] = f"{entry.settings.delay_minutes}m"
-    return body if wishes.enabled else {**body, "enabled": False}
+    return body if options.enabled else {**body, "enabled": False}

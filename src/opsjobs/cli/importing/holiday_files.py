@@ -64,7 +64,8 @@ def _lines(text: str) -> Holidays:
             raise ValueError(f"line {number}: {words[:40]!r}: {wrong}") from None
         if match is None or day is None:
             raise ValueError(
-                f"line {number}: {words[:40]!r} is not a date: write 2026-12-25, followed by its name"
+                f"line {number}: {words[:40]!r} is not a date: "
+                "write 2026-12-25, followed by its name"
             )
         found.dates.setdefault(_clean(match[2] or ""), {})[day] = None
     return found

@@ -43,9 +43,16 @@ class Lab:
         host_key, client_key = _key(self._folder.host_key), _key(self._folder.client_key)
         user = pwd.getpwuid(os.geteuid()).pw_name
         options = asyncssh.SSHServerConnectionOptions(
-            server_host_keys=[host_key], public_key_auth=True, password_auth=False, kbdint_auth=False, allow_pty=False,
-            agent_forwarding=False, encoding=None, login_timeout=30, keepalive_interval=0,
-        )  # fmt: skip
+            server_host_keys=[host_key],
+            public_key_auth=True,
+            password_auth=False,
+            kbdint_auth=False,
+            allow_pty=False,
+            agent_forwarding=False,
+            encoding=None,
+            login_timeout=30,
+            keepalive_interval=0,
+        )
         machines = []
         for name, listener in zip(
             self._names, _listeners(self._names, self._folder.ports()), strict=True
@@ -149,7 +156,8 @@ def _listeners(names: list[str], wanted: dict[str, int]) -> list[socket.socket]:
             port = next(free, None)
             if port is None:
                 raise Unavailable(
-                    f"The lab finds no free port for {name} between {FIRST_PORT} and {LAST_PORT} on {ADDRESS}."
+                    f"The lab finds no free port for {name} between {FIRST_PORT} and {LAST_PORT} "
+                    f"on {ADDRESS}."
                 )
             listener = _bind(port)
         found.append(listener)

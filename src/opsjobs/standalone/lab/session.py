@@ -14,15 +14,8 @@ from typing import Any
 import asyncssh
 
 _STDIN, _STDERR = 0, 2
-_SIGNALS = (
-    "HUP",
-    "INT",
-    "QUIT",
-    "KILL",
-    "TERM",
-    "USR1",
-    "USR2",
-)  # RFC 4254 section 6.10, without terminal signals
+# RFC 4254 section 6.10, without terminal signals.
+_SIGNALS = ("HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2")
 _ACCEPTED = ("LANG", "LC_")  # what Debian's sshd accepts of a client's environment
 
 
@@ -56,7 +49,7 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
         """Start the process, as all requests are answered."""
         self._starting = asyncio.get_running_loop().create_task(self._start())
 
-    def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:  # noqa: ARG002  asyncssh's signature
+    def data_received(self, data: bytes, _: asyncssh.DataType) -> None:
         """Write to standard input; data that comes before the process exists waits for it."""
         if self._process is None:
             self._early.append(data)
