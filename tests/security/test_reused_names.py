@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,6 @@ import pytest
 from api.kit import Desk, desk, problem
 from kit.issuer import pem
 from opsjobs.model.errors import Conflict
-from opsjobs.store.migrations import runner
 from opsjobs.store.retention import Retention, RetentionLimits
 from opsjobs.store.transaction import Database
 
@@ -110,45 +107,6 @@ async def test_who_is_deleted_at_the_same_moment_is_seen(database: Database) -> 
 async def waiting(database: Database) -> bool:
     query = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
     return await database.fetch_one(query) is not None
-
-
-async def test_the_migration_knows_those_that_went_before_it(database: Database) -> None:
-    text = (Path(runner.__file__).parent / "versions" / "0026_spent_names_by_age.sql").read_text()
-    fill = re.findall(r"^insert into.*?(?=;\n)", text, re.MULTILINE | re.DOTALL)
-    assert len(fill) == 3
-    async with desk(database) as ada:
-        for path in BODIES:
-            first = await made(ada, path)
-            assert (await ada.http.delete(f"{path}/{first['id']}")).status_code == 204
-        target = (
-            await ada.http.post(
-                "/targets", json={"name": "web-1", "host": "10.0.0.1", "labels": {"env": "prod"}}
-            )
-        ).json()
-        assert (await ada.http.delete(f"/targets/{target['id']}")).status_code == 204
-        key = await made(ada, "/api-keys", name="left")
-        left = {"Authorization": f"Bearer {key['token']}"}
-        assert (await ada.http.post("/files?name=x", content=b"x", headers=left)).status_code == 201
-        async with database.transaction() as connection:
-            before = await (
-                await connection.execute("delete from spent_names returning noun, name, labels")
-            ).fetchall()
-            await connection.execute("alter table api_keys disable trigger user")
-            await connection.execute("delete from api_keys where name = 'left'")
-            await connection.execute("set local enable_seqscan = off")
-            for statement in fill:
-                plan = await (await connection.execute(f"explain {statement}".encode())).fetchall()
-                assert "audit_log_thing" in str(plan) or "audit_log" not in statement, (
-                    "a long log is not read as a whole"
-                )
-                await connection.execute(statement.encode())
-            after = await (
-                await connection.execute("select noun, name, labels from spent_names")
-            ).fetchall()
-        there = {(row["noun"], row["name"]): row["labels"] for row in after}
-        assert there.pop(("api_key", "left")) == {}
-        assert there == {(row["noun"], row["name"]): row["labels"] for row in before}
-        assert there["target", "web-1"] == {"env": "prod"}
 
 
 async def test_names_of_machines_are_forgotten_with_their_time_and_those_of_people_never(

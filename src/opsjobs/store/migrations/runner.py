@@ -28,6 +28,8 @@ from opsjobs.store.database_checks import FACTS, Complaint, judge
 from opsjobs.store.migrations.files import Index, indexes
 from opsjobs.store.partitions import DAYS_AHEAD, MAKE, WANTED
 
+VERSIONS = Path(__file__).parent / "versions"
+
 _LOCK = 0x6F70736A6F6273  # "opsjobs"; any number would do as long as it never changes
 _LOCK_SECONDS = 1
 _TRIES = 30
@@ -223,6 +225,8 @@ def _choose_compression(connection: Connection) -> None:
 def _configuration() -> Config:
     configuration = Config()
     configuration.set_main_option("script_location", str(Path(__file__).parent))
+    configuration.set_main_option("version_locations", str(VERSIONS))
+    configuration.set_main_option("path_separator", "newline")
     return configuration
 
 

@@ -1,0 +1,19 @@
+"""The tables of the first release; the signature of the empty audit log."""
+
+from alembic import op
+
+from opsjobs.store.audit_chain import anchor
+from opsjobs.store.migrations import files
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Create everything, and sign where the audit log begins."""
+    files.run(__file__)
+    context = op.get_context()
+    driver = op.get_bind().connection.driver_connection
+    assert context.config is not None
+    assert driver is not None
+    anchor(driver, context.config.attributes["keys"])

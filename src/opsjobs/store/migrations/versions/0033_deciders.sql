@@ -1,1 +1,0 @@
-alter table approval_decisions add column decider jsonb;
