@@ -64,7 +64,6 @@ class ExecutionStatus(StrEnum):
     `paused` and `cancelling` are shown while such a request is pending."""
 
     PENDING_APPROVAL = "pending_approval"
-    SCHEDULED = "scheduled"
     QUEUED = "queued"
     RUNNING = "running"
     PAUSED = "paused"
@@ -75,7 +74,6 @@ class ExecutionStatus(StrEnum):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     REJECTED = "rejected"
-    SKIPPED = "skipped"
 
     @property
     def final(self) -> bool:
@@ -91,7 +89,6 @@ FINAL_EXECUTION_STATUSES = frozenset(
         ExecutionStatus.TIMEOUT,
         ExecutionStatus.CANCELLED,
         ExecutionStatus.REJECTED,
-        ExecutionStatus.SKIPPED,
     }
 )
 

@@ -42,7 +42,6 @@ class FiringKind(StrEnum):
 
     MOMENT = "moment"
     TRIGGER = "trigger"
-    RETRY = "retry"
 
 
 class FiringRule(StrEnum):
