@@ -11,10 +11,10 @@ from uuid import uuid4
 import pytest
 
 from contract.conftest import NEVER, Ground, Latch, Opening, collect
+from kit.fake_remote import Deed
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
-from opsjobs.remote.fake import Deed
 from opsjobs.remote.session import (
     ContactLost,
     Durable,

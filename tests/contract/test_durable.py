@@ -19,7 +19,7 @@ from contract.durables import (
     not_begun,
     not_followed,
 )
-from opsjobs.remote.fake import Echo, Pause
+from kit.fake_remote import Echo, Pause
 from opsjobs.remote.session import ContactLost, Output, RemoteExit, SpoolChanged
 
 BYTES = bytes(range(256))

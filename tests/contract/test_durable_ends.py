@@ -9,8 +9,8 @@ import pytest
 
 from contract.conftest import NEVER, Opening, collect
 from contract.durables import alive, ended, first, lost, machine, not_begun
+from kit.fake_remote import Deed, Pause
 from opsjobs.model.execution import CancelProof
-from opsjobs.remote.fake import Deed, Pause
 from opsjobs.remote.session import CancelOutcome, NotStarted, Output, RemoteExit
 
 # --- cancel and kill

@@ -11,12 +11,12 @@ import pytest
 
 from contract.conftest import NEVER, collect
 from contract.durables import lost, not_begun
+from kit.fake_remote import Break, Deed, FakeMachine, FakeSessions, Gate
 from kit.machines import local_endpoint
 from opsjobs.clock import TurnedClock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.spool_identity import RunKey, StartOrder
-from opsjobs.remote.fake import Break, Deed, FakeMachine, FakeSessions, Gate
 from opsjobs.remote.session import (
     CancelOutcome,
     ContactLost,

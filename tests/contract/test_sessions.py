@@ -9,12 +9,12 @@ from typing import get_args
 import pytest
 
 from contract.conftest import NEVER, Ground, Opening, collect
+from kit.fake_remote import Break, Echo, FakeSessions, Gate, Pause
 from kit.machines import local_endpoint
 from opsjobs.model.capabilities import POSIX, Platform
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof
 from opsjobs.model.program import Program
-from opsjobs.remote.fake import Break, Echo, FakeSessions, Gate, Pause
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.pool import SshPool
 from opsjobs.remote.session import Output, RemoteExit

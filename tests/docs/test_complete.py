@@ -27,8 +27,8 @@ from opsjobs.store.system_status import Queue, Upkeep
 from opsjobs.telemetry import Metrics
 
 SOURCE = ROOT / "src" / "opsjobs"
-# Where an ErrorCode is defined or scripted, not given.
-_NOT_GIVEN_BY = ("model", "remote/fake/", "failpoints.py")
+# Where an ErrorCode is defined, not given.
+_NOT_GIVEN_BY = ("model", "failpoints.py")
 _REFUSALS = {
     "Invalid",
     "Conflict",

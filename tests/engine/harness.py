@@ -21,6 +21,7 @@ from typing import Any
 import psycopg
 from structlog.testing import capture_logs
 
+from kit.fake_remote import FakeMachine, FakeSessions
 from kit.ledgering import faults
 from kit.rights import everybody
 from opsjobs import failpoints
@@ -41,7 +42,6 @@ from opsjobs.model.errors import Invalid, Unavailable
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.target import Endpoint, SelectionDraft, Target, Transport
-from opsjobs.remote.fake import FakeMachine, FakeSessions
 from opsjobs.remote.files.finding import FindLimits
 from opsjobs.remote.secret_fetcher import Fetch, refuse_external
 from opsjobs.remote.session import Sessions

@@ -10,6 +10,7 @@ import pytest
 
 from engine.harness import Harness, InMemoryTargets, harness, until
 from engine.test_durable import half_done, launch, stored
+from kit.fake_remote import FakeMachine, FakeSessions, Gate
 from opsjobs.engine.background import remote_cleanup
 from opsjobs.engine.background.remote_cleanup import RemoteCleanup
 from opsjobs.engine.runs.run_state import RELEASE_BYTES
@@ -21,7 +22,6 @@ from opsjobs.model.policy import Policy
 from opsjobs.model.secret import CredentialType
 from opsjobs.model.spool_identity import RunKey
 from opsjobs.model.target import Endpoint, SelectionDraft
-from opsjobs.remote.fake import FakeMachine, FakeSessions, Gate
 from opsjobs.remote.session import Output, RemoteExit, Session
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import StoredCredential

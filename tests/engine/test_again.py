@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from engine.harness import Harness, harness, until
+from kit.fake_remote import Gate
 from opsjobs.engine.firing.firing import Triggers
 from opsjobs.engine.launching.launch import Launcher
 from opsjobs.engine.launching.retries import RetryService
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction
 from opsjobs.model.retry_request import RetryDraft, Which
-from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger import NewExecution
 from opsjobs.store.retention import Retention, RetentionLimits

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from engine.harness import Harness, harness, until
+from kit.fake_remote import FakeMachine, Gate
 from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.errors import Invalid, RemoteFailure
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.job import BecomeDraft, CommandAction
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.spool_identity import Become
-from opsjobs.remote.fake import FakeMachine, Gate
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.transaction import Database
 

@@ -11,9 +11,9 @@ import pytest
 from engine.harness import Harness, harness, until
 from engine.test_aftercare import care
 from engine.test_workflows import step, told
+from kit.fake_remote import FakeMachine, Gate
 from opsjobs.engine.runs.target_run import RunLimits
 from opsjobs.model.execution import CancelProof, Execution, ExecutionStatus
-from opsjobs.remote.fake import FakeMachine, Gate
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger.takeover import CLAIMS_MAX
 from opsjobs.store.transaction import Database

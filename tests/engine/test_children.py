@@ -10,11 +10,11 @@ import pytest
 from engine.harness import Harness, harness, until
 from engine.test_waits import says, waits
 from engine.test_workflows import step, told
+from kit.fake_remote import Gate
 from opsjobs.model.action import ApprovalAction, JobAction, WaitAction
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.job import JobDraft
 from opsjobs.model.target import SelectionDraft
-from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import RemoteExit
 from opsjobs.store.transaction import Database
 

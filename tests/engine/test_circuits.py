@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from engine.harness import harness, until
+from kit.fake_remote.sessions import FakeSessions
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.engine.runs.run_connection import RunConnection, RunConnections
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, ExecutionStatus
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.fake.sessions import FakeSessions
 from opsjobs.remote.session import Session
 from opsjobs.store.transaction import Database
 

@@ -8,10 +8,10 @@ from typing import Any
 from uuid import uuid4
 
 from engine.harness import Harness, harness, until
+from kit.fake_remote import FakeMachine, Gate
 from opsjobs.engine.runs.run_state import RunLimits
 from opsjobs.model.action import FileTransferAction
 from opsjobs.model.execution import Execution
-from opsjobs.remote.fake import FakeMachine, Gate
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger import ContactChange, Flush, RunMove
 from opsjobs.store.paging import PageRequest

@@ -13,10 +13,10 @@ from engine.test_branches import worker_of
 from engine.test_transfers import put, stored, web
 from engine.test_waits import SECONDS, waits
 from engine.test_workflows import step, told
+from kit.fake_remote import Gate
 from opsjobs.model.action import WaitAction
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.retry import RetryPolicy
-from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import RemoteExit
 from opsjobs.store.ledger import Flush, Ledger, Settled
 from opsjobs.store.transaction import Database

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from engine.harness import Harness, harness, until
+from kit.fake_remote import Break, FakeMachine, Gate
 from opsjobs import failpoints
 from opsjobs.engine.runs.target_run import RunLimits
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction
-from opsjobs.remote.fake import Break, FakeMachine, Gate
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.transaction import Database
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from engine.harness import Harness, harness, until
+from kit.fake_remote import Gate
 from kit.ledgering import Owner, faults, launch, machines
 from opsjobs import failpoints
 from opsjobs.model.errors import RemoteFailure, Unavailable
 from opsjobs.model.execution import ErrorCode, ExecutionStatus
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import Output
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database

@@ -9,12 +9,12 @@ import pytest
 from psycopg import errors
 
 from engine.harness import Harness, away, harness, until
+from kit.fake_remote import Gate, Pause
 from kit.ledgering import Owner, launch, machines
 from opsjobs import failpoints
 from opsjobs.engine.runs.run_journal import RunJournal
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus
-from opsjobs.remote.fake import Gate, Pause
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger import Flush, Ledger, LogLine, ResultState, RunMove, Settled
 from opsjobs.store.ledger import admit as admitting

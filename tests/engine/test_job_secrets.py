@@ -9,6 +9,7 @@ import pytest
 
 from engine.harness import Harness, harness
 from kit.canary import Canary
+from kit.fake_remote import FakeMachine
 from opsjobs.model.action import CommandAction, JobAction
 from opsjobs.model.credential import BoundTo, CredentialDraft, RotationDraft
 from opsjobs.model.errors import RemoteFailure
@@ -18,7 +19,6 @@ from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.policy import Policy
 from opsjobs.model.secret import Credential, Secret
 from opsjobs.model.target import SelectionDraft
-from opsjobs.remote.fake import FakeMachine
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.transaction import Database
 

@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from engine.harness import Harness, harness, until
+from kit.fake_remote import Gate
 from opsjobs import failpoints
 from opsjobs.engine.worker.worker import Worker
 from opsjobs.engine.worker.worker_session import WorkerSession
 from opsjobs.model.execution import ExecutionStatus
-from opsjobs.remote.fake import Gate
 from opsjobs.store.ledger import claim as claiming
 from opsjobs.store.transaction import Database
 

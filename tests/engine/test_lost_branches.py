@@ -9,10 +9,10 @@ from engine.harness import Harness, harness, until
 from engine.test_aftercare import care
 from engine.test_branches import SECONDS, inherited, worker_of
 from engine.test_workflows import step, told
+from kit.fake_remote import FakeMachine, Gate
 from opsjobs.model.action import CommandAction
 from opsjobs.model.execution import ErrorCode, Execution
 from opsjobs.model.retry import RetryPolicy
-from opsjobs.remote.fake import FakeMachine, Gate
 from opsjobs.remote.session import NotStarted, RemoteExit
 from opsjobs.store.transaction import Database
 

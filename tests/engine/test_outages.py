@@ -12,6 +12,7 @@ import pytest
 
 from engine.harness import Harness, InMemoryTargets, harness, until
 from engine.test_renewing import login
+from kit.fake_remote import FakeMachine, FakeSessions, Gate
 from opsjobs.clock import SystemClock
 from opsjobs.engine.runs.cancellation import Interrupted, StopReason, StopSignal
 from opsjobs.engine.runs.outage import wait_out
@@ -21,7 +22,6 @@ from opsjobs.model.job import CommandAction
 from opsjobs.model.secret import Credential
 from opsjobs.model.secret_source import VaultSource
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.fake import FakeMachine, FakeSessions, Gate
 from opsjobs.remote.session import Output, RemoteExit, Session
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
 from engine.harness import harness, until
+from kit.fake_remote import Gate
 from opsjobs import failpoints
 from opsjobs.clock import SystemClock
 from opsjobs.engine.runs import run_journal as recording
@@ -25,7 +26,6 @@ from opsjobs.engine.runs.run_journal import (
 from opsjobs.engine.runs.stdout_capture import StdoutCapture
 from opsjobs.engine.worker.batch_writer import BatchWriter
 from opsjobs.model.job import CommandAction
-from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import Output, RemoteExit, Stream
 from opsjobs.store.ledger import Claimed, Ledger, LogLine
 from opsjobs.store.transaction import Database

@@ -11,6 +11,7 @@ import pytest
 from engine.harness import Harness, harness
 from engine.test_waits import waits
 from engine.test_workflows import step
+from kit.fake_remote import Gate
 from kit.ledgering import says
 from kit.scheduling import Office
 from opsjobs.engine.launching.retries import RetryService
@@ -21,7 +22,6 @@ from opsjobs.model.job import JobDraft
 from opsjobs.model.retry_request import RetryDraft, Which
 from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 from opsjobs.model.target import HostKeyPolicy, SelectionDraft, Target
-from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import RemoteExit
 from opsjobs.safety import SafetyQuestion
 from opsjobs.store.transaction import Database

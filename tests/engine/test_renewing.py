@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from engine.harness import Harness, InMemoryTargets, harness
 from engine.test_durable import half_done, stored, whole
+from kit.fake_remote import FakeSessions
 from opsjobs.engine.runs.credential_refresh import refresh_credentials
 from opsjobs.model.credential import RotationDraft
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint, Target, Transport
-from opsjobs.remote.fake import FakeSessions
 from opsjobs.remote.session import Session
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.transaction import Database

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from engine.harness import Harness, InMemoryTargets, harness, until
+from kit.fake_remote import Gate
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.envelope import new_key
 from opsjobs.store.ledger import Ledger, Progress, Spec

@@ -7,13 +7,13 @@ import asyncio
 import pytest
 
 from engine.harness import Harness, harness, until
+from kit.fake_remote import Break, Gate
 from kit.ledgering import Owner
 from opsjobs.clock import TurnedClock
 from opsjobs.engine.runs.target_run import RunLimits
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction
-from opsjobs.remote.fake import Break, Gate
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from engine.harness import Harness, harness, until
+from kit.fake_remote import Gate
 from kit.ledgering import Owner
 from kit.pgproxy import over_tcp
 from opsjobs.engine.background.rescuer import Rescuer
@@ -16,7 +17,6 @@ from opsjobs.engine.worker.database_clock import DatabaseClock
 from opsjobs.engine.worker.lease_heartbeat import Heartbeat
 from opsjobs.engine.worker.worker import Worker
 from opsjobs.model.execution import ExecutionStatus
-from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store import transaction
 from opsjobs.store.connections import LIMITS

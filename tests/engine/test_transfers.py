@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine.harness import Harness, harness, until
+from kit.fake_remote.script import Gate
 from opsjobs.clock import TurnedClock
 from opsjobs.engine.runs import transfer
 from opsjobs.engine.runs.archive import list_members
@@ -21,7 +22,6 @@ from opsjobs.model.action import FileTransferAction
 from opsjobs.model.errors import Invalid, RemoteFailure
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus
 from opsjobs.model.run_views import Result
-from opsjobs.remote.fake.script import Gate
 from opsjobs.remote.files.finding import FindLimits
 from opsjobs.store.files import StoredFile
 from opsjobs.store.paging import PageRequest

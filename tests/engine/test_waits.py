@@ -9,12 +9,12 @@ from psycopg.rows import DictRow
 
 from engine.harness import Harness, harness, until
 from engine.test_workflows import step, told
+from kit.fake_remote import Gate
 from kit.ledgering import says
 from opsjobs.engine.runs.cancellation import StopReason
 from opsjobs.model.action import ApprovalAction, CommandAction, WaitAction
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.retry import RetryPolicy
-from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import RemoteExit
 from opsjobs.store.transaction import Database
 

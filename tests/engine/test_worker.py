@@ -8,11 +8,11 @@ import time
 import pytest
 
 from engine.harness import Harness, harness, until
+from kit.fake_remote import FakeMachine, Gate
 from kit.ledgering import Owner
 from opsjobs import failpoints
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus
 from opsjobs.model.job import CommandAction
-from opsjobs.remote.fake import FakeMachine, Gate
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger import ResultState
 from opsjobs.store.transaction import Database

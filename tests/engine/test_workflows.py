@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from engine.harness import Harness, harness, until
+from kit.fake_remote import Gate
 from opsjobs.model.action import CommandAction, ScriptAction
 from opsjobs.model.execution import Execution, ExecutionStatus
-from opsjobs.remote.fake import Gate
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database

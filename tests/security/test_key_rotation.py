@@ -11,6 +11,7 @@ import pytest
 
 from api.kit import desk, problem
 from engine.harness import Harness, InMemoryTargets, harness
+from kit.fake_remote.script import Gate
 from kit.servers import AUDIT_KEY
 from opsjobs.model.credential import RotationDraft
 from opsjobs.model.encryption_key import decoded, key_id
@@ -18,7 +19,6 @@ from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint, SelectionDraft
-from opsjobs.remote.fake.script import Gate
 from opsjobs.remote.session import RemoteExit
 from opsjobs.settings import load
 from opsjobs.standalone.key_file import drop, put_first, read

@@ -15,6 +15,7 @@ from uuid import UUID
 import pytest
 
 from engine.harness import Harness, harness, until
+from kit.fake_remote import Break, Gate
 from opsjobs.clock import TurnedClock
 from opsjobs.engine.compiled_spec import compile_spec
 from opsjobs.engine.runs.run_masks import KEPT_SECONDS, MaskFactory
@@ -26,7 +27,6 @@ from opsjobs.model.job import BecomeDraft, LaunchOrder, Policy
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint, SelectionDraft, Target, Transport
-from opsjobs.remote.fake import Break, Gate
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.ledger import Spec
 from opsjobs.store.transaction import Database

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kit.fake_remote.machine import FakeMachine, Start
+from kit.fake_remote.run import FakeFollower, FakeRun
+from kit.fake_remote.script import stand_before
 from opsjobs.clock import Clock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.spool_identity import Become, RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.command import check_command
-from opsjobs.remote.fake.machine import FakeMachine, Start
-from opsjobs.remote.fake.run import FakeFollower, FakeRun
-from opsjobs.remote.fake.script import stand_before
 from opsjobs.remote.session import (
     CancelOutcome,
     ContactLost,
@@ -63,11 +63,11 @@ class FakeDurable:
             raise NotStarted(settled=False)
         return self._follow(run, offsets)
 
-    async def identity(self, become: Become | None = None) -> SpoolIdentity:  # noqa: ARG002  one store for all accounts
+    async def identity(self, become: Become | None = None) -> SpoolIdentity:
         """Return the identity of the spool."""
         return self._machine.identity
 
-    async def look(self, key: RunKey, become: Become | None = None) -> CancelOutcome | None:  # noqa: ARG002  likewise
+    async def look(self, key: RunKey, become: Become | None = None) -> CancelOutcome | None:
         """Return the state of a run."""
         self._machine.check_contact(self._since)
         run = self._machine.runs.get(key)
@@ -79,7 +79,7 @@ class FakeDurable:
         self,
         key: RunKey,
         grace_seconds: float,
-        become: Become | None = None,  # noqa: ARG002  likewise
+        become: Become | None = None,
     ) -> CancelOutcome:
         """Void the key, or end its run, as far as the machine's settings allow."""
         settlement = await self._cancel(key, grace_seconds)
@@ -89,7 +89,7 @@ class FakeDurable:
     async def clean(
         self,
         keys: Sequence[RunKey],
-        become: Become | None = None,  # noqa: ARG002  likewise
+        become: Become | None = None,
         *,
         output_only: bool = False,
     ) -> None:

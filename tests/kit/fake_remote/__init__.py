@@ -12,9 +12,9 @@ web.runs                                                # durable runs by their 
 
 from __future__ import annotations
 
-from opsjobs.remote.fake.machine import FakeMachine, Start
-from opsjobs.remote.fake.script import Break, Deed, Echo, Gate, Pause, Script
-from opsjobs.remote.fake.sessions import FakeSessions
+from kit.fake_remote.machine import FakeMachine, Start
+from kit.fake_remote.script import Break, Deed, Echo, Gate, Pause, Script
+from kit.fake_remote.sessions import FakeSessions
 
 __all__ = [
     "Break",

@@ -7,8 +7,8 @@ import posixpath
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
+from kit.fake_remote.script import Gate, stand_before
 from opsjobs.remote.disk import DRAFT_MODE, DiskEntry, OpenFile, transfer_error
-from opsjobs.remote.fake.script import Gate, stand_before
 
 REQUEST_BYTES = 64 << 10
 
@@ -128,7 +128,7 @@ class FakeDisk:
         self.files.links.pop(path, None)
         self.files.found.pop(path, None)
 
-    async def make_folder(self, path: str, mode: int) -> None:  # noqa: ARG002  no test reads a folder's mode
+    async def make_folder(self, path: str, mode: int) -> None:
         """Create it, if it does not exist."""
         self.check()
         if path in self.files.found or posixpath.dirname(path) not in self.files.folders | {""}:

@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from kit.fake_remote.disk import FakeFiles
+from kit.fake_remote.run import FakeRun
+from kit.fake_remote.script import Break, Deed, Echo, Gate, Pause, Script, stand_before
 from opsjobs.clock import Clock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
 from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
-from opsjobs.remote.fake.disk import FakeFiles
-from opsjobs.remote.fake.run import FakeRun
-from opsjobs.remote.fake.script import Break, Deed, Echo, Gate, Pause, Script, stand_before
 from opsjobs.remote.output_buffer import OutputBuffer
 from opsjobs.remote.session import NotStarted, Output, RemoteExit, unstarted
 

@@ -6,6 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from kit.fake_remote.disk import FakeDisk
+from kit.fake_remote.durable import FakeDurable
+from kit.fake_remote.machine import FakeMachine, FakeProcess, Start
+from kit.fake_remote.script import stand_before
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.errors import RemoteFailure
@@ -14,10 +18,6 @@ from opsjobs.model.program import Program
 from opsjobs.model.target import Endpoint, Target
 from opsjobs.remote.command import check_command
 from opsjobs.remote.disk import Disk, transfer_error
-from opsjobs.remote.fake.disk import FakeDisk
-from opsjobs.remote.fake.durable import FakeDurable
-from opsjobs.remote.fake.machine import FakeMachine, FakeProcess, Start
-from opsjobs.remote.fake.script import stand_before
 from opsjobs.remote.session import Durable, HostKey, LoggedIn, RemoteProcess, Session, SessionStep
 
 
@@ -95,7 +95,7 @@ class FakeSession:
         command: str | Program,
         *,
         stdin: bytes = b"",
-        marked: bool | None = None,  # noqa: ARG002  it has no process groups
+        marked: bool | None = None,
     ) -> RemoteProcess:
         """Start the script of this command line, or of the text of this program.
 
