@@ -30,7 +30,7 @@ def test_the_local_up_is_found_with_its_token(running: Path) -> None:
 
 
 def test_the_environment_wins(running: Path) -> None:
-    place = find(ClientSettings("https://jobs.example.org/", Secret("opsc_ada")), running)
+    place = find(ClientSettings(url="https://jobs.example.org/", token=Secret("opsc_ada")), running)
     assert (place.url, place.token, place.local) == (
         "https://jobs.example.org",
         Secret("opsc_ada"),
@@ -39,11 +39,11 @@ def test_the_environment_wins(running: Path) -> None:
 
 
 def test_the_local_token_is_never_shown_to_another_service(running: Path) -> None:
-    assert find(ClientSettings("https://jobs.example.org"), running).token is None
+    assert find(ClientSettings(url="https://jobs.example.org"), running).token is None
 
 
 def test_the_local_token_serves_where_the_url_is_the_local_one(running: Path) -> None:
-    assert find(ClientSettings("http://127.0.0.1:8003/"), running).token == Secret("opsc_local")
+    assert find(ClientSettings(url="http://127.0.0.1:8003/"), running).token == Secret("opsc_local")
 
 
 def test_another_token_can_be_used_with_the_local_up(running: Path) -> None:

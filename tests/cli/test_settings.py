@@ -83,7 +83,7 @@ def test_a_secret_comes_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "text", "told"),
+    ("variable", "text", "message"),
     [
         ("COMMAND_TIMEOUT", "abc", "COMMAND_TIMEOUT is 'abc': write a duration"),
         ("OPSJOBS_LEASE_SECONDS", "1s", "OPSJOBS_LEASE_SECONDS is '1s': write a duration from 3s"),
@@ -106,22 +106,22 @@ def test_a_secret_comes_from_a_file(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_wrong_value_is_told_with_its_name_and_what_to_write(
-    variable: str, text: str, told: str
+def test_an_invalid_value_is_named_with_what_to_write(
+    variable: str, text: str, message: str
 ) -> None:
     with pytest.raises(settings.SettingsError) as caught:
         settings.load({variable: text})
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "geheim" not in str(caught.value)
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(settings.SettingsError) as caught:
         settings.load({"COMMAND_TIMEOUT": "abc", "METRICS_PORT": "x", "ENABLE_METRICS": "maybe"})
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_a_wrong_secret_is_masked() -> None:
+def test_an_invalid_secret_is_redacted() -> None:
     with pytest.raises(settings.SettingsError) as caught:
         settings.load({"OPSJOBS_ADMIN_TOKEN": "tooshort"})
     assert "OPSJOBS_ADMIN_TOKEN is ***" in str(caught.value)
@@ -150,12 +150,12 @@ def test_production_refuses_missing_and_short_secrets(environ: dict[str, str]) -
 @pytest.mark.parametrize(
     "keys", ["short", f"{KEY},short", "k" * 44, "not-base64-at-all!-not-at-all!-no-no-no-no-!!"]
 )
-def test_a_key_that_is_no_key_is_refused_at_the_door(keys: str) -> None:
+def test_an_invalid_encryption_key_is_refused(keys: str) -> None:
     with pytest.raises(settings.SettingsError, match="32 random bytes"):
         settings.load({"ENCRYPTION_KEYS": keys})
 
 
-def test_production_closes_the_docs_page_unless_asked() -> None:
+def test_production_turns_the_docs_page_off_by_default() -> None:
     safe = {"ENVIRONMENT": "production", "ENCRYPTION_KEYS": KEY}
     assert settings.load(safe).api.docs is False
     assert settings.load({**safe, "OPSJOBS_DOCS": "on"}).api.docs is True
@@ -173,7 +173,7 @@ def test_networks_are_parsed() -> None:
     assert found == (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("127.0.0.1/32"))
 
 
-def test_the_description_masks_secrets_and_tells_origins(tmp_path: Path) -> None:
+def test_the_description_redacts_secrets_and_shows_origins(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("opsc_very-secret-token")
     environ = {
@@ -197,7 +197,7 @@ def test_every_setting_has_one_line_of_description() -> None:
         assert "\n" not in doc.description
 
 
-def test_printed_settings_show_no_secret() -> None:
+def test_the_repr_of_settings_redacts_secrets() -> None:
     assert KEY not in repr(
         settings.load({"ENCRYPTION_KEYS": KEY, "OPSJOBS_ADMIN_TOKEN": KEY}).security
     )

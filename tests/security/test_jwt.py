@@ -310,10 +310,10 @@ async def test_without_any_configuration_no_token_but_ours_is_taken(
             {"JWT_SECRET_KEY": SECRET, "OPSJOBS_JWKS_URL": "https://id.example.org/keys"},
             "are both set",
         ),
-        ({"JWT_SECRET_KEY": SECRET, "JWT_ALGORITHM": "RS256"}, "goes with published keys"),
+        ({"JWT_SECRET_KEY": SECRET, "JWT_ALGORITHM": "RS256"}, "works with public keys"),
         (
             {"OPSJOBS_JWKS_URL": "https://id.example.org/keys", "JWT_ALGORITHM": "HS256"},
-            "goes with a shared secret",
+            "works with a shared secret",
         ),
         ({"JWT_ALGORITHM": "HS256"}, "there is no key: set JWT_SECRET_KEY"),
         ({"JWT_SECRET_KEY": SECRET, "JWT_ALGORITHM": "none"}, "write one of"),

@@ -18,8 +18,8 @@ STRONG = {
 }
 WEAK = [
     ({"ENCRYPTION_KEYS": ""}, "ENCRYPTION_KEYS is not set"),
-    ({"ENCRYPTION_KEYS": "A" * 43}, "key 1 is no random one"),
-    ({"ENCRYPTION_KEYS": f"{KEY},{'A' * 43}"}, "key 2 is no random one"),
+    ({"ENCRYPTION_KEYS": "A" * 43}, "key 1 is not random"),
+    ({"ENCRYPTION_KEYS": f"{KEY},{'A' * 43}"}, "key 2 is not random"),
     ({"OPSJOBS_ADMIN_TOKEN": "opsc_0123456789abcde"}, "OPSJOBS_ADMIN_TOKEN has 20 characters"),
     ({"OPSJOBS_ADMIN_TOKEN": "change-me-change-me-change-me-change-me"}, "public or easy to guess"),
     ({"DEBUG": "true"}, "DEBUG is on"),

@@ -1,7 +1,8 @@
 """Settings from the environment: read once, checked as a whole, in frozen groups.
 
-The seed's names (DATABASE_URL, COMMAND_TIMEOUT, …) are read as they are, and `OPSJOBS_` before them wins; our own names always
-carry that prefix. What may hold a secret can stand in a file: `ENCRYPTION_KEYS_FILE=/run/secrets/keys`. Empty is not set.
+Names of the platform (DATABASE_URL, COMMAND_TIMEOUT, …) are read with and without the prefix
+`OPSJOBS_`; with it they take precedence. Our own names always have that prefix. Secrets can also be
+in files: `ENCRYPTION_KEYS_FILE=/run/secrets/keys`. An empty variable is not set.
 """
 
 from opsjobs.settings.groups import (

@@ -1,462 +1,441 @@
-"""The groups of settings: one field for each variable, with form, default and description."""
+"""The groups of settings: one field for each variable, with type, default and description."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from opsjobs.model.secret import Secret
 from opsjobs.settings.identity import IdentitySettings
-from opsjobs.settings.parsers import (
-    HOW_TO_MAKE_ONE,
+from opsjobs.settings.safety import SafetySettings
+from opsjobs.settings.secrets import SecretsSettings
+from opsjobs.settings.types import (
+    ABSOLUTE_PATH,
+    HOW_TO_MAKE_A_KEY,
+    KEYS,
+    NETWORKS,
+    SWITCH,
     Network,
     address,
     choice,
-    folder,
     hidden,
-    keys,
-    networks,
+    matching,
     seconds,
-    setting,
     size,
     text,
     whole,
-    yes_no,
 )
-from opsjobs.settings.safety import SafetySettings
-from opsjobs.settings.secrets import SecretsSettings
+from opsjobs.settings.variables import SettingsGroup, setting
 
-_ZONE = text(
-    r"[a-z0-9][a-z0-9_-]{0,62}",
-    "write lower-case letters, digits, - or _, such as default or berlin-1",
-)
+_DAY = 86_400
+_YEAR = 366 * _DAY
+_AGE = seconds(_DAY, 36_600 * _DAY)
 _HOST = text(
     r"[A-Za-z0-9_.:%-]{1,253}",
     "write an IP address or a host name to listen on, such as 127.0.0.1 or 0.0.0.0",
 )
-_AGE = seconds(86_400, 36_600 * 86_400)
-_ADMIN_TOKEN = text(
-    r"[\x21-\x7e]{16,512}",
-    f"write 16 to 512 printable characters without blanks, {HOW_TO_MAKE_ONE}",
+_DATABASE_SCHEMES = ("postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg")
+_DATA_DIR = (
+    "The directory of `opsjobs up`: database, keys, logs. "
+    "Not set: $XDG_DATA_HOME/opsjobs, as root /var/lib/opsjobs."
 )
-_TOKEN = text(r"[\x21-\x7e]{1,8192}", "write the token alone: printable characters without blanks")
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseSettings:
+class DatabaseSettings(SettingsGroup):
     """PostgreSQL; "" is not set (`up` then starts its own)."""
 
-    url: str = setting(
+    url: Annotated[
+        str, address(_DATABASE_SCHEMES, "postgresql://opsjobs@db.example.org/opsjobs")
+    ] = setting(
         "DATABASE_URL",
-        address(
-            "postgres postgresql postgresql+asyncpg postgresql+psycopg",
-            "postgresql://opsjobs@db.example.org/opsjobs",
-        ),
         None,
-        "PostgreSQL 15 to 18, where everything that is true is kept. Not set: `opsjobs up` starts an embedded one.",
-        ours=False,
+        "PostgreSQL connection URL (PostgreSQL 15 to 18). "
+        "Not set: `opsjobs up` starts an embedded one.",
         secret=True,
         unset="",
     )
 
 
-@dataclass(frozen=True, slots=True)
-class RedisSettings:
+class RedisSettings(SettingsGroup):
     """Redis or Valkey; None is not set (`up` then starts its own)."""
 
-    url: str | None = setting(
+    url: Annotated[
+        str | None,
+        address(("redis", "rediss", "unix", "redis+socket"), "redis://redis.example.org:6379/0"),
+    ] = setting(
         "REDIS_URL",
-        address("redis rediss unix redis+socket", "redis://redis.example.org:6379/0"),
         None,
-        "Redis or Valkey, the bell: it may be lost at any time. Not set: `opsjobs up` starts an embedded Valkey.",
-        ours=False,
+        "Redis or Valkey URL, for wake-ups and live events; nothing is lost if it fails. "
+        "Not set: `opsjobs up` starts an embedded Valkey.",
         secret=True,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
+class WorkerSettings(SettingsGroup):
     """One worker process."""
 
-    zone: str = setting("ZONE", _ZONE, "default", "The zone whose targets this worker serves.")
-    concurrency: int = setting(
-        "CONCURRENCY",
-        whole(1, 10_000),
-        "200",
-        "Target runs that one worker process has in work at a time.",
+    zone: Annotated[
+        str,
+        text(
+            r"[a-z0-9][a-z0-9_-]{0,62}",
+            "write lower-case letters, digits, - or _, such as default or berlin-1",
+        ),
+    ] = setting("OPSJOBS_ZONE", "default", "Zone whose targets this worker serves.")
+    concurrency: Annotated[int, whole(1, 10_000)] = setting(
+        "OPSJOBS_CONCURRENCY", "200", "Target runs that one worker process executes at a time."
     )
-    lease_seconds: float = setting(
-        "LEASE_SECONDS",
-        seconds(3, 600),
+    lease_seconds: Annotated[float, seconds(3, 600)] = setting(
+        "OPSJOBS_LEASE_SECONDS",
         "15",
-        "How long a worker may be silent before its runs are taken from it.",
+        "How long a worker may send no heartbeat before other workers take over its runs.",
     )
-    poll_seconds: float = setting(
-        "POLL_SECONDS",
-        seconds(0.05, 60),
-        "1",
-        "How often a worker looks for work of itself, when no bell has rung.",
+    poll_seconds: Annotated[float, seconds(0.05, 60)] = setting(
+        "OPSJOBS_POLL_SECONDS", "1", "How often a worker looks for work if no wake-up arrives."
     )
-    drain_seconds: float = setting(
-        "DRAIN_SECONDS",
-        seconds(0, 3600),
+    drain_seconds: Annotated[float, seconds(0, 3600)] = setting(
+        "OPSJOBS_DRAIN_SECONDS",
         "5",
-        "How long a stopping worker waits for direct commands (`durable: off`); what runs longer is let alone and ends `lost`.",
+        "How long a stopping worker waits for direct commands (`durable: off`). "
+        "Commands still running after that are abandoned and marked `lost`.",
     )
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutionSettings:
+class ExecutionSettings(SettingsGroup):
     """Defaults and limits of executions; timeouts in seconds, sizes in bytes."""
 
-    max_concurrent_targets: int = setting(
+    max_concurrent_targets: Annotated[int, whole(1, 10_000)] = setting(
         "MAX_CONCURRENT_TARGETS",
-        whole(1, 10_000),
         "50",
-        "Targets of one execution at a time, unless policy.max_parallel says.",
-        ours=False,
+        "Targets of one execution that run at a time, unless the job sets policy.max_parallel.",
     )
-    connection_timeout: float = setting(
-        "CONNECTION_TIMEOUT",
-        seconds(0.1, 3600),
-        "30s",
-        "How long connecting and logging in to a target may take.",
-        ours=False,
+    connection_timeout: Annotated[float, seconds(0.1, 3600)] = setting(
+        "CONNECTION_TIMEOUT", "30s", "Timeout for connecting and logging in to a target."
     )
-    command_timeout: float = setting(
-        "COMMAND_TIMEOUT",
-        seconds(0.1, 366 * 86_400),
-        "300s",
-        "How long an action may take, unless its timeout says.",
-        ours=False,
+    command_timeout: Annotated[float, seconds(0.1, _YEAR)] = setting(
+        "COMMAND_TIMEOUT", "300s", "Timeout of an action that sets none."
     )
-    output_limit_bytes: int = setting(
-        "OUTPUT_LIMIT_BYTES",
-        size(0, 1 << 40),
+    output_limit_bytes: Annotated[int, size(0, 1 << 40)] = setting(
+        "OPSJOBS_OUTPUT_LIMIT_BYTES",
         "10MiB",
-        "What is kept of each output stream of an action; its output_limit may say less, not more.",
+        "Bytes kept of each output stream of an action. An action's output_limit can lower it.",
     )
-    reattach_window: float = setting(
-        "REATTACH_WINDOW",
-        seconds(1, 7 * 86_400),
+    reattach_window: Annotated[float, seconds(1, 7 * _DAY)] = setting(
+        "OPSJOBS_REATTACH_WINDOW",
         "15m",
-        "How long a durable command whose contact was lost is looked for before its run ends `lost`.",
+        "How long to try to reconnect to a durable command before its run is marked `lost`.",
     )
-    spool_limit_bytes: int = setting(
-        "SPOOL_LIMIT_BYTES",
-        size(1 << 20, 1 << 40),
+    spool_limit_bytes: Annotated[int, size(1 << 20, 1 << 40)] = setting(
+        "OPSJOBS_SPOOL_LIMIT_BYTES",
         "2GiB",
-        "What a target keeps of each output stream of a durable command; one that writes more is killed (`output_limit`).",
+        "Bytes that a target spools of each output stream of a durable command. "
+        "A command that writes more is killed (`output_limit`).",
     )
-    file_limit_bytes: int = setting(
-        "FILE_LIMIT_BYTES",
-        size(1, 1 << 40),
+    file_limit_bytes: Annotated[int, size(1, 1 << 40)] = setting(
+        "OPSJOBS_FILE_LIMIT_BYTES",
         "1GiB",
-        "The largest file that may be uploaded, and the most that one action may download from one target.",
+        "Size limit of an uploaded file, and of what one action downloads from one target.",
     )
-    files_limit_bytes: int = setting(
-        "FILES_LIMIT_BYTES",
-        size(0, 1 << 50),
+    files_limit_bytes: Annotated[int, size(0, 1 << 50)] = setting(
+        "OPSJOBS_FILES_LIMIT_BYTES",
         "100GiB",
-        "What all uploaded files may have together (409 above). 0: no limit.",
+        "Total size of all uploaded files; more is refused with 409. 0: no limit.",
     )
-    files_per_caller_bytes: int = setting(
-        "FILES_PER_CALLER_BYTES",
-        size(0, 1 << 50),
+    files_per_caller_bytes: Annotated[int, size(0, 1 << 50)] = setting(
+        "OPSJOBS_FILES_PER_CALLER_BYTES",
         "10GiB",
-        "What the files of one caller may have together (409 above). 0: no limit.",
+        "Total size of one caller's files; more is refused with 409. 0: no limit.",
     )
-    open_executions_per_caller: int = setting(
-        "OPEN_EXECUTIONS_PER_CALLER",
-        whole(0, 10_000_000),
+    open_executions_per_caller: Annotated[int, whole(0, 10_000_000)] = setting(
+        "OPSJOBS_OPEN_EXECUTIONS_PER_CALLER",
         "2000",
-        "Executions of one caller that have not ended: the next launch is 429. Those of schedules are not refused. 0: no limit.",
+        "Unfinished executions that one caller may have; further launches are refused with 429. "
+        "Launches by schedules are exempt. 0: no limit.",
     )
-    wait_limit: float = setting(
-        "WAIT_LIMIT",
-        seconds(1, 366 * 86_400),
+    wait_limit: Annotated[float, seconds(1, _YEAR)] = setting(
+        "OPSJOBS_WAIT_LIMIT",
         "7d",
-        "The longest that a wait, an approval or hold_offline of a job may last (422 above).",
+        "Longest wait, approval or hold_offline that a job may set; longer ones are refused with "
+        "422.",
     )
-    exclusive_time: float = setting(
-        "EXCLUSIVE_TIME",
-        seconds(0, 366 * 86_400),
+    exclusive_time: Annotated[float, seconds(0, _YEAR)] = setting(
+        "OPSJOBS_EXCLUSIVE_TIME",
         "7d",
-        "The longest that an execution may hold exclusive names: its timeout, unless its policy says less. 0: no limit.",
+        "Longest time that an execution may hold exclusive names: its timeout, unless its policy "
+        "sets less. 0: no limit.",
     )
-    max_retries: int = setting(
-        "MAX_RETRIES",
-        whole(0, 100),
-        "10",
-        "How often an action may be started again, whatever its policy says.",
-        ours=False,
+    max_retries: Annotated[int, whole(0, 100)] = setting(
+        "MAX_RETRIES", "10", "Most retries of an action, whatever its policy sets."
     )
-    enable_retry: bool = setting(
-        "ENABLE_RETRY",
-        yes_no,
-        "on",
-        "Whether actions are tried again at all; off: one attempt, whatever policies say.",
-        ours=False,
+    enable_retry: Annotated[bool, SWITCH] = setting(
+        "ENABLE_RETRY", "on", "Whether failed actions are retried. Off: one attempt each."
     )
-    retry_backoff_base: int = setting(
-        "RETRY_BACKOFF_BASE",
-        whole(1, 100),
-        "2",
-        "The factor of exponential pauses, unless retry.factor says.",
-        ours=False,
+    retry_backoff_base: Annotated[int, whole(1, 100)] = setting(
+        "RETRY_BACKOFF_BASE", "2", "Factor of exponential back-off, unless retry.factor is set."
     )
-    max_actions_per_job: int = setting(
-        "MAX_ACTIONS_PER_JOB", whole(1, 1_000), "100", "Actions that a job may have.", ours=False
+    max_actions_per_job: Annotated[int, whole(1, 1_000)] = setting(
+        "MAX_ACTIONS_PER_JOB", "100", "Most actions of a job."
     )
-    max_targets_per_job: int = setting(
-        "MAX_TARGETS_PER_JOB",
-        whole(1, 1_000_000),
-        "10000",
-        "Targets that one execution may have.",
-        ours=False,
+    max_targets_per_job: Annotated[int, whole(1, 1_000_000)] = setting(
+        "MAX_TARGETS_PER_JOB", "10000", "Most targets of an execution."
     )
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionSettings:
+class ConnectionSettings(SettingsGroup):
     """Limits and pauses of connections to targets."""
 
-    rate: float = setting(
-        "CONNECTION_RATE",
-        whole(0, 10_000),
+    rate: Annotated[float, whole(0, 10_000)] = setting(
+        "OPSJOBS_CONNECTION_RATE",
         "20",
-        "Connections a second that a worker makes to one host; as many at once after a pause. 0: no limit.",
+        "Connections per second from a worker to one host; the burst is the same number. "
+        "0: no limit.",
     )
-    circuit_failures: int = setting(
-        "CIRCUIT_FAILURES",
-        whole(1, 1_000),
+    circuit_failures: Annotated[int, whole(1, 1_000)] = setting(
+        "OPSJOBS_CIRCUIT_FAILURES",
         "5",
-        "Connects in a row that fail before a target's circuit opens.",
+        "Failed connects in a row that open a target's circuit.",
     )
-    circuit_pause: float = setting(
-        "CIRCUIT_PAUSE",
-        seconds(0.1, 3600),
+    circuit_pause: Annotated[float, seconds(0.1, 3600)] = setting(
+        "OPSJOBS_CIRCUIT_PAUSE",
         "15s",
-        "How long a circuit that failed connects have opened stays open at first; twice as long each time, up to 32 times.",
+        "How long a circuit stays open after failed connects. It doubles each time, up to 32 "
+        "times as long.",
     )
-    circuit_refused_pause: float = setting(
-        "CIRCUIT_REFUSED_PAUSE",
-        seconds(0.1, 86_400),
+    circuit_refused_pause: Annotated[float, seconds(0.1, _DAY)] = setting(
+        "OPSJOBS_CIRCUIT_REFUSED_PAUSE",
         "15m",
-        "The same for a circuit that a refused login has opened, which one refusal does.",
+        "The same after a refused login, which opens the circuit at once.",
     )
 
 
-@dataclass(frozen=True, slots=True)
-class RetentionSettings:
+class RetentionSettings(SettingsGroup):
     """Retention of history, in seconds."""
 
-    keep_logs: float = setting(
-        "KEEP_LOGS",
-        _AGE,
+    keep_logs: Annotated[float, _AGE] = setting(
+        "OPSJOBS_KEEP_LOGS",
         "90d",
-        "How long the logs of executions are kept, by days of their launch; asked for later: 410.",
+        "How long logs of executions are kept, by the day of launch. Requests for older ones get "
+        "410.",
     )
-    keep_artifacts: float = setting(
-        "KEEP_ARTIFACTS", _AGE, "90d", "How long files that actions brought from targets are kept."
+    keep_artifacts: Annotated[float, _AGE] = setting(
+        "OPSJOBS_KEEP_ARTIFACTS", "90d", "How long files that actions downloaded are kept."
     )
-    keep_files: float = setting(
-        "KEEP_FILES",
-        _AGE,
+    keep_files: Annotated[float, _AGE] = setting(
+        "OPSJOBS_KEEP_FILES",
         "365d",
-        "How long uploaded files are kept; longer, as long as a job or an execution that is kept names them.",
+        "How long uploaded files are kept. Files that a job or a kept execution uses stay longer.",
     )
-    keep_executions: float = setting(
-        "KEEP_EXECUTIONS",
-        _AGE,
+    keep_executions: Annotated[float, _AGE] = setting(
+        "OPSJOBS_KEEP_EXECUTIONS",
         "365d",
-        "How long executions are kept after their end, with their targets, results and artifacts.",
+        "How long finished executions are kept, with their target runs, results and artifacts.",
     )
-    keep_executions_per_job: int = setting(
-        "KEEP_EXECUTIONS_PER_JOB",
-        whole(1, 1_000_000_000),
+    keep_executions_per_job: Annotated[int, whole(1, 1_000_000_000)] = setting(
+        "OPSJOBS_KEEP_EXECUTIONS_PER_JOB",
         "10000",
-        "Executions that are kept of each job: the newest ones.",
+        "Executions kept for each job; the oldest are deleted first.",
     )
-    keep_firings: float = setting(
-        "KEEP_FIRINGS",
-        _AGE,
-        "90d",
-        "How long it is kept what became of the due moments of schedules.",
+    keep_firings: Annotated[float, _AGE] = setting(
+        "OPSJOBS_KEEP_FIRINGS", "90d", "How long the firings of schedules are kept."
     )
-    keep_audit: float = setting(
-        "KEEP_AUDIT",
-        seconds(0, 36_600 * 86_400),
-        "0",
-        "How long the audit log is kept, by days; 0: for ever.",
+    keep_audit: Annotated[float, seconds(0, 36_600 * _DAY)] = setting(
+        "OPSJOBS_KEEP_AUDIT", "0", "How long the audit log is kept, by days. 0: for ever."
     )
 
 
-@dataclass(frozen=True, slots=True)
-class ApiSettings:
+class ApiSettings(SettingsGroup):
     """The HTTP server."""
 
-    host: str = setting("API_HOST", _HOST, "127.0.0.1", "The address that the API listens on.")
-    port: int = setting(
-        "API_PORT",
-        whole(0, 65_535),
-        "8003",
-        "The port that the API listens on; 0 takes a free one.",
+    host: Annotated[str, _HOST] = setting(
+        "OPSJOBS_API_HOST", "127.0.0.1", "Address that the API listens on."
     )
-    docs: bool = setting(
-        "DOCS", yes_no, "on", "The docs page of the API, open to all; off by default in production."
+    port: Annotated[int, whole(0, 65_535)] = setting(
+        "OPSJOBS_API_PORT", "8003", "Port that the API listens on. 0: a free one."
     )
-    body_limit_bytes: int = setting(
-        "BODY_LIMIT_BYTES",
-        size(1_024, 1 << 30),
+    docs: Annotated[bool, SWITCH] = setting(
+        "OPSJOBS_DOCS",
+        "on",
+        "Whether the API serves its documentation page, without login. Off by default in "
+        "production.",
+    )
+    body_limit_bytes: Annotated[int, size(1_024, 1 << 30)] = setting(
+        "OPSJOBS_BODY_LIMIT_BYTES",
         "1MiB",
-        "The largest JSON body that the API takes (413 above).",
+        "Size limit of a JSON request body; larger ones are refused with 413.",
     )
-    rate_limit: int = setting(
-        "RATE_LIMIT", whole(0, 100_000), "500",
-        "Requests a second that one API process takes of one caller (429 above), four times as many at once; 0 = no limit.",
-    )  # fmt: skip
-    unauthenticated_rate_limit: int = setting(
-        "UNAUTHENTICATED_RATE_LIMIT", whole(0, 100_000), "50",
-        "Requests a second without a good token that one API process takes from one address (of IPv6: one /64), four times as many "
-        "at once, 429 above; probes are answered always. 0 = no limit.",
-    )  # fmt: skip
-    connections_per_address: int = setting(
-        "CONNECTIONS_PER_ADDRESS", whole(0, 100_000), "500",
-        "Connections that one address (of IPv6: one /64) may have open at one API process; the one that has waited longest for a "
-        "request makes room. Not for loopback nor OPSJOBS_TRUSTED_PROXIES. 0 = no limit.",
-    )  # fmt: skip
-    streams_per_caller: int = setting(
-        "STREAMS_PER_CALLER", whole(0, 100_000), "100",
-        "Event streams and downloads that one caller may have open at one API process (429 above); 0 = no limit.",
-    )  # fmt: skip
-    stream_reauth_interval: float = setting(
-        "STREAM_REAUTH_INTERVAL", seconds(1, 300), "15s",
-        "How long a stream goes on at most before its token and rights are judged again; who has lost them is told, and it ends.",
-    )  # fmt: skip
-    download_time: float = setting(
-        "DOWNLOAD_TIME",
-        seconds(1, 7 * 86_400),
-        "1h",
-        "How long one download may take before its connection is dropped.",
+    rate_limit: Annotated[int, whole(0, 100_000)] = setting(
+        "OPSJOBS_RATE_LIMIT",
+        "500",
+        "Requests per second of one caller to one API process, with a burst of four times as "
+        "many; more get 429. 0: no limit.",
+    )
+    unauthenticated_rate_limit: Annotated[int, whole(0, 100_000)] = setting(
+        "OPSJOBS_UNAUTHENTICATED_RATE_LIMIT",
+        "50",
+        "Requests per second without a valid token from one address (IPv6: one /64) to one API "
+        "process, with a burst of four times as many; more get 429. Probes are exempt. "
+        "0: no limit.",
+    )
+    connections_per_address: Annotated[int, whole(0, 100_000)] = setting(
+        "OPSJOBS_CONNECTIONS_PER_ADDRESS",
+        "500",
+        "Open connections of one address (IPv6: one /64) to one API process. Above that, the "
+        "connection that is idle longest is closed. Loopback and OPSJOBS_TRUSTED_PROXIES are "
+        "exempt. 0: no limit.",
+    )
+    streams_per_caller: Annotated[int, whole(0, 100_000)] = setting(
+        "OPSJOBS_STREAMS_PER_CALLER",
+        "100",
+        "Open event streams and downloads of one caller at one API process; more get 429. "
+        "0: no limit.",
+    )
+    stream_reauth_interval: Annotated[float, seconds(1, 300)] = setting(
+        "OPSJOBS_STREAM_REAUTH_INTERVAL",
+        "15s",
+        "How often the token and the permissions behind an open stream are checked again. If "
+        "they are gone, the stream says so and ends.",
+    )
+    download_time: Annotated[float, seconds(1, 7 * _DAY)] = setting(
+        "OPSJOBS_DOWNLOAD_TIME", "1h", "Time limit of one download; then its connection is closed."
     )
 
 
-@dataclass(frozen=True, slots=True)
-class SecuritySettings:
+class SecuritySettings(SettingsGroup):
     """Keys, and which addresses targets may have."""
 
-    encryption_keys: tuple[Secret, ...] = setting(
-        "ENCRYPTION_KEYS", keys, None,
-        "Keys that encrypt credentials, the current one first. `opsjobs up` makes one; production refuses short ones.",
-        ours=False, secret=True, unset=(),
-    )  # fmt: skip
-    environment: Literal["development", "test", "staging", "production"] = setting(
-        "ENVIRONMENT", choice("development", "test", "staging", "production"), "development",
-        "What this installation is for; production refuses what is only good for trying out.", ours=False,
-    )  # fmt: skip
-    target_allow: tuple[Network, ...] = setting(
-        "TARGET_ALLOW",
-        networks,
+    encryption_keys: Annotated[tuple[Secret, ...], KEYS] = setting(
+        "ENCRYPTION_KEYS",
         None,
-        "Networks that targets may be in although they are denied otherwise: CIDRs, comma between.",
+        "Keys that encrypt credentials, the current one first. `opsjobs up` creates one. "
+        "Production refuses weak ones.",
+        secret=True,
         unset=(),
     )
-    target_deny: tuple[Network, ...] = setting(
-        "TARGET_DENY",
-        networks,
+    environment: Annotated[
+        Literal["development", "test", "staging", "production"],
+        choice("development", "test", "staging", "production"),
+    ] = setting(
+        "ENVIRONMENT",
+        "development",
+        "Purpose of this installation: development, test, staging or production. Production "
+        "refuses insecure settings.",
+    )
+    target_allow: Annotated[tuple[Network, ...], NETWORKS] = setting(
+        "OPSJOBS_TARGET_ALLOW",
         None,
-        "Networks that targets may never be in: CIDRs with commas between. Wins over allow.",
+        "Networks that targets may be in although they are denied by default: CIDRs separated by "
+        "commas.",
         unset=(),
     )
-    choices_allow: tuple[Network, ...] = setting(
-        "CHOICES_ALLOW",
-        networks,
+    target_deny: Annotated[tuple[Network, ...], NETWORKS] = setting(
+        "OPSJOBS_TARGET_DENY",
         None,
-        "Networks that choices_url may point into although they are not public: CIDRs, comma between.",
+        "Networks that targets must not be in: CIDRs separated by commas. Takes precedence over "
+        "OPSJOBS_TARGET_ALLOW.",
         unset=(),
     )
-    local_transport: bool = setting(
-        "LOCAL_TRANSPORT", yes_no, "off",
-        "Whether targets may have `transport: local`: commands on the worker's own machine as the worker's user, who can read all "
-        "keys and tokens there. Never within a scope.",
-    )  # fmt: skip
-    admin_token: Secret | None = setting(  # noqa: RUF009  dataclasses.field, by another name
-        "ADMIN_TOKEN",
-        hidden(_ADMIN_TOKEN),
+    choices_allow: Annotated[tuple[Network, ...], NETWORKS] = setting(
+        "OPSJOBS_CHOICES_ALLOW",
         None,
-        "A first admin token for a plain `opsjobs api`; only its hash is stored.",
+        "Networks that choices_url may point to although they are not public: CIDRs separated by "
+        "commas.",
+        unset=(),
+    )
+    local_transport: Annotated[bool, SWITCH] = setting(
+        "OPSJOBS_LOCAL_TRANSPORT",
+        "off",
+        "Whether targets may use `transport: local`. Its commands run on the worker's machine as "
+        "the worker's user, who can read all keys and tokens there. Never allowed within a scope.",
+    )
+    admin_token: Annotated[
+        Secret | None,
+        hidden(
+            matching(
+                r"[\x21-\x7e]{16,512}",
+                f"write 16 to 512 printable characters without blanks, {HOW_TO_MAKE_A_KEY}",
+            )
+        ),
+    ] = setting(
+        "OPSJOBS_ADMIN_TOKEN",
+        None,
+        "Initial admin token for `opsjobs api`; only its hash is stored.",
         secret=True,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class TelemetrySettings:
+class TelemetrySettings(SettingsGroup):
     """Logs and metrics."""
 
-    log_level: str = setting(
-        "LOG_LEVEL",
-        choice("DEBUG", "INFO", "WARNING", "ERROR", upper=True),
-        "INFO",
-        "The least level that is logged.",
-        ours=False,
+    log_level: Annotated[str, choice("DEBUG", "INFO", "WARNING", "ERROR")] = setting(
+        "LOG_LEVEL", "INFO", "Lowest level that is logged: DEBUG, INFO, WARNING or ERROR."
     )
-    debug: bool = setting(
-        "DEBUG",
-        yes_no,
-        "off",
-        "Log everything, whatever LOG_LEVEL says; refused in production.",
-        ours=False,
+    debug: Annotated[bool, SWITCH] = setting(
+        "DEBUG", "off", "Log everything, whatever LOG_LEVEL is. Refused in production."
     )
-    enable_metrics: bool = setting(
-        "ENABLE_METRICS", yes_no, "on", "Whether METRICS_PORT is listened on.", ours=False
+    enable_metrics: Annotated[bool, SWITCH] = setting(
+        "ENABLE_METRICS", "on", "Whether processes listen on METRICS_PORT."
     )
-    metrics_port: int | None = setting(
-        "METRICS_PORT", whole(1, 65_535), None,
-        "A port for metrics without a token, one a process (`up`: this and the next ones). Not set: none.", ours=False,
-    )  # fmt: skip
-    metrics_host: str = setting(
-        "METRICS_HOST", _HOST, "127.0.0.1", "The address that METRICS_PORT listens on."
+    metrics_port: Annotated[int | None, whole(1, 65_535)] = setting(
+        "METRICS_PORT",
+        None,
+        "Port for metrics without a token, one for each process (`up` uses this one and the "
+        "following). Not set: none.",
+    )
+    metrics_host: Annotated[str, _HOST] = setting(
+        "OPSJOBS_METRICS_HOST", "127.0.0.1", "Address that METRICS_PORT listens on."
     )
 
 
-@dataclass(frozen=True, slots=True)
-class ClientSettings:
+class ClientSettings(SettingsGroup):
     """The address of the service for the command line; default: the local `up`."""
 
-    url: str | None = setting(
-        "URL", address("http https", "https://jobs.example.org"), None,
-        "Where the command line finds the API. Not set: the local `opsjobs up`, by its data folder.",
-    )  # fmt: skip
-    token: Secret | None = setting(  # noqa: RUF009  as above
-        "TOKEN",
-        hidden(_TOKEN),
+    url: Annotated[str | None, address(("http", "https"), "https://jobs.example.org")] = setting(
+        "OPSJOBS_URL",
         None,
-        "The token that the command line shows. Not set: the local `up`'s admin token.",
+        "URL of the API, for the command line. Not set: the local `opsjobs up`, found by its data "
+        "directory.",
+    )
+    token: Annotated[
+        Secret | None,
+        hidden(
+            matching(
+                r"[\x21-\x7e]{1,8192}",
+                "write the token alone: printable characters without blanks",
+            )
+        ),
+    ] = setting(
+        "OPSJOBS_TOKEN",
+        None,
+        "Token that the command line sends. Not set: the stored login, else the admin token of "
+        "the local `up`.",
         secret=True,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything; each part is handed just its own group."""
+class Settings(SettingsGroup):
+    """All settings; each part of the service is given its own group."""
 
-    database: DatabaseSettings = field(default_factory=DatabaseSettings)
-    redis: RedisSettings = field(default_factory=RedisSettings)
-    worker: WorkerSettings = field(default_factory=WorkerSettings)
-    execution: ExecutionSettings = field(default_factory=ExecutionSettings)
-    connection: ConnectionSettings = field(default_factory=ConnectionSettings)
-    retention: RetentionSettings = field(default_factory=RetentionSettings)
-    api: ApiSettings = field(default_factory=ApiSettings)
-    security: SecuritySettings = field(default_factory=SecuritySettings)
-    identity: IdentitySettings = field(default_factory=IdentitySettings)
-    secrets: SecretsSettings = field(default_factory=SecretsSettings)
-    safety: SafetySettings = field(default_factory=SafetySettings)
-    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
-    client: ClientSettings = field(default_factory=ClientSettings)
-    data_dir: Path = setting(  # noqa: RUF009  as above
-        "DATA_DIR", folder, None,
-        "Where `opsjobs up` keeps everything. Not set: $XDG_DATA_HOME/opsjobs, as root /var/lib/opsjobs.",
-        unset=Path("/var/lib/opsjobs"),
-    )  # fmt: skip
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    redis: RedisSettings = Field(default_factory=RedisSettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    execution: ExecutionSettings = Field(default_factory=ExecutionSettings)
+    connection: ConnectionSettings = Field(default_factory=ConnectionSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
+    api: ApiSettings = Field(default_factory=ApiSettings)
+    security: SecuritySettings = Field(default_factory=SecuritySettings)
+    identity: IdentitySettings = Field(default_factory=IdentitySettings)
+    secrets: SecretsSettings = Field(default_factory=SecretsSettings)
+    safety: SafetySettings = Field(default_factory=SafetySettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+    client: ClientSettings = Field(default_factory=ClientSettings)
+    data_dir: Annotated[Path, ABSOLUTE_PATH] = setting(
+        "OPSJOBS_DATA_DIR", None, _DATA_DIR, unset=Path("/var/lib/opsjobs")
+    )
+
+
+class ClientEnvironment(SettingsGroup):
+    """The settings that the command line reads as a client of the service."""
+
+    client: ClientSettings = Field(default_factory=ClientSettings)
+    data_dir: Annotated[Path | None, ABSOLUTE_PATH] = setting("OPSJOBS_DATA_DIR", None, _DATA_DIR)

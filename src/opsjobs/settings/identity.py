@@ -4,128 +4,139 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Annotated
 
 from opsjobs.model.jwt_algorithms import BY_KEY_PAIR, SHARED
 from opsjobs.model.secret import Secret
-from opsjobs.settings.parsers import (
-    HOW_TO_MAKE_ONE,
+from opsjobs.settings.types import (
+    HOW_TO_MAKE_A_KEY,
+    NETWORKS,
     Network,
     address,
     choice,
     hidden,
-    networks,
+    matching,
     seconds,
-    setting,
     text,
     whole,
 )
+from opsjobs.settings.variables import SettingsGroup, setting
 
 SECRET_BYTES_MIN = 32
 SECRET_CHARACTERS_DIFFERENT_MIN = 10
 # Values of examples, which are public.
 _KNOWN = re.compile(
-    r"(?i)(change|your|example|default|secret-?key|super-?secret|jwt-?secret|password|development|insecure|test-)"
+    r"(?i)(change|your|example|default|secret-?key|super-?secret|jwt-?secret|password"
+    r"|development|insecure|test-)"
 )
 _WORD = r"[\x21-\x7e]{1,500}"
-_JWT_ALGORITHM = choice(*SHARED, *(name for name in BY_KEY_PAIR if name != "EdDSA"), upper=True)
+_HTTP = ("https", "http")
 
 
-def _algorithm(text: str) -> str:
-    return "EdDSA" if text.lower() == "eddsa" else str(_JWT_ALGORITHM(text))
-
-
-@dataclass(frozen=True, slots=True)
-class IdentitySettings:
+class IdentitySettings(SettingsGroup):
     """Tokens and logins; durations in seconds."""
 
-    jwt_secret_key: Secret | None = setting(  # noqa: RUF009  dataclasses.field, by another name
-        "JWT_SECRET_KEY", hidden(text(r"[^\x00]{1,4096}", "write the secret that the platform's services share")), None,
-        "The secret that the platform signs its tokens with (HS256); set, such tokens are taken. Production: 32 bytes or more.",
-        ours=False, secret=True,
-    )  # fmt: skip
-    jwt_algorithm: str | None = setting(
-        "JWT_ALGORITHM", _algorithm, None,
-        "The one algorithm that platform tokens are signed by. Not set: HS256 with a secret, else any of RS, PS, ES and EdDSA.",
-        ours=False,
-    )  # fmt: skip
-    jwks_url: str | None = setting(
-        "JWKS_URL", address("https http", "https://id.example.org/keys"), None,
-        "Where the issuer of platform tokens publishes its keys (JWKS). Not set: where its OIDC discovery document says.",
-    )  # fmt: skip
-    jwks_ttl: float = setting(
-        "JWKS_TTL",
-        seconds(60, 86_400),
-        "5m",
-        "How long the issuer's keys are good before they are fetched again.",
+    jwt_secret_key: Annotated[
+        Secret | None,
+        hidden(matching(r"[^\x00]{1,4096}", "write the secret that the platform's services share")),
+    ] = setting(
+        "JWT_SECRET_KEY",
+        None,
+        "Shared secret that signs the platform's tokens (HS256). If it is set, such tokens are "
+        "accepted. Production requires 32 bytes or more.",
+        secret=True,
     )
-    jwt_issuer: str | None = setting(
-        "JWT_ISSUER", text(_WORD, "write what stands in the tokens as iss, such as https://id.example.org"), None,
-        "The issuer that platform tokens must name (iss). Set to a URL, with neither secret nor JWKS: its keys are discovered.",
-    )  # fmt: skip
-    jwt_audience: str | None = setting(
-        "JWT_AUDIENCE", text(_WORD, "write what stands in the tokens as aud, such as opsjobs; more than one with commas"), None,
-        "Accepted audience (aud) of platform tokens; several with commas between.",
-    )  # fmt: skip
-    jwt_leeway: float = setting(
-        "JWT_LEEWAY",
-        seconds(0, 30),
-        "10s",
-        "How far clocks may differ where a token's times are judged.",
+    jwt_algorithm: Annotated[str | None, choice(*SHARED, *BY_KEY_PAIR)] = setting(
+        "JWT_ALGORITHM",
+        None,
+        "The only accepted signature algorithm of platform tokens. Not set: HS256 with a shared "
+        "secret, else any of RS, PS, ES and EdDSA.",
     )
-    jwt_name_claim: str = setting(
-        "JWT_NAME_CLAIM", text(r"[A-Za-z0-9_.:/-]{1,100}", "write the name of a claim, such as sub"), "sub",
-        "The claim that names a token's bearer; the issuer must never assign its value to another person.",
-    )  # fmt: skip
-    auth_service_url: str | None = setting(
-        "AUTH_SERVICE_URL", address("https http", "https://auth.example.org"), None,
-        "The platform's Auth Service: set, it is asked about each token that is not ours, and nothing else judges those.",
-        ours=False,
-    )  # fmt: skip
-    auth_cache: float = setting(
-        "AUTH_CACHE",
-        seconds(0, 30),
-        "15s",
-        "How long an answer of the Auth Service is taken for true.",
+    jwks_url: Annotated[str | None, address(_HTTP, "https://id.example.org/keys")] = setting(
+        "OPSJOBS_JWKS_URL",
+        None,
+        "URL of the issuer's public keys (JWKS). Not set: taken from the issuer's OIDC discovery "
+        "document.",
     )
-    access_token_minutes: int = setting(
-        "ACCESS_TOKEN_EXPIRE_MINUTES",
-        whole(1, 1_440),
-        "15",
-        "Minutes that an access token of ours is good.",
-        ours=False,
+    jwks_ttl: Annotated[float, seconds(60, 86_400)] = setting(
+        "OPSJOBS_JWKS_TTL", "5m", "How long the issuer's keys are cached."
     )
-    login_age: float = setting(
-        "LOGIN_AGE",
-        seconds(300, 366 * 86_400),
-        "7d",
-        "How long a login lasts at most, however often it is refreshed.",
+    jwt_issuer: Annotated[
+        str | None,
+        text(_WORD, "write what stands in the tokens as iss, such as https://id.example.org"),
+    ] = setting(
+        "OPSJOBS_JWT_ISSUER",
+        None,
+        "Required issuer (iss) of platform tokens. If it is a URL, and neither JWT_SECRET_KEY nor "
+        "OPSJOBS_JWKS_URL is set, its keys are found by OIDC discovery.",
     )
-    login_attempts: int = setting(
-        "LOGIN_ATTEMPTS",
-        whole(1, 1_000),
+    jwt_audience: Annotated[
+        str | None,
+        text(
+            _WORD,
+            "write what stands in the tokens as aud, such as opsjobs; more than one with commas",
+        ),
+    ] = setting(
+        "OPSJOBS_JWT_AUDIENCE",
+        None,
+        "Accepted audience (aud) of platform tokens; several separated by commas.",
+    )
+    jwt_leeway: Annotated[float, seconds(0, 30)] = setting(
+        "OPSJOBS_JWT_LEEWAY", "10s", "Accepted clock difference when a token's times are checked."
+    )
+    jwt_name_claim: Annotated[
+        str, text(r"[A-Za-z0-9_.:/-]{1,100}", "write the name of a claim, such as sub")
+    ] = setting(
+        "OPSJOBS_JWT_NAME_CLAIM",
+        "sub",
+        "Claim that identifies the user of a token. The issuer must never give its value to "
+        "another person.",
+    )
+    auth_service_url: Annotated[str | None, address(_HTTP, "https://auth.example.org")] = setting(
+        "AUTH_SERVICE_URL",
+        None,
+        "URL of the platform's Auth Service. If it is set, it alone verifies tokens that opsjobs "
+        "did not issue.",
+    )
+    auth_cache: Annotated[float, seconds(0, 30)] = setting(
+        "OPSJOBS_AUTH_CACHE", "15s", "How long an answer of the Auth Service is cached."
+    )
+    access_token_minutes: Annotated[int, whole(1, 1_440)] = setting(
+        "ACCESS_TOKEN_EXPIRE_MINUTES", "15", "Lifetime of our access tokens, in minutes."
+    )
+    login_age: Annotated[float, seconds(300, 366 * 86_400)] = setting(
+        "OPSJOBS_LOGIN_AGE", "7d", "Longest lifetime of a login, however often it is refreshed."
+    )
+    login_attempts: Annotated[int, whole(1, 1_000)] = setting(
+        "OPSJOBS_LOGIN_ATTEMPTS",
         "10",
-        "Attempts to log in under one name from one address before it is locked there; five times as many from one address, "
-        "ten times under one name.",
+        "Failed logins for one name from one address before it is locked there. The limit is five "
+        "times as many from one address, and ten times for one name.",
     )
-    login_lock: float = setting(
-        "LOGIN_LOCK",
-        seconds(1, 86_400),
+    login_lock: Annotated[float, seconds(1, 86_400)] = setting(
+        "OPSJOBS_LOGIN_LOCK",
         "15m",
-        "The time in which attempts are counted, and for which a name or an address is locked.",
+        "Period in which failed logins are counted, and how long a name or an address is locked.",
     )
-    external_age: float = setting(
-        "EXTERNAL_AGE", seconds(60, 366 * 86_400), "30d",
-        "How long the rights of a platform user's last token hold for schedules that fire later.",
-    )  # fmt: skip
-    service_audience: str = setting(
-        "SERVICE_AUDIENCE", text(_WORD, "write a word such as opsjobs"), "opsjobs",
-        "The audience (aud) of tokens of registered services; a name that is unique to this installation.",
-    )  # fmt: skip
-    trusted_proxies: tuple[Network, ...] = setting(
-        "TRUSTED_PROXIES", networks, None,
-        "Proxies whose X-Forwarded-For is trusted: CIDRs, comma between. Not set: the address that connects is the client's.", unset=(),
-    )  # fmt: skip
+    external_age: Annotated[float, seconds(60, 366 * 86_400)] = setting(
+        "OPSJOBS_EXTERNAL_AGE",
+        "30d",
+        "How long the permissions of a platform user's last token are valid for that user's "
+        "schedules.",
+    )
+    service_audience: Annotated[str, text(_WORD, "write a word such as opsjobs")] = setting(
+        "OPSJOBS_SERVICE_AUDIENCE",
+        "opsjobs",
+        "Required audience (aud) of tokens of registered services; a name that is unique to this "
+        "installation.",
+    )
+    trusted_proxies: Annotated[tuple[Network, ...], NETWORKS] = setting(
+        "OPSJOBS_TRUSTED_PROXIES",
+        None,
+        "Proxies whose X-Forwarded-For header is trusted: CIDRs separated by commas. Not set: the "
+        "connecting address is the client's.",
+        unset=(),
+    )
 
     @property
     def discovers(self) -> bool:
@@ -151,18 +162,24 @@ class IdentitySettings:
 
     @property
     def audiences(self) -> tuple[str, ...]:
-        """Any of them is good."""
+        """The accepted audiences; one of them is enough."""
         return tuple(part.strip() for part in (self.jwt_audience or "").split(",") if part.strip())
 
 
 def faults(wanted: IdentitySettings, *, production: bool) -> Iterator[str]:
     """Return contradictions, and settings that production refuses, as sentences."""
     if wanted.jwt_secret_key is not None and wanted.jwks_url is not None:
-        yield "JWT_SECRET_KEY and OPSJOBS_JWKS_URL are both set: tokens are judged in one way only, keep one of them."
+        yield (
+            "JWT_SECRET_KEY and OPSJOBS_JWKS_URL are both set: tokens are verified in one way. "
+            "Keep one of them."
+        )
     if wanted.jwt_algorithm is not None:
         yield from _algorithm_faults(wanted, wanted.jwt_algorithm)
     if wanted.trusted_proxies and any(network.prefixlen == 0 for network in wanted.trusted_proxies):
-        yield "OPSJOBS_TRUSTED_PROXIES contains all addresses: every client could forge its address."
+        yield (
+            "OPSJOBS_TRUSTED_PROXIES contains all addresses: every client could forge its address. "
+            "List your proxies only."
+        )
     if production:
         yield from _unfit_for_production(wanted)
 
@@ -170,30 +187,38 @@ def faults(wanted: IdentitySettings, *, production: bool) -> Iterator[str]:
 def _algorithm_faults(wanted: IdentitySettings, algorithm: str) -> Iterator[str]:
     shared = algorithm in SHARED
     if not wanted.verifies and wanted.auth_service_url is None:
-        yield f"JWT_ALGORITHM is {algorithm}, but there is no key: set {'JWT_SECRET_KEY' if shared else 'OPSJOBS_JWKS_URL'}, too."
+        key = "JWT_SECRET_KEY" if shared else "OPSJOBS_JWKS_URL"
+        yield f"JWT_ALGORITHM is {algorithm}, but there is no key: set {key}, too."
     elif wanted.verifies and shared != (wanted.jwt_secret_key is not None):
-        with_what = (
-            "a shared secret (JWT_SECRET_KEY)" if shared else "published keys (OPSJOBS_JWKS_URL)"
-        )
-        yield f"JWT_ALGORITHM is {algorithm}, which goes with {with_what} only."
+        key = "a shared secret (JWT_SECRET_KEY)" if shared else "public keys (OPSJOBS_JWKS_URL)"
+        yield f"JWT_ALGORITHM is {algorithm}, which works with {key} only."
 
 
 def _unfit_for_production(wanted: IdentitySettings) -> Iterator[str]:
     if wanted.jwt_secret_key is not None and (why := weakness(wanted.jwt_secret_key.reveal())):
-        yield f"JWT_SECRET_KEY {why}, and ENVIRONMENT is production: write a random one of 32 bytes, {HOW_TO_MAKE_ONE}."
+        yield (
+            f"JWT_SECRET_KEY {why}, and ENVIRONMENT is production: "
+            f"write a random one of 32 bytes, {HOW_TO_MAKE_A_KEY}."
+        )
     if wanted.verifies and wanted.auth_service_url is None:
         for name, value in (
             ("OPSJOBS_JWT_ISSUER", wanted.jwt_issuer),
             ("OPSJOBS_JWT_AUDIENCE", wanted.jwt_audience),
         ):
             if value is None:
-                yield f"{name} is not set, and ENVIRONMENT is production: a token that was made for another service would be taken."
+                yield (
+                    f"{name} is not set, and ENVIRONMENT is production: "
+                    "tokens for other services would be accepted. Set it."
+                )
     for name, url in (
         ("OPSJOBS_JWKS_URL", wanted.jwks_url),
         ("OPSJOBS_JWT_ISSUER", wanted.jwt_issuer if wanted.discovers else None),
     ):
         if url is not None and not url.startswith("https://"):
-            yield f"{name} is not https, and ENVIRONMENT is production: an attacker on the network could replace the keys."
+            yield (
+                f"{name} is not https, and ENVIRONMENT is production: "
+                "an attacker on the network could replace the keys. Use https."
+            )
 
 
 def weakness(secret: str) -> str | None:

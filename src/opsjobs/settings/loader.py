@@ -5,19 +5,28 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import Field, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from opsjobs.model.errors import Failure
 from opsjobs.settings import identity
-from opsjobs.settings.groups import ClientSettings, Settings
-from opsjobs.settings.parsers import HOW_TO_MAKE_ONE, PREFIX, Variable
+from opsjobs.settings.groups import ClientEnvironment, ClientSettings, Settings
 from opsjobs.settings.production import unfit
+from opsjobs.settings.types import HOW_TO_MAKE_A_KEY
+from opsjobs.settings.variables import PREFIX, Reading, read, variables
 
-SECRET_FILE_BYTES_MAX = 65_536
+# What a run finds in its environment on the target: no setting, and no mistake.
+_ON_A_TARGET = re.compile(
+    r"OPSJOBS_(TARGET|HOST|EXECUTION|JOB|ATTEMPT|SECRETS|RUN|FAILPOINT|PARAM_.*)"
+)
+_DATA_DIR = ("data_dir",)
+_DOCS = ("api", "docs")
+
+_Group = TypeVar("_Group", bound=BaseModel)
 
 
 class SettingsError(Failure):
@@ -26,9 +35,10 @@ class SettingsError(Failure):
 
 @dataclass(frozen=True, slots=True)
 class SettingDoc:
-    """One setting as in `config show` and docs/reference/settings.md; secrets are redacted.
+    """One setting as in `config show` and the reference of settings; secrets are redacted.
 
-    `origin` is "default", "environment" or the file that the value came from; `alias` is the other accepted name.
+    `origin` is "default", "environment" or the file that the value came from; `alias` is the other
+    accepted name.
     """
 
     name: str
@@ -40,68 +50,33 @@ class SettingDoc:
     secret: bool = False
 
 
-def default_data_dir(environ: Mapping[str, str]) -> Path:
-    """/var/lib/opsjobs as root, else $XDG_DATA_HOME/opsjobs (~/.local/share/opsjobs)."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/opsjobs")
-    base = environ.get("XDG_DATA_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "share") / "opsjobs"
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """One variable as it was found: `text` None is not set; `value` is what the field holds."""
-
-    variable: Variable
-    text: str | None
-    origin: str
-    value: Any
-
-    @property
-    def shown(self) -> str:
-        """The value for people: a secret as ***, an address without its password."""
-        text = self.variable.default if self.text is None else self.text
-        if text is None:
-            return ""
-        return _masked(text) if self.variable.secret else text
-
-
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Load all settings from `environ`, by default the process's environment.
 
     Raises SettingsError with all faults at once.
     """
     environ = os.environ if environ is None else environ
-    found, faults = _find(environ, Settings)
-    settings = _built(Settings, found) if not faults else Settings()
-    settings = replace(
-        settings,
-        data_dir=settings.data_dir if _resolve(found, "DATA_DIR") else default_data_dir(environ),
-    )
-    production = settings.security.environment == "production"
+    readings, faults = _read_all(environ, Settings)
+    settings, invalid = _validate(Settings, readings)
+    faults += invalid
     if not faults:
-        faults = list(identity.faults(settings.identity, production=production))
-    if production and not faults:
-        faults = list(unfit(settings))
-        if not _resolve(found, "DOCS"):
-            settings = replace(settings, api=replace(settings.api, docs=False))
+        faults = _find_contradictions(settings)
     if faults:
         raise SettingsError("\n".join(faults))
-    if settings.telemetry.debug:
-        settings = replace(settings, telemetry=replace(settings.telemetry, log_level="DEBUG"))
-    return settings
+    return _complete(settings, {reading.variable.path for reading in readings}, environ)
 
 
 def load_client(environ: Mapping[str, str] | None = None) -> tuple[ClientSettings, Path]:
-    """Load the client's settings and the data folder only; faults elsewhere do not matter."""
+    """Load the client's settings and the data directory only; faults elsewhere do not matter.
+
+    Raises SettingsError.
+    """
     environ = os.environ if environ is None else environ
-    found, faults = _find(environ, ClientSettings)
-    place, more = _read(environ, _variable(Settings, "data_dir"))
-    if faults or more:
-        raise SettingsError("\n".join([*faults, *more]))
-    return _built(
-        ClientSettings, found
-    ), place.value if place.text is not None else default_data_dir(environ)
+    readings, faults = _read_all(environ, ClientEnvironment)
+    found, invalid = _validate(ClientEnvironment, readings)
+    if faults or invalid:
+        raise SettingsError("\n".join(faults + invalid))
+    return found.client, found.data_dir or default_data_dir(environ)
 
 
 def for_service(settings: Settings) -> Settings:
@@ -112,15 +87,25 @@ def for_service(settings: Settings) -> Settings:
     faults = []
     if not settings.database.url:
         faults.append(
-            "DATABASE_URL is not set: write postgresql://USER@HOST/NAME. `opsjobs up` needs none, it brings its own PostgreSQL."
+            "DATABASE_URL is not set: write postgresql://USER@HOST/NAME. "
+            "`opsjobs up` needs none, it brings its own PostgreSQL."
         )
     if not settings.security.encryption_keys:
         faults.append(
-            f"ENCRYPTION_KEYS is not set: credentials are encrypted with it. Give every process the same key, {HOW_TO_MAKE_ONE}."
+            "ENCRYPTION_KEYS is not set: credentials are encrypted with it. "
+            f"Give every process the same key, {HOW_TO_MAKE_A_KEY}."
         )
     if faults:
         raise SettingsError("\n".join(faults))
     return settings
+
+
+def default_data_dir(environ: Mapping[str, str]) -> Path:
+    """Return /var/lib/opsjobs as root, else $XDG_DATA_HOME/opsjobs (~/.local/share/opsjobs)."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/opsjobs")
+    base = environ.get("XDG_DATA_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "share") / "opsjobs"
 
 
 def describe(environ: Mapping[str, str] | None = None) -> list[SettingDoc]:
@@ -129,141 +114,104 @@ def describe(environ: Mapping[str, str] | None = None) -> list[SettingDoc]:
     Secrets are redacted; invalid values are shown as they are.
     """
     environ = os.environ if environ is None else environ
-    found, _ = _find(environ, Settings)
-    docs = [_doc(f) for f in found.values()]
-    folder = str(default_data_dir(environ))
-    return [
-        replace(d, value=d.value or folder) if d.name == "OPSJOBS_DATA_DIR" else d for d in docs
-    ]
+    readings, _ = _read_all(environ, Settings)
+    found = {reading.variable.path: reading for reading in readings}
+    docs = []
+    for variable in variables(Settings):
+        reading = found.get(variable.path, Reading(variable))
+        value = reading.shown
+        if variable.path == _DATA_DIR:
+            value = value or str(default_data_dir(environ))
+        docs.append(
+            SettingDoc(
+                variable.name,
+                variable.default or "",
+                variable.description,
+                value,
+                reading.origin,
+                variable.alias,
+                variable.secret,
+            )
+        )
+    return docs
 
 
 def names() -> frozenset[str]:
-    """Every variable that is read, in all its spellings."""
-    plain = {(name, v.secret) for v in _variables(Settings) for name in v.names}
-    return frozenset(
-        {name for name, _ in plain} | {f"{name}_FILE" for name, secret in plain if secret}
-    )
+    """Return every variable that is read, in all its spellings."""
+    found = set[str]()
+    for variable in variables(Settings):
+        found.update(variable.names)
+        if variable.secret:
+            found.update(f"{name}_FILE" for name in variable.names)
+    return frozenset(found)
 
 
 def unknown(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
-    """OPSJOBS_ variables that mean nothing to us -> the name that was perhaps meant."""
+    """Return OPSJOBS_ variables that are no settings, with the name that was perhaps meant."""
     environ = os.environ if environ is None else environ
     known = names()
-    strangers = sorted(
-        n
-        for n in environ
-        if n.startswith(PREFIX) and n not in known and not _ON_A_TARGET.fullmatch(n)
-    )
     return {
-        n: next(iter(difflib.get_close_matches(n, sorted(known), n=1, cutoff=0.85)), None)
-        for n in strangers
+        name: next(iter(difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.85)), None)
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and name not in known and not _ON_A_TARGET.fullmatch(name)
     }
 
 
-# What a run finds in its environment on the target: no setting, and no mistake.
-_ON_A_TARGET = re.compile(
-    r"OPSJOBS_(TARGET|HOST|EXECUTION|JOB|ATTEMPT|SECRETS|RUN|FAILPOINT|PARAM_.*)"
-)
-
-
-def _variables(group: type) -> Iterator[Variable]:
-    for f in fields(group):
-        yield from (
-            [f.metadata["variable"]] if "variable" in f.metadata else _variables(_group_of(f))
-        )
-
-
-def _variable(group: type, name: str) -> Variable:
-    found: Variable = next(f.metadata["variable"] for f in fields(group) if f.name == name)
-    return found
-
-
-def _group_of(f: Field[Any]) -> type:
-    assert isinstance(f.default_factory, type)
-    return f.default_factory
-
-
-def _find(environ: Mapping[str, str], group: type) -> tuple[dict[str, _Found], list[str]]:
-    """Return the variables of a group, nested groups included, by name; and their faults."""
-    found: dict[str, _Found] = {}
-    faults: list[str] = []
-    for variable in _variables(group):
-        found[variable.plain], wrong = _read(environ, variable)
-        faults += wrong
-    return found, faults
-
-
-def _read(environ: Mapping[str, str], variable: Variable) -> tuple[_Found, list[str]]:
-    fallback = _Found(variable, None, "default", None)
-    for name in variable.names:
+def _read_all(
+    environ: Mapping[str, str], group: type[BaseModel]
+) -> tuple[list[Reading], list[str]]:
+    """Return what is set of a group's variables, and the faults of those that cannot be read."""
+    readings, faults = [], []
+    for variable in variables(group):
         try:
-            text, origin = _raw(environ, name, variable.secret)
+            reading = read(environ, variable)
         except ValueError as fault:
-            return fallback, [str(fault)]
-        if not text:
-            continue
-        try:
-            return _Found(variable, text, origin, variable.parse(text)), []
-        except ValueError as write:
-            shown = _masked(text) if variable.secret else repr(text)
-            where = "" if origin == "environment" else f" (from {origin})"
-            return _Found(variable, text, origin, None), [f"{name} is {shown}{where}: {write}."]
-    return fallback, []
+            faults.append(str(fault))
+        else:
+            if reading.text is not None:
+                readings.append(reading)
+    return readings, faults
 
 
-def _raw(environ: Mapping[str, str], name: str, secret: bool) -> tuple[str, str]:
-    text, path = (
-        environ.get(name, "").strip(),
-        environ.get(f"{name}_FILE", "").strip() if secret else "",
-    )
-    if text and path:
-        raise ValueError(f"{name} and {name}_FILE are both set: keep only one of them.")
-    if not path:
-        return text, "environment"
+def _validate(group: type[_Group], readings: list[Reading]) -> tuple[_Group, list[str]]:
+    """Return the group with these values; its defaults and the faults if some are not valid."""
+    values = dict[str, Any]()
+    for reading in readings:
+        *above, name = reading.variable.path
+        place = values
+        for key in above:
+            place = place.setdefault(key, {})
+        place[name] = reading.text
     try:
-        content = Path(path).read_bytes()
-    except OSError as away:
-        raise ValueError(
-            f"{name}_FILE is {path!r}, which cannot be read ({away.strerror}): write the path of a readable file."
-        ) from None
-    if len(content) > SECRET_FILE_BYTES_MAX or b"\x00" in content:
-        raise ValueError(
-            f"{name}_FILE is {path!r}, which is no text of at most {SECRET_FILE_BYTES_MAX} bytes."
-        )
-    return content.decode(errors="replace").strip(), path
+        return group.model_validate(values), []
+    except ValidationError as error:
+        found = {reading.variable.path: reading for reading in readings}
+        return group(), [
+            found[tuple(str(part) for part in fault["loc"])].describe_fault(
+                str(fault["ctx"]["error"])
+            )
+            for fault in error.errors(include_url=False, include_input=False)
+        ]
 
 
-def _masked(text: str) -> str:
-    """A secret as ***; an address keeps everything but its password."""
-    if "://" not in text:
-        return "***"
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return "***"
-    user, at, host = parts.netloc.rpartition("@")
-    shown = f"{user.partition(':')[0]}:***" if ":" in user else user
-    query = re.sub(r"(?i)(password=)[^&]*", r"\1***", parts.query)
-    return parts._replace(netloc=f"{shown}{at}{host}", query=query).geturl()
+def _find_contradictions(settings: Settings) -> list[str]:
+    """Return the faults that single values do not show, and what production refuses."""
+    production = settings.security.environment == "production"
+    faults = list(identity.faults(settings.identity, production=production))
+    if production and not faults:
+        faults = list(unfit(settings))
+    return faults
 
 
-def _resolve(found: Mapping[str, _Found], plain: str) -> bool:
-    return found[plain].text is not None
-
-
-def _built(group: Any, found: Mapping[str, _Found]) -> Any:
-    values = {}
-    for f in fields(group):
-        if "variable" not in f.metadata:
-            values[f.name] = _built(_group_of(f), found)
-        elif _resolve(found, f.metadata["variable"].plain):
-            values[f.name] = found[f.metadata["variable"].plain].value
-    return group(**values)
-
-
-def _doc(found: _Found) -> SettingDoc:
-    v = found.variable
-    alias = None if v.ours else PREFIX + v.plain
-    return SettingDoc(
-        v.name, v.default or "", v.description, found.shown, found.origin, alias, v.secret
-    )
+def _complete(
+    settings: Settings, given: set[tuple[str, ...]], environ: Mapping[str, str]
+) -> Settings:
+    """Return the settings with the values that follow from others, unless they are `given`."""
+    changes = dict[str, Any]()
+    if _DATA_DIR not in given:
+        changes["data_dir"] = default_data_dir(environ)
+    if settings.security.environment == "production" and _DOCS not in given:
+        changes["api"] = settings.api.model_copy(update={"docs": False})
+    if settings.telemetry.debug:
+        changes["telemetry"] = settings.telemetry.model_copy(update={"log_level": "DEBUG"})
+    return settings.model_copy(update=changes)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from opsjobs.settings.parsers import folder, setting, yes_no
+from opsjobs.settings.types import ABSOLUTE_PATH, SWITCH
+from opsjobs.settings.variables import SettingsGroup, setting
 
 
-@dataclass(frozen=True, slots=True)
-class SafetySettings:
-    """The guard rail in front of every launch."""
+class SafetySettings(SettingsGroup):
+    """The safety check that precedes every launch."""
 
-    enabled: bool = setting(
+    enabled: Annotated[bool, SWITCH] = setting(
         "ENABLE_SAFETY_CHECKS",
-        yes_no,
         "on",
-        "Whether programs are judged when jobs are stored and launched. Production refuses off.",
-        ours=False,
+        "Whether commands and scripts are checked when jobs are saved and launched. Production "
+        "refuses off.",
     )
-    policy: Path | None = setting(  # noqa: RUF009  dataclasses.field, by another name
-        "SAFETY_POLICY",
-        folder,
+    policy: Annotated[Path | None, ABSOLUTE_PATH] = setting(
+        "OPSJOBS_SAFETY_POLICY",
         None,
-        "A YAML file with what is stricter for some labels, many targets or become (docs/concepts/safety-check.md).",
+        "YAML file with stricter rules for some labels, for many targets or for become.",
     )
