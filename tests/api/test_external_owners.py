@@ -12,7 +12,7 @@ from argon2 import PasswordHasher
 
 from api.kit import Desk, app_on, desk, job, problem
 from kit.issuer import SECRET, good, signed
-from opsjobs.api.client_address import Callers
+from opsjobs.api.client_address import ClientAddresses
 from opsjobs.clock import TurnedClock
 from opsjobs.identity.passwords import WAITING_MAX, Passwords
 from opsjobs.model.secret import Secret
@@ -103,7 +103,7 @@ async def test_no_more_passwords_are_checked_at_once_than_there_is_memory_for(
         assert await asyncio.gather(*waiting) == [False] * WAITING_MAX
 
 
-PROXIES = Callers([ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")])
+PROXIES = ClientAddresses([ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")])
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_proxy_of_ours_says_who_asks_and_nobody_else_does(
         "headers": [(b"x-forwarded-for", told.encode())],
     }
     assert PROXIES.address(scope) == address
-    assert Callers().address(scope) == client
+    assert ClientAddresses().address(scope) == client
 
 
 async def test_a_login_is_counted_by_the_address_that_the_proxy_names(database: Database) -> None:
@@ -147,7 +147,7 @@ async def test_a_login_is_counted_by_the_address_that_the_proxy_names(database: 
         rows = await database.fetch("select key from login_attempts where key like 'address%'")
         assert [row["key"] for row in rows] == ["address 203.0.113.7"]
         row = await database.fetch_one("select address, actor, actor_kind from audit_log")
-        assert row == {"address": "203.0.113.7", "actor": "nobody yet", "actor_kind": "system"}
+        assert row == {"address": "203.0.113.7", "actor": "unauthenticated", "actor_kind": "system"}
 
 
 async def tried(ada: Desk, client: str, forwarded: str) -> None:

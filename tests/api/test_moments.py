@@ -82,8 +82,8 @@ async def test_a_stored_schedule_is_previewed_as_it_is_or_as_it_would_be(
         first = (await ada.http.post("/schedules/preview", json={"id": made["id"]})).json()
         assert (first["moments"][0]["utc"], len(first["moments"])) == (made["next_due_at"], 2)
         assert first["notes"] == [
-            "each starts up to 30s later (jitter)",
-            "there are no more moments than these",
+            "each firing starts up to 30s late (jitter)",
+            "there are no further due times",
         ]
         other = {
             "id": str(made["uuid"]),

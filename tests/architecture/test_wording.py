@@ -16,10 +16,28 @@ from architecture.wording import (
 
 # Rooms that have not been rewritten yet. A room leaves this list once, and never comes back.
 UNFINISHED = (
-    "src/opsjobs/api/",
     "src/opsjobs/engine/",
     "src/opsjobs/model/",
     "src/opsjobs/safety/",
+)
+# Rooms whose lines have not been brought to 100 columns yet. A room leaves this list once, too.
+LONG_LINES_LEFT = (
+    "src/opsjobs/bus.py",
+    "src/opsjobs/cli/",
+    "src/opsjobs/composition/",
+    "src/opsjobs/engine/",
+    "src/opsjobs/failpoints.py",
+    "src/opsjobs/identity/",
+    "src/opsjobs/integrations/",
+    "src/opsjobs/model/",
+    "src/opsjobs/remote/",
+    "src/opsjobs/safety/",
+    "src/opsjobs/sandbox/",
+    "src/opsjobs/settings/",
+    "src/opsjobs/standalone/",
+    "src/opsjobs/store/",
+    "src/opsjobs/telemetry.py",
+    "src/opsjobs/wakeup/",
 )
 IMPORT_DEPTH_MAX = 28
 
@@ -30,7 +48,7 @@ def test_the_words_of_the_source_are_plain() -> None:
         for path in modules()
         if not path.startswith(UNFINISHED)
         for finding in check_source(path, (ROOT / path).read_text())
-        if finding.rule != "long line"  # the formatter's width changes once all rooms are rewritten
+        if finding.rule != "long line" or not path.startswith(LONG_LINES_LEFT)
     ]
     assert found == []
 

@@ -56,7 +56,7 @@ def test_a_stream_whose_token_is_over_is_asked_for_with_the_next_one_and_too_man
     over = frame(
         1, "refused", {"status": 401, "code": "token_invalid", "detail": "The token has expired."}
     )
-    busy = problem(429, "too_many_streams", "ada has 100 streams open here: end one of them first.")
+    busy = problem(429, "too_many_streams", "ada has 100 streams open. Close one first.")
     answers = iter(
         [
             Answer(portions=[over]),
@@ -68,7 +68,7 @@ def test_a_stream_whose_token_is_over_is_asked_for_with_the_next_one_and_too_man
     events, told, asked = followed(lambda _: next(answers))
     assert [e.event for e in events] == ["output", "end"]
     assert [a.headers["last-event-id"] for a in asked] == ["0", "0", "0", "1"]
-    assert told[0].startswith("ada has 100 streams open here")
+    assert told[0].startswith("ada has 100 streams open")
     assert told[1:] == ["reconnected"]
 
 

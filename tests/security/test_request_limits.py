@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from api.kit import Desk, desk, job, problem
-from opsjobs.api.token_bucket import BURST_SECONDS, Buckets
+from opsjobs.api.token_bucket import BURST_SECONDS, TokenBuckets
 from opsjobs.clock import TurnedClock
 from opsjobs.store.transaction import Database
 
@@ -130,7 +130,7 @@ async def _never() -> AsyncIterator[bytes]:
 
 def test_buckets_are_forgotten_once_they_are_full_and_what_is_refused_costs_nothing() -> None:
     clock = TurnedClock()
-    buckets: Buckets[str] = Buckets(10, clock, kept=1_000)
+    buckets: TokenBuckets[str] = TokenBuckets(10, clock, kept=1_000)
     for n in range(1_000):
         assert not buckets.take(f"caller-{n}")
     clock.turn(10)
@@ -141,12 +141,12 @@ def test_buckets_are_forgotten_once_they_are_full_and_what_is_refused_costs_noth
     assert len(buckets) == 1
     clock.turn(0.1)
     assert not buckets.take("ada")
-    unlimited: Buckets[str] = Buckets(0, clock, kept=1)
+    unlimited: TokenBuckets[str] = TokenBuckets(0, clock, kept=1)
     assert not any(unlimited.take("ada") for _ in range(1_000))
 
 
 def test_who_has_a_million_addresses_has_not_a_million_buckets() -> None:
-    buckets: Buckets[int] = Buckets(10, TurnedClock(), kept=100)
+    buckets: TokenBuckets[int] = TokenBuckets(10, TurnedClock(), kept=100)
     assert [who for who in range(10_000) if not buckets.take(who)] == [
         *range(100),
         *range(100, 100 + 10 * BURST_SECONDS),

@@ -286,7 +286,7 @@ async def test_a_target_is_written_inside_of_the_scope_and_brings_nobody_elses_a
             told = problem(
                 await all_.http.post("/targets", json=secret, headers=eve), 403, "out_of_reach"
             )
-            assert "credentials:use within a scope" in told["detail"]
+            assert "credentials:use only within a scope" in told["detail"]
         for number, (wrong, status, code) in enumerate(outside):
             problem(
                 await all_.http.post(

@@ -11,9 +11,13 @@ import httpx2
 import pytest
 
 from api.kit import Desk, desk, problem
-from opsjobs.api.body import STRANGER_BYTES_MAX
+from opsjobs.api.body import UNAUTHENTICATED_BYTES_MAX
 from opsjobs.api.token_bucket import BURST_SECONDS
-from opsjobs.api.unauthenticated_rate_limit import AT_ONCE_MAX, DOUBTED_MAX, UnauthenticatedLimiter
+from opsjobs.api.unauthenticated_rate_limit import (
+    AT_ONCE_MAX,
+    VERIFIED_AT_ONCE_MAX,
+    UnauthenticatedLimiter,
+)
 from opsjobs.clock import TurnedClock
 from opsjobs.model.errors import TooMany, Unauthorised, Unavailable
 from opsjobs.store.system_status import HEAD
@@ -105,20 +109,20 @@ async def test_a_good_token_that_comes_many_times_at_once_is_not_counted(
 def test_from_where_too_much_comes_a_few_tokens_are_judged_at_a_time() -> None:
     strangers = UnauthenticatedLimiter(A_SECOND, TurnedClock())
     for _ in range(AT_ONCE):
-        strangers.without_token(ELSEWHERE)
+        strangers.count_missing_token(ELSEWHERE)
     with ExitStack() as judged:
-        for n in range(DOUBTED_MAX):
-            judged.enter_context(strangers.judging(ELSEWHERE, f"new-{n}"))
-        with pytest.raises(TooMany), strangers.judging(ELSEWHERE, "one more"):
+        for n in range(VERIFIED_AT_ONCE_MAX):
+            judged.enter_context(strangers.verifying(ELSEWHERE, f"new-{n}"))
+        with pytest.raises(TooMany), strangers.verifying(ELSEWHERE, "one more"):
             raise AssertionError("nobody looks at it")
-        with strangers.judging("198.51.100.7", "one more"):
+        with strangers.verifying("198.51.100.7", "one more"):
             pass
-    with pytest.raises(TooMany), strangers.judging(ELSEWHERE, "bad"):
+    with pytest.raises(TooMany), strangers.verifying(ELSEWHERE, "bad"):
         raise Unauthorised("token_invalid", "It is bad.")
-    for _ in range(2 * DOUBTED_MAX):  # none of those before is in the way any more
-        with pytest.raises(Unavailable), strangers.judging(ELSEWHERE, "good"):
+    for _ in range(2 * VERIFIED_AT_ONCE_MAX):  # none of those before is in the way any more
+        with pytest.raises(Unavailable), strangers.verifying(ELSEWHERE, "good"):
             raise Unavailable("away")
-        with strangers.judging(ELSEWHERE, "good"):
+        with strangers.verifying(ELSEWHERE, "good"):
             pass
 
 
@@ -228,7 +232,7 @@ async def test_behind_a_proxy_of_ours_each_has_his_own_count(database: Database)
 
 async def test_without_a_token_a_body_is_small_and_few_are_open_at_once(database: Database) -> None:
     async with desk(database, unauthenticated_a_second=1_000) as ada, at(ada, ELSEWHERE) as mallory:
-        large = b'{"username": "ada", "password": "' + b"x" * STRANGER_BYTES_MAX + b'"}'
+        large = b'{"username": "ada", "password": "' + b"x" * UNAUTHENTICATED_BYTES_MAX + b'"}'
         problem(
             await mallory.post("/auth/login", content=large, headers=JSON), 413, "body_too_large"
         )

@@ -17,13 +17,13 @@ ENDLESS = frozenset({"/executions/{id}/events"})
 """Paths whose answers last until the viewer disconnects: they have no HEAD."""
 
 
-class Methods:
+class AllowedMethods:
     """The methods of each path of an application, read when it is first asked for."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
 
-    def of(self, path: str) -> frozenset[str]:
+    def for_path(self, path: str) -> frozenset[str]:
         """Return the methods of this path; none if the path does not exist."""
         if (fixed := self._fixed.get(path)) is not None:
             return fixed
@@ -66,10 +66,10 @@ class Methods:
         return routes
 
 
-class MethodCheck:
+class AllowedMethodsMiddleware:
     """Middleware that refuses methods a fixed path lacks and answers HEAD like GET, bodiless."""
 
-    def __init__(self, app: ASGIApp, methods: Methods) -> None:
+    def __init__(self, app: ASGIApp, methods: AllowedMethods) -> None:
         self._app = app
         self._methods = methods
 
@@ -80,8 +80,8 @@ class MethodCheck:
             return
         path, method = route_path(scope), scope["method"]
         if self._methods.is_elsewhere(path, method):
-            await not_allowed(scope, self._methods.of(path))(scope, receive, send)
-        elif method == "HEAD" and "HEAD" in self._methods.of(path):
+            await not_allowed(scope, self._methods.for_path(path))(scope, receive, send)
+        elif method == "HEAD" and "HEAD" in self._methods.for_path(path):
             asked = {**scope, "method": "GET"}
             await self._app(asked, receive, _without_body(send))
             scope.update({name: asked[name] for name in ("route", "path_params") if name in asked})

@@ -1,4 +1,4 @@
-"""/api-keys: the tokens that programs and people speak with."""
+"""/api-keys: the tokens of programs and people."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import principal_of, requires
-from opsjobs.api.authorization import ReuseName, check_given, check_holds, check_reuse_name
+from opsjobs.api.authorization import ReuseName, check_grantable, check_holds, check_reuse_name
 from opsjobs.api.dependencies import ServicesDep
-from opsjobs.api.listing import listed, page_of, replayed
-from opsjobs.api.paths import located
+from opsjobs.api.listing import page_of, render_page, render_replayed
+from opsjobs.api.paths import build_location
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.schemas.access import ApiKeyOut, ApiKeyPageOut, NewApiKeyOut
 from opsjobs.api.schemas.responses import CREATED, PAGED
@@ -32,9 +32,10 @@ router = APIRouter(tags=["access"])
 
 
 class ApiKeyDraft(ApiModel):
-    """Body of POST /api-keys: a role or permissions, within a scope; or grants, where that is not enough.
+    """Body of POST /api-keys: a role or permissions within a scope, or else `grants`.
 
-    `expires_at` None: it is good until it is deleted. `person`: the user who will hold it; None: whoever makes it.
+    `expires_at` None: the key is valid until it is deleted. `person`: the user who will hold the
+    key; None: the caller.
     """
 
     name: Name
@@ -50,10 +51,10 @@ class ApiKeyDraft(ApiModel):
     def _something(self) -> ApiKeyDraft:
         if self.grants and (self.role or self.permissions or self.scope):
             raise ValueError("give grants, or a role or permissions with a scope, not both")
-        self.given()
+        self.to_grants()
         return self
 
-    def given(self) -> list[GrantDraft]:
+    def to_grants(self) -> list[GrantDraft]:
         """Return the grants of the key."""
         return list(self.grants) or [
             GrantDraft(role=self.role, permissions=self.permissions, scope=self.scope)
@@ -75,9 +76,9 @@ async def create(
 
     Callers grant only what they hold themselves.
     """
-    grants = draft.given()
+    grants = draft.to_grants()
     _check_expiry(draft.expires_at, services.clock.now())
-    check_given(request, grants)
+    check_grantable(request, grants)
     check_reuse_name(request, reuse_name=draft.reuse_name)
     await _check_person(services.people, draft.person)
     new = NewKey(
@@ -89,10 +90,12 @@ async def create(
     )
     issued = await services.people.issue_key(new, idem, principal_of(request))
     if isinstance(issued, Answer):
-        return replayed(request, issued)
+        return render_replayed(request, issued)
     key, token = issued
     return JSONResponse(
-        {**key.data(), "token": token}, 201, {"Location": located(request, f"/api-keys/{key.id}")}
+        {**key.data(), "token": token},
+        201,
+        {"Location": build_location(request, f"/api-keys/{key.id}")},
     )
 
 
@@ -107,7 +110,7 @@ async def list_(
     request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(API_KEYS)]
 ) -> Response:
     """List API keys without their tokens."""
-    return listed(request, await services.people.list_keys(page))
+    return render_page(request, await services.people.list_keys(page))
 
 
 @router.get(
@@ -146,7 +149,7 @@ async def _check_person(people: IdentityStore, person: str | None) -> None:
         or await people.standing(person, "external")
     ):
         return
-    detail = f"There is no user {person}: person names the one who will hold the key. Make the user first."
+    detail = f"There is no user {person}. Create the user first, or leave out `person`."
     raise Invalid(
         "unknown_person", detail, errors=[FieldError("/person", detail, "unknown_person")]
     )
@@ -154,7 +157,7 @@ async def _check_person(people: IdentityStore, person: str | None) -> None:
 
 def _check_expiry(expires_at: datetime | None, now: datetime) -> None:
     if expires_at is not None and expires_at.astimezone(UTC) <= now:
-        detail = "expires_at is in the past: such a key would never be good."
+        detail = "expires_at is in the past. Send a later time, or leave it out."
         raise Invalid(
             "already_expired", detail, errors=[FieldError("/expires_at", detail, "already_expired")]
         )

@@ -44,17 +44,17 @@ from opsjobs.api import (
     targets,
     users,
 )
-from opsjobs.api.allowed_methods import MethodCheck, Methods
+from opsjobs.api.allowed_methods import AllowedMethods, AllowedMethodsMiddleware
 from opsjobs.api.auth import AuthMiddleware
 from opsjobs.api.body import JsonBodyMiddleware
-from opsjobs.api.client_address import Callers
+from opsjobs.api.client_address import ClientAddresses
 from opsjobs.api.connection_limits import WARNING_SECONDS, ConnectionLimits, backlog_of, most_of
 from opsjobs.api.follower import Followers
 from opsjobs.api.health_cache import Probes
 from opsjobs.api.http_connection import HttpConnection
 from opsjobs.api.long_lived import Streams
 from opsjobs.api.quotas import FileQuota, OpenExecutions
-from opsjobs.api.rate_limit import Rates
+from opsjobs.api.rate_limit import RateLimitMiddleware
 from opsjobs.api.request_context import RequestContextMiddleware
 from opsjobs.api.unauthenticated_rate_limit import UnauthenticatedLimiter
 from opsjobs.composition import Services, build, build_inspection_loop, descriptors, serve_metrics
@@ -81,7 +81,10 @@ def create_app(services: Services, *, admin_token: Secret | None = None) -> Fast
     app = FastAPI(
         title="opsjobs",
         version=__version__,
-        description="OpsConductor's Job Execution Service: jobs on thousands of machines, agentless, over SSH.",
+        description=(
+            "OpsConductor's Job Execution Service: "
+            "jobs on thousands of machines, agentless, over SSH."
+        ),
         openapi_url="/openapi.json" if services.limits.docs else None,
         docs_url=None,
         redoc_url=None,
@@ -138,24 +141,26 @@ def create_app(services: Services, *, admin_token: Secret | None = None) -> Fast
 def _add_layers(app: FastAPI, services: Services) -> None:
     """Add the middleware, from the inside out.
 
-    A request passes RequestContextMiddleware first, then AuthMiddleware, Rates, MethodCheck and
-    JsonBodyMiddleware.
+    A request passes RequestContextMiddleware first, then AuthMiddleware, RateLimitMiddleware,
+    AllowedMethodsMiddleware and JsonBodyMiddleware.
     """
-    app.state.methods = Methods(app)
+    app.state.methods = AllowedMethods(app)
     app.add_middleware(
         JsonBodyMiddleware,
         limit_bytes=services.limits.body_bytes,
         methods=app.state.methods,
         raw=RAW,
     )
-    app.add_middleware(MethodCheck, methods=app.state.methods)
-    app.add_middleware(Rates, a_second=services.limits.requests_a_second, clock=services.clock)
-    callers, strangers = (
-        Callers(services.limits.trusted_proxies),
+    app.add_middleware(AllowedMethodsMiddleware, methods=app.state.methods)
+    app.add_middleware(
+        RateLimitMiddleware, a_second=services.limits.requests_a_second, clock=services.clock
+    )
+    addresses, limiter = (
+        ClientAddresses(services.limits.trusted_proxies),
         UnauthenticatedLimiter(services.limits.unauthenticated_a_second, services.clock),
     )
     app.add_middleware(
-        AuthMiddleware, judge=services.access.judge, callers=callers, strangers=strangers
+        AuthMiddleware, judge=services.access.judge, addresses=addresses, limiter=limiter
     )
     app.add_middleware(RequestContextMiddleware, metrics=services.metrics)
 

@@ -1,4 +1,4 @@
-"""/approvals: questions that stand in the way of executions, and their answers."""
+"""/approvals: executions that wait for an approval, and the decisions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.auth import Within, principal_of, requires
 from opsjobs.api.authorization import admit, reach
 from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import listed, page_of
+from opsjobs.api.listing import page_of, render_page
 from opsjobs.api.schemas.approvals import ApprovalDetailOut, ApprovalOut, ApprovalPageOut
 from opsjobs.api.schemas.responses import PAGED
 from opsjobs.model import text_patterns
@@ -27,19 +27,25 @@ Hash = Annotated[str, Field(pattern=text_patterns.SHA256)]
 
 
 class RejectDraft(ApiModel):
-    """Body of POST /approvals/{id}/reject. `hash`: of what was seen, from GET /approvals/{id}; another one is refused."""
+    """Body of POST /approvals/{id}/reject.
+
+    `hash`: of the plan that was reviewed, from GET /approvals/{id}; 409 if it has changed since.
+    """
 
     reason: str | None = Field(default=None, max_length=2_000)
     hash: Hash | None = None
 
 
 class ApproveDraft(Overriding):
-    """Body of POST /approvals/{id}/approve. `hash` as of a reject. `override_safety`: alone, also what one asked for oneself."""
+    """Body of POST /approvals/{id}/approve.
+
+    `hash`: as for a rejection. `override_safety`: approve alone, even one's own request.
+    """
 
     hash: Hash | None = None
 
 
-async def known(id: str, request: Request) -> Approval:
+async def load_approval(id: str, request: Request) -> Approval:
     """Return the approval. Raises NotFound or Forbidden, by the labels of its execution.
 
     This precedes the check of the body.
@@ -57,7 +63,7 @@ async def known(id: str, request: Request) -> Approval:
     return approval
 
 
-Known = Annotated[Approval, Depends(known)]
+ApprovalDep = Annotated[Approval, Depends(load_approval)]
 
 
 @router.get(
@@ -74,7 +80,7 @@ async def list_(
 
     The newest come first unless `sort` says otherwise.
     """
-    return listed(request, await services.approvals.list(page, reach(request)))
+    return render_page(request, await services.approvals.list(page, reach(request)))
 
 
 @router.get(
@@ -83,7 +89,7 @@ async def list_(
     summary="Get an approval",
     response_model=ApprovalDetailOut,
 )
-async def show(services: ServicesDep, approval: Known) -> Response:
+async def show(services: ServicesDep, approval: ApprovalDep) -> Response:
     """Return the approval, what would run where (`would_run`), its hash, and the decisions."""
     return JSONResponse(await services.approving.show(approval))
 
@@ -93,38 +99,40 @@ _DECIDES = requires("approvals:decide", Within.OBJECT)
 
 @router.post(
     "/approvals/{id}/approve",
-    dependencies=[_DECIDES, Depends(known)],
+    dependencies=[_DECIDES, Depends(load_approval)],
     summary="Approve",
     response_model=ApprovalOut,
 )
 async def approve(
-    request: Request, services: ServicesDep, asked: Known, draft: ApproveDraft | None = None
+    request: Request, services: ServicesDep, asked: ApprovalDep, draft: ApproveDraft | None = None
 ) -> Response:
     """Approve. With the last of the required `approvers` the execution continues.
 
     403 `self_approval` for the caller who requested it, 403 `author_approval` for the author of
     what will run.
     """
-    said = draft or ApproveDraft()
-    ruling = Ruling(principal_of(request), True, said.reason, said.hash, said.override_safety)
+    decision = draft or ApproveDraft()
+    ruling = Ruling(
+        principal_of(request), True, decision.reason, decision.hash, decision.override_safety
+    )
     return await _answer(request, await services.approving.decide(asked, ruling))
 
 
 @router.post(
     "/approvals/{id}/reject",
-    dependencies=[_DECIDES, Depends(known)],
+    dependencies=[_DECIDES, Depends(load_approval)],
     summary="Reject",
     response_model=ApprovalOut,
 )
 async def reject(
-    request: Request, services: ServicesDep, asked: Known, draft: RejectDraft | None = None
+    request: Request, services: ServicesDep, asked: ApprovalDep, draft: RejectDraft | None = None
 ) -> Response:
     """Reject, which is final: waiting runs are cancelled.
 
     An execution that has not begun ends as rejected.
     """
-    said = draft or RejectDraft()
-    ruling = Ruling(principal_of(request), False, said.reason, said.hash)
+    decision = draft or RejectDraft()
+    ruling = Ruling(principal_of(request), False, decision.reason, decision.hash)
     return await _answer(request, await services.approving.decide(asked, ruling))
 
 

@@ -11,9 +11,9 @@ from starlette.responses import Response
 from opsjobs.api.auth import Within, requires
 from opsjobs.api.authorization import admit, reach
 from opsjobs.api.dependencies import ServicesDep
-from opsjobs.api.executions import Known
+from opsjobs.api.executions import ExecutionDep
 from opsjobs.api.files import download
-from opsjobs.api.listing import listed, page_of
+from opsjobs.api.listing import page_of, render_page
 from opsjobs.api.schemas.files import ArtifactPageOut
 from opsjobs.api.schemas.responses import BYTES, PAGED
 from opsjobs.store.artifacts import ARTIFACTS
@@ -32,11 +32,11 @@ router = APIRouter(tags=["files"])
 async def of_execution(
     request: Request,
     services: ServicesDep,
-    execution: Known,
+    execution: ExecutionDep,
     page: Annotated[PageRequest, page_of(ARTIFACTS)],
 ) -> Response:
     """List the files that the execution downloaded, with their paths on the targets, in order."""
-    return listed(request, await services.artifacts.list(execution.id, page))
+    return render_page(request, await services.artifacts.list(execution.id, page))
 
 
 @router.get(

@@ -1,4 +1,4 @@
-"""/audit: who did what to what, and whether the record of it is whole."""
+"""/audit: the audit log, and the proof that it is complete."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import check, requires
 from opsjobs.api.dependencies import ServicesDep
-from opsjobs.api.listing import listed, page_of
+from opsjobs.api.listing import page_of, render_page
 from opsjobs.api.schemas.audit import AnchorOut, AuditPageOut, VerificationOut
 from opsjobs.api.schemas.responses import LINES, PAGED
 from opsjobs.model import text_patterns
@@ -24,17 +24,17 @@ from opsjobs.store.reference import BIGINT_MAX
 router = APIRouter(tags=["audit"])
 
 After = Annotated[
-    int | None, Query(ge=0, le=BIGINT_MAX, description="The number (`seal`) to go on behind.")
+    int | None, Query(ge=0, le=BIGINT_MAX, description="Start after the entry with this `seal`.")
 ]
 
 
 class AnchorDraft(ApiModel):
-    """Body of POST /audit/anchor: why the chain is begun anew."""
+    """Body of POST /audit/anchor."""
 
     reason: str = Field(min_length=1, max_length=2_000)
 
 
-# Not within a scope: it tells of everything.
+# Takes the permission without a scope: the log is about everything.
 _READS = [requires("audit:read")]
 
 
@@ -53,7 +53,7 @@ async def list_(
     The newest come first unless `sort` says otherwise. `seal` and `hash` are set within seconds,
     when an entry is sealed.
     """
-    return listed(request, await services.audit_log.list(page), dict)
+    return render_page(request, await services.audit_log.list(page), dict)
 
 
 @router.get(
@@ -66,7 +66,11 @@ async def verify(
     services: ServicesDep,
     after: After = None,
     head: Annotated[
-        str | None, Query(pattern=text_patterns.SHA256, description="A noted hash to look for.")
+        str | None,
+        Query(
+            pattern=text_patterns.SHA256,
+            description="A `head` that was noted earlier, to look for.",
+        ),
     ] = None,
 ) -> Response:
     """Verify 2,000 entries of the chain.
@@ -107,9 +111,10 @@ async def export(services: ServicesDep, after: After = None) -> Response:
     response_model=AnchorOut,
 )
 async def anchor(request: Request, services: ServicesDep, draft: AnchorDraft) -> Response:
-    """Begin the chain anew behind all entries, if it is broken for good or a key is lost.
+    """Start a new chain after all entries, if it is broken for good or a key is lost.
 
-    Recorded. Nothing proves the entries before from then on. Needs `audit:read`, too.
+    Recorded in the log. The entries before cannot be verified from then on. Needs `audit:read`,
+    too.
     """
     check(request, "audit:read")
     base = await services.seals.anchor(draft.reason)

@@ -12,7 +12,7 @@ from fastapi import Depends, Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from opsjobs.api.client_address import Callers
+from opsjobs.api.client_address import ClientAddresses
 from opsjobs.api.paths import route_path
 from opsjobs.api.problems import Problem
 from opsjobs.api.unauthenticated_rate_limit import UnauthenticatedLimiter
@@ -40,27 +40,27 @@ class AuthMiddleware:
     """Middleware that passes requests with a valid token.
 
     Sets in `request.state` the `principal` and the caller's `address`. Requests without a token or
-    with an invalid one are counted by address (`strangers`).
+    with an invalid one are counted by address (`limiter`).
     """
 
     def __init__(
         self,
         app: ASGIApp,
         judge: Authenticator,
-        callers: Callers,
-        strangers: UnauthenticatedLimiter,
+        addresses: ClientAddresses,
+        limiter: UnauthenticatedLimiter,
     ) -> None:
         self._app = app
         self._judge = judge
-        self._callers = callers
-        self._strangers = strangers
+        self._addresses = addresses
+        self._limiter = limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401 without a valid token, whether the path exists or not; 429 over the limit."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        address = self._callers.address(scope)
+        address = self._addresses.address(scope)
         state = scope.setdefault("state", {})
         state["address"] = address
         try:
@@ -69,9 +69,9 @@ class AuthMiddleware:
                 return
             principal = await self._principal(scope, address)
         except (Unauthorised, TooMany) as refused:
-            await Problem.of(scope, refused)(scope, receive, send)
+            await Problem.from_refusal(scope, refused)(scope, receive, send)
         except Unavailable as away:
-            await Problem.unavailable(scope, away)(scope, receive, send)
+            await Problem.from_unavailable(scope, away)(scope, receive, send)
         else:
             state["principal"] = principal
             with audit.acting(
@@ -83,29 +83,30 @@ class AuthMiddleware:
         state = scope["state"]
         address = state["address"]
         with audit.acting(
-            Actor(NOBODY, "system", address=address, request_id=state.get("request_id"))
+            Actor(UNAUTHENTICATED, "system", address=address, request_id=state.get("request_id"))
         ):
             if route_path(scope) in PROBES:
-                state["in_a_hurry"] = self._strangers.is_too_fast(address)
+                state["in_a_hurry"] = self._limiter.is_too_fast(address)
                 await self._app(scope, receive, send)
             else:
-                with self._strangers.at_a_door(address, goes_on=route_path(scope) == REFRESH):
+                with self._limiter.open_request(address, is_refresh=route_path(scope) == REFRESH):
                     await self._app(scope, receive, send)
 
     async def _principal(self, scope: Scope, address: str | None) -> Principal:
         try:
             token = token_of(Headers(scope=scope))
         except Unauthorised:
-            self._strangers.without_token(address)
+            self._limiter.count_missing_token(address)
             raise
-        with self._strangers.judging(address, token):
+        with self._limiter.verifying(address, token):
             principal = await self._judge.principal(token)
             if scope["method"] not in READING:
                 await self._judge.remember(principal)
         return principal
 
 
-NOBODY = "nobody yet"
+UNAUTHENTICATED = "unauthenticated"
+"""Actor of audit rows of requests without a token, such as logins."""
 
 
 def token_of(headers: Headers) -> str:
@@ -114,7 +115,8 @@ def token_of(headers: Headers) -> str:
     token = token.strip()
     if scheme.lower() != "bearer" or not token:
         raise Unauthorised(
-            "token_missing", "Send a token: the header `Authorization: Bearer opsc_…`."
+            "token_missing",
+            "The request has no token. Send the header `Authorization: Bearer opsc_…`.",
         )
     return token
 
@@ -188,18 +190,21 @@ def check(request: Request, permission: str, *, within: Within = Within.EVERYTHI
     if not reach.scopes:
         roles = ", ".join(principal.roles) or "none"
         detail = (
-            f"{principal.name} (roles: {roles}) does not hold {permission}: ask an administrator."
+            f"{principal.name} (roles: {roles}) does not hold {permission}. Ask an administrator."
         )
         raise Forbidden("forbidden", detail)
     if within is Within.EVERYTHING and not reach.everywhere:
-        detail = f"{principal.name} holds {permission} within a scope, and this is not about things with labels: ask an administrator."
+        detail = (
+            f"{principal.name} holds {permission} only within a scope, and this request takes it "
+            "without one. Ask an administrator."
+        )
         raise Forbidden("out_of_reach", detail)
 
 
 def principal_of(request: Request) -> Principal:
     """Return the principal that sent this request."""
     principal = request.state.principal
-    assert isinstance(principal, Principal), "a route behind Tokens has a principal"
+    assert isinstance(principal, Principal), "AuthMiddleware has set the principal"
     return principal
 
 

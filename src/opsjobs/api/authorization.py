@@ -23,7 +23,8 @@ from opsjobs.model.grants import GrantDraft, grants_of, may_give
 ReuseName = Annotated[
     bool,
     Field(
-        description="The name was used by a deleted identity: the new one inherits what that one owned. For administrators."
+        description="Reuse the name of a deleted identity, and inherit what it owned. "
+        "Takes an administrator without a scope."
     ),
 ]
 
@@ -88,7 +89,10 @@ def admit(
         return
     if not principal.reach(sees).holds(labels):
         raise NotFound.of(noun, ref)
-    detail = f"{principal.name} may see the {noun} {ref}, and does not hold {permission} for it."
+    detail = (
+        f"{principal.name} may see the {noun} {ref}, but does not hold {permission} for it. "
+        "Ask an administrator."
+    )
     raise Forbidden("out_of_reach", detail)
 
 
@@ -117,11 +121,14 @@ async def requester(request: Request) -> dict[str, Any]:
     return {"requested_by": principal.name, "requested_by_kind": principal.kind}
 
 
-def check_given(request: Request, given: Iterable[GrantDraft]) -> None:
+def check_grantable(request: Request, grants: Iterable[GrantDraft]) -> None:
     """Raise Forbidden if the caller gives grants that it does not hold."""
     giver = principal_of(request)
-    if not all(may_give(giver, grant) for grant in grants_of(one.kept() for one in given)):
-        detail = f"{giver.name} gives more than {giver.name} holds. Ask an administrator who holds all of it."
+    if not all(may_give(giver, grant) for grant in grants_of(one.kept() for one in grants)):
+        detail = (
+            f"{giver.name} grants more than {giver.name} holds. "
+            "Ask an administrator who holds all of it."
+        )
         raise Forbidden("more_than_held", detail)
 
 
@@ -145,7 +152,10 @@ def check_reuse_name(request: Request, *, reuse_name: bool) -> None:
     """
     caller = principal_of(request)
     if reuse_name and not caller.reach(EVERYTHING).everywhere:
-        detail = f"{caller.name} may not set reuse_name: it takes an unscoped administrator. Choose another name."
+        detail = (
+            f"{caller.name} may not set reuse_name: it takes an administrator without a scope. "
+            "Choose another name."
+        )
         raise Forbidden(
             "more_than_held", detail, errors=[FieldError("/reuse_name", detail, "more_than_held")]
         )

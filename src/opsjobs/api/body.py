@@ -21,15 +21,15 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from opsjobs.api.allowed_methods import Methods
+from opsjobs.api.allowed_methods import AllowedMethods
 from opsjobs.api.paths import route_path
 from opsjobs.api.problems import Problem, pointer
 from opsjobs.model.errors import Failure, FieldError, Invalid
 
 DEPTH_MAX = 32
 READ_SECONDS_MAX = 60
-STRANGER_BYTES_MAX = 16 << 10
-STRANGER_READ_SECONDS_MAX = 10
+UNAUTHENTICATED_BYTES_MAX = 16 << 10
+UNAUTHENTICATED_READ_SECONDS_MAX = 10
 """Limits for a body sent without a token: a name and a password, or a refresh token."""
 METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -52,7 +52,7 @@ class JsonBodyMiddleware:
         self,
         app: ASGIApp,
         limit_bytes: int,
-        methods: Methods,
+        methods: AllowedMethods,
         raw: Collection[tuple[str, str]] = (),
     ) -> None:
         self._app = app
@@ -69,11 +69,15 @@ class JsonBodyMiddleware:
         ):
             await self._app(scope, receive, send)
             return
-        stranger = "principal" not in scope.get("state", {})
-        limit_bytes = min(self._limit_bytes, STRANGER_BYTES_MAX) if stranger else self._limit_bytes
-        seconds = STRANGER_READ_SECONDS_MAX if stranger else READ_SECONDS_MAX
+        unauthenticated = "principal" not in scope.get("state", {})
+        limit_bytes = (
+            min(self._limit_bytes, UNAUTHENTICATED_BYTES_MAX)
+            if unauthenticated
+            else self._limit_bytes
+        )
+        seconds = UNAUTHENTICATED_READ_SECONDS_MAX if unauthenticated else READ_SECONDS_MAX
         problem = self._refusal(scope, limit_bytes)
-        if problem is not None and scope["method"] not in self._methods.of(route_path(scope)):
+        if problem is not None and scope["method"] not in self._methods.for_path(route_path(scope)):
             await self._app(
                 scope, receive, send
             )  # the router answers 404 or 405: no body would be accepted
@@ -85,14 +89,14 @@ class JsonBodyMiddleware:
             except TooLarge:
                 problem = self._too_large(scope, limit_bytes)
             except TimeoutError:
-                detail = f"The body did not come within {seconds} seconds."
+                detail = f"The body did not arrive within {seconds} seconds. Send it again."
                 problem = Problem(
                     scope, 408, "body_timeout", detail, headers={"Connection": "close"}
                 )
         if problem is not None:
             await problem(scope, receive, send)
         elif body is not None:
-            await self._app(scope, _replay(_judged(scope, body), receive), send)
+            await self._app(scope, _replay(_check_json(scope, body), receive), send)
 
     def _refusal(self, scope: Scope, limit_bytes: int) -> Problem | None:
         headers = Headers(scope=scope)
@@ -107,11 +111,12 @@ class JsonBodyMiddleware:
         if media_type != "application/json" and not re.fullmatch(
             r"application/[\w.-]+\+json", media_type
         ):
-            detail = f"The body is {media_type[:100] or 'of no declared type'}: send JSON, with Content-Type: application/json."
+            declared = media_type[:100] or "of no declared type"
+            detail = f"The body is {declared}. Send JSON, with Content-Type: application/json."
         elif charset not in ("", "utf-8", "utf8"):
-            detail = f"The body is in {charset[:40]}: JSON is always UTF-8."
+            detail = f"The body is encoded as {charset[:40]}. Send UTF-8."
         elif headers.get("content-encoding", "identity").lower() != "identity":
-            detail = "The body is compressed: send it plain."
+            detail = "The body is compressed. Send it uncompressed."
         else:
             return None
         return Problem(
@@ -122,7 +127,7 @@ class JsonBodyMiddleware:
         which = (
             "OPSJOBS_BODY_LIMIT_BYTES" if limit_bytes == self._limit_bytes else "without a token"
         )
-        detail = f"The body has more than {limit_bytes} bytes: that is the limit ({which})."
+        detail = f"The body is larger than the limit of {limit_bytes} bytes ({which}). Send less."
         return Problem(scope, 413, "body_too_large", detail)
 
     async def _read(self, receive: Receive, limit_bytes: int) -> bytes | None:
@@ -166,7 +171,7 @@ def parse_json(body: bytes) -> Any:
         ) from None
     except ValueError as wrong:  # a number of more than 4300 digits: Python refuses to read it
         raise _invalid(
-            "", f"The body holds a number that cannot be: {str(wrong)[:100]}.", "malformed_json"
+            "", f"The body has a number that cannot be read: {str(wrong)[:100]}.", "malformed_json"
         ) from None
     _check_texts(value)
     return value
@@ -183,14 +188,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> Any:
-    raise _invalid("", f"The body holds {name}, which JSON does not know.", "not_a_number")
+    raise _invalid("", f"The body has {name}, which is not JSON.", "not_a_number")
 
 
 def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
         raise _invalid(
             "",
-            f"The body holds {text[:40]}, which is beyond any number we can keep.",
+            f"The body has the number {text[:40]}, which is too large.",
             "not_a_number",
         )
     return number
@@ -224,13 +229,13 @@ def _check_text(path: tuple[object, ...], text: str) -> None:
         what = "a NUL character" if found[0] == "\x00" else "half a surrogate pair"
         raise _invalid(
             pointer(path),
-            f"The text at {pointer(path) or '/'} holds {what}, which cannot be kept.",
+            f"The text at {pointer(path) or '/'} has {what}, which cannot be stored.",
             "bad_character",
         )
 
 
 def _too_deep() -> Invalid:
-    return _invalid("", f"The body is nested more than {DEPTH_MAX} deep.", "too_deep")
+    return _invalid("", f"The body is nested more than {DEPTH_MAX} levels deep.", "too_deep")
 
 
 def _invalid(where: str, detail: str, code: str) -> Invalid:
@@ -251,7 +256,7 @@ def _content_type(value: str) -> tuple[str, str]:
     return (parsed.get_content_type() if value else ""), str(charset).lower()
 
 
-def _judged(scope: Scope, body: bytes) -> bytes:
+def _check_json(scope: Scope, body: bytes) -> bytes:
     state = scope.setdefault("state", {})
     state["body_sha256"] = hashlib.sha256(body).digest()
     try:

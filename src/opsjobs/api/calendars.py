@@ -1,4 +1,4 @@
-"""/calendars: when schedules that name them do not fire."""
+"""/calendars: the times at which schedules do not fire."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, requires
 from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import created, listed, page_of
+from opsjobs.api.listing import page_of, render_created, render_page
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.api.schemas.schedules import CalendarCheckOut, CalendarOut, CalendarPageOut
@@ -27,7 +27,7 @@ from opsjobs.store.scheduling.calendars import CALENDARS, StoredCalendar
 router = APIRouter(tags=["calendars"])
 
 
-async def known(id: str, request: Request) -> StoredCalendar:
+async def load_calendar(id: str, request: Request) -> StoredCalendar:
     """The calendar; raises NotFound before the body is judged."""
     calendar: StoredCalendar = await services_of(request).calendars.get(id)
     return calendar
@@ -49,7 +49,7 @@ async def create(
     A `blackout` closes them within its windows, an `only` calendar outside of them.
     """
     calendar = await services.calendars.create(draft, idem)
-    return created(
+    return render_created(
         request, "" if isinstance(calendar, Answer) else f"/calendars/{calendar.id}", calendar
     )
 
@@ -65,7 +65,7 @@ async def list_(
     request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CALENDARS)]
 ) -> Response:
     """List calendars, by name unless `sort` says otherwise."""
-    return listed(request, await services.calendars.list(page))
+    return render_page(request, await services.calendars.list(page))
 
 
 @router.get(
@@ -76,7 +76,7 @@ async def list_(
 )
 async def show(id: str, request: Request) -> Response:
     """Return the calendar, with its windows as they were written."""
-    return JSONResponse((await known(id, request)).data())
+    return JSONResponse((await load_calendar(id, request)).data())
 
 
 @router.get(
@@ -86,7 +86,7 @@ async def show(id: str, request: Request) -> Response:
     response_model=CalendarCheckOut,
 )
 async def check(
-    calendar: Annotated[StoredCalendar, Depends(known)],
+    calendar: Annotated[StoredCalendar, Depends(load_calendar)],
     services: ServicesDep,
     at: Annotated[
         str | None,
@@ -102,14 +102,14 @@ async def check(
 @put_and_patch(
     router,
     "/calendars/{id}",
-    dependencies=[requires("schedules:manage"), Depends(known)],
+    dependencies=[requires("schedules:manage"), Depends(load_calendar)],
     thing="a calendar",
     response_model=CalendarOut,
 )
 async def replace(
     id: str,
     services: ServicesDep,
-    change: Annotated[Edit[CalendarDraft], edit(CalendarDraft, known)],
+    change: Annotated[Edit[CalendarDraft], edit(CalendarDraft, load_calendar)],
 ) -> Response:
     """Replace the calendar, for due times from now on. 409 for a new name while it is in use."""
     return JSONResponse(

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.auth import Within, requires
 from opsjobs.api.authorization import admitted, reach
 from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import listed, page_of
+from opsjobs.api.listing import page_of, render_page
 from opsjobs.api.schemas.responses import PAGED
 from opsjobs.api.schemas.targets import CircuitPageOut, ResetCircuitsOut
 from opsjobs.store.circuits import CIRCUITS
@@ -20,7 +20,7 @@ from opsjobs.store.paging import PageRequest
 router = APIRouter(tags=["targets"])
 
 
-async def known(target: str, request: Request) -> str:
+async def load_target_id(target: str, request: Request) -> str:
     """The target's id. Raises NotFound or Forbidden before the body is judged."""
     stored: StoredTarget = await services_of(request).inventory.get(target)
     return admitted(request, "target", target, stored, sees="targets:read").target.id
@@ -40,7 +40,7 @@ async def list_(
 
     A circuit whose pause is over is `half_open`.
     """
-    return listed(request, await services.circuits.list(page, reach(request)))
+    return render_page(request, await services.circuits.list(page, reach(request)))
 
 
 @router.post(
@@ -49,7 +49,9 @@ async def list_(
     summary="Reset a target's circuits",
     response_model=ResetCircuitsOut,
 )
-async def reset(services: ServicesDep, target_id: Annotated[str, Depends(known)]) -> Response:
+async def reset(
+    services: ServicesDep, target_id: Annotated[str, Depends(load_target_id)]
+) -> Response:
     """Close the circuits of the target, and return those that were not closed.
 
     The next run tries the login again, alone at first.

@@ -12,7 +12,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 HOPS_MAX = 20
 
 
-class Callers:
+class ClientAddresses:
     """Resolver of client addresses; X-Forwarded-For is accepted from `trusted` proxies only."""
 
     def __init__(self, trusted: Sequence[Network] = ()) -> None:

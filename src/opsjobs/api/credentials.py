@@ -1,4 +1,4 @@
-"""/credentials: logins whose secrets go in and never come out."""
+"""/credentials: logins of machines and secrets of jobs; no answer shows a secret."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
 from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import created, listed, page_of, replayed, tag
+from opsjobs.api.listing import page_of, render_created, render_page, render_replayed, tag
 from opsjobs.api.preconditions import Idempotent, IfMatchOrAny
 from opsjobs.api.schemas.credentials import (
     CredentialOut,
@@ -30,7 +30,7 @@ from opsjobs.store.vault import CREDENTIALS, StoredCredential
 router = APIRouter(tags=["credentials"])
 
 
-async def known(id: str, request: Request) -> StoredCredential:
+async def load_credential(id: str, request: Request) -> StoredCredential:
     """The credential; raises NotFound before the body is judged."""
     credential: StoredCredential = await services_of(request).vault.get(id)
     return credential
@@ -66,7 +66,13 @@ async def _secrets(
 
 Changed = Annotated[
     Edit[CredentialDraft],
-    edit(CredentialDraft, known, volatile=["last_used_at"], adapt=_as_written, hidden=_secrets),
+    edit(
+        CredentialDraft,
+        load_credential,
+        volatile=["last_used_at"],
+        adapt=_as_written,
+        hidden=_secrets,
+    ),
 ]
 
 
@@ -83,7 +89,7 @@ async def create(
 ) -> Response:
     """Seal and store the credential. A key that its passphrase does not open is refused."""
     credential = await services.vault.create(draft, idem)
-    return created(
+    return render_created(
         request,
         "" if isinstance(credential, Answer) else f"/credentials/{credential.id}",
         credential,
@@ -101,7 +107,7 @@ async def list_(
     request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CREDENTIALS)]
 ) -> Response:
     """List credentials without their secrets."""
-    return listed(request, await services.vault.list(page))
+    return render_page(request, await services.vault.list(page))
 
 
 @router.get(
@@ -118,7 +124,7 @@ async def show(id: str, services: ServicesDep) -> Response:
 @put_and_patch(
     router,
     "/credentials/{id}",
-    dependencies=[requires("credentials:manage"), Depends(known)],
+    dependencies=[requires("credentials:manage"), Depends(load_credential)],
     thing="a credential",
     response_model=CredentialOut,
 )
@@ -132,7 +138,7 @@ async def replace(id: str, services: ServicesDep, change: Changed) -> Response:
 
 @router.post(
     "/credentials/{id}/rotate",
-    dependencies=[requires("credentials:manage"), Depends(known)],
+    dependencies=[requires("credentials:manage"), Depends(load_credential)],
     summary="Rotate a credential",
     response_model=CredentialOut,
     responses=REPLAYABLE_VERSION,
@@ -152,7 +158,7 @@ async def rotate(
     """
     rotated = await services.vault.rotate(id, draft, if_match, idem)
     if isinstance(rotated, Answer):
-        return replayed(request, rotated, etag=True)
+        return render_replayed(request, rotated, etag=True)
     return JSONResponse(rotated.data(), headers={"ETag": tag(rotated.version)})
 
 
@@ -171,14 +177,14 @@ async def test(id: str, services: ServicesDep) -> Response:
     opened: dict[str, Credential] = await services.vault.open_many([str(credential.id)])
     if str(credential.id) not in opened:
         raise NotFound.of("credential", id)
-    told = (await try_credential(opened[str(credential.id)], services.elsewhere.fetch)).data()
-    await services.vault.tested(credential, told)
-    return JSONResponse(told)
+    result = (await try_credential(opened[str(credential.id)], services.elsewhere.fetch)).data()
+    await services.vault.tested(credential, result)
+    return JSONResponse(result)
 
 
 @router.put(
     "/credentials/{id}/bound-to",
-    dependencies=[requires("credentials:manage"), Depends(known)],
+    dependencies=[requires("credentials:manage"), Depends(load_credential)],
     summary="Bind a credential",
     response_model=CredentialOut,
 )

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.authorization import bounds, check_override, reach, requester
 from opsjobs.api.dependencies import ServicesDep
-from opsjobs.api.listing import listed, page_of, replayed
+from opsjobs.api.listing import page_of, render_page, render_replayed
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.schemas.approvals import DeadLetterPageOut, DiscardedLettersOut, RevivedOut
 from opsjobs.api.schemas.responses import PAGED, REVIVED
@@ -23,7 +23,7 @@ from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import PageRequest
 
 router = APIRouter(tags=["dead letters"])
-Since = Annotated[Moment | None, Query(description="Those that ended at that time or later.")]
+Since = Annotated[Moment | None, Query(description="Ended at this time or later.")]
 
 
 @router.get(
@@ -45,7 +45,7 @@ async def list_(
     """
     if since is not None:
         page = replace(page, filters={**page.filters, "at_after": [since.isoformat()]})
-    return listed(request, await services.dead_letters.list(page, reach(request)))
+    return render_page(request, await services.dead_letters.list(page, reach(request)))
 
 
 @router.post(
@@ -77,7 +77,7 @@ async def revive(
             **await requester(request),
         )
         if isinstance(revived, Answer):
-            return replayed(request, revived)
+            return render_replayed(request, revived)
         made = len(revived.executions)
         return JSONResponse(revived.data(), 202)
     finally:

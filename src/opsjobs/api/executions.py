@@ -1,4 +1,4 @@
-"""/executions and what starts them: launch, look, pause, cancel, retry."""
+"""/executions: launch, show, pause, resume, cancel and retry."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from opsjobs.api import jobs
 from opsjobs.api.auth import Within, check, principal_of, requires, triggered_by
 from opsjobs.api.authorization import admitted, bounds, check_override, reach, requester
 from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import listed, page_of, replayed
-from opsjobs.api.paths import located
+from opsjobs.api.listing import page_of, render_page, render_replayed
+from opsjobs.api.paths import build_location
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.quotas import check_open
 from opsjobs.api.schemas.executions import (
@@ -53,7 +53,7 @@ router = APIRouter(tags=["executions"])
 Prefer = Annotated[
     str | None,
     Header(
-        description=f"`wait=N`: answer when it has ended, within N seconds (≤ {WAIT_SECONDS_MAX})."
+        description=f"`wait=N`: wait up to N seconds (≤ {WAIT_SECONDS_MAX}) until it has ended."
     ),
 ]
 ActionKey = Annotated[
@@ -62,9 +62,10 @@ ActionKey = Annotated[
 
 
 class ExecuteDraft(Overriding):
-    """Body of POST /jobs/{id}/execute. `targets` narrows the job's own; `parameters` are values of those that it declares.
+    """Body of POST /jobs/{id}/execute.
 
-    `dry_run`: launch nothing; the answer is 200 with a preview.
+    `targets`: only these of the job's targets. `parameters`: values of the parameters that the job
+    declares. `dry_run`: launch nothing; the answer is 200 with a preview.
     """
 
     parameters: dict[str, Any] = Field(default_factory=dict, max_length=PARAMETERS_MAX)
@@ -78,7 +79,7 @@ class CancelDraft(ApiModel):
     reason: str | None = Field(default=None, max_length=2_000)
 
 
-async def known(id: str, request: Request) -> Execution:
+async def load_execution(id: str, request: Request) -> Execution:
     """The execution; raises NotFound or Forbidden before the body is judged."""
     found = await _read(request, id)
     return admitted(request, "execution", id, found, sees="executions:read")
@@ -90,20 +91,20 @@ async def _read(request: Request, ref: str | int) -> Execution:
     return found
 
 
-Known = Annotated[Execution, Depends(known)]
+ExecutionDep = Annotated[Execution, Depends(load_execution)]
 
 
 @router.post(
     "/jobs/{id}/execute",
     status_code=202,
-    dependencies=[requires("jobs:execute", Within.OBJECT), Depends(jobs.known)],
+    dependencies=[requires("jobs:execute", Within.OBJECT), Depends(jobs.load_job)],
     summary="Execute a job",
     response_model=ExecutionOut,
     responses=LAUNCHED_OR_PREVIEW,
 )
 async def execute(
     request: Request,
-    stored: jobs.Known,
+    stored: jobs.JobDep,
     idem: Idempotent,
     draft: ExecuteDraft | None = None,
     prefer: Prefer = None,
@@ -139,9 +140,16 @@ async def run(
     check_override(request, draft)
     declared = undeclared(draft.parameters)
     order = LaunchOrder(
-        draft.actions, draft.targets, draft.policy, AD_HOC, reason=draft.reason, parameters=draft.parameters, declared=declared,
-        bounds=bounds(request), override=draft.override,
-    )  # fmt: skip
+        draft.actions,
+        draft.targets,
+        draft.policy,
+        AD_HOC,
+        reason=draft.reason,
+        parameters=draft.parameters,
+        declared=declared,
+        bounds=bounds(request),
+        override=draft.override,
+    )
     if draft.dry_run:
         return await _previewed(request, order)
     return await _launch(request, order, idem, prefer)
@@ -161,7 +169,7 @@ async def list_(
 
     The newest come first unless `sort` says otherwise.
     """
-    return listed(request, await services.executions.list(page, reach(request)))
+    return render_page(request, await services.executions.list(page, reach(request)))
 
 
 @router.get(
@@ -174,7 +182,7 @@ async def list_(
 async def of_job(
     request: Request,
     services: ServicesDep,
-    stored: jobs.Known,
+    stored: jobs.JobDep,
     page: Annotated[PageRequest, page_of(EXECUTIONS)],
 ) -> Response:
     """List the executions of a job.
@@ -182,7 +190,7 @@ async def of_job(
     The newest come first unless `sort` says otherwise.
     """
     only = replace(page, filters={**page.filters, "job_id": [str(stored.job.id)]})
-    return listed(request, await services.executions.list(only, reach(request)))
+    return render_page(request, await services.executions.list(only, reach(request)))
 
 
 @router.get(
@@ -191,7 +199,7 @@ async def of_job(
     summary="Get an execution",
     response_model=ExecutionOut,
 )
-async def show(services: ServicesDep, execution: Known) -> Response:
+async def show(services: ServicesDep, execution: ExecutionDep) -> Response:
     """Return the execution.
 
     `status` is `cancelling` or `paused` while such a request is pending; `waiting_on` says what
@@ -210,14 +218,14 @@ async def show(services: ServicesDep, execution: Known) -> Response:
 async def targets(
     request: Request,
     services: ServicesDep,
-    execution: Known,
+    execution: ExecutionDep,
     page: Annotated[PageRequest, page_of(RUNS)],
 ) -> Response:
     """List the runs of an execution, in the order of launch.
 
     A run that waits says what for.
     """
-    return listed(request, await services.executions.runs(execution.id, page))
+    return render_page(request, await services.executions.runs(execution.id, page))
 
 
 @router.get(
@@ -230,7 +238,7 @@ async def targets(
 async def results(
     request: Request,
     services: ServicesDep,
-    execution: Known,
+    execution: ExecutionDep,
     page: Annotated[PageRequest, page_of(RESULTS)],
 ) -> Response:
     """List the result of each attempt of each action.
@@ -238,7 +246,7 @@ async def results(
     Each has the first 64 KiB of stdout and stderr; the log has every byte. A page ends early if
     its output would exceed 8 MiB.
     """
-    return listed(request, await services.executions.results(execution, page))
+    return render_page(request, await services.executions.results(execution, page))
 
 
 @router.get(
@@ -251,7 +259,7 @@ async def results(
 async def groups(
     request: Request,
     services: ServicesDep,
-    execution: Known,
+    execution: ExecutionDep,
     page: Annotated[PageRequest, page_of(GROUPS, also=["action"])],
     action: ActionKey = None,
 ) -> Response:
@@ -260,7 +268,7 @@ async def groups(
     Results are identical if status, exit code, error and output (the first 64 KiB, and the
     length) are the same; of targets that did not succeed, the first 64 KiB of stderr, too.
     """
-    return listed(request, await services.executions.groups(execution, page, action=action))
+    return render_page(request, await services.executions.groups(execution, page, action=action))
 
 
 @router.get(
@@ -273,22 +281,25 @@ async def groups(
 async def timeline(
     request: Request,
     services: ServicesDep,
-    execution: Known,
+    execution: ExecutionDep,
     page: Annotated[PageRequest, page_of(RUNS)],
 ) -> Response:
     """List the phases of each target in order, a page of targets at a time."""
-    return listed(request, await services.executions.timeline(execution, page), name="phases")
+    return render_page(request, await services.executions.timeline(execution, page), name="phases")
 
 
 @router.post(
     "/executions/{id}/cancel",
     status_code=202,
-    dependencies=[requires("executions:cancel", Within.OBJECT), Depends(known)],
+    dependencies=[requires("executions:cancel", Within.OBJECT), Depends(load_execution)],
     summary="Cancel an execution",
     response_model=ExecutionOut,
 )
 async def cancel(
-    request: Request, services: ServicesDep, execution: Known, draft: CancelDraft | None = None
+    request: Request,
+    services: ServicesDep,
+    execution: ExecutionDep,
+    draft: CancelDraft | None = None,
 ) -> Response:
     """Cancel the execution: waiting runs are never started, running ones are stopped.
 
@@ -304,12 +315,15 @@ async def cancel(
 
 @router.post(
     "/executions/{id}/pause",
-    dependencies=[requires("executions:cancel", Within.OBJECT), Depends(known)],
+    dependencies=[requires("executions:cancel", Within.OBJECT), Depends(load_execution)],
     summary="Pause an execution",
     response_model=ExecutionOut,
 )
 async def pause(
-    request: Request, services: ServicesDep, execution: Known, draft: CancelDraft | None = None
+    request: Request,
+    services: ServicesDep,
+    execution: ExecutionDep,
+    draft: CancelDraft | None = None,
 ) -> Response:
     """Start no further run of the execution until it is resumed; running ones continue.
 
@@ -323,11 +337,11 @@ async def pause(
 
 @router.post(
     "/executions/{id}/resume",
-    dependencies=[requires("executions:cancel", Within.OBJECT), Depends(known)],
+    dependencies=[requires("executions:cancel", Within.OBJECT), Depends(load_execution)],
     summary="Resume an execution",
     response_model=ResumedOut,
 )
-async def resume(request: Request, services: ServicesDep, execution: Known) -> Response:
+async def resume(request: Request, services: ServicesDep, execution: ExecutionDep) -> Response:
     """Resume a paused execution; if paused by a gate, open the next wave. Idempotent.
 
     `accepted`: the failures over `max_fail` that this accepts. 409 under the same conditions as
@@ -347,7 +361,7 @@ async def resume(request: Request, services: ServicesDep, execution: Known) -> R
 @router.post(
     "/executions/{id}/retry",
     status_code=202,
-    dependencies=[requires("executions:retry", Within.OBJECT), Depends(known)],
+    dependencies=[requires("executions:retry", Within.OBJECT), Depends(load_execution)],
     summary="Retry failed targets",
     response_model=ExecutionOut,
     responses=RETRIED_OR_PREVIEW,
@@ -377,7 +391,7 @@ async def retry(
     launched = await services.again.retry(
         id, draft, bounds=limits, idem=idem, **await requester(request)
     )
-    return await answered(request, launched, prefer)
+    return await render_launch(request, launched, prefer)
 
 
 def order_of(stored: StoredJob, asked: ExecuteDraft) -> LaunchOrder:
@@ -411,22 +425,22 @@ async def _launch(
     launched = await services_of(request).launcher.launch(
         order, triggered_by=triggered_by(request), idem=idem, **await requester(request)
     )
-    return await answered(request, launched, prefer)
+    return await render_launch(request, launched, prefer)
 
 
-async def answered(request: Request, launched: Launched, prefer: str | None) -> Response:
+async def render_launch(request: Request, launched: Launched, prefer: str | None) -> Response:
     """Return the answer to a launch: 202 with the execution.
 
     If the caller prefers to wait: 200 once the execution has ended.
     """
     if launched.replayed is not None:
-        return replayed(request, launched.replayed)
+        return render_replayed(request, launched.replayed)
     assert launched.execution is not None
     return await _answer(request, launched.execution, _seconds_to_wait(prefer))
 
 
 async def _answer(request: Request, execution: Execution, wait_seconds: int) -> Response:
-    headers = {"Location": located(request, f"/executions/{execution.id}")}
+    headers = {"Location": build_location(request, f"/executions/{execution.id}")}
     if wait_seconds:
         headers["Preference-Applied"] = f"wait={wait_seconds}"
         await request.app.state.followers.await_end(execution, wait_seconds)

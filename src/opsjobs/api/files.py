@@ -1,4 +1,4 @@
-"""/files: what people upload for transfers, streamed in and out."""
+"""/files: uploaded files, which transfers copy to targets; streamed in and out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.authorization import is_caller, reach
 from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import created, listed, page_of
+from opsjobs.api.listing import page_of, render_created, render_page
 from opsjobs.api.long_lived import Download
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.problems import Problem
@@ -39,7 +39,7 @@ FileName = Annotated[
         min_length=1,
         max_length=255,
         pattern=r"^[^/\x00-\x1f\x7f]+$",
-        description="What to call it.",
+        description="The file's name.",
     ),
 ]
 _RAW: dict[str, Any] = {
@@ -50,7 +50,7 @@ _RAW: dict[str, Any] = {
 }
 
 
-async def known(id: str, request: Request) -> StoredFile:
+async def load_file(id: str, request: Request) -> StoredFile:
     """Return the file. Raises NotFound.
 
     Also raises it for files of others if the caller holds the route's permission only within a
@@ -68,7 +68,7 @@ def _admit(request: Request, ref: object, stored: StoredFile) -> None:
         raise NotFound.of("file", ref)
 
 
-Known = Annotated[StoredFile, Depends(known)]
+FileDep = Annotated[StoredFile, Depends(load_file)]
 
 
 @router.post(
@@ -101,7 +101,7 @@ async def upload(
             name,
             written,
             by.name,
-            _named(idem, name, written),
+            _with_body_hash(idem, name, written),
             created_by_kind=by.kind,
             limits=quota.limits,
         )
@@ -112,16 +112,18 @@ async def upload(
             raise quota.too_large(room) from None
         return _too_large(request, limit)
     except TimeoutError:
-        detail = f"Nothing of the body came for {SILENCE_SECONDS_MAX} seconds."
+        detail = f"No bytes arrived for {SILENCE_SECONDS_MAX} seconds. Upload the file again."
         return Problem(request.scope, 408, "body_timeout", detail, headers={"Connection": "close"})
     except Forgotten:
         raise Conflict(
             "upload_forgotten",
-            "The upload took too long, and its beginning is gone: upload it again.",
+            "The upload took too long: its first part was deleted. Upload the file again.",
         ) from None
     except ClientDisconnect:
-        return Response(status_code=400)  # to nobody
-    return created(request, "" if isinstance(stored, Answer) else f"/files/{stored.id}", stored)
+        return Response(status_code=400)  # the client is gone, and reads no answer
+    return render_created(
+        request, "" if isinstance(stored, Answer) else f"/files/{stored.id}", stored
+    )
 
 
 @router.get(
@@ -140,8 +142,8 @@ async def list_(
     has uploaded, as files have no labels.
     """
     by = principal_of(request)
-    of = None if reach(request) is None else (by.name, by.kind)
-    return listed(request, await services.files.list(page, of))
+    only_of = None if reach(request) is None else (by.name, by.kind)
+    return render_page(request, await services.files.list(page, only_of))
 
 
 @router.get(
@@ -150,7 +152,7 @@ async def list_(
     summary="Get a file",
     response_model=StoredFileOut,
 )
-async def show(stored: Known) -> Response:
+async def show(stored: FileDep) -> Response:
     """Return name, size and SHA-256; the bytes are at `/files/{id}/content`."""
     return JSONResponse(stored.data())
 
@@ -162,7 +164,7 @@ async def show(stored: Known) -> Response:
     response_class=Response,
     responses=BYTES,
 )
-async def content(request: Request, stored: Known) -> Response:
+async def content(request: Request, stored: FileDep) -> Response:
     """Return the bytes of the file."""
     return download(request, stored.name, stored, lambda: _admit(request, stored.id, stored))
 
@@ -173,7 +175,7 @@ async def content(request: Request, stored: Known) -> Response:
     dependencies=[requires("jobs:execute", Within.OBJECT)],
     summary="Delete a file",
 )
-async def delete(request: Request, services: ServicesDep, stored: Known) -> Response:
+async def delete(request: Request, services: ServicesDep, stored: FileDep) -> Response:
     """Delete the file; another caller's needs `jobs:update`, too. 409 while it is transferred."""
     if not is_caller(request, stored.created_by, stored.created_by_kind):
         check(request, "jobs:update")
@@ -190,7 +192,9 @@ def download(request: Request, name: str, stored: Any, still: Callable[[], objec
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "._- ") else "_" for c in name)
     headers = {
         "Content-Length": str(stored.size),
-        "Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}",
+        "Content-Disposition": (
+            f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+        ),
         "ETag": f'"{stored.sha256}"',
     }
     stream = services_of(request).contents.stream(stored.content_id, stored.size)
@@ -202,20 +206,23 @@ def _refusal(request: Request, limit: int) -> Response | None:
     if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > limit):
         return _too_large(request, limit)
     if request.headers.get("content-type", "").lower().startswith("multipart/"):
-        detail = "The body is a form: send the file itself, as curl does with --data-binary @FILE."
+        detail = "The body is a form. Send the file itself, as `curl --data-binary @FILE` does."
         return Problem(request.scope, 415, "unsupported_media_type", detail)
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         return Problem(
             request.scope,
             415,
             "unsupported_media_type",
-            "The body is compressed on its way: send it plain.",
+            "The body is compressed. Send it uncompressed.",
         )
     return None
 
 
 def _too_large(request: Request, limit: int) -> Response:
-    detail = f"The file has more than {limit} bytes: that is the limit (OPSJOBS_FILE_LIMIT_BYTES)."
+    detail = (
+        f"The file is larger than the limit of {limit} bytes (OPSJOBS_FILE_LIMIT_BYTES). "
+        "Split it, or have the limit raised."
+    )
     return Problem(request.scope, 413, "file_too_large", detail, headers={"Connection": "close"})
 
 
@@ -231,7 +238,9 @@ async def _pieces(request: Request) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _named(idem: IdempotentRequest | None, name: str, written: Written) -> IdempotentRequest | None:
+def _with_body_hash(
+    idem: IdempotentRequest | None, name: str, written: Written
+) -> IdempotentRequest | None:
     """Return the idempotent request with the hash of its body, which has been read by now.
 
     The same key with another file, or another name for it, is a different request.

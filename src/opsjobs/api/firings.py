@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from opsjobs.api.auth import Within, requires
 from opsjobs.api.dependencies import ServicesDep
-from opsjobs.api.listing import listed, page_of
-from opsjobs.api.schedules import Known, told
+from opsjobs.api.listing import page_of, render_page
+from opsjobs.api.schedules import ScheduleDep, render_firing
 from opsjobs.api.schemas.responses import PAGED
 from opsjobs.api.schemas.schedules import FiringPageOut
 from opsjobs.store.paging import PageRequest
@@ -29,7 +29,7 @@ router = APIRouter(tags=["schedules"])
 async def list_(
     request: Request,
     services: ServicesDep,
-    schedule: Known,
+    schedule: ScheduleDep,
     page: Annotated[PageRequest, page_of(FIRINGS)],
 ) -> Response:
     """List firings, the latest due time first unless `sort` says otherwise.
@@ -37,4 +37,4 @@ async def list_(
     A firing says whether it ran, was skipped (by which rule) or missed (why), and how late it
     was.
     """
-    return listed(request, await services.firings.list(schedule, page), told)
+    return render_page(request, await services.firings.list(schedule, page), render_firing)

@@ -36,7 +36,7 @@ class LogReader(Protocol):
         """Return the entries after a position."""
 
 
-class Bells(Protocol):
+class WakeupSource(Protocol):
     """Source of wake-up notifications: bus.Bus."""
 
     def listen(
@@ -124,7 +124,7 @@ class Follower:
     """The single reader of an execution that has not ended."""
 
     def __init__(
-        self, execution_id: int, start: int, journal: LogReader, bells: Bells, pace: Pace
+        self, execution_id: int, start: int, journal: LogReader, wakeups: WakeupSource, pace: Pace
     ) -> None:
         self.ring = Ring(start, pace.ring_bytes)
         self.ended_at: int | None = None
@@ -133,14 +133,14 @@ class Follower:
         self.viewers = 0
         self._execution_id = execution_id
         self._journal = journal
-        self._bells = bells
+        self._wakeups = wakeups
         self._pace = pace
-        self._rung = asyncio.Event()
-        self._rung.set()
+        self._woken = asyncio.Event()
+        self._woken.set()
         self._grown = asyncio.Event()
         self.tasks = [
             asyncio.create_task(self._read_on(), name=f"follow-{execution_id}"),
-            asyncio.create_task(self._listen(), name=f"bells-{execution_id}"),
+            asyncio.create_task(self._listen(), name=f"wakeups-{execution_id}"),
         ]
 
     async def grown(self, position: int) -> None:
@@ -158,42 +158,41 @@ class Follower:
     def stop(self) -> None:
         """Stop reading, even if `tasks` ignore their cancellation, and wake all waiters."""
         self.stopped = True
-        self._tell()
+        self._wake_viewers()
 
     async def _listen(self) -> None:
-        async with self._bells.listen(f"opsjobs.log.{self._execution_id}") as messages:
-            self._rung.set()  # entries written before the subscription notified no one here
+        async with self._wakeups.listen(f"opsjobs.log.{self._execution_id}") as messages:
+            self._woken.set()  # entries written before the subscription notified no one here
             async for _ in messages:
-                self._rung.set()
+                self._woken.set()
 
     async def _read_on(self) -> None:
         try:
             await self._read_page()
             if self.ended_at is None and not self.stopped:
-                await (
-                    self._bell_or_poll()
-                )  # subscribed now: also read what was written before the subscription
+                # Subscribed now: also read entries that were written before the subscription.
+                await self._wakeup_or_poll()
                 await self._read_page()
             # Neither read was caused by a notification, so the first notifications are answered at
             # once; later ones are merged.
             now, pace = asyncio.get_running_loop().time, self._pace
             paid_until = now()
             while self.ended_at is None and not self.stopped:
-                await self._bell_or_poll()
+                await self._wakeup_or_poll()
                 await self._read_page()
                 paid_until = max(paid_until, now()) + pace.merge_seconds
                 await asyncio.sleep(
                     paid_until - now() - (pace.reads_at_once - 1) * pace.merge_seconds
                 )
-        except Exception as bug:  # noqa: BLE001  raised in all viewers: none waits for a dead reader
+        except Exception as bug:  # noqa: BLE001  raised in all viewers, so that none waits forever
             self.failure = bug
-            self._tell()
+            self._wake_viewers()
 
-    async def _bell_or_poll(self) -> None:
+    async def _wakeup_or_poll(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._pace.poll_seconds):
-                await self._rung.wait()
-        self._rung.clear()
+                await self._woken.wait()
+        self._woken.clear()
 
     async def _read_page(self) -> None:
         pace = self._pace
@@ -207,25 +206,25 @@ class Follower:
                 )
         except Unavailable as away:
             log.warning(
-                "the log cannot be read: trying again",
+                "log_unreadable",
                 execution=self._execution_id,
                 error=str(away),
             )
             await asyncio.sleep(pace.retry_seconds)
             return
         for entry in entries:
-            self.ring.add(entry.seq, log_encoding.sse(entry))
+            self.ring.add(entry.seq, log_encoding.encode_frame(entry))
             if entry.event == "end":
                 self.ended_at = entry.seq
         if entries:
-            self._tell()
+            self._wake_viewers()
         if (
             len(entries) == pace.page_entries
             or sum(len(e.data or b"") for e in entries) >= pace.page_bytes
         ):
-            self._rung.set()  # a full page: there is more
+            self._woken.set()  # a full page: there is more
 
-    def _tell(self) -> None:
+    def _wake_viewers(self) -> None:
         grown, self._grown = self._grown, asyncio.Event()
         grown.set()
 
@@ -236,13 +235,13 @@ class Followers:
     At most `Pace.pagers` of these page reads run at a time.
     """
 
-    def __init__(self, journal: LogReader, bells: Bells, pace: Pace | None = None) -> None:
+    def __init__(self, journal: LogReader, wakeups: WakeupSource, pace: Pace | None = None) -> None:
         self.pace = pace or Pace()
         self.closing = asyncio.Event()
         self.streams = 0
         self.dropped = 0
         self._journal = journal
-        self._bells = bells
+        self._wakeups = wakeups
         self._pagers = asyncio.Semaphore(self.pace.pagers)
         self._following: dict[int, Follower] = {}
         self._endings = Endings()
@@ -331,10 +330,13 @@ class Followers:
         entries = await self._older(execution_id, position)
         if not entries:
             raise LookupError(
-                f"the log of execution {execution_id} has nothing after {position}, though it goes on"
+                f"the log of execution {execution_id} has no entry after {position}, "
+                "but has not ended"
             )
         return FrameBatch(
-            b"".join(map(log_encoding.sse, entries)), entries[-1].seq, entries[-1].event == "end"
+            b"".join(map(log_encoding.encode_frame, entries)),
+            entries[-1].seq,
+            entries[-1].event == "end",
         )
 
     async def _older(self, execution_id: int, position: int) -> list[LogEntry]:
@@ -359,7 +361,7 @@ class Followers:
             position = batch.position
             if batch.ended:
                 return
-        yield FrameBatch(log_encoding.end(execution), execution.last_seq, True)
+        yield FrameBatch(log_encoding.encode_end(execution), execution.last_seq, True)
 
     @asynccontextmanager
     async def _followed(self, execution: Execution, after: int) -> AsyncIterator[Follower]:
@@ -368,7 +370,7 @@ class Followers:
             # Start near the end of the log, so that viewers who connect together share the reads;
             # older entries are paged.
             start = max(after, execution.last_seq - self.pace.page_entries, 0)
-            follower = Follower(execution.id, start, self._journal, self._bells, self.pace)
+            follower = Follower(execution.id, start, self._journal, self._wakeups, self.pace)
             self._following[execution.id] = follower
         follower.viewers += 1
         try:

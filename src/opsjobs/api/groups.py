@@ -1,4 +1,4 @@
-"""/target-groups: named sets of targets: listed, selected by label, or from other groups."""
+"""/target-groups: named sets of targets: listed, selected by label, or of other groups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
 from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import created, listed, page_of
+from opsjobs.api.listing import page_of, render_created, render_page
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.api.schemas.targets import GroupOut, GroupPageOut, TargetPageOut
@@ -23,7 +23,7 @@ from opsjobs.store.paging import PageRequest
 router = APIRouter(tags=["targets"])
 
 
-async def known(id: str, request: Request) -> StoredGroup:
+async def load_group(id: str, request: Request) -> StoredGroup:
     """The group; raises NotFound before the body is judged."""
     group: StoredGroup = await services_of(request).groups.get(id)
     return group
@@ -42,7 +42,7 @@ async def create(
 ) -> Response:
     """Create a group. The first target that names a group creates it, too."""
     group = await services.groups.create(draft, idem)
-    return created(
+    return render_created(
         request, "" if isinstance(group, Answer) else f"/target-groups/{group.id}", group
     )
 
@@ -58,7 +58,7 @@ async def list_(
     request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(GROUPS)]
 ) -> Response:
     """List groups, by name unless `sort` says otherwise."""
-    return listed(request, await services.groups.list(page))
+    return render_page(request, await services.groups.list(page))
 
 
 @router.get(
@@ -83,7 +83,7 @@ async def members(
     id: str, request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(TARGETS)]
 ) -> Response:
     """List all targets of the group: by name, by its selector, and by way of other groups."""
-    return listed(
+    return render_page(
         request, await services.inventory.list(page, among=await services.groups.members(id))
     )
 
@@ -91,14 +91,14 @@ async def members(
 @put_and_patch(
     router,
     "/target-groups/{id}",
-    dependencies=[requires("targets:manage"), Depends(known)],
+    dependencies=[requires("targets:manage"), Depends(load_group)],
     thing="a group",
     response_model=GroupOut,
 )
 async def replace(
     id: str,
     services: ServicesDep,
-    change: Annotated[Edit[GroupDraft], edit(GroupDraft, known, volatile=["direct_targets"])],
+    change: Annotated[Edit[GroupDraft], edit(GroupDraft, load_group, volatile=["direct_targets"])],
 ) -> Response:
     """Replace the group; its targets stay if `targets` is left out.
 

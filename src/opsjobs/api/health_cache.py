@@ -21,7 +21,7 @@ KEPT_SECONDS = 1.0
 """Maximum age of the result for a caller that is over its rate limit."""
 
 REDIS_AWAY = Complaint(
-    "redis_away", "Redis does not answer: everything goes on, by polling once a second."
+    "redis_away", "Redis does not answer: work continues, by polling once a second."
 )
 
 Found = TypeVar("Found")
@@ -88,11 +88,12 @@ class Probes:
             async with asyncio.timeout(PROBE_SECONDS):
                 schema = await self._services.fleet.schema()
         except (Unavailable, TimeoutError) as away:
-            log.warning("not ready: PostgreSQL does not answer", error=str(away))
+            log.warning("not_ready", reason="PostgreSQL does not answer", error=str(away))
             return "database"
         if schema is None or schema < HEAD:
             log.warning(
-                "not ready: migrations are missing, run `opsjobs db upgrade`",
+                "not_ready",
+                reason="migrations are missing: run `opsjobs db upgrade`",
                 schema=schema,
                 needed=HEAD,
             )

@@ -14,7 +14,7 @@ from opsjobs.api.auth import Within, principal_of, requires
 from opsjobs.api.authorization import bounds, check_override, is_caller
 from opsjobs.api.dependencies import ServicesDep, services_of
 from opsjobs.api.executions import ExecuteDraft, order_of
-from opsjobs.api.listing import created, replayed, tag
+from opsjobs.api.listing import render_created, render_replayed, tag
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.schemas.executions import PreviewOut
 from opsjobs.api.schemas.jobs import JobOut, ValidationOut
@@ -33,7 +33,10 @@ router = APIRouter(tags=["jobs"])
 
 
 class CloneDraft(Overriding):
-    """Body of POST /jobs/{id}/clone. `name`: of the new job (None: the old one's with " (copy)")."""
+    """Body of POST /jobs/{id}/clone.
+
+    `name`: of the new job; None: the name of the old one, with " (copy)".
+    """
 
     name: Title | None = Field(
         default=None, min_length=1, max_length=200, pattern=text_patterns.TITLE
@@ -55,28 +58,28 @@ async def validate_body(request: Request, body: Annotated[dict[str, Any], Body()
         draft = JobDraft.model_validate(body)
     except ValidationError as wrong:
         return JSONResponse(SafetyReport(errors=problems.field_errors(wrong.errors(), body)).data())
-    return JSONResponse((await _judged(request, draft)).data())
+    return JSONResponse((await _validate(request, draft)).data())
 
 
 @router.post(
     "/jobs/{id}/validate",
-    dependencies=[requires("jobs:read", Within.OBJECT), Depends(jobs.known)],
+    dependencies=[requires("jobs:read", Within.OBJECT), Depends(jobs.load_job)],
     summary="Validate a stored job",
     response_model=ValidationOut,
 )
-async def validate(request: Request, stored: jobs.Known) -> Response:
+async def validate(request: Request, stored: jobs.JobDep) -> Response:
     """Check that the targets, credentials, files and jobs that the job names exist."""
-    return JSONResponse((await _judged(request, stored.job.definition)).data())
+    return JSONResponse((await _validate(request, stored.job.definition)).data())
 
 
 @router.post(
     "/jobs/{id}/preview",
-    dependencies=[requires("jobs:read", Within.OBJECT), Depends(jobs.known)],
+    dependencies=[requires("jobs:read", Within.OBJECT), Depends(jobs.load_job)],
     summary="Preview an execution",
     response_model=PreviewOut,
 )
 async def preview_(
-    request: Request, services: ServicesDep, stored: jobs.Known, draft: ExecuteDraft | None = None
+    request: Request, services: ServicesDep, stored: jobs.JobDep, draft: ExecuteDraft | None = None
 ) -> Response:
     """Return the targets, waves, commands and estimated time of an execution.
 
@@ -90,7 +93,7 @@ async def preview_(
 @router.post(
     "/jobs/{id}/clone",
     status_code=201,
-    dependencies=[requires("jobs:create", Within.OBJECT), Depends(jobs.known)],
+    dependencies=[requires("jobs:create", Within.OBJECT), Depends(jobs.load_job)],
     summary="Clone a job",
     response_model=JobOut,
     responses=CREATED_VERSION,
@@ -98,7 +101,7 @@ async def preview_(
 async def clone(
     request: Request,
     services: ServicesDep,
-    stored: jobs.Known,
+    stored: jobs.JobDep,
     idem: Idempotent,
     draft: CloneDraft | None = None,
 ) -> Response:
@@ -111,17 +114,17 @@ async def clone(
     await jobs.check_written(request, copy, "jobs:create")
     if draft is not None:
         check_override(request, draft)
-    said = await jobs.vet(request, copy, draft or CloneDraft())
+    result = await jobs.vet(request, copy, draft or CloneDraft())
     by, within = principal_of(request).name, bounds(request, "jobs:create")
-    made = await services.jobs.create(copy, by, idem, vetted=said, bounds=within)
+    made = await services.jobs.create(copy, by, idem, vetted=result, bounds=within)
     if isinstance(made, Answer):
-        return replayed(request, made, etag=True)
-    return created(request, f"/jobs/{made.job.id}", made, etag=made.job.version)
+        return render_replayed(request, made, etag=True)
+    return render_created(request, f"/jobs/{made.job.id}", made, etag=made.job.version)
 
 
 @router.post(
     "/jobs/{id}/pause",
-    dependencies=[requires("jobs:update", Within.OBJECT), Depends(jobs.known)],
+    dependencies=[requires("jobs:update", Within.OBJECT), Depends(jobs.load_job)],
     summary="Pause a job",
     response_model=JobOut,
     responses=VERSIONED,
@@ -136,7 +139,7 @@ async def pause(id: str, request: Request) -> Response:
 
 @router.post(
     "/jobs/{id}/resume",
-    dependencies=[requires("jobs:update", Within.OBJECT), Depends(jobs.known)],
+    dependencies=[requires("jobs:update", Within.OBJECT), Depends(jobs.load_job)],
     summary="Resume a job",
     response_model=JobOut,
     responses=VERSIONED,
@@ -180,7 +183,7 @@ def _sight(request: Request) -> Sight:
     return Sight(credentials, None if principal_of(request).reach("jobs:read").everywhere else file)
 
 
-async def _judged(request: Request, draft: JobDraft) -> SafetyReport:
+async def _validate(request: Request, draft: JobDraft) -> SafetyReport:
     services = services_of(request)
     found = await judged(services.launcher, services.jobs, draft, bounds(request), _sight(request))
     if services.judging is not None:

@@ -1,4 +1,4 @@
-"""/jobs: what to do, kept in versions."""
+"""/jobs: definitions of work, stored in versions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.authorization import admitted, bounds, check_override, is_caller, reach
 from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import created, listed, page_of, replayed, tag
+from opsjobs.api.listing import page_of, render_created, render_page, render_replayed, tag
 from opsjobs.api.preconditions import Idempotent, IfMatch, IfMatchOrAny
 from opsjobs.api.schemas.jobs import JobOut, JobPageOut, JobVersionPageOut
 from opsjobs.api.schemas.responses import CREATED_VERSION, PAGED, VERSIONED
@@ -89,7 +89,10 @@ def check_limits(request: Request, draft: JobDraft | RunDraft) -> None:
     _check_sizes(services_of(request).limits, draft)
     limit = services_of(request).limits.max_actions
     if len(draft.actions) > limit:
-        detail = f"There are {len(draft.actions)} actions, the limit is {limit}: make two jobs, or raise MAX_ACTIONS_PER_JOB."
+        detail = (
+            f"{len(draft.actions)} actions are more than the limit of {limit} "
+            "(MAX_ACTIONS_PER_JOB). Make two jobs, or have the limit raised."
+        )
         raise Invalid(
             "too_many_actions", detail, errors=[FieldError("/actions", detail, "too_many_actions")]
         )
@@ -99,7 +102,10 @@ def check_limits(request: Request, draft: JobDraft | RunDraft) -> None:
     }
     for pointer, retry in {"/policy/retry": draft.policy.retry, **asked}.items():
         if retry is not None and retry.max_attempts > most:
-            detail = f"{retry.max_attempts} attempts are more than {most}: ask for fewer, or raise MAX_RETRIES."
+            detail = (
+                f"{retry.max_attempts} attempts are more than the limit of {most} (MAX_RETRIES). "
+                "Ask for fewer, or have the limit raised."
+            )
             raise Invalid(
                 "too_many_attempts",
                 detail,
@@ -113,8 +119,9 @@ def _check_sizes(limits: Limits, draft: JobDraft | RunDraft) -> None:
     for pointer, action in [*checked, ("/policy/gate/check", gate and gate.check)]:
         if isinstance(action, RunningAction) and (action.output_limit or 0) > limits.output_bytes:
             detail = (
-                f"An output_limit of {format_size(action.output_limit or 0)} is more than {format_size(limits.output_bytes)} "
-                "(OPSJOBS_OUTPUT_LIMIT_BYTES): ask for less, or write the output to a file and fetch that."
+                f"An output_limit of {format_size(action.output_limit or 0)} is more than the "
+                f"limit of {format_size(limits.output_bytes)} (OPSJOBS_OUTPUT_LIMIT_BYTES). "
+                "Ask for less, or write the output to a file and download that."
             )
             raise Invalid(
                 "output_limit",
@@ -134,15 +141,16 @@ def _check_sizes(limits: Limits, draft: JobDraft | RunDraft) -> None:
     for pointer, seconds in [*waits, ("/policy/hold_offline", draft.policy.hold_offline)]:
         if seconds > limits.wait_seconds:
             detail = (
-                f"{format_duration(seconds)} is more than {format_duration(limits.wait_seconds)} (OPSJOBS_WAIT_LIMIT): wait for less, or "
-                "make a schedule of a second job."
+                f"{format_duration(seconds)} is more than the limit of "
+                f"{format_duration(limits.wait_seconds)} (OPSJOBS_WAIT_LIMIT). "
+                "Wait for less, or schedule a second job."
             )
             raise Invalid(
                 "wait_too_long", detail, errors=[FieldError(pointer, detail, "wait_too_long")]
             )
 
 
-async def known(id: str, request: Request) -> StoredJob:
+async def load_job(id: str, request: Request) -> StoredJob:
     """Return the job. Raises NotFound or Forbidden.
 
     This precedes the check of the body: a wrong address is reported first.
@@ -151,7 +159,7 @@ async def known(id: str, request: Request) -> StoredJob:
     return admitted(request, "job", id, found, sees="jobs:read")
 
 
-Known = Annotated[StoredJob, Depends(known)]
+JobDep = Annotated[StoredJob, Depends(load_job)]
 
 
 @router.post(
@@ -173,8 +181,8 @@ async def create(
     by, within = principal_of(request).name, bounds(request, "jobs:create")
     job = await services.jobs.create(draft, by, idem, vetted=vetted, bounds=within)
     if isinstance(job, Answer):
-        return replayed(request, job, etag=True)
-    return created(request, f"/jobs/{job.job.id}", job, etag=job.job.version)
+        return render_replayed(request, job, etag=True)
+    return render_created(request, f"/jobs/{job.job.id}", job, etag=job.job.version)
 
 
 @router.get(
@@ -191,7 +199,7 @@ async def list_(
 
     The newest come first unless `sort` says otherwise.
     """
-    return listed(request, await services.jobs.list(page, reach(request)))
+    return render_page(request, await services.jobs.list(page, reach(request)))
 
 
 @router.get(
@@ -201,9 +209,9 @@ async def list_(
     response_model=JobOut,
     responses=VERSIONED,
 )
-async def show(stored: Known) -> Response:
+async def show(stored: JobDep) -> Response:
     """Return the job at its current version, which is also its ETag."""
-    return _one(stored)
+    return _render_job(stored)
 
 
 def _as_written(stored: StoredJob, base: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
@@ -218,13 +226,13 @@ def _as_written(stored: StoredJob, base: dict[str, Any], body: dict[str, Any]) -
     return written
 
 
-Changed = Annotated[Edit[JobBody], edit(JobBody, known, volatile=["status"], adapt=_as_written)]
+Changed = Annotated[Edit[JobBody], edit(JobBody, load_job, volatile=["status"], adapt=_as_written)]
 
 
 @put_and_patch(
     router,
     "/jobs/{id}",
-    dependencies=[requires("jobs:update", Within.OBJECT), Depends(known)],
+    dependencies=[requires("jobs:update", Within.OBJECT), Depends(load_job)],
     thing="a job",
     response_model=JobOut,
     responses=VERSIONED,
@@ -242,7 +250,7 @@ async def replace(
     vetted = await vet(request, draft, body)
     by, within = principal_of(request).name, bounds(request, "jobs:update")
     jobs = services.jobs
-    return _one(
+    return _render_job(
         await jobs.replace(
             id, draft, by, if_match, vetted=vetted, bounds=within, basis=change.basis
         )
@@ -252,7 +260,7 @@ async def replace(
 @router.delete(
     "/jobs/{id}",
     status_code=204,
-    dependencies=[requires("jobs:delete", Within.OBJECT), Depends(known)],
+    dependencies=[requires("jobs:delete", Within.OBJECT), Depends(load_job)],
     summary="Delete a job",
 )
 async def delete(
@@ -273,15 +281,15 @@ async def delete(
 async def versions(
     request: Request,
     services: ServicesDep,
-    stored: Known,
+    stored: JobDep,
     page: Annotated[PageRequest, page_of(VERSIONS)],
 ) -> Response:
     """List all versions as they were written, the newest first.
 
     Within a scope, only versions whose tags are within it.
     """
-    return listed(request, await services.jobs.versions(stored.job.id, page, reach(request)))
+    return render_page(request, await services.jobs.versions(stored.job.id, page, reach(request)))
 
 
-def _one(job: StoredJob) -> Response:
+def _render_job(job: StoredJob) -> Response:
     return JSONResponse(job.data(), headers={"ETag": tag(job.job.version)})

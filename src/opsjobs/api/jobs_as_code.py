@@ -59,9 +59,11 @@ class ApplyDraft(Overriding):
 async def export(
     request: Request,
     services: ServicesDep,
-    name: Annotated[list[str] | None, Query(description="Only these; may be repeated.")] = None,
+    name: Annotated[
+        list[str] | None, Query(description="Only jobs with this name; may be repeated.")
+    ] = None,
     tag: Annotated[
-        list[str] | None, Query(description="Only those with any of these tags.")
+        list[str] | None, Query(description="Only jobs with this tag; may be repeated.")
     ] = None,
 ) -> Response:
     """Return at most 1,000 jobs by name, without defaults, as POST /jobs/apply takes them."""
@@ -95,15 +97,18 @@ async def apply(
     a name that nothing replaces.
     """
     check(request, "jobs:update", within=Within.BODY)
-    await _check_written(request, draft.jobs)
+    await _check_drafts(request, draft.jobs)
     check_override(request, draft)
     vetted = await _vetted(request, draft, dry_run=dry_run)
     by, within = principal_of(request).name, bounds(request, "jobs:create")
-    done = await services.jobs.apply(draft.jobs, by, dry_run=dry_run, vetted=vetted, bounds=within)
+    applied = await services.jobs.apply(
+        draft.jobs, by, dry_run=dry_run, vetted=vetted, bounds=within
+    )
     launcher, limits = services.launcher, bounds(request, "jobs:create")
     warnings = {job.name: await warnings_of(launcher, job, limits) for job in draft.jobs}
     items = [
-        {**one.data(), **_said(vetted[one.name]), "warnings": warnings[one.name]} for one in done
+        {**one.data(), **_render_judgement(vetted[one.name]), "warnings": warnings[one.name]}
+        for one in applied
     ]
     return JSONResponse({"items": items, "dry_run": dry_run})
 
@@ -117,7 +122,7 @@ async def _vetted(request: Request, draft: ApplyDraft, *, dry_run: bool) -> dict
     }
 
 
-def _said(vetted: Vetted) -> dict[str, Any]:
+def _render_judgement(vetted: Vetted) -> dict[str, Any]:
     return (
         vetted.judgement.data()
         if vetted.judgement is not None
@@ -125,7 +130,7 @@ def _said(vetted: Vetted) -> dict[str, Any]:
     )
 
 
-async def _check_written(request: Request, drafts: Sequence[JobDraft]) -> None:
+async def _check_drafts(request: Request, drafts: Sequence[JobDraft]) -> None:
     """Raises as writing each of them by itself does."""
     update = bounds(request, "jobs:update", sees="jobs:read")
     there: Mapping[str, Mapping[str, str]] = {}

@@ -11,7 +11,7 @@ from fastapi import Depends, Query, Request
 from pydantic import WithJsonSchema
 from starlette.responses import JSONResponse
 
-from opsjobs.api.paths import located
+from opsjobs.api.paths import build_location
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import LIMIT_DEFAULT, LIMIT_MAX, PAGE_MAX, Listing, Page, PageRequest
@@ -44,7 +44,8 @@ def page_of(listing: Listing, *, also: Collection[str] = ()) -> Any:
     ) -> PageRequest:
         known = {"limit", "cursor", "sort", "page", "size", *listing.filters, *also}
         if unknown := [name for name in request.query_params if name not in known]:
-            detail = f"There is no parameter {unknown[0][:60]!r} here: there are {', '.join(sorted(known))}."
+            names = ", ".join(sorted(known))
+            detail = f"Unknown query parameter {unknown[0][:60]!r}. Known are {names}."
             raise Invalid(
                 "invalid_query", detail, errors=[FieldError("", detail, f"query:{unknown[0][:60]}")]
             )
@@ -57,7 +58,7 @@ def page_of(listing: Listing, *, also: Collection[str] = ()) -> Any:
             given,
         )
 
-    read.__signature__ = _signature(listing)  # type: ignore[attr-defined]  # where FastAPI looks first
+    read.__signature__ = _signature(listing)  # type: ignore[attr-defined]  # FastAPI reads it
     return Depends(read)
 
 
@@ -75,13 +76,13 @@ def _signature(listing: Listing) -> Signature:
     taken: list[tuple[str, Any, Any]] = [
         (
             "limit",
-            Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Items a page.")],
+            Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Items per page.")],
             LIMIT_DEFAULT,
         ),
         (
             "cursor",
             Annotated[
-                str | None, Query(max_length=2_000, description="`next` of the page before.")
+                str | None, Query(max_length=2_000, description="`next` of the previous page.")
             ],
             None,
         ),
@@ -89,7 +90,7 @@ def _signature(listing: Listing) -> Signature:
             "sort",
             Annotated[
                 str | None,
-                Query(description=f"One of {sorts}; `-` before it turns the order round."),
+                Query(description=f"One of {sorts}; a leading `-` reverses the order."),
             ],
             None,
         ),
@@ -97,21 +98,27 @@ def _signature(listing: Listing) -> Signature:
             "page",
             Annotated[
                 int | None,
-                Query(ge=1, le=PAGE_MAX, description="Instead of a cursor; counts `total`."),
+                Query(
+                    ge=1,
+                    le=PAGE_MAX,
+                    description="Page number, instead of a cursor; the answer has `total`.",
+                ),
             ],
             None,
         ),
         (
             "size",
             Annotated[
-                int | None, Query(ge=1, le=LIMIT_MAX, description="Items a page, with `page`.")
+                int | None, Query(ge=1, le=LIMIT_MAX, description="Items per page, with `page`.")
             ],
             None,
         ),
     ]
     for name, kind in listing.filters.items():
         # With a prefix: a path may have its own `{id}`.
-        words = f"Any of these ({kind})." if kind != "moment" else "A time with its zone."
+        words = (
+            f"Any of these values ({kind})." if kind != "moment" else "A time with its UTC offset."
+        )
         value: Any = Annotated[str, WithJsonSchema({"type": "string", **_SHAPES.get(kind, {})})]
         taken.append(
             (
@@ -129,7 +136,7 @@ def _signature(listing: Listing) -> Signature:
     )
 
 
-def listed(
+def render_page(
     request: Request,
     page: Page[Any],
     shown: Callable[[Any], Mapping[str, Any]] = lambda item: item.data(),
@@ -157,7 +164,7 @@ def _next_link(request: Request, cursor: str) -> str:
     return f'<{request.url.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="next"'
 
 
-def created(
+def render_created(
     request: Request, path: str, thing: Renderable | Answer, *, etag: int | None = None
 ) -> JSONResponse:
     """Return 201 with the Location of the created object.
@@ -165,21 +172,21 @@ def created(
     For a repeated request, return the answer of the first one.
     """
     if isinstance(thing, Answer):
-        return replayed(request, thing)
-    headers = {"Location": located(request, path)}
+        return render_replayed(request, thing)
+    headers = {"Location": build_location(request, path)}
     if etag is not None:
         headers["ETag"] = tag(etag)
     return JSONResponse(thing.data(), 201, headers)
 
 
-def replayed(request: Request, answer: Answer, *, etag: bool = False) -> JSONResponse:
+def render_replayed(request: Request, answer: Answer, *, etag: bool = False) -> JSONResponse:
     """Return the answer of the first request again, marked as replayed.
 
     `etag`: the first answer had an ETag, that of its `version`, which is sent again.
     """
     headers = {"Idempotency-Replayed": "true"}
     if answer.location is not None:
-        headers["Location"] = located(request, answer.location)
+        headers["Location"] = build_location(request, answer.location)
     if etag:
         headers["ETag"] = tag(answer.body["version"])
     return JSONResponse(dict(answer.body), answer.status, headers)

@@ -18,7 +18,7 @@ from opsjobs.api import log_encoding
 from opsjobs.api.auth import Within, requires
 from opsjobs.api.authorization import admitted
 from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.executions import Known, known
+from opsjobs.api.executions import ExecutionDep, load_execution
 from opsjobs.api.line_assembler import LineAssembler
 from opsjobs.api.long_lived import Download
 from opsjobs.api.schemas.executions import LogPageOut
@@ -38,14 +38,17 @@ _TEXT = text_patterns.LINE_OR_NOTHING
 
 
 class LogQuery(BaseModel):
-    """What of the log, and in which form. `target`, `stream`, `action` and `attempt` narrow `format=text` only."""
+    """Query of a log: its form and its part.
+
+    `target`, `stream`, `action` and `attempt` select entries of `format=text` only.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["json", "text", "ndjson"] = "json"
-    after: int = Field(0, ge=0, le=BIGINT_MAX, description="Begin after this position of the log.")
-    cursor: int = Field(0, ge=0, le=BIGINT_MAX, description="`next` of the page before.")
-    limit: int = Field(LIMIT_DEFAULT, ge=1, le=LIMIT_MAX, description="Items a page of JSON.")
+    after: int = Field(0, ge=0, le=BIGINT_MAX, description="Start after this position of the log.")
+    cursor: int = Field(0, ge=0, le=BIGINT_MAX, description="`next` of the previous page.")
+    limit: int = Field(LIMIT_DEFAULT, ge=1, le=LIMIT_MAX, description="Items per page of JSON.")
     target: str | None = Field(None, max_length=200, pattern=_TEXT, description="Id or name.")
     stream: Literal["stdout", "stderr"] | None = None
     action: str | None = Field(None, max_length=64, pattern=_TEXT, description="An action's key.")
@@ -56,7 +59,7 @@ class LogQuery(BaseModel):
         if self.format != "text" and any(
             p is not None for p in (self.target, self.stream, self.action, self.attempt)
         ):
-            raise ValueError("target, stream, action and attempt narrow only format=text")
+            raise ValueError("target, stream, action and attempt are only for format=text")
         return self
 
     @property
@@ -67,13 +70,16 @@ class LogQuery(BaseModel):
 
 @router.get(
     "/executions/{id}/log",
-    dependencies=[requires("executions:read", Within.OBJECT), Depends(known)],
+    dependencies=[requires("executions:read", Within.OBJECT), Depends(load_execution)],
     summary="Read an execution's log",
     response_model=LogPageOut,
     responses=LOG,
 )
 async def log(
-    request: Request, services: ServicesDep, execution: Known, query: Annotated[LogQuery, Query()]
+    request: Request,
+    services: ServicesDep,
+    execution: ExecutionDep,
+    query: Annotated[LogQuery, Query()],
 ) -> Response:
     """Return the log as far as it is written, in order; `/events` follows it as it grows.
 
@@ -115,7 +121,7 @@ async def _page(request: Request, execution: Execution, position: int, limit: in
     ]
     link = f'<{request.url.path}?{urlencode([*kept, ("cursor", last)])}>; rel="next"'
     body = {
-        "items": [log_encoding.item(entry) for entry in entries],
+        "items": [log_encoding.render_item(entry) for entry in entries],
         "next": str(last) if more else None,
     }
     return JSONResponse(body, headers={"Link": link} if more else None)
@@ -129,7 +135,7 @@ async def _items(services: Services, execution: Execution, position: int) -> Asy
         if not entries:
             return
         position = entries[-1].seq
-        yield b"".join(map(log_encoding.line, entries))
+        yield b"".join(map(log_encoding.encode_line, entries))
 
 
 async def _bytes(

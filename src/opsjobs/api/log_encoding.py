@@ -13,7 +13,7 @@ from opsjobs.store.execution_log import LogEntry
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
-def data(entry: LogEntry) -> dict[str, Any]:
+def entry_data(entry: LogEntry) -> dict[str, Any]:
     """Return the data of an entry: for output its text, for other events the entry's body.
 
     Output that is not UTF-8 is in `data_base64`.
@@ -36,41 +36,46 @@ def data(entry: LogEntry) -> dict[str, Any]:
     }
 
 
-def item(entry: LogEntry) -> dict[str, Any]:
+def render_item(entry: LogEntry) -> dict[str, Any]:
     """Return `{seq, at, event, data}`."""
-    return {"seq": entry.seq, "at": moment(entry.at), "event": entry.event, "data": data(entry)}
+    return {
+        "seq": entry.seq,
+        "at": moment(entry.at),
+        "event": entry.event,
+        "data": entry_data(entry),
+    }
 
 
-def line(entry: LogEntry) -> bytes:
+def encode_line(entry: LogEntry) -> bytes:
     """Return the item as one line of ndjson."""
-    return compact(item(entry)) + b"\n"
+    return encode_json(render_item(entry)) + b"\n"
 
 
-def sse(entry: LogEntry) -> bytes:
+def encode_frame(entry: LogEntry) -> bytes:
     """Return the entry as an SSE frame whose id is its position in the log."""
-    return _frame(entry.seq, entry.event, compact(data(entry)))
+    return _frame(entry.seq, entry.event, encode_json(entry_data(entry)))
 
 
-def end(execution: Execution) -> bytes:
+def encode_end(execution: Execution) -> bytes:
     """Return the last frame of an execution that has ended.
 
     For viewers who connect after its `end` entry, or if the log has none.
     """
-    told = {"status": execution.status.value, "counts": dict(execution.counts)}
-    return _frame(execution.last_seq, "end", compact(told))
+    body = {"status": execution.status.value, "counts": dict(execution.counts)}
+    return _frame(execution.last_seq, "end", encode_json(body))
 
 
-def refused(position: int, refusal: Refusal) -> bytes:
+def encode_refusal(position: int, refusal: Refusal) -> bytes:
     """Return the last frame of a stream whose viewer has lost the permission.
 
     It has the answer that a new request would get. Its id is the viewer's position, so that a
     client that resumes misses and repeats nothing.
     """
-    told = {"status": refusal.status, "code": refusal.code, "detail": refusal.detail}
-    return _frame(position, "refused", compact(told))
+    body = {"status": refusal.status, "code": refusal.code, "detail": refusal.detail}
+    return _frame(position, "refused", encode_json(body))
 
 
-def compact(value: Any) -> bytes:
+def encode_json(value: Any) -> bytes:
     """Return JSON on one line, as UTF-8."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 

@@ -37,7 +37,7 @@ class RefreshDraft(ApiModel):
 
 
 class OwnPasswordDraft(ApiModel):
-    """Body of POST /auth/password: the one that is good now, and the one that is to be."""
+    """Body of POST /auth/password: the current password and the new one."""
 
     current_password: Password
     password: Password
@@ -99,7 +99,9 @@ async def change_password(
     """
     principal = principal_of(request)
     if principal.kind != "user":
-        raise Forbidden("no_password", f"{principal.name} has no password here: only users do.")
+        raise Forbidden(
+            "no_password", f"{principal.name} has no password here: only local users have one."
+        )
     new = draft.password.get_secret_value()
     check_new(new, principal.name)
     user = await services.people.users.find_for_login(principal.name)

@@ -106,8 +106,8 @@ class Streams:
         who = (caller.kind, caller.name)
         if self._most and self._open[who] >= self._most:
             detail = (
-                f"{caller.name} has {self._most} streams and downloads open here "
-                "(OPSJOBS_STREAMS_PER_CALLER): end one of them first."
+                f"{caller.name} has {self._most} streams and downloads open, which is the limit "
+                "(OPSJOBS_STREAMS_PER_CALLER). Close one of them first."
             )
             raise TooMany("too_many_streams", detail, retry_after_seconds=RETRY_AFTER_SECONDS)
         self._open[who] += 1
@@ -147,7 +147,7 @@ class Download(StreamingResponse):
             with self._streams.one_of(self._caller):
                 await self._send_all(scope, receive, send)
         except TooMany as refused:
-            await Problem.of(scope, refused)(scope, receive, send)
+            await Problem.from_refusal(scope, refused)(scope, receive, send)
 
     async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -46,19 +46,23 @@ _REFUSED = {
     "description": "Refused: a problem document (RFC 9457)",
     "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
-# application/json is accepted, too; one media type is described, for generators trip over two.
+# application/json is accepted, too; only one is described, as generators fail with two.
 _PATCH_TYPE = "application/merge-patch+json"
 _PATCH = {
     "type": "object",
     "additionalProperties": True,
-    "description": "A JSON Merge Patch (RFC 7396): fields of the body of PUT; null takes one away, objects are merged, lists replaced",
+    "description": (
+        "A JSON Merge Patch (RFC 7396): fields of the body of PUT. "
+        "Null removes a field, objects are merged, lists are replaced."
+    ),
 }
 _PATCH_REF = {"$ref": "#/components/schemas/MergePatch"}
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><style>
 body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}
 code{{font-family:ui-monospace,monospace}}h3{{margin:1.2rem 0 0}}p{{margin:.2rem 0}}</style>
-<h1>{title}</h1><p>The whole description, for programs: <a href="openapi.json">openapi.json</a> (OpenAPI 3.1).
+<h1>{title}</h1>
+<p>The whole description, for programs: <a href="openapi.json">openapi.json</a> (OpenAPI 3.1).
 Send <code>Authorization: Bearer opsc_…</code> with every request.</p>{operations}</html>"""
 
 
@@ -182,7 +186,8 @@ def permissions(app: FastAPI) -> dict[tuple[str, str], Permission]:
 
 def _html(schema: Mapping[str, Any]) -> str:
     blocks = [
-        f"<h3><code>{method.upper()} {escape(path)}</code></h3><p><b>{escape(operation.get('summary', ''))}.</b> "
+        f"<h3><code>{method.upper()} {escape(path)}</code></h3>"
+        f"<p><b>{escape(operation.get('summary', ''))}.</b> "
         f"{escape(operation.get('description', ''))}{_needs(operation)}</p>"
         for path, operations in sorted(schema["paths"].items())
         for method, operation in operations.items()

@@ -25,6 +25,6 @@ def route_path(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", ""))
 
 
-def located(request: Request, path: str) -> str:
+def build_location(request: Request, path: str) -> str:
     """Return a path as this caller spells it: under /api/v1 if the request came there."""
     return str(request.scope.get("root_path", "")) + path

@@ -30,7 +30,8 @@ async def idempotent(
         Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"})]
         | None,
         Header(
-            description="A repeated request with the same key gets the first answer again, for 24 hours."
+            description="A repeated request with the same key gets the first answer again, "
+            "for 24 hours."
         ),
     ] = None,
 ) -> IdempotentRequest | None:
@@ -41,7 +42,10 @@ async def idempotent(
     if idempotency_key is None:
         return None
     if not _KEY.fullmatch(idempotency_key):
-        detail = "An Idempotency-Key is 1 to 255 printable ASCII characters without blanks, such as a UUID."
+        detail = (
+            "An Idempotency-Key is 1 to 255 printable ASCII characters without blanks, "
+            "such as a UUID."
+        )
         raise Invalid(
             "invalid_header", detail, errors=[FieldError("", detail, "header:Idempotency-Key")]
         )
@@ -65,14 +69,17 @@ async def if_match(
     Raises Precondition(428) if the header is missing.
     """
     if if_match is None:
-        detail = "Say which version you change: send the ETag that you have read as If-Match, or * for any."
+        detail = (
+            "If-Match is missing. Send the ETag of the version that you have read, "
+            "or * for any version."
+        )
         raise Precondition("if_match_missing", detail, status=428)
     return _versions(if_match)
 
 
 async def if_match_or_any(
     if_match: Annotated[
-        str | None, Header(description="Optional: the ETag of the version that you mean.")
+        str | None, Header(description="Optional: the ETag of the version that you have read.")
     ] = None,
 ) -> frozenset[int] | None:
     """Like `if_match`, but a missing header means any version."""

@@ -56,11 +56,11 @@ class Problem(JSONResponse):
             "request_id": scope.get("state", {}).get("request_id"),
         }
         if errors:
-            body["errors"] = [_shown(error) for error in errors[:ERRORS_SHOWN_MAX]]
+            body["errors"] = [_render_error(error) for error in errors[:ERRORS_SHOWN_MAX]]
         super().__init__(body, status, headers)
 
     @classmethod
-    def of(cls, scope: Scope, refusal: Refusal) -> Problem:
+    def from_refusal(cls, scope: Scope, refusal: Refusal) -> Problem:
         """Return the document of a Refusal."""
         headers: dict[str, str] = {}
         if isinstance(refusal, TooMany):
@@ -77,7 +77,7 @@ class Problem(JSONResponse):
         )
 
     @classmethod
-    def unavailable(cls, scope: Scope, reason: Unavailable) -> Problem:
+    def from_unavailable(cls, scope: Scope, reason: Unavailable) -> Problem:
         """Return the 503 for a dependency that does not answer; the caller may retry.
 
         The reason goes to the log only: it may name internal hosts.
@@ -90,24 +90,24 @@ class Problem(JSONResponse):
         )
 
     @classmethod
-    def bug(cls, scope: Scope) -> Problem:
+    def from_bug(cls, scope: Scope) -> Problem:
         """Return the 500 for a bug; the log has the error under the request's id."""
         return cls(
             scope,
             500,
             "internal",
-            "Something broke here. The service's log has it under this request_id.",
+            "Internal error. The service's log has the details under this request_id.",
         )
 
 
 def not_allowed(scope: Scope, allowed: Collection[str]) -> Problem:
     """Return the 405 that names the allowed methods of this path."""
     listed = ", ".join(sorted(allowed))
-    detail = f"{scope['method'][:20]} is not possible on {route_path(scope)[:200]}. Use {listed}."
+    detail = f"{scope['method'][:20]} is not allowed on {route_path(scope)[:200]}. Use {listed}."
     return Problem(scope, 405, "method_not_allowed", detail, headers={"Allow": listed})
 
 
-def _shown(error: FieldError) -> dict[str, str]:
+def _render_error(error: FieldError) -> dict[str, str]:
     place, _, name = error.code.partition(":")
     if place in ("query", "header", "path"):
         return {"detail": error.detail, "code": "invalid", "in": place, "parameter": name}
@@ -128,12 +128,12 @@ def install(app: FastAPI) -> None:
 
 async def _on_refusal(request: Request, raised: Exception) -> Response:
     assert isinstance(raised, Refusal)
-    return Problem.of(request.scope, raised)
+    return Problem.from_refusal(request.scope, raised)
 
 
 async def _on_unavailable(request: Request, raised: Exception) -> Response:
     assert isinstance(raised, Unavailable)
-    return Problem.unavailable(request.scope, raised)
+    return Problem.from_unavailable(request.scope, raised)
 
 
 async def _on_remote_failure(request: Request, raised: Exception) -> Response:
@@ -145,7 +145,7 @@ async def _on_invalid(request: Request, raised: Exception) -> Response:
     assert isinstance(raised, RequestValidationError)
     unreadable: Refusal | None = request.scope.get("state", {}).get("body_refusal")
     if unreadable is not None:
-        return Problem.of(request.scope, unreadable)
+        return Problem.from_refusal(request.scope, unreadable)
     told = raised.errors()
     errors = field_errors(told[:ERRORS_SHOWN_MAX], raised.body)
     more = f" ({len(told) - 1} more in errors)" if len(told) > 1 else ""
@@ -160,7 +160,7 @@ async def _on_http(request: Request, raised: Exception) -> Response:
         case 404:
             return Problem(request.scope, 404, "not_found", f"There is nothing at {path}.")
         case 405:
-            return not_allowed(request.scope, request.app.state.methods.of(path))
+            return not_allowed(request.scope, request.app.state.methods.for_path(path))
         case status:
             return Problem(
                 request.scope,

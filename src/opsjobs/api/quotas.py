@@ -25,9 +25,9 @@ So the database is not queried at each launch.
 """
 CALLERS_MAX = 10_000
 RETRY_AFTER_SECONDS = 10
-_WAY_OUT = (
-    "delete files that are not needed any more (opsjobs files rm), or have the limit raised. Uploads that broke off, and files that "
-    "were deleted, take room for up to an hour."
+_REMEDY = (
+    "Delete files that are no longer needed (opsjobs files rm), or have the limit raised. "
+    "Aborted uploads and deleted files count for up to an hour."
 )
 LOOK_AGAIN_BYTES = 64 << 20
 """The quota is checked again after this many bytes of an upload: others upload meanwhile."""
@@ -71,8 +71,8 @@ class OpenExecutions:
         taken = min(most, self._most - known.open)
         if taken <= 0:
             detail = (
-                f"{caller.name} has {self._most} executions that have not ended (OPSJOBS_OPEN_EXECUTIONS_PER_CALLER): "
-                "wait for some of them, or cancel them."
+                f"{caller.name} has {self._most} executions that have not ended: the limit "
+                "(OPSJOBS_OPEN_EXECUTIONS_PER_CALLER). Wait for some of them, or cancel them."
             )
             raise TooMany("too_many_executions", detail, retry_after_seconds=RETRY_AFTER_SECONDS)
         known.open += taken
@@ -126,8 +126,8 @@ class FileQuota:
     def too_large(self, room: int) -> Conflict:
         """Return the refusal of an upload that is larger than the remaining quota."""
         detail = (
-            f"The file is larger than the {format_size(room)} that are left (OPSJOBS_FILES_PER_CALLER_BYTES, "
-            f"OPSJOBS_FILES_LIMIT_BYTES): {_WAY_OUT}"
+            f"The file is larger than the {format_size(room)} that are left "
+            f"(OPSJOBS_FILES_PER_CALLER_BYTES, OPSJOBS_FILES_LIMIT_BYTES). {_REMEDY}"
         )
         return Conflict("files_full", detail)
 
@@ -146,6 +146,4 @@ class FileQuota:
             for whose, limit, setting in limits
             if limit
         )
-        return Conflict(
-            "files_full", f"There is no room for more: {words}. {_WAY_OUT[0].upper()}{_WAY_OUT[1:]}"
-        )
+        return Conflict("files_full", f"The quota of files is used up: {words}. {_REMEDY}")

@@ -7,7 +7,7 @@ import math
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from opsjobs.api.problems import Problem
-from opsjobs.api.token_bucket import Buckets
+from opsjobs.api.token_bucket import TokenBuckets
 from opsjobs.clock import Clock
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import TooMany
@@ -16,7 +16,7 @@ CALLERS_MAX = 100_000
 """Maximum number of separate buckets: more callers than send requests within seconds."""
 
 
-class Rates:
+class RateLimitMiddleware:
     """Middleware that limits the requests a second of each principal; 0: no limit.
 
     A request is refused before its body is read.
@@ -25,7 +25,9 @@ class Rates:
     def __init__(self, app: ASGIApp, a_second: int, clock: Clock) -> None:
         self._app = app
         self._a_second = a_second
-        self._buckets: Buckets[tuple[str, str]] = Buckets(a_second, clock, kept=CALLERS_MAX)
+        self._buckets: TokenBuckets[tuple[str, str]] = TokenBuckets(
+            a_second, clock, kept=CALLERS_MAX
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 429 with Retry-After."""
@@ -36,8 +38,11 @@ class Rates:
             else 0.0
         )
         if early:
-            detail = f"{principal.name} asks more than {self._a_second} times a second (OPSJOBS_RATE_LIMIT): ask less often."
+            detail = (
+                f"{principal.name} sends more than {self._a_second} requests a second "
+                "(OPSJOBS_RATE_LIMIT). Send fewer."
+            )
             refused = TooMany("too_many_requests", detail, retry_after_seconds=math.ceil(early))
-            await Problem.of(scope, refused)(scope, receive, send)
+            await Problem.from_refusal(scope, refused)(scope, receive, send)
         else:
             await self._app(scope, receive, send)

@@ -48,7 +48,7 @@ class RequestContextMiddleware:
         self._metrics.bugs.labels("api").inc()
         answer.half_sent = answer.status != 0
         if not answer.half_sent:
-            await Problem.bug(scope)(scope, receive, answer.send)
+            await Problem.from_bug(scope)(scope, receive, answer.send)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "none")

@@ -1,4 +1,4 @@
-"""/safety: what the safety check says of a text, and by which rules."""
+"""/safety: check a text, and list the rules of the safety check."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ Label = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 
 
 class SafetyDraft(ApiModel):
-    """Body of POST /safety/check: a text, for whom it is, and where it would run as far as that matters.
+    """Body of POST /safety/check: a text, its interpreter, and its targets.
 
-    `labels`: of the targets, `env=prod`; `share_of_targets`: of all there are, 0 to 1; `targets`: how many.
+    `labels`: of the targets, such as `env=prod`; `targets`: their number; `share_of_targets`: their
+    share of all targets, 0 to 1.
     """
 
     interpreter: str = Field(default="bash", min_length=1, max_length=200)
@@ -55,7 +56,7 @@ async def check(services: ServicesDep, draft: SafetyDraft) -> Response:
     if judges is None:
         raise Conflict(
             "safety_off",
-            "The safety check is switched off: set ENABLE_SAFETY_CHECKS=on for the API.",
+            "The safety check is off. Set ENABLE_SAFETY_CHECKS=on for the API.",
         )
     context = Context(frozenset(draft.labels), draft.share_of_targets, draft.targets, draft.become)
     return JSONResponse(

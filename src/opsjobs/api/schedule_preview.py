@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.auth import Within, requires
 from opsjobs.api.authorization import reach
 from opsjobs.api.dependencies import ServicesDep
-from opsjobs.api.schedules import known
+from opsjobs.api.schedules import load_schedule
 from opsjobs.api.schemas.schedules import ForecastOut, SchedulePreviewOut
 from opsjobs.model.api_model import ApiModel, Moment
 from opsjobs.model.calendar import Calendar, closed
@@ -41,9 +41,10 @@ router = APIRouter(tags=["schedules"])
 
 
 class PreviewDraft(ApiModel):
-    """Body of POST /schedules/preview: a schedule, or the id of a stored one, or both: that one with these changes.
+    """Body of POST /schedules/preview: a schedule, the id of a stored one, or both.
 
-    `from`: the moments after this one (default: now), as if the schedule were stored then.
+    Both: the stored schedule as if it were replaced by this one. `from`: show due times after this
+    time (default: now), as if the schedule were stored then.
     """
 
     schedule: ScheduleDraft | None = None
@@ -55,7 +56,7 @@ class PreviewDraft(ApiModel):
     def _names_something(self) -> PreviewDraft:
         if self.schedule is None and self.id is None:
             raise fault(
-                "nothing_to_preview", "write a schedule, or the id of a stored one", "schedule"
+                "nothing_to_preview", "send a schedule, or the id of a stored one", "schedule"
             )
         return self
 
@@ -71,7 +72,7 @@ async def preview(request: Request, services: ServicesDep, draft: PreviewDraft) 
 
     `closed`: the calendar that closes a due time.
     """
-    stored = await known(str(draft.id), request) if draft.id is not None else None
+    stored = await load_schedule(str(draft.id), request) if draft.id is not None else None
     after = draft.after or await services.outlook.now()
     wanted = draft.schedule or (stored.definition if stored is not None else None)
     assert wanted is not None, "the draft names something"
@@ -81,7 +82,7 @@ async def preview(request: Request, services: ServicesDep, draft: PreviewDraft) 
     _check_calendars(wanted.calendars, calendars)
     table = _table(wanted, stored, after)
     # Some are rare, and looked for over years.
-    count = min(draft.count, _left(wanted, stored))
+    count = min(draft.count, _count_remaining(wanted, stored))
     moments = await asyncio.to_thread(
         lambda: list(_moments(table, wanted.timezone, after, count, calendars))
     )
@@ -122,7 +123,7 @@ def _table(wanted: ScheduleDraft, stored: StoredSchedule | None, after: datetime
     return timetable(wanted, uuid=stored.uuid, created_at=stored.created_at)
 
 
-def _left(wanted: ScheduleDraft, stored: StoredSchedule | None) -> int:
+def _count_remaining(wanted: ScheduleDraft, stored: StoredSchedule | None) -> int:
     """Return the number of firings that may still be launched."""
     if wanted.max_firings is None:
         return MOMENTS_MAX
@@ -151,20 +152,20 @@ def _moments(
 
 def _notes(wanted: ScheduleDraft, stored: StoredSchedule | None, *, ends: bool) -> Iterator[str]:
     if wanted.jitter:
-        yield f"each starts up to {format_duration(wanted.jitter)} later (jitter)"
+        yield f"each firing starts up to {format_duration(wanted.jitter)} late (jitter)"
     if stored is None and _HASHED.search(wanted.cron or ""):
-        yield "H is another number for each schedule: the stored one may have another than this preview"
+        yield "H is another number for each schedule: the stored one may differ from this"
     if not (stored.enabled if stored is not None else wanted.enabled):
-        yield "the schedule is not enabled: its moments are passed over"
+        yield "the schedule is not enabled: its due times are skipped"
     if ends:
-        yield "there are no more moments than these"
+        yield "there are no further due times"
 
 
 def _check_calendars(names: Collection[str], known: Mapping[str, Calendar]) -> None:
     wrong = [
         FieldError(
             f"/schedule/calendars/{n}",
-            f"There is no calendar {name!r}: make it first, or leave it out.",
+            f"There is no calendar {name!r}. Create it first, or leave it out.",
             "unknown_calendar",
         )
         for n, name in enumerate(names)

@@ -1,4 +1,4 @@
-"""/schedules: when jobs are launched by themselves; written, paused, launched by hand."""
+"""/schedules: write, pause and trigger schedules, which launch jobs at due times."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from opsjobs.api import jobs
 from opsjobs.api.auth import Within, check, principal_of, requires, triggered_by
 from opsjobs.api.authorization import admit, bounds, check_override, owner, reach, requester
 from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.executions import Prefer, answered
-from opsjobs.api.listing import listed, page_of, replayed, tag
-from opsjobs.api.paths import located
+from opsjobs.api.executions import Prefer, render_launch
+from opsjobs.api.listing import page_of, render_page, render_replayed, tag
+from opsjobs.api.paths import build_location
 from opsjobs.api.preconditions import Idempotent, IfMatch, IfMatchOrAny
 from opsjobs.api.quotas import check_open
 from opsjobs.api.schemas.executions import ExecutionOut
@@ -40,7 +40,7 @@ router = APIRouter(tags=["schedules"])
 
 
 class ReasonDraft(ApiModel):
-    """Body of POST /schedules/{id}/pause: each moment that is passed over tells the reason."""
+    """Body of POST /schedules/{id}/pause. Each skipped firing shows the reason."""
 
     reason: str | None = Field(default=None, max_length=2_000)
 
@@ -49,7 +49,7 @@ class TriggerDraft(Overriding):
     """Body of POST /schedules/{id}/trigger."""
 
 
-async def known(id: str, request: Request) -> StoredSchedule:
+async def load_schedule(id: str, request: Request) -> StoredSchedule:
     """Return the schedule. Raises NotFound or Forbidden, by the labels of its job.
 
     This precedes the check of the body.
@@ -61,19 +61,23 @@ async def known(id: str, request: Request) -> StoredSchedule:
     return schedule
 
 
-Known = Annotated[StoredSchedule, Depends(known)]
+ScheduleDep = Annotated[StoredSchedule, Depends(load_schedule)]
 
 
 @router.post(
     "/jobs/{id}/schedules",
     status_code=201,
-    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(jobs.known)],
+    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(jobs.load_job)],
     summary="Schedule a job",
     response_model=ScheduleOut,
     responses=CREATED_VERSION,
 )
 async def create(
-    request: Request, services: ServicesDep, job: jobs.Known, draft: ScheduleDraft, idem: Idempotent
+    request: Request,
+    services: ServicesDep,
+    job: jobs.JobDep,
+    draft: ScheduleDraft,
+    idem: Idempotent,
 ) -> Response:
     """Create a schedule at version 1.
 
@@ -87,14 +91,16 @@ async def create(
     )
     name = job.job.definition.name
     if isinstance(made, Answer):
-        return replayed(
-            request, Answer(made.status, made.location, shown(made.body, name, None)), etag=True
+        return render_replayed(
+            request,
+            Answer(made.status, made.location, render_schedule(made.body, name, None)),
+            etag=True,
         )
-    body = shown(made.data(), name, None)
+    body = render_schedule(made.data(), name, None)
     return JSONResponse(
         body,
         201,
-        {"Location": located(request, f"/schedules/{made.id}"), "ETag": tag(made.version)},
+        {"Location": build_location(request, f"/schedules/{made.id}"), "ETag": tag(made.version)},
     )
 
 
@@ -106,13 +112,13 @@ async def create(
     responses=PAGED,
 )
 async def of_job(
-    request: Request, stored: jobs.Known, page: Annotated[PageRequest, page_of(SCHEDULES)]
+    request: Request, stored: jobs.JobDep, page: Annotated[PageRequest, page_of(SCHEDULES)]
 ) -> Response:
     """List the schedules of a job.
 
     The newest come first unless `sort` says otherwise.
     """
-    return await _listed(
+    return await _render_schedules(
         request, but(page, filters={**page.filters, "job_id": [str(stored.job.id)]})
     )
 
@@ -129,7 +135,7 @@ async def list_(request: Request, page: Annotated[PageRequest, page_of(SCHEDULES
 
     The newest come first unless `sort` says otherwise.
     """
-    return await _listed(request, page)
+    return await _render_schedules(request, page)
 
 
 @router.get(
@@ -139,25 +145,29 @@ async def list_(request: Request, page: Annotated[PageRequest, page_of(SCHEDULES
     response_model=ScheduleOut,
     responses=VERSIONED,
 )
-async def show(request: Request, schedule: Known) -> Response:
+async def show(request: Request, schedule: ScheduleDep) -> Response:
     """Return the schedule, its next due time and its last firing. Its version is its ETag."""
-    return await _one(request, schedule)
+    return await _render_response(request, schedule)
 
 
 _OF_TIME = ("job_name", "next_due_at", "next_fire_at", "next", "firings", "last_firing")
-Changed = Annotated[Edit[ScheduleDraft], edit(ScheduleDraft, known, volatile=_OF_TIME)]
+Changed = Annotated[Edit[ScheduleDraft], edit(ScheduleDraft, load_schedule, volatile=_OF_TIME)]
 
 
 @put_and_patch(
     router,
     "/schedules/{id}",
-    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
+    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(load_schedule)],
     thing="a schedule",
     response_model=ScheduleOut,
     responses=VERSIONED,
 )
 async def replace(
-    request: Request, services: ServicesDep, schedule: Known, if_match: IfMatch, change: Changed
+    request: Request,
+    services: ServicesDep,
+    schedule: ScheduleDep,
+    if_match: IfMatch,
+    change: Changed,
 ) -> Response:
     """Create the next version, owned by the caller, or none if nothing changes.
 
@@ -171,13 +181,13 @@ async def replace(
     changed = await services.schedules.replace(
         str(schedule.id), draft, by.name, if_match, by_kind=by.kind, basis=change.basis
     )
-    return await _one(request, changed)
+    return await _render_response(request, changed)
 
 
 @router.delete(
     "/schedules/{id}",
     status_code=204,
-    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
+    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(load_schedule)],
     summary="Delete a schedule",
 )
 async def delete(
@@ -190,16 +200,16 @@ async def delete(
 
 @router.post(
     "/schedules/{id}/pause",
-    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
+    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(load_schedule)],
     summary="Pause a schedule",
     response_model=ScheduleOut,
     responses=VERSIONED,
 )
 async def pause(
-    request: Request, services: ServicesDep, schedule: Known, draft: ReasonDraft | None = None
+    request: Request, services: ServicesDep, schedule: ScheduleDep, draft: ReasonDraft | None = None
 ) -> Response:
     """Skip each due time, on record, until the schedule is resumed. Idempotent."""
-    return await _one(
+    return await _render_response(
         request,
         await services.schedules.pause(
             schedule.id, reason=draft.reason if draft is not None else None
@@ -209,12 +219,12 @@ async def pause(
 
 @router.post(
     "/schedules/{id}/resume",
-    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
+    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(load_schedule)],
     summary="Resume a schedule",
     response_model=ScheduleOut,
     responses=VERSIONED,
 )
-async def resume(request: Request, services: ServicesDep, schedule: Known) -> Response:
+async def resume(request: Request, services: ServicesDep, schedule: ScheduleDep) -> Response:
     """Continue with the next due time; skipped ones are not made up for. Idempotent.
 
     If its owner is deleted, disabled or expired, the caller becomes the owner.
@@ -222,13 +232,13 @@ async def resume(request: Request, services: ServicesDep, schedule: Known) -> Re
     by = await owner(request)
     standing = await services.people.standing(schedule.owner, schedule.owner_kind)
     heir = (by.name, by.kind) if standing is None else None
-    return await _one(request, await services.schedules.resume(schedule.id, owner=heir))
+    return await _render_response(request, await services.schedules.resume(schedule.id, owner=heir))
 
 
 @router.post(
     "/schedules/{id}/trigger",
     status_code=202,
-    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(known)],
+    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(load_schedule)],
     summary="Trigger a schedule",
     response_model=ExecutionOut,
     responses=LAUNCHED,
@@ -237,7 +247,7 @@ async def trigger(
     *,
     request: Request,
     services: ServicesDep,
-    schedule: Known,
+    schedule: ScheduleDep,
     idem: Idempotent,
     draft: TriggerDraft | None = None,
     prefer: Prefer = None,
@@ -269,7 +279,7 @@ async def trigger(
         idem=idem,
         **await requester(request),
     )
-    return await answered(request, launched, prefer)
+    return await render_launch(request, launched, prefer)
 
 
 def check_parameters(declared: list[ParameterDraft], draft: ScheduleDraft) -> None:
@@ -277,8 +287,9 @@ def check_parameters(declared: list[ParameterDraft], draft: ScheduleDraft) -> No
     secret = [p.name for p in declared if p.secret and draft.parameters.get(p.name) is not None]
     if secret:
         detail = (
-            f"{secret[0]} is a secret, which would be stored in the open with the schedule: store it with "
-            f"`opsjobs credentials add NAME --type secret`, and declare the parameter with `from_credential: NAME` in the job."
+            f"{secret[0]} is a secret, and a schedule stores its parameters unencrypted. Store it "
+            "with `opsjobs credentials add NAME --type secret`, and declare the parameter with "
+            "`from_credential: NAME` in the job."
         )
         raise Invalid(
             "secret_in_schedule",
@@ -289,8 +300,8 @@ def check_parameters(declared: list[ParameterDraft], draft: ScheduleDraft) -> No
     bound(declared, draft.parameters)
 
 
-def told(firing: Firing) -> dict[str, Any]:
-    """An item, with a sentence that explains it and a way to its execution."""
+def render_firing(firing: Firing) -> dict[str, Any]:
+    """Return the answer for a firing, with an explanation and a link to its execution."""
     item = firing.data()
     links = (
         {"execution": f"/executions/{firing.execution_id}"}
@@ -300,7 +311,7 @@ def told(firing: Firing) -> dict[str, Any]:
     return {**item, "explained": explained(item), "links": links}
 
 
-def shown(body: Mapping[str, Any], job_name: str, last: Firing | None) -> dict[str, Any]:
+def render_schedule(body: Mapping[str, Any], job_name: str, last: Firing | None) -> dict[str, Any]:
     """Return the answer for a schedule.
 
     It has the schedule, the name of its job, its next firing in words, and the result of its last
@@ -312,21 +323,24 @@ def shown(body: Mapping[str, Any], job_name: str, last: Firing | None) -> dict[s
         **body,
         "job_name": job_name,
         "next": next_,
-        "last_firing": told(last) if last is not None else None,
+        "last_firing": render_firing(last) if last is not None else None,
     }
 
 
-async def _listed(request: Request, page: PageRequest) -> Response:
+async def _render_schedules(request: Request, page: PageRequest) -> Response:
     services = services_of(request)
     found: Page[StoredSchedule] = await services.schedules.list(page, reach(request))
     around = await services.outlook.load_jobs_and_last_firings(
         [schedule.id for schedule in found.items]
     )
-    return listed(request, found, lambda schedule: shown(schedule.data(), *around[schedule.id]))
+    return render_page(
+        request, found, lambda schedule: render_schedule(schedule.data(), *around[schedule.id])
+    )
 
 
-async def _one(request: Request, schedule: StoredSchedule) -> Response:
+async def _render_response(request: Request, schedule: StoredSchedule) -> Response:
     around = await services_of(request).outlook.load_jobs_and_last_firings([schedule.id])
     return JSONResponse(
-        shown(schedule.data(), *around[schedule.id]), headers={"ETag": tag(schedule.version)}
+        render_schedule(schedule.data(), *around[schedule.id]),
+        headers={"ETag": tag(schedule.version)},
     )

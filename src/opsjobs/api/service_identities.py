@@ -1,4 +1,4 @@
-"""/services: other services, which sign their own tokens and may speak for users."""
+"""/services: services that sign their own tokens and may act for users."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import principal_of, requires
-from opsjobs.api.authorization import ReuseName, check_given, check_holds, check_reuse_name
+from opsjobs.api.authorization import ReuseName, check_grantable, check_holds, check_reuse_name
 from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import created, listed, page_of
+from opsjobs.api.listing import page_of, render_created, render_page
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.schemas.access import ServiceOut, ServicePageOut
 from opsjobs.api.schemas.responses import CREATED, PAGED
@@ -43,7 +43,7 @@ class NewServiceDraft(ServiceDraft):
     reuse_name: ReuseName = False
 
 
-async def known(id: str, request: Request) -> Service:
+async def load_service(id: str, request: Request) -> Service:
     """The service; raises NotFound before the body is judged."""
     service: Service = await services_of(request).people.services.get(id)
     return service
@@ -62,7 +62,7 @@ async def create(
 ) -> Response:
     """Accept tokens that the service signs. Callers grant only what they hold themselves."""
     load_public_key(draft.public_key)
-    check_given(request, draft.grants)
+    check_grantable(request, draft.grants)
     check_reuse_name(request, reuse_name=draft.reuse_name)
     kept = [grant.kept() for grant in draft.grants]
     service = await services.people.services.create(
@@ -74,7 +74,7 @@ async def create(
         idem=idem,
         by=principal_of(request),
     )
-    return created(
+    return render_created(
         request, "" if isinstance(service, Answer) else f"/services/{service.id}", service
     )
 
@@ -90,7 +90,7 @@ async def list_(
     request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(SERVICES)]
 ) -> Response:
     """List services, by name unless `sort` says otherwise."""
-    return listed(request, await services.people.services.list(page))
+    return render_page(request, await services.people.services.list(page))
 
 
 @router.get(
@@ -107,7 +107,7 @@ async def show(id: str, services: ServicesDep) -> Response:
 @put_and_patch(
     router,
     "/services/{id}",
-    dependencies=[requires("system:admin"), Depends(known)],
+    dependencies=[requires("system:admin"), Depends(load_service)],
     thing="a service",
     response_model=ServiceOut,
 )
@@ -115,22 +115,23 @@ async def replace(
     id: str,
     request: Request,
     services: ServicesDep,
-    change: Annotated[Edit[ServiceDraft], edit(ServiceDraft, known)],
+    change: Annotated[Edit[ServiceDraft], edit(ServiceDraft, load_service)],
 ) -> Response:
     """Replace the key and the grants, effective at once. `name` cannot change.
 
-    The caller becomes the one who answers for the service.
+    The caller becomes the one who is responsible for the service.
     """
     draft = change.draft
     before = await services.people.services.get(id)
     check_holds(request, f"The service {before.name}", before.grants)
     if draft.name != before.name:
         detail = (
-            f"The service is {before.name}, and stays so: register another one named {draft.name}."
+            f"A service's name cannot change: it is {before.name}. "
+            f"Register another service named {draft.name}."
         )
         raise Conflict("name_stays", detail, errors=[FieldError("/name", detail, "name_stays")])
     load_public_key(draft.public_key)
-    check_given(request, draft.grants)
+    check_grantable(request, draft.grants)
     kept = [grant.kept() for grant in draft.grants]
     by = principal_of(request)
     changed = await services.people.services.replace(

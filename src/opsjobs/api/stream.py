@@ -15,7 +15,7 @@ from opsjobs.api import log_encoding
 from opsjobs.api.auth import Within, principal_of, requires
 from opsjobs.api.authorization import admitted
 from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.executions import Known
+from opsjobs.api.executions import ExecutionDep
 from opsjobs.api.follower import Followers
 from opsjobs.api.http_connection import DROP
 from opsjobs.api.long_lived import StreamReauth, Streams, reauth_of
@@ -32,7 +32,7 @@ STALL_SECONDS = 15.0
 
 router = APIRouter(tags=["executions"])
 Position = Annotated[
-    int, Query(ge=0, le=BIGINT_MAX, description="Begin after this position of the log")
+    int, Query(ge=0, le=BIGINT_MAX, description="Start after this position of the log.")
 ]
 
 
@@ -46,7 +46,7 @@ Position = Annotated[
 async def events(
     request: Request,
     services: ServicesDep,
-    execution: Known,
+    execution: ExecutionDep,
     after: Position = 0,
     last_event_id: Annotated[int | None, Header(ge=0, le=BIGINT_MAX)] = None,
 ) -> Response:
@@ -61,14 +61,16 @@ async def events(
     if followers.streams >= followers.pace.viewers:
         raise TooMany(
             "too_many_viewers",
-            "This process has as many open event streams as it may.",
+            "This process has too many event streams open. Try again later.",
             retry_after_seconds=5,
         )
-    still = reauth_of(
+    reauth = reauth_of(
         request,
         lambda: admitted(request, "execution", execution.id, execution, sees="executions:read"),
     )
-    return EventStream(request, execution, after if last_event_id is None else last_event_id, still)
+    return EventStream(
+        request, execution, after if last_event_id is None else last_event_id, reauth
+    )
 
 
 class ViewerStalledError(Exception):
@@ -84,7 +86,7 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, request: Request, execution: Execution, after: int, still: StreamReauth
+        self, request: Request, execution: Execution, after: int, reauth: StreamReauth
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -95,7 +97,7 @@ class EventStream(Response):
         self._caller = principal_of(request)
         self._execution = execution
         self._position = after
-        self._standing = still
+        self._reauth = reauth
         self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
 
@@ -105,14 +107,14 @@ class EventStream(Response):
             with self._streams.one_of(self._caller):
                 await self._stream(scope, receive, send)
         except TooMany as refused:
-            await Problem.of(scope, refused)(scope, receive, send)
+            await Problem.from_refusal(scope, refused)(scope, receive, send)
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._followers.streams += 1
         self._metrics.stream_clients.inc()
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await _first(self._send_all(send), _gone(receive))
+            await _first(self._send_all(send), _wait_for_disconnect(receive))
         except ViewerStalledError:
             self._drop(scope.get("extensions", {}).get(DROP))
             await asyncio.sleep(0)  # until the server has noticed
@@ -124,18 +126,18 @@ class EventStream(Response):
         try:
             await self._send_log(send)
         except Refusal as refusal:
-            await self._send(send, log_encoding.refused(self._position, refusal))
+            await self._send(send, log_encoding.encode_refusal(self._position, refusal))
         except Unavailable as away:
-            log.warning("an event stream was ended", execution=self._execution.id, reason=str(away))
+            log.warning("stream_ended", execution=self._execution.id, reason=str(away))
         await self._send(send, b"", more=False)
 
     async def _send_log(self, send: Send) -> None:
         batches = self._followers.batches(
-            self._execution, self._position, lambda: self._standing.seconds_left
+            self._execution, self._position, lambda: self._reauth.seconds_left
         )
         async with aclosing(batches):
             async for batch in batches:
-                await self._standing.check()
+                await self._reauth.check()
                 if batch.data:
                     await self._send(send, batch.data)
                 self._position = batch.position
@@ -150,7 +152,7 @@ class EventStream(Response):
     def _drop(self, drop: Callable[[], None] | None) -> None:
         self._followers.dropped += 1
         log.warning(
-            "a viewer that does not read was dropped",
+            "viewer_dropped",
             execution=self._execution.id,
             seconds=STALL_SECONDS,
         )
@@ -161,7 +163,7 @@ class EventStream(Response):
         drop()
 
 
-async def _gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         continue
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -27,6 +27,9 @@ from opsjobs.store.system_status import HEAD, Queue, Upkeep, WorkerStatus
 
 SCHEDULER_LATE_SECONDS = 10.0
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
+
+Samples = Iterable[tuple[Mapping[str, str], float]]
+"""Labels and value of each sample of a metric."""
 
 router = APIRouter(tags=["system"])
 
@@ -149,7 +152,7 @@ async def metrics(services: ServicesDep) -> Response:
             await fleet.upkeep(),
         )
     except Unavailable:
-        gauges = b"# HELP opsjobs_database_up Whether PostgreSQL answers\n# TYPE opsjobs_database_up gauge\nopsjobs_database_up 0\n"
+        gauges = _database_up(0).encode()
     return Response(services.metrics.text() + gauges, media_type=TEXT_FORMAT)
 
 
@@ -161,37 +164,84 @@ def fleet_gauges(
 ) -> bytes:
     """Return the metrics common to all processes, in Prometheus' text format."""
     queues, alive = list(queues), [worker for worker in workers if worker.alive]
-    told = [
-        _gauge("database_up", "Whether PostgreSQL answers", [({}, 1)]),
-        _gauge("executions_open", "Executions that have not ended", [({"status": s}, n) for s, n in executions.items()]),
-        _gauge("queue_runs", "Target runs that wait or run, by zone", [
-            ({"zone": q.zone, "state": state}, n)
-            for q in queues
-            for state, n in (("waiting", q.waiting), ("ready", q.ready), ("running", q.running))
-        ]),
-        _gauge("queue_oldest_ready_seconds", "Age of the oldest execution with a ready run, by zone", [
-            ({"zone": q.zone}, q.oldest_seconds or 0) for q in queues
-        ]),
-        _gauge("workers_alive", "Workers with a lease, by zone", [({"zone": q.zone}, q.workers) for q in queues]),
-        _gauge("workers_capacity", "Target runs that living workers take at a time", [({}, sum(w.concurrency for w in alive))]),
-        _gauge("service_tick_age_seconds", "Since a service was last at work", [
-            ({"service": name}, age) for name, age in upkeep.ticks.items()
-        ]),
-        _gauge("events_unpublished", "Events in the outbox that are not published", [({}, upkeep.events_unpublished)]),
-        _gauge("oldest_event_seconds", "Age of the oldest event that is not published", [({}, upkeep.oldest_event_seconds)]),
-        _gauge("oldest_snapshot_seconds", "Age of the database's oldest snapshot", [({}, upkeep.oldest_snapshot_seconds)]),
-        _gauge("log_bytes", "Size of the execution logs", [({}, upkeep.log_bytes)]),
-        _gauge("log_partition_days_ahead", "For how many days to come the log has partitions", [({}, upkeep.days_ahead)]),
-        _gauge("log_default_rows", "Log entries that found no partition: an alarm", [({}, upkeep.default_rows)]),
-        _gauge("circuits_open", "Logins that are not tried, or only once: their circuit is not closed", [({}, upkeep.circuits_open)]),
-        _gauge("dead_letters", "Runs that ended lost or dead and wait for an answer", [({}, upkeep.dead_letters)]),
-    ]  # fmt: skip
-    return "".join(told).encode()
+    samples_of: Sequence[tuple[str, str, Samples]] = [
+        (
+            "executions_open",
+            "Executions that have not ended",
+            [({"status": status}, n) for status, n in executions.items()],
+        ),
+        (
+            "queue_runs",
+            "Target runs that wait or run, by zone",
+            [
+                ({"zone": q.zone, "state": state}, n)
+                for q in queues
+                for state, n in (("waiting", q.waiting), ("ready", q.ready), ("running", q.running))
+            ],
+        ),
+        (
+            "queue_oldest_ready_seconds",
+            "Age of the oldest execution with a ready run, by zone",
+            [({"zone": q.zone}, q.oldest_seconds or 0) for q in queues],
+        ),
+        (
+            "workers_alive",
+            "Workers with a lease, by zone",
+            [({"zone": q.zone}, q.workers) for q in queues],
+        ),
+        (
+            "workers_capacity",
+            "Target runs that all live workers can run at the same time",
+            [({}, sum(worker.concurrency for worker in alive))],
+        ),
+        (
+            "service_tick_age_seconds",
+            "Seconds since a service last ran",
+            [({"service": name}, age) for name, age in upkeep.ticks.items()],
+        ),
+        (
+            "events_unpublished",
+            "Events in the outbox that are not published",
+            [({}, upkeep.events_unpublished)],
+        ),
+        (
+            "oldest_event_seconds",
+            "Age of the oldest event that is not published",
+            [({}, upkeep.oldest_event_seconds)],
+        ),
+        (
+            "oldest_snapshot_seconds",
+            "Age of the database's oldest snapshot",
+            [({}, upkeep.oldest_snapshot_seconds)],
+        ),
+        ("log_bytes", "Size of the execution logs", [({}, upkeep.log_bytes)]),
+        (
+            "log_partition_days_ahead",
+            "Days ahead for which the log has partitions",
+            [({}, upkeep.days_ahead)],
+        ),
+        (
+            "log_default_rows",
+            "Log entries outside of all partitions; should be 0",
+            [({}, upkeep.default_rows)],
+        ),
+        ("circuits_open", "Circuits of logins that are not closed", [({}, upkeep.circuits_open)]),
+        (
+            "dead_letters",
+            "Runs that ended lost or dead, not yet revived or discarded",
+            [({}, upkeep.dead_letters)],
+        ),
+    ]
+    return "".join([_database_up(1), *(_gauge(*one) for one in samples_of)]).encode()
 
 
-def _gauge(name: str, words: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> str:
+def _database_up(value: int) -> str:
+    return _gauge("database_up", "1 if PostgreSQL answers, 0 if not", [({}, value)])
+
+
+def _gauge(name: str, description: str, samples: Samples) -> str:
     lines = "".join(f"opsjobs_{name}{_labels(labels)} {value:g}\n" for labels, value in samples)
-    return f"# HELP opsjobs_{name} {words}\n# TYPE opsjobs_{name} gauge\n{lines}"
+    return f"# HELP opsjobs_{name} {description}\n# TYPE opsjobs_{name} gauge\n{lines}"
 
 
 def _labels(labels: Mapping[str, str]) -> str:

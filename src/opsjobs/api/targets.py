@@ -1,4 +1,4 @@
-"""/targets: the machines of the built-in inventory, and how they are tried."""
+"""/targets: the machines of the built-in inventory: stored, imported, tested, maintained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from opsjobs.api.auth import Within, check, principal_of, requires
 from opsjobs.api.authorization import admitted, bounds, reach
 from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import created, listed, page_of, replayed
+from opsjobs.api.listing import page_of, render_created, render_page, render_replayed
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.schemas.responses import CREATED, PAGED, REPLAYABLE
 from opsjobs.api.schemas.targets import (
@@ -38,7 +38,11 @@ router = APIRouter(tags=["targets"])
 
 
 class MaintenanceDraft(ApiModel):
-    """Body of POST /targets/{id}/maintenance: until a time, for a duration, `off`, or until further notice."""
+    """Body of POST /targets/{id}/maintenance.
+
+    It begins a maintenance `until` a time, for a `duration`, or until further notice; `off` ends
+    it.
+    """
 
     until: Moment | None = None
     duration: Duration | None = None
@@ -49,18 +53,18 @@ class MaintenanceDraft(ApiModel):
     def _one_end(self) -> Self:
         if (self.until is not None) + (self.duration is not None) + self.off > 1:
             raise ValueError(
-                "a maintenance ends at a time (until), after a duration, or now (off): say one of them"
+                "a maintenance ends at a time (until), after a duration, or now (off): send one"
             )
         return self
 
 
-async def known(id: str, request: Request) -> StoredTarget:
+async def load_target(id: str, request: Request) -> StoredTarget:
     """The target; raises NotFound or Forbidden before the body is judged."""
     found: StoredTarget = await services_of(request).inventory.get(id)
     return admitted(request, "target", id, found, sees="targets:read")
 
 
-Known = Annotated[StoredTarget, Depends(known)]
+TargetDep = Annotated[StoredTarget, Depends(load_target)]
 
 
 @router.post(
@@ -77,7 +81,7 @@ async def create(
     """Create a target. Naming a credential or a jump host needs `credentials:use`, too."""
     _check_credential(request, draft)
     target = await services.inventory.create(draft, idem, bounds=bounds(request))
-    return created(
+    return render_created(
         request, "" if isinstance(target, Answer) else f"/targets/{target.target.id}", target
     )
 
@@ -107,7 +111,7 @@ async def import_(
     imports = services.imports
     imported = await imports.take_in(draft, idem, bounds=bounds(request), uses_logins=uses_logins)
     return (
-        replayed(request, imported)
+        render_replayed(request, imported)
         if isinstance(imported, Answer)
         else JSONResponse(imported.data())
     )
@@ -129,7 +133,7 @@ async def list_(
     ] = None,
 ) -> Response:
     """List targets, by name unless `sort` says otherwise."""
-    return listed(request, await services.inventory.list(page, selector, reach=reach(request)))
+    return render_page(request, await services.inventory.list(page, selector, reach=reach(request)))
 
 
 @router.get(
@@ -138,7 +142,7 @@ async def list_(
     summary="Get a target",
     response_model=TargetOut,
 )
-async def show(stored: Known) -> Response:
+async def show(stored: TargetDep) -> Response:
     """Return the target; `credential` and `jump` are names."""
     return JSONResponse(stored.data())
 
@@ -146,7 +150,7 @@ async def show(stored: Known) -> Response:
 @put_and_patch(
     router,
     "/targets/{id}",
-    dependencies=[requires("targets:manage", Within.OBJECT), Depends(known)],
+    dependencies=[requires("targets:manage", Within.OBJECT), Depends(load_target)],
     thing="a target",
     response_model=TargetOut,
 )
@@ -154,7 +158,7 @@ async def replace(
     id: str,
     request: Request,
     services: ServicesDep,
-    change: Annotated[Edit[TargetDraft], edit(TargetDraft, known)],
+    change: Annotated[Edit[TargetDraft], edit(TargetDraft, load_target)],
 ) -> Response:
     """Replace the whole target. Its version grows if anything changes."""
     _check_credential(request, change.draft)
@@ -168,7 +172,7 @@ async def replace(
 @router.delete(
     "/targets/{id}",
     status_code=204,
-    dependencies=[requires("targets:manage", Within.OBJECT), Depends(known)],
+    dependencies=[requires("targets:manage", Within.OBJECT), Depends(load_target)],
     summary="Delete a target",
 )
 async def delete(id: str, services: ServicesDep) -> Response:
@@ -183,7 +187,7 @@ async def delete(id: str, services: ServicesDep) -> Response:
     summary="Test a target",
     response_model=TargetTestOut,
 )
-async def test(request: Request, services: ServicesDep, stored: Known) -> Response:
+async def test(request: Request, services: ServicesDep, stored: TargetDep) -> Response:
     """Connect anew, whatever the circuit says, and return every step with its time.
 
     200 whether the target can be reached or not.
@@ -208,7 +212,7 @@ async def test(request: Request, services: ServicesDep, stored: Known) -> Respon
     summary="Scan a target's host keys",
     response_model=HostKeyScanOut,
 )
-async def scan_host_keys(request: Request, services: ServicesDep, stored: Known) -> Response:
+async def scan_host_keys(request: Request, services: ServicesDep, stored: TargetDep) -> Response:
     """Return the host keys that the target shows, without logging in or trusting them.
 
     424 if it cannot be reached.
@@ -229,19 +233,19 @@ async def scan_host_keys(request: Request, services: ServicesDep, stored: Known)
     summary="Get a target's maintenance",
     response_model=TargetMaintenanceOut,
 )
-async def maintenance(request: Request, stored: Known) -> Response:
-    """Return until when, why and by whom; `maintenance` is null if there is none."""
+async def maintenance(request: Request, stored: TargetDep) -> Response:
+    """Return its end, reason and author; `maintenance` is null if there is none."""
     return await _maintenance(request, stored.target)
 
 
 @router.post(
     "/targets/{id}/maintenance",
-    dependencies=[requires("targets:manage", Within.OBJECT), Depends(known)],
+    dependencies=[requires("targets:manage", Within.OBJECT), Depends(load_target)],
     summary="Begin or end a target's maintenance",
     response_model=TargetMaintenanceOut,
 )
 async def maintain(
-    request: Request, services: ServicesDep, stored: Known, draft: MaintenanceDraft
+    request: Request, services: ServicesDep, stored: TargetDep, draft: MaintenanceDraft
 ) -> Response:
     """Hold the target's runs until the maintenance ends. Running ones continue."""
     target = stored.target

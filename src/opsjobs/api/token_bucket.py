@@ -17,7 +17,7 @@ ROUNDING_SECONDS = 1e-6
 Who = TypeVar("Who", bound=Hashable)
 
 
-class Buckets(Generic[Who]):
+class TokenBuckets(Generic[Who]):
     """Token buckets by caller.
 
     A full bucket equals that of an unseen caller and is removed. `kept`: the maximum number of

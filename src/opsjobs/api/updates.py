@@ -26,6 +26,10 @@ from opsjobs.model.errors import FieldError, Invalid
 Draft = TypeVar("Draft", bound=ApiModel)
 Json = dict[str, Any]
 _SHOWN_CHARACTERS_MAX = 60
+_PATCH_DESCRIPTION = (
+    "A JSON Merge Patch (RFC 7396) onto the GET answer; "
+    "the result is validated and stored as by PUT."
+)
 
 
 class Stored(Protocol):
@@ -75,7 +79,7 @@ def edit(
         if not isinstance(body, dict):
             return Edit(_validated(model, body))
         shown = stored.data()
-        given = _check_read_only(model, shown, _respelt(model, shown, body), volatile)
+        given = _check_read_only(model, shown, _in_snake_case(model, shown, body), volatile)
         base = {name: value for name, value in shown.items() if name in model.model_fields}
         if adapt is not None:
             base = adapt(stored, base, given)
@@ -88,12 +92,12 @@ def edit(
         )
 
     # Described as the model, and validated above.
-    unjudged: Any = Annotated[model, WrapValidator(lambda body, _: body)]
-    read.__signature__ = Signature(  # type: ignore[attr-defined]  # where FastAPI looks first
+    unvalidated: Any = Annotated[model, WrapValidator(lambda body, _: body)]
+    read.__signature__ = Signature(  # type: ignore[attr-defined]  # FastAPI reads it
         [
             Parameter("request", Parameter.KEYWORD_ONLY, annotation=Request),
             Parameter("stored", Parameter.KEYWORD_ONLY, annotation=Annotated[Any, Depends(known)]),
-            Parameter("body", Parameter.KEYWORD_ONLY, annotation=Annotated[unjudged, Body()]),
+            Parameter("body", Parameter.KEYWORD_ONLY, annotation=Annotated[unvalidated, Body()]),
         ]
     )
     return Depends(read)
@@ -113,9 +117,12 @@ def put_and_patch(
 
     def register(endpoint: Callable[..., Any]) -> Callable[..., Any]:
         router.put(path, dependencies=dependencies, summary=f"Replace {thing}", **answers)(endpoint)
-        words = "A JSON Merge Patch (RFC 7396) onto what GET shows; the result is judged and stored as by PUT."
         router.patch(
-            path, dependencies=dependencies, summary=f"Change {thing}", description=words, **answers
+            path,
+            dependencies=dependencies,
+            summary=f"Change {thing}",
+            description=_PATCH_DESCRIPTION,
+            **answers,
         )(endpoint)
         return endpoint
 
@@ -127,7 +134,8 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
     Null removes a field, an object is merged, everything else is replaced.
 
-    >>> merge_patch({"port": 22, "labels": {"env": "prod", "rack": "r1"}}, {"port": 2222, "labels": {"rack": None}})
+    >>> target = {"port": 22, "labels": {"env": "prod", "rack": "r1"}}
+    >>> merge_patch(target, {"port": 2222, "labels": {"rack": None}})
     {'port': 2222, 'labels': {'env': 'prod'}}
     """
     if not isinstance(patch, dict):
@@ -141,19 +149,18 @@ def merge_patch(target: Any, patch: Any) -> Any:
     return merged
 
 
-def _respelt(model: type[ApiModel], shown: Mapping[str, Any], body: Json) -> Json:
+def _in_snake_case(model: type[ApiModel], shown: Mapping[str, Any], body: Json) -> Json:
     """Return the body with camelCase field names in snake_case.
 
     A field that is given in both spellings is left for the model to refuse.
     """
     known = model.model_fields.keys() | shown.keys()
-    names = {name: snake_case(name) for name in body if name not in known}
-    return {
-        snake
-        if (snake := names.get(name, name)) in known and (snake == name or snake not in body)
-        else name: value
-        for name, value in body.items()
-    }
+    spellings = {}
+    for name in body:
+        snake = name if name in known else snake_case(name)
+        is_other_spelling = snake in known and snake not in body
+        spellings[name] = snake if is_other_spelling else name
+    return {spellings[name]: value for name, value in body.items()}
 
 
 def _check_read_only(
@@ -181,7 +188,8 @@ def _read_only(names: Sequence[str], shown: Mapping[str, Any], body: Json) -> In
     errors = [
         FieldError(
             pointer([name]),
-            f"{name} is read-only: it is {_short(shown[name])}, not {_short(body[name])}. Leave it out, or read the thing again",
+            f"{name} is read-only: it is {_short(shown[name])}, not {_short(body[name])}. "
+            "Leave it out, or read the object again",
             "read_only",
         )
         for name in names

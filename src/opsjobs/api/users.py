@@ -1,4 +1,4 @@
-"""/users: people who are kept here, with a password and with what they may."""
+"""/users: local users, with a password and grants."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
-from opsjobs.api.authorization import ReuseName, check_given, check_holds, check_reuse_name
+from opsjobs.api.authorization import ReuseName, check_grantable, check_holds, check_reuse_name
 from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import created, listed, page_of
+from opsjobs.api.listing import page_of, render_created, render_page
 from opsjobs.api.login import Password
 from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.schemas.access import UserOut, UserPageOut
@@ -34,13 +34,16 @@ class UserDraft(ApiModel):
 
     name: Name
     password: Password
-    grants: Grants = Field(description="Roles or permissions, each with the labels that it is for.")
+    grants: Grants = Field(description="Roles or permissions, each within a scope of labels.")
     disabled: bool = False
     reuse_name: ReuseName = False
 
 
 class ChangedUser(ApiModel):
-    """Body of PUT /users/{id}. `password` None: it stays. `name` cannot change: what a user did is known by it."""
+    """Body of PUT /users/{id}.
+
+    `password` None: it stays. `name` cannot change: it identifies the user in records.
+    """
 
     name: Name
     password: Password | None = None
@@ -48,7 +51,7 @@ class ChangedUser(ApiModel):
     disabled: bool = False
 
 
-async def known(id: str, request: Request) -> User:
+async def load_user(id: str, request: Request) -> User:
     """The user; raises NotFound before the body is judged."""
     user: User = await services_of(request).people.users.get(id)
     return user
@@ -66,19 +69,19 @@ async def create(
     request: Request, services: ServicesDep, draft: UserDraft, idem: Idempotent
 ) -> Response:
     """Create a user who can log in. Callers grant only what they hold themselves."""
-    check_given(request, draft.grants)
+    check_grantable(request, draft.grants)
     check_reuse_name(request, reuse_name=draft.reuse_name)
     password = draft.password.get_secret_value()
     check_new(password, draft.name)
     user = await services.people.users.create(
         draft.name,
         await services.access.passwords.hashed(password),
-        _kept(draft.grants),
+        _to_stored(draft.grants),
         disabled=draft.disabled,
         reuse_name=draft.reuse_name,
         idem=idem,
     )
-    return created(request, "" if isinstance(user, Answer) else f"/users/{user.id}", user)
+    return render_created(request, "" if isinstance(user, Answer) else f"/users/{user.id}", user)
 
 
 @router.get(
@@ -92,7 +95,7 @@ async def list_(
     request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(USERS)]
 ) -> Response:
     """List users, by name unless `sort` says otherwise."""
-    return listed(request, await services.people.users.list(page))
+    return render_page(request, await services.people.users.list(page))
 
 
 @router.get(
@@ -109,7 +112,7 @@ async def show(id: str, services: ServicesDep) -> Response:
 @put_and_patch(
     router,
     "/users/{id}",
-    dependencies=[requires("system:admin"), Depends(known)],
+    dependencies=[requires("system:admin"), Depends(load_user)],
     thing="a user",
     response_model=UserOut,
 )
@@ -117,7 +120,7 @@ async def replace(
     id: str,
     request: Request,
     services: ServicesDep,
-    change: Annotated[Edit[ChangedUser], edit(ChangedUser, known, volatile=["last_login_at"])],
+    change: Annotated[Edit[ChangedUser], edit(ChangedUser, load_user, volatile=["last_login_at"])],
 ) -> Response:
     """Replace the user's grants, effective at once for issued tokens, too.
 
@@ -126,9 +129,12 @@ async def replace(
     draft = change.draft
     before = await _weaker(request, id)
     if draft.name != before.name:
-        detail = f"The user is {before.name}, and stays so: make another one named {draft.name}."
+        detail = (
+            f"A user's name cannot change: it is {before.name}. "
+            f"Create another user named {draft.name}."
+        )
         raise Conflict("name_stays", detail, errors=[FieldError("/name", detail, "name_stays")])
-    check_given(request, draft.grants)
+    check_grantable(request, draft.grants)
     password_hash = None
     if draft.password is not None:
         check_new(draft.password.get_secret_value(), draft.name)
@@ -136,7 +142,7 @@ async def replace(
     user = await services.people.users.change(
         id,
         "user.updated",
-        grants=_kept(draft.grants),
+        grants=_to_stored(draft.grants),
         disabled=draft.disabled,
         password_hash=password_hash,
         basis=change.basis,
@@ -192,5 +198,5 @@ async def _weaker(request: Request, id: str) -> User:
     return user
 
 
-def _kept(grants: list[GrantDraft]) -> list[dict[str, object]]:
+def _to_stored(grants: list[GrantDraft]) -> list[dict[str, object]]:
     return [grant.kept() for grant in grants]

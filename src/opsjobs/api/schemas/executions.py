@@ -47,7 +47,8 @@ class WaitingOnOut(AnswerModel):
     """Reason why an execution makes no progress; the optional fields depend on `kind`."""
 
     kind: str = Field(
-        description="pause, confirm, max_fail, check, exclusive, approval, workers, maintenance, slot or hold"
+        description="pause, confirm, max_fail, check, exclusive, approval, workers, maintenance, "
+        "slot or hold"
     )
     reason: str | None
     by: str | None = None

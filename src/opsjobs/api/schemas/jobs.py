@@ -1,4 +1,4 @@
-"""Schemas of jobs and of what is said about them."""
+"""Schemas of jobs, their versions and their validation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class JobOut(StoredModel):
     """A job at its current version, with all defaults filled in."""
 
     version: int
-    status: str = Field(description="How its last execution stands: idle, running …")
+    status: str = Field(description="Status of its last execution: idle, running …")
     actions: list[Action]
     targets: SelectionDraft
     policy: Policy

@@ -80,6 +80,9 @@ LOG: Responses = {
             "application/octet-stream": _BYTES,
             "application/x-ndjson": _TEXT,
         },
-        "description": "By `format`: a page of JSON, lines of text, the bytes of one stream, or one JSON object a line",
+        "description": (
+            "By `format`: a page of JSON, lines of text, the bytes of one stream, "
+            "or one JSON object a line"
+        ),
     }
 }
