@@ -15,8 +15,8 @@ import uvicorn
 
 from api.kit import app_on, checked, services_on
 from kit.story import Story
+from opsjobs.api.connections import HttpConnection
 from opsjobs.api.follower import Followers
-from opsjobs.api.http_connection import HttpConnection
 from opsjobs.clock import Clock
 from opsjobs.engine.firing.firing import Triggers
 from opsjobs.engine.launching.approval_service import ApprovalService

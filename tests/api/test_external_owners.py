@@ -12,7 +12,7 @@ from argon2 import PasswordHasher
 
 from api.kit import Desk, app_on, desk, job, problem
 from kit.issuer import SECRET, good, signed
-from opsjobs.api.client_address import ClientAddresses
+from opsjobs.api.rate_limits import ClientAddresses
 from opsjobs.clock import TurnedClock
 from opsjobs.identity.passwords import WAITING_MAX, Passwords
 from opsjobs.model.secret import Secret

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsjobs.api.line_assembler import HELD_BYTES, LINE_BYTES, LineAssembler
+from opsjobs.api.log_formats import HELD_BYTES, LINE_BYTES, LineAssembler
 from opsjobs.store.execution_log import LogEntry
 
 NAMES = {1: "web-1", 2: "web-2"}

@@ -22,8 +22,7 @@ import pytest
 import uvicorn
 
 from kit.ports import free_port
-from opsjobs.api.connection_limits import ConnectionLimits, backlog_of, most_of
-from opsjobs.api.http_connection import HttpConnection
+from opsjobs.api.connections import ConnectionLimits, HttpConnection, backlog_of, most_of
 from opsjobs.store.envelope import new_key
 
 START_SECONDS = 90

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from api.kit import Desk, desk, job, problem
-from opsjobs.api.token_bucket import BURST_SECONDS, TokenBuckets
+from opsjobs.api.rate_limits import BURST_SECONDS, TokenBuckets
 from opsjobs.clock import TurnedClock
 from opsjobs.store.transaction import Database
 

@@ -14,8 +14,8 @@ import pytest
 from api.kit import desk, problem
 from api.live import Live, live
 from opsjobs.api import long_lived
+from opsjobs.api.connections import DROP
 from opsjobs.api.follower import Pace
-from opsjobs.api.http_connection import DROP
 from opsjobs.api.long_lived import Streams
 from opsjobs.clock import TurnedClock
 from opsjobs.model.errors import Unavailable

@@ -12,9 +12,9 @@ import pytest
 
 from api.kit import Desk, desk, problem
 from opsjobs.api.body import UNAUTHENTICATED_BYTES_MAX
-from opsjobs.api.token_bucket import BURST_SECONDS
-from opsjobs.api.unauthenticated_rate_limit import (
+from opsjobs.api.rate_limits import (
     AT_ONCE_MAX,
+    BURST_SECONDS,
     VERIFIED_AT_ONCE_MAX,
     UnauthenticatedLimiter,
 )

@@ -9,12 +9,10 @@ from fastapi import APIRouter, Request
 from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import principal_of, requires
+from opsjobs.api.auth import requires
 from opsjobs.api.authorization import ReuseName, check_grantable, check_holds, check_reuse_name
-from opsjobs.api.dependencies import ServicesDep
-from opsjobs.api.listing import page_of, render_page, render_replayed
-from opsjobs.api.paths import build_location
-from opsjobs.api.preconditions import Idempotent
+from opsjobs.api.http import Idempotent, page_of, render_page, render_replayed
+from opsjobs.api.request import ServicesDep, build_location, principal_of
 from opsjobs.api.schemas.access import ApiKeyOut, ApiKeyPageOut, NewApiKeyOut
 from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.model.access import Role

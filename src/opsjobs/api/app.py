@@ -17,46 +17,45 @@ from opsjobs import __version__, telemetry
 from opsjobs.api import (
     api_keys,
     approvals,
-    artifacts,
     audit,
     calendars,
-    circuits,
     credentials,
     dead_letters,
     executions,
     files,
-    firings,
     groups,
-    job_operations,
     jobs,
     jobs_as_code,
-    keys,
     log,
-    login,
     openapi,
     problems,
     safety,
     schedule_preview,
     schedules,
     service_identities,
-    stream,
     system,
     targets,
     users,
 )
-from opsjobs.api.allowed_methods import AllowedMethods, AllowedMethodsMiddleware
 from opsjobs.api.auth import AuthMiddleware
 from opsjobs.api.body import JsonBodyMiddleware
-from opsjobs.api.client_address import ClientAddresses
-from opsjobs.api.connection_limits import WARNING_SECONDS, ConnectionLimits, backlog_of, most_of
+from opsjobs.api.connections import (
+    WARNING_SECONDS,
+    ConnectionLimits,
+    HttpConnection,
+    backlog_of,
+    most_of,
+)
 from opsjobs.api.follower import Followers
-from opsjobs.api.health_cache import Probes
-from opsjobs.api.http_connection import HttpConnection
 from opsjobs.api.long_lived import Streams
+from opsjobs.api.middleware import (
+    AllowedMethods,
+    AllowedMethodsMiddleware,
+    RequestContextMiddleware,
+)
 from opsjobs.api.quotas import FileQuota, OpenExecutions
-from opsjobs.api.rate_limit import RateLimitMiddleware
-from opsjobs.api.request_context import RequestContextMiddleware
-from opsjobs.api.unauthenticated_rate_limit import UnauthenticatedLimiter
+from opsjobs.api.rate_limits import ClientAddresses, RateLimitMiddleware, UnauthenticatedLimiter
+from opsjobs.api.system import Probes
 from opsjobs.composition import Services, build, build_inspection_loop, descriptors, serve_metrics
 from opsjobs.composition.memory import spare_the_collector
 from opsjobs.model.access import Role
@@ -65,6 +64,29 @@ from opsjobs.model.secret import Secret
 from opsjobs.settings import Settings
 from opsjobs.store.files import FileLimits
 
+# Routers are tried in this order.
+_ROUTERS = (
+    executions.router,  # first, as requested most
+    jobs_as_code.router,  # before jobs: /jobs/export is not a job id
+    jobs.router,
+    schedule_preview.router,  # before schedules: /schedules/forecast is not an id
+    schedules.router,
+    targets.router,
+    groups.router,
+    calendars.router,
+    credentials.router,
+    credentials.keys_router,
+    dead_letters.router,
+    approvals.router,
+    safety.router,
+    log.router,
+    files.router,
+    api_keys.router,
+    users.router,
+    service_identities.router,
+    audit.router,
+    system.router,
+)
 ADMIN = "admin"
 # Routes whose bodies are not JSON and are read by the route itself.
 RAW = frozenset({("POST", "/files")})
@@ -103,35 +125,8 @@ def create_app(services: Services, *, admin_token: Secret | None = None) -> Fast
         FileLimits(services.limits.files_bytes, services.limits.files_a_caller_bytes)
     )
     app.state.followers = Followers(services.execution_log, services.bus)
-    for noun in (
-        executions,  # first, as requested most: routers are tried in order
-        jobs_as_code,  # before jobs: /jobs/export is not a job id
-        jobs,
-        job_operations,
-        schedule_preview,  # before schedules: /schedules/forecast is not an id
-        schedules,
-        firings,
-        targets,
-        groups,
-        calendars,
-        circuits,
-        credentials,
-        keys,
-        dead_letters,
-        approvals,
-        safety,
-        stream,
-        log,
-        files,
-        artifacts,
-        api_keys,
-        login,
-        users,
-        service_identities,
-        audit,
-        system,
-    ):
-        app.include_router(noun.router)
+    for router in _ROUTERS:
+        app.include_router(router)
     problems.install(app)
     openapi.describe(app, docs=services.limits.docs)
     _add_layers(app, services)

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import Within, principal_of, requires
+from opsjobs.api.auth import Within, requires
 from opsjobs.api.authorization import admit, reach
-from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import page_of, render_page
+from opsjobs.api.http import page_of, render_page
+from opsjobs.api.request import ServicesDep, principal_of, services_of
 from opsjobs.api.schemas.approvals import ApprovalDetailOut, ApprovalOut, ApprovalPageOut
 from opsjobs.api.schemas.responses import PAGED
 from opsjobs.model import text_patterns

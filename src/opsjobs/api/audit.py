@@ -10,8 +10,8 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import check, requires
-from opsjobs.api.dependencies import ServicesDep
-from opsjobs.api.listing import page_of, render_page
+from opsjobs.api.http import page_of, render_page
+from opsjobs.api.request import ServicesDep
 from opsjobs.api.schemas.audit import AnchorOut, AuditPageOut, VerificationOut
 from opsjobs.api.schemas.responses import LINES, PAGED
 from opsjobs.model import text_patterns

@@ -12,18 +12,15 @@ from fastapi import Depends, Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from opsjobs.api.client_address import ClientAddresses
-from opsjobs.api.paths import route_path
 from opsjobs.api.problems import Problem
-from opsjobs.api.unauthenticated_rate_limit import UnauthenticatedLimiter
+from opsjobs.api.rate_limits import ClientAddresses, UnauthenticatedLimiter
+from opsjobs.api.request import principal_of, route_path, token_of
 from opsjobs.identity.authenticator import Authenticator
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Forbidden, TooMany, Unauthorised, Unavailable
-from opsjobs.model.execution import TriggeredBy
 from opsjobs.store import audit
 from opsjobs.store.audit import Actor
 
-CONSOLE_AND_CLI = ("opsjobs-cli/",)
 REFRESH = "/auth/refresh"
 # Exactly these answer without a token; openapi.json and docs only if they are enabled.
 OPEN_DOORS = frozenset(
@@ -109,18 +106,6 @@ UNAUTHENTICATED = "unauthenticated"
 """Actor of audit rows of requests without a token, such as logins."""
 
 
-def token_of(headers: Headers) -> str:
-    """Return the bearer token of a request. Raises Unauthorised if it has none."""
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    token = token.strip()
-    if scheme.lower() != "bearer" or not token:
-        raise Unauthorised(
-            "token_missing",
-            "The request has no token. Send the header `Authorization: Bearer opsc_…`.",
-        )
-    return token
-
-
 class Within(StrEnum):
     """Treatment of callers who hold a route's permission only within a scope.
 
@@ -199,16 +184,3 @@ def check(request: Request, permission: str, *, within: Within = Within.EVERYTHI
             "without one. Ask an administrator."
         )
         raise Forbidden("out_of_reach", detail)
-
-
-def principal_of(request: Request) -> Principal:
-    """Return the principal that sent this request."""
-    principal = request.state.principal
-    assert isinstance(principal, Principal), "AuthMiddleware has set the principal"
-    return principal
-
-
-def triggered_by(request: Request) -> TriggeredBy:
-    """Return `manual` for our command line (by its User-Agent), `api` for other programs."""
-    agent = request.headers.get("user-agent", "")
-    return TriggeredBy.MANUAL if agent.startswith(CONSOLE_AND_CLI) else TriggeredBy.API

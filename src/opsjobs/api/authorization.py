@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Protocol, TypeVar
 
-from fastapi import Request
+from fastapi import Depends, Request
 from pydantic import Field
 
-from opsjobs.api.auth import principal_of
-from opsjobs.api.dependencies import services_of
+from opsjobs.api.request import principal_of, services_of
 from opsjobs.model import approval
 from opsjobs.model.access import EVERYTHING, Principal, Reach
 from opsjobs.model.access_bounds import Bounds
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.errors import FieldError, Forbidden, NotFound
+from opsjobs.model.execution import Execution
 from opsjobs.model.grants import GrantDraft, grants_of, may_give
+from opsjobs.store.jobs import StoredJob
+from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 
 ReuseName = Annotated[
     bool,
@@ -165,3 +167,46 @@ def check_override(request: Request, draft: Overriding) -> None:
     """Raise Forbidden if the caller overrides and may not, Invalid if the reason is missing."""
     if draft.override_safety:
         approval.check_override(principal_of(request), draft.reason)
+
+
+async def load_job(id: str, request: Request) -> StoredJob:
+    """Return the job. Raises NotFound or Forbidden.
+
+    This precedes the check of the body: a wrong address is reported first.
+    """
+    found: StoredJob = await services_of(request).jobs.get(id)
+    return admitted(request, "job", id, found, sees="jobs:read")
+
+
+JobDep = Annotated[StoredJob, Depends(load_job)]
+
+
+async def load_execution(id: str, request: Request) -> Execution:
+    """The execution; raises NotFound or Forbidden before the body is judged."""
+    found = await read_execution(request, id)
+    return admitted(request, "execution", id, found, sees="executions:read")
+
+
+async def read_execution(request: Request, ref: str | int) -> Execution:
+    """Return an execution as it is now, without checking the caller's scope."""
+    everything = principal_of(request).reach("executions:read").everywhere
+    found: Execution = await services_of(request).executions.get(ref, everything=everything)
+    return found
+
+
+ExecutionDep = Annotated[Execution, Depends(load_execution)]
+
+
+async def load_schedule(id: str, request: Request) -> StoredSchedule:
+    """Return the schedule. Raises NotFound or Forbidden, by the labels of its job.
+
+    This precedes the check of the body.
+    """
+    schedules = services_of(request).schedules
+    schedule: StoredSchedule = await schedules.get(id)
+    if reach(request) is not None:
+        admit(request, "schedule", id, await schedules.labels(schedule), sees="schedules:read")
+    return schedule
+
+
+ScheduleDep = Annotated[StoredSchedule, Depends(load_schedule)]

@@ -21,9 +21,9 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from opsjobs.api.allowed_methods import AllowedMethods
-from opsjobs.api.paths import route_path
+from opsjobs.api.middleware import AllowedMethods
 from opsjobs.api.problems import Problem, pointer
+from opsjobs.api.request import route_path
 from opsjobs.model.errors import Failure, FieldError, Invalid
 
 DEPTH_MAX = 32

@@ -10,9 +10,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, requires
-from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import page_of, render_created, render_page
-from opsjobs.api.preconditions import Idempotent
+from opsjobs.api.http import Idempotent, page_of, render_created, render_page
+from opsjobs.api.request import ServicesDep, services_of
 from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.api.schemas.schedules import CalendarCheckOut, CalendarOut, CalendarPageOut
 from opsjobs.api.updates import Edit, edit, put_and_patch

@@ -1,4 +1,7 @@
-"""/credentials: logins of machines and secrets of jobs; no answer shows a secret."""
+"""/credentials: logins of machines and secrets of jobs. /keys: what encrypts them.
+
+No answer shows a secret.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,23 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
-from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import page_of, render_created, render_page, render_replayed, tag
-from opsjobs.api.preconditions import Idempotent, IfMatchOrAny
+from opsjobs.api.http import (
+    Idempotent,
+    IfMatchOrAny,
+    page_of,
+    render_created,
+    render_page,
+    render_replayed,
+    tag,
+)
+from opsjobs.api.request import ServicesDep, services_of
 from opsjobs.api.schemas.credentials import (
     CredentialOut,
     CredentialPageOut,
     CredentialTestOut,
     CredentialUsageOut,
+    KeyListOut,
+    KeyRotationOut,
 )
 from opsjobs.api.schemas.responses import CREATED, PAGED, REPLAYABLE_VERSION
 from opsjobs.api.updates import Edit, edit, put_and_patch
@@ -28,6 +40,7 @@ from opsjobs.store.paging import PageRequest
 from opsjobs.store.vault import CREDENTIALS, StoredCredential
 
 router = APIRouter(tags=["credentials"])
+keys_router = APIRouter(tags=["keys"])
 
 
 async def load_credential(id: str, request: Request) -> StoredCredential:
@@ -214,3 +227,30 @@ async def delete(id: str, services: ServicesDep) -> Response:
     """Delete the credential. 409 while targets or actions of jobs use it."""
     await services.vault.delete(id)
     return Response(status_code=204)
+
+
+ROTATION_SECONDS = 2.0
+"""Work of one request, so that the answer comes in time and shows the progress."""
+
+
+@keys_router.get(
+    "/keys",
+    dependencies=[requires("system:admin")],
+    summary="List encryption keys",
+    response_model=KeyListOut,
+)
+async def list_keys(services: ServicesDep) -> Response:
+    """Return each key's id, whether it is current or removable, and how much it seals."""
+    states = await services.keys.states()
+    return JSONResponse({"items": [state.data() for state in states], "next": None})
+
+
+@keys_router.post(
+    "/keys/rotate",
+    dependencies=[requires("system:admin")],
+    summary="Rotate encryption keys",
+    response_model=KeyRotationOut,
+)
+async def rotate_keys(services: ServicesDep) -> Response:
+    """Re-seal rows under the current key, for up to 2 seconds. Repeat until `done`."""
+    return JSONResponse((await services.keys.rotate(ROTATION_SECONDS)).data())

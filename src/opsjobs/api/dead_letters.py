@@ -8,11 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import Within, check, principal_of, requires
+from opsjobs.api.auth import Within, check, requires
 from opsjobs.api.authorization import bounds, check_override, reach, requester
-from opsjobs.api.dependencies import ServicesDep
-from opsjobs.api.listing import page_of, render_page, render_replayed
-from opsjobs.api.preconditions import Idempotent
+from opsjobs.api.http import Idempotent, page_of, render_page, render_replayed
+from opsjobs.api.request import ServicesDep, principal_of
 from opsjobs.api.schemas.approvals import DeadLetterPageOut, DiscardedLettersOut, RevivedOut
 from opsjobs.api.schemas.responses import PAGED, REVIVED
 from opsjobs.engine.launching.retries import REVIVED_MAX

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api import jobs
-from opsjobs.api.auth import Within, check, principal_of, requires, triggered_by
-from opsjobs.api.authorization import admitted, bounds, check_override, reach, requester
-from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import page_of, render_page, render_replayed
-from opsjobs.api.paths import build_location
-from opsjobs.api.preconditions import Idempotent
+from opsjobs.api.auth import Within, check, requires
+from opsjobs.api.authorization import (
+    ExecutionDep,
+    JobDep,
+    bounds,
+    check_override,
+    load_execution,
+    load_job,
+    reach,
+    read_execution,
+    requester,
+)
+from opsjobs.api.http import Idempotent, page_of, render_page
+from opsjobs.api.job_checks import check_written
+from opsjobs.api.launches import (
+    ExecuteDraft,
+    Prefer,
+    launch,
+    order_of,
+    render_launch,
+    render_preview,
+)
 from opsjobs.api.quotas import check_open
+from opsjobs.api.request import ServicesDep, principal_of
 from opsjobs.api.schemas.executions import (
     ExecutionOut,
     ExecutionPageOut,
@@ -29,48 +44,24 @@ from opsjobs.api.schemas.executions import (
     TimelineOut,
 )
 from opsjobs.api.schemas.responses import LAUNCHED_OR_PREVIEW, PAGED, RETRIED_OR_PREVIEW
-from opsjobs.engine.launching.launch import Launched
-from opsjobs.engine.launching.preview import preview
 from opsjobs.model import text_patterns
-from opsjobs.model.api_model import ApiModel, Overriding
-from opsjobs.model.execution import Execution
+from opsjobs.model.api_model import ApiModel
 from opsjobs.model.job import LaunchOrder, RunDraft
-from opsjobs.model.parameter import PARAMETERS_MAX, undeclared
+from opsjobs.model.parameter import undeclared
 from opsjobs.model.retry_request import RetryDraft
-from opsjobs.model.target import SelectionDraft
 from opsjobs.store.executions import EXECUTIONS, GROUPS, RESULTS, RUNS
-from opsjobs.store.idempotency import IdempotentRequest
-from opsjobs.store.jobs import StoredJob
 from opsjobs.store.ledger.pausing import Resumed
 from opsjobs.store.paging import PageRequest
 
-WAIT_SECONDS_MAX = 60
 CONTROL = "opsjobs.control"
 AD_HOC = "ad-hoc"
-_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
 
 router = APIRouter(tags=["executions"])
-Prefer = Annotated[
-    str | None,
-    Header(
-        description=f"`wait=N`: wait up to N seconds (≤ {WAIT_SECONDS_MAX}) until it has ended."
-    ),
-]
+
+
 ActionKey = Annotated[
     str | None, Query(pattern=text_patterns.ACTION_KEY, description="Compare only this action.")
 ]
-
-
-class ExecuteDraft(Overriding):
-    """Body of POST /jobs/{id}/execute.
-
-    `targets`: only these of the job's targets. `parameters`: values of the parameters that the job
-    declares. `dry_run`: launch nothing; the answer is 200 with a preview.
-    """
-
-    parameters: dict[str, Any] = Field(default_factory=dict, max_length=PARAMETERS_MAX)
-    dry_run: bool = False
-    targets: SelectionDraft | None = None
 
 
 class CancelDraft(ApiModel):
@@ -79,32 +70,17 @@ class CancelDraft(ApiModel):
     reason: str | None = Field(default=None, max_length=2_000)
 
 
-async def load_execution(id: str, request: Request) -> Execution:
-    """The execution; raises NotFound or Forbidden before the body is judged."""
-    found = await _read(request, id)
-    return admitted(request, "execution", id, found, sees="executions:read")
-
-
-async def _read(request: Request, ref: str | int) -> Execution:
-    everything = principal_of(request).reach("executions:read").everywhere
-    found: Execution = await services_of(request).executions.get(ref, everything=everything)
-    return found
-
-
-ExecutionDep = Annotated[Execution, Depends(load_execution)]
-
-
 @router.post(
     "/jobs/{id}/execute",
     status_code=202,
-    dependencies=[requires("jobs:execute", Within.OBJECT), Depends(jobs.load_job)],
+    dependencies=[requires("jobs:execute", Within.OBJECT), Depends(load_job)],
     summary="Execute a job",
     response_model=ExecutionOut,
     responses=LAUNCHED_OR_PREVIEW,
 )
 async def execute(
     request: Request,
-    stored: jobs.JobDep,
+    stored: JobDep,
     idem: Idempotent,
     draft: ExecuteDraft | None = None,
     prefer: Prefer = None,
@@ -117,8 +93,8 @@ async def execute(
     check_override(request, asked)
     order = replace(order_of(stored, asked), bounds=bounds(request))
     if asked.dry_run:
-        return await _previewed(request, order)
-    return await _launch(request, order, idem, prefer)
+        return await render_preview(request, order)
+    return await launch(request, order, idem, prefer)
 
 
 @router.post(
@@ -136,7 +112,7 @@ async def run(
 
     Naming a credential needs `credentials:use`, too. `dry_run`: 200 with a preview.
     """
-    await jobs.check_written(request, draft, "jobs:execute")
+    await check_written(request, draft, "jobs:execute")
     check_override(request, draft)
     declared = undeclared(draft.parameters)
     order = LaunchOrder(
@@ -151,8 +127,8 @@ async def run(
         override=draft.override,
     )
     if draft.dry_run:
-        return await _previewed(request, order)
-    return await _launch(request, order, idem, prefer)
+        return await render_preview(request, order)
+    return await launch(request, order, idem, prefer)
 
 
 @router.get(
@@ -182,7 +158,7 @@ async def list_(
 async def of_job(
     request: Request,
     services: ServicesDep,
-    stored: jobs.JobDep,
+    stored: JobDep,
     page: Annotated[PageRequest, page_of(EXECUTIONS)],
 ) -> Response:
     """List the executions of a job.
@@ -310,7 +286,7 @@ async def cancel(
     )
     # Only to be quick: workers read the flag from the ledger with their next renewal, too.
     services.bus.publish(CONTROL, json.dumps({"cancel": execution.id}).encode())
-    return JSONResponse((await _read(request, execution.id)).data(), 202)
+    return JSONResponse((await read_execution(request, execution.id)).data(), 202)
 
 
 @router.post(
@@ -332,7 +308,7 @@ async def pause(
     await services.ledger.pause(
         execution.id, by=principal_of(request).name, reason=draft.reason if draft else None
     )
-    return JSONResponse((await _read(request, execution.id)).data())
+    return JSONResponse((await read_execution(request, execution.id)).data())
 
 
 @router.post(
@@ -355,7 +331,9 @@ async def resume(request: Request, services: ServicesDep, execution: ExecutionDe
         if resumed.accepts is not None
         else None
     )
-    return JSONResponse({**(await _read(request, execution.id)).data(), "accepted": accepted})
+    return JSONResponse(
+        {**(await read_execution(request, execution.id)).data(), "accepted": accepted}
+    )
 
 
 @router.post(
@@ -392,63 +370,3 @@ async def retry(
         id, draft, bounds=limits, idem=idem, **await requester(request)
     )
     return await render_launch(request, launched, prefer)
-
-
-def order_of(stored: StoredJob, asked: ExecuteDraft) -> LaunchOrder:
-    """Return the launch order of this job."""
-    job = stored.job
-    return LaunchOrder(
-        job.definition.actions,
-        job.definition.targets,
-        job.definition.policy,
-        job.definition.name,
-        job.id,
-        job.version,
-        narrowed_to=asked.targets,
-        reason=asked.reason,
-        parameters=asked.parameters,
-        declared=job.definition.parameters,
-        tags=job.definition.tags,
-        override=asked.override,
-    )
-
-
-async def _previewed(request: Request, order: LaunchOrder) -> Response:
-    services = services_of(request)
-    return JSONResponse(await preview(services.launcher, services.database, order))
-
-
-async def _launch(
-    request: Request, order: LaunchOrder, idem: IdempotentRequest | None, prefer: str | None
-) -> Response:
-    await check_open(request)
-    launched = await services_of(request).launcher.launch(
-        order, triggered_by=triggered_by(request), idem=idem, **await requester(request)
-    )
-    return await render_launch(request, launched, prefer)
-
-
-async def render_launch(request: Request, launched: Launched, prefer: str | None) -> Response:
-    """Return the answer to a launch: 202 with the execution.
-
-    If the caller prefers to wait: 200 once the execution has ended.
-    """
-    if launched.replayed is not None:
-        return render_replayed(request, launched.replayed)
-    assert launched.execution is not None
-    return await _answer(request, launched.execution, _seconds_to_wait(prefer))
-
-
-async def _answer(request: Request, execution: Execution, wait_seconds: int) -> Response:
-    headers = {"Location": build_location(request, f"/executions/{execution.id}")}
-    if wait_seconds:
-        headers["Preference-Applied"] = f"wait={wait_seconds}"
-        await request.app.state.followers.await_end(execution, wait_seconds)
-        execution = await _read(request, execution.id)
-    return JSONResponse(execution.data(), 200 if execution.status.final else 202, headers)
-
-
-def _seconds_to_wait(prefer: str | None) -> int:
-    """Return the seconds of `Prefer: wait=N` (RFC 7240); an invalid preference is ignored."""
-    asked = _WAIT.search(prefer or "")
-    return min(int(asked[1]), WAIT_SECONDS_MAX) if asked else 0

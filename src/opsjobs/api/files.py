@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import posixpath
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Annotated, Any
@@ -13,18 +14,18 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import Within, check, principal_of, requires
-from opsjobs.api.authorization import is_caller, reach
-from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import page_of, render_created, render_page
+from opsjobs.api.auth import Within, check, requires
+from opsjobs.api.authorization import ExecutionDep, admit, is_caller, reach
+from opsjobs.api.http import Idempotent, page_of, render_created, render_page
 from opsjobs.api.long_lived import Download
-from opsjobs.api.preconditions import Idempotent
 from opsjobs.api.problems import Problem
 from opsjobs.api.quotas import FileQuota
-from opsjobs.api.schemas.files import FilePageOut, StoredFileOut
+from opsjobs.api.request import ServicesDep, principal_of, services_of
+from opsjobs.api.schemas.files import ArtifactPageOut, FilePageOut, StoredFileOut
 from opsjobs.api.schemas.responses import BYTES, CREATED, PAGED
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.naming import Title
+from opsjobs.store.artifacts import ARTIFACTS
 from opsjobs.store.blobs import Forgotten, TooManyBytes, Written
 from opsjobs.store.files import FILES, Full, StoredFile
 from opsjobs.store.idempotency import Answer, IdempotentRequest
@@ -248,3 +249,42 @@ def _with_body_hash(
     return idem and replace(
         idem, body_sha256=hashlib.sha256(written.sha256 + name.encode()).digest()
     )
+
+
+@router.get(
+    "/executions/{id}/artifacts",
+    dependencies=[requires("executions:read", Within.OBJECT)],
+    summary="List artifacts",
+    response_model=ArtifactPageOut,
+    responses=PAGED,
+)
+async def artifacts(
+    request: Request,
+    services: ServicesDep,
+    execution: ExecutionDep,
+    page: Annotated[PageRequest, page_of(ARTIFACTS)],
+) -> Response:
+    """List the files that the execution downloaded, with their paths on the targets, in order."""
+    return render_page(request, await services.artifacts.list(execution.id, page))
+
+
+@router.get(
+    "/artifacts/{id}",
+    dependencies=[requires("executions:read", Within.OBJECT)],
+    summary="Download an artifact",
+    response_class=Response,
+    responses=BYTES,
+)
+async def artifact_content(id: str, request: Request, services: ServicesDep) -> Response:
+    """Return the bytes of the file."""
+    artifact = await services.artifacts.get(id)
+    # An unscoped caller needs no labels; if it loses that permission, the download ends.
+    labels = (
+        {} if reach(request) is None else await services.executions.labels(artifact.execution_id)
+    )
+
+    def still() -> None:
+        admit(request, "artifact", id, labels, sees="executions:read")
+
+    still()
+    return download(request, posixpath.basename(artifact.path) or "file", artifact, still)

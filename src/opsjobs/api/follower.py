@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from opsjobs import failpoints
-from opsjobs.api import log_encoding
+from opsjobs.api import log_formats
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution
 from opsjobs.store.execution_log import LogEntry
@@ -213,7 +213,7 @@ class Follower:
             await asyncio.sleep(pace.retry_seconds)
             return
         for entry in entries:
-            self.ring.add(entry.seq, log_encoding.encode_frame(entry))
+            self.ring.add(entry.seq, log_formats.encode_frame(entry))
             if entry.event == "end":
                 self.ended_at = entry.seq
         if entries:
@@ -319,7 +319,7 @@ class Followers:
             async with asyncio.timeout(idle_seconds):
                 await follower.grown(position)
         except TimeoutError:
-            return FrameBatch(log_encoding.KEEP_ALIVE, position, False)
+            return FrameBatch(log_formats.KEEP_ALIVE, position, False)
         if position < ring.base:  # it grew by more than the ring holds
             return await self._page(execution_id, position)
         taken = ring.take(position, self.pace.batch_bytes)
@@ -334,7 +334,7 @@ class Followers:
                 "but has not ended"
             )
         return FrameBatch(
-            b"".join(map(log_encoding.encode_frame, entries)),
+            b"".join(map(log_formats.encode_frame, entries)),
             entries[-1].seq,
             entries[-1].event == "end",
         )
@@ -361,7 +361,7 @@ class Followers:
             position = batch.position
             if batch.ended:
                 return
-        yield FrameBatch(log_encoding.encode_end(execution), execution.last_seq, True)
+        yield FrameBatch(log_formats.encode_end(execution), execution.last_seq, True)
 
     @asynccontextmanager
     async def _followed(self, execution: Execution, after: int) -> AsyncIterator[Follower]:

@@ -1,28 +1,48 @@
-"""/jobs: definitions of work, stored in versions."""
+"""/jobs: definitions of work, stored in versions; validated, previewed, cloned, paused."""
 
 from __future__ import annotations
 
+from dataclasses import replace as but
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Body, Depends, Request
+from pydantic import Field, ValidationError
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import Within, check, principal_of, requires
-from opsjobs.api.authorization import admitted, bounds, check_override, is_caller, reach
-from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import page_of, render_created, render_page, render_replayed, tag
-from opsjobs.api.preconditions import Idempotent, IfMatch, IfMatchOrAny
-from opsjobs.api.schemas.jobs import JobOut, JobPageOut, JobVersionPageOut
+from opsjobs.api import problems
+from opsjobs.api.auth import Within, requires
+from opsjobs.api.authorization import (
+    JobDep,
+    bounds,
+    check_override,
+    is_caller,
+    load_job,
+    reach,
+)
+from opsjobs.api.http import (
+    Idempotent,
+    IfMatch,
+    IfMatchOrAny,
+    page_of,
+    render_created,
+    render_page,
+    render_replayed,
+    tag,
+)
+from opsjobs.api.job_checks import check_limits, check_written, vet
+from opsjobs.api.launches import ExecuteDraft, order_of
+from opsjobs.api.request import ServicesDep, principal_of, services_of
+from opsjobs.api.schemas.executions import PreviewOut
+from opsjobs.api.schemas.jobs import JobOut, JobPageOut, JobVersionPageOut, ValidationOut
 from opsjobs.api.schemas.responses import CREATED_VERSION, PAGED, VERSIONED
 from opsjobs.api.updates import Edit, edit, put_and_patch
-from opsjobs.composition import Limits
-from opsjobs.engine.launching.safety_service import refuse_blocked
-from opsjobs.model.action import ApprovalAction, RunningAction, WaitAction
+from opsjobs.engine.launching.preview import preview
+from opsjobs.engine.launching.validation import SafetyReport, Sight, judged, vetted
+from opsjobs.model import text_patterns
 from opsjobs.model.api_model import Overriding
-from opsjobs.model.errors import FieldError, Invalid
-from opsjobs.model.job import JobBody, JobDraft, RunDraft
-from opsjobs.model.safety_verdict import Vetted
-from opsjobs.model.units import format_duration, format_size
+from opsjobs.model.errors import Invalid, NotFound
+from opsjobs.model.job import JobBody, JobDraft, LaunchOrder
+from opsjobs.model.naming import Title
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.jobs import JOBS, VERSIONS, StoredJob
 from opsjobs.store.paging import PageRequest
@@ -30,136 +50,15 @@ from opsjobs.store.paging import PageRequest
 router = APIRouter(tags=["jobs"])
 
 
-def check_actions(request: Request, draft: JobDraft | RunDraft) -> None:
-    """Check the credentials and the number of actions of a draft.
+class CloneDraft(Overriding):
+    """Body of POST /jobs/{id}/clone.
 
-    Raises Forbidden if the draft names a credential and the caller may use none, Invalid if it has
-    too many actions.
+    `name`: of the new job; None: the name of the old one, with " (copy)".
     """
-    named = any(
-        action.become is not None and action.become.credential is not None
-        for action in _running(draft)
+
+    name: Title | None = Field(
+        default=None, min_length=1, max_length=200, pattern=text_patterns.TITLE
     )
-    if named or (
-        isinstance(draft, JobDraft) and any(p.from_credential is not None for p in draft.parameters)
-    ):
-        check(request, "credentials:use")
-    check_limits(request, draft)
-
-
-async def vet(request: Request, draft: JobDraft, overriding: Overriding, *, at: str = "") -> Vetted:
-    """Return the result of the safety check of a job that is to be stored.
-
-    Raises Invalid("safety_blocked") unless that is overridden. `at`: the place of the job in the
-    body.
-    """
-    judging = services_of(request).judging
-    judgement = None if judging is None else await judging.job(draft)
-    if judgement is not None and overriding.override is None:
-        refuse_blocked(judgement, before=at)
-    return Vetted(judgement, overriding.override)
-
-
-async def check_written(request: Request, draft: JobDraft | RunDraft, permission: str) -> None:
-    """Check a draft as `check_actions` does, and its references against the caller's scope.
-
-    Also raises Forbidden or Invalid if something that it names lies outside the scope in which the
-    caller holds this permission.
-    """
-    check_actions(request, draft)
-    await services_of(request).authoring.check(
-        draft,
-        bounds(request, permission),
-        lambda file: is_caller(request, file.created_by, file.created_by_kind),
-        sees_files=principal_of(request).reach("jobs:read").everywhere,
-    )
-
-
-def _running(draft: JobDraft | RunDraft) -> list[RunningAction]:
-    gate = draft.policy.gate
-    return [
-        action
-        for action in (*draft.actions, gate and gate.check)
-        if isinstance(action, RunningAction)
-    ]
-
-
-def check_limits(request: Request, draft: JobDraft | RunDraft) -> None:
-    """Raises Invalid for too many actions or attempts, too much output, or too long waits."""
-    _check_sizes(services_of(request).limits, draft)
-    limit = services_of(request).limits.max_actions
-    if len(draft.actions) > limit:
-        detail = (
-            f"{len(draft.actions)} actions are more than the limit of {limit} "
-            "(MAX_ACTIONS_PER_JOB). Make two jobs, or have the limit raised."
-        )
-        raise Invalid(
-            "too_many_actions", detail, errors=[FieldError("/actions", detail, "too_many_actions")]
-        )
-    most = services_of(request).limits.max_attempts
-    asked = {
-        f"/actions/{position}/retry": action.retry for position, action in enumerate(draft.actions)
-    }
-    for pointer, retry in {"/policy/retry": draft.policy.retry, **asked}.items():
-        if retry is not None and retry.max_attempts > most:
-            detail = (
-                f"{retry.max_attempts} attempts are more than the limit of {most} (MAX_RETRIES). "
-                "Ask for fewer, or have the limit raised."
-            )
-            raise Invalid(
-                "too_many_attempts",
-                detail,
-                errors=[FieldError(f"{pointer}/max_attempts", detail, "too_many_attempts")],
-            )
-
-
-def _check_sizes(limits: Limits, draft: JobDraft | RunDraft) -> None:
-    gate = draft.policy.gate
-    checked = [(f"/actions/{position}", action) for position, action in enumerate(draft.actions)]
-    for pointer, action in [*checked, ("/policy/gate/check", gate and gate.check)]:
-        if isinstance(action, RunningAction) and (action.output_limit or 0) > limits.output_bytes:
-            detail = (
-                f"An output_limit of {format_size(action.output_limit or 0)} is more than the "
-                f"limit of {format_size(limits.output_bytes)} (OPSJOBS_OUTPUT_LIMIT_BYTES). "
-                "Ask for less, or write the output to a file and download that."
-            )
-            raise Invalid(
-                "output_limit",
-                detail,
-                errors=[FieldError(f"{pointer}/output_limit", detail, "output_limit")],
-            )
-    waits = [
-        (f"/actions/{n}/duration", a.duration)
-        for n, a in enumerate(draft.actions)
-        if isinstance(a, WaitAction)
-    ]
-    waits += [
-        (f"/actions/{n}/expires_in", a.expires_in)
-        for n, a in enumerate(draft.actions)
-        if isinstance(a, ApprovalAction)
-    ]
-    for pointer, seconds in [*waits, ("/policy/hold_offline", draft.policy.hold_offline)]:
-        if seconds > limits.wait_seconds:
-            detail = (
-                f"{format_duration(seconds)} is more than the limit of "
-                f"{format_duration(limits.wait_seconds)} (OPSJOBS_WAIT_LIMIT). "
-                "Wait for less, or schedule a second job."
-            )
-            raise Invalid(
-                "wait_too_long", detail, errors=[FieldError(pointer, detail, "wait_too_long")]
-            )
-
-
-async def load_job(id: str, request: Request) -> StoredJob:
-    """Return the job. Raises NotFound or Forbidden.
-
-    This precedes the check of the body: a wrong address is reported first.
-    """
-    found: StoredJob = await services_of(request).jobs.get(id)
-    return admitted(request, "job", id, found, sees="jobs:read")
-
-
-JobDep = Annotated[StoredJob, Depends(load_job)]
 
 
 @router.post(
@@ -293,3 +192,153 @@ async def versions(
 
 def _render_job(job: StoredJob) -> Response:
     return JSONResponse(job.data(), headers={"ETag": tag(job.job.version)})
+
+
+@router.post(
+    "/jobs/validate",
+    dependencies=[requires("jobs:read", Within.BODY)],
+    summary="Validate a job without storing it",
+    response_model=ValidationOut,
+)
+async def validate_body(request: Request, body: Annotated[dict[str, Any], Body()]) -> Response:
+    """Validate the body of POST /jobs. Always 200.
+
+    `errors` would refuse the job, `warnings` would not.
+    """
+    try:
+        draft = JobDraft.model_validate(body)
+    except ValidationError as wrong:
+        return JSONResponse(SafetyReport(errors=problems.field_errors(wrong.errors(), body)).data())
+    return JSONResponse((await _validate(request, draft)).data())
+
+
+@router.post(
+    "/jobs/{id}/validate",
+    dependencies=[requires("jobs:read", Within.OBJECT), Depends(load_job)],
+    summary="Validate a stored job",
+    response_model=ValidationOut,
+)
+async def validate(request: Request, stored: JobDep) -> Response:
+    """Check that the targets, credentials, files and jobs that the job names exist."""
+    return JSONResponse((await _validate(request, stored.job.definition)).data())
+
+
+@router.post(
+    "/jobs/{id}/preview",
+    dependencies=[requires("jobs:read", Within.OBJECT), Depends(load_job)],
+    summary="Preview an execution",
+    response_model=PreviewOut,
+)
+async def preview_(
+    request: Request, services: ServicesDep, stored: JobDep, draft: ExecuteDraft | None = None
+) -> Response:
+    """Return the targets, waves, commands and estimated time of an execution.
+
+    `changes`: how its targets differ from those of the last execution.
+    """
+    return JSONResponse(
+        await preview(services.launcher, services.database, _preview_order(request, stored, draft))
+    )
+
+
+@router.post(
+    "/jobs/{id}/clone",
+    status_code=201,
+    dependencies=[requires("jobs:create", Within.OBJECT), Depends(load_job)],
+    summary="Clone a job",
+    response_model=JobOut,
+    responses=CREATED_VERSION,
+)
+async def clone(
+    request: Request,
+    services: ServicesDep,
+    stored: JobDep,
+    idem: Idempotent,
+    draft: CloneDraft | None = None,
+) -> Response:
+    """Create a new job at version 1 with the definition of this one.
+
+    Executions and schedules stay with the old job.
+    """
+    old = stored.job.definition
+    copy = old.model_copy(update={"name": (draft and draft.name) or f"{old.name[:190]} (copy)"})
+    await check_written(request, copy, "jobs:create")
+    if draft is not None:
+        check_override(request, draft)
+    result = await vet(request, copy, draft or CloneDraft())
+    by, within = principal_of(request).name, bounds(request, "jobs:create")
+    made = await services.jobs.create(copy, by, idem, vetted=result, bounds=within)
+    if isinstance(made, Answer):
+        return render_replayed(request, made, etag=True)
+    return render_created(request, f"/jobs/{made.job.id}", made, etag=made.job.version)
+
+
+@router.post(
+    "/jobs/{id}/pause",
+    dependencies=[requires("jobs:update", Within.OBJECT), Depends(load_job)],
+    summary="Pause a job",
+    response_model=JobOut,
+    responses=VERSIONED,
+)
+async def pause(id: str, request: Request) -> Response:
+    """Refuse new executions (409 `job_is_paused`) until the job is resumed. Idempotent.
+
+    Running executions continue.
+    """
+    return await _paused(id, request, paused=True)
+
+
+@router.post(
+    "/jobs/{id}/resume",
+    dependencies=[requires("jobs:update", Within.OBJECT), Depends(load_job)],
+    summary="Resume a job",
+    response_model=JobOut,
+    responses=VERSIONED,
+)
+async def resume(id: str, request: Request) -> Response:
+    """Allow executions of the job again. Idempotent."""
+    return await _paused(id, request, paused=False)
+
+
+def _preview_order(request: Request, stored: StoredJob, draft: ExecuteDraft | None) -> LaunchOrder:
+    """Return the order to preview, limited to the targets that the caller may read.
+
+    The caller may be anyone who may read the job. If the job has other targets, too, the preview
+    states it.
+    """
+    return but(order_of(stored, draft or ExecuteDraft()), bounds=bounds(request, "targets:read"))
+
+
+async def _paused(id: str, request: Request, *, paused: bool) -> Response:
+    job = await services_of(request).jobs.pause(id, paused=paused)
+    return JSONResponse(job.data(), headers={"ETag": tag(job.job.version)})
+
+
+def _sight(request: Request) -> Sight:
+    """Return what the caller may see.
+
+    Credentials as in GET /credentials, files as in GET /files/{id}.
+    """
+    services = services_of(request)
+    credentials = principal_of(request).reach("credentials:use").everywhere
+
+    async def file(ref: str) -> bool:
+        try:
+            stored = await services.files.get(ref)
+        except NotFound:
+            return False
+        return is_caller(request, stored.created_by, stored.created_by_kind)
+
+    return Sight(credentials, None if principal_of(request).reach("jobs:read").everywhere else file)
+
+
+async def _validate(request: Request, draft: JobDraft) -> SafetyReport:
+    services = services_of(request)
+    found = await judged(services.launcher, services.jobs, draft, bounds(request), _sight(request))
+    if services.judging is not None:
+        found = vetted(found, await services.judging.job(draft))
+    try:
+        check_limits(request, draft)
+    except Invalid as refused:
+        found.errors += refused.errors
+    return found

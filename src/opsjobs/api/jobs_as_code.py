@@ -9,10 +9,10 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api import jobs
-from opsjobs.api.auth import Within, check, principal_of, requires
+from opsjobs.api.auth import Within, check, requires
 from opsjobs.api.authorization import bounds, check_override, reach
-from opsjobs.api.dependencies import ServicesDep, services_of
+from opsjobs.api.job_checks import check_written, vet
+from opsjobs.api.request import ServicesDep, principal_of, services_of
 from opsjobs.api.schemas.jobs import AppliedOut, JobExportOut
 from opsjobs.engine.launching.validation import warnings_of
 from opsjobs.model.api_model import Overriding
@@ -117,8 +117,7 @@ async def _vetted(request: Request, draft: ApplyDraft, *, dry_run: bool) -> dict
     """Return the safety check's result for each job; a dry run reports all and refuses none."""
     how = Overriding(override_safety=True) if dry_run else draft
     return {
-        job.name: await jobs.vet(request, job, how, at=f"/jobs/{n}")
-        for n, job in enumerate(draft.jobs)
+        job.name: await vet(request, job, how, at=f"/jobs/{n}") for n, job in enumerate(draft.jobs)
     }
 
 
@@ -142,4 +141,4 @@ async def _check_drafts(request: Request, drafts: Sequence[JobDraft]) -> None:
             raise name_taken("job", draft.name)
         if labels is not None:
             update.check_labels(labels, f"The job {draft.name!r}")
-        await jobs.check_written(request, draft, "jobs:create" if labels is None else "jobs:update")
+        await check_written(request, draft, "jobs:create" if labels is None else "jobs:update")

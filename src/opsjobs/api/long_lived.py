@@ -12,11 +12,11 @@ from fastapi import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from opsjobs.api.auth import Within, check, principal_of, token_of
+from opsjobs.api.auth import Within, check
 from opsjobs.api.authorization import permission_of
-from opsjobs.api.dependencies import services_of
-from opsjobs.api.http_connection import DROP
+from opsjobs.api.connections import DROP
 from opsjobs.api.problems import Problem
+from opsjobs.api.request import principal_of, services_of, token_of
 from opsjobs.clock import Clock
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Refusal, TooMany, Unavailable

@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from opsjobs.api.auth import OPEN_DOORS, Permission
-from opsjobs.api.paths import PREFIX
-from opsjobs.api.preconditions import REQUIRED
+from opsjobs.api.http import REQUIRED
 from opsjobs.api.problems import MEDIA_TYPE
+from opsjobs.api.request import PREFIX
 
 _ERROR = {
     "type": "object",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from opsjobs.api.auth import principal_of
+from opsjobs.api.request import principal_of
 from opsjobs.clock import Clock
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Conflict, TooMany

@@ -18,9 +18,8 @@ from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, requires
-from opsjobs.api.authorization import reach
-from opsjobs.api.dependencies import ServicesDep
-from opsjobs.api.schedules import load_schedule
+from opsjobs.api.authorization import load_schedule, reach
+from opsjobs.api.request import ServicesDep
 from opsjobs.api.schemas.schedules import ForecastOut, SchedulePreviewOut
 from opsjobs.model.api_model import ApiModel, Moment
 from opsjobs.model.calendar import Calendar, closed

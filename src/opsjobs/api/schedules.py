@@ -11,18 +11,34 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api import jobs
-from opsjobs.api.auth import Within, check, principal_of, requires, triggered_by
-from opsjobs.api.authorization import admit, bounds, check_override, owner, reach, requester
-from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.executions import Prefer, render_launch
-from opsjobs.api.listing import page_of, render_page, render_replayed, tag
-from opsjobs.api.paths import build_location
-from opsjobs.api.preconditions import Idempotent, IfMatch, IfMatchOrAny
+from opsjobs.api.auth import Within, check, requires
+from opsjobs.api.authorization import (
+    JobDep,
+    ScheduleDep,
+    admit,
+    bounds,
+    check_override,
+    load_job,
+    load_schedule,
+    owner,
+    reach,
+    requester,
+)
+from opsjobs.api.http import (
+    Idempotent,
+    IfMatch,
+    IfMatchOrAny,
+    page_of,
+    render_page,
+    render_replayed,
+    tag,
+)
+from opsjobs.api.launches import Prefer, render_launch
 from opsjobs.api.quotas import check_open
+from opsjobs.api.request import ServicesDep, build_location, principal_of, services_of, triggered_by
 from opsjobs.api.schemas.executions import ExecutionOut
 from opsjobs.api.schemas.responses import CREATED_VERSION, LAUNCHED, PAGED, VERSIONED
-from opsjobs.api.schemas.schedules import ScheduleOut, SchedulePageOut
+from opsjobs.api.schemas.schedules import FiringPageOut, ScheduleOut, SchedulePageOut
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.errors import FieldError, Invalid
@@ -32,7 +48,7 @@ from opsjobs.model.parameter import ParameterDraft, bound
 from opsjobs.model.schedule import ScheduleDraft, refuse_past
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import Page, PageRequest
-from opsjobs.store.scheduling.firings import Firing
+from opsjobs.store.scheduling.firings import FIRINGS, Firing
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.scheduling.schedules import SCHEDULES
 
@@ -49,25 +65,10 @@ class TriggerDraft(Overriding):
     """Body of POST /schedules/{id}/trigger."""
 
 
-async def load_schedule(id: str, request: Request) -> StoredSchedule:
-    """Return the schedule. Raises NotFound or Forbidden, by the labels of its job.
-
-    This precedes the check of the body.
-    """
-    schedules = services_of(request).schedules
-    schedule: StoredSchedule = await schedules.get(id)
-    if reach(request) is not None:
-        admit(request, "schedule", id, await schedules.labels(schedule), sees="schedules:read")
-    return schedule
-
-
-ScheduleDep = Annotated[StoredSchedule, Depends(load_schedule)]
-
-
 @router.post(
     "/jobs/{id}/schedules",
     status_code=201,
-    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(jobs.load_job)],
+    dependencies=[requires("schedules:manage", Within.OBJECT), Depends(load_job)],
     summary="Schedule a job",
     response_model=ScheduleOut,
     responses=CREATED_VERSION,
@@ -75,7 +76,7 @@ ScheduleDep = Annotated[StoredSchedule, Depends(load_schedule)]
 async def create(
     request: Request,
     services: ServicesDep,
-    job: jobs.JobDep,
+    job: JobDep,
     draft: ScheduleDraft,
     idem: Idempotent,
 ) -> Response:
@@ -112,7 +113,7 @@ async def create(
     responses=PAGED,
 )
 async def of_job(
-    request: Request, stored: jobs.JobDep, page: Annotated[PageRequest, page_of(SCHEDULES)]
+    request: Request, stored: JobDep, page: Annotated[PageRequest, page_of(SCHEDULES)]
 ) -> Response:
     """List the schedules of a job.
 
@@ -344,3 +345,24 @@ async def _render_response(request: Request, schedule: StoredSchedule) -> Respon
         render_schedule(schedule.data(), *around[schedule.id]),
         headers={"ETag": tag(schedule.version)},
     )
+
+
+@router.get(
+    "/schedules/{id}/firings",
+    dependencies=[requires("schedules:read", Within.OBJECT)],
+    summary="List a schedule's firings",
+    response_model=FiringPageOut,
+    responses=PAGED,
+)
+async def firings(
+    request: Request,
+    services: ServicesDep,
+    schedule: ScheduleDep,
+    page: Annotated[PageRequest, page_of(FIRINGS)],
+) -> Response:
+    """List firings, the latest due time first unless `sort` says otherwise.
+
+    A firing says whether it ran, was skipped (by which rule) or missed (why), and how late it
+    was.
+    """
+    return render_page(request, await services.firings.list(schedule, page), render_firing)

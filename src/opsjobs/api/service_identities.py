@@ -8,11 +8,10 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import principal_of, requires
+from opsjobs.api.auth import requires
 from opsjobs.api.authorization import ReuseName, check_grantable, check_holds, check_reuse_name
-from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import page_of, render_created, render_page
-from opsjobs.api.preconditions import Idempotent
+from opsjobs.api.http import Idempotent, page_of, render_created, render_page
+from opsjobs.api.request import ServicesDep, principal_of, services_of
 from opsjobs.api.schemas.access import ServiceOut, ServicePageOut
 from opsjobs.api.schemas.responses import CREATED, PAGED
 from opsjobs.api.updates import Edit, edit, put_and_patch

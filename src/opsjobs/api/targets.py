@@ -9,15 +9,16 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import Within, check, principal_of, requires
+from opsjobs.api.auth import Within, check, requires
 from opsjobs.api.authorization import admitted, bounds, reach
-from opsjobs.api.dependencies import ServicesDep, services_of
-from opsjobs.api.listing import page_of, render_created, render_page, render_replayed
-from opsjobs.api.preconditions import Idempotent
+from opsjobs.api.http import Idempotent, page_of, render_created, render_page, render_replayed
+from opsjobs.api.request import ServicesDep, principal_of, services_of
 from opsjobs.api.schemas.responses import CREATED, PAGED, REPLAYABLE
 from opsjobs.api.schemas.targets import (
+    CircuitPageOut,
     HostKeyScanOut,
     ImportOut,
+    ResetCircuitsOut,
     TargetMaintenanceOut,
     TargetOut,
     TargetPageOut,
@@ -30,6 +31,7 @@ from opsjobs.model.errors import NotFound
 from opsjobs.model.target import Endpoint, Target, TargetDraft
 from opsjobs.model.target_import import ImportDraft
 from opsjobs.store import audit
+from opsjobs.store.circuits import CIRCUITS
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.inventory import TARGETS, StoredTarget
 from opsjobs.store.paging import PageRequest
@@ -287,3 +289,43 @@ def _check_credential(request: Request, draft: TargetDraft) -> None:
         draft.credential is not None or draft.jump is not None
     ):  # a jump host is logged in to with its own
         check(request, "credentials:use")
+
+
+async def load_target_id(target: str, request: Request) -> str:
+    """The target's id. Raises NotFound or Forbidden before the body is judged."""
+    stored: StoredTarget = await services_of(request).inventory.get(target)
+    return admitted(request, "target", target, stored, sees="targets:read").target.id
+
+
+@router.get(
+    "/circuits",
+    dependencies=[requires("system:read", Within.LIST)],
+    summary="List circuits",
+    response_model=CircuitPageOut,
+    responses=PAGED,
+)
+async def list_circuits(
+    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CIRCUITS)]
+) -> Response:
+    """List circuits that are not closed, the newest first; `state=closed` lists the others.
+
+    A circuit whose pause is over is `half_open`.
+    """
+    return render_page(request, await services.circuits.list(page, reach(request)))
+
+
+@router.post(
+    "/circuits/{target}/reset",
+    dependencies=[requires("targets:manage", Within.OBJECT)],
+    summary="Reset a target's circuits",
+    response_model=ResetCircuitsOut,
+)
+async def reset_circuits(
+    services: ServicesDep, target_id: Annotated[str, Depends(load_target_id)]
+) -> Response:
+    """Close the circuits of the target, and return those that were not closed.
+
+    The next run tries the login again, alone at first.
+    """
+    found = await services.circuits.reset(target_id)
+    return JSONResponse({"items": [circuit.data() for circuit in found]})

@@ -1,0 +1,137 @@
+"""Checks of jobs that are to be stored or launched: references, limits, safety."""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from opsjobs.api.auth import check
+from opsjobs.api.authorization import bounds, is_caller
+from opsjobs.api.request import principal_of, services_of
+from opsjobs.composition import Limits
+from opsjobs.engine.launching.safety_service import refuse_blocked
+from opsjobs.model.action import ApprovalAction, RunningAction, WaitAction
+from opsjobs.model.api_model import Overriding
+from opsjobs.model.errors import FieldError, Invalid
+from opsjobs.model.job import JobDraft, RunDraft
+from opsjobs.model.safety_verdict import Vetted
+from opsjobs.model.units import format_duration, format_size
+
+
+def check_actions(request: Request, draft: JobDraft | RunDraft) -> None:
+    """Check the credentials and the number of actions of a draft.
+
+    Raises Forbidden if the draft names a credential and the caller may use none, Invalid if it has
+    too many actions.
+    """
+    named = any(
+        action.become is not None and action.become.credential is not None
+        for action in _running(draft)
+    )
+    if named or (
+        isinstance(draft, JobDraft) and any(p.from_credential is not None for p in draft.parameters)
+    ):
+        check(request, "credentials:use")
+    check_limits(request, draft)
+
+
+async def vet(request: Request, draft: JobDraft, overriding: Overriding, *, at: str = "") -> Vetted:
+    """Return the result of the safety check of a job that is to be stored.
+
+    Raises Invalid("safety_blocked") unless that is overridden. `at`: the place of the job in the
+    body.
+    """
+    judging = services_of(request).judging
+    judgement = None if judging is None else await judging.job(draft)
+    if judgement is not None and overriding.override is None:
+        refuse_blocked(judgement, before=at)
+    return Vetted(judgement, overriding.override)
+
+
+async def check_written(request: Request, draft: JobDraft | RunDraft, permission: str) -> None:
+    """Check a draft as `check_actions` does, and its references against the caller's scope.
+
+    Also raises Forbidden or Invalid if something that it names lies outside the scope in which the
+    caller holds this permission.
+    """
+    check_actions(request, draft)
+    await services_of(request).authoring.check(
+        draft,
+        bounds(request, permission),
+        lambda file: is_caller(request, file.created_by, file.created_by_kind),
+        sees_files=principal_of(request).reach("jobs:read").everywhere,
+    )
+
+
+def _running(draft: JobDraft | RunDraft) -> list[RunningAction]:
+    gate = draft.policy.gate
+    return [
+        action
+        for action in (*draft.actions, gate and gate.check)
+        if isinstance(action, RunningAction)
+    ]
+
+
+def check_limits(request: Request, draft: JobDraft | RunDraft) -> None:
+    """Raises Invalid for too many actions or attempts, too much output, or too long waits."""
+    _check_sizes(services_of(request).limits, draft)
+    limit = services_of(request).limits.max_actions
+    if len(draft.actions) > limit:
+        detail = (
+            f"{len(draft.actions)} actions are more than the limit of {limit} "
+            "(MAX_ACTIONS_PER_JOB). Make two jobs, or have the limit raised."
+        )
+        raise Invalid(
+            "too_many_actions", detail, errors=[FieldError("/actions", detail, "too_many_actions")]
+        )
+    most = services_of(request).limits.max_attempts
+    asked = {
+        f"/actions/{position}/retry": action.retry for position, action in enumerate(draft.actions)
+    }
+    for pointer, retry in {"/policy/retry": draft.policy.retry, **asked}.items():
+        if retry is not None and retry.max_attempts > most:
+            detail = (
+                f"{retry.max_attempts} attempts are more than the limit of {most} (MAX_RETRIES). "
+                "Ask for fewer, or have the limit raised."
+            )
+            raise Invalid(
+                "too_many_attempts",
+                detail,
+                errors=[FieldError(f"{pointer}/max_attempts", detail, "too_many_attempts")],
+            )
+
+
+def _check_sizes(limits: Limits, draft: JobDraft | RunDraft) -> None:
+    gate = draft.policy.gate
+    checked = [(f"/actions/{position}", action) for position, action in enumerate(draft.actions)]
+    for pointer, action in [*checked, ("/policy/gate/check", gate and gate.check)]:
+        if isinstance(action, RunningAction) and (action.output_limit or 0) > limits.output_bytes:
+            detail = (
+                f"An output_limit of {format_size(action.output_limit or 0)} is more than the "
+                f"limit of {format_size(limits.output_bytes)} (OPSJOBS_OUTPUT_LIMIT_BYTES). "
+                "Ask for less, or write the output to a file and download that."
+            )
+            raise Invalid(
+                "output_limit",
+                detail,
+                errors=[FieldError(f"{pointer}/output_limit", detail, "output_limit")],
+            )
+    waits = [
+        (f"/actions/{n}/duration", a.duration)
+        for n, a in enumerate(draft.actions)
+        if isinstance(a, WaitAction)
+    ]
+    waits += [
+        (f"/actions/{n}/expires_in", a.expires_in)
+        for n, a in enumerate(draft.actions)
+        if isinstance(a, ApprovalAction)
+    ]
+    for pointer, seconds in [*waits, ("/policy/hold_offline", draft.policy.hold_offline)]:
+        if seconds > limits.wait_seconds:
+            detail = (
+                f"{format_duration(seconds)} is more than the limit of "
+                f"{format_duration(limits.wait_seconds)} (OPSJOBS_WAIT_LIMIT). "
+                "Wait for less, or schedule a second job."
+            )
+            raise Invalid(
+                "wait_too_long", detail, errors=[FieldError(pointer, detail, "wait_too_long")]
+            )

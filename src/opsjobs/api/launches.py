@@ -1,0 +1,108 @@
+"""Requests that launch executions, and their answers, for all routes that launch."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from fastapi import Header, Request
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+
+from opsjobs.api.authorization import read_execution, requester
+from opsjobs.api.http import render_replayed
+from opsjobs.api.quotas import check_open
+from opsjobs.api.request import build_location, services_of, triggered_by
+from opsjobs.engine.launching.launch import Launched
+from opsjobs.engine.launching.preview import preview
+from opsjobs.model.api_model import Overriding
+from opsjobs.model.execution import Execution
+from opsjobs.model.job import LaunchOrder
+from opsjobs.model.parameter import PARAMETERS_MAX
+from opsjobs.model.target import SelectionDraft
+from opsjobs.store.idempotency import IdempotentRequest
+from opsjobs.store.jobs import StoredJob
+
+WAIT_SECONDS_MAX = 60
+_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
+
+Prefer = Annotated[
+    str | None,
+    Header(
+        description=f"`wait=N`: wait up to N seconds (≤ {WAIT_SECONDS_MAX}) until it has ended."
+    ),
+]
+
+
+class ExecuteDraft(Overriding):
+    """Body of POST /jobs/{id}/execute.
+
+    `targets`: only these of the job's targets. `parameters`: values of the parameters that the job
+    declares. `dry_run`: launch nothing; the answer is 200 with a preview.
+    """
+
+    parameters: dict[str, Any] = Field(default_factory=dict, max_length=PARAMETERS_MAX)
+    dry_run: bool = False
+    targets: SelectionDraft | None = None
+
+
+def order_of(stored: StoredJob, asked: ExecuteDraft) -> LaunchOrder:
+    """Return the launch order of this job."""
+    job = stored.job
+    return LaunchOrder(
+        job.definition.actions,
+        job.definition.targets,
+        job.definition.policy,
+        job.definition.name,
+        job.id,
+        job.version,
+        narrowed_to=asked.targets,
+        reason=asked.reason,
+        parameters=asked.parameters,
+        declared=job.definition.parameters,
+        tags=job.definition.tags,
+        override=asked.override,
+    )
+
+
+async def launch(
+    request: Request, order: LaunchOrder, idem: IdempotentRequest | None, prefer: str | None
+) -> Response:
+    """Launch the order, and return the answer to its launch."""
+    await check_open(request)
+    launched = await services_of(request).launcher.launch(
+        order, triggered_by=triggered_by(request), idem=idem, **await requester(request)
+    )
+    return await render_launch(request, launched, prefer)
+
+
+async def render_preview(request: Request, order: LaunchOrder) -> Response:
+    """Return the preview of a launch (`dry_run`)."""
+    services = services_of(request)
+    return JSONResponse(await preview(services.launcher, services.database, order))
+
+
+async def render_launch(request: Request, launched: Launched, prefer: str | None) -> Response:
+    """Return the answer to a launch: 202 with the execution.
+
+    If the caller prefers to wait: 200 once the execution has ended.
+    """
+    if launched.replayed is not None:
+        return render_replayed(request, launched.replayed)
+    assert launched.execution is not None
+    return await _answer(request, launched.execution, _seconds_to_wait(prefer))
+
+
+async def _answer(request: Request, execution: Execution, wait_seconds: int) -> Response:
+    headers = {"Location": build_location(request, f"/executions/{execution.id}")}
+    if wait_seconds:
+        headers["Preference-Applied"] = f"wait={wait_seconds}"
+        await request.app.state.followers.await_end(execution, wait_seconds)
+        execution = await read_execution(request, execution.id)
+    return JSONResponse(execution.data(), 200 if execution.status.final else 202, headers)
+
+
+def _seconds_to_wait(prefer: str | None) -> int:
+    """Return the seconds of `Prefer: wait=N` (RFC 7240); an invalid preference is ignored."""
+    asked = _WAIT.search(prefer or "")
+    return min(int(asked[1]), WAIT_SECONDS_MAX) if asked else 0

@@ -1,0 +1,81 @@
+"""Parts of a request that routes and middleware read: services, caller, token, path."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from opsjobs.composition import Services
+from opsjobs.model.access import Principal
+from opsjobs.model.errors import Unauthorised
+from opsjobs.model.execution import TriggeredBy
+
+CONSOLE_AND_CLI = ("opsjobs-cli/",)
+
+
+def services_of(request: Request) -> Services:
+    """Return the services of the application that serves this request."""
+    services: Services = request.app.state.services
+    return services
+
+
+# Async, like all our dependencies: FastAPI runs the others in a thread.
+async def _services(request: Request) -> Services:
+    return services_of(request)
+
+
+ServicesDep = Annotated[Services, Depends(_services)]
+"""The services of the application, as a parameter of a route."""
+
+
+def principal_of(request: Request) -> Principal:
+    """Return the principal that sent this request."""
+    principal = request.state.principal
+    assert isinstance(principal, Principal), "AuthMiddleware has set the principal"
+    return principal
+
+
+def token_of(headers: Headers) -> str:
+    """Return the bearer token of a request. Raises Unauthorised if it has none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthorised(
+            "token_missing",
+            "The request has no token. Send the header `Authorization: Bearer opsc_…`.",
+        )
+    return token
+
+
+def triggered_by(request: Request) -> TriggeredBy:
+    """Return `manual` for our command line (by its User-Agent), `api` for other programs."""
+    agent = request.headers.get("user-agent", "")
+    return TriggeredBy.MANUAL if agent.startswith(CONSOLE_AND_CLI) else TriggeredBy.API
+
+
+PREFIX = "/api/v1"
+
+
+def under_prefix(scope: Scope) -> Scope:
+    """Return the request with PREFIX, if its path has it, as root path.
+
+    Routes then see the path without it.
+    """
+    mine = dict(scope)
+    if scope["path"] == PREFIX or scope["path"].startswith(PREFIX + "/"):
+        mine["root_path"] = scope.get("root_path", "") + PREFIX
+    return mine
+
+
+def route_path(scope: Scope) -> str:
+    """Return the path as routes name it, without any prefix."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def build_location(request: Request, path: str) -> str:
+    """Return a path as this caller spells it: under /api/v1 if the request came there."""
+    return str(request.scope.get("root_path", "")) + path
