@@ -52,7 +52,7 @@ async def test_who_changes_something_is_known_by_his_last_token_and_who_only_rea
         await ada.http.get("/jobs", headers=bearer(clock, roles=["viewer"]))
         known = await people.standing("ada", "external")
         assert known is not None
-        assert not known.may("jobs:create")
+        assert not known.has_permission("jobs:create")
         assert await people.standing("ben", "external") is None
 
 

@@ -17,8 +17,6 @@ from architecture.wording import (
 # Rooms that have not been rewritten yet. A room leaves this list once, and never comes back.
 UNFINISHED = (
     "src/opsjobs/engine/",
-    "src/opsjobs/model/",
-    "src/opsjobs/safety/",
 )
 # Rooms whose lines have not been brought to 100 columns yet. A room leaves this list once, too.
 LONG_LINES_LEFT = (

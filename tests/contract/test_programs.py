@@ -65,7 +65,9 @@ class Way:
         """Start it."""
         if self.durable is None:
             return await self.session.start(program)
-        order = StartOrder.of(RunKey(uuid4(), "step-1", 1), program, NEVER, grace_seconds=5.0)
+        order = StartOrder.for_program(
+            RunKey(uuid4(), "step-1", 1), program, NEVER, grace_seconds=5.0
+        )
         return await self.durable.begin(order, self.identity)
 
     async def run(self, program: Program, *deeds: Deed) -> tuple[bytes, bytes, RemoteExit]:

@@ -147,11 +147,11 @@ def _codes_of_refusals() -> Iterator[str]:
 
 
 def _codes_of_call(call: ast.Call) -> Iterator[str]:
-    """The code that a call makes: `Conflict("name_taken", …)`, `NotFound.of("job", …)`, `find(…, "file", …)`, `_invalid(…, "too_deep")`."""
+    """The code that a call makes: `Conflict("name_taken", …)`, `NotFound.for_ref("job", …)`, `find(…, "file", …)`, `_invalid(…, "too_deep")`."""
     texts = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
     codes = [text for text in texts if re.fullmatch(r"[a-z0-9_]+", text)]
     match call.func:
-        case ast.Attribute(value=ast.Name(id="NotFound" | "Reference"), attr="of"):
+        case ast.Attribute(value=ast.Name(id="NotFound"), attr="for_ref"):
             yield from (f"{noun.replace(' ', '_')}_not_found" for noun in texts[:1])
         case ast.Name(id="find" | "lock"):
             yield from (f"{noun.replace(' ', '_')}_not_found" for noun in texts[:1])

@@ -85,7 +85,7 @@ def test_the_policy_for_patching_in_waves_lets_the_example_restart_most_of_the_l
 
     def verdict(text: str, share: float, targets: Sequence[frozenset[str]]) -> str:
         context = Context(frozenset().union(*targets), share, 46)
-        found = policy.read(text).judged(judge("bash", restart, context=context), context, targets)
+        found = policy.read(text).apply(judge("bash", restart, context=context), context, targets)
         return worst(finding.severity for finding in found).value
 
     assert verdict("policies: []", 0.54, [labelled] * 46) == "block"

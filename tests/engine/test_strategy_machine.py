@@ -136,7 +136,7 @@ class StrategyMachine(RuleBasedStateMachine):
         deadline: bool,
     ) -> None:
         gate = {"confirm": confirm, "pause_on_fail": pauses}
-        strategy = Strategy.of(
+        strategy = Strategy.from_policy(
             Policy.model_validate({"max_fail": max_fail, "gate": gate}), list(accumulate(waves))
         )
         launched = launch(

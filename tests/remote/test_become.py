@@ -293,7 +293,9 @@ async def test_a_script_and_its_secrets_are_the_other_users_and_go_with_it(
         program = Program(
             script=script, stdin=b"\0in\xff\n", env={"A": "b"}, secrets={"s": Secret("it's\n!")}
         )
-        order = StartOrder.of(RunKey(uuid4(), "step-1", 1), program, 60.0, become=door.become)
+        order = StartOrder.for_program(
+            RunKey(uuid4(), "step-1", 1), program, 60.0, become=door.become
+        )
         name = door.become.user.encode()
         owned = b"".join(name + mode for mode in (b":600\n", b":700\n", b":600\n"))
         assert await web.done(order) == (b"\0in\xff\n" + owned + b"it's\n!", b"", RemoteExit(200))

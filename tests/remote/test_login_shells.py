@@ -127,7 +127,7 @@ async def test_a_script_has_all_that_it_is_given_and_its_end_is_its_own(
         lacking = replace(program, interpreter="/nowhere/sh")
         async with web.here.sessions.session(web.here.endpoint) as session:
             for wanted in (program, lacking):
-                order = StartOrder.of(RunKey(uuid4(), "step-1", 1), wanted, 60.0)
+                order = StartOrder.for_program(RunKey(uuid4(), "step-1", 1), wanted, 60.0)
                 out, err, end = await collect(
                     await (web.begin(order) if durably else session.start(wanted))
                 )

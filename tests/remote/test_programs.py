@@ -41,7 +41,9 @@ CANARY = 'canary\'\n"$x" ü'
 
 def order(web: Machine, program: Program, **more: object) -> StartOrder:
     """A run of it that is tidied up at the end of the test."""
-    made = StartOrder.of(RunKey(uuid4(), "step-1", 1), program, **{"timeout_seconds": HOUR, **more})  # type: ignore[arg-type]
+    made = StartOrder.for_program(
+        RunKey(uuid4(), "step-1", 1), program, **{"timeout_seconds": HOUR, **more}
+    )  # type: ignore[arg-type]
     web.orders.append(made)
     return made
 
@@ -235,7 +237,7 @@ async def test_a_script_is_found_again_from_any_byte_on(shell: str) -> None:
         assert await heard(process) == (b"rest\n", b"", RemoteExit(5))
         assert left(web, run) == []
         assert (await web.again(run))[0] == f"{place}\nrest\n".encode()
-        other = StartOrder.of(run.key, Program(script=WAITS), HOUR)
+        other = StartOrder.for_program(run.key, Program(script=WAITS), HOUR)
         with pytest.raises(RemoteFailure) as failed:
             await web.attach(other)
         assert failed.value.code is ErrorCode.LOST

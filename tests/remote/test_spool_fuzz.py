@@ -96,7 +96,7 @@ def order(web: Machine, text: str, chance: random.Random) -> StartOrder:
     if chance.random() < 0.67:
         return web.order(text)
     program = Program(script=text.encode(), stdin=b"in", secrets={"a": Secret("secret")})
-    made = StartOrder.of(RunKey(uuid4(), "step-1", 1), program, HOUR)
+    made = StartOrder.for_program(RunKey(uuid4(), "step-1", 1), program, HOUR)
     web.orders.append(made)
     return made
 

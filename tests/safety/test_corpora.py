@@ -48,7 +48,7 @@ def test_what_is_merely_unknown_warns_and_asks_where_labels_or_a_policy_say_so()
         assert [finding.severity for finding in found if not finding.unknown] == [], text
         assert worst(finding.severity for finding in found) is SafetyVerdict(expected), text
         assert (
-            worst(finding.severity for finding in policies.judged(found, strict))
+            worst(finding.severity for finding in policies.apply(found, strict))
             is SafetyVerdict.NEEDS_APPROVAL
         ), text
         production = judge(interpreter, text, context=Context(labels=frozenset({"env=prod"})))

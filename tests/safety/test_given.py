@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opsjobs.model.safety_verdict import SafetyVerdict, worst
-from opsjobs.safety import of_texts
+from opsjobs.safety import inputs_from_texts
 from opsjobs.safety.judging import judge
 
 UNKNOWN = "opsjobs-unknown-value"
@@ -64,7 +64,7 @@ MERELY_UNKNOWN = [
 def verdict(
     interpreter: str, text: str, arguments: list[str] | None, variables: dict[str, str]
 ) -> SafetyVerdict:
-    given = of_texts(arguments, variables, UNKNOWN)
+    given = inputs_from_texts(arguments, variables, UNKNOWN)
     return worst(finding.severity for finding in judge(interpreter, text, given=given))
 
 

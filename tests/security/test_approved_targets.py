@@ -179,7 +179,11 @@ def test_a_first_host_key_is_no_change_where_any_is_accepted() -> None:
 
 def test_pins_are_told_apart_by_position() -> None:
     targets = [replace(WEB, version=n, port=n) for n in (1, 2, 70_000)]
-    pins = Pins.of(targets, b"".join(pin([target]) for target in targets))
+    pins = Pins.from_targets(targets, b"".join(pin([target]) for target in targets))
     assert [pins.version(n) for n in (1, 2, 3)] == [1, 2, 70_000]
     assert [pins.digest(n) for n in (1, 2, 3)] == [pin([target]) for target in targets]
-    assert (Pins().version(1), Pins().digest(1), Pins.of(targets).digest(1)) == (None, None, None)
+    assert (Pins().version(1), Pins().digest(1), Pins.from_targets(targets).digest(1)) == (
+        None,
+        None,
+        None,
+    )

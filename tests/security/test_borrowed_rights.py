@@ -32,8 +32,8 @@ async def may(people: IdentityStore, token: str) -> dict[str, Any] | None:
     """What its bearer may, in few words."""
     who = await people.by_token(token)
     return who and {
-        "admin": who.may("system:admin"),
-        "reads": who.may("jobs:read"),
+        "admin": who.has_permission("system:admin"),
+        "reads": who.has_permission("jobs:read"),
         "roles": who.roles,
     }
 
@@ -68,7 +68,7 @@ async def test_a_key_may_no_more_than_its_maker_may_now(database: Database, kind
     assert [await may(people, token) for token in (first, second)] == [LESS] * 2
     later = await people.standing("second", "api_key")
     assert later is not None
-    assert not later.may("system:admin")
+    assert not later.has_permission("system:admin")
     gone = {"user": "users", "service": "service_clients", "external": "external_people"}[kind]
     await database.fetch(f"delete from {gone} returning name")
     assert [await may(people, token) for token in (first, second)] == [None] * 2
@@ -175,7 +175,7 @@ async def test_a_service_may_no_more_than_whoever_registered_it_may_now(database
 
     async def may_all() -> list[bool | None]:
         found = [await people.standing(name, "service") for name in names]
-        return [who and who.may("system:admin") for who in found]
+        return [who and who.has_permission("system:admin") for who in found]
 
     assert await may_all() == [True] * 4
     await people.users.change("1", "user.updated", grants=[VIEWER])

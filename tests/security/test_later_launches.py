@@ -221,4 +221,4 @@ async def test_what_a_platform_token_said_is_kept_where_it_comes_to_own_somethin
         await all_.schedule(all_.things["job", "staging"], "eves", headers=eve)
         kept = await all_.services.people.seen.standing("eve")
         assert kept is not None
-        assert kept.may("jobs:execute")
+        assert kept.has_permission("jobs:execute")

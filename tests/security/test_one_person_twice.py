@@ -99,7 +99,7 @@ async def test_a_service_and_whoever_registered_it_count_once(database: Database
         service = await people.standing(name, "service")
         assert service is not None
         with pytest.raises(Forbidden, match="may be the same person"):
-            asked().check(service, Requester.of(mia), **said)
+            asked().check(service, Requester.from_principal(mia), **said)
         asked().check(service, ADA, **said)
     assert service is not None
     approval.check(service, ADA, **said)  # it still speaks for ben
@@ -118,12 +118,12 @@ async def test_whoever_changed_a_service_may_sign_for_it(database: Database) -> 
         assert changer is not None
         before = await people.standing("portal", "service")
         assert before is not None
-        asked().check(before, Requester.of(changer), **said)
+        asked().check(before, Requester.from_principal(changer), **said)
         await people.services.replace("1", "another pem", manager, disabled=False, by=changer)
         after = await people.standing("portal", "service")
         assert after is not None
         with pytest.raises(Forbidden, match="may be the same person"):
-            asked().check(after, Requester.of(changer), **said)
+            asked().check(after, Requester.from_principal(changer), **said)
 
 
 async def test_the_person_behind_a_makers_key_and_the_keys_that_it_made_count_once(
@@ -148,7 +148,7 @@ async def test_the_person_behind_a_makers_key_and_the_keys_that_it_made_count_on
         (made["first"], made["third"]),
     ):
         with pytest.raises(Forbidden, match="may be the same person"):
-            asked().check(key, Requester.of(asker), **said)
+            asked().check(key, Requester.from_principal(asker), **said)
     asked().check(made["third"], Requester("dan", "user", "dan"), **said)
 
 
@@ -164,10 +164,10 @@ PORTALS = [
 def test_a_service_counts_once_for_whomever_it_speaks(first: Principal, second: Principal) -> None:
     approval, said = asked(needed=2), {"approve": True, "override": False, "reason": None}
     with pytest.raises(Conflict, match="approve"):
-        approval.check(second, ADA, approvers=[Requester.of(first)], **said)
+        approval.check(second, ADA, approvers=[Requester.from_principal(first)], **said)
     other = Principal.of_role("portals/user/eve", "manager", "service", person="eve")
     if first.person != "eve":
-        approval.check(other, ADA, approvers=[Requester.of(first)], **said)
+        approval.check(other, ADA, approvers=[Requester.from_principal(first)], **said)
 
 
 async def test_a_service_passes_by_a_role_only_if_the_user_has_it_too(

@@ -115,7 +115,7 @@ async def test_a_pending_launch_holds_no_slots_and_starts_with_its_approval(
 
 async def test_waves_of_an_approved_launch_open_as_of_any_other(database: Database) -> None:
     policy = Policy.model_validate({"waves": [1, "100%"], "max_fail": 0})
-    execution, approval = await asked(database, 3, strategy=Strategy.of(policy, [1, 3]))
+    execution, approval = await asked(database, 3, strategy=Strategy.from_policy(policy, [1, 3]))
     owner, ledger = Owner(database), Ledger(database)
     await ledger.recount()
     assert (await read(database, execution)).waves == {"open": 1, "total": 2}

@@ -32,7 +32,7 @@ BROKE = RunError(ErrorCode.NONZERO_EXIT, "exit status 1")
 
 def strategy(waves: Sequence[int], **policy: object) -> Strategy:
     """Return a strategy with this many targets in each wave."""
-    return Strategy.of(Policy.model_validate(policy), list(accumulate(waves)))
+    return Strategy.from_policy(Policy.model_validate(policy), list(accumulate(waves)))
 
 
 async def fail(owner: Owner, runs: Sequence[Claimed]) -> Settled:

@@ -40,7 +40,7 @@ def test_each_role_holds_all_of_the_one_before_and_more() -> None:
     ],
 )
 def test_a_role_may_what_the_contract_says(role: str, permission: str, held: bool) -> None:
-    assert Principal.of_role("ada", role, "api_key").may(permission) is held
+    assert Principal.of_role("ada", role, "api_key").has_permission(permission) is held
 
 
 @pytest.mark.parametrize(

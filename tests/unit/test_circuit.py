@@ -18,7 +18,7 @@ from opsjobs.model.circuit import (
     Report,
     Right,
     change,
-    words,
+    describe_open,
 )
 from opsjobs.model.execution import OFFLINE, ErrorCode
 
@@ -40,7 +40,7 @@ def told(
     at: datetime = NOW,
     login: str = "a",
 ) -> Circuit:
-    return circuit.told(Report(KEY, login, code, "no", token), at, POLICY)
+    return circuit.after_report(Report(KEY, login, code, "no", token), at, POLICY)
 
 
 def after(seconds: float) -> datetime:
@@ -160,7 +160,7 @@ def test_the_world_is_told_of_open_and_closed_only() -> None:
 
 
 def test_the_words_say_why_until_when_and_what_to_do() -> None:
-    said = words("web-1", told(Circuit("a"), ErrorCode.AUTH_FAILED))
+    said = describe_open("web-1", told(Circuit("a"), ErrorCode.AUTH_FAILED))
     assert "auth_failed" in said
     assert "2026-01-01 00:10:00Z" in said
     assert "opsjobs circuits reset web-1" in said

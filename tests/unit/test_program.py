@@ -106,7 +106,7 @@ def test_a_machine_that_has_another_name_now_has_the_same_run() -> None:
         env = {"OPSJOBS_TARGET": name, "OPSJOBS_HOST": name, "OPSJOBS_JOB": "a"}
         return (
             StartOrder(KEY, "true", 60, environment=env).digest,
-            StartOrder.of(KEY, replace(SCRIPT, env=env), 60).digest,
+            StartOrder.for_program(KEY, replace(SCRIPT, env=env), 60).digest,
         )
 
     assert ordered("web-1") == ordered("web-2")
@@ -115,8 +115,8 @@ def test_a_machine_that_has_another_name_now_has_the_same_run() -> None:
 def test_a_command_with_nothing_but_variables_is_the_order_that_it_always_was() -> None:
     env = {"A": "b"}
     plain = StartOrder(KEY, "true", 60, environment=env)
-    assert StartOrder.of(KEY, Program(command="true", env=env), 60) == plain
-    more = StartOrder.of(KEY, Program(command="true", env=env, cwd="/"), 60)
+    assert StartOrder.for_program(KEY, Program(command="true", env=env), 60) == plain
+    more = StartOrder.for_program(KEY, Program(command="true", env=env, cwd="/"), 60)
     assert more.program is not None
     assert more.command == "true"
     assert len({plain.digest, more.digest, StartOrder(KEY, "true", 60).digest}) == 3

@@ -29,7 +29,7 @@ def rendered(action: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
     made = draft({"key": "stop", "command": "x"}, action)
     return Rendering(
         made.actions[1].model_dump(mode="json"), names_of(made.parameters, ["stop"])
-    ).of(TREE, **kwargs)
+    ).render(TREE, **kwargs)
 
 
 def test_a_command_is_quoted_and_everything_else_is_the_value_itself() -> None:

@@ -39,7 +39,7 @@ policies:
 def test_a_finding_has_the_severity_of_the_place(
     context: Context, severity: SafetyVerdict | None
 ) -> None:
-    found = read(TEXT).judged([WARN], context, [context.labels])
+    found = read(TEXT).apply([WARN], context, [context.labels])
     assert [f.severity for f in found] == ([severity] if severity else [])
 
 
@@ -54,7 +54,7 @@ def test_a_finding_has_the_severity_of_the_place(
 def test_a_policy_makes_less_of_a_finding_only_by_labels_of_each_target_and_never_by_tags(
     targets: list[set[str]], severity: SafetyVerdict | None
 ) -> None:
-    found = read(TEXT).judged([WARN], Context(labels=frozenset({"team=web"})), targets)
+    found = read(TEXT).apply([WARN], Context(labels=frozenset({"team=web"})), targets)
     assert [f.severity for f in found] == ([severity] if severity else [])
 
 
@@ -97,4 +97,4 @@ def test_no_policy_makes_less_of_a_text_that_could_not_be_judged() -> None:
         ("block", SafetyVerdict.BLOCK),
     ):
         policies = read(f"policies: [{{name: all, rules: {{unjudged: {verdict}}}}}]")
-        assert [f.severity for f in policies.judged([unjudged], Context(), [set()])] == [severity]
+        assert [f.severity for f in policies.apply([unjudged], Context(), [set()])] == [severity]

@@ -11,7 +11,7 @@ WAVES = [1, 5, 40]
 
 
 def of(**policy: object) -> Strategy:
-    return Strategy.of(Policy.model_validate(policy), WAVES)
+    return Strategy.from_policy(Policy.model_validate(policy), WAVES)
 
 
 def test_a_strategy_knows_where_its_waves_end() -> None:
@@ -36,9 +36,9 @@ def test_more_than_max_fail_is_more_than_the_limit(
 
 
 def test_plain_is_what_has_nothing_between_its_runs() -> None:
-    assert Strategy.of(Policy(), [2]).plain
-    assert not Strategy.of(Policy(), [1, 2]).plain
-    assert not Strategy.of(Policy(max_fail=3), [2]).plain
+    assert Strategy.from_policy(Policy(), [2]).plain
+    assert not Strategy.from_policy(Policy(), [1, 2]).plain
+    assert not Strategy.from_policy(Policy(max_fail=3), [2]).plain
 
 
 def test_a_check_is_the_last_action_and_a_barrier() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 from kit.hostile import HOSTILE
 from opsjobs.model.quoting import Shell, Unquotable, cmd, posix, powershell, quote_for
 from opsjobs.model.secret import Secret
-from opsjobs.model.template import Template, TemplateFault, TemplateNames, looked_up
+from opsjobs.model.template import Template, TemplateFault, TemplateNames, text_lookup
 
 NAMES = TemplateNames({"v", "other-name", "token"}, {"token"}, {"stop"})
 
@@ -170,7 +170,7 @@ def test_values_are_looked_up_where_conditions_find_them() -> None:
         "target": {"name": "web-1", "labels": {"a.b": "x"}},
         "actions": {"stop": {"exit_code": 0, "outputs": {"a.b": {"k": 1}}}},
     }
-    value = looked_up(tree)
+    value = text_lookup(tree)
     names = [
         "v",
         "list",

@@ -81,7 +81,7 @@ async def create(
     await _check_person(services.people, draft.person)
     new = NewKey(
         draft.name,
-        [grant.kept() for grant in grants],
+        [grant.dump() for grant in grants],
         draft.expires_at,
         draft.person,
         draft.reuse_name,

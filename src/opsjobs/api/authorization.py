@@ -61,7 +61,9 @@ def bounds(
 
     `permission`: the one that it takes (default: the route's). `sees`: the one to look at things.
     """
-    return Bounds.of(principal_of(request), permission or permission_of(request), sees=sees)
+    return Bounds.for_principal(
+        principal_of(request), permission or permission_of(request), sees=sees
+    )
 
 
 def admitted(request: Request, noun: str, ref: object, thing: T, *, sees: str) -> T:
@@ -90,7 +92,7 @@ def admit(
     if principal.reach(permission).holds(labels):
         return
     if not principal.reach(sees).holds(labels):
-        raise NotFound.of(noun, ref)
+        raise NotFound.for_ref(noun, ref)
     detail = (
         f"{principal.name} may see the {noun} {ref}, but does not hold {permission} for it. "
         "Ask an administrator."
@@ -126,7 +128,7 @@ async def requester(request: Request) -> dict[str, Any]:
 def check_grantable(request: Request, grants: Iterable[GrantDraft]) -> None:
     """Raise Forbidden if the caller gives grants that it does not hold."""
     giver = principal_of(request)
-    if not all(may_give(giver, grant) for grant in grants_of(one.kept() for one in grants)):
+    if not all(may_give(giver, grant) for grant in grants_of(one.dump() for one in grants)):
         detail = (
             f"{giver.name} grants more than {giver.name} holds. "
             "Ask an administrator who holds all of it."

@@ -189,7 +189,7 @@ async def test(id: str, services: ServicesDep) -> Response:
     credential: StoredCredential = await services.vault.get(id)
     opened: dict[str, Credential] = await services.vault.open_many([str(credential.id)])
     if str(credential.id) not in opened:
-        raise NotFound.of("credential", id)
+        raise NotFound.for_ref("credential", id)
     result = (await try_credential(opened[str(credential.id)], services.elsewhere.fetch)).data()
     await services.vault.tested(credential, result)
     return JSONResponse(result)

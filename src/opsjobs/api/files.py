@@ -66,7 +66,7 @@ def _admit(request: Request, ref: object, stored: StoredFile) -> None:
     if reach(request) is not None and not is_caller(
         request, stored.created_by, stored.created_by_kind
     ):
-        raise NotFound.of("file", ref)
+        raise NotFound.for_ref("file", ref)
 
 
 FileDep = Annotated[StoredFile, Depends(load_file)]

@@ -16,7 +16,7 @@ from opsjobs.api.request import ServicesDep, principal_of, services_of
 from opsjobs.api.schemas.jobs import AppliedOut, JobExportOut
 from opsjobs.engine.launching.validation import warnings_of
 from opsjobs.model.api_model import Overriding
-from opsjobs.model.diff import written
+from opsjobs.model.diff import export_definition
 from opsjobs.model.draft_error import fault
 from opsjobs.model.job import JobDraft
 from opsjobs.model.safety_verdict import Vetted
@@ -76,7 +76,7 @@ async def export(
         found += [stored.job.definition for stored in page.items]
         if (cursor := page.next) is None:
             break
-    bodies = [written(draft) for draft in found[:JOBS_MAX]]
+    bodies = [export_definition(draft) for draft in found[:JOBS_MAX]]
     await audit.note(services.database, "job.exported", "job", None, after={"jobs": len(bodies)})
     return JSONResponse({"jobs": bodies})
 

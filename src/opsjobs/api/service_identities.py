@@ -63,7 +63,7 @@ async def create(
     load_public_key(draft.public_key)
     check_grantable(request, draft.grants)
     check_reuse_name(request, reuse_name=draft.reuse_name)
-    kept = [grant.kept() for grant in draft.grants]
+    kept = [grant.dump() for grant in draft.grants]
     service = await services.people.services.create(
         draft.name,
         draft.public_key,
@@ -131,7 +131,7 @@ async def replace(
         raise Conflict("name_stays", detail, errors=[FieldError("/name", detail, "name_stays")])
     load_public_key(draft.public_key)
     check_grantable(request, draft.grants)
-    kept = [grant.kept() for grant in draft.grants]
+    kept = [grant.dump() for grant in draft.grants]
     by = principal_of(request)
     changed = await services.people.services.replace(
         id, draft.public_key, kept, disabled=draft.disabled, basis=change.basis, by=by

@@ -279,7 +279,7 @@ async def _endpoint(request: Request, stored: StoredTarget) -> Endpoint:
     services = services_of(request)
     found: dict[str, Endpoint] = await services.inventory.endpoints([target_id])
     if target_id not in found:
-        raise NotFound.of("target", target_id)
+        raise NotFound.for_ref("target", target_id)
     scopes = await CredentialScopes.load(services.vault, found.values(), {})
     return scopes.apply_to_endpoint(found[target_id], None)
 

@@ -201,7 +201,7 @@ async def _weaker(request: Request, id: str) -> User:
 
 
 def _to_stored(grants: list[GrantDraft]) -> list[dict[str, object]]:
-    return [grant.kept() for grant in grants]
+    return [grant.dump() for grant in grants]
 
 
 class LoginDraft(ApiModel):

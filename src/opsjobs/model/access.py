@@ -178,7 +178,7 @@ class Principal:
         """Return a principal with one role."""
         return cls(name, kind, (Grant.of_role(role, scope),), (role,), person)
 
-    def may(self, permission: str) -> bool:
+    def has_permission(self, permission: str) -> bool:
         """Return True if any grant gives the permission, in any spelling.
 
         Spellings are `jobs:read`, `jobs.read` and `read_jobs`."""

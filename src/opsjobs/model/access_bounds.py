@@ -24,7 +24,9 @@ class Bounds:
     permission: str = "*"
 
     @classmethod
-    def of(cls, principal: Principal, permission: str, *, sees: str = "targets:read") -> Bounds:
+    def for_principal(
+        cls, principal: Principal, permission: str, *, sees: str = "targets:read"
+    ) -> Bounds:
         """Return the bounds for `permission` on things that holders of `sees` may see."""
         act = principal.reach(permission)
         return cls(act, act | principal.reach(sees), permission)

@@ -62,7 +62,7 @@ class Requester:
     makers: Sequence[str] = ()
 
     @classmethod
-    def of(cls, principal: Principal) -> Requester:
+    def from_principal(cls, principal: Principal) -> Requester:
         """Return the principal as a requester."""
         return cls(principal.name, principal.kind, principal.person, principal.makers)
 
@@ -260,7 +260,11 @@ def _approved_by(principal: Principal, approver: Requester) -> str:
 def check_override(principal: Principal, reason: str | None) -> None:
     """Raise Forbidden without safety:override everywhere, Invalid without a reason."""
     if not principal.reach(OVERRIDE).everywhere:
-        how = "holds it within a scope only" if principal.may(OVERRIDE) else "does not hold it"
+        how = (
+            "holds it within a scope only"
+            if principal.has_permission(OVERRIDE)
+            else "does not hold it"
+        )
         detail = f"An override takes {OVERRIDE}, and {principal.name} {how}: ask another person to approve, or an administrator."
         raise Forbidden("forbidden", detail)
     if not (reason or "").strip():

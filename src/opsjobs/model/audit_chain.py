@@ -163,7 +163,7 @@ class ChainWalk:
     def _unsigned(self, row: Mapping[str, Any], link: ChainLink) -> ChainBreak | None:
         if self._keys is None:
             return None
-        signature = Signature.of(row.get("key_id"), row.get("mac"))
+        signature = Signature.from_columns(row.get("key_id"), row.get("mac"))
         own = row["action"] in OWN and self._ends is not None and row["id"] > self._ends.anchor_id
         text = bytes.fromhex(link.hash)
         proof = self._keys.proof(Part.OWN if own else Part.ROW, text, signature)

@@ -45,7 +45,7 @@ class Signature:
     mac: str
 
     @classmethod
-    def of(cls, key: str | None, mac: str | None) -> Signature | None:
+    def from_columns(cls, key: str | None, mac: str | None) -> Signature | None:
         """Return the signature of a row, or None if it has none."""
         return cls(key, mac) if key is not None and mac is not None else None
 

@@ -141,7 +141,7 @@ class Circuit:
             return False
         return not (wish.insist and self.code in OFFLINE)
 
-    def told(self, report: Report, now: datetime, policy: CircuitPolicy) -> Circuit:
+    def after_report(self, report: Report, now: datetime, policy: CircuitPolicy) -> Circuit:
         """Return the circuit after a try.
 
         Reports about an earlier login, or with errors unrelated to the login, change nothing."""
@@ -195,7 +195,7 @@ def change(before: Circuit, after: Circuit) -> CircuitState | None:
     return CircuitState.CLOSED if now else CircuitState.OPEN
 
 
-def words(target_name: str, circuit: Circuit) -> str:
+def describe_open(target_name: str, circuit: Circuit) -> str:
     """Return why there is no session, for people."""
     since = f"{circuit.since:%Y-%m-%d %H:%M:%SZ}" if circuit.since else "just now"
     until = f"{circuit.until:%Y-%m-%d %H:%M:%SZ}" if circuit.until else "a while"

@@ -30,7 +30,7 @@ def _differences_at(old: dict[str, Any], new: dict[str, Any], key: str, at: str)
     return differences(old[key], new[key], at) if key in old and key in new else [at]
 
 
-def written(draft: JobDraft) -> dict[str, Any]:
+def export_definition(draft: JobDraft) -> dict[str, Any]:
     """Return the body of POST /jobs that creates this job, without defaults.
 
     People keep it in a file."""

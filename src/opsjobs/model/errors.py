@@ -63,8 +63,8 @@ class NotFound(Refusal):
     status = 404
 
     @classmethod
-    def of(cls, noun: str, ref: object) -> NotFound:
-        """Return the error for a noun and a reference: `of("job", 7)` says "There is no job 7."."""
+    def for_ref(cls, noun: str, ref: object) -> NotFound:
+        """Return the error for a noun and a reference: `("job", 7)` says "There is no job 7."."""
         return cls(f"{noun.replace(' ', '_')}_not_found", f"There is no {noun} {ref}.")
 
 

@@ -50,7 +50,9 @@ def _example(reach: Reach) -> str:
     )
 
 
-def shown(waiting_on: Mapping[str, Any] | None, *, everything: bool) -> Mapping[str, Any] | None:
+def redact_waiting(
+    waiting_on: Mapping[str, Any] | None, *, everything: bool
+) -> Mapping[str, Any] | None:
     """Return what an execution waits for, reduced to what the viewer may see.
 
     `everything`: the viewer may see all executions. A viewer of one execution may see those that

@@ -67,7 +67,7 @@ class GrantDraft(ApiModel):
             raise ValueError("give either a role or permissions")
         return self
 
-    def kept(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, Any]:
         """Return the grant as it is stored and shown."""
         return {
             "role": self.role and self.role.value,

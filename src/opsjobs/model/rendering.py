@@ -21,7 +21,7 @@ from opsjobs.model.job_graph import before_each
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.pattern import pattern
 from opsjobs.model.quoting import Shell, quote_for
-from opsjobs.model.template import Template, TemplateFault, TemplateNames, found, looked_up
+from opsjobs.model.template import Template, TemplateFault, TemplateNames, look_up, text_lookup
 
 _KINDS: Mapping[str, ValueKind] = {
     "integer": ValueKind.NUMBER,
@@ -126,7 +126,7 @@ class Rendering:
         self._names = names
         self._commands: dict[Shell, Template] = {}
 
-    def of(
+    def render(
         self,
         values: Mapping[str, Any],
         shell: Shell = "posix",
@@ -136,7 +136,7 @@ class Rendering:
         """Return the action rendered for one target. Raises TemplateFault, Unquotable.
 
         `value`: looks up texts by name, if other than those of `values`."""
-        value = value or looked_up(values)
+        value = value or text_lookup(values)
         rendered = dict(self._action)
         if "command" in rendered:
             rendered["command"] = self._command(shell).render(value, quote_for(shell))
@@ -152,7 +152,7 @@ class Rendering:
 
     def command(self, values: Mapping[str, Any], shell: Shell = "posix") -> str:
         """Return only the command line. Raises TemplateFault, Unquotable."""
-        return self._command(shell).render(looked_up(values), quote_for(shell))
+        return self._command(shell).render(text_lookup(values), quote_for(shell))
 
     def _command(self, shell: Shell) -> Template:
         if shell not in self._commands:
@@ -188,8 +188,8 @@ class Rendering:
                 template = Template.plain(text, names)
                 alone = template.texts == ("", "")
                 passed[name] = (
-                    found(values, template.names[0])
+                    look_up(values, template.names[0])
                     if alone
-                    else template.render(looked_up(values))
+                    else template.render(text_lookup(values))
                 )
         return passed

@@ -66,7 +66,7 @@ class VaultSource(ApiModel):
     version: int | None = Field(default=None, ge=1, le=1 << 31)
     namespace: Segments | None = None
 
-    def wanted(self, type_: str) -> dict[str, str]:
+    def fields_for(self, type_: str) -> dict[str, str]:
         """Return the field of each part that this credential type needs or `fields` names."""
         return {part: part for part in _NEEDED.get(type_, ())} | {**self.fields}
 

@@ -67,7 +67,7 @@ class StartOrder:
 
     `timeout_seconds`, `grace_seconds` (TERM to KILL) and `limit_bytes` of each output file are
     enforced on the target itself. `program`: the program, if it is more than a plain `command`;
-    `command` is its text then (see `StartOrder.of`)."""
+    `command` is its text then (see `StartOrder.for_program`)."""
 
     key: RunKey
     command: str
@@ -79,7 +79,9 @@ class StartOrder:
     program: Program | None = None
 
     @classmethod
-    def of(cls, key: RunKey, program: Program, timeout_seconds: float, **more: Any) -> StartOrder:
+    def for_program(
+        cls, key: RunKey, program: Program, timeout_seconds: float, **more: Any
+    ) -> StartOrder:
         """Return an order for a program.
 
         A plain command line with variables makes the same order as in earlier releases."""

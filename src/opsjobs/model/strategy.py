@@ -26,7 +26,7 @@ class Strategy:
     pause_on_fail: bool = False
 
     @classmethod
-    def of(cls, policy: Policy, sizes: Sequence[int]) -> Strategy:
+    def from_policy(cls, policy: Policy, sizes: Sequence[int]) -> Strategy:
         """Return the policy's strategy for waves that end at these numbers of runs."""
         counts = [size - before for size, before in zip(sizes, [0, *sizes], strict=False)]
         gate = policy.gate

@@ -78,7 +78,7 @@ class Pins:
     digests: bytes | None = None
 
     @classmethod
-    def of(cls, targets: Sequence[Target], digests: bytes | None = None) -> Pins:
+    def from_targets(cls, targets: Sequence[Target], digests: bytes | None = None) -> Pins:
         """Return the pins of targets; `digests`: the digest of each, if they need an approval."""
         return cls(b"".join(target.version.to_bytes(VERSION_BYTES) for target in targets), digests)
 

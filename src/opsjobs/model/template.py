@@ -39,7 +39,7 @@ class TemplateNames:
     secrets: Collection[str] = ()
     actions: Collection[str] = ()
 
-    def known(self, name: str) -> bool:
+    def is_replaced(self, name: str) -> bool:
         """Return True if the name is replaced; names for the shell are not.
 
         Raises TemplateFault for a probable mistake."""
@@ -82,23 +82,25 @@ class Template:
         """
         if "${" not in text:
             return cls((text,), ())
-        found = places(text, _finder(names), shell)
-        for place in found:
+        look_up = places(text, _finder(names), shell)
+        for place in look_up:
             if place.fault is not None:
                 words = f"${{{place.name}}} stands {place.fault}: its value is quoted by itself, take the quotes away"
                 raise TemplateFault("quoted_parameter", words)
-        return cls._of(text, [(place.name, place.start, place.end) for place in found])
+        return cls._from_holes(text, [(place.name, place.start, place.end) for place in look_up])
 
     @classmethod
     def plain(cls, text: str, names: TemplateNames) -> Template:
         """Parse a text that no shell reads, such as an argument or a path.
 
         Raises TemplateFault."""
-        found = [m for m in _HOLE.finditer(text) if names.known(m[1])] if "${" in text else []
-        return cls._of(text, [(m[1], m.start(), m.end()) for m in found])
+        look_up = (
+            [m for m in _HOLE.finditer(text) if names.is_replaced(m[1])] if "${" in text else []
+        )
+        return cls._from_holes(text, [(m[1], m.start(), m.end()) for m in look_up])
 
     @classmethod
-    def _of(cls, text: str, holes: list[tuple[str, int, int]]) -> Template:
+    def _from_holes(cls, text: str, holes: list[tuple[str, int, int]]) -> Template:
         ends = [0, *(end for _, _, end in holes)]
         starts = [*(start for _, start, _ in holes), len(text)]
         return cls(
@@ -119,18 +121,18 @@ class Template:
         return "".join(parts)
 
 
-def looked_up(values: Mapping[str, Any]) -> Callable[[str], str | None]:
+def text_lookup(values: Mapping[str, Any]) -> Callable[[str], str | None]:
     """Return a function that looks up the text of a name in the values of conditions.
 
     Parameters are found by their name, the others by their path."""
 
     def value(name: str) -> str | None:
-        return text_of(found(values, name))
+        return text_of(look_up(values, name))
 
     return value
 
 
-def found(values: Mapping[str, Any], name: str) -> Any:
+def look_up(values: Mapping[str, Any], name: str) -> Any:
     """Return the value of a name with its type; None if there is none."""
     parameters = values.get("parameters", {})
     if name in parameters:
@@ -149,7 +151,7 @@ def _finder(names: TemplateNames) -> Callable[[str, int], re.Match[str] | None]:
         if text[at] != "$" or (match := _HOLE.match(text, at)) is None:
             return None
         if match[1] not in known:
-            known[match[1]] = names.known(match[1])
+            known[match[1]] = names.is_replaced(match[1])
         return match if known[match[1]] else None
 
     return find

@@ -204,7 +204,7 @@ def _grants(claims: Claims) -> tuple[Grant, ...]:
         raise rejected("has grants that cannot be read (opsjobs_grants)") from None
     if any(_UNSTORABLE.search(draft.scope) for draft in drafts):
         raise rejected("has characters in opsjobs_grants that no scope has")
-    return grants_of(draft.kept() for draft in drafts)
+    return grants_of(draft.dump() for draft in drafts)
 
 
 def _is_short_text(told: object) -> TypeGuard[str]:

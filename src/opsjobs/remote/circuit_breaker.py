@@ -21,7 +21,7 @@ from opsjobs.model.circuit import (
     CircuitState,
     Report,
     Right,
-    words,
+    describe_open,
 )
 from opsjobs.model.errors import RemoteFailure, Unavailable
 from opsjobs.model.execution import ErrorCode
@@ -75,7 +75,7 @@ class OwnCircuits:
         """Record as the shared store does, but report no changes."""
         for report in reports:
             before = self._known.get(report.key, Circuit(report.login))
-            self._known[report.key] = before.told(report, self._now, self._policy)
+            self._known[report.key] = before.after_report(report, self._now, self._policy)
         return [None for _ in reports]
 
     async def watch(self, held: Collection[UUID]) -> set[CircuitKey]:  # noqa: ARG002  only one process
@@ -178,7 +178,7 @@ class Breaker:
             if right is Right.OPEN:
                 self._observe(None, circuit.code)
                 raise RemoteFailure(
-                    ErrorCode.CIRCUIT_OPEN, words(name, circuit), because=circuit.code
+                    ErrorCode.CIRCUIT_OPEN, describe_open(name, circuit), because=circuit.code
                 )
             if right is Right.FREE:
                 if circuit.free:

@@ -11,7 +11,7 @@ exported here load none.
 from __future__ import annotations
 
 from opsjobs.safety.context import Context
-from opsjobs.safety.inputs import ProgramInputs, of_texts
+from opsjobs.safety.inputs import ProgramInputs, inputs_from_texts
 from opsjobs.safety.question import SafetyQuestion
 
-__all__ = ["Context", "ProgramInputs", "SafetyQuestion", "of_texts"]
+__all__ = ["Context", "ProgramInputs", "SafetyQuestion", "inputs_from_texts"]

@@ -95,7 +95,7 @@ def run(
                 (
                     "bash",
                     normal(words[0], place.cwd),
-                    place.with_given(place.given.called(words[1:])),
+                    place.with_given(place.given.with_arguments(words[1:])),
                 )
             )
         _keep(trace, called, place, io)
@@ -125,7 +125,7 @@ def _names(trace: Trace, word: str) -> list[str]:
 def _within(trace: Trace, one: Inner, place: SourcePosition, io: Io, layer: int) -> None:
     match one:
         case Argv(words, fed, whole, change):
-            there = place.with_given(place.given.changed(change))
+            there = place.with_given(place.given.with_changes(change))
             for argv in [words] if fed else _fed_words(words, io, whole=whole):
                 run(trace, argv, there, io if fed else NOTHING, layer=layer + 1)
         case InnerText(language, text):
@@ -134,17 +134,21 @@ def _within(trace: Trace, one: Inner, place: SourcePosition, io: Io, layer: int)
             trace.event("dynamic_program", place)
         case File(language, path, arguments) if not is_unknown(path):
             trace.ran.append(
-                (language, normal(path, place.cwd), place.with_given(place.given.called(arguments)))
+                (
+                    language,
+                    normal(path, place.cwd),
+                    place.with_given(place.given.with_arguments(arguments)),
+                )
             )
         case File(language, _, arguments) | Standard(language, arguments):
-            _standard(trace, language, place.with_given(place.given.called(arguments)), io)
+            _standard(trace, language, place.with_given(place.given.with_arguments(arguments)), io)
 
 
 def _inputs_of(one: InnerText, around: ProgramInputs) -> ProgramInputs:
     return (
-        around.evaluated()
+        around.for_eval()
         if one.evaluated
-        else around.changed(one.change).called(one.arguments, one.zero)
+        else around.with_changes(one.change).with_arguments(one.arguments, one.zero)
     )
 
 

@@ -48,7 +48,7 @@ def read(trace: Trace, text: str, place: SourcePosition) -> None:
     feeder: tuple[str, ...] = ()
     for command, piped in _commands(re.sub(r"\^\r?\n", "", text)):
         trace.budget.spend(1 + len(command) // 32)
-        here = place.of(command)
+        here = place.within(command)
         for way in _ways(command, variables, place.given.variables):
             trace.budget.spend(len(way) // 32)
             feeder = _run(trace, way, here, feeder if piped else ())

@@ -45,19 +45,21 @@ class ProgramInputs:
     shell: Callable[[], ProgramInputs] | None = None
     """Returns the enclosing shell's own inputs, for `eval`; None outside a shell."""
 
-    def of_children(self) -> Lookup:
+    def child_lookup(self) -> Lookup:
         """Return the lookup of the variables that programs run from here inherit."""
         return self.exported or self.variables
 
-    def called(self, arguments: Sequence[str] | None, zero: str | None = None) -> ProgramInputs:
+    def with_arguments(
+        self, arguments: Sequence[str] | None, zero: str | None = None
+    ) -> ProgramInputs:
         """Return the same environment with these arguments."""
         return replace(self, arguments=None if arguments is None else tuple(arguments), zero=zero)
 
-    def evaluated(self) -> ProgramInputs:
+    def for_eval(self) -> ProgramInputs:
         """Return the inputs of a text that the shell evaluates itself: eval, trap, source."""
         return self if self.shell is None else self.shell()
 
-    def changed(self, change: EnvironmentChange) -> ProgramInputs:
+    def with_changes(self, change: EnvironmentChange) -> ProgramInputs:
         """Return the inputs of a command that runs with a changed environment."""
         if change is SAME:
             return self
@@ -72,20 +74,20 @@ class ProgramInputs:
         """Return the inputs with these variables before all others."""
         before = self.variables
 
-        def found(name: str) -> Sequence[str]:
+        def look_up(name: str) -> Sequence[str]:
             if name in names:
                 return look(name)
             values = () if change.cleared else before(name)
             return (*values, MAYBE_EMPTY) if values and change.doubtful else values
 
-        return replace(self, variables=found, exported=None)
+        return replace(self, variables=look_up, exported=None)
 
 
-NOBODY = ProgramInputs()
+UNKNOWN_INPUTS = ProgramInputs()
 """The inputs of a program if nothing is known of them."""
 
 
-def of_texts(
+def inputs_from_texts(
     arguments: Sequence[str] | None, variables: Mapping[str, str], unknown: str = ""
 ) -> ProgramInputs:
     """Return the inputs that an action passes to a program.
@@ -93,11 +95,11 @@ def of_texts(
     A value is not known wherever `unknown` occurs in it.
     """
 
-    def marked(text: str) -> str:
+    def mark(text: str) -> str:
         return cleared(text).replace(unknown, LATER) if unknown else cleared(text)
 
-    held = {name: (marked(value),) for name, value in variables.items()}
+    held = {name: (mark(value),) for name, value in variables.items()}
     return ProgramInputs(
-        None if arguments is None else tuple(marked(word) for word in arguments),
+        None if arguments is None else tuple(mark(word) for word in arguments),
         variables=lambda name: held.get(name, ()),
     )

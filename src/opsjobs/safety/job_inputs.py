@@ -16,9 +16,9 @@ from opsjobs.model.quoting import Shell, Unquotable, posix
 from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 from opsjobs.model.secret import is_secret
 from opsjobs.model.target import Target
-from opsjobs.model.template import Template, TemplateFault, TemplateNames, looked_up
+from opsjobs.model.template import Template, TemplateFault, TemplateNames, text_lookup
 from opsjobs.safety.code_loading_paths import place_of, said_of_place, said_of_variables
-from opsjobs.safety.inputs import ProgramInputs, of_texts
+from opsjobs.safety.inputs import ProgramInputs, inputs_from_texts
 from opsjobs.safety.program import UNKNOWN, SafetyProgram, fed
 
 _INTERPRETER: Mapping[Shell, str] = {"posix": "sh", "cmd": "cmd", "powershell": "powershell"}
@@ -72,7 +72,7 @@ class JobText:
     @property
     def given(self) -> ProgramInputs:
         """The inputs in the form that a judge accepts."""
-        return of_texts(self.arguments, dict(self.variables), UNKNOWN)
+        return inputs_from_texts(self.arguments, dict(self.variables), UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ def _value(values: Mapping[str, Any], target: Target | None) -> _Value:
         if target is None
         else {"name": target.name, "host": target.host, "labels": dict(target.labels)}
     )
-    look = looked_up({**values, "target": of_target})
+    look = text_lookup({**values, "target": of_target})
 
     def value(name: str) -> str | None:
         if name in _NUMBERS:

@@ -10,7 +10,7 @@ from opsjobs.safety import command_prompt, perl_node, posix, powershell, python,
 from opsjobs.safety.budget import TEXT_BYTES_MAX, Budget, Spent
 from opsjobs.safety.command_dispatch import settle
 from opsjobs.safety.context import Context
-from opsjobs.safety.inputs import NOBODY, ProgramInputs
+from opsjobs.safety.inputs import UNKNOWN_INPUTS, ProgramInputs
 from opsjobs.safety.interpreters import language_of
 from opsjobs.safety.matching import Matcher, findings
 from opsjobs.safety.rulebook import rulebook
@@ -39,7 +39,11 @@ INTERPRETERS = ("bash", "sh", "python", "powershell", "pwsh", "cmd", "perl", "no
 
 
 def judge(
-    interpreter: str, text: str, *, context: Context | None = None, given: ProgramInputs = NOBODY
+    interpreter: str,
+    text: str,
+    *,
+    context: Context | None = None,
+    given: ProgramInputs = UNKNOWN_INPUTS,
 ) -> tuple[Finding, ...]:
     """Return the findings for this text; none if it is harmless as far as can be seen.
 
@@ -66,7 +70,7 @@ def too_large(context: Context) -> tuple[Finding, ...]:
     return findings(trace, _matcher(), context)
 
 
-def traced(interpreter: str, text: str, given: ProgramInputs = NOBODY) -> Trace:
+def traced(interpreter: str, text: str, given: ProgramInputs = UNKNOWN_INPUTS) -> Trace:
     """Return the trace of this text; exceeded bounds and unreadable parts are events in it."""
     trace = Trace(Budget(), _READERS, _matcher().names)
     if len(text.encode(errors="replace")) > TEXT_BYTES_MAX:

@@ -83,18 +83,18 @@ def other(trace: Trace, text: str, place: SourcePosition) -> None:
 def _look_over(language: str, trace: Trace, text: str, place: SourcePosition) -> None:
     trace.budget.spend(len(text) // 64 + 1)
     text = _plain(language, text)
-    here = place.of(text)
+    here = place.within(text)
     values = PerlNodeValues(
         language, text, place.given.arguments, trace.budget, is_file=place.depth <= 1
     )
     for found in _RUNS[language].finditer(text):
-        words = values.words(text[found.end() : found.end() + _CALL_CHARACTERS_MAX])
+        words = values.arguments(text[found.end() : found.end() + _CALL_CHARACTERS_MAX])
         if len(words) > 1 and not _OPTIONS.match(words[1]):
             run(trace, words, _at(place, found))
         elif words and not is_unknown(words[0]):
             trace.read("bash", as_source(words[0]), _at(place, found))
     for found in _DELETES[language].finditer(text):
-        words = values.words(text[found.end() : found.end() + _CALL_CHARACTERS_MAX])[:1]
+        words = values.arguments(text[found.end() : found.end() + _CALL_CHARACTERS_MAX])[:1]
         run(trace, ["rm", *(() if found[1] in _ONE_FILE else ("-rf",)), *words], _at(place, found))
     for found in _WRITES[language].finditer(text):
         trace.call((":",), _at(place, found), io=Io(writes=(("write", found[1]),)))
@@ -121,4 +121,4 @@ def _plain(language: str, text: str) -> str:
 def _at(place: SourcePosition, found: re.Match[str]) -> SourcePosition:
     line_start = found.string.rfind("\n", 0, found.start()) + 1
     line_end = found.string.find("\n", found.end())
-    return place.of(found.string[line_start : line_end if line_end >= 0 else None])
+    return place.within(found.string[line_start : line_end if line_end >= 0 else None])

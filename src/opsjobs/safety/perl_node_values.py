@@ -69,7 +69,7 @@ class PerlNodeValues:
                 if (plain := name.strip().lstrip("$")) and (found[2] != "@_" and n >= from_):
                     self._assigned[plain] = place
 
-    def words(self, text: str) -> list[str]:
+    def arguments(self, text: str) -> list[str]:
         """Return the arguments of a call that begins here; items of a list in it are words, too."""
         self._budget.spend(len(text) // _CHARACTERS_A_STEP)
         return [self._text(list(expression), 0) for expression in _expressions(text)]

@@ -60,7 +60,7 @@ class SafetyPolicy(ApiModel):
             and (self.become is None or context.become is self.become)
         )
 
-    def judged(self, finding: Finding) -> Finding:
+    def apply(self, finding: Finding) -> Finding:
         """Return the finding with its severity under this policy."""
         if finding.rule in self.rules:
             return replace(finding, severity=self.rules[finding.rule])
@@ -76,7 +76,7 @@ class SafetyPolicies(ApiModel):
 
     policies: list[SafetyPolicy] = Field(default_factory=list, max_length=POLICIES_MAX)
 
-    def judged(
+    def apply(
         self, found: Iterable[Finding], context: Context, targets: Sequence[Collection[str]] = ()
     ) -> tuple[Finding, ...]:
         """Return the findings with the severities of all policies applied in their order.
@@ -90,7 +90,7 @@ class SafetyPolicies(ApiModel):
         findings = list(found)
         for policy in self._holding(context):
             lowers = all(policy.holds(here) for here in each)
-            changed = [(finding, policy.judged(finding)) for finding in findings]
+            changed = [(finding, policy.apply(finding)) for finding in findings]
             findings = [
                 new
                 if (lowers and old.rule != UNJUDGED) or new.severity.rank > old.severity.rank

@@ -157,7 +157,7 @@ def read(trace: Trace, text: str, place: SourcePosition) -> None:
             warnings.simplefilter("ignore")
             tree = ast.parse(text)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
-        trace.event("unreadable", place.of(text))
+        trace.event("unreadable", place.within(text))
         return
     _PythonReading(trace, tree, text, place).whole()
 
@@ -193,7 +193,7 @@ class _PythonReading:
         lines = self._lines[
             node.lineno - 1 : min(node.end_lineno or node.lineno, node.lineno + _LINES_MAX)
         ]
-        return self._outer.of(" ".join(lines))
+        return self._outer.within(" ".join(lines))
 
     def _call(self, node: ast.Call) -> None:
         name = self._values.dotted(node.func)
@@ -247,7 +247,7 @@ class _PythonReading:
                 pairs, cleared = [(k.arg, k.value) for k in env.keywords if k.arg], not env.args
             case _:
                 return given
-        return given.changed(
+        return given.with_changes(
             EnvironmentChange(
                 tuple((name, text) for name, value in pairs for text in self._values.texts(value)),
                 cleared,

@@ -34,7 +34,7 @@ class PythonNames:
                 if isinstance(node, ast.Call):
                     self._call(node)
 
-    def given(self, node: ast.Name) -> list[ast.expr]:
+    def assigned_values(self, node: ast.Name) -> list[ast.expr]:
         """Return all expressions that the text assigns to a name.
 
         For a parameter these are the arguments of the calls of its function.

@@ -11,7 +11,7 @@ from itertools import islice, product
 from typing import Any
 
 from opsjobs.safety.budget import Budget, check_size, filled_in
-from opsjobs.safety.inputs import NOBODY, ProgramInputs
+from opsjobs.safety.inputs import UNKNOWN_INPUTS, ProgramInputs
 from opsjobs.safety.python_functions import ARGUMENTS, FUNCTIONS, METHODS, SYSTEM, call_method
 from opsjobs.safety.python_names import PythonNames
 from opsjobs.safety.symbolic_words import (
@@ -48,7 +48,9 @@ _LISTS = frozenset({"os.listdir", "os.scandir"})
 class PythonValues:
     """The values of a module's expressions: all that the text allows, MEANINGS_MAX at most."""
 
-    def __init__(self, names: PythonNames, budget: Budget, given: ProgramInputs = NOBODY) -> None:
+    def __init__(
+        self, names: PythonNames, budget: Budget, given: ProgramInputs = UNKNOWN_INPUTS
+    ) -> None:
         self._names = names
         self._budget = budget
         self._given = given
@@ -195,7 +197,7 @@ class PythonValues:
         if key in self._asked:
             return
         self._asked.add(key)
-        yield from self._names.given(node)[:MEANINGS_MAX]
+        yield from self._names.assigned_values(node)[:MEANINGS_MAX]
         self._asked.discard(key)
 
     def _variable(self, node: ast.Name) -> list[str]:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from opsjobs.safety.context import Context
-from opsjobs.safety.inputs import ProgramInputs, of_texts
+from opsjobs.safety.inputs import ProgramInputs, inputs_from_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class SafetyQuestion:
     @property
     def given(self) -> ProgramInputs:
         """The arguments and variables, in the form that a reader takes."""
-        return of_texts(self.arguments, dict(self.variables), self.unknown)
+        return inputs_from_texts(self.arguments, dict(self.variables), self.unknown)
 
     @property
     def given_characters(self) -> int:

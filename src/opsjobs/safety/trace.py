@@ -9,7 +9,7 @@ from typing import Literal
 
 from opsjobs.safety.budget import CHARACTERS_A_STEP, DEPTH_MAX, TEXT_BYTES_MAX, Budget, Spent
 from opsjobs.safety.globs import wildcards
-from opsjobs.safety.inputs import NOBODY, ProgramInputs
+from opsjobs.safety.inputs import UNKNOWN_INPUTS, ProgramInputs
 from opsjobs.safety.paths import normal, paths_if_empty, readings
 from opsjobs.safety.symbolic_words import ANY, MAYBE_EMPTY, STAR, render_word
 
@@ -33,7 +33,7 @@ class SourcePosition:
     """The number of programs around it."""
     cwd: str | None = None
     """The working folder, if it is known."""
-    given: ProgramInputs = NOBODY
+    given: ProgramInputs = UNKNOWN_INPUTS
     """The arguments and the environment of what runs there."""
 
     def deeper(self) -> SourcePosition:
@@ -48,7 +48,7 @@ class SourcePosition:
             else SourcePosition(self.excerpt, self.depth, self.cwd, given)
         )
 
-    def of(self, text: str, cwd: str | None = None) -> SourcePosition:
+    def within(self, text: str, cwd: str | None = None) -> SourcePosition:
         """Return a position within the program.
 
         `text` is the excerpt, unless an outer program has set one already.

@@ -70,7 +70,7 @@ class Approvals:
         query = f"{APPROVAL} where a.id = %(id)s or a.uuid = %(uuid)s"
         row = await self._database.fetch_one(query, {"id": named.id, "uuid": named.uuid})
         if row is None:
-            raise NotFound.of("approval", ref)
+            raise NotFound.for_ref("approval", ref)
         return parse_approval(row)
 
     async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[Approval]:
@@ -105,7 +105,7 @@ class Approvals:
         """
         row = await self._database.fetch_one(_SUBJECT, [execution_id])
         if row is None:
-            raise NotFound.of("execution", execution_id)
+            raise NotFound.for_ref("execution", execution_id)
         return AskedAbout(
             **{**row, "targets": [TargetName(*target) for target in row["targets"] or ()]}
         )

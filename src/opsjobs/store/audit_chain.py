@@ -111,7 +111,7 @@ def parse_chain(row: DictRow) -> Chain:
     )
     return Chain(
         Ends(base, head, row["anchor_seal"], row["anchor_id"]),
-        Signature.of(row["key_id"], row["mac"]),
+        Signature.from_columns(row["key_id"], row["mac"]),
     )
 
 

@@ -177,7 +177,7 @@ class AuditLog:
     async def _retained_base(self, connection: Connection) -> int:
         """Return the number behind which the chain begins by the sealer's newest row; 0 if none."""
         for row in await (await connection.execute(_BASES)).fetchall():
-            signature = Signature.of(row["key_id"], row["mac"])
+            signature = Signature.from_columns(row["key_id"], row["mac"])
             if self._keys.proof(Part.OWN, bytes.fromhex(row["hash"]), signature) in (
                 Proof.GOOD,
                 Proof.NONE,

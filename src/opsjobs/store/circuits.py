@@ -152,7 +152,7 @@ class CircuitStore:
             here = {key: _circuit(row) for key, row in rows.items()}
             for report in reports:
                 before = here[report.key]
-                here[report.key] = replace(before, login=before.login or report.login).told(
+                here[report.key] = replace(before, login=before.login or report.login).after_report(
                     report, now, self._policy
                 )
                 told.append(change(before, here[report.key]))

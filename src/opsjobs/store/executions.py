@@ -11,7 +11,7 @@ from typing import Any
 from opsjobs.model.access import Reach
 from opsjobs.model.action import line_of
 from opsjobs.model.errors import NotFound
-from opsjobs.model.exclusive_names import shown
+from opsjobs.model.exclusive_names import redact_waiting
 from opsjobs.model.execution import (
     ErrorCode,
     Execution,
@@ -248,7 +248,7 @@ class Executions:
             {"id": named.id, "uuid": named.uuid},
         )
         if row is None:
-            raise NotFound.of("execution", ref)
+            raise NotFound.for_ref("execution", ref)
         return _execution(row, everything=everything)
 
     async def with_waiting_reason(self, execution: Execution) -> Execution:
@@ -405,9 +405,11 @@ class Executions:
         """
         given = {**_parameters(execution), "action": action}
         page = await GROUPS.page(self._database, request, given)
-        shown = [row["id"] for row in page.items]
+        redact_waiting = [row["id"] for row in page.items]
         rows = (
-            await self._database.fetch(_GROUP_HEADS, {**given, "runs": shown}) if page.items else []
+            await self._database.fetch(_GROUP_HEADS, {**given, "runs": redact_waiting})
+            if page.items
+            else []
         )
         heads = {(row["target_run_id"], row["stream"]): row["head"] for row in rows}
         return page.map(
@@ -461,7 +463,7 @@ def _execution(row: Mapping[str, Any], *, everything: bool = False) -> Execution
         paused_by=row["paused_by"],
         pause_reason=row["pause_reason"],
         waves=row["waves"],
-        waiting_on=shown(row["waiting_on"], everything=everything),
+        waiting_on=redact_waiting(row["waiting_on"], everything=everything),
         retries=tuple(row["retries"]),
         requested_by_kind=row["requested_by_kind"],
         labels=row["labels"],

@@ -216,7 +216,7 @@ class Jobs:
             [reference.id, reference.uuid],
         )
         if row is None:
-            raise NotFound.of("job", ref)
+            raise NotFound.for_ref("job", ref)
         return _stored(row)
 
     async def knows(self, ref: str) -> bool:
@@ -459,7 +459,7 @@ async def _locked(connection: Connection, ref: str, if_match: Collection[int] | 
     query = "select id, version from jobs where (id = %s or uuid = %s) and state <> 'archived' for no key update"
     row = await (await connection.execute(query, [reference.id, reference.uuid])).fetchone()
     if row is None:
-        raise NotFound.of("job", ref)
+        raise NotFound.for_ref("job", ref)
     if if_match is not None and row["version"] not in if_match:
         detail = f"The job is at version {row['version']} by now: read it again, and send its ETag as If-Match."
         raise Precondition("stale_version", detail, status=412)

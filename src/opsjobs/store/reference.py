@@ -39,7 +39,7 @@ class Reference:
         """Return the reference that `ref` spells. Raises NotFound for -1, 2**70 or `x`."""
         parsed = cls.parse(str(ref))
         if parsed is None:
-            raise NotFound.of(noun, _shorten(str(ref)))
+            raise NotFound.for_ref(noun, _shorten(str(ref)))
         return parsed
 
     @classmethod
@@ -67,7 +67,7 @@ async def find(
     query = f"{select} where {alias}id = %(id)s or {alias}uuid = %(uuid)s"
     row = await database.fetch_one(query, {"id": named.id, "uuid": named.uuid})
     if row is None:
-        raise NotFound.of(noun, ref)
+        raise NotFound.for_ref(noun, ref)
     return row
 
 
@@ -77,7 +77,7 @@ async def lock(connection: Connection, noun: str, ref: str | int, select: str) -
     query = f"{select} where id = %(id)s or uuid = %(uuid)s for update"
     row = await (await connection.execute(query, {"id": named.id, "uuid": named.uuid})).fetchone()
     if row is None:
-        raise NotFound.of(noun, ref)
+        raise NotFound.for_ref(noun, ref)
     return row
 
 

@@ -48,7 +48,7 @@ class Parents:
             {"id": named.id, "uuid": named.uuid},
         )
         if row is None:
-            raise NotFound.of("execution", ref)
+            raise NotFound.for_ref("execution", ref)
         return Parent(**row)
 
     async def get_many(self, execution_ids: Collection[int]) -> list[Parent]:

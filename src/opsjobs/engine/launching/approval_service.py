@@ -163,7 +163,7 @@ class ApprovalService:
         who = await self._standing(
             about.requested_by, cast("PrincipalKind", about.requested_by_kind)
         )
-        return None if who is None else replace(Requester.of(who), kind=None)
+        return None if who is None else replace(Requester.from_principal(who), kind=None)
 
     async def _unchanged(self, approval: Approval, about: AskedAbout) -> bool:
         salt = await self._approvals.salt(approval.id)

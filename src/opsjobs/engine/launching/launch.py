@@ -342,7 +342,7 @@ class Launcher:
             requested_by=requested_by[0],
             requested_by_kind=requested_by[1],
             reason=order.reason,
-            strategy=Strategy.of(order.policy, planned.waves),
+            strategy=Strategy.from_policy(order.policy, planned.waves),
             names=order.policy.exclusive,
             hold_seconds=order.policy.hold_offline,
         )

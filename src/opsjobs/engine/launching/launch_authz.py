@@ -53,7 +53,7 @@ class CurrentRights:
                 f"{name} ({describe_kind(kind)}) is gone, disabled or expired, "
                 "and nothing is launched in that name",
             )
-        bounds = Bounds.of(principal, EXECUTE)
+        bounds = Bounds.for_principal(principal, EXECUTE)
         if not bounds.act.scopes:
             raise Forbidden("out_of_reach", f"{name} no longer holds {EXECUTE}")
         bounds.check_labels(labels, f"The job {job}")
@@ -72,7 +72,7 @@ class CurrentRights:
     async def requester(self, name: str, kind: IdentityKind) -> Requester:
         """Return this identity as a requester, with its human if known. Raises Unavailable."""
         principal = await self._find(name, kind)
-        return Requester.of(principal) if principal is not None else Requester(name, kind)
+        return Requester.from_principal(principal) if principal is not None else Requester(name, kind)
 
     async def _find(self, name: str, kind: IdentityKind) -> Principal | None:
         if kind == "system":

@@ -17,7 +17,7 @@ from opsjobs.model.quoting import Unquotable
 from opsjobs.model.rendering import Rendering
 from opsjobs.model.secret import is_secret
 from opsjobs.model.target import Target
-from opsjobs.model.template import TemplateFault, TemplateNames, looked_up
+from opsjobs.model.template import TemplateFault, TemplateNames, text_lookup
 from opsjobs.store.launch_history import LaunchHistory, load_launch_history
 from opsjobs.store.transaction import Database
 
@@ -100,7 +100,7 @@ def _commands(
             if only is not None and target.id not in only:
                 continue
             try:
-                rendered = rendering.of(values, target.capabilities.quoting, value=_value(values))
+                rendered = rendering.render(values, target.capabilities.quoting, value=_value(values))
             except (TemplateFault, Unquotable) as wrong:
                 raise Invalid(
                     "quoted_parameter", f"{action['key']} on {target.name}: {wrong}."
@@ -136,7 +136,7 @@ def _values(order: LaunchOrder, target: Target) -> dict[str, Any]:
 
 def _value(values: Mapping[str, Any]) -> Callable[[str], str | None]:
     """What is known before a launch; what only a run will know stays as it is written."""
-    known = looked_up(values)
+    known = text_lookup(values)
     return lambda name: f"${{{name}}}" if name.startswith(_LATER) else known(name)
 
 

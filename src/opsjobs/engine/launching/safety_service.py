@@ -119,7 +119,7 @@ class SafetyService:
             labels = context.labels if tags is None else tags | _labels(text.targets)
             here = replace(context, labels=labels, become=text.become)
             each = list({_labels([target]) for target in text.targets})
-            for finding in self._policies.judged(
+            for finding in self._policies.apply(
                 (*text.said, *await self._of(text, here)), here, each
             ):
                 placed = replace(finding, pointer=text.pointer)

@@ -43,7 +43,7 @@ async def pinned(
     Raises Conflict("target_changed") where one of them is another one by now, or is none of those.
     """
     if not people and before is None:
-        return Pins.of(targets)
+        return Pins.from_targets(targets)
     digests = bytearray()
     async for target, way in _ways(targets, known, vault):
         if before is not None:
@@ -55,7 +55,7 @@ async def pinned(
             if not holds(approved, way):
                 raise Conflict("target_changed", f"{_not_the_one(target)}. {AGAIN}")
         digests += pin(way)
-    return Pins.of(targets, bytes(digests))
+    return Pins.from_targets(targets, bytes(digests))
 
 
 async def with_steps_pinned(

@@ -376,7 +376,7 @@ class Attempt:
             "become": self._become(),
         }
         if self._program is not None:
-            return StartOrder.of(key, self._program, work.timeout_seconds, **more)
+            return StartOrder.for_program(key, self._program, work.timeout_seconds, **more)
         variables = build_environment(self._state, self._action, self.number)
         return StartOrder(
             key, self._action["command"], work.timeout_seconds, environment=variables, **more

@@ -69,7 +69,7 @@ class ExternalSecrets:
 
     async def _read(self, credential: Credential, source: VaultSource) -> dict[str, Any]:
         found = await self._vault().read(source)
-        wanted = source.wanted(credential.type)
+        wanted = source.fields_for(credential.type)
         missing = [field for field in wanted.values() if field not in found.fields]
         if missing:
             has = ", ".join([*found.fields][:_NAMED_FIELDS_MAX]) or "no text field"

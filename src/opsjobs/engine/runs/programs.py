@@ -31,7 +31,7 @@ def render_action(state: RunState, action: Mapping[str, Any], attempt: int) -> M
     state.check_heard(action["key"])
     capabilities = state.endpoint.target.capabilities if state.endpoint is not None else POSIX
     try:
-        return rendering.of(state.values(action["key"], attempt), capabilities.quoting)
+        return rendering.render(state.values(action["key"], attempt), capabilities.quoting)
     except (TemplateFault, Unquotable) as error:
         raise RemoteFailure(ErrorCode.INTERNAL, f"a value cannot be filled in: {error}") from None
 

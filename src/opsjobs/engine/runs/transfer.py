@@ -196,7 +196,7 @@ class Transfer:
         if asked_by is None or asked_by == (stored.created_by, stored.created_by_kind):
             return stored
         if not await CurrentRights(self._tools.current_principal).sees_all_files(*asked_by):
-            raise NotFound.of("file", self._order.action["source"])
+            raise NotFound.for_ref("file", self._order.action["source"])
         return stored
 
     async def _unpack(self, archive: ContentSlice) -> None:

@@ -53,11 +53,11 @@ class Inputs:
         destination = node.child_by_field_name("destination")
         if destination is None:
             return io
-        paths = [f for word in self._values.of(destination) for f in word.split(SPLIT)]
+        paths = [f for word in self._values.expand(destination) for f in word.split(SPLIT)]
         if operator == "<":
             sources = tuple(self._names_in(node))
             text = (
-                self._values.printed(destination.named_children, None)
+                self._values.pipeline_output(destination.named_children, None)
                 if destination.type == "process_substitution"
                 else None
             )
@@ -87,7 +87,7 @@ class Inputs:
             child = waiting.pop()
             self._values.budget.spend()
             if child.type == "command" and (name := child.child_by_field_name("name")) is not None:
-                found += [normal(n).rpartition("/")[2] for n in self._values.of(name)]
+                found += [normal(n).rpartition("/")[2] for n in self._values.expand(name)]
             waiting += child.named_children
         return found
 
@@ -128,6 +128,6 @@ class Inputs:
             and inner[0].type == "process_substitution"
             and inner[0].children[0].type == "<("
         ):
-            said = self._values.printed(inner[0].named_children, None)
+            said = self._values.pipeline_output(inner[0].named_children, None)
             text = (lambda: said) if said is not None else text
         return Io((*io.sources, *names), text, io.writes, io.reads, io.feeders)

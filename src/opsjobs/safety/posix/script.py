@@ -96,23 +96,27 @@ class ScriptWalk:
     # --- what it does
 
     def _place(self, node: Node) -> SourcePosition:
-        excerpt = self._outer.excerpt or excerpt_of(self._script.written(node))
+        excerpt = self._outer.excerpt or excerpt_of(self._script.original_text(node))
         return SourcePosition(excerpt, self._outer.depth, self._cwd, self._children)
 
     def _exported(self, name: str) -> Sequence[str]:
         """Return the values that a program run from here finds for this name."""
-        outer = self._outer.given.of_children()(name)
+        outer = self._outer.given.child_lookup()(name)
         if name not in self._values.variables.given:
             return outer
         return (
-            self._values.variables.of(name)
+            self._values.variables.look_up(name)
             if outer or name in self._defined.exports or ALL in self._defined.exports
             else ()
         )
 
     def _all(self, name: str) -> Sequence[str]:
         variables = self._values.variables
-        return variables.of(name) if name in variables.given else self._outer.given.variables(name)
+        return (
+            variables.look_up(name)
+            if name in variables.given
+            else self._outer.given.variables(name)
+        )
 
     def _own(self) -> ProgramInputs:
         """Return this shell's own arguments and variables, for texts that it evaluates."""
@@ -205,7 +209,7 @@ class ScriptWalk:
             sources = (*sources, *(call.name for call in self._trace.calls[begun:]))[-_FEEDERS_MAX:]
 
     def _compute_output(self, stages: Sequence[Node], io: Io) -> str | None:
-        return self._values.printed(stages, io.fed())
+        return self._values.pipeline_output(stages, io.fed())
 
     def _redirected(self, node: Node, io: Io) -> None:
         body = node.child_by_field_name("body")
@@ -244,7 +248,7 @@ class ScriptWalk:
     def _fed_by_heredoc(self, body: Node, stages: Sequence[Node], io: Io) -> None:
         """`cat <<EOF | sh`: the grammar hangs what follows below the heredoc."""
         self._statement(body, Io(io.sources, io.text, ()))
-        fed = self._values.printed([body], io.fed())
+        fed = self._values.pipeline_output([body], io.fed())
         self._stages(stages, Io(("cat",), lambda: fed, io.writes))
 
     def _command(self, node: Node, io: Io) -> None:
@@ -272,7 +276,7 @@ class ScriptWalk:
         place = self._place(node)
         if set_here:
             given = self._children.with_variables(
-                lambda name: self._values.of(set_here[name]), set_here
+                lambda name: self._values.expand(set_here[name]), set_here
             )
             place = place.with_given(given)
         for argv in self._values.argvs(words):

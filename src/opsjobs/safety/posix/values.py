@@ -64,13 +64,13 @@ class PosixValues:
     def __init__(self, script: Script, budget: Budget) -> None:
         self._script = script
         self.budget = budget
-        self.variables = Variables(self.of)
+        self.variables = Variables(self.expand)
         self._kinds: dict[str, Callable[[Node], list[str]]] = {
             "word": lambda node: [self._bare(node)],
             "number": lambda node: [self._script.text(node)],
             "string": self._string,
             "translated_string": lambda node: (
-                self.of(node.named_children[-1]) if node.named_children else [""]
+                self.expand(node.named_children[-1]) if node.named_children else [""]
             ),
             "raw_string": lambda node: [self._script.text(node)[1:-1]],
             "ansi_c_string": lambda node: [ansi_c(self._script.text(node)[2:-1])],
@@ -81,7 +81,7 @@ class PosixValues:
             "arithmetic_expansion": lambda _: [SOMETHING],
             "concatenation": self._concatenation,
             "command_name": lambda node: (
-                self.of(node.named_children[0])
+                self.expand(node.named_children[0])
                 if node.named_children
                 else [mark_special(self._script.text(node))]
             ),
@@ -90,7 +90,7 @@ class PosixValues:
             "string_content": lambda node: [double(self._script.text(node))],
         }
 
-    def of(self, node: Node) -> list[str]:
+    def expand(self, node: Node) -> list[str]:
         """Return the meanings of one word, at most MEANINGS_MAX, with marks for unknown parts."""
         self.budget.spend()
         kind = self._kinds.get(node.type)
@@ -125,7 +125,7 @@ class PosixValues:
         quoted: list[bool] = []
         end = -1
         for node in nodes:
-            found, is_quoted = self.of(node), _is_quoted(node)
+            found, is_quoted = self.expand(node), _is_quoted(node)
             if node.start_byte == end + 2 and self._script.between(end, end + 2) == "\\\n":
                 meanings[-1] = join_parts((meanings[-1], found))
                 quoted[-1] = quoted[-1] or is_quoted
@@ -135,7 +135,7 @@ class PosixValues:
             end = node.end_byte
         return meanings, quoted
 
-    def printed(self, nodes: Sequence[Node], fed: str | None) -> str | None:
+    def pipeline_output(self, nodes: Sequence[Node], fed: str | None) -> str | None:
         """Return the output of pipeline stages, if all of them only transform text."""
         return self._printed_pipeline(nodes, fed)
 
@@ -170,14 +170,14 @@ class PosixValues:
                 return self._expansion(node)
             case "command_substitution":
                 return self._substituted(node)
-        return self.of(node)
+        return self.expand(node)
 
     def _unquoted(self, values: list[str]) -> list[str]:
         """Return the values cut at white space, with marks for globs."""
         return [_SPACES.sub(SPLIT, v.replace("*", STAR).replace("?", ANY)) for v in values]
 
     def _variable(self, node: Node) -> list[str]:
-        return self.variables.of(self._script.text(node)[1:])
+        return self.variables.look_up(self._script.text(node)[1:])
 
     def _expansion(self, node: Node) -> list[str]:
         words = [
@@ -187,8 +187,8 @@ class PosixValues:
         ]
         return expanded(
             self._script.text(node),
-            self.variables.of,
-            lambda: join_parts([self.of(w) for w in words]) if words else [""],
+            self.variables.look_up,
+            lambda: join_parts([self.expand(w) for w in words]) if words else [""],
             self.variables.begins_with_slash,
             self.budget,
         )
@@ -211,7 +211,7 @@ class PosixValues:
         return self._script.text(name) if name is not None else None
 
     def _concatenation(self, node: Node) -> list[str]:
-        parts = [self.of(child) for child in node.children]
+        parts = [self.expand(child) for child in node.children]
         return join_parts(parts)
 
     def _range(self, node: Node) -> list[str]:
@@ -229,7 +229,7 @@ class PosixValues:
     def _array(self, node: Node) -> list[str]:
         parts: list[list[str]] = []
         for child in node.named_children:
-            parts += [[SPLIT], self.of(child)] if parts else [self.of(child)]
+            parts += [[SPLIT], self.expand(child)] if parts else [self.expand(child)]
         return join_parts(parts) if parts else [""]
 
     # --- what only prints
@@ -291,7 +291,9 @@ class PosixValues:
 
     def herestring(self, node: Node) -> str:
         """Return the input of `<<<`; an unknown text if there are several meanings."""
-        found = join_parts([self.of(c) for c in node.named_children if c.type != "file_descriptor"])
+        found = join_parts(
+            [self.expand(c) for c in node.named_children if c.type != "file_descriptor"]
+        )
         return (found[0].replace(SPLIT, " ") if len(found) == 1 else MAYBE_EMPTY) + "\n"
 
     def heredoc(self, node: Node) -> str | None:

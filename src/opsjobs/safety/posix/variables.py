@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tree_sitter import Node
 
-from opsjobs.safety.inputs import NOBODY, Lookup
+from opsjobs.safety.inputs import UNKNOWN_INPUTS, Lookup
 from opsjobs.safety.paths import is_unknown
 from opsjobs.safety.symbolic_words import (
     HOME,
@@ -132,7 +132,7 @@ class Variables:
     """The frames of $1, $2 …, if they are known."""
     zero: str = SOMETHING
     """The value of $0."""
-    outer: Lookup = NOBODY.variables
+    outer: Lookup = UNKNOWN_INPUTS.variables
     """Looks up variables of the environment of the script."""
     _found: dict[str, list[str]] = field(default_factory=dict)
     _asked: set[str] = field(default_factory=set)
@@ -147,7 +147,7 @@ class Variables:
         if name.isidentifier() and to.isidentifier():
             self._referred[name] = to
 
-    def of(self, name: str) -> list[str]:
+    def look_up(self, name: str) -> list[str]:
         """Return the values that a name may have; MAYBE_EMPTY is among them if one is unknown."""
         if name.isdigit() or name in "@*":
             return self._argument(name)

@@ -93,7 +93,7 @@ class Scopes:
                 self.items = self._fed[parent.start_byte]
             parent = parent.parent
 
-    def of(self, name: str) -> list[str] | None:
+    def look_up(self, name: str) -> list[str] | None:
         """Return the values of a parameter here, without its default; None if there is none."""
         for scope in dict.fromkeys((self.scope, SCRIPT)):
             if (given := self._given.get((scope, name))) is not None:

@@ -81,7 +81,7 @@ class _PowerShellReading:
                 (self._chain if node.type == "pipeline_chain" else self._method)(node)
 
     def _place(self, node: Node) -> SourcePosition:
-        return self._outer.of(self._values.beginning(node))
+        return self._outer.within(self._values.beginning(node))
 
     def _chain(self, node: Node) -> None:
         fed: list[str] | None = None
@@ -99,11 +99,11 @@ class _PowerShellReading:
                 else:
                     fed = None
             else:
-                fed = self._values.of(stage)
+                fed = self._values.evaluate(stage)
             sources = (*sources, *self._fetched(stage))
 
     def _list_items(self, stage: Node) -> list[str] | None:
-        found = self._values.of(stage)
+        found = self._values.evaluate(stage)
         return found if all(is_known(path) for path in found) else None
 
     def _fetched(self, node: Node) -> tuple[str, ...]:
@@ -134,7 +134,7 @@ class _PowerShellReading:
         elif inner.type == "path_command_name":
             names = [self._values.expanded(self._values.text(inner))]
         else:
-            names = self._values.of(inner)
+            names = self._values.evaluate(inner)
         return names
 
     def _matching(self, name: str) -> list[str]:
@@ -169,7 +169,7 @@ class _PowerShellReading:
             elif _TABLE.match(text):
                 words += self._values.table(text)
             else:
-                words += self._values.of(part) if "{" not in text[:1] else ["{}"]
+                words += self._values.evaluate(part) if "{" not in text[:1] else ["{}"]
         return words, writes
 
     def _command(self, node: Node, fed: list[str] | None, sources: tuple[str, ...]) -> None:

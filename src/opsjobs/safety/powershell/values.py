@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from tree_sitter import Node
 
 from opsjobs.safety.budget import Budget, check_size, replaced
-from opsjobs.safety.inputs import NOBODY, ProgramInputs
+from opsjobs.safety.inputs import UNKNOWN_INPUTS, ProgramInputs
 from opsjobs.safety.powershell.methods import (
     METHODS,
     STATIC,
@@ -44,7 +44,7 @@ _PLACE = re.compile(r"\{(\d+)[^}]*\}")
 class PowerShellValues:
     """A parsed script with its variables; each has every value that the text gives it."""
 
-    def __init__(self, text: str, budget: Budget, given: ProgramInputs = NOBODY) -> None:
+    def __init__(self, text: str, budget: Budget, given: ProgramInputs = UNKNOWN_INPUTS) -> None:
         self.source, self.root = understood(text, budget)
         self.scopes = Scopes()
         self._given = given
@@ -136,7 +136,7 @@ class PowerShellValues:
         if self._given.arguments is not None:
             self.scopes.bind(SCRIPT, self._given.arguments)
 
-    def of(self, node: Node) -> list[str]:
+    def evaluate(self, node: Node) -> list[str]:
         """Return the items of the node's value; one MAYBE_EMPTY if it is not known."""
         while True:
             self._budget.spend()
@@ -167,7 +167,7 @@ class PowerShellValues:
 
     def one(self, node: Node) -> str:
         """Return the node's value as one text."""
-        return " ".join(self.of(node))[:_TEXT_MAX]
+        return " ".join(self.evaluate(node))[:_TEXT_MAX]
 
     def variable(self, written: str) -> list[str]:
         """Return the values of `$name`."""
@@ -180,7 +180,7 @@ class PowerShellValues:
         if name == "_" and self.scopes.items:
             return list(self.scopes.items)
         given = self._assigned.get(name, [])
-        parameter = self.scopes.of(name)
+        parameter = self.scopes.look_up(name)
         if (not given and parameter is None) or name in self._asked:
             return [CONSTANTS.get(name, MAYBE_EMPTY)]
         self._asked.add(name)
@@ -189,14 +189,14 @@ class PowerShellValues:
             *given[:16],
             *((default,) if default is not None and parameter is not None else ()),
         ]
-        found = [*(parameter or ()), *(text for node in nodes for text in self.of(node))]
+        found = [*(parameter or ()), *(text for node in nodes for text in self.evaluate(node))]
         self._asked.discard(name)
         return list(dict.fromkeys(found))
 
     def _element(self, node: Node) -> list[str]:
         """`$args[0]`."""
         of, at = node.named_children[0], self.one(node.named_children[-1])
-        items = self.of(of)
+        items = self.evaluate(of)
         if not at.lstrip("-").isdigit():
             return [*items, MAYBE_EMPTY]
         if not all(is_known(item) for item in items):
@@ -207,7 +207,11 @@ class PowerShellValues:
         """`$_.FullName` is what `$_` is."""
         of = node.named_children[0]
         is_path = self.text(node).lower().endswith((".fullname", ".name", ".pspath", ".path"))
-        return self.of(of) if is_path and self.text(of) == "$_" and self.scopes.items else _UNKNOWN
+        return (
+            self.evaluate(of)
+            if is_path and self.text(of) == "$_" and self.scopes.items
+            else _UNKNOWN
+        )
 
     def table(self, written: str) -> list[str]:
         """`@name`: the entries of a table as parameters with their values."""
@@ -220,7 +224,7 @@ class PowerShellValues:
                 if part.type == "hash_entry" and len(part.named_children) > 1:
                     found += [
                         f"-{self.text(part.named_children[0]).strip(chr(39) + chr(34))}",
-                        *self.of(part.named_children[1]),
+                        *self.evaluate(part.named_children[1]),
                     ]
                 else:
                     waiting += reversed(part.named_children)
@@ -274,7 +278,7 @@ class PowerShellValues:
     def _added(self, node: Node) -> list[str]:
         if any(c.type == "-" for c in node.children):
             return _UNKNOWN
-        left, *rest = [self.of(c) for c in node.named_children]
+        left, *rest = [self.evaluate(c) for c in node.named_children]
         for right in rest:
             left = ["".join((*left, *right))] if len(left) == 1 else [*left, *right]
         return left
@@ -283,13 +287,17 @@ class PowerShellValues:
         values = [c for c in node.named_children if c.type != "format_operator"]
         if len(values) != 2:
             return _UNKNOWN
-        return [formatted([self.one(values[0]), *self.of(values[1])])]
+        return [formatted([self.one(values[0]), *self.evaluate(values[1])])]
 
     def _compared(self, node: Node) -> list[str]:
         parts = node.named_children
         if len(parts) != 3:
             return _UNKNOWN
-        left, operator, right = self.of(parts[0]), self.text(parts[1]).lower(), self.of(parts[2])
+        left, operator, right = (
+            self.evaluate(parts[0]),
+            self.text(parts[1]).lower(),
+            self.evaluate(parts[2]),
+        )
         if operator == "-join":
             between = "".join(right)
             check_size(len(between) * len(left) + sum(map(len, left)))
@@ -315,7 +323,7 @@ class PowerShellValues:
         return _UNKNOWN
 
     def _list_items(self, node: Node) -> list[str]:
-        return [text for child in node.named_children for text in self.of(child)]
+        return [text for child in node.named_children for text in self.evaluate(child)]
 
     def _parenthesised(self, node: Node) -> list[str]:
         inner = node.named_children
@@ -323,7 +331,7 @@ class PowerShellValues:
             inner = inner[0].named_children
         if len(inner) == 1 and inner[0].type == "command":
             return self._compute_output(inner[0])
-        return self.of(inner[0]) if len(inner) == 1 else _UNKNOWN
+        return self.evaluate(inner[0]) if len(inner) == 1 else _UNKNOWN
 
     def _compute_output(self, command: Node) -> list[str]:
         name = command.child_by_field_name("command_name")
@@ -334,7 +342,7 @@ class PowerShellValues:
                 w
                 for c in elements.named_children
                 if c.type != "command_argument_sep"
-                for w in self.of(c)
+                for w in self.evaluate(c)
             ]
         if called in _LISTS and elements is not None:
             return contents(
@@ -351,18 +359,18 @@ class PowerShellValues:
             w
             for c in elements.named_children
             if c.type not in ("command_argument_sep", "command_parameter")
-            for w in self.of(c)
+            for w in self.evaluate(c)
         ]
 
     def of_word(self, node: Node) -> list[str]:
         """A word of a command: a parameter as it is written, another one by its value."""
-        return [self.text(node)] if node.type == "command_parameter" else self.of(node)
+        return [self.text(node)] if node.type == "command_parameter" else self.evaluate(node)
 
     def _unary(self, node: Node) -> list[str]:
         said, inner = self.text(node).lower().lstrip(), node.named_children
         if not inner:
             return _UNKNOWN
-        items = self.of(inner[-1])
+        items = self.evaluate(inner[-1])
         if said.startswith(("[char", "[system.char")):
             return [character(item) for item in items]
         if said.startswith("-join"):
@@ -403,7 +411,7 @@ class PowerShellValues:
             else ""
         )
         said = (
-            [t for c in arguments.named_children for t in self.of(c)]
+            [t for c in arguments.named_children for t in self.evaluate(c)]
             if arguments is not None
             else []
         )
@@ -421,5 +429,5 @@ class PowerShellValues:
         method = METHODS.get(name)
         return [
             method(text, said) if method is not None and is_known(text) else MAYBE_EMPTY
-            for text in self.of(of)
+            for text in self.evaluate(of)
         ]

@@ -272,7 +272,7 @@ class ApiKeys(ABC):
         query = f"select {_SHOWN} from api_keys where id = %s or uuid = %s"
         row = await self._database.fetch_one(query, [reference.id, reference.uuid])
         if row is None:
-            raise NotFound.of("api key", ref)
+            raise NotFound.for_ref("api key", ref)
         return _key(row)
 
     async def list_keys(self, request: PageRequest) -> Page[ApiKey]:

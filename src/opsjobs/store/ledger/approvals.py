@@ -252,7 +252,7 @@ async def _record_decision(connection: Connection, approval: Approval, ruling: R
         "person": person_of(principal),
         "by": principal.name,
         "kind": principal.kind,
-        "decider": Jsonb(Requester.of(principal).data()),
+        "decider": Jsonb(Requester.from_principal(principal).data()),
         "approve": ruling.approve,
         "override": ruling.override,
         "reason": ruling.reason,
@@ -340,7 +340,7 @@ async def _execution_of(database: Database, approval_id: int) -> int:
         "select execution_id from approvals where id = %s", [approval_id]
     )
     if found is None:
-        raise NotFound.of("approval", approval_id)
+        raise NotFound.for_ref("approval", approval_id)
     execution_id: int = found["execution_id"]
     return execution_id
 

@@ -106,7 +106,7 @@ async def request_cancel(
             )
         ).fetchone()
         if row is None:
-            raise NotFound.of("execution", execution_id)
+            raise NotFound.for_ref("execution", execution_id)
         if row["finished_at"] is not None:
             raise Conflict(
                 "execution_ended",

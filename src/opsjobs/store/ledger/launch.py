@@ -16,7 +16,7 @@ from opsjobs.model.access import IdentityKind
 from opsjobs.model.access_bounds import in_common
 from opsjobs.model.approval import Requester
 from opsjobs.model.errors import Conflict, NotFound, Refusal
-from opsjobs.model.exclusive_names import shown
+from opsjobs.model.exclusive_names import redact_waiting
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.policy import CHECK_KEY
 from opsjobs.model.safety_verdict import SafetyJudgement
@@ -210,7 +210,7 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
 async def _refusal(connection: Connection, new: NewExecution) -> Refusal:
     job = await (await connection.execute(_JOB, [new.job_id])).fetchone()
     if job is None:
-        return NotFound.of("job", new.job_id)
+        return NotFound.for_ref("job", new.job_id)
     if job["state"] == "draft":
         return Conflict(
             "job_is_draft",
@@ -263,7 +263,7 @@ async def record_secrets(
 
 async def _waiting_on(connection: Connection, execution_id: int) -> Mapping[str, Any] | None:
     row = await (await connection.execute(_WAITING_REASON, [execution_id])).fetchone()
-    return shown(row["waiting_on"], everything=False) if row is not None else None
+    return redact_waiting(row["waiting_on"], everything=False) if row is not None else None
 
 
 def _launched(

@@ -93,7 +93,7 @@ async def _lock_open(connection: Connection, execution_id: int) -> None:
     await connection.execute(LOCK, {"executions": [execution_id]})
     row = await (await connection.execute(_STATE, {"id": execution_id})).fetchone()
     if row is None:
-        raise NotFound.of("execution", execution_id)
+        raise NotFound.for_ref("execution", execution_id)
     if row["finished_at"] is not None:
         raise Conflict(
             "execution_ended", f"Execution {execution_id} has already ended: it is {row['status']}."

@@ -361,7 +361,7 @@ class Firings:
         }
         made = await (await connection.execute(_TRIGGERED, row)).fetchone()
         if made is None:
-            raise NotFound.of("schedule", schedule.id)
+            raise NotFound.for_ref("schedule", schedule.id)
         firing = {
             "id": made["id"],
             "kind": FiringKind.TRIGGER.value,

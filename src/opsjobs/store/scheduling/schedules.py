@@ -185,7 +185,7 @@ class Schedules:
         query = f"select {COLUMNS} from job_schedules s where (s.id = %s or s.uuid = %s) and s.deleted_at is null"
         row = await self._database.fetch_one(query, [named.id, named.uuid])
         if row is None:
-            raise NotFound.of("schedule", ref)
+            raise NotFound.for_ref("schedule", ref)
         return self._compiled.stored(row)
 
     async def labels(self, schedule: StoredSchedule) -> Mapping[str, str]:
@@ -299,7 +299,7 @@ class Schedules:
         named = Reference.require("job", job)
         found = await (await connection.execute(_JOB, [named.id, named.uuid])).fetchone()
         if found is None:
-            raise NotFound.of("job", job)
+            raise NotFound.for_ref("job", job)
         await check_calendars_exist(connection, draft.calendars)
         now = await _now(connection)
         uuid = uuid7(self._clock.now())
@@ -386,7 +386,7 @@ class Schedules:
         lock = "select id from job_schedules where (id = %s or uuid = %s) and deleted_at is null for no key update"
         row = await (await connection.execute(lock, [named.id, named.uuid])).fetchone()
         if row is None:
-            raise NotFound.of("schedule", ref)
+            raise NotFound.for_ref("schedule", ref)
         stored = await self._read(connection, row["id"])
         if if_match is not None and stored.version not in if_match:
             detail = f"The schedule is at version {stored.version} by now. Read it again and send its ETag as If-Match."
