@@ -54,13 +54,19 @@ class Bounds:
             if self.sight.everywhere
             else "it lies"
         )
-        detail = f"{seen} is out of your reach: {among} outside of the scope in which you hold {self.permission}. Select others."
+        detail = (
+            f"{seen} is out of your reach: {among} outside of the scope in which you hold "
+            f"{self.permission}. Select others."
+        )
         raise Forbidden("out_of_reach", detail)
 
     def check_labels(self, labels: Mapping[str, str], what: str) -> None:
         """Raise Forbidden if a thing with these labels, written or named here, is out of bounds."""
         if not self.act.holds(labels):
-            detail = f"{what} lies outside of the scope in which you hold {self.permission}: {scopes_in_words(self.act)}."
+            detail = (
+                f"{what} lies outside of the scope in which you hold {self.permission}: "
+                f"{scopes_in_words(self.act)}."
+            )
             raise Forbidden("out_of_reach", detail)
 
     def check_relabelled(
@@ -83,8 +89,10 @@ class Bounds:
         if not changed or any(all(_names(scope, key, labels) for key in changed) for scope in held):
             return
         detail = (
-            f"By its labels a target is selected for others' jobs: within {scopes_in_words(self.act)} you may not change "
-            f"{', '.join(changed)[:200]} of {name!r}. Leave all labels beside those of your scope as they are (a new target has none), "
+            "By its labels a target is selected for others' jobs: within "
+            f"{scopes_in_words(self.act)} you may not change "
+            f"{', '.join(changed)[:200]} of {name!r}. Leave all labels beside those of your scope "
+            "as they are (a new target has none), "
             f"or ask an administrator who holds {self.permission} without a scope."
         )
         raise Forbidden(
@@ -99,7 +107,10 @@ def out_of_sight() -> Forbidden:
     """Return the error for a selection that matches nothing, or something invisible.
 
     The caller must not be able to tell which."""
-    detail = "What is selected is out of your reach, or there is no such thing: select targets that lie within your scope."
+    detail = (
+        "What is selected is out of your reach, or there is no such thing: select targets that "
+        "lie within your scope."
+    )
     return Forbidden("out_of_reach", detail)
 
 

@@ -51,7 +51,8 @@ class BecomeDraft(ApiModel):
     def _doas_takes_no_password(self) -> BecomeDraft:
         if self.method == "doas" and self.credential is not None:
             raise ValueError(
-                "doas asks for its password on a terminal, which no command has: permit it with nopass, or take sudo"
+                "doas asks for its password on a terminal, which no command has: permit it with "
+                "nopass, or take sudo"
             )
         return self
 
@@ -142,7 +143,10 @@ class ScriptAction(RunningAction):
                 "script" if self.script is not None else "script_base64",
             )
         if len(body) > SCRIPT_BYTES_MAX:
-            words = f"the script has {len(body)} bytes, the limit is {SCRIPT_BYTES_MAX}: upload it as a file, and run that"
+            words = (
+                f"the script has {len(body)} bytes, the limit is {SCRIPT_BYTES_MAX}: upload it as "
+                "a file, and run that"
+            )
             raise fault(
                 "script_too_long", words, "script" if self.script is not None else "script_base64"
             )

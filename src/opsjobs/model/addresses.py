@@ -19,7 +19,8 @@ LOOPBACK = networks(["127.0.0.0/8", "::1/128", "0.0.0.0/8", "::/128"])
 
 METADATA = networks(
     [
-        "169.254.0.0/16",  # link-local; AWS, Azure, GCP and others hand out credentials at 169.254.169.254
+        # Link-local: AWS, Azure, GCP and others hand out credentials at 169.254.169.254.
+        "169.254.0.0/16",
         "fe80::/10",
         "fec0::/10",  # site-local, which link-local became in old stacks
         "fd00:ec2::/32",  # AWS over IPv6
@@ -71,7 +72,7 @@ def forms(text: str) -> list[Address]:
 
     An IPv4-mapped address is only its IPv4 address.
 
-        >>> [str(form) for form in forms("::ffff:10.0.0.1")], [str(form) for form in forms("64:ff9b::a00:1")]
+        >>> [[str(form) for form in forms(text)] for text in ("::ffff:10.0.0.1", "64:ff9b::a00:1")]
         (['10.0.0.1'], ['64:ff9b::a00:1', '10.0.0.1'])"""
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):

@@ -225,7 +225,10 @@ class Approval:
         if set(principal.roles) & set(self.roles):
             return f"{said} A role within a scope counts only for executions inside of it."
         if {principal.name, principal.person} & set(self.users):
-            return f"{said} Users are people: an API key counts as one only if this person has made it, a service not by its name. Log in."
+            return (
+                f"{said} Users are people: an API key counts as one only if this person has made "
+                "it, a service not by its name. Log in."
+            )
         return said
 
 
@@ -244,15 +247,22 @@ def _why_same(principal: Principal, other: Requester, did: str) -> str:
             f"Whose the API key {unknown} is, is not known, so that both may be one person: {way}."
         )
     if other.name != principal.name:
-        return f"{other.name} {did}, and {principal.name} may be the same person (as such, as its maker or its service)."
+        return (
+            f"{other.name} {did}, and {principal.name} may be the same person (as such, as its "
+            "maker or its service)."
+        )
     return f"{principal.name} {did}, and does not approve it, too."
 
 
 def _approved_by(principal: Principal, approver: Requester) -> str:
     if (principal.name, principal.kind) == (approver.name, approver.kind):
-        return f"{principal.name} has approved already: different people have to approve. Ask another person."
+        return (
+            f"{principal.name} has approved already: different people have to approve. Ask another "
+            "person."
+        )
     return (
-        f"{principal.name} and {approver.name}, who has approved already, may be one person (a key and its maker, or one service): "
+        f"{principal.name} and {approver.name}, who has approved already, may be one person (a key "
+        "and its maker, or one service): "
         "different people have to approve. Ask another person, or log in as a user."
     )
 
@@ -265,7 +275,10 @@ def check_override(principal: Principal, reason: str | None) -> None:
             if principal.has_permission(OVERRIDE)
             else "does not hold it"
         )
-        detail = f"An override takes {OVERRIDE}, and {principal.name} {how}: ask another person to approve, or an administrator."
+        detail = (
+            f"An override takes {OVERRIDE}, and {principal.name} {how}: ask another person to "
+            "approve, or an administrator."
+        )
         raise Forbidden("forbidden", detail)
     if not (reason or "").strip():
         detail = "override_safety needs a reason: the audit log keeps why."

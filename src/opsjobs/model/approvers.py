@@ -30,7 +30,10 @@ class Approvers(ApiModel):
     @model_validator(mode="after")
     def _enough_of_them(self) -> Approvers:
         if self.users and not self.roles and len(set(self.users)) < self.approvers:
-            words = f"{self.approvers} are to approve, and {len(set(self.users))} may: name more users, or a role"
+            words = (
+                f"{self.approvers} are to approve, and {len(set(self.users))} may: name more "
+                "users, or a role"
+            )
             raise fault("too_few_approvers", words, "users")
         return self
 

@@ -198,7 +198,8 @@ class ChainWalk:
         if self.broken is None and self.at != head:
             missing = self.unproven or min(self.at.seal + 1, head.seal + 1)
             detail = (
-                f"The chain ends at {self.at.seal}, but was sealed to {head.seal}: the newest rows are missing or were made anew"
+                f"The chain ends at {self.at.seal}, but was sealed to {head.seal}: the newest rows "
+                "are missing or were made anew"
                 f", from {missing} on."
             )
             self.broken = ChainBreak(missing, "tail", detail)
@@ -211,22 +212,32 @@ def went_back(seen: ChainLink, head: ChainLink) -> ChainBreak | None:
     if head.seal > seen.seal or head == seen:
         return None
     detail = (
-        f"The chain ends at {head.seal}, but this process has seen it end at {seen}: what followed was taken away, or an older copy of "
+        f"The chain ends at {head.seal}, but this process has seen it end at {seen}: what followed "
+        "was taken away, or an older copy of "
         "the database was put back. If that was you, restart the process."
     )
     return ChainBreak(min(head.seal + 1, seen.seal), "tail", detail)
 
 
 def _changed(row: Mapping[str, Any]) -> ChainBreak:
-    said = f"Row {row['seal']} ({row['action']} by {row['actor']}) is not what was sealed: it, or the one before, was changed."
+    said = (
+        f"Row {row['seal']} ({row['action']} by {row['actor']}) is not what was sealed: it, or the "
+        "one before, was changed."
+    )
     return ChainBreak(row["seal"], "changed", said)
 
 
 def _bare(row: Mapping[str, Any]) -> ChainBreak:
-    said = f"Row {row['seal']} ({row['action']} by {row['actor']}) is signed by no key: it was not sealed by opsjobs."
+    said = (
+        f"Row {row['seal']} ({row['action']} by {row['actor']}) is signed by no key: it was not "
+        "sealed by opsjobs."
+    )
     return ChainBreak(row["seal"], "unsigned", said)
 
 
 def _forged(row: Mapping[str, Any]) -> ChainBreak:
-    said = f"Row {row['seal']} says {row['action']}, but opsjobs did not write it: it was inserted by hand."
+    said = (
+        f"Row {row['seal']} says {row['action']}, but opsjobs did not write it: it was inserted by "
+        "hand."
+    )
     return ChainBreak(row["seal"], "forged", said)

@@ -50,11 +50,17 @@ class CalendarDraft(ApiModel):
     def _not_too_many_days(self) -> CalendarDraft:
         days = sum(len(window.dates or ()) for window in self.windows)
         if days > DAYS_MAX:
-            words = f"there are {days} dates in all windows together, the limit is {DAYS_MAX}: let years that are over go"
+            words = (
+                f"there are {days} dates in all windows together, the limit is {DAYS_MAX}: let "
+                "years that are over go"
+            )
             raise fault("too_many_dates", words, "windows")
         ranges = sum(len(window.yearly or ()) for window in self.windows)
         if ranges > RANGES_MAX:
-            words = f"there are {ranges} parts of the year in all windows together, the limit is {RANGES_MAX}"
+            words = (
+                f"there are {ranges} parts of the year in all windows together, the limit is "
+                f"{RANGES_MAX}"
+            )
             raise fault("too_many_dates", words, "windows")
         return self
 

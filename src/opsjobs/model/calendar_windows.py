@@ -60,7 +60,10 @@ def read_moment(given: object) -> datetime:
     if isinstance(given, datetime):
         return given
     if not isinstance(given, str) or not _MOMENT.fullmatch(given):
-        words = "write a time such as 2026-12-24T18:00 (in the calendar's zone) or 2026-12-24T18:00:00+01:00; whole days are dates"
+        words = (
+            "write a time such as 2026-12-24T18:00 (in the calendar's zone) or "
+            "2026-12-24T18:00:00+01:00; whole days are dates"
+        )
         raise ValueError(f"{_short(given)} is no moment: {words}")
     try:
         found = datetime.fromisoformat(given)
@@ -110,7 +113,8 @@ def _range(text: str) -> str:
     match = _RANGE.fullmatch(text)
     if match is None:
         raise ValueError(
-            f"{_short(text)} is no part of a year: write days such as 12-24..01-02 (both are in it) or 12-25"
+            f"{_short(text)} is no part of a year: write days such as 12-24..01-02 (both are in "
+            "it) or 12-25"
         )
     for month, day in ((match[1], match[2]), (match[3] or match[1], match[4] or match[2])):
         if not 1 <= int(month) <= 12 or not 1 <= int(day) <= _LONGEST[int(month) - 1]:
@@ -188,7 +192,10 @@ class WindowDraft(ApiModel):
             words = f"{given[0]} and {given[1]} do not go together: make two windows of them"
             raise fault("invalid_window", words, given[1])
         if not given and self.start is None and self.end is None:
-            words = "it says no time: write from and until, or weekdays, or dates, or yearly, or start and end"
+            words = (
+                "it says no time: write from and until, or weekdays, or dates, or yearly, or "
+                "start and end"
+            )
             raise fault("invalid_window", words)
         if given[:1] == ["from"] and self.until is not None:
             self._check_order()
@@ -315,7 +322,12 @@ class _Once:
     end: datetime | None
     label: str
 
-    def spans(self, zone: ZoneInfo, since: datetime, until: datetime) -> Iterator[Span]:  # noqa: ARG002  a window's face
+    def spans(
+        self,
+        zone: ZoneInfo,
+        since: datetime,  # noqa: ARG002
+        until: datetime,  # noqa: ARG002
+    ) -> Iterator[Span]:
         words = self.label + " ".join(
             f"{word} {_format_moment(at).replace('T', ' ')}"
             for word, at in (("from", self.start), ("until", self.end))
@@ -412,7 +424,10 @@ class _Yearly:
                 start, after = _on(year, begin), _on(year + (end < begin), end, past=True)
                 if after < first or start > last:
                     continue
-                told = f"{self.label}every year {_month_day(begin)}{f' to {_month_day(end)}' if end != begin else ''}"
+                told = (
+                    f"{self.label}every year "
+                    f"{_month_day(begin)}{f' to {_month_day(end)}' if end != begin else ''}"
+                )
                 for one, other in stretches(
                     datetime.combine(start, time()), datetime.combine(after, time()), zone
                 ):

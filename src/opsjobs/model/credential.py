@@ -157,7 +157,10 @@ class CredentialDraft(_Secrets):
     def _unfit_source(self, given: Set[str]) -> str | None:
         assert self.source is not None, "only called with a source"
         if surplus := sorted(given - {"username"}):
-            return f"the secrets of this credential are elsewhere (`source`): leave out {' and '.join(surplus)}"
+            return (
+                "the secrets of this credential are elsewhere (`source`): leave out "
+                f"{' and '.join(surplus)}"
+            )
         if self.type is CredentialType.SECRET and self.username is not None:
             return "a credential of type secret has no username"
         if self.type is not CredentialType.SECRET and self.username is None:

@@ -38,7 +38,8 @@ ANYWHERE = Binding()
 def not_there(credential: str, target: str) -> str:
     """Return why it is refused on a machine, and what to do."""
     return (
-        f"the credential {credential!r} is bound to targets or groups, and {target} is none of them: "
+        f"the credential {credential!r} is bound to targets or groups, and {target} is none of "
+        "them: "
         f"bind it to {target}, too (credentials:manage), or name another credential"
     )
 
@@ -47,6 +48,7 @@ def not_for_that(credential: str, job: str | None) -> str:
     """Return why it is refused for a job or an ad-hoc command, and what to do."""
     what = f"the job {job!r} is none of them" if job is not None else "this is no stored job"
     return (
-        f"the credential {credential!r} is bound to jobs, and {what}: bind it to the job, too (credentials:manage), "
+        f"the credential {credential!r} is bound to jobs, and {what}: bind it to the job, too "
+        "(credentials:manage), "
         "or name another credential"
     )

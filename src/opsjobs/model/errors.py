@@ -145,7 +145,8 @@ class DiskFull(Unavailable):
     def __init__(self, reason: str) -> None:
         super().__init__(
             reason,
-            told="The disk of the database is full: nothing is stored until there is space on its volume.",
+            told="The disk of the database is full: "
+            "nothing is stored until there is space on its volume.",
         )
 
 

@@ -32,8 +32,10 @@ def check_names(names: Iterable[str], bounds: Bounds) -> None:
     for position, name in enumerate(names):
         if not bounds.act.holds(labels_of_name(name)):
             detail = (
-                f"The exclusive name {name!r} is not bound to your scope ({scopes_in_words(bounds.act)}): write it as "
-                f"{_example(bounds.act)}{BEHIND_LABELS}NAME, or ask a caller who holds {bounds.permission} without a scope to write it."
+                f"The exclusive name {name!r} is not bound to your scope "
+                f"({scopes_in_words(bounds.act)}): write it as "
+                f"{_example(bounds.act)}{BEHIND_LABELS}NAME, or ask a caller who holds "
+                f"{bounds.permission} without a scope to write it."
             )
             raise Forbidden(
                 "out_of_reach",

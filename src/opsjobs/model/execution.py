@@ -35,7 +35,7 @@ FINAL_RUN_STATUSES: tuple[RunStatus, ...] = tuple(s for s in RunStatus if s.fina
 # The transitions, each with its verb. The database enforces the same with CHECKs on the columns
 # of each state.
 #   waiting -> running      claim
-#   running -> waiting      give_back (a worker stops), defer (waits for a barrier, an approval, a back-off)
+#   running -> waiting      give_back (a worker stops), defer (a barrier, an approval, a back-off)
 #   waiting -> final        cancel, expire (a deadline), skip
 #   running -> final        settle
 MOVES: Mapping[RunStatus, frozenset[RunStatus]] = {

@@ -358,7 +358,8 @@ def _truth(node: _Node, values: Mapping[str, Any]) -> bool:
     if value is None or isinstance(value, bool):
         return bool(value)
     raise Unfit(
-        f"something true or false was expected, and there is the {_kind_of(value)} {_shorten(value)}"
+        f"something true or false was expected, and there is the {_kind_of(value)} "
+        f"{_shorten(value)}"
     )
 
 
@@ -387,7 +388,8 @@ def _in_order(left: Any, right: Any, compare: Callable[[Any, Any], bool]) -> boo
     kinds = {_kind_of(left), _kind_of(right)}
     if kinds not in ({ValueKind.NUMBER}, {ValueKind.TEXT}):
         raise Unfit(
-            f"{_shorten(left)} and {_shorten(right)} cannot be put in order: both must be numbers, or both texts"
+            f"{_shorten(left)} and {_shorten(right)} cannot be put in order: both must be numbers, "
+            "or both texts"
         )
     return compare(left, right)
 

@@ -265,7 +265,8 @@ class _Judge:
         return replace(
             older,
             rule=FiringRule.MISFIRE,
-            reason=f"{self._describe_miss(older.fire_at)}; there were more moments than are counted",
+            reason=f"{self._describe_miss(older.fire_at)}; "
+            "there were more moments than are counted",
         )
 
     def _late(self, at: datetime) -> float:
@@ -278,7 +279,8 @@ class _Judge:
             return words
         if late > self._standing.misfire_window:
             return f"{words} within {span_words(self._standing.misfire_window)} only"
-        return f"{words}: {'the latest missed moment runs' if policy == 'run_once' else f'the latest {CATCH_UPS_MAX} run'}"
+        runs = "missed moment runs" if policy == "run_once" else f"{CATCH_UPS_MAX} run"
+        return f"{words}: the latest {runs}"
 
 
 def _folded(verdicts: Sequence[FiringVerdict]) -> list[FiringVerdict]:

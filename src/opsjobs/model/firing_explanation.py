@@ -38,7 +38,10 @@ def _execution(firing: Mapping[str, Any]) -> str:
         return "its execution is not kept any more"
     if status == ExecutionStatus.PENDING_APPROVAL:
         approval = firing["approval_id"]
-        return f"execution {number} waits for {'an approval' if approval is None else f'approval {approval}'}"
+        return (
+            f"execution {number} waits for "
+            f"{'an approval' if approval is None else f'approval {approval}'}"
+        )
     if ExecutionStatus(status).final:
         return f"execution {number} ended {status}"
     approval = firing["approval_id"]

@@ -106,10 +106,16 @@ class Week:
         }
 
     def _summarize(self, busy: list[dict[str, Any]]) -> str:
-        told = f"{_pluralize(self.firings, 'firing')} of {_pluralize(self.schedules, 'schedule')} in the coming week"
+        told = (
+            f"{_pluralize(self.firings, 'firing')} of {_pluralize(self.schedules, 'schedule')} in "
+            "the coming week"
+        )
         if busy:
             hour = datetime.fromisoformat(busy[0]["from"])
-            most = f"{_pluralize(busy[0]['firings'], 'firing')}, at most {busy[0]['peak']} in one minute"
+            most = (
+                f"{_pluralize(busy[0]['firings'], 'firing')}, at most {busy[0]['peak']} in one "
+                "minute"
+            )
             told += f"; the busiest hour begins at {hour:%Y-%m-%d %H:%M} UTC: {most}"
         if self.closed:
             told += (
@@ -121,16 +127,19 @@ class Week:
         told = []
         if self.not_looked_at:
             told.append(
-                f"not looked at: {_pluralize(self.not_looked_at, 'schedule')}, for there are more than are counted at once"
+                f"not looked at: {_pluralize(self.not_looked_at, 'schedule')}, for there are more "
+                "than are counted at once"
             )
         if self.cut:
             named = ", ".join(self.cut[:NAMED_MAX]) + (" …" if len(self.cut) > NAMED_MAX else "")
             told.append(
-                f"not counted to the end of the week: {named}, with more moments than are counted of one schedule"
+                f"not counted to the end of the week: {named}, with more moments than are counted "
+                "of one schedule"
             )
         if self.closed > len(self.collisions):
             told.append(
-                f"not listed: {_pluralize(self.closed - len(self.collisions), 'moment')} more that calendars close"
+                f"not listed: {_pluralize(self.closed - len(self.collisions), 'moment')} more that "
+                "calendars close"
             )
         return told
 

@@ -51,7 +51,8 @@ class GrantDraft(ApiModel):
             None,
         ):
             raise ValueError(
-                f"there is no permission {unknown!r}: there are {', '.join(sorted(PERMISSIONS))} and *"
+                f"there is no permission {unknown!r}: there are {', '.join(sorted(PERMISSIONS))} "
+                "and *"
             )
         return list(dict.fromkeys(spelt))
 

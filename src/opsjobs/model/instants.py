@@ -15,7 +15,8 @@ def in_reach(moment: datetime) -> datetime:
     """Return an aware time in UTC. Raises ValueError if its local year is not 1970 to 2199."""
     if not EARLIEST.year <= moment.year < HORIZON.year:  # the conversion to UTC could overflow
         raise ValueError(
-            f"{moment.isoformat()} is out of reach: write a time in the years {EARLIEST.year} to {HORIZON.year - 1}"
+            f"{moment.isoformat()} is out of reach: write a time in the years {EARLIEST.year} to "
+            f"{HORIZON.year - 1}"
         )
     return moment.astimezone(UTC)
 

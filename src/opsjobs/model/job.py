@@ -73,7 +73,10 @@ class _Work(ApiModel):
             if not isinstance(action, RunningAction) or action.become is None:
                 continue
             if durability(action.durable, self.policy.durable) == "off":
-                words = "has become, which needs a durable run, but durable is off: leave one of the two out"
+                words = (
+                    "has become, which needs a durable run, but durable is off: leave one of the "
+                    "two out"
+                )
                 raise fault(
                     "become_needs_durable",
                     f"the action {action.key!r} {words}",
@@ -191,8 +194,8 @@ class LaunchOrder:
 
 
 __all__ = [
-    "Action", "BecomeDraft", "CommandAction", "Job", "JobBody", "JobDraft", "JobState", "JobType", "LaunchOrder", "Policy", "RunDraft",
-    "modernised",
+    "Action", "BecomeDraft", "CommandAction", "Job", "JobBody", "JobDraft", "JobState", "JobType",
+    "LaunchOrder", "Policy", "RunDraft", "modernised",
 ]  # fmt: skip
 
 _OLD_JOB = frozenset({"target_ids", "timeout_seconds", "max_retries"})

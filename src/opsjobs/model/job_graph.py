@@ -87,7 +87,10 @@ def _check_rollbacks(actions: Sequence[ActionDraft]) -> None:
     for position, action in enumerate(actions):
         at = ("actions", position)
         if (action.on_failure == "rollback") != (action.rollback is not None):
-            words = "on_failure: rollback and rollback (the key of the action that undoes it) go together"
+            words = (
+                "on_failure: rollback and rollback (the key of the action that undoes it) go "
+                "together"
+            )
             raise fault(
                 "rollback", words, *at, "rollback" if action.rollback is not None else "on_failure"
             )
@@ -100,7 +103,10 @@ def _check_rollbacks(actions: Sequence[ActionDraft]) -> None:
             raise fault("rollback", words, *at, "rollback")
         for field in ("depends_on", "when"):
             if action.key in apart and getattr(action, field) is not None:
-                words = f"{action.key!r} is a rollback: it runs if another action fails, and has no {field}"
+                words = (
+                    f"{action.key!r} is a rollback: it runs if another action fails, and has no "
+                    f"{field}"
+                )
                 raise fault("rollback", words, *at, field)
 
 

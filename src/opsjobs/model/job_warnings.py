@@ -55,7 +55,10 @@ def _names(
         text = action.script or ""
         read = known & set(_HOLE.findall(text))
         for name in sorted(read - _assigned(text)) if read else ():
-            words = f"a script is not a template: ${{{name}}} is read by its interpreter. Read ${variable_of(name)} instead"
+            words = (
+                f"a script is not a template: ${{{name}}} is read by its interpreter. Read "
+                f"${variable_of(name)} instead"
+            )
             yield FieldError(f"{pointer}/script", words, "unreplaced_name")
     for field, text in _templates(action):
         assigned = _assigned(text) if isinstance(action, CommandAction) and "${" in text else set()
@@ -77,7 +80,10 @@ def _labels(pointer: str, action: Action, labels: Collection[str] | None) -> Ite
     for field, text in _templates(action):
         for name in dict.fromkeys(_LABEL.findall(text)):
             if labels is not None and name not in labels:
-                words = f"no target of this job has the label {name}: ${{target.labels.{name}}} is empty"
+                words = (
+                    f"no target of this job has the label {name}: ${{target.labels.{name}}} is "
+                    "empty"
+                )
                 yield FieldError(f"{pointer}/{field}", words, "unknown_label")
 
 

@@ -22,4 +22,7 @@ def in_words(at: datetime, zone: str | None) -> str:
     'Thu 26 Nov 2026 02:30 +01:00'"""
     there = local(at, zone)
     clock = there.isoformat(timespec="seconds" if there.second else "minutes")[11:]
-    return f"{_DAYS[there.weekday()]} {there.day} {_MONTHS[there.month - 1]} {there.year} {clock[:-6]} {clock[-6:]}"
+    return (
+        f"{_DAYS[there.weekday()]} {there.day} {_MONTHS[there.month - 1]} {there.year} "
+        f"{clock[:-6]} {clock[-6:]}"
+    )

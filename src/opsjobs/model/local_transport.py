@@ -21,12 +21,18 @@ def check_written(
     if Transport.LOCAL not in (transport, was):
         return
     if not everywhere:
-        detail = f"transport: local is refused within a scope. {_REASON} Use ssh, or ask an administrator without a scope."
+        detail = (
+            f"transport: local is refused within a scope. {_REASON} Use ssh, or ask an "
+            "administrator without a scope."
+        )
         raise Forbidden(
             "out_of_reach", detail, errors=[FieldError("/transport", detail, "out_of_reach")]
         )
     if transport is Transport.LOCAL and not allowed:
-        detail = f"transport: local is off. {_REASON} Use ssh, or set OPSJOBS_LOCAL_TRANSPORT=on for the API and the workers."
+        detail = (
+            f"transport: local is off. {_REASON} Use ssh, or set OPSJOBS_LOCAL_TRANSPORT=on for "
+            "the API and the workers."
+        )
         raise Invalid(
             "local_transport_off",
             detail,
@@ -43,7 +49,8 @@ def check_launched(targets: Iterable[Target], *, allowed: bool) -> None:
     found = next((target.name for target in targets if target.transport is Transport.LOCAL), None)
     if found is not None:
         detail = (
-            f"The target {found} has transport: local, which is off. Select other targets, change its transport to ssh, "
+            f"The target {found} has transport: local, which is off. Select other targets, change "
+            "its transport to ssh, "
             "or set OPSJOBS_LOCAL_TRANSPORT=on for the API and the workers."
         )
         raise Invalid(

@@ -59,7 +59,7 @@ class View:
 
     @cached_property
     def _removed(self) -> tuple[list[int], list[int]]:
-        """The places in `bare` before which bytes were removed, and the cumulative number removed."""
+        """The places in `bare` before which bytes were removed, and the running totals."""
         before, sums = list[int](), [0]
         if len(self.bare) != len(self.whole):
             for gap in self._gaps.finditer(self.whole):

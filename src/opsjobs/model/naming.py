@@ -34,8 +34,10 @@ _UNSEEN = (
     *range(0xE0100, 0xE01F0),
 )
 _LOOKS_LIKE = {
-    "\u02d7": "-", "\u2010": "-", "\u2011": "-", "\u2012": "-", "\u2043": "-", "\u2212": "-", "\u2044": "/", "\u2215": "/", "\u29f8": "/",
-    "\u2236": ":", "\ua789": ":", "\u201a": ",", "\u2024": ".", "\u2223": "|", "\u02bc": "'", "\u02cb": "`", "\u2217": "*",
+    "\u02d7": "-", "\u2010": "-", "\u2011": "-", "\u2012": "-", "\u2043": "-", "\u2212": "-",
+    "\u2044": "/", "\u2215": "/", "\u29f8": "/",
+    "\u2236": ":", "\ua789": ":", "\u201a": ",", "\u2024": ".", "\u2223": "|",
+    "\u02bc": "'", "\u02cb": "`", "\u2217": "*",
 }  # fmt: skip
 # Scripts with letters that look like those of another one of these.
 _ALIKE = (
@@ -63,13 +65,15 @@ def check_name(text: str) -> str:
     for character in name:
         if (why := _fault(character)) is not None:
             raise ValueError(
-                f"the name {name[:40]!a} has the character {_in_words(character)}: {why}. Take it out"
+                f"the name {name[:40]!a} has the character {_in_words(character)}: {why}. Take it "
+                "out"
             )
     if name != name.strip():
         raise ValueError(f"the name {name[:40]!a} begins or ends with a blank: take it away")
     if name and unicodedata.category(name[0]).startswith("M"):
         raise ValueError(
-            f"the name {name[:40]!a} begins with {_in_words(name[0])}, which belongs to a letter before it"
+            f"the name {name[:40]!a} begins with {_in_words(name[0])}, which belongs to a letter "
+            "before it"
         )
     for word in _split_words(name):
         _check_scripts(name, word)
@@ -123,8 +127,10 @@ def _check_scripts(name: str, word: str) -> None:
     if len(found) > 1:
         (one, first), (other, second), *_ = found.items()
         raise ValueError(
-            f"the name {name[:40]!a} has letters of different alphabets in one word that look alike: {_in_words(first)} is "
-            f"{one.capitalize()}, {_in_words(second)} is {other.capitalize()}. Write the word in one alphabet"
+            f"the name {name[:40]!a} has letters of different alphabets in one word that look "
+            f"alike: {_in_words(first)} is "
+            f"{one.capitalize()}, {_in_words(second)} is {other.capitalize()}. Write the word in "
+            "one alphabet"
         )
 
 

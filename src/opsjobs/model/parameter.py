@@ -154,7 +154,7 @@ class ParameterDraft(ApiModel):
     def _check_value(self, value: object, *at: str | int) -> None:
         single = {"choice": "string", "multi_choice": "string"}.get(self.type, self.type)
         try:
-            fitting(single, [value] if single == "host_list" else value)  # type: ignore[arg-type]  # one of its types
+            fitting(single, [value] if single == "host_list" else value)  # type: ignore[arg-type]
         except ValueRefused as refused:
             raise fault(refused.code, refused.detail, *at) from None
 
@@ -238,11 +238,17 @@ def check_declared(parameters: Sequence[ParameterDraft]) -> None:
     variables: set[str] = set()
     for position, parameter in enumerate(parameters):
         if (variable := variable_of(parameter.name)) in variables:
-            words = f"two parameters are {variable} in the environment of a run: give them different names"
+            words = (
+                f"two parameters are {variable} in the environment of a run: give them different "
+                "names"
+            )
             raise fault("duplicate_parameter", words, "parameters", position, "name")
         by = parameter.choices_by
         if by is not None and (by.parameter not in before or before[by.parameter].secret):
-            words = f"{by.parameter!r} is no parameter that is declared before {parameter.name!r} and is not secret"
+            words = (
+                f"{by.parameter!r} is no parameter that is declared before {parameter.name!r} and "
+                "is not secret"
+            )
             raise fault(
                 "unknown_parameter", words, "parameters", position, "choices_by", "parameter"
             )

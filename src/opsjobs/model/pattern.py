@@ -30,7 +30,8 @@ class TooMuchWork(ValueError):
 
     def __init__(self) -> None:
         super().__init__(
-            "the pattern takes too long with this text: write it with smaller counts, or in fewer ways to go on"
+            "the pattern takes too long with this text: write it with smaller counts, or in fewer "
+            "ways to go on"
         )
 
 

@@ -42,12 +42,14 @@ def plan(
     if not targets:
         raise Invalid(
             "no_targets",
-            "No target matches the selection: name ids, groups or a selector that fit known targets.",
+            "No target matches the selection: name ids, groups or a selector that fit known "
+            "targets.",
         )
     if len(targets) > max_targets:
         raise Invalid(
             "too_many_targets",
-            f"The selection has {len(targets)} targets, the limit is {max_targets}: narrow it, or raise MAX_TARGETS_PER_JOB.",
+            f"The selection has {len(targets)} targets, the limit is {max_targets}: narrow it, or "
+            "raise MAX_TARGETS_PER_JOB.",
         )
     window = min(order.policy.max_parallel or default_parallel, len(targets))
     return Plan(

@@ -135,7 +135,8 @@ class PastRun:
         """Return True if it is one of these.
 
         >>> web_1 = TargetName("1", "web-1", "10.0.0.1")
-        >>> PastRun(1, 1, web_1, "default", RunStatus.DEAD, ErrorCode.CONNECT_TIMEOUT).fits(Which.UNREACHABLE)
+        >>> run = PastRun(1, 1, web_1, "default", RunStatus.DEAD, ErrorCode.CONNECT_TIMEOUT)
+        >>> run.fits(Which.UNREACHABLE)
         True"""
         match which:
             case Which.UNSUCCESSFUL:

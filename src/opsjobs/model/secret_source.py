@@ -143,5 +143,8 @@ def unfit_source(type_: str, source: VaultSource | SshCaSource | VaultSshSource)
         return f"a credential of type {type_} cannot be in Vault: {', '.join(_NEEDED)} can"
     allowed = {*needed, "passphrase"} if "private_key" in needed else {*needed}
     if surplus := sorted({*source.fields} - allowed):
-        return f"a credential of type {type_} has no {' and no '.join(surplus)}: take it out of `fields`"
+        return (
+            f"a credential of type {type_} has no {' and no '.join(surplus)}: take it out of "
+            "`fields`"
+        )
     return None

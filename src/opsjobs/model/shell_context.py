@@ -34,8 +34,9 @@ def places(text: str, find: Find, shell: Shell) -> list[NamePosition]:
 
 _QUOTES, _COMMENT, _HERE = "inside quotes", "in a comment", "in a here-document"
 _WORDS = {
-    "single": _QUOTES, "double": _QUOTES, "ansi": _QUOTES, "backtick": "inside backticks", "comment": _COMMENT,
-    "block": _COMMENT, "arithmetic": "where the shell calculates", "brace": "inside ${ }", "here": _HERE,
+    "single": _QUOTES, "double": _QUOTES, "ansi": _QUOTES, "backtick": "inside backticks",
+    "comment": _COMMENT, "block": _COMMENT, "arithmetic": "where the shell calculates",
+    "brace": "inside ${ }", "here": _HERE,
 }  # fmt: skip
 
 
@@ -109,7 +110,10 @@ class _Scan:
 _SUBSCRIPT = re.compile(r"(?P<open>[A-Za-z0-9_]\[|[\s(]\[(?![\s\[]))|[\]\s]")
 # The start of a command, and its arithmetic parts: bash runs a $( ) in the index of a name there,
 # quoted or not.
-_BEGINS = r"(?:\A|[;&|(){}\n]|\b(?:then|do|else|elif|if|while|until|time|builtin|command)[ \t])[ \t]*(?:![ \t]+)?"
+_BEGINS = (
+    r"(?:\A|[;&|(){}\n]|\b(?:then|do|else|elif|if|while|until|time|builtin|command)[ \t])"
+    r"[ \t]*(?:![ \t]+)?"
+)
 _CALCULATES = re.compile(
     _BEGINS + r"(?:let|(?:declare|typeset|local)[ \t][^;&|()\n]{0,200}?-[A-Za-z]{0,20}i)\b[^;&|\n]*"
 )

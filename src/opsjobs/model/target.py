@@ -100,7 +100,8 @@ def check_label_value(value: str) -> str:
     Some shells cannot quote such a value."""
     if _CONTROL.search(value):
         raise ValueError(
-            f"the label value {value[:40]!r} has a line break or another control character in it: take it out"
+            f"the label value {value[:40]!r} has a line break or another control character in it: "
+            "take it out"
         )
     return check_name(value)
 
@@ -288,7 +289,8 @@ def _requirement(rest: str) -> tuple[Requirement, int]:
     if m := _PAIR.match(rest):
         if m["op"] == "==" and not m["value"]:
             raise ValueError(
-                f"{m[0].strip()!r} in the selector has no value: write {m['key']}=VALUE, or {m['key']} for any value"
+                f"{m[0].strip()!r} in the selector has no value: write {m['key']}=VALUE, or "
+                f"{m['key']} for any value"
             )
         return Requirement(m["key"], (m["value"],), m["op"] == "!="), m.end()
     if m := _BARE.match(rest):

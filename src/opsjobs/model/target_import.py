@@ -46,7 +46,8 @@ class ImportDraft(ApiModel):
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Change]:
     """Return the changed fields of a target with their old and new values; labels by key.
 
-    >>> differences({"port": 22, "labels": {"env": "prod"}}, {"port": 22, "labels": {"env": "prod", "rack": "r1"}})
+    >>> before = {"port": 22, "labels": {"env": "prod"}}
+    >>> differences(before, {"port": 22, "labels": {"env": "prod", "rack": "r1"}})
     {'labels.rack': {'from': None, 'to': 'r1'}}
     """
     old, new = _by_label(before), _by_label(after)

@@ -45,7 +45,10 @@ class TemplateNames:
         Raises TemplateFault for a probable mistake."""
         if name in self.parameters:
             if name in self.secrets:
-                words = f"${{{name}}} is a secret, and would be seen by all on the machine: read the file $OPSJOBS_SECRETS/{name}"
+                words = (
+                    f"${{{name}}} is a secret, and would be seen by all on the machine: read the "
+                    f"file $OPSJOBS_SECRETS/{name}"
+                )
                 raise TemplateFault("secret_in_argv", words)
             return True
         root, point, _ = name.partition(".")
@@ -82,22 +85,23 @@ class Template:
         """
         if "${" not in text:
             return cls((text,), ())
-        look_up = places(text, _finder(names), shell)
-        for place in look_up:
+        found = places(text, _finder(names), shell)
+        for place in found:
             if place.fault is not None:
-                words = f"${{{place.name}}} stands {place.fault}: its value is quoted by itself, take the quotes away"
+                words = (
+                    f"${{{place.name}}} stands {place.fault}: its value is quoted by itself, take "
+                    "the quotes away"
+                )
                 raise TemplateFault("quoted_parameter", words)
-        return cls._from_holes(text, [(place.name, place.start, place.end) for place in look_up])
+        return cls._from_holes(text, [(place.name, place.start, place.end) for place in found])
 
     @classmethod
     def plain(cls, text: str, names: TemplateNames) -> Template:
         """Parse a text that no shell reads, such as an argument or a path.
 
         Raises TemplateFault."""
-        look_up = (
-            [m for m in _HOLE.finditer(text) if names.is_replaced(m[1])] if "${" in text else []
-        )
-        return cls._from_holes(text, [(m[1], m.start(), m.end()) for m in look_up])
+        found = [m for m in _HOLE.finditer(text) if names.is_replaced(m[1])] if "${" in text else []
+        return cls._from_holes(text, [(m[1], m.start(), m.end()) for m in found])
 
     @classmethod
     def _from_holes(cls, text: str, holes: list[tuple[str, int, int]]) -> Template:

@@ -15,7 +15,8 @@ def _pattern(pattern: str, words: str) -> str:
 
 ACCOUNT = _pattern(
     r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}$",
-    "be the name of an account: 1 to 128 letters, digits or any of _ . @ -, beginning with a letter, a digit or _",
+    "be the name of an account: 1 to 128 letters, digits or any of _ . @ -, beginning with a "
+    "letter, a digit or _",
 )
 ACTION_KEY = _pattern(
     r"^[a-z0-9][a-z0-9_-]{0,63}$",
@@ -30,7 +31,8 @@ FILE_NAME = _pattern(
     "be the name of a file: one line, without a slash",
 )
 INTERPRETER = _pattern(
-    r"^(bash|sh|python|powershell|pwsh|cmd|node|perl|/[^\x00-\x1f]{1,1000}|[A-Za-z]:[\\/][^\x00-\x1f]{1,1000})$",
+    r"^(bash|sh|python|powershell|pwsh|cmd|node|perl"
+    r"|/[^\x00-\x1f]{1,1000}|[A-Za-z]:[\\/][^\x00-\x1f]{1,1000})$",
     "be bash, sh, python, powershell, pwsh, cmd, node, perl, or the full path of a program",
 )
 KERBEROS_PRINCIPAL = _pattern(

@@ -48,7 +48,8 @@ def parse_size(text: object) -> int:
     match = _SIZE.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None:
         raise ValueError(
-            f"{text!r} is not a size: write whole bytes or a number with KiB, MiB or GiB, such as 10MiB"
+            f"{text!r} is not a size: write whole bytes or a number with KiB, MiB or GiB, such as "
+            "10MiB"
         )
     return int(match[1]) * _BYTES[match[2]]
 

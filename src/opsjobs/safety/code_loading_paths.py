@@ -12,13 +12,15 @@ from collections.abc import Iterable
 from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 
 _EXECUTES = re.compile(
-    r"BASH_ENV|ENV|LD_PRELOAD|LD_LIBRARY_PATH|LD_AUDIT|DYLD_\w+|PERL5OPT|PERL5LIB|RUBYOPT|NODE_OPTIONS|PYTHONSTARTUP|PYTHONPATH|PYTHONHOME"
+    r"BASH_ENV|ENV|LD_PRELOAD|LD_LIBRARY_PATH|LD_AUDIT|DYLD_\w+|PERL5OPT|PERL5LIB"
+    r"|RUBYOPT|NODE_OPTIONS|PYTHONSTARTUP|PYTHONPATH|PYTHONHOME"
     r"|PATH|IFS|PS4|PROMPT_COMMAND|SHELLOPTS|BASHOPTS|GIT_SSH\w*|BASH_FUNC_\w+"
 )
 _USUAL = re.compile(r"(/usr)?(/local)?/s?bin|/snap/bin|/opt/homebrew/s?bin")
 _TRUSTED = re.compile(
     r"/(etc|root)?"
-    r"|/etc/(sudoers|passwd|shadow|group|gshadow|master\.passwd|crontab|anacrontab|profile|environment|rc\.local|inittab|ld\.so\.[^/]+)"
+    r"|/etc/(sudoers|passwd|shadow|group|gshadow|master\.passwd|crontab|anacrontab|profile"
+    r"|environment|rc\.local|inittab|ld\.so\.[^/]+)"
     r"|/etc/(sudoers\.d|cron[^/]*|pam\.d|systemd|init\.d|profile\.d|ld\.so\.conf\.d)(/.*)?"
     r"|/var/spool/(cron|at)(/.*)?"
     r"|((/usr)?(/local)?/lib|/run)/systemd(/.*)?"

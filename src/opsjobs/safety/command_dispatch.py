@@ -66,7 +66,8 @@ _LAYERS_MAX = 24
 _MATCHES_MAX = 64
 # Their output is meant to be evaluated, and trusted like the programs themselves.
 _TRUSTED = re.compile(
-    r"(ssh-agent|dircolors|brew|pyenv|rbenv|nodenv|direnv|starship|resize|lesspipe|keychain|conda)\Z"
+    r"(ssh-agent|dircolors|brew|pyenv|rbenv|nodenv|direnv|starship"
+    r"|resize|lesspipe|keychain|conda)\Z"
 )
 
 

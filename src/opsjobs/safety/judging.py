@@ -57,7 +57,8 @@ def judge(
         trace = traced(interpreter, text, given)
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 a mistake of a reader is no reason to refuse a text, and none to let it pass
+    # A reader's mistake is no reason to refuse a text, and none to let it pass.
+    except Exception:  # noqa: BLE001
         trace = Trace(Budget(), _READERS)
         trace.events.append(("unreadable", SourcePosition(excerpt_of(text))))
     return findings(trace, _matcher(), context or Context())

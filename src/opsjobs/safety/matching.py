@@ -219,7 +219,8 @@ def _speaks(wanted: str, dialect: str) -> bool:
 
 
 def _has_flag(spellings: Iterable[str], has_path: bool, call: Call) -> bool:
-    # Unknown words may be any option. That counts if the match has a path, and that is another word.
+    # Unknown words may be any option. That counts if the match has a path, which is
+    # another word.
     return any(_is_given(spelling, call) for spelling in spellings) or (
         has_path and len(call.arguments) > 1 and any(is_unknown(word) for word in call.words[1:])
     )

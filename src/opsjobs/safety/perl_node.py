@@ -16,7 +16,8 @@ from opsjobs.safety.trace import Io, SourcePosition, Trace
 _COMMENT = {"perl": re.compile(r"(?m)^[^\S\n]*+#.*$"), "node": re.compile(r"(?m)^[^\S\n]*+//.*$")}
 _BLOCK_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _RUNS = {
-    # A whole word, not a part of a text, a key or a path: `'system' => 1`, `$h{"system"}`, `/run/systemd/system`.
+    # A whole word, not a part of a text, a key or a path: `'system' => 1`, `$h{"system"}`,
+    # `/run/systemd/system`.
     "perl": re.compile(
         r"(?<![\w$@%&\"'{/>:.-])(?:system|exec|qx)\b(?!\s*+=>)\s*+\(?\s*+(?=[\"'`$])"
     ),
@@ -24,11 +25,13 @@ _RUNS = {
 }
 _DYNAMIC = {
     "perl": re.compile(
-        r"(?<![\w$@%&\"'{/>:.-])(?:(?:system|exec|qx|syscall)\b(?!\s*+=>)\s*+\(?\s*+[$@(\"'{/|]|(?:do|require)\b\s*+\(?\s*+[$@]|eval\b(?!\s*+(?:\{|=>)))"
+        r"(?<![\w$@%&\"'{/>:.-])(?:(?:system|exec|qx|syscall)\b(?!\s*+=>)\s*+\(?\s*+[$@(\"'{/|]"
+        r"|(?:do|require)\b\s*+\(?\s*+[$@]|eval\b(?!\s*+(?:\{|=>)))"
         r"|`|\bopen\b[^;|]{0,2000}+\|(?!\|)"
     ),
     "node": re.compile(
-        r"\b(?:exec|execSync|spawn|spawnSync|execFile|execFileSync|fork|eval|Function|runInThisContext|runInNewContext)\s*\(|\bchild_process\b"
+        r"\b(?:exec|execSync|spawn|spawnSync|execFile|execFileSync|fork|eval|Function"
+        r"|runInThisContext|runInNewContext)\s*\(|\bchild_process\b"
     ),
 }
 # Only a few of them also delete what is below.
@@ -41,18 +44,22 @@ _CALL_CHARACTERS_MAX = 2_000
 _WRITES = {
     "perl": re.compile(r"\bopen\b[^;]{0,200}?[\"']\s*+>{1,2}[\"']?\s*+[,.]?\s*+[\"']?(/[^\"';]*)"),
     "node": re.compile(
-        r"\b(?:writeFileSync|writeFile|appendFileSync|appendFile|createWriteStream)\s*\(\s*[\"'`](/[^\"'`]*)"
+        r"\b(?:writeFileSync|writeFile|appendFileSync|appendFile"
+        r"|createWriteStream)\s*\(\s*[\"'`](/[^\"'`]*)"
     ),
 }
 _OPTIONS = re.compile(r"(cwd|env|stdio|encoding|timeout|shell|input|maxBuffer|\ue000)\b|\ue000\Z")
 _FORKS = re.compile(
-    r"\bfork\s++while\s++(?:fork\b|1)|\bwhile\s*+\(?\s*+1?\s*+\)?\s*+\{?\s*+fork|\bfor\s*+\(\s*+;\s*+;\s*+\)\s*+\{?\s*+(?:\w{0,100}\.)?fork"
+    r"\bfork\s++while\s++(?:fork\b|1)|\bwhile\s*+\(?\s*+1?\s*+\)?\s*+\{?\s*+fork"
+    r"|\bfor\s*+\(\s*+;\s*+;\s*+\)\s*+\{?\s*+(?:\w{0,100}\.)?fork"
 )
 _SOCKET = re.compile(
     r"\bSocket\b|\bnet\.(Socket|connect|createConnection)\b|require\(['\"]net['\"]\)"
 )
 _DECODES = re.compile(
-    r"\beval\b[^;]{0,200}\b(?:decode_base64|unpack|uncompress|decrypt)\b|\b(?:eval|Function|execSync|exec)\s*\([^;]{0,200}(?:atob|['\"]base64['\"]|['\"]hex['\"]|inflate|gunzip|decipher)"
+    r"\beval\b[^;]{0,200}\b(?:decode_base64|unpack|uncompress|decrypt)\b"
+    r"|\b(?:eval|Function|execSync|exec)\s*\([^;]{0,200}"
+    r"(?:atob|['\"]base64['\"]|['\"]hex['\"]|inflate|gunzip|decipher)"
 )
 # In any language: a string literal, or the text after a word that starts a command.
 _TEXTS = re.compile(STRING + r"|\b(?:spawn|exec|system|send)\s++([^\n\"'`(]++)", re.DOTALL)

@@ -38,7 +38,10 @@ class SafetyQuestion:
     def digest(self) -> bytes:
         """SHA-256 of everything in it: equal questions have equal answers."""
         context = self.context
-        where = f"{sorted(context.labels)}|{context.share_of_targets:.3f}|{context.targets}|{context.become}|{self.unknown}"
+        where = (
+            f"{sorted(context.labels)}|{context.share_of_targets:.3f}|{context.targets}"
+            f"|{context.become}|{self.unknown}"
+        )
         found = hashlib.sha256(f"{self.interpreter}\0{where}\0".encode(errors="replace"))
         found.update(self.text.encode(errors="surrogatepass"))
         found.update(f"\0{self.arguments!r}\0{self.variables!r}".encode(errors="replace"))

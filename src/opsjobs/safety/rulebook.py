@@ -50,7 +50,8 @@ _MATCH_KEYS = frozenset(
 )
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
 _CONDITION = re.compile(
-    r"(?P<flag>become)|(?P<number>share|targets)>=(?P<value>\d+(\.\d+)?)|(?P<label>[\w./-]+(=[\w.|-]+)?)"
+    r"(?P<flag>become)|(?P<number>share|targets)>=(?P<value>\d+(\.\d+)?)"
+    r"|(?P<label>[\w./-]+(=[\w.|-]+)?)"
 )
 _DIALECTS = frozenset({"posix", "powershell", "cmd", "python", "windows", "any"})
 EXAMPLE_CHARACTERS_MAX = 200

@@ -35,7 +35,8 @@ _COMMANDS_MAX = 128
 """The most commands of one `find`."""
 # Each string as a whole, so that each letter is looked at once.
 _RUN_BY_AWK = re.compile(
-    r'(?P<before>system\s*+\(\s*+|\|\s*+)?"(?P<text>(?:[^"\\]|\\.)*+)(?:"|\Z)(?P<after>\s*+\|\s*+getline)?',
+    r'(?P<before>system\s*+\(\s*+|\|\s*+)?"(?P<text>(?:[^"\\]|\\.)*+)'
+    r'(?:"|\Z)(?P<after>\s*+\|\s*+getline)?',
     re.DOTALL,
 )
 _CONTAINERS = {

@@ -75,7 +75,8 @@ def _is_large() -> bool:
 
 
 def _resident_bytes() -> int:
-    # On Linux, ru_maxrss includes the size of the parent that forked this process, which may be large.
+    # On Linux, ru_maxrss includes the size of the parent that forked this process, which may be
+    # large.
     try:
         pages = int(Path("/proc/self/statm").read_bytes().split()[1])
     except OSError:

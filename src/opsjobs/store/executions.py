@@ -405,11 +405,9 @@ class Executions:
         """
         given = {**_parameters(execution), "action": action}
         page = await GROUPS.page(self._database, request, given)
-        redact_waiting = [row["id"] for row in page.items]
+        shown = [row["id"] for row in page.items]
         rows = (
-            await self._database.fetch(_GROUP_HEADS, {**given, "runs": redact_waiting})
-            if page.items
-            else []
+            await self._database.fetch(_GROUP_HEADS, {**given, "runs": shown}) if page.items else []
         )
         heads = {(row["target_run_id"], row["stream"]): row["head"] for row in rows}
         return page.map(

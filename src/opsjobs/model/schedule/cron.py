@@ -49,7 +49,10 @@ class _Part:
     def allowed(self) -> str:
         """The allowed items, for error messages."""
         named = f" or {self.names[0]} to {self.names[-1]}" if self.names else ""
-        return f"{self.low} to {self.high}{named}, *, a list (a,b), a range (a-b), a step (*/n, a-b/n), H{self.own}"
+        return (
+            f"{self.low} to {self.high}{named}, *, a list (a,b), a range (a-b), a step (*/n, "
+            f"a-b/n), H{self.own}"
+        )
 
     def value(self, text: str) -> int | None:
         """Return the number of a number or name; None if it is invalid or out of range."""
@@ -175,7 +178,10 @@ def _fields(expression: str) -> list[str]:
         expression = _NAMED[expression.lower()]
     fields = expression.upper().split()
     if len(fields) not in (5, 6):
-        words = "write 5 (minute, hour, day of the month, month, day of the week), or 6 with the second before them"
+        words = (
+            "write 5 (minute, hour, day of the month, month, day of the week), or 6 with the "
+            "second before them"
+        )
         raise fault("bad_cron", f"the expression has {len(fields)} fields: {words}")
     return fields if len(fields) == 6 else ["0", *fields]
 

@@ -43,7 +43,10 @@ def _time(fields: Sequence[str]) -> tuple[str, bool]:
             "every minute" if len(minutes) == 60 else f"every {step} minutes"
         ) + of_hours, not of_hours
     return (
-        f"at minute{'s' if len(minutes) > 1 else ''} {numbers(minutes)}{of_hours or ' of every hour'}",
+        (
+            f"at minute{'s' if len(minutes) > 1 else ''} "
+            f"{numbers(minutes)}{of_hours or ' of every hour'}"
+        ),
         False,
     )
 

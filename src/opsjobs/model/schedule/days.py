@@ -45,7 +45,10 @@ def day_of(given: Any) -> int | str:
     found = _NTH.fullmatch(text)
     if found is not None and found[2] in _WORDS:
         return f"{found[1]} {_WORDS[found[2]]}"
-    words = 'write 1 to 31, "last", or 1st to 5th or last and a weekday, such as "2nd tue" or "last fri"'
+    words = (
+        'write 1 to 31, "last", or 1st to 5th or last and a weekday, '
+        'such as "2nd tue" or "last fri"'
+    )
     raise fault("day", f"{repr(given)[:_SHOWN_CHARACTERS_MAX]} is no day of a month: {words}")
 
 

@@ -194,7 +194,10 @@ class ScheduleDraft(ApiModel):
                 "missing", "type once needs either at (an instant) or local_time and timezone", "at"
             )
         if self.local_time is not None and self.timezone is None:
-            words = "a local time without a zone is no time: give timezone, such as Europe/Berlin, or write at with an offset"
+            words = (
+                "a local time without a zone is no time: give timezone, such as Europe/Berlin, or "
+                "write at with an offset"
+            )
             raise fault("naive_time", words, "local_time")
         if self.dst_fold is DstFold.TWICE:
             raise fault(
@@ -247,7 +250,10 @@ class ScheduleDraft(ApiModel):
         field = "at" if self.at is not None else "local_time"
         moment = once_at(self)
         if moment is None:
-            words = f"{self.timezone} has no such time on that day, and dst_gap is skip: it would never be due"
+            words = (
+                f"{self.timezone} has no such time on that day, and dst_gap is skip: it would "
+                "never be due"
+            )
             raise fault("never", words, field)
         if moment >= HORIZON:  # late in the last year, far west
             raise fault(
@@ -291,7 +297,10 @@ def _past(draft: ScheduleDraft, now: datetime) -> tuple[str, str] | None:
     moment = once_at(draft) if draft.type is ScheduleType.ONCE else None
     if moment is None or moment > now:
         return None
-    detail = f"{moment.isoformat()} is past, it is {now.isoformat(timespec='seconds')} now: write a time that is to come"
+    detail = (
+        f"{moment.isoformat()} is past, it is {now.isoformat(timespec='seconds')} now: write a "
+        "time that is to come"
+    )
     return ("at" if draft.at is not None else "local_time"), detail
 
 

@@ -32,7 +32,8 @@ def expanded(
 ) -> list[str]:
     """Return the values of one `${…}`, as written in `text`.
 
-    `lookup`: the values of a name; `default`: those of the word after `:-`; `slash`: whether a name's value begins with `/`.
+    `lookup`: the values of a name; `default`: those of the word after `:-`;
+    `slash`: whether a name's value begins with `/`.
     """
     budget.read(len(text))
     found = _SHAPE.match(text)

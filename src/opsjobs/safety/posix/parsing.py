@@ -13,8 +13,8 @@ from opsjobs.safety.budget import Budget
 from opsjobs.safety.grammar import parsed
 
 _LANGUAGE = Language(tree_sitter_bash.language())
-# Values of the service, `${target.labels.env}`: no shell has such names, and the value is inserted as
-# one quoted word.
+# Values of the service, `${target.labels.env}`: no shell has such names, and the value is
+# inserted as one quoted word.
 _OURS = re.compile(r"\$\{[A-Za-z_][\w-]*(?:\.[\w-]+)+\}")
 # The grammar fails on a bare name after other text in a word: `$A/$B/`, `rm$IFS-rf`. Adding braces
 # changes nothing.

@@ -29,7 +29,8 @@ _REMARKS = re.compile(r"<#.*?(?:#>|\Z)|#[^\n]*", re.DOTALL)
 _NO_NAME = re.compile(r"\s*(?:\{|-?\d+\.\.)")
 _MATCHES_MAX = 64
 _FOR_EVER = re.compile(
-    r"while\s*\(\s*(\$true|1)\s*\)(?!.*(start-sleep|\bsleep\b|-wait\b|\bbreak\b|\breturn\b)).*\b(start-process|saps|start-job)\b",
+    r"while\s*\(\s*(\$true|1)\s*\)(?!.*(start-sleep|\bsleep\b|-wait\b|\bbreak\b|\breturn\b))"
+    r".*\b(start-process|saps|start-job)\b",
     re.IGNORECASE | re.DOTALL,
 )
 _FOR_EVER_WORDS = 8
