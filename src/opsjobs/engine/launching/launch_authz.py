@@ -72,7 +72,9 @@ class CurrentRights:
     async def requester(self, name: str, kind: IdentityKind) -> Requester:
         """Return this identity as a requester, with its human if known. Raises Unavailable."""
         principal = await self._find(name, kind)
-        return Requester.from_principal(principal) if principal is not None else Requester(name, kind)
+        return (
+            Requester.from_principal(principal) if principal is not None else Requester(name, kind)
+        )
 
     async def _find(self, name: str, kind: IdentityKind) -> Principal | None:
         if kind == "system":

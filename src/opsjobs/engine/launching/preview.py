@@ -100,7 +100,9 @@ def _commands(
             if only is not None and target.id not in only:
                 continue
             try:
-                rendered = rendering.render(values, target.capabilities.quoting, value=_value(values))
+                rendered = rendering.render(
+                    values, target.capabilities.quoting, value=_value(values)
+                )
             except (TemplateFault, Unquotable) as wrong:
                 raise Invalid(
                     "quoted_parameter", f"{action['key']} on {target.name}: {wrong}."
