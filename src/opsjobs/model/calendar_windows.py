@@ -325,8 +325,8 @@ class _Once:
     def spans(
         self,
         zone: ZoneInfo,
-        since: datetime,  # noqa: ARG002
-        until: datetime,  # noqa: ARG002
+        since: datetime,  # noqa: ARG002  the same as other windows
+        until: datetime,  # noqa: ARG002  likewise
     ) -> Iterator[Span]:
         words = self.label + " ".join(
             f"{word} {_format_moment(at).replace('T', ' ')}"

@@ -154,7 +154,8 @@ class ParameterDraft(ApiModel):
     def _check_value(self, value: object, *at: str | int) -> None:
         single = {"choice": "string", "multi_choice": "string"}.get(self.type, self.type)
         try:
-            fitting(single, [value] if single == "host_list" else value)  # type: ignore[arg-type]
+            one = [value] if single == "host_list" else value
+            fitting(single, one)  # type: ignore[arg-type]  # it is one of its types
         except ValueRefused as refused:
             raise fault(refused.code, refused.detail, *at) from None
 

@@ -57,8 +57,7 @@ def judge(
         trace = traced(interpreter, text, given)
     except MemoryError:
         raise
-    # A reader's mistake is no reason to refuse a text, and none to let it pass.
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001  a reader's mistake neither refuses a text nor lets it pass
         trace = Trace(Budget(), _READERS)
         trace.events.append(("unreadable", SourcePosition(excerpt_of(text))))
     return findings(trace, _matcher(), context or Context())
