@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from typing import Any
 
 import pytest
@@ -133,6 +134,16 @@ def test_what_was_looked_at_before_costs_no_work() -> None:
     left = work.left
     assert wanted.fits("web-server", work)
     assert work.left == left
+
+
+def test_a_large_state_costs_no_more_per_character_than_a_small_one() -> None:
+    def seconds(made: Pattern) -> float:
+        begun = time.process_time()
+        assert not made.matches("a" * 100_000)
+        return time.process_time() - begun
+
+    small, large = Pattern("a?b"), Pattern("((a?){40}){40}b")
+    assert seconds(large) < 10 * min(seconds(small) for _ in range(3))
 
 
 @pytest.mark.parametrize("empty", ["(a{0})", "()", "(|)"])

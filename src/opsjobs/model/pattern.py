@@ -62,6 +62,8 @@ class Pattern:
         self._first = self._compile(read(text), self._add(None))
         self._kept = 0  # numbers of steps in `_known`
         self._known: dict[tuple[_State, str, bool], tuple[_State, bool]] = {}
+        # Equal states are one object: a look-up in `_known` would compare them number by number.
+        self._states: dict[_State, _State] = {}
 
     def matches(self, text: str) -> bool:
         """Return True if some part of the text matches. Raises TooMuchWork."""
@@ -96,11 +98,13 @@ class Pattern:
         }
         if not whole:
             after.add(self._first)
-        found = ((frozenset(after), _kind(char)), 0 in reached)
         self._kept += len(after) + 1
         if self._kept > _KEPT_MAX:
             self._known.clear()  # with many states it is only slower, and still linear
+            self._states.clear()
             self._kept = 0
+        next_state = (frozenset(after), _kind(char))
+        found = (self._states.setdefault(next_state, next_state), 0 in reached)
         self._known[state, char, whole] = found
         return found
 
