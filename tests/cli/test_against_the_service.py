@@ -18,7 +18,7 @@ import pytest
 
 from opsjobs.cli.client import Client
 from opsjobs.cli.demo import bare
-from opsjobs.cli.endpoint import find
+from opsjobs.cli.endpoint import find_endpoint
 from opsjobs.settings import ClientSettings
 from opsjobs.standalone.stack import Stack, StackOptions
 
@@ -292,7 +292,7 @@ def test_jobs_are_listed_run_and_deleted(folder: Path) -> None:
 
 
 def _store_job(folder: Path) -> None:
-    with Client(find(ClientSettings(), folder)) as client:
+    with Client(find_endpoint(ClientSettings(), folder)) as client:
         client.post(
             "/jobs",
             {

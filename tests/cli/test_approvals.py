@@ -6,7 +6,7 @@ import pytest
 
 from cli.desk import Answer
 from cli.test_dead_letters import answering
-from opsjobs.cli import approval_view
+from opsjobs.cli import approvals
 from opsjobs.cli.app import run
 from opsjobs.model.action import KINDS
 
@@ -169,7 +169,7 @@ def test_an_approver_sees_every_field_that_is_not_its_default(
 
 
 def test_every_kind_of_action_has_its_defaults() -> None:
-    assert set(approval_view._KINDS) == set(KINDS)
+    assert set(approvals._KINDS) == set(KINDS)
 
 
 def test_an_approval_by_one_of_two_says_so_and_an_override_says_why(

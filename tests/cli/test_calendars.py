@@ -10,7 +10,7 @@ import pytest
 from cli.desk import Answer, Asked, open_desk, problem
 from docs.pages import samples
 from opsjobs.cli.app import run
-from opsjobs.cli.importing.holiday_files import read
+from opsjobs.cli.calendars import read_holidays
 from opsjobs.model.calendar import CalendarDraft
 
 STORED = {
@@ -163,7 +163,7 @@ END:VCALENDAR
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_whole_days_of_an_icalendar_file_are_carried_over(newline: str) -> None:
-    found = read(ICS.replace("\n", newline))
+    found = read_holidays(ICS.replace("\n", newline))
     assert found.windows() == [
         {"name": "Christmas, both days", "dates": ["2026-12-25", "2026-12-26"]},
         {"name": "Labour Day", "yearly": ["05-01"]},
@@ -175,7 +175,7 @@ def test_whole_days_of_an_icalendar_file_are_carried_over(newline: str) -> None:
 
 
 def test_a_list_names_its_days_and_a_bad_line_is_told(tmp_path: Path) -> None:
-    windows: list[Any] = read(
+    windows: list[Any] = read_holidays(
         "# ours\n2026-12-25, Christmas\n2027-12-25; Christmas # again\n\n2026-10-03\n"
     ).windows()
     assert windows == [
@@ -184,4 +184,4 @@ def test_a_list_names_its_days_and_a_bad_line_is_told(tmp_path: Path) -> None:
     ]
     for line in ("25.12.2026", "2026-02-30"):
         with pytest.raises(ValueError, match=f"line 2: '{line}'"):
-            read(f"2026-12-25\n{line}")
+            read_holidays(f"2026-12-25\n{line}")

@@ -11,8 +11,8 @@ import pytest
 from cli.desk import Answer, Asked, open_desk, problem
 from opsjobs.cli.client import Client, RequestRefused
 from opsjobs.cli.endpoint import ServiceEndpoint
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
-from opsjobs.cli.sse import Event
+from opsjobs.cli.errors import CommandFailed, ExitCode
+from opsjobs.cli.event_stream import Event
 from opsjobs.model.secret import Secret
 
 

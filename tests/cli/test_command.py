@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from opsjobs.cli.app import run
-from opsjobs.cli.exit_codes import ExitCode
+from opsjobs.cli.errors import ExitCode
 
 SERVERS = (
     "fastapi",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from opsjobs.cli import yaml_documents
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli.errors import CommandFailed, ExitCode
 
 
 def read(tmp_path: Path, text: str | bytes) -> list[dict[str, object]]:

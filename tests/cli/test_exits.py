@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opsjobs.cli.exit_codes import get_execution_exit_code, get_refusal_exit_code
+from opsjobs.cli.errors import get_execution_exit_code, get_refusal_exit_code
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cli.test_against_the_service import folder, names, opsjobs
-from opsjobs.cli.artifacts import local_parts, write_below
 from opsjobs.cli.client import Client
-from opsjobs.cli.endpoint import find
+from opsjobs.cli.endpoint import find_endpoint
+from opsjobs.cli.execution_output import local_parts, write_below
 from opsjobs.settings import ClientSettings
 
 __all__ = ["folder"]
@@ -35,7 +35,7 @@ def test_a_folder_goes_to_a_machine_and_its_files_come_back(folder: Path, tmp_pa
     }
     get = {"key": "get", "direction": "download", "source": "site"}
     actions = [{"type": "file_transfer", **action} for action in (put, get)]
-    with Client(find(ClientSettings(), folder)) as client:
+    with Client(find_endpoint(ClientSettings(), folder)) as client:
         execution = client.post("/run", {"actions": actions, "targets": {"ids": [machine]}})["id"]
     code, out, err = opsjobs(folder, "executions", "follow", str(execution))
     assert code == 0, err + out.decode()

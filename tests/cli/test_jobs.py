@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cli.desk import Answer, Asked, Desk, open_desk, problem
 from cli.terminal import on_terminal
 from opsjobs.cli.app import app
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.run import build_program
 from opsjobs.cli.yaml_documents import bodies
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from opsjobs.cli.output_lines import PARTIAL_BYTES_MAX, OutputLines
+from opsjobs.cli.terminal import PARTIAL_BYTES_MAX, OutputLines
 
 NAMES = {"1": "web-1", "2": "web-2"}
 

@@ -11,7 +11,7 @@ import pytest
 from cli.desk import Answer, Asked, open_desk
 from cli.terminal import on_terminal
 from cli.test_run import Service, became, frame, opsjobs, resulted, said
-from opsjobs.cli.waiting_reasons import hold_of
+from opsjobs.cli.live_view import render_wait_reason
 
 CONFIRM = {"kind": "confirm", "reason": "wave 1 of 2 has ended", "by": None}
 ASKED = {"kind": "approval", "approval": 36, "reason": "its job asks for an approval"}
@@ -243,5 +243,5 @@ def test_failures_that_are_alike_are_told_once_with_their_step_and_last_words() 
 def test_what_holds_an_execution_is_said_with_the_command_that_answers_it(
     held: dict[str, Any], words: str
 ) -> None:
-    assert hold_of({"id": 7, "waiting_on": held}) == words
-    assert hold_of({"id": 7, "waiting_on": None}) is None
+    assert render_wait_reason({"id": 7, "waiting_on": held}) == words
+    assert render_wait_reason({"id": 7, "waiting_on": None}) is None

@@ -52,7 +52,7 @@ class Terminal:
 
     async def run(self, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
         """Exit code, standard output and standard error."""
-        self._monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        self._monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
         code = await asyncio.to_thread(run, arguments)
         said = self._capsys.readouterr()
         return code, _OF_THE_SERVICE.sub("", said.out), said.err

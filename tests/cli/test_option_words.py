@@ -14,7 +14,7 @@ from cli.desk import open_desk, problem
 from opsjobs.cli.app import app
 from opsjobs.cli.client import Client, RequestRefused
 from opsjobs.cli.endpoint import ServiceEndpoint
-from opsjobs.cli.option_names import OPTIONS, in_options
+from opsjobs.cli.errors import OPTIONS, translate_refusal
 from opsjobs.model.secret import Secret
 
 
@@ -86,7 +86,7 @@ def test_a_pointer_into_a_body_is_shown_as_the_option_that_filled_it(
     path: str, pointer: str, shown: str
 ) -> None:
     assert (
-        in_options(f"{pointer}: it is wrong.\n  {pointer}: so is this.", path)
+        translate_refusal(f"{pointer}: it is wrong.\n  {pointer}: so is this.", path)
         == f"{shown}: it is wrong.\n  {shown}: so is this."
     )
 

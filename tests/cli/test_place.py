@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from opsjobs.cli.endpoint import find
-from opsjobs.cli.exit_codes import CommandFailed
+from opsjobs.cli.endpoint import find_endpoint
+from opsjobs.cli.errors import CommandFailed
 from opsjobs.model.secret import Secret
 from opsjobs.settings import ClientSettings
 
@@ -21,7 +21,7 @@ def running(tmp_path: Path) -> Path:
 
 
 def test_the_local_up_is_found_with_its_token(running: Path) -> None:
-    place = find(ClientSettings(), running)
+    place = find_endpoint(ClientSettings(), running)
     assert (place.url, place.token, place.local) == (
         "http://127.0.0.1:8003",
         Secret("opsc_local"),
@@ -30,7 +30,9 @@ def test_the_local_up_is_found_with_its_token(running: Path) -> None:
 
 
 def test_the_environment_wins(running: Path) -> None:
-    place = find(ClientSettings(url="https://jobs.example.org/", token=Secret("opsc_ada")), running)
+    place = find_endpoint(
+        ClientSettings(url="https://jobs.example.org/", token=Secret("opsc_ada")), running
+    )
     assert (place.url, place.token, place.local) == (
         "https://jobs.example.org",
         Secret("opsc_ada"),
@@ -39,19 +41,23 @@ def test_the_environment_wins(running: Path) -> None:
 
 
 def test_the_local_token_is_never_shown_to_another_service(running: Path) -> None:
-    assert find(ClientSettings(url="https://jobs.example.org"), running).token is None
+    assert find_endpoint(ClientSettings(url="https://jobs.example.org"), running).token is None
 
 
 def test_the_local_token_serves_where_the_url_is_the_local_one(running: Path) -> None:
-    assert find(ClientSettings(url="http://127.0.0.1:8003/"), running).token == Secret("opsc_local")
+    assert find_endpoint(ClientSettings(url="http://127.0.0.1:8003/"), running).token == Secret(
+        "opsc_local"
+    )
 
 
 def test_another_token_can_be_used_with_the_local_up(running: Path) -> None:
-    assert find(ClientSettings(token=Secret("opsc_ben")), running).token == Secret("opsc_ben")
+    assert find_endpoint(ClientSettings(token=Secret("opsc_ben")), running).token == Secret(
+        "opsc_ben"
+    )
 
 
 def test_where_nothing_runs_the_way_out_is_told(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed) as caught:
-        find(ClientSettings(), tmp_path / "none")
+        find_endpoint(ClientSettings(), tmp_path / "none")
     assert "`opsjobs up`" in str(caught.value)
     assert "OPSJOBS_URL" in str(caught.value)

@@ -15,7 +15,7 @@ import pytest
 from cli.desk import Answer, Asked, open_desk
 from cli.terminal import on_terminal
 from opsjobs.cli.app import run
-from opsjobs.cli.private_keys import is_encrypted
+from opsjobs.cli.inputs import is_encrypted_key
 from opsjobs.model.encryption_key import decoded, key_id
 
 LOGIN = {"id": 3, "name": "gate", "type": "password", "username": "deploy", "version": 4}
@@ -348,7 +348,7 @@ def test_without_a_terminal_the_option_for_the_passphrase_is_named(
 def test_an_openssh_key_without_a_passphrase_is_not_encrypted(tmp_path: Path) -> None:
     path = tmp_path / "id_ed25519"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
-    assert not is_encrypted(path.read_text())
+    assert not is_encrypted_key(path.read_text())
 
 
 def test_an_import_with_keys_asks_for_their_passphrases(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsjobs.cli.sse import EVENT_BYTES_MAX, Event, Parser
+from opsjobs.cli.event_stream import EVENT_BYTES_MAX, Event, Parser
 
 STREAM = (
     b"\xef\xbb\xbf: hello\n\n"

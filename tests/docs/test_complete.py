@@ -17,7 +17,7 @@ from opsjobs.api.app import create_app
 from opsjobs.api.auth import OPEN_DOORS, Permission
 from opsjobs.api.system import fleet_gauges
 from opsjobs.cli.app import app as command
-from opsjobs.cli.exit_codes import ExitCode
+from opsjobs.cli.errors import ExitCode
 from opsjobs.composition import Limits
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.events import EventType

@@ -151,7 +151,7 @@ def _name(line: str) -> str:
         "opsjobs api",
         "opsjobs worker",
         "opsjobs scheduler",
-        "opsjobs.standalone.lab",
+        "opsjobs.standalone.lab.machines",
         "valkey-server",
         "postgres -D",
     )

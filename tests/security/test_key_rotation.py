@@ -21,7 +21,7 @@ from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint, SelectionDraft
 from opsjobs.remote.session import RemoteExit
 from opsjobs.settings import load
-from opsjobs.standalone.key_file import drop, put_first, read
+from opsjobs.standalone.data_dir import add_key, read_keys, remove_key
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import KeyRotation, StoredCredential, Vault
@@ -239,13 +239,13 @@ def test_a_new_key_goes_before_the_old_ones_of_the_file_and_an_old_one_comes_out
 ) -> None:
     file = tmp_path / "keys"
     file.write_text(f"{OLD.reveal()}\n")
-    made = put_first(file)
+    made = add_key(file)
     assert file.stat().st_mode & 0o777 == 0o600
     known = load({"ENCRYPTION_KEYS_FILE": str(file)}).security.encryption_keys
     assert [named(key) for key in known] == [made, named(OLD)]
-    assert not drop(file, made), "the current one stays"
-    assert drop(file, named(OLD))
-    assert [key_id(decoded(text)) for text in read(file)] == [made]
+    assert not remove_key(file, made), "the current one stays"
+    assert remove_key(file, named(OLD))
+    assert [key_id(decoded(text)) for text in read_keys(file)] == [made]
 
 
 @pytest.mark.parametrize("text", ["", "short", "!" * 43])

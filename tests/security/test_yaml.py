@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from opsjobs.cli.exit_codes import CommandFailed
+from opsjobs.cli.errors import CommandFailed
 from opsjobs.cli.yaml_documents import bodies
 
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "\n".join(

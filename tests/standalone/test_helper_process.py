@@ -16,7 +16,7 @@ def test_each_helper_that_the_stack_starts_is_a_module() -> None:
         for call in ast.walk(tree)
         if isinstance(call, ast.Call)
         and isinstance(call.func, ast.Attribute)
-        and call.func.attr == "_errand"
+        and call.func.attr == "_run_helper"
         if isinstance(call.args[0], ast.Constant)
     }
     assert names == {"prepare", "reap_worker"}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from opsjobs.model.errors import Unavailable
-from opsjobs.standalone.logs import LogKeeper, last_line
+from opsjobs.standalone.data_dir import LogKeeper, last_line
 from opsjobs.standalone.spawn import spawn
 from opsjobs.standalone.supervisor import SupervisedProcess, Supervisor
 

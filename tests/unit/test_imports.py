@@ -11,7 +11,7 @@ from ruamel import yaml
 from ruamel.yaml.constructor import ConstructorError
 
 from opsjobs.cli.importing import FoundTarget, ImportedInventory, SourceKind, guess, read
-from opsjobs.cli.importing.ranges import HOSTS_MAX, expand
+from opsjobs.cli.importing.ansible_files import HOSTS_MAX, expand_hosts
 
 
 def by_name(inventory: ImportedInventory) -> dict[str, FoundTarget]:
@@ -39,7 +39,7 @@ def left(inventory: ImportedInventory) -> dict[str, str]:
     ],
 )
 def test_a_range_is_written_out(pattern: str, names: list[str]) -> None:
-    assert expand(pattern) == names
+    assert expand_hosts(pattern) == names
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def test_a_range_is_written_out(pattern: str, names: list[str]) -> None:
 )
 def test_a_range_that_is_none_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match="range"):
-        expand(pattern)
+        expand_hosts(pattern)
 
 
 @pytest.mark.parametrize("pattern", [f"web[1:{HOSTS_MAX + 1}]", "a[1:200]b[1:200]"])
 def test_a_range_of_too_many_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match="10000"):
-        expand(pattern)
+        expand_hosts(pattern)
 
 
 # --- Ansible

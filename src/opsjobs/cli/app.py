@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import typer
 
 from opsjobs import __version__
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.lazy_commands import Commands, LazyCommand
 from opsjobs.cli.render import discard_stdout, tell
 from opsjobs.model.errors import Failure
@@ -24,10 +24,10 @@ class _All(Commands):
         "up": LazyCommand("server_commands", "up", "Run everything on this machine."),
         "run": LazyCommand("run", "run", "Run a command or a script on targets, live.", bare=True),
         "login": LazyCommand(
-            "login", "login", "Log in; later commands run as this user.", bare=True
+            "principals", "login", "Log in; later commands run as this user.", bare=True
         ),
         "logout": LazyCommand(
-            "login", "logout", "Log out: end the login at the service and delete it here."
+            "principals", "logout", "Log out: end the login at the service and delete it here."
         ),
         "status": LazyCommand(
             "status", "status", "Show the state of the service: components, workers, queues."
@@ -61,15 +61,15 @@ class _All(Commands):
             "approvals", "app", "Approvals: list, show, approve and reject them."
         ),
         "safety": LazyCommand(
-            "safety", "app", "Safety: check a command or a script, and list the rules."
+            "approvals", "safety", "Safety: check a command or a script, and list the rules."
         ),
         "targets": LazyCommand("targets", "app", "Targets: the machines, and their host keys."),
         "files": LazyCommand(
             "files", "app", "Files: upload and download the sources of file transfers."
         ),
-        "groups": LazyCommand("groups", "app", "Groups: named sets of targets."),
+        "groups": LazyCommand("targets", "groups", "Groups: named sets of targets."),
         "circuits": LazyCommand(
-            "circuits", "app", "Circuits: logins that are paused after repeated failures."
+            "target_access", "circuits", "Circuits: logins that are paused after repeated failures."
         ),
         "credentials": LazyCommand(
             "credentials", "app", "Credentials: logins and secrets of jobs; secrets are write-only."
@@ -79,10 +79,14 @@ class _All(Commands):
             "app",
             "Encryption keys: list, create, rotate and drop the keys of ENCRYPTION_KEYS.",
         ),
-        "tokens": LazyCommand("tokens", "app", "Tokens: create, list and revoke API keys."),
-        "users": LazyCommand("users", "app", "Users: people who can log in, and their roles."),
+        "tokens": LazyCommand("principals", "tokens", "Tokens: create, list and revoke API keys."),
+        "users": LazyCommand(
+            "principals", "users", "Users: people who can log in, and their roles."
+        ),
         "services": LazyCommand(
-            "services", "app", "Services: programs that sign their own tokens, and their roles."
+            "principals",
+            "services",
+            "Services: programs that sign their own tokens, and their roles.",
         ),
         "audit": LazyCommand("audit", "app", "The audit log: list, verify and export it."),
         "config": LazyCommand(

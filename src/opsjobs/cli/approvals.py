@@ -1,16 +1,32 @@
-"""`opsjobs approvals`: list approval requests and decide on them."""
+"""`opsjobs approvals` and `opsjobs safety`: what needs a decision, and why."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import base64
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
-from opsjobs.cli import options
-from opsjobs.cli.approval_view import action_lines, policy_lines
+from opsjobs.cli import inputs, options
 from opsjobs.cli.client import Json, connect, path_of
+from opsjobs.cli.errors import ExitCode
 from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, show_one, tell
+from opsjobs.cli.terminal_escapes import escape_json
+from opsjobs.model.action import (
+    ApprovalAction,
+    CommandAction,
+    FileTransferAction,
+    JobAction,
+    ScriptAction,
+    WaitAction,
+)
 from opsjobs.model.approval import ApprovalStatus
+from opsjobs.model.policy import Policy
 
 app = typer.Typer(help="Approvals: list, show, approve and reject them.", no_args_is_help=True)
 
@@ -149,3 +165,172 @@ def _decision(decision: Json) -> str:
     return (
         f"{decision['by']} {verb}{how}{': ' + decision['reason'] if decision.get('reason') else ''}"
     )
+
+
+_KINDS: Mapping[str, type[BaseModel]] = {
+    "command": CommandAction,
+    "script": ScriptAction,
+    "file_transfer": FileTransferAction,
+    "wait": WaitAction,
+    "approval": ApprovalAction,
+    "job": JobAction,
+}
+# Fields in the first line.
+_HEADLINE = ("key", "type", "command", "job")
+_NOTHING: tuple[object, ...] = (None, "", [], {})
+
+
+def action_lines(action: Mapping[str, Any]) -> list[str]:
+    """Return the lines of one action: its key, what it starts, and each non-default field."""
+    kind = str(
+        action.get("type")
+        or ("script" if "script" in action or "script_base64" in action else "command")
+    )
+    what = action.get("command") or action.get("job")
+    if kind != "command":
+        what = f"{kind} {what}" if what else kind
+    head = f"{action['key']}: {what}"
+    first, *more = head.split("\n")
+    defaults = _defaults(_KINDS[kind]) if kind in _KINDS else {}
+    fields = {name: value for name, value in action.items() if name not in _HEADLINE}
+    # The interpreter is always shown, even the default: it decides what a script does.
+    always = {name: None for name in defaults if name != "interpreter"}
+    shown = {
+        name: value
+        for name, value in fields.items()
+        if name not in always or value != defaults[name]
+    }
+    return [first, *(f"  {line}" for line in [*more, *_field_lines(shown)])]
+
+
+def policy_lines(policy: Mapping[str, Any]) -> list[str]:
+    """Return the lines of the fields of an execution's policy that are not their defaults."""
+    defaults = _defaults(Policy)
+    return list(
+        _field_lines(
+            {
+                name: value
+                for name, value in policy.items()
+                if name not in defaults or value != defaults[name]
+            }
+        )
+    )
+
+
+def _field_lines(fields: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in fields.items():
+        if value in _NOTHING:
+            continue
+        text = _decoded(value) if name == "script_base64" else _render_value(value)
+        if "\n" not in text:
+            yield f"{name}: {text}"
+            continue
+        yield f"{name}:"
+        yield from (f"  {line}" for line in text.removesuffix("\n").split("\n"))
+
+
+def _render_value(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _decoded(text: str) -> str:
+    """Return the script behind base64; for binary data, its size and digest."""
+    data = base64.b64decode(text)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return (
+            f"{len(data)} bytes of binary data, SHA-256 {hashlib.sha256(data).hexdigest()}: "
+            "read them with -o json"
+        )
+
+
+@cache
+def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
+    """Return the defaults of an action type, as they look in an API response."""
+    made = kind.model_construct()
+    required = {name for name, field in kind.model_fields.items() if field.is_required()}
+    return {
+        name: value
+        for name, value in made.model_dump(mode="json", warnings=False).items()
+        if name not in required
+    }
+
+
+# --- safety
+
+
+safety = typer.Typer(
+    help="Safety: check a command or a script, and list the rules.", no_args_is_help=True
+)
+
+SAFETY_BYTES_MAX = 256 << 10
+_EXIT_OF_VERDICT = {"block": ExitCode.NOT_ALLOWED, "needs_approval": ExitCode.NOT_SUCCEEDED}
+RULES = (
+    Column("rule", lambda r: r["name"]),
+    Column("severity", lambda r: r["severity"]),
+    Column("reason", lambda r: r["reason"]),
+    Column("stricter", lambda r: ", ".join(f"{s['when']}: {s['severity']}" for s in r["stricter"])),
+    Column("example", lambda r: r["example"], wide=True),
+)
+
+
+@safety.command("check")
+def check_safety(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="The command or script; - is standard input.")
+    ] = "-",
+    *,
+    interpreter: Annotated[
+        str,
+        typer.Option(
+            help="The interpreter: bash, sh, python, powershell, cmd, perl, node, or a path."
+        ),
+    ] = "bash",
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label", metavar="KEY=VALUE", help="A label of its targets. May be repeated."
+        ),
+    ] = None,
+    become: Annotated[
+        bool, typer.Option("--become", help="Check it as run with `become`.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the whole answer as JSON.")
+    ] = False,
+) -> None:
+    """Check a command line or a script by the safety rules; nothing is run.
+
+    Exit code 0 if the verdict is allow or warn, 3 if it needs an approval, 5 if it is blocked.
+    """
+    with connect() as client:
+        body = {
+            "interpreter": interpreter,
+            "text": inputs.read_text(file, SAFETY_BYTES_MAX),
+            "labels": label or [],
+            "become": become,
+        }
+        answer = client.post("/safety/check", body)
+    if as_json:
+        print(escape_json(json.dumps(answer, ensure_ascii=False)))
+    else:
+        _print_findings(answer)
+    code = _EXIT_OF_VERDICT.get(answer["verdict"])
+    if code is not None:
+        raise typer.Exit(code)
+
+
+@safety.command("rules")
+def list_rules(output: options.Output = Form.TABLE) -> None:
+    """List the rules with their severity and reason."""
+    with connect() as client:
+        show_list(client.get("/safety/rules")["items"], RULES, output)
+
+
+def _print_findings(answer: Json) -> None:
+    for finding in answer["findings"]:
+        print(f"{finding['severity']}  {finding['rule']}: {finding['reason']}")
+        if finding["excerpt"]:
+            print(f"    {plain(finding['excerpt'])}")
+    tell(f"verdict: {answer['verdict']}")

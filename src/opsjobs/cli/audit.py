@@ -14,7 +14,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, connect
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, ago, pluralize, show_list, tell
 from opsjobs.model.audit_chain import FIELDS, NOTHING, ChainBreak, ChainLink, ChainWalk
 from opsjobs.model.audit_signing import SigningKeys

@@ -1,17 +1,21 @@
-"""`opsjobs calendars`: times at which schedules do not fire."""
+"""`opsjobs calendars`: times at which schedules do not fire, also from files of holidays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
 
-from opsjobs.cli import input_files, options, yaml_documents
-from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
-from opsjobs.cli.importing import holiday_files
+from opsjobs.cli import inputs, options, yaml_documents
+from opsjobs.cli.client import Client, Json, RequestRefused, connect
+from opsjobs.cli.errors import CommandFailed, ExitCode
+from opsjobs.cli.importing.inventory import Skipped
+from opsjobs.cli.nouns import Noun, add_list, add_remove, add_show
 from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, show_one, tell
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.validation_messages import plain_words
@@ -21,32 +25,23 @@ app = typer.Typer(help="Calendars: times at which schedules do not fire.", no_ar
 Calendar = Annotated[str, typer.Argument(metavar="CALENDAR", help="Name, id or uuid.")]
 FILE_BYTES_MAX = 4 << 20
 LEFT_SHOWN_MAX = 50
-COLUMNS = (
-    Column("id", lambda c: c["id"]),
-    Column("name", lambda c: c["name"]),
-    Column("kind", lambda c: c["kind"]),
-    Column("timezone", lambda c: c["timezone"]),
-    Column("windows", lambda c: len(c["windows"])),
-    Column("description", lambda c: c["description"]),
-    Column("changed", lambda c: ago(c["updated_at"]), wide=True),
+CALENDAR = Noun(
+    "calendar",
+    (
+        Column("id", lambda c: c["id"]),
+        Column("name", lambda c: c["name"]),
+        Column("kind", lambda c: c["kind"]),
+        Column("timezone", lambda c: c["timezone"]),
+        Column("windows", lambda c: len(c["windows"])),
+        Column("description", lambda c: c["description"]),
+        Column("changed", lambda c: ago(c["updated_at"]), wide=True),
+    ),
 )
 CHANGES = (Column("name", lambda c: c["name"]), Column("change", lambda c: c["change"]))
 
 
-@app.command("list")
-def list_calendars(output: options.Output = Form.TABLE, limit: options.Limit = 200) -> None:
-    """List calendars by name."""
-    with connect() as client:
-        found, more = client.items("/calendars", limit=limit)
-    show_list(found, COLUMNS, output)
-    options.tell_more(more, limit)
-
-
-@app.command()
-def show(calendar: Calendar, output: options.Output = Form.TABLE) -> None:
-    """Show one calendar with its windows."""
-    with connect() as client:
-        show_one(client.by_name("calendar", calendar), output)
+add_list(app, CALENDAR, "List calendars by name.")
+add_show(app, CALENDAR, "Show one calendar with its windows.")
 
 
 @app.command()
@@ -197,8 +192,8 @@ def check(
     Exit code 1 if it is closed.
     """
     with connect() as client:
-        path = path_of("calendar", client.by_name("calendar", calendar)["id"])
-        answer = client.get(f"{path}/check", at=at)
+        found = CALENDAR.find(client, calendar)
+        answer = client.get(f"{CALENDAR.path(found)}/check", at=at)
     if output in (Form.JSON, Form.YAML):
         show_one(answer, output)
     else:
@@ -206,18 +201,7 @@ def check(
     raise typer.Exit(ExitCode.OK if answer["open"] else ExitCode.ERROR)
 
 
-@app.command()
-def rm(
-    calendars: Annotated[
-        list[str], typer.Argument(metavar="CALENDAR…", help="Names, ids or uuids.")
-    ],
-) -> None:
-    """Remove calendars. A calendar that a schedule uses cannot be removed."""
-    with connect() as client:
-        for ref in calendars:
-            found = client.by_name("calendar", ref)
-            client.delete(path_of("calendar", found["id"]))
-            tell(f"calendar {plain(found['name'])} is removed")
+add_remove(app, CALENDAR, "Remove calendars. A calendar that a schedule uses cannot be removed.")
 
 
 def _render_check(answer: Json) -> str:
@@ -247,7 +231,7 @@ def _drop_none(window: Json) -> Json:
 
 def _holidays(file: str) -> list[Json]:
     try:
-        found = holiday_files.read(input_files.read_text(file, FILE_BYTES_MAX))
+        found = read_holidays(inputs.read_text(file, FILE_BYTES_MAX))
     except ValueError as wrong:
         raise CommandFailed(f"{file}: {wrong}.", ExitCode.USAGE) from None
     for left in found.left[:LEFT_SHOWN_MAX]:
@@ -267,7 +251,7 @@ def _find_calendar(client: Client, name: object) -> Json | None:
 def _store(client: Client, body: Json, *, replace: bool) -> tuple[Json, str]:
     """Store the calendar; return it and what was done."""
     if replace and (old := _find_calendar(client, body["name"])) is not None:
-        return client.put(path_of("calendar", old["id"]), body), "replaced"
+        return client.put(CALENDAR.path(old), body), "replaced"
     try:
         return client.post("/calendars", body), "added"
     except RequestRefused as refused:
@@ -288,7 +272,7 @@ def _apply_one(client: Client, body: Json, *, dry_run: bool) -> Json:
             client.post("/calendars", body)
         return {"name": body.get("name"), "change": "created"}
     if not dry_run:
-        client.put(path_of("calendar", old["id"]), body)
+        client.put(CALENDAR.path(old), body)
     return {"name": old["name"], "change": "updated"}
 
 
@@ -308,3 +292,127 @@ def _normalize(body: Json, placed: yaml_documents.Placed | None = None) -> Json:
         raise CommandFailed(
             f"{at}{plain(body.get('name'))}: {where}: {plain(words)}.", ExitCode.USAGE
         ) from None
+
+
+# --- files of holidays
+
+
+DAYS_A_STRETCH = 366
+_LINE = re.compile(r"[\"']?(\d{4}-\d\d-\d\d)[\"']?(?:[\s,;]+(.*))?")
+_PROPERTY = re.compile(r"([A-Za-z-]+)((?:;[^:\"]*(?:\"[^\"]*\"[^:\"]*)*)?):(.*)", re.DOTALL)
+_EVERY_YEAR = re.compile(
+    r"FREQ=YEARLY(;(INTERVAL=1|BYMONTH=\d+|BYMONTHDAY=\d+|WKST=\w+))*", re.IGNORECASE
+)
+
+
+@dataclass
+class Holidays:
+    """Days by name (empty: unnamed), yearly days, and skipped entries."""
+
+    dates: dict[str, dict[date, None]] = field(default_factory=dict)
+    yearly: dict[str, dict[str, None]] = field(default_factory=dict)
+    left: list[Skipped] = field(default_factory=list)
+
+    def windows(self) -> list[dict[str, Any]]:
+        """Return the windows, one per name."""
+        dated = [
+            {**_name_field(name), "dates": [str(day) for day in sorted(days)]}
+            for name, days in self.dates.items()
+        ]
+        return [
+            *dated,
+            *(
+                {**_name_field(name), "yearly": list(ranges)}
+                for name, ranges in self.yearly.items()
+            ),
+        ]
+
+
+def read_holidays(text: str) -> Holidays:
+    """Return the holidays in the text of a file. Raises ValueError with the line."""
+    text = text.removeprefix("\ufeff")
+    return (
+        _read_icalendar(text)
+        if text.lstrip().upper().startswith("BEGIN:VCALENDAR")
+        else _read_lines(text)
+    )
+
+
+def _name_field(name: str) -> dict[str, str]:
+    return {"name": name} if name else {}
+
+
+def _read_lines(text: str) -> Holidays:
+    found = Holidays()
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.partition("#")[0].strip()
+        if not words:
+            continue
+        match = _LINE.fullmatch(words)
+        try:
+            day = date.fromisoformat(match[1]) if match else None
+        except ValueError as wrong:
+            raise ValueError(f"line {number}: {words[:40]!r}: {wrong}") from None
+        if match is None or day is None:
+            raise ValueError(
+                f"line {number}: {words[:40]!r} is not a date: "
+                "write 2026-12-25, followed by its name"
+            )
+        found.dates.setdefault(_clean_name(match[2] or ""), {})[day] = None
+    return found
+
+
+def _read_icalendar(text: str) -> Holidays:
+    """Return the all-day events of an iCalendar file; of recurring ones, the yearly ones."""
+    found = Holidays()
+    for event in _iter_events(text):
+        try:
+            _add_event(found, event)
+        except ValueError as wrong:
+            found.left.append(
+                Skipped(_clean_name(event.get("SUMMARY", "an event without a name")), str(wrong))
+            )
+    return found
+
+
+def _iter_events(text: str) -> Iterator[dict[str, str]]:
+    event: dict[str, str] | None = None
+    for line in re.sub(r"\r?\n[ \t]", "", text).splitlines():
+        match = _PROPERTY.fullmatch(line)
+        name, value = (match[1].upper(), match[3]) if match else ("", "")
+        if (name, value.upper()) == ("BEGIN", "VEVENT"):
+            event = {}
+        elif (name, value.upper()) == ("END", "VEVENT") and event is not None:
+            yield event
+            event = None
+        elif event is not None and name:
+            event.setdefault(name, value)
+
+
+def _add_event(found: Holidays, event: dict[str, str]) -> None:
+    name = _clean_name(re.sub(r"\\([,;\\])", r"\1", event.get("SUMMARY", "").replace("\\n", " ")))
+    first = _parse_day(event.get("DTSTART", ""))
+    last = _parse_day(event["DTEND"]) - timedelta(days=1) if "DTEND" in event else first
+    if not timedelta() <= last - first < timedelta(days=DAYS_A_STRETCH):
+        raise ValueError(
+            f"it lasts from {first} to {last}: at most {DAYS_A_STRETCH} days are supported"
+        )
+    if "RRULE" not in event:
+        days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+        found.dates.setdefault(name, {}).update(dict.fromkeys(days))
+    elif _EVERY_YEAR.fullmatch(event["RRULE"]):
+        found.yearly.setdefault(name, {})[
+            f"{first:%m-%d}..{last:%m-%d}" if last != first else f"{first:%m-%d}"
+        ] = None
+    else:
+        raise ValueError(f"its recurrence rule is not supported ({event['RRULE'][:60]})")
+
+
+def _parse_day(value: str) -> date:
+    if re.fullmatch(r"\d{8}", value) is None:
+        raise ValueError("it is not an all-day event")
+    return date.fromisoformat(f"{value[:4]}-{value[4:6]}-{value[6:]}")
+
+
+def _clean_name(name: str) -> str:
+    return " ".join(name.split()).strip("\"'")[:200]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
@@ -18,19 +17,14 @@ from urllib.parse import quote, urlsplit
 import httpx2
 
 from opsjobs import __version__
-from opsjobs.cli.endpoint import ServiceEndpoint, find
-from opsjobs.cli.exit_codes import CommandFailed, get_refusal_exit_code
-from opsjobs.cli.option_names import in_options
-from opsjobs.cli.sse import Event, Parser
-from opsjobs.cli.token_store import StoredLogin, TokenStore
+from opsjobs.cli.endpoint import ServiceEndpoint, StoredLogin, TokenStore, find_endpoint
+from opsjobs.cli.errors import CommandFailed, get_refusal_exit_code, translate_refusal
+from opsjobs.cli.event_stream import LOST, Event, Parser, RetryLater, StreamRetry, is_new
 from opsjobs.settings import load_client
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 SILENCE_SECONDS = 45.0  # a stream sends a heartbeat every 15 s
-GIVE_UP_SECONDS = 300.0  # of a stream that cannot be resumed
-PAUSE_SECONDS_AT_LEAST = 0.1
-PAUSE_SECONDS_MAX = 5.0
 SENDS_MAX = 3
 PATCHES_MAX = 5
 PAGE_ITEMS = 200
@@ -147,20 +141,22 @@ class Client:
             if cursor is None or (limit and len(found) >= limit):
                 return found, cursor is not None
 
-    def by_name(self, noun: str, ref: str) -> Json:
+    def by_name(self, noun: str, ref: str, *, command: str | None = None) -> Json:
         """Return the job, target or credential with this id, uuid or name.
 
-        Raises RequestRefused (404) if there is none.
+        `command`: what the commands call the noun, if that is another name. Raises RequestRefused
+        (404) if there is none.
         """
         path = f"/{noun}s"
-        if is_id(ref) and (known := self.find(f"{path}/{ref}")):
-            return known
-        found, _ = self.items(path, limit=PAGE_ITEMS, name=ref)
-        for item in found:
+        if is_id(ref) and (found := self.find(f"{path}/{ref}")):
+            return found
+        items, _ = self.items(path, limit=PAGE_ITEMS, name=ref)
+        for item in items:
             if item["name"] == ref:
                 return item
+        called = command or noun
         raise RequestRefused(
-            f"There is no {noun} {ref}: `opsjobs {noun}s list` shows them.",
+            f"There is no {called} {ref}: `opsjobs {called}s list` shows them.",
             404,
             f"{noun}_not_found",
         )
@@ -195,19 +191,19 @@ class Client:
         `tell` reports it. A stream that ended because its token expired (`refused`, which is not an
         event of the execution) is resumed with the current token.
         """
-        position, retry = after, _StreamRetry(self.endpoint.url, execution_id, tell)
+        position, retry = after, StreamRetry(self.endpoint.url, execution_id, tell)
         while True:
             try:
                 for events in self._stream(f"/executions/{execution_id}/events", position):
                     retry.reset()
-                    fresh = [e for e in events if e.event != "refused" and _is_after(e, position)]
+                    fresh = [e for e in events if e.event != "refused" and is_new(e, position)]
                     position = fresh[-1].id if fresh else position
                     yield fresh
                     if fresh and fresh[-1].event == "end":
                         return
             except httpx2.TransportError:
                 retry.report(LOST)
-            except _RetryLater as again:
+            except RetryLater as again:
                 retry.report(str(again) or LOST)
             retry.wait()
 
@@ -221,9 +217,9 @@ class Client:
         parser = Parser()
         with self._http.stream("GET", path, headers=headers, timeout=timeout) as answer:
             if answer.status_code == 429:
-                raise _RetryLater(_parse_detail(answer))
+                raise RetryLater(_parse_detail(answer))
             if answer.status_code in (500, 502, 503, 504):
-                raise _RetryLater
+                raise RetryLater
             self._raise_for_status(answer)
             for portion in answer.iter_bytes():
                 yield parser.feed(portion)
@@ -303,7 +299,7 @@ class Client:
             )
         if status >= 500 and problem.get("request_id"):
             lines.append(f"See the service's log for request_id {problem['request_id']}.")
-        return in_options("\n".join(lines), path)
+        return translate_refusal("\n".join(lines), path)
 
     def _connection_failed(self, lost: httpx2.TransportError) -> CommandFailed:
         url = self.endpoint.url
@@ -327,45 +323,6 @@ def _render_error(error: Json) -> str:
         f"  {error.get('pointer') or error.get('parameter') or 'the whole'}: "
         f"{error.get('detail', '')}"
     )
-
-
-LOST = "lost the connection to the service"
-
-
-class _RetryLater(Exception):
-    """The service is busy or starting, for the given reason: retry soon."""
-
-
-class _StreamRetry:
-    """Retry policy of a broken stream. It reports once that it broke, once that it is back."""
-
-    def __init__(self, url: str, execution_id: int, tell: Callable[[str], None]) -> None:
-        self._url, self._execution_id, self._tell = url, execution_id, tell
-        self._told = False
-        self._silent_since: float | None = None
-        self._pause_seconds = PAUSE_SECONDS_AT_LEAST
-
-    def reset(self) -> None:
-        if self._told:
-            self._tell("reconnected")
-        self._told, self._silent_since, self._pause_seconds = False, None, PAUSE_SECONDS_AT_LEAST
-
-    def report(self, why: str) -> None:
-        if not self._told:
-            self._tell(f"{why}; reconnecting. The execution continues")
-        self._told = True
-
-    def wait(self) -> None:
-        now = time.monotonic()
-        self._silent_since = self._silent_since or now
-        if now - self._silent_since > GIVE_UP_SECONDS:
-            raise CommandFailed(
-                f"{self._url} has not answered for {GIVE_UP_SECONDS:g} s. "
-                "The execution continues without this command. "
-                f"Once the service is back: opsjobs executions follow {self._execution_id}"
-            )
-        time.sleep(self._pause_seconds)
-        self._pause_seconds = min(self._pause_seconds * 2, PAUSE_SECONDS_MAX)
 
 
 class _LoginAuth(httpx2.Auth):
@@ -415,7 +372,7 @@ def connect(*, as_login: bool = False) -> Client:
     the stored login, whatever OPSJOBS_TOKEN is. Raises CommandFailed, SettingsError.
     """
     wanted, folder = load_client()
-    endpoint, logins = find(wanted, folder), TokenStore()
+    endpoint, logins = find_endpoint(wanted, folder), TokenStore()
     if (wanted.token is None or as_login) and logins.get(endpoint.url) is not None:
         return Client(replace(endpoint, token=None), logins)
     return Client(endpoint)
@@ -423,20 +380,12 @@ def connect(*, as_login: bool = False) -> Client:
 
 def without_token() -> Client:
     """Return a client without a token, for logging in."""
-    return Client(replace(find(*load_client()), token=None))
+    return Client(replace(find_endpoint(*load_client()), token=None))
 
 
 def path_of(noun: str, ref: object) -> str:
     """Return the path of one resource: `path_of("job", 7)` -> "/jobs/7"."""
     return f"/{noun}s/{quote(str(ref), safe='')}"
-
-
-def _is_after(event: Event, position: str) -> bool:
-    """Return True if the event is new.
-
-    `end` carries the id of the last entry, and is sent again on each new request.
-    """
-    return event.event == "end" or not event.id.isdigit() or int(event.id) > int(position or 0)
 
 
 def _parse_detail(answer: httpx2.Response) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from opsjobs.cli.client import Json
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.model.secret import CredentialType
 
 VaultPath = Annotated[

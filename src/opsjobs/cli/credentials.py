@@ -11,12 +11,19 @@ from typing import Annotated
 
 import typer
 
-from opsjobs.cli import credential_sources, input_files, options
-from opsjobs.cli.client import Json, connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
-from opsjobs.cli.private_keys import ask_passphrase, is_encrypted
+from opsjobs.cli import credential_sources, inputs, options
+from opsjobs.cli.client import Json, connect
+from opsjobs.cli.errors import CommandFailed, ExitCode
+from opsjobs.cli.inputs import (
+    SECRET_BYTES_MAX,
+    ask_passphrase,
+    ask_secret,
+    is_encrypted_key,
+    read_secret,
+    read_secret_text,
+)
+from opsjobs.cli.nouns import Noun, add_list, add_remove
 from opsjobs.cli.render import Column, Form, ago, plain, show_list, show_one, tell
-from opsjobs.cli.secret_input import SECRET_BYTES_MAX, ask, read_text, read_value
 from opsjobs.model.secret import CredentialType
 
 app = typer.Typer(
@@ -24,15 +31,18 @@ app = typer.Typer(
 )
 
 _OTHERWISE = "Use --password-file FILE, or --password-file - to read standard input."
-COLUMNS = (
-    Column("id", lambda c: c["id"]),
-    Column("name", lambda c: c["name"]),
-    Column("type", lambda c: c["type"]),
-    Column("username", lambda c: c.get("username")),
-    Column("used", lambda c: ago(c.get("last_used_at"))),
-    Column("changed", lambda c: ago(c.get("updated_at"))),
-    Column("version", lambda c: c.get("version"), wide=True),
-    Column("secrets", lambda c: (c.get("source") or {}).get("backend", "here"), wide=True),
+CREDENTIAL = Noun(
+    "credential",
+    (
+        Column("id", lambda c: c["id"]),
+        Column("name", lambda c: c["name"]),
+        Column("type", lambda c: c["type"]),
+        Column("username", lambda c: c.get("username")),
+        Column("used", lambda c: ago(c.get("last_used_at"))),
+        Column("changed", lambda c: ago(c.get("updated_at"))),
+        Column("version", lambda c: c.get("version"), wide=True),
+        Column("secrets", lambda c: (c.get("source") or {}).get("backend", "here"), wide=True),
+    ),
 )
 
 USERS = (
@@ -44,15 +54,9 @@ USERS = (
 )
 
 
-@app.command("list")
-def list_credentials(output: options.Output = Form.TABLE, limit: options.Limit = 200) -> None:
-    """List credentials, without their secrets."""
-    with connect() as client:
-        found, more = client.items("/credentials", limit=limit)
-    show_list(found, COLUMNS, output)
-    options.tell_more(more, limit)
+add_list(app, CREDENTIAL, "List credentials, without their secrets.")
 
-
+Credential = Annotated[str, typer.Argument(metavar="CREDENTIAL", help="Name, id or uuid.")]
 Key = Annotated[
     str | None,
     typer.Option("--key", metavar="FILE", help="A file with a private key; - is standard input."),
@@ -204,7 +208,7 @@ def _add_linked(body: Json) -> None:
 
 @app.command("test")
 def try_out(
-    credential: Annotated[str, typer.Argument(metavar="CREDENTIAL", help="Its name, id or uuid.")],
+    credential: Credential,
     output: options.Output = Form.TABLE,
 ) -> None:
     """Test whether the secrets of a login can be fetched and used, without showing them.
@@ -213,8 +217,8 @@ def try_out(
     fails.
     """
     with connect() as client:
-        found = client.by_name("credential", credential)
-        report = client.post(f"{path_of('credential', found['id'])}/test")
+        found = CREDENTIAL.find(client, credential)
+        report = client.post(f"{CREDENTIAL.path(found)}/test")
     if output is not Form.TABLE:
         show_one(report, output)
     else:
@@ -228,7 +232,7 @@ def try_out(
 
 @app.command()
 def rotate(
-    credential: Annotated[str, typer.Argument(metavar="CREDENTIAL", help="Its name, id or uuid.")],
+    credential: Credential,
     *,
     key: Key = None,
     passphrase_file: PassphraseFile = None,
@@ -247,8 +251,8 @@ def rotate(
     if given.method_count > 1:
         raise CommandFailed(f"only one new secret can be given: {_WAYS}.", ExitCode.USAGE)
     with connect() as client:
-        found = client.by_name("credential", credential)
-        path = path_of("credential", found["id"])
+        found = CREDENTIAL.find(client, credential)
+        path = CREDENTIAL.path(found)
         made = client.post(
             f"{path}/rotate", {**_rotated(found, given), "version": found["version"]}
         )
@@ -280,7 +284,7 @@ def _rotated(found: Json, given: _Given) -> Json:
 
 @app.command()
 def bind(
-    credential: Annotated[str, typer.Argument(metavar="CREDENTIAL", help="Its name, id or uuid.")],
+    credential: Credential,
     *,
     target: Annotated[
         list[str] | None,
@@ -304,8 +308,8 @@ def bind(
             ExitCode.USAGE,
         )
     with connect() as client:
-        found = client.by_name("credential", credential)
-        client.put(f"{path_of('credential', found['id'])}/bound-to", bound)
+        found = CREDENTIAL.find(client, credential)
+        client.put(f"{CREDENTIAL.path(found)}/bound-to", bound)
     tell(
         f"credential {found['name']} "
         f"{'can be used anywhere' if anywhere else 'can be used only there'}"
@@ -314,7 +318,7 @@ def bind(
 
 @app.command()
 def usage(
-    credential: Annotated[str, typer.Argument(metavar="CREDENTIAL", help="Its name, id or uuid.")],
+    credential: Credential,
     output: options.Output = Form.TABLE,
 ) -> None:
     """List the targets and jobs that use a credential.
@@ -322,7 +326,7 @@ def usage(
     Targets log in with it; jobs name it in actions or parameters.
     """
     with connect() as client:
-        path = path_of("credential", client.by_name("credential", credential)["id"])
+        path = CREDENTIAL.path(CREDENTIAL.find(client, credential))
         found = client.get(f"{path}/usage")
     users = [{"kind": "target", **t, "actions": [], "parameters": []} for t in found["targets"]] + [
         {"kind": "job", **j} for j in found["jobs"]
@@ -333,18 +337,7 @@ def usage(
         tell(f"and {hidden} more")
 
 
-@app.command()
-def rm(
-    credentials: Annotated[
-        list[str], typer.Argument(metavar="CREDENTIAL…", help="Names, ids or uuids.")
-    ],
-) -> None:
-    """Remove credentials."""
-    with connect() as client:
-        for ref in credentials:
-            found = client.by_name("credential", ref)
-            client.delete(path_of("credential", found["id"]))
-            tell(f"credential {found['name']} is removed")
+add_remove(app, CREDENTIAL, "Remove credentials.")
 
 
 _WAYS = "--key FILE, --password, --password-file FILE, --keytab FILE"
@@ -376,9 +369,9 @@ class _Given:
     def value(self, name: str) -> Json:
         """Return the value of a secret of jobs, from its file or a prompt. Raises CommandFailed."""
         if self.secret_file is not None:
-            return {"value": read_value(self.secret_file)}
+            return {"value": read_secret(self.secret_file)}
         return {
-            "value": ask(
+            "value": ask_secret(
                 f"Secret {name}",
                 otherwise="Use --secret-file FILE, or --secret-file - to read standard input.",
             )
@@ -392,15 +385,15 @@ class _Given:
         if self.key is not None:
             body |= _key(self.key, self.passphrase_file)
         if self.certificate is not None:
-            body["certificate"] = read_text(self.certificate)
+            body["certificate"] = read_secret_text(self.certificate)
         if self.keytab is not None:
             body["keytab"] = base64.b64encode(
-                input_files.read_bytes(self.keytab, SECRET_BYTES_MAX)
+                inputs.read_bytes(self.keytab, SECRET_BYTES_MAX)
             ).decode()
         elif self.password_file is not None:
-            body["password"] = read_text(self.password_file).rstrip("\r\n")
+            body["password"] = read_secret_text(self.password_file).rstrip("\r\n")
         elif self.password:
-            body["password"] = ask(f"Password of {username}", otherwise=_OTHERWISE)
+            body["password"] = ask_secret(f"Password of {username}", otherwise=_OTHERWISE)
         return body
 
 
@@ -417,7 +410,7 @@ def _type(secret: Json, *, kerberos: bool) -> CredentialType:
 
 
 def _key(key: str, passphrase_file: str | None) -> Json:
-    body: Json = {"private_key": read_text(key)}
+    body: Json = {"private_key": read_secret_text(key)}
     if "PRIVATE KEY" not in body["private_key"]:
         raise CommandFailed(
             f"{key}: not a private key. It must begin with a line such as -----BEGIN OPENSSH "
@@ -425,7 +418,7 @@ def _key(key: str, passphrase_file: str | None) -> Json:
             ExitCode.USAGE,
         )
     if passphrase_file is not None:
-        body["passphrase"] = read_text(passphrase_file).rstrip("\r\n")
-    elif is_encrypted(body["private_key"]):
+        body["passphrase"] = read_secret_text(passphrase_file).rstrip("\r\n")
+    elif is_encrypted_key(body["private_key"]):
         body["passphrase"] = ask_passphrase(key, otherwise="Add --passphrase-file FILE.")
     return body

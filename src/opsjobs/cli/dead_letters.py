@@ -10,7 +10,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, tell
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.units import parse_duration

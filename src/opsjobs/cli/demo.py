@@ -16,11 +16,11 @@ from rich.text import Text
 
 from opsjobs.cli.client import Client, Json
 from opsjobs.cli.endpoint import ServiceEndpoint
+from opsjobs.cli.errors import ExitCode, get_execution_exit_code
 from opsjobs.cli.executions import render_result_group
-from opsjobs.cli.exit_codes import ExitCode, get_execution_exit_code
+from opsjobs.cli.launch import follow
+from opsjobs.cli.live_view import Tally
 from opsjobs.cli.render import console, plain, pluralize, seconds, tell
-from opsjobs.cli.run_summary import Tally
-from opsjobs.cli.watch import follow
 from opsjobs.model.errors import Failure
 from opsjobs.settings import names
 from opsjobs.standalone.stack import Stack, StackOptions

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from opsjobs.cli import options
-from opsjobs.cli.artifacts import artifacts
 from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
-from opsjobs.cli.launch import launch, parse_wait_limit
-from opsjobs.cli.logs import logs
+from opsjobs.cli.errors import CommandFailed, ExitCode
+from opsjobs.cli.execution_output import artifacts, logs
+from opsjobs.cli.launch import launch, parse_wait_limit, watch
+from opsjobs.cli.live_view import render_wait_reason
 from opsjobs.cli.render import (
     Column,
     Form,
@@ -27,8 +27,6 @@ from opsjobs.cli.render import (
     show_one,
     tell,
 )
-from opsjobs.cli.waiting_reasons import hold_of
-from opsjobs.cli.watch import watch
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunStatus, TriggeredBy
 from opsjobs.model.retry_request import Which
 
@@ -230,7 +228,7 @@ def resume(execution: Execution) -> None:
             f"{allowed}"
         )
     tell(f"execution {asked['id']} is {asked['status']}")
-    if (hold := hold_of(asked)) is not None:
+    if (hold := render_wait_reason(asked)) is not None:
         tell(hold)
 
 
@@ -384,7 +382,7 @@ def headline(e: Json, good: Json | None) -> str:
     lines = [
         f"execution {e['id']} of {plain(e['job_name'])}{number}: {e['status']}{duration}; {asked}"
     ]
-    lines += [plain(line) for line in (e.get("error"), hold_of(e)) if line]
+    lines += [plain(line) for line in (e.get("error"), render_wait_reason(e)) if line]
     if e.get("parent") is not None and e.get("triggered_by") == TriggeredBy.RETRY:
         lines.append(f"retries execution {e['parent']}")
     if e.get("retries"):

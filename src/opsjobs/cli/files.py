@@ -13,7 +13,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, ago, show_list, show_one, size, tell
 
 app = typer.Typer(

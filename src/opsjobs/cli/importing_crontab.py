@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from opsjobs.cli import input_files, options, yaml_documents
+from opsjobs.cli import inputs, options, yaml_documents
 from opsjobs.cli.client import Client, Json, RequestRefused, connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.importing import crontab
 from opsjobs.cli.importing.crontab_jobs import (
     SCHEDULE,
@@ -192,7 +192,7 @@ def _read(
     sources: set[str] = set()
     lost = 0
     for file in files:
-        text = input_files.read_text(file, FILE_BYTES_MAX)
+        text = inputs.read_text(file, FILE_BYTES_MAX)
         by_place = file.startswith("/etc/") and chosen.user is None
         try:
             found = crontab.read(

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from opsjobs.cli import input_files, options
+from opsjobs.cli import inputs, options
 from opsjobs.cli.client import Client, Json, RequestRefused, connect
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.importing import FoundTarget, ImportedInventory, Skipped, SourceKind, guess, read
-from opsjobs.cli.private_keys import ask_passphrase, is_encrypted
+from opsjobs.cli.inputs import ask_passphrase, is_encrypted_key
 from opsjobs.cli.render import Column, Form, plain, pluralize, render_counts, show_list, tell
-from opsjobs.cli.target_messages import changes_in_words, warn_of_twins, warn_of_zones
+from opsjobs.cli.target_changes import changes_in_words, warn_of_twins, warn_of_zones
 from opsjobs.model.target import HostKeyPolicy
 from opsjobs.model.target_import import jumps_first
 
@@ -169,7 +169,7 @@ def import_targets(
 
 
 def _inventory(file: str, kind: SourceKind | None) -> ImportedInventory:
-    text = input_files.read_text(file, FILE_BYTES_MAX)
+    text = inputs.read_text(file, FILE_BYTES_MAX)
     try:
         return read(kind or guess(file, text), file, text)
     except ValueError as wrong:
@@ -210,7 +210,7 @@ def _keys(client: Client, found: Sequence[FoundTarget], file: str) -> dict[tuple
         try:
             content = _key_file(key, file).read_text()
             body = {"name": name, "type": "ssh_key", "username": user, "private_key": content}
-            if is_encrypted(content):
+            if is_encrypted_key(content):
                 if not sys.stdin.isatty():
                     add = shlex.join(
                         [

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
 from opsjobs.cli import job_view, options, yaml_documents
 from opsjobs.cli.client import RequestRefused, connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli.errors import CommandFailed, ExitCode
+from opsjobs.cli.inputs import ask_secret, read_secret
 from opsjobs.cli.launch import launch, show_preview
-from opsjobs.cli.parameter_options import values_of
 from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, show_one, tell
 
 app = typer.Typer(
@@ -100,7 +101,7 @@ def run(
         found = client.by_name("job", job)
         given = {
             "targets": narrowed,
-            "parameters": values_of(found, params, param_files),
+            "parameters": read_parameters(found, params, param_files),
             **because,
         }
         body = {name: value for name, value in given.items() if value}
@@ -262,3 +263,54 @@ def _apply(files: list[str], output: Form, *, dry_run: bool, override: str | Non
         f"{pluralize(changed, 'job')} {'would change' if dry_run else 'changed'}, "
         f"{len(answer['items']) - changed} unchanged"
     )
+
+
+# --- parameters
+
+
+def read_parameters(
+    job: Mapping[str, Any], given: list[str] | None, files: list[str] | None
+) -> dict[str, str]:
+    """Return the parameter values for a launch of this job. Raises CommandFailed.
+
+    Prompts for missing required secrets, if stdin is a terminal. Warns of secrets among the
+    arguments, where the process list and the shell's history show them.
+    """
+    values, from_files = options.pairs("--param", given), options.pairs("--param-file", files)
+    if both := sorted(values.keys() & from_files.keys()):
+        raise CommandFailed(
+            f"{both[0]}: given by --param and by --param-file. Use one of them.", ExitCode.USAGE
+        )
+    if sum(path == "-" for path in from_files.values()) > 1:
+        raise CommandFailed(
+            "--param-file: standard input holds one value. Use a file for the others.",
+            ExitCode.USAGE,
+        )
+    declared: Sequence[Mapping[str, Any]] = job.get("parameters") or ()
+    for parameter in declared:
+        if parameter.get("secret") and parameter["name"] in values:
+            name = parameter["name"]
+            tell(
+                f"warning: -p {name}=… shows a secret in the process list "
+                "and in the shell's history. "
+                f"Use --param-file {name}=FILE, or leave it out to be asked."
+            )
+    values |= {name: read_secret(path) for name, path in from_files.items()}
+    return values | {
+        name: ask_secret(name, otherwise="") for name in _missing_secrets(declared, values)
+    }
+
+
+def _missing_secrets(declared: Sequence[Mapping[str, Any]], values: Mapping[str, str]) -> list[str]:
+    """Return the names of required secrets without a value.
+
+    Returns none if stdin is not a terminal: the service then reports what is missing.
+    """
+    if not sys.stdin.isatty():
+        return []
+    required = [
+        p
+        for p in declared
+        if p.get("secret") and p.get("required") and not p.get("from_credential")
+    ]
+    return [str(parameter["name"]) for parameter in required if parameter["name"] not in values]

@@ -10,10 +10,10 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.render import Column, Form, show_list, tell
 from opsjobs.settings import load_client
-from opsjobs.standalone.key_file import KEYS_FILE, drop, new_key, put_first
+from opsjobs.standalone.data_dir import KEYS_FILE, add_key, new_key, remove_key
 
 app = typer.Typer(
     help="Encryption keys: list, create, rotate and drop the keys of ENCRYPTION_KEYS.",
@@ -63,7 +63,7 @@ def new(
         )
         return
     path = _file()
-    made = put_first(path)
+    made = add_key(path)
     print(made)
     tell(
         f"key {made} is the first key of {path} now. Restart `opsjobs up`, then: "
@@ -115,7 +115,7 @@ def drop_key(
         )
         raise CommandFailed(f"key {key} cannot be dropped: {why}.", ExitCode.CONFLICT)
     path = _file()
-    if not drop(path, key):
+    if not remove_key(path, key):
         raise CommandFailed(
             f"{path} does not hold key {key} after its first key. "
             "Remove it from ENCRYPTION_KEYS instead.",

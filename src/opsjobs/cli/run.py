@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from opsjobs.cli import input_files, options
+from opsjobs.cli import inputs, options
 from opsjobs.cli.client import connect
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.launch import launch, show_preview
 from opsjobs.model.program import SCRIPT_BYTES_MAX
 
@@ -165,7 +165,7 @@ def build_program(words: list[str], script: str | None, interpreter: str | None)
                 ExitCode.USAGE,
             )
         return {"type": "command", "command": words[0]}
-    body = input_files.read_bytes(script, SCRIPT_BYTES_MAX)
+    body = inputs.read_bytes(script, SCRIPT_BYTES_MAX)
     return {
         "type": "script",
         "interpreter": interpreter or _interpreter(body),

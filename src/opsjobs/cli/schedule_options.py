@@ -11,7 +11,7 @@ import typer
 
 from opsjobs.cli import options, yaml_documents
 from opsjobs.cli.client import Json
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.model.schedule import DstFold, DstGap, Misfire, Overlap, ScheduleDraft
 
 _SHORT = re.compile(r"(\d{1,6})(m|min|h|d|w)")

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from opsjobs import settings
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.lazy_commands import load_module
 from opsjobs.cli.render import tell
 

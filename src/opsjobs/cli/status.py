@@ -11,7 +11,7 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import connect
-from opsjobs.cli.exit_codes import CommandFailed
+from opsjobs.cli.errors import CommandFailed
 from opsjobs.cli.render import (
     Column,
     Form,

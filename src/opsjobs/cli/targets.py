@@ -1,4 +1,4 @@
-"""`opsjobs targets`: machines, how to reach them, and their host keys."""
+"""`opsjobs targets` and `opsjobs groups`: the machines, and named sets of them."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from typing import Annotated, Any
 
 import typer
 
-from opsjobs.cli import importing_targets, options, target_changes, target_keys
-from opsjobs.cli.client import Json, connect, path_of
-from opsjobs.cli.render import Column, Form, show_list, show_one, tell
-from opsjobs.cli.target_choice import parse_labels
-from opsjobs.cli.target_messages import warn_of_twins_of, warn_of_zones
+from opsjobs.cli import importing_targets, options, target_access, target_changes
+from opsjobs.cli.client import Json, connect
+from opsjobs.cli.nouns import Noun, add_list, add_remove, add_show
+from opsjobs.cli.options import parse_labels
+from opsjobs.cli.render import Column, Form, ago, show_list, show_one, tell
+from opsjobs.cli.target_changes import warn_of_twins_of, warn_of_zones
 from opsjobs.model.target import HostKeyPolicy, Transport
 
 app = typer.Typer(help="Targets: the machines, and their host keys.", no_args_is_help=True)
 
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="Name, id or uuid.")]
-SeveralTargets = Annotated[
-    list[str], typer.Argument(metavar="TARGET…", help="Names, ids or uuids.")
-]
-
-COLUMNS = (
-    Column("id", lambda t: t["id"]),
-    Column("name", lambda t: t["name"]),
-    Column("host", lambda t: t["host"]),
-    Column("port", lambda t: t.get("port")),
-    Column("transport", lambda t: t.get("transport")),
-    Column("credential", lambda t: t.get("credential")),
-    Column("labels", lambda t: t.get("labels")),
-    Column("groups", lambda t: t.get("groups")),
-    Column("host keys", target_keys.render_host_key_trust),
-    Column("zone", lambda t: t.get("zone"), wide=True),
-    Column("slots", lambda t: t.get("slots"), wide=True),
-    Column("jump", lambda t: t.get("jump"), wide=True),
+TARGET = Noun(
+    "target",
+    (
+        Column("id", lambda t: t["id"]),
+        Column("name", lambda t: t["name"]),
+        Column("host", lambda t: t["host"]),
+        Column("port", lambda t: t.get("port")),
+        Column("transport", lambda t: t.get("transport")),
+        Column("credential", lambda t: t.get("credential")),
+        Column("labels", lambda t: t.get("labels")),
+        Column("groups", lambda t: t.get("groups")),
+        Column("host keys", target_access.render_host_key_trust),
+        Column("zone", lambda t: t.get("zone"), wide=True),
+        Column("slots", lambda t: t.get("slots"), wide=True),
+        Column("jump", lambda t: t.get("jump"), wide=True),
+    ),
 )
 
 
@@ -53,7 +53,7 @@ def list_targets(
     """
     with connect() as client:
         found, more = client.items("/targets", limit=limit, selector=selector, groups=group)
-    show_list(found if more else sorted(found, key=_in_counting_order), COLUMNS, output)
+    show_list(found if more else sorted(found, key=_in_counting_order), TARGET.columns, output)
     options.tell_more(more, limit)
 
 
@@ -61,10 +61,10 @@ def list_targets(
 def show(target: Target, output: options.Output = Form.TABLE) -> None:
     """Show one target, with the fingerprints of its host keys and its maintenance."""
     with connect() as client:
-        found = client.by_name("target", target)
+        found = TARGET.find(client, target)
         if output in (Form.TABLE, Form.WIDE):
-            state = client.get(f"{path_of('target', found['id'])}/maintenance")["maintenance"]
-            shown = {"host_keys": target_keys.fingerprints(found.get("host_keys") or ())}
+            state = client.get(f"{TARGET.path(found)}/maintenance")["maintenance"]
+            shown = {"host_keys": target_access.fingerprints(found.get("host_keys") or ())}
             found = {**found, **shown, "maintenance": target_changes.maintenance_in_words(state)}
         show_one(found, output)
 
@@ -140,21 +140,126 @@ app.command("import")(importing_targets.import_targets)
 app.command("set")(target_changes.set_)
 app.command("label")(target_changes.label)
 app.command("maintenance")(target_changes.maintenance)
-app.command("test")(target_keys.try_out)
-app.command("trust")(target_keys.trust)
+app.command("test")(target_access.try_connection)
+app.command("trust")(target_access.trust)
 
 
-@app.command()
-def rm(targets: SeveralTargets) -> None:
-    """Remove targets. Their executions stay."""
-    with connect() as client:
-        for ref in targets:
-            target = client.by_name("target", ref)
-            client.delete(path_of("target", target["id"]))
-            tell(f"target {target['name']} is removed")
+add_remove(app, TARGET, "Remove targets. Their executions stay.")
 
 
 def _in_counting_order(target: Mapping[str, Any]) -> list[tuple[bool, int, str]]:
     """Return a sort key that orders numbers by value: lab-2 before lab-10."""
     pieces = re.findall(r"[0-9]{1,18}|[^0-9]+|[0-9]+", str(target["name"]))
     return [(not piece.isdigit(), int(piece) if piece.isdigit() else 0, piece) for piece in pieces]
+
+
+# --- groups
+
+
+groups = typer.Typer(help="Groups: named sets of targets.", no_args_is_help=True)
+
+Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name, id or uuid.")]
+Description = Annotated[str | None, typer.Option(help="A description.")]
+Members = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-t", "--target", metavar="NAME[,NAME]", help="Targets of the group. May be repeated."
+    ),
+]
+Subgroups = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-g",
+        "--group",
+        metavar="GROUP[,GROUP]",
+        help="Groups whose targets belong to it, too. May be repeated.",
+    ),
+]
+GROUP = Noun(
+    "group",
+    (
+        Column("id", lambda g: g["id"]),
+        Column("name", lambda g: g["name"]),
+        Column("targets", lambda g: g["direct_targets"]),
+        Column("selector", lambda g: g["selector"]),
+        Column("groups", lambda g: g["groups"]),
+        Column("description", lambda g: g["description"]),
+        Column("changed", lambda g: ago(g["updated_at"]), wide=True),
+    ),
+    route="target-group",
+)
+
+
+add_list(groups, GROUP, "List groups by name.")
+add_show(groups, GROUP, "Show one group.")
+
+
+@groups.command("targets")
+def list_group_targets(
+    group: Group, output: options.Output = Form.TABLE, limit: options.Limit = 200
+) -> None:
+    """List all targets of a group now: named, by selector, and of its groups."""
+    with connect() as client:
+        found, more = client.items(f"{GROUP.path(GROUP.find(client, group))}/targets", limit=limit)
+    show_list(found, TARGET.columns, output)
+    options.tell_more(more, limit)
+
+
+@groups.command("add")
+def add_group(
+    name: Annotated[str, typer.Argument(help="The name, such as web.")],
+    *,
+    description: Description = None,
+    members: Members = None,
+    subgroups: Subgroups = None,
+    selector: options.Selector = None,
+) -> None:
+    """Add a group of named targets, of targets with certain labels, or of other groups."""
+    with connect() as client:
+        made = client.post(
+            "/target-groups",
+            {"name": name, **_build_group(description, members, subgroups, selector)},
+        )
+    print(made["id"])
+    tell(f"group {name} is added")
+
+
+@groups.command("change")
+def change_group(
+    group: Group,
+    *,
+    name: Annotated[str | None, typer.Option(help="The new name.")] = None,
+    description: Description = None,
+    members: Members = None,
+    subgroups: Subgroups = None,
+    selector: options.Selector = None,
+) -> None:
+    """Change a group. Options that are not given change nothing.
+
+    --target and --group replace the whole list.
+    """
+    with connect() as client:
+        found = GROUP.find(client, group)
+        kept = {field: found[field] for field in ("name", "description", "selector", "groups")}
+        given = _build_group(description, members, subgroups, selector)
+        client.put(GROUP.path(found), {**kept, **given, **({"name": name} if name else {})})
+    tell(f"group {name or found['name']} is changed")
+
+
+add_remove(groups, GROUP, "Remove groups. Their targets stay.")
+
+
+def _build_group(
+    description: str | None,
+    members: list[str] | None,
+    subgroups: list[str] | None,
+    selector: str | None,
+) -> Json:
+    """Return the given fields; an empty selector removes the selector."""
+    body: Json = {
+        "description": description,
+        "targets": options.split(members) if members is not None else None,
+        "groups": options.split(subgroups) if subgroups is not None else None,
+    }
+    given = {field: value for field, value in body.items() if value is not None}
+    return given if selector is None else {**given, "selector": selector or None}

@@ -17,8 +17,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from opsjobs.cli import input_files
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
+from opsjobs.cli import inputs
+from opsjobs.cli.errors import CommandFailed, ExitCode
 
 BYTES_MAX = 1 << 20
 DEPTH_MAX = 32
@@ -43,7 +43,7 @@ class Placed:
             if found is None:
                 break
             line, node = found
-        return f"{input_files.name_of(self.file)}, line {line + 1}"
+        return f"{inputs.name_of(self.file)}, line {line + 1}"
 
 
 def bodies(
@@ -167,7 +167,7 @@ def _bodies_of(file: str, noun: str, fields: str) -> Iterator[Placed]:
 
 def _of_file(file: str) -> Iterator[tuple[Any, Node]]:
     """Yield the non-empty documents of a file."""
-    text, counted = input_files.read_text(file, BYTES_MAX), _Counted(file)
+    text, counted = inputs.read_text(file, BYTES_MAX), _Counted(file)
     yaml = YAML(typ="safe", pure=True)
     try:
         documents = [

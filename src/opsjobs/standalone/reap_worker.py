@@ -17,9 +17,9 @@ from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.workers import Workers
 
 
-async def bury(url: str, name: str) -> None:
+async def reap(url: str, name: str) -> None:
     """Reap all registrations of this worker. Raises Unavailable."""
-    database = Database(DatabaseOptions(url, connections=1, application_name="opsjobs bury"))
+    database = Database(DatabaseOptions(url, connections=1, application_name="opsjobs reap"))
     await database.open()
     try:
         await Workers(database).reap(name)
@@ -30,7 +30,7 @@ async def bury(url: str, name: str) -> None:
 def main(name: str) -> int:
     """Reap the worker; on failure print one line to stderr and return 1."""
     try:
-        asyncio.run(bury(load().database.url, name))
+        asyncio.run(reap(load().database.url, name))
     except Failure as failure:
         sys.stderr.write(f"{failure}\n")
         return 1

@@ -1,6 +1,4 @@
-"""Start and stop the whole service on one machine, in the right order.
-
-That is: servers, migrations, keys and processes."""
+"""Start and stop the whole service on one machine: servers, migrations, keys, processes."""
 
 from __future__ import annotations
 
@@ -20,13 +18,11 @@ from typing import Self
 from opsjobs.model.errors import Refusal, Unavailable
 from opsjobs.model.secret import Secret
 from opsjobs.settings import load
-from opsjobs.standalone.data_dir import DataFolder
-from opsjobs.standalone.helper_process import OWN_DATABASE, WITH_LAB, run_errand
+from opsjobs.standalone.data_dir import DataFolder, LogKeeper, last_line
 from opsjobs.standalone.lab.folder import LabFolder
-from opsjobs.standalone.logs import LogKeeper, last_line
 from opsjobs.standalone.postgres import Postgres
-from opsjobs.standalone.spawn import bare_environment, spawn
-from opsjobs.standalone.supervisor import Say, SupervisedProcess, Supervisor
+from opsjobs.standalone.spawn import OWN_DATABASE, WITH_LAB, bare_environment, run_helper, spawn
+from opsjobs.standalone.supervisor import Report, SupervisedProcess, Supervisor
 from opsjobs.standalone.valkey import Valkey
 
 LAB_MACHINES_MAX = 1_000
@@ -64,18 +60,18 @@ class Stack:
     up.
     """
 
-    def __init__(self, options: StackOptions, say: Say = lambda _: None) -> None:
+    def __init__(self, options: StackOptions, report: Report = lambda _: None) -> None:
         self.options = options
         self.url = ""
-        self._say = say
+        self._report = report
         self._folder = DataFolder(options.data_dir)
         self._settings = load(options.environment)
-        self._supervisor = Supervisor(say)
+        self._supervisor = Supervisor(report)
         self._log_keeper = LogKeeper(self._folder.logs)
         self._database_url = self._settings.database.url
         self._redis_url = self._settings.redis.url
-        self._fronts: list[str] = []
-        self._machines: list[str] = []
+        self._services: list[str] = []
+        self._lab: list[str] = []
         self._servers: list[str] = []
 
     @property
@@ -141,8 +137,8 @@ class Stack:
 
     def stop(self) -> None:
         """Stop everything: first API, worker and scheduler, then the lab, the database last."""
-        self._supervisor.stop(self._fronts)
-        self._supervisor.stop(self._machines)
+        self._supervisor.stop(self._services)
+        self._supervisor.stop(self._lab)
         self._supervisor.stop()
         self._log_keeper.stop()
         self._folder.release()
@@ -159,7 +155,7 @@ class Stack:
         self._start_servers()
         self._prepare()
         host = _LOOPBACK.get(self.options.host, self.options.host)
-        self._start_fronts(port)
+        self._start_services(port)
         self._wait_until_ready(host, port)
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self._folder.publish_endpoint(self.url)
@@ -174,7 +170,7 @@ class Stack:
             self._servers.append("valkey")
         if self.options.lab:
             processes.append(SupervisedProcess("lab", self._start_lab))
-            self._machines.append("lab")
+            self._lab.append("lab")
         self._supervisor.start(processes)
 
     def _start_postgres(self) -> subprocess.Popen[bytes]:
@@ -193,7 +189,7 @@ class Stack:
         command = [
             sys.executable,
             "-m",
-            "opsjobs.standalone.lab",
+            "opsjobs.standalone.lab.machines",
             str(self._folder.lab),
             str(self.options.lab),
         ]
@@ -209,21 +205,21 @@ class Stack:
 
     def _prepare(self) -> None:
         flags = [WITH_LAB] * bool(self.options.lab) + [OWN_DATABASE] * ("postgres" in self._servers)
-        self._errand("prepare", str(self._folder.path), *flags)
+        self._run_helper("prepare", str(self._folder.path), *flags)
 
-    def _errand(self, name: str, *arguments: str) -> None:
-        run_errand(name, *arguments, environment=self._environment(), log=self._log(name))
+    def _run_helper(self, name: str, *arguments: str) -> None:
+        run_helper(name, *arguments, environment=self._environment(), log=self._log(name))
 
-    def _start_fronts(self, port: int) -> None:
+    def _start_services(self, port: int) -> None:
         workers = [f"worker-{n}" for n in range(1, self.options.worker_processes + 1)]
         names = ["api", *workers, "scheduler"]
-        self._fronts = names
+        self._services = names
         address = {"OPSJOBS_API_HOST": self.options.host, "OPSJOBS_API_PORT": str(port)}
         self._supervisor.start(
             [
                 SupervisedProcess(
                     name,
-                    self._front(name, number, address),
+                    self._start_service(name, number, address),
                     died=self._on_worker_death(name),
                     signals=self._signals(),
                 )
@@ -231,7 +227,7 @@ class Stack:
             ]
         )
 
-    def _front(
+    def _start_service(
         self, name: str, number: int, address: Mapping[str, str]
     ) -> Callable[[], subprocess.Popen[bytes]]:
         """Return a function that starts `opsjobs api`, `opsjobs worker` or `opsjobs scheduler`."""
@@ -260,7 +256,7 @@ class Stack:
     def _on_worker_death(self, name: str) -> Callable[[int], None] | None:
         if not name.startswith("worker"):
             return None
-        return lambda pid: self._errand("reap_worker", _worker_name(pid))
+        return lambda pid: self._run_helper("reap_worker", _worker_name(pid))
 
     def _environment(self) -> dict[str, str]:
         """Return the environment of all processes: the caller's, and what the stack adds to it."""
@@ -283,7 +279,7 @@ class Stack:
     def _wait_until_ready(self, host: str, port: int) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while not _answers(host, port):
-            for name in self._fronts:
+            for name in self._services:
                 if self._supervisor.deaths(name) >= DEATHS_AT_START:
                     raise Unavailable(
                         f"{name} does not start: {last_line(self._log(name))} (more in "
@@ -317,7 +313,7 @@ def _python_path(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _worker_name(pid: int) -> str:
-    """Return the name under which `parts.worker` registers a worker process."""
+    """Return the name under which `composition.worker` registers a worker process."""
     return f"{socket.gethostname()}-{pid}"
 
 
@@ -334,11 +330,11 @@ def _free_port(host: str, port: int, setting: str = "--port") -> int:
                 probe.bind(address)
                 found: int = probe.getsockname()[1]
                 return found
-        except OSError as taken:
+        except OSError as error:
             if time.monotonic() > deadline or port == 0:
                 raise Refusal(
                     "port_taken",
-                    f"Port {port} on {host} cannot be used ({taken.strerror or taken}): "
+                    f"Port {port} on {host} cannot be used ({error.strerror or error}): "
                     f"end what listens there, or choose another with {setting}.",
                 ) from None
             time.sleep(0.05)

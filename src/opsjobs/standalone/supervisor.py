@@ -18,7 +18,7 @@ from opsjobs.model.errors import Failure
 BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_MOST_SECONDS = 10.0
 HEALTHY_AFTER_SECONDS = 10.0
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,135 +42,133 @@ class SupervisedProcess:
 class Supervisor:
     """The processes of one `up`."""
 
-    def __init__(self, say: Say) -> None:
-        self._say = say
-        self._kept: dict[str, _KeptProcess] = {}
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._threads: dict[str, _ProcessThread] = {}
 
     def start(self, processes: Sequence[SupervisedProcess]) -> None:
         """Start them in parallel and return when all are usable; raise the first failure."""
-        new = [_KeptProcess(process, self._say) for process in processes]
-        for kept in new:
-            kept.start()
-            self._kept[kept.process.name] = kept
-        for kept in new:
-            kept.first.result()
+        new = [_ProcessThread(process, self._report) for process in processes]
+        for thread in new:
+            thread.start()
+            self._threads[thread.process.name] = thread
+        for thread in new:
+            thread.first_start.result()
 
     def stop(self, names: Sequence[str] | None = None) -> None:
         """Stop these processes (None: all) in parallel with escalating signals; wait for them."""
-        leaving = [
-            self._kept[name]
-            for name in (self._kept if names is None else names)
-            if name in self._kept
+        stopping = [
+            self._threads[name]
+            for name in (self._threads if names is None else names)
+            if name in self._threads
         ]
-        for kept in leaving:
-            kept.ask()
-        for kept in leaving:
-            kept.finish()
-            del self._kept[kept.process.name]
+        for thread in stopping:
+            thread.request_stop()
+        for thread in stopping:
+            thread.finish()
+            del self._threads[thread.process.name]
 
     def hurry(self) -> None:
         """Skip the remaining grace of each process that is stopping. Safe in a signal handler."""
-        for kept in list(self._kept.values()):
-            kept.hurry()
+        for thread in list(self._threads.values()):
+            thread.hurry()
 
     def deaths(self, name: str) -> int:
         """Return the number of deaths in a row; one after a long run counts as the first."""
-        return self._kept[name].deaths
+        return self._threads[name].deaths
 
 
-class _KeptProcess(threading.Thread):
+class _ProcessThread(threading.Thread):
     """Supervise one process over its restarts.
 
     This thread is the parent: the process dies when the thread does.
     """
 
-    def __init__(self, process: SupervisedProcess, say: Say) -> None:
+    def __init__(self, process: SupervisedProcess, report: Report) -> None:
         super().__init__(name=f"keep-{process.name}", daemon=True)
         self.process = process
-        self.first: Future[None] = Future()
+        self.first_start: Future[None] = Future()
         self.deaths = 0
-        self._say = say
-        self._leaving = threading.Event()
-        self._asked_at = 0.0
+        self._report = report
+        self._stopping = threading.Event()
+        self._requested_at = 0.0
         self._running: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
         """Start the process, restart it, and end it."""
         try:
             self._running = self.process.start()
-        except BaseException as broken:  # noqa: BLE001  raised by the caller that waits for `first`
-            self.first.set_exception(broken)
+        except BaseException as broken:  # noqa: BLE001  raised by `start`, which waits
+            self.first_start.set_exception(broken)
             return
-        self.first.set_result(None)
-        while not self._leaving.is_set():
-            self._live(self._running)
+        self.first_start.set_result(None)
+        while not self._stopping.is_set():
+            self._wait_and_restart(self._running)
         # If the stop was requested during a start, the process has not been signalled yet.
         self._running.send_signal(self.process.signals[0][0])
         self._running.wait()
 
-    def ask(self) -> None:
+    def request_stop(self) -> None:
         """Send the first signal."""
-        self._asked_at = time.monotonic()
-        self._leaving.set()
+        self._requested_at = time.monotonic()
+        self._stopping.set()
         self._send(self.process.signals[0][0])
 
     def hurry(self) -> None:
         """Send the next signal at once."""
-        if self._leaving.is_set():
+        if self._stopping.is_set():
             self._send(self.process.signals[1][0])
 
     def finish(self) -> None:
         """Wait for the exit, with one signal after another."""
-        deadline = self._asked_at
-        for (how, patience), harder in zip(
+        deadline = self._requested_at
+        for (number, grace_seconds), next_signal in zip(
             self.process.signals, [*self.process.signals[1:], None], strict=True
         ):
-            deadline = max(deadline + patience, time.monotonic())
+            deadline = max(deadline + grace_seconds, time.monotonic())
             self.join(deadline - time.monotonic())
             if not self.is_alive():
                 return
-            self._say(f"{self.process.name} does not end on {how.name}")
-            if harder:
-                self._send(harder[0])
+            self._report(f"{self.process.name} does not end on {number.name}")
+            if next_signal:
+                self._send(next_signal[0])
 
-    def _send(self, how: signal.Signals) -> None:
+    def _send(self, number: signal.Signals) -> None:
         if (running := self._running) is not None:
-            running.send_signal(how)
+            running.send_signal(number)
 
-    def _live(self, running: subprocess.Popen[bytes]) -> None:
+    def _wait_and_restart(self, running: subprocess.Popen[bytes]) -> None:
         """Wait for the exit and start the next process if no stop was requested."""
         began = time.monotonic()
         running.wait()
-        if self._leaving.is_set():
+        if self._stopping.is_set():
             return
         self.deaths = 1 if time.monotonic() - began > HEALTHY_AFTER_SECONDS else self.deaths + 1
-        self._say(
-            f"{self.process.name} (process {running.pid}) ended {_how(running.returncode)}: "
-            "starting it again"
-        )
-        self._mourn(running.pid)
+        ended = f"{self.process.name} (process {running.pid}) ended"
+        self._report(f"{ended} {_render_exit(running.returncode)}: starting it again")
+        self._call_died(running.pid)
         self._restart()
 
-    def _mourn(self, pid: int) -> None:
+    def _call_died(self, pid: int) -> None:
         if self.process.died is not None:
             try:
                 self.process.died(pid)
             except (Failure, OSError) as broken:
-                self._say(f"after the end of {self.process.name}: {broken}")
+                self._report(f"after the end of {self.process.name}: {broken}")
 
     def _restart(self) -> None:
         delay = BACKOFF_FIRST_SECONDS * 2 ** min(self.deaths - 1, 10)
-        while not self._leaving.wait(min(delay, BACKOFF_MOST_SECONDS)):
+        while not self._stopping.wait(min(delay, BACKOFF_MOST_SECONDS)):
             try:
                 self._running = self.process.start()
             except (Failure, OSError) as broken:
                 self.deaths += 1
                 delay *= 2
-                self._say(f"{self.process.name} does not start: {broken}")
+                self._report(f"{self.process.name} does not start: {broken}")
             else:
-                self._say(f"{self.process.name} runs again (process {self._running.pid})")
+                self._report(f"{self.process.name} runs again (process {self._running.pid})")
                 return
 
 
-def _how(returncode: int) -> str:
+def _render_exit(returncode: int) -> str:
     return f"by {signal.Signals(-returncode).name}" if returncode < 0 else f"with {returncode}"

@@ -18,21 +18,21 @@ def up(options: StackOptions) -> int:
     Raises Refusal, Unavailable, SettingsError.
     """
     began = time.monotonic()
-    stack = Stack(options, _say)
-    wish = _SignalHandler(stack)
+    stack = Stack(options, _report)
+    handler = _SignalHandler(stack)
     try:
-        _say(f"starting in {options.data_dir}")
+        _report(f"starting in {options.data_dir}")
         for warning in stack.warnings:
-            _say(f"WARNING: {warning}")
+            _report(f"WARNING: {warning}")
         stack.start()
-        wish.may_wait = True
-        _greet(stack, time.monotonic() - began)
-        wish.asked.wait()
+        handler.started = True
+        _print_welcome(stack, time.monotonic() - began)
+        handler.stop_requested.wait()
     except _StopRequested:
         pass
-    _say("stopping (Ctrl-C again: at once)")
+    _report("stopping (Ctrl-C again: at once)")
     stack.stop()
-    _say("stopped")
+    _report("stopped")
     return 0
 
 
@@ -44,23 +44,23 @@ class _SignalHandler:
     """Handle SIGINT, SIGTERM and SIGHUP; a second signal skips the remaining grace."""
 
     def __init__(self, stack: Stack) -> None:
-        self.asked = threading.Event()
-        self.may_wait = False
+        self.stop_requested = threading.Event()
+        self.started = False
         self._stack = stack
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._handle)
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if self.asked.is_set():
+        if self.stop_requested.is_set():
             self._stack.hurry()
             return
-        self.asked.set()
-        if not self.may_wait:
+        self.stop_requested.set()
+        if not self.started:
             raise _StopRequested
 
 
-def _greet(stack: Stack, seconds: float) -> None:
-    _say(f"ready after {seconds:.1f} s; logs in {stack.logs}")
+def _print_welcome(stack: Stack, seconds: float) -> None:
+    _report(f"ready after {seconds:.1f} s; logs in {stack.logs}")
     first = (
         "opsjobs run 'hostname; uptime' -l lab=true"
         if stack.options.lab
@@ -74,7 +74,7 @@ def _greet(stack: Stack, seconds: float) -> None:
     sys.stdout.flush()
 
 
-def _say(line: str) -> None:
+def _report(line: str) -> None:
     # The terminal may be gone; children must be stopped all the same.
     with contextlib.suppress(OSError):
         sys.stderr.write(f"up: {line}\n")

@@ -12,9 +12,8 @@ import time
 from pathlib import Path
 
 from opsjobs.model.errors import Refusal, Unavailable
-from opsjobs.standalone.os_user import us
-from opsjobs.standalone.sockets import socket_folder
-from opsjobs.standalone.spawn import bare_environment, spawn
+from opsjobs.standalone.data_dir import socket_folder
+from opsjobs.standalone.spawn import bare_environment, current_user, spawn
 
 START_SECONDS = 20
 STOP_SECONDS = 5
@@ -42,7 +41,7 @@ class Valkey:
         Raises Refusal, Unavailable.
         """
         self._folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        path = socket_folder(self._folder, _SOCKET, us()) / _SOCKET
+        path = socket_folder(self._folder, _SOCKET, current_user()) / _SOCKET
         path.unlink(missing_ok=True)
         command = [
             *(str(_binary()), "--daemonize", "no", "--databases", "16", "--io-threads", "1"),
@@ -61,8 +60,8 @@ class Valkey:
         """Stop the server; it held only wake-ups."""
         if self.process is None:
             return
-        for how in (signal.SIGTERM, signal.SIGKILL):
-            self.process.send_signal(how)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            self.process.send_signal(number)
             try:
                 self.process.wait(timeout_seconds)
             except subprocess.TimeoutExpired:
@@ -75,9 +74,7 @@ class Valkey:
         while not _answers(path):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop(1)
-                raise Unavailable(
-                    f"The embedded Valkey does not start; what it said is in {self._log}"
-                )
+                raise Unavailable(f"The embedded Valkey does not start: see {self._log}")
             time.sleep(0.01)
 
 

@@ -7,15 +7,10 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import PurePath
 
-from opsjobs.cli.importing import (
-    ansible_ini,
-    ansible_json,
-    ansible_yaml,
-    csv_table,
-    hosts_file,
-    ssh_config,
-)
+from opsjobs.cli.importing.ansible_files import read_ansible
+from opsjobs.cli.importing.host_lists import is_csv, is_hosts_file, read_csv, read_hosts
 from opsjobs.cli.importing.inventory import FoundTarget, ImportedInventory, Skipped
+from opsjobs.cli.importing.ssh_config import is_ssh_config, read_ssh_config
 
 _FROM_STDIN = "opsjobs targets import -"
 
@@ -38,13 +33,11 @@ def read(kind: SourceKind, name: str, text: str) -> ImportedInventory:
     """
     _refuse_unread(name, text)
     if kind is SourceKind.ANSIBLE:
-        if ansible_json.looks_like(text):
-            return ansible_json.read(text)
-        return ansible_yaml.read(text) if _is_yaml(name, text) else ansible_ini.read(text)
+        return read_ansible(name, text)
     readers: Mapping[SourceKind, Callable[[str], ImportedInventory]] = {
-        SourceKind.SSH_CONFIG: ssh_config.read,
-        SourceKind.CSV: csv_table.read,
-        SourceKind.HOSTS: hosts_file.read,
+        SourceKind.SSH_CONFIG: read_ssh_config,
+        SourceKind.CSV: read_csv,
+        SourceKind.HOSTS: read_hosts,
     }
     return readers[kind](text)
 
@@ -61,11 +54,11 @@ def guess(name: str, text: str) -> SourceKind:
         for line in text.splitlines()
         if line.strip() and not line.lstrip().startswith(("#", ";"))
     ]
-    if ssh_config.looks_like(lines):
+    if is_ssh_config(lines):
         return SourceKind.SSH_CONFIG
-    if hosts_file.looks_like(lines):
+    if is_hosts_file(lines):
         return SourceKind.HOSTS
-    return SourceKind.CSV if csv_table.looks_like(lines) else SourceKind.ANSIBLE
+    return SourceKind.CSV if is_csv(lines) else SourceKind.ANSIBLE
 
 
 def _refuse_unread(name: str, text: str) -> None:
@@ -82,13 +75,3 @@ def _refuse_unread(name: str, text: str) -> None:
         raise ValueError(
             f"it is a program, which is not executed. Import its output: {listed} | {_FROM_STDIN}"
         )
-
-
-def _is_yaml(name: str, text: str) -> bool:
-    if PurePath(name).suffix in (".yml", ".yaml", ".json"):
-        return True
-    first = next(
-        (line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")),
-        "",
-    )
-    return first.startswith(("---", "{")) or first.rstrip().endswith(":")

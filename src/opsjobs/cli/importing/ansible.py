@@ -12,11 +12,11 @@ from opsjobs.cli.importing.inventory import (
     FoundTarget,
     ImportedInventory,
     Skipped,
-    port_of,
+    parse_port,
 )
 
-EVERY_HOST = "all"
-EVERYBODY = (EVERY_HOST, "ungrouped")
+ALL_HOSTS = "all"
+BUILT_IN_GROUPS = (ALL_HOSTS, "ungrouped")
 """Ansible's built-in groups; they do not become groups of opsjobs."""
 DEPTH_MAX = 20
 VAULTED = "!vault …"
@@ -33,7 +33,7 @@ _PORT = ("ansible_port", "ansible_ssh_port")
 _USER = ("ansible_user", "ansible_ssh_user")
 _KEY = ("ansible_ssh_private_key_file", "ansible_private_key_file")
 _ARGUMENTS = ("ansible_ssh_common_args", "ansible_ssh_extra_args")
-_READ = {*_HOST, *_PORT, *_USER, *_KEY, *_ARGUMENTS, "ansible_connection"}
+_IMPORTED = {*_HOST, *_PORT, *_USER, *_KEY, *_ARGUMENTS, "ansible_connection"}
 _SECRETS = re.compile(r"ansible_(ssh_)?(become_|sudo_|su_)?pass(word)?|.*vault.*")
 _JUMP = re.compile(r"(?:-J\s*|-o\s*['\"]?ProxyJump[= ]\s*)([^\s'\"]+)")
 
@@ -71,10 +71,10 @@ class Tree:
         for name, group in self.groups.items():
             for child in group.children:
                 parents.setdefault(child, []).append(name)
-        above = {name: _above(name, parents) for name in self.groups}
-        self.group(EVERY_HOST)
+        above = {name: _find_ancestors(name, parents) for name in self.groups}
+        self.group(ALL_HOSTS)
         # Ansible puts every host and every group below `all`, whether the file does so or not.
-        of_host: dict[str, set[str]] = {host: {EVERY_HOST} for host in self.hosts}
+        of_host: dict[str, set[str]] = {host: {ALL_HOSTS} for host in self.hosts}
         for name, group in self.groups.items():
             for host in group.hosts:
                 of_host[host].update({name, *above[name]})
@@ -83,14 +83,14 @@ class Tree:
         for host, own in self.hosts.items():
             # From the outermost group inwards: an inner group overrides an outer one.
             groups = sorted(
-                of_host[host], key=lambda name: (name != EVERY_HOST, len(above.get(name, ())), name)
+                of_host[host], key=lambda name: (name != ALL_HOSTS, len(above.get(name, ())), name)
             )
             one = self._host(host, own, groups)
             if isinstance(one, FoundTarget):
                 found.append(one)
             else:
                 left.append(one)
-        return ImportedInventory(_with_jumps(found, left), [*left, *_unread(found)])
+        return ImportedInventory(_with_jumps(found, left), [*left, *_unsupported(found)])
 
     def _host(self, name: str, own: Mapping[str, str], groups: list[str]) -> FoundTarget | Skipped:
         variables: dict[str, str] = {}
@@ -99,13 +99,13 @@ class Tree:
         variables.update(own)
         try:
             return _build_target(
-                name, variables, [group for group in groups if group not in EVERYBODY]
+                name, variables, [group for group in groups if group not in BUILT_IN_GROUPS]
             )
         except ValueError as wrong:
             return Skipped(name, str(wrong), target=True)
 
 
-def _above(name: str, parents: Mapping[str, list[str]]) -> set[str]:
+def _find_ancestors(name: str, parents: Mapping[str, list[str]]) -> set[str]:
     """Return all ancestors of a group."""
     above: set[str] = set()
     waiting = [name]
@@ -125,7 +125,7 @@ def _build_target(name: str, variables: Mapping[str, str], groups: list[str]) ->
     if connection not in _CONNECTIONS and not network:
         raise ValueError(f"its connection is {connection!r}: only ssh and local are supported")
     read = {
-        word: _first(variables, names)
+        word: _first_of(variables, names)
         for word, names in (("host", _HOST), ("port", _PORT), ("user", _USER), ("key", _KEY))
     }
     if vaulted := next(
@@ -152,7 +152,7 @@ def _build_target(name: str, variables: Mapping[str, str], groups: list[str]) ->
     return FoundTarget(
         name.partition(":")[0] if host != name and ":" in name and read["host"] is None else name,
         host,
-        port_of(port) if port else None,
+        parse_port(port) if port else None,
         read["user"],
         read["key"],
         groups=groups,
@@ -160,12 +160,14 @@ def _build_target(name: str, variables: Mapping[str, str], groups: list[str]) ->
         transport="local" if connection == "local" else None,
         platform="network" if network else None,
         variables={
-            key: value for key, value in variables.items() if key not in _READ or key in _ARGUMENTS
+            key: value
+            for key, value in variables.items()
+            if key not in _IMPORTED or key in _ARGUMENTS
         },
     )
 
 
-def _first(variables: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+def _first_of(variables: Mapping[str, str], names: tuple[str, ...]) -> str | None:
     return next((variables[name] for name in names if variables.get(name)), None)
 
 
@@ -187,7 +189,7 @@ def _with_jumps(found: list[FoundTarget], left: list[Skipped]) -> list[FoundTarg
     return made
 
 
-def _unread(found: list[FoundTarget]) -> Iterator[Skipped]:
+def _unsupported(found: list[FoundTarget]) -> Iterator[Skipped]:
     """Yield each connection variable that is not imported, once."""
     users: dict[str, int] = {}
     for one in found:

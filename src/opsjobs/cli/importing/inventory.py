@@ -66,7 +66,7 @@ class ImportedInventory:
     left: Sequence[Skipped] = ()
 
 
-def port_of(text: str) -> int:
+def parse_port(text: str) -> int:
     """Return the port number in this text. Raises ValueError."""
     if not text.isdigit() or not 1 <= int(text) <= 65_535:
         raise ValueError(f"{text[:40]!r} is not a port")

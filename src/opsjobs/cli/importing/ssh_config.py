@@ -14,12 +14,20 @@ from opsjobs.cli.importing.inventory import (
     FoundTarget,
     ImportedInventory,
     Skipped,
-    port_of,
+    parse_port,
 )
 
 _LINE = re.compile(r"([A-Za-z][A-Za-z0-9]*)(?:\s*=\s*|\s+)(.*)")
-_HINDERS = {"proxycommand": "it uses a ProxyCommand: give it a ProxyJump, or add it by hand"}
-_TOLD = ("certificatefile", "forwardagent", "localforward", "remoteforward", "remotecommand")
+_REFUSED_OPTIONS = {
+    "proxycommand": "it uses a ProxyCommand: give it a ProxyJump, or add it by hand"
+}
+_REPORTED_OPTIONS = (
+    "certificatefile",
+    "forwardagent",
+    "localforward",
+    "remoteforward",
+    "remotecommand",
+)
 
 
 @dataclass
@@ -33,12 +41,12 @@ class _Block:
         return any(fnmatchcase(name, p) for p in self.patterns if not p.startswith("!"))
 
 
-def looks_like(lines: Sequence[str]) -> bool:
+def is_ssh_config(lines: Sequence[str]) -> bool:
     """Return True if these lines are of an ssh_config."""
     return any(re.match(r"(?i)host(\s+|\s*=\s*)\S", line) for line in lines)
 
 
-def read(text: str) -> ImportedInventory:
+def read_ssh_config(text: str) -> ImportedInventory:
     """Return the inventory in the text. Raises ValueError with the line."""
     left: list[Skipped] = []
     blocks = _blocks(text, left)
@@ -52,10 +60,10 @@ def read(text: str) -> ImportedInventory:
     found: dict[str, FoundTarget] = {}
     for name in names:
         try:
-            found[name] = _host(name, blocks)
+            found[name] = _build_target(name, blocks)
         except ValueError as wrong:
             left.append(Skipped(name, str(wrong), target=True))
-    left += _unread(blocks)
+    left += _unsupported(blocks)
     return ImportedInventory(_with_jumps(found, blocks, left), left)
 
 
@@ -111,9 +119,9 @@ def _options(name: str, blocks: Sequence[_Block]) -> dict[str, str]:
     return options
 
 
-def _host(name: str, blocks: Sequence[_Block]) -> FoundTarget:
+def _build_target(name: str, blocks: Sequence[_Block]) -> FoundTarget:
     options = _options(name, blocks)
-    for option, reason in _HINDERS.items():
+    for option, reason in _REFUSED_OPTIONS.items():
         if options.get(option, "none").lower() != "none":
             raise ValueError(reason)
     host = options.get("hostname", name).replace("%h", name).replace("%%", "%")
@@ -121,7 +129,7 @@ def _host(name: str, blocks: Sequence[_Block]) -> FoundTarget:
     return FoundTarget(
         name,
         host,
-        port_of(options["port"]) if "port" in options else None,
+        parse_port(options["port"]) if "port" in options else None,
         options.get("user"),
         options.get("identityfile"),
         jump=None if jump.lower() == "none" else jump,
@@ -136,7 +144,7 @@ def _with_jumps(
         if one.jump is None:
             continue
         hops = [hop.strip() for hop in one.jump.split(",")]
-        if len(hops) > 1 and any(_name(hop) not in found for hop in hops):
+        if len(hops) > 1 and any(_hop_name(hop) not in found for hop in hops):
             left.append(
                 Skipped(
                     f"{one.name}: ProxyJump {one.jump}",
@@ -145,17 +153,17 @@ def _with_jumps(
             )
             found[one.name] = replace(one, jump=None)
             continue
-        name = _name(hops[-1])
+        name = _hop_name(hops[-1])
         if name not in found:
             found[name] = _jump_host(hops[-1], blocks)
         found[one.name] = replace(one, jump=name)
         for nearer, hop in itertools.pairwise(hops):
-            if found[_name(hop)].jump is None:
-                found[_name(hop)] = replace(found[_name(hop)], jump=_name(nearer))
+            if found[_hop_name(hop)].jump is None:
+                found[_hop_name(hop)] = replace(found[_hop_name(hop)], jump=_hop_name(nearer))
     return [*found.values()]
 
 
-def _name(hop: str) -> str:
+def _hop_name(hop: str) -> str:
     """`deploy@gate.example.org:2222` -> `gate.example.org`."""
     return re.sub(r":\d+$", "", hop.rpartition("@")[2]).strip("[]")
 
@@ -163,16 +171,16 @@ def _name(hop: str) -> str:
 def _jump_host(hop: str, blocks: Sequence[_Block]) -> FoundTarget:
     user, _, rest = hop.rpartition("@")
     port = re.search(r":(\d+)$", rest)
-    made = replace(_host(_name(hop), blocks), jump=None)
-    return replace(made, user=user or made.user, port=port_of(port[1]) if port else made.port)
+    made = replace(_build_target(_hop_name(hop), blocks), jump=None)
+    return replace(made, user=user or made.user, port=parse_port(port[1]) if port else made.port)
 
 
-def _unread(blocks: Sequence[_Block]) -> Iterator[Skipped]:
+def _unsupported(blocks: Sequence[_Block]) -> Iterator[Skipped]:
     said = {
         option: ", ".join(block.patterns)[:60]
         for block in blocks
         for option in block.options
-        if option in _TOLD
+        if option in _REPORTED_OPTIONS
     }
     for option, where in said.items():
         yield Skipped(f"{option} (Host {where})", "it is not supported")

@@ -1,4 +1,7 @@
-"""All lab machines in one process: one SSH server per port, only on 127.0.0.1."""
+"""The process of the lab: one SSH server per machine and port, only on 127.0.0.1.
+
+Run as `python -m opsjobs.standalone.lab.machines FOLDER COUNT`.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from pathlib import Path
 import asyncssh
 
 from opsjobs.model.errors import Unavailable
-from opsjobs.standalone.lab.files import LabSession
 from opsjobs.standalone.lab.folder import LabFolder, LabRecord, Machine, machine_names
+from opsjobs.standalone.lab.session import LabSession
 
 ADDRESS = "127.0.0.1"
 FIRST_PORT = 20_022
@@ -40,7 +43,7 @@ class Lab:
         """
         self._folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _allow_open_files()
-        host_key, client_key = _key(self._folder.host_key), _key(self._folder.client_key)
+        host_key, client_key = _load_key(self._folder.host_key), _load_key(self._folder.client_key)
         user = pwd.getpwuid(os.geteuid()).pw_name
         options = asyncssh.SSHServerConnectionOptions(
             server_host_keys=[host_key],
@@ -59,7 +62,9 @@ class Lab:
         ):
             machines.append(Machine(name, listener.getsockname()[1]))
             self._servers.append(
-                await self._listen(name, listener, _Guests(user, client_key.public_data), options)
+                await self._listen(
+                    name, listener, _AcceptedLogin(user, client_key.public_data), options
+                )
             )
         record = LabRecord(
             os.getpid(), user, host_key.export_public_key().decode().strip(), tuple(machines)
@@ -77,29 +82,29 @@ class Lab:
         self,
         name: str,
         listener: socket.socket,
-        guests: _Guests,
+        guests: _AcceptedLogin,
         options: asyncssh.SSHServerConnectionOptions,
     ) -> asyncssh.SSHAcceptor:
         home = self._folder.home(name)
         return await asyncssh.listen(
             sock=listener,
-            server_factory=lambda: _Door(name, home, guests),
+            server_factory=lambda: _LabServer(name, home, guests),
             options=options,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Guests:
+class _AcceptedLogin:
     """The accepted login: the user that the lab runs as, with the lab's own key."""
 
     user: str
     public_key: bytes
 
 
-class _Door(asyncssh.SSHServer):
+class _LabServer(asyncssh.SSHServer):
     """One connection to one machine."""
 
-    def __init__(self, machine: str, home: Path, guests: _Guests) -> None:
+    def __init__(self, machine: str, home: Path, guests: _AcceptedLogin) -> None:
         self._machine = machine
         self._home = home
         self._guests = guests
@@ -135,7 +140,7 @@ def watch_children_by_descriptor() -> None:
         asyncio.set_child_watcher(watcher)
 
 
-def _key(path: Path) -> asyncssh.SSHKey:
+def _load_key(path: Path) -> asyncssh.SSHKey:
     if not path.exists():
         making = path.with_suffix(".making")
         making.unlink(missing_ok=True)
@@ -181,3 +186,8 @@ def _allow_open_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+if __name__ == "__main__":
+    watch_children_by_descriptor()
+    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2])))

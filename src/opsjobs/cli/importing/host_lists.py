@@ -1,9 +1,10 @@
-"""CSV tables with a header line; separated by commas, semicolons or tabs."""
+"""Lists of hosts: CSV tables with a header line, and files such as /etc/hosts."""
 
 from __future__ import annotations
 
 import csv
 import io
+import ipaddress
 from collections.abc import Collection, Mapping, Sequence
 
 from opsjobs.cli.importing.inventory import (
@@ -11,7 +12,7 @@ from opsjobs.cli.importing.inventory import (
     FoundTarget,
     ImportedInventory,
     Skipped,
-    port_of,
+    parse_port,
 )
 
 _SAME = {
@@ -40,7 +41,7 @@ _COLUMNS = {
 _LABEL = "label:"
 
 
-def looks_like(lines: Sequence[str]) -> bool:
+def is_csv(lines: Sequence[str]) -> bool:
     """Return True if these lines are a CSV table."""
     if not lines:
         return False
@@ -48,14 +49,14 @@ def looks_like(lines: Sequence[str]) -> bool:
     return len(heading) > 1 and bool(heading & {"name", "host", "hostname"})
 
 
-def read(text: str) -> ImportedInventory:
+def read_csv(text: str) -> ImportedInventory:
     """Return the inventory in the text. Raises ValueError without a `name` or `host` column."""
     text = text.removeprefix("\ufeff")
     rows = csv.reader(
         io.StringIO(text, newline=""), delimiter=_separator(text.partition("\n")[0]), strict=True
     )
     try:
-        heading = [_column(word) for word in next(rows, [])]
+        heading = [_column_name(word) for word in next(rows, [])]
         if not {"name", "host"} & set(heading):
             raise ValueError("the header has no column `name` or `host`")
         if twice := [word for word in set(heading) if heading.count(word) > 1]:
@@ -68,7 +69,7 @@ def read(text: str) -> ImportedInventory:
         ]
         for row in rows:
             if any(cell.strip() for cell in row):
-                _take(
+                _read_row(
                     found,
                     left,
                     dict(zip(heading, (cell.strip() for cell in row), strict=False)),
@@ -79,7 +80,7 @@ def read(text: str) -> ImportedInventory:
     return ImportedInventory([*found.values()], left)
 
 
-def _take(
+def _read_row(
     found: dict[str, FoundTarget], left: list[Skipped], cells: Mapping[str, str], number: int
 ) -> None:
     name = cells.get("name") or cells.get("host") or ""
@@ -103,7 +104,7 @@ def _build_target(name: str, cells: Mapping[str, str]) -> FoundTarget:
     slots = cells.get("slots")
     if slots and not slots.isdigit():
         raise ValueError(f"slots: {slots!r} is not a number")
-    labels = dict(_pair(word) for word in _split(cells.get("labels")))
+    labels = dict(_split_label(word) for word in _split_cell(cells.get("labels")))
     labels |= {
         c.removeprefix(_LABEL): value
         for c, value in cells.items()
@@ -112,11 +113,11 @@ def _build_target(name: str, cells: Mapping[str, str]) -> FoundTarget:
     return FoundTarget(
         name,
         cells.get("host") or name,
-        port_of(cells["port"]) if cells.get("port") else None,
+        parse_port(cells["port"]) if cells.get("port") else None,
         cells.get("user") or None,
         cells.get("key") or None,
         cells.get("credential") or None,
-        groups=_split(cells.get("groups")),
+        groups=_split_cell(cells.get("groups")),
         labels=labels,
         jump=cells.get("jump") or None,
         transport=cells.get("transport") or None,
@@ -126,7 +127,7 @@ def _build_target(name: str, cells: Mapping[str, str]) -> FoundTarget:
     )
 
 
-def _column(word: str) -> str:
+def _column_name(word: str) -> str:
     """Return the normalized name of a column; a label's name is kept as it is."""
     word = word.strip()
     if word.lower().startswith(_LABEL):
@@ -134,14 +135,14 @@ def _column(word: str) -> str:
     return _SAME.get(word.lower(), word.lower())
 
 
-def _pair(word: str) -> tuple[str, str]:
+def _split_label(word: str) -> tuple[str, str]:
     key, equals, value = word.partition("=")
     if not equals or not key:
         raise ValueError(f"the label {word!r} is not KEY=VALUE")
     return key.strip(), value.strip()
 
 
-def _split(cell: str | None) -> list[str]:
+def _split_cell(cell: str | None) -> list[str]:
     """Return the values of a cell; separated by spaces, semicolons, bars or commas."""
     for separator in ";|,":
         cell = (cell or "").replace(separator, " ")
@@ -150,3 +151,60 @@ def _split(cell: str | None) -> list[str]:
 
 def _separator(line: str) -> str:
     return max(",;\t", key=line.count)
+
+
+def is_hosts_file(lines: Sequence[str]) -> bool:
+    """Return True if these lines are of a hosts file."""
+    words = [line.split() for line in lines]
+    return bool(words) and all(
+        len(w) > 1 and _parse_address(w[0]) is not None and "=" not in w[1] for w in words
+    )
+
+
+def read_hosts(text: str) -> ImportedInventory:
+    """Return the inventory in the text. Raises ValueError with the line.
+
+    Of a name that appears twice, the first one counts.
+    """
+    found: dict[str, FoundTarget] = {}
+    left: list[Skipped] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        address = _parse_address(words[0])
+        if address is None or len(words) < 2:
+            raise ValueError(
+                f"line {number}: {line.strip()[:60]!r} is not an address followed by names"
+            )
+        name = words[1]
+        if (reason := _refuse_reason(address)) is not None:
+            left.append(Skipped(f"{words[0]} {name}", reason, target=True))
+        elif name in found:
+            left.append(
+                Skipped(
+                    f"{words[0]} {name}",
+                    f"the name already has the address {found[name].host}",
+                    target=True,
+                )
+            )
+        else:
+            found[name] = FoundTarget(name, words[0])
+        if len(found) > TARGETS_MAX:
+            raise ValueError(f"it has more than {TARGETS_MAX} hosts")
+    return ImportedInventory([*found.values()], left)
+
+
+def _parse_address(word: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(word.partition("%")[0])
+    except ValueError:
+        return None
+
+
+def _refuse_reason(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
+    if address.is_loopback or address.is_unspecified:
+        return "it is the machine itself"
+    if address.is_multicast or str(address) == "255.255.255.255":
+        return "it is a multicast or broadcast address"
+    return "it is a link-local address" if address.is_link_local else None

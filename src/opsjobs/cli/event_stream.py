@@ -1,9 +1,16 @@
-"""Parser of server-sent events, from bytes in any portions (WHATWG HTML, section 9.2)."""
+"""Server-sent events: a parser of their bytes, and when to retry a broken stream."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from opsjobs.cli.errors import CommandFailed
+
+GIVE_UP_SECONDS = 300.0  # of a stream that cannot be resumed
+PAUSE_SECONDS_AT_LEAST = 0.1
+PAUSE_SECONDS_MAX = 5.0
 # Far over the largest chunk that the service sends: a guard against a broken server.
 EVENT_BYTES_MAX = 32 << 20
 
@@ -18,7 +25,7 @@ class Event:
 
 
 class Parser:
-    """Incremental parser: bytes in, complete events out."""
+    """Incremental parser: bytes in any portions, complete events out (WHATWG HTML, 9.2)."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -76,3 +83,53 @@ class Parser:
         self._event, self._data = "", []
         self._held_bytes = sum(map(len, self._pieces))
         return Event(self._id, name, "\n".join(data)) if data else None
+
+
+def is_new(event: Event, position: str) -> bool:
+    """Return True if the event is new.
+
+    `end` carries the id of the last entry, and is sent again on each new request.
+    """
+    return event.event == "end" or not event.id.isdigit() or int(event.id) > int(position or 0)
+
+
+LOST = "lost the connection to the service"
+
+
+class RetryLater(Exception):
+    """The service is busy or starting, for the given reason: retry soon."""
+
+
+class StreamRetry:
+    """Retry policy of a broken stream. It reports once that it broke, once that it is back."""
+
+    def __init__(self, url: str, execution_id: int, tell: Callable[[str], None]) -> None:
+        self._url, self._execution_id, self._tell = url, execution_id, tell
+        self._broken = False
+        self._silent_since: float | None = None
+        self._pause_seconds = PAUSE_SECONDS_AT_LEAST
+
+    def reset(self) -> None:
+        """Begin anew, because something was received."""
+        if self._broken:
+            self._tell("reconnected")
+        self._broken, self._silent_since, self._pause_seconds = False, None, PAUSE_SECONDS_AT_LEAST
+
+    def report(self, reason: str) -> None:
+        """Report why the stream broke, unless that was reported already."""
+        if not self._broken:
+            self._tell(f"{reason}; reconnecting. The execution continues")
+        self._broken = True
+
+    def wait(self) -> None:
+        """Wait before the next request. Raises CommandFailed after GIVE_UP_SECONDS."""
+        now = time.monotonic()
+        self._silent_since = self._silent_since or now
+        if now - self._silent_since > GIVE_UP_SECONDS:
+            raise CommandFailed(
+                f"{self._url} has not answered for {GIVE_UP_SECONDS:g} s. "
+                "The execution continues without this command. "
+                f"Once the service is back: opsjobs executions follow {self._execution_id}"
+            )
+        time.sleep(self._pause_seconds)
+        self._pause_seconds = min(self._pause_seconds * 2, PAUSE_SECONDS_MAX)

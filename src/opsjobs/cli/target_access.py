@@ -1,4 +1,4 @@
-"""`opsjobs targets trust` and `targets test`: host keys and connection tests."""
+"""`opsjobs targets test` and `trust`, and `opsjobs circuits`: how machines let us in."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import typer
 
 from opsjobs.cli import options
 from opsjobs.cli.client import Client, Json, connect, path_of
-from opsjobs.cli.exit_codes import CommandFailed, ExitCode
-from opsjobs.cli.render import Column, Form, plain, pluralize, seconds, show_list, tell
-from opsjobs.cli.target_choice import All, Chosen, Group, query_each, render_failure, select_targets
+from opsjobs.cli.errors import CommandFailed, ExitCode
+from opsjobs.cli.options import All, Chosen, Group, query_each, render_failure, select_targets
+from opsjobs.cli.render import Column, Form, ago, plain, pluralize, seconds, show_list, tell
 from opsjobs.model.target import REVOKED, HostKeyPolicy, host_key_fingerprint
 
 STEP_COLUMNS = (
@@ -25,12 +25,12 @@ TRIAL_COLUMNS = (
     Column("target", lambda t: t["name"]),
     Column("ok", lambda t: t["ok"]),
     Column("took", lambda t: seconds(sum(step.get("ms") or 0 for step in t["steps"]))),
-    Column("failed at", lambda t: (_failed(t) or {}).get("name")),
-    Column("error", lambda t: _step_error((_failed(t) or {}).get("error"))),
+    Column("failed at", lambda t: (_failed_step(t) or {}).get("name")),
+    Column("error", lambda t: _step_error((_failed_step(t) or {}).get("error"))),
 )
 
 
-def try_out(
+def try_connection(
     targets: Chosen = None,
     *,
     selector: options.Selector = None,
@@ -73,7 +73,7 @@ def _trial(target: Json, answer: Json | CommandFailed) -> Json:
     return {"name": target["name"], **answer}
 
 
-def _failed(trial: Mapping[str, Any]) -> Json | None:
+def _failed_step(trial: Mapping[str, Any]) -> Json | None:
     return None if trial["ok"] else next((step for step in trial["steps"] if not step["ok"]), None)
 
 
@@ -212,3 +212,49 @@ def render_host_key_trust(target: Mapping[str, Any]) -> str:
     if policy == HostKeyPolicy.PINNED:
         return str(len(pinned)) if pinned else "none"
     return f"{policy} ({len(pinned)})" if pinned else str(policy)
+
+
+# --- circuits
+
+
+circuits = typer.Typer(
+    help="Circuits: logins that are paused after repeated failures.", no_args_is_help=True
+)
+
+CIRCUIT_COLUMNS = (
+    Column("target", lambda c: c["target"]["name"] or c["target"]["id"]),
+    Column("credential", lambda c: c["credential"]),
+    Column("state", lambda c: c["state"]),
+    Column("since", lambda c: ago(c["since"])),
+    Column("until", lambda c: c["until"]),
+    Column("failures", lambda c: c["failures"]),
+    Column("why", lambda c: (c["error"] or {}).get("code")),
+    Column("message", lambda c: (c["error"] or {}).get("message"), wide=True),
+)
+
+
+@circuits.command("list")
+def list_circuits(
+    closed: Annotated[bool, typer.Option("--closed", help="Include closed circuits.")] = False,
+    output: options.Output = Form.TABLE,
+    limit: options.Limit = 200,
+) -> None:
+    """List the circuits that are not closed, newest first."""
+    with connect() as client:
+        found, more = client.items(
+            "/circuits", limit=limit, state=["closed", "open", "half_open"] if closed else None
+        )
+    show_list(found, CIRCUIT_COLUMNS, output)
+    options.tell_more(more, limit)
+
+
+@circuits.command()
+def reset(
+    targets: Annotated[list[str], typer.Argument(metavar="TARGET…", help="Names, ids or uuids.")],
+) -> None:
+    """Close the circuits of targets, so that they are contacted again at once."""
+    with connect() as client:
+        for ref in targets:
+            target = client.by_name("target", ref)
+            found = client.post(f"/circuits/{target['id']}/reset")["items"]
+            tell(f"target {target['name']}: {pluralize(len(found), 'circuit')} closed")

@@ -1,9 +1,75 @@
-"""Translate refusals of the service: options and commands replace fields and routes."""
+"""Errors of the commands: exit codes, and refusals of the service in words of the options."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from enum import IntEnum
+
+from opsjobs.model.errors import Failure
+from opsjobs.model.execution import ExecutionStatus
+
+
+class ExitCode(IntEnum):
+    """Exit codes that scripts can rely on."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    NOT_SUCCEEDED = 3
+    NOT_FOUND = 4
+    NOT_ALLOWED = 5
+    CONFLICT = 6
+    WAITING = 7
+    TIMEOUT = 124
+    INTERRUPTED = 130
+
+
+class CommandFailed(Failure):
+    """The command failed: `message` is printed on stderr, `exit_code` is the exit code."""
+
+    def __init__(self, message: str, exit_code: ExitCode = ExitCode.ERROR) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+_OF_STATUS = {
+    401: ExitCode.NOT_ALLOWED,
+    403: ExitCode.NOT_ALLOWED,
+    404: ExitCode.NOT_FOUND,
+    409: ExitCode.CONFLICT,
+    410: ExitCode.NOT_FOUND,
+    412: ExitCode.CONFLICT,
+    422: ExitCode.USAGE,
+}
+_OF_CODE = {
+    "unknown_target": ExitCode.NOT_FOUND,
+    "no_targets": ExitCode.NOT_FOUND,
+    "safety_blocked": ExitCode.NOT_ALLOWED,
+}
+
+
+def get_refusal_exit_code(status: int, code: str) -> ExitCode:
+    """Return the exit code for a refused request, by its problem code, else its HTTP status."""
+    return _OF_CODE.get(code) or _OF_STATUS.get(status, ExitCode.ERROR)
+
+
+def get_execution_exit_code(status: str, *, interrupted: bool = False) -> ExitCode:
+    """Return the exit code for an ended execution.
+
+    `interrupted`: this command's Ctrl-C requested the cancel.
+    """
+    if status == ExecutionStatus.COMPLETED:
+        return ExitCode.OK
+    if status == ExecutionStatus.TIMEOUT:
+        return ExitCode.TIMEOUT
+    if status == ExecutionStatus.CANCELLED and interrupted:
+        return ExitCode.INTERRUPTED
+    return ExitCode.NOT_SUCCEEDED
+
+
+# --- words of the options
+
 
 _REPLACED: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"override_safety: true and a reason"), "--override-safety REASON"),
@@ -160,17 +226,17 @@ _BY_PATH = tuple((re.compile(path), table) for path, _, table in OPTIONS)
 _POINTER = re.compile(r"^( *)(/\S+?)(?=: )", re.MULTILINE)
 
 
-def in_options(words: str, path: str) -> str:
+def translate_refusal(words: str, path: str) -> str:
     """Return a refusal at this path with options and commands for fields and routes."""
     table = next((table for of, table in _BY_PATH if of.fullmatch(path)), None)
     if table is not None:
-        words = _POINTER.sub(lambda found: found[1] + _option_of(found[2], table), words)
+        words = _POINTER.sub(lambda found: found[1] + _find_option(found[2], table), words)
     for pattern, replacement in _REPLACED:
         words = pattern.sub(replacement, words)
     return words
 
 
-def _option_of(pointer: str, table: Mapping[str, str]) -> str:
+def _find_option(pointer: str, table: Mapping[str, str]) -> str:
     """Return the option of a field with the name that follows it, or else the pointer.
 
     >>> _option_of("/targets/ids/0", _LAUNCH), _option_of("/parameters/env", _LAUNCH)

@@ -1,0 +1,148 @@
+"""Read files, standard input (`-`) and prompts for commands, each with a size limit."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import sys
+from pathlib import Path
+
+import typer
+
+from opsjobs.cli.errors import CommandFailed, ExitCode
+from opsjobs.model.units import format_size
+
+
+def read_bytes(path: str, max_bytes: int) -> bytes:
+    """Return the content of a file or of standard input.
+
+    Raises CommandFailed if it is larger than `max_bytes` or cannot be read.
+    """
+    try:
+        if path == "-":
+            content = sys.stdin.buffer.read(max_bytes + 1)
+        else:
+            with Path(path).expanduser().open("rb") as file:
+                content = file.read(max_bytes + 1)
+    except OSError as away:
+        raise CommandFailed(
+            f"{path} cannot be read: {away.strerror}. Check the path.", ExitCode.USAGE
+        ) from None
+    if len(content) > max_bytes:
+        raise CommandFailed(
+            f"{name_of(path)} has more than {format_size(max_bytes)}, which is the limit.",
+            ExitCode.USAGE,
+        )
+    return content
+
+
+def read_text(path: str, max_bytes: int) -> str:
+    """Return the text of a file or of standard input.
+
+    Raises CommandFailed as `read_bytes` does, and if it is not UTF-8.
+    """
+    try:
+        return read_bytes(path, max_bytes).decode()
+    except UnicodeDecodeError as wrong:
+        raise CommandFailed(
+            f"{name_of(path)} is not UTF-8 text (byte {wrong.start}).", ExitCode.USAGE
+        ) from None
+
+
+def name_of(path: str) -> str:
+    """Return how the input is called in messages."""
+    return "standard input" if path == "-" else path
+
+
+# --- secrets
+
+
+SECRET_BYTES_MAX = 65_536
+PASSWORD_CHARACTERS_MAX = 1_024
+
+
+def ask_secret(question: str, *, otherwise: str) -> str:
+    """Prompt without echo.
+
+    Raises CommandFailed with the advice `otherwise` if stdin is not a terminal.
+    """
+    if not sys.stdin.isatty():
+        raise CommandFailed(
+            f"{question}: standard input is not a terminal. {otherwise}", ExitCode.USAGE
+        )
+    return str(typer.prompt(question, hide_input=True, err=True))
+
+
+def read_secret(path: str) -> str:
+    """Return a secret of jobs; a single line loses its line end."""
+    text = read_secret_text(path)
+    line = text.rstrip("\r\n")
+    return text if "\n" in line else line
+
+
+def read_secret_text(path: str) -> str:
+    """Return a secret's text, at most 64 KiB; `-` is standard input. Raises CommandFailed."""
+    text = read_text(path, SECRET_BYTES_MAX)
+    if not text.strip():
+        raise CommandFailed(
+            f"{name_of(path)} is empty. Name a file that holds the secret.",
+            ExitCode.USAGE,
+        )
+    return text
+
+
+def read_password(question: str, *, twice: bool = False) -> str:
+    """Return a password from a prompt (`twice`: confirmed), or a line of standard input.
+
+    Raises CommandFailed.
+    """
+    if sys.stdin.isatty():
+        return str(typer.prompt(question, hide_input=True, err=True, confirmation_prompt=twice))
+    line = sys.stdin.readline(PASSWORD_CHARACTERS_MAX + 2).rstrip("\r\n")
+    if not line or len(line) > PASSWORD_CHARACTERS_MAX:
+        raise CommandFailed(
+            f"{question}: give it as one line of standard input, at most "
+            f"{PASSWORD_CHARACTERS_MAX} characters.",
+            ExitCode.USAGE,
+        )
+    return line
+
+
+# --- private keys
+
+
+_OPENSSH = re.compile(
+    r"-----BEGIN OPENSSH PRIVATE KEY-----(.*?)-----END OPENSSH PRIVATE KEY-----", re.DOTALL
+)
+_MAGIC = b"openssh-key-v1\x00"
+_UNENCRYPTED = b"none"
+
+
+def is_encrypted_key(text: str) -> bool:
+    """Return True if a passphrase protects this key.
+
+    An OpenSSH key names a cipher; PEM says ENCRYPTED.
+    """
+    found = _OPENSSH.search(text)
+    if found is None:
+        return "ENCRYPTED" in text
+    try:
+        content = base64.b64decode("".join(found[1].split()), validate=True)
+    except binascii.Error:
+        return False
+    if not content.startswith(_MAGIC):
+        return False
+    start = len(_MAGIC) + 4
+    length = int.from_bytes(content[len(_MAGIC) : start])
+    return content[start : start + length] != _UNENCRYPTED
+
+
+def ask_passphrase(key: str, *, otherwise: str) -> str:
+    """Prompt for the passphrase of this key file.
+
+    Raises CommandFailed if there is no terminal.
+    """
+    if not sys.stdin.isatty():
+        raise CommandFailed(f"{key}: the key has a passphrase. {otherwise}", ExitCode.USAGE)
+    return ask_secret(f"Passphrase of {key}", otherwise=otherwise)
