@@ -5,7 +5,6 @@ The server's libraries are imported when a command is called.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,12 +82,9 @@ def api(
 ) -> None:
     """Serve the HTTP API."""
     configured = settings.for_service(settings.load())
-    chosen = replace(
-        configured.api,
-        host=host or configured.api.host,
-        port=configured.api.port if port is None else port,
-    )
-    raise typer.Exit(_call("opsjobs.api.app", "serve", replace(configured, api=chosen)))
+    given = _drop_none(host=host or None, port=port)
+    chosen = configured.model_copy(update={"api": configured.api.model_copy(update=given)})
+    raise typer.Exit(_call("opsjobs.api.app", "serve", chosen))
 
 
 def worker(
@@ -104,12 +100,9 @@ def worker(
 ) -> None:
     """Run jobs on targets."""
     configured = settings.for_service(settings.load())
-    chosen = replace(
-        configured.worker,
-        zone=zone or configured.worker.zone,
-        concurrency=concurrency or configured.worker.concurrency,
-    )
-    raise typer.Exit(_call("opsjobs.composition.worker", "run", replace(configured, worker=chosen)))
+    given = _drop_none(zone=zone or None, concurrency=concurrency)
+    chosen = configured.model_copy(update={"worker": configured.worker.model_copy(update=given)})
+    raise typer.Exit(_call("opsjobs.composition.worker", "run", chosen))
 
 
 def scheduler() -> None:
@@ -160,3 +153,7 @@ def _database_url() -> str:
 
 def _call(module: str, function: str, *arguments: object) -> Any:
     return getattr(load_module(module), function)(*arguments)
+
+
+def _drop_none(**values: object) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value is not None}
