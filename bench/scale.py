@@ -25,6 +25,7 @@ import psycopg
 
 from kit import large, lists
 from kit.ledgering import Owner, launch, machines
+from kit.migrations import Versions
 from kit.plans import Explaining
 from kit.servers import AUDIT_KEY
 from opsjobs.model.execution import WaitingFor
@@ -50,8 +51,16 @@ RETAINED_A_SECOND = 100
 # Of a table with fewer rows a scan is the cheapest plan, and no fault.
 LARGE_TABLE_ROWS = 50_000
 TRIES = 3
-# From whose schema the upgrade goes: the one before there was anything for large databases.
-OLDER = "0026"
+# The next release: its migration locks the tables of the ledger, and indexes the largest ones.
+COLUMNS = """
+alter table job_executions add column colour text;
+alter table target_runs add column colour text;
+alter table events add column colour text;
+"""
+INDEXES = """
+create index target_runs_by_name on target_runs (target_name);
+create index job_execution_results_by_worker on job_execution_results (worker);
+"""
 
 
 @dataclass
@@ -247,8 +256,22 @@ async def _measure(url: str, executions: int, seen: Seen, *, filled: bool) -> No
             await one.close()
 
 
+@contextmanager
+def _next_release() -> Iterator[None]:
+    """Let the runner find one more migration."""
+    ours = runner.VERSIONS
+    with tempfile.TemporaryDirectory(prefix="opsjobs-scale-") as temporary:
+        next_release = Versions.copy(Path(temporary) / "versions")
+        next_release.add(COLUMNS, INDEXES)
+        runner.VERSIONS = next_release.folder
+        try:
+            yield
+        finally:
+            runner.VERSIONS = ours
+
+
 def _upgrade(url: str, seen: Seen) -> None:
-    """How long a write of the ledger waits while an older database is brought on."""
+    """How long a write of the ledger waits while the database is brought to the next release."""
     waits, over = [0.0], threading.Event()
 
     def write() -> None:
@@ -271,7 +294,8 @@ def _upgrade(url: str, seen: Seen) -> None:
     writer.start()
     began = time.monotonic()
     try:
-        runner.upgrade(url, [AUDIT_KEY])
+        with _next_release():
+            runner.upgrade(url)
     finally:
         over.set()
         writer.join()
@@ -314,7 +338,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--no-upgrade",
         action="store_true",
-        help="leave out the upgrade of a database of an older schema",
+        help="leave out the upgrade of a database to a release with more columns and indexes",
     )
     parser.add_argument("--output", type=Path, help="where the table goes")
     return parser.parse_args()
@@ -326,8 +350,7 @@ def main() -> int:
     filled = options.folder is not None and (options.folder / "pg").is_dir()
     if not options.no_upgrade:
         with _server(None) as url:
-            with runner._connected(url) as connection:
-                runner._run(connection, [AUDIT_KEY], OLDER)
+            runner.upgrade(url, [AUDIT_KEY])
             large.make(url, large.HISTORY, options.executions // 5, _say)
             _upgrade(url, seen)
     with _server(options.folder) as url:

@@ -94,6 +94,11 @@ select id, 'job-' || job_id,
 from job_executions order by id""",
     ),
     (
+        "labels of executions",
+        """insert into execution_labels (key, value, execution_id)
+select l.key, l.value, s.execution_id from execution_specs s cross join jsonb_each_text(s.labels) l where s.labels <> '{}'""",
+    ),
+    (
         "runs",
         """insert into target_runs (uuid, execution_id, target_id, target_name, target_host, zone, position, status, waiting_for, turn,
   worker, fence, exit_code, error_code, error_message, claimed_at, finished_at, store_id, boot_id)

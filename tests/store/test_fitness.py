@@ -14,6 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from kit import servers
+from kit.migrations import Versions
 from kit.servers import AUDIT_KEY
 from opsjobs.clock import SystemClock
 from opsjobs.engine.background.inspection import Inspection
@@ -77,11 +78,9 @@ async def test_a_role_that_may_not_create_is_refused_before_anything_is_done(
 
 
 async def test_a_role_that_does_not_own_the_tables_cannot_upgrade_and_is_told_so(
-    database: Database,
+    database: Database, versions: Versions
 ) -> None:
-    async with database.connection() as connection:
-        await connection.execute("update alembic_version set version_num = '0031'")
-        await connection.execute("create index job_targets_value on job_targets (kind, value)")
+    versions.add("alter table targets add column colour text;")
     everything = "grant select, insert, update, delete on all tables in schema public to clerk"
     async with role(database, "grant create on schema public to clerk", everything) as url:
         with pytest.raises(Refusal, match="lacks a right that the upgrade needs: must be owner of"):

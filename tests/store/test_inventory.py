@@ -300,17 +300,6 @@ async def test_how_durable_a_target_is_belongs_to_it(database: Database) -> None
     assert (await stored(inventory, "web-2")).target.durable == "auto"
 
 
-async def test_a_target_that_was_stored_by_the_release_before_is_durable_by_default(
-    database: Database,
-) -> None:
-    inventory = inventory_on(database)
-    old = await stored(inventory, "web-1", durable="off")
-    async with database.connection() as connection:
-        await connection.execute("delete from target_options")
-    assert (await inventory.get(old.target.id)).target.durable == "auto"
-    assert (await inventory.replace(old.target.id, target("web-1"))).target.version == 1
-
-
 async def test_revoked_keys_stay_marked_and_are_not_the_first_one_seen(database: Database) -> None:
     inventory = inventory_on(database)
     bad, good = host_key(), host_key()

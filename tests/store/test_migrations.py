@@ -6,10 +6,9 @@ The migrations after the baseline are made by the tests.
 from __future__ import annotations
 
 import re
-import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,6 +18,7 @@ import pytest
 from psycopg.errors import UniqueViolation
 
 from kit.ledgering import Owner, faults, launch, machines, read
+from kit.migrations import Versions
 from kit.servers import AUDIT_KEY, Databases
 from opsjobs.model.errors import Failure, Unavailable
 from opsjobs.model.execution import ExecutionStatus
@@ -28,45 +28,10 @@ from opsjobs.store.transaction import Database, DatabaseOptions
 
 BASELINE = runner.VERSIONS / "0001_baseline.sql"
 STORE = Path(runner.__file__).parent.parent
-MIGRATION = """
-from opsjobs.store.migrations import files
-
-revision = {revision!r}
-down_revision = {before!r}
-
-
-def upgrade() -> None:
-    files.run(__file__)
-"""
 # Of the two kinds that there are: in the migration's transaction, and concurrently before it.
 COLUMN = "alter table target_runs add column colour text;"
 INDEX = "create index events_subject on events (subject);"
 EVENT = "insert into events (shard, type, subject) values (0, 'x.y', '01890a5d-ac96-774b-bcce-b302099a8057')"
-
-
-@dataclass
-class Versions:
-    """The folder of migrations that the runner reads: the baseline, and what a test adds."""
-
-    folder: Path
-
-    def add(self, statements: str, indexes: str = "") -> Path:
-        """Add a migration behind the last one."""
-        count = len(list(self.folder.glob("0*.py")))
-        path = self.folder / f"{count + 1:04}_made_by_a_test.py"
-        path.write_text(MIGRATION.format(revision=f"{count + 1:04}", before=f"{count:04}"))
-        path.with_suffix(".sql").write_text(statements)
-        if indexes:
-            path.with_suffix(".indexes.sql").write_text(indexes)
-        return path
-
-
-@pytest.fixture
-def versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Versions:
-    folder = tmp_path / "versions"
-    shutil.copytree(runner.VERSIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(runner, "VERSIONS", folder)
-    return Versions(folder)
 
 
 @pytest.fixture

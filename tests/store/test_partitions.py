@@ -98,14 +98,6 @@ async def test_a_partition_that_cannot_be_made_stops_no_other(database: Database
     assert await astray(database) == 0
 
 
-async def test_processes_of_the_previous_release_make_partitions_too(database: Database) -> None:
-    await turn(database, DAYS_AHEAD + 3)
-    await launch(database, machines(1))
-    made = await database.fetch("select opsjobs_make_partitions(%s) as n", [DAYS_AHEAD])
-    assert made == [{"n": DAYS_AHEAD + 1}]
-    assert await astray(database) == 0
-
-
 async def test_rows_that_come_after_their_day_was_dropped_are_deleted(database: Database) -> None:
     execution = await launch(database, machines(1))
     day = await today(database)

@@ -59,18 +59,21 @@ async def test_a_user_stands_until_he_is_disabled_and_his_keys_with_him(database
     assert await people.by_token(issued[1]) is None
 
 
-async def test_a_narrow_key_is_none_to_a_process_of_the_release_before(database: Database) -> None:
+async def test_a_key_is_found_by_the_hash_of_its_token_and_has_its_scope_and_makers(
+    database: Database,
+) -> None:
     people = IdentityStore(database)
     admin = Principal.of_role("root", "admin", "api_key")
     narrow = await people.issue_key(NewKey("narrow", [STAGING]), None, admin)
     whole = await people.issue_key(NewKey("whole", [role_grant("operator")]), None, admin)
     assert isinstance(narrow, tuple)
     assert isinstance(whole, tuple)
-    before = "select name, role from api_keys where token_sha256 = %s"
-    assert await database.fetch(before, [hashlib.sha256(narrow[1].encode()).digest()]) == []
-    assert await database.fetch(before, [hashlib.sha256(whole[1].encode()).digest()]) == [
-        {"name": "whole", "role": "operator"}
-    ]
+    stored = "select name, role from api_keys where token_sha256 = %s"
+    for token, row in (
+        (narrow[1], {"name": "narrow", "role": None}),
+        (whole[1], {"name": "whole", "role": "operator"}),
+    ):
+        assert await database.fetch(stored, [hashlib.sha256(token.encode()).digest()]) == [row]
     found = Principal.of_role("narrow", "operator", "api_key", scope=Scope.parse("env=staging"))
     assert await people.by_token(narrow[1]) == replace(found, makers=("root",))
 

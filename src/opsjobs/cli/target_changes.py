@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 import typer
@@ -76,20 +76,10 @@ class Fields:
         Raises CommandFailed for exclusive options.
         """
         given: Json = {
-            name: getattr(self, name)
-            for name in (
-                "name",
-                "host",
-                "port",
-                "credential",
-                "jump",
-                "zone",
-                "slots",
-                "transport",
-                "platform",
-            )
+            option.name: getattr(self, option.name)
+            for option in fields(self)
+            if option.name in TargetDraft.model_fields
         }
-        given |= {"host_key_policy": self.host_key_policy, "durable": self.durable}
         patch: Json = {name: value for name, value in given.items() if value is not None}
         for name, none in (("credential", self.no_credential), ("jump", self.no_jump)):
             if none and name in patch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -58,36 +59,31 @@ class StoredTarget:
 
     def data(self) -> dict[str, Any]:
         """Return the body of GET /targets/{id}; `id` is text, as all ids of targets are."""
-        target = self.target
+        references = {"credential": self.credential_name, "jump": self.jump_name}
         return {
-            "id": target.id,
+            "id": self.target.id,
             "uuid": self.uuid,
-            "name": target.name,
-            "host": target.host,
-            "port": target.port,
-            "transport": target.transport.value,
-            "platform": target.platform,
-            "labels": dict(target.labels),
-            "groups": list(target.groups),
-            "credential": self.credential_name,
-            "host_keys": list(target.host_keys),
-            "host_key_policy": target.host_key_policy.value,
-            "zone": target.zone,
-            "slots": target.slots,
-            "jump": self.jump_name,
-            "durable": target.durable,
-            "version": target.version,
+            **{name: _plain(getattr(self.target, name)) for name in TargetDraft.model_fields},
+            **references,
+            "version": self.target.version,
             "created_at": moment(self.created_at),
             "updated_at": moment(self.updated_at),
         }
 
 
-_SELECT = """
-select t.id, t.uuid, t.name, t.host, t.port, t.transport, t.platform, t.labels, t.groups, t.credential_id, t.host_keys,
-  t.host_key_policy, t.zone, t.slots, t.jump_id, t.version, t.created_at, t.updated_at,
-  c.name as credential, j.name as jump, coalesce(o.durable, 'auto') as durable
-from targets t left join credentials c on c.id = t.credential_id left join targets j on j.id = t.jump_id
-left join target_options o on o.target_id = t.id"""
+# A field of a target is a column of the same name, except that references are stored as ids.
+# Column by column: other processes run on through a migration, and a prepared statement may not
+# change its result.
+_REFERENCES = {"credential": "credential_id", "jump": "jump_id"}
+_COLUMNS = tuple(_REFERENCES.get(name, name) for name in TargetDraft.model_fields)
+_NAMES = ", ".join(_COLUMNS)
+_VALUES = ", ".join(f"%({column})s" for column in _COLUMNS)
+_TARGET = f"""t.id, {", ".join(f"t.{column}" for column in _COLUMNS)}, t.version"""
+
+_SELECT = f"""
+select {_TARGET}, t.uuid, t.created_at, t.updated_at, c.name as credential, j.name as jump
+from targets t
+left join credentials c on c.id = t.credential_id left join targets j on j.id = t.jump_id"""
 
 _SUBSET = " where (%(among)s::bigint[] is null or t.id = any(%(among)s))"
 
@@ -114,37 +110,15 @@ TARGETS = Listing(
     labels="labels",
 )
 
-_COLUMNS = (
-    "name",
-    "host",
-    "port",
-    "transport",
-    "platform",
-    "labels",
-    "groups",
-    "credential_id",
-    "host_keys",
-    "host_key_policy",
-    "zone",
-    "slots",
-    "jump_id",
-)
-_INSERT = f"""
-insert into targets (uuid, {", ".join(_COLUMNS)}) values (%(uuid)s, {", ".join(f"%({c})s" for c in _COLUMNS)}) returning id"""
+_INSERT = f"insert into targets (uuid, {_NAMES}) values (%(uuid)s, {_VALUES}) returning id"
 # With an id below all others: an insert that is rolled back uses up none of the sequence.
 _TRY = f"""
-insert into targets (id, uuid, {", ".join(_COLUMNS)}) overriding system value
-values ((select least(min(id), 0) - 1 from targets), %(uuid)s, {", ".join(f"%({c})s" for c in _COLUMNS)}) returning id"""
+insert into targets (id, uuid, {_NAMES}) overriding system value
+values ((select least(min(id), 0) - 1 from targets), %(uuid)s, {_VALUES}) returning id"""
 
 _REPLACE = f"""
-update targets t set {", ".join(f"{c} = %({c})s" for c in _COLUMNS)}, version = version + 1, updated_at = opsjobs_now()
-where id = %(id)s and (
-  ({", ".join(_COLUMNS)}) is distinct from ({", ".join(f"%({c})s" for c in _COLUMNS)})
-  or coalesce((select o.durable from target_options o where o.target_id = t.id), 'auto') <> %(durable)s)"""
-
-_SET_OPTIONS = """
-insert into target_options (target_id, durable) values (%(id)s, %(durable)s)
-on conflict (target_id) do update set durable = excluded.durable where target_options.durable <> excluded.durable"""
+update targets set ({_NAMES}) = row({_VALUES}), version = version + 1, updated_at = opsjobs_now()
+where id = %(id)s and ({_NAMES}) is distinct from ({_VALUES})"""
 
 # Counts the jump hosts before this one, and those behind: the longest route through it is the sum.
 # Union ends cycles.
@@ -159,21 +133,18 @@ with recursive ahead(id, depth) as (
 select (select max(depth) from ahead) + coalesce((select max(depth) from behind), 0) as jumps,
        exists (select from ahead where id = %(id)s) as circle"""
 
-# Column by column: other processes run on through a migration, and a prepared statement may not
-# change its result.
-_TARGET = f"""t.id, {", ".join(f"t.{c}" for c in _COLUMNS)}, t.version, coalesce(o.durable, 'auto') as durable"""
-
 _REACH = f"""
 with recursive reach(id) as (
   select id from targets where id = any(%s::bigint[])
   union select t.jump_id from targets t join reach using (id) where t.jump_id is not null
 )
-select {_TARGET} from targets t join reach using (id) left join target_options o on o.target_id = t.id"""
+select {_TARGET} from targets t join reach using (id)"""
 
 # Includes what a launch checks of the logins, so that unbound ones need no further query.
 _LAUNCHED = target_selection.Read(
-    f"{_TARGET}, (c.bound_targets <> '{{}}' or c.bound_groups <> '{{}}' or c.bound_jobs <> '{{}}') is true as bound",
-    "left join target_options o on o.target_id = t.id left join credentials c on c.id = t.credential_id",
+    f"{_TARGET}, (c.bound_targets <> '{{}}' or c.bound_groups <> '{{}}' or c.bound_jobs <> '{{}}')"
+    " is true as bound",
+    "left join credentials c on c.id = t.credential_id",
 )
 _NAMED = (
     f"select {_LAUNCHED.columns} from targets t {_LAUNCHED.joined} where t.id = any(%s::bigint[])"
@@ -375,8 +346,6 @@ async def insert(
     with unique_name("target", draft.name):
         row = await (await connection.execute(_INSERT if kept else _TRY, values)).fetchone()
     assert row is not None
-    if draft.durable != "auto":
-        await connection.execute(_SET_OPTIONS, {**values, "id": row["id"]})
     await target_selection.make_known(connection, draft.groups)
     await binding.check_targets(connection, [row["id"]])
     await audit.record(
@@ -407,7 +376,7 @@ async def insert_many(
         for name in {draft.credential for draft in drafts}
     }
     rows = [
-        {**_plain(draft), "credential_id": logins[draft.credential], "jump_id": None}
+        {**_stored_fields(draft), "credential_id": logins[draft.credential], "jump_id": None}
         for draft in drafts
     ]
     async with connection.cursor() as cursor:
@@ -420,12 +389,6 @@ async def insert_many(
             "select id, uuid from targets where uuid = any(%s)", [list(uuids)]
         )
         ids = {row["uuid"]: int(row["id"]) for row in await found.fetchall()}
-        told = [
-            {"id": ids[uuid], "durable": draft.durable}
-            for draft, uuid in zip(drafts, uuids, strict=True)
-            if draft.durable != "auto"
-        ]
-        await cursor.executemany(_SET_OPTIONS, told)
     await target_selection.make_known(
         connection, sorted({group for draft in drafts for group in draft.groups})
     )
@@ -450,7 +413,6 @@ async def change(connection: Connection, target_id: int, draft: TargetDraft) -> 
     values = {**await _values(connection, draft, target_id), "id": target_id}
     with unique_name("target", draft.name):
         await connection.execute(_REPLACE, values)
-    await connection.execute(_SET_OPTIONS, values)
     await target_selection.make_known(connection, draft.groups)
     await binding.check_targets(connection, [target_id])
     after = await _read(connection, target_id)
@@ -502,7 +464,7 @@ async def _values(
     if jump_id is not None:
         await _check_route(connection, target_id, jump_id)
     return {
-        **_plain(draft),
+        **_stored_fields(draft),
         "credential_id": await _resolve_id(
             connection, "credentials", "credential", draft.credential
         ),
@@ -510,22 +472,23 @@ async def _values(
     }
 
 
-def _plain(draft: TargetDraft) -> dict[str, Any]:
-    """Return the columns that are stored as they are written."""
+def _stored_fields(draft: TargetDraft) -> dict[str, Any]:
+    """Return the values of all columns except those of references."""
     return {
-        "name": draft.name,
-        "host": draft.host,
-        "port": draft.port,
-        "transport": draft.transport.value,
-        "platform": draft.platform,
+        **draft.model_dump(mode="json", exclude={*_REFERENCES}),
         "labels": Jsonb(draft.labels),
         "groups": list(dict.fromkeys(draft.groups)),
         "host_keys": _normalize_host_keys(draft.host_keys),
-        "host_key_policy": draft.host_key_policy.value,
-        "zone": draft.zone,
-        "slots": draft.slots,
-        "durable": draft.durable,
     }
+
+
+def _plain(value: Any) -> Any:
+    """Return a field's value as JSON has it."""
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _normalize_host_keys(lines: Collection[str]) -> list[str]:
@@ -608,22 +571,12 @@ def _stored(row: DictRow) -> StoredTarget:
 
 
 def _target(row: DictRow) -> Target:
-    return Target(
-        id=str(row["id"]),
-        name=row["name"],
-        host=row["host"],
-        port=row["port"],
-        transport=Transport(row["transport"]),
-        platform=row["platform"],
-        labels=row["labels"],
-        groups=tuple(row["groups"]),
-        credential=str(row["credential_id"]) if row["credential_id"] is not None else None,
-        host_keys=tuple(row["host_keys"]),
-        host_key_policy=HostKeyPolicy(row["host_key_policy"]),
-        zone=row["zone"],
-        slots=row["slots"],
-        jump=str(row["jump_id"]) if row["jump_id"] is not None else None,
-        durable=row["durable"],
-        version=row["version"],
-        bound=row.get("bound", True),
-    )
+    fields = {
+        name: row[column] for name, column in zip(TargetDraft.model_fields, _COLUMNS, strict=True)
+    }
+    for name in _REFERENCES:
+        fields[name] = str(fields[name]) if fields[name] is not None else None
+    fields["transport"] = Transport(fields["transport"])
+    fields["host_key_policy"] = HostKeyPolicy(fields["host_key_policy"])
+    fields["groups"], fields["host_keys"] = tuple(fields["groups"]), tuple(fields["host_keys"])
+    return Target(id=str(row["id"]), version=row["version"], bound=row.get("bound", True), **fields)

@@ -73,9 +73,6 @@ def _summarize(claimed: Claimed, attempts: Sequence[Progress]) -> ActionHistory:
 
 
 def _lost_before(claimed: Claimed, last: Progress) -> bool:
-    """True if the attempt was lost before the run's current attempt, and names no spool.
-
-    A worker of the release before records a retry of a lost command like this.
-    """
+    """True if the attempt was lost before the run's current attempt, and names no spool."""
     ours = last.identity is not None or last.direct
     return last.status is RunStatus.LOST and last.attempt < claimed.attempt and not ours

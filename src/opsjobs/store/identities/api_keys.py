@@ -119,8 +119,7 @@ select k.id, k.name, k.role, k.grants, k.person, k.made_by, k.made_by_kind, k.ma
   k.last_used_at is null or k.last_used_at < opsjobs_now() - make_interval(secs => %s) as unnoted
 from api_keys k left join users u on u.id = k.user_id
 where (k.expires_at is null or k.expires_at > (select opsjobs_now())) and (k.user_id is null or u.disabled_at is null)"""
-# Not `= any(…)`: of an array PostgreSQL does not know the length beforehand, and plans anew with every request.
-_WHO = f"{_STANDS} and k.token_sha256 in (%s, %s)"
+_WHO = f"{_STANDS} and k.token_sha256 = %s"
 _NAMED = f"{_STANDS} and k.name = %s"
 
 
@@ -232,9 +231,7 @@ class ApiKeys(ABC):
         """Return the principal of a token; None if it is unknown or expired, or its user disabled."""
         if not token or len(token) > TOKEN_CHARACTERS_MAX:
             return None
-        row = await self._database.fetch_one(
-            _WHO, [USE_NOTED_EVERY_SECONDS, _digest(token), _digest_of_narrow(token)]
-        )
+        row = await self._database.fetch_one(_WHO, [USE_NOTED_EVERY_SECONDS, _digest(token)])
         if row is None:
             return None
         if row["unnoted"]:
@@ -256,7 +253,7 @@ class ApiKeys(ABC):
 
     async def _bounded(self, row: Mapping[str, Any]) -> Principal | None:
         key = principal_of(row["name"], "api_key", _grants(row), row["person"])
-        key = replace(key, makers=_makers(row))
+        key = replace(key, makers=tuple(row["makers"]))
         if row["user_grants"] is not None:
             return within(
                 key, principal_of(row["user_name"], "user", row["user_grants"], row["user_name"])
@@ -295,16 +292,14 @@ class ApiKeys(ABC):
         values = {
             "uuid": uuid7(self._clock.now()),
             "name": new.name,
-            # A process of an older release knows roles only: it must not accept a key that has less
-            # than its role.
-            "digest": _digest(token) if new.role is not None else _digest_of_narrow(token),
+            "digest": _digest(token),
             "role": new.role,
             "grants": None if new.role is not None else Jsonb(list(new.grants)),
             "expires_at": new.expires_at,
             "person": new.person or (by and by.person),
             "made_by": by and by.name,
             "made_by_kind": by and by.kind,
-            "makers": None if by is None else list(by.makes),
+            "makers": [] if by is None else list(by.makes),
         }
         with unique_name("api key", new.name):
             row = await (await connection.execute(_INSERT, values)).fetchone()
@@ -322,10 +317,6 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-def _digest_of_narrow(token: str) -> bytes:
-    return hashlib.sha256(_digest(token)).digest()
-
-
 def _check(role: str, token: str) -> None:
     if role not in set(Role):
         detail = f"There is no role {role!r}: there are {', '.join(Role)}."
@@ -339,23 +330,6 @@ def _check(role: str, token: str) -> None:
 
 def _key(row: Mapping[str, Any]) -> ApiKey:
     return ApiKey(**{**row, "uuid": str(row["uuid"]), "grants": _grants(row)})
-
-
-def _makers(row: Mapping[str, Any]) -> tuple[str, ...]:
-    if row["makers"] is not None:
-        return tuple(row["makers"])
-    made = (
-        ("user", row["user_name"]),
-        (row["made_by_kind"], row["made_by"]),
-        (row["answers_to_kind"], row["answers_to"]),
-    )
-    return tuple(
-        dict.fromkeys(
-            name if kind == "api_key" else f"{kind}/{name}"
-            for kind, name in made
-            if name is not None
-        )
-    )
 
 
 def _grants(row: Mapping[str, Any]) -> list[dict[str, Any]]:

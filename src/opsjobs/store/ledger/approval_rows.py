@@ -73,10 +73,7 @@ _WROTE = load_statement(__file__, "authors")
 
 
 async def load_authors(connection: Connection, execution_id: int) -> list[Author]:
-    """Return all authors of what an execution runs, at most 1,000.
-
-    Versions stored by the previous release name an author without the person behind it.
-    """
+    """Return all authors of what an execution runs, at most 1,000."""
     rows = await (await connection.execute(_WROTE, {"execution": execution_id})).fetchall()
     return [_author(row) for row in rows]
 

@@ -90,9 +90,9 @@ with named as (select id from target_runs where id = any(%s::bigint[]) and spool
 update target_runs r set spool_due = {_NOW} + interval '1 hour'
 where r.id = any(array(select id from named))"""
 
-# Branches of a run are lost independently, and each was started where its own result says (else
-# where the run was: a worker of the previous release stored only that). Only commands and scripts
-# are looked up: transfers and waits do not continue by themselves.
+# Branches of a run are lost independently, and each was started where its own result says, else
+# where the run was. Only commands and scripts are looked up: transfers and waits do not continue by
+# themselves.
 _UNKNOWN = """
 x.target_run_id = r.id and x.late_result is null and x.again_at is null
 and ((x.cancel_proof = 'unreachable') is true or x.status in ('lost', 'dead'))

@@ -4,8 +4,7 @@
 -- `begun` (its result is open), the `attempt` of that result or of the one to come, how far the
 -- open result is, and whether it is `in_spool` on its target. An action that has ended stays
 -- ended, unless it never began, is to be retried, or was lost in an attempt before the run's own
--- (as a worker of the previous release writes it, without a spool id). Rollback actions are not
--- considered.
+-- without a spool id. Rollback actions are not considered.
   select q.action, q.begun, q.attempt, q.started_at, q.stdout_stored, q.stderr_stored, q.stdout_bytes, q.stderr_bytes, q.in_spool
   from (
     select a.key as action, x.status is not null as begun, coalesce(x.attempt, before.attempt + 1, 1) as attempt,

@@ -100,7 +100,7 @@ create table api_keys (
   user_id bigint references users on delete cascade,
   answers_to text,
   answers_to_kind text,
-  makers text[],
+  makers text[] not null default '{}',
   constraint api_keys_may_something check (role is not null or grants is not null)
 );
 create index api_keys_user on api_keys (user_id) where user_id is not null;
@@ -162,6 +162,7 @@ create table targets (
   zone text not null default 'default',
   slots integer not null check (slots >= 1),
   jump_id bigint references targets,
+  durable text not null default 'auto' check (durable in ('auto', 'required', 'off')),
   version integer not null default 1,
   created_at timestamptz not null default opsjobs_now(),
   updated_at timestamptz not null default opsjobs_now(),
@@ -170,12 +171,6 @@ create table targets (
 create index targets_labels on targets using gin (labels);
 create index targets_groups on targets using gin (groups);
 create index targets_host on targets (host);
-
--- What was set for a target beyond the columns of `targets`; no row: the defaults.
-create table target_options (
-  target_id bigint primary key references targets on delete cascade,
-  durable text not null check (durable in ('auto', 'required', 'off'))
-);
 
 -- Which spool (the token in ~/.opsjobs/id) and which boot a target showed last. A hint: losing it
 -- is harmless.
@@ -855,22 +850,6 @@ begin
   return true;
 end $$;
 
--- What processes of the release before call: a day that fails does not keep the others from being made.
-create function opsjobs_make_partitions(days_ahead integer) returns integer language plpgsql as $$
-declare
-  wanted date;
-  made integer := 0;
-begin
-  for wanted in select w.day from opsjobs_wanted_partitions(days_ahead) as w(day) loop
-    begin
-      made := made + opsjobs_make_partition(wanted)::integer;
-    exception when others then
-      raise warning 'no partition of the log for %: %', wanted, sqlerrm;
-    end;
-  end loop;
-  return made;
-end $$;
-
 
 -- Files and artifacts.
 
@@ -1183,9 +1162,6 @@ create trigger audit_chain_kept before insert or update or delete on audit_chain
   for each row execute function opsjobs_audit_chain_guard();
 create trigger audit_chain_whole before truncate on audit_chain
   for each statement execute function opsjobs_audit_chain_guard();
-
--- A release before this one lets go of nothing more: it cannot sign where the chain begins then.
-create function opsjobs_audit_retain(until timestamptz, most int) returns int language sql as $$ select 0 $$;
 
 
 -- Events and processes.
