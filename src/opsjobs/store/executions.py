@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -175,7 +177,7 @@ select distinct on (x.target_run_id, x.action) x.target_run_id, x.action, x.atte
        x.exit_code,
        greatest(x.stdout_stored, x.stdout_bytes) as bytes
 from {of} as r join job_execution_results x on x.target_run_id = r.id
-where %(action)s::text is null or x.action = %(action)s
+where x.execution_id = %(execution)s and (%(action)s::text is null or x.action = %(action)s)
 order by x.target_run_id, x.action, x.status = 'skipped' and x.cancel_proof is not null,
   x.attempt desc"""
 _STREAM_HEADS = """
@@ -404,7 +406,8 @@ class Executions:
         `action` compares only the results of that action.
         """
         given = {**_parameters(execution), "action": action}
-        page = await GROUPS.page(self._database, request, given)
+        salted = {**given, "salt": secrets.randbits(63)}
+        page = await GROUPS.page(self._database, request, salted)
         shown = [row["id"] for row in page.items]
         rows = (
             await self._database.fetch(_GROUP_HEADS, {**given, "runs": shown}) if page.items else []
@@ -412,7 +415,7 @@ class Executions:
         heads = {(row["target_run_id"], row["stream"]): row["head"] for row in rows}
         return page.map(
             lambda row: _group(
-                row, heads.get((row["id"], "stdout"), b""), heads.get((row["id"], "stderr"), b"")
+                row, heads.get((row["id"], "stdout")), heads.get((row["id"], "stderr"))
             )
         )
 
@@ -521,18 +524,31 @@ def _captured(head: bytes, total_bytes: int) -> Captured:
     return Captured(head, max(total_bytes, len(head)))
 
 
-def _group(row: Mapping[str, Any], stdout: bytes, stderr: bytes) -> ResultGroup:
+def _group(row: Mapping[str, Any], stdout: bytes | None, stderr: bytes | None) -> ResultGroup:
     targets = [TargetName(*t) for t in zip(row["ids"], row["names"], row["hosts"], strict=True)]
-    output = Captured(stdout, row["bytes"])
     return ResultGroup(
-        row["digest"],
+        _group_digest(row, stdout, stderr),
         row["exit_code"],
         RunStatus(row["status"]),
-        output,
+        Captured(stdout or b"", row["bytes"]),
         targets,
         row["error_code"],
-        stderr,
+        stderr or b"",
     )
+
+
+def _group_digest(row: Mapping[str, Any], stdout: bytes | None, stderr: bytes | None) -> str:
+    """Return a digest that is the same for equal results of any execution."""
+    compared = [
+        row["status"],
+        "-" if row["exit_code"] is None else row["exit_code"],
+        row["bytes"],
+        None if stdout is None else hashlib.sha256(stdout).hexdigest(),
+        row["error_code"],
+        None if stderr is None else hashlib.sha256(stderr).hexdigest(),
+    ]
+    text = "/".join(str(part) for part in compared if part is not None)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _target(row: Mapping[str, Any]) -> TargetName:
