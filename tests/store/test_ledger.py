@@ -365,6 +365,42 @@ async def test_an_execution_that_cannot_be_ended_stops_no_other_end(
     assert (await read(database, bad)).finished_at is None
 
 
+async def test_an_execution_that_cannot_be_claimed_stops_no_other_claim(
+    database: Database,
+) -> None:
+    worker = await Owner(database).register()
+    bad, good = await launch(database, machines(2)), await launch(database, machines(2))
+    async with database.connection() as connection:
+        # As a bug would leave it: one more is ready than is counted.
+        await connection.execute(
+            "update job_executions set ready = ready - 1, succeeded = 1 where id = %s", [bad.id]
+        )
+    ledger = Ledger(database)
+    given = {"owner": worker.id, "worker": worker.name, "zone": "default", "floor": 0}
+    first = await ledger.claim(**given, limit=4)
+    assert first.miscounted == [bad.id]
+    assert {run.execution_id for run in first.runs} == {good.id}
+    assert len(first.runs) == 2
+    # It stays aside, also if no other candidates are left, and nothing of it has changed.
+    again = await ledger.claim(**given, limit=4)
+    assert (again.runs, again.miscounted, again.more) == ((), (), False)
+    rows = await database.fetch(
+        "select distinct status, waiting_for from target_runs where execution_id = %s", [bad.id]
+    )
+    assert rows == [{"status": "waiting", "waiting_for": None}]
+
+
+async def test_a_claim_that_fails_otherwise_sets_nothing_aside(database: Database) -> None:
+    worker = await Owner(database).register()
+    await launch(database, machines(1))
+    async with database.connection() as connection:
+        await connection.execute(
+            "alter table target_slots add constraint never check (used = 0) not valid"
+        )
+    with pytest.raises(errors.CheckViolation, match="never"):
+        await worker.claim()
+
+
 async def test_an_execution_that_cannot_be_admitted_stops_no_other_admission(
     database: Database,
 ) -> None:

@@ -256,6 +256,9 @@ class WorkerSession:
         asked_at, floor = self._tools.clock.monotonic(), self._turn_floor()
         with self._tools.metrics.claim_seconds.time():
             claim = await self._claim_ready(floor)
+        if claim.miscounted:
+            self._tools.metrics.bugs.labels("counters").inc()
+            log.error("executions_set_aside", executions=list(claim.miscounted))
         self._floor = claim.lowest_turn or 0
         await self._start_runs(claim.runs, asked_at)
         if claim.more and self._free_slots <= 0:

@@ -64,6 +64,7 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._reconciler = _reconcile.Reconciler(database)
+        self._aside = _claim.SetAside()
 
     async def launch(self, connection: Connection, new: NewExecution) -> Execution:
         """Write an execution in the caller's transaction.
@@ -77,7 +78,13 @@ class Ledger:
         async with failpoints.at("claim"):
             return await self._database.retry(
                 lambda: _claim.claim(
-                    self._database, owner=owner, worker=worker, zone=zone, limit=limit, floor=floor
+                    self._database,
+                    owner=owner,
+                    worker=worker,
+                    zone=zone,
+                    limit=limit,
+                    floor=floor,
+                    aside=self._aside,
                 )
             )
 

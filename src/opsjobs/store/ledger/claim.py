@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg import errors
 from psycopg.rows import DictRow
 
 from opsjobs.model.access import IdentityKind
@@ -130,6 +132,8 @@ class Progress:
 UNKNOWN = "unknown"
 # Limit of runs that a worker adopts at a time because the ledger says that they are its own.
 UNKNOWN_MAX = 1_000
+# An execution that fails claims is tried again after this time: it may have been repaired.
+SET_ASIDE_SECONDS = 60.0
 # Prefix of the reason why a run is held on a target under maintenance.
 MAINTENANCE = "maintenance"
 
@@ -138,7 +142,22 @@ MAINTENANCE = "maintenance"
 _CANDIDATES = """
 select id, execution_id, target_id, turn from target_runs
 where zone = %(zone)s and status = 'waiting' and waiting_for is null and turn >= %(floor)s
+  and not execution_id = any(%(aside)s::bigint[])
 order by turn, id limit %(limit)s for update skip locked"""
+
+# The executions among these whose counters contradict their runs. Counters are correct by
+# construction, so a difference is a bug. One statement, one snapshot: an operation that commits in
+# the meantime is seen whole or not at all.
+MISCOUNTED = """
+select e.id from job_executions e join lateral (
+  select count(*) filter (where status = 'waiting' and waiting_for is not null) as waiting,
+         count(*) filter (where status = 'waiting' and waiting_for is null) as ready,
+         count(*) filter (where status = 'running') as running,
+         count(*) filter (where status = 'succeeded') as succeeded
+  from target_runs r where r.execution_id = e.id) actual on true
+where e.finished_at is null and e.id = any(%s::bigint[])
+  and (actual.waiting, actual.ready, actual.running, actual.succeeded)
+      <> (e.waiting, e.ready, e.running, e.succeeded)"""
 
 # What a claim without a floor has found is the floor for all admissions; a lower run only gets a
 # later turn than it might.
@@ -197,28 +216,75 @@ class Claim:
     """True if as many candidates as requested were seen, so that others may find work, too."""
     lowest_turn: int | None
     """The lowest turn among the claimed runs."""
+    miscounted: Sequence[int] = ()
+    """Executions that this claim set aside, because their counters contradict their runs."""
+
+
+class SetAside:
+    """Executions of which nothing is claimed for a while, because they fail a whole claim."""
+
+    def __init__(self) -> None:
+        self._until: dict[int, float] = {}
+
+    def add(self, executions: Sequence[int]) -> None:
+        """Set these executions aside, for a minute."""
+        self._until |= dict.fromkeys(executions, time.monotonic() + SET_ASIDE_SECONDS)
+
+    def current(self) -> list[int]:
+        """Return the executions that are set aside now."""
+        now = time.monotonic()
+        self._until = {key: until for key, until in self._until.items() if until > now}
+        return list(self._until)
 
 
 async def claim(
-    database: Database, *, owner: UUID, worker: str, zone: str, limit: int, floor: int
+    database: Database,
+    *,
+    owner: UUID,
+    worker: str,
+    zone: str,
+    limit: int,
+    floor: int,
+    aside: SetAside,
 ) -> Claim:
-    """Claim up to `limit` ready runs of the zone for this owner."""
+    """Claim up to `limit` ready runs of the zone for this owner.
+
+    An execution whose counters contradict its runs is set aside: it would fail the claims of all
+    others.
+    """
+    wanted = {"zone": zone, "floor": floor, "limit": limit}
+    who = {"owner": owner, "worker": worker}
+    seen: list[DictRow] = []
+    try:
+        return await _claim(database, {**wanted, "aside": aside.current()}, who, seen)
+    except errors.CheckViolation:
+        executions = sorted({row["execution_id"] for row in seen})
+        miscounted = [row["id"] for row in await database.fetch(MISCOUNTED, [executions])]
+        if not miscounted:
+            raise
+        aside.add(miscounted)
+    done = await _claim(database, {**wanted, "aside": aside.current()}, who, [])
+    return replace(done, miscounted=miscounted)
+
+
+async def _claim(
+    database: Database, wanted: Mapping[str, Any], who: Mapping[str, Any], seen: list[DictRow]
+) -> Claim:
+    """Claim, and add the candidates to `seen`, also if that fails."""
     async with database.manual_transaction() as connection:
         async with connection.pipeline():
             await connection.begin()
             # Planned with the limit known: a plan for any limit might sort all waiting runs instead
             # of walking the index.
-            wanted = {"zone": zone, "floor": floor, "limit": limit}
             candidates = await connection.execute(_CANDIDATES, wanted, prepare=False)
-        seen = await candidates.fetchall()
+        seen += await candidates.fetchall()
         if not seen:
             return Claim((), False, None)
         named = {
             "runs": [r["id"] for r in seen],
             "executions": sorted({r["execution_id"] for r in seen}),
             "targets": sorted({r["target_id"] for r in seen}),
-            "owner": owner,
-            "worker": worker,
+            **who,
         }
         # There is no round trip from the lock to the commit.
         async with connection.pipeline():
@@ -227,14 +293,14 @@ async def claim(
             decided = await connection.execute(_DECIDE, named)
             await connection.execute("commit")
         rows = sorted(await decided.fetchall(), key=lambda row: (row["turn"], row["id"]))
-    if not floor:
-        await _write_turn(database, zone, seen[0]["turn"])
+    if not wanted["floor"]:
+        await _write_turn(database, wanted["zone"], seen[0]["turn"])
     # Runs that went back to waiting left room in the window of their execution.
     await admit_after(
         database, sorted({row["execution_id"] for row in rows if row["what"] != "claimed"})
     )
     runs = [parse_claimed(row) for row in rows if row["what"] == "claimed"]
-    return Claim(runs, len(seen) == limit, min((r["turn"] for r in rows), default=None))
+    return Claim(runs, len(seen) == wanted["limit"], min((r["turn"] for r in rows), default=None))
 
 
 async def _write_turn(database: Database, zone: str, turn: int) -> None:
@@ -320,7 +386,7 @@ def parse_claimed(row: Mapping[str, Any], *, taken_over: bool = False) -> Claime
         seconds_left=row["seconds_left"],
         taken_over=taken_over,
         identity=SpoolIdentity(row["store_id"], row["boot_id"]) if has_spool else None,
-        # Without any spool: a worker of the previous release started it, if any did.
+        # Without any spool: it was started directly, if at all.
         direct=row["store_id"] in (None, DIRECT),
         hold_seconds=None if row["hold_seconds"] is None else max(row["hold_seconds"], 0.0),
         passed=frozenset(row["passed"] or ()),

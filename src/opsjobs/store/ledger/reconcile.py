@@ -20,6 +20,7 @@ from opsjobs.store.ledger.cancel import (
     end_waiting,
     skip_halted,
 )
+from opsjobs.store.ledger.claim import MISCOUNTED
 from opsjobs.store.ledger.each import admit_each, for_each
 from opsjobs.store.ledger.exclusive_names import GRANT_NAMES_IF_FREE
 from opsjobs.store.ledger.expired_waits import wake
@@ -123,19 +124,6 @@ with held as (
 update target_slots s set used = held.n, slots = greatest(s.slots, held.n) from held
 where s.target_id = held.target_id and s.used <> held.n returning s.target_id"""
 
-# Counters are correct by construction; a difference is a bug, and is reported as one.
-_MISCOUNTED = """
-select e.id from job_executions e join lateral (
-  select count(*) filter (where status = 'waiting' and waiting_for is not null) as waiting,
-         count(*) filter (where status = 'waiting' and waiting_for is null) as ready,
-         count(*) filter (where status = 'running') as running,
-           count(*) filter (where status = 'succeeded') as succeeded
-  from target_runs r where r.execution_id = e.id) actual on true
-where e.finished_at is null and e.created_at < (select opsjobs_now()) - interval '1 minute'
-  and e.id = any(%s::bigint[])
-  and (actual.waiting, actual.ready, actual.running, actual.succeeded) <> (e.waiting, e.ready,
-    e.running, e.succeeded)"""
-
 # idle_in_transaction_session_timeout does not end the session of a client that was frozen within a
 # pipeline: PostgreSQL starts that timer at a ReadyForQuery only, and any message after it stops it.
 # Such a session holds its locks for ever, also the lock of its worker's row, so that its lease
@@ -147,7 +135,10 @@ where datname = current_database() and usename = current_user and application_na
   and wait_event_type = 'Client' and xact_start < (select clock_timestamp()) - interval '10 seconds'
   and state_change < (select clock_timestamp()) - interval '10 seconds' limit %s"""
 
-_OLDEST_OPEN = "select id from job_executions where finished_at is null order by id limit 20"
+_OLDEST_OPEN = """
+select id from job_executions
+where finished_at is null and created_at < (select opsjobs_now()) - interval '1 minute'
+order by id limit 20"""
 
 
 class Reconciler:
@@ -330,7 +321,5 @@ async def _repair_slots(database: Database, part: Part) -> int:
 
 
 async def _miscounted(database: Database) -> int:
-    # One statement, one snapshot: an operation that commits in the meantime is seen whole or not at
-    # all.
     executions = [r["id"] for r in await database.fetch(_OLDEST_OPEN)]
-    return len(await database.fetch(_MISCOUNTED, [executions])) if executions else 0
+    return len(await database.fetch(MISCOUNTED, [executions])) if executions else 0
