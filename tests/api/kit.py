@@ -21,7 +21,7 @@ from opsjobs.composition import Limits
 from opsjobs.composition.authentication import build_access, build_identity_store
 from opsjobs.engine.background.inspection import Inspection
 from opsjobs.engine.firing.forecast import Forecasts
-from opsjobs.engine.launching.job_authz import JobAuthorization
+from opsjobs.engine.launching.job_validation import JobAuthorization
 from opsjobs.engine.launching.launch import Launcher, LaunchLimits
 from opsjobs.engine.runs.external_secrets import ExternalSecrets
 from opsjobs.identity.passwords import Passwords
@@ -119,7 +119,7 @@ def services_on(
     ledger, inventory = Ledger(database), TargetInventory(database, vault)
     launcher = Launcher(
         database=database, ledger=ledger, targets=inventory, vault=vault, files=files, clock=clock, limits=LaunchLimits(),
-        notify=lambda zone: notified.append(zone) if notified is not None else None, standing=known.standing,
+        notify=lambda zone: notified.append(zone) if notified is not None else None, current_principal=known.standing,
     )  # fmt: skip
     outlook, calendars = ScheduleOverview(database, CompiledSchedules()), Calendars(database)
     return SimpleNamespace(

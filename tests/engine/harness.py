@@ -30,7 +30,7 @@ from opsjobs.clock import Clock, SystemClock
 from opsjobs.engine.launching.approval_service import ApprovalService
 from opsjobs.engine.launching.launch import Launcher, LaunchLimits
 from opsjobs.engine.launching.launch_authz import PrincipalLookup
-from opsjobs.engine.launching.target_pinning import TargetPinning
+from opsjobs.engine.launching.target_pinning import PinCheck
 from opsjobs.engine.runs.child_executions import ChildExecutions
 from opsjobs.engine.runs.chunk_cache import ChunkCache
 from opsjobs.engine.runs.target_run import RunLimits
@@ -245,7 +245,7 @@ class Harness:
             approvals=ApprovalService(
                 Approvals(self.database), self.ledger, self.targets, self.vault
             ),
-            pinning=TargetPinning(self.launcher.judging),
+            pin_check=PinCheck(self.launcher.safety),
             notify=self.notify,
             fetch=fetch,
         )

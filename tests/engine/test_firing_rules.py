@@ -210,7 +210,7 @@ async def test_the_owners_right_is_asked_at_every_launch(database: Database) -> 
         asked.append((name, kind))
         return Principal.of_role(name, "operator" if len(asked) == 1 else "viewer", kind)
 
-    scheduler = on.scheduler(standing=standing)
+    scheduler = on.scheduler(current_principal=standing)
     for _ in range(2):
         await on.turn(seconds=60)
         await scheduler.run_once()
@@ -447,7 +447,7 @@ class _Meanwhile:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._launcher, name)
 
-    async def frozen(self, order: Any, targets: Any) -> Any:
+    async def freeze_actions(self, order: Any, targets: Any) -> Any:
         """As the launcher's own, after the event."""
         await self._event()
-        return await self._launcher.frozen(order, targets)
+        return await self._launcher.freeze_actions(order, targets)

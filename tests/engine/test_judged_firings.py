@@ -44,7 +44,7 @@ async def test_a_firing_that_is_blocked_has_failed_and_one_that_needs_an_approva
     database: Database,
 ) -> None:
     office = Office(database)
-    office.launcher.judging = SafetyService(words, office.inventory, office.clock)
+    office.launcher.safety = SafetyService(words, office.inventory, office.clock)
     for verdict in ("block", "needs_approval", "allow"):
         job = await office.job(verdict, actions=[{"type": "command", "command": f"echo {verdict}"}])
         await office.schedule(job, verdict, overlap="allow")
@@ -83,7 +83,7 @@ async def test_a_job_that_a_workflow_runs_ends_blocked_or_waits_for_its_approval
 ) -> None:
     async with harness(database) as on, on.worker():
         on.machine("web-1")
-        on.launcher.judging = SafetyService(words, on.targets, on.clock)
+        on.launcher.safety = SafetyService(words, on.targets, on.clock)
         for verdict in ("block", "needs_approval"):
             actions = [{"type": "command", "command": f"echo {verdict}"}]
             await on.jobs.create(
@@ -123,7 +123,7 @@ async def test_a_firing_that_cannot_be_judged_has_failed_and_does_not_come_back(
             ),
         )
 
-    office.launcher.judging = SafetyService(unable, office.inventory, office.clock)
+    office.launcher.safety = SafetyService(unable, office.inventory, office.clock)
     schedule = await office.schedule(
         await office.job(actions=[{"type": "command", "command": "echo x"}])
     )
@@ -145,7 +145,7 @@ async def test_a_due_firing_with_a_hostile_parameter_costs_its_own_launch_alone(
     office = Office(database)
     judges = JudgePool()
     try:
-        office.launcher.judging = SafetyService(judges.judge, office.inventory, office.clock)
+        office.launcher.safety = SafetyService(judges.judge, office.inventory, office.clock)
         wipe = await office.job(
             "wipe",
             actions=[{"type": "command", "command": "rm -f $OPSJOBS_PARAM_P"}],
@@ -184,7 +184,7 @@ async def test_firings_before_the_one_that_takes_too_long_are_launched(
             await never.wait()
         return ()
 
-    office.launcher.judging = SafetyService(slow, office.inventory, office.clock)
+    office.launcher.safety = SafetyService(slow, office.inventory, office.clock)
     for name in ("first", "slow", "last"):
         await office.schedule(
             await office.job(name, actions=[{"type": "command", "command": name}]), name

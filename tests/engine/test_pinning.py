@@ -220,7 +220,7 @@ async def test_what_was_judged_is_judged_again_and_an_address_is_followed(
 ) -> None:
     async with harness(database) as on:
         web = on.machine("web-1")
-        on.launcher.judging = SafetyService(guarded, on.targets, on.clock)
+        on.launcher.safety = SafetyService(guarded, on.targets, on.clock)
         execution = await on.launch("ping ${target.host}")
         new = move(on, **changed)
         async with on.worker():
@@ -235,7 +235,7 @@ async def test_what_was_judged_is_judged_again_and_an_address_is_followed(
 
 async def test_firings_keep_what_their_machines_were(database: Database) -> None:
     office = Office(database)
-    office.launcher.judging = SafetyService(guarded, office.inventory, office.clock)
+    office.launcher.safety = SafetyService(guarded, office.inventory, office.clock)
     ask = [{"type": "approval", "key": "ask"}, {"type": "command", "command": "true"}]
     for name, actions in (("plain", ask[1:]), ("asked", ask)):
         await office.schedule(await office.job(name, actions=actions), name, overlap="allow")

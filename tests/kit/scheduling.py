@@ -65,7 +65,7 @@ class Office:
         self,
         *,
         closer: CalendarReader = load_closed_reason,
-        standing: PrincipalLookup = everybody,
+        current_principal: PrincipalLookup = everybody,
         launcher: Launcher | None = None,
     ) -> FiringService:
         """One more that fires, with its own memory of what schedules say."""
@@ -75,7 +75,11 @@ class Office:
             firings=firings,
             schedules=Schedules(self.database, closer=closer),
             preparer=FiringPreparer(
-                Jobs(self.database), launcher, firings, self.metrics, standing=standing
+                Jobs(self.database),
+                launcher,
+                firings,
+                self.metrics,
+                current_principal=current_principal,
             ),
             launcher=launcher,
             ledger=self.ledger,

@@ -82,7 +82,7 @@ async def stage(
     services = services_for(database, [])
     if judging is not None:
         services.judging = judging(services)
-        services.launcher.judging = services.judging
+        services.launcher.safety = services.judging
     tokens = [
         await services.people.create_key(name, role)
         for name, role in (("ada", "admin"), ("ben", "manager"), ("eve", "manager"))

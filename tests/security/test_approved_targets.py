@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from opsjobs.engine.compiled_spec import compile_spec
-from opsjobs.engine.launching.target_pinning import TargetPinning, pins_of_step, with_steps_pinned
+from opsjobs.engine.launching.target_pinning import PinCheck, parse_step_pins, pin_steps
 from opsjobs.model.errors import Invalid
 from opsjobs.model.target import HostKeyPolicy, Target, TargetDraft, Transport
 from opsjobs.model.target_fingerprint import Hop, Pins, holds
@@ -23,7 +22,7 @@ async def refusals(at: Stage, execution: int) -> str | None:
     """What a worker that has claimed its run on web-1 just now is told by the inventory's own way to it."""
     spec = (await at.services.ledger.load_specs([execution]))[execution]
     endpoint = (await at.services.inventory.endpoints(["1"]))["1"]
-    return await TargetPinning().refusal(compile_spec(spec, {}), 1, endpoint)
+    return await PinCheck().find_refusal(spec, {}, 1, endpoint)
 
 
 @pytest.mark.parametrize("door", ["execute", "run", "retry", "trigger", "step", "override", "free"])
@@ -72,15 +71,15 @@ async def test_the_targets_of_its_steps_are_pinned_and_in_what_is_approved_and_a
         )
         execution = (await at.execute(job))["id"]
         spec = (await at.services.ledger.load_specs([execution]))[execution]
-        assert [list(pins_of_step(action)) for action in spec.actions] == [["2"], ["2"]]
+        assert [list(parse_step_pins(action)) for action in spec.actions] == [["2"], ["2"]]
         (asked,) = (await at.http.get("/approvals")).json()["items"]
         shown = (await at.http.get(f"/approvals/{asked['id']}")).json()["would_run"]["actions"]
         assert [(action["job"], "pins" in action) for action in shown] == [("inner", False)] * 2
         inventory, vault = at.services.inventory, at.services.vault
         with pytest.raises(Invalid, match="more than 1 targets"):
-            await with_steps_pinned(spec.actions, inventory, vault, at_most=1)
+            await pin_steps(spec.actions, inventory, vault, max_targets=1)
         gone = [{**spec.actions[0], "targets": {"ids": ["db-7"]}}]
-        assert (await with_steps_pinned(gone, inventory, vault, at_most=1))[0]["pins"] == {}
+        assert (await pin_steps(gone, inventory, vault, max_targets=1))[0]["pins"] == {}
 
 
 async def test_a_jump_host_that_was_moved_is_another_way(database: Database) -> None:
@@ -92,7 +91,7 @@ async def test_a_jump_host_that_was_moved_is_another_way(database: Database) -> 
         execution = await at.execute(await at.job(policy=APPROVED))
         assert await refusals(at, execution["id"]) is None
         await at.services.inventory.replace("2", TargetDraft(name="gate", host="10.6.6.6"))
-        assert "the way to it" in (await refusals(at, execution["id"]) or "")
+        assert "jump hosts" in (await refusals(at, execution["id"]) or "")
 
 
 async def test_a_login_that_is_somebody_else_by_now_is_not_what_was_approved_and_a_new_secret_is(

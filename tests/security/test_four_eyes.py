@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api.kit import problem
-from opsjobs.engine.launching.approval_service import terms_of
+from opsjobs.engine.launching.approval_service import combine_terms
 from opsjobs.engine.launching.safety_service import SafetyResult
 from opsjobs.model.access import Principal, Scope
 from opsjobs.model.approval import Approval, ApprovalStatus, Requester, fingerprint, person_of
@@ -352,7 +352,7 @@ def test_the_author_does_not_displace_those_whom_the_safety_policy_names() -> No
     dangerous = SafetyJudgement(
         (Finding("delete", SafetyVerdict.NEEDS_APPROVAL, "why", "rm -rf /srv"),)
     )
-    asked = terms_of(
+    asked = combine_terms(
         ApprovalPolicy(users=["pal", "bob"], approvers=2),
         SafetyResult(dangerous, [ApprovalPolicy(roles=["security"])]),
     )

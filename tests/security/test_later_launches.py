@@ -38,7 +38,7 @@ async def test_an_owner_who_is_gone_pauses_the_schedule_and_its_moments_are_on_r
     on = Office(database)
     schedule = await on.schedule(await on.job(), overlap="allow")
     # There is an ada, and she is another one: a name and its kind are one identity.
-    scheduler = on.scheduler(standing=known(Principal.of_role("ada", "admin", "user")))
+    scheduler = on.scheduler(current_principal=known(Principal.of_role("ada", "admin", "user")))
     for _ in range(2):
         await on.turn(seconds=60)
         await scheduler.run_once()
@@ -50,7 +50,7 @@ async def test_an_owner_who_is_gone_pauses_the_schedule_and_its_moments_are_on_r
     assert "its owner ada is gone, disabled or expired" in second["reason"]
     paused = await on.schedules.get(schedule.id)
     assert (paused.enabled, paused.owner) == (False, "ada")
-    assert "who resumes it owns it from then on" in (paused.paused_reason or "")
+    assert "the caller who resumes it becomes its owner" in (paused.paused_reason or "")
     assert await on.events() == [
         "schedule.created",
         "schedule.skipped",
@@ -68,7 +68,9 @@ async def test_whoever_resumes_it_owns_it_and_it_is_launched_with_his_rights(
     mine = await on.schedules.resume(schedule.id, owner=("ben", "user"))
     assert (mine.owner, mine.owner_kind, mine.enabled) == ("ben", "user", True)
     await on.turn(seconds=60)
-    await on.scheduler(standing=known(Principal.of_role("ben", "operator", "user"))).run_once()
+    await on.scheduler(
+        current_principal=known(Principal.of_role("ben", "operator", "user"))
+    ).run_once()
     (row,) = await on.told(schedule)
     assert row["status"] == "triggered"
     (spec,) = await database.fetch("select requested_by, requested_by_kind from execution_specs")
@@ -97,7 +99,7 @@ async def test_an_owner_with_a_scope_launches_what_lies_inside(
     schedule = await on.schedule(await on.job(tags=[f"env={job_env}"]))
     await on.turn(seconds=60)
     scheduler = on.scheduler(
-        standing=known(Principal.of_role("ada", "operator", "api_key", scope=STAGING))
+        current_principal=known(Principal.of_role("ada", "operator", "api_key", scope=STAGING))
     )
     await scheduler.run_once()
     (row,) = await on.told(schedule)
@@ -207,7 +209,7 @@ async def test_the_owner_of_a_schedule_is_who_does_not_approve_its_launches(
     await on.schedule(await on.job(policy={"approval": {"approvers": 1}}))
     await on.turn(seconds=60)
     key = replace(Principal.of_role("ada", "operator", "api_key"), person="ada-the-person")
-    await on.scheduler(standing=known(key)).run_once()
+    await on.scheduler(current_principal=known(key)).run_once()
     (spec,) = await database.fetch("select requester from execution_specs")
     assert spec["requester"] == {"name": "ada", "kind": "api_key", "person": "ada-the-person"}
 

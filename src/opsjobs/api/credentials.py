@@ -31,10 +31,10 @@ from opsjobs.api.schemas.credentials import (
 )
 from opsjobs.api.schemas.responses import CREATED, PAGED, REPLAYABLE_VERSION
 from opsjobs.api.updates import Edit, edit, put_and_patch
-from opsjobs.engine.launching.credential_test import try_credential
 from opsjobs.model.credential import BoundTo, CredentialDraft, RotationDraft
 from opsjobs.model.errors import NotFound
 from opsjobs.model.secret import Credential, CredentialType
+from opsjobs.remote.credential_test import run_credential_test
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.vault import CREDENTIALS, StoredCredential
@@ -190,7 +190,9 @@ async def test(id: str, services: ServicesDep) -> Response:
     opened: dict[str, Credential] = await services.vault.open_many([str(credential.id)])
     if str(credential.id) not in opened:
         raise NotFound.for_ref("credential", id)
-    result = (await try_credential(opened[str(credential.id)], services.elsewhere.fetch)).data()
+    result = (
+        await run_credential_test(opened[str(credential.id)], services.elsewhere.fetch)
+    ).data()
     await services.vault.tested(credential, result)
     return JSONResponse(result)
 

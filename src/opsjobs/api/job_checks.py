@@ -41,9 +41,9 @@ async def vet(request: Request, draft: JobDraft, overriding: Overriding, *, at: 
     body.
     """
     judging = services_of(request).judging
-    judgement = None if judging is None else await judging.job(draft)
+    judgement = None if judging is None else await judging.check_job(draft)
     if judgement is not None and overriding.override is None:
-        refuse_blocked(judgement, before=at)
+        refuse_blocked(judgement, prefix=at)
     return Vetted(judgement, overriding.override)
 
 

@@ -36,8 +36,8 @@ from opsjobs.api.schemas.executions import PreviewOut
 from opsjobs.api.schemas.jobs import JobOut, JobPageOut, JobVersionPageOut, ValidationOut
 from opsjobs.api.schemas.responses import CREATED_VERSION, PAGED, VERSIONED
 from opsjobs.api.updates import Edit, edit, put_and_patch
+from opsjobs.engine.launching.job_validation import ValidationReport, Visibility, validate_job
 from opsjobs.engine.launching.preview import preview
-from opsjobs.engine.launching.validation import SafetyReport, Sight, judged, vetted
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.errors import Invalid, NotFound
@@ -208,7 +208,9 @@ async def validate_body(request: Request, body: Annotated[dict[str, Any], Body()
     try:
         draft = JobDraft.model_validate(body)
     except ValidationError as wrong:
-        return JSONResponse(SafetyReport(errors=problems.field_errors(wrong.errors(), body)).data())
+        return JSONResponse(
+            ValidationReport(errors=problems.field_errors(wrong.errors(), body)).data()
+        )
     return JSONResponse((await _validate(request, draft)).data())
 
 
@@ -314,7 +316,7 @@ async def _paused(id: str, request: Request, *, paused: bool) -> Response:
     return JSONResponse(job.data(), headers={"ETag": tag(job.job.version)})
 
 
-def _sight(request: Request) -> Sight:
+def _visibility(request: Request) -> Visibility:
     """Return what the caller may see.
 
     Credentials as in GET /credentials, files as in GET /files/{id}.
@@ -329,14 +331,18 @@ def _sight(request: Request) -> Sight:
             return False
         return is_caller(request, stored.created_by, stored.created_by_kind)
 
-    return Sight(credentials, None if principal_of(request).reach("jobs:read").everywhere else file)
+    return Visibility(
+        credentials, None if principal_of(request).reach("jobs:read").everywhere else file
+    )
 
 
-async def _validate(request: Request, draft: JobDraft) -> SafetyReport:
+async def _validate(request: Request, draft: JobDraft) -> ValidationReport:
     services = services_of(request)
-    found = await judged(services.launcher, services.jobs, draft, bounds(request), _sight(request))
+    found = await validate_job(
+        services.launcher, services.jobs, draft, bounds(request), _visibility(request)
+    )
     if services.judging is not None:
-        found = vetted(found, await services.judging.job(draft))
+        found.add_judgement(await services.judging.check_job(draft))
     try:
         check_limits(request, draft)
     except Invalid as refused:

@@ -14,7 +14,7 @@ from opsjobs.api.authorization import bounds, check_override, reach
 from opsjobs.api.job_checks import check_written, vet
 from opsjobs.api.request import ServicesDep, principal_of, services_of
 from opsjobs.api.schemas.jobs import AppliedOut, JobExportOut
-from opsjobs.engine.launching.validation import warnings_of
+from opsjobs.engine.launching.job_validation import find_warnings
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.diff import export_definition
 from opsjobs.model.draft_error import fault
@@ -105,7 +105,7 @@ async def apply(
         draft.jobs, by, dry_run=dry_run, vetted=vetted, bounds=within
     )
     launcher, limits = services.launcher, bounds(request, "jobs:create")
-    warnings = {job.name: await warnings_of(launcher, job, limits) for job in draft.jobs}
+    warnings = {job.name: await find_warnings(launcher, job, limits) for job in draft.jobs}
     items = [
         {**one.data(), **_render_judgement(vetted[one.name]), "warnings": warnings[one.name]}
         for one in applied

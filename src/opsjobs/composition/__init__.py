@@ -17,7 +17,7 @@ from opsjobs.engine.firing.firing import FiringService, Triggers
 from opsjobs.engine.firing.firing_launch_prep import FiringPreparer
 from opsjobs.engine.firing.forecast import Forecasts
 from opsjobs.engine.launching.approval_service import ApprovalService
-from opsjobs.engine.launching.job_authz import JobAuthorization
+from opsjobs.engine.launching.job_validation import JobAuthorization
 from opsjobs.engine.launching.launch import Launcher, LaunchLimits
 from opsjobs.engine.launching.retries import RetryService
 from opsjobs.engine.launching.safety_service import SafetyService
@@ -153,7 +153,7 @@ class Services:
     @property
     def judging(self) -> SafetyService | None:
         """The safety check; None if it is off."""
-        return self.launcher.judging
+        return self.launcher.safety
 
     async def open(self) -> None:
         """Start background work; do not wait for PostgreSQL or Redis."""
@@ -207,7 +207,9 @@ def build(
         "clock": clock,
     }
     judges = _judges(settings, metrics)
-    launcher = _launcher(settings, inventory, notifier, judges, standing=known.standing, **kept)
+    launcher = _launcher(
+        settings, inventory, notifier, judges, current_principal=known.standing, **kept
+    )
     return Services(
         **kept,
         metrics=metrics,
@@ -244,7 +246,7 @@ def build(
         dead_letters=DeadLetters(database),
         approvals=Approvals(database),
         approving=ApprovalService(
-            Approvals(database), ledger, inventory, vault, standing=known.standing
+            Approvals(database), ledger, inventory, vault, current_principal=known.standing
         ),
         schedules=schedules,
         firings=firings,
@@ -287,7 +289,7 @@ def _launcher(
         notify=notifier.notify,
         limits=_launch_limits(settings),
         choices=Choices(clock, allow=settings.security.choices_allow),
-        judging=_judging(settings, judges, targets, clock),
+        safety=_judging(settings, judges, targets, clock),
         **kept,
     )
 
@@ -424,7 +426,7 @@ def build_firing_service(services: Services) -> FiringService:
             services.launcher,
             services.firings,
             services.metrics,
-            standing=services.people.standing,
+            current_principal=services.people.standing,
         ),
         launcher=services.launcher,
         ledger=services.ledger,

@@ -22,7 +22,7 @@ from opsjobs.engine.background.audit_sealer import BEHIND_SECONDS, AuditSealer
 from opsjobs.engine.background.audit_sealer import STAND_IN_SECONDS as SEAL_IN_SECONDS
 from opsjobs.engine.background.remote_cleanup import RemoteCleanup
 from opsjobs.engine.firing.firing import StandIn
-from opsjobs.engine.launching.target_pinning import TargetPinning
+from opsjobs.engine.launching.target_pinning import PinCheck
 from opsjobs.engine.runs.child_executions import ChildExecutions
 from opsjobs.engine.runs.chunk_cache import ChunkCache
 from opsjobs.engine.runs.target_run import RunLimits
@@ -104,7 +104,7 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
             services.launcher, services.jobs, services.executions, services.people.standing
         ),
         approvals=services.approving,
-        pinning=TargetPinning(services.judging),
+        pin_check=PinCheck(services.judging),
         notify=services.notifier.notify,
         fetch=services.elsewhere.fetch,
     )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from opsjobs import failpoints
-from opsjobs.engine.firing.firing_launch_prep import FiringPreparer, later, order_of, refused
+from opsjobs.engine.firing.firing_launch_prep import FiringPreparer, defer, end_refused, order_of
 from opsjobs.engine.launching.launch import Launched, Launcher
 from opsjobs.engine.service import Counts
 from opsjobs.model.access import IdentityKind
@@ -57,7 +57,9 @@ OTHERS_AT_IT_SECONDS = 0.25
 SILENT_SECONDS = 10.0
 """A worker stands in for a scheduler that has not ticked for this long."""
 SCHEDULER = "scheduler"
-OWNER_IS_GONE = "its owner {} is gone, disabled or expired: who resumes it owns it from then on"
+OWNER_IS_GONE = (
+    "its owner {} is gone, disabled or expired: the caller who resumes it becomes its owner"
+)
 
 
 class FiringService:
@@ -104,7 +106,7 @@ class FiringService:
             try:
                 await self._work(done, look)
             except ExceptionGroup as failed:
-                raise _away(failed) from failed
+                raise _unwrap_outage(failed) from failed
             look = await self._firings.check_due()
         self._set_rest(look, worked=any(done.values()))
         if done["missed"]:
@@ -168,7 +170,7 @@ class FiringService:
     async def _launch_some(self, done: Counter[str], ready: Sequence[ReadyFiring]) -> None:
         async with self._room:
             async with failpoints.at("firing.prepare"):
-                prepared = await self._preparer.prepared(ready)
+                prepared = await self._preparer.prepare(ready)
             await self._end(done, [one for one in prepared if isinstance(one, FiringEnd)])
             await self._firings.defer([one for one in prepared if isinstance(one, Deferral)])
             orders = [one for one in prepared if isinstance(one, FiringLaunch)]
@@ -190,7 +192,7 @@ class FiringService:
         except Exception as wrong:  # noqa: BLE001  one firing that fails must not lose the others
             if len(orders) > 1:
                 return [batch for order in orders for batch in await self._start(done, [order])]
-            await self._not_started(done, orders[0].ready, wrong)
+            await self._end_or_defer(done, orders[0].ready, wrong)
             return []
         launched = {ran.ready.id for ran in batch.ran}
         self._launcher.notify(
@@ -198,15 +200,15 @@ class FiringService:
         )
         return [batch]
 
-    async def _not_started(self, done: Counter[str], ready: ReadyFiring, wrong: Exception) -> None:
+    async def _end_or_defer(self, done: Counter[str], ready: ReadyFiring, wrong: Exception) -> None:
         if isinstance(wrong, Refusal):
-            await self._end(done, [refused(ready, wrong)])
+            await self._end(done, [end_refused(ready, wrong)])
             return
         self._metrics.bugs.labels("firing").inc()
         log.error(
             "firing_not_launched", schedule=ready.schedule.id, firing=ready.id, exc_info=wrong
         )
-        await self._firings.defer([later(ready, f"a fault of opsjobs: {type(wrong).__name__}")])
+        await self._firings.defer([defer(ready, f"a fault of opsjobs: {type(wrong).__name__}")])
 
     async def _end(self, done: Counter[str], ended: Sequence[FiringEnd]) -> None:
         await self._firings.settle(ended)
@@ -237,18 +239,24 @@ class FiringService:
     async def _cancel_before(self, batch: LaunchBatch) -> None:
         """Cancel the previous executions of these schedules; their firings wait for the end."""
         for before in batch.before:
-            reason = f"the schedule {before.ready.schedule.name} is due again, and its overlap is cancel_previous"
+            schedule = before.ready.schedule
+            reason = (
+                f"the schedule {schedule.name} is due again, and its overlap is cancel_previous"
+            )
             for execution in before.executions:
                 with contextlib.suppress(Conflict, NotFound):  # it ended meanwhile
-                    await self._ledger.cancel(
-                        execution, by=before.ready.schedule.owner, reason=reason
-                    )
-        words = "execution {} of the schedule is being cancelled"
-        waiting = [
-            Deferral(b.ready, 0.0, words.format(b.executions[-1]), b.executions[-1])
-            for b in batch.before
-        ]
-        await self._firings.defer(waiting)
+                    await self._ledger.cancel(execution, by=schedule.owner, reason=reason)
+        await self._firings.defer(
+            [
+                Deferral(
+                    before.ready,
+                    0.0,
+                    f"execution {before.executions[-1]} of the schedule is being cancelled",
+                    before.executions[-1],
+                )
+                for before in batch.before
+            ]
+        )
 
     def _count_fired(self, done: Counter[str], fired: Fired) -> None:
         for (status, rule), moments in fired.counts.items():
@@ -291,7 +299,7 @@ class FiringService:
             )
 
 
-def _away(failed: ExceptionGroup[Exception]) -> Exception:
+def _unwrap_outage(failed: ExceptionGroup[Exception]) -> Exception:
     """Return the failure of concurrent launches; the first if all of them are Unavailable.
 
     An outage of PostgreSQL is one failure, and not a bug of ours.
@@ -337,7 +345,7 @@ class Triggers:
         job = (await self._jobs.get(str(schedule.job_id))).job
         order = replace(order_of(job, schedule), bounds=bounds, override=override)
         order = order if reason is None else replace(order, reason=f"{order.reason}: {reason}")
-        new = await self._launcher.prepared(
+        new = await self._launcher.prepare(
             order,
             triggered_by=triggered_by,
             requested_by=requested_by,
@@ -362,9 +370,9 @@ class StandIn:
         """Fire on time for about a second, like the scheduler; do nothing if it is alive."""
         silent = await self._workers.seconds_since_tick(SCHEDULER)
         if silent is not None and silent < SILENT_SECONDS:
-            self._tell(standing_in=False)
+            self._set_standing_in(standing_in=False)
             return {}
-        self._tell(standing_in=True)
+        self._set_standing_in(standing_in=True)
         done: Counter[str] = Counter()
         until = time.monotonic() + REST_SECONDS
         while True:
@@ -374,9 +382,7 @@ class StandIn:
                 return done
             await asyncio.sleep(max(rest, 0.01))
 
-    def _tell(self, *, standing_in: bool) -> None:
+    def _set_standing_in(self, *, standing_in: bool) -> None:
         if standing_in != self._standing_in:
             self._standing_in = standing_in
-            log.warning(
-                "stands_in_for_the_scheduler" if standing_in else "the scheduler ticks again"
-            )
+            log.warning("scheduler_stand_in_started" if standing_in else "scheduler_stand_in_ended")

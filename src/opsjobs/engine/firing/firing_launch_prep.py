@@ -15,7 +15,7 @@ from typing import Any
 
 from opsjobs.engine.launching.launch import Launcher
 from opsjobs.engine.launching.launch_authz import CurrentRights, OwnerGone, PrincipalLookup
-from opsjobs.engine.launching.safety_service import unjudged_in_words
+from opsjobs.engine.launching.safety_service import describe_unjudged
 from opsjobs.model.access_bounds import Bounds
 from opsjobs.model.errors import Forbidden, Refusal, Unavailable
 from opsjobs.model.execution import TriggeredBy
@@ -34,7 +34,7 @@ PREPARE_SECONDS = 10.0
 """Time limit for preparing the firings of one transaction, well within their claim."""
 BACKOFF_SECONDS = 1.0
 BACKOFF_SECONDS_MAX = 60.0
-JOBS_KEPT = 1_000
+JOBS_CACHED = 1_000
 
 Prepared = FiringLaunch | FiringEnd | Deferral
 _Frozen = tuple[Sequence[Target], Sequence[Mapping[str, Any]]]
@@ -49,8 +49,8 @@ _NOT_ACTIVE = {
 class FiringPreparer:
     """Prepare a launch for each firing, or the reason why there is none.
 
-    A firing that cannot be checked just now is deferred, longer with each attempt. `standing`:
-    looks up, at every firing, the current rights of the schedule's owner.
+    A firing that cannot be checked just now is deferred, longer with each attempt.
+    `current_principal` looks up, at every firing, the current rights of the schedule's owner.
     """
 
     def __init__(
@@ -60,16 +60,16 @@ class FiringPreparer:
         firings: Firings,
         metrics: Metrics,
         *,
-        standing: PrincipalLookup,
+        current_principal: PrincipalLookup,
     ) -> None:
         self._jobs = jobs
         self._launcher = launcher
         self._metrics = metrics
         self._firings = firings
-        self._standing = standing
-        self._known: OrderedDict[tuple[int, int], Job] = OrderedDict()
+        self._current_principal = current_principal
+        self._jobs_cached: OrderedDict[tuple[int, int], Job] = OrderedDict()
 
-    async def prepared(self, firings: Sequence[ReadyFiring]) -> list[Prepared]:
+    async def prepare(self, firings: Sequence[ReadyFiring]) -> list[Prepared]:
         """Return one result for each firing, in their order.
 
         If the time runs out, only those that were not prepared by then are deferred.
@@ -78,18 +78,18 @@ class FiringPreparer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PREPARE_SECONDS):
                 jobs = await self._jobs.standing({ready.schedule.job_id for ready in firings})
-                closed = await self._closed(firings)
+                closed = await self._find_closed(firings)
                 frozen: dict[int, _Frozen] = {}
-                rights = CurrentRights(self._standing)
+                rights = CurrentRights(self._current_principal)
                 for ready in firings:
-                    one = closed.get(ready.id) or await self._one(
-                        ready, jobs[ready.schedule.job_id], frozen, rights
+                    job = jobs[ready.schedule.job_id]
+                    done.append(
+                        closed.get(ready.id) or await self._prepare_one(ready, job, frozen, rights)
                     )
-                    done.append(one)
-        words = f"it and those before it were not prepared within {PREPARE_SECONDS:g} s"
-        return [*done, *(later(ready, words) for ready in firings[len(done) :])]
+        reason = f"it and those before it were not prepared within {PREPARE_SECONDS:g} s"
+        return [*done, *(defer(ready, reason) for ready in firings[len(done) :])]
 
-    async def _closed(self, firings: Sequence[ReadyFiring]) -> dict[int, Prepared]:
+    async def _find_closed(self, firings: Sequence[ReadyFiring]) -> dict[int, Prepared]:
         """Check the calendars again for late firings; return those to skip or defer.
 
         The time at which a late firing starts is another than the one at which it was due.
@@ -101,17 +101,18 @@ class FiringPreparer:
         found: dict[int, Prepared] = {}
         for ready in late:
             try:
-                words = closed(
-                    ready.schedule, ready.fire_at + timedelta(seconds=ready.late_seconds)
-                )
+                starts_at = ready.fire_at + timedelta(seconds=ready.late_seconds)
+                reason = closed(ready.schedule, starts_at)
             except Exception as bug:  # noqa: BLE001  one bad calendar must not block other firings
-                found[ready.id] = self._failed(ready, bug)
+                found[ready.id] = self._defer_failed(ready, bug)
                 continue
-            if words:
-                found[ready.id] = FiringEnd(ready, FiringStatus.SKIPPED, FiringRule.CALENDAR, words)
+            if reason:
+                found[ready.id] = FiringEnd(
+                    ready, FiringStatus.SKIPPED, FiringRule.CALENDAR, reason
+                )
         return found
 
-    async def _one(
+    async def _prepare_one(
         self,
         ready: ReadyFiring,
         job: JobStanding,
@@ -119,52 +120,52 @@ class FiringPreparer:
         rights: CurrentRights,
     ) -> Prepared:
         if job.state in _NOT_ACTIVE:  # the ledger checks the job once more, under its lock
-            rule, words = _NOT_ACTIVE[job.state]
-            return FiringEnd(ready, FiringStatus.SKIPPED, rule, words.format(job.name))
+            rule, reason = _NOT_ACTIVE[job.state]
+            return FiringEnd(ready, FiringStatus.SKIPPED, rule, reason.format(job.name))
         schedule = ready.schedule
         try:
             bounds = await rights.launching(
                 schedule.owner, schedule.owner_kind, job.labels, job.name
             )
-            return await self._order(ready, job, frozen, bounds, rights)
+            return await self._prepare_launch(ready, job, frozen, bounds, rights)
         except Forbidden as forbidden:
-            words = f"{schedule.owner} may not execute the job {job.name}: {forbidden}"
+            reason = f"{schedule.owner} may not execute the job {job.name}: {forbidden}"
             return FiringEnd(
                 ready,
                 FiringStatus.SKIPPED,
                 FiringRule.OWNER,
-                words,
+                reason,
                 pauses=isinstance(forbidden, OwnerGone),
             )
         except Refusal as refusal:
-            return refused(ready, refusal)
+            return end_refused(ready, refusal)
         except Unavailable as away:
-            return later(ready, str(away))
+            return defer(ready, str(away))
         except Exception as bug:  # noqa: BLE001  one firing that fails must not block the others
-            return self._failed(ready, bug)
+            return self._defer_failed(ready, bug)
 
-    def _failed(self, ready: ReadyFiring, bug: Exception) -> Deferral:
+    def _defer_failed(self, ready: ReadyFiring, bug: Exception) -> Deferral:
         self._metrics.bugs.labels("firing").inc()
         log.error("firing_not_prepared", schedule=ready.schedule.id, firing=ready.id, exc_info=bug)
-        return later(ready, f"a fault of opsjobs: {bug!r}")
+        return defer(ready, f"a fault of opsjobs: {bug!r}")
 
-    async def _order(
+    async def _prepare_launch(
         self,
         ready: ReadyFiring,
-        standing: JobStanding,
+        current: JobStanding,
         frozen: dict[int, _Frozen],
         bounds: Bounds,
         rights: CurrentRights,
     ) -> Prepared:
-        job = await self._current(standing)
+        job = await self._load_version(current)
         order = order_of(job, ready.schedule)
-        # Schedules of the same job share one selection: it is the same for all of this moment.
+        # Schedules of the same job share one selection: all of them are due at this moment.
         if job.id not in frozen:
-            selected = await self._launcher.selected(order)
-            frozen[job.id] = selected, await self._launcher.frozen(order, selected)
+            selected = await self._launcher.select_targets(order)
+            frozen[job.id] = selected, await self._launcher.freeze_actions(order, selected)
         targets, actions = frozen[job.id]
         bounds.check_targets(targets)
-        order = await self._launcher.with_values(order)
+        order = await self._launcher.bind_parameters(order)
         owner, kind = ready.schedule.owner, ready.schedule.owner_kind
         new = self._launcher.draft(
             order,
@@ -175,24 +176,26 @@ class FiringPreparer:
             requested_by_kind=kind,
             uuid=ready.uuid,
         )
-        new = await self._launcher.asking(new, order)
-        if (words := unjudged_in_words(new.judgement)) is not None:
+        new = await self._launcher.vet(new, order)
+        reason = describe_unjudged(new.judgement)
+        if reason is not None:
             # Each of its moments would request an approval, for a text that has not been read.
-            return FiringEnd(ready, FiringStatus.FAILED, FiringRule.REFUSED, words)
+            return FiringEnd(ready, FiringStatus.FAILED, FiringRule.REFUSED, reason)
         # No user acts at this moment: the identity that may not approve the launch is the owner of
         # the schedule.
         return FiringLaunch(ready, replace(new, requester=await rights.requester(owner, kind)))
 
-    async def _current(self, standing: JobStanding) -> Job:
+    async def _load_version(self, current: JobStanding) -> Job:
         """Return the job's current version; versions never change, so each is read once."""
-        key = (standing.id, standing.version)
-        if (known := self._known.get(key)) is not None:
-            self._known.move_to_end(key)
-            return known
-        job = (await self._jobs.get(str(standing.id))).job
-        self._known[job.id, job.version] = job
-        if len(self._known) > JOBS_KEPT:
-            self._known.popitem(last=False)
+        key = (current.id, current.version)
+        cached = self._jobs_cached.get(key)
+        if cached is not None:
+            self._jobs_cached.move_to_end(key)
+            return cached
+        job = (await self._jobs.get(str(current.id))).job
+        self._jobs_cached[job.id, job.version] = job
+        if len(self._jobs_cached) > JOBS_CACHED:
+            self._jobs_cached.popitem(last=False)
         return job
 
 
@@ -213,17 +216,15 @@ def order_of(job: Job, schedule: StoredSchedule) -> LaunchOrder:
     )
 
 
-def refused(ready: ReadyFiring, refusal: Refusal) -> FiringEnd:
+def end_refused(ready: ReadyFiring, refusal: Refusal) -> FiringEnd:
     """Return the end of a firing whose launch was refused."""
     if refusal.code == "no_targets":
         return FiringEnd(ready, FiringStatus.SKIPPED, FiringRule.NO_TARGETS, str(refusal))
     return FiringEnd(ready, FiringStatus.FAILED, FiringRule.REFUSED, f"{refusal.code}: {refusal}")
 
 
-def later(ready: ReadyFiring, reason: str) -> Deferral:
+def defer(ready: ReadyFiring, reason: str) -> Deferral:
     """Return the deferral of a firing, longer with each attempt."""
-    return Deferral(
-        ready,
-        min(BACKOFF_SECONDS * 2 ** min(ready.attempts - 1, 10), BACKOFF_SECONDS_MAX),
-        reason,
-    )
+    doublings = min(ready.attempts - 1, 10)
+    seconds = min(BACKOFF_SECONDS * 2**doublings, BACKOFF_SECONDS_MAX)
+    return Deferral(ready, seconds, reason)

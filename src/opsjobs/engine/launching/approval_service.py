@@ -1,16 +1,17 @@
-"""Approvals around the ledger: what a launch asks for, what would run where, and whether that is still what was asked about."""
+"""Approvals: what a launch needs, what one would run, and whether that has changed."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from opsjobs.engine.launching.safety_service import SafetyResult, in_words
+from opsjobs.engine.launching.launch_authz import PrincipalLookup
+from opsjobs.engine.launching.safety_service import SafetyResult, describe_needed_approval
 from opsjobs.integrations.targets import Targets
-from opsjobs.model.access import Principal, PrincipalKind
+from opsjobs.model.access import PrincipalKind
 from opsjobs.model.approval import Approval, ApprovalTerms, Requester, fingerprint
 from opsjobs.model.approvers import ApprovalPolicy
 from opsjobs.model.errors import Conflict
@@ -22,47 +23,48 @@ from opsjobs.store.ledger import Ledger, NewExecution, PendingApproval, Ruling
 from opsjobs.store.parameters import masked
 from opsjobs.store.vault import Vault
 
-Standing = Callable[[str, PrincipalKind], Awaitable[Principal | None]]
 SALT_BYTES = 16
 MESSAGE_CHARACTERS = 2_000
 TARGETS_SHOWN = 200
 
 
-def terms_of(policy: ApprovalPolicy | None, judged: SafetyResult | None) -> ApprovalTerms | None:
-    """What has to be approved: what the job's policy asks for, what the safety check does, or the stricter of both.
+def combine_terms(
+    policy: ApprovalPolicy | None, safety: SafetyResult | None
+) -> ApprovalTerms | None:
+    """Return the terms of the approval that a launch needs; None if it needs none.
 
-    Where both name who may approve, those of the safety policy do.
+    They are those of the job's policy, those of the safety check, or the stricter of both. If both
+    name who may approve, the safety policy's names count.
     """
-    asked: list[ApprovalPolicy] = []
-    words: list[str] = []
+    policies: list[ApprovalPolicy] = []
+    reasons: list[str] = []
     if policy is not None:
-        asked.append(policy)
-        words.append(
-            f"its job asks for {policy.approvers} to approve"
-            if policy.approvers > 1
-            else "its job asks for an approval"
-        )
-    if judged is not None and judged.judgement.verdict is SafetyVerdict.NEEDS_APPROVAL:
-        # Before what the job says: its author does not choose who answers for what the installation's policy asks about.
-        asked[:0] = judged.approvals or [ApprovalPolicy()]
-        words.append(in_words(judged.judgement))
-    if not asked:
+        policies.append(policy)
+        count = f"{policy.approvers} approvals" if policy.approvers > 1 else "an approval"
+        reasons.append(f"its job asks for {count}")
+    if safety is not None and safety.judgement.verdict is SafetyVerdict.NEEDS_APPROVAL:
+        # First: the author of a job does not choose who approves what the safety policy asks about.
+        policies[:0] = safety.approvals or [ApprovalPolicy()]
+        reasons.append(describe_needed_approval(safety.judgement))
+    if not policies:
         return None
-    named = next((one for one in asked if one.roles or one.users), asked[0])
-    needed, expires = max(one.approvers for one in asked), min(one.expires for one in asked)
+    named = next((one for one in policies if one.roles or one.users), policies[0])
     return ApprovalTerms(
-        "; ".join(words)[:MESSAGE_CHARACTERS],
-        needed,
-        expires,
+        "; ".join(reasons)[:MESSAGE_CHARACTERS],
+        max(one.approvers for one in policies),
+        min(one.expires for one in policies),
         tuple(named.roles),
         tuple(named.users),
     )
 
 
-def asking(
+def add_approval(
     new: NewExecution, values: Mapping[str, Any], terms: ApprovalTerms | None
 ) -> NewExecution:
-    """The launch with what has to be approved before it begins, where something has to, and nobody overrides it."""
+    """Return the execution, with the approval that it needs before it begins.
+
+    It has none if the terms are None, or an override stands for it.
+    """
     if terms is None or new.override is not None:
         return new
     salt = secrets.token_bytes(SALT_BYTES)
@@ -71,7 +73,10 @@ def asking(
 
 
 class ApprovalService:
-    """Asks for actions, shows and decides. Every approval is bound to a hash of actions, values, policy and machines."""
+    """Request approvals of actions, show approvals, and decide them.
+
+    Every approval is bound to a hash of actions, values, policy and targets.
+    """
 
     def __init__(
         self,
@@ -80,26 +85,26 @@ class ApprovalService:
         targets: Targets,
         vault: Vault,
         *,
-        standing: Standing | None = None,
+        current_principal: PrincipalLookup | None = None,
     ) -> None:
-        self._standing = standing
-        self._one_asks = asyncio.Lock()
+        self._current_principal = current_principal
+        self._requesting = asyncio.Lock()
         self._approvals = approvals
         self._ledger = ledger
         self._targets = targets
         self._vault = vault
 
     async def ask(self, execution_id: int, action: Mapping[str, Any]) -> Approval:
-        """The approval of this action of a running execution: asked with the first call, later as it stands."""
-        known = await self._approvals.find_of_action(execution_id, action["key"])
-        if known is not None:
-            return known
-        # Of ten thousand runs that come to it at once only one looks at all of its machines.
-        async with self._one_asks:
-            known = await self._approvals.find_of_action(execution_id, action["key"])
-            return known if known is not None else await self._ask(execution_id, action)
+        """Return the approval of this action of a running execution; the first call requests it."""
+        found = await self._approvals.find_of_action(execution_id, action["key"])
+        if found is not None:
+            return found
+        # If ten thousand runs come to the action at once, only one of them reads all targets.
+        async with self._requesting:
+            found = await self._approvals.find_of_action(execution_id, action["key"])
+            return found if found is not None else await self._request(execution_id, action)
 
-    async def _ask(self, execution_id: int, action: Mapping[str, Any]) -> Approval:
+    async def _request(self, execution_id: int, action: Mapping[str, Any]) -> Approval:
         expires = action.get("expires_in")
         terms = ApprovalTerms(
             action.get("message") or "",
@@ -109,74 +114,83 @@ class ApprovalService:
             tuple(action.get("users") or ()),
         )
         salt = secrets.token_bytes(SALT_BYTES)
-        about = await self._approvals.load_subject(execution_id)
-        hash_ = await self._hash(about, salt)
+        subject = await self._approvals.load_subject(execution_id)
+        hash_ = await self._hash(subject, salt)
         return await self._ledger.request_approval(
             execution_id, action["key"], terms, hash_=hash_, salt=salt
         )
 
     async def show(self, approval: Approval) -> dict[str, Any]:
-        """The body of GET /approvals/{id}: the approval, and what would run where."""
-        about = await self._approvals.load_subject(approval.execution_id)
-        places = [
-            {"id": run.id, "name": run.name, "host": run.host}
-            for run in about.targets[:TARGETS_SHOWN]
-        ]
+        """Return the body of GET /approvals/{id}: the approval, and what would run where."""
+        subject = await self._approvals.load_subject(approval.execution_id)
+        authors = await self._approvals.authors(approval.execution_id)
+        judgement = subject.judgement or {"verdict": None, "findings": []}
         would_run = {
-            "job_name": about.job_name,
+            "job_name": subject.job_name,
             "actions": [
-                {name: said for name, said in action.items() if name != "pins"}
-                for action in about.actions
+                {field: value for field, value in action.items() if field != "pins"}
+                for action in subject.actions
             ],
-            "parameters": masked(about.parameters),
-            "policy": dict(about.policy),
-            "targets": places,
-            "total_targets": len(about.targets),
-            "authors": [
-                author.data() for author in await self._approvals.authors(approval.execution_id)
+            "parameters": masked(subject.parameters),
+            "policy": dict(subject.policy),
+            "targets": [
+                {"id": run.id, "name": run.name, "host": run.host}
+                for run in subject.targets[:TARGETS_SHOWN]
             ],
-            "verdict": about.judgement["verdict"] if about.judgement is not None else None,
-            "findings": about.judgement["findings"] if about.judgement is not None else [],
+            "total_targets": len(subject.targets),
+            "authors": [author.data() for author in authors],
+            "verdict": judgement["verdict"],
+            "findings": judgement["findings"],
         }
         return {**approval.data(), "would_run": would_run}
 
     async def decide(self, approval: Approval, ruling: Ruling) -> Approval:
-        """Count what somebody says; with the last word that it takes, what waits goes on, begins or ends. Raises as `Ledger.decide`.
+        """Count a decision; the last one that is needed lets the runs continue, or ends them.
 
-        Where something else would run by now than what was asked about, it is not approved, but expires: Conflict("approval_expired").
+        If what would run has changed since the request, it is not approved, but expires:
+        Conflict("approval_expired"). Raises as `Ledger.decide`.
         """
         if not ruling.approve or not approval.status.pending:
             return await self._ledger.decide(approval.id, ruling)
-        about = await self._approvals.load_subject(approval.execution_id)
-        if not await self._unchanged(approval, about):
+        subject = await self._approvals.load_subject(approval.execution_id)
+        if not await self._is_unchanged(approval, subject):
             await self._ledger.expire_changed(approval.id)
-            words = "what would run has changed since it was asked (a target, perhaps): launch it again, and it is asked anew"
-            raise Conflict("approval_expired", f"Approval {approval.id} has expired: {words}.")
-        return await self._ledger.decide(
-            approval.id, replace(ruling, requester=await self._requester(about))
-        )
+            raise Conflict(
+                "approval_expired",
+                f"Approval {approval.id} has expired: what would run has changed since it was "
+                "requested (a target, perhaps). Launch it again to request a new approval.",
+            )
+        requester = await self._find_requester(subject)
+        return await self._ledger.decide(approval.id, replace(ruling, requester=requester))
 
-    async def _requester(self, about: AskedAbout) -> Requester | None:
-        """Of what nobody asked for in a request, such as a firing: the person behind its owner. By name he is known anyway."""
-        if about.requester is not None or self._standing is None:
+    async def _find_requester(self, subject: AskedAbout) -> Requester | None:
+        """Return who requested an execution that did not come from a request, such as a firing.
+
+        That is the human behind the owner of it; the name alone is known to the ledger already.
+        """
+        if subject.requester is not None or self._current_principal is None:
             return None
-        who = await self._standing(
-            about.requested_by, cast("PrincipalKind", about.requested_by_kind)
+        principal = await self._current_principal(
+            subject.requested_by, cast("PrincipalKind", subject.requested_by_kind)
         )
-        return None if who is None else replace(Requester.from_principal(who), kind=None)
+        return (
+            None if principal is None else replace(Requester.from_principal(principal), kind=None)
+        )
 
-    async def _unchanged(self, approval: Approval, about: AskedAbout) -> bool:
+    async def _is_unchanged(self, approval: Approval, subject: AskedAbout) -> bool:
         salt = await self._approvals.salt(approval.id)
         if salt is None:
-            return True  # asked by a release that made no hash
-        return await self._hash(about, salt) == approval.hash
+            return True  # requested by a release that computed no hash
+        return await self._hash(subject, salt) == approval.hash
 
-    async def _hash(self, about: AskedAbout, salt: bytes) -> str:
-        known = await self._targets.get_many([run.id for run in about.targets])
-        # One that is gone stands as a retry would take it: by what its run says of it.
+    async def _hash(self, subject: AskedAbout, salt: bytes) -> str:
+        inventory = await self._targets.get_many([run.id for run in subject.targets])
+        # A target that was removed is taken from its run, as for a retry.
         targets = [
-            known.get(run.id) or Target(run.id, run.name, run.host, 22, Transport.SSH)
-            for run in about.targets
+            inventory.get(run.id) or Target(run.id, run.name, run.host, 22, Transport.SSH)
+            for run in subject.targets
         ]
-        values = self._vault.open_parameters(about.uuid, about.parameters)
-        return fingerprint(about.job_name, about.actions, values, about.policy, targets, salt=salt)
+        values = self._vault.open_parameters(subject.uuid, subject.parameters)
+        return fingerprint(
+            subject.job_name, subject.actions, values, subject.policy, targets, salt=salt
+        )

@@ -1,4 +1,4 @@
-"""Preview: what a launch would do, without doing any of it: nothing is written, no machine is asked."""
+"""Preview what a launch would do; nothing is written, and no machine is contacted."""
 
 from __future__ import annotations
 
@@ -22,71 +22,78 @@ from opsjobs.store.launch_history import LaunchHistory, load_launch_history
 from opsjobs.store.transaction import Database
 
 COMMANDS_MAX = 2_000
-"""Of a preview: the first targets' with all of their actions."""
+"""Commands in a preview: those of the first targets, with all of their actions."""
 
-_LATER = ("actions.", "execution.", "run.")
+_KNOWN_LATER = ("actions.", "execution.", "run.")
+"""Prefixes of names whose values only a run has."""
 
 
 async def preview(launcher: Launcher, database: Database, order: LaunchOrder) -> dict[str, Any]:
-    """The body of an answer: targets, waves, commands, changes since the last execution, an estimate. Refuses what a launch would."""
-    order = await launcher.with_values(order)
-    targets = await launcher.selected(order)
-    planned = launcher.planned(order, targets)
-    actions = await launcher.frozen(order, targets)
-    await launcher.secrets.check(order, targets)
-    judged = await launcher.judged(actions, order, planned.targets)
-    said = judged.judgement.data() if judged is not None else {"verdict": None, "findings": []}
-    before = (
-        await load_launch_history(database, order.job_id)
-        if order.job_id is not None
-        else LaunchHistory()
-    )
-    shown = list(islice(_commands(order, planned.targets, actions), COMMANDS_MAX))
+    """Return the body of the answer; raises what a launch would raise.
+
+    It has the targets, the waves, the commands, the changes since the last execution and an
+    estimate of the duration.
+    """
+    order = await launcher.bind_parameters(order)
+    targets = await launcher.select_targets(order)
+    planned = launcher.plan_runs(order, targets)
+    actions = await launcher.freeze_actions(order, targets)
+    await launcher.job_secrets.check(order, targets)
+    safety = await launcher.check_safety(actions, order, planned.targets)
+    history = LaunchHistory()
+    if order.job_id is not None:
+        history = await load_launch_history(database, order.job_id)
+    commands = list(islice(_render_commands(order, planned.targets, actions), COMMANDS_MAX))
     return {
         "targets": [
             {"id": target.id, "name": target.name, "host": target.host}
             for target in planned.targets
         ],
         "waves": _waves(planned),
-        "commands": shown,
-        "commands_total": _total(actions, planned.targets),
+        "commands": commands,
+        "commands_total": _count_commands(actions, planned.targets),
         "parameters": {
             name: "***" if is_secret(value) else value for name, value in order.parameters.items()
         },
-        **said,
-        "changes": _changes(before, planned.targets),
-        "estimate": _estimate(before, planned),
+        **(safety.judgement.data() if safety is not None else {"verdict": None, "findings": []}),
+        "changes": _changes(history, planned.targets),
+        "estimate": _estimate(history, planned),
     }
 
 
 def _waves(planned: Plan) -> list[list[str]]:
     starts = [0, *planned.waves]
     return [
-        [t.name for t in planned.targets[a:b]] for a, b in zip(starts, planned.waves, strict=False)
+        [target.name for target in planned.targets[start:end]]
+        for start, end in zip(starts, planned.waves, strict=False)
     ]
 
 
-def _changes(before: LaunchHistory, targets: Sequence[Target]) -> dict[str, Any]:
+def _changes(history: LaunchHistory, targets: Sequence[Target]) -> dict[str, Any]:
     now = {target.id: target.name for target in targets}
-    if before.execution is None:
+    if history.execution is None:
         return {"since": None, "added": list(now.values()), "removed": []}
     return {
-        "since": before.execution,
-        "added": [name for key, name in now.items() if key not in before.targets],
-        "removed": [name for key, name in before.targets.items() if key not in now],
+        "since": history.execution,
+        "added": [name for key, name in now.items() if key not in history.targets],
+        "removed": [name for key, name in history.targets.items() if key not in now],
     }
 
 
-def _estimate(before: LaunchHistory, planned: Plan) -> dict[str, Any]:
-    """How long it will take, if each target takes what it took: as many rounds as the window makes of each wave."""
-    if before.seconds is None:
-        return {"seconds": None, "executions": before.executions}
-    sizes = [b - a for a, b in zip([0, *planned.waves], planned.waves, strict=False)]
+def _estimate(history: LaunchHistory, planned: Plan) -> dict[str, Any]:
+    """Estimate the duration from the past duration of a run.
+
+    Each wave takes as many rounds as it has windows of parallel runs.
+    """
+    if history.seconds is None:
+        return {"seconds": None, "executions": history.executions}
+    starts = [0, *planned.waves]
+    sizes = [end - start for start, end in zip(starts, planned.waves, strict=False)]
     rounds = sum(-(-size // planned.window) for size in sizes)
-    return {"seconds": round(before.seconds * rounds, 1), "executions": before.executions}
+    return {"seconds": round(history.seconds * rounds, 1), "executions": history.executions}
 
 
-def _commands(
+def _render_commands(
     order: LaunchOrder, targets: Sequence[Target], actions: Sequence[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     secrets = frozenset(name for name, value in order.parameters.items() if is_secret(value))
@@ -101,67 +108,60 @@ def _commands(
                 continue
             try:
                 rendered = rendering.render(
-                    values, target.capabilities.quoting, value=_value(values)
+                    values, target.capabilities.quoting, value=_lookup(values)
                 )
             except (TemplateFault, Unquotable) as wrong:
                 raise Invalid(
                     "quoted_parameter", f"{action['key']} on {target.name}: {wrong}."
                 ) from None
-            yield {"target": target.name, "action": action["key"], "command": in_words(rendered)}
+            yield {"target": target.name, "action": action["key"], "command": describe(rendered)}
+
+
+def _count_commands(actions: Sequence[Mapping[str, Any]], targets: Sequence[Target]) -> int:
+    every = frozenset(target.id for target in targets)
+    chosen = [_only(action) for action in actions]
+    return sum(len(every if only is None else every & only) for only in chosen)
 
 
 def _only(action: Mapping[str, Any]) -> frozenset[str] | None:
-    """Return the ids of the targets that the action is for; None: of all."""
+    """Return the ids of the targets that the action is for; None: all targets."""
     return None if action.get("target_ids") is None else frozenset(action["target_ids"])
 
 
-def _total(actions: Sequence[Mapping[str, Any]], targets: Sequence[Target]) -> int:
-    every = frozenset(target.id for target in targets)
-    return sum(
-        len(every if (only := _only(action)) is None else every & only) for action in actions
-    )
-
-
 def _values(order: LaunchOrder, target: Target) -> dict[str, Any]:
-    of_target = {
-        "name": target.name,
-        "host": target.host,
-        "platform": target.platform,
-        "labels": dict(target.labels),
-    }
     return {
         "parameters": dict(order.parameters),
-        "target": of_target,
+        "target": {
+            "name": target.name,
+            "host": target.host,
+            "platform": target.platform,
+            "labels": dict(target.labels),
+        },
         "job": {"name": order.job_name},
     }
 
 
-def _value(values: Mapping[str, Any]) -> Callable[[str], str | None]:
-    """What is known before a launch; what only a run will know stays as it is written."""
+def _lookup(values: Mapping[str, Any]) -> Callable[[str], str | None]:
+    """Return a lookup of names; what only a run has stays as it is written."""
     known = text_lookup(values)
-    return lambda name: f"${{{name}}}" if name.startswith(_LATER) else known(name)
+    return lambda name: f"${{{name}}}" if name.startswith(_KNOWN_LATER) else known(name)
 
 
-def in_words(action: Mapping[str, Any]) -> str:
-    """A rendered action as one line or more for people."""
+def describe(action: Mapping[str, Any]) -> str:
+    """Return a rendered action in words, on one line or more."""
     match action["type"]:
         case "command":
             return str(action["command"])
         case "script":
-            body = (
-                action["script"].encode()
-                if action["script"] is not None
-                else base64.b64decode(action["script_base64"])
+            script = action["script"]
+            size = len(
+                script.encode() if script is not None else base64.b64decode(action["script_base64"])
             )
-            return " ".join(
-                [
-                    action["interpreter"],
-                    f"<a script of {len(body)} bytes>",
-                    *map(shlex.quote, action["args"]),
-                ]
-            )
+            arguments = map(shlex.quote, action["args"])
+            return " ".join([action["interpreter"], f"<a script of {size} bytes>", *arguments])
         case "file_transfer":
-            return f"{action['direction']} {action['source']} to {action['destination'] or 'the artifacts'}"
+            destination = action["destination"] or "the artifacts"
+            return f"{action['direction']} {action['source']} to {destination}"
         case "wait":
             return f"wait {action['duration']}"
         case "approval":

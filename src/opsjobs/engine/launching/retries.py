@@ -1,11 +1,14 @@
-"""Again: a new execution for runs that did not end well, from where they went wrong; through the same door as every launch."""
+"""Retry runs of an ended execution, and revive dead letters, as a new execution.
+
+It continues where the runs failed, and is launched through the same door as all others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from opsjobs.engine.launching.launch import Launched, Launcher
@@ -25,19 +28,20 @@ from opsjobs.store.ledger import Ledger, NewExecution
 from opsjobs.store.retry_source import Parents, check_not_retried
 from opsjobs.store.transaction import Connection, Database
 
-# Executions that one revive makes at most: they are one transaction, and none of ours is long.
 REVIVED_MAX = 100
+"""Executions that one revive makes: they are one transaction, which has to be short."""
 
 
 @dataclass(frozen=True, slots=True)
 class Revived:
-    """The executions that were made. `more`: the filter fits letters that are left for another revive."""
+    """The executions that a revive made."""
 
     executions: Sequence[Execution]
     more: bool
+    """True if matching letters are left for another revive."""
 
     def data(self) -> dict[str, Any]:
-        """The body of the answer."""
+        """Return the body of the answer."""
         return {
             "executions": [execution.data() for execution in self.executions],
             "more": self.more,
@@ -45,7 +49,11 @@ class Revived:
 
 
 class RetryService:
-    """What was frozen at the parent's launch stays: actions, parameters, policy, version. The targets are as they are now."""
+    """Launch retries and revivals.
+
+    They keep what was frozen at the parent's launch: actions, parameters, policy and version. The
+    targets are as they are now.
+    """
 
     def __init__(
         self, launcher: Launcher, *, database: Database, ledger: Ledger, targets: Targets
@@ -67,29 +75,25 @@ class RetryService:
         bounds: Bounds = NO_BOUNDS,
         idem: IdempotentRequest | None = None,
     ) -> Launched:
-        """A new execution of these runs of one that has ended. Those that are dead letters are answered by it.
+        """Launch a new execution of these runs; it answers those that are dead letters.
 
-        Raises NotFound, Conflict (it has not ended, its job is gone, it was retried before), Invalid (nothing to retry, no such
-        target), Forbidden where its job or one of the targets, as they are now, is out of bounds.
+        Raises NotFound, Conflict (the execution has not ended, its job was deleted, the runs were
+        retried before), Invalid (nothing to retry, no such target), and Forbidden if its job or one
+        of the targets, as they are now, is out of bounds.
         """
-        by: dict[str, Any] = {"requested_by": requested_by, "requested_by_kind": requested_by_kind}
-        parent, runs, new = await self._drafted(ref, draft, bounds, **by)
+        parent, runs, new = await self._draft(
+            ref, draft, bounds, requested_by=requested_by, requested_by_kind=requested_by_kind
+        )
 
-        async def revive(connection: Connection, execution: Execution) -> None:
+        async def answer_letters(connection: Connection, execution: Execution) -> None:
             if not draft.again:
-                await check_not_retried(
-                    connection, parent.id, [run.target.id for run in runs], execution.id
-                )
-            ids = [run.id for run in runs]
-            answered = await dead_letters.answer(
-                connection, ids, "revived", by=requested_by, reason=draft.reason
-            )
-            if answered:
-                await dead_letters.record_answers(connection, "revived", answered, draft.reason)
+                targets = [run.target.id for run in runs]
+                await check_not_retried(connection, parent.id, targets, execution.id)
+            answered = await _answer_letters(connection, runs, requested_by, draft.reason)
             await dead_letters.record_revived(connection, sorted(answered), execution.id)
 
-        with _its_job_is_there(parent):
-            return await self._launcher.start(new, idem, also=revive)
+        with _refuse_deleted_job(parent):
+            return await self._launcher.start(new, idem, also=answer_letters)
 
     async def preview(
         self,
@@ -100,11 +104,14 @@ class RetryService:
         requested_by_kind: IdentityKind,
         bounds: Bounds = NO_BOUNDS,
     ) -> dict[str, Any]:
-        """Return what a retry would be for, and by which retries it was done before. Raises as `retry`, but for those."""
-        parent, runs, new = await self._drafted(
+        """Return what a retry would run, and the earlier retries of these runs.
+
+        Raises as `retry`, but not for runs that were retried before.
+        """
+        parent, runs, new = await self._draft(
             ref, draft, bounds, requested_by=requested_by, requested_by_kind=requested_by_kind
         )
-        before = await self._parents.retries(parent.id, [run.target.id for run in runs])
+        retries = await self._parents.retries(parent.id, [run.target.id for run in runs])
         return {
             "execution": parent.id,
             "targets": [
@@ -116,28 +123,25 @@ class RetryService:
                 for run in runs
             ],
             "total_targets": len(runs),
-            "retries": [{"id": row["id"], "status": row["status"]} for row in before],
+            "retries": [{"id": row["id"], "status": row["status"]} for row in retries],
             "needs_approval": new.approval is not None,
         }
 
-    async def _drafted(
+    async def _draft(
         self, ref: str, draft: RetryDraft, bounds: Bounds, **by: Any
     ) -> tuple[Parent, Sequence[PastRun], NewExecution]:
-        """The execution that is retried, the runs that are meant, and what would be written."""
+        """Return the execution to retry, the chosen runs, and what would be written."""
         parent = await self._parents.get(ref)
         if not parent.ended:
-            detail = f"Execution {parent.id} has not ended: wait for its end, or cancel it, and retry then."
-            raise Conflict("execution_not_ended", detail)
-        runs = _meant(parent, await self._parents.runs(parent.id), draft)
-        known = await self._targets.get_many([run.target.id for run in runs])
-        await self._check_bounds(bounds, [parent], runs, known)
-        return (
-            parent,
-            runs,
-            await self._heir(
-                parent, runs, known, reason=draft.reason, override=draft.override, **by
-            ),
-        )
+            raise Conflict(
+                "execution_not_ended",
+                f"Execution {parent.id} has not ended: wait for its end or cancel it, then retry.",
+            )
+        runs = _choose_runs(parent, await self._parents.runs(parent.id), draft)
+        inventory = await self._targets.get_many([run.target.id for run in runs])
+        await self._check_bounds(bounds, [parent], runs, inventory)
+        by |= {"reason": draft.reason, "override": draft.override}
+        return parent, runs, await self._draft_retry(parent, runs, inventory, **by)
 
     async def revive(
         self,
@@ -150,60 +154,55 @@ class RetryService:
         idem: IdempotentRequest | None = None,
         at_most: int = REVIVED_MAX,
     ) -> Revived | Answer:
-        """A new execution for each that has dead letters within reach meant by the draft; each letter is revived once.
+        """Launch a new execution for each one with matching dead letters; answer each letter once.
 
-        `at_most`: executions that are made, up to 100.
+        Only letters within `reach` match. `at_most`: the number of new executions, up to 100.
 
-        Raises NotFound or Conflict where it is for ids of which none is left (others were quicker), or a job is gone; Forbidden
-        where a job or a target, as they are now, is out of bounds.
+        Raises NotFound or Conflict if the draft has ids of which none is left (others answered
+        them), or a job was deleted; Forbidden if a job or a target, as they are now, is out of
+        bounds.
         """
         found = await self._letters.find(draft, reach)
         by_execution = {
-            key: list(runs) for key, runs in groupby(found, key=lambda run: run.execution_id)
+            execution: list(runs)
+            for execution, runs in groupby(found, key=lambda run: run.execution_id)
         }
-        meant: dict[int, list[PastRun]] = dict(
-            list(by_execution.items())[: min(at_most, REVIVED_MAX)]
-        )
-        parents = await self._parents.get_many(meant)
-        known = await self._targets.get_many(
-            [run.target.id for runs in meant.values() for run in runs]
-        )
-        await self._check_bounds(
-            bounds, parents, [run for runs in meant.values() for run in runs], known
-        )
-        why: dict[str, Any] = {"requested_by": requested_by, "requested_by_kind": requested_by_kind}
-        why |= {"reason": draft.reason, "override": draft.override}
-        # Judged before the transaction, whose launches then are known.
-        heirs = {
-            parent.id: await self._heir(parent, meant[parent.id], known, **why)
+        chosen = dict(islice(by_execution.items(), min(at_most, REVIVED_MAX)))
+        chosen_runs = [run for runs in chosen.values() for run in runs]
+        parents = await self._parents.get_many(chosen)
+        inventory = await self._targets.get_many([run.target.id for run in chosen_runs])
+        await self._check_bounds(bounds, parents, chosen_runs, inventory)
+        by: dict[str, Any] = {
+            "requested_by": requested_by,
+            "requested_by_kind": requested_by_kind,
+            "reason": draft.reason,
+            "override": draft.override,
+        }
+        # Vetted before the transaction, so that it is short.
+        drafted = {
+            parent.id: await self._draft_retry(parent, chosen[parent.id], inventory, **by)
             for parent in parents
         }
 
         async def write(connection: Connection) -> Revived:
-            ids = [run.id for runs in meant.values() for run in runs]
-            won = await dead_letters.answer(
-                connection, ids, "revived", by=requested_by, reason=draft.reason
-            )
-            if not won and draft.ids is not None:
+            answered = await _answer_letters(connection, chosen_runs, requested_by, draft.reason)
+            if not answered and draft.ids is not None:
                 raise await dead_letters.refusal(connection, draft.ids, reach)
-            if won:
-                await dead_letters.record_answers(connection, "revived", won, draft.reason)
-            made: list[Execution] = []
+            executions: list[Execution] = []
             for parent in parents:
-                if runs := [run for run in meant[parent.id] if run.id in won]:
-                    all_won = len(runs) == len(meant[parent.id])
-                    new = (
-                        heirs[parent.id]
-                        if all_won
-                        else await self._heir(parent, runs, known, **why)
-                    )
-                    made.append(await self._revived(connection, parent, new))
-            return Revived(made, len(by_execution) > len(meant))
+                runs = [run for run in chosen[parent.id] if run.id in answered]
+                if not runs:
+                    continue
+                new = drafted[parent.id]
+                if len(runs) < len(chosen[parent.id]):
+                    new = await self._draft_retry(parent, runs, inventory, **by)
+                executions.append(await self._launch_revived(connection, parent, new))
+            return Revived(executions, more=len(by_execution) > len(chosen))
 
         done = await idempotency.once(
             self._database, idem, write, lambda revived: Answer(202, None, revived.data())
         )
-        self._launcher.notify(list(known.values()))
+        self._launcher.notify(list(inventory.values()))
         return done
 
     async def _check_bounds(
@@ -211,20 +210,23 @@ class RetryService:
         bounds: Bounds,
         parents: Sequence[Parent],
         runs: Sequence[PastRun],
-        known: Mapping[str, Target],
+        inventory: Mapping[str, Target],
     ) -> None:
-        """Raises Forbidden. A target that was removed since has no labels: only who may go everywhere does it again."""
+        """Raise Forbidden if a job or a target is out of bounds.
+
+        A target that was removed has no labels: only a caller without a scope may retry it.
+        """
         if bounds.act.everywhere:
             return
         jobs = {parent.job_id for parent in parents if parent.job_id is not None}
         for job_id, labels in (await self._parents.labels_of_jobs(jobs)).items():
             bounds.check_labels(labels, f"Job {job_id}")
-        bounds.check_targets([known.get(run.target.id) or _gone(run) for run in runs])
+        bounds.check_targets([inventory.get(run.target.id) or _removed_target(run) for run in runs])
 
-    async def _revived(
+    async def _launch_revived(
         self, connection: Connection, parent: Parent, new: NewExecution
     ) -> Execution:
-        with _its_job_is_there(parent):
+        with _refuse_deleted_job(parent):
             async with connection.pipeline():
                 execution = await self._ledger.launch(connection, new)
         await dead_letters.record_revived(
@@ -232,19 +234,19 @@ class RetryService:
         )
         return execution
 
-    async def _heir(
+    async def _draft_retry(
         self,
         parent: Parent,
         runs: Sequence[PastRun],
-        known: Mapping[str, Target],
+        inventory: Mapping[str, Target],
         *,
         requested_by: str,
         requested_by_kind: IdentityKind,
         reason: str | None,
         override: str | None,
     ) -> NewExecution:
-        targets = [known.get(run.target.id) or _gone(run) for run in runs]
-        values = self._launcher.opened(parent.uuid, parent.parameters)
+        targets = [inventory.get(run.target.id) or _removed_target(run) for run in runs]
+        values = self._launcher.open_parameters(parent.uuid, parent.parameters)
         order = replace(_order(parent, reason), parameters=values, override=override)
         new = self._launcher.draft(
             order,
@@ -254,46 +256,58 @@ class RetryService:
             requested_by=requested_by,
             requested_by_kind=requested_by_kind,
         )
-        heirs = {run.target.id: run.id for run in runs}
         new = replace(
             new,
             actions=list(parent.actions),
             policy=dict(parent.policy),
             parent=parent.id,
-            retried_runs=heirs,
+            retried_runs={run.target.id: run.id for run in runs},
         )
-        return await self._launcher.asking(new, order)
+        return await self._launcher.vet(new, order)
 
 
-def _meant(parent: Parent, runs: Sequence[PastRun], draft: RetryDraft) -> Sequence[PastRun]:
-    """The runs that a retry is to take the place of. Raises Invalid."""
+async def _answer_letters(
+    connection: Connection, runs: Sequence[PastRun], by: str, reason: str | None
+) -> Collection[int]:
+    """Mark those of these runs that are dead letters as revived; return their ids."""
+    ids = [run.id for run in runs]
+    answered = await dead_letters.answer(connection, ids, "revived", by=by, reason=reason)
+    if answered:
+        await dead_letters.record_answers(connection, "revived", answered, reason)
+    return answered
+
+
+def _choose_runs(parent: Parent, runs: Sequence[PastRun], draft: RetryDraft) -> Sequence[PastRun]:
+    """Return the runs that the draft chooses. Raises Invalid."""
     if draft.targets is not None:
-        return _named(parent, runs, draft.targets)
+        return _choose_by_target(parent, runs, draft.targets)
     assert draft.which is not None, "one of the two is given"
-    if meant := [run for run in runs if run.fits(draft.which)]:
-        return meant
-    words = f"No run of execution {parent.id} ended {draft.which.value}: it is {parent.status}, see its /targets."
-    if draft.which is Which.NOT_STARTED:
-        words = f"Every run of execution {parent.id} was started: see its /targets."
-    raise Invalid(
-        "nothing_to_retry", words, errors=[FieldError("/which", words, "nothing_to_retry")]
+    chosen = [run for run in runs if run.fits(draft.which)]
+    if chosen:
+        return chosen
+    detail = (
+        f"No run of execution {parent.id} ended {draft.which.value}: "
+        f"it is {parent.status}, see its /targets."
     )
+    if draft.which is Which.NOT_STARTED:
+        detail = f"Every run of execution {parent.id} was started: see its /targets."
+    error = FieldError("/which", detail, "nothing_to_retry")
+    raise Invalid("nothing_to_retry", detail, errors=[error])
 
 
-def _named(parent: Parent, runs: Sequence[PastRun], targets: Sequence[str]) -> Sequence[PastRun]:
+def _choose_by_target(
+    parent: Parent, runs: Sequence[PastRun], targets: Sequence[str]
+) -> Sequence[PastRun]:
     by_ref = {run.target.name: run for run in runs} | {run.target.id: run for run in runs}
     faults: list[FieldError] = []
     for position, ref in enumerate(targets):
-        if (run := by_ref.get(ref)) is None:
-            words, code = f"Execution {parent.id} has no target {ref[:60]!r}.", "unknown_target"
+        run, pointer = by_ref.get(ref), f"/targets/{position}"
+        if run is None:
+            detail = f"Execution {parent.id} has no target {ref[:60]!r}."
+            faults.append(FieldError(pointer, detail, "unknown_target"))
         elif not run.fits(Which.UNSUCCESSFUL):
-            words, code = (
-                f"{run.target.name} has succeeded in execution {parent.id}.",
-                "nothing_to_retry",
-            )
-        else:
-            continue
-        faults.append(FieldError(f"/targets/{position}", words, code))
+            detail = f"{run.target.name} has succeeded in execution {parent.id}."
+            faults.append(FieldError(pointer, detail, "nothing_to_retry"))
     if faults:
         raise Invalid(faults[0].code, f"{faults[0].detail} See its /targets.", errors=faults)
     wanted = {by_ref[ref].id for ref in targets}
@@ -301,7 +315,7 @@ def _named(parent: Parent, runs: Sequence[PastRun], targets: Sequence[str]) -> S
 
 
 def _order(parent: Parent, reason: str | None) -> LaunchOrder:
-    """What is planned by: the parent's policy, over runs that come in its order."""
+    """Return the order to plan by: the parent's policy; its runs stay in their order."""
     policy = Policy.model_validate({**parent.policy, "order": "inventory"})
     return LaunchOrder(
         (),
@@ -315,15 +329,20 @@ def _order(parent: Parent, reason: str | None) -> LaunchOrder:
     )
 
 
-def _gone(run: PastRun) -> Target:
-    """A target that was removed since: its run says so, as of one that is removed just after a launch."""
+def _removed_target(run: PastRun) -> Target:
+    """Return a target that was removed from the inventory, as its run recorded it.
+
+    The new run ends as one whose target is removed just after a launch.
+    """
     return Target(run.target.id, run.target.name, run.target.host, 22, Transport.SSH, zone=run.zone)
 
 
 @contextmanager
-def _its_job_is_there(parent: Parent) -> Iterator[None]:
+def _refuse_deleted_job(parent: Parent) -> Iterator[None]:
     try:
         yield
     except NotFound:
-        detail = f"Job {parent.job_name!r} of execution {parent.id} was deleted: what is gone is not done again."
-        raise Conflict("job_deleted", detail) from None
+        raise Conflict(
+            "job_deleted",
+            f"Job {parent.job_name!r} of execution {parent.id} was deleted: it cannot be retried.",
+        ) from None

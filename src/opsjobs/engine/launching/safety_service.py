@@ -1,4 +1,4 @@
-"""Judging: what the safety check says of a job when it is stored, and again of what really runs when it is launched."""
+"""Run the safety check: when a job is stored, and at launch for what will really run."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from opsjobs.safety.job_inputs import JobText, texts_of
 from opsjobs.safety.policy import SafetyPolicies
 from opsjobs.safety.program import UNKNOWN
 
-KEPT = 10_000
+CACHED_MAX = 10_000
 FINDINGS_MAX = 100
 COUNT_SECONDS = 10.0
+"""Time for which the number of all targets is cached."""
 SHARE_TARGETS_MIN = 5
-"""Of fewer machines a share says nothing: one of one is all."""
+"""Targets below which the share of all targets means nothing: one of one is all."""
 TURN_SECONDS = 0.02
-"""After so long the texts of a launch let others have their turn."""
+"""Time after which the texts of one launch let other tasks have their turn."""
 _BLOCKED = "The safety check blocks it"
-_WAY_OUT = "Change it; who holds safety:override passes with override_safety: true and a reason."
+_WHAT_TO_DO = "Change it, or pass override_safety: true and a reason, which takes safety:override."
 
 
 class JudgeText(Protocol):
-    """`sandbox.pool.JudgePool.judge`."""
+    """The interface of `sandbox.pool.JudgePool.judge`."""
 
     async def __call__(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
         """Return what the rules find in this text. Raises Unavailable if it cannot be asked now."""
@@ -41,14 +42,17 @@ class JudgeText(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SafetyResult:
-    """What was found, and what an approval takes where one is needed for it."""
+    """The findings, and the requirements of the approval that they need."""
 
     judgement: SafetyJudgement
     approvals: Sequence[ApprovalPolicy] = ()
 
 
 class SafetyService:
-    """Each different text is judged once, and remembered by its hash."""
+    """Run the safety check for jobs and launches.
+
+    Each different text is judged once; the findings are cached by the digest of the question.
+    """
 
     def __init__(
         self,
@@ -61,12 +65,16 @@ class SafetyService:
         self._targets = targets
         self._clock = clock
         self._policies = policies or SafetyPolicies()
-        self._known: OrderedDict[bytes, tuple[Finding, ...]] = OrderedDict()
-        self._count = 0
+        self._cached: OrderedDict[bytes, tuple[Finding, ...]] = OrderedDict()
+        self._target_count = 0
         self._counted_at = float("-inf")
 
-    async def job(self, draft: JobDraft) -> SafetyJudgement:
-        """What is said of a job as it is written: by its tags, and with values as far as they are known. Where it runs, a launch says."""
+    async def check_job(self, draft: JobDraft) -> SafetyJudgement:
+        """Return the findings of a job as it is written.
+
+        They use its tags, and the default values of its parameters. Its targets count only at
+        launch.
+        """
         actions = with_check(
             draft.policy, [action.model_dump(mode="json") for action in draft.actions]
         )
@@ -75,9 +83,9 @@ class SafetyService:
         }
         declared = [p.name for p in draft.parameters if not p.secret]
         texts = texts_of(actions, values, (), job_name=draft.name, declared=declared)
-        return (await self._judged(texts, Context(labels=frozenset(draft.tags)))).judgement
+        return (await self._check(texts, Context(labels=frozenset(draft.tags)))).judgement
 
-    async def launch(
+    async def check_launch(
         self,
         actions: Sequence[Mapping[str, Any]],
         parameters: Mapping[str, Any],
@@ -86,14 +94,13 @@ class SafetyService:
         job_name: str,
         tags: Iterable[str] = (),
     ) -> SafetyResult:
-        """What is said of what will run: these frozen actions with these values, on these machines."""
+        """Return the findings of these frozen actions with these values on these targets."""
         labels = frozenset(tags) | _labels(targets)
         context = Context(labels, await self._share(len(targets)), len(targets))
-        return await self._judged(
-            texts_of(actions, parameters, targets, job_name=job_name), context, frozenset(tags)
-        )
+        texts = texts_of(actions, parameters, targets, job_name=job_name)
+        return await self._check(texts, context, frozenset(tags))
 
-    async def again(
+    async def check_target(
         self,
         actions: Sequence[Mapping[str, Any]],
         parameters: Mapping[str, Any],
@@ -103,62 +110,71 @@ class SafetyService:
         tags: Iterable[str] = (),
         targets: int = 1,
     ) -> SafetyJudgement:
-        """What is said, as of a launch, of what runs on this one of its `targets` machines, which was changed since."""
+        """Return the findings for one of the `targets` of a launch, changed since the launch."""
         context = Context(frozenset(tags) | _labels([target]), await self._share(targets), targets)
         texts = texts_of(actions, parameters, [target], job_name=job_name)
-        return (await self._judged(texts, context, frozenset(tags))).judgement
+        return (await self._check(texts, context, frozenset(tags))).judgement
 
-    async def _judged(
+    async def _check(
         self, texts: Iterable[JobText], context: Context, tags: frozenset[str] | None = None
     ) -> SafetyResult:
+        """Judge these texts; `tags`: the job's, if the texts have targets (None: they do not)."""
         found: dict[tuple[str, str, str], Finding] = {}
         become = False
-        async for text in _in_turns(texts, self._clock):
+        async for text in _yielding(texts, self._clock):
             become = become or text.become
-            # A text is judged by the machines that it runs on, and by how many the whole launch is for.
+            # The labels are those of the targets that the text runs on; the number of targets and
+            # their share are those of the whole launch.
             labels = context.labels if tags is None else tags | _labels(text.targets)
             here = replace(context, labels=labels, become=text.become)
             each = list({_labels([target]) for target in text.targets})
-            for finding in self._policies.apply(
-                (*text.said, *await self._of(text, here)), here, each
-            ):
+            findings = (*text.said, *await self._judge_text(text, here))
+            for finding in self._policies.apply(findings, here, each):
                 placed = replace(finding, pointer=text.pointer)
-                before = found.get(key := (placed.pointer, placed.rule, placed.excerpt))
+                key = (placed.pointer, placed.rule, placed.excerpt)
+                before = found.get(key)
                 if before is None or before.severity.rank < placed.severity.rank:
                     found[key] = placed
         whole = replace(context, become=become)
-        findings = [*found.values(), *self._policies.floor(whole)]
-        worst_first = sorted(findings, key=lambda finding: -finding.severity.rank)
+        worst_first = sorted(
+            [*found.values(), *self._policies.floor(whole)],
+            key=lambda finding: -finding.severity.rank,
+        )
         return SafetyResult(
             SafetyJudgement(tuple(worst_first[:FINDINGS_MAX])), self._policies.approval(whole)
         )
 
-    async def _of(self, text: JobText, context: Context) -> tuple[Finding, ...]:
-        asked = SafetyQuestion(
+    async def _judge_text(self, text: JobText, context: Context) -> tuple[Finding, ...]:
+        question = SafetyQuestion(
             text.interpreter, text.text, context, text.arguments, text.variables, UNKNOWN
         )
-        key = asked.digest
-        if key in self._known:
-            self._known.move_to_end(key)
-            return self._known[key]
-        found = await self._judge(asked)
+        key = question.digest
+        if key in self._cached:
+            self._cached.move_to_end(key)
+            return self._cached[key]
+        found = await self._judge(question)
         if any(finding.rule == UNJUDGED for finding in found):
-            return found  # it is asked again, some time later
-        self._known[key] = found
-        if len(self._known) > KEPT:
-            self._known.popitem(last=False)
+            return found  # not cached: the next launch tries again
+        self._cached[key] = found
+        if len(self._cached) > CACHED_MAX:
+            self._cached.popitem(last=False)
         return found
 
     async def _share(self, targets: int) -> float:
+        """Return the share of all targets that this number is."""
         if targets < SHARE_TARGETS_MIN:
             return 0.0
         if self._clock.monotonic() - self._counted_at > COUNT_SECONDS:
-            self._count, self._counted_at = await self._targets.count(), self._clock.monotonic()
-        return min(targets / max(self._count, 1), 1.0)
+            self._target_count = await self._targets.count()
+            self._counted_at = self._clock.monotonic()
+        return min(targets / max(self._target_count, 1), 1.0)
 
 
-async def _in_turns(texts: Iterable[JobText], clock: Clock) -> AsyncIterator[JobText]:
-    """Pass the texts on, and let others have their turn: of many actions for many machines they take a while to be made."""
+async def _yielding(texts: Iterable[JobText], clock: Clock) -> AsyncIterator[JobText]:
+    """Pass the texts on, and yield to other tasks now and then.
+
+    It takes a while to make the texts of many actions for many targets.
+    """
     began = clock.monotonic()
     for text in texts:
         yield text
@@ -167,49 +183,50 @@ async def _in_turns(texts: Iterable[JobText], clock: Clock) -> AsyncIterator[Job
             began = clock.monotonic()
 
 
-def refuse_blocked(judgement: SafetyJudgement, *, before: str = "") -> None:
-    """Raises Invalid("safety_blocked") with the findings that block. `before`: of the pointers, where it is a job among others."""
+def refuse_blocked(judgement: SafetyJudgement, *, prefix: str = "") -> None:
+    """Raise Invalid("safety_blocked") if findings block it.
+
+    `prefix`: the pointer of the job, if it is one of many in the request.
+    """
     blocked = [finding for finding in judgement.findings if finding.severity is SafetyVerdict.BLOCK]
     if not blocked:
         return
-    errors = [FieldError(before + f.pointer, _words(f), f.rule) for f in blocked]
-    raise Invalid("safety_blocked", f"{_BLOCKED}: {_words(blocked[0])}. {_WAY_OUT}", errors=errors)
+    errors = [FieldError(prefix + f.pointer, _describe(f), f.rule) for f in blocked]
+    detail = f"{_BLOCKED}: {_describe(blocked[0])}. {_WHAT_TO_DO}"
+    raise Invalid("safety_blocked", detail, errors=errors)
 
 
-def in_words(judgement: SafetyJudgement) -> str:
-    """Why it needs an approval, in a sentence."""
+def describe_needed_approval(judgement: SafetyJudgement) -> str:
+    """Return why an approval is needed; empty if none is."""
     needs = [
         finding
         for finding in judgement.findings
         if finding.severity is SafetyVerdict.NEEDS_APPROVAL
     ]
+    if not needs:
+        return ""
     more = f" ({len(needs) - 1} more)" if len(needs) > 1 else ""
-    return f"the safety check asks: {_words(needs[0])}{more}" if needs else ""
+    return f"the safety check asks for an approval: {_describe(needs[0])}{more}"
 
 
-def refused_in_words(judgement: SafetyJudgement) -> str | None:
-    """Why it may not run without somebody's word, in a sentence; None where it may."""
+def describe_refusal(judgement: SafetyJudgement) -> str | None:
+    """Return why it may not run without an approval or an override; None if it may."""
     blocked = [finding for finding in judgement.findings if finding.severity is SafetyVerdict.BLOCK]
-    return (
-        f"the safety check blocks it: {_words(blocked[0])}"
-        if blocked
-        else in_words(judgement) or None
-    )
+    if blocked:
+        return f"the safety check blocks it: {_describe(blocked[0])}"
+    return describe_needed_approval(judgement) or None
 
 
-def unjudged_in_words(judgement: SafetyJudgement | None) -> str | None:
-    """Why the safety check could not judge it, in a sentence; None if it could."""
-    unjudged = (
-        [finding for finding in judgement.findings if finding.rule == UNJUDGED]
-        if judgement is not None
-        else []
-    )
-    return f"the safety check cannot judge it: {_words(unjudged[0])}" if unjudged else None
+def describe_unjudged(judgement: SafetyJudgement | None) -> str | None:
+    """Return why the safety check could not judge it; None if it could."""
+    findings = judgement.findings if judgement is not None else ()
+    unjudged = [finding for finding in findings if finding.rule == UNJUDGED]
+    return f"the safety check cannot judge it: {_describe(unjudged[0])}" if unjudged else None
 
 
-def _words(finding: Finding) -> str:
-    where = f" ({finding.excerpt})" if finding.excerpt else ""
-    return f"{finding.rule}: {finding.reason.rstrip('.')}{where}"
+def _describe(finding: Finding) -> str:
+    excerpt = f" ({finding.excerpt})" if finding.excerpt else ""
+    return f"{finding.rule}: {finding.reason.rstrip('.')}{excerpt}"
 
 
 def _labels(targets: Iterable[Target]) -> frozenset[str]:

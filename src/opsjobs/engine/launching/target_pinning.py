@@ -1,4 +1,7 @@
-"""Pinning: what was approved or judged of a machine at the launch is what is reached when its run has come up."""
+"""Pin the targets of a launch, and check them again before a run begins.
+
+What was approved or judged of a machine at launch has to be what is reached when its run starts.
+"""
 
 from __future__ import annotations
 
@@ -6,166 +9,203 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from opsjobs.engine.compiled_spec import CompiledSpec
-from opsjobs.engine.launching.safety_service import SafetyResult, SafetyService, refused_in_words
+from opsjobs.engine.launching.safety_service import (
+    SafetyResult,
+    SafetyService,
+    describe_refusal,
+)
 from opsjobs.integrations.targets import Targets, load_jump_hosts
 from opsjobs.model.approval import ApprovalTerms
 from opsjobs.model.errors import Conflict, FieldError, Invalid, Refusal
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.model.target import Endpoint, SelectionDraft, Target
 from opsjobs.model.target_fingerprint import Hop, Pins, holds, pin, way_of
+from opsjobs.store.ledger import Spec
 from opsjobs.store.vault import Vault
 
-AGAIN = "Look at it, and launch it again."
-# Between so many others get their turn: some 7 ms.
+WHAT_TO_DO = "Check the target, and launch again."
 PINS_AT_A_TIME = 500
+"""Digests after which other tasks get their turn: about 7 ms."""
 
 
-def asks_people(
-    actions: Sequence[Mapping[str, Any]], terms: ApprovalTerms | None, judged: SafetyResult | None
+def is_decided_by_people(
+    actions: Sequence[Mapping[str, Any]], terms: ApprovalTerms | None, safety: SafetyResult | None
 ) -> bool:
-    """Whether somebody says of this launch that it may be: approves it, or a step of it, or has overridden what was said of it."""
-    blocked = judged is not None and judged.judgement.verdict is SafetyVerdict.BLOCK
+    """Return True if people allow this launch or a step of it.
+
+    They approve it, or one has overridden a block of the safety check.
+    """
+    blocked = safety is not None and safety.judgement.verdict is SafetyVerdict.BLOCK
     return terms is not None or blocked or any(action["type"] == "approval" for action in actions)
 
 
-async def pinned(
+async def pin_targets(
     targets: Sequence[Target],
-    known: Targets,
+    inventory: Targets,
     vault: Vault,
     *,
-    people: bool,
-    before: Mapping[str, bytes] | None,
+    digests: bool,
+    approved: Mapping[str, bytes] | None,
 ) -> Pins:
-    """What is kept of the machines of a launch; `people`: of each a digest, as somebody is asked about them.
+    """Return the pins of the targets of a launch; `digests`: with a digest of each.
 
-    `before`: the digests of those that were approved with the execution that this one is a part of (None: nobody was asked).
-    Raises Conflict("target_changed") where one of them is another one by now, or is none of those.
+    `approved`: the digests of the targets that were approved with the parent execution (None: there
+    was no such approval). Raises Conflict("target_changed") if one of the targets has changed since
+    or is not among those.
     """
-    if not people and before is None:
+    if not digests and approved is None:
         return Pins.from_targets(targets)
-    digests = bytearray()
-    async for target, way in _ways(targets, known, vault):
-        if before is not None:
-            if (approved := before.get(target.id)) is None:
-                raise Conflict(
-                    "target_changed",
-                    f"{target.name} was not among the machines of this step that were asked about. {AGAIN}",
-                )
-            if not holds(approved, way):
-                raise Conflict("target_changed", f"{_not_the_one(target)}. {AGAIN}")
-        digests += pin(way)
-    return Pins.from_targets(targets, bytes(digests))
+    packed = bytearray()
+    async for target, route in _load_routes(targets, inventory, vault):
+        if approved is not None:
+            _check_approved(target, route, approved)
+        packed += pin(route)
+    return Pins.from_targets(targets, bytes(packed))
 
 
-async def with_steps_pinned(
-    actions: Sequence[Mapping[str, Any]], known: Targets, vault: Vault, *, at_most: int
+def _check_approved(target: Target, route: Sequence[Hop], approved: Mapping[str, bytes]) -> None:
+    digest = approved.get(target.id)
+    if digest is None:
+        raise Conflict(
+            "target_changed",
+            f"{target.name} was not among the targets of this step when it was approved. "
+            f"{WHAT_TO_DO}",
+        )
+    if not holds(digest, route):
+        raise Conflict("target_changed", f"{_describe_change(target)}. {WHAT_TO_DO}")
+
+
+async def pin_steps(
+    actions: Sequence[Mapping[str, Any]], inventory: Targets, vault: Vault, *, max_targets: int
 ) -> list[Mapping[str, Any]]:
-    """The frozen actions; those that run a job on targets of their own with the `pins` of these, in hexadecimal by id.
+    """Return the frozen actions, with `pins` of job actions that have their own targets.
 
-    Where such targets are not there, nothing is pinned: that step then runs nowhere. Raises Invalid where there are more than
-    `at_most` in all.
+    The pins are digests in hexadecimal, by target id. If the targets cannot be resolved, none is
+    pinned: that step then runs nowhere. Raises Invalid if there are more than `max_targets` in all.
     """
-    found: list[Mapping[str, Any]] = []
+    pinned: list[Mapping[str, Any]] = []
     total = 0
     for position, action in enumerate(actions):
         if action["type"] != "job" or action.get("targets") is None:
-            found.append(action)
+            pinned.append(action)
             continue
         try:
-            targets = await known.resolve(SelectionDraft.model_validate(action["targets"]))
+            targets = await inventory.resolve(SelectionDraft.model_validate(action["targets"]))
         except Refusal:
             targets = []
-        if (total := total + len(targets)) > at_most:
-            words = f"Its steps run jobs on more than {at_most} targets (MAX_TARGETS_PER_JOB), too many to be asked about at once: split it."
+        total += len(targets)
+        if total > max_targets:
+            detail = (
+                f"Its steps run jobs on more than {max_targets} targets (MAX_TARGETS_PER_JOB), "
+                "too many for one approval: split it."
+            )
+            pointer = f"/actions/{position}/targets"
             raise Invalid(
                 "too_many_targets",
-                words,
-                errors=[FieldError(f"/actions/{position}/targets", words, "too_many_targets")],
+                detail,
+                errors=[FieldError(pointer, detail, "too_many_targets")],
             )
-        pins = {target.id: pin(way).hex() async for target, way in _ways(targets, known, vault)}
-        found.append({**action, "pins": pins})
-    return found
+        routes = _load_routes(targets, inventory, vault)
+        pinned.append({**action, "pins": {t.id: pin(route).hex() async for t, route in routes}})
+    return pinned
 
 
-def pins_of_step(action: Mapping[str, Any]) -> dict[str, bytes]:
-    """What was pinned of the targets that this frozen action has of its own."""
+def parse_step_pins(action: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the digests that `pin_steps` stored with this frozen action, by target id."""
     return {target: bytes.fromhex(digest) for target, digest in (action.get("pins") or {}).items()}
 
 
-async def _ways(
-    targets: Sequence[Target], known: Targets, vault: Vault
+async def _load_routes(
+    targets: Sequence[Target], inventory: Targets, vault: Vault
 ) -> AsyncIterator[tuple[Target, list[Hop]]]:
-    """Each with the way to it."""
-    jumps = (
-        {jump.id: jump for jump in await load_jump_hosts(known, targets)}
-        if any(t.jump for t in targets)
-        else {}
-    )
+    """Yield each target with the machines and logins on the way to it."""
+    jumps: dict[str, Target] = {}
+    if any(target.jump for target in targets):
+        jumps = {jump.id: jump for jump in await load_jump_hosts(inventory, targets)}
     used = {hop.credential for hop in (*targets, *jumps.values()) if hop.credential is not None}
     logins = await vault.usernames(used) if used else {}
     for nth, target in enumerate(targets, start=1):
-        yield target, [Hop(hop, logins.get(hop.credential or "")) for hop in _way(target, jumps)]
+        route = _route(target, jumps)
+        yield target, [Hop(hop, logins.get(hop.credential or "")) for hop in route]
         if nth % PINS_AT_A_TIME == 0:
             await asyncio.sleep(0)
 
 
-def _way(target: Target, jumps: Mapping[str, Target]) -> list[Target]:
-    """Itself, and the jump hosts before it, nearest to us first. A circle, over which nobody gets there, ends where it closes."""
-    way: list[Target] = []
+def _route(target: Target, jumps: Mapping[str, Target]) -> list[Target]:
+    """Return the target, and the jump hosts on the way to it, the one nearest to us first.
+
+    A circle of jump hosts, which no connection can pass, ends with its last new host.
+    """
+    route: list[Target] = []
     ahead = target.jump
-    while ahead is not None and (jump := jumps.get(ahead)) is not None and jump not in way:
-        way.insert(0, jump)
+    while ahead is not None and (jump := jumps.get(ahead)) is not None and jump not in route:
+        route.insert(0, jump)
         ahead = jump.jump
-    return [target, *way]
+    return [target, *route]
 
 
-class TargetPinning:
-    """Asked once a claim, of the way to the machine that the run has in its hands: nothing can change between this and its use."""
+class PinCheck:
+    """Compare a target with its pins, once per claim.
 
-    def __init__(self, judging: SafetyService | None = None) -> None:
-        self._judging = judging
+    It is asked about the endpoint that the run holds: nothing can change between check and use.
+    """
 
-    async def refusal(self, course: CompiledSpec, position: int, endpoint: Endpoint) -> str | None:
-        """Why nothing may be begun on this machine any more; None: all is as it was, or what has changed does not matter.
+    def __init__(self, safety: SafetyService | None = None) -> None:
+        self._safety = safety
 
-        Where people were asked: it is not the machine that they were asked about. Else: what the safety check says today of
-        what will run there would have had to be approved. An address that has moved is followed then.
+    async def find_refusal(
+        self, spec: Spec, parameters: Mapping[str, Any], position: int, endpoint: Endpoint
+    ) -> str | None:
+        """Return why the run at this position must not begin on this machine; None if it may.
+
+        If people decided about the launch, the machine has to be the one that they decided about.
+        Otherwise a changed machine, such as one with a new address, is accepted, unless the safety
+        check would now ask for an approval of what will run there.
         """
-        pins, target = course.spec.pins, endpoint.target
+        pins, target = spec.pins, endpoint.target
         version, digest = pins.version(position), pins.digest(position)
-        # What else is in a digest, jump hosts and the name of the login, changes without the machine's version.
-        alone = digest is None or not (endpoint.jumps or endpoint.credential)
-        if version is None or (version == target.version and alone):
+        if version is None:
             return None
-        if digest is not None:
-            same = holds(digest, way_of(endpoint))
-            return (
-                None
-                if same
-                else f"{_not_the_one(target, version)}. Nothing was begun on it. {AGAIN}"
-            )
-        return await self._judged(course, target, version)
+        # The digest also covers jump hosts and the user name of the login, which change without the
+        # target's version.
+        is_covered = digest is None or not (endpoint.jumps or endpoint.credential)
+        if version == target.version and is_covered:
+            return None
+        if digest is None:
+            return await self._recheck(spec, parameters, target, version)
+        if holds(digest, way_of(endpoint)):
+            return None
+        return f"{_describe_change(target, version)}. Nothing was started on it. {WHAT_TO_DO}"
 
-    async def _judged(self, course: CompiledSpec, target: Target, version: int) -> str | None:
-        if self._judging is None:
+    async def _recheck(
+        self, spec: Spec, parameters: Mapping[str, Any], target: Target, version: int
+    ) -> str | None:
+        if self._safety is None:
             return None
-        spec = course.spec
-        judgement = await self._judging.again(
+        judgement = await self._safety.check_target(
             spec.actions,
-            course.parameters,
+            parameters,
             target,
             job_name=spec.job_name,
             tags=spec.tags,
             targets=spec.total,
         )
-        if (why := refused_in_words(judgement)) is None:
+        refusal = describe_refusal(judgement)
+        if refusal is None:
             return None
-        changed = f"{target.name} was changed after the launch (version {version} then, {target.version} now)"
-        return f"{changed}, and as it is now {why}. Nothing was begun on it. {AGAIN}"
+        return (
+            f"{target.name} was changed after the launch {_versions(target, version)}, and now "
+            f"{refusal}. Nothing was started on it. {WHAT_TO_DO}"
+        )
 
 
-def _not_the_one(target: Target, version: int | None = None) -> str:
-    since = f" (version {version} then, {target.version} now)" if version is not None else ""
-    what = "its address, port, login, host keys, labels or the way to it were changed"
-    return f"{target.name} is not the machine any more that was asked about: {what} after the launch{since}"
+def _describe_change(target: Target, version: int | None = None) -> str:
+    since = f" {_versions(target, version)}" if version is not None else ""
+    return (
+        f"{target.name} is not the machine that was approved: its address, port, login, host keys, "
+        f"labels or jump hosts were changed after the launch{since}"
+    )
+
+
+def _versions(target: Target, version: int) -> str:
+    return f"(version {version} then, {target.version} now)"

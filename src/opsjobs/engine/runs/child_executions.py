@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 
 from opsjobs.engine.launching.launch import Launcher
 from opsjobs.engine.launching.launch_authz import CurrentRights, PrincipalLookup
-from opsjobs.engine.launching.target_pinning import pins_of_step
+from opsjobs.engine.launching.target_pinning import parse_step_pins
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.job import LaunchOrder
@@ -146,4 +146,4 @@ def _pins(spec: Spec, run: Claimed, action: Mapping[str, Any]) -> Mapping[str, b
     digest = spec.pins.digest(run.position)
     if digest is None:
         return None
-    return {run.target_id: digest} if action.get("targets") is None else pins_of_step(action)
+    return {run.target_id: digest} if action.get("targets") is None else parse_step_pins(action)

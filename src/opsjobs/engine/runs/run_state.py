@@ -11,7 +11,7 @@ from typing import Any
 from opsjobs.clock import Clock
 from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.engine.launching.approval_service import ApprovalService
-from opsjobs.engine.launching.target_pinning import TargetPinning
+from opsjobs.engine.launching.target_pinning import PinCheck
 from opsjobs.engine.runs.child_executions import ChildExecutions
 from opsjobs.engine.runs.outage import wait_out
 from opsjobs.engine.runs.run_connection import Renew, RunConnections
@@ -76,7 +76,7 @@ class RunTools:
     """Returns True if the worker's lease is fresh enough to start something on a machine."""
     refresh_credentials: Renew
     """Returns an endpoint with the current versions of its logins."""
-    pinning: TargetPinning
+    pin_check: PinCheck
     """Checks that a machine is still the one that was approved or checked at launch."""
     fetch: Fetch = refuse_external
     """Fetches secrets that are kept in an external store."""
@@ -176,7 +176,9 @@ class RunState:
         if not self.target_checked and endpoint is not None:
             position = self.journal.claimed.position
             self.target_refusal = await wait_out(
-                lambda: self.tools.pinning.refusal(self.compiled_spec, position, endpoint),
+                lambda: self.tools.pin_check.find_refusal(
+                    self.compiled_spec.spec, self.compiled_spec.parameters, position, endpoint
+                ),
                 self.tools.clock,
             )
             self.target_checked = True

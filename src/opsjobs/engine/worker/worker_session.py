@@ -16,7 +16,7 @@ from opsjobs import failpoints
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock
 from opsjobs.engine.launching.approval_service import ApprovalService
-from opsjobs.engine.launching.target_pinning import TargetPinning
+from opsjobs.engine.launching.target_pinning import PinCheck
 from opsjobs.engine.runs.cancellation import StopReason
 from opsjobs.engine.runs.child_executions import ChildExecutions
 from opsjobs.engine.runs.credential_refresh import refresh_credentials
@@ -96,7 +96,7 @@ class WorkerTools:
     transfers: TransferTools
     child_executions: ChildExecutions
     approvals: ApprovalService
-    pinning: TargetPinning
+    pin_check: PinCheck
     notify: Callable[[str], None]
     fetch: Fetch = refuse_external
 
@@ -171,7 +171,7 @@ class WorkerSession:
             approvals=tools.approvals,
             may_start=lambda: self.heartbeat.may_start,
             refresh_credentials=partial(refresh_credentials, tools.targets),
-            pinning=tools.pinning,
+            pin_check=tools.pin_check,
             fetch=tools.fetch,
         )
         self._writer_task = asyncio.create_task(self._batch_writer.run(), name="batch_writer")

@@ -1,4 +1,7 @@
-"""`credentials test`: whether a login's secrets can be had and used now, told without showing any of them."""
+"""The test of a credential (`credentials test`): whether its secrets can be used now.
+
+None of them is shown.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,23 @@ from opsjobs.remote.ssh.certificates import Unusable, public_of, terms_of
 
 
 @dataclass(slots=True)
-class Trial:
-    """The steps open, fetch and use, up to the first that fails; of a key its public half, of a certificate what it says."""
+class CredentialTest:
+    """The result of a test."""
 
     steps: list[SessionStep] = field(default_factory=list)
+    """The steps open, fetch and use, up to the first that failed."""
     public_key: str | None = None
+    """The public half of its private key."""
     certificate: Mapping[str, Any] | None = None
+    """The terms of its certificate."""
 
     @property
     def ok(self) -> bool:
-        """Whether a session would get what it needs."""
+        """True if a session would get what it needs."""
         return bool(self.steps) and all(step.ok for step in self.steps)
 
     def data(self) -> dict[str, Any]:
-        """The body of POST /credentials/{id}/test."""
+        """Return the body of POST /credentials/{id}/test."""
         steps = [
             {"name": step.name, "ok": step.ok, "ms": round(step.ms, 1), "error": step.error}
             for step in self.steps
@@ -43,43 +49,46 @@ class Trial:
         }
 
 
-async def try_credential(credential: Credential, fetch: Fetch) -> Trial:
-    """Open, fetch where its secrets are elsewhere, and look whether what is there can be used; never raises for what it finds."""
-    trial = Trial([SessionStep("open", credential.fault is None, 0.0, credential.fault)])
+async def run_credential_test(credential: Credential, fetch: Fetch) -> CredentialTest:
+    """Open the credential, fetch its external secrets, and try to use them.
+
+    A fault is part of the result; it raises nothing.
+    """
+    result = CredentialTest([SessionStep("open", credential.fault is None, 0.0, credential.fault)])
     if credential.fault is not None:
-        return trial
+        return result
     if credential.source is not None:
         started = time.monotonic()
         try:
             credential = await fetch(credential, "test")
         except RemoteFailure as missing:
-            trial.steps.append(SessionStep("fetch", False, _ms(started), missing.message))
-            return trial
-        trial.steps.append(SessionStep("fetch", True, _ms(started)))
+            result.steps.append(SessionStep("fetch", False, _ms(started), missing.message))
+            return result
+        result.steps.append(SessionStep("fetch", True, _ms(started)))
     if credential.private_key is not None:
-        await _use_key(credential, trial)
-    return trial
+        await _use_key(credential, result)
+    return result
 
 
-async def _use_key(credential: Credential, trial: Trial) -> None:
-    assert credential.private_key is not None, "asked where there is one"
+async def _use_key(credential: Credential, result: CredentialTest) -> None:
+    assert credential.private_key is not None, "called only for a key"
     started = time.monotonic()
     try:
-        # A thread: a key with a passphrase takes its time.
-        trial.public_key = await asyncio.to_thread(
+        # In a thread: a key with a passphrase takes a while.
+        result.public_key = await asyncio.to_thread(
             public_of, credential.private_key, credential.passphrase
         )
         if credential.certificate is not None and "BEGIN CERTIFICATE" not in credential.certificate:
-            trial.certificate = _told(credential.certificate, trial.public_key)
-    except Unusable as why:
-        trial.steps.append(SessionStep("use", False, _ms(started), f"{why}."))
+            result.certificate = _certificate_data(credential.certificate, result.public_key)
+    except Unusable as unusable:
+        result.steps.append(SessionStep("use", False, _ms(started), f"{unusable}."))
     else:
-        trial.steps.append(SessionStep("use", True, _ms(started)))
+        result.steps.append(SessionStep("use", True, _ms(started)))
 
 
-def _told(certificate: str, public: str) -> dict[str, Any]:
+def _certificate_data(certificate: str, public_key: str) -> dict[str, Any]:
     terms = terms_of(certificate)
-    if terms.public != public:
+    if terms.public != public_key:
         raise Unusable("its certificate is for another key")
     return {
         "key_id": terms.key_id,

@@ -183,7 +183,7 @@ async def test_who_asks_again_is_of_his_own_kind_not_of_the_firsts(database: Dat
 
 LAUNCHES = [
     Launcher.launch,
-    Launcher.prepared,
+    Launcher.prepare,
     Launcher.draft,
     RetryService.retry,
     RetryService.revive,
