@@ -235,8 +235,8 @@ async def shake_hands(handshakes: int, port: int, host_key: str) -> bool:
     from opsjobs.model.secret import Credential, CredentialType, Secret  # noqa: PLC0415  peers have no opsjobs
     from opsjobs.model.target import Endpoint, Target, Transport  # noqa: PLC0415
     from opsjobs.remote.circuit_breaker import Breaker  # noqa: PLC0415
-    from opsjobs.remote.pool import PoolLimits, SshPool  # noqa: PLC0415
     from opsjobs.remote.ssh.connect import Connector  # noqa: PLC0415
+    from opsjobs.remote.ssh.pool import PoolLimits, SshPool  # noqa: PLC0415
 
     key = Secret(asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode())
     login = Credential("1", 1, "login", CredentialType.SSH_KEY, "deploy", private_key=key)

@@ -18,9 +18,9 @@ from kit.servers import open_folder
 from kit.sshd import Sshd, sshd
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.local import LocalSessions
-from opsjobs.remote.pool import SshPool
 from opsjobs.remote.session import RemoteExit, RemoteProcess, Sessions
 from opsjobs.remote.ssh.connect import Connector
+from opsjobs.remote.ssh.pool import SshPool
 
 NEVER = 3600.0
 

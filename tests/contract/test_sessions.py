@@ -16,8 +16,8 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof
 from opsjobs.model.program import Program
 from opsjobs.remote.local import LocalSessions
-from opsjobs.remote.pool import SshPool
 from opsjobs.remote.session import Output, RemoteExit
+from opsjobs.remote.ssh.pool import SshPool
 
 
 async def run(ground: Ground, command: str, stdin: bytes = b"") -> tuple[bytes, bytes, RemoteExit]:

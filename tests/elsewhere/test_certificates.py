@@ -24,10 +24,10 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.secret_source import SshCaSource, VaultSource, VaultSshSource
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.pool import SshPool
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.certificates import FreshKey, Unusable, fresh_key, sign, terms_of
 from opsjobs.remote.ssh.connect import Connector
+from opsjobs.remote.ssh.pool import SshPool
 
 OK = (b"", b"", RemoteExit(0))
 

@@ -22,9 +22,9 @@ from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.pool import SshPool
 from opsjobs.remote.ssh.certificates import fresh_key
 from opsjobs.remote.ssh.connect import Connector
+from opsjobs.remote.ssh.pool import SshPool
 from opsjobs.store.transaction import Database
 
 CANARY = "canary-0be7-of-login"

@@ -21,8 +21,8 @@ from opsjobs.model.execution import Execution
 from opsjobs.model.job import BecomeDraft, CommandAction
 from opsjobs.model.secret import CredentialType
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.pool import SshPool
 from opsjobs.remote.ssh.connect import Connector
+from opsjobs.remote.ssh.pool import SshPool
 from opsjobs.store.transaction import Database
 
 PASSWORD = "canary-of-deploy"

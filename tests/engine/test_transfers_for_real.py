@@ -17,8 +17,8 @@ from kit.servers import open_folder
 from kit.sshd import Sshd, sshd
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.pool import SshPool
 from opsjobs.remote.ssh.connect import Connector
+from opsjobs.remote.ssh.pool import SshPool
 from opsjobs.store.transaction import Database
 
 MACHINES = 4

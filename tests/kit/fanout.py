@@ -15,9 +15,9 @@ import asyncssh
 from kit.machines import endpoint_of
 from kit.sshd import Sshd, sshd
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.pool import SshPool
 from opsjobs.remote.session import Output
 from opsjobs.remote.ssh.connect import Connector
+from opsjobs.remote.ssh.pool import SshPool
 
 ROUNDS = 3
 COMMAND, ANSWER = "echo ok", b"ok\n"

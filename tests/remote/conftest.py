@@ -10,9 +10,9 @@ import pytest
 
 from kit.sshd import Sshd, sshd
 from opsjobs.clock import Clock
-from opsjobs.remote.pool import PoolLimits, SshPool
 from opsjobs.remote.ssh.connect import Connector, allow_any, forget
-from opsjobs.remote.ssh.options import SshOptions
+from opsjobs.remote.ssh.connection import SshOptions
+from opsjobs.remote.ssh.pool import PoolLimits, SshPool
 from remote.spools import PROGRAMS
 
 Pools = Callable[..., AbstractAsyncContextManager[SshPool]]

@@ -18,10 +18,10 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.circuit_breaker import Breaker
-from opsjobs.remote.pool import PoolLimits, SshPool
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.connect import Connector
-from opsjobs.remote.ssh.options import SshOptions
+from opsjobs.remote.ssh.connection import SshOptions
+from opsjobs.remote.ssh.pool import PoolLimits, SshPool
 from opsjobs.store.circuits import CircuitStore
 from opsjobs.store.transaction import Database
 

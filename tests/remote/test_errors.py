@@ -22,7 +22,7 @@ from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import HostKeyPolicy
 from opsjobs.remote.addresses import AddressPolicy
 from opsjobs.remote.session import Output, RemoteExit
-from opsjobs.remote.ssh.options import SshOptions
+from opsjobs.remote.ssh.connection import SshOptions
 from remote.conftest import pool
 
 QUICK = SshOptions(

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING
 
-from opsjobs.remote.ssh.write_coalescing import AT_ONCE_BYTES, Socket
+from opsjobs.remote.ssh.dial import AT_ONCE_BYTES, Socket
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

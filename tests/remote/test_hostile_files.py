@@ -15,8 +15,8 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.files.finding import FindLimits, find
 from opsjobs.remote.files.reading import pieces_of
-from opsjobs.remote.pool import SshPool
 from opsjobs.remote.ssh.connect import Connector
+from opsjobs.remote.ssh.pool import SshPool
 
 FILE = asyncssh.SFTPAttrs(permissions=0o100644, size=5, mtime=1, atime=1, uid=0, gid=0)
 FOLDER = asyncssh.SFTPAttrs(permissions=0o040755, size=0, mtime=1, atime=1, uid=0, gid=0)

@@ -17,8 +17,8 @@ from kit.sshd import Sshd, keygen, sshd
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.addresses import AddressPolicy
-from opsjobs.remote.pool import PoolLimits
 from opsjobs.remote.session import RemoteExit
+from opsjobs.remote.ssh.pool import PoolLimits
 from remote.conftest import pool
 
 

@@ -21,8 +21,8 @@ from opsjobs.model.execution import CancelProof
 from opsjobs.model.spool_identity import RunKey, StartOrder
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.local import LocalSessions
-from opsjobs.remote.pool import PoolLimits
 from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Sessions
+from opsjobs.remote.ssh.pool import PoolLimits
 from remote.conftest import pool
 
 # A child in the same group that is deaf to TERM, and a shell that is not.

@@ -18,9 +18,9 @@ from kit.sshd import Sshd, keygen, sshd
 from opsjobs.clock import TurnedClock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.remote.pool import PoolLimits, SshPool
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.connect import Connector
+from opsjobs.remote.ssh.pool import PoolLimits, SshPool
 from remote.conftest import pool
 
 SECONDS = 60.0

@@ -19,10 +19,10 @@ from kit.sshd import Sshd, sshd
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential, CredentialType, Secret
-from opsjobs.remote.connection_group import PooledConnection
 from opsjobs.remote.output_buffer import OutputBuffer
-from opsjobs.remote.pool import PoolLimits, SshPool
 from opsjobs.remote.ssh.connection import SshConnection
+from opsjobs.remote.ssh.connection_group import PooledConnection
+from opsjobs.remote.ssh.pool import PoolLimits, SshPool
 from opsjobs.remote.ssh.process import Receiver
 from remote.conftest import pool
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
-from opsjobs.remote.connection_group import ConnectionGroup, PooledConnection
+from opsjobs.remote.ssh.connection_group import ConnectionGroup, PooledConnection
 
 
 async def test_the_fewest_places_that_a_machine_has_allowed_stay_the_limit_of_new_connections() -> (

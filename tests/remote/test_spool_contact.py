@@ -21,9 +21,9 @@ from kit.sshd import Sshd, sshd
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.spool_identity import StartOrder
-from opsjobs.remote.pool import PoolLimits, SshPool
 from opsjobs.remote.session import ContactLost, NotStarted, Output, RemoteExit, Stream
 from opsjobs.remote.spool import live_follow, output_sources
+from opsjobs.remote.ssh.pool import PoolLimits, SshPool
 from remote.conftest import pool
 from remote.spools import Account, Machine, account, alive, first, open_machine, ours, until, within
 

@@ -18,8 +18,8 @@ from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint, SelectionDraft, Target, Transport
-from opsjobs.remote.pool import _key
 from opsjobs.remote.session import RemoteExit
+from opsjobs.remote.ssh.pool import _key
 from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.transaction import Database

@@ -16,9 +16,9 @@ from kit.sshd import Sshd, keygen, needs_sshd, sshd
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.retry import NEVER
 from opsjobs.model.target import Endpoint, HostKeyPolicy, Target, TargetDraft
-from opsjobs.remote.pool import SshPool
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.connect import Connector
+from opsjobs.remote.ssh.pool import SshPool
 from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.transaction import Database

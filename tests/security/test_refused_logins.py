@@ -12,8 +12,8 @@ from kit.sessions import failure_of
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.retry import USUAL, RetryPolicy
 from opsjobs.model.secret import Credential, CredentialType, Secret
-from opsjobs.remote.pool import SshPool
 from opsjobs.remote.ssh.connect import Connector
+from opsjobs.remote.ssh.pool import SshPool
 
 
 @pytest.mark.parametrize("interactive", [False, True])

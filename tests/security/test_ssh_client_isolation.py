@@ -16,8 +16,8 @@ from kit.machines import endpoint_of
 from kit.sessions import run
 from kit.sshd import Sshd, sshd
 from opsjobs.model.target import TargetDraft
-from opsjobs.remote.pool import SshPool
 from opsjobs.remote.ssh.connect import Connector
+from opsjobs.remote.ssh.pool import SshPool
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from kit.sessions import failure_of, run
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.addresses import AddressPolicy
-from opsjobs.remote.pool import SshPool
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.dial import check_literal, dial
+from opsjobs.remote.ssh.pool import SshPool
 
 METADATA = [
     "169.254.169.254",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from opsjobs.clock import TurnedClock
-from opsjobs.remote.login_rate import Rate
+from opsjobs.remote.ssh.pool import Rate
 
 
 def test_a_burst_goes_at_once_and_the_rest_at_the_rate() -> None:

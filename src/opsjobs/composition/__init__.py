@@ -35,11 +35,10 @@ from opsjobs.model.target import Target, Transport
 from opsjobs.remote.addresses import AddressPolicy
 from opsjobs.remote.circuit_breaker import Breaker
 from opsjobs.remote.local import LocalSessions
-from opsjobs.remote.pool import PoolLimits, SshPool
-from opsjobs.remote.session import Sessions
+from opsjobs.remote.session import Sessions, Transports
 from opsjobs.remote.ssh.connect import Connector
-from opsjobs.remote.ssh.options import SshOptions
-from opsjobs.remote.transports import Transports
+from opsjobs.remote.ssh.connection import SshOptions
+from opsjobs.remote.ssh.pool import PoolLimits, SshPool
 from opsjobs.safety.policy import read
 from opsjobs.sandbox.pool import JudgePool
 from opsjobs.settings import SecretsSettings, Settings

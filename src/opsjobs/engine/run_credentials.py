@@ -17,7 +17,7 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential, JobSecret, Secret
 from opsjobs.model.spool_identity import Become
 from opsjobs.model.target import Endpoint, Target
-from opsjobs.remote.secret_fetcher import Fetch
+from opsjobs.remote.session import Fetch
 from opsjobs.store.vault import Vault
 
 # The credentials of an execution.

@@ -14,8 +14,7 @@ from typing import Any
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import moment
 from opsjobs.model.secret import Credential
-from opsjobs.remote.secret_fetcher import Fetch
-from opsjobs.remote.session import SessionStep
+from opsjobs.remote.session import Fetch, SessionStep
 from opsjobs.remote.ssh.certificates import Unusable, public_of, terms_of
 
 

@@ -20,7 +20,6 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.command import check_command
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.local_disk import LocalDisk
 from opsjobs.remote.output_buffer import OutputBuffer
@@ -35,6 +34,7 @@ from opsjobs.remote.session import (
     Session,
     SessionStep,
     Stream,
+    check_command,
 )
 from opsjobs.remote.spool.direct import directly, one_line
 from opsjobs.remote.spool.durable import Spool, SpoolLogin

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -11,8 +11,9 @@ from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
+from opsjobs.model.secret import Credential
 from opsjobs.model.spool_identity import Become, RunKey, SpoolIdentity, StartOrder
-from opsjobs.model.target import Endpoint
+from opsjobs.model.target import Endpoint, Transport
 from opsjobs.remote.disk import Disk
 
 Stream = Literal["stdout", "stderr"]
@@ -288,3 +289,54 @@ class Sessions(Protocol):
 
     async def close(self) -> None:
         """Close every connection."""
+
+
+class Transports:
+    """Sessions for every transport, chosen by the target."""
+
+    def __init__(self, sessions: Mapping[Transport, Sessions]) -> None:
+        self._sessions = dict(sessions)
+
+    def session(self, endpoint: Endpoint) -> AbstractAsyncContextManager[Session]:
+        """Yield a session to the machine. Raises RemoteFailure."""
+        return self._sessions[endpoint.target.transport].session(endpoint)
+
+    async def test(self, endpoint: Endpoint) -> list[SessionStep]:
+        """Connect afresh and time each step."""
+        return await self._sessions[endpoint.target.transport].test(endpoint)
+
+    async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
+        """Return the host keys that the host shows now. Raises RemoteFailure."""
+        return await self._sessions[endpoint.target.transport].scan_host_keys(endpoint)
+
+    async def close(self) -> None:
+        """Close every connection of every transport."""
+        for sessions in self._sessions.values():
+            await sessions.close()
+
+
+Fetch = Callable[[Credential, str], Awaitable[Credential]]
+"""Called before a login with a credential and the purpose; returns it with its secrets.
+
+The credential may have its secrets in an external store. Raises RemoteFailure(CREDENTIAL_MISSING).
+"""
+
+
+async def refuse_external(credential: Credential, _purpose: str) -> Credential:
+    """Refuse a credential of an external store: this process has no access to one."""
+    if credential.source is None:
+        return credential
+    message = (
+        f"The secrets of the credential {credential.name} are in an external store "
+        "that this process cannot access."
+    )
+    raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, message)
+
+
+def check_command(command: str) -> None:
+    """Raise ValueError for an empty command line, or one with NUL.
+
+    An empty one would request a shell; at NUL a server cuts the line off.
+    """
+    if not command or "\0" in command:
+        raise ValueError("a command line is neither empty nor holds NUL")

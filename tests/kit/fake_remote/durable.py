@@ -11,7 +11,6 @@ from opsjobs.clock import Clock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.spool_identity import Become, RunKey, SpoolIdentity, StartOrder
-from opsjobs.remote.command import check_command
 from opsjobs.remote.session import (
     CancelOutcome,
     ContactLost,
@@ -20,6 +19,7 @@ from opsjobs.remote.session import (
     RemoteProcess,
     SpoolChanged,
     SpoolUnavailable,
+    check_command,
 )
 
 

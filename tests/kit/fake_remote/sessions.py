@@ -16,9 +16,16 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.program import Program
 from opsjobs.model.target import Endpoint, Target
-from opsjobs.remote.command import check_command
 from opsjobs.remote.disk import Disk, transfer_error
-from opsjobs.remote.session import Durable, HostKey, LoggedIn, RemoteProcess, Session, SessionStep
+from opsjobs.remote.session import (
+    Durable,
+    HostKey,
+    LoggedIn,
+    RemoteProcess,
+    Session,
+    SessionStep,
+    check_command,
+)
 
 
 class FakeSessions:

@@ -27,8 +27,14 @@ from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus, moment
 from opsjobs.model.secret import Credential
 from opsjobs.model.spool_identity import Become, RunKey
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.secret_fetcher import Fetch, refuse_external
-from opsjobs.remote.session import CancelOutcome, Durable, Sessions, SpoolUnavailable
+from opsjobs.remote.session import (
+    CancelOutcome,
+    Durable,
+    Fetch,
+    Sessions,
+    SpoolUnavailable,
+    refuse_external,
+)
 from opsjobs.store.ledger import Folder, LateLookup, Ledger
 from opsjobs.store.vault import Vault
 from opsjobs.telemetry import log

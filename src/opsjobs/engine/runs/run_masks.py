@@ -12,7 +12,7 @@ from opsjobs.model.masking import Forms, Mask
 from opsjobs.model.secret import Credential, Secret
 from opsjobs.model.secret_source import VaultSource
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.secret_fetcher import Fetch
+from opsjobs.remote.session import Fetch
 from opsjobs.telemetry import hide
 
 KEPT_SECONDS = 60.0

@@ -23,8 +23,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, RunStatus, WaitingFor
 from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.secret_fetcher import Fetch, refuse_external
-from opsjobs.remote.session import Sessions
+from opsjobs.remote.session import Fetch, Sessions, refuse_external
 from opsjobs.store.ledger import Claimed, Ledger, Progress
 from opsjobs.telemetry import Metrics
 

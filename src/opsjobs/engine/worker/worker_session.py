@@ -27,8 +27,7 @@ from opsjobs.engine.worker.batch_writer import BatchWriter
 from opsjobs.engine.worker.lease_heartbeat import Heartbeat
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.errors import Locked, Unavailable
-from opsjobs.remote.secret_fetcher import Fetch, refuse_external
-from opsjobs.remote.session import Sessions
+from opsjobs.remote.session import Fetch, Sessions, refuse_external
 from opsjobs.store.ledger import Claim, Claimed, Flush, Ledger, RunMove, Settled
 from opsjobs.store.ledger import claim as claiming
 from opsjobs.store.ledger.takeover import SUSPECT_CLAIMS

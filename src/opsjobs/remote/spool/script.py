@@ -11,7 +11,7 @@ from importlib.resources import files
 
 from opsjobs.model.program import Program, check_variable
 from opsjobs.model.spool_identity import Become, RunKey, SpoolIdentity, StartOrder
-from opsjobs.remote.command import check_command
+from opsjobs.remote.session import check_command
 from opsjobs.remote.spool.become import Way, quoted
 from opsjobs.remote.spool.program import SHORT_BYTES, Package, direct, durable, exports
 

@@ -19,7 +19,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.secret_fetcher import Fetch, refuse_external
+from opsjobs.remote.session import Fetch, refuse_external
 from opsjobs.remote.ssh.certificates import CertificateTerms, Unusable, terms_of
 
 PARSED_KEYS_LIMIT = 1000

@@ -16,18 +16,14 @@ import asyncssh
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Endpoint, Target
-from opsjobs.remote.redaction import login_mask
-from opsjobs.remote.secret_fetcher import Fetch, refuse_external
-from opsjobs.remote.session import HostKey, LoggedIn
+from opsjobs.remote.session import Fetch, HostKey, LoggedIn, refuse_external
 from opsjobs.remote.ssh.asyncssh_patch import without_ignored
 from opsjobs.remote.ssh.auth_material import AuthMaterial, AuthMaterials
-from opsjobs.remote.ssh.connection import SshConnection
-from opsjobs.remote.ssh.dial import Allow, check_literal, dial
-from opsjobs.remote.ssh.error_mapping import ConnectAttempt
+from opsjobs.remote.ssh.connection import SshConnection, SshOptions
+from opsjobs.remote.ssh.dial import Allow, Socket, check_literal, dial
+from opsjobs.remote.ssh.error_mapping import ConnectAttempt, login_mask
 from opsjobs.remote.ssh.host_keys import KEY_KINDS, HostKeyJudge, describe
-from opsjobs.remote.ssh.options import SshOptions
 from opsjobs.remote.ssh.release import forget_frames, release
-from opsjobs.remote.ssh.write_coalescing import Socket
 
 # AES-GCM comes before asyncssh's first choice, ChaCha20: it is as strong, done by the processor,
 # and a run costs a third less (measured 0.28 ms against 0.42). The rest is asyncssh's own list, for

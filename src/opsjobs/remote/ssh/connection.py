@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 
 import asyncssh
@@ -16,11 +17,8 @@ from opsjobs.model.target import Target
 from opsjobs.remote.disk import contact_error, transfer_error
 from opsjobs.remote.process_group import Census, GroupSignal
 from opsjobs.remote.session import LoggedIn, RemoteExit
-from opsjobs.remote.ssh import remote_sha256
-from opsjobs.remote.ssh.options import SshOptions
 from opsjobs.remote.ssh.process import LineBuilder, Receiver, SshProcess
-from opsjobs.remote.ssh.remote_sha256 import SshCounting
-from opsjobs.remote.ssh.sftp import SftpDisk, open_sftp
+from opsjobs.remote.ssh.sftp import COUNT_LINE, SftpDisk, SshCounting, open_sftp
 
 ANSWER_LIMIT_BYTES = 64 * 1024
 """The maximum size of the answer to an internal question, with login scripts' output."""
@@ -29,6 +27,23 @@ ANSWER_LIMIT_BYTES = 64 * 1024
 QUESTIONS_AT_ONCE = 2
 
 _REFUSED_REQUEST = asyncssh.OPEN_REQUEST_SESSION_FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class SshOptions:
+    """The deadline of each phase and the limits of buffers."""
+
+    connect_seconds: float = 30.0
+    """Name lookup, TCP and key exchange together."""
+    auth_seconds: float = 30.0
+    """From the key exchange to the accepted login."""
+    open_seconds: float = 30.0
+    """From the request for a channel to the answer that the command started."""
+    keepalive_seconds: float = 15.0
+    keepalive_count: int = 3
+    """Unanswered keepalives after which the connection counts as lost."""
+    window_bytes: int = 256 * 1024
+    """The bytes that a machine may send on one channel before we have read them."""
 
 
 class ChannelRefused(RemoteFailure):
@@ -243,9 +258,7 @@ class SshConnection:
         self._counts = True
         await self._questions.acquire()
         try:
-            process = await self.start(
-                remote_sha256.LINE, stdin=path + b"\n", marked=False, hold=True
-            )
+            process = await self.start(COUNT_LINE, stdin=path + b"\n", marked=False, hold=True)
         except BaseException as stopped:
             self._end_count()
             if isinstance(stopped, RemoteFailure):

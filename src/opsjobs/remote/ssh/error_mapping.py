@@ -1,4 +1,7 @@
-"""Map asyncssh's exceptions to error codes, with messages that name machine and next step."""
+"""Map asyncssh's exceptions to error codes, with messages that name machine and next step.
+
+Machines may repeat what they were sent: `login_mask` redacts secrets of the login in messages.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ import asyncssh
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.target import Target
+from opsjobs.model.masking import Forms, Mask
+from opsjobs.model.secret import Secret
+from opsjobs.model.target import Endpoint, Target
 from opsjobs.remote.ssh.certificates import CertificateTerms
 from opsjobs.remote.ssh.host_keys import HostKeyJudge
 
@@ -119,3 +124,14 @@ def _about_host_key(error: Exception) -> bool:
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return True
     return isinstance(error, asyncssh.KeyExchangeFailed) and "host key" in str(error)
+
+
+def login_mask(endpoint: Endpoint, *sent: Secret) -> Mask:
+    """Return the mask of secrets that this machine was sent.
+
+    `sent` are further secrets it was sent, fetched from a secret store. The mask is built on each
+    call: it is for failures, and those are rare.
+    """
+    credential = endpoint.credential
+    secrets = [*(credential.secrets if credential is not None else ()), *sent]
+    return Mask([Forms(secret.reveal() for secret in secrets)] if secrets else ())

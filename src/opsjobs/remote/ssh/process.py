@@ -12,10 +12,9 @@ import asyncssh
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.remote.command import check_command
 from opsjobs.remote.output_buffer import OutputBuffer
 from opsjobs.remote.process_group import PROOF_SECONDS, Ask, Census, GroupSignal, NoGroup, end_group
-from opsjobs.remote.session import Output, RemoteExit, no_shell
+from opsjobs.remote.session import Output, RemoteExit, check_command, no_shell
 
 GROUP_SECONDS = 2.0
 """The time that a kill waits for the login shell to print its process id."""
