@@ -18,9 +18,8 @@ from contract.conftest import Ground, Opening
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.disk import Disk
-from opsjobs.remote.files.finding import FindLimits, find
-from opsjobs.remote.files.reading import pieces_of
-from opsjobs.remote.files.upload import (
+from opsjobs.remote.download import FindLimits, find, pieces_of
+from opsjobs.remote.upload import (
     COUNTED_BYTES_MIN,
     WINDOW_BYTES,
     FileAttributes,

@@ -42,7 +42,7 @@ from opsjobs.model.errors import Invalid, Unavailable
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.target import Endpoint, SelectionDraft, Target, Transport
-from opsjobs.remote.files.finding import FindLimits
+from opsjobs.remote.download import FindLimits
 from opsjobs.remote.session import Fetch, Sessions, refuse_external
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.artifacts import Artifacts

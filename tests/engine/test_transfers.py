@@ -22,7 +22,7 @@ from opsjobs.model.action import FileTransferAction
 from opsjobs.model.errors import Invalid, RemoteFailure
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus
 from opsjobs.model.run_views import Result
-from opsjobs.remote.files.finding import FindLimits
+from opsjobs.remote.download import FindLimits
 from opsjobs.store.files import StoredFile
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from kit.machines import local_endpoint
+from opsjobs.model.addresses import AddressPolicy
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.remote.addresses import AddressPolicy
 from opsjobs.remote.local import LocalSessions
 
 METADATA = [

@@ -16,11 +16,11 @@ from kit.proxy import Faults, proxy
 from kit.servers import open_folder
 from kit.sessions import code_of, failure_of, heard, run
 from kit.sshd import Sshd, keygen, sshd
+from opsjobs.model.addresses import AddressPolicy
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import HostKeyPolicy
-from opsjobs.remote.addresses import AddressPolicy
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.remote.ssh.connection import SshOptions
 from remote.conftest import pool

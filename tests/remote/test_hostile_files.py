@@ -13,8 +13,7 @@ from kit.machines import small_server
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.disk import Disk
-from opsjobs.remote.files.finding import FindLimits, find
-from opsjobs.remote.files.reading import pieces_of
+from opsjobs.remote.download import FindLimits, find, pieces_of
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.pool import SshPool
 

@@ -14,9 +14,9 @@ from kit.machines import endpoint_of, small_server
 from kit.proxy import proxy
 from kit.sessions import code_of, failure_of, heard, run
 from kit.sshd import Sshd, keygen, sshd
+from opsjobs.model.addresses import AddressPolicy
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.remote.addresses import AddressPolicy
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.pool import PoolLimits
 from remote.conftest import pool

@@ -22,7 +22,8 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.spool_identity import StartOrder
 from opsjobs.remote.session import ContactLost, NotStarted, Output, RemoteExit, Stream
-from opsjobs.remote.spool import live_follow, output_sources
+from opsjobs.remote.spool import live_follow
+from opsjobs.remote.spool import process as spool_process
 from opsjobs.remote.ssh.pool import PoolLimits, SshPool
 from remote.conftest import pool
 from remote.spools import Account, Machine, account, alive, first, open_machine, ours, until, within
@@ -187,7 +188,7 @@ async def test_a_cancel_without_contact_is_unreachable(server: Sshd) -> None:
 async def test_an_attach_that_hears_nothing_any_more_has_lost_contact(
     server: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output_sources, "SILENCE_SECONDS", 6.0)
+    monkeypatch.setattr(spool_process, "SILENCE_SECONDS", 6.0)
     async with pool() as sessions, proxy(server.host, server.port) as way:
         with account("dash", owner=server.user) as made:
             async with open_machine(sessions, endpoint_of(server), made) as web:

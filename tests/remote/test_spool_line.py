@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.session import Output
 from opsjobs.remote.spool import script
-from opsjobs.remote.spool.frame_parser import Records, Word
+from opsjobs.remote.spool.records import Records, Word
 from opsjobs.remote.spool.script import SpoolRequest
 
 LINUX = SpoolIdentity("0123456789abcdef", "cd341a3c-6f0a-4953-8784-6f232fa69e29")

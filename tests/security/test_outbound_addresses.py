@@ -7,10 +7,9 @@ import pytest
 from engine.test_choices import refusal
 from opsjobs.clock import SystemClock
 from opsjobs.integrations.parameter_choices import Choices
-from opsjobs.model.addresses import is_public
+from opsjobs.model.addresses import AddressPolicy, is_public
 from opsjobs.model.errors import Invalid, RemoteFailure
 from opsjobs.model.parameter import ParameterDraft
-from opsjobs.remote.addresses import AddressPolicy
 
 PRIVATE = [
     "127.0.0.1", "127.1", "0x7f.0.0.1", "2130706433", "0177.0.0.1", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.0.1",

@@ -10,9 +10,9 @@ import pytest
 
 from kit.machines import small_server
 from kit.sessions import failure_of, run
+from opsjobs.model.addresses import AddressPolicy
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.remote.addresses import AddressPolicy
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.dial import check_literal, dial

@@ -27,12 +27,11 @@ from opsjobs.integrations.parameter_choices import Choices
 from opsjobs.integrations.secrets.options import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.integrations.targets import Targets
-from opsjobs.model.addresses import Network
+from opsjobs.model.addresses import AddressPolicy, Network
 from opsjobs.model.circuit import CircuitPolicy, CircuitState
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Target, Transport
-from opsjobs.remote.addresses import AddressPolicy
 from opsjobs.remote.circuit_breaker import Breaker
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import Sessions, Transports

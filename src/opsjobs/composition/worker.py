@@ -29,7 +29,7 @@ from opsjobs.engine.runs.target_run import RunLimits
 from opsjobs.engine.runs.transfer import TransferTools
 from opsjobs.engine.service import Loop
 from opsjobs.engine.worker.worker import STOP_GRACE_SECONDS, Worker, WorkerOptions, WorkerTools
-from opsjobs.remote.files.finding import FindLimits
+from opsjobs.remote.download import FindLimits
 from opsjobs.settings import Settings
 from opsjobs.store.workers import Lease
 from opsjobs.wakeup.worker import run_worker

@@ -33,9 +33,8 @@ from opsjobs.model.errors import NotFound, RemoteFailure, Unavailable
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.model.units import format_duration
 from opsjobs.remote.disk import Disk
-from opsjobs.remote.files.finding import FindLimits, FoundFiles, find
-from opsjobs.remote.files.reading import pieces_of
-from opsjobs.remote.files.upload import WINDOW_BYTES, FileAttributes, Upload, stage
+from opsjobs.remote.download import FindLimits, FoundFiles, find, pieces_of
+from opsjobs.remote.upload import WINDOW_BYTES, FileAttributes, Upload, stage
 from opsjobs.store.artifacts import Artifacts
 from opsjobs.store.blobs import Contents, Forgotten, TooManyBytes
 from opsjobs.store.files import Files, StoredFile

@@ -11,7 +11,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.session import ContactLost, Output, RemoteExit, RemoteProcess
 from opsjobs.remote.spool.become import Speaker, last_words
-from opsjobs.remote.spool.frame_parser import Records, Word
+from opsjobs.remote.spool.records import Records, Word
 from opsjobs.remote.spool.script import SpoolRequest
 
 Start = Callable[[str, bytes], Awaitable[RemoteProcess]]

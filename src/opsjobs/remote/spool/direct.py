@@ -15,8 +15,8 @@ from opsjobs.model.program import Program
 from opsjobs.remote.session import Cause, Output, RemoteExit, RemoteProcess, no_shell, unstarted
 from opsjobs.remote.spool import script
 from opsjobs.remote.spool.become import quoted
-from opsjobs.remote.spool.frame_parser import Records
 from opsjobs.remote.spool.program import SHORT_BYTES, exports
+from opsjobs.remote.spool.records import Records
 
 _CAUSES: dict[str, Cause] = {"interpreter": "interpreter", "folder": "folder", "storage": "storage"}
 

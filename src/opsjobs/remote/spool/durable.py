@@ -20,11 +20,16 @@ from opsjobs.remote.session import (
 from opsjobs.remote.spool import script
 from opsjobs.remote.spool.channel import Channel, Start
 from opsjobs.remote.spool.direct import PLAIN_SHELLS
-from opsjobs.remote.spool.exit_records import settlement_of, standing_of
-from opsjobs.remote.spool.frame_parser import Word
 from opsjobs.remote.spool.live_follow import Live
-from opsjobs.remote.spool.output_sources import InlineOutput, PolledOutput, run_lost
-from opsjobs.remote.spool.process import DurableProcess, Offsets, Ways
+from opsjobs.remote.spool.process import (
+    DurableProcess,
+    InlineOutput,
+    Offsets,
+    PolledOutput,
+    Ways,
+    run_lost,
+)
+from opsjobs.remote.spool.records import Word, settlement_of, standing_of
 from opsjobs.remote.spool.script import SpoolRequest
 
 ANSWER_SECONDS = 60.0

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Stream
 from opsjobs.remote.spool.channel import Channel, Start, send
-from opsjobs.remote.spool.exit_records import exit_of
-from opsjobs.remote.spool.frame_parser import Records
+from opsjobs.remote.spool.records import Records, exit_of
 from opsjobs.remote.spool.script import SpoolRequest
 
 FOLLOW_SECONDS = 2.0

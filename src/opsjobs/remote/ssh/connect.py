@@ -19,11 +19,11 @@ from opsjobs.model.target import Endpoint, Target
 from opsjobs.remote.session import Fetch, HostKey, LoggedIn, refuse_external
 from opsjobs.remote.ssh.asyncssh_patch import without_ignored
 from opsjobs.remote.ssh.auth_material import AuthMaterial, AuthMaterials
+from opsjobs.remote.ssh.client import LoginClient, forget_frames
 from opsjobs.remote.ssh.connection import SshConnection, SshOptions
 from opsjobs.remote.ssh.dial import Allow, Socket, check_literal, dial
 from opsjobs.remote.ssh.error_mapping import ConnectAttempt, login_mask
 from opsjobs.remote.ssh.host_keys import KEY_KINDS, HostKeyJudge, describe
-from opsjobs.remote.ssh.release import forget_frames, release
 
 # AES-GCM comes before asyncssh's first choice, ChaCha20: it is as strong, done by the processor,
 # and a run costs a third less (measured 0.28 ms against 0.42). The rest is asyncssh's own list, for
@@ -36,9 +36,6 @@ CIPHERS = [
     "aes192-ctr",
     "aes128-ctr",
 ]
-
-PROMPT_CHARACTERS = 80
-"""The maximum length of a server's prompt that an error repeats."""
 
 Remember = Callable[[str, str], Awaitable[None]]
 """Called with a target's id and a host key accepted as new, after the first good login."""
@@ -75,98 +72,6 @@ class ConnectTiming:
     started: float = field(default_factory=time.monotonic)
     exchanged: float | None = None
     finished: float | None = None
-
-
-class _Client(asyncssh.SSHClient):
-    """The asyncssh client of one login; records what the server wants after a partial success."""
-
-    def __init__(
-        self, judge: HostKeyJudge, login: AuthMaterial, exchanged: Callable[[], None]
-    ) -> None:
-        self._judge = judge
-        self._keys = list(login.keys)
-        self._password = login.password
-        self._exchanged = exchanged
-        self._given = False
-        self._refused = False
-        self._more: str | None = None
-        self._prompts: list[str] = []
-        self._wire: asyncssh.SSHClientConnection | None = None
-        self.connection: SshConnection | None = None
-
-    @property
-    def second_factor(self) -> str | None:
-        """The second factor that the server asked for after it accepted the credential, or None.
-
-        A server lists a refused method again, and asyncssh then asks for another key or password.
-        After a partial success it lists only the others (RFC 4252, 5.1).
-        """
-        if len(self._prompts) > 1:
-            return f"`{self._prompts[-1]}`"
-        return None if self._refused else self._more
-
-    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
-        """Store the connection; the login follows."""
-        self._wire = conn
-
-    def connection_lost(self, _exc: Exception | None) -> None:
-        """Handle the end of the connection, before or after the login."""
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.lost()
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            asyncio.get_running_loop().call_soon(release, wire)
-
-    def validate_host_public_key(
-        self, _host: str, _addr: str, _port: int, key: asyncssh.SSHKey
-    ) -> bool:
-        """Decide about a host key that is not pinned."""
-        return self._judge.accepts(key)
-
-    def begin_auth(self, _username: str) -> None:
-        """Record that the keys are exchanged and the host key is valid."""
-        self._exchanged()
-
-    def public_key_auth_requested(self) -> Any:
-        """Return all keys at once, and none when asked again."""
-        keys, self._keys = self._keys, []
-        self._note(given=bool(keys))
-        return keys or None
-
-    def password_auth_requested(self) -> str | None:
-        """Return the password once, for either method: a second try could lock the account."""
-        password, self._password = self._password, None
-        self._note(given=password is not None)
-        return password.reveal() if password is not None else None
-
-    def kbdint_auth_requested(self) -> str | None:
-        """Accept keyboard-interactive if there is a password to answer with."""
-        if self._password is not None:
-            return ""
-        if self._given:
-            self._more = "keyboard-interactive"
-        return None
-
-    def _note(self, *, given: bool) -> None:
-        self._given = self._given or given
-        self._refused = self._refused or not given
-
-    def kbdint_challenge_received(
-        self, _name: str, _instructions: str, _lang: str, prompts: Any
-    ) -> Any:
-        """Answer a single hidden prompt with the password; anything else needs a person."""
-        if not prompts:
-            return []
-        asked = ", ".join(str(prompt).strip()[:PROMPT_CHARACTERS] for prompt, _echo in prompts)
-        if asked not in self._prompts:
-            self._prompts.append(asked)
-        password = self._password if len(prompts) == 1 and not prompts[0][1] else None
-        if password is None:
-            return None
-        self._password = None
-        self._given = True
-        return [password.reveal()]
 
 
 class Connector:
@@ -240,7 +145,7 @@ class Connector:
             timing.exchanged = time.monotonic()
             limit.reschedule(loop.time() + self.options.auth_seconds)
 
-        client = _Client(judge, login, exchanged)
+        client = LoginClient(judge, login, exchanged)
         attempt = ConnectAttempt(
             target, login.username, through.target if through is not None else None, login.terms
         )
@@ -261,7 +166,7 @@ class Connector:
         return client.connection
 
     def _failed(
-        self, error: Exception, attempt: ConnectAttempt, judge: HostKeyJudge, client: _Client
+        self, error: Exception, attempt: ConnectAttempt, judge: HostKeyJudge, client: LoginClient
     ) -> RemoteFailure:
         failure = attempt.failed(error, judge, second_factor=client.second_factor)
         forget_frames(error)

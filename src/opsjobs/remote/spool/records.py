@@ -1,11 +1,14 @@
-"""Parse a channel of the spool: our records among arbitrary bytes."""
+"""Parse the answers of the spool: our records among arbitrary bytes, and how a run ended."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from dataclasses import replace
 
+from opsjobs.model.execution import CancelProof
 from opsjobs.remote.output_buffer import PIECE_BYTES
-from opsjobs.remote.session import Output, Stream
+from opsjobs.remote.session import CancelOutcome, Cause, Output, RemoteExit, Stream
 
 RECORD_BYTES = 4096
 """The maximum length of a record, and of the login scripts' output that is kept."""
@@ -13,6 +16,17 @@ RECORD_BYTES = 4096
 Word = tuple[str, ...]
 """A record without its nonce."""
 
+_CAUSES: tuple[Cause, ...] = (
+    "timeout",
+    "output_limit",
+    "cancel",
+    "disk_full",
+    "interpreter",
+    "folder",
+    "storage",
+)
+_NAMES = {int(number): number.name.removeprefix("SIG") for number in signal.Signals}
+_NOTHING = "-"
 _STREAMS: dict[str, Stream] = {"1": "stdout", "2": "stderr"}
 
 
@@ -77,3 +91,38 @@ class Records:
             return
         for at in range(0, len(data), PIECE_BYTES):
             yield Output(self._stream, data[at : at + PIECE_BYTES])
+
+
+def exit_of(status: str, cause: str) -> RemoteExit:
+    """Return the exit from `3` or `s15`, and one of the causes or `-`.
+
+    Raises ValueError for anything else.
+    """
+    # If two writers had a cause at the same moment, one overwrote the other: the rest of a longer
+    # word may remain.
+    why = next((known for known in _CAUSES if cause.startswith(known)), None)
+    if status.startswith("s"):
+        number = int(status[1:])
+        return RemoteExit(None, _NAMES.get(number, str(number)), why)
+    ended = RemoteExit(int(status), None, why)
+    return replace(ended, code=None) if ended.unstarted else ended
+
+
+def settlement_of(answer: Word) -> CancelOutcome:
+    """Return the settlement of a cancel's answer: the proof, and the exit if the run ended."""
+    _, proof, status, cause = answer
+    return CancelOutcome(CancelProof(proof), None if status == _NOTHING else exit_of(status, cause))
+
+
+def standing_of(answer: Word) -> CancelOutcome | None:
+    """Return the settlement of a look's answer: None while the run lives, or is about to."""
+    _, state, status, cause = answer
+    match state:
+        case "L" | "E":
+            return None
+        case "N" | "V":
+            return CancelOutcome(CancelProof.NEVER_STARTED)
+        case "D":
+            return CancelOutcome(CancelProof.ALREADY_FINISHED, exit_of(status, cause))
+        case _:
+            return CancelOutcome(CancelProof.ALREADY_FINISHED)

@@ -18,7 +18,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.rechunk import recut
 from opsjobs.remote.disk import Counting, Disk, DiskEntry, OpenFile, transfer_error
-from opsjobs.remote.files.reading import let_go, pieces_of, request_size
+from opsjobs.remote.download import let_go, pieces_of, request_size
 
 FILE_MODE = 0o644
 # The maximum that is under way at a time, and so what may have arrived with a gap before it.
