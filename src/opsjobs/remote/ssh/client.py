@@ -119,7 +119,6 @@ def release(wire: Any) -> None:
     Nothing is received or sent over it any more.
     """
     held = vars(wire)
-    held.pop("send_packet", None)  # ours: see asyncssh_patch.py
     for name, value in list(held.items()):
         if getattr(value, "__self__", None) is wire:  # a handler
             held[name] = _over
