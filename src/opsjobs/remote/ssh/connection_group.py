@@ -18,68 +18,68 @@ class PooledConnection:
 
     def __init__(self, connection: SshConnection) -> None:
         self.connection = connection
-        self.places = 0
+        self.slots = 0
         self.used = 0
-        self.taken = False
+        self.was_used = False
         self.idle_since = 0.0
-        self.lost: Callable[[], None] | None = None
-        self.login = SpoolLogin()
+        self.on_lost: Callable[[], None] | None = None
+        self.spool_login = SpoolLogin()
 
     @property
-    def free(self) -> bool:
+    def has_free_slot(self) -> bool:
         """Return True if the connection has a free slot."""
-        return self.used < self.places and self.connection.alive
+        return self.used < self.slots and self.connection.alive
 
     def take(self) -> None:
         """Take one slot."""
         self.used += 1
-        self.taken = True
+        self.was_used = True
 
 
 class ChannelSlot:
     """One slot on a connection of a group; release it once."""
 
-    def __init__(self, route: ConnectionGroup, line: PooledConnection) -> None:
-        self._route = route
-        self.line = line
-        self._left = False
+    def __init__(self, group: ConnectionGroup, pooled: PooledConnection) -> None:
+        self._group = group
+        self.pooled = pooled
+        self._released = False
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Release the slot."""
-        if not self._left:
-            self._left = True
-            self._route.release(self.line)
+        if not self._released:
+            self._released = True
+            self._group.release(self.pooled)
 
     async def another(self) -> ChannelSlot:
         """Return one more slot of the same group. Raises RemoteFailure."""
-        return await self._route.take()
+        return await self._group.take()
 
     def shrink(self) -> bool:
         """Lower the connection's limit below its use, as the machine refused this channel.
 
         Returns False if no other channel uses the connection.
         """
-        if self.line.used <= 1:
+        if self.pooled.used <= 1:
             return False
-        self._route.limit(self.line, self.line.used - 1)
+        self._group.limit(self.pooled, self.pooled.used - 1)
         return True
 
-    async def beside(self) -> ChannelSlot:
+    async def on_another_connection(self) -> ChannelSlot:
         """Return one more slot on another connection: the machine refused a channel on this one.
 
         Raises RemoteFailure.
         """
-        self._route.limit(self.line, self.line.used)
-        return await self._route.take()
+        self._group.limit(self.pooled, self.pooled.used)
+        return await self._group.take()
 
     async def move(self) -> None:
         """Change to a slot on another or a new connection.
 
         Raises RemoteFailure; the slot is released then.
         """
-        self.leave()
-        self.line = (await self._route.take()).line
-        self._left = False
+        self.release()
+        self.pooled = (await self._group.take()).pooled
+        self._released = False
 
 
 class ConnectionGroup:
@@ -94,36 +94,36 @@ class ConnectionGroup:
         self,
         connect: Callable[[], Awaitable[PooledConnection]],
         *,
-        places: int,
-        lines: int,
-        now: Callable[[], float],
-        today: Callable[[], datetime],
-        idle: Callable[[], None],
+        slots: int,
+        connections: int,
+        monotonic: Callable[[], float],
+        now: Callable[[], datetime],
+        on_idle: Callable[[], None],
     ) -> None:
         self._connect = connect
-        self._places = places
-        self._limit = lines
+        self._slots = slots
+        self._limit = connections
+        self._monotonic = monotonic
         self._now = now
-        self._today = today
-        self._idle = idle
-        self._lines: list[PooledConnection] = []
+        self._on_idle = on_idle
+        self._connections: list[PooledConnection] = []
         self._waiters: deque[asyncio.Future[PooledConnection]] = deque()
-        self._making: set[asyncio.Task[None]] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
 
     @property
     def empty(self) -> bool:
         """Return True if no connection is open or being made, and no caller waits for one."""
-        return not (self._lines or self._making or self._waiters)
+        return not (self._connections or self._connecting or self._waiters)
 
     async def take(self) -> ChannelSlot:
         """Return a slot as soon as there is one, first come, first served.
 
         Raises the RemoteFailure of the connect.
         """
-        line = self._free_line() if not self._waiters else None
-        if line is not None:
-            line.take()
-            return ChannelSlot(self, line)
+        pooled = self._find_free() if not self._waiters else None
+        if pooled is not None:
+            pooled.take()
+            return ChannelSlot(self, pooled)
         waiter: asyncio.Future[PooledConnection] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self._grow()
@@ -141,45 +141,49 @@ class ConnectionGroup:
         elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             self.release(waiter.result())
 
-    def release(self, line: PooledConnection) -> None:
+    def release(self, pooled: PooledConnection) -> None:
         """Free a slot of the connection."""
-        line.used -= 1
-        if line.used == 0:
-            line.idle_since = self._now()
-            if self._lapsed(line):
-                line.connection.close()
+        pooled.used -= 1
+        if pooled.used == 0:
+            pooled.idle_since = self._monotonic()
+            if self._has_expired(pooled):
+                pooled.connection.close()
         self._serve()
-        if line.used == 0:
-            self._idle()
+        if pooled.used == 0:
+            self._on_idle()
 
-    def limit(self, line: PooledConnection, places: int) -> None:
+    def limit(self, pooled: PooledConnection, slots: int) -> None:
         """Lower the connection to this many slots (at least one): the machine refused one more.
 
         New connections get no more slots than that.
         """
-        line.places = max(1, places)
-        self._places = min(self._places, line.places)
+        pooled.slots = max(1, slots)
+        self._slots = min(self._slots, pooled.slots)
 
-    def _free_line(self) -> PooledConnection | None:
+    def _find_free(self) -> PooledConnection | None:
         # Prefer the fullest connection with room, so that the others become idle and are closed.
-        free = (line for line in self._lines if line.free and not self._lapsed(line))
-        return max(free, key=lambda line: line.used, default=None)
+        free = (
+            pooled
+            for pooled in self._connections
+            if pooled.has_free_slot and not self._has_expired(pooled)
+        )
+        return max(free, key=lambda pooled: pooled.used, default=None)
 
-    def _lapsed(self, line: PooledConnection) -> bool:
+    def _has_expired(self, pooled: PooledConnection) -> bool:
         """Return True if the connection's credential has expired: users stay, none is added.
 
         Only a connection that has been used counts: if a clock jumps, each new connection would
         otherwise be replaced at once by the next one.
         """
-        good_until = line.connection.good_until
-        return line.taken and good_until is not None and good_until <= self._today()
+        good_until = pooled.connection.good_until
+        return pooled.was_used and good_until is not None and good_until <= self._now()
 
     def _serve(self) -> None:
-        while self._waiters and (line := self._free_line()) is not None:
+        while self._waiters and (pooled := self._find_free()) is not None:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                line.take()
-                waiter.set_result(line)
+                pooled.take()
+                waiter.set_result(pooled)
         if self._waiters:
             self._grow()
 
@@ -188,76 +192,78 @@ class ConnectionGroup:
 
         Only one at a time as long as none has succeeded.
         """
-        open_lines = sum(not self._lapsed(line) for line in self._lines)
-        wanted = -(-len(self._waiters) // self._places)
-        allowed = self._limit - open_lines if open_lines else 1
-        for _ in range(min(wanted, allowed) - len(self._making)):
-            task = asyncio.create_task(self._make())
-            self._making.add(task)
-            task.add_done_callback(self._making.discard)
+        open_connections = sum(not self._has_expired(pooled) for pooled in self._connections)
+        wanted = -(-len(self._waiters) // self._slots)
+        allowed = self._limit - open_connections if open_connections else 1
+        for _ in range(min(wanted, allowed) - len(self._connecting)):
+            task = asyncio.create_task(self._connect_one())
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
 
-    async def _make(self) -> None:
+    async def _connect_one(self) -> None:
         try:
-            line = await self._connect()
+            pooled = await self._connect()
         except Exception as failure:  # noqa: BLE001  each waiter gets the failure, whatever it was
             self._on_connect_done()
             self._fail(failure)
             return
         self._on_connect_done()
-        line.places = self._places
-        line.idle_since = self._now()
-        line.lost = lambda: self._drop(line)
-        if not line.connection.alive:
+        pooled.slots = self._slots
+        pooled.idle_since = self._monotonic()
+        pooled.on_lost = lambda: self._drop(pooled)
+        if not pooled.connection.alive:
             message = "The machine closed the connection right after the login."
             self._fail(RemoteFailure(ErrorCode.CONNECTION_LOST, message))
             return
-        self._lines.append(line)
+        self._connections.append(pooled)
         self._serve()
 
     def _on_connect_done(self) -> None:
         task = asyncio.current_task()
         if task is not None:
-            self._making.discard(task)
+            self._connecting.discard(task)
 
     def _fail(self, failure: Exception) -> None:
         """Fail the waiters that this connection was meant for, or all if there is no other one."""
-        count = self._places if self._lines or self._making else len(self._waiters)
+        count = self._slots if self._connections or self._connecting else len(self._waiters)
         for waiter in [self._waiters.popleft() for _ in range(min(count, len(self._waiters)))]:
             if not waiter.done():
                 waiter.set_exception(_copy(failure))
         if self._waiters:
             self._grow()
 
-    def _drop(self, line: PooledConnection) -> None:
-        if line in self._lines:
-            self._lines.remove(line)
+    def _drop(self, pooled: PooledConnection) -> None:
+        if pooled in self._connections:
+            self._connections.remove(pooled)
         self._serve()
 
-    def idle_lines(self) -> list[PooledConnection]:
+    def idle_connections(self) -> list[PooledConnection]:
         """Return the connections without users."""
-        return [line for line in self._lines if line.used == 0 and line.connection.alive]
+        return [
+            pooled for pooled in self._connections if pooled.used == 0 and pooled.connection.alive
+        ]
 
     def close_idle(self, before: float) -> None:
         """Close the connections that have been idle since `before`."""
-        for line in self.idle_lines():
-            if line.idle_since <= before or self._lapsed(line):
-                line.connection.close()
+        for pooled in self.idle_connections():
+            if pooled.idle_since <= before or self._has_expired(pooled):
+                pooled.connection.close()
 
     async def close(self) -> None:
         """Close every connection, cancel connects and fail all waiters."""
-        for task in [*self._making]:
+        for task in [*self._connecting]:
             task.cancel()
-        await asyncio.gather(*self._making, return_exceptions=True)
+        await asyncio.gather(*self._connecting, return_exceptions=True)
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_exception(
                     RemoteFailure(ErrorCode.CONNECTION_LOST, "This worker is stopping.")
                 )
-        lines = [*self._lines]
-        for line in lines:
-            line.connection.close()
-        await asyncio.gather(*(line.connection.wait_closed() for line in lines))
+        connections = [*self._connections]
+        for pooled in connections:
+            pooled.connection.close()
+        await asyncio.gather(*(pooled.connection.wait_closed() for pooled in connections))
 
 
 def _copy(failure: Exception) -> Exception:

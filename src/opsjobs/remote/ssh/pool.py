@@ -61,7 +61,7 @@ class SshPool:
         self._clock = clock or SystemClock()
         self._breaker = breaker or Breaker(clock=self._clock)
         self._rate = Rate(self._limits.handshakes_a_second, self._clock)
-        self._routes: dict[Key, ConnectionGroup] = {}
+        self._groups: dict[Key, ConnectionGroup] = {}
         self._insisting: Counter[Key] = Counter()
         self._gates: dict[Key, _Gate] = {}
         self._room = _Room(self._limits.connections, self._close_longest_idle)
@@ -88,12 +88,12 @@ class SshPool:
         Ends with the first failed step that sessions need. The outcome of the login closes or opens
         its circuit.
         """
-        async with self._jump(endpoint) as jump:
+        async with self._take_jump_slot(endpoint) as jump:
             if isinstance(jump, RemoteFailure):
                 return [SessionStep("connect", ok=False, ms=0.0, error=jump.message)]
             async with self._gate(endpoint):
                 steps, failure = await run_steps(
-                    self._connector, endpoint, jump.line.connection if jump else None
+                    self._connector, endpoint, jump.pooled.connection if jump else None
                 )
         await self._breaker.report(endpoint, failure)
         mask = login_mask(endpoint) if any(step.error for step in steps) else NOTHING
@@ -101,12 +101,12 @@ class SshPool:
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
         """Return the host keys that the host shows now. Raises RemoteFailure."""
-        async with self._jump(endpoint) as jump:
+        async with self._take_jump_slot(endpoint) as jump:
             if isinstance(jump, RemoteFailure):
                 raise jump
             async with self._gate(endpoint):
                 return await self._connector.scan(
-                    endpoint.target, jump.line.connection if jump else None
+                    endpoint.target, jump.pooled.connection if jump else None
                 )
 
     async def close(self) -> None:
@@ -114,8 +114,8 @@ class SshPool:
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for route in [*self._routes.values()]:
-            await route.close()
+        for group in [*self._groups.values()]:
+            await group.close()
         await self._breaker.close()
 
     async def _take(self, endpoint: Endpoint, *, behind: int) -> ChannelSlot:
@@ -128,26 +128,26 @@ class SshPool:
                 ErrorCode.CONNECTION_LOST, "This worker is stopping: nothing new is started."
             )
         key = (*_key(endpoint), behind)
-        route = self._routes.get(key)
-        if route is None:
-            route = self._routes[key] = self._route(endpoint, key, behind=behind)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = self._create_group(endpoint, key, behind=behind)
         self._insisting[key] += endpoint.insist
         try:
-            return await route.take()
+            return await group.take()
         finally:
             self._insisting[key] -= endpoint.insist
 
-    def _route(self, endpoint: Endpoint, key: Key, *, behind: int) -> ConnectionGroup:
+    def _create_group(self, endpoint: Endpoint, key: Key, *, behind: int) -> ConnectionGroup:
         limits = self._limits
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep())
         return ConnectionGroup(
             lambda: self._connect(replace(endpoint, insist=self._insisting[key] > 0), behind),
-            places=limits.tunnels_per_connection if behind else limits.channels_per_connection,
-            lines=limits.connections_per_key,
-            now=self._clock.monotonic,
-            today=self._clock.now,
-            idle=self._room.wake,
+            slots=limits.tunnels_per_connection if behind else limits.channels_per_connection,
+            connections=limits.connections_per_key,
+            monotonic=self._clock.monotonic,
+            now=self._clock.now,
+            on_idle=self._room.wake,
         )
 
     async def _connect(self, endpoint: Endpoint, behind: int) -> PooledConnection:
@@ -166,15 +166,15 @@ class SshPool:
                 permit.spare()
                 raise
             try:
-                line = await self._enter(endpoint, jump, behind)
+                pooled = await self._connect_with_room(endpoint, jump, behind)
             except BaseException:
                 if jump is not None:
-                    jump.leave()
+                    jump.release()
                 raise
-        line.connection.when_lost(lambda: self._on_connection_lost(line, jump))
-        return line
+        pooled.connection.when_lost(lambda: self._on_connection_lost(pooled, jump))
+        return pooled
 
-    async def _enter(
+    async def _connect_with_room(
         self, endpoint: Endpoint, jump: ChannelSlot | None, behind: int
     ) -> PooledConnection:
         await self._room.enter(behind)
@@ -182,35 +182,37 @@ class SshPool:
             async with self._gate(endpoint):
                 return PooledConnection(
                     await self._connector.connect(
-                        endpoint, jump.line.connection if jump is not None else None
+                        endpoint, jump.pooled.connection if jump is not None else None
                     )
                 )
         except BaseException:
             self._room.leave()
             raise
 
-    def _on_connection_lost(self, line: PooledConnection, jump: ChannelSlot | None) -> None:
+    def _on_connection_lost(self, pooled: PooledConnection, jump: ChannelSlot | None) -> None:
         self._room.leave()
         if jump is not None:
-            jump.leave()
-        lost, line.lost = line.lost, None
-        if lost is not None:
-            lost()
+            jump.release()
+        on_lost, pooled.on_lost = pooled.on_lost, None
+        if on_lost is not None:
+            on_lost()
 
     @asynccontextmanager
-    async def _jump(self, endpoint: Endpoint) -> AsyncIterator[ChannelSlot | RemoteFailure | None]:
+    async def _take_jump_slot(
+        self, endpoint: Endpoint
+    ) -> AsyncIterator[ChannelSlot | RemoteFailure | None]:
         if not endpoint.jumps:
             yield None
             return
         try:
-            place = await self._take(_last_jump(endpoint), behind=1)
+            slot = await self._take(_last_jump(endpoint), behind=1)
         except RemoteFailure as failure:
             yield failure
             return
         try:
-            yield place
+            yield slot
         finally:
-            place.leave()
+            slot.release()
 
     @asynccontextmanager
     async def _gate(self, endpoint: Endpoint) -> AsyncIterator[None]:
@@ -239,18 +241,18 @@ class SshPool:
         while True:
             await self._clock.sleep(self._limits.idle_seconds / 4)
             now = self._clock.monotonic()
-            for key, route in [*self._routes.items()]:
-                route.close_idle(now - self._limits.idle_seconds)
-                if route.empty:
-                    del self._routes[key]
+            for key, group in [*self._groups.items()]:
+                group.close_idle(now - self._limits.idle_seconds)
+                if group.empty:
+                    del self._groups[key]
                     self._insisting.pop(key, None)
             self._rate.forget()
 
     def _close_longest_idle(self) -> bool:
-        idle = [line for route in self._routes.values() for line in route.idle_lines()]
+        idle = [pooled for group in self._groups.values() for pooled in group.idle_connections()]
         if not idle:
             return False
-        min(idle, key=lambda line: line.idle_since).connection.close()
+        min(idle, key=lambda pooled: pooled.idle_since).connection.close()
         return True
 
 

@@ -35,20 +35,20 @@ ELSEWHERE_SECONDS = 5.0
 class PooledSession:
     """A session on a channel slot; it may change connections as long as nothing has started."""
 
-    def __init__(self, place: ChannelSlot) -> None:
-        self._place = place
+    def __init__(self, slot: ChannelSlot) -> None:
+        self._slot = slot
         self._started: list[RemoteProcess] = []
         self._identified: SshProcess | None = None
 
     @property
     def logged_in(self) -> LoggedIn | None:
         """When its present connection was logged in."""
-        return self._place.line.connection.logged_in
+        return self._slot.pooled.connection.logged_in
 
     @property
     def capabilities(self) -> Capabilities:
         """The capabilities of the machine over SSH."""
-        return self._place.line.connection.capabilities
+        return self._slot.pooled.connection.capabilities
 
     async def start(
         self, command: str | Program, *, stdin: bytes = b"", marked: bool | None = None
@@ -60,131 +60,133 @@ class PooledSession:
         """
         if not isinstance(command, Program):
             return await self._start(command, stdin, marked=marked)
-        login = self._place.line.login
+        login = self._slot.pooled.spool_login
         if (line := one_line(command, plain=login.plain)) is None:
             return await directly(self._start, command)
-        process = self._identified = await _start_on(self._place, line, b"", marked=None)
-        return self._noted(process)
+        process = self._identified = await _start_on(self._slot, line, b"", marked=None)
+        return self._track(process)
 
     async def _start(self, line: str, stdin: bytes, *, marked: bool | None = None) -> RemoteProcess:
         try:
-            return self._noted(await _start_on(self._place, line, stdin, marked=marked))
+            return self._track(await _start_on(self._slot, line, stdin, marked=marked))
         except ChannelRefused:
             # For servers with one channel per connection: what already runs over this one keeps it.
-            place = await self._place.beside()
-        return self._noted(await _beside(place, line, stdin, marked=marked))
+            slot = await self._slot.on_another_connection()
+        return self._track(await _start_on_own_slot(slot, line, stdin, marked=marked))
 
     def durable(self) -> Durable | None:
         """Return the durable runs on this machine, or None without that capability."""
         if not self.capabilities.durable:
             return None
-        name = self._place.line.connection.target.name
-        return Spool(name, self._place.line.login, self._ask, self._start_beside, self._talk)
+        name = self._slot.pooled.connection.target.name
+        return Spool(name, self._slot.pooled.spool_login, self._ask, self._start_beside, self._talk)
 
     @asynccontextmanager
     async def disk(self) -> AsyncIterator[Disk]:
         """Yield the machine's files, over this session's slot. Raises RemoteFailure."""
         async with AsyncExitStack() as stack:
-            yield await _moving(
-                self._place, lambda connection: stack.enter_async_context(connection.disk())
+            yield await _begin_or_move(
+                self._slot, lambda connection: stack.enter_async_context(connection.disk())
             )
 
     async def _ask(self, line: str, stdin: bytes) -> RemoteProcess:
         return await self._start(line, stdin, marked=False)
 
     async def _talk(self, line: str, stdin: bytes) -> RemoteProcess:
-        return self._noted(await _start_on(self._place, line, stdin, marked=False, hold=True))
+        return self._track(await _start_on(self._slot, line, stdin, marked=False, hold=True))
 
     async def _start_beside(self, line: str, stdin: bytes) -> RemoteProcess:
         """Start a command line on its own slot, which is released when the process is closed.
 
         Its standard input stays open until then.
         """
-        return self._noted(
-            await _beside(await self._place.another(), line, stdin, marked=False, hold=True)
+        return self._track(
+            await _start_on_own_slot(
+                await self._slot.another(), line, stdin, marked=False, hold=True
+            )
         )
 
-    def _noted(self, process: RemoteProcess) -> RemoteProcess:
+    def _track(self, process: RemoteProcess) -> RemoteProcess:
         self._started.append(process)
         return process
 
     async def close(self) -> None:
         """Release what was started, and the slot."""
         if self._identified is not None:
-            self._place.line.login.plain = self._identified.shell in PLAIN_SHELLS
+            self._slot.pooled.spool_login.plain = self._identified.shell in PLAIN_SHELLS
         for process in self._started:
             await process.close()
-        self._place.leave()
+        self._slot.release()
 
 
 async def _start_on(
-    place: ChannelSlot,
+    slot: ChannelSlot,
     command: str | LineBuilder,
     stdin: bytes,
     *,
     marked: bool | None,
     hold: bool = False,
 ) -> SshProcess:
-    """Start a command line on this slot's connection, or on another one (`_moving`)."""
-    process = await _moving(
-        place, lambda connection: connection.start(command, stdin=stdin, marked=marked, hold=hold)
+    """Start a command line on this slot's connection, or on another one (`_begin_or_move`)."""
+    process = await _begin_or_move(
+        slot, lambda connection: connection.start(command, stdin=stdin, marked=marked, hold=hold)
     )
-    process.ask_elsewhere = partial(_ask_elsewhere, place)
+    process.ask_elsewhere = partial(_ask_elsewhere, slot)
     return process
 
 
-async def _ask_elsewhere(place: ChannelSlot, question: GroupSignal) -> Census | None:
+async def _ask_elsewhere(slot: ChannelSlot, question: GroupSignal) -> Census | None:
     """Ask over another connection to the same machine; return None if there is none in time."""
     try:
         async with asyncio.timeout(ELSEWHERE_SECONDS):
-            other = await place.beside()
+            other = await slot.on_another_connection()
     except (TimeoutError, RemoteFailure):
         return None
     try:
-        return await other.line.connection.ask(question)
+        return await other.pooled.connection.ask(question)
     finally:
-        other.leave()
+        other.release()
 
 
-async def _moving(place: ChannelSlot, begin: Callable[[SshConnection], Awaitable[T]]) -> T:
+async def _begin_or_move(slot: ChannelSlot, begin: Callable[[SshConnection], Awaitable[T]]) -> T:
     """Begin something on this slot's connection, or on another one.
 
     Another one is used if this one turns out to be dead or full before anything began.
     """
     for _ in range(MOVES):
         try:
-            return await begin(place.line.connection)
+            return await begin(slot.pooled.connection)
         except RemoteFailure as failure:
             if failure.code is not ErrorCode.CONNECTION_LOST:
                 raise
-            if isinstance(failure, ChannelRefused) and not place.shrink():
+            if isinstance(failure, ChannelRefused) and not slot.shrink():
                 # This session is the only user: the machine may not have noticed yet that our last
                 # channel is over.
                 await asyncio.sleep(REFUSED_PAUSE_SECONDS)
                 continue
-            if not isinstance(failure, ChannelRefused) and place.line.connection.alive:
+            if not isinstance(failure, ChannelRefused) and slot.pooled.connection.alive:
                 raise
-        await place.move()
-    return await begin(place.line.connection)
+        await slot.move()
+    return await begin(slot.pooled.connection)
 
 
-async def _beside(
-    place: ChannelSlot, line: str, stdin: bytes, *, marked: bool | None, hold: bool = False
+async def _start_on_own_slot(
+    slot: ChannelSlot, line: str, stdin: bytes, *, marked: bool | None, hold: bool = False
 ) -> RemoteProcess:
     """Start a command line on a slot that is released once its process is closed."""
     try:
-        return _Beside(await _start_on(place, line, stdin, marked=marked, hold=hold), place)
+        return _ProcessOnOwnSlot(await _start_on(slot, line, stdin, marked=marked, hold=hold), slot)
     except BaseException:
-        place.leave()
+        slot.release()
         raise
 
 
-class _Beside:
+class _ProcessOnOwnSlot:
     """A process on its own slot."""
 
-    def __init__(self, process: SshProcess, place: ChannelSlot) -> None:
+    def __init__(self, process: SshProcess, slot: ChannelSlot) -> None:
         self._process = process
-        self._place = place
+        self._slot = slot
 
     def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
         return aiter(self._process)
@@ -197,4 +199,4 @@ class _Beside:
 
     async def close(self) -> None:
         await self._process.close()
-        self._place.leave()
+        self._slot.release()

@@ -1,4 +1,4 @@
-"""The places on the connections of one route, as machines refuse sessions."""
+"""The channel slots on the connections of one group, as machines refuse sessions."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ async def test_the_fewest_places_that_a_machine_has_allowed_stay_the_limit_of_ne
         made.append(PooledConnection(connection))
         return made[-1]
 
-    route = ConnectionGroup(
+    group = ConnectionGroup(
         connect,
-        places=4,
-        lines=9,
-        now=lambda: 0.0,
-        today=lambda: datetime.now(UTC),
-        idle=lambda: None,
+        slots=4,
+        connections=9,
+        monotonic=lambda: 0.0,
+        now=lambda: datetime.now(UTC),
+        on_idle=lambda: None,
     )
-    first = [await route.take() for _ in range(4)]
-    second = [await route.take() for _ in range(4)]
-    assert [line.places for line in made] == [4, 4]
-    assert first[0].line is not second[0].line
-    for place in first[2:]:
-        place.leave()
+    first = [await group.take() for _ in range(4)]
+    second = [await group.take() for _ in range(4)]
+    assert [pooled.slots for pooled in made] == [4, 4]
+    assert first[0].pooled is not second[0].pooled
+    for slot in first[2:]:
+        slot.release()
     assert first[0].shrink()  # two sessions are on it, and the machine refused one more
     assert second[0].shrink()  # of four, later
-    assert [line.places for line in made] == [1, 3]
-    third = await route.take()
-    assert third.line is made[2]
-    assert third.line.places == 1
+    assert [pooled.slots for pooled in made] == [1, 3]
+    third = await group.take()
+    assert third.pooled is made[2]
+    assert third.pooled.slots == 1
