@@ -78,7 +78,10 @@ class OwnCircuits:
             self._known[report.key] = before.after_report(report, self._now, self._policy)
         return [None for _ in reports]
 
-    async def watch(self, held: Collection[UUID]) -> set[CircuitKey]:  # noqa: ARG002  only one process
+    async def watch(
+        self,
+        held: Collection[UUID],  # noqa: ARG002  only one process
+    ) -> set[CircuitKey]:
         """Return the keys of the circuits that are not healthy."""
         return {key for key, circuit in self._known.items() if not circuit.well}
 
@@ -269,7 +272,7 @@ class Breaker:
                 unwell = await self._circuits.watch([*self._held])
             except Unavailable:
                 continue
-            except Exception:  # noqa: BLE001  a defect must not end the check of other processes' findings
+            except Exception:  # noqa: BLE001  a defect must not end the other checks
                 log.exception("circuits_not_watched")
                 continue
             for key in unwell:

@@ -58,13 +58,19 @@ class LocalSessions:
         self._on = on
 
     @asynccontextmanager
-    async def session(self, endpoint: Endpoint) -> AsyncIterator[Session]:  # noqa: ARG002  there is only one machine
+    async def session(
+        self,
+        endpoint: Endpoint,  # noqa: ARG002  there is only one machine
+    ) -> AsyncIterator[Session]:
         """Yield a session on this machine; what it left running is released, not ended.
 
         Raises RemoteFailure(SAFETY_BLOCKED) if this machine may not be a target.
         """
         if not self._on:
-            message = "transport: local is off for this worker: set OPSJOBS_LOCAL_TRANSPORT=on, or change the target to ssh."
+            message = (
+                "transport: local is off for this worker: set OPSJOBS_LOCAL_TRANSPORT=on, "
+                "or change the target to ssh."
+            )
             raise RemoteFailure(ErrorCode.SAFETY_BLOCKED, message)
         if self._allow is not None:
             self._allow(_THIS_MACHINE)
@@ -196,9 +202,9 @@ class _Child:
             name=f"wait-{popen.pid}",
             daemon=True,
         ).start()
-        self._pipes = [_Pipe("stdout", self), _Pipe("stderr", self)]
-        for ours, theirs in zip(self._pipes, (popen.stdout, popen.stderr), strict=True):
-            await loop.connect_read_pipe(lambda ours=ours: ours, theirs)  # type: ignore[misc]  # of a default in a lambda
+        self._pipes = stdout, stderr = [_Pipe("stdout", self), _Pipe("stderr", self)]
+        await loop.connect_read_pipe(lambda: stdout, popen.stdout)
+        await loop.connect_read_pipe(lambda: stderr, popen.stderr)
         await loop.connect_write_pipe(lambda: self._stdin, popen.stdin)
         self._stdin.say(stdin, end=not hold)
 

@@ -112,7 +112,7 @@ class LocalDisk:
         """Return None: the digest is computed afterwards, as nothing is sent meanwhile."""
 
     def _at(self, path: str) -> str:
-        return os.path.join(self._home, path)  # noqa: PTH118  a Path would drop what a path may end with
+        return os.path.join(self._home, path)  # noqa: PTH118  a Path drops a final slash
 
 
 class LocalFile:

@@ -29,15 +29,19 @@ _PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 _CENSUS = (
     "s=$1 g=$2 m=$3 n=0 o=0 z=0 q=0; LC_ALL=C; export LC_ALL; "
     "see() { case $1 in $$|1) q=$((q+1));; esac; "
-    'case $3 in [ZX]*) [ "$2" = "$g" ] && z=1;; *) if [ "$2" = "$g" ]; then n=$((n+1)); elif [ "$1" = "$g" ]; then o=1; fi;; '
+    'case $3 in [ZX]*) [ "$2" = "$g" ] && z=1;; '
+    '*) if [ "$2" = "$g" ]; then n=$((n+1)); elif [ "$1" = "$g" ]; then o=1; fi;; '
     "esac; }; "
     'here() { case $(kill -0 $1 2>&1) in *"o such process"*) return 1;; esac; }; '
-    "if here -$g || here $g; then if [ -r /proc/self/stat ] && command -v awk >/dev/null 2>&1; then "
-    "l=$(cat /proc/[0-9]*/stat 2>/dev/null | awk '\"'\"'{p=$1; sub(/.*[)] /,\"\"); print p, $3, $1}'\"'\"'); "
+    "if here -$g || here $g; then "
+    "if [ -r /proc/self/stat ] && command -v awk >/dev/null 2>&1; then "
+    "l=$(cat /proc/[0-9]*/stat 2>/dev/null | "
+    "awk '\"'\"'{p=$1; sub(/.*[)] /,\"\"); print p, $3, $1}'\"'\"'); "
     "elif l=$(ps -A -o pid= -o pgid= -o stat= 2>/dev/null); then :; "
     "else l=$(ps -o pid,pgid,stat 2>/dev/null); fi; "
     "set -- $l; while [ $# -ge 3 ]; do see $1 $2 $3; shift 3; done; "
-    "case $n$o.$z$q in 00.12) ;; 00.*) if here -$g; then n=1; elif here $g; then o=1; fi;; esac; fi; "
+    "case $n$o.$z$q in 00.12) ;; "
+    "00.*) if here -$g; then n=1; elif here $g; then o=1; fi;; esac; fi; "
     '[ $o = 1 ] || [ $n = 0 ] || kill -$s -$g 2>/dev/null; echo "$m $n $o"'
 )
 

@@ -59,7 +59,8 @@ def unstarted(cause: Cause, program: Program) -> RemoteExit:
     words = {
         "interpreter": f"there is no {program.interpreter} on the target that can be started",
         "folder": f"the working directory {program.cwd} is not there, or cannot be entered",
-        "storage": "the target could not store its script, its input or its secrets (is its disk full?)",
+        "storage": "the target could not store its script, its input or its secrets "
+        "(is its disk full?)",
     }
     return RemoteExit(None, None, cause, words.get(cause))
 
@@ -193,9 +194,9 @@ class Durable(Protocol):
         """Start the run unless it was started before, and follow it from its first byte.
 
         Raises SpoolChanged (always if None is expected: a first contact), NotStarted(settled) if
-        the key was voided, SpoolUnavailable, RemoteFailure(CONNECTION_LOST) if nothing can have started,
-        ContactLost if it may have, RemoteFailure(LOST) if it was started before and is gone, and
-        NotFollowed if it was another command.
+        the key was voided, SpoolUnavailable, RemoteFailure(CONNECTION_LOST) if nothing can have
+        started, ContactLost if it may have, RemoteFailure(LOST) if it was started before and is
+        gone, and NotFollowed if it was another command.
         """
 
     async def attach(

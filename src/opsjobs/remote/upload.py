@@ -55,19 +55,17 @@ class FileAttributes:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """The content and its destination.
-
-    `key` makes the draft's name, the same only for a successor that continues this transfer. `on_progress`
-    is called with the number of bytes that are there. `window_bytes` is under way at a time, at
-    most WINDOW_BYTES.
-    """
+    """The content and its destination."""
 
     source: UploadSource
     path: str
     attributes: FileAttributes
     key: str
+    """Makes the draft's name, the same only for a successor that continues this transfer."""
     on_progress: Callable[[int], None]
+    """Called with the number of bytes that are there."""
     window_bytes: int = WINDOW_BYTES
+    """The bytes that are under way at a time, at most WINDOW_BYTES."""
 
     @property
     def draft(self) -> str:

@@ -71,7 +71,8 @@ class Way:
             case "doas":
                 return f"doas -n -u {user} {shell}"
             case "sudo":
-                return f"sudo {f'-k -H -S -p {self.prompt}' if self.talks else '-H -n'} -u {user} {shell}"
+                options = f"-k -H -S -p {self.prompt}" if self.talks else "-H -n"
+                return f"sudo {options} -u {user} {shell}"
             case "su" if self.talks:
                 return f"su {user} -c {quoted(shell)}"
         return f"sh -c '{_WILLING}' opsjobs {user} {quoted(shell)}"
@@ -84,7 +85,8 @@ class Way:
     def failure(self, words: str) -> RemoteFailure:
         """Return the failure for a machine that did not allow the change of user."""
         user, method = self.become.user, self.become.method
-        message = f"could not become {user} by {method}, so nothing was started: {words or 'it gave no reason'}"
+        reason = words or "it gave no reason"
+        message = f"could not become {user} by {method}, so nothing was started: {reason}"
         return RemoteFailure(ErrorCode.BECOME_FAILED, message)
 
     async def enter(self, process: Speaker) -> None:

@@ -49,7 +49,8 @@ def one_line(program: Program, *, plain: bool) -> Callable[[str], str] | None:
     # If it cannot read this, the error is its own: it has identified itself before.
     spoken = shlex.quote(words)
     return lambda tell: (
-        f"exec sh -c {quoted(f'{tell}; eval {spoken}')} || eval {quoted(tell)} && sh -c {quoted(words)}"
+        f"exec sh -c {quoted(f'{tell}; eval {spoken}')} "
+        f"|| eval {quoted(tell)} && sh -c {quoted(words)}"
     )
 
 

@@ -228,7 +228,8 @@ class Spool:
                 f"Whether {order.key} was begun on {self._name} cannot be seen now."
             ),
             ("F",): SpoolUnavailable(
-                f"{self._name} cannot store runs: their files are not writable. The disk may be full."
+                f"{self._name} cannot store runs: their files are not writable. "
+                "The disk may be full."
             ),
         }.get(word) or self._lost(word, order.key)
 
@@ -237,7 +238,10 @@ class Spool:
             case ("O",):
                 message = f"{key} on {self._name} is another command than this one."
             case ("P", version):
-                message = f"{key} on {self._name} was started by another release of opsjobs (spool {version}). Only that release can follow it."
+                message = (
+                    f"{key} on {self._name} was started by another release of opsjobs "
+                    f"(spool {version}). Only that release can follow it."
+                )
             case _:
                 return run_lost(str(key))
         return NotFollowed(message)

@@ -137,7 +137,8 @@ def _shell_code(program: Program, environment: Mapping[str, str], manner: _Manne
     if program.cwd is not None:
         folder = program.cwd if program.cwd.startswith("/") else f"./{program.cwd}"
         lines.append(
-            f"cd -- {shlex.quote(folder)} >/dev/null 2>&1 || {manner.fill('@fail folder@')}; unset OLDPWD"
+            f"cd -- {shlex.quote(folder)} >/dev/null 2>&1 || {manner.fill('@fail folder@')}; "
+            "unset OLDPWD"
         )
     if program.command is None:
         return "\n".join([*lines, *_interpreted(program, manner)])
@@ -155,7 +156,9 @@ def _interpreted(program: Program, manner: _Manner) -> Iterator[str]:
         for known in map(shlex.quote, _NAMES.get(name, (name,))):
             yield f"[ $# = 0 ] && command -v {known} >/dev/null 2>&1 && set -- {known}"
         yield f"[ $# = 0 ] && {missing}"
-    yield f'set -- "$1" {" ".join(_BEFORE.get(_kind(name), ()))} "$OPSJOBS_PLACE/{_file(program)}" {shlex.join(program.args)}'
+    before = " ".join(_BEFORE.get(_kind(name), ()))
+    file = f'"$OPSJOBS_PLACE/{_file(program)}"'
+    yield f'set -- "$1" {before} {file} {shlex.join(program.args)}'
     yield manner.section("launch")
 
 

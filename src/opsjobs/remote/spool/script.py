@@ -289,7 +289,9 @@ def _place(identity: SpoolIdentity) -> tuple[str, list[str]]:
     found = _STORE.fullmatch(identity.store)
     if found is None:
         return _NOBODY, []
-    return found[1], [f"/var/tmp/opsjobs-{found[2]}/runs"] if found[2] else []  # noqa: S108  checked to be ours, and 0700
+    if not found[2]:
+        return found[1], []
+    return found[1], [f"/var/tmp/opsjobs-{found[2]}/runs"]  # noqa: S108  is checked: ours, 0700
 
 
 def _boot(identity: SpoolIdentity) -> str:

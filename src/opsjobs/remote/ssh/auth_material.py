@@ -70,13 +70,15 @@ class AuthMaterials:
         credential = endpoint.credential
         if credential is None:
             raise _missing(
-                f"{endpoint.target.name} has no credential: name one in its `credential` (PUT /targets/…)."
+                f"{endpoint.target.name} has no credential: "
+                "name one in its `credential` (PUT /targets/…)."
             )
         if credential.fault is not None:
             raise _missing(f"The credential {credential.name} cannot be used: {credential.fault}.")
         if credential.type not in _OF_SSH:
             raise _missing(
-                f"The credential {credential.name} is of type {credential.type.value}, which SSH does not log in with."
+                f"The credential {credential.name} is of type {credential.type.value}, "
+                "which SSH does not log in with."
             )
         if credential.source is not None:
             credential = await self._fetch(credential, endpoint.purpose)
@@ -95,7 +97,8 @@ class AuthMaterials:
         if login.good_until is not None and login.good_until <= datetime.now(UTC):
             # Not attempted: a machine would count it as a refused login.
             raise _missing(
-                f"The certificate of the credential {credential.name} was good until {login.good_until:%Y-%m-%d %H:%M}Z."
+                f"The certificate of the credential {credential.name} "
+                f"was good until {login.good_until:%Y-%m-%d %H:%M}Z."
             )
         return login
 
@@ -161,7 +164,8 @@ async def _agent(credential: Credential) -> AsyncIterator[AuthMaterial]:
     path = os.environ.get("SSH_AUTH_SOCK", "")
     if not path:
         raise _missing(
-            f"The credential {credential.name} needs an SSH agent, but the worker has no SSH_AUTH_SOCK."
+            f"The credential {credential.name} needs an SSH agent, "
+            "but the worker has no SSH_AUTH_SOCK."
         )
     try:
         agent = await asyncssh.connect_agent(path)
@@ -173,7 +177,8 @@ async def _agent(credential: Credential) -> AsyncIterator[AuthMaterial]:
     try:
         if not keys:
             raise _missing(
-                f"The credential {credential.name} needs the SSH agent at {path}, which holds no key."
+                f"The credential {credential.name} needs the SSH agent at {path}, "
+                "which holds no key."
             )
         yield AuthMaterial(credential.username, keys=tuple(keys))
     finally:

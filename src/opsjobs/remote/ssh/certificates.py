@@ -49,8 +49,9 @@ class CertificateTerms:
     @property
     def words(self) -> str:
         """Return a text for people: the users that the certificate is for, and its expiry."""
-        whom = ", ".join(self.principals[:5]) or "anybody"
-        return f"its certificate (serial {self.serial}) is for {whom} and good until {self.valid_before:%Y-%m-%d %H:%M:%S}Z"
+        users = ", ".join(self.principals[:5]) or "anybody"
+        until = f"{self.valid_before:%Y-%m-%d %H:%M:%S}Z"
+        return f"its certificate (serial {self.serial}) is for {users} and good until {until}"
 
 
 def fresh_key() -> FreshKey:

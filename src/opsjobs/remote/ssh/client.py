@@ -1,4 +1,4 @@
-"""asyncssh's view of one login: what the client answers, and the release of its connection.
+"""The asyncssh client of one login: its answers, and the release of its connection.
 
 A connection that has been open for a while is in the oldest generation of the garbage collector.
 Left in cycles it would stay, 28 KB each, until a full collection, which stops the loop for seconds.

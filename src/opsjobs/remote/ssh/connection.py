@@ -188,7 +188,10 @@ class SshConnection:
     def _not_started(self, receiver: Receiver, reason: object) -> RemoteFailure:
         name = self.target.name
         if receiver.requested:
-            message = f"Contact with {name} broke while the command was being started ({reason}): it may have run or not."
+            message = (
+                f"Contact with {name} broke while the command was being started ({reason}): "
+                "it may have run or not."
+            )
             return RemoteFailure(ErrorCode.LOST, message)
         return RemoteFailure(
             ErrorCode.CONNECTION_LOST,

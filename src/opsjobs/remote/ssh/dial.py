@@ -136,11 +136,17 @@ async def _connect(family: int, sockaddr: tuple[Any, ...], seconds: float) -> so
 
 def _failed(error: OSError, where: str) -> RemoteFailure:
     if error.errno in _OUT_OF_FILES:
-        message = f"This worker has no file descriptors left to connect to {where}: raise its limit (ulimit -n)."
+        message = (
+            f"This worker has no file descriptors left to connect to {where}: "
+            "raise its limit (ulimit -n)."
+        )
         return RemoteFailure(ErrorCode.INTERNAL, message)
     if isinstance(error, TimeoutError) or error.errno in _NO_ROUTE:
         reason = "no answer in time" if not error.errno else _reason(error)
-        message = f"{where} cannot be reached: {reason}. Is the machine up, and does a firewall let us through?"
+        message = (
+            f"{where} cannot be reached: {reason}. "
+            "Is the machine up, and does a firewall let us through?"
+        )
         return RemoteFailure(ErrorCode.CONNECT_TIMEOUT, message)
     if isinstance(error, ConnectionRefusedError):
         return RemoteFailure(

@@ -81,27 +81,38 @@ class ConnectAttempt:
                 f"The login for {self._where} cannot be used: {error}.",
             )
         if isinstance(error, asyncssh.KeyExchangeFailed | asyncssh.ProtocolNotSupported):
-            message = f"{self._where} and this worker share no way to encrypt: {error}. Update its SSH server."
+            message = (
+                f"{self._where} and this worker share no way to encrypt: {error}. "
+                "Update its SSH server."
+            )
             return RemoteFailure(ErrorCode.CONNECTION_LOST, message)
         message = (
-            f"{self._where} ended the connection before the login was done ({error}). Its sshd may have reached MaxStartups, or "
-            "penalize this address after refused logins (PerSourcePenalties, OpenSSH 9.8 and later): see its log."
+            f"{self._where} ended the connection before the login was done ({error}). "
+            "Its sshd may have reached MaxStartups, or penalize this address after refused logins "
+            "(PerSourcePenalties, OpenSSH 9.8 and later): see its log."
         )
         return RemoteFailure(ErrorCode.CONNECTION_LOST, message)
 
     def _incomplete(self, second_factor: str) -> RemoteFailure:
         message = (
-            f"{self._where} accepted the credential of {self.username}, but asks for a second factor too ({second_factor}), which "
-            "opsjobs cannot answer. Let this account log in with one factor (AuthenticationMethods in its sshd_config), or use an "
-            "SSH certificate; it is not tried again."
+            f"{self._where} accepted the credential of {self.username}, but asks for a second "
+            f"factor too ({second_factor}), which opsjobs cannot answer. Let this account log in "
+            "with one factor (AuthenticationMethods in its sshd_config), or use an SSH "
+            "certificate; it is not tried again."
         )
         return RemoteFailure(ErrorCode.AUTH_FAILED, message)
 
     def _refusal(self, error: Exception) -> RemoteFailure:
         check = "Check the credential"
         if self.terms is not None:
-            check = f"{self.terms.words}: check that the machine trusts its CA (TrustedUserCAKeys) for this user, and its clock"
-        message = f"{self._where} refused the login of {self.username} ({error}). {check}; it is not tried again."
+            check = (
+                f"{self.terms.words}: check that the machine trusts its CA (TrustedUserCAKeys) "
+                "for this user, and its clock"
+            )
+        message = (
+            f"{self._where} refused the login of {self.username} ({error}). "
+            f"{check}; it is not tried again."
+        )
         return RemoteFailure(ErrorCode.AUTH_FAILED, message)
 
     def _not_tunnelled(self, error: asyncssh.ChannelOpenError) -> RemoteFailure:
@@ -116,7 +127,10 @@ class ConnectAttempt:
         )
         if error.code == _PROHIBITED:
             code = ErrorCode.CONNECTION_REFUSED
-            words += f" {jump} does not let this login forward: see AllowTcpForwarding, and `port_forwarding` of its certificate."
+            words += (
+                f" {jump} does not let this login forward: see AllowTcpForwarding, "
+                "and `port_forwarding` of its certificate."
+            )
         return RemoteFailure(code, words)
 
 

@@ -47,12 +47,16 @@ class HostKeyJudge:
         if target.host_key_policy is HostKeyPolicy.PINNED and not good:
             raise RemoteFailure(
                 ErrorCode.HOST_KEY,
-                f"{target.name} has no pinned host key: check and pin it with `opsjobs targets trust {target.name}`.",
+                f"{target.name} has no pinned host key: "
+                f"check and pin it with `opsjobs targets trust {target.name}`.",
             )
         if target.host_key_policy is HostKeyPolicy.CA:
             if not good:
-                words = f"{target.name} has the policy `ca` and no CA: put its public key into `host_keys`."
-                raise RemoteFailure(ErrorCode.HOST_KEY, words)
+                message = (
+                    f"{target.name} has the policy `ca` and no CA: "
+                    "put its public key into `host_keys`."
+                )
+                raise RemoteFailure(ErrorCode.HOST_KEY, message)
             return cls(target, ((), good, revoked))
         return cls(target, (good, (), revoked))
 
@@ -89,16 +93,21 @@ class HostKeyJudge:
         name = self.target.name
         where = f"{name} ({self.target.host}:{self.target.port})"
         if "revoked" in str(reason):
-            words = f"{where} shows a host key that was revoked ({reason}): anyone with that key can impersonate it. Give it a new one."
+            words = (
+                f"{where} shows a host key that was revoked ({reason}): "
+                "anyone with that key can impersonate it. Give it a new one."
+            )
         elif self.target.host_key_policy is HostKeyPolicy.CA:
             words = (
-                f"{where} does not show a certificate that its CA has signed for {self.target.host} ({reason}): another machine "
-                f"answers there, or its host key was not signed for this name, or not lately."
+                f"{where} does not show a certificate that its CA has signed for "
+                f"{self.target.host} ({reason}): another machine answers there, "
+                "or its host key was not signed for this name, or not lately."
             )
         else:
             words = (
-                f"{where} does not show a host key that is pinned for it ({reason}): another machine answers there, or it was "
-                f"installed anew. If that is right, compare the fingerprints and run `opsjobs targets trust {name}`."
+                f"{where} does not show a host key that is pinned for it ({reason}): "
+                "another machine answers there, or it was installed anew. If that is right, "
+                f"compare the fingerprints and run `opsjobs targets trust {name}`."
             )
         return RemoteFailure(ErrorCode.HOST_KEY, words)
 
@@ -126,5 +135,6 @@ def _parse(target: Target) -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey]
     except asyncssh.KeyImportError as error:
         raise RemoteFailure(
             ErrorCode.HOST_KEY,
-            f"A pinned host key of {target.name} cannot be read ({error}): run `opsjobs targets trust {target.name}`.",
+            f"A pinned host key of {target.name} cannot be read ({error}): "
+            f"run `opsjobs targets trust {target.name}`.",
         ) from None

@@ -1,4 +1,4 @@
-"""A session on a shared connection: it may move to another one until something has started."""
+"""A session on a shared connection; it may change connections until something has started."""
 
 from __future__ import annotations
 

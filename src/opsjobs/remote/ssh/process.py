@@ -199,9 +199,15 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
             return RemoteExit(None)
         reason = f": {exc}" if exc is not None else ""
         if self._exit is not None:
-            message = f"Contact with {self._name} broke before all output was read{reason}: the command ended ({self._exit})."
+            message = (
+                f"Contact with {self._name} broke before all output was read{reason}: "
+                f"the command ended ({self._exit})."
+            )
         else:
-            message = f"Contact with {self._name} broke before the command's end was seen{reason}: it may still be running."
+            message = (
+                f"Contact with {self._name} broke before the command's end was seen{reason}: "
+                "it may still be running."
+            )
         return RemoteFailure(ErrorCode.LOST, message)
 
     def _require_confirmation(self, end: RemoteExit) -> RemoteExit:

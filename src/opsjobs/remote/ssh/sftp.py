@@ -43,7 +43,10 @@ _KINDS: dict[int, Literal["file", "folder", "link", "other"]] = {
 }
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}")
 # One line each, for any login shell; standard input carries the path.
-_DIGEST = 'sh -c \'IFS= read -r f; if command -v sha256sum >/dev/null 2>&1; then sha256sum <"$f"; else shasum -a 256 <"$f"; fi\' opsjobs'
+_DIGEST = (
+    "sh -c 'IFS= read -r f; if command -v sha256sum >/dev/null 2>&1; "
+    'then sha256sum <"$f"; else shasum -a 256 <"$f"; fi\' opsjobs'
+)
 _OWNER = "sh -c 'id -u \"$1\"' opsjobs {}"
 _GROUP = 'sh -c \'getent group "$1" || grep "^$1:" /etc/group\' opsjobs {}'
 
