@@ -1,4 +1,4 @@
-"""Special addresses, for everything that connects to a caller's addresses, and the policy of targets."""
+"""Special addresses that callers may not have connected to, and the policy of targets."""
 
 from __future__ import annotations
 
