@@ -231,7 +231,7 @@ async def shake_hands(handshakes: int, port: int, host_key: str) -> bool:
     """Whether all goals were met."""
     import asyncssh  # noqa: PLC0415  as above
 
-    from opsjobs.composition.memory import give_back, spare_the_collector  # noqa: PLC0415
+    from opsjobs.composition.process import give_back, spare_the_collector  # noqa: PLC0415
     from opsjobs.model.secret import Credential, CredentialType, Secret  # noqa: PLC0415  peers have no opsjobs
     from opsjobs.model.target import Endpoint, Target, Transport  # noqa: PLC0415
     from opsjobs.remote.circuit_breaker import Breaker  # noqa: PLC0415

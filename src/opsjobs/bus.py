@@ -29,7 +29,7 @@ UNREAD_MESSAGES_MAX = 1_000
 # Messages in one round trip to Redis.
 BATCH_MESSAGES_MAX = 256
 ANSWER_SECONDS_MAX = 1.0
-# A silent subscription is pinged this often; an unanswered ping closes it, so a hung Redis is noticed.
+# A silent subscription is pinged this often. An unanswered ping closes it: a hung Redis is noticed.
 SILENCE_SECONDS_MAX = 5.0
 # How long `listen` waits for Redis to confirm the subscription; after that it continues without.
 SUBSCRIBE_SECONDS_MAX = 0.25
@@ -260,9 +260,10 @@ class _Subscriber:
     async def _receive_forever(self) -> None:
         backoff = Backoff(BACKOFF_SECONDS_FIRST, BACKOFF_SECONDS_LAST)
         while True:
-            connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # the library types most of itself
+            made = self._pool.make_connection()  # type: ignore[no-untyped-call]  # half typed
+            connection: AbstractConnection = made
             try:
-                await connection.connect()  # type: ignore[no-untyped-call]  # the library types most of itself
+                await connection.connect()  # type: ignore[no-untyped-call]  # half typed
                 backoff.reset()
                 await self._receive(connection)
             except _AWAY as away:

@@ -157,7 +157,8 @@ def _parse(part: str) -> _Fault:
         )
     if found["action"] not in ACTIONS or (found["seconds"] and found["action"] != "sleep"):
         raise ValueError(
-            f"{VARIABLE}: unknown action in {part!r}. Use kill, sleep[:seconds], error or error_after."
+            f"{VARIABLE}: unknown action in {part!r}. "
+            "Use kill, sleep[:seconds], error or error_after."
         )
     seconds, nth = (
         float(found["seconds"] or SLEEP_SECONDS),

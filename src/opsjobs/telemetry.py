@@ -68,7 +68,8 @@ _FLUSH_ENTRIES = (1, 4, 16, 64, 256, 1024, 4096)
 def configure(process: str, level: str = "INFO", *, stream: TextIO | None = None) -> None:
     """Write log lines of at least `level` to `stream` (default: stdout).
 
-    This includes lines of libraries. Each line has `process`. Raises ValueError for an unknown level.
+    This includes lines of libraries. Each line has `process`.
+    Raises ValueError for an unknown level.
     """
     least = _level(level)
     sink = _Sink(stream)
@@ -111,7 +112,7 @@ class Metrics:
     """The metrics of this process. Figures of the whole service are read from PostgreSQL."""
 
     def __init__(self) -> None:
-        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library types most of itself
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # half typed
         self.registry = CollectorRegistry()
         self._listener: ThreadingHTTPServer | None = None
         prometheus_client.ProcessCollector(namespace="opsjobs", registry=self.registry)
@@ -222,12 +223,16 @@ class Metrics:
     def serve(self, host: str, port: int) -> int:
         """Serve `GET /metrics` without a token, on a thread, until `close`.
 
-        Return the port; port 0 takes a free one. Raises OSError with the address if it cannot listen.
+        Return the port; port 0 takes a free one.
+        Raises OSError with the address if it cannot listen.
         """
         try:
             self._listener = _Listener((host, port), _page_class(self))
         except OSError as refused:
-            message = f"METRICS_PORT: cannot listen on {host}:{port} ({refused.strerror}). Change or unset it."
+            message = (
+                f"METRICS_PORT: cannot listen on {host}:{port} ({refused.strerror}). "
+                "Change or unset it."
+            )
             raise OSError(refused.errno, message) from refused
         threading.Thread(
             target=self._listener.serve_forever, name="opsjobs-metrics", daemon=True
@@ -393,7 +398,7 @@ class _Listener(ThreadingHTTPServer):
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection; pause after an error.
 
-        Without the pause a lack of descriptors would make the selector retry at once, without an end.
+        Without the pause, a lack of descriptors would make the selector retry in a tight loop.
         """
         try:
             return super().get_request()

@@ -18,7 +18,7 @@ from opsjobs.api.app import create_app
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.composition import Limits
-from opsjobs.composition.authentication import build_access, build_identity_store
+from opsjobs.composition.authentication import build_authentication, build_identity_store
 from opsjobs.engine.background.inspection import Inspection
 from opsjobs.engine.firing.forecast import Forecasts
 from opsjobs.engine.launching.job_validation import JobAuthorization
@@ -93,7 +93,7 @@ class Desk:
 
     async def token_of(self, role: str) -> dict[str, str]:
         """The headers of a new caller with this role."""
-        token = await self.services.people.create_key(f"ben-{role}", role)
+        token = await self.services.identities.create_key(f"ben-{role}", role)
         return {"Authorization": f"Bearer {token}"}
 
 
@@ -126,21 +126,23 @@ def services_on(
         database=database,
         clock=clock,
         settings=settings,
-        people=known,
-        access=build_access(settings, known, clock, passwords=Passwords(PasswordHasher(1, 64, 1))),
+        identities=known,
+        authentication=build_authentication(
+            settings, known, clock, passwords=Passwords(PasswordHasher(1, 64, 1))
+        ),
         vault=vault,
         keys=KeyRotation(database, keys),
         inspection=Inspection(Fitness(database, KeyRotation(database, keys)), clock, space=True),
         inventory=inventory,
         launcher=launcher,
-        authoring=JobAuthorization(launcher, jobs, files),
-        elsewhere=ExternalSecrets(vault, None, SystemClock()),
+        job_authorization=JobAuthorization(launcher, jobs, files),
+        external_secrets=ExternalSecrets(vault, None, SystemClock()),
         circuits=CircuitStore(database),
         groups=Groups(database),
         calendars=calendars,
         schedules=Schedules(database),
         firings=Firings(database),
-        outlook=outlook,
+        schedule_overview=outlook,
         forecasts=Forecasts(outlook, calendars),
         imports=Imports(database),
         jobs=jobs,
@@ -155,7 +157,7 @@ def services_on(
         bus=Bus(None),
         metrics=Metrics(),
         sessions=Machines(),
-        judging=None,
+        safety_service=None,
         judges=JUDGES,
         limits=Limits(max_actions=100, body_bytes=1 << 20, docs=True, unauthenticated_a_second=0),
     )
@@ -163,9 +165,9 @@ def services_on(
 
 def known_to(services: Any, known: IdentityStore) -> None:
     """Have `known` say who has which token."""
-    services.people = known
-    services.access = build_access(
-        services.settings, known, services.clock, passwords=services.access.passwords
+    services.identities = known
+    services.authentication = build_authentication(
+        services.settings, known, services.clock, passwords=services.authentication.passwords
     )
 
 
@@ -204,7 +206,7 @@ async def desk(
     """The application with one admin; `limits` replace those of the services."""
     services = services_on(database, identity=identity, clock=clock)
     services.limits = replace(services.limits, **limits)
-    token = await services.people.create_key("ada", "admin")
+    token = await services.identities.create_key("ada", "admin")
     transport = httpx2.ASGITransport(app=app_on(services))
     headers = {"Authorization": f"Bearer {token}"}
     async with httpx2.AsyncClient(

@@ -24,7 +24,7 @@ from opsjobs.engine.launching.retries import RetryService
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.dead_letters import DeadLetters
-from opsjobs.store.system_status import Fleet
+from opsjobs.store.system_status import SystemStatus
 from opsjobs.store.transaction import Database
 
 
@@ -77,7 +77,7 @@ class Live:
     async def as_role(self, role: str) -> dict[str, str]:
         """The headers of a new caller with this role."""
         return {
-            "Authorization": f"Bearer {await self.services.people.create_key(f'ben-{role}', role)}"
+            "Authorization": f"Bearer {await self.services.identities.create_key(f'ben-{role}', role)}"
         }
 
     async def targets(self, *names: str) -> None:
@@ -92,12 +92,12 @@ def services_for(
     """The nouns' services, and those of executions."""
     services = services_on(database, notified, clock=clock)
     services.bus = bus or Channel()
-    services.fleet = Fleet(database)
-    services.again = RetryService(
+    services.system_status = SystemStatus(database)
+    services.retries = RetryService(
         services.launcher, database=database, ledger=services.ledger, targets=services.inventory
     )
     services.dead_letters, services.approvals = DeadLetters(database), Approvals(database)
-    services.approving = ApprovalService(
+    services.approval_service = ApprovalService(
         services.approvals, services.ledger, services.inventory, services.vault
     )
     services.triggers = Triggers(
@@ -119,7 +119,7 @@ async def live(
     """The application served on a free port of loopback."""
     notified: list[str] = []
     services = services_for(database, notified, bus, clock=clock)
-    token = await services.people.create_key("ada", "admin")
+    token = await services.identities.create_key("ada", "admin")
     app = app_on(services)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(

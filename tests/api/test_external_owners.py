@@ -32,7 +32,7 @@ async def test_who_changes_something_is_known_by_his_last_token_and_who_only_rea
 ) -> None:
     clock = TurnedClock(NOW)
     async with desk(database, identity=SHARED, clock=clock) as ada:
-        people = ada.services.people
+        people = ada.services.identities
         assert (
             await ada.http.get("/jobs", headers=bearer(clock, roles=["developer"]))
         ).status_code == 200
@@ -65,7 +65,7 @@ async def test_the_same_work_is_done_for_names_that_nobody_has(database: Databas
             return super().verify(hash, password)  # type: ignore[return-value]
 
     async with desk(database) as ada:
-        ada.services.access.logins._passwords = Passwords(Counted(1, 64, 1))
+        ada.services.authentication.logins._passwords = Passwords(Counted(1, 64, 1))
         await ada.http.post(
             "/users",
             json={
@@ -89,7 +89,7 @@ async def test_no_more_passwords_are_checked_at_once_than_there_is_memory_for(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
-        passwords = ada.services.access.passwords
+        passwords = ada.services.authentication.passwords
         async with passwords._slots, passwords._slots:  # two of a costly kind are being checked
             waiting = [asyncio.create_task(passwords.verify(None, "x")) for _ in range(WAITING_MAX)]
             await asyncio.sleep(0)

@@ -257,7 +257,9 @@ async def test_more_attempts_than_the_service_allows_are_refused(
 async def test_who_may_only_look_neither_pauses_nor_applies(database: Database) -> None:
     async with live(database) as desk:
         await desk.http.post("/jobs", json=job())
-        ben = {"Authorization": f"Bearer {await desk.services.people.create_key('ben', 'viewer')}"}
+        ben = {
+            "Authorization": f"Bearer {await desk.services.identities.create_key('ben', 'viewer')}"
+        }
         for path, body in (
             ("/jobs/1/pause", None),
             ("/jobs/1/clone", None),

@@ -158,7 +158,7 @@ async def test_the_forecast_counts_what_is_enabled_and_tells_of_what_calendars_c
 async def test_a_forecast_has_limits_and_says_what_is_beyond_them(database: Database) -> None:
     async with desk(database) as ada:
         ada.services.forecasts = Forecasts(
-            ada.services.outlook, ada.services.calendars, moments_at_most=100
+            ada.services.schedule_overview, ada.services.calendars, moments_at_most=100
         )
         minutely = {"type": "recurring", "every": "minutes", "interval": 1}
         await scheduled(

@@ -74,7 +74,7 @@ async def test_nothing_is_judged_and_no_process_started_if_the_check_is_off(
     }
     for wanted in ("on", "off"):
         services = build(load({**urls, "ENABLE_SAFETY_CHECKS": wanted}))
-        assert (services.judges is None, services.judging is None) == (
+        assert (services.judges is None, services.safety_service is None) == (
             wanted == "off",
             wanted == "off",
         )

@@ -155,7 +155,7 @@ async def test_without_postgresql_the_service_is_unavailable_and_says_so_soon(
     await away.open()
     try:
         async with live(database) as desk:
-            desk.services.fleet._database = away
+            desk.services.system_status._database = away
             answer = await desk.http.get("/health")
             assert (answer.status_code, answer.json()) == (
                 503,
@@ -217,7 +217,7 @@ async def test_metrics_hold_the_process_and_the_fleet(database: Database) -> Non
 async def test_metrics_are_there_without_postgresql(database: Database) -> None:
     away = Database(NOWHERE)
     async with live(database) as desk:
-        desk.services.fleet._database = away
+        desk.services.system_status._database = away
         await away.open()
         away._pool.timeout = 0.2
         assert "opsjobs_database_up 0\n" in (await desk.http.get("/metrics")).text

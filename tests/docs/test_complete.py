@@ -53,14 +53,14 @@ def trees(*folders: str) -> Iterator[tuple[str, ast.Module]]:
 
 def application() -> FastAPI:
     limits = Limits(max_actions=1, body_bytes=1, docs=True)
-    access = SimpleNamespace(judge=None)
+    authentication = SimpleNamespace(authenticator=None)
     services: Any = SimpleNamespace(
         limits=limits,
         clock=None,
         execution_log=None,
         bus=None,
         executions=None,
-        access=access,
+        authentication=authentication,
         metrics=Metrics(),
     )
     return create_app(services)

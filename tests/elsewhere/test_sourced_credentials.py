@@ -46,7 +46,7 @@ def login(name: str = "web-key", **fields: Any) -> dict[str, Any]:
 async def tried(ada: Desk, kit: VaultKit, ref: str) -> dict[str, Any]:
     """What `test` says, with this Vault."""
     server = VaultServer(VaultOptions(kit.url, token=Secret(kit.token())))
-    ada.services.elsewhere = ExternalSecrets(ada.services.vault, server, SystemClock())
+    ada.services.external_secrets = ExternalSecrets(ada.services.vault, server, SystemClock())
     try:
         answer = await ada.http.post(f"/credentials/{ref}/test")
     finally:

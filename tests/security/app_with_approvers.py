@@ -81,10 +81,10 @@ async def stage(
     """With web-1 in the inventory; `judging` makes the judge of these services, else nothing is judged."""
     services = services_for(database, [])
     if judging is not None:
-        services.judging = judging(services)
-        services.launcher.safety = services.judging
+        services.safety_service = judging(services)
+        services.launcher.safety = services.safety_service
     tokens = [
-        await services.people.create_key(name, role)
+        await services.identities.create_key(name, role)
         for name, role in (("ada", "admin"), ("ben", "manager"), ("eve", "manager"))
     ]
     ada, ben, eve = [{"Authorization": f"Bearer {token}"} for token in tokens]

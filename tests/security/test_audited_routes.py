@@ -352,7 +352,7 @@ class Stage:
         if step.route == "POST /dead-letters/revive":
             await self._lose("fourth", "web-2")
         if step.route == "POST /approvals/{id}/approve":
-            self.tokens["mia"] = await self.services.people.create_key("mia", "manager")
+            self.tokens["mia"] = await self.services.identities.create_key("mia", "manager")
             for action in ("go", "stop"):
                 asked = await self.services.ledger.request_approval(
                     self.ids["third"], action, ApprovalTerms("May we?")
@@ -418,7 +418,7 @@ async def stage(database: Database) -> AsyncIterator[Stage]:
     services.sessions.keys = [HostKey("ssh-ed25519 AAAA", "SHA256:x")]
     key = new_key()
     services.vault, services.keys = Vault(database, [key]), KeyRotation(database, [new_key(), key])
-    token = await services.people.create_key("ada", "admin")
+    token = await services.identities.create_key("ada", "admin")
     transport = httpx2.ASGITransport(app=app_on(services), raise_app_exceptions=False)
     headers = {"Authorization": f"Bearer {token}"}
     async with httpx2.AsyncClient(

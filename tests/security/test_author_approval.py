@@ -83,7 +83,9 @@ async def test_who_made_or_changed_the_schedule_does_not_approve_what_it_fires(
 ) -> None:
     async with stage(database) as at:
         job = await made(at, at.ada)
-        cara = {"Authorization": f"Bearer {await at.services.people.create_key('cara', 'manager')}"}
+        cara = {
+            "Authorization": f"Bearer {await at.services.identities.create_key('cara', 'manager')}"
+        }
         schedule = await made(at, at.ben, f"/jobs/{job}/schedules", **CRON)
         changed = await at.http.put(
             f"/schedules/{schedule}",
@@ -133,7 +135,7 @@ async def test_a_retry_is_of_the_same_author(database: Database) -> None:
 async def test_an_author_is_a_person_whatever_key_he_holds(database: Database) -> None:
     async with stage(database) as at:
         for name in ("mallory", "zoe"):
-            await at.services.people.users.create(
+            await at.services.identities.users.create(
                 name, "hash", [{"role": "manager", "permissions": [], "scope": ""}]
             )
 
@@ -176,11 +178,11 @@ async def test_a_key_made_without_a_person_is_of_who_made_it_and_is_not_anybodys
 ) -> None:
     """Known to be zoe's: it neither approves what zoe wrote, nor is refused as a key that may be anybody's is."""
     async with stage(database) as at:
-        await at.services.people.users.create(
+        await at.services.identities.users.create(
             "zoe", "hash", [{"role": "admin", "permissions": [], "scope": ""}]
         )
-        zoe = await at.services.people.standing("zoe", "user")
-        issued = await at.services.people.issue_key(
+        zoe = await at.services.identities.standing("zoe", "user")
+        issued = await at.services.identities.issue_key(
             NewKey("zoes", [role_grant("admin")]), None, zoe
         )
         zoes = {"Authorization": f"Bearer {issued[1]}"}

@@ -125,13 +125,13 @@ def test_what_is_left_of_a_grant_lies_within_both_scopes() -> None:
 async def test_nobody_takes_over_who_holds_more(database: Database) -> None:
     async with stage(database) as at:
         for name in ("boss", "chief"):
-            await at.services.people.users.create(name, "hash", [ADMIN])
-        await at.services.people.users.create(
+            await at.services.identities.users.create(name, "hash", [ADMIN])
+        await at.services.identities.users.create(
             "clerk",
             "hash",
             [system := {"role": None, "permissions": ["system:admin"], "scope": ""}],
         )
-        await at.services.people.services.create("portal", "pem", [ADMIN])
+        await at.services.identities.services.create("portal", "pem", [ADMIN])
         pem = (
             Ed25519PrivateKey.generate()
             .public_key()

@@ -228,7 +228,7 @@ async def test_a_jump_host_is_named_by_who_may_use_credentials(database: Databas
     async with desk(database) as ada:
         await stocked(ada)
         only = Principal("ben", "api_key", (Grant(frozenset({"targets:manage", "targets:read"})),))
-        ada.services.people.by_token = as_everybody(only)
+        ada.services.identities.by_token = as_everybody(only)
         body = {"name": "web-2", "host": "10.0.0.6"}
         assert (await ada.http.post("/targets", json=body)).status_code == 201
         for naming in ({"jump": "web-1"}, {"credential": "web-pw"}):

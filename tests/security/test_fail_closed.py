@@ -66,7 +66,7 @@ async def test_while_the_auth_service_is_away_nobody_is_let_in_whoever_was_befor
             assert (await ada.http.get("/auth/me")).status_code == 200, (
                 "our own keys need no Auth Service"
             )
-            await ada.services.access.close()
+            await ada.services.authentication.close()
 
 
 async def test_what_the_auth_service_says_no_to_is_401_and_not_asked_about_again_at_once(
@@ -88,7 +88,7 @@ async def test_what_the_auth_service_says_no_to_is_401_and_not_asked_about_again
             server.at[VALIDATE] = (200, ADA)
             clock.turn(15)
             assert (await asked(ada, "no-401-0")).status_code == 200
-            await ada.services.access.close()
+            await ada.services.authentication.close()
 
 
 async def test_a_token_without_exp_is_taken_only_where_it_is_asked_about(
@@ -117,7 +117,7 @@ async def test_a_token_without_exp_is_taken_only_where_it_is_asked_about(
             assert (await asked(ada, "for-five-seconds")).status_code == 200
             clock.turn(20)
             assert (await asked(ada, "for-five-seconds")).status_code == 401
-            await ada.services.access.close()
+            await ada.services.authentication.close()
 
 
 async def test_elsewhere_a_token_without_exp_is_refused(database: Database) -> None:

@@ -113,15 +113,15 @@ async def test_who_is_alone_passes_by_an_override_with_a_reason(
 async def test_only_those_named_may_decide(database: Database) -> None:
     async with stage(database) as at:
         for name in ("eve", "zoe"):
-            await at.services.people.users.create(
+            await at.services.identities.users.create(
                 name, "hash", [{"role": "admin", "permissions": [], "scope": ""}]
             )
         zoe = Principal.of_role("zoe", "admin", "user", person="zoe")
         eve = Principal.of_role("eve", "admin", "user", person="eve")
-        _, token = await at.services.people.issue_key(
+        _, token = await at.services.identities.issue_key(
             NewKey("laptop", [role_grant("manager")], None, "eve"), None, eve
         )
-        _, token_of_zoe = await at.services.people.issue_key(
+        _, token_of_zoe = await at.services.identities.issue_key(
             NewKey("tower", [role_grant("manager")], None, "eve"), None, zoe
         )
         hers, not_hers = ({"Authorization": f"Bearer {one}"} for one in (token, token_of_zoe))
@@ -174,7 +174,7 @@ async def test_a_workflows_step_is_not_approved_by_who_launched_it(
             {"type": "command", "command": "uptime"},
         ]
         execution = await at.execute(await at.job(actions=actions))
-        asked = await at.services.approving.ask(execution["id"], actions[0])
+        asked = await at.services.approval_service.ask(execution["id"], actions[0])
         assert asked.hash is not None
         path = f"/approvals/{asked.id}/approve"
         problem(await at.http.post(path, json={}), 403, "self_approval")
@@ -240,7 +240,7 @@ def test_one_person_is_not_four_eyes(requester: Requester, approver: Principal) 
 async def test_a_key_is_of_whom_it_was_made_for(database: Database) -> None:
     async with stage(database) as at:
         for name in ("mallory", "zoe"):
-            await at.services.people.users.create(
+            await at.services.identities.users.create(
                 name, "hash", [{"role": "manager", "permissions": [], "scope": ""}]
             )
         body = {

@@ -273,7 +273,7 @@ async def test_forged_tokens_are_all_401_where_keys_are_published(
             )
             assert {name: status for name, status in answered.items() if status != 200} == {}
             assert issuer.count("/keys") == 1  # at most once a minute, whatever was asked for
-            await ada.services.access.close()
+            await ada.services.authentication.close()
 
 
 async def test_one_algorithm_of_the_family_where_one_is_set(database: Database) -> None:
@@ -287,7 +287,7 @@ async def test_one_algorithm_of_the_family_where_one_is_set(database: Database) 
                 ada, {name: make() for name, make in BY_KEY_PAIR_GOOD.items()}
             )
             assert answered == {name: 200 if name == "ES256" else 401 for name in BY_KEY_PAIR_GOOD}
-            await ada.services.access.close()
+            await ada.services.authentication.close()
 
 
 async def test_without_any_configuration_no_token_but_ours_is_taken(

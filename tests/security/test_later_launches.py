@@ -219,8 +219,8 @@ async def test_what_a_platform_token_said_is_kept_where_it_comes_to_own_somethin
 ) -> None:
     async with world(database) as all_:
         eve = all_.admit(badge("eve", ("operator", ""), kind="external"))
-        assert await all_.services.people.seen.standing("eve") is None
+        assert await all_.services.identities.seen.standing("eve") is None
         await all_.schedule(all_.things["job", "staging"], "eves", headers=eve)
-        kept = await all_.services.people.seen.standing("eve")
+        kept = await all_.services.identities.seen.standing("eve")
         assert kept is not None
         assert kept.has_permission("jobs:execute")

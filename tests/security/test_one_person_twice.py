@@ -72,11 +72,11 @@ async def test_a_step_is_known_by_its_uuid_in_any_case(database: Database, spell
 async def test_a_maker_and_the_key_that_they_made_count_once(database: Database) -> None:
     async with stage(database) as at:
         for name in ("zoe", "mgr"):
-            await at.services.people.users.create(
+            await at.services.identities.users.create(
                 name, "hash", [{"role": "admin", "permissions": [], "scope": ""}]
             )
         root = Principal.of_role("ben", "admin", "api_key")
-        _, token = await at.services.people.issue_key(
+        _, token = await at.services.identities.issue_key(
             NewKey("spare", [role_grant("manager")], None, "mgr"), None, root
         )
         spare = {"Authorization": f"Bearer {token}"}

@@ -121,7 +121,7 @@ async def test_the_database_is_asked_for_the_count_once_in_a_while_only(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
-        caller = await ada.services.people.by_token(ada.token)
+        caller = await ada.services.identities.by_token(ada.token)
     executions: Any = Counting()
     clock: Any = Ticking()
     quota = OpenExecutions(1_000, executions, clock)

@@ -89,7 +89,7 @@ async def test_what_a_key_left_is_not_read_under_its_name(database: Database) ->
 
 async def test_who_is_deleted_at_the_same_moment_is_seen(database: Database) -> None:
     async with desk(database) as ada:
-        people = ada.services.people
+        people = ada.services.identities
         await people.create_key("ci", "viewer")
         async with database.transaction() as connection:
             await connection.execute("delete from api_keys where name = 'ci'")

@@ -63,7 +63,7 @@ async def stage(database: Database) -> AsyncIterator[tuple[Live, TurnedClock, li
     async with live(database, clock=clock) as desk:
         desk.services.limits = replace(desk.services.limits, stream_reauth_seconds=CHECK_SECONDS)
         desk.followers.pace = Pace(merge_seconds=0.005, poll_seconds=0.02)
-        judge = desk.services.access.judge
+        judge = desk.services.authentication.authenticator
         principal = judge.principal
 
         async def counted(token: str) -> Any:
@@ -145,7 +145,9 @@ async def test_a_stream_is_asked_about_once_in_its_time_and_goes_on_without_a_ga
     database: Database,
 ) -> None:
     async with stage(database) as (desk, clock, judged):
-        key = {"Authorization": f"Bearer {await desk.services.people.create_key('ben', 'viewer')}"}
+        key = {
+            "Authorization": f"Bearer {await desk.services.identities.create_key('ben', 'viewer')}"
+        }
         async with viewer(desk, key) as seen:
             await seen.until("id: 1")
             before = len(judged)
@@ -169,14 +171,16 @@ async def test_while_nobody_can_say_nothing_goes_out_and_then_it_ends(
 ) -> None:
     monkeypatch.setattr(long_lived, "PATIENCE_SECONDS", 0.2)
     async with stage(database) as (desk, clock, _):
-        key = {"Authorization": f"Bearer {await desk.services.people.create_key('ben', 'viewer')}"}
+        key = {
+            "Authorization": f"Bearer {await desk.services.identities.create_key('ben', 'viewer')}"
+        }
         async with viewer(desk, key) as seen:
             await seen.until("id: 1")
 
             async def away(_token: str) -> Any:
                 raise Unavailable("away")
 
-            desk.services.access.judge.principal = away
+            desk.services.authentication.authenticator.principal = away
             clock.turn(CHECK_SECONDS)
             await desk.story.write("web-1", b"secret\n")
             assert "secret" not in "".join(await seen.rest())
@@ -253,7 +257,7 @@ async def test_a_download_ends_where_the_right_to_it_or_its_time_does_and_is_nev
         size = 3 * (256 << 10)
         stored = (await ada.http.post("/files?name=large", content=b"x" * size)).json()
         path = f"/files/{stored['id']}/content"
-        token = await ada.services.people.create_key("ben", "viewer")
+        token = await ada.services.identities.create_key("ben", "viewer")
 
         async def nothing() -> None:
             return

@@ -178,7 +178,7 @@ async def test_probes_are_answered_always_and_ask_postgresql_once_a_second(
                 asked += 1
                 return HEAD
 
-        ada.services.fleet = Fleet()
+        ada.services.system_status = Fleet()
         for path in ("/health", "/readyz", "/livez"):
             for _ in range(AT_ONCE):
                 assert (await prober.get(path)).status_code == 200

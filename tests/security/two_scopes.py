@@ -62,7 +62,7 @@ class World:
     def admit(self, principal: Principal) -> dict[str, str]:
         """The headers of a principal."""
         token = f"badge-of-{principal.kind}-{principal.name}"
-        self.services.people.given[token] = principal
+        self.services.identities.given[token] = principal
         return {"Authorization": f"Bearer {token}"}
 
     async def status(
@@ -200,7 +200,7 @@ async def world(database: Database) -> AsyncIterator[World]:
     rung: list[str] = []
     services = services_for(database, rung)
     known_to(services, Badges(database))
-    token = await services.people.create_key("ada", "admin")
+    token = await services.identities.create_key("ada", "admin")
     app = app_on(services)
     headers = {"Authorization": f"Bearer {token}"}
     transport = httpx2.ASGITransport(app=app)

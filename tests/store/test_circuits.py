@@ -21,7 +21,7 @@ from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.remote.circuit_breaker import Breaker
 from opsjobs.store.circuits import CircuitStore
 from opsjobs.store.paging import PageRequest
-from opsjobs.store.system_status import Fleet
+from opsjobs.store.system_status import SystemStatus
 from opsjobs.store.transaction import Database
 from store.cast import password, target
 from store.test_inventory import inventory_on
@@ -208,7 +208,7 @@ async def test_the_list_shows_what_is_not_well_and_a_reset_closes_it(database: D
         "open",
         {"code": "auth_failed", "message": "no"},
     )
-    assert (await Fleet(database).upkeep()).circuits_open == 1
+    assert (await SystemStatus(database).upkeep()).circuits_open == 1
     await shift(database, 601)
     half = (
         await circuits.list(PageRequest(filters={"state": ["half_open"], "target": ["web-1"]}))

@@ -9,7 +9,7 @@ from kit.story import Story
 from opsjobs.model.retry_request import DiscardDraft, LetterFilter
 from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.migrations import runner
-from opsjobs.store.system_status import HEAD, Fleet
+from opsjobs.store.system_status import HEAD, SystemStatus
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation, Workers
 
@@ -19,10 +19,10 @@ def test_the_revision_this_release_needs_is_the_migrations_head(database_url: st
 
 
 async def test_a_migrated_database_says_its_revision(database: Database) -> None:
-    assert await Fleet(database).schema() == HEAD
+    assert await SystemStatus(database).schema() == HEAD
     async with database.connection() as connection:
         await connection.execute("drop table alembic_version")
-    assert await Fleet(database).schema() is None
+    assert await SystemStatus(database).schema() is None
 
 
 async def test_queues_are_counted_by_zone(database: Database) -> None:
@@ -34,7 +34,7 @@ async def test_queues_are_counted_by_zone(database: Database) -> None:
     await Workers(database).register(
         Incarnation(uuid4(), "worker-2", "dmz", 8, 200), lease_seconds=15
     )
-    default, dmz = await Fleet(database).queues()
+    default, dmz = await SystemStatus(database).queues()
     assert (default.zone, default.waiting + default.ready, default.running, default.workers) == (
         "default",
         3,
@@ -44,18 +44,18 @@ async def test_queues_are_counted_by_zone(database: Database) -> None:
     assert 0 <= (default.oldest_seconds or 0) < 60
     assert (dmz.zone, dmz.ready, dmz.workers) == ("dmz", 0, 1)
     await story.begin()
-    assert [(q.ready, q.running) for q in await Fleet(database).queues()] == [(0, 3), (0, 0)]
-    assert await Fleet(database).open_executions() == {"running": 1}
+    assert [(q.ready, q.running) for q in await SystemStatus(database).queues()] == [(0, 3), (0, 0)]
+    assert await SystemStatus(database).open_executions() == {"running": 1}
 
 
 async def test_dead_letters_are_counted_until_they_are_answered(database: Database) -> None:
     owner = await Owner(database).register()
     await launch(database, machines(3))
     await owner.lose((await owner.claim()).runs)
-    assert (await Fleet(database).upkeep()).dead_letters == 3
+    assert (await SystemStatus(database).upkeep()).dead_letters == 3
     wish = DiscardDraft(filter=LetterFilter(target="web-2"), reason="scrapped")
     assert len(await DeadLetters(database).discard(wish, by="ada")) == 1
-    assert (await Fleet(database).upkeep()).dead_letters == 2
+    assert (await SystemStatus(database).upkeep()).dead_letters == 2
 
 
 async def test_a_worker_is_alive_until_its_lease_ends(database: Database) -> None:
@@ -65,7 +65,7 @@ async def test_a_worker_is_alive_until_its_lease_ends(database: Database) -> Non
     await workers.register(dead, lease_seconds=-1)
     await workers.register(gone, lease_seconds=15)
     await workers.stop(gone.id)
-    assert {w.name: w.alive for w in await Fleet(database).workers()} == {
+    assert {w.name: w.alive for w in await SystemStatus(database).workers()} == {
         "worker-1": True,
         "worker-2": False,
         "worker-3": False,
@@ -75,7 +75,7 @@ async def test_a_worker_is_alive_until_its_lease_ends(database: Database) -> Non
 async def test_upkeep_shows_the_stock_of_partitions(database: Database) -> None:
     await Story(database).launch()
     await Workers(database).tick("scheduler")
-    upkeep = await Fleet(database).upkeep()
+    upkeep = await SystemStatus(database).upkeep()
     assert (upkeep.partitions, upkeep.days_ahead, upkeep.default_rows) == (15, 14, 0)
     assert min(upkeep.log_bytes, upkeep.events_unpublished) > 0
     assert 0 <= upkeep.oldest_event_seconds < 60

@@ -78,7 +78,7 @@ async def create(
     _check_expiry(draft.expires_at, services.clock.now())
     check_grantable(request, grants)
     check_reuse_name(request, reuse_name=draft.reuse_name)
-    await _check_person(services.people, draft.person)
+    await _check_person(services.identities, draft.person)
     new = NewKey(
         draft.name,
         [grant.dump() for grant in grants],
@@ -86,7 +86,7 @@ async def create(
         draft.person,
         draft.reuse_name,
     )
-    issued = await services.people.issue_key(new, idem, principal_of(request))
+    issued = await services.identities.issue_key(new, idem, principal_of(request))
     if isinstance(issued, Answer):
         return render_replayed(request, issued)
     key, token = issued
@@ -108,7 +108,7 @@ async def list_(
     request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(API_KEYS)]
 ) -> Response:
     """List API keys without their tokens."""
-    return render_page(request, await services.people.list_keys(page))
+    return render_page(request, await services.identities.list_keys(page))
 
 
 @router.get(
@@ -119,7 +119,7 @@ async def list_(
 )
 async def show(id: str, services: ServicesDep) -> Response:
     """Return the API key without its token."""
-    return JSONResponse((await services.people.get_key(id)).data())
+    return JSONResponse((await services.identities.get_key(id)).data())
 
 
 @router.delete(
@@ -133,7 +133,7 @@ async def delete(id: str, request: Request, services: ServicesDep) -> Response:
 
     Callers delete only keys that hold no more than they do.
     """
-    people = services.people
+    people = services.identities
     gone = await people.get_key(id)
     check_holds(request, f"The API key {gone.name}", gone.grants)
     await people.delete_key(id)

@@ -56,8 +56,8 @@ from opsjobs.api.middleware import (
 from opsjobs.api.quotas import FileQuota, OpenExecutions
 from opsjobs.api.rate_limits import ClientAddresses, RateLimitMiddleware, UnauthenticatedLimiter
 from opsjobs.api.system import Probes
-from opsjobs.composition import Services, build, build_inspection_loop, descriptors, serve_metrics
-from opsjobs.composition.memory import spare_the_collector
+from opsjobs.composition import Services, build, build_inspection_loop, serve_metrics
+from opsjobs.composition.process import raise_descriptor_limit, spare_the_collector
 from opsjobs.model.access import Role
 from opsjobs.model.errors import Refusal, Unavailable
 from opsjobs.model.secret import Secret
@@ -155,7 +155,10 @@ def _add_layers(app: FastAPI, services: Services) -> None:
         UnauthenticatedLimiter(services.limits.unauthenticated_a_second, services.clock),
     )
     app.add_middleware(
-        AuthMiddleware, judge=services.access.judge, addresses=addresses, limiter=limiter
+        AuthMiddleware,
+        judge=services.authentication.authenticator,
+        addresses=addresses,
+        limiter=limiter,
     )
     app.add_middleware(RequestContextMiddleware, metrics=services.metrics)
 
@@ -192,7 +195,7 @@ async def _make_valid(services: Services, token: Secret | None) -> None:
     # PostgreSQL may start after this process: until the token is stored, every request is refused.
     while token is not None:
         try:
-            await services.people.ensure_key(ADMIN, Role.ADMIN.value, token.reveal())
+            await services.identities.ensure_key(ADMIN, Role.ADMIN.value, token.reveal())
         except Unavailable as away:
             telemetry.log.warning("admin_token_waits", reason=str(away))
             await services.clock.sleep(ADMIN_RETRY_SECONDS)
@@ -259,7 +262,7 @@ def serve(settings: Settings) -> int:
     services = build(settings)
     serve_metrics(settings, services.metrics)
     app = create_app(services, admin_token=settings.security.admin_token)
-    allowed = descriptors.raise_limit()
+    allowed = raise_descriptor_limit()
     limits = ConnectionLimits(
         most=most_of(allowed),
         per_address=settings.api.connections_per_address,

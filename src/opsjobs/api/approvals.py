@@ -91,7 +91,7 @@ async def list_(
 )
 async def show(services: ServicesDep, approval: ApprovalDep) -> Response:
     """Return the approval, what would run where (`would_run`), its hash, and the decisions."""
-    return JSONResponse(await services.approving.show(approval))
+    return JSONResponse(await services.approval_service.show(approval))
 
 
 _DECIDES = requires("approvals:decide", Within.OBJECT)
@@ -115,7 +115,7 @@ async def approve(
     ruling = Ruling(
         principal_of(request), True, decision.reason, decision.hash, decision.override_safety
     )
-    return await _answer(request, await services.approving.decide(asked, ruling))
+    return await _answer(request, await services.approval_service.decide(asked, ruling))
 
 
 @router.post(
@@ -133,7 +133,7 @@ async def reject(
     """
     decision = draft or RejectDraft()
     ruling = Ruling(principal_of(request), False, decision.reason, decision.hash)
-    return await _answer(request, await services.approving.decide(asked, ruling))
+    return await _answer(request, await services.approval_service.decide(asked, ruling))
 
 
 async def _answer(request: Request, decided: Approval) -> Response:

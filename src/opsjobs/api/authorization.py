@@ -112,7 +112,7 @@ async def owner(request: Request) -> Principal:
     The grants of an external identity are stored, as nothing else here has them.
     """
     principal = principal_of(request)
-    await services_of(request).people.remember(None, principal)
+    await services_of(request).identities.remember(None, principal)
     return principal
 
 

@@ -191,7 +191,7 @@ async def test(id: str, services: ServicesDep) -> Response:
     if str(credential.id) not in opened:
         raise NotFound.for_ref("credential", id)
     result = (
-        await run_credential_test(opened[str(credential.id)], services.elsewhere.fetch)
+        await run_credential_test(opened[str(credential.id)], services.external_secrets.fetch)
     ).data()
     await services.vault.tested(credential, result)
     return JSONResponse(result)

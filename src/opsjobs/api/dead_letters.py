@@ -67,7 +67,7 @@ async def revive(
     quota, caller = request.app.state.open_executions, principal_of(request)
     room, made = await quota.take(caller, REVIVED_MAX), 0
     try:
-        revived = await services.again.revive(
+        revived = await services.retries.revive(
             draft,
             reach=reach(request),
             bounds=bounds(request, "jobs:execute"),

@@ -363,10 +363,10 @@ async def retry(
     limits = bounds(request, "jobs:execute")
     if draft.dry_run:
         return JSONResponse(
-            await services.again.preview(id, draft, bounds=limits, **await requester(request))
+            await services.retries.preview(id, draft, bounds=limits, **await requester(request))
         )
     await check_open(request)
-    launched = await services.again.retry(
+    launched = await services.retries.retry(
         id, draft, bounds=limits, idem=idem, **await requester(request)
     )
     return await render_launch(request, launched, prefer)

@@ -40,7 +40,7 @@ async def vet(request: Request, draft: JobDraft, overriding: Overriding, *, at: 
     Raises Invalid("safety_blocked") unless that is overridden. `at`: the place of the job in the
     body.
     """
-    judging = services_of(request).judging
+    judging = services_of(request).safety_service
     judgement = None if judging is None else await judging.check_job(draft)
     if judgement is not None and overriding.override is None:
         refuse_blocked(judgement, prefix=at)
@@ -54,7 +54,7 @@ async def check_written(request: Request, draft: JobDraft | RunDraft, permission
     caller holds this permission.
     """
     check_actions(request, draft)
-    await services_of(request).authoring.check(
+    await services_of(request).job_authorization.check(
         draft,
         bounds(request, permission),
         lambda file: is_caller(request, file.created_by, file.created_by_kind),

@@ -341,8 +341,8 @@ async def _validate(request: Request, draft: JobDraft) -> ValidationReport:
     found = await validate_job(
         services.launcher, services.jobs, draft, bounds(request), _visibility(request)
     )
-    if services.judging is not None:
-        found.add_judgement(await services.judging.check_job(draft))
+    if services.safety_service is not None:
+        found.add_judgement(await services.safety_service.check_job(draft))
     try:
         check_limits(request, draft)
     except Invalid as refused:

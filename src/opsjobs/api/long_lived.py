@@ -86,7 +86,7 @@ def reauth_of(request: Request, still: Callable[[], object]) -> StreamReauth:
     token, permission = token_of(request.headers), permission_of(request)
 
     async def ask() -> None:
-        request.state.principal = await services.access.judge.principal(token)
+        request.state.principal = await services.authentication.authenticator.principal(token)
         check(request, permission, within=Within.OBJECT)
         still()
 

@@ -72,7 +72,7 @@ async def preview(request: Request, services: ServicesDep, draft: PreviewDraft) 
     `closed`: the calendar that closes a due time.
     """
     stored = await load_schedule(str(draft.id), request) if draft.id is not None else None
-    after = draft.after or await services.outlook.now()
+    after = draft.after or await services.schedule_overview.now()
     wanted = draft.schedule or (stored.definition if stored is not None else None)
     assert wanted is not None, "the draft names something"
     if draft.schedule is not None:

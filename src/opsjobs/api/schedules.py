@@ -85,7 +85,7 @@ async def create(
     It launches the job in the name and with the permissions of the caller.
     """
     check_parameters(job.job.definition.parameters, draft)
-    refuse_past(draft, await services.outlook.now())
+    refuse_past(draft, await services.schedule_overview.now())
     by = await owner(request)
     made = await services.schedules.create(
         str(job.job.id), draft, by.name, idem, owner_kind=by.kind
@@ -231,7 +231,7 @@ async def resume(request: Request, services: ServicesDep, schedule: ScheduleDep)
     If its owner is deleted, disabled or expired, the caller becomes the owner.
     """
     by = await owner(request)
-    standing = await services.people.standing(schedule.owner, schedule.owner_kind)
+    standing = await services.identities.standing(schedule.owner, schedule.owner_kind)
     heir = (by.name, by.kind) if standing is None else None
     return await _render_response(request, await services.schedules.resume(schedule.id, owner=heir))
 
@@ -331,7 +331,7 @@ def render_schedule(body: Mapping[str, Any], job_name: str, last: Firing | None)
 async def _render_schedules(request: Request, page: PageRequest) -> Response:
     services = services_of(request)
     found: Page[StoredSchedule] = await services.schedules.list(page, reach(request))
-    around = await services.outlook.load_jobs_and_last_firings(
+    around = await services.schedule_overview.load_jobs_and_last_firings(
         [schedule.id for schedule in found.items]
     )
     return render_page(
@@ -340,7 +340,7 @@ async def _render_schedules(request: Request, page: PageRequest) -> Response:
 
 
 async def _render_response(request: Request, schedule: StoredSchedule) -> Response:
-    around = await services_of(request).outlook.load_jobs_and_last_firings([schedule.id])
+    around = await services_of(request).schedule_overview.load_jobs_and_last_firings([schedule.id])
     return JSONResponse(
         render_schedule(schedule.data(), *around[schedule.id]),
         headers={"ETag": tag(schedule.version)},

@@ -44,7 +44,7 @@ class NewServiceDraft(ServiceDraft):
 
 async def load_service(id: str, request: Request) -> Service:
     """The service; raises NotFound before the body is judged."""
-    service: Service = await services_of(request).people.services.get(id)
+    service: Service = await services_of(request).identities.services.get(id)
     return service
 
 
@@ -64,7 +64,7 @@ async def create(
     check_grantable(request, draft.grants)
     check_reuse_name(request, reuse_name=draft.reuse_name)
     kept = [grant.dump() for grant in draft.grants]
-    service = await services.people.services.create(
+    service = await services.identities.services.create(
         draft.name,
         draft.public_key,
         kept,
@@ -89,7 +89,7 @@ async def list_(
     request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(SERVICES)]
 ) -> Response:
     """List services, by name unless `sort` says otherwise."""
-    return render_page(request, await services.people.services.list(page))
+    return render_page(request, await services.identities.services.list(page))
 
 
 @router.get(
@@ -100,7 +100,7 @@ async def list_(
 )
 async def show(id: str, services: ServicesDep) -> Response:
     """Return the service with its public key."""
-    return JSONResponse((await services.people.services.get(id)).data())
+    return JSONResponse((await services.identities.services.get(id)).data())
 
 
 @put_and_patch(
@@ -121,7 +121,7 @@ async def replace(
     The caller becomes the one who is responsible for the service.
     """
     draft = change.draft
-    before = await services.people.services.get(id)
+    before = await services.identities.services.get(id)
     check_holds(request, f"The service {before.name}", before.grants)
     if draft.name != before.name:
         detail = (
@@ -133,7 +133,7 @@ async def replace(
     check_grantable(request, draft.grants)
     kept = [grant.dump() for grant in draft.grants]
     by = principal_of(request)
-    changed = await services.people.services.replace(
+    changed = await services.identities.services.replace(
         id, draft.public_key, kept, disabled=draft.disabled, basis=change.basis, by=by
     )
     return JSONResponse(changed.data())
@@ -147,7 +147,7 @@ async def replace(
 )
 async def delete(id: str, request: Request, services: ServicesDep) -> Response:
     """Delete the service. Its tokens are refused from now on."""
-    gone = await services.people.services.get(id)
+    gone = await services.identities.services.get(id)
     check_holds(request, f"The service {gone.name}", gone.grants)
-    await services.people.services.delete(id)
+    await services.identities.services.delete(id)
     return Response(status_code=204)

@@ -82,18 +82,18 @@ async def status(request: Request, services: ServicesDep) -> Response:
     """Return version, servers, scheduler, workers, queues, log and outbox of the service."""
     reasons = await request.app.state.probes.reasons(in_a_hurry=False)
     workers, queues, upkeep = (
-        await services.fleet.workers(),
-        await services.fleet.queues(),
-        await services.fleet.upkeep(),
+        await services.system_status.workers(),
+        await services.system_status.queues(),
+        await services.system_status.upkeep(),
     )
-    schema = await services.fleet.schema()
+    schema = await services.system_status.schema()
     return JSONResponse(
         {
             "status": "degraded" if reasons else "ok",
             "reasons": [{"code": reason.code, "detail": reason.detail} for reason in reasons],
             "version": __version__,
             "database": {
-                "version": await services.fleet.server_version(),
+                "version": await services.system_status.server_version(),
                 "schema": schema,
                 "schema_needed": HEAD,
             },
@@ -101,7 +101,7 @@ async def status(request: Request, services: ServicesDep) -> Response:
             "scheduler": _scheduler(upkeep),
             "workers": [worker.data() for worker in workers],
             "queues": [queue.data() for queue in queues],
-            "executions": await services.fleet.open_executions(),
+            "executions": await services.system_status.open_executions(),
             "log": _log(upkeep),
             "events_unpublished": upkeep.events_unpublished,
             "oldest_snapshot_seconds": round(upkeep.oldest_snapshot_seconds, 1),
@@ -118,7 +118,9 @@ async def status(request: Request, services: ServicesDep) -> Response:
 )
 async def workers(services: ServicesDep) -> Response:
     """List workers, those alive first; ended ones stay for an hour. At most 1,000, not paged."""
-    return JSONResponse({"items": [w.data() for w in await services.fleet.workers()], "next": None})
+    return JSONResponse(
+        {"items": [w.data() for w in await services.system_status.workers()], "next": None}
+    )
 
 
 @router.get(
@@ -129,7 +131,9 @@ async def workers(services: ServicesDep) -> Response:
 )
 async def queues(services: ServicesDep) -> Response:
     """List what waits and runs, one item a zone that has work or workers."""
-    return JSONResponse({"items": [q.data() for q in await services.fleet.queues()], "next": None})
+    return JSONResponse(
+        {"items": [q.data() for q in await services.system_status.queues()], "next": None}
+    )
 
 
 @router.get(
@@ -145,7 +149,7 @@ async def metrics(services: ServicesDep) -> Response:
     Without PostgreSQL, those of this process alone, and opsjobs_database_up 0.
     """
     try:
-        fleet = services.fleet
+        fleet = services.system_status
         gauges = fleet_gauges(
             await fleet.open_executions(),
             await fleet.queues(),
@@ -355,7 +359,7 @@ class Probes:
         # The reason goes to the log, not to the caller.
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                schema = await self._services.fleet.schema()
+                schema = await self._services.system_status.schema()
         except (Unavailable, TimeoutError) as away:
             log.warning("not_ready", reason="PostgreSQL does not answer", error=str(away))
             return "database"

@@ -55,7 +55,7 @@ class ChangedUser(ApiModel):
 
 async def load_user(id: str, request: Request) -> User:
     """The user; raises NotFound before the body is judged."""
-    user: User = await services_of(request).people.users.get(id)
+    user: User = await services_of(request).identities.users.get(id)
     return user
 
 
@@ -75,9 +75,9 @@ async def create(
     check_reuse_name(request, reuse_name=draft.reuse_name)
     password = draft.password.get_secret_value()
     check_new(password, draft.name)
-    user = await services.people.users.create(
+    user = await services.identities.users.create(
         draft.name,
-        await services.access.passwords.hashed(password),
+        await services.authentication.passwords.hashed(password),
         _to_stored(draft.grants),
         disabled=draft.disabled,
         reuse_name=draft.reuse_name,
@@ -97,7 +97,7 @@ async def list_(
     request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(USERS)]
 ) -> Response:
     """List users, by name unless `sort` says otherwise."""
-    return render_page(request, await services.people.users.list(page))
+    return render_page(request, await services.identities.users.list(page))
 
 
 @router.get(
@@ -108,7 +108,7 @@ async def list_(
 )
 async def show(id: str, services: ServicesDep) -> Response:
     """Return the user, without the password or its hash."""
-    return JSONResponse((await services.people.users.get(id)).data())
+    return JSONResponse((await services.identities.users.get(id)).data())
 
 
 @put_and_patch(
@@ -140,8 +140,10 @@ async def replace(
     password_hash = None
     if draft.password is not None:
         check_new(draft.password.get_secret_value(), draft.name)
-        password_hash = await services.access.passwords.hashed(draft.password.get_secret_value())
-    user = await services.people.users.change(
+        password_hash = await services.authentication.passwords.hashed(
+            draft.password.get_secret_value()
+        )
+    user = await services.identities.users.change(
         id,
         "user.updated",
         grants=_to_stored(draft.grants),
@@ -162,7 +164,7 @@ async def disable(id: str, request: Request, services: ServicesDep) -> Response:
     """Disable the user: logins end at once, and API keys are refused until it is enabled."""
     await _weaker(request, id)
     return JSONResponse(
-        (await services.people.users.change(id, "user.disabled", disabled=True)).data()
+        (await services.identities.users.change(id, "user.disabled", disabled=True)).data()
     )
 
 
@@ -176,7 +178,7 @@ async def enable(id: str, request: Request, services: ServicesDep) -> Response:
     """Allow the user to log in again, and accept the API keys again."""
     await _weaker(request, id)
     return JSONResponse(
-        (await services.people.users.change(id, "user.enabled", disabled=False)).data()
+        (await services.identities.users.change(id, "user.enabled", disabled=False)).data()
     )
 
 
@@ -186,7 +188,7 @@ async def enable(id: str, request: Request, services: ServicesDep) -> Response:
 async def delete(id: str, request: Request, services: ServicesDep) -> Response:
     """Delete the user with all logins and API keys. 409 for the last administrator."""
     await _weaker(request, id)
-    await services.people.users.delete(id)
+    await services.identities.users.delete(id)
     return Response(status_code=204)
 
 
@@ -195,7 +197,7 @@ async def _weaker(request: Request, id: str) -> User:
 
     Otherwise the caller could take over a stronger user by setting a new password.
     """
-    user: User = await services_of(request).people.users.get(id)
+    user: User = await services_of(request).identities.users.get(id)
     check_holds(request, f"The user {user.name}", user.grants)
     return user
 
@@ -227,7 +229,7 @@ class OwnPasswordDraft(ApiModel):
 @router.post("/auth/login", summary="Log in", response_model=TokensOut)
 async def log_in(request: Request, services: ServicesDep, draft: LoginDraft) -> Response:
     """Return an access token for some minutes, and a refresh token that can be used once."""
-    logins = services.access.logins
+    logins = services.authentication.logins
     given = await logins.log_in(
         draft.username, draft.password.get_secret_value(), request.state.address
     )
@@ -237,14 +239,14 @@ async def log_in(request: Request, services: ServicesDep, draft: LoginDraft) -> 
 @router.post("/auth/refresh", summary="Refresh a login", response_model=TokensOut)
 async def refresh(services: ServicesDep, draft: RefreshDraft) -> Response:
     """Return the next two tokens. A refresh token that is used twice ends the login."""
-    given = await services.access.logins.refresh(draft.refresh_token.get_secret_value())
+    given = await services.authentication.logins.refresh(draft.refresh_token.get_secret_value())
     return JSONResponse(given.data())
 
 
 @router.post("/auth/logout", status_code=204, dependencies=[requires_a_token()], summary="Log out")
 async def log_out(request: Request, services: ServicesDep) -> Response:
     """End this login: all of its tokens are refused. An API key is deleted instead."""
-    await services.access.logins.log_out(token_of(request.headers))
+    await services.authentication.logins.log_out(token_of(request.headers))
     return Response(status_code=204)
 
 
@@ -285,13 +287,13 @@ async def change_password(
         )
     new = draft.password.get_secret_value()
     check_new(new, principal.name)
-    user = await services.people.users.find_for_login(principal.name)
+    user = await services.identities.users.find_for_login(principal.name)
     current = draft.current_password.get_secret_value()
-    await services.access.logins.prove(principal.name, user, current, request.state.address)
+    await services.authentication.logins.prove(principal.name, user, current, request.state.address)
     assert user is not None, "prove refuses a user that is not there"
-    await services.people.attempts.succeeded(principal.name, request.state.address)
-    password_hash = await services.access.passwords.hashed(new)
-    await services.people.users.change(
+    await services.identities.attempts.succeeded(principal.name, request.state.address)
+    password_hash = await services.authentication.passwords.hashed(new)
+    await services.identities.users.change(
         str(user.id), "user.password_changed", password_hash=password_hash
     )
     return Response(status_code=204)

@@ -9,7 +9,11 @@ from typing import Any
 
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock
-from opsjobs.composition.authentication import Access, build_access, build_identity_store
+from opsjobs.composition.authentication import (
+    Authentication,
+    build_authentication,
+    build_identity_store,
+)
 from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.background.inspection import INSPECTION_SECONDS, Inspection
 from opsjobs.engine.background.rescuer import Rescuer
@@ -63,7 +67,7 @@ from opsjobs.store.scheduling.firings import Firings
 from opsjobs.store.scheduling.schedule_overview import ScheduleOverview
 from opsjobs.store.scheduling.schedule_rows import CompiledSchedules
 from opsjobs.store.scheduling.schedules import Schedules
-from opsjobs.store.system_status import Fleet
+from opsjobs.store.system_status import SystemStatus
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import KeyRotation, Vault
@@ -105,12 +109,12 @@ class Services:
     metrics: Metrics
     limits: Limits
     database: Database
-    fleet: Fleet
+    system_status: SystemStatus
     jobs: Jobs
     vault: Vault
     keys: KeyRotation
     inventory: TargetInventory
-    access: Access
+    authentication: Authentication
     executions: Executions
     execution_log: ExecutionLog
     contents: Contents
@@ -124,32 +128,32 @@ class Services:
     calendars: Calendars
     imports: Imports
     sessions: Sessions
-    elsewhere: ExternalSecrets
+    external_secrets: ExternalSecrets
     bus: Bus
     notifier: Notifier
     judges: JudgePool | None
     launcher: Launcher
-    again: RetryService
-    authoring: JobAuthorization
+    retries: RetryService
+    job_authorization: JobAuthorization
     dead_letters: DeadLetters
     approvals: Approvals
-    approving: ApprovalService
+    approval_service: ApprovalService
     schedules: Schedules
     firings: Firings
     triggers: Triggers
-    outlook: ScheduleOverview
+    schedule_overview: ScheduleOverview
     forecasts: Forecasts
     audit_log: AuditLog
     seals: Seals
     inspection: Inspection
 
     @property
-    def people(self) -> IdentityStore:
+    def identities(self) -> IdentityStore:
         """The identities: users, services, API keys and logins."""
-        return self.access.people
+        return self.authentication.identities
 
     @property
-    def judging(self) -> SafetyService | None:
+    def safety_service(self) -> SafetyService | None:
         """The safety check; None if it is off."""
         return self.launcher.safety
 
@@ -166,8 +170,8 @@ class Services:
             await asyncio.to_thread(self.judges.close)
         await self.bus.close()
         await self.sessions.close()
-        await self.access.close()
-        await self.elsewhere.close()
+        await self.authentication.close()
+        await self.external_secrets.close()
         await self.database.close()
 
 
@@ -189,14 +193,15 @@ def build(
     vault = Vault(database, settings.security.encryption_keys, clock)
     local = settings.security.local_transport
     inventory = TargetInventory(database, vault, clock, local=local)
-    elsewhere = ExternalSecrets(vault, _server(settings.secrets, clock), clock)
+    external_secrets = ExternalSecrets(vault, _server(settings.secrets, clock), clock)
     ledger, circuits = Ledger(database), _circuits(settings, database)
     jobs, files = Jobs(database, clock), Files(database, clock)
     notifier = Notifier(settings.redis.url, metrics)
     compiled, keys = CompiledSchedules(), KeyRotation(database, settings.security.encryption_keys)
     schedules = Schedules(database, clock, compiled=compiled, closer=load_closed_reason)
     firings = Firings(database, clock, compiled=compiled, closer=load_closed_reason)
-    calendars, outlook = Calendars(database, clock), ScheduleOverview(database, compiled)
+    calendars = Calendars(database, clock)
+    overview = ScheduleOverview(database, compiled)
     kept: dict[str, Any] = {
         "database": database,
         "ledger": ledger,
@@ -212,11 +217,11 @@ def build(
         **kept,
         metrics=metrics,
         limits=_limits(settings),
-        fleet=Fleet(database),
+        system_status=SystemStatus(database),
         jobs=jobs,
         keys=keys,
         inventory=inventory,
-        access=build_access(settings, known, clock),
+        authentication=build_authentication(settings, known, clock),
         executions=Executions(database),
         execution_log=ExecutionLog(database),
         contents=Contents(database),
@@ -230,27 +235,27 @@ def build(
         sessions=_sessions(
             settings,
             inventory,
-            elsewhere,
+            external_secrets,
             metrics,
             Breaker(circuits, clock, observe=_count_circuits(metrics)),
         ),
-        elsewhere=elsewhere,
+        external_secrets=external_secrets,
         bus=Bus(settings.redis.url, metrics),
         notifier=notifier,
         judges=judges,
         launcher=launcher,
-        again=RetryService(launcher, database=database, ledger=ledger, targets=inventory),
-        authoring=JobAuthorization(launcher, jobs, files),
+        retries=RetryService(launcher, database=database, ledger=ledger, targets=inventory),
+        job_authorization=JobAuthorization(launcher, jobs, files),
         dead_letters=DeadLetters(database),
         approvals=Approvals(database),
-        approving=ApprovalService(
+        approval_service=ApprovalService(
             Approvals(database), ledger, inventory, vault, current_principal=known.standing
         ),
         schedules=schedules,
         firings=firings,
         triggers=Triggers(firings, schedules, jobs, launcher),
-        outlook=outlook,
-        forecasts=Forecasts(outlook, calendars),
+        schedule_overview=overview,
+        forecasts=Forecasts(overview, calendars),
         audit_log=AuditLog(database, settings.security.encryption_keys),
         seals=Seals(database, settings.security.encryption_keys),
         inspection=Inspection(Fitness(database, keys), clock, space=process == "api"),
@@ -264,7 +269,7 @@ def _judges(settings: Settings, metrics: Metrics) -> JudgePool | None:
     return JudgePool(lambda reason: metrics.texts_unjudged.labels(reason).inc())
 
 
-def _judging(
+def _safety_service(
     settings: Settings, judges: JudgePool | None, targets: Targets, clock: Clock
 ) -> SafetyService | None:
     """Return the safety check; None if it is off. Raises ValueError for an unreadable policy."""
@@ -287,7 +292,7 @@ def _launcher(
         notify=notifier.notify,
         limits=_launch_limits(settings),
         choices=Choices(clock, allow=settings.security.choices_allow),
-        safety=_judging(settings, judges, targets, clock),
+        safety=_safety_service(settings, judges, targets, clock),
         **kept,
     )
 
@@ -366,7 +371,7 @@ def _server(wanted: SecretsSettings, clock: Clock) -> VaultServer | None:
 def _sessions(
     settings: Settings,
     inventory: TargetInventory,
-    elsewhere: ExternalSecrets,
+    external_secrets: ExternalSecrets,
     metrics: Metrics,
     breaker: Breaker,
 ) -> Sessions:
@@ -387,7 +392,7 @@ def _sessions(
         metrics.host_keys_refused.inc()
         log.warning("host_key_refused", target=target.id, name=target.name, reason=words)
 
-    observe, fetch = metrics.connect_seconds.observe, elsewhere.fetch
+    observe, fetch = metrics.connect_seconds.observe, external_secrets.fetch
     connector = Connector(
         options, allow=policy, remember=remember, observe=observe, fetch=fetch, alarm=alarm
     )
@@ -424,7 +429,7 @@ def build_firing_service(services: Services) -> FiringService:
             services.launcher,
             services.firings,
             services.metrics,
-            current_principal=services.people.standing,
+            current_principal=services.identities.standing,
         ),
         launcher=services.launcher,
         ledger=services.ledger,

@@ -27,18 +27,18 @@ ATTEMPTS_EVERYWHERE = 10
 
 
 @dataclass(frozen=True)
-class Access:
-    """Authentication: `judge` for tokens, `logins` and `passwords` for local users."""
+class Authentication:
+    """Authentication: `authenticator` for tokens, `logins` and `passwords` for local users."""
 
-    people: IdentityStore
-    judge: Authenticator
+    identities: IdentityStore
+    authenticator: Authenticator
     logins: LoginService
     passwords: Passwords
-    asking: JsonClient
+    http: JsonClient
 
     async def close(self) -> None:
         """Close the connections to issuers and the Auth Service."""
-        await self.asking.close()
+        await self.http.close()
 
 
 def build_identity_store(settings: Settings, database: Database, clock: Clock) -> IdentityStore:
@@ -59,47 +59,49 @@ def build_identity_store(settings: Settings, database: Database, clock: Clock) -
     )
 
 
-def build_access(
+def build_authentication(
     settings: Settings, known: IdentityStore, clock: Clock, *, passwords: Passwords | None = None
-) -> Access:
+) -> Authentication:
     """Build the authentication.
 
     Our signing keys are derived from `settings.security.encryption_keys`.
     """
     wanted = settings.identity
-    asking = JsonClient()
+    http = JsonClient()
     own = OwnTokens(settings.security.encryption_keys, clock, minutes=wanted.access_token_minutes)
     services = ServiceTokens(known, clock, audience=wanted.service_audience)
     passwords = passwords or Passwords()
     production = settings.security.environment == "production"
-    platform = _platform(wanted, asking, clock, production=production)
-    judge = Authenticator(known, clock, own=own, services=services, platform=platform)
-    return Access(known, judge, LoginService(known, passwords, own), passwords, asking)
+    platform = _platform(wanted, http, clock, production=production)
+    authenticator = Authenticator(known, clock, own=own, services=services, platform=platform)
+    return Authentication(
+        known, authenticator, LoginService(known, passwords, own), passwords, http
+    )
 
 
 def _platform(
-    wanted: IdentitySettings, asking: JsonClient, clock: Clock, *, production: bool
+    wanted: IdentitySettings, http: JsonClient, clock: Clock, *, production: bool
 ) -> Platform | None:
     rules = ClaimRules(
         wanted.jwt_issuer, wanted.audiences, wanted.jwt_leeway, name_claim=wanted.jwt_name_claim
     )
     if wanted.auth_service_url is not None:
-        service = AuthService(asking, wanted.auth_service_url)
+        service = AuthService(http, wanted.auth_service_url)
         return IntrospectedTokens(service, rules, clock, kept_seconds=wanted.auth_cache)
-    keys = _keys(wanted, asking, clock, plain_http=not production)
+    keys = _keys(wanted, http, clock, plain_http=not production)
     return None if keys is None else SignedTokens(keys, rules, clock)
 
 
 def _keys(
-    wanted: IdentitySettings, asking: JsonClient, clock: Clock, *, plain_http: bool
+    wanted: IdentitySettings, http: JsonClient, clock: Clock, *, plain_http: bool
 ) -> VerificationKeys | None:
     if wanted.jwt_secret_key is not None:
         return SharedSecret(wanted.jwt_secret_key.reveal().encode(), wanted.algorithms[0])
     issuer: PinnedIssuer | DiscoveredIssuer
     if wanted.jwks_url is not None:
-        issuer = PinnedIssuer(asking, wanted.jwks_url)
+        issuer = PinnedIssuer(http, wanted.jwks_url)
     elif wanted.discovers and wanted.jwt_issuer is not None:
-        issuer = DiscoveredIssuer(asking, wanted.jwt_issuer, plain_http=plain_http)
+        issuer = DiscoveredIssuer(http, wanted.jwt_issuer, plain_http=plain_http)
     else:
         return None
     return PublishedKeys(

@@ -14,7 +14,7 @@ from opsjobs.composition import (
     serve_metrics,
 )
 from opsjobs.composition.background import build_housekeeping_loop
-from opsjobs.composition.memory import spare_the_collector
+from opsjobs.composition.process import spare_the_collector
 from opsjobs.engine.background.audit_sealer import SEAL_SECONDS, AuditSealer
 from opsjobs.engine.background.scheduler import Scheduler
 from opsjobs.engine.service import Loop

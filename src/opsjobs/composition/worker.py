@@ -13,11 +13,15 @@ from opsjobs.composition import (
     build_firing_service,
     build_inspection_loop,
     build_rescuer,
-    descriptors,
     serve_metrics,
 )
 from opsjobs.composition.background import build_housekeeping_loop, build_retention_loop
-from opsjobs.composition.memory import GIVE_BACK_SECONDS, give_back, spare_the_collector
+from opsjobs.composition.process import (
+    GIVE_BACK_SECONDS,
+    give_back,
+    raise_descriptor_limit,
+    spare_the_collector,
+)
 from opsjobs.engine.background.audit_sealer import BEHIND_SECONDS, AuditSealer
 from opsjobs.engine.background.audit_sealer import STAND_IN_SECONDS as SEAL_IN_SECONDS
 from opsjobs.engine.background.remote_cleanup import RemoteCleanup
@@ -53,7 +57,7 @@ def build_remote_cleanup(services: Services, zone: str) -> RemoteCleanup:
         services.sessions,
         services.clock,
         zone=zone,
-        fetch=services.elsewhere.fetch,
+        fetch=services.external_secrets.fetch,
     )
 
 
@@ -67,7 +71,7 @@ def build_transfer_tools(settings: Settings, services: Services) -> TransferTool
         services.outbox,
         services.metrics,
         FindLimits(bytes=settings.execution.file_limit_bytes),
-        services.people.standing,
+        services.identities.standing,
     )
 
 
@@ -101,12 +105,12 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
         ),
         transfers=build_transfer_tools(settings, services),
         child_executions=ChildExecutions(
-            services.launcher, services.jobs, services.executions, services.people.standing
+            services.launcher, services.jobs, services.executions, services.identities.standing
         ),
-        approvals=services.approving,
-        pin_check=PinCheck(services.judging),
+        approvals=services.approval_service,
+        pin_check=PinCheck(services.safety_service),
         notify=services.notifier.notify,
-        fetch=services.elsewhere.fetch,
+        fetch=services.external_secrets.fetch,
     )
     stand_in = StandIn(build_firing_service(services), services.workers)
     sealer = AuditSealer(services.seals, behind_seconds=BEHIND_SECONDS)
@@ -132,7 +136,7 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
         build_retention_loop(settings, services),
         Loop(
             "vault_token",
-            services.elsewhere.renew,
+            services.external_secrets.renew,
             interval_seconds=VAULT_SECONDS,
             metrics=services.metrics,
         ),
@@ -177,7 +181,7 @@ class HostedWorker:
 def run(settings: Settings, *, name: str | None = None) -> int:
     """Run until SIGTERM; return the exit code."""
     telemetry.configure("worker", settings.telemetry.log_level)
-    descriptors.raise_limit()
+    raise_descriptor_limit()
     hosted = HostedWorker(settings, name=name)
     serve_metrics(settings, hosted.services.metrics)
     zone = settings.worker.zone

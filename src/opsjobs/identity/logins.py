@@ -58,7 +58,10 @@ class LoginService:
     async def prove(
         self, name: str, user: Known | None, password: str, address: str | None
     ) -> None:
-        """Raise Unauthorised if the password is wrong or the user disabled; TooMany if throttled."""
+        """Check a password.
+
+        Raises Unauthorised if it is wrong or the user is disabled, TooMany if throttled.
+        """
         user_id = None if user is None else user.id
         await self._people.attempts.begin(name, address, user_id=user_id)
         right = await self._passwords.verify(None if user is None else user.password_hash, password)

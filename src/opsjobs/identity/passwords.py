@@ -16,7 +16,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CHARACTERS_MIN = 12
-NAME_CHARACTERS_TOLD = 3
+NAME_CHARACTERS_MIN = 3
 DIFFERENT_MIN = 5
 CHARACTERS_MAX = 1_024
 AT_ONCE = 2
@@ -82,8 +82,11 @@ class Passwords:
 def check_new(password: str, name: str) -> None:
     """Raise Invalid if a new password is too short, too simple or has the user's name in it."""
     if len(password) < CHARACTERS_MIN:
-        detail = f"A password has at least {CHARACTERS_MIN} characters: a few words that do not belong together are easy to keep."
-    elif len(name) >= NAME_CHARACTERS_TOLD and name.lower() in password.lower():
+        detail = (
+            f"A password has at least {CHARACTERS_MIN} characters. "
+            "A few unrelated words are easy to remember."
+        )
+    elif len(name) >= NAME_CHARACTERS_MIN and name.lower() in password.lower():
         detail = "The password has the user's name in it: choose another one."
     elif len(set(password)) < DIFFERENT_MIN:
         detail = (

@@ -83,7 +83,10 @@ def load_public_key(pem: str) -> PublicKey:
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if not fitting(key):
-        detail = "The public_key is no PEM of an Ed25519, P-256, P-384, P-521 or RSA key (2,048 bits or more)."
+        detail = (
+            "The public_key is not a PEM of an Ed25519, P-256, P-384, P-521 or RSA key "
+            "(2,048 bits or more)."
+        )
         raise Invalid(
             "invalid_public_key",
             detail,

@@ -114,7 +114,7 @@ class PublishedKeys:
 
     async def _refresh(self, needed: Callable[[], bool]) -> None:
         async with self._lock:
-            # Another task may have fetched the keys, or failed to, while this one waited for the lock.
+            # Another task may have fetched the keys, or failed to, while this one waited.
             if not needed() or not self._may_fetch():
                 return
             self._asked_at = self._clock.monotonic()

@@ -149,7 +149,7 @@ select (select coalesce(jsonb_object_agg(name, extract(epoch from opsjobs_now() 
          limit {COUNTED_MAX}) d) as dead_letters"""
 
 
-class Fleet:
+class SystemStatus:
     """Reads the status, each part in one query. Raises Unavailable without PostgreSQL."""
 
     def __init__(self, database: Database) -> None:

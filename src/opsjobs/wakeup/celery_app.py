@@ -10,7 +10,7 @@ from celery.app.amqp import AMQP
 from kombu import Connection, Queue
 
 WAKEUP = "opsjobs.wakeup"
-# Redis drops a zone's queue after this time without use, so wake-ups do not pile up without workers.
+# Redis drops a zone's queue after this time without use: wake-ups do not pile up without workers.
 WAKEUP_SECONDS_MAX = 60
 # The longest that a Redis which accepts connections but does not answer may block the consumer.
 CONSUMER_SOCKET_SECONDS = 3.0
@@ -41,7 +41,8 @@ class WakeupApp(Celery):  # type: ignore[misc]  # Celery ships no types
     """Celery, set up for wake-ups only; it ignores the environment and celeryconfig modules."""
 
     def __init__(self, redis_url: str) -> None:
-        # "disabled" is given here because CELERY_RESULT_BACKEND in the environment would win over the setting.
+        # "disabled" is given here: CELERY_RESULT_BACKEND in the environment would take precedence
+        # over the setting.
         super().__init__(
             "opsjobs", set_as_current=False, backend="disabled", loader="app", amqp=_Amqp, fixups=[]
         )
@@ -94,7 +95,8 @@ SETTINGS: dict[str, Any] = {
         "socket_keepalive": True,
         "health_check_interval": CONSUMER_HEALTH_SECONDS,
         "client_name": "opsjobs-wakeup",
-        # One list for each queue, and no copy of unacknowledged messages: the slow poll covers a lost one.
+        # One list for each queue, and no copy of unacknowledged messages: the slow poll covers a
+        # lost one.
         "priority_steps": [0],
         "ack_emulation": False,
         "visibility_timeout": WAKEUP_SECONDS_MAX,
@@ -120,7 +122,9 @@ def broker_url(redis_url: str) -> str:
         return f"{redis_url}{'&' if parts.query else '?'}ssl_cert_reqs=required"
     if parts.scheme != "unix":
         raise ValueError(
-            f"REDIS_URL: unknown scheme {parts.scheme or '?'}://. Use redis://, rediss:// or unix://."
+            f"REDIS_URL: unknown scheme {parts.scheme or '?'}://. "
+            "Use redis://, rediss:// or unix://."
         )
     login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
-    return f"redis+socket://{login}{parts.path}?virtual_host={parse_qs(parts.query).get('db', ['0'])[0]}"
+    number = parse_qs(parts.query).get("db", ["0"])[0]
+    return f"redis+socket://{login}{parts.path}?virtual_host={number}"

@@ -119,9 +119,9 @@ async def _cancel_all() -> None:
 def run_until_signal(body: Callable[[], int], stop: Callable[[], None]) -> int:
     """Run `body` on a thread until it ends or a signal comes, then run `stop`.
 
-    Return the exit code. The main thread only waits for signals, so SIGTERM and SIGINT take effect at once whatever
-    blocks `body` or `stop`, and the process ends in time even if `body` hangs. A second SIGINT
-    ends the process at once.
+    Return the exit code. The main thread only waits for signals, so SIGTERM and SIGINT take effect
+    at once whatever blocks `body` or `stop`, and the process ends in time even if `body` hangs. A
+    second SIGINT ends the process at once.
     """
     with _SignalPipe() as signals:
         process = _Process(body, stop, signals)

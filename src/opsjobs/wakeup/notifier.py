@@ -76,7 +76,7 @@ class Notifier:
                 assert self._sender is not None
                 self._count("sent" if self._sender.send(zone) else "merged")
                 backoff.reset()
-            except Exception as error:  # noqa: BLE001  a wake-up is only a hint: drop it whatever the reason
+            except Exception as error:  # noqa: BLE001  a wake-up is only a hint: drop it
                 self._drop(zone, error, first=backoff.is_first)
                 self._pause(backoff.next())
         if self._sender:
