@@ -8,7 +8,7 @@ from cli.desk import Answer
 from cli.test_dead_letters import answering
 from opsjobs.cli import approvals
 from opsjobs.cli.app import run
-from opsjobs.model.action import KINDS
+from opsjobs.model.action import DRAFT_TYPES
 
 ASKED = {
     "id": 3,
@@ -169,7 +169,20 @@ def test_an_approver_sees_every_field_that_is_not_its_default(
 
 
 def test_every_kind_of_action_has_its_defaults() -> None:
-    assert set(approvals._KINDS) == set(KINDS)
+    """A field with its default says nothing: only what the caller wrote is shown."""
+    written = {
+        "command": {"command": "uptime"},
+        "script": {"script": "true"},
+        "file_transfer": {"direction": "download", "source": "/etc/motd"},
+        "wait": {"duration": "5m"},
+        "approval": {},
+        "job": {"job": "inner"},
+    }
+    assert set(written) == set(DRAFT_TYPES)
+    for kind, fields in written.items():
+        stored = DRAFT_TYPES[kind](key="a", **fields).model_dump(mode="json")
+        shown = {line.split(":")[0].strip() for line in approvals.action_lines(stored)[1:]}
+        assert shown - {"interpreter"} == set(fields) - {"command", "job"}
 
 
 def test_an_approval_by_one_of_two_says_so_and_an_override_says_why(

@@ -19,6 +19,7 @@ from opsjobs.engine.run_credentials import fetch_become_password, resolve_become
 from opsjobs.engine.runs.external_secrets import ExternalSecrets
 from opsjobs.integrations.secrets.options import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
+from opsjobs.model.action_base import FrozenBecome
 from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.secret import Credential, CredentialType, Secret
@@ -237,20 +238,20 @@ async def test_the_password_to_become_somebody_is_got_when_it_is_needed(kit: Vau
     kit.put("sudo", {"password": CANARY})
     source = VaultSource.model_validate({"backend": "vault", "path": "sudo"})
     credential = Credential("5", 1, "sudo", CredentialType.PASSWORD, "root", source=source)
-    wish = {"user": "root", "method": "sudo", "credential": "sudo", "credential_id": "5"}
+    wish = FrozenBecome(user="root", method="sudo", credential="sudo", credential_id="5")
     server = VaultServer(VaultOptions(kit.url, token=Secret(kit.token())))
     there = ExternalSecrets(_Nobody(), server, SystemClock())
     try:
         opened = await fetch_become_password(
             wish, {"5": credential}, there.fetch, "execution 1 run 1"
         )
-        become = resolve_become({"become": wish}, opened)
+        become = resolve_become(wish, opened)
         assert become is not None
         assert become.password == Secret(CANARY)
         gone = replace(credential, source=source.model_copy(update={"path": "gone"}))
         opened = await fetch_become_password(wish, {"5": gone}, there.fetch, "execution 1 run 1")
         with pytest.raises(RemoteFailure, match="there is nothing"):
-            resolve_become({"become": wish}, opened)
+            resolve_become(wish, opened)
     finally:
         await server.close()
 

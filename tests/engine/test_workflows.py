@@ -10,7 +10,8 @@ import pytest
 
 from engine.harness import Harness, harness, until
 from kit.fake_remote import Gate
-from opsjobs.model.action import CommandAction, ScriptAction
+from opsjobs.engine.runs.action_run import EXECUTORS
+from opsjobs.model.action import FROZEN_TYPES, CommandAction, ScriptAction
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.paging import PageRequest
@@ -352,3 +353,7 @@ async def test_a_plain_command_that_goes_directly_has_the_variables_of_its_run(
         else:
             assert start.program is not None
             assert start.program.env == {f"OPSJOBS_{name}": value for name, value in told.items()}
+
+
+def test_each_type_of_action_has_an_executor() -> None:
+    assert set(EXECUTORS) == set(FROZEN_TYPES.values())

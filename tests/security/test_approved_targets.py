@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from opsjobs.engine.launching.target_pinning import PinCheck, parse_step_pins, pin_steps
+from opsjobs.model.action import FrozenJob
 from opsjobs.model.errors import Invalid
 from opsjobs.model.target import HostKeyPolicy, Target, TargetDraft, Transport
 from opsjobs.model.target_fingerprint import Hop, Pins, holds
@@ -71,7 +72,8 @@ async def test_the_targets_of_its_steps_are_pinned_and_in_what_is_approved_and_a
         )
         execution = (await at.execute(job))["id"]
         spec = (await at.services.ledger.load_specs([execution]))[execution]
-        assert [list(parse_step_pins(action)) for action in spec.actions] == [["2"], ["2"]]
+        frozen = [FrozenJob.model_validate(action) for action in spec.actions]
+        assert [list(parse_step_pins(action)) for action in frozen] == [["2"], ["2"]]
         (asked,) = (await at.http.get("/approvals")).json()["items"]
         shown = (await at.http.get(f"/approvals/{asked['id']}")).json()["would_run"]["actions"]
         assert [(action["job"], "pins" in action) for action in shown] == [("inner", False)] * 2

@@ -11,7 +11,7 @@ from api.kit import Desk, desk, problem
 from engine.harness import harness
 from opsjobs.clock import SystemClock
 from opsjobs.model.access import Grant, Principal
-from opsjobs.model.action import BecomeDraft
+from opsjobs.model.action_base import BecomeDraft
 from opsjobs.model.credential import BoundTo
 from opsjobs.model.errors import Invalid
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy

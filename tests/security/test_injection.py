@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from contract.injections import payloads
+from opsjobs.model.action import FrozenCommand, parse_frozen
 from opsjobs.model.rendering import Rendering
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.model.template import TemplateNames
@@ -32,6 +33,14 @@ PLACES = [
     ),
     ("twice", "say ${x}; say ${x}", lambda text: {"parameters": {"x": text}}),
 ]
+
+
+def rendered_command(rendering: Rendering, values: dict[str, Any]) -> str:
+    rendered = rendering.render(values)
+    assert isinstance(rendered, FrozenCommand)
+    return rendered.command
+
+
 WORD = 'say() { printf "%s\\0" "$#" "$1"; }\n'
 
 
@@ -45,9 +54,10 @@ def test_a_value_is_one_word_of_the_shell_whatever_it_says(
     texts = payloads(witness)
     assert len(set(texts)) >= 200
     rendering = Rendering(
-        {"key": "b", "type": "command", "command": command}, TemplateNames(["x"], (), ["a"])
+        parse_frozen({"key": "b", "type": "command", "command": command}),
+        TemplateNames(["x"], (), ["a"]),
     )
-    lines = [rendering.command(values(text)) for text in texts]
+    lines = [rendered_command(rendering, values(text)) for text in texts]
     done = subprocess.run(
         ["sh"],
         input=(WORD + "\n".join(lines)).encode(),
@@ -61,12 +71,11 @@ def test_a_value_is_one_word_of_the_shell_whatever_it_says(
 
 def test_what_a_value_says_is_never_a_template_again(tmp_path: Path) -> None:
     rendering = Rendering(
-        {"key": "b", "type": "command", "command": "echo ${x}"}, TemplateNames(["x", "y"])
+        parse_frozen({"key": "b", "type": "command", "command": "echo ${x}"}),
+        TemplateNames(["x", "y"]),
     )
-    assert (
-        rendering.command({"parameters": {"x": "${y} ${target.host}", "y": "secret"}})
-        == "echo '${y} ${target.host}'"
-    )
+    tree = {"parameters": {"x": "${y} ${target.host}", "y": "secret"}}
+    assert rendered_command(rendering, tree) == "echo '${y} ${target.host}'"
 
 
 def test_the_safety_check_takes_a_value_for_data_too(tmp_path: Path) -> None:

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from opsjobs.model.action import SCRIPT_BYTES_MAX, ScriptAction
+from opsjobs.model.action import (
+    DRAFT_TYPES,
+    FROZEN_TYPES,
+    SCRIPT_BYTES_MAX,
+    ScriptAction,
+    parse_frozen,
+)
 from opsjobs.model.job import JobDraft, RunDraft
 
 EACH: list[dict[str, Any]] = [
@@ -53,6 +59,23 @@ def test_each_type_is_read_and_written_back_the_same() -> None:
     assert [action.key for action in draft.actions] == [f"step-{n}" for n in range(1, 7)]
     assert JobDraft.model_validate(draft.model_dump(mode="json")) == draft
     assert draft.job_type == "composite"
+
+
+def test_each_type_is_frozen_with_all_its_fields() -> None:
+    draft = JobDraft.model_validate({"name": "all", "actions": EACH})
+    assert [body["type"] for body in EACH] == list(DRAFT_TYPES) == list(FROZEN_TYPES)
+    for action in draft.actions:
+        stored = {**action.model_dump(mode="json"), "target_ids": ["1"], "of_a_later_release": 1}
+        frozen = parse_frozen(stored)
+        kept = frozen.model_dump(mode="json", include=set(type(action).model_fields))
+        assert kept == action.model_dump(mode="json")
+        assert (frozen.key, frozen.target_ids) == (action.key, {"1"})
+        assert frozen.summary()
+
+
+def test_an_action_of_an_unknown_type_is_not_performed_as_another_one() -> None:
+    with pytest.raises(ValueError, match="no action type 'http_request'"):
+        parse_frozen({"key": "a", "type": "http_request"})
 
 
 def test_an_action_without_a_type_is_a_command() -> None:

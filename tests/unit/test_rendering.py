@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from opsjobs.model.action import parse_frozen
 from opsjobs.model.job import JobDraft, RunDraft
 from opsjobs.model.rendering import Rendering, names_of
 from opsjobs.model.secret import Secret
@@ -25,19 +26,18 @@ def draft(*actions: dict[str, Any], **fields: Any) -> JobDraft:
     )
 
 
-def rendered(action: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+def rendered(action: dict[str, Any], **kwargs: Any) -> Any:
     made = draft({"key": "stop", "command": "x"}, action)
-    return Rendering(
-        made.actions[1].model_dump(mode="json"), names_of(made.parameters, ["stop"])
-    ).render(TREE, **kwargs)
+    stored = parse_frozen(made.actions[1].model_dump(mode="json"))
+    return Rendering(stored, names_of(made.parameters, ["stop"])).render(TREE, **kwargs)
 
 
 def test_a_command_is_quoted_and_everything_else_is_the_value_itself() -> None:
     assert (
-        rendered({"command": "echo ${v} ${actions.stop.stdout}"})["command"]
+        rendered({"command": "echo ${v} ${actions.stop.stdout}"}).command
         == "echo 'a b' 'it'\\''s\n'"
     )
-    assert rendered({"command": "echo ${v}"}, shell="cmd")["command"] == 'echo ^"a b^"'
+    assert rendered({"command": "echo ${v}"}, shell="cmd").command == 'echo ^"a b^"'
     script = rendered(
         {
             "type": "script",
@@ -47,7 +47,7 @@ def test_a_command_is_quoted_and_everything_else_is_the_value_itself() -> None:
             "cwd": "/${n}",
         }
     )
-    assert (script["script"], script["args"], script["env"], script["cwd"]) == (
+    assert (script.script, script.args, script.env, script.cwd) == (
         "echo ${v}",
         ["-xa b", "3"],
         {"A": "prod"},
@@ -56,11 +56,11 @@ def test_a_command_is_quoted_and_everything_else_is_the_value_itself() -> None:
     brought = rendered(
         {"type": "file_transfer", "direction": "download", "source": "/log/${target.name}/*"}
     )
-    assert brought["source"] == "/log/web-1/*"
+    assert brought.source == "/log/web-1/*"
     sent = rendered(
         {"type": "file_transfer", "direction": "upload", "source": "7", "destination": "/x/${v}"}
     )
-    assert sent["destination"] == "/x/a b"
+    assert sent.destination == "/x/a b"
 
 
 def test_another_job_is_given_values_as_what_they_are() -> None:
@@ -71,7 +71,7 @@ def test_another_job_is_given_values_as_what_they_are() -> None:
             "parameters": {"a": "${n}", "b": "n=${n}", "c": "${token}", "d": 5, "e": "plain"},
         }
     )
-    assert passed["parameters"] == {"a": 3, "b": "n=3", "c": Secret("hush"), "d": 5, "e": "plain"}
+    assert passed.parameters == {"a": 3, "b": "n=3", "c": Secret("hush"), "d": 5, "e": "plain"}
 
 
 @pytest.mark.parametrize(

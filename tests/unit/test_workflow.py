@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opsjobs.model.action import parse_frozen
+from opsjobs.model.action_base import FrozenAction
 from opsjobs.model.execution import RunStatus
 from opsjobs.model.workflow import Workflow, WorkflowWalk
 
@@ -16,12 +18,12 @@ OK, FAILED, LOST, SKIPPED = RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.LOS
 TIMEOUT, CANCELLED = RunStatus.TIMEOUT, RunStatus.CANCELLED
 
 
-def action(key: str, after: Sequence[str] | None = None, **more: Any) -> dict[str, Any]:
-    return {"key": key, "type": "command", "depends_on": after, **more}
+def action(key: str, after: Sequence[str] | None = None, **more: Any) -> FrozenAction:
+    return parse_frozen({"key": key, "command": "true", "depends_on": after, **more})
 
 
 def walked(
-    actions: Sequence[Mapping[str, Any]],
+    actions: Sequence[FrozenAction],
     ends: Mapping[str, RunStatus] | None = None,
     skip: Sequence[str] = (),
 ) -> tuple[list[list[str]], str | None, list[str]]:
@@ -147,7 +149,7 @@ def test_a_walk_that_is_taken_up_again_goes_on_where_it_stood() -> None:
 
 
 @st.composite
-def graphs(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, RunStatus], list[str]]:
+def graphs(draw: st.DrawFn) -> tuple[list[FrozenAction], dict[str, RunStatus], list[str]]:
     keys = [f"k{n}" for n in range(draw(st.integers(1, 6)))]
     actions = []
     for n, key in enumerate(keys):
@@ -167,7 +169,7 @@ def graphs(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, RunStatus],
 
 @given(graphs(), st.randoms())
 def test_in_whatever_order_the_branches_end_each_action_begins_at_most_once_and_after_what_it_waits_for(
-    drawn: tuple[list[dict[str, Any]], dict[str, RunStatus], list[str]], random: Any
+    drawn: tuple[list[FrozenAction], dict[str, RunStatus], list[str]], random: Any
 ) -> None:
     actions, ends, skip = drawn
     workflow = Workflow(actions)

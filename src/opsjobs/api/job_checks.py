@@ -9,7 +9,8 @@ from opsjobs.api.authorization import bounds, is_caller
 from opsjobs.api.request import principal_of, services_of
 from opsjobs.composition import Limits
 from opsjobs.engine.launching.safety_service import refuse_blocked
-from opsjobs.model.action import ApprovalAction, RunningAction, WaitAction
+from opsjobs.model.action import ApprovalAction, WaitAction
+from opsjobs.model.action_base import RunningAction
 from opsjobs.model.api_model import Overriding
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.job import JobDraft, RunDraft

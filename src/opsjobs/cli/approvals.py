@@ -17,14 +17,7 @@ from opsjobs.cli.client import Json, connect, path_of
 from opsjobs.cli.errors import ExitCode
 from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, show_one, tell
 from opsjobs.cli.terminal_escapes import escape_json
-from opsjobs.model.action import (
-    ApprovalAction,
-    CommandAction,
-    FileTransferAction,
-    JobAction,
-    ScriptAction,
-    WaitAction,
-)
+from opsjobs.model.action import DRAFT_TYPES
 from opsjobs.model.approval import ApprovalStatus
 from opsjobs.model.policy import Policy
 
@@ -167,14 +160,6 @@ def _decision(decision: Json) -> str:
     )
 
 
-_KINDS: Mapping[str, type[BaseModel]] = {
-    "command": CommandAction,
-    "script": ScriptAction,
-    "file_transfer": FileTransferAction,
-    "wait": WaitAction,
-    "approval": ApprovalAction,
-    "job": JobAction,
-}
 # Fields in the first line.
 _HEADLINE = ("key", "type", "command", "job")
 _NOTHING: tuple[object, ...] = (None, "", [], {})
@@ -191,7 +176,7 @@ def action_lines(action: Mapping[str, Any]) -> list[str]:
         what = f"{kind} {what}" if what else kind
     head = f"{action['key']}: {what}"
     first, *more = head.split("\n")
-    defaults = _defaults(_KINDS[kind]) if kind in _KINDS else {}
+    defaults = _defaults(DRAFT_TYPES[kind]) if kind in DRAFT_TYPES else {}
     fields = {name: value for name, value in action.items() if name not in _HEADLINE}
     # The interpreter is always shown, even the default: it decides what a script does.
     always = {name: None for name in defaults if name != "interpreter"}

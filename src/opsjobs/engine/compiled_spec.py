@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from opsjobs.model.action import parse_frozen
+from opsjobs.model.action_base import FrozenAction
 from opsjobs.model.expression import Expression, Fault, NameScope, parse
 from opsjobs.model.masking import NO_FORMS, Forms
 from opsjobs.model.parameter import text_of
@@ -35,7 +37,7 @@ class CompiledSpec:
 
     spec: Spec
     workflow: Workflow
-    actions: Mapping[str, Mapping[str, Any]]
+    actions: Mapping[str, FrozenAction]
     conditions: Mapping[str, Expression | Fault]
     """Conditions of the actions that have one; a Fault if it cannot be parsed."""
     renderings: Mapping[str, Rendering]
@@ -73,23 +75,26 @@ def compile_spec(
 
     The secrets among them are opened, and their `forms` made; `fault`: why they are unavailable.
     """
-    actions = {str(action["key"]): action for action in spec.actions}
-    texts = {key: text for key, action in actions.items() if "${" in (text := json.dumps(action))}
+    parsed = [parse_frozen(stored) for stored in spec.actions]
+    actions = {action.key: action for action in parsed}
+    stored_texts = zip(actions, map(json.dumps, spec.actions), strict=True)
+    texts = {key: text for key, text in stored_texts if "${" in text}
     conditions = {
-        key: _condition(action["when"]) for key, action in actions.items() if action.get("when")
+        key: _condition(action.when) for key, action in actions.items() if action.when is not None
     }
     secrets = {name: value for name, value in parameters.items() if isinstance(value, Secret)}
     kept = {name: value for name, value in parameters.items() if isinstance(value, JobSecret)}
     names = TemplateNames(frozenset(parameters), frozenset({*secrets, *kept}), frozenset(actions))
-    usual = _retry(spec.policy.get("retry"), ONCE)
+    retry = spec.policy.get("retry")
+    usual = ONCE if retry is None else RetryPolicy.model_validate(retry)
     return CompiledSpec(
         spec=spec,
-        workflow=Workflow(spec.actions),
+        workflow=Workflow(parsed),
         actions=actions,
         conditions=conditions,
         renderings={key: Rendering(actions[key], names) for key in texts},
         hears=_hears(conditions, texts),
-        retries={key: _retry(action.get("retry"), usual) for key, action in actions.items()},
+        retries={key: action.retry or usual for key, action in actions.items()},
         parameters=parameters,
         environment=_environment(spec, parameters),
         secrets=secrets,
@@ -127,7 +132,3 @@ def _condition(text: str) -> Expression | Fault:
         return parse(text, _SCOPE)
     except Fault as fault:
         return fault
-
-
-def _retry(written: Mapping[str, Any] | None, usual: RetryPolicy) -> RetryPolicy:
-    return usual if written is None else RetryPolicy.model_validate(written)

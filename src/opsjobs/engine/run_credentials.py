@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from opsjobs.engine.compiled_spec import CompiledSpec
+from opsjobs.model.action_base import FrozenBecome, FrozenRunningAction
 from opsjobs.model.credential_binding import ANYWHERE, not_for_that, not_there
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
@@ -25,17 +25,17 @@ from opsjobs.store.vault import Vault
 
 def credential_ids(compiled_spec: CompiledSpec) -> set[str]:
     """Return the ids of all credentials that the actions of an execution need."""
-    requests = [action["become"] for action in compiled_spec.spec.actions if action.get("become")]
+    requests = [
+        action.become
+        for action in compiled_spec.actions.values()
+        if isinstance(action, FrozenRunningAction) and action.become is not None
+    ]
     return become_credential_ids(requests) | secret_credential_ids(compiled_spec)
 
 
-def become_credential_ids(requests: Iterable[Mapping[str, Any]]) -> set[str]:
+def become_credential_ids(requests: Iterable[FrozenBecome]) -> set[str]:
     """Return the ids of the credentials that these `become` of actions need."""
-    return {
-        str(request["credential_id"])
-        for request in requests
-        if request.get("credential_id") is not None
-    }
+    return {request.credential_id for request in requests if request.credential_id is not None}
 
 
 def secret_credential_ids(compiled_spec: CompiledSpec) -> set[str]:
@@ -131,14 +131,16 @@ class CredentialScopes:
 
 
 async def fetch_become_password(
-    request: Mapping[str, Any] | None, opened: Mapping[str, Credential], fetch: Fetch, purpose: str
+    request: FrozenBecome | None, opened: Mapping[str, Credential], fetch: Fetch, purpose: str
 ) -> Mapping[str, Credential]:
     """Return `opened` with the password of this `become`.
 
     It is fetched now if it is stored externally. If it cannot be fetched, its credential has a
     fault instead.
     """
-    return await fetch_secret(str((request or {}).get("credential_id")), opened, fetch, purpose)
+    if request is None or request.credential_id is None:
+        return opened
+    return await fetch_secret(request.credential_id, opened, fetch, purpose)
 
 
 async def fetch_secret(
@@ -161,36 +163,33 @@ async def fetch_secret(
 # Use: to become another user, and as secrets of the job.
 
 
-def resolve_become(action: Mapping[str, Any], opened: Mapping[str, Credential]) -> Become | None:
-    """Return the user that this action becomes; None if it runs as the login user.
+def resolve_become(request: FrozenBecome | None, opened: Mapping[str, Credential]) -> Become | None:
+    """Return the user that an action becomes; None if it runs as the login user.
 
     Raises RemoteFailure(CREDENTIAL_MISSING) if its password is unavailable.
     """
-    request = action.get("become")
     if request is None:
         return None
-    if request.get("credential_id") is None:
-        return Become(request["user"], request["method"])
-    credential = opened.get(str(request["credential_id"]))
+    if request.credential_id is None:
+        return Become(request.user, request.method)
+    credential = opened.get(request.credential_id)
     if credential is None or credential.password is None:
         raise _missing(
-            f"{request['credential']!r}, named at launch to become {request['user']},",
+            f"{request.credential!r}, named at launch to become {request.user},",
             credential,
             "it holds no password",
         )
-    return Become(request["user"], request["method"], credential.password)
+    return Become(request.user, request.method, credential.password)
 
 
-def check_direct(action: Mapping[str, Any], reason: str) -> None:
+def check_direct(action: FrozenRunningAction, reason: str) -> None:
     """Raise RemoteFailure(BECOME_FAILED) if a direct command was to run as another user.
 
     A direct command runs as the login user.
     """
-    request = action.get("become")
-    if request is not None:
-        message = (
-            f"to become {request['user']} needs a durable run, and {reason}; nothing was started"
-        )
+    if action.become is not None:
+        user = action.become.user
+        message = f"to become {user} needs a durable run, and {reason}; nothing was started"
         raise RemoteFailure(ErrorCode.BECOME_FAILED, message)
 
 

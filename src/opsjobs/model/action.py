@@ -1,116 +1,46 @@
-"""Actions as a caller writes them: the six types and their common fields."""
+"""The types of actions: one class for what a caller writes, one for what a launch fixed.
+
+To add a type, add its two classes and its lines in the two tables at the end.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from opsjobs.model import text_patterns
-from opsjobs.model.api_model import ApiModel, Duration, Size
+from opsjobs.model.action_base import (
+    SCRIPT_BYTES_MAX,
+    ActionDraft,
+    Argument,
+    FieldTemplate,
+    FrozenAction,
+    FrozenRunningAction,
+    Path,
+    ProgramSource,
+    RunningAction,
+    TemplateKind,
+    WrittenFile,
+    as_text,
+)
+from opsjobs.model.api_model import Duration
 from opsjobs.model.approvers import Approvers
 from opsjobs.model.draft_error import fault
-from opsjobs.model.retry import RetryPolicy
-from opsjobs.model.spool_identity import Durability
-from opsjobs.model.target import Name, SelectionDraft
-
-KEY = text_patterns.ACTION_KEY
-SCRIPT_BYTES_MAX = 256 << 10
-
-
-def _as_text(value: object) -> object:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+from opsjobs.model.program import Program
+from opsjobs.model.secret import is_secret
+from opsjobs.model.units import format_duration
 
 
 def _as_reference(value: object) -> object:
     """Return a UUID in its one canonical spelling, so that it can be looked up as text."""
-    text = _as_text(value)
+    text = as_text(value)
     return text.lower() if isinstance(text, str) and text_patterns.UUID.fullmatch(text) else text
-
-
-Path = Annotated[str, Field(min_length=1, max_length=4_096, pattern=text_patterns.LINE)]
-Argument = Annotated[str, BeforeValidator(_as_text), Field(max_length=32_768)]
-VariableName = Annotated[str, Field(pattern=text_patterns.VARIABLE_NAME)]
-
-
-class BecomeDraft(ApiModel):
-    """Privilege escalation: run the command as `user` through sudo, su or doas.
-
-    `credential` names the credential whose password is entered. doas reads passwords only from a
-    terminal, and commands have none."""
-
-    user: str = Field(default="root", pattern=text_patterns.ACCOUNT)
-    method: Literal["sudo", "su", "doas"] = "sudo"
-    credential: Name | None = None
-
-    @model_validator(mode="after")
-    def _doas_takes_no_password(self) -> BecomeDraft:
-        if self.method == "doas" and self.credential is not None:
-            raise ValueError(
-                "doas asks for its password on a terminal, which no command has: permit it with "
-                "nopass, or take sudo"
-            )
-        return self
-
-
-class ActionDraft(ApiModel):
-    """The fields of every action.
-
-    `depends_on`: keys of actions that come before it (None: the one before it in the list; empty:
-    none, it starts at once). `when`: a condition for running it at all. `on_failure`: what follows
-    its failure (model/workflow); `rollback` names the action that undoes it, which runs only then.
-    `scope: barrier`: it starts once all targets of the wave have reached it. `targets` narrows it
-    to some of the execution's targets. `timeout`: its limit in seconds (None: the service's
-    COMMAND_TIMEOUT). `retry`: None uses the policy's."""
-
-    key: str | None = Field(default=None, pattern=KEY)
-    depends_on: list[Annotated[str, Field(pattern=KEY)]] | None = Field(
-        default=None, max_length=1_000
-    )
-    when: str | None = Field(default=None, min_length=1, max_length=4_096)
-    on_failure: Literal["stop", "continue", "skip_remaining", "rollback"] = "stop"
-    rollback: str | None = Field(default=None, pattern=KEY)
-    scope: Literal["target", "barrier"] = "target"
-    targets: SelectionDraft | None = None
-    timeout: Duration | None = None
-    retry: RetryPolicy | None = None
-
-
-class RunningAction(ActionDraft):
-    """The fields of actions that start a program on the target.
-
-    `output_limit`: bytes of each stream that are kept (None: OPSJOBS_OUTPUT_LIMIT_BYTES).
-    `durable`: if the program survives its worker; the settings of the policy and the target count,
-    too. `become`: the user it runs as (None: the login user). `env`: its environment variables;
-    names starting with OPSJOBS_ are reserved. `stdin`: the text of its standard input. `outputs`:
-    the values that later actions read from its stdout: json_lines (each line that is a JSON object,
-    merged in order) or last_line (`last`, the last line that is not empty)."""
-
-    durable: Durability = "auto"
-    become: BecomeDraft | None = None
-    output_limit: Size | None = None
-    expected_exit_codes: list[Annotated[int, Field(ge=0, le=255)]] = Field(
-        default=[0], min_length=1, max_length=256
-    )
-    env: dict[VariableName, Argument] = Field(default_factory=dict, max_length=128)
-    cwd: Path | None = None
-    stdin: str | None = Field(default=None, max_length=SCRIPT_BYTES_MAX)
-    outputs: Literal["none", "json_lines", "last_line"] = "none"
-
-    @model_validator(mode="after")
-    def _our_names_are_ours(self) -> RunningAction:
-        if ours := [name for name in self.env if name.upper().startswith("OPSJOBS_")]:
-            raise fault(
-                "reserved_name",
-                f"{ours[0]} is a name of the service's own: take one without OPSJOBS_",
-                "env",
-                ours[0],
-            )
-        return self
 
 
 class CommandAction(RunningAction):
@@ -118,6 +48,34 @@ class CommandAction(RunningAction):
 
     type: Literal["command"] = "command"
     command: str = Field(min_length=1, max_length=65_536)
+
+    def templates(self) -> list[FieldTemplate]:
+        """Return the inputs' templates, and the command line, which is quoted."""
+        command = FieldTemplate(("command",), self.command, TemplateKind.COMMAND)
+        return [*super().templates(), command]
+
+    def summary(self) -> str:
+        """Return the command line."""
+        return self.command
+
+    def safety_input(self) -> ProgramSource:
+        """Return the command line, which the login shell reads."""
+        return ProgramSource(
+            "command", self.command, None, (), self.env, self.stdin, self.become is not None
+        )
+
+    @property
+    def line(self) -> str:
+        """The command line itself."""
+        return self.command
+
+    def program(self, **inputs: Any) -> Program:
+        """Return the command line as a program to start."""
+        return Program(command=self.command, **inputs)
+
+
+class FrozenCommand(FrozenRunningAction, CommandAction, extra="ignore"):
+    """A command line of an execution."""
 
 
 class ScriptAction(RunningAction):
@@ -162,6 +120,44 @@ class ScriptAction(RunningAction):
         except (binascii.Error, ValueError):
             raise fault("not_base64", "this is not base64", "script_base64") from None
 
+    def templates(self) -> list[FieldTemplate]:
+        """Return the inputs' templates, and the arguments; a script is never changed."""
+        args = [FieldTemplate(("args", at), argument) for at, argument in enumerate(self.args)]
+        return [*super().templates(), *args]
+
+    def summary(self) -> str:
+        """Return how the script is started, with its size for its text."""
+        script = f"<a script of {len(self.body)} bytes>"
+        return " ".join([self.interpreter, script, *map(shlex.quote, self.args)])
+
+    def safety_input(self) -> ProgramSource:
+        """Return the script, which its interpreter reads."""
+        is_text = self.script is not None
+        return ProgramSource(
+            "script" if is_text else "script_base64",
+            self.script if self.script is not None else self.body,
+            self.interpreter,
+            self.args,
+            self.env,
+            self.stdin,
+            self.become is not None,
+        )
+
+    @property
+    def line(self) -> str:
+        """The interpreter and the arguments."""
+        return script_line(self.interpreter, self.args)
+
+    def program(self, **inputs: Any) -> Program:
+        """Return the script as a program to start."""
+        return Program(
+            script=self.body, interpreter=self.interpreter, args=tuple(self.args), **inputs
+        )
+
+
+class FrozenScript(FrozenRunningAction, ScriptAction, extra="ignore"):
+    """A script of an execution."""
+
 
 class FileTransferAction(ActionDraft):
     """Upload a file to the target, or download files from it.
@@ -172,7 +168,7 @@ class FileTransferAction(ActionDraft):
 
     type: Literal["file_transfer"] = "file_transfer"
     direction: Literal["upload", "download"]
-    source: Annotated[Path, BeforeValidator(_as_text)]
+    source: Annotated[Path, BeforeValidator(as_text)]
     destination: Path | None = None
     mode: str | None = Field(default=None, pattern=text_patterns.FILE_MODE)
     owner: str | None = Field(default=None, pattern=text_patterns.ACCOUNT)
@@ -206,12 +202,41 @@ class FileTransferAction(ActionDraft):
             raise fault("not_of_a_download", words, given[0])
         return self
 
+    def templates(self) -> list[FieldTemplate]:
+        """Return the source, and the destination of an upload."""
+        found = [FieldTemplate(("source",), self.source)]
+        if self.destination is not None:
+            found.append(FieldTemplate(("destination",), self.destination))
+        return found
+
+    def summary(self) -> str:
+        """Return what is copied where."""
+        return f"{self.direction} {self.source} to {self.destination or 'the artifacts'}"
+
+    def safety_input(self) -> WrittenFile | None:
+        """Return the file that an upload writes; a download writes none."""
+        if self.direction == "download" or self.destination is None:
+            return None
+        return WrittenFile(self.destination, self.mode)
+
+
+class FrozenTransfer(FrozenAction, FileTransferAction, extra="ignore"):
+    """A file transfer of an execution; the source of an upload is the id of its file."""
+
 
 class WaitAction(ActionDraft):
     """Wait for `duration`, without holding a connection or a slot for parallel runs."""
 
     type: Literal["wait"] = "wait"
     duration: Duration
+
+    def summary(self) -> str:
+        """Return how long it waits."""
+        return f"wait {format_duration(self.duration)}"
+
+
+class FrozenWait(FrozenAction, WaitAction, extra="ignore"):
+    """A wait of an execution."""
 
 
 class ApprovalAction(Approvers, ActionDraft):
@@ -223,6 +248,14 @@ class ApprovalAction(Approvers, ActionDraft):
     message: str = Field(default="", max_length=2_000)
     expires_in: Duration = 86_400.0
 
+    def summary(self) -> str:
+        """Return what it asks for."""
+        return f"wait for an approval: {self.message}"
+
+
+class FrozenApproval(FrozenAction, ApprovalAction, extra="ignore"):
+    """An approval that an execution waits for."""
+
 
 class JobAction(ActionDraft):
     """Run another job to its end: on the same target, unless `targets` selects others."""
@@ -231,18 +264,60 @@ class JobAction(ActionDraft):
     job: Annotated[str, BeforeValidator(_as_reference), Field(min_length=1, max_length=200)]
     parameters: dict[str, Any] = Field(default_factory=dict, max_length=100)
 
+    def templates(self) -> list[FieldTemplate]:
+        """Return the parameters that are text; one name alone keeps its type."""
+        return [
+            FieldTemplate(("parameters", name), value, TemplateKind.VALUE)
+            for name, value in self.parameters.items()
+            if isinstance(value, str)
+        ]
 
-KINDS = ("command", "script", "file_transfer", "wait", "approval", "job")
+    def summary(self) -> str:
+        """Return the job and its parameters, without their secrets."""
+        given = {n: "***" if is_secret(value) else value for n, value in self.parameters.items()}
+        return f"run the job {self.job} with {json.dumps(given)}"
 
 
-def line_of(action: Mapping[str, Any]) -> str | None:
-    """Return the command line of an action for people; None if it starts no program.
+class FrozenJob(FrozenAction, JobAction, extra="ignore"):
+    """A job that an execution runs."""
 
-    Of a script it is the interpreter and the arguments."""
-    if action.get("interpreter") is not None:
-        return shlex.join([action["interpreter"], *(action.get("args") or ())])
-    command: str | None = action.get("command")
-    return command
+    pins: Mapping[str, str] | None = None
+    """Fingerprints of its own targets as they were approved, in hexadecimal by target id."""
+
+
+DRAFT_TYPES: Mapping[str, type[ActionDraft]] = {
+    "command": CommandAction,
+    "script": ScriptAction,
+    "file_transfer": FileTransferAction,
+    "wait": WaitAction,
+    "approval": ApprovalAction,
+    "job": JobAction,
+}
+FROZEN_TYPES: Mapping[str, type[FrozenAction]] = {
+    "command": FrozenCommand,
+    "script": FrozenScript,
+    "file_transfer": FrozenTransfer,
+    "wait": FrozenWait,
+    "approval": FrozenApproval,
+    "job": FrozenJob,
+}
+KINDS = tuple(DRAFT_TYPES)
+
+
+def parse_frozen(stored: Mapping[str, Any]) -> FrozenAction:
+    """Return an action of an execution from its stored JSON.
+
+    Raises ValueError if this release does not know its type or cannot read it.
+    """
+    kind = stored.get("type", "command")
+    if (found := FROZEN_TYPES.get(kind)) is None:
+        raise ValueError(f"this release has no action type {kind!r}")
+    return found.model_validate(stored, context={"stored": True})
+
+
+def script_line(interpreter: str, args: Sequence[str]) -> str:
+    """Return how a script is started, for people."""
+    return shlex.join([interpreter, *args])
 
 
 def _kind(body: Any) -> str | None:

@@ -58,6 +58,10 @@ class WaitingFor(StrEnum):
     HOLD = "hold"
 
 
+ANSWERED_WAITS = frozenset({WaitingFor.APPROVAL, WaitingFor.CHILD})
+"""The waits that an answer ends: a decision, or the end of another execution."""
+
+
 class ExecutionStatus(StrEnum):
     """The status of an execution.
 

@@ -11,7 +11,8 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from opsjobs.model import text_patterns
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
-from opsjobs.model.action import Action, BecomeDraft, CommandAction, RunningAction
+from opsjobs.model.action import Action, CommandAction
+from opsjobs.model.action_base import BecomeDraft, RunningAction
 from opsjobs.model.api_model import ApiModel, Overriding, snake_case, stored
 from opsjobs.model.draft_error import fault
 from opsjobs.model.errors import Invalid

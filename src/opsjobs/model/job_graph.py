@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from opsjobs.model.action import ActionDraft
+from opsjobs.model.action_base import ActionDraft
 from opsjobs.model.draft_error import fault
 
 Dependencies = Mapping[str, tuple[str, ...]]

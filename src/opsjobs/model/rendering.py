@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from copy import copy
 from typing import Any
 
 from opsjobs.model import expression
-from opsjobs.model.action import (
-    ActionDraft,
-    CommandAction,
-    FileTransferAction,
-    JobAction,
-    RunningAction,
-    ScriptAction,
-)
+from opsjobs.model.action_base import ActionDraft, FieldTemplate, FrozenAction, TemplateKind
 from opsjobs.model.draft_error import fault
 from opsjobs.model.expression import NameScope, ValueKind
 from opsjobs.model.job_graph import before_each
@@ -70,43 +63,28 @@ def check_rendering(
 
 
 def _check(action: ActionDraft, names: TemplateNames, at: tuple[str | int, ...]) -> None:
-    for path, text in _plain_texts(action):
+    for field in action.templates():
         try:
-            Template.plain(text, names)
+            _check_template(field, names)
         except TemplateFault as wrong:
-            raise fault(wrong.code, wrong.detail, *at, *path) from None
-    if isinstance(action, CommandAction):
-        try:
-            Template.command(action.command, names)
-        except TemplateFault as wrong:
-            raise fault(wrong.code, wrong.detail, *at, "command") from None
-    if isinstance(action, JobAction):
-        _check_passed(action, names, at)
+            raise fault(wrong.code, wrong.detail, *at, *field.path) from None
 
 
-def _plain_texts(action: ActionDraft) -> list[tuple[tuple[str | int, ...], str]]:
-    texts: list[tuple[tuple[str | int, ...], str | None]] = []
-    if isinstance(action, RunningAction):
-        texts += [(("env", name), value) for name, value in action.env.items()]
-        texts.append((("cwd",), action.cwd))
-    if isinstance(action, ScriptAction):
-        texts += [(("args", position), value) for position, value in enumerate(action.args)]
-    if isinstance(action, FileTransferAction):
-        texts += [(("source",), action.source), (("destination",), action.destination)]
-    return [(path, text) for path, text in texts if text is not None]
+def _check_template(field: FieldTemplate, names: TemplateNames) -> None:
+    if field.kind is TemplateKind.COMMAND:
+        Template.command(field.text, names)
+        return
+    if field.kind is TemplateKind.TEXT:
+        Template.plain(field.text, names)
+        return
+    made = Template.plain(field.text, _with_secrets(names))
+    if made.names and made.texts != ("", ""):
+        Template.plain(field.text, names)  # a secret is passed on as a whole, or not at all
 
 
-def _check_passed(action: JobAction, names: TemplateNames, at: tuple[str | int, ...]) -> None:
-    open_to_it = TemplateNames(names.parameters, (), names.actions)
-    for name, value in action.parameters.items():
-        if not isinstance(value, str):
-            continue
-        try:
-            made = Template.plain(value, open_to_it)
-            if made.names and made.texts != ("", ""):
-                Template.plain(value, names)  # a secret is passed on as a whole, or not at all
-        except TemplateFault as wrong:
-            raise fault(wrong.code, wrong.detail, *at, "parameters", name) from None
+def _with_secrets(names: TemplateNames) -> TemplateNames:
+    """Return the names with the secrets among them, for values that keep their type."""
+    return TemplateNames(names.parameters, (), names.actions)
 
 
 def _check_condition(text: str, scope: NameScope, at: tuple[str | int, ...]) -> None:
@@ -117,14 +95,14 @@ def _check_condition(text: str, scope: NameScope, at: tuple[str | int, ...]) -> 
 
 
 class Rendering:
-    """The templates of one stored action.
+    """The templates of one action of an execution.
 
     `values` is the tree that conditions read (parameters, target, execution, …)."""
 
-    def __init__(self, action: Mapping[str, Any], names: TemplateNames) -> None:
+    def __init__(self, action: FrozenAction, names: TemplateNames) -> None:
         self._action = action
         self._names = names
-        self._commands: dict[Shell, Template] = {}
+        self._templates: dict[Shell, list[tuple[FieldTemplate, Template]]] = {}
 
     def render(
         self,
@@ -132,64 +110,49 @@ class Rendering:
         shell: Shell = "posix",
         *,
         value: Callable[[str], str | None] | None = None,
-    ) -> dict[str, Any]:
+    ) -> FrozenAction:
         """Return the action rendered for one target. Raises TemplateFault, Unquotable.
 
         `value`: looks up texts by name, if other than those of `values`."""
         value = value or text_lookup(values)
-        rendered = dict(self._action)
-        if "command" in rendered:
-            rendered["command"] = self._command(shell).render(value, quote_for(shell))
-        for field, template in self._fields.items():
-            rendered[field] = template.render(value)
-        if self._args:
-            rendered["args"] = [template.render(value) for template in self._args]
-        if self._env:
-            rendered["env"] = {name: template.render(value) for name, template in self._env.items()}
-        if self._action.get("type") == "job":
-            rendered["parameters"] = self._passed(values)
-        return rendered
+        rendered: dict[str, Any] = {}
+        for field, template in self._parsed(shell):
+            name, *inner = field.path
+            made = _render(template, field.kind, values, value, shell)
+            if not inner:
+                rendered[str(name)] = made
+                continue
+            if name not in rendered:
+                rendered[str(name)] = copy(getattr(self._action, str(name)))
+            rendered[str(name)][inner[0]] = made
+        return self._action.model_copy(update=rendered)
 
-    def command(self, values: Mapping[str, Any], shell: Shell = "posix") -> str:
-        """Return only the command line. Raises TemplateFault, Unquotable."""
-        return self._command(shell).render(text_lookup(values), quote_for(shell))
+    def _parsed(self, shell: Shell) -> list[tuple[FieldTemplate, Template]]:
+        if shell not in self._templates:
+            self._templates[shell] = [
+                (field, _parse(field, self._names, shell)) for field in self._action.templates()
+            ]
+        return self._templates[shell]
 
-    def _command(self, shell: Shell) -> Template:
-        if shell not in self._commands:
-            self._commands[shell] = Template.command(self._action["command"], self._names, shell)
-        return self._commands[shell]
 
-    @cached_property
-    def _fields(self) -> dict[str, Template]:
-        texts = {field: self._action.get(field) for field in ("cwd", "source", "destination")}
-        return {
-            field: Template.plain(text, self._names)
-            for field, text in texts.items()
-            if text is not None
-        }
+def _parse(field: FieldTemplate, names: TemplateNames, shell: Shell) -> Template:
+    if field.kind is TemplateKind.COMMAND:
+        return Template.command(field.text, names, shell)
+    with_type = field.kind is TemplateKind.VALUE
+    return Template.plain(field.text, _with_secrets(names) if with_type else names)
 
-    @cached_property
-    def _args(self) -> list[Template]:
-        return [Template.plain(text, self._names) for text in self._action.get("args") or ()]
 
-    @cached_property
-    def _env(self) -> dict[str, Template]:
-        return {
-            name: Template.plain(text, self._names)
-            for name, text in (self._action.get("env") or {}).items()
-        }
-
-    def _passed(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters for another job; a value of one name alone keeps its type."""
-        names = TemplateNames(self._names.parameters, (), self._names.actions)
-        passed = dict(self._action.get("parameters") or {})
-        for name, text in passed.items():
-            if isinstance(text, str):
-                template = Template.plain(text, names)
-                alone = template.texts == ("", "")
-                passed[name] = (
-                    look_up(values, template.names[0])
-                    if alone
-                    else template.render(text_lookup(values))
-                )
-        return passed
+def _render(
+    template: Template,
+    kind: TemplateKind,
+    values: Mapping[str, Any],
+    value: Callable[[str], str | None],
+    shell: Shell,
+) -> Any:
+    if kind is TemplateKind.COMMAND:
+        return template.render(value, quote_for(shell))
+    if kind is TemplateKind.TEXT:
+        return template.render(value)
+    if template.texts == ("", ""):
+        return look_up(values, template.names[0])
+    return template.render(text_lookup(values))

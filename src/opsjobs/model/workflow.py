@@ -4,11 +4,11 @@ The walk decides what may start now, and the outcome of the run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
 
+from opsjobs.model.action_base import FrozenAction
 from opsjobs.model.execution import RunStatus
 
 
@@ -34,8 +34,10 @@ class Workflow:
     It was checked at launch. An action without `depends_on` follows the previous one; rollbacks are
     outside of the order. `linear`: no two of its actions ever run at the same time."""
 
-    def __init__(self, actions: Sequence[Mapping[str, Any]]) -> None:
-        self.undoing = frozenset(str(a["rollback"]) for a in actions if a.get("rollback"))
+    def __init__(self, actions: Sequence[FrozenAction]) -> None:
+        self.undoing = frozenset(
+            action.rollback for action in actions if action.rollback is not None
+        )
         self.steps: dict[str, WorkflowStep] = {}
         before: str | None = None
         self.linear = True
@@ -59,19 +61,19 @@ class Workflow:
             left |= self.steps[one].after - found
         return frozenset(found)
 
-    def _step(self, position: int, action: Mapping[str, Any], before: str | None) -> WorkflowStep:
-        key, named = str(action["key"]), action.get("depends_on")
+    def _step(self, position: int, action: FrozenAction, before: str | None) -> WorkflowStep:
+        key, named = action.key, action.depends_on
         if key in self.undoing:
             named, before = None, None
-        after = _only(before) if named is None else frozenset(map(str, named))
+        after = _only(before) if named is None else frozenset(named)
         return WorkflowStep(
             key=key,
             position=position,
             after=after,
             needs=after if named is not None else frozenset(),
-            on_failure=action.get("on_failure") or "stop",
-            rollback=action.get("rollback"),
-            barrier=action.get("scope") == "barrier",
+            on_failure=action.on_failure,
+            rollback=action.rollback,
+            barrier=action.scope == "barrier",
         )
 
 

@@ -5,12 +5,13 @@ Each text is collected once, with the values that it will have.
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from opsjobs.model.action import parse_frozen
+from opsjobs.model.action_base import ProgramSource, WrittenFile
 from opsjobs.model.policy import CHECK_KEY
 from opsjobs.model.quoting import Shell, Unquotable, posix
 from opsjobs.model.safety_verdict import Finding, SafetyVerdict
@@ -107,35 +108,36 @@ def texts_of(
     # Only actions with values of targets may have many texts; the others do not share the limit.
     most = max(1, TEXTS_MAX // max(sum("${" + _OF_TARGET in str(action) for action in actions), 1))
     asked = _Known(names, {"parameters": known, "job": {"name": job_name}}, most)
-    for position, action in enumerate(actions):
-        at = "/policy/gate/check" if action["key"] == CHECK_KEY else f"/actions/{position}"
-        only = None if action.get("target_ids") is None else frozenset(action["target_ids"])
+    for position, stored in enumerate(actions):
+        action = parse_frozen(stored)
+        at = "/policy/gate/check" if action.key == CHECK_KEY else f"/actions/{position}"
+        only = action.target_ids
         where = targets if only is None else [target for target in targets if target.id in only]
-        if action["type"] in ("command", "script"):
-            yield from _programs(action, at, where, asked)
-        elif action["type"] == "file_transfer" and action.get("direction") == "upload":
-            yield from _uploads(action, at, where, asked)
+        match action.safety_input():
+            case ProgramSource() as program:
+                yield from _programs(program, at, where, asked)
+            case WrittenFile() as file:
+                yield from _uploads(file, at, where, asked)
 
 
 def _programs(
-    action: Mapping[str, Any], at: str, where: Sequence[Target], known: _Known
+    source: ProgramSource, at: str, where: Sequence[Target], known: _Known
 ) -> Iterator[JobText]:
-    field, written, said = _program_of(action)
-    said += said_of_variables((action.get("env") or {}).items())
-    become = action.get("become") is not None
-    stdin = action.get("stdin")
+    written, said = _text_of(source)
+    said += said_of_variables(source.env.items())
+    become, stdin = source.become, source.stdin
     by_shell: dict[Shell, list[Target]] = {}
     for target in where:
-        shell = target.capabilities.quoting if action["type"] == "command" else "posix"
+        shell = target.capabilities.quoting if source.interpreter is None else "posix"
         by_shell.setdefault(shell, []).append(target)
     for shell, those in (by_shell or {"posix": []}).items():
-        interpreter = action.get("interpreter") or _INTERPRETER[shell]
-        program = SafetyProgram(action, written, known.names, shell)
+        interpreter = source.interpreter or _INTERPRETER[shell]
+        program = SafetyProgram(source, written, known.names, shell)
         for read, (of, more) in _rendered(program.render, program.names, those, known).items():
             yield JobText(
                 interpreter,
                 read.text,
-                f"{at}/{field}",
+                f"{at}/{source.field}",
                 become,
                 of,
                 said + more,
@@ -152,24 +154,22 @@ def _programs(
             yield JobText(interpreter, stdin, f"{at}/stdin", become, where)
 
 
-def _program_of(action: Mapping[str, Any]) -> tuple[str, str, tuple[Finding, ...]]:
-    """Return the field with the program, its text, and the findings about the text itself."""
-    for field in ("command", "script"):
-        if action.get(field) is not None:
-            return field, action[field], ()
-    body = base64.b64decode(action["script_base64"])
+def _text_of(source: ProgramSource) -> tuple[str, tuple[Finding, ...]]:
+    """Return the program as text, and the findings about the text itself."""
+    if isinstance(source.text, str):
+        return source.text, ()
     try:
-        return "script_base64", body.decode(), ()
+        return source.text.decode(), ()
     except UnicodeDecodeError:
-        return "script_base64", body.decode(errors="replace"), (UNREADABLE,)
+        return source.text.decode(errors="replace"), (UNREADABLE,)
 
 
 def _uploads(
-    action: Mapping[str, Any], at: str, where: Sequence[Target], known: _Known
+    file: WrittenFile, at: str, where: Sequence[Target], known: _Known
 ) -> Iterator[JobText]:
     """Return an upload as a command that writes to its destination."""
     try:
-        template = Template.plain(action["destination"], known.names)
+        template = Template.plain(file.destination, known.names)
     except TemplateFault:
         template = Template((UNKNOWN,), ())
 
@@ -178,7 +178,7 @@ def _uploads(
 
     for place, (of, more) in _rendered(render, frozenset(template.names), where, known).items():
         path = posix(place.replace("\0", "")).replace(UNKNOWN, "'\"$OPSJOBS_UNKNOWN\"'")
-        mode = f"\nchmod {action['mode']} {path}" if action.get("mode") else ""
+        mode = f"\nchmod {file.mode} {path}" if file.mode else ""
         yield JobText(
             "sh",
             f"tee -- {path} < /tmp/upload{mode}",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from opsjobs.model.action_base import ProgramSource
 from opsjobs.model.parameter import text_of
 from opsjobs.model.quoting import Shell, posix, quote_for
 from opsjobs.model.secret import is_secret
@@ -48,25 +49,25 @@ class SafetyProgram:
     """
 
     def __init__(
-        self, action: Mapping[str, Any], text: str, names: TemplateNames, shell: Shell
+        self, source: ProgramSource, text: str, names: TemplateNames, shell: Shell
     ) -> None:
         self._shell = shell
-        if action["type"] == "command":
+        self._is_script = source.interpreter is not None
+        if source.interpreter is None:
             self._body = _command(text, names, shell)
-            reads = shell == "posix"
+            self.reads = shell == "posix"
         else:
             self._body = Template((text,), ())
-            reads = action["interpreter"].rpartition("/")[2] in SHELLS
-        given = f"{text}\n{action.get('stdin') or ''}"
+            self.reads = source.interpreter.rpartition("/")[2] in SHELLS
+        given = f"{text}\n{source.stdin or ''}"
         # Variables that execute something have findings of their own; the reader would add others.
-        variables = (action.get("env") or {}).items()
         self._variables = {
-            n: _plain(v, names) for n, v in variables if n in given and not executes(n, str(v))
+            name: _plain(value, names)
+            for name, value in source.env.items()
+            if name in given and not executes(name, value)
         }
-        self._arguments = [_plain(word, names) for word in action.get("args") or ()]
-        self._is_script = action["type"] == "script"
+        self._arguments = [_plain(argument, names) for argument in source.args]
         self._ours = "OPSJOBS_" in given
-        self.reads = reads
 
     @property
     def names(self) -> frozenset[str]:
@@ -120,8 +121,8 @@ def _command(text: str, names: TemplateNames, shell: Shell) -> Template:
         return Template((text,), ())
 
 
-def _plain(text: Any, names: TemplateNames) -> Template:
+def _plain(text: str, names: TemplateNames) -> Template:
     try:
-        return Template.plain(str(text), names)
+        return Template.plain(text, names)
     except TemplateFault:
         return Template((UNKNOWN,), ())

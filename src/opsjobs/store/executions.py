@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from opsjobs.model.access import Reach
-from opsjobs.model.action import line_of
+from opsjobs.model.action import script_line
 from opsjobs.model.errors import NotFound
 from opsjobs.model.exclusive_names import redact_waiting
 from opsjobs.model.execution import (
@@ -512,11 +512,18 @@ def _result(row: Mapping[str, Any], heads: Mapping[tuple[Any, ...], bytes]) -> R
         error=_error(row),
         started_at=row["started_at"],
         finished_at=row["finished_at"],
-        command=row["command"] if row["command"] is not None else line_of(row),
+        command=_command_line(row),
         worker=row["worker"],
         cancel_proof=row["cancel_proof"],
         inherited_from=row["inherited_from"],
     )
+
+
+def _command_line(row: Mapping[str, Any]) -> str | None:
+    if row["command"] is None and row["interpreter"] is not None:
+        return script_line(row["interpreter"], row["args"] or ())
+    command: str | None = row["command"]
+    return command
 
 
 def _captured(head: bytes, total_bytes: int) -> Captured:

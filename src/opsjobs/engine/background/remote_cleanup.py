@@ -22,6 +22,8 @@ from opsjobs.engine.run_credentials import (
 from opsjobs.engine.runs.outcomes import from_exit
 from opsjobs.engine.service import Counts
 from opsjobs.integrations.targets import Targets
+from opsjobs.model.action import parse_frozen
+from opsjobs.model.action_base import FrozenBecome, FrozenRunningAction
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus, moment
 from opsjobs.model.secret import Credential
@@ -148,34 +150,40 @@ class RemoteCleanup:
         return [(1, self._sweep_one(insisting.get(sweep.target_id), sweep)) for sweep in due]
 
     async def _sweep_one(self, way: Endpoint | None, sweep: LateLookup) -> int:
-        actions = (await self._ledger.load_specs([sweep.execution_id]))[sweep.execution_id].actions
-        action = next(action for action in actions if action["key"] == sweep.key.action)
-        opened = await self._opened([action["become"]] if action.get("become") else [])
+        action = await self._find_action(sweep)
+        opened = await self._opened([action.become] if action.become is not None else [])
         found: CancelOutcome | None = None
         if way is not None:
             found = await self._visit(
                 way,
                 self._sweep_doors,
-                lambda durable: self._settled(durable, sweep, action, opened),
+                lambda durable: self._settled(durable, sweep, action.become, opened),
             )
         if found is None:
             await self._ledger.postpone_late_lookup([sweep.run_id])
             return 0
         told = {
-            **_told(found, action.get("expected_exit_codes", (0,))),
+            **_told(found, action.expected_exit_codes),
             "at": moment(self._clock.now()),
         }
         await self._ledger.record_late_result(sweep, told)
         return 1
 
+    async def _find_action(self, sweep: LateLookup) -> FrozenRunningAction:
+        spec = (await self._ledger.load_specs([sweep.execution_id]))[sweep.execution_id]
+        stored = next(stored for stored in spec.actions if stored["key"] == sweep.key.action)
+        action = parse_frozen(stored)
+        assert isinstance(action, FrozenRunningAction), "only programs are started in a spool"
+        return action
+
     async def _settled(
         self,
         durable: Durable,
         sweep: LateLookup,
-        action: Mapping[str, Any],
+        requested: FrozenBecome | None,
         opened: Mapping[str, Credential],
     ) -> CancelOutcome | None:
-        who = resolve_become(action, opened)
+        who = resolve_become(requested, opened)
         here = await durable.identity(who)
         if here.store != sweep.identity.store:
             return None  # another spool: it proves nothing about this run
@@ -191,7 +199,7 @@ class RemoteCleanup:
             return None  # a reboot may have lost the record of the start
         return None if found is None or found.proof is CancelProof.UNREACHABLE else found
 
-    async def _opened(self, wishes: Sequence[Mapping[str, Any]]) -> Mapping[str, Credential]:
+    async def _opened(self, wishes: Sequence[FrozenBecome]) -> Mapping[str, Credential]:
         known = sorted(become_credential_ids(wishes))
         opened: Mapping[str, Credential] = (
             (await load_each(known, self._vault.open_many, _tell))[0] if known else {}
@@ -278,7 +286,7 @@ async def _not_cleaned(
     keys: dict[tuple[Become | None, bool], list[tuple[int, RunKey]]] = {}
     for folder, key in ((found, key) for found in folders for key in found.keys):
         try:
-            who = resolve_become({"become": folder.becomes.get(key.action)}, opened)
+            who = resolve_become(folder.becomes.get(key.action), opened)
         except RemoteFailure:
             left.add(folder.run_id)
         else:

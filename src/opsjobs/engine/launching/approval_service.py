@@ -12,12 +12,12 @@ from opsjobs.engine.launching.launch_authz import PrincipalLookup
 from opsjobs.engine.launching.safety_service import SafetyResult, describe_needed_approval
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.access import PrincipalKind
+from opsjobs.model.action import FrozenApproval
 from opsjobs.model.approval import Approval, ApprovalTerms, Requester, fingerprint
 from opsjobs.model.approvers import ApprovalPolicy
 from opsjobs.model.errors import Conflict
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.model.target import Target, Transport
-from opsjobs.model.units import parse_duration
 from opsjobs.store.approvals import Approvals, AskedAbout
 from opsjobs.store.ledger import Ledger, NewExecution, PendingApproval, Ruling
 from opsjobs.store.parameters import masked
@@ -94,30 +94,29 @@ class ApprovalService:
         self._targets = targets
         self._vault = vault
 
-    async def ask(self, execution_id: int, action: Mapping[str, Any]) -> Approval:
+    async def ask(self, execution_id: int, action: FrozenApproval) -> Approval:
         """Return the approval of this action of a running execution; the first call requests it."""
-        found = await self._approvals.find_of_action(execution_id, action["key"])
+        found = await self._approvals.find_of_action(execution_id, action.key)
         if found is not None:
             return found
         # If ten thousand runs come to the action at once, only one of them reads all targets.
         async with self._requesting:
-            found = await self._approvals.find_of_action(execution_id, action["key"])
+            found = await self._approvals.find_of_action(execution_id, action.key)
             return found if found is not None else await self._request(execution_id, action)
 
-    async def _request(self, execution_id: int, action: Mapping[str, Any]) -> Approval:
-        expires = action.get("expires_in")
+    async def _request(self, execution_id: int, action: FrozenApproval) -> Approval:
         terms = ApprovalTerms(
-            action.get("message") or "",
-            action.get("approvers") or 1,
-            None if expires is None else parse_duration(expires),
-            tuple(action.get("roles") or ()),
-            tuple(action.get("users") or ()),
+            action.message,
+            action.approvers,
+            action.expires_in,
+            tuple(action.roles),
+            tuple(action.users),
         )
         salt = secrets.token_bytes(SALT_BYTES)
         subject = await self._approvals.load_subject(execution_id)
         hash_ = await self._hash(subject, salt)
         return await self._ledger.request_approval(
-            execution_id, action["key"], terms, hash_=hash_, salt=salt
+            execution_id, action.key, terms, hash_=hash_, salt=salt
         )
 
     async def show(self, approval: Approval) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from opsjobs.engine.launching.launch import Launcher
+from opsjobs.model.action import parse_frozen
+from opsjobs.model.action_base import FrozenAction
 from opsjobs.model.errors import Invalid
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.plan import Plan
@@ -37,9 +36,10 @@ async def preview(launcher: Launcher, database: Database, order: LaunchOrder) ->
     order = await launcher.bind_parameters(order)
     targets = await launcher.select_targets(order)
     planned = launcher.plan_runs(order, targets)
-    actions = await launcher.freeze_actions(order, targets)
+    stored = await launcher.freeze_actions(order, targets)
+    actions = [parse_frozen(action) for action in stored]
     await launcher.job_secrets.check(order, targets)
-    safety = await launcher.check_safety(actions, order, planned.targets)
+    safety = await launcher.check_safety(stored, order, planned.targets)
     history = LaunchHistory()
     if order.job_id is not None:
         history = await load_launch_history(database, order.job_id)
@@ -94,17 +94,17 @@ def _estimate(history: LaunchHistory, planned: Plan) -> dict[str, Any]:
 
 
 def _render_commands(
-    order: LaunchOrder, targets: Sequence[Target], actions: Sequence[Mapping[str, Any]]
+    order: LaunchOrder, targets: Sequence[Target], actions: Sequence[FrozenAction]
 ) -> Iterator[dict[str, Any]]:
     secrets = frozenset(name for name, value in order.parameters.items() if is_secret(value))
     names = TemplateNames(
-        frozenset(order.parameters), secrets, frozenset(str(action["key"]) for action in actions)
+        frozenset(order.parameters), secrets, frozenset(action.key for action in actions)
     )
-    renderings = [(action, _only(action), Rendering(action, names)) for action in actions]
+    renderings = [(action, Rendering(action, names)) for action in actions]
     for target in targets:
         values = _values(order, target)
-        for action, only, rendering in renderings:
-            if only is not None and target.id not in only:
+        for action, rendering in renderings:
+            if action.target_ids is not None and target.id not in action.target_ids:
                 continue
             try:
                 rendered = rendering.render(
@@ -112,20 +112,15 @@ def _render_commands(
                 )
             except (TemplateFault, Unquotable) as wrong:
                 raise Invalid(
-                    "quoted_parameter", f"{action['key']} on {target.name}: {wrong}."
+                    "quoted_parameter", f"{action.key} on {target.name}: {wrong}."
                 ) from None
-            yield {"target": target.name, "action": action["key"], "command": describe(rendered)}
+            yield {"target": target.name, "action": action.key, "command": rendered.summary()}
 
 
-def _count_commands(actions: Sequence[Mapping[str, Any]], targets: Sequence[Target]) -> int:
+def _count_commands(actions: Sequence[FrozenAction], targets: Sequence[Target]) -> int:
     every = frozenset(target.id for target in targets)
-    chosen = [_only(action) for action in actions]
+    chosen = [action.target_ids for action in actions]
     return sum(len(every if only is None else every & only) for only in chosen)
-
-
-def _only(action: Mapping[str, Any]) -> frozenset[str] | None:
-    """Return the ids of the targets that the action is for; None: all targets."""
-    return None if action.get("target_ids") is None else frozenset(action["target_ids"])
 
 
 def _values(order: LaunchOrder, target: Target) -> dict[str, Any]:
@@ -145,27 +140,3 @@ def _lookup(values: Mapping[str, Any]) -> Callable[[str], str | None]:
     """Return a lookup of names; what only a run has stays as it is written."""
     known = text_lookup(values)
     return lambda name: f"${{{name}}}" if name.startswith(_KNOWN_LATER) else known(name)
-
-
-def describe(action: Mapping[str, Any]) -> str:
-    """Return a rendered action in words, on one line or more."""
-    match action["type"]:
-        case "command":
-            return str(action["command"])
-        case "script":
-            script = action["script"]
-            size = len(
-                script.encode() if script is not None else base64.b64decode(action["script_base64"])
-            )
-            arguments = map(shlex.quote, action["args"])
-            return " ".join([action["interpreter"], f"<a script of {size} bytes>", *arguments])
-        case "file_transfer":
-            destination = action["destination"] or "the artifacts"
-            return f"{action['direction']} {action['source']} to {destination}"
-        case "wait":
-            return f"wait {action['duration']}"
-        case "approval":
-            return f"wait for an approval: {action['message']}"
-        case _:
-            given = {name: "***" if is_secret(v) else v for name, v in action["parameters"].items()}
-            return f"run the job {action['job']} with {json.dumps(given)}"

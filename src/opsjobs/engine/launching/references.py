@@ -13,7 +13,8 @@ from typing import Any, cast
 from opsjobs.engine.launching.launch_authz import CurrentRights, PrincipalLookup, describe_kind
 from opsjobs.integrations.targets import Targets, load_jump_hosts
 from opsjobs.model.access import IdentityKind
-from opsjobs.model.action import Action, RunningAction
+from opsjobs.model.action import Action
+from opsjobs.model.action_base import RunningAction
 from opsjobs.model.credential_binding import not_for_that, not_there
 from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound
 from opsjobs.model.job import LaunchOrder

@@ -15,10 +15,11 @@ from opsjobs.engine.launching.safety_service import (
     describe_refusal,
 )
 from opsjobs.integrations.targets import Targets, load_jump_hosts
+from opsjobs.model.action import FrozenApproval, FrozenJob, parse_frozen
 from opsjobs.model.approval import ApprovalTerms
 from opsjobs.model.errors import Conflict, FieldError, Invalid, Refusal
 from opsjobs.model.safety_verdict import SafetyVerdict
-from opsjobs.model.target import Endpoint, SelectionDraft, Target
+from opsjobs.model.target import Endpoint, Target
 from opsjobs.model.target_fingerprint import Hop, Pins, holds, pin, way_of
 from opsjobs.store.ledger import Spec
 from opsjobs.store.vault import Vault
@@ -36,7 +37,9 @@ def is_decided_by_people(
     They approve it, or one has overridden a block of the safety check.
     """
     blocked = safety is not None and safety.judgement.verdict is SafetyVerdict.BLOCK
-    return terms is not None or blocked or any(action["type"] == "approval" for action in actions)
+    if terms is not None or blocked:
+        return True
+    return any(isinstance(parse_frozen(action), FrozenApproval) for action in actions)
 
 
 async def pin_targets(
@@ -85,12 +88,13 @@ async def pin_steps(
     """
     pinned: list[Mapping[str, Any]] = []
     total = 0
-    for position, action in enumerate(actions):
-        if action["type"] != "job" or action.get("targets") is None:
-            pinned.append(action)
+    for position, stored in enumerate(actions):
+        action = parse_frozen(stored)
+        if not isinstance(action, FrozenJob) or action.targets is None:
+            pinned.append(stored)
             continue
         try:
-            targets = await inventory.resolve(SelectionDraft.model_validate(action["targets"]))
+            targets = await inventory.resolve(action.targets)
         except Refusal:
             targets = []
         total += len(targets)
@@ -106,13 +110,13 @@ async def pin_steps(
                 errors=[FieldError(pointer, detail, "too_many_targets")],
             )
         routes = _load_routes(targets, inventory, vault)
-        pinned.append({**action, "pins": {t.id: pin(route).hex() async for t, route in routes}})
+        pinned.append({**stored, "pins": {t.id: pin(route).hex() async for t, route in routes}})
     return pinned
 
 
-def parse_step_pins(action: Mapping[str, Any]) -> dict[str, bytes]:
+def parse_step_pins(action: FrozenJob) -> dict[str, bytes]:
     """Return the digests that `pin_steps` stored with this frozen action, by target id."""
-    return {target: bytes.fromhex(digest) for target, digest in (action.get("pins") or {}).items()}
+    return {target: bytes.fromhex(digest) for target, digest in (action.pins or {}).items()}
 
 
 async def _load_routes(

@@ -5,11 +5,12 @@ It starts from the recorded progress and ends with a result, or with a wait.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from opsjobs.engine.runs import outcomes, passive_actions
-from opsjobs.engine.runs.attempt import Attempt
+from opsjobs.engine.runs.attempt import ProgramAttempt
 from opsjobs.engine.runs.cancellation import (
     DETACHING,
     Detached,
@@ -19,8 +20,17 @@ from opsjobs.engine.runs.cancellation import (
 )
 from opsjobs.engine.runs.programs import render_action
 from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
-from opsjobs.engine.runs.run_state import INLINE_WAIT_SECONDS, Deferred, RunState
+from opsjobs.engine.runs.run_state import INLINE_WAIT_SECONDS, AttemptContext, Deferred, RunState
 from opsjobs.engine.runs.transfer_attempt import TransferAttempt
+from opsjobs.model.action import (
+    FrozenApproval,
+    FrozenCommand,
+    FrozenJob,
+    FrozenScript,
+    FrozenTransfer,
+    FrozenWait,
+)
+from opsjobs.model.action_base import FrozenAction
 from opsjobs.model.errors import RemoteFailure, Unavailable
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus, WaitingFor
 from opsjobs.model.retry import NEVER
@@ -29,6 +39,57 @@ from opsjobs.telemetry import log
 # Pause between attempts to reach an unreachable machine that the run is held for.
 HOLD_SECONDS = 30.0
 _BAD = (RunStatus.FAILED, RunStatus.TIMEOUT, RunStatus.UNREACHABLE)
+
+
+class ActionAttempt(Protocol):
+    """One attempt at an action."""
+
+    number: int
+    """Its number; a start that was voided is followed by the next one within the attempt."""
+    entry: AttemptEntry | None
+    """Its entry in the journal, once it has started."""
+
+    @property
+    def direct(self) -> bool:
+        """True if it runs outside any spool."""
+
+    @property
+    def gone(self) -> bool:
+        """True if the target shows that the command is not running, but not how it ended."""
+
+    @property
+    def runs_direct_command(self) -> bool:
+        """True if a command is running that no other worker could follow."""
+
+    async def perform(self) -> ActionEnd:
+        """Make the attempt; raise RemoteFailure if nothing was started, Interrupted, Detached."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptExecutor:
+    """Performs actions in attempts: with retries, and held while the target is offline."""
+
+    attempt: Callable[[AttemptContext, Any], ActionAttempt]
+    """Takes the rendered action."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitExecutor:
+    """Performs actions that only wait: each call returns their end, or what they wait for."""
+
+    perform: Callable[[AttemptContext, Any], Awaitable[ActionEnd | Deferred]]
+    """Takes the action as the launch fixed it. Raises Interrupted, RemoteFailure."""
+
+
+EXECUTORS: Mapping[type[FrozenAction], AttemptExecutor | WaitExecutor] = {
+    FrozenCommand: AttemptExecutor(ProgramAttempt),
+    FrozenScript: AttemptExecutor(ProgramAttempt),
+    FrozenTransfer: AttemptExecutor(TransferAttempt),
+    FrozenWait: WaitExecutor(passive_actions.wait),
+    FrozenApproval: WaitExecutor(passive_actions.await_approval),
+    FrozenJob: WaitExecutor(passive_actions.await_child),
+}
+"""The executor of each type of action."""
 
 
 class HandedOver(Exception):
@@ -49,10 +110,11 @@ class ActionRun:
     After `perform` returned a Deferred, call it again when its time has come.
     """
 
-    def __init__(self, state: RunState, action: Mapping[str, Any]) -> None:
+    def __init__(self, state: RunState, action: FrozenAction) -> None:
         self._state = state
         self._action = action
-        self.key: str = action["key"]
+        self.key = action.key
+        self._executor = EXECUTORS[type(action)]
         before = state.history.of_action(self.key)
         self._progress = before.open
         self.number = before.attempt
@@ -60,7 +122,7 @@ class ActionRun:
         self._tries = before.tries
         self._due_at = state.tools.clock.monotonic() + before.again_seconds
         self._unreported_retry: int | None = None
-        self._attempt: Attempt | TransferAttempt | None = None
+        self._attempt: ActionAttempt | None = None
         self._last: ActionEnd | None = None
         self.entry: AttemptEntry | None = None
         """The journal entry of the current attempt, once it has started."""
@@ -71,11 +133,6 @@ class ActionRun:
         """True if a command is running that no other worker could follow."""
         return self._attempt is not None and self._attempt.runs_direct_command
 
-    @property
-    def needs_target(self) -> bool:
-        """True if the action does something on the target."""
-        return self._action["type"] not in passive_actions.PASSIVE_TYPES
-
     async def perform(self) -> ActionEnd | Deferred:
         """Continue the action.
 
@@ -83,7 +140,11 @@ class ActionRun:
         """
         self.stop_signal.bind()
         try:
-            return await (self._perform_remote() if self.needs_target else self._perform_passive())
+            match self._executor:
+                case AttemptExecutor() as executor:
+                    return await self._perform_attempts(executor)
+                case WaitExecutor() as executor:
+                    return await self._perform_wait(executor)
         except Detached:
             raise HandedOver(may_have_started=True) from None
         except Interrupted as stopped:
@@ -118,7 +179,7 @@ class ActionRun:
                 )
             )
 
-    async def _perform_passive(self) -> ActionEnd | Deferred:
+    async def _perform_wait(self, executor: WaitExecutor) -> ActionEnd | Deferred:
         if self.entry is None:
             progress = self._progress
             started_at = (
@@ -127,16 +188,16 @@ class ActionRun:
             self.entry = self._state.journal.begin(
                 self.key, self.number, started_at, progress=progress, uses_spool=False
             )
-        found = await passive_actions.perform(
-            self._state, self._action, self._progress, self.stop_signal, self.number
+        found = await executor.perform(
+            self._context(may_have_started=self._progress is not None), self._action
         )
         return self.end(found) if isinstance(found, ActionEnd) else found
 
-    async def _perform_remote(self) -> ActionEnd | Deferred:
+    async def _perform_attempts(self, executor: AttemptExecutor) -> ActionEnd | Deferred:
         while True:
             if (deferred := await self._wait_until_due()) is not None:
                 return deferred
-            end = await self._perform_attempt()
+            end = await self._perform_attempt(executor)
             if isinstance(end, Deferred):
                 return end
             pause = self._retry_pause(end)
@@ -171,7 +232,7 @@ class ActionRun:
     def _back_off(self) -> Deferred:
         return Deferred(WaitingFor.BACKOFF, self._due_at, attempt=self.number)
 
-    async def _perform_attempt(self) -> ActionEnd | Deferred:
+    async def _perform_attempt(self, executor: AttemptExecutor) -> ActionEnd | Deferred:
         state, progress = self._state, self._progress
         may_have_started = progress is not None or (
             state.inherited and state.compiled_spec.workflow.linear
@@ -186,21 +247,9 @@ class ActionRun:
                 f"it was begun before, and this worker cannot look after it: {failure.message}"
             )
             return outcomes.from_failure(RemoteFailure(ErrorCode.LOST, message))
-        attempt: Attempt | TransferAttempt
-        if action["type"] == "file_transfer":
-            attempt = TransferAttempt(
-                state, action, self.number, self.stop_signal, progress=progress
-            )
-        else:
-            attempt = Attempt(
-                state,
-                action,
-                self.number,
-                self.stop_signal,
-                progress=progress,
-                may_have_started=may_have_started,
-            )
-        self._attempt = attempt
+        attempt = self._attempt = executor.attempt(
+            self._context(may_have_started=may_have_started), action
+        )
         try:
             return await attempt.perform()
         except RemoteFailure as failure:
@@ -209,6 +258,11 @@ class ActionRun:
             return outcomes.from_failure(failure)
         finally:
             self.entry, self.number = attempt.entry, attempt.number
+
+    def _context(self, *, may_have_started: bool) -> AttemptContext:
+        return AttemptContext(
+            self._state, self.number, self.stop_signal, self._progress, may_have_started
+        )
 
     def _hold_for_target(self, failure: RemoteFailure) -> Deferred | None:
         """Return a wait if the run is to be held until its machine is reachable."""

@@ -5,7 +5,6 @@ The attempt is started here, or was started by an earlier worker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -37,15 +36,15 @@ from opsjobs.engine.runs.programs import (
 from opsjobs.engine.runs.run_connection import RunConnection
 from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
 from opsjobs.engine.runs.run_masks import fetch_logins
-from opsjobs.engine.runs.run_state import RunState, login_purpose
+from opsjobs.engine.runs.run_state import AttemptContext, RunState, login_purpose
 from opsjobs.engine.runs.stdout_capture import StdoutCapture
+from opsjobs.model.action_base import FrozenRunningAction
 from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
-from opsjobs.model.outputs import OUTPUTS_BYTES_MAX, Wanted
+from opsjobs.model.outputs import OUTPUTS_BYTES_MAX
 from opsjobs.model.program import Program
 from opsjobs.model.spool_identity import Become, RunKey, StartOrder, durability
-from opsjobs.model.units import parse_duration, parse_size
 from opsjobs.remote.session import ContactLost, SpoolUnavailable
 from opsjobs.store.ledger import Progress
 from opsjobs.telemetry import log
@@ -55,29 +54,19 @@ LEASE_PAUSE_SECONDS = 0.5
 STDOUT_REREAD_BYTES = 4 << 20
 
 
-class Attempt:
+class ProgramAttempt:
     """One attempt to run a program on the target."""
 
     def __init__(
         self,
-        state: RunState,
-        action: Mapping[str, Any],
-        number: int,
-        stop_signal: StopSignal,
-        *,
-        progress: Progress | None,
-        may_have_started: bool,
+        context: AttemptContext,
+        action: FrozenRunningAction,
     ) -> None:
-        """Prepare attempt `number`.
-
-        `progress`: what is recorded of it, if anything. `may_have_started`: an earlier worker may
-        have started it, recorded or not.
-        """
-        self._state = state
+        self._state = state = context.state
         self._action = action
-        self._progress = progress
-        self._stop_signal = stop_signal
-        self.number = number
+        self._progress = progress = context.progress
+        self._stop_signal = context.stop_signal
+        self.number = context.number
         self.entry: AttemptEntry | None = None
         """Its entry in the journal, once it has started."""
         self.gone = False
@@ -90,7 +79,7 @@ class Attempt:
         self._durable = requested != "off" and (
             in_spool or not (state.direct or (progress is not None and progress.direct))
         )
-        self._may_have_started = may_have_started
+        self._may_have_started = context.may_have_started
         self._identity = (
             progress.identity
             if progress is not None and progress.identity is not None
@@ -123,7 +112,7 @@ class Attempt:
     def _requested_durability(self) -> str:
         target = self._state.endpoint.target.durable if self._state.endpoint is not None else None
         return durability(
-            self._action.get("durable"),
+            self._action.durable,
             self._state.compiled_spec.spec.policy.get("durable"),
             target,
         )
@@ -160,7 +149,7 @@ class Attempt:
 
         Raises RemoteFailure.
         """
-        state, requested = self._state, self._action.get("become")
+        state, requested = self._state, self._action.become
         fetch, purpose = state.tools.fetch, login_purpose(state.journal.claimed)
         self._opened = await fetch_become_password(requested, state.opened, fetch, purpose)
         for credential_id in secret_credential_ids(state.compiled_spec):
@@ -229,7 +218,7 @@ class Attempt:
         end = replace(end, written=self._capture.finish())
         if self._stdout is None:
             return end
-        self._state.stdouts[self._action["key"]] = self._stdout.text(self._capture.head_bytes)
+        self._state.stdouts[self._action.key] = self._stdout.text(self._capture.head_bytes)
         # Redacted again: a secret that JSON escapes is readable again once parsed.
         return replace(end, outputs=self._state.journal.mask.tree(self._stdout.outputs()))
 
@@ -238,7 +227,7 @@ class Attempt:
         started_at = progress.started_at if progress is not None else state.tools.clock.now()
         command = rendered_command(state, self._action)
         self.entry = state.journal.begin(
-            self._action["key"],
+            self._action.key,
             self.number,
             started_at,
             progress=progress,
@@ -250,17 +239,11 @@ class Attempt:
 
     def _create_work(self, entry: AttemptEntry) -> Work:
         action, limits = self._action, self._state.tools.limits
-        asked = action.get("output_limit")
-        limit = (
-            limits.output_bytes if asked is None else min(parse_size(asked), limits.output_bytes)
-        )
+        asked = action.output_limit
+        limit = limits.output_bytes if asked is None else min(asked, limits.output_bytes)
         heard = self._stdout.add if self._stdout is not None else None
         self._capture = Capture(entry, limit, entry.stored, listener=heard, reread=self._durable)
-        seconds = (
-            limits.command_seconds
-            if action.get("timeout") is None
-            else parse_duration(action["timeout"])
-        )
+        seconds = limits.command_seconds if action.timeout is None else action.timeout
         return Work(
             action,
             self._capture,
@@ -282,15 +265,15 @@ class Attempt:
             if not capabilities.posix_shell and not (
                 capabilities.environment and state.compiled_spec.parameters
             ):
-                return str(self._action["command"])
+                return self._action.line
             return build_program(state, self._action, self.number, self._opened)
-        if not capabilities.environment and program.plain and not self._action.get("env"):
+        if not capabilities.environment and program.plain and not self._action.env:
             return program.text
         return program
 
     async def _open_stdout_capture(self, entry: AttemptEntry) -> StdoutCapture | None:
-        wanted: Wanted = self._action.get("outputs") or "none"
-        if wanted == "none" and self._action["key"] not in self._state.compiled_spec.heard:
+        wanted = self._action.outputs
+        if wanted == "none" and self._action.key not in self._state.compiled_spec.heard:
             return None
         message = StdoutCapture(wanted)
         if self._progress is not None and entry.stored[0]:
@@ -369,7 +352,7 @@ class Attempt:
             raise Detached(StopReason.OWNERSHIP_LOST)
 
     def _build_order(self, work: Work) -> StartOrder:
-        key = RunKey(self._state.journal.claimed.uuid, work.action["key"], self.number)
+        key = RunKey(self._state.journal.claimed.uuid, work.action.key, self.number)
         more: dict[str, Any] = {
             "grace_seconds": work.grace_seconds,
             "limit_bytes": self._state.tools.limits.spool_bytes,
@@ -379,12 +362,12 @@ class Attempt:
             return StartOrder.for_program(key, self._program, work.timeout_seconds, **more)
         variables = build_environment(self._state, self._action, self.number)
         return StartOrder(
-            key, self._action["command"], work.timeout_seconds, environment=variables, **more
+            key, self._action.line, work.timeout_seconds, environment=variables, **more
         )
 
     def _become(self) -> Become | None:
         try:
-            return resolve_become(self._action, self._opened)
+            return resolve_become(self._action.become, self._opened)
         except RemoteFailure as missing:
             if not self.reattaches:
                 raise
@@ -398,10 +381,12 @@ class Attempt:
         The next attempt has the next number, and its templates show it.
         """
         assert self.entry is not None, "what is voided has a page"
-        state, key, now = self._state, self._action["key"], self._state.tools.clock.now()
+        state, key, now = self._state, self._action.key, self._state.tools.clock.now()
         self.number += 1
         state.attempt = max(state.attempt, self.number)
-        self._action = render_action(state, state.compiled_spec.actions[key], self.number)
+        rendered = render_action(state, state.compiled_spec.actions[key], self.number)
+        assert isinstance(rendered, FrozenRunningAction), "rendering keeps the type"
+        self._action = rendered
         self._program = self._build_program()
         self.entry.end(ActionEnd(RunStatus.SKIPPED, cancel_proof=CancelProof.NEVER_STARTED), now)
         self.entry = state.journal.begin(

@@ -6,12 +6,12 @@ The action ends as its execution ends.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 from uuid import UUID, uuid5
 
 from opsjobs.engine.launching.launch import Launcher
 from opsjobs.engine.launching.launch_authz import CurrentRights, PrincipalLookup
 from opsjobs.engine.launching.target_pinning import parse_step_pins
+from opsjobs.model.action import FrozenJob
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.job import LaunchOrder
@@ -42,7 +42,7 @@ class ChildExecutions:
         self._current_principal = current_principal
 
     async def launch_or_get(
-        self, spec: Spec, run: Claimed, action: Mapping[str, Any], attempt: int
+        self, spec: Spec, run: Claimed, action: FrozenJob, attempt: int
     ) -> Execution:
         """Launch the execution of this attempt, or return it if it was launched before.
 
@@ -50,28 +50,26 @@ class ChildExecutions:
         Conflict("target_changed") if a machine is not what was approved with the outer execution,
         or was not part of that.
         """
-        uuid = uuid5(run.uuid, f"{action['key']}.{attempt}")
+        uuid = uuid5(run.uuid, f"{action.key}.{attempt}")
         if (known := await self._find(uuid)) is not None:
             return known
         ancestors = await self._ancestors(spec.execution_id)
-        stored = await self._find_job(str(action["job"]))
+        stored = await self._find_job(action.job)
         await self._check_unchanged(ancestors, stored)
-        job, targets = stored.job, action.get("targets")
+        job = stored.job
         asked_by, kind = spec.requested_by, spec.requested_by_kind
         bounds = await CurrentRights(self._current_principal).launching(
             asked_by, kind, stored.labels, job.definition.name
         )
         order = LaunchOrder(
             job.definition.actions,
-            SelectionDraft.model_validate(targets)
-            if targets is not None
-            else SelectionDraft(ids=[run.target_id]),
+            action.targets or SelectionDraft(ids=[run.target_id]),
             job.definition.policy,
             job.definition.name,
             job.id,
             job.version,
-            reason=f"action {action['key']} of execution {spec.execution_id}",
-            parameters=action.get("parameters") or {},
+            reason=f"action {action.key} of execution {spec.execution_id}",
+            parameters=action.parameters,
             declared=job.definition.parameters,
             bounds=bounds,
             tags=job.definition.tags,
@@ -138,7 +136,7 @@ class ChildExecutions:
             raise Conflict("changed_since_approved", message)
 
 
-def _pins(spec: Spec, run: Claimed, action: Mapping[str, Any]) -> Mapping[str, bytes] | None:
+def _pins(spec: Spec, run: Claimed, action: FrozenJob) -> Mapping[str, bytes] | None:
     """Return what was approved of this step's machines, by id: its own targets, or this run's.
 
     None: nothing had to be approved.
@@ -146,4 +144,4 @@ def _pins(spec: Spec, run: Claimed, action: Mapping[str, Any]) -> Mapping[str, b
     digest = spec.pins.digest(run.position)
     if digest is None:
         return None
-    return {run.target_id: digest} if action.get("targets") is None else parse_step_pins(action)
+    return {run.target_id: digest} if action.targets is None else parse_step_pins(action)

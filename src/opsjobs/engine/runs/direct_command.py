@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from opsjobs import failpoints
 from opsjobs.clock import Clock
@@ -13,6 +11,7 @@ from opsjobs.engine.runs import outcomes
 from opsjobs.engine.runs.cancellation import DETACHING, Interrupted, StopReason, StopSignal
 from opsjobs.engine.runs.output import Capture
 from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
+from opsjobs.model.action_base import FrozenRunningAction
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.program import Program
@@ -23,7 +22,7 @@ from opsjobs.remote.session import RemoteExit, RemoteProcess, Session
 class Work:
     """One program to run: its action, where its output goes, and its limits."""
 
-    action: Mapping[str, Any]
+    action: FrozenRunningAction
     capture: Capture
     entry: AttemptEntry
     stop_signal: StopSignal
@@ -67,9 +66,7 @@ class DirectCommand:
         try:
             with work.stop_signal.interruptible():
                 exited = await work.read(process)
-            return outcomes.from_exit(
-                exited, work.action["expected_exit_codes"], work.timeout_seconds
-            )
+            return outcomes.from_exit(exited, work.action.expected_exit_codes, work.timeout_seconds)
         except Interrupted as stopped:
             return await self._stop(process, stopped.reason)
         finally:
@@ -92,7 +89,7 @@ class DirectCommand:
         finally:
             exited = await _finish_within(reader, work.grace_seconds)
         return outcomes.from_kill(
-            proof, exited, reason, work.action["expected_exit_codes"], work.timeout_seconds
+            proof, exited, reason, work.action.expected_exit_codes, work.timeout_seconds
         )
 
 

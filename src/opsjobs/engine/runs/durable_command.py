@@ -106,9 +106,7 @@ class DurableCommand:
         try:
             with work.stop_signal.interruptible():
                 exited = await self._follow()
-            return outcomes.from_exit(
-                exited, work.action["expected_exit_codes"], work.timeout_seconds
-            )
+            return outcomes.from_exit(exited, work.action.expected_exit_codes, work.timeout_seconds)
         except Interrupted as stopped:
             return await self._stop(stopped.reason)
         finally:
@@ -281,7 +279,7 @@ class DurableCommand:
             settlement.proof,
             exited,
             reason,
-            work.action["expected_exit_codes"],
+            work.action.expected_exit_codes,
             work.timeout_seconds,
         )
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from opsjobs.engine.run_credentials import resolve_job_secrets
 from opsjobs.engine.runs.run_state import RunState
-from opsjobs.model.action import line_of
+from opsjobs.model.action import CommandAction
+from opsjobs.model.action_base import FrozenAction, FrozenRunningAction
 from opsjobs.model.capabilities import POSIX
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
@@ -17,88 +17,75 @@ from opsjobs.model.quoting import Unquotable
 from opsjobs.model.secret import Credential
 from opsjobs.model.template import TemplateFault
 
+A = TypeVar("A", bound=FrozenAction)
 
-def render_action(state: RunState, action: Mapping[str, Any], attempt: int) -> Mapping[str, Any]:
+
+def render_action(state: RunState, action: A, attempt: int) -> A:
     """Return the action with its values filled in, for this attempt.
 
     Raises RemoteFailure(INTERNAL) if a value cannot be filled in.
     """
     if state.compiled_spec.fault is not None:
         raise RemoteFailure(ErrorCode.INTERNAL, state.compiled_spec.fault)
-    rendering = state.compiled_spec.renderings.get(action["key"])
+    rendering = state.compiled_spec.renderings.get(action.key)
     if rendering is None:
         return action
-    state.check_heard(action["key"])
+    state.check_heard(action.key)
     capabilities = state.endpoint.target.capabilities if state.endpoint is not None else POSIX
     try:
-        return rendering.render(state.values(action["key"], attempt), capabilities.quoting)
+        rendered = rendering.render(state.values(action.key, attempt), capabilities.quoting)
     except (TemplateFault, Unquotable) as error:
         raise RemoteFailure(ErrorCode.INTERNAL, f"a value cannot be filled in: {error}") from None
+    assert isinstance(rendered, type(action)), "rendering keeps the type"
+    return rendered
 
 
-def is_plain_command(state: RunState, action: Mapping[str, Any]) -> bool:
+def is_plain_command(state: RunState, action: FrozenRunningAction) -> bool:
     """Return True for a plain command line with variables: nothing depends on the single run."""
-    return bool(
-        action["type"] == "command" and action.get("cwd") is None and action.get("stdin") is None
-    ) and not (
-        state.compiled_spec.secrets
-        or state.compiled_spec.job_secrets
-        or action.get("env")
-        or action["key"] in state.compiled_spec.renderings
+    spec = state.compiled_spec
+    return (
+        isinstance(action, CommandAction)
+        and action.cwd is None
+        and action.stdin is None
+        and not (spec.secrets or spec.job_secrets or action.env or action.key in spec.renderings)
     )
 
 
-def rendered_command(state: RunState, action: Mapping[str, Any]) -> str | None:
+def rendered_command(state: RunState, action: FrozenRunningAction) -> str | None:
     """Return the action's command line with its values; None if the definition has the same."""
-    if action["key"] not in state.compiled_spec.renderings:
-        return None
-    line = line_of(action)
-    return None if line == line_of(state.compiled_spec.actions[action["key"]]) else line
+    written = state.compiled_spec.actions[action.key]
+    assert isinstance(written, FrozenRunningAction), "rendering keeps the type"
+    return None if action.line == written.line else action.line
 
 
 def build_program(
-    state: RunState, action: Mapping[str, Any], attempt: int, opened: Mapping[str, Credential]
+    state: RunState, action: FrozenRunningAction, attempt: int, opened: Mapping[str, Credential]
 ) -> Program:
     """Return the program to start.
 
     `opened`: the credentials that hold secrets of the job. Raises RemoteFailure: INTERNAL for a
     program that no machine accepts, CREDENTIAL_MISSING for a secret's fault.
     """
-    given: dict[str, Any] = {
+    spec = state.compiled_spec
+    inputs: dict[str, Any] = {
         "env": build_environment(state, action, attempt),
-        "cwd": action.get("cwd"),
-        "stdin": None if action.get("stdin") is None else action["stdin"].encode(),
-        "secrets": {
-            **state.compiled_spec.secrets,
-            **resolve_job_secrets(state.compiled_spec.job_secrets, opened),
-        },
+        "cwd": action.cwd,
+        "stdin": None if action.stdin is None else action.stdin.encode(),
+        "secrets": {**spec.secrets, **resolve_job_secrets(spec.job_secrets, opened)},
     }
     try:
-        if action["type"] == "command":
-            return Program(command=action["command"], **given)
-        return Program(
-            script=_script(action),
-            interpreter=action["interpreter"],
-            args=tuple(action["args"]),
-            **given,
-        )
+        return action.program(**inputs)
     except ValueError as error:
         raise RemoteFailure(ErrorCode.INTERNAL, f"this cannot be started: {error}") from None
 
 
-def build_environment(state: RunState, action: Mapping[str, Any], attempt: int) -> dict[str, str]:
+def build_environment(state: RunState, action: FrozenRunningAction, attempt: int) -> dict[str, str]:
     """Return the variables of every program of the run, and the action's own."""
     target = state.endpoint.target if state.endpoint is not None else None
     return {
-        **(action.get("env") or {}),
+        **action.env,
         **state.compiled_spec.environment,
         "OPSJOBS_TARGET": state.target_name,
         "OPSJOBS_HOST": target.host if target is not None else "",
         "OPSJOBS_ATTEMPT": str(attempt),
     }
-
-
-def _script(action: Mapping[str, Any]) -> bytes:
-    if action.get("script") is not None:
-        return str(action["script"]).encode()
-    return base64.b64decode(action["script_base64"])

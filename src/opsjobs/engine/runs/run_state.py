@@ -12,6 +12,7 @@ from opsjobs.clock import Clock
 from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.engine.launching.approval_service import ApprovalService
 from opsjobs.engine.launching.target_pinning import PinCheck
+from opsjobs.engine.runs.cancellation import StopSignal
 from opsjobs.engine.runs.child_executions import ChildExecutions
 from opsjobs.engine.runs.outage import wait_out
 from opsjobs.engine.runs.run_connection import Renew, RunConnections
@@ -237,3 +238,16 @@ class RunState:
         self.ends[key], self.attempt_numbers[key] = end, number
         if end.status is RunStatus.LOST and self.compiled_spec.on_lost == "dead_letter":
             self.dead_actions.add(key)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptContext:
+    """The circumstances of one attempt at an action, of any type."""
+
+    state: RunState
+    number: int
+    stop_signal: StopSignal
+    progress: Progress | None
+    """The recorded progress of the attempt, if there is any."""
+    may_have_started: bool
+    """True if an earlier worker may have started it, recorded or not."""

@@ -23,7 +23,7 @@ from opsjobs.engine.runs.run_journal import ActionEnd, RunJournal
 from opsjobs.engine.runs.run_state import Deferred, RunLimits, RunState, RunTools
 from opsjobs.engine.runs.stdout_capture import decode_head
 from opsjobs.model.errors import Gone, RemoteFailure, Unavailable
-from opsjobs.model.execution import ErrorCode, RunStatus, WaitingFor
+from opsjobs.model.execution import ANSWERED_WAITS, ErrorCode, RunStatus, WaitingFor
 from opsjobs.model.expression import Fault, Unfit
 from opsjobs.model.outputs import OUTPUTS_BYTES_MAX
 from opsjobs.model.secret import Credential
@@ -41,7 +41,6 @@ LOOK_SECONDS_MAX = 300.0
 # How much of the names of awaited approvals and executions goes into the index, if the run also
 # waits for a time. What does not fit is found by looking from time to time.
 NAMES_CHARACTERS_MAX = 2_000
-_ANSWERED = (WaitingFor.APPROVAL, WaitingFor.CHILD)
 
 
 class TargetRunner:
@@ -337,7 +336,7 @@ class TargetRunner:
         before = state.history.of_action(key)
         if before.skipped or before.open is not None or before.tries:
             return not before.skipped
-        targets = state.compiled_spec.actions[key].get("target_ids")
+        targets = state.compiled_spec.actions[key].target_ids
         if targets is not None and self.claimed.target_id not in targets:
             return False
         condition = state.compiled_spec.conditions.get(key)
@@ -464,7 +463,7 @@ def _names(waits: Sequence[Deferred]) -> str | None:
     for deferred in waits:
         if (
             deferred.awaits is not None
-            and deferred.waiting_for in _ANSWERED
+            and deferred.waiting_for in ANSWERED_WAITS
             and size + len(deferred.awaits) < NAMES_CHARACTERS_MAX
         ):
             names.append(deferred.awaits)

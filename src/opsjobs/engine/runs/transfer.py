@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from opsjobs.clock import Clock
 from opsjobs.engine.launching.launch_authz import CurrentRights, PrincipalLookup
@@ -29,6 +28,7 @@ from opsjobs.engine.runs.resilient_disk import ResilientDisk
 from opsjobs.engine.runs.run_connection import RunConnection
 from opsjobs.engine.runs.run_journal import ActionEnd
 from opsjobs.model.access import IdentityKind
+from opsjobs.model.action import FrozenTransfer
 from opsjobs.model.errors import NotFound, RemoteFailure, Unavailable
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.model.units import format_duration
@@ -100,7 +100,7 @@ class TransferTools:
 class TransferOrder:
     """A transfer to do: its action with all values filled in, its run, and its limits."""
 
-    action: Mapping[str, Any]
+    action: FrozenTransfer
     claimed: Claimed
     execution_uuid: str
     attempt: int
@@ -119,6 +119,12 @@ class TransferOrder:
 
     None if the file was fixed at launch.
     """
+
+    @property
+    def destination(self) -> str:
+        """The path of an upload; a relative one starts in the login's home."""
+        assert self.action.destination is not None, "an upload has one"
+        return self.action.destination.removeprefix("~/")
 
 
 class Transfer:
@@ -148,7 +154,7 @@ class Transfer:
         reporter = asyncio.create_task(self._report())
         self._tools.under_way += 1
         try:
-            await (self._upload() if order.action["direction"] == "upload" else self._download())
+            await (self._upload() if order.action.direction == "upload" else self._download())
             return ActionEnd(RunStatus.SUCCEEDED)
         except Interrupted as stopped:
             return await self._tidy_up(stopped.reason)
@@ -169,18 +175,18 @@ class Transfer:
             source = ContentSlice(
                 self._tools.chunks, stored.content_id, 0, stored.size, bytes.fromhex(stored.sha256)
             )
-        if order.action.get("unpack"):
+        if order.action.unpack:
             await self._unpack(source)
             return
         self._total_bytes = stored.size
-        destination = order.action["destination"].removeprefix("~/")
+        destination = order.destination
         await self._upload_file(source, destination, _parse_mode(order.action), name=stored.name)
 
     async def _find_source(self) -> StoredFile:
         while True:
             try:
                 return await self._check_visible(
-                    await self._tools.files.get(self._order.action["source"])
+                    await self._tools.files.get(self._order.action.source)
                 )
             except NotFound as gone:
                 raise RemoteFailure(
@@ -195,7 +201,7 @@ class Transfer:
         if asked_by is None or asked_by == (stored.created_by, stored.created_by_kind):
             return stored
         if not await CurrentRights(self._tools.current_principal).sees_all_files(*asked_by):
-            raise NotFound.for_ref("file", self._order.action["source"])
+            raise NotFound.for_ref("file", self._order.action.source)
         return stored
 
     async def _unpack(self, archive: ContentSlice) -> None:
@@ -203,7 +209,7 @@ class Transfer:
         with order.stop_signal.interruptible():
             found = await list_members(archive)
         self._total_bytes = sum(member.source.size for member in found if member.source is not None)
-        base = order.action["destination"].removeprefix("~/")
+        base = order.destination
         for member in [Member("", FOLDER_MODE, None), *found]:
             path = posixpath.join(base, member.path) if member.path else base.rstrip("/") or "/"
             if member.source is None:
@@ -264,10 +270,10 @@ class Transfer:
 
     @property
     def _key(self) -> str:
-        return f"{self._order.claimed.uuid}.{self._order.action['key']}"
+        return f"{self._order.claimed.uuid}.{self._order.action.key}"
 
     async def _attributes(self, disk: Disk, mode: int | None) -> FileAttributes:
-        owner, group = self._order.action.get("owner"), self._order.action.get("group")
+        owner, group = self._order.action.owner, self._order.action.group
         if owner is None and group is None:
             return FileAttributes(mode)
         return FileAttributes(mode, *await disk.accounts(owner, group))
@@ -284,7 +290,7 @@ class Transfer:
             try:
                 return await find(
                     await self._disk.open(),
-                    self._order.action["source"].removeprefix("~/"),
+                    self._order.action.source.removeprefix("~/"),
                     self._tools.limits,
                 )
             except RemoteFailure as failure:
@@ -317,7 +323,7 @@ class Transfer:
         kept = await self._tools.artifacts.record(
             claimed.id,
             claimed.fence,
-            action=order.action["key"],
+            action=order.action.key,
             attempt=order.attempt,
             path=path,
             written=written,
@@ -415,8 +421,8 @@ async def _resolve_destination(disk: Disk, destination: str, name: str | None) -
     return posixpath.join(destination, name)
 
 
-def _parse_mode(action: Mapping[str, Any]) -> int | None:
-    return None if action.get("mode") is None else int(action["mode"], 8)
+def _parse_mode(action: FrozenTransfer) -> int | None:
+    return None if action.mode is None else int(action.mode, 8)
 
 
 def _printable(path: str) -> str:

@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from opsjobs.engine.runs import outcomes
 from opsjobs.engine.runs.attempt import wait_until_startable
-from opsjobs.engine.runs.cancellation import StopSignal
 from opsjobs.engine.runs.output import Capture
 from opsjobs.engine.runs.run_connection import RunConnection
 from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
-from opsjobs.engine.runs.run_state import RunState
+from opsjobs.engine.runs.run_state import AttemptContext
 from opsjobs.engine.runs.transfer import Transfer, TransferOrder
+from opsjobs.model.action import FrozenTransfer
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.units import parse_duration
 from opsjobs.remote.session import Output
-from opsjobs.store.ledger import Progress
 
 
 class TransferAttempt:
     """One attempt at a file transfer; it uses no spool on the target.
 
     It is always direct, never `gone`, and never runs a direct command: every owner of the run
-    continues where the last one, itself or another worker, stopped. `progress`: what is recorded of
-    it, if anything.
+    continues where the last one, itself or another worker, stopped.
     """
 
     gone = False
     direct = True
     runs_direct_command = False
 
-    def __init__(
-        self,
-        state: RunState,
-        action: Mapping[str, Any],
-        number: int,
-        stop_signal: StopSignal,
-        *,
-        progress: Progress | None,
-    ) -> None:
-        self._state = state
+    def __init__(self, context: AttemptContext, action: FrozenTransfer) -> None:
+        self._state = context.state
         self._action = action
-        self._progress = progress
-        self._stop_signal = stop_signal
-        self.number = number
+        self._progress = context.progress
+        self._stop_signal = context.stop_signal
+        self.number = context.number
         self.entry: AttemptEntry | None = None
 
     async def perform(self) -> ActionEnd:
@@ -71,7 +58,7 @@ class TransferAttempt:
         state, progress = self._state, self._progress
         started_at = progress.started_at if progress is not None else state.tools.clock.now()
         entry = self.entry = state.journal.begin(
-            self._action["key"], self.number, started_at, progress=progress, uses_spool=False
+            self._action.key, self.number, started_at, progress=progress, uses_spool=False
         )
         entry.logged_in = connection.take_login_times()
         capture = Capture(entry, state.tools.limits.output_bytes, entry.stored)
@@ -85,10 +72,9 @@ class TransferAttempt:
 
     def _build_order(self, capture: Capture, entry: AttemptEntry) -> TransferOrder:
         state, progress, limits = self._state, self._progress, self._state.tools.limits
-        timeout = self._action.get("timeout")
-        spec = state.compiled_spec.spec
-        written = next((a for a in spec.actions if a["key"] == self._action["key"]), self._action)
-        named_by_parameter = "${" in written["source"]
+        timeout, spec = self._action.timeout, state.compiled_spec.spec
+        written = state.compiled_spec.actions[self._action.key]
+        named_by_parameter = isinstance(written, FrozenTransfer) and "${" in written.source
         return TransferOrder(
             self._action,
             state.journal.claimed,
@@ -101,7 +87,7 @@ class TransferAttempt:
             stop_signal=self._stop_signal,
             clock=state.tools.clock,
             gone_seconds=progress.age_seconds if progress is not None else 0.0,
-            timeout_seconds=limits.command_seconds if timeout is None else parse_duration(timeout),
+            timeout_seconds=limits.command_seconds if timeout is None else timeout,
             window_seconds=limits.reattach_seconds,
             asked_by=(spec.requested_by, spec.requested_by_kind) if named_by_parameter else None,
         )

@@ -14,6 +14,7 @@ from uuid import UUID
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from opsjobs.model.action_base import FrozenBecome
 from opsjobs.model.spool_identity import RunKey, SpoolIdentity
 from opsjobs.store.transaction import Database
 
@@ -25,7 +26,7 @@ class Folder:
     run_id: int
     target_id: str
     keys: Sequence[RunKey]
-    becomes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    becomes: Mapping[str, FrozenBecome] = field(default_factory=dict)
     """The users that actions became, as their spec says.
 
     An action that is missing here ran as the login user.
@@ -161,7 +162,11 @@ async def lease_cleanups(database: Database, zone: str, limit: int) -> list[Fold
 
 def _folder(run_id: int, tried: Sequence[DictRow]) -> Folder:
     keys = [key for row in tried for key in _keys(row["uuid"], row["action"], row["attempts"])]
-    becomes = {row["action"]: row["become"] for row in tried if row["become"]}
+    becomes = {
+        row["action"]: FrozenBecome.model_validate(row["become"], context={"stored": True})
+        for row in tried
+        if row["become"]
+    }
     return Folder(run_id, tried[0]["target_id"], keys, becomes, tried[0]["early"])
 
 

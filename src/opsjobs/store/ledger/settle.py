@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from opsjobs import failpoints
 from opsjobs.model.errors import Locked, TooSlow, Unavailable
-from opsjobs.model.execution import RunStatus, WaitingFor
+from opsjobs.model.execution import ANSWERED_WAITS, RunStatus, WaitingFor
 from opsjobs.store.connections import RETRYABLE
 from opsjobs.store.ledger.admit import ADMIT, LOCK, LOCK_SLOTS, UNPARK, admit_after, may_admit_more
 from opsjobs.store.ledger.advance import Advance, sum_by_zone
@@ -55,7 +55,7 @@ where e.id = any(%(executions)s::bigint[]) and e.cancelling and e.finished_at is
 
 # These waits may be over by an answer that has come in the meantime; waits by the clock only if
 # they name something.
-_ANSWERED = (WaitingFor.APPROVAL, WaitingFor.CHILD, WaitingFor.TIMER, WaitingFor.BACKOFF)
+_ANSWERED = ANSWERED_WAITS | {WaitingFor.TIMER, WaitingFor.BACKOFF}
 
 
 async def settle(database: Database, flush: Flush) -> Settled:
