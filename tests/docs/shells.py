@@ -16,7 +16,9 @@ from pathlib import Path
 import typer
 
 from docs.pages import ROOT, Sample
+from kit.service import Up
 from opsjobs.cli.app import app
+from opsjobs.standalone.lab.folder import LabFolder
 
 SECONDS = 60
 # These would serve, or take long: what stands after them is parsed, and they are not run.
@@ -52,11 +54,16 @@ class Bench:
         self._command("opsjobs", _NOTE + (_LIVE if live else _PRETENDED))
         self._command("make", f"exec '{shutil.which('make')}' -n -C '{ROOT}' \"$@\"\n")
         self._command("openssl", "exit 0\n")
+        for harmless in ("cat", "tail"):
+            self._command(harmless, f"exec '{shutil.which(harmless)}' \"$@\"\n")
         if live:
             curl = shutil.which("curl")
             jq = shutil.which("jq")
             self._command("jq", f"exec '{jq}' \"$@\"\n" if jq else _JQ)
             self._command("curl", f"exec '{curl}' --fail-with-body \"$@\"\n" if curl else _CURL)
+        else:
+            self._command("jq", _PRETENDED)
+            self._command("curl", _PRETENDED)
 
     def run(self, sample: Sample, text: str, environment: Mapping[str, str]) -> Outcome:
         """Run the text of a sample, with someone at the terminal who says yes."""
@@ -95,6 +102,23 @@ def parse(arguments: Sequence[str]) -> None:
         )
         found = commands[words.pop(0)]
     found.make_context("opsjobs", words)
+
+
+def localise(text: str, service: Up, home: Path) -> str:
+    """Return a sample with this service's address, and a machine and a key of its lab for the reader's own."""
+    lab = LabFolder(service.data / "lab")
+    record = lab.read()
+    assert record is not None
+    key = home / ".ssh" / "id_ed25519"
+    key.parent.mkdir(exist_ok=True)
+    key.write_text(lab.client_key.read_text())
+    for written, meant in {
+        "http://127.0.0.1:8003": (service.data / "endpoint").read_text().strip(),
+        "10.0.0.5 ": f"127.0.0.1 --port {record.machines[-1].port} ",
+        "-u deploy ": f"-u {record.user} ",
+    }.items():
+        text = text.replace(written, meant)
+    return text
 
 
 def assigned(text: str) -> set[str]:

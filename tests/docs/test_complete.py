@@ -29,17 +29,18 @@ from opsjobs.telemetry import Metrics
 SOURCE = ROOT / "src" / "opsjobs"
 # Where an ErrorCode is defined, not given.
 _NOT_GIVEN_BY = ("model", "failpoints.py")
+# The status of each class; None: the call says it.
 _REFUSALS = {
-    "Invalid",
-    "Conflict",
-    "Gone",
-    "NotFound",
-    "Precondition",
-    "TooMany",
-    "Unauthorised",
-    "Forbidden",
-    "Problem",
-    "cls",
+    "Invalid": 422,
+    "Conflict": 409,
+    "Gone": 410,
+    "NotFound": 404,
+    "Precondition": None,
+    "TooMany": 429,
+    "Unauthorised": 401,
+    "Forbidden": 403,
+    "Problem": None,
+    "cls": None,
 }
 
 
@@ -125,46 +126,65 @@ def test_the_open_doors_are_named() -> None:
     assert set(coded(manners.split("**Refusals**")[0])) >= OPEN_DOORS
 
 
-def test_every_code_of_a_refusal_is_documented() -> None:
-    documented = {
-        word
-        for row in rows("docs/reference/api.md")
+def refusals_in_the_page() -> set[tuple[str, int]]:
+    """Each code of a refusal with the statuses that the page says of it."""
+    return {
+        (word, int(row[1]))
+        for row in rows("docs/reference/error-codes.md")
         if len(row) == 3 and row[1].isdigit()
         for word in coded(row[0])
     }
-    given = set(_codes_of_refusals())
-    assert given - documented == set(), "codes that docs/reference/api.md does not explain"
+
+
+def test_every_code_of_a_refusal_is_documented() -> None:
+    documented = {code for code, _ in refusals_in_the_page()}
+    given = {code for code, _ in _refusals()}
+    assert given - documented == set(), "codes that docs/reference/error-codes.md does not explain"
     assert documented - given == set(), "codes that nothing gives"
 
 
-def _codes_of_refusals() -> Iterator[str]:
-    """The codes that api, engine, model, peers and store can answer with; those that are put together are spelt out here."""
-    yield from ("unknown_target", "unknown_credential", "invalid")
-    yield from (failure.code for failure in (Unavailable, *Unavailable.__subclasses__()))
+def test_every_code_of_a_refusal_has_the_status_that_it_is_given_with() -> None:
+    given = {(code, status) for code, status in _refusals() if status is not None}
+    assert given - refusals_in_the_page() == set()
+
+
+def _refusals() -> Iterator[tuple[str, int | None]]:
+    """The codes that a request can be refused with, each with its status if the call itself says it.
+
+    Codes that are put together are spelt out here."""
+    yield from (("unknown_target", 422), ("unknown_credential", 422), ("invalid", 422))
+    yield from ((failure.code, 503) for failure in (Unavailable, *Unavailable.__subclasses__()))
     for _, tree in trees("api", "engine", "identity", "integrations", "model", "safety", "store"):
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-            yield from _codes_of_call(call)
+            yield from _refusals_of_call(call)
 
 
-def _codes_of_call(call: ast.Call) -> Iterator[str]:
+def _refusals_of_call(call: ast.Call) -> Iterator[tuple[str, int | None]]:
     """The code that a call makes: `Conflict("name_taken", …)`, `NotFound.for_ref("job", …)`, `find(…, "file", …)`, `_invalid(…, "too_deep")`."""
     texts = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
     codes = [text for text in texts if re.fullmatch(r"[a-z0-9_]+", text)]
     match call.func:
         case ast.Attribute(value=ast.Name(id="NotFound"), attr="for_ref"):
-            yield from (f"{noun.replace(' ', '_')}_not_found" for noun in texts[:1])
+            yield from ((f"{noun.replace(' ', '_')}_not_found", 404) for noun in texts[:1])
         case ast.Name(id="find" | "lock"):
-            yield from (f"{noun.replace(' ', '_')}_not_found" for noun in texts[:1])
+            yield from ((f"{noun.replace(' ', '_')}_not_found", 404) for noun in texts[:1])
         case ast.Name(id="check_unused"):
-            yield from codes[:1]
+            yield from ((code, 409) for code in codes[:1])
         case ast.Name(id="_invalid"):
-            yield from codes[-1:]
+            yield from ((code, 422) for code in codes[-1:])
         case ast.Name(id="fault" | "TemplateFault" | "ValueRefused") if isinstance(
             call.args[0], ast.Constant
         ):
-            yield from codes[:1]
+            yield from ((code, 422) for code in codes[:1])
         case ast.Name(id=name) if name in _REFUSALS:
-            yield from codes[:1]
+            yield from ((code, _REFUSALS[name] or _status_word(call)) for code in codes[:1])
+
+
+def _status_word(call: ast.Call) -> int | None:
+    """The status that a call names: `Problem(scope, 413, …)`, `Precondition(…, status=412)`."""
+    values = [*call.args, *(word.value for word in call.keywords if word.arg == "status")]
+    numbers = [v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, int)]
+    return numbers[0] if numbers else None
 
 
 # --- commands
@@ -235,6 +255,11 @@ def test_every_metric_is_documented() -> None:
     assert documented == {**of_process, **of_fleet}
 
 
+def explained() -> list[str]:
+    """The codes of runs that have a section."""
+    return re.findall(r"^### `(\w+)`$", read("docs/reference/error-codes.md"), re.MULTILINE)
+
+
 def test_every_error_code_that_is_given_is_explained() -> None:
     given = {
         ErrorCode[node.attr].value
@@ -245,21 +270,19 @@ def test_every_error_code_that_is_given_is_explained() -> None:
         and isinstance(node.value, ast.Name)
         and node.value.id == "ErrorCode"
     }
-    assert sorted(headings("docs/operations/troubleshooting.md", 3)) == sorted(given)
+    assert sorted(explained()) == sorted(given)
 
 
 def test_every_error_code_is_explained_with_the_status_that_it_makes() -> None:
-    for code in headings("docs/operations/troubleshooting.md", 3):
-        told = section("docs/operations/troubleshooting.md", f"### `{code}`").strip()
+    for code in explained():
+        told = section("docs/reference/error-codes.md", f"### `{code}`").strip()
         assert told.startswith(f"*{ErrorCode(code).run_status.value}.*"), code
 
 
 def test_error_codes_that_are_never_given_are_named_as_such() -> None:
     line = next(
         row
-        for row in read("docs/operations/troubleshooting.md").splitlines()
+        for row in read("docs/reference/error-codes.md").splitlines()
         if row.startswith("Codes that exist")
     )
-    assert set(coded(line)) == {c.value for c in ErrorCode} - set(
-        headings("docs/operations/troubleshooting.md", 3)
-    )
+    assert set(coded(line)) == {c.value for c in ErrorCode} - set(explained())

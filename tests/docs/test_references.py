@@ -11,7 +11,7 @@ import pytest
 from docs.pages import ROOT, coded, pages
 
 PAGES = [str(page.relative_to(ROOT)) for page in pages()]
-_LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)")
+_LINK = re.compile(r"\]\((?!https?://)([^)\s]+)\)")
 _FILE = re.compile(r"(?:src|tests|docs|scripts|bench)/[\w./-]*\w")
 _PAGE = re.compile(r"\bdocs/[\w/-]+\.md\b|\b\d+-[a-z]+\.md\b")
 _TEST = re.compile(r"(tests/[\w/]+\.py)::(test_\w+)")
@@ -33,10 +33,21 @@ def test_pages_that_the_source_names_exist() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
-    broken = [
-        link for link in _LINK.findall(text(page)) if not ((ROOT / page).parent / link).exists()
-    ]
-    assert broken == []
+    assert [link for link in _LINK.findall(text(page)) if not leads_somewhere(page, link)] == []
+
+
+def leads_somewhere(page: str, link: str) -> bool:
+    """True if the file of a link exists and, if the link names an anchor, has such a heading."""
+    path, _, anchor = link.partition("#")
+    target = (ROOT / page).parent / path if path else ROOT / page
+    return target.exists() and (not anchor or anchor in anchors(target.read_text()))
+
+
+def anchors(page_text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    prose = re.sub(r"^```.*?^```", "", page_text, flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", PAGES)

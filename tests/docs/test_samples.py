@@ -15,7 +15,7 @@ import pytest
 
 from api.live import live
 from docs.pages import ROOT, Sample, all_samples, pages, samples
-from docs.shells import Bench, assigned, parse
+from docs.shells import Bench, assigned, localise, parse
 from kit.servers import memory, open_folder
 from kit.service import Up, up
 from opsjobs.cli import yaml_documents
@@ -26,12 +26,11 @@ from opsjobs.model.safety_verdict import worst
 from opsjobs.safety import Context, policy
 from opsjobs.safety.judging import judge
 from opsjobs.settings import names
-from opsjobs.standalone.lab.folder import LabFolder
 from opsjobs.store.transaction import Database
 
-LANGUAGES = {"sh", "json", "python", "text", "yaml"}
+LANGUAGES = {"sh", "json", "mermaid", "python", "text", "yaml"}
 # Of the samples' own: no settings.
-_PLAIN_VARIABLES = {"URL", "TOKEN", "ARGS", "JOB", "EXECUTION"}
+_PLAIN_VARIABLES = {"URL", "TOKEN", "ARGS", "JOB", "EXECUTION", "FILE"}
 _LAUNCHING = re.compile(
     r"/(?:jobs|executions|schedules|dead-letters)/[0-9]+/(?:execute|retry|trigger|revive|resume)|(?:retry|revive|trigger) [0-9]"
 )
@@ -58,10 +57,10 @@ def test_every_job_and_calendar_in_yaml_is_one(tmp_path: Path) -> None:
     for sample in all_samples("yaml"):
         file = tmp_path / "bodies.yaml"
         file.write_text(sample.text)
-        if sample.note == "policies":
+        if sample.note.startswith("policies"):
             assert policy.read(sample.text).policies
             continue
-        draft = CalendarDraft if sample.note == "calendars" else JobDraft
+        draft = CalendarDraft if sample.note.startswith("calendars") else JobDraft
         for body in yaml_documents.bodies([str(file)]):
             assert draft.model_validate(body).name == body["name"], sample
 
@@ -103,7 +102,7 @@ def test_the_readme_works_from_top_to_bottom(service: Up, tmp_path: Path) -> Non
     for sample in samples("README.md", "sh"):
         done = bench.run(
             sample,
-            _here(service, sample.text, tmp_path),
+            localise(sample.text, service, tmp_path),
             {**service.environment, "HOME": str(tmp_path)},
         )
         assert done.code == 0, done.written
@@ -111,23 +110,6 @@ def test_the_readme_works_from_top_to_bottom(service: Up, tmp_path: Path) -> Non
     for arguments in asked:
         parse(arguments)
     assert ["up", "--lab", "20"] in asked
-
-
-def _here(service: Up, text: str, home: Path) -> str:
-    """The sample with this service's address, and a machine of the lab in place of the reader's own one."""
-    lab = LabFolder(service.data / "lab")
-    record = lab.read()
-    assert record is not None
-    key = home / ".ssh" / "id_ed25519"
-    key.parent.mkdir(exist_ok=True)
-    key.write_text(lab.client_key.read_text())
-    for written, meant in {
-        "http://127.0.0.1:8003": (service.data / "endpoint").read_text().strip(),
-        "web-1 10.0.0.5 ": f"web-1 127.0.0.1 --port {record.machines[0].port} ",
-        "-u deploy ": f"-u {record.user} ",
-    }.items():
-        text = text.replace(written, meant)
-    return text
 
 
 @pytest.mark.parametrize("sample", [*all_samples("sh"), *all_samples("python")], ids=str)
@@ -145,7 +127,7 @@ def test_the_readme_launches_the_job_that_it_has_made_whatever_else_is_there(
     )
     assert service.run("jobs", "apply", "-f", str(job)).returncode == 0
     text = (
-        _here(service, http.text, tmp_path)
+        localise(http.text, service, tmp_path)
         .replace('"disk"', '"disk of now"')
         .replace("readme", "readme-of-now")
     )

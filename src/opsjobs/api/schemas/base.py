@@ -60,7 +60,7 @@ class TargetRefOut(AnswerModel):
 
 
 class ErrorOut(AnswerModel):
-    """Error of a run or an action; docs/operations/troubleshooting.md explains the codes."""
+    """Error of a run or an action; docs/reference/error-codes.md explains the codes."""
 
     code: str
     message: str
