@@ -10,26 +10,34 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, requires
-from opsjobs.api.http import Idempotent, page_of, render_created, render_page
-from opsjobs.api.request import ServicesDep, services_of
-from opsjobs.api.schemas.responses import CREATED, PAGED
+from opsjobs.api.http import Idempotent, render_created
+from opsjobs.api.request import ServicesDep
+from opsjobs.api.resource import Resource
+from opsjobs.api.schemas.responses import CREATED
 from opsjobs.api.schemas.schedules import CalendarCheckOut, CalendarOut, CalendarPageOut
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.model.calendar import Calendar, CalendarDraft, closed, closes
 from opsjobs.model.calendar_windows import read_moment
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import moment
-from opsjobs.store.idempotency import Answer
-from opsjobs.store.paging import PageRequest
 from opsjobs.store.scheduling.calendars import CALENDARS, StoredCalendar
 
 router = APIRouter(tags=["calendars"])
-
-
-async def load_calendar(id: str, request: Request) -> StoredCalendar:
-    """The calendar; raises NotFound before the body is judged."""
-    calendar: StoredCalendar = await services_of(request).calendars.get(id)
-    return calendar
+resource = Resource[StoredCalendar](
+    router=router,
+    path="/calendars",
+    one="a calendar",
+    many="calendars",
+    store=lambda services: services.calendars,
+    listing=CALENDARS,
+    reads=requires("schedules:read", Within.ANYWHERE),
+    manages=requires("schedules:manage"),
+    item_model=CalendarOut,
+    page_model=CalendarPageOut,
+)
+resource.add_list("List calendars, by name unless `sort` says otherwise.")
+resource.add_show("Return the calendar, with its windows as they were written.")
+resource.add_delete("Delete the calendar. 409 while schedules name it.")
 
 
 @router.post(
@@ -48,34 +56,7 @@ async def create(
     A `blackout` closes them within its windows, an `only` calendar outside of them.
     """
     calendar = await services.calendars.create(draft, idem)
-    return render_created(
-        request, "" if isinstance(calendar, Answer) else f"/calendars/{calendar.id}", calendar
-    )
-
-
-@router.get(
-    "/calendars",
-    dependencies=[requires("schedules:read", Within.ANYWHERE)],
-    summary="List calendars",
-    response_model=CalendarPageOut,
-    responses=PAGED,
-)
-async def list_(
-    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CALENDARS)]
-) -> Response:
-    """List calendars, by name unless `sort` says otherwise."""
-    return render_page(request, await services.calendars.list(page))
-
-
-@router.get(
-    "/calendars/{id}",
-    dependencies=[requires("schedules:read", Within.ANYWHERE)],
-    summary="Get a calendar",
-    response_model=CalendarOut,
-)
-async def show(id: str, request: Request) -> Response:
-    """Return the calendar, with its windows as they were written."""
-    return JSONResponse((await load_calendar(id, request)).data())
+    return render_created(request, "/calendars", calendar)
 
 
 @router.get(
@@ -85,7 +66,7 @@ async def show(id: str, request: Request) -> Response:
     response_model=CalendarCheckOut,
 )
 async def check(
-    calendar: Annotated[StoredCalendar, Depends(load_calendar)],
+    calendar: Annotated[StoredCalendar, Depends(resource.load)],
     services: ServicesDep,
     at: Annotated[
         str | None,
@@ -101,31 +82,19 @@ async def check(
 @put_and_patch(
     router,
     "/calendars/{id}",
-    dependencies=[requires("schedules:manage"), Depends(load_calendar)],
+    dependencies=[requires("schedules:manage"), Depends(resource.load)],
     thing="a calendar",
     response_model=CalendarOut,
 )
 async def replace(
     id: str,
     services: ServicesDep,
-    change: Annotated[Edit[CalendarDraft], edit(CalendarDraft, load_calendar)],
+    change: Annotated[Edit[CalendarDraft], edit(CalendarDraft, resource.load)],
 ) -> Response:
     """Replace the calendar, for due times from now on. 409 for a new name while it is in use."""
     return JSONResponse(
         (await services.calendars.replace(id, change.draft, basis=change.basis)).data()
     )
-
-
-@router.delete(
-    "/calendars/{id}",
-    status_code=204,
-    dependencies=[requires("schedules:manage")],
-    summary="Delete a calendar",
-)
-async def delete(id: str, services: ServicesDep) -> Response:
-    """Delete the calendar. 409 while schedules name it."""
-    await services.calendars.delete(id)
-    return Response(status_code=204)
 
 
 def _read(text: str, zone: ZoneInfo) -> datetime:

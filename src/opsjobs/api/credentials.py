@@ -14,13 +14,12 @@ from opsjobs.api.auth import requires
 from opsjobs.api.http import (
     Idempotent,
     IfMatchOrAny,
-    page_of,
     render_created,
-    render_page,
     render_replayed,
     tag,
 )
 from opsjobs.api.request import ServicesDep, services_of
+from opsjobs.api.resource import Resource
 from opsjobs.api.schemas.credentials import (
     CredentialOut,
     CredentialPageOut,
@@ -29,24 +28,32 @@ from opsjobs.api.schemas.credentials import (
     KeyListOut,
     KeyRotationOut,
 )
-from opsjobs.api.schemas.responses import CREATED, PAGED, REPLAYABLE_VERSION
+from opsjobs.api.schemas.responses import CREATED, REPLAYABLE_VERSION
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.model.credential import BoundTo, CredentialDraft, RotationDraft
 from opsjobs.model.errors import NotFound
 from opsjobs.model.secret import Credential, CredentialType
 from opsjobs.remote.credential_test import run_credential_test
 from opsjobs.store.idempotency import Answer
-from opsjobs.store.paging import PageRequest
 from opsjobs.store.vault import CREDENTIALS, StoredCredential
 
 router = APIRouter(tags=["credentials"])
+resource = Resource[StoredCredential](
+    router=router,
+    path="/credentials",
+    one="a credential",
+    many="credentials",
+    store=lambda services: services.vault,
+    listing=CREDENTIALS,
+    reads=requires("credentials:use"),
+    manages=requires("credentials:manage"),
+    item_model=CredentialOut,
+    page_model=CredentialPageOut,
+)
+resource.add_list("List credentials without their secrets.")
+resource.add_show("Return the credential without its secrets.")
+resource.add_delete("Delete the credential. 409 while targets or actions of jobs use it.")
 keys_router = APIRouter(tags=["keys"])
-
-
-async def load_credential(id: str, request: Request) -> StoredCredential:
-    """The credential; raises NotFound before the body is judged."""
-    credential: StoredCredential = await services_of(request).vault.get(id)
-    return credential
 
 
 def _as_written(
@@ -81,7 +88,7 @@ Changed = Annotated[
     Edit[CredentialDraft],
     edit(
         CredentialDraft,
-        load_credential,
+        resource.load,
         volatile=["last_used_at"],
         adapt=_as_written,
         hidden=_secrets,
@@ -102,42 +109,13 @@ async def create(
 ) -> Response:
     """Seal and store the credential. A key that its passphrase does not open is refused."""
     credential = await services.vault.create(draft, idem)
-    return render_created(
-        request,
-        "" if isinstance(credential, Answer) else f"/credentials/{credential.id}",
-        credential,
-    )
-
-
-@router.get(
-    "/credentials",
-    dependencies=[requires("credentials:use")],
-    summary="List credentials",
-    response_model=CredentialPageOut,
-    responses=PAGED,
-)
-async def list_(
-    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(CREDENTIALS)]
-) -> Response:
-    """List credentials without their secrets."""
-    return render_page(request, await services.vault.list(page))
-
-
-@router.get(
-    "/credentials/{id}",
-    dependencies=[requires("credentials:use")],
-    summary="Get a credential",
-    response_model=CredentialOut,
-)
-async def show(id: str, services: ServicesDep) -> Response:
-    """Return the credential without its secrets."""
-    return JSONResponse((await services.vault.get(id)).data())
+    return render_created(request, "/credentials", credential)
 
 
 @put_and_patch(
     router,
     "/credentials/{id}",
-    dependencies=[requires("credentials:manage"), Depends(load_credential)],
+    dependencies=[requires("credentials:manage"), Depends(resource.load)],
     thing="a credential",
     response_model=CredentialOut,
 )
@@ -151,7 +129,7 @@ async def replace(id: str, services: ServicesDep, change: Changed) -> Response:
 
 @router.post(
     "/credentials/{id}/rotate",
-    dependencies=[requires("credentials:manage"), Depends(load_credential)],
+    dependencies=[requires("credentials:manage"), Depends(resource.load)],
     summary="Rotate a credential",
     response_model=CredentialOut,
     responses=REPLAYABLE_VERSION,
@@ -199,7 +177,7 @@ async def test(id: str, services: ServicesDep) -> Response:
 
 @router.put(
     "/credentials/{id}/bound-to",
-    dependencies=[requires("credentials:manage"), Depends(load_credential)],
+    dependencies=[requires("credentials:manage"), Depends(resource.load)],
     summary="Bind a credential",
     response_model=CredentialOut,
 )
@@ -217,18 +195,6 @@ async def bind(id: str, services: ServicesDep, bound_to: BoundTo) -> Response:
 async def usage(id: str, services: ServicesDep) -> Response:
     """Return the targets that log in with it, and the jobs whose actions name it."""
     return JSONResponse((await services.vault.usage(id)).data())
-
-
-@router.delete(
-    "/credentials/{id}",
-    status_code=204,
-    dependencies=[requires("credentials:manage")],
-    summary="Delete a credential",
-)
-async def delete(id: str, services: ServicesDep) -> Response:
-    """Delete the credential. 409 while targets or actions of jobs use it."""
-    await services.vault.delete(id)
-    return Response(status_code=204)
 
 
 ROTATION_SECONDS = 2.0

@@ -28,7 +28,7 @@ from opsjobs.model.naming import Title
 from opsjobs.store.artifacts import ARTIFACTS
 from opsjobs.store.blobs import Forgotten, TooManyBytes, Written
 from opsjobs.store.files import FILES, Full, StoredFile
-from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.paging import PageRequest
 
 SILENCE_SECONDS_MAX = 60
@@ -122,9 +122,7 @@ async def upload(
         ) from None
     except ClientDisconnect:
         return Response(status_code=400)  # the client is gone, and reads no answer
-    return render_created(
-        request, "" if isinstance(stored, Answer) else f"/files/{stored.id}", stored
-    )
+    return render_created(request, "/files", stored)
 
 
 @router.get(

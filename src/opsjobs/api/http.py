@@ -170,18 +170,20 @@ def _next_link(request: Request, cursor: str) -> str:
 
 
 def render_created(
-    request: Request, path: str, thing: Renderable | Answer, *, etag: int | None = None
+    request: Request, collection: str, thing: Renderable | Answer, *, versioned: bool = False
 ) -> JSONResponse:
-    """Return 201 with the Location of the created object.
+    """Return 201 with the Location of the created object, below the path of its collection.
 
-    For a repeated request, return the answer of the first one.
+    For a repeated request, return the answer of the first one. `versioned`: its version is its
+    ETag.
     """
     if isinstance(thing, Answer):
-        return render_replayed(request, thing)
-    headers = {"Location": build_location(request, path)}
-    if etag is not None:
-        headers["ETag"] = tag(etag)
-    return JSONResponse(thing.data(), 201, headers)
+        return render_replayed(request, thing, etag=versioned)
+    body = thing.data()
+    headers = {"Location": build_location(request, f"{collection}/{body['id']}")}
+    if versioned:
+        headers["ETag"] = tag(body["version"])
+    return JSONResponse(body, 201, headers)
 
 
 def render_replayed(request: Request, answer: Answer, *, etag: bool = False) -> JSONResponse:

@@ -26,7 +26,6 @@ from opsjobs.api.http import (
     page_of,
     render_created,
     render_page,
-    render_replayed,
     tag,
 )
 from opsjobs.api.job_checks import check_limits, check_written, vet
@@ -43,7 +42,6 @@ from opsjobs.model.api_model import Overriding
 from opsjobs.model.errors import Invalid, NotFound
 from opsjobs.model.job import JobBody, JobDraft, LaunchOrder
 from opsjobs.model.naming import Title
-from opsjobs.store.idempotency import Answer
 from opsjobs.store.jobs import JOBS, VERSIONS, StoredJob
 from opsjobs.store.paging import PageRequest
 
@@ -79,9 +77,7 @@ async def create(
     vetted = await vet(request, draft, body)
     by, within = principal_of(request).name, bounds(request, "jobs:create")
     job = await services.jobs.create(draft, by, idem, vetted=vetted, bounds=within)
-    if isinstance(job, Answer):
-        return render_replayed(request, job, etag=True)
-    return render_created(request, f"/jobs/{job.job.id}", job, etag=job.job.version)
+    return render_created(request, "/jobs", job, versioned=True)
 
 
 @router.get(
@@ -270,9 +266,7 @@ async def clone(
     result = await vet(request, copy, draft or CloneDraft())
     by, within = principal_of(request).name, bounds(request, "jobs:create")
     made = await services.jobs.create(copy, by, idem, vetted=result, bounds=within)
-    if isinstance(made, Answer):
-        return render_replayed(request, made, etag=True)
-    return render_created(request, f"/jobs/{made.job.id}", made, etag=made.job.version)
+    return render_created(request, "/jobs", made, versioned=True)
 
 
 @router.post(

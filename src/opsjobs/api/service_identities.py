@@ -10,21 +10,41 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires
 from opsjobs.api.authorization import ReuseName, check_grantable, check_holds, check_reuse_name
-from opsjobs.api.http import Idempotent, page_of, render_created, render_page
-from opsjobs.api.request import ServicesDep, principal_of, services_of
+from opsjobs.api.http import Idempotent, render_created
+from opsjobs.api.request import ServicesDep, principal_of
+from opsjobs.api.resource import Resource
 from opsjobs.api.schemas.access import ServiceOut, ServicePageOut
-from opsjobs.api.schemas.responses import CREATED, PAGED
+from opsjobs.api.schemas.responses import CREATED
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.identity.service_tokens import load_public_key
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.errors import Conflict, FieldError
 from opsjobs.model.grants import Grants
 from opsjobs.model.target import Name
-from opsjobs.store.idempotency import Answer
 from opsjobs.store.identities.services import SERVICES, Service
-from opsjobs.store.paging import PageRequest
 
 router = APIRouter(tags=["access"])
+
+
+def _check_holds(request: Request, service: Service) -> None:
+    check_holds(request, f"The service {service.name}", service.grants)
+
+
+resource = Resource[Service](
+    router=router,
+    path="/services",
+    one="a service",
+    many="services",
+    store=lambda services: services.identities.services,
+    listing=SERVICES,
+    reads=requires("system:admin"),
+    manages=requires("system:admin"),
+    item_model=ServiceOut,
+    page_model=ServicePageOut,
+)
+resource.add_list("List services, by name unless `sort` says otherwise.")
+resource.add_show("Return the service with its public key.")
+resource.add_delete("Delete the service. Its tokens are refused from now on.", check=_check_holds)
 
 
 class ServiceDraft(ApiModel):
@@ -40,12 +60,6 @@ class NewServiceDraft(ServiceDraft):
     """Body of POST /services."""
 
     reuse_name: ReuseName = False
-
-
-async def load_service(id: str, request: Request) -> Service:
-    """The service; raises NotFound before the body is judged."""
-    service: Service = await services_of(request).identities.services.get(id)
-    return service
 
 
 @router.post(
@@ -73,40 +87,13 @@ async def create(
         idem=idem,
         by=principal_of(request),
     )
-    return render_created(
-        request, "" if isinstance(service, Answer) else f"/services/{service.id}", service
-    )
-
-
-@router.get(
-    "/services",
-    dependencies=[requires("system:admin")],
-    summary="List services",
-    response_model=ServicePageOut,
-    responses=PAGED,
-)
-async def list_(
-    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(SERVICES)]
-) -> Response:
-    """List services, by name unless `sort` says otherwise."""
-    return render_page(request, await services.identities.services.list(page))
-
-
-@router.get(
-    "/services/{id}",
-    dependencies=[requires("system:admin")],
-    summary="Get a service",
-    response_model=ServiceOut,
-)
-async def show(id: str, services: ServicesDep) -> Response:
-    """Return the service with its public key."""
-    return JSONResponse((await services.identities.services.get(id)).data())
+    return render_created(request, "/services", service)
 
 
 @put_and_patch(
     router,
     "/services/{id}",
-    dependencies=[requires("system:admin"), Depends(load_service)],
+    dependencies=[requires("system:admin"), Depends(resource.load)],
     thing="a service",
     response_model=ServiceOut,
 )
@@ -114,7 +101,7 @@ async def replace(
     id: str,
     request: Request,
     services: ServicesDep,
-    change: Annotated[Edit[ServiceDraft], edit(ServiceDraft, load_service)],
+    change: Annotated[Edit[ServiceDraft], edit(ServiceDraft, resource.load)],
 ) -> Response:
     """Replace the key and the grants, effective at once. `name` cannot change.
 
@@ -122,7 +109,7 @@ async def replace(
     """
     draft = change.draft
     before = await services.identities.services.get(id)
-    check_holds(request, f"The service {before.name}", before.grants)
+    _check_holds(request, before)
     if draft.name != before.name:
         detail = (
             f"A service's name cannot change: it is {before.name}. "
@@ -137,17 +124,3 @@ async def replace(
         id, draft.public_key, kept, disabled=draft.disabled, basis=change.basis, by=by
     )
     return JSONResponse(changed.data())
-
-
-@router.delete(
-    "/services/{id}",
-    status_code=204,
-    dependencies=[requires("system:admin")],
-    summary="Delete a service",
-)
-async def delete(id: str, request: Request, services: ServicesDep) -> Response:
-    """Delete the service. Its tokens are refused from now on."""
-    gone = await services.identities.services.get(id)
-    check_holds(request, f"The service {gone.name}", gone.grants)
-    await services.identities.services.delete(id)
-    return Response(status_code=204)

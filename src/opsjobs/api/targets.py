@@ -83,9 +83,7 @@ async def create(
     """Create a target. Naming a credential or a jump host needs `credentials:use`, too."""
     _check_credential(request, draft)
     target = await services.inventory.create(draft, idem, bounds=bounds(request))
-    return render_created(
-        request, "" if isinstance(target, Answer) else f"/targets/{target.target.id}", target
-    )
+    return render_created(request, "/targets", target)
 
 
 @router.post(

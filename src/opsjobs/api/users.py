@@ -10,10 +10,11 @@ from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import requires, requires_a_token
 from opsjobs.api.authorization import ReuseName, check_grantable, check_holds, check_reuse_name
-from opsjobs.api.http import Idempotent, page_of, render_created, render_page
-from opsjobs.api.request import ServicesDep, principal_of, services_of, token_of
+from opsjobs.api.http import Idempotent, render_created
+from opsjobs.api.request import ServicesDep, principal_of, token_of
+from opsjobs.api.resource import Resource
 from opsjobs.api.schemas.access import MeOut, TokensOut, UserOut, UserPageOut
-from opsjobs.api.schemas.responses import CREATED, PAGED
+from opsjobs.api.schemas.responses import CREATED
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.identity.passwords import CHARACTERS_MAX, check_new
 from opsjobs.model.api_model import ApiModel
@@ -21,12 +22,38 @@ from opsjobs.model.errors import Conflict, FieldError, Forbidden
 from opsjobs.model.grants import GrantDraft, Grants, kept_of
 from opsjobs.model.naming import Composed
 from opsjobs.model.target import Name
-from opsjobs.store.idempotency import Answer
 from opsjobs.store.identities.sessions import REFRESH_CHARACTERS_MAX
 from opsjobs.store.identities.users import USERS, User
-from opsjobs.store.paging import PageRequest
 
 router = APIRouter(tags=["access"])
+
+
+def _check_holds(request: Request, user: User) -> None:
+    """Raise Forbidden if the user holds more than the caller.
+
+    Otherwise the caller could take over a stronger user by setting a new password.
+    """
+    check_holds(request, f"The user {user.name}", user.grants)
+
+
+resource = Resource[User](
+    router=router,
+    path="/users",
+    one="a user",
+    many="users",
+    store=lambda services: services.identities.users,
+    listing=USERS,
+    reads=requires("system:admin"),
+    manages=requires("system:admin"),
+    item_model=UserOut,
+    page_model=UserPageOut,
+)
+resource.add_list("List users, by name unless `sort` says otherwise.")
+resource.add_show("Return the user, without the password or its hash.")
+resource.add_delete(
+    "Delete the user with all logins and API keys. 409 for the last administrator.",
+    check=_check_holds,
+)
 
 Password = Annotated[SecretStr, Field(min_length=1, max_length=CHARACTERS_MAX)]
 
@@ -53,12 +80,6 @@ class ChangedUser(ApiModel):
     disabled: bool = False
 
 
-async def load_user(id: str, request: Request) -> User:
-    """The user; raises NotFound before the body is judged."""
-    user: User = await services_of(request).identities.users.get(id)
-    return user
-
-
 @router.post(
     "/users",
     status_code=201,
@@ -83,38 +104,13 @@ async def create(
         reuse_name=draft.reuse_name,
         idem=idem,
     )
-    return render_created(request, "" if isinstance(user, Answer) else f"/users/{user.id}", user)
-
-
-@router.get(
-    "/users",
-    dependencies=[requires("system:admin")],
-    summary="List users",
-    response_model=UserPageOut,
-    responses=PAGED,
-)
-async def list_(
-    request: Request, services: ServicesDep, page: Annotated[PageRequest, page_of(USERS)]
-) -> Response:
-    """List users, by name unless `sort` says otherwise."""
-    return render_page(request, await services.identities.users.list(page))
-
-
-@router.get(
-    "/users/{id}",
-    dependencies=[requires("system:admin")],
-    summary="Get a user",
-    response_model=UserOut,
-)
-async def show(id: str, services: ServicesDep) -> Response:
-    """Return the user, without the password or its hash."""
-    return JSONResponse((await services.identities.users.get(id)).data())
+    return render_created(request, "/users", user)
 
 
 @put_and_patch(
     router,
     "/users/{id}",
-    dependencies=[requires("system:admin"), Depends(load_user)],
+    dependencies=[requires("system:admin"), Depends(resource.load)],
     thing="a user",
     response_model=UserOut,
 )
@@ -122,14 +118,16 @@ async def replace(
     id: str,
     request: Request,
     services: ServicesDep,
-    change: Annotated[Edit[ChangedUser], edit(ChangedUser, load_user, volatile=["last_login_at"])],
+    change: Annotated[
+        Edit[ChangedUser], edit(ChangedUser, resource.load, volatile=["last_login_at"])
+    ],
 ) -> Response:
     """Replace the user's grants, effective at once for issued tokens, too.
 
     A new password, or `disabled`, ends all logins.
     """
     draft = change.draft
-    before = await _weaker(request, id)
+    before = await _load_weaker(request, id)
     if draft.name != before.name:
         detail = (
             f"A user's name cannot change: it is {before.name}. "
@@ -162,7 +160,7 @@ async def replace(
 )
 async def disable(id: str, request: Request, services: ServicesDep) -> Response:
     """Disable the user: logins end at once, and API keys are refused until it is enabled."""
-    await _weaker(request, id)
+    await _load_weaker(request, id)
     return JSONResponse(
         (await services.identities.users.change(id, "user.disabled", disabled=True)).data()
     )
@@ -176,29 +174,15 @@ async def disable(id: str, request: Request, services: ServicesDep) -> Response:
 )
 async def enable(id: str, request: Request, services: ServicesDep) -> Response:
     """Allow the user to log in again, and accept the API keys again."""
-    await _weaker(request, id)
+    await _load_weaker(request, id)
     return JSONResponse(
         (await services.identities.users.change(id, "user.enabled", disabled=False)).data()
     )
 
 
-@router.delete(
-    "/users/{id}", status_code=204, dependencies=[requires("system:admin")], summary="Delete a user"
-)
-async def delete(id: str, request: Request, services: ServicesDep) -> Response:
-    """Delete the user with all logins and API keys. 409 for the last administrator."""
-    await _weaker(request, id)
-    await services.identities.users.delete(id)
-    return Response(status_code=204)
-
-
-async def _weaker(request: Request, id: str) -> User:
-    """Return a user who holds no more than the caller. Raises Forbidden, NotFound.
-
-    Otherwise the caller could take over a stronger user by setting a new password.
-    """
-    user: User = await services_of(request).identities.users.get(id)
-    check_holds(request, f"The user {user.name}", user.grants)
+async def _load_weaker(request: Request, id: str) -> User:
+    user = await resource.load(id, request)
+    _check_holds(request, user)
     return user
 
 
