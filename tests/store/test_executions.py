@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from kit.story import Story, target
+from opsjobs.api.execution_answers import render_result, render_result_group
 from opsjobs.model.errors import Invalid, NotFound
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus, TriggeredBy
 from opsjobs.store.executions import Executions
@@ -167,7 +168,7 @@ async def test_results_hold_the_beginning_of_what_was_written(database: Database
         RunStatus.SUCCEEDED,
     )
     assert first.stdout.head == big[:65_536]
-    told = first.data()
+    told = render_result(first)
     assert (
         told["stdout_bytes"],
         told["stdout_truncated"],
@@ -180,13 +181,17 @@ async def test_results_hold_the_beginning_of_what_was_written(database: Database
         False,
     )
     assert "\ufffd" in told["stdout"]
-    assert (second.data()["stdout"], second.data()["stdout_truncated"], second.command) == (
+    assert (
+        render_result(second)["stdout"],
+        render_result(second)["stdout_truncated"],
+        second.command,
+    ) == (
         "web-1\n",
         False,
         "hostname",
     )
     assert second.target.name == "web-1"
-    assert second.data()["duration_ms"] >= 0
+    assert render_result(second)["duration_ms"] >= 0
 
 
 async def test_a_result_stops_at_the_first_gap(database: Database) -> None:
@@ -208,7 +213,7 @@ async def test_a_character_cut_by_the_limit_is_left_out(database: Database) -> N
     execution = await story.live()
     await story.write("web-1", b"x" + "ä€😀".encode() * 10_000)
     (result,) = (await Executions(database).results(execution, FIRST)).items
-    assert "\ufffd" not in result.data()["stdout"]
+    assert "\ufffd" not in render_result(result)["stdout"]
     assert len(result.stdout.text.encode()) >= 65_533
 
 
@@ -263,7 +268,7 @@ async def test_groups_see_the_chunks_as_one_output_and_the_length_beyond_64_kib(
         await story.finish(name)
     page = await Executions(database).groups(await story.now(), FIRST)
     assert [[t.name for t in g.targets] for g in page.items] == [["web-1", "web-2"], ["web-3"]]
-    assert page.items[0].data()["stdout_truncated"]
+    assert render_result_group(page.items[0])["stdout_truncated"]
 
 
 async def test_groups_can_compare_one_action(database: Database) -> None:

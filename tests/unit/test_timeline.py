@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from opsjobs.api.execution_answers import render_phase
 from opsjobs.model.execution import RunStatus, WaitingFor
 from opsjobs.model.run_views import TargetName, TargetRun
 from opsjobs.model.timeline import Acted, timeline
@@ -36,7 +37,7 @@ ENDED = replace(RUNNING, status=RunStatus.SUCCEEDED, finished_at=at(9))
 
 
 def told(run: TargetRun, *acted: Acted) -> list[tuple[str, str | None, int | None]]:
-    phases = [stretch.data() for stretch in timeline(LAUNCHED, run, acted)]
+    phases = [render_phase(phase) for phase in timeline(LAUNCHED, run, acted)]
     return [(phase["phase"], phase["action"], phase["duration_ms"]) for phase in phases]
 
 

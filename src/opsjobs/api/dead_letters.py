@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import replace as but
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.auth import Within, check, requires
 from opsjobs.api.authorization import bounds, check_override, reach, requester
+from opsjobs.api.execution_answers import add_links
 from opsjobs.api.http import Idempotent, page_of, render_page, render_replayed
 from opsjobs.api.request import ServicesDep, principal_of
 from opsjobs.api.schemas.approvals import DeadLetterPageOut, DiscardedLettersOut, RevivedOut
@@ -43,7 +45,7 @@ async def list_(
     The newest come first unless `sort` says otherwise.
     """
     if since is not None:
-        page = replace(page, filters={**page.filters, "at_after": [since.isoformat()]})
+        page = but(page, filters={**page.filters, "at_after": [since.isoformat()]})
     return render_page(request, await services.dead_letters.list(page, reach(request)))
 
 
@@ -76,9 +78,9 @@ async def revive(
             **await requester(request),
         )
         if isinstance(revived, Answer):
-            return render_replayed(request, revived)
+            return render_replayed(request, but(revived, body=_add_links(revived.body)))
         made = len(revived.executions)
-        return JSONResponse(revived.data(), 202)
+        return JSONResponse(_add_links(revived.data()), 202)
     finally:
         quota.give_back(caller, room - made)
 
@@ -94,3 +96,7 @@ async def discard(request: Request, services: ServicesDep, draft: DiscardDraft) 
     by = principal_of(request).name
     discarded = await services.dead_letters.discard(draft, by=by, reach=reach(request))
     return JSONResponse({"discarded": list(discarded)})
+
+
+def _add_links(revived: Mapping[str, Any]) -> dict[str, Any]:
+    return {**revived, "executions": [add_links(one) for one in revived["executions"]]}

@@ -22,6 +22,12 @@ from opsjobs.api.authorization import (
     read_execution,
     requester,
 )
+from opsjobs.api.execution_answers import (
+    render_execution,
+    render_phase,
+    render_result,
+    render_result_group,
+)
 from opsjobs.api.http import Idempotent, page_of, render_page
 from opsjobs.api.job_checks import check_written
 from opsjobs.api.launches import (
@@ -145,7 +151,9 @@ async def list_(
 
     The newest come first unless `sort` says otherwise.
     """
-    return render_page(request, await services.executions.list(page, reach(request)))
+    return render_page(
+        request, await services.executions.list(page, reach(request)), render_execution
+    )
 
 
 @router.get(
@@ -166,7 +174,9 @@ async def of_job(
     The newest come first unless `sort` says otherwise.
     """
     only = replace(page, filters={**page.filters, "job_id": [str(stored.job.id)]})
-    return render_page(request, await services.executions.list(only, reach(request)))
+    return render_page(
+        request, await services.executions.list(only, reach(request)), render_execution
+    )
 
 
 @router.get(
@@ -181,7 +191,7 @@ async def show(services: ServicesDep, execution: ExecutionDep) -> Response:
     `status` is `cancelling` or `paused` while such a request is pending; `waiting_on` says what
     blocks it.
     """
-    return JSONResponse((await services.executions.with_waiting_reason(execution)).data())
+    return JSONResponse(render_execution(await services.executions.with_waiting_reason(execution)))
 
 
 @router.get(
@@ -222,7 +232,7 @@ async def results(
     Each has the first 64 KiB of stdout and stderr; the log has every byte. A page ends early if
     its output would exceed 8 MiB.
     """
-    return render_page(request, await services.executions.results(execution, page))
+    return render_page(request, await services.executions.results(execution, page), render_result)
 
 
 @router.get(
@@ -244,7 +254,11 @@ async def groups(
     Results are identical if status, exit code, error and output (the first 64 KiB, and the
     length) are the same; of targets that did not succeed, the first 64 KiB of stderr, too.
     """
-    return render_page(request, await services.executions.groups(execution, page, action=action))
+    return render_page(
+        request,
+        await services.executions.groups(execution, page, action=action),
+        render_result_group,
+    )
 
 
 @router.get(
@@ -261,7 +275,9 @@ async def timeline(
     page: Annotated[PageRequest, page_of(RUNS)],
 ) -> Response:
     """List the phases of each target in order, a page of targets at a time."""
-    return render_page(request, await services.executions.timeline(execution, page), name="phases")
+    return render_page(
+        request, await services.executions.timeline(execution, page), render_phase, name="phases"
+    )
 
 
 @router.post(
@@ -286,7 +302,7 @@ async def cancel(
     )
     # Only to be quick: workers read the flag from the ledger with their next renewal, too.
     services.bus.publish(CONTROL, json.dumps({"cancel": execution.id}).encode())
-    return JSONResponse((await read_execution(request, execution.id)).data(), 202)
+    return JSONResponse(render_execution(await read_execution(request, execution.id)), 202)
 
 
 @router.post(
@@ -308,7 +324,7 @@ async def pause(
     await services.ledger.pause(
         execution.id, by=principal_of(request).name, reason=draft.reason if draft else None
     )
-    return JSONResponse((await read_execution(request, execution.id)).data())
+    return JSONResponse(render_execution(await read_execution(request, execution.id)))
 
 
 @router.post(
@@ -332,7 +348,7 @@ async def resume(request: Request, services: ServicesDep, execution: ExecutionDe
         else None
     )
     return JSONResponse(
-        {**(await read_execution(request, execution.id)).data(), "accepted": accepted}
+        {**render_execution(await read_execution(request, execution.id)), "accepted": accepted}
     )
 
 

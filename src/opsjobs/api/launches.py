@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace as but
 from typing import Annotated, Any
 
 from fastapi import Header, Request
@@ -10,6 +11,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api.authorization import read_execution, requester
+from opsjobs.api.execution_answers import add_links, render_execution
 from opsjobs.api.http import render_replayed
 from opsjobs.api.quotas import check_open
 from opsjobs.api.request import build_location, services_of, triggered_by
@@ -88,7 +90,8 @@ async def render_launch(request: Request, launched: Launched, prefer: str | None
     If the caller prefers to wait: 200 once the execution has ended.
     """
     if launched.replayed is not None:
-        return render_replayed(request, launched.replayed)
+        first = launched.replayed
+        return render_replayed(request, but(first, body=add_links(first.body)))
     assert launched.execution is not None
     return await _answer(request, launched.execution, _seconds_to_wait(prefer))
 
@@ -99,7 +102,9 @@ async def _answer(request: Request, execution: Execution, wait_seconds: int) -> 
         headers["Preference-Applied"] = f"wait={wait_seconds}"
         await request.app.state.followers.await_end(execution, wait_seconds)
         execution = await read_execution(request, execution.id)
-    return JSONResponse(execution.data(), 200 if execution.status.final else 202, headers)
+    return JSONResponse(
+        render_execution(execution), 200 if execution.status.final else 202, headers
+    )
 
 
 def _seconds_to_wait(prefer: str | None) -> int:

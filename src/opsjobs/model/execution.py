@@ -252,9 +252,8 @@ class Execution:
     judgement: Mapping[str, Any] | None = None
 
     def data(self) -> dict[str, Any]:
-        """Return the body of GET /executions/{id}, which is also the `data` of its events."""
+        """Return the `data` of its events; answers of the API have links, too."""
         ended = self.finished_at - self.created_at if self.finished_at else None
-        path = f"/executions/{self.id}"
         return {
             "id": self.id,
             "uuid": self.uuid,
@@ -284,15 +283,6 @@ class Execution:
             "findings": list(self.judgement["findings"]) if self.judgement is not None else [],
             "parent": self.parent,
             "retries": list(self.retries),
-            "links": {
-                "self": path,
-                "events": f"{path}/events",
-                "targets": f"{path}/targets",
-                "results": f"{path}/results",
-                "log": f"{path}/log",
-                "cancel": f"{path}/cancel",
-                "job": f"/jobs/{self.job_id}" if self.job_id is not None else None,
-            },
         }
 
 

@@ -101,14 +101,6 @@ class Captured:
         head = _whole_characters(self.head) if self.truncated else self.head
         return head.decode("utf-8", "replace")
 
-    def data(self, stream: str) -> dict[str, Any]:
-        """Return `{stdout, stdout_truncated, stdout_bytes}` for the stream stdout."""
-        return {
-            stream: self.text,
-            f"{stream}_truncated": self.truncated,
-            f"{stream}_bytes": self.total_bytes,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -135,30 +127,6 @@ class Result:
     cancel_proof: str | None = None
     inherited_from: int | None = None
 
-    def data(self) -> dict[str, Any]:
-        """Return an item of GET /executions/{id}/results."""
-        took = self.finished_at - self.started_at if self.finished_at and self.started_at else None
-        return {
-            "id": self.id,
-            "execution_id": self.execution_id,
-            "target_run": self.target_run,
-            "target": self.target.data(),
-            "action_key": self.action_key,
-            "attempt": self.attempt,
-            "status": self.status.value,
-            "exit_code": self.exit_code,
-            **self.stdout.data("stdout"),
-            **self.stderr.data("stderr"),
-            "error": _error(self.error),
-            "started_at": moment(self.started_at),
-            "finished_at": moment(self.finished_at),
-            "duration_ms": round(took.total_seconds() * 1000) if took is not None else None,
-            "command": self.command,
-            "worker": self.worker,
-            "cancel_proof": self.cancel_proof,
-            "inherited_from": self.inherited_from,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class ResultGroup:
@@ -173,19 +141,6 @@ class ResultGroup:
     targets: Sequence[TargetName]
     error_code: str | None = None
     stderr: bytes = b""
-
-    def data(self) -> dict[str, Any]:
-        """Return an item of GET /executions/{id}/groups."""
-        return {
-            "digest": self.digest,
-            "exit_code": self.exit_code,
-            "status": self.status.value,
-            "error_code": self.error_code,
-            **self.stdout.data("stdout"),
-            "stderr": self.stderr.decode("utf-8", "replace"),
-            "count": len(self.targets),
-            "targets": [t.data() for t in self.targets],
-        }
 
 
 LAST_LINE_CHARACTERS = 200

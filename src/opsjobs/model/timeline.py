@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
-from opsjobs.model.execution import RunStatus, WaitingFor, moment
+from opsjobs.model.execution import RunStatus, WaitingFor
 from opsjobs.model.run_views import TargetRun
 
 
@@ -54,23 +53,6 @@ class Stretch:
     finished_at: datetime | None
     action: str | None = None
     attempt: int = 1
-
-    def data(self) -> dict[str, Any]:
-        """Return an item of GET /executions/{id}/timeline."""
-        took = (
-            None
-            if self.finished_at is None
-            else max((self.finished_at - self.started_at).total_seconds(), 0.0)
-        )
-        return {
-            "target_run": self.run.id,
-            "target": self.run.target.data(),
-            "action": self.action,
-            "attempt": self.attempt,
-            "phase": self.phase.value,
-            "started_at": moment(self.started_at),
-            "duration_ms": None if took is None else round(took * 1_000),
-        }
 
 
 def timeline(launched_at: datetime, run: TargetRun, acted: Sequence[Acted]) -> list[Stretch]:
