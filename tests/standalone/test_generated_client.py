@@ -1,0 +1,48 @@
+"""A client that is generated from our own OpenAPI document runs a job.
+
+It needs openapi-python-client in the PATH (`pip install openapi-python-client ruff`, best in an
+environment of its own), and is skipped without it.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from docs.pages import ROOT
+from kit.servers import memory, open_folder
+from kit.service import Up, up
+
+GENERATOR = shutil.which("openapi-python-client")
+PROGRAM = Path(__file__).with_name("generated_client.py")
+
+pytestmark = pytest.mark.skipif(GENERATOR is None, reason="needs openapi-python-client")
+
+
+@pytest.fixture
+def service() -> Iterator[Up]:
+    with open_folder(memory()) as found, up(found / "data", "--lab", "1") as running:
+        yield running
+
+
+def test_a_generated_client_runs_a_job_and_reads_its_results(service: Up, tmp_path: Path) -> None:
+    assert GENERATOR is not None
+    url = next(m[0] for line in service.said if (m := re.search(r"http://[\d.:]+", line)))
+    config = tmp_path / "client.yaml"
+    page = (ROOT / "docs/reference/api.md").read_text()
+    config.write_text(re.search(r"`client.yaml` is `([^`]+)`", page)[1])
+    done = subprocess.run(
+        [GENERATOR, "generate", "--url", f"{url}/openapi.json", "--config", config, "--output-path", tmp_path / "client"],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert "WARNING" not in done.stdout + done.stderr
+    ran = subprocess.run(
+        [Path(GENERATOR).with_name("python"), PROGRAM, f"{url}/api/v1", (service.data / "admin-token").read_text().strip()],
+        env={"PYTHONPATH": str(tmp_path / "client")}, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "completed lab-1 0 hello\n", "")
