@@ -155,3 +155,15 @@ async def test_an_answer_that_is_not_as_described_fails_a_test(
     else:
         with pytest.raises(AssertionError, match=why):
             await description.check(answer)
+
+
+def test_a_body_that_may_be_left_out_is_described_without_null(document: Any) -> None:
+    bodies = {
+        name: operation["requestBody"]
+        for name, operation in operations(document)
+        if "requestBody" in operation
+    }
+    optional = {name for name, body in bodies.items() if not body.get("required")}
+    assert {"POST /jobs/{id}/execute", "POST /executions/{id}/cancel"} <= optional
+    for name, body in bodies.items():
+        assert {"type": "null"} not in list(schemas(body)), name

@@ -119,6 +119,7 @@ def _schema(app: FastAPI) -> dict[str, Any]:
             operation["responses"].pop("422", None)
             operation["responses"] |= {"4XX": _REFUSED, "5XX": _REFUSED}
             _require_parameters(operation)
+            _describe_optional_body(operation)
             if method == "patch":
                 operation["requestBody"]["content"] = {_PATCH_TYPE: {"schema": _PATCH_REF}}
             if path in OPEN_DOORS:
@@ -143,6 +144,17 @@ def _require_parameters(operation: Mapping[str, Any]) -> None:
     for parameter in operation.get("parameters", ()):
         if parameter["schema"].pop(REQUIRED, False):
             parameter["required"] = True
+
+
+def _describe_optional_body(operation: Mapping[str, Any]) -> None:
+    """Describe a body that may be left out as just that.
+
+    FastAPI adds null as an alternative, and generated clients then have no way to leave it out.
+    """
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        match content["schema"]:
+            case {"anyOf": [{"$ref": reference}, {"type": "null"}]}:
+                content["schema"] = {"$ref": reference}
 
 
 def _with_plain_names(schema: dict[str, Any]) -> dict[str, Any]:
