@@ -216,6 +216,31 @@ def test_every_command_has_a_section_with_its_options() -> None:
         assert table == expected, f"the options of `{name}` in docs/reference/cli.md"
 
 
+def described(parameter: Any) -> str:
+    """The help of an option or an argument, with its choices and its default."""
+    text = " ".join((parameter.help or "").split())
+    choices = [str(c) for c in parameter.type_descriptor.choices or ()]
+    named = len(choices) > 8 or parameter.metavar or all(c in text for c in choices)
+    if choices and not named:
+        listed = ", ".join(f"`{c}`" for c in choices[:-1])
+        text = f"{text.rstrip('.')}: {listed} or `{choices[-1]}`."
+    default = parameter.default
+    untold = default in (None, False, 0, "") or {"--limit", "--output"} & {*parameter.opts}
+    return text if untold or "default" in text else f"{text} Default: `{default}`."
+
+
+def test_every_option_is_described_as_its_help_does() -> None:
+    wrong = []
+    for name, found in leaves(typer.main.get_command(command)):
+        lines = section("docs/reference/cli.md", f"### `{name}`").splitlines()
+        rows_ = [line for line in lines if line.startswith("| `")]
+        for parameter, row in zip(found.params, rows_, strict=True):
+            text = row[row.index(" | ", 2) + 3 :].removesuffix(" |").replace("`", "")
+            if text != described(parameter).replace("`", ""):
+                wrong.append(f"{name}: {row}")
+    assert wrong == []
+
+
 def test_every_exit_code_is_documented() -> None:
     assert {int(row[0]) for row in rows("docs/reference/cli.md") if row[0].isdigit()} == {
         int(code) for code in ExitCode

@@ -33,11 +33,13 @@ class _All(Commands):
             "status", "status", "Show the state of the service: components, workers, queues."
         ),
         "api": LazyCommand("server_commands", "api", "Serve the HTTP API."),
-        "worker": LazyCommand("server_commands", "worker", "Run jobs on targets."),
+        "worker": LazyCommand(
+            "server_commands", "worker", "Run a worker, which executes jobs on targets."
+        ),
         "scheduler": LazyCommand(
             "server_commands",
             "scheduler",
-            "Run the scheduler: fire due schedules, recover orphaned runs, publish events.",
+            "Run the scheduler: fire due schedules, recover orphans.",
         ),
         "jobs": LazyCommand(
             "jobs", "app", "Jobs: list, show, run, validate, export and apply them."
@@ -55,7 +57,7 @@ class _All(Commands):
         "dead-letters": LazyCommand(
             "dead_letters",
             "app",
-            "Dead letters: runs that ended lost or dead, to be revived or discarded.",
+            "Dead letters: runs that ended lost or dead.",
         ),
         "approvals": LazyCommand(
             "approvals", "app", "Approvals: list, show, approve and reject them."
@@ -72,12 +74,12 @@ class _All(Commands):
             "target_access", "circuits", "Circuits: logins that are paused after repeated failures."
         ),
         "credentials": LazyCommand(
-            "credentials", "app", "Credentials: logins and secrets of jobs; secrets are write-only."
+            "credentials", "app", "Credentials: logins, and secrets of jobs."
         ),
         "keys": LazyCommand(
             "keys",
             "app",
-            "Encryption keys: list, create, rotate and drop the keys of ENCRYPTION_KEYS.",
+            "Encryption keys: list, create, rotate and drop them.",
         ),
         "tokens": LazyCommand("principals", "tokens", "Tokens: create, list and revoke API keys."),
         "users": LazyCommand(
@@ -120,8 +122,8 @@ def root(
 ) -> None:
     """Run jobs on many machines, agentless, over SSH.
 
-    Try it: `opsjobs demo`. Stay: `opsjobs up --lab 12`, and in another terminal `opsjobs run
-    'hostname' -l lab=true`.
+    To try it: `opsjobs demo`. To keep it: `opsjobs up --lab 12`, and in another terminal `opsjobs
+    run 'hostname' -l lab=true`.
     """
 
 

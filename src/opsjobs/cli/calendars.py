@@ -96,10 +96,10 @@ def add(
         typer.Option(metavar="TIME", help="End of the window, exclusive: 06:00 or 'mon 06:00'."),
     ] = None,
     since: Annotated[
-        str | None, typer.Option("--from", metavar="MOMENT", help="Start of a single period.")
+        str | None, typer.Option("--from", metavar="TIME", help="Start of a single period.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="MOMENT", help="End of a single period.")
+        str | None, typer.Option("--until", metavar="TIME", help="End of a single period.")
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace an existing calendar of this name.")
@@ -181,7 +181,7 @@ def check(
         str | None,
         typer.Option(
             "--at",
-            metavar="MOMENT",
+            metavar="TIME",
             help="Check this time instead of now; without an offset, in the calendar's zone.",
         ),
     ] = None,

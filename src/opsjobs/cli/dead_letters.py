@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 
 Letters = Annotated[
-    list[int] | None, typer.Argument(metavar="[LETTER…]", help="Ids, as `list` prints them.", min=1)
+    list[int] | None, typer.Argument(metavar="LETTER", help="Ids, as `list` prints them.", min=1)
 ]
 All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 

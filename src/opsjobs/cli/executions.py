@@ -113,7 +113,7 @@ def _select_columns(runs: Sequence[Mapping[str, Any]], form: Form) -> Sequence[C
 
 @app.command("list")
 def list_executions(
-    job: Annotated[str | None, typer.Option(help="Only those of this job.")] = None,
+    job: Annotated[str | None, typer.Option(help="Only those of this job, by name or id.")] = None,
     status: Annotated[
         ExecutionStatus | None, typer.Option(help="Only those with this status.")
     ] = None,

@@ -136,7 +136,7 @@ def download(
 
 @app.command()
 def rm(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Ids or uuids.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Ids or uuids.")],
 ) -> None:
     """Remove files. Copies on targets stay."""
     with connect() as client:

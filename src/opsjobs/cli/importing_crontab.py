@@ -61,7 +61,7 @@ def import_crontab(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE…", help="Crontabs; - is standard input, such as from `crontab -l`."
+            metavar="FILE", help="Crontabs; - is standard input, such as from `crontab -l`."
         ),
     ],
     *,

@@ -105,7 +105,12 @@ def import_targets(
             "--with-keys", help="Store the private keys that the file names, and log in with them."
         ),
     ] = False,
-    group: options.Groups = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-g", "--group", metavar="GROUP[,GROUP]", help="Groups that all of them belong to."
+        ),
+    ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option("--label", metavar="KEY=VALUE", help="A label for all targets."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -141,20 +141,22 @@ def plan(files: Files, *, output: options.Output = Form.TABLE) -> None:
 @app.command()
 def export(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[JOB]...", help="Jobs to export (default: all).")
+        list[str] | None, typer.Argument(metavar="JOB", help="Jobs to export (default: all).")
     ] = None,
     *,
     tags: Annotated[
         list[str] | None,
         typer.Option("--tag", metavar="TAG", help="Only those with this tag. May be repeated."),
     ] = None,
-    output: Annotated[Form, typer.Option("-o", "--output", help="yaml or json.")] = Form.YAML,
+    output: Annotated[
+        Literal["yaml", "json"], typer.Option("-o", "--output", help="Output format.")
+    ] = "yaml",
 ) -> None:
     """Write jobs for `jobs apply`, without fields that have their default."""
     with connect() as client:
         ids = [client.by_name("job", name)["name"] for name in names or ()]
         found = client.get("/jobs/export", name=ids or None, tag=tags or None)["jobs"]
-    if output is Form.JSON:
+    if output == "json":
         show_one({"jobs": found}, Form.JSON)
     else:
         yaml_documents.write(found)

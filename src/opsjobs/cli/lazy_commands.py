@@ -69,13 +69,21 @@ class Commands(TyperGroup):
         if entry is None:
             return None
         found = getattr(load_module(f"opsjobs.cli.{entry.module}"), entry.name)
+        command: Any
         if isinstance(found, typer.Typer):
-            info = TyperInfo(found, name=cmd_name)
-            return get_group_from_info(
-                info, pretty_exceptions_short=True, suggest_commands=True, rich_markup_mode=None
+            command = get_group_from_info(
+                TyperInfo(found, name=cmd_name),
+                pretty_exceptions_short=True,
+                suggest_commands=True,
+                rich_markup_mode=None,
             )
-        command = CommandInfo(cmd_name, callback=found, no_args_is_help=entry.bare)
-        return get_command_from_info(command, pretty_exceptions_short=True, rich_markup_mode=None)
+        else:
+            info = CommandInfo(cmd_name, callback=found, no_args_is_help=entry.bare)
+            command = get_command_from_info(
+                info, pretty_exceptions_short=True, rich_markup_mode=None
+            )
+        _name_values(command)
+        return command
 
     def format_commands(  # type: ignore[override]  # its Context
         self, _: typer.Context, formatter: Any
@@ -86,6 +94,17 @@ class Commands(TyperGroup):
             formatter.write_dl(
                 [(name, _cut(entry.help, room)) for name, entry in self.entries.items()]
             )
+
+
+def _name_values(command: Any) -> None:
+    """Have the help show what a value is, such as `--zone ZONE`, not its type in Python."""
+    for inner in getattr(command, "commands", {}).values():
+        _name_values(inner)
+    for parameter in command.params:
+        value = parameter.type_descriptor
+        if parameter.metavar is None and not value.is_choice and value.annotation is not bool:
+            name = max(parameter.opts, key=len).lstrip("-").replace("-", "_").upper()
+            parameter.metavar = "N" if value.annotation is int else name
 
 
 def _cut(words: str, room: int) -> str:

@@ -35,9 +35,7 @@ class Noun:
     @property
     def arguments(self) -> Any:
         """The type of the argument that names several of them."""
-        return Annotated[
-            list[str], typer.Argument(metavar=f"{self.name.upper()}…", help=self.refs_help)
-        ]
+        return Annotated[list[str], typer.Argument(metavar=self.name.upper(), help=self.refs_help)]
 
     def find(self, client: Client, ref: str) -> Json:
         """Return the one with this id, uuid or name. Raises RequestRefused (404)."""

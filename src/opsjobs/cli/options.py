@@ -16,7 +16,7 @@ from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.render import Form, plain, tell
 from opsjobs.model.units import parse_duration
 
-Output = Annotated[Form, typer.Option("-o", "--output", help="How to print it.")]
+Output = Annotated[Form, typer.Option("-o", "--output", help="Output format.")]
 
 
 class _Chosen(int):

@@ -145,7 +145,7 @@ def set_roles(user: User, role: Roles = None) -> None:
 @users.command("passwd")
 def change_password(
     user: Annotated[
-        str | None, typer.Argument(metavar="[USER]", help="The user (default: yourself).")
+        str | None, typer.Argument(metavar="USER", help="The user (default: yourself).")
     ] = None,
 ) -> None:
     """Change a password; all logins of that user end.

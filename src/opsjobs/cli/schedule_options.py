@@ -44,7 +44,7 @@ class ScheduleTiming:
     at: Annotated[
         str | None,
         typer.Option(
-            metavar="MOMENT", help="Once, at 2026-12-01T09:00; with an offset or --timezone."
+            metavar="TIME", help="Once, at 2026-12-01T09:00; with an offset or --timezone."
         ),
     ] = None
     every: Annotated[
@@ -70,7 +70,7 @@ class ScheduleTiming:
     ] = None
     anchor: Annotated[
         str | None,
-        typer.Option(metavar="MOMENT", help="With an interval: the time from which it is counted."),
+        typer.Option(metavar="TIME", help="With an interval: the time from which it is counted."),
     ] = None
     timezone: Annotated[
         str | None,
@@ -97,11 +97,11 @@ class ScheduleTiming:
     ] = None
     start: Annotated[
         str | None,
-        typer.Option(metavar="MOMENT", help="Do not fire before this time; `none` removes it."),
+        typer.Option(metavar="TIME", help="Do not fire before this time; `none` removes it."),
     ] = None
     end: Annotated[
         str | None,
-        typer.Option(metavar="MOMENT", help="Do not fire after this time; `none` removes it."),
+        typer.Option(metavar="TIME", help="Do not fire after this time; `none` removes it."),
     ] = None
     max_firings: Annotated[
         int | None, typer.Option(min=0, help="Stop after this many firings; 0 removes the limit.")

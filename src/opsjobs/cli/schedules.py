@@ -147,7 +147,7 @@ def update(schedule: Schedule, *, timing: ScheduleTiming) -> None:
 @app.command()
 def delete(
     schedules: Annotated[
-        list[str], typer.Argument(metavar="SCHEDULE…", help="Names, JOB/NAME, ids or uuids.")
+        list[str], typer.Argument(metavar="SCHEDULE", help="Names, JOB/NAME, ids or uuids.")
     ],
 ) -> None:
     """Delete schedules. Executions that they launched stay and continue."""
@@ -216,16 +216,14 @@ def preview(
     schedule: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SCHEDULE]", help="An existing schedule; without it, the options describe one."
+            metavar="SCHEDULE", help="An existing schedule; without it, the options describe one."
         ),
     ] = None,
     *,
     timing: ScheduleTiming,
     after: Annotated[
         str | None,
-        typer.Option(
-            "--from", metavar="MOMENT", help="The firings after this time (default: now)."
-        ),
+        typer.Option("--from", metavar="TIME", help="The firings after this time (default: now)."),
     ] = None,
     count: Annotated[
         int, typer.Option("-n", "--count", min=1, max=100, help="The number of firings.")

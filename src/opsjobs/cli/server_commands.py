@@ -98,7 +98,7 @@ def worker(
         ),
     ] = None,
 ) -> None:
-    """Run jobs on targets."""
+    """Run a worker, which executes jobs on targets."""
     configured = settings.for_service(settings.load())
     given = _drop_none(zone=zone or None, concurrency=concurrency)
     chosen = configured.model_copy(update={"worker": configured.worker.model_copy(update=given)})

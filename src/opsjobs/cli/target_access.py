@@ -250,7 +250,7 @@ def list_circuits(
 
 @circuits.command()
 def reset(
-    targets: Annotated[list[str], typer.Argument(metavar="TARGET…", help="Names, ids or uuids.")],
+    targets: Annotated[list[str], typer.Argument(metavar="TARGET", help="Names, ids or uuids.")],
 ) -> None:
     """Close the circuits of targets, so that they are contacted again at once."""
     with connect() as client:

@@ -131,7 +131,7 @@ def label(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="[TARGET[,TARGET]] CHANGE…",
+            metavar="[TARGET[,TARGET]] CHANGE",
             help="Names, ids or uuids; then key=value to set a label, key- to remove it.",
         ),
     ],

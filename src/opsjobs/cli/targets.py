@@ -85,7 +85,10 @@ def add(
         list[str] | None,
         typer.Option("--label", metavar="KEY=VALUE", help="A label. May be repeated."),
     ] = None,
-    group: options.Groups = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option("-g", "--group", metavar="GROUP[,GROUP]", help="Groups that it belongs to."),
+    ] = None,
     jump: Annotated[
         str | None, typer.Option(help="Name of the target to use as jump host.")
     ] = None,
