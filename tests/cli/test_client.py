@@ -112,7 +112,7 @@ def test_a_refusal_keeps_its_code_its_pointers_and_what_was_wrong_where() -> Non
         "unknown_target",
         ("/targets/ids/1",),
     )
-    assert str(caught.value) == "There is no target 'web-9'."
+    assert str(caught.value) == "There is no target 'web-9': `opsjobs targets list` shows them."
 
 
 def test_a_refused_token_says_what_to_do() -> None:

@@ -31,6 +31,22 @@ from opsjobs.model.secret import Secret
             "It is approved, see `opsjobs approvals show 1`.",
         ),
         ("see GET /dead-letters.", "see `opsjobs dead-letters list`."),
+        (
+            "No run of execution 6 ended unsuccessful: it is completed, see its /targets.",
+            (
+                "No run of execution 6 ended unsuccessful: it is completed, "
+                "see `opsjobs executions show 6`."
+            ),
+        ),
+        (
+            "Change that one (PATCH, or `opsjobs targets set`).",
+            "Change that one (`opsjobs targets set`).",
+        ),
+        ("There is no file 9.", "There is no file 9: `opsjobs files list` shows them."),
+        (
+            "/a: there is no such field; did you mean 'b'?.",
+            "/a: there is no such field; did you mean 'b'?",
+        ),
     ],
 )
 def test_a_refusal_names_options_and_commands(service: str, shown: str) -> None:

@@ -259,7 +259,11 @@ def test_json_is_one_event_a_line() -> None:
 
 def test_an_unknown_target_is_4_and_nothing_starts() -> None:
     code, out, err, asked = opsjobs(Service(["web-1"], []), "run", "x", "-t", "web-1,web-9")
-    assert (code, out, err) == (4, b"", "opsjobs: There is no target 'web-9'.\n")
+    assert (code, out, err) == (
+        4,
+        b"",
+        "opsjobs: There is no target 'web-9': `opsjobs targets list` shows them.\n",
+    )
     assert "/executions/7/events" not in [a.path for a in asked]
 
 

@@ -292,10 +292,10 @@ class Client:
                 f"The login at {self.endpoint.url} has ended. Log in again: opsjobs login NAME"
             )
         elif status == 401 and problem.get("code") != "login_failed":
-            held = "is not accepted" if self.endpoint.token else "is missing"
+            other = "another " if self.endpoint.token else ""
             lines.append(
-                f"The token {held}. Use `opsjobs login NAME`, set OPSJOBS_TOKEN, or run on the "
-                "machine and as the user of `opsjobs up`."
+                f"Use `opsjobs login NAME`, set {other}OPSJOBS_TOKEN, or run on the machine and as "
+                "the user of `opsjobs up`."
             )
         if status >= 500 and problem.get("request_id"):
             lines.append(f"See the service's log for request_id {problem['request_id']}.")

@@ -76,6 +76,20 @@ _REPLACED: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
     (re.compile(r"`?\breuse_name\b`?(?!:)"), "--reuse-name"),
     (re.compile(r"GET /([a-z-]+)/(\d+)\b(?!/)"), r"`opsjobs \1 show \2`"),
     (re.compile(r"GET /(approvals|dead-letters)\b(?!/)"), r"`opsjobs \1 list`"),
+    (re.compile(r"\(PATCH, or (`opsjobs [a-z -]+`)\)"), r"(\1)"),
+    (
+        re.compile(r"\b([Ee]xecution) (\d+)\b(.*): (.*)see its /targets"),
+        r"\1 \2\3: \4see `opsjobs executions show \2`",
+    ),
+    (
+        re.compile(r"name ids, groups or a selector that fit known targets"),
+        "`opsjobs targets list -l SELECTOR` shows what a selector matches",
+    ),
+    (
+        re.compile(r"^There is no (target|group|credential|execution|approval|file) (\S+)\.$"),
+        r"There is no \1 \2: `opsjobs \1s list` shows them.",
+    ),
+    (re.compile(r"'\?\.$", re.MULTILINE), "'?"),
 )
 
 _OF_SCHEDULES = {
@@ -103,7 +117,7 @@ _OF_SCHEDULES = {
     "name": "--name",
 }
 _SELECTION = {
-    "targets": "--target",
+    "targets": "-t, -g or -l",
     "targets/ids": "--target",
     "targets/groups": "--group",
     "targets/selector": "--selector",
@@ -239,7 +253,7 @@ def translate_refusal(words: str, path: str) -> str:
 def _find_option(pointer: str, table: Mapping[str, str]) -> str:
     """Return the option of a field with the name that follows it, or else the pointer.
 
-    >>> _option_of("/targets/ids/0", _LAUNCH), _option_of("/parameters/env", _LAUNCH)
+    >>> _find_option("/targets/ids/0", _LAUNCH), _find_option("/parameters/env", _LAUNCH)
     ('--target', '--param env')
     """
     steps = [step for step in pointer.split("/")[1:] if not step.isdigit()]

@@ -58,6 +58,7 @@ COLUMNS = (
     Column("took", lambda e: seconds(e.get("duration_ms"))),
     Column("by", lambda e: e.get("requested_by")),
     Column("via", lambda e: e.get("triggered_by"), wide=True),
+    Column("error", lambda e: e.get("error"), wide=True),
     Column("uuid", lambda e: e["uuid"], wide=True),
 )
 

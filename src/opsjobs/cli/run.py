@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -158,7 +159,15 @@ def build_program(words: list[str], script: str | None, interpreter: str | None)
     Raises CommandFailed if neither or both are given.
     """
     if script is None:
-        if len(words) != 1 or interpreter is not None:
+        if interpreter is not None:
+            raise CommandFailed("--interpreter: only valid with --script FILE.", ExitCode.USAGE)
+        if len(words) > 1:
+            raise CommandFailed(
+                f"COMMAND: {len(words)} words are given. Put the command in quotes, such as "
+                f"opsjobs run {shlex.quote(' '.join(words))}",
+                ExitCode.USAGE,
+            )
+        if not words:
             raise CommandFailed(
                 "missing COMMAND or --script FILE. Give one COMMAND in quotes, or a script with "
                 "its arguments.",

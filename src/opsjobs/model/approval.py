@@ -251,7 +251,7 @@ def _why_same(principal: Principal, other: Requester, did: str) -> str:
             f"{other.name} {did}, and {principal.name} may be the same person (as such, as its "
             "maker or its service)."
         )
-    return f"{principal.name} {did}, and does not approve it, too."
+    return f"{principal.name} {did}, and cannot approve it as well."
 
 
 def _approved_by(principal: Principal, approver: Requester) -> str:

@@ -119,12 +119,12 @@ def name_taken(noun: str, name: str) -> Conflict:
 
     Names are unique among all things, also those that the caller does not see.
     """
-    article = "an" if noun[0] in "aeiou" else "a"
+    article = "an" if noun[0] in "aeio" else "a"
     command = _CHANGED_WITH.get(noun)
     other = (
         f"change that one (PATCH, or `opsjobs {command}`)"
         if command is not None
-        else "take that one away"
+        else "delete that one"
     )
     detail = f"There is already {article} {noun} named {name!r}: choose another name, or {other}."
     return Conflict("name_taken", detail, errors=[FieldError("/name", detail, "name_taken")])

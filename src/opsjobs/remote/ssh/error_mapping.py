@@ -98,7 +98,7 @@ class ConnectAttempt:
             f"{self._where} accepted the credential of {self.username}, but asks for a second "
             f"factor too ({second_factor}), which opsjobs cannot answer. Let this account log in "
             "with one factor (AuthenticationMethods in its sshd_config), or use an SSH "
-            "certificate; it is not tried again."
+            "certificate."
         )
         return RemoteFailure(ErrorCode.AUTH_FAILED, message)
 
@@ -109,10 +109,7 @@ class ConnectAttempt:
                 f"{self.terms.words}: check that the machine trusts its CA (TrustedUserCAKeys) "
                 "for this user, and its clock"
             )
-        message = (
-            f"{self._where} refused the login of {self.username} ({error}). "
-            f"{check}; it is not tried again."
-        )
+        message = f"{self._where} refused the login of {self.username} ({error}). {check}."
         return RemoteFailure(ErrorCode.AUTH_FAILED, message)
 
     def _not_tunnelled(self, error: asyncssh.ChannelOpenError) -> RemoteFailure:
