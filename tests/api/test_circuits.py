@@ -18,7 +18,7 @@ async def refused(ada: Desk, *names: str) -> None:
             ErrorCode.AUTH_FAILED,
             f"{name} refused the login of deploy.",
         )
-        await ada.services.circuits.tell([report])
+        await ada.services.circuits.report([report])
 
 
 async def test_circuits_are_listed_with_why_and_until_when(database: Database) -> None:

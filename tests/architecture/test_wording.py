@@ -26,7 +26,6 @@ LONG_LINES_LEFT = (
     "src/opsjobs/identity/",
     "src/opsjobs/integrations/",
     "src/opsjobs/model/",
-    "src/opsjobs/remote/",
     "src/opsjobs/safety/",
     "src/opsjobs/sandbox/",
     "src/opsjobs/settings/",

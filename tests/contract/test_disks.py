@@ -18,7 +18,7 @@ from contract.conftest import Ground, Opening
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.disk import Disk
-from opsjobs.remote.download import FindLimits, find, pieces_of
+from opsjobs.remote.download import FindLimits, find, read_pieces
 from opsjobs.remote.upload import (
     COUNTED_BYTES_MIN,
     WINDOW_BYTES,
@@ -235,10 +235,10 @@ async def test_a_large_file_is_counted_while_it_comes(ground: Opening) -> None:
             )
             assert await upload(cast(Disk, asked), order(source, wanted))
             assert place.read(Path(wanted).name) == data
-            counts_along = await disk.count(wanted)
-            if counts_along is not None:
-                await counts_along.close()
-            assert (asked.afterwards == 0) is (counts_along is not None)
+            running = await disk.start_digest(wanted)
+            if running is not None:
+                await running.close()
+            assert (asked.afterwards == 0) is (running is not None)
 
 
 async def test_what_was_counted_is_not_believed_where_it_is_wrong(ground: Opening) -> None:
@@ -320,7 +320,8 @@ async def test_a_file_is_read_whole_and_from_any_place_on(ground: Opening, size:
         file = await disk.open(place.put("big.log", data))
         for offset in (0, size // 2, size):
             pieces = [
-                piece async for piece in pieces_of(file, offset, size + 10, disk.request_bytes, MIB)
+                piece
+                async for piece in read_pieces(file, offset, size + 10, disk.request_bytes, MIB)
             ]
             assert b"".join(pieces) == data[offset:]
         await file.close()

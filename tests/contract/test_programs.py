@@ -184,15 +184,15 @@ async def test_an_interpreter_that_is_missing_is_told_apart_from_every_exit_stat
 ) -> None:
     async with way(ground, kind) as web:
         out, err, end = await web.run(Program(script=b"exit 127", interpreter=interpreter))
-        assert (out, err, end.code, end.cause, end.unstarted) == (
+        assert (out, err, end.code, end.cause, end.never_started) == (
             b"",
             b"",
             None,
             "interpreter",
             True,
         )
-        assert end.words is not None
-        assert interpreter in end.words
+        assert end.detail is not None
+        assert interpreter in end.detail
 
 
 # --- what it is given
@@ -280,8 +280,8 @@ async def test_a_folder_that_is_missing_is_told_apart_from_every_exit_status(
         ):
             out, err, end = await web.run(program)
             assert (out, err, end.code, end.cause) == (b"", b"", None, "folder")
-            assert end.words is not None
-            assert cwd in end.words
+            assert end.detail is not None
+            assert cwd in end.detail
 
 
 @ON_MOST

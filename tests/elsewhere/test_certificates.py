@@ -25,7 +25,7 @@ from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.secret_source import SshCaSource, VaultSource, VaultSshSource
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import RemoteExit
-from opsjobs.remote.ssh.certificates import FreshKey, Unusable, fresh_key, sign, terms_of
+from opsjobs.remote.ssh.certificates import FreshKey, Unusable, generate_key, parse_terms, sign
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.pool import SshPool
 
@@ -49,7 +49,7 @@ class Trusting:
 @pytest.fixture(scope="module")
 def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trusting]:
     needs_sshd()
-    authority, trusted = fresh_key(), tmp_path_factory.mktemp("ca") / "trusted"
+    authority, trusted = generate_key(), tmp_path_factory.mktemp("ca") / "trusted"
     with vault_kit() as kit:
         trusted.write_text(f"{authority.public}\n{kit.authority_line}\n")
         kit.ssh_roles["fleet"] = SshRole(default_extensions=("permit-pty",))
@@ -261,7 +261,7 @@ async def test_a_vault_that_signs_something_else_is_not_believed(
         return sign(
             trusting.authority.private,
             None,
-            fresh_key().public,
+            generate_key().public,
             principals=["root"],
             key_id="x",
             now=datetime.now(UTC),
@@ -275,11 +275,11 @@ async def test_a_vault_that_signs_something_else_is_not_believed(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "ssh-ed25519 AAAA", fresh_key().public], ids=["nothing", "cut", "a key"]
+    "text", ["", "ssh-ed25519 AAAA", generate_key().public], ids=["nothing", "cut", "a key"]
 )
 def test_what_is_no_certificate_is_told(text: str) -> None:
     with pytest.raises(Unusable):
-        terms_of(text)
+        parse_terms(text)
 
 
 def _credential(trusting: Trusting, source: SshCaSource) -> Credential:

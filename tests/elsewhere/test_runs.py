@@ -22,7 +22,7 @@ from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint
-from opsjobs.remote.ssh.certificates import fresh_key
+from opsjobs.remote.ssh.certificates import generate_key
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.pool import SshPool
 from opsjobs.store.transaction import Database
@@ -67,7 +67,7 @@ async def test_each_run_logs_in_with_a_certificate_that_names_it(
     database: Database, kit: VaultKit
 ) -> None:
     needs_sshd()
-    authority = fresh_key()
+    authority = generate_key()
     with sshd(host_key_types=("ed25519",)) as running:
         running.authorize(running.user, f"cert-authority {authority.public}")
         async with harness(database) as on:

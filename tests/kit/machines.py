@@ -15,7 +15,7 @@ from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint, HostKeyPolicy, Target, Transport
 from opsjobs.remote.local import LocalSession
 from opsjobs.remote.session import RemoteExit
-from opsjobs.remote.spool.become import Speaker
+from opsjobs.remote.spool.become import InteractiveProcess
 
 
 def key_credential(
@@ -223,7 +223,7 @@ async def _run_command(process: asyncssh.SSHServerProcess[bytes]) -> None:
 async def _serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
     session = LocalSession()
     child = await session._start_beside(process.command or ":", b"")
-    assert isinstance(child, Speaker)
+    assert isinstance(child, InteractiveProcess)
     feeding = asyncio.create_task(_feed(child, process.stdin))
     try:
         async for piece in child:
@@ -238,12 +238,12 @@ async def _serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
         await session.close()
 
 
-async def _feed(child: Speaker, stdin: asyncssh.SSHReader[bytes]) -> None:
+async def _feed(child: InteractiveProcess, stdin: asyncssh.SSHReader[bytes]) -> None:
     """Its standard input as it comes, and its end; also where the client is gone."""
     with contextlib.suppress(asyncssh.Error, OSError):
         while data := await stdin.read(65536):
-            child.say(data, end=False)
-    child.say(b"", end=True)
+            child.write_stdin(data, end=False)
+    child.write_stdin(b"", end=True)
 
 
 def _say_how_it_ended(process: asyncssh.SSHServerProcess[bytes], end: RemoteExit) -> None:

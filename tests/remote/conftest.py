@@ -10,7 +10,7 @@ import pytest
 
 from kit.sshd import Sshd, sshd
 from opsjobs.clock import Clock
-from opsjobs.remote.ssh.connect import Connector, allow_any, forget
+from opsjobs.remote.ssh.connect import Connector, allow_any, forget_host_key
 from opsjobs.remote.ssh.connection import SshOptions
 from opsjobs.remote.ssh.pool import PoolLimits, SshPool
 from remote.spools import PROGRAMS
@@ -41,7 +41,7 @@ async def pool(
     limits: PoolLimits | None = None,
     clock: Clock | None = None,
     allow: Callable[[str], None] = allow_any,
-    remember: Callable[[str, str], Awaitable[None]] = forget,
+    remember: Callable[[str, str], Awaitable[None]] = forget_host_key,
 ) -> AsyncIterator[SshPool]:
     """A pool that is closed at the end of the block."""
     made = SshPool(Connector(options, allow=allow, remember=remember), limits, clock)

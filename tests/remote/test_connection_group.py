@@ -15,7 +15,7 @@ async def test_the_fewest_places_that_a_machine_has_allowed_stay_the_limit_of_ne
     made: list[PooledConnection] = []
 
     async def connect() -> PooledConnection:
-        connection: Any = SimpleNamespace(alive=True, good_until=None)
+        connection: Any = SimpleNamespace(alive=True, expires_at=None)
         made.append(PooledConnection(connection))
         return made[-1]
 

@@ -13,7 +13,7 @@ from kit.machines import small_server
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.disk import Disk
-from opsjobs.remote.download import FindLimits, find, pieces_of
+from opsjobs.remote.download import FindLimits, find, read_pieces
 from opsjobs.remote.ssh.connect import Connector
 from opsjobs.remote.ssh.pool import SshPool
 
@@ -114,7 +114,7 @@ async def read(disk: Disk, path: str, size: int) -> int:
     file = await disk.open(path)
     try:
         return sum(
-            [len(piece) async for piece in pieces_of(file, 0, size, disk.request_bytes, 1 << 20)]
+            [len(piece) async for piece in read_pieces(file, 0, size, disk.request_bytes, 1 << 20)]
         )
     finally:
         await file.close()

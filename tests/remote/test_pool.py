@@ -63,10 +63,10 @@ async def test_a_session_knows_when_its_connection_was_logged_in_to(server: Sshd
     async with pool() as sessions:
         before, where = time.monotonic(), endpoint_of(server)
         async with sessions.session(where) as first, sessions.session(where) as second:
-            found = first.logged_in
+            found = first.login_times
             assert found is not None
             assert before < found.began <= found.ended <= time.monotonic()
-            assert second.logged_in == found
+            assert second.login_times == found
 
 
 async def test_the_ninth_session_opens_a_second_connection(server: Sshd) -> None:

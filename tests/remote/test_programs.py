@@ -20,7 +20,7 @@ from opsjobs.model.program import Program
 from opsjobs.model.secret import Secret
 from opsjobs.model.spool_identity import RunKey, StartOrder
 from opsjobs.remote.session import RemoteExit
-from opsjobs.remote.spool.direct import directly
+from opsjobs.remote.spool.direct import start_directly
 from opsjobs.remote.spool.program import direct
 from remote.spools import (
     HOUR,
@@ -49,7 +49,7 @@ def order(web: Machine, program: Program, **more: object) -> StartOrder:
 
 
 async def run_directly(web: Machine, program: Program) -> tuple[bytes, bytes, RemoteExit]:
-    return await heard(await directly(web.account.dressed(web.bare[0]), program))
+    return await heard(await start_directly(web.account.dressed(web.bare[0]), program))
 
 
 def left(web: Machine, order: StartOrder) -> list[Path]:
@@ -310,7 +310,7 @@ async def test_a_direct_program_whose_shell_is_killed_leaves_nothing_either(shel
         program = Program(
             script=b"echo $PPID $$ $OPSJOBS_SECRETS\nexec sleep 60", secrets={"a": Secret(CANARY)}
         )
-        process = await directly(web.account.dressed(web.bare[0]), program)
+        process = await start_directly(web.account.dressed(web.bare[0]), program)
         shell_pid, script_pid, place = (await first(process, 12)).decode().split(maxsplit=2)
         assert (Path(place.strip()) / "a").exists()
         kill([int(shell_pid), int(script_pid)])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.session import Output
 from opsjobs.remote.spool import script
-from opsjobs.remote.spool.records import Records, Word
+from opsjobs.remote.spool.records import Record, RecordParser
 from opsjobs.remote.spool.script import SpoolRequest
 
 LINUX = SpoolIdentity("0123456789abcdef", "cd341a3c-6f0a-4953-8784-6f232fa69e29")
@@ -110,15 +110,15 @@ def test_a_store_with_an_odd_name_is_nobodys(store: str) -> None:
 MARK = b"\x1e0123456789abcdef "
 
 
-def fed(data: bytes, cuts: list[int]) -> list[Output | Word]:
-    records = Records("\x1e0123456789abcdef")
+def fed(data: bytes, cuts: list[int]) -> list[Output | Record]:
+    records = RecordParser("\x1e0123456789abcdef")
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     return [
         item for start, end in itertools.pairwise(edges) for item in records.feed(data[start:end])
     ]
 
 
-def said(items: list[Output | Word], stream: str) -> bytes:
+def said(items: list[Output | Record], stream: str) -> bytes:
     return b"".join(
         item.data for item in items if isinstance(item, Output) and item.stream == stream
     )
@@ -167,14 +167,14 @@ def test_pieces_are_never_larger_than_64_kib(cuts: list[int]) -> None:
 
 
 def test_only_what_may_be_the_beginning_of_a_record_is_held_back() -> None:
-    records = Records("\x1e0123456789abcdef")
+    records = RecordParser("\x1e0123456789abcdef")
     assert list(records.feed(MARK + b"1\nprompt> ")) == [("1",), Output("stdout", b"prompt> ")]
     assert list(records.feed(b"a\x1e0123")) == [Output("stdout", b"a")]
     assert list(records.feed(b"x")) == [Output("stdout", b"\x1e0123x")]
 
 
 def test_what_is_said_before_the_first_record_is_kept_for_people() -> None:
-    records = Records("\x1e0123456789abcdef")
+    records = RecordParser("\x1e0123456789abcdef")
     assert list(records.feed(b"Welcome!\n" * 10_000 + MARK + b"B\n")) == [("B",)]
     assert records.noise.startswith(b"Welcome!\n")
     assert len(records.noise) <= 4096

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING
 
-from opsjobs.remote.ssh.dial import AT_ONCE_BYTES, Socket
+from opsjobs.remote.ssh.dial import AT_ONCE_BYTES, SocketTunnel
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -48,7 +48,7 @@ async def opened() -> tuple[Ours, Noted, socket.socket]:
     near = Noted(fileno=made.detach())
     near.setblocking(False)
     far.settimeout(60)
-    _, protocol = await Socket(near).create_connection(Ours, "web-1", 22)
+    _, protocol = await SocketTunnel(near).create_connection(Ours, "web-1", 22)
     assert isinstance(protocol, Ours)
     return protocol, near, far
 

@@ -346,7 +346,9 @@ class Stage:
         """Have happen what the step needs."""
         if step.route == "POST /circuits/{target}/reset":
             key = CircuitKey(str(self.ids["web"]), "")
-            await self.services.circuits.tell([Report(key, "a", ErrorCode.AUTH_FAILED, "refused")])
+            await self.services.circuits.report(
+                [Report(key, "a", ErrorCode.AUTH_FAILED, "refused")]
+            )
         if step.route == "POST /executions/{id}/retry":
             await self._lose("first", "web-1", "web-2")
         if step.route == "POST /dead-letters/revive":

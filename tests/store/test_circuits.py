@@ -47,7 +47,7 @@ async def tell(
     token: UUID | None = None,
     login: str = "a",
 ) -> CircuitState | None:
-    return (await circuits.tell([Report(key, login, code, "no", token)]))[0]
+    return (await circuits.report([Report(key, login, code, "no", token)]))[0]
 
 
 async def shift(database: Database, seconds: float) -> None:
@@ -143,7 +143,7 @@ async def test_what_a_machine_says_is_stored_whatever_it_is(database: Database) 
     circuits = CircuitStore(database, POLICY)
     await circuits.ask([ask()])
     said = "go away\0\udc80" + 10_000 * "!"
-    assert await circuits.tell([Report(KEY, "a", ErrorCode.AUTH_FAILED, said)]) == [
+    assert await circuits.report([Report(KEY, "a", ErrorCode.AUTH_FAILED, said)]) == [
         CircuitState.OPEN
     ]
     (found,) = (await circuits.list(PageRequest(limit=10))).items
@@ -153,11 +153,11 @@ async def test_what_a_machine_says_is_stored_whatever_it_is(database: Database) 
 class Choosy(CircuitStore):
     """Circuits that cannot take in a report that says `poison`."""
 
-    async def tell(self, reports: Sequence[Report]) -> list[CircuitState | None]:
+    async def report(self, reports: Sequence[Report]) -> list[CircuitState | None]:
         """Take in all of them, or none."""
         if any(report.message == "poison" for report in reports):
             raise ValueError("a fault of ours (as scripted)")
-        return await super().tell(reports)
+        return await super().report(reports)
 
 
 async def test_a_report_that_cannot_be_taken_in_keeps_no_other_from_it(database: Database) -> None:

@@ -43,7 +43,7 @@ class CircuitRepository(Protocol):
     async def ask(self, asks: Sequence[Ask]) -> list[tuple[Right, Circuit]]:
         """Return the answer to each ask, in order, with its circuit. Raises Unavailable."""
 
-    async def tell(self, reports: Sequence[Report]) -> list[CircuitState | None]:
+    async def report(self, reports: Sequence[Report]) -> list[CircuitState | None]:
         """Record how tries ended; return for each the changed state or None. Raises Unavailable."""
 
     async def watch(self, held: Collection[UUID]) -> set[CircuitKey]:
@@ -71,7 +71,7 @@ class OwnCircuits:
         )
         return right, self._known[ask.key]
 
-    async def tell(self, reports: Sequence[Report]) -> list[CircuitState | None]:
+    async def report(self, reports: Sequence[Report]) -> list[CircuitState | None]:
         """Record as the shared store does, but report no changes."""
         for report in reports:
             before = self._known.get(report.key, Circuit(report.login))
@@ -93,8 +93,8 @@ class OwnCircuits:
 class Permit:
     """The permission for one login attempt."""
 
-    def __init__(self, wish: Ask, token: UUID | None) -> None:
-        self.wish = wish
+    def __init__(self, ask: Ask, token: UUID | None) -> None:
+        self.ask = ask
         self.token = token
         self.spared = False
 
@@ -105,9 +105,9 @@ class Permit:
     def report(self, failure: RemoteFailure | None) -> Report:
         """Return the report of how the attempt ended."""
         if failure is None:
-            return Report(self.wish.key, self.wish.login, None, "", self.token)
+            return Report(self.ask.key, self.ask.login, None, "", self.token)
         code = ErrorCode.INTERNAL if self.spared else failure.code
-        return Report(self.wish.key, self.wish.login, code, failure.message, self.token)
+        return Report(self.ask.key, self.ask.login, code, failure.message, self.token)
 
 
 def ignore(_changed: CircuitState | None, _code: ErrorCode | None) -> None:
@@ -136,7 +136,9 @@ class Breaker:
         self._held: dict[UUID, CircuitKey] = {}
         self._ours: dict[CircuitKey, asyncio.Event] = {}
         self._asks: OutcomeBatch[Ask, tuple[Right, Circuit]] = OutcomeBatch(self._circuits.ask)
-        self._reports: OutcomeBatch[Report, CircuitState | None] = OutcomeBatch(self._circuits.tell)
+        self._reports: OutcomeBatch[Report, CircuitState | None] = OutcomeBatch(
+            self._circuits.report
+        )
         self._watching: asyncio.Task[None] | None = None
 
     @asynccontextmanager
@@ -145,7 +147,7 @@ class Breaker:
 
         Raises RemoteFailure(CIRCUIT_OPEN).
         """
-        permit = await self._enter(_wish(endpoint, insist=insist), endpoint.target.name)
+        permit = await self._enter(_ask_for(endpoint, insist=insist), endpoint.target.name)
         try:
             yield permit
         except RemoteFailure as failure:
@@ -159,9 +161,9 @@ class Breaker:
 
     async def report(self, endpoint: Endpoint, failure: RemoteFailure | None) -> None:
         """Report the outcome of a deliberate attempt that ignored the circuit."""
-        permit = Permit(_wish(endpoint, insist=False), None)
-        self._good.pop(permit.wish.key, None)
-        await self._tell(permit.report(failure))
+        permit = Permit(_ask_for(endpoint, insist=False), None)
+        self._good.pop(permit.ask.key, None)
+        await self._send_report(permit.report(failure))
 
     async def close(self) -> None:
         """Send pending reports for at most a second, then stop."""
@@ -172,12 +174,12 @@ class Breaker:
 
     # Before the attempt.
 
-    async def _enter(self, wish: Ask, name: str) -> Permit:
-        if self._good.get(wish.key) == wish.login:
-            return Permit(wish, None)
+    async def _enter(self, ask: Ask, name: str) -> Permit:
+        if self._good.get(ask.key) == ask.login:
+            return Permit(ask, None)
         self._watch()
         for count in itertools.count():
-            right, circuit = await self._answer(wish)
+            right, circuit = await self._answer(ask)
             if right is Right.OPEN:
                 self._observe(None, circuit.code)
                 raise RemoteFailure(
@@ -185,16 +187,16 @@ class Breaker:
                 )
             if right is Right.FREE:
                 if circuit.free:
-                    self._good[wish.key] = wish.login
-                return Permit(wish, None)
+                    self._good[ask.key] = ask.login
+                return Permit(ask, None)
             if right is Right.YOURS:
-                self._held[wish.token] = wish.key
-                self._ours[wish.key] = asyncio.Event()
-                return Permit(wish, wish.token)
-            await self._wait(wish.key, count)
+                self._held[ask.token] = ask.key
+                self._ours[ask.key] = asyncio.Event()
+                return Permit(ask, ask.token)
+            await self._wait(ask.key, count)
         raise AssertionError("it counts for ever")
 
-    async def _answer(self, wish: Ask) -> tuple[Right, Circuit]:
+    async def _answer(self, ask: Ask) -> tuple[Right, Circuit]:
         """Ask for the right to log in, and retry while PostgreSQL gives no answer.
 
         An attempt that insists continues without an answer; all others wait for PostgreSQL, as
@@ -202,10 +204,10 @@ class Breaker:
         """
         while True:
             try:
-                return await self._asks.do(wish)
+                return await self._asks.do(ask)
             except Unavailable:
-                if wish.insist:
-                    return Right.FREE, Circuit(wish.login)
+                if ask.insist:
+                    return Right.FREE, Circuit(ask.login)
                 await self._clock.sleep(AGAIN_SECONDS[-1])
 
     async def _wait(self, key: CircuitKey, count: int) -> None:
@@ -219,32 +221,32 @@ class Breaker:
     # After the attempt.
 
     def _succeeded(self, permit: Permit) -> None:
-        known = self._good.get(permit.wish.key) == permit.wish.login
-        self._good[permit.wish.key] = permit.wish.login
+        known = self._good.get(permit.ask.key) == permit.ask.login
+        self._good[permit.ask.key] = permit.ask.login
         if permit.token is not None or not known:
             self._leave(permit, None)
 
     async def _failed(self, permit: Permit, failure: RemoteFailure) -> None:
-        self._good.pop(permit.wish.key, None)
+        self._good.pop(permit.ask.key, None)
         try:
-            await self._tell(permit.report(failure))
+            await self._send_report(permit.report(failure))
         finally:
-            self._let_go(permit)
+            self._release(permit)
 
     def _leave(self, permit: Permit, failure: RemoteFailure | None) -> None:
         """Report in the background."""
-        telling = asyncio.ensure_future(self._tell(permit.report(failure)))
-        self._reports.keep(telling)
-        telling.add_done_callback(lambda _: self._let_go(permit))
+        sending = asyncio.ensure_future(self._send_report(permit.report(failure)))
+        self._reports.keep(sending)
+        sending.add_done_callback(lambda _: self._release(permit))
 
-    def _let_go(self, permit: Permit) -> None:
+    def _release(self, permit: Permit) -> None:
         if permit.token is not None:
             self._held.pop(permit.token, None)
-            tried = self._ours.pop(permit.wish.key, None)
+            tried = self._ours.pop(permit.ask.key, None)
             if tried is not None:
                 tried.set()
 
-    async def _tell(self, report: Report) -> None:
+    async def _send_report(self, report: Report) -> None:
         changed = None
         while True:
             try:
@@ -352,7 +354,7 @@ def _copy(failure: Exception) -> Exception:
     return Unavailable(str(failure)) if isinstance(failure, Unavailable) else failure
 
 
-def _wish(endpoint: Endpoint, *, insist: bool) -> Ask:
+def _ask_for(endpoint: Endpoint, *, insist: bool) -> Ask:
     credential = endpoint.credential
     key = CircuitKey(endpoint.target.id, credential.id if credential is not None else "")
     return Ask(key, _login(endpoint), uuid4(), insist)

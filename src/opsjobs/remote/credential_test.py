@@ -15,7 +15,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import moment
 from opsjobs.model.secret import Credential
 from opsjobs.remote.session import Fetch, SessionStep
-from opsjobs.remote.ssh.certificates import Unusable, public_of, terms_of
+from opsjobs.remote.ssh.certificates import Unusable, parse_terms, public_key_of
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ async def _use_key(credential: Credential, result: CredentialTest) -> None:
     try:
         # In a thread: a key with a passphrase takes a while.
         result.public_key = await asyncio.to_thread(
-            public_of, credential.private_key, credential.passphrase
+            public_key_of, credential.private_key, credential.passphrase
         )
         if credential.certificate is not None and "BEGIN CERTIFICATE" not in credential.certificate:
             result.certificate = _certificate_data(credential.certificate, result.public_key)
@@ -86,7 +86,7 @@ async def _use_key(credential: Credential, result: CredentialTest) -> None:
 
 
 def _certificate_data(certificate: str, public_key: str) -> dict[str, Any]:
-    terms = terms_of(certificate)
+    terms = parse_terms(certificate)
     if terms.public != public_key:
         raise Unusable("its certificate is for another key")
     return {

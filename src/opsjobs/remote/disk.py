@@ -48,10 +48,10 @@ class OpenFile(Protocol):
         """Close the file; never raises for what a machine does."""
 
 
-class Counting(Protocol):
+class RunningDigest(Protocol):
     """The SHA-256 of a file, computed by the machine while the file is being written."""
 
-    def reached(self, size_bytes: int) -> None:
+    def advance(self, size_bytes: int) -> None:
         """Report that the first `size_bytes` of the file are written; the number never falls."""
 
     async def digest(self, size_bytes: int) -> bytes | None:
@@ -79,10 +79,10 @@ class Disk(Protocol):
     async def open(self, path: str) -> OpenFile:
         """Open a file for reading."""
 
-    async def draft(self, path: str, *, anew: bool) -> OpenFile:
+    async def draft(self, path: str, *, must_be_new: bool) -> OpenFile:
         """Open a file for writing that only the owner may read.
 
-        `anew`: it must not exist yet; otherwise its content is kept.
+        `must_be_new`: it must not exist yet; otherwise its content is kept.
         """
 
     async def replace(self, draft: str, path: str) -> None:
@@ -105,7 +105,7 @@ class Disk(Protocol):
     async def digest(self, path: str) -> bytes | None:
         """Return the SHA-256 of a file as the machine computes it, or None if it cannot."""
 
-    async def count(self, draft: str) -> Counting | None:
+    async def start_digest(self, draft: str) -> RunningDigest | None:
         """Start computing the SHA-256 of a draft that is about to be written.
 
         Returns None if it can only be computed afterwards.

@@ -47,7 +47,7 @@ async def find(disk: Disk, source: str, limits: FindLimits) -> list[FoundFiles]:
     if there is not None:
         await search.take(source, there)
     elif _MAGIC & set(source):
-        async for path in search.fitting(source):
+        async for path in search.matching(source):
             there = await disk.look(path)
             if there is not None:
                 await search.take(path, there)
@@ -59,7 +59,7 @@ async def find(disk: Disk, source: str, limits: FindLimits) -> list[FoundFiles]:
     return sorted(search.found, key=lambda file: file.path)
 
 
-async def pieces_of(
+async def read_pieces(
     file: OpenFile, offset: int, end: int, request_bytes: int, window_bytes: int
 ) -> AsyncIterator[bytes]:
     """Yield the bytes from `offset` to `end`, or to the end of the file before that.
@@ -76,19 +76,19 @@ async def pieces_of(
                 under_way.append((asked, size, asyncio.create_task(file.read(asked, size))))
                 asked += size
             at, size, task = under_way[0]
-            piece = _checked(await task, size)
+            piece = _check_size(await task, size)
             under_way.popleft()
             while (
                 piece and len(piece) < size
             ):  # a machine may answer with less than requested, and still have more
                 yield piece
                 at, size = at + len(piece), size - len(piece)
-                piece = _checked(await file.read(at, size), size)
+                piece = _check_size(await file.read(at, size), size)
             if not piece:
                 return
             yield piece
     finally:
-        await let_go([task for _, _, task in under_way])
+        await cancel_requests([task for _, _, task in under_way])
 
 
 def request_size(request_bytes: int, window_bytes: int) -> int:
@@ -96,14 +96,14 @@ def request_size(request_bytes: int, window_bytes: int) -> int:
     return min(request_bytes, window_bytes // 2)
 
 
-async def let_go(tasks: Sequence[asyncio.Task[Any]]) -> None:
+async def cancel_requests(tasks: Sequence[asyncio.Task[Any]]) -> None:
     """Cancel requests that are not needed any more."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _checked(piece: bytes, size: int) -> bytes:
+def _check_size(piece: bytes, size: int) -> bytes:
     if len(piece) > size:
         raise RemoteFailure(
             ErrorCode.TRANSFER,
@@ -152,7 +152,7 @@ class _Search:
         if self._bytes > self._limits.bytes:
             raise self._too_much(f"more than {self._limits.bytes} bytes (OPSJOBS_FILE_LIMIT_BYTES)")
 
-    async def fitting(self, pattern: str) -> AsyncIterator[str]:
+    async def matching(self, pattern: str) -> AsyncIterator[str]:
         """Yield the paths that match the pattern, part by part.
 
         `*` matches no name that begins with a dot, as in a shell.
@@ -170,12 +170,12 @@ class _Search:
         if folder is None or folder.kind != "folder":
             return []
         names = [entry.name async for entry in self._list(base or ".")]
-        fitting = [
+        matching = [
             name
             for name in names
             if fnmatch.fnmatchcase(name, part) and name.startswith(".") <= part.startswith(".")
         ]
-        return [posixpath.join(base, name) for name in sorted(fitting)]
+        return [posixpath.join(base, name) for name in sorted(matching)]
 
     async def _list(self, path: str) -> AsyncIterator[DiskEntry]:
         async for entry in self._disk.list(path):

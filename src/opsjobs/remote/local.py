@@ -27,7 +27,7 @@ from opsjobs.remote.process_group import Census, GroupSignal, NoGroup, end_group
 from opsjobs.remote.session import (
     Durable,
     HostKey,
-    LoggedIn,
+    LoginTimes,
     Output,
     RemoteExit,
     RemoteProcess,
@@ -36,7 +36,7 @@ from opsjobs.remote.session import (
     Stream,
     check_command,
 )
-from opsjobs.remote.spool.direct import directly, one_line
+from opsjobs.remote.spool.direct import build_one_line, start_directly
 from opsjobs.remote.spool.durable import Spool, SpoolLogin
 
 _THIS_MACHINE = "127.0.0.1"
@@ -102,7 +102,7 @@ class LocalSessions:
 class LocalSession:
     """A session that starts commands on this machine."""
 
-    logged_in: LoggedIn | None = None
+    login_times: LoginTimes | None = None
     capabilities: Capabilities = POSIX
 
     def __init__(self) -> None:
@@ -121,9 +121,9 @@ class LocalSession:
         """
         if not isinstance(command, Program):
             return await self._start(command, stdin, hold=False)
-        if (line := one_line(command, plain=True)) is not None:
+        if (line := build_one_line(command, plain=True)) is not None:
             return await self._ask(line(":"), b"")
-        return await directly(self._ask, command)
+        return await start_directly(self._ask, command)
 
     def durable(self) -> Durable | None:
         """Return the durable runs on this machine."""
@@ -150,7 +150,7 @@ class LocalSession:
             await asyncio.shield(starting)
         except asyncio.CancelledError:
             starting.add_done_callback(
-                lambda done: _let_go_late(child, done)
+                lambda done: _release_late(child, done)
             )  # not before all its pipes are connected
             raise
         except OSError as error:
@@ -166,10 +166,10 @@ class LocalSession:
             await process.close()
 
 
-def _let_go_late(child: _Child, starting: asyncio.Future[None]) -> None:
+def _release_late(child: _Child, starting: asyncio.Future[None]) -> None:
     if not starting.cancelled():
         starting.exception()
-    child.let_go()
+    child.release()
 
 
 class _Child:
@@ -182,7 +182,7 @@ class _Child:
         self._popen: subprocess.Popen[bytes] | None = None
         self._pipes: list[_Pipe] = []
         self._stdin = _StdinPipe()
-        self.outflow = OutputBuffer(pause=self._pause, resume=self._resume)
+        self.output = OutputBuffer(pause=self._pause, resume=self._resume)
 
     @property
     def pid(self) -> int:
@@ -206,9 +206,9 @@ class _Child:
         await loop.connect_read_pipe(lambda: stdout, popen.stdout)
         await loop.connect_read_pipe(lambda: stderr, popen.stderr)
         await loop.connect_write_pipe(lambda: self._stdin, popen.stdin)
-        self._stdin.say(stdin, end=not hold)
+        self._stdin.write(stdin, end=not hold)
 
-    def at_end(self) -> None:
+    def on_pipe_end(self) -> None:
         """Handle the end of a pipe."""
         self._settle()
 
@@ -217,28 +217,28 @@ class _Child:
         code = self._popen.returncode if self._popen is not None else None
         if code is None or not self._pipes or not all(pipe.ended for pipe in self._pipes):
             return
-        self._stdin.shut()
-        self.outflow.end(
+        self._stdin.abort()
+        self.output.end(
             RemoteExit(code) if code >= 0 else RemoteExit(None, _NAMES.get(-code, str(-code)))
         )
 
     def _pause(self) -> None:
         for pipe in self._pipes:
-            pipe.hold()
+            pipe.pause()
 
     def _resume(self) -> None:
         for pipe in self._pipes:
-            pipe.go_on()
+            pipe.resume()
 
-    def say(self, data: bytes, *, end: bool) -> None:
+    def write_stdin(self, data: bytes, *, end: bool) -> None:
         """Write to its standard input, and close it if `end`."""
-        self._stdin.say(data, end=end)
+        self._stdin.write(data, end=end)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Close our ends of the pipes; the command itself is not touched."""
         for pipe in self._pipes:
             pipe.close()
-        self._stdin.shut()
+        self._stdin.abort()
 
 
 class _StdinPipe(asyncio.BaseProtocol):
@@ -253,14 +253,14 @@ class _StdinPipe(asyncio.BaseProtocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         self._transport = None
 
-    def say(self, data: bytes, *, end: bool) -> None:
+    def write(self, data: bytes, *, end: bool) -> None:
         """Write all of the data, then close the stream if `end`."""
         if self._transport is not None:
             self._transport.write(data)
             if end:
                 self._transport.write_eof()
 
-    def shut(self) -> None:
+    def abort(self) -> None:
         """Close, whether everything was read or not."""
         transport, self._transport = self._transport, None
         # A pipe that is at its end and has nothing buffered is already closing; to abort it then is
@@ -284,17 +284,17 @@ class _Pipe(asyncio.Protocol):
         self._transport = cast(asyncio.ReadTransport, transport)
 
     def data_received(self, data: bytes) -> None:
-        self._child.outflow.put(self._stream, data)
+        self._child.output.put(self._stream, data)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.ended = True
-        self._child.at_end()
+        self._child.on_pipe_end()
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -332,24 +332,24 @@ class LocalProcess:
 
     def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
         """Iterate over the output, then one RemoteExit."""
-        return self._child.outflow.read()
+        return self._child.output.read()
 
     async def kill(self, grace_seconds: float) -> CancelProof:
         """Send TERM to the command's process group, and KILL after the grace."""
-        if self._child.outflow.outcome is not None:
+        if self._child.output.outcome is not None:
             return CancelProof.ALREADY_FINISHED
         try:
             return await end_group(self._child.pid, grace_seconds, _ask)
         except NoGroup:
             return CancelProof.UNREACHABLE
 
-    def say(self, data: bytes, *, end: bool) -> None:
+    def write_stdin(self, data: bytes, *, end: bool) -> None:
         """Write to its standard input, if it was started with `hold`."""
-        self._child.say(data, end=end)
+        self._child.write_stdin(data, end=end)
 
     async def close(self) -> None:
         """Close the pipes, whatever state the command is in."""
-        self._child.let_go()
+        self._child.release()
 
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:

@@ -55,9 +55,9 @@ class LocalDisk:
         """Open a file for reading."""
         return await self._open(path, os.O_RDONLY, f"does not let us read {path}")
 
-    async def draft(self, path: str, *, anew: bool) -> OpenFile:
+    async def draft(self, path: str, *, must_be_new: bool) -> OpenFile:
         """Open a file for writing."""
-        flags = os.O_WRONLY | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if anew else 0)
+        flags = os.O_WRONLY | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if must_be_new else 0)
         return await self._open(path, flags, f"does not let us write beside {path}")
 
     async def _open(self, path: str, flags: int, what: str) -> OpenFile:
@@ -108,7 +108,7 @@ class LocalDisk:
         """Return the SHA-256 of a file."""
         return await _call(f"does not let us read {path}", _digest, self._at(path))
 
-    async def count(self, draft: str) -> None:
+    async def start_digest(self, draft: str) -> None:
         """Return None: the digest is computed afterwards, as nothing is sent meanwhile."""
 
     def _at(self, path: str) -> str:

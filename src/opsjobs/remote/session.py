@@ -37,16 +37,16 @@ class RemoteExit:
     `cause` says that the target's watchdog ended it, for its time or its output size, or a cancel
     did; or that the target's disk was full at its end, and output is lost; or that the program was
     not started at all: its interpreter or its folder is missing, or what it needs could not be
-    stored. `words` may add a detail.
+    stored. `detail` may add a message.
     """
 
     code: int | None
     signal: str | None = None
     cause: Cause | None = None
-    words: str | None = None
+    detail: str | None = None
 
     @property
-    def unstarted(self) -> bool:
+    def never_started(self) -> bool:
         """True if nothing of the program ran; the code is not the program's then.
 
         The reason lies with its machine.
@@ -54,7 +54,7 @@ class RemoteExit:
         return self.cause in ("interpreter", "folder", "storage")
 
 
-def unstarted(cause: Cause, program: Program) -> RemoteExit:
+def explain_unstarted(cause: Cause, program: Program) -> RemoteExit:
     """Return the exit of a program whose machine lacks something, with a message."""
     words = {
         "interpreter": f"there is no {program.interpreter} on the target that can be started",
@@ -65,7 +65,7 @@ def unstarted(cause: Cause, program: Program) -> RemoteExit:
     return RemoteExit(None, None, cause, words.get(cause))
 
 
-def no_shell(end: RemoteExit) -> RemoteExit:
+def explain_no_shell(end: RemoteExit) -> RemoteExit:
     """Return the exit of a command line that no POSIX shell has confirmed.
 
     The machine's exit code is not the command's, unless a signal ended it.
@@ -95,7 +95,7 @@ class SessionStep:
 
 
 @dataclass(frozen=True, slots=True)
-class LoggedIn:
+class LoginTimes:
     """The login of a connection, from key exchange to success, in monotonic seconds."""
 
     began: float
@@ -241,7 +241,7 @@ class Session(Protocol):
     """An open session on one machine."""
 
     @property
-    def logged_in(self) -> LoggedIn | None:
+    def login_times(self) -> LoginTimes | None:
         """When its connection was logged in, perhaps long before; None if there is no login."""
 
     @property
@@ -255,7 +255,7 @@ class Session(Protocol):
 
         `marked`: learn its process group, for `kill` (default: if possible). A program carries its
         own `stdin`: a POSIX shell of the machine starts it. If there is no such shell, its exit
-        says so, as for everything else that is missing (`RemoteExit.unstarted`).
+        says so, as for everything else that is missing (`RemoteExit.never_started`).
 
         Raises RemoteFailure: CONNECTION_LOST if nothing can have started, LOST if the request was
         written and no answer came.

@@ -17,8 +17,8 @@ from typing import Protocol
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.rechunk import recut
-from opsjobs.remote.disk import Counting, Disk, DiskEntry, OpenFile, transfer_error
-from opsjobs.remote.download import let_go, pieces_of, request_size
+from opsjobs.remote.disk import Disk, DiskEntry, OpenFile, RunningDigest, transfer_error
+from opsjobs.remote.download import cancel_requests, read_pieces, request_size
 
 FILE_MODE = 0o644
 # The maximum that is under way at a time, and so what may have arrived with a gap before it.
@@ -92,18 +92,18 @@ async def stage(disk: Disk, order: Upload) -> bool:
         raise transfer_error(
             disk.name, f"has a folder at {order.path}", "a file cannot take its place"
         )
-    if there is not None and await _is_there(disk, order, there):
+    if there is not None and await _is_already_there(disk, order, there):
         await disk.set_attributes(
             order.path, order.attributes.mode, order.attributes.owner, order.attributes.group
         )
         order.on_progress(order.source.size)
         return False
     await _write(disk, order)
-    await _put_on(disk, order, there)
+    await _set_attributes(disk, order, there)
     return True
 
 
-async def _is_there(disk: Disk, order: Upload, there: DiskEntry) -> bool:
+async def _is_already_there(disk: Disk, order: Upload, there: DiskEntry) -> bool:
     source = order.source
     return (
         there.kind == "file"
@@ -116,17 +116,17 @@ async def _write(disk: Disk, order: Upload) -> None:
     source, draft = order.source, order.draft
     for _ in range(TRIES):
         offset = await _resume_offset(disk, order)
-        file = await disk.draft(draft, anew=offset is None)
-        counting = await disk.count(draft) if source.size >= COUNTED_BYTES_MIN else None
+        file = await disk.draft(draft, must_be_new=offset is None)
+        running = await disk.start_digest(draft) if source.size >= COUNTED_BYTES_MIN else None
         try:
-            await _fill(file, order, offset or 0, disk.request_bytes, counting)
+            await _fill(file, order, offset or 0, disk.request_bytes, running)
             await file.sync()
-            counted = None if counting is None else await counting.digest(source.size)
+            counted = None if running is None else await running.digest(source.size)
         finally:
             await file.close()
-            if counting is not None:
-                await counting.close()
-        if counted == source.sha256 or await _is_right(disk, draft, source):
+            if running is not None:
+                await running.close()
+        if counted == source.sha256 or await _is_correct(disk, draft, source):
             return
         await disk.remove(draft)
     raise RemoteFailure(
@@ -135,7 +135,7 @@ async def _write(disk: Disk, order: Upload) -> None:
     )
 
 
-async def _is_right(disk: Disk, draft: str, source: UploadSource) -> bool:
+async def _is_correct(disk: Disk, draft: str, source: UploadSource) -> bool:
     # If SFTP is in a chroot, a machine's programs see other files: their digest does not prove that
     # the draft is wrong.
     return (
@@ -160,7 +160,7 @@ async def _resume_offset(disk: Disk, order: Upload) -> int | None:
 
 
 async def _fill(
-    file: OpenFile, order: Upload, offset: int, request_bytes: int, counting: Counting | None
+    file: OpenFile, order: Upload, offset: int, request_bytes: int, running: RunningDigest | None
 ) -> None:
     """Write the source from `offset` on, with at most a window of it under way."""
     under_way: deque[tuple[int, asyncio.Task[None]]] = deque()
@@ -171,24 +171,24 @@ async def _fill(
             under_way.append((offset + len(part), asyncio.create_task(file.write(offset, part))))
             offset += len(part)
             if (len(under_way) + 1) * size > window:
-                await _oldest(under_way, order, counting)
+                await _await_oldest(under_way, order, running)
         while under_way:
-            await _oldest(under_way, order, counting)
+            await _await_oldest(under_way, order, running)
     finally:
-        await let_go([task for _, task in under_way])
+        await cancel_requests([task for _, task in under_way])
 
 
-async def _oldest(
-    under_way: deque[tuple[int, asyncio.Task[None]]], order: Upload, counting: Counting | None
+async def _await_oldest(
+    under_way: deque[tuple[int, asyncio.Task[None]]], order: Upload, running: RunningDigest | None
 ) -> None:
     await under_way[0][1]
     there_bytes = under_way.popleft()[0]
     order.on_progress(there_bytes)
-    if counting is not None:
-        counting.reached(there_bytes)
+    if running is not None:
+        running.advance(there_bytes)
 
 
-async def _put_on(disk: Disk, order: Upload, before: DiskEntry | None) -> None:
+async def _set_attributes(disk: Disk, order: Upload, before: DiskEntry | None) -> None:
     attributes, draft = order.attributes, order.draft
     kept = before if before is not None and before.kind == "file" else None
     mode = attributes.mode
@@ -203,8 +203,8 @@ async def _put_on(disk: Disk, order: Upload, before: DiskEntry | None) -> None:
 
 async def _keep_owner(disk: Disk, draft: str, kept: DiskEntry) -> None:
     """Keep the owner of the previous file if permitted: only root may give files away."""
-    made = await disk.look(draft, follow=False)
-    if made is None or (made.owner, made.group) == (kept.owner, kept.group):
+    created = await disk.look(draft, follow=False)
+    if created is None or (created.owner, created.group) == (kept.owner, kept.group):
         return
     try:
         await disk.set_attributes(draft, None, kept.owner, kept.group)
@@ -220,8 +220,8 @@ async def _digest(disk: Disk, path: str, size: int) -> bytes:
     """
     if size == 0:
         return hashlib.sha256().digest()
-    said = await disk.digest(path)
-    return await _read_back(disk, path) if said is None else said
+    reported = await disk.digest(path)
+    return await _read_back(disk, path) if reported is None else reported
 
 
 async def _read_back(disk: Disk, path: str) -> bytes:
@@ -229,7 +229,7 @@ async def _read_back(disk: Disk, path: str) -> bytes:
     there = await disk.look(path)
     file = await disk.open(path)
     try:
-        async for piece in pieces_of(
+        async for piece in read_pieces(
             file, 0, there.size if there else 0, disk.request_bytes, WINDOW_BYTES
         ):
             found.update(piece)

@@ -141,7 +141,7 @@ class CircuitStore:
             await _write(connection, rows, here)
         return answers
 
-    async def tell(self, reports: Sequence[Report]) -> list[CircuitState | None]:
+    async def report(self, reports: Sequence[Report]) -> list[CircuitState | None]:
         """Record the outcomes of tries; return for each the state that an event announced, if any."""
         return await self._database.retry(lambda: self._take(reports))
 

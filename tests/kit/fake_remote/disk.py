@@ -106,10 +106,10 @@ class FakeDisk:
             raise transfer_error(self.name, f"does not let us read {path}", "No such file")
         return _Open(self, path, self.files.found[path])
 
-    async def draft(self, path: str, *, anew: bool) -> OpenFile:
+    async def draft(self, path: str, *, must_be_new: bool) -> OpenFile:
         """Open a file for writing."""
         self.check()
-        if posixpath.dirname(path) not in self.files.folders | {""} or anew is (
+        if posixpath.dirname(path) not in self.files.folders | {""} or must_be_new is (
             path in self.files.found
         ):
             raise transfer_error(self.name, f"does not let us write beside {path}", "No such file")
@@ -169,7 +169,7 @@ class FakeDisk:
             self.files.found[path].data[0] ^= 1
         return hashlib.sha256(self.files.found[path].data).digest()
 
-    async def count(self, draft: str) -> None:
+    async def start_digest(self, draft: str) -> None:
         """Return None: the digest is computed only afterwards."""
 
 

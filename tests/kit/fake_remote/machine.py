@@ -16,7 +16,7 @@ from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
 from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.output_buffer import OutputBuffer
-from opsjobs.remote.session import NotStarted, Output, RemoteExit, unstarted
+from opsjobs.remote.session import NotStarted, Output, RemoteExit, explain_unstarted
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +157,13 @@ class FakeMachine:
     def _lacking(self, program: Program) -> RemoteExit | None:
         """Return the exit of a program that this machine cannot start."""
         if program.cwd is not None and self.folders is not None and program.cwd not in self.folders:
-            return unstarted("folder", program)
+            return explain_unstarted("folder", program)
         if (
             program.script is not None
             and self.interpreters is not None
             and program.interpreter not in self.interpreters
         ):
-            return unstarted("interpreter", program)
+            return explain_unstarted("interpreter", program)
         return None
 
     async def connect(self, clock: Clock) -> None:

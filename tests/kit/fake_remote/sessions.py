@@ -20,7 +20,7 @@ from opsjobs.remote.disk import Disk, transfer_error
 from opsjobs.remote.session import (
     Durable,
     HostKey,
-    LoggedIn,
+    LoginTimes,
     RemoteProcess,
     Session,
     SessionStep,
@@ -89,7 +89,7 @@ class FakeSession:
         self._started: list[FakeProcess] = []
         self._durable = FakeDurable(machine, clock, self._since)
         now, took = clock.monotonic(), machine.auth_seconds
-        self.logged_in = None if took is None else LoggedIn(now - took, now)
+        self.login_times = None if took is None else LoginTimes(now - took, now)
 
     @property
     def capabilities(self) -> Capabilities:

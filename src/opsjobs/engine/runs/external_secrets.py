@@ -15,7 +15,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential, Secret
 from opsjobs.model.secret_source import SshCaSource, VaultSource, VaultSshSource
-from opsjobs.remote.ssh.certificates import FreshKey, Unusable, fresh_key, sign, terms_of
+from opsjobs.remote.ssh.certificates import FreshKey, Unusable, generate_key, parse_terms, sign
 from opsjobs.telemetry import log
 
 _NAMED_FIELDS_MAX = 8
@@ -92,7 +92,7 @@ class ExternalSecrets:
     async def _certified(
         self, credential: Credential, source: SshCaSource | VaultSshSource, purpose: str
     ) -> Credential:
-        key, key_id = fresh_key(), f"opsjobs {purpose or 'test'}"
+        key, key_id = generate_key(), f"opsjobs {purpose or 'test'}"
         principals = source.principals or [credential.username]
         if isinstance(source, SshCaSource):
             certificate = await self._signed(source, key, principals, key_id)
@@ -100,7 +100,7 @@ class ExternalSecrets:
             certificate = await self._vault().sign(
                 source, key.public, principals=principals, key_id=key_id
             )
-        terms = terms_of(certificate)
+        terms = parse_terms(certificate)
         if (
             not terms.user
             or terms.public != key.public

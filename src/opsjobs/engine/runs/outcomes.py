@@ -91,7 +91,7 @@ def _caused(exited: RemoteExit, seconds: float) -> ActionEnd:
             assert cause is not None
             code, message = _UNSTARTED[cause]
             return ActionEnd(
-                RunStatus.FAILED, error=RunError(code, f"not started: {exited.words or message}")
+                RunStatus.FAILED, error=RunError(code, f"not started: {exited.detail or message}")
             )
 
 

@@ -67,7 +67,7 @@ class RunConnection:
 
     def take_login_times(self) -> tuple[datetime, datetime] | None:
         """Return start and end of the login, if this run had to wait for it; once only."""
-        found = self._session.logged_in if self._session is not None else None
+        found = self._session.login_times if self._session is not None else None
         if found is None or found.ended < self._created_at:
             return None
         now, here = self._clock.now(), self._clock.monotonic()

@@ -33,7 +33,7 @@ from opsjobs.model.errors import NotFound, RemoteFailure, Unavailable
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
 from opsjobs.model.units import format_duration
 from opsjobs.remote.disk import Disk
-from opsjobs.remote.download import FindLimits, FoundFiles, find, pieces_of
+from opsjobs.remote.download import FindLimits, FoundFiles, find, read_pieces
 from opsjobs.remote.upload import WINDOW_BYTES, FileAttributes, Upload, stage
 from opsjobs.store.artifacts import Artifacts
 from opsjobs.store.blobs import Contents, Forgotten, TooManyBytes
@@ -359,7 +359,7 @@ class Transfer:
                 raise FileChanged
         opened = await disk.open(file.path)
         try:
-            async for piece in pieces_of(
+            async for piece in read_pieces(
                 opened, offset, end, disk.request_bytes, self._tools.window_bytes()
             ):
                 yield piece

@@ -40,15 +40,15 @@ _WILLING = 'su $1 -c : </dev/null && su $1 -c "$2"'
 
 
 @runtime_checkable
-class Speaker(RemoteProcess, Protocol):
+class InteractiveProcess(RemoteProcess, Protocol):
     """A process whose standard input is still open."""
 
-    def say(self, data: bytes, *, end: bool) -> None:
+    def write_stdin(self, data: bytes, *, end: bool) -> None:
         """Write to its standard input, and close it if `end`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class BecomeRequest:
     """The way in which one request runs as another user.
 
     `mark` comes before the request. The shell announces itself with `mark` and `rest` joined: a
@@ -66,30 +66,32 @@ class Way:
         user, method = self.become.user, self.become.method
         if not _USER.fullmatch(user):
             raise ValueError(f"{user!r} is not the name of a user")
-        shell = f"sh -c '{_ANSWER if self.talks else _LISTEN}' opsjobs {self.mark} {self.rest}"
+        shell = (
+            f"sh -c '{_ANSWER if self.asks_password else _LISTEN}' opsjobs {self.mark} {self.rest}"
+        )
         match method:
             case "doas":
                 return f"doas -n -u {user} {shell}"
             case "sudo":
-                options = f"-k -H -S -p {self.prompt}" if self.talks else "-H -n"
+                options = f"-k -H -S -p {self.prompt}" if self.asks_password else "-H -n"
                 return f"sudo {options} -u {user} {shell}"
-            case "su" if self.talks:
-                return f"su {user} -c {quoted(shell)}"
-        return f"sh -c '{_WILLING}' opsjobs {user} {quoted(shell)}"
+            case "su" if self.asks_password:
+                return f"su {user} -c {quote(shell)}"
+        return f"sh -c '{_WILLING}' opsjobs {user} {quote(shell)}"
 
     @property
-    def talks(self) -> bool:
+    def asks_password(self) -> bool:
         """True if there is a password that may be asked for."""
         return self.become.password is not None
 
-    def failure(self, words: str) -> RemoteFailure:
+    def failure(self, output: str) -> RemoteFailure:
         """Return the failure for a machine that did not allow the change of user."""
         user, method = self.become.user, self.become.method
-        reason = words or "it gave no reason"
+        reason = output or "it gave no reason"
         message = f"could not become {user} by {method}, so nothing was started: {reason}"
         return RemoteFailure(ErrorCode.BECOME_FAILED, message)
 
-    async def enter(self, process: Speaker) -> None:
+    async def enter(self, process: InteractiveProcess) -> None:
         """Return once the other user's shell is listening.
 
         Raises RemoteFailure: BECOME_FAILED with the program's own message.
@@ -98,36 +100,38 @@ class Way:
             raise self.failure(
                 "the credential's password contains a line break or NUL, which cannot be sent"
             )
-        talk = _Talk(self, process.say)
+        dialog = _PasswordDialog(self, process.write_stdin)
         try:
             async with asyncio.timeout(BECOME_SECONDS):
                 async for piece in process:
                     if isinstance(piece, RemoteExit):
-                        raise self.failure(talk.words)
-                    if talk.feed(piece):
+                        raise self.failure(dialog.last_output)
+                    if dialog.feed(piece):
                         return
         except TimeoutError:
-            raise self.failure(f"no answer within {BECOME_SECONDS:.0f} s. {talk.words}") from None
-        raise self.failure(talk.words)
+            raise self.failure(
+                f"no answer within {BECOME_SECONDS:.0f} s. {dialog.last_output}"
+            ) from None
+        raise self.failure(dialog.last_output)
 
 
-class _Talk:
+class _PasswordDialog:
     """The dialog until the shell answers: the output so far, and our input."""
 
-    def __init__(self, way: Way, say: Callable[..., None]) -> None:
-        self._way = way
-        self._say = say
+    def __init__(self, request: BecomeRequest, write_stdin: Callable[..., None]) -> None:
+        self._request = request
+        self._write_stdin = write_stdin
         self._output: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
         self._tries = 0
-        if way.become.method == "su":  # it asks once, in the language of its system
+        if request.become.method == "su":  # it asks once, in the language of its system
             self._answer()
 
     def feed(self, piece: Output) -> bool:
         """Add output; return True once the shell has answered."""
         output = self._output[piece.stream] + piece.data
-        if f"{self._way.mark}{self._way.rest}".encode() in output:
+        if f"{self._request.mark}{self._request.rest}".encode() in output:
             return True
-        prompt = self._way.prompt.encode()
+        prompt = self._request.prompt.encode()
         if prompt in output:
             output = output.replace(prompt, b"")
             self._answer()
@@ -140,25 +144,25 @@ class _Talk:
         A second prompt means that it was refused; another try could lock the account.
         """
         self._tries += 1
-        password = self._way.become.password
+        password = self._request.become.password
         assert password is not None
         if self._tries == 1:
-            self._say(password.reveal().encode() + b"\n", end=False)
+            self._write_stdin(password.reveal().encode() + b"\n", end=False)
         else:
-            self._say(b"", end=True)
+            self._write_stdin(b"", end=True)
 
     @property
-    def words(self) -> str:
+    def last_output(self) -> str:
         """Return the last lines of the output, for people."""
-        return last_words(self._output["stdout"] + self._output["stderr"])
+        return last_lines(self._output["stdout"] + self._output["stderr"])
 
 
-def last_words(output: bytes) -> str:
+def last_lines(output: bytes) -> str:
     """Return the last lines of a program's output, joined."""
     lines = [line.strip() for line in output.decode(errors="replace").splitlines()]
     return "; ".join([line for line in lines if line][-WORDS_LINES:])[-WORDS_CHARACTERS:]
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """Quote for sh, csh and fish alike: single quotes, with each inner one in double quotes."""
     return "'" + text.replace("'", "'\"'\"'") + "'"

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.remote.session import ContactLost, Output, RemoteExit, RemoteProcess
-from opsjobs.remote.spool.become import Speaker, last_words
-from opsjobs.remote.spool.records import Records, Word
+from opsjobs.remote.spool.become import InteractiveProcess, last_lines
+from opsjobs.remote.spool.records import Record, RecordParser
 from opsjobs.remote.spool.script import SpoolRequest
 
 Start = Callable[[str, bytes], Awaitable[RemoteProcess]]
@@ -30,8 +30,8 @@ class Channel:
     def __init__(self, process: RemoteProcess, nonce: str, *, awaited: bool = False) -> None:
         self._process = process
         self._awaited = awaited
-        self._records = Records(nonce)
-        self._items: deque[Output | Word] = deque()
+        self._records = RecordParser(nonce)
+        self._items: deque[Output | Record] = deque()
         self._pieces: AsyncIterator[Output | RemoteExit] | None = None
         self.ended: RemoteExit | None = None
         """The exit of the request's own shell, once it has ended."""
@@ -49,7 +49,7 @@ class Channel:
         except RemoteFailure as failure:
             raise _as_contact_lost(failure) from None
 
-    async def next(self) -> Output | Word | None:
+    async def next(self) -> Output | Record | None:
         """Return the next item, or None at the end. Raises ContactLost."""
         while not self._items:
             if self.ended is not None:
@@ -57,7 +57,7 @@ class Channel:
             await self._pull()
         return self._items.popleft()
 
-    async def word(self) -> Word | None:
+    async def next_record(self) -> Record | None:
         """Return the next record; skip output before it."""
         while isinstance(item := await self.next(), Output):
             pass
@@ -69,9 +69,9 @@ class Channel:
         return self._records.noise[:200].decode(errors="replace").strip()
 
     @property
-    def last_words(self) -> str:
+    def last_lines(self) -> str:
         """The end of that output, in one line."""
-        return last_words(self._records.noise)
+        return last_lines(self._records.noise)
 
     async def _pull(self) -> None:
         if self._pieces is None:
@@ -93,8 +93,8 @@ class Channel:
     def release(self) -> None:
         """Stop waiting for what was started; it must look after itself."""
         if self._awaited and self.ended is None:
-            assert isinstance(self._process, Speaker)
-            self._process.say(b"", end=True)
+            assert isinstance(self._process, InteractiveProcess)
+            self._process.write_stdin(b"", end=True)
 
     async def finish(self) -> None:
         """Close the channel once the machine has, or soon, after all answers are read.
@@ -124,17 +124,17 @@ async def send(start: Start, request: SpoolRequest, *, plain: bool = False) -> R
 
     If a password may be asked for, `start` must leave the standard input open.
     """
-    way = request.way
-    if way is None:
+    become = request.become_request
+    if become is None:
         return await start(request.line(plain=plain), request.stdin)
     ahead = request.line(plain=True).encode() + b"\n" + request.stdin
-    if not way.talks:
-        return await start(request.alone(way.line), ahead)
+    if not become.asks_password:
+        return await start(request.alone(become.line), ahead)
     try:
-        process = await start(request.alone(way.line), b"")
-        assert isinstance(process, Speaker)
+        process = await start(request.alone(become.line), b"")
+        assert isinstance(process, InteractiveProcess)
         try:
-            await way.enter(process)
+            await become.enter(process)
         except BaseException:
             await process.close()
             raise
@@ -144,5 +144,5 @@ async def send(start: Start, request: SpoolRequest, *, plain: bool = False) -> R
         raise RemoteFailure(
             ErrorCode.CONNECTION_LOST, failure.message
         ) from None  # nothing of the request was sent
-    process.say(f"{way.mark}\n".encode() + ahead, end=not request.hold)
+    process.write_stdin(f"{become.mark}\n".encode() + ahead, end=not request.hold)
     return process

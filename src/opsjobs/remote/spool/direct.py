@@ -12,11 +12,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from opsjobs.model.execution import CancelProof
 from opsjobs.model.program import Program
-from opsjobs.remote.session import Cause, Output, RemoteExit, RemoteProcess, no_shell, unstarted
+from opsjobs.remote.session import (
+    Cause,
+    Output,
+    RemoteExit,
+    RemoteProcess,
+    explain_no_shell,
+    explain_unstarted,
+)
 from opsjobs.remote.spool import script
-from opsjobs.remote.spool.become import quoted
+from opsjobs.remote.spool.become import quote
 from opsjobs.remote.spool.program import SHORT_BYTES, exports
-from opsjobs.remote.spool.records import Records
+from opsjobs.remote.spool.records import RecordParser
 
 _CAUSES: dict[str, Cause] = {"interpreter": "interpreter", "folder": "folder", "storage": "storage"}
 
@@ -28,7 +35,7 @@ _UNLIKE = frozenset("\n!\\")
 """Characters that login shells read differently in single quotes."""
 
 
-def one_line(program: Program, *, plain: bool) -> Callable[[str], str] | None:
+def build_one_line(program: Program, *, plain: bool) -> Callable[[str], str] | None:
     """Return a function that makes the whole program a command line, or None if it has files.
 
     The function gets words that print the shell and its process id. A program without files needs
@@ -49,23 +56,23 @@ def one_line(program: Program, *, plain: bool) -> Callable[[str], str] | None:
     # If it cannot read this, the error is its own: it has identified itself before.
     spoken = shlex.quote(words)
     return lambda tell: (
-        f"exec sh -c {quoted(f'{tell}; eval {spoken}')} "
-        f"|| eval {quoted(tell)} && sh -c {quoted(words)}"
+        f"exec sh -c {quote(f'{tell}; eval {spoken}')} "
+        f"|| eval {quote(tell)} && sh -c {quote(words)}"
     )
 
 
-async def directly(
+async def start_directly(
     start: Callable[[str, bytes], Awaitable[RemoteProcess]], program: Program
 ) -> RemoteProcess:
     """Start a program by a request. Raises RemoteFailure as `start`."""
-    request = script.directly(program)
+    request = script.start_program(program)
     # Replace the login shell, which would not wait for what a signal is given time for; a
     # restricted one can only start a child.
     line = f"exec {request.line()} || {request.line()}"
-    return _Watched(await start(line, request.stdin), request.nonce, program)
+    return _ReportingProcess(await start(line, request.stdin), request.nonce, program)
 
 
-class _Watched:
+class _ReportingProcess:
     """A program whose shell reports on standard error that it starts, or why it does not.
 
     The reports carry a nonce that the program does not get.
@@ -73,7 +80,7 @@ class _Watched:
 
     def __init__(self, process: RemoteProcess, nonce: str, program: Program) -> None:
         self._process = process
-        self._records = Records(nonce, "stderr")
+        self._records = RecordParser(nonce, "stderr")
         self._program = program
         self._pieces: AsyncIterator[Output | RemoteExit] | None = None
         self._over = False
@@ -118,8 +125,8 @@ class _Watched:
 
     def _end(self, end: RemoteExit) -> RemoteExit:
         if self._cause is not None:
-            return unstarted(self._cause, self._program)
-        return end if self._begun else no_shell(end)
+            return explain_unstarted(self._cause, self._program)
+        return end if self._begun else explain_no_shell(end)
 
     async def kill(self, grace_seconds: float) -> CancelProof:
         """Send TERM to its process group, and KILL after the grace."""

@@ -26,10 +26,10 @@ from opsjobs.remote.spool.process import (
     InlineOutput,
     Offsets,
     PolledOutput,
-    Ways,
+    RunRequests,
     run_lost,
 )
-from opsjobs.remote.spool.records import Word, settlement_of, standing_of
+from opsjobs.remote.spool.records import Record, parse_cancel, parse_look
 from opsjobs.remote.spool.script import SpoolRequest
 
 ANSWER_SECONDS = 60.0
@@ -46,7 +46,7 @@ LIVE_FACTOR = 3.0
 """The run is followed only after this multiple of its start time: spare a busy machine."""
 
 
-_NO_GROUP: Word = ("M", "setsid")
+_NO_GROUP: Record = ("M", "setsid")
 
 
 class SpoolLogin:
@@ -85,27 +85,27 @@ class Spool:
             raise SpoolChanged(seen or await self.identity(order.become))
         loop = asyncio.get_running_loop()
         asked = loop.time()
-        channel, word = await self._start_run(order, expected)
-        if word[0] == "B":
+        channel, record = await self._start_run(order, expected)
+        if record[0] == "B":
             now = loop.time()
             loop.call_later(LIVE_SECONDS, channel.release)
             source = InlineOutput(channel, now + max(LIVE_SECONDS, LIVE_FACTOR * (now - asked)))
-            return DurableProcess(self._ways(order, expected), source)
+            return DurableProcess(self._requests(order, expected), source)
         await channel.finish()
-        if word[0] == "S":
+        if record[0] == "S":
             return await self.attach(order, expected, (0, 0))
-        raise await self._refusal(word, order, expected)
+        raise await self._refusal(record, order, expected)
 
     async def attach(
         self, order: StartOrder, expected: SpoolIdentity, offsets: Offsets
     ) -> RemoteProcess:
         """Follow a run that was started before, from these offsets on."""
         source = await self._attach(order, expected, offsets)
-        return DurableProcess(self._ways(order, expected), source, offsets)
+        return DurableProcess(self._requests(order, expected), source, offsets)
 
     async def look(self, key: RunKey, become: Become | None = None) -> CancelOutcome | None:
         """Return the state of a run. Raises RemoteFailure, SpoolUnavailable."""
-        return standing_of(await self._answer(script.look(key, become)))
+        return parse_look(await self._answer(script.look(key, become)))
 
     async def cancel(
         self, key: RunKey, grace_seconds: float, become: Become | None = None
@@ -114,9 +114,9 @@ class Spool:
         request = script.cancel(key, grace_seconds, become)
         try:
             async with asyncio.timeout(grace_seconds + KILL_SECONDS):
-                channel, word = await self._ask_somehow(request)
+                channel, record = await self._ask_somehow(request)
                 await channel.finish()
-                return settlement_of(word)
+                return parse_cancel(record)
         except (RemoteFailure, SpoolUnavailable, TimeoutError):
             return CancelOutcome(CancelProof.UNREACHABLE)
 
@@ -134,27 +134,29 @@ class Spool:
 
     # Requests.
 
-    async def _start_run(self, order: StartOrder, expected: SpoolIdentity) -> tuple[Channel, Word]:
+    async def _start_run(
+        self, order: StartOrder, expected: SpoolIdentity
+    ) -> tuple[Channel, Record]:
         """Send a start in the fastest way that this login shell understands."""
         login, become = self._login, order.become is not None
         try:
             request = script.start(order, expected, awaited=login.plain and login.awaits)
-            channel, word = await self._ask(request, plain=login.plain and not become)
+            channel, record = await self._ask(request, plain=login.plain and not become)
         except SpoolUnavailable:
             if become or not login.plain:
                 raise
             login.plain = False
-            channel, word = await self._ask(script.start(order, expected))
-        if word == _NO_GROUP and not become:
+            channel, record = await self._ask(script.start(order, expected))
+        if record == _NO_GROUP and not become:
             await channel.finish()
-            channel, word = await self._ask_plainly(script.start(order, expected))
-        if word[0] == "B" and not become:
-            shell = [part for part in word[1:] if part != "."]
+            channel, record = await self._ask_plainly(script.start(order, expected))
+        if record[0] == "B" and not become:
+            shell = [part for part in record[1:] if part != "."]
             login.plain = " ".join(shell) in PLAIN_SHELLS
-            login.awaits = len(shell) == len(word) - 1
-        return channel, word
+            login.awaits = len(shell) == len(record) - 1
+        return channel, record
 
-    async def _ask_plainly(self, request: SpoolRequest) -> tuple[Channel, Word]:
+    async def _ask_plainly(self, request: SpoolRequest) -> tuple[Channel, Record]:
         """Send a request to the login shell itself.
 
         Under a login shell that stays around our own shell, a group for the command needs setsid;
@@ -178,10 +180,10 @@ class Spool:
         Raises SpoolUnavailable, RemoteFailure.
         """
         try:
-            word = await self._hello(script.hello(become))
+            record = await self._hello(script.hello(become))
         except ContactLost as lost:
             raise RemoteFailure(ErrorCode.CONNECTION_LOST, lost.message) from None
-        match word:
+        match record:
             case ("I", store, boot):
                 seen = script.identity(store, boot, become)
                 self._login.stores[become.user if become is not None else None] = seen
@@ -194,32 +196,34 @@ class Spool:
         )
         raise SpoolUnavailable(message)
 
-    async def _hello(self, request: SpoolRequest) -> Word:
-        word = await self._answer(request)
-        if word == _NO_GROUP and request.way is None:
-            channel, word = await self._ask_plainly(request)
+    async def _hello(self, request: SpoolRequest) -> Record:
+        record = await self._answer(request)
+        if record == _NO_GROUP and request.become_request is None:
+            channel, record = await self._ask_plainly(request)
             await channel.finish()
-        return word
+        return record
 
     async def _attach(
         self, order: StartOrder, expected: SpoolIdentity, offsets: Offsets
     ) -> PolledOutput:
         if not script.matches_user(expected, order.become):
             raise NotStarted(settled=False)
-        channel, word = await self._ask_somehow(script.attach(order, expected, offsets))
-        if word in (("A", "L"), ("A", "D")):
+        channel, record = await self._ask_somehow(script.attach(order, expected, offsets))
+        if record in (("A", "L"), ("A", "D")):
             return PolledOutput(channel, str(order.key))
         await channel.finish()
-        raise await self._refusal(word, order, expected)
+        raise await self._refusal(record, order, expected)
 
-    async def _refusal(self, word: Word, order: StartOrder, expected: SpoolIdentity) -> Exception:
+    async def _refusal(
+        self, record: Record, order: StartOrder, expected: SpoolIdentity
+    ) -> Exception:
         """Return the exception for a run that is not followed now."""
-        if word == ("I",):
+        if record == ("I",):
             return await self._stranger(order, expected)
-        if word == _NO_GROUP:
-            return self._lacking(word[1:])
-        if word[0] == "A" and len(word) > 2:
-            return NotStarted(settled=word[1] == "V", up_seconds=float(word[2]))
+        if record == _NO_GROUP:
+            return self._lacking(record[1:])
+        if record[0] == "A" and len(record) > 2:
+            return NotStarted(settled=record[1] == "V", up_seconds=float(record[2]))
         return {
             ("V",): NotStarted(settled=True),
             ("A", "V"): NotStarted(settled=True),
@@ -231,10 +235,10 @@ class Spool:
                 f"{self._name} cannot store runs: their files are not writable. "
                 "The disk may be full."
             ),
-        }.get(word) or self._lost(word, order.key)
+        }.get(record) or self._lost(record, order.key)
 
-    def _lost(self, word: Word, key: RunKey) -> RemoteFailure:
-        match word:
+    def _lost(self, record: Record, key: RunKey) -> RemoteFailure:
+        match record:
             case ("O",):
                 message = f"{key} on {self._name} is another command than this one."
             case ("P", version):
@@ -255,13 +259,13 @@ class Spool:
             )
         return SpoolChanged(seen)
 
-    async def _answer(self, request: SpoolRequest) -> Word:
+    async def _answer(self, request: SpoolRequest) -> Record:
         """Return the single record of a request that ends with it."""
-        channel, word = await self._ask(request)
+        channel, record = await self._ask(request)
         await channel.finish()
-        return word
+        return record
 
-    async def _ask_somehow(self, request: SpoolRequest) -> tuple[Channel, Word]:
+    async def _ask_somehow(self, request: SpoolRequest) -> tuple[Channel, Record]:
         """Ask as `_ask`, over another connection if this one has no free channel."""
         try:
             return await self._ask(request)
@@ -272,7 +276,7 @@ class Spool:
 
     async def _ask(
         self, request: SpoolRequest, start: Start | None = None, *, plain: bool = False
-    ) -> tuple[Channel, Word]:
+    ) -> tuple[Channel, Record]:
         """Send a request, and wait for its first record.
 
         Raises RemoteFailure; SpoolUnavailable if something else answers.
@@ -280,13 +284,14 @@ class Spool:
         if start is None:
             start = (
                 self._talk
-                if request.awaited or (request.way is not None and request.way.talks)
+                if request.awaited
+                or (request.become_request is not None and request.become_request.asks_password)
                 else self._start
             )
         channel = await Channel.open(start, request, plain=plain)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                word = await channel.word()
+                record = await channel.next_record()
         except TimeoutError:
             await channel.close()
             raise ContactLost(
@@ -295,10 +300,10 @@ class Spool:
         except BaseException:
             await channel.close()
             raise
-        if word is None:
+        if record is None:
             await channel.close()
             raise self._no_answer(channel, request)
-        return channel, word
+        return channel, record
 
     def _no_answer(self, channel: Channel, request: SpoolRequest) -> Exception:
         """Return the exception for a request without a record.
@@ -308,14 +313,14 @@ class Spool:
         ended = channel.ended
         if ended is None or ended.code is None or ended.code > 128:
             return ContactLost(f"{self._name} ended our request before it answered ({ended}).")
-        if request.way is not None:
-            return request.way.failure(channel.last_words)
+        if request.become_request is not None:
+            return request.become_request.failure(channel.last_lines)
         output = f" Its output: {channel.noise}" if channel.noise else ""
         return SpoolUnavailable(
             f"{self._name} does not run lines for a POSIX shell: ended with {ended.code}.{output}"
         )
 
-    def _ways(self, order: StartOrder, expected: SpoolIdentity) -> Ways:
+    def _requests(self, order: StartOrder, expected: SpoolIdentity) -> RunRequests:
         async def attach(offsets: Offsets) -> PolledOutput:
             return await self._attach(order, expected, offsets)
 
@@ -325,4 +330,4 @@ class Spool:
         async def cancel(grace_seconds: float) -> CancelOutcome:
             return await self.cancel(order.key, grace_seconds, order.become)
 
-        return Ways(str(order.key), order.program, attach, follow, cancel)
+        return RunRequests(str(order.key), order.program, attach, follow, cancel)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Stream
 from opsjobs.remote.spool.channel import Channel, Start, send
-from opsjobs.remote.spool.records import Records, exit_of
+from opsjobs.remote.spool.records import RecordParser, parse_exit
 from opsjobs.remote.spool.script import SpoolRequest
 
 FOLLOW_SECONDS = 2.0
@@ -113,12 +113,12 @@ class Live:
         The output is handed over there as well if the follower came too late to prevent it.
         """
         try:
-            while (word := await self._channel.word()) is not None:
-                if word[0] == "E" and word[1] != "n":
+            while (record := await self._channel.next_record()) is not None:
+                if record[0] == "E" and record[1] != "n":
                     await self._queue.put(
                         _FollowEnd(
-                            exit_of(word[1], word[2]),
-                            {"stdout": int(word[3]), "stderr": int(word[4])},
+                            parse_exit(record[1], record[2]),
+                            {"stdout": int(record[3]), "stderr": int(record[4])},
                         )
                     )
                     return
@@ -150,7 +150,10 @@ class _Follower:
     def __init__(self, process: RemoteProcess, nonce: str) -> None:
         self._process = process
         self._pieces = aiter(process)
-        self._records: dict[Stream, Records] = {"stdout": Records(nonce), "stderr": Records(nonce)}
+        self._records: dict[Stream, RecordParser] = {
+            "stdout": RecordParser(nonce),
+            "stderr": RecordParser(nonce),
+        }
         self._early: list[Output] = []
 
     async def greeting(self) -> None:

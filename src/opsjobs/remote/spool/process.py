@@ -24,11 +24,11 @@ from opsjobs.remote.session import (
     SpoolChanged,
     SpoolUnavailable,
     Stream,
-    unstarted,
+    explain_unstarted,
 )
 from opsjobs.remote.spool.channel import Channel
 from opsjobs.remote.spool.live_follow import Live
-from opsjobs.remote.spool.records import Word, exit_of
+from opsjobs.remote.spool.records import Record, parse_exit
 
 ATTACHES = 3
 """The maximum of attaches in a row that end for no network reason, without a byte."""
@@ -56,7 +56,7 @@ class OutputSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class RunRequests:
     """The requests to reach a run again, and its program if it has one."""
 
     key: str
@@ -68,8 +68,8 @@ class Ways:
     def explain(self, end: RemoteExit) -> RemoteExit:
         """Return the exit with a message, if its machine lacked something."""
         return (
-            unstarted(end.cause, self.program)
-            if end.unstarted and end.cause and self.program
+            explain_unstarted(end.cause, self.program)
+            if end.never_started and end.cause and self.program
             else end
         )
 
@@ -77,8 +77,10 @@ class Ways:
 class DurableProcess:
     """A run that was started. Reading may stop and resume; closing leaves the run as it is."""
 
-    def __init__(self, ways: Ways, source: OutputSource, offsets: Offsets = (0, 0)) -> None:
-        self._ways = ways
+    def __init__(
+        self, requests: RunRequests, source: OutputSource, offsets: Offsets = (0, 0)
+    ) -> None:
+        self._requests = requests
         self._source = source
         self._given: dict[Stream, int] = {"stdout": offsets[0], "stderr": offsets[1]}
         self._attaches = 0
@@ -111,14 +113,14 @@ class DurableProcess:
             if piece is None:
                 await self._attach()
                 continue
-            self._exit = self._ways.explain(piece)
+            self._exit = self._requests.explain(piece)
             await self._source.finish()
         return self._exit
 
     async def _go_live(self) -> None:
         """Follow over a second channel, or attach if there is none."""
         assert isinstance(self._source, InlineOutput)
-        live = await self._ways.follow(self._source.channel)
+        live = await self._requests.follow(self._source.channel)
         if live is None:
             await self._attach()
         else:
@@ -126,13 +128,15 @@ class DurableProcess:
 
     async def _attach(self) -> None:
         """Continue from the last byte, by the machine's record."""
-        key = self._ways.key
+        key = self._requests.key
         await self._source.close()
         self._attaches += 1
         if self._closed or self._attaches > ATTACHES:
             raise ContactLost(f"{key} is followed no more; it goes on there.")
         try:
-            self._source = await self._ways.attach((self._given["stdout"], self._given["stderr"]))
+            self._source = await self._requests.attach(
+                (self._given["stdout"], self._given["stderr"])
+            )
         except RemoteFailure as failure:
             if failure.code is ErrorCode.LOST:
                 raise
@@ -148,7 +152,7 @@ class DurableProcess:
         """End the run, and the processes that escaped from it."""
         if self._exit is not None:
             return CancelProof.ALREADY_FINISHED
-        return (await self._ways.cancel(grace_seconds)).proof
+        return (await self._requests.cancel(grace_seconds)).proof
 
     async def close(self) -> None:
         """Close the channels; the run continues."""
@@ -185,7 +189,7 @@ class InlineOutput:
             self._take(item)
         return self._ready.popleft() if self._ready else None
 
-    async def _item(self) -> Output | Word | None:
+    async def _item(self) -> Output | Record | None:
         if not self._quiet:
             return await self.channel.next()
         try:
@@ -196,7 +200,7 @@ class InlineOutput:
         self._quiet = False
         return item
 
-    def _take(self, item: Output | Word) -> None:
+    def _take(self, item: Output | Record) -> None:
         if isinstance(item, Output):
             self._stream = item.stream
             if self._sized is None:
@@ -228,15 +232,15 @@ class InlineOutput:
         self._given[self._stream] += len(data)
         self._ready.append(Output(self._stream, data))
 
-    def _end(self, word: Word) -> None:
-        _, status, cause, *sizes = word
+    def _end(self, record: Record) -> None:
+        _, status, cause, *sizes = record
         if status == "n":
             raise ContactLost("The command did not arrive whole, and was not started.")
         # The process that handed it over may have been killed meanwhile.
         if any(given < int(size) for given, size in zip(self._given.values(), sizes, strict=True)):
             self._broken = True
         else:
-            self._ready.append(exit_of(status, cause))
+            self._ready.append(parse_exit(status, cause))
 
     async def finish(self) -> None:
         """Close the channel when it has ended."""
@@ -262,13 +266,13 @@ class PolledOutput:
                 return item
             match item[0]:
                 case "D":
-                    return exit_of(item[1], item[2])
+                    return parse_exit(item[1], item[2])
                 case "G":
                     raise run_lost(self._key)
                 case "V":
                     raise ContactLost(f"{self._key} was given up before it began.")
 
-    async def _item(self) -> Output | Word | None:
+    async def _item(self) -> Output | Record | None:
         try:
             async with asyncio.timeout(SILENCE_SECONDS):
                 return await self._channel.next()

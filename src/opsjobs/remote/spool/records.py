@@ -13,7 +13,7 @@ from opsjobs.remote.session import CancelOutcome, Cause, Output, RemoteExit, Str
 RECORD_BYTES = 4096
 """The maximum length of a record, and of the login scripts' output that is kept."""
 
-Word = tuple[str, ...]
+Record = tuple[str, ...]
 """A record without its nonce."""
 
 _CAUSES: tuple[Cause, ...] = (
@@ -30,7 +30,7 @@ _NOTHING = "-"
 _STREAMS: dict[str, Stream] = {"1": "stdout", "2": "stderr"}
 
 
-class Records:
+class RecordParser:
     """Split one stream of a channel into records, and the output between them.
 
     Only a program that was given the nonce can write a record. `stream` is the stream of output
@@ -45,7 +45,7 @@ class Records:
         self.noise = b""
         """Output before our first record, by login scripts or by a shell that complains."""
 
-    def feed(self, data: bytes) -> Iterator[Output | Word]:
+    def feed(self, data: bytes) -> Iterator[Output | Record]:
         """Yield records and output, in order; hold back only what may be the start of a record."""
         data = self._held + data
         self._held = b""
@@ -80,7 +80,7 @@ class Records:
             at = tail.find(self._mark[:1], at + 1)
         return len(tail) - at if at >= 0 else 0
 
-    def _record(self, line: bytes) -> Word:
+    def _record(self, line: bytes) -> Record:
         word = tuple(line.decode(errors="replace").split())
         self._stream = _STREAMS.get(word[0], self._base) if word else self._base
         return word
@@ -93,7 +93,7 @@ class Records:
             yield Output(self._stream, data[at : at + PIECE_BYTES])
 
 
-def exit_of(status: str, cause: str) -> RemoteExit:
+def parse_exit(status: str, cause: str) -> RemoteExit:
     """Return the exit from `3` or `s15`, and one of the causes or `-`.
 
     Raises ValueError for anything else.
@@ -105,16 +105,18 @@ def exit_of(status: str, cause: str) -> RemoteExit:
         number = int(status[1:])
         return RemoteExit(None, _NAMES.get(number, str(number)), why)
     ended = RemoteExit(int(status), None, why)
-    return replace(ended, code=None) if ended.unstarted else ended
+    return replace(ended, code=None) if ended.never_started else ended
 
 
-def settlement_of(answer: Word) -> CancelOutcome:
+def parse_cancel(answer: Record) -> CancelOutcome:
     """Return the settlement of a cancel's answer: the proof, and the exit if the run ended."""
     _, proof, status, cause = answer
-    return CancelOutcome(CancelProof(proof), None if status == _NOTHING else exit_of(status, cause))
+    return CancelOutcome(
+        CancelProof(proof), None if status == _NOTHING else parse_exit(status, cause)
+    )
 
 
-def standing_of(answer: Word) -> CancelOutcome | None:
+def parse_look(answer: Record) -> CancelOutcome | None:
     """Return the settlement of a look's answer: None while the run lives, or is about to."""
     _, state, status, cause = answer
     match state:
@@ -123,6 +125,6 @@ def standing_of(answer: Word) -> CancelOutcome | None:
         case "N" | "V":
             return CancelOutcome(CancelProof.NEVER_STARTED)
         case "D":
-            return CancelOutcome(CancelProof.ALREADY_FINISHED, exit_of(status, cause))
+            return CancelOutcome(CancelProof.ALREADY_FINISHED, parse_exit(status, cause))
         case _:
             return CancelOutcome(CancelProof.ALREADY_FINISHED)

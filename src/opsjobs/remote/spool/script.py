@@ -12,7 +12,7 @@ from importlib.resources import files
 from opsjobs.model.program import Program, check_variable
 from opsjobs.model.spool_identity import Become, RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.session import check_command
-from opsjobs.remote.spool.become import Way, quoted
+from opsjobs.remote.spool.become import BecomeRequest, quote
 from opsjobs.remote.spool.program import SHORT_BYTES, Package, direct, durable, exports
 
 _KEY = re.compile(r"[0-9a-f-]{36}\.[a-z0-9][a-z0-9_-]{0,63}\.[0-9]{1,9}")
@@ -83,7 +83,7 @@ class SpoolRequest:
     arguments: tuple[str, ...]
     stdin: bytes
     nonce: str
-    way: Way | None = None
+    become_request: BecomeRequest | None = None
     hold: bool = False
     awaited: bool = False
     name: str = "opsjobs"
@@ -140,7 +140,7 @@ def start(order: StartOrder, expected: SpoolIdentity, *, awaited: bool = False) 
     )
     reading = "command_long" if long else "command"
     arguments = [
-        quoted(_section((reading, "become", "hearing" if package.place else "deaf", "turn"))),
+        quote(_section((reading, "become", "hearing" if package.place else "deaf", "turn"))),
         _name(order.key),
         store,
         _boot(expected),
@@ -161,7 +161,7 @@ def start(order: StartOrder, expected: SpoolIdentity, *, awaited: bool = False) 
     return replace(request, awaited=awaited)
 
 
-def directly(program: Program) -> SpoolRequest:
+def start_program(program: Program) -> SpoolRequest:
     """Start a program that lives and dies with the channel. Raises ValueError as `start`."""
     request = _request(["names", "command", "direct"], [], None)
     package = direct(program, secrets.token_hex(16), request.nonce)
@@ -249,9 +249,14 @@ def _request(
 ) -> SpoolRequest:
     # The first byte is one that output rarely holds: a reader of the answer searches for it.
     nonce = "\x1e" + secrets.token_hex(8)
-    way = Way(become) if become is not None else None
+    become_request = BecomeRequest(become) if become is not None else None
     return SpoolRequest(
-        _section(tuple(sections)), tuple(arguments), nonce.encode() + b"\n" + more, nonce, way, hold
+        _section(tuple(sections)),
+        tuple(arguments),
+        nonce.encode() + b"\n" + more,
+        nonce,
+        become_request,
+        hold,
     )
 
 

@@ -20,7 +20,7 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential, CredentialType, Secret
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Fetch, refuse_external
-from opsjobs.remote.ssh.certificates import CertificateTerms, Unusable, terms_of
+from opsjobs.remote.ssh.certificates import CertificateTerms, Unusable, parse_terms
 
 PARSED_KEYS_LIMIT = 1000
 _OF_SSH = (
@@ -46,7 +46,7 @@ class AuthMaterial:
     terms: CertificateTerms | None = None
 
     @property
-    def good_until(self) -> datetime | None:
+    def expires_at(self) -> datetime | None:
         """The expiry of the certificate; None = never."""
         return self.terms.valid_before if self.terms is not None else None
 
@@ -94,11 +94,11 @@ class AuthMaterials:
 
     async def _keyed(self, credential: Credential) -> AuthMaterial:
         login = await self._opened(credential)
-        if login.good_until is not None and login.good_until <= datetime.now(UTC):
+        if login.expires_at is not None and login.expires_at <= datetime.now(UTC):
             # Not attempted: a machine would count it as a refused login.
             raise _missing(
                 f"The certificate of the credential {credential.name} "
-                f"was good until {login.good_until:%Y-%m-%d %H:%M}Z."
+                f"was good until {login.expires_at:%Y-%m-%d %H:%M}Z."
             )
         return login
 
@@ -132,7 +132,7 @@ def _parse(credential: Credential) -> AuthMaterial:
     try:
         certificate = asyncssh.import_certificate(credential.certificate)
         asyncssh.load_keypairs([(key, certificate)])
-        terms = terms_of(credential.certificate)
+        terms = parse_terms(credential.certificate)
     except (asyncssh.KeyImportError, Unusable, ValueError) as error:
         raise _missing(
             f"The certificate of the credential {credential.name} cannot be used: {error}."

@@ -54,7 +54,7 @@ class CertificateTerms:
         return f"its certificate (serial {self.serial}) is for {users} and good until {until}"
 
 
-def fresh_key() -> FreshKey:
+def generate_key() -> FreshKey:
     """Return a new Ed25519 key."""
     key = ed25519.Ed25519PrivateKey.generate()
     private = key.private_bytes(
@@ -62,7 +62,7 @@ def fresh_key() -> FreshKey:
         serialization.PrivateFormat.OpenSSH,
         serialization.NoEncryption(),
     ).decode()
-    return FreshKey(Secret(private), _line(key.public_key()))
+    return FreshKey(Secret(private), _format_key(key.public_key()))
 
 
 def sign(
@@ -103,12 +103,12 @@ def sign(
     return builder.sign(key).public_bytes().decode()
 
 
-def public_of(private: Secret, passphrase: Secret | None = None) -> str:
+def public_key_of(private: Secret, passphrase: Secret | None = None) -> str:
     """Return the public half of a private key, as a line. Raises Unusable."""
-    return _line(_load(private, passphrase).public_key())
+    return _format_key(_load(private, passphrase).public_key())
 
 
-def terms_of(certificate: str) -> CertificateTerms:
+def parse_terms(certificate: str) -> CertificateTerms:
     """Return the terms of the certificate. Raises Unusable if it is not a certificate."""
     try:
         found = ssh.load_ssh_public_identity(certificate.strip().encode())
@@ -120,14 +120,14 @@ def terms_of(certificate: str) -> CertificateTerms:
         found.key_id.decode(errors="replace"),
         found.serial,
         tuple(name.decode(errors="replace") for name in found.valid_principals),
-        _moment(found.valid_after),
-        _moment(found.valid_before),
+        _parse_time(found.valid_after),
+        _parse_time(found.valid_before),
         found.type is ssh.SSHCertificateType.USER,
-        _line(found.public_key()),
+        _format_key(found.public_key()),
     )
 
 
-def _moment(seconds: int) -> datetime:
+def _parse_time(seconds: int) -> datetime:
     return datetime.fromtimestamp(min(seconds, _ENDLESS), UTC)
 
 
@@ -167,7 +167,7 @@ def _public(line: str) -> ssh.SSHCertPublicKeyTypes:
     return found
 
 
-def _line(key: object) -> str:
+def _format_key(key: object) -> str:
     form = (serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     raw: bytes = key.public_bytes(*form)  # type: ignore[attr-defined]  # of any kind
     return raw.decode()

@@ -15,7 +15,7 @@ import asyncssh
 
 from opsjobs.remote.ssh.auth_material import AuthMaterial
 from opsjobs.remote.ssh.connection import SshConnection
-from opsjobs.remote.ssh.host_keys import HostKeyJudge
+from opsjobs.remote.ssh.host_keys import HostKeyVerifier
 
 PROMPT_CHARACTERS = 80
 """The maximum length of a server's prompt that an error repeats."""
@@ -25,9 +25,9 @@ class LoginClient(asyncssh.SSHClient):
     """The asyncssh client of one login; records what the server wants after a partial success."""
 
     def __init__(
-        self, judge: HostKeyJudge, login: AuthMaterial, exchanged: Callable[[], None]
+        self, verifier: HostKeyVerifier, login: AuthMaterial, exchanged: Callable[[], None]
     ) -> None:
-        self._judge = judge
+        self._verifier = verifier
         self._keys = list(login.keys)
         self._password = login.password
         self._exchanged = exchanged
@@ -57,7 +57,7 @@ class LoginClient(asyncssh.SSHClient):
         """Handle the end of the connection, before or after the login."""
         connection, self.connection = self.connection, None
         if connection is not None:
-            connection.lost()
+            connection.mark_lost()
         wire, self._wire = self._wire, None
         if wire is not None:
             asyncio.get_running_loop().call_soon(release, wire)
@@ -66,7 +66,7 @@ class LoginClient(asyncssh.SSHClient):
         self, _host: str, _addr: str, _port: int, key: asyncssh.SSHKey
     ) -> bool:
         """Decide about a host key that is not pinned."""
-        return self._judge.accepts(key)
+        return self._verifier.accepts(key)
 
     def begin_auth(self, _username: str) -> None:
         """Record that the keys are exchanged and the host key is valid."""
@@ -75,13 +75,13 @@ class LoginClient(asyncssh.SSHClient):
     def public_key_auth_requested(self) -> Any:
         """Return all keys at once, and none when asked again."""
         keys, self._keys = self._keys, []
-        self._note(given=bool(keys))
+        self._record_answer(given=bool(keys))
         return keys or None
 
     def password_auth_requested(self) -> str | None:
         """Return the password once, for either method: a second try could lock the account."""
         password, self._password = self._password, None
-        self._note(given=password is not None)
+        self._record_answer(given=password is not None)
         return password.reveal() if password is not None else None
 
     def kbdint_auth_requested(self) -> str | None:
@@ -92,7 +92,7 @@ class LoginClient(asyncssh.SSHClient):
             self._more = "keyboard-interactive"
         return None
 
-    def _note(self, *, given: bool) -> None:
+    def _record_answer(self, *, given: bool) -> None:
         self._given = self._given or given
         self._refused = self._refused or not given
 
@@ -121,7 +121,7 @@ def release(wire: Any) -> None:
     held = vars(wire)
     for name, value in list(held.items()):
         if getattr(value, "__self__", None) is wire:  # a handler
-            held[name] = _over
+            held[name] = _ended_handler
         elif _refers(value, wire):  # a key exchange that was not completed
             held[name] = None
 
@@ -130,7 +130,7 @@ def _refers(value: object, wire: Any) -> bool:
     return any(part is wire for part in getattr(value, "__dict__", {}).values())
 
 
-def _over(*_: Any, **__: Any) -> bool:
+def _ended_handler(*_: Any, **__: Any) -> bool:
     """Replace a handler after the end."""
     return False
 

@@ -16,13 +16,13 @@ import asyncssh
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Endpoint, Target
-from opsjobs.remote.session import Fetch, HostKey, LoggedIn, refuse_external
+from opsjobs.remote.session import Fetch, HostKey, LoginTimes, refuse_external
 from opsjobs.remote.ssh.auth_material import AuthMaterial, AuthMaterials
 from opsjobs.remote.ssh.client import LoginClient, forget_frames
 from opsjobs.remote.ssh.connection import SshConnection, SshOptions
-from opsjobs.remote.ssh.dial import Allow, Socket, check_literal, dial
+from opsjobs.remote.ssh.dial import Allow, SocketTunnel, check_literal, dial
 from opsjobs.remote.ssh.error_mapping import ConnectAttempt, login_mask
-from opsjobs.remote.ssh.host_keys import KEY_KINDS, HostKeyJudge, describe
+from opsjobs.remote.ssh.host_keys import KEY_KINDS, HostKeyVerifier, describe
 
 # AES-GCM comes before asyncssh's first choice, ChaCha20: it is as strong, done by the processor,
 # and a run costs a third less (measured 0.28 ms against 0.42). The rest is asyncssh's own list, for
@@ -53,7 +53,7 @@ def ignore_alarm(target: Target, words: str) -> None:
     """Ignore an alarm."""
 
 
-def ignore(seconds: float) -> None:
+def ignore_connect_time(seconds: float) -> None:
     """Ignore the connect time."""
 
 
@@ -61,7 +61,7 @@ def allow_any(address: str) -> None:
     """Allow every address."""
 
 
-async def forget(target_id: str, key: str) -> None:
+async def forget_host_key(target_id: str, key: str) -> None:
     """Do not store an accepted host key."""
 
 
@@ -82,8 +82,8 @@ class Connector:
         options: SshOptions | None = None,
         *,
         allow: Allow = allow_any,
-        remember: Remember = forget,
-        observe: Observe = ignore,
+        remember: Remember = forget_host_key,
+        observe: Observe = ignore_connect_time,
         fetch: Fetch = refuse_external,
         alarm: Alarm = ignore_alarm,
     ) -> None:
@@ -107,22 +107,22 @@ class Connector:
         SAFETY_BLOCKED (the address policy), INTERNAL (out of file descriptors).
         """
         target = endpoint.target
-        judge = HostKeyJudge.for_target(target)
+        verifier = HostKeyVerifier.for_target(target)
         async with self._logins.open(endpoint) as login:
             try:
                 connection = await self._handshake(
-                    target, login, judge, through, timing or ConnectTiming()
+                    target, login, verifier, through, timing or ConnectTiming()
                 )
             except RemoteFailure as failure:
                 # The machine received the password and may repeat it in its refusal.
                 sent = [login.password] if login.password is not None else []
                 words = login_mask(endpoint, *sent).text(failure.message)
                 raise RemoteFailure(failure.code, words, because=failure.because) from None
-        if judge.accepted is not None:
-            await self._tell(target, judge.accepted, connection)
+        if verifier.accepted is not None:
+            await self._remember_key(target, verifier.accepted, connection)
         return connection
 
-    async def _tell(self, target: Target, key: str, connection: SshConnection) -> None:
+    async def _remember_key(self, target: Target, key: str, connection: SshConnection) -> None:
         try:
             await self._remember(target.id, key)
         except BaseException:
@@ -133,7 +133,7 @@ class Connector:
         self,
         target: Target,
         login: AuthMaterial,
-        judge: HostKeyJudge,
+        verifier: HostKeyVerifier,
         through: SshConnection | None,
         timing: ConnectTiming,
     ) -> SshConnection:
@@ -145,36 +145,42 @@ class Connector:
             timing.exchanged = time.monotonic()
             limit.reschedule(loop.time() + self.options.auth_seconds)
 
-        client = LoginClient(judge, login, exchanged)
+        client = LoginClient(verifier, login, exchanged)
         attempt = ConnectAttempt(
             target, login.username, through.target if through is not None else None, login.terms
         )
         try:
-            async with self._way(target, through, deadline) as way, limit:
+            async with self._dial(target, through, deadline) as route, limit:
                 wire = await asyncssh.connect(
-                    **way, **_arguments(self.options, login, judge), client_factory=lambda: client
+                    **route,
+                    **_arguments(self.options, login, verifier),
+                    client_factory=lambda: client,
                 )
         except TimeoutError:
             raise attempt.too_slow(exchanged=timing.exchanged is not None) from None
         except (asyncssh.Error, OSError, ValueError) as error:
-            raise self._failed(error, attempt, judge, client) from None
+            raise self._failed(error, attempt, verifier, client) from None
         timing.finished = time.monotonic()
         self._observe(timing.finished - timing.started)
-        logged_in = LoggedIn(timing.exchanged or timing.finished, timing.finished)
-        client.connection = SshConnection(wire, target, self.options, logged_in, login.good_until)
+        login_times = LoginTimes(timing.exchanged or timing.finished, timing.finished)
+        client.connection = SshConnection(wire, target, self.options, login_times, login.expires_at)
         return client.connection
 
     def _failed(
-        self, error: Exception, attempt: ConnectAttempt, judge: HostKeyJudge, client: LoginClient
+        self,
+        error: Exception,
+        attempt: ConnectAttempt,
+        verifier: HostKeyVerifier,
+        client: LoginClient,
     ) -> RemoteFailure:
-        failure = attempt.failed(error, judge, second_factor=client.second_factor)
+        failure = attempt.failed(error, verifier, second_factor=client.second_factor)
         forget_frames(error)
         if failure.code is ErrorCode.HOST_KEY:
             self._alarm(attempt.target, failure.message)
         return failure
 
     @asynccontextmanager
-    async def _way(
+    async def _dial(
         self, target: Target, through: SshConnection | None, deadline: float
     ) -> AsyncIterator[dict[str, Any]]:
         """Yield asyncssh's arguments for the way there: our own socket, or a tunnel.
@@ -186,16 +192,16 @@ class Connector:
             yield {"host": target.host, "port": target.port, "tunnel": through.wire}
             return
         connected = await dial(target.host, target.port, self._allow, deadline)
-        file = _file(connected)
+        file = _inode(connected)
         try:
             # The names are for asyncssh's own use if the peer has already disconnected and has no
             # address any more.
-            yield {"tunnel": Socket(connected), "host": target.host, "port": target.port}
+            yield {"tunnel": SocketTunnel(connected), "host": target.host, "port": target.port}
         except BaseException:
             # After a reset right after the connect, uvloop closes the descriptor without telling
             # our socket, and by now it may be another one's: it must not be closed, neither here
             # nor when the socket is collected.
-            if _file(connected) == file:
+            if _inode(connected) == file:
                 connected.close()
             else:
                 connected.detach()
@@ -210,7 +216,7 @@ class Connector:
         failure: RemoteFailure | None = None
         for kind in KEY_KINDS:
             try:
-                found.append(await self._show(target, through, kind))
+                found.append(await self._fetch_host_key(target, through, kind))
             except RemoteFailure as error:
                 # A server without a key of this kind says so, or just disconnects.
                 if error.code not in (ErrorCode.HOST_KEY, ErrorCode.CONNECTION_LOST):
@@ -220,15 +226,15 @@ class Connector:
             raise failure
         return describe(found)
 
-    async def _show(
+    async def _fetch_host_key(
         self, target: Target, through: SshConnection | None, kind: tuple[str, ...]
     ) -> asyncssh.SSHKey:
         attempt = ConnectAttempt(target, "", through.target if through is not None else None)
         deadline = asyncio.get_running_loop().time() + self.options.connect_seconds
         try:
-            async with self._way(target, through, deadline) as way, asyncio.timeout_at(deadline):
+            async with self._dial(target, through, deadline) as route, asyncio.timeout_at(deadline):
                 key = await asyncssh.get_server_host_key(
-                    **way, server_host_key_algs=kind, config=None
+                    **route, server_host_key_algs=kind, config=None
                 )
         except TimeoutError:
             raise attempt.too_slow(exchanged=False) from None
@@ -239,7 +245,7 @@ class Connector:
         return key
 
 
-def _file(connected: socket.socket) -> int | None:
+def _inode(connected: socket.socket) -> int | None:
     """Return the inode behind the socket's descriptor, or None if it is closed."""
     try:
         return os.fstat(connected.fileno()).st_ino
@@ -247,15 +253,17 @@ def _file(connected: socket.socket) -> int | None:
         return None
 
 
-def _arguments(options: SshOptions, login: AuthMaterial, judge: HostKeyJudge) -> dict[str, Any]:
+def _arguments(
+    options: SshOptions, login: AuthMaterial, verifier: HostKeyVerifier
+) -> dict[str, Any]:
     """Return all options that asyncssh would otherwise get from files, variables or an agent."""
     by_password = login.password is not None
     return {
         "config": None,
         "username": login.username,
-        "known_hosts": judge.known,
+        "known_hosts": verifier.known,
         "encryption_algs": CIPHERS,
-        "server_host_key_algs": judge.algorithms,
+        "server_host_key_algs": verifier.algorithms,
         "client_keys": None,
         "agent_path": None,
         "agent_forwarding": False,

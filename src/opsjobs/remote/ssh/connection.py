@@ -16,9 +16,9 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import Target
 from opsjobs.remote.disk import contact_error, transfer_error
 from opsjobs.remote.process_group import Census, GroupSignal
-from opsjobs.remote.session import LoggedIn, RemoteExit
+from opsjobs.remote.session import LoginTimes, RemoteExit
 from opsjobs.remote.ssh.process import LineBuilder, Receiver, SshProcess
-from opsjobs.remote.ssh.sftp import COUNT_LINE, SftpDisk, SshCounting, open_sftp
+from opsjobs.remote.ssh.sftp import RUNNING_DIGEST_LINE, SftpDisk, SshRunningDigest, open_sftp
 
 ANSWER_LIMIT_BYTES = 64 * 1024
 """The maximum size of the answer to an internal question, with login scripts' output."""
@@ -53,7 +53,7 @@ class ChannelRefused(RemoteFailure):
 class SshConnection:
     """A logged-in connection to one machine.
 
-    `good_until` is the expiry of what it was logged in with; None = never.
+    `expires_at` is the expiry of what it was logged in with; None = never.
     """
 
     def __init__(
@@ -61,18 +61,18 @@ class SshConnection:
         wire: asyncssh.SSHClientConnection,
         target: Target,
         options: SshOptions,
-        logged_in: LoggedIn,
-        good_until: datetime | None = None,
+        login_times: LoginTimes,
+        expires_at: datetime | None = None,
     ) -> None:
         self.wire = wire
-        self.logged_in = logged_in
-        self.good_until = good_until
+        self.login_times = login_times
+        self.expires_at = expires_at
         self.target = target
         self._options = options
         self._on_lost: Callable[[], None] | None = None
         self._lost = False
         self._questions = asyncio.Semaphore(QUESTIONS_AT_ONCE)
-        self._counts = False
+        self._digest_runs = False
 
     @property
     def capabilities(self) -> Capabilities:
@@ -84,14 +84,14 @@ class SshConnection:
         """False once the connection is lost or closed."""
         return not self._lost and not self.wire.is_closed()
 
-    def when_lost(self, callback: Callable[[], None]) -> None:
+    def on_lost(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, when the connection ends for whatever reason."""
         if self.alive:
             self._on_lost = callback
         else:
             callback()
 
-    def lost(self) -> None:
+    def mark_lost(self) -> None:
         """Record that the connection is lost; called by the protocol."""
         self._lost = True
         callback, self._on_lost = self._on_lost, None
@@ -127,7 +127,7 @@ class SshConnection:
         receiver = Receiver(
             self.target.name,
             marked=can.process_groups if marked is None else marked,
-            bare_end=self._bare_end,
+            bare_end=self._may_end_bare,
         )
         if can.posix_shell:
             receiver.send_early(stdin, end=not hold)
@@ -162,7 +162,7 @@ class SshConnection:
             raise RemoteFailure(ErrorCode.CONNECTION_LOST, words) from None
         client.exit()
 
-    def _bare_end(self) -> bool:
+    def _may_end_bare(self) -> bool:
         """Return True if a closed channel alone is the end of a command, while connected."""
         return not self.capabilities.exit_status and self.alive
 
@@ -206,7 +206,7 @@ class SshConnection:
         """
         client = await self._sftp()
         try:
-            yield SftpDisk(client, self.target.name, self._run_program, self._count)
+            yield SftpDisk(client, self.target.name, self._run_program, self._start_digest)
         finally:
             client.exit()
 
@@ -251,26 +251,28 @@ class SshConnection:
                 raise contact_error(self.target.name, failure.message) from None
         return output if end == RemoteExit(0) else None
 
-    async def _count(self, path: bytes) -> SshCounting | None:
+    async def _start_digest(self, path: bytes) -> SshRunningDigest | None:
         """Start computing a digest while the file is written.
 
         It uses one of the channels for questions; the other one stays free.
         """
-        if self._counts or self._questions.locked():
+        if self._digest_runs or self._questions.locked():
             return None
-        self._counts = True
+        self._digest_runs = True
         await self._questions.acquire()
         try:
-            process = await self.start(COUNT_LINE, stdin=path + b"\n", marked=False, hold=True)
+            process = await self.start(
+                RUNNING_DIGEST_LINE, stdin=path + b"\n", marked=False, hold=True
+            )
         except BaseException as stopped:
-            self._end_count()
+            self._end_digest()
             if isinstance(stopped, RemoteFailure):
                 return None
             raise
-        return SshCounting(process, self._end_count)
+        return SshRunningDigest(process, self._end_digest)
 
-    def _end_count(self) -> None:
-        self._counts = False
+    def _end_digest(self) -> None:
+        self._digest_runs = False
         self._questions.release()
 
     async def ask(self, question: GroupSignal) -> Census | None:

@@ -175,8 +175,8 @@ class ConnectionGroup:
         Only a connection that has been used counts: if a clock jumps, each new connection would
         otherwise be replaced at once by the next one.
         """
-        good_until = pooled.connection.good_until
-        return pooled.was_used and good_until is not None and good_until <= self._now()
+        expires_at = pooled.connection.expires_at
+        return pooled.was_used and expires_at is not None and expires_at <= self._now()
 
     def _serve(self) -> None:
         while self._waiters and (pooled := self._find_free()) is not None:

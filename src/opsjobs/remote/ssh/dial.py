@@ -162,7 +162,7 @@ def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-class Socket:
+class SocketTunnel:
     """A connected socket in the form of a tunnel: asyncssh asks it to make the connection."""
 
     def __init__(self, connected: socket.socket) -> None:
@@ -172,13 +172,13 @@ class Socket:
         self, factory: Callable[[], Any], _host: str, _port: int
     ) -> tuple[Any, Any]:
         """Return the transport, and asyncssh's protocol over it. Raises OSError."""
-        gathered, protocol = await asyncio.get_running_loop().create_connection(
-            lambda: _Gathered(factory()), sock=self._connected
+        transport, protocol = await asyncio.get_running_loop().create_connection(
+            lambda: _CoalescingProtocol(factory()), sock=self._connected
         )
-        return gathered, protocol.protocol
+        return transport, protocol.protocol
 
 
-class _Gathered(asyncio.Protocol):
+class _CoalescingProtocol(asyncio.Protocol):
     """The protocol between the loop's transport and asyncssh, which gets a joining transport."""
 
     def __init__(self, protocol: Any) -> None:
@@ -188,34 +188,34 @@ class _Gathered(asyncio.Protocol):
         self.eof_received = protocol.eof_received  # type: ignore[method-assign]  # likewise
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.protocol.connection_made(_Gathering(cast(asyncio.Transport, transport)))
+        self.protocol.connection_made(_CoalescingTransport(cast(asyncio.Transport, transport)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.protocol.connection_lost(exc)
 
 
-class _Gathering:
+class _CoalescingTransport:
     """The part of a transport that asyncssh uses."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._loop = asyncio.get_running_loop()
-        self._held: list[bytes] = []
-        self._held_bytes = 0
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
 
     def write(self, data: bytes) -> None:
         """Send the data together with the other writes of this turn of the loop."""
-        if not self._held:
+        if not self._pending:
             self._loop.call_soon(self._send)
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes >= AT_ONCE_BYTES:
+        self._pending.append(data)
+        self._pending_bytes += len(data)
+        if self._pending_bytes >= AT_ONCE_BYTES:
             self._send()
 
     def _send(self) -> None:
-        held, self._held, self._held_bytes = self._held, [], 0
-        if held and not self._transport.is_closing():
-            self._transport.write(b"".join(held) if len(held) > 1 else held[0])
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        if pending and not self._transport.is_closing():
+            self._transport.write(b"".join(pending) if len(pending) > 1 else pending[0])
 
     def close(self) -> None:
         """Send what is left, and close."""
@@ -224,7 +224,7 @@ class _Gathering:
 
     def abort(self) -> None:
         """Close at once."""
-        self._held.clear()
+        self._pending.clear()
         self._transport.abort()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:

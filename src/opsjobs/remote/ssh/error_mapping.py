@@ -15,7 +15,7 @@ from opsjobs.model.masking import Forms, Mask
 from opsjobs.model.secret import Secret
 from opsjobs.model.target import Endpoint, Target
 from opsjobs.remote.ssh.certificates import CertificateTerms
-from opsjobs.remote.ssh.host_keys import HostKeyJudge
+from opsjobs.remote.ssh.host_keys import HostKeyVerifier
 
 # Messages of jump hosts about a connection that they could not make (sshd forwards the system's own
 # text).
@@ -59,7 +59,7 @@ class ConnectAttempt:
     def failed(
         self,
         error: Exception,
-        judge: HostKeyJudge | None = None,
+        verifier: HostKeyVerifier | None = None,
         *,
         second_factor: str | None = None,
     ) -> RemoteFailure:
@@ -68,9 +68,9 @@ class ConnectAttempt:
         `second_factor`: what was asked for after the credential was accepted.
         """
         if isinstance(error, asyncssh.ChannelOpenError):
-            return self._not_tunnelled(error)
-        if judge is not None and _about_host_key(error):
-            return judge.changed(error)
+            return self._tunnel_failure(error)
+        if verifier is not None and _about_host_key(error):
+            return verifier.mismatch(error)
         if isinstance(error, asyncssh.PermissionDenied) or "authentication failures" in str(error):
             return (
                 self._refusal(error) if second_factor is None else self._incomplete(second_factor)
@@ -112,23 +112,23 @@ class ConnectAttempt:
         message = f"{self._where} refused the login of {self.username} ({error}). {check}."
         return RemoteFailure(ErrorCode.AUTH_FAILED, message)
 
-    def _not_tunnelled(self, error: asyncssh.ChannelOpenError) -> RemoteFailure:
+    def _tunnel_failure(self, error: asyncssh.ChannelOpenError) -> RemoteFailure:
         jump = self.jump.name if self.jump is not None else "the jump host"
         reason = error.reason.lower()
         code = next(
             (code for words, code in _JUMP_HOST_MESSAGES if words in reason),
             ErrorCode.CONNECTION_LOST,
         )
-        words = (
+        message = (
             f"{jump} could not connect to {self.target.host}:{self.target.port}: {error.reason}."
         )
         if error.code == _PROHIBITED:
             code = ErrorCode.CONNECTION_REFUSED
-            words += (
+            message += (
                 f" {jump} does not let this login forward: see AllowTcpForwarding, "
                 "and `port_forwarding` of its certificate."
             )
-        return RemoteFailure(code, words)
+        return RemoteFailure(code, message)
 
 
 def _about_host_key(error: Exception) -> bool:

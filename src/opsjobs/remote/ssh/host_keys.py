@@ -29,7 +29,7 @@ KnownHosts = tuple[Sequence[asyncssh.SSHKey], Sequence[asyncssh.SSHKey], Sequenc
 
 
 @dataclass(slots=True)
-class HostKeyJudge:
+class HostKeyVerifier:
     """The host keys that this target may show, by its policy, and the one accepted as new."""
 
     target: Target
@@ -37,8 +37,8 @@ class HostKeyJudge:
     accepted: str | None = field(default=None)
 
     @classmethod
-    def for_target(cls, target: Target) -> HostKeyJudge:
-        """Return the judge of a target.
+    def for_target(cls, target: Target) -> HostKeyVerifier:
+        """Return the verifier of a target.
 
         Raises RemoteFailure(HOST_KEY) if no key could ever be valid, so that connecting is
         pointless.
@@ -85,41 +85,41 @@ class HostKeyJudge:
             return True
         if self.target.host_key_policy is not HostKeyPolicy.ACCEPT_NEW or self.known[0]:
             return False
-        self.accepted = line_of(key)
+        self.accepted = format_key(key)
         return True
 
-    def changed(self, reason: object) -> RemoteFailure:
+    def mismatch(self, reason: object) -> RemoteFailure:
         """Return the failure for a server that showed no valid key."""
         name = self.target.name
         where = f"{name} ({self.target.host}:{self.target.port})"
         if "revoked" in str(reason):
-            words = (
+            message = (
                 f"{where} shows a host key that was revoked ({reason}): "
                 "anyone with that key can impersonate it. Give it a new one."
             )
         elif self.target.host_key_policy is HostKeyPolicy.CA:
-            words = (
+            message = (
                 f"{where} does not show a certificate that its CA has signed for "
                 f"{self.target.host} ({reason}): another machine answers there, "
                 "or its host key was not signed for this name, or not lately."
             )
         else:
-            words = (
+            message = (
                 f"{where} does not show a host key that is pinned for it ({reason}): "
                 "another machine answers there, or it was installed anew. If that is right, "
                 f"compare the fingerprints and run `opsjobs targets trust {name}`."
             )
-        return RemoteFailure(ErrorCode.HOST_KEY, words)
+        return RemoteFailure(ErrorCode.HOST_KEY, message)
 
 
-def line_of(key: asyncssh.SSHKey) -> str:
+def format_key(key: asyncssh.SSHKey) -> str:
     """Return the key as `type base64`."""
     return " ".join(key.export_public_key("openssh").decode().split()[:2])
 
 
 def describe(keys: Iterable[asyncssh.SSHKey]) -> list[HostKey]:
     """Return the keys with their SHA256 fingerprints."""
-    return [HostKey(line_of(key), key.get_fingerprint("sha256")) for key in keys]
+    return [HostKey(format_key(key), key.get_fingerprint("sha256")) for key in keys]
 
 
 def _parse(target: Target) -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey]]:

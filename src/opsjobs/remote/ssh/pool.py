@@ -171,7 +171,7 @@ class SshPool:
                 if jump is not None:
                     jump.release()
                 raise
-        pooled.connection.when_lost(lambda: self._on_connection_lost(pooled, jump))
+        pooled.connection.on_lost(lambda: self._on_connection_lost(pooled, jump))
         return pooled
 
     async def _connect_with_room(

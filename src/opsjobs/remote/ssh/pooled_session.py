@@ -14,8 +14,8 @@ from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.process_group import Census, GroupSignal
-from opsjobs.remote.session import Durable, LoggedIn, Output, RemoteExit, RemoteProcess
-from opsjobs.remote.spool.direct import PLAIN_SHELLS, directly, one_line
+from opsjobs.remote.session import Durable, LoginTimes, Output, RemoteExit, RemoteProcess
+from opsjobs.remote.spool.direct import PLAIN_SHELLS, build_one_line, start_directly
 from opsjobs.remote.spool.durable import Spool
 from opsjobs.remote.ssh.connection import ChannelRefused, SshConnection
 from opsjobs.remote.ssh.connection_group import ChannelSlot
@@ -41,9 +41,9 @@ class PooledSession:
         self._identified: SshProcess | None = None
 
     @property
-    def logged_in(self) -> LoggedIn | None:
+    def login_times(self) -> LoginTimes | None:
         """When its present connection was logged in."""
-        return self._slot.pooled.connection.logged_in
+        return self._slot.pooled.connection.login_times
 
     @property
     def capabilities(self) -> Capabilities:
@@ -61,8 +61,8 @@ class PooledSession:
         if not isinstance(command, Program):
             return await self._start(command, stdin, marked=marked)
         login = self._slot.pooled.spool_login
-        if (line := one_line(command, plain=login.plain)) is None:
-            return await directly(self._start, command)
+        if (line := build_one_line(command, plain=login.plain)) is None:
+            return await start_directly(self._start, command)
         process = self._identified = await _start_on(self._slot, line, b"", marked=None)
         return self._track(process)
 
@@ -194,8 +194,8 @@ class _ProcessOnOwnSlot:
     async def kill(self, grace_seconds: float) -> CancelProof:
         return await self._process.kill(grace_seconds)
 
-    def say(self, data: bytes, *, end: bool) -> None:
-        self._process.say(data, end=end)
+    def write_stdin(self, data: bytes, *, end: bool) -> None:
+        self._process.write_stdin(data, end=end)
 
     async def close(self) -> None:
         await self._process.close()

@@ -14,7 +14,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.remote.output_buffer import OutputBuffer
 from opsjobs.remote.process_group import PROOF_SECONDS, Ask, Census, GroupSignal, NoGroup, end_group
-from opsjobs.remote.session import Output, RemoteExit, check_command, no_shell
+from opsjobs.remote.session import Output, RemoteExit, check_command, explain_no_shell
 
 GROUP_SECONDS = 2.0
 """The time that a kill waits for the login shell to print its process id."""
@@ -58,7 +58,7 @@ class GroupLine:
         return f"eval 'echo {self.mark.decode()} $$'; "
 
     @property
-    def tell(self) -> str:
+    def identify(self) -> str:
         """The same for a POSIX shell, which also prints the name of the login shell."""
         return f"echo {self.mark.decode()} $$ $SHELL"
 
@@ -124,7 +124,7 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         self._exit: RemoteExit | None = None
         self._complete = False
         self.line = GroupLine() if marked else None
-        self._must_tell = False
+        self._must_identify = False
         self.grouped = asyncio.Event()
         self.exited = asyncio.Event()
         self.requested = False
@@ -141,8 +141,8 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
         Raises ValueError for one that cannot be passed to a shell.
         """
         if not isinstance(command, str):
-            self.line, self._must_tell = self.line or GroupLine(), True
-            return command(self.line.tell)
+            self.line, self._must_identify = self.line or GroupLine(), True
+            return command(self.line.identify)
         check_command(command)
         return command if self.line is None else self.line.prefix + command
 
@@ -215,9 +215,9 @@ class Receiver(asyncssh.SSHClientSession[bytes]):
 
         Its shell should have identified itself first, and did not.
         """
-        if not self._must_tell or self.line is None or self.line.pid is not None:
+        if not self._must_identify or self.line is None or self.line.pid is not None:
             return end
-        return no_shell(end)
+        return explain_no_shell(end)
 
     @property
     def exit(self) -> RemoteExit | None:
@@ -352,7 +352,7 @@ class SshProcess:
                 continue
         return CancelProof.UNREACHABLE
 
-    def say(self, data: bytes, *, end: bool) -> None:
+    def write_stdin(self, data: bytes, *, end: bool) -> None:
         """Write to its standard input, if it was started with `hold`."""
         self._receiver.send(data, end=end)
 

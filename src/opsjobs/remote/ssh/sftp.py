@@ -17,9 +17,9 @@ from asyncssh.sftp import SFTPClientFile
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.remote.disk import (
     DRAFT_MODE,
-    Counting,
     DiskEntry,
     OpenFile,
+    RunningDigest,
     contact_error,
     transfer_error,
 )
@@ -54,7 +54,7 @@ _GROUP = 'sh -c \'getent group "$1" || grep "^$1:" /etc/group\' opsjobs {}'
 UNIT_BYTES = 64 << 10
 UNITS_AT_ONCE = 64
 # Standard input carries the path first, then repeatedly the number of further blocks.
-COUNT_LINE = (
+RUNNING_DIGEST_LINE = (
     'sh -c \'IFS= read -r f && exec 3<"$f" || exit 1; '
     "while read -r n; do dd bs=65536 count=$n <&3 2>/dev/null || exit 1; done | "
     "if command -v sha256sum >/dev/null 2>&1; then sha256sum; else shasum -a 256; fi' opsjobs"
@@ -64,18 +64,20 @@ _OUTPUT_BYTES_MAX = 64 << 10
 
 Ask = Callable[[str, bytes], Awaitable[bytes | None]]
 """Run a command line with a standard input; return its output, or None if it failed."""
-Count = Callable[[bytes], Awaitable[Counting | None]]
+StartDigest = Callable[[bytes], Awaitable[RunningDigest | None]]
 """Start computing the digest of the file at this path, if a channel is free."""
 
 
 class SftpDisk:
     """The Disk of a machine that speaks SFTP; `ask` and `count` run programs there."""
 
-    def __init__(self, client: asyncssh.SFTPClient, name: str, ask: Ask, count: Count) -> None:
+    def __init__(
+        self, client: asyncssh.SFTPClient, name: str, ask: Ask, start_digest: StartDigest
+    ) -> None:
         self.name = name
         self._client = client
         self._ask = ask
-        self._count = count
+        self._start_digest = start_digest
         taken = min(client.limits.max_read_len, client.limits.max_write_len)
         self.request_bytes = min(REQUEST_BYTES, taken) if taken > SAFE_BYTES else SAFE_BYTES
 
@@ -106,9 +108,9 @@ class SftpDisk:
             path, asyncssh.FXF_READ, asyncssh.SFTPAttrs(), f"does not let us read {path}"
         )
 
-    async def draft(self, path: str, *, anew: bool) -> OpenFile:
+    async def draft(self, path: str, *, must_be_new: bool) -> OpenFile:
         """Open a file for writing."""
-        flags = asyncssh.FXF_WRITE | (asyncssh.FXF_CREAT | asyncssh.FXF_EXCL if anew else 0)
+        flags = asyncssh.FXF_WRITE | (asyncssh.FXF_CREAT | asyncssh.FXF_EXCL if must_be_new else 0)
         return await self._open(
             path,
             flags,
@@ -188,17 +190,17 @@ class SftpDisk:
         found = re.search(rb"(?:^|\n)\\?([0-9a-f]{64})\b", output or b"")
         return bytes.fromhex(found[1].decode()) if found else None
 
-    async def count(self, draft: str) -> Counting | None:
+    async def start_digest(self, draft: str) -> RunningDigest | None:
         """Start the same programs while the bytes come."""
         asked = draft.encode("utf-8", "surrogateescape")
-        return await self._count(asked) if b"\n" not in asked else None
+        return await self._start_digest(asked) if b"\n" not in asked else None
 
     @contextmanager
     def _map_errors(self, what: str) -> Iterator[None]:
         try:
             yield
         except (asyncssh.Error, OSError) as error:
-            _tell(self.name, what, error)
+            _raise_failure(self.name, what, error)
 
 
 class SftpFile:
@@ -214,7 +216,7 @@ class SftpFile:
         try:
             data = await self._file.read(size, offset)
         except (asyncssh.Error, OSError, ValueError) as error:
-            _tell(self._name, f"does not let us read {self._path}", error)
+            _raise_failure(self._name, f"does not let us read {self._path}", error)
         assert isinstance(data, bytes)
         return data
 
@@ -223,7 +225,7 @@ class SftpFile:
         try:
             await self._file.write(data, offset)
         except (asyncssh.Error, OSError, ValueError) as error:
-            _tell(self._name, f"does not take the bytes for {self._path}", error)
+            _raise_failure(self._name, f"does not take the bytes for {self._path}", error)
 
     async def sync(self) -> None:
         """Flush by the extension for it, if the server has it."""
@@ -232,7 +234,7 @@ class SftpFile:
         except asyncssh.SFTPOpUnsupported:
             return
         except (asyncssh.Error, OSError, ValueError) as error:
-            _tell(self._name, f"could not make {self._path} last", error)
+            _raise_failure(self._name, f"could not make {self._path} last", error)
 
     async def close(self) -> None:
         """Close the file."""
@@ -240,30 +242,30 @@ class SftpFile:
             await self._file.close()
 
 
-class SshCounting:
+class SshRunningDigest:
     """A program on the machine that reads the file behind the writer.
 
     It reads only as far as it is told, so it never reads what is not there yet. It is optional: if
-    it cannot be started, or ends early, there is no digest. `let_go` is called at the end.
+    it cannot be started, or ends early, there is no digest. `on_close` is called at the end.
     """
 
-    def __init__(self, process: SshProcess, let_go: Callable[[], None]) -> None:
+    def __init__(self, process: SshProcess, on_close: Callable[[], None]) -> None:
         self._process = process
-        self._let_go = let_go
+        self._on_close = on_close
         self._announced_units = 0
 
-    def reached(self, size_bytes: int) -> None:
+    def advance(self, size_bytes: int) -> None:
         """Report that the first `size_bytes` of the file are written."""
         units = size_bytes // UNIT_BYTES - self._announced_units
         if units >= UNITS_AT_ONCE:
-            self._say(units)
+            self._announce(units)
 
     async def digest(self, size_bytes: int) -> bytes | None:
         """Return the digest of the whole file of `size_bytes`, or None if there is none."""
         units = -(-size_bytes // UNIT_BYTES) - self._announced_units
         if units:
-            self._say(units)
-        self._process.say(b"", end=True)
+            self._announce(units)
+        self._process.write_stdin(b"", end=True)
         output, end = bytearray(), RemoteExit(None)
         try:
             async for piece in self._process:
@@ -279,14 +281,14 @@ class SshCounting:
     async def close(self) -> None:
         """Close the process, whatever it is doing."""
         await self._process.close()
-        self._let_go()
+        self._on_close()
 
-    def _say(self, units: int) -> None:
+    def _announce(self, units: int) -> None:
         self._announced_units += units
-        self._process.say(b"%d\n" % units, end=False)
+        self._process.write_stdin(b"%d\n" % units, end=False)
 
 
-def _tell(name: str, what: str, error: Exception) -> NoReturn:
+def _raise_failure(name: str, what: str, error: Exception) -> NoReturn:
     if isinstance(error, asyncssh.SFTPError) and not isinstance(error, _CONTACT):
         raise transfer_error(name, what, error.reason or type(error).__name__) from None
     raise contact_error(name, error) from None
