@@ -22,7 +22,7 @@ the n-th passage of the step; without it, every passage fails.
     fire            store: due moments become pending firings, the commit included
     firing.prepare  engine: the targets of pending firings are resolved
     firing.launch   store: pending firings become executions, the commit included
-    relay           engine: the events of a shard are published
+    publish         engine: the events of a shard are published
     stream          api: a follower reads a page of the log
 
 The error is Unavailable; at `session`, `attach` and `cancel` a RemoteFailure with connection_lost;
@@ -61,7 +61,7 @@ NAMES = frozenset(
         "fire",
         "firing.launch",
         "firing.prepare",
-        "relay",
+        "publish",
         "stream",
     }
 )

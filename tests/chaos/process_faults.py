@@ -19,11 +19,11 @@ BELLS = 100
 # Who passes a step, where it is not the workers.
 _PASSED_BY = {
     **dict.fromkeys(("launch", "ledger.launch", "notify", "stream"), ("api",)),
-    "relay": (*WORKERS, "scheduler"),
+    "publish": (*WORKERS, "scheduler"),
 }
 # After so many passages before there is work, and in so many afterwards, it happens.
 _BEFORE = {"claim": 2}
-_PASSAGES = {"begin": 2, "claim": 3, "settle": 4, "cancel": 3, "stream": 4, "relay": 2}
+_PASSAGES = {"begin": 2, "claim": 3, "settle": 4, "cancel": 3, "stream": 4, "publish": 2}
 _PASSAGES_OF_MOST = 6
 _ON_THE_WAY = frozenset({"session", "start"})
 # A scene launches by the API and has no schedules: these are killed at in tests/engine/test_firing_faults.py.

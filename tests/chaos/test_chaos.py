@@ -50,6 +50,6 @@ def test_nothing_comes_out_wrong_of(play: Play, name: str) -> None:
 
 
 def test_every_fault_has_a_name_of_its_own_and_is_on_the_page_with_what_it_does() -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "reliability.md").read_text()
+    page = (Path(__file__).resolve().parents[2] / "docs/operations/reliability.md").read_text()
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
     assert [fault.name for fault in FAULTS if f"| {fault.name} | {fault.says} |" not in page] == []

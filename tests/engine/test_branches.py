@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from engine.harness import Harness, harness, until
-from engine.test_aftercare import care
+from engine.test_remote_cleanup import care
 from engine.test_workflows import step, told
 from kit.fake_remote import FakeMachine, Gate
 from opsjobs.engine.runs.target_run import RunLimits

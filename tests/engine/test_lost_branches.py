@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import replace
 
 from engine.harness import Harness, harness, until
-from engine.test_aftercare import care
 from engine.test_branches import SECONDS, inherited, worker_of
+from engine.test_remote_cleanup import care
 from engine.test_workflows import step, told
 from kit.fake_remote import FakeMachine, Gate
 from opsjobs.model.action import CommandAction

@@ -16,7 +16,7 @@ from opsjobs.engine.background import scheduler as scheduling
 from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.background.scheduler import Scheduler
-from opsjobs.engine.service import Loop
+from opsjobs.engine.loop import Loop
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.store.outbox import Outbox
@@ -44,14 +44,14 @@ async def test_the_expired_are_buried_by_those_alone_who_may(database: Database)
         await Owner(database, "alive").register(lease_seconds=1_000)
         await Owner(database, "away", zone="far").register(lease_seconds=10)
         await on.turn(11)
-        assert (await rescuer(on, lambda: False).run_once())["buried"] == 0
+        assert (await rescuer(on, lambda: False).run_once())["leases_expired"] == 0
         assert await on.database.fetch("select 1 from workers where buried_at is not null") == []
-        assert (await rescuer(on).run_once())["buried"] == 1
+        assert (await rescuer(on).run_once())["leases_expired"] == 1
         assert await on.database.fetch("select name from workers where buried_at is not null") == [
             {"name": "away"}
         ]
         assert on.notified == ["far"]
-        assert (await rescuer(on).run_once())["buried"] == 0
+        assert (await rescuer(on).run_once())["leases_expired"] == 0
         events = await database.fetch("select type, data ->> 'name' as name from events")
         assert events == [{"type": "worker.lost", "name": "away"}]
 
@@ -165,10 +165,10 @@ def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
 
 
 def scheduler(on: Harness) -> Scheduler:
-    relay = EventPublisher(
+    publisher = EventPublisher(
         Outbox(on.database), on.executions, on.journal, Bus(None, on.metrics), on.metrics
     )
-    made = Scheduler(on.workers, relay, lease_seconds=15)
+    made = Scheduler(on.workers, publisher, lease_seconds=15)
     made.rescuer = rescuer(on, lambda: made.may_reap, lambda: made.database_now)
     return made
 
@@ -215,7 +215,7 @@ async def test_the_scheduler_notes_its_tick_and_buries_only_after_a_lease_of_goo
         ticking = scheduler(on)
         buried = []
         for _ in range(4):
-            buried.append((await ticking.run_once())["buried"])
+            buried.append((await ticking.run_once())["leases_expired"])
             hand.at += 7
             await on.turn(7)
         assert buried == [0, 0, 0, 1]  # after 0, 7, 14, 21 s
@@ -259,7 +259,7 @@ async def test_a_scheduler_that_was_frozen_itself_buries_nobody_at_once(
         assert ticking.may_reap
         hand.at += 600
         await on.turn(600)
-        assert (await ticking.run_once())["buried"] == 0
+        assert (await ticking.run_once())["leases_expired"] == 0
         assert not ticking.may_reap
         assert await database.fetch("select 1 from workers where buried_at is not null") == []
         assert time.monotonic() != hand.at

@@ -165,11 +165,11 @@ async def test_a_step_of_the_database_s_clock_buries_no_living_worker(database: 
         for seconds in (60, -60):
             assert one.may_reap, "it has not noticed yet"
             await on.turn(seconds)
-            assert (await rescuer(on, one).run_once())["buried"] == 0
+            assert (await rescuer(on, one).run_once())["leases_expired"] == 0
             await until(lambda: not one.may_reap)
             while not one.may_reap:
-                assert (await rescuer(on, one).run_once())["buried"] == 0
-                assert (await rescuer(on, two).run_once())["buried"] == 0
+                assert (await rescuer(on, one).run_once())["leases_expired"] == 0
+                assert (await rescuer(on, two).run_once())["leases_expired"] == 0
                 await asyncio.sleep(0.05)
             await until(lambda: two.may_reap)
         assert await database.fetch("select 1 from workers where buried_at is not null") == []
@@ -191,7 +191,7 @@ async def test_who_died_before_the_clock_was_set_back_is_buried_a_lease_later(
         mending = rescuer(on, worker)
 
         async def buried() -> bool:
-            return (await mending.run_once())["buried"] == 1
+            return (await mending.run_once())["leases_expired"] == 1
 
         await until(buried)
         assert await database.fetch("select name from workers where buried_at is not null") == [

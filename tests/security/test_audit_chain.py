@@ -17,7 +17,7 @@ from kit.servers import AUDIT_KEY
 from opsjobs.cli.app import run
 from opsjobs.composition.scheduler import HostedScheduler
 from opsjobs.composition.worker import HostedWorker
-from opsjobs.engine.background.audit_sealer import AuditSealer
+from opsjobs.engine.background.housekeeping import AuditSealer
 from opsjobs.model.audit_chain import ChainLink, ChainWalk, canonical
 from opsjobs.settings import load
 from opsjobs.store import audit, audit_log, audit_sealer
@@ -84,7 +84,7 @@ async def test_one_seals_at_a_time_and_goes_on_where_the_last_one_stopped(
     async with database.transaction() as other:
         await other.execute("select pg_advisory_xact_lock(%s)", [audit_sealer._LOCK])
         assert await Seals(database, KEYS).seal() == 0
-    monkeypatch.setattr("opsjobs.engine.background.audit_sealer.SEALED_AT_ONCE", 2)
+    monkeypatch.setattr("opsjobs.engine.background.housekeeping.SEALED_AT_ONCE", 2)
     assert await AuditSealer(Seals(database, KEYS)).run_once() == {"sealed": ROWS}
     assert (await AuditLog(database, KEYS).verify()).at.seal == ROWS
 

@@ -11,9 +11,8 @@ import pytest
 from psycopg.rows import DictRow, dict_row
 
 from kit.servers import AUDIT_KEY
-from opsjobs.engine.background.audit_sealer import AuditSealer
-from opsjobs.engine.background.retention import RetentionService
-from opsjobs.engine.turn import Turn
+from opsjobs.engine.background.housekeeping import AuditSealer, RetentionService
+from opsjobs.engine.loop import Turn
 from opsjobs.model.audit_chain import FIELDS, ChainBreak, ChainLink
 from opsjobs.model.audit_signing import Part, SigningKeys
 from opsjobs.model.encryption_key import decoded, derived, key_id

@@ -11,8 +11,8 @@ from psycopg.types.json import Jsonb
 
 from kit.ledgering import STORE, Owner, launch, machines, read
 from kit.servers import AUDIT_KEY
-from opsjobs.engine.background.retention import RetentionService
-from opsjobs.engine.turn import Turn
+from opsjobs.engine.background.housekeeping import RetentionService
+from opsjobs.engine.loop import Turn
 from opsjobs.model.errors import Gone, NotFound
 from opsjobs.model.execution import Execution, RunStatus
 from opsjobs.store import dead_letters, retention

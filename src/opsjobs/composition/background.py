@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from opsjobs.composition import Services
-from opsjobs.engine.background.housekeeping import SERVICE as HOUSEKEEPING
-from opsjobs.engine.background.housekeeping import Housekeeper
-from opsjobs.engine.background.retention import SERVICE as RETENTION
-from opsjobs.engine.background.retention import RetentionService
-from opsjobs.engine.service import Loop
-from opsjobs.engine.turn import ASK_SECONDS, Turn
+from opsjobs.engine.background.housekeeping import (
+    HOUSEKEEPING,
+    RETENTION,
+    Housekeeper,
+    RetentionService,
+)
+from opsjobs.engine.loop import TURN_POLL_SECONDS, Loop, Turn
 from opsjobs.settings import Settings
 from opsjobs.store.idempotency import delete_old_keys
 from opsjobs.store.leftovers import Leftovers
@@ -35,7 +36,7 @@ def build_housekeeping_loop(services: Services) -> Loop:
         leftovers=Leftovers(services.database),
     )
     return Loop(
-        HOUSEKEEPING, keeper.run_once, interval_seconds=ASK_SECONDS, metrics=services.metrics
+        HOUSEKEEPING, keeper.run_once, interval_seconds=TURN_POLL_SECONDS, metrics=services.metrics
     )
 
 
@@ -53,4 +54,6 @@ def build_retention_loop(settings: Settings, services: Services) -> Loop:
     )
     turn = Turn(RETENTION, SingletonLock(services.database), services.metrics)
     keeper = RetentionService(turn, Retention(services.database), keep, services.seals)
-    return Loop(RETENTION, keeper.run_once, interval_seconds=ASK_SECONDS, metrics=services.metrics)
+    return Loop(
+        RETENTION, keeper.run_once, interval_seconds=TURN_POLL_SECONDS, metrics=services.metrics
+    )

@@ -15,9 +15,9 @@ from opsjobs.composition import (
 )
 from opsjobs.composition.background import build_housekeeping_loop
 from opsjobs.composition.process import spare_the_collector
-from opsjobs.engine.background.audit_sealer import SEAL_SECONDS, AuditSealer
+from opsjobs.engine.background.housekeeping import SEAL_SECONDS, AuditSealer
 from opsjobs.engine.background.scheduler import Scheduler
-from opsjobs.engine.service import Loop
+from opsjobs.engine.loop import Loop
 from opsjobs.settings import Settings
 from opsjobs.wakeup.beat import run_scheduler
 

@@ -22,16 +22,19 @@ from opsjobs.composition.process import (
     raise_descriptor_limit,
     spare_the_collector,
 )
-from opsjobs.engine.background.audit_sealer import BEHIND_SECONDS, AuditSealer
-from opsjobs.engine.background.audit_sealer import STAND_IN_SECONDS as SEAL_IN_SECONDS
+from opsjobs.engine.background.housekeeping import (
+    SEAL_BEHIND_SECONDS,
+    SEAL_STAND_IN_SECONDS,
+    AuditSealer,
+)
 from opsjobs.engine.background.remote_cleanup import RemoteCleanup
 from opsjobs.engine.firing.firing import StandIn
 from opsjobs.engine.launching.target_pinning import PinCheck
+from opsjobs.engine.loop import Loop
 from opsjobs.engine.runs.child_executions import ChildExecutions
 from opsjobs.engine.runs.chunk_cache import ChunkCache
 from opsjobs.engine.runs.target_run import RunLimits
 from opsjobs.engine.runs.transfer import TransferTools
-from opsjobs.engine.service import Loop
 from opsjobs.engine.worker.worker import STOP_GRACE_SECONDS, Worker, WorkerOptions, WorkerTools
 from opsjobs.remote.download import FindLimits
 from opsjobs.settings import Settings
@@ -40,9 +43,9 @@ from opsjobs.wakeup.worker import run_worker
 
 CONNECTIONS = 6
 RESCUE_SECONDS = 1.0
-RELAY_SECONDS = 1.0
+PUBLISH_SECONDS = 1.0
 STAND_IN_SECONDS = 1.0
-AFTERCARE_SECONDS = 10.0
+CLEANUP_SECONDS = 10.0
 VAULT_SECONDS = 30.0
 # How long the services may take to close once the worker has stopped.
 CLOSE_SECONDS = 3.0
@@ -113,22 +116,25 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
         fetch=services.external_secrets.fetch,
     )
     stand_in = StandIn(build_firing_service(services), services.workers)
-    sealer = AuditSealer(services.seals, behind_seconds=BEHIND_SECONDS)
+    sealer = AuditSealer(services.seals, behind_seconds=SEAL_BEHIND_SECONDS)
     background: list[Loop] = []
     worker = Worker(options, tools, background)
-    care = build_remote_cleanup(services, wanted.zone)
-    mending = build_rescuer(services, lambda: worker.may_reap, lambda: worker.database_now)
+    cleanup = build_remote_cleanup(services, wanted.zone)
+    rescuer = build_rescuer(services, lambda: worker.may_reap, lambda: worker.database_now)
     background += [
         Loop(
-            "rescuer", mending.run_once, interval_seconds=RESCUE_SECONDS, metrics=services.metrics
+            "rescuer", rescuer.run_once, interval_seconds=RESCUE_SECONDS, metrics=services.metrics
         ),
         Loop(
-            "sweeps", care.sweep_once, interval_seconds=AFTERCARE_SECONDS, metrics=services.metrics
+            "late_lookups",
+            cleanup.look_up_once,
+            interval_seconds=CLEANUP_SECONDS,
+            metrics=services.metrics,
         ),
         Loop(
             "cleaning",
-            care.clean_once,
-            interval_seconds=AFTERCARE_SECONDS,
+            cleanup.clean_once,
+            interval_seconds=CLEANUP_SECONDS,
             metrics=services.metrics,
         ),
         build_housekeeping_loop(services),
@@ -144,11 +150,16 @@ def build_worker(settings: Settings, services: Services, *, name: str | None = N
             "firing", stand_in.run_once, interval_seconds=STAND_IN_SECONDS, metrics=services.metrics
         ),
         Loop("heap", give_back, interval_seconds=GIVE_BACK_SECONDS, metrics=services.metrics),
-        Loop("sealer", sealer.run_once, interval_seconds=SEAL_IN_SECONDS, metrics=services.metrics),
         Loop(
-            "relay",
+            "sealer",
+            sealer.run_once,
+            interval_seconds=SEAL_STAND_IN_SECONDS,
+            metrics=services.metrics,
+        ),
+        Loop(
+            "event_publisher",
             build_event_publisher(services).run_once,
-            interval_seconds=RELAY_SECONDS,
+            interval_seconds=PUBLISH_SECONDS,
             metrics=services.metrics,
         ),
     ]

@@ -12,7 +12,7 @@ from typing import Any
 
 from opsjobs import failpoints
 from opsjobs.bus import Bus
-from opsjobs.engine.service import Counts
+from opsjobs.engine.loop import Counts
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.events import CHANNEL, JOB_TWIN, EventType, channels, cloud_event, run_event
 from opsjobs.model.execution import RunStatus, moment
@@ -22,6 +22,7 @@ from opsjobs.store.outbox import Outbox, OutboxEvent
 from opsjobs.telemetry import Metrics, log
 
 BATCH_FACTS = 100
+ENTRIES_A_READ = 500
 BATCH_SECONDS = 5.0
 """Time after which a batch ends early, if Redis is slow: it holds its transaction open.
 
@@ -33,7 +34,8 @@ COME_BACK_SECONDS = 5.0
 They lost their connections, too: until then, no listeners does not mean that there are none.
 """
 
-Told = tuple[str, dict[str, Any]]
+Message = tuple[str, dict[str, Any]]
+"""The type of an event, and the event."""
 
 
 class EventPublisher:
@@ -43,13 +45,13 @@ class EventPublisher:
         self,
         outbox: Outbox,
         executions: Executions,
-        journal: ExecutionLog,
+        execution_log: ExecutionLog,
         bus: Bus,
         metrics: Metrics,
     ) -> None:
         self._outbox = outbox
         self._executions = executions
-        self._journal = journal
+        self._execution_log = execution_log
         self._bus = bus
         self._metrics = metrics
         # Whatever ended the process before this one may have ended Redis, too.
@@ -60,15 +62,16 @@ class EventPublisher:
         shards = await self._outbox.find_shards()
         if not shards:
             return {"published": 0}
-        heard = await self._bus.has_listeners(f"{CHANNEL}*")
-        if heard is None:
+        has_listeners = await self._bus.has_listeners(f"{CHANNEL}*")
+        if has_listeners is None:
             self._away_at = time.monotonic()
-        if heard is None or (not heard and time.monotonic() - self._away_at < COME_BACK_SECONDS):
+        seconds_back = time.monotonic() - self._away_at
+        if has_listeners is None or (not has_listeners and seconds_back < COME_BACK_SECONDS):
             return {"published": 0}
         published, failed = 0, None
         for shard in shards:
             try:
-                published += await self._shard(shard, heard=heard)
+                published += await self._publish_shard(shard, has_listeners=has_listeners)
             except Unavailable:
                 raise
             except Exception as bug:  # noqa: BLE001  it must not block other shards; raised last
@@ -77,19 +80,19 @@ class EventPublisher:
             raise failed
         return {"published": published}
 
-    async def _shard(self, shard: int, *, heard: bool) -> int:
+    async def _publish_shard(self, shard: int, *, has_listeners: bool) -> int:
         published, began, failed = 0, time.monotonic(), None
         async with (
-            self._outbox.batch(shard, limit=BATCH_FACTS) as (facts, told),
-            failpoints.at("relay"),
+            self._outbox.batch(shard, limit=BATCH_FACTS) as (facts, published_ids),
+            failpoints.at("publish"),
         ):
             for fact in facts:
-                if told and time.monotonic() - began > BATCH_SECONDS:
+                if published_ids and time.monotonic() - began > BATCH_SECONDS:
                     break
                 try:
                     # Without listeners pub/sub drops events: then do not make them either (it was a
                     # third of a run's cost).
-                    events = [event async for event in self._events(fact)] if heard else []
+                    events = [e async for e in self._make_events(fact)] if has_listeners else []
                 except Unavailable:
                     raise
                 except Exception as bug:  # noqa: BLE001  mark what was published; raised last
@@ -103,78 +106,63 @@ class EventPublisher:
                 if events and not await self._publish(events):
                     break
                 published += len(events)
-                told.append(fact.id)
+                published_ids.append(fact.id)
         self._metrics.events_published.inc(published)
         if failed is not None:
             raise failed
         return published
 
-    async def _publish(self, events: Sequence[Told]) -> bool:
-        made = [
+    async def _publish(self, events: Sequence[Message]) -> bool:
+        encoded = [
             (event_type, json.dumps(event, ensure_ascii=False).encode())
             for event_type, event in events
         ]
         return await self._bus.publish_confirmed(
-            *((channel, message) for kind, message in made for channel in channels(kind))
+            *((channel, data) for event_type, data in encoded for channel in channels(event_type))
         )
 
-    async def _events(self, fact: OutboxEvent) -> AsyncIterator[Told]:
+    async def _make_events(self, fact: OutboxEvent) -> AsyncIterator[Message]:
         if fact.type == "target_run":
-            async for told in self._of_runs(fact):
-                yield told
+            async for event in self._make_run_events(fact):
+                yield event
             return
         data = fact.data
         if data is None and fact.execution_id is not None:
             data = (await self._executions.get(fact.execution_id)).data()
         at = moment(fact.at) or ""
-        # The event's id is made of the outbox row's id: an event that is published twice has the
-        # same id twice. The type is in it, too: of the same subject there are ids of the form
-        # `<execution uuid>/<position in the log>`, and those are numbers as well.
-        yield (
-            fact.type,
-            cloud_event(
-                f"{fact.subject}/{fact.type}/{fact.id}",
-                fact.type,
-                str(fact.subject),
-                at,
-                data or {},
-            ),
-        )
-        if (twin := _twin(fact.type)) is not None:
-            yield (
-                twin,
-                cloud_event(
-                    f"{fact.subject}/{twin}/{fact.id}", twin, str(fact.subject), at, data or {}
-                ),
-            )
+        for event_type in (fact.type, _twin(fact.type)):
+            if event_type is not None:
+                # The event's id is made of the outbox row's id: an event that is published twice
+                # has the same id twice. The type is in it, too: of the same subject there are ids
+                # of the form `<execution uuid>/<position in the log>`, which are numbers as well.
+                event_id = f"{fact.subject}/{event_type}/{fact.id}"
+                yield (
+                    event_type,
+                    cloud_event(event_id, event_type, str(fact.subject), at, data or {}),
+                )
 
-    async def _of_runs(self, fact: OutboxEvent) -> AsyncIterator[Told]:
+    async def _make_run_events(self, fact: OutboxEvent) -> AsyncIterator[Message]:
         assert fact.execution_id is not None
         assert fact.from_seq is not None
         assert fact.to_seq is not None
         after = fact.from_seq - 1
         while after < fact.to_seq:
-            entries = await self._journal.read_states(
-                fact.execution_id, after=after, upto=fact.to_seq, limit=500
+            entries = await self._execution_log.read_states(
+                fact.execution_id, after=after, upto=fact.to_seq, limit=ENTRIES_A_READ
             )
             runs = await self._executions.runs_by_id(
                 {e.target_run for e in entries if e.target_run is not None}
             )
             for entry in entries:
-                if entry.target_run in runs and entry.body is not None:
-                    run = runs[entry.target_run]
-                    kind = run_event(
-                        RunStatus(entry.body["status"]), retry=entry.attempt is not None
-                    )
-                    if kind is not None:
-                        event_id = f"{fact.subject}/{entry.seq}"
-                        yield (
-                            kind.value,
-                            cloud_event(
-                                event_id, kind.value, run.uuid, moment(entry.at) or "", run.data()
-                            ),
-                        )
-            if len(entries) < 500:
+                if entry.target_run not in runs or entry.body is None:
+                    continue
+                run, status = runs[entry.target_run], RunStatus(entry.body["status"])
+                event_type = run_event(status, retry=entry.attempt is not None)
+                if event_type is not None:
+                    event_id, at = f"{fact.subject}/{entry.seq}", moment(entry.at) or ""
+                    event = cloud_event(event_id, event_type.value, run.uuid, at, run.data())
+                    yield event_type.value, event
+            if len(entries) < ENTRIES_A_READ:
                 return
             after = entries[-1].seq
 

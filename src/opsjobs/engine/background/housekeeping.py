@@ -1,33 +1,46 @@
-"""Housekeeping: expensive checks, partitions of the log, and deletion of short-lived rows.
+"""Housekeeping of the database: retention, partitions, expensive checks, and audit seals.
 
-The checks are too expensive for each second; the rows are kept for a day or a week.
+Housekeeping and retention are turns: one process at a time takes each, about once a minute. The
+audit log is sealed by the scheduler each second, and by a worker if rows stay unsealed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
-from opsjobs.engine.service import Counts
-from opsjobs.engine.turn import Turn
+from opsjobs.engine.loop import Counts, Turn
 from opsjobs.model.errors import Unavailable
+from opsjobs.store.audit_chain import UnverifiedChain
+from opsjobs.store.audit_sealer import SEALED_AT_ONCE, Seals
 from opsjobs.store.blobs import Contents
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.leftovers import Leftovers
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.partitions import Partitions
+from opsjobs.store.retention import Retention, RetentionLimits
 from opsjobs.store.singleton_lock import SingletonLock
 from opsjobs.store.workers import Workers
 from opsjobs.telemetry import Metrics, log
 
-SERVICE = "housekeeping"
-# The check that reads all open runs: the process that has the turn makes it once a day.
+HOUSEKEEPING = "housekeeping"
+RETENTION = "retention"
 LEFTOVERS, LEFTOVERS_SECONDS = "leftovers", 86_400.0
+"""The check that reads all open runs: the process that has the turn makes it once a day."""
+
+SEAL_SECONDS = 1.0
+# The sum of the next two is less than the 10 s after which `verify` complains.
+SEAL_STAND_IN_SECONDS = 3.0
+"""Interval at which a worker looks for rows that stayed unsealed."""
+SEAL_BEHIND_SECONDS = 3.0
+"""Seconds that rows have to be unsealed before a worker seals them."""
+SEAL_ROUNDS_A_PASS = 20
 
 
 class Housekeeper:
-    """Upkeep that runs in every worker and the scheduler.
+    """Make partitions, recount, and delete short-lived rows, in workers and the scheduler.
 
-    One of them at a time has the turn, once a minute.
+    The checks are too expensive for each second; the rows are kept for a day or a week.
     """
 
     def __init__(
@@ -95,3 +108,77 @@ class Housekeeper:
             self._metrics.bugs.labels("counters").inc()
             log.error("counters_differ", **counted)
         return counted["slots_mended"]
+
+
+class RetentionService:
+    """Delete everything that is past its retention limit."""
+
+    def __init__(
+        self, turn: Turn, retention: Retention, keep: RetentionLimits, seals: Seals
+    ) -> None:
+        self._turn = turn
+        self._retention = retention
+        self._seals = seals
+        self._keep = keep
+
+    async def run_once(self) -> Counts:
+        """Do one turn, if it is this process's; return how much was deleted, by kind."""
+        steps = {
+            "log_days_dropped": self._retention.drop_days,
+            "executions_deleted": self._retention.delete_executions,
+            "surplus_executions_deleted": self._retention.delete_surplus,
+            "artifacts_deleted": self._retention.delete_artifacts,
+            "files_deleted": self._retention.delete_files,
+            "firings_deleted": self._retention.delete_firings,
+            "names_forgotten": self._retention.forget_names,
+            "audit_rows_deleted": self._delete_audit,
+        }
+        return await self._turn.run(
+            {name: partial(delete, self._keep) for name, delete in steps.items()}
+        )
+
+    async def _delete_audit(self, keep: RetentionLimits) -> int:
+        """Delete the beginning of the audit log's chain; return how many rows.
+
+        Nothing is deleted if the log is kept for ever, or the chain is not intact.
+        """
+        if not keep.audit_seconds:
+            return 0
+        try:
+            return await self._seals.retain(keep.audit_seconds)
+        except UnverifiedChain as refused:
+            log.error("audit_not_retained", reason=str(refused))
+            return 0
+
+
+class AuditSealer:
+    """Seal the audit log; `run_once` is one cheap query if there is nothing to do."""
+
+    def __init__(self, seals: Seals, *, behind_seconds: float = 0.0) -> None:
+        self._seals = seals
+        self._behind_seconds = behind_seconds
+        self._logged: str | None = None
+
+    async def run_once(self) -> Counts:
+        """Seal the unsealed rows if one is `behind_seconds` old; return how many were sealed.
+
+        A chain that is not as we left it is not extended: the reason is logged once.
+        """
+        try:
+            sealed = await self._seal()
+        except UnverifiedChain as refused:
+            if str(refused) != self._logged:
+                log.error("audit_not_sealed", reason=str(refused))
+            self._logged = str(refused)
+            return {"sealed": 0}
+        self._logged = None
+        return {"sealed": sealed}
+
+    async def _seal(self) -> int:
+        sealed = part = await self._seals.seal(older_than_seconds=self._behind_seconds)
+        for _ in range(SEAL_ROUNDS_A_PASS - 1):
+            if part < SEALED_AT_ONCE:
+                break
+            part = await self._seals.seal()
+            sealed += part
+        return sealed

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from opsjobs.clock import Clock
-from opsjobs.engine.service import Counts
+from opsjobs.engine.loop import Counts
 from opsjobs.store.database_checks import Complaint, Fitness
 from opsjobs.telemetry import log
 
@@ -39,22 +39,22 @@ class Inspection:
         if not any(complaint.fatal for complaint in found):
             if self._space:
                 found += await self._fitness.space()
-            found += await self._unreadable()
-        self._tell(found)
+            found += await self._check_secrets()
+        self._log_changes(found)
         self.complaints = found
         return {"complaints": len(found)}
 
-    async def _unreadable(self) -> Sequence[Complaint]:
+    async def _check_secrets(self) -> Sequence[Complaint]:
         now = self._clock.monotonic()
         if now - self._secrets_at >= SECRETS_SECONDS:
             self._secrets_at = now  # first: a count that takes too long is not tried again at once
             self._secrets = await self._fitness.secrets()
         return self._secrets
 
-    def _tell(self, found: Sequence[Complaint]) -> None:
+    def _log_changes(self, found: Sequence[Complaint]) -> None:
         for complaint in found:
             if complaint not in self.complaints:
-                say = log.error if complaint.fatal else log.warning
-                say("not_fit_for_service", code=complaint.code, reason=complaint.detail)
+                write = log.error if complaint.fatal else log.warning
+                write("not_fit_for_service", code=complaint.code, reason=complaint.detail)
         for code in {c.code for c in self.complaints} - {c.code for c in found}:
             log.info("fit_for_service_again", code=code)

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 
 from opsjobs.clock import Clock
 from opsjobs.engine.loading import load_each
+from opsjobs.engine.loop import Counts
 from opsjobs.engine.run_credentials import (
     become_credential_ids,
     fetch_become_password,
     resolve_become,
 )
 from opsjobs.engine.runs.outcomes import from_exit
-from opsjobs.engine.service import Counts
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.action import parse_frozen
 from opsjobs.model.action_base import FrozenBecome, FrozenRunningAction
@@ -48,7 +48,7 @@ Visit = tuple[int, Coroutine[Any, Any, int]]
 AT_ONCE = 8
 # Runs that are leased ahead of their visits: all must be handled before the lease ends.
 FOLDERS_AHEAD = 500
-SWEEPS_AHEAD = 50
+LOOKUPS_AHEAD = 50
 REFILL_SECONDS = 10.0
 """Interval at which to look for runs that have become due while visits are under way."""
 VISIT_SECONDS = 90.0
@@ -58,7 +58,7 @@ VISIT_SECONDS = 90.0
 class RemoteCleanup:
     """Visit machines of one zone, a few at a time, each at most once in a while.
 
-    Sweeps and cleaning have semaphores of their own, and take new work as visits end: a machine
+    Lookups and cleaning have semaphores of their own, and take new work as visits end: a machine
     that hangs holds up one slot only.
     """
 
@@ -82,23 +82,23 @@ class RemoteCleanup:
         self._zone = zone
         self._grace_seconds = grace_seconds
         self._fetch = fetch
-        self._sweep_doors = asyncio.Semaphore(AT_ONCE)
-        self._clean_doors = asyncio.Semaphore(AT_ONCE)
+        self._lookup_slots = asyncio.Semaphore(AT_ONCE)
+        self._clean_slots = asyncio.Semaphore(AT_ONCE)
 
     async def run_once(self) -> Counts:
         """Do all that is due.
 
         Return how many runs were cleaned up after, and of how many the outcome was found out.
         """
-        return {**await self.sweep_once(), **await self.clean_once()}
+        return {**await self.look_up_once(), **await self.clean_once()}
 
-    async def sweep_once(self) -> Counts:
+    async def look_up_once(self) -> Counts:
         """Look up late outcomes until none is due; return how many were found."""
-        return {"settled_late": await _all(self._due_sweeps, SWEEPS_AHEAD)}
+        return {"settled_late": await _visit_all(self._due_lookups, LOOKUPS_AHEAD)}
 
     async def clean_once(self) -> Counts:
         """Clean up until nothing is due; return the number of runs cleaned up after."""
-        return {"cleaned": await _all(self._due_cleaning, FOLDERS_AHEAD)}
+        return {"cleaned": await _visit_all(self._due_cleaning, FOLDERS_AHEAD)}
 
     async def _due_cleaning(self, at_most: int) -> list[Visit]:
         due = sorted(
@@ -109,19 +109,20 @@ class RemoteCleanup:
             (target_id, list(folders))
             for target_id, folders in groupby(due, key=lambda folder: folder.target_id)
         ]
-        ways, unread = await self._ways([target_id for target_id, _ in visits])
-        opened = await self._opened([wish for folder in due for wish in folder.becomes.values()])
+        endpoints, unread = await self._load_endpoints([target_id for target_id, _ in visits])
+        requests = [request for folder in due for request in folder.becomes.values()]
+        opened = await self._open_credentials(requests)
         return [
             (
                 len(folders),
-                self._clean_one(ways.get(target), folders, opened, unread=target in unread),
+                self._clean_one(endpoints.get(target), folders, opened, unread=target in unread),
             )
             for target, folders in visits
         ]
 
     async def _clean_one(
         self,
-        way: Endpoint | None,
+        endpoint: Endpoint | None,
         folders: Sequence[Folder],
         opened: Mapping[str, Credential],
         *,
@@ -131,115 +132,114 @@ class RemoteCleanup:
         # A target that is not in the inventory is unreachable for good; one that cannot be read is
         # unreachable for now.
         left: set[int] | None = None if unread else set()
-        if way is not None:
+        if endpoint is not None:
             left = await self._visit(
-                way, self._clean_doors, lambda durable: _not_cleaned(durable, folders, opened)
+                endpoint, self._clean_slots, lambda durable: _clean(durable, folders, opened)
             )
-        refused = left is not None
+        is_refused = left is not None
         left = runs if left is None else left
-        await self._ledger.postpone_cleanup(sorted(left), refused=refused)
+        await self._ledger.postpone_cleanup(sorted(left), refused=is_refused)
         await self._ledger.mark_cleaned(sorted(runs - left))
         return len(runs - left)
 
-    async def _due_sweeps(self, at_most: int) -> list[Visit]:
+    async def _due_lookups(self, at_most: int) -> list[Visit]:
         due = await self._ledger.lease_late_lookups(self._zone, at_most)
         # A machine that was away is tried even if its circuit is open: a command may still be
         # running there.
-        ways, _ = await self._ways(sorted({sweep.target_id for sweep in due}))
-        insisting = {target: replace(way, insist=True) for target, way in ways.items()}
-        return [(1, self._sweep_one(insisting.get(sweep.target_id), sweep)) for sweep in due]
+        endpoints, _ = await self._load_endpoints(sorted({lookup.target_id for lookup in due}))
+        insisting = {key: replace(endpoint, insist=True) for key, endpoint in endpoints.items()}
+        return [(1, self._look_up_one(insisting.get(lookup.target_id), lookup)) for lookup in due]
 
-    async def _sweep_one(self, way: Endpoint | None, sweep: LateLookup) -> int:
-        action = await self._find_action(sweep)
-        opened = await self._opened([action.become] if action.become is not None else [])
+    async def _look_up_one(self, endpoint: Endpoint | None, lookup: LateLookup) -> int:
+        action = await self._find_action(lookup)
+        opened = await self._open_credentials([action.become] if action.become is not None else [])
         found: CancelOutcome | None = None
-        if way is not None:
+        if endpoint is not None:
             found = await self._visit(
-                way,
-                self._sweep_doors,
-                lambda durable: self._settled(durable, sweep, action.become, opened),
+                endpoint,
+                self._lookup_slots,
+                lambda durable: self._find_outcome(durable, lookup, action.become, opened),
             )
         if found is None:
-            await self._ledger.postpone_late_lookup([sweep.run_id])
+            await self._ledger.postpone_late_lookup([lookup.run_id])
             return 0
-        told = {
-            **_told(found, action.expected_exit_codes),
-            "at": moment(self._clock.now()),
-        }
-        await self._ledger.record_late_result(sweep, told)
+        result = _late_result(found, action.expected_exit_codes)
+        await self._ledger.record_late_result(lookup, {**result, "at": moment(self._clock.now())})
         return 1
 
-    async def _find_action(self, sweep: LateLookup) -> FrozenRunningAction:
-        spec = (await self._ledger.load_specs([sweep.execution_id]))[sweep.execution_id]
-        stored = next(stored for stored in spec.actions if stored["key"] == sweep.key.action)
+    async def _find_action(self, lookup: LateLookup) -> FrozenRunningAction:
+        spec = (await self._ledger.load_specs([lookup.execution_id]))[lookup.execution_id]
+        stored = next(stored for stored in spec.actions if stored["key"] == lookup.key.action)
         action = parse_frozen(stored)
         assert isinstance(action, FrozenRunningAction), "only programs are started in a spool"
         return action
 
-    async def _settled(
+    async def _find_outcome(
         self,
         durable: Durable,
-        sweep: LateLookup,
+        lookup: LateLookup,
         requested: FrozenBecome | None,
         opened: Mapping[str, Credential],
     ) -> CancelOutcome | None:
-        who = resolve_become(requested, opened)
-        here = await durable.identity(who)
-        if here.store != sweep.identity.store:
+        user = resolve_become(requested, opened)
+        here = await durable.identity(user)
+        if here.store != lookup.identity.store:
             return None  # another spool: it proves nothing about this run
-        if sweep.kill:
-            found: CancelOutcome | None = await durable.cancel(sweep.key, self._grace_seconds, who)
+        if lookup.kill:
+            found: CancelOutcome | None = await durable.cancel(
+                lookup.key, self._grace_seconds, user
+            )
         else:
-            found = await durable.look(sweep.key, who)
+            found = await durable.look(lookup.key, user)
         if (
             found is not None
             and found.proof is CancelProof.NEVER_STARTED
-            and here != sweep.identity
+            and here != lookup.identity
         ):
             return None  # a reboot may have lost the record of the start
         return None if found is None or found.proof is CancelProof.UNREACHABLE else found
 
-    async def _opened(self, wishes: Sequence[FrozenBecome]) -> Mapping[str, Credential]:
-        known = sorted(become_credential_ids(wishes))
-        opened: Mapping[str, Credential] = (
-            (await load_each(known, self._vault.open_many, _tell))[0] if known else {}
-        )
-        for wish in wishes:
-            opened = await fetch_become_password(wish, opened, self._fetch, "aftercare")
+    async def _open_credentials(self, requests: Sequence[FrozenBecome]) -> Mapping[str, Credential]:
+        credential_ids = sorted(become_credential_ids(requests))
+        opened: Mapping[str, Credential] = {}
+        if credential_ids:
+            opened, _ = await load_each(credential_ids, self._vault.open_many, _log_unreadable)
+        for request in requests:
+            opened = await fetch_become_password(request, opened, self._fetch, "cleanup")
         return opened
 
-    async def _ways(
+    async def _load_endpoints(
         self, target_ids: Sequence[str]
     ) -> tuple[dict[str, Endpoint], Mapping[str, Exception]]:
         """Return the endpoints of these targets, and the targets that cannot be read."""
-        return (
-            await load_each(target_ids, self._targets.endpoints, _tell) if target_ids else ({}, {})
-        )
+        if not target_ids:
+            return {}, {}
+        return await load_each(target_ids, self._targets.endpoints, _log_unreadable)
 
     async def _visit(
-        self, way: Endpoint, doors: asyncio.Semaphore, errand: Callable[[Durable], Awaitable[T]]
+        self, endpoint: Endpoint, slots: asyncio.Semaphore, work: Callable[[Durable], Awaitable[T]]
     ) -> T | None:
-        """Return the answer of the errand.
+        """Do the work on the machine, and return its answer.
 
         None if the machine cannot be reached now, cannot keep durable runs, or takes too long.
         """
         try:
             async with (
-                doors,
+                slots,
                 asyncio.timeout(VISIT_SECONDS),
-                self._sessions.session(way) as session,
+                self._sessions.session(endpoint) as session,
             ):
                 durable = session.durable()
-                return await errand(durable) if durable is not None else None
+                return await work(durable) if durable is not None else None
         except (RemoteFailure, SpoolUnavailable, TimeoutError):
             return None
 
 
-def _tell(key: str, bug: Exception) -> None:
-    log.error("aftercare_cannot_read", key=key, exc_info=bug)
+def _log_unreadable(key: str, bug: Exception) -> None:
+    log.error("cleanup_cannot_read", key=key, exc_info=bug)
 
 
-async def _all(due: Callable[[int], Awaitable[list[Visit]]], ahead: int) -> int:
+async def _visit_all(due: Callable[[int], Awaitable[list[Visit]]], ahead: int) -> int:
     """Make the visits that are due, until none is left; return the sum of their answers.
 
     Visits that become due meanwhile are included. `ahead`: how many runs are leased at most before
@@ -275,10 +275,12 @@ async def _all(due: Callable[[int], Awaitable[list[Visit]]], ahead: int) -> int:
     return done
 
 
-async def _not_cleaned(
+async def _clean(
     durable: Durable, folders: Sequence[Folder], opened: Mapping[str, Credential]
 ) -> set[int]:
-    """Return the runs whose files remain because we can no longer become their user.
+    """Remove these files; return the runs whose files remain.
+
+    These are the runs whose user we can no longer become.
 
     Raises RemoteFailure for all other failures.
     """
@@ -286,22 +288,22 @@ async def _not_cleaned(
     keys: dict[tuple[Become | None, bool], list[tuple[int, RunKey]]] = {}
     for folder, key in ((found, key) for found in folders for key in found.keys):
         try:
-            who = resolve_become(folder.becomes.get(key.action), opened)
+            user = resolve_become(folder.becomes.get(key.action), opened)
         except RemoteFailure:
             left.add(folder.run_id)
         else:
-            keys.setdefault((who, folder.early), []).append((folder.run_id, key))
-    for (who, early), theirs in keys.items():
+            keys.setdefault((user, folder.early), []).append((folder.run_id, key))
+    for (user, early), run_keys in keys.items():
         try:
-            await durable.clean([key for _, key in theirs], who, output_only=early)
+            await durable.clean([key for _, key in run_keys], user, output_only=early)
         except RemoteFailure as failure:
             if failure.code is not ErrorCode.BECOME_FAILED:
                 raise
-            left |= {run_id for run_id, _ in theirs}
+            left |= {run_id for run_id, _ in run_keys}
     return left
 
 
-def _told(found: CancelOutcome, expected: Sequence[int]) -> dict[str, str | int | None]:
+def _late_result(found: CancelOutcome, expected: Sequence[int]) -> dict[str, str | int | None]:
     """Return the `late_result` without its time.
 
     It holds the status and exit code with which the run would have ended.

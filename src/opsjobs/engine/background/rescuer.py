@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from opsjobs.engine.service import Counts
+from opsjobs.engine.loop import Counts
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.workers import Workers
 
@@ -17,11 +17,11 @@ ROUND_SECONDS = 0.9
 
 So a process that is alone makes a round each time.
 """
-BURY_SECONDS = 1.0
+EXPIRE_SECONDS = 1.0
 """Time limit of expiring leases: no longer than one heartbeat of the shortest lease."""
 
 
-def _unknown() -> None:
+def _unknown_time() -> None:
     return None
 
 
@@ -41,30 +41,30 @@ class Rescuer:
         may_reap: Callable[[], bool],
         notify: Callable[[str], None],
         round_seconds: float = ROUND_SECONDS,
-        database_now: Callable[[], float | None] = _unknown,
+        database_now: Callable[[], float | None] = _unknown_time,
     ) -> None:
         self._ledger = ledger
         self._workers = workers
-        self._may_bury = may_reap
+        self._may_reap = may_reap
         self._database_now = database_now
         self._notify = notify
         self._round_seconds = round_seconds
 
     async def run_once(self) -> Counts:
         """Run one round; return how much was repaired, by kind."""
-        zones = await self._bury() if self._may_bury() else ()
+        zones = await self._expire_leases() if self._may_reap() else ()
         for zone in zones:
             self._notify(zone)
-        done = {"buried": len(zones)}
+        done = {"leases_expired": len(zones)}
         if await self._ledger.try_start_round(self._round_seconds):
             done |= await self._ledger.reconcile()
         return done
 
-    async def _bury(self) -> Sequence[str]:
+    async def _expire_leases(self) -> Sequence[str]:
         # If this waited for a database that is away, leases would be expired as soon as it is back,
         # before any worker could renew its own.
         try:
-            async with asyncio.timeout(BURY_SECONDS):
+            async with asyncio.timeout(EXPIRE_SECONDS):
                 return await self._workers.expire_leases(expected=self._database_now())
         except TimeoutError:
             return ()

@@ -12,14 +12,14 @@ import time
 from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.firing.firing import REST_SECONDS, SCHEDULER, FiringService
-from opsjobs.engine.service import Counts
+from opsjobs.engine.loop import Counts
 from opsjobs.engine.worker.database_clock import DatabaseClock
 from opsjobs.engine.worker.lease_heartbeat import RENEWALS_PER_LEASE
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.workers import Workers
 from opsjobs.telemetry import log
 
-MEND_SECONDS_MAX = 60.0
+REPAIR_SECONDS_MAX = 60.0
 """Time limit of a repair round.
 
 A longer one is aborted, and the next begins: every round is idempotent.
@@ -38,19 +38,19 @@ class Scheduler:
     def __init__(
         self,
         workers: Workers,
-        relay: EventPublisher,
+        publisher: EventPublisher,
         *,
         firing: FiringService | None = None,
         lease_seconds: float = 15.0,
     ) -> None:
         self._workers = workers
-        self._relay = relay
+        self._publisher = publisher
         self._firing = firing
         self._lease_seconds = lease_seconds
-        self._mending: asyncio.Task[Counts] | None = None
-        self._mended_at = float("-inf")
-        self._well_since: float | None = None
-        self._well_at = 0.0
+        self._repair: asyncio.Task[Counts] | None = None
+        self._repaired_at = float("-inf")
+        self._healthy_since: float | None = None
+        self._healthy_at = 0.0
         self._clock = DatabaseClock()
         self.rescuer: Rescuer | None = None
 
@@ -58,8 +58,8 @@ class Scheduler:
     def may_reap(self) -> bool:
         """True if the database was healthy for long enough for all live workers to renew."""
         return (
-            self._well_since is not None
-            and time.monotonic() - self._well_since >= self._lease_seconds
+            self._healthy_since is not None
+            and time.monotonic() - self._healthy_since >= self._lease_seconds
         )
 
     @property
@@ -70,8 +70,8 @@ class Scheduler:
     @property
     def rest_seconds(self) -> float:
         """Seconds without work: until a moment is due or the next repair round."""
-        mend = max(self._mended_at + REST_SECONDS - time.monotonic(), 0.0)
-        return mend if self._firing is None else min(mend, self._firing.rest_seconds)
+        rest = max(self._repaired_at + REST_SECONDS - time.monotonic(), 0.0)
+        return rest if self._firing is None else min(rest, self._firing.rest_seconds)
 
     async def tick(self) -> Counts:
         """Fire what is due, and start a repair round if a second has passed.
@@ -81,34 +81,34 @@ class Scheduler:
         """
         # The repair round records the tick, so it begins after the firing: workers have to stand in
         # for a scheduler that cannot fire.
-        return {**await self._fire(), **self._mend(time.monotonic())}
+        return {**await self._fire(), **self._start_repair(time.monotonic())}
 
     async def _fire(self) -> Counts:
         try:
             return await self._firing.run_once() if self._firing is not None else {}
         except Exception:
-            self._well_since = None
+            self._healthy_since = None
             raise
 
-    def _mend(self, now: float) -> Counts:
-        if self._mending is not None and not self._mending.done():
+    def _start_repair(self, now: float) -> Counts:
+        if self._repair is not None and not self._repair.done():
             return {}
-        ended, self._mending = self._mending, None
-        if now - self._mended_at >= REST_SECONDS:
-            self._mended_at = now
-            self._mending = asyncio.create_task(self._bounded(), name="mending")
+        ended, self._repair = self._repair, None
+        if now - self._repaired_at >= REST_SECONDS:
+            self._repaired_at = now
+            self._repair = asyncio.create_task(self._repair_in_time(), name="repair")
         return ended.result() if ended is not None else {}
 
-    async def _bounded(self) -> Counts:
-        async with asyncio.timeout(MEND_SECONDS_MAX):
+    async def _repair_in_time(self) -> Counts:
+        async with asyncio.timeout(REPAIR_SECONDS_MAX):
             return await self.run_once()
 
     async def stop(self) -> None:
         """Stop, aborting a repair round that is under way."""
-        if self._mending is not None:
-            self._mending.cancel()
+        if self._repair is not None:
+            self._repair.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
-                await self._mending
+                await self._repair
 
     async def run_once(self) -> Counts:
         """Run one repair round; return what was done, by kind.
@@ -116,53 +116,53 @@ class Scheduler:
         Raises what one part raised, after the other part was run.
         """
         began = time.monotonic()
-        if began - self._well_at > self._lease_seconds:
-            self._well_since = None  # this process was frozen: the time between is unobserved
+        if began - self._healthy_at > self._lease_seconds:
+            self._healthy_since = None  # this process was frozen: the time between is unobserved
         try:
             now = await self._workers.tick(SCHEDULER)
         except Exception:
-            self._well_since = None
+            self._healthy_since = None
             raise
-        self._judge(began)
-        self._look_at_clock(now, began)
-        done, failed = await self._parts()
-        self._judge(began)
-        self._well_at = time.monotonic()
-        if self._well_since is None:
-            self._well_since = self._well_at
+        self._note_wait(began)
+        self._check_clock(now, began)
+        done, failed = await self._run_parts()
+        self._note_wait(began)
+        self._healthy_at = time.monotonic()
+        if self._healthy_since is None:
+            self._healthy_since = self._healthy_at
         if failed is not None:
             raise failed
         return done
 
-    async def _parts(self) -> tuple[Counts, Exception | None]:
+    async def _run_parts(self) -> tuple[Counts, Exception | None]:
         """Repair and publish; a bug in one does not block the other. Raises Unavailable."""
         done: dict[str, int] = {}
         failed: Exception | None = None
         parts = (
-            [self._relay.run_once]
+            [self._publisher.run_once]
             if self.rescuer is None
-            else [self.rescuer.run_once, self._relay.run_once]
+            else [self.rescuer.run_once, self._publisher.run_once]
         )
         for part in parts:
             try:
                 done |= await part()
             except Unavailable:
-                self._well_since = None
+                self._healthy_since = None
                 raise
             except Exception as bug:  # noqa: BLE001  it is raised at the end
                 failed = failed or bug
         return done, failed
 
-    def _judge(self, began: float) -> None:
+    def _note_wait(self, began: float) -> None:
         # No error, but a wait: perhaps for a database that was away, and then no worker could renew
         # either.
         if time.monotonic() - began > self._lease_seconds / RENEWALS_PER_LEASE:
-            self._well_since = None
+            self._healthy_since = None
 
-    def _look_at_clock(self, now: float, sent_at: float) -> None:
+    def _check_clock(self, now: float, sent_at: float) -> None:
         stepped = self._clock.observe(now, sent_at=sent_at, received_at=time.monotonic())
         if stepped:
             # Every lease now looks longer or shorter than it is; a lease later, all live workers
             # have renewed theirs.
-            self._well_since = None
+            self._healthy_since = None
             log.warning("database_clock_stepped", seconds=round(stepped, 1))

@@ -15,7 +15,7 @@ from dataclasses import replace
 from opsjobs import failpoints
 from opsjobs.engine.firing.firing_launch_prep import FiringPreparer, defer, end_refused, order_of
 from opsjobs.engine.launching.launch import Launched, Launcher
-from opsjobs.engine.service import Counts
+from opsjobs.engine.loop import Counts
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
 from opsjobs.model.errors import Conflict, NotFound, Refusal, Unavailable

@@ -32,13 +32,13 @@ class Forecasts:
 
     def __init__(
         self,
-        outlook: ScheduleOverview,
+        overview: ScheduleOverview,
         calendars: Calendars,
         *,
         seconds_at_most: float = SECONDS_MAX,
         moments_at_most: int = MOMENTS_MAX,
     ) -> None:
-        self._outlook = outlook
+        self._overview = overview
         self._calendars = calendars
         self._seconds_at_most = seconds_at_most
         self._moments_at_most = moments_at_most
@@ -59,34 +59,32 @@ class Forecasts:
 
     async def _in_turn(self, reach: Reach | None) -> Week:
         async with self._turn:
-            return await self._counted(reach)
+            return await self._count(reach)
 
-    async def _counted(self, reach: Reach | None) -> Week:
-        now = await self._outlook.now()
+    async def _count(self, reach: Reach | None) -> Week:
+        now = await self._overview.now()
         week = Week(now.replace(minute=0, second=0, microsecond=0))
         until = time.monotonic() + self._seconds_at_most
         left, last = self._moments_at_most, 0
-        while portion := await self._outlook.list_upcoming(after=last, limit=PORTION, reach=reach):
+        while portion := await self._overview.list_upcoming(after=last, limit=PORTION, reach=reach):
             calendars = await self._calendars.by_names(
                 {name for one in portion for name in one.schedule.definition.calendars}
             )
             done = 0
             if time.monotonic() < until and left > 0:
+                limits = (now, left, until)
                 done, left = await asyncio.to_thread(
-                    _count, week, portion, calendars, (now, left, until)
+                    _count_portion, week, portion, calendars, limits
                 )
             last = portion[-1].schedule.id
             if done < len(portion):
-                week.not_looked_at = (
-                    len(portion)
-                    - done
-                    + await self._outlook.count_upcoming(after=last, reach=reach)
-                )
+                rest = await self._overview.count_upcoming(after=last, reach=reach)
+                week.not_looked_at = len(portion) - done + rest
                 break
         return week
 
 
-def _count(
+def _count_portion(
     week: Week,
     portion: Sequence[UpcomingSchedule],
     calendars: Mapping[str, Calendar],
@@ -118,7 +116,7 @@ def _count_one(
         week.cut.append(
             f"{schedule.definition.name} of {coming.job_name} (after {moments[-1]:%Y-%m-%dT%H:%MZ})"
         )
-    closed = closures.of(schedule.definition.calendars)
+    closed = closures.check_for(schedule.definition.calendars)
     for due in moments:
         at = table.fire_at(due)
         if (found := closed(due) or closed(at)) is not None:
@@ -136,7 +134,7 @@ class _Closures:
         self._since, self._until = since, until
         self._known: dict[frozenset[str], Closures] = {}
 
-    def of(self, names: Iterable[str]) -> Callable[[datetime], Closed | None]:
+    def check_for(self, names: Iterable[str]) -> Callable[[datetime], Closed | None]:
         """Return a function from an instant to the closure of these calendars then, if any."""
         key = frozenset(names)
         if key not in self._known:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from opsjobs.clock import Clock
-from opsjobs.engine.service import Counts
+from opsjobs.engine.loop import Counts
 from opsjobs.integrations.secrets.requests import SecretUnavailable
 from opsjobs.integrations.secrets.vault import FIELD_CHARACTERS_MAX, VaultServer
 from opsjobs.model.errors import RemoteFailure

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 
 from opsjobs.clock import uuid7
-from opsjobs.engine.service import Loop
+from opsjobs.engine.loop import Loop
 from opsjobs.engine.worker.worker_session import (
     STOP_GRACE_SECONDS,
     WorkerOptions,

@@ -13,7 +13,7 @@ from engine.harness import Harness, harness, until
 from kit.ledgering import Owner, faults, launch, machines
 from opsjobs.engine.background.housekeeping import LEFTOVERS_SECONDS, Housekeeper
 from opsjobs.engine.background.rescuer import Rescuer
-from opsjobs.engine.turn import PAUSE_SECONDS, TURN_SECONDS, Turn
+from opsjobs.engine.loop import TURN_PAUSE_SECONDS, TURN_SECONDS, Turn
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.blobs import Contents
 from opsjobs.store.idempotency import delete_old_keys
@@ -114,7 +114,7 @@ async def test_a_turn_goes_on_while_there_is_something_and_time_and_has_no_pause
     assert (await turn.run(steps))["endless"] == 1_000, "it need not wait"
     assert await turn.run({"short": step(log, "short", 1)}) == {"short": 1}
     assert await turn.run(steps) == {}, "nothing was left: now there is a pause"
-    await pass_seconds(database, PAUSE_SECONDS)
+    await pass_seconds(database, TURN_PAUSE_SECONDS)
     assert (await turn.run(steps))["endless"] == 1_000
 
 
@@ -142,7 +142,7 @@ async def test_one_process_at_a_time_has_the_turn_as_long_as_it_shows_itself(
     seen = list[object]()
 
     async def part() -> int:
-        await pass_seconds(database, PAUSE_SECONDS - 1)
+        await pass_seconds(database, TURN_PAUSE_SECONDS - 1)
         seen.append(await second.run({"other": step([], "other", 1)}))
         return len(seen) < 3
 
@@ -179,7 +179,7 @@ async def test_the_dearer_checks_come_once_a_minute_and_mend_slots(database: Dat
         assert (await housekeeper(on).run_once())["counters_mended"] == 1
         assert await faults(database) == []
         assert await housekeeper(on).run_once() == {}
-        await on.turn(PAUSE_SECONDS)
+        await on.turn(TURN_PAUSE_SECONDS)
         assert (await housekeeper(on).run_once())["counters_mended"] == 0
         async with on.worker():
             await until(lambda: _nothing_open(on))
@@ -221,7 +221,7 @@ async def test_what_is_kept_for_a_day_or_a_week_goes_however_much_there_is(
         await on.turn(7 * 86_400 - 10)
         done = await housekeeper(on).run_once()
         assert done["workers_forgotten"] == 0
-        await on.turn(PAUSE_SECONDS)
+        await on.turn(TURN_PAUSE_SECONDS)
         assert (await housekeeper(on).run_once())["workers_forgotten"] == 1
         assert done["keys_forgotten"] == 490
         left = await database.fetch(
@@ -298,7 +298,7 @@ async def test_of_deleted_targets_nothing_is_kept_but_what_an_open_run_needs(
             ]
         async with on.worker():
             await on.ended(execution)
-        await on.turn(PAUSE_SECONDS)
+        await on.turn(TURN_PAUSE_SECONDS)
         assert (await housekeeper(on).run_once())["leftovers_forgotten"] == 0, (
             "it is for once a day"
         )

@@ -1,4 +1,4 @@
-"""The relay: what the outbox holds reaches the bus, in order, at least once, each event with an id of its own."""
+"""The event publisher: what the outbox holds reaches the bus, in order, at least once, each event with an id of its own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from engine.harness import Harness, harness, until
 from kit.ledgering import Owner
 from opsjobs import failpoints
 from opsjobs.bus import Bus, Messages
-from opsjobs.engine.background import event_publisher as relaying
+from opsjobs.engine.background import event_publisher
 from opsjobs.engine.background.event_publisher import EventPublisher
-from opsjobs.engine.service import Loop
+from opsjobs.engine.loop import Loop
 from opsjobs.model.errors import NotFound, Unavailable
 from opsjobs.store.outbox import Outbox
 from opsjobs.store.transaction import Database
@@ -23,7 +23,7 @@ from wakeup.server_processes import own_redis
 Event = dict[str, Any]
 
 
-def relay_of(on: Harness, bus: Bus) -> EventPublisher:
+def publisher_of(on: Harness, bus: Bus) -> EventPublisher:
     return EventPublisher(Outbox(on.database), on.executions, on.journal, bus, on.metrics)
 
 
@@ -47,14 +47,14 @@ async def test_events_reach_the_bus_in_order_with_their_twins_and_once(
         async with on.worker():
             execution = await on.run("true", 2, max_parallel=1)
         bus = Bus(redis_url, on.metrics)
-        relay = relay_of(on, bus)
+        publisher = publisher_of(on, bus)
         async with (
             bus.listen("opsconductor.events") as all_of_them,
             bus.listen("opsconductor.events.*") as by_kind,
         ):
-            assert await relay.run_once() == {"published": 9}
+            assert await publisher.run_once() == {"published": 9}
             told, again = await heard(all_of_them, 9), await heard(by_kind, 9)
-            assert await relay.run_once() == {"published": 0}
+            assert await publisher.run_once() == {"published": 0}
         await bus.close()
         assert kinds(told) == [
             "execution.queued", "execution.started", "job.started", "target_run.started", "target_run.finished",
@@ -90,13 +90,13 @@ async def test_what_was_told_without_being_marked_is_told_again_under_the_same_i
         async with on.worker():
             await on.run("true", 1)
         bus = Bus(redis_url, on.metrics)
-        relay = relay_of(on, bus)
+        publisher = publisher_of(on, bus)
         async with bus.listen("opsconductor.events") as messages:
-            failpoints.arm("relay:error_after@1")
+            failpoints.arm("publish:error_after@1")
             with pytest.raises(Unavailable):
-                await relay.run_once()
+                await publisher.run_once()
             first = await heard(messages, 7)
-            await relay.run_once()
+            await publisher.run_once()
             assert await heard(messages, 7) == first
         await bus.close()
 
@@ -108,7 +108,10 @@ async def test_while_redis_is_away_events_wait_and_are_told_once_it_is_back(
         with own_redis() as redis:
             bus = Bus(redis.url, on.metrics)
             loop = Loop(
-                "relay", relay_of(on, bus).run_once, interval_seconds=0.05, metrics=on.metrics
+                "event_publisher",
+                publisher_of(on, bus).run_once,
+                interval_seconds=0.05,
+                metrics=on.metrics,
             )
             async with bus.listen("opsconductor.events") as messages:
                 await asyncio.to_thread(redis.stop, 2)
@@ -138,7 +141,7 @@ async def test_what_cannot_be_told_holds_up_no_other_shard_and_is_given_up_after
 ) -> None:
     async with harness(database) as on:
         bus = Bus(redis_url, on.metrics)
-        relay = relay_of(on, bus)
+        publisher = publisher_of(on, bus)
         async with bus.listen("opsconductor.events"):
             assert await bus.has_listeners("opsconductor.*") is True
             # An execution that is gone; and before it in its shard one that can be told of.
@@ -151,17 +154,17 @@ async def test_what_cannot_be_told_holds_up_no_other_shard_and_is_given_up_after
                 execution = await on.run("true")
             assert execution.id % 16 != 0
             with pytest.raises(NotFound):
-                await relay.run_once()
+                await publisher.run_once()
             assert await _untold(database) == 1
             published = on.metrics.events_published._value.get()
             with pytest.raises(NotFound):
-                await relay.run_once()
+                await publisher.run_once()
             assert on.metrics.events_published._value.get() == published, (
                 "nothing is told twice because of it"
             )
             await on.turn(3_601)
             with pytest.raises(NotFound):
-                await relay.run_once()
+                await publisher.run_once()
             assert await _untold(database) == 0
         await bus.close()
 
@@ -173,13 +176,13 @@ async def test_where_nobody_listens_nothing_is_told_and_nothing_kept(
         async with on.worker():
             await on.run("true", 2)
         bus = Bus(redis_url, on.metrics)
-        relay = relay_of(on, bus)
-        assert await relay.run_once() == {"published": 0}
+        publisher = publisher_of(on, bus)
+        assert await publisher.run_once() == {"published": 0}
         assert not await _all_told(database), (
             "what ended the process before may have ended Redis and its listeners, too"
         )
         monkeypatch.setattr("opsjobs.engine.background.event_publisher.COME_BACK_SECONDS", 0.0)
-        assert await relay.run_once() == {"published": 0}
+        assert await publisher.run_once() == {"published": 0}
         assert await _all_told(database)
         await bus.close()
 
@@ -190,13 +193,13 @@ async def test_who_lost_redis_with_us_is_waited_for(database: Database, redis_ur
         async with on.worker():
             await on.run("true", 2)
         away, back = Bus("unix:///nowhere", on.metrics), Bus(redis_url, on.metrics)
-        relay = relay_of(on, away)
-        assert await relay.run_once() == {"published": 0}
-        relay._bus = back
-        assert await relay.run_once() == {"published": 0}
+        publisher = publisher_of(on, away)
+        assert await publisher.run_once() == {"published": 0}
+        publisher._bus = back
+        assert await publisher.run_once() == {"published": 0}
         assert not await _all_told(database)
         async with back.listen("opsconductor.events") as messages:
-            assert await relay.run_once() == {"published": 9}
+            assert await publisher.run_once() == {"published": 9}
             assert len(await heard(messages, 9)) == 9
         await back.close()
 
@@ -204,7 +207,7 @@ async def test_who_lost_redis_with_us_is_waited_for(database: Database, redis_ur
 async def test_a_slow_redis_ends_a_batch_early_and_what_was_told_is_marked(
     database: Database, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relaying, "BATCH_SECONDS", 0.0)
+    monkeypatch.setattr(event_publisher, "BATCH_SECONDS", 0.0)
     async with harness(database) as on:
         async with on.worker():
             await on.run("true", 1)
@@ -212,20 +215,20 @@ async def test_a_slow_redis_ends_a_batch_early_and_what_was_told_is_marked(
         async with bus.listen("opsconductor.events"):
             left = [await _untold(database)]
             while left[-1]:
-                await relay_of(on, bus).run_once()
+                await publisher_of(on, bus).run_once()
                 left.append(await _untold(database))
             assert left == [*range(left[0], -1, -1)]
         await bus.close()
 
 
-async def test_two_relays_tell_everything_once(database: Database, redis_url: str) -> None:
+async def test_two_publishers_publish_everything_once(database: Database, redis_url: str) -> None:
     async with harness(database) as on:
         async with on.worker():
             for _ in range(4):
                 await on.run("true", 5)
         bus = Bus(redis_url, on.metrics)
         async with bus.listen("opsconductor.events") as messages:
-            done = await asyncio.gather(*(relay_of(on, bus).run_once() for _ in range(4)))
+            done = await asyncio.gather(*(publisher_of(on, bus).run_once() for _ in range(4)))
             told = await heard(messages, sum(counts["published"] for counts in done))
         await bus.close()
         ids = [event["id"] for _, event in told]
@@ -242,7 +245,7 @@ async def test_a_lost_run_is_told_as_lost(database: Database, redis_url: str) ->
             await on.ended(await on.executions.get(run.execution_id))
         bus = Bus(redis_url, on.metrics)
         async with bus.listen("opsconductor.events") as messages:
-            count = (await relay_of(on, bus).run_once())["published"]
+            count = (await publisher_of(on, bus).run_once())["published"]
             told = await heard(messages, count)
         await bus.close()
         assert [kind for kind in kinds(told) if "run" in kind] == [
