@@ -11,7 +11,7 @@ from api.kit import desk, job, problem
 from api.live import live
 from kit.canary import Canary, seen_in
 from opsjobs.model.access import Role
-from opsjobs.model.encryption_key import decoded, key_id
+from opsjobs.model.encryption_key import decode_key, key_id
 from opsjobs.model.target import TargetDraft
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database
@@ -350,6 +350,6 @@ async def test_a_rotation_of_keys_leaves_alone_what_a_credential_gives(database:
         rotated = await KeyRotation(database, keys).rotate(10.0)
         assert (rotated.rewrapped, rotated.left, rotated.broken) == (2, 0, [])
         assert [key.id for key in rotated.keys][:2] == [
-            key_id(decoded(key.reveal())) for key in keys
+            key_id(decode_key(key.reveal())) for key in keys
         ]
         assert all(isinstance(key.id, str) for key in rotated.keys)

@@ -16,7 +16,7 @@ from cli.desk import Answer, Asked, open_desk
 from cli.terminal import on_terminal
 from opsjobs.cli.app import run
 from opsjobs.cli.inputs import is_encrypted_key
-from opsjobs.model.encryption_key import decoded, key_id
+from opsjobs.model.encryption_key import decode_key, key_id
 
 LOGIN = {"id": 3, "name": "gate", "type": "password", "username": "deploy", "version": 4}
 OLD = {
@@ -310,13 +310,13 @@ def test_a_new_key_comes_first_and_an_old_one_goes_once_it_may(
     file.write_text(f"{first}\n")
     said(keys(), "keys", "new")
     made = capsys.readouterr().out.strip()
-    held = [key_id(decoded(line)) for line in file.read_text().split()]
-    assert held == [made, key_id(decoded(first))]
+    held = [key_id(decode_key(line)) for line in file.read_text().split()]
+    assert held == [made, key_id(decode_key(first))]
     state = {**OLD, "id": held[1]}
     said(keys(NEW, state), "keys", "drop", "nothing0", code=4)
     said(keys(NEW, {**state, "removable": False}), "keys", "drop", held[1], code=6)
     said(keys(NEW, state), "keys", "drop", held[1])
-    assert [key_id(decoded(line)) for line in file.read_text().split()] == [made]
+    assert [key_id(decode_key(line)) for line in file.read_text().split()] == [made]
 
 
 @pytest.fixture

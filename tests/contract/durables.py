@@ -14,7 +14,7 @@ from contract.conftest import NEVER, Ground, Latch, Opening, collect
 from kit.fake_remote import Deed
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
+from opsjobs.model.program import RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.session import (
     ContactLost,
     Durable,

@@ -16,7 +16,7 @@ from kit.machines import local_endpoint
 from opsjobs.clock import TurnedClock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.spool_identity import RunKey, StartOrder
+from opsjobs.model.program import RunKey, StartOrder
 from opsjobs.remote.session import (
     CancelOutcome,
     ContactLost,

@@ -16,9 +16,14 @@ from contract.conftest import NEVER, Ground, Opening, collect
 from contract.durables import first, identity_of
 from kit.fake_remote import Deed, Echo, Pause
 from opsjobs.model.execution import CancelProof
-from opsjobs.model.program import SCRIPT_BYTES_MAX, Program
+from opsjobs.model.program import (
+    SCRIPT_BYTES_MAX,
+    Program,
+    RunKey,
+    SpoolIdentity,
+    StartOrder,
+)
 from opsjobs.model.secret import Secret
-from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.session import Durable, Output, RemoteExit, RemoteProcess, Session
 
 EVERY_BYTE = bytes(range(256))

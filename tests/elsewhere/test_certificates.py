@@ -21,8 +21,14 @@ from opsjobs.engine.runs.external_secrets import ExternalSecrets
 from opsjobs.integrations.secrets.options import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.secret import Credential, CredentialType, Secret
-from opsjobs.model.secret_source import SshCaSource, VaultSource, VaultSshSource
+from opsjobs.model.secret import (
+    Credential,
+    CredentialType,
+    Secret,
+    SshCaSource,
+    VaultSource,
+    VaultSshSource,
+)
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.certificates import FreshKey, Unusable, generate_key, parse_terms, sign

@@ -22,8 +22,7 @@ from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.action_base import FrozenBecome
 from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.errors import RemoteFailure
-from opsjobs.model.secret import Credential, CredentialType, Secret
-from opsjobs.model.secret_source import VaultSource
+from opsjobs.model.secret import Credential, CredentialType, Secret, VaultSource
 from opsjobs.remote.session import RemoteExit
 from opsjobs.settings import SettingsError, load
 from opsjobs.store.envelope import new_key

@@ -22,8 +22,7 @@ from opsjobs.clock import TurnedClock
 from opsjobs.integrations.secrets.options import ANSWER_BYTES_MAX, VaultOptions
 from opsjobs.integrations.secrets.requests import SecretUnavailable
 from opsjobs.integrations.secrets.vault import VaultServer
-from opsjobs.model.secret import Secret
-from opsjobs.model.secret_source import VaultSource, VaultSshSource
+from opsjobs.model.secret import Secret, VaultSource, VaultSshSource
 
 KEY = VaultSource.model_validate({"backend": "vault", "path": "web/key"})
 CANARY = "canary-9c1e"

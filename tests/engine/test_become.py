@@ -14,8 +14,8 @@ from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.errors import Invalid, RemoteFailure
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus
 from opsjobs.model.job import BecomeDraft, CommandAction
+from opsjobs.model.program import Become
 from opsjobs.model.secret import Credential, CredentialType, Secret
-from opsjobs.model.spool_identity import Become
 from opsjobs.remote.session import Output, RemoteExit
 from opsjobs.store.transaction import Database
 

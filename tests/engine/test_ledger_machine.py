@@ -23,7 +23,7 @@ from kit.ledgering import NOW, faults, launch
 from kit.servers import Databases
 from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import FINAL_RUN_STATUSES, ErrorCode, RunError, RunStatus
-from opsjobs.model.spool_identity import SpoolIdentity
+from opsjobs.model.program import SpoolIdentity
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.ledger import Claimed, Flush, Ledger, LogLine, ResultState, RunMove, Settled
 from opsjobs.store.ledger.takeover import CLAIMS_MAX, SUSPECT_CLAIMS

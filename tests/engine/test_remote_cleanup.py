@@ -19,8 +19,8 @@ from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.job import BecomeDraft, CommandAction, LaunchOrder
 from opsjobs.model.parameter import ParameterDraft
 from opsjobs.model.policy import Policy
+from opsjobs.model.program import RunKey
 from opsjobs.model.secret import CredentialType
-from opsjobs.model.spool_identity import RunKey
 from opsjobs.model.target import Endpoint, SelectionDraft
 from opsjobs.remote.session import Output, RemoteExit, Session
 from opsjobs.store.transaction import Database

@@ -23,8 +23,7 @@ from kit.ledgering import NOW, Owner, faults, launch, machines
 from kit.servers import Databases
 from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus, WaitingFor
-from opsjobs.model.policy import Policy
-from opsjobs.model.strategy import Strategy
+from opsjobs.model.policy import Policy, Strategy
 from opsjobs.store.ledger import Claimed, Flush, Ledger, LogLine, ResultState, RunMove, Settled
 from opsjobs.store.transaction import Database, DatabaseOptions
 

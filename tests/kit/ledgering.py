@@ -19,7 +19,7 @@ from opsjobs.model.execution import (
     TriggeredBy,
     WaitingFor,
 )
-from opsjobs.model.spool_identity import SpoolIdentity
+from opsjobs.model.program import SpoolIdentity
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import (

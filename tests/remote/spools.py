@@ -20,7 +20,7 @@ import pytest
 from kit.machines import local_endpoint
 from kit.servers import open_folder
 from kit.sessions import heard
-from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
+from opsjobs.model.program import RunKey, SpoolIdentity, StartOrder
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import (

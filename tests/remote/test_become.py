@@ -26,9 +26,8 @@ from kit.servers import open_folder
 from kit.sshd import Sshd, sshd
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.program import Program
+from opsjobs.model.program import Become, Program, RunKey, SpoolIdentity, StartOrder
 from opsjobs.model.secret import Secret
-from opsjobs.model.spool_identity import Become, RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import ContactLost, Durable, NotStarted, RemoteExit, SpoolChanged
 from remote.conftest import pool

@@ -18,7 +18,7 @@ from kit.proxy import proxy
 from kit.sessions import heard, run
 from kit.sshd import Sshd, sshd
 from opsjobs.model.execution import CancelProof
-from opsjobs.model.spool_identity import RunKey, StartOrder
+from opsjobs.model.program import RunKey, StartOrder
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Sessions

@@ -22,9 +22,8 @@ from kit.servers import open_folder
 from kit.sessions import run
 from kit.sshd import Sshd
 from opsjobs.model.execution import CancelProof
-from opsjobs.model.program import Program
+from opsjobs.model.program import Program, RunKey, StartOrder
 from opsjobs.model.secret import Secret
-from opsjobs.model.spool_identity import RunKey, StartOrder
 from opsjobs.remote.session import Output, RemoteExit
 from remote.conftest import pool
 

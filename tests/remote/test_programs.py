@@ -16,9 +16,8 @@ from contract.durables import alive
 from kit.sessions import heard
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.program import Program
+from opsjobs.model.program import Program, RunKey, StartOrder
 from opsjobs.model.secret import Secret
-from opsjobs.model.spool_identity import RunKey, StartOrder
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.spool.direct import start_directly
 from opsjobs.remote.spool.program import direct

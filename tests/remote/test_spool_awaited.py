@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kit.machines import local_endpoint
-from opsjobs.model.spool_identity import StartOrder
+from opsjobs.model.program import StartOrder
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.spool import durable

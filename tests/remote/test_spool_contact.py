@@ -20,7 +20,7 @@ from kit.sessions import heard
 from kit.sshd import Sshd, sshd
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.spool_identity import StartOrder
+from opsjobs.model.program import StartOrder
 from opsjobs.remote.session import ContactLost, NotStarted, Output, RemoteExit, Stream
 from opsjobs.remote.spool import live_follow
 from opsjobs.remote.spool import process as spool_process

@@ -19,9 +19,8 @@ from uuid import uuid4
 from kit.machines import local_endpoint
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.program import Program
+from opsjobs.model.program import Program, RunKey, StartOrder
 from opsjobs.model.secret import Secret
-from opsjobs.model.spool_identity import RunKey, StartOrder
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import ContactLost, NotStarted, Output, RemoteExit, Stream
 from remote.spools import HOUR, PROGRAMS, Machine, kill, machine, ours

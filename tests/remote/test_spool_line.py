@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
+from opsjobs.model.program import RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.session import Output
 from opsjobs.remote.spool import script
 from opsjobs.remote.spool.records import Record, RecordParser

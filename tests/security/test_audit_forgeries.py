@@ -13,9 +13,8 @@ from psycopg.rows import DictRow, dict_row
 from kit.servers import AUDIT_KEY
 from opsjobs.engine.background.housekeeping import AuditSealer, RetentionService
 from opsjobs.engine.loop import Turn
-from opsjobs.model.audit_chain import FIELDS, ChainBreak, ChainLink
-from opsjobs.model.audit_signing import Part, SigningKeys
-from opsjobs.model.encryption_key import decoded, derived, key_id
+from opsjobs.model.audit_chain import FIELDS, ChainBreak, ChainLink, Part, SigningKeys
+from opsjobs.model.encryption_key import decode_key, derive_key, key_id
 from opsjobs.model.errors import Failure
 from opsjobs.model.secret import Secret
 from opsjobs.store import audit, audit_chain
@@ -31,7 +30,7 @@ from opsjobs.telemetry import Metrics
 
 ROWS, KEYS, GUESSED = 6, [AUDIT_KEY], SigningKeys([Secret("A" * 43)])
 KEEP = RetentionLimits(86_400, 86_400, 86_400, 9, 86_400, audit_seconds=86_400)
-OURS = key_id(decoded(AUDIT_KEY.reveal()))
+OURS = key_id(decode_key(AUDIT_KEY.reveal()))
 
 
 async def written(database: Database, rows: int = 1) -> None:
@@ -422,7 +421,7 @@ async def test_a_rotated_key_leaves_the_log_whole_and_may_be_dropped(
     database: Database, thief: Thief
 ) -> None:
     new = new_key()
-    named = key_id(decoded(new.reveal()))
+    named = key_id(decode_key(new.reveal()))
     await filled(database)
     both = Seals(database, [new, AUDIT_KEY])
     await written(database, 2)
@@ -533,7 +532,7 @@ async def test_many_seal_side_by_side_and_the_chain_is_one(database: Database) -
 def test_keys_are_derived_by_hkdf() -> None:
     # RFC 5869, test case 3, has a secret of 22 bytes and no salt and info; its first 32 bytes.
     okm = "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d"
-    assert derived(bytes.fromhex("0b" * 22), b"").hex() == okm
+    assert derive_key(bytes.fromhex("0b" * 22), b"").hex() == okm
     ours = SigningKeys([AUDIT_KEY])
     macs = {ours.sign(part, b"x").mac for part in Part}
     assert len(macs) == len(Part)

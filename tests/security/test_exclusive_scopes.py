@@ -9,9 +9,8 @@ import pytest
 from api.kit import job, problem
 from opsjobs.engine.launching.launch import LaunchLimits
 from opsjobs.model.access import Reach, Scope
-from opsjobs.model.access_bounds import Bounds
+from opsjobs.model.access_bounds import Bounds, check_names
 from opsjobs.model.errors import Forbidden
-from opsjobs.model.exclusive_names import check_names
 from opsjobs.store.transaction import Database
 from security.two_scopes import FOREIGN, STAGING, badge, world
 

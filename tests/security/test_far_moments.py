@@ -13,9 +13,8 @@ from pydantic import TypeAdapter
 
 import opsjobs.store
 from api.kit import desk, problem
-from opsjobs.model.api_model import Moment
+from opsjobs.model.api_model import Moment, in_reach, read_instant
 from opsjobs.model.errors import Invalid
-from opsjobs.model.instants import in_reach, read_instant
 from opsjobs.store.paging import Listing, PageRequest
 from opsjobs.store.transaction import Database
 

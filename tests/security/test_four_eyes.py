@@ -9,9 +9,14 @@ import pytest
 from api.kit import problem
 from opsjobs.engine.launching.approval_service import combine_terms
 from opsjobs.engine.launching.safety_service import SafetyResult
-from opsjobs.model.access import Principal, Scope
-from opsjobs.model.approval import Approval, ApprovalStatus, Requester, fingerprint, person_of
-from opsjobs.model.approvers import ApprovalPolicy
+from opsjobs.model.access import ApprovalPolicy, Principal, Scope
+from opsjobs.model.approval import (
+    Approval,
+    ApprovalStatus,
+    Requester,
+    fingerprint,
+    person_of,
+)
 from opsjobs.model.errors import Forbidden
 from opsjobs.model.safety_verdict import Finding, SafetyJudgement, SafetyVerdict
 from opsjobs.model.secret import Secret

@@ -14,7 +14,7 @@ from engine.harness import Harness, InMemoryTargets, harness
 from kit.fake_remote.script import Gate
 from kit.servers import AUDIT_KEY
 from opsjobs.model.credential import RotationDraft
-from opsjobs.model.encryption_key import decoded, key_id
+from opsjobs.model.encryption_key import decode_key, key_id
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.model.job import CommandAction, LaunchOrder, Policy
 from opsjobs.model.secret import Secret
@@ -36,7 +36,7 @@ from credentials o where o.id <> c.id and c.id in (1, 2) and o.id in (1, 2) retu
 
 
 def named(key: Secret) -> str:
-    return key_id(decoded(key.reveal()))
+    return key_id(decode_key(key.reveal()))
 
 
 class Fleet(InMemoryTargets):
@@ -245,11 +245,11 @@ def test_a_new_key_goes_before_the_old_ones_of_the_file_and_an_old_one_comes_out
     assert [named(key) for key in known] == [made, named(OLD)]
     assert not remove_key(file, made), "the current one stays"
     assert remove_key(file, named(OLD))
-    assert [key_id(decoded(text)) for text in read_keys(file)] == [made]
+    assert [key_id(decode_key(text)) for text in read_keys(file)] == [made]
 
 
 @pytest.mark.parametrize("text", ["", "short", "!" * 43])
 def test_what_is_no_key_is_told_without_the_text(text: str) -> None:
     with pytest.raises(ValueError, match="not 32 bytes") as refused:
-        decoded(text)
+        decode_key(text)
     assert text == "" or text not in str(refused.value)

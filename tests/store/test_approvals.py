@@ -16,8 +16,7 @@ from kit.ledgering import Owner, faults, launch, machines, read, says
 from opsjobs.model.approval import Approval, ApprovalStatus, ApprovalTerms, Requester
 from opsjobs.model.errors import Conflict, Forbidden, Invalid, NotFound
 from opsjobs.model.execution import Execution, ExecutionStatus
-from opsjobs.model.policy import Policy
-from opsjobs.model.strategy import Strategy
+from opsjobs.model.policy import Policy, Strategy
 from opsjobs.store.approvals import Approvals
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Ledger, PendingApproval

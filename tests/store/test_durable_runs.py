@@ -12,7 +12,7 @@ import pytest
 from kit.ledgering import NOW, STORE, Owner, faults, launch, machines, read
 from opsjobs.model.events import EventType, run_event
 from opsjobs.model.execution import CancelProof, ErrorCode, ExecutionStatus, RunError, RunStatus
-from opsjobs.model.spool_identity import SpoolIdentity
+from opsjobs.model.program import SpoolIdentity
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Claimed, Ledger, ResultState, RunMove
 from opsjobs.store.ledger.takeover import CLAIMS_MAX

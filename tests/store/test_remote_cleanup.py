@@ -9,7 +9,7 @@ import pytest
 
 from kit.ledgering import NOW, STORE, Owner, faults, launch, machines
 from opsjobs.model.execution import CancelProof, ExecutionStatus, RunStatus
-from opsjobs.model.spool_identity import RunKey, SpoolIdentity
+from opsjobs.model.program import RunKey, SpoolIdentity
 from opsjobs.store.executions import Executions
 from opsjobs.store.ledger import Claimed, LateLookup, Ledger, ResultState, RunMove
 from opsjobs.store.paging import PageRequest

@@ -21,8 +21,7 @@ from opsjobs.model.execution import (
     RunStatus,
     WaitingFor,
 )
-from opsjobs.model.policy import Policy
-from opsjobs.model.strategy import Strategy
+from opsjobs.model.policy import Policy, Strategy
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.ledger import Claimed, Ledger, Settled
 from opsjobs.store.transaction import Database

@@ -8,8 +8,7 @@ import re
 from hypothesis import example, given
 from hypothesis import strategies as some
 
-from opsjobs.model.masked_views import View, views
-from opsjobs.model.masking import Forms, Mask
+from opsjobs.model.masking import Forms, Mask, View, views
 
 SECRET = "correct horse battery staple"
 _BREAKS = re.compile(rb"[\r\n]+[ \t]*")

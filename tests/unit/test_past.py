@@ -10,7 +10,7 @@ import pytest
 
 from opsjobs.engine.runs.run_history import RunHistory
 from opsjobs.model.execution import RunStatus
-from opsjobs.model.spool_identity import SpoolIdentity
+from opsjobs.model.program import SpoolIdentity
 from opsjobs.store.ledger import Claimed, Progress
 
 STORE = SpoolIdentity("store-1", "boot-1")

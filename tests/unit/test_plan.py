@@ -9,10 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from opsjobs.model.errors import Invalid
-from opsjobs.model.job import CommandAction, LaunchOrder
-from opsjobs.model.plan import in_order, plan, wave_ends
-from opsjobs.model.policy import Policy
-from opsjobs.model.target import SelectionDraft, Target, Transport
+from opsjobs.model.policy import Policy, in_order, plan, wave_ends
+from opsjobs.model.target import Target, Transport
 
 
 def machines(count: int) -> list[Target]:
@@ -22,13 +20,8 @@ def machines(count: int) -> list[Target]:
     ]
 
 
-def order(**policy: object) -> LaunchOrder:
-    return LaunchOrder(
-        [CommandAction(command="true")],
-        SelectionDraft(ids=["web-1"]),
-        Policy.model_validate(policy),
-        "ad-hoc",
-    )
+def policy(**fields: object) -> Policy:
+    return Policy.model_validate(fields)
 
 
 def names(targets: object) -> list[str]:
@@ -67,7 +60,7 @@ def test_the_window_is_what_the_policy_or_the_service_says_and_never_more_than_t
     asked: int | None, default: int, count: int, window: int
 ) -> None:
     made = plan(
-        order(max_parallel=asked),
+        policy(max_parallel=asked),
         machines(count),
         default_parallel=default,
         max_targets=100,
@@ -79,19 +72,19 @@ def test_the_window_is_what_the_policy_or_the_service_says_and_never_more_than_t
 @pytest.mark.parametrize(("count", "code"), [(0, "no_targets"), (5, "too_many_targets")])
 def test_none_and_too_many_are_refused_with_words(count: int, code: str) -> None:
     with pytest.raises(Invalid) as refused:
-        plan(order(), machines(count), default_parallel=50, max_targets=4, seed=1)
+        plan(policy(), machines(count), default_parallel=50, max_targets=4, seed=1)
     assert refused.value.code == code
-    assert plan(order(), machines(4), default_parallel=50, max_targets=4, seed=1).window == 4
+    assert plan(policy(), machines(4), default_parallel=50, max_targets=4, seed=1).window == 4
 
 
 def test_waves_are_cumulative_shares_rounded_up_and_empty_ones_are_left_out() -> None:
-    policy = Policy.model_validate({"waves": [1, "10%", "100%"]})
-    assert wave_ends(policy, 41) == [1, 5, 41]
-    assert wave_ends(policy, 10) == [1, 10]
-    assert wave_ends(policy, 1) == [1]
+    waves = Policy.model_validate({"waves": [1, "10%", "100%"]})
+    assert wave_ends(waves, 41) == [1, 5, 41]
+    assert wave_ends(waves, 10) == [1, 10]
+    assert wave_ends(waves, 1) == [1]
     assert wave_ends(Policy(), 7) == [7]
     made = plan(
-        order(waves=[1, "50%", "100%"]), machines(4), default_parallel=50, max_targets=100, seed=1
+        policy(waves=[1, "50%", "100%"]), machines(4), default_parallel=50, max_targets=100, seed=1
     )
     assert [made.wave_of(position) for position in range(4)] == [0, 1, 2, 2]
 

@@ -10,9 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from opsjobs.model.program import SCRIPT_BYTES_MAX, WORD_BYTES_MAX, Program
+from opsjobs.model.program import (
+    SCRIPT_BYTES_MAX,
+    WORD_BYTES_MAX,
+    Program,
+    RunKey,
+    StartOrder,
+)
 from opsjobs.model.secret import Secret
-from opsjobs.model.spool_identity import RunKey, StartOrder
 
 KEY = RunKey(UUID(int=1), "step-1", 1)
 SCRIPT = Program(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opsjobs.model.policy import Policy
-from opsjobs.model.strategy import Strategy, with_check
+from opsjobs.model.policy import Policy, Strategy, with_check
 
 WAVES = [1, 5, 40]
 

@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from opsjobs.api.execution_answers import render_phase
 from opsjobs.model.execution import RunStatus, WaitingFor
-from opsjobs.model.run_views import TargetName, TargetRun
-from opsjobs.model.timeline import Acted, timeline
+from opsjobs.model.run_views import Acted, TargetName, TargetRun, timeline
 
 LAUNCHED = datetime(2026, 11, 25, 9, tzinfo=UTC)
 

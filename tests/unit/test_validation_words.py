@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
-from opsjobs.model.validation_messages import plain_words
+from opsjobs.model.validation_errors import plain_words
 
 
 class _Draft(BaseModel):

@@ -19,7 +19,7 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from opsjobs.api.rate_limits import Network
-from opsjobs.model.client_origin import origin
+from opsjobs.model.addresses import origin
 from opsjobs.telemetry import log
 
 Scope = MutableMapping[str, Any]

@@ -7,8 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from opsjobs.model.execution import Execution, moment
-from opsjobs.model.run_views import Captured, Result, ResultGroup
-from opsjobs.model.timeline import Stretch
+from opsjobs.model.run_views import Captured, Result, ResultGroup, Stretch
 
 
 def render_execution(execution: Execution) -> dict[str, Any]:

@@ -16,10 +16,9 @@ from opsjobs.api.request import ServicesDep, principal_of, services_of
 from opsjobs.api.schemas.jobs import AppliedOut, JobExportOut
 from opsjobs.engine.launching.job_validation import find_warnings
 from opsjobs.model.api_model import Overriding
-from opsjobs.model.diff import export_definition
-from opsjobs.model.draft_error import fault
-from opsjobs.model.job import JobDraft
+from opsjobs.model.job import JobDraft, export_definition
 from opsjobs.model.safety_verdict import Vetted
+from opsjobs.model.validation_errors import fault
 from opsjobs.store import audit
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.reference import name_taken

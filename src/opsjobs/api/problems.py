@@ -23,7 +23,7 @@ from opsjobs.model.errors import (
     Unauthorised,
     Unavailable,
 )
-from opsjobs.model.validation_messages import plain_words
+from opsjobs.model.validation_errors import plain_words
 from opsjobs.telemetry import log
 
 MEDIA_TYPE = "application/problem+json"

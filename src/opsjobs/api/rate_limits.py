@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from opsjobs.api.problems import Problem
 from opsjobs.clock import Clock
 from opsjobs.model.access import Principal
-from opsjobs.model.client_origin import origin
+from opsjobs.model.addresses import origin
 from opsjobs.model.errors import TooMany, Unauthorised, Unavailable
 
 CALLERS_MAX = 100_000

@@ -23,12 +23,12 @@ from opsjobs.api.request import ServicesDep
 from opsjobs.api.schemas.schedules import ForecastOut, SchedulePreviewOut
 from opsjobs.model.api_model import ApiModel, Moment
 from opsjobs.model.calendar import Calendar, closed
-from opsjobs.model.draft_error import fault
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import moment
-from opsjobs.model.local_time import local
 from opsjobs.model.schedule import ScheduleDraft, Timetable, refuse_past, timetable
+from opsjobs.model.time_zones import local
 from opsjobs.model.units import format_duration
+from opsjobs.model.validation_errors import fault
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 
 MOMENTS_MAX = 100

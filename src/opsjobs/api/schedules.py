@@ -42,10 +42,10 @@ from opsjobs.api.schemas.schedules import FiringPageOut, ScheduleOut, SchedulePa
 from opsjobs.api.updates import Edit, edit, put_and_patch
 from opsjobs.model.api_model import ApiModel, Overriding
 from opsjobs.model.errors import FieldError, Invalid
-from opsjobs.model.firing_explanation import explained
-from opsjobs.model.local_time import in_words
+from opsjobs.model.firing import explain
 from opsjobs.model.parameter import ParameterDraft, bound
 from opsjobs.model.schedule import ScheduleDraft, refuse_past
+from opsjobs.model.time_zones import in_words
 from opsjobs.store.idempotency import Answer
 from opsjobs.store.paging import Page, PageRequest
 from opsjobs.store.scheduling.firings import FIRINGS, Firing
@@ -309,7 +309,7 @@ def render_firing(firing: Firing) -> dict[str, Any]:
         if firing.execution_id is not None
         else {}
     )
-    return {**item, "explained": explained(item), "links": links}
+    return {**item, "explained": explain(item), "links": links}
 
 
 def render_schedule(body: Mapping[str, Any], job_name: str, last: Firing | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from opsjobs.cli.importing.inventory import Skipped
 from opsjobs.cli.nouns import Noun, add_list, add_remove, add_show
 from opsjobs.cli.render import Column, Form, ago, plain, pluralize, show_list, show_one, tell
 from opsjobs.model.calendar import CalendarDraft
-from opsjobs.model.validation_messages import plain_words
+from opsjobs.model.validation_errors import plain_words
 
 app = typer.Typer(help="Calendars: times at which schedules do not fire.", no_args_is_help=True)
 

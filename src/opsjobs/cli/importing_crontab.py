@@ -31,7 +31,7 @@ from opsjobs.cli.render import Column, Form, plain, pluralize, show_list, tell
 from opsjobs.model.job import JobDraft
 from opsjobs.model.schedule import ScheduleDraft
 from opsjobs.model.time_zones import zone_names
-from opsjobs.model.validation_messages import plain_words
+from opsjobs.model.validation_errors import plain_words
 
 app = typer.Typer(help="Import jobs from other schedulers.", no_args_is_help=True)
 

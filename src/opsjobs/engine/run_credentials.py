@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 
 from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.model.action_base import FrozenBecome, FrozenRunningAction
-from opsjobs.model.credential_binding import ANYWHERE, not_for_that, not_there
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.secret import Credential, JobSecret, Secret
-from opsjobs.model.spool_identity import Become
+from opsjobs.model.program import Become
+from opsjobs.model.secret import ANYWHERE, Credential, JobSecret, Secret, not_for_that, not_there
 from opsjobs.model.target import Endpoint, Target
 from opsjobs.remote.session import Fetch
 from opsjobs.store.vault import Vault

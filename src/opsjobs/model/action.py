@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from opsjobs.model import text_patterns
+from opsjobs.model.access import Approvers
 from opsjobs.model.action_base import (
     SCRIPT_BYTES_MAX,
     ActionDraft,
@@ -30,11 +31,10 @@ from opsjobs.model.action_base import (
     as_text,
 )
 from opsjobs.model.api_model import Duration
-from opsjobs.model.approvers import Approvers
-from opsjobs.model.draft_error import fault
 from opsjobs.model.program import Program
 from opsjobs.model.secret import is_secret
 from opsjobs.model.units import format_duration
+from opsjobs.model.validation_errors import fault
 
 
 def _as_reference(value: object) -> object:

@@ -14,11 +14,10 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel, Duration, Size
-from opsjobs.model.draft_error import fault
-from opsjobs.model.program import Program
+from opsjobs.model.program import Durability, Program
 from opsjobs.model.retry import RetryPolicy
-from opsjobs.model.spool_identity import Durability
 from opsjobs.model.target import Name, SelectionDraft
+from opsjobs.model.validation_errors import fault
 
 KEY = text_patterns.ACTION_KEY
 SCRIPT_BYTES_MAX = 256 << 10

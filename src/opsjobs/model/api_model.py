@@ -1,12 +1,15 @@
-"""The base model of all JSON input, and its units.
+"""The base model of all JSON input, its units and its instants.
 
-Fields are snake_case, camelCase is accepted, and unknown fields are refused."""
+Fields are snake_case, camelCase is accepted, and unknown fields are refused. `in_reach` is the one
+place that limits the range of instants."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import get_close_matches
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, cast, get_args, get_origin
@@ -27,9 +30,37 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from opsjobs.model.instants import in_reach
-from opsjobs.model.near_names import UnknownField
 from opsjobs.model.units import format_duration, format_size, parse_duration, parse_size
+
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+HORIZON = datetime(2200, 1, 1, tzinfo=UTC)
+"""An instant from here on never comes.
+
+It is far from the limits of datetime, so that adding offsets and intervals never overflows."""
+
+
+def in_reach(moment: datetime) -> datetime:
+    """Return an aware time in UTC. Raises ValueError if its local year is not 1970 to 2199."""
+    if not EARLIEST.year <= moment.year < HORIZON.year:  # the conversion to UTC could overflow
+        raise ValueError(
+            f"{moment.isoformat()} is out of reach: write a time in the years {EARLIEST.year} to "
+            f"{HORIZON.year - 1}"
+        )
+    return moment.astimezone(UTC)
+
+
+def read_instant(text: str) -> datetime:
+    """Parse an ISO 8601 time with its offset and return it in UTC.
+
+    Raises ValueError with the expected format."""
+    try:
+        moment = datetime.fromisoformat(text) if len(text) <= 64 else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError("write a time with its zone, such as 2026-11-24T09:00:00Z")
+    return in_reach(moment)
+
 
 _DURATION_PATTERN = r"^\d+(\.\d+)?\s*(ms|s|m|h|d)?$"
 
@@ -216,3 +247,58 @@ def _as_it_is(given: Any, kinds: frozenset[type]) -> Any:
     else:
         fits = not isinstance(given, str)  # what is neither is refused by its field
     return given if fits else _OF_ANOTHER_TYPE
+
+
+NAME_CHARACTERS_MAX = 64
+ABBREVIATION_CHARACTERS_MIN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownField:
+    """The placeholder for the value of an unknown field; `fields` are the known ones."""
+
+    name: str
+    fields: Collection[str]
+
+    @property
+    def near(self) -> str | None:
+        """The field that was probably meant; computed only if it is shown."""
+        return nearest(self.name, self.fields)
+
+
+def nearest(name: str, known: Collection[str]) -> str | None:
+    """Return the known name that is most similar, or that is abbreviated; None if none is.
+
+    >>> nearest("dest", ["source", "destination"])
+    'destination'
+    >>> nearest("cmd", ["cwd", "command"])
+    'command'
+    """
+    if len(name) > NAME_CHARACTERS_MAX:
+        return None
+    plain = _plain(name)
+    spelt = {_plain(one): one for one in known}
+    if plain in spelt:
+        return spelt[plain]
+    if len(plain) >= ABBREVIATION_CHARACTERS_MIN:
+        longer = [one for key, one in spelt.items() if _abbreviates(plain, key)]
+        if len(longer) == 1:
+            return longer[0]
+    close = get_close_matches(plain, spelt, n=1)
+    return spelt[close[0]] if close else None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _abbreviates(short: str, name: str) -> bool:
+    """Return True if the short name abbreviates the other one.
+
+    The other name begins with the same letter, and has all of its letters in order."""
+    letters = iter(name)
+    return (
+        short[0] == name[:1]
+        and len(short) < len(name)
+        and all(letter in letters for letter in short)
+    )

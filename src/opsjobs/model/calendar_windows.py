@@ -22,9 +22,9 @@ from pydantic import (
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
-from opsjobs.model.draft_error import fault
 from opsjobs.model.naming import Title
 from opsjobs.model.time_zones import stretches
+from opsjobs.model.validation_errors import fault
 
 FIRST_YEAR, LAST_YEAR = 1970, 2199
 DATES_MAX = 1_000

@@ -10,8 +10,7 @@ from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
-from opsjobs.model.secret import CredentialType
-from opsjobs.model.secret_source import Source, unfit_source
+from opsjobs.model.secret import CredentialType, Source, unfit_source
 from opsjobs.model.target import Name
 
 SECRET_CHARACTERS_MAX = 65_536

@@ -11,7 +11,7 @@ KEY_BYTES = 32
 KEY_ID_CHARACTERS = 8
 
 
-def decoded(text: str) -> bytes:
+def decode_key(text: str) -> bytes:
     """Return the 32 bytes of a key in base64, in either alphabet, with or without padding.
 
     Raises ValueError, without the key's text."""
@@ -25,7 +25,7 @@ def decoded(text: str) -> bytes:
     return raw
 
 
-def encoded(raw: bytes) -> str:
+def encode_key(raw: bytes) -> str:
     """Return a key in the encoding of ENCRYPTION_KEYS."""
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
@@ -35,7 +35,7 @@ def key_id(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()[:KEY_ID_CHARACTERS]
 
 
-def derived(raw: bytes, purpose: bytes) -> bytes:
+def derive_key(raw: bytes, purpose: bytes) -> bytes:
     """Derive a 32-byte key for one purpose: HKDF-SHA-256 (RFC 5869) without salt.
 
     `purpose` is its `info`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from opsjobs.model.action_base import ActionDraft
-from opsjobs.model.draft_error import fault
+from opsjobs.model.validation_errors import fault
 
 Dependencies = Mapping[str, tuple[str, ...]]
 """Key -> the keys that come before it, from `depends_on` or the order of the list."""

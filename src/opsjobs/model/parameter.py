@@ -12,12 +12,12 @@ from pydantic import Field, field_validator, model_validator
 
 from opsjobs.model import text_patterns
 from opsjobs.model.api_model import ApiModel
-from opsjobs.model.draft_error import fault
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.parameter_value import ParameterType, Value, ValueRefused, fitting, size_of
 from opsjobs.model.pattern import MatchBudget, TooMuchWork, pattern
 from opsjobs.model.secret import JobSecret, Secret
 from opsjobs.model.target import Name, check_host
+from opsjobs.model.validation_errors import fault
 
 PARAMETERS_MAX = 100
 NAME = text_patterns.PARAMETER_NAME

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from opsjobs.model.instants import read_instant
+from opsjobs.model.api_model import read_instant
 from opsjobs.model.target import check_host
 
 TEXT_MAX = 32_768

@@ -1,21 +1,29 @@
-"""The policy of an execution: concurrency, waves, when it stops by itself, and retries."""
+"""The policy of an execution, and what follows from it: its waves and its plan.
+
+The policy limits concurrency and failures and says what is retried. The strategy is its waves, the
+failures they may have, and their gates. The plan is the runs, their order, and the number of
+concurrent runs."""
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from opsjobs.model import text_patterns
+from opsjobs.model.access import ApprovalPolicy
 from opsjobs.model.action import CheckAction
 from opsjobs.model.api_model import ApiModel, Duration, Pause
-from opsjobs.model.approvers import ApprovalPolicy
-from opsjobs.model.draft_error import fault
+from opsjobs.model.errors import Invalid
+from opsjobs.model.program import Durability
 from opsjobs.model.retry import RetryPolicy
-from opsjobs.model.spool_identity import Durability
-from opsjobs.model.target import Name
+from opsjobs.model.target import Name, Target
+from opsjobs.model.validation_errors import fault
 
 CHECK_KEY = "gate-check"
 _SHARE = re.compile(r"(\d{1,3})(?:\.(\d{1,3}))?%")
@@ -132,3 +140,136 @@ class Policy(ApiModel):
                 "notifications are not part of this version: leave notify empty",
             )
         return []
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """The waves of an execution, and what stops or pauses it between them.
+
+    `sizes`: cumulative runs at the end of each wave, the last is all. `limits`: how many may fail
+    in each wave; None = all of them. With `per_wave` the failures of the wave count, else those of
+    the execution. `confirm`: a person opens the next wave. `checked`: a wave with a failed check
+    does not open the next one. `pause_on_fail`: pause instead of stopping."""
+
+    sizes: Sequence[int]
+    limits: Sequence[int] | None = None
+    per_wave: bool = False
+    confirm: bool = False
+    checked: bool = False
+    pause_on_fail: bool = False
+
+    @classmethod
+    def from_policy(cls, policy: Policy, sizes: Sequence[int]) -> Strategy:
+        """Return the policy's strategy for waves that end at these numbers of runs."""
+        counts = [size - before for size, before in zip(sizes, [0, *sizes], strict=False)]
+        gate = policy.gate
+        return cls(
+            sizes=list(sizes),
+            limits=_limits(policy.max_fail, counts),
+            per_wave=isinstance(policy.max_fail, str),
+            confirm=gate is not None and gate.confirm,
+            checked=gate is not None and gate.check is not None,
+            pause_on_fail=gate is not None and gate.pause_on_fail,
+        )
+
+    @property
+    def plain(self) -> bool:
+        """True if there are no waves, limits or checks."""
+        return len(self.sizes) <= 1 and self.limits is None and not self.checked
+
+
+def with_check(policy: Policy, actions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the actions followed by the gate's check.
+
+    The check starts once all runs of the wave have reached it."""
+    given = [dict(action) for action in actions]
+    if policy.gate is None or policy.gate.check is None:
+        return given
+    check = policy.gate.check.model_dump(mode="json")
+    return [*given, {**check, "key": CHECK_KEY, "scope": "barrier"}]
+
+
+def _limits(max_fail: int | str | None, counts: Sequence[int]) -> list[int] | None:
+    if max_fail is None:
+        return None
+    # A share is rounded down: more than 20 % of 7 runs are 2 of them.
+    return [max_fail if isinstance(max_fail, int) else _floor(max_fail, count) for count in counts]
+
+
+def _floor(share: str, total: int) -> int:
+    # Computed with integers, in thousandths of a percent: 0.07 of 100 is 7, not 6.
+    return amount_of(share, 100_000) * total // 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The targets by position, and the window (runs ready or running at a time).
+
+    `waves`: the cumulative numbers of targets of the waves; the last is all of them."""
+
+    targets: Sequence[Target]
+    window: int
+    waves: Sequence[int] = ()
+
+    def wave_of(self, position: int) -> int:
+        """Return the wave (from 0) of the target at this position (from 0)."""
+        return bisect_right(self.waves, position)
+
+
+def plan(
+    policy: Policy,
+    targets: Sequence[Target],
+    *,
+    default_parallel: int,
+    max_targets: int,
+    seed: int,
+) -> Plan:
+    """Return the plan of a launch on these resolved targets. Raises Invalid.
+
+    `seed` feeds `order: random`."""
+    if not targets:
+        raise Invalid(
+            "no_targets",
+            "No target matches the selection: name ids, groups or a selector that fit known "
+            "targets.",
+        )
+    if len(targets) > max_targets:
+        raise Invalid(
+            "too_many_targets",
+            f"The selection has {len(targets)} targets, the limit is {max_targets}: narrow it, or "
+            "raise MAX_TARGETS_PER_JOB.",
+        )
+    window = min(policy.max_parallel or default_parallel, len(targets))
+    return Plan(in_order(policy, targets, seed), window, wave_ends(policy, len(targets)))
+
+
+def wave_ends(policy: Policy, total: int) -> list[int]:
+    """Return the cumulative sizes of the waves; a wave that would be empty is left out.
+
+    >>> wave_ends(Policy(waves=[1, "10%", "100%"]), 41)
+    [1, 5, 41]"""
+    ends: list[int] = []
+    for wave in policy.waves:
+        end = min(amount_of(wave, total), total)
+        if end > (ends[-1] if ends else 0):
+            ends.append(end)
+    return ends if ends and ends[-1] == total else [*ends, total]
+
+
+def in_order(policy: Policy, targets: Sequence[Target], seed: int) -> list[Target]:
+    """Return the targets in the order of `policy.order`; `inventory` keeps the given order."""
+    match policy.order:
+        case "name":
+            return sorted(targets, key=lambda t: t.name)
+        case "reverse":
+            return list(reversed(targets))
+        case "random":
+            shuffled = list(targets)
+            random.Random(seed).shuffle(shuffled)  # noqa: S311  an order, not a secret
+            return shuffled
+        case "inventory":
+            return list(targets)
+        case by:
+            key = by.removeprefix("label:")
+            # Targets without the label come last; the sort is stable.
+            return sorted(targets, key=lambda t: (key not in t.labels, t.labels.get(key, "")))

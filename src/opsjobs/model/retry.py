@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from opsjobs.model.api_model import ApiModel, Duration, Pause
-from opsjobs.model.draft_error import fault
 from opsjobs.model.execution import ErrorCode
+from opsjobs.model.validation_errors import fault
 
 NEVER = frozenset(
     {

@@ -1,4 +1,4 @@
-"""Time zones: their names, their rules and the version of these, and local time spans.
+"""Time zones: their names, their rules and the version of these, and local times.
 
 The rules are those of the package `tzdata`, never the machine's own: all processes of one release
 agree about every instant, and the version is known. See docs/decisions/0039."""
@@ -18,7 +18,7 @@ import tzdata
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from opsjobs.model.api_model import stored
-from opsjobs.model.draft_error import fault
+from opsjobs.model.validation_errors import fault
 
 _SECOND = timedelta(seconds=1)
 _NO_PLACES = {"Factory"}  # the database's entry for an unset zone
@@ -136,3 +136,25 @@ def _turn(low: datetime, high: datetime, zone: ZoneInfo) -> datetime:
         else:
             last = middle
     return start + first * _SECOND
+
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def local(at: datetime, name: str | None) -> datetime:
+    """Return the time on the clock of this zone (None: UTC)."""
+    return at.astimezone(zone(name) if name is not None else UTC)
+
+
+def in_words(at: datetime, zone: str | None) -> str:
+    """Return the local day, time and offset; names are English in every locale.
+
+    >>> in_words(datetime(2026, 11, 26, 1, 30, tzinfo=UTC), "Europe/Berlin")
+    'Thu 26 Nov 2026 02:30 +01:00'"""
+    there = local(at, zone)
+    clock = there.isoformat(timespec="seconds" if there.second else "minutes")[11:]
+    return (
+        f"{_DAYS[there.weekday()]} {there.day} {_MONTHS[there.month - 1]} {there.year} "
+        f"{clock[:-6]} {clock[-6:]}"
+    )

@@ -10,9 +10,8 @@ from typing import Literal, Protocol
 from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.program import Program
+from opsjobs.model.program import Become, Program, RunKey, SpoolIdentity, StartOrder
 from opsjobs.model.secret import Credential
-from opsjobs.model.spool_identity import Become, RunKey, SpoolIdentity, StartOrder
 from opsjobs.model.target import Endpoint, Transport
 from opsjobs.remote.disk import Disk
 

@@ -14,10 +14,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from opsjobs.model import text_patterns
+from opsjobs.model.access import ApprovalPolicy
 from opsjobs.model.api_model import ApiModel
-from opsjobs.model.approvers import ApprovalPolicy
 from opsjobs.model.safety_verdict import UNJUDGED, Finding, SafetyVerdict, worst
-from opsjobs.model.validation_messages import plain_words
+from opsjobs.model.validation_errors import plain_words
 from opsjobs.safety import Context
 
 POLICIES_MAX = 100

@@ -13,7 +13,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from opsjobs.model.encryption_key import KEY_BYTES, decoded, encoded, key_id
+from opsjobs.model.encryption_key import KEY_BYTES, decode_key, encode_key, key_id
 from opsjobs.model.errors import Refusal
 from opsjobs.standalone.spawn import Owner
 
@@ -142,7 +142,7 @@ KEYS_FILE = "keys"
 def new_key() -> tuple[str, str]:
     """Return the text and the id of a new key."""
     raw = secrets.token_bytes(KEY_BYTES)
-    return encoded(raw), key_id(raw)
+    return encode_key(raw), key_id(raw)
 
 
 def add_key(path: Path) -> str:
@@ -161,7 +161,7 @@ def remove_key(path: Path, unwanted: str) -> bool:
     The first key is the current one and is never removed.
     """
     first, *older = read_keys(path)
-    kept = [text for text in older if key_id(decoded(text)) != unwanted]
+    kept = [text for text in older if key_id(decode_key(text)) != unwanted]
     if len(kept) == len(older):
         return False
     write_private(path, [first, *kept])

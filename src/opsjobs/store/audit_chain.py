@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from opsjobs.model.audit_chain import ChainLink, Ends
-from opsjobs.model.audit_signing import Part, Proof, Signature, SigningKeys
+from opsjobs.model.audit_chain import ChainLink, Ends, Part, Proof, Signature, SigningKeys
 from opsjobs.model.errors import Failure
 from opsjobs.model.secret import Secret
 from opsjobs.store.transaction import Connection

@@ -15,10 +15,13 @@ from opsjobs.model.audit_chain import (
     ChainLink,
     ChainWalk,
     Ends,
+    Part,
+    Proof,
+    Signature,
+    SigningKeys,
     stamp,
     went_back,
 )
-from opsjobs.model.audit_signing import Part, Proof, Signature, SigningKeys
 from opsjobs.model.execution import moment
 from opsjobs.model.secret import Secret
 from opsjobs.store import audit_chain

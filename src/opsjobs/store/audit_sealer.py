@@ -9,8 +9,15 @@ from typing import Any
 
 from psycopg.rows import DictRow
 
-from opsjobs.model.audit_chain import FIELDS, ChainLink, ChainWalk, Ends, went_back
-from opsjobs.model.audit_signing import Part, SigningKeys
+from opsjobs.model.audit_chain import (
+    FIELDS,
+    ChainLink,
+    ChainWalk,
+    Ends,
+    Part,
+    SigningKeys,
+    went_back,
+)
 from opsjobs.model.secret import Secret
 from opsjobs.store import audit, audit_chain
 from opsjobs.store.audit_chain import UnverifiedChain

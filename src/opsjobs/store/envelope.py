@@ -15,8 +15,8 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from opsjobs.model.audit_signing import SigningKeys, ring_key
-from opsjobs.model.encryption_key import KEY_BYTES, encoded, key_id
+from opsjobs.model.audit_chain import SigningKeys, ring_key
+from opsjobs.model.encryption_key import KEY_BYTES, encode_key, key_id
 from opsjobs.model.errors import Failure
 from opsjobs.model.secret import Secret
 
@@ -140,7 +140,7 @@ class KeyRing:
 
 def new_key() -> Secret:
     """Return a new key-encryption key, in the form of ENCRYPTION_KEYS."""
-    return Secret(encoded(secrets.token_bytes(KEY_BYTES)))
+    return Secret(encode_key(secrets.token_bytes(KEY_BYTES)))
 
 
 def _tampered(place: SealPlace) -> Tampered:

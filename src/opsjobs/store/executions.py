@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any
 
 from opsjobs.model.access import Reach
+from opsjobs.model.access_bounds import redact_waiting
 from opsjobs.model.action import script_line
 from opsjobs.model.errors import NotFound
-from opsjobs.model.exclusive_names import redact_waiting
 from opsjobs.model.execution import (
     ErrorCode,
     Execution,
@@ -24,8 +24,17 @@ from opsjobs.model.execution import (
     WaitingFor,
     moment,
 )
-from opsjobs.model.run_views import Captured, Result, ResultGroup, TargetName, TargetRun, last_line
-from opsjobs.model.timeline import Acted, Stretch, timeline
+from opsjobs.model.run_views import (
+    Acted,
+    Captured,
+    Result,
+    ResultGroup,
+    Stretch,
+    TargetName,
+    TargetRun,
+    last_line,
+    timeline,
+)
 from opsjobs.store.ledger.claim import MAINTENANCE
 from opsjobs.store.paging import IndexWalk, ListColumn, Listing, Page, PageRequest
 from opsjobs.store.parameters import masked

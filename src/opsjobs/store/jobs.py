@@ -12,11 +12,10 @@ from psycopg.rows import DictRow
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.access import Reach, labels_of
 from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
-from opsjobs.model.diff import differences
 from opsjobs.model.errors import Conflict, NotFound, Precondition
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import moment
-from opsjobs.model.job import Job, JobDraft, JobState
+from opsjobs.model.job import Job, JobDraft, JobState, differences
 from opsjobs.model.safety_verdict import UNASKED, Vetted
 from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest

@@ -32,8 +32,8 @@ from uuid import UUID
 from psycopg.rows import DictRow
 
 from opsjobs.model.access import Reach
+from opsjobs.model.api_model import read_instant
 from opsjobs.model.errors import FieldError, Invalid
-from opsjobs.model.instants import read_instant
 from opsjobs.store.reference import BIGINT_MAX
 from opsjobs.store.scope_sql import condition, marks
 from opsjobs.store.transaction import Database

@@ -15,7 +15,7 @@ from opsjobs.model.errors import Refusal
 from opsjobs.model.local_transport import check_written
 from opsjobs.model.target import TargetDraft, Transport
 from opsjobs.model.target_import import ImportDraft, Imported, Outcome, differences, jumps_first
-from opsjobs.model.validation_messages import plain_words
+from opsjobs.model.validation_errors import plain_words
 from opsjobs.store import idempotency, inventory
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.inventory import StoredTarget

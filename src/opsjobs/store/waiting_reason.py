@@ -1,7 +1,7 @@
 """The reason why an open execution does not proceed, as a column beside `e` and `s`.
 
 `e` is its row in job_executions, `s` its row in execution_specs. `apart`: the other execution lacks
-a label of this one, so not everyone who sees this one sees that (model/exclusive_names.py).
+a label of this one, so not everyone who sees this one sees that (model/access_bounds.py).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from kit.fake_remote.script import stand_before
 from opsjobs.clock import Clock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.spool_identity import Become, RunKey, SpoolIdentity, StartOrder
+from opsjobs.model.program import Become, RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.session import (
     CancelOutcome,
     ContactLost,

@@ -13,8 +13,7 @@ from kit.fake_remote.script import Break, Deed, Echo, Gate, Pause, Script, stand
 from opsjobs.clock import Clock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.program import Program
-from opsjobs.model.spool_identity import RunKey, SpoolIdentity, StartOrder
+from opsjobs.model.program import Program, RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.output_buffer import OutputBuffer
 from opsjobs.remote.session import NotStarted, Output, RemoteExit, explain_unstarted
 

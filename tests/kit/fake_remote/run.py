@@ -10,7 +10,7 @@ from kit.fake_remote.script import Break, Deed, Echo, Gate, Pause
 from opsjobs.clock import Clock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.spool_identity import StartOrder
+from opsjobs.model.program import StartOrder
 from opsjobs.remote.output_buffer import PIECE_BYTES
 from opsjobs.remote.session import Cause, ContactLost, Output, RemoteExit, Stream
 

@@ -20,8 +20,8 @@ from opsjobs.api.schemas.base import (
 )
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.execution import CancelProof, ExecutionStatus, RunStatus, TriggeredBy, WaitingFor
+from opsjobs.model.run_views import Phase
 from opsjobs.model.safety_verdict import SafetyVerdict
-from opsjobs.model.timeline import Phase
 
 
 class ExecutionLinksOut(AnswerModel):

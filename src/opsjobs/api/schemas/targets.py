@@ -17,7 +17,7 @@ from opsjobs.api.schemas.base import (
     Timestamp,
 )
 from opsjobs.model.circuit import CircuitState
-from opsjobs.model.spool_identity import Durability
+from opsjobs.model.program import Durability
 from opsjobs.model.target import HostKeyPolicy, Transport
 
 

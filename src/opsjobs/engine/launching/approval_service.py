@@ -11,10 +11,9 @@ from typing import Any, cast
 from opsjobs.engine.launching.launch_authz import PrincipalLookup
 from opsjobs.engine.launching.safety_service import SafetyResult, describe_needed_approval
 from opsjobs.integrations.targets import Targets
-from opsjobs.model.access import PrincipalKind
+from opsjobs.model.access import ApprovalPolicy, PrincipalKind
 from opsjobs.model.action import FrozenApproval
 from opsjobs.model.approval import Approval, ApprovalTerms, Requester, fingerprint
-from opsjobs.model.approvers import ApprovalPolicy
 from opsjobs.model.errors import Conflict
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.model.target import Target, Transport

@@ -9,11 +9,10 @@ from typing import Any, TypeVar
 from opsjobs.engine.launching.launch import Launcher
 from opsjobs.engine.launching.references import names_uploaded_file
 from opsjobs.model.access import labels_of
-from opsjobs.model.access_bounds import NO_BOUNDS, Bounds
+from opsjobs.model.access_bounds import NO_BOUNDS, Bounds, check_names
 from opsjobs.model.action import Action, FileTransferAction, JobAction
 from opsjobs.model.action_base import RunningAction
 from opsjobs.model.errors import FieldError, Forbidden, Invalid, NotFound
-from opsjobs.model.exclusive_names import check_names
 from opsjobs.model.job import JobDraft, LaunchOrder, RunDraft
 from opsjobs.model.job_warnings import doubts
 from opsjobs.model.policy import Policy

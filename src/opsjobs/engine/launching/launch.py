@@ -31,9 +31,8 @@ from opsjobs.model.execution import Execution, TriggeredBy
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.local_transport import check_launched
 from opsjobs.model.parameter import bound
-from opsjobs.model.plan import Plan, plan
+from opsjobs.model.policy import Plan, Strategy, plan, with_check
 from opsjobs.model.retry import frozen
-from opsjobs.model.strategy import Strategy, with_check
 from opsjobs.model.target import Target
 from opsjobs.store import audit, idempotency
 from opsjobs.store.envelope import KeyMissing, Tampered
@@ -233,7 +232,7 @@ class Launcher:
         """Return the runs of an execution, their order and their waves. Raises Invalid."""
         check_launched(targets, allowed=self._limits.local_transport)
         return plan(
-            order,
+            order.policy,
             targets,
             default_parallel=self._limits.default_parallel,
             max_targets=self._limits.max_targets,

@@ -11,7 +11,7 @@ from opsjobs.model.action import parse_frozen
 from opsjobs.model.action_base import FrozenAction
 from opsjobs.model.errors import Invalid
 from opsjobs.model.job import LaunchOrder
-from opsjobs.model.plan import Plan
+from opsjobs.model.policy import Plan
 from opsjobs.model.quoting import Unquotable
 from opsjobs.model.rendering import Rendering
 from opsjobs.model.secret import is_secret

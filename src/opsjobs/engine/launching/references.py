@@ -15,11 +15,10 @@ from opsjobs.integrations.targets import Targets, load_jump_hosts
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.action import Action
 from opsjobs.model.action_base import RunningAction
-from opsjobs.model.credential_binding import not_for_that, not_there
 from opsjobs.model.errors import Conflict, FieldError, Invalid, NotFound
 from opsjobs.model.job import LaunchOrder
 from opsjobs.model.parameter import ParameterDraft
-from opsjobs.model.secret import CredentialType, JobSecret
+from opsjobs.model.secret import CredentialType, JobSecret, not_for_that, not_there
 from opsjobs.model.target import Target
 from opsjobs.store.files import Files
 from opsjobs.store.job_versions import secrets_author

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 from opsjobs.clock import Clock
 from opsjobs.integrations.targets import Targets
-from opsjobs.model.approvers import ApprovalPolicy
+from opsjobs.model.access import ApprovalPolicy
 from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.job import JobDraft
+from opsjobs.model.policy import with_check
 from opsjobs.model.safety_verdict import UNJUDGED, Finding, SafetyJudgement, SafetyVerdict
-from opsjobs.model.strategy import with_check
 from opsjobs.model.target import Target
 from opsjobs.safety import Context, SafetyQuestion
 from opsjobs.safety.job_inputs import JobText, texts_of

@@ -43,8 +43,7 @@ from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus
 from opsjobs.model.outputs import OUTPUTS_BYTES_MAX
-from opsjobs.model.program import Program
-from opsjobs.model.spool_identity import Become, RunKey, StartOrder, durability
+from opsjobs.model.program import Become, Program, RunKey, StartOrder, durability
 from opsjobs.remote.session import ContactLost, SpoolUnavailable
 from opsjobs.store.ledger import Progress
 from opsjobs.telemetry import log

@@ -18,7 +18,7 @@ from opsjobs.engine.runs.run_connection import RunConnection
 from opsjobs.engine.runs.run_journal import ActionEnd
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.spool_identity import SpoolIdentity, StartOrder
+from opsjobs.model.program import SpoolIdentity, StartOrder
 from opsjobs.model.units import format_duration
 from opsjobs.remote.session import (
     CancelOutcome,

@@ -13,8 +13,7 @@ from opsjobs.integrations.secrets.requests import SecretUnavailable
 from opsjobs.integrations.secrets.vault import FIELD_CHARACTERS_MAX, VaultServer
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.secret import Credential, Secret
-from opsjobs.model.secret_source import SshCaSource, VaultSource, VaultSshSource
+from opsjobs.model.secret import Credential, Secret, SshCaSource, VaultSource, VaultSshSource
 from opsjobs.remote.ssh.certificates import FreshKey, Unusable, generate_key, parse_terms, sign
 from opsjobs.telemetry import log
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from opsjobs.model.execution import CancelProof, RunError, RunStatus, WaitingFor
 from opsjobs.model.masking import NOTHING, Mask
-from opsjobs.model.spool_identity import SpoolIdentity
+from opsjobs.model.program import SpoolIdentity
 from opsjobs.remote.session import Stream
 from opsjobs.store.ledger import Claimed, ContactChange, LogLine, Progress, ResultState, RunMove
 from opsjobs.store.ledger.flush import result_line, status_line

@@ -9,8 +9,7 @@ from opsjobs.clock import Clock
 from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.engine.run_credentials import credential_ids
 from opsjobs.model.masking import Forms, Mask
-from opsjobs.model.secret import Credential, Secret
-from opsjobs.model.secret_source import VaultSource
+from opsjobs.model.secret import Credential, Secret, VaultSource
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.session import Fetch
 from opsjobs.telemetry import hide

@@ -16,8 +16,7 @@ from opsjobs.integrations.secrets.requests import (
     VaultRequest,
 )
 from opsjobs.integrations.secrets.ttl_cache import TtlCache
-from opsjobs.model.secret import Secret
-from opsjobs.model.secret_source import VaultSource, VaultSshSource
+from opsjobs.model.secret import Secret, VaultSource, VaultSshSource
 from opsjobs.telemetry import log
 
 FIELD_CHARACTERS_MAX = 65_536

@@ -1,6 +1,6 @@
 """Schedules: drafts from callers, and their due times."""
 
-from opsjobs.model.instants import HORIZON
+from opsjobs.model.api_model import HORIZON
 from opsjobs.model.schedule.draft import Misfire, Overlap, ScheduleDraft, ScheduleType, refuse_past
 from opsjobs.model.schedule.times import Instant
 from opsjobs.model.schedule.timetable import Timetable, timetable

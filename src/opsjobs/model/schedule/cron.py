@@ -14,7 +14,7 @@ from uuid import UUID
 from cronsim import CronSim, CronSimError
 from cronsim.cronsim import Field
 
-from opsjobs.model.draft_error import fault
+from opsjobs.model.validation_errors import fault
 
 CHARACTERS_MAX = 256
 _NAMED = {

@@ -17,19 +17,17 @@ from pydantic import (
 )
 
 from opsjobs.model import text_patterns
-from opsjobs.model.api_model import ApiModel, Duration, Pause, snake_case, stored
-from opsjobs.model.draft_error import fault
+from opsjobs.model.api_model import HORIZON, ApiModel, Duration, Pause, snake_case, stored
 from opsjobs.model.errors import FieldError, Invalid
-from opsjobs.model.instants import HORIZON
 from opsjobs.model.naming import Title
 from opsjobs.model.parameter import PARAMETERS_MAX
 from opsjobs.model.schedule.cron import canonical
-from opsjobs.model.schedule.days import Day, weekday_of
 from opsjobs.model.schedule.recurring import WEEKDAYS, Every, Weekday
-from opsjobs.model.schedule.times import Instant, LocalTime, TimeOfDay
+from opsjobs.model.schedule.times import Day, Instant, LocalTime, TimeOfDay, weekday_of
 from opsjobs.model.schedule.wall_clock import DstFold, DstGap, Wall
 from opsjobs.model.target import Name
 from opsjobs.model.time_zones import ZoneName, zone
+from opsjobs.model.validation_errors import fault
 
 CALENDARS_MAX = 16
 JITTER_SECONDS_MAX = 86_400

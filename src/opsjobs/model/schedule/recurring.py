@@ -10,7 +10,7 @@ from typing import Any, Literal
 from dateutil import rrule
 from dateutil.rrule import FR, MO, SA, SU, TH, TU, WE
 
-from opsjobs.model.instants import HORIZON
+from opsjobs.model.api_model import HORIZON
 
 
 class Every(StrEnum):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, time, timedelta
 from hashlib import sha256
 from uuid import UUID
 
-from opsjobs.model.instants import EARLIEST, HORIZON
+from opsjobs.model.api_model import EARLIEST, HORIZON
 from opsjobs.model.schedule.cron import Cron
 from opsjobs.model.schedule.description import words_of
 from opsjobs.model.schedule.draft import ScheduleDraft, ScheduleType, once_at

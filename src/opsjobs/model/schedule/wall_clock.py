@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from opsjobs.model.instants import HORIZON
+from opsjobs.model.api_model import HORIZON
 
 # A rule whose labels all lie in gaps ends at the horizon; this is a second safeguard.
 _GAPS_MAX = 1_000

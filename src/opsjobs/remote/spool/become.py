@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
-from opsjobs.model.spool_identity import Become
+from opsjobs.model.program import Become
 from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Stream
 
 BECOME_SECONDS = 30.0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
-from opsjobs.model.spool_identity import Become, RunKey, SpoolIdentity, StartOrder
+from opsjobs.model.program import Become, RunKey, SpoolIdentity, StartOrder
 from opsjobs.remote.session import (
     CancelOutcome,
     ContactLost,

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from opsjobs.model.program import Program
-from opsjobs.model.spool_identity import StartOrder
+from opsjobs.model.program import Program, StartOrder
 
 SHORT_BYTES = 8 * 1024
 """Longer code is sent as a file: shell builtins read byte by byte."""

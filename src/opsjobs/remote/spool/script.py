@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
-from opsjobs.model.program import Program, check_variable
-from opsjobs.model.spool_identity import Become, RunKey, SpoolIdentity, StartOrder
+from opsjobs.model.program import Become, Program, RunKey, SpoolIdentity, StartOrder, check_variable
 from opsjobs.remote.session import check_command
 from opsjobs.remote.spool.become import BecomeRequest, quote
 from opsjobs.remote.spool.program import SHORT_BYTES, Package, direct, durable, exports

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from opsjobs.model.client_origin import origin
+from opsjobs.model.addresses import origin
 from opsjobs.model.errors import TooMany
 from opsjobs.store import audit
 from opsjobs.store.transaction import Database

@@ -17,7 +17,7 @@ from psycopg.rows import DictRow
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.errors import Gone, Unavailable
 from opsjobs.model.execution import CancelProof, ErrorCode, RunError, RunStatus
-from opsjobs.model.spool_identity import SpoolIdentity
+from opsjobs.model.program import SpoolIdentity
 from opsjobs.model.target_fingerprint import NO_PINS, Pins
 from opsjobs.store.ledger.admit import LOCK, admit_after
 from opsjobs.store.ledger.flush import AWAITS_BYTES_MAX, DIRECT

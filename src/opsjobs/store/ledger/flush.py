@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from opsjobs.model.execution import CancelProof, RunError, RunStatus, WaitingFor, moment
-from opsjobs.model.spool_identity import SpoolIdentity
+from opsjobs.model.program import SpoolIdentity
 
 # Instead of a spool id: the run's command was started outside of any spool, so that no worker can
 # attach to it.

@@ -13,14 +13,12 @@ from uuid import UUID, uuid5
 from psycopg.types.json import Jsonb
 
 from opsjobs.model.access import IdentityKind
-from opsjobs.model.access_bounds import in_common
+from opsjobs.model.access_bounds import in_common, redact_waiting
 from opsjobs.model.approval import Requester
 from opsjobs.model.errors import Conflict, NotFound, Refusal
-from opsjobs.model.exclusive_names import redact_waiting
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
-from opsjobs.model.policy import CHECK_KEY
+from opsjobs.model.policy import CHECK_KEY, Strategy
 from opsjobs.model.safety_verdict import SafetyJudgement
-from opsjobs.model.strategy import Strategy
 from opsjobs.model.target import Target
 from opsjobs.model.target_fingerprint import NO_PINS, Pins
 from opsjobs.store import audit

@@ -15,7 +15,7 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from opsjobs.model.action_base import FrozenBecome
-from opsjobs.model.spool_identity import RunKey, SpoolIdentity
+from opsjobs.model.program import RunKey, SpoolIdentity
 from opsjobs.store.transaction import Database
 
 

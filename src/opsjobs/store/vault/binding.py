@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from opsjobs.model.credential import BoundTo
-from opsjobs.model.credential_binding import ANYWHERE, Binding, not_for_that, not_there
 from opsjobs.model.errors import Conflict, FieldError, Invalid
-from opsjobs.model.secret import CredentialType
+from opsjobs.model.secret import ANYWHERE, Binding, CredentialType, not_for_that, not_there
 from opsjobs.store import target_selection
 from opsjobs.store.reference import Reference
 from opsjobs.store.transaction import Connection

@@ -13,10 +13,8 @@ from psycopg.types.json import Jsonb
 
 from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.credential import BoundTo, CredentialDraft, RotationDraft, unfit
-from opsjobs.model.credential_binding import Binding
 from opsjobs.model.errors import Conflict, FieldError, Invalid, Precondition
-from opsjobs.model.secret import Credential, CredentialType, Secret
-from opsjobs.model.secret_source import SshCaSource
+from opsjobs.model.secret import Binding, Credential, CredentialType, Secret, SshCaSource
 from opsjobs.store import audit, circuits, idempotency, parameters
 from opsjobs.store.envelope import KeyMissing, KeyRing, Sealed, SealPlace, Tampered
 from opsjobs.store.idempotency import Answer, IdempotentRequest

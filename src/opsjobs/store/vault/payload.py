@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from opsjobs.model.secret import Credential, CredentialType, Secret
-from opsjobs.model.secret_source import source_of
+from opsjobs.model.secret import Credential, CredentialType, Secret, source_of
 from opsjobs.store.key_validation import (
     check_certificate,
     check_client_certificate,

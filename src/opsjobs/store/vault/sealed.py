@@ -9,7 +9,7 @@ from typing import Any
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
-from opsjobs.model.audit_signing import Part, Proof
+from opsjobs.model.audit_chain import Part, Proof
 from opsjobs.store import audit_chain, parameters
 from opsjobs.store.envelope import KeyMissing, KeyRing, Sealed, SealPlace, Tampered
 from opsjobs.store.transaction import Connection

@@ -1,4 +1,7 @@
-"""Plain messages for pydantic's validation errors."""
+"""Validation errors: raised with a code and a path, and worded for people.
+
+`fault` makes one of our own; `plain_words` words those of pydantic, with the name that was probably
+meant."""
 
 from __future__ import annotations
 
@@ -7,8 +10,24 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from pydantic_core import PydanticCustomError
+
 from opsjobs.model import text_patterns
-from opsjobs.model.near_names import UnknownField
+from opsjobs.model.api_model import UnknownField
+
+
+def fault(code: str, detail: str, *at: str | int) -> PydanticCustomError:
+    """Return an error for a validator to raise.
+
+    `at`: keys and positions from that validator's own model down to the place.
+
+        >>> str(fault("cycle", "a waits for b, b waits for a", "actions", 0, "depends_on"))
+        '/actions/0/depends_on: a waits for b, b waits for a'"""
+    where = "".join(f"/{step}" for step in at)
+    words = f"{where}: {detail}" if where else detail
+    # The text is passed as a value, so that pydantic does not interpret braces in it.
+    return PydanticCustomError(code, "{words}", {"words": words, "detail": detail, "at": list(at)})
+
 
 _PREFIXES = ("Value error, ", "Assertion failed, ")
 _DATE = "it must be a date and time such as 2026-12-01T09:00:00Z"
