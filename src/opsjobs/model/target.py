@@ -1,4 +1,4 @@
-"""Machines: their description, selection and groups, and what a session needs to reach one."""
+"""Machines: their description, selection and groups, and how a session reaches them."""
 
 from __future__ import annotations
 
