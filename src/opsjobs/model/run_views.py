@@ -212,23 +212,6 @@ class Stretch:
     action: str | None = None
     attempt: int = 1
 
-    def data(self) -> dict[str, Any]:
-        """Return an item of GET /executions/{id}/timeline."""
-        took = (
-            None
-            if self.finished_at is None
-            else max((self.finished_at - self.started_at).total_seconds(), 0.0)
-        )
-        return {
-            "target_run": self.run.id,
-            "target": self.run.target.data(),
-            "action": self.action,
-            "attempt": self.attempt,
-            "phase": self.phase.value,
-            "started_at": moment(self.started_at),
-            "duration_ms": None if took is None else round(took * 1_000),
-        }
-
 
 def timeline(launched_at: datetime, run: TargetRun, acted: Sequence[Acted]) -> list[Stretch]:
     """Return the phases of one run, in order.
