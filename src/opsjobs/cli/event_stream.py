@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from opsjobs.backoff import Backoff
 from opsjobs.cli.errors import CommandFailed
 
 GIVE_UP_SECONDS = 300.0  # of a stream that cannot be resumed
-PAUSE_SECONDS_AT_LEAST = 0.1
+PAUSE_SECONDS = 0.1
 PAUSE_SECONDS_MAX = 5.0
 # Far over the largest chunk that the service sends: a guard against a broken server.
 EVENT_BYTES_MAX = 32 << 20
@@ -107,13 +108,14 @@ class StreamRetry:
         self._url, self._execution_id, self._tell = url, execution_id, tell
         self._broken = False
         self._silent_since: float | None = None
-        self._pause_seconds = PAUSE_SECONDS_AT_LEAST
+        self._backoff = Backoff(PAUSE_SECONDS, PAUSE_SECONDS_MAX)
 
     def reset(self) -> None:
         """Begin anew, because something was received."""
         if self._broken:
             self._tell("reconnected")
-        self._broken, self._silent_since, self._pause_seconds = False, None, PAUSE_SECONDS_AT_LEAST
+        self._broken, self._silent_since = False, None
+        self._backoff.reset()
 
     def report(self, reason: str) -> None:
         """Report why the stream broke, unless that was reported already."""
@@ -131,5 +133,4 @@ class StreamRetry:
                 "The execution continues without this command. "
                 f"Once the service is back: opsjobs executions follow {self._execution_id}"
             )
-        time.sleep(self._pause_seconds)
-        self._pause_seconds = min(self._pause_seconds * 2, PAUSE_SECONDS_MAX)
+        time.sleep(self._backoff.next())

@@ -6,10 +6,10 @@ What is certain is recorded, what is not is `lost`.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable
 
 from opsjobs import failpoints
+from opsjobs.backoff import Backoff
 from opsjobs.clock import Timer
 from opsjobs.engine.runs import outcomes
 from opsjobs.engine.runs.cancellation import DETACHING, Detached, Interrupted, StopReason
@@ -43,7 +43,8 @@ LEASE_PAUSE_SECONDS = 0.5
 # A machine that reports an uptime longer than the age of a start was up when that was sent. The
 # margin is needed because no two clocks run alike, and seconds are truncated.
 UP_SECONDS, UP_SHARE = 2.0, 1.01
-_PAUSES_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+PAUSE_SECONDS = 0.2
+PAUSE_SECONDS_MAX = 15.0
 # Failures that a retry does not cure; another login attempt would only lock the account.
 _NOT_RETRIED = (
     ErrorCode.AUTH_FAILED,
@@ -93,7 +94,7 @@ class DurableCommand:
         self._next_attempt = next_attempt
         self._process: RemoteProcess | None = None
         self._lost_since: float | None = None
-        self._losses = 0
+        self._backoff = Backoff(PAUSE_SECONDS, PAUSE_SECONDS_MAX, immediate=True)
 
     async def perform(self) -> ActionEnd:
         """Start the command or find it, follow it to its end, and return how it ended.
@@ -184,7 +185,8 @@ class DurableCommand:
         return durable
 
     async def _read(self, process: RemoteProcess) -> RemoteExit:
-        self._lost_since, self._losses = None, 0
+        self._lost_since = None
+        self._backoff.reset()
         self._work.entry.regain_contact()
         timer = self._start_fallback_watchdog()
         try:
@@ -252,10 +254,9 @@ class DurableCommand:
             raise ContactLost(message) from failure
 
     async def _pause(self) -> None:
-        pause = _PAUSES_SECONDS[min(self._losses, len(_PAUSES_SECONDS) - 1)]
-        self._losses += 1
-        if pause:
-            await self._work.clock.sleep(pause * random.uniform(0.7, 1.0))  # noqa: S311  jitter
+        seconds = self._backoff.next()
+        if seconds:
+            await self._work.clock.sleep(seconds)
 
     async def _close_process(self) -> None:
         process, self._process = self._process, None
@@ -287,7 +288,7 @@ class DurableCommand:
         if not self._may_have_started:
             return CancelOutcome(CancelProof.NEVER_STARTED)
         until = self._work.clock.monotonic() + KILL_SECONDS
-        self._losses = 0
+        self._backoff.reset()
         while True:
             try:
                 durable = await self._durable()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from opsjobs.backoff import Backoff
 from opsjobs.clock import Clock
 from opsjobs.model.errors import Unavailable
 from opsjobs.telemetry import log
@@ -22,12 +22,11 @@ async def wait_out(ask: Callable[[], Awaitable[T]], clock: Clock) -> T:
     There is no limit: without PostgreSQL a run can record nothing either. Call it inside
     `StopSignal.interruptible()`, so that a request to stop ends the wait.
     """
-    pause = PAUSE_SECONDS
+    backoff = Backoff(PAUSE_SECONDS, PAUSE_SECONDS_MAX)
     while True:
         try:
             return await ask()
         except Unavailable as away:
-            if pause == PAUSE_SECONDS:
+            if backoff.is_first:
                 log.warning("run_waits_for_database", reason=str(away))
-        await clock.sleep(pause * random.uniform(0.7, 1.0))  # noqa: S311  jitter, not a secret
-        pause = min(pause * 2, PAUSE_SECONDS_MAX)
+        await clock.sleep(backoff.next())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
+from opsjobs.backoff import Backoff
 from opsjobs.clock import Clock
 from opsjobs.engine.runs.run_connection import RunConnection
 from opsjobs.model.errors import RemoteFailure, Unavailable
@@ -13,7 +13,8 @@ from opsjobs.model.execution import ErrorCode
 from opsjobs.model.units import format_duration
 from opsjobs.remote.disk import Disk
 
-_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
+PAUSE_SECONDS = 0.1
+PAUSE_SECONDS_MAX = 5.0
 # Failures that pass by when the machine, the network or our database is back.
 _PASSING = (
     ErrorCode.CONNECTION_LOST,
@@ -44,7 +45,7 @@ class ResilientDisk:
         self._stack = AsyncExitStack()
         self._disk: Disk | None = None
         self._lost_since: float | None = None
-        self._losses = 0
+        self._backoff = Backoff(PAUSE_SECONDS, PAUSE_SECONDS_MAX)
 
     async def open(self) -> Disk:
         """Return the machine's disk, opened if it is not. Raises RemoteFailure."""
@@ -55,7 +56,8 @@ class ResilientDisk:
 
     def note_progress(self) -> None:
         """Reset the failure count: bytes were moved, the machine is there."""
-        self._lost_since, self._losses = None, 0
+        self._lost_since = None
+        self._backoff.reset()
         self._note(True)
 
     async def wait_before_retry(self, failure: RemoteFailure | Unavailable) -> None:
@@ -77,9 +79,7 @@ class ResilientDisk:
                 f"contact was lost for more than {format_duration(self._window_seconds)}: {failure}"
             )
             raise RemoteFailure(ErrorCode.TRANSFER, message) from failure
-        pause = _PAUSES_SECONDS[min(self._losses, len(_PAUSES_SECONDS) - 1)]
-        self._losses += 1
-        await self._clock.sleep(pause * random.uniform(0.7, 1.0))  # noqa: S311  jitter
+        await self._clock.sleep(self._backoff.next())
 
     async def close(self) -> None:
         """Close the disk; the connection is the caller's."""

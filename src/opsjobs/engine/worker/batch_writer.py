@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
+from opsjobs.backoff import Backoff
 from opsjobs.clock import Clock
 from opsjobs.engine.runs.run_journal import (
     RUN_FLUSH_BYTES,
@@ -30,6 +31,8 @@ from opsjobs.telemetry import Metrics, log
 FLUSH_BYTES = 2 << 20
 # A flush starts when the last one has ended, but not earlier than this after the last one started.
 FLUSH_PAUSE_SECONDS = 0.02
+RETRY_SECONDS = 0.05
+RETRY_SECONDS_MAX = 2.0
 # How long the start of an action waits for company. Flushed alone, it would cost a flush that the
 # results of other runs then queue behind.
 BEGIN_ALONE_SECONDS = 0.1
@@ -276,7 +279,7 @@ class BatchWriter:
         # flush that is stored already.
         self._last_number += 1
         flush = replace(flush, number=self._last_number)
-        pause, too_slow = 0.05, 0
+        backoff, too_slow = Backoff(RETRY_SECONDS, RETRY_SECONDS_MAX), 0
         while True:
             try:
                 settled = await self._ledger.settle(flush)
@@ -287,8 +290,7 @@ class BatchWriter:
                 if isinstance(unavailable, Locked):
                     self.committing_since = time.monotonic()  # an answer: PostgreSQL is there
                 log.warning("flush_repeated", flush=flush.number, reason=str(unavailable))
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 2.0)
+                await asyncio.sleep(backoff.next())
             else:
                 self.committing_since = time.monotonic()
                 return settled
