@@ -318,7 +318,7 @@ def sample(tmp_path: Path) -> str:
         next(
             s.text
             for s in samples("docs/how-to/migrate-a-crontab.md", "text")
-            if s.note == "crontab"
+            if s.note == "deploy.crontab"
         )
     )
     return str(file)

@@ -5,23 +5,20 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import typer
-from fastapi import FastAPI
-from fastapi.routing import APIRoute, iter_route_contexts
 
 from docs.pages import ROOT, coded, first_column, headings, read, rows, section
-from opsjobs.api.app import create_app
-from opsjobs.api.auth import OPEN_DOORS, Permission
+from docs.reference import application, written
+from opsjobs.api.auth import OPEN_DOORS
 from opsjobs.api.system import fleet_gauges
 from opsjobs.cli.app import app as command
 from opsjobs.cli.errors import ExitCode
-from opsjobs.composition import Limits
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode
+from opsjobs.model.job import JobDraft
 from opsjobs.settings import describe
 from opsjobs.store.system_status import Queue, Upkeep
 from opsjobs.telemetry import Metrics
@@ -52,21 +49,6 @@ def trees(*folders: str) -> Iterator[tuple[str, ast.Module]]:
             yield name, ast.parse(path.read_text())
 
 
-def application() -> FastAPI:
-    limits = Limits(max_actions=1, body_bytes=1, docs=True)
-    authentication = SimpleNamespace(authenticator=None)
-    services: Any = SimpleNamespace(
-        limits=limits,
-        clock=None,
-        execution_log=None,
-        bus=None,
-        executions=None,
-        authentication=authentication,
-        metrics=Metrics(),
-    )
-    return create_app(services)
-
-
 # --- settings
 
 
@@ -89,27 +71,17 @@ def test_every_setting_is_documented_as_it_is() -> None:
 # --- routes
 
 
-def test_every_route_is_documented_with_its_permission() -> None:
-    app = application()
-    routes = [
-        c.original_route
-        for c in iter_route_contexts(app.routes)
-        if isinstance(c.original_route, APIRoute)
-    ]
-    expected = {
-        f"{method} {route.path}": next(
-            (d.call.name for d in route.dependant.dependencies if isinstance(d.call, Permission)),
-            "none needed",
-        )
-        for route in routes
-        for method in route.methods or ()
-    }
-    found = {
-        row[0].strip("`"): row[1].strip("`")
-        for row in rows("docs/reference/api.md")
-        if re.match(r"`[A-Z]+ /", row[0])
-    }
-    assert found == expected
+def test_the_table_of_routes_is_the_one_that_the_routes_make() -> None:
+    page = read("docs/reference/api.md")
+    assert page == written(page), "write it anew: PYTHONPATH=tests python -m docs.reference"
+
+
+def test_every_field_of_a_job_is_explained() -> None:
+    page = read("docs/reference/job-schema.md")
+    schema = JobDraft.model_json_schema(by_alias=False)
+    parts = [schema, *schema["$defs"].values()]
+    fields = {field for part in parts for field in part.get("properties", {})}
+    assert sorted(field for field in fields if not re.search(rf"\b{field}\b", page)) == []
 
 
 def test_every_route_is_in_the_description_that_the_service_serves() -> None:
@@ -122,8 +94,8 @@ def test_every_route_is_in_the_description_that_the_service_serves() -> None:
 
 
 def test_the_open_doors_are_named() -> None:
-    manners = section("docs/reference/api.md", "## Manners")
-    assert set(coded(manners.split("**Refusals**")[0])) >= OPEN_DOORS
+    conventions = section("docs/reference/api.md", "## Conventions")
+    assert set(coded(conventions.split("**Refusals**")[0])) >= OPEN_DOORS
 
 
 def refusals_in_the_page() -> set[tuple[str, int]]:

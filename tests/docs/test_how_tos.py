@@ -58,7 +58,7 @@ def files(page: str) -> Iterator[Sample]:
     """The samples of a page that are files: the note is a file's name."""
     for language in ("yaml", "text"):
         for sample in samples(page, language):
-            if "." in sample.note or sample.note == "crontab":
+            if "." in sample.note:
                 yield sample
 
 

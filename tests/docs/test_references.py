@@ -14,6 +14,8 @@ PAGES = [str(page.relative_to(ROOT)) for page in pages()]
 _LINK = re.compile(r"\]\((?!https?://)([^)\s]+)\)")
 _FILE = re.compile(r"(?:src|tests|docs|scripts|bench)/[\w./-]*\w")
 _PAGE = re.compile(r"\bdocs/[\w/-]+\.md\b|\b\d+-[a-z]+\.md\b")
+# `engine/launching/launch.py`, `remote/spool/`
+_SOURCE = re.compile(r"(?<![\w/])(?:[a-z_]+/)*[a-z_]+(?:\.py|/(?![\w{]))")
 _TEST = re.compile(r"(tests/[\w/]+\.py)::(test_\w+)")
 _CONTRACT = re.compile(r"importlinter:contract:([\w-]+)")
 
@@ -62,6 +64,16 @@ def test_files_that_are_named_exist(page: str) -> None:
         n for n in named if re.fullmatch(_FILE, n) and "000N" not in n and not (ROOT / n).exists()
     )
     assert gone == []
+
+
+def test_the_map_names_what_is_there() -> None:
+    source = ROOT / "src/opsjobs"
+    blocks = re.findall(r"^```text\n(.*?)^```", text("ARCHITECTURE.md"), re.MULTILINE | re.DOTALL)
+    paths = [path for block in blocks for path in _SOURCE.findall(block)]
+    assert len(paths) > 40
+    # A name without a folder is beside the one that its line begins with.
+    folders = [source, *(folder for folder in source.iterdir() if folder.is_dir())]
+    assert [p for p in paths if not any((folder / p).exists() for folder in folders)] == []
 
 
 @pytest.mark.parametrize("page", PAGES)

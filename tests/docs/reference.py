@@ -1,0 +1,79 @@
+"""Writes the table of routes of docs/reference/api.md from the routes of the application.
+
+    PYTHONPATH=tests .venv/bin/python -m docs.reference
+
+The order of the page stays; new routes come last. test_complete.py fails if the page is out of date.
+"""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+
+from docs.pages import ROOT
+from opsjobs.api.app import create_app
+from opsjobs.api.auth import Permission
+from opsjobs.composition import Limits
+from opsjobs.telemetry import Metrics
+
+PAGE = ROOT / "docs/reference/api.md"
+_ROW = re.compile(r"^\| `([A-Z]+ /[^`]*)` \|.*\n", re.MULTILINE)
+
+
+def application() -> FastAPI:
+    """The application, with services that no description needs left out."""
+    services: Any = SimpleNamespace(
+        limits=Limits(max_actions=1, body_bytes=1, docs=True),
+        clock=None,
+        execution_log=None,
+        bus=None,
+        executions=None,
+        authentication=SimpleNamespace(authenticator=None),
+        metrics=Metrics(),
+    )
+    return create_app(services)
+
+
+def routes() -> dict[str, tuple[str, str]]:
+    """The permission of each route, and what it does in the words of its description."""
+    app = application()
+    described = app.openapi()["paths"]
+    found = {}
+    for route in (c.original_route for c in iter_route_contexts(app.routes)):
+        if not isinstance(route, APIRoute):
+            continue
+        permission = next(
+            (d.call.name for d in route.dependant.dependencies if isinstance(d.call, Permission)),
+            "",
+        )
+        for method in route.methods or ():
+            operation = described[route.path][method.lower()]
+            does = f"{operation['summary']}. {' '.join(operation['description'].split())}"
+            found[f"{method} {route.path}"] = (permission, does)
+    return found
+
+
+def row(route: str, permission: str, does: str) -> str:
+    """A row of the table."""
+    needed = f"`{permission}`" if permission else "none needed"
+    return f"| `{route}` | {needed} | {does.replace('|', chr(92) + '|')} |\n"
+
+
+def written(page: str) -> str:
+    """The page with the rows of today's routes."""
+    known = routes()
+    order = [route for route in _ROW.findall(page) if route in known]
+    order += [route for route in known if route not in order]
+    table = "".join(row(route, *known[route]) for route in order)
+    first = _ROW.search(page)
+    assert first is not None
+    rest = _ROW.sub("", page)
+    return rest[: first.start()] + table + rest[first.start() :]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text()))
