@@ -58,32 +58,38 @@ async def both_spoke(on: Harness, execution: Execution) -> None:
     await until(so, SECONDS)
 
 
-async def worker_of(on: Harness, execution: Execution, name: str) -> None:
-    async def so() -> bool:
-        return (await on.row(execution))["worker"] == name
+async def take_over(on: Harness, execution: Execution) -> None:
+    """Declare the run's worker dead; return once another session of a worker has the run.
 
-    await until(so, SECONDS)
+    That may be one of the same worker: it learns from its lease that it was declared dead, and
+    registers again.
+    """
+    before = await on.row(execution)
+    await on.bury(before["worker"])
+
+    async def is_taken_over() -> bool:
+        return (await on.row(execution))["owner"] not in (None, before["owner"])
+
+    await until(is_taken_over, SECONDS)
 
 
 async def inherited(on: Harness, execution: Execution, gate: Gate) -> Execution:
-    """How it ends once its worker has died, another one has it, and only then the gate opens."""
+    """Return how it ends: its worker dies, a successor takes over, and then the gate opens."""
     async with on.worker("worker-2"):
-        await on.bury("worker-1")
-        await worker_of(on, execution, "worker-2")
+        await take_over(on, execution)
         gate.event.set()
         return await on.ended(execution, SECONDS)
 
 
 @pytest.mark.parametrize("first", ["left", "right"])
-async def test_an_heir_follows_each_branch_to_its_end(database: Database, first: str) -> None:
+async def test_a_successor_follows_each_branch_to_its_end(database: Database, first: str) -> None:
     async with harness(database) as on:
         web, left, right = two(on)
         async with on.worker("worker-1"):
             execution = await on.launch(BRANCHES, durable="auto")
             await both_spoke(on, execution)
             async with on.worker("worker-2"):
-                await on.bury("worker-1")
-                await worker_of(on, execution, "worker-2")
+                await take_over(on, execution)
                 for gate in (left, right) if first == "left" else (right, left):
                     gate.event.set()
                 ended = await on.ended(execution, SECONDS)
@@ -94,7 +100,7 @@ async def test_an_heir_follows_each_branch_to_its_end(database: Database, first:
         assert await told(on, execution) == dict.fromkeys(["left", "right", "last"], "succeeded")
 
 
-async def test_a_branch_that_failed_does_not_keep_an_heir_from_the_one_at_work(
+async def test_a_failed_branch_does_not_keep_a_successor_from_the_running_one(
     database: Database,
 ) -> None:
     async with harness(database) as on:
@@ -132,19 +138,19 @@ async def test_a_rolling_kill_starts_no_direct_branch_twice(database: Database) 
         assert sorted(s.command for s in web.starts) == ["left", "right"]
 
 
-async def test_heirs_that_die_one_after_another_start_nothing_twice(database: Database) -> None:
+async def test_successors_that_die_one_after_another_start_nothing_twice(
+    database: Database,
+) -> None:
     async with harness(database) as on:
         web, left, right = two(on)
         async with on.worker("worker-1"):
             execution = await on.launch(BRANCHES, durable="auto")
             await both_spoke(on, execution)
             async with on.worker("worker-2"):
-                await on.bury("worker-1")
-                await worker_of(on, execution, "worker-2")
+                await take_over(on, execution)
                 left.event.set()
                 async with on.worker("worker-3"):
-                    await on.bury("worker-2")
-                    await worker_of(on, execution, "worker-3")
+                    await take_over(on, execution)
                     right.event.set()
                     ended = await on.ended(execution, SECONDS)
         assert ended.status is ExecutionStatus.COMPLETED
@@ -153,7 +159,9 @@ async def test_heirs_that_die_one_after_another_start_nothing_twice(database: Da
             assert await said(on, execution, key) == f"{key} begun\n{key} done\n".encode()
 
 
-async def test_a_cancel_for_an_heir_stops_what_it_has_not_looked_at_yet(database: Database) -> None:
+async def test_a_cancel_stops_branches_that_a_successor_has_not_attached_to_yet(
+    database: Database,
+) -> None:
     async with harness(database) as on:
         web, _, _ = two(on)
         async with on.worker("worker-1"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.harness import Harness, harness, until
-from engine.test_branches import worker_of
+from engine.test_branches import take_over
 from engine.test_transfers import put, stored, web
 from engine.test_waits import SECONDS, waits
 from engine.test_workflows import step, told
@@ -115,8 +115,7 @@ async def test_a_direct_command_is_started_once_though_an_heir_had_to_wait_befor
             )  # the transfer is over, and nobody but this worker knows
             machine.diskless = "it serves no files just now"
             async with on.worker("worker-2"):
-                await on.bury("worker-1")
-                await worker_of(on, execution, "worker-2")
+                await take_over(on, execution)
                 await waits(on, execution, "backoff")
                 machine.diskless = None
                 ledger.open.set()

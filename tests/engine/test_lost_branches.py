@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from engine.harness import Harness, harness, until
-from engine.test_branches import SECONDS, inherited, worker_of
+from engine.test_branches import SECONDS, inherited, take_over
 from engine.test_remote_cleanup import care
 from engine.test_workflows import step, told
 from kit.fake_remote import FakeMachine, Gate
@@ -52,7 +52,7 @@ async def lost_beside(
     return execution, first, second
 
 
-async def test_an_heir_has_a_branch_looked_for_that_was_lost_before_it_came(
+async def test_a_successor_has_a_branch_looked_for_that_was_lost_before(
     database: Database,
 ) -> None:
     async with harness(database) as on:
@@ -60,8 +60,7 @@ async def test_an_heir_has_a_branch_looked_for_that_was_lost_before_it_came(
         async with on.worker("worker-1"):
             execution, first, second = await lost_beside(on, web)
             async with on.worker("worker-2"):
-                await on.bury("worker-1")
-                await worker_of(on, execution, "worker-2")
+                await take_over(on, execution)
                 await on.cancel(execution)
                 ended = await on.ended(execution, SECONDS)
         first.event.set()

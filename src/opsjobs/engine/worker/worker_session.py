@@ -33,7 +33,7 @@ from opsjobs.store.ledger import claim as claiming
 from opsjobs.store.ledger.takeover import SUSPECT_CLAIMS
 from opsjobs.store.vault import Vault
 from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
-from opsjobs.task_cancellation import ended
+from opsjobs.task_cancellation import Endings, ended
 from opsjobs.telemetry import Metrics, log
 
 # The most runs that one claim asks for. A free slot is filled at once, so several claims follow
@@ -175,6 +175,7 @@ class WorkerSession:
         )
         self._writer_task = asyncio.create_task(self._batch_writer.run(), name="batch_writer")
         self._writer_task.add_done_callback(lambda _: wake.set())
+        self._endings = Endings()
 
     async def work(self) -> None:
         """Claim and perform runs until the session is over.
@@ -490,7 +491,7 @@ class WorkerSession:
         self.heartbeat.stop()
         for run in list(self.runs.values()):
             self._drop_run(run.claimed.id, run.claimed.fence)
-        self._writer_task.cancel()
+        self._endings.begin(self._writer_task)
         # A task that does not end in time (a start that hangs) is left to itself: it cannot write
         # any more.
         await asyncio.wait({*self._tasks, self._writer_task}, timeout=STOP_GRACE_SECONDS)

@@ -12,6 +12,8 @@ from opsjobs import failpoints
 from opsjobs.engine.worker.worker import Worker
 from opsjobs.engine.worker.worker_session import WorkerSession
 from opsjobs.model.execution import ExecutionStatus
+from opsjobs.remote.session import RemoteExit
+from opsjobs.store.ledger import Flush, Ledger, Settled
 from opsjobs.store.ledger import claim as claiming
 from opsjobs.store.transaction import Database
 
@@ -53,6 +55,41 @@ async def test_a_runtime_error_in_the_work_of_a_life_begins_another(
             ended = await on.ended(execution)
         assert ended.counts == {"lost": 1}
         assert len(web.starts) == 1
+
+
+class LosesOneCancel(Ledger):
+    """A ledger whose commit drops a cancel, as `asyncio.wait_for` of Python 3.11 may do."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.committing = asyncio.Event()
+        self.lost_cancels = 0
+
+    async def settle(self, flush: Flush) -> Settled:
+        if not self.committing.is_set():
+            self.committing.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.lost_cancels += 1
+        return await super().settle(flush)
+
+
+async def test_the_batch_writer_of_an_expired_session_ends_although_a_cancel_is_lost(
+    database: Database,
+) -> None:
+    async with harness(database) as on:
+        on.machine("web-1").reply([RemoteExit(0)])
+        ledger = LosesOneCancel(database)
+        async with on.worker(ledger=ledger, lease_seconds=0.9) as worker:
+            first = await first_life(worker)
+            execution = await on.launch("held", durable="auto")
+            await ledger.committing.wait()
+            await on.bury()
+            await until(lambda: worker._session not in (None, first))
+            await until(first._writer_task.done, 10.0)
+            await on.ended(execution)
+        assert ledger.lost_cancels == 1
 
 
 async def _broken() -> bool:
