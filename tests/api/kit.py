@@ -23,7 +23,7 @@ from opsjobs.engine.background.inspection import Inspection
 from opsjobs.engine.firing.forecast import Forecasts
 from opsjobs.engine.launching.job_validation import JobAuthorization
 from opsjobs.engine.launching.launch import Launcher, LaunchLimits
-from opsjobs.engine.runs.external_secrets import ExternalSecrets
+from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.identity.passwords import Passwords
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode

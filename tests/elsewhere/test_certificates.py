@@ -17,7 +17,7 @@ from kit.sessions import failure_of, heard, run
 from kit.sshd import Sshd, needs_sshd, sshd
 from kit.vault import SshRole, VaultKit, vault_kit
 from opsjobs.clock import Clock, SystemClock, TurnedClock
-from opsjobs.engine.runs.external_secrets import ExternalSecrets
+from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.integrations.secrets.options import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.execution import ErrorCode

@@ -15,7 +15,7 @@ from kit.machines import endpoint_of, small_server
 from kit.sshd import needs_sshd, sshd
 from kit.vault import VaultKit, vault_kit
 from opsjobs.clock import SystemClock
-from opsjobs.engine.runs.external_secrets import ExternalSecrets
+from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.integrations.secrets.options import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.credential import CredentialDraft

@@ -16,7 +16,7 @@ from kit.vault import VaultKit, vault_kit
 from opsjobs.clock import SystemClock
 from opsjobs.composition import build
 from opsjobs.engine.run_credentials import fetch_become_password, resolve_become
-from opsjobs.engine.runs.external_secrets import ExternalSecrets
+from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.integrations.secrets.options import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.action_base import FrozenBecome

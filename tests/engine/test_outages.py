@@ -15,7 +15,7 @@ from engine.test_renewing import login
 from kit.fake_remote import FakeMachine, FakeSessions, Gate
 from opsjobs.clock import SystemClock
 from opsjobs.engine.runs.cancellation import Interrupted, StopReason, StopSignal
-from opsjobs.engine.runs.outage import wait_out
+from opsjobs.engine.runs.run_connection import wait_out
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import Execution, ExecutionStatus
 from opsjobs.model.job import CommandAction

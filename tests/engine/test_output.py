@@ -16,14 +16,13 @@ from kit.fake_remote import Gate
 from opsjobs import failpoints
 from opsjobs.clock import SystemClock
 from opsjobs.engine.runs import run_journal as recording
-from opsjobs.engine.runs.output import TAIL_BYTES, Capture
+from opsjobs.engine.runs.output import TAIL_BYTES, Capture, StdoutCapture
 from opsjobs.engine.runs.run_journal import (
     CHUNK_BYTES,
     RUN_UNWRITTEN_BYTES,
     FlushBuilder,
     RunJournal,
 )
-from opsjobs.engine.runs.stdout_capture import StdoutCapture
 from opsjobs.engine.worker.batch_writer import BatchWriter
 from opsjobs.model.job import CommandAction
 from opsjobs.remote.session import Output, RemoteExit, Stream

@@ -9,7 +9,7 @@ from dataclasses import replace
 from engine.harness import Harness, InMemoryTargets, harness
 from engine.test_durable import half_done, stored, whole
 from kit.fake_remote import FakeSessions
-from opsjobs.engine.runs.credential_refresh import refresh_credentials
+from opsjobs.engine.runs.run_connection import refresh_credentials
 from opsjobs.model.credential import RotationDraft
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.secret import Credential, CredentialType, Secret

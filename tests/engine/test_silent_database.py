@@ -13,8 +13,7 @@ from kit.fake_remote import Gate
 from kit.ledgering import Owner
 from kit.pgproxy import over_tcp
 from opsjobs.engine.background.rescuer import Rescuer
-from opsjobs.engine.worker.database_clock import DatabaseClock
-from opsjobs.engine.worker.lease_heartbeat import Heartbeat
+from opsjobs.engine.worker.lease_heartbeat import DatabaseClock, Heartbeat
 from opsjobs.engine.worker.worker import Worker
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.remote.session import Output, RemoteExit

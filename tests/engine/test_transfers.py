@@ -15,9 +15,8 @@ from engine.harness import Harness, harness, until
 from kit.fake_remote.script import Gate
 from opsjobs.clock import TurnedClock
 from opsjobs.engine.runs import transfer
-from opsjobs.engine.runs.archive import list_members
-from opsjobs.engine.runs.chunk_cache import BLOCK_BYTES, ChunkCache, ContentSlice
 from opsjobs.engine.runs.run_state import RunLimits
+from opsjobs.engine.runs.upload_source import BLOCK_BYTES, ChunkCache, ContentSlice, list_members
 from opsjobs.model.action import FileTransferAction
 from opsjobs.model.errors import Invalid, RemoteFailure
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus

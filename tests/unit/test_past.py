@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from opsjobs.engine.runs.run_history import RunHistory
+from opsjobs.engine.runs.run_state import RunHistory
 from opsjobs.model.execution import RunStatus
 from opsjobs.model.program import SpoolIdentity
 from opsjobs.store.ledger import Claimed, Progress

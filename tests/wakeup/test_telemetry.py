@@ -18,7 +18,7 @@ import pytest
 import structlog
 
 from opsjobs import telemetry
-from opsjobs.engine.runs.run_masks import hide_secrets
+from opsjobs.engine.runs.run_secrets import hide_secrets
 from opsjobs.model.secret import Secret
 from opsjobs.telemetry import Metrics
 

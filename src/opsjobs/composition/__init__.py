@@ -26,7 +26,7 @@ from opsjobs.engine.launching.launch import Launcher, LaunchLimits
 from opsjobs.engine.launching.retries import RetryService
 from opsjobs.engine.launching.safety_service import SafetyService
 from opsjobs.engine.loop import Loop
-from opsjobs.engine.runs.external_secrets import ExternalSecrets
+from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.integrations.parameter_choices import Choices
 from opsjobs.integrations.secrets.options import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer

@@ -13,8 +13,7 @@ from opsjobs.engine.background.event_publisher import EventPublisher
 from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.firing.firing import REST_SECONDS, SCHEDULER, FiringService
 from opsjobs.engine.loop import Counts
-from opsjobs.engine.worker.database_clock import DatabaseClock
-from opsjobs.engine.worker.lease_heartbeat import RENEWALS_PER_LEASE
+from opsjobs.engine.worker.lease_heartbeat import RENEWALS_PER_LEASE, DatabaseClock
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.workers import Workers
 from opsjobs.telemetry import log

@@ -25,7 +25,7 @@ from opsjobs.engine.runs.cancellation import (
 )
 from opsjobs.engine.runs.direct_command import DirectCommand, Work
 from opsjobs.engine.runs.durable_command import DurableCommand
-from opsjobs.engine.runs.output import Capture
+from opsjobs.engine.runs.output import Capture, StdoutCapture
 from opsjobs.engine.runs.programs import (
     build_environment,
     build_program,
@@ -35,9 +35,8 @@ from opsjobs.engine.runs.programs import (
 )
 from opsjobs.engine.runs.run_connection import RunConnection
 from opsjobs.engine.runs.run_journal import ActionEnd, AttemptEntry
-from opsjobs.engine.runs.run_masks import fetch_logins
+from opsjobs.engine.runs.run_secrets import fetch_logins
 from opsjobs.engine.runs.run_state import AttemptContext, RunState, login_purpose
-from opsjobs.engine.runs.stdout_capture import StdoutCapture
 from opsjobs.model.action_base import FrozenRunningAction
 from opsjobs.model.capabilities import Capabilities
 from opsjobs.model.errors import RemoteFailure
@@ -179,7 +178,8 @@ class ProgramAttempt:
             if not self.reattaches or missing.code is not ErrorCode.CREDENTIAL_MISSING:
                 raise
             raise ContactLost(
-                f"the command was perhaps started, and what it needs cannot be had: {missing.message}"
+                "the command was perhaps started, and what it needs cannot be had: "
+                f"{missing.message}"
             ) from None
 
     def _target_removed(self) -> RemoteFailure:
@@ -318,7 +318,10 @@ class ProgramAttempt:
         except SpoolUnavailable as reason:
             check_direct(work.action, f"{state.target_name} cannot keep one: {reason}")
             if self._required:
-                message = f"durable is required, and {state.target_name} cannot keep a durable run: {reason}"
+                message = (
+                    f"durable is required, and {state.target_name} cannot keep a durable run: "
+                    f"{reason}"
+                )
                 raise RemoteFailure(ErrorCode.INTERPRETER_MISSING, message) from None
             log.info("no_durable_runs", target=state.target_name, reason=str(reason))
         # Recorded before the start: a successor can find out nothing about a direct command.
@@ -371,7 +374,8 @@ class ProgramAttempt:
             if not self.reattaches:
                 raise
             raise ContactLost(
-                f"the command was perhaps started, and its become password is missing: {missing.message}"
+                "the command was perhaps started, and its become password is missing: "
+                f"{missing.message}"
             ) from None
 
     def _next_attempt(self) -> tuple[StartOrder, Work]:

@@ -51,8 +51,8 @@ class ChildExecutions:
         or was not part of that.
         """
         uuid = uuid5(run.uuid, f"{action.key}.{attempt}")
-        if (known := await self._find(uuid)) is not None:
-            return known
+        if (existing := await self._find(uuid)) is not None:
+            return existing
         ancestors = await self._ancestors(spec.execution_id)
         stored = await self._find_job(action.job)
         await self._check_unchanged(ancestors, stored)
@@ -85,8 +85,8 @@ class ChildExecutions:
                 parent=spec.execution_id,
             )
         except Exception:  # a previous owner of the run has launched it at the same moment
-            if (known := await self._find(uuid)) is not None:
-                return known
+            if (existing := await self._find(uuid)) is not None:
+                return existing
             raise
         assert launched.execution is not None, "nothing is replayed without a key"
         return launched.execution
@@ -118,7 +118,8 @@ class ChildExecutions:
             if len(found) == DEPTH_MAX:
                 raise Conflict(
                     "too_deep",
-                    f"Jobs run jobs more than {DEPTH_MAX} deep: check whether one of them runs itself.",
+                    f"Jobs run jobs more than {DEPTH_MAX} deep: check whether one of them runs "
+                    "itself.",
                 )
             found.append(ancestors)
             ancestors = (await self._executions.get(ancestors)).parent
@@ -132,7 +133,10 @@ class ChildExecutions:
         asked_at = await self._executions.first_approval_requested_at(ancestors)
         if asked_at is not None and stored.updated_at > asked_at:
             name = stored.job.definition.name
-            message = f"The job {name} was changed after execution {ancestors[-1]} was approved: launch that anew."
+            message = (
+                f"The job {name} was changed after execution {ancestors[-1]} was approved: "
+                "launch that anew."
+            )
             raise Conflict("changed_since_approved", message)
 
 

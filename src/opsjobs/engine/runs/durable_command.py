@@ -127,7 +127,8 @@ class DurableCommand:
                 if not self._may_have_started:
                     raise
                 raise ContactLost(
-                    f"the command was started, and its machine cannot say what became of it: {reason}"
+                    "the command was started, and its machine cannot say what became of it: "
+                    f"{reason}"
                 ) from None
             except RemoteFailure as failure:
                 self._note_loss(failure)
@@ -204,7 +205,10 @@ class DurableCommand:
     async def _trust_spool(self, seen: SpoolIdentity) -> None:
         """Record the spool that we are about to trust, before anything is started in it."""
         if self._may_have_started and self._identity is not None:
-            message = "its home is another one, or empty, since the command was started there: whether it ran to its end is unknown"
+            message = (
+                "its home is another one, or empty, since the command was started there: whether "
+                "it ran to its end is unknown"
+            )
             raise ContactLost(message)
         self._identity = seen
         self._work.entry.record_spool(seen)
@@ -212,7 +216,10 @@ class DurableCommand:
 
     async def _handle_not_started(self, absent: NotStarted) -> None:
         if not self._certainly_never_started(absent):
-            message = f"{self._order.key} is on no record of its machine any more (a reboot?): whether it ran to its end is unknown"
+            message = (
+                f"{self._order.key} is on no record of its machine any more (a reboot?): whether "
+                "it ran to its end is unknown"
+            )
             raise RemoteFailure(ErrorCode.LOST, message)
         if not absent.settled:
             self._may_have_started = False
@@ -250,7 +257,10 @@ class DurableCommand:
         self._lost_since = now if self._lost_since is None else self._lost_since
         if now - self._lost_since > self._window_seconds:
             window = format_duration(self._window_seconds)
-            message = f"contact was lost for more than {window}, and the command is perhaps still running: {failure.message}"
+            message = (
+                f"contact was lost for more than {window}, and the command is perhaps still "
+                f"running: {failure.message}"
+            )
             raise ContactLost(message) from failure
 
     async def _pause(self) -> None:

@@ -63,7 +63,10 @@ def from_exit(exited: RemoteExit, expected: Sequence[int], seconds: float) -> Ac
 def _incomplete(exited: RemoteExit) -> ActionEnd:
     """Return a failure whatever the exit status: some of the output is probably lost."""
     text = f"signal {exited.signal}" if exited.code is None else f"exit status {exited.code}"
-    message = f"the target's disk is full: output may be incomplete ({text}). Free space in the login's home or in /var/tmp."
+    message = (
+        f"the target's disk is full: output may be incomplete ({text}). Free space in the "
+        "login's home or in /var/tmp."
+    )
     code = None if exited.code is None else _int32(exited.code)
     return ActionEnd(RunStatus.FAILED, code, RunError(ErrorCode.DISK_FULL, message))
 
@@ -79,7 +82,10 @@ def _caused(exited: RemoteExit, seconds: float) -> ActionEnd:
                 killed(StopReason.ACTION_TIMEOUT, seconds), cancel_proof=CancelProof.KILLED
             )
         case "output_limit":
-            message = "killed: its output grew over what the target may keep of it (OPSJOBS_SPOOL_LIMIT_BYTES)"
+            message = (
+                "killed: its output grew over what the target may keep of it "
+                "(OPSJOBS_SPOOL_LIMIT_BYTES)"
+            )
             return ActionEnd(
                 RunStatus.FAILED,
                 error=RunError(ErrorCode.OUTPUT_LIMIT, message),

@@ -1,4 +1,4 @@
-"""Turn a command's output into log entries.
+"""Turn a command's output into log entries, and keep stdout for later actions.
 
 Secrets are redacted, head and tail of each stream are kept, cuts fall between characters, and gaps
 are recorded.
@@ -7,9 +7,11 @@ are recorded.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from opsjobs.engine.runs.run_journal import CHUNK_BYTES, AttemptEntry
 from opsjobs.model.masking import SPAN_BYTES, Mask
+from opsjobs.model.outputs import OUTPUTS_BYTES_MAX, Outputs, Wanted
 from opsjobs.remote.session import Output, Stream
 
 TAIL_BYTES = 64 << 10
@@ -84,9 +86,9 @@ class Masked:
 
     def __init__(self, mask: Mask, stored: int, *, reread: bool) -> None:
         self._masking = mask.stream()
-        self._known = min(stored, SPAN_BYTES) if reread and self._masking is not None else 0
+        self._repeated = min(stored, SPAN_BYTES) if reread and self._masking is not None else 0
         self.stored = stored
-        self.wanted = stored - self._known
+        self.wanted = stored - self._repeated
 
     def add(self, data: bytes) -> bytes:
         """Add the bytes at `wanted`; return those that are certain and not stored yet."""
@@ -98,9 +100,9 @@ class Masked:
         return b"" if self._masking is None else self._new(self._masking.finish())
 
     def _new(self, data: bytes) -> bytes:
-        known = min(self._known, len(data))
-        self._known -= known
-        return data[known:] if known else data
+        repeated = min(self._repeated, len(data))
+        self._repeated -= repeated
+        return data[repeated:] if repeated else data
 
 
 class _StreamCapture:
@@ -195,3 +197,34 @@ def _cut_character(data: bytes) -> int:
         if byte < 0x80:
             return 0
     return 0
+
+
+class StdoutCapture:
+    """Receives stdout beside the log."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._outputs = Outputs(wanted)
+        self._head = bytearray()
+
+    def add(self, data: bytes) -> None:
+        """Add the next bytes."""
+        self._outputs.add(data)
+        if (room := OUTPUTS_BYTES_MAX - len(self._head)) > 0:
+            self._head += data[:room]
+
+    def outputs(self) -> dict[str, Any] | None:
+        """Return the values; None if none were requested."""
+        return self._outputs.finish()
+
+    def text(self, kept_bytes: int | None = None) -> str:
+        """Return the first 64 KiB as text, without trailing line ends, as a shell reads it.
+
+        `kept_bytes`: how much of it is stored before a gap, which is all that a later owner of the
+        run can read.
+        """
+        return decode_head(bytes(self._head[:kept_bytes]))
+
+
+def decode_head(head: bytes) -> str:
+    """Return the beginning of a stream as text, without trailing line ends."""
+    return head.decode("utf-8", "replace").rstrip("\r\n")

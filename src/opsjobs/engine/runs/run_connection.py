@@ -1,21 +1,35 @@
-"""A run's connections to its machine."""
+"""A run's connections to its machine, and its files: opened again after lost contact.
+
+An outage of PostgreSQL is waited out, and a rotated login is refreshed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from opsjobs import failpoints
+from opsjobs.backoff import Backoff
 from opsjobs.clock import Clock
-from opsjobs.engine.runs.outage import wait_out
+from opsjobs.integrations.targets import Targets
+from opsjobs.model.errors import RemoteFailure, Unavailable
+from opsjobs.model.execution import ErrorCode
+from opsjobs.model.secret import Credential
 from opsjobs.model.target import Endpoint
+from opsjobs.model.units import format_duration
+from opsjobs.remote.disk import Disk
 from opsjobs.remote.session import Session, Sessions
+from opsjobs.telemetry import log
 
 Renew = Callable[[Endpoint], Awaitable[Endpoint]]
+
+# Pauses between tries while PostgreSQL or the machine is away.
+PAUSE_SECONDS = 0.1
+PAUSE_SECONDS_MAX = 5.0
 
 FRESH_SECONDS = 60.0
 """The logins of a claim are refreshed if they are older than this."""
@@ -136,3 +150,121 @@ class RunConnections:
         """Close all sessions."""
         while self._idle:
             await self._idle.pop().drop()
+
+
+# Failures that pass by when the machine, the network or our database is back.
+_PASSING = (
+    ErrorCode.CONNECTION_LOST,
+    ErrorCode.CONNECT_TIMEOUT,
+    ErrorCode.CONNECTION_REFUSED,
+    ErrorCode.DNS,
+    ErrorCode.CIRCUIT_OPEN,
+)
+
+
+class ResilientDisk:
+    """The disk over a connection, reopened as needed.
+
+    `window_seconds`: how long it may be away; any progress in between restarts the count.
+    """
+
+    def __init__(
+        self,
+        connection: RunConnection,
+        clock: Clock,
+        window_seconds: float,
+        note: Callable[[bool], None],
+    ) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._window_seconds = window_seconds
+        self._note = note
+        self._stack = AsyncExitStack()
+        self._disk: Disk | None = None
+        self._lost_since: float | None = None
+        self._backoff = Backoff(PAUSE_SECONDS, PAUSE_SECONDS_MAX)
+
+    async def open(self) -> Disk:
+        """Return the machine's disk, opened if it is not. Raises RemoteFailure."""
+        if self._disk is None:
+            session = await self._connection.session()
+            self._disk = await self._stack.enter_async_context(session.disk())
+        return self._disk
+
+    def note_progress(self) -> None:
+        """Reset the failure count: bytes were moved, the machine is there."""
+        self._lost_since = None
+        self._backoff.reset()
+        self._note(True)
+
+    async def wait_before_retry(self, failure: RemoteFailure | Unavailable) -> None:
+        """Pause before the next try; raise if none is worth it.
+
+        Raises the failure itself if it does not pass, and RemoteFailure(TRANSFER) if it lasted too
+        long.
+        """
+        if isinstance(failure, RemoteFailure):
+            if failure.code not in _PASSING:
+                raise failure
+            self._note(False)
+            await self.close()
+            await self._connection.drop()
+        now = self._clock.monotonic()
+        self._lost_since = now if self._lost_since is None else self._lost_since
+        if now - self._lost_since > self._window_seconds:
+            message = (
+                f"contact was lost for more than {format_duration(self._window_seconds)}: {failure}"
+            )
+            raise RemoteFailure(ErrorCode.TRANSFER, message) from failure
+        await self._clock.sleep(self._backoff.next())
+
+    async def close(self) -> None:
+        """Close the disk; the connection is the caller's."""
+        self._disk = None
+        stack, self._stack = self._stack, AsyncExitStack()
+        await stack.aclose()
+
+
+async def refresh_credentials(targets: Targets, endpoint: Endpoint) -> Endpoint:
+    """Return the endpoint with the current versions of its credentials.
+
+    Logins stay as they were if there is no newer version, or the database is away.
+    """
+    try:
+        now = (await targets.endpoints([endpoint.target.id])).get(endpoint.target.id)
+    except Unavailable:
+        return endpoint
+    if now is None:
+        return endpoint
+    logins = {hop.target.id: hop.credential for hop in (now, *now.jumps)}
+    return replace(
+        _hop(endpoint, logins), jumps=tuple(_hop(jump, logins) for jump in endpoint.jumps)
+    )
+
+
+def _hop(hop: Endpoint, logins: Mapping[str, Credential | None]) -> Endpoint:
+    old, new = hop.credential, logins.get(hop.target.id)
+    if old is None or new is None or old.fault is not None or new.fault is not None:
+        return hop
+    # A login with another user name is another login: it was not part of what was approved.
+    same = (new.id, new.username) == (old.id, old.username)
+    return replace(hop, credential=new) if same and new.version != old.version else hop
+
+
+T = TypeVar("T")
+
+
+async def wait_out(ask: Callable[[], Awaitable[T]], clock: Clock) -> T:
+    """Return what `ask` returns; while it raises Unavailable, pause and call it again.
+
+    There is no limit: without PostgreSQL a run can record nothing either. Call it inside
+    `StopSignal.interruptible()`, so that a request to stop ends the wait.
+    """
+    backoff = Backoff(PAUSE_SECONDS, PAUSE_SECONDS_MAX)
+    while True:
+        try:
+            return await ask()
+        except Unavailable as away:
+            if backoff.is_first:
+                log.warning("run_waits_for_database", reason=str(away))
+        await clock.sleep(backoff.next())

@@ -16,7 +16,7 @@ from opsjobs.engine.run_credentials import CredentialScopes, Purpose, credential
 from opsjobs.engine.runs import outcomes
 from opsjobs.engine.runs.cancellation import StopReason
 from opsjobs.engine.runs.run_journal import RunJournal
-from opsjobs.engine.runs.run_masks import MaskFactory, hide_secrets
+from opsjobs.engine.runs.run_secrets import MaskFactory, hide_secrets
 from opsjobs.engine.runs.run_state import login_purpose
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.errors import RemoteFailure

@@ -1,9 +1,9 @@
-"""The state that a run's actions share: journal, connections, earlier results."""
+"""The state that a run's actions share: journal, connections, progress and results."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -14,11 +14,9 @@ from opsjobs.engine.launching.approval_service import ApprovalService
 from opsjobs.engine.launching.target_pinning import PinCheck
 from opsjobs.engine.runs.cancellation import StopSignal
 from opsjobs.engine.runs.child_executions import ChildExecutions
-from opsjobs.engine.runs.outage import wait_out
-from opsjobs.engine.runs.run_connection import Renew, RunConnections
-from opsjobs.engine.runs.run_history import RunHistory
+from opsjobs.engine.runs.run_connection import Renew, RunConnections, wait_out
 from opsjobs.engine.runs.run_journal import ActionEnd, RunJournal
-from opsjobs.engine.runs.run_masks import hide_secrets
+from opsjobs.engine.runs.run_secrets import hide_secrets
 from opsjobs.engine.runs.transfer import TransferTools
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode, RunStatus, WaitingFor
@@ -111,47 +109,54 @@ RELEASE_BYTES = 1024 * 1024
 
 @dataclass(slots=True)
 class RunState:
-    """One run at work."""
+    """One run at work. Its TargetRunner creates it; its actions read it and write to it."""
 
     journal: RunJournal
+    """Receives everything that is recorded of the run."""
     compiled_spec: CompiledSpec
+    """The spec of the execution, shared by all of its runs."""
     endpoint: Endpoint | None
+    """The way to the machine; None: the target was removed after the launch."""
     history: RunHistory
+    """The recorded progress when this worker took the run up; never written to."""
     tools: RunTools
+    """The services of the worker, shared by all of its runs."""
     connections: RunConnections
+    """Connections to the machine; each attempt acquires one and releases it."""
     opened: Mapping[str, Credential]
-    """The credentials that actions need, by id, with their passwords."""
+    """The credentials that actions need, by id, with their passwords; read by attempts."""
     lost_reason: str | None
     """The error message for direct commands that another worker may have started."""
     inherited: bool
     """True if another worker had the run before and may have started unrecorded actions."""
     earliest_start: float
-    """Nothing of the run was started before this (monotonic)."""
+    """Nothing of the run was started before this (monotonic); read by durable commands."""
     direct: bool
-    """True if its commands run without a spool."""
+    """True if its commands run without a spool; set by the attempt that found that out."""
     in_spool: bool
-    """True if a spool on the machine may hold something of the run."""
+    """True if a spool on the machine may hold something of the run; set by attempts."""
     draining: bool = False
-    """True if nothing more may be started."""
+    """True if nothing more may be started; set by a stop of the worker, or a handover."""
     sweep: bool = False
-    """True if what became of some action has to be looked up on the machine later."""
+    """True if the outcome of some action has to be looked up later; set by actions."""
     attempt: int = 1
-    """The highest attempt number so far."""
+    """The highest attempt number so far, of any action; recorded at the end of the run."""
     dead_actions: set[str] = field(default_factory=set)
     """Actions whose attempts are used up, or that end as dead letters when lost (`on_lost`)."""
     ends: dict[str, ActionEnd] = field(default_factory=dict)
-    """The final ends of actions, by key."""
+    """The final ends of actions, by key; read by conditions and templates."""
     stdouts: dict[str, str] = field(default_factory=dict)
-    """The beginning of stdout of actions that others read, by key."""
+    """The beginning of stdout of actions that others read, by key; written by attempts."""
     forgotten: dict[str, str] = field(default_factory=dict)
+    """Errors for actions that read such stdout but it is not kept any more, by key."""
     redacted: set[Credential] = field(default_factory=set)
-    """Credentials that were fetched from an external store; redacted since."""
+    """Credentials fetched from an external store or refreshed; redacted since."""
     attempt_numbers: dict[str, int] = field(default_factory=dict)
-    """The attempt with which each action ended."""
+    """The attempt with which each action ended, by key; read by templates."""
     target_checked: bool = False
     """True once the machine was compared with what was approved or checked."""
     target_refusal: str | None = None
-    """The reason why nothing may be started on the machine, if so."""
+    """The reason why nothing may be started on the machine; set by `check_target`."""
 
     @property
     def releases_output(self) -> bool:
@@ -251,3 +256,72 @@ class AttemptContext:
     """The recorded progress of the attempt, if there is any."""
     may_have_started: bool
     """True if an earlier worker may have started it, recorded or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionHistory:
+    """The recorded progress of one action.
+
+    `end` is set if it has ended for good, `open` if an attempt is still running. If neither is set,
+    `attempt` is the number of the next attempt, due in `again_seconds`.
+    """
+
+    attempt: int = 1
+    tries: int = 0
+    """Attempts that count towards the limit."""
+    end: Progress | None = None
+    open: Progress | None = None
+    again_seconds: float = 0.0
+    skipped: bool = False
+    """True if its condition did not hold."""
+
+
+NO_HISTORY = ActionHistory()
+
+
+class RunHistory:
+    """The recorded progress of a run, by action; read once."""
+
+    def __init__(self, claimed: Claimed, progress: Sequence[Progress]) -> None:
+        by_action: dict[str, list[Progress]] = {}
+        for attempt in progress:
+            by_action.setdefault(attempt.action, []).append(attempt)
+        # The run's own attempt number: templates must render it identically after a takeover.
+        self.attempt = max(
+            (attempt.attempt for attempt in progress if attempt.inherited_from is None), default=1
+        )
+        self._of: Mapping[str, ActionHistory] = {
+            key: _summarize(claimed, attempts) for key, attempts in by_action.items()
+        }
+
+    def of_action(self, key: str) -> ActionHistory:
+        """Return what is recorded of an action."""
+        return self._of.get(key, NO_HISTORY)
+
+    def final_results(self) -> Iterable[Progress]:
+        """Return the ends that are final."""
+        return [before.end for before in self._of.values() if before.end is not None]
+
+    def open_actions(self) -> Iterable[str]:
+        """Return the actions that have started and not ended."""
+        return [key for key, before in self._of.items() if before.open is not None]
+
+
+def _summarize(claimed: Claimed, attempts: Sequence[Progress]) -> ActionHistory:
+    last = max(attempts, key=lambda progress: progress.attempt)
+    tries = sum(not progress.voided and progress.status.final for progress in attempts)
+    if last.status is RunStatus.RUNNING:
+        return ActionHistory(last.attempt, tries, open=last)
+    if last.status is RunStatus.SKIPPED and not last.voided:
+        return ActionHistory(last.attempt, tries, skipped=True)
+    if last.voided or last.again_seconds is not None or _lost_before(claimed, last):
+        return ActionHistory(
+            last.attempt + 1, tries, again_seconds=max(last.again_seconds or 0.0, 0.0)
+        )
+    return ActionHistory(last.attempt, tries, end=last)
+
+
+def _lost_before(claimed: Claimed, last: Progress) -> bool:
+    """True if the attempt was lost before the run's current attempt, and names no spool."""
+    ours = last.identity is not None or last.direct
+    return last.status is RunStatus.LOST and last.attempt < claimed.attempt and not ours

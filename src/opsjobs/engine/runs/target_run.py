@@ -17,11 +17,10 @@ from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.engine.runs import outcomes
 from opsjobs.engine.runs.action_run import ActionRun, HandedOver
 from opsjobs.engine.runs.cancellation import DETACHING, Interrupted, StopReason, StopSignal
+from opsjobs.engine.runs.output import decode_head
 from opsjobs.engine.runs.run_connection import RunConnections
-from opsjobs.engine.runs.run_history import RunHistory
 from opsjobs.engine.runs.run_journal import ActionEnd, RunJournal
-from opsjobs.engine.runs.run_state import Deferred, RunLimits, RunState, RunTools
-from opsjobs.engine.runs.stdout_capture import decode_head
+from opsjobs.engine.runs.run_state import Deferred, RunHistory, RunLimits, RunState, RunTools
 from opsjobs.model.errors import Gone, RemoteFailure, Unavailable
 from opsjobs.model.execution import ANSWERED_WAITS, ErrorCode, RunStatus, WaitingFor
 from opsjobs.model.expression import Fault, Unfit
@@ -239,7 +238,7 @@ class TargetRunner:
         ]
 
     async def _hear(self, progress: Progress) -> None:
-        """Read what an action said before. Raises Interrupted."""
+        """Read the stdout that an ended action has stored. Raises Interrupted."""
         try:
             with self._detach_signal.interruptible():
                 head = await self._state.tools.read_stdout(
@@ -443,8 +442,8 @@ class TargetRunner:
 
         If the run has an outcome already, the bug came too late to change it.
         """
-        if (known := self._walk.outcome()) is not None:
-            return self._finish(known)
+        if (key := self._walk.outcome()) is not None:
+            return self._finish(key)
         open_ = [*self._active.values(), *(action for action, _ in self._waiting.values())]
         for action in open_:
             action.end(end)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 from opsjobs.clock import Clock
 from opsjobs.engine.launching.launch_authz import CurrentRights, PrincipalLookup
-from opsjobs.engine.runs.archive import Member, list_members
 from opsjobs.engine.runs.cancellation import (
     DETACHING,
     Detached,
@@ -23,10 +22,9 @@ from opsjobs.engine.runs.cancellation import (
     StopReason,
     StopSignal,
 )
-from opsjobs.engine.runs.chunk_cache import ChunkCache, ContentSlice
-from opsjobs.engine.runs.resilient_disk import ResilientDisk
-from opsjobs.engine.runs.run_connection import RunConnection
+from opsjobs.engine.runs.run_connection import ResilientDisk, RunConnection
 from opsjobs.engine.runs.run_journal import ActionEnd
+from opsjobs.engine.runs.upload_source import ChunkCache, ContentSlice, Member, list_members
 from opsjobs.model.access import IdentityKind
 from opsjobs.model.action import FrozenTransfer
 from opsjobs.model.errors import NotFound, RemoteFailure, Unavailable
@@ -265,7 +263,8 @@ class Transfer:
         self._draft = None
         self._tools.metrics.file_bytes.labels("upload").inc(source.size if new else 0)
         self._write_line(
-            f"{_printable(path)}: {source.size} bytes, sha256 {source.sha256.hex()}{'' if new else ', was there already'}"
+            f"{_printable(path)}: {source.size} bytes, sha256 "
+            f"{source.sha256.hex()}{'' if new else ', was there already'}"
         )
 
     @property
@@ -310,7 +309,10 @@ class Transfer:
                         f"{_printable(file.path)} changes while it is read: download a copy of it",
                     ) from None
             except TooManyBytes:
-                message = f"{_printable(file.path)} is over the limit of {self._tools.limits.bytes} bytes in all (OPSJOBS_FILE_LIMIT_BYTES)"
+                message = (
+                    f"{_printable(file.path)} is over the limit of {self._tools.limits.bytes} "
+                    "bytes in all (OPSJOBS_FILE_LIMIT_BYTES)"
+                )
                 raise RemoteFailure(ErrorCode.TRANSFER, message) from None
             except (Unavailable, Forgotten) as away:
                 await self._disk.wait_before_retry(Unavailable(str(away)))

@@ -19,7 +19,7 @@ from opsjobs.engine.launching.approval_service import ApprovalService
 from opsjobs.engine.launching.target_pinning import PinCheck
 from opsjobs.engine.runs.cancellation import StopReason
 from opsjobs.engine.runs.child_executions import ChildExecutions
-from opsjobs.engine.runs.credential_refresh import refresh_credentials
+from opsjobs.engine.runs.run_connection import refresh_credentials
 from opsjobs.engine.runs.run_setup import Prepared, RefusedRun, RunSetup, SetupRefused
 from opsjobs.engine.runs.target_run import RunLimits, RunTools, TargetRunner
 from opsjobs.engine.runs.transfer import TransferTools
@@ -53,8 +53,14 @@ CLAIM_RETRY_SECONDS = 0.5
 _TAKEN_OVER = (
     "its worker died while the command was perhaps running: whether it ran to its end is unknown"
 )
-_OUT_OF_STEP = "its worker fell out of step with the ledger while the command was perhaps running: whether it ran to its end is unknown"
-_SUSPENDED = "its worker lost PostgreSQL while the command was perhaps running: whether it ran to its end is unknown"
+_OUT_OF_STEP = (
+    "its worker fell out of step with the ledger while the command was perhaps running: whether "
+    "it ran to its end is unknown"
+)
+_SUSPENDED = (
+    "its worker lost PostgreSQL while the command was perhaps running: whether it ran to its end "
+    "is unknown"
+)
 
 Run = TargetRunner | RefusedRun
 
@@ -116,32 +122,41 @@ class WorkerSession:
         self._options = options
         self._tools = tools
         self._wake = wake
+        """Set when there may be work to claim, or the session may be over."""
         self._loop = asyncio.get_running_loop()
+        """The loop of the session; the heartbeat's thread hands renewals over to it."""
         self._expired = False
+        """True once a renewal found the lease expired; ends `work`."""
         self._stopping = False
+        """True once `stop_claiming` was called; ends `work`, and new runs start nothing."""
         self._floor = 0
+        """The lowest turn seen by the last claim: the next one starts there."""
         self._floor_at = 0.0
+        """When (monotonic) a claim last looked below the floor."""
         self._take_over_at = 0.0
+        """When (monotonic) runs of dead workers were last looked for."""
         self._suspect_at = -SUSPECT_SECONDS
-        # Since when no claim has come back; None while none is waited for.
+        """When (monotonic) a suspect of poison was last taken over."""
         self._claiming_since: float | None = None
-        # Whether the ledger may hold runs of ours that are not in `runs`.
+        """Since when (monotonic) no claim has come back; None while none is waited for."""
         self._may_own_unknown_runs = False
-        # Runs that left `runs` without a record in the ledger that they are over: adopted as lost,
-        # and never twice.
+        """True if the ledger may hold runs of ours that are not in `runs`: adopt them first."""
         self._out_of_step: set[int] = set()
-        """Runs whose flush the ledger refused: lost to another worker, or ours but mismatched."""
-        # Runs that were left in an outage of PostgreSQL: adopted as runs that others had begun, as
-        # often as it takes.
+        """Runs dropped without a record that they are over: not ours any more, or mismatched.
+
+        Those that are ours by the ledger are adopted as lost, and never twice.
+        """
         self._suspended: set[int] = set()
-        """Runs that were let go because PostgreSQL was away; the next claim resumes them."""
+        """Runs left in an outage of PostgreSQL: adopted as begun by others, as often as it takes."""
         self._given_up: set[int] = set()
         """Runs that are ours by the ledger, were ended as lost, and could not be written either."""
         self._stopped_executions: dict[int, None] = {}
+        """Executions cancelled of late, oldest first: for runs between claim and start."""
         self._setup = RunSetup(tools.ledger, tools.targets, tools.vault, tools.clock, tools.metrics)
         self.runs: dict[int, Run] = {}
         """Runs in progress, by id."""
         self._tasks: set[asyncio.Task[None]] = set()
+        """The tasks of runs; a task may outlive its place in `runs`."""
         self._batch_writer = BatchWriter(
             tools.ledger,
             tools.metrics,

@@ -1,21 +1,31 @@
-"""Fetch secrets from Vault or a certificate authority, for one login and just before it."""
+"""Fetch a run's secrets from external stores, and redact its secrets from its output.
+
+They are fetched from Vault or a certificate authority, for one login and just before it. Redacted
+are those of the execution, of its logins, and of the users it becomes.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from opsjobs.clock import Clock
+from opsjobs.engine.compiled_spec import CompiledSpec
 from opsjobs.engine.loop import Counts
+from opsjobs.engine.run_credentials import credential_ids
 from opsjobs.integrations.secrets.requests import SecretUnavailable
 from opsjobs.integrations.secrets.vault import FIELD_CHARACTERS_MAX, VaultServer
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
+from opsjobs.model.masking import Forms, Mask
 from opsjobs.model.secret import Credential, Secret, SshCaSource, VaultSource, VaultSshSource
+from opsjobs.model.target import Endpoint
+from opsjobs.remote.session import Fetch
 from opsjobs.remote.ssh.certificates import FreshKey, Unusable, generate_key, parse_terms, sign
-from opsjobs.telemetry import log
+from opsjobs.telemetry import hide, log
 
 _NAMED_FIELDS_MAX = 8
 
@@ -73,14 +83,16 @@ class ExternalSecrets:
         if missing:
             has = ", ".join([*found.fields][:_NAMED_FIELDS_MAX]) or "no text field"
             raise SecretUnavailable(
-                f"{source.where} has no field {missing[0]!r} (it has {has}): name the field in `fields`"
+                f"{source.where} has no field {missing[0]!r} (it has {has}): name the field in "
+                "`fields`"
             )
         if any(
             not 0 < len(found.fields[field].reveal()) <= FIELD_CHARACTERS_MAX
             for field in wanted.values()
         ):
             raise SecretUnavailable(
-                f"a field of {source.where} is empty, or has more than {FIELD_CHARACTERS_MAX} characters"
+                f"a field of {source.where} is empty, or has more than {FIELD_CHARACTERS_MAX} "
+                "characters"
             )
         parts: dict[str, Any] = {part: found.fields[field] for part, field in wanted.items()}
         return {
@@ -142,13 +154,82 @@ class ExternalSecrets:
             held = replace(held, **await self._read(held, held.source))
         if held.fault is not None or held.private_key is None:
             raise SecretUnavailable(
-                f"the key of the SSH CA {name} cannot be decrypted: {held.fault or 'it holds no private key'}"
+                f"the key of the SSH CA {name} cannot be decrypted: "
+                f"{held.fault or 'it holds no private key'}"
             )
         return held.private_key, held.passphrase
 
     def _vault(self) -> VaultServer:
         if self._server is None:
             raise SecretUnavailable(
-                "they are in Vault, which is not configured: set OPSJOBS_VAULT_URL for the API and the workers"
+                "they are in Vault, which is not configured: set OPSJOBS_VAULT_URL for the API "
+                "and the workers"
             )
         return self._server
+
+
+KEPT_SECONDS = 60.0
+"""A credential's forms are cached this long after their last use by a starting run."""
+KEPT_MAX = 256
+
+
+class MaskFactory:
+    """Builds the mask of a run; the forms of a credential are shared by all its runs."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._kept: OrderedDict[Credential, tuple[float, Forms]] = OrderedDict()
+
+    def mask_for(
+        self,
+        compiled_spec: CompiledSpec,
+        endpoint: Endpoint | None,
+        opened: Mapping[str, Credential],
+    ) -> Mask:
+        """Return the mask of a run of this execution on this machine.
+
+        `opened`: credentials that its actions need, and perhaps those of other executions.
+        """
+        others = credential_ids(compiled_spec)
+        credentials = dict.fromkeys(
+            [*_logins(endpoint), *(opened[used] for used in sorted(others) if used in opened)]
+        )
+        return Mask([compiled_spec.forms, *(self._forms(credential) for credential in credentials)])
+
+    def _forms(self, credential: Credential) -> Forms:
+        now = self._clock.monotonic()
+        kept = self._kept.pop(credential, None)
+        forms = hide_secrets(credential.secrets) if kept is None else kept[1]
+        self._kept[credential] = now, forms
+        while len(self._kept) > KEPT_MAX or next(iter(self._kept.values()))[0] < now - KEPT_SECONDS:
+            self._kept.popitem(last=False)
+        return forms
+
+
+def hide_secrets(secrets: Iterable[Secret]) -> Forms:
+    """Return the forms of secrets, and redact these from the log of this process, too.
+
+    That lasts as long as the forms are in use.
+    """
+    forms = Forms(secret.reveal() for secret in secrets)
+    if forms:
+        hide(forms)
+    return forms
+
+
+async def fetch_logins(endpoint: Endpoint | None, fetch: Fetch, purpose: str) -> list[Credential]:
+    """Return the logins on the way to a machine that are in Vault, with their secrets.
+
+    Keys that are made for one login are left out: they never reach a machine. Raises
+    RemoteFailure(CREDENTIAL_MISSING).
+    """
+    return [
+        await fetch(credential, purpose)
+        for credential in _logins(endpoint)
+        if isinstance(credential.source, VaultSource)
+    ]
+
+
+def _logins(endpoint: Endpoint | None) -> list[Credential]:
+    ways = (endpoint, *endpoint.jumps) if endpoint is not None else ()
+    return [way.credential for way in ways if way.credential is not None]
