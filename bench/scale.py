@@ -1,6 +1,6 @@
 """`.venv/bin/python bench/scale.py`: what lists, verbs and rounds take in a large database, by which plans; ends with 1 where a goal is missed.
 
-The database is made by SQL (tests/kit/large.py) on a PostgreSQL of its own: a million executions with two runs each, of which the last
+The database is made by SQL (tests/kit/large_database.py) on a PostgreSQL of its own: a million executions with two runs each, of which the last
 quarter has its log, and a million that wait. What is asked is the project's own code; plans are what PostgreSQL itself reports.
 """
 
@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import psycopg
 
-from kit import large, lists
-from kit.ledgering import Owner, launch, machines
+from kit import api_lists, large_database
+from kit.backing_servers import AUDIT_KEY
+from kit.ledger_fixtures import Owner, launch, machines
 from kit.migrations import Versions
-from kit.plans import Explaining
-from kit.servers import AUDIT_KEY
+from kit.query_plans import Explaining
 from opsjobs.model.execution import WaitingFor
 from opsjobs.standalone.postgres import Postgres
 from opsjobs.store.execution_log import ExecutionLog
@@ -146,8 +146,8 @@ class Bench:
             from job_executions where total = 10000 and finished_at is not null"""
         )
         assert row is not None
-        for asked in lists.lists(row["large"], row["moment"]):
-            for question in lists.questions(asked):
+        for asked in api_lists.lists(row["large"], row["moment"]):
+            for question in api_lists.questions(asked):
                 await self.timed(question.name, question.ask, LIST_MS)
         execution = await Executions(self.database).get(row["large"])
         await self.timed(
@@ -247,7 +247,7 @@ async def _measure(url: str, executions: int, seen: Seen, *, filled: bool) -> No
         bench = Bench(database, explaining, seen, small)
         if not filled:
             await bench.verbs()
-            large.make(url, large.OPEN, executions, _say)
+            large_database.make(url, large_database.OPEN, executions, _say)
         await bench.verbs()
         await bench.rounds()
         await bench.retention()
@@ -351,12 +351,14 @@ def main() -> int:
     if not options.no_upgrade:
         with _server(None) as url:
             runner.upgrade(url, [AUDIT_KEY])
-            large.make(url, large.HISTORY, options.executions // 5, _say)
+            large_database.make(url, large_database.HISTORY, options.executions // 5, _say)
             _upgrade(url, seen)
     with _server(options.folder) as url:
         runner.upgrade(url, [AUDIT_KEY])
         if not filled:
-            large.make(url, (*large.HISTORY, *large.LARGE), options.executions, _say)
+            large_database.make(
+                url, (*large_database.HISTORY, *large_database.LARGE), options.executions, _say
+            )
         asyncio.run(_measure(url, options.executions, seen, filled=filled))
     print(seen.table())
     if options.output:

@@ -14,7 +14,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
-from kit import servers, sharing
+from kit import backing_servers, xdist_scheduling
 from opsjobs.store.transaction import Database, DatabaseOptions
 
 ASYNC_TEST_SECONDS = 180
@@ -41,16 +41,16 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> sharing.Shares:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> xdist_scheduling.Shares:
     """Who runs which tests, where there are several processes."""
-    config.option.loadscopereorder = False  # they come in the order of `sharing.turn`
-    return sharing.Shares(config, log)
+    config.option.loadscopereorder = False  # they come in the order of `xdist_scheduling.turn`
+    return xdist_scheduling.Shares(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """One of several processes begins with what takes longest; alone, with what stands first."""
     if hasattr(config, "workerinput"):
-        items.sort(key=sharing.turn)
+        items.sort(key=xdist_scheduling.turn)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -78,14 +78,14 @@ async def _run(item: pytest.Function) -> None:
 
 
 @pytest.fixture(scope="session")
-def databases() -> Iterator[servers.Databases]:
+def databases() -> Iterator[backing_servers.Databases]:
     """The embedded PostgreSQL of this test process."""
-    with servers.databases() as found:
+    with backing_servers.databases() as found:
         yield found
 
 
 @pytest.fixture
-def database_url(databases: servers.Databases) -> Iterator[str]:
+def database_url(databases: backing_servers.Databases) -> Iterator[str]:
     """The URL of a migrated, empty database that is this test's alone."""
     name = databases.create()
     yield databases.url_of(name)
@@ -100,7 +100,7 @@ def database(database_url: str) -> Database:
 
 @pytest.fixture(scope="session")
 def _valkey_url() -> Iterator[str]:
-    with servers.valkey() as url:
+    with backing_servers.valkey() as url:
         yield url
 
 

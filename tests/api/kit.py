@@ -13,7 +13,7 @@ from argon2 import PasswordHasher
 from fastapi import FastAPI
 
 from api.conformance import Description
-from kit.servers import AUDIT_KEY
+from kit.backing_servers import AUDIT_KEY
 from opsjobs.api.app import create_app
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock

@@ -14,7 +14,7 @@ import httpx2
 import uvicorn
 
 from api.kit import app_on, checked, services_on
-from kit.story import Story
+from kit.scripted_worker import Story
 from opsjobs.api.connections import HttpConnection
 from opsjobs.api.follower import Followers
 from opsjobs.clock import Clock

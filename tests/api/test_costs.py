@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api.kit import Desk, desk, job
-from kit.wire import watched
+from kit.postgres_trace import watched
 from opsjobs.store.transaction import Database, DatabaseOptions
 
 # A statement is prepared once it came five times, on one connection.

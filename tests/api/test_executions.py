@@ -9,7 +9,7 @@ import pytest
 
 from api.kit import job, problem
 from api.live import live
-from kit.story import target
+from kit.scripted_worker import target
 from opsjobs.store.transaction import Database
 
 WEB = {"ids": ["web-1", "web-2"]}

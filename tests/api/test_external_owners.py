@@ -11,7 +11,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from api.kit import Desk, app_on, desk, job, problem
-from kit.issuer import SECRET, good, signed
+from kit.token_issuer import SECRET, good, signed
 from opsjobs.api.rate_limits import ClientAddresses
 from opsjobs.clock import TurnedClock
 from opsjobs.identity.passwords import WAITING_MAX, Passwords

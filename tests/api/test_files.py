@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from api.kit import Desk, desk, problem
-from kit.ledgering import Owner, launch, machines
+from kit.ledger_fixtures import Owner, launch, machines
 from opsjobs.store.artifacts import Artifacts
 from opsjobs.store.blobs import Contents
 from opsjobs.store.transaction import Database

@@ -11,7 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
-from kit.story import Story
+from kit.scripted_worker import Story
 from opsjobs.api.follower import Followers, Pace, Ring
 from opsjobs.bus import Bus
 from opsjobs.model.errors import Unavailable

@@ -9,7 +9,7 @@ import pytest
 
 from api.kit import desk, job, problem
 from api.live import live
-from kit.canary import Canary, seen_in
+from kit.secret_canaries import Canary, seen_in
 from opsjobs.model.access import Role
 from opsjobs.model.encryption_key import decode_key, key_id
 from opsjobs.model.target import TargetDraft

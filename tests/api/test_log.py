@@ -13,7 +13,7 @@ import pytest
 
 from api.kit import problem
 from api.live import live
-from kit.story import target
+from kit.scripted_worker import target
 from opsjobs.store.transaction import Database
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from api.live import Live, live
-from kit.story import Story
+from kit.scripted_worker import Story
 from opsjobs import task_cancellation
 from opsjobs.api.follower import CLOSE_SECONDS, Followers, Pace
 from opsjobs.store.execution_log import ExecutionLog, LogEntry

@@ -6,7 +6,7 @@ import pytest
 
 from api.kit import problem
 from api.live import live
-from kit.story import target
+from kit.scripted_worker import target
 from opsjobs.model.approval import ApprovalTerms
 from opsjobs.model.execution import RunStatus, WaitingFor
 from opsjobs.store.ledger import Flush, RunMove

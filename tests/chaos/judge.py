@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from psycopg.rows import DictRow
 
 from chaos.work import Step, Work
-from kit.witness import Testimony, Witness
+from kit.start_witness import Testimony, Witness
 
 RIGHT, LOST, UNREACHABLE, DEAD, NO_SPOOL = "right", "lost", "unreachable", "dead", "no spool"
 """Verdicts; any other one is the sentence that says what is wrong."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from kit.proxy import Cut, Faults, Proxy, proxy
+from kit.tcp_proxy import Cut, Faults, Proxy, proxy
 
 SECONDS = 60
 

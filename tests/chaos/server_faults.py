@@ -12,7 +12,7 @@ from chaos.play import Fault
 from chaos.scene import Scene
 from e2e.house import LEASE_SECONDS, WORKERS
 from e2e.processes import Running
-from kit.proxy import Proxy
+from kit.tcp_proxy import Proxy
 from opsjobs.engine.worker.lease_heartbeat import RENEWALS_PER_LEASE
 
 SILENT_CLIENTS = 1_100

@@ -20,11 +20,11 @@ from chaos.telling import Words
 from chaos.work import Nasty
 from e2e.house import WORKERS, House
 from e2e.processes import Running, still_running, until
-from kit import servers
-from kit.pgproxy import ROLE, parts_of
-from kit.proxy import Proxy
-from kit.servers import AUDIT_KEY, open_folder
-from kit.witness import Witness
+from kit import backing_servers
+from kit.backing_servers import AUDIT_KEY, open_folder
+from kit.postgres_proxy import ROLE, parts_of
+from kit.start_witness import Witness
+from kit.tcp_proxy import Proxy
 from opsjobs.settings import names as settings
 from opsjobs.standalone.postgres import Postgres
 from opsjobs.standalone.spawn import spawn
@@ -311,14 +311,14 @@ def _addresses() -> list[list[str]]:
 
 def _postgres(stack: ExitStack) -> Postgres:
     """One on a disk of its own that can be filled, where we may mount one."""
-    folder = stack.enter_context(open_folder(None if IS_ROOT else servers.memory()))
+    folder = stack.enter_context(open_folder(None if IS_ROOT else backing_servers.memory()))
     if IS_ROOT:
         subprocess.run(
             ["mount", "-t", "tmpfs", "-o", f"size={POSTGRES_MIB}m,mode=755", "tmpfs", str(folder)],
             check=True,
         )
         stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=False)
-    found = Postgres(folder, settings={**servers._CARELESS, "max_wal_size": "128MB"})
+    found = Postgres(folder, settings={**backing_servers._CARELESS, "max_wal_size": "128MB"})
     stack.callback(found.stop, 5)
     found.start()
     return found

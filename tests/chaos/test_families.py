@@ -15,7 +15,7 @@ import pytest
 from chaos.machines import Machine, keep_mounts_to_ourselves, machines
 from e2e.house import ADDRESSES_A_SERVER, MACHINES, House, opened
 from e2e.processes import until
-from kit import servers
+from kit import backing_servers
 from kit.sshd import needs_sshd
 
 LONG_SECONDS = 180.0
@@ -49,7 +49,9 @@ def fleet() -> Iterator[list[Machine]]:
     _needs_namespaces()
     keep_mounts_to_ourselves()
     with ExitStack() as stack:
-        yield stack.enter_context(machines(_shares(), stack.enter_context(servers.open_folder())))
+        yield stack.enter_context(
+            machines(_shares(), stack.enter_context(backing_servers.open_folder()))
+        )
 
 
 @pytest.fixture

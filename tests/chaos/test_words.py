@@ -12,7 +12,7 @@ from chaos import telling, words
 from chaos.judge import RIGHT, Launched, Seen, as_planned
 from chaos.telling import Words, long_log
 from chaos.work import Work
-from kit.witness import Testimony, Witness
+from kit.start_witness import Testimony, Witness
 from opsjobs.model.job import JobBody, RunDraft
 from opsjobs.model.target import TargetDraft
 

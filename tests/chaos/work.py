@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from e2e.processes import Json
-from kit.witness import Witness
+from kit.start_witness import Witness
 
 Said = Callable[[str], bytes]
 """What a command writes, by its key (`$k` in its script)."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kit import servers
+from kit import backing_servers
 from store.test_fitness import made
 
 COMMANDS = (
@@ -24,7 +24,7 @@ def said(url: str, *command: str) -> tuple[int, list[str]]:
     environment = {
         **os.environ,
         "DATABASE_URL": url,
-        "ENCRYPTION_KEYS": servers.AUDIT_KEY.reveal() + "=",
+        "ENCRYPTION_KEYS": backing_servers.AUDIT_KEY.reveal() + "=",
         "HOME": "/nowhere",
     }
     done = subprocess.run(
@@ -40,7 +40,7 @@ def said(url: str, *command: str) -> tuple[int, list[str]]:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_an_encoding_that_cannot_be_used_is_one_line(
-    databases: servers.Databases, command: tuple[str, ...]
+    databases: backing_servers.Databases, command: tuple[str, ...]
 ) -> None:
     with made(databases, "LATIN1") as url:
         code, lines = said(url, *command)
@@ -51,7 +51,7 @@ def test_an_encoding_that_cannot_be_used_is_one_line(
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_schema_in_which_nothing_may_be_made_is_one_line(
-    databases: servers.Databases, command: tuple[str, ...]
+    databases: backing_servers.Databases, command: tuple[str, ...]
 ) -> None:
     name = databases.create()
     try:

@@ -11,11 +11,11 @@ from typing import Protocol
 
 import pytest
 
+from kit.backing_servers import open_folder
 from kit.fake_remote import Deed, FakeSessions, Gate
 from kit.machines import endpoint_of, local_endpoint, small_server
-from kit.proxy import proxy
-from kit.servers import open_folder
 from kit.sshd import Sshd, sshd
+from kit.tcp_proxy import proxy
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import RemoteExit, RemoteProcess, Sessions

@@ -16,7 +16,7 @@ from pathlib import Path
 import typer
 
 from docs.pages import ROOT, Sample
-from kit.service import Up
+from kit.opsjobs_processes import Up
 from opsjobs.cli.app import app
 from opsjobs.standalone.lab.folder import LabFolder
 

@@ -14,8 +14,8 @@ import pytest
 
 from docs.pages import ROOT, Sample, samples
 from docs.shells import Bench, localise, parse
-from kit.servers import memory, open_folder
-from kit.service import Up, up
+from kit.backing_servers import memory, open_folder
+from kit.opsjobs_processes import Up, up
 from opsjobs.standalone.lab.folder import LabFolder
 
 PAGES = [

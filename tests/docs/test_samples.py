@@ -16,8 +16,8 @@ import pytest
 from api.live import live
 from docs.pages import ROOT, Sample, all_samples, pages, samples
 from docs.shells import Bench, assigned, localise, parse
-from kit.servers import memory, open_folder
-from kit.service import Up, up
+from kit.backing_servers import memory, open_folder
+from kit.opsjobs_processes import Up, up
 from opsjobs.cli import yaml_documents
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.events import SOURCE, EventType, cloud_event

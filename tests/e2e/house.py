@@ -17,11 +17,11 @@ import psycopg
 from psycopg.rows import DictRow, dict_row
 
 from e2e.processes import SECONDS, Json, Latch, Running, still_running, until
-from kit import servers
+from kit import backing_servers
 from kit.invariants import Invariants
 from kit.ports import free_port
 from kit.sshd import Sshd, sshd
-from kit.witness import Witness
+from kit.start_witness import Witness
 from opsjobs.standalone.postgres import Postgres
 from opsjobs.standalone.spawn import bare_environment, spawn
 from opsjobs.standalone.valkey import Valkey
@@ -36,7 +36,7 @@ ADDRESSES_A_SERVER = 16
 WORKERS = ("worker-1", "worker-2")
 _SETTINGS = {
     "OPSJOBS_ADMIN_TOKEN": TOKEN,
-    "ENCRYPTION_KEYS": servers.AUDIT_KEY.reveal(),
+    "ENCRYPTION_KEYS": backing_servers.AUDIT_KEY.reveal(),
     "OPSJOBS_LEASE_SECONDS": str(LEASE_SECONDS),
     "OPSJOBS_CONCURRENCY": str(CONCURRENCY),
     # So long that none of them is over before its test has looked, however slow the machine is.
@@ -361,14 +361,18 @@ H = TypeVar("H", bound=House)
 
 def opened(stack: ExitStack, machines: Sequence[Sshd], kind: type[H] = House) -> H:  # type: ignore[assignment]
     """A running service that knows no machine yet, until the stack is closed."""
-    folder = stack.enter_context(servers.open_folder())
-    postgres = stack.enter_context(servers.postgres())
-    runner.upgrade(postgres.url, [servers.AUDIT_KEY])
+    folder = stack.enter_context(backing_servers.open_folder())
+    postgres = stack.enter_context(backing_servers.postgres())
+    runner.upgrade(postgres.url, [backing_servers.AUDIT_KEY])
     valkey = Valkey(folder)
     stack.callback(valkey.stop)
     valkey.start()
     found = kind(
-        folder, postgres, valkey, Witness(stack.enter_context(servers.open_folder())), machines
+        folder,
+        postgres,
+        valkey,
+        Witness(stack.enter_context(backing_servers.open_folder())),
+        machines,
     )
     stack.callback(found.stop)
     found.heal()

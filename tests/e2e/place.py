@@ -11,8 +11,8 @@ from pathlib import Path
 
 from e2e.house import House, opened
 from e2e.processes import Json
-from kit.accounts import account, configured, doas_rule, needs
-from kit.canary import Canary
+from kit.os_accounts import account, configured, doas_rule, needs
+from kit.secret_canaries import Canary
 from kit.sshd import Sshd, keygen, needs_sshd, sshd
 
 RULES = "/etc/sudoers.d/opsjobs-place"

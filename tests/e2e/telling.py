@@ -9,7 +9,7 @@ from pathlib import Path
 
 from e2e.place import Place
 from e2e.processes import Json
-from kit.canary import Canary
+from kit.secret_canaries import Canary
 
 # All of it without the secret in any argument: as it is, on both streams, in base64 (wrapped, at three places), hex, two halves.
 _TELL = """cd $OPSJOBS_SECRETS; cat token; cat token >&2

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 from e2e.house import House, opened
 from e2e.processes import Json, until
-from kit.servers import open_folder
+from kit.backing_servers import open_folder
 from kit.sshd import needs_sshd, sshd
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -6,7 +6,7 @@ import hashlib
 
 from e2e.house import House
 from e2e.processes import until
-from kit.canary import Canary, seen_in, seen_in_tables
+from kit.secret_canaries import Canary, seen_in, seen_in_tables
 
 
 def fired(house: House, job: int, name: str) -> int:

@@ -20,7 +20,7 @@ from e2e.place import Place
 from e2e.place import place as open_place
 from e2e.processes import Latch, until
 from e2e.telling import lying_about, told
-from kit.canary import Canary, Sampler, overheard, seen_in, seen_in_files, seen_in_tables
+from kit.secret_canaries import Canary, Sampler, overheard, seen_in, seen_in_files, seen_in_tables
 
 LONG_SECONDS = 120.0
 

@@ -13,7 +13,7 @@ import pytest
 from e2e.house import MACHINES, House
 from e2e.processes import SECONDS, Json
 from e2e.viewer import Frame, Viewer, streams
-from kit.servers import open_folder
+from kit.backing_servers import open_folder
 
 MIB = 1 << 20
 BREAKS = 10

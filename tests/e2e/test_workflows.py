@@ -10,7 +10,7 @@ import pytest
 from e2e.house import House
 from e2e.processes import Json, until
 from e2e.work import SECONDS, Work, work
-from kit.canary import Canary, seen_in, seen_in_tables
+from kit.secret_canaries import Canary, seen_in, seen_in_tables
 
 
 @pytest.fixture

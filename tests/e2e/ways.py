@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from e2e.processes import SECONDS
-from kit.proxy import Proxy, proxy
+from kit.tcp_proxy import Proxy, proxy
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from typing import Any
 
 from e2e.house import House
 from e2e.processes import Json, until
-from kit import servers
-from kit.witness import Witness
+from kit import backing_servers
+from kit.start_witness import Witness
 
 SECONDS = 120.0
 
@@ -154,7 +154,7 @@ class Work:
 @contextmanager
 def work(house: House) -> Iterator[Work]:
     """With a witness of its own, for the length of the block; what is still held then may go on."""
-    with servers.open_folder() as seen, servers.open_folder() as folder:
+    with backing_servers.open_folder() as seen, backing_servers.open_folder() as folder:
         folder.chmod(0o755)
         found = Work(house, folder, Witness(seen))
         try:

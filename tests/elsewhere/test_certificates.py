@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import ssh
 
+from kit.command_runs import failure_of, heard, run
 from kit.machines import endpoint_of
-from kit.sessions import failure_of, heard, run
 from kit.sshd import Sshd, needs_sshd, sshd
-from kit.vault import SshRole, VaultKit, vault_kit
+from kit.vault_server import SshRole, VaultKit, vault_kit
 from opsjobs.clock import Clock, SystemClock, TurnedClock
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.integrations.secrets.options import VaultOptions

@@ -13,7 +13,7 @@ import pytest
 from engine.harness import Harness, harness
 from kit.machines import endpoint_of, small_server
 from kit.sshd import needs_sshd, sshd
-from kit.vault import VaultKit, vault_kit
+from kit.vault_server import VaultKit, vault_kit
 from opsjobs.clock import SystemClock
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.integrations.secrets.options import VaultOptions

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from api.kit import Desk, desk, problem
+from kit.command_runs import run
 from kit.machines import small_server
-from kit.sessions import run
-from kit.vault import VaultKit, vault_kit
+from kit.vault_server import VaultKit, vault_kit
 from opsjobs.clock import SystemClock
 from opsjobs.composition import build
 from opsjobs.engine.run_credentials import fetch_become_password, resolve_become

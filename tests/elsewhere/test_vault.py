@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from kit.vault import Role, SshRole, VaultKit, vault_kit
+from kit.vault_server import Role, SshRole, VaultKit, vault_kit
 from opsjobs.clock import TurnedClock
 from opsjobs.integrations.secrets.options import ANSWER_BYTES_MAX, VaultOptions
 from opsjobs.integrations.secrets.requests import SecretUnavailable

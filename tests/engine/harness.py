@@ -21,9 +21,9 @@ from typing import Any
 import psycopg
 from structlog.testing import capture_logs
 
+from kit.allow_everything import everybody
 from kit.fake_remote import FakeMachine, FakeSessions
-from kit.ledgering import faults
-from kit.rights import everybody
+from kit.ledger_fixtures import faults
 from opsjobs import failpoints
 from opsjobs.bus import Bus
 from opsjobs.clock import Clock, SystemClock

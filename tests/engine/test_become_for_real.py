@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from engine.harness import Harness, harness, until
-from kit.accounts import account, configured, needs
 from kit.machines import endpoint_of
+from kit.os_accounts import account, configured, needs
 from kit.sshd import Sshd, sshd
 from opsjobs.engine.background.remote_cleanup import RemoteCleanup
 from opsjobs.model.credential import CredentialDraft

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kit.scheduling import Office
+from kit.schedule_fixtures import Office
 from opsjobs.model.calendar import CalendarDraft
 from opsjobs.model.errors import Invalid
 from opsjobs.model.schedule import ScheduleDraft

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kit.scheduling import Office
+from kit.schedule_fixtures import Office
 from opsjobs.engine.firing.firing import CATCH_UPS_A_PASS, StandIn
 from opsjobs.model.schedule import tzdata_version
 from opsjobs.store.retention import Retention, RetentionLimits

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.harness import Harness, harness, until
-from kit.ledgering import Owner
+from kit.ledger_fixtures import Owner
 from opsjobs import failpoints
 from opsjobs.bus import Bus, Messages
 from opsjobs.engine.background import event_publisher

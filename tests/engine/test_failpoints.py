@@ -15,7 +15,7 @@ import pytest
 
 from engine.harness import Harness, harness, until
 from kit.fake_remote import Gate
-from kit.ledgering import Owner, faults, launch, machines
+from kit.ledger_fixtures import Owner, faults, launch, machines
 from opsjobs import failpoints
 from opsjobs.model.errors import RemoteFailure, Unavailable
 from opsjobs.model.execution import ErrorCode, ExecutionStatus

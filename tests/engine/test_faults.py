@@ -10,7 +10,7 @@ from psycopg import errors
 
 from engine.harness import Harness, away, harness, until
 from kit.fake_remote import Gate, Pause
-from kit.ledgering import Owner, launch, machines
+from kit.ledger_fixtures import Owner, launch, machines
 from opsjobs import failpoints
 from opsjobs.engine.runs.run_journal import RunJournal
 from opsjobs.model.errors import Unavailable

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from kit.scheduling import Office
+from kit.schedule_fixtures import Office
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import TriggeredBy
 from opsjobs.model.firing import execution_uuid

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kit.ledgering import faults
-from kit.scheduling import Office
+from kit.ledger_fixtures import faults
+from kit.schedule_fixtures import Office
 from opsjobs import failpoints
 from opsjobs.engine.firing.firing import FiringService
 from opsjobs.model.errors import Unavailable
@@ -22,7 +22,7 @@ from opsjobs.store.transaction import Database
 TESTS = Path(__file__).parents[1]
 ONE_PASS = """
 import asyncio, sys
-from kit.scheduling import Office
+from kit.schedule_fixtures import Office
 from opsjobs.store.transaction import Database, DatabaseOptions
 
 async def main():

@@ -10,7 +10,7 @@ from uuid import uuid4
 from structlog.testing import capture_logs
 
 from engine.harness import away, until
-from kit.ledgering import Owner, launch, machines
+from kit.ledger_fixtures import Owner, launch, machines
 from opsjobs.engine.worker.lease_heartbeat import Heartbeat
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database

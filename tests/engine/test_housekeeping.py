@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from engine.harness import Harness, harness, until
-from kit.ledgering import Owner, faults, launch, machines
+from kit.ledger_fixtures import Owner, faults, launch, machines
 from opsjobs.engine.background.housekeeping import LEFTOVERS_SECONDS, Housekeeper
 from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.loop import TURN_PAUSE_SECONDS, TURN_SECONDS, Turn

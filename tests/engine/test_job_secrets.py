@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from engine.harness import Harness, harness
-from kit.canary import Canary
 from kit.fake_remote import FakeMachine
+from kit.secret_canaries import Canary
 from opsjobs.model.action import CommandAction, JobAction
 from opsjobs.model.credential import BoundTo, CredentialDraft, RotationDraft
 from opsjobs.model.errors import RemoteFailure

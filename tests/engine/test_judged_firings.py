@@ -8,8 +8,8 @@ import pytest
 
 from engine.harness import harness, until
 from engine.test_workflows import step
-from kit.ledgering import says
-from kit.scheduling import Office
+from kit.ledger_fixtures import says
+from kit.schedule_fixtures import Office
 from opsjobs.engine.firing import firing_launch_prep
 from opsjobs.engine.launching.safety_service import SafetyService
 from opsjobs.model.access import Principal

@@ -19,8 +19,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from kit.ledgering import NOW, faults, launch
-from kit.servers import Databases
+from kit.backing_servers import Databases
+from kit.ledger_fixtures import NOW, faults, launch
 from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import FINAL_RUN_STATUSES, ErrorCode, RunError, RunStatus
 from opsjobs.model.program import SpoolIdentity

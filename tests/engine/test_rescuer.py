@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from engine.harness import Harness, harness
-from kit.ledgering import Owner
+from kit.ledger_fixtures import Owner
 from opsjobs.bus import Bus
 from opsjobs.engine.background import scheduler as scheduling
 from opsjobs.engine.background.event_publisher import EventPublisher

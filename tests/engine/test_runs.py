@@ -8,7 +8,7 @@ import pytest
 
 from engine.harness import Harness, harness, until
 from kit.fake_remote import Break, Gate
-from kit.ledgering import Owner
+from kit.ledger_fixtures import Owner
 from opsjobs.clock import TurnedClock
 from opsjobs.engine.runs.target_run import RunLimits
 from opsjobs.model.errors import RemoteFailure

@@ -10,8 +10,8 @@ import pytest
 
 from engine.harness import Harness, harness, until
 from kit.fake_remote import Gate
-from kit.ledgering import Owner
-from kit.pgproxy import over_tcp
+from kit.ledger_fixtures import Owner
+from kit.postgres_proxy import over_tcp
 from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.worker.lease_heartbeat import DatabaseClock, Heartbeat
 from opsjobs.engine.worker.worker import Worker

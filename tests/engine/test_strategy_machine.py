@@ -19,8 +19,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from kit.ledgering import NOW, Owner, faults, launch, machines
-from kit.servers import Databases
+from kit.backing_servers import Databases
+from kit.ledger_fixtures import NOW, Owner, faults, launch, machines
 from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus, WaitingFor
 from opsjobs.model.policy import Policy, Strategy

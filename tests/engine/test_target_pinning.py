@@ -12,8 +12,8 @@ from engine.harness import Harness, harness
 from engine.test_waits import waits
 from engine.test_workflows import step
 from kit.fake_remote import Gate
-from kit.ledgering import says
-from kit.scheduling import Office
+from kit.ledger_fixtures import says
+from kit.schedule_fixtures import Office
 from opsjobs.engine.launching.retries import RetryService
 from opsjobs.engine.launching.safety_service import SafetyService
 from opsjobs.model.action import ApprovalAction, FileTransferAction, JobAction

@@ -11,10 +11,10 @@ import pytest
 
 from engine.harness import Harness, harness
 from engine.test_transfers import MIB, artifacts, get, noise, put, stored
+from kit.backing_servers import open_folder
 from kit.machines import endpoint_of
-from kit.proxy import Cut, Proxy, proxy
-from kit.servers import open_folder
 from kit.sshd import Sshd, sshd
+from kit.tcp_proxy import Cut, Proxy, proxy
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.ssh.connect import Connector

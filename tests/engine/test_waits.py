@@ -10,7 +10,7 @@ from psycopg.rows import DictRow
 from engine.harness import Harness, harness, until
 from engine.test_workflows import step, told
 from kit.fake_remote import Gate
-from kit.ledgering import says
+from kit.ledger_fixtures import says
 from opsjobs.engine.runs.cancellation import StopReason
 from opsjobs.model.action import ApprovalAction, CommandAction, WaitAction
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus

@@ -9,7 +9,7 @@ import pytest
 
 from engine.harness import Harness, harness, until
 from kit.fake_remote import FakeMachine, Gate
-from kit.ledgering import Owner
+from kit.ledger_fixtures import Owner
 from opsjobs import failpoints
 from opsjobs.model.execution import ErrorCode, Execution, ExecutionStatus, RunError, RunStatus
 from opsjobs.model.job import CommandAction

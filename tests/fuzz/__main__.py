@@ -15,7 +15,7 @@ from pathlib import Path
 from api.test_serve import served
 from fuzz.place import tokens
 from fuzz.play import Fuzz, furnished
-from kit.servers import databases
+from kit.backing_servers import databases
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from kit.witness import Witness
+from kit.start_witness import Witness
 
 # Each query finds what breaks the invariant that it is named for: no row is the good answer.
 _BROKEN: Mapping[str, str] = {

@@ -17,9 +17,9 @@ from uuid import uuid4
 
 import pytest
 
+from kit.backing_servers import open_folder
+from kit.command_runs import heard
 from kit.machines import local_endpoint
-from kit.servers import open_folder
-from kit.sessions import heard
 from opsjobs.model.program import RunKey, SpoolIdentity, StartOrder
 from opsjobs.model.target import Endpoint
 from opsjobs.remote.local import LocalSessions

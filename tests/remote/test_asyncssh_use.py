@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kit.command_runs import heard
 from kit.machines import small_server
-from kit.sessions import heard
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.ssh.connect import CIPHERS, Connector
 

@@ -19,11 +19,11 @@ import pytest
 
 from contract.conftest import Ground, collect
 from contract.durables import SAY, Machine, alive, first
-from kit.accounts import account, configured, doas_rule, needs, needs_root
+from kit.backing_servers import open_folder
 from kit.machines import endpoint_of, local_endpoint
-from kit.proxy import proxy
-from kit.servers import open_folder
+from kit.os_accounts import account, configured, doas_rule, needs, needs_root
 from kit.sshd import Sshd, sshd
+from kit.tcp_proxy import proxy
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Become, Program, RunKey, SpoolIdentity, StartOrder

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.accounts import account
+from kit.os_accounts import account
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.process_group import Ask, Census, GroupSignal, NoGroup, end_group
 

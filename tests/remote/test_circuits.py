@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from kit.command_runs import code_of, failure_of, run
 from kit.machines import endpoint_of, key_credential
-from kit.proxy import Faults, proxy
-from kit.sessions import code_of, failure_of, run
 from kit.sshd import Sshd, sshd
+from kit.tcp_proxy import Faults, proxy
 from opsjobs.clock import SystemClock
 from opsjobs.model.circuit import CircuitPolicy, CircuitState
 from opsjobs.model.execution import ErrorCode

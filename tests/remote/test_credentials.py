@@ -12,8 +12,8 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from kit.command_runs import code_of, failure_of, run
 from kit.machines import endpoint_of, key_credential, small_server
-from kit.sessions import code_of, failure_of, run
 from kit.sshd import Sshd, keygen, sshd
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential, CredentialType, Secret

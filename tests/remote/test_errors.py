@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from kit import accounts
+from kit import os_accounts
+from kit.backing_servers import open_folder
+from kit.command_runs import code_of, failure_of, heard, run
 from kit.machines import endpoint, endpoint_of, key_credential, small_server
-from kit.proxy import Faults, proxy
-from kit.servers import open_folder
-from kit.sessions import code_of, failure_of, heard, run
 from kit.sshd import Sshd, keygen, sshd
+from kit.tcp_proxy import Faults, proxy
 from opsjobs.model.addresses import AddressPolicy
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
@@ -122,7 +122,7 @@ SECOND_FACTOR = ("UsePAM yes", "KbdInteractiveAuthentication yes", "PasswordAuth
 
 
 async def test_a_server_that_wants_more_than_a_key_says_that_the_key_was_accepted() -> None:
-    accounts.needs_root("makes sshd ask PAM")
+    os_accounts.needs_root("makes sshd ask PAM")
     with sshd(
         settings=[*SECOND_FACTOR, "AuthenticationMethods publickey,keyboard-interactive"]
     ) as strict:
@@ -138,7 +138,7 @@ async def test_a_server_that_wants_more_than_a_password_says_that_the_password_w
     None
 ):
     with (
-        accounts.account(password="correct horse") as user,
+        os_accounts.account(password="correct horse") as user,
         sshd(
             user=user,
             settings=[*SECOND_FACTOR, "AuthenticationMethods password,keyboard-interactive"],
@@ -160,7 +160,7 @@ async def test_a_wrong_login_is_not_taken_for_a_missing_second_factor(
 ) -> None:
     keygen(tmp_path / "other")
     with (
-        accounts.account(password="correct horse") as user,
+        os_accounts.account(password="correct horse") as user,
         sshd(user=user, settings=[*SECOND_FACTOR, f"AuthenticationMethods {methods}"]) as strict,
     ):
         wrong = [

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kit.command_runs import code_of, failure_of, run
 from kit.machines import endpoint_of
-from kit.sessions import code_of, failure_of, run
 from kit.sshd import Sshd, keygen, sshd
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.target import HostKeyPolicy

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from kit.command_runs import code_of, failure_of, heard, run
 from kit.machines import endpoint_of, small_server
-from kit.proxy import proxy
-from kit.sessions import code_of, failure_of, heard, run
 from kit.sshd import Sshd, keygen, sshd
+from kit.tcp_proxy import proxy
 from opsjobs.model.addresses import AddressPolicy
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode

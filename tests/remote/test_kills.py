@@ -13,10 +13,10 @@ from uuid import uuid4
 
 import pytest
 
+from kit.command_runs import heard, run
 from kit.machines import endpoint_of, local_endpoint
-from kit.proxy import proxy
-from kit.sessions import heard, run
 from kit.sshd import Sshd, sshd
+from kit.tcp_proxy import proxy
 from opsjobs.model.execution import CancelProof
 from opsjobs.model.program import RunKey, StartOrder
 from opsjobs.model.target import Endpoint

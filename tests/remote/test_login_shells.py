@@ -16,10 +16,10 @@ import pytest
 
 from contract.conftest import Ground, Opening, collect
 from contract.durables import SAY, alive, first, machine
-from kit.accounts import account, needs
+from kit.backing_servers import open_folder
+from kit.command_runs import run
 from kit.machines import endpoint_of
-from kit.servers import open_folder
-from kit.sessions import run
+from kit.os_accounts import account, needs
 from kit.sshd import Sshd
 from opsjobs.model.execution import CancelProof
 from opsjobs.model.program import Program, RunKey, StartOrder

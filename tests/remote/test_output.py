@@ -8,8 +8,8 @@ import resource
 import time
 from pathlib import Path
 
+from kit.command_runs import heard, run
 from kit.machines import endpoint_of, local_endpoint
-from kit.sessions import heard, run
 from kit.sshd import Sshd
 from opsjobs.model.execution import CancelProof
 from opsjobs.model.target import Endpoint

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from kit.command_runs import code_of, failure_of, heard, run
 from kit.machines import endpoint_of, key_credential, small_server
-from kit.proxy import Faults, proxy
-from kit.sessions import code_of, failure_of, heard, run
 from kit.sshd import Sshd, keygen, sshd
+from kit.tcp_proxy import Faults, proxy
 from opsjobs.clock import TurnedClock
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from contract.durables import alive
-from kit.sessions import heard
+from kit.command_runs import heard
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import Program, RunKey, StartOrder

@@ -12,10 +12,10 @@ import asyncssh
 import pytest
 import uvloop
 
+from kit.command_runs import code_of, run
 from kit.machines import endpoint_of
-from kit.proxy import proxy
-from kit.sessions import code_of, run
 from kit.sshd import Sshd, sshd
+from kit.tcp_proxy import proxy
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import Credential, CredentialType, Secret

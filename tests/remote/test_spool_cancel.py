@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import replace
 
-from kit.sessions import heard
+from kit.command_runs import heard
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.session import CancelOutcome, RemoteExit
 from remote.spools import alive, first, kill, machine, marked, until, within

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from kit.command_runs import heard
 from kit.machines import endpoint_of
-from kit.proxy import Cut, Proxy, proxy
-from kit.sessions import heard
 from kit.sshd import Sshd, sshd
+from kit.tcp_proxy import Cut, Proxy, proxy
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.model.program import StartOrder

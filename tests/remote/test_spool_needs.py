@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from kit.backing_servers import open_folder
+from kit.command_runs import heard
 from kit.machines import endpoint_of, local_endpoint
-from kit.servers import open_folder
-from kit.sessions import heard
 from kit.sshd import Sshd
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.local import LocalSessions

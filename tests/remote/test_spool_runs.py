@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.sessions import heard
+from kit.command_runs import heard
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.remote.session import CancelOutcome, ContactLost, NotStarted, RemoteExit, SpoolChanged

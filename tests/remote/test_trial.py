@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kit.backing_servers import open_folder
 from kit.machines import endpoint_of
-from kit.servers import open_folder
 from kit.sshd import sshd
 from remote.conftest import pool
 

@@ -13,7 +13,7 @@ from psycopg import errors
 
 from api.kit import Desk, desk
 from cli.desk import Answer, Asked, open_desk
-from kit.servers import AUDIT_KEY
+from kit.backing_servers import AUDIT_KEY
 from opsjobs.cli.app import run
 from opsjobs.composition.scheduler import HostedScheduler
 from opsjobs.composition.worker import HostedWorker

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg.rows import DictRow, dict_row
 
-from kit.servers import AUDIT_KEY
+from kit.backing_servers import AUDIT_KEY
 from opsjobs.engine.background.housekeeping import AuditSealer, RetentionService
 from opsjobs.engine.loop import Turn
 from opsjobs.model.audit_chain import FIELDS, ChainBreak, ChainLink, Part, SigningKeys

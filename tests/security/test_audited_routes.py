@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from api.kit import app_on, job
 from api.live import services_for
 from docs.test_complete import application
-from kit.story import Story
+from kit.scripted_worker import Story
 from opsjobs.model.approval import ApprovalTerms
 from opsjobs.model.circuit import CircuitKey, Report
 from opsjobs.model.execution import ErrorCode, RunError

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api.kit import Desk, desk, problem
-from kit.issuer import SECRET, Answers, answering, by_hand, good, signed
+from kit.token_issuer import SECRET, Answers, answering, by_hand, good, signed
 from opsjobs.clock import TurnedClock
 from opsjobs.model.secret import Secret
 from opsjobs.settings import IdentitySettings

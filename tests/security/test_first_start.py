@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from api.kit import desk, problem
-from kit.issuer import SECRET
+from kit.token_issuer import SECRET
 from opsjobs import settings
 from opsjobs.clock import TurnedClock
 from opsjobs.identity.jws import UnverifiedToken

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kit.command_runs import failure_of, run
 from kit.machines import endpoint_of
-from kit.sessions import failure_of, run
 from kit.sshd import Sshd, keygen, needs_sshd, sshd
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.retry import NEVER

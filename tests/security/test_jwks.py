@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kit.issuer import AUDIENCE, ISSUER, Answers, answering, good, jwk, private, signed
+from kit.token_issuer import AUDIENCE, ISSUER, Answers, answering, good, jwk, private, signed
 from opsjobs.clock import TurnedClock
 from opsjobs.identity.platform_tokens import SignedTokens
 from opsjobs.identity.verification_keys import (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from api.kit import Desk, desk, problem
-from kit.issuer import (
+from kit.token_issuer import (
     AUDIENCE,
     ISSUER,
     SECRET,

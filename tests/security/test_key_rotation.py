@@ -11,8 +11,8 @@ import pytest
 
 from api.kit import desk, problem
 from engine.harness import Harness, InMemoryTargets, harness
+from kit.backing_servers import AUDIT_KEY
 from kit.fake_remote.script import Gate
-from kit.servers import AUDIT_KEY
 from opsjobs.model.credential import RotationDraft
 from opsjobs.model.encryption_key import decode_key, key_id
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy

@@ -9,7 +9,7 @@ import pytest
 from api.kit import desk, job
 from engine.harness import harness
 from engine.test_transfers import stored, web
-from kit.scheduling import Office
+from kit.schedule_fixtures import Office
 from opsjobs.engine.launching.launch_authz import PrincipalLookup
 from opsjobs.model.access import Principal, PrincipalKind, Scope
 from opsjobs.model.action import FileTransferAction, JobAction

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from pydantic import ValidationError
 
+from kit.command_runs import failure_of
 from kit.machines import small_server
-from kit.sessions import failure_of
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.retry import USUAL, RetryPolicy
 from opsjobs.model.secret import Credential, CredentialType, Secret

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.kit import Desk, desk, problem
-from kit.issuer import pem
+from kit.token_issuer import pem
 from opsjobs.model.errors import Conflict
 from opsjobs.store.retention import Retention, RetentionLimits
 from opsjobs.store.transaction import Database

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from api.kit import Desk, desk
-from kit.canary import Canary
+from kit.secret_canaries import Canary
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Vault
 from security.credential_samples import login

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from api.kit import Desk, desk, problem
-from kit.issuer import pem, private, resigned, signed
+from kit.token_issuer import pem, private, resigned, signed
 from opsjobs.store.transaction import Database
 
 PASSWORD = "correct horse battery"

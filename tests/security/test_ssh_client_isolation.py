@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from kit.command_runs import run
 from kit.machines import endpoint_of
-from kit.sessions import run
 from kit.sshd import Sshd, sshd
 from opsjobs.model.target import TargetDraft
 from opsjobs.remote.ssh.connect import Connector

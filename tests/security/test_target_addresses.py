@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from kit.command_runs import failure_of, run
 from kit.machines import small_server
-from kit.sessions import failure_of, run
 from opsjobs.model.addresses import AddressPolicy
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from docs.pages import ROOT
-from kit.servers import memory, open_folder
-from kit.service import Up, up
+from kit.backing_servers import memory, open_folder
+from kit.opsjobs_processes import Up, up
 
 GENERATOR = shutil.which("openapi-python-client")
 PROGRAM = Path(__file__).with_name("generated_client.py")

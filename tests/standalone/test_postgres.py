@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from kit.servers import memory, open_folder
+from kit.backing_servers import memory, open_folder
 from opsjobs.model.errors import Refusal
 from opsjobs.standalone.postgres import Postgres
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from kit.servers import memory, open_folder
-from kit.service import COMMAND_SECONDS, Up, up, wait_for_ends, watched
+from kit.backing_servers import memory, open_folder
+from kit.opsjobs_processes import COMMAND_SECONDS, Up, up, wait_for_ends, watched
 
 # So long that what comes before its end did not wait for it.
 LONG_LEASE_SECONDS = 600

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from kit.ledgering import Owner, faults, launch, machines, read, says
+from kit.ledger_fixtures import Owner, faults, launch, machines, read, says
 from opsjobs.model.approval import Approval, ApprovalStatus, ApprovalTerms, Requester
 from opsjobs.model.errors import Conflict, Forbidden, Invalid, NotFound
 from opsjobs.model.execution import Execution, ExecutionStatus

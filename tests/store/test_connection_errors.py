@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from kit.ledgering import Owner, faults, launch, machines, read
+from kit.ledger_fixtures import Owner, faults, launch, machines, read
 from opsjobs.api.http import ROUTE_BYTES_MAX
 from opsjobs.model.errors import Locked, TooSlow, Unavailable
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus, WaitingFor

@@ -10,8 +10,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from kit.pgproxy import over_tcp
 from kit.ports import free_port
+from kit.postgres_proxy import over_tcp
 from opsjobs.model.errors import Unavailable
 from opsjobs.store import connections, transaction
 from opsjobs.store.connections import DatabaseConnection, Reconnector, open_connection

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from kit.ledgering import Owner, launch, machines
+from kit.ledger_fixtures import Owner, launch, machines
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.store import blobs
 from opsjobs.store.artifacts import Artifacts

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from kit.ledgering import NOW, STORE, Owner, faults, launch, machines, read
+from kit.ledger_fixtures import NOW, STORE, Owner, faults, launch, machines, read
 from opsjobs.model.events import EventType, run_event
 from opsjobs.model.execution import CancelProof, ErrorCode, ExecutionStatus, RunError, RunStatus
 from opsjobs.model.program import SpoolIdentity

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from kit.ledgering import Owner, faults, launch, machines, read
+from kit.ledger_fixtures import Owner, faults, launch, machines, read
 from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import Execution, ExecutionStatus, TriggeredBy
 from opsjobs.store.ledger import Ledger

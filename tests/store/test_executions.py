@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from kit.story import Story, target
+from kit.scripted_worker import Story, target
 from opsjobs.api.execution_answers import render_result, render_result_group
 from opsjobs.model.errors import Invalid, NotFound
 from opsjobs.model.execution import ErrorCode, ExecutionStatus, RunError, RunStatus, TriggeredBy

@@ -13,9 +13,9 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from kit import servers
+from kit import backing_servers
+from kit.backing_servers import AUDIT_KEY
 from kit.migrations import Versions
-from kit.servers import AUDIT_KEY
 from opsjobs.clock import SystemClock
 from opsjobs.engine.background.inspection import Inspection
 from opsjobs.model.errors import DiskFull, Refusal
@@ -29,7 +29,7 @@ from store.test_vault import password
 
 
 @contextmanager
-def made(databases: servers.Databases, encoding: str) -> Iterator[str]:
+def made(databases: backing_servers.Databases, encoding: str) -> Iterator[str]:
     """The URL of an empty database with this encoding."""
     name = f"in_{encoding.lower()}"
     locale = "template template0 encoding '{}' locale 'C' locale_provider libc"
@@ -58,7 +58,7 @@ async def role(database: Database, *rights: str) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 def test_a_database_that_cannot_hold_every_text_is_refused(
-    databases: servers.Databases, encoding: str
+    databases: backing_servers.Databases, encoding: str
 ) -> None:
     with made(databases, encoding) as url:
         (complaint,) = runner.inspect(url)
@@ -155,13 +155,13 @@ async def test_a_count_that_takes_too_long_is_not_repeated_with_each_look(
 
 
 async def test_a_full_disk_is_found_and_its_end_too() -> None:
-    with servers.open_folder() as folder:
+    with backing_servers.open_folder() as folder:
         mounted = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", "size=400m,mode=755", "tmpfs", str(folder)], check=False
         )
         if mounted.returncode:
             pytest.skip("this machine cannot mount a tmpfs")
-        server = Postgres(folder, settings={**servers._CARELESS, "wal_recycle": "off"})
+        server = Postgres(folder, settings={**backing_servers._CARELESS, "wal_recycle": "off"})
         try:
             await full_and_free_again(server.start(), folder)
         finally:

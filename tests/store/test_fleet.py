@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from kit.ledgering import Owner, launch, machines
-from kit.story import Story
+from kit.ledger_fixtures import Owner, launch, machines
+from kit.scripted_worker import Story
 from opsjobs.model.retry_request import DiscardDraft, LetterFilter
 from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.migrations import runner

@@ -11,7 +11,7 @@ import random
 import pytest
 from psycopg import errors
 
-from kit.ledgering import Owner, faults, launch, machines, read
+from kit.ledger_fixtures import Owner, faults, launch, machines, read
 from opsjobs.model.errors import Conflict, NotFound, Unavailable
 from opsjobs.model.execution import (
     ErrorCode,

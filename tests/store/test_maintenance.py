@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from kit.ledgering import Owner, faults, launch, machines, read
+from kit.ledger_fixtures import Owner, faults, launch, machines, read
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database

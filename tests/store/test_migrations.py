@@ -17,9 +17,9 @@ import psycopg
 import pytest
 from psycopg.errors import UniqueViolation
 
-from kit.ledgering import Owner, faults, launch, machines, read
+from kit.backing_servers import AUDIT_KEY, Databases
+from kit.ledger_fixtures import Owner, faults, launch, machines, read
 from kit.migrations import Versions
-from kit.servers import AUDIT_KEY, Databases
 from opsjobs.model.errors import Failure, Unavailable
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.store.migrations import runner

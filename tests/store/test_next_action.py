@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kit.ledgering import NOW, STORE, Owner, launch, machines
+from kit.ledger_fixtures import NOW, STORE, Owner, launch, machines
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus, WaitingFor
 from opsjobs.store.ledger import Ledger, ResultState, RunMove
 from opsjobs.store.transaction import Database

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 import pytest
 from psycopg import errors
 
-from kit.ledgering import launch, machines
+from kit.ledger_fixtures import launch, machines
 from opsjobs.store.connections import DatabaseConnection
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.partitions import DAYS_AHEAD, Partitions

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from kit.ledgering import Owner, faults, launch, machines, read
-from kit.pgproxy import pgbouncer
+from kit.ledger_fixtures import Owner, faults, launch, machines, read
+from kit.postgres_proxy import pgbouncer
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.execution import ExecutionStatus
 from opsjobs.store import connections

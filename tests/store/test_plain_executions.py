@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from kit.ledgering import Owner, launch, machines
+from kit.ledger_fixtures import Owner, launch, machines
 from opsjobs.store.transaction import Database
 
 CLAIM = ["begin", "candidates", "lock", "lock slots", "decide", "commit"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from kit.ledgering import NOW, STORE, Owner, faults, launch, machines
+from kit.ledger_fixtures import NOW, STORE, Owner, faults, launch, machines
 from opsjobs.model.execution import CancelProof, ExecutionStatus, RunStatus
 from opsjobs.model.program import RunKey, SpoolIdentity
 from opsjobs.store.executions import Executions

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from kit.ledgering import STORE, Owner, launch, machines, read
-from kit.servers import AUDIT_KEY
+from kit.backing_servers import AUDIT_KEY
+from kit.ledger_fixtures import STORE, Owner, launch, machines, read
 from opsjobs.engine.background.housekeeping import RetentionService
 from opsjobs.engine.loop import Turn
 from opsjobs.model.errors import Gone, NotFound

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from kit.ledgering import Owner, faults, machines, read
-from kit.story import Story
+from kit.ledger_fixtures import Owner, faults, machines, read
+from kit.scripted_worker import Story
 from opsjobs.clock import uuid7
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus, TriggeredBy
 from opsjobs.store.ledger import Ledger, NewExecution

@@ -1,6 +1,6 @@
 """The cost of an operation grows with its work, not with the size of the database.
 
-The database is a small one with a history (tests/kit/large.py). Sequential scans are switched off:
+The database is a small one with a history (tests/kit/large_database.py). Sequential scans are switched off:
 if one is left, there is no index for it.
 """
 
@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from kit import large, lists
-from kit.ledgering import Owner, launch, machines
-from kit.plans import Explaining, Plan
-from kit.servers import Databases
+from kit import api_lists, large_database
+from kit.backing_servers import Databases
+from kit.ledger_fixtures import Owner, launch, machines
+from kit.query_plans import Explaining, Plan
 from opsjobs.model.execution import WaitingFor
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database, DatabaseOptions
@@ -26,7 +26,7 @@ EXECUTIONS = 4_000
 def history(databases: Databases) -> Iterator[str]:
     """Return the URL of a database with a history."""
     name = databases.create()
-    large.make(databases.url_of(name), large.HISTORY, EXECUTIONS)
+    large_database.make(databases.url_of(name), large_database.HISTORY, EXECUTIONS)
     yield databases.url_of(name)
     databases.drop(name)
 
@@ -138,7 +138,9 @@ async def names_waiting(url: str, name: str, waiting: int) -> None:
     database = Database(DatabaseOptions(url, connections=1))
     await database.open()
     async with database.connection() as connection:
-        await connection.execute(large.WAITING_FOR_A_NAME, {"name": name, "waiting": waiting})
+        await connection.execute(
+            large_database.WAITING_FOR_A_NAME, {"name": name, "waiting": waiting}
+        )
     await database.close()
 
 
@@ -218,8 +220,10 @@ async def test_a_page_reads_no_more_than_a_few_rows_for_each_that_it_shows(
             "select (now() - interval '300 days')::timestamptz(0)::text as moment"
         )
         assert row is not None
-        asked = next(a for a in lists.lists(1, row["moment"].replace(" ", "T")) if a.name == name)
-        for question in lists.questions(asked):
+        asked = next(
+            a for a in api_lists.lists(1, row["moment"].replace(" ", "T")) if a.name == name
+        )
+        for question in api_lists.questions(asked):
             if question.request.page is None:
                 database.take()
                 await question.ask(database)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kit.ledgering import Owner, launch, machines
+from kit.ledger_fixtures import Owner, launch, machines
 from opsjobs.store.ledger import Claimed, Ledger, Progress
 from opsjobs.store.ledger.claim import _STDOUT
 from opsjobs.store.transaction import Database, DatabaseOptions

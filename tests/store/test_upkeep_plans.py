@@ -12,9 +12,9 @@ from functools import partial
 
 import pytest
 
-from kit import large
-from kit.plans import Explaining
-from kit.servers import Databases
+from kit import large_database
+from kit.backing_servers import Databases
+from kit.query_plans import Explaining
 from opsjobs.store.blobs import Contents
 from opsjobs.store.idempotency import delete_old_keys
 from opsjobs.store.outbox import Outbox
@@ -36,7 +36,7 @@ def history(databases: Databases) -> Iterator[str]:
     """Return the URL of a database with a history, none of it old, and unpublished events."""
     name = databases.create()
     url = databases.url_of(name)
-    large.make(url, (*large.HISTORY, ("events that wait", _WAITING)), EXECUTIONS)
+    large_database.make(url, (*large_database.HISTORY, ("events that wait", _WAITING)), EXECUTIONS)
     yield url
     databases.drop(name)
 

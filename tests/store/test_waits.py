@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from kit.ledgering import Owner, faults, launch, machines, read, says
+from kit.ledger_fixtures import Owner, faults, launch, machines, read, says
 from opsjobs.model.approval import ApprovalStatus, ApprovalTerms
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import Execution, ExecutionStatus, RunStatus, TriggeredBy, WaitingFor

@@ -11,7 +11,7 @@ from itertools import accumulate
 
 import pytest
 
-from kit.ledgering import Owner, faults, launch, machines, read
+from kit.ledger_fixtures import Owner, faults, launch, machines, read
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.execution import (
     ErrorCode,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kit.ledgering import STORE, Owner, launch, machines
+from kit.ledger_fixtures import STORE, Owner, launch, machines
 from opsjobs.model.execution import ErrorCode, RunError, RunStatus
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.transaction import Database

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from kit.hostile import HOSTILE
+from kit.hostile_values import HOSTILE
 from opsjobs.model.quoting import Shell, Unquotable, cmd, posix, powershell, quote_for
 from opsjobs.model.secret import Secret
 from opsjobs.model.template import Template, TemplateFault, TemplateNames, text_lookup

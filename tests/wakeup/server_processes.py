@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from kit import servers
+from kit import backing_servers
 from opsjobs.standalone.valkey import Valkey
 
 LINE_SECONDS_MAX = 60.0
@@ -99,7 +99,7 @@ class Hosted:
 @contextmanager
 def own_redis() -> Iterator[Valkey]:
     """A Valkey of this test alone, running; `freeze` and `thaw` take it."""
-    with servers.open_folder() as folder:
+    with backing_servers.open_folder() as folder:
         server = Valkey(folder)
         server.start()
         try:

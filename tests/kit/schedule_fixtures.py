@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from kit.rights import everybody
+from kit.allow_everything import everybody
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.engine.firing.firing import FiringService, Triggers
 from opsjobs.engine.firing.firing_launch_prep import FiringPreparer

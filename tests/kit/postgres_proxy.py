@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from kit.accounts import needs
+from kit.os_accounts import needs
 from kit.ports import free_port
-from kit.proxy import Proxy, proxy
+from kit.tcp_proxy import Proxy, proxy
 
 ROLE = "opsjobs"
 START_SECONDS = 30.0
