@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from contract.conftest import NEVER, Opening, collect
-from contract.durables import (
+from contract.durable_machines import (
     SAID,
     SAY,
     ended,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from contract.conftest import NEVER, Opening, collect
-from contract.durables import alive, ended, first, lost, machine, not_begun
+from contract.durable_machines import alive, ended, first, lost, machine, not_begun
 from kit.fake_remote import Deed, Pause
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.session import CancelOutcome, NotStarted, Output, RemoteExit

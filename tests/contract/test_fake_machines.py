@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from contract.conftest import NEVER, collect
-from contract.durables import lost, not_begun
+from contract.durable_machines import lost, not_begun
 from kit.fake_remote import Break, Deed, FakeMachine, FakeSessions, Gate
 from kit.machines import local_endpoint
 from opsjobs.clock import TurnedClock

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from contract.conftest import NEVER, Ground, Opening, collect
-from contract.durables import first, identity_of
+from contract.durable_machines import first, identity_of
 from kit.fake_remote import Deed, Echo, Pause
 from opsjobs.model.execution import CancelProof
 from opsjobs.model.program import (

@@ -13,7 +13,7 @@ from opsjobs.clock import Clock
 from opsjobs.remote.ssh.connect import Connector, allow_any, forget_host_key
 from opsjobs.remote.ssh.connection import SshOptions
 from opsjobs.remote.ssh.pool import PoolLimits, SshPool
-from remote.spools import PROGRAMS
+from remote.spool_machines import PROGRAMS
 
 Pools = Callable[..., AbstractAsyncContextManager[SshPool]]
 

@@ -18,7 +18,7 @@ from uuid import uuid4
 import pytest
 
 from contract.conftest import Ground, collect
-from contract.durables import SAY, Machine, alive, first
+from contract.durable_machines import SAY, Machine, alive, first
 from kit.backing_servers import open_folder
 from kit.machines import endpoint_of, local_endpoint
 from kit.os_accounts import account, configured, doas_rule, needs, needs_root

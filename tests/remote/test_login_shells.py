@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 
 from contract.conftest import Ground, Opening, collect
-from contract.durables import SAY, alive, first, machine
+from contract.durable_machines import SAY, alive, first, machine
 from kit.backing_servers import open_folder
 from kit.command_runs import run
 from kit.machines import endpoint_of

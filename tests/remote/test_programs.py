@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from contract.durables import alive
+from contract.durable_machines import alive
 from kit.command_runs import heard
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
@@ -21,7 +21,7 @@ from opsjobs.model.secret import Secret
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.spool.direct import start_directly
 from opsjobs.remote.spool.program import direct
-from remote.spools import (
+from remote.spool_machines import (
     HOUR,
     Account,
     Machine,

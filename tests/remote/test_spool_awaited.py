@@ -14,7 +14,7 @@ from opsjobs.model.program import StartOrder
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import RemoteExit
 from opsjobs.remote.spool import durable
-from remote.spools import Machine, account, machine, marked, open_machine, until
+from remote.spool_machines import Machine, account, machine, marked, open_machine, until
 
 IN_MEMORY = ("dash", "busybox")
 """Shells that keep a here-document in memory."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from kit.command_runs import heard
 from opsjobs.model.execution import CancelProof
 from opsjobs.remote.session import CancelOutcome, RemoteExit
-from remote.spools import alive, first, kill, machine, marked, until, within
+from remote.spool_machines import alive, first, kill, machine, marked, until, within
 
 # Twelve processes that go away from their parents, sessions and terminals, do not hear TERM, and make new ones for a while.
 DAEMONS = """

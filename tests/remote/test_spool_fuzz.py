@@ -23,7 +23,7 @@ from opsjobs.model.program import Program, RunKey, StartOrder
 from opsjobs.model.secret import Secret
 from opsjobs.remote.local import LocalSessions
 from opsjobs.remote.session import ContactLost, NotStarted, Output, RemoteExit, Stream
-from remote.spools import HOUR, PROGRAMS, Machine, kill, machine, ours
+from remote.spool_machines import HOUR, PROGRAMS, Machine, kill, machine, ours
 
 SECONDS = float(os.environ.get("TESTS_FUZZ_SECONDS", "20"))
 SEED = int(os.environ.get("TESTS_FUZZ_SEED", "0")) or random.randrange(1 << 32)

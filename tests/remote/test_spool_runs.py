@@ -19,7 +19,7 @@ from kit.command_runs import heard
 from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof, ErrorCode
 from opsjobs.remote.session import CancelOutcome, ContactLost, NotStarted, RemoteExit, SpoolChanged
-from remote.spools import Machine, first, kill, machine, marked, ours, until, within
+from remote.spool_machines import Machine, first, kill, machine, marked, ours, until, within
 
 ALL_BYTES = bytes(range(256))
 

@@ -28,7 +28,7 @@ from opsjobs.remote.session import (
 )
 from opsjobs.remote.spool.channel import Start
 from remote.conftest import pool
-from remote.spools import (
+from remote.spool_machines import (
     NEEDED,
     Account,
     Machine,

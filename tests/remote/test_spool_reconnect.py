@@ -26,7 +26,17 @@ from opsjobs.remote.spool import live_follow
 from opsjobs.remote.spool import process as spool_process
 from opsjobs.remote.ssh.pool import PoolLimits, SshPool
 from remote.conftest import pool
-from remote.spools import Account, Machine, account, alive, first, open_machine, ours, until, within
+from remote.spool_machines import (
+    Account,
+    Machine,
+    account,
+    alive,
+    first,
+    open_machine,
+    ours,
+    until,
+    within,
+)
 
 MIB = 1 << 20
 
