@@ -22,6 +22,7 @@ from opsjobs.safety.code_loading_paths import place_of, said_of_place, said_of_v
 from opsjobs.safety.inputs import ProgramInputs, inputs_from_texts
 from opsjobs.safety.program import UNKNOWN, SafetyProgram, fed
 
+__all__ = ["TEXTS_MAX", "UNKNOWN", "JobText", "texts_of"]
 _INTERPRETER: Mapping[Shell, str] = {"posix": "sh", "cmd": "cmd", "powershell": "powershell"}
 _NUMBERS = frozenset({"execution.id", "execution.number", "run.attempt"})
 _OF_TARGET = "target."

@@ -12,9 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.safety_verdict import UNJUDGED, Finding, SafetyVerdict
-from opsjobs.safety.budget import TEXT_BYTES_MAX
-from opsjobs.safety.question import SafetyQuestion
-from opsjobs.safety.trace import excerpt_of
+from opsjobs.safety import TEXT_BYTES_MAX, SafetyQuestion, excerpt_of
 from opsjobs.sandbox import protocol
 from opsjobs.sandbox.process import CRASH, MEMORY, TIME, Failed, JudgeProcess
 from opsjobs.telemetry import log

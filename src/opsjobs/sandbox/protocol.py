@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opsjobs.model.safety_verdict import Finding, SafetyVerdict
-from opsjobs.safety.context import Context
-from opsjobs.safety.question import SafetyQuestion
+from opsjobs.safety import Context, SafetyQuestion
 
 HEADER = struct.Struct("!I")
 MESSAGE_BYTES_MAX = 4 << 20

@@ -17,9 +17,8 @@ from opsjobs.model.policy import with_check
 from opsjobs.model.safety_verdict import UNJUDGED, Finding, SafetyJudgement, SafetyVerdict
 from opsjobs.model.target import Target
 from opsjobs.safety import Context, SafetyQuestion
-from opsjobs.safety.job_inputs import JobText, texts_of
+from opsjobs.safety.job_inputs import UNKNOWN, JobText, texts_of
 from opsjobs.safety.policy import SafetyPolicies
-from opsjobs.safety.program import UNKNOWN
 
 CACHED_MAX = 10_000
 FINDINGS_MAX = 100
