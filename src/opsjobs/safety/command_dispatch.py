@@ -11,6 +11,7 @@ from opsjobs.safety.globs import matching
 from opsjobs.safety.inputs import ProgramInputs
 from opsjobs.safety.interpreters import Argv, File, Inner, InnerText, Standard
 from opsjobs.safety.paths import is_unknown, normal
+from opsjobs.safety.process_lists import KILL_ALL, lists_all_processes
 from opsjobs.safety.symbolic_words import ANY, SOMETHING, STAR, as_source, has_glob, is_known
 from opsjobs.safety.system_files import language_at
 from opsjobs.safety.trace import NOTHING, Io, SourcePosition, Trace, excerpt_of
@@ -102,6 +103,8 @@ def run(
         _keep(trace, called, place, io)
         if name in _PRINTERS:
             _write(trace, called, place, io)
+        if name == "kill" and lists_all_processes(io.feeders):
+            trace.call(KILL_ALL, place)
         for one in inner(called):
             _within(trace, one, place, io, layer)
 
@@ -128,7 +131,7 @@ def _within(trace: Trace, one: Inner, place: SourcePosition, io: Io, layer: int)
         case Argv(words, fed, whole, change):
             there = place.with_given(place.given.with_changes(change))
             for argv in [words] if fed else _fed_words(words, io, whole=whole):
-                run(trace, argv, there, io if fed else NOTHING, layer=layer + 1)
+                run(trace, argv, there, io if fed else Io(feeders=io.feeders), layer=layer + 1)
         case InnerText(language, text):
             _text(trace, language, text, place.with_given(_inputs_of(one, place.given)), io)
         case File(language, path) if is_unknown(path) and not io.sources:

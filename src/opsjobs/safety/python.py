@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from itertools import islice, product
 from opsjobs.safety.command_dispatch import run
 from opsjobs.safety.inputs import EnvironmentChange, ProgramInputs
 from opsjobs.safety.paths import is_unknown
+from opsjobs.safety.process_lists import KILL_ALL
 from opsjobs.safety.python_names import PythonNames
 from opsjobs.safety.python_values import PythonValues
 from opsjobs.safety.symbolic_words import MAYBE_EMPTY, MEANINGS_MAX, as_source, is_known
@@ -144,6 +146,8 @@ _OPENS_TO_WRITE = frozenset({"O_WRONLY", "O_RDWR", "O_TRUNC", "O_CREAT", "O_APPE
 _CONTAINERS = frozenset({"globals()", "locals()", "vars()", "__builtins__", "sys.modules"})
 _LINES_MAX = 20
 """Lines of an excerpt."""
+_PROCESSES = frozenset({"range", "psutil.pids", "psutil.process_iter"})
+_LISTINGS = frozenset({"os.listdir", "os.scandir", "glob.glob", "glob.iglob"})
 _quiet = threading.Lock()
 
 
@@ -176,6 +180,8 @@ class _PythonReading:
         for node in self._names.nodes:
             if isinstance(node, ast.Call):
                 self._call(node)
+            elif isinstance(node, ast.For | ast.AsyncFor) and self._kills_all(node):
+                self._trace.call(KILL_ALL, self._place(node))
             elif isinstance(node, ast.While) and any(self._is_fork(n) for n in self._below(node)):
                 self._trace.event("fork_bomb", self._place(node))
         if "socket.socket" in self._used and self._used & {"os.dup2", "pty.spawn"}:
@@ -185,6 +191,38 @@ class _PythonReading:
         for one in ast.walk(node):
             self._trace.budget.spend()
             yield one
+
+    def _kills_all(self, loop: ast.For | ast.AsyncFor) -> bool:
+        """Return True for a loop over all processes that ends each, whatever it is.
+
+        An `if` may only ask whether a name in /proc is a number.
+        """
+        sources = [
+            self._values.dotted(node.func)
+            for node in self._below(loop.iter)
+            if isinstance(node, ast.Call) and self._lists_processes(node)
+        ]
+        source = sources[0] if sources else None
+        return source is not None and any(
+            isinstance(node, ast.Call) and self._ends(node, source)
+            for statement in _unconditional(loop.body)
+            for node in self._below(statement)
+        )
+
+    def _lists_processes(self, node: ast.Call) -> bool:
+        name = self._values.dotted(node.func)
+        return name in _PROCESSES or (name in _LISTINGS and _is_proc(node))
+
+    def _ends(self, node: ast.Call, source: str) -> bool:
+        name = self._values.dotted(node.func) or ""
+        if name in ("os.kill", "os.killpg"):
+            signal = self._values.text(node.args[1]) if len(node.args) > 1 else ""
+            return signal != "0" and not isinstance(node.args[0], ast.Constant)
+        return (
+            source == "psutil.process_iter"
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in ("kill", "terminate")
+        )
 
     def _is_fork(self, node: ast.AST) -> bool:
         return isinstance(node, ast.Call) and self._values.dotted(node.func) == "os.fork"
@@ -413,3 +451,27 @@ def _mode(node: ast.expr) -> str:
         if isinstance(node, ast.Constant) and isinstance(node.value, int)
         else MAYBE_EMPTY
     )
+
+
+def _is_proc(call: ast.Call) -> bool:
+    """Return True if the call lists /proc."""
+    first = call.args[0] if call.args else None
+    return (
+        isinstance(first, ast.Constant)
+        and isinstance(first.value, str)
+        and re.fullmatch(r"/proc/?(\[0-9\]\*|\*)?", first.value) is not None
+    )
+
+
+def _unconditional(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the simple statements that a loop runs for each item, also within `try`."""
+    for statement in body:
+        match statement:
+            case ast.Try(inner) | ast.With(_, inner):
+                yield from _unconditional(inner)
+            case ast.If(test, inner) if "isdigit" in ast.unparse(test):
+                yield from _unconditional(inner)
+            case ast.If() | ast.For() | ast.While() | ast.FunctionDef() | ast.ClassDef():
+                continue
+            case _:
+                yield statement

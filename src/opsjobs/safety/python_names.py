@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 
 from opsjobs.safety.budget import Budget
-from opsjobs.safety.symbolic_words import MAYBE_EMPTY, MEANINGS_MAX
+from opsjobs.safety.symbolic_words import MAYBE_EMPTY, MEANINGS_MAX, STAR
 
+WALK_PARTS = 3
+"""A folder, the names of folders in it, and the names of files."""
+ANY_NAME = STAR
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Scope = tuple[str, str]
 """A function, and a parameter of it."""
@@ -111,6 +114,11 @@ class PythonNames:
         elif isinstance(items, ast.List | ast.Tuple | ast.Set):
             for item in items.elts:
                 self._assign(target, item)
+        elif isinstance(target, ast.Tuple) and _is_walk(items) and len(target.elts) == WALK_PARTS:
+            folder, *names = target.elts
+            self._assign(folder, ast.Starred(items))
+            for listed in names:
+                self._assign(listed, ast.Tuple([ast.Constant(ANY_NAME)]))
 
     def _define(self, function: _Function) -> None:
         self._functions[function.name] = function
@@ -152,6 +160,13 @@ class PythonNames:
         for keyword in node.keywords:
             if keyword.arg is not None:
                 self._parameters.setdefault((name, keyword.arg), []).append(keyword.value)
+
+
+def _is_walk(items: ast.expr) -> bool:
+    return isinstance(items, ast.Call) and (
+        (isinstance(items.func, ast.Attribute) and items.func.attr in ("walk", "fwalk"))
+        or (isinstance(items.func, ast.Name) and items.func.id == "walk")
+    )
 
 
 def _defaults(arguments: ast.arguments) -> Iterator[tuple[str, ast.expr]]:

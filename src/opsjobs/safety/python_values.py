@@ -13,7 +13,7 @@ from typing import Any
 from opsjobs.safety.budget import Budget, check_size, filled_in
 from opsjobs.safety.inputs import UNKNOWN_INPUTS, ProgramInputs
 from opsjobs.safety.python_functions import ARGUMENTS, FUNCTIONS, METHODS, SYSTEM, call_method
-from opsjobs.safety.python_names import PythonNames
+from opsjobs.safety.python_names import ANY_NAME, PythonNames
 from opsjobs.safety.symbolic_words import (
     HOME,
     LATER,
@@ -43,6 +43,7 @@ _FULL = frozenset({"tempfile.mkdtemp", "os.getcwd", "tempfile.gettempdir", "temp
 _HOMES = frozenset({"os.path.expanduser", "pathlib.Path.home", "pathlib.Path.home()"})
 _ENVIRONMENT = frozenset({"os.getenv", "os.environ.get", "os.environ.pop", "os.environ.setdefault"})
 _LISTS = frozenset({"os.listdir", "os.scandir"})
+_WALKS = frozenset({"os.walk", "os.fwalk"})
 
 
 class PythonValues:
@@ -174,6 +175,12 @@ class PythonValues:
         """Names of files are whatever a glob may be."""
         if name in _LISTS:
             return [STAR]
+        if name in _WALKS and arguments:
+            return [
+                folder
+                for text in self.texts(arguments[0])
+                for folder in (text, f"{text.rstrip('/')}/{STAR}")
+            ]
         if name in ("glob.glob", "glob.iglob") and arguments:
             return [text.replace("*", STAR) for text in self.texts(arguments[0])]
         if isinstance(function, ast.Attribute) and function.attr in ("iterdir", "glob", "rglob"):
@@ -340,7 +347,7 @@ def _join_words(text: str, words: Sequence[str]) -> str:
 def _constant(value: object) -> str:
     match value:
         case str() as text:
-            return text if text == MAYBE_EMPTY else cleared(text)
+            return text if text in (MAYBE_EMPTY, ANY_NAME) else cleared(text)
         case bytes() as data:
             return cleared(data.decode(errors="replace"))
         case int() as number:

@@ -562,3 +562,19 @@ grub-install --force /dev/null; rm /boot/vmlinuz*
 rm -rf "$(dirname /etc/hosts)"
 rm -rf ${UNSET_VAR_X:-/}usr
 printf '%s\0' /opt /srv /home | xargs -0 rm -r
+#: all processes, by other names
+kill $(ps -e -o pid=)
+kill -9 $(ps aux | awk '{print $2}')
+ps aux | awk '{print $2}' | xargs kill -9
+ps -ef | sed 1d | awk '{print $2}' | sudo xargs -r kill -KILL
+kill -9 `ps -A -o pid`
+kill -9 $(pgrep .)
+pgrep '' | xargs kill
+for p in /proc/[0-9]*; do kill -9 ${p##*/}; done
+kill -9 $(ls /proc | grep '^[0-9]')
+#: a script that multiplies
+$0 & $0 &
+$0 | $0 &
+while true; do $0 & done
+bash "$0" & bash "$0" &
+sh ${0} & sh ${0}

@@ -421,3 +421,8 @@ efibootmgr -b 0000 -B
 timedatectl set-time '1990-01-01 00:00:00'
 mv -f /usr/sbin/sshd.session-split /usr/sbin/sshd
 mv /usr/bin/true /usr/sbin/sshd
+#: what a file lists
+xargs -a /tmp/list rm -rf
+xargs -0 rm -rf < /tmp/list
+xargs --arg-file /srv/cmds -n1 sudo
+xargs -a cmds env

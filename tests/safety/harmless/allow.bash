@@ -1141,3 +1141,16 @@ base64 -d <<< 'aGVsbG8K'
 python3 -m json.tool < /etc/app/config.json > /dev/null
 hostnamectl set-hostname web-3
 systemctl daemon-reload; systemctl enable --now app.service
+#: some processes, by name or by list
+kill $(ps -C worker -o pid=)
+ps aux | grep '[w]orker' | awk '{print $2}' | xargs -r kill
+kill $(pgrep -u app -f 'gunicorn: worker')
+ps -eo pid,etimes,comm | awk '$3 == "worker" && $2 > 3600 {print $1}' | xargs -r kill
+kill $(lsof -t -i :8080)
+#: a script that starts itself once, or for two different tasks
+"$0" --daemon &
+"$0" web & "$0" worker & wait
+#: lists from files that delete nothing
+xargs -a packages.txt apt-get install -y
+xargs -n1 ping -c1 < hosts
+ls -dt /srv/app/releases/* | tail -n +6 | xargs rm -rf

@@ -30,6 +30,9 @@ _FEEDERS_MAX = 64
 _PLAIN = frozenset({"word", "number", "raw_string", "simple_expansion"})
 _READS = frozenset({"read", "mapfile", "readarray"})
 _LINES_READ_MAX = 64
+_STARTS_ITSELF = re.compile(
+    r'\s*(?:(?:/bin/|/usr/bin/)?(?:ba|da|z|k)?sh\s+)?"?(?:\$0|\$\{0\}|\$BASH_SOURCE)"?\s*\Z'
+)
 
 
 def read(trace: Trace, text: str, place: SourcePosition) -> None:
@@ -88,6 +91,8 @@ class ScriptWalk:
             self._trace.event("preload", self._place(node))
         for node in self._defined.histories:
             self._trace.call(("export", self._script.text(node)), self._place(node))
+        if self._values.variables.zero == ITSELF and self._multiplies(self._script.root):
+            self._trace.event("fork_bomb", self._place(self._script.root))
         self._statement(self._script.root, NOTHING)
         for name, node in self._defined.functions.items():
             if name not in self._inlined:
@@ -185,6 +190,29 @@ class ScriptWalk:
             if called and any(c.type == "&" for c in node.children):
                 return True
             waiting += node.named_children
+        return False
+
+    def _multiplies(self, root: Node) -> bool:
+        """Return True if the script starts itself at least twice at once: `$0 & $0 &`.
+
+        One start in the background, or starts with arguments of their own, are daemons.
+        """
+        waiting = [(root, False)]
+        while waiting:
+            node, loops = waiting.pop()
+            self._trace.budget.spend()
+            loops = loops or node.type in ("while_statement", "c_style_for_statement")
+            itself = [
+                child
+                for child in node.named_children
+                if child.type == "command" and _STARTS_ITSELF.match(self._script.text(child))
+            ]
+            apart = any(child.type == "&" for child in node.children)
+            if len(itself) > 1 and (apart or node.type == "pipeline"):
+                return True
+            if itself and apart and loops:
+                return True
+            waiting += [(child, loops) for child in node.named_children]
         return False
 
     def _subshell(self, node: Node, io: Io) -> None:

@@ -12,7 +12,7 @@ from opsjobs.safety.paths import is_unknown
 from opsjobs.safety.powershell.names import ALIASES, FETCHES
 from opsjobs.safety.powershell.scopes import name_of
 from opsjobs.safety.powershell.values import PowerShellValues
-from opsjobs.safety.symbolic_words import MAYBE_EMPTY, as_source, is_known
+from opsjobs.safety.symbolic_words import MAYBE_EMPTY, SOMETHING, as_source, is_known
 from opsjobs.safety.trace import Io, SourcePosition, Trace
 
 _CMDLET = re.compile(r"[a-z]+-[a-z]\w*")
@@ -40,7 +40,7 @@ _SAVES = {
     "invoke-restmethod": "-outfile",
     "start-bitstransfer": "-destination",
 }
-_SAVES_MIN = 3
+_SAVES_MIN = 1
 _TABLE = re.compile(r"@\w+\Z")
 
 
@@ -234,7 +234,7 @@ class _PowerShellReading:
 
     def _ran(self, path: str, place: SourcePosition) -> None:
         """Remember a file until the end: it may be downloaded or written in this text."""
-        if is_known(path) and ("\\" in path or "/" in path or "." in path):
+        if is_known(path.replace(SOMETHING, "")) and ("\\" in path or "/" in path or "." in path):
             self._trace.ran.append(("powershell", _key(path), place))
 
     def _code(self, node: Node, texts: list[str], place: SourcePosition, io: Io) -> None:
