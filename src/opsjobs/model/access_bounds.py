@@ -212,8 +212,8 @@ def redact_waiting(
     have all of its labels; of others (`apart`) neither the number nor the reason is shown."""
     if waiting_on is None or "apart" not in waiting_on:
         return waiting_on
-    told = {key: value for key, value in waiting_on.items() if key != "apart"}
+    visible = {key: value for key, value in waiting_on.items() if key != "apart"}
     if waiting_on["apart"] and not everything:
-        told.pop("execution", None)
-        told["reason"] = f"{told['name']} is held or waited for by another execution"
-    return told
+        visible.pop("execution", None)
+        visible["reason"] = f"{visible['name']} is held or waited for by another execution"
+    return visible

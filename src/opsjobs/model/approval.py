@@ -77,8 +77,8 @@ class Requester:
 
     def data(self) -> dict[str, Any]:
         """Return the JSON that is stored with an execution."""
-        said = {"name": self.name, "kind": self.kind, "person": self.person}
-        return {**said, "makers": list(self.makers)} if self.makers else said
+        body = {"name": self.name, "kind": self.kind, "person": self.person}
+        return {**body, "makers": list(self.makers)} if self.makers else body
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +118,13 @@ class Decision:
 
     def data(self) -> dict[str, Any]:
         """Return an item of an approval's `decisions`."""
-        said = {
+        body = {
             "by": self.by,
             "approve": self.approve,
             "reason": self.reason,
             "at": moment(self.at),
         }
-        return {**said, "overridden": True} if self.overridden else said
+        return {**body, "overridden": True} if self.overridden else body
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,15 +221,15 @@ class Approval:
 
     def _for_others(self, principal: Principal) -> str:
         who = " or ".join([*(f"the role {role}" for role in self.roles), *self.users])
-        said = f"This is for {who} to decide, and {principal.name} is none of them."
+        detail = f"This is for {who} to decide, and {principal.name} is none of them."
         if set(principal.roles) & set(self.roles):
-            return f"{said} A role within a scope counts only for executions inside of it."
+            return f"{detail} A role within a scope counts only for executions inside of it."
         if {principal.name, principal.person} & set(self.users):
             return (
-                f"{said} Users are people: an API key counts as one only if this person has made "
+                f"{detail} Users are people: an API key counts as one only if this person has made "
                 "it, a service not by its name. Log in."
             )
-        return said
+        return detail
 
 
 def _why_same(principal: Principal, other: Requester, did: str) -> str:
@@ -242,9 +242,10 @@ def _why_same(principal: Principal, other: Requester, did: str) -> str:
         tuple(other.makers),
     )
     if unknown := next((who.name for who in (principal, asked) if who.is_anybody), None):
-        way = "make it again with `person` (--person), or log in as a user"
+        advice = "make it again with `person` (--person), or log in as a user"
         return (
-            f"Whose the API key {unknown} is, is not known, so that both may be one person: {way}."
+            f"Whose the API key {unknown} is, is not known, "
+            f"so that both may be one person: {advice}."
         )
     if other.name != principal.name:
         return (

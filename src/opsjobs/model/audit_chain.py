@@ -307,24 +307,24 @@ def went_back(seen: ChainLink, head: ChainLink) -> ChainBreak | None:
 
 
 def _changed(row: Mapping[str, Any]) -> ChainBreak:
-    said = (
+    detail = (
         f"Row {row['seal']} ({row['action']} by {row['actor']}) is not what was sealed: it, or the "
         "one before, was changed."
     )
-    return ChainBreak(row["seal"], "changed", said)
+    return ChainBreak(row["seal"], "changed", detail)
 
 
 def _bare(row: Mapping[str, Any]) -> ChainBreak:
-    said = (
+    detail = (
         f"Row {row['seal']} ({row['action']} by {row['actor']}) is signed by no key: it was not "
         "sealed by opsjobs."
     )
-    return ChainBreak(row["seal"], "unsigned", said)
+    return ChainBreak(row["seal"], "unsigned", detail)
 
 
 def _forged(row: Mapping[str, Any]) -> ChainBreak:
-    said = (
+    detail = (
         f"Row {row['seal']} says {row['action']}, but opsjobs did not write it: it was inserted by "
         "hand."
     )
-    return ChainBreak(row["seal"], "forged", said)
+    return ChainBreak(row["seal"], "forged", detail)

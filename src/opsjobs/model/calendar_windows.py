@@ -424,14 +424,14 @@ class _Yearly:
                 start, after = _on(year, begin), _on(year + (end < begin), end, past=True)
                 if after < first or start > last:
                     continue
-                told = (
+                words = (
                     f"{self.label}every year "
                     f"{_month_day(begin)}{f' to {_month_day(end)}' if end != begin else ''}"
                 )
                 for one, other in stretches(
                     datetime.combine(start, time()), datetime.combine(after, time()), zone
                 ):
-                    yield Span(one, other, told)
+                    yield Span(one, other, words)
 
 
 def _on(year: int, month_day: tuple[int, int], *, past: bool = False) -> date:

@@ -491,5 +491,5 @@ def _look_up(values: Mapping[str, Any], name: tuple[str, ...]) -> Any:
 
 
 def _shorten(value: Any) -> str:
-    said = repr(value)
-    return said if len(said) <= 80 else f"{said[:80]}…"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"

@@ -106,7 +106,7 @@ class Week:
         }
 
     def _summarize(self, busy: list[dict[str, Any]]) -> str:
-        told = (
+        words = (
             f"{_pluralize(self.firings, 'firing')} of {_pluralize(self.schedules, 'schedule')} in "
             "the coming week"
         )
@@ -116,32 +116,32 @@ class Week:
                 f"{_pluralize(busy[0]['firings'], 'firing')}, at most {busy[0]['peak']} in one "
                 "minute"
             )
-            told += f"; the busiest hour begins at {hour:%Y-%m-%d %H:%M} UTC: {most}"
+            words += f"; the busiest hour begins at {hour:%Y-%m-%d %H:%M} UTC: {most}"
         if self.closed:
-            told += (
+            words += (
                 f"; {_pluralize(self.closed, 'moment')} will be passed over, closed by calendars"
             )
-        return told
+        return words
 
     def _left_out(self) -> list[str]:
-        told = []
+        notes = []
         if self.not_looked_at:
-            told.append(
+            notes.append(
                 f"not looked at: {_pluralize(self.not_looked_at, 'schedule')}, for there are more "
                 "than are counted at once"
             )
         if self.cut:
             named = ", ".join(self.cut[:NAMED_MAX]) + (" …" if len(self.cut) > NAMED_MAX else "")
-            told.append(
+            notes.append(
                 f"not counted to the end of the week: {named}, with more moments than are counted "
                 "of one schedule"
             )
         if self.closed > len(self.collisions):
-            told.append(
+            notes.append(
                 f"not listed: {_pluralize(self.closed - len(self.collisions), 'moment')} more that "
                 "calendars close"
             )
-        return told
+        return notes
 
 
 def _pluralize(number: int, noun: str) -> str:

@@ -80,14 +80,14 @@ def _no_constant(name: str) -> Any:
 
 def fitting(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the first values that fit into the limit, cleaned for a jsonb column."""
-    kept: dict[str, Any] = {}
+    valid: dict[str, Any] = {}
     room = OUTPUTS_BYTES_MAX
     for name, value in values.items():
         clean = _clean({name: value})
         if (room := room - len(json.dumps(clean))) < 0:
             break
-        kept |= clean
-    return kept
+        valid |= clean
+    return valid
 
 
 def _clean(value: Any, depth: int = 0) -> Any:

@@ -85,5 +85,5 @@ def frozen(retry: Mapping[str, Any], *, attempts: int, factor: float) -> dict[st
     """Return a policy as it is stored with an execution.
 
     It has at most `attempts` attempts, and the service's factor if it names none."""
-    kept = {**retry, "max_attempts": min(retry["max_attempts"], attempts)}
-    return {**kept, "factor": factor} if retry["factor"] is None else kept
+    capped = {**retry, "max_attempts": min(retry["max_attempts"], attempts)}
+    return {**capped, "factor": factor} if retry["factor"] is None else capped

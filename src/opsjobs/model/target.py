@@ -347,10 +347,10 @@ def _circle(name: str, held: Mapping[str, Sequence[str]]) -> list[str] | None:
         here = waiting.pop()
         for group in held.get(here, ()):
             if group == name:
-                way = [here]
-                while way[0] != name:
-                    way.insert(0, before[way[0]])
-                return [*way, name]
+                path = [here]
+                while path[0] != name:
+                    path.insert(0, before[path[0]])
+                return [*path, name]
             if group not in before:
                 before[group] = here
                 waiting.append(group)

@@ -32,8 +32,10 @@ def pin(way: Sequence[Hop]) -> bytes:
     of commands. It does not cover the name (a run keeps the one of its launch), groups, zone,
     slots, durability, and secrets, which are rotated."""
     machine, *jumps = way
-    said = [_hop(machine), dict(machine.target.labels), [_hop(jump) for jump in jumps]]
-    return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=True).encode()).digest()
+    described = [_hop(machine), dict(machine.target.labels), [_hop(jump) for jump in jumps]]
+    return hashlib.sha256(
+        json.dumps(described, sort_keys=True, ensure_ascii=True).encode()
+    ).digest()
 
 
 def way_of(endpoint: Endpoint) -> list[Hop]:

@@ -116,11 +116,11 @@ def jumps_first(entries: Sequence[Mapping[str, Any]]) -> Iterator[int]:
     by_name = {entry.get("name"): position for position, entry in enumerate(entries)}
     done: set[int] = set()
     for position in range(len(entries)):
-        way: list[int] = []
+        path: list[int] = []
         here: int | None = position
         while here is not None and here not in done:
             done.add(here)
-            way.append(here)
+            path.append(here)
             jump = entries[here].get("jump")
             here = by_name.get(jump) if isinstance(jump, str) else None
-        yield from reversed(way)
+        yield from reversed(path)

@@ -78,8 +78,8 @@ def check(claims: Claims, rules: ClaimRules, now: float) -> None:
     if rules.audiences and not set(_audiences(claims)) & set(rules.audiences):
         raise rejected("is meant for another audience (aud)")
     for claim in _USES:
-        told = claims.get(claim)
-        if told is not None and not (isinstance(told, str) and told.lower() in _ACCESS):
+        value = claims.get(claim)
+        if value is not None and not (isinstance(value, str) and value.lower() in _ACCESS):
             raise rejected(f"is not for access, but for something else ({claim})")
 
 
@@ -125,8 +125,8 @@ def _seconds(claims: Claims, name: str) -> float | None:
 
 
 def _audiences(claims: Claims) -> list[str]:
-    told = claims.get("aud")
-    listed = [told] if isinstance(told, str) else told
+    audience = claims.get("aud")
+    listed = [audience] if isinstance(audience, str) else audience
     if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
         raise rejected("has no valid audience (aud)")
     return listed
@@ -195,10 +195,10 @@ def _scope(claims: Claims) -> Scope:
 
 
 def _grants(claims: Claims) -> tuple[Grant, ...]:
-    told = claims.get("opsjobs_grants", [])
+    grants = claims.get("opsjobs_grants", [])
     try:
         drafts = [
-            GrantDraft.model_validate(one) for one in (told if _is_short_list(told) else [None])
+            GrantDraft.model_validate(one) for one in (grants if _is_short_list(grants) else [None])
         ]
     except ValidationError:
         raise rejected("has grants that cannot be read (opsjobs_grants)") from None

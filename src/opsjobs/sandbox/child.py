@@ -54,11 +54,11 @@ def _answer(body: bytes, answers: BinaryIO) -> bool:
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS_MAX)
     try:
         stays = not _is_large()
-        said = protocol.encode_answer(_findings(body), leaves=not stays)
+        answer = protocol.encode_answer(_findings(body), leaves=not stays)
     except MemoryError:
-        stays, said = False, protocol.encode_failure("memory")
+        stays, answer = False, protocol.encode_failure("memory")
     signal.setitimer(signal.ITIMER_PROF, 0)
-    answers.write(protocol.framed(said))
+    answers.write(protocol.framed(answer))
     answers.flush()
     return stays
 

@@ -54,16 +54,19 @@ def encode_question(asked: SafetyQuestion, *, too_large: bool) -> bytes:
 
 def decode_question(body: bytes) -> tuple[SafetyQuestion, bool]:
     """Return the question, and whether it is too large to be read."""
-    said: Mapping[str, Any] = json.loads(body)
+    message: Mapping[str, Any] = json.loads(body)
     context = Context(
-        frozenset(said["labels"]), said["share_of_targets"], said["targets"], said["become"]
+        frozenset(message["labels"]),
+        message["share_of_targets"],
+        message["targets"],
+        message["become"],
     )
-    arguments = None if said["arguments"] is None else tuple(said["arguments"])
-    variables = tuple((name, value) for name, value in said["variables"])
+    arguments = None if message["arguments"] is None else tuple(message["arguments"])
+    variables = tuple((name, value) for name, value in message["variables"])
     question = SafetyQuestion(
-        said["interpreter"], said["text"], context, arguments, variables, said["unknown"]
+        message["interpreter"], message["text"], context, arguments, variables, message["unknown"]
     )
-    return question, bool(said["too_large"])
+    return question, bool(message["too_large"])
 
 
 def encode_answer(findings: Sequence[Finding], *, leaves: bool) -> bytes:
@@ -83,13 +86,13 @@ def encode_failure(reason: str) -> bytes:
 def decode_answer(body: bytes) -> tuple[tuple[Finding, ...] | str, bool]:
     """Return the findings or the failure, and whether the process ends. Raises Malformed."""
     try:
-        said: Mapping[str, Any] = json.loads(body)
-        if (failed := said.get("failed")) is not None:
+        message: Mapping[str, Any] = json.loads(body)
+        if (failed := message.get("failed")) is not None:
             return str(failed), True
         found = tuple(
             Finding(rule, SafetyVerdict(severity), reason, excerpt, unknown=bool(unknown))
-            for rule, severity, reason, excerpt, unknown in said["findings"]
+            for rule, severity, reason, excerpt, unknown in message["findings"]
         )
-        return found, bool(said["leaves"])
+        return found, bool(message["leaves"])
     except (ValueError, KeyError, TypeError) as wrong:
         raise Malformed(f"no answer: {wrong!r}") from None
