@@ -2,7 +2,7 @@
 .PHONY: help demo test check format bench scale chaos fuzz clean audit sbom
 
 PYTHON := .venv/bin/python
-# More for pytest: make test ARGS="tests/unit -x". Four at a time: CI has two cores, and a test waits for half of its time.
+# More for pytest: make test ARGS="tests/model -x". Four at a time: CI has two cores, and a test waits for half of its time.
 # Bytecode is kept whatever the environment says: some hundred processes of ours are started, and each compiled them all anew.
 ARGS ?=
 

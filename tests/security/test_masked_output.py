@@ -1,6 +1,6 @@
 """Point 11: what a command prints of the secrets of its run is masked before it is stored, whoever stores it, and wherever it goes.
 
-The spellings and the cuts are in tests/unit/test_masking.py; here is the way from the machine to the record.
+The spellings and the cuts are in tests/model/test_masking.py; here is the way from the machine to the record.
 """
 
 from __future__ import annotations
