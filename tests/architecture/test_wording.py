@@ -23,8 +23,6 @@ LONG_LINES_LEFT = (
     "src/opsjobs/composition/",
     "src/opsjobs/engine/",
     "src/opsjobs/failpoints.py",
-    "src/opsjobs/identity/",
-    "src/opsjobs/integrations/",
     "src/opsjobs/model/",
     "src/opsjobs/safety/",
     "src/opsjobs/sandbox/",
@@ -32,7 +30,6 @@ LONG_LINES_LEFT = (
     "src/opsjobs/standalone/",
     "src/opsjobs/store/",
     "src/opsjobs/telemetry.py",
-    "src/opsjobs/wakeup/",
 )
 IMPORT_DEPTH_MAX = 26
 

@@ -15,8 +15,8 @@ from opsjobs.identity.verification_keys import (
     REFETCH_SECONDS,
     PublishedKeys,
 )
-from opsjobs.integrations.issuer import DiscoveredIssuer, PinnedIssuer
 from opsjobs.integrations.json_client import BYTES_MAX, JsonClient
+from opsjobs.integrations.token_issuers import DiscoveredIssuer, PinnedIssuer
 from opsjobs.model.errors import Unauthorised, Unavailable
 from opsjobs.model.jwt_algorithms import BY_KEY_PAIR
 from opsjobs.model.token_claims import ClaimRules

@@ -28,7 +28,7 @@ from opsjobs.engine.launching.safety_service import SafetyService
 from opsjobs.engine.loop import Loop
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
 from opsjobs.integrations.parameter_choices import Choices
-from opsjobs.integrations.secrets.options import VaultOptions
+from opsjobs.integrations.secrets.requests import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.integrations.targets import Targets
 from opsjobs.model.addresses import AddressPolicy, Network

@@ -12,9 +12,8 @@ from opsjobs.identity.passwords import Passwords
 from opsjobs.identity.platform_tokens import IntrospectedTokens, Platform, SignedTokens
 from opsjobs.identity.service_tokens import ServiceTokens
 from opsjobs.identity.verification_keys import PublishedKeys, SharedSecret, VerificationKeys
-from opsjobs.integrations.auth_service import AuthService
-from opsjobs.integrations.issuer import DiscoveredIssuer, PinnedIssuer
 from opsjobs.integrations.json_client import JsonClient
+from opsjobs.integrations.token_issuers import AuthService, DiscoveredIssuer, PinnedIssuer
 from opsjobs.model.token_claims import ClaimRules
 from opsjobs.settings import IdentitySettings, Settings
 from opsjobs.store.identities import IdentityStore, LockoutPolicy

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from opsjobs.clock import Clock
 from opsjobs.identity.jws import TOKEN_BYTES_MAX, UnverifiedToken
 from opsjobs.identity.verification_keys import VerificationKeys
-from opsjobs.integrations.auth_service import AuthService
 from opsjobs.integrations.json_client import ServiceUnavailable
+from opsjobs.integrations.token_issuers import AuthService
 from opsjobs.model.access import Principal
 from opsjobs.model.errors import Unavailable
 from opsjobs.model.jwt_algorithms import BY_KEY_PAIR, SHARED

@@ -56,7 +56,7 @@ class JsonClient:
 
     async def _ask(self, method: str, url: str, body: dict[str, Any] | None) -> Any:
         try:
-            # The client's own timeout is one for each step: an answer that drips would go on for ever.
+            # The client's own timeout is one for each step: an answer that drips would never end.
             async with (
                 asyncio.timeout(self._seconds),
                 self._connected().stream(method, url, json=body) as answer,

@@ -73,7 +73,8 @@ class Choices:
             ValueError,
             _Unfit,
         ) as wrong:
-            detail = f"the allowed values of {name} cannot be had from {url}: {str(wrong) or type(wrong).__name__}"
+            reason = str(wrong) or type(wrong).__name__
+            detail = f"the allowed values of {name} cannot be had from {url}: {reason}"
             raise Invalid(
                 "no_choices",
                 detail,
@@ -88,7 +89,8 @@ class Choices:
         parts = urlsplit(url)
         host, port = str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)
         address = await self._address(host, port)
-        # To the address that was judged, whatever the name says a moment later; the certificate is still the name's.
+        # To the address that was checked, whatever the name resolves to a moment later; the
+        # certificate is still the name's.
         shown = f"[{address}]" if ":" in address else address
         there = parts._replace(netloc=f"{shown}:{port}").geturl()
         async with (
@@ -107,9 +109,11 @@ class Choices:
             return body
 
     async def _address(self, host: str, port: int) -> str:
-        # One answer to a name that does not resolve and to one that leads inside: neither tells what a name of ours stands for.
+        # The same answer for a name that does not resolve and for one that leads inside: neither
+        # reveals what an internal name stands for.
         unfit = _Unfit(
-            f"{host} has no public address; list its network in OPSJOBS_CHOICES_ALLOW if it is meant"
+            f"{host} has no public address; "
+            "list its network in OPSJOBS_CHOICES_ALLOW if it is meant"
         )
         try:
             found = await asyncio.get_running_loop().getaddrinfo(

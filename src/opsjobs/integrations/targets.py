@@ -18,8 +18,9 @@ class Targets(Protocol):
     async def resolve(self, selection: SelectionDraft, sight: Reach | None = None) -> list[Target]:
         """Return the selected targets, each once: by ids, then groups, then selector.
 
-        Raises Invalid("unknown_target") with a pointer to each entry of `ids` or `groups` that names nothing, or a target out
-        of sight (None: all are seen); Forbidden where groups or the selector find nothing and not all is in sight.
+        Raises Invalid("unknown_target") with a pointer to each entry of `ids` or `groups` that
+        names nothing, or a target out of sight (None: all are seen); Forbidden if groups or the
+        selector find nothing and not all is in sight.
         """
 
     async def endpoints(self, target_ids: Sequence[str]) -> dict[str, Endpoint]:
@@ -29,7 +30,7 @@ class Targets(Protocol):
         """Return the number of all targets."""
 
     async def get_many(self, target_ids: Sequence[str]) -> dict[str, Target]:
-        """These targets as they are now, by id; unknown ids are left out."""
+        """Return these targets as they are now, by id; leave out unknown ids."""
 
 
 async def load_jump_hosts(inventory: Targets, targets: Sequence[Target]) -> list[Target]:

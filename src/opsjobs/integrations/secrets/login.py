@@ -99,7 +99,8 @@ class VaultLogin:
         if options.token is not None:
             return await self._by_token(options.token)
         raise SecretUnavailable(
-            "we have nothing to log in with: set OPSJOBS_VAULT_TOKEN, or OPSJOBS_VAULT_ROLE_ID and OPSJOBS_VAULT_SECRET_ID"
+            "we have nothing to log in with: set OPSJOBS_VAULT_TOKEN, "
+            "or OPSJOBS_VAULT_ROLE_ID and OPSJOBS_VAULT_SECRET_ID"
         )
 
     async def _by_role(self, role_id: Secret, secret_id: Secret | None) -> VaultToken:
@@ -115,8 +116,9 @@ class VaultLogin:
             )
         except VaultRefused as refused:
             raise SecretUnavailable(
-                f"it refuses the login of our AppRole at auth/{mount} ({refused.status}): check OPSJOBS_VAULT_ROLE_ID and "
-                f"OPSJOBS_VAULT_SECRET_ID, and whether the secret id has ended"
+                f"it refuses the login of our AppRole at auth/{mount} ({refused.status}): "
+                "check OPSJOBS_VAULT_ROLE_ID and OPSJOBS_VAULT_SECRET_ID, "
+                "and whether the secret id has ended"
             ) from None
         return self._parse_token(answer)
 
@@ -125,7 +127,8 @@ class VaultLogin:
             answer = await self._wire.ask(VaultRequest("GET", "auth/token/lookup-self", value))
         except VaultRefused as refused:
             raise SecretUnavailable(
-                f"it does not take our token ({refused.status}): put a good one into OPSJOBS_VAULT_TOKEN"
+                f"it does not take our token ({refused.status}): "
+                "put a good one into OPSJOBS_VAULT_TOKEN"
             ) from None
         told = _part(answer, "data")
         return self._token(value, told.get("ttl"), renewable=told.get("renewable") is True)

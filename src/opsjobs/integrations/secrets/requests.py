@@ -1,4 +1,4 @@
-"""One request to Vault: limits, retries, and messages for refusals."""
+"""One request to Vault: its options and limits, retries, and messages for refusals."""
 
 from __future__ import annotations
 
@@ -7,24 +7,42 @@ import json
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx2
 import stamina
 
-from opsjobs.integrations.secrets.options import (
-    ANSWER_BYTES_MAX,
-    ATTEMPTS,
-    CONNECTIONS_MAX,
-    RETRY_SECONDS_MAX,
-    VaultOptions,
-)
 from opsjobs.model.secret import Secret
 
-# Of the statuses below 500: too many requests (or a standby that will not serve), and a node that lags behind.
+ANSWER_BYTES_MAX = 1 << 20
+CONNECTIONS_MAX = 16
+ATTEMPTS = 3
+RETRY_SECONDS_MAX = 2.0
+"""The longest pause between two attempts, whatever `Retry-After` asks for."""
+KEPT_MAX = 1_000
+"""Secrets in memory at a time."""
+# Of the statuses below 500: too many requests (or a standby that will not serve), and a node that
+# lags behind.
 _AGAIN = {412, 429, 472, 473}
 _ERROR_CHARACTERS_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class VaultOptions:
+    """A Vault or OpenBao, with a token or the role id and secret id of an AppRole."""
+
+    url: str
+    token: Secret | None = None
+    role_id: Secret | None = None
+    secret_id: Secret | None = None
+    approle_mount: str = "approle"
+    namespace: str | None = None
+    ca_file: Path | None = None
+    timeout_seconds: float = 5.0
+    keep_seconds: float = 60.0
+    """The time that a secret may stay in this process's memory; 0 = for one session."""
 
 
 class SecretUnavailable(Exception):
@@ -149,7 +167,8 @@ def _client(options: VaultOptions) -> httpx2.AsyncClient:
     limits = httpx2.Limits(
         max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX
     )
-    # No redirect is followed: a token goes to the address of the settings and nowhere else. No proxy of the environment.
+    # No redirect is followed: a token goes to the address of the settings and nowhere else. No
+    # proxy of the environment.
     return httpx2.AsyncClient(
         verify=context,
         timeout=options.timeout_seconds,
@@ -183,14 +202,16 @@ def _parse_answer(
     if 200 <= status < 300:
         if body is None:
             raise SecretUnavailable(
-                f"it answers {status} with something that is not its JSON: does OPSJOBS_VAULT_URL name a Vault?"
+                f"it answers {status} with something that is not its JSON: "
+                "does OPSJOBS_VAULT_URL name a Vault?"
             )
         return body
     said = _error_text(body, request)
     if 300 <= status < 400:
         host = urlsplit(headers.get("location", "")).hostname or "another node"
         raise SecretUnavailable(
-            f"it is a standby that sends us on to {host}: OPSJOBS_VAULT_URL must name the active node, or what leads to it"
+            f"it is a standby that sends us on to {host}: "
+            "OPSJOBS_VAULT_URL must name the active node, or what leads to it"
         )
     if "sealed" in said.lower():
         raise SecretUnavailable("it is sealed. Unseal it (`vault operator unseal`)")

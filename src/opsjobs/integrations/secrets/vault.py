@@ -8,10 +8,11 @@ from typing import Any
 
 from opsjobs.clock import Clock, SystemClock
 from opsjobs.integrations.secrets.login import VaultLogin
-from opsjobs.integrations.secrets.options import KEPT_MAX, VaultOptions
 from opsjobs.integrations.secrets.requests import (
+    KEPT_MAX,
     SecretUnavailable,
     VaultHttp,
+    VaultOptions,
     VaultRefused,
     VaultRequest,
 )
@@ -108,8 +109,11 @@ class VaultServer:
             (told.get("data"), told.get("metadata")) if isinstance(told, dict) else (None, None)
         )
         if not isinstance(kept, dict) or not isinstance(metadata, dict):
-            words = f"what it answers is not of a KV engine of version 2: is {source.mount} one (`vault secrets list -detailed`)?"
-            raise self._not_had(source.where, words)
+            reason = (
+                f"what it answers is not of a KV engine of version 2: is {source.mount} one "
+                "(`vault secrets list -detailed`)?"
+            )
+            raise self._not_had(source.where, reason)
         return _parse_secret(kept, metadata)
 
     async def _ask(
@@ -143,18 +147,25 @@ def _parse_secret(kept: Mapping[str, Any], metadata: Mapping[str, Any]) -> Vault
 
 def _why_not_read(source: VaultSource, refused: VaultRefused) -> str:
     if refused.status == 403:
-        return f"our token may not read it: its policy needs `read` on {source.mount}/data/{source.path}"
+        path = f"{source.mount}/data/{source.path}"
+        return f"our token may not read it: its policy needs `read` on {path}"
     if refused.status != 404:
         return str(refused)
     data = refused.body.get("data")
     metadata = data.get("metadata") if isinstance(data, dict) else None
     if not isinstance(metadata, dict):
-        return f"there is nothing; check the mount ({source.mount}), the path ({source.path}) and the namespace"
+        return (
+            f"there is nothing; check the mount ({source.mount}), the path ({source.path}) "
+            "and the namespace"
+        )
     version = metadata.get("version")
     if metadata.get("destroyed") is True:
         return f"version {version} was destroyed: write the secret anew, or name another version"
     if metadata.get("deletion_time"):
-        return f"version {version} was deleted at {metadata['deletion_time']}: undelete it, or write the secret anew"
+        return (
+            f"version {version} was deleted at {metadata['deletion_time']}: "
+            "undelete it, or write the secret anew"
+        )
     return "there is nothing in it"
 
 
@@ -167,4 +178,5 @@ def _why_not_signed(source: VaultSshSource, refused: VaultRefused) -> str:
         return (
             f"{refused}: set `allow_user_key_ids` on the role, or `key_id` of the source to false"
         )
-    return f"{refused}: compare the principals and the validity with what the role {source.role} allows"
+    limits = f"what the role {source.role} allows"
+    return f"{refused}: compare the principals and the validity with {limits}"

@@ -19,8 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from kit.vault_server import Role, SshRole, VaultKit, vault_kit
 from opsjobs.clock import TurnedClock
-from opsjobs.integrations.secrets.options import ANSWER_BYTES_MAX, VaultOptions
-from opsjobs.integrations.secrets.requests import SecretUnavailable
+from opsjobs.integrations.secrets.requests import ANSWER_BYTES_MAX, SecretUnavailable, VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.secret import Secret, VaultSource, VaultSshSource
 

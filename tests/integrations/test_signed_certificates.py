@@ -18,7 +18,7 @@ from kit.sshd import Sshd, needs_sshd, sshd
 from kit.vault_server import SshRole, VaultKit, vault_kit
 from opsjobs.clock import Clock, SystemClock, TurnedClock
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
-from opsjobs.integrations.secrets.options import VaultOptions
+from opsjobs.integrations.secrets.requests import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.execution import ErrorCode
 from opsjobs.model.secret import (

@@ -17,7 +17,7 @@ from opsjobs.clock import SystemClock
 from opsjobs.composition import build
 from opsjobs.engine.run_credentials import fetch_become_password, resolve_become
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
-from opsjobs.integrations.secrets.options import VaultOptions
+from opsjobs.integrations.secrets.requests import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.action_base import FrozenBecome
 from opsjobs.model.credential import CredentialDraft

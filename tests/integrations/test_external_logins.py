@@ -16,7 +16,7 @@ from kit.sshd import needs_sshd, sshd
 from kit.vault_server import VaultKit, vault_kit
 from opsjobs.clock import SystemClock
 from opsjobs.engine.runs.run_secrets import ExternalSecrets
-from opsjobs.integrations.secrets.options import VaultOptions
+from opsjobs.integrations.secrets.requests import VaultOptions
 from opsjobs.integrations.secrets.vault import VaultServer
 from opsjobs.model.credential import CredentialDraft
 from opsjobs.model.execution import ExecutionStatus
