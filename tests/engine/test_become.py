@@ -1,4 +1,4 @@
-"""As another user: the credential is fixed at launch and opened just in time, and nothing ever runs as somebody else than asked."""
+"""Become another user: the credential is pinned at launch and opened just in time."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def failed(on: Harness, execution: Execution) -> tuple[str, str, str]:
     return row["status"], row["error_code"], row["error_message"]
 
 
-async def test_a_command_runs_as_whom_it_asks_for_with_the_password_of_its_credential(
+async def test_a_command_becomes_its_user_with_the_password_of_its_credential(
     database: Database,
 ) -> None:
     async with harness(database) as on, on.worker():
@@ -75,7 +75,7 @@ async def test_a_command_runs_as_whom_it_asks_for_with_the_password_of_its_crede
     assert CANARY not in str(spec)
 
 
-async def test_nobody_ever_sees_the_password(database: Database) -> None:
+async def test_the_become_password_is_redacted_everywhere(database: Database) -> None:
     async with harness(database) as on, on.worker():
         on.machine("web-1").reply([RemoteExit(3)])
         await credential(on)
@@ -96,7 +96,7 @@ async def test_nobody_ever_sees_the_password(database: Database) -> None:
         ("login-key", "not_a_password", "/actions/1/become/credential"),
     ],
 )
-async def test_a_credential_that_cannot_be_used_is_refused_at_launch(
+async def test_an_unusable_become_credential_is_refused_at_launch(
     database: Database, name: str, code: str, pointer: str
 ) -> None:
     async with harness(database) as on:
@@ -107,7 +107,7 @@ async def test_a_credential_that_cannot_be_used_is_refused_at_launch(
     assert (refused.value.code, refused.value.errors[0].pointer) == (code, pointer)
 
 
-async def test_a_credential_of_another_name_after_the_launch_is_still_the_one(
+async def test_a_credential_renamed_after_the_launch_is_still_used(
     database: Database,
 ) -> None:
     async with harness(database) as on:
@@ -128,7 +128,7 @@ async def test_a_credential_of_another_name_after_the_launch_is_still_the_one(
     assert becomes(web) == [Become("root", "sudo", Secret("rotated"))]
 
 
-async def test_a_credential_that_is_gone_meanwhile_is_missing_and_nothing_starts(
+async def test_a_credential_deleted_after_the_launch_is_missing_and_nothing_starts(
     database: Database,
 ) -> None:
     async with harness(database) as on:
@@ -143,7 +143,7 @@ async def test_a_credential_that_is_gone_meanwhile_is_missing_and_nothing_starts
     assert web.starts == []
 
 
-async def test_a_command_under_way_whose_credential_is_gone_is_lost_and_not_begun_again(
+async def test_a_running_command_whose_credential_was_deleted_is_lost_and_not_repeated(
     database: Database,
 ) -> None:
     async with harness(database) as on, on.worker("worker-1"):
@@ -162,7 +162,7 @@ async def test_a_command_under_way_whose_credential_is_gone_is_lost_and_not_begu
     assert len(web.starts) == 1
 
 
-async def test_a_dead_workers_command_is_followed_as_the_same_user(database: Database) -> None:
+async def test_after_a_takeover_a_command_is_followed_as_the_same_user(database: Database) -> None:
     async with harness(database) as on, on.worker("worker-1"):
         gate = Gate(asyncio.Event())
         web = on.machine("web-1").reply([gate, RemoteExit(0)])
@@ -181,7 +181,7 @@ async def test_a_dead_workers_command_is_followed_as_the_same_user(database: Dat
     assert becomes(web) == [Become("root", "sudo", Secret(CANARY))]
 
 
-async def test_a_machine_that_refuses_to_become_is_told_with_its_words(database: Database) -> None:
+async def test_the_message_of_a_machine_that_refuses_become_is_reported(database: Database) -> None:
     async with harness(database) as on, on.worker():
         web = on.machine("web-1")
         web.refuse_start(
@@ -195,7 +195,7 @@ async def test_a_machine_that_refuses_to_become_is_told_with_its_words(database:
         assert web.starts == []
 
 
-async def test_a_machine_that_keeps_no_durable_runs_never_runs_it_without_become(
+async def test_a_machine_without_durable_runs_never_runs_it_without_become(
     database: Database,
 ) -> None:
     async with harness(database) as on, on.worker():
@@ -217,7 +217,7 @@ async def test_a_platform_without_durable_runs_never_runs_it_without_become(
     assert web.starts == []
 
 
-async def test_after_a_direct_command_it_is_not_run_without_become_either(
+async def test_a_command_is_not_run_without_become_after_a_direct_one(
     database: Database,
 ) -> None:
     async with harness(database) as on, on.worker():
@@ -229,7 +229,7 @@ async def test_after_a_direct_command_it_is_not_run_without_become_either(
     assert [start.command for start in web.starts] == ["plain"]
 
 
-async def test_where_the_target_says_durable_off_it_is_not_run_without_become(
+async def test_a_target_with_durable_off_never_runs_it_without_become(
     database: Database,
 ) -> None:
     async with harness(database) as on, on.worker():
@@ -241,7 +241,7 @@ async def test_where_the_target_says_durable_off_it_is_not_run_without_become(
     assert web.starts == []
 
 
-async def test_a_password_that_was_changed_while_the_command_runs_is_not_tried_again_and_again(
+async def test_a_changed_become_password_is_not_tried_again_and_again(
     database: Database,
 ) -> None:
     async with harness(database) as on, on.worker():
@@ -259,7 +259,7 @@ async def test_a_password_that_was_changed_while_the_command_runs_is_not_tried_a
     assert "incorrect password" in message
 
 
-async def test_a_password_that_is_elsewhere_is_got_for_each_attempt_and_never_seen(
+async def test_an_external_become_password_is_fetched_for_each_attempt_and_redacted(
     database: Database,
 ) -> None:
     asked: list[tuple[str, str]] = []
@@ -289,7 +289,7 @@ async def test_a_password_that_is_elsewhere_is_got_for_each_attempt_and_never_se
     assert CANARY.encode().hex() not in str(rows)
 
 
-async def test_a_password_that_cannot_be_had_is_missing_with_its_words_and_nothing_starts(
+async def test_an_external_become_password_that_cannot_be_fetched_starts_nothing(
     database: Database,
 ) -> None:
     async def fetch(found: Credential, purpose: str) -> Credential:
@@ -308,7 +308,7 @@ async def test_a_password_that_cannot_be_had_is_missing_with_its_words_and_nothi
     assert web.starts == []
 
 
-async def test_a_vault_that_is_away_can_be_waited_out_by_a_job_that_says_so(
+async def test_a_retry_policy_can_wait_out_an_unavailable_vault(
     database: Database,
 ) -> None:
     asked: list[str] = []

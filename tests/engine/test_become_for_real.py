@@ -1,4 +1,4 @@
-"""As another user from launch to cleaning: the ledger, the vault, a worker, OpenSSH and sudo, all of them real."""
+"""Become another user end to end: ledger, vault, worker, OpenSSH and sudo are real."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _reached(on: Harness, where: Endpoint) -> object:
     return endpoints
 
 
-async def test_commands_of_several_users_in_one_run_and_nothing_left_a_day_later(
+async def test_commands_of_several_users_run_and_are_cleaned_up_a_day_later(
     database: Database, server: Sshd
 ) -> None:
     async with house(database, server) as at, at.on.worker(sessions=at.sessions):
@@ -112,7 +112,7 @@ async def test_commands_of_several_users_in_one_run_and_nothing_left_a_day_later
         assert (at.files(at.deploy), at.files(at.ben)) == ([], [])
 
 
-async def test_a_dead_workers_command_is_followed_to_its_end_as_the_same_user(
+async def test_after_a_takeover_a_real_command_is_followed_as_the_same_user(
     database: Database, server: Sshd, tmp_path: Path
 ) -> None:
     latch = tmp_path / "latch"
@@ -141,7 +141,7 @@ async def test_a_dead_workers_command_is_followed_to_its_end_as_the_same_user(
         assert await at.on.output(run) == b"one\ntwo\n"
 
 
-async def test_a_cancel_kills_what_another_user_runs(database: Database, server: Sshd) -> None:
+async def test_a_cancel_kills_a_command_of_another_user(database: Database, server: Sshd) -> None:
     async with house(database, server) as at, at.on.worker(sessions=at.sessions):
         run = await at.launch(at.as_ben("trap '' TERM; echo $$; while :; do sleep 1; done"))
 
@@ -157,7 +157,9 @@ async def test_a_cancel_kills_what_another_user_runs(database: Database, server:
         await until(lambda: not Path(f"/proc/{pid}").exists())
 
 
-async def test_a_wrong_password_is_become_failed_and_told(database: Database, server: Sshd) -> None:
+async def test_a_wrong_become_password_is_reported_as_become_failed(
+    database: Database, server: Sshd
+) -> None:
     async with house(database, server) as at, at.on.worker(sessions=at.sessions):
         (known,) = await at.on.database.fetch("select id from credentials")
         wrong = CredentialDraft(

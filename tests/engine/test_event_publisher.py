@@ -1,4 +1,4 @@
-"""The event publisher: what the outbox holds reaches the bus, in order, at least once, each event with an id of its own."""
+"""The event publisher: the outbox reaches the bus in order, at least once, with ids."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_events_reach_the_bus_in_order_with_their_twins_and_once(
         ]
 
 
-async def test_what_was_told_without_being_marked_is_told_again_under_the_same_ids(
+async def test_events_published_but_not_marked_are_published_again_with_the_same_ids(
     database: Database, redis_url: str
 ) -> None:
     async with harness(database) as on:
@@ -101,7 +101,7 @@ async def test_what_was_told_without_being_marked_is_told_again_under_the_same_i
         await bus.close()
 
 
-async def test_while_redis_is_away_events_wait_and_are_told_once_it_is_back(
+async def test_events_wait_while_redis_is_away_and_are_published_after_that(
     database: Database,
 ) -> None:
     async with harness(database) as on:
@@ -136,7 +136,7 @@ async def _all_told(database: Database) -> bool:
     return await _untold(database) == 0
 
 
-async def test_what_cannot_be_told_holds_up_no_other_shard_and_is_given_up_after_an_hour(
+async def test_a_fact_that_cannot_be_published_blocks_no_other_shard_and_is_dropped_after_an_hour(
     database: Database, redis_url: str
 ) -> None:
     async with harness(database) as on:
@@ -169,7 +169,7 @@ async def test_what_cannot_be_told_holds_up_no_other_shard_and_is_given_up_after
         await bus.close()
 
 
-async def test_where_nobody_listens_nothing_is_told_and_nothing_kept(
+async def test_without_listeners_nothing_is_published_or_kept(
     database: Database, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with harness(database) as on:
@@ -187,7 +187,9 @@ async def test_where_nobody_listens_nothing_is_told_and_nothing_kept(
         await bus.close()
 
 
-async def test_who_lost_redis_with_us_is_waited_for(database: Database, redis_url: str) -> None:
+async def test_listeners_get_time_to_reconnect_after_an_outage_of_redis(
+    database: Database, redis_url: str
+) -> None:
     """Everybody's subscription broke with Redis: no audience right after its return does not mean that there is none."""
     async with harness(database) as on:
         async with on.worker():
@@ -204,7 +206,7 @@ async def test_who_lost_redis_with_us_is_waited_for(database: Database, redis_ur
         await back.close()
 
 
-async def test_a_slow_redis_ends_a_batch_early_and_what_was_told_is_marked(
+async def test_a_slow_redis_ends_a_batch_early_and_published_events_are_marked(
     database: Database, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_publisher, "BATCH_SECONDS", 0.0)
@@ -235,7 +237,7 @@ async def test_two_publishers_publish_everything_once(database: Database, redis_
         assert len(ids) == len(set(ids)) == 4 * (5 + 10)
 
 
-async def test_a_lost_run_is_told_as_lost(database: Database, redis_url: str) -> None:
+async def test_a_lost_run_is_published_as_lost(database: Database, redis_url: str) -> None:
     async with harness(database) as on:
         await on.launch()
         dead = await Owner(database, "dead").register()

@@ -1,4 +1,4 @@
-"""Firing: a due moment becomes one execution, whoever and how many fire; what is kept from it says why."""
+"""Firing: a due moment becomes one execution, and its record explains why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from opsjobs.store.executions import Executions
 from opsjobs.store.transaction import Database
 
 
-async def test_a_moment_becomes_an_execution_of_its_own_uuid_for_the_owner(
+async def test_a_due_moment_becomes_one_execution_of_the_owner_with_its_own_uuid(
     database: Database,
 ) -> None:
     on = Office(database)
@@ -47,7 +47,7 @@ async def test_a_moment_becomes_an_execution_of_its_own_uuid_for_the_owner(
     assert await scheduler.run_once() == {}
 
 
-async def test_a_trigger_launches_now_and_is_no_moment(database: Database) -> None:
+async def test_a_trigger_launches_now_and_counts_as_no_moment(database: Database) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job(), max_firings=1)
     await on.schedules.pause(schedule.id, reason="the audit")

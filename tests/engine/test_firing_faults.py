@@ -1,4 +1,4 @@
-"""Many schedulers on one database, killed and frozen at any step: one execution a due moment, and none lost."""
+"""Firing under faults: killed and frozen schedulers lose no moment and fire none twice."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def witness(on: Office, schedules: int, moments: int) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 5])
-async def test_schedulers_side_by_side_launch_every_moment_once(
+async def test_concurrent_schedulers_launch_every_moment_once(
     database: Database, count: int
 ) -> None:
     on = Office(database)
@@ -86,7 +86,7 @@ async def settled(on: Office, scheduler: FiringService) -> None:
 
 
 @pytest.mark.parametrize("step", ["fire", "firing.prepare", "firing.launch"])
-async def test_a_scheduler_that_is_killed_leaves_its_moments_to_the_next_one(
+async def test_the_next_scheduler_fires_the_moments_of_a_killed_one(
     database: Database, database_url: str, step: str
 ) -> None:
     on = Office(database)
@@ -128,7 +128,7 @@ async def test_a_commit_without_an_answer_is_no_second_execution(
     await witness(on, 3, 1)
 
 
-async def test_a_firing_that_cannot_be_written_keeps_no_other_from_being_launched(
+async def test_a_firing_that_cannot_be_written_does_not_block_others(
     database: Database,
 ) -> None:
     on = Office(database)
@@ -150,7 +150,7 @@ async def test_a_firing_that_cannot_be_written_keeps_no_other_from_being_launche
     assert waiting["reason"] == "a fault of opsjobs: RaiseException"
 
 
-async def test_what_a_frozen_scheduler_holds_is_left_to_it_and_everything_else_is_fired(
+async def test_the_claims_of_a_frozen_scheduler_are_left_to_it_and_all_else_is_fired(
     database: Database,
 ) -> None:
     on = Office(database)
@@ -169,7 +169,7 @@ async def test_what_a_frozen_scheduler_holds_is_left_to_it_and_everything_else_i
     await witness(on, 2, 1)
 
 
-async def test_who_wakes_up_with_a_claim_that_has_ended_launches_nothing(
+async def test_a_scheduler_whose_claim_has_expired_launches_nothing(
     database: Database,
 ) -> None:
     on = Office(database)
@@ -189,7 +189,7 @@ async def test_who_wakes_up_with_a_claim_that_has_ended_launches_nothing(
     await witness(on, 1, 1)
 
 
-async def test_a_moment_whose_execution_is_there_already_is_not_launched_again(
+async def test_a_moment_whose_execution_exists_is_not_launched_again(
     database: Database,
 ) -> None:
     """As in a database whose firings were restored from before its executions."""

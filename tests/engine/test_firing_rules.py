@@ -1,4 +1,4 @@
-"""What keeps a due moment from being launched, or makes it wait: each with its rule, and with words."""
+"""Rules of firing: what skips a due moment or makes it wait, each with its reason."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_a_paused_schedule_records_skips_until_it_is_resumed(database: Dat
     assert (await on.events()).count("schedule.skipped") == 1
 
 
-async def test_what_was_due_when_it_was_paused_is_on_record_and_is_not_launched_after_it(
+async def test_moments_due_before_a_pause_are_recorded_and_not_launched_after_it(
     database: Database,
 ) -> None:
     on = Office(database)
@@ -59,7 +59,7 @@ async def test_what_was_due_when_it_was_paused_is_on_record_and_is_not_launched_
     assert [(row["status"], row["rule"]) for row in await on.rows()] == [("skipped", "paused")]
 
 
-async def test_what_was_due_before_a_change_is_fired_as_it_was_and_launched_as_it_is(
+async def test_moments_due_before_a_change_are_fired_as_it_was_and_launched_as_it_is(
     database: Database,
 ) -> None:
     on = Office(database)
@@ -77,7 +77,7 @@ async def test_what_was_due_before_a_change_is_fired_as_it_was_and_launched_as_i
     assert spec == {"parameters": {"word": "new"}, "requested_by": "ben"}
 
 
-async def test_a_schedule_that_was_changed_while_it_was_about_to_be_launched_is_asked_once_more(
+async def test_a_schedule_changed_during_the_launch_is_prepared_again(
     database: Database,
 ) -> None:
     on = Office(database)
@@ -95,7 +95,7 @@ async def test_a_schedule_that_was_changed_while_it_was_about_to_be_launched_is_
     ]
 
 
-async def test_a_schedule_that_was_deleted_while_it_was_about_to_be_launched_is_not(
+async def test_a_schedule_deleted_during_the_launch_is_not_launched(
     database: Database,
 ) -> None:
     on = Office(database)
@@ -109,7 +109,7 @@ async def test_a_schedule_that_was_deleted_while_it_was_about_to_be_launched_is_
 
 
 @pytest.mark.parametrize("gone", ["schedule", "job"])
-async def test_what_waits_for_its_launch_is_dropped_with_its_schedule_or_its_job(
+async def test_pending_firings_are_deleted_with_their_schedule_or_job(
     database: Database, gone: str
 ) -> None:
     on = Office(database)
@@ -175,7 +175,7 @@ async def test_the_schedules_of_a_deleted_job_stop(database: Database) -> None:
     assert [f["status"] for f in await on.told(schedule)] == []
 
 
-async def test_the_schedules_of_a_job_that_was_deleted_by_the_release_before_stop_at_their_next_moment(
+async def test_schedules_of_a_job_deleted_by_the_previous_release_stop_at_their_next_moment(
     database: Database,
 ) -> None:
     on = Office(database)
@@ -201,7 +201,7 @@ async def test_a_job_without_targets_is_skipped_and_a_refused_launch_has_failed(
     assert sorted((await on.events())[2:]) == ["schedule.missed", "schedule.skipped"]
 
 
-async def test_the_owners_right_is_asked_at_every_launch(database: Database) -> None:
+async def test_the_rights_of_the_owner_are_checked_at_every_launch(database: Database) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job(), overlap="allow")
     asked: list[tuple[str, str]] = []
@@ -222,7 +222,7 @@ async def test_the_owners_right_is_asked_at_every_launch(database: Database) -> 
     assert (await on.schedules.get(schedule.id)).enabled
 
 
-async def test_calendars_are_asked_of_the_moment_and_of_the_time_of_a_late_launch(
+async def test_calendars_are_checked_for_the_moment_and_for_a_late_launch(
     database: Database,
 ) -> None:
     on = Office(database)
@@ -250,7 +250,7 @@ async def test_calendars_are_asked_of_the_moment_and_of_the_time_of_a_late_launc
     assert asked[-1] > schedule.next_due_at
 
 
-async def test_a_closed_calendar_keeps_a_moment_from_being_launched_and_says_so(
+async def test_a_closed_calendar_skips_a_moment_with_a_reason(
     database: Database,
 ) -> None:
     on = Office(database)
@@ -270,7 +270,7 @@ async def test_a_closed_calendar_keeps_a_moment_from_being_launched_and_says_so(
     assert words.startswith("closed by the calendar freeze (audit")
 
 
-async def test_max_firings_counts_what_was_launched_and_then_it_is_over(database: Database) -> None:
+async def test_max_firings_counts_launches_and_then_ends_the_schedule(database: Database) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job(), max_firings=2, overlap="allow")
     await on.schedules.pause(schedule.id)
@@ -286,7 +286,9 @@ async def test_max_firings_counts_what_was_launched_and_then_it_is_over(database
     assert more.next_due_at is not None
 
 
-async def test_of_many_that_wait_no_more_than_max_firings_are_launched(database: Database) -> None:
+async def test_no_more_than_max_firings_of_many_pending_ones_are_launched(
+    database: Database,
+) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job(), max_firings=2, overlap="allow", misfire="run_all")
     await on.turn(seconds=310)
@@ -312,7 +314,7 @@ async def test_after_end_at_nothing_is_due(database: Database) -> None:
 
 
 @pytest.mark.parametrize("overlap", ["skip", "queue", "cancel_previous", "allow"])
-async def test_a_moment_while_the_execution_before_has_not_ended(
+async def test_overlap_policies_while_the_previous_execution_runs(
     database: Database, overlap: str
 ) -> None:
     on = Office(database)
@@ -351,7 +353,7 @@ async def test_a_moment_while_the_execution_before_has_not_ended(
         assert latest[0] == "triggered"
 
 
-async def test_a_queue_is_worked_off_in_order_and_what_waits_for_longer_than_the_window_has_failed(
+async def test_queued_firings_run_in_order_and_fail_after_their_window(
     database: Database,
 ) -> None:
     on = Office(database)
@@ -375,7 +377,7 @@ async def test_a_queue_is_worked_off_in_order_and_what_waits_for_longer_than_the
     assert (await on.events()).count("schedule.missed") == 2
 
 
-async def test_a_schedule_whose_targets_cannot_be_asked_waits_ever_longer_and_fails_in_the_end(
+async def test_a_firing_without_an_inventory_backs_off_and_fails_in_the_end(
     database: Database,
 ) -> None:
     targets = _Away()
@@ -403,7 +405,7 @@ async def test_a_schedule_whose_targets_cannot_be_asked_waits_ever_longer_and_fa
     assert last["reason"].startswith("it could not be launched for 1")
 
 
-async def test_a_schedule_that_cannot_be_read_keeps_no_other_from_being_fired(
+async def test_an_unreadable_schedule_does_not_block_others(
     database: Database,
 ) -> None:
     on = Office(database)

@@ -1,4 +1,4 @@
-"""Housekeeping and retention: a turn for one process at a time, and steps that stand each by itself."""
+"""Housekeeping and retention: a turn for one process at a time, of independent steps."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def pass_seconds(database: Database, seconds: float) -> None:
         )
 
 
-async def test_a_step_that_fails_ends_no_other_and_is_counted_under_its_name(
+async def test_a_failed_step_of_a_turn_is_counted_and_ends_no_other(
     database: Database,
 ) -> None:
     metrics, log = Metrics(), list[str]()
@@ -98,7 +98,7 @@ async def test_a_step_that_fails_ends_no_other_and_is_counted_under_its_name(
     assert metrics.bugs.labels("service")._value.get() == 1
 
 
-async def test_a_turn_goes_on_while_there_is_something_and_time_and_has_no_pause_where_work_is_left(
+async def test_a_turn_continues_while_there_is_work_and_time_and_has_no_pause_if_work_is_left(
     database: Database,
 ) -> None:
     clock, log = Clock(), list[str]()
@@ -135,7 +135,7 @@ async def test_each_step_has_its_first_part_however_long_the_others_take(
     }
 
 
-async def test_one_process_at_a_time_has_the_turn_as_long_as_it_shows_itself(
+async def test_one_process_at_a_time_has_the_turn_while_it_renews_it(
     database: Database,
 ) -> None:
     first, second = (Turn("service", SingletonLock(database), Metrics()) for _ in range(2))
@@ -154,7 +154,7 @@ async def test_one_process_at_a_time_has_the_turn_as_long_as_it_shows_itself(
     )
 
 
-async def test_a_turn_ends_where_postgresql_is_away(
+async def test_a_turn_ends_if_postgresql_is_away(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics, log, turns = Metrics(), list[str](), SingletonLock(database)
@@ -170,7 +170,7 @@ async def test_a_turn_ends_where_postgresql_is_away(
     assert log == ["first"]
 
 
-async def test_the_dearer_checks_come_once_a_minute_and_mend_slots(database: Database) -> None:
+async def test_expensive_checks_run_once_a_minute_and_repair_slots(database: Database) -> None:
     async with harness(database, bugs=["counters"]) as on:
         await on.launch("true", 1)
         async with database.connection() as connection:
@@ -185,7 +185,7 @@ async def test_the_dearer_checks_come_once_a_minute_and_mend_slots(database: Dat
             await until(lambda: _nothing_open(on))
 
 
-async def test_a_counter_that_differs_is_called_a_bug(database: Database) -> None:
+async def test_a_wrong_counter_is_counted_as_a_bug(database: Database) -> None:
     async with harness(database, bugs=["counters"]) as on:
         execution = await on.launch("true", 2)
         await on.turn(120)
@@ -200,7 +200,7 @@ async def test_a_counter_that_differs_is_called_a_bug(database: Database) -> Non
             await on.ended(execution)
 
 
-async def test_what_is_kept_for_a_day_or_a_week_goes_however_much_there_is(
+async def test_short_lived_rows_are_deleted_however_many_there_are(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("opsjobs.store.outbox.DELETED_ROWS_MAX", 16 * 5)
@@ -230,7 +230,7 @@ async def test_what_is_kept_for_a_day_or_a_week_goes_however_much_there_is(
         assert left == [{"untold": 0, "n": 0}]
 
 
-async def test_of_events_and_keys_what_is_young_stays(database: Database) -> None:
+async def test_recent_events_and_idempotency_keys_stay(database: Database) -> None:
     async with harness(database) as on:
         await database.fetch(
             """insert into events (shard, type, subject, at, published_at)
@@ -251,7 +251,7 @@ async def test_of_events_and_keys_what_is_young_stays(database: Database) -> Non
         assert kept == [{"untold": False, "n": 16}, {"untold": True, "n": 16}]
 
 
-async def test_a_day_without_a_partition_is_named_and_keeps_nothing_else_from_its_turn(
+async def test_a_day_without_a_partition_is_logged_and_blocks_no_other_step(
     database: Database,
 ) -> None:
     async with harness(database) as on:
@@ -276,7 +276,7 @@ async def test_a_day_without_a_partition_is_named_and_keeps_nothing_else_from_it
             await until(lambda: _nothing_open(on))
 
 
-async def test_of_deleted_targets_nothing_is_kept_but_what_an_open_run_needs(
+async def test_leftovers_of_deleted_targets_are_deleted_unless_an_open_run_needs_them(
     database: Database,
 ) -> None:
     async with harness(database) as on:
@@ -306,7 +306,7 @@ async def test_of_deleted_targets_nothing_is_kept_but_what_an_open_run_needs(
         assert (await housekeeper(on).run_once())["leftovers_forgotten"] == 2
 
 
-async def test_a_run_whose_targets_slots_have_just_gone_gets_them_back(database: Database) -> None:
+async def test_a_run_whose_target_slots_were_deleted_gets_them_back(database: Database) -> None:
     async with harness(database) as on:
         execution = await on.launch("true", 2)
         await database.fetch("delete from target_slots where target_id = '1' returning 1")
@@ -315,7 +315,7 @@ async def test_a_run_whose_targets_slots_have_just_gone_gets_them_back(database:
             await on.ended(execution)
 
 
-async def test_housekeeping_goes_on_where_mending_fails(
+async def test_housekeeping_continues_if_the_rescuer_fails(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with harness(database) as on:
@@ -331,7 +331,7 @@ async def test_housekeeping_goes_on_where_mending_fails(
         assert done["partitions_made"] == 1
 
 
-async def test_processes_that_ask_at_once_have_one_turn(database: Database) -> None:
+async def test_concurrent_processes_have_one_turn(database: Database) -> None:
     turns = SingletonLock(database)
     assert sorted(await asyncio.gather(*(turns.acquire("service", 60) for _ in range(3)))) == [
         False,

@@ -1,4 +1,4 @@
-"""Job secrets in a worker: opened for each run, given as secret parameters are, hidden in what runs say."""
+"""Job secrets in a worker: opened for each run, passed as secrets, redacted in output."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ async def failed(on: Harness, execution: Execution) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize("durable", ["auto", "off"])
-async def test_a_run_is_given_the_secret_and_does_not_show_it(
-    database: Database, durable: str
-) -> None:
+async def test_a_run_gets_its_job_secret_and_redacts_it(database: Database, durable: str) -> None:
     async with harness(database) as on, on.worker():
         on.machine("web-1").reply([Output("stdout", f"<{OLD.text}>\n".encode()), RemoteExit(0)])
         await secret(on)
@@ -86,7 +84,7 @@ async def test_a_run_is_given_the_secret_and_does_not_show_it(
         ] is not None
 
 
-async def test_after_a_rotation_runs_are_given_the_new_secret(database: Database) -> None:
+async def test_runs_get_the_new_secret_after_a_rotation(database: Database) -> None:
     async with harness(database) as on:
         web = on.machine("web-1").reply([RemoteExit(0)])
         known = await secret(on)
@@ -98,7 +96,7 @@ async def test_after_a_rotation_runs_are_given_the_new_secret(database: Database
         assert given(web) == [NEW.text, NEW.text]
 
 
-async def test_a_secret_that_is_bound_elsewhere_since_is_not_opened_there(
+async def test_a_secret_bound_elsewhere_since_the_launch_is_withheld(
     database: Database,
 ) -> None:
     async with harness(database) as on:
@@ -118,7 +116,7 @@ async def test_a_secret_that_is_bound_elsewhere_since_is_not_opened_there(
             assert (await on.ended(await launch(on, "dump"))).status is ExecutionStatus.COMPLETED
 
 
-async def test_a_secret_that_is_gone_starts_nothing(database: Database) -> None:
+async def test_a_run_without_its_deleted_job_secret_starts_nothing(database: Database) -> None:
     async with harness(database) as on:
         web = on.machine("web-1")
         await secret(on)
@@ -130,7 +128,7 @@ async def test_a_secret_that_is_gone_starts_nothing(database: Database) -> None:
     assert message.endswith("which gives the parameter password, is gone")
 
 
-async def test_a_secret_that_is_elsewhere_is_got_just_before_the_run(database: Database) -> None:
+async def test_an_external_job_secret_is_fetched_just_before_the_run(database: Database) -> None:
     asked: list[str] = []
 
     async def fetch(credential: Credential, purpose: str) -> Credential:
@@ -149,7 +147,7 @@ async def test_a_secret_that_is_elsewhere_is_got_just_before_the_run(database: D
     assert message.endswith("cannot be used: Vault is sealed")
 
 
-async def test_a_step_that_is_a_job_is_handed_the_secret_on(database: Database) -> None:
+async def test_a_child_job_gets_the_job_secret(database: Database) -> None:
     async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         await secret(on)

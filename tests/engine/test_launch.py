@@ -1,4 +1,4 @@
-"""The one door: what a launch writes, rings and refuses, and what becomes of it when its answer is lost."""
+"""Launch: what it writes, wakes and refuses, and the replay of a lost answer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def order(
     )
 
 
-async def test_a_launch_rings_each_zone_once_and_only_for_what_is_committed(
+async def test_a_launch_wakes_each_zone_once_and_only_after_the_commit(
     database: Database,
 ) -> None:
     async with harness(database, open_ends=True) as on:
@@ -67,7 +67,7 @@ async def test_a_launch_that_fails_before_its_commit_leaves_nothing(
 @pytest.mark.parametrize(
     "fault", ["ledger.launch:error_after", "notify:error", "notify:error_after"]
 )
-async def test_a_launch_whose_answer_was_lost_is_replayed_by_its_key_and_found_without_a_bell(
+async def test_a_launch_whose_answer_was_lost_is_replayed_by_its_key_and_claimed_without_a_wakeup(
     database: Database, fault: str
 ) -> None:
     async with harness(database) as on:
@@ -115,7 +115,7 @@ async def test_targets_of_an_execute_can_only_narrow_the_jobs_own(database: Data
             )
 
 
-async def test_no_target_is_refused_and_writes_nothing(database: Database) -> None:
+async def test_a_launch_without_targets_is_refused_and_writes_nothing(database: Database) -> None:
     async with harness(database) as on:
         with pytest.raises(Invalid, match="No target matches"):
             await on.launcher.launch(

@@ -1,4 +1,4 @@
-"""After the end: folders are removed from machines after a day, and what was unknown is found out when a machine is back."""
+"""Remote cleanup: files are removed after a day, and late outcomes are looked up."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def kept(on: Harness, execution: Execution) -> bool:
     return found is not None and found.exit is not None
 
 
-async def test_folders_are_removed_a_day_after_the_end_and_not_before(database: Database) -> None:
+async def test_folders_are_cleaned_up_a_day_after_the_end(database: Database) -> None:
     async with harness(database) as on, on.worker():
         on.machine("web-1").reply([RemoteExit(0)])
         execution = await on.ended(await launch(on))
@@ -69,7 +69,7 @@ async def seen_again(on: Harness, execution: Execution) -> tuple[bytes, RemoteEx
 
 
 @pytest.mark.parametrize(("size", "left"), [(RELEASE_BYTES + 1, 0), (100, 100)])
-async def test_large_output_leaves_its_machine_at_once_and_the_record_after_a_day(
+async def test_large_output_is_removed_at_once_and_the_record_after_a_day(
     database: Database, size: int, left: int
 ) -> None:
     async with harness(database) as on, on.worker():
@@ -85,7 +85,7 @@ async def test_large_output_leaves_its_machine_at_once_and_the_record_after_a_da
         assert not await kept(on, execution)
 
 
-async def test_output_of_a_run_with_secrets_leaves_its_machine_at_once(database: Database) -> None:
+async def test_output_of_a_run_with_secrets_is_removed_at_once(database: Database) -> None:
     async with harness(database) as on, on.worker():
         on.machine("web-1").reply([Output("stdout", b"out"), RemoteExit(0)])
         declared = [ParameterDraft(name="password", type="secret")]
@@ -107,7 +107,7 @@ async def test_output_of_a_run_with_secrets_leaves_its_machine_at_once(database:
         assert await seen_again(on, execution) == (b"", RemoteExit(0))
 
 
-async def test_a_machine_that_is_away_is_cleaned_when_it_is_back(database: Database) -> None:
+async def test_an_unreachable_machine_is_cleaned_up_once_it_is_back(database: Database) -> None:
     async with harness(database) as on, on.worker():
         web = on.machine("web-1").reply([RemoteExit(0)])
         execution = await on.ended(await launch(on))
@@ -133,7 +133,7 @@ class Spoilt(InMemoryTargets):
         return await super().endpoints(target_ids)
 
 
-async def test_a_target_that_cannot_be_read_is_left_for_later_and_holds_up_no_other(
+async def test_an_unreadable_target_is_cleaned_up_later_and_blocks_no_other(
     database: Database,
 ) -> None:
     async with harness(database) as on:
@@ -153,7 +153,7 @@ async def test_a_target_that_cannot_be_read_is_left_for_later_and_holds_up_no_ot
         )
 
 
-async def test_a_target_that_was_removed_is_not_visited_for_ever(database: Database) -> None:
+async def test_cleanup_of_a_removed_target_ends(database: Database) -> None:
     async with harness(database) as on, on.worker():
         on.machine("web-1").reply([RemoteExit(0)])
         await on.ended(await launch(on))
@@ -190,7 +190,7 @@ def _over(_: object, failure: Exception) -> None:
     raise failure
 
 
-async def test_what_could_not_be_killed_is_killed_when_its_machine_is_back(
+async def test_a_late_lookup_kills_a_cancelled_command_once_its_machine_is_back(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with lost(database, monkeypatch, cancel=True) as (on, web, _, execution):
@@ -206,7 +206,7 @@ async def test_what_could_not_be_killed_is_killed_when_its_machine_is_back(
         assert (await care(on).run_once())["settled_late"] == 0
 
 
-async def test_what_was_lost_and_ended_well_after_all_is_told(
+async def test_a_late_lookup_reports_a_lost_run_that_ended_well(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with lost(database, monkeypatch, cancel=False) as (on, web, gate, execution):
@@ -233,7 +233,7 @@ async def test_what_was_lost_and_ended_well_after_all_is_told(
     )
 
 
-async def test_what_another_user_left_stays_while_we_may_not_become_that_user_and_holds_up_nobody(
+async def test_files_of_a_user_we_cannot_become_stay_and_block_no_other_cleanup(
     database: Database,
 ) -> None:
     async with harness(database) as on, on.worker():
@@ -254,7 +254,7 @@ async def test_what_another_user_left_stays_while_we_may_not_become_that_user_an
         assert (await kept(on, theirs), await kept(on, ours)) == (True, False)
 
 
-async def test_a_machine_that_hangs_holds_up_no_other_one(
+async def test_a_machine_that_hangs_blocks_no_other_cleanup(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More runs are due than are taken ahead, and the first machine never answers."""

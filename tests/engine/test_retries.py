@@ -1,4 +1,4 @@
-"""A retry at work: what succeeded is not run again, whoever claims the heir and however often."""
+"""Retries at work: actions that succeeded are not repeated."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def retry(on: Harness, execution: Execution, which: Which = Which.UNSUCCES
     return launched.execution
 
 
-async def test_a_retry_goes_on_from_the_step_that_failed(database: Database) -> None:
+async def test_a_retry_continues_at_the_step_that_failed(database: Database) -> None:
     async with harness(database) as on:
         web = on.machine("web-1").reply([RemoteExit(3)], to="second")
         other = on.machine("web-2")
@@ -56,7 +56,7 @@ async def test_a_retry_goes_on_from_the_step_that_failed(database: Database) -> 
         ]
 
 
-async def test_an_heir_that_fails_again_is_retried_from_there(database: Database) -> None:
+async def test_a_retry_that_fails_is_retried_from_there(database: Database) -> None:
     async with harness(database) as on:
         web = on.machine("web-1").reply([RemoteExit(3)], to="second")
         async with on.worker():
@@ -75,7 +75,7 @@ async def test_an_heir_that_fails_again_is_retried_from_there(database: Database
         ]
 
 
-async def test_an_heir_that_was_lost_begins_with_the_step_that_was_lost(database: Database) -> None:
+async def test_a_retry_of_a_lost_run_begins_with_the_lost_step(database: Database) -> None:
     async with harness(database) as on:
         open_ = asyncio.Event()
         web = on.machine("web-1").reply([Gate(open_), RemoteExit(0)], to="second")
@@ -92,7 +92,7 @@ async def test_an_heir_that_was_lost_begins_with_the_step_that_was_lost(database
         assert [s.command for s in web.starts] == ["first", "second", "second", "third"]
 
 
-async def test_an_heir_knows_what_its_parent_said(database: Database) -> None:
+async def test_a_retry_knows_the_stdout_of_its_parent(database: Database) -> None:
     async with harness(database) as on:
         web = (
             on.machine("web-1")
@@ -126,7 +126,7 @@ async def test_an_heir_knows_what_its_parent_said(database: Database) -> None:
     ],
     ids=["template", "condition"],
 )
-async def test_output_that_is_not_kept_any_more_is_not_taken_for_empty(
+async def test_deleted_output_of_the_parent_is_not_taken_for_empty(
     database: Database, use: CommandAction
 ) -> None:
     async with harness(database) as on:
@@ -161,7 +161,7 @@ async def test_output_that_is_not_kept_any_more_is_not_taken_for_empty(
             await connection.execute("delete from job_executions where id = %s", [execution.id])
 
 
-async def test_who_asks_again_is_of_his_own_kind_not_of_the_firsts(database: Database) -> None:
+async def test_a_retry_has_the_kind_of_its_own_requester(database: Database) -> None:
     async with harness(database, open_ends=True) as on:
         on.machine("web-1").reply([RemoteExit(1)], to="true")
         execution = await on.launch("true")
@@ -195,7 +195,7 @@ LAUNCHES = [
 @pytest.mark.parametrize(
     "launches", [*LAUNCHES, Schedules.create], ids=lambda verb: verb.__qualname__
 )
-def test_nobody_launches_without_saying_of_which_kind_he_is(launches: Callable[..., Any]) -> None:
+def test_every_launch_has_to_name_the_kind_of_its_requester(launches: Callable[..., Any]) -> None:
     """A name alone is no identity: what was an API key by default would be judged as one, whoever it is."""
     name = "owner_kind" if launches == Schedules.create else "requested_by_kind"
     assert signature(launches).parameters[name].default is Parameter.empty

@@ -1,4 +1,4 @@
-"""A machine that was changed between its launch and its turn: what was approved goes nowhere else, what was judged is judged again."""
+"""Target pinning: changed targets get nothing that was approved, and are judged again."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ CHANGES: list[tuple[dict[str, Any], bool]] = [
 ]
 
 
-async def test_what_was_approved_is_not_begun_on_a_machine_that_has_changed_since(
+async def test_an_approved_run_is_not_started_on_a_changed_target(
     database: Database,
 ) -> None:
     async with harness(database) as on:
@@ -87,7 +87,7 @@ async def test_what_was_approved_is_not_begun_on_a_machine_that_has_changed_sinc
         assert "version 1 then, 2 now" in rows[0]["error_message"]
 
 
-async def test_a_jump_host_that_has_moved_leads_nowhere_that_was_approved(
+async def test_a_changed_jump_host_blocks_an_approved_run(
     database: Database,
 ) -> None:
     async with harness(database) as on:
@@ -101,7 +101,7 @@ async def test_a_jump_host_that_has_moved_leads_nowhere_that_was_approved(
         assert ((await on.row(execution))["error_code"], web.starts) == ("target_changed", [])
 
 
-async def test_a_first_host_key_that_a_machine_was_let_show_is_no_change(
+async def test_the_first_host_key_of_accept_new_is_no_change(
     database: Database,
 ) -> None:
     async with harness(database) as on:
@@ -117,7 +117,7 @@ async def test_a_first_host_key_that_a_machine_was_let_show_is_no_change(
         assert len(web.starts) == 1
 
 
-async def test_after_the_approval_of_a_step_nothing_more_begins_on_a_machine_that_has_changed(
+async def test_after_the_approval_of_a_step_nothing_starts_on_a_changed_target(
     database: Database,
 ) -> None:
     async with harness(database) as on, on.worker():
@@ -132,7 +132,7 @@ async def test_after_the_approval_of_a_step_nothing_more_begins_on_a_machine_tha
 
 
 @pytest.mark.parametrize("moved", [False, True])
-async def test_a_job_that_is_run_as_a_step_of_what_was_approved_goes_where_that_was_approved(
+async def test_a_child_job_runs_only_on_the_approved_targets(
     database: Database, moved: bool
 ) -> None:
     async with harness(database) as on, on.worker():
@@ -158,7 +158,7 @@ async def test_a_job_that_is_run_as_a_step_of_what_was_approved_goes_where_that_
 
 
 @pytest.mark.parametrize("how", ["unchanged", "moved", "another"])
-async def test_a_step_with_targets_of_its_own_runs_on_those_that_were_asked_about(
+async def test_a_step_with_its_own_targets_runs_on_the_pinned_ones(
     database: Database, how: str
 ) -> None:
     async with harness(database) as on:
@@ -186,7 +186,7 @@ async def test_a_step_with_targets_of_its_own_runs_on_those_that_were_asked_abou
         assert [start.command for start in db.starts] == ["inner"] * good
 
 
-async def test_what_is_run_as_a_step_of_what_was_approved_is_pinned_from_its_own_launch_on(
+async def test_a_child_job_of_an_approved_one_is_pinned_at_its_own_launch(
     database: Database,
 ) -> None:
     async with harness(database) as on, on.worker():
@@ -215,7 +215,7 @@ async def test_what_is_run_as_a_step_of_what_was_approved_is_pinned_from_its_own
         ({"host": "10.0.0.7"}, None),
     ],
 )
-async def test_what_was_judged_is_judged_again_and_an_address_is_followed(
+async def test_a_changed_target_is_judged_again_and_a_new_address_is_followed(
     database: Database, changed: dict[str, Any], words: str | None
 ) -> None:
     async with harness(database) as on:
@@ -233,7 +233,7 @@ async def test_what_was_judged_is_judged_again_and_an_address_is_followed(
         assert [start.command for start in web.starts] == ([] if words else [f"ping '{new.host}'"])
 
 
-async def test_firings_keep_what_their_machines_were(database: Database) -> None:
+async def test_firings_pin_their_targets(database: Database) -> None:
     office = Office(database)
     office.launcher.safety = SafetyService(guarded, office.inventory, office.clock)
     ask = [{"type": "approval", "key": "ask"}, {"type": "command", "command": "true"}]
@@ -249,7 +249,7 @@ async def test_firings_keep_what_their_machines_were(database: Database) -> None
     assert [specs[n].total for n in (1, 2)] == [1, 1]
 
 
-async def test_a_heir_follows_what_runs_and_begins_nothing_on_a_machine_that_has_changed(
+async def test_a_takeover_follows_a_running_command_and_starts_nothing_on_a_changed_target(
     database: Database,
 ) -> None:
     async with harness(database) as on:
@@ -276,7 +276,7 @@ async def test_a_heir_follows_what_runs_and_begins_nothing_on_a_machine_that_has
         ]
 
 
-async def test_a_heir_does_not_begin_what_turns_out_never_to_have_begun_on_a_machine_that_has_changed(
+async def test_a_takeover_does_not_start_an_unstarted_command_on_a_changed_target(
     database: Database,
 ) -> None:
     async with harness(database) as on, on.worker("worker-1"):
@@ -303,7 +303,7 @@ async def test_a_heir_does_not_begin_what_turns_out_never_to_have_begun_on_a_mac
         assert [start.command for start in web.starts] == ["before"]
 
 
-async def test_a_transfer_goes_to_no_machine_that_has_changed_and_a_retry_is_asked_about_anew(
+async def test_a_transfer_is_blocked_on_a_changed_target_and_a_retry_needs_a_new_approval(
     database: Database,
 ) -> None:
     async with harness(database) as on:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.test_choices import refusal
+from engine.test_parameter_choices import refusal
 from opsjobs.clock import SystemClock
 from opsjobs.integrations.parameter_choices import Choices
 from opsjobs.model.addresses import AddressPolicy, is_public

@@ -1,4 +1,4 @@
-"""Calendars and firing: what a calendar closes is passed over, in its own words, from the next due moment on."""
+"""Firing and calendars: closed moments are skipped, with the reason of the calendar."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def freeze(**fields: Any) -> CalendarDraft:
     )
 
 
-async def test_what_a_calendar_closes_is_passed_over_and_a_change_of_it_counts_at_once(
+async def test_a_closed_calendar_skips_moments_and_a_change_counts_at_once(
     database: Database,
 ) -> None:
     office, calendars = Office(database), Calendars(database)
@@ -52,7 +52,7 @@ async def test_what_a_calendar_closes_is_passed_over_and_a_change_of_it_counts_a
     assert {row["status"] for row in opened} == {"triggered"}
 
 
-async def test_a_calendar_that_cannot_be_read_stops_its_own_schedules_alone(
+async def test_an_unreadable_calendar_stops_only_its_own_schedules(
     database: Database,
 ) -> None:
     office, calendars = Office(database), Calendars(database)
@@ -97,7 +97,7 @@ async def due(database: Database) -> set[int]:
     }
 
 
-async def test_a_schedule_that_names_no_calendar_of_ours_is_not_stored(database: Database) -> None:
+async def test_a_schedule_with_an_unknown_calendar_is_refused(database: Database) -> None:
     office = Office(database)
     job = await office.job()
     with pytest.raises(Invalid, match="There is no calendar 'freeze'") as unknown:

@@ -1,4 +1,4 @@
-"""Allowed values by URL: asked for within limits, kept for a while, never from where a service should not look."""
+"""Allowed values by URL: fetched within limits, cached, and never from private addresses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def answering(body: Any = None, **fields: Any) -> Callable[[object], Answer]:
     return lambda _: Answer(body=body, **fields)
 
 
-async def test_a_list_of_values_is_taken_and_kept_for_a_while() -> None:
+async def test_a_list_of_allowed_values_is_fetched_and_cached() -> None:
     with open_desk(answering(["1.0", 2, {"value": "3", "label": "three"}])) as desk:
         choices = Choices(SystemClock(), allow=LOOPBACK)
         for _ in range(2):
@@ -55,7 +55,9 @@ async def test_a_list_of_values_is_taken_and_kept_for_a_while() -> None:
         ({"body": ["x" * BYTES_MAX]}, "more than"), ({"portions": [b"not json"]}, "JSON"),
     ],
 )  # fmt: skip
-async def test_what_is_no_list_of_values_is_refused(answer: dict[str, Any], words: str) -> None:
+async def test_an_answer_that_is_no_list_of_values_is_refused(
+    answer: dict[str, Any], words: str
+) -> None:
     def reply(_: object) -> Answer:
         return Answer(**answer)
 
@@ -70,7 +72,7 @@ async def test_what_is_no_list_of_values_is_refused(answer: dict[str, Any], word
         "http://169.254.169.254/latest/meta-data/", "http://10.0.0.1/", "http://[64:ff9b::7f00:1]/", "http://0.0.0.0:{port}/",
     ],
 )  # fmt: skip
-async def test_no_address_is_asked_that_is_not_public(url: str) -> None:
+async def test_a_private_address_is_not_requested(url: str) -> None:
     with open_desk(answering(["x"])) as desk:
         there = url.replace("{port}", port(desk))
         assert "no public address" in await refusal(there, Choices(SystemClock()))

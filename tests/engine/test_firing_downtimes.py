@@ -1,4 +1,4 @@
-"""After a downtime: each misfire policy does what it says, what is on time comes first, and there is no stampede."""
+"""Firing after a downtime: misfire policies, moments on time first, and no stampede."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def moments(on: Office, schedule: StoredSchedule) -> Counter[str]:
         (3 * DAY, "run_all", 60, {"missed": 71, "caught up": 1}),
     ],
 )
-async def test_a_policy_does_what_it_says(
+async def test_each_misfire_policy_handles_missed_moments(
     database: Database, down: int, misfire: str, every: int, told: dict[str, int]
 ) -> None:
     on = Office(database)
@@ -57,7 +57,7 @@ async def test_a_policy_does_what_it_says(
     }
 
 
-async def test_a_long_downtime_of_a_busy_schedule_has_one_row_for_what_is_older_than_the_last_hundred(
+async def test_after_a_long_downtime_one_row_summarizes_all_but_the_last_hundred_moments(
     database: Database,
 ) -> None:
     on = Office(database)
@@ -73,7 +73,7 @@ async def test_a_long_downtime_of_a_busy_schedule_has_one_row_for_what_is_older_
     assert (await on.events()).count("schedule.missed") == 1
 
 
-async def test_what_is_on_time_comes_first_and_catch_ups_only_so_many_a_pass(
+async def test_moments_on_time_come_first_and_catch_ups_are_limited_per_pass(
     database: Database,
 ) -> None:
     on = Office(database)
@@ -106,7 +106,7 @@ async def test_what_is_on_time_comes_first_and_catch_ups_only_so_many_a_pass(
         assert runs == sorted(runs), "a schedule's catch-ups are launched in their order"
 
 
-async def test_a_worker_stands_in_for_a_scheduler_that_is_silent_and_for_no_other(
+async def test_a_worker_stands_in_only_for_a_silent_scheduler(
     database: Database,
 ) -> None:
     on = Office(database)
@@ -125,7 +125,7 @@ async def test_a_worker_stands_in_for_a_scheduler_that_is_silent_and_for_no_othe
     assert [dict(await one.run_once()) for one in stand_ins] == [{}, {}]
 
 
-async def test_where_there_never_was_a_scheduler_workers_fire(database: Database) -> None:
+async def test_workers_fire_if_there_never_was_a_scheduler(database: Database) -> None:
     on = Office(database)
     schedule = await on.schedule(await on.job())
     await on.turn(seconds=60)
@@ -133,7 +133,7 @@ async def test_where_there_never_was_a_scheduler_workers_fire(database: Database
     assert await moments(on, schedule) == {"triggered": 1}
 
 
-async def test_new_rules_of_the_zones_move_what_lies_ahead_and_nothing_that_is_due(
+async def test_new_time_zone_rules_move_future_moments_and_none_that_is_due(
     database: Database,
 ) -> None:
     on = Office(database)
@@ -163,7 +163,7 @@ async def test_new_rules_of_the_zones_move_what_lies_ahead_and_nothing_that_is_d
     assert await on.scheduler().run_once() == {}
 
 
-async def test_a_pass_that_finds_nothing_looks_at_no_more_rows_with_more_schedules(
+async def test_an_idle_pass_reads_the_same_rows_however_many_schedules_there_are(
     database: Database,
 ) -> None:
     on = Office(database)
@@ -195,7 +195,7 @@ select gen_random_uuid(), s.job_id, gen_random_uuid(), s.definition, 'ada', s.ne
 from job_schedules s cross join generate_series(1, %s) n where s.name = 'nightly'"""
 
 
-async def test_what_became_of_moments_is_kept_for_a_while(database: Database) -> None:
+async def test_firings_are_deleted_after_their_retention(database: Database) -> None:
     on = Office(database)
     job = await on.job()
     schedule, gone = await on.schedule(job, overlap="queue"), await on.schedule(job, "gone")
@@ -220,7 +220,7 @@ async def test_what_became_of_moments_is_kept_for_a_while(database: Database) ->
     ]
 
 
-async def test_a_moment_that_is_on_time_goes_before_the_catch_up_of_its_own_schedule(
+async def test_a_moment_on_time_goes_before_a_catch_up_of_the_same_schedule(
     database: Database,
 ) -> None:
     on = Office(database)

@@ -1,4 +1,4 @@
-"""Firings and jobs that workflows run are judged as every launch is: what blocks has failed, what needs an approval waits for it."""
+"""Safety check of firings and child jobs: blocked ones fail, others wait for an approval."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def words(asked: SafetyQuestion) -> tuple[Finding, ...]:
     )
 
 
-async def test_a_firing_that_is_blocked_has_failed_and_one_that_needs_an_approval_waits(
+async def test_a_firing_blocked_by_the_safety_check_fails_and_one_that_needs_an_approval_waits(
     database: Database,
 ) -> None:
     office = Office(database)
@@ -66,7 +66,7 @@ async def test_a_firing_that_is_blocked_has_failed_and_one_that_needs_an_approva
     assert (await Executions(database).get(waiting.id)).status is ExecutionStatus.QUEUED
 
 
-async def test_the_owner_of_a_schedule_does_not_approve_what_it_fires(database: Database) -> None:
+async def test_the_owner_of_a_schedule_cannot_approve_its_executions(database: Database) -> None:
     office = Office(database)
     job = await office.job(policy={"approval": {"approvers": 1}})
     await office.schedule(job, owner="ada")
@@ -78,7 +78,7 @@ async def test_the_owner_of_a_schedule_does_not_approve_what_it_fires(database: 
     assert (await office.ledger.decide(row["id"], says("ben"))).status is ApprovalStatus.APPROVED
 
 
-async def test_a_job_that_a_workflow_runs_ends_blocked_or_waits_for_its_approval(
+async def test_a_child_job_is_blocked_or_waits_for_an_approval_by_the_safety_check(
     database: Database,
 ) -> None:
     async with harness(database) as on, on.worker():
@@ -106,7 +106,7 @@ async def test_a_job_that_a_workflow_runs_ends_blocked_or_waits_for_its_approval
         assert ended.counts == {"cancelled": 1}
 
 
-async def test_a_firing_that_cannot_be_judged_has_failed_and_does_not_come_back(
+async def test_a_firing_with_an_unjudged_text_fails_and_is_not_retried(
     database: Database,
 ) -> None:
     office = Office(database)
@@ -139,7 +139,7 @@ async def test_a_firing_that_cannot_be_judged_has_failed_and_does_not_come_back(
     assert judged == ["echo x"]
 
 
-async def test_a_due_firing_with_a_hostile_parameter_costs_its_own_launch_alone(
+async def test_a_firing_with_a_hostile_parameter_fails_alone(
     database: Database,
 ) -> None:
     office = Office(database)
@@ -172,7 +172,7 @@ async def test_a_due_firing_with_a_hostile_parameter_costs_its_own_launch_alone(
         await asyncio.to_thread(judges.close)
 
 
-async def test_firings_before_the_one_that_takes_too_long_are_launched(
+async def test_firings_prepared_before_a_slow_one_are_launched(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(firing_launch_prep, "PREPARE_SECONDS", 2.0)
