@@ -18,9 +18,15 @@ from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 from opsjobs.model.secret import is_secret
 from opsjobs.model.target import Target
 from opsjobs.model.template import Template, TemplateFault, TemplateNames, text_lookup
-from opsjobs.safety.code_loading_paths import place_of, said_of_place, said_of_variables
 from opsjobs.safety.inputs import ProgramInputs, inputs_from_texts
-from opsjobs.safety.program import UNKNOWN, SafetyProgram, fed
+from opsjobs.safety.program import (
+    UNKNOWN,
+    SafetyProgram,
+    fed,
+    place_of,
+    said_of_place,
+    said_of_variables,
+)
 
 __all__ = ["TEXTS_MAX", "UNKNOWN", "JobText", "texts_of"]
 _INTERPRETER: Mapping[Shell, str] = {"posix": "sh", "cmd": "cmd", "powershell": "powershell"}

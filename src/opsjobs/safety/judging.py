@@ -9,10 +9,10 @@ from opsjobs.model.safety_verdict import Finding
 from opsjobs.safety import command_prompt, perl_node, posix, powershell, python, system_files
 from opsjobs.safety.budget import TEXT_BYTES_MAX, Budget, Spent
 from opsjobs.safety.command_dispatch import settle
-from opsjobs.safety.context import Context
 from opsjobs.safety.inputs import UNKNOWN_INPUTS, ProgramInputs
 from opsjobs.safety.interpreters import language_of
 from opsjobs.safety.matching import Matcher, findings
+from opsjobs.safety.question import Context
 from opsjobs.safety.rulebook import rulebook
 from opsjobs.safety.symbolic_words import cleared
 from opsjobs.safety.trace import Reader, SourcePosition, Trace, excerpt_of

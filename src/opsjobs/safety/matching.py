@@ -10,8 +10,8 @@ from functools import lru_cache, partial
 from opsjobs.model.safety_verdict import Finding, SafetyVerdict
 from opsjobs.safety.budget import CHARACTERS_A_STEP, Budget, Spent
 from opsjobs.safety.constant_folding import compute_output
-from opsjobs.safety.context import Context
 from opsjobs.safety.paths import is_unknown, may_be, readings
+from opsjobs.safety.question import Context
 from opsjobs.safety.rulebook import Condition, Match, Rulebook, SafetyRule
 from opsjobs.safety.trace import WINDOWS, Call, Trace
 

@@ -18,7 +18,7 @@ from opsjobs.model.access import ApprovalPolicy
 from opsjobs.model.api_model import ApiModel
 from opsjobs.model.safety_verdict import UNJUDGED, Finding, SafetyVerdict, worst
 from opsjobs.model.validation_errors import plain_words
-from opsjobs.safety.context import Context
+from opsjobs.safety.question import Context
 
 POLICIES_MAX = 100
 TEXT_BYTES_MAX = 256 << 10

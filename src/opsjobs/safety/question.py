@@ -5,8 +5,21 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from opsjobs.safety.context import Context
 from opsjobs.safety.inputs import ProgramInputs, inputs_from_texts
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The surroundings in which a text would run."""
+
+    labels: frozenset[str] = frozenset()
+    """Labels of the targets, such as `env=prod`."""
+    share_of_targets: float = 0.0
+    """The share of all targets that exist, 0 to 1."""
+    targets: int = 0
+    """The number of targets."""
+    become: bool = False
+    """True if the action's own `become` runs it as another user."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from itertools import islice, product
 from tree_sitter import Node
 
 from opsjobs.safety.budget import CHARACTERS_A_STEP, Budget
-from opsjobs.safety.constant_folding import compute_output
-from opsjobs.safety.escapes import ansi_c, double
+from opsjobs.safety.constant_folding import ansi_c, compute_output, double
 from opsjobs.safety.posix.expansion import expanded
 from opsjobs.safety.posix.parsing import Script
 from opsjobs.safety.posix.variables import Variables
