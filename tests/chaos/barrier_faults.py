@@ -14,8 +14,8 @@ from chaos.play import Fault
 from chaos.scene import Scene
 from chaos.stage import HALVES, Stage
 from chaos.work import Work, lines
-from e2e.house import WORKERS
-from e2e.processes import until
+from e2e.cluster import WORKERS
+from e2e.processes import wait_until
 
 WAVE = 5_000
 IMPORTED_AT_ONCE = 1_000
@@ -43,7 +43,7 @@ def barrier(scene: Scene) -> None:
     stage.restart(*WORKERS, OPSJOBS_CONCURRENCY=CONCURRENCY)
     launched = _launch(scene)
     scene.own = _judge(stage, launched)
-    until(lambda: stage.rows(_AT_A_BARRIER, launched.id), "a run stands at the barrier")
+    wait_until(lambda: stage.rows(_AT_A_BARRIER, launched.id), "a run stands at the barrier")
     (first,) = stage.rows(_AT_A_BARRIER, launched.id)
     _killed_in_the_commit(scene, "target_runs where id", first["id"])
     _killed_in_the_commit(scene, "execution_gates where execution_id", launched.id)
@@ -88,7 +88,7 @@ def _launch(scene: Scene) -> Launched:
 def _killed_in_the_commit(scene: Scene, rows: str, value: int) -> None:
     """Hold what only this commit changes, kill those who may be in it while it stands there, and let it go on or be undone."""
     with _held(scene.stage, f"select 1 from {rows} = %s for update", value) as holder:
-        until(
+        wait_until(
             lambda: _in_its_way(scene.stage, holder),
             "a commit stands in its middle",
             COMMIT_SECONDS,

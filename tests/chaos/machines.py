@@ -17,8 +17,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from e2e.house import let_in
-from e2e.processes import until
+from e2e.cluster import authorize_login
+from e2e.processes import wait_until
 from kit import sshd as kit
 from kit.sshd import Sshd
 from opsjobs.standalone.spawn import bare_environment, spawn
@@ -103,7 +103,7 @@ class Machine:
             log.unlink(missing_ok=True)
             command = [*isolated, sys.executable, "-ISc", _INIT, *binds]
             self._init = spawn(command, log=log, environment=bare_environment())
-            until(lambda: "up" in log.read_text(), "a machine is up")
+            wait_until(lambda: "up" in log.read_text(), "a machine is up")
             self.booted_at = time.monotonic()
         self.start_sshd()
 
@@ -124,7 +124,7 @@ class Machine:
         folder = self.server.folder
         command = [str(kit.BINARY), "-f", f"{folder}/sshd_config", "-E", f"{folder}/sshd.log"]
         subprocess.run([*self._inside(), *command], check=True, stdin=subprocess.DEVNULL)
-        until(self._listens, f"sshd listens: {self.server.log}")
+        wait_until(self._listens, f"sshd listens: {self.server.log}")
 
     def _listens(self) -> bool:
         with (
@@ -137,7 +137,7 @@ class Machine:
     def stop_sshd(self, *, sessions: bool) -> None:
         """Kill the listener, and the open sessions where asked."""
         kill_all([*self.listeners(), *(self.sessions() if sessions else ())], "sshd")
-        until(lambda: not self.listeners(), "sshd is gone")
+        wait_until(lambda: not self.listeners(), "sshd is gone")
 
     def listeners(self) -> list[int]:
         """The processes that take connections."""
@@ -271,7 +271,7 @@ def machines(shares: Sequence[Sequence[str]], folder: Path) -> Iterator[list[Mac
             stack.callback(machine.power_off)
             found.append(machine)
         for machine in found[1:]:
-            let_in(machine.server, found[0].server)
+            authorize_login(machine.server, found[0].server)
         yield found
 
 
@@ -309,7 +309,7 @@ def kill(pid: int) -> None:
 def kill_all(pids: Sequence[int], name: str) -> None:
     """At once, those that still have this name: one that has become a login's shell meanwhile may keep a run."""
     stopped = [pid for pid in pids if _send(pid, signal.SIGSTOP)]
-    until(lambda: all(_standing(pid) for pid in stopped), "they stand still")
+    wait_until(lambda: all(_standing(pid) for pid in stopped), "they stand still")
     for pid in stopped:
         _send(pid, signal.SIGKILL if _name(pid).startswith(name) else signal.SIGCONT)
 

@@ -22,7 +22,7 @@ from chaos.judge import Judge, Seen
 from chaos.scene import Scene
 from chaos.stage import SLOTS, Stage, stage
 from chaos.watching import Ears, Eyes
-from e2e.processes import until
+from e2e.processes import wait_until
 
 END_SECONDS = 150.0
 SURVIVE_SECONDS = 30.0
@@ -189,7 +189,7 @@ class Play:
         if not scene.ended(seconds):
             return []  # each run that has not ended is found by the judge
         try:
-            until(
+            wait_until(
                 lambda: not on.rows("select 1 from events where published_at is null limit 1"),
                 "every event is told",
             )
@@ -249,7 +249,7 @@ def _survivors(on: Stage, found: Sequence[Seen]) -> list[str]:
         return {pid: key for pid, key in all_of_them.items() if key.partition(".")[0] in over}
 
     try:
-        until(lambda: not left(), "nothing of them runs", SURVIVE_SECONDS)
+        wait_until(lambda: not left(), "nothing of them runs", SURVIVE_SECONDS)
     except AssertionError:
         return [
             f"process {pid} of run {key}, which has ended, goes on" for pid, key in left().items()

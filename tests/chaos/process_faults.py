@@ -11,7 +11,7 @@ from chaos.judge import DEAD, UNREACHABLE, Launched
 from chaos.play import Fault
 from chaos.scene import Scene
 from chaos.telling import long_log
-from e2e.house import LEASE_SECONDS, WORKERS
+from e2e.cluster import LEASE_SECONDS, WORKERS
 from opsjobs import failpoints
 from opsjobs.wakeup.celery_app import WAKEUP, WakeupApp, wakeup_queue
 

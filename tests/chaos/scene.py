@@ -17,7 +17,7 @@ from chaos.machines import Machine
 from chaos.stage import Stage
 from chaos.watching import Eyes, Watcher
 from chaos.work import Work, at_once, mixture
-from e2e.processes import SECONDS, Json, Running, until
+from e2e.processes import SECONDS, Json, ServiceProcess, wait_until
 
 # A key is answered with 409 while its first request is under way, and with 503 while the database is away.
 _LATER = (409, 503)
@@ -140,7 +140,7 @@ class Scene:
                 self.pause(_AGAIN_SECONDS)
             return not later
 
-        until(answered, f"an answer to POST {path}")
+        wait_until(answered, f"an answer to POST {path}")
         return answers[-1]
 
     # Moments.
@@ -191,11 +191,11 @@ class Scene:
     # Things to break.
 
     @property
-    def workers(self) -> list[Running]:
+    def workers(self) -> list[ServiceProcess]:
         """Both."""
         return self.stage.workers
 
-    def worker(self) -> Running:
+    def worker(self) -> ServiceProcess:
         """One of them that has something in work."""
         busy = "select distinct worker from target_runs where status = 'running'"
         titles: set[str] = set()

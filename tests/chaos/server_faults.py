@@ -10,8 +10,8 @@ import redis
 
 from chaos.play import Fault
 from chaos.scene import Scene
-from e2e.house import LEASE_SECONDS, WORKERS
-from e2e.processes import Running
+from e2e.cluster import LEASE_SECONDS, WORKERS
+from e2e.processes import ServiceProcess
 from kit.tcp_proxy import Proxy
 from opsjobs.engine.worker.lease_heartbeat import RENEWALS_PER_LEASE
 
@@ -142,7 +142,7 @@ def lease_cut_off(scene: Scene) -> None:
     )
 
 
-def _by_proxy(scene: Scene) -> tuple[Running, Proxy]:
+def _by_proxy(scene: Scene) -> tuple[ServiceProcess, Proxy]:
     """One worker with work that reaches PostgreSQL by a proxy, and that."""
     name = scene.chance.choice(WORKERS)
     way = scene.stage.reach_postgres_by_proxy(name)

@@ -18,8 +18,8 @@ from chaos.machines import IS_ROOT, Machine, keep_mounts_to_ourselves, machines
 from chaos.network import Network
 from chaos.telling import Words
 from chaos.work import Nasty
-from e2e.house import WORKERS, House
-from e2e.processes import Running, still_running, until
+from e2e.cluster import WORKERS, Cluster
+from e2e.processes import ServiceProcess, still_running, wait_until
 from kit import backing_servers
 from kit.backing_servers import AUDIT_KEY, open_folder
 from kit.postgres_proxy import ROLE, parts_of
@@ -46,8 +46,8 @@ _MORE_SETTINGS = {
 }
 
 
-class Stage(House):
-    """A house whose machines, network and servers break on request; targets are `name_of` their address."""
+class Stage(Cluster):
+    """A cluster whose machines, network and servers break on request; targets are `name_of` their address."""
 
     def __init__(
         self,
@@ -110,12 +110,12 @@ class Stage(House):
 
     # Our processes.
 
-    def spawn(self, name: str, **settings: str) -> Running:
+    def spawn(self, name: str, **settings: str) -> ServiceProcess:
         """Start a process, not waiting for it."""
         self._starts += 1
         log = self.folder / f"{name}.{self._starts}.log"
         command = [sys.executable, "-m", "opsjobs", name.partition("-")[0]]
-        started = Running(
+        started = ServiceProcess(
             name, spawn(command, log=log, environment={**self.environment, **settings}), log
         )
         self.running[name] = started
@@ -127,7 +127,7 @@ class Stage(House):
             self.running[name].kill()
         self._armed.add(name)
         started = self.spawn(name, OPSJOBS_FAILPOINT=failpoint)
-        until(lambda: not started.alive or self._works(started), f"{name} works or is dead")
+        wait_until(lambda: not started.alive or self._works(started), f"{name} works or is dead")
 
     def reach_postgres_by_proxy(self, *names: str) -> Proxy:
         """Start these processes (without any: all) anew, with a proxy before PostgreSQL until everything is healed; the proxy."""
@@ -148,7 +148,7 @@ class Stage(House):
             self.spawn(name, **settings)
         for name in names:
             started = self.running[name]
-            until(lambda started=started: self._works(started), f"{name} works")
+            wait_until(lambda started=started: self._works(started), f"{name} works")
 
     def step_clock(self, seconds: float) -> None:
         """PostgreSQL's clock, as leases and deadlines know it, is that far from the truth."""
@@ -177,9 +177,9 @@ class Stage(House):
         super().heal()
         self.set_read_only(False)
         self.step_clock(0)
-        until(self._api_is_ready, "the API is ready")
+        wait_until(self._api_is_ready, "the API is ready")
 
-    def _works(self, started: Running) -> bool:
+    def _works(self, started: ServiceProcess) -> bool:
         with suppress(psycopg.Error):
             if started.name == "api":
                 return self._api_is_ready()

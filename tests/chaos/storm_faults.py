@@ -7,7 +7,7 @@ from collections.abc import Callable
 from chaos.judge import UNREACHABLE
 from chaos.play import Fault
 from chaos.scene import Scene
-from e2e.house import WORKERS
+from e2e.cluster import WORKERS
 
 BLOWS = 10
 

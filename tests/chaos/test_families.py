@@ -13,8 +13,8 @@ from contextlib import ExitStack
 import pytest
 
 from chaos.machines import Machine, keep_mounts_to_ourselves, machines
-from e2e.house import ADDRESSES_A_SERVER, MACHINES, House, opened
-from e2e.processes import until
+from e2e.cluster import ADDRESSES_A_SERVER, MACHINES, Cluster, start_cluster
+from e2e.processes import wait_until
 from kit import backing_servers
 from kit.sshd import needs_sshd
 
@@ -33,8 +33,8 @@ MEMBERS = 7
 """With the command's own shell and its last `sleep`."""
 
 
-class Village(House):
-    """A house whose workers take all its machines at once."""
+class Village(Cluster):
+    """A cluster whose workers take all its machines at once."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -58,7 +58,7 @@ def fleet() -> Iterator[list[Machine]]:
 def village(fleet: list[Machine]) -> Iterator[Village]:
     """The whole service over these machines."""
     with ExitStack() as stack:
-        found = opened(stack, [machine.server for machine in fleet], Village)
+        found = start_cluster(stack, [machine.server for machine in fleet], Village)
         found.furnish()
         yield found
 
@@ -69,7 +69,7 @@ def test_a_cancel_of_200_families_leaves_no_survivor_and_proves_each(
     execution = village.run(
         FAMILY, village.names(1, MACHINES), max_parallel=MACHINES, witnessed=False
     )
-    until(
+    wait_until(
         lambda: set(_members(fleet).values()) == {MEMBERS},
         "all families are complete",
         LONG_SECONDS,

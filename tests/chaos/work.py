@@ -17,7 +17,7 @@ HandedOn = Callable[[str], Json]
 
 
 def nothing(_: str) -> bytes:
-    """Silence."""
+    """Outage."""
     return b""
 
 

@@ -68,41 +68,41 @@ def test_a_command_runs_on_all_machines_live(folder: Path) -> None:
     assert f"completed: {LAB} succeeded of {LAB} targets" in err
 
 
-def test_one_machines_bytes_are_exact(folder: Path) -> None:
+def test_output_bytes_of_one_target_are_exact(folder: Path) -> None:
     one = names(folder)[0]
     code, out, err = opsjobs(folder, "run", r"printf '\000\377\376 no end'", "-t", one)
     assert (code, out) == (0, b"\x00\xff\xfe no end"), err
 
 
-def test_a_failing_command_is_3_and_told(folder: Path) -> None:
+def test_a_failed_command_exits_3_and_is_reported(folder: Path) -> None:
     code, _, err = opsjobs(folder, "run", "exit 3", "-t", ",".join(names(folder)))
     assert code == 3
     assert f"{LAB} failed, exit 3 (" in err
 
 
-def test_a_timeout_is_124(folder: Path) -> None:
+def test_a_timeout_exits_124(folder: Path) -> None:
     code, _, err = opsjobs(folder, "run", "sleep 30", "-t", names(folder)[0], "--timeout", "500ms")
     assert code == 124, err
     assert "command_timeout" in err
 
 
-def test_an_unknown_target_is_4(folder: Path) -> None:
+def test_an_unknown_target_exits_4(folder: Path) -> None:
     code, out, err = opsjobs(folder, "run", "true", "-t", "web-9")
     assert (code, out) == (4, b"")
     assert "web-9" in err
 
 
-def test_no_target_left_is_4(folder: Path) -> None:
+def test_an_empty_selection_exits_4(folder: Path) -> None:
     assert opsjobs(folder, "run", "true", "-l", "lab=false")[0] == 4
 
 
-def test_a_wrong_token_is_5(folder: Path) -> None:
+def test_a_wrong_token_exits_5(folder: Path) -> None:
     code, _, err = opsjobs(folder, "jobs", "list", OPSJOBS_TOKEN="opsc_wrong")
     assert code == 5
     assert "OPSJOBS_TOKEN" in err
 
 
-def test_ctrl_c_cancels_what_runs(folder: Path) -> None:
+def test_ctrl_c_cancels_running_commands(folder: Path) -> None:
     with started(folder, "run", "echo begun; sleep 60", "-t", names(folder)[0]) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
@@ -138,7 +138,7 @@ def test_a_detached_execution_can_be_followed_read_grouped_and_shown(folder: Pat
     assert opsjobs(folder, "executions", "show", "999999")[0] == 4
 
 
-def test_what_failed_is_retried_on_its_machines_alone(folder: Path) -> None:
+def test_a_retry_runs_only_on_failed_targets(folder: Path) -> None:
     one, two = names(folder)[:2]
     assert opsjobs(folder, "run", "touch ready-for-the-retry", "-t", one)[0] == 0
     code, out, err = opsjobs(
@@ -165,7 +165,7 @@ def test_what_failed_is_retried_on_its_machines_alone(folder: Path) -> None:
     assert opsjobs(folder, "approvals", "list", "-o", "json")[:2] == (0, b"[]\n")
 
 
-def test_json_lines_are_the_whole_log_in_order(folder: Path) -> None:
+def test_json_output_is_the_whole_log_in_order(folder: Path) -> None:
     _, out, _ = opsjobs(folder, "run", "echo a; echo b", "-l", "lab=true", "--json")
     events = [json.loads(line) for line in out.splitlines()]
     assert [event["id"] for event in events] == list(range(1, len(events) + 1))
@@ -205,7 +205,7 @@ def test_a_target_is_added_trusted_tested_used_and_removed(folder: Path) -> None
     assert opsjobs(folder, "targets", "show", "web-1")[0] == 4
 
 
-def test_a_credential_comes_from_a_file_and_its_secret_never_back(
+def test_a_credential_is_read_from_a_file_and_its_secret_is_write_only(
     folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "password").write_text("geheim\n")
@@ -226,7 +226,7 @@ def test_a_credential_comes_from_a_file_and_its_secret_never_back(
     assert opsjobs(folder, "credentials", "rm", "web-login")[0] == 0
 
 
-def test_a_token_has_only_its_role(folder: Path) -> None:
+def test_a_token_is_limited_to_its_role(folder: Path) -> None:
     code, out, err = opsjobs(folder, "tokens", "create", "ben", "--role", "viewer")
     assert code == 0, err
     token = out.decode().strip()
@@ -234,14 +234,14 @@ def test_a_token_has_only_its_role(folder: Path) -> None:
     assert opsjobs(folder, "run", "true", "-l", "lab=true", OPSJOBS_TOKEN=token)[0] == 5
 
 
-def test_the_status_names_the_parts(folder: Path) -> None:
+def test_status_shows_the_components(folder: Path) -> None:
     code, out, err = opsjobs(folder, "status")
     assert code == 0, err
     for word in ("PostgreSQL", "redis", "scheduler", "WORKER", "default"):
         assert word in out.decode()
 
 
-def test_an_api_that_is_killed_in_the_middle_costs_no_line(folder: Path) -> None:
+def test_a_killed_api_loses_no_output_line(folder: Path) -> None:
     one = names(folder)[0]
     with started(
         folder, "run", "for n in 1 2 3 4 5 6; do echo $n; sleep 0.4; done", "-t", one
@@ -303,9 +303,7 @@ def _store_job(folder: Path) -> None:
         )
 
 
-def test_a_thousand_hosts_are_imported_and_once_more_change_nothing(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_importing_a_thousand_hosts_twice_changes_nothing(folder: Path, tmp_path: Path) -> None:
     inventory = tmp_path / "hosts.ini"
     inventory.write_text("[fleet]\nnode[0001:1000].example.org ansible_port=2222 rack=r1\n")
     wished = ("targets", "import", str(inventory), "--label-from", "rack", "-o", "name")
@@ -322,7 +320,7 @@ def test_a_thousand_hosts_are_imported_and_once_more_change_nothing(
     assert (len(members), members[0]) == (1000, b"node0001.example.org")
 
 
-def test_a_trial_prints_each_step(folder: Path) -> None:
+def test_a_connection_test_prints_each_step(folder: Path) -> None:
     code, out, err = opsjobs(folder, "targets", "test", names(folder)[0], "-o", "json")
     assert code == 0, err
     (trial,) = json.loads(out)
@@ -369,7 +367,7 @@ def _failed(folder: Path) -> str:
     return opsjobs(folder, "executions", "list", "--limit", "1", "-o", "name")[1].decode().strip()
 
 
-def test_why_a_run_failed_is_seen_at_once(folder: Path) -> None:
+def test_executions_show_names_the_failed_step_and_last_stderr_line(folder: Path) -> None:
     number, bad = _failed(folder), names(folder)[1]
     code, out, err = opsjobs(folder, "executions", "show", number)
     assert code == 0, err
@@ -390,7 +388,7 @@ def test_why_a_run_failed_is_seen_at_once(folder: Path) -> None:
     assert "2 targets: succeeded, exit 0" in grouped
 
 
-def test_lines_of_a_log_are_picked(folder: Path) -> None:
+def test_logs_are_filtered(folder: Path) -> None:
     number, bad = _failed(folder), names(folder)[1]
 
     def lines(*options: str) -> list[str]:
@@ -412,7 +410,7 @@ def test_lines_of_a_log_are_picked(folder: Path) -> None:
     assert opsjobs(folder, "executions", "logs", number, "--failed", "-t", "nothing")[0] == 4
 
 
-def test_a_retry_is_looked_at_and_not_repeated_unawares(folder: Path) -> None:
+def test_a_retry_has_a_dry_run_and_is_not_repeated_without_again(folder: Path) -> None:
     number, bad = _failed(folder), names(folder)[1]
     code, out, err = opsjobs(folder, "executions", "retry", number, "--dry-run")
     assert (code, out.decode().splitlines()[1].split()) == (0, [bad, "failed", "nonzero_exit"]), err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cli.desk import Answer
+from cli.fake_api import ApiResponse
 from cli.test_dead_letters import answering
 from opsjobs.cli import approvals
 from opsjobs.cli.app import run
@@ -26,9 +26,11 @@ ASKED = {
 def test_approvals_are_listed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with answering(monkeypatch, lambda _: Answer(body={"items": [ASKED], "next": None})) as desk:
+    with answering(
+        monkeypatch, lambda _: ApiResponse(body={"items": [ASKED], "next": None})
+    ) as api:
         assert run(["approvals", "list", "--status", "pending", "--execution", "7"]) == 0
-    assert (desk.asked[0].query["status"], desk.asked[0].query["execution_id"]) == (
+    assert (api.requests[0].query["status"], api.requests[0].query["execution_id"]) == (
         ["pending"],
         ["7"],
     )
@@ -39,9 +41,9 @@ def test_approvals_are_listed(
 def test_an_approval_is_decided(
     verb: str, status: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with answering(monkeypatch, lambda _: Answer(body={**ASKED, "status": status})) as desk:
+    with answering(monkeypatch, lambda _: ApiResponse(body={**ASKED, "status": status})) as api:
         assert run(["approvals", verb, "3", "--reason", "looked at it"]) == 0
-    assert (desk.asked[0].path, desk.asked[0].body) == (
+    assert (api.requests[0].path, api.requests[0].body) == (
         f"/approvals/3/{verb}",
         {"reason": "looked at it"},
     )
@@ -53,11 +55,11 @@ def test_an_execution_is_paused_and_resumed(
 ) -> None:
     statuses = ["paused", "running"]
     with answering(
-        monkeypatch, lambda _: Answer(body={"id": 7, "status": statuses.pop(0)})
-    ) as desk:
+        monkeypatch, lambda _: ApiResponse(body={"id": 7, "status": statuses.pop(0)})
+    ) as api:
         assert run(["executions", "pause", "7", "--reason", "sick"]) == 0
         assert run(["executions", "resume", "7"]) == 0
-    assert [(asked.path, asked.body) for asked in desk.asked] == [
+    assert [(asked.path, asked.body) for asked in api.requests] == [
         ("/executions/7/pause", {"reason": "sick"}),
         ("/executions/7/resume", {}),
     ]
@@ -91,7 +93,7 @@ LAUNCH = {**ASKED, "action": None, "requested_by": "ada", "approvers": 2, "roles
 def test_an_approval_is_shown_with_what_would_run_where(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with answering(monkeypatch, lambda _: Answer(body={**LAUNCH, "would_run": WOULD_RUN})):
+    with answering(monkeypatch, lambda _: ApiResponse(body={**LAUNCH, "would_run": WOULD_RUN})):
         assert run(["approvals", "show", "3"]) == 0
     told = capsys.readouterr().out
     for words in (
@@ -140,11 +142,11 @@ HIDDEN = [
 ]
 
 
-def test_an_approver_sees_every_field_that_is_not_its_default(
+def test_approvals_show_every_non_default_field(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     would = {**WOULD_RUN, "actions": HIDDEN, "policy": {"max_parallel": 50, "durable": "auto"}}
-    with answering(monkeypatch, lambda _: Answer(body={**LAUNCH, "would_run": would})):
+    with answering(monkeypatch, lambda _: ApiResponse(body={**LAUNCH, "would_run": would})):
         assert run(["approvals", "show", "3"]) == 0
     told = capsys.readouterr().out
     for words in (
@@ -185,26 +187,29 @@ def test_every_kind_of_action_has_its_defaults() -> None:
         assert shown - {"interpreter"} == set(fields) - {"command", "job"}
 
 
-def test_an_approval_by_one_of_two_says_so_and_an_override_says_why(
+def test_an_approval_reports_how_many_approved_and_an_override_its_reason(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with answering(monkeypatch, lambda _: Answer(body=LAUNCH)) as desk:
+    with answering(monkeypatch, lambda _: ApiResponse(body=LAUNCH)) as api:
         assert run(["approvals", "approve", "3", "--hash", "ab" * 32]) == 0
         assert run(["approvals", "approve", "3", "--override-safety", "alone on call"]) == 0
         assert run(["approvals", "approve", "3", "--override-safety", " "]) == 2
-    assert [asked.body for asked in desk.asked] == [
+    assert [asked.body for asked in api.requests] == [
         {"hash": "ab" * 32},
         {"override_safety": True, "reason": "alone on call"},
     ]
     assert "is pending: 1 of 2 have approved" in capsys.readouterr().err
 
 
-def test_a_launch_that_waits_for_an_approval_says_whom_to_ask(
+def test_a_launch_that_waits_for_an_approval_says_how_to_approve(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     waits = {"kind": "approval", "approval": 3, "reason": "its job asks for an approval"}
     body = {"id": 7, "status": "pending_approval", "total_targets": 1, "waiting_on": waits}
-    with answering(monkeypatch, lambda _: Answer(202, body)) as desk:
+    with answering(monkeypatch, lambda _: ApiResponse(202, body)) as api:
         assert run(["run", "uptime", "-t", "web-1", "--detach", "--override-safety", "a lab"]) == 0
-    assert (desk.asked[0].body["override_safety"], desk.asked[0].body["reason"]) == (True, "a lab")
+    assert (api.requests[0].body["override_safety"], api.requests[0].body["reason"]) == (
+        True,
+        "a lab",
+    )
     assert "waiting for approval 3: " in capsys.readouterr().err

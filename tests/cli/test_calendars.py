@@ -1,4 +1,4 @@
-"""`opsjobs calendars` against a desk: what is asked of the service, and what is told."""
+"""`opsjobs calendars` against a fake API: what is asked of the service, and what is told."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cli.desk import Answer, Asked, open_desk, problem
+from cli.fake_api import ApiRequest, ApiResponse, problem, serve_api
 from docs.pages import samples
 from opsjobs.cli.app import run
 from opsjobs.cli.calendars import read_holidays
@@ -24,26 +24,26 @@ CLOSED = {
 }  # fmt: skip
 
 
-def service(asked: Asked) -> Answer:
+def service(asked: ApiRequest) -> ApiResponse:
     if asked.path.endswith("/check"):
-        return Answer(200, CLOSED)
+        return ApiResponse(200, CLOSED)
     if asked.method == "GET":
         there = asked.query.get("name", ["holidays"]) == ["holidays"]
-        return Answer(200, {"items": [STORED] if there else [], "next": None})
+        return ApiResponse(200, {"items": [STORED] if there else [], "next": None})
     if asked.method == "POST" and asked.body["name"] == "holidays":
         return problem(409, "name_taken", "There is already one.")
-    return Answer(201, {"id": 4})
+    return ApiResponse(201, {"id": 4})
 
 
-def calendars(monkeypatch: pytest.MonkeyPatch, *words: str, code: int = 0) -> list[Asked]:
-    with open_desk(service) as desk:
-        monkeypatch.setenv("OPSJOBS_URL", desk.url)
+def calendars(monkeypatch: pytest.MonkeyPatch, *words: str, code: int = 0) -> list[ApiRequest]:
+    with serve_api(service) as api:
+        monkeypatch.setenv("OPSJOBS_URL", api.url)
         monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
         assert run(["calendars", *words]) == code
-        return desk.asked
+        return api.requests
 
 
-def test_options_become_windows_that_the_service_takes(
+def test_options_of_calendars_add_become_valid_windows(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "holidays.txt"
@@ -65,7 +65,7 @@ def test_options_become_windows_that_the_service_takes(
     assert every_day.body["windows"] == [{"start": "22:00", "end": "06:00"}]
 
 
-def test_a_taken_name_is_told_with_the_way_out(
+def test_a_taken_name_is_reported_with_the_replace_option(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calendars(monkeypatch, "add", "holidays", "--yearly", "12-25", code=6)
@@ -74,7 +74,7 @@ def test_a_taken_name_is_told_with_the_way_out(
     assert (asked.method, asked.path) == ("PUT", "/calendars/3")
 
 
-def test_apply_changes_what_is_different_and_nothing_else(
+def test_calendars_apply_changes_only_differences(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "calendars.yaml"
@@ -103,7 +103,7 @@ def test_apply_changes_what_is_different_and_nothing_else(
     assert "not a calendar. It needs name and windows" in capsys.readouterr().err
 
 
-def test_a_closed_calendar_is_told_and_1(
+def test_a_closed_calendar_is_reported_and_exits_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     *_, asked = calendars(monkeypatch, "check", "holidays", "--at", "2026-12-25T10:00", code=1)
@@ -120,7 +120,7 @@ def test_a_closed_calendar_is_told_and_1(
         (["show", "nobody"], "`opsjobs calendars list` shows them"),
     ],
 )
-def test_what_cannot_be_done_says_why(
+def test_invalid_calendars_are_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], told: str
 ) -> None:
     calendars(monkeypatch, *words, code=4 if "show" in words else 2)
@@ -162,7 +162,7 @@ END:VCALENDAR
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_whole_days_of_an_icalendar_file_are_carried_over(newline: str) -> None:
+def test_all_day_events_of_an_icalendar_file_are_imported(newline: str) -> None:
     found = read_holidays(ICS.replace("\n", newline))
     assert found.windows() == [
         {"name": "Christmas, both days", "dates": ["2026-12-25", "2026-12-26"]},
@@ -174,7 +174,7 @@ def test_whole_days_of_an_icalendar_file_are_carried_over(newline: str) -> None:
     ]
 
 
-def test_a_list_names_its_days_and_a_bad_line_is_told(tmp_path: Path) -> None:
+def test_a_holiday_file_has_names_and_a_bad_line_is_reported(tmp_path: Path) -> None:
     windows: list[Any] = read_holidays(
         "# ours\n2026-12-25, Christmas\n2027-12-25; Christmas # again\n\n2026-10-03\n"
     ).windows()

@@ -1,10 +1,10 @@
-"""`opsjobs circuits` against a desk."""
+"""`opsjobs circuits` against a fake API."""
 
 from __future__ import annotations
 
 import pytest
 
-from cli.desk import Answer, Asked, open_desk
+from cli.fake_api import ApiRequest, ApiResponse, serve_api
 from opsjobs.cli.app import run
 
 SHUT = {
@@ -19,22 +19,22 @@ SHUT = {
 }
 
 
-def service(asked: Asked) -> Answer:
+def service(asked: ApiRequest) -> ApiResponse:
     """A service with one open circuit."""
     if asked.path == "/targets":
-        return Answer(200, {"items": [{"id": "7", "name": "web-1"}], "next": None})
-    return Answer(200, {"items": [SHUT], "next": None})
+        return ApiResponse(200, {"items": [{"id": "7", "name": "web-1"}], "next": None})
+    return ApiResponse(200, {"items": [SHUT], "next": None})
 
 
-def circuits(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[Asked]:
-    with open_desk(service) as desk:
-        monkeypatch.setenv("OPSJOBS_URL", desk.url)
+def circuits(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[ApiRequest]:
+    with serve_api(service) as api:
+        monkeypatch.setenv("OPSJOBS_URL", api.url)
         monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
         assert run(["circuits", *words]) == 0
-        return desk.asked
+        return api.requests
 
 
-def test_the_list_says_which_login_why_and_until_when(
+def test_circuits_list_shows_login_reason_and_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (asked,) = circuits(monkeypatch, "list")
@@ -49,7 +49,7 @@ def test_the_list_says_which_login_why_and_until_when(
     assert "refused the login of deploy" in capsys.readouterr().out
 
 
-def test_a_reset_goes_to_the_target_and_says_what_it_closed(
+def test_circuits_reset_reports_what_it_closed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     *_, asked = circuits(monkeypatch, "reset", "web-1")

@@ -74,7 +74,7 @@ def opsjobs(*arguments: str, folder: Path, **environment: str) -> subprocess.Com
     )
 
 
-def test_help_imports_no_library_of_the_servers() -> None:
+def test_help_imports_no_server_library() -> None:
     program = (
         "import sys; from opsjobs.cli.app import run; assert run(['--help']) == 0; "
         f"print('HEAVY', sorted(set(sys.modules) & set({SERVERS!r})))"
@@ -93,7 +93,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert f"Usage: opsjobs {command}" in capsys.readouterr().out
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("opsjobs 0.")
 
@@ -108,11 +108,11 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         ["run", "x", "-t", "a", "--parallel", "0"],
     ],
 )
-def test_what_cannot_be_understood_is_usage(arguments: list[str], tmp_path: Path) -> None:
+def test_invalid_arguments_are_a_usage_error(arguments: list[str], tmp_path: Path) -> None:
     assert opsjobs(*arguments, folder=tmp_path).returncode == 2
 
 
-def test_a_run_on_nothing_is_told_how_to_name_targets(tmp_path: Path) -> None:
+def test_a_run_without_targets_is_told_how_to_name_them(tmp_path: Path) -> None:
     done = opsjobs("run", "uptime", folder=tmp_path)
     assert done.returncode == 2
     assert (
@@ -121,7 +121,7 @@ def test_a_run_on_nothing_is_told_how_to_name_targets(tmp_path: Path) -> None:
     )
 
 
-def test_a_wrong_duration_is_usage(tmp_path: Path) -> None:
+def test_an_invalid_duration_is_a_usage_error(tmp_path: Path) -> None:
     done = opsjobs("run", "uptime", "-t", "web-1", "--timeout", "soon", folder=tmp_path)
     assert done.returncode == 2
     assert "--timeout: 'soon' is not a duration" in done.stderr
@@ -143,7 +143,7 @@ def test_a_process_without_its_settings_names_them(process: str, tmp_path: Path)
     assert "Traceback" not in done.stderr
 
 
-def test_a_wrong_setting_is_told_by_config_show_with_the_table(tmp_path: Path) -> None:
+def test_config_show_reports_an_invalid_setting_below_the_table(tmp_path: Path) -> None:
     done = opsjobs(
         "config",
         "show",
@@ -175,7 +175,7 @@ def test_a_prompt_without_a_terminal_says_what_to_use(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("typed", "meant"), [("job", "'jobs'"), ("target", "'targets'"), ("runn", "'run'")]
 )
-def test_a_near_name_is_suggested_at_the_top_level(
+def test_a_mistyped_command_gets_a_suggestion(
     capsys: pytest.CaptureFixture[str], typed: str, meant: str
 ) -> None:
     assert run([typed, "list"]) == ExitCode.USAGE

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cli.desk import Answer, Asked, Desk, open_desk, problem
+from cli.fake_api import ApiRequest, ApiResponse, FakeApi, problem, serve_api
 from opsjobs.cli.app import run
 
 LETTER = {
@@ -37,17 +37,21 @@ def execution(number: int) -> dict[str, Any]:
 
 
 @contextmanager
-def answering(monkeypatch: pytest.MonkeyPatch, reply: Callable[[Asked], Answer]) -> Iterator[Desk]:
-    with open_desk(reply) as desk:
-        monkeypatch.setenv("OPSJOBS_URL", desk.url)
+def answering(
+    monkeypatch: pytest.MonkeyPatch, reply: Callable[[ApiRequest], ApiResponse]
+) -> Iterator[FakeApi]:
+    with serve_api(reply) as api:
+        monkeypatch.setenv("OPSJOBS_URL", api.url)
         monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada_of_the_tests")
-        yield desk
+        yield api
 
 
-def test_letters_are_listed_by_what_is_named(
+def test_dead_letters_are_listed_by_filters(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with answering(monkeypatch, lambda _: Answer(body={"items": [LETTER], "next": None})) as desk:
+    with answering(
+        monkeypatch, lambda _: ApiResponse(body={"items": [LETTER], "next": None})
+    ) as api:
         assert (
             run(
                 [
@@ -65,7 +69,7 @@ def test_letters_are_listed_by_what_is_named(
             )
             == 0
         )
-    query = desk.asked[0].query
+    query = api.requests[0].query
     assert (query["job"], query["error"], query["execution"], query["limit"]) == (
         ["nightly"],
         ["lost"],
@@ -78,36 +82,36 @@ def test_letters_are_listed_by_what_is_named(
     assert "web-1" in out
 
 
-def test_a_moment_is_handed_on_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    with answering(monkeypatch, lambda _: Answer(body={"items": [], "next": None})) as desk:
+def test_since_accepts_an_absolute_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(monkeypatch, lambda _: ApiResponse(body={"items": [], "next": None})) as api:
         assert run(["dead-letters", "list", "--since", "2026-11-25T09:00:00Z"]) == 0
-    assert desk.asked[0].query["since"] == ["2026-11-25T09:00:00Z"]
+    assert api.requests[0].query["since"] == ["2026-11-25T09:00:00Z"]
 
 
-def test_a_revive_goes_on_until_nothing_is_left(
+def test_revive_repeats_until_nothing_is_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers = [
         {"executions": [execution(8)], "more": True},
         {"executions": [execution(9)], "more": False},
     ]
-    with answering(monkeypatch, lambda _: Answer(202, answers.pop(0))) as desk:
+    with answering(monkeypatch, lambda _: ApiResponse(202, answers.pop(0))) as api:
         assert run(["dead-letters", "revive", "--target", "web-1", "--reason", "it is back"]) == 0
-    assert [asked.body for asked in desk.asked] == [
+    assert [asked.body for asked in api.requests] == [
         {"filter": {"target": "web-1"}, "reason": "it is back"}
     ] * 2
-    assert len({asked.headers["idempotency-key"] for asked in desk.asked}) == 2
+    assert len({asked.headers["idempotency-key"] for asked in api.requests}) == 2
     told = capsys.readouterr()
     assert told.out == "8\n9\n"
     assert "execution 8 of nightly retries 2 targets of execution 7" in told.err
 
 
-def test_letters_are_discarded_by_id(
+def test_dead_letters_are_discarded_by_id(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with answering(monkeypatch, lambda _: Answer(body={"discarded": [41, 42]})) as desk:
+    with answering(monkeypatch, lambda _: ApiResponse(body={"discarded": [41, 42]})) as api:
         assert run(["dead-letters", "discard", "41", "42", "--reason", "scrapped"]) == 0
-    assert desk.asked[0].body == {"ids": [41, 42], "reason": "scrapped"}
+    assert api.requests[0].body == {"ids": [41, 42], "reason": "scrapped"}
     assert "discarded 2 dead letters" in capsys.readouterr().err
 
 
@@ -123,12 +127,12 @@ def test_letters_are_discarded_by_id(
         ["executions", "retry", "7", "--which", "all"],
     ],
 )
-def test_what_is_not_clear_is_usage(
+def test_an_ambiguous_selection_of_dead_letters_is_a_usage_error(
     arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with answering(monkeypatch, lambda _: Answer(500)) as desk:
+    with answering(monkeypatch, lambda _: ApiResponse(500)) as api:
         assert run(arguments) == 2
-    assert desk.asked == []
+    assert api.requests == []
 
 
 @pytest.mark.parametrize(
@@ -142,15 +146,15 @@ def test_what_is_not_clear_is_usage(
         ),
     ],
 )
-def test_a_retry_says_what_is_meant(
+def test_retry_options_become_the_request(
     arguments: Sequence[str],
     body: Any,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with answering(monkeypatch, lambda _: Answer(202, execution(8))) as desk:
+    with answering(monkeypatch, lambda _: ApiResponse(202, execution(8))) as api:
         assert run(["executions", "retry", "7", "--detach", *arguments]) == 0
-    assert (desk.asked[0].path, desk.asked[0].body) == ("/executions/7/retry", body)
+    assert (api.requests[0].path, api.requests[0].body) == ("/executions/7/retry", body)
     assert capsys.readouterr().out == "8\n"
 
 
@@ -162,8 +166,11 @@ def test_a_retry_says_what_is_meant(
         (problem(422, "unknown_target", "Execution 7 has no target 'web-9'."), 4),
     ],
 )
-def test_a_retry_that_is_refused_says_why(
-    answer: Answer, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_refused_retry_is_reported(
+    answer: ApiResponse,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with answering(monkeypatch, lambda _: answer):
         assert run(["executions", "retry", "7", "-t", "web-9"]) == code

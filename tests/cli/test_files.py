@@ -16,7 +16,9 @@ from opsjobs.settings import ClientSettings
 __all__ = ["folder"]
 
 
-def test_a_folder_goes_to_a_machine_and_its_files_come_back(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_is_uploaded_transferred_and_its_artifacts_saved(
+    folder: Path, tmp_path: Path
+) -> None:
     site, data = tmp_path / "site", random.Random(3).randbytes(700_000)
     (site / "conf.d").mkdir(parents=True)
     (site / "conf.d" / "ü 1.conf").write_bytes(data)
@@ -51,7 +53,9 @@ def test_a_folder_goes_to_a_machine_and_its_files_come_back(folder: Path, tmp_pa
     assert opsjobs(folder, "files", "show", source)[0] == 4
 
 
-def test_a_file_comes_back_as_it_was_and_overwrites_nothing(folder: Path, tmp_path: Path) -> None:
+def test_a_downloaded_file_is_unchanged_and_overwrites_nothing(
+    folder: Path, tmp_path: Path
+) -> None:
     data, path = random.Random(4).randbytes(300_000), tmp_path / "a.bin"
     path.write_bytes(data)
     source = opsjobs(folder, "files", "upload", str(path), "--name", "b.bin")[1].decode().strip()
@@ -74,11 +78,11 @@ def test_a_file_comes_back_as_it_was_and_overwrites_nothing(folder: Path, tmp_pa
         ("web-1", "/" + "n" * 300, ["web-1", "n" * 200]),
     ],
 )
-def test_no_name_leads_out_of_the_folder(target: str, path: str, parts: list[str]) -> None:
+def test_artifact_names_cannot_leave_the_folder(target: str, path: str, parts: list[str]) -> None:
     assert local_parts(target, path) == parts
 
 
-def test_a_link_in_the_folder_is_not_followed(tmp_path: Path) -> None:
+def test_symbolic_links_in_the_folder_are_not_followed(tmp_path: Path) -> None:
     outside, inside = tmp_path / "outside", tmp_path / "inside"
     outside.mkdir()
     inside.mkdir()

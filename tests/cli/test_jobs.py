@@ -10,8 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cli.desk import Answer, Asked, Desk, open_desk, problem
-from cli.terminal import on_terminal
+from cli.fake_api import ApiRequest, ApiResponse, FakeApi, problem, serve_api
+from cli.pseudo_terminal import run_on_terminal
 from opsjobs.cli.app import app
 from opsjobs.cli.errors import CommandFailed, ExitCode
 from opsjobs.cli.run import build_program
@@ -24,18 +24,18 @@ PREVIEW = {
 }  # fmt: skip
 
 
-def told(desk: Desk, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
-    """How the command ends that talks to this desk."""
-    monkeypatch.setenv("OPSJOBS_URL", desk.url)
+def told(api: FakeApi, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
+    """How the command ends that talks to this api."""
+    monkeypatch.setenv("OPSJOBS_URL", api.url)
     monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
     return CliRunner().invoke(app, list(arguments))
 
 
-def asked(desk: Desk) -> list[tuple[str, str, Any]]:
-    return [(one.method, one.path, one.body) for one in desk.asked]
+def asked(api: FakeApi) -> list[tuple[str, str, Any]]:
+    return [(one.method, one.path, one.body) for one in api.requests]
 
 
-def test_apply_sends_the_files_jobs_and_plan_changes_nothing(
+def test_jobs_apply_sends_the_jobs_and_plan_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "jobs.yaml"
@@ -44,62 +44,66 @@ def test_apply_sends_the_files_jobs_and_plan_changes_nothing(
         {"name": "a", "change": "updated", "paths": ["/policy"], "version": 2},
         {"name": "b", "change": "unchanged", "paths": []},
     ]
-    with open_desk(lambda _: Answer(body={"items": items})) as desk:
-        done = told(desk, monkeypatch, "jobs", "plan", "-f", str(file))
-        assert (done.exit_code, desk.asked[0].query) == (0, {"dry_run": ["true"]})
+    with serve_api(lambda _: ApiResponse(body={"items": items})) as api:
+        done = told(api, monkeypatch, "jobs", "plan", "-f", str(file))
+        assert (done.exit_code, api.requests[0].query) == (0, {"dry_run": ["true"]})
         assert "/policy" in done.stdout
         assert "1 job would change, 1 unchanged" in done.output
-        assert told(desk, monkeypatch, "jobs", "apply", "-f", str(file)).exit_code == 0
-        assert desk.asked[1].query == {}
-        assert desk.asked[1].body == {"jobs": [{"name": "a"}, {"name": "b"}]}
+        assert told(api, monkeypatch, "jobs", "apply", "-f", str(file)).exit_code == 0
+        assert api.requests[1].query == {}
+        assert api.requests[1].body == {"jobs": [{"name": "a"}, {"name": "b"}]}
 
 
-def test_validate_says_all_that_is_wrong_and_ends_so(
+def test_jobs_validate_reports_all_errors_and_exits_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "jobs.yaml"
     file.write_text("name: a\n---\nname: b\n")
     fault = {"pointer": "/actions/0/key", "detail": "two actions", "code": "duplicate_key"}
 
-    def reply(one: Asked) -> Answer:
+    def reply(one: ApiRequest) -> ApiResponse:
         wrong = one.body["name"] == "b"
-        return Answer(body={"valid": not wrong, "errors": [fault] if wrong else [], "warnings": []})
+        return ApiResponse(
+            body={"valid": not wrong, "errors": [fault] if wrong else [], "warnings": []}
+        )
 
-    with open_desk(reply) as desk:
-        done = told(desk, monkeypatch, "jobs", "validate", "-f", str(file))
+    with serve_api(reply) as api:
+        done = told(api, monkeypatch, "jobs", "validate", "-f", str(file))
         assert done.exit_code == ExitCode.ERROR
         assert "b: error at /actions/0/key: two actions (duplicate_key)" in done.stdout
 
 
-def test_the_fault_of_a_job_without_a_name_is_told_with_its_file_and_line(
+def test_an_error_of_an_unnamed_job_has_file_and_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "jobs.yaml"
     file.write_text("---\nname: a\n---\nactions: []\n")
     fault = {"pointer": "/name", "detail": "it is required", "code": "missing"}
-    answer = Answer(body={"valid": False, "errors": [fault], "warnings": []})
-    with open_desk(lambda _: answer) as desk:
-        shown = told(desk, monkeypatch, "jobs", "validate", "-f", str(file)).stdout
+    answer = ApiResponse(body={"valid": False, "errors": [fault], "warnings": []})
+    with serve_api(lambda _: answer) as api:
+        shown = told(api, monkeypatch, "jobs", "validate", "-f", str(file)).stdout
     assert f"{file}, line 4: error at /name: it is required" in shown
 
 
-def test_two_jobs_of_one_name_are_refused_with_the_lines_of_both(
+def test_duplicate_job_names_are_refused_with_both_lines(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file, other = tmp_path / "jobs.yaml", tmp_path / "more.yaml"
     file.write_text("name: a\n---\n- name: b\n- description: x\n  name: a\n")
     other.write_text("jobs:\n  - tags: []\n    name: b\n")
-    with open_desk(lambda _: Answer(body={"valid": True, "errors": [], "warnings": []})) as desk:
+    with serve_api(
+        lambda _: ApiResponse(body={"valid": True, "errors": [], "warnings": []})
+    ) as api:
         refused = told(
-            desk, monkeypatch, "jobs", "apply", "-f", str(file), "-f", str(other)
+            api, monkeypatch, "jobs", "apply", "-f", str(file), "-f", str(other)
         ).exception
         assert isinstance(refused, CommandFailed)
-        assert (refused.exit_code, desk.asked) == (ExitCode.USAGE, [])
+        assert (refused.exit_code, api.requests) == (ExitCode.USAGE, [])
         assert str(refused).splitlines() == [
             f"two jobs have the name 'a': {file}, line 1 and {file}, line 5. Rename one of them.",
             f"two jobs have the name 'b': {file}, line 3 and {other}, line 3. Rename one of them.",
         ]
-        done = told(desk, monkeypatch, "jobs", "validate", "-f", str(file), "-f", str(other))
+        done = told(api, monkeypatch, "jobs", "validate", "-f", str(file), "-f", str(other))
         assert done.exit_code == ExitCode.ERROR
         assert (
             f"{file}, line 5: a: error at /name: {file}, line 1 has a job of this name, too (duplicate_name)"
@@ -108,9 +112,7 @@ def test_two_jobs_of_one_name_are_refused_with_the_lines_of_both(
         assert "a is valid" in done.output
 
 
-def test_a_refused_job_is_told_with_its_file_and_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_refused_job_has_file_and_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "jobs.yaml"
     file.write_text("name: a\n---\nname: b\nactions:\n  - type: file_transfer\n    dest: /x\n")
     errors = [
@@ -128,40 +130,42 @@ def test_a_refused_job_is_told_with_its_file_and_line(
         "/jobs/1/actions/0/dest: there is no such field here. (2 more in errors)",
         errors,
     )
-    with open_desk(lambda _: refusal) as desk:
-        shown = str(told(desk, monkeypatch, "jobs", "apply", "-f", str(file)).exception)
+    with serve_api(lambda _: refusal) as api:
+        shown = str(told(api, monkeypatch, "jobs", "apply", "-f", str(file)).exception)
     assert f"{file}, line 6: /actions/0/dest: there is no such field here." in shown
     assert f"  {file}, line 5: /actions/0/destination: it is required" in shown
     assert "  /jobs/9/name: it is required" in shown
 
 
-def test_export_writes_a_stream_that_apply_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_desk(lambda _: Answer(body={"jobs": [{"name": "a"}, {"name": "b"}]})) as desk:
-        assert told(desk, monkeypatch, "jobs", "export").stdout == "---\nname: a\n---\nname: b\n"
+def test_jobs_export_writes_yaml_for_apply(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve_api(lambda _: ApiResponse(body={"jobs": [{"name": "a"}, {"name": "b"}]})) as api:
+        assert told(api, monkeypatch, "jobs", "export").stdout == "---\nname: a\n---\nname: b\n"
         assert json.loads(
-            told(desk, monkeypatch, "jobs", "export", "--tag", "web", "-o", "json").stdout
+            told(api, monkeypatch, "jobs", "export", "--tag", "web", "-o", "json").stdout
         ) == {"jobs": [{"name": "a"}, {"name": "b"}]}
-        assert desk.asked[1].query == {"tag": ["web"]}
+        assert api.requests[1].query == {"tag": ["web"]}
 
 
-def test_a_dry_run_shows_and_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def reply(one: Asked) -> Answer:
+def test_a_dry_run_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reply(one: ApiRequest) -> ApiResponse:
         return (
-            Answer(body={"id": 5, "name": "disk"}) if one.method == "GET" else Answer(body=PREVIEW)
+            ApiResponse(body={"id": 5, "name": "disk"})
+            if one.method == "GET"
+            else ApiResponse(body=PREVIEW)
         )
 
-    with open_desk(reply) as desk:
-        done = told(desk, monkeypatch, "jobs", "run", "5", "-p", "a=1", "-p", "b=x=y", "--dry-run")
+    with serve_api(reply) as api:
+        done = told(api, monkeypatch, "jobs", "run", "5", "-p", "a=1", "-p", "b=x=y", "--dry-run")
         assert done.exit_code == 0
         assert "web-1" in done.stdout
         assert "removed since execution 7: web-9" in done.output
-        assert asked(desk)[1] == (
+        assert asked(api)[1] == (
             "POST",
             "/jobs/5/execute",
             {"parameters": {"a": "1", "b": "x=y"}, "dry_run": True},
         )
         told(
-            desk,
+            api,
             monkeypatch,
             "run",
             "uptime",
@@ -174,7 +178,7 @@ def test_a_dry_run_shows_and_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> 
             "--dry-run",
         )
         action = {"type": "command", "command": "uptime", "env": {"A": "b"}, "cwd": "/srv"}
-        assert asked(desk)[2] == (
+        assert asked(api)[2] == (
             "POST",
             "/run",
             {"actions": [action], "targets": {"ids": ["web-1"]}, "dry_run": True},
@@ -185,19 +189,19 @@ def test_a_dry_run_shows_and_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     ("verb", "path"),
     [("pause", "/jobs/5/pause"), ("resume", "/jobs/5/resume"), ("clone", "/jobs/5/clone")],
 )
-def test_a_jobs_state_is_asked_for_by_its_name(
+def test_jobs_are_paused_and_resumed_by_name(
     monkeypatch: pytest.MonkeyPatch, verb: str, path: str
 ) -> None:
-    def reply(one: Asked) -> Answer:
+    def reply(one: ApiRequest) -> ApiResponse:
         return (
-            Answer(body={"items": [{"id": 5, "name": "disk"}], "next": None})
+            ApiResponse(body={"items": [{"id": 5, "name": "disk"}], "next": None})
             if one.method == "GET"
-            else Answer(body={"id": 6, "name": "disk"})
+            else ApiResponse(body={"id": 6, "name": "disk"})
         )
 
-    with open_desk(reply) as desk:
-        assert told(desk, monkeypatch, "jobs", verb, "disk").exit_code == 0
-        assert desk.asked[-1].path == path
+    with serve_api(reply) as api:
+        assert told(api, monkeypatch, "jobs", verb, "disk").exit_code == 0
+        assert api.requests[-1].path == path
 
 
 @pytest.mark.parametrize(
@@ -207,7 +211,7 @@ def test_a_jobs_state_is_asked_for_by_its_name(
         (b"echo\n", "bash"), (b"#!\n", "bash"), (b"\xff", "bash"),
     ],
 )  # fmt: skip
-def test_a_scripts_first_line_says_what_runs_it(
+def test_the_interpreter_comes_from_the_shebang(
     tmp_path: Path, body: bytes, interpreter: str
 ) -> None:
     (tmp_path / "s").write_bytes(body)
@@ -223,7 +227,7 @@ def test_a_scripts_first_line_says_what_runs_it(
 @pytest.mark.parametrize(
     ("words", "script"), [([], None), (["a", "b"], None), ([], "/nowhere/at/all")]
 )
-def test_what_is_neither_a_command_nor_a_script_is_usage(
+def test_a_run_without_command_or_script_is_a_usage_error(
     words: list[str], script: str | None
 ) -> None:
     with pytest.raises(CommandFailed) as refused:
@@ -231,11 +235,11 @@ def test_what_is_neither_a_command_nor_a_script_is_usage(
     assert refused.value.exit_code is ExitCode.USAGE
 
 
-def test_a_parameter_without_a_value_is_usage(monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_desk(lambda _: Answer()) as desk:
-        done = told(desk, monkeypatch, "run", "uptime", "-t", "web-1", "-p", "novalue")
+def test_a_parameter_without_value_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve_api(lambda _: ApiResponse()) as api:
+        done = told(api, monkeypatch, "run", "uptime", "-t", "web-1", "-p", "novalue")
     assert isinstance(done.exception, CommandFailed | typer.Exit | SystemExit)
-    assert desk.asked == []
+    assert api.requests == []
 
 
 SECRET_JOB = {
@@ -272,16 +276,16 @@ SECRET_JOB = {
 }
 
 
-def rotate(one: Asked) -> Answer:
+def rotate(one: ApiRequest) -> ApiResponse:
     """A service with the job `rotate`, which launches it with --detach."""
     if one.method == "GET":
-        return Answer(body=SECRET_JOB)
-    return Answer(202, {"id": 9, "total_targets": 1, "job_id": 5, "job_name": "rotate"})
+        return ApiResponse(body=SECRET_JOB)
+    return ApiResponse(202, {"id": 9, "total_targets": 1, "job_id": 5, "job_name": "rotate"})
 
 
-def test_a_job_is_shown_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_desk(rotate) as desk:
-        shown = told(desk, monkeypatch, "jobs", "show", "5")
+def test_jobs_show_is_readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve_api(rotate) as api:
+        shown = told(api, monkeypatch, "jobs", "show", "5")
         assert shown.stdout.splitlines() == [
             "rotate: completed, version 3, id 5",
             "targets: groups web",
@@ -297,7 +301,7 @@ def test_a_job_is_shown_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
             "policy:",
             "  max_fail: 20%",
         ]
-        lines = told(desk, monkeypatch, "jobs", "show", "5", "-o", "yaml").stdout.splitlines()
+        lines = told(api, monkeypatch, "jobs", "show", "5", "-o", "yaml").stdout.splitlines()
         assert lines[0] == "name: rotate"
         assert lines[lines.index("  script: |") + 1] == "    set -eu"
 
@@ -315,22 +319,22 @@ def test_scripts_are_exported_as_blocks_with_the_name_first(
         "single",
     ]
     jobs = [{"actions": [{"script": text} for text in texts], "name": "a"}]
-    with open_desk(lambda _: Answer(body={"jobs": jobs})) as desk:
-        written = told(desk, monkeypatch, "jobs", "export").stdout
+    with serve_api(lambda _: ApiResponse(body={"jobs": jobs})) as api:
+        written = told(api, monkeypatch, "jobs", "export").stdout
     assert written.startswith("---\nname: a\nactions:\n- script: |\n    set -eu\n    echo a\n")
     file = tmp_path / "jobs.yaml"
     file.write_text(written)
     assert bodies([str(file)]) == jobs
 
 
-def test_a_secret_comes_from_a_file_or_standard_input(
+def test_a_secret_parameter_comes_from_a_file_or_stdin(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "token"
     file.write_text("hunter2\n")
-    with open_desk(rotate) as desk:
+    with serve_api(rotate) as api:
         done = told(
-            desk,
+            api,
             monkeypatch,
             "jobs",
             "run",
@@ -341,19 +345,19 @@ def test_a_secret_comes_from_a_file_or_standard_input(
             "-p",
             "days=3",
         )
-        assert (done.exit_code, desk.asked[-1].body["parameters"]) == (
+        assert (done.exit_code, api.requests[-1].body["parameters"]) == (
             0,
             {"token": "hunter2", "days": "3"},
         )
         assert "warning" not in done.output
-        warned = told(desk, monkeypatch, "jobs", "run", "5", "--detach", "-p", "token=hunter2")
+        warned = told(api, monkeypatch, "jobs", "run", "5", "--detach", "-p", "token=hunter2")
         assert "warning: -p token=… shows a secret" in warned.output
         both = told(
-            desk, monkeypatch, "jobs", "run", "5", "-p", "token=x", "--param-file", f"token={file}"
+            api, monkeypatch, "jobs", "run", "5", "-p", "token=x", "--param-file", f"token={file}"
         )
         assert "given by --param and by --param-file" in str(both.exception)
         twice = told(
-            desk,
+            api,
             monkeypatch,
             "jobs",
             "run",
@@ -366,16 +370,16 @@ def test_a_secret_comes_from_a_file_or_standard_input(
         assert "standard input holds one value" in str(twice.exception)
 
 
-def test_a_missing_secret_is_asked_for_without_echo() -> None:
-    with open_desk(rotate) as desk:
-        code, shown = on_terminal(
-            "jobs", "run", "5", "--detach", url=desk.url, answers=[(b"token: ", b"hunter2\r")]
+def test_a_missing_secret_parameter_is_prompted_for_without_echo() -> None:
+    with serve_api(rotate) as api:
+        code, shown = run_on_terminal(
+            "jobs", "run", "5", "--detach", url=api.url, answers=[(b"token: ", b"hunter2\r")]
         )
-        assert (code, desk.asked[-1].body) == (0, {"parameters": {"token": "hunter2"}})
+        assert (code, api.requests[-1].body) == (0, {"parameters": {"token": "hunter2"}})
     assert "hunter2" not in shown
 
 
-def test_every_error_of_a_refusal_is_told_and_no_more_than_fit(
+def test_all_errors_of_a_refusal_are_shown_up_to_a_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refusing(count: int) -> Any:
@@ -389,23 +393,23 @@ def test_every_error_of_a_refusal_is_told_and_no_more_than_fit(
             errors,
         )
 
-    with open_desk(
-        lambda one: Answer(body=SECRET_JOB) if one.method == "GET" else refusing(3)
-    ) as desk:
-        done = told(desk, monkeypatch, "jobs", "run", "5")
+    with serve_api(
+        lambda one: ApiResponse(body=SECRET_JOB) if one.method == "GET" else refusing(3)
+    ) as api:
+        done = told(api, monkeypatch, "jobs", "run", "5")
         assert str(done.exception).splitlines() == [
             "--param p0: it is required.",
             "  --param p1: it is required",
             "  --param p2: it is required",
         ]
-    with open_desk(
-        lambda one: Answer(body=SECRET_JOB) if one.method == "GET" else refusing(80)
-    ) as desk:
-        lines = str(told(desk, monkeypatch, "jobs", "run", "5").exception).splitlines()
+    with serve_api(
+        lambda one: ApiResponse(body=SECRET_JOB) if one.method == "GET" else refusing(80)
+    ) as api:
+        lines = str(told(api, monkeypatch, "jobs", "run", "5").exception).splitlines()
         assert (len(lines), lines[-1]) == (52, "  and 29 more")
 
 
-def test_warnings_of_an_applied_job_are_told(
+def test_warnings_of_applied_jobs_are_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "jobs.yaml"
@@ -416,9 +420,9 @@ def test_warnings_of_an_applied_job_are_told(
         "code": "undeclared_name",
     }
     item = {"name": "a", "change": "created", "paths": ["/"], "version": 1, "warnings": [warning]}
-    with open_desk(lambda _: Answer(body={"items": [item]})) as desk:
+    with serve_api(lambda _: ApiResponse(body={"items": [item]})) as api:
         for command in ("plan", "apply"):
-            done = told(desk, monkeypatch, "jobs", command, "-f", str(file))
+            done = told(api, monkeypatch, "jobs", command, "-f", str(file))
             assert (
                 "a: warning at /actions/0/command: no parameter is called dri (undeclared_name)"
                 in done.output

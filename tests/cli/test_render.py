@@ -52,7 +52,7 @@ def test_a_table_in_a_pipe_is_plain_and_obeys_no_control_character(
     assert all(line == line.rstrip() for line in lines)
 
 
-def test_wide_shows_more_and_reads_nothing_as_markup(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wide_tables_show_more_and_interpret_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     show_list(ITEMS, COLUMNS, Form.WIDE)
     assert "[bold]no markup[/bold] :smile:" in capsys.readouterr().out
 
@@ -62,21 +62,21 @@ def test_long_cells_are_not_folded_in_a_pipe(capsys: pytest.CaptureFixture[str])
     assert "x" * 5_000 in capsys.readouterr().out
 
 
-def test_json_and_yaml_are_the_items(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_and_yaml_print_the_items(capsys: pytest.CaptureFixture[str]) -> None:
     show_list(ITEMS, COLUMNS, Form.JSON)
     assert json.loads(capsys.readouterr().out) == ITEMS
     show_list(ITEMS, COLUMNS, Form.YAML)
     assert YAML(typ="safe").load(capsys.readouterr().out) == ITEMS
 
 
-def test_name_prints_a_name_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_name_output_is_one_name_per_line(capsys: pytest.CaptureFixture[str]) -> None:
     show_list(ITEMS, COLUMNS, Form.NAME)
     assert capsys.readouterr().out == "web-1\nweb-2\\x1b[31m\n"
     show_list(ITEMS, COLUMNS, Form.NAME, name="id")
     assert capsys.readouterr().out == "1\n2\n"
 
 
-def test_one_thing_is_shown_field_by_field(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_item_is_shown_field_by_field(capsys: pytest.CaptureFixture[str]) -> None:
     show_one({"name": "web-1", "actions": [{"key": "a"}], "labels": {"env": "prod"}}, Form.TABLE)
     assert [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()] == [
         ["name", "web-1"],
@@ -85,7 +85,7 @@ def test_one_thing_is_shown_field_by_field(capsys: pytest.CaptureFixture[str]) -
     ]
 
 
-def test_control_characters_and_turned_writing_are_shown() -> None:
+def test_control_and_bidirectional_characters_are_escaped_in_tables() -> None:
     assert plain("a\r\x1b]0;x\x07\u202eb") == "a\\r\\x1b]0;x\\x07\\u202eb"
 
 
@@ -93,7 +93,7 @@ def test_control_characters_and_turned_writing_are_shown() -> None:
     ("milliseconds", "words"),
     [(None, "-"), (45, "45 ms"), (1_250, "1.25 s"), (119_999, "120.00 s"), (200_000, "3 min 20 s")],
 )
-def test_durations_read_well(milliseconds: int | None, words: str) -> None:
+def test_durations_are_formatted(milliseconds: int | None, words: str) -> None:
     assert seconds(milliseconds) == words
 
 
@@ -105,11 +105,11 @@ def test_durations_read_well(milliseconds: int | None, words: str) -> None:
         ("2026-11-20T12:00:00+00:00", "4d ago"),
     ],
 )
-def test_moments_are_told_by_their_age(moment: str, words: str) -> None:
+def test_times_are_shown_as_ages(moment: str, words: str) -> None:
     assert ago(moment, now=datetime(2026, 11, 24, 12, tzinfo=UTC)) == words
 
 
-def test_numbers_are_counted() -> None:
+def test_nouns_are_pluralized() -> None:
     assert (pluralize(1, "target"), pluralize(2, "target")) == ("1 target", "2 targets")
     assert render_counts({"succeeded": 10, "failed": 2, "lost": 0}) == "10 succeeded, 2 failed"
 
@@ -125,7 +125,7 @@ MACHINE_COLUMNS = tuple(
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
-def test_a_name_or_an_address_is_never_folded_however_narrow_the_terminal(
+def test_names_and_addresses_are_never_folded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -148,7 +148,7 @@ def test_a_name_or_an_address_is_never_folded_however_narrow_the_terminal(
     assert not hidden if width >= 80 else True
 
 
-def test_what_is_empty_is_left_out_before_what_says_why(
+def test_empty_columns_are_dropped_before_reasons(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -170,5 +170,5 @@ def test_what_is_empty_is_left_out_before_what_says_why(
     ("passed", "words"),
     [(1.25, "1s ago"), (1056.9, "17m ago"), (7_300, "2h ago"), (200_000, "2d ago")],
 )
-def test_time_that_has_passed_is_told_in_one_form(passed: float, words: str) -> None:
+def test_elapsed_time_has_one_form(passed: float, words: str) -> None:
     assert elapsed(passed) == words

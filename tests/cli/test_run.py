@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cli.desk import Answer, Asked, Desk, open_desk, problem
+from cli.fake_api import ApiRequest, ApiResponse, FakeApi, problem, serve_api
 
 BYTES = b"\x00\xff\xfe\x80 no final newline"
 
@@ -32,24 +32,24 @@ class Service:
     cancelled: threading.Event = field(default_factory=threading.Event)
     known_hosts: dict[str, str] = field(default_factory=dict)
 
-    def reply(self, asked: Asked) -> Answer:
+    def reply(self, asked: ApiRequest) -> ApiResponse:
         match (asked.method, asked.path):
             case ("POST", "/run"):
                 return self._run(asked)
             case ("GET", "/executions/7"):
-                return Answer(body=self._execution(self.status))
+                return ApiResponse(body=self._execution(self.status))
             case ("GET", "/executions/7/targets"):
                 runs = [
                     {"target": {"id": str(n), "name": name, "host": name}}
                     for n, name in enumerate(self.targets, start=1)
                 ]
-                return Answer(body={"items": runs, "next": None})
+                return ApiResponse(body={"items": runs, "next": None})
             case ("GET", "/executions/7/events"):
                 return self._events()
             case ("POST", "/executions/7/cancel"):
                 self.status = "cancelled"
                 self.cancelled.set()
-                return Answer(202, self._execution("cancelling"))
+                return ApiResponse(202, self._execution("cancelling"))
             case ("GET", "/targets"):
                 host = asked.query["host"][0]
                 items = [
@@ -57,10 +57,10 @@ class Service:
                     for h, i in self.known_hosts.items()
                     if h == host
                 ]
-                return Answer(body={"items": items, "next": None})
+                return ApiResponse(body={"items": items, "next": None})
         return problem(404, "not_found", f"There is nothing at {asked.path}.")
 
-    def _run(self, asked: Asked) -> Answer:
+    def _run(self, asked: ApiRequest) -> ApiResponse:
         ids = asked.body["targets"].get("ids", [])
         known = {*self.targets, *self.known_hosts.values()}
         errors = [
@@ -70,7 +70,7 @@ class Service:
         ]
         if errors:
             return problem(422, "unknown_target", errors[0]["detail"], errors)
-        return Answer(202, self._execution("queued"))
+        return ApiResponse(202, self._execution("queued"))
 
     def _execution(self, status: str) -> dict[str, Any]:
         counts = {"succeeded": len(self.targets)} if status == "completed" else {status: 1}
@@ -82,13 +82,13 @@ class Service:
             "duration_ms": 500,
         }
 
-    def _events(self) -> Answer:
+    def _events(self) -> ApiResponse:
         sent = [frame(n, event, data) for n, (event, data) in enumerate(self.frames, start=1)]
         end = frame(len(sent) + 1, "end", {"status": self.status, "counts": {}})
         if not self.held:
-            return Answer(portions=[*sent, end], media_type="text/event-stream")
+            return ApiResponse(portions=[*sent, end], media_type="text/event-stream")
         end = frame(len(sent) + 1, "end", {"status": "cancelled", "counts": {}})
-        return Answer(
+        return ApiResponse(
             portions=sent, media_type="text/event-stream", wait=self.cancelled, then=[end]
         )
 
@@ -137,11 +137,11 @@ def resulted(target: int, exit_code: int) -> tuple[str, dict[str, Any]]:
 
 
 @contextmanager
-def started(desk: Desk, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def started(api: FakeApi, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.environ.get("PYTHONPATH", "src"),
-        "OPSJOBS_URL": desk.url,
+        "OPSJOBS_URL": api.url,
     }
     command = [sys.executable, "-m", "opsjobs", *arguments]
     pipe = subprocess.PIPE
@@ -154,13 +154,13 @@ def started(desk: Desk, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def opsjobs(service: Service, *arguments: str) -> tuple[int, bytes, str, list[Asked]]:
-    with open_desk(service.reply) as desk, started(desk, *arguments) as process:
+def opsjobs(service: Service, *arguments: str) -> tuple[int, bytes, str, list[ApiRequest]]:
+    with serve_api(service.reply) as api, started(api, *arguments) as process:
         out, err = process.communicate(timeout=90)
-        return process.returncode, out, err.decode(), desk.asked
+        return process.returncode, out, err.decode(), api.requests
 
 
-def test_one_targets_bytes_arrive_exactly_and_apart() -> None:
+def test_stdout_and_stderr_of_one_target_are_exact_and_separate() -> None:
     service = Service(
         ["web-1"],
         [said(1, BYTES), said(1, "careful\n", "stderr"), resulted(1, 0), became(1, "succeeded")],
@@ -202,16 +202,14 @@ def test_one_targets_bytes_arrive_exactly_and_apart() -> None:
         ),
     ],
 )
-def test_it_runs_as_another_user_where_that_is_asked_for(
-    options: list[str], become: dict[str, str]
-) -> None:
+def test_become_options_become_the_request(options: list[str], become: dict[str, str]) -> None:
     service = Service(["web-1"], [resulted(1, 0), became(1, "succeeded")])
     code, _, _, asked = opsjobs(service, "run", "id", "-t", "web-1", *options)
     assert code == 0
     assert asked[0].body["actions"] == [{"type": "command", "command": "id", "become": become}]
 
 
-def test_an_unknown_way_to_become_is_2() -> None:
+def test_an_unknown_become_method_exits_2() -> None:
     code, _, err, asked = opsjobs(
         Service(["web-1"], []), "run", "id", "-t", "web-1", "--become-method", "pbrun"
     )
@@ -219,7 +217,7 @@ def test_an_unknown_way_to_become_is_2() -> None:
     assert "'pbrun'" in err
 
 
-def test_several_targets_lines_have_names_and_the_summary_tells_who_failed() -> None:
+def test_output_of_several_targets_is_prefixed_and_the_summary_names_failures() -> None:
     frames = [
         said(1, "a\n"),
         said(2, "b"),
@@ -235,7 +233,7 @@ def test_several_targets_lines_have_names_and_the_summary_tells_who_failed() -> 
     assert err.splitlines()[2:] == ["slowest: web-2 2.00 s, web-1 1.00 s", "  web-2 failed, exit 3"]
 
 
-def test_an_unreachable_target_is_told_with_its_code_and_message() -> None:
+def test_an_unreachable_target_is_reported_with_code_and_message() -> None:
     frames = [became(1, "unreachable", "connection_refused", "10.0.0.5:22 refuses connections")]
     code, _, err, _ = opsjobs(
         Service(["web-1"], frames, status="failed"), "run", "x", "-t", "web-1"
@@ -247,7 +245,7 @@ def test_an_unreachable_target_is_told_with_its_code_and_message() -> None:
     )
 
 
-def test_json_is_one_event_a_line() -> None:
+def test_json_output_is_one_event_per_line() -> None:
     code, out, _, _ = opsjobs(
         Service(["web-1"], [said(1, "a\n"), said(1, BYTES)]), "run", "x", "-t", "web-1", "--json"
     )
@@ -257,7 +255,7 @@ def test_json_is_one_event_a_line() -> None:
     assert base64.b64decode(events[1]["data"]["data_base64"]) == BYTES
 
 
-def test_an_unknown_target_is_4_and_nothing_starts() -> None:
+def test_an_unknown_target_exits_4_and_starts_nothing() -> None:
     code, out, err, asked = opsjobs(Service(["web-1"], []), "run", "x", "-t", "web-1,web-9")
     assert (code, out, err) == (
         4,
@@ -267,7 +265,7 @@ def test_an_unknown_target_is_4_and_nothing_starts() -> None:
     assert "/executions/7/events" not in [a.path for a in asked]
 
 
-def test_a_host_stands_for_its_target() -> None:
+def test_a_host_selects_its_target() -> None:
     service = Service(["web-1"], [], known_hosts={"10.0.0.5": "77"})
     code, _, _, asked = opsjobs(service, "run", "x", "-t", "10.0.0.5", "-t", "web-1")
     assert code == 0
@@ -277,27 +275,27 @@ def test_a_host_stands_for_its_target() -> None:
     ]
 
 
-def test_detached_it_prints_the_id_alone() -> None:
+def test_detach_prints_only_the_id() -> None:
     code, out, err, asked = opsjobs(Service(["web-1"], []), "run", "x", "-t", "web-1", "--detach")
     assert (code, out) == (0, b"7\n")
     assert "opsjobs executions follow 7" in err
     assert len(asked) == 1
 
 
-def test_a_timeout_is_124() -> None:
+def test_a_timeout_exits_124() -> None:
     assert opsjobs(Service(["web-1"], [], status="timeout"), "run", "x", "-t", "web-1")[0] == 124
 
 
-def test_following_ends_as_running_does() -> None:
+def test_follow_exits_as_run_does() -> None:
     code, out, _, _ = opsjobs(
         Service(["web-1"], [said(1, "a\n")], status="failed"), "executions", "follow", "7"
     )
     assert (code, out) == (3, b"a\n")
 
 
-def test_ctrl_c_asks_for_a_cancel_and_stays_to_the_end() -> None:
+def test_ctrl_c_cancels_and_waits_for_the_end() -> None:
     service = Service(["web-1"], [said(1, "begun\n")], held=True)
-    with open_desk(service.reply) as desk, started(desk, "run", "x", "-t", "web-1") as process:
+    with serve_api(service.reply) as api, started(api, "run", "x", "-t", "web-1") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
         process.send_signal(signal.SIGINT)
@@ -308,20 +306,20 @@ def test_ctrl_c_asks_for_a_cancel_and_stays_to_the_end() -> None:
     assert "execution 7 cancelled" in err.decode()
 
 
-def test_a_second_ctrl_c_leaves() -> None:
+def test_a_second_ctrl_c_exits_at_once() -> None:
     service = Service(["web-1"], [said(1, "begun\n")], held=True)
     cancels = threading.Event()
     release = threading.Event()
 
-    def reply(asked: Asked) -> Answer:
+    def reply(asked: ApiRequest) -> ApiResponse:
         if asked.path.endswith("/cancel"):
             cancels.set()
-            return Answer(202, {"id": 7})
+            return ApiResponse(202, {"id": 7})
         answer = service.reply(asked)
         answer.wait = release if answer.wait else None
         return answer
 
-    with open_desk(reply) as desk, started(desk, "run", "x", "-t", "web-1") as process:
+    with serve_api(reply) as api, started(api, "run", "x", "-t", "web-1") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
         process.send_signal(signal.SIGINT)
@@ -335,23 +333,23 @@ def test_a_second_ctrl_c_leaves() -> None:
 
 def test_ctrl_c_while_following_cancels_nothing() -> None:
     service = Service(["web-1"], [said(1, "begun\n")], held=True)
-    with open_desk(service.reply) as desk, started(desk, "executions", "follow", "7") as process:
+    with serve_api(service.reply) as api, started(api, "executions", "follow", "7") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=90)
-        asked = [a.path for a in desk.asked]
+        asked = [a.path for a in api.requests]
         service.cancelled.set()
     assert process.returncode == 130
     assert "execution 7 continues" in err.decode()
     assert "/executions/7/cancel" not in asked
 
 
-def test_a_reader_that_leaves_is_no_traceback() -> None:
+def test_a_broken_pipe_is_no_traceback() -> None:
     many = [said(1, "x" * 8_000 + "\n") for _ in range(100)]
     with (
-        open_desk(Service(["web-1"], many).reply) as desk,
-        started(desk, "run", "x", "-t", "web-1") as process,
+        serve_api(Service(["web-1"], many).reply) as api,
+        started(api, "run", "x", "-t", "web-1") as process,
     ):
         assert process.stdout is not None
         process.stdout.close()
@@ -364,10 +362,10 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_without_the_right_to_it_is_5(status: int) -> None:
+def test_a_missing_permission_exits_5(status: int) -> None:
     with (
-        open_desk(lambda _: problem(status, "no", "You may not do that.")) as desk,
-        started(desk, "jobs", "list") as process,
+        serve_api(lambda _: problem(status, "no", "You may not do that.")) as api,
+        started(api, "jobs", "list") as process,
     ):
         process.communicate(timeout=90)
         assert process.returncode == 5

@@ -1,4 +1,4 @@
-"""`opsjobs safety` against a desk that judges with the real judge."""
+"""`opsjobs safety` against a fake API that judges with the real judge."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.desk import Answer, Asked, open_desk
+from cli.fake_api import ApiRequest, ApiResponse, serve_api
 from opsjobs.cli.app import run
 from opsjobs.model.safety_verdict import SafetyJudgement
 from opsjobs.safety import Context
@@ -15,11 +15,11 @@ from opsjobs.safety.judging import judge
 from opsjobs.safety.rulebook import rulebook
 
 
-def service(asked: Asked) -> Answer:
+def service(asked: ApiRequest) -> ApiResponse:
     if asked.path == "/safety/rules":
-        return Answer(200, {"items": [rule.data() for rule in rulebook().rules]})
+        return ApiResponse(200, {"items": [rule.data() for rule in rulebook().rules]})
     context = Context(labels=frozenset(asked.body["labels"]), become=asked.body["become"])
-    return Answer(
+    return ApiResponse(
         200,
         SafetyJudgement(
             judge(asked.body["interpreter"], asked.body["text"], context=context)
@@ -28,8 +28,8 @@ def service(asked: Asked) -> Answer:
 
 
 def safety(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    with open_desk(service) as desk:
-        monkeypatch.setenv("OPSJOBS_URL", desk.url)
+    with serve_api(service) as api:
+        monkeypatch.setenv("OPSJOBS_URL", api.url)
         monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
         return run(["safety", *words])
 
@@ -45,7 +45,7 @@ def safety(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
         ('rm -rf "$X"/', ("--label", "env=prod"), 5, "block"),
     ],
 )
-def test_the_exit_code_is_the_verdict(
+def test_safety_check_exits_by_verdict(
     text: str,
     more: tuple[str, ...],
     code: int,
@@ -62,7 +62,7 @@ def test_the_exit_code_is_the_verdict(
     assert bool(said.out) is (verdict != "allow")
 
 
-def test_json_is_the_whole_answer(
+def test_safety_check_prints_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "x.sh").write_text("rm -rf /")
@@ -70,7 +70,7 @@ def test_json_is_the_whole_answer(
     assert json.loads(capsys.readouterr().out)["findings"][0]["rule"] == "delete-everything"
 
 
-def test_what_is_no_text_is_usage(
+def test_safety_check_of_binary_data_is_a_usage_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "x").write_bytes(b"\xff\xfe")
@@ -84,7 +84,7 @@ def test_what_is_no_text_is_usage(
         assert words in capsys.readouterr().err
 
 
-def test_the_rules_are_listed(
+def test_safety_rules_are_listed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert safety(monkeypatch, "rules", "-o", "wide") == 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cli.desk import Answer, Asked, problem
+from cli.fake_api import ApiRequest, ApiResponse, problem
 from cli.test_dead_letters import answering
 from opsjobs.cli.app import run
 
@@ -37,20 +37,20 @@ PREVIEW = {
 }
 
 
-def service(one: Asked) -> Answer:
+def service(one: ApiRequest) -> ApiResponse:
     """A service with the schedule nightly of the job disk."""
     match one.method, one.path:
         case "GET", "/jobs":
-            return Answer(body={"items": [{"id": 5, "name": "disk"}], "next": None})
+            return ApiResponse(body={"items": [{"id": 5, "name": "disk"}], "next": None})
         case "GET", "/schedules" | "/jobs/5/schedules":
-            return Answer(body={"items": [SCHEDULE], "next": None})
+            return ApiResponse(body={"items": [SCHEDULE], "next": None})
         case "POST", "/schedules/preview":
-            return Answer(body=PREVIEW)
+            return ApiResponse(body=PREVIEW)
         case _:
-            return Answer(201 if one.path.endswith("/schedules") else 200, SCHEDULE)
+            return ApiResponse(201 if one.path.endswith("/schedules") else 200, SCHEDULE)
 
 
-def bodies(asked: list[Asked]) -> list[tuple[str, str, Any]]:
+def bodies(asked: list[ApiRequest]) -> list[tuple[str, str, Any]]:
     return [(one.method, one.path, one.body) for one in asked if one.method != "GET"]
 
 
@@ -75,15 +75,15 @@ def bodies(asked: list[Asked]) -> list[tuple[str, str, Any]]:
           "calendars": ["freeze", "holidays"], "parameters": {"path": "/var"}, "enabled": False}),
     ],
 )  # fmt: skip
-def test_add_sends_what_its_options_say(
+def test_schedules_add_sends_its_options(
     arguments: list[str],
     body: Any,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with answering(monkeypatch, service) as desk:
+    with answering(monkeypatch, service) as api:
         assert run(["schedules", "add", "disk", "--name", "nightly", *arguments]) == 0
-    assert bodies(desk.asked) == [
+    assert bodies(api.requests) == [
         ("POST", "/jobs/5/schedules", {"name": "nightly", **body}),
         ("POST", "/schedules/preview", {"id": 3, "count": 3}),
     ]
@@ -106,20 +106,20 @@ def test_add_sends_what_its_options_say(
         ["preview"],
     ],
 )
-def test_what_cannot_be_meant_is_usage_and_changes_nothing(
+def test_invalid_schedule_options_are_a_usage_error_and_change_nothing(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with answering(monkeypatch, service) as desk:
+    with answering(monkeypatch, service) as api:
         assert run(["schedules", *arguments]) == 2
-    assert bodies(desk.asked) == []
+    assert bodies(api.requests) == []
 
 
-def test_a_file_is_a_body_and_options_go_over_it(
+def test_schedule_options_override_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "nightly.yaml"
     file.write_text("name: nightly\ntype: recurring\nevery: daily\ntime: 02:30\njitter: 30s\n")
-    with answering(monkeypatch, service) as desk:
+    with answering(monkeypatch, service) as api:
         assert run(["schedules", "add", "disk", "-f", str(file), "--name", "other"]) == 0
         assert (
             run(
@@ -138,7 +138,7 @@ def test_a_file_is_a_body_and_options_go_over_it(
             )
             == 0
         )
-    assert [body for _, _, body in bodies(desk.asked)][::2] == [
+    assert [body for _, _, body in bodies(api.requests)][::2] == [
         {"name": "other", "type": "recurring", "every": "daily", "time": "02:30", "jitter": "30s"},
         {
             "schedule": {"name": "nightly", "type": "cron", "cron": "@daily", "jitter": "30s"},
@@ -148,10 +148,10 @@ def test_a_file_is_a_body_and_options_go_over_it(
     ]
 
 
-def test_an_update_keeps_the_rest_and_means_the_version_that_it_has_read(
+def test_schedules_update_keeps_other_fields_and_sends_the_version(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with answering(monkeypatch, service) as desk:
+    with answering(monkeypatch, service) as api:
         assert (
             run(
                 [
@@ -168,8 +168,11 @@ def test_an_update_keeps_the_rest_and_means_the_version_that_it_has_read(
             )
             == 0
         )
-    assert (desk.asked[0].query["name"], desk.asked[0].query["job_name"]) == (["nightly"], ["disk"])
-    put = desk.asked[1]
+    assert (api.requests[0].query["name"], api.requests[0].query["job_name"]) == (
+        ["nightly"],
+        ["disk"],
+    )
+    put = api.requests[1]
     assert (put.method, put.path, put.headers["if-match"]) == ("PUT", "/schedules/3", '"4"')
     assert "cron" not in put.body
     assert {"words", "next", "owner", "id"} & put.body.keys() == set()
@@ -186,37 +189,37 @@ def test_an_update_keeps_the_rest_and_means_the_version_that_it_has_read(
     }
 
 
-def test_schedules_are_listed_with_their_words_and_how_it_went(
+def test_schedules_list_shows_timing_and_last_firing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with answering(monkeypatch, service) as desk:
+    with answering(monkeypatch, service) as api:
         assert run(["schedules", "list", "--job", "disk", "--paused"]) == 0
         assert run(["schedules", "show", "3"]) == 0
-    assert desk.asked[1].path == "/jobs/5/schedules"
-    assert desk.asked[1].query["enabled"] == ["false"]
+    assert api.requests[1].path == "/jobs/5/schedules"
+    assert api.requests[1].query["enabled"] == ["false"]
     told = capsys.readouterr().out
     assert "at 02:30 every day, Europe/Berlin" in told
     assert "triggered, " in told
     assert "2026-11-25T01:30:00Z: launched on time; execution 7 ended completed" in told
 
 
-def test_a_name_that_several_jobs_use_is_not_guessed(
+def test_an_ambiguous_schedule_name_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     both = [SCHEDULE, {**SCHEDULE, "id": 4, "job_name": "logs"}]
-    with answering(monkeypatch, lambda _: Answer(body={"items": both, "next": None})) as desk:
+    with answering(monkeypatch, lambda _: ApiResponse(body={"items": both, "next": None})) as api:
         assert run(["schedules", "delete", "nightly"]) == 2
     assert "disk/nightly, logs/nightly" in capsys.readouterr().err
-    assert bodies(desk.asked) == []
+    assert bodies(api.requests) == []
 
 
-def test_a_schedule_that_is_not_there_is_4(
+def test_an_unknown_schedule_exits_4(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def reply(one: Asked) -> Answer:
+    def reply(one: ApiRequest) -> ApiResponse:
         if one.path == "/schedules/9":
             return problem(404, "schedule_not_found", "There is no schedule 9.")
-        return Answer(body={"items": [], "next": None})
+        return ApiResponse(body={"items": [], "next": None})
 
     with answering(monkeypatch, reply):
         assert run(["schedules", "show", "9"]) == 4
@@ -226,21 +229,21 @@ def test_a_schedule_that_is_not_there_is_4(
 def test_a_schedule_is_paused_resumed_triggered_and_deleted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def reply(one: Asked) -> Answer:
+    def reply(one: ApiRequest) -> ApiResponse:
         if one.path.endswith("/trigger"):
-            return Answer(
+            return ApiResponse(
                 202, {"id": 8, "job_name": "disk", "total_targets": 2, "status": "queued"}
             )
-        return Answer() if one.method == "DELETE" else service(one)
+        return ApiResponse() if one.method == "DELETE" else service(one)
 
-    with answering(monkeypatch, reply) as desk:
+    with answering(monkeypatch, reply) as api:
         assert run(["schedules", "pause", "nightly", "--reason", "audit"]) == 0
         assert run(["schedules", "resume", "nightly"]) == 0
         assert run(["schedules", "trigger", "nightly", "--reason", "now", "--detach"]) == 0
         assert run(["schedules", "delete", "nightly"]) == 0
     assert [
         (method, path, body)
-        for method, path, body in bodies(desk.asked)
+        for method, path, body in bodies(api.requests)
         if path != "/schedules/preview"
     ] == [
         ("POST", "/schedules/3/pause", {"reason": "audit"}),
@@ -251,21 +254,21 @@ def test_a_schedule_is_paused_resumed_triggered_and_deleted(
     assert capsys.readouterr().out == "8\n"
 
 
-def test_a_preview_shows_moments_and_what_closes_them(
+def test_schedules_preview_shows_firings_and_closing_calendars(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with answering(monkeypatch, service) as desk:
+    with answering(monkeypatch, service) as api:
         assert run(["schedules", "preview", "nightly"]) == 0
         assert run(["schedules", "preview", "nightly", "--overlap", "allow", "-o", "name"]) == 0
-    assert desk.asked[1].body == {"id": 3, "count": 5}
-    assert (desk.asked[3].body["id"], desk.asked[3].body["schedule"]["overlap"]) == (3, "allow")
+    assert api.requests[1].body == {"id": 3, "count": 5}
+    assert (api.requests[3].body["id"], api.requests[3].body["schedule"]["overlap"]) == (3, "allow")
     told = capsys.readouterr()
     assert "freeze: in the blackout sale" in told.out
     assert told.out.endswith("2026-11-26T01:30:00Z\n2026-11-27T01:30:00Z\n")
     assert "note: each may start up to 30 s later" in told.err
 
 
-def test_firings_say_what_became_of_each_moment(
+def test_firings_show_their_outcome(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     firing = {
@@ -273,26 +276,26 @@ def test_firings_say_what_became_of_each_moment(
         "reason": "x", "execution_id": None, "late_ms": None, "explained": "missed: it was not fired for 3 h; misfire is skip",
     }  # fmt: skip
 
-    def reply(one: Asked) -> Answer:
+    def reply(one: ApiRequest) -> ApiResponse:
         return (
-            Answer(body={"items": [firing], "next": None})
+            ApiResponse(body={"items": [firing], "next": None})
             if one.path.endswith("/firings")
             else service(one)
         )
 
-    with answering(monkeypatch, reply) as desk:
+    with answering(monkeypatch, reply) as api:
         assert (
             run(["schedules", "firings", "nightly", "--status", "missed", "--status", "skipped"])
             == 0
         )
-    assert (desk.asked[1].path, desk.asked[1].query["status"]) == (
+    assert (api.requests[1].path, api.requests[1].query["status"]) == (
         "/schedules/3/firings",
         ["missed", "skipped"],
     )
     assert "missed: it was not fired for 3 h; misfire is skip" in capsys.readouterr().out
 
 
-def test_the_forecast_shows_the_busiest_hours_and_what_calendars_close(
+def test_the_forecast_shows_the_busiest_hours_and_suppressed_firings(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hours = [
@@ -320,7 +323,7 @@ def test_the_forecast_shows_the_busiest_hours_and_what_calendars_close(
         ],
         "left_out": ["not looked at: 2 schedules"],
     }
-    with answering(monkeypatch, lambda _: Answer(body=told)):
+    with answering(monkeypatch, lambda _: ApiResponse(body=told)):
         assert run(["schedules", "forecast"]) == 0
         assert run(["schedules", "forecast", "--all", "-o", "name"]) == 0
     shown = capsys.readouterr()
@@ -332,7 +335,7 @@ def test_the_forecast_shows_the_busiest_hours_and_what_calendars_close(
     assert "note: not looked at: 2 schedules" in shown.err
 
 
-def test_names_of_a_list_name_one_schedule_each_for_every_command(
+def test_schedule_names_of_a_list_are_unique_references(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = [
@@ -342,16 +345,16 @@ def test_names_of_a_list_name_one_schedule_each_for_every_command(
         )
     ]
 
-    def reply(one: Asked) -> Answer:
+    def reply(one: ApiRequest) -> ApiResponse:
         def has(field: str, item: dict[str, Any]) -> bool:
             return one.query.get(field, [item[field]]) == [item[field]]
 
         if one.method == "GET" and one.path == "/schedules":
             found = [item for item in known if has("name", item) and has("job_name", item)]
-            return Answer(body={"items": found, "next": None})
-        return Answer(body=PREVIEW if one.path == "/schedules/preview" else SCHEDULE)
+            return ApiResponse(body={"items": found, "next": None})
+        return ApiResponse(body=PREVIEW if one.path == "/schedules/preview" else SCHEDULE)
 
-    with answering(monkeypatch, reply) as desk:
+    with answering(monkeypatch, reply) as api:
         assert run(["schedules", "list", "-o", "name"]) == 0
         names = capsys.readouterr().out.splitlines()
         assert names == ["disk/crontab", "logs/crontab", "a/b/cron */5 * * * *"]
@@ -359,14 +362,16 @@ def test_names_of_a_list_name_one_schedule_each_for_every_command(
             assert run(["schedules", "resume", name]) == 0
             assert run(["schedules", "show", name, "-o", "name"]) == 0
             assert capsys.readouterr().out == f"{name}\n"
-        resumed = [asked.path for asked in desk.asked if asked.path.endswith("/resume")]
+        resumed = [asked.path for asked in api.requests if asked.path.endswith("/resume")]
     assert resumed == ["/schedules/11/resume", "/schedules/12/resume", "/schedules/13/resume"]
 
 
-def test_a_list_that_was_asked_to_be_short_says_nothing_of_more(
+def test_a_given_limit_silences_the_notice_of_more_items(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with answering(monkeypatch, lambda _: Answer(body={"items": [SCHEDULE] * 100, "next": "x"})):
+    with answering(
+        monkeypatch, lambda _: ApiResponse(body={"items": [SCHEDULE] * 100, "next": "x"})
+    ):
         assert run(["schedules", "list", "--limit", "100"]) == 0
         assert capsys.readouterr().err == ""
         assert run(["schedules", "list"]) == 0
@@ -379,9 +384,9 @@ def test_a_list_that_was_asked_to_be_short_says_nothing_of_more(
 def test_a_schedule_of_a_job_that_needs_an_approval_is_warned_of(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], job: dict[str, Any]
 ) -> None:
-    def reply(one: Asked) -> Answer:
+    def reply(one: ApiRequest) -> ApiResponse:
         return (
-            Answer(body={"items": [{"id": 5, "name": "disk", **job}], "next": None})
+            ApiResponse(body={"items": [{"id": 5, "name": "disk", **job}], "next": None})
             if one.path == "/jobs"
             else service(one)
         )

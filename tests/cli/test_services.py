@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from api.live import live
-from cli.test_logins import Terminal
+from cli.test_principals import Terminal
 from opsjobs.store.transaction import Database
 
 
@@ -28,7 +28,7 @@ def keys() -> tuple[str, str]:
     ).decode()
 
 
-async def test_a_service_is_registered_changed_shut_out_and_removed(
+async def test_a_service_is_registered_changed_disabled_and_removed(
     database: Database,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -36,8 +36,8 @@ async def test_a_service_is_registered_changed_shut_out_and_removed(
 ) -> None:
     file, (_, public), (_, other) = tmp_path / "portal.pub", keys(), keys()
     file.write_text(public)
-    async with live(database) as desk:
-        terminal = Terminal(desk, tmp_path, monkeypatch, capsys)
+    async with live(database) as api:
+        terminal = Terminal(api, tmp_path, monkeypatch, capsys)
         made = await terminal.run(
             "services", "add", "portal", "--key", str(file), "--role", "operator@team=web"
         )
@@ -78,13 +78,13 @@ async def test_a_service_is_registered_changed_shut_out_and_removed(
             "is enabled"
         ) == 2
         assert (await terminal.run("services", "rm", "portal", "nobody"))[0] == 4
-        assert [s["name"] for s in (await desk.http.get("/services")).json()["items"]] == ["robot"]
+        assert [s["name"] for s in (await api.http.get("/services")).json()["items"]] == ["robot"]
         again = ("services", "add", "portal", "--key", str(file))
         assert "--reuse-name" in (await terminal.run(*again))[2]
         assert (await terminal.run(*again, "--reuse-name"))[0] == 0
 
 
-async def test_what_is_no_public_key_is_refused_and_a_private_one_is_not_sent(
+async def test_an_invalid_public_key_is_refused_and_a_private_key_is_not_sent(
     database: Database,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -92,8 +92,8 @@ async def test_what_is_no_public_key_is_refused_and_a_private_one_is_not_sent(
 ) -> None:
     file, (private, _) = tmp_path / "portal.pem", keys()
     file.write_text(private)
-    async with live(database) as desk:
-        terminal = Terminal(desk, tmp_path, monkeypatch, capsys)
+    async with live(database) as api:
+        terminal = Terminal(api, tmp_path, monkeypatch, capsys)
         code, _, err = await terminal.run("services", "add", "portal", "--key", str(file))
         assert code == 2
         assert "is a private key" in err
@@ -102,7 +102,7 @@ async def test_what_is_no_public_key_is_refused_and_a_private_one_is_not_sent(
         ] == 2
         assert (await terminal.run("services", "add", "portal", "--key", "-", stdin=""))[0] == 2
         assert (
-            "is no PEM"
+            "is not a PEM"
             in (
                 await terminal.run(
                     "services", "add", "portal", "--key", "-", stdin="ssh-ed25519 AAAA"
@@ -110,4 +110,4 @@ async def test_what_is_no_public_key_is_refused_and_a_private_one_is_not_sent(
             )[2]
         )
         assert (await terminal.run("services", "set", "portal"))[0] == 2
-        assert (await desk.http.get("/services")).json()["items"] == []
+        assert (await api.http.get("/services")).json()["items"] == []

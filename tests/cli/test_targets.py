@@ -1,4 +1,4 @@
-"""`opsjobs targets`: changing, labelling, trusting and trying machines, against a desk."""
+"""`opsjobs targets`: changing, labelling, trusting and trying machines, against a fake API."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cli.desk import Answer, Asked, Desk, open_desk, problem
+from cli.fake_api import ApiRequest, ApiResponse, FakeApi, problem, serve_api
 from opsjobs.api.updates import merge_patch
 from opsjobs.cli.app import run
 
@@ -41,17 +41,17 @@ class Fleet:
 
     def __init__(self, *targets: dict[str, Any]) -> None:
         self.targets = {one["id"]: one for one in (targets or (target(1), target(2), target(10)))}
-        self.scanned: dict[str, list[str] | Answer] = {}
-        self.trials: dict[str, Answer] = {}
-        self.refuses: Callable[[Asked], Answer | None] = lambda asked: None
+        self.scanned: dict[str, list[str] | ApiResponse] = {}
+        self.trials: dict[str, ApiResponse] = {}
+        self.refuses: Callable[[ApiRequest], ApiResponse | None] = lambda asked: None
         self.maintenance: dict[str, Any] | None = None
 
-    def __call__(self, asked: Asked) -> Answer:
+    def __call__(self, asked: ApiRequest) -> ApiResponse:
         if (refused := self.refuses(asked)) is not None:
             return refused
         match asked.path.strip("/").split("/"):
             case ["targets"]:
-                return Answer(
+                return ApiResponse(
                     200,
                     {
                         "items": [
@@ -61,39 +61,39 @@ class Fleet:
                     },
                 )
             case ["workers"]:
-                return Answer(200, {"items": [{"zone": "default", "alive": True}]})
+                return ApiResponse(200, {"items": [{"zone": "default", "alive": True}]})
             case ["target-groups"]:
-                return Answer(200, {"items": [{"id": 7, "name": "web"}], "next": None})
+                return ApiResponse(200, {"items": [{"id": 7, "name": "web"}], "next": None})
             case ["target-groups", "7", "targets"]:
-                return Answer(200, {"items": [self.targets["2"]], "next": None})
+                return ApiResponse(200, {"items": [self.targets["2"]], "next": None})
             case ["targets", ref, "scan-host-keys"]:
                 keys = self.scanned.get(ref, [NEW])
-                if isinstance(keys, Answer):
+                if isinstance(keys, ApiResponse):
                     return keys
-                return Answer(
+                return ApiResponse(
                     200, {"host_keys": [{"key": key, "fingerprint": "SHA256:x"} for key in keys]}
                 )
             case ["targets", ref, "test"]:
                 return self.trials.get(
                     ref,
-                    Answer(
+                    ApiResponse(
                         200, {"ok": True, "steps": [{"name": "connect", "ok": True, "ms": 5.0}]}
                     ),
                 )
             case ["targets", _, "maintenance"]:
-                return Answer(200, {"maintenance": self.maintenance})
+                return ApiResponse(200, {"maintenance": self.maintenance})
             case ["targets", ref] if ref not in self.targets:
                 return problem(404, "target_not_found", "There is no such target.")
             case ["targets", ref] if asked.method == "PATCH":
                 body = {name: value for name, value in asked.body.items() if name != "version"}
                 self.targets[ref] = merge_patch(self.targets[ref], body)
-                return Answer(200, self.targets[ref])
+                return ApiResponse(200, self.targets[ref])
             case ["targets", ref]:
-                return Answer(200, self.targets[ref])
+                return ApiResponse(200, self.targets[ref])
         return problem(404, "not_found", f"There is nothing at {asked.path}.")
 
     @staticmethod
-    def _is_asked(asked: Asked, one: dict[str, Any]) -> bool:
+    def _is_asked(asked: ApiRequest, one: dict[str, Any]) -> bool:
         query = {
             name: values[0]
             for name, values in asked.query.items()
@@ -103,25 +103,25 @@ class Fleet:
         return selected and all(str(one[name]) == value for name, value in query.items())
 
 
-def called(monkeypatch: pytest.MonkeyPatch, fleet: Fleet, *words: str, code: int = 0) -> Desk:
-    with open_desk(fleet) as desk:
-        monkeypatch.setenv("OPSJOBS_URL", desk.url)
+def called(monkeypatch: pytest.MonkeyPatch, fleet: Fleet, *words: str, code: int = 0) -> FakeApi:
+    with serve_api(fleet) as api:
+        monkeypatch.setenv("OPSJOBS_URL", api.url)
         monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
         assert run(["targets", *words]) == code
-        return desk
+        return api
 
 
-def patches(desk: Desk) -> list[tuple[str, Any]]:
-    return [(asked.path, asked.body) for asked in desk.asked if asked.method == "PATCH"]
+def patches(api: FakeApi) -> list[tuple[str, Any]]:
+    return [(asked.path, asked.body) for asked in api.requests if asked.method == "PATCH"]
 
 
 # --- set
 
 
-def test_set_sends_what_is_said_and_shows_what_changed(
+def test_targets_set_sends_its_options_and_shows_changes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    desk = called(
+    api = called(
         monkeypatch, Fleet(), "set", "web-1", "--host", "10.0.0.9", "--port", "2222", "--slots", "3", "--no-credential",
         "--jump", "web-2", "-g", "canaries", "--no-group", "web",
     )  # fmt: skip
@@ -133,7 +133,7 @@ def test_set_sends_what_is_said_and_shows_what_changed(
         "jump": "web-2",
         "groups": ["canaries"],
     }
-    assert patches(desk) == [("/targets/1", told)]
+    assert patches(api) == [("/targets/1", told)]
     err = capsys.readouterr().err
     for words in (
         "host 10.0.0.1 -> 10.0.0.9",
@@ -144,7 +144,7 @@ def test_set_sends_what_is_said_and_shows_what_changed(
         assert words in err
 
 
-def test_set_warns_of_a_twin_and_of_a_zone_without_workers(
+def test_targets_set_warns_of_equal_addresses_and_zones_without_workers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     called(monkeypatch, Fleet(), "set", "web-1", "--host", "10.0.0.2", "--zone", "paris")
@@ -162,17 +162,17 @@ def test_set_warns_of_a_twin_and_of_a_zone_without_workers(
         (["web-1", "-c", "key", "--no-credential"], "exclude each other"),
     ],
 )
-def test_set_of_nothing_or_of_too_much_is_usage(
+def test_targets_set_without_changes_or_for_several_names_is_a_usage_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], told: str
 ) -> None:
     assert patches(called(monkeypatch, Fleet(), "set", *words, code=2)) == []
     assert told in capsys.readouterr().err
 
 
-def test_a_change_that_met_another_one_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_patch_is_repeated_after_a_concurrent_change(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet, left = Fleet(), [2]
 
-    def refuses(asked: Asked) -> Answer | None:
+    def refuses(asked: ApiRequest) -> ApiResponse | None:
         if asked.method == "PATCH" and left[0]:
             left[0] -= 1
             return problem(412, "stale_version", "It was changed.")
@@ -185,31 +185,31 @@ def test_a_change_that_met_another_one_is_sent_again(monkeypatch: pytest.MonkeyP
 # --- label
 
 
-def test_labels_are_set_and_taken_away_one_by_one(
+def test_labels_are_set_and_removed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    desk = called(monkeypatch, Fleet(), "label", "web-1,web-2", "team=a", "env-")
-    assert patches(desk) == [
+    api = called(monkeypatch, Fleet(), "label", "web-1,web-2", "team=a", "env-")
+    assert patches(api) == [
         (f"/targets/{n}", {"labels": {"team": "a", "env": None}}) for n in (1, 2)
     ]
     assert "web-1: -label env, +label team=a" in capsys.readouterr().err
 
 
 def test_labels_are_set_by_selector(monkeypatch: pytest.MonkeyPatch) -> None:
-    desk = called(monkeypatch, Fleet(), "label", "-l", "env=prod", "team=a")
-    assert len(patches(desk)) == 3
+    api = called(monkeypatch, Fleet(), "label", "-l", "env=prod", "team=a")
+    assert len(patches(api)) == 3
 
 
 @pytest.mark.parametrize(
     "words", [["web-1"], ["web-1", "team"], ["web-1", "=a"], ["web-1", "-l", "env=prod", "team=a"]]
 )
-def test_a_change_of_labels_that_cannot_be_read_is_usage(
+def test_an_invalid_label_is_a_usage_error(
     monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     assert patches(called(monkeypatch, Fleet(), "label", *words, code=2)) == []
 
 
-def test_one_target_that_is_refused_does_not_stop_the_others(
+def test_a_refused_target_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fleet = Fleet()
@@ -232,7 +232,7 @@ def test_maintenance_begins_and_ends(
 ) -> None:
     fleet = Fleet()
     fleet.maintenance = {"until": "2026-11-30T06:00:00Z", "reason": "new disk"}
-    desk = called(
+    api = called(
         monkeypatch,
         fleet,
         "maintenance",
@@ -242,16 +242,16 @@ def test_maintenance_begins_and_ends(
         "--reason",
         "new disk",
     )
-    assert desk.asked[-1].body == {"until": "2026-11-30T06:00:00Z", "reason": "new disk"}
+    assert api.requests[-1].body == {"until": "2026-11-30T06:00:00Z", "reason": "new disk"}
     assert (
         "web-1: under maintenance until 2026-11-30T06:00:00Z: new disk" in capsys.readouterr().err
     )
     fleet.maintenance = None
-    assert called(monkeypatch, fleet, "maintenance", "web-1", "--end").asked[-1].body == {
+    assert called(monkeypatch, fleet, "maintenance", "web-1", "--end").requests[-1].body == {
         "off": True
     }
     assert "web-1: not under maintenance" in capsys.readouterr().err
-    assert called(monkeypatch, fleet, "maintenance", "web-1", "--for", "2h").asked[-1].body == {
+    assert called(monkeypatch, fleet, "maintenance", "web-1", "--for", "2h").requests[-1].body == {
         "duration": "2h"
     }
     called(monkeypatch, fleet, "maintenance", "web-1", "--for", "2h", "--end", code=2)
@@ -260,19 +260,19 @@ def test_maintenance_begins_and_ends(
 # --- trust and test
 
 
-def test_trust_goes_on_after_a_target_that_fails(
+def test_targets_trust_continues_after_a_failure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fleet = Fleet()
     fleet.scanned["1"] = problem(424, "unreachable", "10.0.0.1:22 refuses connections.")
-    desk = called(monkeypatch, fleet, "trust", "--all", "--yes", code=1)
-    assert [path for path, _ in patches(desk)] == ["/targets/2", "/targets/10"]
+    api = called(monkeypatch, fleet, "trust", "--all", "--yes", code=1)
+    assert [path for path, _ in patches(api)] == ["/targets/2", "/targets/10"]
     err = capsys.readouterr().err
     assert "web-1: 10.0.0.1:22 refuses connections." in err
     assert "2 of 3 targets are trusted" in err
 
 
-def test_keys_that_are_trusted_are_replaced_only_with_a_word_of_its_own(
+def test_targets_trust_replaces_host_keys_only_with_replace(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fleet = Fleet(target(1, host_keys=[OLD]))
@@ -284,10 +284,10 @@ def test_keys_that_are_trusted_are_replaced_only_with_a_word_of_its_own(
     assert body == {"host_keys": [NEW], "host_key_policy": "pinned", "version": 1}
 
 
-def test_machines_are_asked_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_targets_are_queried_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet, together = Fleet(), threading.Barrier(3)
 
-    def refuses(asked: Asked) -> None:
+    def refuses(asked: ApiRequest) -> None:
         if asked.path.endswith("/test"):
             together.wait(30)  # raises unless all three are asked at the same time
 
@@ -295,7 +295,7 @@ def test_machines_are_asked_side_by_side(monkeypatch: pytest.MonkeyPatch) -> Non
     called(monkeypatch, fleet, "test", "--all")
 
 
-def test_a_trial_of_several_is_a_line_each_and_says_where_it_failed(
+def test_targets_test_shows_one_line_per_target(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fleet = Fleet()
@@ -304,7 +304,7 @@ def test_a_trial_of_several_is_a_line_each_and_says_where_it_failed(
         {"name": "connect", "ok": True, "ms": 5.0},
         {"name": "auth", "ok": False, "ms": 9.0, "error": error},
     ]
-    fleet.trials["2"] = Answer(200, {"ok": False, "steps": steps})
+    fleet.trials["2"] = ApiResponse(200, {"ok": False, "steps": steps})
     fleet.trials["10"] = problem(403, "out_of_reach", "Not yours.")
     called(monkeypatch, fleet, "test", "-l", "env=prod", code=1)
     told = capsys.readouterr()
@@ -321,7 +321,7 @@ def test_a_trial_of_several_is_a_line_each_and_says_where_it_failed(
 # --- list and show
 
 
-def test_a_list_counts_and_says_what_makes_host_keys_good(
+def test_targets_list_sorts_by_number_and_shows_host_key_trust(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fleet = Fleet(

@@ -6,26 +6,26 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.house import House
-from e2e.house import house as open_house
+from e2e.cluster import Cluster
+from e2e.cluster import cluster as open_cluster
 from kit.sshd import needs_sshd
 
 
 @pytest.fixture(scope="package")
-def _house() -> Iterator[House]:
+def _cluster() -> Iterator[Cluster]:
     needs_sshd()
-    with open_house() as found:
+    with open_cluster() as found:
         yield found
 
 
 @pytest.fixture
-def house(_house: House) -> Iterator[House]:
+def cluster(_cluster: Cluster) -> Iterator[Cluster]:
     """The service with all its processes; afterwards everything that was launched must end, and every invariant hold."""
-    _house.heal()
-    yield _house
-    _house.heal()
-    _house.settle()
-    _house.sweep()
-    _house.invariants.check()
-    complaints = _house.complaints()
+    _cluster.heal()
+    yield _cluster
+    _cluster.heal()
+    _cluster.settle()
+    _cluster.sweep()
+    _cluster.invariants.check()
+    complaints = _cluster.complaints()
     assert not complaints, "\n".join(complaints)

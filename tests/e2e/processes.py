@@ -21,7 +21,7 @@ LOOK_SECONDS_FIRST, LOOK_SECONDS_LAST = 0.02, 0.25
 Json = dict[str, Any]
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
     """Wait until it holds; AssertionError where it does not in time."""
     ends, pause, never = time.monotonic() + seconds, LOOK_SECONDS_FIRST, threading.Event()
     while not condition():
@@ -70,7 +70,7 @@ def still_running(mark: str) -> list[int]:
 
 
 @dataclass
-class Running:
+class ServiceProcess:
     """One process of the service."""
 
     name: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from e2e.house import House
+from e2e.cluster import Cluster
 from e2e.processes import Json
 from kit.sshd import Sshd, sshd
 
@@ -25,84 +25,84 @@ def codes(runs: Sequence[Json]) -> list[str]:
     return [run["error"]["code"] for run in runs if run["error"] is not None]
 
 
-def circuit(house: House, name: str) -> Json | None:
-    found = house.get("/circuits", target=name)["items"]
+def circuit(cluster: Cluster, name: str) -> Json | None:
+    found = cluster.get("/circuits", target=name)["items"]
     return dict(found[0]) if found else None
 
 
-def events(house: House, name: str) -> list[str]:
+def events(cluster: Cluster, name: str) -> list[str]:
     query = "select type from events where type like 'circuit.%%' and data->'target'->>'name' = %s order by id"
-    return [row["type"] for row in house.rows(query, name)]
+    return [row["type"] for row in cluster.rows(query, name)]
 
 
-def test_twenty_runs_of_two_workers_are_one_refused_login_and_slow_no_other(house: House) -> None:
+def test_an_open_circuit_makes_one_login_attempt_for_all_workers(cluster: Cluster) -> None:
     with guarded("127.0.121.1") as server:
-        house.post("/credentials", {"name": "wrong-1", **PASSWORD}, 201)
-        name = house.add_target(
+        cluster.post("/credentials", {"name": "wrong-1", **PASSWORD}, 201)
+        name = cluster.add_target(
             "guarded-1", server.host, server.port, server.host_keys, credential="wrong-1", slots=40
         )
-        at_once = [house.run("true", [name], witnessed=False) for _ in range(20)]
-        others = house.run("true", house.names(1, 40), max_parallel=40)
-        assert house.ended(others)["status"] == "completed"
-        ended = [house.ended(execution) for execution in at_once]
+        at_once = [cluster.run("true", [name], witnessed=False) for _ in range(20)]
+        others = cluster.run("true", cluster.names(1, 40), max_parallel=40)
+        assert cluster.ended(others)["status"] == "completed"
+        ended = [cluster.ended(execution) for execution in at_once]
         assert {execution["status"] for execution in ended} == {"failed"}
-        runs = [house.runs(execution)[0] for execution in at_once]
+        runs = [cluster.runs(execution)[0] for execution in at_once]
         assert {run["status"] for run in runs} == {"unreachable"}
         assert set(codes(runs)) <= {"auth_failed", "circuit_open"}
-        again = house.run("true", [name], witnessed=False)
-        house.ended(again)
-        (refused,) = house.runs(again)
+        again = cluster.run("true", [name], witnessed=False)
+        cluster.ended(again)
+        (refused,) = cluster.runs(again)
         assert refused["error"]["code"] == "circuit_open"
         assert "refused the login" in refused["error"]["message"]
         assert server.log.count("Failed password") == 1
-        assert events(house, name) == ["circuit.opened"]
+        assert events(cluster, name) == ["circuit.opened"]
 
 
-def test_a_reset_lets_one_more_try_through(house: House) -> None:
+def test_a_circuit_reset_allows_one_more_login(cluster: Cluster) -> None:
     with guarded("127.0.121.2") as server:
-        house.post("/credentials", {"name": "wrong-2", **PASSWORD}, 201)
-        name = house.add_target(
+        cluster.post("/credentials", {"name": "wrong-2", **PASSWORD}, 201)
+        name = cluster.add_target(
             "guarded-2", server.host, server.port, server.host_keys, credential="wrong-2", slots=40
         )
-        house.ended(house.run("true", [name], witnessed=False))
-        found = circuit(house, name)
+        cluster.ended(cluster.run("true", [name], witnessed=False))
+        found = circuit(cluster, name)
         assert found is not None
         assert (found["state"], found["credential"], found["error"]["code"]) == (
             "open",
             "wrong-2",
             "auth_failed",
         )
-        answer = house.post(f"/circuits/{found['target']['id']}/reset", {})
+        answer = cluster.post(f"/circuits/{found['target']['id']}/reset", {})
         assert [c["target"]["name"] for c in answer["items"]] == [name]
-        for execution in [house.run("true", [name], witnessed=False) for _ in range(10)]:
-            house.ended(execution)
+        for execution in [cluster.run("true", [name], witnessed=False) for _ in range(10)]:
+            cluster.ended(execution)
         assert server.log.count("Failed password") == 2
-        assert events(house, name) == ["circuit.opened", "circuit.closed", "circuit.opened"]
+        assert events(cluster, name) == ["circuit.opened", "circuit.closed", "circuit.opened"]
 
 
-def test_half_open_recovers_by_itself(house: House) -> None:
+def test_half_open_recovers_by_itself(cluster: Cluster) -> None:
     with guarded("127.0.121.3") as server:
         mine = (server.folder / "login").read_text()
-        house.post(
+        cluster.post(
             "/credentials",
             {"name": "late", "type": "ssh_key", "username": server.user, "private_key": mine},
             201,
         )
         server.authorize(server.user, "# nobody yet")
-        name = house.add_target(
+        name = cluster.add_target(
             "guarded-3", server.host, server.port, server.host_keys, credential="late", slots=40
         )
-        house.ended(house.run("true", [name], witnessed=False))
-        assert circuit(house, name) is not None
+        cluster.ended(cluster.run("true", [name], witnessed=False))
+        assert circuit(cluster, name) is not None
         server.authorize(server.user, (server.folder / "login.pub").read_text().strip())
-        house.ended(still := house.run("true", [name], witnessed=False))
-        assert codes(house.runs(still)) == ["circuit_open"]
+        cluster.ended(still := cluster.run("true", [name], witnessed=False))
+        assert codes(cluster.runs(still)) == ["circuit_open"]
         # A quarter of an hour later, as far as this circuit knows.
-        house.rows(
+        cluster.rows(
             "update circuits set until = opsjobs_now() where message like %s returning id",
             f"%{name}%",
         )
-        at_once = [house.run("true", [name], witnessed=False) for _ in range(10)]
-        assert {house.ended(execution)["status"] for execution in at_once} == {"completed"}
-        assert circuit(house, name) is None
-        assert events(house, name) == ["circuit.opened", "circuit.closed"]
+        at_once = [cluster.run("true", [name], witnessed=False) for _ in range(10)]
+        assert {cluster.ended(execution)["status"] for execution in at_once} == {"completed"}
+        assert circuit(cluster, name) is None
+        assert events(cluster, name) == ["circuit.opened", "circuit.closed"]

@@ -7,33 +7,33 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from e2e.house import House
-from e2e.processes import SECONDS, until
+from e2e.cluster import Cluster
+from e2e.processes import SECONDS, wait_until
 
 OPSJOBS = [sys.executable, "-m", "opsjobs"]
 
 
-def opsjobs(house: House, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+def opsjobs(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """A command to its end."""
     return subprocess.run(
         [*OPSJOBS, *arguments],
-        env=house.environment,
+        env=cluster.environment,
         capture_output=True,
         timeout=SECONDS,
         check=False,
     )
 
 
-def executions(house: House) -> int:
+def executions(cluster: Cluster) -> int:
     """How many there are."""
-    return int(house.rows("select count(*) as n from job_executions")[0]["n"])
+    return int(cluster.rows("select count(*) as n from job_executions")[0]["n"])
 
 
-def test_exit_codes_tell_how_it_ended(house: House) -> None:
-    before = executions(house)
+def test_exit_codes_follow_the_execution_status(cluster: Cluster) -> None:
+    before = executions(cluster)
     with ThreadPoolExecutor(5) as pool:
         good, bad, slow, unknown, forbidden = pool.map(
-            lambda words: opsjobs(house, "run", *words),
+            lambda words: opsjobs(cluster, "run", *words),
             [
                 ("printf 'no newline'; echo well >&2", "-t", "web-1"),
                 ("exit 3", "-t", "web-1,web-2"),
@@ -50,21 +50,21 @@ def test_exit_codes_tell_how_it_ended(house: House) -> None:
     assert (unknown.returncode, unknown.stdout) == (4, b"")
     assert b"nobody-knows-it" in unknown.stderr
     assert forbidden.returncode == 2
-    assert executions(house) == before + 3
+    assert executions(cluster) == before + 3
 
 
-def test_lines_of_many_machines_say_whose_they_are(house: House) -> None:
-    done = opsjobs(house, "run", "echo one; echo two >&2", "-t", ",".join(house.names(1, 5)))
+def test_output_lines_of_many_targets_are_prefixed(cluster: Cluster) -> None:
+    done = opsjobs(cluster, "run", "echo one; echo two >&2", "-t", ",".join(cluster.names(1, 5)))
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.decode().splitlines()) == [f"web-{n} | one" for n in range(1, 6)]
     assert {f"web-{n} | two" for n in range(1, 6)} <= {*done.stderr.decode().splitlines()}
 
 
-def test_ctrl_c_asks_for_a_cancel_and_waits_for_it(house: House) -> None:
-    command = house.witness.command("ctrl-c", "echo begun; sleep 300")
+def test_ctrl_c_cancels_and_waits_for_the_proof(cluster: Cluster) -> None:
+    command = cluster.witness.command("ctrl-c", "echo begun; sleep 300")
     with subprocess.Popen(
         [*OPSJOBS, "run", command, "-t", "web-1"],
-        env=house.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as person:  # fmt: skip
         assert person.stdout is not None
         assert person.stdout.readline() == b"begun\n"
@@ -72,26 +72,26 @@ def test_ctrl_c_asks_for_a_cancel_and_waits_for_it(house: House) -> None:
         _, said = person.communicate(timeout=SECONDS)
     assert person.returncode == 130, said
     assert b"cancelling execution" in said
-    (newest,) = house.get("/executions", limit=1)["items"]
+    (newest,) = cluster.get("/executions", limit=1)["items"]
     assert newest["status"] == "cancelled"
-    (run,) = house.runs(newest["id"])
+    (run,) = cluster.runs(newest["id"])
     assert run["cancel_proof"] == "killed"
     assert (
-        house.rows(
+        cluster.rows(
             "select cancel_reason from execution_specs where execution_id = %s", newest["id"]
         )[0]["cancel_reason"]
         == "Ctrl-C"
     )
 
 
-def test_a_run_outlives_the_api_s_restart(house: House) -> None:
-    command = house.witness.command("api-restart", "echo begun; sleep 3; echo done")
+def test_a_run_survives_an_api_restart(cluster: Cluster) -> None:
+    command = cluster.witness.command("api-restart", "echo begun; sleep 3; echo done")
     with subprocess.Popen(
         [*OPSJOBS, "run", command, "-t", "web-1"],
-        env=house.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as person:  # fmt: skip
-        until(lambda: "api-restart" in house.witness.starts(), "the command has begun")
-        house.running["api"].kill()
-        house.start("api")
+        wait_until(lambda: "api-restart" in cluster.witness.starts(), "the command has begun")
+        cluster.running["api"].kill()
+        cluster.start("api")
         out, said = person.communicate(timeout=SECONDS)
     assert (person.returncode, out) == (0, b"begun\ndone\n"), said

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from e2e.house import House, opened
-from e2e.processes import Json, until
+from e2e.cluster import Cluster, start_cluster
+from e2e.processes import Json, wait_until
 from kit.backing_servers import open_folder
 from kit.sshd import needs_sshd, sshd
 
@@ -50,7 +50,7 @@ exit 0
 class Lab:
     """web-1 … are reached at 127.x.y.1 …; `folder` holds what actors say, their calls, and /srv."""
 
-    house: House
+    cluster: Cluster
     folder: Path
     network: str
 
@@ -70,21 +70,21 @@ class Lab:
 
     def execute(self, body: Json, targets: int) -> Json:
         """The execution of a job on the first so many machines, at its end."""
-        return self.house.ended(self.launch(body, targets))
+        return self.cluster.ended(self.launch(body, targets))
 
     def job_id(self, example: str) -> int:
         """Of the example as it stands, stored once."""
         return self._stored(self.job(example))
 
     def _stored(self, body: Json) -> int:
-        known = self.house.get("/jobs", name=body["name"])["items"]
-        return int(known[0]["id"] if known else self.house.post("/jobs", body, 201)["id"])
+        known = self.cluster.get("/jobs", name=body["name"])["items"]
+        return int(known[0]["id"] if known else self.cluster.post("/jobs", body, 201)["id"])
 
     def launch(self, body: Json, targets: int) -> int:
         """Its id."""
         job = self._stored(body)
-        chosen = {"targets": {"ids": self.house.names(1, targets)}}
-        return int(self.house.post(f"/jobs/{job}/execute", chosen, 202)["id"])
+        chosen = {"targets": {"ids": self.cluster.names(1, targets)}}
+        return int(self.cluster.post(f"/jobs/{job}/execute", chosen, 202)["id"])
 
     def says(self, actor: str, script: str, machine: int | None = None) -> None:
         """What an actor does from now on, everywhere or on one machine."""
@@ -106,7 +106,7 @@ class Lab:
 
     def upload(self, body: bytes) -> str:
         """A file's id."""
-        answer = self.house.http.post(
+        answer = self.cluster.http.post(
             "/files", content=body, headers={"content-type": "application/octet-stream"}
         )
         assert answer.status_code == 201, answer.text
@@ -129,16 +129,16 @@ def _lab() -> Iterator[Lab]:
         server = stack.enter_context(
             sshd(addresses=("0.0.0.0",), host_key_types=("ed25519",), settings=settings)
         )
-        house = opened(stack, [server])
+        cluster = start_cluster(stack, [server])
         network = f"127.{20 + os.getpid() % 80}.7"
         login = {"type": "ssh_key", "username": server.user, "private_key": server.private_key}
-        house.post("/credentials", {"name": "fleet", **login}, 201)
+        cluster.post("/credentials", {"name": "fleet", **login}, 201)
         for n in range(1, MACHINES + 1):
             labels = {"os": "debian", "role": "db" if n > FEW else "web"}
-            house.add_target(
+            cluster.add_target(
                 f"web-{n}", f"{network}.{n}", server.port, server.host_keys, labels=labels
             )
-        yield Lab(house, folder, network)
+        yield Lab(cluster, folder, network)
 
 
 def _furnish(folder: Path) -> None:
@@ -167,12 +167,12 @@ def lab(_lab: Lab) -> Iterator[Lab]:
     """The lab as it is at the beginning; afterwards everything must have ended, and every invariant hold."""
     _lab.clear()
     yield _lab
-    _lab.house.settle()
-    _lab.house.invariants.check()
-    assert _lab.house.complaints() == []
+    _lab.cluster.settle()
+    _lab.cluster.invariants.check()
+    assert _lab.cluster.complaints() == []
 
 
-def test_each_example_is_a_job_and_is_told_of_in_their_readme(lab: Lab) -> None:
+def test_each_example_is_a_valid_job_and_in_the_readme(lab: Lab) -> None:
     readme = (EXAMPLES / "README.md").read_text()
     examples = sorted(EXAMPLES.glob("*.yaml"))
     assert len(examples) == 10
@@ -203,7 +203,7 @@ def test_patch_and_reboot_stops_at_a_canary_that_does_not_come_up(lab: Lab) -> N
     assert {machine for machine, _ in lab.calls("apt-get")} == {1}
 
 
-def test_rotate_certificate_takes_the_new_one_into_use_or_puts_the_old_one_back(lab: Lab) -> None:
+def test_rotate_certificate_installs_the_new_one_or_rolls_back(lab: Lab) -> None:
     certificate = lab.srv / "tls" / "site.pem"
     certificate.write_text("old")
     certificate.chmod(0o666)
@@ -222,13 +222,15 @@ def test_collect_logs_brings_a_file_of_each(lab: Lab) -> None:
     (lab.srv / "log" / "app.log").write_text("one\ntwo\n")
     ended = lab.execute(lab.job("collect-logs", max_parallel=1), 2)
     assert ended["counts"] == {"succeeded": 2}
-    artifacts = lab.house.get(f"/executions/{ended['id']}/artifacts")["items"]
+    artifacts = lab.cluster.get(f"/executions/{ended['id']}/artifacts")["items"]
     assert len(artifacts) == 2
-    bodies = {lab.house.http.get(f"/artifacts/{artifact['id']}").content for artifact in artifacts}
+    bodies = {
+        lab.cluster.http.get(f"/artifacts/{artifact['id']}").content for artifact in artifacts
+    }
     assert bodies == {b"one\ntwo\n"}
 
 
-def test_rolling_restart_goes_machine_by_machine(lab: Lab) -> None:
+def test_rolling_restart_restarts_one_target_at_a_time(lab: Lab) -> None:
     assert lab.execute(lab.job("rolling-restart"), FEW)["counts"] == {"succeeded": FEW}
     calls = lab.calls()
     assert calls == [
@@ -243,7 +245,7 @@ def test_rolling_restart_goes_machine_by_machine(lab: Lab) -> None:
     ]
 
 
-def test_rolling_restart_goes_back_to_the_old_release_and_touches_no_other(lab: Lab) -> None:
+def test_rolling_restart_rolls_back_and_stops(lab: Lab) -> None:
     lab.says("curl", "exit 22", machine=1)
     # All tries are used up: somebody is to look at it (dead letters).
     assert lab.execute(lab.job("rolling-restart"), FEW)["counts"] == {"dead": 1, "skipped": FEW - 1}
@@ -253,11 +255,11 @@ def test_rolling_restart_goes_back_to_the_old_release_and_touches_no_other(lab: 
     assert (lab.srv / "app" / "current").readlink() == lab.srv / "app" / "old"
 
 
-def test_database_backup_dumps_only_when_all_have_stopped_writing(lab: Lab) -> None:
+def test_database_backup_dumps_only_after_all_stopped_writing(lab: Lab) -> None:
     lab.says("pg_dump", "exit 1", machine=6)
-    chosen = {"targets": {"ids": lab.house.names(5, 8)}}
-    job = lab.house.post("/jobs", lab.job("database-backup"), 201)["id"]
-    ended = lab.house.ended(lab.house.post(f"/jobs/{job}/execute", chosen, 202)["id"])
+    chosen = {"targets": {"ids": lab.cluster.names(5, 8)}}
+    job = lab.cluster.post("/jobs", lab.job("database-backup"), 201)["id"]
+    ended = lab.cluster.ended(lab.cluster.post(f"/jobs/{job}/execute", chosen, 202)["id"])
     assert ended["counts"] == {"failed": 1, "succeeded": 3}
     order = [call.split(" shard")[0].split()[0:2] for _, call in lab.calls()]
     assert order[:4] == [["systemctl", "stop"]] * 4
@@ -266,7 +268,7 @@ def test_database_backup_dumps_only_when_all_have_stopped_writing(lab: Lab) -> N
     ]
 
 
-def test_user_audit_fails_where_somebody_else_is_root(lab: Lab) -> None:
+def test_user_audit_fails_if_another_user_is_root(lab: Lab) -> None:
     lab.says(
         "getent", "printf 'root:x:0:0::/root:/bin/sh\\neve:x:0:0::/:/bin/sh\\n'; exit", machine=2
     )
@@ -274,11 +276,11 @@ def test_user_audit_fails_where_somebody_else_is_root(lab: Lab) -> None:
     ended = lab.execute(lab.job("user-audit"), FEW)
     assert ended["counts"] == {"failed": 1, "succeeded": FEW - 1}
     assert (
-        lab.house.output(ended["id"], "web-2") == b"second root: eve\nroot /bin/sh\neve /bin/sh\n"
+        lab.cluster.output(ended["id"], "web-2") == b"second root: eve\nroot /bin/sh\neve /bin/sh\n"
     )
 
 
-def test_disk_cleanup_cleans_only_what_is_nearly_full(lab: Lab) -> None:
+def test_disk_cleanup_cleans_only_nearly_full_disks(lab: Lab) -> None:
     for machine in range(1, FEW + 1):
         lab.says("df", f"printf 'Use%%%%\\n {95 if machine == 3 else 40}%%%%\\n'", machine=machine)
     assert lab.execute(lab.job("disk-cleanup"), FEW)["counts"] == {"succeeded": FEW}
@@ -286,7 +288,7 @@ def test_disk_cleanup_cleans_only_what_is_nearly_full(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("verdict", ["approve", "reject"])
-def test_deploy_switches_only_when_somebody_has_said_yes(lab: Lab, verdict: str) -> None:
+def test_deploy_switches_only_after_approval(lab: Lab, verdict: str) -> None:
     job = lab.job("deploy-with-approval", max_parallel=1)
     job["name"] = f"deploy-{verdict}"
     job["actions"][0]["source"] = lab.upload(_empty_tar())
@@ -294,16 +296,16 @@ def test_deploy_switches_only_when_somebody_has_said_yes(lab: Lab, verdict: str)
     asked: list[Json] = []
 
     def all_wait() -> bool:
-        asked[:] = lab.house.get("/approvals", status="pending")["items"]
-        waiting = [run["waiting_for"] for run in lab.house.runs(execution)]
+        asked[:] = lab.cluster.get("/approvals", status="pending")["items"]
+        waiting = [run["waiting_for"] for run in lab.cluster.runs(execution)]
         return bool(asked) and waiting == ["approval"] * 2
 
-    until(all_wait, "all machines wait for the answer")
+    wait_until(all_wait, "all machines wait for the answer")
     assert lab.calls() == []
     alone = {"override_safety": True, "reason": "nobody else here"} if verdict == "approve" else {}
-    lab.house.post(f"/approvals/{asked[0]['id']}/{verdict}", alone)
+    lab.cluster.post(f"/approvals/{asked[0]['id']}/{verdict}", alone)
     expected = {"approve": {"succeeded": 2}, "reject": {"cancelled": 2}}[verdict]
-    assert lab.house.ended(execution)["counts"] == expected
+    assert lab.cluster.ended(execution)["counts"] == expected
     assert len(lab.calls("systemctl restart web")) == expected.get("succeeded", 0)
 
 
@@ -311,32 +313,32 @@ def _empty_tar() -> bytes:
     return bytes(10_240)
 
 
-def test_release_night_runs_the_other_job_on_each_machine_and_goes_on_where_that_went_well(
+def test_release_night_runs_the_other_job_and_continues_on_success(
     lab: Lab,
 ) -> None:
     lab.job_id("rolling-restart")
     job = lab.job_id("release-night")
     lab.says("curl", "exit 22", machine=2)
-    asked = {"targets": {"ids": lab.house.names(1, 2)}, "parameters": {"ticket": "OPS-7"}}
-    execution = lab.house.post(f"/jobs/{job}/execute", asked, 202)["id"]
-    assert lab.house.ended(execution)["counts"] == {"succeeded": 1, "failed": 1}
+    asked = {"targets": {"ids": lab.cluster.names(1, 2)}, "parameters": {"ticket": "OPS-7"}}
+    execution = lab.cluster.post(f"/jobs/{job}/execute", asked, 202)["id"]
+    assert lab.cluster.ended(execution)["counts"] == {"succeeded": 1, "failed": 1}
     assert (lab.srv / "backup" / "app.OPS-7.tar").exists()
     assert lab.calls("systemctl is-active") == [(1, "systemctl is-active web")]
-    children = lab.house.get("/executions", triggered_by="workflow")["items"]
+    children = lab.cluster.get("/executions", triggered_by="workflow")["items"]
     assert sorted((child["parent"], child["status"]) for child in children) == [
         (execution, "completed"),
         (execution, "failed"),
     ]
 
 
-def test_a_file_goes_to_100_machines(lab: Lab) -> None:
+def test_a_file_is_uploaded_to_100_targets(lab: Lab) -> None:
     job = lab.job("file-to-100-machines")
     job["actions"][0]["source"] = lab.upload(b"welcome\n")
     assert lab.execute(job, MACHINES)["counts"] == {"succeeded": MACHINES}
     assert (lab.srv / "motd").read_text() == "welcome\n"
 
 
-def test_no_example_names_a_place_outside_of_srv(lab: Lab) -> None:
+def test_no_example_names_a_path_outside_of_srv(lab: Lab) -> None:
     for example in EXAMPLES.glob("*.yaml"):
         destinations = re.findall(r"destination: (\S+?)[,}]", example.read_text())
         assert [place for place in destinations if not place.startswith("/srv/")] == []

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 
-from e2e.house import House
-from e2e.processes import until
+from e2e.cluster import Cluster
+from e2e.processes import wait_until
 from kit.secret_canaries import Canary, seen_in, seen_in_tables
 
 
-def fired(house: House, job: int, name: str) -> int:
+def fired(cluster: Cluster, job: int, name: str) -> int:
     """The execution of a schedule that fires once, soon."""
     body = {"name": name, "type": "cron", "cron": "* * * * * *", "max_firings": 1}
-    firings = f"/schedules/{house.post(f'/jobs/{job}/schedules', body, 201)['id']}/firings"
-    until(lambda: house.get(firings, status="triggered")["items"], "a moment is launched")
-    return int(house.get(firings, status="triggered")["items"][0]["execution_id"])
+    firings = f"/schedules/{cluster.post(f'/jobs/{job}/schedules', body, 201)['id']}/firings"
+    wait_until(lambda: cluster.get(firings, status="triggered")["items"], "a moment is launched")
+    return int(cluster.get(firings, status="triggered")["items"][0]["execution_id"])
 
 
-def test_a_scheduled_job_has_a_secret_that_is_rotated_and_never_shown(house: House) -> None:
+def test_a_scheduled_job_has_a_secret_that_is_rotated_and_never_shown(cluster: Cluster) -> None:
     first, second = Canary("first"), Canary("second")
-    stored = house.post(
+    stored = cluster.post(
         "/credentials", {"name": "backup-pw", "type": "secret", "value": first.text}, 201
     )
     command = 'cat "$OPSJOBS_SECRETS/password"; echo; sha256sum <"$OPSJOBS_SECRETS/password"'
@@ -30,27 +30,27 @@ def test_a_scheduled_job_has_a_secret_that_is_rotated_and_never_shown(house: Hou
         "parameters": declared,
         "actions": [{"command": command}],
     }
-    job = int(house.post("/jobs", body, 201)["id"])
+    job = int(cluster.post("/jobs", body, 201)["id"])
     executions = []
     for canary in (first, second):
-        executions.append(fired(house, job, canary.text[:8]))
-        assert house.ended(executions[-1])["status"] == "completed"
-        said = house.output(executions[-1], "web-1").decode().splitlines()
+        executions.append(fired(cluster, job, canary.text[:8]))
+        assert cluster.ended(executions[-1])["status"] == "completed"
+        said = cluster.output(executions[-1], "web-1").decode().splitlines()
         assert said == [
             "*" * len(canary.text),
             f"{hashlib.sha256(canary.text.encode()).hexdigest()}  -",
         ]
-        house.post(f"/credentials/{stored['id']}/rotate", {"value": second.text}, 200)
-    used = house.get("/audit", action="credential.used")["items"]
+        cluster.post(f"/credentials/{stored['id']}/rotate", {"value": second.text}, 200)
+    used = cluster.get("/audit", action="credential.used")["items"]
     assert [row["after"]["execution"] for row in used] == executions[::-1]
     shown = [
-        house.http.get(f"/executions/{n}{p}").content
+        cluster.http.get(f"/executions/{n}{p}").content
         for n in executions
         for p in ("", "/targets", "/results", "/log")
     ]
     assert not seen_in(b"".join(shown), [first, second])
-    assert not seen_in_tables(house.postgres.url, [first, second])
+    assert not seen_in_tables(cluster.postgres.url, [first, second])
     assert not [
-        log for log in house.folder.glob("*.log") if seen_in(log.read_bytes(), [first, second])
+        log for log in cluster.folder.glob("*.log") if seen_in(log.read_bytes(), [first, second])
     ]
-    assert house.http.delete(f"/jobs/{job}", headers={"if-match": "*"}).status_code == 204
+    assert cluster.http.delete(f"/jobs/{job}", headers={"if-match": "*"}).status_code == 204

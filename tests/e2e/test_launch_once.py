@@ -9,49 +9,51 @@ import httpx2
 import psycopg
 import pytest
 
-from e2e.house import House
-from e2e.processes import SECONDS, Json, until
+from e2e.cluster import Cluster
+from e2e.processes import SECONDS, Json, wait_until
 
 
 @pytest.fixture
-def job(house: House) -> int:
+def job(cluster: Cluster) -> int:
     """A stored job on web-1; its id."""
     body = {
         "name": f"greet-{uuid.uuid4()}",
         "actions": [{"type": "command", "command": "echo hello"}],
         "targets": {"ids": ["web-1"]},
     }
-    return int(house.post("/jobs", body, 201)["id"])
+    return int(cluster.post("/jobs", body, 201)["id"])
 
 
-def executions(house: House, job: int) -> list[int]:
+def executions(cluster: Cluster, job: int) -> list[int]:
     """The ids of a job's executions."""
-    return [item["id"] for item in house.get(f"/jobs/{job}/executions")["items"]]
+    return [item["id"] for item in cluster.get(f"/jobs/{job}/executions")["items"]]
 
 
-def execute_until_answered(house: House, job: int, key: str) -> Json:
+def execute_until_answered(cluster: Cluster, job: int, key: str) -> Json:
     """As a good client does: the same request with the same key, until it is answered."""
     answers: list[httpx2.Response] = []
 
     def answered() -> bool:
         try:
             answers.append(
-                house.http.post(f"/jobs/{job}/execute", json={}, headers={"idempotency-key": key})
+                cluster.http.post(f"/jobs/{job}/execute", json={}, headers={"idempotency-key": key})
             )
         except httpx2.TransportError:
             return False
         return answers[-1].status_code not in (409, 503)
 
-    until(answered, "an answer")
+    wait_until(answered, "an answer")
     assert answers[-1].status_code == 202, answers[-1].text
     return dict(answers[-1].json())
 
 
-def test_the_same_order_given_at_once_by_many_makes_one_execution(house: House, job: int) -> None:
+def test_concurrent_requests_with_one_idempotency_key_make_one_execution(
+    cluster: Cluster, job: int
+) -> None:
     key = str(uuid.uuid4())
 
     def order(_: int) -> httpx2.Response:
-        with house.client() as http:
+        with cluster.client() as http:
             return http.post(f"/jobs/{job}/execute", json={}, headers={"idempotency-key": key})
 
     with ThreadPoolExecutor(8) as pool:
@@ -62,53 +64,55 @@ def test_the_same_order_given_at_once_by_many_makes_one_execution(house: House, 
     }
     told = {answer.json()["id"] for answer in answers if answer.status_code == 202}
     assert len(told) == 1
-    assert {execute_until_answered(house, job, key)["id"]} == told == {*executions(house, job)}
-    other = house.http.post(
+    assert {execute_until_answered(cluster, job, key)["id"]} == told == {*executions(cluster, job)}
+    other = cluster.http.post(
         f"/jobs/{job}/execute", json={"reason": "another"}, headers={"idempotency-key": key}
     )
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
 
 
-def test_an_api_killed_before_the_commit_has_done_nothing_and_the_retry_does_it(
-    house: House, job: int
+def test_an_api_killed_before_the_commit_did_nothing_and_the_retry_launches(
+    cluster: Cluster, job: int
 ) -> None:
     key = str(uuid.uuid4())
     with ThreadPoolExecutor(1) as pool:
-        with psycopg.connect(house.postgres.url) as blocker:
+        with psycopg.connect(cluster.postgres.url) as blocker:
             blocker.execute("lock table job_executions in exclusive mode")
             first = pool.submit(
-                house.http.post, f"/jobs/{job}/execute", json={}, headers={"idempotency-key": key}
+                cluster.http.post, f"/jobs/{job}/execute", json={}, headers={"idempotency-key": key}
             )
             waiting = "select 1 from pg_locks where not granted"
-            until(lambda: house.rows(waiting), "the launch stands in the middle of its transaction")
-            house.running["api"].kill()
+            wait_until(
+                lambda: cluster.rows(waiting), "the launch stands in the middle of its transaction"
+            )
+            cluster.running["api"].kill()
         with pytest.raises(httpx2.TransportError):
             first.result(SECONDS)
-    assert not house.rows("select 1 from job_executions where job_id = %s", job)
-    house.start("api")
-    launched = execute_until_answered(house, job, key)
-    assert executions(house, job) == [launched["id"]]
+    assert not cluster.rows("select 1 from job_executions where job_id = %s", job)
+    cluster.start("api")
+    launched = execute_until_answered(cluster, job, key)
+    assert executions(cluster, job) == [launched["id"]]
 
 
 def test_an_api_killed_after_the_commit_gives_the_same_answer_to_the_retry(
-    house: House, job: int
+    cluster: Cluster, job: int
 ) -> None:
     key = str(uuid.uuid4())
     committed = "select id from job_executions where job_id = %s"
     with ThreadPoolExecutor(1) as pool:
         # The answer is held back: it waits for the end of an execution that has to wait for its workers.
-        for worker in house.workers:
+        for worker in cluster.workers:
             worker.freeze()
         headers = {"idempotency-key": key, "prefer": "wait=30"}
-        first = pool.submit(house.http.post, f"/jobs/{job}/execute", json={}, headers=headers)
-        until(lambda: house.rows(committed, job), "the launch is committed")
-        house.running["api"].kill()
-        for worker in house.workers:
+        first = pool.submit(cluster.http.post, f"/jobs/{job}/execute", json={}, headers=headers)
+        wait_until(lambda: cluster.rows(committed, job), "the launch is committed")
+        cluster.running["api"].kill()
+        for worker in cluster.workers:
             worker.thaw()
         with pytest.raises(httpx2.TransportError):
             first.result(SECONDS)
-    house.start("api")
-    again = execute_until_answered(house, job, key)
-    assert [row["id"] for row in house.rows(committed, job)] == [again["id"]]
-    assert house.ended(again["id"])["status"] == "completed"
-    assert execute_until_answered(house, job, key)["id"] == again["id"]
+    cluster.start("api")
+    again = execute_until_answered(cluster, job, key)
+    assert [row["id"] for row in cluster.rows(committed, job)] == [again["id"]]
+    assert cluster.ended(again["id"])["status"] == "completed"
+    assert execute_until_answered(cluster, job, key)["id"] == again["id"]

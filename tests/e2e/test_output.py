@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.house import MACHINES, House
+from e2e.cluster import MACHINES, Cluster
 from e2e.processes import SECONDS, Json
 from e2e.viewer import Frame, Viewer, streams
 from kit.backing_servers import open_folder
@@ -45,8 +45,8 @@ class Told:
 class Memory:
     """The workers' memory from now on."""
 
-    def __init__(self, house: House) -> None:
-        self._workers = house.workers
+    def __init__(self, cluster: Cluster) -> None:
+        self._workers = cluster.workers
         for worker in self._workers:
             worker.forget_peak()
         self._before = [worker.peak_kib() for worker in self._workers]
@@ -78,34 +78,36 @@ def words(number: int) -> Words:
 
 
 @pytest.fixture(scope="module")
-def told(_house: House) -> Told:
-    house = _house
-    house.heal()
-    names = house.names(1, MACHINES)
+def told(_cluster: Cluster) -> Told:
+    cluster = _cluster
+    cluster.heal()
+    names = cluster.names(1, MACHINES)
     said = {name: words(number) for number, name in enumerate(names, start=1)}
     with open_folder() as folder:
-        hosts = {run["name"]: run["host"] for run in _targets(house)}
+        hosts = {run["name"]: run["host"] for run in _targets(cluster)}
         for name, its in said.items():
             _write(folder / hosts[name], its)
         speak = f"cat {folder}/$3.out; cat {folder}/$3.err >&2; exit $(cat {folder}/$3.exit)"
-        execution = house.run(speak, names, max_parallel=100)
+        execution = cluster.run(speak, names, max_parallel=100)
         viewers = [
             Viewer(
-                house.client, execution, breaks=BREAKS, seed=n, bytes_at_most=BYTES_BETWEEN_BREAKS
+                cluster.client, execution, breaks=BREAKS, seed=n, bytes_at_most=BYTES_BETWEEN_BREAKS
             )
             for n in range(VIEWERS)
         ]
         for viewer in viewers:
             viewer.start()
-        ended = house.ended(execution)
+        ended = cluster.ended(execution)
         seen = [viewer.watched(SECONDS) for viewer in viewers]
-    runs = {run["target"]["name"]: run for run in house.runs(execution)}
+    runs = {run["target"]["name"]: run for run in cluster.runs(execution)}
     return Told(ended, said, runs, seen, [viewer.connections for viewer in viewers])
 
 
-def _targets(house: House) -> list[Json]:
-    first = house.get("/targets", limit=200)
-    rest = house.get("/targets", limit=200, cursor=first["next"])["items"] if first["next"] else []
+def _targets(cluster: Cluster) -> list[Json]:
+    first = cluster.get("/targets", limit=200)
+    rest = (
+        cluster.get("/targets", limit=200, cursor=first["next"])["items"] if first["next"] else []
+    )
     return [*first["items"], *rest]
 
 
@@ -118,7 +120,7 @@ def _write(base: Path, its: Words) -> None:
         Path(f"{base}.{ending}").write_bytes(content)
 
 
-def test_200_machines_end_as_they_ended(told: Told, house: House) -> None:
+def test_200_targets_have_their_own_results(told: Told, cluster: Cluster) -> None:
     expected = {
         name: ("failed" if its.exit_code else "succeeded", its.exit_code)
         for name, its in told.said.items()
@@ -128,22 +130,22 @@ def test_200_machines_end_as_they_ended(told: Told, house: House) -> None:
     assert {run["error"]["code"] for run in told.runs.values() if run["error"]} == {"nonzero_exit"}
 
 
-def test_both_workers_did_some_of_it(told: Told, house: House) -> None:
+def test_both_workers_share_the_runs(told: Told, cluster: Cluster) -> None:
     assert len({run["worker"] for run in told.runs.values()}) == 2
 
 
-def test_every_byte_of_200_machines_is_in_the_download(told: Told, house: House) -> None:
+def test_every_byte_of_200_machines_is_in_the_download(told: Told, cluster: Cluster) -> None:
     wrong = [
         (name, stream)
         for name, its in told.said.items()
         for stream, expected in (("stdout", its.stdout), ("stderr", its.stderr))
-        if house.output(told.execution["id"], name, stream) != expected
+        if cluster.output(told.execution["id"], name, stream) != expected
     ]
     assert not wrong
 
 
-def test_results_hold_what_was_written(told: Told, house: House) -> None:
-    for result in house.results(told.execution["id"]):
+def test_results_hold_the_output(told: Told, cluster: Cluster) -> None:
+    for result in cluster.results(told.execution["id"]):
         its = told.said[result["target"]["name"]]
         assert (result["exit_code"], result["stdout_bytes"], result["stderr_bytes"]) == (
             its.exit_code,
@@ -156,7 +158,7 @@ def test_results_hold_what_was_written(told: Told, house: House) -> None:
 
 
 def test_viewers_that_reconnect_ten_times_see_each_event_once_and_in_order(
-    told: Told, house: House
+    told: Told, cluster: Cluster
 ) -> None:
     last = told.seen[0][-1][0]
     assert min(told.connections) > BREAKS
@@ -166,7 +168,7 @@ def test_viewers_that_reconnect_ten_times_see_each_event_once_and_in_order(
     assert [kind for _, kind, _ in told.seen[0]].count("end") == 1
 
 
-def test_viewers_see_the_very_bytes(told: Told, house: House) -> None:
+def test_viewers_see_exact_bytes(told: Told, cluster: Cluster) -> None:
     seen = streams(told.seen[0])
     for name, its in told.said.items():
         target = told.runs[name]["target"]["id"]
@@ -174,46 +176,46 @@ def test_viewers_see_the_very_bytes(told: Told, house: House) -> None:
         assert seen.get((target, "stderr"), b"") == its.stderr
 
 
-def test_the_end_is_told_again_to_who_comes_after_it(told: Told, house: House) -> None:
-    viewer = Viewer(house.client, told.execution["id"], breaks=0, seed=0, bytes_at_most=1)
+def test_the_end_event_is_repeated_for_late_viewers(told: Told, cluster: Cluster) -> None:
+    viewer = Viewer(cluster.client, told.execution["id"], breaks=0, seed=0, bytes_at_most=1)
     viewer.frames.append((told.seen[0][-1][0], "", {}))
     viewer.start()
     assert viewer.watched(SECONDS)[1:] == [told.seen[0][-1]]
 
 
-def test_50_mb_are_kept_whole_where_the_limit_lets_them_and_memory_stays_small(
-    house: House,
+def test_50_mb_of_output_are_kept_within_the_limit_and_memory_stays_small(
+    cluster: Cluster,
 ) -> None:
     data = os.urandom(50_000_000)
     with open_folder() as folder:
         (folder / "large").write_bytes(data)
-        memory = Memory(house)
-        execution = house.run(f"cat {folder}/large", house.names(1, 1), output_limit="64MiB")
-        assert house.ended(execution)["status"] == "completed"
+        memory = Memory(cluster)
+        execution = cluster.run(f"cat {folder}/large", cluster.names(1, 1), output_limit="64MiB")
+        assert cluster.ended(execution)["status"] == "completed"
         memory.has_grown_by_at_most(64)
     got = hashlib.sha256()
     query = {"format": "text", "target": "web-1", "stream": "stdout"}
-    with house.http.stream("GET", f"/executions/{execution}/log", params=query) as answer:
+    with cluster.http.stream("GET", f"/executions/{execution}/log", params=query) as answer:
         for portion in answer.iter_raw():
             got.update(portion)
     assert got.hexdigest() == hashlib.sha256(data).hexdigest()
 
 
-def test_a_flood_of_1_gib_keeps_head_and_tail_and_says_what_is_missing(house: House) -> None:
-    memory = Memory(house)
-    execution = house.run(
-        "head -c 1G /dev/zero; echo the end", house.names(2, 2), output_limit="10MiB"
+def test_output_of_1_gib_keeps_head_and_tail_and_reports_the_rest(cluster: Cluster) -> None:
+    memory = Memory(cluster)
+    execution = cluster.run(
+        "head -c 1G /dev/zero; echo the end", cluster.names(2, 2), output_limit="10MiB"
     )
-    assert house.ended(execution)["status"] == "completed"
+    assert cluster.ended(execution)["status"] == "completed"
     memory.has_grown_by_at_most(64)
     sizes = """
 select coalesce(octet_length(data), 0) as kept, dropped from execution_log where execution_id = %s and event = 'output' order by seq"""
-    chunks = house.rows(sizes, execution)
+    chunks = cluster.rows(sizes, execution)
     gap = next(at for at, chunk in enumerate(chunks) if chunk["dropped"])
     head, tail = sum(c["kept"] for c in chunks[:gap]), sum(c["kept"] for c in chunks[gap:])
     total = (1 << 30) + len("the end\n")
     assert (head, tail) == (10 * MIB, 64 << 10)
     assert head + chunks[gap]["dropped"] + tail == total
-    (result,) = house.results(execution)
+    (result,) = cluster.results(execution)
     assert result["stdout_bytes"] == total
-    assert house.output(execution, "web-2").endswith(b"\x00the end\n")
+    assert cluster.output(execution, "web-2").endswith(b"\x00the end\n")

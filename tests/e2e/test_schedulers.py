@@ -13,10 +13,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from e2e.almanac import COUNTED_MAX, HOUR, MINUTE, Almanac, Entry, Missed, Silence, every
-from e2e.clockwork import SCHEDULERS, Clockwork
-from e2e.clockwork import clockwork as open_clockwork
-from e2e.processes import Json, until
+from e2e.expected_firings import (
+    COUNTED_MAX,
+    HOUR,
+    MINUTE,
+    Entry,
+    ExpectedFirings,
+    Missed,
+    Outage,
+    every,
+)
+from e2e.processes import Json, wait_until
+from e2e.scheduler_cluster import SCHEDULERS, SchedulerCluster
+from e2e.scheduler_cluster import scheduler_cluster as open_scheduler_cluster
 
 MINUTES = int(os.environ.get("TESTS_SCHEDULE_MINUTES", "6"))
 TIMES = int(os.environ.get("TESTS_SCHEDULES_TIMES", "1"))
@@ -26,17 +35,17 @@ QUIET = 3 * MINUTE
 
 FIRINGS = "select due_at, moments, status, reason, execution_id from schedule_executions where schedule_id = %s order by due_at"
 
-Deed = Callable[[Clockwork], object]
+Deed = Callable[[SchedulerCluster], object]
 
 
 @pytest.fixture(scope="module")
-def _clockwork() -> Iterator[Clockwork]:
-    with open_clockwork() as found:
+def _clockwork() -> Iterator[SchedulerCluster]:
+    with open_scheduler_cluster() as found:
         yield found
 
 
 @pytest.fixture
-def clockwork(_clockwork: Clockwork) -> Iterator[Clockwork]:
+def scheduler_cluster(_clockwork: SchedulerCluster) -> Iterator[SchedulerCluster]:
     """The service with five schedulers; afterwards every invariant must hold."""
     _clockwork.heal()
     yield _clockwork
@@ -141,31 +150,31 @@ DEEDS: Mapping[int, tuple[Deed, ...]] = {
 }
 
 
-def play(on: Clockwork, begin: datetime, minutes: int) -> None:
+def play(on: SchedulerCluster, begin: datetime, minutes: int) -> None:
     """Minute by minute, until all are over."""
     for minute in range(1, minutes + 1):
-        until(lambda at=begin + minute * MINUTE: on.now() >= at, f"minute {minute}")  # type: ignore[misc]
+        wait_until(lambda at=begin + minute * MINUTE: on.now() >= at, f"minute {minute}")  # type: ignore[misc]
         for deed in DEEDS.get(minute % 10, ()):
             deed(on)
 
 
-def season(on: Clockwork, mark: str, minutes: int) -> Json:
+def season(on: SchedulerCluster, mark: str, minutes: int) -> Json:
     """Everything that is due in so many minutes of a fast clock, and what was seen of it."""
     begin = (on.now() + 2 * MINUTE).astimezone(UTC).replace(second=30, microsecond=0)
     end = begin + minutes * MINUTE
-    almanac = Almanac(on, mark, on.names(1, 1))
+    expected = ExpectedFirings(on, mark, on.names(1, 1))
     for entry in entries(begin, end):
-        almanac.add(entry)
+        expected.add(entry)
     left = begin - on.now()
     assert left > timedelta(0), "making the schedules took minutes"
     on.turn(f"{left.total_seconds()} seconds")
     with on.fast(FACTOR):
         play(on, begin, minutes)
         on.heal_processes()
-        until(lambda: on.now() > end + MINUTE, "it is over")
-    almanac.settled()
-    seen = almanac.check()
-    sys.stdout.write(f"{mark}: {dict(seen)}; {almanac.late()}\n")
+        wait_until(lambda: on.now() > end + MINUTE, "it is over")
+    expected.settled()
+    seen = expected.check()
+    sys.stdout.write(f"{mark}: {dict(seen)}; {expected.late()}\n")
     return dict(seen)
 
 
@@ -177,22 +186,22 @@ def all_run(minutes: int) -> int:
     return 4 * minutes + 2 * (minutes // 2) + 3
 
 
-def test_each_due_moment_runs_once_whoever_of_five_schedulers_is_frozen_or_killed(
-    clockwork: Clockwork,
+def test_each_firing_runs_once_although_schedulers_freeze_or_die(
+    scheduler_cluster: SchedulerCluster,
 ) -> None:
-    seen = season(clockwork, "season", MINUTES)
+    seen = season(scheduler_cluster, "season", MINUTES)
     assert seen["triggered"] >= all_run(MINUTES)
 
 
-def test_without_redis_each_due_moment_runs_once_all_the_same(clockwork: Clockwork) -> None:
-    clockwork.stop_redis()
+def test_without_redis_each_firing_runs_once(scheduler_cluster: SchedulerCluster) -> None:
+    scheduler_cluster.stop_redis()
     minutes = MINUTES * 2 // 3
-    seen = season(clockwork, "silent-season", minutes)
-    assert not clockwork.valkey.running
+    seen = season(scheduler_cluster, "silent-season", minutes)
+    assert not scheduler_cluster.valkey.running
     assert seen["triggered"] >= all_run(minutes)
 
 
-def silenced(silence: Silence) -> Iterator[Missed]:
+def silenced(silence: Outage) -> Iterator[Missed]:
     """Schedules of every policy, and what each of them has to do afterwards."""
     often, often_due = silence.cron(15, offset=2)
     hourly, hourly_due = silence.cron(HOUR, offset=40)
@@ -238,14 +247,14 @@ def silenced(silence: Silence) -> Iterator[Missed]:
 
 
 @pytest.mark.parametrize("hours", [3, 72])
-def test_after_a_silence_each_policy_does_what_it_says_and_who_is_on_time_does_not_wait(
-    clockwork: Clockwork, hours: int
+def test_after_an_outage_each_misfire_policy_applies_and_firings_on_time_do_not_wait(
+    scheduler_cluster: SchedulerCluster, hours: int
 ) -> None:
-    begin = (clockwork.now() + 2 * MINUTE).astimezone(UTC).replace(second=30, microsecond=0)
-    silence = Silence(begin, begin + timedelta(hours=hours))
+    begin = (scheduler_cluster.now() + 2 * MINUTE).astimezone(UTC).replace(second=30, microsecond=0)
+    silence = Outage(begin, begin + timedelta(hours=hours))
     wakes = silence.end + QUIET
-    almanac = Almanac(clockwork, f"silence-{hours}", clockwork.names(1, 1))
-    missed = {almanac.add(Entry(it.name, it.body, it.moments)): it for it in silenced(silence)}
+    expected = ExpectedFirings(scheduler_cluster, f"silence-{hours}", scheduler_cluster.names(1, 1))
+    missed = {expected.add(Entry(it.name, it.body, it.moments)): it for it in silenced(silence)}
     # These are due while the others catch up; late by a minute they would be missed.
     prompt = {
         "type": "cron",
@@ -255,15 +264,18 @@ def test_after_a_silence_each_policy_does_what_it_says_and_who_is_on_time_does_n
         "overlap": "allow",
     }
     span = {"start_at": wakes.isoformat(), "end_at": (wakes + timedelta(seconds=7)).isoformat()}
-    punctual = [almanac.add(Entry(f"punctual-{n}", {**prompt, **span}, [])) for n in range(5)]
-    clockwork.freeze("worker-1", *SCHEDULERS)
-    clockwork.turn(f"{(wakes - clockwork.now()).total_seconds()} seconds")
-    clockwork.thaw("worker-1", *SCHEDULERS)
-    until(lambda: clockwork.now() > wakes + timedelta(seconds=8), "the punctual ones have been due")
-    almanac.settled()
+    punctual = [expected.add(Entry(f"punctual-{n}", {**prompt, **span}, [])) for n in range(5)]
+    scheduler_cluster.freeze("worker-1", *SCHEDULERS)
+    scheduler_cluster.turn(f"{(wakes - scheduler_cluster.now()).total_seconds()} seconds")
+    scheduler_cluster.thaw("worker-1", *SCHEDULERS)
+    wait_until(
+        lambda: scheduler_cluster.now() > wakes + timedelta(seconds=8),
+        "the punctual ones have been due",
+    )
+    expected.settled()
     for schedule, it in missed.items():
-        it.check(clockwork.rows(FIRINGS, schedule))
+        it.check(scheduler_cluster.rows(FIRINGS, schedule))
     for schedule in punctual:
-        rows = clockwork.rows(FIRINGS, schedule)
+        rows = scheduler_cluster.rows(FIRINGS, schedule)
         assert len(rows) >= 3
         assert {row["status"] for row in rows} == {"triggered"}, rows

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from e2e.house import House
-from e2e.processes import until
-from e2e.work import SECONDS, work
+from e2e.cluster import Cluster
+from e2e.processes import wait_until
+from e2e.workload import SECONDS, work
 
 MACHINES = 50
 AT_ONCE = 10
 
 
-def test_two_jobs_share_fifty_machines_with_one_slot_and_never_overlap(house: House) -> None:
-    pairs = [(server, address) for server in house.machines for address in server.addresses][
+def test_two_jobs_on_targets_with_one_slot_never_overlap(cluster: Cluster) -> None:
+    pairs = [(server, address) for server in cluster.machines for address in server.addresses][
         :MACHINES
     ]
     names = [
-        house.add_target(f"shared-{n}", address, server.port, server.host_keys, slots=1)
+        cluster.add_target(f"shared-{n}", address, server.port, server.host_keys, slots=1)
         for n, (server, address) in enumerate(pairs, start=1)
     ]
-    with work(house) as at:
+    with work(cluster) as at:
         keys = ("left", "right")
         then = f"{at.held}; sleep 0.1"
         # They begin at different ends, and both are at work before one of them can go on.
@@ -27,7 +27,7 @@ def test_two_jobs_share_fifty_machines_with_one_slot_and_never_overlap(house: Ho
             at.launch([at.step(key, then)], names, policy)
             for key, policy in zip(keys, policies, strict=True)
         ]
-        until(
+        wait_until(
             lambda: all(len(at.began(key)) == AT_ONCE for key in keys), "both are at work", SECONDS
         )
         at.leave()

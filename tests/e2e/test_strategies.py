@@ -9,28 +9,28 @@ from itertools import pairwise
 
 import pytest
 
-from e2e.house import House, let_in
-from e2e.processes import until
-from e2e.work import SECONDS, Work, work
+from e2e.cluster import Cluster, authorize_login
+from e2e.processes import wait_until
+from e2e.workload import SECONDS, Workload, work
 from kit.sshd import BINARY, Sshd, sshd
 
 
 @pytest.fixture
-def at(house: House) -> Iterator[Work]:
-    with work(house) as found:
+def at(cluster: Cluster) -> Iterator[Workload]:
+    with work(cluster) as found:
         yield found
 
 
-def host(house: House, name: str) -> str:
+def host(cluster: Cluster, name: str) -> str:
     """A target's address."""
-    return str(house.rows("select host from targets where name = %s", name)[0]["host"])
+    return str(cluster.rows("select host from targets where name = %s", name)[0]["host"])
 
 
 @contextmanager
-def away(house: House, address: str) -> Iterator[Sshd]:
+def away(cluster: Cluster, address: str) -> Iterator[Sshd]:
     """A machine whose server is down; `come_up` starts it."""
     with sshd(addresses=(address,), host_key_types=("ed25519",)) as server:
-        let_in(server, house.machines[0])
+        authorize_login(server, cluster.machines[0])
         server.stop()
         yield server
 
@@ -50,23 +50,23 @@ def up(server: Sshd) -> Iterator[None]:
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        until(lambda: server.log.count("Server listening") == 2, "the machine is up", SECONDS)
+        wait_until(lambda: server.log.count("Server listening") == 2, "the machine is up", SECONDS)
         yield
     finally:
         process.terminate()
         process.wait(SECONDS)
 
 
-def hurry(house: House, execution: int) -> None:
+def hurry(cluster: Cluster, execution: int) -> None:
     """Let the time pass that its runs wait for."""
     shorter = """
 with due as (update job_execution_results set again_at = opsjobs_now() where execution_id = %s and again_at > opsjobs_now())
 update target_runs set not_before = opsjobs_now() where execution_id = %s returning id"""
-    house.rows(shorter, execution, execution)
+    cluster.rows(shorter, execution, execution)
 
 
-def test_no_more_than_max_parallel_are_at_work(house: House, at: Work) -> None:
-    execution = at.launch([at.step("walk", "sleep 0.1")], house.names(1, 9), {"max_parallel": 3})
+def test_max_parallel_limits_concurrent_runs(cluster: Cluster, at: Workload) -> None:
+    execution = at.launch([at.step("walk", "sleep 0.1")], cluster.names(1, 9), {"max_parallel": 3})
     assert at.ended(execution)["status"] == "completed"
     assert len(at.began("walk")) == 9
     assert at.at_once("walk") <= 3
@@ -76,14 +76,16 @@ def test_no_more_than_max_parallel_are_at_work(house: House, at: Work) -> None:
     ("order", "expected"),
     [("name", "abcd"), ("reverse", "dbca"), ("inventory", "acbd"), ("label:rack", "cadb")],
 )
-def test_targets_are_taken_in_the_order_of_the_policy(
-    house: House, at: Work, order: str, expected: str
+def test_targets_start_in_the_order_of_the_policy(
+    cluster: Cluster, at: Workload, order: str, expected: str
 ) -> None:
-    first, tag = house.machines[0], order.replace(":", "-")
+    first, tag = cluster.machines[0], order.replace(":", "-")
     racks = {"a": "2", "c": "1", "b": "4", "d": "3"}
     names = {letter: f"order-{tag}-{letter}" for letter in racks}
     for (letter, name), address in zip(names.items(), first.addresses, strict=False):
-        house.add_target(name, address, first.port, first.host_keys, labels={"rack": racks[letter]})
+        cluster.add_target(
+            name, address, first.port, first.host_keys, labels={"rack": racks[letter]}
+        )
     execution = at.launch(
         [at.step("walk")], list(names.values()), {"max_parallel": 1, "order": order}
     )
@@ -92,9 +94,9 @@ def test_targets_are_taken_in_the_order_of_the_policy(
     assert "".join(letter_at[address] for address in at.began("walk")) == expected
 
 
-def test_one_failure_more_than_max_fail_stops_the_rest(house: House, at: Work) -> None:
-    names = house.names(1, 6)
-    hosts = [host(house, name) for name in names]
+def test_exceeding_max_fail_stops_the_rest(cluster: Cluster, at: Workload) -> None:
+    names = cluster.names(1, 6)
+    hosts = [host(cluster, name) for name in names]
     at.break_(hosts[0], hosts[2])
     execution = at.launch([at.step("walk", at.sound)], names, {"max_parallel": 1, "max_fail": 1})
     ended = at.ended(execution)
@@ -106,9 +108,9 @@ def test_one_failure_more_than_max_fail_stops_the_rest(house: House, at: Work) -
     assert at.began("walk") == hosts[:3]
 
 
-def test_a_share_of_failures_is_one_of_the_wave(house: House, at: Work) -> None:
-    names = house.names(1, 20)
-    hosts = [host(house, name) for name in names]
+def test_a_max_fail_share_counts_per_wave(cluster: Cluster, at: Workload) -> None:
+    names = cluster.names(1, 20)
+    hosts = [host(cluster, name) for name in names]
     # One of ten may fail in the first wave, and no second one.
     at.break_(hosts[3])
     policy = {"waves": ["50%", "100%"], "max_fail": "10%"}
@@ -124,8 +126,8 @@ def test_a_share_of_failures_is_one_of_the_wave(house: House, at: Work) -> None:
     assert not {*at.began("many")} & {*hosts[10:]}
 
 
-def test_a_gate_waits_for_a_person_who_confirms(house: House, at: Work) -> None:
-    names = house.names(1, 4)
+def test_a_gate_waits_for_confirmation(cluster: Cluster, at: Workload) -> None:
+    names = cluster.names(1, 4)
     execution = at.launch(
         [at.step("walk")], names, {"waves": [1, "50%", "100%"], "gate": {"confirm": True}}
     )
@@ -134,16 +136,16 @@ def test_a_gate_waits_for_a_person_who_confirms(house: House, at: Work) -> None:
         assert stands["waiting_on"]["kind"] == "confirm"
         assert stands["waves"] == {"open": wave, "total": 3}
         assert len(at.began("walk")) == reached
-        house.post(f"/executions/{execution}/resume", {"reason": f"wave {wave} looks well"})
-        until(lambda: at.shown(execution)["waves"]["open"] > wave, "the next wave", SECONDS)  # noqa: B023 (called at once)
+        cluster.post(f"/executions/{execution}/resume", {"reason": f"wave {wave} looks well"})
+        wait_until(lambda: at.shown(execution)["waves"]["open"] > wave, "the next wave", SECONDS)  # noqa: B023 (called at once)
     assert at.ended(execution)["status"] == "completed"
     assert len(at.began("walk")) == 4
 
 
 @pytest.mark.parametrize("pauses", [True, False])
-def test_a_failing_check_closes_the_gate(house: House, at: Work, pauses: bool) -> None:
-    names = house.names(1, 4)
-    hosts = [host(house, name) for name in names]
+def test_a_failing_check_closes_the_gate(cluster: Cluster, at: Workload, pauses: bool) -> None:
+    names = cluster.names(1, 4)
+    hosts = [host(cluster, name) for name in names]
     at.break_(hosts[1])
     check = {"type": "command", "command": at.witness.from_start_to_end("check", at.sound)}
     gate = {"check": check, "pause_on_fail": pauses}
@@ -153,7 +155,7 @@ def test_a_failing_check_closes_the_gate(house: House, at: Work, pauses: bool) -
         assert at.statuses(execution) == dict(
             zip(names, ["succeeded", "failed", "waiting", "waiting"], strict=True)
         )
-        house.post(f"/executions/{execution}/resume", {"reason": "never mind"})
+        cluster.post(f"/executions/{execution}/resume", {"reason": "never mind"})
     ended = at.ended(execution)
     rest = {"succeeded": 3} if pauses else {"succeeded": 1, "skipped": 2}
     assert (ended["status"], ended["counts"]) == ("partial", {"failed": 1, **rest})
@@ -162,42 +164,42 @@ def test_a_failing_check_closes_the_gate(house: House, at: Work, pauses: bool) -
     assert min(at.stamps("check", "start")) >= sorted(at.stamps("walk", "end"))[1]
 
 
-def test_nothing_new_starts_of_what_a_person_paused(house: House, at: Work) -> None:
-    names = house.names(1, 3)
+def test_a_paused_execution_starts_nothing_new(cluster: Cluster, at: Workload) -> None:
+    names = cluster.names(1, 3)
     execution = at.launch([at.step("walk", at.held)], names, {"max_parallel": 1})
-    until(lambda: at.began("walk"), "the first is at work", SECONDS)
-    house.post(f"/executions/{execution}/pause", {"reason": "lunch"})
+    wait_until(lambda: at.began("walk"), "the first is at work", SECONDS)
+    cluster.post(f"/executions/{execution}/pause", {"reason": "lunch"})
     at.leave()
     stands = at.paused(execution)
     assert (stands["waiting_on"]["kind"], stands["pause_reason"]) == ("pause", "lunch")
     assert at.statuses(execution) == dict(
         zip(names, ["succeeded", "waiting", "waiting"], strict=True)
     )
-    house.post(f"/executions/{execution}/resume", {})
+    cluster.post(f"/executions/{execution}/resume", {})
     assert at.ended(execution)["status"] == "completed"
     assert len(at.began("walk")) == 3
 
 
-def test_a_target_that_is_offline_is_waited_for(house: House, at: Work) -> None:
-    with away(house, "127.0.122.1") as server:
-        name = house.add_target("offline-1", server.host, server.port, server.host_keys)
+def test_hold_offline_waits_for_an_offline_target(cluster: Cluster, at: Workload) -> None:
+    with away(cluster, "127.0.122.1") as server:
+        name = cluster.add_target("offline-1", server.host, server.port, server.host_keys)
         execution = at.launch([at.step("walk")], [name, "web-1"], {"hold_offline": "1h"})
         held = at.waits(execution, name, "hold")
         assert held["error"] is None
-        until(
+        wait_until(
             lambda: at.statuses(execution)["web-1"] == "succeeded",
             "the other one is not held up",
             SECONDS,
         )
         with up(server):
-            hurry(house, execution)
+            hurry(cluster, execution)
             assert at.ended(execution)["status"] == "completed"
-        assert sorted(at.began("walk")) == sorted([server.host, host(house, "web-1")])
+        assert sorted(at.began("walk")) == sorted([server.host, host(cluster, "web-1")])
 
 
-def test_a_refused_port_is_tried_again_where_the_policy_names_it(house: House, at: Work) -> None:
-    with away(house, "127.0.122.2") as server:
-        name = house.add_target("refused-1", server.host, server.port, server.host_keys)
+def test_a_refused_connection_is_retried_by_policy(cluster: Cluster, at: Workload) -> None:
+    with away(cluster, "127.0.122.2") as server:
+        name = cluster.add_target("refused-1", server.host, server.port, server.host_keys)
         # Never exhausted however slow the machine is: its waits are cut short below, as soon as there is somebody to answer.
         retry = {
             "max_attempts": 4,
@@ -211,24 +213,24 @@ def test_a_refused_port_is_tried_again_where_the_policy_names_it(house: House, a
         assert at.ended(once)["counts"] == {"unreachable": 1}
         assert at.runs(once)[name]["error"]["code"] == "connection_refused"
         with up(server):
-            hurry(house, again)
+            hurry(cluster, again)
             assert at.ended(again)["status"] == "completed"
     told = [
-        (r["attempt"], r["status"], (r["error"] or {}).get("code")) for r in house.results(again)
+        (r["attempt"], r["status"], (r["error"] or {}).get("code")) for r in cluster.results(again)
     ]
     assert [one[1:] for one in sorted(told)][:1] == [("unreachable", "connection_refused")]
     assert [one[1:] for one in sorted(told)][-1:] == [("succeeded", None)]
     assert (at.began("again"), at.began("once")) == (["127.0.122.2"], [])
 
 
-def test_a_failed_command_is_started_again_as_often_as_the_policy_says(
-    house: House, at: Work
-) -> None:
-    at.break_(host(house, "web-1"))
+def test_a_failed_command_is_retried_by_policy(cluster: Cluster, at: Workload) -> None:
+    at.break_(host(cluster, "web-1"))
     retry = {"max_attempts": 3, "on": ["nonzero_exit"], "backoff": "constant", "base": 0.1}
     execution = at.launch([at.step("walk", at.sound, retry=retry)], ["web-1"])
     assert at.ended(execution)["counts"] == {"dead": 1}
-    assert [r["attempt"] for r in sorted(house.results(execution), key=lambda r: r["attempt"])] == [
+    assert [
+        r["attempt"] for r in sorted(cluster.results(execution), key=lambda r: r["attempt"])
+    ] == [
         1,
         2,
         3,
@@ -238,13 +240,11 @@ def test_a_failed_command_is_started_again_as_often_as_the_policy_says(
     assert all(later > before for before, later in pairwise(ends[0]))
 
 
-def test_two_jobs_with_one_exclusive_name_are_never_at_work_together(
-    house: House, at: Work
-) -> None:
+def test_an_exclusive_name_keeps_two_jobs_apart(cluster: Cluster, at: Workload) -> None:
     first = at.launch([at.step("first", at.held)], ["web-1"], {"exclusive": ["balancer"]})
-    until(lambda: at.began("first"), "the first is at work", SECONDS)
+    wait_until(lambda: at.began("first"), "the first is at work", SECONDS)
     second = at.launch([at.step("second")], ["web-2"], {"exclusive": ["balancer", "other"]})
-    until(lambda: at.shown(second)["waiting_on"], "the second says for what it waits", SECONDS)
+    wait_until(lambda: at.shown(second)["waiting_on"], "the second says for what it waits", SECONDS)
     stands = at.shown(second)
     assert (stands["status"], stands["waiting_on"]["kind"]) == ("queued", "exclusive")
     assert at.ended(at.launch([at.step("third")], ["web-2"]))["status"] == "completed"
@@ -257,32 +257,36 @@ def test_two_jobs_with_one_exclusive_name_are_never_at_work_together(
     assert at.stamps("second", "start") > at.stamps("first", "end")
 
 
-def test_a_target_under_maintenance_is_held_and_the_others_go_on(house: House, at: Work) -> None:
-    maintenance = f"/targets/{house.rows('select id from targets where name = %s', 'web-3')[0]['id']}/maintenance"
-    house.post(maintenance, {"reason": "new disk"})
+def test_a_target_under_maintenance_is_held_and_the_others_go_on(
+    cluster: Cluster, at: Workload
+) -> None:
+    maintenance = f"/targets/{cluster.rows('select id from targets where name = %s', 'web-3')[0]['id']}/maintenance"
+    cluster.post(maintenance, {"reason": "new disk"})
     execution = at.launch([at.step("walk")], ["web-3", "web-4"])
     assert "new disk" in at.waits(execution, "web-3", "hold")["awaits"]
-    until(
+    wait_until(
         lambda: at.statuses(execution)["web-4"] == "succeeded",
         "the other one is not held up",
         SECONDS,
     )
-    assert at.began("walk") == [host(house, "web-4")]
-    house.post(maintenance, {"off": True})
+    assert at.began("walk") == [host(cluster, "web-4")]
+    cluster.post(maintenance, {"off": True})
     assert at.ended(execution)["status"] == "completed"
 
 
-def test_a_target_is_served_by_a_worker_of_its_zone(house: House, at: Work) -> None:
-    server = house.machines[0]
-    name = house.add_target("far-1", server.addresses[1], server.port, server.host_keys, zone="far")
+def test_a_target_is_served_by_a_worker_of_its_zone(cluster: Cluster, at: Workload) -> None:
+    server = cluster.machines[0]
+    name = cluster.add_target(
+        "far-1", server.addresses[1], server.port, server.host_keys, zone="far"
+    )
     execution = at.launch([at.step("walk")], [name, "web-1"])
-    until(lambda: at.statuses(execution)["web-1"] == "succeeded", "the near one", SECONDS)
+    wait_until(lambda: at.statuses(execution)["web-1"] == "succeeded", "the near one", SECONDS)
     assert at.runs(execution)[name]["worker"] is None
-    house.start("worker-far", OPSJOBS_ZONE="far")
-    far = house.running["worker-far"]
+    cluster.start("worker-far", OPSJOBS_ZONE="far")
+    far = cluster.running["worker-far"]
     try:
         assert at.ended(execution)["status"] == "completed"
         assert at.runs(execution)[name]["worker"] == far.title
     finally:
         far.end(seconds=SECONDS)
-        del house.running["worker-far"]
+        del cluster.running["worker-far"]

@@ -7,24 +7,24 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.house import House
-from e2e.processes import Json, until
-from e2e.work import SECONDS, Work, work
+from e2e.cluster import Cluster
+from e2e.processes import Json, wait_until
+from e2e.workload import SECONDS, Workload, work
 from kit.secret_canaries import Canary, seen_in, seen_in_tables
 
 
 @pytest.fixture
-def at(house: House) -> Iterator[Work]:
-    with work(house) as found:
+def at(cluster: Cluster) -> Iterator[Workload]:
+    with work(cluster) as found:
         yield found
 
 
-def job(house: House, body: Json) -> int:
+def job(cluster: Cluster, body: Json) -> int:
     """A stored job; its id."""
-    return int(house.post("/jobs", {"policy": {"durable": "off"}, **body}, 201)["id"])
+    return int(cluster.post("/jobs", {"policy": {"durable": "off"}, **body}, 201)["id"])
 
 
-def ends(at: Work, execution: int) -> dict[str, str]:
+def ends(at: Workload, execution: int) -> dict[str, str]:
     """How each action ended that was begun."""
     return {
         key: result["status"]
@@ -33,18 +33,18 @@ def ends(at: Work, execution: int) -> dict[str, str]:
     }
 
 
-def approval(house: House, execution: int) -> int:
+def approval(cluster: Cluster, execution: int) -> int:
     """The question that an execution asks, once it does."""
 
     def asked() -> list[Json]:
-        items = house.get("/approvals", status="pending")["items"]
+        items = cluster.get("/approvals", status="pending")["items"]
         return [item for item in items if item["execution_id"] == execution]
 
-    until(asked, "the question", SECONDS)
+    wait_until(asked, "the question", SECONDS)
     return int(asked()[0]["id"])
 
 
-def test_conditions_read_outputs_and_branches_meet_again(house: House, at: Work) -> None:
+def test_conditions_read_outputs_and_branches_meet_again(cluster: Cluster, at: Workload) -> None:
     look = at.step("look", """echo '{"role": "db", "free": 7}'""", outputs="json_lines")
     actions = [
         look,
@@ -69,10 +69,10 @@ def test_conditions_read_outputs_and_branches_meet_again(house: House, at: Work)
     assert at.stamps("both", "start") > at.stamps("db", "end")
 
 
-def test_a_barrier_is_passed_by_all_together(house: House, at: Work) -> None:
-    names = house.names(1, 3)
+def test_a_barrier_waits_for_all_targets(cluster: Cluster, at: Workload) -> None:
+    names = cluster.names(1, 3)
     # One of them is late.
-    before = at.step("before", f"test $3 != {house.machines[0].addresses[0]} || {{ {at.held}; }}")
+    before = at.step("before", f"test $3 != {cluster.machines[0].addresses[0]} || {{ {at.held}; }}")
     execution = at.launch([before, at.step("after", scope="barrier")], names)
     for name in names[1:]:
         assert at.waits(execution, name, "barrier")["awaits"] == "after"
@@ -91,8 +91,8 @@ def test_a_barrier_is_passed_by_all_together(house: House, at: Work) -> None:
         ({"on_failure": "continue"}, ["bad", "else", "next"]),
     ],
 )
-def test_what_comes_after_a_failure(
-    house: House, at: Work, on_failure: Json, begun: list[str]
+def test_workflow_branches_after_a_failure(
+    cluster: Cluster, at: Workload, on_failure: Json, begun: list[str]
 ) -> None:
     # The other branch is there where it is sure that it runs: a stop may come before it begins, or after.
     other = [at.step("else", depends_on=[])] if "else" in begun else []
@@ -106,36 +106,36 @@ def test_what_comes_after_a_failure(
 
 
 @pytest.mark.parametrize(("answer", "end"), [("approve", "succeeded"), ("reject", "cancelled")])
-def test_an_approval_is_asked_once_and_its_answer_is_heeded(
-    house: House, at: Work, answer: str, end: str
+def test_an_approval_step_asks_once_and_follows_the_decision(
+    cluster: Cluster, at: Workload, answer: str, end: str
 ) -> None:
-    names = house.names(1, 3)
+    names = cluster.names(1, 3)
     ask = {"key": "ask", "type": "approval", "message": "Go on?"}
     execution = at.launch([at.step("before"), ask, at.step("after")], names)
-    question = approval(house, execution)
+    question = approval(cluster, execution)
     for name in names:
         at.waits(execution, name, "approval")
     assert at.began("after") == []
     alone = {"override_safety": True} if answer == "approve" else {}
-    assert house.post(f"/approvals/{question}/{answer}", {"reason": "so be it", **alone})[
+    assert cluster.post(f"/approvals/{question}/{answer}", {"reason": "so be it", **alone})[
         "decided_by"
     ]
     assert at.ended(execution)["counts"] == {end: 3}
     assert len(at.began("after")) == (3 if answer == "approve" else 0)
     assert (
-        house.http.post(f"/approvals/{question}/approve", json={}).json()["code"]
+        cluster.http.post(f"/approvals/{question}/approve", json={}).json()["code"]
         == "approval_decided"
     )
 
 
 @pytest.mark.parametrize("works", [True, False])
-def test_a_job_runs_another_one_on_the_same_target_and_ends_as_it_does(
-    house: House, at: Work, works: bool
+def test_a_job_step_runs_another_job_and_has_its_result(
+    cluster: Cluster, at: Workload, works: bool
 ) -> None:
     declared = [{"name": "code", "type": "integer", "required": True}]
     inner = at.step("inner", "exit ${code}")
     child = job(
-        house,
+        cluster,
         {
             "name": f"child-{works}",
             "actions": [inner],
@@ -151,14 +151,14 @@ def test_a_job_runs_another_one_on_the_same_target_and_ends_as_it_does(
     }
     execution = at.launch([at.step("before"), call, at.step("after")], ["web-2"])
     assert at.ended(execution)["status"] == ("completed" if works else "failed")
-    (launched,) = house.get(f"/jobs/{child}/executions")["items"]
+    (launched,) = cluster.get(f"/jobs/{child}/executions")["items"]
     assert (launched["parent"], launched["triggered_by"]) == (execution, "workflow")
     assert launched["status"] == ("completed" if works else "failed")
     assert at.began("inner") == at.began("before")
     assert len(at.began("after")) == (1 if works else 0)
 
 
-def test_a_wait_is_at_least_as_long_as_it_says(house: House, at: Work) -> None:
+def test_a_wait_step_lasts_at_least_its_duration(cluster: Cluster, at: Workload) -> None:
     wait = {"key": "rest", "type": "wait", "duration": "2s"}
     execution = at.launch([at.step("before"), wait, at.step("after")], ["web-1"])
     assert at.ended(execution)["status"] == "completed"
@@ -175,7 +175,7 @@ _PYTHON = "import os, sys\nprint(sys.stdin.read() + '|'.join([*sys.argv[1:], os.
 )
 @pytest.mark.parametrize("durable", ["required", "off"])
 def test_scripts_have_their_arguments_variables_folder_and_input(
-    house: House, at: Work, interpreter: str, script: str, durable: str
+    cluster: Cluster, at: Workload, interpreter: str, script: str, durable: str
 ) -> None:
     action = {
         "key": "say",
@@ -189,16 +189,16 @@ def test_scripts_have_their_arguments_variables_folder_and_input(
     }
     execution = at.launch([action], ["web-1"], {"durable": durable})
     assert at.ended(execution)["status"] == "completed"
-    said = house.output(execution, "web-1").decode()
+    said = cluster.output(execution, "web-1").decode()
     assert said == "line 1\nline 2\nit's||two words|$HOME;`x`|deep 'blue'|/usr|"
 
 
-def test_a_secret_reaches_its_command_and_nothing_else(house: House, at: Work) -> None:
+def test_a_secret_reaches_only_its_command(cluster: Cluster, at: Workload) -> None:
     secret = Canary("token")
     declared = [{"name": "token", "type": "secret", "required": True}]
     actions = [{"key": "use", "type": "command", "command": 'sha256sum <"$OPSJOBS_SECRETS/token"'}]
     made = job(
-        house,
+        cluster,
         {
             "name": "with-a-secret",
             "actions": actions,
@@ -207,7 +207,7 @@ def test_a_secret_reaches_its_command_and_nothing_else(house: House, at: Work) -
         },
     )
     execution = int(
-        house.post(f"/jobs/{made}/execute", {"parameters": {"token": secret.text}}, 202)["id"]
+        cluster.post(f"/jobs/{made}/execute", {"parameters": {"token": secret.text}}, 202)["id"]
     )
     assert at.ended(execution)["status"] == "completed"
     assert (
@@ -215,9 +215,9 @@ def test_a_secret_reaches_its_command_and_nothing_else(house: House, at: Work) -
         == hashlib.sha256(secret.text.encode()).hexdigest()
     )
     shown = [
-        house.http.get(f"/executions/{execution}{path}").content
+        cluster.http.get(f"/executions/{execution}{path}").content
         for path in ("", "/targets", "/results", "/log", "/timeline")
     ]
     assert not seen_in(b"".join(shown), [secret])
-    assert not seen_in_tables(house.postgres.url, [secret])
-    assert not [log for log in house.folder.glob("*.log") if seen_in(log.read_bytes(), [secret])]
+    assert not seen_in_tables(cluster.postgres.url, [secret])
+    assert not [log for log in cluster.folder.glob("*.log") if seen_in(log.read_bytes(), [secret])]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cli.desk import Answer, Desk, open_desk
+from cli.fake_api import Answer, Desk, open_desk
 from opsjobs.clock import SystemClock
 from opsjobs.integrations.parameter_choices import BYTES_MAX, Choices
 from opsjobs.model.errors import Invalid

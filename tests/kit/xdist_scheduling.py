@@ -1,4 +1,4 @@
-"""How test processes share the tests: by file, the longest first, and all that needs the one house of tests/e2e to one process."""
+"""How test processes share the tests: by file, the longest first, and all that needs the one service of tests/e2e to one process."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _LONGEST_FIRST = (
     "api",
     "store",
 )
-# These open a house of their own.
-_APART = ("test_examples.py", "test_leavings.py")
+# These start a service of their own.
+_APART = ("test_examples.py", "test_leftovers.py")
 
 
 class Shares(LoadScopeScheduling):

@@ -12,7 +12,7 @@ import pytest
 from psycopg import errors
 
 from api.kit import Desk, desk
-from cli.desk import Answer, Asked, open_desk
+from cli.fake_api import Answer, Asked, open_desk
 from kit.backing_servers import AUDIT_KEY
 from opsjobs.cli.app import run
 from opsjobs.composition.scheduler import HostedScheduler

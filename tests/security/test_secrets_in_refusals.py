@@ -1,6 +1,6 @@
 """Point 10: what is refused is not repeated, neither by us to who asked, in the log or the database, nor from a machine's mouth.
 
-That no secret is seen while all goes well is tests/e2e/test_leavings.py::test_no_secret_is_ever_seen.
+That no secret is seen while all goes well is tests/e2e/test_leftovers.py::test_no_secret_is_seen_in_any_process_file_or_log.
 """
 
 from __future__ import annotations

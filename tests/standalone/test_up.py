@@ -43,18 +43,18 @@ def test_a_command_runs_on_the_lab(running: Up) -> None:
     assert sorted(done.stdout.splitlines()) == ["lab-1 | out", "lab-2 | out"]
 
 
-def test_its_processes_are_seen_as_what_they_are(running: Up) -> None:
+def test_processes_have_recognizable_titles(running: Up) -> None:
     assert set(running.children()) == ALL
 
 
-def test_a_second_up_is_refused_and_told_who_runs(running: Up) -> None:
+def test_a_second_up_is_refused_with_the_running_process(running: Up) -> None:
     done = running.run("up", "--port", "0")
     assert done.returncode != 0
     assert f"process {running.process.pid}" in done.stderr
     assert "--data-dir" in done.stderr
 
 
-def test_secrets_are_for_their_owner_alone(running: Up) -> None:
+def test_secret_files_are_private(running: Up) -> None:
     assert {
         p.name: p.stat().st_mode & 0o777
         for p in (running.data / "admin-token", running.data / "keys")
@@ -65,7 +65,7 @@ def test_secrets_are_for_their_owner_alone(running: Up) -> None:
 
 
 @pytest.mark.parametrize("victim", sorted(ALL))
-def test_a_killed_child_comes_back(running: Up, victim: str) -> None:
+def test_a_killed_process_is_restarted(running: Up, victim: str) -> None:
     before = running.children()
     os.kill(before[victim], signal.SIGKILL)
     running.expect("ended by SIGKILL")
@@ -80,9 +80,7 @@ def test_a_killed_child_comes_back(running: Up, victim: str) -> None:
     assert "hello" in running.run_until_it_works("run", "echo hello", "-t", "lab-1")
 
 
-def test_what_a_killed_worker_had_in_hand_is_followed_on_at_once_not_when_its_lease_ends(
-    running: Up, folder: Path
-) -> None:
+def test_runs_of_a_killed_worker_are_taken_over_at_once(running: Up, folder: Path) -> None:
     leave = folder / "leave"
     begun = running.run(
         "run", f"while ! test -e {leave}; do sleep 0.1; done; echo done", "-t", "lab-1", "--detach"
@@ -102,7 +100,7 @@ def _wait_for(service: Up, words: str, *command: str) -> None:
         assert time.monotonic() < deadline, said
 
 
-def test_after_a_kill_nothing_lives_on_and_the_next_up_goes_on_with_the_same_data(
+def test_after_kill_9_nothing_survives_and_the_next_up_uses_the_same_data(
     folder: Path,
 ) -> None:
     with up(folder / "data", "--lab", "2") as service:
@@ -118,7 +116,7 @@ def test_after_a_kill_nothing_lives_on_and_the_next_up_goes_on_with_the_same_dat
         assert_it_ends_in_order(service, signal.SIGTERM)
 
 
-def test_asked_to_end_while_it_starts_it_ends(folder: Path) -> None:
+def test_a_stop_during_the_start_is_honoured(folder: Path) -> None:
     service = Up(folder / "data", [], {}, [])
     try:
         service.expect("starting")
@@ -136,7 +134,7 @@ def test_a_taken_port_is_named(folder: Path) -> None:
         assert service.process.wait(60) == 1
 
 
-def test_servers_of_our_own_are_used_where_they_are_named(
+def test_configured_servers_replace_the_embedded_ones(
     folder: Path, database_url: str, redis_url: str
 ) -> None:
     settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
@@ -146,7 +144,7 @@ def test_servers_of_our_own_are_used_where_they_are_named(
     assert not (folder / "data/pg").exists()
 
 
-def test_an_ordinary_user_needs_no_rights(folder: Path) -> None:
+def test_an_ordinary_user_needs_no_privileges(folder: Path) -> None:
     before: list[str] = []
     if os.geteuid() == 0:
         # The tests' own Python may lie where no one but root may go: a user namespace makes root's files another user's.

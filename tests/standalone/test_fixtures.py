@@ -12,7 +12,7 @@ async def test_a_test_gets_a_migrated_database_of_its_own(database: Database) ->
     assert await database.fetch_one("select count(*) as n from jobs") == {"n": 0}
 
 
-async def test_the_next_test_sees_nothing_of_it(database: Database) -> None:
+async def test_the_next_test_gets_another_database(database: Database) -> None:
     assert await database.fetch_one("select count(*) as n from services") == {"n": 0}
 
 
@@ -22,6 +22,6 @@ def test_a_test_gets_an_empty_valkey(redis_url: str) -> None:
         client.set("a", "b")
 
 
-def test_and_so_does_the_next(redis_url: str) -> None:
+def test_the_next_test_gets_an_empty_valkey(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         assert client.dbsize() == 0

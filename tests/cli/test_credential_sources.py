@@ -1,4 +1,4 @@
-"""`credentials add` and `test` for secrets that are elsewhere, and `targets trust` where keys are revoked, against a desk."""
+"""`credentials add` and `test` for secrets that are elsewhere, and `targets trust` where keys are revoked, against a fake API."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cli.desk import Answer, Asked, open_desk
+from cli.fake_api import ApiRequest, ApiResponse, serve_api
 from opsjobs.cli.app import run
 
 KEY = "ssh-ed25519 AAAAgood"
@@ -15,16 +15,16 @@ BAD = "ssh-ed25519 AAAAbad"
 
 
 def called(
-    monkeypatch: pytest.MonkeyPatch, reply: Callable[[Asked], Answer], *words: str
-) -> tuple[int, list[Asked]]:
-    with open_desk(reply) as desk:
-        monkeypatch.setenv("OPSJOBS_URL", desk.url)
+    monkeypatch: pytest.MonkeyPatch, reply: Callable[[ApiRequest], ApiResponse], *words: str
+) -> tuple[int, list[ApiRequest]]:
+    with serve_api(reply) as api:
+        monkeypatch.setenv("OPSJOBS_URL", api.url)
         monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
-        return run([*words]), desk.asked
+        return run([*words]), api.requests
 
 
-def made(asked: Asked) -> Answer:
-    return Answer(201, {"id": 7})
+def made(asked: ApiRequest) -> ApiResponse:
+    return ApiResponse(201, {"id": 7})
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def made(asked: Asked) -> Answer:
         ),
     ],
 )
-def test_a_login_is_added_with_where_its_secrets_are(
+def test_credentials_add_sends_the_external_source(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     words: list[str],
@@ -99,7 +99,7 @@ def test_a_login_is_added_with_where_its_secrets_are(
     ],
     ids=" ".join,
 )
-def test_options_that_do_not_go_together_are_usage(
+def test_exclusive_source_options_are_a_usage_error(
     monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     code, asked = called(monkeypatch, made, "credentials", "add", "web-key", "-u", "deploy", *words)
@@ -107,17 +107,17 @@ def test_options_that_do_not_go_together_are_usage(
 
 
 @pytest.mark.parametrize("ok", [True, False])
-def test_a_try_says_each_step_and_prints_the_public_key(
+def test_credentials_test_shows_each_step_and_the_public_key(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ok: bool
 ) -> None:
-    def reply(asked: Asked) -> Answer:
+    def reply(asked: ApiRequest) -> ApiResponse:
         if asked.method == "GET":
-            return Answer(200, {"items": [{"id": 7, "name": "web-key"}], "next": None})
+            return ApiResponse(200, {"items": [{"id": 7, "name": "web-key"}], "next": None})
         steps = [{"name": "open", "ok": True, "ms": 0.0, "error": None}]
         steps.append(
             {"name": "fetch", "ok": ok, "ms": 1.0, "error": None if ok else "it is sealed"}
         )
-        return Answer(
+        return ApiResponse(
             200, {"ok": ok, "steps": steps, "public_key": KEY if ok else None, "certificate": None}
         )
 
@@ -137,7 +137,7 @@ def test_a_try_says_each_step_and_prints_the_public_key(
         ("ca", [KEY], [BAD], None),
     ],
 )
-def test_trust_keeps_what_is_revoked_and_trusts_nothing_of_it(
+def test_targets_trust_keeps_revoked_host_keys(
     monkeypatch: pytest.MonkeyPatch,
     policy: str,
     pinned: list[str],
@@ -154,10 +154,10 @@ def test_trust_keeps_what_is_revoked_and_trusts_nothing_of_it(
         "version": 3,
     }
 
-    def reply(asked: Asked) -> Answer:
+    def reply(asked: ApiRequest) -> ApiResponse:
         if asked.method == "GET":
-            return Answer(200, {"items": [target], "next": None})
-        return Answer(
+            return ApiResponse(200, {"items": [target], "next": None})
+        return ApiResponse(
             200, {"host_keys": [{"key": key, "fingerprint": "SHA256:x"} for key in shown]}
         )
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from e2e.house import House, let_in, machines
-from e2e.processes import Json, until
-from e2e.ways import proxied
+from e2e.breakable_proxy import open_proxy
+from e2e.cluster import Cluster, authorize_login, machines
+from e2e.processes import Json, wait_until
 from kit.sshd import keygen
 
 
-def only_run(house: House, execution: int) -> Json:
+def only_run(cluster: Cluster, execution: int) -> Json:
     """The run of an execution on one target, at its end."""
-    house.ended(execution)
-    (run,) = house.runs(execution)
+    cluster.ended(execution)
+    (run,) = cluster.runs(execution)
     return run
 
 
@@ -29,10 +29,10 @@ def other_key(folder: Path) -> tuple[str, str]:
     return (folder / "other").read_text(), " ".join(public.split()[:2])
 
 
-def test_machines_that_cannot_be_reached_say_why_and_do_not_hinder_the_others(
-    house: House, tmp_path: Path
+def test_unreachable_targets_are_explained_and_do_not_delay_others(
+    cluster: Cluster, tmp_path: Path
 ) -> None:
-    server = house.machines[0]
+    server = cluster.machines[0]
     port, keys, addresses = (
         server.port,
         server.host_keys,
@@ -40,38 +40,38 @@ def test_machines_that_cannot_be_reached_say_why_and_do_not_hinder_the_others(
     )  # the witness tells machines by their address
     private, public = other_key(tmp_path)
     login = {"type": "ssh_key", "username": server.user, "private_key": private}
-    house.post("/credentials", {"name": "stranger", **login}, 201)
+    cluster.post("/credentials", {"name": "stranger", **login}, 201)
     expected = {
-        house.add_target("nowhere", "no-such-host.invalid", 22, keys): (
+        cluster.add_target("nowhere", "no-such-host.invalid", 22, keys): (
             "unreachable",
             "dns",
             "no-such-host.invalid",
         ),
-        house.add_target("closed", "127.0.0.1", 1, keys): (
+        cluster.add_target("closed", "127.0.0.1", 1, keys): (
             "unreachable",
             "connection_refused",
             "127.0.0.1",
         ),
-        house.add_target("strange", addresses[0], port, keys, credential="stranger"): (
+        cluster.add_target("strange", addresses[0], port, keys, credential="stranger"): (
             "unreachable",
             "auth_failed",
             server.user,
         ),
-        house.add_target("changed", addresses[1], port, [public]): (
+        cluster.add_target("changed", addresses[1], port, [public]): (
             "unreachable",
             "host_key",
             "changed",
         ),
-        house.add_target("unpinned", addresses[2], port): ("unreachable", "host_key", "unpinned"),
-        house.add_target("nobody", addresses[3], port, keys, credential=None): (
+        cluster.add_target("unpinned", addresses[2], port): ("unreachable", "host_key", "unpinned"),
+        cluster.add_target("nobody", addresses[3], port, keys, credential=None): (
             "unreachable",
             "credential_missing",
             "nobody",
         ),
     }
-    execution = house.run("echo $3", [*expected, *house.names(1, 4)])
-    ended = house.ended(execution)
-    runs = {run["target"]["name"]: run for run in house.runs(execution)}
+    execution = cluster.run("echo $3", [*expected, *cluster.names(1, 4)])
+    ended = cluster.ended(execution)
+    runs = {run["target"]["name"]: run for run in cluster.runs(execution)}
     told = {name: (runs[name]["status"], runs[name]["error"]["code"]) for name in expected}
     assert told == {name: (status, code) for name, (status, code, _) in expected.items()}
     unclear = {
@@ -84,7 +84,7 @@ def test_machines_that_cannot_be_reached_say_why_and_do_not_hinder_the_others(
         "partial",
         {"unreachable": len(expected), "succeeded": 4},
     )
-    for result in house.results(execution):
+    for result in cluster.results(execution):
         if result["target"]["name"] in expected:
             assert (result["status"], result["error"]) == (
                 runs[result["target"]["name"]]["status"],
@@ -92,41 +92,43 @@ def test_machines_that_cannot_be_reached_say_why_and_do_not_hinder_the_others(
             )
 
 
-def test_a_machine_that_dies_in_the_middle_is_lost_and_what_it_said_is_kept(house: House) -> None:
+def test_a_target_that_dies_is_lost_and_its_output_is_kept(cluster: Cluster) -> None:
     with machines(["127.0.121.1"]) as server:
-        let_in(server, house.machines[0])
-        dying = house.add_target("dying", "127.0.121.1", server.port, server.host_keys)
-        execution = house.run("echo begun; sleep 300", [dying], durable="off")
-        house.started(execution, 1)
-        until(lambda: house.output(execution, dying), "its first words are stored")
+        authorize_login(server, cluster.machines[0])
+        dying = cluster.add_target("dying", "127.0.121.1", server.port, server.host_keys)
+        execution = cluster.run("echo begun; sleep 300", [dying], durable="off")
+        cluster.started(execution, 1)
+        wait_until(lambda: cluster.output(execution, dying), "its first words are stored")
         for pid in [*_family(server.process.pid), server.process.pid]:
             with suppress(ProcessLookupError):  # who serves a connection goes with the one before
                 os.kill(pid, signal.SIGKILL)
-        run = only_run(house, execution)
+        run = only_run(cluster, execution)
     assert (run["status"], run["error"]["code"]) == ("lost", "lost")
     assert "dying" in run["error"]["message"]
-    assert house.output(execution, dying) == b"begun\n"
+    assert cluster.output(execution, dying) == b"begun\n"
 
 
-def test_a_connection_cut_in_the_middle_is_lost_and_the_next_one_is_a_new_one(house: House) -> None:
-    server = house.machines[0]
-    with proxied(server.host, server.port) as (way, loop):
-        cut = house.add_target("cut", way.host, way.port, server.host_keys)
-        execution = house.run("echo begun; sleep 300", [cut], durable="off")
-        until(lambda: house.output(execution, cut), "its first words are stored")
+def test_a_connection_cut_during_a_command_is_lost_and_the_next_run_reconnects(
+    cluster: Cluster,
+) -> None:
+    server = cluster.machines[0]
+    with open_proxy(server.host, server.port) as (way, loop):
+        cut = cluster.add_target("cut", way.host, way.port, server.host_keys)
+        execution = cluster.run("echo begun; sleep 300", [cut], durable="off")
+        wait_until(lambda: cluster.output(execution, cut), "its first words are stored")
         loop.call_soon_threadsafe(way.reset_all)
-        run = only_run(house, execution)
+        run = only_run(cluster, execution)
         assert (run["status"], run["error"]["code"]) == ("lost", "lost")
-        assert house.output(execution, cut) == b"begun\n"
-        assert house.ended(house.run("true", [cut], witnessed=False))["status"] == "completed"
+        assert cluster.output(execution, cut) == b"begun\n"
+        assert cluster.ended(cluster.run("true", [cut], witnessed=False))["status"] == "completed"
 
 
-def test_a_connection_cut_while_it_is_made_is_unreachable(house: House) -> None:
-    server = house.machines[0]
-    with proxied(server.host, server.port) as (way, _):
-        broken = house.add_target("broken", way.host, way.port, server.host_keys)
+def test_a_connection_cut_during_the_login_is_unreachable(cluster: Cluster) -> None:
+    server = cluster.machines[0]
+    with open_proxy(server.host, server.port) as (way, _):
+        broken = cluster.add_target("broken", way.host, way.port, server.host_keys)
         way.faults.cut_after_bytes = 500  # in the key exchange
-        run = only_run(house, house.run("true", [broken], witnessed=False))
+        run = only_run(cluster, cluster.run("true", [broken], witnessed=False))
     assert (run["status"], run["error"]["code"]) == ("unreachable", "connection_lost")
 
 
@@ -167,21 +169,21 @@ def test_a_connection_cut_while_it_is_made_is_unreachable(house: House) -> None:
         ({"actions": [], "targets": {"ids": ["web-1"]}}, 422, "invalid"),
     ],
 )
-def test_a_body_that_makes_no_sense_is_refused(
-    house: House, body: Json, status: int, code: str
+def test_an_invalid_request_body_is_refused(
+    cluster: Cluster, body: Json, status: int, code: str
 ) -> None:
-    before = house.rows("select count(*) as n from job_executions")
-    answer = house.http.post("/run", json=body)
+    before = cluster.rows("select count(*) as n from job_executions")
+    answer = cluster.http.post("/run", json=body)
     assert (answer.status_code, answer.headers["content-type"]) == (
         status,
         "application/problem+json",
     )
     assert (answer.json()["code"], bool(answer.json()["detail"])) == (code, True)
-    assert house.rows("select count(*) as n from job_executions") == before
+    assert cluster.rows("select count(*) as n from job_executions") == before
 
 
-def test_a_body_of_100_mb_is_refused_and_not_kept_in_memory(house: House) -> None:
-    api = house.running["api"]
+def test_a_body_of_100_mb_is_refused_and_not_kept_in_memory(cluster: Cluster) -> None:
+    api = cluster.running["api"]
     api.forget_peak()
     before = api.peak_kib()
 
@@ -190,12 +192,12 @@ def test_a_body_of_100_mb_is_refused_and_not_kept_in_memory(house: House) -> Non
         for _ in range(100):
             yield b"x" * 1_000_000
 
-    answer = house.http.post(
+    answer = cluster.http.post(
         "/run", content=portions(), headers={"content-type": "application/json"}
     )
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
     assert api.peak_kib() - before < 16 << 10
-    assert house.http.get("/readyz").status_code == 200
+    assert cluster.http.get("/readyz").status_code == 200
 
 
 def _family(parent: int) -> list[int]:

@@ -12,7 +12,7 @@ from kit.tcp_proxy import Proxy, proxy
 
 
 @contextmanager
-def proxied(host: str, port: int) -> Iterator[tuple[Proxy, asyncio.AbstractEventLoop]]:
+def open_proxy(host: str, port: int) -> Iterator[tuple[Proxy, asyncio.AbstractEventLoop]]:
     """A proxy on a loop of its own; what is done to it is done there."""
     loop, ready, over = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
     found: list[Proxy] = []

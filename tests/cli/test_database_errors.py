@@ -39,7 +39,7 @@ def said(url: str, *command: str) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_an_encoding_that_cannot_be_used_is_one_line(
+def test_an_unsupported_database_encoding_is_a_one_line_error(
     databases: backing_servers.Databases, command: tuple[str, ...]
 ) -> None:
     with made(databases, "LATIN1") as url:
@@ -50,7 +50,7 @@ def test_an_encoding_that_cannot_be_used_is_one_line(
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_a_schema_in_which_nothing_may_be_made_is_one_line(
+def test_a_schema_without_create_rights_is_a_one_line_error(
     databases: backing_servers.Databases, command: tuple[str, ...]
 ) -> None:
     name = databases.create()

@@ -1,4 +1,4 @@
-"""Crontabs as cron reads them: a corpus of nasty lines, the jobs that they become, and `opsjobs import crontab` against a desk."""
+"""Crontabs as cron reads them: a corpus of nasty lines, the jobs that they become, and `opsjobs import crontab` against a fake API."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from ruamel.yaml import YAML
 
-from cli.desk import Answer, Asked, open_desk
+from cli.fake_api import ApiRequest, ApiResponse, serve_api
 from docs.pages import samples
 from opsjobs.cli import yaml_documents
 from opsjobs.cli.app import run
@@ -62,7 +62,7 @@ def plan(text: str, *, system: bool = False, wishes: CrontabOptions = WISHES) ->
         ("30 4 1,15 * 5 either", "30 4 1,15 * 5", "either"),
     ],
 )  # fmt: skip
-def test_a_line_is_read_as_cron_reads_it(line: str, when: str, command: str) -> None:
+def test_crontab_lines_are_parsed_as_cron_does(line: str, when: str, command: str) -> None:
     found = one(line)
     assert (found.when, found.command, found.stdin, found.user) == (when, command, None, None)
 
@@ -94,7 +94,7 @@ def test_a_line_is_read_as_cron_reads_it(line: str, when: str, command: str) -> 
         ("7 5 cron.weekly run-parts /etc/cron.weekly x", "not valid as day of the month"),
     ],
 )
-def test_what_cannot_be_read_is_left_with_its_line_and_the_reason(line: str, reason: str) -> None:
+def test_unsupported_crontab_lines_are_skipped_with_line_and_reason(line: str, reason: str) -> None:
     found = crontab(f"# first\n{line}\n0 1 * * * next")
     assert [entry.command for entry in found.entries] == ["next"]
     (left,) = found.left
@@ -116,13 +116,13 @@ def test_what_cannot_be_read_is_left_with_its_line_and_the_reason(line: str, rea
         ("end\\", "end\\", None),
     ],
 )
-def test_percent_signs_end_the_command_and_its_lines(
+def test_percent_signs_split_the_command_from_its_stdin(
     text: str, command: str, stdin: str | None
 ) -> None:
     assert split_percent(text) == (command, stdin)
 
 
-def test_settings_count_for_the_lines_below_them() -> None:
+def test_crontab_settings_apply_to_the_lines_below() -> None:
     text = (
         '0 0 * * * zero\nPATH = /usr/bin:/bin \nGREETING=\'a "b" \'\n"QUOTED"="x"\nEMPTY=\n0 1 * * * one\n'
         "SHELL=/bin/bash\nHOME=/srv\nCRON_TZ=Asia/Tokyo\nPATH=/opt\n0 2 * * * two\n"
@@ -150,7 +150,7 @@ def test_settings_count_for_the_lines_below_them() -> None:
     ]
 
 
-def test_what_has_become_something_else_is_told() -> None:
+def test_crontab_conversions_are_reported() -> None:
     found = crontab(
         'MAILTO=""\nMAILTO=ops@example.org\nRANDOM_DELAY=6\nLOGNAME=x\n~ 1 * * * x\r\n1 1 * * * y\r\n'
     )
@@ -165,7 +165,7 @@ def test_what_has_become_something_else_is_told() -> None:
     assert plan_jobs([(found.entries[0], "x")], WISHES)[0].schedule["jitter"] == "6m"
 
 
-def test_lines_of_a_system_crontab_name_their_users() -> None:
+def test_system_crontab_lines_name_their_users() -> None:
     text = "17 * * * * root cd / && run-parts --report /etc/cron.hourly\n@daily www-data:www php /srv/cron.php\n0 0 * * * onlyuser\n"
     found = crontab(text, system=True)
     assert [(entry.user, entry.command) for entry in found.entries] == [
@@ -180,7 +180,7 @@ def test_lines_of_a_system_crontab_name_their_users() -> None:
     assert bodies[1].job["actions"][0]["become"] == {"user": "www-data", "credential": "sudo"}
 
 
-def test_cron_misses_what_it_misses_and_overlaps() -> None:
+def test_imported_schedules_skip_misfires_and_allow_overlap() -> None:
     usual, single = plan("@hourly x\n@hourly -s y\n")
     assert usual.schedule == {
         "name": "crontab", "type": "cron", "cron": "@hourly", "timezone": "Europe/Berlin", "misfire": "skip", "overlap": "allow"
@@ -188,12 +188,12 @@ def test_cron_misses_what_it_misses_and_overlaps() -> None:
     assert single.schedule["overlap"] == "skip"
 
 
-def test_a_command_that_names_a_value_of_ours_is_a_script_that_nobody_touches() -> None:
+def test_a_command_with_a_placeholder_is_imported_as_a_script() -> None:
     (body,) = plan("0 0 * * * echo '${target.name}' ${A}\n")
     assert body.job["actions"][0]["script"] == "echo '${target.name}' ${A}\n"
 
 
-def test_a_comment_above_a_line_is_its_description() -> None:
+def test_a_comment_above_a_crontab_line_is_the_job_description() -> None:
     text = "# m h dom mon dow command\n0 0 * * * a\n# nightly backup\n0 1 * * * b\n#0 2 * * 1 c\n0 3 * * * d\n# far\n\n0 4 * * * e\n"
     assert [body.job.get("description") for body in plan(text)] == [
         None,
@@ -215,7 +215,7 @@ def names(text: str, **wishes: Any) -> list[str]:
     ]
 
 
-def test_names_are_those_of_what_runs_and_stay_when_other_things_change() -> None:
+def test_job_names_come_from_the_command_and_are_stable() -> None:
     text = "0 1 * * * /usr/local/bin/backup.sh --full >/dev/null 2>&1\n"
     (name,) = names(text)
     assert name.startswith("web-1-backup.sh-")
@@ -243,18 +243,18 @@ def test_names_are_those_of_what_runs_and_stay_when_other_things_change() -> Non
         ("*", ""),
     ],
 )
-def test_names_hold_a_word_for_people(command: str, word: str) -> None:
+def test_job_names_contain_the_program(command: str, word: str) -> None:
     (name,) = names(f"0 0 * * * {command}")
     assert name.removeprefix("web-1-").rpartition("-")[0].strip("'") == word
 
 
-def test_prefixes_keep_crontabs_of_several_machines_apart() -> None:
+def test_prefixes_separate_crontabs_of_machines() -> None:
     assert prefix_of({"ids": ["web-1"]}) == "web-1-"
     assert prefix_of({"groups": ["web"], "selector": "env=prod,!canary"}) == "web-env=prod-canary-"
     assert prefix_of({}) == "cron-"
 
 
-def test_the_zone_of_a_machine_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_local_time_zone_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TZ", raising=False)
     (tmp_path / "etc").mkdir()
     assert local_zone(tmp_path) == "UTC"
@@ -276,14 +276,16 @@ class Service:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.schedules: dict[str, dict[str, Any]] = {}
 
-    def __call__(self, asked: Asked) -> Answer:
+    def __call__(self, asked: ApiRequest) -> ApiResponse:
         if asked.path == "/jobs/apply":
-            return Answer(200, {"items": [self._applied(job) for job in asked.body["jobs"]]})
+            return ApiResponse(200, {"items": [self._applied(job) for job in asked.body["jobs"]]})
         if asked.path == "/jobs":
-            return Answer(200, {"items": [job["body"] for job in self.jobs.values()], "next": None})
+            return ApiResponse(
+                200, {"items": [job["body"] for job in self.jobs.values()], "next": None}
+            )
         number = asked.path.split("/")[2]
         if asked.method == "GET":
-            return Answer(
+            return ApiResponse(
                 200,
                 {
                     "items": [self.schedules[number]] if number in self.schedules else [],
@@ -292,7 +294,7 @@ class Service:
             )
         body = ScheduleDraft.model_validate(asked.body).model_dump(mode="json")
         self.schedules[number] = {**body, "id": int(number), "version": 1}
-        return Answer(201, self.schedules[number])
+        return ApiResponse(201, self.schedules[number])
 
     def _applied(self, job: dict[str, Any]) -> dict[str, Any]:
         old = self.jobs.get(job["name"])
@@ -304,12 +306,12 @@ class Service:
 
 def imported(
     monkeypatch: pytest.MonkeyPatch, service: Service, *words: str, code: int = 0
-) -> list[Asked]:
-    with open_desk(service) as desk:
-        monkeypatch.setenv("OPSJOBS_URL", desk.url)
+) -> list[ApiRequest]:
+    with serve_api(service) as api:
+        monkeypatch.setenv("OPSJOBS_URL", api.url)
         monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
         assert run(["import", "crontab", *words]) == code
-        return desk.asked
+        return api.requests
 
 
 def sample(tmp_path: Path) -> str:
@@ -324,7 +326,7 @@ def sample(tmp_path: Path) -> str:
     return str(file)
 
 
-def test_a_second_import_changes_nothing_and_a_changed_line_only_its_schedule(
+def test_repeating_a_crontab_import_is_idempotent_and_a_changed_line_updates_its_schedule(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service, file = Service(), sample(tmp_path)
@@ -350,7 +352,7 @@ def test_a_second_import_changes_nothing_and_a_changed_line_only_its_schedule(
     assert capsys.readouterr().err.count("was imported earlier") == 2
 
 
-def test_what_was_changed_of_a_schedule_by_hand_stays(
+def test_manual_schedule_changes_survive_a_crontab_import(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     service, file = Service(), tmp_path / "t"
@@ -368,7 +370,7 @@ def test_what_was_changed_of_a_schedule_by_hand_stays(
     )
 
 
-def test_a_dry_run_prints_what_would_be_stored_and_asks_nobody(
+def test_a_crontab_dry_run_prints_yaml_without_contacting_the_service(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (sample(tmp_path), "-g", "web", "-z", "Europe/Berlin", "--dry-run")
@@ -385,7 +387,7 @@ def test_a_dry_run_prints_what_would_be_stored_and_asks_nobody(
     assert "@reboot" in told.err
 
 
-def test_what_a_dry_run_prints_is_taken_by_jobs_apply(
+def test_the_output_of_a_crontab_dry_run_is_valid_for_jobs_apply(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     imported(
@@ -409,9 +411,7 @@ def test_what_a_dry_run_prints_is_taken_by_jobs_apply(
         ("*/59 * * * * x", "*/59 * * * *"),
     ],
 )
-def test_a_step_that_is_too_large_counts_as_its_first_value_as_in_cron(
-    line: str, when: str
-) -> None:
+def test_an_excessive_cron_step_means_its_first_value(line: str, when: str) -> None:
     found = crontab(line)
     assert [entry.when for entry in found.entries] == [when]
     assert [left.target for left in found.left] == [False] * sum(
@@ -420,7 +420,7 @@ def test_a_step_that_is_too_large_counts_as_its_first_value_as_in_cron(
     assert all("as in cron, only the first value counts" in left.reason for left in found.left)
 
 
-def test_the_first_monday_of_a_month_is_carried_over() -> None:
+def test_the_first_monday_of_a_month_is_imported() -> None:
     cron = Cron(one("0 8 */100,1-7 * mon x").when, UUID(int=1))
     label = datetime(2026, 11, 28)  # noqa: DTZ001 labels have no zone
     days = []
@@ -440,14 +440,14 @@ def test_the_first_monday_of_a_month_is_carried_over() -> None:
         (["/dev/null", "-t", "x", "--timeout", "soon"], "not a duration"),
     ],
 )
-def test_what_cannot_be_understood_is_usage(
+def test_invalid_arguments_are_a_usage_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], told: str
 ) -> None:
     assert imported(monkeypatch, Service(), *words, code=2) == []
     assert told in capsys.readouterr().err
 
 
-def test_a_line_that_no_service_would_take_does_not_hold_up_the_others(
+def test_an_invalid_crontab_line_does_not_block_the_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service, file = Service(), tmp_path / "t"
@@ -461,7 +461,7 @@ def test_a_line_that_no_service_would_take_does_not_hold_up_the_others(
     assert "line 3: skipped: 'Europe/Berln' is no time zone" in told
 
 
-def test_a_system_crontab_that_is_not_called_one_is_noticed(
+def test_an_undeclared_system_crontab_is_detected(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "t"

@@ -11,8 +11,8 @@ from typing import Any
 
 import psycopg
 
-from e2e.house import House, machines, opened
-from e2e.processes import Running, until
+from e2e.cluster import Cluster, machines, start_cluster
+from e2e.processes import ServiceProcess, wait_until
 from kit.sshd import needs_sshd
 
 SCHEDULERS = tuple(f"scheduler-{n}" for n in range(1, 6))
@@ -22,7 +22,7 @@ ADDRESSES = [f"127.0.122.{n}" for n in range(1, 5)]
 TURNING_SECONDS = 0.05
 
 
-class Clockwork(House):
+class SchedulerCluster(Cluster):
     """The service with one worker and five schedulers; its machines web-1 … web-4."""
 
     @property
@@ -34,12 +34,12 @@ class Clockwork(House):
         return {**super().environment, "OPSJOBS_LEASE_SECONDS": "600"}
 
     @property
-    def workers(self) -> list[Running]:
+    def workers(self) -> list[ServiceProcess]:
         """The only one."""
         return [self.running[WORKER]]
 
     @property
-    def schedulers(self) -> list[Running]:
+    def schedulers(self) -> list[ServiceProcess]:
         """All five."""
         return [self.running[name] for name in SCHEDULERS]
 
@@ -53,7 +53,7 @@ class Clockwork(House):
         """All but Redis."""
         self.thaw(*(name for name, process in self.running.items() if process.frozen))
         self.start_dead(*NAMES)
-        until(
+        wait_until(
             lambda: all(process.said("beat: Starting...") for process in self.schedulers),
             "all schedulers are at work",
         )
@@ -134,11 +134,11 @@ class Clockwork(House):
 
 
 @contextmanager
-def clockwork() -> Iterator[Clockwork]:
+def scheduler_cluster() -> Iterator[SchedulerCluster]:
     """The service and its machines, for the length of the block."""
     needs_sshd()
     with ExitStack() as stack:
-        found = opened(stack, [stack.enter_context(machines(ADDRESSES))], Clockwork)
+        found = start_cluster(stack, [stack.enter_context(machines(ADDRESSES))], SchedulerCluster)
         found.furnish()
         # The first login is paid before any clock runs.
         found.ended(found.run("true", found.names(1, len(ADDRESSES)), durable="off"))

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 SECONDS = 90.0
 
 
-def on_terminal(
+def run_on_terminal(
     *words: str,
     url: str,
     answers: Sequence[tuple[bytes, bytes]] = (),

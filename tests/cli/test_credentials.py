@@ -1,4 +1,4 @@
-"""`opsjobs credentials` and `opsjobs keys` against a desk: where secrets come from, and how a rotation goes on to its end."""
+"""`opsjobs credentials` and `opsjobs keys` against a fake API: where secrets come from, and how a rotation goes on to its end."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cli.desk import Answer, Asked, open_desk
-from cli.terminal import on_terminal
+from cli.fake_api import ApiRequest, ApiResponse, serve_api
+from cli.pseudo_terminal import run_on_terminal
 from opsjobs.cli.app import run
 from opsjobs.cli.inputs import is_encrypted_key
 from opsjobs.model.encryption_key import decode_key, key_id
@@ -35,11 +35,11 @@ NEW = {
 }
 
 
-def credentials(asked: Asked) -> Answer:
+def credentials(asked: ApiRequest) -> ApiResponse:
     """A service with the credential gate."""
     if asked.method == "GET" and asked.path.endswith("/usage"):
         jobs = [{"id": 7, "name": "nightly", "actions": ["a", "b"], "parameters": ["token"]}]
-        return Answer(
+        return ApiResponse(
             200,
             {
                 "targets": [{"id": "1", "name": "web-1"}],
@@ -48,37 +48,37 @@ def credentials(asked: Asked) -> Answer:
             },
         )
     if asked.method == "GET":
-        return Answer(200, {"items": [LOGIN], "next": None})
-    return Answer(200, {**LOGIN, "version": 5})
+        return ApiResponse(200, {"items": [LOGIN], "next": None})
+    return ApiResponse(200, {**LOGIN, "version": 5})
 
 
-def created(_: Asked) -> Answer:
+def created(_: ApiRequest) -> ApiResponse:
     """A service that stores a credential."""
-    return Answer(201, {"id": 5})
+    return ApiResponse(201, {"id": 5})
 
 
-def kept_secret(asked: Asked) -> Answer:
+def kept_secret(asked: ApiRequest) -> ApiResponse:
     """A service with the secret api."""
     kept = {**LOGIN, "id": 5, "name": "api", "type": "secret", "username": None, "version": 2}
-    return Answer(
+    return ApiResponse(
         200, {"items": [kept], "next": None} if asked.method == "GET" else {**kept, "version": 3}
     )
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[Asked]]:
+def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[ApiRequest]]:
     """Run a command against a service that answers so, and say what it was asked."""
 
     def command(
-        reply: Callable[[Asked], Answer], *words: str, stdin: bytes = b"", code: int = 0
-    ) -> list[Asked]:
-        with open_desk(reply) as desk:
-            monkeypatch.setenv("OPSJOBS_URL", desk.url)
+        reply: Callable[[ApiRequest], ApiResponse], *words: str, stdin: bytes = b"", code: int = 0
+    ) -> list[ApiRequest]:
+        with serve_api(reply) as api:
+            monkeypatch.setenv("OPSJOBS_URL", api.url)
             monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
             monkeypatch.setenv("OPSJOBS_DATA_DIR", str(tmp_path))
             monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
             assert run(words) == code
-            return desk.asked
+            return api.requests
 
     return command
 
@@ -99,8 +99,8 @@ def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[
         ),
     ],
 )
-def test_a_new_secret_comes_from_standard_input_and_replaces_what_was_seen(
-    said: Callable[..., list[Asked]], options: list[str], stdin: bytes, body: dict[str, Any]
+def test_credentials_rotate_reads_stdin_and_sends_the_version(
+    said: Callable[..., list[ApiRequest]], options: list[str], stdin: bytes, body: dict[str, Any]
 ) -> None:
     asked = said(credentials, "credentials", "rotate", "gate", *options, stdin=stdin)[-1]
     assert (asked.method, asked.path, asked.body) == (
@@ -119,8 +119,8 @@ def test_a_new_secret_comes_from_standard_input_and_replaces_what_was_seen(
         (b"a\r\n", "a"),
     ],
 )
-def test_a_secret_of_jobs_is_read_from_a_file_or_standard_input(
-    said: Callable[..., list[Asked]], tmp_path: Path, content: bytes, value: str
+def test_a_job_secret_is_read_from_a_file_or_stdin(
+    said: Callable[..., list[ApiRequest]], tmp_path: Path, content: bytes, value: str
 ) -> None:
     file = tmp_path / "token"
     file.write_bytes(content)
@@ -144,7 +144,7 @@ def test_a_secret_of_jobs_is_read_from_a_file_or_standard_input(
     assert (asked.path, asked.body) == ("/credentials/5/rotate", {"value": value, "version": 2})
 
 
-def test_a_secret_of_jobs_may_be_in_vault(said: Callable[..., list[Asked]]) -> None:
+def test_a_job_secret_can_be_stored_in_vault(said: Callable[..., list[ApiRequest]]) -> None:
     words = [
         "credentials",
         "add",
@@ -170,8 +170,8 @@ def test_a_secret_of_jobs_may_be_in_vault(said: Callable[..., list[Asked]]) -> N
         ["-u", "deploy", "--secret-file", "-"],
     ],
 )
-def test_a_secret_of_jobs_has_one_source_and_no_user(
-    said: Callable[..., list[Asked]], options: list[str], capsys: pytest.CaptureFixture[str]
+def test_a_job_secret_has_one_source_and_no_username(
+    said: Callable[..., list[ApiRequest]], options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert not said(
         created, "credentials", "add", "api", "--type", "secret", *options, stdin=b"x", code=2
@@ -179,8 +179,8 @@ def test_a_secret_of_jobs_has_one_source_and_no_user(
     assert "--secret-file" in capsys.readouterr().err
 
 
-def test_a_login_needs_a_user_name(
-    said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str]
+def test_a_login_credential_needs_a_username(
+    said: Callable[..., list[ApiRequest]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert not said(
         created, "credentials", "add", "gate", "--password-file", "-", stdin=b"x", code=2
@@ -191,26 +191,26 @@ def test_a_login_needs_a_user_name(
     assert "only valid with --type secret" in told
 
 
-def test_a_secret_of_jobs_is_asked_for_without_echo() -> None:
-    with open_desk(created) as desk:
-        code, shown = on_terminal(
+def test_a_job_secret_is_prompted_for_without_echo() -> None:
+    with serve_api(created) as api:
+        code, shown = run_on_terminal(
             "credentials",
             "add",
             "api",
             "--type",
             "secret",
-            url=desk.url,
+            url=api.url,
             answers=[(b"Secret api: ", b"hunter2\r")],
         )
-        assert (code, desk.asked[-1].body) == (
+        assert (code, api.requests[-1].body) == (
             0,
             {"name": "api", "type": "secret", "value": "hunter2"},
         )
     assert "hunter2" not in shown
 
 
-def test_a_certificate_alone_is_a_new_signature(
-    said: Callable[..., list[Asked]], tmp_path: Path
+def test_credentials_rotate_renews_a_certificate_alone(
+    said: Callable[..., list[ApiRequest]], tmp_path: Path
 ) -> None:
     file = tmp_path / "id-cert.pub"
     file.write_text("ssh-ed25519-cert-v01@openssh.com AAAA\n")
@@ -222,8 +222,8 @@ def test_a_certificate_alone_is_a_new_signature(
     "options",
     [[], ["--password"], ["--key", "-", "--password-file", "-"], ["--passphrase-file", "-"]],
 )
-def test_nobody_is_asked_where_nobody_is_and_two_secrets_are_one_too_many(
-    said: Callable[..., list[Asked]], options: list[str]
+def test_without_a_terminal_there_is_no_prompt_and_two_secrets_are_refused(
+    said: Callable[..., list[ApiRequest]], options: list[str]
 ) -> None:
     assert not [
         a
@@ -233,7 +233,7 @@ def test_nobody_is_asked_where_nobody_is_and_two_secrets_are_one_too_many(
 
 
 def test_a_credential_is_bound_and_its_users_are_listed(
-    said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str]
+    said: Callable[..., list[ApiRequest]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = said(
         credentials,
@@ -268,22 +268,22 @@ def test_a_credential_is_bound_and_its_users_are_listed(
     assert "and 8 more" in shown.err
 
 
-def test_keys_rotate_goes_on_until_it_is_done_and_says_what_may_go(
-    said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str]
+def test_keys_rotate_repeats_until_done_and_names_removable_keys(
+    said: Callable[..., list[ApiRequest]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers = [
         {"rewrapped": 700, "left": 302, "done": False, "broken": [], "keys": [NEW, OLD]},
         {"rewrapped": 302, "left": 0, "done": True, "broken": [], "keys": [NEW, OLD]},
     ]
-    asked = said(lambda _: Answer(200, answers.pop(0)), "keys", "rotate")
+    asked = said(lambda _: ApiResponse(200, answers.pop(0)), "keys", "rotate")
     assert [(a.method, a.path) for a in asked] == [("POST", "/keys/rotate")] * 2
     told = capsys.readouterr().err
     assert "700 rows re-encrypted, 302 left" in told
     assert "opsjobs keys drop 0ld0ld00" in told
 
 
-def test_keys_rotate_tells_of_rows_that_do_not_open(
-    said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str]
+def test_keys_rotate_reports_undecryptable_rows(
+    said: Callable[..., list[ApiRequest]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = {"kind": "credentials", "id": 7, "reason": "it was changed outside opsjobs"}
     answer = {
@@ -293,15 +293,15 @@ def test_keys_rotate_tells_of_rows_that_do_not_open(
         "broken": [row],
         "keys": [NEW, {**OLD, "removable": False}],
     }
-    said(lambda _: Answer(200, answer), "keys", "rotate", code=1)
+    said(lambda _: ApiResponse(200, answer), "keys", "rotate", code=1)
     assert "credentials 7 cannot be decrypted" in capsys.readouterr().err
 
 
-def test_a_new_key_comes_first_and_an_old_one_goes_once_it_may(
-    said: Callable[..., list[Asked]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_keys_new_adds_the_current_key_and_drop_removes_an_unused_one(
+    said: Callable[..., list[ApiRequest]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def keys(*items: dict[str, Any]) -> Callable[[Asked], Answer]:
-        return lambda _: Answer(200, {"items": list(items), "next": None})
+    def keys(*items: dict[str, Any]) -> Callable[[ApiRequest], ApiResponse]:
+        return lambda _: ApiResponse(200, {"items": list(items), "next": None})
 
     said(keys(), "keys", "new", "--print")
     first = capsys.readouterr().out.strip()
@@ -329,15 +329,17 @@ def locked_key(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_passphrase_of_an_openssh_key_is_asked_for_on_a_terminal(locked_key: Path) -> None:
-    with open_desk(created) as desk:
+def test_the_passphrase_of_an_openssh_key_is_prompted_for(locked_key: Path) -> None:
+    with serve_api(created) as api:
         words = ["credentials", "add", "web-key", "-u", "deploy", "--key", str(locked_key)]
-        code, _ = on_terminal(*words, url=desk.url, answers=[(b"id_ed25519: ", b"open sesame\r")])
-    assert (code, desk.asked[-1].body["passphrase"]) == (0, "open sesame")
+        code, _ = run_on_terminal(
+            *words, url=api.url, answers=[(b"id_ed25519: ", b"open sesame\r")]
+        )
+    assert (code, api.requests[-1].body["passphrase"]) == (0, "open sesame")
 
 
-def test_without_a_terminal_the_option_for_the_passphrase_is_named(
-    said: Callable[..., list[Asked]], capsys: pytest.CaptureFixture[str], locked_key: Path
+def test_without_a_terminal_the_passphrase_option_is_named(
+    said: Callable[..., list[ApiRequest]], capsys: pytest.CaptureFixture[str], locked_key: Path
 ) -> None:
     assert not said(
         created, "credentials", "add", "web-key", "-u", "deploy", "--key", str(locked_key), code=2
@@ -351,8 +353,8 @@ def test_an_openssh_key_without_a_passphrase_is_not_encrypted(tmp_path: Path) ->
     assert not is_encrypted_key(path.read_text())
 
 
-def test_an_import_with_keys_asks_for_their_passphrases(
-    said: Callable[..., list[Asked]],
+def test_targets_import_with_keys_prompts_for_passphrases(
+    said: Callable[..., list[ApiRequest]],
     capsys: pytest.CaptureFixture[str],
     locked_key: Path,
     tmp_path: Path,
@@ -360,18 +362,20 @@ def test_an_import_with_keys_asks_for_their_passphrases(
     file = tmp_path / "t.csv"
     file.write_text(f"name,host,user,key\nweb-1,10.0.0.1,deploy,{locked_key}\n")
 
-    def service(asked: Asked) -> Answer:
-        return Answer(
+    def service(asked: ApiRequest) -> ApiResponse:
+        return ApiResponse(
             200,
             {"items": [{"name": "web-1", "outcome": "created"}]}
             if asked.path == "/targets/import"
             else {"id": 5},
         )
 
-    with open_desk(service) as desk:
+    with serve_api(service) as api:
         words = ["targets", "import", str(file), "--with-keys"]
-        on_terminal(*words, url=desk.url, answers=[(b"id_ed25519: ", b"open sesame\r")])
-    assert [a.body["passphrase"] for a in desk.asked if a.path == "/credentials"] == ["open sesame"]
+        run_on_terminal(*words, url=api.url, answers=[(b"id_ed25519: ", b"open sesame\r")])
+    assert [a.body["passphrase"] for a in api.requests if a.path == "/credentials"] == [
+        "open sesame"
+    ]
     asked = said(service, "targets", "import", str(file), "--with-keys")
     assert all(a.path != "/credentials" for a in asked)
     assert (

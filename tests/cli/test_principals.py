@@ -27,21 +27,21 @@ class Terminal:
 
     def __init__(
         self,
-        desk: Live,
+        api: Live,
         home: Path,
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         self._monkeypatch, self._capsys = monkeypatch, capsys
         self.file = home / "opsjobs" / "logins.json"
-        self.url = f"http://127.0.0.1:{desk.port}"
+        self.url = f"http://127.0.0.1:{api.port}"
         for name, value in {
             "XDG_CONFIG_HOME": str(home),
             "OPSJOBS_DATA_DIR": str(home / "none"),
             "OPSJOBS_URL": self.url,
         }.items():
             monkeypatch.setenv(name, value)
-        self.token(desk.token)
+        self.token(api.token)
 
     def token(self, token: str | None) -> None:
         """OPSJOBS_TOKEN from now on."""
@@ -66,14 +66,14 @@ class Terminal:
         self.file.write_text(json.dumps({self.url: {**self.kept(), **fields}}))
 
 
-async def test_who_logs_in_speaks_as_himself_until_he_logs_out(
+async def test_a_login_authenticates_commands_until_logout(
     database: Database,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with live(database) as desk:
-        terminal = Terminal(desk, tmp_path, monkeypatch, capsys)
+    async with live(database) as api:
+        terminal = Terminal(api, tmp_path, monkeypatch, capsys)
         code, out, err = await terminal.run(
             "users",
             "add",
@@ -104,11 +104,11 @@ async def test_who_logs_in_speaks_as_himself_until_he_logs_out(
         assert codes == [0] * 4
         assert terminal.kept()["refresh_token"] != first["refresh_token"]
         # What OPSJOBS_TOKEN says wins.
-        terminal.token(desk.token)
+        terminal.token(api.token)
         assert (await terminal.run("users", "list"))[0] == 0
         assert (await terminal.run("logout"))[0] == 0
         assert json.loads(terminal.file.read_text()) == {}
-        answer = await desk.http.get(
+        answer = await api.http.get(
             "/auth/me", headers={"Authorization": f"Bearer {terminal_access(first)}"}
         )
         assert answer.status_code == 401
@@ -119,14 +119,14 @@ def terminal_access(kept: dict[str, Any]) -> str:
     return str(kept["access_token"])
 
 
-async def test_a_login_that_was_ended_there_is_told_and_forgotten(
+async def test_a_login_that_ended_at_the_service_is_reported_and_deleted(
     database: Database,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with live(database) as desk:
-        terminal = Terminal(desk, tmp_path, monkeypatch, capsys)
+    async with live(database) as api:
+        terminal = Terminal(api, tmp_path, monkeypatch, capsys)
         await terminal.run("users", "add", "ben", stdin=f"{PASSWORD}\n")
         await terminal.run("login", "ben", stdin=f"{PASSWORD}\n")
         assert (await terminal.run("users", "disable", "ben"))[2] == "user ben is disabled\n"
@@ -147,8 +147,8 @@ async def test_users_are_shown_changed_and_removed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with live(database) as desk:
-        terminal = Terminal(desk, tmp_path, monkeypatch, capsys)
+    async with live(database) as api:
+        terminal = Terminal(api, tmp_path, monkeypatch, capsys)
         await terminal.run("users", "add", "ben", stdin=f"{PASSWORD}\n")
         assert "12 characters" in (await terminal.run("users", "add", "eve", stdin="short\n"))[2]
         assert (await terminal.run("users", "add", "eve", stdin=""))[0] == 2
@@ -168,20 +168,20 @@ async def test_users_are_shown_changed_and_removed(
             2
         ] == "your password is changed. Log in again\n"
         assert (await terminal.run("login", "ben", stdin=f"{PASSWORD}\n"))[0] == 0
-        terminal.token(desk.token)
+        terminal.token(api.token)
         assert (await terminal.run("users", "enable", "ben"))[0] == 0
         assert (await terminal.run("users", "rm", "ben", "nobody"))[0] == 4
-        assert (await desk.http.get("/users")).json()["items"] == []
+        assert (await api.http.get("/users")).json()["items"] == []
 
 
-async def test_tokens_are_made_narrow_listed_and_revoked(
+async def test_tokens_are_created_with_scope_listed_and_revoked(
     database: Database,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with live(database) as desk:
-        terminal = Terminal(desk, tmp_path, monkeypatch, capsys)
+    async with live(database) as api:
+        terminal = Terminal(api, tmp_path, monkeypatch, capsys)
         code, out, err = await terminal.run(
             "tokens",
             "create",
@@ -211,6 +211,6 @@ async def test_tokens_are_made_narrow_listed_and_revoked(
             assert (await terminal.run("tokens", "create", "bot-3", *wrong))[0] == 2
         assert (await terminal.run("tokens", "revoke", "bot"))[2] == "token bot is revoked\n"
         assert (
-            await desk.http.get("/jobs", headers={"Authorization": f"Bearer {out.strip()}"})
+            await api.http.get("/jobs", headers={"Authorization": f"Bearer {out.strip()}"})
         ).status_code == 401
         assert os.environ["OPSJOBS_TOKEN"] not in listed

@@ -11,7 +11,7 @@ from opsjobs.model.errors import Refusal
 from opsjobs.standalone.data_dir import DataFolder
 
 
-def test_a_second_holder_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
+def test_a_locked_data_folder_is_refused_with_its_holder(tmp_path: Path) -> None:
     first = DataFolder(tmp_path / "data")
     first.acquire()
     with pytest.raises(
@@ -24,7 +24,7 @@ def test_a_second_holder_is_refused_and_told_who_holds_it(tmp_path: Path) -> Non
     second.release()
 
 
-def test_an_empty_folder_is_fine_and_a_full_one_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused_and_left_unchanged(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     folder = DataFolder(tmp_path / "empty")
     folder.acquire()
@@ -37,7 +37,7 @@ def test_an_empty_folder_is_fine_and_a_full_one_is_left_alone(tmp_path: Path) ->
     assert full.stat().st_mode & 0o777 == 0o755
 
 
-def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -> None:
+def test_secrets_are_created_once_with_mode_0600(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path / "data")
     folder.acquire()
     folder.make_secrets(keys=True)
@@ -49,7 +49,7 @@ def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -
     folder.release()
 
 
-def test_keys_that_someone_gave_are_not_doubled(tmp_path: Path) -> None:
+def test_no_key_is_created_if_one_is_configured(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path / "data")
     folder.acquire()
     folder.make_secrets(keys=False)
@@ -57,7 +57,7 @@ def test_keys_that_someone_gave_are_not_doubled(tmp_path: Path) -> None:
     folder.release()
 
 
-def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+def test_an_unusable_data_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     with pytest.raises(
         Refusal, match=rf"{tmp_path}/data cannot be used as a data folder \(.*--data-dir"
@@ -65,7 +65,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
         DataFolder(tmp_path / "data").acquire()
 
 
-def test_the_endpoint_is_told_while_the_folder_is_held(tmp_path: Path) -> None:
+def test_the_endpoint_file_exists_while_the_folder_is_locked(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path / "data")
     folder.acquire()
     folder.publish_endpoint("http://127.0.0.1:8003")

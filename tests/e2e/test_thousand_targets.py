@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from e2e.house import House
+from e2e.cluster import Cluster
 from e2e.processes import Json
-from e2e.work import Work, work
+from e2e.workload import Workload, work
 from kit.sshd import sshd
 
 MACHINES = int(os.environ.get("TESTS_MACHINES", "300"))
@@ -26,7 +26,7 @@ WAVES = [1, "10%", "100%"]
 class Crowd:
     """Targets and the addresses that they have."""
 
-    at: Work
+    at: Workload
     names: list[str]
     hosts: list[str]
 
@@ -37,14 +37,14 @@ class Crowd:
         )
 
     def follow(self, execution: int) -> Json:
-        return self.at.house.ended(execution, SECONDS)
+        return self.at.cluster.ended(execution, SECONDS)
 
 
 @pytest.fixture
-def crowd(house: House) -> Iterator[Crowd]:
-    with sshd(addresses=("0.0.0.0",), host_key_types=("ed25519",)) as server, work(house) as at:
+def crowd(cluster: Cluster) -> Iterator[Crowd]:
+    with sshd(addresses=("0.0.0.0",), host_key_types=("ed25519",)) as server, work(cluster) as at:
         login = {"type": "ssh_key", "username": server.user, "private_key": server.private_key}
-        house.post("/credentials", {"name": "crowd", **login})
+        cluster.post("/credentials", {"name": "crowd", **login})
         hosts = [f"127.9.{n // 250}.{1 + n % 250}" for n in range(MACHINES)]
         names = [f"crowd-{n:04}" for n in range(MACHINES)]
         known = {"port": server.port, "host_keys": list(server.host_keys), "credential": "crowd"}
@@ -53,12 +53,12 @@ def crowd(house: House) -> Iterator[Crowd]:
             {"name": name, "host": host, **known} for name, host in zip(names, hosts, strict=True)
         ]
         for first in range(0, MACHINES, 500):
-            house.post("/targets/import", {"targets": targets[first : first + 500]})
+            cluster.post("/targets/import", {"targets": targets[first : first + 500]})
         yield Crowd(at, names, hosts)
 
 
 def test_one_in_twenty_fails_and_a_retry_touches_just_those_and_a_limit_stops_in_its_wave(
-    house: House, crowd: Crowd
+    cluster: Cluster, crowd: Crowd
 ) -> None:
     at = crowd.at
     failing = crowd.hosts[7::20][:FAILING]
@@ -75,7 +75,7 @@ def test_one_in_twenty_fails_and_a_retry_touches_just_those_and_a_limit_stops_in
     assert {*waves[1:tenth]} == {*crowd.hosts[1:tenth]}
 
     at.mend()
-    retry = house.post(f"/executions/{whole['id']}/retry", {"which": "failed"}, 202)
+    retry = cluster.post(f"/executions/{whole['id']}/retry", {"which": "failed"}, 202)
     again = crowd.follow(retry["id"])
     assert (again["status"], again["counts"]) == ("completed", {"succeeded": FAILING})
     assert len(at.began("first")) == MACHINES

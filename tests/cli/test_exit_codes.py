@@ -21,7 +21,7 @@ from opsjobs.cli.errors import get_execution_exit_code, get_refusal_exit_code
         ("cancelled", True, 130),
     ],
 )
-def test_an_executions_end_is_an_exit_code(status: str, interrupted: bool, code: int) -> None:
+def test_execution_statuses_have_exit_codes(status: str, interrupted: bool, code: int) -> None:
     assert get_execution_exit_code(status, interrupted=interrupted) == code
 
 
@@ -42,5 +42,5 @@ def test_an_executions_end_is_an_exit_code(status: str, interrupted: bool, code:
         (503, "", 1),
     ],
 )
-def test_a_refusal_is_an_exit_code(status: int, problem: str, code: int) -> None:
+def test_refusals_have_exit_codes(status: int, problem: str, code: int) -> None:
     assert get_refusal_exit_code(status, problem) == code

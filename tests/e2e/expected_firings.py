@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from statistics import quantiles
 from typing import Any
 
-from e2e.house import House
-from e2e.processes import Json, until
+from e2e.cluster import Cluster
+from e2e.processes import Json, wait_until
 
 SECONDS = 300.0
 MINUTE = timedelta(minutes=1)
@@ -41,27 +41,27 @@ class Entry:
 
 
 @dataclass(slots=True)
-class Almanac:
+class ExpectedFirings:
     """The schedules of one job, whose command testifies under `mark`."""
 
-    house: House
+    cluster: Cluster
     mark: str
     targets: Sequence[str]
     job: int = 0
     entries: dict[int, Entry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        command = self.house.witness.of_execution(self.mark)
+        command = self.cluster.witness.of_execution(self.mark)
         job = {
             "name": self.mark,
             "actions": [{"type": "command", "command": command, "durable": "off"}],
             "targets": {"ids": list(self.targets)},
         }
-        self.job = int(self.house.post("/jobs", job, 201)["id"])
+        self.job = int(self.cluster.post("/jobs", job, 201)["id"])
 
     def add(self, entry: Entry) -> int:
         """Make it a schedule of the job; its id."""
-        made = self.house.post(
+        made = self.cluster.post(
             f"/jobs/{self.job}/schedules", {"name": entry.name, **entry.body}, 201
         )
         self.entries[int(made["id"])] = entry
@@ -72,7 +72,7 @@ class Almanac:
         found: list[Json] = []
         query: dict[str, Any] = {"limit": 200}
         while True:
-            page = self.house.get(f"/schedules/{schedule}/firings", **query)
+            page = self.cluster.get(f"/schedules/{schedule}/firings", **query)
             found += page["items"]
             if page["next"] is None:
                 return found
@@ -84,9 +84,13 @@ class Almanac:
 select s.id, s.name, s.next_due_at, (select count(*) from schedule_executions f where f.schedule_id = s.id and f.status = 'pending')
 from job_schedules s where s.job_id = %s and (s.next_due_at <= opsjobs_now()
   or exists (select 1 from schedule_executions f where f.schedule_id = s.id and f.status = 'pending'))"""
-        until(lambda: not self.house.rows(waits, self.job), "every due moment is decided", SECONDS)
+        wait_until(
+            lambda: not self.cluster.rows(waits, self.job), "every due moment is decided", SECONDS
+        )
         open_ones = "select 1 from job_executions where job_id = %s and finished_at is null limit 1"
-        until(lambda: not self.house.rows(open_ones, self.job), "every execution ends", SECONDS)
+        wait_until(
+            lambda: not self.cluster.rows(open_ones, self.job), "every execution ends", SECONDS
+        )
 
     def check(self) -> Counter[str]:
         """Every due moment is on record once, and what is on record is what was done; how many of each kind there were."""
@@ -98,7 +102,7 @@ from job_schedules s where s.job_id = %s and (s.next_due_at <= opsjobs_now()
             seen.update(firing["status"] for firing in firings)
             ran += [firing["execution_id"] for firing in firings if firing["status"] == "triggered"]
         assert len(ran) == len({*ran}), "an execution stands for one due moment"
-        launched = self.house.rows(
+        launched = self.cluster.rows(
             "select id, status from job_executions where job_id = %s", self.job
         )
         assert sorted(row["id"] for row in launched) == sorted(ran), (
@@ -142,14 +146,14 @@ from job_schedules s where s.job_id = %s and (s.next_due_at <= opsjobs_now()
         """Each command ran once on each of its machines."""
         starts = {
             key: len(words)
-            for key, words in self.house.witness.starts().items()
+            for key, words in self.cluster.witness.starts().items()
             if key.startswith(f"{self.mark}.")
         }
         assert starts == {f"{self.mark}.{execution}": len(self.targets) for execution in executions}
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
+class Outage:
     """A time in which nobody decides anything, from half a minute past to half a minute past."""
 
     begin: datetime

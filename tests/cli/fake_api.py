@@ -18,7 +18,7 @@ from opsjobs.model.secret import Secret
 
 
 @dataclass
-class Asked:
+class ApiRequest:
     """A request as it came in."""
 
     method: str
@@ -29,7 +29,7 @@ class Asked:
 
 
 @dataclass
-class Answer:
+class ApiResponse:
     """What to send: JSON, or raw portions and, once `wait` is set, `then`; `cut` breaks the connection off after them."""
 
     status: int = 200
@@ -42,31 +42,31 @@ class Answer:
 
 
 @dataclass
-class Desk:
-    """Answers each request by `reply`, and remembers them all."""
+class FakeApi:
+    """A fake API: answers each request by `reply`, and records all of them."""
 
-    reply: Callable[[Asked], Answer]
+    reply: Callable[[ApiRequest], ApiResponse]
     url: str = ""
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[ApiRequest] = field(default_factory=list)
 
     def client(self) -> Client:
-        """A client of this desk."""
+        """A client of this API."""
         return Client(
             ServiceEndpoint(self.url, Secret("opsc_ada"), local=True, data_dir=Path("/nowhere"))
         )
 
 
 @contextmanager
-def open_desk(reply: Callable[[Asked], Answer]) -> Iterator[Desk]:
-    """A desk on a free port of the loopback address, for the length of the block."""
-    desk = Desk(reply)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(desk))
+def serve_api(reply: Callable[[ApiRequest], ApiResponse]) -> Iterator[FakeApi]:
+    """Serve a fake API on a free port of the loopback address, for the length of the block."""
+    api = FakeApi(reply)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(api))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    desk.url = f"http://127.0.0.1:{server.server_address[1]}"
+    api.url = f"http://127.0.0.1:{server.server_address[1]}"
     try:
-        yield desk
+        yield api
     finally:
         server.shutdown()
         server.server_close()
@@ -75,7 +75,7 @@ def open_desk(reply: Callable[[Asked], Answer]) -> Iterator[Desk]:
 
 def problem(
     status: int, code: str, detail: str, errors: list[dict[str, str]] | None = None
-) -> Answer:
+) -> ApiResponse:
     """A refusal as the service spells it."""
     body = {
         "type": f"urn:x:{code}",
@@ -85,33 +85,33 @@ def problem(
         "code": code,
         "request_id": "r-1",
     }
-    return Answer(
+    return ApiResponse(
         status,
         {**body, **({"errors": errors} if errors else {})},
         media_type="application/problem+json",
     )
 
 
-def _handler(desk: Desk) -> type[BaseHTTPRequestHandler]:
+def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def _serve(self) -> None:
             length = int(self.headers.get("content-length") or 0)
             raw = self.rfile.read(length)
             parts = urlsplit(self.path)
             headers = {name.lower(): value for name, value in self.headers.items()}
-            asked = Asked(
+            asked = ApiRequest(
                 self.command,
                 parts.path,
                 parse_qs(parts.query),
                 headers,
                 json.loads(raw) if raw else None,
             )
-            desk.asked.append(asked)
-            self._send(desk.reply(asked))
+            api.requests.append(asked)
+            self._send(api.reply(asked))
 
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815  the library's names
 
-        def _send(self, answer: Answer) -> None:
+        def _send(self, answer: ApiResponse) -> None:
             portions = answer.portions or [json.dumps(answer.body).encode()]
             self.send_response(answer.status)
             self.send_header("content-type", answer.media_type)

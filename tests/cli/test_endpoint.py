@@ -56,7 +56,7 @@ def test_another_token_can_be_used_with_the_local_up(running: Path) -> None:
     )
 
 
-def test_where_nothing_runs_the_way_out_is_told(tmp_path: Path) -> None:
+def test_without_a_running_service_the_error_says_how_to_start_one(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed) as caught:
         find_endpoint(ClientSettings(), tmp_path / "none")
     assert "`opsjobs up`" in str(caught.value)

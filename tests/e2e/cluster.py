@@ -16,7 +16,7 @@ import httpx2
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from e2e.processes import SECONDS, Json, Latch, Running, still_running, until
+from e2e.processes import SECONDS, Json, Latch, ServiceProcess, still_running, wait_until
 from kit import backing_servers
 from kit.invariants import Invariants
 from kit.ports import free_port
@@ -52,7 +52,7 @@ _LOUD = re.compile(r'"level": "(error|critical)"')
 
 
 @dataclass
-class House:
+class Cluster:
     """The service and its machines web-1 … web-200, all reached with the credential `fleet`."""
 
     folder: Path
@@ -61,7 +61,7 @@ class House:
     witness: Witness
     machines: Sequence[Sshd]
     invariants: Invariants = field(init=False)
-    running: dict[str, Running] = field(default_factory=dict)
+    running: dict[str, ServiceProcess] = field(default_factory=dict)
     port: int = 0
     _starts: int = 0
     _latches: list[Latch] = field(default_factory=list)
@@ -80,7 +80,7 @@ class House:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def workers(self) -> list[Running]:
+    def workers(self) -> list[ServiceProcess]:
         """Both workers."""
         return [self.running[name] for name in WORKERS]
 
@@ -106,7 +106,7 @@ class House:
             log = self.folder / f"{name}.{self._starts}.log"
             command = [sys.executable, "-m", "opsjobs", name.partition("-")[0]]
             process = spawn(command, log=log, environment={**self.environment, **settings})
-            self.running[name] = Running(name, process, log)
+            self.running[name] = ServiceProcess(name, process, log)
         for name in names:
             self._wait_for(self.running[name])
 
@@ -142,8 +142,8 @@ class House:
     def settle(self, seconds: float = SECONDS) -> None:
         """Wait until everything that was launched has ended and the world was told of it."""
         open_ones = "select id from job_executions where finished_at is null"
-        until(lambda: not self.rows(open_ones), "every execution ends", seconds)
-        until(
+        wait_until(lambda: not self.rows(open_ones), "every execution ends", seconds)
+        wait_until(
             lambda: not self.rows("select 1 from events where published_at is null limit 1"),
             "every event is published",
             seconds,
@@ -167,7 +167,7 @@ class House:
             if process.alive:
                 process.kill()
 
-    def _wait_for(self, started: Running) -> None:
+    def _wait_for(self, started: ServiceProcess) -> None:
         def ready_or_dead() -> bool:
             assert started.alive, (
                 f"{started.name} ended: {started.log.read_text(errors='replace')[-2000:]}"
@@ -176,7 +176,7 @@ class House:
                 return self._api_is_ready()
             return started.name.startswith("scheduler") or self._is_registered(started)
 
-        until(ready_or_dead, f"{started.name} works")
+        wait_until(ready_or_dead, f"{started.name} works")
 
     def _api_is_ready(self) -> bool:
         try:
@@ -188,7 +188,7 @@ class House:
         except httpx2.TransportError:
             return False
 
-    def _is_registered(self, worker: Running) -> bool:
+    def _is_registered(self, worker: ServiceProcess) -> bool:
         return bool(
             self.rows("select 1 from workers where name = %s and buried_at is null", worker.title)
         )
@@ -218,7 +218,7 @@ class House:
             answers.append(self.http.get(path, params=query))
             return answers[-1].status_code != 503
 
-        until(answered, f"an answer to GET {path}")
+        wait_until(answered, f"an answer to GET {path}")
         assert answers[-1].is_success, answers[-1].text
         return dict(answers[-1].json())
 
@@ -281,13 +281,13 @@ class House:
         def enough() -> bool:
             return sum(key.startswith(f"{mark}.") for key in self.witness.starts()) >= count
 
-        until(enough, f"{count} commands of execution {execution} have started")
+        wait_until(enough, f"{count} commands of execution {execution} have started")
 
     def ended(self, execution: int, seconds: float = SECONDS) -> Json:
         """Wait for its end."""
         query = "select finished_at from job_executions where id = %s"
         try:
-            until(
+            wait_until(
                 lambda: self.rows(query, execution)[0]["finished_at"] is not None,
                 f"the end of execution {execution}",
                 seconds,
@@ -348,18 +348,18 @@ class House:
 
 
 @contextmanager
-def house() -> Iterator[House]:
+def cluster() -> Iterator[Cluster]:
     """A running service with its fleet, for the length of the block."""
     with ExitStack() as stack:
-        found = opened(stack, fleet(stack))
+        found = start_cluster(stack, fleet(stack))
         found.furnish()
         yield found
 
 
-H = TypeVar("H", bound=House)
+H = TypeVar("H", bound=Cluster)
 
 
-def opened(stack: ExitStack, machines: Sequence[Sshd], kind: type[H] = House) -> H:  # type: ignore[assignment]
+def start_cluster(stack: ExitStack, machines: Sequence[Sshd], kind: type[H] = Cluster) -> H:  # type: ignore[assignment]
     """A running service that knows no machine yet, until the stack is closed."""
     folder = stack.enter_context(backing_servers.open_folder())
     postgres = stack.enter_context(backing_servers.postgres())
@@ -387,7 +387,7 @@ def fleet(stack: ExitStack) -> list[Sshd]:
     ]
     found = [stack.enter_context(machines(share)) for share in shares]
     for server in found[1:]:
-        let_in(server, found[0])
+        authorize_login(server, found[0])
     return found
 
 
@@ -398,6 +398,6 @@ def machines(addresses: Sequence[str]) -> Iterator[Sshd]:
         yield server
 
 
-def let_in(server: Sshd, owner: Sshd) -> None:
+def authorize_login(server: Sshd, owner: Sshd) -> None:
     """Let the key of another server's user log in here."""
     server.authorize(server.user, (owner.folder / "login.pub").read_text().strip())

@@ -16,12 +16,12 @@ def read(tmp_path: Path, text: str | bytes) -> list[dict[str, object]]:
     return yaml_documents.bodies([str(file)])
 
 
-def test_a_stream_of_documents_is_read_in_order(tmp_path: Path) -> None:
+def test_yaml_documents_are_read_in_order(tmp_path: Path) -> None:
     text = "name: a\n---\n- name: b\n- name: c\n---\njobs:\n  - name: d\n---\n"
     assert [body["name"] for body in read(tmp_path, text)] == ["a", "b", "c", "d"]
 
 
-def test_yaml_is_read_as_1_2_and_dates_stay_texts(tmp_path: Path) -> None:
+def test_yaml_1_2_dates_stay_strings(tmp_path: Path) -> None:
     [body] = read(
         tmp_path,
         "name: x\non: no\nat: 12:30:45\nday: 2026-12-01\nmode: 0o644\n7: y\nscript: |\n  a\n  b\n",
@@ -37,7 +37,7 @@ def test_yaml_is_read_as_1_2_and_dates_stay_texts(tmp_path: Path) -> None:
     }
 
 
-def test_an_alias_stands_for_its_value(tmp_path: Path) -> None:
+def test_yaml_aliases_are_expanded(tmp_path: Path) -> None:
     [body] = read(tmp_path, "a: &x [1, 2]\nb: *x\n")
     assert body == {"a": [1, 2], "b": [1, 2]}
 
@@ -59,20 +59,18 @@ def test_an_alias_stands_for_its_value(tmp_path: Path) -> None:
          "100000 values"),
     ],
 )  # fmt: skip
-def test_what_is_no_file_of_jobs_is_told_in_words(
-    tmp_path: Path, text: str | bytes, words: str
-) -> None:
+def test_a_file_without_jobs_is_reported(tmp_path: Path, text: str | bytes, words: str) -> None:
     with pytest.raises(CommandFailed, match=words) as refused:
         read(tmp_path, text)
     assert refused.value.exit_code is ExitCode.USAGE
 
 
-def test_a_file_that_is_not_there_is_told_by_its_name(tmp_path: Path) -> None:
+def test_a_missing_yaml_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match="cannot be read"):
         yaml_documents.bodies([str(tmp_path / "nowhere.yaml")])
 
 
-def test_what_is_written_is_read_back_as_it_was(
+def test_written_yaml_is_read_back_unchanged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bodies = [

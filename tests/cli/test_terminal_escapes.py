@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.desk import Answer, Asked, open_desk
-from cli.terminal import on_terminal
+from cli.fake_api import ApiRequest, ApiResponse, serve_api
+from cli.pseudo_terminal import run_on_terminal
 from opsjobs.cli.terminal import Terminal
 from opsjobs.cli.terminal_escapes import EscapedOutput, escape_json, escape_output
 
@@ -41,12 +41,12 @@ FINE = [
 
 
 @pytest.mark.parametrize("sent", ATTACKS)
-def test_a_control_is_shown_and_not_obeyed(sent: bytes) -> None:
+def test_control_characters_are_escaped(sent: bytes) -> None:
     assert escape_output(sent) == ATTACKS[sent]
 
 
 @pytest.mark.parametrize(("sent", "seen"), FINE)
-def test_text_lines_and_colours_pass(sent: bytes, seen: bytes) -> None:
+def test_text_line_ends_and_colours_pass(sent: bytes, seen: bytes) -> None:
     assert escape_output(sent) == seen
 
 
@@ -62,7 +62,7 @@ HOSTILE = st.lists(
 
 
 @given(data=HOSTILE, cuts=st.lists(st.integers(0, 200), max_size=8))
-def test_it_is_the_same_wherever_it_is_cut(data: bytes, cuts: list[int]) -> None:
+def test_escaping_does_not_depend_on_portions(data: bytes, cuts: list[int]) -> None:
     stream = EscapedOutput()
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     pieces = [stream.feed(data[start:end]) for start, end in itertools.pairwise(edges)]
@@ -70,7 +70,7 @@ def test_it_is_the_same_wherever_it_is_cut(data: bytes, cuts: list[int]) -> None
 
 
 @given(data=HOSTILE)
-def test_nothing_that_a_terminal_obeys_is_left(data: bytes) -> None:
+def test_no_control_sequence_survives_escaping(data: bytes) -> None:
     left = re.sub(r"\x1b\[[0-9;:]*m", "", escape_output(data).decode())
     assert [
         c for c in left if unicodedata.category(c) in ("Cc", "Zl", "Zp") and c not in "\n\t"
@@ -78,7 +78,7 @@ def test_nothing_that_a_terminal_obeys_is_left(data: bytes) -> None:
     assert not set(left) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
 
 
-def test_json_has_no_control_that_a_terminal_obeys() -> None:
+def test_json_output_has_no_control_characters() -> None:
     value = {"stdout": "a\u009b2Jb\u202ec\u0085\u2028\x1b[K\x7f", "näme": "é"}
     text = escape_json(json.dumps(value, ensure_ascii=False, indent=2))
     assert json.loads(text) == value
@@ -89,21 +89,21 @@ def test_json_has_no_control_that_a_terminal_obeys() -> None:
 HOSTILE_WORDS = "The connection broke: \x1b]52;c;ZXZpbA==\x07 \u009b2J\rall well\x1b[K."
 
 
-def test_a_refusal_with_words_of_a_machine_writes_nothing_to_the_terminal() -> None:
-    def refuse(_: Asked) -> Answer:
-        return Answer(
+def test_a_refusal_with_remote_text_is_escaped() -> None:
+    def refuse(_: ApiRequest) -> ApiResponse:
+        return ApiResponse(
             424,
             {"code": "connection_lost", "detail": HOSTILE_WORDS, "status": 424},
             media_type="application/problem+json",
         )
 
-    with open_desk(refuse) as desk:
-        code, seen = on_terminal("targets", "test", "web-1", url=desk.url)
+    with serve_api(refuse) as api:
+        code, seen = run_on_terminal("targets", "test", "web-1", url=api.url)
     assert code == 1
     assert "The connection broke: \\x1b]52;c;ZXZpbA==\\x07 \\x9b2J\\rall well\\x1b[K." in seen
 
 
-def test_a_notice_of_the_live_view_obeys_no_control(capsys: pytest.CaptureFixture[str]) -> None:
+def test_notices_of_the_live_view_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     terminal = Terminal()
     terminal.notice(f"first\n{HOSTILE_WORDS}")
     assert capsys.readouterr().err == (

@@ -1,4 +1,4 @@
-"""Work for a test of its own: commands that testify, fail where they are told to, and wait for leave; and what became of them."""
+"""Workload for a test of its own: commands that testify, fail where they are told to, and wait for leave; and what became of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from e2e.house import House
-from e2e.processes import Json, until
+from e2e.cluster import Cluster
+from e2e.processes import Json, wait_until
 from kit import backing_servers
 from kit.start_witness import Witness
 
@@ -17,10 +17,10 @@ SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Workload:
     """The targets, which are all this machine, share its folder: a file there tells a command what to do on which address."""
 
-    house: House
+    cluster: Cluster
     folder: Path
     witness: Witness
     launched: list[int] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Work:
             "policy": {"durable": "off", **(policy or {})},
             **more,
         }
-        self.launched.append(int(self.house.post("/run", body, 202)["id"]))
+        self.launched.append(int(self.cluster.post("/run", body, 202)["id"]))
         return self.launched[-1]
 
     def end(self) -> None:
@@ -84,16 +84,16 @@ class Work:
         self.leave()
         for execution in self.launched:
             if self.shown(execution)["finished_at"] is None:
-                self.house.post(f"/executions/{execution}/cancel", {"reason": "the test is over"})
-        self.house.settle(SECONDS)
+                self.cluster.post(f"/executions/{execution}/cancel", {"reason": "the test is over"})
+        self.cluster.settle(SECONDS)
 
     def ended(self, execution: int) -> Json:
         """As it is when it has ended."""
-        return self.house.ended(execution, SECONDS)
+        return self.cluster.ended(execution, SECONDS)
 
     def shown(self, execution: int) -> Json:
         """As it is now."""
-        return self.house.get(f"/executions/{execution}")
+        return self.cluster.get(f"/executions/{execution}")
 
     def paused(self, execution: int) -> Json:
         """As it is when nothing more starts of it and nothing runs."""
@@ -102,12 +102,12 @@ class Work:
             at_work = any(run["status"] == "running" for run in self.runs(execution).values())
             return self.shown(execution)["status"] == "paused" and not at_work
 
-        until(stands, f"execution {execution} is paused", SECONDS)
+        wait_until(stands, f"execution {execution} is paused", SECONDS)
         return self.shown(execution)
 
     def runs(self, execution: int) -> dict[str, Json]:
         """Its runs by the target's name."""
-        return {run["target"]["name"]: run for run in self.house.runs(execution)}
+        return {run["target"]["name"]: run for run in self.cluster.runs(execution)}
 
     def statuses(self, execution: int) -> dict[str, str]:
         """How each target fares."""
@@ -115,7 +115,7 @@ class Work:
 
     def waits(self, execution: int, target: str, what: str) -> Json:
         """The run of this target, once it waits for that."""
-        until(
+        wait_until(
             lambda: self.runs(execution)[target]["waiting_for"] == what,
             f"{target} waits for {what}",
             SECONDS,
@@ -124,7 +124,7 @@ class Work:
 
     def results(self, execution: int) -> dict[str, Json]:
         """The last attempt of each action, of an execution with one target."""
-        found = sorted(self.house.results(execution), key=lambda result: result["attempt"])
+        found = sorted(self.cluster.results(execution), key=lambda result: result["attempt"])
         return {result["action_key"]: result for result in found}
 
     # What was seen on the machines.
@@ -152,11 +152,11 @@ class Work:
 
 
 @contextmanager
-def work(house: House) -> Iterator[Work]:
+def work(cluster: Cluster) -> Iterator[Workload]:
     """With a witness of its own, for the length of the block; what is still held then may go on."""
     with backing_servers.open_folder() as seen, backing_servers.open_folder() as folder:
         folder.chmod(0o755)
-        found = Work(house, folder, Witness(seen))
+        found = Workload(cluster, folder, Witness(seen))
         try:
             yield found
         finally:

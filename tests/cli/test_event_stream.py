@@ -26,36 +26,36 @@ EVENTS = [
 ]
 
 
-def test_a_whole_stream_is_read() -> None:
+def test_a_whole_event_stream_is_parsed() -> None:
     assert Parser().feed(STREAM) == EVENTS
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=40))
-def test_portions_make_no_difference(cuts: list[int]) -> None:
+def test_event_parsing_does_not_depend_on_portions(cuts: list[int]) -> None:
     places = sorted({0, *cuts, len(STREAM)})
     parser = Parser()
     found = [event for a, b in pairwise(places) for event in parser.feed(STREAM[a:b])]
     assert found == EVENTS
 
 
-def test_byte_by_byte_makes_no_difference() -> None:
+def test_event_parsing_works_byte_by_byte() -> None:
     parser = Parser()
     assert [event for byte in STREAM for event in parser.feed(bytes([byte]))] == EVENTS
 
 
-def test_an_event_is_there_as_soon_as_its_blank_line_is() -> None:
+def test_an_event_is_dispatched_at_its_blank_line() -> None:
     assert Parser().feed(b"data: x\r\n\r") == [Event("", "message", "x")]
 
 
-def test_what_is_cut_off_is_no_event() -> None:
+def test_an_incomplete_event_is_not_dispatched() -> None:
     assert Parser().feed(b"id: 9\ndata: half") == []
 
 
-def test_an_id_with_nul_is_ignored() -> None:
+def test_an_event_id_with_nul_is_ignored() -> None:
     assert Parser().feed(b"id: 1\ndata: a\n\nid: 2\x003\ndata: b\n\n")[1].id == "1"
 
 
-def test_an_event_without_an_end_is_refused_at_the_limit() -> None:
+def test_an_oversized_event_is_refused() -> None:
     parser = Parser()
     parser.feed(b"data: " + b"x" * (EVENT_BYTES_MAX - 10))
     with pytest.raises(ValueError, match="larger than"):

@@ -42,7 +42,7 @@ def several() -> tuple[Paper, OutputLines]:
     return paper, OutputLines(paper.write, NAMES.__getitem__)
 
 
-def test_with_one_target_the_bytes_pass_as_they_are() -> None:
+def test_output_of_one_target_is_passed_unchanged() -> None:
     paper = Paper()
     lines = OutputLines(paper.write, None)
     lines.output(out(1, b"\x00\xff\xfe no end"))
@@ -50,7 +50,7 @@ def test_with_one_target_the_bytes_pass_as_they_are() -> None:
     assert (paper.stdout, paper.stderr) == (b"\x00\xff\xfe no end", "grüße".encode())
 
 
-def test_with_several_targets_each_line_has_its_name() -> None:
+def test_output_lines_of_several_targets_are_prefixed() -> None:
     paper, lines = several()
     lines.output(out(1, "a\nb\n"))
     lines.output(out(2, b"\xff\n"))
@@ -59,7 +59,7 @@ def test_with_several_targets_each_line_has_its_name() -> None:
     assert paper.stderr == b"web-2 | oops\n"
 
 
-def test_partial_lines_of_targets_and_streams_are_not_mixed() -> None:
+def test_partial_output_lines_are_not_mixed() -> None:
     paper, lines = several()
     lines.output(out(1, "he"))
     lines.output(out(2, "wo"))
@@ -72,13 +72,13 @@ def test_partial_lines_of_targets_and_streams_are_not_mixed() -> None:
     assert paper.stderr == b"web-1 | ERR\n"
 
 
-def test_an_empty_line_is_kept() -> None:
+def test_empty_output_lines_are_kept() -> None:
     paper, lines = several()
     lines.output(out(1, "\n\na\n"))
     assert paper.stdout == b"web-1 | \nweb-1 | \nweb-1 | a\n"
 
 
-def test_the_end_of_an_action_ends_its_line_only() -> None:
+def test_the_end_of_an_action_flushes_its_partial_line() -> None:
     paper, lines = several()
     lines.output(out(1, "one", action="survey"))
     lines.output(out(1, "two", action="work"))
@@ -88,13 +88,13 @@ def test_the_end_of_an_action_ends_its_line_only() -> None:
     assert paper.stdout == b"web-1 | one\nweb-1 | two\n"
 
 
-def test_a_line_that_never_ends_is_not_held_for_ever() -> None:
+def test_an_endless_output_line_is_flushed_at_a_limit() -> None:
     paper, lines = several()
     lines.output(out(1, "x" * (PARTIAL_BYTES_MAX + 1)))
     assert paper.stdout == b"web-1 | " + b"x" * (PARTIAL_BYTES_MAX + 1) + b"\n"
 
 
-def test_dropped_output_is_told_on_stderr() -> None:
+def test_dropped_output_is_reported_on_stderr() -> None:
     paper, lines = several()
     lines.output({**out(1, ""), "data": None, "dropped": 123})
     assert paper.stderr == "web-1 | … 123 bytes of stdout were dropped (output_limit)\n".encode()

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from e2e.place import Place
 from e2e.processes import Json
+from e2e.single_host import SingleHost
 from kit.secret_canaries import Canary
 
 # All of it without the secret in any argument: as it is, on both streams, in base64 (wrapped, at three places), hex, two halves.
@@ -21,7 +21,7 @@ _HAND_ON = "echo ${actions.tell.outputs.it} ${actions.tell.stdout} >&2"
 
 
 @contextmanager
-def lying_about(secrets: list[Canary]) -> Iterator[Path]:
+def readable_secrets(secrets: list[Canary]) -> Iterator[Path]:
     """A file of the machine that all of its users may read: one secret a line, in a folder where nobody looks for them."""
     path = Path(f"/tmp/opsjobs-lying-about-{os.getpid()}")
     path.write_text("".join(f"<{canary.text}>\n" for canary in secrets))
@@ -32,18 +32,18 @@ def lying_about(secrets: list[Canary]) -> Iterator[Path]:
         path.unlink()
 
 
-def told(place: Place, token: Canary, found: Path) -> list[int]:
+def run_secret_printers(host: SingleHost, token: Canary, found: Path) -> list[int]:
     """Executions that print a secret parameter, a login's password and key, and the password by which they became another."""
     both = f"sed -n 2,4p {found}; sed -n 2,4p {found} | base64 >&2"
     return [
-        _job(place, token, "auto"),
-        _job(place, token, "off"),
-        place.run(f"cat <{found} | head -n 1 >&2", "by-password"),
-        place.run(both, **place.as_ben("su")),
+        _job(host, token, "auto"),
+        _job(host, token, "off"),
+        host.run(f"cat <{found} | head -n 1 >&2", "by-password"),
+        host.run(both, **host.as_ben("su")),
     ]
 
 
-def _job(place: Place, token: Canary, durable: str) -> int:
+def _job(host: SingleHost, token: Canary, durable: str) -> int:
     """By a stored job, asked for twice under one key; what the API refuses is refused without repeating it."""
     body: Json = {
         "name": f"telling-{durable}",
@@ -55,12 +55,12 @@ def _job(place: Place, token: Canary, durable: str) -> int:
         "targets": {"ids": ["by-key"]},
         "policy": {"durable": durable},
     }
-    path = f"/jobs/{place.house.post('/jobs', body, 201)['id']}/execute"
-    refused = place.house.http.post(path, json={"parameters": {"token": f"{token.text} no"}})
+    path = f"/jobs/{host.cluster.post('/jobs', body, 201)['id']}/execute"
+    refused = host.cluster.http.post(path, json={"parameters": {"token": f"{token.text} no"}})
     assert (refused.status_code, token.text in refused.text) == (422, False), refused.text
     headers = {"Idempotency-Key": body["name"]}
     answers = [
-        place.house.http.post(path, json={"parameters": {"token": token.text}}, headers=headers)
+        host.cluster.http.post(path, json={"parameters": {"token": token.text}}, headers=headers)
         for _ in range(2)
     ]
     assert [answer.status_code for answer in answers] == [202, 202], answers[0].text

@@ -9,24 +9,24 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from e2e.house import House, opened
+from e2e.cluster import Cluster, start_cluster
 from e2e.processes import Json
 from kit.os_accounts import account, configured, doas_rule, needs
 from kit.secret_canaries import Canary
 from kit.sshd import Sshd, keygen, needs_sshd, sshd
 
-RULES = "/etc/sudoers.d/opsjobs-place"
+RULES = "/etc/sudoers.d/opsjobs-host"
 ANY = "ALL"
 
 
 @dataclass
-class Place:
+class SingleHost:
     """Targets `by-key`, `by-password` (both log in as `ada`) and `homeless`, whose home cannot be written to.
 
     ada may become ben by sudo with her password, by su with his, by doas without any. `secrets`: all that is secret here.
     """
 
-    house: House
+    cluster: Cluster
     server: Sshd
     ada: str
     ben: str
@@ -40,7 +40,7 @@ class Place:
 
     def run(self, command: str, target: str = "by-key", **action: object) -> int:
         """Launch it, durably unless said otherwise; the execution's id."""
-        return self.house.run(
+        return self.cluster.run(
             command, [target], witnessed=False, **{"durable": "required", **action}
         )
 
@@ -71,7 +71,7 @@ class Place:
 
 
 @contextmanager
-def place() -> Iterator[Place]:
+def host() -> Iterator[SingleHost]:
     """The service and its machine, for the length of the block."""
     needs_sshd()
     needs("sudo")
@@ -93,8 +93,10 @@ def place() -> Iterator[Place]:
         key, private = _key(server, phrase)
         for name in (ada, homeless):
             server.authorize(name, key)
-        house = opened(stack, [server])
-        found = Place(house, server, ada, ben, homeless, [hers, his, phrase, _line_of(private)])
+        cluster = start_cluster(stack, [server])
+        found = SingleHost(
+            cluster, server, ada, ben, homeless, [hers, his, phrase, _line_of(private)]
+        )
         _make_known(found, private)
         yield found
 
@@ -119,7 +121,7 @@ def _line_of(private: str) -> Canary:
     return Canary("the private key", private.splitlines()[-3])
 
 
-def _make_known(on: Place, private: str) -> None:
+def _make_known(on: SingleHost, private: str) -> None:
     hers, his, phrase, _ = on.secrets
     login = {"type": "ssh_key", "private_key": private, "passphrase": phrase.text}
     for body in (
@@ -128,8 +130,8 @@ def _make_known(on: Place, private: str) -> None:
         {"name": "ada", "type": "password", "username": on.ada, "password": hers.text},
         {"name": "ben", "type": "password", "username": on.ben, "password": his.text},
     ):
-        on.house.post("/credentials", body, 201)
+        on.cluster.post("/credentials", body, 201)
     for target, credential in (("by-key", "key"), ("by-password", "ada"), ("homeless", "homeless")):
-        on.house.add_target(
+        on.cluster.add_target(
             target, on.server.host, on.server.port, on.server.host_keys, credential=credential
         )

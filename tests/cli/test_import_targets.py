@@ -1,4 +1,4 @@
-"""`opsjobs targets import` and `opsjobs groups` against a desk: what is asked of the service, and what is told."""
+"""`opsjobs targets import` and `opsjobs groups` against a fake API: what is asked of the service, and what is told."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cli.desk import Answer, Asked, Desk, open_desk, problem
+from cli.fake_api import ApiRequest, ApiResponse, FakeApi, problem, serve_api
 from docs.pages import Sample, samples
 from opsjobs.cli.app import run
 from opsjobs.cli.importing import guess, read
@@ -16,7 +16,7 @@ from opsjobs.cli.importing import guess, read
 SAMPLES = samples("docs/how-to/import-targets.md", "text")
 
 
-def service(asked: Asked) -> Answer:
+def service(asked: ApiRequest) -> ApiResponse:
     """A service that knows no target yet, and refuses those without a host."""
     if asked.path == "/targets/import":
         items = [
@@ -37,32 +37,32 @@ def service(asked: Asked) -> Answer:
             }
             for p, t in enumerate(asked.body["targets"])
         ]
-        return Answer(200, {"items": items})
+        return ApiResponse(200, {"items": items})
     if asked.path == "/credentials":
         taken = problem(409, "name_taken", "There is already one.")
-        return taken if asked.body["name"].endswith("taken") else Answer(201, {"id": 1})
+        return taken if asked.body["name"].endswith("taken") else ApiResponse(201, {"id": 1})
     return problem(404, "not_found", "There is nothing.")
 
 
-def imported(monkeypatch: pytest.MonkeyPatch, *words: str, code: int = 0) -> Desk:
-    with open_desk(service) as desk:
-        monkeypatch.setenv("OPSJOBS_URL", desk.url)
+def imported(monkeypatch: pytest.MonkeyPatch, *words: str, code: int = 0) -> FakeApi:
+    with serve_api(service) as api:
+        monkeypatch.setenv("OPSJOBS_URL", api.url)
         monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
         assert run(["targets", "import", *words]) == code
-        return desk
+        return api
 
 
-def sent(desk: Desk) -> list[dict[str, Any]]:
+def sent(api: FakeApi) -> list[dict[str, Any]]:
     return [
         entry
-        for asked in desk.asked
+        for asked in api.requests
         if asked.path == "/targets/import"
         for entry in asked.body["targets"]
     ]
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.note)
-def test_the_samples_of_the_page_can_be_imported(
+def test_documented_inventories_can_be_imported(
     sample: Sample,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -78,16 +78,16 @@ def test_the_samples_of_the_page_can_be_imported(
     assert f"{len(names)} created" in capsys.readouterr().err
 
 
-def test_jump_hosts_come_first_and_wishes_are_added(
+def test_jump_hosts_are_imported_first_and_options_are_added(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "hosts.ini"
     file.write_text(next(sample.text for sample in SAMPLES if sample.note == "hosts.ini"))
-    desk = imported(
+    api = imported(
         monkeypatch, str(file), "-c", "fleet", "--credential-of", "postgres=db-key", "-g", "new", "--label", "by=ada",
         "--label-from", "env", "--zone", "berlin", "--host-key-policy", "accept_new", "--dry-run", "--existing", "skip",
     )  # fmt: skip
-    entries = {entry["name"]: entry for entry in sent(desk)}
+    entries = {entry["name"]: entry for entry in sent(api)}
     assert next(iter(entries)) == "gate"
     assert entries["web02.example.org"] == {
         "name": "web02.example.org",
@@ -101,7 +101,7 @@ def test_jump_hosts_come_first_and_wishes_are_added(
         "host_key_policy": "accept_new",
     }
     assert entries["db-1"]["credential"] == "db-key"
-    (asked,) = [asked for asked in desk.asked if asked.method == "POST"]
+    (asked,) = [asked for asked in api.requests if asked.method == "POST"]
     assert (asked.body["dry_run"], asked.body["existing"]) == (True, "skip")
     assert (asked.body["labels"], asked.body["groups"]) == ("merge", "merge")
 
@@ -113,11 +113,11 @@ def test_labels_and_groups_are_replaced_only_on_demand(
     file.write_text("name,labels\nweb-1,env=prod\n")
     (asked,) = imported(
         monkeypatch, str(file), "-c", "fleet", "--replace-labels", "--replace-groups"
-    ).asked
+    ).requests
     assert (asked.body["labels"], asked.body["groups"]) == ("replace", "replace")
 
 
-def test_what_changed_and_what_shares_an_address_is_shown(
+def test_imports_show_changes_and_shared_addresses(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changes = {
@@ -129,19 +129,21 @@ def test_what_changed_and_what_shares_an_address_is_shown(
         "labels.rack": {"from": "r1", "to": None},
     }
 
-    def reply(asked: Asked) -> Answer:
+    def reply(asked: ApiRequest) -> ApiResponse:
         if asked.path == "/workers":
-            return Answer(
+            return ApiResponse(
                 200,
                 {"items": [{"zone": "paris", "alive": False}, {"zone": "berlin", "alive": True}]},
             )
         item = {"position": 0, "name": "web-1", "id": "1", "outcome": "updated", "error": None}
-        return Answer(200, {"items": [{**item, "changes": changes, "same_address": ["web01"]}]})
+        return ApiResponse(
+            200, {"items": [{**item, "changes": changes, "same_address": ["web01"]}]}
+        )
 
     file = tmp_path / "t.csv"
     file.write_text("name,zone\nweb-1,paris\n")
-    with open_desk(reply) as desk:
-        monkeypatch.setenv("OPSJOBS_URL", desk.url)
+    with serve_api(reply) as api:
+        monkeypatch.setenv("OPSJOBS_URL", api.url)
         monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
         assert run(["targets", "import", str(file), "-c", "fleet"]) == 0
         told = capsys.readouterr()
@@ -174,7 +176,7 @@ def test_what_changed_and_what_shares_an_address_is_shown(
         ),
     ],
 )
-def test_what_only_ansible_reads_is_refused_with_the_command_that_reads_it(
+def test_files_that_only_ansible_reads_are_refused_with_the_command_to_convert_them(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -184,13 +186,13 @@ def test_what_only_ansible_reads_is_refused_with_the_command_that_reads_it(
 ) -> None:
     file = tmp_path / name
     file.write_text(text)
-    assert imported(monkeypatch, str(file), code=2).asked == []
+    assert imported(monkeypatch, str(file), code=2).requests == []
     err = capsys.readouterr().err
     assert told in err
     assert str(file) in err
 
 
-def test_a_file_without_hosts_says_so(
+def test_a_file_without_hosts_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "hosts.ini"
@@ -202,7 +204,7 @@ def test_a_file_without_hosts_says_so(
     )
 
 
-def test_keys_are_stored_once_and_used(
+def test_imported_keys_are_stored_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "key").write_text("-----BEGIN OPENSSH PRIVATE KEY-----")
@@ -211,19 +213,19 @@ def test_keys_are_stored_once_and_used(
     file.write_text(
         "name,user,key\nweb-1,deploy,key\nweb-2,deploy,key\nweb-3,ada,taken\nweb-4,ada,gone\nweb-5,ada,\n"
     )
-    desk = imported(monkeypatch, str(file), "--with-keys")
-    assert [asked.body["name"] for asked in desk.asked if asked.path == "/credentials"] == [
+    api = imported(monkeypatch, str(file), "--with-keys")
+    assert [asked.body["name"] for asked in api.requests if asked.path == "/credentials"] == [
         "deploy@key",
         "ada@taken",
     ]
-    logins = [entry.get("credential") for entry in sent(desk)]
+    logins = [entry.get("credential") for entry in sent(api)]
     assert logins == ["deploy@key", "deploy@key", "ada@taken", None, None]
     told = capsys.readouterr().err
     assert "gone of ada cannot be read" in told
     assert "no credential for the login users ada" in told
 
 
-def test_what_is_refused_or_left_out_is_told_and_a_refusal_is_1(
+def test_skipped_and_refused_targets_are_reported_and_a_refusal_exits_1(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "t.csv"
@@ -235,11 +237,11 @@ def test_what_is_refused_or_left_out_is_told_and_a_refusal_is_1(
     assert "1 created, 1 refused; 1 host skipped" in told.err
 
 
-def test_many_hosts_are_few_requests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_hosts_are_imported_in_batches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "hosts.ini"
     file.write_text("web[0001:1200].example.org")
-    desk = imported(monkeypatch, str(file), "-c", "fleet", "-o", "name")
-    assert [len(asked.body["targets"]) for asked in desk.asked] == [500, 500, 200]
+    api = imported(monkeypatch, str(file), "-c", "fleet", "-o", "name")
+    assert [len(asked.body["targets"]) for asked in api.requests] == [500, 500, 200]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +252,7 @@ def test_many_hosts_are_few_requests(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         ("a: [", ["--from", "ansible"], "line 1"),
     ],
 )
-def test_a_file_or_a_word_that_cannot_be_read_is_usage(
+def test_an_invalid_inventory_or_option_is_a_usage_error(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -260,13 +262,15 @@ def test_a_file_or_a_word_that_cannot_be_read_is_usage(
 ) -> None:
     file = tmp_path / "hosts.ini"
     file.write_text(text)
-    desk = imported(monkeypatch, str(file), *words, code=2)
-    assert desk.asked == []
+    api = imported(monkeypatch, str(file), *words, code=2)
+    assert api.requests == []
     assert told in capsys.readouterr().err
 
 
-def test_a_file_that_is_not_there_is_usage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert imported(monkeypatch, str(tmp_path / "nowhere"), code=2).asked == []
+def test_a_missing_inventory_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert imported(monkeypatch, str(tmp_path / "nowhere"), code=2).requests == []
 
 
 # --- groups
@@ -276,25 +280,25 @@ WEB = {
 }  # fmt: skip
 
 
-def groups(monkeypatch: pytest.MonkeyPatch, *words: str, code: int = 0) -> list[Asked]:
-    def reply(asked: Asked) -> Answer:
+def groups(monkeypatch: pytest.MonkeyPatch, *words: str, code: int = 0) -> list[ApiRequest]:
+    def reply(asked: ApiRequest) -> ApiResponse:
         if asked.method == "GET":
             named = asked.query.get("name", ["web"]) == ["web"]
             return (
-                Answer(200, {"items": [WEB] if named else [], "next": None})
+                ApiResponse(200, {"items": [WEB] if named else [], "next": None})
                 if "/3" not in asked.path
-                else Answer(200, WEB)
+                else ApiResponse(200, WEB)
             )
-        return Answer(201, {"id": 3})
+        return ApiResponse(201, {"id": 3})
 
-    with open_desk(reply) as desk:
-        monkeypatch.setenv("OPSJOBS_URL", desk.url)
+    with serve_api(reply) as api:
+        monkeypatch.setenv("OPSJOBS_URL", api.url)
         monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
         assert run(["groups", *words]) == code
-        return desk.asked
+        return api.requests
 
 
-def test_a_group_is_added_with_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_add_sends_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     (asked,) = groups(
         monkeypatch, "add", "prod", "-t", "web-1,web-2", "-g", "web", "-l", "env=prod"
     )
@@ -306,7 +310,7 @@ def test_a_group_is_added_with_what_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     }
 
 
-def test_a_change_keeps_what_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_change_keeps_other_fields(monkeypatch: pytest.MonkeyPatch) -> None:
     *_, asked = groups(monkeypatch, "change", "web", "--description", "new", "-l", "")
     assert (asked.method, asked.path) == ("PUT", "/target-groups/3")
     assert asked.body == {"name": "web", "description": "new", "selector": None, "groups": ["eu"]}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from cli.desk import open_desk, problem
+from cli.fake_api import problem, serve_api
 from opsjobs.cli.app import app
 from opsjobs.cli.client import Client, RequestRefused
 from opsjobs.cli.endpoint import ServiceEndpoint
@@ -51,8 +51,8 @@ from opsjobs.model.secret import Secret
 )
 def test_a_refusal_names_options_and_commands(service: str, shown: str) -> None:
     with (
-        open_desk(lambda _: problem(409, "no", service)) as desk,
-        desk.client() as client,
+        serve_api(lambda _: problem(409, "no", service)) as api,
+        api.client() as client,
         pytest.raises(RequestRefused) as refused,
     ):
         client.get("/jobs")
@@ -70,8 +70,8 @@ def test_a_refusal_names_options_and_commands(service: str, shown: str) -> None:
 )
 def test_a_refused_schedule_names_its_options(path: str, service: str, shown: str) -> None:
     with (
-        open_desk(lambda _: problem(422, "no", service)) as desk,
-        desk.client() as client,
+        serve_api(lambda _: problem(422, "no", service)) as api,
+        api.client() as client,
         pytest.raises(RequestRefused) as refused,
     ):
         client.post(path, {})
@@ -108,13 +108,13 @@ def test_a_pointer_into_a_body_is_shown_as_the_option_that_filled_it(
 
 
 def test_options_are_named_if_the_service_is_below_a_path_too() -> None:
-    with open_desk(lambda _: problem(422, "no", "/port: it is wrong.")) as desk:
+    with serve_api(lambda _: problem(422, "no", "/port: it is wrong.")) as api:
         place = ServiceEndpoint(
-            f"{desk.url}/ops", Secret("opsc_ada"), local=True, data_dir=Path("/nowhere")
+            f"{api.url}/ops", Secret("opsc_ada"), local=True, data_dir=Path("/nowhere")
         )
         with Client(place) as client, pytest.raises(RequestRefused) as refused:
             client.post("/targets", {})
-    assert desk.asked[0].path == "/ops/targets"
+    assert api.requests[0].path == "/ops/targets"
     assert str(refused.value) == "--port: it is wrong."
 
 

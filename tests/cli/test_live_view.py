@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cli.desk import Answer, Asked, open_desk
-from cli.terminal import on_terminal
+from cli.fake_api import ApiRequest, ApiResponse, serve_api
+from cli.pseudo_terminal import run_on_terminal
 from cli.test_run import Service, became, frame, opsjobs, resulted, said
 from opsjobs.cli.live_view import render_wait_reason
 
@@ -30,7 +30,7 @@ class Waves(Service):
     ends: bool = True
     looks: int = 0
 
-    def reply(self, asked: Asked) -> Answer:
+    def reply(self, asked: ApiRequest) -> ApiResponse:
         answer = super().reply(asked)
         if (asked.method, asked.path) == ("GET", "/executions/7") and not self.looked.is_set():
             answer.body |= {"status": "paused", "waiting_on": self.holds}
@@ -47,7 +47,7 @@ class Waves(Service):
             "waves": {"open": 1, "total": 2},
         }
 
-    def _events(self) -> Answer:
+    def _events(self) -> ApiResponse:
         first = [
             *self.frames,
             (
@@ -64,7 +64,9 @@ class Waves(Service):
         rest = [frame(n, event, data) for n, (event, data) in enumerate(after, start=10)]
         end = frame(20, "end", {"status": "completed", "counts": {}})
         then = [*rest, end] if self.ends else [b": keep-alive\n\n"]
-        return Answer(portions=sent, media_type="text/event-stream", wait=self.looked, then=then)
+        return ApiResponse(
+            portions=sent, media_type="text/event-stream", wait=self.looked, then=then
+        )
 
 
 def waves(**more: Any) -> Waves:
@@ -73,7 +75,7 @@ def waves(**more: Any) -> Waves:
     )
 
 
-def test_a_run_names_its_execution_and_says_at_once_what_holds_it() -> None:
+def test_the_live_view_shows_a_header_and_the_wait_reason() -> None:
     code, out, err, _ = opsjobs(waves(), "run", "true", "-t", "web-1,web-2")
     assert (code, out) == (0, b"web-1 | hi\n")
     assert err.splitlines()[:3] == [
@@ -85,9 +87,9 @@ def test_a_run_names_its_execution_and_says_at_once_what_holds_it() -> None:
     assert "\r" not in err
 
 
-def test_on_a_terminal_a_status_line_stands_below_the_output_and_is_taken_away() -> None:
-    with open_desk(waves().reply) as desk:
-        code, shown = on_terminal("run", "true", "-t", "web-1,web-2", url=desk.url)
+def test_a_terminal_shows_a_status_line_below_the_output() -> None:
+    with serve_api(waves().reply) as api:
+        code, shown = run_on_terminal("run", "true", "-t", "web-1,web-2", url=api.url)
     assert code == 0
     # Each status line is erased before anything else is written, so that only whole lines stay.
     lines = shown.replace("\r\n", "\n")
@@ -98,16 +100,16 @@ def test_on_a_terminal_a_status_line_stands_below_the_output_and_is_taken_away()
     assert "1/2 done, 0 running, 1 waiting, wave 1 of 2" in lines or "2/2 done" in lines
 
 
-def test_no_color_takes_colours_away_and_stderr_is_red_without_it() -> None:
+def test_no_color_disables_colours_and_stderr_is_red_otherwise() -> None:
     service = Service(
         ["web-1"],
         [said(1, "boom\n", "stderr"), resulted(1, 3), became(1, "failed", "nonzero_exit")],
         status="failed",
     )
-    with open_desk(service.reply) as desk:
-        _, coloured = on_terminal("run", "x", "-t", "web-1", url=desk.url)
-        _, plain = on_terminal(
-            "run", "x", "-t", "web-1", url=desk.url, environment={"NO_COLOR": "1"}
+    with serve_api(service.reply) as api:
+        _, coloured = run_on_terminal("run", "x", "-t", "web-1", url=api.url)
+        _, plain = run_on_terminal(
+            "run", "x", "-t", "web-1", url=api.url, environment={"NO_COLOR": "1"}
         )
     assert "\x1b[31mboom" in coloured
     assert "\x1b[31mexecution 7 failed" in coloured
@@ -122,14 +124,14 @@ HOSTILE = "begun\rweb-2 | all backups deleted\x1b[K\x1b]52;c;ZXZpbA==\x07\n"
 @pytest.mark.parametrize(
     "command", [["run", "true", "-t", "web-1,web-2"], ["executions", "follow", "7"]]
 )
-def test_no_machine_writes_to_the_terminal_unless_it_is_asked_for(command: list[str]) -> None:
+def test_remote_control_sequences_are_escaped_unless_raw(command: list[str]) -> None:
     service = Service(
         ["web-1", "web-2"],
         [said(1, HOSTILE), *(made(n) for n in (1, 2) for made in (ended, succeeded))],
     )
-    with open_desk(service.reply) as desk:
-        _, shown = on_terminal(*command, url=desk.url)
-        _, raw = on_terminal(*command, "--raw", url=desk.url)
+    with serve_api(service.reply) as api:
+        _, shown = run_on_terminal(*command, url=api.url)
+        _, raw = run_on_terminal(*command, "--raw", url=api.url)
     assert "web-1 | begun^Mweb-2 | all backups deleted^[[K^[]52;c;ZXZpbA==^G\r\n" in shown
     assert "\x1b]52" not in shown
     assert f"web-1 | {HOSTILE[:-1]}" in raw
@@ -148,7 +150,7 @@ def succeeded(run: int) -> Any:
 @pytest.mark.parametrize(
     "command", [["run", "true", "-t", "web-1,web-2"], ["executions", "follow", "7"]]
 )
-def test_a_run_that_waits_for_a_person_is_left_with_7_after_its_wait_limit(
+def test_a_run_that_waits_for_a_decision_exits_7_after_the_wait_limit(
     command: list[str],
 ) -> None:
     code, _, err, asked = opsjobs(waves(ends=False, holds=ASKED), *command, "--wait-limit", "0s")
@@ -164,13 +166,13 @@ def test_a_run_that_waits_for_a_person_is_left_with_7_after_its_wait_limit(
     assert not [a for a in asked if a.path.endswith("/cancel")]
 
 
-def test_a_wait_limit_that_is_no_duration_is_refused() -> None:
+def test_an_invalid_wait_limit_is_refused() -> None:
     code, _, err, asked = opsjobs(waves(), "run", "true", "-t", "web-1", "--wait-limit", "soon")
     assert (code, asked) == (2, [])
     assert "--wait-limit: 'soon' is not a duration" in err
 
 
-def test_failures_that_are_alike_are_told_once_with_their_step_and_last_words() -> None:
+def test_equal_failures_are_summarized_with_step_and_last_stderr_line() -> None:
     frames: list[Any] = [
         (
             "result",
@@ -240,7 +242,7 @@ def test_failures_that_are_alike_are_told_once_with_their_step_and_last_words() 
         ),
     ],
 )
-def test_what_holds_an_execution_is_said_with_the_command_that_answers_it(
+def test_each_wait_reason_names_the_command_that_continues(
     held: dict[str, Any], words: str
 ) -> None:
     assert render_wait_reason({"id": 7, "waiting_on": held}) == words
