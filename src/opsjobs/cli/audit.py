@@ -255,8 +255,8 @@ def _signing(file: Path | None) -> SigningKeys | None:
     with _opened(file) as lines:
         try:
             return SigningKeys([Secret(key) for key in lines.read().replace(",", "\n").split()])
-        except ValueError as wrong:
-            raise CommandFailed(f"{file}: {wrong}", ExitCode.USAGE) from None
+        except ValueError as error:
+            raise CommandFailed(f"{file}: {error}", ExitCode.USAGE) from None
 
 
 def _missing_head(recorded: str | None, *, seen: bool) -> ChainBreak | None:
@@ -288,8 +288,8 @@ def _row(file: Path, number: int, line: str) -> dict[str, Any]:
 def _opened(file: Path) -> Any:
     try:
         return file.open(encoding="utf-8")
-    except OSError as away:
-        raise CommandFailed(f"{file} cannot be read: {away.strerror}.") from None
+    except OSError as error:
+        raise CommandFailed(f"{file} cannot be read: {error.strerror}.") from None
 
 
 def _parse_head(head: str | None) -> str | None:
@@ -315,8 +315,8 @@ def _moment(option: str, text: str | None) -> str | None:
         return text
     try:
         return (datetime.now(UTC) - timedelta(seconds=parse_duration(text))).isoformat()
-    except (ValueError, OverflowError) as wrong:
-        raise CommandFailed(f"{option}: {wrong}", ExitCode.USAGE) from None
+    except (ValueError, OverflowError) as error:
+        raise CommandFailed(f"{option}: {error}", ExitCode.USAGE) from None
 
 
 def _short(change: Mapping[str, Any] | None) -> str | None:

@@ -232,8 +232,8 @@ def _drop_none(window: Json) -> Json:
 def _holidays(file: str) -> list[Json]:
     try:
         found = read_holidays(inputs.read_text(file, FILE_BYTES_MAX))
-    except ValueError as wrong:
-        raise CommandFailed(f"{file}: {wrong}.", ExitCode.USAGE) from None
+    except ValueError as error:
+        raise CommandFailed(f"{file}: {error}.", ExitCode.USAGE) from None
     for left in found.left[:LEFT_SHOWN_MAX]:
         tell(f"not imported: {plain(left.what)}: {plain(left.reason)}")
     if len(found.left) > LEFT_SHOWN_MAX:
@@ -283,8 +283,8 @@ def _normalize(body: Json, placed: yaml_documents.Placed | None = None) -> Json:
     """
     try:
         return CalendarDraft.model_validate(body).data()
-    except ValidationError as wrong:
-        first = wrong.errors()[0]
+    except ValidationError as error:
+        first = error.errors()[0]
         context: Mapping[str, Any] = first.get("ctx") or {}
         where = "".join(f"/{step}" for step in (*first["loc"], *context.get("at", ())))
         words = str(context.get("detail") or plain_words(first))
@@ -351,8 +351,8 @@ def _read_lines(text: str) -> Holidays:
         match = _LINE.fullmatch(words)
         try:
             day = date.fromisoformat(match[1]) if match else None
-        except ValueError as wrong:
-            raise ValueError(f"line {number}: {words[:40]!r}: {wrong}") from None
+        except ValueError as error:
+            raise ValueError(f"line {number}: {words[:40]!r}: {error}") from None
         if match is None or day is None:
             raise ValueError(
                 f"line {number}: {words[:40]!r} is not a date: "
@@ -368,9 +368,9 @@ def _read_icalendar(text: str) -> Holidays:
     for event in _iter_events(text):
         try:
             _add_event(found, event)
-        except ValueError as wrong:
+        except ValueError as error:
             found.left.append(
-                Skipped(_clean_name(event.get("SUMMARY", "an event without a name")), str(wrong))
+                Skipped(_clean_name(event.get("SUMMARY", "an event without a name")), str(error))
             )
     return found
 

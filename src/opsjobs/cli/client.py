@@ -90,8 +90,8 @@ class Client:
         """
         try:
             answer = self._http.post(path, json=body)
-        except httpx2.TransportError as lost:
-            raise self._connection_failed(lost) from lost
+        except httpx2.TransportError as error:
+            raise self._connection_failed(error) from error
         self._raise_for_status(answer)
         return _decode(answer.content)
 
@@ -103,8 +103,8 @@ class Client:
         headers = {"content-type": "application/octet-stream"}
         try:
             answer = self._http.post(path, params=query, content=pieces, headers=headers)
-        except httpx2.TransportError as lost:
-            raise self._connection_failed(lost) from lost
+        except httpx2.TransportError as error:
+            raise self._connection_failed(error) from error
         self._raise_for_status(answer)
         return _decode(answer.content)
 
@@ -179,8 +179,8 @@ class Client:
             ) as answer:
                 self._raise_for_status(answer)
                 yield from answer.iter_bytes()
-        except httpx2.TransportError as lost:
-            raise self._connection_failed(lost) from lost
+        except httpx2.TransportError as error:
+            raise self._connection_failed(error) from error
 
     def follow(
         self, execution_id: int, tell: Callable[[str], None], *, after: str = "0"
@@ -244,11 +244,11 @@ class Client:
                 answer = self._http.request(
                     method, path, params=parameters, json=body, headers=headers
                 )
-            except httpx2.TransportError as lost:
+            except httpx2.TransportError as error:
                 if attempt == SENDS_MAX or isinstance(
-                    lost, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ReadTimeout
+                    error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ReadTimeout
                 ):
-                    raise self._connection_failed(lost) from lost
+                    raise self._connection_failed(error) from error
                 continue
             self._raise_for_status(answer)
             return _decode(answer.content) if answer.content else None

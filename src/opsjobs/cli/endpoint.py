@@ -71,8 +71,8 @@ def _line(path: Path) -> str | None:
             "and OPSJOBS_TOKEN.",
             ExitCode.NOT_ALLOWED,
         ) from None
-    except (OSError, UnicodeDecodeError) as broken:
-        raise CommandFailed(f"{path} cannot be read: {broken}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandFailed(f"{path} cannot be read: {error}") from None
 
 
 # --- stored logins
@@ -155,9 +155,9 @@ class TokenStore:
                 stored = json.loads(file.read(LOGINS_BYTES_MAX))
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        except (OSError, ValueError) as broken:
+        except (OSError, ValueError) as error:
             raise CommandFailed(
-                f"{path} cannot be read ({broken}): remove it, and `opsjobs login` again."
+                f"{path} cannot be read ({error}): remove it, and `opsjobs login` again."
             ) from None
         return stored if isinstance(stored, dict) else {}
 

@@ -198,8 +198,8 @@ def _read(
             found = crontab.read(
                 "crontab" if file == "-" else file, text, system=system or by_place
             )
-        except ValueError as wrong:
-            raise CommandFailed(f"{file}: {wrong}.", ExitCode.USAGE) from None
+        except ValueError as error:
+            raise CommandFailed(f"{file}: {error}.", ExitCode.USAGE) from None
         for left in found.left:
             tell(_render_skipped(left))
         lost += sum(left.target for left in found.left)
@@ -224,8 +224,8 @@ def _is_good(plan: PlannedJob) -> bool:
     try:
         JobDraft.model_validate(plan.job)
         ScheduleDraft.model_validate(plan.schedule)
-    except ValidationError as wrong:
-        first = wrong.errors()[0]
+    except ValidationError as error:
+        first = error.errors()[0]
         words = (first.get("ctx") or {}).get("detail") or plain_words(first)
         tell(f"{plain(plan.place)}: skipped: {plain(words)}")
         return False

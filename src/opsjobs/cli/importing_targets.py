@@ -177,8 +177,8 @@ def _inventory(file: str, kind: SourceKind | None) -> ImportedInventory:
     text = inputs.read_text(file, FILE_BYTES_MAX)
     try:
         return read(kind or guess(file, text), file, text)
-    except ValueError as wrong:
-        raise CommandFailed(f"{file}: {wrong}.", ExitCode.USAGE) from None
+    except ValueError as error:
+        raise CommandFailed(f"{file}: {error}.", ExitCode.USAGE) from None
 
 
 def _placing(replace: bool) -> str:
@@ -240,10 +240,10 @@ def _keys(client: Client, found: Sequence[FoundTarget], file: str) -> dict[tuple
                     plain(key), otherwise="Use `opsjobs credentials add`."
                 )
             client.post("/credentials", body)
-        except (OSError, UnicodeDecodeError) as away:
+        except (OSError, UnicodeDecodeError) as error:
             tell(
                 f"the key {plain(key)} of {plain(user)} cannot be read: "
-                f"{getattr(away, 'strerror', None) or 'it is not text'}"
+                f"{getattr(error, 'strerror', None) or 'it is not text'}"
             )
             continue
         except RequestRefused as refused:

@@ -25,9 +25,9 @@ def read_bytes(path: str, max_bytes: int) -> bytes:
         else:
             with Path(path).expanduser().open("rb") as file:
                 content = file.read(max_bytes + 1)
-    except OSError as away:
+    except OSError as error:
         raise CommandFailed(
-            f"{path} cannot be read: {away.strerror}. Check the path.", ExitCode.USAGE
+            f"{path} cannot be read: {error.strerror}. Check the path.", ExitCode.USAGE
         ) from None
     if len(content) > max_bytes:
         raise CommandFailed(
@@ -44,9 +44,9 @@ def read_text(path: str, max_bytes: int) -> str:
     """
     try:
         return read_bytes(path, max_bytes).decode()
-    except UnicodeDecodeError as wrong:
+    except UnicodeDecodeError as error:
         raise CommandFailed(
-            f"{name_of(path)} is not UTF-8 text (byte {wrong.start}).", ExitCode.USAGE
+            f"{name_of(path)} is not UTF-8 text (byte {error.start}).", ExitCode.USAGE
         ) from None
 
 

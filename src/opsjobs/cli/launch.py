@@ -75,9 +75,9 @@ def parse_wait_limit(wait_limit: str | None) -> float | None:
         return None if sys.stderr.isatty() else UNATTENDED_SECONDS
     try:
         return parse_duration(wait_limit)
-    except ValueError as wrong:
+    except ValueError as error:
         raise CommandFailed(
-            f"--wait-limit: {wrong}. Use a duration such as 10m, or 0s to exit at once.",
+            f"--wait-limit: {error}. Use a duration such as 10m, or 0s to exit at once.",
             ExitCode.USAGE,
         ) from None
 

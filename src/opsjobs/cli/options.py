@@ -157,8 +157,8 @@ def duration(option: str, text: str | None) -> str | None:
     """Return a duration for the API. Raises CommandFailed if it is not one."""
     try:
         seconds = 1.0 if text is None else parse_duration(text)
-    except ValueError as wrong:
-        raise CommandFailed(f"{option}: {wrong}", ExitCode.USAGE) from None
+    except ValueError as error:
+        raise CommandFailed(f"{option}: {error}", ExitCode.USAGE) from None
     if seconds <= 0:
         raise CommandFailed(
             f"{option}: duration must be greater than zero, such as 30s or 5m", ExitCode.USAGE

@@ -103,8 +103,10 @@ def show_one(item: Mapping[str, Any], form: Form, *, name: str = "name") -> None
 def tell(message: str) -> None:
     """Print a message on stderr, one or more lines.
 
-    It may contain text of a target or of the service: control characters are escaped.
+    It may contain text of a target or of the service: control characters are escaped. Pending
+    stdout is written first, so that the order stays if both are one file.
     """
+    sys.stdout.flush()
     sys.stderr.write(f"{plain_lines(message)}\n")
     sys.stderr.flush()
 

@@ -136,5 +136,5 @@ def check(
 def _load_settings(environ: Mapping[str, str]) -> Settings:
     try:
         return load(environ)
-    except SettingsError as wrong:
-        raise CommandFailed(f"the settings are invalid:\n{wrong}") from None
+    except SettingsError as error:
+        raise CommandFailed(f"the settings are invalid:\n{error}") from None

@@ -119,9 +119,9 @@ def trust(
         for target, scanned in query_each(found, lambda t: _scan(client, t)):
             try:
                 _trust(client, target, scanned, yes=yes, replace=replace)
-            except CommandFailed as wrong:
-                failed.append(wrong)
-                tell(render_failure(target, wrong))
+            except CommandFailed as error:
+                failed.append(error)
+                tell(render_failure(target, error))
     if failed and len(found) > 1:
         tell(f"{len(found) - len(failed)} of {pluralize(len(found), 'target')} are trusted")
     usage = any(wrong.exit_code is ExitCode.USAGE for wrong in failed)

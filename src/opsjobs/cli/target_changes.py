@@ -182,11 +182,11 @@ def _change_all(
     for target in targets:
         try:
             after: Json = client.patch(path_of("target", target["id"]), patch(target))
-        except CommandFailed as wrong:
+        except CommandFailed as error:
             if len(targets) == 1:
                 raise
-            failed = wrong
-            tell(render_failure(target, wrong))
+            failed = error
+            tell(render_failure(target, error))
             continue
         words = changes_in_words(differences(_writable(target), _writable(after)))
         tell(f"{plain(target['name'])}: {plain(words) or 'unchanged'}")

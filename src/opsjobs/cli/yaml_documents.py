@@ -173,15 +173,15 @@ def _of_file(file: str) -> Iterator[tuple[Any, Node]]:
         documents = [
             (yaml.constructor.construct_document(node), node) for node in yaml.compose_all(text)
         ]
-    except MarkedYAMLError as wrong:
-        mark = wrong.problem_mark
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise CommandFailed(
-            f"{file} is not YAML{where}: {wrong.problem or wrong.context}.", ExitCode.USAGE
+            f"{file} is not YAML{where}: {error.problem or error.context}.", ExitCode.USAGE
         ) from None
-    except (YAMLError, ValueError, RecursionError) as wrong:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise CommandFailed(
-            f"{file} is not YAML: {str(wrong).splitlines()[0][:200]}.", ExitCode.USAGE
+            f"{file} is not YAML: {str(error).splitlines()[0][:200]}.", ExitCode.USAGE
         ) from None
     return (
         (counted.plain(document, 0), node) for document, node in documents if document is not None

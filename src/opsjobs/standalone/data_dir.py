@@ -44,11 +44,11 @@ class DataFolder:
         try:
             self._make()
             self._held = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as broken:
+        except OSError as error:
             raise Refusal(
                 "data_folder_unusable",
                 f"{self.path} cannot be used as a data folder "
-                f"({broken.strerror}: {broken.filename}): "
+                f"({error.strerror}: {error.filename}): "
                 "choose another one with --data-dir or OPSJOBS_DATA_DIR.",
             ) from None
         try:

@@ -153,18 +153,18 @@ class _ProcessThread(threading.Thread):
         if self.process.died is not None:
             try:
                 self.process.died(pid)
-            except (Failure, OSError) as broken:
-                self._report(f"after the end of {self.process.name}: {broken}")
+            except (Failure, OSError) as error:
+                self._report(f"after the end of {self.process.name}: {error}")
 
     def _restart(self) -> None:
         delay = BACKOFF_FIRST_SECONDS * 2 ** min(self.deaths - 1, 10)
         while not self._stopping.wait(min(delay, BACKOFF_MOST_SECONDS)):
             try:
                 self._running = self.process.start()
-            except (Failure, OSError) as broken:
+            except (Failure, OSError) as error:
                 self.deaths += 1
                 delay *= 2
-                self._report(f"{self.process.name} does not start: {broken}")
+                self._report(f"{self.process.name} does not start: {error}")
             else:
                 self._report(f"{self.process.name} runs again (process {self._running.pid})")
                 return

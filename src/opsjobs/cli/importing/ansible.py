@@ -101,8 +101,8 @@ class Tree:
             return _build_target(
                 name, variables, [group for group in groups if group not in BUILT_IN_GROUPS]
             )
-        except ValueError as wrong:
-            return Skipped(name, str(wrong), target=True)
+        except ValueError as error:
+            return Skipped(name, str(error), target=True)
 
 
 def _find_ancestors(name: str, parents: Mapping[str, list[str]]) -> set[str]:

@@ -55,8 +55,8 @@ def read_ini(text: str) -> ImportedInventory:
                 tree.group(section)
             else:
                 _read_line(tree, section, kind, stripped)
-        except ValueError as wrong:
-            raise ValueError(f"line {number}: {wrong}") from None
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
     return tree.inventory()
 
 
@@ -128,8 +128,8 @@ def _load_yaml(text: str) -> Any:
     yaml.Constructor = _LenientConstructor
     try:
         return yaml.load(text)
-    except (YAMLError, RecursionError, ValueError) as wrong:
-        raise ValueError(f"not valid YAML: {' '.join(str(wrong).split())[:200]}") from None
+    except (YAMLError, RecursionError, ValueError) as error:
+        raise ValueError(f"not valid YAML: {' '.join(str(error).split())[:200]}") from None
 
 
 class _YamlReader:

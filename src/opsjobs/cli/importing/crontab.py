@@ -178,8 +178,8 @@ class _CrontabReader:
     def _variable(self, name: str, value: str) -> None:
         try:
             check_variable(name)
-        except ValueError as wrong:
-            raise _Unreadable(f"the setting is not imported: {wrong}") from None
+        except ValueError as error:
+            raise _Unreadable(f"the setting is not imported: {error}") from None
         if name.startswith("OPSJOBS_"):
             raise _Unreadable(
                 f"the setting is not imported: {name} is a variable of opsjobs itself"
@@ -205,8 +205,8 @@ class _CrontabReader:
             raise _Unreadable("it has no command")
         try:
             when = canonical(when)
-        except PydanticCustomError as wrong:
-            raise _Unreadable(str((wrong.context or {}).get("detail", wrong))) from None
+        except PydanticCustomError as error:
+            raise _Unreadable(str((error.context or {}).get("detail", error))) from None
         single = flags is not None and "s" in flags[1]
         return CrontabEntry(
             self._place, when, command, stdin, user, self._settings, single, self._note

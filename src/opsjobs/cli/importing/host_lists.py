@@ -75,8 +75,8 @@ def read_csv(text: str) -> ImportedInventory:
                     dict(zip(heading, (cell.strip() for cell in row), strict=False)),
                     rows.line_num,
                 )
-    except csv.Error as wrong:
-        raise ValueError(f"line {rows.line_num}: {wrong}") from None
+    except csv.Error as error:
+        raise ValueError(f"line {rows.line_num}: {error}") from None
     return ImportedInventory([*found.values()], left)
 
 
@@ -87,8 +87,8 @@ def _read_row(
     try:
         _check_name(name, found)
         found[name] = _build_target(name, cells)
-    except ValueError as wrong:
-        left.append(Skipped(f"line {number}: {name or '(no name)'}", str(wrong), target=True))
+    except ValueError as error:
+        left.append(Skipped(f"line {number}: {name or '(no name)'}", str(error), target=True))
     if len(found) > TARGETS_MAX:
         raise ValueError(f"it has more than {TARGETS_MAX} targets")
 

@@ -33,7 +33,7 @@ class FoundTarget:
 
     def body(self) -> dict[str, Any]:
         """Return the entry of POST /targets/import, with only the given fields."""
-        said: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "name": self.name,
             "host": self.host,
             "port": self.port,
@@ -46,7 +46,7 @@ class FoundTarget:
             "zone": self.zone,
             "slots": self.slots,
         }
-        return {name: value for name, value in said.items() if value is not None}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,8 +61,8 @@ def read_ssh_config(text: str) -> ImportedInventory:
     for name in names:
         try:
             found[name] = _build_target(name, blocks)
-        except ValueError as wrong:
-            left.append(Skipped(name, str(wrong), target=True))
+        except ValueError as error:
+            left.append(Skipped(name, str(error), target=True))
     left += _unsupported(blocks)
     return ImportedInventory(_with_jumps(found, blocks, left), left)
 
@@ -176,11 +176,11 @@ def _jump_host(hop: str, blocks: Sequence[_Block]) -> FoundTarget:
 
 
 def _unsupported(blocks: Sequence[_Block]) -> Iterator[Skipped]:
-    said = {
+    reported = {
         option: ", ".join(block.patterns)[:60]
         for block in blocks
         for option in block.options
         if option in _REPORTED_OPTIONS
     }
-    for option, where in said.items():
+    for option, where in reported.items():
         yield Skipped(f"{option} (Host {where})", "it is not supported")

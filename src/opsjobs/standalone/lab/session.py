@@ -96,8 +96,8 @@ class CommandSession(asyncssh.SSHServerSession[bytes]):
                 cwd=self._home,
                 start_new_session=True,
             )
-        except OSError as broken:
-            self.output(_STDERR, f"lab: cannot start the command: {broken.strerror}\n".encode())
+        except OSError as error:
+            self.output(_STDERR, f"lab: cannot start the command: {error.strerror}\n".encode())
             self.exited(126)
             return
         self._process = process
