@@ -147,7 +147,7 @@ class WorkerSession:
         Those that are ours by the ledger are adopted as lost, and never twice.
         """
         self._suspended: set[int] = set()
-        """Runs left in an outage of PostgreSQL: adopted as begun by others, as often as it takes."""
+        """Runs left in an outage of PostgreSQL: adopted as begun by others, however often."""
         self._given_up: set[int] = set()
         """Runs that are ours by the ledger, were ended as lost, and could not be written either."""
         self._stopped_executions: dict[int, None] = {}
