@@ -18,7 +18,7 @@ def acts(**become: Any) -> list[dict[str, Any]]:
     return [{"command": "id", "become": become}]
 
 
-async def test_a_job_keeps_as_whom_it_runs(database: Database) -> None:
+async def test_a_job_stores_become(database: Database) -> None:
     async with desk(database) as ada:
         made = (await ada.http.post("/jobs", json=job(actions=acts()))).json()
         assert made["actions"][0]["become"] == {
@@ -63,7 +63,7 @@ async def test_a_job_keeps_as_whom_it_runs(database: Database) -> None:
         ({"actions": acts(), "policy": {"durable": "off"}}, "/actions/0/become", "durable is off"),
     ],
 )
-async def test_what_cannot_become_is_refused(
+async def test_an_invalid_become_is_refused(
     database: Database, fields: dict[str, Any], pointer: str, words: str
 ) -> None:
     code = "become_needs_durable" if "durable" in words or "has become" in words else "invalid"
@@ -73,7 +73,9 @@ async def test_what_cannot_become_is_refused(
         assert words in told["errors"][0]["detail"]
 
 
-async def test_required_in_the_action_outweighs_off_in_the_policy(database: Database) -> None:
+async def test_durable_required_in_the_action_overrides_off_in_the_policy(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         body = job(
             actions=[{"command": "id", "become": {}, "durable": "required"}],
@@ -82,7 +84,7 @@ async def test_required_in_the_action_outweighs_off_in_the_policy(database: Data
         assert (await ada.http.post("/jobs", json=body)).status_code == 201
 
 
-async def test_only_who_may_use_credentials_names_one(database: Database) -> None:
+async def test_a_become_credential_requires_credentials_use(database: Database) -> None:
     async with live(database) as ada:
         await ada.targets("web-1")
         await ada.http.post("/credentials", json=SUDO)
@@ -105,7 +107,7 @@ async def test_only_who_may_use_credentials_names_one(database: Database) -> Non
 @pytest.mark.parametrize(
     ("name", "code"), [("nobody", "unknown_credential"), ("login", "not_a_password")]
 )
-async def test_a_launch_needs_a_password_that_is_there(
+async def test_a_launch_requires_the_become_password(
     database: Database, name: str, code: str
 ) -> None:
     async with live(database) as ada:

@@ -27,7 +27,7 @@ async def made(ada: Desk, **fields: Any) -> dict[str, Any]:
     return body
 
 
-async def test_a_calendar_lives_from_post_to_delete(database: Database) -> None:
+async def test_a_calendar_is_created_read_replaced_and_deleted(database: Database) -> None:
     async with desk(database) as ada:
         calendar = await made(ada)
         assert calendar["kind"] == "blackout"
@@ -55,7 +55,7 @@ async def test_a_calendar_lives_from_post_to_delete(database: Database) -> None:
         )
 
 
-async def test_a_calendar_says_whether_it_is_open_and_until_when(database: Database) -> None:
+async def test_a_calendar_check_returns_open_or_closed_and_until_when(database: Database) -> None:
     async with desk(database) as ada:
         path = f"/calendars/{(await made(ada))['id']}/check"
         shut = (await ada.http.get(path, params={"at": "2026-12-25T10:00"})).json()
@@ -104,7 +104,7 @@ async def test_a_calendar_says_whether_it_is_open_and_until_when(database: Datab
         ({"color": "red"}, "/color", "no such field"),
     ],
 )
-async def test_a_bad_calendar_is_a_422_that_points_at_it(
+async def test_an_invalid_calendar_is_422_with_a_pointer(
     database: Database, fields: dict[str, Any], pointer: str, words: str
 ) -> None:
     async with desk(database) as ada:
@@ -115,7 +115,7 @@ async def test_a_bad_calendar_is_a_422_that_points_at_it(
         assert (await ada.http.get("/calendars")).json()["items"] == []
 
 
-async def test_a_repeated_post_is_answered_alike_and_a_viewer_changes_nothing(
+async def test_a_repeated_calendar_post_is_replayed_and_a_viewer_changes_nothing(
     database: Database,
 ) -> None:
     async with desk(database) as ada:

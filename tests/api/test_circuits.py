@@ -21,7 +21,7 @@ async def refused(ada: Desk, *names: str) -> None:
         await ada.services.circuits.report([report])
 
 
-async def test_circuits_are_listed_with_why_and_until_when(database: Database) -> None:
+async def test_circuits_are_listed_with_error_and_end(database: Database) -> None:
     async with desk(database) as ada:
         await refused(ada, "web-1", "web-2")
         viewer = await ada.token_of("viewer")
@@ -39,7 +39,7 @@ async def test_circuits_are_listed_with_why_and_until_when(database: Database) -
         problem(await ada.http.get("/circuits?color=red"), 422, "invalid_query")
 
 
-async def test_a_reset_closes_the_circuits_of_one_target_and_again_says_nothing(
+async def test_a_circuit_reset_closes_those_of_one_target_and_is_idempotent(
     database: Database,
 ) -> None:
     async with desk(database) as ada:

@@ -17,7 +17,7 @@ def login(name: str = "login", **fields: Any) -> dict[str, Any]:
     return {"name": name, "type": "password", "username": "deploy", "password": CANARY, **fields}
 
 
-async def test_a_credential_lives_from_post_to_delete_and_shows_no_secret(
+async def test_a_credential_is_created_read_replaced_and_deleted_without_showing_its_secret(
     database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with desk(database) as ada:
@@ -65,7 +65,7 @@ async def test_a_credential_lives_from_post_to_delete_and_shows_no_secret(
     ],
     ids="+".join,
 )
-async def test_a_bad_credential_is_a_422_that_does_not_repeat_the_secret(
+async def test_an_invalid_credential_is_422_without_repeating_the_secret(
     database: Database, capsys: pytest.CaptureFixture[str], fields: dict[str, Any]
 ) -> None:
     async with desk(database) as ada:
@@ -87,7 +87,7 @@ async def test_a_credential_in_use_is_409_and_names_its_users(database: Database
         )
 
 
-async def test_the_answer_kept_for_a_repeated_post_holds_no_secret(database: Database) -> None:
+async def test_a_stored_idempotent_answer_has_no_secret(database: Database) -> None:
     async with desk(database) as ada:
         for _ in range(2):
             assert (
@@ -100,7 +100,7 @@ async def test_the_answer_kept_for_a_repeated_post_holds_no_secret(database: Dat
         assert CANARY not in row["everything"]
 
 
-async def test_an_api_key_shows_its_token_once_and_is_good_until_deleted(
+async def test_an_api_key_shows_its_token_once_and_is_valid_until_deleted(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -128,7 +128,7 @@ async def test_an_api_key_shows_its_token_once_and_is_good_until_deleted(
     ],
     ids="+".join,
 )
-async def test_a_bad_api_key_is_422(database: Database, fields: dict[str, Any]) -> None:
+async def test_an_invalid_api_key_is_422(database: Database, fields: dict[str, Any]) -> None:
     async with desk(database) as ada:
         answer = await ada.http.post("/api-keys", json={"name": "ci", "role": "viewer", **fields})
         assert answer.status_code == 422

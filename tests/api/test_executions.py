@@ -42,7 +42,7 @@ async def test_a_job_is_executed(database: Database) -> None:
         assert desk.notified == ["default"]
 
 
-async def test_without_a_body_a_job_runs_as_it_is_and_targets_narrow_it(database: Database) -> None:
+async def test_a_job_runs_without_a_body_and_targets_narrow_it(database: Database) -> None:
     async with live(database) as desk:
         await desk.targets("web-1", "web-2", "db-1")
         await desk.http.post("/jobs", json=job(targets=WEB))
@@ -100,7 +100,7 @@ async def test_actions_are_run_without_a_stored_job(database: Database) -> None:
         ("/executions/7/cancel", {"nonsense": 1}, 404, "execution_not_found"),
     ],
 )
-async def test_what_cannot_be_done_is_refused(
+async def test_an_invalid_launch_is_refused(
     database: Database, path: str, body: Any, status: int, code: str
 ) -> None:
     async with live(database) as desk:
@@ -109,7 +109,7 @@ async def test_what_cannot_be_done_is_refused(
         problem(await desk.http.post(path, json=body), status, code)
 
 
-async def test_a_repeated_launch_is_answered_and_not_done_again(database: Database) -> None:
+async def test_a_repeated_launch_is_replayed_by_idempotency_key(database: Database) -> None:
     async with live(database) as desk:
         await desk.targets("web-1", "web-2")
         await desk.http.post("/jobs", json=job(targets=WEB))
@@ -128,7 +128,7 @@ async def test_a_repeated_launch_is_answered_and_not_done_again(database: Databa
         assert len((await desk.http.get("/executions")).json()["items"]) == 1
 
 
-async def test_who_prefers_to_wait_gets_the_ended_execution(database: Database) -> None:
+async def test_prefer_wait_returns_the_ended_execution(database: Database) -> None:
     async with live(database) as desk:
         await desk.targets("web-1")
         waiting = asyncio.create_task(
@@ -151,7 +151,7 @@ async def test_who_prefers_to_wait_gets_the_ended_execution(database: Database) 
         assert answer.headers["location"] == "/executions/1"
 
 
-async def test_who_waits_too_short_gets_the_running_one(database: Database) -> None:
+async def test_prefer_wait_returns_the_running_execution_at_its_timeout(database: Database) -> None:
     async with live(database) as desk:
         await desk.targets("web-1")
         answer = await desk.http.post(
@@ -165,7 +165,7 @@ async def test_who_waits_too_short_gets_the_running_one(database: Database) -> N
 @pytest.mark.parametrize(
     "prefer", ["wait=-1", "wait=soon", "return=minimal", "wait", "wait=", "nowait=5"]
 )
-async def test_a_preference_that_makes_no_sense_is_none(database: Database, prefer: str) -> None:
+async def test_an_invalid_prefer_header_is_ignored(database: Database, prefer: str) -> None:
     async with live(database) as desk:
         await desk.targets("web-1")
         answer = await desk.http.post(
@@ -176,7 +176,7 @@ async def test_a_preference_that_makes_no_sense_is_none(database: Database, pref
         assert (answer.status_code, "preference-applied" in answer.headers) == (202, False)
 
 
-async def test_a_cancel_can_be_asked_for_twice_and_not_after_the_end(database: Database) -> None:
+async def test_a_cancel_is_idempotent_and_refused_after_the_end(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.live(2)
         first = await desk.http.post("/executions/1/cancel", json={"reason": "too loud"})
@@ -232,7 +232,7 @@ async def test_targets_results_and_groups_are_listed(database: Database) -> None
         assert [t["name"] for t in groups[0]["targets"]] == ["web-1", "web-2"]
 
 
-async def test_a_jobs_executions_are_only_its_own(database: Database) -> None:
+async def test_executions_of_a_job_are_only_its_own(database: Database) -> None:
     async with live(database) as desk:
         await desk.targets("web-1", "web-2")
         for name in ("a", "b"):
@@ -254,14 +254,14 @@ async def test_a_jobs_executions_are_only_its_own(database: Database) -> None:
 @pytest.mark.parametrize(
     "ref", ["1", "x", "-1", "00000000-0000-0000-0000-000000000000", "%00", str(2**63)]
 )
-async def test_there_is_nothing_to_see_of_an_execution_that_is_not(
+async def test_a_missing_execution_is_404_on_every_route(
     database: Database, path: str, ref: str
 ) -> None:
     async with live(database) as desk:
         problem(await desk.http.get(f"/executions/{ref}{path}"), 404, "execution_not_found")
 
 
-async def test_each_door_asks_for_its_permission(database: Database) -> None:
+async def test_execution_routes_require_permissions(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.live()
         viewer, nobody = await desk.as_role("viewer"), {"Authorization": "Bearer opsc_nobody"}
@@ -279,7 +279,9 @@ async def test_each_door_asks_for_its_permission(database: Database) -> None:
         )
 
 
-async def test_parameters_are_checked_kept_and_secrets_never_shown(database: Database) -> None:
+async def test_parameters_are_validated_and_stored_and_secrets_never_shown(
+    database: Database,
+) -> None:
     async with live(database) as ada:
         await ada.targets("web-1", "web-2")
         declared = [
@@ -313,7 +315,7 @@ async def test_parameters_are_checked_kept_and_secrets_never_shown(database: Dat
         ]
 
 
-async def test_an_ad_hoc_execution_takes_values_as_they_are(database: Database) -> None:
+async def test_an_ad_hoc_execution_accepts_undeclared_parameters(database: Database) -> None:
     async with live(database) as ada:
         await ada.targets("web-1", "web-2")
         body = {

@@ -63,7 +63,9 @@ async def test_a_file_comes_back_as_it_was_sent(database: Database, size: int) -
 @pytest.mark.parametrize(
     "kind", ["application/json", "application/x-www-form-urlencoded", "text/html", ""]
 )
-async def test_whatever_the_type_the_bytes_are_the_file(database: Database, kind: str) -> None:
+async def test_the_body_is_the_file_whatever_its_content_type(
+    database: Database, kind: str
+) -> None:
     async with desk(database) as ada:
         data = b'{"not": json, \x00\xff'
         stored = (
@@ -74,7 +76,7 @@ async def test_whatever_the_type_the_bytes_are_the_file(database: Database, kind
         assert (await ada.http.get(f"/files/{stored['id']}/content")).content == data
 
 
-async def test_a_file_without_a_length_is_taken_as_it_comes(database: Database) -> None:
+async def test_an_upload_without_content_length_is_accepted(database: Database) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(5):
             yield noise(MIB)
@@ -85,7 +87,7 @@ async def test_a_file_without_a_length_is_taken_as_it_comes(database: Database) 
         assert answer.json()["name"] == "file"
 
 
-async def test_a_file_over_the_limit_is_refused_by_its_length_and_by_its_bytes(
+async def test_a_file_over_the_limit_is_refused_by_content_length_and_by_its_bytes(
     database: Database,
 ) -> None:
     async def pieces() -> AsyncIterator[bytes]:
@@ -101,19 +103,19 @@ async def test_a_file_over_the_limit_is_refused_by_its_length_and_by_its_bytes(
         problem(await ada.http.post("/files", content=pieces()), 413, "file_too_large")
 
 
-async def test_a_form_is_no_file(database: Database) -> None:
+async def test_a_multipart_form_is_refused_as_a_file(database: Database) -> None:
     async with desk(database) as ada:
         answer = await ada.http.post("/files", files={"file": b"data"})
         assert "--data-binary" in problem(answer, 415, "unsupported_media_type")["detail"]
 
 
 @pytest.mark.parametrize("name", ["a/b", "../x", "a\x00b", "a\nb", "", "x" * 256])
-async def test_a_name_is_a_name(database: Database, name: str) -> None:
+async def test_an_invalid_file_name_is_refused(database: Database, name: str) -> None:
     async with desk(database) as ada:
         problem(await ada.http.post("/files", params={"name": name}, content=b"x"), 422, "invalid")
 
 
-async def test_a_name_cannot_break_out_of_its_header(database: Database) -> None:
+async def test_a_file_name_cannot_inject_into_content_disposition(database: Database) -> None:
     async with desk(database) as ada:
         stored = await upload(ada, b"x", 'a"; filename=evil ü.sh')
         got = await ada.http.get(f"/files/{stored['id']}/content")
@@ -122,7 +124,7 @@ async def test_a_name_cannot_break_out_of_its_header(database: Database) -> None
         )
 
 
-async def test_an_upload_with_a_key_is_done_once(database: Database) -> None:
+async def test_an_upload_with_an_idempotency_key_is_stored_once(database: Database) -> None:
     async with desk(database) as ada:
         first = await upload(ada, b"one", **{"Idempotency-Key": "k"})
         again = await ada.http.post(
@@ -148,7 +150,7 @@ async def test_files_are_listed_and_deleted(database: Database) -> None:
         problem(await ada.http.delete(f"/files/{items[0]['id']}"), 404, "file_not_found")
 
 
-async def test_roles_decide_who_uploads_and_who_deletes(database: Database) -> None:
+async def test_upload_and_delete_require_permissions(database: Database) -> None:
     async with desk(database) as ada:
         viewer, operator, developer = [
             await ada.token_of(role) for role in ("viewer", "operator", "developer")
@@ -163,7 +165,7 @@ async def test_roles_decide_who_uploads_and_who_deletes(database: Database) -> N
         assert (await ada.http.delete(f"/files/{adas['id']}", headers=developer)).status_code == 204
 
 
-async def test_an_upload_that_breaks_off_leaves_nothing(database: Database) -> None:
+async def test_an_aborted_upload_leaves_nothing(database: Database) -> None:
     """Over ASGI itself: a client that goes away in the middle."""
     async with desk(database) as ada:
         sent: list[Any] = []
@@ -206,7 +208,7 @@ async def artifact(database: Database, path: str, data: bytes) -> int:
     return execution.id
 
 
-async def test_artifacts_are_listed_and_come_as_they_are(database: Database) -> None:
+async def test_artifacts_are_listed_and_downloaded_unchanged(database: Database) -> None:
     async with desk(database) as ada:
         execution = await artifact(database, "/var/log/../../evil\n.sh", b"\x00log")
         listed = (await ada.http.get(f"/executions/{execution}/artifacts")).json()

@@ -89,7 +89,7 @@ def told_once(seen: list[int], last: int) -> list[int]:
     return [seq for n, seq in enumerate(seen) if not (n and seq == seen[n - 1] == last)]
 
 
-def test_a_ring_forgets_the_oldest_beyond_its_limit() -> None:
+def test_a_ring_drops_the_oldest_frames_beyond_its_limit() -> None:
     ring = Ring(10, 100)
     for seq in range(11, 31):
         ring.add(seq, b"x" * 20)
@@ -134,7 +134,7 @@ async def test_ten_reconnects_at_random_positions_see_every_event_once_in_order(
     await followers.close()
 
 
-async def test_two_hundred_viewers_cost_one_reader(database: Database) -> None:
+async def test_two_hundred_viewers_share_one_reader(database: Database) -> None:
     story = Story(database)
     execution = await story.live()
     journal, bells = CountingJournal(database), HandBell()
@@ -154,7 +154,9 @@ async def test_two_hundred_viewers_cost_one_reader(database: Database) -> None:
     assert len(bells.queues) == 1
 
 
-async def test_bells_within_fifty_milliseconds_are_one_read(database: Database) -> None:
+async def test_wakeups_within_fifty_milliseconds_are_merged_into_one_read(
+    database: Database,
+) -> None:
     story = Story(database)
     execution = await story.live()
     journal, bells = CountingJournal(database), HandBell()
@@ -172,7 +174,7 @@ async def test_bells_within_fifty_milliseconds_are_one_read(database: Database) 
     await asyncio.gather(viewer, return_exceptions=True)
 
 
-async def test_without_the_bus_events_come_by_the_slow_poll(database: Database) -> None:
+async def test_without_redis_events_come_by_polling(database: Database) -> None:
     story = Story(database)
     execution = await story.live()
     journal = CountingJournal(database)
@@ -184,7 +186,7 @@ async def test_without_the_bus_events_come_by_the_slow_poll(database: Database) 
         assert await viewer == list(range(1, (await story.now()).last_seq + 1))
 
 
-async def test_with_the_bus_an_event_comes_at_once(database: Database, redis_url: str) -> None:
+async def test_a_wakeup_delivers_an_event_at_once(database: Database, redis_url: str) -> None:
     story, bus = Story(database), Bus(redis_url)
     execution = await story.live()
     await bus.open()
@@ -204,7 +206,9 @@ async def test_with_the_bus_an_event_comes_at_once(database: Database, redis_url
 
 
 @pytest.mark.parametrize("beyond", [-1, 0, 1, 1_000])
-async def test_who_comes_after_the_end_gets_the_end_again(database: Database, beyond: int) -> None:
+async def test_a_viewer_after_the_end_gets_the_end_event_again(
+    database: Database, beyond: int
+) -> None:
     story = Story(database)
     await story.live()
     await story.finish("web-1")
@@ -215,7 +219,7 @@ async def test_who_comes_after_the_end_gets_the_end_again(database: Database, be
     assert told == [(ended.last_seq, "end", {"status": "completed", "counts": {"succeeded": 1}})]
 
 
-async def test_bytes_that_are_no_text_come_as_base64(database: Database) -> None:
+async def test_output_that_is_not_utf8_is_base64(database: Database) -> None:
     story = Story(database)
     await story.live()
     await story.write("web-1", "hä\x00 \u2028\r\n".encode())
@@ -238,7 +242,7 @@ async def test_bytes_that_are_no_text_come_as_base64(database: Database) -> None
     ]
 
 
-async def test_a_database_that_is_away_only_delays(database: Database) -> None:
+async def test_an_unavailable_database_only_delays_events(database: Database) -> None:
     story = Story(database)
     execution = await story.live()
     journal = CountingJournal(database)
@@ -252,7 +256,7 @@ async def test_a_database_that_is_away_only_delays(database: Database) -> None:
     assert (await viewer)[-1] == (await story.now()).last_seq
 
 
-async def test_a_reader_that_breaks_ends_its_viewers_and_the_next_gets_a_new_one(
+async def test_a_failed_reader_ends_its_viewers_and_is_replaced(
     database: Database,
 ) -> None:
     story = Story(database)
@@ -267,7 +271,7 @@ async def test_a_reader_that_breaks_ends_its_viewers_and_the_next_gets_a_new_one
     assert await view(followers, execution) == list(range(1, (await story.now()).last_seq + 1))
 
 
-async def test_a_quiet_execution_is_kept_alive_by_comments(database: Database) -> None:
+async def test_an_idle_stream_gets_keep_alives(database: Database) -> None:
     story = Story(database)
     execution = await story.live()
     followers = Followers(ExecutionLog(database), HandBell(), Pace(keep_alive_seconds=0.01))
@@ -287,7 +291,7 @@ async def test_the_reader_stops_with_its_last_viewer(database: Database) -> None
     assert journal.reads == reads
 
 
-async def test_no_connection_is_held_while_viewers_wait(database: Database) -> None:
+async def test_no_database_connection_is_held_while_viewers_wait(database: Database) -> None:
     story = Story(database)
     execution = await story.live()
     journal = CountingJournal(database)

@@ -23,7 +23,7 @@ async def fleet(ada: Desk) -> None:
         assert (await ada.http.post("/targets", json=body)).status_code == 201
 
 
-async def test_a_group_lives_from_post_to_delete(database: Database) -> None:
+async def test_a_group_is_created_read_replaced_and_deleted(database: Database) -> None:
     async with desk(database) as ada:
         await fleet(ada)
         draft = {
@@ -71,7 +71,7 @@ async def test_a_group_lives_from_post_to_delete(database: Database) -> None:
         ({"color": 1}, "/color"),
     ],
 )
-async def test_a_bad_group_is_a_422_that_points_at_it(
+async def test_an_invalid_group_is_422_with_a_pointer(
     database: Database, fields: dict[str, Any], pointer: str
 ) -> None:
     async with desk(database) as ada:
@@ -81,7 +81,7 @@ async def test_a_bad_group_is_a_422_that_points_at_it(
         assert (await ada.http.get("/target-groups")).json()["items"] == []
 
 
-async def test_a_group_that_a_job_names_stays(database: Database) -> None:
+async def test_a_group_in_use_by_a_job_is_not_deleted(database: Database) -> None:
     async with desk(database) as ada:
         await fleet(ada)
         await ada.http.post("/jobs", json=job("restart"))
@@ -95,7 +95,7 @@ async def test_a_group_that_a_job_names_stays(database: Database) -> None:
         problem(await ada.http.post("/target-groups", json={"name": "web"}), 409, "name_taken")
 
 
-async def test_a_viewer_sees_groups_and_changes_none(database: Database) -> None:
+async def test_a_viewer_reads_groups_and_changes_none(database: Database) -> None:
     async with desk(database) as ada:
         await fleet(ada)
         viewer = await ada.token_of("viewer")
@@ -107,7 +107,7 @@ async def test_a_viewer_sees_groups_and_changes_none(database: Database) -> None
         )
 
 
-async def test_an_import_tells_what_became_of_each_and_a_repeated_one_is_answered_alike(
+async def test_an_import_returns_the_outcome_of_each_target_and_is_replayed(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -130,7 +130,7 @@ async def test_an_import_tells_what_became_of_each_and_a_repeated_one_is_answere
         assert [item["outcome"] for item in skipped.json()["items"]] == ["skipped", "refused"]
 
 
-async def test_an_import_that_names_a_credential_needs_the_right_to_use_it(
+async def test_an_import_with_a_credential_requires_credentials_use(
     database: Database,
 ) -> None:
     async with desk(database) as ada:

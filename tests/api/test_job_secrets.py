@@ -36,7 +36,7 @@ async def audited(services: Any, action: str) -> list[Mapping[str, Any]]:
     return rows
 
 
-async def test_a_secret_of_jobs_is_kept_sealed_and_shown_without_its_value(
+async def test_a_job_secret_is_stored_encrypted_and_shown_without_its_value(
     database: Database,
 ) -> None:
     canary = Canary("db")
@@ -73,15 +73,13 @@ async def test_a_secret_of_jobs_is_kept_sealed_and_shown_without_its_value(
         {"value": None, "source": {"backend": "vault", "path": "db", "fields": {"password": "p"}}},
     ],
 )
-async def test_what_is_no_secret_of_jobs_is_refused(
-    database: Database, fields: dict[str, Any]
-) -> None:
+async def test_an_invalid_job_secret_is_refused(database: Database, fields: dict[str, Any]) -> None:
     async with desk(database) as ada:
         body = {name: value for name, value in {**DB, **fields}.items() if value is not None}
         assert (await ada.http.post("/credentials", json=body)).status_code == 422
 
 
-async def test_a_secret_of_jobs_may_be_in_vault(database: Database) -> None:
+async def test_a_job_secret_may_be_in_vault(database: Database) -> None:
     source = {"backend": "vault", "path": "db", "fields": {"value": "password"}}
     async with desk(database) as ada:
         made = await ada.http.post(
@@ -90,7 +88,7 @@ async def test_a_secret_of_jobs_may_be_in_vault(database: Database) -> None:
         assert (made.status_code, made.json()["source"]["fields"]) == (201, {"value": "password"})
 
 
-async def test_a_secret_of_jobs_is_no_login(database: Database) -> None:
+async def test_a_job_secret_cannot_be_used_as_a_login(database: Database) -> None:
     async with desk(database) as ada:
         await ada.http.post("/credentials", json=DB)
         body = {"name": "web-1", "host": "10.0.0.1", "credential": "db-prod"}
@@ -116,7 +114,7 @@ async def test_a_secret_of_jobs_is_no_login(database: Database) -> None:
         ({"from_credential": "a\nb"}, "/parameters/0/from_credential"),
     ],
 )
-async def test_a_parameter_takes_a_secret_from_a_credential_and_no_rules_beside(
+async def test_a_parameter_from_a_credential_has_no_other_rules(
     database: Database, declared: dict[str, Any], pointer: str
 ) -> None:
     async with desk(database) as ada:
@@ -131,7 +129,7 @@ async def test_a_parameter_takes_a_secret_from_a_credential_and_no_rules_beside(
         assert (told["status"], [e["pointer"] for e in told["errors"]]) == (422, [pointer])
 
 
-async def test_what_a_credential_gives_is_not_given_at_a_launch(database: Database) -> None:
+async def test_a_launch_cannot_set_a_parameter_from_a_credential(database: Database) -> None:
     async with live(database) as ada:
         await ada.targets("web-1")
         await ada.http.post("/credentials", json=DB)
@@ -164,7 +162,7 @@ async def test_what_a_credential_gives_is_not_given_at_a_launch(database: Databa
 @pytest.mark.parametrize(
     ("credential", "code"), [("nothing", "unknown_credential"), ("root", "not_a_secret")]
 )
-async def test_a_credential_that_gives_no_secret_is_refused(
+async def test_a_credential_of_another_type_is_refused_as_a_job_secret(
     database: Database, credential: str, code: str
 ) -> None:
     async with live(database) as ada:
@@ -186,7 +184,7 @@ async def test_a_credential_that_gives_no_secret_is_refused(
         assert told["errors"][0]["pointer"] == "/parameters/password"
 
 
-async def test_a_binding_is_judged_where_a_job_is_saved_and_where_it_is_launched(
+async def test_a_binding_is_checked_when_a_job_is_saved_and_launched(
     database: Database,
 ) -> None:
     async with live(database) as ada:
@@ -215,7 +213,7 @@ async def test_a_binding_is_judged_where_a_job_is_saved_and_where_it_is_launched
         assert "job dump" in told["detail"]
 
 
-async def test_a_credential_that_a_job_takes_a_secret_from_stays_as_it_is_called(
+async def test_a_credential_used_as_job_secret_is_not_renamed_or_deleted(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -251,7 +249,9 @@ MAY_NAME = {
 
 
 @pytest.mark.parametrize("role", list(Role))
-async def test_who_may_store_name_and_launch_a_job_secret(database: Database, role: Role) -> None:
+async def test_permissions_to_store_reference_and_launch_job_secrets(
+    database: Database, role: Role
+) -> None:
     async with live(database) as ada:
         await ada.targets("web-1")
         await ada.http.post("/credentials", json=DB)
@@ -270,7 +270,7 @@ async def test_who_may_store_name_and_launch_a_job_secret(database: Database, ro
         assert launched.status_code == (403 if role is Role.VIEWER else 202)
 
 
-async def test_naming_a_credential_takes_the_right_to_use_credentials_everywhere(
+async def test_referencing_a_credential_requires_unscoped_credentials_use(
     database: Database,
 ) -> None:
     grants = [{"role": "developer", "scope": "env=dev"}]
@@ -291,7 +291,7 @@ async def test_naming_a_credential_takes_the_right_to_use_credentials_everywhere
         assert "credentials:use" in told["detail"]
 
 
-async def test_a_job_whose_author_lost_the_right_is_not_launched_until_another_one_saves_it(
+async def test_a_job_whose_author_lost_credentials_use_is_not_launched_until_saved_again(
     database: Database,
 ) -> None:
     async with live(database) as ada:
@@ -323,7 +323,7 @@ async def test_a_job_whose_author_lost_the_right_is_not_launched_until_another_o
         assert [one["change"] for one in applied["items"]] == ["unchanged"]
 
 
-async def test_a_schedule_names_the_way_for_a_secret_and_takes_it(database: Database) -> None:
+async def test_a_schedule_refuses_a_secret_and_accepts_from_credential(database: Database) -> None:
     hourly = {"name": "hourly", "type": "recurring", "every": "hours", "timezone": "UTC"}
     async with desk(database) as ada:
         declared = [{"name": "password", "type": "secret"}]
@@ -339,7 +339,9 @@ async def test_a_schedule_names_the_way_for_a_secret_and_takes_it(database: Data
         assert (await ada.http.post("/jobs/1/schedules", json=hourly)).status_code == 201
 
 
-async def test_a_rotation_of_keys_leaves_alone_what_a_credential_gives(database: Database) -> None:
+async def test_a_key_rotation_does_not_touch_parameters_from_credentials(
+    database: Database,
+) -> None:
     async with live(database) as ada:
         await ada.targets("web-1")
         await ada.http.post("/credentials", json=DB)

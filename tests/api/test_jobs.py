@@ -9,7 +9,7 @@ from opsjobs.model.policy import Policy
 from opsjobs.store.transaction import Database
 
 
-async def test_a_job_lives_from_post_to_delete(database: Database) -> None:
+async def test_a_job_is_created_read_replaced_and_deleted(database: Database) -> None:
     async with desk(database) as ada:
         made = await ada.http.post("/jobs", json=job(tags=["web"]))
         assert made.status_code == 201
@@ -42,7 +42,7 @@ async def test_a_job_lives_from_post_to_delete(database: Database) -> None:
         assert (await ada.http.post("/jobs", json=job())).status_code == 201
 
 
-async def test_what_a_get_shows_of_the_definition_can_be_put_back(database: Database) -> None:
+async def test_the_definition_from_get_can_be_put_back(database: Database) -> None:
     async with desk(database) as ada:
         shown = (
             await ada.http.post(
@@ -68,7 +68,7 @@ async def test_what_a_get_shows_of_the_definition_can_be_put_back(database: Data
         ('"' + "9" * 5000 + '"', 412, "stale_version"),
     ],
 )
-async def test_a_change_must_say_what_it_changes(
+async def test_an_update_without_if_match_is_428(
     database: Database, header: str | None, status: int, code: str
 ) -> None:
     async with desk(database) as ada:
@@ -79,16 +79,14 @@ async def test_a_change_must_say_what_it_changes(
 
 
 @pytest.mark.parametrize("header", ['"1"', 'W/"1"', '"9", "1"', "*"])
-async def test_a_change_of_the_version_that_is_there_is_taken(
-    database: Database, header: str
-) -> None:
+async def test_an_update_with_the_current_etag_is_accepted(database: Database, header: str) -> None:
     async with desk(database) as ada:
         await ada.http.post("/jobs", json=job())
         changed = await ada.http.put("/jobs/1", json=job("other"), headers={"If-Match": header})
         assert changed.status_code == 200
 
 
-async def test_a_stale_delete_is_refused(database: Database) -> None:
+async def test_a_delete_with_a_stale_etag_is_412(database: Database) -> None:
     async with desk(database) as ada:
         await ada.http.post("/jobs", json=job())
         problem(await ada.http.delete("/jobs/1", headers={"If-Match": '"2"'}), 412, "stale_version")
@@ -102,7 +100,7 @@ async def test_a_taken_name_is_409_with_the_name(database: Database) -> None:
         assert told["errors"][0]["pointer"] == "/name"
 
 
-async def test_a_repeated_post_with_its_key_is_answered_and_not_done_again(
+async def test_a_repeated_job_post_is_replayed_by_idempotency_key(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -129,7 +127,7 @@ async def test_a_repeated_post_with_its_key_is_answered_and_not_done_again(
         assert len((await ada.http.get("/jobs")).json()["items"]) == 2
 
 
-async def test_the_older_shape_and_camel_case_mean_the_same(database: Database) -> None:
+async def test_flat_fields_and_camel_case_are_accepted(database: Database) -> None:
     async with desk(database) as ada:
         old = {
             "name": "old",
@@ -154,7 +152,7 @@ async def test_the_older_shape_and_camel_case_mean_the_same(database: Database) 
         assert made["actions"][0]["command"] == "uptime"
 
 
-async def test_a_list_is_filtered_sorted_and_counted(database: Database) -> None:
+async def test_jobs_are_listed_filtered_sorted_and_counted(database: Database) -> None:
     async with desk(database) as ada:
         for name, tag in (("a", "x"), ("c", "x"), ("b", "y")):
             await ada.http.post("/jobs", json=job(name, tags=[tag]))
@@ -178,7 +176,7 @@ async def test_a_list_is_filtered_sorted_and_counted(database: Database) -> None
         ),
     ],
 )
-async def test_a_fault_between_actions_is_told_at_its_place(
+async def test_an_error_between_actions_has_a_pointer(
     database: Database, actions: list[dict[str, object]], code: str, pointer: str
 ) -> None:
     async with desk(database) as ada:
@@ -187,7 +185,7 @@ async def test_a_fault_between_actions_is_told_at_its_place(
         assert refused["detail"].startswith(f"{pointer}: ")
 
 
-async def test_the_kind_of_an_action_is_no_step_of_the_path(database: Database) -> None:
+async def test_pointers_do_not_contain_the_action_type(database: Database) -> None:
     async with desk(database) as ada:
         body = job(actions=[{"type": "command", "command": "x", "timeout": "soon"}])
         refused = problem(await ada.http.post("/jobs", json=body), 422, "invalid")
@@ -197,7 +195,7 @@ async def test_the_kind_of_an_action_is_no_step_of_the_path(database: Database) 
         assert refused["errors"][0]["pointer"] == "/policy/gate/check/command"
 
 
-async def test_a_field_that_was_probably_meant_is_named_at_its_place(database: Database) -> None:
+async def test_an_unknown_field_suggests_the_probable_one(database: Database) -> None:
     async with desk(database) as ada:
         action = {
             "type": "file_transfer",
@@ -210,7 +208,7 @@ async def test_a_field_that_was_probably_meant_is_named_at_its_place(database: D
         assert told["/actions/0/dest"] == "there is no such field here; did you mean 'destination'?"
 
 
-async def test_a_pointer_leads_into_the_body_as_it_was_sent(database: Database) -> None:
+async def test_pointers_lead_into_the_body_as_it_was_sent(database: Database) -> None:
     async with desk(database) as ada:
         body = {
             "name": "key",

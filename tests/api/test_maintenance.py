@@ -38,7 +38,7 @@ async def test_a_maintenance_begins_changes_and_ends(database: Database) -> None
         ] is None
 
 
-async def test_a_maintenance_that_makes_no_sense_is_refused(database: Database) -> None:
+async def test_an_invalid_maintenance_is_refused(database: Database) -> None:
     async with desk(database) as ada:
         await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.5"})
         for body in (
@@ -55,7 +55,7 @@ async def test_a_maintenance_that_makes_no_sense_is_refused(database: Database) 
         )
 
 
-async def test_runs_say_what_they_are_held_for(database: Database) -> None:
+async def test_runs_show_the_maintenance_that_holds_them(database: Database) -> None:
     async with live(database) as ada:
         await ada.targets("web-1")
         await ada.http.post("/targets/1/maintenance", json={"duration": "2h", "reason": "new disk"})
@@ -74,7 +74,7 @@ async def test_runs_say_what_they_are_held_for(database: Database) -> None:
         assert run["not_before"] is not None
 
 
-async def test_another_number_of_slots_counts_at_once(database: Database) -> None:
+async def test_a_changed_number_of_slots_applies_at_once(database: Database) -> None:
     async with live(database) as ada:
         await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.5", "slots": 1})
         body = {"actions": [{"command": "uptime"}], "targets": {"ids": ["web-1"]}}
@@ -98,7 +98,7 @@ async def running(database: Database) -> int:
     return len(await database.fetch("select 1 from target_runs where status = 'running'"))
 
 
-async def test_a_run_that_is_ready_says_that_its_zone_has_no_worker(database: Database) -> None:
+async def test_a_ready_run_shows_that_its_zone_has_no_worker(database: Database) -> None:
     async with live(database) as ada:
         await ada.http.post("/targets", json={"name": "web-1", "host": "10.0.0.5"})
         await ada.http.post("/targets", json={"name": "par-1", "host": "10.1.0.5", "zone": "paris"})

@@ -107,7 +107,7 @@ def test_the_document_names_its_servers(document: Any) -> None:
     assert [server["url"] for server in document["servers"]] == ["/api/v1", "/"]
 
 
-def test_operations_have_names_of_their_own_that_a_client_can_use(document: Any) -> None:
+def test_operation_ids_are_unique_and_usable_by_generated_clients(document: Any) -> None:
     names = [operation["operationId"] for _, operation in operations(document)]
     assert len({*names}) == len(names)
     assert {
@@ -143,7 +143,7 @@ def test_operations_keep_their_permissions(document: Any) -> None:
         (404, {"detail": "Not Found"}, "application/json is not described"),
     ],
 )
-async def test_an_answer_that_is_not_as_described_fails_a_test(
+async def test_an_answer_that_differs_from_its_schema_fails_a_test(
     status: int, body: Any, why: str | None
 ) -> None:
     answer = httpx2.Response(

@@ -32,7 +32,7 @@ async def scheduled(
     return [answer.json() for answer in answers]
 
 
-async def test_a_schedule_says_what_it_is_when_it_comes_next_and_how_its_last_moment_went(
+async def test_a_schedule_shows_its_words_next_due_time_and_last_firing(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -58,7 +58,7 @@ async def test_a_schedule_says_what_it_is_when_it_comes_next_and_how_its_last_mo
             assert (shown.json(), shown.headers["etag"]) == (made, '"1"')
 
 
-async def test_a_request_that_comes_twice_makes_one_schedule(database: Database) -> None:
+async def test_a_repeated_schedule_post_is_replayed_by_idempotency_key(database: Database) -> None:
     async with desk(database) as ada:
         await ada.http.post("/jobs", json=job())
         key = {"Idempotency-Key": "a-b-c"}
@@ -114,7 +114,7 @@ async def test_schedules_are_listed_filtered_sorted_and_paged(database: Database
         problem(await ada.http.get("/jobs/9/schedules"), 404, "job_not_found")
 
 
-async def test_a_schedule_is_replaced_by_whoever_has_read_it(database: Database) -> None:
+async def test_a_schedule_is_replaced_with_if_match(database: Database) -> None:
     async with desk(database) as ada:
         await scheduled(ada, NIGHTLY)
         other = {**NIGHTLY, "cron": "0 3 * * *"}
@@ -171,7 +171,7 @@ async def test_a_schedule_is_paused_with_a_reason_and_resumed(database: Database
         assert (resumed["enabled"], resumed["paused_reason"]) == (True, None)
 
 
-async def test_a_job_that_is_deleted_takes_its_schedules_with_it(database: Database) -> None:
+async def test_a_deleted_job_deletes_its_schedules(database: Database) -> None:
     async with desk(database) as ada:
         await scheduled(ada, NIGHTLY)
         assert (await ada.http.delete("/jobs/1")).status_code == 204
@@ -179,7 +179,7 @@ async def test_a_job_that_is_deleted_takes_its_schedules_with_it(database: Datab
         assert (await ada.http.get("/schedules")).json()["items"] == []
 
 
-async def test_a_job_is_scheduled_while_it_waits_for_a_moment_and_nothing_went_wrong(
+async def test_a_job_has_the_status_scheduled_until_a_firing_fails(
     database: Database,
 ) -> None:
     async with live(database) as ada:
@@ -200,7 +200,7 @@ async def test_a_job_is_scheduled_while_it_waits_for_a_moment_and_nothing_went_w
         assert await status() == "running"
 
 
-async def test_a_trigger_launches_now_in_the_name_of_who_asks(database: Database) -> None:
+async def test_a_trigger_launches_now_in_the_name_of_the_caller(database: Database) -> None:
     async with live(database) as ada:
         await ada.targets("web-1")
         await scheduled(
@@ -234,7 +234,7 @@ async def test_a_trigger_launches_now_in_the_name_of_who_asks(database: Database
         problem(await ada.http.post("/schedules/1/trigger", headers=viewer), 403, "forbidden")
 
 
-async def test_who_reads_may_not_manage(database: Database) -> None:
+async def test_schedules_require_schedules_manage_to_change(database: Database) -> None:
     async with desk(database) as ada:
         await scheduled(ada, NIGHTLY)
         viewer, operator = await ada.token_of("viewer"), await ada.token_of("operator")
@@ -282,7 +282,7 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
 ]
 
 
-async def test_what_cannot_be_is_refused_at_its_place(database: Database) -> None:
+async def test_an_invalid_schedule_is_refused_with_a_pointer(database: Database) -> None:
     async with desk(database) as ada:
         await ada.http.post("/jobs", json=job(parameters=DECLARED))
         other = {**NIGHTLY, "name": "other"}
@@ -300,7 +300,7 @@ async def test_what_cannot_be_is_refused_at_its_place(database: Database) -> Non
         ]
 
 
-async def test_a_firing_says_what_its_execution_waits_for_and_how_it_ended(
+async def test_a_firing_shows_the_approval_and_the_end_of_its_execution(
     database: Database,
 ) -> None:
     async with live(database) as ada:

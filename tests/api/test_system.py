@@ -31,7 +31,7 @@ async def test_the_probes_answer_without_a_token_and_without_detail(database: Da
             assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
-async def test_without_redis_the_service_is_degraded_and_goes_on(database: Database) -> None:
+async def test_without_redis_the_service_is_degraded_and_continues(database: Database) -> None:
     async with live(database, Channel(answers=False)) as desk:
         answer = await desk.http.get("/health")
         assert (answer.status_code, answer.json()) == (
@@ -42,7 +42,7 @@ async def test_without_redis_the_service_is_degraded_and_goes_on(database: Datab
         assert (await desk.http.get("/status")).json()["redis"] == "away"
 
 
-async def test_a_redis_that_is_not_configured_is_no_trouble(database: Database) -> None:
+async def test_an_unconfigured_redis_degrades_nothing(database: Database) -> None:
     channel = Channel(answers=False)
     channel.is_configured = False
     async with live(database, channel) as desk:
@@ -52,7 +52,7 @@ async def test_a_redis_that_is_not_configured_is_no_trouble(database: Database) 
         assert (told["status"], told["redis"], told["reasons"]) == ("ok", "not configured", [])
 
 
-async def test_keys_that_open_nothing_degrade_the_service_and_are_counted(
+async def test_missing_encryption_keys_degrade_the_service_and_are_counted(
     database: Database,
 ) -> None:
     async with live(database) as desk:
@@ -72,7 +72,7 @@ async def test_keys_that_open_nothing_degrade_the_service_and_are_counted(
         assert "1 credentials" in told["reasons"][0]["detail"]
 
 
-async def test_a_full_disk_is_said_by_every_probe_and_to_the_caller(
+async def test_a_full_disk_is_reported_by_every_probe_and_to_the_caller(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with live(database) as desk:
@@ -103,7 +103,7 @@ begin raise exception 'could not extend file "base/5/16384": No space left on de
 create trigger full_disk before insert on jobs for each row execute function full_disk()"""
 
 
-async def test_a_database_that_cannot_be_used_makes_the_service_not_ready(
+async def test_an_unusable_database_makes_the_service_not_ready(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with live(database) as desk:
@@ -120,7 +120,7 @@ async def test_a_database_that_cannot_be_used_makes_the_service_not_ready(
             )
 
 
-async def test_the_service_is_ready_only_once_the_admin_token_is_good(database: Database) -> None:
+async def test_the_service_is_ready_only_once_the_admin_token_is_valid(database: Database) -> None:
     token = Secret("a-token-of-thirty-two-characters-")
     async with live(database) as desk:
         probes = desk.app.state.probes
@@ -148,7 +148,7 @@ async def test_without_migrations_the_service_is_not_ready(database: Database) -
         assert (await desk.http.get("/livez")).status_code == 200
 
 
-async def test_without_postgresql_the_service_is_unavailable_and_says_so_soon(
+async def test_without_postgresql_the_service_is_unavailable_within_its_deadline(
     database: Database,
 ) -> None:
     away = Database(NOWHERE)
@@ -167,7 +167,7 @@ async def test_without_postgresql_the_service_is_unavailable_and_says_so_soon(
         await away.close()
 
 
-async def test_status_tells_it_all_to_whoever_may_see_it(database: Database) -> None:
+async def test_status_shows_servers_workers_and_queues_with_system_read(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.live(3)
         await Workers(database).register(
@@ -214,7 +214,7 @@ async def test_metrics_hold_the_process_and_the_fleet(database: Database) -> Non
         assert len(found) >= 12
 
 
-async def test_metrics_are_there_without_postgresql(database: Database) -> None:
+async def test_metrics_of_the_process_are_served_without_postgresql(database: Database) -> None:
     away = Database(NOWHERE)
     async with live(database) as desk:
         desk.services.system_status._database = away
@@ -224,7 +224,7 @@ async def test_metrics_are_there_without_postgresql(database: Database) -> None:
         await away.close()
 
 
-def test_a_zones_name_cannot_break_out_of_its_label() -> None:
+def test_a_zone_name_cannot_inject_into_metric_labels() -> None:
     upkeep = Upkeep({}, 0, 0, 0, 15, 14, 1, 0)
     text = fleet_gauges({}, [Queue('a"b\\c\nd', 1, 2, 3, None, 1)], [], upkeep).decode()
     found = {f.name: f for f in text_string_to_metric_families(text)}

@@ -18,7 +18,7 @@ def web(name: str = "web-1", **fields: Any) -> dict[str, Any]:
     return {"name": name, "host": "10.0.0.5", **fields}
 
 
-async def test_a_target_lives_from_post_to_delete(database: Database) -> None:
+async def test_a_target_is_created_read_replaced_and_deleted(database: Database) -> None:
     async with desk(database) as ada:
         await ada.http.post("/credentials", json=LOGIN)
         key = host_key()
@@ -75,7 +75,7 @@ async def test_a_target_lives_from_post_to_delete(database: Database) -> None:
         ({"durable": "perhaps"}, "/durable"),
     ],
 )
-async def test_a_bad_field_is_a_422_that_points_at_it(
+async def test_an_invalid_target_field_is_422_with_a_pointer(
     database: Database, fields: dict[str, Any], pointer: str
 ) -> None:
     async with desk(database) as ada:
@@ -84,7 +84,9 @@ async def test_a_bad_field_is_a_422_that_points_at_it(
         assert pointer in [error["pointer"] for error in answer.json()["errors"]]
 
 
-async def test_a_test_tells_each_step_and_gets_the_opened_credential(database: Database) -> None:
+async def test_a_connection_test_returns_each_step_and_uses_the_credential(
+    database: Database,
+) -> None:
     async with desk(database) as ada:
         await ada.http.post("/credentials", json=LOGIN)
         await ada.http.post("/targets", json=web(credential="login"))
@@ -100,7 +102,7 @@ async def test_a_test_tells_each_step_and_gets_the_opened_credential(database: D
         problem(await ada.http.post("/targets/9/test"), 404, "target_not_found")
 
 
-async def test_a_scan_shows_keys_and_trusts_none(database: Database) -> None:
+async def test_a_host_key_scan_shows_keys_and_trusts_none(database: Database) -> None:
     async with desk(database) as ada:
         await ada.http.post("/targets", json=web())
         ada.services.sessions.keys = [HostKey(host_key(), "SHA256:abc")]
@@ -111,7 +113,7 @@ async def test_a_scan_shows_keys_and_trusts_none(database: Database) -> None:
         problem(await ada.http.post("/targets/1/scan-host-keys"), 424, "connection_refused")
 
 
-async def test_a_list_is_narrowed_by_selector_group_and_name(database: Database) -> None:
+async def test_targets_are_filtered_by_selector_group_and_name(database: Database) -> None:
     async with desk(database) as ada:
         for n, env in ((1, "prod"), (2, "test"), (3, "prod")):
             await ada.http.post(
@@ -130,7 +132,7 @@ async def test_a_list_is_narrowed_by_selector_group_and_name(database: Database)
         )
 
 
-async def test_who_manages_targets_only_may_not_name_a_credential(database: Database) -> None:
+async def test_naming_a_credential_requires_credentials_use(database: Database) -> None:
     async with desk(database) as ada:
         await ada.http.post("/credentials", json=LOGIN)
         manager, developer = await ada.token_of("manager"), await ada.token_of("developer")
@@ -151,7 +153,7 @@ async def test_a_jump_host_in_use_is_409_and_names_its_users(database: Database)
         )
 
 
-async def test_a_repeated_post_with_its_key_makes_one_target(database: Database) -> None:
+async def test_a_repeated_target_post_is_replayed_by_idempotency_key(database: Database) -> None:
     async with desk(database) as ada:
         answers = [
             await ada.http.post("/targets", json=web(), headers={"Idempotency-Key": "k"})

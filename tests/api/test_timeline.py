@@ -7,7 +7,7 @@ from api.live import live
 from opsjobs.store.transaction import Database
 
 
-async def test_the_phases_of_each_target_are_told_a_page_of_targets_at_a_time(
+async def test_the_timeline_has_the_phases_of_each_target_by_pages_of_targets(
     database: Database,
 ) -> None:
     async with live(database) as desk:

@@ -40,7 +40,7 @@ async def refreshed(ada: Desk, token: str) -> httpx2.Response:
     )
 
 
-async def test_a_user_is_made_shown_changed_and_deleted_and_his_password_never_comes_out(
+async def test_a_user_is_created_read_replaced_and_deleted_without_showing_the_password(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -93,7 +93,7 @@ async def test_a_user_is_made_shown_changed_and_deleted_and_his_password_never_c
         (user(is_admin=True), "extra_forbidden"),
     ],
 )
-async def test_what_is_no_user_is_refused_without_repeating_the_password(
+async def test_an_invalid_user_is_refused_without_repeating_the_password(
     database: Database, body: Any, code: str
 ) -> None:
     async with desk(database) as ada:
@@ -106,7 +106,7 @@ async def test_what_is_no_user_is_refused_without_repeating_the_password(
         assert body["password"] not in answer.text
 
 
-async def test_nobody_gives_more_than_he_holds(database: Database) -> None:
+async def test_callers_cannot_grant_more_than_they_hold(database: Database) -> None:
     async with desk(database) as ada:
         only = [{"permissions": ["system:admin", "jobs:read"]}]
         await ada.http.post("/users", json=user("keeper", grants=only))
@@ -129,7 +129,7 @@ async def test_nobody_gives_more_than_he_holds(database: Database) -> None:
         assert (await ada.http.post("/users", json=narrower, headers=keeper)).status_code == 201
 
 
-async def test_the_last_administrator_stays(database: Database) -> None:
+async def test_the_last_administrator_cannot_be_deleted_or_disabled(database: Database) -> None:
     async with desk(database) as ada:
         for name in ("ben", "eve"):
             await ada.http.post("/users", json=user(name, grants=ADMIN))
@@ -148,7 +148,7 @@ async def test_the_last_administrator_stays(database: Database) -> None:
         assert (await ada.http.delete(f"/users/{3 - last}")).status_code == 204
 
 
-async def test_a_login_goes_on_by_refresh_tokens_that_are_good_once(database: Database) -> None:
+async def test_a_refresh_token_can_be_used_once(database: Database) -> None:
     async with desk(database) as ada:
         await ada.http.post("/users", json=user())
         first = (await login(ada)).json()
@@ -175,7 +175,7 @@ async def test_a_login_goes_on_by_refresh_tokens_that_are_good_once(database: Da
             problem(await refreshed(ada, junk), 401, "token_invalid")
 
 
-async def test_of_two_refreshes_at_one_moment_one_is_good(database: Database) -> None:
+async def test_of_two_concurrent_refreshes_one_succeeds(database: Database) -> None:
     async with desk(database) as ada:
         await ada.http.post("/users", json=user())
         token = (await login(ada)).json()["refresh_token"]
@@ -184,7 +184,9 @@ async def test_of_two_refreshes_at_one_moment_one_is_good(database: Database) ->
 
 
 @pytest.mark.parametrize("end", ["logout", "disable", "password", "delete", "own password"])
-async def test_what_ends_a_login_ends_its_tokens_at_once(database: Database, end: str) -> None:
+async def test_logout_disable_and_password_change_revoke_tokens_at_once(
+    database: Database, end: str
+) -> None:
     async with desk(database) as ada:
         await ada.http.post("/users", json=user())
         given = (await login(ada)).json()
@@ -222,7 +224,7 @@ async def test_what_ends_a_login_ends_its_tokens_at_once(database: Database, end
             assert (await login(ada, password="another good phrase")).status_code == 200
 
 
-async def test_other_grants_are_good_for_tokens_that_are_out(database: Database) -> None:
+async def test_changed_grants_apply_to_issued_tokens(database: Database) -> None:
     async with desk(database) as ada:
         await ada.http.post("/users", json=user())
         given = (await login(ada)).json()
@@ -231,7 +233,7 @@ async def test_other_grants_are_good_for_tokens_that_are_out(database: Database)
         assert (await ada.http.get("/users", headers=bearer(given))).status_code == 200
 
 
-async def test_unknown_wrong_and_disabled_are_answered_alike_and_locked_alike(
+async def test_unknown_wrong_and_disabled_logins_are_answered_and_locked_alike(
     database: Database,
 ) -> None:
     async with desk(database, identity=IdentitySettings(login_attempts=3)) as ada:
@@ -261,7 +263,7 @@ async def test_unknown_wrong_and_disabled_are_answered_alike_and_locked_alike(
         assert (await login(ada)).status_code == 200
 
 
-async def test_a_thousand_guesses_at_one_moment_are_no_more_than_in_a_row(
+async def test_concurrent_password_guesses_are_locked_like_sequential_ones(
     database: Database,
 ) -> None:
     async with desk(database, identity=IdentitySettings(login_attempts=3)) as ada:
@@ -270,7 +272,7 @@ async def test_a_thousand_guesses_at_one_moment_are_no_more_than_in_a_row(
         assert sorted(a.status_code for a in answers) == [401] * 3 + [429] * 17
 
 
-async def test_one_address_is_locked_whatever_names_it_tries_and_others_are_not(
+async def test_an_address_is_locked_out_whatever_names_it_tries(
     database: Database,
 ) -> None:
     async with desk(database, identity=IdentitySettings(login_attempts=1)) as ada:
@@ -290,7 +292,9 @@ async def test_one_address_is_locked_whatever_names_it_tries_and_others_are_not(
         assert {row["key"] for row in rows} == {"address 2001:db8::", "address 192.0.2.7"}
 
 
-async def test_one_address_locks_nobody_out_elsewhere_and_many_do(database: Database) -> None:
+async def test_one_address_cannot_lock_a_user_out_elsewhere_but_many_can(
+    database: Database,
+) -> None:
     attempts = Attempts(database, LockoutPolicy(of_name=2, of_address=50, everywhere=4))
 
     async def passes(address: str) -> bool:
@@ -308,7 +312,7 @@ async def test_one_address_locks_nobody_out_elsewhere_and_many_do(database: Data
     assert len(rows) == 5
 
 
-async def test_a_login_says_nothing_of_itself_in_the_database(database: Database) -> None:
+async def test_login_secrets_are_not_stored_in_the_database(database: Database) -> None:
     async with desk(database) as ada:
         await ada.http.post("/users", json=user())
         given = (await login(ada)).json()

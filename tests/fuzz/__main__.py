@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from api.test_serve import served
+from api.test_server_process import served
 from fuzz.place import tokens
 from fuzz.play import Fuzz, furnished
 from kit.backing_servers import databases

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from api.test_serve import served
+from api.test_server_process import served
 from fuzz.place import tokens
 from fuzz.play import Fuzz, furnished
 

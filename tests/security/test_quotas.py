@@ -11,7 +11,7 @@ import pytest
 
 from api.kit import desk, job, problem
 from api.live import live
-from api.test_again import LOST, ended
+from api.test_retries import LOST, ended
 from kit.query_plans import Explaining
 from opsjobs.api.quotas import KNOWN_SECONDS, FileQuota, OpenExecutions
 from opsjobs.store.blobs import BATCH_CHUNKS, CHUNK_BYTES

@@ -31,7 +31,7 @@ def routes(desk_: Desk) -> list[APIRoute]:
 ABOUT_ONESELF = {path: {ANY_TOKEN} for path in ("/auth/me", "/auth/logout", "/auth/password")}
 
 
-async def test_every_route_but_the_open_doors_names_exactly_one_permission(
+async def test_every_route_but_open_ones_requires_exactly_one_permission(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -46,7 +46,7 @@ async def test_every_route_but_the_open_doors_names_exactly_one_permission(
                 assert named[0] in PERMISSIONS | ABOUT_ONESELF.get(route.path, set())
 
 
-async def test_every_route_but_the_open_doors_answers_401_without_a_token(
+async def test_every_route_but_open_ones_is_401_without_a_token(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -60,7 +60,7 @@ async def test_every_route_but_the_open_doors_answers_401_without_a_token(
                     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-async def test_what_a_role_does_not_hold_is_403_even_where_the_body_is_junk(
+async def test_a_missing_permission_is_403_even_if_the_body_is_invalid(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -76,7 +76,7 @@ async def test_what_a_role_does_not_hold_is_403_even_where_the_body_is_junk(
 @pytest.mark.parametrize(
     "header", ["", "Basic YTpi", "Bearer", "Bearer opsc_wrong", "Bearer " + "x" * 9000, "opsc_x"]
 )
-async def test_a_bad_token_is_401_before_anything_else_is_judged(
+async def test_an_invalid_token_is_401_before_any_other_check(
     database: Database, header: str
 ) -> None:
     async with desk(database) as ada:
@@ -84,7 +84,7 @@ async def test_a_bad_token_is_401_before_anything_else_is_judged(
         assert answer.status_code == 401
 
 
-async def test_the_token_is_judged_before_the_body_is_read(database: Database) -> None:
+async def test_the_token_is_verified_before_the_body_is_read(database: Database) -> None:
     async def never() -> AsyncIterator[bytes]:
         raise AssertionError("the body was read")
         yield b""
@@ -127,7 +127,9 @@ async def test_a_body_of_100_mb_is_413_and_is_not_read_to_its_end(database: Data
         ({"Content-Type": "application/merge-patch+json"}, 201),
     ],
 )
-async def test_only_json_is_taken(database: Database, headers: dict[str, str], status: int) -> None:
+async def test_only_json_bodies_are_accepted(
+    database: Database, headers: dict[str, str], status: int
+) -> None:
     async with desk(database) as ada:
         answer = await ada.http.post("/jobs", content=json.dumps(job()).encode(), headers=headers)
         assert answer.status_code == status, answer.text
@@ -182,9 +184,7 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize("what", BAD_BODIES)
-async def test_a_bad_body_is_a_clear_422_and_nothing_is_stored(
-    database: Database, what: str
-) -> None:
+async def test_an_invalid_body_is_422_and_nothing_is_stored(database: Database, what: str) -> None:
     body, code = BAD_BODIES[what]
     async with desk(database) as ada:
         told = problem(await ada.http.post("/jobs", content=body, headers=JSON), 422, code)
@@ -193,7 +193,7 @@ async def test_a_bad_body_is_a_clear_422_and_nothing_is_stored(
         assert (await ada.http.get("/jobs")).json()["items"] == []
 
 
-async def test_the_fields_at_fault_are_named_by_json_pointers(database: Database) -> None:
+async def test_invalid_fields_are_named_by_json_pointers(database: Database) -> None:
     async with desk(database) as ada:
         bad = job(
             actions=[{"command": "x"}, {"command": "", "timeout": "soon", "a/b~c": 1}],
@@ -209,7 +209,7 @@ async def test_the_fields_at_fault_are_named_by_json_pointers(database: Database
         }
 
 
-async def test_a_junk_body_for_a_thing_that_is_not_there_is_404(database: Database) -> None:
+async def test_an_invalid_body_for_a_missing_object_is_404(database: Database) -> None:
     async with desk(database) as ada:
         for path in ("/jobs/9", "/targets/9", "/credentials/9"):
             assert (
@@ -228,7 +228,7 @@ async def test_an_id_of_another_kind_is_404(database: Database, noun: str, ref: 
             assert (await ada.http.request(method, f"/{noun}/{ref}")).status_code == 404
 
 
-async def test_an_unknown_path_is_404_and_a_wrong_method_405_with_all_that_are_allowed(
+async def test_an_unknown_path_is_404_and_a_wrong_method_405_with_allow(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -258,7 +258,7 @@ async def test_an_unknown_path_is_404_and_a_wrong_method_405_with_all_that_are_a
         ("HEAD", "/jobs/apply", "POST"),
     ],
 )
-async def test_a_method_that_a_path_does_not_have_is_405_before_the_body_is_judged(
+async def test_a_wrong_method_is_405_before_the_body_is_checked(
     database: Database, method: str, path: str, allow: str
 ) -> None:
     async with desk(database) as ada:
@@ -286,7 +286,7 @@ async def test_head_is_get_without_its_body(database: Database) -> None:
         assert (await ada.http.head("/jobs/1", headers={"Authorization": ""})).status_code == 401
 
 
-async def test_the_same_app_answers_under_its_prefix_and_names_places_with_it(
+async def test_the_api_v1_prefix_serves_the_same_routes_and_is_kept_in_locations(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -302,7 +302,7 @@ async def test_the_same_app_answers_under_its_prefix_and_names_places_with_it(
         assert "link" not in following.headers
 
 
-async def test_the_requests_id_is_taken_where_it_is_sane_and_made_where_it_is_not(
+async def test_a_valid_request_id_is_kept_and_an_invalid_one_replaced(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -315,14 +315,14 @@ async def test_the_requests_id_is_taken_where_it_is_sane_and_made_where_it_is_no
         assert len(made) == 32
 
 
-async def test_a_bug_is_a_500_that_says_nothing_of_itself(database: Database) -> None:
+async def test_a_bug_is_500_without_details(database: Database) -> None:
     async with desk(database) as ada:
         ada.services.jobs = None
         told = problem(await ada.http.get("/jobs"), 500, "internal")
         assert "NoneType" not in json.dumps(told)
 
 
-async def test_a_database_that_is_away_is_503_with_a_time_to_come_back() -> None:
+async def test_an_unavailable_database_is_503_with_retry_after() -> None:
     gone = Database(DatabaseOptions("postgresql://nobody@127.0.0.1:1/nowhere"))
     gone._pool.timeout = 0.2
     await gone.open()
@@ -337,7 +337,7 @@ async def test_a_database_that_is_away_is_503_with_a_time_to_come_back() -> None
         await gone.close()
 
 
-async def test_the_description_lists_every_route_once_and_needs_no_token(
+async def test_openapi_lists_every_route_once_without_a_token(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -353,7 +353,7 @@ async def test_the_description_lists_every_route_once_and_needs_no_token(
         assert "http" not in page.text.replace("/http", "")
 
 
-async def test_without_docs_neither_page_nor_description_is_there(database: Database) -> None:
+async def test_docs_and_openapi_are_404_if_switched_off(database: Database) -> None:
     async with desk(database, docs=False) as ada:
         for path in ("/docs", "/openapi.json"):
             assert (await ada.http.get(path)).status_code == 404
@@ -375,7 +375,7 @@ async def test_without_docs_neither_page_nor_description_is_there(database: Data
         "created_after=now",
     ],
 )
-async def test_a_bad_query_is_a_422_that_names_the_parameter(
+async def test_an_invalid_query_is_422_and_names_the_parameter(
     database: Database, query: str
 ) -> None:
     async with desk(database) as ada:

@@ -109,9 +109,7 @@ async def test_put_takes_the_body_of_get_and_changes_nothing(
 
 
 @pytest.mark.parametrize("noun", NOUNS, ids=lambda noun: noun.path)
-async def test_a_read_only_field_with_another_value_is_422_and_named(
-    database: Database, noun: Noun
-) -> None:
+async def test_a_changed_read_only_field_is_422_and_named(database: Database, noun: Noun) -> None:
     async with desk(database) as ada:
         path = await made(ada, noun)
         shown = (await ada.http.get(path)).json()
@@ -149,7 +147,7 @@ async def test_a_patch_changes_what_it_names_and_nothing_else(
 
 
 @pytest.mark.parametrize("noun", NOUNS, ids=lambda noun: noun.path)
-async def test_a_patch_that_is_wrong_is_422_as_a_put_is_and_an_unknown_thing_404(
+async def test_an_invalid_patch_is_422_like_put_and_a_missing_object_404(
     database: Database, noun: Noun
 ) -> None:
     async with desk(database) as ada:
@@ -173,7 +171,7 @@ async def test_a_patch_that_is_wrong_is_422_as_a_put_is_and_an_unknown_thing_404
         assert (await ada.http.get(path)).json() == shown
 
 
-async def test_camel_case_is_taken_in_a_patch(database: Database) -> None:
+async def test_camel_case_is_accepted_in_a_patch(database: Database) -> None:
     async with desk(database) as ada:
         path = await made(ada, NOUNS[0])
         answer = await ada.http.patch(path, json={"hostKeyPolicy": "unchecked"})
@@ -186,7 +184,7 @@ async def test_camel_case_is_taken_in_a_patch(database: Database) -> None:
         assert "two spellings" in told["detail"]
 
 
-async def test_what_needs_if_match_needs_it_for_a_patch_too(database: Database) -> None:
+async def test_a_patch_requires_if_match_if_put_does(database: Database) -> None:
     async with desk(database) as ada:
         path = await made(ada, NOUNS[2])
         problem(await ada.http.patch(path, json={"description": "y"}), 428, "if_match_missing")
@@ -200,7 +198,7 @@ async def test_what_needs_if_match_needs_it_for_a_patch_too(database: Database) 
         ).json()["version"] == 2
 
 
-async def test_other_actions_of_another_type_change_the_type_of_the_job(database: Database) -> None:
+async def test_a_patch_of_the_actions_changes_the_job_type(database: Database) -> None:
     async with desk(database) as ada:
         path = await made(ada, NOUNS[2])
         script = {"type": "script", "script": "echo hi"}
@@ -208,7 +206,7 @@ async def test_other_actions_of_another_type_change_the_type_of_the_job(database
         assert (answer.status_code, answer.json()["job_type"]) == (200, "script"), answer.text
 
 
-async def test_a_paused_job_stays_paused_whoever_changes_it(database: Database) -> None:
+async def test_a_paused_job_stays_paused_after_put_and_patch(database: Database) -> None:
     async with desk(database) as ada:
         path = await made(ada, NOUNS[2])
         shown = (await ada.http.post(f"{path}/pause")).json()
@@ -222,7 +220,7 @@ async def test_a_paused_job_stays_paused_whoever_changes_it(database: Database) 
             assert (answer.status_code, answer.json()["state"]) == (200, "paused"), answer.text
 
 
-async def test_a_patched_credential_keeps_the_secrets_that_are_not_named(
+async def test_a_patched_credential_keeps_its_other_secrets(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -237,7 +235,7 @@ async def test_a_patched_credential_keeps_the_secrets_that_are_not_named(
         assert "needs private_key" in told["detail"]
 
 
-async def test_changes_at_the_same_moment_are_both_kept_or_refused(database: Database) -> None:
+async def test_concurrent_updates_are_both_kept_or_refused(database: Database) -> None:
     async with desk(database) as ada:
         path = await made(ada, NOUNS[0])
         labels = [f"n{number}" for number in range(8)]
@@ -273,5 +271,5 @@ async def test_changes_at_the_same_moment_are_both_kept_or_refused(database: Dat
         ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
     ],
 )
-def test_a_patch_is_merged_as_rfc_7396_has_it(target: Any, patch: Any, merged: Any) -> None:
+def test_merge_patch_follows_rfc_7396(target: Any, patch: Any, merged: Any) -> None:
     assert merge_patch(target, patch) == merged

@@ -43,7 +43,7 @@ async def made(desk: Desk) -> int:
         ),
     ],
 )
-async def test_a_request_costs_so_many_statements(
+async def test_each_request_has_its_number_of_statements_and_round_trips(
     database: Database, method: str, path: str, headers: dict[str, str], statements: int, waits: int
 ) -> None:
     async with desk(database) as front:
@@ -68,7 +68,7 @@ async def session(database: Database) -> int:
         return connection.info.backend_pid
 
 
-async def test_a_refused_launch_leaves_its_connection_as_it_was(database: Database) -> None:
+async def test_a_refused_launch_leaves_its_database_connection_clean(database: Database) -> None:
     async with desk(database) as front:
         place = f"/jobs/{await made(front)}"
         assert (await front.http.post(f"{place}/pause")).is_success

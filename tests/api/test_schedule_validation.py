@@ -130,7 +130,7 @@ def _unclear(name: str, body: dict[str, Any], pointer: str, word: str) -> str | 
     return None
 
 
-async def test_what_cannot_be_a_schedule_is_refused_by_its_field_in_all_three_places(
+async def test_an_invalid_schedule_is_refused_by_create_replace_and_preview(
     database: Database,
 ) -> None:
     async with _desk(database) as (on, job_id):
@@ -187,7 +187,7 @@ async def test_what_cannot_be_a_schedule_is_refused_by_its_field_in_all_three_pl
         ),
     ],
 )
-async def test_a_body_that_is_no_json_of_ours_is_refused(
+async def test_a_body_that_is_no_schedule_is_refused(
     database: Database, raw: bytes, status: int, code: str
 ) -> None:
     async with _desk(database) as (on, job_id):
@@ -209,7 +209,7 @@ async def test_a_body_that_is_no_json_of_ours_is_refused(
         "00000000-0000-0000-0000-000000000000",
     ],
 )
-async def test_an_id_that_is_none_is_not_found(database: Database, id: str) -> None:
+async def test_an_invalid_schedule_id_is_not_found(database: Database, id: str) -> None:
     async with _desk(database) as (on, _):
         for verb, path in (
             ("GET", ""),
@@ -224,7 +224,7 @@ async def test_an_id_that_is_none_is_not_found(database: Database, id: str) -> N
             assert answer.status_code in (404, 422), (verb, path, answer.status_code, answer.text)
 
 
-async def test_a_good_schedule_becomes_no_bad_one(database: Database) -> None:
+async def test_a_valid_schedule_cannot_become_invalid(database: Database) -> None:
     async with _desk(database) as (on, job_id):
         for query in ("limit=0", "limit=1000", "cursor=nonsense", "status=someday", "sort=colour"):
             answer = await on.http.get(f"/schedules?{query}")

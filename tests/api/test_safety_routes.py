@@ -12,7 +12,7 @@ from opsjobs.settings import load
 from opsjobs.store.transaction import Database
 
 
-async def test_a_text_is_judged_with_the_findings_that_its_verdict_comes_of(
+async def test_a_safety_check_returns_verdict_and_findings(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -31,7 +31,7 @@ async def test_a_text_is_judged_with_the_findings_that_its_verdict_comes_of(
         assert harmless.json() == {"verdict": "allow", "findings": []}
 
 
-async def test_where_it_would_run_makes_it_stricter_and_a_viewer_may_ask(
+async def test_labels_and_share_of_targets_make_the_check_stricter_and_a_viewer_may_use_it(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -43,7 +43,7 @@ async def test_where_it_would_run_makes_it_stricter_and_a_viewer_may_ask(
             assert answer.json()["verdict"] == verdict
 
 
-async def test_what_is_no_question_is_told(database: Database) -> None:
+async def test_an_invalid_safety_check_is_refused(database: Database) -> None:
     async with desk(database) as ada:
         for body in (
             {},
@@ -64,7 +64,7 @@ async def test_the_rules_are_listed_with_reasons_and_examples(database: Database
         assert found["reason"].endswith(".")
 
 
-async def test_nothing_is_judged_and_no_process_started_if_the_check_is_off(
+async def test_safety_check_off_is_409_and_starts_no_process(
     database: Database,
 ) -> None:
     urls = {
@@ -83,7 +83,7 @@ async def test_nothing_is_judged_and_no_process_started_if_the_check_is_off(
         problem(await ada.http.post("/safety/check", json={"text": "ls"}), 409, "safety_off")
 
 
-async def test_a_text_that_takes_long_holds_up_no_other_request(database: Database) -> None:
+async def test_a_slow_safety_check_does_not_block_other_requests(database: Database) -> None:
     async with desk(database) as ada:
         viewer = await ada.token_of("viewer")
         await ada.http.post("/safety/check", json={"text": "ls"}, headers=viewer)

@@ -56,7 +56,7 @@ def says(verdict: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("door", ["create", "replace", "apply", "run", "clone"])
-async def test_what_blocks_is_refused_at_each_door_with_its_place(
+async def test_a_blocked_command_is_refused_by_every_route_with_a_pointer(
     database: Database, door: str
 ) -> None:
     async with stage(database, real) as at:
@@ -103,7 +103,7 @@ async def test_what_blocks_is_refused_at_each_door_with_its_place(
             ] == done.json()["findings"]
 
 
-async def test_a_plan_shows_what_is_said_and_refuses_nothing(database: Database) -> None:
+async def test_a_plan_shows_findings_and_refuses_nothing(database: Database) -> None:
     async with stage(database, real) as at:
         body = {"name": "wipe", "actions": [WIPE], "targets": {"ids": ["web-1"]}}
         (item,) = (await at.http.post("/jobs/apply?dry_run=true", json={"jobs": [body]})).json()[
@@ -127,7 +127,7 @@ async def test_a_plan_shows_what_is_said_and_refuses_nothing(database: Database)
         assert (shown["verdict"], shown["findings"][0]["severity"]) == ("block", "block")
 
 
-async def test_what_needs_an_approval_is_stored_with_the_verdict_and_waits_when_it_is_launched(
+async def test_a_job_that_needs_approval_is_stored_with_the_verdict_and_waits_at_launch(
     database: Database,
 ) -> None:
     async with stage(database, real) as at:
@@ -152,7 +152,7 @@ async def test_what_needs_an_approval_is_stored_with_the_verdict_and_waits_when_
         )
 
 
-async def test_a_launch_is_judged_by_what_really_runs_there(database: Database) -> None:
+async def test_a_launch_is_checked_by_the_rendered_commands(database: Database) -> None:
     async with stage(database, real) as at:
         job = await at.job(
             parameters=[{"name": "path", "type": "string", "default": "/srv/cache"}],
@@ -166,7 +166,9 @@ async def test_a_launch_is_judged_by_what_really_runs_there(database: Database) 
         assert (done["status"], done["verdict"]) == ("queued", "block")
 
 
-async def test_labels_of_the_machines_and_of_the_job_make_it_stricter(database: Database) -> None:
+async def test_labels_of_targets_and_jobs_make_the_safety_check_stricter(
+    database: Database,
+) -> None:
     async with stage(database, scripted) as at:
         await at.machine("db-1", host="10.0.0.2", labels={"env": "prod"})
         body = {"actions": [says("warn")], "targets": {"ids": ["web-1"]}}
@@ -177,7 +179,7 @@ async def test_labels_of_the_machines_and_of_the_job_make_it_stricter(database: 
         problem(await at.http.post("/jobs", json=tagged), 422, "safety_blocked")
 
 
-async def test_a_policy_says_how_many_approve_and_the_stricter_of_two_counts(
+async def test_the_stricter_of_policy_and_safety_approvals_applies(
     database: Database,
 ) -> None:
     async with stage(database, scripted) as at:
@@ -196,7 +198,7 @@ async def test_a_policy_says_how_many_approve_and_the_stricter_of_two_counts(
 
 
 @pytest.mark.parametrize("verdict", ["block", "needs_approval"])
-async def test_a_retry_and_a_trigger_are_judged_by_the_rules_of_today(
+async def test_a_retry_and_a_trigger_are_checked_by_current_rules(
     database: Database, verdict: str
 ) -> None:
     async with stage(database, scripted) as at:
@@ -223,7 +225,7 @@ async def test_a_retry_and_a_trigger_are_judged_by_the_rules_of_today(
             assert (await at.http.post(path, json={**body, **over})).json()["status"] == "queued"
 
 
-async def test_each_different_text_is_judged_once(database: Database) -> None:
+async def test_each_distinct_text_is_checked_once(database: Database) -> None:
     calls: list[str] = []
 
     async def counting(asked: SafetyQuestion) -> tuple[Finding, ...]:
@@ -243,7 +245,7 @@ async def test_each_different_text_is_judged_once(database: Database) -> None:
         assert sorted(calls) == ["echo '0'", "echo '1'", "echo '2'"]
 
 
-def test_production_refuses_to_ask_nobody() -> None:
+def test_production_refuses_safety_checks_off() -> None:
     with pytest.raises(SettingsError, match="ENABLE_SAFETY_CHECKS is off"):
         load({"ENVIRONMENT": "production", "ENABLE_SAFETY_CHECKS": "off"})
     assert not load({"ENABLE_SAFETY_CHECKS": "off"}).safety.enabled
@@ -255,7 +257,7 @@ async def machines(at: Stage, count: int) -> None:
         await at.machine(f"n-{n}", host=f"10.1.0.{n}", labels={"n": str(n % 3)})
 
 
-async def test_tags_make_nothing_less_severe_and_what_is_around_a_program_is_asked_about(
+async def test_tags_do_not_lower_severity_and_code_loading_variables_need_approval(
     database: Database,
 ) -> None:
     lab = read("policies: [{name: lab, labels: ['env=lab'], rules: {delete-everything: allow}}]")

@@ -27,7 +27,7 @@ def bearer(clock: TurnedClock, **claims: object) -> dict[str, str]:
     return {"Authorization": f"Bearer {signed(good(clock.now().timestamp(), **claims))}"}
 
 
-async def test_who_changes_something_is_known_by_his_last_token_and_who_only_reads_is_not(
+async def test_an_external_identity_is_stored_when_it_changes_something_and_not_when_it_reads(
     database: Database,
 ) -> None:
     clock = TurnedClock(NOW)
@@ -56,7 +56,7 @@ async def test_who_changes_something_is_known_by_his_last_token_and_who_only_rea
         assert await people.standing("ben", "external") is None
 
 
-async def test_the_same_work_is_done_for_names_that_nobody_has(database: Database) -> None:
+async def test_a_login_with_an_unknown_name_costs_the_same_work(database: Database) -> None:
     class Counted(PasswordHasher):
         verified = 0
 
@@ -85,7 +85,7 @@ async def test_the_same_work_is_done_for_names_that_nobody_has(database: Databas
             assert Counted.verified == number
 
 
-async def test_no_more_passwords_are_checked_at_once_than_there_is_memory_for(
+async def test_concurrent_password_checks_are_bounded(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -129,7 +129,7 @@ PROXIES = ClientAddresses([ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_netw
         ("10.0.0.1", "1.1.1.1," * 1_000 + "203.0.113.7", "203.0.113.7"),
     ],
 )
-def test_a_proxy_of_ours_says_who_asks_and_nobody_else_does(
+def test_the_client_address_is_accepted_from_trusted_proxies_only(
     client: str, told: str, address: str
 ) -> None:
     scope = {
@@ -141,7 +141,7 @@ def test_a_proxy_of_ours_says_who_asks_and_nobody_else_does(
     assert ClientAddresses().address(scope) == client
 
 
-async def test_a_login_is_counted_by_the_address_that_the_proxy_names(database: Database) -> None:
+async def test_a_login_is_throttled_by_the_forwarded_client_address(database: Database) -> None:
     async with desk(database, trusted_proxies=PROXIES._trusted) as ada:
         await tried(ada, "10.0.0.1", "203.0.113.7")
         rows = await database.fetch("select key from login_attempts where key like 'address%'")

@@ -72,7 +72,7 @@ def memory_mib(process: subprocess.Popen[bytes]) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_floods_of_100_mb_are_refused_in_little_memory_and_a_signal_ends_it_cleanly(
+def test_bodies_of_100_mb_are_refused_in_bounded_memory_and_sigterm_ends_cleanly(
     database_url: str, tmp_path: Path
 ) -> None:
     with served(database_url, tmp_path / "log") as (process, http):
@@ -112,9 +112,7 @@ def test_the_tokens_and_secrets_of_requests_are_not_logged(
     assert TOKEN not in logged
 
 
-def test_a_port_that_is_taken_ends_the_process_with_a_line_that_says_so(
-    database_url: str, tmp_path: Path
-) -> None:
+def test_a_port_in_use_ends_the_process_with_one_line(database_url: str, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

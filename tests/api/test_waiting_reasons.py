@@ -33,7 +33,7 @@ async def worker(ada: Live, zone: str = "default") -> Incarnation:
     return made
 
 
-async def test_a_zone_without_workers_is_named(database: Database) -> None:
+async def test_waiting_on_names_a_zone_without_workers(database: Database) -> None:
     async with live(database) as ada:
         await ada.services.inventory.create(
             TargetDraft(name="web-1", host="10.0.0.1", zone="paris")
@@ -52,7 +52,7 @@ async def test_a_zone_without_workers_is_named(database: Database) -> None:
         assert [item["waiting_on"] for item in listed] == [None, None]
 
 
-async def test_a_target_under_maintenance_and_one_that_is_full_are_named(
+async def test_waiting_on_names_targets_under_maintenance_and_without_free_slots(
     database: Database,
 ) -> None:
     async with live(database) as ada:

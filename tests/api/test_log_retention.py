@@ -19,7 +19,7 @@ from opsjobs.store.transaction import Database
         "/events",
     ],
 )
-async def test_a_dropped_log_is_gone(database: Database, path: str) -> None:
+async def test_a_log_dropped_by_retention_is_410(database: Database, path: str) -> None:
     async with live(database) as desk:
         await desk.story.live()
         await desk.story.write("web-1", b"up\n")

@@ -13,7 +13,7 @@ from opsjobs.store.ledger import Flush, RunMove
 from opsjobs.store.transaction import Database
 
 
-async def test_of_a_paused_execution_nothing_starts_until_it_is_resumed(database: Database) -> None:
+async def test_a_paused_execution_starts_nothing_until_it_is_resumed(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.launch(2)
         paused = await desk.http.post("/executions/1/pause", json={"reason": "too loud"})
@@ -32,7 +32,9 @@ async def test_of_a_paused_execution_nothing_starts_until_it_is_resumed(database
         assert (await desk.http.post("/executions/1/resume")).json()["status"] == "running"
 
 
-async def test_what_ends_or_has_ended_is_neither_paused_nor_resumed(database: Database) -> None:
+async def test_an_ended_or_cancelling_execution_is_neither_paused_nor_resumed(
+    database: Database,
+) -> None:
     async with live(database) as desk:
         await desk.story.live()
         await desk.http.post("/executions/1/cancel")
@@ -77,7 +79,7 @@ async def test_an_approval_is_listed_and_decided_once(database: Database) -> Non
         ] == [decided.json()]
 
 
-async def test_who_waited_for_what_is_rejected_ends_cancelled(database: Database) -> None:
+async def test_runs_that_wait_for_a_rejected_approval_are_cancelled(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.launch([target(1)], commands=["a", "b"])
         run = (await desk.story.begin())["web-1"]
@@ -101,9 +103,7 @@ async def test_who_waited_for_what_is_rejected_ends_cancelled(database: Database
 
 
 @pytest.mark.parametrize("path", ["/approvals/9", "/approvals/x"])
-async def test_there_is_nothing_to_decide_of_an_approval_that_is_not(
-    database: Database, path: str
-) -> None:
+async def test_a_missing_approval_is_404(database: Database, path: str) -> None:
     async with live(database) as desk:
         problem(await desk.http.get(path), 404, "approval_not_found")
         problem(
@@ -111,7 +111,7 @@ async def test_there_is_nothing_to_decide_of_an_approval_that_is_not(
         )
 
 
-async def test_each_door_asks_for_its_permission(database: Database) -> None:
+async def test_pause_resume_and_approvals_require_permissions(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.launch()
         asked = await desk.services.ledger.request_approval(1, "go", ApprovalTerms("May we?"))
@@ -134,7 +134,7 @@ async def test_each_door_asks_for_its_permission(database: Database) -> None:
         ).status_code == 200
 
 
-async def test_a_resume_says_which_failures_it_accepts(database: Database) -> None:
+async def test_a_resume_returns_the_failures_that_it_accepts(database: Database) -> None:
     async with live(database) as desk:
         await desk.targets("web-1", "web-2", "web-3")
         policy = {"max_fail": 0, "waves": [2, "100%"], "gate": {"pause_on_fail": True}}

@@ -67,7 +67,7 @@ async def test_a_download_can_be_narrowed_to_an_action(database: Database) -> No
         assert (await desk.http.get(f"{path}&attempt=2")).content == b""
 
 
-async def test_lines_of_all_targets_carry_their_names(database: Database) -> None:
+async def test_text_lines_are_prefixed_with_target_names(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.launch([target(1), target(2, "db-1")])
         await desk.story.begin()
@@ -109,7 +109,7 @@ async def test_lines_of_all_targets_carry_their_names(database: Database) -> Non
         ("cursor=abc", 422, "invalid"),
     ],
 )
-async def test_a_wrong_question_is_refused(
+async def test_an_invalid_log_query_is_refused(
     database: Database, query: str, status: int, code: str
 ) -> None:
     async with live(database) as desk:
@@ -141,7 +141,7 @@ def _peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-async def test_a_client_that_stops_reading_holds_no_connection(database: Database) -> None:
+async def test_a_stalled_download_holds_no_database_connection(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.live()
         for _ in range(4):

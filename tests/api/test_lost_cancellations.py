@@ -96,7 +96,7 @@ async def test_a_reader_ends_with_its_last_viewer(database: Database) -> None:
     assert journal.lost
 
 
-async def test_a_wait_ends_in_its_time_and_leaves_no_reader(database: Database) -> None:
+async def test_prefer_wait_ends_in_time_and_leaves_no_reader(database: Database) -> None:
     execution = await Story(database).launch()
     followers = Followers(Deaf(database), Mute(), QUICK)
     began = time.monotonic()
@@ -107,7 +107,9 @@ async def test_a_wait_ends_in_its_time_and_leaves_no_reader(database: Database) 
     await until(lambda: left() == [])
 
 
-async def test_close_does_not_wait_for_a_reader_that_hears_nothing(database: Database) -> None:
+async def test_close_does_not_wait_for_a_reader_that_ignores_cancellation(
+    database: Database,
+) -> None:
     execution = await Story(database).launch()
 
     class Stone(ExecutionLog):
@@ -140,7 +142,7 @@ async def opened(on: Live, path: str) -> asyncio.StreamWriter:
     return writer
 
 
-async def test_of_many_streams_that_are_opened_and_dropped_none_is_left_to_their_owner(
+async def test_streams_that_are_opened_and_dropped_leave_nothing_behind(
     database: Database,
 ) -> None:
     async with live(database) as on:

@@ -43,7 +43,7 @@ def test_the_next_action_begins_on_a_line_of_its_own() -> None:
     )
 
 
-def test_a_dropped_stretch_is_told_between_the_lines() -> None:
+def test_dropped_output_is_a_line_of_its_own() -> None:
     lines = LineAssembler(NAMES)
     lines.feed(chunk(1, b"hea"))
     assert (
@@ -52,14 +52,14 @@ def test_a_dropped_stretch_is_told_between_the_lines() -> None:
     )
 
 
-def test_an_endless_line_is_told_in_pieces() -> None:
+def test_a_very_long_line_is_split() -> None:
     lines = LineAssembler(NAMES)
     out = b"".join(lines.feed(chunk(1, b"x" * 60_000)) for _ in range(10)) + lines.rest()
     assert out.count(b"x") == 600_000
     assert max(map(len, out.split(b"\n"))) <= LINE_BYTES + len(b"web-1 | ")
 
 
-def test_the_begun_lines_of_ten_thousand_streams_are_bounded() -> None:
+def test_incomplete_lines_of_ten_thousand_streams_are_bounded() -> None:
     lines = LineAssembler({})
     out = sum(len(lines.feed(chunk(run, b"x" * 1_000))) for run in range(10_000))
     assert out >= 10_000 * 1_000 - HELD_BYTES - 2_000

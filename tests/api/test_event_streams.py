@@ -89,7 +89,7 @@ async def test_clients_that_reconnect_ten_times_see_each_event_once_in_order(
             ] == list(range(1, last + 1))
 
 
-async def test_frames_are_as_the_contract_says(database: Database) -> None:
+async def test_sse_frames_have_id_event_and_data(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.live()
         await desk.story.write("web-1", "hä\n".encode())
@@ -118,7 +118,7 @@ async def test_frames_are_as_the_contract_says(database: Database) -> None:
         assert '"counts":{"succeeded":1}' in end
 
 
-async def test_without_the_bus_an_event_comes_within_about_a_second(database: Database) -> None:
+async def test_without_redis_an_event_comes_within_about_a_second(database: Database) -> None:
     async with live(database, Bus(None)) as desk:
         execution = await desk.story.live()
         viewer = asyncio.create_task(seqs(desk, execution.last_seq, 1))
@@ -130,7 +130,7 @@ async def test_without_the_bus_an_event_comes_within_about_a_second(database: Da
             assert await viewer == [execution.last_seq + 1]
 
 
-async def test_a_viewer_that_does_not_read_is_dropped_and_the_others_go_on(
+async def test_a_stalled_viewer_is_dropped_and_the_others_continue(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -165,7 +165,7 @@ async def test_streams_end_promptly_when_the_process_stops(database: Database) -
         assert desk.followers.streams == 0
 
 
-async def test_a_viewer_that_leaves_is_forgotten(database: Database) -> None:
+async def test_a_disconnected_viewer_is_no_longer_counted(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.live()
         assert await seqs(desk, frames=1) == [1]
@@ -174,7 +174,7 @@ async def test_a_viewer_that_leaves_is_forgotten(database: Database) -> None:
                 await asyncio.sleep(0.01)
 
 
-async def test_there_are_only_so_many_viewers(database: Database) -> None:
+async def test_the_number_of_event_streams_is_limited(database: Database) -> None:
     async with live(database) as desk:
         await desk.story.live()
         desk.followers.pace = Pace(viewers=1)
@@ -189,7 +189,7 @@ async def test_there_are_only_so_many_viewers(database: Database) -> None:
 
 
 @pytest.mark.parametrize("position", ["-1", "x", "99999999999999999999", "1.5"])
-async def test_a_position_that_is_none_is_refused(database: Database, position: str) -> None:
+async def test_an_invalid_stream_position_is_refused(database: Database, position: str) -> None:
     async with live(database) as desk:
         await desk.story.live()
         problem(

@@ -32,7 +32,9 @@ ACTIONS = [
 ]
 
 
-async def test_a_preview_shows_all_and_starts_nothing(database: Database) -> None:
+async def test_a_preview_shows_targets_waves_and_commands_and_starts_nothing(
+    database: Database,
+) -> None:
     async with live(database) as desk:
         await desk.targets("web-1", "web-2", "web-3")
         policy = {"waves": [1, "100%"]}
@@ -65,7 +67,7 @@ async def test_a_preview_shows_all_and_starts_nothing(database: Database) -> Non
         assert desk.notified == []
 
 
-async def test_a_dry_run_is_a_preview_and_the_last_execution_is_what_changes_are_told_from(
+async def test_a_dry_run_is_a_preview_with_changes_since_the_last_execution(
     database: Database,
 ) -> None:
     async with live(database) as desk:
@@ -93,7 +95,7 @@ async def test_a_dry_run_is_a_preview_and_the_last_execution_is_what_changes_are
         )
 
 
-async def test_an_action_for_some_targets_is_shown_for_them_alone(database: Database) -> None:
+async def test_a_preview_shows_an_action_only_for_its_targets(database: Database) -> None:
     async with live(database) as desk:
         await desk.targets("web-1", "web-2", "web-3")
         actions = [{"command": "all"}, {"command": "one", "targets": {"ids": ["web-2"]}}]
@@ -109,7 +111,7 @@ async def test_an_action_for_some_targets_is_shown_for_them_alone(database: Data
         assert told["commands_total"] == 4
 
 
-async def test_a_job_is_validated_stored_or_not(database: Database) -> None:
+async def test_a_job_is_validated_whether_stored_or_not(database: Database) -> None:
     async with live(database) as desk:
         await desk.targets("web-1")
         await desk.http.post("/jobs", json=job(targets={"ids": ["web-1"]}))
@@ -189,7 +191,7 @@ async def test_a_paused_job_is_not_executed_until_it_is_resumed(database: Databa
         problem(await desk.http.post("/jobs/2/pause"), 409, "job_is_draft")
 
 
-async def test_what_is_exported_is_applied_unchanged(database: Database) -> None:
+async def test_exported_jobs_are_applied_unchanged(database: Database) -> None:
     async with live(database) as desk:
         await desk.http.post(
             "/jobs",
@@ -216,7 +218,7 @@ async def test_what_is_exported_is_applied_unchanged(database: Database) -> None
         ]
 
 
-async def test_an_apply_creates_updates_and_says_what_differs_all_or_none(
+async def test_an_apply_creates_and_updates_all_jobs_or_none(
     database: Database,
 ) -> None:
     async with live(database) as desk:
@@ -254,7 +256,7 @@ async def test_more_attempts_than_the_service_allows_are_refused(
         assert refused["errors"][0]["pointer"] == f"{at}/retry/max_attempts"
 
 
-async def test_who_may_only_look_neither_pauses_nor_applies(database: Database) -> None:
+async def test_a_viewer_neither_pauses_nor_applies_jobs(database: Database) -> None:
     async with live(database) as desk:
         await desk.http.post("/jobs", json=job())
         ben = {
@@ -269,7 +271,7 @@ async def test_who_may_only_look_neither_pauses_nor_applies(database: Database) 
         assert (await desk.http.post("/jobs/1/validate", headers=ben)).status_code == 200
 
 
-async def test_what_is_probably_a_mistake_is_warned_of_where_a_job_is_validated_planned_and_applied(
+async def test_validate_plan_and_apply_warn_of_probable_mistakes(
     database: Database,
 ) -> None:
     async with live(database) as ada:

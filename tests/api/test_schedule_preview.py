@@ -20,7 +20,7 @@ FREEZE = {
 }
 
 
-async def test_a_preview_is_on_the_clock_of_the_zone_and_in_utc_and_stores_nothing(
+async def test_a_schedule_preview_is_local_and_in_utc_and_stores_nothing(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -54,7 +54,7 @@ async def test_a_preview_is_on_the_clock_of_the_zone_and_in_utc_and_stores_nothi
             ).status_code == 200
 
 
-async def test_a_preview_says_what_a_calendar_closes(database: Database) -> None:
+async def test_a_schedule_preview_shows_due_times_that_calendars_close(database: Database) -> None:
     async with desk(database) as ada:
         await ada.services.calendars.create(CalendarDraft.model_validate(FREEZE))
         body = {
@@ -72,7 +72,7 @@ async def test_a_preview_says_what_a_calendar_closes(database: Database) -> None
         assert moments[1]["closed"]["until"] == "2026-10-26T12:00:00.000Z"
 
 
-async def test_a_stored_schedule_is_previewed_as_it_is_or_as_it_would_be(
+async def test_a_stored_schedule_is_previewed_as_it_is_or_with_changes(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -114,7 +114,7 @@ async def test_a_stored_schedule_is_previewed_as_it_is_or_as_it_would_be(
         ({"schedule": NIGHTLY, "from": "2026-10-24T00:00:00"}, "/from"),
     ],
 )
-async def test_a_preview_of_what_cannot_be_says_where(
+async def test_a_preview_of_an_invalid_schedule_is_refused_with_a_pointer(
     database: Database, body: dict[str, Any], pointer: str
 ) -> None:
     async with desk(database) as ada:
@@ -123,14 +123,14 @@ async def test_a_preview_of_what_cannot_be_says_where(
         assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
 
 
-async def test_a_preview_of_a_stored_one_that_is_not_there_is_404(database: Database) -> None:
+async def test_a_preview_of_a_missing_schedule_is_404(database: Database) -> None:
     async with desk(database) as ada:
         problem(
             await ada.http.post("/schedules/preview", json={"id": 9}), 404, "schedule_not_found"
         )
 
 
-async def test_the_forecast_counts_what_is_enabled_and_tells_of_what_calendars_close(
+async def test_the_forecast_counts_enabled_schedules_and_shows_collisions_with_calendars(
     database: Database,
 ) -> None:
     async with desk(database) as ada:
@@ -155,7 +155,7 @@ async def test_the_forecast_counts_what_is_enabled_and_tells_of_what_calendars_c
         assert told["busiest"][0]["firings"] in (5, 6)
 
 
-async def test_a_forecast_has_limits_and_says_what_is_beyond_them(database: Database) -> None:
+async def test_a_forecast_is_bounded_and_names_what_it_left_out(database: Database) -> None:
     async with desk(database) as ada:
         ada.services.forecasts = Forecasts(
             ada.services.schedule_overview, ada.services.calendars, moments_at_most=100

@@ -46,7 +46,7 @@ async def targets_of(desk: Live, execution: int) -> list[str]:
     return [run["target"]["name"] for run in runs]
 
 
-async def test_what_failed_is_retried_from_the_step_that_failed(database: Database) -> None:
+async def test_a_retry_starts_at_the_step_that_failed(database: Database) -> None:
     async with live(database) as desk:
         first = await ended(desk, 0, 3, 4)
         desk.notified.clear()
@@ -91,7 +91,7 @@ async def test_what_failed_is_retried_from_the_step_that_failed(database: Databa
     ],
     ids=str,
 )
-async def test_only_the_targets_meant_are_done_again(
+async def test_a_retry_runs_only_the_selected_targets(
     database: Database, which: dict[str, Any], meant: list[str]
 ) -> None:
     async with live(database) as desk:
@@ -100,7 +100,7 @@ async def test_only_the_targets_meant_are_done_again(
         assert await targets_of(desk, again["id"]) == meant
 
 
-async def test_what_was_never_started_is_retried(database: Database) -> None:
+async def test_a_retry_runs_targets_that_never_started(database: Database) -> None:
     async with live(database) as desk:
         await desk.targets("web-1", "web-2")
         await desk.http.post(
@@ -117,7 +117,7 @@ async def test_what_was_never_started_is_retried(database: Database) -> None:
         )
 
 
-async def test_what_cannot_be_retried_is_refused(database: Database) -> None:
+async def test_a_retry_that_is_not_possible_is_refused(database: Database) -> None:
     async with live(database) as desk:
         first = await ended(desk, 0, 3, 0)
         retry = f"/executions/{first}/retry"
@@ -148,7 +148,7 @@ async def test_what_cannot_be_retried_is_refused(database: Database) -> None:
         problem(await desk.http.post(retry, json={"which": "failed"}), 409, "job_deleted")
 
 
-async def test_a_retry_with_a_key_is_done_once(database: Database) -> None:
+async def test_a_retry_with_an_idempotency_key_launches_once(database: Database) -> None:
     async with live(database) as desk:
         first = await ended(desk, 3, 3, 3)
         answers = [
@@ -164,7 +164,7 @@ async def test_a_retry_with_a_key_is_done_once(database: Database) -> None:
         assert len((await desk.http.get("/executions")).json()["items"]) == 2
 
 
-async def test_a_target_that_is_gone_takes_part_and_one_that_moved_is_found(
+async def test_a_retry_includes_deleted_targets_and_uses_changed_addresses(
     database: Database,
 ) -> None:
     async with live(database) as desk:
@@ -217,7 +217,7 @@ async def test_dead_letters_are_listed_and_filtered(database: Database) -> None:
         problem(await desk.http.get("/dead-letters?errors=lost"), 422, "invalid_query")
 
 
-async def test_many_are_revived_as_one_execution_for_each_parent_and_leave_the_list(
+async def test_dead_letters_are_revived_as_one_execution_per_parent_and_leave_the_list(
     database: Database,
 ) -> None:
     async with live(database) as desk:
@@ -249,7 +249,7 @@ async def test_many_are_revived_as_one_execution_for_each_parent_and_leave_the_l
         }
 
 
-async def test_a_letter_has_one_answer(database: Database) -> None:
+async def test_a_dead_letter_is_revived_or_discarded_once(database: Database) -> None:
     async with live(database) as desk:
         await ended(desk, LOST, LOST, LOST)
         one, two, three = [
@@ -280,7 +280,7 @@ async def test_a_letter_has_one_answer(database: Database) -> None:
         assert [d["id"] for d in (await desk.http.get("/dead-letters")).json()["items"]] == [three]
 
 
-async def test_revives_that_race_never_double(database: Database) -> None:
+async def test_concurrent_revives_launch_each_dead_letter_once(database: Database) -> None:
     async with live(database) as desk:
         await ended(desk, LOST, LOST, LOST)
         ids = [d["id"] for d in (await desk.http.get("/dead-letters?sort=id")).json()["items"]]
@@ -293,7 +293,7 @@ async def test_revives_that_race_never_double(database: Database) -> None:
         assert sorted([t for e in executions for t in await targets_of(desk, e)]) == sorted(THREE)
 
 
-async def test_a_revive_with_a_key_is_answered_again(database: Database) -> None:
+async def test_a_revive_with_an_idempotency_key_is_replayed(database: Database) -> None:
     async with live(database) as desk:
         await ended(desk, LOST, 0, LOST)
         wish: dict[str, Any] = {"json": {"filter": {}}, "headers": {"idempotency-key": "k1"}}
@@ -302,7 +302,7 @@ async def test_a_revive_with_a_key_is_answered_again(database: Database) -> None
         assert len(again.json()["executions"]) == 1
 
 
-async def test_a_retry_answers_the_dead_letters_that_it_takes_up(database: Database) -> None:
+async def test_a_retry_answers_the_dead_letters_of_its_targets(database: Database) -> None:
     async with live(database) as desk:
         first = await ended(desk, LOST, 3, LOST)
         again = (
@@ -314,7 +314,7 @@ async def test_a_retry_answers_the_dead_letters_that_it_takes_up(database: Datab
         assert [row["execution_id"] for row in rows] == [again]
 
 
-async def test_each_door_asks_for_its_permission(database: Database) -> None:
+async def test_retries_and_dead_letters_require_permissions(database: Database) -> None:
     async with live(database) as desk:
         first = await ended(desk, LOST, 0, LOST)
         viewer, operator = await desk.as_role("viewer"), await desk.as_role("operator")
@@ -347,7 +347,7 @@ async def test_each_door_asks_for_its_permission(database: Database) -> None:
         ).status_code == 200
 
 
-async def test_a_retry_goes_in_waves_of_its_own_under_the_same_policy(database: Database) -> None:
+async def test_a_retry_has_its_own_waves_under_the_same_policy(database: Database) -> None:
     async with live(database) as desk:
         await desk.targets(*THREE)
         policy = {
@@ -384,7 +384,7 @@ async def test_a_retry_goes_in_waves_of_its_own_under_the_same_policy(database: 
         assert tuple(names.values()) == ("web-lb", True)
 
 
-async def test_a_retry_has_the_parameters_and_its_secrets_are_sealed_anew(
+async def test_a_retry_keeps_parameters_and_reseals_secrets(
     database: Database,
 ) -> None:
     async with live(database) as desk:
@@ -408,7 +408,7 @@ async def test_a_retry_has_the_parameters_and_its_secrets_are_sealed_anew(
         assert (opened["token"].reveal(), opened["service"]) == ("hush-hush", "nginx")
 
 
-async def test_what_was_retried_is_not_retried_again_unawares(database: Database) -> None:
+async def test_a_second_retry_of_a_target_is_refused_without_again(database: Database) -> None:
     async with live(database) as desk:
         first = await ended(desk, 0, 3, 4)
         retry = f"/executions/{first}/retry"
@@ -457,7 +457,7 @@ async def test_what_was_retried_is_not_retried_again_unawares(database: Database
         ]
 
 
-async def test_of_retries_at_once_only_one_is_launched(database: Database) -> None:
+async def test_of_concurrent_retries_only_one_is_launched(database: Database) -> None:
     async with live(database) as desk:
         first = await ended(desk, 3, 3, 3)
         answers = await asyncio.gather(
