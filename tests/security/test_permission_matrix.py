@@ -8,7 +8,8 @@ from itertools import count
 from typing import Any
 
 from api.kit import desk
-from opsjobs.api.auth import ANY_TOKEN, OPEN_DOORS, Within
+from opsjobs.api.authentication import OPEN_ROUTES
+from opsjobs.api.authorization import ANY_TOKEN, Within
 from opsjobs.model.access import PERMISSIONS, Principal, Role
 from opsjobs.store.transaction import Database
 from security.two_scopes import FOREIGN, STAGING, World, badge, world
@@ -57,7 +58,7 @@ class Route:
 def routes(document: Mapping[str, Any]) -> Iterator[Route]:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            if path not in OPEN_DOORS:
+            if path not in OPEN_ROUTES:
                 yield Route(
                     method.upper(), path, operation["x-permission"], Within(operation["x-within"])
                 )
@@ -218,7 +219,7 @@ async def test_a_route_without_a_declared_permission_fails(database: Database) -
         document = (await ada.http.get("/openapi.json")).json()
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            if path in OPEN_DOORS:
+            if path in OPEN_ROUTES:
                 assert "x-permission" not in operation, (
                     f"{method} {path} is open and requires something"
                 )

@@ -6,7 +6,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import Route
 
 from api.kit import desk, problem
-from opsjobs.api.auth import OPEN_DOORS
+from opsjobs.api.authentication import OPEN_ROUTES
 from opsjobs.store.transaction import Database
 from security.two_scopes import world
 
@@ -40,7 +40,7 @@ DISGUISES = (
 async def test_the_doors_without_a_token_are_exactly_those_of_the_contract(
     database: Database,
 ) -> None:
-    assert OPEN_DOORS == CONTRACT
+    assert OPEN_ROUTES == CONTRACT
     async with desk(database) as ada:
         app = ada.http._transport.app  # type: ignore[attr-defined]
         routes = [context.original_route for context in iter_route_contexts(app.routes)]

@@ -9,8 +9,13 @@ from fastapi import APIRouter, Request
 from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import requires
-from opsjobs.api.authorization import ReuseName, check_grantable, check_holds, check_reuse_name
+from opsjobs.api.authorization import (
+    ReuseName,
+    check_grantable,
+    check_holds,
+    check_reuse_name,
+    requires,
+)
 from opsjobs.api.http import Idempotent, page_of, render_page, render_replayed
 from opsjobs.api.request import ServicesDep, build_location, principal_of
 from opsjobs.api.schemas.access import ApiKeyOut, ApiKeyPageOut, NewApiKeyOut

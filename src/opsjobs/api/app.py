@@ -37,7 +37,7 @@ from opsjobs.api import (
     targets,
     users,
 )
-from opsjobs.api.auth import AuthMiddleware
+from opsjobs.api.authentication import AuthMiddleware
 from opsjobs.api.body import JsonBodyMiddleware
 from opsjobs.api.connections import (
     WARNING_SECONDS,

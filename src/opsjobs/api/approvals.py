@@ -8,8 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import Within, requires
-from opsjobs.api.authorization import admit, reach
+from opsjobs.api.authorization import Within, admit, reach, requires
 from opsjobs.api.http import page_of, render_page
 from opsjobs.api.request import ServicesDep, principal_of, services_of
 from opsjobs.api.schemas.approvals import ApprovalDetailOut, ApprovalOut, ApprovalPageOut

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import check, requires
+from opsjobs.api.authorization import check_permission, requires
 from opsjobs.api.http import page_of, render_page
 from opsjobs.api.request import ServicesDep
 from opsjobs.api.schemas.audit import AnchorOut, AuditPageOut, VerificationOut
@@ -116,6 +116,6 @@ async def anchor(request: Request, services: ServicesDep, draft: AnchorDraft) ->
     Recorded in the log. The entries before cannot be verified from then on. Needs `audit:read`,
     too.
     """
-    check(request, "audit:read")
+    check_permission(request, "audit:read")
     base = await services.seals.anchor(draft.reason)
     return JSONResponse({"base": str(base)})

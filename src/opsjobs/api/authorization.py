@@ -1,4 +1,4 @@
-"""Authorization of a caller: by labels, by the grants it gives away, and by overriding.
+"""Authorization of a caller: by permission, by labels, by the grants it gives away.
 
 404 for a thing that the caller may not see, 403 for one that it may see and not change.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, Request
@@ -21,6 +22,91 @@ from opsjobs.model.execution import Execution
 from opsjobs.model.grants import GrantDraft, grants_of, may_give
 from opsjobs.store.jobs import StoredJob
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
+
+ANY_TOKEN = "any token"  # noqa: S105  shown in docs for routes that need no permission
+
+
+class Within(StrEnum):
+    """Treatment of callers who hold a route's permission only within a scope.
+
+    Checks of objects, lists and bodies are below.
+    """
+
+    EVERYTHING = "everything"
+    """Refuses the caller: the route's objects have no labels, or it is about all objects."""
+    OBJECT = "object"
+    """Checks the object in the path: 404 if the caller may not see it, 403 if only see it."""
+    LIST = "list"
+    """Shows only objects within the caller's scope; pages and totals do not count others."""
+    BODY = "body"
+    """Checks the objects that the body names or describes."""
+    ANYWHERE = "anywhere"
+    """Allows the caller: the objects have no labels and may be seen with any such permission."""
+
+
+class Permission:
+    """Dependency that refuses callers without the permission.
+
+    A caller who holds it only within a scope is refused if `within` is EVERYTHING.
+    """
+
+    def __init__(self, name: str, within: Within) -> None:
+        self.name = name
+        self.within = within
+
+    # Async, as all our dependencies: FastAPI runs sync ones in a thread at each request.
+    async def __call__(self, request: Request) -> None:
+        """Check the permission. Raises Forbidden."""
+        check_permission(request, self.name, within=self.within)
+        request.state.permission = self.name
+
+
+def requires(permission: str, within: Within = Within.EVERYTHING) -> Any:
+    """Return the dependency for `dependencies=[requires("jobs:create")]`.
+
+    Every route except OPEN_ROUTES has exactly one.
+    """
+    return Depends(Permission(permission, within))
+
+
+class _AnyToken(Permission):
+    """Dependency that accepts any valid token: the route is about the caller itself."""
+
+    def __init__(self) -> None:
+        super().__init__(ANY_TOKEN, Within.ANYWHERE)
+
+    async def __call__(self, request: Request) -> None:
+        """Check that the caller was authenticated before."""
+        principal_of(request)
+
+
+def requires_a_token() -> Any:
+    """Return the dependency of the few routes about the caller itself, without a permission."""
+    return Depends(_AnyToken())
+
+
+def check_permission(
+    request: Request, permission: str, *, within: Within = Within.EVERYTHING
+) -> None:
+    """Raise Forbidden if the caller does not hold the permission.
+
+    If `within` is EVERYTHING, also raise it if the caller holds it only within a scope.
+    """
+    principal = principal_of(request)
+    held = principal.reach(permission)
+    if not held.scopes:
+        roles = ", ".join(principal.roles) or "none"
+        detail = (
+            f"{principal.name} (roles: {roles}) does not hold {permission}. Ask an administrator."
+        )
+        raise Forbidden("forbidden", detail)
+    if within is Within.EVERYTHING and not held.everywhere:
+        detail = (
+            f"{principal.name} holds {permission} only within a scope, and this request takes it "
+            "without one. Ask an administrator."
+        )
+        raise Forbidden("out_of_reach", detail)
+
 
 ReuseName = Annotated[
     bool,

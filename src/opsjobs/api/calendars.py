@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import Within, requires
+from opsjobs.api.authorization import Within, requires
 from opsjobs.api.http import Idempotent, render_created
 from opsjobs.api.request import ServicesDep
 from opsjobs.api.resource import Resource

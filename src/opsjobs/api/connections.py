@@ -18,7 +18,6 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from opsjobs.api.rate_limits import Network
 from opsjobs.model.addresses import origin
 from opsjobs.telemetry import log
 
@@ -131,6 +130,7 @@ BACKLOG_MAX = 1_024
 WARNING_SECONDS = 1.0
 
 Drop = Callable[[], None]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def backlog_of(descriptors: int) -> int:

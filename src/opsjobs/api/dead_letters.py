@@ -9,8 +9,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import Within, check, requires
-from opsjobs.api.authorization import bounds, check_override, reach, requester
+from opsjobs.api.authorization import (
+    Within,
+    bounds,
+    check_override,
+    check_permission,
+    reach,
+    requester,
+    requires,
+)
 from opsjobs.api.execution_answers import add_links
 from opsjobs.api.http import Idempotent, page_of, render_page, render_replayed
 from opsjobs.api.request import ServicesDep, principal_of
@@ -64,7 +71,7 @@ async def revive(
 
     `more`: there are other letters that the filter means. Needs `jobs:execute`, too.
     """
-    check(request, "jobs:execute", within=Within.BODY)
+    check_permission(request, "jobs:execute", within=Within.BODY)
     check_override(request, draft)
     quota, caller = request.app.state.open_executions, principal_of(request)
     room, made = await quota.take(caller, REVIVED_MAX), 0

@@ -10,17 +10,19 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import Within, check, requires
 from opsjobs.api.authorization import (
     ExecutionDep,
     JobDep,
+    Within,
     bounds,
     check_override,
+    check_permission,
     load_execution,
     load_job,
     reach,
     read_execution,
     requester,
+    requires,
 )
 from opsjobs.api.execution_answers import (
     render_execution,
@@ -374,7 +376,7 @@ async def retry(
     409 before the execution has ended, and `already_retried` if one of the targets was retried
     before, unless `again` is true. `dry_run`: 200 with a preview. Needs `jobs:execute`, too.
     """
-    check(request, "jobs:execute", within=Within.OBJECT)
+    check_permission(request, "jobs:execute", within=Within.OBJECT)
     check_override(request, draft)
     limits = bounds(request, "jobs:execute")
     if draft.dry_run:

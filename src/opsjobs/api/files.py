@@ -14,8 +14,15 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import Within, check, requires
-from opsjobs.api.authorization import ExecutionDep, admit, is_caller, reach
+from opsjobs.api.authorization import (
+    ExecutionDep,
+    Within,
+    admit,
+    check_permission,
+    is_caller,
+    reach,
+    requires,
+)
 from opsjobs.api.http import Idempotent, page_of, render_created, render_page
 from opsjobs.api.long_lived import Download
 from opsjobs.api.problems import Problem
@@ -177,7 +184,7 @@ async def content(request: Request, stored: FileDep) -> Response:
 async def delete(request: Request, services: ServicesDep, stored: FileDep) -> Response:
     """Delete the file; another caller's needs `jobs:update`, too. 409 while it is transferred."""
     if not is_caller(request, stored.created_by, stored.created_by_kind):
-        check(request, "jobs:update")
+        check_permission(request, "jobs:update")
     await services.files.delete(stored.id)
     return Response(status_code=204)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import requires
+from opsjobs.api.authorization import requires
 from opsjobs.api.http import Idempotent, page_of, render_created, render_page
 from opsjobs.api.request import ServicesDep
 from opsjobs.api.resource import Resource

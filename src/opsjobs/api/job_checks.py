@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from fastapi import Request
 
-from opsjobs.api.auth import check
-from opsjobs.api.authorization import bounds, is_caller
+from opsjobs.api.authorization import bounds, check_permission, is_caller
 from opsjobs.api.request import principal_of, services_of
 from opsjobs.composition import Limits
 from opsjobs.engine.launching.safety_service import refuse_blocked
@@ -31,7 +30,7 @@ def check_actions(request: Request, draft: JobDraft | RunDraft) -> None:
     if named or (
         isinstance(draft, JobDraft) and any(p.from_credential is not None for p in draft.parameters)
     ):
-        check(request, "credentials:use")
+        check_permission(request, "credentials:use")
     check_limits(request, draft)
 
 

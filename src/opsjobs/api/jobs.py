@@ -10,14 +10,15 @@ from pydantic import Field, ValidationError
 from starlette.responses import JSONResponse, Response
 
 from opsjobs.api import problems
-from opsjobs.api.auth import Within, requires
 from opsjobs.api.authorization import (
     JobDep,
+    Within,
     bounds,
     check_override,
     is_caller,
     load_job,
     reach,
+    requires,
 )
 from opsjobs.api.http import (
     Idempotent,

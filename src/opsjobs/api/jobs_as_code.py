@@ -9,8 +9,14 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import Within, check, requires
-from opsjobs.api.authorization import bounds, check_override, reach
+from opsjobs.api.authorization import (
+    Within,
+    bounds,
+    check_override,
+    check_permission,
+    reach,
+    requires,
+)
 from opsjobs.api.job_checks import check_written, vet
 from opsjobs.api.request import ServicesDep, principal_of, services_of
 from opsjobs.api.schemas.jobs import AppliedOut, JobExportOut
@@ -95,7 +101,7 @@ async def apply(
     JSON Pointers to what differs) or unchanged. `warnings` of an item: probable mistakes, such as
     a name that nothing replaces.
     """
-    check(request, "jobs:update", within=Within.BODY)
+    check_permission(request, "jobs:update", within=Within.BODY)
     await _check_drafts(request, draft.jobs)
     check_override(request, draft)
     vetted = await _vetted(request, draft, dry_run=dry_run)

@@ -18,8 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from opsjobs.api import log_formats
-from opsjobs.api.auth import Within, requires
-from opsjobs.api.authorization import ExecutionDep, admitted, load_execution
+from opsjobs.api.authorization import ExecutionDep, Within, admitted, load_execution, requires
 from opsjobs.api.connections import DROP
 from opsjobs.api.follower import Followers
 from opsjobs.api.log_formats import LineAssembler

@@ -12,8 +12,7 @@ from fastapi import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from opsjobs.api.auth import Within, check
-from opsjobs.api.authorization import permission_of
+from opsjobs.api.authorization import Within, check_permission, permission_of
 from opsjobs.api.connections import DROP
 from opsjobs.api.problems import Problem
 from opsjobs.api.request import principal_of, services_of, token_of
@@ -87,7 +86,7 @@ def reauth_of(request: Request, still: Callable[[], object]) -> StreamReauth:
 
     async def ask() -> None:
         request.state.principal = await services.authentication.authenticator.principal(token)
-        check(request, permission, within=Within.OBJECT)
+        check_permission(request, permission, within=Within.OBJECT)
         still()
 
     return StreamReauth(ask, services.clock, every_seconds=services.limits.stream_reauth_seconds)

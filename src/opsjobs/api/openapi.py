@@ -13,7 +13,8 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from opsjobs.api.auth import OPEN_DOORS, Permission
+from opsjobs.api.authentication import OPEN_ROUTES
+from opsjobs.api.authorization import Permission
 from opsjobs.api.http import REQUIRED
 from opsjobs.api.problems import MEDIA_TYPE
 from opsjobs.api.request import PREFIX
@@ -70,7 +71,7 @@ def describe(app: FastAPI, *, docs: bool) -> None:
     """Make `app.openapi()` describe refusals, tokens, permissions; serve the page if `docs`.
 
     `x-permission` of an operation is the permission that its caller must hold. `x-within` is how it
-    treats a caller who holds it only within a scope (values of Within in api/auth.py).
+    treats a caller who holds it only within a scope (values of Within in api/authorization.py).
     """
 
     def openapi() -> dict[str, Any]:
@@ -122,7 +123,7 @@ def _schema(app: FastAPI) -> dict[str, Any]:
             _describe_optional_body(operation)
             if method == "patch":
                 operation["requestBody"]["content"] = {_PATCH_TYPE: {"schema": _PATCH_REF}}
-            if path in OPEN_DOORS:
+            if path in OPEN_ROUTES:
                 operation["security"] = []
     tags = sorted(
         {

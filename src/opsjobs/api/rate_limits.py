@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from opsjobs.api.connections import Network
 from opsjobs.api.problems import Problem
 from opsjobs.clock import Clock
 from opsjobs.model.access import Principal
@@ -196,7 +197,6 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 HOPS_MAX = 20
 
 

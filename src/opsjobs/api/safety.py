@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import Within, requires
+from opsjobs.api.authorization import Within, requires
 from opsjobs.api.request import ServicesDep
 from opsjobs.api.schemas.safety import SafetyCheckOut, SafetyRulesOut
 from opsjobs.model.api_model import ApiModel

@@ -17,8 +17,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import Within, requires
-from opsjobs.api.authorization import load_schedule, reach
+from opsjobs.api.authorization import Within, load_schedule, reach, requires
 from opsjobs.api.request import ServicesDep
 from opsjobs.api.schemas.schedules import ForecastOut, SchedulePreviewOut
 from opsjobs.model.api_model import ApiModel, Moment

@@ -11,18 +11,20 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import Within, check, requires
 from opsjobs.api.authorization import (
     JobDep,
     ScheduleDep,
+    Within,
     admit,
     bounds,
     check_override,
+    check_permission,
     load_job,
     load_schedule,
     owner,
     reach,
     requester,
+    requires,
 )
 from opsjobs.api.http import (
     Idempotent,
@@ -257,7 +259,7 @@ async def trigger(
 
     Due times stay as they are. Needs `jobs:execute`, too.
     """
-    check(request, "jobs:execute", within=Within.OBJECT)
+    check_permission(request, "jobs:execute", within=Within.OBJECT)
     if not (limits := bounds(request, "jobs:execute")).act.everywhere:
         labels = await services.schedules.labels(schedule)
         admit(

@@ -8,8 +8,13 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import requires
-from opsjobs.api.authorization import ReuseName, check_grantable, check_holds, check_reuse_name
+from opsjobs.api.authorization import (
+    ReuseName,
+    check_grantable,
+    check_holds,
+    check_reuse_name,
+    requires,
+)
 from opsjobs.api.http import Idempotent, render_created
 from opsjobs.api.request import ServicesDep, principal_of
 from opsjobs.api.resource import Resource

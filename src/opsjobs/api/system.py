@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from opsjobs import __version__
-from opsjobs.api.auth import requires
+from opsjobs.api.authorization import requires
 from opsjobs.api.request import ServicesDep
 from opsjobs.api.schemas.responses import TEXT, UNAVAILABLE
 from opsjobs.api.schemas.system import (

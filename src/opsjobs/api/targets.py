@@ -9,8 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field, model_validator
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import Within, check, requires
-from opsjobs.api.authorization import admitted, bounds, reach
+from opsjobs.api.authorization import Within, admitted, bounds, check_permission, reach, requires
 from opsjobs.api.http import Idempotent, page_of, render_created, render_page, render_replayed
 from opsjobs.api.request import ServicesDep, principal_of, services_of
 from opsjobs.api.schemas.responses import CREATED, PAGED, REPLAYABLE
@@ -102,7 +101,7 @@ async def import_(
     a credential or a jump host, or changing the address of a target that has one, needs
     `credentials:use`, too.
     """
-    uses_logins = partial(check, request, "credentials:use")
+    uses_logins = partial(check_permission, request, "credentials:use")
     if any(
         entry.get("credential") is not None or entry.get("jump") is not None
         for entry in draft.entries
@@ -286,7 +285,7 @@ def _check_credential(request: Request, draft: TargetDraft) -> None:
     if (
         draft.credential is not None or draft.jump is not None
     ):  # a jump host is logged in to with its own
-        check(request, "credentials:use")
+        check_permission(request, "credentials:use")
 
 
 async def load_target_id(target: str, request: Request) -> str:

@@ -8,8 +8,14 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field, SecretStr
 from starlette.responses import JSONResponse, Response
 
-from opsjobs.api.auth import requires, requires_a_token
-from opsjobs.api.authorization import ReuseName, check_grantable, check_holds, check_reuse_name
+from opsjobs.api.authorization import (
+    ReuseName,
+    check_grantable,
+    check_holds,
+    check_reuse_name,
+    requires,
+    requires_a_token,
+)
 from opsjobs.api.http import Idempotent, render_created
 from opsjobs.api.request import ServicesDep, principal_of, token_of
 from opsjobs.api.resource import Resource
