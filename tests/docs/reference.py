@@ -16,7 +16,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 
 from docs.pages import ROOT
 from opsjobs.api.app import create_app
-from opsjobs.api.auth import Permission
+from opsjobs.api.authorization import Permission
 from opsjobs.composition import Limits
 from opsjobs.telemetry import Metrics
 
