@@ -240,7 +240,7 @@ async def lost(
         ended = await on.ended(execution, SECONDS)
         assert ended.counts == {"lost": 1}
         assert await told(on, execution) == {"left": "lost", "right": "lost"}
-        await until(lambda: worker._session is not None and not worker._session.runs)
+        await until(lambda: worker.session is not None and not worker.session.runs)
         yield on, web, execution
         left.event.set()
         right.event.set()

@@ -10,8 +10,8 @@ import pytest
 
 from engine.harness import Harness, harness, until
 from engine.test_branches import take_over
+from engine.test_passive_actions import SECONDS, waits
 from engine.test_transfers import put, stored, web
-from engine.test_waits import SECONDS, waits
 from engine.test_workflows import step, told
 from kit.fake_remote import Gate
 from opsjobs.model.action import WaitAction

@@ -230,7 +230,7 @@ async def test_a_run_lost_while_others_are_begun_is_taken_up_all_the_same(
                     "update job_execution_results set stdout_stored = stdout_stored - 1"
                 )
             gate.event.set()
-            life = worker._session
+            life = worker.session
             assert life is not None
             await until(lambda: bool(life._out_of_step))
             assert not on.machine("web-2").starts

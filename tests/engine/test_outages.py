@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from engine.harness import Harness, InMemoryTargets, harness, until
-from engine.test_renewing import login
+from engine.test_credential_refresh import login
 from kit.fake_remote import FakeMachine, FakeSessions, Gate
 from opsjobs.clock import SystemClock
 from opsjobs.engine.runs.cancellation import Interrupted, StopReason, StopSignal

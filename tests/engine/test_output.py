@@ -214,7 +214,7 @@ async def test_a_flood_is_held_back_while_the_ledger_is_slow_and_neighbours_get_
             execution = await on.launch("flood", 2)
             while (await on.executions.get(execution.id)).finished_at is None:
                 most = max(
-                    most, worker._session._batch_writer.unwritten_bytes if worker._session else 0
+                    most, worker.session._batch_writer.unwritten_bytes if worker.session else 0
                 )
                 await asyncio.sleep(0.005)
                 rows = await on.rows(execution)
@@ -242,7 +242,7 @@ async def test_all_floods_together_stay_within_the_workers_limit(
             execution = await on.launch("flood", 10)
             while (await on.executions.get(execution.id)).finished_at is None:
                 most = max(
-                    most, worker._session._batch_writer.unwritten_bytes if worker._session else 0
+                    most, worker.session._batch_writer.unwritten_bytes if worker.session else 0
                 )
                 await asyncio.sleep(0.002)
         assert most <= (1 << 20) + 10 * 3 * CHUNK_BYTES
@@ -257,12 +257,12 @@ async def test_a_run_that_waits_for_room_can_be_cancelled(database: Database) ->
             execution = await on.launch()
             await until(
                 lambda: (
-                    worker._session is not None
-                    and worker._session._batch_writer.unwritten_bytes > RUN_UNWRITTEN_BYTES // 2
+                    worker.session is not None
+                    and worker.session._batch_writer.unwritten_bytes > RUN_UNWRITTEN_BYTES // 2
                 )
             )
             await on.cancel(execution)
-            worker._handle_order(b'{"cancel": %d}' % execution.id)
+            worker.handle_order(b'{"cancel": %d}' % execution.id)
             await until(lambda: web.kills != [])
             failpoints.arm("")
             await on.ended(execution)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from engine.harness import Harness, InMemoryTargets, harness, until
-from engine.test_durable import half_done, launch, stored
+from engine.test_durable_commands import half_done, launch, stored
 from kit.fake_remote import FakeMachine, FakeSessions, Gate
 from opsjobs.engine.background import remote_cleanup
 from opsjobs.engine.background.remote_cleanup import RemoteCleanup
@@ -181,7 +181,7 @@ async def lost(
             )
         ended = await on.ended(execution)
         assert ended.counts == {"lost": 1}
-        await until(lambda: worker._session is not None and not worker._session.runs)
+        await until(lambda: worker.session is not None and not worker.session.runs)
         yield on, web, gate, execution
         gate.event.set()
 

@@ -25,7 +25,7 @@ def seen(attempt: int, status: RunStatus, **more: Any) -> Progress:
 
 
 @pytest.mark.parametrize("where", [{"identity": STORE}, {"direct": True}])
-def test_what_was_lost_stays_lost_when_another_action_is_at_its_second_attempt(
+def test_a_lost_action_stays_lost_while_another_one_is_at_its_second_attempt(
     where: dict[str, Any],
 ) -> None:
     past = RunHistory(claimed(2), [seen(1, RunStatus.LOST, **where)])
@@ -33,6 +33,6 @@ def test_what_was_lost_stays_lost_when_another_action_is_at_its_second_attempt(
     assert past.of_action("work").attempt == 1
 
 
-def test_what_the_release_before_lost_is_tried_again_once_its_run_is_at_the_next_attempt() -> None:
+def test_a_lost_action_without_a_spool_is_retried_at_the_runs_next_attempt() -> None:
     assert RunHistory(claimed(2), [seen(1, RunStatus.LOST)]).of_action("work").attempt == 2
     assert RunHistory(claimed(1), [seen(1, RunStatus.LOST)]).of_action("work").end is not None

@@ -213,7 +213,7 @@ async def test_a_cancel_between_claim_and_start_is_remembered(database: Database
             execution = await on.launch()
             await until(lambda: on.claimed(execution))
             await on.cancel(execution)
-            worker._handle_order(b'{"cancel": %d}' % execution.id)
+            worker.handle_order(b'{"cancel": %d}' % execution.id)
             on.targets.away = False
             ended = await on.ended(execution)
         assert ended.status is ExecutionStatus.CANCELLED
@@ -248,7 +248,7 @@ async def test_a_command_that_ignores_term_is_killed_after_the_grace(database: D
             execution = await on.launch()
             await on.running(web)
             await on.cancel(execution)
-            worker._handle_order(b'{"cancel": %d}' % execution.id)
+            worker.handle_order(b'{"cancel": %d}' % execution.id)
             await on.ended(execution)
         assert web.kills == [CancelProof.KILLED]
         assert (await on.row(execution))["status"] == "cancelled"
@@ -276,7 +276,7 @@ async def test_a_cancel_that_comes_after_the_commands_end_keeps_the_true_outcome
             process._outflow.end(
                 RemoteExit(0)
             )  # in the same moment: the reader has not been told yet
-            worker._handle_order(b'{"cancel": %d}' % execution.id)
+            worker.handle_order(b'{"cancel": %d}' % execution.id)
             ended = await on.ended(execution)
         assert web.kills == [CancelProof.ALREADY_FINISHED]
         assert ended.status is ExecutionStatus.CANCELLED
@@ -302,7 +302,7 @@ async def test_a_cancel_whose_kill_reaches_nothing_is_lost(database: Database) -
             execution = await on.launch()
             await on.running(web)
             await on.cancel(execution)
-            worker._handle_order(b'{"cancel": %d}' % execution.id)
+            worker.handle_order(b'{"cancel": %d}' % execution.id)
             await on.ended(execution)
         row = await on.row(execution)
         assert (row["status"], row["error_code"], row["cancel_proof"]) == (
@@ -419,7 +419,7 @@ async def test_many_reasons_to_stop_at_once_stop_it_once(database: Database) -> 
             await on.running(web)
             await on.cancel(execution)
             for _ in range(3):
-                worker._handle_order(b'{"cancel": %d}' % execution.id)
+                worker.handle_order(b'{"cancel": %d}' % execution.id)
             clock.turn(4000)
             ended = await on.ended(execution)
         assert ended.status is ExecutionStatus.CANCELLED

@@ -77,7 +77,7 @@ async def test_a_worker_whose_statements_do_not_come_back_leaves_its_runs_to_oth
                     return await on.output(execution) == b"begun\n"
 
                 await until(begun)
-                first = worker._session
+                first = worker.session
                 assert first is not None
                 proxy.silence_all()
                 gate.event.set()
@@ -108,7 +108,7 @@ async def test_a_lock_that_another_session_holds_is_no_reason_to_leave(
             async with on.worker("worker-1", ledger=Ledger(ledgers), lease_seconds=1.0) as worker:
                 running = await on.launch("work", ["web-1"])
                 await on.running(web)
-                first = worker._session
+                first = worker.session
                 async with (
                     database.transaction() as connection
                 ):  # a person's, say, who looks into something
@@ -125,7 +125,7 @@ async def test_a_lock_that_another_session_holds_is_no_reason_to_leave(
                     await until(lambda: time.monotonic() > since + 4)
                 gate.event.set()
                 ended = [await on.ended(execution) for execution in (running, waiting)]
-                assert worker._session is first
+                assert worker.session is first
         finally:
             await ledgers.close()
     assert [execution.status for execution in ended] == [ExecutionStatus.COMPLETED] * 2

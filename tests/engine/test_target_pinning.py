@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.harness import Harness, harness
-from engine.test_waits import waits
+from engine.test_passive_actions import waits
 from engine.test_workflows import step
 from kit.fake_remote import Gate
 from kit.ledger_fixtures import says

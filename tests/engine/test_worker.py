@@ -47,7 +47,7 @@ async def test_two_workers_share_one_execution(database: Database) -> None:
         assert starts(on) == [1] * 8
 
 
-async def test_a_worker_never_has_more_in_work_than_its_concurrency(database: Database) -> None:
+async def test_a_worker_never_runs_more_than_its_concurrency(database: Database) -> None:
     async with harness(database) as on:
         gate, _ = hold(on, *(f"web-{n}" for n in range(1, 8)))
         dead = await Owner(database, "dead").register()
@@ -56,8 +56,8 @@ async def test_a_worker_never_has_more_in_work_than_its_concurrency(database: Da
         await on.bury("dead")
         async with on.worker(concurrency=3) as worker:
             await until(lambda: sum(starts(on)) == 3)
-            assert worker._session is not None
-            assert len(worker._session.runs) == 3
+            assert worker.session is not None
+            assert len(worker.session.runs) == 3
             gate.event.set()
             await on.ended(execution)
         assert sum(starts(on)) == 5  # two were taken over from the dead, and end without a start
@@ -79,12 +79,12 @@ async def test_a_small_execution_right_after_a_large_one_is_seen_at_once(
     async with harness(database) as on, on.worker(poll_seconds=30, concurrency=4) as worker:
         for _ in range(3):
             await on.run("true", 100)
-            assert worker._session is not None
-            worker._session._floor_at = time.monotonic()
+            assert worker.session is not None
+            worker.session._floor_at = time.monotonic()
             await on.run("true", 1)
 
 
-async def test_without_any_bell_the_poll_finds_the_work(database: Database) -> None:
+async def test_without_any_wakeup_the_poll_finds_the_work(database: Database) -> None:
     async with harness(database) as on, on.worker(hears_bells=False):
         execution = await on.launch("true", 3)
         assert (await on.ended(execution)).status is ExecutionStatus.COMPLETED
@@ -108,7 +108,7 @@ async def test_slots_are_shared_between_two_executions(database: Database) -> No
         assert len(web.starts) == 3
 
 
-async def test_another_zone_is_another_workers(database: Database) -> None:
+async def test_a_worker_claims_only_runs_of_its_zone(database: Database) -> None:
     async with harness(database, open_ends=True) as on:
         on.targets.add("web-1", zone="far")
         async with on.worker():
@@ -119,7 +119,7 @@ async def test_another_zone_is_another_workers(database: Database) -> None:
             await on.ended(execution)
 
 
-async def test_a_stop_gives_back_what_has_not_begun_and_lets_commands_end(
+async def test_a_stop_gives_back_unstarted_runs_and_lets_commands_end(
     database: Database,
 ) -> None:
     async with harness(database) as on:
@@ -159,7 +159,7 @@ async def test_a_stop_between_two_steps_gives_the_run_back_and_another_worker_go
             execution = await on.launch(steps)
             await gate.reached.wait()
             stopping = asyncio.create_task(worker.stop())
-            await until(lambda: worker._session is not None and worker._session._stopping)
+            await until(lambda: worker.session is not None and worker.session._stopping)
             gate.event.set()
             await stopping
         assert [s.command for s in web.starts] == ["first"]
@@ -206,14 +206,16 @@ async def test_a_stop_in_the_middle_of_a_claim_gives_back_what_the_claim_brings(
         assert starts(on) == [1, 1, 1]
 
 
-async def test_a_stop_rings_for_what_its_last_flush_made_ready(database: Database) -> None:
+async def test_a_stop_sends_a_wakeup_for_runs_that_its_last_flush_made_ready(
+    database: Database,
+) -> None:
     async with harness(database) as on:
         gate, (web,) = hold(on, "web-1")
         async with on.worker(drain_seconds=5) as worker:
             execution = await on.launch("uptime", 2, max_parallel=1)
             await on.running(web)
             stopping = asyncio.create_task(worker.stop())
-            await until(lambda: worker._session is not None and worker._session._stopping)
+            await until(lambda: worker.session is not None and worker.session._stopping)
             on.notified.clear()
             gate.event.set()
             await stopping
@@ -222,7 +224,7 @@ async def test_a_stop_rings_for_what_its_last_flush_made_ready(database: Databas
             await on.ended(execution)
 
 
-async def test_a_buried_worker_abandons_its_runs_writes_nothing_and_lives_again(
+async def test_after_lease_expiry_a_worker_abandons_its_runs_and_registers_again(
     database: Database,
 ) -> None:
     async with harness(database) as on:
@@ -231,12 +233,12 @@ async def test_a_buried_worker_abandons_its_runs_writes_nothing_and_lives_again(
             execution = await on.launch()
             await on.running(web)
             await until(lambda: _stored(on, execution))
-            first = worker._session
+            first = worker.session
             await on.bury()
             async with on.worker("worker-2"):
                 ended = await on.ended(execution)
                 log = await on.log(execution)
-                await until(lambda: worker._session not in (None, first))
+                await until(lambda: worker.session not in (None, first))
                 gate.event.set()
                 assert first is not None
                 assert not first.runs
@@ -259,7 +261,7 @@ async def test_a_buried_worker_abandons_its_runs_writes_nothing_and_lives_again(
         assert names == [{"name": "worker-1", "lives": 2}, {"name": "worker-2", "lives": 1}]
 
 
-async def test_a_late_word_of_a_buried_worker_changes_nothing(database: Database) -> None:
+async def test_a_late_flush_after_lease_expiry_changes_nothing(database: Database) -> None:
     """It does not know yet that it was buried (its renewals take long): the fence alone keeps its words out."""
     async with harness(database) as on:
         gate, (web,) = hold(on, "web-1")
@@ -276,7 +278,7 @@ async def test_a_late_word_of_a_buried_worker_changes_nothing(database: Database
         assert (await on.row(execution))["status"] == "lost"
 
 
-async def test_what_a_dead_worker_had_finished_ends_as_it_was_finished(database: Database) -> None:
+async def test_a_takeover_keeps_the_results_that_a_dead_worker_recorded(database: Database) -> None:
     """The only step's result is on record, the run's end is not: nothing is unknown."""
     async with harness(database) as on:
         execution = await on.launch("true", 2)
@@ -295,7 +297,7 @@ async def test_what_a_dead_worker_had_finished_ends_as_it_was_finished(database:
         assert starts(on) == []
 
 
-async def test_what_a_dead_worker_claimed_is_lost_even_if_nothing_of_it_is_on_record(
+async def test_a_takeover_ends_claimed_direct_runs_as_lost_even_without_a_record(
     database: Database,
 ) -> None:
     async with harness(database) as on:
@@ -312,15 +314,15 @@ async def test_what_a_dead_worker_claimed_is_lost_even_if_nothing_of_it_is_on_re
         assert starts(on) == []
 
 
-async def test_a_lease_that_is_not_fresh_starts_nothing(database: Database) -> None:
+async def test_a_stale_lease_starts_nothing(database: Database) -> None:
     async with harness(database) as on:
         web = on.machine("web-1")
         web.connect_gate = Gate(asyncio.Event())
         async with on.worker(lease_seconds=30) as worker:
             execution = await on.launch()
             await web.connect_gate.reached.wait()
-            assert worker._session is not None
-            heart = worker._session.heartbeat
+            assert worker.session is not None
+            heart = worker.session.heartbeat
             await until(
                 lambda: heart._consecutive_renewals > 0
             )  # the next beat comes only after a third of 30 s
@@ -333,7 +335,7 @@ async def test_a_lease_that_is_not_fresh_starts_nothing(database: Database) -> N
         assert len(web.starts) == 1
 
 
-async def test_orders_that_make_no_sense_are_passed_over(database: Database) -> None:
+async def test_malformed_orders_are_ignored(database: Database) -> None:
     async with harness(database) as on, on.worker() as worker:
         for order in (
             b"",
@@ -344,19 +346,19 @@ async def test_orders_that_make_no_sense_are_passed_over(database: Database) -> 
             b'{"stop": 1}',
             b"[" * 100_000,
         ):
-            worker._handle_order(order)
+            worker.handle_order(order)
         await on.run()
 
 
-async def test_a_fault_in_the_claim_loop_ends_one_life_and_another_begins(
+async def test_a_bug_in_the_claim_loop_ends_the_session_and_another_begins(
     database: Database,
 ) -> None:
     async with harness(database, bugs=["worker"]) as on, on.worker() as worker:
-        await until(lambda: worker._session is not None)
-        first = worker._session
+        await until(lambda: worker.session is not None)
+        first = worker.session
         assert first is not None
         first._writer_task.cancel()
-        await until(lambda: worker._session not in (None, first))
+        await until(lambda: worker.session not in (None, first))
         assert (await on.run()).status is ExecutionStatus.COMPLETED
 
 
@@ -367,14 +369,14 @@ async def test_a_worker_that_cannot_register_yet_tries_again(database: Database)
         execution = await on.launch()
         async with on.worker() as worker:
             await until(lambda: "worker" in on.bugs)
-            assert worker._session is None
+            assert worker.session is None
             async with database.connection() as connection:
                 await connection.execute("alter table not_yet rename to workers")
             assert (await on.ended(execution)).status is ExecutionStatus.COMPLETED
         on.metrics.bugs.clear()
 
 
-async def test_a_stop_is_done_in_time_though_the_database_and_a_machine_hang(
+async def test_a_stop_ends_in_time_although_the_database_and_a_machine_hang(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("worker", "worker_session"):

@@ -1,4 +1,4 @@
-"""A fault of ours ends one life of a worker, aloud, and another begins; the first leaves nothing behind that still acts."""
+"""Worker sessions: a bug ends one and another begins; the first leaves no task or thread behind."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from opsjobs.store.ledger import claim as claiming
 from opsjobs.store.transaction import Database
 
 
-async def first_life(worker: Worker) -> WorkerSession:
-    await until(lambda: worker._session is not None)
-    assert worker._session is not None
-    return worker._session
+async def current_session(worker: Worker) -> WorkerSession:
+    await until(lambda: worker.session is not None)
+    assert worker.session is not None
+    return worker.session
 
 
-async def lives_again(on: Harness, worker: Worker, first: WorkerSession) -> None:
-    """Another life works, and nothing of the first does."""
+async def assert_new_session(on: Harness, worker: Worker, first: WorkerSession) -> None:
+    """Assert that another session works, and that nothing of the first does."""
     worker.wake()
-    await until(lambda: worker._session not in (None, first))
+    await until(lambda: worker.session not in (None, first))
     assert (await on.run("true", ["web-9"])).status is ExecutionStatus.COMPLETED
     assert first.runs == {}
     assert first._writer_task.done()
     await until(lambda: not first.heartbeat.alive)
 
 
-async def test_a_runtime_error_in_the_work_of_a_life_begins_another(
+async def test_a_bug_in_a_session_begins_another_session(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with harness(database, bugs=["worker"], open_ends=True) as on:
         web = on.machine("web-1").reply([Gate(asyncio.Event())])
         async with on.worker() as worker:
-            first = await first_life(worker)
+            first = await current_session(worker)
             execution = await on.launch("held")
             await on.running(web)
             monkeypatch.setattr(first, "_claim_once", _broken)
-            await lives_again(on, worker, first)
+            await assert_new_session(on, worker, first)
             await on.bury()
             await until(
                 lambda: (
-                    worker._session is not None
-                    and worker._session._incarnation.id != first._incarnation.id
+                    worker.session is not None
+                    and worker.session._incarnation.id != first._incarnation.id
                 )
             )
             ended = await on.ended(execution)
@@ -82,11 +82,11 @@ async def test_the_batch_writer_of_an_expired_session_ends_although_a_cancel_is_
         on.machine("web-1").reply([RemoteExit(0)])
         ledger = LosesOneCancel(database)
         async with on.worker(ledger=ledger, lease_seconds=0.9) as worker:
-            first = await first_life(worker)
+            first = await current_session(worker)
             execution = await on.launch("held", durable="auto")
             await ledger.committing.wait()
             await on.bury()
-            await until(lambda: worker._session not in (None, first))
+            await until(lambda: worker.session not in (None, first))
             await until(first._writer_task.done, 10.0)
             await on.ended(execution)
         assert ledger.lost_cancels == 1
@@ -96,7 +96,7 @@ async def _broken() -> bool:
     raise RuntimeError("as scripted")
 
 
-async def test_more_runs_than_are_read_at_a_time_are_all_taken_up_after_a_lost_answer(
+async def test_all_runs_of_a_claim_whose_answer_was_lost_are_adopted(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claiming, "UNKNOWN_MAX", 2)
@@ -108,15 +108,15 @@ async def test_more_runs_than_are_read_at_a_time_are_all_taken_up_after_a_lost_a
     assert ended.counts == {"succeeded": 5}
 
 
-async def test_a_heart_that_stopped_by_itself_begins_another_life(database: Database) -> None:
+async def test_a_heartbeat_that_ended_by_itself_begins_another_session(database: Database) -> None:
     async with harness(database, bugs=["worker"]) as on, on.worker(lease_seconds=0.6) as worker:
-        first = await first_life(worker)
+        first = await current_session(worker)
         first.heartbeat.stop()
         await until(lambda: not first.heartbeat.alive)
-        await lives_again(on, worker, first)
+        await assert_new_session(on, worker, first)
 
 
-async def test_where_no_thread_can_be_had_no_life_is_left_behind_half_made(
+async def test_a_session_whose_heartbeat_cannot_start_leaves_nothing_behind(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("opsjobs.engine.worker.worker.RESTART_SECONDS", 0.01)
@@ -131,19 +131,19 @@ async def test_where_no_thread_can_be_had_no_life_is_left_behind_half_made(
             patch.setattr("opsjobs.engine.worker.lease_heartbeat.Heartbeat.start", no_thread)
             async with on.worker() as worker:
                 await until(lambda: len(tries) >= 3)
-                assert worker._session is None
+                assert worker.session is None
                 assert [t for t in asyncio.all_tasks() if t.get_name() == "batch_writer"] == []
         async with on.worker("worker-2"):
             assert (await on.run()).status is ExecutionStatus.COMPLETED
 
 
-async def test_a_stop_during_the_pause_after_a_fault_is_done_at_once(
+async def test_a_stop_during_the_pause_after_a_bug_ends_at_once(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("opsjobs.engine.worker.worker.RESTART_SECONDS", 60)
     monkeypatch.setattr("opsjobs.engine.worker.worker.LAST_CLAIM_SECONDS", 0.1)
     async with harness(database, bugs=["worker"]) as on, on.worker() as worker:
-        first = await first_life(worker)
+        first = await current_session(worker)
         first._writer_task.cancel()
         await until(lambda: "worker" in on.bugs)
         await asyncio.wait_for(worker.stop(), 60)

@@ -47,18 +47,19 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._claim_task: asyncio.Task[None] | None = None
         self._control_task: asyncio.Task[None] | None = None
-        self._session: WorkerSession | None = None
+        self.session: WorkerSession | None = None
+        """The current session; None before the first one, and between two."""
         self._stopping = False
 
     @property
     def may_reap(self) -> bool:
         """True if this process may expire the leases of other workers."""
-        return self._session is not None and self._session.heartbeat.may_reap
+        return self.session is not None and self.session.heartbeat.may_reap
 
     @property
     def database_now(self) -> float | None:
         """The expected time of the database's clock, in Unix seconds; None if unknown."""
-        return self._session.heartbeat.database_now if self._session is not None else None
+        return self.session.heartbeat.database_now if self.session is not None else None
 
     async def start(self) -> None:
         """Start in the background; a database that is not up yet is waited for there."""
@@ -88,22 +89,22 @@ class Worker:
         except TimeoutError:
             log.warning(
                 "worker_stop_cut_short",
-                runs=len(self._session.runs) if self._session is not None else 0,
+                runs=len(self.session.runs) if self.session is not None else 0,
             )
         finally:
             await ended(*tasks)
 
     async def _wind_down(self, tasks: set[asyncio.Task[None]]) -> None:
-        if self._session is not None:
-            self._session.stop_claiming()
+        if self.session is not None:
+            self.session.stop_claiming()
         # A cancelled claim may be committed all the same: better let it finish.
         if self._claim_task is not None:
             await asyncio.wait({self._claim_task}, timeout=LAST_CLAIM_SECONDS)
         await asyncio.gather(
             ended(*tasks), *(loop.stop() for loop in self._background), return_exceptions=True
         )
-        if self._session is not None:
-            await self._session.stop(self._options.drain_seconds)
+        if self.session is not None:
+            await self.session.stop(self._options.drain_seconds)
 
     async def _run_sessions(self) -> None:
         while not self._stopping:
@@ -116,7 +117,7 @@ class Worker:
                 await asyncio.sleep(RESTART_SECONDS)
 
     async def _run_session(self) -> None:
-        self._session = session = await self._register()
+        self.session = session = await self._register()
         if self._stopping:
             session.stop_claiming()
         try:
@@ -131,7 +132,7 @@ class Worker:
         await self._abandon_session(session)
 
     async def _abandon_session(self, session: WorkerSession) -> None:
-        self._session = None
+        self.session = None
         await session.abandon()
 
     async def _register(self) -> WorkerSession:
@@ -160,14 +161,15 @@ class Worker:
             try:
                 async with self._tools.bus.listen(CONTROL) as orders:
                     async for _, message in orders:
-                        self._handle_order(message)
+                        self.handle_order(message)
             except Exception:  # noqa: BLE001  keep listening
                 # Without orders, a cancel takes until the next renewal.
                 self._tools.metrics.bugs.labels("control").inc()
                 log.exception("orders_not_received")
                 await asyncio.sleep(RESTART_SECONDS)
 
-    def _handle_order(self, message: bytes) -> None:
+    def handle_order(self, message: bytes) -> None:
+        """Obey an order from the control channel (cancel an execution); ignore a malformed one."""
         with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            if self._session is not None:
-                self._session.stop_executions({int(json.loads(message)["cancel"])})
+            if self.session is not None:
+                self.session.stop_executions({int(json.loads(message)["cancel"])})

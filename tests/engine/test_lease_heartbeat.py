@@ -1,4 +1,4 @@
-"""The heart: a lease renewed on a thread of its own, and what its owner may do while it beats or does not."""
+"""The lease heartbeat: renewals on a thread of its own, and the rights that depend on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from opsjobs.store.transaction import Database
 from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
 
 
-async def test_a_heart_that_misses_beats_starts_nothing_buries_nobody_and_recovers(
+async def test_a_heartbeat_without_renewals_starts_and_reaps_nothing_until_it_recovers(
     database: Database,
 ) -> None:
     told: list[Renewal] = []
@@ -46,7 +46,7 @@ async def test_a_heart_that_misses_beats_starts_nothing_buries_nobody_and_recove
     assert "lease_not_renewed" in {line["event"] for line in said}
 
 
-async def test_a_heart_hears_that_it_was_buried_and_which_executions_are_to_stop(
+async def test_a_renewal_tells_of_lease_expiry_and_of_executions_to_stop(
     database: Database,
 ) -> None:
     told: list[Renewal] = []

@@ -334,7 +334,7 @@ async def test_a_cancel_after_the_end_keeps_the_true_outcome(database: Database)
         await on.cancel(execution)
         await until(
             lambda: (
-                worker._session is not None and execution.id in worker._session._stopped_executions
+                worker.session is not None and execution.id in worker.session._stopped_executions
             )
         )
         web.mend()

@@ -1,4 +1,4 @@
-"""Since when a run's machine cannot be reached: on record once when contact is lost, and once when it is found again."""
+"""Lost contact with a run's machine: recorded once when it is lost, and once when it is regained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recorder alone: what PostgreSQL refuses of one run silences no other, and every flush has its number in order."""
+"""The batch writer alone: a refused run does not block others, and flushes are numbered in order."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ async def desk() -> AsyncIterator[Desk]:
 
 
 @pytest.mark.parametrize("refused", [{1}, {8}, {3, 4}, {1, 4, 6, 7}, set(range(1, 9))])
-async def test_what_is_refused_of_one_run_silences_no_other(refused: set[int]) -> None:
+async def test_a_refused_flush_of_one_run_does_not_block_the_others(refused: set[int]) -> None:
     async with desk() as at:
         at.book.refused = refused
         runs = at.speak(8)
@@ -158,7 +158,7 @@ async def test_what_is_refused_of_one_run_silences_no_other(refused: set[int]) -
         assert at.bugs >= len(refused)
 
 
-async def test_a_run_that_cannot_even_be_ended_is_let_go_and_the_others_are_written() -> None:
+async def test_a_run_whose_end_is_refused_is_dropped_and_the_others_are_written() -> None:
     async with desk() as at:
         at.book.refused_even_to_end = {2}
         at.speak(3)
@@ -171,7 +171,7 @@ async def test_a_run_that_cannot_even_be_ended_is_let_go_and_the_others_are_writ
         assert at.told[0].stale == {2}
 
 
-async def test_a_flush_that_is_too_much_for_one_statement_is_cut_until_it_gets_through() -> None:
+async def test_a_flush_that_times_out_is_halved_until_it_is_committed() -> None:
     async with desk() as at:
         at.book.runs_at_most = 2
         at.speak(8)
@@ -182,7 +182,7 @@ async def test_a_flush_that_is_too_much_for_one_statement_is_cut_until_it_gets_t
         assert (at.bugs, at.recorder.committing_since) == (0, None)
 
 
-async def test_a_flush_that_did_not_get_through_keeps_its_number() -> None:
+async def test_a_repeated_flush_keeps_its_number() -> None:
     async with desk() as at:
         at.book.away = 2
         at.speak(2)
@@ -190,7 +190,7 @@ async def test_a_flush_that_did_not_get_through_keeps_its_number() -> None:
         assert at.book.tried == [(1, [1, 2])] * 3
 
 
-async def test_a_half_that_does_not_get_through_at_once_keeps_its_number_too() -> None:
+async def test_a_repeated_half_of_a_flush_keeps_its_number() -> None:
     async with desk() as at:
         at.book.refused = {2}
         settle = at.book.settle
@@ -211,7 +211,7 @@ async def test_a_half_that_does_not_get_through_at_once_keeps_its_number_too() -
         ]
 
 
-async def test_a_fault_in_what_follows_a_flush_does_not_end_the_pen() -> None:
+async def test_a_bug_in_the_flush_callback_does_not_end_the_batch_writer() -> None:
     async with desk() as at:
 
         def broken(*_: object) -> None:
@@ -227,7 +227,7 @@ async def test_a_fault_in_what_follows_a_flush_does_not_end_the_pen() -> None:
         assert at.book.end_of(3) is RunStatus.SUCCEEDED
 
 
-async def test_a_stale_run_says_nothing_more_and_leaves_nothing_behind() -> None:
+async def test_a_stale_run_writes_nothing_more_and_leaves_nothing_behind() -> None:
     async with desk() as at:
         at.book.stale = {1}
         record = at.run(1)
@@ -241,7 +241,7 @@ async def test_a_stale_run_says_nothing_more_and_leaves_nothing_behind() -> None
         assert record.unwritten_bytes == 0
 
 
-async def test_who_waits_for_room_goes_on_when_the_run_that_took_it_is_forgotten(
+async def test_backpressure_ends_when_the_run_that_filled_the_buffer_is_discarded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing was left to flush, so nobody told the waiter: it stood still for good."""
@@ -283,7 +283,7 @@ def said_by(run_id: int, at: Desk) -> list[int]:
     return [size for size in sizes if size]
 
 
-async def test_a_flood_alone_has_the_largest_share_of_each_flush() -> None:
+async def test_a_flood_alone_gets_the_largest_share_of_each_flush() -> None:
     async with desk() as at:
         at.book.open.clear()
         flood(at, 1, 60)
@@ -307,7 +307,7 @@ async def test_a_flood_alone_has_the_largest_share_of_each_flush() -> None:
         assert max(said_by(1, at)) <= records.RUN_FLUSH_BYTES_MAX + records.CHUNK_BYTES
 
 
-async def test_floods_beside_each_other_share_each_flush() -> None:
+async def test_parallel_floods_share_each_flush() -> None:
     async with desk() as at:
         at.book.open.clear()
         for run_id in (1, 2, 3, 4):
@@ -324,7 +324,7 @@ async def test_floods_beside_each_other_share_each_flush() -> None:
             )
 
 
-async def test_a_machines_words_that_a_hold_awaits_are_such_as_can_be_stored() -> None:
+async def test_the_reason_of_a_hold_is_made_storable() -> None:
     async with desk() as at:
         at.run(1).defer(WaitingFor.HOLD, seconds=30, awaits="web-1 cannot be reached: \0\ud800!")
         await at.recorder.drain()

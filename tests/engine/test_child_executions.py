@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.harness import Harness, harness, until
-from engine.test_waits import says, waits
+from engine.test_passive_actions import says, waits
 from engine.test_workflows import step, told
 from kit.fake_remote import Gate
 from opsjobs.model.action import ApprovalAction, JobAction, WaitAction

@@ -1,4 +1,4 @@
-"""A credential that is rotated while a command runs: contact that is lost is made again with the new secret."""
+"""Credentials rotated while a command runs: a lost connection is made again with the new secret."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from engine.harness import Harness, InMemoryTargets, harness
-from engine.test_durable import half_done, stored, whole
+from engine.test_durable_commands import half_done, stored, whole
 from kit.fake_remote import FakeSessions
 from opsjobs.engine.runs.run_connection import refresh_credentials
 from opsjobs.model.credential import RotationDraft
@@ -41,7 +41,7 @@ class Noting(FakeSessions):
             yield session
 
 
-async def test_a_run_that_loses_contact_after_a_rotation_comes_back_with_the_new_secret(
+async def test_a_run_that_reconnects_after_a_rotation_logs_in_with_the_new_secret(
     database: Database,
 ) -> None:
     async with harness(database) as on:
@@ -82,7 +82,7 @@ class Now(InMemoryTargets):
         return {"1": self.way} if self.way is not None else {}
 
 
-async def test_only_newer_versions_of_the_same_logins_are_taken() -> None:
+async def test_only_newer_versions_of_the_same_logins_are_used() -> None:
     way = Endpoint(WEB, login(1), (Endpoint(GATE, login(1)),), insist=True).for_("execution 1")
     moved = replace(WEB, host="10.0.0.9")
     now = Endpoint(moved, login(2), (Endpoint(GATE, login(3)),))

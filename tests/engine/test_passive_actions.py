@@ -42,7 +42,7 @@ async def test_a_long_wait_ends_the_claim_and_the_run_goes_on_when_its_time_has_
             [step("before"), WaitAction(key="pause", duration=3600), step("after")]
         )
         await waits(on, execution, "timer")
-        await until(lambda: worker._session is not None and not worker._session.runs)
+        await until(lambda: worker.session is not None and not worker.session.runs)
         assert await told(on, execution) == {"before": "succeeded", "pause": "running"}
         await on.turn(1800)
         await on.ledger.reconcile()
@@ -262,8 +262,8 @@ async def test_a_deadline_stops_what_waits_beside_a_command_at_work(
 ) -> None:
     async with harness(database) as on, on.worker() as worker:
         execution = await beside_a_gate(on, first)
-        assert worker._session is not None
-        for run in worker._session.runs.values():
+        assert worker.session is not None
+        for run in worker.session.runs.values():
             run.interrupt(StopReason.DEADLINE)
         ended = await on.ended(execution, SECONDS)
         assert ended.counts == {"timeout": 1}
