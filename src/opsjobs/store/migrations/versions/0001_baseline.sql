@@ -347,8 +347,8 @@ create table job_executions (
   number integer,
   log_day date not null,
   status text not null
-    check (status in ('pending_approval', 'scheduled', 'queued', 'running', 'completed', 'partial',
-                      'failed', 'timeout', 'cancelled', 'rejected', 'skipped')),
+    check (status in ('pending_approval', 'queued', 'running', 'completed', 'partial',
+                      'failed', 'timeout', 'cancelled', 'rejected')),
   paused boolean not null default false,
   cancelling boolean not null default false,
   open_wave integer not null default 0,
@@ -382,7 +382,7 @@ create table job_executions (
            + skipped + blocked + lost + dead = total),
   constraint window_holds check (ready + running <= "window"),
   constraint ended_means_empty
-    check ((finished_at is null) = (status in ('pending_approval', 'scheduled', 'queued', 'running'))
+    check ((finished_at is null) = (status in ('pending_approval', 'queued', 'running'))
            and (finished_at is null or waiting + ready + running = 0)),
   -- It has no room for any run, no deadline, and has begun nothing.
   constraint the_pending_hold_nothing
@@ -1017,7 +1017,7 @@ create table schedule_executions (
   id bigint generated always as identity primary key,
   uuid uuid not null unique,
   schedule_id bigint not null references job_schedules on delete cascade,
-  kind text not null default 'moment' check (kind in ('moment', 'trigger', 'retry')),
+  kind text not null default 'moment' check (kind in ('moment', 'trigger')),
   due_at timestamptz not null,
   until_at timestamptz check (until_at >= due_at),
   moments integer not null default 1 check (moments >= 1),
