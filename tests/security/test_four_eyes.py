@@ -10,6 +10,7 @@ from api.kit import problem
 from opsjobs.engine.launching.approval_service import combine_terms
 from opsjobs.engine.launching.safety_service import SafetyResult
 from opsjobs.model.access import ApprovalPolicy, Principal, Scope
+from opsjobs.model.action import FrozenApproval
 from opsjobs.model.approval import (
     Approval,
     ApprovalStatus,
@@ -179,7 +180,9 @@ async def test_a_workflows_step_is_not_approved_by_who_launched_it(
             {"type": "command", "command": "uptime"},
         ]
         execution = await at.execute(await at.job(actions=actions))
-        asked = await at.services.approval_service.ask(execution["id"], actions[0])
+        asked = await at.services.approval_service.ask(
+            execution["id"], FrozenApproval.model_validate(actions[0])
+        )
         assert asked.hash is not None
         path = f"/approvals/{asked.id}/approve"
         problem(await at.http.post(path, json={}), 403, "self_approval")
