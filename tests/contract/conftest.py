@@ -1,4 +1,4 @@
-"""The grounds on which the suites of sessions are played: fake, local, asyncssh's own server, real OpenSSH."""
+"""The machines of the contract suites: fake, local, asyncssh's server, real OpenSSH."""
 
 from __future__ import annotations
 

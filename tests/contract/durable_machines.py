@@ -1,4 +1,4 @@
-"""Durable runs on one machine of a ground, and short words for what tests do with them."""
+"""Durable runs on one machine of the suite, with short forms of what tests do with them."""
 
 from __future__ import annotations
 

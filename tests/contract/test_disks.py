@@ -1,4 +1,4 @@
-"""What every transport owes to transfers: one suite of files, played on every ground."""
+"""The contract of file transfers, for every transport."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every machine that keeps durable runs owes to the engine: begun at most once, and followed from any byte on."""
+"""The contract of durable runs: started at most once, and followed from any byte on."""
 
 from __future__ import annotations
 

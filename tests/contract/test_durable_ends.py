@@ -1,4 +1,4 @@
-"""How durable runs end on every machine: by a cancel with its proof, by the watchdog; and what is left of them."""
+"""The contract of the end of durable runs: cancel with its proof, watchdog, clean-up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The levers with which a test breaks a scripted machine: each does to durable runs what the real mishap would."""
+"""The faults of a scripted machine: each does to durable runs what the real fault would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing that a program is given is ever read as more than a text: a fixed corpus through all of it, on real shells."""
+"""No text given to a program is ever read as code: a fixed corpus through real shells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every machine owes to a program: started with exactly what it was given, durably and directly alike."""
+"""The contract of programs: started with exactly what was given, durably and directly."""
 
 from __future__ import annotations
 

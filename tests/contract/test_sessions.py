@@ -1,4 +1,4 @@
-"""What every transport owes to the engine: one suite, played on every ground."""
+"""The contract of sessions, for every transport."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A credential whose secrets are elsewhere: named, shown, tried, logged in with, and never stored."""
+"""Credentials with external secrets: created, shown, tested, used, and never stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole runs whose logins are elsewhere: a worker on a real database, a real sshd, and a server that speaks as Vault does."""
+"""Whole runs with external logins: a worker, a real database and sshd, a Vault server."""
 
 from __future__ import annotations
 

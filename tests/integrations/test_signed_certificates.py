@@ -1,4 +1,4 @@
-"""Certificates signed just in time, by a CA of ours and by Vault's SSH engine, before a real sshd that trusts both."""
+"""Certificates signed just in time, by our CA and by Vault, before a real sshd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vault over HTTP: logging in, keeping the login, reading a secret, and what every refusal says."""
+"""Vault over HTTP: log in, keep the login, read a secret, and the message of every refusal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever asks may: for tests that are not about rights."""
+"""An authorization that allows everything, for tests that are not about authorization."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lists of the API, each with its filters, sorts, pages and scopes, as a caller would ask for them."""
+"""The lists of the API, each with its filters, sorts, pages and scopes."""
 
 from __future__ import annotations
 

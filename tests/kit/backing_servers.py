@@ -1,4 +1,4 @@
-"""Real servers for tests: one embedded PostgreSQL and one Valkey a test process, and a fresh database a test in 20 ms."""
+"""Real servers: an embedded PostgreSQL and a Valkey per process, a database per test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Short words for what tests do with sessions."""
+"""Short forms of running commands over sessions."""
 
 from __future__ import annotations
 

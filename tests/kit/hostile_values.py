@@ -1,4 +1,4 @@
-"""Two hundred values that would do something if anything read them as code: each would touch the file that WITNESS names."""
+"""Two hundred values that touch the file that WITNESS names if anything reads them as code."""
 
 from __future__ import annotations
 

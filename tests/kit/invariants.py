@@ -1,4 +1,4 @@
-"""The checker of invariants: what must hold of every execution, whatever was killed, frozen or cut off while it ran."""
+"""The invariants of every execution, whatever was killed, frozen or cut off while it ran."""
 
 from __future__ import annotations
 

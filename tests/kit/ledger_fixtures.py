@@ -1,4 +1,4 @@
-"""A small cast for tests of the ledger: owners who claim and settle, and executions of made-up machines."""
+"""Fixtures of the ledger: owners that claim and settle, executions of made-up machines."""
 
 from __future__ import annotations
 

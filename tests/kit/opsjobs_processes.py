@@ -1,4 +1,4 @@
-"""`opsjobs up` as a user has it: real processes, and commands against them."""
+"""`opsjobs up` as a user runs it: real processes, and commands against them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accounts of this machine for the length of a test, with a login shell, files of their home, and a password of their own."""
+"""Accounts of this machine for the length of a test: login shell, home files and password."""
 
 from __future__ import annotations
 

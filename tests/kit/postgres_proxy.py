@@ -1,4 +1,4 @@
-"""A way to the test's PostgreSQL over TCP: through a proxy that misbehaves, or through a real PgBouncer."""
+"""TCP access to the test's PostgreSQL, through a faulty proxy or a real PgBouncer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes over a connection to PostgreSQL, counted from libpq's own trace."""
+"""The traffic of a connection to PostgreSQL, counted from libpq's own trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plans by which PostgreSQL runs the statements of a verb, as its own auto_explain reports them."""
+"""The plans by which PostgreSQL runs the statements of a verb, reported by auto_explain."""
 
 from __future__ import annotations
 

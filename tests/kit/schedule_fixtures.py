@@ -1,4 +1,4 @@
-"""A cast for tests of schedules: a job on made-up machines, schedules of it, schedulers on a clock that is turned."""
+"""Fixtures of schedules: a job, its schedules, schedulers on a clock that is turned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker played by the test: launches executions and writes what their runs do, through the real ledger."""
+"""A worker played by the test: launches executions and writes runs to the real ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets that must be nowhere: the ways in which they may be spelt, and those who look for them."""
+"""Secrets that must appear nowhere: their spellings, and the searches for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file on the target to which every command testifies, so that a test can count what really started."""
+"""A file on the target to which every command writes, so that a test can count real starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that misbehaves on request: delay, rate, stall, reset, black hole, half-close, cut after so many bytes."""
+"""A TCP proxy with faults on request: delay, rate, stall, reset, black hole, half-close, cut."""
 
 from __future__ import annotations
 

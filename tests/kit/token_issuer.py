@@ -1,4 +1,4 @@
-"""The platform's identity over real HTTP on loopback: keys, discovery, the Auth Service; and tokens of every kind, good and forged."""
+"""The platform's identity services over HTTP on loopback, with valid and forged tokens."""
 
 from __future__ import annotations
 

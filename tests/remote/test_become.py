@@ -1,4 +1,4 @@
-"""Durable runs as another user, by real sudo, su and doas: as whole as others, and never as somebody else than asked."""
+"""Durable runs as another user, by real sudo, su and doas."""
 
 from __future__ import annotations
 

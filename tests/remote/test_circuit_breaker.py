@@ -1,4 +1,4 @@
-"""The breaker before a real sshd: what its log says of logins that were tried, by several workers at once."""
+"""The circuit breaker before a real sshd, with several workers: which logins its log shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every way not to reach a machine has its code, and a message that names the machine and what to do."""
+"""Each failure to connect has its code, and a message with the machine and the next step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is over is freed at once: no closed connection waits for the garbage collector."""
+"""Closed connections are freed at once; none waits for the garbage collector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trial tells of a machine beside whether it works: sudo without a password, and SFTP."""
+"""The connection test reports sudo and SFTP beside the steps that sessions need."""
 
 from __future__ import annotations
 

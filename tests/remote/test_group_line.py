@@ -1,4 +1,4 @@
-"""The line that names a command's process group is found and taken out wherever the packets are cut."""
+"""The line that names a process group is cut out of the output, however packets are split."""
 
 from __future__ import annotations
 

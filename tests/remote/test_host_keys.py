@@ -1,4 +1,4 @@
-"""Whom we speak to: pinned keys, changed keys, the first key seen, and the explicit word that none is checked."""
+"""Host keys: pinned, changed, accepted at first sight, signed by a CA, or explicitly unchecked."""
 
 from __future__ import annotations
 

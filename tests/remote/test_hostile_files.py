@@ -1,4 +1,4 @@
-"""Machines whose SFTP server lies: names that lead elsewhere, files and folders without end, answers nobody asked for."""
+"""Hostile SFTP servers: names that lead elsewhere, endless files, unrequested answers."""
 
 from __future__ import annotations
 

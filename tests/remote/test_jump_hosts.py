@@ -1,4 +1,4 @@
-"""Through jump hosts: each one with its own login and its own host key check."""
+"""Connections through jump hosts: each one with its own login and its own host key check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cancel that proves what it did: the whole process group is dead, or we say that we do not know."""
+"""A kill proves that the whole process group is dead, or says that this is unknown."""
 
 from __future__ import annotations
 

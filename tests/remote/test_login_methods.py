@@ -1,4 +1,4 @@
-"""How a login is proven: passwords asked for in two ways, keys with a passphrase, certificates, an agent."""
+"""Login methods: passwords by two methods, keys with a passphrase, certificates, an agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many connections a second a host gets."""
+"""The rate limit of connects per host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durable runs by way of every login shell, also of one that greets before it does anything."""
+"""Durable runs through every login shell, also one that prints a greeting first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections are shared, limited, closed when idle, and never leaked by who gives up."""
+"""Connections are shared, limited, closed when idle, and never leaked by a caller that gives up."""
 
 from __future__ import annotations
 

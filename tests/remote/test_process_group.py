@@ -1,4 +1,4 @@
-"""A list of processes that is incomplete proves nothing: neither that a group is gone, nor that it is alive."""
+"""An incomplete list of processes proves neither the end nor the life of a process group."""
 
 from __future__ import annotations
 

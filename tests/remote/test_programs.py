@@ -1,4 +1,4 @@
-"""Programs on the machine itself, by every shell that its `sh` may be: where their files lie, who finds what, what is left."""
+"""Programs by every shell that `sh` may be: their files, and what is left of them."""
 
 from __future__ import annotations
 

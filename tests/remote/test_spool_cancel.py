@@ -1,4 +1,4 @@
-"""A cancel of a durable run ends everything that the command started, however it hides, and nothing else; its answer is the proof."""
+"""A cancel of a durable run ends all its processes and no others; its answer is the proof."""
 
 from __future__ import annotations
 

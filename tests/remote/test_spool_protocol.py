@@ -1,4 +1,4 @@
-"""The lines that a durable run sends, and the records that come back, wherever packets are cut."""
+"""The request lines of durable runs, and the records that come back, however packets are split."""
 
 from __future__ import annotations
 

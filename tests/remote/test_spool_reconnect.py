@@ -1,4 +1,4 @@
-"""Durable runs over real SSH: contact may break anywhere and as often as it likes, and every byte comes once."""
+"""Durable runs over real SSH: contact may break anywhere, and every byte comes once."""
 
 from __future__ import annotations
 

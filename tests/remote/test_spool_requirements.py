@@ -1,4 +1,4 @@
-"""What a machine must have for durable runs, and what becomes of them where something is missing, full or not ours."""
+"""The requirements of durable runs on a machine, and the failures if one is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durable runs with each shell: begun at most once, output and end exact, found again, and clear words where that cannot be."""
+"""Durable runs with each shell: started at most once, exact output and exit, found again."""
 
 from __future__ import annotations
 

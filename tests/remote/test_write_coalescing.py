@@ -1,4 +1,4 @@
-"""What is written to a connection in one turn of the loop leaves in one piece, in order, and all of it."""
+"""All writes to a connection in one turn of the loop leave in one piece, in order."""
 
 from __future__ import annotations
 
