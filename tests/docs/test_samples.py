@@ -35,7 +35,10 @@ _LAUNCHING = re.compile(
     r"/(?:jobs|executions|schedules|dead-letters)/[0-9]+/(?:execute|retry|trigger|revive|resume)|(?:retry|revive|trigger) [0-9]"
 )
 _OTHER_PAGES = [s for s in all_samples("sh") if s.page != "README.md"]
-_REQUESTS = [s for s in all_samples("json") if s.note]
+# The reference first: it makes the jobs and targets that other pages use.
+_REQUESTS = sorted(
+    (s for s in all_samples("json") if s.note), key=lambda s: s.page != "docs/reference/api.md"
+)
 _DOCUMENTS = [s for s in all_samples("json") if not s.note]
 
 
