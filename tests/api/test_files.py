@@ -12,8 +12,8 @@ import pytest
 
 from api.kit import Desk, desk, problem
 from kit.ledger_fixtures import Owner, launch, machines
-from opsjobs.store.artifacts import Artifacts
 from opsjobs.store.blobs import Contents
+from opsjobs.store.files import Artifacts
 from opsjobs.store.transaction import Database
 
 MIB = 1 << 20

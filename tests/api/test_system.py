@@ -13,9 +13,8 @@ from opsjobs.api.app import _admit_admin, create_app
 from opsjobs.api.system import fleet_gauges
 from opsjobs.model.errors import DiskFull
 from opsjobs.model.secret import Secret
-from opsjobs.store.database_checks import Complaint
 from opsjobs.store.envelope import new_key
-from opsjobs.store.system_status import HEAD, Queue, Upkeep
+from opsjobs.store.system_status import HEAD, Complaint, Queue, Upkeep
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import Vault
 from opsjobs.store.workers import Incarnation, Workers

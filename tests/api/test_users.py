@@ -12,7 +12,7 @@ import pytest
 from api.kit import Desk, app_on, desk, problem
 from opsjobs.model.errors import TooMany
 from opsjobs.settings import IdentitySettings
-from opsjobs.store.identities.login_throttle import Attempts, LockoutPolicy
+from opsjobs.store.identities.sessions import Attempts, LockoutPolicy
 from opsjobs.store.transaction import Database
 
 PASSWORD = "correct horse battery"

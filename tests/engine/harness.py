@@ -45,12 +45,11 @@ from opsjobs.model.target import Endpoint, SelectionDraft, Target, Transport
 from opsjobs.remote.download import FindLimits
 from opsjobs.remote.session import Fetch, Sessions, refuse_external
 from opsjobs.store.approvals import Approvals
-from opsjobs.store.artifacts import Artifacts
 from opsjobs.store.blobs import Contents
 from opsjobs.store.envelope import new_key
 from opsjobs.store.execution_log import ExecutionLog, LogEntry
 from opsjobs.store.executions import Executions
-from opsjobs.store.files import Files
+from opsjobs.store.files import Artifacts, Files
 from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger

@@ -16,12 +16,12 @@ from opsjobs.engine.background.rescuer import Rescuer
 from opsjobs.engine.loop import TURN_PAUSE_SECONDS, TURN_SECONDS, Turn
 from opsjobs.model.errors import Unavailable
 from opsjobs.store.blobs import Contents
+from opsjobs.store.execution_log import DAYS_AHEAD, Partitions
 from opsjobs.store.idempotency import delete_old_keys
-from opsjobs.store.leftovers import Leftovers
 from opsjobs.store.outbox import Outbox
-from opsjobs.store.partitions import DAYS_AHEAD, Partitions
-from opsjobs.store.singleton_lock import SingletonLock
+from opsjobs.store.retention import Leftovers
 from opsjobs.store.transaction import Database
+from opsjobs.store.workers import SingletonLock
 from opsjobs.telemetry import Metrics
 
 

@@ -9,12 +9,11 @@ from typing import Any
 from opsjobs.model.access import Reach, Scope
 from opsjobs.model.target import Requirement
 from opsjobs.store.approvals import APPROVALS
-from opsjobs.store.artifacts import ARTIFACTS
 from opsjobs.store.audit_log import AUDIT
 from opsjobs.store.circuits import CIRCUITS
 from opsjobs.store.dead_letters import DEAD_LETTERS
 from opsjobs.store.executions import EXECUTIONS, RESULTS, RUNS
-from opsjobs.store.files import FILES
+from opsjobs.store.files import ARTIFACTS, FILES
 from opsjobs.store.groups import GROUPS
 from opsjobs.store.inventory import TARGETS
 from opsjobs.store.jobs import JOBS

@@ -20,9 +20,9 @@ from opsjobs.composition.worker import HostedWorker
 from opsjobs.engine.background.housekeeping import AuditSealer
 from opsjobs.model.audit_chain import ChainLink, ChainWalk, canonical
 from opsjobs.settings import load
-from opsjobs.store import audit, audit_log, audit_sealer
+from opsjobs.store import audit, audit_chain, audit_log
+from opsjobs.store.audit_chain import Seals
 from opsjobs.store.audit_log import AuditLog
-from opsjobs.store.audit_sealer import Seals
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Connection, Database
 
@@ -77,12 +77,12 @@ async def test_rows_are_numbered_without_a_gap_as_they_become_visible(database: 
 async def test_one_seals_at_a_time_and_goes_on_where_the_last_one_stopped(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_sealer, "SEALED_AT_ONCE", 2)
+    monkeypatch.setattr(audit_chain, "SEALED_AT_ONCE", 2)
     async with database.transaction() as connection:
         for number in range(1, ROWS + 1):
             await note(connection, number)
     async with database.transaction() as other:
-        await other.execute("select pg_advisory_xact_lock(%s)", [audit_sealer._LOCK])
+        await other.execute("select pg_advisory_xact_lock(%s)", [audit_chain._LOCK])
         assert await Seals(database, KEYS).seal() == 0
     monkeypatch.setattr("opsjobs.engine.background.housekeeping.SEALED_AT_ONCE", 2)
     assert await AuditSealer(Seals(database, KEYS)).run_once() == {"sealed": ROWS}
@@ -196,7 +196,7 @@ async def test_retention_goes_from_the_beginning_and_says_so(database: Database)
 async def test_what_lies_before_an_anchor_goes_in_parts_and_only_as_it_grows_old(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_sealer, "RETAINED_AT_ONCE", 2)
+    monkeypatch.setattr(audit_chain, "RETAINED_AT_ONCE", 2)
     head = await filled(database)
     seals, log = Seals(database, KEYS), AuditLog(database, KEYS)
     assert await seals.anchor("a lost key") == head
@@ -217,7 +217,7 @@ async def test_an_idle_pass_is_one_query_that_reads_next_to_nothing(database: Da
     async with database.connection() as connection:
         await connection.execute("analyze audit_log")
     plan = await database.fetch(
-        "explain (analyze, buffers, format json) " + audit_sealer._ANY.replace("%s", "0")
+        "explain (analyze, buffers, format json) " + audit_chain._ANY.replace("%s", "0")
     )
     assert "audit_log_unsealed" in json.dumps(plan)
 

@@ -18,14 +18,13 @@ from opsjobs.model.encryption_key import decode_key, derive_key, key_id
 from opsjobs.model.errors import Failure
 from opsjobs.model.secret import Secret
 from opsjobs.store import audit, audit_chain
-from opsjobs.store.audit_chain import UnverifiedChain
+from opsjobs.store.audit_chain import Seals, UnverifiedChain
 from opsjobs.store.audit_log import AuditLog
-from opsjobs.store.audit_sealer import Seals
 from opsjobs.store.envelope import new_key
 from opsjobs.store.retention import Retention, RetentionLimits
-from opsjobs.store.singleton_lock import SingletonLock
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import KeyRotation
+from opsjobs.store.workers import SingletonLock
 from opsjobs.telemetry import Metrics
 
 ROWS, KEYS, GUESSED = 6, [AUDIT_KEY], SigningKeys([Secret("A" * 43)])

@@ -24,7 +24,7 @@ from opsjobs.store.envelope import new_key
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Vault
-from opsjobs.store.vault.usage import NOTED_SECONDS
+from opsjobs.store.vault.rows import NOTED_SECONDS
 from security.credential_samples import login
 from store.cast import job, password, target
 

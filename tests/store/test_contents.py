@@ -12,9 +12,8 @@ import pytest
 from kit.ledger_fixtures import Owner, launch, machines
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.store import blobs
-from opsjobs.store.artifacts import Artifacts
 from opsjobs.store.blobs import CHUNK_BYTES, Contents, Forgotten, TooManyBytes, Written
-from opsjobs.store.files import Files, StoredFile
+from opsjobs.store.files import Artifacts, Files, StoredFile
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database

@@ -20,9 +20,9 @@ from opsjobs.clock import SystemClock
 from opsjobs.engine.background.inspection import Inspection
 from opsjobs.model.errors import DiskFull, Refusal
 from opsjobs.standalone.postgres import Postgres
-from opsjobs.store.database_checks import Complaint, Fitness
 from opsjobs.store.envelope import new_key
 from opsjobs.store.migrations import runner
+from opsjobs.store.system_status import Complaint, Fitness
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import KeyRotation, Vault
 from store.test_vault import password

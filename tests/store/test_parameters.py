@@ -7,9 +7,15 @@ from uuid import UUID, uuid4
 import pytest
 
 from opsjobs.model.secret import Secret
-from opsjobs.store.envelope import KeyRing, Tampered, new_key
+from opsjobs.store.envelope import (
+    KeyRing,
+    Tampered,
+    mask_parameters,
+    new_key,
+    open_parameters,
+    seal_parameters,
+)
 from opsjobs.store.jobs import Jobs, StoredJob
-from opsjobs.store.parameters import masked, opened, sealed
 from opsjobs.store.transaction import Database
 from store.cast import job
 
@@ -26,19 +32,19 @@ EXECUTION = UUID("0191d7a0-0000-7000-8000-000000000001")
 
 def test_what_is_stored_opens_as_it_was_and_shows_no_secret() -> None:
     ring = KeyRing([new_key()])
-    stored = sealed(ring, EXECUTION, VALUES)
+    stored = seal_parameters(ring, EXECUTION, VALUES)
     assert "hush" not in repr(stored)
-    assert opened(ring, EXECUTION, stored) == VALUES
-    assert masked(stored) == masked(VALUES) == {**VALUES, "token": "***"}
+    assert open_parameters(ring, EXECUTION, stored) == VALUES
+    assert mask_parameters(stored) == mask_parameters(VALUES) == {**VALUES, "token": "***"}
 
 
 def test_a_secret_opens_only_in_its_execution_under_its_name() -> None:
     ring = KeyRing([new_key()])
-    stored = sealed(ring, EXECUTION, VALUES)
+    stored = seal_parameters(ring, EXECUTION, VALUES)
     with pytest.raises(Tampered):
-        opened(ring, uuid4(), stored)
+        open_parameters(ring, uuid4(), stored)
     with pytest.raises(Tampered):
-        opened(ring, EXECUTION, {"other": stored["token"]})
+        open_parameters(ring, EXECUTION, {"other": stored["token"]})
 
 
 async def test_a_version_keeps_what_it_declares(database: Database) -> None:

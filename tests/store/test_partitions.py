@@ -9,8 +9,7 @@ from psycopg import errors
 
 from kit.ledger_fixtures import launch, machines
 from opsjobs.store.connections import DatabaseConnection
-from opsjobs.store.execution_log import ExecutionLog
-from opsjobs.store.partitions import DAYS_AHEAD, Partitions
+from opsjobs.store.execution_log import DAYS_AHEAD, ExecutionLog, Partitions
 from opsjobs.store.transaction import Database, DatabaseOptions
 
 

@@ -16,15 +16,14 @@ from opsjobs.engine.loop import Turn
 from opsjobs.model.errors import Gone, NotFound
 from opsjobs.model.execution import Execution, RunStatus
 from opsjobs.store import dead_letters, retention
-from opsjobs.store.audit_sealer import Seals
-from opsjobs.store.execution_log import ExecutionLog
+from opsjobs.store.audit_chain import Seals
+from opsjobs.store.execution_log import ExecutionLog, Partitions
 from opsjobs.store.executions import Executions
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger, NewExecution
-from opsjobs.store.partitions import Partitions
 from opsjobs.store.retention import Retention, RetentionLimits
-from opsjobs.store.singleton_lock import SingletonLock
 from opsjobs.store.transaction import Database
+from opsjobs.store.workers import SingletonLock
 from opsjobs.telemetry import Metrics
 from store.cast import job
 from store.test_contents import upload

@@ -58,7 +58,7 @@ from opsjobs.model.job import LaunchOrder, RunDraft
 from opsjobs.model.parameter import undeclared
 from opsjobs.model.retry_request import RetryDraft
 from opsjobs.store.executions import EXECUTIONS, GROUPS, RESULTS, RUNS
-from opsjobs.store.ledger.pausing import Resumed
+from opsjobs.store.ledger.control import Resumed
 from opsjobs.store.paging import PageRequest
 
 CONTROL = "opsjobs.control"

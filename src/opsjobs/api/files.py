@@ -32,9 +32,8 @@ from opsjobs.api.schemas.files import ArtifactPageOut, FilePageOut, StoredFileOu
 from opsjobs.api.schemas.responses import BYTES, CREATED, PAGED
 from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.naming import Title
-from opsjobs.store.artifacts import ARTIFACTS
 from opsjobs.store.blobs import Forgotten, TooManyBytes, Written
-from opsjobs.store.files import FILES, Full, StoredFile
+from opsjobs.store.files import ARTIFACTS, FILES, Full, StoredFile
 from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.paging import PageRequest
 

@@ -22,8 +22,7 @@ from opsjobs.api.schemas.system import (
 )
 from opsjobs.composition import Services
 from opsjobs.model.errors import Unavailable
-from opsjobs.store.database_checks import Complaint
-from opsjobs.store.system_status import HEAD, Queue, Upkeep, WorkerStatus
+from opsjobs.store.system_status import HEAD, Complaint, Queue, Upkeep, WorkerStatus
 from opsjobs.telemetry import log
 
 SCHEDULER_LATE_SECONDS = 10.0

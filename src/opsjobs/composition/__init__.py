@@ -46,16 +46,14 @@ from opsjobs.safety.policy import read
 from opsjobs.sandbox.pool import JudgePool
 from opsjobs.settings import SecretsSettings, Settings
 from opsjobs.store.approvals import Approvals
-from opsjobs.store.artifacts import Artifacts
+from opsjobs.store.audit_chain import Seals
 from opsjobs.store.audit_log import AuditLog
-from opsjobs.store.audit_sealer import Seals
 from opsjobs.store.blobs import Contents
 from opsjobs.store.circuits import CircuitStore
-from opsjobs.store.database_checks import Fitness
 from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.execution_log import ExecutionLog
 from opsjobs.store.executions import Executions
-from opsjobs.store.files import Files
+from opsjobs.store.files import Artifacts, Files
 from opsjobs.store.groups import Groups
 from opsjobs.store.identities import IdentityStore
 from opsjobs.store.inventory import TargetInventory
@@ -67,7 +65,7 @@ from opsjobs.store.scheduling.firings import Firings
 from opsjobs.store.scheduling.schedule_overview import ScheduleOverview
 from opsjobs.store.scheduling.schedule_rows import CompiledSchedules
 from opsjobs.store.scheduling.schedules import Schedules
-from opsjobs.store.system_status import SystemStatus
+from opsjobs.store.system_status import Fitness, SystemStatus
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import KeyRotation, Vault

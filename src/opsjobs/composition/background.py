@@ -13,11 +13,10 @@ from opsjobs.engine.background.housekeeping import (
 )
 from opsjobs.engine.loop import TURN_POLL_SECONDS, Loop, Turn
 from opsjobs.settings import Settings
+from opsjobs.store.execution_log import Partitions
 from opsjobs.store.idempotency import delete_old_keys
-from opsjobs.store.leftovers import Leftovers
-from opsjobs.store.partitions import Partitions
-from opsjobs.store.retention import Retention, RetentionLimits
-from opsjobs.store.singleton_lock import SingletonLock
+from opsjobs.store.retention import Leftovers, Retention, RetentionLimits
+from opsjobs.store.workers import SingletonLock
 
 
 def build_housekeeping_loop(services: Services) -> Loop:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from opsjobs.model.errors import Unavailable
-from opsjobs.store.singleton_lock import SingletonLock
+from opsjobs.store.workers import SingletonLock
 from opsjobs.task_cancellation import ended
 from opsjobs.telemetry import Metrics, log
 

@@ -1,17 +1,33 @@
-"""Read, verify and sign the row that holds the audit log's beginning and end."""
+"""The audit log's chain: number, hash and sign committed rows, one process at a time.
+
+One row holds the chain's beginning and end, signed. Only the sealer writes it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from opsjobs.model.audit_chain import ChainLink, Ends, Part, Proof, Signature, SigningKeys
+from opsjobs.model.audit_chain import (
+    FIELDS,
+    ChainLink,
+    ChainWalk,
+    Ends,
+    Part,
+    Proof,
+    Signature,
+    SigningKeys,
+    went_back,
+)
 from opsjobs.model.errors import Failure
 from opsjobs.model.secret import Secret
-from opsjobs.store.transaction import Connection
+from opsjobs.store import audit
+from opsjobs.store.transaction import Connection, Database
 
 COLUMNS = """
 base_seal, encode(base_hash, 'hex') as base_hash, head_seal, encode(head_hash, 'hex') as head_hash, anchor_seal, anchor_id,
@@ -121,3 +137,186 @@ def key_missing(key: str, what: str) -> str:
         "current one. If it is lost, `opsjobs audit anchor` begins anew; if there never was such a "
         "key, the signature is forged."
     )
+
+
+# Rows that one transaction seals.
+SEALED_AT_ONCE = 500
+# Rows that one transaction of retention deletes.
+RETAINED_AT_ONCE = 2_000
+_LOCK = 0x6F707361756469  # "opsaudi"; any number would do as long as it never changes
+
+_ANY = "select 1 from audit_log where seal is null and at <= (select opsjobs_now()) - make_interval(secs => %s) limit 1"
+_WAIT = "select pg_advisory_xact_lock(%s)"
+_ALONE = "select pg_try_advisory_xact_lock(%s) as ours"
+_COLUMNS = ", ".join(name for name in FIELDS if name != "seal")
+_ROWS = f"select {_COLUMNS} from audit_log where seal is null order by id limit %s"
+_OURS = f"select {_COLUMNS} from audit_log where id = (select currval(pg_get_serial_sequence('audit_log', 'id')))"
+# Of each row 32 bytes of hash and 32 of signature, all in one value: as arrays they took longer than the hashing.
+_SEAL = """
+update audit_log l set seal = %(head)s + n.place, key_id = %(key_id)s,
+  hash = substr(%(proofs)s::bytea, (n.place * 64 - 63)::int, 32), mac = substr(%(proofs)s::bytea, (n.place * 64 - 31)::int, 32)
+from unnest(%(ids)s::bigint[]) with ordinality as n(id, place) where l.id = n.id"""
+
+# Whole days: a deletion is recorded itself, and need not be each minute.
+_UNTIL = """
+select date_trunc('day', opsjobs_now() at time zone 'UTC' - make_interval(secs => %s)) at time zone 'UTC' as until"""
+_OLDEST = f"""
+select seal, {_COLUMNS}, encode(hash, 'hex') as hash, key_id, encode(mac, 'hex') as mac
+from audit_log where seal > %s order by seal limit %s"""
+_LAST = """
+select coalesce(max(seal), 0) as seal,
+  (select encode(hash, 'hex') from audit_log where seal is not null order by seal desc limit 1) as hash
+from audit_log"""
+_LET_GO = "delete from audit_log where seal > %s and seal <= %s"
+# Rows before the base, left since the chain was anchored behind them: of the next rows those that
+# are too old to keep.
+_LEFT_OVER = """
+delete from audit_log where at < %s and seal in (select seal from audit_log where seal <= %s order by seal limit %s)"""
+
+
+class Seals:
+    """Seals, anchors and retains the audit log; each verb is a bounded transaction of its own.
+
+    Raises UnverifiedChain if the chain's ends are not as opsjobs signed them: what is added to them
+    would be signed, too.
+    """
+
+    def __init__(self, database: Database, keys: Sequence[Secret]) -> None:
+        self._database = database
+        self._keys = SigningKeys(keys)
+        self._seen = ChainLink()
+
+    async def seal(self, *, older_than_seconds: float = 0.0) -> int:
+        """Seal committed rows, at most 500; return how many.
+
+        It costs one query if no row is that old, or if another process is sealing. A number says
+        when a row was seen, not when it was written: a row that was committed late comes after
+        younger ones.
+        """
+        if await self._database.fetch_one(_ANY, [older_than_seconds]) is None:
+            return 0
+        return await self._database.retry(self._seal)
+
+    async def _seal(self) -> int:
+        async with self._database.transaction() as connection:
+            alone = await (await connection.execute(_ALONE, [_LOCK])).fetchone()
+            if alone is None or not alone["ours"]:
+                return 0
+            # Each in a statement of its own, after the lock: it sees what the previous sealer
+            # committed.
+            ends = await self._ends(connection)
+            rows = await (await connection.execute(_ROWS, [SEALED_AT_ONCE])).fetchall()
+            if rows:
+                ends = await self._write(connection, ends, rows, Part.ROW)
+        self._seen = ends.head
+        return len(rows)
+
+    async def _ends(self, connection: Connection) -> Ends:
+        """Return the beginning and the end of the chain, locked."""
+        ends = (await read(connection, lock=True)).trusted(self._keys)
+        if (back := went_back(self._seen, ends.head)) is not None:
+            raise UnverifiedChain(back.detail)
+        return ends
+
+    async def _write(
+        self, connection: Connection, ends: Ends, rows: Sequence[DictRow], part: Part
+    ) -> Ends:
+        """Number, chain and sign these rows; return the chain's new ends."""
+        head, hashes = ends.head, list[bytes]()
+        for row in rows:
+            row["seal"] = head.seal + 1
+            head = head.next(row)
+            hashes.append(bytes.fromhex(head.hash))
+        macs = self._keys.signed(part, hashes)
+        sealed = {
+            "ids": [row["id"] for row in rows],
+            "head": ends.head.seal,
+            "proofs": b"".join(hash_ + mac for hash_, mac in zip(hashes, macs, strict=True)),
+            "key_id": self._keys.current,
+        }
+        await connection.execute(_SEAL, sealed)
+        grown = replace(ends, head=head)
+        await write(connection, grown, self._keys)
+        return grown
+
+    async def anchor(self, reason: str) -> ChainLink:
+        """Begin the chain anew behind all rows, even of a broken chain; return the new beginning.
+
+        It is recorded, with the reason. This is the way out if the chain cannot be repaired, or if
+        a key is lost. Older rows stay, and are proven by nothing.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute(_WAIT, [_LOCK])
+            before = (await read(connection, lock=True)).ends
+            last = await (await connection.execute(_LAST)).fetchone()
+            assert last is not None
+            base = (
+                ChainLink(last["seal"], last["hash"])
+                if last["seal"] > before.head.seal
+                else before.head
+            )
+            ends = Ends(base, base, base.seal)
+            after = {
+                "base": str(base),
+                "broken": {"base": str(before.base), "head": str(before.head)},
+            }
+            await self._own(connection, ends, "audit.anchored", after, reason)
+        return base
+
+    async def _own(
+        self,
+        connection: Connection,
+        ends: Ends,
+        action: str,
+        after: dict[str, Any],
+        reason: str | None = None,
+    ) -> None:
+        """Write a row that only the sealer writes, and seal it as such."""
+        await audit.record(connection, action, "audit_log", None, after=after, reason=reason)
+        await self._write(
+            connection, ends, await (await connection.execute(_OURS)).fetchall(), Part.OWN
+        )
+
+    async def retain(self, keep_seconds: float) -> int:
+        """Delete rows of days that ended longer ago than is kept, oldest first; return how many.
+
+        The deletion is recorded, in a row that is signed as the sealer's own. Rows that do not fit
+        stay, and nothing before them is deleted: they would be gone for good. Rows before an anchor
+        are deleted first, as they grow old; they need not fit. At most 2,000 rows.
+        """
+
+        async def once() -> int:
+            async with self._database.transaction() as connection:
+                ends = await self._ends(connection)
+                until = await (await connection.execute(_UNTIL, [keep_seconds])).fetchone()
+                assert until is not None
+                left_over = [until["until"], ends.base.seal, RETAINED_AT_ONCE]
+                base, gone = ends.base, (await connection.execute(_LEFT_OVER, left_over)).rowcount
+                if not gone:
+                    base = await self._old(connection, ends, until["until"])
+                    gone = base.seal - ends.base.seal
+                    if not gone:
+                        return 0
+                    await write(connection, replace(ends, base=base), self._keys)
+                    await connection.execute(_LET_GO, [ends.base.seal, base.seal])
+                after = {"rows": gone, "base": str(base)}
+                await self._own(connection, replace(ends, base=base), "audit.retained", after)
+                return gone
+
+        return await self._database.retry(once)
+
+    async def _old(self, connection: Connection, ends: Ends, until: datetime) -> ChainLink:
+        """Return the last link that is too old to keep, of the next 2,000."""
+        walk = ChainWalk(ends.base, self._keys, ends)
+        for row in await (
+            await connection.execute(_OLDEST, [ends.base.seal, RETAINED_AT_ONCE])
+        ).fetchall():
+            if row["at"] >= until or not walk.step(row, row["hash"]):
+                break
+        if walk.at.seal == ends.head.seal:
+            walk.end(ends.head)
+        if walk.broken is not None:
+            raise UnverifiedChain(
+                f"nothing of the audit log is let go of, for it is not whole. {walk.broken.detail}"
+            )
+        return walk.at

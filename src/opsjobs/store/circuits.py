@@ -30,7 +30,7 @@ from opsjobs.model.execution import ErrorCode, moment
 from opsjobs.store import audit
 from opsjobs.store.outbox import append_event
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
-from opsjobs.store.storable import storable
+from opsjobs.store.statements import storable
 from opsjobs.store.transaction import Connection, Database
 
 UNWELL_MAX = 10_000

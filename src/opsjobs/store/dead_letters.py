@@ -20,8 +20,8 @@ from opsjobs.model.retry_request import (
 )
 from opsjobs.model.run_views import TargetName
 from opsjobs.store import audit
+from opsjobs.store.launch_history import RUN_COLUMNS, parse_past_run
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
-from opsjobs.store.retry_source import RUN_COLUMNS, parse_past_run
 from opsjobs.store.scope_sql import OF_EXECUTION, and_within
 from opsjobs.store.transaction import Connection, Database
 

@@ -35,9 +35,9 @@ from opsjobs.model.run_views import (
     last_line,
     timeline,
 )
+from opsjobs.store.envelope import mask_parameters
 from opsjobs.store.ledger.claim import MAINTENANCE
 from opsjobs.store.paging import IndexWalk, ListColumn, Listing, Page, PageRequest
-from opsjobs.store.parameters import masked
 from opsjobs.store.reference import Reference
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
@@ -457,7 +457,7 @@ def _execution(row: Mapping[str, Any], *, everything: bool = False) -> Execution
         status=ExecutionStatus(row["status"]),
         triggered_by=TriggeredBy(row["triggered_by"]),
         requested_by=row["requested_by"],
-        parameters=masked(row["parameters"]),
+        parameters=mask_parameters(row["parameters"]),
         counts=row["counts"],
         total_targets=row["total"],
         last_seq=row["last_seq"],

@@ -15,9 +15,8 @@ from opsjobs.model.execution import moment
 from opsjobs.model.target import GroupDraft, SelectionDraft, check_nesting
 from opsjobs.store import audit, idempotency, target_selection
 from opsjobs.store.idempotency import Answer, IdempotentRequest
-from opsjobs.store.in_use import check_unused
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
-from opsjobs.store.reference import check_basis, find, lock, unique_name
+from opsjobs.store.reference import check_basis, check_unused, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
 
 # Changes to nested groups are made one at a time, so that two of them cannot close a cycle

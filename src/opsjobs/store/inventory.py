@@ -29,9 +29,8 @@ from opsjobs.model.target import (
 )
 from opsjobs.store import audit, circuits, host_keys, idempotency, target_selection
 from opsjobs.store.idempotency import Answer, IdempotentRequest
-from opsjobs.store.in_use import check_unused
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
-from opsjobs.store.reference import Reference, check_basis, find, lock, unique_name
+from opsjobs.store.reference import Reference, check_basis, check_unused, find, lock, unique_name
 from opsjobs.store.scope_checks import check_target, check_target_name
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.vault import Vault, binding

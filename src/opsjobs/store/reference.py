@@ -1,12 +1,13 @@
-"""References from outside: an id or a uuid in a path, and unique names."""
+"""References from outside: an id or uuid in a path, unique and retired names, things in use."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from psycopg import errors
@@ -14,6 +15,7 @@ from psycopg.rows import DictRow
 
 from opsjobs.model import text_patterns
 from opsjobs.model.errors import Conflict, FieldError, NotFound, Precondition
+from opsjobs.model.execution import moment
 from opsjobs.store.transaction import Connection, Database
 
 BIGINT_MAX = (1 << 63) - 1
@@ -128,3 +130,59 @@ def name_taken(noun: str, name: str) -> Conflict:
     )
     detail = f"There is already {article} {noun} named {name!r}: choose another name, or {other}."
     return Conflict("name_taken", detail, errors=[FieldError("/name", detail, "name_taken")])
+
+
+NAMED_MAX = 5
+
+
+async def check_unused(
+    connection: Connection, code: str, what: str, query: str, values: Mapping[str, object]
+) -> None:
+    """Raise Conflict(code) if the query finds users of a thing.
+
+    The detail is `what`, the first names and what to do. The query returns `name`, and `n` for how
+    many there are in all, and is bounded by `%(limit)s`.
+    """
+    users = await (await connection.execute(query, {**values, "limit": NAMED_MAX})).fetchall()
+    if users:
+        names = ", ".join(row["name"] for row in users)
+        more = users[0]["n"] - len(users)
+        raise Conflict(
+            code, f"{what} {names}{f' and {more} more' if more else ''}: change those first."
+        )
+
+
+_OF = {"user": "a user's", "api_key": "an API key's", "service": "a service's"}
+_SPENT = "select spent_at from spent_names where noun = %s and name = %s"
+
+
+async def check_name_reserved(
+    connection: Connection,
+    noun: Literal["user", "api_key", "service"],
+    name: str,
+    *,
+    reuse_name: bool,
+) -> dict[str, str]:
+    """Return audit fields for the name: empty if it is new. Raises Conflict("name_reserved").
+
+    Call it after the row was inserted, so that an identity deleted at the same moment is seen. With
+    `reuse_name` a reserved name is accepted, and the field `reuse_name` is returned.
+    """
+    row = await (await connection.execute(_SPENT, [noun, name])).fetchone()
+    if row is None:
+        return {}
+    since = moment(row["spent_at"]) or ""
+    if reuse_name:
+        return {"reuse_name": f"what {noun} {name} left, who is gone since {since}"}
+    detail = (
+        f"{name!r} was {_OF[noun]} name until {since}, and its files, schedules and executions still refer to it. Choose another "
+        "name, or set `reuse_name`, as an administrator without a scope, to inherit what it owned."
+    )
+    raise Conflict("name_reserved", detail, errors=[FieldError("/name", detail, "name_reserved")])
+
+
+async def find_retired_labels(connection: Connection, name: str) -> Mapping[str, str] | None:
+    """Return the labels of the deleted or renamed target that last had this name, or None."""
+    query = "select labels from spent_names where noun = 'target' and name = %s"
+    row = await (await connection.execute(query, [name])).fetchone()
+    return None if row is None else row["labels"]

@@ -12,7 +12,8 @@ from opsjobs.model.access_bounds import Bounds
 from opsjobs.model.errors import FieldError, Forbidden
 from opsjobs.model.job import Job
 from opsjobs.model.target import Target, TargetDraft
-from opsjobs.store import retired_names, target_selection
+from opsjobs.store import target_selection
+from opsjobs.store.reference import find_retired_labels
 from opsjobs.store.scope_sql import OF_JOB
 from opsjobs.store.transaction import Connection
 
@@ -61,7 +62,7 @@ async def check_target_name(connection: Connection, name: str, bounds: Bounds) -
     if bounds.act.everywhere:
         return
     listed = await (await connection.execute(_LISTED_BY, {"name": name})).fetchall()
-    was = await retired_names.labels_of_target(connection, name)
+    was = await find_retired_labels(connection, name)
     if all(bounds.act.holds(labels_of(row["tags"])) for row in listed) and (
         was is None or bounds.act.holds(was)
     ):

@@ -1,4 +1,4 @@
-r"""SQL statements that are kept in files of their own, beside the module that runs them.
+r"""SQL statements in files of their own, beside the module that runs them, and storable text.
 
 A file `sql/NAME.sql` can be pasted into psql: parameters and fragments are written as psql variables.
 `:'name'` is a parameter of the statement, `:name` a fragment: a constant of the code, or a piece of
@@ -35,3 +35,12 @@ def load_statement(module: str, name: str, **fragments: object) -> str:
 
 def _placeholder(found: re.Match[str]) -> str:
     return f"%({found[1]})b{found[2]}" if found[2] else f"%({found[1]})s"
+
+
+def storable(text: str, characters: int) -> str:
+    r"""Return the text without NUL and lone surrogates, cut to a number of characters.
+
+    >>> storable("a\0b\udc80c", 4)
+    'a\ufffdb?'
+    """
+    return text[:characters].replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -11,16 +11,13 @@ from functools import partial
 
 from opsjobs.engine.loop import Counts, Turn
 from opsjobs.model.errors import Unavailable
-from opsjobs.store.audit_chain import UnverifiedChain
-from opsjobs.store.audit_sealer import SEALED_AT_ONCE, Seals
+from opsjobs.store.audit_chain import SEALED_AT_ONCE, Seals, UnverifiedChain
 from opsjobs.store.blobs import Contents
+from opsjobs.store.execution_log import Partitions
 from opsjobs.store.ledger import Ledger
-from opsjobs.store.leftovers import Leftovers
 from opsjobs.store.outbox import Outbox
-from opsjobs.store.partitions import Partitions
-from opsjobs.store.retention import Retention, RetentionLimits
-from opsjobs.store.singleton_lock import SingletonLock
-from opsjobs.store.workers import Workers
+from opsjobs.store.retention import Leftovers, Retention, RetentionLimits
+from opsjobs.store.workers import SingletonLock, Workers
 from opsjobs.telemetry import Metrics, log
 
 HOUSEKEEPING = "housekeeping"

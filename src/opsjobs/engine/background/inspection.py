@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from opsjobs.clock import Clock
 from opsjobs.engine.loop import Counts
-from opsjobs.store.database_checks import Complaint, Fitness
+from opsjobs.store.system_status import Complaint, Fitness
 from opsjobs.telemetry import log
 
 INSPECTION_SECONDS = 10.0

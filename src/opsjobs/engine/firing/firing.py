@@ -25,8 +25,13 @@ from opsjobs.store.idempotency import IdempotentRequest
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.scheduling.due_firings import Fired, ReadyFiring
-from opsjobs.store.scheduling.firing_launch import FiringLaunch, LaunchBatch
-from opsjobs.store.scheduling.firing_transitions import Deferral, FiringEnd, LaunchedFiring
+from opsjobs.store.scheduling.firing_transitions import (
+    Deferral,
+    FiringEnd,
+    FiringLaunch,
+    LaunchBatch,
+    LaunchedFiring,
+)
 from opsjobs.store.scheduling.firings import Firings, FiringsDue
 from opsjobs.store.scheduling.schedules import Schedules
 from opsjobs.store.transaction import Connection

@@ -24,8 +24,7 @@ from opsjobs.model.job import Job, JobState, LaunchOrder
 from opsjobs.model.target import Target
 from opsjobs.store.jobs import Jobs, JobStanding
 from opsjobs.store.scheduling.due_firings import ReadyFiring
-from opsjobs.store.scheduling.firing_launch import FiringLaunch
-from opsjobs.store.scheduling.firing_transitions import Deferral, FiringEnd
+from opsjobs.store.scheduling.firing_transitions import Deferral, FiringEnd, FiringLaunch
 from opsjobs.store.scheduling.firings import Firings
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.telemetry import Metrics, log

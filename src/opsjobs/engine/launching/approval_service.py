@@ -18,8 +18,8 @@ from opsjobs.model.errors import Conflict
 from opsjobs.model.safety_verdict import SafetyVerdict
 from opsjobs.model.target import Target, Transport
 from opsjobs.store.approvals import Approvals, AskedAbout
+from opsjobs.store.envelope import mask_parameters
 from opsjobs.store.ledger import Ledger, NewExecution, PendingApproval, Ruling
-from opsjobs.store.parameters import masked
 from opsjobs.store.vault import Vault
 
 SALT_BYTES = 16
@@ -129,7 +129,7 @@ class ApprovalService:
                 {field: value for field, value in action.items() if field != "pins"}
                 for action in subject.actions
             ],
-            "parameters": masked(subject.parameters),
+            "parameters": mask_parameters(subject.parameters),
             "policy": dict(subject.policy),
             "targets": [
                 {"id": run.id, "name": run.name, "host": run.host}

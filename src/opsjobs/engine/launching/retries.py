@@ -24,8 +24,8 @@ from opsjobs.model.target import SelectionDraft, Target, Transport
 from opsjobs.store import dead_letters, idempotency
 from opsjobs.store.dead_letters import DeadLetters
 from opsjobs.store.idempotency import Answer, IdempotentRequest
+from opsjobs.store.launch_history import Parents, check_not_retried
 from opsjobs.store.ledger import Ledger, NewExecution
-from opsjobs.store.retry_source import Parents, check_not_retried
 from opsjobs.store.transaction import Connection, Database
 
 REVIVED_MAX = 100

@@ -17,7 +17,7 @@ from opsjobs.model.program import SpoolIdentity
 from opsjobs.remote.session import Stream
 from opsjobs.store.ledger import Claimed, ContactChange, LogLine, Progress, ResultState, RunMove
 from opsjobs.store.ledger.flush import result_line, status_line
-from opsjobs.store.storable import storable
+from opsjobs.store.statements import storable
 
 CHUNK_BYTES = 64 << 10
 # Back-pressure: a run with more unwritten output than the first waits, and every run waits while

@@ -33,9 +33,8 @@ from opsjobs.model.units import format_duration
 from opsjobs.remote.disk import Disk
 from opsjobs.remote.download import FindLimits, FoundFiles, find, read_pieces
 from opsjobs.remote.upload import WINDOW_BYTES, FileAttributes, Upload, stage
-from opsjobs.store.artifacts import Artifacts
 from opsjobs.store.blobs import Contents, Forgotten, TooManyBytes
-from opsjobs.store.files import Files, StoredFile
+from opsjobs.store.files import Artifacts, Files, StoredFile
 from opsjobs.store.ledger import Claimed
 from opsjobs.store.outbox import Outbox
 from opsjobs.telemetry import Metrics

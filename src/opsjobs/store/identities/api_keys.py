@@ -18,10 +18,10 @@ from opsjobs.model.access import Principal, PrincipalKind, Role
 from opsjobs.model.errors import FieldError, Invalid, NotFound, Unavailable
 from opsjobs.model.execution import moment
 from opsjobs.model.grants import principal_of, within
-from opsjobs.store import audit, idempotency, retired_names
+from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
-from opsjobs.store.reference import Reference, lock, unique_name
+from opsjobs.store.reference import Reference, check_name_reserved, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
 
 TOKEN_PREFIX = "opsc_"  # noqa: S105  how a token begins, not one
@@ -164,7 +164,7 @@ class ApiKeys(ABC):
             await self._insert(
                 connection, NewKey(name, [role_grant(role)], expires_at), token, None
             )
-            await retired_names.check_name(connection, "api_key", name, reuse_name=False)
+            await check_name_reserved(connection, "api_key", name, reuse_name=False)
         return token
 
     async def issue_key(
@@ -179,7 +179,7 @@ class ApiKeys(ABC):
 
         async def insert_key(connection: Connection) -> ApiKey:
             key = await self._insert(connection, new, token, by)
-            over = await retired_names.check_name(
+            over = await check_name_reserved(
                 connection, "api_key", new.name, reuse_name=new.reuse_name
             )
             after = {

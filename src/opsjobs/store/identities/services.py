@@ -12,10 +12,10 @@ from psycopg.types.json import Jsonb
 from opsjobs.clock import Clock, uuid7
 from opsjobs.model.access import Principal
 from opsjobs.model.execution import moment
-from opsjobs.store import audit, idempotency, retired_names
+from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
-from opsjobs.store.reference import check_basis, find, lock, unique_name
+from opsjobs.store.reference import check_basis, check_name_reserved, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
 
 
@@ -126,9 +126,7 @@ class ServiceIdentities:
                 row = await (await connection.execute(_INSERT, values)).fetchone()
             assert row is not None
             service = _service(row)
-            over = await retired_names.check_name(
-                connection, "service", name, reuse_name=reuse_name
-            )
+            over = await check_name_reserved(connection, "service", name, reuse_name=reuse_name)
             await audit.record(
                 connection,
                 "service.created",

@@ -13,10 +13,10 @@ from psycopg.types.json import Jsonb
 from opsjobs.clock import Clock, uuid7
 from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import moment
-from opsjobs.store import audit, idempotency, retired_names
+from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
-from opsjobs.store.reference import check_basis, find, lock, unique_name
+from opsjobs.store.reference import check_basis, check_name_reserved, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
 
 
@@ -121,7 +121,7 @@ class Users:
                 row = await (await connection.execute(_INSERT, values)).fetchone()
             assert row is not None
             user = _user(row)
-            over = await retired_names.check_name(connection, "user", name, reuse_name=reuse_name)
+            over = await check_name_reserved(connection, "user", name, reuse_name=reuse_name)
             await audit.record(
                 connection,
                 "user.created",

@@ -14,22 +14,21 @@ from opsjobs import failpoints
 from opsjobs.model.approval import Approval, ApprovalTerms
 from opsjobs.model.execution import Execution
 from opsjobs.store.ledger import approvals as _approvals
-from opsjobs.store.ledger import cancel as _cancel
 from opsjobs.store.ledger import claim as _claim
+from opsjobs.store.ledger import control as _control
 from opsjobs.store.ledger import launch as _launch
 from opsjobs.store.ledger import maintenance as _maintenance
-from opsjobs.store.ledger import pausing as _pausing
 from opsjobs.store.ledger import reconcile as _reconcile
 from opsjobs.store.ledger import remote_cleanup as _aftercare
 from opsjobs.store.ledger import settle as _settle
 from opsjobs.store.ledger import takeover as _takeover
+from opsjobs.store.ledger.approval_rows import PendingApproval
 from opsjobs.store.ledger.approvals import Ruling
 from opsjobs.store.ledger.claim import Claim, Claimed, Progress, Spec
+from opsjobs.store.ledger.control import Resumed
 from opsjobs.store.ledger.flush import ContactChange, Flush, LogLine, ResultState, RunMove
 from opsjobs.store.ledger.launch import NewExecution
 from opsjobs.store.ledger.maintenance import Maintenance
-from opsjobs.store.ledger.pausing import Resumed
-from opsjobs.store.ledger.pending_approval import PendingApproval
 from opsjobs.store.ledger.remote_cleanup import Folder, LateLookup
 from opsjobs.store.ledger.settle import Settled
 from opsjobs.store.transaction import Connection, Database
@@ -133,7 +132,7 @@ class Ledger:
         Raises NotFound, or Conflict if the execution has ended.
         """
         await self._database.retry(
-            lambda: _cancel.request_cancel(self._database, execution_id, by=by, reason=reason)
+            lambda: _control.request_cancel(self._database, execution_id, by=by, reason=reason)
         )
 
     async def pause(self, execution_id: int, *, by: str, reason: str | None) -> None:
@@ -142,13 +141,13 @@ class Ledger:
         Raises NotFound, or Conflict if the execution is being cancelled or has ended.
         """
         await self._database.retry(
-            lambda: _pausing.pause(self._database, execution_id, by=by, reason=reason)
+            lambda: _control.pause(self._database, execution_id, by=by, reason=reason)
         )
 
     async def resume(self, execution_id: int, *, by: str) -> Resumed:
         """Resume an execution; if it is paused at a gate, pass the gate. Raises as `pause`."""
         return await self._database.retry(
-            lambda: _pausing.resume(self._database, execution_id, by=by)
+            lambda: _control.resume(self._database, execution_id, by=by)
         )
 
     async def request_approval(

@@ -27,17 +27,15 @@ from opsjobs.model.errors import Conflict, NotFound
 from opsjobs.model.events import EventType
 from opsjobs.model.execution import ErrorCode, RunStatus
 from opsjobs.store import audit
-from opsjobs.store.ledger.admit import LOCK
+from opsjobs.store.ledger.admit import LOCK, for_each, wake_answered
 from opsjobs.store.ledger.approval_rows import (
     append_approval_event,
     load_approval,
     load_authors,
     parse_requester,
+    start_approved_launch,
 )
-from opsjobs.store.ledger.cancel import Ending, end_refused, end_waiting
-from opsjobs.store.ledger.each import for_each
-from opsjobs.store.ledger.expired_waits import wake_answered
-from opsjobs.store.ledger.pending_approval import start_approved_launch
+from opsjobs.store.ledger.control import Ending, end_refused, end_waiting
 from opsjobs.store.transaction import Connection, Database
 
 

@@ -22,10 +22,14 @@ from opsjobs.model.safety_verdict import SafetyJudgement
 from opsjobs.model.target import Target
 from opsjobs.model.target_fingerprint import NO_PINS, Pins
 from opsjobs.store import audit
-from opsjobs.store.ledger import pending_approval
+from opsjobs.store.envelope import job_secrets, mask_parameters
 from opsjobs.store.ledger.admit import ADMIT, STEP
-from opsjobs.store.ledger.exclusive_names import GRANT_NAMES, REQUEST_NAMES
-from opsjobs.store.parameters import job_secrets, masked
+from opsjobs.store.ledger.advance import GRANT_NAMES, REQUEST_NAMES
+from opsjobs.store.ledger.approval_rows import (
+    PendingApproval,
+    check_lock_cycle,
+    request_launch_approval,
+)
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
 from opsjobs.store.waiting_reason import WAITING_ON
@@ -71,7 +75,7 @@ class NewExecution:
     """As the row stores them, secrets sealed."""
     judgement: SafetyJudgement | None = None
     """The verdict of the safety check on what will run; None: it was not asked."""
-    approval: pending_approval.PendingApproval | None = None
+    approval: PendingApproval | None = None
     """The approval that it requires before it starts."""
     override: str | None = None
     """The reason why the safety check and approvals are overridden."""
@@ -196,11 +200,9 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
             reason=new.override,
         )
     if new.approval is not None:
-        await pending_approval.request_launch_approval(
-            connection, execution_id, new.approval, _withheld(new)
-        )
+        await request_launch_approval(connection, execution_id, new.approval, _withheld(new))
     elif new.names and new.triggered_by is TriggeredBy.WORKFLOW:
-        await pending_approval.check_lock_cycle(connection, execution_id)
+        await check_lock_cycle(connection, execution_id)
     stands = new.names or new.approval
     return _launched(new, row, await _waiting_on(connection, execution_id) if stands else None)
 
@@ -232,7 +234,7 @@ async def _record(connection: Connection, new: NewExecution, execution_id: int) 
         "version": new.job_version,
         "triggered_by": new.triggered_by.value,
         "parent": new.parent,
-        "parameters": masked(new.parameters),
+        "parameters": mask_parameters(new.parameters),
         "targets": len(new.targets),
         "first": [target.name for target in new.targets[:AUDITED_TARGETS_MAX]],
     }
@@ -278,7 +280,7 @@ def _launched(
         status=new.status,
         triggered_by=new.triggered_by,
         requested_by=new.requested_by,
-        parameters=masked(new.parameters),
+        parameters=mask_parameters(new.parameters),
         counts={"waiting": len(new.targets)},
         total_targets=len(new.targets),
         last_seq=1,

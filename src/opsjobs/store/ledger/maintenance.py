@@ -9,10 +9,15 @@ from typing import Any
 
 from opsjobs.model.execution import moment
 from opsjobs.store import audit
-from opsjobs.store.ledger.admit import LOCK_SLOTS, UNPARK, admit
+from opsjobs.store.ledger.admit import (
+    ADMIT_AT_ONCE,
+    LOCK_SLOTS,
+    UNPARK,
+    admit,
+    admit_each,
+    for_each,
+)
 from opsjobs.store.ledger.claim import MAINTENANCE
-from opsjobs.store.ledger.each import admit_each, for_each
-from opsjobs.store.ledger.expired_waits import ADMIT_AT_ONCE
 from opsjobs.store.transaction import Database
 
 

@@ -10,23 +10,20 @@ from functools import partial
 from typing import Any
 
 from opsjobs.model.errors import Unavailable
-from opsjobs.store.ledger.admit import LOCK, LOCK_SLOTS, UNPARK, admit
-from opsjobs.store.ledger.advance import WAVE_OVER, Advance
+from opsjobs.store.ledger.admit import LOCK, LOCK_SLOTS, UNPARK, admit, admit_each, for_each, wake
+from opsjobs.store.ledger.advance import GRANT_NAMES_IF_FREE, WAVE_OVER, Advance
 from opsjobs.store.ledger.approvals import end_unbegun, expire
-from opsjobs.store.ledger.cancel import (
+from opsjobs.store.ledger.claim import MISCOUNTED
+from opsjobs.store.ledger.control import (
     CANCELLED,
     EXPIRED,
     cancel_children,
     end_waiting,
     skip_halted,
 )
-from opsjobs.store.ledger.claim import MISCOUNTED
-from opsjobs.store.ledger.each import admit_each, for_each
-from opsjobs.store.ledger.exclusive_names import GRANT_NAMES_IF_FREE
-from opsjobs.store.ledger.expired_waits import wake
 from opsjobs.store.ledger.maintenance import resize_all_slots, wake_held
-from opsjobs.store.singleton_lock import SingletonLock
 from opsjobs.store.transaction import Database
+from opsjobs.store.workers import SingletonLock
 
 # A range of ids that a round looks at: `after` and `upto` bound it.
 Part = dict[str, Any]

@@ -24,9 +24,9 @@ from sqlalchemy.pool import NullPool
 from opsjobs.model.errors import Refusal, Unavailable
 from opsjobs.model.secret import Secret
 from opsjobs.store.connections import NETWORK, driver_url
-from opsjobs.store.database_checks import FACTS, Complaint, judge
+from opsjobs.store.execution_log import DAYS_AHEAD, MAKE, WANTED
 from opsjobs.store.migrations.files import Index, indexes
-from opsjobs.store.partitions import DAYS_AHEAD, MAKE, WANTED
+from opsjobs.store.system_status import FACTS, Complaint, judge
 
 VERSIONS = Path(__file__).parent / "versions"
 

@@ -16,9 +16,8 @@ from opsjobs.model.errors import FieldError, Invalid
 from opsjobs.model.execution import moment
 from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
-from opsjobs.store.in_use import check_unused
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
-from opsjobs.store.reference import check_basis, find, lock, unique_name
+from opsjobs.store.reference import check_basis, check_unused, find, lock, unique_name
 from opsjobs.store.scheduling.due_firings import ClosedReason
 from opsjobs.store.scheduling.schedule_rows import StoredSchedule
 from opsjobs.store.transaction import Connection, Database

@@ -35,8 +35,12 @@ from opsjobs.store.scheduling.due_firings import (
     event_data,
     no_calendars,
 )
-from opsjobs.store.scheduling.firing_launch import FiringLaunch, LaunchBatch
-from opsjobs.store.scheduling.firing_transitions import Deferral, FiringEnd
+from opsjobs.store.scheduling.firing_transitions import (
+    Deferral,
+    FiringEnd,
+    FiringLaunch,
+    LaunchBatch,
+)
 from opsjobs.store.scheduling.schedule_rows import COLUMNS, CompiledSchedules, StoredSchedule
 from opsjobs.store.transaction import Connection, Database
 from opsjobs.telemetry import log

@@ -16,7 +16,7 @@ from opsjobs.model.events import EventType
 from opsjobs.model.schedule import ScheduleDraft, Timetable, refuse_past, timetable, tzdata_version
 from opsjobs.store import audit, idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest
-from opsjobs.store.ledger.cancel import MOMENT
+from opsjobs.store.ledger.control import MOMENT
 from opsjobs.store.outbox import append_event
 from opsjobs.store.paging import ListColumn, Listing, Page, PageRequest
 from opsjobs.store.reference import Reference, check_basis, unique_name

@@ -15,17 +15,33 @@ from opsjobs.clock import Clock, SystemClock, uuid7
 from opsjobs.model.credential import BoundTo, CredentialDraft, RotationDraft, unfit
 from opsjobs.model.errors import Conflict, FieldError, Invalid, Precondition
 from opsjobs.model.secret import Binding, Credential, CredentialType, Secret, SshCaSource
-from opsjobs.store import audit, circuits, idempotency, parameters
-from opsjobs.store.envelope import KeyMissing, KeyRing, Sealed, SealPlace, Tampered
+from opsjobs.store import audit, circuits, idempotency
+from opsjobs.store.envelope import (
+    KeyMissing,
+    KeyRing,
+    Sealed,
+    SealPlace,
+    Tampered,
+    open_parameters,
+    seal_parameters,
+)
 from opsjobs.store.idempotency import Answer, IdempotentRequest
-from opsjobs.store.in_use import check_unused
 from opsjobs.store.paging import Page, PageRequest
-from opsjobs.store.reference import Reference, check_basis, find, lock, unique_name
+from opsjobs.store.reference import Reference, check_basis, check_unused, find, lock, unique_name
 from opsjobs.store.transaction import Connection, Database
-from opsjobs.store.vault import usage
 from opsjobs.store.vault.binding import binding_of, check_users, outside, resolved
 from opsjobs.store.vault.payload import check, closed, packed, parts_of, unpacked
-from opsjobs.store.vault.rows import CREDENTIALS, SHOWN, StoredCredential, stored
+from opsjobs.store.vault.rows import (
+    CREDENTIALS,
+    SHOWN,
+    StoredCredential,
+    Usage,
+    Uses,
+    check_unnamed,
+    check_unused_credential,
+    find_usage,
+    stored,
+)
 from opsjobs.telemetry import log
 
 _SEALED_COLUMNS = "key_id, wrapped_key, sealed, bound_targets, bound_jobs"
@@ -66,7 +82,7 @@ class Vault:
         self._database = database
         self._ring = KeyRing(keys)
         self._clock = clock or SystemClock()
-        self._uses = usage.Uses(database, self._clock)
+        self._uses = Uses(database, self._clock)
         self._ring.self_test()
 
     async def create(
@@ -115,12 +131,12 @@ class Vault:
                     connection, "credential_in_use", what, _SIGNED_BY, {"name": old["name"]}
                 )
             if draft.name != old["name"]:
-                await usage.check_unnamed(connection, old["name"])
+                await check_unnamed(connection, old["name"])
             if (
                 CredentialType.SECRET in (kinds := {draft.type.value, old["type"]})
                 and len(kinds) > 1
             ):
-                await usage.check_unused(connection, old["id"], old["name"])
+                await check_unused_credential(connection, old["id"], old["name"])
             values = {**_name_columns(draft), **await _bound(connection, draft.bound_to, old)}
             return await self._next(connection, old, values, parts, "credential.updated")
 
@@ -155,11 +171,11 @@ class Vault:
             )
         return made
 
-    async def usage(self, ref: str) -> usage.Usage:
+    async def usage(self, ref: str) -> Usage:
         """Return what names the credential. Raises NotFound."""
         row = await find(self._database, "credential", ref, "select id, name from credentials")
         async with self._database.connection() as connection:
-            return await usage.find_usage(connection, row["id"], row["name"])
+            return await find_usage(connection, row["id"], row["name"])
 
     async def bindings(self, ids: Collection[str]) -> dict[str, tuple[str, Binding]]:
         """Return name and binding, by id, of those of these credentials that are bound."""
@@ -229,7 +245,7 @@ class Vault:
         """
         async with self._database.transaction() as connection:
             row = await _locked(connection, ref)
-            await usage.check_unused(connection, row["id"], row["name"])
+            await check_unused_credential(connection, row["id"], row["name"])
             await connection.execute("delete from credentials where id = %s", [row["id"]])
             await circuits.forget(connection, "credential_id", row["id"])
             before = stored(row)
@@ -277,11 +293,11 @@ class Vault:
 
     def seal_parameters(self, execution: UUID, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters as the execution's row stores them: each `Secret` sealed."""
-        return parameters.sealed(self._ring, execution, values)
+        return seal_parameters(self._ring, execution, values)
 
     def open_parameters(self, execution: UUID, stored: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters of an execution, secrets as `Secret`. Raises KeyMissing, Tampered."""
-        return parameters.opened(self._ring, execution, stored)
+        return open_parameters(self._ring, execution, stored)
 
     def blinded(self, digest: bytes) -> bytes:
         """Return a keyed digest of a body that may hold a secret, for comparison only.

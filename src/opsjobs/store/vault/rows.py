@@ -1,15 +1,20 @@
-"""Credentials as they may be shown: the columns of their rows beside the secrets."""
+"""Credentials as they may be shown, beside their secrets; and where they are used."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from opsjobs.clock import Clock
+from opsjobs.model.errors import Conflict
 from opsjobs.model.execution import moment
 from opsjobs.model.secret import CredentialType
 from opsjobs.store.paging import ListColumn, Listing
+from opsjobs.store.reference import check_unused
+from opsjobs.store.transaction import Connection, Database
+from opsjobs.store.vault.binding import JOBS, USERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +100,96 @@ def stored(row: Mapping[str, Any]) -> StoredCredential:
             "bound_to": bound_to,
         }
     )
+
+
+SHOWN_MAX = 200
+NOTED_SECONDS = 60.0
+"""A process records at most once in this time that it has opened a credential."""
+
+NOTED_MAX = 10_000
+
+_NAMED = f"""
+select name, count(*) over () as n from (
+  select name from ({USERS.replace("%s", "%(id)s")}) t union all select name from ({JOBS.replace("%s", "%(name)s")}) j
+  union all select name from credentials where source->>'authority' = %(name)s
+) users order by name limit %(limit)s"""
+
+# The holder of a row's lock writes to it anyway: do not wait for it only to record a time.
+_USED = """
+with due as (
+  select id from credentials where id = any(%s::bigint[])
+    and (last_used_at is null or last_used_at < (select opsjobs_now()) - make_interval(secs => %s)) order by id for no key update skip locked
+)
+update credentials c set last_used_at = opsjobs_now() from due where c.id = due.id returning c.id"""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Targets that log in with it, and jobs with the actions and parameters that name it.
+
+    Shown are 200 of each at most, and how many there are in all.
+    """
+
+    targets: Sequence[Mapping[str, Any]]
+    jobs: Sequence[Mapping[str, Any]]
+
+    def data(self) -> dict[str, Any]:
+        """Return the body of GET /credentials/{id}/usage."""
+        return {
+            "targets": [
+                {"id": str(row["id"]), "name": row["name"]} for row in self.targets[:SHOWN_MAX]
+            ],
+            "jobs": [
+                {
+                    "id": row["id"],
+                    "name": row["name"],
+                    "actions": sorted(row["actions"]),
+                    "parameters": sorted(row["parameters"]),
+                }
+                for row in self.jobs[:SHOWN_MAX]
+            ],
+            "total": {"targets": len(self.targets), "jobs": len(self.jobs)},
+        }
+
+
+async def find_usage(connection: Connection, credential_id: int, name: str) -> Usage:
+    """Return the current usage of the credential."""
+    targets = await (await connection.execute(USERS, [credential_id])).fetchall()
+    return Usage(targets, await (await connection.execute(JOBS, [name])).fetchall())
+
+
+async def check_unused_credential(connection: Connection, credential_id: int, name: str) -> None:
+    """Raise Conflict("credential_in_use"), naming the first users, if it is in use."""
+    values = {"id": credential_id, "name": name}
+    await check_unused(
+        connection, "credential_in_use", f"The credential {name!r} is used by", _NAMED, values
+    )
+
+
+async def check_unnamed(connection: Connection, name: str) -> None:
+    """Raise Conflict if jobs refer to it by this name, which is to change."""
+    jobs = await (await connection.execute(JOBS, [name])).fetchall()
+    if jobs:
+        first = ", ".join(row["name"] for row in jobs[:5])
+        detail = f"{len(jobs)} jobs call the credential {name!r} by this name ({first}): change those first, or keep it."
+        raise Conflict("credential_in_use", detail)
+
+
+class Uses:
+    """Records when credentials were opened: at most once a minute for each."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._noted: dict[int, float] = {}
+
+    async def note(self, ids: Sequence[int]) -> None:
+        """Record that these were opened now, unless they were recorded a moment ago."""
+        now = self._clock.monotonic()
+        due = [i for i in ids if now - self._noted.get(i, -NOTED_SECONDS) >= NOTED_SECONDS]
+        if not due:
+            return
+        if len(self._noted) > NOTED_MAX:
+            self._noted.clear()
+        self._noted |= dict.fromkeys(due, now)
+        await self._database.fetch(_USED, [due, NOTED_SECONDS])
