@@ -501,19 +501,18 @@ async def test_what_was_sealed_before_there_were_signatures_is_covered_by_the_fi
     assert (found.broken.seal, found.broken.kind) == (7, "unsigned")
 
 
-OLD_SEALER = """
+UNSIGNED_SEALS = """
 update audit_log set seal = 7, hash = decode(repeat('ab', 32), 'hex') where seal is null;
-update audit_chain set head_seal = 7, head_hash = decode(repeat('ab', 32), 'hex');
-select opsjobs_audit_retain(now() + interval '9 days', 2000)"""
+update audit_chain set head_seal = 7, head_hash = decode(repeat('ab', 32), 'hex')"""
 
 
-async def test_the_sealer_of_an_older_release_beside_ours_leaves_its_rows_to_us(
+async def test_seals_without_a_signature_are_not_written_and_leave_the_rows_to_us(
     database: Database,
 ) -> None:
     seals = await filled(database)
     await written(database)
     async with database.connection() as connection:
-        for statement in OLD_SEALER.split(";"):
+        for statement in UNSIGNED_SEALS.split(";"):
             await connection.execute(statement)
     assert await broken(database) is None
     assert await seals.seal() == 1

@@ -56,8 +56,10 @@ _SYSTEM = Actor(SYSTEM, SYSTEM_KIND)
 _ACTOR: ContextVar[Actor] = ContextVar("opsjobs_actor", default=_SYSTEM)
 
 _RECORD = """
-insert into audit_log (actor, actor_kind, person, address, request_id, action, thing, thing_id, thing_name, before, after, reason)
-values (%(actor)s, %(kind)s, %(person)s, %(address)s, %(request_id)s, %(action)s, %(thing)s, %(id)s, %(name)s, %(before)s,
+insert into audit_log (actor, actor_kind, person, address, request_id, action, thing, thing_id,
+  thing_name, before, after, reason)
+values (%(actor)s, %(kind)s, %(person)s, %(address)s, %(request_id)s, %(action)s, %(thing)s, %(id)s,
+  %(name)s, %(before)s,
         %(after)s, %(reason)s)"""
 
 

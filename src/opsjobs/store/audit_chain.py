@@ -30,14 +30,19 @@ from opsjobs.store import audit
 from opsjobs.store.transaction import Connection, Database
 
 COLUMNS = """
-base_seal, encode(base_hash, 'hex') as base_hash, head_seal, encode(head_hash, 'hex') as head_hash, anchor_seal, anchor_id,
+base_seal, encode(base_hash, 'hex') as base_hash, head_seal, encode(head_hash, 'hex') as head_hash,
+anchor_seal, anchor_id,
 key_id, encode(mac, 'hex') as mac"""
 _READ = f"select {COLUMNS} from audit_chain"
 _WRITE = """
-update audit_chain set base_seal = %s, base_hash = decode(%s, 'hex'), head_seal = %s, head_hash = decode(%s, 'hex'),
+update audit_chain set base_seal = %s, base_hash = decode(%s, 'hex'), head_seal = %s,
+head_hash = decode(%s, 'hex'),
   anchor_seal = %s, anchor_id = %s, key_id = %s, mac = decode(%s, 'hex')"""
 # Rows that retention of the previous release wrote and that are not sealed yet: usually none.
-_IDS = "select coalesce(max(id), 0) as id from audit_log where seal is null and action = 'audit.retained'"
+_IDS = (
+    "select coalesce(max(id), 0) as id from audit_log where seal is null and action = "
+    "'audit.retained'"
+)
 
 
 class UnverifiedChain(Failure):
@@ -71,7 +76,8 @@ class Chain:
         if proof is not Proof.GOOD:
             raise UnverifiedChain(
                 f"the audit log is said to begin behind number {self.ends.base.seal} and to end at "
-                f"{self.ends.head.seal}, but opsjobs did not sign that: it was changed in the database. "
+                f"{self.ends.head.seal}, but opsjobs did not sign that: it was changed in the "
+                f"database. "
                 "Nothing more is sealed: `opsjobs audit verify` shows what is wrong, and "
                 "`opsjobs audit anchor` begins anew behind it."
             )
@@ -94,7 +100,8 @@ def anchor(driver: psycopg.Connection, keys: Sequence[Secret]) -> None:
     """Sign the chain in the migration that adds signatures. Raises Failure without keys."""
     if not keys:
         raise Failure(
-            "ENCRYPTION_KEYS is not set: with this release the audit log is signed. Give the keys that the API has."
+            "ENCRYPTION_KEYS is not set: with this release the audit log is signed. Give the keys "
+            "that the API has."
         )
     cursor = driver.cursor(row_factory=dict_row)
     row, ids = cursor.execute(_READ).fetchone(), cursor.execute(_IDS).fetchone()
@@ -145,33 +152,44 @@ SEALED_AT_ONCE = 500
 RETAINED_AT_ONCE = 2_000
 _LOCK = 0x6F707361756469  # "opsaudi"; any number would do as long as it never changes
 
-_ANY = "select 1 from audit_log where seal is null and at <= (select opsjobs_now()) - make_interval(secs => %s) limit 1"
+_ANY = (
+    "select 1 from audit_log where seal is null and at <= (select opsjobs_now()) - "
+    "make_interval(secs => %s) limit 1"
+)
 _WAIT = "select pg_advisory_xact_lock(%s)"
 _ALONE = "select pg_try_advisory_xact_lock(%s) as ours"
 _COLUMNS = ", ".join(name for name in FIELDS if name != "seal")
 _ROWS = f"select {_COLUMNS} from audit_log where seal is null order by id limit %s"
-_OURS = f"select {_COLUMNS} from audit_log where id = (select currval(pg_get_serial_sequence('audit_log', 'id')))"
-# Of each row 32 bytes of hash and 32 of signature, all in one value: as arrays they took longer than the hashing.
+_OURS = (
+    f"select {_COLUMNS} from audit_log where id = (select "
+    f"currval(pg_get_serial_sequence('audit_log', 'id')))"
+)
+# Of each row 32 bytes of hash and 32 of signature, all in one value: as arrays they took longer
+# than the hashing.
 _SEAL = """
 update audit_log l set seal = %(head)s + n.place, key_id = %(key_id)s,
-  hash = substr(%(proofs)s::bytea, (n.place * 64 - 63)::int, 32), mac = substr(%(proofs)s::bytea, (n.place * 64 - 31)::int, 32)
+  hash = substr(%(proofs)s::bytea, (n.place * 64 - 63)::int, 32),
+  mac = substr(%(proofs)s::bytea, (n.place * 64 - 31)::int, 32)
 from unnest(%(ids)s::bigint[]) with ordinality as n(id, place) where l.id = n.id"""
 
 # Whole days: a deletion is recorded itself, and need not be each minute.
 _UNTIL = """
-select date_trunc('day', opsjobs_now() at time zone 'UTC' - make_interval(secs => %s)) at time zone 'UTC' as until"""
+select date_trunc('day', opsjobs_now() at time zone 'UTC' - make_interval(secs => %s)) at time zone
+  'UTC' as until"""
 _OLDEST = f"""
 select seal, {_COLUMNS}, encode(hash, 'hex') as hash, key_id, encode(mac, 'hex') as mac
 from audit_log where seal > %s order by seal limit %s"""
 _LAST = """
 select coalesce(max(seal), 0) as seal,
-  (select encode(hash, 'hex') from audit_log where seal is not null order by seal desc limit 1) as hash
+  (select encode(hash, 'hex') from audit_log where seal is not null order by seal desc
+    limit 1) as hash
 from audit_log"""
 _LET_GO = "delete from audit_log where seal > %s and seal <= %s"
 # Rows before the base, left since the chain was anchored behind them: of the next rows those that
 # are too old to keep.
 _LEFT_OVER = """
-delete from audit_log where at < %s and seal in (select seal from audit_log where seal <= %s order by seal limit %s)"""
+delete from audit_log where at < %s and seal in (select seal from audit_log where seal <= %s
+  order by seal limit %s)"""
 
 
 class Seals:

@@ -56,11 +56,13 @@ _STRETCH = f"select {_SIGNED} from audit_log where seal > %s order by seal limit
 _LINK = f"select {_SIGNED} from audit_log where seal = %s"
 # Rows that may move the beginning of the chain: the newest that the sealer itself signed counts.
 _BASES = f"""
-select {_SIGNED} from audit_log where thing = 'audit_log' and action in ('audit.retained', 'audit.anchored') and seal is not null
+select {_SIGNED} from audit_log where thing = 'audit_log'
+  and action in ('audit.retained', 'audit.anchored') and seal is not null
 order by id desc limit 1000"""
 _UNSEALED = """
 select count(*) as n from (
-  select from audit_log where seal is null and at < (select opsjobs_now()) - make_interval(secs => %s) limit 100000) u"""
+  select from audit_log where seal is null
+    and at < (select opsjobs_now()) - make_interval(secs => %s) limit 100000) u"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,10 @@ class AuditLog:
         if walk.broken is not None:
             return walk.broken
         if proof is Proof.UNKNOWN and chain.signature is not None:
-            told = f"Row {walk.unproven or walk.at.seal}, and what follows, is proven by nothing: the end of the audit log"
+            told = (
+                f"Row {walk.unproven or walk.at.seal}, and what follows, is proven by nothing: "
+                f"the end of the audit log"
+            )
             return ChainBreak(
                 walk.unproven or walk.at.seal, "key", key_missing(chain.signature.key_id, told)
             )
@@ -226,13 +231,15 @@ def _ends_unsigned(ends: Ends, walk: ChainWalk, retained_base: int) -> ChainBrea
     if ends.base.seal > retained_base:
         first = retained_base + 1
         detail = (
-            f"Row {first} is missing: the chain is said to begin behind {ends.base.seal}, but no row `audit.retained` of ours says that "
+            f"Row {first} is missing: the chain is said to begin behind {ends.base.seal}, but no "
+            f"row `audit.retained` of ours says that "
             "retention let go of so many."
         )
         return ChainBreak(first, "base", detail)
     first = walk.unproven or (walk.at.seal if walk.signed else ends.base.seal) + 1
     detail = (
-        f"The chain is said to end at {walk.at.seal}, but opsjobs did not sign that: row {first} and what followed were taken away, or "
+        f"The chain is said to end at {walk.at.seal}, but opsjobs did not sign that: row {first} "
+        f"and what followed were taken away, or "
         "made anew."
     )
     return ChainBreak(first, "tail", detail)

@@ -33,7 +33,10 @@ update file_contents set size = size + %s, touched_at = opsjobs_now()
 where id = %s and size = %s and sha256 is null and not doomed"""
 # Only to a content that has just grown. One statement per chunk: as one array they cost us and
 # PostgreSQL two more copies each.
-_ADD = "insert into file_chunks (content_id, n, data) select id, %s, %b from file_contents where id = %s and size = %s"
+_ADD = (
+    "insert into file_chunks (content_id, n, data) select id, %s, %b from file_contents where "
+    "id = %s and size = %s"
+)
 _LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 7))"
 _SAME = "select id from file_contents where sha256 = %s for key share"
 _SEAL = """
@@ -43,7 +46,8 @@ _DROP = "update file_contents set touched_at = '-infinity' where id = %s and sha
 _READ = "select data from file_chunks where content_id = %s and n >= %s and n < %s order by n"
 
 _LOOSE = """
-select id from file_contents where loose and not doomed and touched_at < (select opsjobs_now()) - make_interval(secs => %s)
+select id from file_contents where loose and not doomed
+  and touched_at < (select opsjobs_now()) - make_interval(secs => %s)
 order by touched_at limit %s for update skip locked"""
 _DOOM = """
 update file_contents c set sha256 = null, doomed = true
@@ -55,14 +59,17 @@ _HOLD = "update file_contents set loose = false where id = any(%s::bigint[]) and
 _DOOMED = f"""
 select id, chunks from (
   select id, chunks, sum(chunks) over (order by id) - chunks as before from (
-    select id, (size + {CHUNK_BYTES - 1}) / {CHUNK_BYTES} as chunks from file_contents where doomed order by id limit %s) oldest
+    select id, (size + {CHUNK_BYTES - 1}) / {CHUNK_BYTES} as chunks from file_contents where doomed
+      order by id limit %s) oldest
 ) counted where before + chunks <= %s or before = 0"""
 _DELETE_SOME_CHUNKS = """
-delete from file_chunks where ctid = any(array(select ctid from file_chunks where content_id = %s limit %s))"""
+delete from file_chunks where ctid = any(array(select ctid from file_chunks where content_id = %s
+  limit %s))"""
 _DELETE_CHUNKS = "delete from file_chunks where content_id = any(%s::bigint[])"
 _DELETE = """
 delete from file_contents c
-where id = any(%s::bigint[]) and doomed and not exists (select from file_chunks k where k.content_id = c.id)"""
+where id = any(%s::bigint[]) and doomed and not exists (select from file_chunks k
+  where k.content_id = c.id)"""
 
 
 class TooManyBytes(Failure):
@@ -132,7 +139,7 @@ class Contents:
             at += sum(map(len, chunks))
 
     async def sweep(self) -> int:
-        """Remove a bounded part of the unreferenced contents; return how many, 0 if none is left."""
+        """Remove a bounded part of the unreferenced contents; return how many, 0 at the end."""
         looked_at, gone = SWEPT_AT_ONCE, 0
         while looked_at == SWEPT_AT_ONCE and not gone:
             looked_at = await self._doom()

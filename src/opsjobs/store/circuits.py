@@ -75,9 +75,11 @@ class StoredCircuit:
 
 
 _SHOWN = """
-select c.id, c.uuid, c.target_id, t.name as target, t.host, l.name as credential, c.failures, c.code, c.message, c.since, c.until, t.labels,
+select c.id, c.uuid, c.target_id, t.name as target, t.host, l.name as credential, c.failures,
+  c.code, c.message, c.since, c.until, t.labels,
   case when c.state = 'open' and c.until <= opsjobs_now() then 'half_open' else c.state end as state
-from circuits c left join targets t on t.id::text = c.target_id left join credentials l on l.id::text = c.credential_id"""
+from circuits c left join targets t on t.id::text = c.target_id left join credentials l
+  on l.id::text = c.credential_id"""
 CIRCUITS = Listing(
     f"{_SHOWN} where (c.state <> 'closed' or c.failures > 0 or %(closed)s)",
     {
@@ -94,20 +96,33 @@ CIRCUITS = Listing(
 
 _FIELDS = "login, state, proven, failures, trips, code, message, since, until, holder, held_until"
 _KEYS = "unnest(%(targets)s::text[], %(credentials)s::text[]) as n(target_id, credential_id)"
-_READ = f"select target_id, credential_id, {_FIELDS} from circuits join {_KEYS} using (target_id, credential_id)"
+_READ = (
+    f"select target_id, credential_id, {_FIELDS} from circuits join {_KEYS} using (target_id, "
+    f"credential_id)"
+)
 # In one order everywhere, so that no two processes deadlock.
 _MAKE = f"""
 insert into circuits (target_id, credential_id, login)
-select target_id, credential_id, '' from {_KEYS} order by 1, 2 on conflict (target_id, credential_id) do nothing"""
+select target_id, credential_id, '' from {_KEYS} order by 1, 2
+  on conflict (target_id, credential_id) do nothing"""
 _LOCK = f"""
-select c.id, c.uuid, c.target_id, c.credential_id, {_FIELDS} from circuits c join {_KEYS} using (target_id, credential_id)
+select c.id, c.uuid, c.target_id, c.credential_id, {_FIELDS} from circuits c
+  join {_KEYS} using (target_id, credential_id)
 order by c.target_id, c.credential_id for update of c"""
-_LOCK_TARGET = f"select id, uuid, target_id, credential_id, {_FIELDS} from circuits where target_id = %s order by credential_id for update"
+_LOCK_TARGET = (
+    f"select id, uuid, target_id, credential_id, {_FIELDS} from circuits where "
+    f"target_id = %s order by credential_id for update"
+)
 _WRITE = f"""
-update circuits set {", ".join(f"{f.strip()} = %({f.strip()})s" for f in _FIELDS.split(","))} where id = %(id)s"""
-_PROLONG = "update circuits set held_until = opsjobs_now() + make_interval(secs => %s) where holder = any(%s::uuid[])"
+update circuits set {", ".join(f"{f.strip()} = %({f.strip()})s" for f in _FIELDS.split(","))}
+  where id = %(id)s"""
+_PROLONG = (
+    "update circuits set held_until = opsjobs_now() + make_interval(secs => %s) where "
+    "holder = any(%s::uuid[])"
+)
 _UNWELL = f"""
-select target_id, credential_id from circuits where state <> 'closed' or failures > 0 limit {UNWELL_MAX}"""
+select target_id, credential_id from circuits where state <> 'closed' or failures > 0
+  limit {UNWELL_MAX}"""
 
 
 class CircuitStore:
@@ -142,7 +157,7 @@ class CircuitStore:
         return answers
 
     async def report(self, reports: Sequence[Report]) -> list[CircuitState | None]:
-        """Record the outcomes of tries; return for each the state that an event announced, if any."""
+        """Record the outcomes of tries; return for each the announced state, if any."""
         return await self._database.retry(lambda: self._take(reports))
 
     async def _take(self, reports: Sequence[Report]) -> list[CircuitState | None]:

@@ -74,7 +74,8 @@ def driver_url(url: str) -> str:
     if not separator or scheme.partition("+")[0] not in ("postgres", "postgresql"):
         shown = urlsplit(url).scheme or "?"
         raise ValueError(
-            f"DATABASE_URL begins with {shown}://, but only PostgreSQL is supported: postgresql://user@host/name"
+            f"DATABASE_URL begins with {shown}://, but only PostgreSQL is supported: "
+            f"postgresql://user@host/name"
         )
     return f"postgresql://{rest}"
 
@@ -84,7 +85,8 @@ class DatabaseConnection(AsyncConnection[DictRow]):
 
     After the deadline the socket is shut down and the statement fails. Limits are set once after
     connecting. Behind a pooler a session is shared with others, so there each transaction sets them
-    for itself (`begin`), and single statements have the limits of the role (docs/operations/running.md).
+    for itself (`begin`), and single statements have the limits of the role, as
+    docs/operations/running.md says.
     """
 
     idle_since = 0.0
@@ -238,8 +240,9 @@ class Reconnector:
         return connection
 
     async def _pause(self) -> None:
+        jitter = random.uniform(0.8, 1.2)  # noqa: S311
         with suppress(TimeoutError):
-            async with asyncio.timeout(REDIAL_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311  jitter
+            async with asyncio.timeout(REDIAL_SECONDS * jitter):
                 await self._closing.wait()
 
 
@@ -294,7 +297,8 @@ def as_unavailable(error: psycopg.Error) -> Unavailable | None:
     if isinstance(error, errors.DiskFull) or any(words in reason for words in _FULL_WORDS):
         return DiskFull(f"The disk of PostgreSQL is full: {reason}")
     if error.sqlstate is None:
-        # The driver's own: the connection broke or was never made. Other errors without a state are misuse of the driver.
+        # The driver's own: the connection broke or was never made. Other errors without a state are
+        # misuse of the driver.
         broken = isinstance(error, psycopg.OperationalError | PoolTimeout)
         return Unavailable(f"PostgreSQL does not answer: {reason}") if broken else None
     if error.sqlstate in _ANSWERED:

@@ -183,7 +183,10 @@ async def refusal(
             "dead_letter_not_found", f"There is no dead letter {ids[0]}: see GET /dead-letters."
         )
     became = f", as execution {row['execution_id']}" if row["execution_id"] else ""
-    detail = f"The dead letter {row['run_id']} was {row['answer']} by {row['answered_by']} before{became}."
+    detail = (
+        f"The dead letter {row['run_id']} was {row['answer']} by {row['answered_by']} "
+        f"before{became}."
+    )
     return Conflict("dead_letter_answered", detail)
 
 

@@ -112,7 +112,8 @@ class KeyRing:
         cipher = self._ciphers.get(sealed.key_id)
         if cipher is None:
             raise KeyMissing(
-                f"{place.table} {place.row} is sealed under key {sealed.key_id}, which is not in ENCRYPTION_KEYS"
+                f"{place.table} {place.row} is sealed under key {sealed.key_id}, which is not in "
+                f"ENCRYPTION_KEYS"
             )
         try:
             return _decrypt(cipher, sealed.wrapped_key, place.aad("key"))
@@ -130,7 +131,7 @@ class KeyRing:
         self.check(plaintext, self.seal(plaintext, place), place)
 
     def check(self, plaintext: bytes, stored: Sealed, place: SealPlace) -> None:
-        """Raise RuntimeError if the stored form shows the plaintext, or does not open to it here."""
+        """Raise RuntimeError if the stored form shows the plaintext, or does not open to it."""
         shown = stored.wrapped_key + stored.sealed
         if (
             plaintext in shown
@@ -147,7 +148,8 @@ def new_key() -> Secret:
 
 def _tampered(place: SealPlace) -> Tampered:
     return Tampered(
-        f"{place.table} {place.row} version {place.version} does not open: it was changed outside opsjobs"
+        f"{place.table} {place.row} version {place.version} does not open: it was changed outside "
+        f"opsjobs"
     )
 
 

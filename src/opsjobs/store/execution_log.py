@@ -44,7 +44,10 @@ class LogEntry:
     body: Mapping[str, Any] | None
 
 
-_COLUMNS = "seq, at, event, target_run_id, target_id, action, attempt, stream, start_offset, data, dropped, body"
+_COLUMNS = (
+    "seq, at, event, target_run_id, target_id, action, attempt, stream, start_offset, data, "
+    "dropped, body"
+)
 
 _READ = f"""
 select {_COLUMNS} from (
@@ -135,7 +138,10 @@ class ExecutionLog:
             )
             is not None
         ):
-            detail = f"The log of execution {execution.id}, of {execution.log_day}, is gone: it was older than OPSJOBS_KEEP_LOGS."
+            detail = (
+                f"The log of execution {execution.id}, of {execution.log_day}, is gone: it "
+                f"was older than OPSJOBS_KEEP_LOGS."
+            )
             raise Gone("log_dropped", detail)
 
     async def read_states(

@@ -289,7 +289,10 @@ class Executions:
 
         None if none was approved.
         """
-        query = "select min(asked_at) as at from approvals where execution_id = any(%s) and status = 'approved'"
+        query = (
+            "select min(asked_at) as at from approvals where execution_id = any(%s) and status "
+            "= 'approved'"
+        )
         row = await self._database.fetch_one(query, [list(executions)])
         return None if row is None else row["at"]
 
@@ -628,7 +631,10 @@ def _reason(row: Mapping[str, Any]) -> str:
     match row["kind"]:
         case "workers":
             zones = ", ".join(row["zones"])
-            return f"no worker runs in the zone {zones}, in which {count} target{'s wait' if count > 1 else ' waits'}"
+            return (
+                f"no worker runs in the zone {zones}, in which {count} "
+                f"target{'s wait' if count > 1 else ' waits'}"
+            )
         case "maintenance":
             why = row["awaits"].removeprefix(MAINTENANCE)
             return f"{those} {'is' if count == 1 else 'are'} under maintenance{until}{why}"

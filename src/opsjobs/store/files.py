@@ -1,4 +1,4 @@
-"""Files that people uploaded, and artifacts: files fetched from targets, with their paths there."""
+"""Files that people uploaded, and artifacts: files that runs fetched from targets."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from opsjobs.store.reference import find
 from opsjobs.store.transaction import Connection, Database
 
 _SELECT = """
-select f.id, f.uuid, f.name, c.size, encode(c.sha256, 'hex') as sha256, f.created_by, f.created_by_kind, f.created_at, f.content_id
+select f.id, f.uuid, f.name, c.size, encode(c.sha256, 'hex') as sha256, f.created_by,
+  f.created_by_kind, f.created_at, f.content_id
 from files f join file_contents c on c.id = f.content_id"""
 FILES = Listing(
-    f"{_SELECT} where %(by)s::text is null or (f.created_by, f.created_by_kind) = (%(by)s, %(kind)s)",
+    f"{_SELECT} where %(by)s::text is null or (f.created_by, f.created_by_kind) = (%(by)s, "
+    f"%(kind)s)",
     {
         "id": ListColumn("integer", sort=True),
         "name": ListColumn("text", walk=IndexWalk("name")),
@@ -32,13 +34,17 @@ FILES = Listing(
         "created_at": ListColumn("moment", sort=True, indexed=True, by_id=True),
     },
 )
-_CREATE = "insert into files (uuid, name, content_id, created_by, created_by_kind) values (%s, %s, %s, %s, %s) returning id"
+_CREATE = (
+    "insert into files (uuid, name, content_id, created_by, created_by_kind) values (%s, %s, "
+    "%s, %s, %s) returning id"
+)
 # An execution that has not ended copies the file to its targets: the launch stores the file's uuid
 # as the source.
 _IN_USE = """
 select e.id from job_executions e join execution_specs s on s.execution_id = e.id
 where e.finished_at is null
-  and s.actions @> jsonb_build_array(jsonb_build_object('type', 'file_transfer', 'source', %s::text)) limit 1"""
+  and s.actions @> jsonb_build_array(jsonb_build_object('type', 'file_transfer', 'source',
+    %s::text)) limit 1"""
 
 
 # A row per caller; no file is read. Beside files: uploads in progress, uploads that broke off, and
@@ -47,11 +53,13 @@ _USED = """
 select f.all_bytes, f.caller_bytes, l.all_bytes as all_loose, l.caller_bytes as caller_loose
 from (
   select coalesce(sum(bytes), 0) as all_bytes,
-    coalesce(sum(bytes) filter (where created_by = %(by)s and created_by_kind = %(kind)s), 0) as caller_bytes
+    coalesce(sum(bytes) filter (where created_by = %(by)s and created_by_kind = %(kind)s),
+      0) as caller_bytes
   from file_usage
 ) f cross join (
   select coalesce(sum(size), 0) as all_bytes,
-    coalesce(sum(size) filter (where written_by = %(by)s and written_by_kind = %(kind)s), 0) as caller_bytes
+    coalesce(sum(size) filter (where written_by = %(by)s and written_by_kind = %(kind)s),
+      0) as caller_bytes
   from file_contents where (loose or doomed) and written_by is not null
 ) l"""
 _ONE_AT_A_TIME = "select pg_advisory_xact_lock(hashtextextended('files', 7))"
@@ -206,7 +214,10 @@ class Files:
             for source in (stored.uuid, str(stored.id)):
                 user = await (await connection.execute(_IN_USE, [source])).fetchone()
                 if user is not None:
-                    detail = f"Execution {user['id']}, which has not ended, brings file {stored.id} to its targets: wait for its end."
+                    detail = (
+                        f"Execution {user['id']}, which has not ended, brings file "
+                        f"{stored.id} to its targets: wait for its end."
+                    )
                     raise Conflict("file_in_use", detail)
             await connection.execute("delete from files where id = %s", [stored.id])
             before = {"size": stored.size, "sha256": stored.sha256, "created_by": stored.created_by}
@@ -227,11 +238,14 @@ def _file(row: Mapping[str, Any]) -> StoredFile:
 
 
 _SELECT_ARTIFACT = """
-select a.id, a.uuid, a.execution_id, r.target_id, r.target_name, r.target_host, a.action, a.attempt, a.path, c.size,
+select a.id, a.uuid, a.execution_id, r.target_id, r.target_name, r.target_host, a.action, a.attempt,
+  a.path, c.size,
   encode(c.sha256, 'hex') as sha256, a.created_at, a.content_id
-from artifacts a join target_runs r on r.id = a.target_run_id join file_contents c on c.id = a.content_id"""
+from artifacts a join target_runs r on r.id = a.target_run_id join file_contents c
+  on c.id = a.content_id"""
 ARTIFACTS = Listing(
-    f"select x.*, x.target_id as target from ({_SELECT_ARTIFACT} where a.execution_id = %(execution)s) x",
+    f"select x.*, x.target_id as target from ({_SELECT_ARTIFACT} where a.execution_id = "
+    f"%(execution)s) x",
     {
         "id": ListColumn("integer", sort=True),
         "target": ListColumn("text"),
@@ -243,11 +257,18 @@ ARTIFACTS = Listing(
     },
     default_sort="id",
 )
-_HELD = "select true as held from target_runs where id = %(run)s and fence = %(fence)s and status = 'running' for key share"
-_FORGET = "delete from artifacts where target_run_id = %(run)s and action = %(action)s and attempt = %(attempt)s and path = %(path)s"
+_HELD = (
+    "select true as held from target_runs where id = %(run)s and fence = %(fence)s and status "
+    "= 'running' for key share"
+)
+_FORGET = (
+    "delete from artifacts where target_run_id = %(run)s and action = %(action)s and attempt "
+    "= %(attempt)s and path = %(path)s"
+)
 _RECORD = """
 insert into artifacts (uuid, execution_id, target_run_id, action, attempt, path, content_id)
-select %(uuid)s, r.execution_id, r.id, %(action)s, %(attempt)s, %(path)s, %(content)s from target_runs r where r.id = %(run)s"""
+select %(uuid)s, r.execution_id, r.id, %(action)s, %(attempt)s, %(path)s, %(content)s
+  from target_runs r where r.id = %(run)s"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,8 @@ class StoredGroup:
 
 _SHOWN = """
 select g.id, g.uuid, g.name, g.description, g.selector, g.groups, g.created_at, g.updated_at,
-  (select count(*) from targets t where t.groups @> array[g.name]) as targets from target_groups g"""
+  (select count(*) from targets t where t.groups @> array[g.name]) as targets
+    from target_groups g"""
 GROUPS = Listing(
     _SHOWN,
     {
@@ -73,24 +74,32 @@ _INSERT = """
 insert into target_groups (uuid, name, description, selector, groups)
 values (%(uuid)s, %(name)s, %(description)s, %(selector)s, %(groups)s) returning id"""
 _REPLACE = """
-update target_groups set name = %(name)s, description = %(description)s, selector = %(selector)s, groups = %(groups)s,
+update target_groups set name = %(name)s, description = %(description)s, selector = %(selector)s,
+groups = %(groups)s,
   updated_at = opsjobs_now() where id = %(id)s"""
 _JOIN = """
-update targets set groups = groups || %(name)s::text, version = version + 1, updated_at = opsjobs_now()
+update targets set groups = groups || %(name)s::text, version = version + 1,
+updated_at = opsjobs_now()
 where id = any(%(targets)s) and not groups @> array[%(name)s::text]"""
 _PART = """
-update targets set groups = array_remove(groups, %(name)s::text), version = version + 1, updated_at = opsjobs_now()
+update targets set groups = array_remove(groups, %(name)s::text), version = version + 1,
+updated_at = opsjobs_now()
 where groups @> array[%(name)s::text] and not id = any(%(targets)s)"""
 _RENAME = (
-    """update targets set groups = array_replace(groups, %(old)s, %(name)s), version = version + 1, updated_at = opsjobs_now()
+    """update targets set groups = array_replace(groups, %(old)s, %(name)s), version = version + 1,
+    updated_at = opsjobs_now()
     where groups @> array[%(old)s::text]""",
-    "update target_groups set groups = array_replace(groups, %(old)s, %(name)s) where groups @> array[%(old)s::text]",
+    """update target_groups set groups = array_replace(groups, %(old)s, %(name)s)
+    where groups @> array[%(old)s::text]""",
 )
 _HOLDERS = """
-select name, count(*) over () as n from target_groups where groups @> array[%(name)s::text] order by name limit %(limit)s"""
+select name, count(*) over () as n from target_groups where groups @> array[%(name)s::text]
+  order by name limit %(limit)s"""
 _JOBS = """
-select j.name, count(*) over () as n from jobs j join job_targets t on t.job_id = j.id and t.version = j.version
-where t.kind = 'group' and t.value = %(name)s and j.state <> 'archived' order by j.name limit %(limit)s"""
+select j.name, count(*) over () as n from jobs j join job_targets t on t.job_id = j.id
+  and t.version = j.version
+where t.kind = 'group' and t.value = %(name)s and j.state <> 'archived' order by j.name
+  limit %(limit)s"""
 
 
 class Groups:

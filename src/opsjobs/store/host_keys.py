@@ -38,7 +38,8 @@ def host_key_line(text: str) -> str:
         or len(raw) <= 4 + length
     ):
         raise ValueError(
-            f"{text[:40]!r} is not a host key: give its type and base64, such as `ssh-ed25519 AAAA…`"
+            f"{text[:40]!r} is not a host key: give its type and base64, such as `ssh-ed25519 "
+            f"AAAA…`"
         )
     return f"{kind} {blob}"
 
@@ -46,7 +47,8 @@ def host_key_line(text: str) -> str:
 def change_of(before: Sequence[str], after: Sequence[str]) -> str | None:
     """Classify a change of host keys: trusted, replaced, revoked, removed; None if equal.
 
-    >>> change_of(["ssh-rsa A"], ["ssh-rsa B"]), change_of([], ["ssh-rsa A"]), change_of(["ssh-rsa A"], [])
+    >>> one, other = ["ssh-rsa A"], ["ssh-rsa B"]
+    >>> change_of(one, other), change_of([], one), change_of(one, [])
     ('replaced', 'trusted', 'removed')
     """
     added = {key for key in after if key not in before}

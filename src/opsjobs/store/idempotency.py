@@ -55,7 +55,10 @@ _BEGIN = """
 insert into idempotency_keys (principal, route, key, body_sha256) values (%s, %s, %s, %s)
 on conflict (principal, route, key) do nothing returning true as ours"""
 
-_READ = "select body_sha256, status, location, answer from idempotency_keys where principal = %s and route = %s and key = %s"
+_READ = (
+    "select body_sha256, status, location, answer from idempotency_keys where principal = %s "
+    "and route = %s and key = %s"
+)
 
 
 async def once(
@@ -107,7 +110,10 @@ async def begin(connection: Connection, request: IdempotentRequest) -> Answer | 
     if row is None or row["status"] is None:
         raise _in_progress()
     if row["body_sha256"] != request.body_sha256:
-        detail = f"The Idempotency-Key {request.key!r} was used with another body: take a new key for a new request."
+        detail = (
+            f"The Idempotency-Key {request.key!r} was used with another body: take a new key "
+            f"for a new request."
+        )
         raise Invalid(
             "idempotency_mismatch",
             detail,
@@ -125,7 +131,8 @@ async def record(
 ) -> None:
     """Store the answer; it becomes visible with the caller's commit, or never."""
     await connection.execute(
-        "update idempotency_keys set status = %s, location = %s, answer = %s where principal = %s and route = %s and key = %s",
+        "update idempotency_keys set status = %s, location = %s, answer = %s where principal = %s "
+        "and route = %s and key = %s",
         [status, location, Jsonb(dict(body)), request.principal, request.route, request.key],
     )
 

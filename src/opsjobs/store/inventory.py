@@ -124,10 +124,12 @@ where id = %(id)s and ({_NAMES}) is distinct from ({_VALUES})"""
 _ROUTE = f"""
 with recursive ahead(id, depth) as (
   select %(jump)s::bigint, 1
-  union select t.jump_id, depth + 1 from ahead join targets t using (id) where t.jump_id is not null and depth <= {JUMPS_MAX}
+  union select t.jump_id, depth + 1 from ahead join targets t using (id) where t.jump_id is not null
+    and depth <= {JUMPS_MAX}
 ), behind(id, depth) as (
   select id, 1 from targets where jump_id = %(id)s
-  union select t.id, depth + 1 from behind join targets t on t.jump_id = behind.id where depth <= {JUMPS_MAX}
+  union select t.id, depth + 1 from behind join targets t on t.jump_id = behind.id
+    where depth <= {JUMPS_MAX}
 )
 select (select max(depth) from ahead) + coalesce((select max(depth) from behind), 0) as jumps,
        exists (select from ahead where id = %(id)s) as circle"""
@@ -149,7 +151,10 @@ _NAMED = (
     f"select {_LAUNCHED.columns} from targets t {_LAUNCHED.joined} where t.id = any(%s::bigint[])"
 )
 
-_BEHIND = "select name, count(*) over () as n from targets where jump_id = %(id)s order by name limit %(limit)s"
+_BEHIND = (
+    "select name, count(*) over () as n from targets where jump_id = %(id)s order by name "
+    "limit %(limit)s"
+)
 
 
 class TargetInventory:
@@ -294,9 +299,11 @@ class TargetInventory:
 
         Returns False if another one is pinned already or none may be.
         """
-        query = """update targets set host_keys = host_keys || %s::text, version = version + 1, updated_at = opsjobs_now()
+        query = """update targets set host_keys = host_keys || %s::text, version = version + 1,
+        updated_at = opsjobs_now()
             where id = %s and host_key_policy = 'accept_new'
-              and not exists (select from unnest(host_keys) k where k not like '@revoked %%') returning name"""
+              and not exists (select from unnest(host_keys) k where k not like '@revoked %%')
+                returning name"""
         reference = Reference.require("target", target_id)
         line = host_keys.host_key_line(key)
         async with self._database.transaction() as connection:
@@ -445,7 +452,8 @@ async def of_same_address(
     """
     query = """select t.id, o.name, o.labels from targets t cross join lateral (
           select name, labels from targets o
-          where o.host = t.host and o.port = t.port and o.id <> t.id and o.jump_id is not distinct from t.jump_id
+          where o.host = t.host and o.port = t.port and o.id <> t.id and o.jump_id is not distinct
+            from t.jump_id
             and o.transport = 'ssh' order by o.id limit 10
         ) o where t.id = any(%s) and t.transport = 'ssh' order by t.id, o.name"""
     rows = await (await connection.execute(query, [[int(i) for i in target_ids]])).fetchall()
@@ -529,7 +537,10 @@ async def _check_route(connection: Connection, target_id: int | None, jump_id: i
     if row["circle"]:
         detail = "The jump host is itself reached through this target: that would be a circle."
     elif row["jumps"] > JUMPS_MAX:
-        detail = f"With this jump host a way would lead through more than {JUMPS_MAX} of them: take a nearer one."
+        detail = (
+            f"With this jump host a way would lead through more than {JUMPS_MAX} of them: "
+            f"take a nearer one."
+        )
     else:
         return
     raise Invalid("invalid_jump", detail, errors=[FieldError("/jump", detail, "invalid_jump")])

@@ -13,8 +13,10 @@ from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.vault import binding
 
 _INSERT_VERSION = """
-insert into job_versions (job_id, version, name, description, job_type, tags, policy, parameters, created_by, judgement, author)
-values (%(job)s, %(version)s, %(name)s, %(description)s, %(job_type)s, %(tags)s, %(policy)s, %(parameters)s, %(by)s,
+insert into job_versions (job_id, version, name, description, job_type, tags, policy, parameters,
+  created_by, judgement, author)
+values (%(job)s, %(version)s, %(name)s, %(description)s, %(job_type)s, %(tags)s, %(policy)s,
+  %(parameters)s, %(by)s,
         %(judgement)s, %(author)s)"""
 
 _INSERT_ACTIONS = """
@@ -24,11 +26,13 @@ from unnest(%s::int[], %s::text[], %s::text[], %s::jsonb[]) as a(position, key, 
 
 _INSERT_TARGETS = """
 insert into job_targets (job_id, version, position, kind, value)
-select %s, %s, t.position, t.kind, t.value from unnest(%s::int[], %s::text[], %s::text[]) as t(position, kind, value)"""
+select %s, %s, t.position, t.kind, t.value from unnest(%s::int[], %s::text[],
+  %s::text[]) as t(position, kind, value)"""
 
 
 _SECRETS_AUTHOR = """
-select author from job_versions where job_id = %s and version = %s and parameters @? '$[*].from_credential ? (@ != null)'"""
+select author from job_versions where job_id = %s and version = %s
+  and parameters @? '$[*].from_credential ? (@ != null)'"""
 
 
 async def secrets_author(database: Database, job_id: int, version: int) -> Requester | None:

@@ -123,7 +123,8 @@ _DEFINITION = """
 v.name, v.description, v.job_type, v.tags, v.policy, v.parameters, v.judgement,
 (select jsonb_agg(a.definition order by a.position) from job_actions a
  where a.job_id = v.job_id and a.version = v.version) as actions,
-(select coalesce(jsonb_agg(jsonb_build_array(t.kind, t.value) order by t.position), '[]') from job_targets t
+(select coalesce(jsonb_agg(jsonb_build_array(t.kind, t.value) order by t.position), '[]')
+  from job_targets t
  where t.job_id = v.job_id and t.version = v.version) as targets"""
 
 _SELECT = f"""
@@ -132,7 +133,8 @@ select j.id, j.uuid, j.state, j.version, j.created_at, j.updated_at, j.created_b
        when j.state = 'draft' then 'draft'
        when e.open then 'running'
        when e.status in ('failed', 'partial', 'timeout') then 'failed'
-       when j.state = 'active' and exists (select from job_schedules s where s.job_id = j.id and s.deleted_at is null and s.enabled
+       when j.state = 'active' and exists (select from job_schedules s where s.job_id = j.id
+         and s.deleted_at is null and s.enabled
                     and s.next_due_at is not null) then 'scheduled'
        when e.id is null then 'new'
        when e.status = 'completed' then 'completed'
@@ -163,7 +165,8 @@ JOBS = Listing(
 )
 
 VERSIONS = Listing(
-    f"select v.version as id, v.version, v.created_at, v.created_by, {_DEFINITION} from job_versions v where v.job_id = %(job)s",
+    f"select v.version as id, v.version, v.created_at, v.created_by, {_DEFINITION} from "
+    f"job_versions v where v.job_id = %(job)s",
     {
         "id": ListColumn("integer", sort=True),
         "version": ListColumn("integer", sort=True),
@@ -232,7 +235,8 @@ class Jobs:
         reference = Reference.parse(ref)
         known = [reference.id, reference.uuid] if reference is not None else [None, None]
         query = f"""select {OF_JOB.format("j.id")} as labels from jobs j
-            where (j.name = %s or j.id = %s or j.uuid = %s) and j.state <> 'archived' order by j.name = %s limit 1"""
+            where (j.name = %s or j.id = %s or j.uuid = %s) and j.state <> 'archived'
+              order by j.name = %s limit 1"""
         row = await self._database.fetch_one(query, [ref, *known, ref])
         return None if row is None else dict(row["labels"])
 
@@ -304,12 +308,19 @@ class Jobs:
         async with self._database.transaction() as connection:
             await schedules.lock_schedules_of(connection, (await self.get(ref)).job.id)
             old = await _locked(connection, ref, if_match)
-            query = "select id from job_executions where job_id = %s and finished_at is null order by id limit 1"
+            query = (
+                "select id from job_executions where job_id = %s and finished_at is null order "
+                "by id limit 1"
+            )
             running = await (await connection.execute(query, [old.job.id])).fetchone()
             if running is not None:
-                detail = f"The job {old.job.definition.name!r} is running: wait for execution {running['id']}, or cancel it."
+                detail = (
+                    f"The job {old.job.definition.name!r} is running: wait for execution "
+                    f"{running['id']}, or cancel it."
+                )
                 raise Conflict("job_running", detail)
-            query = """update jobs set state = 'archived', archived_at = opsjobs_now(), updated_at = opsjobs_now()
+            query = """update jobs set state = 'archived', archived_at = opsjobs_now(),
+            updated_at = opsjobs_now()
                 where id = %s"""
             await connection.execute(query, [old.job.id])
             await schedules.delete_schedules_of(connection, old.job.id, by)
@@ -331,7 +342,10 @@ class Jobs:
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref, None)
             if old.job.state is JobState.DRAFT:
-                detail = f"The job {old.job.definition.name!r} is a draft, which is not executed anyway: set its state to active."
+                detail = (
+                    f"The job {old.job.definition.name!r} is a draft, which is not executed "
+                    f"anyway: set its state to active."
+                )
                 raise Conflict("job_is_draft", detail)
             state = JobState.PAUSED if paused else JobState.ACTIVE
             if old.job.state is state:
@@ -438,7 +452,10 @@ async def _next_version(
     state = (
         "paused" if old.job.state is JobState.PAUSED and draft.state == "active" else draft.state
     )
-    query = "update jobs set name = %s, state = %s, version = %s, updated_at = opsjobs_now() where id = %s"
+    query = (
+        "update jobs set name = %s, state = %s, version = %s, updated_at = opsjobs_now() where "
+        "id = %s"
+    )
     with unique_name("job", draft.name):
         await connection.execute(query, [draft.name, state, version, old.job.id])
     # Only the places of differences are recorded: the versions themselves are stored.
@@ -455,12 +472,18 @@ async def _locked(connection: Connection, ref: str, if_match: Collection[int] | 
     # Locked in a statement of its own: the next one then reads what the transaction before
     # committed.
     reference = Reference.require("job", ref)
-    query = "select id, version from jobs where (id = %s or uuid = %s) and state <> 'archived' for no key update"
+    query = (
+        "select id, version from jobs where (id = %s or uuid = %s) and state <> 'archived' for "
+        "no key update"
+    )
     row = await (await connection.execute(query, [reference.id, reference.uuid])).fetchone()
     if row is None:
         raise NotFound.for_ref("job", ref)
     if if_match is not None and row["version"] not in if_match:
-        detail = f"The job is at version {row['version']} by now: read it again, and send its ETag as If-Match."
+        detail = (
+            f"The job is at version {row['version']} by now: read it again, and send its ETag "
+            f"as If-Match."
+        )
         raise Precondition("stale_version", detail, status=412)
     return await _load(connection, row["id"], None)
 

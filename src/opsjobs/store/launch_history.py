@@ -66,7 +66,10 @@ select e.id, e.uuid, e.job_id, e.job_version, s.job_name, s.actions, s.policy, s
 from job_executions e join execution_specs s on s.execution_id = e.id
 left join job_versions v on v.job_id = e.job_id and v.version = e.job_version"""
 
-RUN_COLUMNS = "r.id, r.execution_id, r.target_id, r.target_name, r.target_host, r.zone, r.status, r.error_code, r.cancel_proof"
+RUN_COLUMNS = (
+    "r.id, r.execution_id, r.target_id, r.target_name, r.target_host, r.zone, r.status, "
+    "r.error_code, r.cancel_proof"
+)
 _RUNS = f"select {RUN_COLUMNS} from target_runs r where r.execution_id = %s order by r.position"
 
 
@@ -106,7 +109,10 @@ class Parents:
 
     async def labels_of_jobs(self, job_ids: Collection[int]) -> dict[int, Mapping[str, str]]:
         """Return the labels that scopes are compared with, of these jobs that exist."""
-        query = f"select j.id, {OF_JOB.format('j.id')} as labels from jobs j where j.id = any(%s::bigint[]) order by j.id"
+        query = (
+            f"select j.id, {OF_JOB.format('j.id')} as labels from jobs j where j.id = "
+            f"any(%s::bigint[]) order by j.id"
+        )
         return {
             row["id"]: row["labels"] for row in await self._database.fetch(query, [list(job_ids)])
         }
@@ -142,7 +148,8 @@ def raise_if_retried(execution_id: int, rows: Sequence[Mapping[str, Any]]) -> No
         shown = ", ".join(f"{row['id']} ({row['status']})" for row in rows[:RETRIES_SHOWN])
         more = f" and {len(rows) - RETRIES_SHOWN} more" if len(rows) > RETRIES_SHOWN else ""
         detail = (
-            f"Execution {execution_id} was already retried for these targets, by {shown}{more}. Retry the last of those if it "
+            f"Execution {execution_id} was already retried for these targets, by {shown}{more}. "
+            f"Retry the last of those if it "
             "failed, or say `again: true` (--again) to repeat this one."
         )
         raise Conflict("already_retried", detail)

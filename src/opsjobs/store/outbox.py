@@ -115,7 +115,7 @@ class Outbox:
             await connection.execute(_MARK, [published])
 
     async def delete_old(self) -> int:
-        """Delete some events published over a day ago, or unpublished for a week; return how many."""
+        """Delete events published over a day ago, or unpublished for a week; return how many."""
         published = await self._database.fetch(_DELETE_PUBLISHED, [DELETED_ROWS_MAX])
         unpublished = await self._database.fetch(_DELETE_UNPUBLISHED, [DELETED_ROWS_MAX // SHARDS])
         return len(published) + len(unpublished)

@@ -2,7 +2,8 @@
 
     EXECUTIONS = Listing(
         "select e.id, e.uuid, e.status, e.created_at, s.job_name from job_executions e"
-        " join execution_specs s on s.execution_id = e.id where (%(job)s::bigint is null or e.job_id = %(job)s)",
+        " join execution_specs s on s.execution_id = e.id"
+        " where (%(job)s::bigint is null or e.job_id = %(job)s)",
         {
             "id": Column("integer", sort=True),
             "status": Column("text"),
@@ -10,7 +11,8 @@
             "created_at": Column("moment", sort=True),
         },
     )
-    page = await EXECUTIONS.page(database, PageRequest(limit=50, filters={"status": ["running", "queued"]}), {"job": 7})
+    request = PageRequest(limit=50, filters={"status": ["running", "queued"]})
+    page = await EXECUTIONS.page(database, request, {"job": 7})
     page.items  ->  rows (dicts) of the select;  page.next  ->  cursor of the next page, or None
 
 The select must return a unique integer `id`, each column by its own name, and be free of `order by`
@@ -217,7 +219,10 @@ class Listing:
                 }
                 after = f"listed.id {sign} %(cursor_id)s::bigint"
             else:
-                after = f"({order.expression}, id) {sign} (%(cursor_key)s::{order.type}, %(cursor_id)s::bigint)"
+                after = (
+                    f"({order.expression}, id) {sign} (%(cursor_key)s::{order.type}, "
+                    f"%(cursor_id)s::bigint)"
+                )
             bound |= {"cursor_key": key, "cursor_id": last_id}
         # A walk along an index skips no rows.
         whole = bool(order.walks) or not self._keyed
@@ -248,7 +253,10 @@ class Listing:
                 "page", "page and cursor cannot be given together: follow `next` by cursor alone."
             )
         if request.page * request.limit > ROWS_MAX:
-            detail = f"Page {request.page} of {request.limit} ends behind row {ROWS_MAX}: follow `next` by cursor, or filter."
+            detail = (
+                f"Page {request.page} of {request.limit} ends behind row {ROWS_MAX}: follow "
+                f"`next` by cursor, or filter."
+            )
             raise _wrong("page", detail)
         bound = {**_WHOLE, **bound}
         asked = {"page_limit": request.limit + 1, "page_offset": (request.page - 1) * request.limit}
@@ -285,7 +293,8 @@ class Listing:
         if not whole:
             ids = self._query("id", order, wheres)
             return (
-                f"select *, ({order.expression})::text as page_key from ({self._select}) listed where id = any(array({ids}))"
+                f"select *, ({order.expression})::text as page_key from ({self._select}) listed "
+                f"where id = any(array({ids}))"
                 f" order by {order.expression} {way}, id {way}"
             )
         shown = (
@@ -303,7 +312,8 @@ class Listing:
             return f"{shown} from ({self._select}) listed {_where(wheres)} {by} {last}"
         shown = shown.replace("select ", "select listed.", 1)
         parts = [
-            f"({shown} from ({self._select}) listed {walk.join} {_where([*wheres, walk.condition])} order by {walk.order.format(way=way)}"
+            f"({shown} from ({self._select}) listed {walk.join} "
+            f"{_where([*wheres, walk.condition])} order by {walk.order.format(way=way)}"
             " limit %(page_limit)s::bigint + %(page_offset)s)"
             for walk in order.walks
         ]
@@ -417,7 +427,10 @@ class Listing:
             way = ">=" if name.endswith("_after") else "<"
             # Any of the values may match: use the widest.
             widest = "min" if way == ">=" else "max"
-            return f"{self._moment_of(name)} {way} (select {widest}(m) from unnest(%({parameter})s::timestamptz[]) m)"
+            return (
+                f"{self._moment_of(name)} {way} (select {widest}(m) from "
+                f"unnest(%({parameter})s::timestamptz[]) m)"
+            )
         if column.kind == "texts":
             return f"{name} && %({parameter})s::text[]"
         # For one value an index returns the rows in order, for any of several it does not.
@@ -455,7 +468,10 @@ def _between(key: str, id_: str, value: str, join: str = "") -> _Along:
 
 _MARK = "md5(l.key || '=' || l.value)"
 # Selects what a scope sees of a list of something else, if that is little.
-_LABELLED = f"{{execution}} in (select l.execution_id from execution_labels l where {_MARK} = any(%(marks)s::text[]))"
+_LABELLED = (
+    f"{{execution}} in (select l.execution_id from execution_labels l where {_MARK} = "
+    f"any(%(marks)s::text[]))"
+)
 
 
 def _labelled_walk(number: int) -> _Along:
@@ -504,7 +520,8 @@ def _write_cursor(order: _SortOrder, row: DictRow) -> str:
 def _read_cursor(cursor: str, order: _SortOrder) -> tuple[str, int]:
     wrong = _wrong(
         "cursor",
-        "The cursor is not one of this list's: begin again without it, or follow `next` as it was given.",
+        "The cursor is not one of this list's: begin again without it, or follow `next` as it was "
+        "given.",
     )
     try:
         if len(cursor) > CURSOR_CHARACTERS_MAX:
@@ -553,7 +570,8 @@ def _read_text(name: str, text: str) -> str:
     if not _storable(text):
         raise _wrong(
             name,
-            f"The filter {name} holds a character that no text of ours can hold (NUL or a lone surrogate).",
+            f"The filter {name} holds a character that no text of ours can hold (NUL or a lone "
+            f"surrogate).",
         )
     return text
 

@@ -1,4 +1,4 @@
-"""References from outside: an id or uuid in a path, unique and retired names, things in use."""
+"""References from outside: ids and uuids in paths, unique and retired names, uses."""
 
 from __future__ import annotations
 
@@ -89,7 +89,10 @@ def check_basis(noun: str, ref: str | int, changed: datetime, basis: datetime | 
     `basis`: the time of the change that was read; None if the whole is replaced.
     """
     if basis is not None and changed != basis:
-        detail = f"The {noun} {ref} was changed by another request at the same moment. Send the change again."
+        detail = (
+            f"The {noun} {ref} was changed by another request at the same moment. Send the "
+            f"change again."
+        )
         raise Precondition("stale_version", detail, status=412)
 
 
@@ -175,7 +178,8 @@ async def check_name_reserved(
     if reuse_name:
         return {"reuse_name": f"what {noun} {name} left, who is gone since {since}"}
     detail = (
-        f"{name!r} was {_OF[noun]} name until {since}, and its files, schedules and executions still refer to it. Choose another "
+        f"{name!r} was {_OF[noun]} name until {since}, and its files, schedules and executions "
+        f"still refer to it. Choose another "
         "name, or set `reuse_name`, as an administrator without a scope, to inherit what it owned."
     )
     raise Conflict("name_reserved", detail, errors=[FieldError("/name", detail, "name_reserved")])

@@ -299,7 +299,8 @@ with open as materialized (
   select distinct target_id from target_runs where status in ('waiting', 'running')
 ), gone as materialized (
   select k.target_id from {table} k
-  where k.target_id ~ '^[0-9]{{1,18}}$' and not exists (select from targets t where t.id::text = k.target_id)
+  where k.target_id ~ '^[0-9]{{1,18}}$' and not exists (select from targets t
+    where t.id::text = k.target_id)
     and not exists (select from open o where o.target_id = k.target_id)
   limit %(rows)s
 )
@@ -312,7 +313,8 @@ _STATE = _GONE.format(table="target_state", free="")
 _RESTORE = """
 insert into target_slots (target_id, slots)
 select distinct r.target_id, 1 from target_runs r
-where r.status = 'waiting' and not exists (select from target_slots s where s.target_id = r.target_id)
+where r.status = 'waiting' and not exists (select from target_slots s
+  where s.target_id = r.target_id)
 on conflict do nothing returning 1"""
 
 

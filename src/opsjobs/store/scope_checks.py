@@ -34,7 +34,10 @@ async def check_target(
     bounds.check_labels(draft.labels, f"A target with the labels of {draft.name!r}")
     bounds.check_relabelled(draft.labels, old.labels if old is not None else None, draft.name)
     if set(draft.groups) != set(old.groups if old is not None else ()):
-        detail = f"Changing group membership requires {bounds.permission} for all targets: leave `groups` as they are."
+        detail = (
+            f"Changing group membership requires {bounds.permission} for all targets: leave "
+            f"`groups` as they are."
+        )
         raise Forbidden(
             "out_of_reach", detail, errors=[FieldError("/groups", detail, "out_of_reach")]
         )
@@ -46,7 +49,8 @@ async def check_target(
 _LISTED_BY = """
 select distinct v.tags from jobs j join job_versions v on v.job_id = j.id and v.version = j.version
 where j.state <> 'archived' and (
-  exists (select from job_targets t where t.kind = 'id' and t.value = %(name)s and (t.job_id, t.version) = (j.id, j.version))
+  exists (select from job_targets t where t.kind = 'id' and t.value = %(name)s
+    and (t.job_id, t.version) = (j.id, j.version))
   or exists (select from job_actions a where (a.job_id, a.version) = (j.id, j.version)
     and a.definition -> 'targets' -> 'ids' ? %(name)s)
   or coalesce(v.policy -> 'gate' -> 'check' -> 'targets' -> 'ids' ? %(name)s, false))"""
@@ -68,7 +72,8 @@ async def check_target_name(connection: Connection, name: str, bounds: Bounds) -
     ):
         return
     detail = (
-        f"The name {name!r} belonged to another machine, or jobs of others list it: choose another name, or ask an "
+        f"The name {name!r} belonged to another machine, or jobs of others list it: choose another "
+        f"name, or ask an "
         f"identity that holds {bounds.permission} for all targets to create it."
     )
     raise Forbidden("name_reserved", detail, errors=[FieldError("/name", detail, "name_reserved")])
@@ -77,10 +82,12 @@ async def check_target_name(connection: Connection, name: str, bounds: Bounds) -
 # `version`: the one just written, which is the latest itself.
 _BRINGS_ALONG = f"""
 (select {OF_JOB.format("v.job_id")} as labels from job_versions v
- where v.name = %(name)s and (v.job_id, v.version) is distinct from (%(job)s::bigint, %(version)s::bigint)
+ where v.name = %(name)s and (v.job_id, v.version) is distinct
+   from (%(job)s::bigint, %(version)s::bigint)
  order by v.created_at desc limit 1)
 union all select {OF_JOB.format("j.id")} from jobs j where j.state <> 'archived' and exists (
-  select from job_actions a where (a.job_id, a.version) = (j.id, j.version) and a.type = 'job' and a.definition ->> 'job' = %(name)s)"""
+  select from job_actions a where (a.job_id, a.version) = (j.id, j.version) and a.type = 'job'
+    and a.definition ->> 'job' = %(name)s)"""
 
 
 async def check_job_name(
@@ -105,7 +112,8 @@ async def check_job_name(
     if all(bounds.act.holds(row["labels"]) for row in rows):
         return
     detail = (
-        f"The name {name!r} belonged to a job outside of your scope, or jobs there run it by this name: choose another "
+        f"The name {name!r} belonged to a job outside of your scope, or jobs there run it by this "
+        f"name: choose another "
         f"name, or ask an identity that holds {bounds.permission} for all jobs to create it."
     )
     raise Forbidden("name_reserved", detail, errors=[FieldError("/name", detail, "name_reserved")])

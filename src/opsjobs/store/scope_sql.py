@@ -11,7 +11,8 @@ from opsjobs.model.access import Reach, Scope
 from opsjobs.model.target import Requirement
 
 OF_JOB = """
-(select opsjobs_labels(lv.tags) from jobs lj join job_versions lv on lv.job_id = lj.id and lv.version = lj.version
+(select opsjobs_labels(lv.tags) from jobs lj join job_versions lv on lv.job_id = lj.id
+  and lv.version = lj.version
  where lj.id = {})"""
 """The labels of the job whose id is this expression."""
 OF_EXECUTION = "(select ls.labels from execution_specs ls where ls.execution_id = {})"

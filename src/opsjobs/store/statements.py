@@ -1,8 +1,9 @@
-r"""SQL statements in files of their own, beside the module that runs them, and storable text.
+r"""SQL statements in files, beside the module that runs them; text that can be stored.
 
-A file `sql/NAME.sql` can be pasted into psql: parameters and fragments are written as psql variables.
-`:'name'` is a parameter of the statement, `:name` a fragment: a constant of the code, or a piece of
-SQL that several statements share. To run one by hand, `\set` each of them first, `\set id 7`.
+A file `sql/NAME.sql` can be pasted into psql: parameters and fragments are written as psql
+variables. `:'name'` is a parameter of the statement, `:name` a fragment: a constant of the code, or
+a piece of SQL that several statements share. To run one by hand, `\set` each of them first, `\set
+id 7`.
 """
 
 from __future__ import annotations

@@ -106,17 +106,21 @@ class Upkeep:
 
 
 _WORKERS = f"""
-select w.id, w.name, w.zone, w.pid, w.concurrency, w.started_at, w.buried_at is null and w.expires_at > opsjobs_now() as alive,
+select w.id, w.name, w.zone, w.pid, w.concurrency, w.started_at, w.buried_at is null
+  and w.expires_at > opsjobs_now() as alive,
        extract(epoch from opsjobs_now() - w.started_at)::float8 as age_seconds,
        extract(epoch from opsjobs_now() - w.renewed_at)::float8 as renewed_seconds_ago,
        (select count(*) from target_runs r where r.owner = w.id and r.status = 'running') as running
-from workers w where w.buried_at is null or w.renewed_at > (select opsjobs_now()) - interval '1 hour'
+from workers w where w.buried_at is null
+  or w.renewed_at > (select opsjobs_now()) - interval '1 hour'
 order by w.buried_at is null desc, w.zone, w.name, w.started_at desc limit {WORKERS_SHOWN}"""
 _QUEUES = """
 with alive as (
-  select zone, count(*) as workers from workers where buried_at is null and expires_at > (select opsjobs_now()) group by zone
+  select zone, count(*) as workers from workers where buried_at is null
+    and expires_at > (select opsjobs_now()) group by zone
 ), work as (
-  select r.zone, count(*) filter (where r.status = 'waiting' and r.waiting_for is not null) as waiting,
+  select r.zone, count(*) filter (where r.status = 'waiting'
+    and r.waiting_for is not null) as waiting,
          count(*) filter (where r.status = 'waiting' and r.waiting_for is null) as ready,
          count(*) filter (where r.status = 'running') as running,
          extract(epoch from opsjobs_now() - min(e.created_at)
@@ -124,33 +128,45 @@ with alive as (
   from job_executions e join target_runs r on r.execution_id = e.id
   where e.finished_at is null and r.status in ('waiting', 'running') group by r.zone
 )
-select zone, coalesce(waiting, 0) as waiting, coalesce(ready, 0) as ready, coalesce(running, 0) as running, oldest_seconds,
+select zone, coalesce(waiting, 0) as waiting, coalesce(ready, 0) as ready,
+  coalesce(running, 0) as running, oldest_seconds,
        coalesce(workers, 0) as workers
 from work full join alive using (zone) order by zone"""
 # Only what is open: the processes that end executions count those, and counting all rows at each
 # scrape would be slow.
 _OPEN = """
-select case when cancelling then 'cancelling' when paused then 'paused' else status end as status, count(*) as executions
+select case when cancelling then 'cancelling' when paused then 'paused' else status end as status,
+  count(*) as executions
 from job_executions where finished_at is null group by 1 order by 1"""
 _UPKEEP = f"""
-select (select coalesce(jsonb_object_agg(name, extract(epoch from opsjobs_now() - ticked_at)), '{{}}') from services) as ticks,
-       (select count(*) from (select 1 from events where published_at is null limit {COUNTED_MAX}) e) as events_unpublished,
+select (select coalesce(jsonb_object_agg(name, extract(epoch from opsjobs_now() - ticked_at)),
+  '{{}}') from services) as ticks,
+       (select count(*) from (select 1 from events where published_at is null
+         limit {COUNTED_MAX}) e) as events_unpublished,
        coalesce((select extract(epoch from opsjobs_now() - min(at)) from (
-         select at from events where published_at is null limit {COUNTED_MAX}) e), 0)::float8 as oldest_event_seconds,
-       coalesce((select extract(epoch from clock_timestamp() - min(xact_start)) from pg_stat_activity
-         where datname = current_database() and backend_xmin is not null and pid <> pg_backend_pid()), 0)::float8
+         select at from events where published_at is null limit {COUNTED_MAX}) e),
+           0)::float8 as oldest_event_seconds,
+       coalesce((select extract(epoch from clock_timestamp() - min(xact_start))
+         from pg_stat_activity
+         where datname = current_database() and backend_xmin is not null
+           and pid <> pg_backend_pid()), 0)::float8
            as oldest_snapshot_seconds,
-       (select count(*) from pg_inherits where inhparent = 'execution_log'::regclass) - 1 as partitions,
-       coalesce((select max(substring(c.relname from '\\d{{8}}$')::date) - (opsjobs_now() at time zone 'UTC')::date
+       (select count(*) from pg_inherits
+         where inhparent = 'execution_log'::regclass) - 1 as partitions,
+       coalesce((select max(substring(c.relname
+         from '\\d{{8}}$')::date) - (opsjobs_now() at time zone 'UTC')::date
          from pg_inherits i join pg_class c on c.oid = i.inhrelid
-         where i.inhparent = 'execution_log'::regclass and c.relname ~ '_\\d{{8}}$'), 0) as days_ahead,
+         where i.inhparent = 'execution_log'::regclass and c.relname ~ '_\\d{{8}}$'),
+           0) as days_ahead,
        (select coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint from pg_inherits
          where inhparent = 'execution_log'::regclass) as log_bytes,
-       (select count(*) from (select 1 from execution_log_default limit {COUNTED_MAX}) d) as default_rows,
+       (select count(*) from (select 1 from execution_log_default
+         limit {COUNTED_MAX}) d) as default_rows,
        (select count(*) from circuits where state <> 'closed') as circuits_open,
        (select count(*) from (
          select 1 from target_runs r
-         where r.status in ('lost', 'dead') and not exists (select from dead_letter_answers a where a.run_id = r.id)
+         where r.status in ('lost', 'dead') and not exists (select from dead_letter_answers a
+           where a.run_id = r.id)
          limit {COUNTED_MAX}) d) as dead_letters"""
 
 
@@ -178,7 +194,7 @@ class SystemStatus:
         return str(row["version"]).split()[0]
 
     async def workers(self) -> list[WorkerStatus]:
-        """Return workers not reaped, and those reaped within the hour: at most 1,000, alive first."""
+        """Return workers not reaped, or reaped within the hour: at most 1,000, alive first."""
         return [WorkerStatus(**row) for row in await self._database.fetch(_WORKERS)]
 
     async def queues(self) -> list[Queue]:
@@ -219,15 +235,19 @@ class Complaint:
 
 # The rights are those of the role that asks. Partitions are reached through their table.
 FACTS = f"""
-select current_setting('server_version_num')::int / 10000 as major, current_setting('server_version') as version,
+select current_setting('server_version_num')::int / 10000 as major,
+  current_setting('server_version') as version,
   pg_encoding_to_char(d.encoding) as encoding, d.datname as database, current_user::text as role,
   current_setting('search_path') as path, current_schema()::text as schema,
   has_schema_privilege(current_schema(), 'CREATE') as may_create,
-  (select pg_has_role(c.relowner, 'USAGE') from pg_class c where c.oid = to_regclass('execution_log')) as owns_log,
-  (select pg_get_userbyid(c.relowner)::text from pg_class c where c.oid = to_regclass('execution_log')) as owner,
+  (select pg_has_role(c.relowner, 'USAGE') from pg_class c
+    where c.oid = to_regclass('execution_log')) as owns_log,
+  (select pg_get_userbyid(c.relowner)::text from pg_class c
+    where c.oid = to_regclass('execution_log')) as owner,
   array(
     select c.relname::text from pg_class c
-    where to_regclass('execution_log') is not null and c.relnamespace = current_schema()::regnamespace and c.relkind in ('r', 'p')
+    where to_regclass('execution_log') is not null
+      and c.relnamespace = current_schema()::regnamespace and c.relkind in ('r', 'p')
       and not c.relispartition and c.relname <> 'alembic_version'
       and not (has_table_privilege(c.oid, 'SELECT') and has_table_privilege(c.oid, 'INSERT')
         and has_table_privilege(c.oid, 'UPDATE') and has_table_privilege(c.oid, 'DELETE'))
@@ -236,7 +256,10 @@ from pg_database d where d.datname = current_database()"""
 
 # More than fits into work_mem, so it goes into a temporary file on the database's volume, and
 # leaves nothing behind.
-_SPILL = "select count(*) as n from (select repeat('x', 1000) as text from generate_series(1, 2000) order by random(), 1 offset 0) s"
+_SPILL = (
+    "select count(*) as n from (select repeat('x', 1000) as text from generate_series(1, "
+    "2000) order by random(), 1 offset 0) s"
+)
 
 
 def judge(facts: Mapping[str, Any], *, upgrading: bool = False) -> list[Complaint]:
@@ -255,7 +278,8 @@ def _server_faults(facts: Mapping[str, Any]) -> list[Complaint]:
         found.append(Complaint("database_too_old", detail, fatal=True))
     if facts["encoding"] != "UTF8":
         detail = (
-            f"The database {facts['database']} has the encoding {facts['encoding']}, which cannot hold every text. "
+            f"The database {facts['database']} has the encoding {facts['encoding']}, which cannot "
+            f"hold every text. "
             "Create one with UTF8: create database NAME template template0 encoding 'UTF8'."
         )
         found.append(Complaint("database_encoding", detail, fatal=True))
@@ -267,12 +291,14 @@ def _schema_faults(facts: Mapping[str, Any]) -> list[Complaint]:
     if facts["schema"] is None:
         detail = (
             f"The role {role} may use no schema of its search_path ({facts['path']}). "
-            f"Create one: create schema opsjobs authorization {role}; alter role {role} set search_path = opsjobs."
+            f"Create one: create schema opsjobs authorization {role}; alter role {role} set "
+            f"search_path = opsjobs."
         )
         return [Complaint("database_schema", detail, fatal=True)]
     if not facts["may_create"]:
         detail = (
-            f"The role {role} may not create tables in the schema {facts['schema']}. The log needs a new partition each day. "
+            f"The role {role} may not create tables in the schema {facts['schema']}. The log needs "
+            f"a new partition each day. "
             f"As its owner: grant create on schema {facts['schema']} to {role}."
         )
         return [Complaint("database_rights", detail)]
@@ -284,7 +310,8 @@ def _rights_faults(facts: Mapping[str, Any]) -> list[Complaint]:
     if facts["denied"]:
         detail = (
             f"The role {role} lacks rights on tables ({', '.join(facts['denied'])}). "
-            f"As their owner: grant select, insert, update, delete on all tables in schema {facts['schema']} to {role}."
+            f"As their owner: grant select, insert, update, delete on all tables in schema "
+            f"{facts['schema']} to {role}."
         )
         found.append(Complaint("database_rights", detail, fatal=True))
     if facts["owns_log"] is False:
@@ -334,7 +361,8 @@ class Fitness:
         if not told:
             return []
         detail = (
-            f"Sealed under keys that ENCRYPTION_KEYS does not hold ({', '.join(state.id for state in missing)}): {told}. "
+            f"Sealed under keys that ENCRYPTION_KEYS does not hold "
+            f"({', '.join(state.id for state in missing)}): {told}. "
             "Nothing of it can be opened. Give this process the keys that it was sealed with."
         )
         return [Complaint("secrets_not_readable", detail)]

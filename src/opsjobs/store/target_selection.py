@@ -35,26 +35,31 @@ ONLY_IDS = Read()
 # are, and plan anew with every launch, which takes longer than all of it.
 _IDS = """
 select distinct on (e.position) e.position, t.id
-from unnest((select %(positions)s::int[]), (select %(entries)s::text[]), (select %(ids)s::bigint[]), (select %(uuids)s::uuid[]))
+from unnest((select %(positions)s::int[]), (select %(entries)s::text[]), (select %(ids)s::bigint[]),
+  (select %(uuids)s::uuid[]))
   as e(position, entry, id, uuid)
 join targets t on (t.id = e.id or t.uuid = e.uuid or t.name = e.entry){within}
 order by e.position, (t.id = e.id) desc nulls last, (t.uuid = e.uuid) desc nulls last"""
 _LISTED = f"""
-select listed.position, {{columns}} from ({_IDS}) listed join targets t on t.id = listed.id {{joined}}"""
+select listed.position, {{columns}} from ({_IDS}) listed join targets t
+  on t.id = listed.id {{joined}}"""
 
 # The groups asked for and all that they hold, at any depth; a cycle, which cannot be made, would
 # end here all the same.
 _HELD = """
 with recursive held(name) as (
-  select unnest(%s::text[]) union select unnest(g.groups) from held h join target_groups g on g.name = h.name
+  select unnest(%s::text[]) union select unnest(g.groups) from held h join target_groups g
+    on g.name = h.name
 )
-select h.name, g.id is not null as stored, g.selector from held h left join target_groups g on g.name = h.name"""
+select h.name, g.id is not null as stored, g.selector from held h left join target_groups g
+  on g.name = h.name"""
 _GROUPS = """
 select t.groups, {columns} from targets t {joined} where {conditions} order by t.id limit %s"""
 # Existing groups are left out beforehand: an insert that does nothing uses up an id all the same.
 _MAKE_KNOWN = """
 insert into target_groups (name)
-select distinct n from unnest(%s::text[]) n where not exists (select from target_groups g where g.name = n) order by 1
+select distinct n from unnest(%s::text[]) n where not exists (select from target_groups g
+  where g.name = n) order by 1
 on conflict (name) do nothing"""
 
 
@@ -127,7 +132,10 @@ async def _by_selector(database: Database, selector: str, read: Read) -> list[Di
             "invalid_selector", detail, errors=[FieldError("", detail, "query:selector")]
         ) from None
     condition, values = _all_of(requirements)
-    query = f"select {read.columns} from targets t {read.joined} where {condition} order by t.id limit %s"
+    query = (
+        f"select {read.columns} from targets t {read.joined} where {condition} order by t.id "
+        f"limit %s"
+    )
     return await database.fetch(query, [*values, SELECTED_MAX])
 
 

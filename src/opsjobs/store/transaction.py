@@ -154,7 +154,8 @@ class Database:
     def _classify(self, connection: DatabaseConnection, error: psycopg.Error) -> Unavailable | None:
         if connection.silent:
             return Unavailable(
-                f"PostgreSQL gave no answer within {connection.answer_seconds:.0f} s: the connection was closed"
+                f"PostgreSQL gave no answer within {connection.answer_seconds:.0f} s: the "
+                f"connection was closed"
             )
         if connection.pooled and isinstance(error, _NOT_PREPARED):
             if self._prepared_after is not None:
@@ -232,7 +233,8 @@ class Database:
             except RETRYABLE:
                 if self._on_retry is not None:
                     self._on_retry()
-                await asyncio.sleep(random.uniform(0.001, 0.02) * (attempt + 1))  # noqa: S311  jitter
+                jitter = random.uniform(0.001, 0.02)  # noqa: S311
+                await asyncio.sleep(jitter * (attempt + 1))
         return await verb()
 
     async def fetch(self, query: str, parameters: Any = None) -> list[DictRow]:

@@ -6,7 +6,10 @@ a label of this one, so not everyone who sees this one sees that (model/access_b
 
 from __future__ import annotations
 
-_APART = "not coalesce((select o.labels @> s.labels from execution_specs o where o.execution_id = {}), false)"
+_APART = (
+    "not coalesce((select o.labels @> s.labels from execution_specs o where o.execution_id = "
+    "{}), false)"
+)
 
 # Subqueries behind a case: none is run for ended executions, and for what a list leaves out.
 WAITING_ON = f"""

@@ -1,4 +1,4 @@
-"""Leases of worker processes: registered, renewed, expired; locks of one process at a time.
+"""Leases of worker processes, and locks that one process at a time holds.
 
 The death of a worker is written down, never computed by a reader.
 """
@@ -92,7 +92,10 @@ with dead as (
 )
 select zone from dead"""
 
-_STOP = "update workers set stopped_at = opsjobs_now(), buried_at = opsjobs_now() where id = %s and buried_at is null"
+_STOP = (
+    "update workers set stopped_at = opsjobs_now(), buried_at = opsjobs_now() where id = %s "
+    "and buried_at is null"
+)
 
 _DELETE_OLD = """
 delete from workers w where w.buried_at < (select opsjobs_now()) - interval '7 days'
@@ -161,7 +164,10 @@ class Workers:
 
     async def seconds_since_tick(self, service: str) -> float | None:
         """Return the seconds since a service was last at work; None: never."""
-        query = "select extract(epoch from opsjobs_now() - ticked_at)::float8 as age from services where name = %s"
+        query = (
+            "select extract(epoch from opsjobs_now() - ticked_at)::float8 as age from services "
+            "where name = %s"
+        )
         row = await self._database.fetch_one(query, [service])
         return None if row is None else row["age"]
 
@@ -229,7 +235,10 @@ where s.ticked_at <= excluded.ticked_at - make_interval(secs => %(pause)s)
   or s.ticked_at > excluded.ticked_at
 returning true as ours"""
 _TICK = "update services set ticked_at = opsjobs_now() where name = %(service)s"
-_RELEASE = "update services set ticked_at = opsjobs_now() - make_interval(secs => %(pause)s) where name = %(service)s"
+_RELEASE = (
+    "update services set ticked_at = opsjobs_now() - make_interval(secs => %(pause)s) where "
+    "name = %(service)s"
+)
 
 
 class SingletonLock:

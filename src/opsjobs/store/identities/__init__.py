@@ -31,7 +31,8 @@ __all__ = [
 EXTERNAL_KEPT_SECONDS = 30 * 86_400.0
 
 _SERVICE = """
-select name, grants, answers_to, answers_to_kind, makers from service_clients where name = %s and disabled_at is null"""
+select name, grants, answers_to, answers_to_kind, makers from service_clients where name = %s
+  and disabled_at is null"""
 _USER = "select name, grants from users where name = %s and disabled_at is null"
 
 
@@ -125,16 +126,20 @@ class IdentityStore(ApiKeys):
 _REMEMBER = """
 insert into external_people as e (name, roles, grants, person, issued_at)
 values (%(name)s, %(roles)s, %(grants)s, %(person)s, %(issued_at)s)
-on conflict (name) do update set roles = excluded.roles, grants = excluded.grants, person = excluded.person,
+on conflict (name) do update set roles = excluded.roles, grants = excluded.grants,
+  person = excluded.person,
   issued_at = excluded.issued_at, seen_at = opsjobs_now()
 where (e.issued_at is null or excluded.issued_at >= e.issued_at)
-  and ((e.roles, e.grants, e.issued_at) is distinct from (excluded.roles, excluded.grants, excluded.issued_at)
+  and ((e.roles, e.grants, e.issued_at) is distinct from (excluded.roles, excluded.grants,
+    excluded.issued_at)
     or e.seen_at < (select opsjobs_now()) - interval '1 minute')"""
 
 _REFRESH = """
-update external_people set roles = %(roles)s, grants = %(grants)s, person = %(person)s, issued_at = %(issued_at)s,
+update external_people set roles = %(roles)s, grants = %(grants)s, person = %(person)s,
+issued_at = %(issued_at)s,
   seen_at = opsjobs_now()
-where name = %(name)s and (issued_at is null or %(issued_at)s::float8 >= issued_at) returning name"""
+where name = %(name)s and (issued_at is null or %(issued_at)s::float8 >= issued_at)
+  returning name"""
 
 _STANDING = """
 select name, roles, grants, person from external_people

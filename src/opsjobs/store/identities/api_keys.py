@@ -90,35 +90,44 @@ API_KEYS = Listing(
 # the external person that did: it has no more rights than its maker, and is valid for as long as
 # its maker is.
 _INSERT = f"""
-insert into api_keys (uuid, name, token_sha256, role, grants, expires_at, person, made_by, made_by_kind, makers, user_id, answers_to,
+insert into api_keys (uuid, name, token_sha256, role, grants, expires_at, person, made_by,
+  made_by_kind, makers, user_id, answers_to,
   answers_to_kind)
-values (%(uuid)s, %(name)s, %(digest)s, %(role)s, %(grants)s, %(expires_at)s, %(person)s, %(made_by)s, %(made_by_kind)s, %(makers)s::text[],
+values (%(uuid)s, %(name)s, %(digest)s, %(role)s, %(grants)s, %(expires_at)s, %(person)s,
+  %(made_by)s, %(made_by_kind)s, %(makers)s::text[],
   case %(made_by_kind)s when 'user' then (select id from users where name = %(made_by)s)
     when 'api_key' then (select user_id from api_keys where name = %(made_by)s) end,
   case when %(made_by_kind)s in ('external', 'service') then %(made_by)s
-    when %(made_by_kind)s = 'api_key' then (select answers_to from api_keys where name = %(made_by)s) end,
+    when %(made_by_kind)s = 'api_key' then (select answers_to from api_keys
+      where name = %(made_by)s) end,
   case when %(made_by_kind)s in ('external', 'service') then %(made_by_kind)s
-    when %(made_by_kind)s = 'api_key' then (select answers_to_kind from api_keys where name = %(made_by)s) end)
+    when %(made_by_kind)s = 'api_key' then (select answers_to_kind from api_keys
+      where name = %(made_by)s) end)
 returning {_SHOWN}"""
 
 _ENSURE = """
 insert into api_keys (uuid, name, token_sha256, role) values (%s, %s, %s, %s)
-on conflict (name) do update set token_sha256 = excluded.token_sha256, role = excluded.role, expires_at = null, grants = null,
+on conflict (name) do update set token_sha256 = excluded.token_sha256, role = excluded.role,
+  expires_at = null, grants = null,
   user_id = null, answers_to = null, answers_to_kind = null
 where (api_keys.token_sha256, api_keys.role) is distinct from (excluded.token_sha256, excluded.role)
 returning id, name"""
 
 _RAISE = """
-update api_keys set role = %s, expires_at = null, grants = null, user_id = null, answers_to = null, answers_to_kind = null
-where token_sha256 = %s and (role is distinct from %s or expires_at is not null or user_id is not null or answers_to is not null)
+update api_keys set role = %s, expires_at = null, grants = null, user_id = null, answers_to = null,
+answers_to_kind = null
+where token_sha256 = %s and (role is distinct from %s or expires_at is not null
+  or user_id is not null or answers_to is not null)
 returning id, name"""
 
 _STANDS = """
-select k.id, k.name, k.role, k.grants, k.person, k.made_by, k.made_by_kind, k.makers, k.answers_to, k.answers_to_kind,
+select k.id, k.name, k.role, k.grants, k.person, k.made_by, k.made_by_kind, k.makers, k.answers_to,
+  k.answers_to_kind,
   u.name as user_name, u.grants as user_grants,
   k.last_used_at is null or k.last_used_at < opsjobs_now() - make_interval(secs => %s) as unnoted
 from api_keys k left join users u on u.id = k.user_id
-where (k.expires_at is null or k.expires_at > (select opsjobs_now())) and (k.user_id is null or u.disabled_at is null)"""
+where (k.expires_at is null or k.expires_at > (select opsjobs_now()))
+  and (k.user_id is null or u.disabled_at is null)"""
 _WHO = f"{_STANDS} and k.token_sha256 = %s"
 _NAMED = f"{_STANDS} and k.name = %s"
 
@@ -228,7 +237,7 @@ class ApiKeys(ABC):
                 )
 
     async def by_token(self, token: str) -> Principal | None:
-        """Return the principal of a token; None if it is unknown or expired, or its user disabled."""
+        """Return the principal of a token; None if unknown or expired, or its user disabled."""
         if not token or len(token) > TOKEN_CHARACTERS_MAX:
             return None
         row = await self._database.fetch_one(_WHO, [USE_NOTED_EVERY_SECONDS, _digest(token)])
@@ -324,7 +333,8 @@ def _check(role: str, token: str) -> None:
     if not TOKEN_CHARACTERS_MIN <= len(token) <= TOKEN_CHARACTERS_MAX:
         raise Invalid(
             "weak_token",
-            f"A token has at least {TOKEN_CHARACTERS_MIN} characters: leave it out to get a random one.",
+            f"A token has at least {TOKEN_CHARACTERS_MIN} characters: leave it out to get a random "
+            f"one.",
         )
 
 

@@ -48,7 +48,10 @@ class Service:
         }
 
 
-_SHOWN = "id, uuid, name, public_key, grants, disabled_at is not null as disabled, made_by, created_at, updated_at"
+_SHOWN = (
+    "id, uuid, name, public_key, grants, disabled_at is not null as disabled, made_by, "
+    "created_at, updated_at"
+)
 _SELECT = f"select {_SHOWN} from service_clients"
 
 SERVICES = Listing(
@@ -68,23 +71,29 @@ SERVICES = Listing(
 # owns the API key that did. A service that changes another one leaves this as it is: two could come
 # to answer to each other.
 _BEHIND = """
-case %(by_kind)s when 'api_key' then (select coalesce(u.name, k.answers_to) from api_keys k left join users u on u.id = k.user_id
+case %(by_kind)s when 'api_key' then (select coalesce(u.name, k.answers_to) from api_keys k left
+  join users u on u.id = k.user_id
   where k.name = %(by)s) else %(by)s end"""
 _BEHIND_KIND = """
-case %(by_kind)s when 'api_key' then (select case when k.user_id is null then k.answers_to_kind else 'user' end from api_keys k
+case %(by_kind)s when 'api_key' then (select case
+  when k.user_id is null then k.answers_to_kind else 'user' end from api_keys k
   where k.name = %(by)s) else %(by_kind)s end"""
 
 _INSERT = f"""
-insert into service_clients (uuid, name, public_key, grants, disabled_at, made_by, made_by_kind, makers, answers_to, answers_to_kind)
-values (%(uuid)s, %(name)s, %(public_key)s, %(grants)s, case when %(disabled)s then opsjobs_now() end, %(by)s::text, %(by_kind)s::text,
+insert into service_clients (uuid, name, public_key, grants, disabled_at, made_by, made_by_kind,
+  makers, answers_to, answers_to_kind)
+values (%(uuid)s, %(name)s, %(public_key)s, %(grants)s, case
+  when %(disabled)s then opsjobs_now() end, %(by)s::text, %(by_kind)s::text,
   %(makers)s::text[], {_BEHIND}, {_BEHIND_KIND}) returning {_SHOWN}"""
 
 _REPLACE = """
-update service_clients set public_key = %(public_key)s, grants = %(grants)s, updated_at = opsjobs_now(),
+update service_clients set public_key = %(public_key)s, grants = %(grants)s,
+updated_at = opsjobs_now(),
   disabled_at = case when %(disabled)s then coalesce(disabled_at, opsjobs_now()) end{owner}
 where id = %(id)s returning {shown}"""
 _HANDED_OVER = f""", makers = %(makers)s::text[],
-  made_by = %(by)s::text, made_by_kind = %(by_kind)s::text, answers_to = {_BEHIND}, answers_to_kind = {_BEHIND_KIND}"""
+  made_by = %(by)s::text, made_by_kind = %(by_kind)s::text, answers_to = {_BEHIND},
+  answers_to_kind = {_BEHIND_KIND}"""
 
 _SHARED = ", makers = array(select distinct unnest(makers || %(makers)s::text[]))"
 

@@ -26,16 +26,19 @@ SESSIONS_MAX = 50
 """Logins of one user at a time; a further one ends the oldest."""
 
 _BEGIN = """
-insert into sessions (id, user_id, expires_at) values (%s, %s, opsjobs_now() + make_interval(secs => %s))"""
+insert into sessions (id, user_id, expires_at) values (%s, %s,
+  opsjobs_now() + make_interval(secs => %s))"""
 
 _MAKE_ROOM = """
 update sessions set ended_at = opsjobs_now(), because = 'too many' where id in (
-  select id from sessions where user_id = %s and ended_at is null order by created_at desc, id desc offset %s)"""
+  select id from sessions where user_id = %s and ended_at is null order by created_at desc, id desc
+    offset %s)"""
 
 # Ended sessions are kept for a day, in which the reuse of their tokens is reported as such.
 _FORGET = """
 delete from sessions where id in (
-  select id from sessions where coalesce(ended_at, expires_at) < (select opsjobs_now()) - interval '1 day' limit 100)"""
+  select id from sessions where coalesce(ended_at,
+    expires_at) < (select opsjobs_now()) - interval '1 day' limit 100)"""
 
 _GIVE = "insert into refresh_tokens (token_sha256, session_id) values (%s, %s)"
 
@@ -45,11 +48,15 @@ select t.session_id, t.used_at is not null as used, s.user_id, u.name,
 from refresh_tokens t join sessions s on s.id = t.session_id join users u on u.id = s.user_id
 where t.token_sha256 = %s for update of t, s"""
 
-_END = "update sessions set ended_at = opsjobs_now(), because = %s where id = %s and ended_at is null returning user_id"
+_END = (
+    "update sessions set ended_at = opsjobs_now(), because = %s where id = %s and ended_at is "
+    "null returning user_id"
+)
 
 _WHO = """
 select u.name, u.grants from sessions s join users u on u.id = s.user_id
-where s.id = %s and s.ended_at is null and s.expires_at > (select opsjobs_now()) and u.disabled_at is null"""
+where s.id = %s and s.ended_at is null and s.expires_at > (select opsjobs_now())
+  and u.disabled_at is null"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,8 @@ class LoginSessions:
             await connection.execute(_BEGIN, [session, user.id, self._kept_seconds])
             await connection.execute(_MAKE_ROOM, [user.id, SESSIONS_MAX])
             await connection.execute(
-                "update users set last_login_at = opsjobs_now(), password_hash = coalesce(%s, password_hash) where id = %s",
+                "update users set last_login_at = opsjobs_now(), password_hash = coalesce(%s, "
+                "password_hash) where id = %s",
                 [password_hash, user.id],
             )
             token = await _give(connection, session)
@@ -177,12 +185,14 @@ class LockoutPolicy:
 
 _FORGET_ATTEMPTS = """
 delete from login_attempts where key in (
-  select key from login_attempts where until < (select opsjobs_now()) order by until limit %s for update skip locked)"""
+  select key from login_attempts where until < (select opsjobs_now()) order by until limit %s
+    for update skip locked)"""
 
 # Counted first and checked afterwards: of a thousand concurrent guesses no more pass than of a
 # thousand in a row.
 _COUNT = """
-insert into login_attempts as a (key, n, until) values (%(key)s, 1, opsjobs_now() + make_interval(secs => %(window)s))
+insert into login_attempts as a (key, n, until) values (%(key)s, 1,
+  opsjobs_now() + make_interval(secs => %(window)s))
 on conflict (key) do update set
   n = case when a.until < opsjobs_now() then 1 else a.n + 1 end,
   until = case when a.until < opsjobs_now() or a.n + 1 = %(limit)s + 1

@@ -58,7 +58,10 @@ class Known:
     disabled: bool
 
 
-_SHOWN = "id, uuid, name, grants, disabled_at is not null as disabled, created_at, updated_at, last_login_at"
+_SHOWN = (
+    "id, uuid, name, grants, disabled_at is not null as disabled, created_at, updated_at, "
+    "last_login_at"
+)
 _SELECT = f"select {_SHOWN} from users"
 
 USERS = Listing(
@@ -75,19 +78,28 @@ USERS = Listing(
 
 _INSERT = f"""
 insert into users (uuid, name, password_hash, grants, disabled_at)
-values (%(uuid)s, %(name)s, %(hash)s, %(grants)s, case when %(disabled)s then opsjobs_now() end) returning {_SHOWN}"""
+values (%(uuid)s, %(name)s, %(hash)s, %(grants)s, case when %(disabled)s then opsjobs_now() end)
+  returning {_SHOWN}"""
 
 _CHANGE = f"""
-update users set updated_at = opsjobs_now(), grants = coalesce(%(grants)s, grants), password_hash = coalesce(%(hash)s, password_hash),
+update users set updated_at = opsjobs_now(), grants = coalesce(%(grants)s, grants),
+password_hash = coalesce(%(hash)s, password_hash),
   disabled_at = case when %(disabled)s then coalesce(disabled_at, opsjobs_now()) end
 where id = %(id)s returning {_SHOWN}"""
 
 _ADMINS = """
 select count(*) as n from users where disabled_at is null
-and (grants @> '[{"role": "admin", "scope": ""}]' or grants @> '[{"permissions": ["*"], "scope": ""}]')"""
+and (grants @> '[{"role": "admin", "scope": ""}]'
+  or grants @> '[{"permissions": ["*"], "scope": ""}]')"""
 
-_FOR_LOGIN = "select id, uuid, name, password_hash, disabled_at is not null as disabled from users where name = %s"
-_END_SESSIONS = "update sessions set ended_at = opsjobs_now(), because = %s where user_id = %s and ended_at is null"
+_FOR_LOGIN = (
+    "select id, uuid, name, password_hash, disabled_at is not null as disabled from users "
+    "where name = %s"
+)
+_END_SESSIONS = (
+    "update sessions set ended_at = opsjobs_now(), because = %s where user_id = %s and "
+    "ended_at is null"
+)
 
 
 class Users:

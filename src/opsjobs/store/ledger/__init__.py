@@ -73,7 +73,7 @@ class Ledger:
         return await _launch.launch(connection, new)
 
     async def claim(self, *, owner: UUID, worker: str, zone: str, limit: int, floor: int) -> Claim:
-        """Claim up to `limit` ready runs of the zone, with turns from `floor` up, for this owner."""
+        """Claim up to `limit` ready runs of the zone, with turns from `floor` up."""
         async with failpoints.at("claim"):
             return await self._database.retry(
                 lambda: _claim.claim(

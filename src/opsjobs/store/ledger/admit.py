@@ -48,7 +48,10 @@ with free as (
 update target_runs r set waiting_for = 'admission' from parked
 where r.id = parked.id returning r.execution_id"""
 
-LOCK_SLOTS = "select 1 from target_slots where target_id = any(%(targets)s::text[]) order by target_id for update"
+LOCK_SLOTS = (
+    "select 1 from target_slots where target_id = any(%(targets)s::text[]) order by "
+    "target_id for update"
+)
 
 
 async def admit_after(database: Database, executions: Sequence[int]) -> dict[str, int]:

@@ -221,7 +221,9 @@ async def check_lock_cycle(connection: Connection, execution_id: int) -> None:
     found = await (await connection.execute(FIND_LOCK_CYCLE, {"id": execution_id})).fetchone()
     if found is not None:
         detail = (
-            f"The name {found['name']!r} is held by an execution that waits for a name of this execution's parents: "
-            "neither could ever continue. Let the outer job request all names that the inner jobs need."
+            f"The name {found['name']!r} is held by an execution that waits for a name of this "
+            f"execution's parents: "
+            "neither could ever continue. Let the outer job request all names that the inner jobs "
+            "need."
         )
         raise Conflict("lock_cycle", detail)

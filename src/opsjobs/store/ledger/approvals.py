@@ -75,7 +75,10 @@ on conflict (approval_id, person) do update set approve = excluded.approve,
   overridden = excluded.overridden,
   reason = excluded.reason, at = excluded.at
 where d.approve and (not excluded.approve or excluded.overridden) returning 1"""
-_APPROVERS = "select decided_by, decider from approval_decisions where approval_id = %s and approve order by at, person"
+_APPROVERS = (
+    "select decided_by, decider from approval_decisions where approval_id = %s and "
+    "approve order by at, person"
+)
 _COUNT_APPROVALS = "select count(*) as n from approval_decisions where approval_id = %s and approve"
 _SETTLE = """
 update approvals set status = %(status)s, decided_at = opsjobs_now(), decided_by = %(by)s,
@@ -213,7 +216,10 @@ def _check(
     approvers: Sequence[Requester],
 ) -> None:
     if not approval.status.pending:
-        words = f"Approval {approval.id} is decided already: it is {approval.status.value}. See GET /approvals/{approval.id}."
+        words = (
+            f"Approval {approval.id} is decided already: it is {approval.status.value}. See "
+            f"GET /approvals/{approval.id}."
+        )
         raise Conflict("approval_decided", words)
     if stands["late"] or stands["cancelling"]:
         words = "its time has passed" if stands["late"] else "its execution is being cancelled"
@@ -256,7 +262,10 @@ async def _record_decision(connection: Connection, approval: Approval, ruling: R
         "reason": ruling.reason,
     }
     if await (await connection.execute(_DECIDE, decision)).fetchone() is None:
-        detail = f"{principal.name} has approved already: {approval.needed} different people have to approve."
+        detail = (
+            f"{principal.name} has approved already: {approval.needed} different people have "
+            f"to approve."
+        )
         raise Conflict("approved_already", detail)
 
 

@@ -450,7 +450,8 @@ async def _inherited(
         rows = await database.fetch(_STDOUT, {**source, "action": seen.action, "limit": max_bytes})
     if found is None or (found["stdout_stored"] and not rows):
         detail = (
-            f"The output of {seen.action!r} in execution {execution_id} is gone: it was older than OPSJOBS_KEEP_LOGS or "
+            f"The output of {seen.action!r} in execution {execution_id} is gone: it was older than "
+            f"OPSJOBS_KEEP_LOGS or "
             "OPSJOBS_KEEP_EXECUTIONS. Execute the job from its beginning."
         )
         raise Gone("log_dropped", detail)

@@ -1,6 +1,6 @@
-"""Cancel, pause and resume executions; end waiting runs after a cancel, deadline, refusal or halt.
+"""Cancel, pause and resume executions.
 
-Workers stop running runs themselves. While an execution is paused no run is started; running runs
+Waiting runs end here after a cancel, a deadline, a refusal or a halt. Workers stop running runs themselves. While an execution is paused no run is started; running runs
 and waits continue.
 """
 
@@ -59,7 +59,8 @@ update execution_specs set cancelled_by = %(by)s,
 
 # Which waiting runs are ended, as a condition on their rows `r`.
 _ALL = ""
-# Runs of a halted execution that have done nothing yet. What a retry inherits was done by its parent.
+# Runs of a halted execution that have done nothing yet. What a retry inherits was done by its
+# parent.
 _UNBEGUN = """and not exists (
     select 1 from job_execution_results b where b.target_run_id = r.id
       and b.inherited_from is null)"""
@@ -277,7 +278,10 @@ async def _lock_open(connection: Connection, execution_id: int) -> None:
             "execution_ended", f"Execution {execution_id} has already ended: it is {row['status']}."
         )
     if row["status"] == "pending_approval":
-        detail = f"Execution {execution_id} waits for its approval and has not started. Reject the approval or cancel it."
+        detail = (
+            f"Execution {execution_id} waits for its approval and has not started. Reject the "
+            f"approval or cancel it."
+        )
         raise Conflict("execution_pending", detail)
     if row["cancelling"]:
         raise Conflict(

@@ -48,7 +48,10 @@ values (%(target)s, %(slots)s, coalesce(%(until)s::timestamptz,
 on conflict (target_id) do update set held_until = excluded.held_until,
   held_reason = excluded.held_reason,
   held_by = excluded.held_by"""
-_END = "update target_slots set held_until = null, held_reason = null, held_by = null where target_id = %(target)s"
+_END = (
+    "update target_slots set held_until = null, held_reason = null, held_by = null where "
+    "target_id = %(target)s"
+)
 _READ = """
 select target_id, nullif(held_until, 'infinity') as until, held_reason as reason,
   held_by as by from target_slots

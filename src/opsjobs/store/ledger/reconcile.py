@@ -97,7 +97,10 @@ where s.target_id > %(after)s and s.target_id <= %(upto)s and s.used < s.slots a
     and r.waiting_for = 'slot' offset 0)
 order by s.target_id limit %(limit)s"""
 
-_CANCELLING = "select id from job_executions where finished_at is null and cancelling and waiting + ready > 0 order by id limit %s"
+_CANCELLING = (
+    "select id from job_executions where finished_at is null and cancelling and waiting "
+    "+ ready > 0 order by id limit %s"
+)
 
 _EXPIRED = """
 select id from job_executions

@@ -104,7 +104,10 @@ async def take_over(
 
 def _end_poisoned(owner: UUID, worker: str, rows: Sequence[Mapping[str, Any]]) -> Flush:
     """Return the flush that ends poisonous runs, written by their new owner."""
-    words = f"more than {CLAIMS_MAX} workers in a row died while they had it, and it gave no sign of life"
+    words = (
+        f"more than {CLAIMS_MAX} workers in a row died while they had it, and it gave no sign "
+        f"of life"
+    )
     error = RunError(ErrorCode.POISON, words)
     results = [_result(row, error) for row in rows]
     started = [

@@ -25,7 +25,7 @@ class Index:
 
     @property
     def concurrently(self) -> str:
-        """The statement that builds it while rows are written; it must run outside a transaction."""
+        """The statement that builds it while rows are written, outside a transaction."""
         return f"create {self.unique}index concurrently {self.name} {self.rest}"
 
     @property

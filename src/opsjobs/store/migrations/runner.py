@@ -208,7 +208,8 @@ def _connected(url: str) -> Iterator[Connection]:
 
 
 def _choose_compression(connection: Connection) -> None:
-    # lz4 stores 390 MB/s, no compression 360, the default pglz 78 (measured); not every build of PostgreSQL has lz4.
+    # lz4 stores 390 MB/s, no compression 360, the default pglz 78 (measured); not every build of
+    # PostgreSQL has lz4.
     with _transaction(connection):
         lz4 = connection.exec_driver_sql(
             "select 'lz4' = any(enumvals) from pg_settings where name = 'default_toast_compression'"

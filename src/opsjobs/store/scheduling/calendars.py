@@ -44,7 +44,10 @@ class StoredCalendar:
         }
 
 
-_SHOWN = "select id, uuid, name, description, timezone, kind, windows, created_at, updated_at from calendars"
+_SHOWN = (
+    "select id, uuid, name, description, timezone, kind, windows, created_at, updated_at from "
+    "calendars"
+)
 CALENDARS = Listing(
     _SHOWN,
     {
@@ -202,7 +205,8 @@ async def load_closed_reason(
     for row in await _rows(connection, names):
         try:
             known[row["name"]] = Calendar(_draft(row))
-        except Exception as fault:  # noqa: BLE001  an unreadable calendar must not stop other schedules
+        # An unreadable calendar must not stop other schedules.
+        except Exception as fault:  # noqa: BLE001
             wrong[row["name"]] = fault
 
     def find_closed_reason(schedule: StoredSchedule, instant: datetime) -> str | None:

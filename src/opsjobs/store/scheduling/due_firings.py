@@ -154,8 +154,9 @@ class ScheduleBatch:
             free = free and not (pending and not v.catch_up)
             uuid = execution_uuid(schedule.uuid, v.due_at)
             self._rows.append((
-                uuid, schedule.id, v.due_at, v.until_at, v.moments, v.fire_at, v.status.value, v.rule and v.rule.value, v.reason,
-                v.catch_up, in_turn or v.catch_up, int(claimed), patience,
+                uuid, schedule.id, v.due_at, v.until_at, v.moments, v.fire_at, v.status.value,
+                v.rule and v.rule.value, v.reason, v.catch_up, in_turn or v.catch_up,
+                int(claimed), patience,
             ))  # fmt: skip
             self._late[schedule.id, v.due_at] = v.fire_at, (self._now - v.fire_at).total_seconds()
         self._add_events(schedule, found.verdicts)

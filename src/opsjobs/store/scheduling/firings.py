@@ -205,7 +205,10 @@ select %(uuid)s, s.id, 'trigger', %(at)s, %(at)s, 'triggered', %(at)s, %(at)s, 0
 from job_schedules s where s.id = %(schedule)s and s.deleted_at is null
 returning id"""
 
-_EVENT = "insert into events (shard, type, subject, data) values (%s %% 16, 'schedule.triggered', %s, %s)"
+_EVENT = (
+    "insert into events (shard, type, subject, data) values (%s %% 16, 'schedule.triggered', "
+    "%s, %s)"
+)
 
 
 class Firings:

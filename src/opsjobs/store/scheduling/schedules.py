@@ -182,7 +182,10 @@ class Schedules:
     async def get(self, ref: str | int) -> StoredSchedule:
         """Return a schedule by id or uuid. Raises NotFound, also for a deleted one."""
         named = Reference.require("schedule", ref)
-        query = f"select {COLUMNS} from job_schedules s where (s.id = %s or s.uuid = %s) and s.deleted_at is null"
+        query = (
+            f"select {COLUMNS} from job_schedules s where (s.id = %s or s.uuid = %s) and "
+            f"s.deleted_at is null"
+        )
         row = await self._database.fetch_one(query, [named.id, named.uuid])
         if row is None:
             raise NotFound.for_ref("schedule", ref)
@@ -383,13 +386,19 @@ class Schedules:
         named = Reference.require("schedule", ref)
         # In a statement of its own: so the next one reads what the transaction before this one has
         # committed.
-        lock = "select id from job_schedules where (id = %s or uuid = %s) and deleted_at is null for no key update"
+        lock = (
+            "select id from job_schedules where (id = %s or uuid = %s) and deleted_at is null "
+            "for no key update"
+        )
         row = await (await connection.execute(lock, [named.id, named.uuid])).fetchone()
         if row is None:
             raise NotFound.for_ref("schedule", ref)
         stored = await self._read(connection, row["id"])
         if if_match is not None and stored.version not in if_match:
-            detail = f"The schedule is at version {stored.version} by now. Read it again and send its ETag as If-Match."
+            detail = (
+                f"The schedule is at version {stored.version} by now. Read it again and send "
+                f"its ETag as If-Match."
+            )
             raise Precondition("stale_version", detail, status=412)
         now = await _now(connection)
         if stored.next_fire_at is None or stored.next_fire_at > now:
@@ -438,7 +447,10 @@ async def lock_schedules_of(connection: Connection, job_id: int) -> None:
 
     A transaction that locks the job, too, locks these first, as launching a firing does.
     """
-    query = "select 1 from job_schedules where job_id = %s and deleted_at is null order by id for no key update"
+    query = (
+        "select 1 from job_schedules where job_id = %s and deleted_at is null order by id for "
+        "no key update"
+    )
     await connection.execute(query, [job_id])
 
 
@@ -482,5 +494,8 @@ def _ahead(table: Timetable, now: datetime) -> dict[str, Any]:
 
 def _never(draft: ScheduleDraft, now: datetime) -> Invalid:
     refuse_past(draft, now)
-    detail = "The schedule has no due time ahead: all are in the past, or outside of start_at and end_at."
+    detail = (
+        "The schedule has no due time ahead: all are in the past, or outside of start_at and "
+        "end_at."
+    )
     return Invalid("never_due", detail, errors=[FieldError("", detail, "never_due")])

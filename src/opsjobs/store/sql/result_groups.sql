@@ -4,8 +4,8 @@
 -- equal, and for failed actions the first 64 KiB of stderr. Two stages keep memory small: the bytes
 -- of one run at a time are reduced to a hash, and only hashes are grouped. So these stages are
 -- materialized: inlined, the joins would keep all the bytes and spill. SHA-256 would take three
--- quarters of the time; this hash has a secret salt, so that no target can make its output look like
--- another one's.
+-- quarters of the time; this hash has a secret salt, so that no target can make its output look
+-- like another one's.
 with run as materialized (
   select id, position, target_id, target_name, target_host, status, exit_code, error_code
   from target_runs

@@ -14,32 +14,41 @@ from opsjobs.store.transaction import Connection
 
 # Resolves a name, an id or a uuid; the name first, so that a number as a name is found.
 _RESOLVE = """
-select e.position, (select t.id from {table} t where (t.name = e.entry or t.id = e.id or t.uuid = e.uuid){living}
+select e.position, (select t.id from {table} t where (t.name = e.entry or t.id = e.id
+  or t.uuid = e.uuid){living}
   order by t.name = e.entry desc limit 1) as id
-from unnest(%(entries)s::text[], %(ids)s::bigint[], %(uuids)s::uuid[]) with ordinality as e(entry, id, uuid, position)
+from unnest(%(entries)s::text[], %(ids)s::bigint[], %(uuids)s::uuid[]) with ordinality as e(entry,
+  id, uuid, position)
 order by e.position"""
 _TARGETS = _RESOLVE.format(table="targets", living="")
 _JOBS = _RESOLVE.format(table="jobs", living=" and t.state <> 'archived'")
 _GROUPS = "select name from target_groups where name = any(%s)"
 
 _OF_TARGETS = """
-select t.id, t.name as target, t.transport, c.name, c.type, c.bound_targets, c.bound_groups, c.bound_jobs
+select t.id, t.name as target, t.transport, c.name, c.type, c.bound_targets, c.bound_groups,
+  c.bound_jobs
 from targets t join credentials c on c.id = t.credential_id where t.id = any(%s::bigint[])
-  and (c.bound_targets <> '{}' or c.bound_groups <> '{}' or (t.transport = 'ssh' and c.type = any(%s)) or c.type = 'secret')"""
+  and (c.bound_targets <> '{}' or c.bound_groups <> '{}'
+    or (t.transport = 'ssh' and c.type = any(%s)) or c.type = 'secret')"""
 _NOT_OF_SSH = [CredentialType.KERBEROS.value, CredentialType.CLIENT_CERTIFICATE.value]
 
 # Locked, so that none of them is rebound or deleted before what names them is visible.
 _NAMED = """
-select name, type, bound_targets, bound_groups, bound_jobs from credentials where name = any(%s) order by id for share"""
+select name, type, bound_targets, bound_groups, bound_jobs from credentials where name = any(%s)
+  order by id for share"""
 
 USERS = "select id, name from targets where credential_id = %s order by name"
 JOBS = """
-select j.id, j.name, coalesce(array_agg(distinct a.key) filter (where a.kind = 'action'), '{}') as actions,
-  coalesce(array_agg(distinct a.key) filter (where a.kind = 'parameter'), '{}') as parameters from jobs j
+select j.id, j.name, coalesce(array_agg(distinct a.key) filter (where a.kind = 'action'),
+  '{}') as actions,
+  coalesce(array_agg(distinct a.key) filter (where a.kind = 'parameter'), '{}') as parameters
+    from jobs j
 join (
-  select job_id, version, 'action' as kind, key, definition->'become'->>'credential' as credential from job_actions
+  select job_id, version, 'action' as kind, key, definition->'become'->>'credential' as credential
+    from job_actions
   union all
-  select job_id, version, 'action', 'gate-check', policy->'gate'->'check'->'become'->>'credential' from job_versions
+  select job_id, version, 'action', 'gate-check', policy->'gate'->'check'->'become'->>'credential'
+    from job_versions
   union all
   select v.job_id, v.version, 'parameter', p->>'name', p->>'from_credential'
   from job_versions v, jsonb_array_elements(v.parameters) p
@@ -106,14 +115,20 @@ async def check_targets(connection: Connection, target_ids: Sequence[int]) -> No
         await connection.execute(_OF_TARGETS, [list(target_ids), _NOT_OF_SSH])
     ).fetchall():
         if row["type"] == CredentialType.SECRET:
-            detail = f"The credential {row['name']!r} is a secret of jobs, and no login: name another one."
+            detail = (
+                f"The credential {row['name']!r} is a secret of jobs, and no login: name "
+                f"another one."
+            )
             raise Invalid(
                 "wrong_credential_type",
                 detail,
                 errors=[FieldError("/credential", detail, "wrong_credential_type")],
             )
         if row["transport"] == "ssh" and row["type"] in _NOT_OF_SSH:
-            detail = f"The credential {row['name']!r} is of type {row['type']}, which SSH does not log in with: name another one."
+            detail = (
+                f"The credential {row['name']!r} is of type {row['type']}, which SSH does not "
+                f"log in with: name another one."
+            )
             raise Invalid(
                 "wrong_credential_type",
                 detail,
@@ -147,7 +162,10 @@ async def check_job(
 def check_is_secret(name: str, type_: str, pointer: str) -> None:
     """Raise Invalid if a parameter takes its value from a login."""
     if type_ != CredentialType.SECRET:
-        detail = f"The credential {name!r} is of type {type_}, a login: a parameter takes its value from one of type secret."
+        detail = (
+            f"The credential {name!r} is of type {type_}, a login: a parameter takes its "
+            f"value from one of type secret."
+        )
         raise Invalid("not_a_secret", detail, errors=[FieldError(pointer, detail, "not_a_secret")])
 
 

@@ -47,27 +47,36 @@ from opsjobs.telemetry import log
 _SEALED_COLUMNS = "key_id, wrapped_key, sealed, bound_targets, bound_jobs"
 _COLUMNS = f"{SHOWN}, {_SEALED_COLUMNS}"
 _SEALED = f"""
-select id, uuid, name, type, username, version, bound_groups, {_SEALED_COLUMNS} from credentials where id = any(%s::bigint[])"""
+select id, uuid, name, type, username, version, bound_groups, {_SEALED_COLUMNS} from credentials
+  where id = any(%s::bigint[])"""
 
 _INSERT = f"""
 insert into credentials (
-  uuid, name, type, username, source, key_id, wrapped_key, sealed, bound_targets, bound_groups, bound_jobs)
-values (%(uuid)s, %(name)s, %(type)s, %(username)s, %(source)s, %(key_id)s, %(wrapped_key)s, %(sealed)s,
-  coalesce(%(targets)s::text[], '{{}}'), coalesce(%(groups)s::text[], '{{}}'), coalesce(%(jobs)s::bigint[], '{{}}'))
+  uuid, name, type, username, source, key_id, wrapped_key, sealed, bound_targets, bound_groups,
+  bound_jobs)
+values (%(uuid)s, %(name)s, %(type)s, %(username)s, %(source)s, %(key_id)s, %(wrapped_key)s,
+  %(sealed)s,
+  coalesce(%(targets)s::text[], '{{}}'), coalesce(%(groups)s::text[], '{{}}'),
+  coalesce(%(jobs)s::bigint[], '{{}}'))
 returning {_COLUMNS}"""
 
-_BIND = """bound_targets = coalesce(%(targets)s::text[], bound_targets), bound_groups = coalesce(%(groups)s::text[], bound_groups),
+_BIND = """bound_targets = coalesce(%(targets)s::text[], bound_targets),
+bound_groups = coalesce(%(groups)s::text[], bound_groups),
   bound_jobs = coalesce(%(jobs)s::bigint[], bound_jobs), updated_at = (select opsjobs_now())"""
 _REPLACE = f"""
-update credentials set name = %(name)s, type = %(type)s, username = %(username)s, source = %(source)s, version = version + 1,
-  key_id = %(key_id)s, wrapped_key = %(wrapped_key)s, sealed = %(sealed)s, {_BIND} where uuid = %(uuid)s returning {_COLUMNS}"""
+update credentials set name = %(name)s, type = %(type)s, username = %(username)s,
+source = %(source)s, version = version + 1,
+  key_id = %(key_id)s, wrapped_key = %(wrapped_key)s, sealed = %(sealed)s, {_BIND}
+    where uuid = %(uuid)s returning {_COLUMNS}"""
 _REBIND = f"update credentials set {_BIND} where id = %(id)s returning {_COLUMNS}"
 
 _BINDINGS = """
 select id, name, bound_targets, bound_groups, bound_jobs from credentials
-where id = any(%s::bigint[]) and (bound_targets <> '{}' or bound_groups <> '{}' or bound_jobs <> '{}')"""
+where id = any(%s::bigint[]) and (bound_targets <> '{}' or bound_groups <> '{}'
+  or bound_jobs <> '{}')"""
 _SIGNED_BY = """
-select name, count(*) over () as n from credentials where source->>'authority' = %(name)s order by name limit %(limit)s"""
+select name, count(*) over () as n from credentials where source->>'authority' = %(name)s
+  order by name limit %(limit)s"""
 
 # Such a credential is mostly rotated for a new signature of the same key.
 _SIGNED = (CredentialType.SSH_CERTIFICATE, CredentialType.CLIENT_CERTIFICATE)
@@ -296,7 +305,7 @@ class Vault:
         return seal_parameters(self._ring, execution, values)
 
     def open_parameters(self, execution: UUID, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters of an execution, secrets as `Secret`. Raises KeyMissing, Tampered."""
+        """Return an execution's parameters, secrets as `Secret`. Raises KeyMissing, Tampered."""
         return open_parameters(self._ring, execution, stored)
 
     def blinded(self, digest: bytes) -> bytes:
@@ -314,10 +323,16 @@ class Vault:
         """Return the parts of the next version. Raises Invalid if they do not fit its type."""
         type_ = CredentialType(row["type"])
         if row["source"] is not None:
-            detail = f"The secrets of {row['name']!r} are elsewhere: change them there, and new sessions have them within a minute."
+            detail = (
+                f"The secrets of {row['name']!r} are elsewhere: change them there, and new "
+                f"sessions have them within a minute."
+            )
             raise Invalid("nothing_to_rotate", detail)
         if type_ is CredentialType.AGENT:
-            detail = "A credential of type agent holds no secret: what the agent offers is changed in the agent (ssh-add)."
+            detail = (
+                "A credential of type agent holds no secret: what the agent offers is changed "
+                "in the agent (ssh-add)."
+            )
             raise Invalid("nothing_to_rotate", detail)
         if type_ in _SIGNED and given.keys() == {"certificate"}:
             given = {**self._open_parts(row), **given}
@@ -402,14 +417,20 @@ async def _check_authority(connection: Connection, draft: CredentialDraft) -> No
         await connection.execute("select type from credentials where name = %s for share", [name])
     ).fetchone()
     if row is None:
-        detail = f"There is no credential {name!r}: store the private key of the SSH CA first, as one of type ssh_key."
+        detail = (
+            f"There is no credential {name!r}: store the private key of the SSH CA first, as "
+            f"one of type ssh_key."
+        )
         raise Invalid(
             "unknown_credential",
             detail,
             errors=[FieldError("/source/authority", detail, "unknown_credential")],
         )
     if row["type"] != CredentialType.SSH_KEY:
-        detail = f"The credential {name!r} is of type {row['type']}: the key of an SSH CA is one of type ssh_key."
+        detail = (
+            f"The credential {name!r} is of type {row['type']}: the key of an SSH CA is one "
+            f"of type ssh_key."
+        )
         raise Invalid(
             "invalid_credential",
             detail,
@@ -447,7 +468,10 @@ def _check_version(version: int, if_match: Collection[int] | None, meant: int | 
     if (if_match is not None and version not in if_match) or (
         meant is not None and version != meant
     ):
-        detail = f"The credential is at version {version} by now: look who rotated it, and say that version if it is meant."
+        detail = (
+            f"The credential is at version {version} by now: look who rotated it, and say "
+            f"that version if it is meant."
+        )
         raise Precondition("stale_version", detail, status=412)
 
 

@@ -92,7 +92,8 @@ def _chain(ring: KeyRing, row: DictRow) -> Mapping[str, Any]:
     ends = audit_chain.parse_chain(row)
     if ends.proof(ring.signing) is not Proof.GOOD:
         raise Tampered(
-            "the ends of the audit log are not as opsjobs signed them: `opsjobs audit verify` says more"
+            "the ends of the audit log are not as opsjobs signed them: `opsjobs audit verify` says "
+            "more"
         )
     signature = ring.signing.sign(Part.ENDS, ends.ends.text)
     return {"key_id": signature.key_id, "mac": bytes.fromhex(signature.mac)}
@@ -107,15 +108,19 @@ KINDS = (
         "credentials",
         "select key_id, count(*) as n from credentials group by key_id",
         """select id, uuid, version, key_id, wrapped_key, sealed from credentials
-           where id > %(after)s and key_id = any(%(old)s) order by id limit %(limit)s for no key update skip locked""",
-        "update credentials set key_id = %(key_id)s, wrapped_key = %(wrapped_key)s where id = %(id)s",
+           where id > %(after)s and key_id = any(%(old)s) order by id
+             limit %(limit)s for no key update skip locked""",
+        "update credentials set key_id = %(key_id)s, wrapped_key = %(wrapped_key)s where id = "
+        "%(id)s",
         _credential,
     ),
     SealedKind(
         "parameters",
-        f"""select v.value->'sealed'->>0 as key_id, count(distinct s.execution_id) as n from execution_specs s, {_VALUES}
+        f"""select v.value->'sealed'->>0 as key_id, count(distinct s.execution_id) as n
+          from execution_specs s, {_VALUES}
             where {_HAS_SEALED} and v.value->'sealed'->>0 is not null group by 1""",
-        f"""select s.execution_id as id, e.uuid, s.parameters from execution_specs s join job_executions e on e.id = s.execution_id
+        f"""select s.execution_id as id, e.uuid, s.parameters from execution_specs s
+          join job_executions e on e.id = s.execution_id
             where s.execution_id > %(after)s and {_HAS_SEALED}
               and exists (select from {_VALUES} where v.value->'sealed'->>0 = any(%(old)s))
             order by s.execution_id limit %(limit)s for no key update of s skip locked""",

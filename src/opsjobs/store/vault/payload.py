@@ -11,12 +11,12 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import ssh
 
 from opsjobs.model.errors import FieldError, Invalid
@@ -134,18 +134,21 @@ def check_certificate(
     if identity.type is not ssh.SSHCertificateType.USER:
         raise _wrong(
             "certificate",
-            "This is the certificate of a host: sign the key for a user (ssh-keygen -s CA -I ID -n USER).",
+            "This is the certificate of a host: sign the key for a user (ssh-keygen -s CA -I ID -n "
+            "USER).",
         )
     names = [name.decode(errors="replace") for name in identity.valid_principals]
     if names and username not in names:
         raise _wrong(
             "certificate",
-            f"The certificate is for {', '.join(names[:5])} and not for {username}: sign it with -n {username}.",
+            f"The certificate is for {', '.join(names[:5])} and not for {username}: sign it with "
+            f"-n {username}.",
         )
     if identity.valid_before <= now.timestamp():
         raise _wrong(
             "certificate",
-            f"The certificate was good until {_day(identity.valid_before)}: have the key signed again.",
+            f"The certificate was good until {_day(identity.valid_before)}: have the key signed "
+            f"again.",
         )
 
 
@@ -157,14 +160,18 @@ def check_client_certificate(
     try:
         found = x509.load_pem_x509_certificate(tidy(certificate).encode())
     except ValueError:
-        detail = "The certificate is no X.509 certificate in PEM form: it begins with -----BEGIN CERTIFICATE-----."
+        detail = (
+            "The certificate is no X.509 certificate in PEM form: it begins with -----BEGIN "
+            "CERTIFICATE-----."
+        )
         raise _wrong("certificate", detail) from None
     if _der(found.public_key()) != _der(key.public_key()):
         raise _wrong("certificate", "The certificate is for another key than the private_key.")
     if found.not_valid_after_utc <= now:
         raise _wrong(
             "certificate",
-            f"The certificate was good until {found.not_valid_after_utc:%Y-%m-%d}: have it issued again.",
+            f"The certificate was good until {found.not_valid_after_utc:%Y-%m-%d}: have it issued "
+            f"again.",
         )
 
 
@@ -183,7 +190,8 @@ def _load(text: str, passphrase: str | None) -> PrivateKeyTypes:
     if "PRIVATE KEY-----" not in text:
         raise _wrong(
             "private_key",
-            "The private_key is not a private key in OpenSSH or PEM form: it begins with -----BEGIN …PRIVATE KEY-----.",
+            "The private_key is not a private key in OpenSSH or PEM form: it begins with "
+            "-----BEGIN …PRIVATE KEY-----.",
         )
     try:
         return _parse_key(text, passphrase)
@@ -240,12 +248,14 @@ def _is_protected(text: str) -> bool:
 
 
 def _public(key: object) -> bytes:
-    return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)  # type: ignore[attr-defined,no-any-return]  # of any kind
+    return cast("PublicKeyTypes", key).public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )
 
 
 def _der(key: object) -> bytes:
     form = serialization.PublicFormat.SubjectPublicKeyInfo
-    return key.public_bytes(serialization.Encoding.DER, form)  # type: ignore[attr-defined,no-any-return]  # of any kind
+    return cast("PublicKeyTypes", key).public_bytes(serialization.Encoding.DER, form)
 
 
 def _day(seconds: int) -> str:
@@ -271,7 +281,8 @@ def _decode_keytab(text: str) -> bytes:
         raise ValueError("The keytab is not in base64: give the output of `base64 FILE`.") from None
     if not content.startswith(_MAGIC):
         raise ValueError(
-            "The keytab is no file as ktutil or ktpass write it: it does not begin with the bytes 5 and 2."
+            "The keytab is no file as ktutil or ktpass write it: it does not begin with the bytes "
+            "5 and 2."
         )
     return content
 

@@ -1,4 +1,4 @@
-"""Credentials as they may be shown, beside their secrets; and where they are used."""
+"""Credentials as they may be shown, without their secrets, and their uses."""
 
 from __future__ import annotations
 
@@ -57,8 +57,10 @@ class StoredCredential:
 # shown by name.
 _NAMES = """
 (select coalesce(array_agg(coalesce(t.name, b.id || ' (deleted)') order by t.name), '{{}}')
- from unnest(credentials.{column}) as b(id) left join {table} t on t.id = b.id::bigint) as {shown}"""
-SHOWN = f"""id, uuid, name, type, username, source, version, last_used_at, created_at, updated_at, bound_groups,
+ from unnest(credentials.{column}) as b(id) left join {table} t
+   on t.id = b.id::bigint) as {shown}"""
+SHOWN = f"""id, uuid, name, type, username, source, version, last_used_at, created_at, updated_at,
+bound_groups,
 {_NAMES.format(column="bound_targets", table="targets", shown="target_names")},
 {_NAMES.format(column="bound_jobs", table="jobs", shown="job_names")}"""
 CREDENTIALS = Listing(
@@ -110,7 +112,8 @@ NOTED_MAX = 10_000
 
 _NAMED = f"""
 select name, count(*) over () as n from (
-  select name from ({USERS.replace("%s", "%(id)s")}) t union all select name from ({JOBS.replace("%s", "%(name)s")}) j
+  select name from ({USERS.replace("%s", "%(id)s")}) t union all select name
+    from ({JOBS.replace("%s", "%(name)s")}) j
   union all select name from credentials where source->>'authority' = %(name)s
 ) users order by name limit %(limit)s"""
 
@@ -118,7 +121,8 @@ select name, count(*) over () as n from (
 _USED = """
 with due as (
   select id from credentials where id = any(%s::bigint[])
-    and (last_used_at is null or last_used_at < (select opsjobs_now()) - make_interval(secs => %s)) order by id for no key update skip locked
+    and (last_used_at is null or last_used_at < (select opsjobs_now()) - make_interval(secs => %s))
+      order by id for no key update skip locked
 )
 update credentials c set last_used_at = opsjobs_now() from due where c.id = due.id returning c.id"""
 
@@ -171,7 +175,10 @@ async def check_unnamed(connection: Connection, name: str) -> None:
     jobs = await (await connection.execute(JOBS, [name])).fetchall()
     if jobs:
         first = ", ".join(row["name"] for row in jobs[:5])
-        detail = f"{len(jobs)} jobs call the credential {name!r} by this name ({first}): change those first, or keep it."
+        detail = (
+            f"{len(jobs)} jobs call the credential {name!r} by this name ({first}): change "
+            f"those first, or keep it."
+        )
         raise Conflict("credential_in_use", detail)
 
 

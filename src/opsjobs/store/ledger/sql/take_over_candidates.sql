@@ -1,8 +1,10 @@
--- Lock the runs of dead workers that the worker `:'owner'` takes over, at most one of them a suspect.
+-- Lock the runs of dead workers that the worker `:'owner'` takes over, at most one of them a
+-- suspect.
 --
--- A worker whose own lease has expired takes nothing over, not even its own runs. A worker that stopped in order
--- left its runs to others; that does not count as a death. `action` is read for poisonous runs only; a poisonous
--- run that has no action left can do no more harm, and is handed out.
+-- A worker whose own lease has expired takes nothing over, not even its own runs. A worker that
+-- stopped in order left its runs to others; that does not count as a death. `action` is read for
+-- poisonous runs only; a poisonous run that has no action left can do no more harm, and is handed
+-- out.
 with suspect as materialized (
   select r.id from target_runs r join workers w on w.id = r.owner
   where r.status = 'running' and r.zone = :'zone' and w.buried_at is not null
@@ -12,7 +14,8 @@ with suspect as materialized (
         and mine.claims >= :suspect_claims))
   order by r.id limit 1 for update of r skip locked
 ), r as materialized (
-  select r.id, r.execution_id, r.target_id, r.fence, r.attempt, r.claims + (w.stopped_at is null)::int as claims
+  select r.id, r.execution_id, r.target_id, r.fence, r.attempt,
+    r.claims + (w.stopped_at is null)::int as claims
   from target_runs r join workers w on w.id = r.owner
   where r.status = 'running' and r.zone = :'zone' and w.buried_at is not null
     and (r.claims + (w.stopped_at is null)::int not between :suspect_claims and :claims_at_most

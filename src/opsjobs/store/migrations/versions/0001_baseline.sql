@@ -249,7 +249,8 @@ create index spent_names_of_targets on spent_names (spent_at) where noun = 'targ
 -- A trigger, so that a cascading delete retires names, too.
 create function opsjobs_spend_name() returns trigger language plpgsql as $$
 begin
-  insert into spent_names (noun, name, labels) values (tg_argv[0], old.name, coalesce(to_jsonb(old) -> 'labels', '{}'))
+  insert into spent_names (noun, name, labels) values (tg_argv[0], old.name,
+    coalesce(to_jsonb(old) -> 'labels', '{}'))
   on conflict (noun, name) do update set spent_at = opsjobs_now(), labels = excluded.labels;
   return null;
 end $$;
@@ -323,11 +324,12 @@ create table job_targets (
 -- A selector may be longer than an index entry; only ids and groups are searched for.
 create index job_targets_named on job_targets (kind, value) where kind in ('id', 'group');
 
--- The labels of a job are its tags: `env=staging` is a label with a value, `web` one without. Of two
--- of one name the later counts. `labels_of` of model/access.py does the same in Python.
+-- The labels of a job are its tags: `env=staging` is a label with a value, `web` one without. Of
+-- two of one name the later counts. `labels_of` of model/access.py does the same in Python.
 create function opsjobs_labels(tags text[]) returns jsonb language sql immutable parallel safe as $$
   select coalesce(jsonb_object_agg(split_part(t.tag, '=', 1),
-           case when strpos(t.tag, '=') > 0 then substr(t.tag, strpos(t.tag, '=') + 1) else '' end order by t.nth), '{}')
+           case when strpos(t.tag, '=') > 0 then substr(t.tag, strpos(t.tag, '=') + 1) else '' end
+             order by t.nth), '{}')
   from unnest(tags) with ordinality as t(tag, nth)
 $$;
 
@@ -405,7 +407,8 @@ create index job_executions_created on job_executions (created_at, id);
 
 -- The status of an execution whose runs have all ended. model/execution.py does the same in Python,
 -- and a test compares them.
-create function opsjobs_verdict(cancel_asked boolean, total integer, succeeded integer, timed_out integer, cancelled integer)
+create function opsjobs_verdict(cancel_asked boolean, total integer, succeeded integer,
+  timed_out integer, cancelled integer)
   returns text language sql immutable as $$
   select case when cancel_asked and cancelled > 0 then 'cancelled'
               when succeeded = total then 'completed'
@@ -415,8 +418,10 @@ create function opsjobs_verdict(cancel_asked boolean, total integer, succeeded i
 -- {status: n} without zeros, as GET /executions/{id} shows it; ready runs are waiting there, too.
 create function opsjobs_counts(e job_executions) returns jsonb language sql immutable as $$
   select coalesce(jsonb_object_agg(k, n) filter (where n > 0), '{}') from (values
-    ('waiting', e.waiting + e.ready), ('running', e.running), ('succeeded', e.succeeded), ('failed', e.failed),
-    ('unreachable', e.unreachable), ('timeout', e.timeout), ('cancelled', e.cancelled), ('skipped', e.skipped),
+    ('waiting', e.waiting + e.ready), ('running', e.running), ('succeeded', e.succeeded),
+    ('failed', e.failed),
+    ('unreachable', e.unreachable), ('timeout', e.timeout), ('cancelled', e.cancelled),
+    ('skipped', e.skipped),
     ('blocked', e.blocked), ('lost', e.lost), ('dead', e.dead)) c(k, n) $$;
 
 -- labels: what all targets had in common at the launch. requester: {name, kind, person}.
@@ -472,7 +477,8 @@ create index execution_labels_walk on execution_labels (md5(key || '=' || value)
 create function opsjobs_label_execution() returns trigger language plpgsql as $$
 begin
   insert into execution_labels (key, value, execution_id)
-  select l.key, l.value, s.execution_id from written s cross join jsonb_each_text(s.labels) l where s.labels <> '{}';
+  select l.key, l.value, s.execution_id from written s cross join jsonb_each_text(s.labels) l
+    where s.labels <> '{}';
   return null;
 end $$;
 create trigger execution_specs_label after insert on execution_specs
@@ -559,8 +565,8 @@ create index target_runs_spool on target_runs (zone, spool_due) where spool_due 
 create index target_runs_sweep on target_runs (zone, sweep_due) where sweep_due is not null;
 create index target_runs_dead on target_runs (id) where status in ('lost', 'dead');
 
--- turn: below it the zone has no ready run, except perhaps one that was left behind. Claims write it
--- at most once a second. Candidates are looked for from there on, so that what was claimed since
+-- turn: below it the zone has no ready run, except perhaps one that was left behind. Claims write
+-- it at most once a second. Candidates are looked for from there on, so that what was claimed since
 -- the oldest snapshot is not read again and again.
 create table zone_turns (
   zone text primary key,
@@ -638,9 +644,9 @@ create table execution_gates (
   cause text check (cause in ('confirm', 'max_fail'))
 );
 
--- One row for each name and execution that asks for it. Granted all together, in launch order; freed
--- when the execution has ended. child: it is part of an execution that may wait for it, so it passes
--- those who only wait: they may wait for names of its parent, which waits for the child.
+-- One row for each name and execution that asks for it. Granted all together, in launch order;
+-- freed when the execution has ended. child: it is part of an execution that may wait for it, so it
+-- passes those who only wait: they may wait for names of its parent, which waits for the child.
 create table exclusive_locks (
   name text not null,
   execution_id bigint not null references job_executions on delete cascade,
@@ -659,15 +665,19 @@ create function opsjobs_family_over(execution bigint) returns boolean language s
   with recursive line as (
     select execution as id
     union all
-    select s.execution_id from line join execution_specs s on s.parent_id = line.id and s.triggered_by = 'workflow'
+    select s.execution_id from line join execution_specs s on s.parent_id = line.id
+      and s.triggered_by = 'workflow'
   )
-  select not exists (select from line join job_executions e on e.id = line.id where e.finished_at is null) $$;
+  select not exists (select from line join job_executions e on e.id = line.id
+    where e.finished_at is null) $$;
 
 -- Grants a request if none of its names is held.
-create function opsjobs_grant_names(candidate bigint) returns boolean language plpgsql set enable_seqscan = off as $$
+create function opsjobs_grant_names(candidate bigint) returns boolean language plpgsql
+  set enable_seqscan = off as $$
 begin
   update exclusive_locks set granted = true where execution_id = candidate and not exists (
-    select from exclusive_locks mine join exclusive_locks held on held.name = mine.name and held.granted
+    select from exclusive_locks mine join exclusive_locks held on held.name = mine.name
+      and held.granted
     where mine.execution_id = candidate and held.execution_id <> candidate);
   return found;
 end $$;
@@ -676,8 +686,10 @@ end $$;
 -- got all they asked for. One caller at a time; this lock is taken last of all locks, and each
 -- statement sees what was committed before it. Costs grow with the names, not with the waiting
 -- executions: for each free name the first ones are looked at, children before others.
--- ended: executions whose requests go now. patient: if false and another process is at it, do nothing.
-create function opsjobs_pass_names(ended bigint[] default '{}', patient boolean default true) returns setof bigint
+-- ended: executions whose requests go now. patient: if false and another process is at it, do
+-- nothing.
+create function opsjobs_pass_names(ended bigint[] default '{}',
+  patient boolean default true) returns setof bigint
   language plpgsql set enable_seqscan = off as $$
 declare
   wanted text;
@@ -692,7 +704,8 @@ begin
     return;
   end if;
   delete from exclusive_locks l using job_executions e
-  where (l.granted or l.execution_id = any(ended)) and e.id = l.execution_id and e.finished_at is not null
+  where (l.granted or l.execution_id = any(ended)) and e.id = l.execution_id
+    and e.finished_at is not null
     and opsjobs_family_over(l.execution_id);
   for turn in 1 .. 2 loop
     wanted := '';
@@ -702,8 +715,10 @@ begin
       continue when exists (select from exclusive_locks h where h.name = wanted and h.granted);
       if turn = 1 then
         for candidate in
-          select l.execution_id from exclusive_locks l join job_executions e on e.id = l.execution_id
-          where l.name = wanted and not l.granted and l.child and e.finished_at is null order by l.execution_id
+          select l.execution_id from exclusive_locks l join job_executions e
+            on e.id = l.execution_id
+          where l.name = wanted and not l.granted and l.child and e.finished_at is null
+            order by l.execution_id
         loop
           if opsjobs_grant_names(candidate) then
             return next candidate;
@@ -720,7 +735,8 @@ begin
         if candidate is not null and not exists (
             select from exclusive_locks mine
             where mine.execution_id = candidate and (mine.child or exists (
-              select from exclusive_locks o where o.name = mine.name and not o.granted and o.execution_id < candidate)))
+              select from exclusive_locks o where o.name = mine.name and not o.granted
+                and o.execution_id < candidate)))
           and opsjobs_grant_names(candidate) then
           return next candidate;
         end if;
@@ -809,18 +825,21 @@ create table dropped_log_days (
 
 -- The days without a partition: today and the given number of days ahead, then days whose rows are
 -- in the default partition.
-create function opsjobs_wanted_partitions(days_ahead integer) returns setof date language sql stable as $$
+create function opsjobs_wanted_partitions(days_ahead integer) returns setof date language sql stable
+  as $$
   with recursive today as materialized (
     select (opsjobs_now() at time zone 'UTC')::date as day
   ), astray as (
     select min(log_day) as day from execution_log_default
     union all
-    select (select min(d.log_day) from execution_log_default d where d.log_day > a.day) from astray a where a.day is not null
+    select (select min(d.log_day) from execution_log_default d where d.log_day > a.day)
+      from astray a where a.day is not null
   ), wanted as (
     select t.day + n as day from today t, generate_series(0, days_ahead) n
     where not exists (
       select from pg_inherits i join pg_class c on c.oid = i.inhrelid
-      where i.inhparent = 'execution_log'::regclass and c.relname = 'execution_log_' || to_char(t.day + n, 'YYYYMMDD'))
+      where i.inhparent = 'execution_log'::regclass
+        and c.relname = 'execution_log_' || to_char(t.day + n, 'YYYYMMDD'))
     union
     select day from astray where day is not null
   )
@@ -833,7 +852,8 @@ declare
   name text := 'execution_log_' || to_char(day, 'YYYYMMDD');
 begin
   perform pg_advisory_xact_lock(hashtext('opsjobs_make_partitions'));
-  if exists (select from pg_inherits where inhparent = 'execution_log'::regclass and inhrelid = to_regclass(name)) then
+  if exists (select from pg_inherits where inhparent = 'execution_log'::regclass
+    and inhrelid = to_regclass(name)) then
     return false;
   end if;
   if exists (select from dropped_log_days d where d.log_day = day) then
@@ -846,7 +866,8 @@ begin
                  'including constraints including indexes)', name);
   execute format('with moved as (delete from execution_log_default where log_day = %L returning *) '
                  'insert into %I select * from moved', day, name);
-  execute format('alter table execution_log attach partition %I for values from (%L) to (%L)', name, day, day + 1);
+  execute format('alter table execution_log attach partition %I for values from (%L) to (%L)', name,
+    day, day + 1);
   return true;
 end $$;
 
@@ -872,7 +893,8 @@ create index file_contents_doomed on file_contents (id) where doomed;
 create index file_contents_hex on file_contents (encode(sha256, 'hex'));
 create function opsjobs_loosen() returns trigger language plpgsql as $$
 begin
-  update file_contents set loose = true, touched_at = opsjobs_now() where id in (select content_id from gone);
+  update file_contents set loose = true, touched_at = opsjobs_now()
+    where id in (select content_id from gone);
   return null;
 end $$;
 
@@ -915,21 +937,24 @@ create table file_usage (
 create function opsjobs_count_added_files() returns trigger language plpgsql as $$
 begin
   insert into file_usage as u (created_by, created_by_kind, bytes)
-  select f.created_by, f.created_by_kind, sum(c.size) from added f join file_contents c on c.id = f.content_id
+  select f.created_by, f.created_by_kind, sum(c.size) from added f join file_contents c
+    on c.id = f.content_id
   group by 1, 2 order by 1, 2
   on conflict (created_by, created_by_kind) do update set bytes = u.bytes + excluded.bytes;
   return null;
 end $$;
 create function opsjobs_count_deleted_files() returns trigger language plpgsql as $$
 begin
-  perform from file_usage u where (u.created_by, u.created_by_kind) in (select g.created_by, g.created_by_kind from gone g)
+  perform from file_usage u where (u.created_by, u.created_by_kind) in (select g.created_by,
+    g.created_by_kind from gone g)
   order by u.created_by, u.created_by_kind for update;
   update file_usage u set bytes = u.bytes - d.bytes
   from (select g.created_by, g.created_by_kind, sum(c.size) as bytes
         from gone g join file_contents c on c.id = g.content_id group by 1, 2) d
   where (u.created_by, u.created_by_kind) = (d.created_by, d.created_by_kind);
   delete from file_usage u
-  where u.bytes = 0 and (u.created_by, u.created_by_kind) in (select g.created_by, g.created_by_kind from gone g);
+  where u.bytes = 0 and (u.created_by, u.created_by_kind) in (select g.created_by, g.created_by_kind
+    from gone g);
   return null;
 end $$;
 create trigger files_count_added after insert on files referencing new table as added
@@ -974,10 +999,10 @@ create table calendars (
 );
 
 -- When to launch a job. definition: the draft, except `enabled`, which is a column.
--- next_due_at: the next moment that was not fired. next_fire_at: when to fire it (with jitter; later
--- if reading the schedule failed). Both null: never again. firings: launched moments, which
--- max_firings bounds. tzdata: the time zone rules by which next_due_at was found; null if it depends
--- on none. authors: who made the schedule, and who changed it last.
+-- next_due_at: the next moment that was not fired. next_fire_at: when to fire it (with jitter;
+-- later if reading the schedule failed). Both null: never again. firings: launched moments, which
+-- max_firings bounds. tzdata: the time zone rules by which next_due_at was found; null if it
+-- depends on none. authors: who made the schedule, and who changed it last.
 create table job_schedules (
   id bigint generated always as identity primary key,
   uuid uuid not null unique,
@@ -1008,8 +1033,8 @@ create index job_schedules_rules on job_schedules (tzdata)
   where tzdata is not null and next_due_at is not null;
 create index job_schedules_deleted on job_schedules (deleted_at) where deleted_at is not null;
 
--- The outcome of a due moment, of a series of missed ones (due_at to until_at, at least `moments` of
--- them), or of a trigger. uuid: that of its execution. attempts, not_before: who launches it has
+-- The outcome of a due moment, of a series of missed ones (due_at to until_at, at least `moments`
+-- of them), or of a trigger. uuid: that of its execution. attempts, not_before: who launches it has
 -- raised attempts by one, and has it until not_before. in_turn: not before the earlier ones of its
 -- schedule. awaits: the execution whose end it waits for. expires_at: not launched until then, it
 -- has failed. over: its execution is known to have ended.
@@ -1136,7 +1161,8 @@ begin
   elsif tg_op = 'DELETE' and old.seal <= (select base_seal from audit_chain) then
     return old;
   end if;
-  raise exception 'the audit log is append only: % is refused', tg_op using errcode = 'insufficient_privilege';
+  raise exception 'the audit log is append only: % is refused',
+  tg_op using errcode = 'insufficient_privilege';
 end $$;
 create trigger audit_log_kept before update or delete on audit_log
   for each row execute function opsjobs_audit_log_guard();
@@ -1156,7 +1182,8 @@ begin
       return null;
     end if;
   end if;
-  raise exception 'the chain of the audit log only grows: % is refused', tg_op using errcode = 'insufficient_privilege';
+  raise exception 'the chain of the audit log only grows: % is refused',
+  tg_op using errcode = 'insufficient_privilege';
 end $$;
 create trigger audit_chain_kept before insert or update or delete on audit_chain
   for each row execute function opsjobs_audit_chain_guard();
@@ -1185,8 +1212,8 @@ create index events_unpublished_execution on events (execution_id) where publish
 create index events_published on events (published_at) where published_at is not null;
 
 -- One row for each incarnation of a worker. An expired lease is written (buried_at), not computed
--- from expires_at. last_flush: the number of its last group commit; after a broken answer the worker
--- reads here if it was committed.
+-- from expires_at. last_flush: the number of its last group commit; after a broken answer the
+-- worker reads here if it was committed.
 create table workers (
   id uuid primary key,
   name text not null,
