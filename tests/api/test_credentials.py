@@ -8,7 +8,7 @@ import pytest
 
 from api.kit import desk, problem
 from opsjobs.store.transaction import Database
-from store.cast import private_key
+from store.drafts import private_key
 
 CANARY = "canary-7f3a"
 

@@ -18,7 +18,7 @@ from opsjobs.store.system_status import HEAD, Complaint, Queue, Upkeep
 from opsjobs.store.transaction import Database, DatabaseOptions
 from opsjobs.store.vault import Vault
 from opsjobs.store.workers import Incarnation, Workers
-from store.cast import password
+from store.drafts import password
 
 NOWHERE = DatabaseOptions("postgresql://nobody@127.0.0.1:1/nothing", connections=2)
 

@@ -9,7 +9,7 @@ import pytest
 from api.kit import desk, problem
 from opsjobs.remote.session import HostKey
 from opsjobs.store.transaction import Database
-from store.cast import host_key
+from store.drafts import host_key
 
 LOGIN = {"name": "login", "type": "password", "username": "deploy", "password": "canary-pw"}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kit import backing_servers
-from store.test_fitness import made
+from store.test_database_checks import made
 
 COMMANDS = (
     ("opsjobs", "db", "check"),

@@ -17,7 +17,7 @@ from opsjobs.model.target import Endpoint, Target, Transport
 from opsjobs.remote.session import Session
 from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.transaction import Database
-from store.cast import password, target
+from store.drafts import password, target
 
 WEB, GATE = (
     Target(i, name, "10.0.0.1", 22, Transport.SSH) for i, name in (("1", "web-1"), ("2", "gate"))

@@ -27,7 +27,7 @@ from opsjobs.remote.session import RemoteExit
 from opsjobs.settings import SettingsError, load
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database
-from store.cast import private_key, target
+from store.drafts import private_key, target
 
 CANARY = "canary-51d0"
 KEY = {"backend": "vault", "path": "web/key", "fields": {"private_key": "key"}}

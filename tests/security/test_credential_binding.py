@@ -26,7 +26,7 @@ from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Vault
 from opsjobs.store.vault.rows import NOTED_SECONDS
 from security.credential_samples import login
-from store.cast import job, password, target
+from store.drafts import job, password, target
 
 BECOME = {"key": "then", "type": "command", "command": "id", "become": {"credential": "root-pw"}}
 

@@ -25,7 +25,7 @@ from opsjobs.standalone.data_dir import add_key, read_keys, remove_key
 from opsjobs.store.envelope import new_key
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import KeyRotation, StoredCredential, Vault
-from store.cast import password
+from store.drafts import password
 
 # The chain of the audit log is signed under the old one, too.
 OLD, NEW = AUDIT_KEY, new_key()

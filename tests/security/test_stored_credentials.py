@@ -19,7 +19,7 @@ from security.credential_samples import (
     ssh_certificate,
     x509_certificate,
 )
-from store.cast import target
+from store.drafts import target
 
 TYPES = ("password", "ssh_key", "ssh_certificate", "client_certificate", "kerberos", "agent")
 KEY = Ed25519PrivateKey.generate()

@@ -194,7 +194,8 @@ async def test_an_approval_counts_different_people_once_each(database: Database)
             (await asked(database))[1].id, says("ada", True, "alone here", override=True)
         )
     kept = await database.fetch(
-        "select actor, action, thing_id, after -> 'hash' as hash from audit_log where thing = 'approval' order by id"
+        "select actor, action, thing_id, after -> 'hash' as hash from audit_log where thing = "
+        "'approval' order by id"
     )
     assert [(k["action"], k["hash"]) for k in kept] == [("approval.approved", HASH)] * 2
 
@@ -212,7 +213,10 @@ async def test_an_approver_may_change_to_a_rejection(database: Database) -> None
 async def test_an_approved_launch_of_a_paused_job_does_not_start(database: Database) -> None:
     execution, approval = await asked(database)
     async with database.connection() as connection:
-        job = "insert into jobs (uuid, name, state, created_by) values (gen_random_uuid(), 'a', 'paused', 'ada') returning id"
+        job = (
+            "insert into jobs (uuid, name, state, created_by) values (gen_random_uuid(), 'a', "
+            "'paused', 'ada') returning id"
+        )
         await connection.execute(
             f"with job as ({job}) update job_executions e set job_id = job.id from job"
         )

@@ -42,7 +42,9 @@ async def test_a_row_says_who_did_what_to_what_and_from_where(database: Database
     assert (row["before"], row["after"]) == ({"port": 22}, {"port": 2222})
 
 
-async def test_what_nobody_asked_for_was_done_by_opsjobs_itself(database: Database) -> None:
+async def test_a_change_without_a_request_is_recorded_as_made_by_opsjobs(
+    database: Database,
+) -> None:
     async with database.transaction() as connection:
         await audit.record(connection, "schedule.paused", "schedule", 1)
     row = await database.fetch_one("select actor, actor_kind from audit_log")

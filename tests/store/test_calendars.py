@@ -16,7 +16,7 @@ from opsjobs.store.jobs import Jobs
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.scheduling.calendars import Calendars, StoredCalendar, check_calendars_exist
 from opsjobs.store.transaction import Connection, Database
-from store.cast import job
+from store.drafts import job
 
 
 def draft(name: str = "holidays", **fields: Any) -> CalendarDraft:
@@ -40,7 +40,10 @@ async def scheduled(
 ) -> None:
     """Insert a row as storing a schedule does, in the open transaction."""
     await check_calendars_exist(connection, calendars)
-    query = "insert into job_schedules (uuid, job_id, name, definition, owner) values (%s, %s, %s, %s, 'ada')"
+    query = (
+        "insert into job_schedules (uuid, job_id, name, definition, owner) values (%s, %s, %s, "
+        "%s, 'ada')"
+    )
     await connection.execute(query, [uuid4(), job_id, name, Jsonb({"calendars": list(calendars)})])
 
 
@@ -125,7 +128,10 @@ async def test_a_calendar_cannot_be_deleted_while_a_schedule_is_stored_with_it(
         await scheduled(connection, job_id, "holidays")
         dropping = asyncio.create_task(calendars.delete(stored.uuid))
         # Asked by others: one's own transaction sees who waits as it was at first.
-        waits = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        waits = (
+            "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = "
+            "current_database()"
+        )
         async with asyncio.timeout(90):
             while not await database.fetch(waits):
                 await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Circuits in PostgreSQL: one try at a time among all workers, what becomes of it, and who is told."""
+"""Circuits in PostgreSQL: one try at a time among all workers, its outcome, and the events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from opsjobs.store.circuits import CircuitStore
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.system_status import SystemStatus
 from opsjobs.store.transaction import Database
-from store.cast import password, target
+from store.drafts import password, target
 from store.test_inventory import inventory_on
 
 KEY = CircuitKey("1", "1")
@@ -91,7 +91,7 @@ async def test_batches_of_several_workers_over_the_same_logins_do_not_lock_each_
     )
 
 
-async def test_a_good_login_is_free_for_all_until_somebody_finds_out_otherwise(
+async def test_a_proven_login_needs_no_trial_until_one_fails(
     database: Database,
 ) -> None:
     circuits, other = CircuitStore(database, POLICY), CircuitStore(database, POLICY)
@@ -120,7 +120,7 @@ async def test_a_right_is_prolonged_while_its_holder_lives(database: Database) -
     assert await right(circuits, ask()) is Right.YOURS
 
 
-async def test_a_refused_login_is_open_for_all_half_open_for_one_and_each_change_is_told_once(
+async def test_a_refused_login_opens_its_circuit_half_opens_it_for_one_and_reports_each_change_once(
     database: Database,
 ) -> None:
     circuits, other = CircuitStore(database, POLICY), CircuitStore(database, POLICY)
@@ -192,7 +192,9 @@ async def test_a_changed_login_starts_anew(database: Database) -> None:
     assert await events(database) == ["circuit.opened", "circuit.closed"]
 
 
-async def test_the_list_shows_what_is_not_well_and_a_reset_closes_it(database: Database) -> None:
+async def test_the_list_shows_circuits_with_failures_and_a_reset_closes_one(
+    database: Database,
+) -> None:
     inventory = inventory_on(database)
     await inventory._vault.create(password("login"))
     made = await inventory.create(target("web-1", credential="login"))

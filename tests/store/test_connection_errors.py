@@ -17,10 +17,11 @@ from opsjobs.store.jobs import Jobs, StoredJob
 from opsjobs.store.ledger import Ledger
 from opsjobs.store.ledger.flush import AWAITS_BYTES_MAX
 from opsjobs.store.transaction import Database
-from store.cast import job
+from store.drafts import job
 
 INDEX_ENTRY_BYTES_MAX = 2_704
-# What is said in each column that an index holds: as many bytes at most. Names have 200 characters of up to 4 bytes.
+# What is said in each column that an index holds: as many bytes at most. Names have 200 characters
+# of up to 4 bytes.
 NAME = 800
 FILE_NAME = 4 * 255
 LONGEST = {
@@ -84,12 +85,14 @@ LONGEST = {
     "zone_turns.zone": 64,
 }
 _INDEXED = """
-select i.indexrelid::regclass::text as index, array_agg(i.indrelid::regclass || '.' || a.attname) as columns
+select i.indexrelid::regclass::text as index,
+  array_agg(i.indrelid::regclass || '.' || a.attname) as columns
 from pg_index i
 join pg_class c on c.oid = i.indexrelid and c.relnamespace = current_schema()::regnamespace
 join pg_am m on m.oid = c.relam and m.amname = 'btree'
 join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey::int[])
-where a.atttypid in ('text'::regtype, 'varchar'::regtype) and i.indrelid::regclass::text <> 'alembic_version'
+where a.atttypid in ('text'::regtype, 'varchar'::regtype)
+  and i.indrelid::regclass::text <> 'alembic_version'
 group by 1"""
 
 

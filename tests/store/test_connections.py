@@ -20,7 +20,8 @@ from opsjobs.store.workers import Incarnation, Lease, Workers
 
 _IN_FORCE = """
 select current_setting('lock_timeout') as lock, current_setting('statement_timeout') as statement,
-  current_setting('idle_in_transaction_session_timeout') as idle, current_setting('TimeZone') as zone,
+  current_setting('idle_in_transaction_session_timeout') as idle,
+  current_setting('TimeZone') as zone,
   current_setting('plan_cache_mode') as plans"""
 
 

@@ -328,7 +328,8 @@ async def test_a_poisonous_run_is_dead_after_the_sixth_death(database: Database)
     ended = await read(database, execution)
     assert (ended.status, ended.counts) == (ExecutionStatus.FAILED, {"dead": 2})
     rows = await database.fetch(
-        "select error_code, spool_due is not null as folder, sweep_due is not null as sweep from target_runs where execution_id = %s"
+        "select error_code, spool_due is not null as folder, sweep_due is not null as sweep from "
+        "target_runs where execution_id = %s"
         " order by id",
         [execution.id],
     )
@@ -560,7 +561,10 @@ async def test_a_run_lost_in_a_spool_is_looked_up_and_cleaned_up(
     await owner.settle(
         owner.flush(runs, code.run_status, error=RunError(code, "so it was"), proof=proof)
     )
-    due = "select spool_due - opsjobs_now() as spool, sweep_due - opsjobs_now() as sweep from target_runs"
+    due = (
+        "select spool_due - opsjobs_now() as spool, sweep_due - opsjobs_now() as sweep from "
+        "target_runs"
+    )
     row = await database.fetch_one(due)
     assert row is not None
     if where is None:

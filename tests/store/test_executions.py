@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
 
 import pytest
@@ -254,6 +255,20 @@ async def test_targets_with_an_identical_result_are_one_group(database: Database
     one = await executions.groups(execution, PageRequest(limit=1))
     two = await executions.groups(execution, PageRequest(limit=2, cursor=one.next))
     assert [g.digest for g in [*one.items, *two.items]] == [g.digest for g in page.items]
+
+
+async def test_equal_results_of_two_executions_have_one_digest(database: Database) -> None:
+    digests = []
+    for text in (b"a", b"a", b"b"):
+        story = Story(database)
+        await story.live(1)
+        await story.write("web-1", text)
+        await story.finish("web-1")
+        (group,) = (await Executions(database).groups(await story.now(), FIRST)).items
+        digests.append(group.digest)
+    output = hashlib.sha256(b"a").hexdigest()
+    assert digests[0] == hashlib.sha256(f"succeeded/0/1/{output}".encode()).hexdigest()
+    assert digests[1] == digests[0] != digests[2]
 
 
 async def test_groups_see_the_chunks_as_one_output_and_the_length_beyond_64_kib(

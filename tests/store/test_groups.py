@@ -14,7 +14,7 @@ from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.jobs import Jobs
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
-from store.cast import job, target
+from store.drafts import job, target
 from store.test_inventory import fleet, inventory_on, names
 
 
@@ -58,7 +58,9 @@ async def test_who_is_in_a_group_names_it_is_selected_or_is_in_one_that_it_holds
     ) == [1, 2, 3, 4]
 
 
-async def test_an_empty_group_is_known_and_one_that_nobody_made_is_not(database: Database) -> None:
+async def test_an_empty_group_exists_and_one_that_was_never_made_does_not(
+    database: Database,
+) -> None:
     inventory, groups = inventory_on(database), Groups(database)
     await made(groups, "empty")
     assert await names(inventory, groups=["empty"]) == []
@@ -92,7 +94,7 @@ async def test_two_changes_at_once_cannot_close_a_circle(database: Database) -> 
     assert sorted(type(end).__name__ for end in ends) == ["Invalid", "StoredGroup"]
 
 
-async def test_a_new_name_is_taken_over_by_who_knows_the_old_one_unless_a_job_does(
+async def test_a_renamed_group_is_renamed_in_targets_and_groups_unless_a_job_names_it(
     database: Database,
 ) -> None:
     inventory, groups = inventory_on(database), Groups(database)

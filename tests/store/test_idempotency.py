@@ -13,7 +13,7 @@ from opsjobs.store import idempotency
 from opsjobs.store.idempotency import Answer, IdempotentRequest, delete_old_keys
 from opsjobs.store.jobs import Jobs, StoredJob
 from opsjobs.store.transaction import Connection, Database
-from store.cast import job
+from store.drafts import job
 
 ASKED = IdempotentRequest("ada", "POST /jobs", "key-1", b"\x01" * 32)
 
@@ -46,7 +46,7 @@ async def test_the_key_with_another_body_is_refused(database: Database) -> None:
     assert refused.value.code == "idempotency_mismatch"
 
 
-async def test_while_the_first_is_being_done_the_second_waits_shortly_and_is_told_so(
+async def test_a_repeated_request_waits_shortly_for_the_first_and_is_then_refused(
     database: Database,
 ) -> None:
     async with database.transaction() as connection:

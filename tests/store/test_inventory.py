@@ -13,7 +13,7 @@ from opsjobs.store.inventory import StoredTarget, TargetInventory
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import Vault
-from store.cast import host_key, password, target
+from store.drafts import host_key, password, target
 
 
 def inventory_on(database: Database) -> TargetInventory:
@@ -95,7 +95,7 @@ async def test_an_entry_of_ids_is_an_id_a_uuid_or_a_name_and_the_id_wins(
         ("env=prod'--", []),
     ],
 )
-async def test_a_selector_selects_as_its_words_say(
+async def test_a_selector_selects_by_its_conditions(
     database: Database, selector: str, found: list[str]
 ) -> None:
     inventory = inventory_on(database)
@@ -103,7 +103,7 @@ async def test_a_selector_selects_as_its_words_say(
     assert await names(inventory, selector=selector) == found
 
 
-async def test_entries_that_name_nothing_are_all_told_with_pointers(database: Database) -> None:
+async def test_unknown_entries_are_all_reported_with_pointers(database: Database) -> None:
     inventory = inventory_on(database)
     await fleet(inventory)
     with pytest.raises(Invalid, match="web-9") as refused:
@@ -120,7 +120,8 @@ async def test_ten_thousand_ids_are_resolved_in_one_go(database: Database) -> No
     inventory = inventory_on(database)
     await database.fetch(
         """insert into targets (uuid, name, host, port, transport, platform, host_key_policy, slots)
-           select gen_random_uuid(), 'host-' || n, '10.0.0.5', 22, 'ssh', 'linux', 'pinned', 1 from generate_series(1, 10000) n
+           select gen_random_uuid(), 'host-' || n, '10.0.0.5', 22, 'ssh', 'linux', 'pinned', 1
+             from generate_series(1, 10000) n
            returning id"""
     )
     wanted = [f"host-{n}" for n in range(10_000, 0, -1)]
@@ -193,7 +194,7 @@ async def test_only_a_change_makes_a_version(database: Database) -> None:
     ).target.version == 3
 
 
-async def test_the_first_key_seen_is_kept_once_and_only_where_new_ones_are_accepted(
+async def test_the_first_host_key_is_pinned_once_and_only_if_new_ones_are_accepted(
     database: Database,
 ) -> None:
     inventory = inventory_on(database)
@@ -216,7 +217,7 @@ async def test_a_host_key_that_is_none_is_refused(database: Database, line: str)
     assert refused.value.errors[0].pointer == "/host_keys/1"
 
 
-async def test_an_unknown_credential_or_jump_host_is_told_with_its_field(
+async def test_an_unknown_credential_or_jump_host_is_reported_with_its_field(
     database: Database,
 ) -> None:
     inventory = inventory_on(database)
@@ -238,7 +239,7 @@ async def test_a_jump_host_in_use_is_not_deleted_and_its_users_are_named(
     assert refused.value.code == "target_in_use"
 
 
-async def test_a_taken_name_is_told_with_the_name(database: Database) -> None:
+async def test_a_taken_name_is_refused_with_the_name(database: Database) -> None:
     inventory = inventory_on(database)
     await stored(inventory, "web-1")
     await stored(inventory, "web-2")

@@ -11,7 +11,7 @@ from opsjobs.model.errors import Conflict, NotFound, Precondition
 from opsjobs.store.jobs import Jobs, StoredJob
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
-from store.cast import job
+from store.drafts import job
 
 
 async def stored(jobs: Jobs, name: str, **fields: Any) -> StoredJob:
@@ -27,9 +27,11 @@ async def events(database: Database) -> list[tuple[str, str]]:
 
 async def execution(database: Database, job_id: int, status: str, *, ended: bool) -> None:
     await database.fetch(
-        """insert into job_executions (uuid, job_id, job_version, number, log_day, status, "window", priority, total, created_at,
+        """insert into job_executions (uuid, job_id, job_version, number, log_day, status, "window",
+          priority, total, created_at,
                                        finished_at)
-           select gen_random_uuid(), %s, 1, coalesce(max(number), 0) + 1, current_date, %s, 0, 5, 0, opsjobs_now(),
+           select gen_random_uuid(), %s, 1, coalesce(max(number), 0) + 1, current_date, %s, 0, 5, 0,
+             opsjobs_now(),
                   case when %s then opsjobs_now() end from job_executions returning id""",
         [job_id, status, ended],
     )
@@ -120,7 +122,7 @@ async def test_a_running_job_is_not_deleted(database: Database) -> None:
     assert refused.value.code == "job_running"
 
 
-async def test_a_taken_name_is_told_with_the_name(database: Database) -> None:
+async def test_a_taken_name_is_refused_with_the_name(database: Database) -> None:
     jobs = Jobs(database)
     await stored(jobs, "restart-web")
     await stored(jobs, "other")

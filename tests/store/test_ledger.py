@@ -410,8 +410,10 @@ async def test_an_execution_that_cannot_be_admitted_stops_no_other_admission(
     async with database.connection() as connection:
         await connection.execute("update opsjobs_clock set shift = shift + interval '61 seconds'")
         await connection.execute(
-            f"""create function refuse() returns trigger language plpgsql as $$ begin raise 'no such thing'; end $$;
-                create trigger refuse before update on job_executions for each row when (old.id = {bad.id}) execute function refuse()"""
+            f"""create function refuse() returns trigger language plpgsql as $$ begin raise
+              'no such thing'; end $$;
+                create trigger refuse before update on job_executions for each row
+                  when (old.id = {bad.id}) execute function refuse()"""
         )
     with pytest.raises(errors.RaiseException):
         await Ledger(database).reconcile()

@@ -12,7 +12,8 @@ from opsjobs.store.transaction import Database
 
 async def waits(database: Database) -> list[tuple[str, str, str | None]]:
     rows = await database.fetch(
-        "select target_name, waiting_for, awaits from target_runs where status = 'waiting' order by position"
+        "select target_name, waiting_for, awaits from target_runs where status = 'waiting' order "
+        "by position"
     )
     return [(row["target_name"], row["waiting_for"], row["awaits"]) for row in rows]
 

@@ -31,7 +31,10 @@ STORE = Path(runner.__file__).parent.parent
 # Of the two kinds that there are: in the migration's transaction, and concurrently before it.
 COLUMN = "alter table target_runs add column colour text;"
 INDEX = "create index events_subject on events (subject);"
-EVENT = "insert into events (shard, type, subject) values (0, 'x.y', '01890a5d-ac96-774b-bcce-b302099a8057')"
+EVENT = (
+    "insert into events (shard, type, subject) values (0, 'x.y', "
+    "'01890a5d-ac96-774b-bcce-b302099a8057')"
+)
 
 
 @pytest.fixture
@@ -86,7 +89,7 @@ async def test_a_worker_goes_on_while_every_table_gets_a_column(
     assert await faults(database) == []
 
 
-async def test_what_was_stored_before_is_there_afterwards(
+async def test_an_upgrade_changes_no_stored_row(
     versions: Versions, url: str, database: Database
 ) -> None:
     await launch(database, machines(2))
@@ -101,7 +104,7 @@ async def test_what_was_stored_before_is_there_afterwards(
     assert len(before) == 2
 
 
-def test_an_upgrade_waits_for_who_uses_a_table_without_keeping_others_waiting(
+def test_an_upgrade_waits_for_a_table_in_use_without_blocking_others(
     versions: Versions, url: str
 ) -> None:
     versions.add(COLUMN)
@@ -152,7 +155,10 @@ def test_each_migration_is_a_transaction_of_its_own_and_the_next_call_goes_on(
             runner.upgrade(url)
         assert runner.check(url).current == "0002"
         with psycopg.connect(url) as other:
-            held = "select count(*) from pg_locks where database = (select oid from pg_database where datname = current_database())"
+            held = (
+                "select count(*) from pg_locks where database = (select oid from pg_database "
+                "where datname = current_database())"
+            )
             assert other.execute(f"{held} and mode = 'AccessExclusiveLock'").fetchone() == (0,)
             coloured = (
                 "select table_name from information_schema.columns where column_name = 'colour'"
@@ -175,7 +181,10 @@ def test_a_new_database_is_made_completely_or_not_at_all(
 
 
 def test_a_release_leaves_the_schema_of_a_newer_one_as_it_is(url: str) -> None:
-    """The way back from an upgrade is the old processes on the new schema: `opsjobs up` upgrades when it starts."""
+    """The way back from an upgrade is the old processes on the new schema.
+
+    `opsjobs up` upgrades when it starts.
+    """
     head = runner.check(url).head
     with psycopg.connect(url) as connection:
         connection.execute("update alembic_version set version_num = '9999'")
@@ -189,7 +198,10 @@ def test_an_index_is_built_while_rows_are_written(versions: Versions, url: str) 
         writer.execute(EVENT)  # a build waits for its end
         upgrade = threading.Thread(target=lambda: runner.upgrade(url), daemon=True)
         upgrade.start()
-        building = "select 1 from pg_stat_activity where datname = current_database() and query like 'create index concurrently%'"
+        building = (
+            "select 1 from pg_stat_activity where datname = current_database() and query "
+            "like 'create index concurrently%'"
+        )
         _until(other, f"{building} and wait_event_type = 'Lock'")
         other.execute("set lock_timeout = '1s'")
         other.execute(EVENT)
@@ -250,7 +262,8 @@ def test_a_file_of_indexes_holds_nothing_else(tmp_path: Path) -> None:
 _INVALID = "select indexrelid::regclass::text from pg_index where not indisvalid"
 _INDEXES = """
 select indexdef from pg_indexes
-where schemaname = 'public' and tablename !~ '^execution_log_\\d' and tablename <> 'alembic_version' order by 1"""
+where schemaname = 'public' and tablename !~ '^execution_log_\\d' and tablename <> 'alembic_version'
+  order by 1"""
 
 TABLES = re.findall(r"^create table (\w+) \(", BASELINE.read_text(), re.MULTILINE)
 

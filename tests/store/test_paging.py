@@ -13,9 +13,11 @@ from opsjobs.store.paging import IndexWalk, ListColumn, Listing, PageRequest
 from opsjobs.store.transaction import Database
 
 NUMBERS = Listing(
-    """select n as id, mod(n, 3) as third, 'n-' || n as name, mod(n, 2) = 0 as even, array['t' || mod(n, 2)] as tags,
+    """select n as id, mod(n, 3) as third, 'n-' || n as name, mod(n, 2) = 0 as even,
+    array['t' || mod(n, 2)] as tags,
        timestamptz '2026-01-01T00:00:00Z' + n * interval '1 hour' as seen_at,
-       case when n > 3 then timestamptz '2026-02-01T00:00:00Z' end as ended_at from generate_series(1, %(upto)s::int) n""",
+       case when n > 3 then timestamptz '2026-02-01T00:00:00Z' end as ended_at
+         from generate_series(1, %(upto)s::int) n""",
     {
         "id": ListColumn("integer", sort=True),
         "third": ListColumn("integer", sort=True),
@@ -101,7 +103,9 @@ async def test_filters_narrow_the_list(
         {"filters": {"seen_after": ["2026-01-01T00:00:00"]}},
     ],
 )
-async def test_what_cannot_be_asked_is_told(database: Database, request_: dict[str, Any]) -> None:
+async def test_unknown_filters_and_sorts_are_refused(
+    database: Database, request_: dict[str, Any]
+) -> None:
     with pytest.raises(Invalid) as refused:
         await NUMBERS.page(database, PageRequest(**request_), {"upto": 3})
     assert refused.value.code == "invalid_query"

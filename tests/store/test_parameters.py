@@ -1,4 +1,4 @@
-"""Parameters in the database: declarations with a version, values with an execution, secrets sealed and never in clear."""
+"""Stored parameters: declarations with a version, values with an execution, secrets sealed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from opsjobs.store.envelope import (
 )
 from opsjobs.store.jobs import Jobs, StoredJob
 from opsjobs.store.transaction import Database
-from store.cast import job
+from store.drafts import job
 
 VALUES = {
     "service": "nginx",
@@ -47,7 +47,7 @@ def test_a_secret_opens_only_in_its_execution_under_its_name() -> None:
         open_parameters(ring, EXECUTION, {"other": stored["token"]})
 
 
-async def test_a_version_keeps_what_it_declares(database: Database) -> None:
+async def test_a_version_keeps_its_declared_parameters(database: Database) -> None:
     jobs = Jobs(database)
     declared = [
         {"name": "service", "pattern": "[a-z]+", "default": "nginx"},

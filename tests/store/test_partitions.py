@@ -63,8 +63,10 @@ async def test_moving_many_rows_may_take_longer_than_other_statements(
     await launch(database, machines(1))
     async with database.connection() as connection:
         await connection.execute(
-            """create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.6); return old; end $$;
-               create trigger slow before delete on execution_log_default for each row execute function slow()"""
+            """create function slow() returns trigger language plpgsql as $$ begin perform
+              pg_sleep(0.6); return old; end $$;
+               create trigger slow before delete on execution_log_default for each row
+                 execute function slow()"""
         )
     monkeypatch.setattr(DatabaseConnection, "answer_seconds", 0.5)
     mover = Database(DatabaseOptions(database.options.url, connections=1))
@@ -107,7 +109,8 @@ async def test_rows_that_come_after_their_day_was_dropped_are_deleted(database: 
         await connection.execute(f"drop table execution_log_{day:%Y%m%d}".encode())
         await connection.execute("insert into dropped_log_days (log_day) values (%s)", [day])
         await connection.execute(
-            "insert into execution_log (log_day, execution_id, seq, event) values (%s, %s, 9, 'status')",
+            "insert into execution_log (log_day, execution_id, seq, event) values (%s, %s, 9, "
+            "'status')",
             [day, execution.id],
         )
     await turn(database, 1)
@@ -132,7 +135,8 @@ async def test_a_read_of_the_log_locks_the_partition_of_its_day_alone(database: 
     execution = await launch(database, machines(1))
     day = f"execution_log_{await today(database):%Y%m%d}"
     others = await database.fetch(
-        "select inhrelid::regclass::text as name from pg_inherits where inhparent = 'execution_log'::regclass and inhrelid <> %s::regclass",
+        "select inhrelid::regclass::text as name from pg_inherits where inhparent = "
+        "'execution_log'::regclass and inhrelid <> %s::regclass",
         [day],
     )
     journal = ExecutionLog(database)

@@ -23,10 +23,12 @@ from opsjobs.store.workers import Incarnation, Lease, Workers
 
 _LIMITS = """
 select current_setting('lock_timeout') as lock, current_setting('statement_timeout') as statement,
-  current_setting('idle_in_transaction_session_timeout') as idle, current_setting('plan_cache_mode') as plans"""
+  current_setting('idle_in_transaction_session_timeout') as idle,
+  current_setting('plan_cache_mode') as plans"""
 _WAITS = """
 select 1 from pg_locks join pg_stat_activity using (pid)
-where locktype = 'advisory' and not granted and clock_timestamp() > query_start + interval '1.2 s'"""
+where locktype = 'advisory' and not granted
+  and clock_timestamp() > query_start + interval '1.2 s'"""
 _SET = {"lock": "5s", "statement": "30s", "idle": "3s", "plans": "force_generic_plan"}
 
 
@@ -97,7 +99,8 @@ async def test_a_connection_that_is_accepted_and_not_served_times_out(
 async def test_moments_are_utc_whichever_connection_answers(database: Database) -> None:
     async with database.connection() as connection:
         await connection.execute(
-            "do $$ begin execute format('alter database %I set timezone = %L', current_database(), 'Asia/Tokyo'); end $$"
+            "do $$ begin execute format('alter database %I set timezone = %L', current_database(), "
+            "'Asia/Tokyo'); end $$"
         )
     async with behind(database) as pooled:
         rows = await asyncio.gather(
@@ -146,7 +149,8 @@ async def test_a_migration_goes_through_a_pooler_and_not_by_the_limits_of_its_ro
 ) -> None:
     async with database.connection() as connection:
         await connection.execute(
-            "do $$ begin execute format('alter database %I set statement_timeout = 1000', current_database()); end $$"
+            "do $$ begin execute format('alter database %I set statement_timeout = 1000', "
+            "current_database()); end $$"
         )
     async with pgbouncer(database.options.url) as url:
         assert (await asyncio.to_thread(runner.check, url)).up_to_date

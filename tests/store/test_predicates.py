@@ -1,4 +1,7 @@
-"""Volatile functions in predicates: PostgreSQL calls them for each row, and uses no index for such a bound."""
+"""No volatile functions in predicates: PostgreSQL would call them for each row.
+
+It uses no index for such a bound.
+"""
 
 from __future__ import annotations
 

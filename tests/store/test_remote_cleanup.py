@@ -234,7 +234,8 @@ async def test_late_lookups_are_made_for_commands_and_scripts_only(
     owner, (run,) = await in_a_store(database)
     async with database.connection() as connection:
         await connection.execute(
-            "update execution_specs set actions = jsonb_set(actions, '{0,type}', to_jsonb(%s::text)) where execution_id = %s",
+            "update execution_specs set actions = jsonb_set(actions, '{0,type}', "
+            "to_jsonb(%s::text)) where execution_id = %s",
             [kind, run.execution_id],
         )
     await owner.settle(owner.flush([run], RunStatus.DEAD))

@@ -25,8 +25,8 @@ from opsjobs.store.retention import Retention, RetentionLimits
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import SingletonLock
 from opsjobs.telemetry import Metrics
-from store.cast import job
-from store.test_contents import upload
+from store.drafts import job
+from store.test_blobs import upload
 
 DAY = 86_400.0
 KEEP = RetentionLimits(
@@ -159,7 +159,8 @@ async def test_old_executions_are_deleted_with_all_their_data(database: Database
 
 async def test_the_newest_executions_of_a_job_are_kept(database: Database) -> None:
     await database.fetch(
-        """insert into jobs (uuid, name, state, created_by) select gen_random_uuid(), n, 'active', 'ada'
+        """insert into jobs (uuid, name, state, created_by)
+          select gen_random_uuid(), n, 'active', 'ada'
         from unnest(array['a', 'b']) n returning 1"""
     )
     for number in (1, 1, 2, 1, 2, 1):
@@ -174,8 +175,10 @@ async def of_job(database: Database, job: int) -> None:
     made = await ended(database)
     async with database.connection() as connection:
         await connection.execute(
-            """with counted as (update jobs set last_number = last_number + 1 where id = %s returning id, last_number)
-            update job_executions e set job_id = counted.id, number = counted.last_number from counted where e.id = %s""",
+            """with counted as (update jobs set last_number = last_number + 1 where id = %s
+              returning id, last_number)
+            update job_executions e set job_id = counted.id, number = counted.last_number
+              from counted where e.id = %s""",
             [job, made.id],
         )
 
@@ -198,7 +201,8 @@ async def test_executions_with_open_dead_letters_cleanups_or_events_are_kept(
     untold = await ended(database, first=9)
     async with database.connection() as connection:
         await connection.execute(
-            "update job_executions set finished_at = opsjobs_now() - interval '31 days' where id = %s",
+            "update job_executions set finished_at = opsjobs_now() - interval '31 days' where id = "
+            "%s",
             [untold.id],
         )
     keeping = Retention(database)

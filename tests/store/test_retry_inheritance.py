@@ -58,7 +58,7 @@ async def test_what_succeeded_is_on_record_and_nothing_else(database: Database) 
     assert await faults(database) == []
 
 
-async def test_of_a_grandchild_the_record_names_who_did_it(database: Database) -> None:
+async def test_a_second_retry_records_the_execution_that_ran_the_action(database: Database) -> None:
     story = await failed_at_the_second_step(database)
     child = await heirs(database, await story.now(), {"1": story.runs["web-1"].id})
     owner = await Owner(database).register()
@@ -67,7 +67,8 @@ async def test_of_a_grandchild_the_record_names_who_did_it(database: Database) -
     await Ledger(database).cancel(child.id, by="ada", reason=None)
     grandchild = await heirs(database, child, {"1": run.id})
     rows = await database.fetch(
-        "select action, status, inherited_from from job_execution_results where execution_id = %s order by id",
+        "select action, status, inherited_from from job_execution_results where execution_id = %s "
+        "order by id",
         [grandchild.id],
     )
     assert [tuple(row.values()) for row in rows] == [("step-1", "succeeded", story.execution_id)]
@@ -83,7 +84,8 @@ async def test_an_heir_that_is_cancelled_before_its_start_was_at_its_next_step(
     await Ledger(database).cancel(again.id, by="ada", reason=None)
     assert (await read(database, again)).status is ExecutionStatus.CANCELLED
     rows = await database.fetch(
-        "select action, status from job_execution_results where execution_id = %s order by target_run_id, action",
+        "select action, status from job_execution_results where execution_id = %s order by "
+        "target_run_id, action",
         [again.id],
     )
     assert [tuple(row.values()) for row in rows] == [
@@ -114,7 +116,8 @@ async def test_a_run_that_was_rolled_back_begins_anew(database: Database) -> Non
         actions,
     )
     rows = await database.fetch(
-        """select r.target_id, x.action from job_execution_results x join target_runs r on r.id = x.target_run_id
+        """select r.target_id, x.action from job_execution_results x join target_runs r
+          on r.id = x.target_run_id
         where x.execution_id = %s""",
         [again.id],
     )

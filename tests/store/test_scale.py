@@ -113,7 +113,7 @@ async def test_a_worker_reads_a_constant_number_of_rows_per_run(history: str, ve
         assert {scan.table for plan in plans for scan in plan.whole()} == set()
 
 
-async def test_a_launch_does_not_walk_over_what_was_claimed_since_the_oldest_snapshot(
+async def test_a_launch_does_not_read_entries_of_runs_claimed_since_the_oldest_snapshot(
     history: str,
 ) -> None:
     async with explained(history) as database:
@@ -189,7 +189,8 @@ async def test_reconciler_rounds_look_at_one_range_after_another(
     # As a verb leaves it that was killed before it admitted.
     async with database.connection() as connection:
         await connection.execute(
-            "update target_runs set waiting_for = 'admission', turn = null where waiting_for is null"
+            "update target_runs set waiting_for = 'admission', turn = null where waiting_for is "
+            "null"
         )
         await connection.execute("update job_executions set ready = 0, waiting = waiting + ready")
     ledger = Ledger(database)

@@ -1,4 +1,4 @@
-"""SQL files: psql variables become parameters and fragments of a statement, and comments are not sent."""
+"""SQL files: psql variables become parameters and fragments; comments are not sent."""
 
 from __future__ import annotations
 

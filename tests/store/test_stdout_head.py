@@ -13,8 +13,10 @@ from opsjobs.store.ledger.claim import _STDOUT
 from opsjobs.store.transaction import Database, DatabaseOptions
 
 _OTHERS = """
-insert into execution_log (log_day, execution_id, seq, event, target_run_id, target_id, action, attempt, stream, start_offset, data)
-select %(day)s, %(execution)s, 1000 + n, 'output', 1000000 + n %% 100, 'x', 'step-1', 1, 'stdout', n / 100 * 2, 'x\n'
+insert into execution_log (log_day, execution_id, seq, event, target_run_id, target_id, action,
+  attempt, stream, start_offset, data)
+select %(day)s, %(execution)s, 1000 + n, 'output', 1000000 + n %% 100, 'x', 'step-1', 1, 'stdout',
+  n / 100 * 2, 'x\n'
 from generate_series(1, 20000) n"""
 
 
@@ -29,8 +31,10 @@ async def said(database: Database, *pieces: bytes) -> tuple[Claimed, Progress]:
     async with database.connection() as connection:
         for nth, piece in enumerate(pieces[1:]):
             await connection.execute(
-                "insert into execution_log (log_day, execution_id, seq, event, target_run_id, target_id, action, attempt, stream,"
-                " start_offset, data) values (%s, %s, %s, 'output', %s, %s, 'step-1', 1, 'stdout', %s, %s)",
+                "insert into execution_log (log_day, execution_id, seq, event, target_run_id, "
+                "target_id, action, attempt, stream,"
+                " start_offset, data) values (%s, %s, %s, 'output', %s, %s, 'step-1', 1, 'stdout', "
+                "%s, %s)",
                 [execution.log_day, execution.id, 500 + nth, run.id, run.target_id, at, piece],
             )
             at += len(piece)

@@ -43,7 +43,8 @@ def history(databases: Databases) -> Iterator[str]:
 
 _WAITING = f"""
 insert into events (shard, type, subject, execution_id)
-select n %% 16, 'target_run', gen_random_uuid(), 1000000 + n from generate_series(1, {UNPUBLISHED}) n"""
+select n %% 16, 'target_run', gen_random_uuid(), 1000000 + n
+  from generate_series(1, {UNPUBLISHED}) n"""
 
 
 @asynccontextmanager
@@ -94,7 +95,8 @@ def verbs(database: Database) -> dict[str, Callable[[], Awaitable[int]]]:
     }
 
 
-# Of artifacts and firings the oldest by id are looked at, of unpublished events the oldest of each shard: so many, however many there are.
+# Of artifacts and firings the oldest by id are looked at, of unpublished events the oldest of each
+# shard: so many, however many there are.
 LOOKED_AT = {"artifacts": 1_000, "firings": 5_000, "events": 5_000}
 
 
@@ -130,6 +132,7 @@ async def test_the_event_publisher_reads_unpublished_events_only(
 async def test_shards_without_unpublished_events_are_left_out(history: str) -> None:
     async with explained(history) as database:
         await database.fetch(
-            "update events set published_at = now() where published_at is null and shard <> 7 returning 1"
+            "update events set published_at = now() where published_at is null and shard <> 7 "
+            "returning 1"
         )
         assert await Outbox(database).find_shards() == [7]

@@ -15,7 +15,7 @@ from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 from opsjobs.store.vault import StoredCredential, Vault
-from store.cast import password, private_key, target
+from store.drafts import password, private_key, target
 
 
 async def stored(vault: Vault, draft: CredentialDraft) -> StoredCredential:
@@ -24,7 +24,7 @@ async def stored(vault: Vault, draft: CredentialDraft) -> StoredCredential:
     return credential
 
 
-async def test_a_credential_opens_to_what_was_put_in(database: Database) -> None:
+async def test_a_credential_opens_to_its_stored_secrets(database: Database) -> None:
     vault = Vault(database, [new_key()])
     key = private_key()
     draft = CredentialDraft.model_validate(
@@ -50,7 +50,8 @@ async def test_two_rows_that_were_swapped_do_not_open(database: Database) -> Non
     vault = Vault(database, [new_key()])
     ada, ben = await stored(vault, password("ada")), await stored(vault, password("ben"))
     await database.fetch(
-        """update credentials c set sealed = o.sealed, wrapped_key = o.wrapped_key, key_id = o.key_id
+        """update credentials c set sealed = o.sealed, wrapped_key = o.wrapped_key,
+        key_id = o.key_id
            from credentials o where o.id <> c.id returning c.id"""
     )
     opened = await vault.open_many([str(ada.id), str(ben.id)])
@@ -99,7 +100,7 @@ async def test_ids_that_are_none_open_nothing(database: Database) -> None:
     assert await Vault(database, [new_key()]).open_many(["7", "x", "-1", str(2**70)]) == {}
 
 
-async def test_a_taken_name_is_told_with_the_name(database: Database) -> None:
+async def test_a_taken_name_is_refused_with_the_name(database: Database) -> None:
     vault = Vault(database, [new_key()])
     await stored(vault, password("ada"))
     with pytest.raises(Conflict, match="'ada'") as refused:

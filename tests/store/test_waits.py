@@ -97,7 +97,8 @@ async def test_a_cancel_and_a_deadline_end_every_kind_of_wait(
     ended = await read(database, execution)
     assert ended.counts == {status.value: 1}
     results = await database.fetch(
-        "select action, status, finished_at is not null as ended from job_execution_results where execution_id = %s",
+        "select action, status, finished_at is not null as ended from job_execution_results where "
+        "execution_id = %s",
         [execution.id],
     )
     assert results == [{"action": "step-1", "status": status.value, "ended": True}]
@@ -233,7 +234,8 @@ async def test_a_decision_before_an_outage_wakes_its_runs_hours_later(database: 
     owner, _, approval = await waiting_for_a_word(database)
     async with database.connection() as connection:  # what `decide` commits first
         await connection.execute(
-            "update approvals set status = 'approved', decided_at = opsjobs_now(), decided_by = 'ben' where id = %s",
+            "update approvals set status = 'approved', decided_at = opsjobs_now(), decided_by = "
+            "'ben' where id = %s",
             [approval],
         )
     await turn(database, 7200)

@@ -116,7 +116,7 @@ async def test_a_manual_pause_does_not_open_the_gate(database: Database) -> None
     assert await faults(database) == []
 
 
-async def test_more_failures_than_max_fail_skip_what_has_not_begun(database: Database) -> None:
+async def test_more_failures_than_max_fail_skip_the_runs_not_begun(database: Database) -> None:
     execution = await launch(database, machines(10), window=4, strategy=strategy([10], max_fail=1))
     owner = Owner(database)
     runs = (await owner.claim()).runs

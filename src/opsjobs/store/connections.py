@@ -240,7 +240,7 @@ class Reconnector:
         return connection
 
     async def _pause(self) -> None:
-        jitter = random.uniform(0.8, 1.2)  # noqa: S311
+        jitter = random.uniform(0.8, 1.2)  # noqa: S311  not a secret
         with suppress(TimeoutError):
             async with asyncio.timeout(REDIAL_SECONDS * jitter):
                 await self._closing.wait()

@@ -233,7 +233,7 @@ class Database:
             except RETRYABLE:
                 if self._on_retry is not None:
                     self._on_retry()
-                jitter = random.uniform(0.001, 0.02)  # noqa: S311
+                jitter = random.uniform(0.001, 0.02)  # noqa: S311  not a secret
                 await asyncio.sleep(jitter * (attempt + 1))
         return await verb()
 

@@ -234,7 +234,7 @@ on conflict (name) do update set ticked_at = excluded.ticked_at
 where s.ticked_at <= excluded.ticked_at - make_interval(secs => %(pause)s)
   or s.ticked_at > excluded.ticked_at
 returning true as ours"""
-_TICK = "update services set ticked_at = opsjobs_now() where name = %(service)s"
+_RENEW_LOCK = "update services set ticked_at = opsjobs_now() where name = %(service)s"
 _RELEASE = (
     "update services set ticked_at = opsjobs_now() - make_interval(secs => %(pause)s) where "
     "name = %(service)s"
@@ -257,7 +257,7 @@ class SingletonLock:
     async def renew(self, service: str) -> None:
         """Show that the lock is still in use."""
         async with self._database.connection() as connection:
-            await connection.execute(_TICK, {"service": service})
+            await connection.execute(_RENEW_LOCK, {"service": service})
 
     async def release(self, service: str, pause_seconds: float) -> None:
         """Release a lock with work left behind, so that the next holder need not wait."""

@@ -1,7 +1,7 @@
 """Cancel, pause and resume executions.
 
-Waiting runs end here after a cancel, a deadline, a refusal or a halt. Workers stop running runs themselves. While an execution is paused no run is started; running runs
-and waits continue.
+Waiting runs end here after a cancel, a deadline, a refusal or a halt. Workers stop running runs
+themselves. While an execution is paused no run is started; running runs and waits continue.
 """
 
 from __future__ import annotations

@@ -205,8 +205,7 @@ async def load_closed_reason(
     for row in await _rows(connection, names):
         try:
             known[row["name"]] = Calendar(_draft(row))
-        # An unreadable calendar must not stop other schedules.
-        except Exception as fault:  # noqa: BLE001
+        except Exception as fault:  # noqa: BLE001  others must not be stopped by it
             wrong[row["name"]] = fault
 
     def find_closed_reason(schedule: StoredSchedule, instant: datetime) -> str | None:

@@ -77,7 +77,7 @@ async def test_a_role_that_may_not_create_is_refused_before_anything_is_done(
             runner.upgrade(url, [AUDIT_KEY])
 
 
-async def test_a_role_that_does_not_own_the_tables_cannot_upgrade_and_is_told_so(
+async def test_a_role_that_does_not_own_the_tables_is_refused_the_upgrade(
     database: Database, versions: Versions
 ) -> None:
     versions.add("alter table targets add column colour text;")
@@ -129,7 +129,7 @@ async def test_secrets_under_keys_that_are_not_given_are_counted(database: Datab
     assert await Fitness(database, KeyRotation(database, [other, ours, AUDIT_KEY])).secrets() == []
 
 
-async def test_each_complaint_is_said_once_and_so_is_its_end(database: Database) -> None:
+async def test_each_complaint_is_logged_once_and_so_is_its_end(database: Database) -> None:
     inspection = Inspection(
         Fitness(database, KeyRotation(database, [new_key()])), SystemClock(), space=True
     )

@@ -1,4 +1,4 @@
-"""Contents: the same bytes once, in bounded pieces, gone when nobody refers to them; files and artifacts over them."""
+"""Contents of files and artifacts: the same bytes once, in bounded pieces, removed if unused."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ async def test_pieces_of_any_size_become_chunks_of_256_kib(database: Database) -
 async def test_chunks_are_kept_as_they_are(database: Database) -> None:
     """Compressing what is compressed already would cost more than writing it."""
     row = await database.fetch_one(
-        "select attstorage::text as how from pg_attribute where attrelid = 'file_chunks'::regclass and attname = 'data'"
+        "select attstorage::text as how from pg_attribute where attrelid = 'file_chunks'::regclass "
+        "and attname = 'data'"
     )
     assert row == {"how": "e"}
 
@@ -176,7 +177,7 @@ async def test_a_deleted_files_bytes_go_an_hour_later_unless_another_has_them(
 
 
 async def test_a_sweep_does_not_take_what_is_named_in_that_moment(database: Database) -> None:
-    """Two transactions at once: the sweep has found the content loose, an upload of the same bytes names it."""
+    """The sweep has found the content unused; meanwhile an upload of the same bytes names it."""
     data = noise(MIB)
     first = await upload(database, data)
     await Files(database).delete(first.id)
@@ -188,7 +189,8 @@ async def test_a_sweep_does_not_take_what_is_named_in_that_moment(database: Data
             await Contents(database).sweep() == 0
         )  # the row is locked: it is left for the next round
         await naming.execute(
-            "insert into files (uuid, name, content_id, created_by) values (gen_random_uuid(), 'x', %s, 'ada')",
+            "insert into files (uuid, name, content_id, created_by) values (gen_random_uuid(), "
+            "'x', %s, 'ada')",
             [first.content_id],
         )
     await Contents(database).sweep()
@@ -232,7 +234,8 @@ async def use(database: Database, stored: StoredFile) -> None:
     execution = await launch(database, machines(1))
     await database.fetch(
         """update execution_specs set actions = jsonb_build_array(
-          jsonb_build_object('key', 'put', 'type', 'file_transfer', 'direction', 'upload', 'source', %s::text))
+          jsonb_build_object('key', 'put', 'type', 'file_transfer', 'direction', 'upload', 'source',
+            %s::text))
         where execution_id = %s returning 1""",
         [stored.uuid, execution.id],
     )
@@ -245,7 +248,7 @@ async def test_a_file_that_is_on_its_way_is_not_deleted(database: Database) -> N
         await Files(database).delete(stored.id)
 
 
-async def test_an_artifact_is_recorded_once_and_only_by_who_holds_the_run(
+async def test_an_artifact_is_recorded_once_and_only_by_the_owner_of_the_run(
     database: Database,
 ) -> None:
     execution = await launch(database, machines(1))

@@ -15,14 +15,14 @@ from opsjobs.store.paging import PageRequest
 from opsjobs.store.transaction import Database
 
 
-async def test_a_token_is_who_it_was_made_for(database: Database) -> None:
+async def test_a_token_authenticates_its_key(database: Database) -> None:
     people = IdentityStore(database)
     token = await people.create_key("ada", "operator")
     assert token.startswith("opsc_")
     assert await people.by_token(token) == Principal.of_role("ada", "operator", "api_key")
 
 
-async def test_the_token_is_kept_nowhere(database: Database) -> None:
+async def test_the_token_is_stored_nowhere(database: Database) -> None:
     token = await IdentityStore(database).create_key("ada", "admin")
     row = await database.fetch_one("select api_keys::text as everything from api_keys")
     assert row is not None
@@ -31,13 +31,13 @@ async def test_the_token_is_kept_nowhere(database: Database) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "opsc_", "opsc_unknown", "x" * 100_000, "nul\x00", "\udcff"])
-async def test_an_unknown_token_is_nobody(database: Database, token: str) -> None:
+async def test_an_unknown_token_is_refused(database: Database, token: str) -> None:
     people = IdentityStore(database)
     await people.create_key("ada", "admin")
     assert await people.by_token(token) is None
 
 
-async def test_an_expired_key_and_a_deleted_one_are_nobody(database: Database) -> None:
+async def test_expired_and_deleted_keys_are_refused(database: Database) -> None:
     people = IdentityStore(database)
     expired = await people.create_key("ada", "admin", expires_at=datetime(2020, 1, 1, tzinfo=UTC))
     assert await people.by_token(expired) is None
@@ -94,7 +94,7 @@ async def test_an_admin_token_that_another_key_has_already_stays_with_that_key(
     assert await people.by_token(token) == Principal.of_role("admin-host-1", "admin", "api_key")
 
 
-async def test_a_repeated_request_for_a_key_is_told_all_but_the_token(database: Database) -> None:
+async def test_a_repeated_request_for_a_key_returns_all_but_the_token(database: Database) -> None:
     people = IdentityStore(database)
     ada = Principal.of_role("ada", "admin", "user", person="ada")
     asked = IdempotentRequest("ada", "POST /api-keys", "k", b"\0" * 32)

@@ -20,7 +20,7 @@ from opsjobs.model.target import TargetDraft
 
 
 def private_key(*, pem: bool = False, passphrase: str | None = None) -> str:
-    """A new Ed25519 key; a passphrase means PKCS #8 (the OpenSSH form of one needs bcrypt to be made)."""
+    """Return a new Ed25519 key; with a passphrase as PKCS #8: OpenSSH's form needs bcrypt."""
     form = PrivateFormat.PKCS8 if pem or passphrase else PrivateFormat.OpenSSH
     lock: KeySerializationEncryption = (
         BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()

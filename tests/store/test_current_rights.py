@@ -1,4 +1,4 @@
-"""What an identity may now, by its name alone: for schedules and whatever else goes on without a token."""
+"""Current rights of an identity by its name, as schedules and others without a token need them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_a_key_is_found_by_the_hash_of_its_token_and_has_its_scope_and_mak
     assert await people.by_token(narrow[1]) == replace(found, makers=("root",))
 
 
-async def test_somebody_of_the_platform_stands_by_his_last_token_where_he_left_something(
+async def test_an_external_identity_has_the_rights_of_its_last_token_while_it_owns_something(
     database: Database,
 ) -> None:
     people = IdentityStore(database, external_kept_seconds=3600)
@@ -114,7 +114,7 @@ async def test_what_is_remembered_is_undone_with_its_transaction_and_is_nothing_
     assert await database.fetch("select name from external_people") == []
 
 
-async def test_a_service_that_speaks_for_somebody_may_what_both_may_where_both_may(
+async def test_a_service_acting_for_a_user_has_the_rights_that_both_have(
     database: Database,
 ) -> None:
     people = IdentityStore(database)

@@ -10,7 +10,7 @@ from opsjobs.store.inventory import TargetInventory
 from opsjobs.store.paging import PageRequest
 from opsjobs.store.target_import import Imports
 from opsjobs.store.transaction import Database
-from store.cast import password
+from store.drafts import password
 from store.test_inventory import inventory_on
 
 
@@ -118,7 +118,7 @@ async def test_a_jump_host_may_come_after_those_behind_it_and_a_circle_is_refuse
     assert (await inventory_on(database).get(imported.outcomes[0].id or "")).jump_name == "web-2"
 
 
-async def test_a_dry_run_says_what_would_be_and_keeps_nothing(database: Database) -> None:
+async def test_a_dry_run_reports_the_changes_and_stores_nothing(database: Database) -> None:
     await take_in(database, host(1))
     imported = await take_in(
         database, host(1, port=2222), host(2), host(3, jump="web-9"), dry_run=True
@@ -187,7 +187,7 @@ async def test_labels_and_groups_are_replaced_on_demand(database: Database) -> N
     assert imported.outcomes[0].changes["labels.rack"] == {"from": "r1", "to": None}
 
 
-async def test_an_import_tells_what_shares_an_address(database: Database) -> None:
+async def test_an_import_reports_targets_of_the_same_address(database: Database) -> None:
     await take_in(database, host(1), host(2, jump="web-1"))
     imported = await take_in(
         database, {"name": "web01", "host": "10.0.0.1"}, {"name": "web02", "host": "10.0.0.2"}
