@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cli.fake_api import Answer, Desk, open_desk
+from cli.fake_api import ApiResponse, FakeApi, serve_api
 from opsjobs.clock import SystemClock
 from opsjobs.integrations.parameter_choices import BYTES_MAX, Choices
 from opsjobs.model.errors import Invalid
@@ -30,12 +30,12 @@ async def refusal(url: str, choices: Choices) -> str:
     return refused.value.detail
 
 
-def answering(body: Any = None, **fields: Any) -> Callable[[object], Answer]:
-    return lambda _: Answer(body=body, **fields)
+def answering(body: Any = None, **fields: Any) -> Callable[[object], ApiResponse]:
+    return lambda _: ApiResponse(body=body, **fields)
 
 
 async def test_a_list_of_allowed_values_is_fetched_and_cached() -> None:
-    with open_desk(answering(["1.0", 2, {"value": "3", "label": "three"}])) as desk:
+    with serve_api(answering(["1.0", 2, {"value": "3", "label": "three"}])) as desk:
         choices = Choices(SystemClock(), allow=LOOPBACK)
         for _ in range(2):
             assert await choices.fetch_all(asking(f"{desk.url}/versions?x=1")) == {
@@ -58,10 +58,10 @@ async def test_a_list_of_allowed_values_is_fetched_and_cached() -> None:
 async def test_an_answer_that_is_no_list_of_values_is_refused(
     answer: dict[str, Any], words: str
 ) -> None:
-    def reply(_: object) -> Answer:
-        return Answer(**answer)
+    def reply(_: object) -> ApiResponse:
+        return ApiResponse(**answer)
 
-    with open_desk(reply) as desk:
+    with serve_api(reply) as desk:
         assert words in await refusal(desk.url, Choices(SystemClock(), allow=LOOPBACK))
 
 
@@ -73,11 +73,11 @@ async def test_an_answer_that_is_no_list_of_values_is_refused(
     ],
 )  # fmt: skip
 async def test_a_private_address_is_not_requested(url: str) -> None:
-    with open_desk(answering(["x"])) as desk:
+    with serve_api(answering(["x"])) as desk:
         there = url.replace("{port}", port(desk))
         assert "no public address" in await refusal(there, Choices(SystemClock()))
         assert desk.asked == []
 
 
-def port(desk: Desk) -> str:
+def port(desk: FakeApi) -> str:
     return desk.url.rsplit(":", 1)[1]

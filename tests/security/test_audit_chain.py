@@ -12,7 +12,7 @@ import pytest
 from psycopg import errors
 
 from api.kit import Desk, desk
-from cli.fake_api import Answer, Asked, open_desk
+from cli.fake_api import ApiRequest, ApiResponse, serve_api
 from kit.backing_servers import AUDIT_KEY
 from opsjobs.cli.app import run
 from opsjobs.composition.scheduler import HostedScheduler
@@ -341,16 +341,16 @@ def test_the_command_lists_by_filters_and_walks_to_the_end(
         "thing_name": "restart-web",
     }
 
-    def service(asked: Asked) -> Answer:
+    def service(asked: ApiRequest) -> ApiResponse:
         if asked.path == "/audit":
-            return Answer(200, {"items": [{**row, "after": {"version": 1}}], "next": None})
+            return ApiResponse(200, {"items": [{**row, "after": {"version": 1}}], "next": None})
         if asked.path == "/audit/anchor":
-            return Answer(200, {"base": head})
+            return ApiResponse(200, {"base": head})
         if asked.path == "/audit/export":
-            return Answer(
+            return ApiResponse(
                 200, portions=[b'{"seal": 4}\n'] if asked.query["after"] == ["0"] else [b""]
             )
-        return Answer(
+        return ApiResponse(
             200,
             {**answer, "next": 4}
             if "after" not in asked.query
@@ -358,7 +358,7 @@ def test_the_command_lists_by_filters_and_walks_to_the_end(
         )
 
     told: dict[str, Any] = {"broken": None}
-    with open_desk(service) as there:
+    with serve_api(service) as there:
         monkeypatch.setenv("OPSJOBS_URL", there.url)
         monkeypatch.setenv("OPSJOBS_TOKEN", "opsc_ada")
         assert (
