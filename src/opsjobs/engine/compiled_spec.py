@@ -1,6 +1,6 @@
 """The spec of an execution, compiled once for all of its runs.
 
-That is its graph, its conditions, its templates and its variables.
+It consists of the workflow graph, the conditions, the templates and the variables.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SCOPE = NameScope(pattern=lambda text: pattern(text).matches)
 
 @dataclass(frozen=True, slots=True)
 class CompiledSpec:
-    """A spec with everything that its runs need; parts of actions are by action key."""
+    """A spec with everything that its runs need; mappings by action are keyed by action key."""
 
     spec: Spec
     workflow: Workflow
@@ -43,7 +43,7 @@ class CompiledSpec:
     renderings: Mapping[str, Rendering]
     """Templates of the actions that contain `${name}`."""
     hears: Mapping[str, frozenset[str]]
-    """For each action that reads the stdout of other actions: the keys of those."""
+    """For each action that reads the stdout of other actions: the keys of those actions."""
     retries: Mapping[str, RetryPolicy]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -51,15 +51,15 @@ class CompiledSpec:
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     """Secret parameters: the files of every program."""
     job_secrets: Mapping[str, JobSecret] = field(default_factory=dict)
-    """Secrets that credentials hold, by parameter; each run opens them."""
+    """Secrets held by credentials, by parameter; each run opens them."""
     forms: Forms = NO_FORMS
     """Spellings in which the secrets may appear in output, for redaction."""
     fault: str | None = None
-    """Reason why nothing of this execution can be started; None if it can."""
+    """The reason why no run of this execution can be started; None if they can."""
 
     @property
     def heard(self) -> frozenset[str]:
-        """Actions whose stdout others read."""
+        """Actions whose stdout is read by others."""
         return frozenset[str]().union(*self.hears.values())
 
     @property
@@ -73,7 +73,8 @@ def compile_spec(
 ) -> CompiledSpec:
     """Compile the spec of an execution with these parameters.
 
-    The secrets among them are opened, and their `forms` made; `fault`: why they are unavailable.
+    The secrets among them are opened already, and `forms` are the forms of those. `fault`: the
+    reason why the secrets are unavailable.
     """
     parsed = [parse_frozen(stored) for stored in spec.actions]
     actions = {action.key: action for action in parsed}

@@ -18,8 +18,8 @@ async def load_each(
 ) -> tuple[dict[K, V], dict[K, Exception]]:
     """Load all keys at once; if that fails, one by one.
 
-    Return what was found, and the exception of each key that failed; `report` is called with each
-    of those. Raises Unavailable.
+    Return the values found, and the exception of each key that failed; `report` is called with
+    each of those. Raises Unavailable.
     """
     wanted = list(keys)
     try:

@@ -1,4 +1,4 @@
-"""The forms of background work: loops, and turns that one process at a time takes."""
+"""Background work: loops, and turns that are taken by one process at a time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from opsjobs.task_cancellation import ended
 from opsjobs.telemetry import Metrics, log
 
 Counts = Mapping[str, int]
-"""The result of a round: numbers by kind of work."""
+"""The result of a round: counts by kind of work."""
 Step = Callable[[], Awaitable[int]]
 """Do a bounded part of the work; return how much was done, 0 if nothing is left."""
 
 TURN_PAUSE_SECONDS = 60.0
-"""From one turn to the next, in any process; a turn that leaves work behind has no pause."""
+"""Time from one turn to the next, in any process; no pause after a turn that left work."""
 TURN_SECONDS = 45.0
 """Maximum duration of a turn."""
 TURN_POLL_SECONDS = 5.0
@@ -29,9 +29,9 @@ TURN_POLL_SECONDS = 5.0
 class Loop:
     """Call `run_once` on each wake-up and at least every `interval_seconds`, until stopped.
 
-    The interval is jittered by a fifth. `run_once` returns what it did, by kind. An error ends the
-    round, not the loop: an outage of PostgreSQL is waited out, anything else is reported as a bug
-    of ours.
+    The interval is jittered by a fifth. `run_once` returns how much it did, by kind. An error ends
+    the round, not the loop: an outage of PostgreSQL is waited out, anything else is reported as a
+    bug in opsjobs.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Loop:
 
 
 class Turn:
-    """Turns of one service, which one process at a time takes.
+    """Turns of one service, taken by one process at a time.
 
     A turn consists of independent steps, each done in small parts. It continues while there is work
     and time left. A step that fails is logged and counted, and does not end the others.
@@ -108,10 +108,10 @@ class Turn:
         self._monotonic = monotonic
 
     async def run(self, steps: Mapping[str, Step]) -> Counts:
-        """Take the turn, unless another process has it, and return what was done, by step.
+        """Take the turn, unless another process has it, and return the amount done, by step.
 
         Each step does its first part, however long the others take; then those that found work
-        continue, one part at a time. Raises Unavailable if PostgreSQL is away.
+        continue, one part at a time. Raises Unavailable if PostgreSQL is unavailable.
         """
         if not await self._turns.acquire(self._service, TURN_PAUSE_SECONDS):
             return {}
@@ -131,7 +131,7 @@ class Turn:
         try:
             part = await step()
         except Unavailable as failed:
-            # Raises if the failure was not of the step but of PostgreSQL: that ends the turn.
+            # Raises if not the step failed but PostgreSQL: that ends the turn.
             await self._turns.renew(self._service)
             self._metrics.upkeep_failures.labels(name).inc()
             log.warning("step_failed", service=self._service, step=name, reason=str(failed))

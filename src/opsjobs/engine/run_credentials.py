@@ -33,7 +33,7 @@ def credential_ids(compiled_spec: CompiledSpec) -> set[str]:
 
 
 def become_credential_ids(requests: Iterable[FrozenBecome]) -> set[str]:
-    """Return the ids of the credentials that these `become` of actions need."""
+    """Return the ids of the credentials that these `become` requests need."""
     return {request.credential_id for request in requests if request.credential_id is not None}
 
 
@@ -62,15 +62,15 @@ class CredentialScopes:
     """The machines on which opened credentials may not be used."""
 
     outside: frozenset[tuple[str, str]] = frozenset()
-    """Ids of a credential and a target that it may not be used on."""
+    """Pairs of the id of a credential and the id of a target that it may not be used on."""
 
     @classmethod
     async def load(
         cls, vault: Vault, endpoints: Iterable[Endpoint], opened: Mapping[str, Credential]
     ) -> CredentialScopes:
-        """Return the scopes of these credentials; PostgreSQL is asked only if one is bound.
+        """Return the scopes of these credentials; PostgreSQL is queried only if one is bound.
 
-        Logins are checked for their own machines, `opened` for all of these.
+        Logins are checked against their own machines, `opened` against all of these machines.
         """
         uses: dict[str, tuple[Credential, set[str]]] = {}
         for hop in [hop for endpoint in endpoints for hop in (endpoint, *endpoint.jumps)]:
@@ -89,9 +89,9 @@ class CredentialScopes:
         )
 
     def apply_to_endpoint(self, endpoint: Endpoint, purpose: Purpose | None) -> Endpoint:
-        """Return the endpoint with each login closed that may not be used there or for this.
+        """Return the endpoint with each login closed that may not be used there or for this job.
 
-        `purpose` None: a connection test, which serves no job.
+        `purpose` None: a connection test, which belongs to no job.
         """
         hops = (endpoint, *endpoint.jumps)
         if all(hop.credential is None or hop.credential.bound == ANYWHERE for hop in hops):
@@ -102,7 +102,7 @@ class CredentialScopes:
     def apply(
         self, opened: Mapping[str, Credential], target: Target, purpose: Purpose
     ) -> Mapping[str, Credential]:
-        """Return these credentials, with each closed that may not be used there or for this."""
+        """Return these credentials, closing each that may not be used there or for this job."""
         if all(credential.bound == ANYWHERE for credential in opened.values()):
             return opened
         return {
@@ -132,7 +132,7 @@ class CredentialScopes:
 async def fetch_become_password(
     request: FrozenBecome | None, opened: Mapping[str, Credential], fetch: Fetch, purpose: str
 ) -> Mapping[str, Credential]:
-    """Return `opened` with the password of this `become`.
+    """Return `opened` with the password of this `become` request.
 
     It is fetched now if it is stored externally. If it cannot be fetched, its credential has a
     fault instead.
@@ -159,7 +159,7 @@ async def fetch_secret(
         return {**opened, credential_id: replace(credential, fault=missing.message.rstrip("."))}
 
 
-# Use: to become another user, and as secrets of the job.
+# Use: to become another user, and as job secrets.
 
 
 def resolve_become(request: FrozenBecome | None, opened: Mapping[str, Credential]) -> Become | None:
@@ -182,7 +182,7 @@ def resolve_become(request: FrozenBecome | None, opened: Mapping[str, Credential
 
 
 def check_direct(action: FrozenRunningAction, reason: str) -> None:
-    """Raise RemoteFailure(BECOME_FAILED) if a direct command was to run as another user.
+    """Raise RemoteFailure(BECOME_FAILED) if a direct command should have run as another user.
 
     A direct command runs as the login user.
     """

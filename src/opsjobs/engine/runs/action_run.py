@@ -36,7 +36,7 @@ from opsjobs.model.execution import CancelProof, ErrorCode, RunStatus, WaitingFo
 from opsjobs.model.retry import NEVER
 from opsjobs.telemetry import log
 
-# Pause between attempts to reach an unreachable machine that the run is held for.
+# Pause between attempts to reach an unreachable machine for which the run is held.
 HOLD_SECONDS = 30.0
 _BAD = (RunStatus.FAILED, RunStatus.TIMEOUT, RunStatus.UNREACHABLE)
 
@@ -45,13 +45,13 @@ class ActionAttempt(Protocol):
     """One attempt at an action."""
 
     number: int
-    """Its number; a start that was voided is followed by the next one within the attempt."""
+    """Its number; after a voided start it continues under the next number."""
     entry: AttemptEntry | None
-    """Its entry in the journal, once it has started."""
+    """The attempt's entry in the journal, once the attempt has started."""
 
     @property
     def direct(self) -> bool:
-        """True if it runs outside any spool."""
+        """True if the program runs outside any spool."""
 
     @property
     def gone(self) -> bool:
@@ -75,10 +75,10 @@ class AttemptExecutor:
 
 @dataclass(frozen=True, slots=True)
 class WaitExecutor:
-    """Performs actions that only wait: each call returns their end, or what they wait for."""
+    """Performs actions that only wait: each call returns the end, or the event awaited."""
 
     perform: Callable[[AttemptContext, Any], Awaitable[ActionEnd | Deferred]]
-    """Takes the action as the launch fixed it. Raises Interrupted, RemoteFailure."""
+    """Takes the action as fixed at launch. Raises Interrupted, RemoteFailure."""
 
 
 EXECUTORS: Mapping[type[FrozenAction], AttemptExecutor | WaitExecutor] = {
@@ -93,10 +93,10 @@ EXECUTORS: Mapping[type[FrozenAction], AttemptExecutor | WaitExecutor] = {
 
 
 class HandedOver(Exception):
-    """This worker stops work on the action without a result.
+    """Raised when this worker stops work on the action without a result.
 
-    `may_have_started`: it is running, or another worker may have started it, so that the run must
-    not be given back.
+    `may_have_started`: the action is running, or another worker may have started it, so that the
+    run must not be given back.
     """
 
     def __init__(self, *, may_have_started: bool) -> None:
@@ -105,9 +105,9 @@ class HandedOver(Exception):
 
 
 class ActionRun:
-    """An action at work, or waiting in this process.
+    """An action that is running, or waiting in this process.
 
-    After `perform` returned a Deferred, call it again when its time has come.
+    If `perform` returned a Deferred, call it again when that is due.
     """
 
     def __init__(self, state: RunState, action: FrozenAction) -> None:
@@ -134,9 +134,9 @@ class ActionRun:
         return self._attempt is not None and self._attempt.runs_direct_command
 
     async def perform(self) -> ActionEnd | Deferred:
-        """Continue the action.
+        """Perform or continue the action.
 
-        Raises HandedOver; nothing else for failures of machines or decisions of people.
+        Raises HandedOver, and nothing else for failures of machines or decisions of people.
         """
         self.stop_signal.bind()
         try:
@@ -156,7 +156,7 @@ class ActionRun:
         except RemoteFailure as failure:
             return self.end(outcomes.from_failure(failure))
         except Unavailable as unavailable:
-            # What was started continues: an outage that gets as far as this must not end it.
+            # The started command continues: an outage that reaches this point must not end it.
             log.warning(
                 "run_left",
                 target_run=self._state.journal.claimed.id,
@@ -208,12 +208,12 @@ class ActionRun:
             self._schedule_retry(end, pause)
 
     async def _wait_until_due(self) -> Deferred | None:
-        """Wait for the next attempt; here if the wait is short."""
+        """Wait until the next attempt is due; inline if the wait is short."""
         clock = self._state.tools.clock
         left = self._due_at - clock.monotonic()
         if left > 0:
             # A stop ends every wait. If the attempt is due it may be running already: then the
-            # attempt itself sees to the stop.
+            # attempt itself handles the stop.
             try:
                 with self.stop_signal.interruptible():
                     if left <= INLINE_WAIT_SECONDS:
@@ -265,7 +265,7 @@ class ActionRun:
         )
 
     def _hold_for_target(self, failure: RemoteFailure) -> Deferred | None:
-        """Return a wait if the run is to be held until its machine is reachable."""
+        """Return a wait if the run is to be held until its machine is reachable, else None."""
         left = self._state.journal.claimed.hold_seconds
         if not left or not failure.offline:
             return None
@@ -303,7 +303,7 @@ class ActionRun:
     def _attempts_exhausted(self, end: ActionEnd) -> bool:
         """Return True if several attempts were made and all are used up.
 
-        Also True if the command is gone from its machine and may not be retried any more.
+        Also True if the command is no longer on its machine and must not be retried any more.
         """
         if end.error is None or self.stop_signal.reason is not None:
             return False
@@ -320,7 +320,7 @@ class ActionRun:
         return self._tries >= allowed > 1 and end.status in _BAD and end.error.code not in NEVER
 
     def _schedule_retry(self, end: ActionEnd, pause: float) -> None:
-        """Record the end of this attempt and prepare the next one, after the pause."""
+        """Record the end of this attempt and prepare the next one, to start after the pause."""
         self._record_end(end, again_seconds=pause)
         self._last = end
         self.number += 1
@@ -334,9 +334,9 @@ class ActionRun:
         return end
 
     def give_up(self) -> ActionEnd:
-        """End an action whose run ended while it waited.
+        """End an action whose run ended while the action waited.
 
-        The result of its last attempt stands; without one it is skipped.
+        The result of its last attempt is kept; without one it is recorded as skipped.
         """
         if self.entry is None and self._last is not None:
             return self._last
@@ -350,7 +350,7 @@ class ActionRun:
             and self._attempt.direct
             and entry.identity is None
         ):
-            entry.direct = True  # no spool can tell what became of it, so none is to be asked
+            entry.direct = True  # no spool holds its outcome, so none is queried
         if again_seconds is None and entry.identity is not None and not entry.direct:
             unknown = (
                 end.status in (RunStatus.LOST, RunStatus.DEAD)

@@ -48,7 +48,7 @@ from opsjobs.store.ledger import Progress
 from opsjobs.telemetry import log
 
 LEASE_PAUSE_SECONDS = 0.5
-# How much of the stdout that an earlier worker stored is read again for outputs.
+# How much of the stdout stored by an earlier worker is read again for outputs.
 STDOUT_REREAD_BYTES = 4 << 20
 
 
@@ -66,7 +66,7 @@ class ProgramAttempt:
         self._stop_signal = context.stop_signal
         self.number = context.number
         self.entry: AttemptEntry | None = None
-        """Its entry in the journal, once it has started."""
+        """The attempt's entry in the journal, once the attempt has started."""
         self.gone = False
         """True if the target shows that the command is not running, but not how it ended."""
         self.runs_direct_command = False
@@ -93,16 +93,16 @@ class ProgramAttempt:
 
     @property
     def reattaches(self) -> bool:
-        """True if an earlier worker may have started it in a spool: it can be looked up there."""
+        """True if an earlier worker may have started it in a spool, so look it up there."""
         return self._may_have_started and self._durable and self._identity is not None
 
     @property
     def _start_is_implied(self) -> bool:
         """True if a successor worker must assume this start even without a database row.
 
-        Holds in linear jobs for durable actions, and for the first attempt of the first direct
-        action. Later direct actions may sit in a back-off first, or a transfer is repeated; the run
-        then changes owners without a takeover, and nothing can be inferred.
+        True in linear jobs for durable actions, and for the first attempt of the first direct
+        action. A later direct action may be in a back-off first, and a transfer may be repeated;
+        the run then changes owners without a takeover, and nothing can be inferred.
         """
         first = self.number == 1 and not self._state.ends
         return self._state.compiled_spec.workflow.linear and (self._durable or first)
@@ -116,7 +116,7 @@ class ProgramAttempt:
         )
 
     async def perform(self) -> ActionEnd:
-        """Run the attempt to its end; the entry stays open.
+        """Run the attempt to its end; the journal entry stays open.
 
         Raises RemoteFailure if nothing was started, Interrupted and Detached.
         """
@@ -145,7 +145,7 @@ class ProgramAttempt:
     async def _open_credentials(self) -> None:
         """Fetch secrets from external stores: to become another user, and to redact them.
 
-        Raises RemoteFailure.
+        Also fetches job secrets and logins. Raises RemoteFailure.
         """
         state, requested = self._state, self._action.become
         fetch, purpose = state.tools.fetch, login_purpose(state.journal.claimed)
@@ -157,7 +157,7 @@ class ProgramAttempt:
         except RemoteFailure:
             if not self.reattaches:
                 raise
-            got = []  # the command runs, and is followed over whatever connection there is
+            got = []  # the command is running, and is followed over any connection that exists
         state.redact(
             [
                 *got,
@@ -196,7 +196,7 @@ class ProgramAttempt:
         self._stdout = await self._open_stdout_capture(entry)
         work = self._create_work(entry)
         if self._progress is None and not self._start_is_implied:
-            # Only the recorded row tells a successor that it may have started.
+            # Only the recorded row shows a successor that the command may have started.
             await self._flush()
         try:
             end = await (
@@ -218,7 +218,7 @@ class ProgramAttempt:
         if self._stdout is None:
             return end
         self._state.stdouts[self._action.key] = self._stdout.text(self._capture.head_bytes)
-        # Redacted again: a secret that JSON escapes is readable again once parsed.
+        # Redacted again: a secret that was escaped in the JSON is in clear text once parsed.
         return replace(end, outputs=self._state.journal.mask.tree(self._stdout.outputs()))
 
     def _open_entry(self) -> AttemptEntry:
@@ -254,10 +254,10 @@ class ProgramAttempt:
         )
 
     def _direct_command(self, capabilities: Capabilities) -> str | Program:
-        """Return what a direct command sends over the channel: a program with the run's variables.
+        """Return the command that is sent over the channel: a program with the run's variables.
 
-        Without a POSIX shell a plain line stays a line: on a machine that has no variables, and on
-        any other one if the job has no parameters.
+        Without a POSIX shell a plain line stays a line: on a machine without environment variables,
+        and on any other such machine if the job has no parameters.
         """
         state, program = self._state, self._program
         if program is None:
@@ -286,7 +286,7 @@ class ProgramAttempt:
     async def _read_stored_stdout(self, progress: Progress, max_bytes: int) -> bytes:
         """Return the stdout that an earlier worker has stored. Raises Detached.
 
-        A request to end the run stops only this read: the command may be running, and is ended
+        A request to end the run stops only this read: the command may be running, and is stopped
         next.
         """
         state = self._state
@@ -324,7 +324,7 @@ class ProgramAttempt:
                 )
                 raise RemoteFailure(ErrorCode.INTERPRETER_MISSING, message) from None
             log.info("no_durable_runs", target=state.target_name, reason=str(reason))
-        # Recorded before the start: a successor can find out nothing about a direct command.
+        # Recorded before the start: a successor cannot determine the outcome of a direct command.
         state.direct, self._durable = True, False
         work.entry.record_spool(None)
         await self._flush()
@@ -335,7 +335,7 @@ class ProgramAttempt:
             work.action,
             f"on {self._state.target_name} this run goes directly (durable is off, or cannot be)",
         )
-        # Checked again: the flush may have taken longer than our lease is good for.
+        # Checked again: the flush may have taken longer than the lease of this worker is valid.
         await wait_until_startable(self._state, self._stop_signal, connection)
         with self._stop_signal.interruptible():
             await self._state.check_target()
@@ -379,9 +379,9 @@ class ProgramAttempt:
             ) from None
 
     def _next_attempt(self) -> tuple[StartOrder, Work]:
-        """Close the voided start as never started, and return the order of the next attempt.
+        """End the voided start as never started, and return the order of the next attempt.
 
-        The next attempt has the next number, and its templates show it.
+        The next attempt has the next number, and its templates render that number.
         """
         assert self.entry is not None, "what is voided has a page"
         state, key, now = self._state, self._action.key, self._state.tools.clock.now()

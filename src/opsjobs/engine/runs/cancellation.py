@@ -1,4 +1,4 @@
-"""Requests to stop a run, and the places where a run obeys them."""
+"""Requests to stop a run, and the points at which a run can be interrupted."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from enum import Enum, auto
 
 
 class StopReason(Enum):
-    """The reasons to stop a run before its own end."""
+    """The reasons to stop a run before it ends on its own."""
 
     CANCEL = auto()
     DEADLINE = auto()
     ACTION_TIMEOUT = auto()
     WORKER_STOPS = auto()
     OWNERSHIP_LOST = auto()
-    """Another worker owns the run by now."""
+    """Another worker owns the run now."""
 
 
 AGAIN_SECONDS = 5.0
-"""Time that a run may take to stop before its task is cancelled again."""
+"""Seconds that a run may take to stop before its task is cancelled again."""
 
 DETACHING = frozenset({StopReason.WORKER_STOPS, StopReason.OWNERSHIP_LOST})
-"""This worker has to leave the run, which continues."""
+"""Reasons for this worker to leave the run, which continues without it."""
 
 _ENDING = frozenset({StopReason.CANCEL, StopReason.DEADLINE})
 
 
 class Interrupted(Exception):
-    """A stop was requested, and the run can stop here."""
+    """A stop was requested, and the run can stop at this point."""
 
     def __init__(self, reason: StopReason) -> None:
         super().__init__(reason.name)
@@ -37,11 +37,11 @@ class Interrupted(Exception):
 
 
 class Detached(Interrupted):
-    """A durable command continues without this worker: nothing is recorded of it."""
+    """A durable command continues without this worker; its end is not recorded here."""
 
 
 class StopSignal:
-    """Accepts requests to stop one run and carries them out where the run can stop."""
+    """Accepts requests to stop one run and carries them out where the run can be interrupted."""
 
     def __init__(self) -> None:
         self.reason: StopReason | None = None
@@ -57,10 +57,11 @@ class StopSignal:
         self._task = asyncio.current_task()
 
     def request(self, reason: StopReason) -> None:
-        """Stop at the next place where that is possible.
+        """Request a stop at the next point where the run can be interrupted.
 
-        The first reason stays, but the loss of the run overrules all others. While an attempt is
-        stopped for its own timeout, a request to end the run is kept until that is over.
+        The first reason is kept, except that the loss of the run overrides all others. While an
+        attempt is stopped for its own timeout, a request to end the run is kept until that stop is
+        complete.
         """
         if self.reason is StopReason.ACTION_TIMEOUT and self._pending is None and reason in _ENDING:
             self._pending = reason
@@ -72,32 +73,32 @@ class StopSignal:
             self.reason = reason
         if self._in_interruptible and self._task is not None and self.reason is not self._ignored:
             self._in_interruptible = (
-                False  # one cancel at a time: what the first one ends may have something to tidy up
+                False  # one cancel at a time: the code it interrupts may have cleanup to do
             )
             self._cancel(self._task)
 
     def _cancel(self, task: asyncio.Task[None]) -> None:
-        # A cancel is lost if it comes at the moment at which the awaited operation completes:
-        # `asyncio.wait_for` of Python 3.11, which the pool of connections uses, then continues as
-        # if it had not come. So it is repeated while the task is in there.
+        # A cancel is lost if it arrives in the instant in which the awaited operation completes:
+        # `asyncio.wait_for` of Python 3.11, which the connection pool uses, then continues as if
+        # there had been no cancel. So the cancel is repeated while the task is inside the block.
         self._cancels += 1
         task.cancel()
         self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._cancel, task)
 
     def clear(self, reason: StopReason) -> None:
-        """Clear a reason that was carried out: it stops nothing that comes later.
+        """Clear a reason that was carried out, so that it stops nothing later.
 
-        A request that came meanwhile takes its place.
+        A request that arrived meanwhile takes its place.
         """
         if self.reason is reason:
             self.reason, self._pending = self._pending, None
 
     @contextmanager
     def interruptible(self, *, except_for: StopReason | None = None) -> Iterator[None]:
-        """Carry out requests at once, as Interrupted; outside, they wait for the next such block.
+        """Raise Interrupted at once on a request; outside, requests wait for the next such block.
 
-        `except_for`: the reason that is being carried out; only what takes the run away from this
-        worker interrupts then.
+        `except_for`: the reason that is being carried out; then only reasons that make this worker
+        leave the run interrupt.
         """
         if self.reason is not None and self.reason is not except_for:
             raise Interrupted(self.reason)

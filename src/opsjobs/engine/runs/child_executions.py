@@ -1,6 +1,6 @@
 """Actions that run another job: launched once per attempt, awaited in the ledger.
 
-The action ends as its execution ends.
+The action ends with the result of the execution that it launched.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from opsjobs.store.ledger import Claimed, Spec
 from opsjobs.store.paging import PageRequest
 
 DEPTH_MAX = 8
-"""The most levels of jobs that run jobs."""
+"""The maximum depth of jobs that run jobs."""
 
 
 class ChildExecutions:
-    """Launches executions that are part of another one."""
+    """Launches executions that are children of another execution."""
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class ChildExecutions:
         """Launch the execution of this attempt, or return it if it was launched before.
 
         Raises NotFound, Invalid, Conflict or Forbidden if it cannot be launched;
-        Conflict("target_changed") if a machine is not what was approved with the outer execution,
-        or was not part of that.
+        Conflict("target_changed") if a machine is not as approved with the outer execution, or was
+        not part of that approval.
         """
         uuid = uuid5(run.uuid, f"{action.key}.{attempt}")
         if (existing := await self._find(uuid)) is not None:
@@ -84,7 +84,7 @@ class ChildExecutions:
                 uuid=uuid,
                 parent=spec.execution_id,
             )
-        except Exception:  # a previous owner of the run has launched it at the same moment
+        except Exception:  # a previous owner of the run launched it at the same time
             if (existing := await self._find(uuid)) is not None:
                 return existing
             raise
@@ -108,9 +108,9 @@ class ChildExecutions:
             return found[0]
 
     async def _ancestors(self, execution_id: int) -> list[int]:
-        """Return the execution and those that it is part of, the outermost last.
+        """Return the execution and its ancestors, the outermost last.
 
-        Raises Conflict if they are too deep.
+        Raises Conflict if they are nested too deeply.
         """
         found: list[int] = []
         ancestors: int | None = execution_id
@@ -126,9 +126,9 @@ class ChildExecutions:
         return found
 
     async def _check_unchanged(self, ancestors: Sequence[int], stored: StoredJob) -> None:
-        """Raise Conflict if the job was written after the workflow's approval was requested.
+        """Raise Conflict if the job was changed after the workflow's approval was requested.
 
-        The approvers saw the job as it was then.
+        The approvers saw the job as it was at that time.
         """
         asked_at = await self._executions.first_approval_requested_at(ancestors)
         if asked_at is not None and stored.updated_at > asked_at:
@@ -141,9 +141,9 @@ class ChildExecutions:
 
 
 def _pins(spec: Spec, run: Claimed, action: FrozenJob) -> Mapping[str, bytes] | None:
-    """Return what was approved of this step's machines, by id: its own targets, or this run's.
+    """Return the approved pins of this step's machines, by target id.
 
-    None: nothing had to be approved.
+    The machines are the step's own targets, or this run's. None: nothing had to be approved.
     """
     digest = spec.pins.digest(run.position)
     if digest is None:

@@ -20,7 +20,7 @@ from opsjobs.remote.session import RemoteExit, RemoteProcess, Session
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One program to run: its action, where its output goes, and its limits."""
+    """One program to run: its action, the destinations of its output, and its limits."""
 
     action: FrozenRunningAction
     capture: Capture
@@ -28,7 +28,7 @@ class Work:
     stop_signal: StopSignal
     clock: Clock
     timeout_seconds: float
-    """After this the command is killed."""
+    """The command is killed after this time."""
     grace_seconds: float
     """Seconds between TERM and KILL."""
 
@@ -45,18 +45,18 @@ class Work:
 
 
 class DirectCommand:
-    """Starts a command over a session and stays with it until its end."""
+    """Starts a command over a session and holds its channel until the command ends."""
 
     def __init__(self, work: Work, command: str | Program) -> None:
         self._work = work
         self._command = command
 
     async def perform(self, session: Session) -> ActionEnd:
-        """Start the command, read its output, and return how it ended; a stop kills it.
+        """Start the command, read its output, and return the command's end; a stop kills it.
 
         Raises RemoteFailure.
         """
-        # Not interruptible: a start given up half-way would leave open whether the command runs.
+        # Not interruptible: after an aborted start it is unknown whether the command runs.
         work = self._work
         async with failpoints.at("start"):
             process = await session.start(self._command)
@@ -75,7 +75,7 @@ class DirectCommand:
             await process.close()
 
     async def _stop(self, process: RemoteProcess, reason: StopReason) -> ActionEnd:
-        """Kill the command, read the rest of its output, and return how it ended by the proof."""
+        """Kill the command, read the rest of its output, and derive its end from the proof."""
         work = self._work
         if reason in DETACHING:
             return outcomes.from_failure(

@@ -1,7 +1,7 @@
-"""Commands that outlive their worker: started at most once, reattached after lost contact.
+"""Commands that outlive their worker: started at most once, reattached if contact is lost.
 
-They keep running if the worker has to go. The target decides what was started; this side only asks.
-What is certain is recorded, what is not is `lost`.
+They keep running if the worker has to leave. Whether a command was started is decided on the
+target; the worker only queries that. Certain outcomes are recorded, uncertain ones are `lost`.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from opsjobs.remote.session import (
     SpoolUnavailable,
 )
 
-# How long a kill is tried while the machine is unreachable; then the run ends `lost`, and the
+# How long a kill is retried while the machine is unreachable; then the run ends `lost`, and the
 # remote cleanup continues.
 KILL_SECONDS = 60.0
-# The watchdog on the target enforces the timeout. This much later the worker does, in case the
+# The watchdog on the target enforces the timeout. The worker does so this much later, in case the
 # watchdog was killed.
 WATCHDOG_SECONDS = 15.0
 REST_TRIES = 3
 LEASE_PAUSE_SECONDS = 0.5
-# A machine that reports an uptime longer than the age of a start was up when that was sent. The
-# margin is needed because no two clocks run alike, and seconds are truncated.
+# If a machine's uptime is longer than the age of a start, it was up when the start was sent. The
+# margin is needed because clocks run at different rates, and seconds are truncated.
 UP_SECONDS, UP_SHARE = 2.0, 1.01
 PAUSE_SECONDS = 0.2
 PAUSE_SECONDS_MAX = 15.0
-# Failures that a retry does not cure; another login attempt would only lock the account.
+# Failures that a retry cannot fix; more login attempts would only lock the account.
 _NOT_RETRIED = (
     ErrorCode.AUTH_FAILED,
     ErrorCode.HOST_KEY,
@@ -57,7 +57,7 @@ _NOT_RETRIED = (
 
 
 class DurableCommand:
-    """One action of a run, performed durably."""
+    """One action of a run, performed as a durable command."""
 
     def __init__(
         self,
@@ -76,9 +76,9 @@ class DurableCommand:
         """Prepare the command; `perform` runs it.
 
         `identity`: the spool in which a start may have been sent. `reattach`: an earlier worker may
-        have sent it, but not before `earliest_start` (monotonic). `window_seconds`: how long
-        contact may be lost. `check_target`: raises if nothing may be started on the machine any
-        more.
+        have sent it, but not before `earliest_start` (monotonic). `window_seconds`: how long the
+        machine may be unreachable. `check_target`: raises if nothing may be started on the machine
+        any more.
         """
         self._work = work
         self._connection = connection
@@ -97,11 +97,11 @@ class DurableCommand:
         self._backoff = Backoff(PAUSE_SECONDS, PAUSE_SECONDS_MAX, immediate=True)
 
     async def perform(self) -> ActionEnd:
-        """Start the command or find it, follow it to its end, and return how it ended.
+        """Start the command or find it, follow it to its end, and return the end.
 
         Raises Detached if this worker has to leave: the command continues. Raises SpoolUnavailable
         if the machine cannot keep it and nothing was started, RemoteFailure(LOST) if the target
-        shows that it is gone, and ContactLost if its fate cannot be found out.
+        shows that it no longer exists, and ContactLost if its outcome cannot be determined.
         """
         work = self._work
         try:
@@ -158,12 +158,12 @@ class DurableCommand:
         process: RemoteProcess | None = None
         await (
             self._check_target()
-        )  # for a command that was to be found again, and had never been started
+        )  # for a command that was to be reattached, and turned out never to have started
         while (
             not self._may_start()
-        ):  # our lease is stale: nothing new starts until it is renewed or taken from us
+        ):  # the lease is stale: nothing new starts until it is renewed or lost
             await self._work.clock.sleep(LEASE_PAUSE_SECONDS)
-        self._may_have_started = self._identity is not None  # at a first contact nothing is started
+        self._may_have_started = self._identity is not None  # a first connection starts nothing
         try:
             async with failpoints.at("start"):
                 process = await durable.begin(self._order, self._identity)
@@ -203,7 +203,7 @@ class DurableCommand:
         return work.clock.later(left, lambda: work.stop_signal.request(StopReason.ACTION_TIMEOUT))
 
     async def _trust_spool(self, seen: SpoolIdentity) -> None:
-        """Record the spool that we are about to trust, before anything is started in it."""
+        """Record a new spool identity before anything is started in that spool."""
         if self._may_have_started and self._identity is not None:
             message = (
                 "its home is another one, or empty, since the command was started there: whether "
@@ -224,15 +224,15 @@ class DurableCommand:
         if not absent.settled:
             self._may_have_started = False
             return
-        # The worker that voided this start may have cancelled the run: only its owner may continue
-        # with the next attempt.
+        # The worker that voided this start may have cancelled the run: only the current owner may
+        # continue with the next attempt.
         self._order, self._work = self._next_attempt()
         await self._flush()
 
     def _certainly_never_started(self, absent: NotStarted) -> bool:
         """Return True if it is certain that the command never started."""
         if absent.up_seconds is None:
-            # A command that was seen, or wrote output, had started: its record was removed.
+            # A command that was seen running, or wrote output, had started: its record was removed.
             return absent.settled or not (self._was_seen or any(self._work.capture.written))
         age_seconds = self._work.clock.monotonic() - self._earliest_start
         was_seen = self._was_seen or any(self._work.capture.written)
@@ -244,7 +244,7 @@ class DurableCommand:
             raise Detached(StopReason.OWNERSHIP_LOST)
 
     def _note_loss(self, failure: RemoteFailure) -> None:
-        """Return if the command is worth looking for again; raise if not."""
+        """Return if another attempt to find the command makes sense; raise if not."""
         is_gone = failure.code is ErrorCode.LOST and not isinstance(failure, ContactLost)
         if is_gone or isinstance(failure, NotFollowed) or not self._may_have_started:
             raise failure
@@ -274,7 +274,7 @@ class DurableCommand:
             await process.close()
 
     async def _stop(self, reason: StopReason) -> ActionEnd:
-        """Make sure that the command never starts, or ends; judge by the target's proof."""
+        """Stop the command or make sure it never starts; derive the end from the target's proof."""
         work = self._work
         if reason in DETACHING:
             raise Detached(reason)
@@ -324,7 +324,7 @@ class DurableCommand:
             or await durable.identity(self._order.become) == self._identity
         ):
             return settlement
-        # This spool knows nothing of what was started in another one; after a reboot it may.
+        # This spool has no record of a start in another spool; that other one may, after a reboot.
         return (
             settlement
             if await self._confirm_never_started(durable)
@@ -345,7 +345,7 @@ class DurableCommand:
         return False
 
     async def _read_rest(self) -> RemoteExit | None:
-        """Read the command's output to its end: the target holds all of it."""
+        """Read the command's output to its end: the target still has all of it."""
         if self._identity is None:
             return None
         for _ in range(REST_TRIES):

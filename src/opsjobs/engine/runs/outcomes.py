@@ -1,4 +1,4 @@
-"""Derive how an action ended from what was observed of it."""
+"""Derive the end of an action from the observations of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from opsjobs.model.units import format_duration
 from opsjobs.remote.session import RemoteExit
 from opsjobs.store.ledger import Progress
 
-# No code of its own: a missing folder is, like an interpreter, something that the target lacks.
+# No code of its own: like an interpreter, the folder is missing on the target.
 _UNSTARTED = {
     "interpreter": (ErrorCode.INTERPRETER_MISSING, "its interpreter is not on the target"),
     "folder": (ErrorCode.INTERPRETER_MISSING, "its working directory is not on the target"),
@@ -22,7 +22,7 @@ _UNSTARTED = {
 
 
 def from_failure(failure: RemoteFailure) -> ActionEnd:
-    """Return the end of an action that a failure of the machine ended."""
+    """Return the end of an action that was ended by a failure of the machine."""
     return ActionEnd(failure.code.run_status, error=RunError(failure.code, failure.message))
 
 
@@ -48,7 +48,7 @@ def from_exit(exited: RemoteExit, expected: Sequence[int], seconds: float) -> Ac
     if exited.cause is not None:
         return _caused(exited, seconds)
     if exited.code is None and exited.signal is None:
-        # Network devices close the channel without an exit status on success: all that is known is
+        # Network devices close the channel without an exit status on success: it is only certain
         # that the command ended.
         return ActionEnd(RunStatus.SUCCEEDED)
     if exited.code is None:
@@ -61,7 +61,7 @@ def from_exit(exited: RemoteExit, expected: Sequence[int], seconds: float) -> Ac
 
 
 def _incomplete(exited: RemoteExit) -> ActionEnd:
-    """Return a failure whatever the exit status: some of the output is probably lost."""
+    """Return a failure for any exit status: some of the output is probably lost."""
     text = f"signal {exited.signal}" if exited.code is None else f"exit status {exited.code}"
     message = (
         f"the target's disk is full: output may be incomplete ({text}). Free space in the "
@@ -72,7 +72,7 @@ def _incomplete(exited: RemoteExit) -> ActionEnd:
 
 
 def _caused(exited: RemoteExit, seconds: float) -> ActionEnd:
-    """Return the end of a program that something else ended, or kept from starting.
+    """Return the end of a program that was ended, or kept from starting, by something else.
 
     It has no exit code: that would not be the program's own.
     """
@@ -91,7 +91,7 @@ def _caused(exited: RemoteExit, seconds: float) -> ActionEnd:
                 error=RunError(ErrorCode.OUTPUT_LIMIT, message),
                 cancel_proof=CancelProof.KILLED,
             )
-        case "cancel":  # by a worker that died, or lost contact, before it could record this
+        case "cancel":  # by a worker that died, or lost its connection, before it could record this
             return replace(killed(StopReason.CANCEL, seconds), cancel_proof=CancelProof.KILLED)
         case cause:
             assert cause is not None
@@ -107,7 +107,7 @@ def _int32(code: int) -> int:
 
 
 def killed(reason: StopReason, seconds: float) -> ActionEnd:
-    """Return the end of a command that this worker killed."""
+    """Return the end of a command that was killed by this worker."""
     if reason is StopReason.CANCEL:
         return ActionEnd(
             RunStatus.CANCELLED,
@@ -141,9 +141,9 @@ def from_kill(
     expected: Sequence[int],
     seconds: float,
 ) -> ActionEnd:
-    """Return the end of a command that this worker killed, by the proof of the kill."""
+    """Return the end of a command killed by this worker, derived from the proof of the kill."""
     if proof is CancelProof.ALREADY_FINISHED and exited is not None and exited.cause == "cancel":
-        proof = CancelProof.KILLED  # by a kill of ours whose answer was lost
+        proof = CancelProof.KILLED  # by an earlier kill from this worker whose response was lost
     match proof:
         case CancelProof.ALREADY_FINISHED if exited is not None:
             end = from_exit(exited, expected, seconds)

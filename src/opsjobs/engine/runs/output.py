@@ -22,7 +22,7 @@ _SEQUENCES = ((0xE0, 2), (0xF0, 3), (0xF8, 4))
 class Capture:
     """The output of one attempt: the head of each stream up to the limit, and the last 64 KiB.
 
-    What lies between is recorded as dropped.
+    The bytes in between are recorded as dropped.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Capture:
     ) -> None:
         """Capture from `stored` on: the bytes of stdout and stderr that the log already holds.
 
-        The bytes to add are those from `wanted` on.
+        The caller adds the bytes from `wanted` on.
 
         `listener` also receives stdout from `stored` on, redacted like the log. `reread`: bytes
         stored before can be read once more from the target.
@@ -48,11 +48,11 @@ class Capture:
         }
 
     def add(self, piece: Output) -> None:
-        """Add a piece of output as it came; only head and tail are kept in memory."""
+        """Add a piece of output as received; only head and tail are kept in memory."""
         self._streams[piece.stream].add(piece.data)
 
     def finish(self) -> tuple[int, int]:
-        """Store what was held back; return how many bytes the target wrote to stdout and stderr."""
+        """Store the held-back bytes; return how many the target wrote to stdout and stderr."""
         for stream in self._streams.values():
             stream.finish()
         return self.written
@@ -64,11 +64,11 @@ class Capture:
 
     @property
     def wanted(self) -> tuple[int, int]:
-        """Offsets (stdout, stderr) from which the target is to be read.
+        """Offsets (stdout, stderr) from which the target's output is to be read.
 
         Some output before them may be held back and not stored yet. If another worker stored
-        output, its last bytes are read once more: a secret that began there is recognized by its
-        beginning.
+        output, its last bytes are read once more: a secret that started in them is recognized only
+        from its start.
         """
         return self._streams["stdout"].wanted, self._streams["stderr"].wanted
 
@@ -81,7 +81,7 @@ class Capture:
 class Masked:
     """A stream's bytes with the run's secrets redacted, from `stored` on.
 
-    With `reread`, the bytes are wanted from a little before that.
+    With `reread`, reading starts a little before that offset.
     """
 
     def __init__(self, mask: Mask, stored: int, *, reread: bool) -> None:
@@ -91,12 +91,12 @@ class Masked:
         self.wanted = stored - self._repeated
 
     def add(self, data: bytes) -> bytes:
-        """Add the bytes at `wanted`; return those that are certain and not stored yet."""
+        """Add the bytes at `wanted`; return those that are final and not stored yet."""
         self.wanted += len(data)
         return data if self._masking is None else self._new(self._masking.add(data))
 
     def finish(self) -> bytes:
-        """Return what was held back."""
+        """Return the bytes that were held back."""
         return b"" if self._masking is None else self._new(self._masking.finish())
 
     def _new(self, data: bytes) -> bytes:
@@ -169,7 +169,7 @@ class _StreamCapture:
         tail = bytes(self._tail[-TAIL_BYTES:])
         dropped = self.written - self._stored - len(held) - len(tail)
         if dropped > 0:
-            # A character that the limit or the beginning of the tail cuts in two is dropped whole.
+            # A character that is split by the limit or by the start of the tail is dropped whole.
             self.head_bytes = self._stored
             border = _begun_before(tail)
             self._leave_out(len(held) + dropped + border)
@@ -183,12 +183,12 @@ class _StreamCapture:
 
 
 def _begun_before(data: bytes) -> int:
-    """Return how many leading bytes (0 to 3) can only be the rest of a UTF-8 character."""
+    """Return how many leading bytes (0 to 3) can only be the end of a split UTF-8 character."""
     return next((at for at, byte in enumerate(data[:3]) if byte & 0xC0 != 0x80), min(3, len(data)))
 
 
 def _cut_character(data: bytes) -> int:
-    """Return how many trailing bytes (0 to 3) begin a UTF-8 character that continues."""
+    """Return how many trailing bytes (0 to 3) are the start of an incomplete UTF-8 character."""
     for back in range(1, min(4, len(data) + 1)):
         byte = data[-back]
         if byte >= 0xC0:
@@ -200,7 +200,7 @@ def _cut_character(data: bytes) -> int:
 
 
 class StdoutCapture:
-    """Receives stdout beside the log."""
+    """Receives stdout in addition to the log."""
 
     def __init__(self, wanted: Wanted) -> None:
         self._outputs = Outputs(wanted)
@@ -219,12 +219,12 @@ class StdoutCapture:
     def text(self, kept_bytes: int | None = None) -> str:
         """Return the first 64 KiB as text, without trailing line ends, as a shell reads it.
 
-        `kept_bytes`: how much of it is stored before a gap, which is all that a later owner of the
-        run can read.
+        `kept_bytes`: how many of them are stored before a gap; a later owner of the run can read
+        only those.
         """
         return decode_head(bytes(self._head[:kept_bytes]))
 
 
 def decode_head(head: bytes) -> str:
-    """Return the beginning of a stream as text, without trailing line ends."""
+    """Return the head of a stream as text, without trailing line ends."""
     return head.decode("utf-8", "replace").rstrip("\r\n")

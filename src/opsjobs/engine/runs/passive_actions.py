@@ -31,12 +31,12 @@ _OF_REFUSAL = {
 
 
 async def wait(context: AttemptContext, action: FrozenWait) -> ActionEnd | Deferred:
-    """Wait for the action's time, here if it is short. Raises Interrupted."""
+    """Wait for the duration of the action, inline if it is short. Raises Interrupted."""
     clock, progress = context.state.tools.clock, context.progress
     left = action.duration - (progress.age_seconds if progress is not None else 0.0)
     deferred = Deferred(WaitingFor.TIMER, clock.monotonic() + left)
     try:
-        # A stop ends the wait, however long it would have been.
+        # A stop ends the wait, even a long one.
         with context.stop_signal.interruptible():
             if 0 < left <= INLINE_WAIT_SECONDS:
                 await clock.sleep(left)
@@ -48,7 +48,7 @@ async def wait(context: AttemptContext, action: FrozenWait) -> ActionEnd | Defer
 
 
 async def await_approval(context: AttemptContext, action: FrozenApproval) -> ActionEnd | Deferred:
-    """Request the approval with the first call; return its outcome. Raises Interrupted."""
+    """Request the approval on the first call; return its outcome. Raises Interrupted."""
     asked = await _request_approval(context, action)
     match asked.status:
         case ApprovalStatus.APPROVED:
@@ -62,7 +62,7 @@ async def await_approval(context: AttemptContext, action: FrozenApproval) -> Act
 
 
 async def await_child(context: AttemptContext, action: FrozenJob) -> ActionEnd | Deferred:
-    """Launch the job with the first call; return how its execution ended.
+    """Launch the job on the first call; return the result of its execution.
 
     Raises Interrupted, and RemoteFailure if it cannot be launched.
     """

@@ -1,4 +1,4 @@
-"""Build what an action starts on its machine, with the values of the run filled in."""
+"""Build the program that an action starts on its machine, with the run's values filled in."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def render_action(state: RunState, action: A, attempt: int) -> A:
 
 
 def is_plain_command(state: RunState, action: FrozenRunningAction) -> bool:
-    """Return True for a plain command line with variables: nothing depends on the single run."""
+    """Return True for a plain command line with variables, which does not depend on the run."""
     spec = state.compiled_spec
     return (
         isinstance(action, CommandAction)
@@ -52,7 +52,7 @@ def is_plain_command(state: RunState, action: FrozenRunningAction) -> bool:
 
 
 def rendered_command(state: RunState, action: FrozenRunningAction) -> str | None:
-    """Return the action's command line with its values; None if the definition has the same."""
+    """Return the rendered command line; None if it equals the one in the definition."""
     written = state.compiled_spec.actions[action.key]
     assert isinstance(written, FrozenRunningAction), "rendering keeps the type"
     return None if action.line == written.line else action.line
@@ -63,8 +63,8 @@ def build_program(
 ) -> Program:
     """Return the program to start.
 
-    `opened`: the credentials that hold secrets of the job. Raises RemoteFailure: INTERNAL for a
-    program that no machine accepts, CREDENTIAL_MISSING for a secret's fault.
+    `opened`: the credentials that hold job secrets. Raises RemoteFailure: INTERNAL for a program
+    that no machine accepts, CREDENTIAL_MISSING if a secret has a fault.
     """
     spec = state.compiled_spec
     inputs: dict[str, Any] = {
@@ -80,7 +80,7 @@ def build_program(
 
 
 def build_environment(state: RunState, action: FrozenRunningAction, attempt: int) -> dict[str, str]:
-    """Return the variables of every program of the run, and the action's own."""
+    """Return the variables common to every program of the run, and the action's own."""
     target = state.endpoint.target if state.endpoint is not None else None
     return {
         **action.env,

@@ -1,4 +1,4 @@
-"""A run's connections to its machine, and its files: opened again after lost contact.
+"""A run's connections to its machine, and its files: reopened after a lost connection.
 
 An outage of PostgreSQL is waited out, and a rotated login is refreshed.
 """
@@ -27,7 +27,7 @@ from opsjobs.telemetry import log
 
 Renew = Callable[[Endpoint], Awaitable[Endpoint]]
 
-# Pauses between tries while PostgreSQL or the machine is away.
+# Pauses between tries while PostgreSQL or the machine is unavailable.
 PAUSE_SECONDS = 0.1
 PAUSE_SECONDS_MAX = 5.0
 
@@ -36,7 +36,7 @@ FRESH_SECONDS = 60.0
 
 
 class RunConnection:
-    """One session at a time, opened when it is needed, and again after contact was lost."""
+    """One session at a time, opened on demand, and again after the connection was lost."""
 
     def __init__(
         self,
@@ -50,9 +50,9 @@ class RunConnection:
     ) -> None:
         """Prepare; nothing is opened yet.
 
-        `insist`: something of the run may be on the machine already, so a circuit that is open for
-        lack of contact does not count. `renew` returns the endpoint with its current logins, for
-        every session but the first; for that one, too, if it is `stale`.
+        `insist`: part of the run may be on the machine already, so a circuit that is open because
+        the machine was unreachable is ignored. `renew` returns the endpoint with its current
+        logins, for every session but the first; for the first, too, if the endpoint is `stale`.
         """
         self.endpoint = replace(endpoint, insist=insist)
         self._renew = renew
@@ -108,7 +108,7 @@ class RunConnection:
 
 
 class RunConnections:
-    """The connections of one run to its machine: one, unless its branches work in parallel."""
+    """The connections of one run to its machine: one, unless its branches run in parallel."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class RunConnections:
             await self._idle.pop().drop()
 
 
-# Failures that pass by when the machine, the network or our database is back.
+# Failures that may pass once the machine, the network or the database is available again.
 _PASSING = (
     ErrorCode.CONNECTION_LOST,
     ErrorCode.CONNECT_TIMEOUT,
@@ -165,7 +165,7 @@ _PASSING = (
 class ResilientDisk:
     """The disk over a connection, reopened as needed.
 
-    `window_seconds`: how long it may be away; any progress in between restarts the count.
+    `window_seconds`: how long it may be unavailable; any progress in between restarts the time.
     """
 
     def __init__(
@@ -192,15 +192,15 @@ class ResilientDisk:
         return self._disk
 
     def note_progress(self) -> None:
-        """Reset the failure count: bytes were moved, the machine is there."""
+        """Reset the failure count: bytes were moved, so the machine is reachable."""
         self._lost_since = None
         self._backoff.reset()
         self._note(True)
 
     async def wait_before_retry(self, failure: RemoteFailure | Unavailable) -> None:
-        """Pause before the next try; raise if none is worth it.
+        """Pause before the next try; raise if a retry makes no sense.
 
-        Raises the failure itself if it does not pass, and RemoteFailure(TRANSFER) if it lasted too
+        Raises the failure itself if it is permanent, and RemoteFailure(TRANSFER) if it lasted too
         long.
         """
         if isinstance(failure, RemoteFailure):
@@ -219,7 +219,7 @@ class ResilientDisk:
         await self._clock.sleep(self._backoff.next())
 
     async def close(self) -> None:
-        """Close the disk; the connection is the caller's."""
+        """Close the disk; the connection stays open, as it belongs to the caller."""
         self._disk = None
         stack, self._stack = self._stack, AsyncExitStack()
         await stack.aclose()
@@ -228,7 +228,7 @@ class ResilientDisk:
 async def refresh_credentials(targets: Targets, endpoint: Endpoint) -> Endpoint:
     """Return the endpoint with the current versions of its credentials.
 
-    Logins stay as they were if there is no newer version, or the database is away.
+    Logins are unchanged if there is no newer version, or the database is unavailable.
     """
     try:
         now = (await targets.endpoints([endpoint.target.id])).get(endpoint.target.id)
@@ -246,7 +246,7 @@ def _hop(hop: Endpoint, logins: Mapping[str, Credential | None]) -> Endpoint:
     old, new = hop.credential, logins.get(hop.target.id)
     if old is None or new is None or old.fault is not None or new.fault is not None:
         return hop
-    # A login with another user name is another login: it was not part of what was approved.
+    # A changed user name makes it a different login, which was not part of what was approved.
     same = (new.id, new.username) == (old.id, old.username)
     return replace(hop, credential=new) if same and new.version != old.version else hop
 
@@ -255,9 +255,9 @@ T = TypeVar("T")
 
 
 async def wait_out(ask: Callable[[], Awaitable[T]], clock: Clock) -> T:
-    """Return what `ask` returns; while it raises Unavailable, pause and call it again.
+    """Return the result of `ask`; while it raises Unavailable, pause and call it again.
 
-    There is no limit: without PostgreSQL a run can record nothing either. Call it inside
+    There is no limit: without PostgreSQL a run cannot record anything either. Call it inside
     `StopSignal.interruptible()`, so that a request to stop ends the wait.
     """
     backoff = Backoff(PAUSE_SECONDS, PAUSE_SECONDS_MAX)

@@ -1,6 +1,6 @@
-"""The journal of one run: everything that is to be written about it, in order.
+"""The journal of one run: everything to be written about it, in order.
 
-Group commits take it piece by piece.
+Group commits take its entries in portions.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from opsjobs.store.ledger.flush import result_line, status_line
 from opsjobs.store.statements import storable
 
 CHUNK_BYTES = 64 << 10
-# Back-pressure: a run with more unwritten output than the first waits, and every run waits while
-# the worker has more than the second. It is larger than a flush, so that the next flush finds its
-# bytes here while the last one is being committed.
+# Back-pressure: a run with more unwritten output than the first limit waits, and every run waits
+# while the worker has more than the second. The first is larger than a flush, so that the bytes of
+# the next flush are in memory while the last one is being committed.
 RUN_UNWRITTEN_BYTES = 2 << 20
 WORKER_UNWRITTEN_BYTES = 32 << 20
 # One run's share of a flush, so that a flood of output leaves room for other runs: at least the
-# first, and at most the second of what the others leave. Each connection to PostgreSQL keeps
+# first, and at most the second of the room left by the others. Each connection to PostgreSQL keeps
 # buffers as large as the largest flush that it has sent.
 RUN_FLUSH_BYTES = 256 << 10
 RUN_FLUSH_BYTES_MAX = 1 << 20
-# What a log entry counts for besides its data: it limits a flush of 2 MiB to some 2,000 entries,
-# whatever their size.
+# The size that each log entry adds besides its data: it limits a flush of 2 MiB to some 2,000
+# entries, whatever their size.
 LINE_BYTES = 1_000
-# Key of a loss of contact that a worker before us has noted.
+# Key of a lost connection that was recorded by an earlier worker.
 _BEFORE_US = None
-# Text from a machine in an error (a banner, a signal's name) is cut to this.
+# Text from a machine in an error (a banner, a signal's name) is cut to this length.
 MESSAGE_CHARACTERS = 4_000
 
 
@@ -57,7 +57,7 @@ class _Begin:
     """The attempt's row is inserted with the next flush."""
 
     size_bytes: int = 0
-    """The size of what the flush has to carry beside the row."""
+    """The size of the data that the flush carries in addition to the row."""
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class _RecordSpool:
     """The spool in which the run may be started from now on."""
 
     identity: SpoolIdentity | None
-    """None: it is started without a spool."""
+    """None: the run is started without a spool."""
 
 
 _Step = _Begin | LogLine | _ActionEnd | _RecordSpool | ContactChange | RunMove
@@ -80,7 +80,7 @@ _Step = _Begin | LogLine | _ActionEnd | _RecordSpool | ContactChange | RunMove
 
 @dataclass(slots=True)
 class FlushBuilder:
-    """A flush that is being put together."""
+    """A flush that is being built."""
 
     runs: list[RunMove] = field(default_factory=list)
     results: list[ResultState] = field(default_factory=list)
@@ -89,7 +89,7 @@ class FlushBuilder:
 
 
 class JournalSink(Protocol):
-    """Writes journals to the ledger: the batch writer."""
+    """Writes journals to the ledger; implemented by the batch writer."""
 
     unwritten_bytes: int
 
@@ -117,7 +117,7 @@ class AttemptEntry:
         uses_spool: bool,
         command: str | None = None,
     ) -> None:
-        """Open the entry; `progress` is what the ledger has of this attempt already, if anything.
+        """Open the entry; `progress` is the recorded state of this attempt in the ledger, if any.
 
         `uses_spool`: the attempt may be started in the spool that the run is bound to. `command`:
         its command line, if it differs from the one in the definition.
@@ -131,16 +131,16 @@ class AttemptEntry:
         self.identity = run.identity if uses_spool else None
         """The spool in which the attempt may be started, if any."""
         self.direct = False
-        """True if it is started outside any spool."""
+        """True if the attempt is started outside any spool."""
         self.logged_in: tuple[datetime, datetime] | None = None
-        """Start and end of the login on its machine, if the attempt had to wait for one."""
+        """Start and end of the login on its machine, if the attempt had to wait for the login."""
         if progress is not None and (progress.identity is not None or progress.direct):
             self.identity, self.direct = progress.identity, progress.direct
         self._begins = progress is None
         self._command = command
 
     def write_output(self, stream: Stream, start_offset: int, data: bytes) -> None:
-        """Append output at its offset; extend the run's last entry if this continues it."""
+        """Append output at its offset; extend the run's last entry if the output continues it."""
         self.run.write(self, stream, start_offset, data)
 
     def note_dropped(self, stream: Stream, start_offset: int, size_bytes: int) -> None:
@@ -148,7 +148,7 @@ class AttemptEntry:
         self.run.append(self, self.log_line(stream, start_offset, dropped=size_bytes), LINE_BYTES)
 
     def record_spool(self, identity: SpoolIdentity | None) -> None:
-        """Start this attempt, and what follows in the run, in this spool; None: outside any."""
+        """Use this spool for this attempt and all later ones of the run; None: no spool."""
         self.identity, self.direct = identity, identity is None
         self.run.identity = identity
         self.run.append(self, _RecordSpool(identity), LINE_BYTES)
@@ -158,11 +158,11 @@ class AttemptEntry:
         self.run.append(self, _RecordSpool(self.run.identity), LINE_BYTES)
 
     def lose_contact(self, at: datetime) -> None:
-        """Note that the machine cannot be reached, unless that is noted already."""
+        """Record that the machine is unreachable, unless that is recorded already."""
         self.run.lose_contact(self.action, at)
 
     def regain_contact(self) -> None:
-        """Note that the machine can be reached, if it could not before."""
+        """Record that the machine is reachable, if it was not before."""
         self.run.regain_contact(self.action)
 
     def end(
@@ -186,7 +186,7 @@ class AttemptEntry:
         data: bytes | None = None,
         dropped: int | None = None,
     ) -> LogLine:
-        """Return a log entry of its output."""
+        """Return a log entry of the attempt's output."""
         return LogLine(
             self.run.claimed.id,
             "output",
@@ -199,7 +199,7 @@ class AttemptEntry:
         )
 
     def take_state(self) -> ResultState:
-        """Return its row for the flush being built; only the first call inserts the row."""
+        """Return the attempt's row for the current flush; only the first call inserts the row."""
         begins, self._begins = self._begins, False
         return self._state(begins=begins)
 
@@ -222,7 +222,7 @@ class AttemptEntry:
 
 
 class RunJournal:
-    """Everything that is to be written about one run, in order.
+    """Everything to be written about one run, in order.
 
     There is one entry for each attempt at an action; several may be open at once.
     """
@@ -236,9 +236,9 @@ class RunJournal:
         self.stale = False
         """True once another worker owns the run: nothing more is written."""
         self.ended = False
-        """True once the run's own end, or its going back to waiting, is in the journal."""
+        """True once the end of the run, or its return to waiting, is in the journal."""
         self.detached = False
-        """True once this worker has left the run, which continues as it is."""
+        """True once this worker has left the run, which continues unchanged."""
         self.in_flight = False
         """True while a flush with entries of this run is being committed."""
         self.unwritten_bytes = 0
@@ -260,8 +260,7 @@ class RunJournal:
     ) -> AttemptEntry:
         """Open the entry of an attempt.
 
-        `progress`: what the ledger has of it already. `uses_spool` and `command` as in
-        AttemptEntry.
+        `progress`: its recorded state in the ledger. `uses_spool` and `command` as in AttemptEntry.
         """
         command = command and self.mask.text(command)
         entry = AttemptEntry(
@@ -301,13 +300,13 @@ class RunJournal:
             await self._sink.wait_for_flush()
 
     def detach(self) -> None:
-        """Write nothing more: the run stays as it is for the worker that takes it over."""
+        """Write nothing more: the run stays unchanged for the worker that takes it over."""
         self.detached = True
 
     def lose_contact(self, action: str, at: datetime) -> None:
-        """Note that an action cannot reach the machine.
+        """Record that an action cannot reach the machine.
 
-        Written once, if no other action of the run has noted it.
+        Written once, if no other action of the run has recorded it.
         """
         if action in self._contact_lost:
             return
@@ -316,9 +315,9 @@ class RunJournal:
             self.append(None, ContactChange(at), LINE_BYTES)
 
     def regain_contact(self, action: str) -> None:
-        """Note that an action reaches the machine, or has ended.
+        """Record that an action reaches the machine, or has ended.
 
-        Written once, if no other action is cut off.
+        Written once, if no other action has lost its connection.
         """
         if not self._contact_lost:
             return
@@ -328,7 +327,7 @@ class RunJournal:
             self.append(None, ContactChange(None), LINE_BYTES)
 
     def note_retry(self, attempt: int) -> None:
-        """Record that an action is tried again without the run going back to waiting."""
+        """Record that an action is retried without the run going back to waiting."""
         line = status_line(self.claimed.id, self.claimed.target_id, RunStatus.RUNNING, None)
         line.attempt = attempt
         self.append(None, line, LINE_BYTES)
@@ -344,9 +343,9 @@ class RunJournal:
     ) -> None:
         """Record the end of the run itself.
 
-        `direct`: no spool on its machine holds anything of it. `sweep`: what became of some actions
+        `direct`: no spool on its machine holds anything of it. `sweep`: the outcome of some actions
         has to be looked up later. `release`: its output on the machine is to be removed soon.
-        `attempt`: the last one, if it was not the first.
+        `attempt`: the number of the last attempt, if it was not the first.
         """
         if direct:
             self.append(None, _RecordSpool(None), 0)
@@ -365,7 +364,7 @@ class RunJournal:
         )
 
     def give_back(self) -> None:
-        """Return the run to the queue: nothing of its next action was started."""
+        """Return the run to the queue; its next action has not been started."""
         self._move(
             RunMove(*_identity(self.claimed), RunStatus.WAITING, watched=self.claimed.watched)
         )
@@ -380,7 +379,7 @@ class RunJournal:
     ) -> None:
         """Let the run wait without holding a slot.
 
-        It wakes `seconds` from now, or on what it `awaits` (see RunMove).
+        It wakes `seconds` from now, or when the event that it `awaits` occurs (see RunMove).
         """
         move = RunMove(
             *_identity(self.claimed),
@@ -411,7 +410,7 @@ class RunJournal:
             await self._sink.wait_for_flush()
 
     def redact_error(self, error: RunError | None) -> RunError | None:
-        """Return the error redacted and fit for PostgreSQL: a machine may put anything into it."""
+        """Return the error redacted and storable in PostgreSQL: a machine may send any text."""
         return None if error is None else RunError(error.code, self._redact_text(error.message))
 
     def _redact_text(self, text: str) -> str:
@@ -428,7 +427,7 @@ class RunJournal:
         self.append(None, move, 0)
 
     def append(self, entry: AttemptEntry | None, step: _Step, size_bytes: int) -> None:
-        """Append the next step, of an attempt or of the run itself."""
+        """Append the next step, either of an attempt or of the run itself."""
         if self.stale or self.ended:
             return
         self.ended = isinstance(step, RunMove)
@@ -440,18 +439,18 @@ class RunJournal:
         self._sink.mark_dirty(self, size_bytes)
 
     def discard(self) -> None:
-        """Mark the run as stale, and drop all unwritten entries and those to come."""
+        """Mark the run as stale, and drop all unwritten and future entries."""
         self.stale = True
         self.unwritten_bytes = 0
         self._steps.clear()
 
     @property
     def is_empty(self) -> bool:
-        """True if nothing waits to be written."""
+        """True if no entries wait to be written."""
         return not self._steps
 
     def take(self, builder: FlushBuilder, share_bytes: int = RUN_FLUSH_BYTES) -> int:
-        """Move steps into the flush, up to the run's share; return how many bytes they were."""
+        """Move steps into the flush, up to the run's share; return their size in bytes."""
         taken, move = 0, RunMove(*_identity(self.claimed))
         changes: list[_RecordSpool | ContactChange] = []
         states: dict[AttemptEntry, ResultState] = {}

@@ -1,7 +1,7 @@
 """Fetch a run's secrets from external stores, and redact its secrets from its output.
 
-They are fetched from Vault or a certificate authority, for one login and just before it. Redacted
-are those of the execution, of its logins, and of the users it becomes.
+They are fetched from Vault or a certificate authority, for one login and just before it. The
+redacted secrets are those of the execution, of its logins, and of the users it becomes.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _NAMED_FIELDS_MAX = 8
 
 
 class CertificateAuthorities(Protocol):
-    """Opens the keys of certificate authorities: the vault."""
+    """Opens the keys of certificate authorities; implemented by the vault."""
 
     async def open_named(self, name: str) -> Credential | None:
-        """Return the credential of this name, opened; None if there is none."""
+        """Return the opened credential of this name; None if there is none."""
 
 
 class ExternalSecrets:
@@ -68,11 +68,11 @@ class ExternalSecrets:
             raise RemoteFailure(ErrorCode.CREDENTIAL_MISSING, words) from None
 
     async def renew(self) -> Counts:
-        """Renew our Vault token, so that it lives through idle times."""
+        """Renew the Vault token, so that it stays valid through idle times."""
         return await self._server.renew() if self._server is not None else {"tokens": 0}
 
     async def close(self) -> None:
-        """Forget the cached secrets and close the connection to Vault."""
+        """Drop the cached secrets and close the connection to Vault."""
         if self._server is not None:
             await self._server.close()
 
@@ -169,7 +169,7 @@ class ExternalSecrets:
 
 
 KEPT_SECONDS = 60.0
-"""A credential's forms are cached this long after their last use by a starting run."""
+"""Cache time of a credential's forms after their last use by a starting run."""
 KEPT_MAX = 256
 
 
@@ -188,7 +188,7 @@ class MaskFactory:
     ) -> Mask:
         """Return the mask of a run of this execution on this machine.
 
-        `opened`: credentials that its actions need, and perhaps those of other executions.
+        `opened`: credentials that its actions need; it may include those of other executions.
         """
         others = credential_ids(compiled_spec)
         credentials = dict.fromkeys(
@@ -207,9 +207,9 @@ class MaskFactory:
 
 
 def hide_secrets(secrets: Iterable[Secret]) -> Forms:
-    """Return the forms of secrets, and redact these from the log of this process, too.
+    """Return the forms of secrets, and redact them from the log of this process, too.
 
-    That lasts as long as the forms are in use.
+    The log is redacted as long as the forms are in use.
     """
     forms = Forms(secret.reveal() for secret in secrets)
     if forms:
@@ -218,9 +218,9 @@ def hide_secrets(secrets: Iterable[Secret]) -> Forms:
 
 
 async def fetch_logins(endpoint: Endpoint | None, fetch: Fetch, purpose: str) -> list[Credential]:
-    """Return the logins on the way to a machine that are in Vault, with their secrets.
+    """Return the logins of a machine and its jump hosts that are in Vault, with their secrets.
 
-    Keys that are made for one login are left out: they never reach a machine. Raises
+    Keys created for a single login are left out: they are never sent to a machine. Raises
     RemoteFailure(CREDENTIAL_MISSING).
     """
     return [

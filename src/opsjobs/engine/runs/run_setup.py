@@ -1,6 +1,6 @@
-"""Set up claimed runs: read what they need for many at once.
+"""Set up claimed runs: read their data for many runs at once.
 
-What cannot be read ends only the runs that need it.
+Data that cannot be read ends only the runs that need it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SPECS_KEPT = 256
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Everything that one run needs."""
+    """All the data and credentials that one run needs."""
 
     claimed: Claimed
     compiled_spec: CompiledSpec
@@ -47,19 +47,19 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class SetupRefused:
-    """A run that cannot be set up, and why."""
+    """A run that cannot be set up, and the reason."""
 
     claimed: Claimed
     reason: str
     progress: Sequence[Progress] | None = None
-    """The recorded progress; None: not even that could be read."""
+    """The recorded progress; None: even that could not be read."""
     action: str = "step-1"
     """The action to report, if none has started."""
 
 
 @dataclass(slots=True)
 class _SetupReads:
-    """Data read for one claim, and the faults met, by execution, target or run."""
+    """Data read for one claim, and the faults found, by execution, target or run."""
 
     logins: dict[int, set[str]] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class RunSetup:
     async def prepare(
         self, claimed: Sequence[Claimed], resumed: Collection[int]
     ) -> list[Prepared | SetupRefused]:
-        """Return what each run needs, or why it cannot be set up.
+        """Return the data of each run, or the reason why it cannot be set up.
 
         `resumed`: runs that may have recorded progress. Raises Unavailable.
         """
@@ -215,7 +215,7 @@ class RunSetup:
     ) -> tuple[dict[K, V], dict[K, Exception]]:
         """Load all at once; if that fails, one by one.
 
-        Returns what was found, and the exceptions of the others.
+        Returns the values found, and the exceptions of the other keys.
         """
         return await load_each(keys, load, lambda key, bug: self._report(bug, key=key))
 
@@ -225,9 +225,9 @@ class RunSetup:
 
 
 class RefusedRun:
-    """A claimed run that can only be ended: failed, or lost if it may have started.
+    """A claimed run that can only be ended: as failed, or as lost if it may have started.
 
-    It has the interface of TargetRunner, so that a session treats both alike.
+    It has the interface of TargetRunner, so that a session treats both in the same way.
     """
 
     def __init__(
@@ -247,9 +247,9 @@ class RefusedRun:
         """Do nothing: the run ends at once."""
 
     async def perform(self) -> None:
-        """Record how the run ended.
+        """Record the end of the run.
 
-        What was open is lost, and looked up later if it is in a spool.
+        Open attempts are recorded as lost, and looked up later if they are in a spool.
         """
         now, record, progress = self._clock.now(), self.journal, self._refused.progress
         running = [attempt for attempt in progress or () if attempt.status is RunStatus.RUNNING]

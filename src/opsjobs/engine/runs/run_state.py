@@ -26,15 +26,15 @@ from opsjobs.remote.session import Fetch, Sessions, refuse_external
 from opsjobs.store.ledger import Claimed, Ledger, Progress
 from opsjobs.telemetry import Metrics
 
-# Longer waits go to the ledger: there they hold no slot.
+# Longer waits are recorded in the ledger and hold no slot.
 INLINE_WAIT_SECONDS = 5.0
-# Concurrent reads of stored output, for all runs of a worker: they leave connections to the claims
-# and flushes.
+# Concurrent reads of stored output, for all runs of a worker: the limit leaves connections to the
+# claims and flushes.
 READS_AT_ONCE = 2
 
 
 def login_purpose(claimed: Claimed) -> str:
-    """Return what a run's logins are for, as a certificate names it."""
+    """Return the purpose of a run's logins, as it appears in certificates."""
     return f"execution {claimed.execution_id} run {claimed.id}"
 
 
@@ -43,19 +43,19 @@ class RunLimits:
     """Defaults and limits of actions."""
 
     command_seconds: float = 300.0
-    """Timeout of an action that names none."""
+    """Timeout of an action that does not set one."""
     output_bytes: int = 10 << 20
-    """Output limit of an action that names none."""
+    """Output limit of an action that does not set one."""
     kill_grace_seconds: float = 5.0
-    """Seconds between TERM and KILL; the rest of the output is awaited as long after a kill."""
+    """Seconds between TERM and KILL; after a kill, also the time to wait for remaining output."""
     reattach_seconds: float = 900.0
-    """The time for which a durable command is looked for after contact was lost."""
+    """Time limit of the search for a durable command after the connection was lost."""
     spool_bytes: int = 2 << 30
-    """The most bytes of each stream that the target keeps."""
+    """The maximum number of bytes of each stream that the target keeps."""
     attempts: int = 11
-    """The most attempts at an action."""
+    """The maximum number of attempts at an action."""
     retry_factor: float = 2.0
-    """Factor of a back-off that names none."""
+    """Back-off factor for policies that do not set one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +75,14 @@ class RunTools:
     refresh_credentials: Renew
     """Returns an endpoint with the current versions of its logins."""
     pin_check: PinCheck
-    """Checks that a machine is still the one that was approved or checked at launch."""
+    """Checks that a machine is unchanged since its approval or its check at launch."""
     fetch: Fetch = refuse_external
     """Fetches secrets that are kept in an external store."""
     random: Random = field(default_factory=Random)
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
 
     async def read_stdout(self, run: Claimed, seen: Progress, max_bytes: int) -> bytes:
-        """Return the beginning of an attempt's stored stdout.
+        """Return the head of an attempt's stored stdout.
 
         Queues for the read, and waits out an outage of the database. Call it inside
         `StopSignal.interruptible()`.
@@ -104,21 +104,21 @@ class Deferred:
 
 
 RELEASE_BYTES = 1024 * 1024
-"""Output over this is removed from the target once stored, not a day later."""
+"""Output larger than this is removed from the target once stored, not a day later."""
 
 
 @dataclass(slots=True)
 class RunState:
-    """One run at work. Its TargetRunner creates it; its actions read it and write to it."""
+    """One running run. Its TargetRunner creates it; its actions read it and write to it."""
 
     journal: RunJournal
-    """Receives everything that is recorded of the run."""
+    """Receives all records of the run."""
     compiled_spec: CompiledSpec
     """The spec of the execution, shared by all of its runs."""
     endpoint: Endpoint | None
-    """The way to the machine; None: the target was removed after the launch."""
+    """The machine and its jump hosts; None: the target was removed after the launch."""
     history: RunHistory
-    """The recorded progress when this worker took the run up; never written to."""
+    """The progress recorded before this worker took the run; never written to."""
     tools: RunTools
     """The services of the worker, shared by all of its runs."""
     connections: RunConnections
@@ -130,11 +130,11 @@ class RunState:
     inherited: bool
     """True if another worker had the run before and may have started unrecorded actions."""
     earliest_start: float
-    """Nothing of the run was started before this (monotonic); read by durable commands."""
+    """No part of the run was started before this (monotonic); read by durable commands."""
     direct: bool
-    """True if its commands run without a spool; set by the attempt that found that out."""
+    """True if its commands run without a spool; set by the attempt that detects this."""
     in_spool: bool
-    """True if a spool on the machine may hold something of the run; set by attempts."""
+    """True if a spool on the machine may hold data of the run; set by attempts."""
     draining: bool = False
     """True if nothing more may be started; set by a stop of the worker, or a handover."""
     sweep: bool = False
@@ -146,27 +146,27 @@ class RunState:
     ends: dict[str, ActionEnd] = field(default_factory=dict)
     """The final ends of actions, by key; read by conditions and templates."""
     stdouts: dict[str, str] = field(default_factory=dict)
-    """The beginning of stdout of actions that others read, by key; written by attempts."""
+    """The head of stdout of actions that others read, by key; written by attempts."""
     forgotten: dict[str, str] = field(default_factory=dict)
-    """Errors for actions that read such stdout but it is not kept any more, by key."""
+    """Errors for actions that read such stdout after it was deleted, by key."""
     redacted: set[Credential] = field(default_factory=set)
-    """Credentials fetched from an external store or refreshed; redacted since."""
+    """Credentials fetched from an external store or refreshed, which are redacted since then."""
     attempt_numbers: dict[str, int] = field(default_factory=dict)
-    """The attempt with which each action ended, by key; read by templates."""
+    """The number of the attempt that ended each action, by key; read by templates."""
     target_checked: bool = False
-    """True once the machine was compared with what was approved or checked."""
+    """True once the machine was compared with its approved or checked state."""
     target_refusal: str | None = None
     """The reason why nothing may be started on the machine; set by `check_target`."""
 
     @property
     def releases_output(self) -> bool:
-        """True if the target is to drop the run's output soon: it got secrets, or wrote much."""
+        """True if the target should soon drop the run's output: it got secrets, or wrote much."""
         if self.compiled_spec.secrets or self.compiled_spec.job_secrets:
             return True
         return sum(sum(end.written) for end in self.ends.values()) > RELEASE_BYTES
 
     def redact(self, credentials: Iterable[Credential]) -> None:
-        """Redact the secrets of these credentials, fetched just now, from all further output."""
+        """Redact the secrets of these newly fetched credentials from all further output."""
         for credential in credentials:
             if credential not in self.redacted:
                 self.redacted.add(credential)
@@ -191,9 +191,9 @@ class RunState:
             raise RemoteFailure(ErrorCode.TARGET_CHANGED, self.target_refusal)
 
     def check_heard(self, key: str) -> None:
-        """Raise RemoteFailure(INTERNAL) if an action reads stdout that is not kept any more.
+        """Raise RemoteFailure(INTERNAL) if an action reads stdout that has been deleted.
 
-        Such stdout must not be taken for empty.
+        Such stdout must not be treated as empty.
         """
         for other in sorted(self.compiled_spec.hears.get(key, ())):
             if (words := self.forgotten.get(other)) is not None:
@@ -207,8 +207,8 @@ class RunState:
     def values(self, key: str, number: int = 1) -> dict[str, Any]:
         """Return the values that an action's condition and templates may read, at this attempt.
 
-        The run's own attempt is the highest of all actions that must end before this one: of
-        actions beside it, a successor worker may see another state.
+        `run.attempt` is the highest attempt of this action and of all that must end before it: of
+        actions in parallel with it, a successor worker may see another state.
         """
         before = self.compiled_spec.workflow.before(key)
         attempt = max(
@@ -239,7 +239,7 @@ class RunState:
         }
 
     def note_end(self, key: str, end: ActionEnd, number: int) -> None:
-        """Record that an action has ended for good, with this attempt."""
+        """Record the final end of an action, with the number of its last attempt."""
         self.ends[key], self.attempt_numbers[key] = end, number
         if end.status is RunStatus.LOST and self.compiled_spec.on_lost == "dead_letter":
             self.dead_actions.add(key)
@@ -273,7 +273,7 @@ class ActionHistory:
     open: Progress | None = None
     again_seconds: float = 0.0
     skipped: bool = False
-    """True if its condition did not hold."""
+    """True if its condition was false."""
 
 
 NO_HISTORY = ActionHistory()
@@ -295,15 +295,15 @@ class RunHistory:
         }
 
     def of_action(self, key: str) -> ActionHistory:
-        """Return what is recorded of an action."""
+        """Return the recorded progress of an action."""
         return self._of.get(key, NO_HISTORY)
 
     def final_results(self) -> Iterable[Progress]:
-        """Return the ends that are final."""
+        """Return the final ends of actions."""
         return [before.end for before in self._of.values() if before.end is not None]
 
     def open_actions(self) -> Iterable[str]:
-        """Return the actions that have started and not ended."""
+        """Return the keys of the actions that have started and not ended."""
         return [key for key, before in self._of.items() if before.open is not None]
 
 
@@ -322,6 +322,6 @@ def _summarize(claimed: Claimed, attempts: Sequence[Progress]) -> ActionHistory:
 
 
 def _lost_before(claimed: Claimed, last: Progress) -> bool:
-    """True if the attempt was lost before the run's current attempt, and names no spool."""
+    """True if the attempt was lost before the run's current one, and no spool is recorded."""
     ours = last.identity is not None or last.direct
     return last.status is RunStatus.LOST and last.attempt < claimed.attempt and not ours

@@ -1,7 +1,7 @@
 """Perform one target run: walk its actions, in parallel if they branch, and record it.
 
-Whatever can stop a run (a cancel, a timeout, the worker's stop, the loss of its lease) comes in
-through `interrupt`.
+Every reason to stop a run (a cancel, a timeout, the worker's stop, the loss of its lease) is
+passed to `interrupt`.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from opsjobs.telemetry import log
 
 __all__ = ["RunLimits", "RunTools", "TargetRunner"]
 
-# If branches wait for several things, the first answer wakes the run. In case a wake-up is missed,
-# the run also looks at them from time to time, ever less often.
+# If branches wait for several events, the first event wakes the run. In case a wake-up is missed,
+# the run also checks them itself, at growing intervals.
 LOOK_SECONDS = 10.0
 LOOK_SECONDS_MAX = 300.0
-# How much of the names of awaited approvals and executions goes into the index, if the run also
-# waits for a time. What does not fit is found by looking from time to time.
+# Maximum length of the names of awaited approvals and executions in the index, if the run also
+# waits for a time. Names beyond that are found by the periodic check.
 NAMES_CHARACTERS_MAX = 2_000
 
 
 class TargetRunner:
-    """A claimed run at work in this process."""
+    """A claimed run that this process is performing."""
 
     def __init__(
         self,
@@ -59,8 +59,8 @@ class TargetRunner:
     ) -> None:
         """Prepare the run; `perform` does it.
 
-        `asked_at`: a moment before its claim was sent (monotonic). `lost_reason`: why it is unknown
-        what became of the run's command, if it was started directly. `opened`: credentials that its
+        `asked_at`: a time before its claim was sent (monotonic). `lost_reason`: why the outcome of
+        the run's command is unknown, if it was started directly. `opened`: credentials that its
         actions need, with their passwords.
         """
         self.claimed = journal.claimed
@@ -86,11 +86,11 @@ class TargetRunner:
         self._condition_faults: dict[str, str] = {}
         self._reported_skips: set[str] = set()
         self._active: dict[str, ActionRun] = {}
-        """Actions at work, by key."""
+        """Running actions, by key."""
         self._waiting: dict[str, tuple[ActionRun, Deferred]] = {}
         """Actions that wait for a time or an event, by key."""
         self._stop_reason: StopReason | None = None
-        # Requests to leave the run end `_resume`, before any action is at work.
+        # Requests to leave the run end `_resume`, before any action is running.
         self._detach_signal = StopSignal()
         self._handed_over = False
         self.began = time.monotonic()
@@ -103,9 +103,9 @@ class TargetRunner:
     # --- requests from outside
 
     def interrupt(self, reason: StopReason) -> None:
-        """Stop at the next place where that is possible.
+        """Stop at the next point where the run can be interrupted.
 
-        The first reason stays, but the loss of the run overrules all others.
+        The first reason is kept, except that the loss of the run overrides all others.
         """
         if self._stop_reason is None or reason is StopReason.OWNERSHIP_LOST:
             self._stop_reason = reason
@@ -117,7 +117,7 @@ class TargetRunner:
     def drain(self) -> None:
         """Start nothing more and leave durable commands running.
 
-        A direct command at work may end.
+        A direct command that is running may finish.
         """
         self._state.draining = True
         self._detach_signal.request(StopReason.WORKER_STOPS)
@@ -130,8 +130,8 @@ class TargetRunner:
     async def perform(self) -> None:
         """Perform the run to its end, or until it waits or belongs to another worker.
 
-        Raises nothing for failures of machines or decisions of people; a bug of ours is recorded as
-        `internal`.
+        Raises nothing for failures of machines or decisions of people; a bug in opsjobs is recorded
+        as `internal`.
         """
         deadline = self._start_deadline_timer()
         self._detach_signal.bind()
@@ -143,7 +143,7 @@ class TargetRunner:
         except Unavailable as handed_over:
             log.warning("run_left", target_run=self.claimed.id, reason=str(handed_over))
             self.journal.detach()
-            await self.journal.flush()  # the next claim resumes the run from what is recorded
+            await self.journal.flush()  # the next claim resumes the run from its recorded state
         except Exception as bug:  # noqa: BLE001  a bug ends this run, on record, and no other
             self._state.tools.metrics.bugs.labels("target_run").inc()
             log.exception(
@@ -195,9 +195,9 @@ class TargetRunner:
     async def _wait_for_branch(
         self, branches: set[asyncio.Task[None]]
     ) -> tuple[set[asyncio.Task[None]], set[asyncio.Task[None]]]:
-        """Return the branches that ended, and those at work.
+        """Wait for a branch to end; return the finished and the running branches.
 
-        None has ended if another action that waited is due first.
+        The first set is empty if a deferred action becomes due first.
         """
         clock = self._state.tools.clock
         due = [
@@ -216,8 +216,8 @@ class TargetRunner:
     async def _resume(self) -> list[ActionRun]:
         """Restore the recorded results, and return the actions that were open.
 
-        Open actions are resumed whatever became of others meanwhile. Raises Interrupted if this
-        worker has to leave before all of it was read.
+        Open actions are resumed whatever the state of other actions is now. Raises Interrupted if
+        this worker has to leave before everything was read.
         """
         state = self._state
         state.attempt = max(state.attempt, state.history.attempt)
@@ -238,7 +238,7 @@ class TargetRunner:
         ]
 
     async def _hear(self, progress: Progress) -> None:
-        """Read the stdout that an ended action has stored. Raises Interrupted."""
+        """Load the stored stdout of an ended action. Raises Interrupted."""
         try:
             with self._detach_signal.interruptible():
                 head = await self._state.tools.read_stdout(
@@ -272,7 +272,7 @@ class TargetRunner:
     def _give_up_waits(self) -> None:
         """Close waiting actions after a failure has ended the run.
 
-        Child executions are still waited for, as are actions that undo what was done.
+        Child executions are still awaited, and so are actions that undo earlier ones.
         """
         undoing = self._state.compiled_spec.workflow.undoing
         idle = [
@@ -327,7 +327,7 @@ class TargetRunner:
     # --- conditions
 
     def _applies(self, key: str) -> bool:
-        """Return True if an action is for this target and its condition holds.
+        """Return True if an action is for this target and its condition is true.
 
         A condition that cannot be evaluated fails the action.
         """
@@ -366,10 +366,10 @@ class TargetRunner:
     # --- the end of it
 
     async def _conclude(self) -> None:
-        """Record the state of the run, now that no action of it is at work here."""
+        """Record the state of the run, once none of its actions is running here."""
         if self._handed_over or self._stop_reason is StopReason.OWNERSHIP_LOST:
             self.journal.detach()
-            if self._stop_reason is None:  # the next owner reads what is recorded
+            if self._stop_reason is None:  # the next owner reads the recorded state
                 await self.journal.flush()
             return None
         if (key := self._walk.outcome()) is not None:
@@ -405,7 +405,7 @@ class TargetRunner:
         )
 
     def _defer(self) -> None:
-        """Let the run wait without a slot: the ledger wakes it."""
+        """Let the run wait without a slot; the ledger wakes it."""
         waits = [deferred for _, deferred in self._waiting.values()]
         clock = self._state.tools.clock
         at = min((deferred.at for deferred in waits if deferred.at is not None), default=None)
@@ -422,9 +422,9 @@ class TargetRunner:
         self.journal.defer(first.waiting_for, seconds=seconds, awaits=awaits, attempt=first.attempt)
 
     def _look_seconds(self) -> float:
-        """Return the pause until the next look: as long as the youngest wait has lasted.
+        """Return the pause until the next check: the age of the youngest wait, within limits.
 
-        Each look costs a claim and rows of the log.
+        Each check costs a claim and rows of the log.
         """
         waits = (
             self._state.history.of_action(key).open
@@ -438,7 +438,7 @@ class TargetRunner:
         return min(max(lasted, LOOK_SECONDS), LOOK_SECONDS_MAX)
 
     def _fail(self, end: ActionEnd) -> None:
-        """End the run, and whatever is open, after a bug of ours.
+        """End the run, and everything that is open, after a bug in opsjobs.
 
         If the run has an outcome already, the bug came too late to change it.
         """
@@ -457,7 +457,7 @@ class TargetRunner:
 
 
 def _names(waits: Sequence[Deferred]) -> str | None:
-    """Return the names of the approvals and executions that these wait for."""
+    """Return the names of the approvals and executions that are awaited."""
     names, size = list[str](), 0
     for deferred in waits:
         if (

@@ -1,8 +1,8 @@
 """File transfers to and from a machine, resumed after any interruption.
 
 A transfer starts nothing on the machine, so nothing can run twice: the successor of a dead worker
-writes the same bytes to the same places. A destination holds the old file or the new one, never a
-part.
+writes the same bytes to the same places. A destination holds either the old file or the new one,
+never a part.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ from opsjobs.telemetry import Metrics
 
 # How often a transfer reports its progress, in the log and as an event.
 PROGRESS_SECONDS = 5.0
-# How many executions are remembered with the time of their last report.
+# How many executions are kept in memory with the time of their last report.
 REPORTS_KEPT = 1_000
 # How long a stopped transfer may take to remove a partial file.
 TIDY_SECONDS = 5.0
 # Bytes in flight of all transfers of a worker together; each gets at least two requests.
 WINDOWS_BYTES = 32 << 20
 WINDOW_BYTES_MIN = 256 << 10
-# How often a file is read anew that changed between two contacts.
+# How many times a file is read again that changed between two connections.
 READ_TRIES = 3
 FOLDER_MODE = 0o755
 
 
 class FileChanged(Exception):
-    """The file is not the one whose beginning was read before contact was lost."""
+    """The file is not the one whose first part was read before the connection was lost."""
 
 
 @dataclass(slots=True)
@@ -69,16 +69,16 @@ class TransferTools:
     metrics: Metrics
     limits: FindLimits
     current_principal: PrincipalLookup
-    """Returns what an identity may do now, for files that are named as late as in a run."""
+    """Returns the current permissions of an identity, for files that are named only in a run."""
     under_way: int = 0
-    """The number of transfers at work."""
+    """The number of running transfers."""
     reported_at: dict[int, float] = field(default_factory=dict)
     """When (monotonic) an execution's progress was last reported."""
 
     def should_report(self, execution_id: int, now: float) -> bool:
         """Return True if an execution's next progress event is due.
 
-        There is one event for all of its transfers.
+        There is one event for all transfers of an execution.
         """
         if now - self.reported_at.get(execution_id, -PROGRESS_SECONDS) < PROGRESS_SECONDS:
             return False
@@ -95,7 +95,7 @@ class TransferTools:
 
 @dataclass(frozen=True, slots=True)
 class TransferOrder:
-    """A transfer to do: its action with all values filled in, its run, and its limits."""
+    """A transfer to perform: its action with all values filled in, its run, and its limits."""
 
     action: FrozenTransfer
     claimed: Claimed
@@ -107,10 +107,10 @@ class TransferOrder:
     stop_signal: StopSignal
     clock: Clock
     gone_seconds: float
-    """Seconds since it was started, perhaps by another worker."""
+    """Seconds since it was started, by this worker or another one."""
     timeout_seconds: float
     window_seconds: float
-    """The time for which the machine may be unreachable in the middle."""
+    """Time limit of unreachability of the machine during the transfer."""
     asked_by: tuple[str, IdentityKind] | None = None
     """The requester, by name and kind, if a parameter names the file of an upload.
 
@@ -119,13 +119,13 @@ class TransferOrder:
 
     @property
     def destination(self) -> str:
-        """The path of an upload; a relative one starts in the login's home."""
+        """The destination path of an upload; a relative one starts in the login's home."""
         assert self.action.destination is not None, "an upload has one"
         return self.action.destination.removeprefix("~/")
 
 
 class Transfer:
-    """One transfer at work."""
+    """One running transfer."""
 
     def __init__(
         self, order: TransferOrder, connection: RunConnection, tools: TransferTools
@@ -140,9 +140,9 @@ class Transfer:
         self._draft: str | None = None
 
     async def perform(self) -> ActionEnd:
-        """Do the whole transfer.
+        """Perform the whole transfer.
 
-        Raises RemoteFailure if it cannot be done, Detached if another worker is to continue it.
+        Raises RemoteFailure if it fails, Detached if another worker is to continue it.
         """
         order = self._order
         timer = order.clock.later(
@@ -226,7 +226,7 @@ class Transfer:
     async def _upload_file(
         self, source: ContentSlice, destination: str, mode: int | None, *, name: str | None = None
     ) -> None:
-        """Upload one file. `name`: what it is called if the destination is a folder."""
+        """Upload one file. `name`: the name of the file if the destination is a folder."""
         began = self._moved_bytes
 
         def on_progress(there_bytes: int) -> None:
@@ -250,8 +250,8 @@ class Transfer:
                     self._draft = upload.draft
                     new = await stage(disk, upload)
                 if new:
-                    # Short, and not interruptible: otherwise it would be unknown what is at the
-                    # destination.
+                    # Short, and not interruptible: otherwise the content of the destination would
+                    # be unknown.
                     await disk.replace(upload.draft, path)
                 break
             except (RemoteFailure, Unavailable) as failure:
@@ -335,9 +335,9 @@ class Transfer:
         self._write_line(f"{path}: {written.size} bytes, sha256 {written.sha256.hex()}")
 
     async def _pieces(self, file: FoundFiles, limit_bytes: int) -> AsyncIterator[bytes]:
-        """Yield the file's bytes, over as many connections as that takes.
+        """Yield the file's bytes, over as many connections as needed.
 
-        A file that claims to be empty may not be (/proc): it is read to its end.
+        A file with a reported size of 0 may not be empty (/proc): it is read to its end.
         """
         offset, end = 0, file.size or limit_bytes
         while True:
@@ -368,7 +368,7 @@ class Transfer:
             await opened.close()
 
     async def _tidy_up(self, reason: StopReason) -> ActionEnd:
-        """Remove a partial file after a stop: what is at the destination is whole."""
+        """Remove a partial file after a stop: the file at the destination is always complete."""
         if reason in DETACHING:
             raise Detached(reason)
         with suppress(RemoteFailure, TimeoutError):
@@ -412,7 +412,7 @@ class Transfer:
 
 
 async def _resolve_destination(disk: Disk, destination: str, name: str | None) -> str:
-    """Return the path to write: the destination, or a file in it if it is a folder (as cp)."""
+    """Return the path to write: the destination, or a file in it if it is a folder (like cp)."""
     if name is None:
         return destination
     if not destination.endswith("/"):
@@ -427,5 +427,5 @@ def _parse_mode(action: FrozenTransfer) -> int | None:
 
 
 def _printable(path: str) -> str:
-    """Return a path as text that can be stored: bytes that are not UTF-8 are escaped."""
+    """Return a path as storable text: bytes that are not UTF-8 are escaped."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

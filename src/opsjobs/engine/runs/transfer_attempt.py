@@ -37,7 +37,7 @@ class TransferAttempt:
         self.entry: AttemptEntry | None = None
 
     async def perform(self) -> ActionEnd:
-        """Do the transfer; the entry stays open.
+        """Perform the transfer; the journal entry stays open.
 
         Raises RemoteFailure if nothing was started, Interrupted and Detached.
         """

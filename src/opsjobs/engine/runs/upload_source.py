@@ -1,8 +1,8 @@
 """The bytes of an upload: contents cached for all transfers of a worker, and tar archives.
 
 Twenty machines that get the same file at the same time read it once from the database; one that
-falls far behind reads for itself. An archive to unpack is read as a folder: its files and folders,
-and where their bytes are. Members whose path would lead outside are refused.
+falls far behind reads separately. An archive to unpack is read as a folder: its files and
+folders, and the offsets of their bytes. Members whose path would lead outside are refused.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ KEPT_BYTES = 64 << 20
 # Chunks per read: 1 MiB.
 BLOCK_CHUNKS = 4
 BLOCK_BYTES = BLOCK_CHUNKS * CHUNK_BYTES
-# Blocks to read ahead while one is sent: without, PostgreSQL waits for the event loop, and the loop
-# for PostgreSQL.
+# Blocks to read ahead while one is sent: otherwise PostgreSQL waits for the event loop, and the
+# loop for PostgreSQL.
 AHEAD_BLOCKS = 2
 
 _Key = tuple[int, int]
 
 
 class ChunkCache:
-    """Keeps the blocks of contents that were used last, up to a limit."""
+    """Keeps the most recently used blocks of contents, up to a limit."""
 
     def __init__(self, contents: Contents, kept_bytes: int = KEPT_BYTES) -> None:
         self._contents = contents
@@ -47,12 +47,12 @@ class ChunkCache:
         if (kept := self._blocks.get(key)) is not None:
             self._blocks.move_to_end(key)
             return kept
-        # Shielded: a transfer that is stopped must not take the block away from others that wait
-        # for it.
+        # Shielded: a transfer that is stopped must not cancel the read of a block that others wait
+        # for.
         return await asyncio.shield(self._fetch(key))
 
     def prefetch(self, content_id: int, number: int) -> None:
-        """Start to read a block that will soon be needed."""
+        """Start to read a block that will be needed soon."""
         if (content_id, number) not in self._blocks:
             self._fetch((content_id, number))
 
@@ -85,17 +85,17 @@ def _size(block: list[bytes]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ContentSlice:
-    """A part of a content as the source of an upload: `size` bytes from `start` on."""
+    """A range of a content as the source of an upload: `size` bytes from `start` on."""
 
     chunks: ChunkCache
     content_id: int
     start: int
     size: int
     sha256: bytes
-    """The SHA-256 of the part; empty if it is not known."""
+    """The SHA-256 of the range; empty if it is not known."""
 
     async def pieces(self, offset: int) -> AsyncIterator[bytes]:
-        """Yield the bytes of the part from `offset` on. Raises Unavailable, Forgotten."""
+        """Yield the bytes of the range from `offset` on. Raises Unavailable, Forgotten."""
         at, end = self.start + offset, self.start + self.size
         while at < end:
             number, skip = divmod(at, BLOCK_BYTES)
@@ -114,7 +114,7 @@ class ContentSlice:
                 raise Forgotten("the file was deleted while it was brought to a machine")
 
     async def read(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes at `offset`; fewer at the end of the part."""
+        """Return `size` bytes at `offset`; fewer at the end of the range."""
         part = ContentSlice(
             self.chunks,
             self.content_id,
@@ -135,7 +135,7 @@ _BLOCK = tarfile.BLOCKSIZE
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file or folder of the archive, under its relative path."""
+    """A file or folder of the archive, with its relative path."""
 
     path: str
     mode: int
@@ -157,7 +157,7 @@ async def list_members(archive: ContentSlice) -> list[Member]:
             member.source is None
         ):
             raise _unsupported(f"has {member.path} as a file and as a folder")
-        found[member.path] = member  # as tar does: the last one counts
+        found[member.path] = member  # as in tar, the last one wins
         if len(found) > MEMBERS_MAX:
             raise _unsupported(f"has more than {MEMBERS_MAX} files and folders: split it")
     return sorted(found.values(), key=lambda member: member.path.split("/"))
@@ -233,7 +233,7 @@ async def _hash_content(archive: ContentSlice, at: int, size: int) -> ContentSli
 
 
 def _safe_path(name: str) -> str:
-    """Return the path below the destination; "" is the destination itself."""
+    """Return the path relative to the destination; "" is the destination itself."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     size = len(name.encode("utf-8", "surrogateescape"))
     if (

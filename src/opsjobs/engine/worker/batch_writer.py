@@ -29,15 +29,15 @@ from opsjobs.store.ledger.flush import result_line, status_line
 from opsjobs.telemetry import Metrics, log
 
 FLUSH_BYTES = 2 << 20
-# A flush starts when the last one has ended, but not earlier than this after the last one started.
+# A flush starts when the last one has ended, but at least this long after the last one started.
 FLUSH_PAUSE_SECONDS = 0.02
 RETRY_SECONDS = 0.05
 RETRY_SECONDS_MAX = 2.0
-# How long the start of an action waits for company. Flushed alone, it would cost a flush that the
-# results of other runs then queue behind.
+# How long the start of an action waits for other entries. Flushed alone, it would cost a flush that
+# the results of other runs then queue behind.
 BEGIN_ALONE_SECONDS = 0.1
-# After this many statement timeouts a flush is halved: as a whole it may never get through. A flush
-# of one run is retried: if it does not come back within two leases, the worker gives its runs up
+# After this many statement timeouts a flush is halved: as a whole it may never succeed. A flush
+# of one run is retried: if it does not return within two leases, the worker gives up its runs
 # (STUCK_LEASES in lease_heartbeat).
 SLOW_TRIES_MAX = 2
 
@@ -73,17 +73,16 @@ class BatchWriter:
         self.committing_since: float | None = None
         """Since when (monotonic) a flush is being committed; None if none is."""
         self.unwritten_bytes = 0
-        """Bytes in all journals that no flush has taken yet."""
+        """Bytes in all journals that are not part of a flush yet."""
 
     def open_journal(self, claimed: Claimed, mask: Mask = NOTHING) -> RunJournal:
-        """Return the journal of a claimed run; `mask` redacts everything that is written to it."""
+        """Return the journal of a claimed run; `mask` redacts everything written to it."""
         return RunJournal(self, claimed, mask)
 
     def mark_dirty(self, journal: RunJournal, size_bytes: int) -> None:
         """Queue a journal that has new entries.
 
-        A journal with nothing but the start of an action waits a little: most have more to write
-        soon.
+        A journal with only the start of an action waits a little: most have more to write soon.
         """
         self.unwritten_bytes += size_bytes
         if size_bytes or journal.claimed.id in self._dirty_journals:
@@ -103,11 +102,11 @@ class BatchWriter:
         journal.discard()
         if self._dirty_journals.get(journal.claimed.id) is journal:
             del self._dirty_journals[journal.claimed.id]
-        self._notify_waiters()  # there is room now, and perhaps nothing is left to flush
+        self._notify_waiters()  # there is room now, and there may be nothing left to flush
 
     @property
     def dirty_runs(self) -> int:
-        """The number of runs with entries that no flush has taken yet."""
+        """The number of runs with entries that are not part of a flush yet."""
         return len(self._dirty_journals)
 
     def flush_now(self) -> None:
@@ -182,7 +181,7 @@ class BatchWriter:
         builder = FlushBuilder()
         journals: dict[int, RunJournal] = {}
         share_bytes = _share(self._dirty_journals.values())
-        # First come, first served. A journal that did not fit goes to the end of the queue.
+        # First come, first served. A journal with entries left over goes to the end of the queue.
         for run_id, journal in list(self._dirty_journals.items()):
             if builder.size_bytes >= FLUSH_BYTES:
                 break
@@ -200,10 +199,10 @@ class BatchWriter:
         )
 
     async def _commit(self, flush: Flush) -> Settled:
-        """Commit, whatever it takes.
+        """Commit the flush, retrying as long as needed.
 
-        If PostgreSQL refuses the entries of one run, halving finds that run, so that the others are
-        written.
+        If PostgreSQL refuses the entries of one run, the flush is halved until that run is found,
+        so that the others are written.
         """
         try:
             return await self._settle_until_stored(flush)
@@ -275,8 +274,8 @@ class BatchWriter:
         return Flush(self._owner, self._worker, 0, runs, results, lines)
 
     async def _settle_until_stored(self, flush: Flush) -> Settled:
-        # Numbered as late as possible: the ledger takes a number below the last stored one for a
-        # flush that is stored already.
+        # Numbered as late as possible: the ledger treats a flush with a number below the last
+        # stored one as stored already.
         self._last_number += 1
         flush = replace(flush, number=self._last_number)
         backoff, too_slow = Backoff(RETRY_SECONDS, RETRY_SECONDS_MAX), 0
@@ -288,7 +287,7 @@ class BatchWriter:
                 if too_slow >= SLOW_TRIES_MAX and len(flush.runs) > 1:
                     raise
                 if isinstance(unavailable, Locked):
-                    self.committing_since = time.monotonic()  # an answer: PostgreSQL is there
+                    self.committing_since = time.monotonic()  # a response: PostgreSQL is up
                 log.warning("flush_repeated", flush=flush.number, reason=str(unavailable))
                 await asyncio.sleep(backoff.next())
             else:
@@ -299,7 +298,7 @@ class BatchWriter:
 def _share(journals: Iterable[RunJournal]) -> int:
     """Return how many bytes of the next flush each run may fill.
 
-    What the runs with little output leave is divided among those with much.
+    The room left by runs with little output is divided among those with much.
     """
     small, large = 0, 0
     for journal in journals:

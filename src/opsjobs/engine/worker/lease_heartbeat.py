@@ -1,7 +1,7 @@
 """Renew the worker's lease, on a thread and a connection of its own.
 
 No load on the worker's event loop or connection pool can delay a renewal. Steps of the database's
-clock are detected by comparing each renewal with our monotonic clock.
+clock are detected by comparing each renewal with the local monotonic clock.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections.abc import Callable
 from opsjobs.store.workers import Lease, Renewal
 from opsjobs.telemetry import log
 
-# The lease (15 s by default) is renewed every third of it. Nothing is started on a machine once
-# four fifths have passed since the last successful renewal was *sent*.
+# The lease (15 s by default) is renewed at intervals of a third of it. Nothing is started on a
+# machine once four fifths have passed since the last successful renewal was *sent*.
 RENEWALS_PER_LEASE = 3
 START_SHARE = 0.8
 # A worker may expire the leases of others only after three renewals in a row: then neither the
-# database nor this process was away.
+# database nor this process was unavailable.
 RENEWALS_TO_REAP = 3
-# A renewal has a fifth of the lease. Then a new connection is tried, which may first have to time
-# out on a host that is gone. With the third that passed before it, all this ends before the lease
+# A renewal may take a fifth of the lease. Then a new connection is tried, which may first have to
+# time out on an unreachable host. Including the preceding third, all this ends before the lease
 # does.
 ATTEMPT_SHARES = (0.2, 0.4)
-# If a statement of the worker does not come back for this many leases while renewals do, the worker
+# If a statement of the worker does not return for this many leases while renewals do, the worker
 # leaves its runs to others.
 STUCK_LEASES = 2
 
@@ -46,10 +46,10 @@ class Heartbeat:
         registered_at: float,
         waiting_since: Callable[[], float | None] = _never,
     ) -> None:
-        """Prepare the heartbeat; `start` begins it.
+        """Prepare the heartbeat; `start` starts it.
 
-        `on_renewal` is called on the heartbeat's thread with every answer of the database.
-        `waiting_since` returns since when (monotonic) a statement of the worker has not come back,
+        `on_renewal` is called on the heartbeat's thread with every response of the database.
+        `waiting_since` returns since when (monotonic) a statement of the worker has been pending,
         None if none is pending. `registered_at` (monotonic) is when the registration was sent; it
         counts as the first renewal.
         """
@@ -66,19 +66,19 @@ class Heartbeat:
         self._may_reap_at = 0.0
         self._abandoned_attempts: set[asyncio.Task[Renewal]] = set()
         self.stuck = False
-        """True once the heartbeat has stopped because the worker's statements did not come back."""
+        """True once the heartbeat has stopped because the worker's statements did not return."""
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop; return at once, the thread ends within seconds."""
+        """Request a stop and return at once; the thread ends within seconds."""
         self._stopping.set()
 
     @property
     def alive(self) -> bool:
-        """True until the thread has ended, for whatever reason."""
+        """True until the thread has ended, for any reason."""
         return self._thread.is_alive()
 
     @property
@@ -88,7 +88,7 @@ class Heartbeat:
 
     @property
     def may_reap(self) -> bool:
-        """True if enough renewals, under a steady clock, entitle us to expire other leases."""
+        """True after enough renewals without a clock step: other leases may be expired."""
         return (
             self._consecutive_renewals >= RENEWALS_TO_REAP
             and self.may_start
@@ -115,8 +115,8 @@ class Heartbeat:
         await self._lease.close()
 
     def _is_stuck(self) -> bool:
-        # An outage that also stops the renewals does not count: only time in which renewals got
-        # through.
+        # An outage that also stops the renewals does not count, only the time in which renewals
+        # succeeded.
         since = self._waiting_since()
         if since is None:
             return False
@@ -137,8 +137,8 @@ class Heartbeat:
     async def _attempt_renewal(self, seconds: float) -> Renewal | None:
         """Renew once; return None on failure or timeout.
 
-        A renewal without an answer in time is abandoned with its connection; the next attempt opens
-        a new one.
+        A renewal without a response in time is abandoned with its connection; the next attempt
+        opens a new one.
         """
         attempt = asyncio.create_task(self._lease.renew())
         await asyncio.wait({attempt}, timeout=seconds)
@@ -165,8 +165,8 @@ class Heartbeat:
     def _accept_renewal(self, renewal: Renewal, sent_at: float) -> None:
         stepped = self._clock.observe(renewal.now, sent_at=sent_at, received_at=time.monotonic())
         if stepped:
-            # After a step every lease looks longer or shorter than it is, until each live worker
-            # has renewed: that takes one lease at most.
+            # After a clock step every lease looks longer or shorter than it is, until each live
+            # worker has renewed: that takes one lease at most.
             self._may_reap_at = time.monotonic() + self._lease_seconds
             log.warning("database_clock_stepped", seconds=round(stepped, 1))
         if renewal.alive:
@@ -176,20 +176,20 @@ class Heartbeat:
 
 
 STEP_SECONDS = 1.0
-"""A difference over this is a clock step; a smaller one may be the time of an answer."""
+"""A difference over this is a clock step; a smaller one may be response time."""
 
 
 class DatabaseClock:
-    """Estimates what the database's clock shows now, from its last answer."""
+    """Estimates the current time of the database's clock, from its last response."""
 
     def __init__(self) -> None:
         self._ahead: tuple[float, float] | None = None
-        """Least and greatest possible offset from our monotonic clock; an answer takes time."""
+        """Least and greatest possible offset from the monotonic clock; responses take time."""
 
     def observe(self, now: float, *, sent_at: float, received_at: float) -> float:
         """Record the database's time and return by how many seconds its clock stepped, or 0.
 
-        `sent_at` and `received_at` are monotonic times of the query and its answer.
+        `sent_at` and `received_at` are monotonic times of the query and its response.
         """
         least, most = now - received_at, now - sent_at
         before, self._ahead = self._ahead, (least, most)
@@ -202,5 +202,5 @@ class DatabaseClock:
         return 0.0
 
     def expected(self, monotonic: float) -> float | None:
-        """Return the database's Unix time at a monotonic time; None before the first answer."""
+        """Return the database's Unix time at a monotonic time; None before the first response."""
         return None if self._ahead is None else monotonic + sum(self._ahead) / 2

@@ -1,6 +1,6 @@
 """Register as a worker, claim runs while slots are free, re-register after lease expiry.
 
-Wake-ups tell it about new work; a slow poll finds what they missed.
+Wake-ups announce new work to it; a slow poll finds work whose wake-up was missed.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = ["CONTROL", "STOP_GRACE_SECONDS", "Worker", "WorkerOptions", "WorkerTo
 CONTROL = "opsjobs.control"
 # How long a claim in flight may take to finish when the worker stops.
 LAST_CLAIM_SECONDS = 2.0
-# The pause after a session, or the listener for orders, ended by a fault of ours.
+# The pause after a session, or the listener for orders, ended by a bug in opsjobs.
 RESTART_SECONDS = 1.0
 
 
 class Worker:
-    """A worker process. After a lease expiry (it was frozen or cut off) it starts anew."""
+    """A worker process. After a lease expiry (it was frozen or disconnected) it re-registers."""
 
     def __init__(
         self, options: WorkerOptions, tools: WorkerTools, background: Sequence[Loop]
@@ -62,7 +62,7 @@ class Worker:
         return self.session.heartbeat.database_now if self.session is not None else None
 
     async def start(self) -> None:
-        """Start in the background; a database that is not up yet is waited for there."""
+        """Start in the background; wait there, too, if the database is not up yet."""
         self._loop = asyncio.get_running_loop()
         self._claim_task = asyncio.create_task(self._run_sessions(), name="claims")
         self._control_task = asyncio.create_task(self._listen_for_orders(), name="control")
@@ -97,7 +97,7 @@ class Worker:
     async def _wind_down(self, tasks: set[asyncio.Task[None]]) -> None:
         if self.session is not None:
             self.session.stop_claiming()
-        # A cancelled claim may be committed all the same: better let it finish.
+        # A cancelled claim may be committed nevertheless, so it should finish.
         if self._claim_task is not None:
             await asyncio.wait({self._claim_task}, timeout=LAST_CLAIM_SECONDS)
         await asyncio.gather(
@@ -163,13 +163,13 @@ class Worker:
                     async for _, message in orders:
                         self.handle_order(message)
             except Exception:  # noqa: BLE001  keep listening
-                # Without orders, a cancel takes until the next renewal.
+                # Without orders, a cancel takes effect only with the next renewal.
                 self._tools.metrics.bugs.labels("control").inc()
                 log.exception("orders_not_received")
                 await asyncio.sleep(RESTART_SECONDS)
 
     def handle_order(self, message: bytes) -> None:
-        """Obey an order from the control channel (cancel an execution); ignore a malformed one."""
+        """Execute an order from the control channel (cancel an execution), if well-formed."""
         with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
             if self.session is not None:
                 self.session.stop_executions({int(json.loads(message)["cancel"])})

@@ -36,16 +36,16 @@ from opsjobs.store.workers import Incarnation, Lease, Renewal, Workers
 from opsjobs.task_cancellation import Endings, ended
 from opsjobs.telemetry import Metrics, log
 
-# The most runs that one claim asks for. A free slot is filled at once, so several claims follow
+# The maximum number of runs per claim. A free slot is filled at once, so several claims follow
 # each other while there is work.
 CLAIM_RUNS = 200
-# How many cancelled executions are remembered, for their runs that are between claim and start at
-# that moment.
+# How many cancelled executions are kept in memory, for their runs that are between claim and start
+# at that time.
 STOPPED_EXECUTIONS_KEPT = 1_000
 # How long closing channels and the last flush may take when a worker stops.
 STOP_GRACE_SECONDS = 5.0
 # After taking over a run whose last workers died, no other such run is taken for this long, unless
-# it shows a sign of life before.
+# it shows a heartbeat before.
 SUSPECT_SECONDS = 10.0
 # The pause after a failed claim.
 CLAIM_RETRY_SECONDS = 0.5
@@ -77,11 +77,11 @@ class WorkerOptions:
     name: str
     zone: str = "default"
     concurrency: int = 200
-    """The most runs at a time."""
+    """The maximum number of concurrent runs."""
     lease_seconds: float = 15.0
     poll_seconds: float = 1.0
     drain_seconds: float = 5.0
-    """The time for which running commands may continue after the order to stop."""
+    """Time for which running commands may continue after the order to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class WorkerSession:
         self._wake = wake
         """Set when there may be work to claim, or the session may be over."""
         self._loop = asyncio.get_running_loop()
-        """The loop of the session; the heartbeat's thread hands renewals over to it."""
+        """The loop of the session; the heartbeat's thread passes renewals to it."""
         self._expired = False
         """True once a renewal found the lease expired; ends `work`."""
         self._stopping = False
@@ -136,22 +136,22 @@ class WorkerSession:
         self._take_over_at = 0.0
         """When (monotonic) runs of dead workers were last looked for."""
         self._suspect_at = -SUSPECT_SECONDS
-        """When (monotonic) a suspect of poison was last taken over."""
+        """When (monotonic) a suspected poison run was last taken over."""
         self._claiming_since: float | None = None
-        """Since when (monotonic) no claim has come back; None while none is waited for."""
+        """Since when (monotonic) a claim has been pending; None if none is."""
         self._may_own_unknown_runs = False
-        """True if the ledger may hold runs of ours that are not in `runs`: adopt them first."""
+        """True if the ledger may list runs of this session not in `runs`: adopt them first."""
         self._out_of_step: set[int] = set()
-        """Runs dropped without a record that they are over: not ours any more, or mismatched.
+        """Runs dropped without a record of their end: owned by another worker, or mismatched.
 
-        Those that are ours by the ledger are adopted as lost, and never twice.
+        Those that the ledger still assigns to this session are adopted as lost, and never twice.
         """
         self._suspended: set[int] = set()
-        """Runs left in an outage of PostgreSQL: adopted as begun by others, however often."""
+        """Runs left in a PostgreSQL outage: adopted as if started by others, however often."""
         self._given_up: set[int] = set()
-        """Runs that are ours by the ledger, were ended as lost, and could not be written either."""
+        """Runs assigned to this session by the ledger, ended as lost, and unwritable even then."""
         self._stopped_executions: dict[int, None] = {}
-        """Executions cancelled of late, oldest first: for runs between claim and start."""
+        """Recently cancelled executions, oldest first: for runs between claim and start."""
         self._setup = RunSetup(tools.ledger, tools.targets, tools.vault, tools.clock, tools.metrics)
         self.runs: dict[int, Run] = {}
         """Runs in progress, by id."""
@@ -195,8 +195,9 @@ class WorkerSession:
     async def work(self) -> None:
         """Claim and perform runs until the session is over.
 
-        Returns if the lease has expired, `stop_claiming` was called, or a statement of ours does
-        not come back. Raises RuntimeError if the batch writer or the heartbeat has ended by itself.
+        Returns if the lease has expired, `stop_claiming` was called, or a statement of this worker
+        does not return. Raises RuntimeError if the batch writer or the heartbeat has ended by
+        itself.
         """
         while not (self._expired or self._stopping):
             if self._writer_task.done():
@@ -220,24 +221,24 @@ class WorkerSession:
         self._wake.set()
 
     async def _claim_once(self) -> bool:
-        """Make one claim; return True if another one right now may bring more."""
+        """Make one claim; return True if another one right now may return more runs."""
         if self._claiming_since is None:
             self._claiming_since = time.monotonic()
         try:
             more = await self._claim()
         except Unavailable as unavailable:
             if isinstance(unavailable, Locked):
-                self._claiming_since = None  # the statement came back
+                self._claiming_since = None  # the statement returned
             log.warning("claim_failed", reason=str(unavailable))
         except Exception:  # noqa: BLE001  a bug must not end the loop: the next round retries
-            self._claiming_since = None  # the statement came back
+            self._claiming_since = None  # the statement returned
             self._tools.metrics.bugs.labels("claim").inc()
             log.exception("claim_failed")
         else:
             self._claiming_since = None
             return more
-        # The claim may have been committed all the same: look for runs that are ours before the
-        # next one.
+        # The claim may have been committed nevertheless: look for unknown runs of this session
+        # before the next one.
         self._may_own_unknown_runs = True
         await asyncio.sleep(CLAIM_RETRY_SECONDS)
         return False
@@ -278,7 +279,7 @@ class WorkerSession:
         await self._start_runs(claim.runs, asked_at)
         if claim.more and self._free_slots <= 0:
             self._tools.notify(self._options.zone)
-        # An empty claim above a floor does not mean that there is no work: a new launch may have a
+        # An empty claim above a floor does not imply that there is no work: a new launch may have a
         # lower turn.
         below = claim.lowest_turn is None and floor > 0
         return (claim.more or bool(taken) or below) and self._free_slots > 0
@@ -293,7 +294,7 @@ class WorkerSession:
         )
 
     def _turn_floor(self) -> int:
-        """Return the lowest turn seen last; once a second 0, to see what came in below it."""
+        """Return the lowest turn seen last; once a second 0, to find new turns below it."""
         if time.monotonic() - self._floor_at >= 1.0:
             self._floor_at, self._floor = time.monotonic(), 0
         return self._floor
@@ -318,9 +319,9 @@ class WorkerSession:
         return taken
 
     async def _adopt_unknown_runs(self) -> None:
-        """Take up runs that are ours only according to the ledger.
+        """Adopt runs that the ledger assigns to this session but that are not in `runs`.
 
-        The answer of a claim was lost, or a run fell out of step with the log.
+        The response of a claim was lost, or a run's state diverged from the log.
         """
         self._may_own_unknown_runs = False
         asked, left, asked_at = (
@@ -341,7 +342,7 @@ class WorkerSession:
             asked = asked & {run.id for run in unknown}
             left = left & {run.id for run in unknown}
         self._out_of_step -= (
-            asked  # the others are not ours any more; if they come back, it is by a new claim
+            asked  # the others belong to other workers; they return only through a new claim
         )
         self._suspended -= left
 
@@ -356,9 +357,9 @@ class WorkerSession:
         asked_at: float,
         lost_reasons: Mapping[int, str] | None = None,
     ) -> None:
-        """Start a task for each run; what they need is read for all of them at once.
+        """Start a task for each run; their data is read for all of them at once.
 
-        `lost_reasons` says, by run id, why a run can only be ended as lost.
+        `lost_reasons` holds, by run id, the reason why a run can only be ended as lost.
         """
         if not claimed:
             return
@@ -396,7 +397,7 @@ class WorkerSession:
     def _start_run(self, run: Run) -> None:
         if (
             previous := self.runs.get(run.claimed.id)
-        ) is not None:  # another worker had it meanwhile, and we were not notified
+        ) is not None:  # another worker had it meanwhile, without a notification to this one
             self._batch_writer.discard(previous.journal)
             previous.interrupt(StopReason.OWNERSHIP_LOST)
         self.runs[run.claimed.id] = run
@@ -440,8 +441,8 @@ class WorkerSession:
             self._wake.set()
 
     def _remove_finished(self, move: RunMove) -> None:
-        # The fence tells claims apart: a run that was given back may be ours again before this
-        # answer arrives.
+        # The fence distinguishes claims: a run that was given back may be claimed by this session
+        # again before this response arrives.
         if (
             move.status is None
             or (run := self.runs.get(move.run_id)) is None
@@ -454,9 +455,9 @@ class WorkerSession:
             self._tools.metrics.run_seconds.observe(time.monotonic() - run.began)
 
     def _drop_run(self, run_id: int, fence: int) -> None:
-        """Drop a run that is not ours any more, or that does not match the ledger.
+        """Drop a run that belongs to another worker, or that does not match the ledger.
 
-        The next claim finds out which of the two it is.
+        The next claim finds out which of the two applies.
         """
         run = self.runs.get(run_id)
         if run is None or run.claimed.fence != fence:
@@ -471,14 +472,14 @@ class WorkerSession:
         self._may_own_unknown_runs = True
 
     def _suspend_run(self, run: Run) -> None:
-        """Forget a run that a PostgreSQL outage stopped; the next claim resumes it."""
+        """Drop a run that a PostgreSQL outage stopped; the next claim resumes it."""
         if self.runs.get(run.claimed.id) is run:
             del self.runs[run.claimed.id]
             self._suspended.add(run.claimed.id)
             self._may_own_unknown_runs = True
 
     def stop_executions(self, executions: frozenset[int] | set[int]) -> None:
-        """Stop our runs of these executions, which are being cancelled.
+        """Stop this session's runs of these executions, which are being cancelled.
 
         Deadlines are not handled here: each run has a timer of its own.
         """
@@ -507,8 +508,8 @@ class WorkerSession:
         for run in list(self.runs.values()):
             self._drop_run(run.claimed.id, run.claimed.fence)
         self._endings.begin(self._writer_task)
-        # A task that does not end in time (a start that hangs) is left to itself: it cannot write
-        # any more.
+        # A task that does not end in time (a start that hangs) is left running: it cannot write any
+        # more.
         await asyncio.wait({*self._tasks, self._writer_task}, timeout=STOP_GRACE_SECONDS)
 
     async def stop(self, drain_seconds: float) -> None:
@@ -529,7 +530,7 @@ class WorkerSession:
             await ended(giving_back, self._writer_task)
 
     async def _give_back_unstarted(self) -> None:
-        """Give back the runs of a claim that the stop interrupted: none of them was started."""
+        """Give back the runs of a claim that the stop interrupted; none of them was started."""
         try:
             unknown = await self._unknown_runs()
         except Unavailable as unavailable:
