@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 DOUBLINGS_MAX = 60
-"""Doublings that are counted; the longest pause is reached long before."""
+"""Cap on the counted doublings; the longest pause is reached long before it."""
 
 
 class Backoff:
-    """Exponential backoff with jitter, so that a fleet does not come back in step.
+    """Exponential backoff with jitter, so that a fleet does not retry in step.
 
     The pauses are `first_seconds`, twice that, and so on, up to `longest_seconds`; each is
     shortened at random by up to the share `jitter`. `immediate`: the first retry has no pause, and

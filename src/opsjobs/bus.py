@@ -29,7 +29,7 @@ UNREAD_MESSAGES_MAX = 1_000
 # Messages in one round trip to Redis.
 BATCH_MESSAGES_MAX = 256
 ANSWER_SECONDS_MAX = 1.0
-# A silent subscription is pinged this often. An unanswered ping closes it: a hung Redis is noticed.
+# A silent subscription is pinged this often. An unanswered ping closes it, to detect a hung Redis.
 SILENCE_SECONDS_MAX = 5.0
 # How long `listen` waits for Redis to confirm the subscription; after that it continues without.
 SUBSCRIBE_SECONDS_MAX = 0.25
@@ -42,7 +42,7 @@ _AWAY = (RedisError, OSError, TimeoutError, asyncio.IncompleteReadError)
 
 
 class Bus:
-    """Publish and listen. Messages are dropped without a `url` and while Redis is away.
+    """Publish and listen. Messages are dropped without a `url` and while Redis is unavailable.
 
     `url` is redis://, rediss:// or unix://. Call all methods on the event loop that called `open`.
     """
@@ -59,12 +59,12 @@ class Bus:
         self._subscriber = _Subscriber(url, self._metrics) if url else None
 
     async def open(self) -> None:
-        """Start the sender. It is no error if Redis is down."""
+        """Start the sender. Redis being down is not an error."""
         if self._redis and not self._sender:
             self._sender = asyncio.create_task(self._send_forever(), name="bus-sender")
 
     async def close(self) -> None:
-        """Send queued messages if Redis answers; done within about a second in any case."""
+        """Send queued messages if Redis responds; returns within about a second in any case."""
         sender, self._sender = self._sender, None
         if sender:
             await self._drain()
@@ -87,7 +87,7 @@ class Bus:
         return self._redis is not None
 
     async def ping(self) -> bool:
-        """Return True if Redis answers within ANSWER_SECONDS_MAX."""
+        """Return True if Redis responds within ANSWER_SECONDS_MAX."""
         return await self._execute([("PING",)])
 
     def publish(self, channel: str, message: bytes) -> None:
@@ -114,7 +114,7 @@ class Bus:
     async def has_listeners(self, channels: str) -> bool | None:
         """Return True if a channel of this pattern, or any pattern, has a listener.
 
-        None if Redis does not answer.
+        None if Redis does not respond.
         """
         answers: list[Any] = []
         if not await self._execute(
@@ -128,7 +128,7 @@ class Bus:
         """Subscribe to channels and patterns; the result iterates over (channel, message).
 
         Reading may be cancelled, for example by a timeout, and resumed. Messages sent while Redis
-        was away are lost.
+        was unavailable are lost.
         """
         messages = Messages(channels, self._metrics)
         if self._subscriber is None:
@@ -302,7 +302,7 @@ class _Subscriber:
             for command, arguments in ((verb, plain), (f"P{verb}", patterns)):
                 if arguments:
                     await connection.send_command(command, *arguments, check_health=False)
-        # Redis answers in order: the answer to this ping confirms everything sent before it.
+        # Redis responds in order: the response to this ping confirms everything sent before it.
         self._pings += 1
         self._to_confirm[b"%d" % self._pings] = tuple(self._listeners)
         await connection.send_command("PING", b"%d" % self._pings, check_health=False)

@@ -1,4 +1,4 @@
-"""The clock of every part: the system's in service, advanced by hand in tests."""
+"""The clock of every component: the system's in production, advanced by hand in tests."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class SystemClock:
 
 
 class TurnedClock:
-    """A clock that a test advances; sleepers wake when their time has come."""
+    """A clock that a test advances; sleepers wake when they are due."""
 
     def __init__(self, start: datetime | None = None) -> None:
         self._now = start or datetime(2026, 1, 1, tzinfo=UTC)

@@ -13,13 +13,13 @@ the n-th passage of the step; without it, every passage fails.
     notify          engine: the wake-ups of a launch
     claim           store: the claim's transaction
     begin           engine: the set-up of claimed runs is read
-    session         engine: a session to a machine is opened
+    session         engine: a session to a host is opened
     start           engine: a command is started
     attach          engine: a running durable command is found and followed
     cancel          engine: a durable command is ended
-    settle          store: a group commit of output, results and ends
+    settle          store: a group commit of output, results and terminal states
     finish          engine: the end of a run is recorded
-    fire            store: due moments become pending firings, the commit included
+    fire            store: due times become pending firings, the commit included
     firing.prepare  engine: the targets of pending firings are resolved
     firing.launch   store: pending firings become executions, the commit included
     publish         engine: the events of a shard are published
@@ -27,7 +27,7 @@ the n-th passage of the step; without it, every passage fails.
 
 The error is Unavailable; at `session`, `attach` and `cancel` a RemoteFailure with connection_lost;
 at `start` a RemoteFailure with connection_lost before the step and lost after it.
-Without faults a step costs one look at a module variable.
+Without faults a step costs one read of a module variable.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 AGAIN_SECONDS = 1.0
-"""Between two cancels: time for a task to clean up after the first one."""
+"""Seconds between two cancels: time for a task to clean up after the first one."""
 
 Task = asyncio.Task[Any]
 
@@ -15,7 +15,7 @@ async def ended(*tasks: Task, again_seconds: float = AGAIN_SECONDS) -> None:
     """Cancel the tasks, and return once all have ended. Their exceptions are dropped.
 
     `asyncio.wait_for` of Python 3.11, which the pool of connections uses, drops a cancel that
-    comes together with the result that the task waits for.
+    arrives together with the result that the task waits for.
     """
     pending = {task for task in tasks if not task.done()}
     while pending:

@@ -23,9 +23,9 @@ from structlog.types import FilteringBoundLogger
 
 from opsjobs.model.masking import Forms, Mask
 
-# A longer traceback loses its beginning: the last frames show what failed.
+# A longer traceback loses its first frames: the last ones show the failure.
 TRACEBACK_CHARACTERS_MAX = 16_384
-# The longest value of any other key: a banner or an answer of a broken server may have any size.
+# The longest value of any other key: a banner or a response of a broken server may have any size.
 TEXT_CHARACTERS_MAX = 8_192
 SCRAPE_TIMEOUT_SECONDS = 10.0
 SCRAPES_MAX = 32
@@ -109,7 +109,7 @@ def _redaction() -> Mask:
 
 
 class Metrics:
-    """The metrics of this process. Figures of the whole service are read from PostgreSQL."""
+    """The metrics of this process. Metrics of the whole service are read from PostgreSQL."""
 
     def __init__(self) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # half typed
@@ -223,7 +223,7 @@ class Metrics:
     def serve(self, host: str, port: int) -> int:
         """Serve `GET /metrics` without a token, on a thread, until `close`.
 
-        Return the port; port 0 takes a free one.
+        Return the port; port 0 selects a free one.
         Raises OSError with the address if it cannot listen.
         """
         try:
@@ -423,10 +423,10 @@ class _Listener(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log nothing: a client went away; the page itself cannot fail."""
+        """Log nothing: a client disconnected; the page itself cannot fail."""
 
     def service_actions(self) -> None:
-        """Close the connections whose time is over; called twice a second."""
+        """Close the connections whose time limit has passed; called twice a second."""
         now = time.monotonic()
         with self._lock:
             for request in [

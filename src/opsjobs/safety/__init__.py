@@ -1,16 +1,16 @@
-"""Judge from its text what a program would do to its machine: a guard rail, no sandbox.
+"""Check from its text what a program would do to its host: a guard rail, not a sandbox.
 
 The reader of each language writes into one Trace (trace.py): the calls, the calls wrapped in them,
 and the parts that cannot be read. The rules (rules/*.yaml) are matched against that trace.
-docs/concepts/safety-check.md lists what this cannot see.
+docs/concepts/safety-check.md lists what the check cannot see.
 
 Others import only this package and its public modules; the rest is private. The names exported
 here load no grammar, no rule and no pydantic.
 
 - `job_inputs`: the texts of a job's actions, each as a question.
 - `policy`: the severities that an installation sets.
-- `rulebook`: the rules, for people who list them.
-- `judging`: the answer to a question. It loads the grammars, and only the judging process
+- `rulebook`: the rules, for listing them.
+- `judging`: the answer to a question. It loads the grammars, and only the checking process
   (opsjobs.sandbox) imports it.
 """
 

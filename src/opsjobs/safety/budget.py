@@ -10,9 +10,9 @@ STEPS_MAX = 20_000
 CHARACTERS_A_STEP = 256
 """Characters per step when a text is copied, searched or cut by a linear function."""
 CHARACTERS_MAX = 64 << 10
-"""The longest word; functions that put texts together never make a longer one."""
+"""The longest word; functions that join texts never build a longer one."""
 DEPTH_MAX = 8
-"""Programs within programs: `sudo sh -c "ssh web-1 'sh -c …'"`."""
+"""The deepest nesting of programs: `sudo sh -c "ssh web-1 'sh -c …'"`."""
 
 
 class Spent(Exception):
@@ -37,13 +37,13 @@ class Budget:
 
 
 def check_size(characters: int) -> None:
-    """Raises Spent if a text that is about to be made is too long."""
+    """Raise Spent if a text that is about to be built is too long."""
     if characters > CHARACTERS_MAX:
         raise Spent
 
 
 def replaced(text: str, old: str, new: str, count: int = -1) -> str:
-    """Return `str.replace`, but raise Spent before making a text that is too long."""
+    """Return `str.replace`, but raise Spent before building a text that is too long."""
     if len(new) > len(old):
         found = text.count(old) if count < 0 else min(text.count(old), count)
         check_size(len(text) + found * (len(new) - len(old)))
@@ -51,7 +51,7 @@ def replaced(text: str, old: str, new: str, count: int = -1) -> str:
 
 
 def filled_in(text: str, place: str, words: Iterable[str]) -> str:
-    """Put each of the words into the next placeholder, `%s` or `{}`. Raises Spent as above."""
+    """Insert each word at the next `%s` or `{}`. Raises Spent if the text gets too long."""
     first, *pieces = text.split(place)
     made, size = [first], len(text)
     given = iter(words)

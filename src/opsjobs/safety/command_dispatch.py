@@ -1,4 +1,4 @@
-"""Record a command, its name as the kernel finds it, and all that it runs, layer by layer."""
+"""Record a command, its name as the kernel finds it, and all it runs, layer by layer."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ _DECODERS = frozenset(
 """Their output cannot be read from the text that runs it."""
 _PRINTERS = frozenset({"cat", "echo", "printf", "tee"})
 _CALL_STEPS = 8
-"""The cost of matching a call against the rules, beside reading it."""
+"""The cost of matching a call against the rules, in addition to reading it."""
 _GLOB_STEPS = 40
 """The cost of matching a glob against all names of commands."""
 _LAYERS_MAX = 24
 _MATCHES_MAX = 64
-# Their output is meant to be evaluated, and trusted like the programs themselves.
+# Their output is intended to be evaluated, and trusted like the programs themselves.
 _TRUSTED = re.compile(
     r"(ssh-agent|dircolors|brew|pyenv|rbenv|nodenv|direnv|starship"
     r"|resize|lesspipe|keychain|conda)\Z"
@@ -110,10 +110,10 @@ def run(
 
 
 def _names(trace: Trace, word: str) -> list[str]:
-    """Return the possible names without their folder; UNNAMED if the name is not known."""
+    """Return the possible names without their folder; UNNAMED if the name is unknown."""
     name = normal(word).rpartition("/")[2] if "/" in word else word
     if not name.strip(STAR + ANY) or not is_known(name):
-        return [UNNAMED]  # a glob of nothing but marks may be every command
+        return [UNNAMED]  # a glob of marks only may match every command
     if not has_glob(name):
         return [name]
     trace.budget.spend(_GLOB_STEPS)
@@ -157,7 +157,7 @@ def _inputs_of(one: InnerText, around: ProgramInputs) -> ProgramInputs:
 
 
 def _fed_words(words: tuple[str, ...], io: Io, *, whole: bool) -> Iterator[tuple[str, ...]]:
-    """Return the commands of `xargs`: what it is fed becomes words of the command."""
+    """Return the commands of `xargs`: its input becomes words of the command."""
     text = io.fed()
     if text is None or not is_known(text):
         yield words
@@ -184,7 +184,7 @@ def _text(trace: Trace, language: str, text: str, place: SourcePosition, io: Io)
 
 
 def _unread(io: Io) -> str:
-    """Return the event for a program that is not known, by its source."""
+    """Return the event for an unknown program, by its source."""
     if not DOWNLOADERS.isdisjoint(io.sources):
         return "download_to_shell"
     return "decoded_program" if not _DECODERS.isdisjoint(io.sources) else "dynamic_program"
@@ -201,7 +201,7 @@ def _standard(trace: Trace, language: str, place: SourcePosition, io: Io) -> Non
 
 
 def _keep(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io) -> None:
-    """Remember which files hold data that came over the network."""
+    """Record which files hold data that was received over the network."""
     name = words[0]
     if name in DOWNLOADERS:
         trace.downloaded.update(normal(path, place.cwd) for path in _saved(words))
@@ -213,7 +213,7 @@ def _keep(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io) -> 
 
 
 def _write(trace: Trace, words: Sequence[str], place: SourcePosition, io: Io) -> None:
-    """Remember the contents of the files that the text itself writes."""
+    """Record the contents of the files that the text itself writes."""
     paths = [path for _, path in io.writes] + (
         [w for w in words[1:] if not w.startswith("-")] if words[0] == "tee" else []
     )

@@ -56,7 +56,7 @@ def read(trace: Trace, text: str, place: SourcePosition) -> None:
 
 
 def read_line(trace: Trace, text: str, place: SourcePosition) -> None:
-    """The words after `cmd`, one a line: what follows /c or /k."""
+    """Read the words after `cmd`, one a line: the command after /c or /k."""
     words = text.split("\n")
     at = next((n for n, word in enumerate(words) if re.match(r"[/-][ckCKrR]", word)), None)
     if at is not None:
@@ -65,7 +65,7 @@ def read_line(trace: Trace, text: str, place: SourcePosition) -> None:
 
 
 def _loops(text: str) -> Iterator[tuple[str, list[str]]]:
-    """`for %%d in (a b) do …`: what %%d is."""
+    """Yield loop variables and their values: `%%d` of `for %%d in (a b) do …`."""
     for found in _FOR.finditer(text):
         if found[1] is None or found[1].lower() == "/d":
             yield (
@@ -78,7 +78,7 @@ def _loops(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _commands(text: str) -> Iterator[tuple[str, bool]]:
-    """Each command of the text, and whether it reads what the one before it writes."""
+    """Yield each command of the text, and whether it reads the output of the previous one."""
     count, piped = 0, False
     for line in text.splitlines():
         piece, quoted, n = "", False, 0
@@ -110,14 +110,14 @@ def _commands(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _ways(command: str, variables: dict[str, list[str]], outer: Lookup) -> list[str]:
-    """The command with its variables put in, for each value that one of them may have."""
+    """Return the command with its variables replaced, once for each possible value."""
     ways = [command]
     for written, found in list({found[0]: found for found in _PERCENT.finditer(command)}.items())[
         :_VARIABLES_MAX
     ]:
         values = _values(found, variables, outer)[:_WAYS_MAX]
         ways = [replaced(way, written, value) for way in ways for value in values][:_WAYS_MAX]
-    # Variables that are never set, and those above the bounds, may be empty.
+    # Variables that are never set, and those beyond the limits, may be empty.
     return [_PERCENT.sub(MAYBE_EMPTY, way) for way in ways]
 
 
@@ -192,7 +192,7 @@ def _split_words(command: str) -> tuple[list[str], list[str]]:
 
 
 def _stripped(words: Sequence[str]) -> list[str]:
-    """Without what only leads to a command: `if …`, `for … do`, `start ""`, `call`."""
+    """Return the words without a prefix such as `if …`, `for … do`, `start ""`, `call`."""
     rest = list(words[:_WORDS_MAX])
     while rest:
         first = rest[0].lower().lstrip("@")

@@ -227,7 +227,7 @@ def _grep(words: Sequence[str], fed: str | None) -> str | None:
 
 
 def _ls(words: Sequence[str], _: str | None) -> str | None:
-    """Return the listed names; the names of files are whatever a glob may match."""
+    """Return the listed names; names of files are a glob that matches any name."""
     options = [w for w in words[1:] if w[:1] == "-"]
     if any(w[1:2] == "-" or not set(w[1:]) <= set("1aAtrUd") for w in options):
         return None
@@ -267,7 +267,7 @@ def _realpath(words: Sequence[str], _: str | None) -> str | None:
 def _find(words: Sequence[str], _: str | None) -> str | None:
     """Return all paths below the folders, if no test narrows the search.
 
-    The folders are what matters.
+    Only the folders matter to the rules.
     """
     roots = list(takewhile(lambda w: w[:1] not in ("-", "(", "!"), words[1:]))
     rest = [w for w in words[1 + len(roots) :] if w not in _FINDS_ALL]

@@ -12,7 +12,7 @@ from functools import lru_cache
 from opsjobs.safety.symbolic_words import ANY, STAR
 
 LITERALS_MAX = 200
-"""Characters of a glob beside its stars; no command name or rule's path is as long."""
+"""Characters of a glob, stars excepted; no command name or rule's path is as long."""
 _RUN = re.compile(f"[{STAR}{ANY}]+")
 
 
@@ -22,7 +22,7 @@ def wildcards(word: str) -> int:
 
 
 def normal(word: str) -> str:
-    """The same glob with one star for each run: `*?**` -> `?*`."""
+    """Return the glob with one star for each run of wildcards: `*?**` -> `?*`."""
     return _RUN.sub(lambda run: ANY * run[0].count(ANY) + (STAR if STAR in run[0] else ""), word)
 
 
@@ -41,7 +41,7 @@ def matching(word: str) -> re.Pattern[str] | None:
 
 @lru_cache(maxsize=2048)
 def beginning(word: str, *, longest: bool) -> re.Pattern[str]:
-    """Return a pattern for the shortest, or longest, beginning that the glob matches.
+    """Return a pattern for the shortest, or longest, prefix that the glob matches.
 
     Its wildcards match slashes, too.
     """

@@ -1,4 +1,4 @@
-"""Parse within a bound: error recovery of a grammar takes time quadratic in the length."""
+"""Parse within a limit: error recovery of a grammar takes time quadratic in the length."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PIECE_BYTES = 64
 _READS_MAX = 20
 """Reads of each piece, on average.
 
-A text that makes sense is read once or twice; `|` 65,536 times is read 16 million times.
+A valid text is read once or twice; `|` 65,536 times is read 16 million times.
 """
 _READS_FREE = 500
 _READS_A_STEP = 4

@@ -1,4 +1,4 @@
-"""The inputs of a program: its arguments and environment, as far as they are known."""
+"""Inputs of a program: its arguments and environment, as far as they are known."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class EnvironmentChange:
     sets: tuple[tuple[str, str], ...] = ()
     """Names with their new values, in order."""
     cleared: bool = False
-    """True if the environment holds nothing but those."""
+    """True if the environment holds only those variables."""
     doubtful: bool = False
-    """True if earlier variables may be gone, as with sudo."""
+    """True if earlier variables may be removed, as with sudo."""
 
 
 SAME = EnvironmentChange()
@@ -35,13 +35,13 @@ class ProgramInputs:
     """The arguments and the environment of a program, as far as they are known."""
 
     arguments: tuple[str, ...] | None = None
-    """The arguments, each of which may be an unknown word; None if they are not known."""
+    """The arguments, each of which may be an unknown word; None if they are unknown."""
     zero: str | None = None
     """The name that the program is called by."""
     variables: Lookup = _nothing
     """Looks a variable up by name; the value is computed only then."""
     exported: Lookup | None = None
-    """The variables that programs run from here see, too; None if they are the same."""
+    """Looks up the variables that programs run from here inherit; None if it is `variables`."""
     shell: Callable[[], ProgramInputs] | None = None
     """Returns the enclosing shell's own inputs, for `eval`; None outside a shell."""
 
@@ -71,7 +71,7 @@ class ProgramInputs:
     def with_variables(
         self, look: Lookup, names: Mapping[str, object], change: EnvironmentChange = SAME
     ) -> ProgramInputs:
-        """Return the inputs with these variables before all others."""
+        """Return the inputs with these variables, which take precedence over all others."""
         before = self.variables
 
         def look_up(name: str) -> Sequence[str]:
@@ -84,7 +84,7 @@ class ProgramInputs:
 
 
 UNKNOWN_INPUTS = ProgramInputs()
-"""The inputs of a program if nothing is known of them."""
+"""The inputs of a program about which nothing is known."""
 
 
 def inputs_from_texts(
@@ -92,7 +92,7 @@ def inputs_from_texts(
 ) -> ProgramInputs:
     """Return the inputs that an action passes to a program.
 
-    A value is not known wherever `unknown` occurs in it.
+    A value is unknown wherever `unknown` occurs in it.
     """
 
     def mark(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Interpreters: the language of each, and where in its words the program is."""
+"""Interpreters: the language of each, and the position of the program in its words."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Argv:
 
     words: tuple[str, ...]
     fed: bool = True
-    """True if it reads the input of the wrapper; else that input becomes its words."""
+    """True if it reads the input of the wrapper; otherwise that input becomes its words."""
     whole: bool = False
-    """True if that input is not cut at white space."""
+    """True if that input is not split at white space."""
     change: EnvironmentChange = SAME
     """The changes of the environment by the wrapper."""
 
@@ -31,7 +31,7 @@ class InnerText:
     language: str
     text: str
     arguments: tuple[str, ...] | None = None
-    """The arguments of the call; None if they are not known."""
+    """The arguments of the call; None if they are unknown."""
     zero: str | None = None
     """The name that it is called by."""
     change: EnvironmentChange = SAME
@@ -50,7 +50,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Standard:
-    """A program that comes over standard input, with its arguments."""
+    """A program that is read from standard input, with its arguments."""
 
     language: str
     arguments: tuple[str, ...] | None = None
@@ -72,7 +72,7 @@ LANGUAGES = {
     **dict.fromkeys(("pwsh", "powershell", "pwsh-preview"), "powershell"),
     "cmd": "cmd",
 }
-# The options that say "the program is the next word".
+# The options whose value, the next word, is the program.
 _CODE = {"bash": "c", "python": "c", "perl": "eE", "node": "ep", "other": "ecr"}
 _VALUED = {"bash": "oO", "python": "WX", "perl": "IMm", "node": "r", "other": "r"}
 _LONG_VALUED = frozenset({"--rcfile", "--init-file", "--require", "--import"})
@@ -81,7 +81,7 @@ _VERSIONED = re.compile(r"(python|perl|pypy|php|ruby|lua)[\d.]+\Z")
 
 
 def language_of(name: str) -> str | None:
-    """The language that a command of this name reads: `python3.11` -> python, `dash` -> bash."""
+    """Return the language of a command by its name: `python3.11` -> python, `dash` -> bash."""
     found = _VERSIONED.match(name)
     return LANGUAGES.get(found[1] if found else name)
 
@@ -124,7 +124,7 @@ def interpreted(language: str, words: Words) -> list[Inner]:
 
 
 def _coded(language: str, rest: tuple[str, ...]) -> InnerText:
-    """`sh -c TEXT NAME ARGUMENTS`; elsewhere the arguments follow at once."""
+    """Return the text of `sh -c TEXT NAME ARGUMENTS`; elsewhere the arguments follow at once."""
     if language == "bash":
         return InnerText(language, rest[0], rest[2:], rest[1] if len(rest) > 1 else None)
     return InnerText(language, rest[0], rest[1:])
@@ -134,7 +134,7 @@ def _is_code(language: str, word: str) -> bool:
     if word.startswith("--"):
         return word in _LONG_CODE
     letters = _CODE[language]
-    if language == "bash":  # it takes its letters in any order
+    if language == "bash":  # it accepts its letters in any order
         return letters in word and re.fullmatch(r"-\w+", word) is not None
     # The program follows the letter, and -M, -I and -W are names.
     return re.fullmatch(rf"-(?![MImW])\w*[{letters}]", word) is not None
@@ -145,6 +145,6 @@ def _takes_value(language: str, word: str) -> bool:
 
 
 def _attached(language: str, word: str) -> str | None:
-    """`python -cimport os`: the program follows its letter at once."""
+    """Return a program attached to its letter: `python -cimport os`."""
     attached = language in ("python", "perl") and len(word) > 2 and word[1] in _CODE[language]
     return word[2:] if attached else None

@@ -1,4 +1,4 @@
-"""Collect the texts of a job that an interpreter reads, for the safety check.
+"""Collect the texts of a job that interpreters read, for the safety check.
 
 Each text is collected once, with the values that it will have.
 """
@@ -40,9 +40,9 @@ _READS_A_PROGRAM = re.compile(
 _Value = Callable[[str], str | None]
 _Read = TypeVar("_Read", bound=Hashable)
 TEXTS_MAX = 400
-"""The most different texts of a launch that are judged with their values.
+"""The most different texts of a launch that are checked with their values.
 
-Beyond that, each action is judged once with unknown values.
+Beyond that, each action is checked once with unknown values.
 """
 UNREADABLE = Finding(
     "unreadable",
@@ -60,7 +60,7 @@ TOO_MANY = Finding(
 
 @dataclass(frozen=True, slots=True)
 class JobText:
-    """One text of a job to judge."""
+    """One text of a job to check."""
 
     interpreter: str
     """The program that reads it."""
@@ -71,21 +71,21 @@ class JobText:
     targets: Sequence[Target] = ()
     """The targets that it runs on."""
     said: tuple[Finding, ...] = ()
-    """Findings about it that do not depend on the judge."""
+    """Findings about it that do not depend on the rules for its language."""
     arguments: tuple[str, ...] | None = None
-    """Its arguments, if they are no part of the text."""
+    """Its arguments, if they are not part of the text."""
     variables: tuple[tuple[str, str], ...] = ()
-    """Its variables, if they are no part of the text."""
+    """Its variables, if they are not part of the text."""
 
     @property
     def given(self) -> ProgramInputs:
-        """The inputs in the form that a judge accepts."""
+        """The inputs in the form that the check accepts."""
         return inputs_from_texts(self.arguments, dict(self.variables), UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The declared names, the values as a tree, and the most texts judged for each action."""
+    """The declared names, the values as a tree, and the most texts checked for each action."""
 
     names: TemplateNames
     values: Mapping[str, Any]
@@ -102,8 +102,8 @@ def texts_of(
 ) -> Iterator[JobText]:
     """Return the texts of these actions, rendered for these targets (none: for any target).
 
-    `parameters`: the values; a name in `declared` without a value is not known yet. Raises nothing:
-    an action that cannot be rendered does not run.
+    `parameters`: the values; a name in `declared` without a value is unknown as yet. Raises
+    nothing: an action that cannot be rendered does not run.
     """
     secrets = frozenset(name for name, value in parameters.items() if is_secret(value))
     names = TemplateNames(
@@ -112,7 +112,7 @@ def texts_of(
         frozenset(str(action["key"]) for action in actions),
     )
     known = {name: value for name, value in parameters.items() if value is not None}
-    # Only actions with values of targets may have many texts; the others do not share the limit.
+    # Only actions with values of targets can have many texts; the others do not share the limit.
     most = max(1, TEXTS_MAX // max(sum("${" + _OF_TARGET in str(action) for action in actions), 1))
     asked = _Known(names, {"parameters": known, "job": {"name": job_name}}, most)
     for position, stored in enumerate(actions):
@@ -205,9 +205,9 @@ def _rendered(
     """Return the different texts, at least one, each with its targets."""
 
     def text_for(target: Target | None) -> _Read:
-        """Render for a target; a value that the shell cannot be given is unknown, for it alone.
+        """Render for a target; a value that the shell cannot receive is unknown, for it alone.
 
-        The rest of the text is still judged.
+        The rest of the text is still checked.
         """
         for of in (target, None):
             try:

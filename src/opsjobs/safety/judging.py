@@ -1,4 +1,4 @@
-"""The judge: one text of one interpreter, and what the rules find in it."""
+"""The safety check of one text of one interpreter: its trace and its findings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _READERS: Mapping[str, Reader] = {
 }
 
 INTERPRETERS = ("bash", "sh", "python", "powershell", "pwsh", "cmd", "perl", "node")
-"""Those that have a reader; of a path the last part counts."""
+"""Interpreters that have a reader; of a path the last part counts."""
 
 
 def judge(
@@ -45,7 +45,7 @@ def judge(
     context: Context | None = None,
     given: ProgramInputs = UNKNOWN_INPUTS,
 ) -> tuple[Finding, ...]:
-    """Return the findings for this text; none if it is harmless as far as can be seen.
+    """Return the findings for this text; none if nothing dangerous is found in it.
 
     `interpreter`: bash, sh, python, powershell, pwsh, cmd, perl, node, or a path of one of these on
     the target; sh for a command line.

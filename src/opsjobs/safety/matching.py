@@ -16,11 +16,11 @@ from opsjobs.safety.rulebook import Condition, Match, Rulebook, SafetyRule
 from opsjobs.safety.trace import WINDOWS, Call, Trace
 
 ABBREVIATED_MIN = 4
-"""`--rec` is `--recursive` to the GNU tools; `--r` may be many things."""
+"""`--rec` is `--recursive` to the GNU tools; `--r` is ambiguous."""
 _LETTER = re.compile(r"-[A-Za-z0-9]\Z")
 FINDINGS_MAX = 100
 MATCHING_STEPS_MAX = 80_000
-"""Beside those of reading; the longest readable script takes about a quarter of them."""
+"""Steps beyond those of reading; the longest readable script takes about a quarter of them."""
 WORD_CHARACTERS_MAX = 1_024
 """Characters of a word that a rule's expression is matched against; the rest is cut."""
 
@@ -29,7 +29,7 @@ Ready = tuple[SafetyRule, str, tuple[Test, ...]]
 
 
 def findings(trace: Trace, matcher: Matcher, context: Context) -> tuple[Finding, ...]:
-    """Return the findings, each rule once for each place, the most severe first."""
+    """Return the findings, each rule once for each position, the most severe first."""
     found: dict[tuple[str, str], Finding] = {}
     for rule, excerpt in _applied(trace, matcher, Budget(MATCHING_STEPS_MAX)):
         if len(found) >= FINDINGS_MAX:
@@ -149,7 +149,7 @@ class Matcher:
 
     @property
     def names(self) -> frozenset[str]:
-        """The commands that the rules are about."""
+        """The names of the commands that rules refer to."""
         return frozenset(self._exact)
 
 
@@ -209,7 +209,7 @@ def _path_tests(match: Match) -> Iterator[Test]:
 
 
 def _is_unseen(call: Call) -> bool:
-    """Return True if the text that it writes is not known."""
+    """Return True if the text that it writes is unknown."""
     text = compute_output(call.words, call.io.fed())
     return text is None or is_unknown(text.strip())
 
@@ -238,7 +238,7 @@ def _is_given(spelling: str, call: Call) -> bool:
 
 
 def _abbreviates(word: str, spelling: str) -> bool:
-    """Return True for a beginning of a parameter, as in PowerShell: `-Rec`, `-Recurse:$true`."""
+    """Return True for a prefix of a parameter, as in PowerShell: `-Rec`, `-Recurse:$true`."""
     word, spelling = word.lower().partition(":")[0], spelling.lower()
     if spelling.startswith("/"):
         return word == spelling

@@ -1,4 +1,4 @@
-"""Paths as a kernel sees them, and whether a word may be one of those that a rule names."""
+"""Paths in the kernel's reading, and matching of words against the paths in rules."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from opsjobs.safety.symbolic_words import ANY, HOME, LATER, MAYBE_EMPTY, OUTSIDE
 _UNKNOWN = re.compile(f"[{MAYBE_EMPTY}{SOMETHING}{OUTSIDE}]")
 _WILD = {"*": "[^/]*", "?": "[^/]", STAR: "[^/]*", ANY: "[^/]"}
 _ALL = re.compile(f"[.{ANY}]*{STAR}[{STAR}{ANY}]*")
-"""A glob that leaves next to nothing: `*`, `.??*`."""
+"""A glob that matches nearly every name: `*`, `.??*`."""
 _PATH_MAX = 4_096
-"""No kernel takes a longer path; of one only what is below a folder counts."""
+"""No kernel accepts a longer path; of one only the part below a folder counts."""
 _CLIMBS = 3
-"""So many `..` in a row lead to the root of everything, from wherever one is."""
+"""So many `..` in a row are taken to lead to the root, from any folder."""
 
 
 def normal(path: str, cwd: str | None = None) -> str:
@@ -47,7 +47,7 @@ def normal(path: str, cwd: str | None = None) -> str:
 
 
 def readings(word: str, cwd: str | None = None) -> Iterator[str]:
-    """Return the paths that a word stands for.
+    """Return the paths that a word refers to.
 
     They are the word itself, and for `/etc/*` also the folder that it empties.
     """
@@ -92,7 +92,7 @@ def may_be(path: str, patterns: tuple[str, ...]) -> bool:
     """Return True if the path may be one of these patterns.
 
     `/etc` matches itself, `/home/*` one segment, `/etc/**` everything below. A glob in the path
-    stands for every name that it may match; an unknown part matches no name.
+    matches as every name that it may expand to; an unknown part matches no name.
     """
     if _expression(patterns).fullmatch(path[:_PATH_MAX]):
         return True

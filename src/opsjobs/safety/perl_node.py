@@ -1,6 +1,6 @@
 """Scan Perl and Node programs by their words alone, without a parser.
 
-Calls that run a command are found; the command is judged if it is a plain text, or an argument
+Calls that run a command are found; the command is checked if it is a plain text, or an argument
 whose value the text determines.
 """
 
@@ -15,7 +15,7 @@ from opsjobs.safety.paths import is_unknown
 from opsjobs.safety.symbolic_words import LATER, MAYBE_EMPTY, as_source
 from opsjobs.safety.trace import Io, SourcePosition, Trace
 
-# One that is not closed goes to the end, so that each letter is looked at once.
+# One that is not closed extends to the end, so that each letter is read once.
 STRING = (
     r"""(?:"((?:[^"\\]|\\.)*+)(?:"|\Z)|'((?:[^'\\]|\\.)*+)(?:'|\Z)|`((?:[^`\\]|\\.)*+)(?:`|\Z))"""
 )
@@ -49,8 +49,8 @@ _CHARACTERS_A_STEP = 16
 class PerlNodeValues:
     """The values of variables and arguments in a Perl or Node program.
 
-    `arguments`: those of the program, None if they are not known. `is_file`: True if the program is
-    a file, as its name is then an argument, too.
+    `arguments`: those of the program, None if they are unknown. `is_file`: True if the program is a
+    file, because its name is then an argument, too.
     """
 
     def __init__(
@@ -215,17 +215,17 @@ _SHELL = re.compile(r"/bin/(?:ba|da|z)?sh|\bcmd\.exe\b|\bspawn\b")
 
 
 def perl(trace: Trace, text: str, place: SourcePosition) -> None:
-    """Look over a program of Perl."""
+    """Scan a Perl program."""
     _look_over("perl", trace, text, place)
 
 
 def node(trace: Trace, text: str, place: SourcePosition) -> None:
-    """Look over a program of Node."""
+    """Scan a Node program."""
     _look_over("node", trace, text, place)
 
 
 def other(trace: Trace, text: str, place: SourcePosition) -> None:
-    """Record a language without a reader, and judge the commands in its string literals."""
+    """Record a language without a reader, and check the commands in its string literals."""
     trace.event("unknown_language", place)
     trace.budget.spend(len(text) // 64 + 1)
     for found in _TEXTS.finditer(text):
@@ -268,7 +268,7 @@ def _plain(language: str, text: str) -> str:
     """Return the text without its comments."""
     if (
         language == "node" and (end := text.rfind("*/") + 2) > 1
-    ):  # behind the last end none is closed
+    ):  # after the last closing mark no comment is closed
         text = _BLOCK_COMMENT.sub("", text[:end]) + text[end:]
     return _COMMENT[language].sub("", text)
 

@@ -1,6 +1,6 @@
 """Split a wrapper's own words from its command: `sudo -u x A=b nice -n 5 …`.
 
-Also returns what its words change in the environment.
+Also returns the changes that these words make to the environment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Prefix:
     assigns: bool = False
 
     def rest(self, words: Words) -> tuple[str, ...]:
-        """The words of the command within."""
+        """Return the words of the inner command."""
         at = 1
         while at < len(words):
             word = words[at]
@@ -53,7 +53,7 @@ class Prefix:
 
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 CLEARED = EnvironmentChange(cleared=True)
-"""Run on another machine or as another user: nothing of this environment is there."""
+"""Run on another machine or as another user: nothing of this environment is inherited."""
 _CLEARS = re.compile(r"-|--ignore-environment|-[0v]*i[0v]*|--reset-env")
 _KEEPS = re.compile(r"-[^\WE]*+E\w*|--preserve-env.*")
 

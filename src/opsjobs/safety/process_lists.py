@@ -1,4 +1,4 @@
-"""Recognize command lines that list all processes, to tell `kill $(ps …)` from a choice."""
+"""Recognize command lines that list all processes, not a choice of them: `kill $(ps …)`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from opsjobs.safety.symbolic_words import render_word
 from opsjobs.safety.trace import Call
 
 KILL_ALL = ("kill", "-9", "-1")
-"""The call that ending every listed process amounts to."""
+"""The call that is equivalent to ending every listed process."""
 _ALL_OF_PS = re.compile(r"-?(?=\w*[eA]|\w*a\w*x|\w*x\w*a)[aAdefhHjloOuvwxX]+\Z")
 _COLUMNS = re.compile(r"[\w,=%]+\Z")
 _EVERY_NAME = re.compile(r"\^?\.?[*+]?\$?\Z")
-# Programs that only cut columns or lines out of a list, whatever it names.
+# Programs that only cut columns or lines out of a list, regardless of its items.
 _CUTS = frozenset({"cat", "cut", "sort", "tac", "tail", "tr", "uniq", "xargs"})
 _PRINTS = re.compile(r"\s*(?:NR\s*(?:>=?|!=)\s*\d+\s*)?\{\s*print\s*\$\d+;?\s*\}\s*\Z")
 _DIGITS = re.compile(r"\^?(?:\[0-9\]|\\d|\[\[:digit:\]\])[*+]?\$?\Z")

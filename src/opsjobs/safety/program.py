@@ -22,9 +22,9 @@ from opsjobs.model.template import Template, TemplateFault, TemplateNames
 from opsjobs.safety.interpreters import SHELLS
 
 UNKNOWN = "opsjobs-unknown-value"
-"""Stands for a value that is not known yet, until the text is complete.
+"""A placeholder for a value that is unknown as yet, until the text is complete.
 
-Then a variable that is not known takes its place.
+Then a variable with an unknown value replaces it.
 """
 _AS_VARIABLE: Mapping[Shell, str] = {
     "posix": '"$OPSJOBS_UNKNOWN"',
@@ -37,7 +37,7 @@ _AS_VARIABLE: Mapping[Shell, str] = {
 class ProgramReading:
     """A text as the safety check reads it.
 
-    `arguments` (None: not known) and `variables` are inputs that are not part of the text.
+    `arguments` (None: unknown) and `variables` are inputs that are not part of the text.
     """
 
     text: str
@@ -121,7 +121,7 @@ def _command(text: str, names: TemplateNames, shell: Shell) -> Template:
     try:
         return Template.command(text, names, shell)
     except TemplateFault:
-        # The launch refuses it. Judge the text as it is, with unknown variables.
+        # The launch refuses it. Check the text as it is, with unknown variables.
         return Template((text,), ())
 
 
@@ -151,7 +151,7 @@ _TRUSTED = re.compile(
 
 
 def executes(name: str, value: str) -> bool:
-    """Return True if the variable makes a program run what it names.
+    """Return True if the variable makes a program run the code or command that it names.
 
     A PATH of the usual folders does not.
     """
@@ -171,7 +171,7 @@ def said_of_variables(variables: Iterable[tuple[str, str]]) -> tuple[Finding, ..
 
 
 def place_of(destination: str) -> str:
-    """Return the path in one spelling; one that leaves the home is taken from the root.
+    """Return the path in one spelling; one that leaves the home is read from the root.
 
     >>> place_of("/etc//./cron.d/x"), place_of("../../etc/passwd"), place_of("~/.ssh/")
     ('/etc/cron.d/x', '/etc/passwd', '.ssh')
@@ -187,7 +187,7 @@ def place_of(destination: str) -> str:
 def said_of_place(place: str, unknown: str) -> tuple[Finding, ...]:
     """Return the findings for a file uploaded to this path.
 
-    `unknown` is the text that stands for a value that is not known yet.
+    `unknown` is the placeholder of a value that is unknown as yet.
     """
     if _TRUSTED.fullmatch(place):
         reason = "Files there decide who may log in or become root, or are run by the system."

@@ -1,4 +1,4 @@
-"""Read Python programs: record their effects as shell commands, and what they run."""
+"""Read Python programs: record their effects as shell commands, and the programs they run."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ _DECODES = frozenset(
         ),
     }
 )
-# What a function does, as a shell would do it; its arguments follow.
+# The shell command equivalent to a function; its arguments follow.
 _AS_SHELL: dict[str, tuple[str, ...]] = {
     "shutil.rmtree": ("rm", "-rf"),
     "os.remove": ("rm",),
@@ -157,7 +157,7 @@ def read(trace: Trace, text: str, place: SourcePosition) -> None:
         with (
             _quiet,
             warnings.catch_warnings(),
-        ):  # what the parser thinks of a text is no matter of our log
+        ):  # warnings of the parser about a text do not belong in the log
             warnings.simplefilter("ignore")
             tree = ast.parse(text)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
@@ -193,9 +193,9 @@ class _PythonReading:
             yield one
 
     def _kills_all(self, loop: ast.For | ast.AsyncFor) -> bool:
-        """Return True for a loop over all processes that ends each, whatever it is.
+        """Return True for a loop over all processes that ends each without choosing.
 
-        An `if` may only ask whether a name in /proc is a number.
+        An `if` may only test whether a name in /proc is a number.
         """
         sources = [
             self._values.dotted(node.func)
@@ -339,7 +339,7 @@ class _PythonReading:
     def _code(self, arguments: Sequence[ast.expr], place: SourcePosition) -> None:
         for argument in arguments:
             if isinstance(argument, ast.Call) and self._values.dotted(argument.func) in _CODE:
-                continue  # exec(compile(…)): judged where compile is called
+                continue  # exec(compile(…)): checked where compile is called
             for text in self._values.texts(argument):
                 if is_known(text):
                     self._trace.read("python", text, place)
@@ -347,7 +347,7 @@ class _PythonReading:
                     self._trace.event(self._unread(argument), place)
 
     def _unread(self, node: ast.expr) -> str:
-        """The event for a program that is not known, by what it is made of."""
+        """Return the event for an unknown program, by the names in its expression."""
         names = {
             n.id if isinstance(n, ast.Name) else n.attr
             for n in self._below(node)

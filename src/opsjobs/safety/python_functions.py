@@ -33,7 +33,7 @@ METHODS: Mapping[str, Callable[[str], str]] = {
 }
 """Methods of a text without arguments."""
 ARGUMENTS = frozenset({"replace", "format", "joinpath", "rstrip", "removesuffix", "removeprefix"})
-"""Methods of a text that take some."""
+"""Methods of a text with arguments."""
 
 
 def call_method(method: str, text: str, said: Sequence[str]) -> str:
@@ -88,4 +88,4 @@ FUNCTIONS: Mapping[str, Callable[[list[str]], str]] = {
     "chr": _chr,
     "codecs.decode": _codec,
 }
-"""By their whole names, imports undone."""
+"""Functions by their full names, with imports resolved."""

@@ -51,7 +51,7 @@ class PythonNames:
         )
 
     def key(self, node: ast.Name) -> _Scope:
-        """The same for all uses of one variable."""
+        """Return a key that is equal for all uses of one variable."""
         return self._scopes.get(id(node), ("", node.id))
 
     def alias(self, name: str, dotted: Callable[[ast.AST], str | None]) -> str:
@@ -108,7 +108,7 @@ class PythonNames:
                 self._assign(one, said)
 
     def _loop(self, target: ast.expr, items: ast.expr) -> None:
-        """A name that is looped with is one of the items: `*items`."""
+        """Record a loop: its variable is one of the items, `*items`."""
         if isinstance(target, ast.Name):
             self._assign(target, ast.Starred(items))
         elif isinstance(items, ast.List | ast.Tuple | ast.Set):

@@ -76,7 +76,7 @@ class PythonValues:
         }
 
     def dotted(self, node: ast.AST) -> str | None:
-        """Return the dotted name of a callee, imports undone: `sh.rmtree` -> `shutil.rmtree`.
+        """Return the dotted name of a callee, imports resolved: `sh.rmtree` -> `shutil.rmtree`.
 
         None if the expression is not a name.
         """
@@ -103,7 +103,7 @@ class PythonValues:
     def texts(self, node: ast.expr | None) -> list[str]:
         """Return all possible texts of an expression, at least one.
 
-        MAYBE_EMPTY is among them if one is not known.
+        MAYBE_EMPTY is among them if one is unknown.
         """
         self._budget.spend()
         kind = self._kinds.get(type(node))
@@ -117,7 +117,7 @@ class PythonValues:
         return found[0] if len(found) == 1 else MAYBE_EMPTY
 
     def argvs(self, node: ast.expr) -> list[list[str]] | None:
-        """Return the words of a list, once for each possible value; None if it is no list."""
+        """Return the words of a list, once for each possible value; None if it is not a list."""
         self._budget.spend()
         match node:
             case ast.List(items) | ast.Tuple(items):
@@ -158,7 +158,7 @@ class PythonValues:
         return self.argvs(node) or [_UNKNOWN]
 
     def items(self, node: ast.expr) -> list[str] | None:
-        """Return the items of a loop's iterable; None if it is no known list."""
+        """Return the items of a loop's iterable; None if it is not a known list."""
         match node:
             case ast.List(items) | ast.Tuple(items) | ast.Set(items):
                 return [text for item in items for text in self.texts(item)]
@@ -172,7 +172,7 @@ class PythonValues:
     def _list_folder(
         self, name: str, function: ast.expr, arguments: Sequence[ast.expr]
     ) -> list[str] | None:
-        """Names of files are whatever a glob may be."""
+        """Return the files of a folder: a glob that matches any name."""
         if name in _LISTS:
             return [STAR]
         if name in _WALKS and arguments:
@@ -224,7 +224,7 @@ class PythonValues:
         return isinstance(node, ast.Name | ast.Attribute) and self.dotted(node) == "sys.argv"
 
     def _arguments(self, at: ast.expr) -> list[str]:
-        """`sys.argv[1]`, `sys.argv[1:]`: the words that the program is given."""
+        """Return the words passed to the program: `sys.argv[1]`, `sys.argv[1:]`."""
         arguments = self._given.arguments
         if arguments is None:
             return [LATER]
@@ -275,7 +275,7 @@ class PythonValues:
     def _attribute(self, node: ast.Attribute) -> list[str]:
         name = self.dotted(node) or ""
         if name.endswith(".parse_args()." + node.attr) and self._given.arguments is not None:
-            # Which of them it is, the parser decides when it runs.
+            # The parser picks one of them at run time.
             return [
                 *(
                     piece
@@ -360,7 +360,7 @@ def _below(folder: str, name: str) -> str:
 
 
 def _joined_path(parts: Sequence[str]) -> str:
-    """As os.path.join: what is absolute begins anew."""
+    """Join as os.path.join does: an absolute part starts over."""
     begin = max((n for n, part in enumerate(parts) if part.startswith("/")), default=0)
     return "/".join(part.rstrip("/") or "/" for part in parts[begin:]).replace("//", "/")
 

@@ -10,7 +10,7 @@ from opsjobs.safety.inputs import ProgramInputs, inputs_from_texts
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The surroundings in which a text would run."""
+    """The circumstances in which a text would run."""
 
     labels: frozenset[str] = frozenset()
     """Labels of the targets, such as `env=prod`."""
@@ -31,14 +31,14 @@ class SafetyQuestion:
     text: str
     context: Context
     arguments: tuple[str, ...] | None = None
-    """None: not known."""
+    """The arguments; None: unknown."""
     variables: tuple[tuple[str, str], ...] = ()
     unknown: str = ""
-    """The value of an argument or a variable is not known wherever this occurs in it."""
+    """The value of an argument or a variable is unknown wherever this occurs in it."""
 
     @property
     def given(self) -> ProgramInputs:
-        """The arguments and variables, in the form that a reader takes."""
+        """The arguments and variables, in the form that a reader accepts."""
         return inputs_from_texts(self.arguments, dict(self.variables), self.unknown)
 
     @property
@@ -49,7 +49,7 @@ class SafetyQuestion:
 
     @property
     def digest(self) -> bytes:
-        """SHA-256 of everything in it: equal questions have equal answers."""
+        """SHA-256 of all fields: equal questions have equal answers."""
         context = self.context
         where = (
             f"{sorted(context.labels)}|{context.share_of_targets:.3f}|{context.targets}"

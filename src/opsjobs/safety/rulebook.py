@@ -59,7 +59,7 @@ LANGUAGES = frozenset({"bash", "python", "powershell", "cmd", "perl", "node"})
 
 
 class RuleError(Exception):
-    """A file of rules is invalid. Names the file, the rule, and what would be valid."""
+    """A file of rules is invalid. Names the file, the rule, and the accepted values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,11 @@ class Match:
     redirect: tuple[str, ...] = ()
     """Patterns of paths that its output is redirected to."""
     empties: tuple[str, ...] = ()
-    """The same, but a redirection that appends does not count."""
+    """Patterns of paths that its output is redirected to; appending does not count."""
     reads: tuple[str, ...] = ()
     """Patterns of paths that `<` reads."""
     fed_by: tuple[str, ...] = ()
-    """Names of commands that its input comes from."""
+    """Names of commands that produce its input."""
     says: re.Pattern[str] | None = None
     """A pattern found in all its text."""
     to: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ class Match:
     other_than: tuple[str, ...] = ()
     """None of these names of commands."""
     fed_from: tuple[str, ...] = ()
-    """Patterns of the paths that the commands before it in the pipe work on."""
+    """Patterns of the paths among the arguments of the commands before it in the pipe."""
     not_from: tuple[str, ...] = ()
     """A copy does not count if all its sources have these paths."""
 
@@ -142,7 +142,7 @@ class SafetyRule:
     unknown: bool = False
     """True if it finds only text that cannot be read; a policy may raise all such rules."""
     undone: tuple[Match, ...] = ()
-    """Later calls of the same text that undo it, if they share a word: then no finding."""
+    """Later calls of the same text that undo it if they share a word: then no finding."""
 
     def data(self) -> dict[str, Any]:
         """An item of the answer to GET /safety/rules."""
@@ -166,13 +166,13 @@ class Rulebook:
 
     @cached_property
     def events(self) -> Mapping[str, SafetyRule]:
-        """The rules for events, which are not calls: `unreadable`, `dynamic_command` …."""
+        """Return the rules for events, which are not calls: `unreadable`, `dynamic_command` …."""
         return {match.event: rule for rule in self.rules for match in rule.matches if match.event}
 
 
 @cache
 def rulebook() -> Rulebook:
-    """The rules that come with the package, read once. Raises RuleError."""
+    """Return the rules of the package, read once. Raises RuleError."""
     folder = files("opsjobs.safety") / "rules"
     texts = {
         file.name: file.read_text() for file in folder.iterdir() if file.name.endswith(".yaml")

@@ -1,4 +1,4 @@
-"""A word as far as it is known: plain text with marks for what a shell inserts.
+"""A word as far as it is known: plain text with marks for the parts that a shell inserts.
 
 A mark is one character of a private plane, so that a word stays a `str` that can be cut, joined and
 searched. Input is cleared of these characters first.
@@ -65,7 +65,7 @@ _NAMES = {
 
 
 def cleared(text: str) -> str:
-    """Return the text without our marks and without surrogates, which have no bytes."""
+    """Return the text without marks and without surrogates, which have no bytes."""
     return _UNWANTED.sub("\ufffd", text)
 
 
@@ -104,7 +104,7 @@ def has_glob(word: str) -> bool:
 
 
 def render_word(word: str) -> str:
-    """Return the word for people: `rm -rf …/`."""
+    """Return the word for display: `rm -rf …/`."""
     return word.translate(_SHOWN)
 
 
@@ -118,7 +118,7 @@ def as_source(word: str, language: str = "bash") -> str:
 
 
 def fields(word: str) -> list[str]:
-    """Return the words that the shell makes of one word.
+    """Return the words into which the shell expands one word.
 
     Braces are expanded, globs of one character resolved, and the word is cut at unquoted white
     space.
@@ -160,8 +160,8 @@ def _braces(word: str) -> list[str]:
 def join_parts(parts: Iterable[Sequence[str]]) -> list[str]:
     """Return all meanings of a word of several parts, each with its own meanings.
 
-    If there are too many, MAYBE_EMPTY stands for the rest. Raises Spent if one of them would be too
-    long.
+    If there are too many, MAYBE_EMPTY represents the rest. Raises Spent if one of them would be
+    too long.
     """
     parts = list(parts)
     check_size(sum(len(max(part, key=len, default="")) for part in parts))

@@ -1,4 +1,4 @@
-"""Read files that other programs run: a crontab, a unit of systemd, a makefile.
+"""Read files that other programs run: a crontab, a systemd unit, a makefile.
 
 Their commands go to the reader of shells.
 """
@@ -60,12 +60,12 @@ def language_at(path: str) -> str | None:
 
 
 def start(trace: Trace, text: str, place: SourcePosition) -> None:
-    """Record what a script that the system runs by itself would do."""
+    """Record the effects of a script that the system runs by itself."""
     _read_commands(trace, [text], place)
 
 
 def crontab(trace: Trace, text: str, place: SourcePosition) -> None:
-    """Record what the lines of a user's crontab would do."""
+    """Record the effects of the lines of a user's crontab."""
     _lines(trace, text, place, user=False)
 
 
@@ -78,21 +78,21 @@ def _lines(trace: Trace, text: str, place: SourcePosition, *, user: bool) -> Non
     commands = []
     for line in text.splitlines():
         if not line.lstrip().startswith("#") and (found := _TIMES.match(line)) is not None:
-            # Another `%` than an escaped one begins what the command is fed.
+            # A `%` that is not escaped starts the input of the command.
             command = re.split(r"(?<!\\)%", found["rest"])[0].replace("\\%", "%")
             commands.append(_USER.sub("", command, count=1) if user else command)
     _read_commands(trace, commands, place)
 
 
 def unit(trace: Trace, text: str, place: SourcePosition) -> None:
-    """Record what a unit of systemd would start."""
+    """Record the programs that a systemd unit would start."""
     lines = text.replace("\\\n", " ").splitlines()
     matches = [_EXEC.match(line) for line in lines]
     _read_commands(trace, [found["rest"] for found in matches if found is not None], place)
 
 
 def makefile(trace: Trace, text: str, place: SourcePosition) -> None:
-    """Record what the recipes of a makefile would do, whichever of them are made."""
+    """Record the effects of all recipes of a makefile, regardless of the targets made."""
     commands = [said[1] for said in _SHELL_OF_MAKE.finditer(text)]
     for line in text.replace("\\\n", " ").splitlines():
         if (found := _RECIPE.match(line)) is not None:

@@ -1,4 +1,4 @@
-"""The trace of a program: its calls, and what cannot be read; all languages share it."""
+"""The trace of a program: its calls and its unreadable parts, for all languages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Reader = Callable[["Trace", str, "SourcePosition"], None]
 WINDOWS = frozenset({"powershell", "cmd"})
 EXCERPT_CHARACTERS_MAX = 200
 WILDCARDS_MAX = 16
-"""Runs of wildcards in a word; the names of no files need as many."""
+"""The most runs of wildcards in a word; no file names need as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,14 @@ class SourcePosition:
     cwd: str | None = None
     """The working folder, if it is known."""
     given: ProgramInputs = UNKNOWN_INPUTS
-    """The arguments and the environment of what runs there."""
+    """The arguments and the environment of the program that runs there."""
 
     def deeper(self) -> SourcePosition:
-        """The same place, seen from a program that is written in it."""
+        """Return this position for a program written at it, one level deeper."""
         return SourcePosition(self.excerpt, self.depth + 1, self.cwd, self.given)
 
     def with_given(self, given: ProgramInputs) -> SourcePosition:
-        """The same place, for a program that is given this."""
+        """Return this position with the inputs of the program there."""
         return (
             self
             if given is self.given
@@ -103,13 +103,13 @@ class Call:
 
     @cached_property
     def arguments(self) -> tuple[str, ...]:
-        """The words after the name that are no options; what stands after `--` is never one."""
+        """The words after the name that are not options; words after `--` never are."""
         rest, literal = _parted(self.words[1:])
         return (*(w for w in rest if not w.startswith("-") or w == "-"), *literal)
 
     @cached_property
     def options(self) -> tuple[str, ...]:
-        """The words that are options."""
+        """The words after the name that are options."""
         rest, _ = _parted(self.words[1:])
         return tuple(w for w in rest if w.startswith("-") and w != "-")
 
@@ -122,7 +122,7 @@ class Call:
 
     @cached_property
     def paths_if_empty(self) -> tuple[str, ...]:
-        """The paths that they are where what may be empty is."""
+        """The paths that the arguments become if their possibly empty parts are empty."""
         return tuple(
             path
             for word in self.arguments
@@ -156,7 +156,7 @@ class Call:
         )
 
     def as_path(self, word: str) -> str:
-        """Return a path of Windows as a path of POSIX: lower case, slashes, and globs as marks."""
+        """Return a Windows path as a POSIX path: lower case, slashes, and globs as marks."""
         if self.dialect not in WINDOWS:
             return word
         return (
@@ -170,7 +170,7 @@ class Call:
 
     @cached_property
     def text(self) -> str:
-        """All of it in one line, and what it is fed: for expressions."""
+        """The call in one line, and its input: for the expressions of rules."""
         return "\n".join((render_word(" ".join(self.words)), self.io.fed() or ""))
 
 
@@ -183,7 +183,7 @@ def _parted(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
 
 @dataclass
 class Trace:
-    """The record of what a program would do."""
+    """The record of a program's effects."""
 
     budget: Budget
     languages: Mapping[str, Reader]
@@ -193,7 +193,7 @@ class Trace:
     calls: list[Call] = field(default_factory=list)
     events: list[tuple[str, SourcePosition]] = field(default_factory=list)
     downloaded: set[str] = field(default_factory=set)
-    """Paths of files that came over the network."""
+    """Paths of files that were received over the network."""
     written: dict[str, str] = field(default_factory=dict)
     """Paths of files with a known text."""
     ran: list[tuple[str, str, SourcePosition]] = field(default_factory=list)
@@ -207,7 +207,7 @@ class Trace:
         dialect: Dialect = "posix",
         io: Io = NOTHING,
     ) -> None:
-        """One more call. A text that makes too many of them is told so by the budget."""
+        """Record a call. Raises Spent if the text makes too many of them."""
         characters = sum(map(len, words))
         self.budget.spend(2 + len(words) // 8 + characters // CHARACTERS_A_STEP)
         if any(
@@ -218,7 +218,7 @@ class Trace:
         self.calls.append(Call(tuple(words), place, dialect, io))
 
     def event(self, name: str, place: SourcePosition) -> None:
-        """Record an event, which is no call: `unreadable`, `dynamic`, `fork_bomb` ….
+        """Record an event, which is not a call: `unreadable`, `dynamic`, `fork_bomb` ….
 
         The rules refer to events by these names.
         """
@@ -226,7 +226,7 @@ class Trace:
         self.events.append((name, place))
 
     def read(self, language: str, text: str, place: SourcePosition) -> None:
-        """A program within the program."""
+        """Read a program within the program."""
         if place.depth >= DEPTH_MAX:
             self.event("too_deep", place)
             return
@@ -245,6 +245,6 @@ _SEEN_MAX = 2_000
 
 
 def excerpt_of(text: str) -> str:
-    """A piece of a text in one line, cut to what people read."""
+    """Return a text in one line, cut to the length of an excerpt."""
     line = " ".join(text[:_SEEN_MAX].split())
     return line if len(line) <= EXCERPT_CHARACTERS_MAX else line[: EXCERPT_CHARACTERS_MAX - 1] + "…"

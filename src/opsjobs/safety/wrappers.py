@@ -33,7 +33,7 @@ _WATCH = Prefix("n", long("interval"))
 _SSH = Prefix("BbcDEeFIiJLlmOopQRSWw", skip=1)
 _COMMANDS_MAX = 128
 """The most commands of one `find`."""
-# Each string as a whole, so that each letter is looked at once.
+# Each string as a whole, so that each letter is read once.
 _RUN_BY_AWK = re.compile(
     r'(?P<before>system\s*+\(\s*+|\|\s*+)?"(?P<text>(?:[^"\\]|\\.)*+)'
     r'(?:"|\Z)(?P<after>\s*+\|\s*+getline)?',
@@ -63,7 +63,7 @@ _CONTAINERS = {
 
 
 def inner(words: Words) -> list[Inner]:
-    """Return what these words run besides themselves; nothing if they are no wrapper."""
+    """Return the programs that these words run; nothing if they are not a wrapper."""
     name = words[0]
     if (prefix := PREFIXES.get(name)) is not None:
         return _prefixed(name, prefix, words)
@@ -89,7 +89,7 @@ def _prefixed(name: str, prefix: Prefix, words: Words) -> list[Inner]:
 
 
 def _env_split(words: Words) -> tuple[str, ...] | None:
-    """`env -S 'rm -rf' /`: the first text is cut into words, the others stay."""
+    """Return the words of `env -S 'rm -rf' /`: the first text is split, the others stay."""
     for n, word in enumerate(words):
         attached = re.match(r"--split-string=(.*)|-[iv]*S(.+)", word, re.DOTALL)
         if attached is not None:
@@ -277,7 +277,7 @@ def _crontab(words: Words) -> list[Inner]:
 
 
 def _make(words: Words) -> list[Inner]:
-    # The grammar loses a `-` that stands right before a heredoc.
+    # The grammar loses a `-` directly before a heredoc.
     named = [
         (*words, "-")[n + 1]
         for n, word in enumerate(words)
@@ -325,7 +325,7 @@ def _multiplexer(words: Words) -> list[Inner]:
 
 
 def _after(option: str) -> Callable[[Words], list[Inner]]:
-    """The word after an option is a line for a shell."""
+    """Return the word after an option, which is a line for a shell."""
 
     def after(words: Words) -> list[Inner]:
         return [
@@ -336,7 +336,7 @@ def _after(option: str) -> Callable[[Words], list[Inner]]:
 
 
 def _many_hosts(words: Words) -> list[Inner]:
-    """`pssh -h hosts LINE`, `clush -a LINE`, `salt '*' cmd.run LINE`."""
+    """Return the line of `pssh -h hosts LINE`, `clush -a LINE`, `salt '*' cmd.run LINE`."""
     if "cmd.run" in words:
         return [InnerText("bash", " ".join(words[words.index("cmd.run") + 1 :]))]
     rest = Prefix("hHlpoetOwgfux", long("hosts", "host", "user", "timeout", "outdir")).rest(words)
@@ -398,4 +398,4 @@ _SPECIAL: dict[str, Callable[[Words], list[Inner]]] = {
     "screen": _multiplexer,
 }
 NAMES = frozenset((*PREFIXES, *_SPECIAL, *LANGUAGES))
-"""The names of all wrappers: a glob may stand for one."""
+"""The names of all wrappers: a glob may match one."""

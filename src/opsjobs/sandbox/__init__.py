@@ -1,1 +1,1 @@
-"""Judge texts in separate processes: a hostile text can crash or exhaust only these."""
+"""Check texts in separate processes: a hostile text can crash or exhaust only these."""

@@ -1,8 +1,8 @@
-"""The program of a judging process: reads questions from stdin, writes answers to stdout.
+"""The program of a checking process: reads questions from stdin, writes answers to stdout.
 
 It has no secrets, no descriptors but its pipes, and limits for memory, time and files, so that a
-text can crash or exhaust nothing but this process. The end of its input ends it, so it outlives the
-process that started it by one text at most.
+text can crash or exhaust nothing but this process. It exits at the end of its input, so
+it outlives the process that started it by one text at most.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from opsjobs.sandbox import protocol
 CPU_SECONDS_MAX = 2.0
 """CPU time for one text.
 
-The budget of steps ends it after some 50 ms; this limit is for work that the budget does not count.
+The step budget stops it after some 50 ms; this limit is for work that the budget does not count.
 """
 MEMORY_BYTES_MAX = 512 << 20
 """Address space of the process."""
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def _answer(body: bytes, answers: BinaryIO) -> bool:
-    """Write the answer; False if the process has to end after it."""
+    """Write the answer; return False if the process has to exit after it."""
     # The signal has its default action: it ends the process at any point, even inside C code.
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS_MAX)
     try:
@@ -86,7 +86,7 @@ def _resident_bytes() -> int:
 
 
 def _limit() -> None:
-    """Take away what judging does not need. Not every system has every limit."""
+    """Lower the resource limits to what the check needs; skip limits that the system lacks."""
     for limit, most in (
         (resource.RLIMIT_AS, MEMORY_BYTES_MAX),
         (resource.RLIMIT_CORE, 0),
@@ -98,6 +98,6 @@ def _limit() -> None:
 
 
 if __name__ == "__main__":
-    # Ctrl-C goes to the whole process group: the process that asks says when this one ends.
+    # Ctrl-C goes to the whole process group: the asking process decides when this one exits.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(main())

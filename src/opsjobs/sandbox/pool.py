@@ -1,4 +1,4 @@
-"""A few processes that judge, started when they are needed and ended when they are idle."""
+"""A few checking processes, started when they are needed and ended when they are idle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from opsjobs.telemetry import log
 PROCESSES_MAX = 2
 QUEUE_MAX = 256
 CHECKS_MAX = 16
-"""Waiting requests of people to check a text.
+"""The most waiting requests of users to check a text.
 
 They share one process, so that another one stays free for launches.
 """
@@ -28,8 +28,8 @@ IDLE_SECONDS = 300.0
 TRIES = 2
 """Attempts for one text.
 
-A process may also be killed from outside, or by a machine that is out of memory: one crash is not
-the text's fault.
+A process may also be killed from outside, or because the host is out of memory: one crash does not
+show that the text is the cause.
 """
 FAILURES_KEPT = 1_000
 FAILURE_SECONDS = 600.0
@@ -43,7 +43,7 @@ _REASONS = {
 class JudgePool:
     """The safety check as an asynchronous function.
 
-    A text that cannot be judged has a finding that asks for an approval.
+    A text that cannot be checked gets a finding that requires an approval.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class JudgePool:
     ) -> None:
         """Create the pool without starting a process.
 
-        `failed` is called with the reason for each text that could not be judged.
+        `failed` is called with the reason for each text that could not be checked.
         """
         self._failed = failed
         self._idle_seconds = idle_seconds
@@ -63,16 +63,16 @@ class JudgePool:
         self._one_check = asyncio.Semaphore(1)
         self._failures: OrderedDict[bytes, tuple[float, Finding]] = OrderedDict()
         self._retiring: asyncio.TimerHandle | None = None
-        # Also if no one closes it: no process is left behind.
+        # Even if the pool is never closed, no process is left behind.
         self._finalizer = weakref.finalize(self, self._processes.close)
 
     async def judge(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
-        """Return what the rules find in this text. Raises Unavailable if it cannot be asked now."""
+        """Return the findings for this text. Raises Unavailable if it cannot be checked now."""
         digest = asked.digest
         if (failure := self._remembered(digest)) is not None:
             return (failure,)
         try:
-            # A caller that gives up does not stop the judgement: the next one with the same text
+            # A caller that gives up does not stop the check: the next one with the same text
             # waits for it, or gets the answer.
             return await asyncio.shield(asyncio.wrap_future(self._submitted(asked, digest)))
         finally:
@@ -96,7 +96,7 @@ class JudgePool:
             self._asking.pop(digest, None)
 
     async def check(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
-        """Judge a text for a person, after all other questions. Raises Unavailable."""
+        """Check a text for a user, after all other questions. Raises Unavailable."""
         if self._checks >= CHECKS_MAX:
             raise Unavailable(
                 f"{CHECKS_MAX} texts wait to be checked",
@@ -115,7 +115,7 @@ class JudgePool:
 
     @property
     def is_busy(self) -> bool:
-        """True while a text is being judged or waits."""
+        """True while a text is being checked or waits."""
         return bool(self._asking)
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class JudgePool:
 
     def _ask(self, asked: SafetyQuestion, digest: bytes) -> tuple[Finding, ...]:
         """On a thread of the pool. Raises Unavailable."""
-        # The text itself is measured by its reader; what it is given is measured here.
+        # The reader checks the size of the text itself; the size of its inputs is checked here.
         too_large = len(asked.text) > TEXT_BYTES_MAX or asked.given_characters > TEXT_BYTES_MAX
         body = protocol.encode_question(asked, too_large=too_large)
         for last in (*[False] * (TRIES - 1), True):

@@ -1,4 +1,4 @@
-"""One judging process, seen from the process that asks it.
+"""One checking process, seen from the process that asks it.
 
 It is started, asked, and killed if it does not answer in time.
 """
@@ -22,19 +22,19 @@ START_SECONDS = 30.0
 ANSWER_SECONDS = 8.0
 """Wall clock time for an answer.
 
-The process itself ends after 2 s of CPU time; this limit is for a process that is stopped, or gets
-no CPU.
+The process itself exits after 2 s of CPU time; this limit is for a process that is stopped, or
+gets no CPU.
 """
 ENDING_SECONDS = 2.0
 TIME, MEMORY, CRASH = "time", "memory", "crash"
 _REASONS = {-signal.SIGPROF: TIME, -signal.SIGABRT: MEMORY}
-"""By the exit status of the process. A grammar that gets no memory aborts."""
+"""Reasons by the exit status of the process. A grammar that gets no memory aborts."""
 _KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
 _TOLD = "The safety check cannot run now: try again in a minute."
 
 
 class Failed(Exception):
-    """No answer came. `reason`: TIME, MEMORY or CRASH; the process has ended."""
+    """No answer arrived. `reason`: TIME, MEMORY or CRASH; the process has exited."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -42,7 +42,7 @@ class Failed(Exception):
 
 
 class JudgeProcess:
-    """Blocks its caller: for threads, not for an event loop. One question at a time."""
+    """A checking process. Calls block: for threads, not an event loop. One question at a time."""
 
     def __init__(self) -> None:
         """Start it, and wait until it has loaded its rules. Raises Unavailable."""
@@ -78,7 +78,7 @@ class JudgeProcess:
         return self._process.pid
 
     def ask(self, body: bytes, seconds: float = ANSWER_SECONDS) -> tuple[tuple[Finding, ...], bool]:
-        """Return the findings, and whether the process ends after them. Raises Failed."""
+        """Return the findings, and whether the process exits after them. Raises Failed."""
         until = time.monotonic() + seconds
         try:
             self._write(protocol.framed(body), until)
@@ -100,11 +100,11 @@ class JudgeProcess:
         return self._process.poll() is not None
 
     def kill(self) -> None:
-        """Kill it, from another thread than the one that asks: that one gets Failed."""
+        """Kill it, from a thread other than the asking one, which gets Failed."""
         self._process.kill()
 
     def end(self) -> int | None:
-        """End it, whatever it does, and return its exit status."""
+        """End it, even if it is busy, and return its exit status."""
         process = self._process
         if process.stdin is not None and not process.stdin.closed:
             process.stdin.close()
@@ -170,7 +170,7 @@ def _waited(process: subprocess.Popen[bytes], seconds: float) -> int | None:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of the process, without ours, which has secrets.
+    """Return the environment of the process, without this process's own, which has secrets.
 
     It holds the path of this package, the encoding, and the variables that an interpreter may need
     to start.

@@ -1,4 +1,4 @@
-"""Messages between this process and one that judges: JSON with its length before it."""
+"""Messages between this process and a checking one: JSON with its length before it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from opsjobs.safety import Context, SafetyQuestion
 HEADER = struct.Struct("!I")
 MESSAGE_BYTES_MAX = 4 << 20
 READY = b"{}"
-"""The first message of a process that judges: everything is loaded."""
+"""The first message of a checking process: everything is loaded."""
 
 
 class Malformed(Exception):
@@ -34,7 +34,7 @@ def length_of(header: bytes) -> int:
 
 
 def encode_question(asked: SafetyQuestion, *, too_large: bool) -> bytes:
-    """Return a question as JSON; of one that is too large only what its answer takes."""
+    """Return a question as JSON; if it is too large, only the fields that its answer needs."""
     context = asked.context
     return json.dumps(
         {
@@ -70,7 +70,7 @@ def decode_question(body: bytes) -> tuple[SafetyQuestion, bool]:
 
 
 def encode_answer(findings: Sequence[Finding], *, leaves: bool) -> bytes:
-    """Return the findings as JSON. `leaves`: the process ends after this answer."""
+    """Return the findings as JSON. `leaves`: the process exits after this answer."""
     found = [
         (finding.rule, finding.severity.value, finding.reason, finding.excerpt, finding.unknown)
         for finding in findings
@@ -79,12 +79,12 @@ def encode_answer(findings: Sequence[Finding], *, leaves: bool) -> bytes:
 
 
 def encode_failure(reason: str) -> bytes:
-    """Return an answer without findings: why there are none. The process ends after it."""
+    """Return an answer with the reason for having no findings. The process exits after it."""
     return json.dumps({"failed": reason}).encode()
 
 
 def decode_answer(body: bytes) -> tuple[tuple[Finding, ...] | str, bool]:
-    """Return the findings or the failure, and whether the process ends. Raises Malformed."""
+    """Return the findings or the failure, and whether the process exits. Raises Malformed."""
     try:
         message: Mapping[str, Any] = json.loads(body)
         if (failed := message.get("failed")) is not None:

@@ -1,4 +1,4 @@
-"""Shells of the POSIX family: what a script of bash or sh would do."""
+"""Shells of the POSIX family: reads the effects of a script of bash or sh."""
 
 from opsjobs.safety.posix.script import read
 

@@ -15,9 +15,9 @@ from opsjobs.safety.symbolic_words import MAYBE_EMPTY, is_known
 
 DECLARED_MAX = 20
 ALL = "*"
-"""As a name: every variable is exported."""
+"""In place of a name: every variable is exported."""
 _NODES_A_STEP = 2
-"""Looking at a node takes about half the time of other steps."""
+"""Visiting a node takes about half the time of other steps."""
 _PRELOADS = frozenset(
     {"LD_PRELOAD", "LD_AUDIT", "BASH_ENV", "PROMPT_COMMAND", "PERL5OPT", "PYTHONSTARTUP"}
 )
@@ -29,7 +29,7 @@ _TESTED = re.compile(r"\$\{?([A-Za-z_]\w*)")
 class Definitions:
     """The definitions of a script, collected before anything is run.
 
-    So an assignment counts wherever it stands. Variables go into `values`.
+    So an assignment counts wherever it appears. Variables go into `values`.
     """
 
     def __init__(self, script: Script, values: PosixValues, budget: Budget) -> None:
@@ -96,7 +96,7 @@ class Definitions:
             self._values.variables.give(plain, Assigned(value, ("",), adds))
 
     def _declares(self, node: Node) -> None:
-        """`export X`, `declare -x X`, and `declare -n X=Y`, by which X is another name of Y."""
+        """Record `export X`, `declare -x X`, and `declare -n X=Y`, which makes X an alias of Y."""
         text = self._script.text(node)
         self._budget.read(len(text))
         words = text.split(maxsplit=DECLARED_MAX)
@@ -119,7 +119,7 @@ class Definitions:
             self._values.variables.give(name, Assigned(value, items=True))
 
     def _defines(self, node: Node) -> None:
-        """`alias`, `read`, `set --`, `mapfile`, `printf -v`: commands that give names a meaning."""
+        """Record definitions by commands: `alias`, `read`, `set --`, `mapfile`, `printf -v`."""
         name = node.child_by_field_name("name")
         called = self._script.text(name) if name is not None else ""
         if called not in (

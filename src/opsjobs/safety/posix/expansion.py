@@ -104,7 +104,7 @@ def _piece(value: str, at: int, length: int | None) -> str:
 
 def _changed(value: str, rest: str, budget: Budget) -> str:
     if not is_known(value):
-        # What is cut off a name leaves a part of it; what may be empty, may still be.
+        # The result of trimming an unknown value is a part of it, which may be empty, too.
         return MAYBE_EMPTY
     if rest in _CASES:
         return _CASES[rest](value)
@@ -116,7 +116,7 @@ def _changed(value: str, rest: str, budget: Budget) -> str:
 
 
 def _glob(pattern: str) -> str | None:
-    """Return the pattern as a glob; None if a value of the script is in it."""
+    """Return the pattern as a glob; None if it contains a value of the script."""
     if "$" in pattern or "`" in pattern:
         return None
     return mark_special(pattern.replace('"', "").replace("'", ""))
@@ -133,7 +133,7 @@ def _trimmed(value: str, rest: str) -> str:
 
 
 def _length(value: str, glob: str, longest: bool) -> int:
-    """Return the length of the beginning that fits the glob."""
+    """Return the length of the prefix that matches the glob."""
     found = beginning(glob, longest=longest).match(value)
     return 0 if found is None else found.end()
 
@@ -149,7 +149,7 @@ def _replaced(value: str, rest: str, budget: Budget) -> str:
         return replaced(value, glob, new, count)
     if len(value) > _SEARCHED_MAX:
         return MAYBE_EMPTY
-    budget.read(len(value), len(value))  # a place that does not fit is seen to the end of the value
+    budget.read(len(value), len(value))  # a position without a match reads to the end
     made = beginning(glob, longest=True).sub(lambda _: new, value, count=max(count, 0))
     check_size(len(made))
     return made

@@ -80,7 +80,7 @@ class Inputs:
         return io
 
     def _names_in(self, node: Node) -> list[str]:
-        """The names of the commands below a node: what feeds it."""
+        """Return the names of the commands below a node, which feed it."""
         found: list[str] = []
         waiting = list(node.named_children)
         while waiting:
@@ -110,7 +110,7 @@ class Inputs:
         return Io((*io.sources, *names), io.text, io.writes, io.reads, io.feeders) if names else io
 
     def substituted(self, words: Sequence[Node], io: Io) -> Io:
-        """`sh <(…)`, `eval "$(…)"`: what is printed there is what is read here."""
+        """Return `io` with the output of a substitution as its input: `sh <(…)`, `eval "$(…)"`."""
         self._values.budget.read(sum(w.end_byte - w.start_byte for w in words))
         inner = [
             w

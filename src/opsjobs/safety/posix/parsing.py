@@ -58,7 +58,7 @@ class Script:
         self.root = parsed(_LANGUAGE, self.source, self._budget)
 
     def original_text(self, node: Node) -> str:
-        """Return the original text of the node, cut to its beginning if it is long."""
+        """Return the original text of the node, cut to its first part if it is long."""
         start, end = self._origin(node.start_byte), self._origin(node.end_byte)
         return self._written[start : min(end, start + EXCERPT_BYTES_MAX)].decode(errors="replace")
 

@@ -41,7 +41,7 @@ def read(trace: Trace, text: str, place: SourcePosition) -> None:
 
 
 class ScriptWalk:
-    """One script. What it defines is collected first: an assignment counts wherever it stands."""
+    """One script. Definitions are collected first: an assignment counts wherever it appears."""
 
     def __init__(self, trace: Trace, script: Script, place: SourcePosition) -> None:
         self._trace = trace
@@ -98,7 +98,7 @@ class ScriptWalk:
             if name not in self._inlined:
                 self._body(name, node, None)
 
-    # --- what it does
+    # --- statements
 
     def _place(self, node: Node) -> SourcePosition:
         excerpt = self._outer.excerpt or excerpt_of(self._script.original_text(node))
@@ -147,7 +147,7 @@ class ScriptWalk:
         self._nesting -= 1
 
     def _within(self, node: Node, io: Io) -> None:
-        """Programs in the words of something: `$(…)`, `<(…)`."""
+        """Walk the programs within the words of a node: `$(…)`, `<(…)`."""
         waiting = list(node.named_children)
         while waiting:
             child = waiting.pop()
@@ -175,7 +175,7 @@ class ScriptWalk:
             self._trace.event("fork_bomb", self._place(node))
 
     def _calls_itself(self, name: str, body: Node) -> bool:
-        """Twice at once, or once in the background: that is what a fork bomb does."""
+        """Return True for a fork bomb: it calls itself twice at once, or once in the background."""
         waiting = [body]
         while waiting:
             node = waiting.pop()
@@ -274,7 +274,7 @@ class ScriptWalk:
                 self._statement(statement, NOTHING)
 
     def _fed_by_heredoc(self, body: Node, stages: Sequence[Node], io: Io) -> None:
-        """`cat <<EOF | sh`: the grammar hangs what follows below the heredoc."""
+        """Follow `cat <<EOF | sh`: the grammar puts the rest of the pipeline below the heredoc."""
         self._statement(body, Io(io.sources, io.text, ()))
         fed = self._values.pipeline_output([body], io.fed())
         self._stages(stages, Io(("cat",), lambda: fed, io.writes))
@@ -356,7 +356,7 @@ class ScriptWalk:
         self._inlined.add(name)
 
     def _body(self, name: str, node: Node, arguments: tuple[str, ...] | None) -> None:
-        """A function's body, with these arguments; None: with whatever it may be given."""
+        """Walk a function's body with these arguments; None: the arguments are unknown."""
         body = node.child_by_field_name("body")
         if body is None:
             return
@@ -378,7 +378,7 @@ class ScriptWalk:
 
 
 def _cut(line: str, at: str, most: int) -> list[str]:
-    """A line cut as `read` does, at the characters of IFS."""
+    """Return a line split as `read` does, at the characters of IFS."""
     if not at or not most:
         return [line]
     return (
@@ -389,7 +389,7 @@ def _cut(line: str, at: str, most: int) -> list[str]:
 
 
 def _requoted(word: str) -> str:
-    """An argument as a word of source again."""
+    """Return an argument as a word of source again."""
     return (
         "'" + word.replace("'", "'\\''") + "'"
         if re.search(r"[\s\"'$`;&|<>()\\]", word)

@@ -1,6 +1,6 @@
 """Compute the meanings of a word of a script.
 
-Quotes are undone; variables and commands that only print are resolved.
+Quotes are removed; variables and commands that only print are resolved.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ class PosixValues:
             parts += [[SPLIT], self.expand(child)] if parts else [self.expand(child)]
         return join_parts(parts) if parts else [""]
 
-    # --- what only prints
+    # --- commands that only print
 
     def _printed_by(self, nodes: Sequence[Node], fed: str | None) -> str | None:
         texts = [self._compute_output(node, fed) for node in nodes if node.type != "comment"]

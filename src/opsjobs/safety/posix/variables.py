@@ -91,7 +91,7 @@ class VariableFrame:
 
     words: tuple[str, ...]
     shifts: int = 0
-    """The most of them that may have been shifted away."""
+    """The most of them that `shift` may have removed."""
 
     def argument(self, name: str) -> list[str]:
         """Return all possible values of `$1`, `$@`."""
@@ -101,7 +101,7 @@ class VariableFrame:
         return list(dict.fromkeys(self._word(int(name) - 1 + at) for at in starts))
 
     def _word(self, at: int) -> str:
-        # `"$@"` that is not known is one word here, and may be any number of them.
+        # An unknown `"$@"` is one word here, and may be any number of words.
         if any(is_unknown(word) for word in self.words[:at]):
             return MAYBE_EMPTY
         return self.words[at] if at < len(self.words) else ""
@@ -113,7 +113,7 @@ _LOOPS = re.compile(r"\b(?:while|until|for|getopts)\b")
 
 
 def shifts_in(text: str) -> int:
-    """Return how many arguments this text may shift away, SHIFTS_MAX at most."""
+    """Return the number of arguments that this text may shift, SHIFTS_MAX at most."""
     if "shift" not in text and "getopts" not in text:
         return 0
     found = [int(shift[1] or 1) for shift in _SHIFTS.finditer(text)]
@@ -122,7 +122,7 @@ def shifts_in(text: str) -> int:
 
 @dataclass
 class Variables:
-    """Variables, each resolved once when it is needed; a self-reference is not known."""
+    """Variables, each resolved once when it is needed; a self-reference is unknown."""
 
     evaluate: Callable[[Node], list[str]]
     given: dict[str, list[Assigned]] = field(default_factory=dict)
@@ -206,7 +206,8 @@ class Variables:
     def _settled(self, name: str, values: Iterable[str]) -> list[str]:
         """Return the values without an empty one among several, within the bounds.
 
-        An empty one is where the variable began: then it may be empty, which is no word of its own.
+        An empty one is the variable's initial value: the others then include MAYBE_EMPTY, because
+        an empty value is not a word of its own.
         """
         found = list(values)
         if len(found) > 1 and "" in found:

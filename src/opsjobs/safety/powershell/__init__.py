@@ -1,4 +1,4 @@
-"""PowerShell: what a script of it, or a line that starts it, would do."""
+"""PowerShell: reads the effects of a script, or of a line that starts one."""
 
 from opsjobs.safety.powershell.script import read, read_line
 

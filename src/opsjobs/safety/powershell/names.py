@@ -1,4 +1,4 @@
-"""Names of PowerShell: aliases, and what the environment of a Windows machine holds."""
+"""Names of PowerShell: aliases, and the environment variables of a Windows machine."""
 
 from __future__ import annotations
 

@@ -26,8 +26,7 @@ _BARE = re.compile(
 _REPAIRED_BYTES_MAX = 32 << 10
 """The longest text that is repaired.
 
-A text of more commands is not read to its end anyway, and a text that makes no sense takes long to
-read.
+A text of more commands is not read to its end anyway, and an invalid text takes long to read.
 """
 _PARAM = re.compile(r"\bparam\s*\(", re.IGNORECASE)
 _SIZE = re.compile(r"(?<![\w.])(\d+)[kmgtp]b\b", re.IGNORECASE)
@@ -51,7 +50,7 @@ def _broken(text: str) -> str:
     pieces, at = [], 0
     for found in _PARAM.finditer(text):
         if found.start() < at:
-            continue  # each letter is looked at once
+            continue  # each letter is read once
         end, open_ = found.end(), 1
         while end < len(text) and open_:
             open_ += {"(": 1, ")": -1}.get(text[end], 0)

@@ -16,7 +16,7 @@ _EACH = frozenset({"foreach-object", "%", "foreach", "where-object", "?", "where
 
 @dataclass
 class Scopes:
-    """The parameters of each scope, and the scope of the node that is looked at."""
+    """The parameters of each scope, and the scope of the current node."""
 
     parameters: dict[str, list[str]] = field(default_factory=dict)
     """The parameters of each scope in order, in lower case."""
@@ -24,7 +24,7 @@ class Scopes:
     scope: str = SCRIPT
     """The scope of the current node."""
     is_open: bool = False
-    """True if the script's arguments are not known."""
+    """True if the script's arguments are unknown."""
     items: Sequence[str] = ()
     """The values of `$_` at the current node."""
     _given: dict[tuple[str, str], list[str]] = field(default_factory=dict)
@@ -109,6 +109,6 @@ class Scopes:
 
 
 def name_of(function: Node) -> str:
-    """The name of a function, lower case."""
+    """Return the name of a function in lower case."""
     name = next((c for c in function.named_children if c.type == "function_name"), None)
     return (name.text or b"").decode(errors="replace").lower() if name is not None else SCRIPT

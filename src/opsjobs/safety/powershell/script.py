@@ -40,7 +40,7 @@ _FOR_EVER = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _FOR_EVER_WORDS = 8
-# Commands that fetch, and the option that says where to.
+# Commands that fetch, and the option that names the destination.
 _SAVES = {
     "invoke-webrequest": "-outfile",
     "invoke-restmethod": "-outfile",
@@ -114,7 +114,7 @@ class _PowerShellReading:
         return found if all(is_known(path) for path in found) else None
 
     def _fetched(self, node: Node) -> tuple[str, ...]:
-        """Return ("curl",) if the output of a stage came over the network."""
+        """Return ("curl",) if the output of a stage was received over the network."""
         self._trace.budget.read(node.end_byte - node.start_byte, len(FETCHES))
         text = self._values.text(node).lower().replace("`", "")
         return ("curl",) if any(word in text for word in FETCHES) else ()
@@ -145,7 +145,7 @@ class _PowerShellReading:
         return names
 
     def _matching(self, name: str) -> list[str]:
-        """`r*m-it*m`, of Get-Command: those commands that some rule is about."""
+        """Return the commands with rules that a pattern of Get-Command matches, as `r*m-it*m`."""
         if "*" not in name:
             return [name]
         return [n for n in sorted(self._trace.names) if fnmatchcase(n, name)][:_MATCHES_MAX] or [
@@ -161,7 +161,7 @@ class _PowerShellReading:
         return self._aliases.get(lower, lower)
 
     def _split_words(self, command: Node) -> tuple[list[str], list[str]]:
-        """Its arguments, and the files that it writes."""
+        """Return the arguments of a command, and the files that it writes."""
         elements = command.child_by_field_name("command_elements")
         words: list[str] = []
         writes: list[str] = []
@@ -239,7 +239,7 @@ class _PowerShellReading:
                 run(self._trace, [name, *words], place, io)
 
     def _ran(self, path: str, place: SourcePosition) -> None:
-        """Remember a file until the end: it may be downloaded or written in this text."""
+        """Record a file until the end: this text may download or write it."""
         if is_known(path.replace(SOMETHING, "")) and ("\\" in path or "/" in path or "." in path):
             self._trace.ran.append(("powershell", _key(path), place))
 
@@ -277,7 +277,7 @@ class _PowerShellReading:
 
 
 def _key(path: str) -> str:
-    """One spelling of a path of Windows."""
+    """Return a Windows path in one spelling."""
     return path.lower().replace("\\", "/").removeprefix("./")
 
 
@@ -327,7 +327,7 @@ def read_line(trace: Trace, text: str, place: SourcePosition) -> None:
 
 
 def _is(option: str, names: Sequence[str]) -> bool:
-    """PowerShell takes an option by its beginning: `-e`, `-enc`, `-ex`."""
+    """Return True for a prefix of an option, as PowerShell accepts it: `-e`, `-enc`, `-ex`."""
     return any(name.startswith(option) for name in names) and option not in ("-", "-c", "-f")
 
 

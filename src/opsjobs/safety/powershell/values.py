@@ -81,7 +81,7 @@ class PowerShellValues:
         return self.source[node.start_byte : node.end_byte].decode(errors="replace")
 
     def beginning(self, node: Node) -> str:
-        """Return the text of the node, cut to its beginning if it is long, for excerpts."""
+        """Return the text of the node, cut to its first part if it is long, for excerpts."""
         return self.source[
             node.start_byte : min(node.end_byte, node.start_byte + _SEEN_BYTES_MAX)
         ].decode(errors="replace")
@@ -137,7 +137,7 @@ class PowerShellValues:
             self.scopes.bind(SCRIPT, self._given.arguments)
 
     def evaluate(self, node: Node) -> list[str]:
-        """Return the items of the node's value; one MAYBE_EMPTY if it is not known."""
+        """Return the items of the node's value; one MAYBE_EMPTY if it is unknown."""
         while True:
             self._budget.spend()
             inner = node.named_children
@@ -244,7 +244,7 @@ class PowerShellValues:
         return "".join((*made, text[at:]))
 
     def expansions(self, text: str) -> list[str]:
-        """The same, where one of the variables may be several things."""
+        """Return the expansions of a text, one of whose variables may have several values."""
         names = [found[2] or found[3] for found in _VARIABLE.finditer(text)] if "$" in text else []
         many = next((name for name in names if name and len(self.variable(name)) > 1), None)
         if many is None:
@@ -363,7 +363,7 @@ class PowerShellValues:
         ]
 
     def of_word(self, node: Node) -> list[str]:
-        """A word of a command: a parameter as it is written, another one by its value."""
+        """Return the values of a command's word: a parameter as written, any other by its value."""
         return [self.text(node)] if node.type == "command_parameter" else self.evaluate(node)
 
     def _unary(self, node: Node) -> list[str]:
