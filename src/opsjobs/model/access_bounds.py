@@ -18,8 +18,8 @@ from opsjobs.model.target import Requirement, Target, Transport
 class Bounds:
     """The scopes in which a caller may act, and the larger ones in which things are visible.
 
-    `act`: the things that the caller may act on. `sight`: the things whose existence the caller may
-    learn, which include `act`. `permission`: the permission that is held within `act`, for
+    `act`: the things that the caller may act on. `sight`: the things whose existence is visible to
+    the caller, which include `act`. `permission`: the permission that is held within `act`, for
     messages."""
 
     act: Reach = UNBOUNDED
@@ -35,7 +35,7 @@ class Bounds:
         return cls(act, act | principal.reach(sees), permission)
 
     def check_targets(self, targets: Sequence[Target]) -> None:
-        """Raise Forbidden if a target is out of bounds, naming the first visible one, if any.
+        """Raise Forbidden if a target is outside the scope, naming the first visible one, if any.
 
         The number of targets outside is given only if the caller may see all of them; otherwise it
         would reveal invisible ones."""
@@ -64,7 +64,7 @@ class Bounds:
         raise Forbidden("out_of_reach", detail)
 
     def check_labels(self, labels: Mapping[str, str], what: str) -> None:
-        """Raise Forbidden if a thing with these labels, written or named here, is out of bounds."""
+        """Raise Forbidden if a thing with these labels, written or named, is outside the scope."""
         if not self.act.holds(labels):
             detail = (
                 f"{what} lies outside of the scope in which you hold {self.permission}: "
@@ -78,7 +78,7 @@ class Bounds:
         """Raise Forbidden if the target's labels change in a way that the scope does not allow.
 
         `old`: the labels before (None: the target is new). Other people's jobs and groups select
-        targets by labels and bring their secrets along. Within a scope a caller may therefore only
+        targets by labels and bring their own secrets. Within a scope a caller may therefore only
         set labels that the scope names itself, with values that it names."""
         before = old if old is not None else {}
         changed = sorted(
@@ -109,7 +109,7 @@ NO_BOUNDS = Bounds()
 def out_of_sight() -> Forbidden:
     """Return the error for a selection that matches nothing, or something invisible.
 
-    The caller must not be able to tell which."""
+    The caller must not be able to distinguish the two."""
     detail = (
         "What is selected is out of your reach, or there is no such thing: select targets that "
         "lie within your scope."
@@ -118,7 +118,7 @@ def out_of_sight() -> Forbidden:
 
 
 def scopes_in_words(reach: Reach) -> str:
-    """Return the scopes as they are written: `env=staging, or team in (web,db)`."""
+    """Return the scopes in their notation: `env=staging, or team in (web,db)`."""
     return (
         ", or ".join(
             ",".join(map(_format_requirement, scope.requirements)) or "everything"
@@ -206,7 +206,7 @@ def _example(reach: Reach) -> str:
 def redact_waiting(
     waiting_on: Mapping[str, Any] | None, *, everything: bool
 ) -> Mapping[str, Any] | None:
-    """Return what an execution waits for, reduced to what the viewer may see.
+    """Return the waits of an execution, reduced to those that the viewer may see.
 
     `everything`: the viewer may see all executions. A viewer of one execution may see those that
     have all of its labels; of others (`apart`) neither the number nor the reason is shown."""

@@ -1,4 +1,4 @@
-"""The types of actions: one class for what a caller writes, one for what a launch fixed.
+"""The types of actions: one class for a caller's draft, one for the form a launch fixed.
 
 To add a type, add its two classes and its lines in the two tables at the end.
 """
@@ -126,7 +126,7 @@ class ScriptAction(RunningAction):
         return [*super().templates(), *args]
 
     def summary(self) -> str:
-        """Return how the script is started, with its size for its text."""
+        """Return the command line that starts the script, with its size in place of its text."""
         script = f"<a script of {len(self.body)} bytes>"
         return " ".join([self.interpreter, script, *map(shlex.quote, self.args)])
 
@@ -210,7 +210,7 @@ class FileTransferAction(ActionDraft):
         return found
 
     def summary(self) -> str:
-        """Return what is copied where."""
+        """Return the source and the destination in words."""
         return f"{self.direction} {self.source} to {self.destination or 'the artifacts'}"
 
     def safety_input(self) -> WrittenFile | None:
@@ -231,7 +231,7 @@ class WaitAction(ActionDraft):
     duration: Duration
 
     def summary(self) -> str:
-        """Return how long it waits."""
+        """Return the duration of the wait in words."""
         return f"wait {format_duration(self.duration)}"
 
 
@@ -249,7 +249,7 @@ class ApprovalAction(Approvers, ActionDraft):
     expires_in: Duration = 86_400.0
 
     def summary(self) -> str:
-        """Return what it asks for."""
+        """Return the requested approval in words."""
         return f"wait for an approval: {self.message}"
 
 
@@ -316,7 +316,7 @@ def parse_frozen(stored: Mapping[str, Any]) -> FrozenAction:
 
 
 def script_line(interpreter: str, args: Sequence[str]) -> str:
-    """Return how a script is started, for people."""
+    """Return the command line that starts a script, for display."""
     return shlex.join([interpreter, *args])
 
 

@@ -57,9 +57,9 @@ class TemplateKind(Enum):
     """The way in which the values of a template are filled in."""
 
     TEXT = auto()
-    """As they are."""
+    """Values as they are."""
     COMMAND = auto()
-    """Each as one word, quoted for the target's shell."""
+    """Each value as one word, quoted for the target's shell."""
     VALUE = auto()
     """With its type, if the text is nothing but one name."""
 
@@ -128,7 +128,7 @@ class ActionDraft(ApiModel):
         raise NotImplementedError
 
     def safety_input(self) -> ProgramSource | WrittenFile | None:
-        """Return what the safety check judges; None if the action does nothing on a target."""
+        """Return the input of the safety check; None if the action does nothing on a target."""
         return None
 
 
@@ -171,19 +171,19 @@ class RunningAction(ActionDraft):
 
     @property
     def line(self) -> str:
-        """The command line for people; of a script, its interpreter and arguments."""
+        """The command line for display; of a script, its interpreter and arguments."""
         raise NotImplementedError
 
     def program(self, **inputs: Any) -> Program:
         """Return the program to start, with these inputs (fields of Program).
 
-        Raises ValueError if no machine accepts it.
+        Raises ValueError if no host accepts it.
         """
         raise NotImplementedError
 
 
 class FrozenAction(ActionDraft):
-    """An action of an execution: what the launch fixed, for workers to perform.
+    """An action of an execution, as fixed by the launch, for workers to perform.
 
     It is read from the stored JSON. Types set `extra="ignore"`: fields of a later release are
     ignored.

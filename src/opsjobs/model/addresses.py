@@ -43,13 +43,13 @@ NO_MACHINE = networks(
         "224.0.0.0/4",  # multicast
         "240.0.0.0/4",  # reserved, and broadcast
         "ff00::/8",  # multicast
-        "64:ff9b:1::/48",  # NAT64 with a prefix of the network's own: leads to any IPv4 address
+        "64:ff9b:1::/48",  # NAT64 with a prefix of the network's own: can reach any IPv4 address
         "100::/64",  # discard only
         "3fff::/20",  # documentation
         "5f00::/16",  # segment identifiers of SRv6
     ]
 )
-"""Addresses that belong to no host, or that hide the address which they lead to."""
+"""Addresses that belong to no host, or that hide the address that they reach."""
 
 _INTERNAL = networks(
     [
@@ -115,7 +115,7 @@ class AddressPolicy:
     """The check of each resolved address just before it is connected to.
 
     `deny` wins over everything. `allow` lists exceptions to the built-in refusals: link-local,
-    metadata and similar addresses that no machine has are always refused, loopback if `production`.
+    metadata and similar addresses that no host has are always refused, loopback if `production`.
     """
 
     allow: tuple[Network, ...] = ()

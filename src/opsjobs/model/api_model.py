@@ -34,7 +34,7 @@ from opsjobs.model.units import format_duration, format_size, parse_duration, pa
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 HORIZON = datetime(2200, 1, 1, tzinfo=UTC)
-"""An instant from here on never comes.
+"""The exclusive end of accepted instants: no due time is this late.
 
 It is far from the limits of datetime, so that adding offsets and intervals never overflows."""
 
@@ -196,7 +196,7 @@ class Overriding(ApiModel):
         return (self.reason or "") if self.override_safety else None
 
 
-# A value that no field accepts: the field's own error, at its own path, is the clearest.
+# A value that no field accepts: the clearest error is the field's own, at its own path.
 _OF_ANOTHER_TYPE = object()
 
 
@@ -219,7 +219,7 @@ def _scalars(model: type[ApiModel]) -> dict[str, frozenset[type]]:
 
 
 def _kinds(annotation: Any) -> frozenset[type]:
-    """Return the types of bool, int and float that an annotation accepts, also in a list.
+    """Return the types of bool, int and float that an annotation accepts, including in a list.
 
     Returns an empty set if it accepts any other type."""
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -245,7 +245,7 @@ def _as_it_is(given: Any, kinds: frozenset[type]) -> Any:
     elif isinstance(given, int | float):
         fits = bool(kinds & {int, float})
     else:
-        fits = not isinstance(given, str)  # what is neither is refused by its field
+        fits = not isinstance(given, str)  # any other value is refused by its field
     return given if fits else _OF_ANOTHER_TYPE
 
 
@@ -295,7 +295,7 @@ def _plain(name: str) -> str:
 def _abbreviates(short: str, name: str) -> bool:
     """Return True if the short name abbreviates the other one.
 
-    The other name begins with the same letter, and has all of its letters in order."""
+    The other name starts with the same letter, and has all of its letters in order."""
     letters = iter(name)
     return (
         short[0] == name[:1]

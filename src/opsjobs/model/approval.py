@@ -1,4 +1,4 @@
-"""Approvals: a decision by people that an execution or its runs wait for."""
+"""Approvals: decisions by people for which an execution or its runs wait."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ApprovalKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """The requester or an author of what is to be approved.
+    """The requester or an author of the work to be approved.
 
     `kind` None: unknown, so that any identity of this name counts as the same."""
 
@@ -132,7 +132,7 @@ class Approval:
     """An approval of one action of an execution, or of a launch.
 
     There is one for each approval action and execution, regardless of the number of targets that
-    wait for it. `hash`: the fingerprint of what would run, and where, at the time of the request
+    wait for it. `hash`: the fingerprint of the work, and its targets, at the time of the request
     (None: requested by a release that computed none)."""
 
     id: int
@@ -192,7 +192,7 @@ class Approval:
         """Raise Forbidden if this principal may not decide the approval.
 
         Raises Conflict if the person has approved already, and Invalid if an override has no
-        reason. The requester and the `authors` of what will run cannot approve it, and no person
+        reason. The requester and the `authors` of the work cannot approve it, and no person
         can approve twice (`approvers`: those who have approved so far); these rules do not apply to
         a rejection. `labels`: the labels of the execution, for which a role has to be held."""
         if override:
@@ -306,7 +306,7 @@ def fingerprint(
     *,
     salt: bytes,
 ) -> str:
-    """Return the hash (64 hexadecimal digits) of what would run, and where.
+    """Return the hash (64 hexadecimal digits) of the work that would run, and its targets.
 
     Secrets are included as a digest, which cannot be brute-forced without `salt`."""
     places = [_place(target) for target in sorted(targets, key=_id)]
@@ -318,7 +318,7 @@ def fingerprint(
 
 
 def _place(target: Target) -> list[Any]:
-    """Return what identifies a target and decides what runs there.
+    """Return the properties that identify a target and decide the work that runs there.
 
     Labels belong to it, because they are values of commands."""
     where = [

@@ -21,8 +21,8 @@ from opsjobs.model.secret import Secret
 class Part(StrEnum):
     """The kind of signed text; a signature of one part is invalid for another.
 
-    row: a row that was found in the log and sealed. own: a row written by the sealer itself (OWN of
-    audit_chain). ends: the first and the last link of the chain."""
+    row: a row that was found in the log and sealed. own: a row written by the sealer itself (OWN
+    of audit_chain). ends: the first and the last link of the chain."""
 
     ROW = "row"
     OWN = "own"
@@ -32,8 +32,8 @@ class Part(StrEnum):
 class Proof(StrEnum):
     """The result of a signature check.
 
-    good: made by this key. wrong: not made by it. none: there is no signature. unknown: the key is
-    not configured here."""
+    good: made by this key. wrong: not made by it. none: there is no signature. unknown: the key
+    is not configured here."""
 
     GOOD = "good"
     WRONG = "wrong"
@@ -178,7 +178,7 @@ class ChainBreak:
     detail: str
 
     def data(self) -> dict[str, Any]:
-        """Return the JSON of answers."""
+        """Return the JSON of API responses."""
         return {"seal": self.seal, "kind": self.kind, "detail": self.detail}
 
 
@@ -204,7 +204,7 @@ def stamp(at: datetime) -> str:
 class ChainWalk:
     """A walk along the chain from a trusted link to the first row that does not match.
 
-    With `keys` each row's signature is checked, too. Rows signed by a missing key are proven by the
+    With `keys` each row's signature is also checked. Rows signed by a missing key are proven by the
     rows after them, because a hash covers all rows before. `ends`: the verified ends of the chain;
     without them, unsigned rows may only come before all signed ones."""
 
@@ -258,7 +258,7 @@ class ChainWalk:
             proof is Proof.WRONG
             and self._keys.proof(Part.ROW if own else Part.OWN, text, signature) is Proof.GOOD
         ):
-            # A copy does not tell from which row on the sealer signs its own rows as Part.OWN.
+            # A copy does not show from which row on the sealer signs its own rows as Part.OWN.
             return _forged(row) if own else None
         return self._check_proof(row, proof, signature)
 

@@ -1,4 +1,4 @@
-"""Calendars: when schedules that name them do not fire, why, and until when."""
+"""Calendars: times at which schedules that name them do not fire, with the reasons."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ WINDOWS_MAX = 200
 DAYS_MAX = 5_000
 RANGES_MAX = 400
 SEEN_DAYS = (2, 32, 400)
-"""The look-ahead of `closed` in days, step by step: nearly always the first one is enough."""
+"""The steps of the look-ahead of `closed`, in days: nearly always the first is enough."""
 LOOKS_MAX = 10_000
-"""The limit of windows times days of one look-ahead, so that others do not have to wait."""
+"""The limit of windows times days of one look-ahead, so that other requests do not wait."""
 
 
 class CalendarKind(StrEnum):
@@ -129,7 +129,7 @@ class Closed:
         return there.isoformat(" ", "seconds" if there.second else "minutes")
 
     def data(self) -> dict[str, Any]:
-        """Return the JSON of answers."""
+        """Return the JSON of API responses."""
         return {"calendar": self.calendar, "reason": self.reason, "until": moment(self.until)}
 
 
@@ -157,7 +157,7 @@ def _looks(calendars: Sequence[Calendar]) -> Sequence[int]:
 
 
 def closes(calendars: Iterable[Calendar], instant: datetime) -> datetime | None:
-    """Return when calendars that are open at this instant close next; None if not in sight."""
+    """Return when calendars open at this instant close next; None if beyond the look-ahead."""
     asked = tuple(calendars)
     if not asked or not FIRST_YEAR <= instant.year <= LAST_YEAR:
         return None
@@ -189,7 +189,7 @@ class Asked:
         found = self._closures.at(instant)
         if found is None or found.until is not None:
             return found
-        # It is closed to the end of the range: all such instants are in one span, whose end is
+        # The calendar is closed to the end of the range: such instants share one span, whose end is
         # searched only once.
         if self._last is None:
             self._last = closed(self._calendars, instant)
@@ -221,7 +221,7 @@ class Closures:
         self._runs = _runs([*self._inside, *self._outside])
 
     def at(self, instant: datetime) -> Closed | None:
-        """Return the same as `closed` for an instant of the range.
+        """Return why an instant of the range is closed, as `closed` does.
 
         `until` is None if the closure does not end within the range."""
         found = _holding(self._inside, instant) or _holding(self._outside, instant)

@@ -50,7 +50,7 @@ class Span:
     words: str
 
 
-# --- what is written
+# --- notation
 
 
 def read_moment(given: object) -> datetime:
@@ -303,14 +303,14 @@ def _days(text: str) -> tuple[tuple[int, int], tuple[int, int]]:
     return first, (int(match[3]), int(match[4])) if match[3] else first
 
 
-# --- what it means
+# --- meaning
 
 
 class Window(Protocol):
     """A window of a calendar."""
 
     def spans(self, zone: ZoneInfo, since: datetime, until: datetime) -> Iterator[Span]:
-        """Yield its spans that may overlap the time from `since` to `until` (UTC), in no order."""
+        """Yield its spans that may overlap the time from `since` to `until` (UTC), unordered."""
 
 
 _OPEN = (datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))

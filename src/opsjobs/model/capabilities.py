@@ -22,9 +22,9 @@ class Capabilities:
     environment: bool = True
     """Commands have environment variables; a device without them is sent the bare line."""
     durable: bool = True
-    """Commands can survive broken contact in a spool."""
+    """Commands can survive a lost connection in a spool."""
     become: bool = True
-    """Commands can run as another user than the login."""
+    """Commands can run as a user other than the login."""
     process_groups: bool = True
     """A command leads a process group, by which it is ended with its children."""
     sftp: bool = True

@@ -1,4 +1,4 @@
-"""The circuit breaker of one login on one machine: who may try, and what outcomes change."""
+"""The circuit breaker of one login on one host: the right to try, and effects of outcomes."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ class CircuitKey:
 class Ask:
     """A request to log in.
 
-    `login` stands for everything that makes it another login when it changes; `token` identifies
-    this one try. `insist`: a command of ours runs there already, so an unreachable host is no
-    reason to wait; a refused login is."""
+    `login` represents everything that makes it another login when it changes; `token` identifies
+    this one try. `insist`: a command of opsjobs already runs there, so an unreachable host is not
+    a reason to wait; a refused login is."""
 
     key: CircuitKey
     login: str
@@ -69,13 +69,13 @@ class Right(Enum):
     """The answer to an Ask."""
 
     FREE = "free"
-    """The login is known to be good: any number of concurrent tries."""
+    """The login is known to work: any number of concurrent tries."""
     YOURS = "yours"
     """The caller alone may try until it has reported the outcome."""
     BUSY = "busy"
     """Another caller is trying: ask again soon."""
     OPEN = "open"
-    """Not before `until`."""
+    """No try is allowed before `until`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +118,11 @@ class Circuit:
 
     @property
     def well(self) -> bool:
-        """True if nothing has failed lately."""
+        """True if nothing has failed since the last success."""
         return self.state is CircuitState.CLOSED and self.failures == 0
 
     def ask(self, wish: Ask, now: datetime) -> tuple[Circuit, Right]:
-        """Return the new circuit and the answer.
+        """Return the new circuit and the right to try.
 
         Another login is another circuit, which starts without history."""
         here = self if self.login == wish.login else Circuit(wish.login)

@@ -21,7 +21,7 @@ _Principal = Annotated[str, Field(max_length=200, pattern=text_patterns.KERBEROS
 
 PARTS = ("password", "private_key", "passphrase", "certificate", "keytab", "value")
 VALUE_CHARACTERS_MAX = 32_768
-"""The limit of a secret for jobs, the same as for a secret parameter."""
+"""The size limit of a job secret, the same as of a secret parameter."""
 _IN_WORDS = {
     "principal": "principal, such as deploy@CORP.EXAMPLE",
     "keytab": "keytab (the file in base64) or password",
@@ -174,7 +174,7 @@ class CredentialDraft(_Secrets):
 
     @property
     def login(self) -> str:
-        """The login name: the username or the principal; empty for a secret for jobs."""
+        """The login name: the username or the principal; empty for a job secret."""
         name = self.username or self.principal
         if self.type is CredentialType.SECRET:
             return ""

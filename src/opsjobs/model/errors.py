@@ -111,7 +111,7 @@ class TooMany(Refusal):
 
 
 class Unavailable(Failure):
-    """A required service does not answer.
+    """A required service does not respond.
 
     The message is for the log; `told` and `code` are for the caller."""
 
@@ -151,7 +151,7 @@ class DiskFull(Unavailable):
 
 
 class RemoteFailure(Failure):
-    """A machine could not be reached, or the work there failed; becomes a run's outcome.
+    """A host could not be reached, or the work there failed; becomes a run's outcome.
 
     `because`: of `circuit_open`, the error that opened the circuit."""
 
@@ -163,5 +163,5 @@ class RemoteFailure(Failure):
 
     @property
     def offline(self) -> bool:
-        """True if the machine is unreachable now and may come back by itself, so waiting helps."""
+        """True if the host is unreachable now and may recover by itself, so that waiting helps."""
         return (self.because or self.code) in OFFLINE

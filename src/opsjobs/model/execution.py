@@ -148,7 +148,7 @@ OFFLINE = frozenset(
         ErrorCode.CONNECTION_LOST,
     }
 )
-"""The codes of an unreachable machine, which may come back by itself."""
+"""The codes of an unreachable host, which may recover by itself."""
 
 _UNREACHABLE = (
     ErrorCode.DNS,
@@ -252,7 +252,7 @@ class Execution:
     judgement: Mapping[str, Any] | None = None
 
     def data(self) -> dict[str, Any]:
-        """Return the `data` of its events; answers of the API have links, too."""
+        """Return the `data` of its events; API responses also have links."""
         ended = self.finished_at - self.created_at if self.finished_at else None
         return {
             "id": self.id,
@@ -287,7 +287,7 @@ class Execution:
 
 
 def moment(at: datetime | None) -> str | None:
-    """Return a time in RFC 3339, UTC, with milliseconds, as all answers format it."""
+    """Return a time in RFC 3339, UTC, with milliseconds, as all API responses format it."""
     return (
         None if at is None else at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
     )

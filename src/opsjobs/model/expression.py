@@ -4,7 +4,7 @@
 
 Names are `parameters.NAME`, `target.name|host|platform`, `target.labels.KEY`,
 `execution.id|number`, `job.name`, `run.attempt` and
-`actions.KEY.exit_code|stdout|status|outputs.NAME`; a part that is no plain word is written
+`actions.KEY.exit_code|stdout|status|outputs.NAME`; a part that is not a plain word is written
 `["so"]`. A missing value is null. Operators are `and`, `or`, `not`, `in`, comparisons and `matches
 "PATTERN"`."""
 
@@ -111,7 +111,7 @@ class ValueKind(StrEnum):
 
 
 class Unfit(Exception):
-    """The values of this run do not fit the condition; the message says how."""
+    """The types of this run's values do not suit the condition; the message states how."""
 
 
 Matcher = Callable[[str], object]

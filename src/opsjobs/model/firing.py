@@ -1,6 +1,6 @@
-"""Firings: the outcome of a schedule's due times, judged by their lateness; pure.
+"""Firings: the outcome of a schedule's due times, decided by their lateness; pure.
 
-`explain` puts an outcome into a sentence."""
+`explain` describes an outcome in a sentence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PENDING_MAX = 100
 """The number of firings of a schedule that may wait for their launch, without catch-ups."""
 LISTED_MAX = 1_200
 SPAN_SECONDS = 1_000
-"""A span that is always listed completely, since due times are at least a second apart."""
+"""A span that is always listed completely, because due times are at least a second apart."""
 _KNOWN = CATCH_UPS_MAX + SHOWN_MAX
 
 
@@ -82,7 +82,7 @@ class Moments(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleStanding:
-    """The state of a schedule when its due times are judged.
+    """The state of a schedule when the outcomes of its due times are decided.
 
     `pending`: its firings that wait for their launch, without catch-ups. `closed`: returns the
     description of the calendar that is closed at a time; None: it is open."""
@@ -128,7 +128,7 @@ def execution_uuid(schedule: UUID, due: datetime) -> UUID:
 
 
 def judge(table: Moments, standing: ScheduleStanding, now: datetime) -> Round:
-    """Judge every due time from `next_due_at` to now; the work is bounded after any downtime."""
+    """Decide all due times from `next_due_at` to now; the work is bounded after any downtime."""
     older, moments = _due(table, standing.next_due_at, now)
     known, next_fire_at = _ready(table, moments, standing.next_fire_at, now)
     if len(known) < len(moments):
@@ -200,7 +200,7 @@ def _ready(
 
 
 class _Judge:
-    """The judgement of the due times of one schedule."""
+    """Decides the outcomes of the due times of one schedule."""
 
     def __init__(self, standing: ScheduleStanding, now: datetime) -> None:
         self._standing = standing

@@ -1,4 +1,4 @@
-"""The week's forecast for all schedules: firings per hour, and those calendars skip."""
+"""The week's forecast for all schedules: firings per hour, and those that calendars skip."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Week:
             self.collisions.append(collision)
 
     def data(self) -> dict[str, Any]:
-        """Return the answer of GET /schedules/forecast."""
+        """Return the body of the response to GET /schedules/forecast."""
         hours = [self._hour(hour) for hour in range(HOURS)]
         busy = sorted(
             (hour for hour in hours if hour["firings"]), key=lambda hour: -hour["firings"]

@@ -1,4 +1,4 @@
-"""Grants: how they are written, stored and combined, and who may give them."""
+"""Grants: their notation, storage and combination, and the right to give them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def grants_of(kept: Iterable[Mapping[str, Any]]) -> tuple[Grant, ...]:
 
 
 def kept_of(grants: Iterable[Grant]) -> list[dict[str, Any]]:
-    """Return the stored form of grants of any origin: by their permissions."""
+    """Return the stored form of grants of any origin, listed by their permissions."""
     return [
         {"role": None, "permissions": sorted(grant.permissions), "scope": scope_text(grant.scope)}
         for grant in grants
@@ -161,7 +161,7 @@ def both_roles(first: Principal, second: Principal) -> tuple[str, ...]:
 
 
 def within(held: Principal, bound: Principal) -> Principal:
-    """Return a principal limited to what the grantor of its permissions still holds.
+    """Return a principal limited to the permissions that its grantor still holds.
 
     A role that loses a permission is dropped."""
     whole = [grant for grant in held.grants if may_give(bound, grant)]

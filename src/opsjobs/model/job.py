@@ -161,7 +161,7 @@ class JobBody(Overriding, JobDraft):
 class Job:
     """A stored version of a job.
 
-    `definition` is what the caller wrote, with keys and defaults filled in."""
+    `definition` is the caller's body, with keys and defaults filled in."""
 
     id: int
     uuid: str
@@ -177,7 +177,7 @@ class LaunchOrder:
     `parameters`: the values for the `declared` ones; if nothing is declared (None), the values as
     they are. `override`: the reason for overriding the safety check and approvals (the caller holds
     safety:override). `bounds`: the bounds of the caller. `tags`: the job's. `pins`: the
-    fingerprints (model/target_fingerprint) of the machines that were approved with the parent
+    fingerprints (model/target_fingerprint) of the hosts that were approved with the parent
     execution, by target id; None: there was no such approval."""
 
     actions: Sequence[Action]
@@ -234,7 +234,7 @@ def modernised(body: Mapping[str, Any]) -> dict[str, Any]:
 def _with_older_words(body: dict[str, Any], policy: dict[str, Any]) -> dict[str, Any]:
     """Move timeout_seconds, priority and max_retries from the body to the policy.
 
-    The current names win."""
+    The current names take precedence."""
     for old, name in (("timeout_seconds", "timeout"), ("priority", "priority")):
         if old in body:
             policy.setdefault(name, body.pop(old))
@@ -276,7 +276,7 @@ def _modern_action(action: Any) -> Any:
 
 
 def differences(old: Any, new: Any, at: str = "") -> list[str]:
-    """Return JSON Pointers to what differs; of a list whose length changed, only the list.
+    """Return JSON Pointers to the differences; of a list whose length changed, only the list.
 
     >>> differences({"a": [1, 2], "b": 3}, {"a": [1, 5], "c": 3})
     ['/a/1', '/b', '/c']"""
@@ -301,7 +301,7 @@ def _differences_at(old: dict[str, Any], new: dict[str, Any], key: str, at: str)
 def export_definition(draft: JobDraft) -> dict[str, Any]:
     """Return the body of POST /jobs that creates this job, without defaults.
 
-    People keep it in a file."""
+    It is meant to be kept in a file."""
     body = draft.model_dump(mode="json", exclude_defaults=True)
     body["actions"] = [_action(draft, position) for position in range(len(draft.actions))]
     kept = {

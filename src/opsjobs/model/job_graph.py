@@ -122,7 +122,7 @@ def _check_references(actions: Sequence[ActionDraft]) -> None:
 
 
 def _sorted(known: Dependencies) -> list[str]:
-    """Return the keys in topological order, without cycles and what depends on them."""
+    """Return the keys in topological order, without cycles and the keys that depend on them."""
     open_ = {key: len(set(before)) for key, before in known.items()}
     after: dict[str, list[str]] = {key: [] for key in known}
     for key, before in known.items():

@@ -47,7 +47,7 @@ def _warnings_of(
 def _names(
     pointer: str, action: Action, declared: Sequence[ParameterDraft]
 ) -> Iterator[FieldError]:
-    """Yield warnings for names in braces that are no parameters.
+    """Yield warnings for names in braces that are not parameters.
 
     The shell expands them, mostly to an empty text."""
     known = {parameter.name for parameter in declared}
@@ -115,7 +115,7 @@ def _assigned(text: str) -> set[str]:
 def _endings(word: str) -> set[str]:
     """Return the names that a word may end with.
 
-    A name may contain a hyphen, and a hyphen may also stand before it."""
+    A name may contain a hyphen, and a hyphen may also precede it."""
     end = word[-_NAME_CHARACTERS_MAX:]
     return {end, *(end[at + 1 :] for at, character in enumerate(end) if character == "-")}
 

@@ -1,4 +1,4 @@
-"""The checks of `transport: local`, which runs commands on the worker's own machine."""
+"""The checks of `transport: local`, which runs commands on the worker's own host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REASON = (
 def check_written(
     transport: Transport, was: Transport | None, *, allowed: bool, everywhere: bool
 ) -> None:
-    """Check the transport of a target on write. `was`: its previous one; None: it is new.
+    """Check the transport of a target on write. `was`: the previous one; None: a new target.
 
     `allowed`: the setting. `everywhere`: the caller has no scope. Raises Forbidden, Invalid."""
     if Transport.LOCAL not in (transport, was):
@@ -41,7 +41,7 @@ def check_written(
 
 
 def check_launched(targets: Iterable[Target], *, allowed: bool) -> None:
-    """Raise Invalid if a target of a launch has a transport that is off.
+    """Raise Invalid if a target of a launch has a transport that is disabled.
 
     Such targets may have been created while the setting was on."""
     if allowed:

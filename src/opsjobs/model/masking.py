@@ -3,7 +3,7 @@
 It takes one pass in linear time, for any text and any number of secrets: the group of four bytes at
 every fourth place of the text, or at every 16th if no secret is short, is looked up in a set of all
 groups that secrets contain at such places; bytes are compared only after a hit. Only bytes that may
-be the beginning of a secret are held back, until that is decided.
+be the start of a secret are held back, until that is decided.
 
 Views of the text without line breaks, indentation or colours find a secret whose layout was
 changed: wrapped base64, an indented key, a folded YAML scalar, a match that grep coloured. Each
@@ -47,7 +47,7 @@ _BREAK = re.compile(rb"[\r\n]")
 class Forms:
     """All spellings of some secrets, indexed for search.
 
-    They are built once and shared by everything that may print the secrets."""
+    They are built once and shared by everything that can print the secrets."""
 
     __slots__ = (
         "__weakref__",
@@ -109,9 +109,9 @@ class Forms:
                 yield start, start + size
 
     def _size_at(self, text: bytes) -> int:
-        """Return the length of the longest piece that the text begins with; 0 if there is none.
+        """Return the length of the longest piece that is a prefix of the text; 0 if there is none.
 
-        Every piece that sorts between that piece and the text begins with that piece, too."""
+        Every piece that sorts between that piece and the text also starts with that piece."""
         at = bisect_right(self._pieces, text) - 1
         while at >= 0 and not text.startswith(self._pieces[at]):
             at = self._within[at]
@@ -209,7 +209,7 @@ NOTHING = Mask()
 
 
 class Masking:
-    """The redaction of a stream: it outputs as many bytes as it reads, some of them later."""
+    """The redaction of a stream: it outputs as many bytes as it reads, some of them delayed."""
 
     def __init__(self, forms: Sequence[Forms]) -> None:
         self._forms = forms
@@ -228,7 +228,7 @@ class Masking:
         return masked
 
     def finish(self) -> bytes:
-        """Return the rest at the end of the stream, which is redacted or no secret."""
+        """Return the rest at the end of the stream, redacted if it is a secret."""
         text = _Text(self._kept, self._forms)
         rest = starred(text.whole, text.covered())[self._out :]
         self._kept, self._out = b"", 0
@@ -312,8 +312,8 @@ def _past(spans: Sequence[Span], held: int) -> int:
 _COLOUR_FORM = rb"\x1b(?:\[[0-9;:]*(?:[A-Za-z]|\Z)|\Z)"
 """An escape sequence that sets colours or erases to the end of the line.
 
-grep prints both. Also matches its beginning at the end of a text."""
-# Each begins with one byte or one set of bytes: the re module skips to such a beginning quickly,
+grep prints both. Also matches the start of one at the end of a text."""
+# Each starts with one byte or one set of bytes: the re module skips to such a start quickly,
 # but tries alternatives at every byte.
 _COLOUR = re.compile(_COLOUR_FORM)
 _JOINED = re.compile(rb"[\r\n]")
@@ -321,7 +321,7 @@ _UNINDENTED = re.compile(rb"[\\\r\n](?:(?:(?<=[\r\n])[\r\n]*|[\r\n]+)[ \t]*(?:\\
 _FOLDED = re.compile(rb"[ \t\r\n](?:(?<=[\r\n])[\r\n]*|[\r\n]+)[ \t]*")
 _BREAKS = re.compile(rb"[\r\n]+[ \t]*")
 _LEFT = re.compile(rb"[\r\n]+[ \t]*|" + _COLOUR_FORM)
-# Texts without these have no other gaps than line breaks and the blanks after them.
+# Texts without these have no gaps except line breaks and the blanks after them.
 _NOT_BREAKS = {_UNINDENTED: (b"\\",), _FOLDED: (b" \n", b"\t\n", b" \r", b"\t\r"), _COLOUR: ()}
 _STARS = bytes(byte if byte in b"\r\n" else ord("*") for byte in range(256))
 
@@ -381,7 +381,7 @@ class View:
 def views(whole: bytes, *, folds: bool) -> Iterator[View]:
     """Yield the views of a text that differ.
 
-    `folds`: a line break may stand for a blank of a secret."""
+    `folds`: a line break may replace a blank of a secret."""
     below = None
     if b"\x1b" in whole and len((plain := View(whole, _COLOUR)).bare) < len(whole):
         whole, below = plain.bare, plain

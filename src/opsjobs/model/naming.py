@@ -19,7 +19,7 @@ _CATEGORIES = {
     "Zp": "it ends the paragraph",
     "Zs": "it looks like a blank",
 }
-# Invisible characters whose category does not tell: fillers, joiners, variation selectors.
+# Invisible characters whose category does not show it: fillers, joiners, variation selectors.
 _UNSEEN = (
     0x034F,
     0x115F,
@@ -81,7 +81,7 @@ def check_name(text: str) -> str:
 
 
 Title = Annotated[str, AfterValidator(check_name)]
-"""A name for people only, or one that may contain the separators of name lists."""
+"""A name for display only, or one that may contain the separators of name lists."""
 
 
 Composed = Annotated[str, AfterValidator(partial(unicodedata.normalize, "NFC"))]
@@ -138,7 +138,7 @@ def _check_scripts(name: str, word: str) -> None:
 def _script(letter: str) -> str | None:
     """Return the alphabet of a letter if another alphabet looks like it.
 
-    Python's Unicode data have no scripts, but character names begin with them."""
+    Python's Unicode data have no scripts, but character names start with them."""
     script = unicodedata.name(letter, "").partition(" ")[0]
     return script if script in _ALIKE else None
 

@@ -18,7 +18,7 @@ Wanted = Literal["none", "json_lines", "last_line"]
 class Outputs:
     """An incremental reader of a stream's outputs.
 
-    Values beyond the limit are dropped; longer lines are no values."""
+    Values beyond the limit are dropped; longer lines are not values."""
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
@@ -79,7 +79,7 @@ def _no_constant(name: str) -> Any:
 
 
 def fitting(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the first values that fit into the limit, cleaned for a jsonb column."""
+    """Return the first values within the limit, cleaned for a jsonb column."""
     valid: dict[str, Any] = {}
     room = OUTPUTS_BYTES_MAX
     for name, value in values.items():

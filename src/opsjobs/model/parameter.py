@@ -380,7 +380,7 @@ def text_of(value: object) -> str:
 
 
 def _chosen(value: Value, offered: Sequence[Scalar]) -> Scalar:
-    """Return the allowed value that equals this one, or whose text does, as on a command line."""
+    """Return the allowed value equal to this one, by value or, as on a command line, by text."""
     for choice in offered:
         same = choice == value and isinstance(choice, bool) == isinstance(value, bool)
         if same or (isinstance(value, str) and text_of(choice) == value):

@@ -42,12 +42,12 @@ class ValueRefused(ValueError):
 def fitting(kind: ParameterType, given: object) -> Value:
     """Return the value converted to this type. Raises ValueRefused.
 
-    Every type accepts texts, because a command line has nothing else."""
+    Every type accepts texts, because a command line has no other values."""
     return _FITTING.get(kind, _text)(given)
 
 
 def size_of(kind: ParameterType, value: Any) -> Any:
-    """Return the value that `min` and `max` are compared with."""
+    """Return the value to compare with `min` and `max`."""
     if kind == "datetime":
         return read_instant(str(fitting(kind, value)))
     return fitting(kind, value)

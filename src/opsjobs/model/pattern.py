@@ -49,7 +49,7 @@ class MatchBudget:
 
 
 class Pattern:
-    """A compiled pattern. `matches`: somewhere in the text; `fits`: the whole text.
+    """A compiled pattern. `matches`: some part of the text; `fits`: the whole text.
 
     >>> Pattern("b+").matches("abba"), Pattern("b+").fits("abba")
     (True, False)"""
@@ -86,7 +86,7 @@ class Pattern:
     def _next(
         self, state: _State, char: str, work: MatchBudget, *, whole: bool
     ) -> tuple[_State, bool]:
-        """Return the state after `char`, and if a match had ended before it."""
+        """Return the state after `char`, and whether a match had ended before it."""
         if (known := self._known.get((state, char, whole))) is not None:
             return known
         reached = self._reached(state, char)

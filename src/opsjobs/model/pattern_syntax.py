@@ -1,6 +1,6 @@
 """The syntax of patterns: the common part of regular expression dialects.
 
-Everything that cannot be matched in linear time is left out."""
+Syntax that cannot be matched in linear time is not supported."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ class _PatternReader:
             least, most = counts
         else:
             return node
-        self.follows("?")  # a lazy quantifier does not change if it matches
+        self.follows("?")  # a lazy quantifier does not change whether it matches
         if self.rest and self.rest in "*+?":
             raise self.wrong("a repetition is repeated: put it into ( )")
         return Repeat(node, least, most if most >= 0 else None)

@@ -1,6 +1,6 @@
-"""The policy of an execution, and what follows from it: its waves and its plan.
+"""The policy of an execution, and its results: the waves and the plan.
 
-The policy limits concurrency and failures and says what is retried. The strategy is its waves, the
+The policy limits concurrency and failures and defines retries. The strategy is its waves, the
 failures they may have, and their gates. The plan is the runs, their order, and the number of
 concurrent runs."""
 
@@ -34,7 +34,7 @@ Amount = Annotated[int, Field(strict=True, ge=0, le=1_000_000)] | Share
 
 
 def amount_of(amount: int | str, total: int) -> int:
-    """Return the number that an amount is of `total`: a count itself, a share rounded up.
+    """Return an amount of `total` as a number: a count itself, a share rounded up.
 
     >>> amount_of("10%", 41), amount_of(3, 41)
     (5, 3)"""
@@ -144,7 +144,7 @@ class Policy(ApiModel):
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """The waves of an execution, and what stops or pauses it between them.
+    """The waves of an execution, and the conditions that stop or pause it between them.
 
     `sizes`: cumulative runs at the end of each wave, the last is all. `limits`: how many may fail
     in each wave; None = all of them. With `per_wave` the failures of the wave count, else those of
@@ -244,7 +244,7 @@ def plan(
 
 
 def wave_ends(policy: Policy, total: int) -> list[int]:
-    """Return the cumulative sizes of the waves; a wave that would be empty is left out.
+    """Return the cumulative sizes of the waves, without waves that would be empty.
 
     >>> wave_ends(Policy(waves=[1, "10%", "100%"]), 41)
     [1, 5, 41]"""

@@ -1,4 +1,4 @@
-"""The program that a run starts, and its identity in the spool of its machine.
+"""The program that a run starts, and its identity in the spool of its host.
 
 A program is a command line or a script, with all its input."""
 
@@ -21,8 +21,8 @@ WORD_BYTES_MAX = 120_000
 OURS = "OPSJOBS_"
 """The prefix of variables that the service sets.
 
-They follow from the run's key, or contain the current name of a machine. They do not count for the
-identity of a program: under another name of the machine, or started by another release, a run is
+They follow from the run's key, or contain the current name of a host. They are not part of the
+identity of a program: under another name of the host, or started by another release, a run is
 the same one."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -61,8 +61,8 @@ _SHELLS = frozenset(
 class Program:
     """A command line, or the exact bytes of a script with its interpreter and arguments.
 
-    `interpreter`: a known name or a path. `env`: its variables, which never reach our own
-    processes. `cwd`: its working directory (None: the home; a relative path starts there). `stdin`:
+    `interpreter`: a known name or a path. `env`: its variables, which never reach the processes of
+    opsjobs. `cwd`: its working directory (None: the home; a relative path starts there). `stdin`:
     its standard input (None: empty). `secrets`: files of these names in the directory that
     $OPSJOBS_SECRETS names. Raises ValueError for values that no shell or kernel accepts."""
 
@@ -106,7 +106,7 @@ class Program:
 
     @property
     def plain(self) -> bool:
-        """True if it is a command line with nothing but variables, which a shell runs as it is."""
+        """True if it is a command line with variables only, which a shell runs as it is."""
         return (
             self.command is not None
             and self.cwd is None
@@ -116,7 +116,7 @@ class Program:
 
     @property
     def text(self) -> str:
-        """The command line, or the script decoded for people."""
+        """The command line, or the script decoded for display."""
         return (
             self.command
             if self.command is not None
@@ -159,9 +159,9 @@ Durability = Literal["auto", "required", "off"]
 
 
 def durability(*wishes: Durability | None) -> Durability:
-    """Return the durability from the wishes of action, job and target.
+    """Return the durability from the settings of action, job and target.
 
-    `required` anywhere wins, else `off` anywhere, else `auto`."""
+    `required` anywhere takes precedence, then `off` anywhere, else `auto`."""
     for strongest in ("required", "off"):
         if strongest in wishes:
             return strongest
@@ -186,7 +186,7 @@ class RunKey:
 class SpoolIdentity:
     """The identity of a spool: the token in ~/.opsjobs/id and the machine's boot id.
 
-    The answer "no such run" is conclusive only while both are the same as when the start was sent.
+    The reply "no such run" is conclusive only while both are the same as when the start was sent.
     """
 
     store: str
@@ -234,7 +234,7 @@ class StartOrder:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of what runs: a run found with another digest is not this one."""
+        """The SHA-256 of the program: a run found with another digest is not this one."""
         variables = sorted(
             (name, value) for name, value in self.environment.items() if not name.startswith(OURS)
         )

@@ -49,7 +49,7 @@ def cmd(value: str) -> str:
 
 
 def powershell(value: str) -> str:
-    """Quote for PowerShell in single quotes, in which only quotes are special and are doubled."""
+    """Quote for PowerShell in single quotes, in which only quotes are special, and doubled."""
     if "\x00" in value:
         raise Unquotable("no command can be given a NUL character")
     return "'" + _POWERSHELL_QUOTES.sub(r"\1\1", value) + "'"

@@ -49,7 +49,7 @@ def check_rendering(
 ) -> None:
     """Raise a fault with the path of an invalid template or condition.
 
-    `check`: the check of the gate, which comes after all actions."""
+    `check`: the check of the gate, which follows all actions."""
     known = before_each(actions)
     for position, action in enumerate(actions):
         before = known[str(action.key)]
@@ -83,7 +83,7 @@ def _check_template(field: FieldTemplate, names: TemplateNames) -> None:
 
 
 def _with_secrets(names: TemplateNames) -> TemplateNames:
-    """Return the names with the secrets among them, for values that keep their type."""
+    """Return the names, secrets included, for values that keep their type."""
     return TemplateNames(names.parameters, (), names.actions)
 
 

@@ -24,7 +24,7 @@ NEVER = frozenset(
         ErrorCode.INTERNAL,
     }
 )
-"""The errors that are never retried automatically: it would do harm, or not help."""
+"""The errors that are never retried automatically: a retry would do harm, or not help."""
 
 USUAL = (ErrorCode.CONNECT_TIMEOUT, ErrorCode.CONNECTION_REFUSED, ErrorCode.CONNECTION_LOST)
 ATTEMPTS_MAX = 101

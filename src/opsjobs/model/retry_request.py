@@ -124,15 +124,15 @@ class PastRun:
 
     @property
     def ended_as(self) -> RunStatus:
-        """Its status; of a dead run the status of its last error.
+        """The status of the run; if it is dead, the status of its last error.
 
-        The outcome of a poison run is unknown, so that it counts as lost."""
+        The outcome of a poison run is unknown, so it counts as lost."""
         if self.status is not RunStatus.DEAD or self.error_code is None:
             return self.status
         return RunStatus.LOST if self.error_code is ErrorCode.POISON else self.error_code.run_status
 
     def fits(self, which: Which) -> bool:
-        """Return True if it is one of these.
+        """Return True if the run belongs to this choice.
 
         >>> web_1 = TargetName("1", "web-1", "10.0.0.1")
         >>> run = PastRun(1, 1, web_1, "default", RunStatus.DEAD, ErrorCode.CONNECT_TIMEOUT)

@@ -28,11 +28,11 @@ class TargetName:
 class TargetRun:
     """The current state of one target's run in an execution.
 
-    `awaits`: the name of what a waiting run waits for: the action of a barrier or an approval, the
-    uuid of a child execution, the reason of a hold; with a timer or a back-off, what else is
-    awaited. `not_before`: when its timer, back-off or hold ends. `step`: the current action, or the
+    `awaits`: the object of a run's wait, by name: the action of a barrier or an approval, the uuid
+    of a child execution, the reason of a hold; with a timer or a back-off, any other awaited
+    object. `not_before`: when its timer, back-off or hold ends. `step`: the current action, or the
     one that did not succeed. `last_stderr`: the last line there, if it did not succeed.
-    `contact_lost_at`: since when the machine of a running run has been unreachable."""
+    `contact_lost_at`: since when the host of a running run has been unreachable."""
 
     id: int
     uuid: str
@@ -82,7 +82,7 @@ class TargetRun:
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """The beginning of a stream: its first stored bytes, and the total the target wrote.
+    """The head of a stream: its first stored bytes, and the total that the target wrote.
 
     `head` never continues past a gap."""
 
@@ -98,7 +98,7 @@ class Captured:
     def text(self) -> str:
         """The head as UTF-8, with U+FFFD for invalid bytes.
 
-        A character that the limit cuts off at the end is left out."""
+        A character that the limit truncates at the end is omitted."""
         head = _whole_characters(self.head) if self.truncated else self.head
         return head.decode("utf-8", "replace")
 
@@ -131,7 +131,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class ResultGroup:
-    """Targets whose runs ended alike: same status, exit code, error and output.
+    """Targets whose runs ended with equal status, exit code, error and output.
 
     `stderr`: of runs that did not succeed."""
 
@@ -148,7 +148,7 @@ LAST_LINE_CHARACTERS = 200
 
 
 def last_line(text: str) -> str:
-    """Return the last line that is not blank, cut to fit into a message; empty if none."""
+    """Return the last line that is not blank, truncated for a message; empty if none."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][-LAST_LINE_CHARACTERS:] if lines else ""
 

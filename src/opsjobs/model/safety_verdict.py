@@ -18,7 +18,7 @@ class SafetyVerdict(StrEnum):
 
     @property
     def rank(self) -> int:
-        """The rank from 0 to 3, the higher the worse."""
+        """The rank from 0 to 3; higher is worse."""
         return list(SafetyVerdict).index(self)
 
 
@@ -47,7 +47,7 @@ class Finding:
     unknown: bool = False
 
     def data(self) -> dict[str, Any]:
-        """Return an item of `findings` in the answer to POST /safety/check."""
+        """Return an item of `findings` in the response to POST /safety/check."""
         shown = {
             "rule": self.rule,
             "severity": self.severity.value,
@@ -69,7 +69,7 @@ class SafetyJudgement:
         return worst(finding.severity for finding in self.findings)
 
     def data(self) -> dict[str, Any]:
-        """Return the answer to POST /safety/check."""
+        """Return the body of the response to POST /safety/check."""
         return {
             "verdict": self.verdict.value,
             "findings": [finding.data() for finding in self.findings],

@@ -1,7 +1,7 @@
 """Values that must never be printed, and the credentials that hold them.
 
-A credential may be bound to machines and jobs, and its secrets may come from outside: from Vault,
-or from a certificate authority."""
+A credential may be bound to hosts and jobs, and its secrets may be stored elsewhere: in Vault, or
+with a certificate authority."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_. @+=:~-]{1,200}")
 
 
 def _segments(text: str) -> str:
-    """Return a path such as `web/key`, if no server can read it as another path."""
+    """Return a path such as `web/key`, if no server can interpret it as another path."""
     parts = text.strip("/").split("/")
     if not all(
         _SEGMENT.fullmatch(part) and not part.endswith(".") and part == part.strip()
@@ -77,7 +77,7 @@ class VaultSource(ApiModel):
 
     @property
     def where(self) -> str:
-        """The location for people: `secret/web/key`."""
+        """The location for display: `secret/web/key`."""
         return f"{self.mount}/{self.path}" + (
             f", version {self.version}" if self.version is not None else ""
         )
@@ -105,7 +105,7 @@ class SshCaSource(_Certified):
 
     @property
     def where(self) -> str:
-        """The name for people."""
+        """The name for display."""
         return f"the SSH CA {self.authority}"
 
 
@@ -122,7 +122,7 @@ class VaultSshSource(_Certified):
 
     @property
     def where(self) -> str:
-        """The location for people: `ssh/sign/fleet`."""
+        """The location for display: `ssh/sign/fleet`."""
         return f"{self.mount}/sign/{self.role}"
 
 
@@ -205,7 +205,7 @@ SHOWN_MAX = 5
 class Binding:
     """Ids of targets, names of groups and ids of jobs that a credential may be used for.
 
-    Targets and groups limit the machines, jobs limit the purpose; an empty side sets no limit."""
+    Targets and groups limit the hosts, jobs limit the purpose; an empty side sets no limit."""
 
     targets: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
@@ -213,11 +213,11 @@ class Binding:
 
     @property
     def has_places(self) -> bool:
-        """True if the binding limits the machines."""
+        """True if the binding limits the hosts."""
         return bool(self.targets or self.groups)
 
     def holds_target(self, target_id: str, members: Collection[str]) -> bool:
-        """Return True if it may be used on this machine; `members`: target ids of its groups."""
+        """Return True if it may be used on this host; `members`: target ids of its groups."""
         return not self.has_places or target_id in self.targets or target_id in members
 
     def holds_job(self, job_id: int | None) -> bool:
@@ -242,7 +242,7 @@ class CredentialType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """One decrypted login or secret for jobs, kept in a worker's memory during a session.
+    """One decrypted login or job secret, kept in a worker's memory during a session.
 
     `private_key` and `certificate` are OpenSSH or PEM texts; `keytab` is the file in base64, of the
     principal `username`. `agent` uses the socket that SSH_AUTH_SOCK of the worker names. `value`:
@@ -277,7 +277,7 @@ class Credential:
         return isinstance(self.source, SshCaSource | VaultSshSource)
 
     def closed(self, fault: str) -> Credential:
-        """Return the same credential without its secrets, for this reason."""
+        """Return the credential without its secrets; `fault` is the reason."""
         return Credential(
             self.id,
             self.version,
@@ -290,7 +290,7 @@ class Credential:
 
 
 def not_there(credential: str, target: str) -> str:
-    """Return why it is refused on a machine, and what to do."""
+    """Return why a credential is refused on a host, and how to correct that."""
     return (
         f"the credential {credential!r} is bound to targets or groups, and {target} is none of "
         "them: "
@@ -299,7 +299,7 @@ def not_there(credential: str, target: str) -> str:
 
 
 def not_for_that(credential: str, job: str | None) -> str:
-    """Return why it is refused for a job or an ad-hoc command, and what to do."""
+    """Return why it is refused for a job or an ad-hoc command, and how to correct that."""
     what = f"the job {job!r} is none of them" if job is not None else "this is no stored job"
     return (
         f"the credential {credential!r} is bound to jobs, and {what}: bind it to the job, too "

@@ -23,7 +23,7 @@ They would match in every other word, and the stars would reveal them."""
 ENCODED_BYTES_MIN = 6
 """Shorter secrets are not searched in hex and base64: four characters match by chance."""
 LINE_BYTES_MIN = 8
-"""A line of a longer secret is searched by itself from this length on.
+"""A line of a longer secret is searched on its own from this length on.
 
 Shorter ones are searched only together with their neighbours."""
 ENCODED_BYTES_MAX = 64 << 10
@@ -60,7 +60,7 @@ def spellings(secrets: Iterable[str]) -> set[bytes]:
 
 
 def has_blanks(secrets: Iterable[str]) -> bool:
-    """Return True if a line of a secret has blanks, at which YAML may fold it."""
+    """Return True if a line of a secret has blanks at which YAML may fold it."""
     lines = (line.strip() for secret in secrets for line in _BREAKS.split(secret))
     return any(" " in line and not _ARMOUR.fullmatch(line) for line in lines)
 
@@ -133,7 +133,7 @@ _URL_SAFE_SETS = (
 _BACKSLASHES = (
     r'(["$`\\])',  # double quotes in a shell
     r'(["$`\\!])',  # the same with history
-    r"([^\w@%+=:,./-])",  # a word of a shell, by caution
+    r"([^\w@%+=:,./-])",  # a word of a shell, with cautious escapes
     r"([\s'\"\\|&;()<>!{}*\[\]?^$`,]|^[~#])",  # printf %q of bash
     r"([\s'\"\\|&;()<>{}*\[\]?^$`#]|^[=~])",  # ${(q)} of zsh
     r"([\s'\"\\|&;()<>!{}*\[\]?^$`#]|^[=~])",  # the same with history

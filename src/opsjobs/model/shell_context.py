@@ -1,7 +1,7 @@
 """The shell context of template values in a command.
 
-A value may stand outside of quotes, comments, here-documents and everything else that is parsed
-again."""
+A value is allowed only outside of quotes, comments, here-documents and everything else that is
+parsed again."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class _Scan:
     """A scan of a command.
 
     `open`: the open constructs, the innermost last; `named`: those of them in which no value is
-    allowed. Texts come from callers and are scanned within requests: everything that is looked up
-    by position is found beforehand, in one pass."""
+    allowed. Texts are sent by callers and scanned within requests: everything that is looked up by
+    position is found beforehand, in one pass."""
 
     text: str
     find: Find
@@ -123,7 +123,7 @@ _NAMES = re.compile(
 )
 _INDEX = re.compile(_BEGINS + r"[A-Za-z_]\w*\[")
 _LAST_WORDS_CHARACTERS_MAX = 200
-# Options of read whose argument is no name.
+# Options of read whose argument is not a name.
 _READ_OPTION = re.compile(r"-\w*[ptnNdiu]")
 _OPENED = re.compile(r"(?=\[\[)")
 _CLOSED = re.compile(r"(?=\]\])")
@@ -133,13 +133,13 @@ _POWERSHELL_MURKY = re.compile("@['\"\u2018-\u201f]|\\$\\(")
 
 
 def _last_before(places: Sequence[int], at: int) -> int | None:
-    """Return the last of these sorted places that lies before this one."""
+    """Return the last of these sorted places that precedes this one."""
     found = bisect_left(places, at)
     return places[found - 1] if found else None
 
 
 def _inside(spans: Sequence[tuple[int, int]], at: int) -> bool:
-    """Return True if a place lies in one of these sorted, disjoint spans."""
+    """Return True if a place is in one of these sorted, disjoint spans."""
     found = bisect_left(spans, (at,)) - 1
     return found >= 0 and at < spans[found][1]
 

@@ -1,4 +1,4 @@
-"""Machines: their description, selection and groups, and how a session reaches them."""
+"""Targets: their description, selection and groups, and the endpoints of their sessions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class HostKeyPolicy(StrEnum):
 def check_host(host: str) -> str:
     """Return the host if it is an IP address or a host name; else raise ValueError.
 
-    A host never begins with `-`, so that no program takes it for an option."""
+    A host never starts with `-`, so that no program reads it as an option."""
     labels = host.rstrip(".").split(".")
     if not _is_address(host) and (
         len(host) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in labels)
@@ -182,8 +182,8 @@ class Target:
 class Endpoint:
     """A target with its decrypted credential and its jump hosts (nearest first).
 
-    `insist`: a command of ours runs there, so it is tried even if its circuit is open because the
-    host was unreachable. `purpose`: the purpose of the connection, which a certificate made for
+    `insist`: a command of opsjobs runs there, so it is tried even if its circuit is open because
+    the host was unreachable. `purpose`: the purpose of the connection, which a certificate made for
     this login names."""
 
     target: Target
@@ -194,7 +194,7 @@ class Endpoint:
 
     @property
     def logins(self) -> tuple[Credential, ...]:
-        """The credentials of the machine and of the jump hosts before it."""
+        """The credentials of the target and of the jump hosts before it."""
         return tuple(hop.credential for hop in (self, *self.jumps) if hop.credential is not None)
 
     def for_(self, purpose: str) -> Endpoint:
@@ -231,7 +231,7 @@ class SelectionDraft(ApiModel):
 
     @property
     def empty(self) -> bool:
-        """True if nothing at all is selected."""
+        """True if nothing is selected."""
         return not (self.ids or self.groups or self.selector)
 
 

@@ -1,6 +1,6 @@
-"""The fingerprint of an approved machine: its version, and a digest of its properties.
+"""The fingerprint of an approved target: its version, and a digest of its properties.
 
-The digest covers what identifies the machine and decides what runs there."""
+The digest covers the properties that identify the target and decide the work that runs there."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Hop:
 
 
 def pin(way: Sequence[Hop]) -> bytes:
-    """Return the 32-byte digest of a machine and its jump hosts, the nearest one first.
+    """Return the 32-byte digest of a target and its jump hosts, the nearest one first.
 
     It covers the address and transport, the login, the host keys, and the labels, which are values
     of commands. It does not cover the name (a run keeps the one of its launch), groups, zone,
@@ -39,7 +39,7 @@ def pin(way: Sequence[Hop]) -> bytes:
 
 
 def way_of(endpoint: Endpoint) -> list[Hop]:
-    """Return a machine and its jump hosts for `pin`."""
+    """Return a target and its jump hosts for `pin`."""
     hops = (endpoint, *endpoint.jumps)
     return [
         Hop(hop.target, hop.credential.username if hop.credential is not None else None)
@@ -48,9 +48,9 @@ def way_of(endpoint: Endpoint) -> list[Hop]:
 
 
 def holds(pinned: bytes, way: Sequence[Hop]) -> bool:
-    """Return True if the machine is unchanged.
+    """Return True if the target is unchanged.
 
-    A first host key that was added meanwhile under the policy accept_new is no change."""
+    A first host key that was added meanwhile under the policy accept_new is not a change."""
     return any(
         pin(hops) == pinned for hops in product(*([hop, *_before_its_key(hop)] for hop in way))
     )

@@ -80,7 +80,7 @@ class Outcome:
     same_address: Sequence[str] = ()
 
     def data(self) -> dict[str, Any]:
-        """Return an item of the answer."""
+        """Return an item of the response."""
         return {
             "position": self.position,
             "name": self.name,
@@ -100,7 +100,7 @@ class Imported:
     dry_run: bool = False
 
     def data(self) -> dict[str, Any]:
-        """Return the body of the answer."""
+        """Return the body of the response."""
         counts = dict.fromkeys(("created", "updated", "unchanged", "skipped", "refused"), 0)
         for outcome in self.outcomes:
             counts[outcome.outcome] += 1

@@ -21,7 +21,7 @@ _LABEL = "target.labels."
 
 
 class TemplateFault(ValueError):
-    """The text is no valid template; `code` is for programs."""
+    """The text is not a valid template; `code` is for programs."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -40,7 +40,7 @@ class TemplateNames:
     actions: Collection[str] = ()
 
     def is_replaced(self, name: str) -> bool:
-        """Return True if the name is replaced; names for the shell are not.
+        """Return True if the name is replaced; names for the shell are left as they are.
 
         Raises TemplateFault for a probable mistake."""
         if name in self.parameters:

@@ -1,6 +1,6 @@
 """Time zones: their names, their rules and the version of these, and local times.
 
-The rules are those of the package `tzdata`, never the machine's own: all processes of one release
+The rules are those of the package `tzdata`, never the host's own: all processes of one release
 agree about every instant, and the version is known. See docs/decisions/0039."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from opsjobs.model.api_model import stored
 from opsjobs.model.validation_errors import fault
 
 _SECOND = timedelta(seconds=1)
-_NO_PLACES = {"Factory"}  # the database's entry for an unset zone
+_NO_PLACES = {"Factory"}  # the entry for an unset zone in the tz database
 _SHOWN_CHARACTERS_MAX = 60
 _OFFSET = re.compile(r"(?:GMT|UTC|gmt|utc)?([+-])(\d{1,2})(?::?00)?")
 
@@ -80,9 +80,9 @@ ZoneName = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """The instants from which on a clock shows a wall time or a later one.
+    """The instants from which on the local time is a wall time or a later one.
 
-    It does from `first` to `turn`, when the clock is turned back, and from `second` on. All three
+    It is so from `first` to `turn`, when the clock is turned back, and from `second` on. All three
     are the same instant unless the time occurs twice. For a skipped time it is the instant of the
     skip."""
 
@@ -103,10 +103,10 @@ def edge(wall: datetime, zone: ZoneInfo) -> Edge:
 
 
 def stretches(start: datetime, end: datetime, zone: ZoneInfo) -> list[tuple[datetime, datetime]]:
-    """Return when a clock in this zone shows a time from `start` to before `end` (naive).
+    """Return when the local time of this zone is from `start` to before `end` (naive).
 
     The result is a sorted list of spans of instants. There is more than one only if the clock is
-    turned back meanwhile, and none if it skips all of it."""
+    turned back meanwhile, and none if it skips the whole range."""
     a, b = edge(start, zone), edge(end, zone)
     since = ((a.first, a.turn), (a.second, None))
     before = ((None, b.first), (b.turn, b.second))
@@ -143,7 +143,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 def local(at: datetime, name: str | None) -> datetime:
-    """Return the time on the clock of this zone (None: UTC)."""
+    """Return the local time in this zone (None: UTC)."""
     return at.astimezone(zone(name) if name is not None else UTC)
 
 

@@ -65,7 +65,7 @@ def rejected(why: str) -> Unauthorised:
 def check(claims: Claims, rules: ClaimRules, now: float) -> None:
     """Raise Unauthorised if the token is invalid at `now` (Unix seconds) or not for this use.
 
-    It must be meant for this service, and for access."""
+    It must be issued for this service, and for access."""
     exp, nbf, iat = (_seconds(claims, name) for name in ("exp", "nbf", "iat"))
     if exp is None and rules.needs_exp:
         raise rejected("says not until when it is good (exp)")
@@ -139,7 +139,7 @@ def subject(claims: Claims) -> str:
 
 def _name(claims: Claims, name_claim: str) -> str:
     subject(claims)
-    # Older tokens have a number instead of a subject: there the username is what people use.
+    # Older tokens have a number instead of a subject: their display name is the username.
     for claim in (name_claim, "username", "user_id"):
         if name := _text_or_number(claims, claim):
             return name

@@ -1,7 +1,7 @@
-"""Validation errors: raised with a code and a path, and worded for people.
+"""Validation errors: raised with a code and a path, with messages for people.
 
-`fault` makes one of our own; `plain_words` words those of pydantic, with the name that was probably
-meant."""
+`fault` creates an error of opsjobs; `plain_words` rewords those of pydantic, with the name that was
+probably meant."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from opsjobs.model.api_model import UnknownField
 def fault(code: str, detail: str, *at: str | int) -> PydanticCustomError:
     """Return an error for a validator to raise.
 
-    `at`: keys and positions from that validator's own model down to the place.
+    `at`: keys and positions from that validator's own model down to the invalid value.
 
         >>> str(fault("cycle", "a waits for b, b waits for a", "actions", 0, "depends_on"))
         '/actions/0/depends_on: a waits for b, b waits for a'"""

@@ -1,6 +1,6 @@
 """The actions of a job as a graph, and one target's walk through it.
 
-The walk decides what may start now, and the outcome of the run."""
+The walk decides which actions may start now, and the outcome of the run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Workflow:
     def before(self, key: str) -> frozenset[str]:
         """Return all actions that have ended before it starts, at any distance.
 
-        Of a rollback: all actions."""
+        For a rollback these are all actions."""
         if key in self.undoing:
             return frozenset(self.steps)
         found: set[str] = set()

@@ -20,7 +20,7 @@ ABBREVIATED_MIN = 4
 _LETTER = re.compile(r"-[A-Za-z0-9]\Z")
 FINDINGS_MAX = 100
 MATCHING_STEPS_MAX = 80_000
-"""Steps beyond those of reading; the longest readable script takes about a quarter of them."""
+"""Steps beyond those of reading; the longest readable script takes about a quarter."""
 WORD_CHARACTERS_MAX = 1_024
 """Characters of a word that a rule's expression is matched against; the rest is cut."""
 

@@ -106,9 +106,9 @@ Pick = Callable[[int, int], int]
 
 
 def canonical(text: str) -> str:
-    """Return the expression with single spaces; a fault if it is invalid or never due.
+    """Return the expression with single spaces; raise a fault if it is invalid or never due.
 
-    The fault says what is allowed."""
+    The fault states the allowed items."""
     if len(text) > CHARACTERS_MAX:
         raise fault(
             "bad_cron", f"the expression has {len(text)} characters: at most {CHARACTERS_MAX}"
@@ -143,7 +143,7 @@ class Cron:
     def runs_on_real_time(self) -> bool:
         """True if its minute or hour is a wildcard.
 
-        As in Debian, it is then due whenever a clock shows a matching time."""
+        As in Debian, it is then due whenever the local time matches."""
         return any(field.startswith(("*", "H/")) for field in self.fields[1:3])
 
     @property
@@ -212,7 +212,7 @@ def _is_own(part: _Part, item: str) -> bool:
 def _possible(fields: list[str]) -> set[str]:
     """Return expressions that represent all values of H in these fields.
 
-    Only values that decide if there is such a day differ."""
+    They differ only in values that decide whether there is such a day."""
 
     def picking(day: int, month: int) -> Pick:
         return lambda position, size: min({3: day, 4: month}.get(position, 0), size - 1)

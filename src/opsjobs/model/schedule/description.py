@@ -1,6 +1,6 @@
 """The description of a schedule, such as "at 02:30 on weekdays, Europe/Berlin".
 
-A cron expression is a sentence if it is a usual one, else described by field."""
+A common cron expression is described in a sentence, any other one field by field."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def cron_words(fields: Sequence[str], zone: str) -> str:
 
 
 def _time(fields: Sequence[str]) -> tuple[str, bool]:
-    """Describe the time of day, and return if it is the same in every zone."""
+    """Describe the time of day, and return whether it is the same in every zone."""
     seconds, minutes, hours = (values(position, fields[position]) for position in range(3))
     if len(seconds) * len(minutes) * len(hours) <= _TIMES_MAX:
         return "at " + join_words(

@@ -111,7 +111,7 @@ class ScheduleDraft(ApiModel):
     `parameters` apply to its firings. Validated with `context={"now": …}`, a `once` in the past is
     refused; with `context={"stored": True}` stored values are not validated again."""
 
-    # The schema has no default, because "" is no name: it is derived from the other fields.
+    # The schema has no default, because "" is not a name: it is derived from the other fields.
     name: Title = Field(
         default="", max_length=200, pattern=text_patterns.TITLE, json_schema_extra=_without_default
     )

@@ -91,11 +91,11 @@ def timetable(draft: ScheduleDraft, *, uuid: UUID, created_at: datetime) -> Time
 
 
 def _rule(draft: ScheduleDraft, cron: Cron | None, anchor: datetime) -> tuple[bool, Following]:
-    """Return if the schedule depends on the zone, and the function for its next due time."""
+    """Return whether the schedule depends on the zone, and the function of its next due time."""
     rules = zone(draft.timezone or "UTC")
     wall = Wall(rules, draft.dst_gap, draft.dst_fold)
     if cron is not None:
-        # In real time it is due whenever a clock shows it: never in a gap, twice in a fold.
+        # In real time it is due whenever the local time matches: never in a gap, twice in a fold.
         clocks = Wall(rules, DstGap.SKIP, DstFold.TWICE) if cron.runs_on_real_time else wall
         return True, lambda after: clocks.next_after(after, cron)
     if draft.type is ScheduleType.ONCE:

@@ -1,7 +1,7 @@
 """Conversion of local times to instants, including nonexistent and ambiguous times.
 
 A *label* is a local time: a naive datetime in whole seconds. Most labels are one instant. Those
-that a zone leaves out (a gap) are none, those that it repeats (a fold) are two."""
+that a zone skips (a gap) are none, those that it repeats (a fold) are two."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from opsjobs.model.api_model import HORIZON
 
-# A rule whose labels all lie in gaps ends at the horizon; this is a second safeguard.
+# A rule whose labels are all in gaps ends at the horizon; this is a second safeguard.
 _GAPS_MAX = 1_000
 _SECOND = timedelta(seconds=1)
 
