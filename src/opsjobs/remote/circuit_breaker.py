@@ -1,4 +1,4 @@
-"""The circuit breaker of the pool: request the right to log in and cache good logins."""
+"""The circuit breaker of the pool: request permission to log in and cache good logins."""
 
 from __future__ import annotations
 
@@ -31,20 +31,23 @@ from opsjobs.telemetry import log
 WATCH_SECONDS = 1.0
 BATCH = 500
 AGAIN_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5)
-"""The pauses before asking again, during another process's try or if PostgreSQL failed."""
+"""Pauses before asking again, during another process's attempt or a PostgreSQL failure."""
 
 Question = TypeVar("Question")
 Reply = TypeVar("Reply")
 
 
 class CircuitRepository(Protocol):
-    """The store of circuits that all processes share."""
+    """The store of circuits, shared by all processes."""
 
     async def ask(self, asks: Sequence[Ask]) -> list[tuple[Right, Circuit]]:
-        """Return the answer to each ask, in order, with its circuit. Raises Unavailable."""
+        """Return the response to each request, in order, with its circuit. Raises Unavailable."""
 
     async def report(self, reports: Sequence[Report]) -> list[CircuitState | None]:
-        """Record how tries ended; return for each the changed state or None. Raises Unavailable."""
+        """Record outcomes of attempts; return for each the changed state or None.
+
+        Raises Unavailable.
+        """
 
     async def watch(self, held: Collection[UUID]) -> set[CircuitKey]:
         """Extend the rights that are held; return the keys of all circuits that are not healthy.
@@ -62,7 +65,7 @@ class OwnCircuits:
         self._known: dict[CircuitKey, Circuit] = {}
 
     async def ask(self, asks: Sequence[Ask]) -> list[tuple[Right, Circuit]]:
-        """Answer as the shared store does."""
+        """Respond in the same way as the shared store."""
         return [self._ask(ask) for ask in asks]
 
     def _ask(self, ask: Ask) -> tuple[Right, Circuit]:
@@ -72,7 +75,7 @@ class OwnCircuits:
         return right, self._known[ask.key]
 
     async def report(self, reports: Sequence[Report]) -> list[CircuitState | None]:
-        """Record as the shared store does, but report no changes."""
+        """Record in the same way as the shared store, but report no changes."""
         for report in reports:
             before = self._known.get(report.key, Circuit(report.login))
             self._known[report.key] = before.after_report(report, self._now, self._policy)
@@ -91,7 +94,7 @@ class OwnCircuits:
 
 
 class Permit:
-    """The permission for one login attempt."""
+    """Permission for one login attempt."""
 
     def __init__(self, ask: Ask, token: UUID | None) -> None:
         self.ask = ask
@@ -99,11 +102,11 @@ class Permit:
         self.spared = False
 
     def spare(self) -> None:
-        """Exempt this login: whatever happens now says nothing about it, as it was not reached."""
+        """Exempt this login: failures from now on are not its own, as it was not reached."""
         self.spared = True
 
     def report(self, failure: RemoteFailure | None) -> Report:
-        """Return the report of how the attempt ended."""
+        """Return the report of the attempt's outcome."""
         if failure is None:
             return Report(self.ask.key, self.ask.login, None, "", self.token)
         code = ErrorCode.INTERNAL if self.spared else failure.code
@@ -115,7 +118,7 @@ def ignore(_changed: CircuitState | None, _code: ErrorCode | None) -> None:
 
 
 class Breaker:
-    """The share of one process: known good logins pass at once, all others ask, in batches.
+    """The breaker of one process: known good logins pass at once, all others ask in batches.
 
     `observe` is called for each circuit that a report of this process has opened (with the reason)
     or closed, and with (None, reason) for each session that an open circuit has refused.
@@ -143,7 +146,7 @@ class Breaker:
 
     @asynccontextmanager
     async def attempt(self, endpoint: Endpoint, *, insist: bool = False) -> AsyncIterator[Permit]:
-        """Permit one login attempt for the block, whose outcome is reported.
+        """Permit one login attempt within the block, and report its outcome.
 
         Raises RemoteFailure(CIRCUIT_OPEN).
         """
@@ -197,9 +200,9 @@ class Breaker:
         raise AssertionError("it counts for ever")
 
     async def _answer(self, ask: Ask) -> tuple[Right, Circuit]:
-        """Ask for the right to log in, and retry while PostgreSQL gives no answer.
+        """Request permission to log in, retrying while PostgreSQL is unavailable.
 
-        An attempt that insists continues without an answer; all others wait for PostgreSQL, as
+        An attempt with `insist` continues without a response; all others wait for PostgreSQL, as
         nothing can be recorded without it.
         """
         while True:
@@ -211,7 +214,7 @@ class Breaker:
                 await self._clock.sleep(AGAIN_SECONDS[-1])
 
     async def _wait(self, key: CircuitKey, count: int) -> None:
-        """Wait for an attempt of this process; for other processes, wait to ask again."""
+        """Wait for an attempt of this process, or pause before asking again for other processes."""
         ours = self._ours.get(key)
         if ours is not None:
             await ours.wait()
@@ -234,7 +237,7 @@ class Breaker:
             self._release(permit)
 
     def _leave(self, permit: Permit, failure: RemoteFailure | None) -> None:
-        """Report in the background."""
+        """Send the report in the background."""
         sending = asyncio.ensure_future(self._send_report(permit.report(failure)))
         self._reports.keep(sending)
         sending.add_done_callback(lambda _: self._release(permit))
@@ -282,7 +285,7 @@ class Breaker:
 
 
 class OutcomeBatch(Generic[Question, Reply]):
-    """Answer questions in batches: those that arrive during one batch form the next one."""
+    """Process questions in batches: those that arrive during one batch form the next one."""
 
     def __init__(self, answer: Callable[[Sequence[Question]], Awaitable[Sequence[Reply]]]) -> None:
         self._answer = answer
@@ -291,7 +294,7 @@ class OutcomeBatch(Generic[Question, Reply]):
         self._kept: set[asyncio.Future[Any]] = set()
 
     async def do(self, question: Question) -> Reply:
-        """Return the reply. Raises what answering raised."""
+        """Return the reply. Raises the exception of the batch."""
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, reply))
         if self._working is None or self._working.done():
@@ -302,7 +305,7 @@ class OutcomeBatch(Generic[Question, Reply]):
             del reply  # its exception refers to this frame
 
     def keep(self, doing: asyncio.Future[Any]) -> None:
-        """Keep a reference to a future that is not awaited anywhere."""
+        """Keep a reference to a future that is not awaited elsewhere."""
         self._kept.add(doing)
         doing.add_done_callback(self._kept.discard)
 
@@ -325,7 +328,7 @@ class OutcomeBatch(Generic[Question, Reply]):
                 raise
 
     async def _reply(self, portion: Sequence[tuple[Question, asyncio.Future[Reply]]]) -> None:
-        """Answer these questions together, or each by itself if one of them cannot be answered."""
+        """Answer these questions together, or one by one if one of them fails."""
         try:
             replies = await self._answer([question for question, _ in portion])
         except Exception as failure:  # noqa: BLE001  each waiter gets the failure, whatever it was
@@ -361,7 +364,7 @@ def _ask_for(endpoint: Endpoint, *, insist: bool) -> Ask:
 
 
 def _login(endpoint: Endpoint) -> str:
-    """Return a digest of what identifies a login: host, user, secret and jump hosts."""
+    """Return a digest of a login's identity: host, user, secret and jump hosts."""
     target, credential = endpoint.target, endpoint.credential
     parts = [
         target.host,

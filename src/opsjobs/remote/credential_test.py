@@ -1,6 +1,6 @@
 """The test of a credential (`credentials test`): whether its secrets can be used now.
 
-None of them is shown.
+None of the secrets is shown.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class CredentialTest:
 
     @property
     def ok(self) -> bool:
-        """True if a session would get what it needs."""
+        """True if a session would get all it needs."""
         return bool(self.steps) and all(step.ok for step in self.steps)
 
     def data(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class CredentialTest:
 async def run_credential_test(credential: Credential, fetch: Fetch) -> CredentialTest:
     """Open the credential, fetch its external secrets, and try to use them.
 
-    A fault is part of the result; it raises nothing.
+    A fault is part of the result; nothing is raised.
     """
     result = CredentialTest([SessionStep("open", credential.fault is None, 0.0, credential.fault)])
     if credential.fault is not None:

@@ -1,8 +1,8 @@
-"""The Disk protocol: file operations on a machine, whatever the transport.
+"""The Disk protocol: file operations on a machine over any transport.
 
 Paths are texts; bytes in a name that are not UTF-8 are kept as lone surrogates (PEP 383). A path
 that is not absolute starts at the home of the login user. Everything raises RemoteFailure:
-CONNECTION_LOST if contact broke, TRANSFER if the machine refused.
+CONNECTION_LOST if the connection broke, TRANSFER if the machine refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import ErrorCode
 
 DRAFT_MODE = 0o600
-# A limit for callers that list a folder: a machine may send an endless listing.
+# The maximum length of a name in a listing, for callers: a machine may send an endless listing.
 NAME_BYTES_MAX = 255
 
 
@@ -33,19 +33,19 @@ class DiskEntry:
 
 
 class OpenFile(Protocol):
-    """An open file; several reads or writes may be under way at a time."""
+    """An open file; several reads or writes may be in progress at a time."""
 
     async def read(self, offset: int, size: int) -> bytes:
-        """Return at most `size` bytes; none only at the end of the file."""
+        """Return at most `size` bytes; empty only at the end of the file."""
 
     async def write(self, offset: int, data: bytes) -> None:
         """Write all of these bytes."""
 
     async def sync(self) -> None:
-        """Flush to disk, if the machine supports that, so that the data survives a power cut."""
+        """Flush to disk, if the machine supports it, so that the data survives a power failure."""
 
     async def close(self) -> None:
-        """Close the file; never raises for what a machine does."""
+        """Close the file; never raises for errors of the machine."""
 
 
 class RunningDigest(Protocol):
@@ -55,16 +55,16 @@ class RunningDigest(Protocol):
         """Report that the first `size_bytes` of the file are written; the number never falls."""
 
     async def digest(self, size_bytes: int) -> bytes | None:
-        """Return the digest of the whole file of `size_bytes`, or None if the machine has none."""
+        """Return the digest of the whole file of `size_bytes`, or None if it is unavailable."""
 
     async def close(self) -> None:
-        """Release it; never raises for what a machine does."""
+        """Release it; never raises for errors of the machine."""
 
 
 class Disk(Protocol):
     """Files on one machine, as the login user sees them.
 
-    `request_bytes` is the maximum that one read or write should ask for.
+    `request_bytes` is the maximum size of one read or write.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Disk(Protocol):
         """Open a file for reading."""
 
     async def draft(self, path: str, *, must_be_new: bool) -> OpenFile:
-        """Open a file for writing that only the owner may read.
+        """Open a file for writing, readable only by its owner.
 
         `must_be_new`: it must not exist yet; otherwise its content is kept.
         """
@@ -103,10 +103,10 @@ class Disk(Protocol):
         """Return the numeric ids of an account and a group, either of which may be a number."""
 
     async def digest(self, path: str) -> bytes | None:
-        """Return the SHA-256 of a file as the machine computes it, or None if it cannot."""
+        """Return the SHA-256 of a file, computed by the machine, or None if it cannot."""
 
     async def start_digest(self, draft: str) -> RunningDigest | None:
-        """Start computing the SHA-256 of a draft that is about to be written.
+        """Start computing the SHA-256 of a draft before it is written.
 
         Returns None if it can only be computed afterwards.
         """
@@ -118,7 +118,7 @@ def transfer_error(name: str, what: str, why: object) -> RemoteFailure:
 
 
 def contact_error(name: str, why: object) -> RemoteFailure:
-    """Return the failure for broken contact."""
+    """Return the failure for a broken connection."""
     return RemoteFailure(
         ErrorCode.CONNECTION_LOST, f"Contact with {name} broke during the transfer ({why})."
     )

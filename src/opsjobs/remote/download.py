@@ -21,7 +21,7 @@ _MAGIC = frozenset("*?[")
 
 @dataclass(frozen=True, slots=True)
 class FindLimits:
-    """Limits of a download: files, names that may be looked at, and bytes in all."""
+    """Limits of a download: number of files, of names to look at, and total bytes."""
 
     files: int = 10_000
     names: int = 100_000
@@ -30,7 +30,7 @@ class FindLimits:
 
 @dataclass(frozen=True, slots=True)
 class FoundFiles:
-    """A file that is to be read."""
+    """A file to be read."""
 
     path: str
     size: int
@@ -40,7 +40,7 @@ class FoundFiles:
 async def find(disk: Disk, source: str, limits: FindLimits) -> list[FoundFiles]:
     """Return the files, in the order of their paths; links in folders are left out.
 
-    Raises RemoteFailure(TRANSFER) for none or too many.
+    Raises RemoteFailure(TRANSFER) if there are none or too many.
     """
     search = _Search(disk, limits)
     there = await disk.look(source)
@@ -62,7 +62,7 @@ async def find(disk: Disk, source: str, limits: FindLimits) -> list[FoundFiles]:
 async def read_pieces(
     file: OpenFile, offset: int, end: int, request_bytes: int, window_bytes: int
 ) -> AsyncIterator[bytes]:
-    """Yield the bytes from `offset` to `end`, or to the end of the file before that.
+    """Yield the bytes from `offset` to `end`, or to the end of the file if that is earlier.
 
     Raises RemoteFailure.
     """
@@ -80,7 +80,7 @@ async def read_pieces(
             under_way.popleft()
             while (
                 piece and len(piece) < size
-            ):  # a machine may answer with less than requested, and still have more
+            ):  # a machine may return less than requested, although there is more
                 yield piece
                 at, size = at + len(piece), size - len(piece)
                 piece = _check_size(await file.read(at, size), size)
@@ -92,7 +92,7 @@ async def read_pieces(
 
 
 def request_size(request_bytes: int, window_bytes: int) -> int:
-    """Return the size of a request: two fit into the window, so that one is always under way."""
+    """Return the size of a request: two fit into the window, so that one is always in flight."""
     return min(request_bytes, window_bytes // 2)
 
 
@@ -155,7 +155,7 @@ class _Search:
     async def matching(self, pattern: str) -> AsyncIterator[str]:
         """Yield the paths that match the pattern, part by part.
 
-        `*` matches no name that begins with a dot, as in a shell.
+        `*` matches no name with a leading dot, as in a shell.
         """
         begun = ["/"] if pattern.startswith("/") else [""]
         for part in [part for part in pattern.split("/") if part]:
@@ -196,7 +196,7 @@ class _Search:
 
 
 def _is_name(name: str) -> bool:
-    """Return True if a machine may name an entry of a folder so: it must not lead elsewhere."""
+    """Return True for a valid name of a folder's entry: it must not lead to another folder."""
     size = len(name.encode("utf-8", "surrogateescape"))
     return (
         name not in ("", ".", "..")

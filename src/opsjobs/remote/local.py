@@ -49,8 +49,8 @@ _PASSED_ON = ("LANG", "LC_ALL", "TZ", "TMPDIR")
 class LocalSessions:
     """The Sessions of transport `local`.
 
-    `allow` is asked about it as for loopback: in production, it must be allowed explicitly. `on` is
-    OPSJOBS_LOCAL_TRANSPORT of this worker; if off, there are no sessions at all.
+    `allow` is called as for a loopback address: in production, this must be allowed explicitly.
+    `on` is OPSJOBS_LOCAL_TRANSPORT of this worker; if off, there are no sessions at all.
     """
 
     def __init__(self, allow: Callable[[str], None] | None = None, *, on: bool = True) -> None:
@@ -62,7 +62,7 @@ class LocalSessions:
         self,
         endpoint: Endpoint,  # noqa: ARG002  there is only one machine
     ) -> AsyncIterator[Session]:
-        """Yield a session on this machine; what it left running is released, not ended.
+        """Yield a session on this machine; commands left running are released, not ended.
 
         Raises RemoteFailure(SAFETY_BLOCKED) if this machine may not be a target.
         """
@@ -92,7 +92,7 @@ class LocalSessions:
         return [SessionStep("shell", True, _ms_since(started))]
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:  # noqa: ARG002  likewise
-        """Return no keys: this machine shows none to itself."""
+        """Return no keys: there are none to connect to the local machine."""
         return []
 
     async def close(self) -> None:
@@ -117,7 +117,7 @@ class LocalSession:
     ) -> RemoteProcess:
         """Start a command line in /bin/sh, or a program.
 
-        Raises RemoteFailure(CONNECTION_LOST) if this machine cannot.
+        Raises RemoteFailure(CONNECTION_LOST) if this machine cannot start it.
         """
         if not isinstance(command, Program):
             return await self._start(command, stdin, hold=False)
@@ -161,7 +161,7 @@ class LocalSession:
         return process
 
     async def close(self) -> None:
-        """Release everything that was started."""
+        """Release all started processes."""
         for process in self._started:
             await process.close()
 
@@ -175,7 +175,7 @@ def _release_late(child: _Child, starting: asyncio.Future[None]) -> None:
 class _Child:
     """A child process and its pipes.
 
-    Not asyncio's own subprocess, which kills the child when it is released.
+    asyncio's own subprocess is not used, as it kills the child when it is released.
     """
 
     def __init__(self) -> None:
@@ -186,7 +186,7 @@ class _Child:
 
     @property
     def pid(self) -> int:
-        """The process id, which is the number of its process group as well."""
+        """The process id, which is also the number of its process group."""
         return self._popen.pid if self._popen is not None else 0
 
     async def start(self, command: str, stdin: bytes, *, hold: bool) -> None:
@@ -235,14 +235,14 @@ class _Child:
         self._stdin.write(data, end=end)
 
     def release(self) -> None:
-        """Close our ends of the pipes; the command itself is not touched."""
+        """Close this end of the pipes; the command itself is not affected."""
         for pipe in self._pipes:
             pipe.close()
         self._stdin.abort()
 
 
 class _StdinPipe(asyncio.BaseProtocol):
-    """Our end of the standard input of a child."""
+    """The worker's end of the standard input of a child."""
 
     def __init__(self) -> None:
         self._transport: asyncio.WriteTransport | None = None
@@ -261,10 +261,10 @@ class _StdinPipe(asyncio.BaseProtocol):
                 self._transport.write_eof()
 
     def abort(self) -> None:
-        """Close, whether everything was read or not."""
+        """Close, whether or not everything was read."""
         transport, self._transport = self._transport, None
-        # A pipe that is at its end and has nothing buffered is already closing; to abort it then is
-        # an error.
+        # A pipe that is at its end with nothing buffered is already closing; aborting it then is an
+        # error.
         if transport is not None and not (
             transport.is_closing() and transport.get_write_buffer_size() == 0
         ):
@@ -272,7 +272,7 @@ class _StdinPipe(asyncio.BaseProtocol):
 
 
 class _Pipe(asyncio.Protocol):
-    """Our end of one output stream of a child."""
+    """The worker's end of one output stream of a child."""
 
     def __init__(self, stream: Stream, child: _Child) -> None:
         self._stream = stream
@@ -320,7 +320,7 @@ def _wait_for(
     popen: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, ended: Callable[[], None]
 ) -> None:
     popen.wait()
-    with contextlib.suppress(RuntimeError):  # the loop is closed: no waiter is left
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nothing waits for it any more
         loop.call_soon_threadsafe(ended)
 
 
@@ -335,7 +335,7 @@ class LocalProcess:
         return self._child.output.read()
 
     async def kill(self, grace_seconds: float) -> CancelProof:
-        """Send TERM to the command's process group, and KILL after the grace."""
+        """Send TERM to the command's process group, and KILL after the grace period."""
         if self._child.output.outcome is not None:
             return CancelProof.ALREADY_FINISHED
         try:
@@ -348,12 +348,12 @@ class LocalProcess:
         self._child.write_stdin(data, end=end)
 
     async def close(self) -> None:
-        """Close the pipes, whatever state the command is in."""
+        """Close the pipes, whether or not the command has ended."""
         self._child.release()
 
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """Return what a login would set, and none of the worker's settings, which hold secrets."""
+    """Return the variables of a login, without the worker's settings, which hold secrets."""
     account = pwd.getpwuid(os.getuid()) if _has_account(os.getuid()) else None
     home = account.pw_dir if account is not None and Path(account.pw_dir).is_dir() else "/"
     name = account.pw_name if account is not None else str(os.getuid())

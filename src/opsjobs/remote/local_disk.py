@@ -61,7 +61,7 @@ class LocalDisk:
         return await self._open(path, flags, f"does not let us write beside {path}")
 
     async def _open(self, path: str, flags: int, what: str) -> OpenFile:
-        # O_NONBLOCK, because a pipe without a writer would block the thread for ever.
+        # O_NONBLOCK, because a pipe without a writer would block the thread forever.
         number = await _call(
             what, os.open, self._at(path), flags | os.O_NONBLOCK | os.O_CLOEXEC, DRAFT_MODE
         )
@@ -109,7 +109,7 @@ class LocalDisk:
         return await _call(f"does not let us read {path}", _digest, self._at(path))
 
     async def start_digest(self, draft: str) -> None:
-        """Return None: the digest is computed afterwards, as nothing is sent meanwhile."""
+        """Return None: the digest is computed afterwards, as there is no upload to overlap with."""
 
     def _at(self, path: str) -> str:
         return os.path.join(self._home, path)  # noqa: PTH118  a Path drops a final slash

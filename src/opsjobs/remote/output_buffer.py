@@ -10,7 +10,7 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.remote.session import Output, RemoteExit, Stream
 
 HIGH_WATER_BYTES = 128 * 1024
-"""The source is paused above this; what is in flight then (one window) is added."""
+"""The source is paused above this; the data then in flight (one window) is added."""
 
 LOW_WATER_BYTES = 32 * 1024
 PIECE_BYTES = 64 * 1024
@@ -59,7 +59,7 @@ class OutputBuffer:
         self._wake()
 
     def end(self, outcome: RemoteExit | RemoteFailure) -> None:
-        """Record the outcome after all output was put; only the first call counts."""
+        """Record the outcome after all output was put; only the first call has an effect."""
         if self._end is None:
             self._end = outcome
             # The source may refer to this buffer: without a reference cycle both are freed with
@@ -73,7 +73,7 @@ class OutputBuffer:
             self._reader.set_result(None)
 
     async def read(self) -> AsyncIterator[Output | RemoteExit]:
-        """Yield everything in order, then the exit; raise the failure that ended it instead."""
+        """Yield all output in order, then the exit; or raise the failure that ended it."""
         while True:
             while self._pieces:
                 piece = self._pieces.popleft()

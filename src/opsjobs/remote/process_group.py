@@ -14,17 +14,17 @@ from opsjobs.model.errors import RemoteFailure
 from opsjobs.model.execution import CancelProof
 
 PROOF_SECONDS = 15.0
-"""The time for an answer after the grace; without one the command may still be running."""
+"""The time for a response after the grace period; without one the command may still run."""
 
 _PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 # Count the group's living members, then signal it. Prints `<mark> <members before> <1 if the
 # process leads no group>`. One line without newline, backslash or exclamation mark, inside single
-# quotes: dash, bash, busybox, rbash, tcsh and fish all hand it to sh as it is. Neither source is
-# a proof alone. `kill -0` also fails if only processes of other users are left, and it succeeds
-# on zombies, which stay for ever in containers whose first process does not wait for them. A list
+# quotes: dash, bash, busybox, rbash, tcsh and fish all pass it to sh unchanged. Neither source
+# alone is a proof. `kill -0` also fails if only processes of other users are left, and it succeeds
+# on zombies, which stay forever in containers whose first process does not wait for them. A list
 # of processes may lack some of them (no /proc, `hidepid`): it is complete only if it holds the
-# asking shell and process 1. So a list that shows no member proves the end only if it is complete
+# asking shell and process 1. So a list without members proves the end only if it is complete
 # and shows the zombies that `kill -0` sees; else `kill -0` decides.
 _CENSUS = (
     "s=$1 g=$2 m=$3 n=0 o=0 z=0 q=0; LC_ALL=C; export LC_ALL; "
@@ -50,7 +50,7 @@ _CENSUS = (
 class Census:
     """The number of living members of the group.
 
-    `foreign`: the process lives, but leads no group.
+    `foreign`: the process lives, but does not lead a group.
     """
 
     members: int
@@ -67,12 +67,12 @@ class GroupSignal:
 
     @classmethod
     def create(cls, group: int, signal: str) -> GroupSignal:
-        """Return the question for `signal`: TERM, KILL, or 0 to count only."""
+        """Return the query for `signal`: TERM, KILL, or 0 to count only."""
         return cls(group, signal, secrets.token_hex(8))
 
     @property
     def argv(self) -> tuple[str, ...]:
-        """The question as arguments, for a caller that needs no shell."""
+        """The query as arguments, for a caller that needs no shell."""
         return (
             "sh",
             "-c",
@@ -85,11 +85,11 @@ class GroupSignal:
 
     @property
     def line(self) -> str:
-        """The question as a command line."""
+        """The query as a command line."""
         return f"sh -c '{_CENSUS}' opsjobs {self.signal} {self.group} {self.mark}"
 
     def answer(self, output: bytes) -> Census | None:
-        """Return the census in the output, which may hold text of login scripts as well."""
+        """Return the census in the output, which may also contain text of login scripts."""
         _, found, rest = output.partition(self.mark.encode() + b" ")
         words = rest.split()
         if not found or len(words) < 2:
@@ -101,14 +101,14 @@ Ask = Callable[[GroupSignal], Awaitable[Census | None]]
 
 
 class NoGroup(Exception):
-    """The machine cannot be asked, or the process leads no group: another way must be used."""
+    """The machine cannot be queried, or the process leads no group: use another way to end it."""
 
 
 async def end_group(group: int, grace_seconds: float, ask: Ask) -> CancelProof:
-    """Send TERM to the group, KILL after the grace, and ask until no member lives.
+    """Send TERM to the group, KILL after the grace period, and query until no member lives.
 
-    Returns UNREACHABLE if that cannot be shown within the grace + 5 s. Raises NoGroup before
-    anything was signalled.
+    Returns UNREACHABLE if the end cannot be shown within the grace period + PROOF_SECONDS. Raises
+    NoGroup before anything was signalled.
     """
     started = time.monotonic()
     try:
@@ -127,7 +127,7 @@ async def end_group(group: int, grace_seconds: float, ask: Ask) -> CancelProof:
 
 
 async def _await_end(group: int, signal: str, ask: Ask, *, until: float = math.inf) -> bool:
-    """Ask, with growing pauses, until no member of the group lives; return False on timeout."""
+    """Query, with growing pauses, until no member of the group lives; return False on timeout."""
     for pause_seconds in itertools.chain(_PAUSES_SECONDS, itertools.repeat(_PAUSES_SECONDS[-1])):
         census = await ask(GroupSignal.create(group, signal))
         if census is not None and census.members == 0:

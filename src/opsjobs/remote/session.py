@@ -1,4 +1,4 @@
-"""The Session protocol: what the engine may do on a machine, whatever the transport."""
+"""The Session protocol: the operations of the engine on a machine, over any transport."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Cause = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Bytes as the command wrote them; at most 64 KiB a piece."""
+    """Bytes as the command wrote them; at most 64 KiB per piece."""
 
     stream: Stream
     data: bytes
@@ -33,9 +33,9 @@ class Output:
 class RemoteExit:
     """The end of a command: an exit code, or the name of the signal that ended it ("KILL").
 
-    `cause` says that the target's watchdog ended it, for its time or its output size, or a cancel
-    did; or that the target's disk was full at its end, and output is lost; or that the program was
-    not started at all: its interpreter or its folder is missing, or what it needs could not be
+    `cause` is set if the target's watchdog ended it, for its time or its output size, or a cancel
+    did; or if the target's disk was full at its end, and output is lost; or if the program was
+    not started at all: its interpreter or its folder is missing, or its files could not be
     stored. `detail` may add a message.
     """
 
@@ -46,7 +46,7 @@ class RemoteExit:
 
     @property
     def never_started(self) -> bool:
-        """True if nothing of the program ran; the code is not the program's then.
+        """True if nothing of the program ran; the code is then not the program's.
 
         The reason lies with its machine.
         """
@@ -54,7 +54,7 @@ class RemoteExit:
 
 
 def explain_unstarted(cause: Cause, program: Program) -> RemoteExit:
-    """Return the exit of a program whose machine lacks something, with a message."""
+    """Return the exit of a program whose machine lacks a prerequisite, with a message."""
     words = {
         "interpreter": f"there is no {program.interpreter} on the target that can be started",
         "folder": f"the working directory {program.cwd} is not there, or cannot be entered",
@@ -65,7 +65,7 @@ def explain_unstarted(cause: Cause, program: Program) -> RemoteExit:
 
 
 def explain_no_shell(end: RemoteExit) -> RemoteExit:
-    """Return the exit of a command line that no POSIX shell has confirmed.
+    """Return the exit of a command line that was not confirmed by a POSIX shell.
 
     The machine's exit code is not the command's, unless a signal ended it.
     """
@@ -113,22 +113,22 @@ class RemoteProcess(Protocol):
     """A command that was started on a machine."""
 
     def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
-        """Iterate over the output as it comes, then exactly one RemoteExit.
+        """Iterate over the output as it arrives, then exactly one RemoteExit.
 
         Back-pressure: without a reader, at most a bounded amount is buffered and the remote end
-        must wait. Raises RemoteFailure(LOST) if contact breaks before the exit was seen: the
-        command may have run or not (a durable run raises ContactLost and continues; LOST if the run
-        is gone for good).
+        must wait. Raises RemoteFailure(LOST) if the connection breaks before the exit was seen: it
+        is unknown whether the command ran (a durable run raises ContactLost and continues; LOST if
+        the run no longer exists).
         """
 
     async def kill(self, grace_seconds: float) -> CancelProof:
-        """Send TERM to the process group and KILL after the grace; return the proof of its end.
+        """Send TERM to the process group and KILL after the grace period; return the proof.
 
-        The output may still be read.
+        It proves the end of the process group. The output may still be read.
         """
 
     async def close(self) -> None:
-        """Close the channel, whatever state the command is in."""
+        """Close the channel, whether or not the command has ended."""
 
 
 class SpoolChanged(Exception):
@@ -142,9 +142,9 @@ class SpoolChanged(Exception):
 class NotStarted(Exception):
     """There is no run to attach to. `settled`: it can never start; only the next attempt may.
 
-    `up_seconds`: the boot under which it was expected is over, and a reboot may cost a record. The
-    record was of this same machine, which has been up for this long: the answer holds for what was
-    asked since then, and for nothing before.
+    `up_seconds`: set if the machine was rebooted since the spool's boot was recorded, and a reboot
+    may cost a record. The record was of this same machine, which has been up for this long: the
+    response is valid for requests sent since then, and for none before.
     """
 
     def __init__(self, *, settled: bool, up_seconds: float | None = None) -> None:
@@ -154,11 +154,11 @@ class NotStarted(Exception):
 
 
 class SpoolUnavailable(Exception):
-    """The machine cannot keep a durable run, for the reason given. Nothing was started."""
+    """The machine cannot keep a durable run, for the given reason. Nothing was started."""
 
 
 class ContactLost(RemoteFailure):
-    """Contact broke; the command continues or may have started. An attach finds out."""
+    """The connection broke; the command continues or may have started. An attach finds out."""
 
     def __init__(self, message: str) -> None:
         super().__init__(ErrorCode.LOST, message)
@@ -183,7 +183,7 @@ class CancelOutcome:
 
 
 class Durable(Protocol):
-    """Durable runs on one machine: they survive broken contact and are found again by key.
+    """Durable runs on one machine: they survive a broken connection and are found by key.
 
     `become` is the user of the run if it is not the login user. If that is not allowed, nothing is
     done, and all but `cancel` raise RemoteFailure(BECOME_FAILED).
@@ -192,10 +192,10 @@ class Durable(Protocol):
     async def begin(self, order: StartOrder, expected: SpoolIdentity | None) -> RemoteProcess:
         """Start the run unless it was started before, and follow it from its first byte.
 
-        Raises SpoolChanged (always if None is expected: a first contact), NotStarted(settled) if
+        Raises SpoolChanged (always if None is expected: a first connection), NotStarted(settled) if
         the key was voided, SpoolUnavailable, RemoteFailure(CONNECTION_LOST) if nothing can have
-        started, ContactLost if it may have, RemoteFailure(LOST) if it was started before and is
-        gone, and NotFollowed if it was another command.
+        started, ContactLost if it may have, RemoteFailure(LOST) if it was started before and no
+        longer exists, and NotFollowed if it was another command.
         """
 
     async def attach(
@@ -204,8 +204,8 @@ class Durable(Protocol):
         """Follow a run that was started before, from these offsets (stdout, stderr) on.
 
         Raises as `begin`, and NotStarted(settled=False) if the target shows that it never started.
-        After a reboot both kinds of NotStarted give the uptime of the machine, or are
-        RemoteFailure(LOST) if it cannot tell.
+        After a reboot both kinds of NotStarted include the uptime of the machine, or are
+        RemoteFailure(LOST) if the uptime is unavailable.
         """
 
     async def identity(self, become: Become | None = None) -> SpoolIdentity:
@@ -215,15 +215,15 @@ class Durable(Protocol):
         """
 
     async def look(self, key: RunKey, become: Become | None = None) -> CancelOutcome | None:
-        """Return the state of a run, unchanged; None while it lives. Raises RemoteFailure."""
+        """Return the state of a run unchanged; None while it runs. Raises RemoteFailure."""
 
     async def cancel(
         self, key: RunKey, grace_seconds: float, become: Become | None = None
     ) -> CancelOutcome:
-        """End the run or ensure that it never starts: TERM, KILL after the grace, then stragglers.
+        """End the run or make sure it never starts: TERM, KILL after the grace period, stragglers.
 
-        Never raises for what a machine does: the proof is `unreachable` if the target's answer is
-        missing.
+        Stragglers are ended last. Never raises for errors of the machine: the proof is
+        `unreachable` if the target's response is missing.
         """
 
     async def clean(
@@ -231,8 +231,8 @@ class Durable(Protocol):
     ) -> None:
         """Remove the folders of runs that have ended. Raises RemoteFailure.
 
-        `output_only`: keep the record of each run, which refuses a second start and holds how it
-        ended.
+        `output_only`: keep the record of each run, which prevents a second start and holds its
+        outcome.
         """
 
 
@@ -241,7 +241,7 @@ class Session(Protocol):
 
     @property
     def login_times(self) -> LoginTimes | None:
-        """When its connection was logged in, perhaps long before; None if there is no login."""
+        """The times of its connection's login, possibly long ago; None if there is no login."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -252,12 +252,12 @@ class Session(Protocol):
     ) -> RemoteProcess:
         """Start a command line in the login shell, or a program.
 
-        `marked`: learn its process group, for `kill` (default: if possible). A program carries its
+        `marked`: find out its process group, for `kill` (default: if possible). A program has its
         own `stdin`: a POSIX shell of the machine starts it. If there is no such shell, its exit
-        says so, as for everything else that is missing (`RemoteExit.never_started`).
+        reports that, like any other missing prerequisite (`RemoteExit.never_started`).
 
         Raises RemoteFailure: CONNECTION_LOST if nothing can have started, LOST if the request was
-        written and no answer came.
+        written and no response arrived.
         """
 
     def durable(self) -> Durable | None:
@@ -266,7 +266,7 @@ class Session(Protocol):
     def disk(self) -> AbstractAsyncContextManager[Disk]:
         """Yield the files of this machine.
 
-        Raises RemoteFailure: TRANSFER if it serves none, CONNECTION_LOST.
+        Raises RemoteFailure: TRANSFER if it does not serve files, CONNECTION_LOST.
         """
 
 
@@ -282,10 +282,13 @@ class Sessions(Protocol):
         """
 
     async def test(self, endpoint: Endpoint) -> list[SessionStep]:
-        """Connect afresh and time each step; never raises for what a machine does."""
+        """Open a new connection and time each step; never raises for errors of the machine."""
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
-        """Return the host keys shown now, without logging in. Raises RemoteFailure."""
+        """Return the host keys that the host currently shows, without logging in.
+
+        Raises RemoteFailure.
+        """
 
     async def close(self) -> None:
         """Close every connection."""
@@ -302,11 +305,11 @@ class Transports:
         return self._sessions[endpoint.target.transport].session(endpoint)
 
     async def test(self, endpoint: Endpoint) -> list[SessionStep]:
-        """Connect afresh and time each step."""
+        """Open a new connection and time each step."""
         return await self._sessions[endpoint.target.transport].test(endpoint)
 
     async def scan_host_keys(self, endpoint: Endpoint) -> list[HostKey]:
-        """Return the host keys that the host shows now. Raises RemoteFailure."""
+        """Return the host keys that the host currently shows. Raises RemoteFailure."""
         return await self._sessions[endpoint.target.transport].scan_host_keys(endpoint)
 
     async def close(self) -> None:
@@ -323,7 +326,7 @@ The credential may have its secrets in an external store. Raises RemoteFailure(C
 
 
 async def refuse_external(credential: Credential, _purpose: str) -> Credential:
-    """Refuse a credential of an external store: this process has no access to one."""
+    """Refuse a credential of an external store, to which this process has no access."""
     if credential.source is None:
         return credential
     message = (

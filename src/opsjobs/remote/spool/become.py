@@ -1,9 +1,9 @@
-"""Run a request as another user, and talk to the program that asks for a password.
+"""Run a request as another user, and handle the password prompt of sudo or su.
 
 A shell of that user reads the request, with its command, from standard input: the log entries of
-sudo and doas stay short. If there is a password, it is sent when asked for, and the request only
-once that shell has answered: neither can be taken for the other. Without a password nothing asks,
-so nothing is waited for.
+sudo and doas stay short. If there is a password, it is sent when prompted for, and the request
+only once that shell has responded: neither can be mistaken for the other. Without a password there
+is no prompt and no wait.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from opsjobs.model.program import Become
 from opsjobs.remote.session import Output, RemoteExit, RemoteProcess, Stream
 
 BECOME_SECONDS = 30.0
-"""The time for the password dialog; the service that checks passwords may be far away."""
+"""The time for the password dialog; the service that checks passwords may be slow."""
 
 HEARD_BYTES = 8 * 1024
 """The maximum output of programs and login scripts that is kept during the dialog."""
@@ -32,10 +32,10 @@ WORDS_CHARACTERS = 300
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}")
 # The other user's shell: it reads one line and evaluates it.
 _LISTEN = 'IFS= read -r l; eval "$l"'
-# It announces itself first, and skips input that it did not ask for: a password that was not
-# needed.
+# It first identifies itself, and then skips input that was not requested: a password that was
+# not needed.
 _ANSWER = f'echo $1$2; while IFS= read -r l; do case $l in "$1") break;; esac; done; {_LISTEN}'
-# su asks on standard input, which holds the request: make it fail first if it would ask.
+# su prompts on standard input, which holds the request: make it fail first if it would prompt.
 _WILLING = 'su $1 -c : </dev/null && su $1 -c "$2"'
 
 
@@ -49,9 +49,9 @@ class InteractiveProcess(RemoteProcess, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BecomeRequest:
-    """The way in which one request runs as another user.
+    """The command and markers for one request that runs as another user.
 
-    `mark` comes before the request. The shell announces itself with `mark` and `rest` joined: a
+    `mark` precedes the request. The shell identifies itself with `mark` and `rest` joined: a
     program that only repeats its command line cannot produce that.
     """
 
@@ -81,18 +81,18 @@ class BecomeRequest:
 
     @property
     def asks_password(self) -> bool:
-        """True if there is a password that may be asked for."""
+        """True if there is a password that may be prompted for."""
         return self.become.password is not None
 
     def failure(self, output: str) -> RemoteFailure:
-        """Return the failure for a machine that did not allow the change of user."""
+        """Return the failure for a machine that refused the change of user."""
         user, method = self.become.user, self.become.method
         reason = output or "it gave no reason"
         message = f"could not become {user} by {method}, so nothing was started: {reason}"
         return RemoteFailure(ErrorCode.BECOME_FAILED, message)
 
     async def enter(self, process: InteractiveProcess) -> None:
-        """Return once the other user's shell is listening.
+        """Return once the other user's shell is reading requests.
 
         Raises RemoteFailure: BECOME_FAILED with the program's own message.
         """
@@ -116,18 +116,18 @@ class BecomeRequest:
 
 
 class _PasswordDialog:
-    """The dialog until the shell answers: the output so far, and our input."""
+    """The dialog until the shell responds: the output so far, and the input sent."""
 
     def __init__(self, request: BecomeRequest, write_stdin: Callable[..., None]) -> None:
         self._request = request
         self._write_stdin = write_stdin
         self._output: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
         self._tries = 0
-        if request.become.method == "su":  # it asks once, in the language of its system
+        if request.become.method == "su":  # it prompts once, in the language of its system
             self._answer()
 
     def feed(self, piece: Output) -> bool:
-        """Add output; return True once the shell has answered."""
+        """Add output; return True once the shell has responded."""
         output = self._output[piece.stream] + piece.data
         if f"{self._request.mark}{self._request.rest}".encode() in output:
             return True
@@ -153,7 +153,7 @@ class _PasswordDialog:
 
     @property
     def last_output(self) -> str:
-        """Return the last lines of the output, for people."""
+        """Return the last lines of the output, for messages."""
         return last_lines(self._output["stdout"] + self._output["stderr"])
 
 

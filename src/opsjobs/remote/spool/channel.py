@@ -1,4 +1,4 @@
-"""One request to a machine, and its answer."""
+"""One request to a machine, and its response."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OVER_SECONDS = 1.0
 class Channel:
     """Records and output of one request, in order.
 
-    It has one reader at a time, who may be cancelled and come back.
+    It has one reader at a time, which may be cancelled and read again later.
     """
 
     def __init__(self, process: RemoteProcess, nonce: str, *, awaited: bool = False) -> None:
@@ -65,7 +65,7 @@ class Channel:
 
     @property
     def noise(self) -> str:
-        """The start of the output that is not ours, for people."""
+        """The start of the output that is not part of the protocol, for messages."""
         return self._records.noise[:200].decode(errors="replace").strip()
 
     @property
@@ -91,15 +91,15 @@ class Channel:
             self._records.complain(piece.data)
 
     def release(self) -> None:
-        """Stop waiting for what was started; it must look after itself."""
+        """Stop waiting for the started program; it continues on its own."""
         if self._awaited and self.ended is None:
             assert isinstance(self._process, InteractiveProcess)
             self._process.write_stdin(b"", end=True)
 
     async def finish(self) -> None:
-        """Close the channel once the machine has, or soon, after all answers are read.
+        """Close the channel once the machine has, or soon, after all responses are read.
 
-        Until then it counts as one of our sessions there.
+        Until then it counts as one of this login's sessions there.
         """
         with contextlib.suppress(TimeoutError, RemoteFailure):
             async with asyncio.timeout(OVER_SECONDS):
@@ -108,21 +108,21 @@ class Channel:
         await self.close()
 
     async def close(self) -> None:
-        """Close the channel; what it started continues."""
+        """Close the channel; the started program continues."""
         await self._process.close()
 
 
 def _as_contact_lost(failure: RemoteFailure) -> RemoteFailure:
-    """Map a lost command to lost contact: its machine has the record."""
+    """Map a lost command to ContactLost: its machine has the record."""
     return ContactLost(failure.message) if failure.code is ErrorCode.LOST else failure
 
 
 async def send(start: Start, request: SpoolRequest, *, plain: bool = False) -> RemoteProcess:
-    """Return the process of a request, as its user.
+    """Return the process of a request, run as the request's user.
 
     Raises RemoteFailure as `start`, and BECOME_FAILED.
 
-    If a password may be asked for, `start` must leave the standard input open.
+    If a password may be prompted for, `start` must leave the standard input open.
     """
     become = request.become_request
     if become is None:

@@ -1,6 +1,6 @@
-"""A program that lives and dies with its channel.
+"""A program that ends with its channel.
 
-It is sent as one line if that holds everything, else with records of its shell.
+It is sent as one line if that can hold everything, else with records of its shell.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CAUSES: dict[str, Cause] = {"interpreter": "interpreter", "folder": "folder", "
 
 
 PLAIN_SHELLS = frozenset({"/bin/sh", "/usr/bin/sh", "/bin/dash", "/usr/bin/dash", "/bin/ash"})
-"""Login shells that take our lines as they are, and read no file of the user's first."""
+"""Login shells that run the lines unchanged, without reading a file of the user's first."""
 
 _UNLIKE = frozenset("\n!\\")
 """Characters that login shells read differently in single quotes."""
@@ -38,10 +38,10 @@ _UNLIKE = frozenset("\n!\\")
 def build_one_line(program: Program, *, plain: bool) -> Callable[[str], str] | None:
     """Return a function that makes the whole program a command line, or None if it has files.
 
-    The function gets words that print the shell and its process id. A program without files needs
-    nothing over its standard input, which costs its target half as much. A login shell that is
-    `plain` is the program's own shell; any other one becomes a `sh`, or starts one if it is too
-    restricted for that.
+    The function is passed shell code that prints the shell and its process id. A program without
+    files needs nothing over its standard input, which halves the cost on its target. A login shell
+    that is `plain` is the program's own shell; any other one becomes a `sh`, or starts one if it is
+    too restricted for that.
     """
     command = program.command
     if command is None or program.cwd is not None or program.stdin or program.secrets:
@@ -53,7 +53,7 @@ def build_one_line(program: Program, *, plain: bool) -> Callable[[str], str] | N
         return lambda tell: f"{tell}\n{words}"
     if not _UNLIKE.isdisjoint(words):
         return None
-    # If it cannot read this, the error is its own: it has identified itself before.
+    # If the shell cannot parse this, the error is its own: it has identified itself before.
     spoken = shlex.quote(words)
     return lambda tell: (
         f"exec sh -c {quote(f'{tell}; eval {spoken}')} "
@@ -66,16 +66,16 @@ async def start_directly(
 ) -> RemoteProcess:
     """Start a program by a request. Raises RemoteFailure as `start`."""
     request = script.start_program(program)
-    # Replace the login shell, which would not wait for what a signal is given time for; a
+    # Replace the login shell, which would not wait for processes that handle a signal; a
     # restricted one can only start a child.
     line = f"exec {request.line()} || {request.line()}"
     return _ReportingProcess(await start(line, request.stdin), request.nonce, program)
 
 
 class _ReportingProcess:
-    """A program whose shell reports on standard error that it starts, or why it does not.
+    """A program whose shell reports its start, or the failure to start, on standard error.
 
-    The reports carry a nonce that the program does not get.
+    The reports carry a nonce that is not passed to the program.
     """
 
     def __init__(self, process: RemoteProcess, nonce: str, program: Program) -> None:
@@ -89,7 +89,7 @@ class _ReportingProcess:
         self._cause: Cause | None = None
 
     async def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
-        """Iterate over the output, then one RemoteExit. A cancelled reader may come back."""
+        """Iterate over the output, then one RemoteExit. A cancelled reader may read again."""
         while True:
             while self._ready:
                 yield self._ready.popleft()
@@ -129,7 +129,7 @@ class _ReportingProcess:
         return end if self._begun else explain_no_shell(end)
 
     async def kill(self, grace_seconds: float) -> CancelProof:
-        """Send TERM to its process group, and KILL after the grace."""
+        """Send TERM to its process group, and KILL after the grace period."""
         return await self._process.kill(grace_seconds)
 
     async def close(self) -> None:

@@ -33,38 +33,38 @@ from opsjobs.remote.spool.records import Record, parse_cancel, parse_look
 from opsjobs.remote.spool.script import SpoolRequest
 
 ANSWER_SECONDS = 60.0
-"""The time for the first record of an answer; a machine or its disk may be slow."""
+"""The time for the first record of a response; a machine or its disk may be slow."""
 
 KILL_SECONDS = 20.0
-"""The time that a cancel may take after its grace."""
+"""The time that a cancel may take after its grace period."""
 
 KEYS_AT_ONCE = 100
 LIVE_SECONDS = 0.05
-"""A run that has not ended by then is not awaited any more, but followed live."""
+"""A run that has not ended by then is followed live instead of awaited."""
 
 LIVE_FACTOR = 3.0
-"""The run is followed only after this multiple of its start time: spare a busy machine."""
+"""The run is followed only after this multiple of its start time, to spare a busy machine."""
 
 
 _NO_GROUP: Record = ("M", "setsid")
 
 
 class SpoolLogin:
-    """The known properties of a login's shell, as long as its connection lives."""
+    """The detected properties of a login's shell, valid as long as its connection."""
 
     def __init__(self, *, plain: bool = False) -> None:
         self.plain = plain
         self.awaits = False
         """True if a plain shell keeps here-documents in memory: no file may hold input."""
         self.stores: dict[str | None, SpoolIdentity] = {}
-        """The last seen spool of each user that was become. Only a hint: a start checks again."""
+        """The last seen spool of each become user. Only a hint: a start checks again."""
 
 
 class Spool:
     """Durable runs on one machine.
 
     `beside` starts a command line whose standard input stays open until the process is closed. So
-    does `talk`, in place of `start`, for programs that ask for a password (default: beside).
+    does `talk`, in place of `start`, for programs that prompt for a password (default: beside).
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Spool:
     async def cancel(
         self, key: RunKey, grace_seconds: float, become: Become | None = None
     ) -> CancelOutcome:
-        """End the run, or ensure that it never starts."""
+        """End the run, or make sure that it never starts."""
         request = script.cancel(key, grace_seconds, become)
         try:
             async with asyncio.timeout(grace_seconds + KILL_SECONDS):
@@ -137,7 +137,7 @@ class Spool:
     async def _start_run(
         self, order: StartOrder, expected: SpoolIdentity
     ) -> tuple[Channel, Record]:
-        """Send a start in the fastest way that this login shell understands."""
+        """Send a start in the fastest way that this login shell supports."""
         login, become = self._login, order.become is not None
         try:
             request = script.start(order, expected, awaited=login.plain and login.awaits)
@@ -159,8 +159,8 @@ class Spool:
     async def _ask_plainly(self, request: SpoolRequest) -> tuple[Channel, Record]:
         """Send a request to the login shell itself.
 
-        Under a login shell that stays around our own shell, a group for the command needs setsid;
-        without our shell it does not.
+        If the login shell stays above the spool's shell, a process group for the command needs
+        setsid; without the second shell it does not.
         """
         try:
             answered = await self._ask(request, plain=True)
@@ -266,7 +266,7 @@ class Spool:
         return record
 
     async def _ask_somehow(self, request: SpoolRequest) -> tuple[Channel, Record]:
-        """Ask as `_ask`, over another connection if this one has no free channel."""
+        """Call `_ask`, using another connection if this one has no free channel."""
         try:
             return await self._ask(request)
         except RemoteFailure as failure:
@@ -279,7 +279,7 @@ class Spool:
     ) -> tuple[Channel, Record]:
         """Send a request, and wait for its first record.
 
-        Raises RemoteFailure; SpoolUnavailable if something else answers.
+        Raises RemoteFailure; SpoolUnavailable if the response is not from the spool.
         """
         if start is None:
             start = (
@@ -308,7 +308,7 @@ class Spool:
     def _no_answer(self, channel: Channel, request: SpoolRequest) -> Exception:
         """Return the exception for a request without a record.
 
-        It was killed on its way, or was never run by our shell.
+        It was killed on its way, or was never run by a POSIX shell.
         """
         ended = channel.ended
         if ended is None or ended.code is None or ended.code > 128:

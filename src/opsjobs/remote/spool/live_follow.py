@@ -13,7 +13,7 @@ from opsjobs.remote.spool.records import RecordParser, parse_exit
 from opsjobs.remote.spool.script import SpoolRequest
 
 FOLLOW_SECONDS = 2.0
-"""The time for the follower's first record; after that it is given up."""
+"""The time for the follower's first record; then the follower is abandoned."""
 
 REST_SECONDS = 2.0
 """The time, after the run's end, for the rest of its output to arrive."""
@@ -92,7 +92,7 @@ class Live:
         )
 
     def _clipped(self, piece: Output) -> Output | None:
-        """Cut what was written after the end, by processes that the command left behind."""
+        """Cut output written after the end, by processes that the command left running."""
         stream, data = piece.stream, piece.data
         if self._end is not None:
             data = data[: max(self._end.sizes[stream] - self._given[stream], 0)]
@@ -104,13 +104,13 @@ class Live:
             async for piece in self._follower.pieces():
                 await self._queue.put(piece)
         except RemoteFailure:
-            pass  # the other channel shows whether contact is lost
+            pass  # the other channel shows whether the connection is lost
         await self._queue.put(_Over())
 
     async def _pump_end(self) -> None:
-        """Read the end of the run; skip output that comes with it.
+        """Read the end of the run; skip output that arrives with it.
 
-        The output is handed over there as well if the follower came too late to prevent it.
+        The output is also sent on this channel if the follower started too late to prevent it.
         """
         try:
             while (record := await self._channel.next_record()) is not None:
@@ -128,7 +128,7 @@ class Live:
         await self._queue.put(_Over())
 
     async def finish(self) -> None:
-        """Close the follower, and the other channel when it has ended."""
+        """Close the follower, and the other channel once it has ended."""
         await self._leave()
         await self._channel.finish()
 
@@ -145,7 +145,7 @@ class Live:
 
 
 class _Follower:
-    """The channel that carries both streams as they are, each behind a record that names it."""
+    """The channel that carries both streams, each after a record that names it."""
 
     def __init__(self, process: RemoteProcess, nonce: str) -> None:
         self._process = process
@@ -172,7 +172,7 @@ class _Follower:
         raise TimeoutError
 
     async def pieces(self) -> AsyncIterator[Output]:
-        """Yield output as it grows."""
+        """Yield output as it is written."""
         for early in self._early:
             yield early
         async for piece in self._pieces:

@@ -1,7 +1,7 @@
-"""The process of a durable run: each byte is delivered once, whatever its source.
+"""The process of a durable run: each byte is delivered once, from any source.
 
-The sources are the start itself, which hands a short run over at its end, a second channel that
-follows a longer one (`live_follow`), or an attach.
+The sources are the start itself, which returns the output of a short run at its end, a second
+channel that follows a longer one (`live_follow`), or an attach.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from opsjobs.remote.spool.live_follow import Live
 from opsjobs.remote.spool.records import Record, parse_exit
 
 ATTACHES = 3
-"""The maximum of attaches in a row that end for no network reason, without a byte."""
+"""The maximum of attaches in a row that end without a byte and not for a network reason."""
 
 SILENCE_SECONDS = 30.0
-"""The maximum silence of an attach, which sends something every second."""
+"""The maximum silence of an attach, which sends data every second."""
 
 Offsets = tuple[int, int]
 
 
 class OutputSource(Protocol):
-    """A source of output from its offsets on, then the exit."""
+    """A source of output from given offsets on, then the exit."""
 
     async def read(self) -> Output | RemoteExit | None:
         """Return the next item; None if the source ended before the run's end: use another one.
 
-        May be cancelled. Raises ContactLost, and RemoteFailure(LOST) if the run is gone for good.
+        May be cancelled. Raises ContactLost, and RemoteFailure(LOST) if the run no longer exists.
         """
 
     async def finish(self) -> None:
@@ -57,7 +57,7 @@ class OutputSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunRequests:
-    """The requests to reach a run again, and its program if it has one."""
+    """The requests to reconnect to a run, and its program if it has one."""
 
     key: str
     program: Program | None
@@ -66,7 +66,7 @@ class RunRequests:
     cancel: Callable[[float], Awaitable[CancelOutcome]]
 
     def explain(self, end: RemoteExit) -> RemoteExit:
-        """Return the exit with a message, if its machine lacked something."""
+        """Return the exit, with a message if its machine lacked a prerequisite."""
         return (
             explain_unstarted(end.cause, self.program)
             if end.never_started and end.cause and self.program
@@ -75,7 +75,7 @@ class RunRequests:
 
 
 class DurableProcess:
-    """A run that was started. Reading may stop and resume; closing leaves the run as it is."""
+    """A started run. Reading may stop and resume; closing leaves the run unchanged."""
 
     def __init__(
         self, requests: RunRequests, source: OutputSource, offsets: Offsets = (0, 0)
@@ -90,7 +90,7 @@ class DurableProcess:
     def __aiter__(self) -> AsyncIterator[Output | RemoteExit]:
         """Iterate over the output, then one RemoteExit.
 
-        Raises ContactLost, and RemoteFailure(LOST) if the run is gone for good.
+        Raises ContactLost, and RemoteFailure(LOST) if the run no longer exists.
         """
         return self._read()
 
@@ -127,7 +127,7 @@ class DurableProcess:
             self._source = live
 
     async def _attach(self) -> None:
-        """Continue from the last byte, by the machine's record."""
+        """Continue from the last byte, using the machine's record."""
         key = self._requests.key
         await self._source.close()
         self._attaches += 1
@@ -161,7 +161,7 @@ class DurableProcess:
 
 
 class TooLong(Exception):
-    """The run does not end soon."""
+    """The run will not end soon."""
 
 
 class InlineOutput:
@@ -181,7 +181,7 @@ class InlineOutput:
         self._ready: deque[Output | RemoteExit] = deque()
 
     async def read(self) -> Output | RemoteExit | None:
-        """Return the next item that was handed over."""
+        """Return the next item that the start returned."""
         while not self._ready and not self._broken:
             item = await self._item()
             if item is None:
@@ -216,7 +216,7 @@ class InlineOutput:
             self._end(item)
 
     def _check(self) -> None:
-        """Check the size of a short output that went through a shell variable.
+        """Check the size of a short output that was passed through a shell variable.
 
         If the shell dropped bytes, the output is read again.
         """
@@ -236,14 +236,14 @@ class InlineOutput:
         _, status, cause, *sizes = record
         if status == "n":
             raise ContactLost("The command did not arrive whole, and was not started.")
-        # The process that handed it over may have been killed meanwhile.
+        # The process that sends the output may have been killed meanwhile.
         if any(given < int(size) for given, size in zip(self._given.values(), sizes, strict=True)):
             self._broken = True
         else:
             self._ready.append(parse_exit(status, cause))
 
     async def finish(self) -> None:
-        """Close the channel when it has ended."""
+        """Close the channel once it has ended."""
         await self.channel.finish()
 
     async def close(self) -> None:
@@ -252,14 +252,14 @@ class InlineOutput:
 
 
 class PolledOutput:
-    """The channel of an attach, which polls the record and the files, ever less often."""
+    """The channel of an attach, which polls the record and the files at growing intervals."""
 
     def __init__(self, channel: Channel, key: str) -> None:
         self._channel = channel
         self._key = key
 
     async def read(self) -> Output | RemoteExit | None:
-        """Return the next item that was read."""
+        """Return the next item read."""
         while True:
             item = await self._item()
             if item is None or isinstance(item, Output):
@@ -282,7 +282,7 @@ class PolledOutput:
             ) from None
 
     async def finish(self) -> None:
-        """Close the channel when it has ended."""
+        """Close the channel once it has ended."""
         await self._channel.finish()
 
     async def close(self) -> None:

@@ -45,7 +45,7 @@ _ENDINGS = {
 class Package:
     """Shell code, and the bytes that follow it.
 
-    `place`: True if it needs its own folder there.
+    `place`: True if it needs its own folder on the machine.
     """
 
     words: str
@@ -55,7 +55,7 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class _Manner:
-    """The way in which a shell reports why it starts nothing.
+    """The shell code with which a shell reports why it starts nothing.
 
     `fail` has the cause for %s; `cut` is for incomplete input.
     """
@@ -68,11 +68,11 @@ class _Manner:
         return self.fill(_section(name)).replace("@cut@", self.cut)
 
     def fill(self, words: str) -> str:
-        """Replace failures in our own code: an author's code may look like anything."""
+        """Replace failures in the built-in code only: an author's code may contain anything."""
         return _FAIL.sub(lambda found: self.fail.replace("%s", found[1]), words)
 
 
-# A cause is recorded in the file where a watchdog would write its own.
+# A cause is recorded in the file in which a watchdog would write its own.
 _DURABLY = _Manner(
     '{ { read -r OPSJOBS_TERM <&3; printf %s >&3; } 3<>"$OPSJOBS_SPOOL.x"; exit 1; }',
     '{ printf n. 1<>"$OPSJOBS_SPOOL.x"; exit; }',
@@ -80,7 +80,7 @@ _DURABLY = _Manner(
 
 
 def durable(order: StartOrder, program: Program) -> Package:
-    """Return what the command's own shell gets in a durable run."""
+    """Return the code for the command's own shell in a durable run."""
     words = _shell_code(program, {**order.environment, **program.env}, _DURABLY)
     if program.script is None and not program.stdin and not program.secrets:
         return Package(words)
@@ -94,9 +94,9 @@ def durable(order: StartOrder, program: Program) -> Package:
 
 
 def direct(program: Program, token: str, nonce: str) -> Package:
-    """Return what a shell gets that lives and dies with its channel.
+    """Return the code for a shell that ends with its channel.
 
-    It reports on standard error, behind the nonce, that it starts.
+    It reports its start on standard error, after the nonce.
     """
     manner = _Manner(f"{{ echo '{nonce} W %s' >&2; exit 1; }}", "exit 1")
     words, begun = _shell_code(program, program.env, manner), f"echo '{nonce} B' >&2"
@@ -162,7 +162,7 @@ def _interpreted(program: Program, manner: _Manner) -> Iterator[str]:
 
 
 class _Placed:
-    """A program with files: its shell unpacks them, stays behind the program and cleans up."""
+    """A program with files: its shell unpacks them, waits for the program and cleans up."""
 
     def __init__(self, program: Program, words: str, manner: _Manner) -> None:
         self._program = program
@@ -172,7 +172,7 @@ class _Placed:
             self._parts["words"] = words.encode() + b"\n"
             words = '. "$OPSJOBS_PLACE/words"'
         elif program.command is not None:
-            # The rest of our code must not be read as part of an unfinished command.
+            # The rest of the built-in code must not be read as part of an unfinished command.
             words = f"eval {shlex.quote(words)}"
         self._words = words
 
@@ -217,7 +217,7 @@ def _file(program: Program) -> str:
 
 
 def _kind(interpreter: str) -> str:
-    """Return the kind of an interpreter from its name: /usr/bin/python3.12 is a python."""
+    """Return the kind of an interpreter by its name: /usr/bin/python3.12 is a python."""
     found = re.match(r"[a-z]+", re.split(r"[/\\]", interpreter.lower())[-1])
     return found[0] if found else ""
 

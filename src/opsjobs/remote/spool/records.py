@@ -1,4 +1,4 @@
-"""Parse the answers of the spool: our records among arbitrary bytes, and how a run ended."""
+"""Parse responses of the spool: records among arbitrary bytes, and the end of a run."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _STREAMS: dict[str, Stream] = {"1": "stdout", "2": "stderr"}
 class RecordParser:
     """Split one stream of a channel into records, and the output between them.
 
-    Only a program that was given the nonce can write a record. `stream` is the stream of output
-    that no record assigns to one (None: discard it).
+    Only a program that was given the nonce can write a record. `stream` is the stream for output
+    that no record assigns to a stream (None: discard it).
     """
 
     def __init__(self, nonce: str, stream: Stream | None = None) -> None:
@@ -43,10 +43,10 @@ class RecordParser:
         self._base = stream
         self._stream = stream
         self.noise = b""
-        """Output before our first record, by login scripts or by a shell that complains."""
+        """Output before the first record, by login scripts or by a shell that reports errors."""
 
     def feed(self, data: bytes) -> Iterator[Output | Record]:
-        """Yield records and output, in order; hold back only what may be the start of a record."""
+        """Yield records and output, in order; hold back only a possible start of a record."""
         data = self._held + data
         self._held = b""
         start = 0
@@ -62,18 +62,18 @@ class RecordParser:
         yield from self._emit_output(data[start : len(data) - keep])
 
     def rest(self) -> Iterator[Output]:
-        """Yield what was held back when the stream ended."""
+        """Yield the bytes that were held back when the stream ended."""
         held, self._held = self._held, b""
         if held:
             yield from self._emit_output(held)
 
     def complain(self, data: bytes) -> None:
-        """Keep output of another stream, in case nothing better comes."""
+        """Keep output of another stream, in case there is no better explanation."""
         if self._stream is None:
             self.noise = (self.noise + data)[:RECORD_BYTES]
 
     def _beginning(self, data: bytes) -> int:
-        """Return how many of the last bytes may be the first ones of a record."""
+        """Return how many of the last bytes may be the start of a record."""
         tail = data[1 - len(self._mark) :]
         at = tail.find(self._mark[:1])
         while at >= 0 and not self._mark.startswith(tail[at:]):
@@ -98,7 +98,7 @@ def parse_exit(status: str, cause: str) -> RemoteExit:
 
     Raises ValueError for anything else.
     """
-    # If two writers had a cause at the same moment, one overwrote the other: the rest of a longer
+    # If two writers had a cause at the same time, one overwrote the other: the rest of a longer
     # word may remain.
     why = next((known for known in _CAUSES if cause.startswith(known)), None)
     if status.startswith("s"):
@@ -109,7 +109,7 @@ def parse_exit(status: str, cause: str) -> RemoteExit:
 
 
 def parse_cancel(answer: Record) -> CancelOutcome:
-    """Return the settlement of a cancel's answer: the proof, and the exit if the run ended."""
+    """Return the outcome in a cancel's response: the proof, and the exit if the run ended."""
     _, proof, status, cause = answer
     return CancelOutcome(
         CancelProof(proof), None if status == _NOTHING else parse_exit(status, cause)
@@ -117,7 +117,7 @@ def parse_cancel(answer: Record) -> CancelOutcome:
 
 
 def parse_look(answer: Record) -> CancelOutcome | None:
-    """Return the settlement of a look's answer: None while the run lives, or is about to."""
+    """Return the outcome in a look's response: None while the run is running or starting."""
     _, state, status, cause = answer
     match state:
         case "L" | "E":

@@ -18,7 +18,7 @@ _KEY = re.compile(r"[0-9a-f-]{36}\.[a-z0-9][a-z0-9_-]{0,63}\.[0-9]{1,9}")
 _STORE = re.compile(r"([0-9a-f]{8,64})(?:@([0-9]{1,10}))?(?:~(.+))?")
 _LINUX_BOOT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _BOOT = re.compile(r"[0-9A-Za-z-]{1,128}")
-# A line that ends like this continues in the next one; after anything else a line break becomes a
+# A line that ends like this continues in the next one; after any other end a line break becomes a
 # semicolon.
 _OPEN = (" {", " in", " do", " then", "else", ";;", "&", "|", "(")
 _NOBODY = "-"
@@ -71,11 +71,11 @@ AWAITED_BYTES = 1024
 
 @dataclass(frozen=True, slots=True)
 class SpoolRequest:
-    """The script and its arguments, the whole standard input, and the nonce of the answers.
+    """The script and its arguments, the whole standard input, and the nonce of the responses.
 
-    `way`: how it runs as another user. `hold`: its standard input stays open until its channel is
-    closed or, if `awaited`, until its answer is not waited for any more. `name`: the `$0` of its
-    shell.
+    `become_request`: how it runs as another user. `hold`: its standard input stays open until its
+    channel is closed or, if `awaited`, until its response is no longer awaited. `name`: the `$0` of
+    its shell.
     """
 
     script: str
@@ -102,7 +102,7 @@ class SpoolRequest:
         )
 
     def alone(self, line: str) -> str:
-        """Replace the login shell if the line is held, as it carries output on both streams.
+        """Replace the login shell if standard input is held, as the line outputs on both streams.
 
         A login shell that stays would report there that a process was killed. A restricted shell
         refuses the `exec`; then there is no follower, and the machine is polled instead.
@@ -111,7 +111,7 @@ class SpoolRequest:
 
 
 def hello(become: Become | None = None) -> SpoolRequest:
-    """Ask for the identity of the spool; create it if there is none."""
+    """Request the identity of the spool; create it if there is none."""
     return _request(["names", "boot", "machine", "hello"], [secrets.token_hex(16)], become)
 
 
@@ -120,8 +120,7 @@ def start(order: StartOrder, expected: SpoolIdentity, *, awaited: bool = False) 
 
     `awaited`: use the cheapest way as long as a reader waits for it, if the order is a short
     command; only for a plain login shell that keeps here-documents in memory. Raises ValueError for
-    a command or an environment that cannot be passed to a shell, and for an order that is no short
-    command then.
+    a command or an environment that cannot be passed to a shell.
     """
     linux = _LINUX_BOOT.fullmatch(expected.boot) is not None
     ways = (
@@ -161,10 +160,10 @@ def start(order: StartOrder, expected: SpoolIdentity, *, awaited: bool = False) 
 
 
 def start_program(program: Program) -> SpoolRequest:
-    """Start a program that lives and dies with the channel. Raises ValueError as `start`."""
+    """Start a program that ends with the channel. Raises ValueError as `start`."""
     request = _request(["names", "command", "direct"], [], None)
     package = direct(program, secrets.token_hex(16), request.nonce)
-    # It becomes the program's own shell, whose error output is the program's.
+    # The request's shell becomes the program's own, whose error output is the program's.
     return replace(
         request, stdin=request.stdin + _stdin(package.words, long=False) + package.behind, name="sh"
     )
@@ -200,7 +199,7 @@ def follow(order: StartOrder, expected: SpoolIdentity, offsets: tuple[int, int])
 
 
 def look(key: RunKey, become: Become | None = None) -> SpoolRequest:
-    """Ask for the state of a run."""
+    """Request the state of a run."""
     return _request(
         ["names", "boot", "born", "look", "hunt", "grounds", "tell"], [_name(key)], become
     )
@@ -225,12 +224,12 @@ def clean(
 
 
 def identity(store: str, boot: str, become: Become | None) -> SpoolIdentity:
-    """Return the identity of a spool; that of another user has the user's name in it."""
+    """Return the identity of a spool; that of another user contains the user's name."""
     return SpoolIdentity(store if become is None else f"{store}~{become.user}", boot)
 
 
 def matches_user(expected: SpoolIdentity, become: Become | None) -> bool:
-    """Return True if this identity is of a spool of the user that we run as.
+    """Return True if this identity is of a spool of the request's user.
 
     If not, nothing was ever started there under it.
     """
@@ -246,7 +245,7 @@ def _request(
     *,
     hold: bool = False,
 ) -> SpoolRequest:
-    # The first byte is one that output rarely holds: a reader of the answer searches for it.
+    # The first byte is rare in output: a reader of the response searches for it.
     nonce = "\x1e" + secrets.token_hex(8)
     become_request = BecomeRequest(become) if become is not None else None
     return SpoolRequest(
@@ -276,7 +275,7 @@ def _package(order: StartOrder) -> Package:
 def _stdin(payload: str, *, long: bool) -> bytes:
     """Return input that is complete only with its last line, which repeats the first one.
 
-    A long one has its size in front instead.
+    A long one has its size at the front instead.
     """
     end = secrets.token_hex(8)
     if not long:
@@ -305,7 +304,7 @@ def _boot(identity: SpoolIdentity) -> str:
 def _name(key: RunKey) -> str:
     """Return the name of the files of a run.
 
-    Raises ValueError for an invalid key: it would name other files.
+    Raises ValueError for an invalid key, which would name other files.
     """
     name = str(key)
     if not _KEY.fullmatch(name):
