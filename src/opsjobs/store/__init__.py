@@ -1,1 +1,1 @@
-"""PostgreSQL, all of it."""
+"""All access to PostgreSQL."""

@@ -1,4 +1,4 @@
-"""Read the audit log: list it, verify its chain, copy it."""
+"""Read the audit log: list it, verify its hash chain, copy it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ AUDIT = Listing(
 )
 _STRETCH = f"select {_SIGNED} from audit_log where seal > %s order by seal limit {STRETCH_ROWS}"
 _LINK = f"select {_SIGNED} from audit_log where seal = %s"
-# Rows that may move the beginning of the chain: the newest that the sealer itself signed counts.
+# Rows that may move the start of the chain: the newest one that the sealer itself signed counts.
 _BASES = f"""
 select {_SIGNED} from audit_log where thing = 'audit_log'
   and action in ('audit.retained', 'audit.anchored') and seal is not null
@@ -67,7 +67,7 @@ select count(*) as n from (
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The result of verifying a stretch of the chain."""
+    """The result of verifying a range of the chain."""
 
     checked: int
     at: ChainLink
@@ -77,7 +77,7 @@ class Verified:
     broken: ChainBreak | None
     ends: Ends
     unsealed: int
-    """Rows without a number for over 10 s; at most 100,000 of them are counted."""
+    """Number of rows without a seal number for over 10 s; at most 100,000 are counted."""
     noted_at: int | None
     """The number of the row that has the requested hash, if the walk passed it."""
     keys_missing: Sequence[str] = ()
@@ -115,7 +115,7 @@ class AuditLog:
     async def verify(self, *, after: int | None = None, noted: str | None = None) -> Verified:
         """Verify at most 2,000 rows behind number `after`, up to which an earlier walk succeeded.
 
-        `after`: None to verify from the beginning. `noted`: a hash to look for, in hexadecimal.
+        `after`: None to verify from the start. `noted`: a hash to look for, in hexadecimal.
         """
         seen = self._seen
         async with self._snapshot() as connection:
@@ -145,15 +145,14 @@ class AuditLog:
     async def _start_walk(
         self, connection: Connection, chain: Chain, after: int | None
     ) -> ChainWalk:
-        """Return a walk from the link to begin behind.
+        """Return a walk that starts after the link of number `after`.
 
         If that row's signature does not match its hash, the walk is broken there.
         """
         base, ends = chain.ends.base, chain.ends if chain.proof(self._keys) is Proof.GOOD else None
         row = await _row(connection, base, after)
         if row is None:
-            # If there is no row of that number, the gap is found: no hash fits what comes behind
-            # it.
+            # If no row has that number, the gap is found: the next row then matches no hash.
             start = base if after is None or after <= base.seal else ChainLink(after)
             return ChainWalk(start, self._keys, ends)
         walk = ChainWalk(ChainLink(row["seal"], row["hash"]), self._keys, ends)
@@ -183,7 +182,7 @@ class AuditLog:
         return back
 
     async def _retained_base(self, connection: Connection) -> int:
-        """Return the number behind which the chain begins by the sealer's newest row; 0 if none."""
+        """Return the number after which the chain starts by the sealer's newest row; 0 if none."""
         for row in await (await connection.execute(_BASES)).fetchall():
             signature = Signature.from_columns(row["key_id"], row["mac"])
             if self._keys.proof(Part.OWN, bytes.fromhex(row["hash"]), signature) in (
@@ -217,7 +216,7 @@ class AuditLog:
 
 
 async def _row(connection: Connection, base: ChainLink, after: int | None) -> DictRow | None:
-    """Return the row to begin behind; None for the beginning of the chain.
+    """Return the row to start after; None for the start of the chain.
 
     Rows that retention has deleted cannot be read.
     """
@@ -227,7 +226,7 @@ async def _row(connection: Connection, base: ChainLink, after: int | None) -> Di
 
 
 def _ends_unsigned(ends: Ends, walk: ChainWalk, retained_base: int) -> ChainBreak:
-    """Return the break of a chain whose rows all fit, but whose ends opsjobs did not sign."""
+    """Return the break of a chain whose rows all match, but whose ends opsjobs did not sign."""
     if ends.base.seal > retained_base:
         first = retained_base + 1
         detail = (

@@ -1,6 +1,6 @@
-"""Circuits of logins, shared by all workers.
+"""Circuit breakers of logins, shared by all workers.
 
-Rights to try are granted and outcomes recorded under the locks of the rows.
+Rights to try are granted, and outcomes recorded, under the locks of the rows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from opsjobs.store.statements import storable
 from opsjobs.store.transaction import Connection, Database
 
 UNWELL_MAX = 10_000
-# A target's message about a refused login is cut to this.
+# Maximum length of a target's message about a refused login; the rest is cut off.
 MESSAGE_CHARACTERS = 4_000
 _EVENT_TYPES = {
     CircuitState.OPEN: EventType.CIRCUIT_OPENED,
@@ -44,7 +44,7 @@ _EVENT_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class StoredCircuit:
-    """A circuit as it is shown; one that is due for a try is half-open already."""
+    """A circuit as it is shown; one that is due for a try is already half-open."""
 
     id: int
     uuid: str
@@ -135,7 +135,7 @@ class CircuitStore:
     async def ask(self, asks: Sequence[Ask]) -> list[tuple[Right, Circuit]]:
         """Return the right for each request, in order, with its circuit.
 
-        It costs one read if all circuits are known to be good.
+        It costs one read if all these circuits exist and are closed.
         """
         known = {
             _key(row): _circuit(row)
@@ -157,7 +157,7 @@ class CircuitStore:
         return answers
 
     async def report(self, reports: Sequence[Report]) -> list[CircuitState | None]:
-        """Record the outcomes of tries; return for each the announced state, if any."""
+        """Record the outcomes of tries; return for each the new state to announce, if any."""
         return await self._database.retry(lambda: self._take(reports))
 
     async def _take(self, reports: Sequence[Report]) -> list[CircuitState | None]:
@@ -175,13 +175,13 @@ class CircuitStore:
         return told
 
     async def watch(self, held: Collection[UUID]) -> set[CircuitKey]:
-        """Prolong the held rights; return the circuits that are not well, in any process."""
+        """Extend the held rights; return the circuits that are not healthy, in any process."""
         if held:
             await self._database.fetch(f"{_PROLONG} returning id", [RIGHT_SECONDS, sorted(held)])
         return {_key(row) for row in await self._database.fetch(_UNWELL)}
 
     async def reset(self, target_id: str) -> list[StoredCircuit]:
-        """Reset the circuits of a target, so that the next login tries; return those not well."""
+        """Reset the circuits of a target, so that the next login tries; return unhealthy ones."""
         return await self._database.retry(lambda: self._reset(target_id))
 
     async def _reset(self, target_id: str) -> list[StoredCircuit]:
@@ -205,9 +205,9 @@ class CircuitStore:
             return [_stored(row) for row in await shown.fetchall()]
 
     async def list(self, request: PageRequest, reach: Reach | None = None) -> Page[StoredCircuit]:
-        """Return a page of the circuits of targets within reach that are not well.
+        """Return a page of the circuits of targets within reach that are not healthy.
 
-        With the filter state=closed it includes those that are.
+        With the filter state=closed it includes healthy ones.
         """
         closed = CircuitState.CLOSED.value in request.filters.get("state", ())
         return (await CIRCUITS.page(self._database, request, {"closed": closed}, reach=reach)).map(
@@ -216,7 +216,7 @@ class CircuitStore:
 
 
 async def forget(connection: Connection, column: str, thing: int) -> None:
-    """Delete the circuits of a target or credential that is deleted.
+    """Delete the circuits of a deleted target or credential.
 
     `column`: target_id or credential_id.
     """
@@ -227,7 +227,7 @@ async def forget(connection: Connection, column: str, thing: int) -> None:
 async def _locked(
     connection: Connection, keys: Sequence[CircuitKey]
 ) -> tuple[dict[CircuitKey, DictRow], datetime]:
-    """Create missing rows, lock the rows of these circuits, return them and the time then."""
+    """Create missing rows, lock the rows of these circuits; return them and the time of it."""
     named = _key_columns(keys)
     await connection.execute(_MAKE, named)
     rows = {_key(row): row for row in await (await connection.execute(_LOCK, named)).fetchall()}
@@ -243,7 +243,7 @@ def _is_free(circuit: Circuit | None, ask: Ask) -> bool:
 async def _write(
     connection: Connection, rows: Mapping[CircuitKey, DictRow], here: Mapping[CircuitKey, Circuit]
 ) -> None:
-    """Store what changed, with its event."""
+    """Store the changed circuits, with their events."""
     changed = [
         (rows[key], circuit) for key, circuit in here.items() if _circuit(rows[key]) != circuit
     ]

@@ -26,7 +26,7 @@ from opsjobs.store.scope_sql import OF_EXECUTION, and_within
 from opsjobs.store.transaction import Connection, Database
 
 FOUND_MAX = 10_000
-# How many letters the audit log names per answer.
+# Maximum number of letters that the audit log names per answer.
 AUDITED_LETTERS_MAX = 100
 
 # `job` and `target` are found by id as well as by name: the array contains both.
@@ -171,7 +171,7 @@ async def refusal(
 ) -> Refusal:
     """Return the error if no letter could be answered.
 
-    There is no such letter within reach, or another answer came first.
+    Either no such letter exists within reach, or another answer came first.
     """
     within, reaching = and_within(reach, OF_EXECUTION.format("r.execution_id"))
     answered = await connection.execute(

@@ -30,7 +30,7 @@ class KeyMissing(Failure):
 
 
 class Tampered(Failure):
-    """The sealed bytes are not what was stored in this row at this version."""
+    """The sealed bytes are not those that were stored in this row at this version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Sealed:
 class SealPlace:
     """The place where a secret is stored.
 
-    Bytes that were moved to another place, or back to an older version, do not open.
+    Bytes that were moved to another place, or back to an older version, cannot be decrypted.
     """
 
     table: str
@@ -57,12 +57,12 @@ class SealPlace:
     version: int
 
     def aad(self, part: str) -> bytes:
-        """Return the bytes that the seal is bound to; `part` keeps key and content apart."""
+        """Return the additional authenticated data; `part` distinguishes key and content."""
         return f"opsjobs/{self.table}/{self.row}/{self.version}/{part}".encode()
 
 
 class KeyRing:
-    """The key-encryption keys: the first seals, all of them open.
+    """The key-encryption keys: the first one encrypts, all of them decrypt.
 
     `ids`: the names of all keys; `current`: that of the first. `signing`: the keys for the audit
     log, derived from these.
@@ -100,7 +100,7 @@ class KeyRing:
     def rewrapped(self, sealed: Sealed, place: SealPlace) -> Sealed:
         """Wrap the same content's key under the current key. Raises KeyMissing, Tampered.
 
-        What does not open is not wrapped again.
+        A content that cannot be decrypted is not wrapped again.
         """
         self.open(sealed, place)
         wrapped = _encrypt(
@@ -131,7 +131,7 @@ class KeyRing:
         self.check(plaintext, self.seal(plaintext, place), place)
 
     def check(self, plaintext: bytes, stored: Sealed, place: SealPlace) -> None:
-        """Raise RuntimeError if the stored form shows the plaintext, or does not open to it."""
+        """Raise RuntimeError if the stored form contains, or does not decrypt to, the plaintext."""
         shown = stored.wrapped_key + stored.sealed
         if (
             plaintext in shown
@@ -170,7 +170,7 @@ _CREDENTIAL = "credential"
 def seal_parameters(ring: KeyRing, execution: UUID, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of `execution_specs.parameters`.
 
-    A secret is an object, which no plain value ever is.
+    A secret is a JSON object; a plain value never is.
     """
     return {name: _store_value(ring, execution, name, value) for name, value in values.items()}
 
@@ -184,12 +184,12 @@ def open_parameters(ring: KeyRing, execution: UUID, stored: Mapping[str, Any]) -
 
 
 def key_ids(stored: Mapping[str, Any]) -> set[str]:
-    """Return the ids of the keys that some value is sealed under."""
+    """Return the ids of the keys that at least one value is sealed under."""
     return {value[_SEALED][0] for value in stored.values() if _is_sealed(value)}
 
 
 def job_secrets(stored: Mapping[str, Any]) -> dict[str, JobSecret]:
-    """Return those of the parameters that credentials hold, by name."""
+    """Return the parameters whose values come from credentials, by name."""
     return {
         name: _job_secret(value)
         for name, value in stored.items()
@@ -208,7 +208,7 @@ def rewrap_parameters(ring: KeyRing, execution: UUID, stored: Mapping[str, Any])
 
 
 def mask_parameters(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters as they may be shown: `***` for each secret."""
+    """Return the parameters with `***` in place of each secret."""
     return {
         name: MASKED if isinstance(value, dict) or is_secret(value) else value
         for name, value in stored.items()

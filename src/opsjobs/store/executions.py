@@ -45,12 +45,12 @@ from opsjobs.store.waiting_reason import WAITING_ON, WAVES
 
 _WITHOUT_FAILURE = (RunStatus.WAITING, RunStatus.RUNNING, RunStatus.SUCCEEDED, RunStatus.SKIPPED)
 INLINE_BYTES = 64 << 10
-"""Limit of a stream's bytes in a result; the log has the rest."""
+"""Maximum number of bytes of a stream in a result; the log has the rest."""
 PAGE_BYTES = 8 << 20
 """A page of results ends early if its output would exceed this."""
 
-# A requested cancel or pause is shown as the status until the execution has ended; the row keeps
-# its own.
+# A requested cancel or pause is shown as the status until the execution has ended; the status in
+# the row does not change.
 _EXECUTION = f"""
 select e.id, e.uuid, e.job_id, e.job_version, e.number, s.job_name, s.triggered_by, s.requested_by,
        s.parameters,
@@ -167,8 +167,8 @@ where x.execution_id = %(execution)s""",
     },
     default_sort="id",
 )
-# Up to the first gap the stored bytes are the stream's own, from byte 0 on: so what is cut there is
-# a true prefix of it.
+# Up to the first gap, the stored bytes are those of the stream from byte 0 on: cut there, they are
+# an exact prefix of it.
 _HEADS = """
 select target_run_id, action, attempt, stream,
        substring(string_agg(data, ''::bytea order by start_offset) from 1
@@ -265,7 +265,7 @@ class Executions:
     async def with_waiting_reason(self, execution: Execution) -> Execution:
         """Return the execution with the reason why its runs do not start.
 
-        Only if no run is running and nothing holds the execution as a whole.
+        The reason is added only if no run is running and nothing holds the execution as a whole.
         """
         waits = execution.counts.get(RunStatus.WAITING, 0) and not execution.counts.get(
             RunStatus.RUNNING, 0
@@ -305,7 +305,7 @@ class Executions:
         return page.map(partial(_execution, everything=reach is None or reach.everywhere))
 
     async def labels(self, execution_id: int) -> Mapping[str, str]:
-        """Return the labels that scopes are compared with, of an existing execution."""
+        """Return the labels that scopes match against, of an existing execution."""
         row = await self._database.fetch_one(
             "select labels from execution_specs where execution_id = %s", [execution_id]
         )
@@ -313,7 +313,7 @@ class Executions:
         return labels
 
     async def list_waiting_zones(self, execution_id: int) -> Sequence[str]:
-        """Return the zones in which runs of it wait: workers there are notified."""
+        """Return the zones in which runs of the execution wait, to notify workers there."""
         query = (
             "select distinct zone from target_runs where execution_id = %s and status = 'waiting'"
         )
@@ -381,7 +381,7 @@ class Executions:
         return page.map(lambda row: _result(row, heads))
 
     async def timeline(self, execution: Execution, request: PageRequest) -> Page[Stretch]:
-        """Return where time was spent by the runs of a page.
+        """Return the phases of a page of runs, with their times.
 
         Filters and orders are those of RUNS.
         """
@@ -582,9 +582,9 @@ def _error(row: Mapping[str, Any]) -> RunError | None:
     )
 
 
-# For an execution of which nothing runs: what keeps its waiting runs from being claimed, the most
-# frequent reason first. A run that is ready and not claimed is stuck only if no worker of its zone
-# is alive.
+# For an execution without running runs: the reasons why its waiting runs are not claimed, the most
+# frequent first. A run that is ready and not claimed is stuck only if no worker of its zone is
+# alive.
 _HELD_RUNS = f"""
 with waiting as (
   select r.zone, r.target_name, r.waiting_for, r.awaits, r.not_before, r.position from target_runs r

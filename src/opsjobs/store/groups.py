@@ -26,7 +26,7 @@ _LOCK = 0x67726F757073
 
 @dataclass(frozen=True, slots=True)
 class StoredGroup:
-    """A group as it is shown; `targets` is the number of those that name it themselves."""
+    """A group as it is shown; `targets` is the number of targets that name it directly."""
 
     id: int
     uuid: str
@@ -213,7 +213,7 @@ class Groups:
 
 
 async def _check(connection: Connection, draft: GroupDraft, old: str | None) -> None:
-    """Raise Invalid if the groups would hold each other in a cycle with this draft."""
+    """Raise Invalid if this draft would make groups contain each other in a cycle."""
     await connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
     rows = await (
         await connection.execute("select name, groups from target_groups where groups <> '{}'")
@@ -253,7 +253,7 @@ async def _read(connection: Connection, group_id: int) -> StoredGroup:
 
 
 def _describe(stored: StoredGroup, draft: GroupDraft) -> dict[str, Any]:
-    """Return a group as the audit log shows it: with the targets it was given, if any."""
+    """Return a group as the audit log shows it: with the targets that the draft sets, if any."""
     given = {} if draft.targets is None else {"targets": list(draft.targets)}
     return {**audit.describe(stored.data()), **given}
 

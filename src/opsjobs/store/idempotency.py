@@ -1,4 +1,4 @@
-"""Idempotency keys: the first answer, run_verb in its transaction and kept for 24 hours."""
+"""Idempotency keys: the first response, stored in its transaction and kept for 24 hours."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class IdempotentRequest:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The stored answer to the first request."""
+    """The stored response to the first request."""
 
     status: int
     location: str | None
@@ -69,11 +69,11 @@ async def once(
     *,
     pipelined: bool = False,
 ) -> T | Answer:
-    """Run the verb and store its answer in one transaction; or return the first answer.
+    """Run the verb and store its response in one transaction; or return the first response.
 
     `pipelined`: the verb's statements are sent without waiting for each other's results
-    (Database.pipelined). Raises what `begin` and the verb raise; then nothing is done and nothing
-    stored. A deadlock repeats it all.
+    (Database.pipelined). Raises the exceptions of `begin` and of the verb; then nothing is done or
+    stored. After a deadlock, all of it is repeated.
     """
 
     async def run_verb() -> T | Answer:
@@ -90,11 +90,11 @@ async def once(
 
 
 async def begin(connection: Connection, request: IdempotentRequest) -> Answer | None:
-    """Return None if this request is the first (then call `record`), else the first answer.
+    """Return None if this request is the first (then call `record`), else the first response.
 
     Waits at most 300 ms while the first request is being done in another transaction. Raises
-    Conflict("idempotency_in_progress") after that, Invalid("idempotency_mismatch") if the key came
-    with another body.
+    Conflict("idempotency_in_progress") after that, Invalid("idempotency_mismatch") if the key was
+    used with another body.
     """
     name = [request.principal, request.route, request.key]
     try:
@@ -129,7 +129,7 @@ async def record(
     location: str | None,
     body: Mapping[str, Any],
 ) -> None:
-    """Store the answer; it becomes visible with the caller's commit, or never."""
+    """Store the response; it becomes visible with the caller's commit, or never."""
     await connection.execute(
         "update idempotency_keys set status = %s, location = %s, answer = %s where principal = %s "
         "and route = %s and key = %s",

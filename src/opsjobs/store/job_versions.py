@@ -47,8 +47,8 @@ async def secrets_author(database: Database, job_id: int, version: int) -> Reque
 async def vouched_anew(connection: Connection, job_id: int, version: int) -> bool:
     """Return True if a job that takes secrets from credentials is saved by another identity.
 
-    Then it is the author of the next version: the job still runs if the previous author may no
-    longer use credentials.
+    That identity becomes the author of the next version, so the job still runs if the previous
+    author may no longer use credentials.
     """
     row = await (await connection.execute(_SECRETS_AUTHOR, [job_id, version])).fetchone()
     before = row["author"] if row is not None else None
@@ -65,7 +65,7 @@ async def write_version(
 ) -> None:
     """Store a version with the verdict of the safety check.
 
-    Raises Invalid if it may not use a credential that it names.
+    Raises Invalid if the job may not use a credential that it names.
     """
     secrets = {
         p.from_credential: f"/parameters/{n}/from_credential"

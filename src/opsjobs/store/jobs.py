@@ -28,7 +28,7 @@ from opsjobs.store.scope_checks import check_job_name
 from opsjobs.store.scope_sql import OF_JOB
 from opsjobs.store.transaction import Connection, Database
 
-# Differing fields that the audit log names per change.
+# Maximum number of changed fields that the audit log names per change.
 CHANGES_TOLD = 100
 
 
@@ -45,7 +45,7 @@ class StoredJob:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels that scopes are compared with: its tags."""
+        """The labels that scopes match against: the tags of the job."""
         return labels_of(self.job.definition.tags)
 
     def data(self) -> dict[str, Any]:
@@ -98,9 +98,9 @@ class StoredVersion:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The result of an apply for one job, also of a dry run.
+    """The result of an apply for one job, including of a dry run.
 
-    `change` is created, updated or unchanged; `paths` point at what differs.
+    `change` is created, updated or unchanged; `paths` are pointers to the differences.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Applied:
     job: StoredJob | None = None
 
     def data(self) -> dict[str, Any]:
-        """Return an item of the answer to POST /jobs/apply."""
+        """Return an item of the response of POST /jobs/apply."""
         known = (
             {"id": self.job.job.id, "version": self.job.job.version}
             if self.job is not None
@@ -179,7 +179,7 @@ VERSIONS = Listing(
 
 
 class Jobs:
-    """The jobs that are not deleted; executions store what they need of deleted ones."""
+    """The jobs that are not deleted; executions keep their own copy of what they need."""
 
     def __init__(self, database: Database, clock: Clock | None = None) -> None:
         self._database = database
@@ -196,8 +196,8 @@ class Jobs:
     ) -> StoredJob | Answer:
         """Store a job at version 1; return an Answer if this request was done before.
 
-        Raises Conflict("name_taken"), and Forbidden("name_reserved") if its name brings along what
-        is out of bounds.
+        Raises Conflict("name_taken"), and Forbidden("name_reserved") if the name is linked to jobs
+        outside the caller's scope.
         """
         async with self._database.transaction() as connection:
             if idem is not None and (answer := await idempotency.begin(connection, idem)):
@@ -211,7 +211,7 @@ class Jobs:
         return stored
 
     async def get(self, ref: str) -> StoredJob:
-        """Return a job at its current version. Raises NotFound, also for a deleted one."""
+        """Return a job at its current version. Raises NotFound, including for a deleted one."""
         reference = Reference.require("job", ref)
         row = await self._database.fetch_one(
             f"{_SELECT} where (j.id = %s or j.uuid = %s) and j.state <> 'archived'",
@@ -241,7 +241,7 @@ class Jobs:
         return None if row is None else dict(row["labels"])
 
     async def labels_by_name(self, names: Collection[str]) -> dict[str, Mapping[str, str]]:
-        """Return the labels of those of these jobs that exist, by name."""
+        """Return the labels of these jobs, by name; missing jobs are left out."""
         query = f"""select j.name, {OF_JOB.format("j.id")} as labels from jobs j
             where j.name = any(%s) and j.state <> 'archived'"""
         return {
@@ -249,7 +249,7 @@ class Jobs:
         }
 
     async def standing(self, ids: Collection[int]) -> dict[int, JobStanding]:
-        """Return the states of these jobs, by id, also of deleted ones."""
+        """Return the states of these jobs, by id, including deleted ones."""
         query = """select j.id, j.name, j.version, j.state, v.tags from jobs j
             join job_versions v on v.job_id = j.id and v.version = j.version where j.id = any(%s)"""
         rows = await self._database.fetch(query, [list(ids)])
@@ -283,7 +283,7 @@ class Jobs:
 
         `if_match`: the versions that the caller expects; None = any. `basis`: see `check_basis`.
         Raises NotFound, Precondition(412), Conflict("name_taken"), and Forbidden("name_reserved")
-        if a new name brings along what is out of bounds.
+        if a new name is linked to jobs outside the caller's scope.
         """
         async with self._database.transaction() as connection:
             old = await _locked(connection, ref, if_match)
@@ -367,16 +367,16 @@ class Jobs:
         vetted: Mapping[str, Vetted] | None = None,
         bounds: Bounds = NO_BOUNDS,
     ) -> Sequence[Applied]:
-        """Create or update the jobs of these names as the drafts say, all or none.
+        """Create or update the jobs of these names to match the drafts, all or none.
 
-        `dry_run` only returns what would change. `vetted`: by name, the verdict of the safety
-        check. `bounds`: those of the creator of new jobs; raises Forbidden("name_reserved") if a
-        name brings along what is outside.
+        `dry_run` only returns the changes. `vetted`: by name, the verdict of the safety check.
+        `bounds`: those of the creator of new jobs; raises Forbidden("name_reserved") if a name is
+        linked to jobs outside of them.
         """
         said = vetted or {}
         async with self._database.transaction() as connection:
-            # By name, whatever the order: two applies of the same jobs then wait for each other
-            # without a deadlock.
+            # Sorted by name, so that two applies of the same jobs wait for each other without a
+            # deadlock.
             by_name = sorted(drafts, key=lambda draft: draft.name)
             done = [
                 await _apply(
@@ -469,8 +469,8 @@ async def _next_version(
 
 
 async def _locked(connection: Connection, ref: str, if_match: Collection[int] | None) -> StoredJob:
-    # Locked in a statement of its own: the next one then reads what the transaction before
-    # committed.
+    # Locked in a separate statement, so that the next one reads the rows committed by the
+    # transaction before.
     reference = Reference.require("job", ref)
     query = (
         "select id, version from jobs where (id = %s or uuid = %s) and state <> 'archived' for "
@@ -500,7 +500,7 @@ async def _load(connection: Connection, job_id: int, event: EventType | None) ->
 
 def _stored(row: DictRow) -> StoredJob:
     state = JobState(row["state"])
-    # Callers cannot write the states paused and archived: the draft then shows the state before.
+    # Callers cannot write the states paused and archived: for these the draft has the state before.
     draft = _draft(row, "draft" if state is JobState.DRAFT else "active")
     job = Job(row["id"], str(row["uuid"]), row["version"], state, draft)
     return StoredJob(

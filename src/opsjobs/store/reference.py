@@ -1,4 +1,4 @@
-"""References from outside: ids and uuids in paths, unique and retired names, uses."""
+"""References in requests: ids and uuids in paths, unique and retired names, uses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Reference:
 
     @classmethod
     def require(cls, noun: str, ref: str | int) -> Reference:
-        """Return the reference that `ref` spells. Raises NotFound for -1, 2**70 or `x`."""
+        """Return the reference that `ref` denotes. Raises NotFound for -1, 2**70 or `x`."""
         parsed = cls.parse(str(ref))
         if parsed is None:
             raise NotFound.for_ref(noun, _shorten(str(ref)))
@@ -46,7 +46,7 @@ class Reference:
 
     @classmethod
     def parse(cls, ref: str) -> Reference | None:
-        """Return the reference that `ref` spells; None if it can be none."""
+        """Return the reference that `ref` denotes; None if it cannot be one."""
         if _ID.fullmatch(ref) and int(ref) <= BIGINT_MAX:
             return cls(int(ref), None)
         if text_patterns.UUID.fullmatch(ref):
@@ -84,7 +84,7 @@ async def lock(connection: Connection, noun: str, ref: str | int, select: str) -
 
 
 def check_basis(noun: str, ref: str | int, changed: datetime, basis: datetime | None) -> None:
-    """Raise Precondition(412) if a locked thing was changed after a PATCH has read it.
+    """Raise Precondition(412) if a locked object was changed after a PATCH has read it.
 
     `basis`: the time of the change that was read; None if the whole is replaced.
     """
@@ -120,9 +120,9 @@ _CHANGED_WITH = {
 
 
 def name_taken(noun: str, name: str) -> Conflict:
-    """Return the refusal of a taken name.
+    """Return the error for a name that is taken.
 
-    Names are unique among all things, also those that the caller does not see.
+    Names are unique among all objects, including those that the caller may not see.
     """
     article = "an" if noun[0] in "aeio" else "a"
     command = _CHANGED_WITH.get(noun)
@@ -141,10 +141,10 @@ NAMED_MAX = 5
 async def check_unused(
     connection: Connection, code: str, what: str, query: str, values: Mapping[str, object]
 ) -> None:
-    """Raise Conflict(code) if the query finds users of a thing.
+    """Raise Conflict(code) if the query finds users of an object.
 
-    The detail is `what`, the first names and what to do. The query returns `name`, and `n` for how
-    many there are in all, and is bounded by `%(limit)s`.
+    The detail consists of `what`, the first names and the remedy. The query returns `name` and the
+    total number as `n`, and is bounded by `%(limit)s`.
     """
     users = await (await connection.execute(query, {**values, "limit": NAMED_MAX})).fetchall()
     if users:
@@ -168,7 +168,7 @@ async def check_name_reserved(
 ) -> dict[str, str]:
     """Return audit fields for the name: empty if it is new. Raises Conflict("name_reserved").
 
-    Call it after the row was inserted, so that an identity deleted at the same moment is seen. With
+    Call it after the row was inserted, so that an identity deleted concurrently is seen. With
     `reuse_name` a reserved name is accepted, and the field `reuse_name` is returned.
     """
     row = await (await connection.execute(_SPENT, [noun, name])).fetchone()

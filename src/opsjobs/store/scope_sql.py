@@ -22,8 +22,8 @@ OF_EXECUTION = "(select ls.labels from execution_specs ls where ls.execution_id 
 def condition(reach: Reach | None, labels: str) -> tuple[str, dict[str, Any]]:
     """Return SQL that is true for the rows within reach, and its parameters; "" if all are.
 
-    `labels` is a jsonb expression over the row, evaluated once per row; if it is NULL the row is
-    out of every scope.
+    `labels` is a jsonb expression over the row, evaluated once per row; if it is NULL, the row is
+    outside of every scope.
     """
     if reach is None or reach.everywhere:
         return "", {}
@@ -39,8 +39,8 @@ def condition(reach: Reach | None, labels: str) -> tuple[str, dict[str, Any]]:
 def marks(reach: Reach | None) -> list[str] | None:
     """Return the marks of execution_labels that find all within reach; None if labels cannot.
 
-    Of each scope one requirement is enough to find what it sees, and some more: `condition` has
-    still to hold.
+    One requirement of each scope is enough to find everything within it, and some rows more, so
+    `condition` has to be applied as well.
     """
     if reach is None or reach.everywhere or not reach.scopes:
         return None
@@ -80,6 +80,6 @@ def _requirement(requirement: Requirement, values: dict[str, Any], numbers: Iter
 
 
 def and_within(reach: Reach | None, labels: str) -> tuple[str, dict[str, Any]]:
-    """Return the same, to be appended to a condition: ` and …` or nothing."""
+    """Return `condition` in a form to append to another condition: ` and …`, or empty."""
     text, values = condition(reach, labels)
     return (f" and {text}" if text else ""), values

@@ -1,4 +1,4 @@
-r"""SQL statements in files, beside the module that runs them; text that can be stored.
+r"""SQL statements in files next to the module that runs them; text that can be stored.
 
 A file `sql/NAME.sql` can be pasted into psql: parameters and fragments are written as psql
 variables. `:'name'` is a parameter of the statement, `:name` a fragment: a constant of the code, or
@@ -18,10 +18,10 @@ _FRAGMENT = re.compile(r"(?<![:\w]):([a-z_]\w*)")
 
 
 def load_statement(module: str, name: str, **fragments: object) -> str:
-    """Return the statement `sql/NAME.sql` beside a module's file, in psycopg's form.
+    """Return the statement `sql/NAME.sql` next to a module's file, in psycopg's form.
 
-    Comments are left out. Raises ValueError if the file uses another set of fragments than the one
-    given.
+    Comments are left out. Raises ValueError if the fragments in the file differ from the given
+    ones.
     """
     path = Path(module).parent / "sql" / f"{name}.sql"
     text = _COMMENT.sub("", path.read_text()).strip().removesuffix(";")

@@ -22,7 +22,7 @@ UNKNOWN_SHOWN_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The columns to read of the selected targets `t`, with the id, and their joins."""
+    """The columns to read of the selected targets `t` (including the id), and their joins."""
 
     columns: str = "t.id"
     joined: str = ""
@@ -31,8 +31,8 @@ class Read:
 ONLY_IDS = Read()
 
 # An entry may be an id, a uuid or a name; if it could be two of them, the id wins, so a name cannot
-# stand in its way. The arrays stand in sub-selects: otherwise PostgreSQL would see how short they
-# are, and plan anew with every launch, which takes longer than all of it.
+# hide it. The arrays are in sub-selects: otherwise PostgreSQL would see how short they are, and
+# plan again at every launch, which takes longer than the query.
 _IDS = """
 select distinct on (e.position) e.position, t.id
 from unnest((select %(positions)s::int[]), (select %(entries)s::text[]), (select %(ids)s::bigint[]),
@@ -44,8 +44,8 @@ _LISTED = f"""
 select listed.position, {{columns}} from ({_IDS}) listed join targets t
   on t.id = listed.id {{joined}}"""
 
-# The groups asked for and all that they hold, at any depth; a cycle, which cannot be made, would
-# end here all the same.
+# The requested groups and all groups nested in them, at any depth; a cycle cannot be created, but
+# would also end here.
 _HELD = """
 with recursive held(name) as (
   select unnest(%s::text[]) union select unnest(g.groups) from held h join target_groups g
@@ -55,7 +55,7 @@ select h.name, g.id is not null as stored, g.selector from held h left join targ
   on g.name = h.name"""
 _GROUPS = """
 select t.groups, {columns} from targets t {joined} where {conditions} order by t.id limit %s"""
-# Existing groups are left out beforehand: an insert that does nothing uses up an id all the same.
+# Existing groups are left out beforehand: even an insert that does nothing uses up an id.
 _MAKE_KNOWN = """
 insert into target_groups (name)
 select distinct n from unnest(%s::text[]) n where not exists (select from target_groups g
@@ -68,13 +68,13 @@ async def select(
 ) -> list[DictRow]:
     """Return the selected targets, each once: listed ones, then groups', then selector's.
 
-    Raises Invalid("unknown_target") with a pointer to each entry that names nothing,
-    `/targets/ids/0`; a target that is listed and out of sight counts as unknown. What groups and
-    selectors find is not narrowed: that would silently do less than was asked for.
+    Raises Invalid("unknown_target") with a pointer to each entry without a target, such as
+    `/targets/ids/0`; a listed target that the caller may not see counts as unknown. The targets of
+    groups and selectors are not narrowed: that would silently do less than requested.
 
-    Raises Forbidden, with the message for what is out of sight, if a group does not exist or the
-    selector finds nothing and the caller does not see all targets; unless the selector itself keeps
-    to what is in sight.
+    For a caller that does not see all targets, raises Forbidden, with the message for hidden
+    targets, if a group does not exist or has no targets, or if the selector finds nothing, unless
+    the selector itself is limited to targets that the caller may see.
     """
     limited = sight if sight is not None and not sight.everywhere else None
     chosen: dict[int, DictRow] = {}
@@ -160,9 +160,9 @@ def _condition(requirement: Requirement) -> tuple[str, list[Any]]:
 async def find_listed(
     connection: Connection, entries: Sequence[str], sight: Reach | None = None
 ) -> dict[int, int]:
-    """Return the id of the target in sight that each entry names, by the entry's position.
+    """Return the id of the visible target that each entry names, by the entry's position.
 
-    Entries that name nothing are left out.
+    Entries without a target are left out.
     """
     return {
         p: row["id"]
@@ -197,7 +197,7 @@ async def make_known(connection: Connection, groups: Collection[str]) -> None:
 async def members(
     connection: Connection, groups: Sequence[str], among: Collection[int]
 ) -> set[int]:
-    """Return those of these targets that are in one of these groups, or in a nested group."""
+    """Return the subset of these targets that is in one of these groups, or in a nested group."""
     held = await (await connection.execute(_HELD, [list(groups)])).fetchall()
     condition, values = _in_groups(held)
     query = f"select t.id from targets t where t.id = any(%s::bigint[]) and ({condition})"
@@ -210,7 +210,7 @@ async def members(
 async def _grouped(
     database: Database, groups: Sequence[str], read: Read
 ) -> tuple[list[DictRow], set[str]]:
-    """Return the targets in these groups, and the names of those groups that exist."""
+    """Return the targets in these groups, and the names of the groups that exist."""
     held = await database.fetch(_HELD, [list(groups)])
     condition, values = _in_groups(held)
     query = _GROUPS.format(conditions=condition, columns=read.columns, joined=read.joined)
@@ -222,7 +222,7 @@ async def _grouped(
 
 
 def _in_groups(held: Sequence[DictRow]) -> tuple[str, list[Any]]:
-    """Return the SQL condition of being in one of these groups, from their rows of `_HELD`."""
+    """Return the SQL condition for membership in these groups, from their rows of `_HELD`."""
     conditions, values = ["t.groups && %s::text[]"], [[row["name"] for row in held]]
     for selector in {row["selector"] for row in held if row["selector"]}:
         condition, bound = _all_of(parse_selector(selector))
@@ -232,12 +232,12 @@ def _in_groups(held: Sequence[DictRow]) -> tuple[str, list[Any]]:
 
 
 def unknown(pointer: str, position: int, noun: str, entry: str) -> FieldError:
-    """Return the error of an entry that names nothing."""
+    """Return the error for an entry of a list whose target or group does not exist."""
     return FieldError(f"{pointer}/{position}", f"There is no {noun} {entry!r}.", "unknown_target")
 
 
 def nothing_named(noun: str, field: str, name: str) -> Invalid:
-    """Return the error of a field that names nothing."""
+    """Return the error for a field that names an object that does not exist."""
     detail = f"There is no {noun} {name!r}: create it first, or name another one."
     return Invalid(
         f"unknown_{noun}", detail, errors=[FieldError(f"/{field}", detail, f"unknown_{noun}")]

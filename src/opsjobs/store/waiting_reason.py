@@ -1,7 +1,7 @@
-"""The reason why an open execution does not proceed, as a column beside `e` and `s`.
+"""The reason why an open execution does not proceed, as a column over `e` and `s`.
 
 `e` is its row in job_executions, `s` its row in execution_specs. `apart`: the other execution lacks
-a label of this one, so not everyone who sees this one sees that (model/access_bounds.py).
+a label of this one, so not every caller who sees this one sees the other (model/access_bounds.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ _APART = (
     "{}), false)"
 )
 
-# Subqueries behind a case: none is run for ended executions, and for what a list leaves out.
+# Subqueries inside a case: none is run for ended executions, or for rows that a list leaves out.
 WAITING_ON = f"""
 case when e.finished_at is not null or e.cancelling then null else coalesce(
   case when e.paused then jsonb_build_object(

@@ -1,6 +1,6 @@
-"""Leases of worker processes, and locks that one process at a time holds.
+"""Leases of worker processes, and locks held by one process at a time.
 
-The death of a worker is written down, never computed by a reader.
+A worker is dead only once its row says so; readers never infer it from lease times.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from uuid import UUID
 from opsjobs.store.connections import LIMITS, DatabaseConnection, open_connection
 from opsjobs.store.transaction import Database
 
-# How far the database's clock may differ from the expected time; beyond that it has stepped, and
-# leases are no evidence.
+# Maximum difference of the database's clock from the expected time; beyond that it has stepped, and
+# lease times prove nothing.
 CLOCK_SECONDS = 2
 # Time limit of a renewal, which is short; its worker gives up sooner than this.
 _RENEWAL_SECONDS = 5
@@ -32,7 +32,7 @@ class Incarnation:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """The answer to a lease renewal."""
+    """The result of a lease renewal."""
 
     alive: bool
     """False if the ledger has declared the worker dead."""
@@ -48,7 +48,7 @@ values (%(id)s, %(name)s, %(zone)s, %(pid)s, %(concurrency)s,
         opsjobs_now() + make_interval(secs => %(lease)s))
 on conflict (id) do nothing"""
 
-# One statement: a renewal has to come back in time, so it waits for one answer.
+# One statement: a renewal has to return in time, so it waits for a single response.
 _RENEW = """
 with renewed as (
   update workers set renewed_at = opsjobs_now(),
@@ -132,8 +132,8 @@ class Workers:
     async def expire_leases(self, *, expected: float | None = None) -> Sequence[str]:
         """Declare workers dead that did not renew in time; return zones with runs to take over.
 
-        `expected`: what the database's clock should show (seconds since 1970). If it shows
-        something else, it has stepped, and no worker is declared dead.
+        `expected`: the expected time of the database's clock (seconds since 1970). If the clock
+        differs, it has stepped, and no worker is declared dead.
         """
         return [
             row["zone"]
@@ -143,12 +143,12 @@ class Workers:
     async def reap(self, name: str) -> int:
         """Declare all incarnations of a worker dead; return how many.
 
-        Called after its process was seen to die.
+        Called after the termination of its process was observed.
         """
         return len(await self._database.fetch(_REAP, [name]))
 
     async def stop(self, worker_id: UUID) -> None:
-        """End an incarnation in order."""
+        """End an incarnation that shuts down cleanly."""
         async with self._database.connection() as connection:
             await connection.execute(_STOP, [worker_id])
 
@@ -157,13 +157,13 @@ class Workers:
         return len(await self._database.fetch(_DELETE_OLD))
 
     async def tick(self, service: str) -> float:
-        """Record that a service is at work now; return the database's time (seconds since 1970)."""
+        """Record that a service is active now; return the database's time (seconds since 1970)."""
         row = await self._database.fetch_one(_TICK, [service])
         assert row is not None
         return float(row["now"])
 
     async def seconds_since_tick(self, service: str) -> float | None:
-        """Return the seconds since a service was last at work; None: never."""
+        """Return the seconds since the last tick of a service; None: it has never ticked."""
         query = (
             "select extract(epoch from opsjobs_now() - ticked_at)::float8 as age from services "
             "where name = %s"
@@ -220,7 +220,7 @@ class Lease:
             self._url,
             limits={**LIMITS, "statement_timeout": f"{_RENEWAL_SECONDS}s"},
             application_name="opsjobs lease",
-            # Per host: if one of several is gone, it must not use up the time for the next.
+            # Per host: if one of several is unreachable, it must not use up the time for the next.
             connect_timeout=2,
         )
         connection.answer_seconds = self._lease_seconds
@@ -242,7 +242,7 @@ _RELEASE = (
 
 
 class SingletonLock:
-    """The locks of services: a row each, with the time of the holder's last sign of life."""
+    """The locks of services: a row each, with the time of the holder's last heartbeat."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -260,6 +260,6 @@ class SingletonLock:
             await connection.execute(_RENEW_LOCK, {"service": service})
 
     async def release(self, service: str, pause_seconds: float) -> None:
-        """Release a lock with work left behind, so that the next holder need not wait."""
+        """Release a lock while work is left, so that the next holder need not wait."""
         async with self._database.connection() as connection:
             await connection.execute(_RELEASE, {"service": service, "pause": pause_seconds})

@@ -74,10 +74,10 @@ class IdentityStore(ApiKeys):
                 return await self._service(name)
 
     async def remember(self, connection: Connection | None, principal: Principal) -> None:
-        """Store the rights of an external person when it launches or comes to own something.
+        """Store the rights of an external person that launches or becomes the owner of something.
 
-        Nothing else is stored of the platform's people. `connection`: that of the transaction that
-        does it; None to use one of its own. For all other identities this does nothing.
+        No other data about users of the platform is stored. `connection`: that of the transaction
+        that does it; None to use a separate one. For all other identities this does nothing.
         """
         if principal.kind == "external":
             await self.seen.remember(connection, principal)
@@ -149,7 +149,7 @@ where name = %s and seen_at > (select opsjobs_now()) - make_interval(secs => %s)
 class Seen:
     """The external people who launched or own something.
 
-    `kept_seconds`: how long the rights of the last token count.
+    `kept_seconds`: how long the rights of the last token are valid.
     """
 
     def __init__(self, database: Database, kept_seconds: float) -> None:
@@ -157,7 +157,7 @@ class Seen:
         self._kept_seconds = kept_seconds
 
     async def remember(self, connection: Connection | None, principal: Principal) -> None:
-        """Store the principal's rights, in the given transaction or in one of its own."""
+        """Store the principal's rights, in the given transaction or in a separate one."""
         if connection is not None:
             await connection.execute(_REMEMBER, _values(principal))
             return

@@ -86,9 +86,9 @@ API_KEYS = Listing(
     default_sort="name",
 )
 
-# A key belongs to the user who made it, directly or with another key, or answers to the service or
-# the external person that did: it has no more rights than its maker, and is valid for as long as
-# its maker is.
+# A key belongs to the user who created it, directly or with another key, or depends on the service
+# or the external person that created it. Its rights are limited to those of its creator, and it is
+# valid only as long as its creator is.
 _INSERT = f"""
 insert into api_keys (uuid, name, token_sha256, role, grants, expires_at, person, made_by,
   made_by_kind, makers, user_id, answers_to,
@@ -136,8 +136,8 @@ _NAMED = f"{_STANDS} and k.name = %s"
 class NewKey:
     """A requested key.
 
-    `grants`: in their stored form (model.grants). `person`: None for the person that makes the key.
-    `reuse_name`: inherit what a deleted key of this name owned.
+    `grants`: in their stored form (model.grants). `person`: None for the person that creates the
+    key. `reuse_name`: inherit the objects that a deleted key of this name owned.
     """
 
     name: str
@@ -179,7 +179,7 @@ class ApiKeys(ABC):
     async def issue_key(
         self, new: NewKey, idem: IdempotentRequest | None, by: Principal
     ) -> tuple[ApiKey, str] | Answer:
-        """Store a key made by `by`; return it with its token, or the answer to the first request.
+        """Store a key created by `by`; return it with its token, or the first request's response.
 
         A repeated request gets all but the token, which is not stored. Raises
         Conflict("name_taken"), and ("name_reserved") unless it reuses the name of a deleted key.
@@ -213,8 +213,8 @@ class ApiKeys(ABC):
     async def ensure_key(self, name: str, role: str, token: str) -> None:
         """Make this token valid for this role, for the admin token of `up`.
 
-        A key of this name gets it, unless another key has it. Idempotent. Raises Unavailable, also
-        before the first migration, and Invalid.
+        A key of this name gets it, unless another key has it. Idempotent. Raises Unavailable
+        (including before the first migration) and Invalid.
         """
         _check(role, token)
         values = [uuid7(self._clock.now()), name, _digest(token), role]
@@ -258,7 +258,7 @@ class ApiKeys(ABC):
 
     @abstractmethod
     async def standing(self, name: str, kind: PrincipalKind) -> Principal | None:
-        """Return the current rights of an identity; None if they ended, and with them its keys."""
+        """Return the current rights of an identity; None if they, and so its keys, have ended."""
 
     async def _bounded(self, row: Mapping[str, Any]) -> Principal | None:
         key = principal_of(row["name"], "api_key", _grants(row), row["person"])

@@ -1,4 +1,4 @@
-"""Services that act for themselves: each has a client id, a public key and grants."""
+"""Services that act on their own behalf: each has a client id, a public key and grants."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ SERVICES = Listing(
     default_sort="name",
 )
 
-# Whose rights limit a service: the user, the service or the external person that wrote it, or that
-# owns the API key that did. A service that changes another one leaves this as it is: two could come
-# to answer to each other.
+# The identity whose rights limit a service: the user, the service or the external person that wrote
+# it, or that owns the API key that wrote it. A service that changes another one leaves this
+# unchanged, because two services could otherwise limit each other.
 _BEHIND = """
 case %(by_kind)s when 'api_key' then (select coalesce(u.name, k.answers_to) from api_keys k left
   join users u on u.id = k.user_id
@@ -116,7 +116,7 @@ class ServiceIdentities:
         idem: IdempotentRequest | None = None,
         by: Principal | None = None,
     ) -> Service | Answer:
-        """Register a service, which has no more rights than `by` has at any time.
+        """Register a service, whose rights never exceed the current rights of `by`.
 
         Raises Conflict("name_taken"), and ("name_reserved") unless `reuse_name` is set, to inherit
         what the deleted one owned.
@@ -165,8 +165,8 @@ class ServiceIdentities:
     ) -> Service:
         """Replace key and grants. Raises NotFound.
 
-        The name stays, because what the service owns refers to it. From now on it has no more
-        rights than `by` has, unless that is a service itself.
+        The name stays, because the objects that the service owns refer to it. From now on its
+        rights are limited to those of `by`, unless that is a service itself.
         """
         async with self._database.transaction() as connection:
             before = _service(await lock(connection, "service", ref, _SELECT))
@@ -178,7 +178,7 @@ class ServiceIdentities:
                 "disabled": disabled,
                 **_maker(by),
             }
-            # A service does not become the owner; it may have the private key all the same.
+            # A service does not become the owner, although it may have the private key.
             owner = _SHARED if by is None or by.kind == "service" else _HANDED_OVER
             row = await (
                 await connection.execute(_REPLACE.format(owner=owner, shown=_SHOWN), values)
@@ -232,7 +232,7 @@ def on_behalf(service: str, kind: Literal["user", "external"], user: str) -> str
 
 
 def parted(name: str) -> tuple[str, str | None, str | None]:
-    """Split such a name into service, and kind and name of the other identity or None."""
+    """Split a name into service, and kind and name of the other identity (None without one)."""
     service, _, rest = name.partition("/")
     kind, _, user = rest.partition("/")
     return (service, kind, user) if rest else (service, None, None)

@@ -69,7 +69,7 @@ class SessionLogin:
 
 
 class LoginSessions:
-    """The logins. `kept_seconds`: how long a login lasts, however often it is refreshed."""
+    """The logins. `kept_seconds`: the lifetime of a login, however often it is refreshed."""
 
     def __init__(self, database: Database, clock: Clock, *, kept_seconds: float) -> None:
         self._database = database
@@ -99,8 +99,8 @@ class LoginSessions:
     async def refresh(self, token: str) -> SessionLogin:
         """Exchange a refresh token for the next one. Raises Unauthorised.
 
-        A token that is used a second time was stolen, from its owner or by the user: the login ends
-        for both.
+        A token that is used twice was stolen; either use may be the thief's, so the login ends for
+        both.
         """
         stolen = False
         async with self._database.transaction() as connection:
@@ -170,7 +170,7 @@ FORGOTTEN_AT_ONCE = 100
 
 @dataclass(frozen=True, slots=True)
 class LockoutPolicy:
-    """The numbers of attempts within `window_seconds`; further ones are refused that long.
+    """Maximum attempts within `window_seconds`; further ones are refused for that long.
 
     `of_name`: for a name from one address. `of_address`: from one address. `everywhere`: for a
     name from all addresses together; a single address never reaches this, so that no client alone
@@ -188,8 +188,8 @@ delete from login_attempts where key in (
   select key from login_attempts where until < (select opsjobs_now()) order by until limit %s
     for update skip locked)"""
 
-# Counted first and checked afterwards: of a thousand concurrent guesses no more pass than of a
-# thousand in a row.
+# Counted first and checked afterwards: a thousand concurrent guesses pass no more often than a
+# thousand sequential ones.
 _COUNT = """
 insert into login_attempts as a (key, n, until) values (%(key)s, 1,
   opsjobs_now() + make_interval(secs => %(window)s))
@@ -206,7 +206,7 @@ _LESS = "update login_attempts set n = greatest(n - 1, 0) where key = %s"
 class Attempts:
     """Counts login attempts in small rows, each stored for one window.
 
-    An address has no more rows than it makes attempts.
+    An address never has more rows than attempts.
     """
 
     def __init__(self, database: Database, lock_out: LockoutPolicy) -> None:
@@ -249,7 +249,7 @@ class Attempts:
             raise TooMany("login_locked", detail, retry_after_seconds=seconds)
 
     async def succeeded(self, name: str, address: str | None) -> None:
-        """Reset the count of the name from this address, and take one from the other counts."""
+        """Reset the count of the name from this address, and subtract one from the other counts."""
         async with self._database.transaction() as connection:
             await connection.execute(_LESS, [_of_address(address)])
             await connection.execute(_WELL, [_of_name_from(name, address)])
@@ -258,7 +258,7 @@ class Attempts:
     async def failed(self, name: str, *, user_id: int | None) -> None:
         """Record a failed login, within the limit of the window.
 
-        A name that no user has may be a password: it is not written.
+        A name that belongs to no user may be a mistyped password, so it is not recorded.
         """
         async with self._database.transaction() as connection:
             values = {

@@ -103,7 +103,7 @@ _END_SESSIONS = (
 
 
 class Users:
-    """The users. If there are administrators among them, at least one stays, enabled."""
+    """The users. Of the enabled administrators, if there are any, at least one always remains."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -228,8 +228,7 @@ class Users:
 
 
 async def _one_at_a_time(connection: Connection) -> None:
-    # Two administrators who disable each other at the same moment would each see the other one
-    # stay.
+    # Two administrators who disable each other concurrently would each see the other one remain.
     await connection.execute("select pg_advisory_xact_lock(hashtext('opsjobs users'))")
 
 

@@ -92,10 +92,9 @@ class Ledger:
     ) -> list[Claimed]:
         """Take over up to `limit` runs of dead workers, under this owner and the next fence.
 
-        A run whose owners died too often in a row without a sign of life from it ends `dead`
-        instead. From the second death on, such runs are handed out one by
-        one: the next one once the last has given a sign of life, or if it was `waited` for long
-        enough.
+        A run whose owners died too often in a row without recorded progress of the run ends `dead`
+        instead. From the second death on, such runs are handed out one by one: the next one once
+        the last has made progress, or if the caller has `waited` long enough for that.
         """
         return await self._database.retry(
             lambda: _takeover.take_over(
@@ -104,7 +103,7 @@ class Ledger:
         )
 
     async def find_unknown_runs(self, *, owner: UUID, known: Sequence[int]) -> list[Claimed]:
-        """Return runs that belong to this owner in the ledger, but are not in `known`."""
+        """Return runs that belong to this owner in the ledger, but are missing in `known`."""
         return await _claim.find_unknown_runs(self._database, owner=owner, known=known)
 
     async def load_specs(self, execution_ids: Sequence[int]) -> dict[int, Spec]:
@@ -136,7 +135,7 @@ class Ledger:
         )
 
     async def pause(self, execution_id: int, *, by: str, reason: str | None) -> None:
-        """Pause an execution: no run is started any more.
+        """Pause an execution: no further run is started.
 
         Raises NotFound, or Conflict if the execution is being cancelled or has ended.
         """
@@ -169,7 +168,7 @@ class Ledger:
     async def decide(self, approval_id: int, ruling: Ruling) -> Approval:
         """Record a decision; once enough are in, the waiting runs continue, start or end.
 
-        Raises NotFound, Conflict (already decided, or about something else), Forbidden (the
+        Raises NotFound, Conflict (already decided, or made for a different plan), Forbidden (the
         principal may not decide), Invalid (an override without a reason).
         """
         return await self._database.retry(
@@ -177,9 +176,9 @@ class Ledger:
         )
 
     async def expire_changed(self, approval_id: int) -> None:
-        """Close an approval whose execution would do something else by now.
+        """Close an approval whose plan has changed since the request.
 
-        Raises NotFound, or Conflict if it is decided already.
+        Raises NotFound, or Conflict if it is already decided.
         """
         await self._database.retry(lambda: _approvals.expire_changed(self._database, approval_id))
 
@@ -223,12 +222,12 @@ class Ledger:
     async def try_start_round(self, pause_seconds: float) -> bool:
         """Return True if this process may reconcile now.
 
-        No other process may before `pause_seconds` have passed.
+        Other processes may reconcile only after `pause_seconds`.
         """
         return await self._reconciler.take_turn(pause_seconds)
 
     async def reconcile(self) -> Mapping[str, int]:
-        """Find and repair what failures left behind; return how much, by kind."""
+        """Find and repair inconsistencies left by failures; return how many, by kind."""
         return await self._reconciler.run_once()
 
     async def recount(self) -> Mapping[str, int]:
@@ -238,7 +237,7 @@ class Ledger:
     async def lease_cleanups(self, zone: str, limit: int) -> list[Folder]:
         """Lease up to `limit` runs whose folders on their target are due for removal.
 
-        They ended a day ago in the spool of their target. The lease lasts an hour.
+        They ended a day ago in the spool of their target. The lease lasts one hour.
         """
         return await self._database.retry(
             lambda: _aftercare.lease_cleanups(self._database, zone, limit)
@@ -251,9 +250,9 @@ class Ledger:
     async def postpone_cleanup(self, run_ids: Sequence[int], *, refused: bool = False) -> None:
         """Record that the folders of these runs could not be removed.
 
-        They are due again in an hour, until a week after they were first due. `refused`: we may not
-        act as their users; they are due again in a day, so that a password is not offered there
-        more often.
+        They are due again in an hour, until a week after they were first due. `refused`: opsjobs
+        may not become their users; they are due again in a day, so that a password is not tried
+        there more often.
         """
         await self._database.retry(
             lambda: _aftercare.postpone_cleanup(self._database, run_ids, refused=refused)

@@ -2,13 +2,13 @@
 
 Always runs under the locks of the executions. The ready and running runs of an execution stay
 within its window. The i-th ready run of an execution gets the i-th turn from now, so that a small
-execution beside a large one is served within the next turns, in proportion to priority.
-Only runs of open waves are admitted; of a halted execution only runs that were claimed before; no
-run while the execution waits for an exclusive name.
+execution next to a large one is served within the next turns, in proportion to priority.
+Only runs of open waves are admitted; of a halted execution, only runs that were claimed before;
+none while the execution waits for an exclusive name.
 
-Runs whose wait is over are sent back to admission: by bounded statements, which skip rows that are
-locked by others. A woken run is still waiting, so no counter changes; the lock of the execution is
-taken by the admission that follows.
+Runs whose wait is over are sent back to admission, by bounded statements that skip rows locked by
+others. A woken run is still waiting, so no counter changes; the admission that follows takes the
+lock of the execution.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ async def admit_after(database: Database, executions: Sequence[int]) -> dict[str
 async def admit(database: Database, executions: Sequence[int]) -> dict[str, int]:
     """Make runs of these executions ready, within their windows; return how many, by zone.
 
-    One transaction admits at most ADMIT_ROWS runs; the rest follows in the next ones.
+    One transaction admits at most ADMIT_ROWS runs; the rest is admitted in further ones.
     """
     counts: dict[str, int] = {}
     while executions:
@@ -141,7 +141,7 @@ _WAKE_DUE = """
 update target_runs r set waiting_for = 'admission', not_before = null, awaits = null
 where r.id = any(array(select id from due)) returning r.execution_id"""
 
-# Timers, back-offs and holds whose time has come.
+# Timers, back-offs and holds whose time is over.
 _DUE = f"""
 with due as (
   select id from target_runs
@@ -195,7 +195,7 @@ _ANSWERED_BESIDE = f"""{_IN_RANGE} and {_ANSWERED_BESIDE_TIMER}
 
 
 async def wake(database: Database, limit: int, *, after: int, upto: int) -> int:
-    """Wake runs that are due, and runs whose answer has come; admit them; return how many.
+    """Wake runs that are due, and runs whose answer has arrived; admit them; return how many.
 
     Answers are looked for in executions after `after` up to `upto`. At most `limit` runs of each
     kind.

@@ -66,7 +66,7 @@ order by name limit 1"""
 
 # Release the names of ended executions; return executions that hold all of their names now.
 GRANT_NAMES = "select execution_id from opsjobs_pass_names() as granted(execution_id)"
-# The same, unless another process is doing it right now.
+# Like the statement above, but skipped while another process is doing it.
 GRANT_NAMES_IF_FREE = (
     "select execution_id from opsjobs_pass_names(patient => false) as granted(execution_id)"
 )
@@ -88,7 +88,7 @@ _ADVANCE = load_statement(
     __file__, "advance", failures=FAILURES, wave_over=WAVE_OVER, check_key=f"'{CHECK_KEY}'"
 )
 
-# Wake runs of a parent that wait for the end of a child, alone or beside a timer or a back-off.
+# Wake runs of a parent that wait for the end of a child, alone or along with a timer or a back-off.
 _WAKE_PARENTS = """
 with over as materialized (
   select c.uuid::text as name, s.parent_id from job_executions c

@@ -67,7 +67,7 @@ def parse_approval(row: Mapping[str, Any]) -> Approval:
 
 
 def parse_requester(name: str, stored: Mapping[str, Any] | None) -> Requester:
-    """Return the requester, as far as it was stored."""
+    """Return the requester, with the fields that were stored."""
     return Requester(**stored) if stored is not None else Requester(name)
 
 
@@ -84,7 +84,7 @@ _WROTE = load_statement(__file__, "authors")
 
 
 async def load_authors(connection: Connection, execution_id: int) -> list[Author]:
-    """Return all authors of what an execution runs, at most 1,000."""
+    """Return all authors of the actions that an execution runs, at most 1,000."""
     rows = await (await connection.execute(_WROTE, {"execution": execution_id})).fetchall()
     return [_author(row) for row in rows]
 
@@ -100,7 +100,7 @@ class PendingApproval:
     terms: ApprovalTerms
     """The approvers, and the time until which they may decide."""
     hash: str
-    """The hash of what would run on which targets."""
+    """The hash of the actions and the targets."""
     salt: bytes
     """The salt of the hash."""
 
@@ -115,8 +115,8 @@ values (%(execution)s, '', 'launch', %(message)s,
 _JOB = """
 select j.name, j.state from job_executions e join jobs j on j.id = e.job_id where e.id = %s"""
 
-# The deadline counts from now. Watched are those that would have been watched from their launch
-# (NewExecution.watched).
+# The deadline counts from now. An execution is watched if it would have been watched from its
+# launch on (NewExecution.watched).
 _BEGIN = """
 with begun as (
   update job_executions e set status = 'queued', last_seq = e.last_seq + 1,
@@ -216,7 +216,7 @@ async def take_names(
 async def check_lock_cycle(connection: Connection, execution_id: int) -> None:
     """Raise Conflict if the execution would wait for a name whose holder waits for it.
 
-    The holder may wait at any distance.
+    The holder may wait for it directly or through others.
     """
     found = await (await connection.execute(FIND_LOCK_CYCLE, {"id": execution_id})).fetchone()
     if found is not None:

@@ -1,7 +1,7 @@
-"""Approvals: requested by a run or by a launch, decided by people or by time.
+"""Approvals: requested by a run or by a launch, decided by people or by expiry.
 
 Each change happens under the lock of the execution. Runs that wait for an approval are woken or
-ended. An approval counts different people, and its subject is bound to it by a hash.
+ended. Only decisions of different people count, and the subject is bound to the approval by a hash.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ update approvals a set status = 'cancelled', decided_at = opsjobs_now(),
   reason = 'the execution has ended'
 from job_executions e where a.status = 'pending' and e.id = a.execution_id
   and e.finished_at is not null returning a.id"""
-# Decided, but not started: the launch was refused and the process that had to end it died, or a
-# release without launch approvals answered.
+# Decided, but not started: the launch was refused and the process that had to end it died, or the
+# decision was made by a release without launch approvals.
 _NOT_ENDED = """
 select e.id, a.id as approval from job_executions e left join approvals a on a.execution_id = e.id
   and a.kind = 'launch'
@@ -166,9 +166,9 @@ async def decide(database: Database, approval_id: int, ruling: Ruling) -> Approv
 
 
 async def expire_changed(database: Database, approval_id: int) -> None:
-    """Close an approval whose execution would do something else than was approved.
+    """Close an approval whose plan has changed since the request.
 
-    Raises Conflict if it is decided already.
+    Raises Conflict if it is already decided.
     """
     await _close(
         database, approval_id, "its content has changed since it was requested", late=False
@@ -355,7 +355,7 @@ async def _execution_of(database: Database, approval_id: int) -> int:
 async def _apply(database: Database, approval: Approval) -> None:
     """End or wake the runs that waited for the approval.
 
-    If this process dies first, the reconciler does it, and the runs read the answer.
+    If this process dies first, the reconciler does it, and the runs read the decision.
     """
     if approval.kind is ApprovalKind.LAUNCH:
         if approval.status is not ApprovalStatus.APPROVED:

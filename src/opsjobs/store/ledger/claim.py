@@ -40,28 +40,28 @@ class Claimed:
     attempt: int
     turn: int
     seconds_left: float | None
-    """Until the execution's deadline, at the time of the claim; None without a deadline."""
+    """Seconds until the execution's deadline, as of the claim; None without a deadline."""
     taken_over: bool = False
     """True if another worker, now dead, held it before, and its command may have been started."""
     identity: SpoolIdentity | None = None
     """The spool in which its command may have been started (None: not started yet).
 
-    Of a fresh claim: the last known spool of the target.
+    For a fresh claim: the last known spool of the target.
     """
     direct: bool = False
     """True if its command may have been started outside of any spool."""
     hold_seconds: float | None = None
-    """For this long an unreachable target may still be waited for; None if it may not."""
+    """Seconds that the run may still wait for an unreachable target; None if it may not."""
     passed: frozenset[str] = frozenset()
     """The barriers that have opened for this run."""
     watched: bool = False
-    """True if every move of it can move others: by waves, barriers, names or a parent."""
+    """True if its state changes can affect others: by waves, barriers, names or a parent."""
     age_seconds: float = 0.0
-    """Since the first claim after it last waited; none of its open actions began before that."""
+    """Seconds since the first claim after its last wait; its open actions began after that."""
     claims: int = 0
-    """Count of workers in a row that died while they had it, without a sign of life from it."""
+    """Count of workers in a row that died while they held it, without recorded progress of it."""
     contact_lost_at: datetime | None = None
-    """Since when a worker before this one could not reach the target."""
+    """The time since when an earlier worker could not reach the target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +101,13 @@ class Progress:
     cancel_proof: CancelProof | None = None
     outputs: Mapping[str, Any] | None = None
     identity: SpoolIdentity | None = None
-    """The spool in which it may have been started; None: as the run itself, unless `direct`."""
+    """The spool in which it may have been started; None: that of the run, unless `direct`."""
     direct: bool = False
     """True if it may have been started outside of any spool."""
     age_seconds: float = 0.0
-    """Since its start."""
+    """Seconds since its start."""
     again_seconds: float | None = None
-    """Until its retry; None if it is not retried."""
+    """Seconds until its retry; None if it is not retried."""
     inherited_from: int | None = None
     """The execution that performed it, if it was not this one."""
 
@@ -118,7 +118,7 @@ class Progress:
 
     @property
     def unknown(self) -> bool:
-        """Return True if it may still be running in a spool that can be asked for its outcome."""
+        """Return True if it may still be running in a spool where its outcome can be looked up."""
         lost = (
             self.status in (RunStatus.LOST, RunStatus.DEAD)
             or self.cancel_proof is CancelProof.UNREACHABLE
@@ -130,7 +130,7 @@ class Progress:
 
 # Instead of a spool id: claimed and not started yet; the spool of the target is not known.
 UNKNOWN = "unknown"
-# Limit of runs that a worker adopts at a time because the ledger says that they are its own.
+# Maximum number of runs that a worker adopts at a time because they are its own in the ledger.
 UNKNOWN_MAX = 1_000
 # An execution that fails claims is tried again after this time: it may have been repaired.
 SET_ASIDE_SECONDS = 60.0
@@ -249,8 +249,8 @@ async def claim(
 ) -> Claim:
     """Claim up to `limit` ready runs of the zone for this owner.
 
-    An execution whose counters contradict its runs is set aside: it would fail the claims of all
-    others.
+    An execution whose counters contradict its runs is set aside: it would make the claims of all
+    others fail.
     """
     wanted = {"zone": zone, "floor": floor, "limit": limit}
     who = {"owner": owner, "worker": worker}
@@ -270,7 +270,7 @@ async def claim(
 async def _claim(
     database: Database, wanted: Mapping[str, Any], who: Mapping[str, Any], seen: list[DictRow]
 ) -> Claim:
-    """Claim, and add the candidates to `seen`, also if that fails."""
+    """Claim, and add the candidates to `seen`, even if the claim fails."""
     async with database.manual_transaction() as connection:
         async with connection.pipeline():
             await connection.begin()
@@ -313,10 +313,10 @@ async def _write_turn(database: Database, zone: str, turn: int) -> None:
 async def find_unknown_runs(
     database: Database, *, owner: UUID, known: Sequence[int]
 ) -> list[Claimed]:
-    """Return runs that this owner holds in the ledger, but does not know of.
+    """Return runs that this owner holds in the ledger, but that are not in `known`.
 
-    Their claim was committed and its answer was lost. At most UNKNOWN_MAX: if there are as
-    many, there may be more.
+    Their claim was committed and its response was lost. At most UNKNOWN_MAX are returned: if there
+    are as many, there may be more.
     """
     rows = await database.fetch(
         _UNKNOWN, {"owner": owner, "known": list(known), "limit": UNKNOWN_MAX}

@@ -35,7 +35,7 @@ class Ending:
     code: ErrorCode
     message: str
     begun: str | None = None
-    """The message for a run that has performed an action; what it waited for is appended."""
+    """The message for a run that has performed an action; the reason of its wait is appended."""
 
 
 CANCELLED = Ending(
@@ -57,10 +57,10 @@ _REQUESTED_BY = """
 update execution_specs set cancelled_by = %(by)s,
   cancel_reason = %(reason)s where execution_id = %(id)s and cancelled_by is null"""
 
-# Which waiting runs are ended, as a condition on their rows `r`.
+# The waiting runs to end, as a condition on their rows `r`.
 _ALL = ""
-# Runs of a halted execution that have done nothing yet. What a retry inherits was done by its
-# parent.
+# Runs of a halted execution that have performed nothing yet. Actions that a retry inherits were
+# performed by its parent.
 _UNBEGUN = """and not exists (
     select 1 from job_execution_results b where b.target_run_id = r.id
       and b.inherited_from is null)"""

@@ -1,4 +1,4 @@
-"""Flush: what a worker writes for many runs at once, and the parameters of its statement.
+"""Flush: the changes that a worker writes for many runs at once, as statement parameters.
 
 Large flushes send PostgreSQL array literals: psycopg's own dump of a list is a Python call per
 element, ten times as expensive. A literal is bound like any other text and cast in the statement
@@ -70,11 +70,11 @@ class ResultState:
     direct: bool = False
     """True if it may have been started outside of any spool."""
     again_seconds: float | None = None
-    """It is retried, not before this time has passed."""
+    """Delay of its retry; None: it is not retried."""
     command: str | None = None
-    """With `begins`: its command line, if that is not the one of its definition."""
+    """With `begins`: its command line, if that differs from the one in its definition."""
     logged_in: tuple[datetime, datetime] | None = None
-    """With `begins`: the start and the end of the login, if it was waited for."""
+    """With `begins`: the start and the end of the login, if the action waited for it."""
 
     @property
     def store_id(self) -> str | None:
@@ -86,10 +86,10 @@ class ResultState:
 
 @dataclass(frozen=True, slots=True)
 class ContactChange:
-    """A change of whether a run's target can be reached."""
+    """A change of the reachability of a run's target."""
 
     lost_at: datetime | None
-    """Since when the target cannot be reached; None: it can be reached again."""
+    """The time since when the target cannot be reached; None: it can be reached again."""
 
     @property
     def text(self) -> str:
@@ -99,14 +99,14 @@ class ContactChange:
 
 @dataclass(frozen=True, slots=True)
 class RunMove:
-    """The move of a run in this flush: nothing but growth, its end, or back to waiting."""
+    """The state change of a run in this flush: only new output, its end, or back to waiting."""
 
     run_id: int
     execution_id: int
     target_id: str
     fence: int
     status: RunStatus | None = None
-    """Its end, or WAITING; None: it only grows."""
+    """Its final status, or WAITING; None: only its output or results grow."""
     exit_code: int | None = None
     error: RunError | None = None
     cancel_proof: CancelProof | None = None
@@ -115,25 +115,25 @@ class RunMove:
     identity: SpoolIdentity | None = None
     """The spool in which its command may be started from now on. A waiting run has none."""
     direct: bool = False
-    """True if it may be started outside of any spool, which cannot be asked for its outcome."""
+    """True if it may be started outside of any spool, where its outcome cannot be looked up."""
     waiting_for: WaitingFor | None = None
-    """With WAITING: what it waits for; None: given back."""
+    """With WAITING: the kind of the wait; None: the run is given back."""
     wake_seconds: float | None = None
-    """Not before this time has passed (timer, backoff, hold)."""
+    """Minimum length of the wait (timer, backoff, hold)."""
     awaits: str | None = None
     """The action's key (barrier, approval), the child's uuid, or the reason of a hold.
 
-    Of a timer or a backoff: the names of approvals and children that end the wait as well,
-    separated by spaces.
+    For a timer or a backoff: the names of approvals and children that also end the wait, separated
+    by spaces.
     """
     watched: bool = False
-    """As in its claim."""
+    """Its `watched` from the claim."""
     sweep: bool = False
     """With its end: the outcome of some of its actions is to be looked up in their spool."""
     release: bool = False
     """With its end: its output on the target is removed soon, its record a day later."""
     contact: ContactChange | None = None
-    """A change of contact with its target; None: no change."""
+    """A change of the reachability of its target; None: no change."""
 
     @property
     def store_id(self) -> str | None:
@@ -150,7 +150,7 @@ class Flush:
     owner: UUID
     worker: str
     number: int
-    """Grows by one with every flush of an owner."""
+    """Sequence number of the flush: it grows by one with every flush of an owner."""
     runs: Sequence[RunMove]
     results: Sequence[ResultState] = field(default_factory=tuple)
     lines: Sequence[LogLine] = field(default_factory=tuple)
@@ -190,7 +190,7 @@ def parameters(flush: Flush) -> dict[str, Any]:
 
 
 def _wait_parameters(runs: Sequence[RunMove]) -> dict[str, Any]:
-    # Most flushes defer no run: an empty array costs nothing, and unnest fills it up with NULLs.
+    # Most flushes defer no run: an empty array costs nothing, and unnest pads it with NULLs.
     waits = runs if any(r.waiting_for is not None for r in runs) else ()
     return {
         "waiting_for": texts(r.waiting_for and r.waiting_for.value for r in waits),
@@ -334,7 +334,7 @@ def texts(values: Iterable[str | None]) -> str:
 def sparse(values: Sequence[str | None]) -> str:
     """Return the literal of a column that is rarely set.
 
-    If no value is set, it is an empty array; `unnest` beside others fills it up with NULLs.
+    If no value is set, it is an empty array; `unnest` with other arrays pads it with NULLs.
     """
     return "{}" if all(value is None for value in values) else texts(values)
 

@@ -34,13 +34,13 @@ from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
 from opsjobs.store.waiting_reason import WAITING_ON
 
-# How many targets the audit log names per launch.
+# Maximum number of targets that the audit log names per launch.
 AUDITED_TARGETS_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
 class NewExecution:
-    """Everything that a launch fixes."""
+    """All fields of an execution that are fixed at its launch."""
 
     uuid: UUID
     job_id: int | None
@@ -68,13 +68,13 @@ class NewExecution:
     strategy: Strategy | None = None
     """Its waves and gates; None: all at once."""
     names: Sequence[str] = ()
-    """Locks that only one execution holds at a time."""
+    """Exclusive names: locks held by only one execution at a time."""
     hold_seconds: float = 0.0
-    """The time for which unreachable targets are waited for."""
+    """The time that its runs wait for unreachable targets."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """As the row stores them, secrets sealed."""
     judgement: SafetyJudgement | None = None
-    """The verdict of the safety check on what will run; None: it was not asked."""
+    """The verdict of the safety check on the texts that will run; None: it was not checked."""
     approval: PendingApproval | None = None
     """The approval that it requires before it starts."""
     override: str | None = None
@@ -102,7 +102,7 @@ class NewExecution:
 
     @property
     def watched(self) -> bool:
-        """Return True if moves of its runs can move others or a parent."""
+        """Return True if state changes of its runs can affect other runs or a parent."""
         return (
             self.gated
             or bool(self.names)
@@ -166,7 +166,7 @@ async def launch(connection: Connection, new: NewExecution) -> Execution:
     """Write the execution in the caller's transaction, and return it.
 
     Raises NotFound for the job, Conflict for the job or its exclusive names. In a pipeline it takes
-    one round trip; its last statements are sent with the caller's next ones.
+    a single round trip; its last statements are sent with the caller's next ones.
     """
     written = await connection.execute(_EXECUTION, _row(new))
     row = await written.fetchone()
@@ -224,8 +224,8 @@ async def _refusal(connection: Connection, new: NewExecution) -> Refusal:
 async def _record(connection: Connection, new: NewExecution, execution_id: int) -> None:
     """Write the audit entry of the launch.
 
-    Launches of schedules and actions are recorded by the schedule, the parent and the execution
-    itself.
+    Launches by schedules and actions are not audited here: the schedule, the parent and the
+    execution itself record them.
     """
     if new.triggered_by in (TriggeredBy.SCHEDULE, TriggeredBy.WORKFLOW):
         return
@@ -305,7 +305,7 @@ def _row(new: NewExecution) -> dict[str, Any]:
 def _execution_row(new: NewExecution) -> dict[str, Any]:
     now = (
         new.approval is None
-    )  # else its window, deadline and names are withheld until it is approved
+    )  # otherwise its window, deadline and names are withheld until it is approved
     # An execution that requests names is admitted once it has them.
     ready = min(new.window, _sizes(new)[0]) if now and not new.names else 0
     return {
@@ -375,8 +375,8 @@ def _spec_row(new: NewExecution) -> dict[str, Any]:
 
 def _run_rows(new: NewExecution) -> dict[str, Any]:
     return {
-        # The same target in a database restored from a backup gives the same run, so its folder is
-        # found again.
+        # In a database restored from a backup, the same target gets the same run uuid, so its
+        # folder is found again.
         "uuids": [uuid5(new.uuid, target.id) for target in new.targets],
         "targets": [target.id for target in new.targets],
         "names": [target.name for target in new.targets],
@@ -388,7 +388,7 @@ def _run_rows(new: NewExecution) -> dict[str, Any]:
 
 def _inherited_rows(new: NewExecution, execution_id: int) -> dict[str, Any]:
     rollbacks = {action["rollback"] for action in new.actions if action.get("rollback")}
-    # The check of a gate concerns these runs, not those of the parent.
+    # The check of a gate is about these runs, not those of the parent.
     not_inherited = {*rollbacks, CHECK_KEY}
     return {
         "id": execution_id,

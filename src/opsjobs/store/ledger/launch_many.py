@@ -75,7 +75,7 @@ select id %% 16, 'execution.queued', uuid,
 def is_plain(new: NewExecution) -> bool:
     """Return True if the execution can be launched together with others.
 
-    That is, it has no gates, names, parent, pending approval or override.
+    Such an execution has no gates, names, parent, pending approval or override.
     """
     alone = (
         new.watched

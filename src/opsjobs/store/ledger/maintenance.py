@@ -26,7 +26,7 @@ class Maintenance:
     """The maintenance of a target."""
 
     until: datetime | None
-    """When it ends; None: when it is ended by hand."""
+    """When it ends; None: when it is ended manually."""
     reason: str | None
     """The reason given."""
     by: str | None
@@ -37,8 +37,7 @@ class Maintenance:
         return {"until": moment(self.until), "reason": self.reason, "by": self.by}
 
 
-# A claim locks the slot row while it decides, so a run is held only by a maintenance that is in
-# force.
+# A claim locks the slot row while it decides, so a run is held only by a maintenance in effect.
 _BEGIN = """
 insert into target_slots as s (target_id, slots, held_until, held_reason, held_by)
 values (%(target)s, %(slots)s, coalesce(%(until)s::timestamptz,
@@ -57,10 +56,10 @@ select target_id, nullif(held_until, 'infinity') as until, held_reason as reason
   held_by as by from target_slots
 where target_id = any(%s::text[]) and held_until > (select opsjobs_now())"""
 
-# Holds for other reasons name a target, whose name may begin in any way.
+# Holds for other reasons begin with the name of a target, which may be any text.
 _HELD = f"awaits ~ '^{MAINTENANCE}(: |$)'"
 
-# Runs held until another time than the new one go back to admission, and are held anew.
+# Runs held until another time than the new one go back to admission, and are held again.
 _WAKE = f"""
 with due as (
   select id from target_runs

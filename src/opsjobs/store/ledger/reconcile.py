@@ -25,14 +25,14 @@ from opsjobs.store.ledger.maintenance import resize_all_slots, wake_held
 from opsjobs.store.transaction import Database
 from opsjobs.store.workers import SingletonLock
 
-# A range of ids that a round looks at: `after` and `upto` bound it.
+# A range of ids that a round examines: `after` and `upto` bound it.
 Part = dict[str, Any]
 Step = Callable[[], Awaitable[int]]
 
 STEP_ROWS = 200
 WAKE_ROWS = 2_000
-# How many open executions, and targets, one round looks at; the next round continues after them.
-# What a dead process left behind is found after as many rounds as there are ranges; with fewer open
+# How many open executions, and targets, one round examines; the next round continues after them.
+# Leftovers of a dead process are found after as many rounds as there are ranges; with fewer open
 # executions than this, in each round.
 PART_ROWS = 4_000
 # How many targets have their slots checked per minute.
@@ -69,7 +69,7 @@ where finished_at is null and halted and waiting + ready > 0 and exists (
       and b.inherited_from is null))
 order by id limit %s"""
 
-# Parents that ended without their children: by a deadline, or because no run was left to wait for
+# Parents that ended before their children: by a deadline, or because no run remained to wait for
 # them. Children are watched.
 _ORPHANS = """
 select distinct p.id from job_executions c cross join lateral (
@@ -79,8 +79,8 @@ select distinct p.id from job_executions c cross join lateral (
 where c.finished_at is null and c.id > %(after)s and c.id <= %(upto)s and c.watched
   and not c.cancelling"""
 
-# What an operation left undone: a wave that is over without a successor, runs that all wait at
-# barriers.
+# Steps that an operation did not complete: a wave that has ended without a next one, runs that all
+# wait at barriers.
 _STALLED = f"""
 select e.id from job_executions e
 where e.finished_at is null and e.watched and not e.paused and not e.cancelling and not e.halted
@@ -107,7 +107,7 @@ select id from job_executions
 where finished_at is null and deadline_at <= (select opsjobs_now()) and waiting + ready > 0
 order by deadline_at limit %s"""
 
-# `used` of a target against the runs that hold a slot there.
+# Compares `used` of a target with the runs that hold a slot there.
 _SUSPECT_SLOTS = """
 with held as (select target_id, count(*) as n from target_runs where status = 'running' group by 1)
 select s.target_id from target_slots s left join held using (target_id)
@@ -126,8 +126,8 @@ where s.target_id = held.target_id and s.used <> held.n returning s.target_id"""
 
 # idle_in_transaction_session_timeout does not end the session of a client that was frozen within a
 # pipeline: PostgreSQL starts that timer at a ReadyForQuery only, and any message after it stops it.
-# Such a session holds its locks for ever, also the lock of its worker's row, so that its lease
-# could not be expired. No transaction of this service lives longer than 10 s.
+# Such a session holds its locks forever, including the lock of its worker's row, so that its lease
+# could not be expired. No transaction of this service lasts longer than 10 s.
 _TERMINATE_FROZEN = """
 select pg_terminate_backend(pid) from pg_stat_activity
 where datname = current_database() and usename = current_user and application_name like 'opsjobs %%'
@@ -144,7 +144,7 @@ order by id limit 20"""
 class Reconciler:
     """Rounds of repair.
 
-    What no index finds is looked for in one range of the open executions after another.
+    Problems that no index finds are looked for in one range of the open executions per round.
     """
 
     def __init__(self, database: Database) -> None:
@@ -157,7 +157,7 @@ class Reconciler:
     async def take_turn(self, pause_seconds: float) -> bool:
         """Return True if the next round belongs to this process.
 
-        No other process gets a round before the pause is over.
+        Other processes get a round only after the pause.
         """
         return await self._round_lock.acquire("reconciler", pause_seconds)
 
@@ -187,9 +187,9 @@ class Reconciler:
         )
 
     async def recount(self) -> Mapping[str, int]:
-        """Run the expensive checks, once a minute: slots and counters against the runs.
+        """Run the expensive checks, once a minute: compare slots and counters with the runs.
 
-        Slots are checked range by range, too. Raises the exception of a failed step once the others
+        Slots are also checked range by range. Raises the exception of a failed step once the others
         are done.
         """
         database = self._database

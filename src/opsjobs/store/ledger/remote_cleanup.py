@@ -1,7 +1,7 @@
 """Ended runs that left folders on their target, or whose outcome is unknown.
 
-No state changes here: due times move, and `late_result` is written once. A run is leased to its
-caller for a while, and is due again if no answer comes.
+No state changes here: due times move, and `late_result` is written once. A run is leased to the
+caller for a while, and is due again if the caller reports nothing.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Folder:
     target_id: str
     keys: Sequence[RunKey]
     becomes: Mapping[str, FrozenBecome] = field(default_factory=dict)
-    """The users that actions became, as their spec says.
+    """The users that actions became, by their spec.
 
     An action that is missing here ran as the login user.
     """
     early: bool = False
-    """True if only its output is to be emptied now; the rest is due a day after its end."""
+    """True if only its output is to be deleted now; the rest is due a day after its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,14 @@ class LateLookup:
     kill: bool
     """True if the command was to be stopped."""
     identity: SpoolIdentity
-    """The spool in which it was started; another spool cannot tell its outcome."""
+    """The spool in which it was started; only that spool has its outcome."""
 
 
-# How long a run is leased: hanging machines take their time. The last lease has no successor.
+# How long a run is leased: machines that hang take long. The last lease is not renewed.
 _CLEANING_LEASE = "interval '1 hour'"
 _SWEEP_LEASE = "interval '10 minutes'"
 _NOW = "(select opsjobs_now())"
-# A visit sooner than this after the end of a run only empties its output: until then its record
+# A visit sooner than this after the end of a run only deletes its output: until then, its record
 # prevents a second start.
 EARLY_HOURS = 23
 _EARLY = f"r.finished_at > {_NOW} - interval '{EARLY_HOURS} hours'"
@@ -91,9 +91,9 @@ with named as (select id from target_runs where id = any(%s::bigint[]) and spool
 update target_runs r set spool_due = {_NOW} + interval '1 hour'
 where r.id = any(array(select id from named))"""
 
-# Branches of a run are lost independently, and each was started where its own result says, else
-# where the run was. Only commands and scripts are looked up: transfers and waits do not continue by
-# themselves.
+# Branches of a run are lost independently; each was started in the spool of its own result, or else
+# of the run. Only commands and scripts are looked up: transfers and waits do not continue on their
+# own.
 _UNKNOWN = """
 x.target_run_id = r.id and x.late_result is null and x.again_at is null
 and ((x.cancel_proof = 'unreachable') is true or x.status in ('lost', 'dead'))
@@ -127,8 +127,8 @@ select r.id, r.uuid, r.execution_id, r.target_id, x.action, x.attempt,
 from leased r join job_execution_results x on {_UNKNOWN}
 order by r.id, x.id"""
 
-# The result of the action gets the outcome; the run gets the first one of all, and is done once no
-# action of it has an unknown outcome.
+# The result of the action gets the outcome; the run gets the first outcome of its actions, and is
+# done once none of its actions has an unknown outcome.
 _SETTLE_LATE = f"""
 with recorded as (
   update job_execution_results set late_result = coalesce(late_result, %(late)s)
@@ -152,7 +152,7 @@ where r.id = any(array(select id from named))"""
 
 
 async def lease_cleanups(database: Database, zone: str, limit: int) -> list[Folder]:
-    """Return up to `limit` runs with folders to remove now, the longest due first."""
+    """Return up to `limit` runs with folders to remove now, the earliest due first."""
     rows = await database.fetch(_DUE_CLEANING, {"zone": zone, "limit": limit})
     runs: dict[int, list[DictRow]] = {}
     for row in rows:
@@ -179,9 +179,9 @@ def _keys(run: UUID, action: str | None, attempts: int) -> list[RunKey]:
 
 
 async def mark_cleaned(database: Database, run_ids: Sequence[int]) -> None:
-    """Record that no folders of these runs are left on their targets.
+    """Record that the folders of these runs were removed from their targets.
 
-    Of a run that ended today the record is left.
+    The record of a run that ended today remains there.
     """
     await _each(database, _CLEANED, run_ids)
 
@@ -191,13 +191,13 @@ async def postpone_cleanup(
 ) -> None:
     """Record that the targets could not be reached; the runs are due again in an hour.
 
-    `refused`: we may not act as their users; they are due again in a day.
+    `refused`: opsjobs may not become their users; they are due again in a day.
     """
     await _each(database, _NOT_LET_IN if refused else _NOT_CLEANED, run_ids)
 
 
 async def lease_late_lookups(database: Database, zone: str, limit: int) -> list[LateLookup]:
-    """Return up to `limit` runs whose outcome is to be looked up now, the longest due first."""
+    """Return up to `limit` runs whose outcome is to be looked up now, the earliest due first."""
     rows = await database.fetch(_DUE_SWEEPS, {"zone": zone, "limit": limit})
     return [_sweep(row) for row in rows]
 
@@ -216,7 +216,7 @@ def _sweep(row: Mapping[str, Any]) -> LateLookup:
 async def record_late_result(
     database: Database, sweep: LateLookup, late_result: Mapping[str, Any]
 ) -> None:
-    """Write the outcome of a run's command beside its final state; the first result stays."""
+    """Write the outcome of a run's command next to its final state; the first result stays."""
     known = {
         "id": sweep.run_id,
         "action": sweep.key.action,
@@ -224,7 +224,7 @@ async def record_late_result(
         "late": Jsonb(dict(late_result)),
     }
     async with database.pipelined() as connection:
-        # Branches are looked up concurrently: the last one must see what the others wrote.
+        # Branches are looked up concurrently: the last one must see the writes of the others.
         await connection.execute("select 1 from target_runs where id = %(id)s for update", known)
         await connection.execute(_SETTLE_LATE, known)
 

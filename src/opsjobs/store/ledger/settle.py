@@ -1,8 +1,8 @@
 """Settle: commit output, results and ends of a worker's runs in one pipelined transaction.
 
 Every run is guarded by owner and fence, and every stream by the offset that the log has reached: a
-chunk moves it from `old` to `new`, and fails if it is not at `old`. A run whose guard fails is left
-out as a whole, and returned as stale.
+chunk moves the offset from `old` to `new`, and fails if it is not `old`. A run whose guard fails is
+left out completely, and returned as stale.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Settled:
     """The outcome of a flush."""
 
     stale: frozenset[int]
-    """Runs that did not belong to the worker any more."""
+    """Runs that no longer belonged to the worker."""
     stopping: frozenset[int]
     """Executions that are being cancelled."""
     admitted: Mapping[str, int]
@@ -48,8 +48,8 @@ class Settled:
 
 SETTLE = load_statement(__file__, "settle")
 
-# After a broken connection the first try of this flush may still be on its way to its commit. It
-# holds the locks that this try waited for, so here it is over, and visible.
+# After a broken connection, the first try of this flush may still be committing. It holds the locks
+# that this try has waited for, so at this point it has finished and its result is visible.
 _COUNT_FLUSH = """
 with before as (select last_flush from workers where id = %(owner)s)
 update workers set last_flush = %(number)s from before where id = %(owner)s
@@ -60,17 +60,17 @@ _STOPPING = """
 select e.id from job_executions e
 where e.id = any(%(executions)s::bigint[]) and e.cancelling and e.finished_at is null"""
 
-# These waits may be over by an answer that has come in the meantime; waits by the clock only if
-# they name something.
+# An answer that has arrived in the meantime may end these waits; it ends timed waits only if they
+# name something.
 _ANSWERED = ANSWERED_WAITS | {WaitingFor.TIMER, WaitingFor.BACKOFF}
 
 
 async def settle(database: Database, flush: Flush) -> Settled:
     """Commit a flush as a whole.
 
-    Raises Unavailable if it was certainly not committed; then it may be tried again. If the answer
-    was lost, the flush's number tells whether it was committed, so that nothing is written twice or
-    dropped.
+    Raises Unavailable if it was certainly not committed; then it may be tried again. If the
+    response was lost, the flush's number shows whether it was committed, so that nothing is written
+    twice or dropped.
     """
     try:
         async with failpoints.at("settle"):
@@ -90,7 +90,7 @@ async def _settle(database: Database, flush: Flush) -> Settled:
     executions = sorted({run.execution_id for run in flush.runs})
     ending = [run for run in flush.runs if run.status is not None]
     targets = sorted({run.target_id for run in ending})
-    # Nothing for plain executions, and for runs that do not wait for an answer.
+    # Empty for plain executions, and for runs that do not wait for an answer.
     advance = Advance(sorted({run.execution_id for run in ending if run.watched}))
     answered = sorted(
         {
@@ -161,9 +161,9 @@ async def _recall(database: Database, flush: Flush) -> Settled:
 
 
 def _as_moved(run: RunMove, stands: RunStatus | None) -> bool:
-    """Return True if a run with this state was part of a flush that made this move.
+    """Return True if the state of the run proves that the flush with this move was committed.
 
-    `stands`: its status, or None if it does not belong to this owner any more.
+    `stands`: its status, or None if it no longer belongs to this owner.
     """
     if run.status is RunStatus.WAITING:
         return stands is None

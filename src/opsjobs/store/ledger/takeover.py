@@ -1,4 +1,4 @@
-"""Take over: give the runs of a dead worker to a living one; end poisonous runs."""
+"""Takeover: assign the runs of a dead worker to a live one; end poison runs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from opsjobs.store.ledger.settle import SETTLE
 from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Database
 
-# How many owners in a row may die with a run, without a sign of life from it, before it is dead.
+# Owners in a row that may die with a run, without recorded progress of it, before it ends dead.
 CLAIMS_MAX = 5
-# From this number on a run is a suspect, and handed out alone: else each death would count against
-# all runs of that worker.
+# From this number on, a run is a suspect and is handed out alone: otherwise each death would count
+# against all runs of that worker.
 SUSPECT_CLAIMS = 2
 
 _CANDIDATES = load_statement(
@@ -62,8 +62,8 @@ async def take_over(
 ) -> list[Claimed]:
     """Take over up to `limit` running runs of dead workers, at most one of them a suspect.
 
-    They get this owner and the next fence. While a suspect of this owner has not given a sign of
-    life, no other is added, unless it was `waited` for long enough.
+    They get this owner and the next fence. Until a suspect of this owner has made progress, no
+    other suspect is added, unless the caller has `waited` long enough for it.
     """
     async with database.manual_transaction() as connection:
         async with connection.pipeline():
@@ -103,7 +103,7 @@ async def take_over(
 
 
 def _end_poisoned(owner: UUID, worker: str, rows: Sequence[Mapping[str, Any]]) -> Flush:
-    """Return the flush that ends poisonous runs, written by their new owner."""
+    """Return the flush that ends poison runs, written by their new owner."""
     words = (
         f"more than {CLAIMS_MAX} workers in a row died while they had it, and it gave no sign "
         f"of life"

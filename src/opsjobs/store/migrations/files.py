@@ -35,7 +35,7 @@ class Index:
 
 
 def indexes(migration: str | Path) -> list[Index]:
-    """Return the indexes of `NNNN_name.indexes.sql` beside the migration, if that exists."""
+    """Return the indexes of `NNNN_name.indexes.sql` next to the migration, if that exists."""
     path = Path(migration).with_suffix(".indexes.sql")
     if not path.is_file():
         return []
@@ -44,7 +44,7 @@ def indexes(migration: str | Path) -> list[Index]:
 
 
 def run(migration: str | Path) -> None:
-    """Run `NNNN_name.sql` beside the migration; build missing indexes: all in a new database."""
+    """Build the indexes that are missing (in a new database: all), and run `NNNN_name.sql`."""
     driver = op.get_bind().connection.driver_connection
     assert driver is not None
     for index in indexes(migration):

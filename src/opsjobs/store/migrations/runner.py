@@ -30,7 +30,7 @@ from opsjobs.store.system_status import FACTS, Complaint, judge
 
 VERSIONS = Path(__file__).parent / "versions"
 
-_LOCK = 0x6F70736A6F6273  # "opsjobs"; any number would do as long as it never changes
+_LOCK = 0x6F70736A6F6273  # "opsjobs"; any number is possible as long as it never changes
 _LOCK_SECONDS = 1
 _TRIES = 30
 _BUSY = (LockNotAvailable, DeadlockDetected)
@@ -38,14 +38,14 @@ _BUSY = (LockNotAvailable, DeadlockDetected)
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """The database's revision and this release's."""
+    """The revisions of the database and of this release."""
 
     current: str | None
     head: str
 
     @property
     def up_to_date(self) -> bool:
-        """True if nothing is left to do, also on a newer release's schema, which works as well."""
+        """True if no migration is missing; a newer release's schema is compatible, too."""
         return self.current is not None and self.current >= self.head
 
 
@@ -55,9 +55,9 @@ def upgrade(url: str, keys: Sequence[Secret] = ()) -> SchemaState:
     A concurrent caller waits. A new database is created completely or not at all. An existing one
     is upgraded migration by migration, each in a transaction of its own; after a failure the next
     call continues there. Old processes may run meanwhile. `keys`: ENCRYPTION_KEYS, with which the
-    audit log is signed at its beginning. Raises Unavailable if a table is in use for too long
-    without a pause, Failure if the keys are needed and none is given, Refusal if the database or
-    the role's rights do not allow it.
+    start of the audit log is signed. Raises Unavailable if a table is in use for too long without a
+    pause, Failure if the keys are needed and none is given, Refusal if the database or the role's
+    rights do not allow it.
     """
     with _fit(url), _alone(url), _connected(url) as connection:
         if check(url).current is None:
@@ -74,7 +74,7 @@ def upgrade(url: str, keys: Sequence[Secret] = ()) -> SchemaState:
 
 @contextmanager
 def _fit(url: str) -> Iterator[None]:
-    """Refuse a database that is not fit for the schema, and report a missing right by name."""
+    """Refuse a database that does not support the schema, and report a missing right by name."""
     if complaints := inspect(url, upgrading=True):
         raise Refusal(complaints[0].code, " ".join(complaint.detail for complaint in complaints))
     try:
@@ -117,13 +117,13 @@ def _insist(step: Callable[[], None]) -> None:
 
 @contextmanager
 def _alone(url: str) -> Iterator[None]:
-    """Hold the lock of upgrades on a connection of its own.
+    """Hold the lock of upgrades on a separate connection.
 
-    Its transaction stays open meanwhile. It must have no snapshot, or index builds wait for it
-    forever: so no parameters, which would leave a portal behind.
+    Its transaction stays open meanwhile. It must not have a snapshot, or index builds would wait
+    for it forever: hence no parameters, which would leave a portal open.
     """
     with _driver(url) as guard, guard.transaction():
-        # A role may have limits for the service's short statements; an upgrade may take its time.
+        # A role may have limits meant for the service's short statements; an upgrade takes longer.
         for limit in ("idle_in_transaction_session_timeout", "statement_timeout", "lock_timeout"):
             guard.execute(f"set local {limit} = 0".encode())
         guard.execute(f"select pg_advisory_xact_lock({_LOCK})".encode())
@@ -140,8 +140,8 @@ def _run(connection: Connection, keys: Sequence[Secret], revision: str) -> None:
 @contextmanager
 def _transaction(connection: Connection) -> Iterator[None]:
     with connection.begin():
-        # Statements queue behind a table lock that waits: the service stands still for that time,
-        # not for a whole backup.
+        # Statements queue behind a waiting table lock: the service is blocked for this time only,
+        # and not for a whole backup.
         connection.exec_driver_sql(f"set local lock_timeout = '{_LOCK_SECONDS}s'")
         connection.exec_driver_sql("set local statement_timeout = 0")
         connection.exec_driver_sql("set local idle_in_transaction_session_timeout = 0")

@@ -127,7 +127,7 @@ class Calendars:
     async def replace(
         self, ref: str, draft: CalendarDraft, *, basis: datetime | None = None
     ) -> StoredCalendar:
-        """Replace a calendar; it applies to everything that becomes due from now on.
+        """Replace a calendar; it applies to all due times from now on.
 
         Raises NotFound, Conflict("name_taken"), Conflict("calendar_in_use") if a schedule refers to
         the old name.
@@ -193,10 +193,10 @@ async def _rows(connection: Connection, names: Collection[str]) -> list[DictRow]
 async def load_closed_reason(
     connection: Connection, schedules: Sequence[StoredSchedule]
 ) -> ClosedReason:
-    """Return a function that tells whether a calendar of a schedule closes an instant.
+    """Return a function that gives the reason why a calendar of a schedule closes an instant.
 
-    It returns the reason, or None if the instant is open. It raises CalendarUnreadable for a
-    schedule with a calendar that cannot be read, and works for all others.
+    It returns None if the instant is open. It raises CalendarUnreadable for a schedule with a
+    calendar that cannot be read, and works for all others.
     """
     names = {name for schedule in schedules for name in schedule.definition.calendars}
     asked: dict[tuple[str, ...], Asked] = {}

@@ -1,6 +1,6 @@
-"""Due times of schedules: what becomes of each, and which is next.
+"""Due times of schedules: the outcome of each, and the next one.
 
-Judged and written under the lock of the schedule's row.
+Decided and written under the lock of the schedule's row.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from opsjobs.store.statements import load_statement
 from opsjobs.store.transaction import Connection
 
 CLAIM_SECONDS = 15.0
-"""The time for which a firing is claimed for its launch."""
+"""The duration of the claim of a firing for its launch."""
 LATE_SECONDS_MIN = 60.0
-"""The least time for which a firing is tried, whatever its misfire window."""
+"""The minimum time for which a launch is tried, however short the misfire window."""
 
 ClosedReason = Callable[[StoredSchedule, datetime], str | None]
-"""Returns why a calendar of the schedule closes an instant; None: it is open."""
+"""Returns the reason why a calendar of the schedule closes an instant; None: it is open."""
 
 
 CalendarReader = Callable[[Connection, Sequence[StoredSchedule]], Awaitable[ClosedReason]]
-"""Reads the calendars that some schedules refer to."""
+"""Reads the calendars that the schedules refer to."""
 
 
 async def no_calendars(_: Connection, __: Sequence[StoredSchedule]) -> ClosedReason:
@@ -102,10 +102,10 @@ class Due:
 
     schedule: StoredSchedule
     pending: int = 0
-    """The number of its firings that wait for their launch already, without those caught up."""
+    """The number of its firings that already wait for their launch, without catch-ups."""
 
     def judge_due(self, now: datetime, closed: ClosedReason) -> Round:
-        """Return the verdicts on its due times. Raises whatever its timetable raises."""
+        """Return the verdicts on its due times. Raises the exceptions of its timetable."""
         schedule = self.schedule
         assert schedule.next_due_at is not None
         assert schedule.next_fire_at is not None
@@ -148,8 +148,7 @@ class ScheduleBatch:
         free = due.pending == 0
         for v in found.verdicts:
             pending = v.status is FiringStatus.PENDING
-            # Launched at once by this process, unless others come before it or it is one of many
-            # that are caught up.
+            # Launched at once by this process, unless other firings precede it or it is a catch-up.
             claimed = claim and pending and not v.catch_up and (free or not in_turn)
             free = free and not (pending and not v.catch_up)
             uuid = execution_uuid(schedule.uuid, v.due_at)

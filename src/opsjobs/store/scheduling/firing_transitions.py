@@ -1,7 +1,7 @@
 """Transitions of pending firings: launched, triggered, ended otherwise, deferred.
 
-Each is guarded by the mark of its claim. A launch makes firings executions in one transaction, only
-as far as their schedules still allow it.
+Each is guarded by the mark of its claim. A launch turns firings into executions in one transaction,
+and only those that their schedules still allow.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ class FiringEnd:
     rule: FiringRule
     reason: str
     pauses: bool = False
-    """True if no firing of its schedule can be launched until another owner takes it over."""
+    """True if no firing of its schedule can be launched until the schedule has another owner."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deferral:
-    """A firing that waits."""
+    """A firing whose launch is deferred."""
 
     ready: ReadyFiring
     seconds: float
-    """The time that it waits."""
+    """The duration of the deferral."""
     reason: str | None
     """The reason, until it is launched."""
     awaits: int | None = None
@@ -144,7 +144,7 @@ async def settle(connection: Connection, ended: Sequence[FiringEnd]) -> int:
 
 
 async def defer(connection: Connection, waiting: Sequence[Deferral]) -> None:
-    """Let these firings wait, if they still belong to the caller."""
+    """Defer these firings, if they still belong to the caller."""
     if not waiting:
         return
     await connection.execute(
@@ -212,7 +212,7 @@ def _launch_data(ran: LaunchedFiring) -> dict[str, Any]:
 
 
 def _cut(text: str) -> str:
-    # A refusal may quote user input.
+    # The message of a refusal may quote user input.
     return storable(text, REASON_CHARACTERS_MAX)
 
 
@@ -272,7 +272,7 @@ _JOB_RULES = {
 class LaunchBatch:
     """The decisions on some firings, made under the locks of their schedules.
 
-    Read it once the transaction is committed.
+    Read its fields only after the transaction is committed.
     """
 
     def __init__(self, orders: Sequence[FiringLaunch]) -> None:

@@ -47,12 +47,12 @@ from opsjobs.telemetry import log
 
 _Ids = list[int]
 JUDGE_SECONDS = 1.0
-"""Limit of one round's time for timetables and calendars.
+"""Time limit for evaluating timetables and calendars in one round.
 
 PostgreSQL ends a transaction that is idle for 3 s.
 """
 UNREADABLE_SECONDS = 60.0
-"""The pause before a schedule is tried again whose timetable failed."""
+"""The pause before a schedule whose timetable failed is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Firing:
     due_at: datetime
     until_at: datetime | None
     moments: int
-    """The number of due times, at least."""
+    """The number of due times; a lower bound."""
     fired_at: datetime | None
     status: FiringStatus
     rule: str | None
@@ -154,7 +154,7 @@ update job_schedules set next_fire_at = opsjobs_now() + make_interval(secs => %s
   and next_due_at is not null"""
 
 # A firing in turn must be the first of its schedule, but one that is on time does not wait for one
-# that is caught up; none is taken whose previous execution has not ended.
+# that is caught up; a firing whose previous execution has not ended is not taken.
 _TAKE = f"""
 with picked as (
   select f.id from schedule_executions f
@@ -186,8 +186,8 @@ from schedule_executions f join job_schedules s on s.id = f.schedule_id
 where f.status = 'pending' and f.expires_at <= (select opsjobs_now()) order by f.expires_at limit %s
 for update of f skip locked"""
 
-# Only to newer rules: if processes have different rules the newest count, and no process undoes the
-# work of another.
+# Only to newer rules: if processes have different rules, the newest apply, and no process undoes
+# the work of another.
 _OLD_RULES = f"""
 select {COLUMNS}, (select opsjobs_now()) as now from job_schedules s
 where s.tzdata < %(tzdata)s and s.next_due_at is not null order by s.tzdata limit %(limit)s
@@ -214,7 +214,7 @@ _EVENT = (
 class Firings:
     """Reads of firings, and the operations that move them.
 
-    Each operation is one transaction, and safe beside any number of others.
+    Each operation is one transaction, and safe to run concurrently with any number of others.
     """
 
     def __init__(
@@ -240,12 +240,15 @@ class Firings:
         )
 
     async def load_closed_reasons(self, schedules: Sequence[StoredSchedule]) -> ClosedReason:
-        """Return a function that tells whether calendars close an instant, as they are now."""
+        """Return a function that gives the reason why calendars close an instant.
+
+        It returns None if the instant is open. The calendars are read now.
+        """
         async with self._database.connection() as connection:
             return await self._closer(connection, schedules)
 
     async def check_due(self) -> FiringsDue:
-        """Return what is to be done now; costs the same for any number of schedules."""
+        """Return the work due now; costs the same for any number of schedules."""
         row = await self._database.fetch_one(_CHECK_DUE)
         assert row is not None
         due_in = row["due_in"]
@@ -276,9 +279,9 @@ class Firings:
         return [ready for ready in map(self._ready, rows) if ready is not None]
 
     async def launch(self, orders: Sequence[FiringLaunch]) -> LaunchBatch:
-        """Make executions of these firings, in one transaction.
+        """Turn these firings into executions, in one transaction.
 
-        Only as far as their schedules still allow it.
+        Only those that their schedules still allow are launched.
         """
 
         async def once() -> LaunchBatch:
@@ -303,7 +306,7 @@ class Firings:
         return await self._database.retry(once) if ended else 0
 
     async def defer(self, waiting: Sequence[Deferral]) -> None:
-        """Let these firings wait, if they still belong to the caller."""
+        """Defer these firings, if they still belong to the caller."""
 
         async def once() -> None:
             async with self._database.transaction() as connection:
@@ -313,7 +316,7 @@ class Firings:
             await self._database.retry(once)
 
     async def expire(self, limit: int) -> int:
-        """End firings that could not be launched within the time that they may wait.
+        """End firings that could not be launched within their time limit.
 
         Returns how many.
         """
@@ -396,7 +399,7 @@ class Firings:
         began = time.monotonic()
         for pending, schedule in readable:
             if time.monotonic() - began > JUDGE_SECONDS:
-                break  # the others are left to the next round
+                break  # the others are left for the next round
             due = Due(schedule, pending)
             try:
                 page.add(due, due.judge_due(now, closed))
@@ -431,9 +434,9 @@ class Firings:
         )
 
     def _by_new_rules(self, row: DictRow) -> tuple[int, datetime | None, datetime | None]:
-        """Return the next due time of a schedule by the new zone rules.
+        """Return the next due time of a schedule under the new zone rules.
 
-        A time that is due already stays.
+        A time that is already due stays.
         """
         schedule = self._read(row, [])
         now = row["now"]
@@ -448,8 +451,8 @@ class Firings:
 
 
 def _log_unreadable(schedule_id: int, wrong: Exception) -> None:
-    # In one line: writing a whole traceback takes longer than a transaction may stay idle on a busy
-    # machine.
+    # In one line: on a busy machine, writing a whole traceback takes longer than a transaction may
+    # stay idle.
     log.error("schedule_unreadable", schedule=schedule_id, error=repr(wrong))
 
 

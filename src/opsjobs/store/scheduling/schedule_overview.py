@@ -64,14 +64,14 @@ class UpcomingSchedule:
 
 
 class ScheduleOverview:
-    """Read access to what surrounds schedules."""
+    """Read access to the jobs, firings and targets of schedules."""
 
     def __init__(self, database: Database, compiled: CompiledSchedules) -> None:
         self._database = database
         self._compiled = compiled
 
     async def now(self) -> datetime:
-        """Return the database's time, by which schedules are due."""
+        """Return the database's time, which decides when schedules are due."""
         row = await self._database.fetch_one("select opsjobs_now() as now")
         assert row is not None
         now: datetime = row["now"]

@@ -17,7 +17,7 @@ from opsjobs.model.execution import moment
 from opsjobs.model.schedule import ScheduleDraft, Timetable, timetable
 
 COMPILED_MAX = 25_000
-"""The number of timetables that a process caches; the least recently used one goes first."""
+"""Maximum number of timetables in a process's cache (least recently used)."""
 
 COLUMNS = """
 s.id, s.uuid, s.job_id, s.name, s.definition, s.owner, s.owner_kind, s.enabled, s.paused_reason,
@@ -115,7 +115,7 @@ class CompiledSchedules:
     def stored(self, row: DictRow) -> StoredSchedule:
         """Return the schedule of a row, with its timetable.
 
-        Raises ValueError if it cannot be read any more (a zone that does not exist any more).
+        Raises ValueError if it cannot be read any more (its time zone no longer exists).
         """
         read = self._compile(row)
         return StoredSchedule(

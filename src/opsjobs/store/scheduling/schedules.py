@@ -88,8 +88,8 @@ update job_schedules set enabled = %(enabled)s, paused_reason = %(reason)s,
     updated_at = opsjobs_now()
 where id = %(id)s"""
 
-# The stored definition instead of the one that a reader makes of it: these events cover many
-# schedules at once.
+# The definition as stored, not as a reader would render it: these events cover many schedules at
+# once.
 _SHOWN = """s.definition || jsonb_build_object(
   'id', s.id, 'uuid', s.uuid, 'job_id', s.job_id, 'version', s.version, 'enabled', s.enabled,
   'owner', s.owner,
@@ -180,7 +180,7 @@ class Schedules:
         return await idempotency.once(self._database, idem, write, answer)
 
     async def get(self, ref: str | int) -> StoredSchedule:
-        """Return a schedule by id or uuid. Raises NotFound, also for a deleted one."""
+        """Return a schedule by id or uuid. Raises NotFound, including for a deleted one."""
         named = Reference.require("schedule", ref)
         query = (
             f"select {COLUMNS} from job_schedules s where (s.id = %s or s.uuid = %s) and "
@@ -220,8 +220,8 @@ class Schedules:
     ) -> StoredSchedule:
         """Store the next version, owned by its author; nothing if it is identical.
 
-        `if_match`: the versions that the caller expects; None = any. Times that are due already are
-        fired as the old version says. Raises NotFound, Precondition(412), Conflict("name_taken"),
+        `if_match`: the versions that the caller expects; None = any. Times that are already due are
+        fired by the old version. Raises NotFound, Precondition(412), Conflict("name_taken"),
         Invalid("unknown_calendar", "never_due").
         """
 
@@ -237,7 +237,7 @@ class Schedules:
     async def pause(self, ref: str | int, *, reason: str | None = None) -> StoredSchedule:
         """Pause a schedule: its firings are skipped from now on. Raises NotFound.
 
-        Called again, it changes the reason.
+        A repeated call changes the reason.
         """
         return await self._switch(ref, enabled=False, reason=reason)
 
@@ -273,7 +273,7 @@ class Schedules:
         await self._run(write)
 
     async def delete_of_deleted_job(self, job_id: int) -> None:
-        """Delete the schedules of a job deleted by a process that does not know of schedules."""
+        """Delete the schedules of a job deleted by a process that does not know schedules."""
 
         async def write(connection: Connection) -> None:
             await lock_schedules_of(connection, job_id)
@@ -384,8 +384,8 @@ class Schedules:
         So a change does not apply to times that are due already.
         """
         named = Reference.require("schedule", ref)
-        # In a statement of its own: so the next one reads what the transaction before this one has
-        # committed.
+        # A separate statement, so that the next one reads the rows committed by the transaction
+        # before this one.
         lock = (
             "select id from job_schedules where (id = %s or uuid = %s) and deleted_at is null "
             "for no key update"
@@ -445,7 +445,7 @@ async def _drop_pending(
 async def lock_schedules_of(connection: Connection, job_id: int) -> None:
     """Lock the schedules of a job.
 
-    A transaction that locks the job, too, locks these first, as launching a firing does.
+    A transaction that also locks the job locks these first, as the launch of a firing does.
     """
     query = (
         "select 1 from job_schedules where job_id = %s and deleted_at is null order by id for "
@@ -464,7 +464,7 @@ async def _now(connection: Connection) -> datetime:
 def _author(owner: tuple[str, IdentityKind]) -> Jsonb:
     """Return the author, with the person behind it.
 
-    Without a request, the owner's name and kind.
+    Outside of a request, it is the owner's name and kind.
     """
     return audit.written_by() or Jsonb({"name": owner[0], "kind": owner[1]})
 

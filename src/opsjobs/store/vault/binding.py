@@ -32,7 +32,7 @@ from targets t join credentials c on c.id = t.credential_id where t.id = any(%s:
     or (t.transport = 'ssh' and c.type = any(%s)) or c.type = 'secret')"""
 _NOT_OF_SSH = [CredentialType.KERBEROS.value, CredentialType.CLIENT_CERTIFICATE.value]
 
-# Locked, so that none of them is rebound or deleted before what names them is visible.
+# Locked, so that none of them is rebound or deleted before the rows that name them are visible.
 _NAMED = """
 select name, type, bound_targets, bound_groups, bound_jobs from credentials where name = any(%s)
   order by id for share"""
@@ -95,7 +95,7 @@ async def resolved(connection: Connection, wanted: BoundTo) -> Binding:
 async def outside(
     connection: Connection, binding: Binding, target_ids: Collection[int]
 ) -> set[int]:
-    """Return those of these targets on which the binding does not allow the credential."""
+    """Return the subset of these targets on which the binding does not allow the credential."""
     if not binding.has_places:
         return set()
     members = (
@@ -109,7 +109,7 @@ async def outside(
 async def check_targets(connection: Connection, target_ids: Sequence[int]) -> None:
     """Raise Invalid if a target that was just written has a login that it may not use.
 
-    The credential is bound elsewhere, is a secret of jobs, or does not fit the transport.
+    The credential is bound to other targets, is a job secret, or is not valid for the transport.
     """
     for row in await (
         await connection.execute(_OF_TARGETS, [list(target_ids), _NOT_OF_SSH])

@@ -78,7 +78,7 @@ _SIGNED_BY = """
 select name, count(*) over () as n from credentials where source->>'authority' = %(name)s
   order by name limit %(limit)s"""
 
-# Such a credential is mostly rotated for a new signature of the same key.
+# Such a credential is usually rotated to get a new signature of the same key.
 _SIGNED = (CredentialType.SSH_CERTIFICATE, CredentialType.CLIENT_CERTIFICATE)
 
 
@@ -150,7 +150,7 @@ class Vault:
             return await self._next(connection, old, values, parts, "credential.updated")
 
     async def secrets(self, ref: str) -> dict[str, str]:
-        """Return the plain secrets, for a change that keeps them; none if they are external.
+        """Return the plaintext secrets, for a change that keeps them; none if they are external.
 
         Raises NotFound, Conflict.
         """
@@ -187,7 +187,7 @@ class Vault:
             return await find_usage(connection, row["id"], row["name"])
 
     async def bindings(self, ids: Collection[str]) -> dict[str, tuple[str, Binding]]:
-        """Return name and binding, by id, of those of these credentials that are bound."""
+        """Return name and binding, by id, of these credentials; unbound ones are left out."""
         rows = await self._database.fetch(
             _BINDINGS, [[int(i) for i in ids if i.isdigit() and Reference.parse(i)]]
         )
@@ -202,7 +202,7 @@ class Vault:
         return {str(row["id"]): row["username"] for row in rows}
 
     async def outside(self, binding: Binding, target_ids: Collection[str]) -> set[str]:
-        """Return those of these target ids that are outside of the binding, as groups are now."""
+        """Return the subset of these target ids outside of the binding, as groups are now."""
         if not binding.groups:
             return {i for i in target_ids if not binding.holds_target(i, ())}
         async with self._database.connection() as connection:
@@ -220,7 +220,7 @@ class Vault:
         if_match: Collection[int] | None = None,
         idem: IdempotentRequest | None = None,
     ) -> StoredCredential | Answer:
-        """Store new secrets for the same login, under the next version, which no session has yet.
+        """Store new secrets for the same login, under the next version, which no session uses yet.
 
         Returns an Answer if this was done before. `if_match`: the versions that may be replaced;
         None = any. Raises NotFound, Precondition(412), Invalid.
@@ -309,7 +309,7 @@ class Vault:
         return open_parameters(self._ring, execution, stored)
 
     def blinded(self, digest: bytes) -> bytes:
-        """Return a keyed digest of a body that may hold a secret, for comparison only.
+        """Return a keyed digest of a body that may contain a secret, for comparison only.
 
         The body cannot be guessed from it without the key.
         """
@@ -320,7 +320,7 @@ class Vault:
         return parts
 
     def _rotated(self, row: DictRow, given: dict[str, str]) -> dict[str, str]:
-        """Return the parts of the next version. Raises Invalid if they do not fit its type."""
+        """Return the parts of the next version. Raises Invalid if they do not match its type."""
         type_ = CredentialType(row["type"])
         if row["source"] is not None:
             detail = (
@@ -366,7 +366,7 @@ class Vault:
         parts: Mapping[str, str],
         told_as: str,
     ) -> StoredCredential:
-        """Write the next version of a locked row; forget its circuits, as failures are past."""
+        """Write the next version of a locked row; delete its circuits, as failures are outdated."""
         place = SealPlace("credentials", old["uuid"], old["version"] + 1)
         made = await self._write(connection, _REPLACE, named, parts, place)
         await circuits.forget(connection, "credential_id", made.id)
@@ -444,7 +444,7 @@ _AS_BOUND: Mapping[str, Any] = {"targets": None, "groups": None, "jobs": None}
 async def _bound(
     connection: Connection, bound_to: BoundTo | None, old: DictRow | None = None
 ) -> Mapping[str, Any]:
-    """Return the columns of a binding; all None if it stays as it is.
+    """Return the columns of a binding; all None if it does not change.
 
     Raises Invalid, and Conflict if `old` is used outside of it.
     """

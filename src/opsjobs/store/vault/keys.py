@@ -32,9 +32,9 @@ from opsjobs.telemetry import log
 class SealedKind:
     """One kind of sealed rows, with the statements that work on it.
 
-    `count`: returns `key_id` and `n`. `find`: returns rows behind `%(after)s` with something under
-    a key of `%(old)s`, by id, at most `%(limit)s`, locked; rows that others have locked are left to
-    a later walk, so there are no deadlocks. `write`: accepts `%(id)s` and the values that
+    `count`: returns `key_id` and `n`. `find`: returns rows after `%(after)s` with a value sealed
+    under a key of `%(old)s`, by id, at most `%(limit)s`, locked; rows that others have locked are
+    left to a later walk, so there are no deadlocks. `write`: accepts `%(id)s` and the values that
     `rewrapped` returns.
     """
 
@@ -49,7 +49,8 @@ class SealedKind:
 class SealedBatch:
     """The result of one batch.
 
-    `after`: where the next batch begins, None at the end. `broken`: rows that do not open, and why.
+    `after`: the id after which the next batch starts, None at the end. `broken`: rows that cannot
+    be decrypted, and why.
     """
 
     rewrapped: int
@@ -60,7 +61,7 @@ class SealedBatch:
 async def rewrap(
     connection: Connection, kind: SealedKind, ring: KeyRing, after: int, limit: int
 ) -> SealedBatch:
-    """Seal at most `limit` rows under the current key, in the caller's transaction."""
+    """Reseal at most `limit` rows under the current key, in the caller's transaction."""
     old = [key for key in ring.ids if key != ring.current]
     rows = await (
         await connection.execute(kind.find, {"after": after, "old": old, "limit": limit})
@@ -127,7 +128,7 @@ KINDS = (
         "update execution_specs set parameters = %(parameters)s where execution_id = %(id)s",
         _parameters,
     ),
-    # Its rows keep their signatures: what is signed at the end covers all of them.
+    # Its rows keep their signatures: the signature of the chain's end covers all of them.
     SealedKind(
         "audit_chain",
         "select key_id, count(*) as n from audit_chain where key_id is not null group by key_id",
@@ -140,7 +141,7 @@ KINDS = (
 
 
 BATCH_ROWS = 100
-"""Rows sealed anew in one transaction: their locks are held for some milliseconds."""
+"""Rows resealed in one transaction: their locks are held for some milliseconds."""
 
 BROKEN_SHOWN = 20
 
@@ -163,7 +164,7 @@ class KeyState:
         return sum(self.sealed.values())
 
     def data(self) -> dict[str, Any]:
-        """Return an item of GET /keys. `removable`: nothing needs the key any more."""
+        """Return an item of GET /keys. `removable`: no row needs the key any more."""
         removable = self.known and not self.current and self.rows == 0
         return {
             "id": self.id,
@@ -176,9 +177,9 @@ class KeyState:
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """The result of one stretch of a rotation.
+    """The result of one call of a rotation.
 
-    `left`: rows under older keys, of which `broken` do not open.
+    `left`: rows under older keys, of which `broken` cannot be decrypted.
     """
 
     rewrapped: int
@@ -226,8 +227,8 @@ class KeyRotation:
     async def rotate(self, seconds: float, batch_rows: int = BATCH_ROWS) -> Rotated:
         """Reseal rows of older keys under the current key, for about `seconds`.
 
-        A further call continues. In transactions of `batch_rows`, concurrently with other readers
-        and writers. What does not open stays as it is, and is reported.
+        A further call continues. It uses transactions of `batch_rows`, concurrently with other
+        readers and writers. Rows that cannot be decrypted stay unchanged, and are reported.
         """
         until = time.monotonic() + seconds
         rewrapped, broken = 0, list[Mapping[str, Any]]()

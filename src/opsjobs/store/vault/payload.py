@@ -67,8 +67,8 @@ def unpacked(row: Mapping[str, Any], content: bytes) -> Credential:
     if "source" not in parts:
         return Credential(**_plain(row), certificate=parts.get("certificate"), **hidden)
     try:
-        # The sealed source counts, not the one that the row shows: write access to the row is not
-        # enough to turn it to another secret.
+        # The sealed source counts, not the one in the plain columns: write access to the row is not
+        # enough to redirect it to another secret.
         return Credential(**_plain(row), source=source_of(json.loads(parts["source"])))
     except ValueError:
         return closed(row, "where its secrets are cannot be read: another release has written it")
@@ -96,13 +96,13 @@ _Loader = Callable[[bytes, bytes | None], object]
 def tidy(text: str) -> str:
     """Return the key with Unix line ends and one final newline.
 
-    Pasted keys lack it, and OpenSSH insists on it.
+    Pasted keys often lack it, and OpenSSH requires it.
     """
     return text.replace("\r\n", "\n").strip() + "\n"
 
 
 def check_private_key(text: str, passphrase: str | None) -> None:
-    """Raise Invalid, pointing to the field, if the key does not open with this passphrase.
+    """Raise Invalid, pointing to the field, if this passphrase does not decrypt the key.
 
     `passphrase`: None for a key without one.
     """
@@ -114,7 +114,7 @@ def check_certificate(
 ) -> None:
     """Raise Invalid if the OpenSSH certificate is unreadable or unusable.
 
-    It must be for this key, this user and this moment.
+    It must be for this key and this user, and valid now.
     """
     key = _load(tidy(private_key), passphrase)
     try:
@@ -238,9 +238,7 @@ def _can_open(text: str, passphrase: str | None) -> bool:
 def _is_protected(text: str) -> bool:
     try:
         _parse_key(text, None)
-    except (
-        TypeError
-    ):  # what cryptography raises for "a passphrase is needed", and for nothing else here
+    except TypeError:  # here, cryptography raises this only if a passphrase is needed
         return True
     except (ValueError, UnsupportedAlgorithm):
         return False
@@ -268,8 +266,8 @@ def _wrong(name: str, detail: str) -> Invalid:
     )
 
 
-# The file begins with two bytes: 5, and the version of the format. Version 1 (in the byte order of
-# its writer) went out with Kerberos 5 beta.
+# The file starts with two bytes: 5, and the version of the format. Version 1 (in the byte order of
+# its writer) was last used by the beta of Kerberos 5.
 _MAGIC = b"\x05\x02"
 
 
@@ -288,7 +286,7 @@ def _decode_keytab(text: str) -> bytes:
 
 
 def _principals(content: bytes) -> list[str]:
-    """Return the principals, `name/instance@REALM`, each once. Raises ValueError if cut short."""
+    """Return the principals, `name/instance@REALM`, each once. Raises ValueError if truncated."""
     try:
         return list(dict.fromkeys(_principal(entry) for entry in _entries(content)))
     except (struct.error, IndexError):
@@ -296,7 +294,7 @@ def _principals(content: bytes) -> list[str]:
 
 
 def _entries(content: bytes) -> Iterator[bytes]:
-    """Yield the bytes of each key. A negative length is a hole, left by a deleted key."""
+    """Yield the bytes of each key. A negative length marks the hole of a deleted key."""
     at = len(_MAGIC)
     while at < len(content):
         (length,) = struct.unpack_from(">i", content, at)

@@ -80,7 +80,7 @@ CREDENTIALS = Listing(
 
 
 def stored(row: Mapping[str, Any]) -> StoredCredential:
-    """Return the credential of a row with the columns `SHOWN`, and perhaps others."""
+    """Return the credential of a row with the columns `SHOWN`; other columns are ignored."""
     plain = {
         name: row[name] for name in StoredCredential.__dataclass_fields__ if name != "bound_to"
     }
@@ -92,7 +92,7 @@ def stored(row: Mapping[str, Any]) -> StoredCredential:
     kind, username = (
         CredentialType(row["type"]),
         row["username"] or None,
-    )  # a secret of jobs is no login
+    )  # a job secret is not a login
     return StoredCredential(
         **{
             **plain,
@@ -106,7 +106,7 @@ def stored(row: Mapping[str, Any]) -> StoredCredential:
 
 SHOWN_MAX = 200
 NOTED_SECONDS = 60.0
-"""A process records at most once in this time that it has opened a credential."""
+"""Interval in which a process records the use of a credential at most once."""
 
 NOTED_MAX = 10_000
 
@@ -117,7 +117,7 @@ select name, count(*) over () as n from (
   union all select name from credentials where source->>'authority' = %(name)s
 ) users order by name limit %(limit)s"""
 
-# The holder of a row's lock writes to it anyway: do not wait for it only to record a time.
+# The holder of a row's lock writes to it anyway: do not wait for the lock only to record a time.
 _USED = """
 with due as (
   select id from credentials where id = any(%s::bigint[])
@@ -131,7 +131,7 @@ update credentials c set last_used_at = opsjobs_now() from due where c.id = due.
 class Usage:
     """Targets that log in with it, and jobs with the actions and parameters that name it.
 
-    Shown are 200 of each at most, and how many there are in all.
+    At most 200 of each are shown, and the total numbers.
     """
 
     targets: Sequence[Mapping[str, Any]]
@@ -171,7 +171,7 @@ async def check_unused_credential(connection: Connection, credential_id: int, na
 
 
 async def check_unnamed(connection: Connection, name: str) -> None:
-    """Raise Conflict if jobs refer to it by this name, which is to change."""
+    """Raise Conflict if jobs refer to it by this name, which is about to change."""
     jobs = await (await connection.execute(JOBS, [name])).fetchall()
     if jobs:
         first = ", ".join(row["name"] for row in jobs[:5])
@@ -191,7 +191,7 @@ class Uses:
         self._noted: dict[int, float] = {}
 
     async def note(self, ids: Sequence[int]) -> None:
-        """Record that these were opened now, unless they were recorded a moment ago."""
+        """Record that these were opened now, unless that was recorded within the last minute."""
         now = self._clock.monotonic()
         due = [i for i in ids if now - self._noted.get(i, -NOTED_SECONDS) >= NOTED_SECONDS]
         if not due:

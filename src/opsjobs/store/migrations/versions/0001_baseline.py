@@ -10,7 +10,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Create everything, and sign where the audit log begins."""
+    """Create everything, and sign the start of the audit log."""
     files.run(__file__)
     context = op.get_context()
     driver = op.get_bind().connection.driver_connection

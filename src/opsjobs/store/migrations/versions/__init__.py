@@ -1,1 +1,1 @@
-"""The steps of the schema, each with its SQL beside it."""
+"""The migrations of the schema, each with its SQL next to it."""
