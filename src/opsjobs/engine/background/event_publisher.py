@@ -1,6 +1,6 @@
 """Publish the events of the outbox, at least once and in order.
 
-Each has an id to deduplicate by.
+Receivers deduplicate by the id of each event.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from opsjobs.telemetry import Metrics, log
 BATCH_FACTS = 100
 ENTRIES_A_READ = 500
 BATCH_SECONDS = 5.0
-"""Time after which a batch ends early, if Redis is slow: it holds its transaction open.
+"""Time after which a batch ends early if Redis is slow: it holds its transaction open.
 
-What was published until then is marked (the limit is 10 s).
+Events published until then are marked (the limit is 10 s).
 """
 COME_BACK_SECONDS = 5.0
 """Time that listeners may take to reconnect to Redis after an outage.
 
-They lost their connections, too: until then, no listeners does not mean that there are none.
+They lost their connections, too: until then, an empty list does not prove that there are none.
 """
 
 Message = tuple[str, dict[str, Any]]
@@ -39,7 +39,7 @@ Message = tuple[str, dict[str, Any]]
 
 
 class EventPublisher:
-    """Publish the outbox to Redis pub/sub. While Redis is away the facts wait in PostgreSQL."""
+    """Publish the outbox to Redis pub/sub; while Redis is down, events wait in PostgreSQL."""
 
     def __init__(
         self,
@@ -54,11 +54,11 @@ class EventPublisher:
         self._execution_log = execution_log
         self._bus = bus
         self._metrics = metrics
-        # Whatever ended the process before this one may have ended Redis, too.
+        # The cause that ended the previous process may have ended Redis, too.
         self._away_at = time.monotonic()
 
     async def run_once(self) -> Counts:
-        """Publish what is waiting, one batch per shard; return how many events were published."""
+        """Publish waiting events, one batch per shard; return how many were published."""
         shards = await self._outbox.find_shards()
         if not shards:
             return {"published": 0}
@@ -90,8 +90,8 @@ class EventPublisher:
                 if published_ids and time.monotonic() - began > BATCH_SECONDS:
                     break
                 try:
-                    # Without listeners pub/sub drops events: then do not make them either (it was a
-                    # third of a run's cost).
+                    # Without listeners pub/sub drops events, so none are built (that was a third of
+                    # a run's cost).
                     events = [e async for e in self._make_events(fact)] if has_listeners else []
                 except Unavailable:
                     raise
@@ -132,9 +132,9 @@ class EventPublisher:
         at = moment(fact.at) or ""
         for event_type in (fact.type, _twin(fact.type)):
             if event_type is not None:
-                # The event's id is made of the outbox row's id: an event that is published twice
-                # has the same id twice. The type is in it, too: of the same subject there are ids
-                # of the form `<execution uuid>/<position in the log>`, which are numbers as well.
+                # The event's id is derived from the outbox row's id: an event that is published
+                # twice has the same id twice. It contains the type, because the same subject also
+                # has ids `<execution uuid>/<position in the log>`, which end in a number as well.
                 event_id = f"{fact.subject}/{event_type}/{fact.id}"
                 yield (
                     event_type,

@@ -23,14 +23,14 @@ from opsjobs.telemetry import Metrics, log
 HOUSEKEEPING = "housekeeping"
 RETENTION = "retention"
 LEFTOVERS, LEFTOVERS_SECONDS = "leftovers", 86_400.0
-"""The check that reads all open runs: the process that has the turn makes it once a day."""
+"""Interval of the check that reads all open runs, made by the process that has the turn."""
 
 SEAL_SECONDS = 1.0
 # The sum of the next two is less than the 10 s after which `verify` complains.
 SEAL_STAND_IN_SECONDS = 3.0
 """Interval at which a worker looks for rows that stayed unsealed."""
 SEAL_BEHIND_SECONDS = 3.0
-"""Seconds that rows have to be unsealed before a worker seals them."""
+"""Time for which rows must have been unsealed before a worker seals them."""
 SEAL_ROUNDS_A_PASS = 20
 
 
@@ -66,7 +66,7 @@ class Housekeeper:
         self._leftovers = leftovers
 
     async def run_once(self) -> Counts:
-        """Do one turn, if it is this process's; return what was done, by step."""
+        """Do one turn if it belongs to this process; return counts by step."""
         return await self._turn.run(
             {
                 "partitions_made": self._make_partitions,
@@ -87,7 +87,7 @@ class Housekeeper:
             except Exception as refused:  # noqa: BLE001  one bad day must not block the others
                 failed[str(day)] = str(refused)
                 if isinstance(refused, Unavailable):
-                    # Raises if PostgreSQL is away: then the other days would fail, too.
+                    # Raises if PostgreSQL is unavailable: then the other days would fail, too.
                     await self._partitions.find_missing()
         if failed:
             self._metrics.upkeep_failures.labels("partitions_made").inc()
@@ -119,7 +119,7 @@ class RetentionService:
         self._keep = keep
 
     async def run_once(self) -> Counts:
-        """Do one turn, if it is this process's; return how much was deleted, by kind."""
+        """Do one turn if it belongs to this process; return how much was deleted, by kind."""
         steps = {
             "log_days_dropped": self._retention.drop_days,
             "executions_deleted": self._retention.delete_executions,
@@ -135,9 +135,9 @@ class RetentionService:
         )
 
     async def _delete_audit(self, keep: RetentionLimits) -> int:
-        """Delete the beginning of the audit log's chain; return how many rows.
+        """Delete old rows at the head of the audit log's chain; return how many.
 
-        Nothing is deleted if the log is kept for ever, or the chain is not intact.
+        Nothing is deleted if the log is kept forever, or if the chain is not intact.
         """
         if not keep.audit_seconds:
             return 0
@@ -159,7 +159,8 @@ class AuditSealer:
     async def run_once(self) -> Counts:
         """Seal the unsealed rows if one is `behind_seconds` old; return how many were sealed.
 
-        A chain that is not as we left it is not extended: the reason is logged once.
+        A chain that differs from what this service sealed is not extended: the reason is logged
+        once.
         """
         try:
             sealed = await self._seal()

@@ -14,14 +14,14 @@ from opsjobs.telemetry import log
 
 INSPECTION_SECONDS = 10.0
 SECRETS_SECONDS = 3_600.0
-"""Counting how many secrets are sealed under which key reads every sealed row."""
+"""Interval of counting the secrets sealed under each key, which reads every sealed row."""
 
 
 class Inspection:
     """Periodic checks of the database and the keys.
 
-    Each complaint is logged once when it appears, and once more when it is settled.
-    `space`: check also whether the database's volume is full, which writes to it.
+    Each problem is logged once when it appears, and once more when it is resolved.
+    `space`: also check whether the database's volume is full, which writes to it.
     """
 
     def __init__(self, fitness: Fitness, clock: Clock, *, space: bool = False) -> None:
@@ -34,7 +34,7 @@ class Inspection:
         """Findings of the last check; empty before the first."""
 
     async def run_once(self) -> Counts:
-        """Check once. Raises Unavailable while the database is away."""
+        """Check once. Raises Unavailable while the database is unavailable."""
         found = [*await self._fitness.faults()]
         if not any(complaint.fatal for complaint in found):
             if self._space:
@@ -47,7 +47,7 @@ class Inspection:
     async def _check_secrets(self) -> Sequence[Complaint]:
         now = self._clock.monotonic()
         if now - self._secrets_at >= SECRETS_SECONDS:
-            self._secrets_at = now  # first: a count that takes too long is not tried again at once
+            self._secrets_at = now  # set first: a count that takes too long is not retried at once
             self._secrets = await self._fitness.secrets()
         return self._secrets
 

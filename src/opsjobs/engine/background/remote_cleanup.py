@@ -1,6 +1,6 @@
-"""Remote cleanup: remove what ended runs left on machines, and look up late outcomes.
+"""Remote cleanup: remove leftovers of ended runs from machines, and look up late outcomes.
 
-A late outcome is one that could not be found out when the run ended.
+A late outcome is one that could not be determined when the run ended.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from opsjobs.telemetry import log
 
 T = TypeVar("T")
 Visit = tuple[int, Coroutine[Any, Any, int]]
-"""For how many runs a visit is, and the visit itself, not yet started."""
+"""The number of runs that a visit handles, and the visit itself, not yet started."""
 
 AT_ONCE = 8
 # Runs that are leased ahead of their visits: all must be handled before the lease ends.
 FOLDERS_AHEAD = 500
 LOOKUPS_AHEAD = 50
 REFILL_SECONDS = 10.0
-"""Interval at which to look for runs that have become due while visits are under way."""
+"""Interval at which to look for runs that have become due while visits are running."""
 VISIT_SECONDS = 90.0
-"""Time limit of the visit to one machine; what is not done by then is retried later."""
+"""Time limit of the visit to one machine; unfinished work is retried later."""
 
 
 class RemoteCleanup:
@@ -86,9 +86,9 @@ class RemoteCleanup:
         self._clean_slots = asyncio.Semaphore(AT_ONCE)
 
     async def run_once(self) -> Counts:
-        """Do all that is due.
+        """Do all that is due: late lookups, then cleanup.
 
-        Return how many runs were cleaned up after, and of how many the outcome was found out.
+        Return the number of runs whose outcome was found, and of runs that were cleaned up.
         """
         return {**await self.look_up_once(), **await self.clean_once()}
 
@@ -97,7 +97,7 @@ class RemoteCleanup:
         return {"settled_late": await _visit_all(self._due_lookups, LOOKUPS_AHEAD)}
 
     async def clean_once(self) -> Counts:
-        """Clean up until nothing is due; return the number of runs cleaned up after."""
+        """Clean up until nothing is due; return the number of runs that were cleaned up."""
         return {"cleaned": await _visit_all(self._due_cleaning, FOLDERS_AHEAD)}
 
     async def _due_cleaning(self, at_most: int) -> list[Visit]:
@@ -144,8 +144,8 @@ class RemoteCleanup:
 
     async def _due_lookups(self, at_most: int) -> list[Visit]:
         due = await self._ledger.lease_late_lookups(self._zone, at_most)
-        # A machine that was away is tried even if its circuit is open: a command may still be
-        # running there.
+        # A machine that was unreachable is tried even if its circuit is open: a command may still
+        # be running there.
         endpoints, _ = await self._load_endpoints(sorted({lookup.target_id for lookup in due}))
         insisting = {key: replace(endpoint, insist=True) for key, endpoint in endpoints.items()}
         return [(1, self._look_up_one(insisting.get(lookup.target_id), lookup)) for lookup in due]
@@ -219,7 +219,7 @@ class RemoteCleanup:
     async def _visit(
         self, endpoint: Endpoint, slots: asyncio.Semaphore, work: Callable[[Durable], Awaitable[T]]
     ) -> T | None:
-        """Do the work on the machine, and return its answer.
+        """Do the work on the machine, and return its result.
 
         None if the machine cannot be reached now, cannot keep durable runs, or takes too long.
         """
@@ -240,11 +240,11 @@ def _log_unreadable(key: str, bug: Exception) -> None:
 
 
 async def _visit_all(due: Callable[[int], Awaitable[list[Visit]]], ahead: int) -> int:
-    """Make the visits that are due, until none is left; return the sum of their answers.
+    """Make the visits that are due, until none is left; return the sum of their results.
 
-    Visits that become due meanwhile are included. `ahead`: how many runs are leased at most before
-    their visits. The first exception of a visit is raised at the end, after all visits that are
-    under way; no more are begun.
+    Visits that become due meanwhile are included. `ahead`: the maximum number of runs that are
+    leased before their visits. If a visit fails, no more are started, and its exception is raised
+    once the running ones have ended.
     """
     under_way: dict[asyncio.Task[int], int] = {}
     done, failure = 0, None
@@ -280,9 +280,8 @@ async def _clean(
 ) -> set[int]:
     """Remove these files; return the runs whose files remain.
 
-    These are the runs whose user we can no longer become.
-
-    Raises RemoteFailure for all other failures.
+    They remain if opsjobs can no longer become the user of the run. Raises RemoteFailure for all
+    other failures.
     """
     left: set[int] = set()
     keys: dict[tuple[Become | None, bool], list[tuple[int, RunKey]]] = {}

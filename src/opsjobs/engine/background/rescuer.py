@@ -15,7 +15,7 @@ from opsjobs.store.workers import Workers
 ROUND_SECONDS = 0.9
 """A little less than the pause between two calls of `run_once`.
 
-So a process that is alone makes a round each time.
+So a process without others makes a round each time.
 """
 EXPIRE_SECONDS = 1.0
 """Time limit of expiring leases: no longer than one heartbeat of the shortest lease."""
@@ -30,7 +30,7 @@ class Rescuer:
 
     The more expensive checks are in housekeeping. `may_reap`: True if leases may be expired now.
     `database_now`: the expected time of the database's clock (seconds since 1970), None if unknown.
-    If that clock shows another time, no lease is expired.
+    If the clock differs from it, no lease is expired.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Rescuer:
         return done
 
     async def _expire_leases(self) -> Sequence[str]:
-        # If this waited for a database that is away, leases would be expired as soon as it is back,
+        # If this waited for an unavailable database, leases would be expired as soon as it is back,
         # before any worker could renew its own.
         try:
             async with asyncio.timeout(EXPIRE_SECONDS):

@@ -26,12 +26,12 @@ A longer one is aborted, and the next begins: every round is idempotent.
 
 
 class Scheduler:
-    """Fire schedules on time, and repair once a second beside that.
+    """Fire schedules on time, and run a repair round once a second concurrently.
 
-    Neither a slow repair round nor Redis delays a firing. It may expire the leases of workers once
-    its own rounds have found the database healthy for as long as a lease. A shorter time would
-    expire the leases of all workers after an outage that outlasted them: workers renew only every
-    third of a lease.
+    Neither a slow repair round nor Redis delays a firing. The scheduler may expire leases of
+    workers once its own rounds have found the database healthy for the length of a lease. With a
+    shorter time, an outage that outlasts the leases would expire those of all workers: workers
+    renew only every third of a lease.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Scheduler:
 
     @property
     def may_reap(self) -> bool:
-        """True if the database was healthy for long enough for all live workers to renew."""
+        """True if the database has been healthy long enough for all live workers to renew."""
         return (
             self._healthy_since is not None
             and time.monotonic() - self._healthy_since >= self._lease_seconds
@@ -68,15 +68,15 @@ class Scheduler:
 
     @property
     def rest_seconds(self) -> float:
-        """Seconds without work: until a moment is due or the next repair round."""
+        """Seconds until a schedule is due or the next repair round."""
         rest = max(self._repaired_at + REST_SECONDS - time.monotonic(), 0.0)
         return rest if self._firing is None else min(rest, self._firing.rest_seconds)
 
     async def tick(self) -> Counts:
         """Fire what is due, and start a repair round if a second has passed.
 
-        Return what was done since the last tick. Raises what a repair round that has ended
-        meanwhile raised.
+        Return what was done since the last tick. Raises the exception of a repair round that has
+        ended meanwhile.
         """
         # The repair round records the tick, so it begins after the firing: workers have to stand in
         # for a scheduler that cannot fire.
@@ -103,7 +103,7 @@ class Scheduler:
             return await self.run_once()
 
     async def stop(self) -> None:
-        """Stop, aborting a repair round that is under way."""
+        """Stop, and abort a running repair round."""
         if self._repair is not None:
             self._repair.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -112,11 +112,13 @@ class Scheduler:
     async def run_once(self) -> Counts:
         """Run one repair round; return what was done, by kind.
 
-        Raises what one part raised, after the other part was run.
+        Raises the exception of a failed part, after the other part was run.
         """
         began = time.monotonic()
         if began - self._healthy_at > self._lease_seconds:
-            self._healthy_since = None  # this process was frozen: the time between is unobserved
+            self._healthy_since = (
+                None  # this process was frozen: the time in between was not observed
+            )
         try:
             now = await self._workers.tick(SCHEDULER)
         except Exception:
@@ -153,15 +155,15 @@ class Scheduler:
         return done, failed
 
     def _note_wait(self, began: float) -> None:
-        # No error, but a wait: perhaps for a database that was away, and then no worker could renew
-        # either.
+        # A long wait without an error: the database may have been unavailable, and then no worker
+        # could renew either.
         if time.monotonic() - began > self._lease_seconds / RENEWALS_PER_LEASE:
             self._healthy_since = None
 
     def _check_clock(self, now: float, sent_at: float) -> None:
         stepped = self._clock.observe(now, sent_at=sent_at, received_at=time.monotonic())
         if stepped:
-            # Every lease now looks longer or shorter than it is; a lease later, all live workers
-            # have renewed theirs.
+            # Every lease now looks longer or shorter than it is; after the length of a lease, all
+            # live workers have renewed theirs.
             self._healthy_since = None
             log.warning("database_clock_stepped", seconds=round(stepped, 1))

@@ -1,1 +1,1 @@
-"""Fire schedules: turn due moments into firings, and firings into executions."""
+"""Fire schedules: turn due times into firings, and firings into executions."""

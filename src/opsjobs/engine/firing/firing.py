@@ -1,4 +1,4 @@
-"""Firing: due moments become pending firings, and pending firings become executions.
+"""Firing: due times become pending firings, and pending firings become executions.
 
 Any number of processes can do this concurrently.
 """
@@ -39,7 +39,7 @@ from opsjobs.store.workers import Workers
 from opsjobs.telemetry import Metrics, log
 
 # Schedules that one transaction fires: fewer if they are late, since after a downtime more than a
-# thousand moments of one schedule may have to be examined.
+# thousand due times of one schedule may have to be examined.
 FIRE_SCHEDULES = 50
 FIRE_LATE_SCHEDULES = 5
 # Firings that one transaction launches, and how many such transactions run at a time.
@@ -54,8 +54,8 @@ EXPIRE_FIRINGS = 200
 RECOMPUTE_SCHEDULES = 200
 LATE_SECONDS_A_PASS = 0.5
 RULES_SECONDS = 60.0
-# Pause between two passes: until the next moment, a second at most; less if work was left over, or
-# if other processes are at work on it.
+# Pause between two passes: until the next due time, a second at most; less if work was left over,
+# or if other processes are working on it.
 REST_SECONDS = 1.0
 LEFT_OVER_SECONDS = 0.05
 OTHERS_AT_IT_SECONDS = 0.25
@@ -95,7 +95,7 @@ class FiringService:
 
     @property
     def rest_seconds(self) -> float:
-        """Seconds until something is due, as the last pass saw it; a second at most."""
+        """Seconds until the next due time, as of the last pass; a second at most."""
         return min(max(self._next_at - time.monotonic(), 0.0), REST_SECONDS)
 
     async def run_once(self) -> Counts:
@@ -186,7 +186,7 @@ class FiringService:
             await self._cancel_before(batch)
 
     async def _start(self, done: Counter[str], orders: Sequence[FiringLaunch]) -> list[LaunchBatch]:
-        """Launch these in one transaction; if that fails, each in its own.
+        """Launch these in one transaction; if that fails, each in its own transaction.
 
         So one that cannot be launched does not block the others.
         """
@@ -222,16 +222,16 @@ class FiringService:
         await self._pause_orphans(ended)
 
     async def _stop_orphans(self, ended: Sequence[FiringEnd]) -> None:
-        """Delete schedules whose job was deleted by a process without knowledge of schedules."""
+        """Delete schedules whose job was deleted by a process that does not know schedules."""
         for job in {
             move.ready.schedule.job_id for move in ended if move.rule is FiringRule.JOB_DELETED
         }:
             await self._schedules.delete_of_deleted_job(job)
 
     async def _pause_orphans(self, ended: Sequence[FiringEnd]) -> None:
-        """Pause schedules whose owner is gone.
+        """Pause schedules whose owner is deleted, disabled or expired.
 
-        Their moments are skipped, and recorded, until another identity takes them over.
+        Their due times are skipped, and recorded, until another identity becomes the owner.
         """
         for schedule, move in {
             move.ready.schedule.id: move for move in ended if move.pauses
@@ -307,7 +307,7 @@ class FiringService:
 def _unwrap_outage(failed: ExceptionGroup[Exception]) -> Exception:
     """Return the failure of concurrent launches; the first if all of them are Unavailable.
 
-    An outage of PostgreSQL is one failure, and not a bug of ours.
+    An outage of PostgreSQL is one failure, and not a bug of opsjobs.
     """
     away, others = failed.split(Unavailable)
     if away is None or others is not None:
@@ -343,8 +343,8 @@ class Triggers:
     ) -> Launched:
         """Launch the schedule's job now, regardless of its calendars and its overlap.
 
-        It is launched also while the schedule is paused, and `max_firings` does not count it.
-        Raises NotFound, and what a launch raises.
+        It is launched even if the schedule is paused, and is not counted by `max_firings`.
+        Raises NotFound, and the exceptions of a launch.
         """
         schedule = await self._schedules.get(ref)
         job = (await self._jobs.get(str(schedule.job_id))).job
@@ -372,7 +372,7 @@ class StandIn:
         self._standing_in = False
 
     async def run_once(self) -> Counts:
-        """Fire on time for about a second, like the scheduler; do nothing if it is alive."""
+        """Fire on time for about a second, as the scheduler does; do nothing if that is alive."""
         silent = await self._workers.seconds_since_tick(SCHEDULER)
         if silent is not None and silent < SILENT_SECONDS:
             self._set_standing_in(standing_in=False)

@@ -1,4 +1,4 @@
-"""Prepare the launch of firings before the ledger is asked.
+"""Prepare the launch of firings before the ledger writes it.
 
 This checks the job, its targets, the owner's rights and the calendars.
 """
@@ -46,10 +46,10 @@ _NOT_ACTIVE = {
 
 
 class FiringPreparer:
-    """Prepare a launch for each firing, or the reason why there is none.
+    """Prepare for each firing a launch, or the reason why it is not launched.
 
-    A firing that cannot be checked just now is deferred, longer with each attempt.
-    `current_principal` looks up, at every firing, the current rights of the schedule's owner.
+    A firing that cannot be checked now is deferred, longer with each attempt.
+    `current_principal` looks up the current rights of the schedule's owner at every firing.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class FiringPreparer:
     async def _find_closed(self, firings: Sequence[ReadyFiring]) -> dict[int, Prepared]:
         """Check the calendars again for late firings; return those to skip or defer.
 
-        The time at which a late firing starts is another than the one at which it was due.
+        A late firing does not start at its due time, so the calendars are checked for its start.
         """
         late = [ready for ready in firings if ready.late_seconds >= LATE_SECONDS]
         if not late:
@@ -158,7 +158,7 @@ class FiringPreparer:
     ) -> Prepared:
         job = await self._load_version(current)
         order = order_of(job, ready.schedule)
-        # Schedules of the same job share one selection: all of them are due at this moment.
+        # Schedules of the same job share one selection: all of them are due now.
         if job.id not in frozen:
             selected = await self._launcher.select_targets(order)
             frozen[job.id] = selected, await self._launcher.freeze_actions(order, selected)
@@ -178,10 +178,10 @@ class FiringPreparer:
         new = await self._launcher.vet(new, order)
         reason = describe_unjudged(new.judgement)
         if reason is not None:
-            # Each of its moments would request an approval, for a text that has not been read.
+            # Each of its due times would request an approval, for a text that was not checked.
             return FiringEnd(ready, FiringStatus.FAILED, FiringRule.REFUSED, reason)
-        # No user acts at this moment: the identity that may not approve the launch is the owner of
-        # the schedule.
+        # No user acts now: the identity that may not approve the launch is the owner of the
+        # schedule.
         return FiringLaunch(ready, replace(new, requester=await rights.requester(owner, kind)))
 
     async def _load_version(self, current: JobStanding) -> Job:
@@ -199,7 +199,7 @@ class FiringPreparer:
 
 
 def order_of(job: Job, schedule: StoredSchedule) -> LaunchOrder:
-    """Return the order with which a schedule launches its job."""
+    """Return the launch order of a schedule for its job."""
     definition = job.definition
     return LaunchOrder(
         definition.actions,

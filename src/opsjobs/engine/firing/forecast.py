@@ -1,6 +1,6 @@
 """Forecast of the coming week over all schedules.
 
-It is counted in portions, beside all other work, and only one at a time.
+It is counted in portions, concurrently with other work, and only one forecast at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOMENTS_OF_ONE_MAX = 10_080
 class Forecasts:
     """Count forecasts, one at a time.
 
-    Callers that ask for the same reach while it is being counted share its result; others wait for
+    Callers that request the same reach while it is being counted share its result; others wait for
     their turn.
     """
 
@@ -48,7 +48,7 @@ class Forecasts:
     async def week(self, reach: Reach | None = None) -> Week:
         """Return the week of the schedules within reach (None: of all), from this hour on.
 
-        What exceeds the limits is left out, and the week lists what was.
+        Due times and schedules beyond the limits are left out; the week reports what was left out.
         """
         counting = self._counting.get(reach)
         if counting is None:
@@ -90,9 +90,9 @@ def _count_portion(
     calendars: Mapping[str, Calendar],
     limits: tuple[datetime, int, float],
 ) -> tuple[int, int]:
-    """Count these from now on, as far as the limits of moments and seconds allow.
+    """Count these from now on, within the limits of due times and seconds.
 
-    Return how many schedules were counted, and how many moments are left of the limit.
+    Return how many schedules were counted, and how many due times remain of the limit.
     """
     now, left, until = limits
     closures = _Closures(calendars, now, week.until)
@@ -135,7 +135,7 @@ class _Closures:
         self._known: dict[frozenset[str], Closures] = {}
 
     def check_for(self, names: Iterable[str]) -> Callable[[datetime], Closed | None]:
-        """Return a function from an instant to the closure of these calendars then, if any."""
+        """Return a function that maps an instant to its closure by these calendars, if any."""
         key = frozenset(names)
         if key not in self._known:
             named = [self._calendars[name] for name in sorted(key) if name in self._calendars]

@@ -1,4 +1,4 @@
-"""Approvals: what a launch needs, what one would run, and whether that has changed."""
+"""Approvals: the terms a launch needs, the plan it would run, and changes of that plan."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def combine_terms(
     """Return the terms of the approval that a launch needs; None if it needs none.
 
     They are those of the job's policy, those of the safety check, or the stricter of both. If both
-    name who may approve, the safety policy's names count.
+    name approvers, those of the safety policy count.
     """
     policies: list[ApprovalPolicy] = []
     reasons: list[str] = []
@@ -42,7 +42,7 @@ def combine_terms(
         count = f"{policy.approvers} approvals" if policy.approvers > 1 else "an approval"
         reasons.append(f"its job asks for {count}")
     if safety is not None and safety.judgement.verdict is SafetyVerdict.NEEDS_APPROVAL:
-        # First: the author of a job does not choose who approves what the safety policy asks about.
+        # First: the author of a job does not choose the approvers that the safety policy requires.
         policies[:0] = safety.approvals or [ApprovalPolicy()]
         reasons.append(describe_needed_approval(safety.judgement))
     if not policies:
@@ -62,7 +62,7 @@ def add_approval(
 ) -> NewExecution:
     """Return the execution, with the approval that it needs before it begins.
 
-    It has none if the terms are None, or an override stands for it.
+    It has none if the terms are None, or if an override replaces it.
     """
     if terms is None or new.override is not None:
         return new
@@ -98,7 +98,7 @@ class ApprovalService:
         found = await self._approvals.find_of_action(execution_id, action.key)
         if found is not None:
             return found
-        # If ten thousand runs come to the action at once, only one of them reads all targets.
+        # If ten thousand runs reach the action at once, only one of them reads all targets.
         async with self._requesting:
             found = await self._approvals.find_of_action(execution_id, action.key)
             return found if found is not None else await self._request(execution_id, action)
@@ -119,7 +119,7 @@ class ApprovalService:
         )
 
     async def show(self, approval: Approval) -> dict[str, Any]:
-        """Return the body of GET /approvals/{id}: the approval, and what would run where."""
+        """Return the body of GET /approvals/{id}: the approval, and the plan with its targets."""
         subject = await self._approvals.load_subject(approval.execution_id)
         authors = await self._approvals.authors(approval.execution_id)
         judgement = subject.judgement or {"verdict": None, "findings": []}
@@ -145,7 +145,7 @@ class ApprovalService:
     async def decide(self, approval: Approval, ruling: Ruling) -> Approval:
         """Count a decision; the last one that is needed lets the runs continue, or ends them.
 
-        If what would run has changed since the request, it is not approved, but expires:
+        If the plan has changed since the request, the approval is not given, but expires:
         Conflict("approval_expired"). Raises as `Ledger.decide`.
         """
         if not ruling.approve or not approval.status.pending:
@@ -162,9 +162,9 @@ class ApprovalService:
         return await self._ledger.decide(approval.id, replace(ruling, requester=requester))
 
     async def _find_requester(self, subject: AskedAbout) -> Requester | None:
-        """Return who requested an execution that did not come from a request, such as a firing.
+        """Return the requester of an execution without a request, such as a firing.
 
-        That is the human behind the owner of it; the name alone is known to the ledger already.
+        It is the person behind the owner; the ledger already has the owner's name.
         """
         if subject.requester is not None or self._current_principal is None:
             return None

@@ -1,4 +1,4 @@
-"""Check jobs before they are stored: the author's scope, and what a launch would refuse."""
+"""Check jobs before they are stored: the author's scope, and reasons to refuse a launch."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ Owns = Callable[[StoredFile], bool]
 
 
 class JobAuthorization:
-    """Check that all a job names lies in its author's scope; others will launch it unread.
+    """Check that everything a job names is within its author's scope.
 
-    Each job that is written and each ad-hoc run is checked. An author without a scope passes.
+    Others will launch it without reading it, so each job that is written and each ad-hoc run is
+    checked. An author without a scope passes.
     """
 
     def __init__(self, launcher: Launcher, jobs: Jobs, files: Files) -> None:
@@ -41,7 +42,7 @@ class JobAuthorization:
     async def check(
         self, draft: JobDraft | RunDraft, bounds: Bounds, owns: Owns, *, sees_files: bool = True
     ) -> None:
-        """Raise Forbidden for what is out of scope, Invalid for what does not exist or is hidden.
+        """Raise Forbidden for names out of scope, Invalid for missing or hidden ones.
 
         Files of others are refused if the author has a scope, or may not see them (`sees_files`
         False). The name of the job is checked by the store.
@@ -63,7 +64,7 @@ class JobAuthorization:
                 await self._check_file(action, position, owns)
 
     async def _check_files(self, draft: JobDraft | RunDraft, owns: Owns) -> None:
-        """Raise Invalid for a file of others.
+        """Raise Invalid for a file of another identity.
 
         A file that a parameter names is checked when it is transferred.
         """
@@ -115,7 +116,7 @@ class ValidationReport:
     """The result of the safety check; None if it is off."""
 
     def data(self) -> dict[str, Any]:
-        """Return the body of the answer."""
+        """Return the body of the response."""
         return {
             "valid": not self.errors,
             "errors": [_data(error) for error in self.errors],
@@ -124,7 +125,7 @@ class ValidationReport:
         }
 
     def add_judgement(self, judgement: SafetyJudgement) -> None:
-        """Add the result of the safety check: what blocks is an error, all else a warning."""
+        """Add the result of the safety check: blocking findings as errors, others as warnings."""
         self.judgement = judgement
         for finding in judgement.findings:
             blocks = finding.severity is SafetyVerdict.BLOCK
@@ -155,11 +156,11 @@ async def validate_job(
     bounds: Bounds = NO_BOUNDS,
     visibility: Visibility = ALL_VISIBLE,
 ) -> ValidationReport:
-    """Return what would keep this job from being launched.
+    """Return the reasons why a launch of this job would be refused.
 
-    These are targets, credentials, files and jobs that do not exist or are out of bounds. A stored
-    job of the same name is taken to be this job. What the caller may not see is not looked up: the
-    answer is the same whether it exists or not.
+    These are targets, credentials, files and jobs that do not exist or are outside the caller's
+    scope. A stored job of the same name is taken to be this job. Objects that the caller may not
+    see are not looked up: the result is the same whether they exist or not.
     """
     report = ValidationReport()
     actions = await _visible_actions(draft.actions, visibility, report)
@@ -170,7 +171,8 @@ async def validate_job(
         report.warnings.append(FieldError("/targets", detail, "no_targets"))
     if not bounds.act.everywhere:
         await _check_bounds(launcher, draft, order, report)
-    # After an error within bounds nothing is looked up: it would reveal what exists beyond them.
+    # After an error a caller with a scope gets no further look-ups: they would reveal what exists
+    # outside the scope.
     if bounds.act.everywhere or not report.errors:
         order = replace(order, job_id=await _job_id(jobs, draft.name))
         await _collect(launcher.freeze_actions(order, targets or []), report, "/actions")
@@ -186,7 +188,7 @@ async def validate_job(
 async def find_warnings(
     launcher: Launcher, draft: JobDraft, bounds: Bounds = NO_BOUNDS
 ) -> list[dict[str, str]]:
-    """Return probable mistakes in a job that is stored, or would be."""
+    """Return probable mistakes in a job that is stored or is to be stored."""
     order = LaunchOrder(draft.actions, draft.targets, draft.policy, draft.name, bounds=bounds)
     targets = await _collect(launcher.select_targets(order), ValidationReport(), "/targets")
     return [_data(doubt) for doubt in doubts(draft, _labels(targets or ()))]
@@ -197,7 +199,7 @@ async def _visible_actions(
 ) -> list[Action]:
     """Return the actions without credentials and files that the caller may not see.
 
-    The report lists those.
+    The report lists what was removed.
     """
     visible: list[Action] = []
     for position, action in enumerate(actions):
@@ -280,7 +282,7 @@ def _policy_warnings(policy: Policy) -> Iterator[FieldError]:
 
 
 async def _collect(question: Awaitable[T], report: ValidationReport, pointer: str) -> T | None:
-    """Return the answer; None if it is refused, which is added to the report."""
+    """Return the result; if it is refused, add the errors to the report and return None."""
     try:
         return await question
     except (Invalid, Forbidden) as refused:

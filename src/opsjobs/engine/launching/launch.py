@@ -1,6 +1,6 @@
-"""Launch executions: the one door that every request for an execution passes.
+"""Launch executions: the single entry point of every request for an execution.
 
-When it returns, the execution is committed.
+When a launch returns, the execution is committed.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from opsjobs.store.transaction import Connection, Database
 from opsjobs.store.vault import Vault
 
 Also = Callable[[Connection, Execution], Awaitable[None]]
-"""More work in the transaction of a launch."""
+"""Additional work in the transaction of a launch."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchLimits:
-    """Limits of launches, and defaults for what a policy leaves open."""
+    """Limits of launches, and defaults for fields that a policy does not set."""
 
     default_parallel: int = 50
     """Runs at a time, if the policy sets no number."""
@@ -66,17 +66,17 @@ class LaunchLimits:
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """The execution that was launched, or the stored answer of a request that is repeated."""
+    """The execution that was launched, or the stored response of a repeated request."""
 
     execution: Execution | None
     replayed: Answer | None = None
 
 
 class Launcher:
-    """Launch orders: prepare all that is written, commit it, and then wake workers.
+    """Launch orders: prepare the rows to write, commit them, and then wake workers.
 
-    Workers are woken only for what is committed. A caller with a special need takes the steps one
-    by one: `bind_parameters`, `select_targets`, `freeze_actions`, `draft`, `vet`, `start`.
+    Workers are woken only for committed rows. A caller with a special need takes the steps one by
+    one: `bind_parameters`, `select_targets`, `freeze_actions`, `draft`, `vet`, `start`.
     """
 
     def __init__(
@@ -144,7 +144,10 @@ class Launcher:
         requested_by_kind: IdentityKind,
         uuid: UUID | None = None,
     ) -> NewExecution:
-        """Return what a launch of this order would write, after all checks. Raises as `launch`."""
+        """Return the execution that a launch of this order would write, after all checks.
+
+        Raises as `launch`.
+        """
         order = await self.bind_parameters(order)
         targets = await self.select_targets(order)
         new = self.draft(
@@ -179,8 +182,8 @@ class Launcher:
         Raises Invalid, and Forbidden for targets out of the order's bounds.
         """
         sight = order.bounds.sight
-        # The targets that a stored job names are no secret. Of a selection in this request, targets
-        # out of sight are reported as if they did not exist.
+        # The targets that a stored job names are not secret. In a selection of this request,
+        # targets that the caller may not see are reported as if they did not exist.
         of_job = await self._targets.resolve(order.targets, sight if order.job_id is None else None)
         if order.narrowed_to is None:
             order.bounds.check_targets(of_job)
@@ -202,8 +205,8 @@ class Launcher:
     ) -> list[dict[str, Any]]:
         """Return the actions as an execution on these targets stores them.
 
-        What they name is resolved now, and stays. Raises Invalid, also if a credential may not be
-        used on these targets or for this job.
+        The names in them are resolved now, and later changes do not affect them. Raises Invalid,
+        including if a credential may not be used on these targets or for this job.
         """
         actions = with_check(order.policy, await pin_become_credentials(self._vault, order.actions))
         actions = [
@@ -219,9 +222,9 @@ class Launcher:
     async def _pin_action_targets(
         self, order: LaunchOrder, actions: Sequence[dict[str, Any]]
     ) -> None:
-        """Pin the targets of actions that are only for some.
+        """Pin the targets of actions that run only on some targets of the execution.
 
-        The targets of a job action are another thing: they say where that job runs.
+        The targets of a job action mean something else: where that job runs.
         """
         for action, frozen_action in zip(order.actions, actions, strict=False):
             if action.targets is not None and action.type != "job":
@@ -320,7 +323,7 @@ class Launcher:
     ) -> Launched:
         """Write the execution, and wake workers.
 
-        `also` is done in the same transaction, once the execution has its id.
+        `also` is called in the same transaction, once the execution has its id.
         """
 
         async def write(connection: Connection) -> Execution:

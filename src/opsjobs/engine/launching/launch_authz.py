@@ -1,6 +1,7 @@
-"""Current rights of identities, for what is launched later in their name.
+"""Current rights of identities, for launches that happen later in their name.
 
-A firing or a step may do what its owner may do now, not what the owner might when it was written.
+A firing or a step may do what its owner may do now, not what the owner could do when it was
+written.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from opsjobs.model.errors import Forbidden
 PrincipalLookup = Callable[[str, PrincipalKind], Awaitable[Principal | None]]
 """Return the current rights of an identity, given its name and kind.
 
-None: it is gone, disabled or expired. Raises Unavailable.
+None: it is deleted, disabled or expired. Raises Unavailable.
 """
 EXECUTE = "jobs:execute"
 FILES = "jobs:read"
@@ -32,7 +33,7 @@ class OwnerGone(Forbidden):
 class CurrentRights:
     """Look up current rights, once for each identity.
 
-    An instance is for one moment: make a new one for the next, because nothing is looked up again.
+    Use an instance only briefly and make a new one for the next use: it never looks up again.
     """
 
     def __init__(self, lookup: PrincipalLookup) -> None:
@@ -42,7 +43,7 @@ class CurrentRights:
     async def launching(
         self, name: str, kind: IdentityKind, labels: Mapping[str, str], job: str
     ) -> Bounds:
-        """Return the bounds of this identity for a launch of the job, which has these labels.
+        """Return the bounds of this identity for a launch of the job with these labels.
 
         Raises OwnerGone, Forbidden if it may not launch this job now, Unavailable.
         """
@@ -85,7 +86,7 @@ class CurrentRights:
 
 
 def describe_kind(kind: str) -> str:
-    """Return the kind of an identity in words."""
+    """Return the kind of an identity as a noun for messages."""
     return {
         "api_key": "an API key",
         "user": "a user",

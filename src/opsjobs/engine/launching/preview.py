@@ -21,14 +21,14 @@ from opsjobs.store.launch_history import LaunchHistory, load_launch_history
 from opsjobs.store.transaction import Database
 
 COMMANDS_MAX = 2_000
-"""Commands in a preview: those of the first targets, with all of their actions."""
+"""Maximum number of commands in a preview: all actions on the first targets."""
 
 _KNOWN_LATER = ("actions.", "execution.", "run.")
-"""Prefixes of names whose values only a run has."""
+"""Prefixes of names whose values exist only in a run."""
 
 
 async def preview(launcher: Launcher, database: Database, order: LaunchOrder) -> dict[str, Any]:
-    """Return the body of the answer; raises what a launch would raise.
+    """Return the body of the response. Raises the exceptions of a launch.
 
     It has the targets, the waves, the commands, the changes since the last execution and an
     estimate of the duration.
@@ -137,6 +137,6 @@ def _values(order: LaunchOrder, target: Target) -> dict[str, Any]:
 
 
 def _lookup(values: Mapping[str, Any]) -> Callable[[str], str | None]:
-    """Return a lookup of names; what only a run has stays as it is written."""
+    """Return a lookup of names; names whose values exist only in a run stay as written."""
     known = text_lookup(values)
     return lambda name: f"${{{name}}}" if name.startswith(_KNOWN_LATER) else known(name)

@@ -1,7 +1,7 @@
-"""Resolve what a launch names: credentials of actions and parameters, and uploaded files.
+"""Resolve the names in a launch: credentials of actions and parameters, uploaded files.
 
 They are looked up once, so that an execution keeps exactly these, whatever is renamed or uploaded
-later. Credentials may be bound to machines and jobs: a launch outside of that is refused.
+later. Credentials may be bound to machines and jobs: a launch outside of the binding is refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from opsjobs.store.vault.binding import check_is_secret, refusal
 
 
 async def pin_become_credentials(vault: Vault, actions: Sequence[Action]) -> list[dict[str, Any]]:
-    """Return the actions as an execution stores them, with credential ids beside the names.
+    """Return the actions as an execution stores them, with credential ids next to the names.
 
     Raises Invalid if a credential does not exist, or is not a password.
     """
@@ -86,7 +86,7 @@ async def pin_files(files: Files, actions: Sequence[Mapping[str, Any]]) -> list[
 
 
 def names_uploaded_file(type_: str, direction: str | None, source: str) -> bool:
-    """Return True if an action of this kind needs an uploaded file that is known at launch."""
+    """Return True if the action transfers an uploaded file that is already named at launch."""
     return type_ == "file_transfer" and direction == "upload" and "${" not in source
 
 
@@ -123,7 +123,7 @@ class JobSecrets:
         }
 
     async def check_declared(self, declared: Sequence[ParameterDraft]) -> None:
-        """Raise Invalid if a declared parameter names no credential that exists, or a login."""
+        """Raise Invalid if a declared parameter names an unknown credential, or a login."""
         for position, parameter in enumerate(declared):
             if parameter.from_credential is not None:
                 secret = JobSecret(parameter.from_credential)
@@ -132,8 +132,8 @@ class JobSecrets:
     async def check(self, order: LaunchOrder, targets: Sequence[Target]) -> None:
         """Check that these secrets may be used for this job on these targets.
 
-        Raises Invalid if one is bound elsewhere, and Conflict if the job's author may no longer use
-        credentials.
+        Raises Invalid if one is bound to other targets or jobs, and Conflict if the job's author
+        may no longer use credentials.
         """
         secrets = {
             name: value for name, value in order.parameters.items() if isinstance(value, JobSecret)
@@ -160,7 +160,7 @@ class JobSecrets:
     async def _check_author(self, order: LaunchOrder) -> None:
         """Check that the author of the job's version may still use credentials.
 
-        So a job that was written by a person who left does not go on to use them in that name.
+        So a job whose author has left does not continue to use credentials in that name.
         """
         if self._current_principal is None or order.job_id is None or order.job_version is None:
             return
@@ -196,10 +196,10 @@ async def check_bindings(
     job_id: int | None,
     job: str,
 ) -> None:
-    """Raise Invalid("credential_bound") if a login or a password is bound elsewhere.
+    """Raise Invalid("credential_bound") if a credential is bound to other targets or jobs.
 
-    These are the logins of the targets and of their jump hosts, and the passwords with which these
-    frozen actions become another user.
+    Checked are the logins of the targets and of their jump hosts, and the passwords with which
+    these frozen actions become another user.
     """
     logins: Sequence[Target] = targets
     if any(target.jump for target in targets):

@@ -1,6 +1,6 @@
 """Retry runs of an ended execution, and revive dead letters, as a new execution.
 
-It continues where the runs failed, and is launched through the same door as all others.
+It continues where the runs failed, and is launched like every other execution (launch.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from opsjobs.store.ledger import Ledger, NewExecution
 from opsjobs.store.transaction import Connection, Database
 
 REVIVED_MAX = 100
-"""Executions that one revive makes: they are one transaction, which has to be short."""
+"""Executions per revive: they are written in one transaction, which must be short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class Revived:
 
     executions: Sequence[Execution]
     more: bool
-    """True if matching letters are left for another revive."""
+    """True if matching letters remain for another revive."""
 
     def data(self) -> dict[str, Any]:
-        """Return the body of the answer."""
+        """Return the body of the response."""
         return {
             "executions": [execution.data() for execution in self.executions],
             "more": self.more,
@@ -51,8 +51,8 @@ class Revived:
 class RetryService:
     """Launch retries and revivals.
 
-    They keep what was frozen at the parent's launch: actions, parameters, policy and version. The
-    targets are as they are now.
+    They keep the actions, parameters, policy and version that were frozen at the parent's launch.
+    The targets are as they are now.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class RetryService:
 
         Raises NotFound, Conflict (the execution has not ended, its job was deleted, the runs were
         retried before), Invalid (nothing to retry, no such target), and Forbidden if its job or one
-        of the targets, as they are now, is out of bounds.
+        of the targets, as they are now, is outside the caller's scope.
         """
         parent, runs, new = await self._draft(
             ref, draft, bounds, requested_by=requested_by, requested_by_kind=requested_by_kind
@@ -104,7 +104,7 @@ class RetryService:
         requested_by_kind: IdentityKind,
         bounds: Bounds = NO_BOUNDS,
     ) -> dict[str, Any]:
-        """Return what a retry would run, and the earlier retries of these runs.
+        """Return a preview of the retry, and the earlier retries of these runs.
 
         Raises as `retry`, but not for runs that were retried before.
         """
@@ -130,7 +130,7 @@ class RetryService:
     async def _draft(
         self, ref: str, draft: RetryDraft, bounds: Bounds, **by: Any
     ) -> tuple[Parent, Sequence[PastRun], NewExecution]:
-        """Return the execution to retry, the chosen runs, and what would be written."""
+        """Return the execution to retry, the chosen runs, and the execution to write."""
         parent = await self._parents.get(ref)
         if not parent.ended:
             raise Conflict(
@@ -158,9 +158,9 @@ class RetryService:
 
         Only letters within `reach` match. `at_most`: the number of new executions, up to 100.
 
-        Raises NotFound or Conflict if the draft has ids of which none is left (others answered
-        them), or a job was deleted; Forbidden if a job or a target, as they are now, is out of
-        bounds.
+        Raises NotFound or Conflict if the draft has ids of which none remains (others answered
+        them), or a job was deleted; Forbidden if a job or a target, as they are now, is outside the
+        caller's scope.
         """
         found = await self._letters.find(draft, reach)
         by_execution = {
@@ -212,7 +212,7 @@ class RetryService:
         runs: Sequence[PastRun],
         inventory: Mapping[str, Target],
     ) -> None:
-        """Raise Forbidden if a job or a target is out of bounds.
+        """Raise Forbidden if a job or a target is outside the caller's scope.
 
         A target that was removed has no labels: only a caller without a scope may retry it.
         """
@@ -332,7 +332,7 @@ def _order(parent: Parent, reason: str | None) -> LaunchOrder:
 def _removed_target(run: PastRun) -> Target:
     """Return a target that was removed from the inventory, as its run recorded it.
 
-    The new run ends as one whose target is removed just after a launch.
+    The new run ends like a run whose target is removed just after the launch.
     """
     return Target(run.target.id, run.target.name, run.target.host, 22, Transport.SSH, zone=run.zone)
 

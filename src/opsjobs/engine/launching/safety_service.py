@@ -1,4 +1,4 @@
-"""Run the safety check: when a job is stored, and at launch for what will really run."""
+"""Run the safety check: when a job is stored, and at launch on the texts that will run."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ FINDINGS_MAX = 100
 COUNT_SECONDS = 10.0
 """Time for which the number of all targets is cached."""
 SHARE_TARGETS_MIN = 5
-"""Targets below which the share of all targets means nothing: one of one is all."""
+"""Number of targets below which their share of all targets is ignored: one of one is all."""
 TURN_SECONDS = 0.02
-"""Time after which the texts of one launch let other tasks have their turn."""
+"""Time after which preparing the texts of one launch yields to other tasks."""
 _BLOCKED = "The safety check blocks it"
 _WHAT_TO_DO = "Change it, or pass override_safety: true and a reason, which takes safety:override."
 
@@ -36,7 +36,10 @@ class JudgeText(Protocol):
     """The interface of `sandbox.pool.JudgePool.judge`."""
 
     async def __call__(self, asked: SafetyQuestion) -> tuple[Finding, ...]:
-        """Return what the rules find in this text. Raises Unavailable if it cannot be asked now."""
+        """Return the findings of the rules in this text.
+
+        Raises Unavailable if the check is unavailable now.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class SafetyResult:
 class SafetyService:
     """Run the safety check for jobs and launches.
 
-    Each different text is judged once; the findings are cached by the digest of the question.
+    Each different text is checked once; the findings are cached by the digest of the question.
     """
 
     def __init__(
@@ -117,7 +120,7 @@ class SafetyService:
     async def _check(
         self, texts: Iterable[JobText], context: Context, tags: frozenset[str] | None = None
     ) -> SafetyResult:
-        """Judge these texts; `tags`: the job's, if the texts have targets (None: they do not)."""
+        """Check these texts; `tags`: the job's, if the texts have targets (None: they do not)."""
         found: dict[tuple[str, str, str], Finding] = {}
         become = False
         async for text in _yielding(texts, self._clock):
@@ -160,7 +163,7 @@ class SafetyService:
         return found
 
     async def _share(self, targets: int) -> float:
-        """Return the share of all targets that this number is."""
+        """Return this number of targets as a share of all targets; 0 for a few."""
         if targets < SHARE_TARGETS_MIN:
             return 0.0
         if self._clock.monotonic() - self._counted_at > COUNT_SECONDS:
@@ -172,7 +175,7 @@ class SafetyService:
 async def _yielding(texts: Iterable[JobText], clock: Clock) -> AsyncIterator[JobText]:
     """Pass the texts on, and yield to other tasks now and then.
 
-    It takes a while to make the texts of many actions for many targets.
+    Making the texts of many actions for many targets takes a while.
     """
     began = clock.monotonic()
     for text in texts:
@@ -183,7 +186,7 @@ async def _yielding(texts: Iterable[JobText], clock: Clock) -> AsyncIterator[Job
 
 
 def refuse_blocked(judgement: SafetyJudgement, *, prefix: str = "") -> None:
-    """Raise Invalid("safety_blocked") if findings block it.
+    """Raise Invalid("safety_blocked") if findings block the job or launch.
 
     `prefix`: the pointer of the job, if it is one of many in the request.
     """
@@ -209,7 +212,7 @@ def describe_needed_approval(judgement: SafetyJudgement) -> str:
 
 
 def describe_refusal(judgement: SafetyJudgement) -> str | None:
-    """Return why it may not run without an approval or an override; None if it may."""
+    """Return why the texts may not run without an approval or an override; None if they may."""
     blocked = [finding for finding in judgement.findings if finding.severity is SafetyVerdict.BLOCK]
     if blocked:
         return f"the safety check blocks it: {_describe(blocked[0])}"
@@ -217,7 +220,7 @@ def describe_refusal(judgement: SafetyJudgement) -> str | None:
 
 
 def describe_unjudged(judgement: SafetyJudgement | None) -> str | None:
-    """Return why the safety check could not judge it; None if it could."""
+    """Return why the safety check could not decide; None if it could."""
     findings = judgement.findings if judgement is not None else ()
     unjudged = [finding for finding in findings if finding.rule == UNJUDGED]
     return f"the safety check cannot judge it: {_describe(unjudged[0])}" if unjudged else None

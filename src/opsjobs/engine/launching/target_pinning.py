@@ -1,6 +1,7 @@
 """Pin the targets of a launch, and check them again before a run begins.
 
-What was approved or judged of a machine at launch has to be what is reached when its run starts.
+The machine that a run reaches at its start has to be the one that was approved or checked at
+launch.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from opsjobs.store.vault import Vault
 
 WHAT_TO_DO = "Check the target, and launch again."
 PINS_AT_A_TIME = 500
-"""Digests after which other tasks get their turn: about 7 ms."""
+"""Number of digests (about 7 ms) after which other tasks may run."""
 
 
 def is_decided_by_people(
     actions: Sequence[Mapping[str, Any]], terms: ApprovalTerms | None, safety: SafetyResult | None
 ) -> bool:
-    """Return True if people allow this launch or a step of it.
+    """Return True if people decide about this launch or a step of it.
 
-    They approve it, or one has overridden a block of the safety check.
+    They have to approve it, or a person has overridden a block of the safety check.
     """
     blocked = safety is not None and safety.judgement.verdict is SafetyVerdict.BLOCK
     if terms is not None or blocked:
@@ -53,8 +54,8 @@ async def pin_targets(
     """Return the pins of the targets of a launch; `digests`: with a digest of each.
 
     `approved`: the digests of the targets that were approved with the parent execution (None: there
-    was no such approval). Raises Conflict("target_changed") if one of the targets has changed since
-    or is not among those.
+    was no such approval). Raises Conflict("target_changed") if a target has changed since then, or
+    was not approved with them.
     """
     if not digests and approved is None:
         return Pins.from_targets(targets)
@@ -136,9 +137,9 @@ async def _load_routes(
 
 
 def _route(target: Target, jumps: Mapping[str, Target]) -> list[Target]:
-    """Return the target, and the jump hosts on the way to it, the one nearest to us first.
+    """Return the target, and the jump hosts on its route, the one nearest to opsjobs first.
 
-    A circle of jump hosts, which no connection can pass, ends with its last new host.
+    A cycle of jump hosts, which no connection can pass, ends with its last new host.
     """
     route: list[Target] = []
     ahead = target.jump
@@ -151,7 +152,7 @@ def _route(target: Target, jumps: Mapping[str, Target]) -> list[Target]:
 class PinCheck:
     """Compare a target with its pins, once per claim.
 
-    It is asked about the endpoint that the run holds: nothing can change between check and use.
+    It checks the endpoint that the run holds: nothing can change between check and use.
     """
 
     def __init__(self, safety: SafetyService | None = None) -> None:
@@ -164,7 +165,7 @@ class PinCheck:
 
         If people decided about the launch, the machine has to be the one that they decided about.
         Otherwise a changed machine, such as one with a new address, is accepted, unless the safety
-        check would now ask for an approval of what will run there.
+        check would now require an approval of what will run there.
         """
         pins, target = spec.pins, endpoint.target
         version, digest = pins.version(position), pins.digest(position)
